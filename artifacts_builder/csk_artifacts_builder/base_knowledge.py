@@ -1,0 +1,88 @@
+"""What the base model knows, measured on the workstation: its second moments and class statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.bundle import Bundle
+from csk_sdk.data.images import FileImages
+from csk_sdk.data.pixel_cache import PixelCache
+from csk_sdk.data.tasks import Split
+from csk_sdk.errors import TaskError
+from csk_sdk.training import Batch, measure_knowledge
+
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class BaseKnowledge:
+    """Tensors for the checkpoint, and the source model's accuracy on the base data in percent."""
+
+    tensors: dict[str, NDArray[Any]]
+    images: int
+    accuracy: float
+
+
+def base_split(folder: Path, classes: tuple[str, ...]) -> Split:
+    """The pictures of `folder/<class>/`, labelled by the model's class order.
+
+    Raises TaskError for a missing folder, a folder that is no class, or a class without pictures.
+    """
+    if not folder.is_dir():
+        raise TaskError(
+            f"There is no folder {folder}. --base-data needs one sub-folder of pictures per base class."
+        )
+    folders = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."}
+    foreign = sorted(set(folders) - set(classes))
+    if foreign:
+        raise TaskError(
+            f"{folder} has a folder '{foreign[0]}', which is not one of the model's {len(classes)} classes "
+            f"({', '.join(classes[:3])}, ...). Pass the class names in label order with --classes."
+        )
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = (
+            sorted(p for p in folders[name].iterdir() if p.suffix.lower() in PICTURES)
+            if name in folders
+            else []
+        )
+        if not found:
+            raise TaskError(f"{folder} has no pictures of class '{name}'. Put some into {folder / name}.")
+        paths += found
+        labels += [label] * len(found)
+    return Split(FileImages(paths), np.array(labels, np.int64))
+
+
+def measure_base(
+    bundle: Bundle, split: Split, tensors: dict[str, NDArray[Any]], on_progress: Callable[[int, int], None]
+) -> BaseKnowledge:
+    """Second moments K per site and class statistics over `split` (DESIGN 2), through the bundle's own graphs.
+
+    `tensors` is the checkpoint so far. `on_progress(done, total)` counts pictures.
+    """
+    pixels = PixelCache(split, bundle.preprocessing, 0)
+    weight, bias = tensors["head/base/weight"], tensors["head/base/bias"]
+    correct = 0
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, len(split), _BATCH):
+            index = np.arange(start, min(start + _BATCH, len(split)))
+            yield bundle.preprocessing.normalize(pixels.batch(index)), split.labels[index]
+            on_progress(int(index[-1]) + 1, len(split))
+
+    def count(features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+        nonlocal correct
+        correct += int(np.sum((features @ weight.T + bias).argmax(axis=1) == labels))
+
+    moments, statistics = measure_knowledge(bundle, tensors, batches(), bundle.manifest.classes, on_features=count)
+    measured: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
+    measured.update(statistics.tensors())
+    return BaseKnowledge(measured, len(split), 100.0 * correct / len(split))

@@ -1,0 +1,88 @@
+"""Gradient rules of activation functions. `y` is the output, `x` the input, `g` the gradient of `y`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from csk_artifacts_builder.emit import Emitter, attribute
+from csk_artifacts_builder.gradients.registry import vjp
+
+Gradients = Sequence[ir.Value | None]
+
+
+def _input(node: ir.Node, position: int = 0) -> ir.Value:
+    value = node.inputs[position]
+    assert value is not None
+    return value
+
+
+def masked(emit: Emitter, node: ir.Node, mask: ir.Value, g: ir.Value) -> ir.Value:
+    """`where(mask, g, 0)`."""
+    return emit.op("Where", mask, g, emit.scalar(0.0))
+
+
+@vjp("Relu")
+def relu(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = g where y > 0; the truth values are saved right behind the node, a quarter of y's bytes."""
+    with emit.behind(node):
+        mask = emit.op("Greater", node.outputs[0], emit.scalar(0.0))
+    return [masked(emit, node, mask, g)]
+
+
+@vjp("LeakyRelu")
+def leaky_relu(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = g where x > 0, else alpha * g"""
+    with emit.behind(node):
+        mask = emit.op("Greater", _input(node), emit.scalar(0.0))
+    return [emit.op("Where", mask, g, emit.op("Mul", g, emit.scalar(attribute(node, "alpha", 0.01))))]
+
+
+@vjp("Clip")
+def clip(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = g where min < x < max, that is where y is strictly between them; Relu6 is Clip(0, 6)."""
+    low = node.inputs[1] if len(node.inputs) > 1 else None
+    high = node.inputs[2] if len(node.inputs) > 2 else None
+    y = node.outputs[0]
+    with emit.behind(node):
+        inside = [emit.op("Greater", y, low)] if low is not None else []
+        inside += [emit.op("Less", y, high)] if high is not None else []
+        if not inside:
+            return [g, None, None]
+        mask = inside[0] if len(inside) == 1 else emit.op("And", *inside)
+    return [masked(emit, node, mask, g), None, None]
+
+
+@vjp("Sigmoid")
+def sigmoid(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = g * y * (1 - y)"""
+    y = node.outputs[0]
+    return [emit.op("Mul", g, emit.op("Mul", y, emit.op("Sub", emit.scalar(1.0), y)))]
+
+
+@vjp("Tanh")
+def tanh(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = g * (1 - y^2)"""
+    y = node.outputs[0]
+    return [emit.op("Mul", g, emit.op("Sub", emit.scalar(1.0), emit.op("Mul", y, y)))]
+
+
+@vjp("HardSigmoid")
+def hard_sigmoid(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = alpha * g where 0 < y < 1"""
+    y = node.outputs[0]
+    with emit.behind(node):
+        mask = emit.op("And", emit.op("Greater", y, emit.scalar(0.0)), emit.op("Less", y, emit.scalar(1.0)))
+    slope = emit.scalar(attribute(node, "alpha", 0.2))
+    return [masked(emit, node, mask, emit.op("Mul", g, slope))]
+
+
+@vjp("HardSwish")
+def hard_swish(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """y = x * clip(x / 6 + 1/2, 0, 1); dx = g * clip(...) + g * x / 6 where -3 < x < 3"""
+    x = _input(node)
+    gate = emit.op("HardSigmoid", x, alpha=1.0 / 6.0, beta=0.5)
+    inside = emit.op("Less", emit.op("Abs", x), emit.scalar(3.0))
+    slope = emit.op("Where", inside, emit.op("Mul", x, emit.scalar(1.0 / 6.0)), emit.scalar(0.0))
+    return [emit.op("Mul", g, emit.op("Add", gate, slope))]

@@ -1,0 +1,186 @@
+"""The input gradient of a convolution, and of its center branch.
+
+Stride 1: a convolution with the flipped, transposed kernel. Equal strides: one exact-size convolution for each
+phase, interleaved by DepthToSpace. Everything else: ConvTranspose. The kernels are constants, so the runtime
+flips and transposes them once, when it opens the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import onnx_ir as ir
+
+from csk_artifacts_builder.emit import Emitter
+from csk_artifacts_builder.gradients.pooling import place
+from csk_artifacts_builder.gradients.registry import needed, vjp
+from csk_artifacts_builder.sites import Geometry, geometry
+from csk_sdk.errors import UnsupportedOpError
+
+_TO_START = int(np.iinfo(np.int64).min)
+
+
+@vjp("Conv")
+def conv(emit: Emitter, node: ir.Node, g: ir.Value) -> Sequence[ir.Value | None]:
+    """dx = g correlated with the flipped kernel; the kernel itself is frozen"""
+    if needed(node, 1) or (len(node.inputs) > 2 and needed(node, 2)):
+        raise UnsupportedOpError(
+            f"no gradient rule for 'Conv' with a computed weight or bias (node '{node.name}')."
+        )
+    weight = node.inputs[1]
+    assert weight is not None
+    return [input_gradient(emit, g, weight, geometry(node)), None, None]
+
+
+def input_gradient(
+    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, center: ir.Value | None = None
+) -> ir.Value:
+    """dx of a convolution with constant `weight`, plus that of a dense center change.
+
+    g `(N, c_out, *out)`, weight `(c_out, c_in / groups, *kernel)`, center `(c_out, c_in / groups)` computed at run
+    time, or None; the result is `(N, c_in, *in)`.
+    """
+    if shape.groups == 1 and set(shape.stride) == {1}:
+        dx = _unit_stride(emit, g, weight, shape)
+        if center is not None:
+            through_center = emit.op(
+                "Conv", g, _as_kernel(emit, emit.op("Transpose", center, perm=[1, 0]), shape.rank)
+            )
+            dx = emit.op("Add", dx, place(emit, through_center, shape.out_size, shape.in_size, shape.offset))
+        return dx
+    square = shape.rank == 2 and shape.stride[0] == shape.stride[1]
+    if shape.groups == 1 and square and set(shape.dilation) == {1}:
+        return _by_phases(emit, g, weight, shape, center)
+    return _transposed(emit, g, weight, shape, center)
+
+
+def _unit_stride(emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry) -> ir.Value:
+    """Full correlation, cut or padded to the input's size by the convolution's own padding."""
+    spans = [d * (k - 1) for d, k in zip(shape.dilation, shape.kernel, strict=True)]
+    begin = [span - pad for span, pad in zip(spans, shape.pads, strict=False)]
+    end = [i + p - o for i, p, o in zip(shape.in_size, shape.pads, shape.out_size, strict=False)]
+    pads = [max(0, b) for b in begin] + [max(0, e) for e in end]
+    kernel = _flip(emit, emit.op("Transpose", weight, perm=[1, 0, *range(2, 2 + shape.rank)]), shape.rank)
+    dx = emit.op(
+        "Conv", g, kernel, pads=pads, dilations=list(shape.dilation), kernel_shape=list(shape.kernel)
+    )
+    # Padding wider than the kernel's span: the outermost gradients belong to padded zeros, and are cut.
+    have = [i + max(0, -b) + max(0, -e) for i, b, e in zip(shape.in_size, begin, end, strict=True)]
+    return place(emit, dx, have, shape.in_size, [min(0, b) for b in begin])
+
+
+def _by_phases(
+    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, center: ir.Value | None
+) -> ir.Value:
+    """Input pixels in padded coordinates `stride * m + r` see only the taps `r, r + stride, ...` of the kernel.
+
+    So each phase r is a small convolution of g, exact in size, and the phases are interleaved.
+    """
+    stride = shape.stride[0]
+    covered = [
+        -(-(i + b + e) // stride)
+        for i, b, e in zip(shape.in_size, shape.pads[:2], shape.pads[2:], strict=True)
+    ]
+    end = [m - o for m, o in zip(covered, shape.out_size, strict=True)]
+    swapped = emit.op("Transpose", weight, perm=[1, 0, 2, 3])
+    center_phase = tuple((k // 2) % stride for k in shape.kernel)
+    phases: list[ir.Value] = []
+    for phase in product(range(stride), repeat=2):
+        taps = [max(0, -(-(k - r) // stride)) for k, r in zip(shape.kernel, phase, strict=True)]
+        if 0 in taps:
+            continue
+        kernel = swapped
+        if stride > 1:
+            kernel = emit.op(
+                "Slice",
+                swapped,
+                emit.ints(*phase),
+                emit.ints(*shape.kernel),
+                emit.ints(2, 3),
+                emit.ints(stride, stride),
+            )
+        if max(taps) > 1:
+            kernel = _flip(emit, kernel, 2)
+        pads = [t - 1 for t in taps] + end
+        dx = emit.op("Conv", g, kernel, pads=pads, kernel_shape=taps)
+        if center is not None and phase == center_phase:
+            lag = [(k // 2) // stride for k in shape.kernel]
+            rest = [m - o - q for m, o, q in zip(covered, shape.out_size, lag, strict=True)]
+            pointwise = _as_kernel(emit, emit.op("Transpose", center, perm=[1, 0]), 2)
+            dx = emit.op("Add", dx, emit.op("Conv", g, pointwise, pads=[*lag, *rest], kernel_shape=[1, 1]))
+        phases.append(dx)
+    joined = _with_empty_phases(emit, phases, shape)
+    full = emit.op("DepthToSpace", joined, blocksize=stride, mode="DCR")
+    sizes = [m * stride for m in covered]
+    return place(emit, full, sizes, shape.in_size, [-p for p in shape.pads[:2]])
+
+
+def _with_empty_phases(emit: Emitter, phases: list[ir.Value], shape: Geometry) -> ir.Value:
+    """All `stride^2` phases along the channel axis; those that no tap reaches are zeros.
+
+    Kernels smaller than the stride reach the first rows and columns of phases only, so a kernel of size 1 leaves
+    exactly the first; other sizes are filled one by one.
+    """
+    stride = shape.stride[0]
+    present = [
+        all(k > r for k, r in zip(shape.kernel, phase, strict=True))
+        for phase in product(range(stride), repeat=2)
+    ]
+    if all(present):
+        return emit.op("Concat", *phases, axis=1)
+    if present[0] and not any(present[1:]):
+        missing = shape.channels * (stride * stride - 1)
+        return emit.op("Pad", phases[0], emit.ints(0, 0, 0, 0, 0, missing, 0, 0))
+    zeros = emit.op("Mul", phases[0], emit.scalar(0.0))
+    rest = iter(phases)
+    return emit.op("Concat", *(next(rest) if there else zeros for there in present), axis=1)
+
+
+def _transposed(
+    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, center: ir.Value | None
+) -> ir.Value:
+    spans = [
+        (o - 1) * s + d * (k - 1) + 1
+        for o, s, d, k in zip(shape.out_size, shape.stride, shape.dilation, shape.kernel, strict=True)
+    ]
+    full = emit.op(
+        "ConvTranspose",
+        g,
+        weight,
+        strides=list(shape.stride),
+        dilations=list(shape.dilation),
+        group=shape.groups,
+        kernel_shape=list(shape.kernel),
+    )
+    dx = place(emit, full, spans, shape.in_size, [-p for p in shape.pads[: shape.rank]])
+    if center is None:
+        return dx
+    through_center = emit.op(
+        "ConvTranspose",
+        g,
+        _as_kernel(emit, center, shape.rank),
+        strides=list(shape.stride),
+        group=shape.groups,
+        kernel_shape=[1] * shape.rank,
+    )
+    reached = [(o - 1) * s + 1 for o, s in zip(shape.out_size, shape.stride, strict=True)]
+    return emit.op("Add", dx, place(emit, through_center, reached, shape.in_size, shape.offset))
+
+
+def _flip(emit: Emitter, kernel: ir.Value, rank: int) -> ir.Value:
+    axes = range(2, 2 + rank)
+    return emit.op(
+        "Slice",
+        kernel,
+        emit.ints(*[-1] * rank),
+        emit.ints(*[_TO_START] * rank),
+        emit.ints(*axes),
+        emit.ints(*[-1] * rank),
+    )
+
+
+def _as_kernel(emit: Emitter, matrix: ir.Value, rank: int) -> ir.Value:
+    """`(a, b)` -> `(a, b, 1, ...)`"""
+    return emit.op("Unsqueeze", matrix, emit.ints(*range(2, 2 + rank)))

@@ -1,0 +1,152 @@
+"""The four graphs of a bundle, each made from the prepared model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from csk_artifacts_builder.center import add_center_branch, second_moment, site_node
+from csk_artifacts_builder.emit import Emitter
+from csk_artifacts_builder.gradients import Segment, differentiate
+from csk_artifacts_builder.head import SplitHead, split_head
+from csk_sdk.manifest import Head, Site
+
+IMAGE = "image"
+LABEL = "label"
+LOSS = "loss"
+LOGITS = "logits"
+FEATURES = "features"
+
+
+@dataclass
+class _Working:
+    """A private copy of the prepared graph, opened up at the head and at every site."""
+
+    model: ir.Model
+    emit: Emitter
+    split: SplitHead
+    segments: list[Segment]
+    deltas: list[ir.Value]
+
+
+def training_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: str) -> ir.Model:
+    """In: image, label, head, per site delta and indices; out: loss, logits, gradients of deltas and head.
+
+    The loss is the mean softmax cross-entropy over the classes of the given head.
+    """
+    work = _open(prepared, sites, where)
+    emit, features = work.emit, work.split.features
+    label = emit.input(LABEL, ir.DataType.INT64, ["N"])
+    weight, bias = _head_inputs(emit, head)
+    logits = _logits(emit, features, weight, bias)
+    loss, g = _cross_entropy(emit, logits, label)
+    emit.output(loss, LOSS, [])
+    emit.output(logits, LOGITS, ["N", "classes"])
+    weight_gradient = emit.op("Gemm", g, features, transA=1)
+    bias_gradient = emit.op("ReduceSum", g, emit.ints(0), keepdims=0)
+    seed = emit.op("MatMul", g, weight)
+    gradients = differentiate(emit, {features: seed}, work.deltas, work.segments, where)
+    emit.output(weight_gradient, head.weight_gradient, ["classes", head.features])
+    emit.output(bias_gradient, head.bias_gradient, ["classes"])
+    for site, delta in zip(sites, work.deltas, strict=True):
+        emit.output(gradients[delta], site.gradient, [site.rows, f"{site.name}.k"])
+    return _finish(work.model, "csk_training")
+
+
+def eval_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: str) -> ir.Model:
+    """In: image, head, per site delta and indices; out: logits, features."""
+    work = _open(prepared, sites, where)
+    weight, bias = _head_inputs(work.emit, head)
+    logits = _logits(work.emit, work.split.features, weight, bias)
+    work.emit.output(logits, LOGITS, ["N", "classes"])
+    work.emit.output(work.split.features, FEATURES, ["N", head.features])
+    return _finish(work.model, "csk_eval")
+
+
+def memory_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: str) -> ir.Model:
+    """In: image, per site delta and indices; out: features, per site the second moment of the center-sampled input.
+
+    Features are here too, so that one pass over the data gives all that consolidation needs.
+    """
+    work = _open(prepared, sites, where)
+    work.emit.output(work.split.features, FEATURES, ["N", head.features])
+    for site in sites:
+        moment = second_moment(work.emit, site_node(work.model, site), site)
+        width = site.shape[1]
+        work.emit.output(moment, site.moment, [site.groups, width, width])
+    return _finish(work.model, "csk_memory")
+
+
+def export_template(prepared: ir.Model, head: Head, where: str) -> ir.Model:
+    """The inference model with the head's tensors left undefined.
+
+    In: the source model's own input; out: its own output, with the number of classes left open. A device
+    completes it by appending tensors, which needs no ONNX library.
+    """
+    model = prepared.clone()
+    split = split_head(model, where)
+    model.graph.outputs.clear()
+    emit = Emitter(model.graph)
+    weight, bias = (
+        ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT)) for name in (head.weight, head.bias)
+    )
+    output = _logits(emit, split.features, weight, bias)
+    if split.activation is not None:
+        output = emit.op(split.activation, output, axis=-1)
+    emit.output(output, split.output_name, ["N", "classes"])
+    return _finish(model, "csk_inference")
+
+
+def _open(prepared: ir.Model, sites: Sequence[Site], where: str) -> _Working:
+    model = prepared.clone()
+    emit = Emitter(model.graph)
+    split = split_head(model, where)
+    model.graph.outputs.clear()
+    model.graph.inputs[0].name = IMAGE
+    segments, deltas = [], []
+    for site in sites:
+        delta = emit.input(site.delta, ir.DataType.FLOAT, [site.rows, f"{site.name}.k"])
+        indices = emit.input(site.indices, ir.DataType.INT64, [f"{site.name}.k"])
+        segments.append(add_center_branch(emit, site_node(model, site), site, delta, indices))
+        deltas.append(delta)
+    return _Working(model, emit, split, segments, deltas)
+
+
+def _head_inputs(emit: Emitter, head: Head) -> tuple[ir.Value, ir.Value]:
+    return (
+        emit.input(head.weight, ir.DataType.FLOAT, ["classes", head.features]),
+        emit.input(head.bias, ir.DataType.FLOAT, ["classes"]),
+    )
+
+
+def _logits(emit: Emitter, features: ir.Value, weight: ir.Value, bias: ir.Value) -> ir.Value:
+    return emit.op("Gemm", features, weight, bias, transB=1)
+
+
+def _cross_entropy(emit: Emitter, logits: ir.Value, label: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Mean softmax cross-entropy and its gradient with respect to the logits: (softmax - one_hot) / n."""
+    shape = emit.op("Shape", logits)
+    classes = emit.op("Gather", shape, emit.ints(1))
+    one_hot = emit.op("OneHot", label, classes, emit.constant([0.0, 1.0], np.float32, "off_on"), axis=-1)
+    log_p = emit.op("LogSoftmax", logits, axis=-1)
+    per_image = emit.op("ReduceSum", emit.op("Mul", log_p, one_hot), emit.ints(1), keepdims=0)
+    loss = emit.op("Neg", emit.op("ReduceMean", per_image, keepdims=0))
+    count = emit.op(
+        "Cast", emit.op("Gather", shape, emit.constant(0, np.int64, "zero")), to=ir.DataType.FLOAT
+    )
+    g = emit.op("Div", emit.op("Sub", emit.op("Exp", log_p), one_hot), count)
+    return loss, g
+
+
+def _finish(model: ir.Model, name: str) -> ir.Model:
+    model.graph.name = name
+    passes.RemoveUnusedNodesPass()(model)
+    passes.TopologicalSortPass()(model)
+    passes.NameFixPass()(model)
+    for node in model.graph:
+        node.meta.clear()
+    return model

@@ -1,0 +1,164 @@
+"""Bringing a graph to opset 17, the one version that every bundle is written in.
+
+Older graphs go up through onnx's own version converter. Newer ones come down by the table below, which holds
+every op of CNN classifiers whose form changed between 18 and 23; all others read the same in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from csk_artifacts_builder.emit import Emitter, attribute, constant_array
+from csk_sdk.errors import ModelError
+
+TARGET_OPSET = 17
+OLDEST_OPSET = 11
+NEWEST_OPSET = 23
+TARGET_IR_VERSION = 8
+
+# Ops that did not exist in opset 17, and have no lowering here.
+_TOO_NEW = {"Attention", "RMSNormalization", "RotaryEmbedding", "AffineGrid", "StringConcat"}
+
+
+def upgrade(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    """Raise an old graph to opset 17; a graph at 17 or above comes back as it is.
+
+    Raises ModelError for an opset outside 11 to 23, or one that onnx cannot convert.
+    """
+    version = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if not OLDEST_OPSET <= version <= NEWEST_OPSET:
+        raise ModelError(
+            f"{where} uses opset {version}; opsets {OLDEST_OPSET} to {NEWEST_OPSET} are supported. "
+            "Export the model again with opset 17."
+        )
+    if version >= TARGET_OPSET:
+        return proto
+    try:
+        return onnx.version_converter.convert_version(proto, TARGET_OPSET)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"{where} could not be raised from opset {version} to {TARGET_OPSET} ({reason}). "
+            "Export the model again with opset 17."
+        ) from None
+
+
+def downgrade(model: ir.Model, where: str) -> None:
+    """Lower a graph of opset 18 to 23 to opset 17, in place.
+
+    Raises ModelError naming a node that cannot be written in opset 17.
+    """
+    version = model.graph.opset_imports.get("", TARGET_OPSET)
+    if version > TARGET_OPSET:
+        emit = Emitter(model.graph)
+        for node in list(model.graph):
+            if node.op_type in _TOO_NEW:
+                raise ModelError(
+                    f"{where} has op '{node.op_type}' (node '{node.name}'), which opset {TARGET_OPSET} cannot "
+                    "express. Export the model again with opset 17."
+                )
+            lower = _LOWER.get(node.op_type)
+            if lower is not None:
+                lower(emit, node)
+    model.graph.opset_imports.clear()
+    model.graph.opset_imports[""] = TARGET_OPSET
+    model.ir_version = TARGET_IR_VERSION
+    for node in model.graph:
+        node.version = None
+
+
+def _axes_to_attribute(emit: Emitter, node: ir.Node) -> None:
+    """Reduce*(x, axes) of opset 18 -> Reduce*(x) {axes}."""
+    axes = constant_array(node.inputs[1]) if len(node.inputs) > 1 else None
+    noop = attribute(node, "noop_with_empty_axes", 0)
+    node.attributes.pop("noop_with_empty_axes", None)
+    if len(node.inputs) > 1:
+        node.resize_inputs(1)
+    if axes is not None and axes.size:
+        node.attributes["axes"] = ir.AttrInt64s("axes", [int(axis) for axis in axes])
+    elif noop:
+        node.op_type = "Identity"
+        node.attributes.clear()
+
+
+def _drop_attribute(*names: str) -> Callable[[Emitter, ir.Node], None]:
+    def lower(emit: Emitter, node: ir.Node) -> None:
+        for name in names:
+            node.attributes.pop(name, None)
+
+    return lower
+
+
+def _split(emit: Emitter, node: ir.Node) -> None:
+    """Split {num_outputs} of opset 18 -> Split without it (equal parts are the default)."""
+    node.attributes.pop("num_outputs", None)
+
+
+def _pad(emit: Emitter, node: ir.Node) -> None:
+    """Pad(x, pads, value, axes) of opset 18 -> Pad(x, pads over all axes, value)."""
+    if len(node.inputs) < 4 or node.inputs[3] is None:
+        return
+    axes, pads = constant_array(node.inputs[3]), constant_array(node.inputs[1])
+    x = node.inputs[0]
+    if axes is None or pads is None or x is None or x.shape is None:
+        raise ModelError(
+            f"node '{node.name}' (Pad) takes its axes from the graph; export it with constant pads."
+        )
+    rank = len(x.shape)
+    full = np.zeros(2 * rank, np.int64)
+    for position, axis in enumerate(axes):
+        full[int(axis) % rank] = pads[position]
+        full[int(axis) % rank + rank] = pads[position + len(axes)]
+    node.replace_input_with(1, emit.constant(full, np.int64, "pads"))
+    node.resize_inputs(3)
+
+
+def _gelu(emit: Emitter, node: ir.Node) -> None:
+    """Gelu of opset 20 -> x * 0.5 * (1 + erf(x / sqrt 2)), or its tanh approximation."""
+    x = node.inputs[0]
+    with emit.before(node):
+        if attribute(node, "approximate", "none") == "tanh":
+            cubed = emit.op("Mul", emit.op("Mul", x, x), x)
+            inner = emit.op("Add", x, emit.op("Mul", cubed, emit.scalar(0.044715)))
+            bell = emit.op("Tanh", emit.op("Mul", inner, emit.scalar(float(np.sqrt(2 / np.pi)))))
+        else:
+            bell = emit.op("Erf", emit.op("Div", x, emit.scalar(float(np.sqrt(2)))))
+        half = emit.op("Mul", emit.op("Add", bell, emit.scalar(1.0)), emit.scalar(0.5))
+        result = emit.op("Mul", x, half)
+    _replace(node, result)
+
+
+def _replace(node: ir.Node, value: ir.Value) -> None:
+    old = node.outputs[0]
+    value.shape, value.type = old.shape, old.type
+    old.replace_all_uses_with(value, replace_graph_outputs=True)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
+
+
+_LOWER: dict[str, Callable[[Emitter, ir.Node], None]] = {
+    **dict.fromkeys(
+        (
+            "ReduceMean",
+            "ReduceMax",
+            "ReduceMin",
+            "ReduceProd",
+            "ReduceL1",
+            "ReduceL2",
+            "ReduceLogSum",
+            "ReduceLogSumExp",
+            "ReduceSumSquare",
+        ),
+        _axes_to_attribute,
+    ),
+    "Split": _split,
+    "Pad": _pad,
+    "Gelu": _gelu,
+    "Reshape": _drop_attribute(),
+    "Resize": _drop_attribute("antialias", "axes", "keep_aspect_ratio_policy"),
+    "Cast": _drop_attribute("saturate", "round_mode"),
+}

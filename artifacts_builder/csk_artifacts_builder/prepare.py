@@ -1,0 +1,224 @@
+"""From the file an exporter wrote to the graph that the method works on.
+
+After `prepare`: opset 17, dynamic batch, static height and width, no batch norm, no dropout, no identity,
+constants folded, every value's shape known. Its logits are those of the source model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from onnxscript import optimizer
+
+from csk_artifacts_builder.emit import attribute, constant_array
+from csk_artifacts_builder.fold_batch_norm import fold_batch_norm
+from csk_artifacts_builder.opset import downgrade, upgrade
+from csk_sdk.errors import ModelError
+
+BATCH = "N"
+MAX_BYTES = 2 << 30
+_CONTROL_FLOW = {"If", "Loop", "Scan"}
+_QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"}
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """A prepared model and where it came from."""
+
+    model: ir.Model
+    path: Path
+
+    @property
+    def image(self) -> ir.Value:
+        """The one image input, `(N, channels, height, width)` float32."""
+        return self.model.graph.inputs[0]
+
+
+def load_source(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file with its external data.
+
+    Raises ModelError when there is none, or it is no valid ONNX model.
+    """
+    if not path.is_file():
+        raise ModelError(f"There is no model file {path}. Give the path of a trained ONNX classifier.")
+    try:
+        proto = onnx.load(str(path))
+        onnx.checker.check_model(proto)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{path} is not a valid ONNX model ({reason}).") from None
+    if proto.ByteSize() >= MAX_BYTES:
+        raise ModelError(f"{path} holds more than 2 GB of weights, which is more than csk-sdk can train.")
+    return proto
+
+
+def prepare(path: Path) -> SourceModel:
+    """Load `path` and bring it to the form described above.
+
+    Raises ModelError for what cannot be prepared.
+    """
+    proto = load_source(path)
+    where = path.name
+    model = ir.from_proto(upgrade(proto, where))
+    _refuse_foreign(model, where)
+    passes.InlinePass()(model)
+    passes.RemoveInitializersFromInputsPass()(model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    image = _image_input(model, where)
+    static_batch = _make_batch_dynamic(model, image)
+    _remove_dropout(model)
+    passes.IdentityEliminationPass()(model)
+    if static_batch is not None:
+        _free_reshapes(model, static_batch)
+    passes.ShapeInferencePass()(model)
+    downgrade(model, where)
+    optimizer.fold_constants(model, onnx_shape_inference=True, output_size_limit=1 << 28)
+    _remove_casts_to_same_type(model)
+    fold_batch_norm(model, where)
+    _resolve_auto_pad(model, where)
+    _tidy(model)
+    passes.ShapeInferencePass()(model)
+    return SourceModel(model, path)
+
+
+def _refuse_foreign(model: ir.Model, where: str) -> None:
+    for node in model.graph.all_nodes():
+        if node.op_type in _CONTROL_FLOW and node.domain == "":
+            raise ModelError(
+                f"{where} has control flow: op '{node.op_type}' (node '{node.name}'). "
+                "Export the model without loops and branches."
+            )
+        if node.op_type in _QUANTISED:
+            raise ModelError(
+                f"{where} is quantised: op '{node.op_type}' (node '{node.name}'). Give the float32 model "
+                "that it was made from."
+            )
+        if node.domain not in ("", "ai.onnx") and node.op_identifier() not in model.functions:
+            raise ModelError(
+                f"{where} has op '{node.domain}.{node.op_type}' (node '{node.name}'), which is not a standard "
+                "ONNX op. Export the model without runtime-specific fusions."
+            )
+
+
+def _image_input(model: ir.Model, where: str) -> ir.Value:
+    inputs = list(model.graph.inputs)
+    if len(inputs) != 1:
+        names = ", ".join(f"'{value.name}'" for value in inputs)
+        raise ModelError(f"{where} has {len(inputs)} inputs ({names}); a classifier has one image input.")
+    image = inputs[0]
+    if image.dtype != ir.DataType.FLOAT:
+        raise ModelError(f"{where} takes {image.dtype} input '{image.name}'; export it with float32 input.")
+    if image.shape is None or len(image.shape) != 4:
+        raise ModelError(f"{where}: input '{image.name}' is not (batch, channels, height, width).")
+    if not all(isinstance(dim, int) for dim in image.shape[1:]):
+        raise ModelError(
+            f"{where}: input '{image.name}' has dynamic height or width {image.shape}. Export it with a fixed "
+            "picture size; only the batch may be dynamic."
+        )
+    if image.shape[1] not in (1, 3):
+        raise ModelError(
+            f"{where}: input '{image.name}' has {image.shape[1]} channels in {image.shape}; pictures have 1 or 3, "
+            "in (batch, channels, height, width) order."
+        )
+    return image
+
+
+def _make_batch_dynamic(model: ir.Model, image: ir.Value) -> int | None:
+    """Give the image a symbolic batch; the fixed batch it had, if any."""
+    assert image.shape is not None
+    batch = image.shape[0]
+    image.shape = ir.Shape([BATCH, *image.shape[1:]])
+    for node in model.graph:
+        for value in node.outputs:
+            value.shape = None
+    for value in model.graph.outputs:
+        value.shape = None
+    return batch if isinstance(batch, int) else None
+
+
+def _free_reshapes(model: ir.Model, batch: int) -> None:
+    """A Reshape that an exporter wrote for one fixed batch follows the batch instead."""
+    for node in model.graph:
+        if node.op_type != "Reshape":
+            continue
+        target = constant_array(node.inputs[1])
+        if target is None or target.size == 0 or int(target[0]) != batch:
+            continue
+        freed = target.copy()
+        freed[0] = 0 if -1 in target[1:] else -1
+        name = f"{node.name or node.outputs[0].name}.shape"
+        value = ir.Value(name=name, const_value=ir.tensor(freed, name=name))
+        value.shape, value.dtype = ir.Shape(freed.shape), ir.DataType.INT64
+        model.graph.initializers[name] = value
+        node.replace_input_with(1, value)
+
+
+def _bypass(model: ir.Model, node: ir.Node) -> None:
+    x, y = node.inputs[0], node.outputs[0]
+    assert x is not None
+    if y.is_graph_output() and (x.is_graph_input() or x.is_initializer()):
+        return
+    if y.is_graph_output():
+        name, y.name = y.name, None
+        x.name = name
+    y.replace_all_uses_with(x, replace_graph_outputs=True)
+    model.graph.remove(node, safe=True)
+
+
+def _remove_dropout(model: ir.Model) -> None:
+    for node in list(model.graph):
+        if node.op_type == "Dropout" and (len(node.outputs) < 2 or not node.outputs[1].uses()):
+            _bypass(model, node)
+
+
+def _remove_casts_to_same_type(model: ir.Model) -> None:
+    for node in list(model.graph):
+        x = node.inputs[0] if node.inputs else None
+        if node.op_type == "Cast" and x is not None and x.dtype == attribute(node, "to"):
+            _bypass(model, node)
+
+
+def _resolve_auto_pad(model: ir.Model, where: str) -> None:
+    """Write SAME_UPPER, SAME_LOWER and VALID padding as explicit numbers."""
+    for node in model.graph:
+        mode = attribute(node, "auto_pad", "NOTSET")
+        if node.op_type not in ("Conv", "MaxPool", "AveragePool") or mode == "NOTSET":
+            continue
+        x, y = node.inputs[0], node.outputs[0]
+        kernel = attribute(node, "kernel_shape")
+        if kernel is None:
+            weight = node.inputs[1]
+            assert weight is not None
+            assert weight.shape is not None
+            kernel = list(weight.shape)[2:]
+        rank = len(kernel)
+        pads = [0] * (2 * rank)
+        if mode.startswith("SAME"):
+            if x is None or x.shape is None or y.shape is None:
+                raise ModelError(
+                    f"{where}: the size of '{node.name}' is not known, so its padding is not either."
+                )
+            strides = attribute(node, "strides", [1] * rank)
+            dilations = attribute(node, "dilations", [1] * rank)
+            for axis in range(rank):
+                size, out = int(x.shape[2 + axis]), -(-int(x.shape[2 + axis]) // strides[axis])  # type: ignore[arg-type]
+                total = max(0, (out - 1) * strides[axis] + dilations[axis] * (kernel[axis] - 1) + 1 - size)
+                smaller, larger = total // 2, total - total // 2
+                begin, end = (smaller, larger) if mode == "SAME_UPPER" else (larger, smaller)
+                pads[axis], pads[axis + rank] = begin, end
+        node.attributes.pop("auto_pad", None)
+        node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+
+
+def _tidy(model: ir.Model) -> None:
+    passes.IdentityEliminationPass()(model)
+    passes.RemoveUnusedNodesPass()(model)
+    passes.ClearMetadataAndDocStringPass()(model)
+    passes.TopologicalSortPass()(model)
+    for position, node in enumerate(model.graph):
+        node.name = node.name or f"{node.op_type}_{position}"
+    model.functions.clear()

@@ -1,0 +1,53 @@
+"""csk-sdk: on-device incremental learning for ONNX image classifiers.
+
+from csk_sdk import Learner, Task
+
+learner = Learner.open("bundle", state="state")
+learner.learn(Task.from_folder("tasks/01-birds"))
+labels, probabilities, classes = learner.predict(images)
+learner.export("model.onnx")
+"""
+
+from csk_sdk.bundle import Bundle
+from csk_sdk.config import TrainingConfig
+from csk_sdk.data.inbox import Inbox
+from csk_sdk.data.tasks import Task
+from csk_sdk.errors import (
+    BundleError,
+    ConfigError,
+    CskError,
+    ModelError,
+    RuntimeMissingError,
+    StateError,
+    StateLockedError,
+    StorageError,
+    TaskError,
+    UnsupportedOpError,
+)
+from csk_sdk.evaluation import Evaluation
+from csk_sdk.learner import Learner, LearnReport, Progress
+from csk_sdk.predicting import Prediction
+from csk_sdk.stream import TaskStream
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "ConfigError",
+    "CskError",
+    "Evaluation",
+    "Inbox",
+    "LearnReport",
+    "Learner",
+    "ModelError",
+    "Prediction",
+    "Progress",
+    "RuntimeMissingError",
+    "StateError",
+    "StateLockedError",
+    "StorageError",
+    "Task",
+    "TaskError",
+    "TaskStream",
+    "TrainingConfig",
+    "UnsupportedOpError",
+]

@@ -1,0 +1,181 @@
+"""Where a task's pictures come from: an array in memory, or picture files decoded when they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from csk_sdk.errors import TaskError
+
+Pixels = NDArray[np.uint8]
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+
+# Only these decoders see a file, whatever its suffix claims: Pillow knows formats that run other programs.
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+
+# Above today's 50-megapixel phone cameras; decoded to RGB, already 192 MiB of the device's memory.
+MAX_PIXELS = 64 << 20
+
+
+class ImageSource(Protocol):
+    """Pictures by index, from 0 to `len(source) - 1`."""
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        ...
+
+    def read(self, index: int) -> Pixels:
+        """Return the picture as uint8 `(h, w, c)`. Raises TaskError when it cannot be read."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Return what to call the picture in a message: its path, for a file."""
+        ...
+
+    def identity(self, index: int) -> str:
+        """Return the picture's name within the task, its byte size and the sha256 of its content.
+
+        The same wherever the task's folder lies. Raises TaskError when the picture cannot be read.
+        """
+        ...
+
+
+class ArrayImages:
+    """Pictures of one size in a uint8 array, `(n, h, w, c)`, or `(n, h, w)` if they are gray.
+
+    where: what messages call the array. Raises TaskError when the array is of another dtype or shape.
+    """
+
+    def __init__(self, images: NDArray[Any], where: str = "images") -> None:
+        _check_pixels(images, where)
+        self._images: Pixels = images[:, :, :, None] if images.ndim == 3 else images
+        self._where = where
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._images)
+
+    def read(self, index: int) -> Pixels:
+        """Return a view of the picture, uint8 `(h, w, c)`."""
+        picture: Pixels = self._images[index]
+        return picture
+
+    def name(self, index: int) -> str:
+        """Return the array's name and the index."""
+        return f"{self._where}[{index}]"
+
+    def identity(self, index: int) -> str:
+        """Return index, shape, byte size and sha256 of the pixels."""
+        pixels = np.ascontiguousarray(self._images[index])
+        return f"{index} {pixels.shape} {pixels.nbytes} {hashlib.sha256(pixels.data).hexdigest()}"
+
+
+class FileImages:
+    """Picture files, opened only while one of them is read.
+
+    root: the folder that the pictures' names within the task are relative to; without it, the file's name
+    alone is its name.
+    """
+
+    def __init__(self, paths: Sequence[Path | str], root: Path | None = None) -> None:
+        self._paths = tuple(Path(path) for path in paths)
+        self._root = root
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._paths)
+
+    def read(self, index: int) -> Pixels:
+        """Decode a picture: uint8 `(h, w, 1)` if it is gray, else `(h, w, 3)`, upright, without alpha.
+
+        Raises TaskError when the file is missing, unreadable, damaged, of a format other than PNG, JPEG, BMP
+        and WebP, or larger than 64 Mi pixels.
+        """
+        path = self._paths[index]
+        try:
+            with Image.open(path, formats=_FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise _undecodable(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+                return _upright_pixels(image)
+        except TaskError:
+            raise
+        except UnidentifiedImageError:
+            raise _undecodable(path, "not a PNG, JPEG, BMP or WebP picture") from None
+        except Exception as error:
+            # Decoders raise what they like on damaged data: OSError, SyntaxError, struct.error and others.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise _unreadable(path, error) from None
+            raise _undecodable(path, str(error).rstrip(".") or type(error).__name__) from None
+
+    def name(self, index: int) -> str:
+        """Return the file's path."""
+        return str(self._paths[index])
+
+    def identity(self, index: int) -> str:
+        """Return path within the task, file size and sha256 of the file's bytes."""
+        path = self._paths[index]
+        name = path.relative_to(self._root).as_posix() if self._root else path.name
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                return f"{name} {file.tell()} {digest}"
+        except OSError as error:
+            raise _unreadable(path, error) from None
+
+
+def _upright_pixels(image: Image.Image) -> Pixels:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        # 16-bit gray: Pillow's own conversion would clip everything above 255 to white.
+        gray: Pixels = np.clip(np.asarray(upright, np.int64) >> 8, 0, 255).astype(np.uint8)
+        return gray[:, :, None]
+    # A palette's alpha is dropped like any other; left in place, Pillow would warn about dropping it.
+    upright.info.pop("transparency", None)
+    if upright.mode in ("1", "L", "LA", "La"):
+        return np.asarray(upright.convert("L"))[:, :, None]
+    return np.asarray(upright.convert("RGB"))
+
+
+def _check_pixels(images: NDArray[Any], where: str) -> None:
+    if np.issubdtype(images.dtype, np.floating):
+        bad = int(np.isnan(images).sum())
+        if bad:
+            raise TaskError(
+                f"{where} has {bad} NaN values, and images must be uint8 (0 to 255): remove the pictures "
+                "that hold them, and store the others as uint8."
+            )
+    if images.dtype != np.uint8:
+        raise TaskError(
+            f"{where} is {images.dtype}, and images must be uint8 (0 to 255): normalisation is part of the "
+            "bundle, so store the pixels as the camera or the file gave them."
+        )
+    gray = images.ndim == 3
+    if not gray and images.ndim != 4:
+        raise TaskError(
+            f"{where} has shape {images.shape}, and images must be (n, height, width, channels), "
+            "or (n, height, width) if they are gray."
+        )
+    if len(images) == 0:
+        raise TaskError(f"{where} holds no picture (shape {images.shape}): put at least one into it.")
+    if images.size == 0:
+        raise TaskError(f"{where} has shape {images.shape}: there is no pixel in its pictures.")
+
+
+def _undecodable(path: Path, reason: str) -> TaskError:
+    return TaskError(
+        f"{path} cannot be decoded ({reason}): remove or replace it, then run the command again."
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> TaskError:
+    return TaskError(
+        f"{path} cannot be read ({error.strerror}): restore it or its permissions, "
+        "then run the command again."
+    )

@@ -1,0 +1,62 @@
+"""A split's pictures at the model's input size, as many of them in memory as a budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.data.preprocess import Preprocessing
+from csk_sdk.data.tasks import Split
+
+Pixels = NDArray[np.uint8]
+
+
+class PixelCache:
+    """Batches of resized pictures, uint8.
+
+    The first pictures that fit into `budget_bytes` are kept, the rest is decoded each time. Nothing is ever
+    evicted: training visits all pictures once per epoch, and there a least-recently-used cache that is too
+    small never hits.
+    """
+
+    def __init__(self, split: Split, preprocessing: Preprocessing, budget_bytes: int = 64 << 20) -> None:
+        self._images = split.images
+        self._preprocessing = preprocessing
+        self._capacity = budget_bytes // int(np.prod(preprocessing.shape))
+        self._kept: dict[int, Pixels] = {}
+
+    def __len__(self) -> int:
+        """Return the number of pictures in the split."""
+        return len(self._images)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the pictures kept; pictures already in memory at the right size are kept as views."""
+        return sum(pixels.nbytes for pixels in self._kept.values())
+
+    def batch(self, indices: Iterable[int] | NDArray[np.int64]) -> Pixels:
+        """Return the pictures at `indices` (of the split): a new uint8 array `(n, height, width, channels)`.
+
+        Raises TaskError when a picture cannot be read or has a size that the bundle does not take.
+        """
+        pictures = [self._picture(int(index)) for index in indices]
+        return np.stack(pictures) if pictures else np.empty((0, *self._preprocessing.shape), np.uint8)
+
+    def verify(self) -> None:
+        """Read every picture once, so that a bad one is found before anything is learned.
+
+        Raises TaskError naming the first bad picture.
+        """
+        for index in range(len(self._images)):
+            self._picture(index)
+
+    def _picture(self, index: int) -> Pixels:
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept
+        pixels = self._preprocessing.to_size(self._images.read(index), self._images.name(index))
+        if len(self._kept) < self._capacity:
+            self._kept[index] = pixels
+        return pixels

@@ -1,0 +1,169 @@
+"""From a uint8 picture of any size to the float32 input of the bundle's graphs.
+
+Two halves, because only the second is needed on every step: `to_size` (channels, then size; still uint8, so
+that resized pictures are small to keep) and `normalize` (float32 NCHW). Calling a `Preprocessing` does both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from csk_sdk.errors import BundleError, TaskError
+from csk_sdk.manifest import InputSpec, PreprocessingSpec
+
+Pixels = NDArray[np.uint8]
+
+
+class Preprocessing:
+    """What the bundle's manifest says about its input, as functions on arrays.
+
+    Raises BundleError when the manifest's mean, std or resize cannot be applied.
+    """
+
+    def __init__(self, spec: PreprocessingSpec, input_spec: InputSpec) -> None:
+        channels = input_spec.channels
+        mean = np.asarray(spec.mean, np.float64)
+        std = np.asarray(spec.std, np.float64)
+        if mean.shape != (channels,) or std.shape != (channels,):
+            raise BundleError(
+                f"The bundle's preprocessing has {mean.size} means and {std.size} standard deviations for "
+                f"{channels} input channels: build the bundle again."
+            )
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+            raise BundleError(
+                f"The bundle's preprocessing has mean {spec.mean} and std {spec.std}, and every mean must be "
+                "finite and every std above zero: build the bundle again."
+            )
+        if spec.resize not in ("bilinear", "none"):
+            raise BundleError(
+                f"The bundle's preprocessing asks for resize '{spec.resize}', and this csk-sdk knows "
+                "'bilinear' and 'none': update csk-sdk on this device."
+            )
+        self.channels = channels
+        self.height = input_spec.height
+        self.width = input_spec.width
+        self._resizes = spec.resize == "bilinear"
+        # (x * scale - mean) / std as one multiplication and one addition; the constants are rounded once.
+        self._gain = (spec.scale / std).astype(np.float32)[:, None, None]
+        self._offset = (-mean / std).astype(np.float32)[:, None, None]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one picture out of `to_size`: `(height, width, channels)`."""
+        return self.height, self.width, self.channels
+
+    def to_size(self, image: NDArray[Any], where: str) -> Pixels:
+        """Give a picture the model's channels and size.
+
+        image: uint8 `(h, w)` or `(h, w, c)`, c = 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha);
+        a model with another number of channels takes pictures with just that many. Alpha is dropped.
+        where: names the picture in errors. Returns uint8 `(height, width, channels)`, C-contiguous; the very
+        memory of `image` if nothing had to change.
+        Raises TaskError for another dtype or shape, and for another size if the bundle does not resize.
+        """
+        self._check(image, where)
+        pixels = image[:, :, None] if image.ndim == 2 else image
+        height, width, channels = pixels.shape
+        if (height, width) != (self.height, self.width) and not self._resizes:
+            raise TaskError(
+                f"{where} is {width}x{height} pixels (width x height) and the model takes "
+                f"{self.width}x{self.height}: resize it, or build the bundle with --resize bilinear."
+            )
+        if channels != self.channels:
+            pixels = self._convert(pixels, where)
+        if (height, width) != (self.height, self.width):
+            pixels = _resize(pixels, self.height, self.width)
+        if pixels.shape[2] != self.channels:
+            pixels = np.repeat(pixels, self.channels, axis=2)  # gray: resized once, repeated afterwards
+        return np.ascontiguousarray(pixels)
+
+    def stack(self, images: NDArray[Any] | Sequence[NDArray[Any]]) -> Pixels:
+        """`to_size` for many: a uint8 `(n, h, w, c)` array, or a list of pictures of any size.
+
+        A model with one channel also takes `(n, h, w)`. Returns uint8 `(n, height, width, channels)`.
+        Raises TaskError as `to_size` does.
+        """
+        if isinstance(images, np.ndarray):
+            images = self._as_nhwc(images)
+            if images.shape[1:] == self.shape:
+                return np.ascontiguousarray(images)
+        batch = np.empty((len(images), *self.shape), np.uint8)
+        for i, image in enumerate(images):
+            batch[i] = self.to_size(image, f"image {i}")
+        return batch
+
+    def normalize(self, batch: Pixels) -> NDArray[np.float32]:
+        """`(x * scale - mean) / std` per channel.
+
+        batch: uint8 `(n, height, width, channels)`. Returns float32 `(n, channels, height, width)`,
+        C-contiguous.
+        """
+        result = batch.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        result *= self._gain
+        result += self._offset
+        return result
+
+    def __call__(self, images: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """`normalize(stack(images))`: float32 `(n, channels, height, width)`. Raises TaskError."""
+        return self.normalize(self.stack(images))
+
+    def _as_nhwc(self, images: NDArray[Any]) -> Pixels:
+        if images.dtype != np.uint8:
+            raise TaskError(
+                f"The images are {images.dtype} and must be uint8 (0 to 255): normalisation is part of the "
+                "bundle, so hand over the pixels as the camera or the file gave them."
+            )
+        # A single color picture would otherwise pass as `h` gray ones, each 3 pixels wide.
+        one_picture = images.ndim == 3 and images.shape[2] <= 4 and images.shape[2] != self.width
+        if images.ndim == 3 and self.channels == 1 and not one_picture:
+            return images[:, :, :, None]
+        if images.ndim != 4:
+            raise TaskError(
+                f"The images have shape {images.shape} and a batch has shape (n, height, width, channels): "
+                "hand over a single picture as image[None]."
+            )
+        return images
+
+    def _check(self, image: NDArray[Any], where: str) -> None:
+        if not isinstance(image, np.ndarray):
+            raise TaskError(f"{where} is a {type(image).__name__} and must be a uint8 NumPy array.")
+        if image.dtype != np.uint8:
+            raise TaskError(f"{where} is {image.dtype} and must be uint8 (0 to 255).")
+        if image.ndim not in (2, 3):
+            raise TaskError(
+                f"{where} has shape {image.shape} and must be (height, width) or (height, width, channels)."
+            )
+        if image.size == 0:
+            raise TaskError(f"{where} has shape {image.shape}: there is no pixel in it.")
+
+    def _convert(self, pixels: Pixels, where: str) -> Pixels:
+        """`(h, w, c)` to the model's channels; gray for an RGB model stays `(h, w, 1)`."""
+        channels = pixels.shape[2]
+        if channels > 4 or self.channels not in (1, 3):
+            raise TaskError(
+                f"{where} has {channels} channels and the model takes {self.channels}: "
+                "hand over pictures with the channels that the model was trained on."
+            )
+        if channels in (2, 4):
+            pixels = np.ascontiguousarray(pixels[:, :, :-1])
+        if self.channels == 1 and pixels.shape[2] == 3:
+            return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+        return pixels
+
+
+def _resize(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Pillow's (antialiased) bilinear resize of uint8 `(h, w, c)`."""
+    size = (width, height)
+    if pixels.shape[2] == 3:
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    # Channel by channel, since Pillow would take two or four channels for alpha and weigh the others by it.
+    planes = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(size, Image.Resampling.BILINEAR))
+        for plane in np.moveaxis(pixels, 2, 0)
+    ]
+    return np.stack(planes, axis=2)

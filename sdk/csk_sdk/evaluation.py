@@ -1,0 +1,101 @@
+"""Accuracy on the test splits of learned tasks, in both scenarios, kept for every generation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from csk_sdk.data.tasks import Task
+from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.method.metrics import AccuracyMatrix
+from csk_sdk.predicting import task_names
+
+if TYPE_CHECKING:
+    from csk_sdk.learner import Learner
+
+SCENARIOS = ("task", "class")
+# Per task: accuracies in percent by scenario, and the number of test images.
+Row = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The accuracy matrix of one scenario: row = after learning that task, column = tested task, in percent.
+
+    `accuracy` is the present accuracy over all test images together.
+    """
+
+    scenario: str
+    tasks: tuple[str, ...]
+    matrix: AccuracyMatrix
+    accuracy: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `evaluate --json`; accuracies that were not measured are None."""
+        return {
+            "scenario": "task-incremental" if self.scenario == "task" else "class-incremental",
+            "tasks": list(self.tasks),
+            **self.matrix.to_json(),
+            "accuracy": self.accuracy,
+        }
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Rows of all generations from the bundle to the present one."""
+
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def evaluation(self, scenario: str) -> Evaluation:
+        """The accuracy matrix of one scenario. Raises ConfigError for an unknown one."""
+        if scenario not in SCENARIOS:
+            raise ConfigError(f"scenario is '{scenario}'; it must be {' or '.join(SCENARIOS)}.")
+        matrix = AccuracyMatrix(
+            [[row.get(name, {}).get(scenario) for name in self.names] for row in self.rows]
+        )
+        last = self.rows[-1]
+        images = sum(entry["images"] for entry in last.values())
+        correct = sum(entry[scenario] * entry["images"] for entry in last.values())
+        return Evaluation(scenario, self.names, matrix, correct / images)
+
+
+def score_tasks(learner: Learner, tasks: Sequence[Task]) -> Scores:
+    """Measure the present generation on every learned task that has a test split, and keep the row.
+
+    The base classes are tested with a task called "base" that has a test split only.
+    Raises TaskError where there is nothing to test.
+    """
+    generation = learner.generation
+    names = task_names(generation, learner.bundle.manifest.classes)
+    known = {task.name: task for task in tasks if task.test is not None}
+    row = {name: _score(learner, known[name]) for name in names if name in known}
+    if not row:
+        raise TaskError(
+            f"None of the learned tasks ({', '.join(names) or 'none yet'}) has test pictures. Put some into "
+            "tasks/NAME/test/<class>/ (tasks/base/test/<class>/ for the base classes)."
+        )
+    learner.state.save_scores(generation.number, row)
+    saved = learner.state.load_scores()
+    numbers = [0, *(record.number for record in reversed(learner.state.history()))]
+    rows = [saved.get(number, {}) for number in numbers]
+    if names[0] not in known and len(numbers) == len(names):
+        # No test pictures of the base classes: the matrix begins with the first learned task.
+        names, rows = names[1:], rows[1:]
+    elif len(numbers) > len(names):
+        rows = rows[1:]
+    return Scores(tuple(names), tuple(rows))
+
+
+def _score(learner: Learner, task: Task) -> dict[str, float]:
+    assert task.test is not None
+    heads = {"task": learner.head(task.name), "class": learner.head()}
+    correct = dict.fromkeys(heads, 0)
+    for pixels, labels in learner.batches(task.test):
+        features = learner.features(pixels)
+        truth = [task.classes[label] for label in labels]
+        for scenario, head in heads.items():
+            correct[scenario] += head.correct(features, truth)
+    images = len(task.test)
+    return {"images": images, **{scenario: 100.0 * count / images for scenario, count in correct.items()}}

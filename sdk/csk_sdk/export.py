@@ -1,0 +1,86 @@
+"""Writing an ordinary inference model on the device, without an ONNX library.
+
+An ONNX file is a protobuf message, and protobuf messages concatenate: fields of a second `ModelProto` behind the
+first are merged into it (protobuf encoding specification, "Last One Wins", where embedded messages merge). So the
+bundle's template, which holds every node and no large tensor, is completed by appending the tensors. Field numbers
+are those of onnx.proto.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.bundle import Bundle
+from csk_sdk.manifest import EXPORT_TEMPLATE
+from csk_sdk.predicting import LinearHead
+from csk_sdk.state import Generation
+from csk_sdk.state.atomic import make_folder, replace_file
+
+_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_GRAPH_INITIALIZER = 5
+_TENSOR_DIMS, _TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_RAW_DATA = 1, 2, 8, 9
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_FLOAT = 1
+_VARINT, _LENGTH_DELIMITED = 0, 2
+
+
+def complete(
+    template: bytes, tensors: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str]
+) -> Iterator[bytes]:
+    """The complete model, piece by piece: template, tensors as initializers, metadata properties."""
+    yield template
+    for name, array in tensors.items():
+        head, data = _tensor(name, array)
+        size = len(head) + len(data)
+        initializer = _tag(_GRAPH_INITIALIZER, _LENGTH_DELIMITED) + _varint(size)
+        yield _tag(_MODEL_GRAPH, _LENGTH_DELIMITED) + _varint(len(initializer) + size) + initializer + head
+        yield data
+    for key, value in metadata.items():
+        entry = _field(_ENTRY_KEY, key.encode()) + _field(_ENTRY_VALUE, value.encode())
+        yield _field(_MODEL_METADATA, entry)
+
+
+def _tensor(name: str, array: NDArray[np.float32]) -> tuple[bytes, bytes]:
+    """A TensorProto as its small fields and its raw bytes (little-endian, as the specification asks)."""
+    data = np.ascontiguousarray(array, "<f4").tobytes()
+    head = b"".join(_tag(_TENSOR_DIMS, _VARINT) + _varint(size) for size in array.shape)
+    head += _tag(_TENSOR_DATA_TYPE, _VARINT) + _varint(_FLOAT) + _field(_TENSOR_NAME, name.encode())
+    return head + _tag(_TENSOR_RAW_DATA, _LENGTH_DELIMITED) + _varint(len(data)), data
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _tag(number, _LENGTH_DELIMITED) + _varint(len(content)) + content
+
+
+def _tag(number: int, wire_type: int) -> bytes:
+    return _varint(number << 3 | wire_type)
+
+
+def _varint(value: int) -> bytes:
+    pieces = bytearray()
+    while value > 0x7F:
+        pieces.append(value & 0x7F | 0x80)
+        value >>= 7
+    pieces.append(value)
+    return bytes(pieces)
+
+
+def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path: Path) -> None:
+    """Write the generation's network with `head` folded in to `path`, atomically; a float32 ONNX model.
+
+    Class names, in the order of the outputs, are in its metadata as JSON under "classes".
+    Raises StorageError where it cannot be written.
+    """
+    manifest = bundle.manifest
+    tensors = bundle.weights(manifest.weights_in_export)
+    tensors.update(bundle.folded_kernels(generation.tensors))
+    tensors[manifest.head.weight], tensors[manifest.head.bias] = head.weight, head.bias
+    metadata = {"classes": json.dumps(head.classes), "csk_sdk_generation": str(generation.number)}
+    template = bundle.path(EXPORT_TEMPLATE).read_bytes()
+    make_folder(path.parent)
+    replace_file(path, b"".join(complete(template, tensors, metadata)))

@@ -1,0 +1,1 @@
+"""The method as pure mathematics: arrays in, arrays out (DESIGN 2)."""

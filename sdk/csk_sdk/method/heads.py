@@ -1,0 +1,198 @@
+"""Classifier heads in closed form, from statistics that can be added up class by class.
+
+A device cannot keep the pictures of past tasks, but it can keep sums over their features. From these sums a
+head over *all* classes learned so far follows without training, and so without forgetting. Every head is
+`(weight (C, f) float32, bias (C,) float32)` for `logits = features @ weight.T + bias`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.errors import ConfigError, StateError, TaskError
+
+Float64 = NDArray[np.float64]
+HeadArrays = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+# Rounding of a sum of float64 squares, as a share of that sum: what a difference of sums may be off by.
+_ROUNDING = 8.0 * float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassStatistics:
+    """Sums over the features of everything learned so far; a new object per change, so no state is half-made.
+
+    `classes`: names, in the order in which they were first seen. `gram` `(f, f)`: sum of `x x^T` over all
+    samples. `sums` `(n_classes, f)`, `counts` `(n_classes,)`: sum of `x`, and number of samples, per class.
+    All float64: moments are differences of these sums.
+    """
+
+    classes: tuple[str, ...]
+    gram: Float64
+    sums: Float64
+    counts: Float64
+
+    @classmethod
+    def empty(cls, features: int) -> ClassStatistics:
+        """Statistics of no sample, for feature vectors of length `features`."""
+        return cls((), np.zeros((features, features)), np.zeros((0, features)), np.zeros(0))
+
+    @property
+    def features(self) -> int:
+        """Length `f` of a feature vector."""
+        return int(self.gram.shape[0])
+
+    def add(
+        self, features: NDArray[np.float32], labels: NDArray[Any], classes: Sequence[str]
+    ) -> ClassStatistics:
+        """These statistics and a batch: `features` `(n, f)` float32, `labels` `(n,)` integers into `classes`.
+
+        A class known by name is updated, the others are appended in the order of `classes`, also those that
+        the batch has no sample of: the order of classes must not depend on how the data was cut in batches.
+        Raises TaskError for a label outside `classes`, or features that are not finite.
+        """
+        if len(labels) and not 0 <= int(np.min(labels)) <= int(np.max(labels)) < len(classes):
+            raise TaskError(
+                f"labels run from {np.min(labels)} to {np.max(labels)}, but there are {len(classes)} "
+                "classes: check the task's labels against its class_names."
+            )
+        exact = features.astype(np.float64)
+        if not np.isfinite(exact).all():
+            raise TaskError(
+                "the model's features are NaN or infinite for some images of this task: "
+                "check the images, and that the bundle's preprocessing fits the model."
+            )
+        sums = np.zeros((len(classes), self.features))
+        np.add.at(sums, labels, exact)
+        counts = np.bincount(labels, minlength=len(classes)).astype(np.float64)
+        return self.merge(ClassStatistics(tuple(classes), exact.T @ exact, sums, counts))
+
+    def merge(self, other: ClassStatistics) -> ClassStatistics:
+        """The statistics of both: classes of the same name are summed, those new in `other` come last."""
+        if other.features != self.features:
+            raise StateError(
+                f"class statistics over {self.features} and {other.features} features do not belong to "
+                "one model: use the state with the bundle that it was made with."
+            )
+        classes = tuple(dict.fromkeys(self.classes + other.classes))
+        row = {name: index for index, name in enumerate(classes)}
+        sums = np.zeros((len(classes), self.features))
+        counts = np.zeros(len(classes))
+        for part in (self, other):
+            rows = np.array([row[name] for name in part.classes], np.int64)
+            np.add.at(sums, rows, part.sums)
+            np.add.at(counts, rows, part.counts)
+        return ClassStatistics(classes, self.gram + other.gram, sums, counts)
+
+    def tensors(self, prefix: str = "statistics.") -> dict[str, NDArray[Any]]:
+        """As arrays for a safetensors file, float64; the names as UTF-8 JSON in `PREFIXclasses`, uint8."""
+        names = json.dumps(self.classes, ensure_ascii=False).encode()
+        return {
+            f"{prefix}classes": np.frombuffer(names, np.uint8),
+            f"{prefix}gram": self.gram,
+            f"{prefix}sums": self.sums,
+            f"{prefix}counts": self.counts,
+        }
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, NDArray[Any]], prefix: str = "statistics."
+    ) -> ClassStatistics:
+        """Read back what `tensors` gave. Raises StateError when arrays are missing or do not fit together."""
+        try:
+            names = json.loads(tensors[f"{prefix}classes"].astype(np.uint8).tobytes())
+            gram, sums, counts = (
+                np.array(tensors[prefix + key], np.float64) for key in ("gram", "sums", "counts")
+            )
+        except (KeyError, ValueError) as error:
+            raise StateError(f"the class statistics {prefix!r} cannot be read ({error}).") from None
+        count, features = len(names), len(gram)
+        if (gram.shape, sums.shape, counts.shape) != ((features, features), (count, features), (count,)):
+            raise StateError(
+                f"the class statistics {prefix!r} do not fit together: {count} classes, gram {gram.shape}, "
+                f"sums {sums.shape}, counts {counts.shape}."
+            )
+        return cls(tuple(names), gram, sums, counts)
+
+
+def ridge_head(
+    statistics: ClassStatistics, regularization: float, classes: Sequence[str] | None = None
+) -> HeadArrays:
+    """One-vs-all ridge regression to one-hot targets (Hoerl & Kennard, 1970), with a free bias.
+
+    Minimises `sum |W x + b - onehot|^2 + a |W|^2` over all samples, `a = regularization * trace(scatter) / f`
+    with the centered scatter matrix: so the setting depends neither on the features' scale nor on the number
+    of samples. Rows are independent: `classes` only picks (and orders) those that are returned.
+    Raises ConfigError for a negative regularization, TaskError for a class unknown or without samples.
+    """
+    if not 0.0 <= regularization < np.inf:
+        raise ConfigError(f"regularization is {regularization}, but it must be 0 or more.")
+    rows = _rows(statistics, classes)
+    total = float(statistics.counts.sum())
+    # The bias is left unpenalised by centering: the same solution as with a constant feature appended.
+    mean = statistics.sums.sum(axis=0) / total
+    scatter = statistics.gram - total * np.outer(mean, mean)
+    targets = statistics.sums[rows] - np.outer(statistics.counts[rows], mean)
+    scale, floor = _scales(scatter, statistics.gram)
+    weight = _solve(scatter, regularization * scale + floor, targets)
+    bias = statistics.counts[rows] / total - weight @ mean
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def lda_head(
+    statistics: ClassStatistics, shrinkage: float, classes: Sequence[str] | None = None
+) -> HeadArrays:
+    """Linear discriminant analysis (Fisher, 1936; shrinkage as Friedman, 1989), equal priors for all classes.
+
+    `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a trace(Sw)/f I`;
+    `w_c = Sw^-1 mu_c`, `b_c = -mu_c^T Sw^-1 mu_c / 2`: softmax of the logits is the posterior. Equal priors,
+    since how many pictures a device happened to see says little about what it will see. `Sw` is shared by
+    everything learned so far, `classes` only picks (and orders) the rows that are returned. Where the data
+    show no spread within classes at all, the nearest class mean wins.
+    Raises ConfigError for a shrinkage outside [0, 1], TaskError for a class unknown or without samples.
+    """
+    if not 0.0 <= shrinkage <= 1.0:
+        raise ConfigError(f"shrinkage is {shrinkage}, but it must lie between 0 and 1.")
+    rows = _rows(statistics, classes)
+    seen = statistics.counts > 0
+    roots = statistics.sums[seen] / np.sqrt(statistics.counts[seen])[:, None]
+    freedom = max(float(statistics.counts.sum()) - int(seen.sum()), 1.0)
+    within = (statistics.gram - roots.T @ roots) / freedom
+    scale, floor = _scales(within, statistics.gram / freedom)
+    means = statistics.sums[rows] / statistics.counts[rows][:, None]
+    if scale <= floor:
+        # No spread beyond rounding. Any multiple of the identity decides alike; this one keeps logits O(f).
+        energy = float(np.trace(statistics.gram)) / statistics.counts.sum() / statistics.features
+        weight = means / (energy or 1.0)
+    else:
+        weight = _solve((1.0 - shrinkage) * within, shrinkage * scale + floor, means)
+    bias = -0.5 * np.einsum("cf,cf->c", weight, means)
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def _rows(statistics: ClassStatistics, classes: Sequence[str] | None) -> NDArray[np.int64]:
+    """Row of each wanted class; every one must have samples."""
+    row = {name: index for index, name in enumerate(statistics.classes)}
+    wanted = statistics.classes if classes is None else tuple(classes)
+    missing = [name for name in wanted if name not in row or statistics.counts[row[name]] == 0]
+    if missing or not wanted:
+        what = f"class {missing[0]!r} has no samples" if missing else "there are no classes"
+        raise TaskError(f"{what} to compute a head from: learn a task that contains some.")
+    return np.array([row[name] for name in wanted], np.int64)
+
+
+def _scales(scatter: Float64, gram: Float64) -> tuple[float, float]:
+    """Mean eigenvalue of `scatter`, and the rounding that it inherits from `gram` (in the same units)."""
+    return float(np.trace(scatter)) / len(scatter), _ROUNDING * float(np.trace(gram))
+
+
+def _solve(matrix: Float64, ridge: float, targets: Float64) -> Float64:
+    """`targets (matrix + ridge I)^-1`; with fewer samples than features only the ridge makes it regular."""
+    loaded = matrix + max(ridge, float(np.finfo(np.float64).tiny)) * np.eye(len(matrix))
+    return np.linalg.solve(loaded, targets.T).T.astype(np.float64, copy=False)

@@ -1,0 +1,88 @@
+"""ONNX Runtime: finding it, and opening graphs so that a small device has room for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.errors import BundleError, RuntimeMissingError
+
+_INFERENCE = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+_TRAINING = ("onnxruntime-training", "onnxruntime-training-cpu")
+_ERRORS_ONLY = 3
+
+
+def installed_runtimes() -> dict[str, str]:
+    """The ONNX Runtime distributions of this environment and their versions."""
+    found = {}
+    for name in (*_INFERENCE, *_TRAINING):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def load_onnxruntime() -> Any:
+    """Import onnxruntime.
+
+    Raises RuntimeMissingError where none is installed, or two that overwrite each other's files.
+    """
+    found = installed_runtimes()
+    if len(found) > 1:
+        raise RuntimeMissingError(
+            f"{' and '.join(found)} are both installed, and share one folder: each overwrites the other. "
+            f"Uninstall both, then install one (pip uninstall {' '.join(found)})."
+        )
+    try:
+        return import_module("onnxruntime")
+    except ImportError as error:
+        reason = "is not installed" if not found else f"cannot be imported ({error})"
+        raise RuntimeMissingError(
+            f"ONNX Runtime {reason}: install it with pip install 'csk-sdk[device]'."
+        ) from None
+
+
+class Graph:
+    """One opened ONNX graph: named arrays in, named arrays out.
+
+    `weights` replaces tensors of weights.safetensors by name, before the runtime optimises the graph.
+    `threads` is the number of compute threads, 0 for the runtime's default of one per core.
+    """
+
+    def __init__(
+        self, path: Path, threads: int = 0, weights: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> None:
+        ort = load_onnxruntime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        # Step memory from 193 to 61 MB on ResNet-18 at no cost in time (docs/decisions/0003).
+        options.enable_mem_pattern = False
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        self._kept = []
+        if weights:
+            values = [
+                ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()
+            ]
+            options.add_external_initializers(list(weights), values)
+            self._kept = values
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise BundleError(f"ONNX Runtime {ort.__version__} cannot open {path} ({reason}).") from None
+        self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
+
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Run the graph once; all outputs by default."""
+        names = list(outputs) if outputs is not None else self.outputs
+        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))

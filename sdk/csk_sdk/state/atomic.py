@@ -1,0 +1,154 @@
+"""Changing files so that a crash, a power cut or a full disk never leaves half of one.
+
+Every change that csk-sdk makes to a state folder goes through this module, which is what lets the tests
+interrupt each of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from csk_sdk.errors import StorageError
+
+# Leading dot and suffix together: no file that a user or csk-sdk keeps is ever named so.
+_TEMPORARY = ".*.csk-tmp"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+# What file systems answer that cannot fsync a folder (FUSE, some network shares), or may not open it.
+_NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, *_FORBIDDEN})
+
+
+def replace_file(path: Path, data: bytes, *, sync_folder: bool = True) -> None:
+    """Make `data` the content of `path`: a reader, now or after a crash, sees the old or the new whole.
+
+    Writes a temporary file in the same folder, fsyncs it, renames it over `path`, and fsyncs the folder.
+    With `sync_folder=False` a power cut may bring the old content back; it still never tears the file.
+
+    Raises StorageError when the disk is full, read-only or refuses; the temporary file is removed, and
+    `path` is as it was (only if the folder's own fsync failed may it already be the new content).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.csk-tmp")
+    try:
+        _write_synced(temporary, data)
+        _rename(temporary, path)
+        if sync_folder:
+            _sync_folder(path.parent)
+    except OSError as error:
+        remove_file(temporary)
+        raise storage_error(error, f"write {len(data)} bytes to {path}") from error
+    except BaseException:
+        remove_file(temporary)
+        raise
+
+
+def make_folder(path: Path) -> None:
+    """Create the folder `path` and its parents, durably; nothing happens when it exists.
+
+    Raises StorageError when the disk is full, read-only or refuses.
+    """
+    if path.is_dir():
+        return
+    try:
+        if path.parent != path:
+            make_folder(path.parent)
+        with suppress(FileExistsError):
+            os.mkdir(path)  # noqa: PTH102 - through `os`, like every change, so that tests can interrupt it
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file of that name is in the way")
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(error, f"create the folder {path}") from error
+
+
+def remove_file(path: Path) -> bool:
+    """Remove `path` if possible; True when it is gone.
+
+    Failing is not an error: what csk-sdk removes is never in the way, it only takes space.
+    """
+    try:
+        os.unlink(path)  # noqa: PTH108 - see make_folder
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def clear_temporaries(folder: Path, minimum_age: float = 0.0) -> None:
+    """Remove what killed processes left behind in `folder`, if last written `minimum_age` seconds ago.
+
+    With the default age, call it only while holding the lock: a living writer's file would be removed too.
+    """
+    newest = time.time() - minimum_age
+    for leftover in folder.glob(_TEMPORARY):
+        with suppress(OSError):
+            if leftover.stat().st_mtime <= newest or minimum_age == 0:
+                remove_file(leftover)
+
+
+def storage_error(error: OSError, action: str) -> StorageError:
+    """The StorageError that tells a user about `error`; `action` completes "could not ..."."""
+    if error.errno in _FULL:
+        return StorageError(
+            f"The disk is full: could not {action}. Free some space and run the command again; "
+            "nothing that was learned is lost."
+        )
+    if error.errno == errno.EROFS:
+        return StorageError(
+            f"The file system is read-only: could not {action}. Remount it writable, or choose another "
+            "folder; nothing that was learned is lost."
+        )
+    if error.errno in _FORBIDDEN:
+        return StorageError(
+            f"Permission denied: could not {action}. Give this user the right to write there, or choose "
+            "another folder; nothing that was learned is lost."
+        )
+    return StorageError(
+        f"The disk refused: could not {action} ({error.strerror or error}). Check the disk and the path, "
+        "and run the command again; nothing that was learned is lost."
+    )
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rename(source: Path, target: Path) -> None:
+    # Windows refuses to replace a file that a reader or a virus scanner has open just now.
+    attempts = 10 if sys.platform == "win32" else 1
+    for attempt in range(1, attempts + 1):
+        try:
+            os.replace(source, target)  # noqa: PTH105 - see make_folder
+            return
+        except PermissionError:
+            if attempt == attempts:
+                raise
+            time.sleep(0.02 * attempt)
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":
+        return  # Windows has no such call; NTFS journals the rename itself
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise

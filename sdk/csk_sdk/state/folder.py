@@ -1,0 +1,279 @@
+"""The state folder of a device: generations, HEAD, scores, and the progress of the task being learned.
+
+    state.json                      the schema, and the bundle that the state belongs to
+    HEAD                            the current generation, and the last number ever committed
+    generations/000001.safetensors  the tensors of a generation; pruned when old
+    generations/000001.json         its record: parent, tasks, checksum of the tensors; kept as history
+    scores/000001.json              accuracies measured with that generation
+    progress.safetensors            checkpoint of the task being learned
+    lock                            held by the one process that writes
+
+Every file is replaced as a whole, and reading one never executes anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csk_sdk.errors import ConfigError, StateError
+from csk_sdk.state.atomic import clear_temporaries, make_folder, remove_file, replace_file
+from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask, seal, unseal
+from csk_sdk.state.lock import StateLock
+from csk_sdk.state.progress import read_progress, write_progress
+from csk_sdk.state.store import BASE, GenerationStore
+from csk_sdk.state.tensorfile import encode
+
+STATE_SCHEMA_VERSION = 1
+
+# A temporary file this old (seconds) was left by a process that died.
+_ABANDONED = 3600.0
+
+
+class State:
+    """A state folder, opened with the bundle that it belongs to.
+
+    Reading needs no lock and creates nothing. Writing needs `with state.lock():` around it and raises
+    StateError without. It raises StorageError when the disk is full or refuses; committed generations
+    stay as they are.
+    """
+
+    def __init__(self, folder: Path, bundle_id: str, base: Mapping[str, np.ndarray], keep: int) -> None:
+        self.folder = folder
+        self.bundle_id = bundle_id
+        self._base = {name: _read_only(tensor) for name, tensor in base.items()}
+        self._keep = keep
+        self._lock = StateLock(folder)
+        self._store = GenerationStore(folder)
+        self._identity = folder / "state.json"
+        self._scores = folder / "scores"
+        self._progress = folder / "progress.safetensors"
+
+    @classmethod
+    def open(
+        cls, folder: Path | str, bundle_id: str, base: Mapping[str, np.ndarray], *, keep: int = 8
+    ) -> State:
+        """Open the state in `folder`, which need not exist yet, with its bundle's id and checkpoint `base`.
+
+        `keep` is how many generations keep their tensors; the current one and its parent always do.
+
+        Raises StateError when the state is damaged, newer, or belongs to another bundle; ConfigError when
+        `keep` is below 1.
+        """
+        if keep < 1:
+            raise ConfigError(f"keep is {keep}; it must be at least 1.")
+        state = cls(Path(folder), bundle_id, base, keep)
+        state._check_identity()
+        return state
+
+    def lock(self) -> StateLock:
+        """The lock that writers hold: `with state.lock(): ...`. Raises StateLockedError on entering."""
+        return self._lock
+
+    def head(self) -> int:
+        """The number of the current generation; 0 when nothing is learned.
+
+        Raises StateError when HEAD is damaged, or lost although there are generations.
+        """
+        return self._read_head()[0]
+
+    def load(self, number: int | None = None) -> Generation:
+        """Read a generation, by default the current one; generation 0 is the bundle's own checkpoint.
+
+        Generation 0's tensors are the caller's own, as read-only views; others are fresh arrays.
+        Raises StateError, naming the file and the way back, when it is unknown, pruned or damaged.
+        """
+        if number is None:
+            number = self.head()
+        if number == 0:
+            return Generation(0, None, (), dict(self._base))
+        record = self._verify(number)
+        tensors = self._store.read_tensors(number)
+        return Generation(number, record.parent, record.tasks, tensors, record.created)
+
+    def commit(
+        self, parent: int, tasks: Sequence[LearnedTask], tensors: Mapping[str, np.ndarray]
+    ) -> Generation:
+        """Store a new generation, learned from `parent`, and make it the current one, atomically.
+
+        `tasks` are all learned so far, oldest first. The number is one more than any committed before.
+        Afterwards old tensors beyond `keep` are removed. Returns it with the very arrays passed in.
+
+        Raises StateError when not locked, `parent` is unknown, or a dtype is not one that a state holds;
+        StorageError when it cannot be written: the current generation is then still the one before
+        (only a failing fsync of the folder, after the rename of HEAD, leaves the new one current).
+        """
+        data = encode(tensors)
+        self._prepare_to_write()
+        _, last = self._read_head()
+        if parent != 0:
+            self._store.record(parent)
+        self._store.clear_debris()
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        record = GenerationRecord(
+            last + 1, parent, created, tuple(tasks), hashlib.sha256(data).hexdigest(), len(data)
+        )
+        self._store.write(record, data)
+        self._store.prune(self._keep, always={record.number, parent})
+        return Generation(record.number, parent, record.tasks, dict(tensors), created)
+
+    def rollback(self, number: int) -> None:
+        """Make `number` the current generation; later ones stay stored until they are pruned.
+
+        0 is the bundle's own checkpoint. Also repairs a damaged or lost HEAD.
+        Raises StateError when not locked, or the generation is unknown, pruned or damaged.
+        """
+        self._prepare_to_write()
+        if number != 0:
+            self._verify(number)
+        self._store.write_head(number, self._store.last())
+
+    def history(self) -> list[GenerationRecord]:
+        """The records from the current generation back to, not including, 0: newest first.
+
+        Raises StateError when HEAD or one of the records is damaged.
+        """
+        records: list[GenerationRecord] = []
+        number = self.head()
+        while number != 0:
+            records.append(self._store.record(number))
+            number = records[-1].parent
+        return records
+
+    def records(self) -> list[GenerationRecord]:
+        """All readable records of committed generations, oldest first, also of those rolled back from."""
+        return self._store.records()
+
+    def generation_of(self, task_name: str) -> int:
+        """The newest intact generation, on the way from the current one back, that ended with this task.
+
+        BASE is 0, unless a task has that name. Raises StateError, listing the known names, if there is none.
+        """
+        way = self._store.way()
+        of_task = [record.number for record in way if record.task == task_name]
+        for number in of_task:
+            if self._store.is_intact(number):
+                return number
+        if task_name == BASE:
+            return 0
+        known = dict.fromkeys([BASE, *(record.task for record in reversed(way) if record.stored)])
+        problem = (
+            f"Generation {of_task[0]} of task {task_name!r} is pruned or damaged."
+            if of_task
+            else f"{self.folder} has no generation of task {task_name!r}."
+        )
+        raise StateError(f"{problem} Known: {', '.join(known)}.")
+
+    def save_scores(self, number: int, row: Mapping[str, Any]) -> None:
+        """Keep `row` (JSON values), measured with generation `number`; replaces an earlier one. No lock.
+
+        Raises StorageError when it cannot be written.
+        """
+        text = seal({"generation": number, "scores": dict(row)})
+        self._write_identity()
+        make_folder(self._scores)
+        clear_temporaries(self._scores, _ABANDONED)
+        replace_file(self._scores / f"{number:06d}.json", text)
+
+    def load_scores(self) -> dict[int, dict[str, Any]]:
+        """The saved rows by generation number, ascending. Damaged ones are left out: measure them again."""
+        rows = {}
+        for path in self._scores.glob("*.json"):
+            try:
+                saved = unseal(path)
+                rows[int(saved["generation"])] = dict(saved["scores"])
+            except (StateError, KeyError, TypeError, ValueError):
+                continue
+        return dict(sorted(rows.items()))
+
+    def save_progress(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Replace the progress checkpoint by `tensors` and `meta` (JSON values).
+
+        Raises StateError when not locked or for another dtype, StorageError when it cannot be written.
+        """
+        self._prepare_to_write()
+        write_progress(self._progress, tensors, meta)
+
+    def load_progress(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """The progress checkpoint, or None when there is none or it is damaged.
+
+        A damaged one is deleted if this object holds the lock (without it, it might just be replaced).
+        """
+        progress = read_progress(self._progress)
+        if progress is None and self._lock.held:
+            remove_file(self._progress)
+        return progress
+
+    def clear_progress(self) -> None:
+        """Remove the progress checkpoint, if any. Raises StateError when not locked."""
+        self._check_locked()
+        remove_file(self._progress)
+
+    def _read_head(self) -> tuple[int, int]:
+        try:
+            return self._store.read_head()
+        except StateError as error:
+            raise StateError(f"{error} {self._store.way_back()}") from error
+
+    def _verify(self, number: int) -> GenerationRecord:
+        try:
+            return self._store.verify(number)
+        except StateError as error:
+            raise StateError(f"{error} {self._store.way_back(number)}") from error
+
+    def _check_locked(self) -> None:
+        if not self._lock.held:
+            raise StateError(f"{self.folder} is not locked for writing: write inside `with state.lock():`.")
+
+    def _prepare_to_write(self) -> None:
+        self._check_locked()
+        self._write_identity()
+        self._store.begin()
+
+    def _write_identity(self) -> None:
+        if not self._check_identity():
+            make_folder(self.folder)
+            identity = {"schema_version": STATE_SCHEMA_VERSION, "bundle_id": self.bundle_id}
+            replace_file(self._identity, (json.dumps(identity, indent=1) + "\n").encode())
+
+    def _check_identity(self) -> bool:
+        """Whether the folder holds a state yet. Raises StateError when it is not this bundle's."""
+        try:
+            raw = json.loads(self._identity.read_bytes())
+            version, bundle_id = raw["schema_version"], raw["bundle_id"]
+        except FileNotFoundError:
+            if self._store.head_path.exists() or self._store.generations.exists():
+                raise StateError(
+                    f"{self._identity} is missing, so nobody knows which bundle {self.folder} belongs to. "
+                    "Restore it from a backup, or start a new state folder."
+                ) from None
+            return False
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise StateError(
+                f"{self._identity} cannot be read ({error}). Restore it from a backup, or start a new "
+                "state folder."
+            ) from error
+        if not isinstance(version, int) or version > STATE_SCHEMA_VERSION:
+            raise StateError(
+                f"{self.folder} has schema {version}, and this csk-sdk reads up to {STATE_SCHEMA_VERSION}: "
+                "update csk-sdk on this device, or start a new state folder."
+            )
+        if bundle_id != self.bundle_id:
+            raise StateError(
+                f"{self.folder} belongs to another bundle (it was learned on {str(bundle_id)[:8]}…, this "
+                f"bundle is {self.bundle_id[:8]}…). Open it with its own bundle, or start a new state folder."
+            )
+        return True
+
+
+def _read_only(tensor: np.ndarray) -> np.ndarray:
+    # Generation 0 lives in this process's memory only: whoever wrote into it would lose the way back to it.
+    view = tensor.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,125 @@
+"""What a state remembers: learned tasks, generations, and the small JSON records on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csk_sdk.errors import StateError
+
+
+@dataclass(frozen=True)
+class LearnedTask:
+    """A task that was learned, and what it took.
+
+    `images` is the number of training images, `seconds` wall time, `loss` the mean loss of the last epoch,
+    `peak_rss_bytes` the process's peak memory, `config` the settings used (JSON values).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    epochs: int
+    images: int
+    seconds: float
+    loss: float
+    peak_rss_bytes: int
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Everything learned up to one commit.
+
+    `tasks` are all tasks learned so far, oldest first; `parent` is the generation it was learned from
+    (None for generation 0, the bundle's own checkpoint); `created` is ISO-8601 in UTC, empty for
+    generation 0. The tensors' names and shapes are the learner's.
+    """
+
+    number: int
+    parent: int | None
+    tasks: tuple[LearnedTask, ...]
+    tensors: dict[str, np.ndarray]
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class GenerationRecord:
+    """The record of a committed generation: a Generation without its tensors.
+
+    `sha256` and `size` (bytes) are those of the tensors file; `stored` tells whether that file is still
+    there with that size (old ones are pruned).
+    """
+
+    number: int
+    parent: int
+    created: str
+    tasks: tuple[LearnedTask, ...]
+    sha256: str
+    size: int
+    stored: bool = True
+
+    @property
+    def task(self) -> str:
+        """The name of the task learned last."""
+        return self.tasks[-1].name if self.tasks else ""
+
+    def to_bytes(self) -> bytes:
+        """The record as sealed JSON."""
+        raw = asdict(self)
+        del raw["stored"]
+        return seal(raw)
+
+    @classmethod
+    def read(cls, path: Path, tensors: Path) -> GenerationRecord:
+        """Read the record `path` of the tensors file `tensors`.
+
+        Raises StateError, naming the file, when it is missing or damaged.
+        """
+        raw = unseal(path)
+        try:
+            tasks = tuple(LearnedTask(**{**t, "classes": tuple(t["classes"])}) for t in raw["tasks"])
+            stored = tensors.is_file() and tensors.stat().st_size == raw["size"]
+            return cls(**{**raw, "tasks": tasks, "stored": stored})
+        except (KeyError, TypeError, OSError) as error:
+            raise StateError(f"{path} lacks or misnames a field ({error}).") from error
+
+
+def seal(record: Mapping[str, Any]) -> bytes:
+    """`record` as JSON with a checksum in its field `check`, so that damage is noticed, not believed.
+
+    NumPy scalars become plain numbers. Raises TypeError for what JSON cannot hold.
+    """
+    plain = json.loads(json.dumps(dict(record), default=_plain))
+    return (json.dumps({**plain, "check": _check(plain)}, indent=1) + "\n").encode()
+
+
+def unseal(path: Path) -> dict[str, Any]:
+    """Read what `seal` wrote to `path`.
+
+    Raises StateError, naming the file, when it is missing, unreadable or damaged.
+    """
+    try:
+        raw = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise StateError(f"{path} is missing.") from None
+    except (OSError, ValueError) as error:
+        raise StateError(f"{path} cannot be read ({error}).") from error
+    if not isinstance(raw, dict) or raw.pop("check", None) != _check(raw):
+        raise StateError(f"{path} is damaged: its checksum does not match.")
+    return raw
+
+
+def _check(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be stored as JSON")

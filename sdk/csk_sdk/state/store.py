@@ -1,0 +1,191 @@
+"""The numbered generations of a state folder and HEAD: what is committed, what is intact, what is debris.
+
+The rename of HEAD is the commit. HEAD also holds the last number ever committed, so a file with a higher
+number is the debris of a crash, and never that of a generation that was rolled back from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+
+from csk_sdk.errors import StateError
+from csk_sdk.state.atomic import clear_temporaries, make_folder, remove_file, replace_file
+from csk_sdk.state.generation import GenerationRecord, seal, unseal
+from csk_sdk.state.tensorfile import decode
+
+BASE = "base"
+"""The name under which `rollback --to` finds generation 0, the bundle's own checkpoint."""
+
+_NUMBERED = re.compile(r"(\d{6,})\.(json|safetensors)")
+
+
+class GenerationStore:
+    """`HEAD` and `generations/` in the state folder `folder`; generation 0 is nowhere in it.
+
+    Locking and the bundle are the business of `State`, which also completes the error messages.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.head_path = folder / "HEAD"
+        self.generations = folder / "generations"
+
+    def begin(self) -> None:
+        """Write the first HEAD where there is nothing yet, so that a lost one can be told from a first."""
+        if self._is_fresh():
+            self.write_head(0, 0)
+
+    def read_head(self) -> tuple[int, int]:
+        """The current generation's number, and the last one ever committed; (0, 0) when there is none.
+
+        Raises StateError when HEAD is damaged, or lost although there are generations.
+        """
+        if self._is_fresh():
+            return 0, 0
+        if not self.head_path.exists():
+            raise StateError(f"{self.head_path} is missing although generations are stored.")
+        raw = unseal(self.head_path)
+        try:
+            return int(raw["head"]), int(raw["last"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"{self.head_path} is damaged ({error}).") from error
+
+    def write_head(self, head: int, last: int) -> None:
+        """Make `head` the current generation, atomically."""
+        replace_file(self.head_path, seal({"head": head, "last": last}))
+
+    def last(self) -> int:
+        """The last number ever committed; when HEAD is damaged, the last one that has a record."""
+        try:
+            return self.read_head()[1]
+        except StateError:
+            return max(self._numbers("json"), default=0)
+
+    def record(self, number: int) -> GenerationRecord:
+        """The record of a committed generation. Raises StateError when it is unknown or damaged."""
+        if not 1 <= number <= (last := self.last()):
+            raise StateError(f"{self.folder} has no generation {number}; the last one is {last}.")
+        return GenerationRecord.read(self._record_path(number), self._tensors_path(number))
+
+    def records(self) -> list[GenerationRecord]:
+        """All readable records of committed generations, oldest first."""
+        last = self.last()
+        return [
+            record
+            for number in sorted(self._numbers("json"))
+            if number <= last and (record := self._readable(number))
+        ]
+
+    def verify(self, number: int) -> GenerationRecord:
+        """Check record and tensors of a committed generation against their checksums.
+
+        Raises StateError, naming the file, when it is unknown, pruned, truncated or otherwise damaged.
+        """
+        record = self.record(number)
+        path = self._tensors_path(number)
+        try:
+            size = path.stat().st_size
+            if size != record.size:
+                raise StateError(f"{path} is damaged: it has {size} bytes instead of {record.size}.")
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise StateError(f"{path} is missing (old generations are pruned).") from None
+        except OSError as error:
+            raise StateError(f"{path} cannot be read ({error.strerror or error}).") from error
+        if sha256 != record.sha256:
+            raise StateError(f"{path} is damaged: its checksum does not match.")
+        return record
+
+    def is_intact(self, number: int) -> bool:
+        """Whether `verify` passes."""
+        try:
+            self.verify(number)
+        except StateError:
+            return False
+        return True
+
+    def read_tensors(self, number: int) -> dict[str, np.ndarray]:
+        """The tensors of a generation. Raises StateError when they cannot be read."""
+        return decode(self._tensors_path(number))[0]
+
+    def way(self) -> list[GenerationRecord]:
+        """The records from the current generation back to 0, newest first, as far as damage allows.
+
+        Where a record is unreadable, or HEAD is, the way cannot be known any more; then all the other
+        readable records follow, newest first: any of them is better than nothing.
+        """
+        records: list[GenerationRecord] = []
+        try:
+            number, _ = self.read_head()
+            while number != 0:
+                records.append(self.record(number))
+                number = records[-1].parent
+        except StateError:
+            seen = {record.number for record in records}
+            records += [record for record in reversed(self.records()) if record.number not in seen]
+        return records
+
+    def write(self, record: GenerationRecord, tensors: bytes) -> None:
+        """Store a generation and make it the current one: tensors, then record, then HEAD."""
+        text = record.to_bytes()
+        make_folder(self.generations)
+        replace_file(self._tensors_path(record.number), tensors)
+        replace_file(self._record_path(record.number), text)
+        self.write_head(record.number, record.number)
+
+    def clear_debris(self) -> None:
+        """Remove what crashed commits left behind. Call it only with the lock held and HEAD readable."""
+        last = self.read_head()[1]
+        clear_temporaries(self.folder)
+        clear_temporaries(self.generations)
+        for number in self._numbers("json") | self._numbers("safetensors"):
+            if number > last:
+                remove_file(self._record_path(number))
+                remove_file(self._tensors_path(number))
+
+    def prune(self, keep: int, always: set[int]) -> None:
+        """Remove the tensors of all but the newest `keep` generations and those in `always`."""
+        stored = sorted(self._numbers("safetensors"), reverse=True)
+        for number in stored[keep:]:
+            if number not in always:
+                remove_file(self._tensors_path(number))
+
+    def way_back(self, damaged: int | None = None) -> str:
+        """The sentence that tells a user what to do when generation `damaged`, or HEAD (None), is damaged."""
+        try:
+            head = self.read_head()[0]
+        except StateError:
+            head = None
+        if head is not None and damaged != head:
+            return f"Generation {head} stays the current one."
+        for record in self.way():
+            if record.number != damaged and record.task and self.is_intact(record.number):
+                return (
+                    f"`csk-sdk rollback --to {record.task}` returns to generation {record.number}, "
+                    "which is intact."
+                )
+        return f"`csk-sdk rollback --to {BASE}` returns to the bundle's own checkpoint."
+
+    def _is_fresh(self) -> bool:
+        return not (self.head_path.exists() or self._numbers("json") or self._numbers("safetensors"))
+
+    def _readable(self, number: int) -> GenerationRecord | None:
+        try:
+            return self.record(number)
+        except StateError:
+            return None
+
+    def _numbers(self, suffix: str) -> set[int]:
+        matches = (_NUMBERED.fullmatch(path.name) for path in self.generations.glob(f"*.{suffix}"))
+        return {int(match[1]) for match in matches if match}
+
+    def _tensors_path(self, number: int) -> Path:
+        return self.generations / f"{number:06d}.safetensors"
+
+    def _record_path(self, number: int) -> Path:
+        return self.generations / f"{number:06d}.json"

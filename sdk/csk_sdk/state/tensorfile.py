@@ -1,0 +1,70 @@
+"""Tensors to and from safetensors files: arrays and text, never code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from csk_sdk.errors import StateError
+
+DTYPES = ("float32", "float64", "int64", "uint8")
+
+# What a file that is not, or no longer, safetensors can make the reader raise.
+_UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError)
+
+
+def encode(tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
+    """The safetensors file that holds `tensors` (any shapes; dtypes in DTYPES) and text `metadata`.
+
+    Raises StateError when a tensor has another dtype.
+    """
+    dense = {name: _dense(name, tensor) for name, tensor in tensors.items()}
+    return bytes(save(dense, metadata=metadata))
+
+
+def decode(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read all tensors and the text metadata of `path`.
+
+    Raises StateError, naming the file, when it is missing, damaged, or holds another dtype.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            metadata = dict(file.metadata() or {})
+    except _UNREADABLE as error:
+        raise StateError(f"{path} cannot be read ({error}).") from error
+    for name, tensor in tensors.items():
+        _check_dtype(name, tensor)
+    return tensors, metadata
+
+
+def checksum(tensors: Mapping[str, np.ndarray], text: str) -> str:
+    """sha256 over names, dtypes, shapes and values of `tensors`, and over `text`; order does not matter.
+
+    Raises StateError when a tensor has a dtype that is not in DTYPES.
+    """
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = _dense(name, tensors[name])
+        digest.update(repr((name, tensor.dtype.name, tensor.shape)).encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
+def _dense(name: str, tensor: np.ndarray) -> np.ndarray:
+    _check_dtype(name, tensor)
+    # safetensors writes the bytes at the array's address: without this, a transposed or sliced array
+    # would be stored scrambled, silently. (np.ascontiguousarray would turn 0-d into 1-d.)
+    return np.asarray(tensor, dtype=tensor.dtype.newbyteorder("="), order="C")
+
+
+def _check_dtype(name: str, tensor: Any) -> None:
+    kind = tensor.dtype.name if isinstance(tensor, np.ndarray) else type(tensor).__name__
+    if kind not in DTYPES:
+        raise StateError(f"Tensor {name!r} is {kind}; a state holds arrays of {', '.join(DTYPES)}.")

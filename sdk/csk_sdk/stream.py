@@ -1,0 +1,155 @@
+"""Learning from batches as they come: the application feeds, nothing is stored on disk before the commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.bundle import Bundle
+from csk_sdk.config import TrainingConfig
+from csk_sdk.data.augment import augment
+from csk_sdk.errors import TaskError
+from csk_sdk.measure import peak_rss_bytes
+from csk_sdk.state import Generation, LearnedTask, State
+from csk_sdk.training import Batch, TaskTraining
+
+Pixels = NDArray[np.uint8]
+
+
+class TaskStream:
+    """One task, learned batch by batch.
+
+        with learner.stream("02-boats", classes=["ferry", "canoe"]) as stream:
+            for images, labels in camera:              # uint8 (n, h, w, c), integer labels into classes
+                loss = stream.observe(images, labels)
+
+    The first batches are held back until the channels can be selected on them, then every batch is one
+    training step. On leaving the block, the task is consolidated on a uniform sample of at most `reservoir`
+    pictures, which never leaves memory, and committed. An exception inside the block commits nothing.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        state: State,
+        name: str,
+        classes: Sequence[str],
+        config: TrainingConfig,
+        reservoir: int = 512,
+    ) -> None:
+        if len(set(classes)) < 2:
+            raise TaskError(
+                f"Task '{name}' has fewer than two classes; a task needs at least two to tell apart."
+            )
+        self._bundle, self._state, self._config = bundle, state, config
+        self._name, self._classes = name, tuple(classes)
+        self._held: list[tuple[Pixels, NDArray[np.int64]]] = []
+        self._sample: list[tuple[Pixels, int]] = []
+        self._reservoir = reservoir
+        self._rng = np.random.default_rng(config.seed)
+        self._seen = 0
+        self._steps = 0
+        self._loss = 0.0
+        self._begun = time.monotonic()
+        self._training: TaskTraining | None = None
+        self._flip = bundle.manifest.flip if config.flip is None else config.flip
+
+    def __enter__(self) -> TaskStream:
+        self._lock = self._state.lock()
+        self._lock.__enter__()
+        self._generation: Generation = self._state.load()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._commit()
+        finally:
+            self._lock.__exit__(kind, error, trace)
+
+    def observe(
+        self, images: Pixels | Sequence[Pixels], labels: Sequence[int] | NDArray[np.int64]
+    ) -> float | None:
+        """Learn from one batch; the loss, or None while batches are still being held back.
+
+        Raises TaskError for pictures or labels that do not fit.
+        """
+        pixels = self._bundle.preprocessing.stack(images)
+        indices = np.asarray(labels, np.int64)
+        if indices.shape != (len(pixels),):
+            raise TaskError(f"{len(pixels)} pictures came with labels of shape {indices.shape}.")
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self._classes):
+            raise TaskError(
+                f"Labels run from {indices.min()} to {indices.max()}, but there are {len(self._classes)} classes."
+            )
+        self._remember(pixels, indices)
+        if self._training is not None:
+            return self._step(self._training, pixels, indices)
+        self._held.append((pixels, indices))
+        present = np.unique(np.concatenate([held for _, held in self._held]))
+        if len(self._held) >= self._config.sensitivity_batches and len(present) == len(self._classes):
+            return self._begin()
+        return None
+
+    def _begin(self) -> float:
+        """Select on the held batches, then train on them."""
+        training = TaskTraining(self._bundle, self._generation.tensors, self._classes, self._config)
+        training.warm_up(lambda: (self._normalised(*held) for held in self._held))
+        held, self._held, self._training = self._held, [], training
+        return [self._step(training, *batch) for batch in held][-1]
+
+    def _step(self, training: TaskTraining, pixels: Pixels, labels: NDArray[np.int64]) -> float:
+        moved = augment(pixels, self._rng, self._flip, self._config.shift)
+        # The length of a stream is not known, so the learning rate rises over 10 steps and then stays.
+        self._loss = training.step(self._normalised(moved, labels), min(1.0, (self._steps + 1) / 10))
+        self._steps += 1
+        return self._loss
+
+    def _remember(self, pixels: Pixels, labels: NDArray[np.int64]) -> None:
+        """Reservoir sampling (Vitter, 1985): every picture seen is equally likely to be in the sample."""
+        for picture, label in zip(pixels, labels, strict=True):
+            self._seen += 1
+            if len(self._sample) < self._reservoir:
+                self._sample.append((picture, int(label)))
+            else:
+                place = int(self._rng.integers(self._seen))
+                if place < self._reservoir:
+                    self._sample[place] = (picture, int(label))
+
+    def _commit(self) -> None:
+        if self._training is None:
+            present = {int(label) for _, held in self._held for label in held}
+            if len(present) < len(self._classes):
+                missing = [name for index, name in enumerate(self._classes) if index not in present]
+                raise TaskError(
+                    f"Task '{self._name}' saw no picture of {missing[0]!r}; nothing was committed."
+                )
+            self._begin()
+        assert self._training is not None
+        result = self._training.consolidate(self._name, self._sampled, self._seen / len(self._sample))
+        learned = LearnedTask(
+            name=self._name,
+            classes=self._classes,
+            epochs=1,
+            images=self._seen,
+            seconds=round(time.monotonic() - self._begun, 3),
+            loss=self._loss,
+            peak_rss_bytes=peak_rss_bytes(),
+            config=self._config.to_json(),
+        )
+        self._state.commit(self._generation.number, (*self._generation.tasks, learned), result.tensors)
+
+    def _sampled(self) -> Iterator[Batch]:
+        size = self._config.batch_size or self._bundle.manifest.batch_size
+        for start in range(0, len(self._sample), size):
+            pictures, labels = zip(*self._sample[start : start + size], strict=True)
+            yield self._normalised(np.stack(pictures), np.array(labels, np.int64))
+
+    def _normalised(self, pixels: Pixels, labels: NDArray[np.int64]) -> Batch:
+        return self._bundle.preprocessing.normalize(pixels), labels

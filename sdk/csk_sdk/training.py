@@ -1,0 +1,257 @@
+"""Learning one task, as pure as it gets with a runtime inside: warm up, step, consolidate (DESIGN 2).
+
+No file is written and no picture is read here. `Learner` and `TaskStream` feed batches and commit the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.bundle import Bundle
+from csk_sdk.config import TrainingConfig
+from csk_sdk.errors import TaskError
+from csk_sdk.manifest import EVAL_MODEL, MEMORY_MODEL, TRAINING_MODEL, Site
+from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
+from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, scratch_for
+from csk_sdk.method.selection import Sensitivity, select_channels
+from csk_sdk.runtime import Graph
+
+Tensors = dict[str, NDArray[Any]]
+# One batch: images (n, c, h, w) float32, labels (n,) int64.
+Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
+Batches = Callable[[], Iterable[Batch]]
+
+HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
+# Shrinkage of the within-class covariance that task heads start from.
+HEAD_SHRINKAGE = 0.1
+
+
+@dataclass(frozen=True)
+class Consolidated:
+    """What a learned task leaves: the next generation's tensors, and per site `||dC B|| / ||dC||`."""
+
+    tensors: Tensors
+    leaks: dict[str, float]
+
+
+class TaskTraining:
+    """One task being learned, from a generation's tensors towards the next generation's.
+
+    Per site: `selected` `(k,)` int64 channels, `deltas` `(rows, k)` float32 center changes on them, `bases`
+    `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head.
+    """
+
+    def __init__(
+        self, bundle: Bundle, tensors: Tensors, classes: Sequence[str], config: TrainingConfig
+    ) -> None:
+        self._bundle = bundle
+        self._tensors = tensors
+        self._config = config
+        self.classes = tuple(classes)
+        self.sites: tuple[Site, ...] = bundle.manifest.sites
+        self.selected: dict[str, NDArray[np.int64]] = {}
+        self.deltas: dict[str, NDArray[np.float32]] = {}
+        self.bases: dict[str, NDArray[np.float32]] = {}
+        self.weight = np.zeros((0, bundle.manifest.head.features), np.float32)
+        self.bias = np.zeros(0, np.float32)
+        self._updates: dict[str, NDArray[np.float32]] = {}
+        self._scratch: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._optimizer = _optimizer(config)
+        self._graph: Graph | None = None
+
+    def warm_up(self, batches: Batches) -> None:
+        """Start the head, rank the channels on the task's data, select them, and span what is protected.
+
+        The head starts as linear discriminant analysis on the features, so that the first gradients already
+        mean something. The first `sensitivity_batches` of `batches` are read, twice.
+        """
+        extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads)
+        statistics = self._old_statistics()
+        for images, labels in self._sample(batches):
+            statistics = statistics.add(extractor(images), labels, self.classes)
+        del extractor
+        self.weight, self.bias = lda_head(statistics, HEAD_SHRINKAGE, self.classes)
+        sensitivities = {site.name: Sensitivity(site.channels) for site in self.sites}
+        feeds: Tensors = {}
+        for site in self.sites:
+            feeds[site.indices] = np.arange(site.channels)
+            feeds[site.delta] = np.zeros((site.rows, site.channels), np.float32)
+        for batch in self._sample(batches):
+            outputs = self._run(batch, feeds)
+            for site in self.sites:
+                sensitivities[site.name].add(outputs[site.gradient])
+        ratio = self._config.channel_ratio or self._bundle.manifest.channel_ratio
+        for site in self.sites:
+            chosen = select_channels(sensitivities[site.name].values, ratio)
+            self._select(site, chosen, np.zeros((site.rows, len(chosen)), np.float32))
+
+    def step(self, batch: Batch, schedule: float) -> float:
+        """One optimizer step; its loss. `schedule` scales both learning rates.
+
+        Raises TaskError when the loss is no longer finite.
+        """
+        feeds: Tensors = {}
+        for site in self.sites:
+            feeds[site.indices], feeds[site.delta] = self.selected[site.name], self.deltas[site.name]
+        outputs = self._run(batch, feeds)
+        loss = float(outputs["loss"])
+        if not np.isfinite(loss):
+            raise TaskError(
+                f"the training loss became {loss}: lower --learning-rate, and check this task's pictures. "
+                "Nothing was committed."
+            )
+        optimizer, head = self._optimizer, self._bundle.manifest.head
+        optimizer.learning_rate = self._config.learning_rate * schedule
+        for site in self.sites:
+            name, delta = site.name, self.deltas[site.name]
+            update = self._updates[name]
+            optimizer.step(name, outputs[site.gradient], update, delta)
+            project(update, self.bases[name], self._scratch[name])
+            delta -= update
+        optimizer.learning_rate = self._config.head_learning_rate * schedule
+        for name, parameter, gradient in (
+            (HEAD_WEIGHT, self.weight, outputs[head.weight_gradient]),
+            (HEAD_BIAS, self.bias, outputs[head.bias_gradient]),
+        ):
+            optimizer.step(name, gradient, gradient, parameter)
+            parameter -= gradient
+        return loss
+
+    def consolidate(self, name: str, batches: Batches, scale: float = 1.0) -> Consolidated:
+        """Fold the deltas into the centers and add this task to what is protected (DESIGN 2.4).
+
+        `scale` weighs the batches where they are a sample of the task's data.
+        """
+        self._graph = None
+        tensors = dict(self._tensors)
+        leaks = {}
+        for site in self.sites:
+            delta = self.deltas[site.name]
+            # Once more, on the sum of all steps: what rounding left along the basis goes too.
+            project(delta, self.bases[site.name], self._scratch[site.name])
+            leaks[site.name] = leak(delta, self.bases[site.name])
+            key = f"center/{site.name}"
+            tensors[key] = tensors[key].copy()
+            add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
+        moments, learned = measure_knowledge(
+            self._bundle, tensors, batches(), self.classes, self._config.threads
+        )
+        for key, moment in moments.items():
+            tensors[key] = (tensors[key] + scale * moment).astype(np.float32)
+        if scale != 1.0:
+            learned = ClassStatistics(
+                learned.classes, learned.gram * scale, learned.sums * scale, learned.counts * scale
+            )
+        tensors.update(self._old_statistics().merge(learned).tensors())
+        tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = self.weight, self.bias
+        return Consolidated(tensors, leaks)
+
+    def progress(self) -> Tensors:
+        """Everything that changes while training, for a progress checkpoint."""
+        saved: Tensors = {HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias}
+        for site in self.sites:
+            saved[f"selected/{site.name}"] = self.selected[site.name]
+            saved[f"delta/{site.name}"] = self.deltas[site.name]
+        saved.update({f"optimizer/{key}": value for key, value in self._optimizer.tensors().items()})
+        return saved
+
+    def resume(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Continue from `progress`, to the bit."""
+        self.weight, self.bias = saved[HEAD_WEIGHT].copy(), saved[HEAD_BIAS].copy()
+        for site in self.sites:
+            self._select(site, saved[f"selected/{site.name}"], saved[f"delta/{site.name}"].copy())
+        prefix = "optimizer/"
+        self._optimizer.load(
+            {key[len(prefix) :]: value for key, value in saved.items() if key.startswith(prefix)}
+        )
+
+    def _select(self, site: Site, chosen: NDArray[np.int64], delta: NDArray[np.float32]) -> None:
+        name = site.name
+        self.selected[name], self.deltas[name] = chosen, delta
+        self.bases[name] = basis(restrict(self._tensors[f"moment/{name}"], chosen), self._config.energy)
+        self._updates[name] = np.empty_like(delta)
+        self._scratch[name] = scratch_for(site.rows, self.bases[name])
+
+    def _run(self, batch: Batch, feeds: Tensors) -> Tensors:
+        if self._graph is None:
+            self._graph = self._bundle.graph(TRAINING_MODEL, self._tensors, self._config.threads)
+        head = self._bundle.manifest.head
+        images, labels = batch
+        return self._graph.run(
+            {"image": images, "label": labels, head.weight: self.weight, head.bias: self.bias, **feeds}
+        )
+
+    def _old_statistics(self) -> ClassStatistics:
+        return ClassStatistics.from_tensors(self._tensors)
+
+    def _sample(self, batches: Batches) -> Iterator[Batch]:
+        """The first `sensitivity_batches` batches, and more until each class was seen."""
+        unseen = set(range(len(self.classes)))
+        for count, batch in enumerate(batches()):
+            if count >= self._config.sensitivity_batches and not unseen:
+                return
+            unseen.difference_update(batch[1].tolist())
+            yield batch
+
+
+class FeatureExtractor:
+    """A generation's network up to the head: images `(n, c, h, w)` float32 -> features `(n, f)` float32."""
+
+    def __init__(self, bundle: Bundle, tensors: Tensors, threads: int = 0) -> None:
+        head = bundle.manifest.head
+        self._graph = bundle.graph(EVAL_MODEL, tensors, threads)
+        self._feeds = neutral_deltas(bundle.manifest.sites)
+        self._feeds[head.weight] = np.zeros((1, head.features), np.float32)
+        self._feeds[head.bias] = np.zeros(1, np.float32)
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._graph.run({"image": images, **self._feeds}, ["features"])["features"]
+
+
+def measure_knowledge(
+    bundle: Bundle,
+    tensors: Tensors,
+    batches: Iterable[Batch],
+    classes: Sequence[str],
+    threads: int = 0,
+    on_features: Callable[[NDArray[np.float32], NDArray[np.int64]], None] | None = None,
+) -> tuple[dict[str, NDArray[np.float64]], ClassStatistics]:
+    """What one pass over data tells (DESIGN 2.3, 2.4): second moments and class statistics.
+
+    The moments are `moment/SITE`: K = sum of x_c^T x_c, `(groups, c_in / groups, c_in / groups)`.
+    `on_features` sees each batch's features `(n, f)` and labels.
+    """
+    graph = bundle.graph(MEMORY_MODEL, tensors, threads)
+    sites = bundle.manifest.sites
+    feeds = neutral_deltas(sites)
+    moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}
+    statistics = ClassStatistics.empty(bundle.manifest.head.features)
+    for images, labels in batches:
+        outputs = graph.run({"image": images, **feeds})
+        for site in sites:
+            moments[site.name] += outputs[site.moment]
+        statistics = statistics.add(outputs["features"], labels, classes)
+        if on_features is not None:
+            on_features(outputs["features"], labels)
+    return {f"moment/{name}": moment for name, moment in moments.items()}, statistics
+
+
+def neutral_deltas(sites: Sequence[Site]) -> Tensors:
+    """Graph inputs that change nothing: one channel, a delta of zero."""
+    feeds: Tensors = {}
+    for site in sites:
+        feeds[site.indices] = np.zeros(1, np.int64)
+        feeds[site.delta] = np.zeros((site.rows, 1), np.float32)
+    return feeds
+
+
+def _optimizer(config: TrainingConfig) -> Optimizer:
+    if config.optimizer == "adamw":
+        return AdamW(config.learning_rate, weight_decay=config.weight_decay)
+    return SGD(config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)

@@ -1,0 +1,243 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge
+
+from csk_sdk.errors import ConfigError, StateError, TaskError
+from csk_sdk.method.heads import ClassStatistics, lda_head, ridge_head
+
+NAMES = ("ant", "bee", "cat", "dog", "élan")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def clouds(rng, counts, features=6, scale=1.0):
+    """Positive, correlated features around one mean per class."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    mixing = rng.normal(size=(features, features))
+    means = rng.normal(size=(len(counts), features))
+    x = scale * np.abs(means[labels] + 0.5 * rng.normal(size=(len(labels), features)) @ mixing + 2)
+    order = rng.permutation(len(labels))
+    return x[order].astype(np.float32), labels[order]
+
+
+def statistics_of(x, labels, names=NAMES):
+    classes = names[: labels.max() + 1]
+    return ClassStatistics.empty(x.shape[1]).add(x, labels, classes)
+
+
+def assert_same(actual: ClassStatistics, expected: ClassStatistics, rtol=1e-12):
+    assert actual.classes == expected.classes
+    for key in ("gram", "sums", "counts"):
+        np.testing.assert_allclose(getattr(actual, key), getattr(expected, key), rtol=rtol, err_msg=key)
+
+
+# --- statistics
+
+
+def test_sums_are_those_of_the_definition(rng):
+    x, labels = clouds(rng, [3, 2, 4])
+    statistics = statistics_of(x, labels)
+    np.testing.assert_allclose(statistics.gram, sum(np.outer(v, v) for v in x.astype(np.float64)))
+    for index in range(3):
+        np.testing.assert_allclose(statistics.sums[index], x[labels == index].astype(np.float64).sum(0))
+    assert statistics.counts.tolist() == [3, 2, 4]
+    assert statistics.classes == ("ant", "bee", "cat")
+    assert {a.dtype for a in (statistics.gram, statistics.sums, statistics.counts)} == {np.dtype("f8")}
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 9), max_size=4), st.integers(0, 2**16))
+def test_streaming_gives_what_one_shot_gives(cuts, seed):
+    x, labels = clouds(np.random.default_rng(seed), [4, 1, 5])
+    streamed = ClassStatistics.empty(x.shape[1])
+    for part in np.split(np.arange(10), sorted(cuts)):
+        streamed = streamed.add(x[part], labels[part], NAMES[:3])
+    assert_same(streamed, statistics_of(x, labels))
+
+
+def test_known_classes_are_updated_by_name_and_new_ones_appended(rng):
+    x, labels = clouds(rng, [4, 4, 4])
+    split = 6
+    statistics = ClassStatistics.empty(6).add(x[:split], labels[:split], ("ant", "bee", "cat"))
+    # The second batch numbers the same names differently, and brings one more.
+    renumbered = np.array([3, 1, 0])[labels[split:]]
+    statistics = statistics.add(x[split:], renumbered, ("cat", "bee", "dog", "ant"))
+    assert statistics.classes == ("ant", "bee", "cat", "dog")
+    expected = statistics_of(x, labels)
+    np.testing.assert_allclose(statistics.sums[:3], expected.sums)
+    assert statistics.counts.tolist() == [4, 4, 4, 0]
+
+
+def test_a_change_is_a_new_object(rng):
+    x, labels = clouds(rng, [2, 2])
+    before = statistics_of(x, labels)
+    copy = ClassStatistics.from_tensors(before.tensors())
+    before.add(x, labels, ("bee", "cat"))
+    before.merge(before)
+    assert_same(before, copy, rtol=0)
+
+
+def test_merging_is_the_sum(rng):
+    x, labels = clouds(rng, [3, 3, 3])
+    parts = [
+        ClassStatistics.empty(6).add(x[:4], labels[:4], NAMES[:3]),
+        ClassStatistics.empty(6).add(x[4:], labels[4:], NAMES[:3]),
+    ]
+    assert_same(parts[0].merge(parts[1]), statistics_of(x, labels))
+    with pytest.raises(StateError, match="over 6 and 5 features do not belong to one model"):
+        parts[0].merge(ClassStatistics.empty(5))
+
+
+def test_tensors_return_bit_for_bit_through_a_safetensors_file(rng, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    x, labels = clouds(rng, [2, 3, 1, 1, 2])
+    statistics = statistics_of(x, labels)
+    save_file(statistics.tensors("a."), tmp_path / "s.safetensors")
+    assert_same(ClassStatistics.from_tensors(load_file(tmp_path / "s.safetensors"), "a."), statistics, rtol=0)
+    assert ClassStatistics.from_tensors(ClassStatistics.empty(3).tensors()).classes == ()
+
+
+def test_damaged_tensors_are_refused(rng):
+    tensors = statistics_of(*clouds(rng, [2, 3])).tensors()
+    for key in tensors:
+        with pytest.raises(StateError, match="cannot be read"):
+            ClassStatistics.from_tensors({k: v for k, v in tensors.items() if k != key})
+    with pytest.raises(StateError, match="do not fit together: 2 classes"):
+        ClassStatistics.from_tensors(tensors | {"statistics.counts": np.zeros(3)})
+
+
+def test_bad_batches_are_refused():
+    empty = ClassStatistics.empty(2)
+    for label in (-1, 2):
+        with pytest.raises(TaskError, match="there are 2 classes: check the task's labels"):
+            empty.add(np.ones((1, 2), np.float32), np.array([label]), ("a", "b"))
+    with pytest.raises(TaskError, match="features are NaN or infinite"):
+        empty.add(np.full((1, 2), np.nan, np.float32), np.array([0]), ("a",))
+
+
+# --- ridge
+
+
+@pytest.mark.parametrize("counts", [[30, 30, 30], [5, 60, 20], [2, 1, 1]])
+@pytest.mark.parametrize("regularization", [1e-3, 0.1, 10.0])
+def test_ridge_is_sklearns(rng, counts, regularization):
+    x, labels = clouds(rng, counts)
+    weight, bias = ridge_head(statistics_of(x, labels), regularization)
+    centered = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
+    oracle = Ridge(alpha=regularization * (centered**2).sum() / x.shape[1])
+    oracle.fit(x.astype(np.float64), np.eye(len(counts))[labels])
+    np.testing.assert_allclose(weight, oracle.coef_, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(bias, oracle.intercept_, rtol=1e-4, atol=1e-6)
+    assert weight.dtype == bias.dtype == np.float32
+
+
+# --- LDA
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.1, 0.9, 1.0])
+def test_lda_posterior_is_sklearns_on_balanced_classes(rng, shrinkage):
+    x, labels = clouds(rng, [25, 25, 25, 25])
+    weight, bias = lda_head(statistics_of(x, labels), shrinkage)
+    oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=np.full(4, 0.25))
+    oracle.fit(x.astype(np.float64), labels)
+    # sklearn divides the scatter by n, and this head by the unbiased n - C: logits differ by that factor.
+    logits = (x @ weight.T + bias).astype(np.float64) * 100 / 96
+    posterior = np.exp(logits - logits.max(axis=1, keepdims=True))
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(posterior, oracle.predict_proba(x.astype(np.float64)), atol=2e-4)
+
+
+@pytest.mark.parametrize("counts", [[40, 5, 20], [10, 2, 2]])
+@pytest.mark.parametrize("shrinkage", [0.1, 0.7])
+def test_lda_is_sklearns_but_for_the_priors_on_unbalanced_classes(rng, counts, shrinkage):
+    x, labels = clouds(rng, counts)
+    n, c = len(x), len(counts)
+    weight, bias = lda_head(statistics_of(x, labels), shrinkage)
+    oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(x.astype(np.float64), labels)
+    np.testing.assert_allclose(weight * n / (n - c), oracle.coef_, rtol=1e-4, atol=1e-5)
+    without_priors = oracle.intercept_ - np.log(oracle.priors_)
+    np.testing.assert_allclose(bias * n / (n - c), without_priors, rtol=1e-4, atol=1e-5)
+
+
+def test_without_any_spread_the_nearest_mean_wins(rng):
+    x = rng.normal(size=(3, 8)).astype(np.float32)
+    weight, bias = lda_head(statistics_of(x, np.arange(3)), 0.1)  # one sample per class
+    probes = rng.normal(size=(50, 8)).astype(np.float32)
+    nearest = np.argmin(((probes[:, None] - x[None]) ** 2).sum(axis=2), axis=1)
+    np.testing.assert_array_equal(np.argmax(probes @ weight.T + bias, axis=1), nearest)
+    assert np.abs(weight).max() < 10  # and not the inverse of a rounding error
+
+
+# --- both heads
+
+HEADS = pytest.mark.parametrize("head", [ridge_head, lda_head], ids=["ridge", "lda"])
+
+
+@HEADS
+@pytest.mark.parametrize("counts", [[4, 3, 5], [2, 2, 2], [1, 1, 2]])
+def test_fewer_samples_than_features_is_safe_and_still_separates(rng, head, counts):
+    x, labels = clouds(rng, counts, features=64)
+    weight, bias = head(statistics_of(x, labels), 0.1)
+    assert np.isfinite(weight).all()
+    assert np.isfinite(bias).all()
+    np.testing.assert_array_equal(np.argmax(x @ weight.T + bias, axis=1), labels)
+
+
+@HEADS
+@pytest.mark.parametrize("setting", [0.0, 0.1])
+def test_degenerate_features_give_finite_heads(head, setting):
+    for x in (np.zeros((4, 3)), np.ones((4, 3)), np.eye(4, 3) * [1, 0, 0], np.full((4, 3), 1e4)):
+        weight, bias = head(statistics_of(x.astype(np.float32), np.array([0, 0, 1, 1])), setting)
+        assert np.isfinite(weight).all()
+        assert np.isfinite(bias).all()
+
+
+@HEADS
+def test_decisions_do_not_depend_on_the_features_scale(rng, head):
+    x, labels = clouds(rng, [20, 20, 20])
+    decisions = []
+    for scale in (1.0, 1000.0, 1e-3):
+        scaled = (scale * x).astype(np.float32)
+        weight, bias = head(statistics_of(scaled, labels), 0.3)
+        decisions.append(scaled @ weight.T + bias)
+    np.testing.assert_allclose(decisions[1], decisions[0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(decisions[2], decisions[0], rtol=1e-3, atol=1e-3)
+
+
+@HEADS
+def test_a_subset_of_classes_is_those_rows_in_the_order_asked(rng, head):
+    x, labels = clouds(rng, [10, 12, 14, 9])
+    statistics = statistics_of(x, labels)
+    weight, bias = head(statistics, 0.2)
+    some_weight, some_bias = head(statistics, 0.2, ("dog", "ant"))
+    np.testing.assert_allclose(some_weight, weight[[3, 0]], rtol=1e-5)
+    np.testing.assert_allclose(some_bias, bias[[3, 0]], rtol=1e-5)
+
+
+@HEADS
+def test_a_class_without_samples_is_refused_but_does_not_disturb_the_others(rng, head):
+    x, labels = clouds(rng, [5, 6])
+    statistics = statistics_of(x, labels)
+    with_empty = statistics.add(x[:0], labels[:0], ("cat",))
+    for classes in (None, ("cat",), ("zebra",)):
+        with pytest.raises(TaskError, match=r"class '(cat|zebra)' has no samples to compute a head from"):
+            head(with_empty, 0.1, classes)
+    np.testing.assert_array_equal(head(with_empty, 0.1, NAMES[:2])[0], head(statistics, 0.1)[0])
+    with pytest.raises(TaskError, match="there are no classes"):
+        head(ClassStatistics.empty(3), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("head", "setting"),
+    [(ridge_head, -0.1), (ridge_head, np.inf), (lda_head, -0.1), (lda_head, 1.1), (lda_head, np.nan)],
+)
+def test_settings_out_of_range_are_refused(rng, head, setting):
+    with pytest.raises(ConfigError, match=r"(regularization|shrinkage) is .*, but it must"):
+        head(statistics_of(*clouds(rng, [3, 3])), setting)
