@@ -82,7 +82,9 @@ def measure_base(
         nonlocal correct
         correct += int(np.sum((features @ weight.T + bias).argmax(axis=1) == labels))
 
-    moments, statistics = measure_knowledge(bundle, tensors, batches(), bundle.manifest.classes, on_features=count)
+    moments, statistics = measure_knowledge(
+        bundle, tensors, batches(), bundle.manifest.classes, on_features=count
+    )
     measured: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
     measured.update(statistics.tensors())
     return BaseKnowledge(measured, len(split), 100.0 * correct / len(split))

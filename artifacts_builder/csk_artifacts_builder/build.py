@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.base_knowledge import base_split, measure_base
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
+from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.head import SplitHead, split_head
 from csk_artifacts_builder.prepare import SourceModel, prepare
@@ -91,11 +92,14 @@ def build_artifacts(
     manifest = _manifest(source, head, sites, options)
     split = base_split(options.base_data, manifest.classes) if options.base_data else None
     models = _graphs(source, sites, manifest.head)
+    training = models[TRAINING_MODEL]
+    costs = measure_costs(source.model, training, sites, len(manifest.classes), options.channel_ratio)
     same_logits(onnx.load(str(source.path)), source.model)
-    weights = large_weights(source.model)
+    weights = large_weights(source.model, sites)
     manifest = replace(
         manifest,
         weights_in_export=_present(models[EXPORT_TEMPLATE], weights),
+        costs=costs,
         kernels={name: _present(model, [site.weight for site in sites]) for name, model in models.items()},
     )
     checkpoint = _empty_checkpoint(source, head, sites)
@@ -171,7 +175,7 @@ def _preprocessing(options: BuildOptions, channels: int) -> PreprocessingSpec:
 
 def _empty_checkpoint(source: SourceModel, head: SplitHead, sites: Sequence[Site]) -> dict[str, NDArray[Any]]:
     """Generation 0 before any base data: centers and head of the source model, nothing protected."""
-    weights = large_weights(source.model)
+    weights = large_weights(source.model, sites)
     checkpoint: dict[str, NDArray[Any]] = {"head/base/weight": head.weight, "head/base/bias": head.bias}
     for site in sites:
         checkpoint[f"center/{site.name}"] = np.ascontiguousarray(weights[site.weight][center_of(site)])

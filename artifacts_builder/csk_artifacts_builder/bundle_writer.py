@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,21 +21,25 @@ from safetensors.numpy import save
 
 from csk_artifacts_builder.emit import constant_array
 from csk_sdk.errors import ConfigError, StorageError
-from csk_sdk.manifest import CHECKPOINT, EXPORT_TEMPLATE, MANIFEST, WEIGHTS, FileEntry, Manifest
+from csk_sdk.manifest import CHECKPOINT, EXPORT_TEMPLATE, MANIFEST, WEIGHTS, FileEntry, Manifest, Site
 
 # Smaller tensors stay in the graphs, where shape inference can see them.
 _EXTERNAL_ELEMENTS = 64
 
 
-def large_weights(model: ir.Model) -> dict[str, NDArray[np.float32]]:
-    """The float32 tensors of a prepared model that live in weights.safetensors, by name."""
+def large_weights(model: ir.Model, sites: Sequence[Site]) -> dict[str, NDArray[np.float32]]:
+    """The float32 tensors of a prepared model that live in weights.safetensors, by name.
+
+    Those are the large ones, and every site's kernel, which a device replaces however small it is.
+    """
+    kernels = {site.weight for site in sites}
     weights = {}
     for name, value in model.graph.initializers.items():
         array = constant_array(value)
         if (
             array is not None
             and array.dtype == np.float32
-            and array.size >= _EXTERNAL_ELEMENTS
+            and (array.size >= _EXTERNAL_ELEMENTS or name in kernels)
             and value.uses()
         ):
             weights[name] = np.ascontiguousarray(array)
@@ -53,12 +57,17 @@ class BundleDraft:
     """
 
     def __init__(self, out: Path, overwrite: bool) -> None:
-        if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"{out} exists already. Choose another --out, or pass --overwrite to replace it.")
-        if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-            raise ConfigError(f"{out} is not a bundle, so --overwrite will not replace it. Choose another --out.")
-        self.out = out
-        self.folder = out.with_name(f".{out.name}.building-{os.getpid()}")
+        in_the_way = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        if in_the_way and not overwrite:
+            raise ConfigError(
+                f"{out} exists already. Choose another --out, or pass --overwrite to replace it."
+            )
+        if in_the_way and not (out / MANIFEST).is_file():
+            raise ConfigError(
+                f"{out} is not a bundle, so --overwrite will not replace it. Choose another --out."
+            )
+        self.out = out.absolute()  # "." has no name to derive a neighbour's from
+        self.folder = self.out.with_name(f".{self.out.name}.building-{os.getpid()}")
 
     def __enter__(self) -> BundleDraft:
         return self
@@ -89,7 +98,9 @@ class BundleDraft:
         """Write (or replace) the checkpoint, and the manifest with the hash of every file."""
         with self._writing():
             _write_tensors(self.folder / CHECKPOINT, checkpoint)
-            files = {path.name: _entry(path) for path in sorted(self.folder.iterdir()) if path.name != MANIFEST}
+            files = {
+                path.name: _entry(path) for path in sorted(self.folder.iterdir()) if path.name != MANIFEST
+            }
             text = replace(manifest, files=files).to_json()
             (self.folder / MANIFEST).write_text(text, encoding="utf-8")
 

@@ -81,8 +81,10 @@ def _scale_convolution(
     bias = constant_array(bias_value)
     folded = weight.astype(np.float64) * scale.reshape(-1, *[1] * (weight.ndim - 1))
     new_bias = shift + (0.0 if bias is None else bias.astype(np.float64) * scale)
-    # A kernel shared with another layer keeps its own copy there.
-    name = weight_value.name if len(weight_value.uses()) == 1 else f"{weight_value.name}.{node.name}"
+    # A kernel shared with another layer keeps its own copy there. Outputs are named, nodes perhaps not.
+    name = (
+        weight_value.name if len(weight_value.uses()) == 1 else f"{weight_value.name}.{node.outputs[0].name}"
+    )
     if name == weight_value.name:
         weight_value.const_value = ir.tensor(folded.astype(weight.dtype), name=name)
     else:

@@ -20,9 +20,6 @@ OLDEST_OPSET = 11
 NEWEST_OPSET = 23
 TARGET_IR_VERSION = 8
 
-# Ops that did not exist in opset 17, and have no lowering here.
-_TOO_NEW = {"Attention", "RMSNormalization", "RotaryEmbedding", "AffineGrid", "StringConcat"}
-
 
 def upgrade(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     """Raise an old graph to opset 17; a graph at 17 or above comes back as it is.
@@ -56,14 +53,11 @@ def downgrade(model: ir.Model, where: str) -> None:
     if version > TARGET_OPSET:
         emit = Emitter(model.graph)
         for node in list(model.graph):
-            if node.op_type in _TOO_NEW:
-                raise ModelError(
-                    f"{where} has op '{node.op_type}' (node '{node.name}'), which opset {TARGET_OPSET} cannot "
-                    "express. Export the model again with opset 17."
-                )
             lower = _LOWER.get(node.op_type)
             if lower is not None:
                 lower(emit, node)
+        for node in model.graph:
+            _check_expressible(node, where)
     model.graph.opset_imports.clear()
     model.graph.opset_imports[""] = TARGET_OPSET
     model.ir_version = TARGET_IR_VERSION
@@ -71,9 +65,26 @@ def downgrade(model: ir.Model, where: str) -> None:
         node.version = None
 
 
+def _check_expressible(node: ir.Node, where: str) -> None:
+    try:
+        schema = onnx.defs.get_schema(node.op_type, TARGET_OPSET, "")
+    except onnx.defs.SchemaError:
+        schema = None
+    if schema is None or set(node.attributes) - set(schema.attributes) or len(node.inputs) > schema.max_input:
+        raise ModelError(
+            f"{where} has op '{node.op_type}' (node '{node.name}') in a form that opset {TARGET_OPSET} does "
+            "not know. Export the model again with opset 17."
+        )
+
+
 def _axes_to_attribute(emit: Emitter, node: ir.Node) -> None:
     """Reduce*(x, axes) of opset 18 -> Reduce*(x) {axes}."""
-    axes = constant_array(node.inputs[1]) if len(node.inputs) > 1 else None
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    axes = constant_array(given)
+    if given is not None and axes is None:
+        raise ModelError(
+            f"node '{node.name}' ({node.op_type}) takes its axes from the graph; export it with constant ones."
+        )
     noop = attribute(node, "noop_with_empty_axes", 0)
     node.attributes.pop("noop_with_empty_axes", None)
     if len(node.inputs) > 1:
@@ -85,17 +96,42 @@ def _axes_to_attribute(emit: Emitter, node: ir.Node) -> None:
         node.attributes.clear()
 
 
-def _drop_attribute(*names: str) -> Callable[[Emitter, ir.Node], None]:
+def _drop_defaults(**defaults: object) -> Callable[[Emitter, ir.Node], None]:
+    """Drop younger attributes that say what older opsets do anyway."""
+
     def lower(emit: Emitter, node: ir.Node) -> None:
-        for name in names:
-            node.attributes.pop(name, None)
+        for name, default in defaults.items():
+            if attribute(node, name, default) == default:
+                node.attributes.pop(name, None)
 
     return lower
 
 
+def _cast(emit: Emitter, node: ir.Node) -> None:
+    """Cast {saturate, round_mode} of opsets 19 and 24 only concern 8-bit floats."""
+    for name in ("saturate", "round_mode"):
+        node.attributes.pop(name, None)
+
+
+def _average_pool(emit: Emitter, node: ir.Node) -> None:
+    """AveragePool {dilations} of opset 19 -> without, where they are 1."""
+    if all(dilation == 1 for dilation in attribute(node, "dilations", [])):
+        node.attributes.pop("dilations", None)
+
+
 def _split(emit: Emitter, node: ir.Node) -> None:
-    """Split {num_outputs} of opset 18 -> Split without it (equal parts are the default)."""
+    """Split {num_outputs} of opset 18 -> Split into given sizes, the last one what is left."""
+    parts = attribute(node, "num_outputs")
     node.attributes.pop("num_outputs", None)
+    x = node.inputs[0]
+    if parts is None or x is None or x.shape is None:
+        return
+    size = x.shape[attribute(node, "axis", 0)]
+    if isinstance(size, int) and size % parts:
+        part = -(-size // parts)
+        node.resize_inputs(2)
+        sizes = emit.ints(*[part] * (parts - 1), size - part * (parts - 1))
+        node.replace_input_with(1, sizes)
 
 
 def _pad(emit: Emitter, node: ir.Node) -> None:
@@ -158,7 +194,7 @@ _LOWER: dict[str, Callable[[Emitter, ir.Node], None]] = {
     "Split": _split,
     "Pad": _pad,
     "Gelu": _gelu,
-    "Reshape": _drop_attribute(),
-    "Resize": _drop_attribute("antialias", "axes", "keep_aspect_ratio_policy"),
-    "Cast": _drop_attribute("saturate", "round_mode"),
+    "AveragePool": _average_pool,
+    "Resize": _drop_defaults(antialias=0, keep_aspect_ratio_policy="stretch"),
+    "Cast": _cast,
 }

@@ -219,6 +219,11 @@ def _tidy(model: ir.Model) -> None:
     passes.RemoveUnusedNodesPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
     passes.TopologicalSortPass()(model)
+    taken = {node.name for node in model.graph}
+    seen: set[str | None] = set()
     for position, node in enumerate(model.graph):
-        node.name = node.name or f"{node.op_type}_{position}"
+        if not node.name or node.name in seen:
+            name = f"{node.name or node.op_type}_{position}"
+            node.name = name if name not in taken else f"{name}_{node.outputs[0].name}"
+        seen.add(node.name)
     model.functions.clear()

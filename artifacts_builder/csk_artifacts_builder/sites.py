@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from csk_artifacts_builder.emit import attribute, constant_array, static_shape
-from csk_sdk.errors import ModelError
+from csk_sdk.errors import ConfigError, ModelError
 from csk_sdk.manifest import Site
 
 
@@ -101,13 +101,16 @@ def choose_sites(sites: list[Site], trainable: str, order: list[str], where: str
 
     "auto" takes the last two stages, that is the sites whose output has one of the two smallest picture sizes:
     knowledge intensity is strongest in deeper layers (arXiv 2406.08830), and back-propagation ends there.
-    `order` holds all node names in graph order. Raises ModelError for a node that is not there.
+    `order` holds all node names in graph order. Raises ModelError for a node that is not there, ConfigError for
+    any other choice.
     """
     if trainable == "all":
         return sites
     if trainable == "auto":
         stages = sorted({_area(site) for site in sites})[:2]
         return [site for site in sites if _area(site) in stages]
+    if not trainable.startswith("from:"):
+        raise ConfigError(f"--trainable is '{trainable}'; it must be auto, all or from:NODE.")
     name = trainable.removeprefix("from:")
     if name not in order:
         known = ", ".join(f"'{site.node}'" for site in sites)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from csk_sdk.errors import ConfigError
+from csk_sdk.manifest import Manifest
 
 OPTIMIZERS = ("sgd", "adamw")
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class TrainingConfig:
 
     `batch_size`, `channel_ratio` and `flip` are the bundle's own where None. `energy` is the fraction of the old
     data's second moment that a step must not touch (0 switches the projection off). Learning rates are peak
-    values of a cosine schedule. `shift` is in pixels, `threads` 0 means one per core, `checkpoint_seconds`
+    values of a cosine schedule. `shift` is in pixels, a 16th of the picture's shorter side where None, `threads` 0 means one per core, `checkpoint_seconds`
     is the time between progress checkpoints.
     """
 
@@ -31,13 +34,17 @@ class TrainingConfig:
     momentum: float = 0.9
     weight_decay: float = 0.0
     flip: bool | None = None
-    shift: int = 2
+    shift: int | None = None
     seed: int = 0
     threads: int = 0
     sensitivity_batches: int = 32
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
+        for name in _FIELDS:
+            problem = _type_problem(name, getattr(self, name))
+            if problem:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; {problem}.")
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         _require(self.batch_size is None or self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         ratio = self.channel_ratio
@@ -45,27 +52,31 @@ class TrainingConfig:
         _require(0.0 <= self.energy <= 1.0, "energy", self.energy, "between 0 and 1")
         _require(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, " or ".join(OPTIMIZERS))
         for name in ("learning_rate", "head_learning_rate", "weight_decay"):
-            _require(getattr(self, name) >= 0.0, name, getattr(self, name), "0 or more")
+            value = getattr(self, name)
+            _require(0.0 <= value < math.inf, name, value, "0 or more, and finite")
         _require(0.0 <= self.momentum < 1.0, "momentum", self.momentum, "at least 0 and below 1")
-        _require(self.shift >= 0, "shift", self.shift, "0 or more")
+        _require(self.shift is None or self.shift >= 0, "shift", self.shift, "0 or more")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(self.threads >= 0, "threads", self.threads, "0 or more")
         _require(self.sensitivity_batches >= 1, "sensitivity_batches", self.sensitivity_batches, "1 or more")
         _require(self.checkpoint_seconds >= 0.0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> TrainingConfig:
-        """Settings from a file's table. Raises ConfigError for an unknown name or a wrong type."""
-        known = {field.name: field for field in fields(cls)}
+        """Settings from a file's table.
+
+        Raises ConfigError for an unknown name, a wrong type, or a value out of range.
+        """
         for name, value in values.items():
-            if name not in known:
-                raise ConfigError(f"{where} sets '{name}', which is no setting. Known: {', '.join(known)}.")
-            expected = type(getattr(cls(), name)) if name not in ("batch_size", "channel_ratio") else float
-            allowed = (int, float) if expected is float else (expected,)
-            if not isinstance(value, allowed) or (isinstance(value, bool) and expected is not bool):
-                raise ConfigError(
-                    f"{where} sets {name} to {value!r}; it must be of type {expected.__name__}."
-                )
-        return cls(**values)
+            if name not in _FIELDS:
+                raise ConfigError(f"{where} sets '{name}', which is no setting. Known: {', '.join(_FIELDS)}.")
+            problem = _type_problem(name, value)
+            if problem:
+                raise ConfigError(f"{where} sets {name} to {value!r}; {problem}.")
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
 
     def with_overrides(self, **values: Any) -> TrainingConfig:
         """A copy with those of `values` that are not None."""
@@ -74,6 +85,27 @@ class TrainingConfig:
     def to_json(self) -> dict[str, Any]:
         """All settings as plain values."""
         return asdict(self)
+
+
+# Each setting's type as it is written above.
+_FIELDS = {field.name: str(field.type) for field in fields(TrainingConfig)}
+
+
+def _type_problem(name: str, value: Any) -> str | None:
+    kind, _, optional = _FIELDS[name].partition(" | ")
+    if value is None and optional:
+        return None
+    # To Python a bool is an int; nobody who writes `epochs = true` means 1.
+    if isinstance(value, _TYPES[kind]) and (kind == "bool" or not isinstance(value, bool)):
+        return None
+    return f"it must be of type {kind}"
+
+
+def augmentation(config: TrainingConfig, manifest: Manifest) -> tuple[bool, int]:
+    """Whether to flip pictures, and by how many pixels to shift them, for this bundle."""
+    flip = manifest.flip if config.flip is None else config.flip
+    shift = config.shift if config.shift is not None else min(manifest.input.height, manifest.input.width) // 16
+    return flip, shift
 
 
 def _require(holds: bool, name: str, value: Any, rule: str) -> None:

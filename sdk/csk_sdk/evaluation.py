@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.method.metrics import AccuracyMatrix
-from csk_sdk.predicting import task_names
+from csk_sdk.predicting import Predictor, task_names
 
 if TYPE_CHECKING:
     from csk_sdk.learner import Learner
@@ -50,8 +50,7 @@ class Scores:
 
     def evaluation(self, scenario: str) -> Evaluation:
         """The accuracy matrix of one scenario. Raises ConfigError for an unknown one."""
-        if scenario not in SCENARIOS:
-            raise ConfigError(f"scenario is '{scenario}'; it must be {' or '.join(SCENARIOS)}.")
+        require_scenario(scenario)
         matrix = AccuracyMatrix(
             [[row.get(name, {}).get(scenario) for name in self.names] for row in self.rows]
         )
@@ -61,16 +60,24 @@ class Scores:
         return Evaluation(scenario, self.names, matrix, correct / images)
 
 
+def require_scenario(scenario: str) -> None:
+    """Raise ConfigError for an unknown scenario."""
+    if scenario not in SCENARIOS:
+        raise ConfigError(f"scenario is '{scenario}'; it must be {' or '.join(SCENARIOS)}.")
+
+
 def score_tasks(learner: Learner, tasks: Sequence[Task]) -> Scores:
     """Measure the present generation on every learned task that has a test split, and keep the row.
 
     The base classes are tested with a task called "base" that has a test split only.
     Raises TaskError where there is nothing to test.
     """
-    generation = learner.generation
+    # One predictor for all: another process may commit while this one measures.
+    predictor = learner.predictor()
+    generation = predictor.generation
     names = task_names(generation, learner.bundle.manifest.classes)
     known = {task.name: task for task in tasks if task.test is not None}
-    row = {name: _score(learner, known[name]) for name in names if name in known}
+    row = {name: _score(learner, predictor, known[name]) for name in names if name in known}
     if not row:
         raise TaskError(
             f"None of the learned tasks ({', '.join(names) or 'none yet'}) has test pictures. Put some into "
@@ -78,7 +85,10 @@ def score_tasks(learner: Learner, tasks: Sequence[Task]) -> Scores:
         )
     learner.state.save_scores(generation.number, row)
     saved = learner.state.load_scores()
-    numbers = [0, *(record.number for record in reversed(learner.state.history()))]
+    parents = {record.number: record.parent for record in learner.state.records()}
+    numbers = [generation.number]
+    while numbers[0] != 0:
+        numbers.insert(0, parents.get(numbers[0], 0))
     rows = [saved.get(number, {}) for number in numbers]
     if names[0] not in known and len(numbers) == len(names):
         # No test pictures of the base classes: the matrix begins with the first learned task.
@@ -88,12 +98,12 @@ def score_tasks(learner: Learner, tasks: Sequence[Task]) -> Scores:
     return Scores(tuple(names), tuple(rows))
 
 
-def _score(learner: Learner, task: Task) -> dict[str, float]:
+def _score(learner: Learner, predictor: Predictor, task: Task) -> dict[str, float]:
     assert task.test is not None
-    heads = {"task": learner.head(task.name), "class": learner.head()}
+    heads = {"task": predictor.head(task.name), "class": predictor.head()}
     correct = dict.fromkeys(heads, 0)
     for pixels, labels in learner.batches(task.test):
-        features = learner.features(pixels)
+        features = predictor.features(pixels)
         truth = [task.classes[label] for label in labels]
         for scenario, head in heads.items():
             correct[scenario] += head.correct(features, truth)

@@ -12,19 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
-from csk_sdk.config import TrainingConfig
+from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split, Task
-from csk_sdk.errors import TaskError
-from csk_sdk.evaluation import Evaluation, score_tasks
+from csk_sdk.evaluation import Evaluation, require_scenario, score_tasks
 from csk_sdk.export import export_model
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.optimizers import cosine
-from csk_sdk.predicting import LinearHead, Prediction, class_head, task_head, task_names
+from csk_sdk.predicting import LinearHead, Prediction, Predictor, require_new_task
 from csk_sdk.state import BASE, Generation, LearnedTask, State
 from csk_sdk.stream import TaskStream
-from csk_sdk.training import Batch, FeatureExtractor, TaskTraining
+from csk_sdk.training import Batch, TaskTraining
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,7 @@ class Learner:
         self.bundle = bundle
         self.state = state
         self.config = config
-        self._generation: Generation | None = None
-        self._extractor: FeatureExtractor | None = None
+        self._predictor: Predictor | None = None
 
     @classmethod
     def open(
@@ -94,9 +92,7 @@ class Learner:
     @property
     def generation(self) -> Generation:
         """The committed generation that predictions come from."""
-        if self._generation is None or self._generation.number != self.state.head():
-            self._generation, self._extractor = self.state.load(), None
-        return self._generation
+        return self.predictor().generation
 
     @property
     def tasks(self) -> tuple[LearnedTask, ...]:
@@ -108,10 +104,15 @@ class Learner:
         """The classes that a class-incremental prediction decides between, in its order."""
         return self.head().classes
 
+    def predictor(self) -> Predictor:
+        """The committed generation, opened for predictions; it stays that one when another is committed."""
+        if self._predictor is None or self._predictor.generation.number != self.state.head():
+            self._predictor = Predictor(self.bundle, self.state.load(), self.config.threads)
+        return self._predictor
+
     def head(self, task: str | None = None) -> LinearHead:
         """The linear head of one task ("base" for the source model's own), or of all classes when None."""
-        base = self.bundle.manifest.classes
-        return class_head(self.generation, base) if task is None else task_head(self.generation, base, task)
+        return self.predictor().head(task)
 
     def learn(
         self, task: Task, config: TrainingConfig | None = None, on_progress: OnProgress | None = None
@@ -128,15 +129,12 @@ class Learner:
 
     def stream(self, name: str, classes: Sequence[str], config: TrainingConfig | None = None) -> TaskStream:
         """Learn a task from batches that the application feeds: see `TaskStream`."""
-        self.require_new(name)
+        self.require_new(name, classes)
         return TaskStream(self.bundle, self.state, name, classes, config or self.config)
 
     def features(self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Features `(n, f)` of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`."""
-        generation = self.generation
-        if self._extractor is None:
-            self._extractor = FeatureExtractor(self.bundle, generation.tensors, self.config.threads)
-        return self._extractor(self.bundle.preprocessing(images))
+        return self.predictor().features(images)
 
     def predict(
         self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], task: str | None = None
@@ -146,13 +144,15 @@ class Learner:
         With `task`, among that task's classes (task-incremental); without, among all learned so far.
         Raises TaskError for pictures of a wrong type, or a task that is not learned.
         """
-        return self.head(task).predict(self.features(images))
+        predictor = self.predictor()
+        return predictor.head(task).predict(predictor.features(images))
 
     def evaluate(self, tasks: Sequence[Task], scenario: str = "task") -> Evaluation:
         """Accuracies on the test splits of `tasks`; the row is kept, so that later calls show forgetting.
 
         `scenario` is "task" (task-incremental) or "class" (class-incremental).
         """
+        require_scenario(scenario)
         return score_tasks(self, tasks).evaluation(scenario)
 
     def export(self, path: Path | str, task: str | None = None) -> None:
@@ -160,7 +160,8 @@ class Learner:
 
         Its input is the source model's input. Raises StorageError where it cannot be written.
         """
-        export_model(self.bundle, self.generation, self.head(task), Path(path))
+        predictor = self.predictor()
+        export_model(self.bundle, predictor.generation, predictor.head(task), Path(path))
 
     def rollback(self, task: str) -> Generation:
         """Return to the generation in which `task` had just been learned ("base": before the first task).
@@ -172,13 +173,9 @@ class Learner:
             self.state.clear_progress()
         return self.generation
 
-    def require_new(self, name: str) -> None:
-        """Raise TaskError where a task of this name is learned already."""
-        if name in task_names(self.generation, self.bundle.manifest.classes):
-            raise TaskError(
-                f"Task '{name}' is learned already. Give the new data another name, or go back before it with "
-                "`csk-sdk rollback --to`."
-            )
+    def require_new(self, name: str, classes: Sequence[str] = ()) -> None:
+        """Raise TaskError where a task of this name is learned already, or a name cannot be used."""
+        require_new_task(self.generation, self.bundle.manifest.classes, name, classes)
 
     def batches(
         self, split: Split, batch_size: int = 64
@@ -194,7 +191,7 @@ class _LearnRun:
     """One call of `Learner.learn`: check, select, train, consolidate, commit."""
 
     def __init__(self, learner: Learner, task: Task, config: TrainingConfig, on_progress: OnProgress) -> None:
-        learner.require_new(task.name)
+        learner.require_new(task.name, task.classes)
         assert task.train is not None
         self._state, self._bundle = learner.state, learner.bundle
         self._generation = learner.generation
@@ -202,7 +199,7 @@ class _LearnRun:
         self._report = on_progress
         self._pixels = PixelCache(task.train, learner.bundle.preprocessing)
         self._batch_size = config.batch_size or learner.bundle.manifest.batch_size
-        self._flip = learner.bundle.manifest.flip if config.flip is None else config.flip
+        self._flip, self._shift = augmentation(config, learner.bundle.manifest)
         self._per_epoch = -(-len(task.train) // self._batch_size)
         self._steps = self._per_epoch * config.epochs
         self._order = -1, np.empty(0, np.int64)
@@ -274,7 +271,7 @@ class _LearnRun:
             return 0, 0.0, 0.0
         tensors, meta = found
         if any(meta.get(key) != value for key, value in identity.items()):
-            self._state.clear_progress()
+            # Another run's; it stays until this one has something better to keep in its place.
             return 0, 0.0, 0.0
         self._training.resume(tensors)
         return int(meta["step"]), float(meta["loss"]), float(meta["seconds"])
@@ -297,7 +294,7 @@ class _LearnRun:
             self._order = epoch, np.random.default_rng((seed, epoch)).permutation(len(self._split))
         index = self._order[1][position * self._batch_size : (position + 1) * self._batch_size]
         rng = np.random.default_rng((seed, epoch, position))
-        pixels = augment(self._pixels.batch(index), rng, self._flip, self._config.shift)
+        pixels = augment(self._pixels.batch(index), rng, self._flip, self._shift)
         return self._bundle.preprocessing.normalize(pixels), self._split.labels[index]
 
     def _plain_batches(self) -> Iterator[Batch]:

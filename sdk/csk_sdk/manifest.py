@@ -112,7 +112,8 @@ class Manifest:
     """Everything a device must know about a bundle before it opens a graph.
 
     `kernels` names, for each graph file, the sites' weights that it reads; `weights_in_export` the tensors of
-    weights.safetensors that the export template lacks.
+    weights.safetensors that the export template lacks. `costs` counts parameters, and FLOPs and
+    kept bytes of a training step per image (csk_artifacts_builder/costs.py); empty where they are not known.
     """
 
     model: str
@@ -129,6 +130,7 @@ class Manifest:
     backends: tuple[str, ...] = ("portable",)
     weights_in_export: tuple[str, ...] = ()
     kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    costs: dict[str, int] = field(default_factory=dict)
     files: dict[str, FileEntry] = field(default_factory=dict)
     producer: str = ""
     schema_version: int = SCHEMA_VERSION

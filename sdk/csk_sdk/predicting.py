@@ -9,17 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.bundle import Bundle
 from csk_sdk.errors import TaskError
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.state import BASE, Generation
-from csk_sdk.training import Tensors
+from csk_sdk.training import FeatureExtractor, Tensors
 
 # Shrinkage of the within-class covariance, chosen by measurement: docs/decisions/0005-heads.md.
 SHRINKAGE = 0.1
+
+# Pictures that go through the network at once: an application may hand over a thousand.
+_CHUNK = 64
+# What every file system takes as a folder's name, since a task's name is that of its folder in the inbox.
+_LONGEST_NAME = 255
 
 
 class Prediction(NamedTuple):
@@ -50,6 +57,76 @@ class LinearHead:
         """How many of `features` `(n, f)` are given their true class name."""
         logits = features @ self.weight.T + self.bias
         return int(np.sum(np.array(self.classes)[logits.argmax(axis=1)] == np.asarray(labels)))
+
+
+class Predictor:
+    """One generation, opened for predictions.
+
+    Heads and features are the same generation's, whatever another process commits meanwhile.
+    """
+
+    def __init__(self, bundle: Bundle, generation: Generation, threads: int = 0) -> None:
+        self.generation = generation
+        self._bundle = bundle
+        self._threads = threads
+        self._heads: dict[str | None, LinearHead] = {}
+        self._extractor: FeatureExtractor | None = None
+
+    def head(self, task: str | None = None) -> LinearHead:
+        """The linear head of one task ("base" for the source model's own), or of all classes when None.
+
+        Raises TaskError for a task that is not learned.
+        """
+        if task not in self._heads:
+            base = self._bundle.manifest.classes
+            self._heads[task] = (
+                class_head(self.generation, base) if task is None else task_head(self.generation, base, task)
+            )
+        return self._heads[task]
+
+    def features(self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Features `(n, f)` of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`."""
+        if self._extractor is None:
+            self._extractor = FeatureExtractor(self._bundle, self.generation.tensors, self._threads)
+        pixels = self._bundle.preprocessing.stack(images)
+        starts = range(0, max(len(pixels), 1), _CHUNK)
+        parts = [pixels[start : start + _CHUNK] for start in starts]
+        return np.concatenate([self._extractor(self._bundle.preprocessing.normalize(part)) for part in parts])
+
+
+def require_new_task(
+    generation: Generation, base_classes: Sequence[str], name: str, classes: Sequence[str] = ()
+) -> None:
+    """Raise TaskError where no task of this name, with these classes, can be learned after `generation`."""
+    if name == BASE:
+        raise TaskError(
+            f"A task cannot be called '{BASE}': that is the name of what the source model knew already. Give "
+            "the new data another name."
+        )
+    if not _is_plain(name) or "/" in name or "\\" in name or len(name.encode()) > _LONGEST_NAME:
+        raise TaskError(
+            f"A task cannot be called {name[:40]!r}: its name must be valid as a folder's name, without "
+            f"slashes, backslashes and control characters, and at most {_LONGEST_NAME} bytes. Rename it."
+        )
+    if name in task_names(generation, base_classes):
+        raise TaskError(
+            f"Task '{name}' is learned already. Give the new data another name, or go back before it with "
+            "`csk-sdk rollback --to`."
+        )
+    for one in classes:
+        if not _is_plain(one) or classes.count(one) > 1:
+            raise TaskError(
+                f"Task '{name}' has a class called {one[:40]!r}, and each class needs a name of its own, not "
+                "empty, in valid UTF-8 and without control characters. Rename it."
+            )
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is not blank, has no control character, and can be written as UTF-8.
+
+    Python reads a file name that is not UTF-8 as one with lone surrogates.
+    """
+    return bool(name.strip()) and not any(category(character) in ("Cc", "Cs") for character in name)
 
 
 def task_names(generation: Generation, base_classes: Sequence[str]) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
-from csk_sdk.config import TrainingConfig
+from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
 from csk_sdk.errors import TaskError
 from csk_sdk.measure import peak_rss_bytes
+from csk_sdk.predicting import require_new_task
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.training import Batch, TaskTraining
 
@@ -30,6 +31,7 @@ class TaskStream:
     The first batches are held back until the channels can be selected on them, then every batch is one
     training step. On leaving the block, the task is consolidated on a uniform sample of at most `reservoir`
     pictures, which never leaves memory, and committed. An exception inside the block commits nothing.
+    The application may reuse its arrays: what is kept of a batch is copied.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class TaskStream:
         self._name, self._classes = name, tuple(classes)
         self._held: list[tuple[Pixels, NDArray[np.int64]]] = []
         self._sample: list[tuple[Pixels, int]] = []
+        self._first: dict[int, Pixels] = {}
         self._reservoir = reservoir
         self._rng = np.random.default_rng(config.seed)
         self._seen = 0
@@ -56,12 +59,18 @@ class TaskStream:
         self._loss = 0.0
         self._begun = time.monotonic()
         self._training: TaskTraining | None = None
-        self._flip = bundle.manifest.flip if config.flip is None else config.flip
+        self._flip, self._shift = augmentation(config, bundle.manifest)
 
     def __enter__(self) -> TaskStream:
         self._lock = self._state.lock()
         self._lock.__enter__()
-        self._generation: Generation = self._state.load()
+        try:
+            self._generation: Generation = self._state.load()
+            # Again, now that no other process can commit a task of this name.
+            require_new_task(self._generation, self._bundle.manifest.classes, self._name, self._classes)
+        except BaseException as error:
+            self._lock.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(
@@ -88,10 +97,12 @@ class TaskStream:
             raise TaskError(
                 f"Labels run from {indices.min()} to {indices.max()}, but there are {len(self._classes)} classes."
             )
+        if not len(indices):
+            return self._loss if self._training is not None else None
         self._remember(pixels, indices)
         if self._training is not None:
             return self._step(self._training, pixels, indices)
-        self._held.append((pixels, indices))
+        self._held.append((pixels.copy(), indices.copy()))
         present = np.unique(np.concatenate([held for _, held in self._held]))
         if len(self._held) >= self._config.sensitivity_batches and len(present) == len(self._classes):
             return self._begin()
@@ -105,7 +116,7 @@ class TaskStream:
         return [self._step(training, *batch) for batch in held][-1]
 
     def _step(self, training: TaskTraining, pixels: Pixels, labels: NDArray[np.int64]) -> float:
-        moved = augment(pixels, self._rng, self._flip, self._config.shift)
+        moved = augment(pixels, self._rng, self._flip, self._shift)
         # The length of a stream is not known, so the learning rate rises over 10 steps and then stays.
         self._loss = training.step(self._normalised(moved, labels), min(1.0, (self._steps + 1) / 10))
         self._steps += 1
@@ -113,14 +124,16 @@ class TaskStream:
 
     def _remember(self, pixels: Pixels, labels: NDArray[np.int64]) -> None:
         """Reservoir sampling (Vitter, 1985): every picture seen is equally likely to be in the sample."""
-        for picture, label in zip(pixels, labels, strict=True):
+        for picture, label in zip(pixels, labels.tolist(), strict=True):
             self._seen += 1
+            if label not in self._first:
+                self._first[label] = picture.copy()
             if len(self._sample) < self._reservoir:
-                self._sample.append((picture, int(label)))
+                self._sample.append((picture.copy(), label))
             else:
                 place = int(self._rng.integers(self._seen))
                 if place < self._reservoir:
-                    self._sample[place] = (picture, int(label))
+                    self._sample[place] = (picture.copy(), label)
 
     def _commit(self) -> None:
         if self._training is None:
@@ -132,6 +145,9 @@ class TaskStream:
                 )
             self._begin()
         assert self._training is not None
+        # A head over all classes needs a picture of each, and chance may have dropped those of a rare one.
+        sampled = {label for _, label in self._sample}
+        self._sample += [(first, label) for label, first in self._first.items() if label not in sampled]
         result = self._training.consolidate(self._name, self._sampled, self._seen / len(self._sample))
         learned = LearnedTask(
             name=self._name,

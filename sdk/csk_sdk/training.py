@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
-from csk_sdk.config import TrainingConfig
+from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.errors import TaskError
 from csk_sdk.manifest import EVAL_MODEL, MEMORY_MODEL, TRAINING_MODEL, Site
-from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.logistic import logistic_head
 from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
 from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, scratch_for
 from csk_sdk.method.selection import Sensitivity, select_channels
@@ -28,8 +29,8 @@ Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 Batches = Callable[[], Iterable[Batch]]
 
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
-# Shrinkage of the within-class covariance that task heads start from.
-HEAD_SHRINKAGE = 0.1
+# Memory for the features that a task's head is fitted on.
+HEAD_SAMPLE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,17 @@ class TaskTraining:
         self._graph: Graph | None = None
 
     def warm_up(self, batches: Batches) -> None:
-        """Start the head, rank the channels on the task's data, select them, and span what is protected.
+        """Fit the head, rank the channels on the task's data, select them, and span what is protected.
 
-        The head starts as linear discriminant analysis on the features, so that the first gradients already
-        mean something. The first `sensitivity_batches` of `batches` are read, twice.
+        The head starts at its optimum for the features as they are, so that the gradients say what the features
+        lack. The first `sensitivity_batches` of `batches` are read, twice.
         """
         extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads)
-        statistics = self._old_statistics()
+        sample = _FeatureSample(self._bundle.manifest.head.features)
         for images, labels in self._sample(batches):
-            statistics = statistics.add(extractor(images), labels, self.classes)
+            sample.add(extractor(images), labels)
         del extractor
-        self.weight, self.bias = lda_head(statistics, HEAD_SHRINKAGE, self.classes)
+        self.weight, self.bias = sample.head(len(self.classes))
         sensitivities = {site.name: Sensitivity(site.channels) for site in self.sites}
         feeds: Tensors = {}
         for site in self.sites:
@@ -103,9 +104,15 @@ class TaskTraining:
         loss = float(outputs["loss"])
         if not np.isfinite(loss):
             raise TaskError(
-                f"the training loss became {loss}: lower --learning-rate, and check this task's pictures. "
+                f"The training loss became {loss}: lower --learning-rate, and check this task's pictures. "
                 "Nothing was committed."
             )
+        # A step that overflows is told by the next loss, or by `consolidate`: NumPy's warnings are only noise.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._update(outputs, schedule)
+        return loss
+
+    def _update(self, outputs: Tensors, schedule: float) -> None:
         optimizer, head = self._optimizer, self._bundle.manifest.head
         optimizer.learning_rate = self._config.learning_rate * schedule
         for site in self.sites:
@@ -121,13 +128,15 @@ class TaskTraining:
         ):
             optimizer.step(name, gradient, gradient, parameter)
             parameter -= gradient
-        return loss
 
     def consolidate(self, name: str, batches: Batches, scale: float = 1.0) -> Consolidated:
         """Fold the deltas into the centers and add this task to what is protected (DESIGN 2.4).
 
         `scale` weighs the batches where they are a sample of the task's data.
+        Raises TaskError where training ended in numbers that are not finite: committed, they could not be
+        unlearned.
         """
+        _require_finite({HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias, **self.deltas})
         self._graph = None
         tensors = dict(self._tensors)
         leaks = {}
@@ -139,17 +148,33 @@ class TaskTraining:
             key = f"center/{site.name}"
             tensors[key] = tensors[key].copy()
             add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
+        sample = _FeatureSample(self._bundle.manifest.head.features)
+        threads = self._config.threads
+
+        def keep(features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+            _require_finite({"features": features})
+            sample.add(features, labels)
+
         moments, learned = measure_knowledge(
-            self._bundle, tensors, batches(), self.classes, self._config.threads
+            self._bundle, tensors, batches(), self.classes, threads, on_features=keep
         )
-        for key, moment in moments.items():
-            tensors[key] = (tensors[key] + scale * moment).astype(np.float32)
+        if augmentation(self._config, self._bundle.manifest)[0]:
+            extractor = FeatureExtractor(self._bundle, tensors, threads)
+            for images, labels in batches():
+                if sample.full:
+                    break
+                sample.add(extractor(images[..., ::-1]), labels)
+        self.weight, self.bias = sample.head(len(self.classes))
+        with np.errstate(over="ignore"):
+            for key, moment in moments.items():
+                tensors[key] = (tensors[key] + scale * moment).astype(np.float32)
         if scale != 1.0:
             learned = ClassStatistics(
                 learned.classes, learned.gram * scale, learned.sums * scale, learned.counts * scale
             )
         tensors.update(self._old_statistics().merge(learned).tensors())
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = self.weight, self.bias
+        _require_finite(tensors)
         return Consolidated(tensors, leaks)
 
     def progress(self) -> Tensors:
@@ -214,6 +239,27 @@ class FeatureExtractor:
         return self._graph.run({"image": images, **self._feeds}, ["features"])["features"]
 
 
+class _FeatureSample:
+    """Features to fit a task's head on, as many as fit into a fixed memory."""
+
+    def __init__(self, features: int) -> None:
+        self._room = max(1, HEAD_SAMPLE_BYTES // (4 * features))
+        self._features: list[NDArray[np.float32]] = []
+        self._labels: list[NDArray[np.int64]] = []
+
+    @property
+    def full(self) -> bool:
+        return self._room == 0
+
+    def add(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+        self._features.append(features[: self._room])
+        self._labels.append(labels[: self._room])
+        self._room -= len(self._labels[-1])
+
+    def head(self, classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return logistic_head(np.concatenate(self._features), np.concatenate(self._labels), classes)
+
+
 def measure_knowledge(
     bundle: Bundle,
     tensors: Tensors,
@@ -236,9 +282,9 @@ def measure_knowledge(
         outputs = graph.run({"image": images, **feeds})
         for site in sites:
             moments[site.name] += outputs[site.moment]
-        statistics = statistics.add(outputs["features"], labels, classes)
         if on_features is not None:
             on_features(outputs["features"], labels)
+        statistics = statistics.add(outputs["features"], labels, classes)
     return {f"moment/{name}": moment for name, moment in moments.items()}, statistics
 
 
@@ -249,6 +295,15 @@ def neutral_deltas(sites: Sequence[Site]) -> Tensors:
         feeds[site.indices] = np.zeros(1, np.int64)
         feeds[site.delta] = np.zeros((site.rows, 1), np.float32)
     return feeds
+
+
+def _require_finite(tensors: Mapping[str, NDArray[Any]]) -> None:
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise TaskError(
+                f"Training diverged ('{name}' is no longer finite): lower --learning-rate, and check this "
+                "task's pictures. Nothing was committed."
+            )
 
 
 def _optimizer(config: TrainingConfig) -> Optimizer:

@@ -15,7 +15,7 @@ Gradients = Sequence[ir.Value | None]
 def _elementwise(emit: Emitter, node: ir.Node, op_type: str, *inputs: ir.Value | None) -> ir.Value:
     """An op whose result has the node's output shape, which the driver reads to undo broadcasting."""
     value = emit.op(op_type, *inputs)
-    value.shape = node.outputs[0].shape
+    value.shape, value.dtype = node.outputs[0].shape, ir.DataType.FLOAT
     return value
 
 

@@ -122,20 +122,20 @@ def place(
     emit: Emitter, value: ir.Value, have: Sequence[int], want: Sequence[int], begin: Sequence[int]
 ) -> ir.Value:
     """Put a `(N, C, *have)` tensor into a `(N, C, *want)` one of zeros at `begin`, cutting what falls outside."""
-    rank = len(have)
-    cut_begin = [max(0, -b) for b in begin]
-    cut_end = [max(0, b + h - w) for b, h, w in zip(begin, have, want, strict=True)]
-    axes = [axis for axis in range(rank) if cut_begin[axis] or cut_end[axis]]
+    first = [min(max(0, -b), h) for b, h in zip(begin, have, strict=True)]
+    last = [max(f, min(h, w - b)) for f, b, h, w in zip(first, begin, have, want, strict=True)]
+    axes = [axis for axis in range(len(have)) if first[axis] or last[axis] < have[axis]]
     if axes:
         value = emit.op(
             "Slice",
             value,
-            emit.ints(*(cut_begin[axis] for axis in axes)),
-            emit.ints(*(have[axis] - cut_end[axis] for axis in axes)),
+            emit.ints(*(first[axis] for axis in axes)),
+            emit.ints(*(last[axis] for axis in axes)),
             emit.ints(*(2 + axis for axis in axes)),
         )
-    before = [max(0, b) for b in begin]
-    after = [max(0, w - b - h) for b, h, w in zip(begin, have, want, strict=True)]
+    # What lies wholly outside is cut to nothing, and padded with the whole size.
+    before = [min(max(0, b), w) for b, w in zip(begin, want, strict=True)]
+    after = [w - b - (e - f) for w, b, f, e in zip(want, before, first, last, strict=True)]
     if any(before) or any(after):
         value = emit.op("Pad", value, emit.ints(0, 0, *before, 0, 0, *after))
     return value

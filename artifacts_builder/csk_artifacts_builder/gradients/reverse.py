@@ -122,9 +122,9 @@ def _unbroadcast(emit: Emitter, g: ir.Value, x: ir.Value) -> ir.Value:
 def _downstream(
     nodes: Sequence[ir.Node], targets: Sequence[ir.Value], segments: Sequence[Segment]
 ) -> set[ir.Value]:
-    """The targets and every value computed from one of them."""
+    """The targets and every value that changes smoothly with one of them."""
     active = set(targets)
     for node in nodes:
-        if any(value in active for value in node.inputs):
+        if node.op_type not in NOT_DIFFERENTIABLE and any(value in active for value in node.inputs):
             active.update(node.outputs)
     return active

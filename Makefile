@@ -1,0 +1,56 @@
+# Each target makes its own virtual environment and installs what it needs; Python 3.11+ and make are enough.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+# NumPy's threads would fight ONNX Runtime's for the same two cores.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo test check format wheel-test bench-cifar100 clean
+
+help:
+	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
+	@echo "make test            the whole test suite"
+	@echo "make check           format, lint, types"
+	@echo "make wheel-test      build the wheel, install it elsewhere, run its demo"
+	@echo "make bench-cifar100 DATA=DIR MODEL=FILE    the CIFAR-100 benchmark"
+
+$(BIN)/.demo: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "csk-sdk needs Python 3.11 or newer; this is $$($(PYTHON) --version). Run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(BIN)/.dev: $(BIN)/.demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(BIN)/.demo
+	$(BIN)/csk-sdk demo --out out/demo
+
+test: $(BIN)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+check: $(BIN)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(BIN)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel-test:
+	rm -rf out/wheel && mkdir -p out/wheel
+	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir out/wheel .
+	$(PYTHON) -m venv out/wheel/venv
+	wheel=$$(ls out/wheel/*.whl) && out/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check "$$wheel[demo]"
+	cd out/wheel && venv/bin/csk-sdk demo --out demo
+
+bench-cifar100: $(BIN)/.dev
+	$(BIN)/python benchmarks/cifar100.py --data "$(DATA)" --model "$(MODEL)" --out out/cifar100
+
+clean:
+	rm -rf $(VENV) out build dist

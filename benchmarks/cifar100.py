@@ -1,0 +1,129 @@
+"""CIFAR-100: a network that knows 50 classes learns five tasks of ten more, through the real command line.
+
+    python benchmarks/cifar100.py --data DIR --model cifar100-base50.onnx --out out/cifar100
+
+DIR holds cifar100-train.zip and cifar100-test.zip (`<class>/<name>.png`); beside the model lies a json with its
+classes in label order, the later classes in their order, and the normalisation. Two devices live the same life: one
+with the defaults, one with `--energy 0 --channel-ratio 1`, which is what forgetting would have cost. The result is
+`results.json`, with versions and machine.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+TASKS, CLASSES_PER_TASK = 5, 10
+LIVES = {"csk-sdk": [], "no projection": ["--energy", "0", "--channel-ratio", "1"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("out/cifar100"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+
+    workspace = arguments.out / "workspace"
+    facts = json.loads(arguments.model.with_suffix(".json").read_text())
+    lay_out(arguments.data, facts, arguments.out, workspace)
+    built = csk_sdk(
+        "build-artifacts", str(arguments.model), "--out", str(workspace / "bundle"),
+        "--base-data", str(arguments.out / "base-data"), "--classes", str(arguments.model.with_suffix(".json")),
+        "--overwrite", "--json",
+    )  # fmt: skip
+    print(f"bundle built, base accuracy on its training pictures {built['base_accuracy']:.1f} %")
+
+    lives = {}
+    for label, settings in LIVES.items():
+        lives[label] = live(workspace, label, settings, arguments.threads, arguments.seed)
+    results = {"machine": machine(), "seed": arguments.seed, "threads": arguments.threads, "lives": lives}
+    (arguments.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(summary(lives))
+
+
+def lay_out(data: Path, facts: dict, out: Path, workspace: Path) -> None:
+    """Unpack into base-data/, tasks/base/test and tasks/NN/{train,test}, as a user would have them."""
+    shutil.rmtree(workspace, ignore_errors=True)
+    places: dict[str, dict[str, Path]] = {"train": {}, "test": {}}
+    for name in facts["classes"]:
+        places["train"][name] = out / "base-data" / name
+        places["test"][name] = workspace / "tasks" / "base" / "test" / name
+    for position, name in enumerate(facts["later_classes_in_order"][: TASKS * CLASSES_PER_TASK]):
+        task = workspace / "tasks" / f"{position // CLASSES_PER_TASK + 1:02d}"
+        for split in places:
+            places[split][name] = task / split / name
+    for split, folders in places.items():
+        with zipfile.ZipFile(data / f"cifar100-{split}.zip") as archive:
+            for member in archive.namelist():
+                label, _, file = member.partition("/")
+                if file and label in folders:
+                    folders[label].mkdir(parents=True, exist_ok=True)
+                    (folders[label] / file).write_bytes(archive.read(member))
+
+
+def live(workspace: Path, label: str, settings: list[str], threads: int, seed: int) -> dict:
+    """Learn every task, one process each, then evaluate both scenarios."""
+    state = workspace / f"state-{label.replace(' ', '-')}"
+    where = ["--workspace", str(workspace), "--state", str(state)]
+    reports = []
+    for _ in range(TASKS):
+        begun = time.monotonic()
+        report = csk_sdk(
+            "train", "--task", "next", *where, *settings, "--threads", str(threads), "--seed", str(seed), "--json"
+        )
+        report["wall_seconds"] = round(time.monotonic() - begun, 1)
+        reports.append(report)
+        print(f"{label}: task {report['task']}, loss {report['loss']:.3f}, {report['seconds']:.0f} s", flush=True)
+    return {
+        "settings": settings,
+        "tasks": reports,
+        **{s: csk_sdk("evaluate", "--scenario", s, *where, "--json") for s in ("task", "class")},
+    }
+
+
+def csk_sdk(*arguments: str) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-m", "csk_sdk", *arguments], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"csk-sdk {' '.join(arguments)} failed with {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def machine() -> dict:
+    packages = ("csk-sdk", "numpy", "onnx", "onnxruntime")
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in packages},
+    }
+
+
+def summary(lives: dict) -> str:
+    lines = [f"{'':16}{'ACC':>8}{'BWT':>8}{'new':>8}{'class-incr.':>13}{'s/task':>8}{'peak MiB':>10}"]
+    for label, life in lives.items():
+        matrix = life["task"]["accuracy_matrix"]
+        new = [matrix[i][i] for i in range(1, len(matrix))]
+        seconds = [task["seconds"] for task in life["tasks"]]
+        peak = max(task["peak_rss_bytes"] for task in life["tasks"]) / 2**20
+        lines.append(
+            f"{label:16}{life['task']['acc']:8.2f}{life['task']['bwt']:8.2f}{sum(new) / len(new):8.2f}"
+            f"{life['class']['accuracy']:13.2f}{sum(seconds) / len(seconds):8.0f}{peak:10.0f}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The command line `csk-sdk`: it reads options and shows results; what they mean is elsewhere in csk_sdk."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from csk_sdk.cli import building, checking, learning, using
+from csk_sdk.cli.guard import GuardedGroup
+
+app = typer.Typer(
+    name="csk-sdk",
+    cls=GuardedGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Plain help: the same on a terminal, in a pipe and in the docs.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for _command in (
+    building.build_artifacts,
+    building.inspect,
+    learning.train,
+    learning.tasks,
+    using.evaluate,
+    using.predict,
+    using.export,
+    learning.rollback,
+    checking.doctor,
+    checking.demo,
+):
+    app.command(name=_command.__name__.replace("_", "-"))(_command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"csk-sdk {metadata.version('csk-sdk')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Teach an ONNX image classifier new classes on the device it runs on.
+
+    \b
+    On a workstation:  csk-sdk build-artifacts model.onnx --out bundle --base-data pictures
+    On the device:     csk-sdk train --task next
+    To see it work:    csk-sdk demo
+    """
+
+
+def main() -> None:
+    """Entry point of the command `csk-sdk`."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows "?", and the command goes on.
+        with suppress(AttributeError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    app(prog_name="csk-sdk")

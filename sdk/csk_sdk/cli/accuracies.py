@@ -1,0 +1,96 @@
+"""Accuracies as tables: after learning, and the whole matrix."""
+
+from __future__ import annotations
+
+import math
+
+from rich.table import Table
+from rich.text import Text
+
+from csk_sdk.cli.rendering import table
+from csk_sdk.evaluation import Evaluation
+
+# Points below its accuracy right after learning, from which a task's number is coloured.
+_NOTICEABLE, _BAD = 2.0, 10.0
+TITLES = {
+    "task": "Accuracy in %, task-incremental (each picture's task is known)",
+    "class": "Accuracy in %, class-incremental (one decision over all known classes)",
+}
+
+
+def present_table(by_task: Evaluation, by_class: Evaluation) -> Table:
+    """What every task's accuracy is now, in both scenarios, and how it moved since the task was learned."""
+    made = table("Accuracy in %", "task known", "change", "all classes", "change")
+    for column, name in enumerate(by_task.tasks):
+        cells = []
+        for evaluation in (by_task, by_class):
+            now, then = _now_and_then(evaluation, column)
+            fresh = column == len(evaluation.matrix.values) - 1
+            cells += [_number(now), Text("new", "dim") if fresh else _change(now - then)]
+        made.add_row(name, *cells)
+    return made
+
+
+def matrix_table(evaluation: Evaluation, width: int) -> Table:
+    """The accuracy matrix; where it is wider than the terminal, then and now of each task."""
+    names = evaluation.tasks
+    first = max(len(name) for name in (*names, "after learning"))
+    if first + sum(max(len(name), 5) + 2 for name in names) + 2 <= width:
+        made = table("After learning", *names)
+        for row, values in enumerate(evaluation.matrix.values):
+            cells = [
+                _coloured(value, evaluation.matrix.values[column][column] if column < row else value)
+                for column, value in enumerate(values)
+            ]
+            made.add_row(names[row], *cells)
+        return made
+    made = table("Task", "after learning", "now", "change")
+    for column, name in enumerate(names):
+        now, then = _now_and_then(evaluation, column)
+        made.add_row(name, _number(then), _number(now), _change(now - then))
+    return made
+
+
+def summary_line(evaluation: Evaluation) -> Text:
+    """ACC, BWT and forgetting."""
+    matrix = evaluation.matrix
+    parts = (
+        ("ACC", matrix.acc, ".1f"),
+        ("BWT", matrix.bwt, "+.1f"),
+        ("forgetting", matrix.forgetting, ".1f"),
+    )
+    text = Text()
+    for name, value, form in parts:
+        text.append(f"{name} ", "dim")
+        text.append("-" if math.isnan(value) else _unsigned_zero(value, form), "bold")
+        text.append("    ")
+    text.rstrip()
+    return text
+
+
+def _now_and_then(evaluation: Evaluation, column: int) -> tuple[float, float]:
+    values = evaluation.matrix.values
+    return float(values[-1][column]), float(values[column][column])
+
+
+def _number(value: float) -> Text:
+    return Text("-", "dim") if math.isnan(value) else Text(f"{value:.1f}")
+
+
+def _change(points: float) -> Text:
+    return Text("-", "dim") if math.isnan(points) else Text(_unsigned_zero(points, "+.1f"), _style(points))
+
+
+def _coloured(value: float, then: float) -> Text:
+    if math.isnan(value):
+        return Text("")
+    return Text(f"{value:.1f}", "" if math.isnan(then) else _style(value - then))
+
+
+def _style(points: float) -> str:
+    return "red" if points <= -_BAD else "yellow" if points <= -_NOTICEABLE else ""
+
+
+def _unsigned_zero(value: float, form: str) -> str:
+    text = format(value, form)
+    return text.lstrip("+-") if float(text) == 0 else text

@@ -1,0 +1,243 @@
+"""`train`, `tasks` and `rollback`: what changes a device's state, and what it consists of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from csk_sdk.cli.accuracies import present_table
+from csk_sdk.cli.guard import Interrupted
+from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, WorkspaceDir
+from csk_sdk.cli.rendering import LearningView, Screen, duration, plural, size, table
+from csk_sdk.data.tasks import Task
+from csk_sdk.errors import ConfigError, CskError
+from csk_sdk.evaluation import Evaluation, score_tasks
+from csk_sdk.learner import Learner
+from csk_sdk.predicting import task_names
+from csk_sdk.workspace import TaskStatus, Workspace
+
+_STATE_STYLES = {"learned": "green", "next": "bold", "broken": "red", "test only": "dim"}
+
+
+class Optimizer(StrEnum):
+    """How a gradient becomes a step; csk_sdk.config.OPTIMIZERS."""
+
+    sgd = "sgd"
+    adamw = "adamw"
+
+
+def train(
+    task: Annotated[
+        str, typer.Option("--task", metavar="next|all|NAME", help="Which task of the inbox to learn.")
+    ] = "next",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the task's pictures.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Pictures per step; the bundle's own by default.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate of the centers.")] = None,
+    head_learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,
+    optimizer: Annotated[Optimizer | None, typer.Option(help="How a gradient becomes a step.")] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="Share of the old data's variance that is protected, 0 to 1.")
+    ] = None,
+    channel_ratio: Annotated[
+        float | None,
+        typer.Option(help="Share of each site's channels to train; the bundle's own by default."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Order and augmentation of the pictures.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
+    no_evaluate: Annotated[bool, typer.Option("--no-evaluate", help="Do not test after learning.")] = False,
+    workspace: WorkspaceDir = HERE,
+    bundle: BundleDir = None,
+    state: StateDir = None,
+    tasks: TasksDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn the next task of the inbox, or all of them.
+
+    Each learned task becomes a new generation. An interrupted run goes on where it stopped when the same
+    command is given again. Settings not given here come from the table [training] of csk.toml.
+
+    \b
+    Example:  csk-sdk train --task next --epochs 4
+    """
+    screen = Screen(as_json)
+    space = Workspace.open(workspace, bundle, state, tasks)
+    try:
+        config = space.config.with_overrides(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            head_learning_rate=head_learning_rate,
+            optimizer=optimizer.value if optimizer else None,
+            energy=energy,
+            channel_ratio=channel_ratio,
+            seed=seed,
+            threads=threads,
+        )
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+    learner = space.learner(config)
+    learned = 0
+    while (chosen := _choose(space, learner, task)) is not None:
+        if learned:
+            screen.say()
+        _learn(screen, space, learner, chosen, evaluate=not no_evaluate)
+        learned += 1
+        if task != "all":
+            return
+    if not learned:
+        _nothing_to_learn(screen, space, learner)
+
+
+def _choose(space: Workspace, learner: Learner, wanted: str) -> Task | None:
+    if wanted in ("next", "all"):
+        return next(space.waiting(learner), None)
+    return space.inbox.open(wanted)
+
+
+def _nothing_to_learn(screen: Screen, space: Workspace, learner: Learner) -> None:
+    learned = [task.name for task in learner.tasks]
+    if learned:
+        text = f"Nothing to learn: all {plural(len(learned), 'task')} in {space.tasks} are learned."
+    else:
+        text = f"Nothing to learn: there is no task to learn in {space.tasks}."
+    screen.say(text)
+    screen.json({"task": None, "learned": learned, "message": text}, indent=None)
+
+
+def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evaluate: bool) -> None:
+    task.require_trainable()
+    learner.require_new(task.name)
+    generation = learner.generation.number
+    if evaluate and generation == 0 and 0 not in learner.state.load_scores():
+        # So that what later tasks cost the base classes can be seen.
+        _evaluate(screen, space, learner, "Testing the base model")
+    assert task.train is not None
+    classes, pictures = plural(len(task.classes), "class", "classes"), plural(len(task.train), "picture")
+    screen.say(f"Learning {task.name}: {classes}, {pictures}", style="bold")
+    try:
+        with LearningView(screen) as view:
+            report = learner.learn(task, on_progress=view)
+    except KeyboardInterrupt:
+        raise Interrupted(_after_interrupt(learner, task.name)) from None
+    screen.say(
+        f"Learned {task.name} in {duration(report.seconds)}: generation {report.generation}, loss "
+        f"{report.loss:.3f}, peak memory {size(report.peak_rss_bytes)}."
+    )
+    scores = _evaluate(screen, space, learner, "Testing") if evaluate else None
+    if scores is not None:
+        screen.say()
+        screen.show(present_table(*scores))
+    elif evaluate:
+        screen.say(
+            f"No test pictures in {space.tasks}: with NAME/test/<class>/ there, accuracies would be shown."
+        )
+    screen.json({**report.to_json(), "accuracy": _accuracy_json(scores)}, indent=None)
+
+
+def _evaluate(
+    screen: Screen, space: Workspace, learner: Learner, label: str
+) -> tuple[Evaluation, Evaluation] | None:
+    """Both scenarios; None without test pictures. A failure is a warning: what was learned stays learned."""
+    try:
+        testable = space.testable(learner)
+        if not testable:
+            return None
+        with screen.bar(label):
+            scores = score_tasks(learner, testable)
+    except CskError as error:
+        screen.warn(f"not tested. {error}")
+        return None
+    return scores.evaluation("task"), scores.evaluation("class")
+
+
+def _accuracy_json(scores: tuple[Evaluation, Evaluation] | None) -> dict[str, Any] | None:
+    if scores is None:
+        return None
+    return {
+        evaluation.scenario: {
+            name: value
+            for name, value in zip(
+                evaluation.tasks, evaluation.to_json()["accuracy_matrix"][-1], strict=False
+            )
+            if value is not None
+        }
+        for evaluation in scores
+    }
+
+
+def _after_interrupt(learner: Learner, task: str) -> str:
+    saved = learner.state.load_progress()
+    if saved is not None and saved[1].get("task") == task:
+        return "Interrupted; run the same command to go on where it stopped."
+    return (
+        "Interrupted before the first checkpoint: nothing was learned. Run the same command to start again."
+    )
+
+
+def tasks(
+    workspace: WorkspaceDir = HERE,
+    bundle: BundleDir = None,
+    state: StateDir = None,
+    tasks: TasksDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the tasks: learned, next, waiting or broken.
+
+    \b
+    Example:  csk-sdk tasks --workspace /data/camera
+    """
+    screen = Screen(as_json)
+    space = Workspace.open(workspace, bundle, state, tasks)
+    found = space.survey(space.learner())
+    screen.json([asdict(status) for status in found])
+    if not found:
+        screen.say(f"No tasks: {space.tasks} is empty. A task is a folder NAME/train/<class>/ or a NAME.npz.")
+        return
+    made = table("Task", "State", "Classes", "Train", "Test", "Time", left=2)
+    for status in found:
+        style = _STATE_STYLES.get(status.state, "")
+        made.add_row(status.name, Text(_state_words(status), style), *_numbers(status))
+    screen.show(made)
+    for status in found:
+        if status.error:
+            screen.say(f"  {status.name}: {status.error}", style="red")
+
+
+def _state_words(status: TaskStatus) -> str:
+    return f"learned, generation {status.generation}" if status.state == "learned" else status.state
+
+
+def _numbers(status: TaskStatus) -> list[str]:
+    if status.state == "broken":
+        return ["-"] * 4
+    counts = [f"{value:,}" if value else "-" for value in (status.train_images, status.test_images)]
+    seconds = duration(status.seconds) if status.seconds is not None else "-"
+    return [str(len(status.classes)), *counts, seconds]
+
+
+def rollback(
+    to: Annotated[
+        str, typer.Option("--to", metavar="TASK", help="The last task to keep; base is the bundle as it was.")
+    ],
+    workspace: WorkspaceDir = HERE,
+    bundle: BundleDir = None,
+    state: StateDir = None,
+) -> None:
+    """Go back to when TASK had just been learned.
+
+    Tasks learned after it count as not learned; they can be learned again.
+
+    \b
+    Example:  csk-sdk rollback --to base
+    """
+    screen = Screen()
+    learner = Workspace.open(workspace, bundle, state).learner()
+    generation = learner.rollback(to)
+    known = task_names(generation, learner.bundle.manifest.classes)
+    screen.say(f"Back at generation {generation.number}. Known now: {', '.join(known)}.")

@@ -1,0 +1,248 @@
+"""How results look: calm tables on a terminal, plain lines in a pipe, JSON when asked for."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from csk_sdk.learner import Progress as LearnProgress
+
+# Nobody's terminal: a line in a pipe is never wrapped or cut.
+_PIPE_WIDTH = 1000
+_BAR_WIDTH = 28
+_PHASES = {
+    "check": "Checking the pictures",
+    "select": "Selecting channels",
+    "consolidate": "Consolidating",
+}
+
+
+class Screen:
+    """Where one command's output goes. With `as_json`, stdout carries JSON only."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.console = _console(stderr=False)
+        self.errors = _console(stderr=True)
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return self.console.width
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """A line of plain text."""
+        if not self.as_json:
+            self.console.print(Text(text, style=style))
+
+    def show(self, renderable: Any, indent: int = 2) -> None:
+        """A table, indented."""
+        if not self.as_json:
+            self.console.print(Padding(renderable, (0, 0, 0, indent), expand=False))
+
+    def progress_line(self, text: str) -> None:
+        """A line about work in progress; with JSON it goes to stderr, where that is a terminal."""
+        if not self.as_json:
+            self.console.print(Text(text))
+        elif self.errors.is_terminal:
+            self.errors.print(Text(text))
+
+    def check(self, name: str, status: str, style: str, detail: str, remedy: str) -> None:
+        """One finding of `doctor`, with what to do about it on a line of its own."""
+        self.show(_columns(Text(status, style), name, Text(detail)))
+        if remedy:
+            self.show(_columns(Text(), "", Text(remedy, "dim")))
+
+    def warn(self, text: str) -> None:
+        """A warning on stderr, also with --json."""
+        self.errors.print(Text(f"Warning: {text}", style="bold yellow"))
+
+    def json(self, value: Any, indent: int | None = 2) -> None:
+        """Print `value` where JSON was asked for."""
+        if self.as_json:
+            print(json.dumps(value, indent=indent, ensure_ascii=False), flush=True)
+
+    @property
+    def live(self) -> Console | None:
+        """The console that can redraw a progress bar; None in a pipe. With JSON it is stderr's."""
+        console = self.errors if self.as_json else self.console
+        return console if console.is_terminal and not console.is_dumb_terminal else None
+
+    @contextmanager
+    def bar(self, label: str, *extra: ProgressColumn) -> Iterator[Callable[[int, int], None]]:
+        """A progress bar; the function it gives takes (done, total). In a pipe, the label alone."""
+        console = self.live
+        if console is None:
+            self.say(f"{label} ...")
+            yield lambda done, total: None
+            return
+        with _bar(console, *extra) as progress:
+            task = progress.add_task(label, total=None)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+class LearningView:
+    """One task being learned: a line for each epoch, and below them a bar where there is a terminal."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._progress: Progress | None = None
+        self._last = LearnProgress("")
+        self._resumed = False
+        self._epoch_began = time.monotonic()
+
+    def __enter__(self) -> LearningView:
+        if self._screen.live is not None:
+            self._progress = _bar(self._screen.live, TextColumn("{task.fields[loss]}", style="dim"))
+            self._task = self._progress.add_task("", total=None, loss="")
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __call__(self, now: LearnProgress) -> None:
+        """Take the learner's report."""
+        last, self._last = self._last, now
+        if last.phase == "train" and (now.phase, now.epoch) != ("train", last.epoch):
+            self._end_epoch(last)
+        if now.phase == "train" and last.phase != "train":
+            self._epoch_began = time.monotonic()
+            if now.step > 1:
+                self._screen.say(
+                    f"  Going on with the interrupted run at step {now.step:,} of {now.steps:,}."
+                )
+        if now.phase in _PHASES:
+            self._begin_phase(_PHASES[now.phase])
+        elif self._progress is not None:
+            label = f"Epoch {now.epoch} of {now.epochs}"
+            loss = f"loss {now.loss:.3f}"
+            self._progress.update(
+                self._task, description=label, completed=now.step, total=now.steps, loss=loss
+            )
+
+    def _begin_phase(self, label: str) -> None:
+        if self._progress is None:
+            self._screen.say(f"  {label} ...")
+        else:
+            self._progress.update(self._task, description=label, total=None, loss="")
+
+    def _end_epoch(self, last: LearnProgress) -> None:
+        seconds = time.monotonic() - self._epoch_began
+        self._epoch_began = time.monotonic()
+        self._screen.say(
+            f"  Epoch {last.epoch} of {last.epochs}   loss {last.loss:.3f}   {duration(seconds)}"
+        )
+
+
+def _bar(console: Console, *extra: ProgressColumn) -> Progress:
+    return Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(_BAR_WIDTH, complete_style="cyan", pulse_style="cyan"),
+        TaskProgressColumn(show_speed=False),
+        *extra,
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        refresh_per_second=5,
+    )
+
+
+def table(*columns: str, left: int = 1) -> Table:
+    """An empty table: the first `left` columns are text, the others numbers."""
+    made = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", border_style="dim"
+    )
+    for position, name in enumerate(columns):
+        made.add_column(
+            name,
+            justify="left" if position < left else "right",
+            overflow="fold",
+            no_wrap=position >= left,
+        )
+    return made
+
+
+def _columns(status: Text, name: str, text: Text) -> Table:
+    line = Table.grid(padding=(0, 2, 0, 0))
+    line.add_column(width=4)
+    line.add_column(width=13)
+    line.add_column(overflow="fold")
+    line.add_row(status, name, text)
+    return line
+
+
+def facts(pairs: list[tuple[str, str]]) -> Table:
+    """Names and values, one pair a line."""
+    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in pairs:
+        made.add_row(name, Text(value))
+    return made
+
+
+def size(count: float) -> str:
+    """Bytes for people: 6.5 MB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def large(count: float) -> str:
+    """A large number for people: 190.2 M."""
+    for unit in ("", " k", " M"):
+        if count < 1000:
+            return f"{count:.0f}{unit}" if unit == "" or count >= 100 else f"{count:.1f}{unit}"
+        count /= 1000
+    return f"{count:.1f} G"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 8.1 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def percent(part: float, whole: float) -> str:
+    """`part` of `whole`, such as 4.6 %."""
+    return f"{100 * part / whole:.1f} %"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """1 task, 2 tasks."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def by(sizes: tuple[int, ...]) -> str:
+    """64x32x3x3."""
+    return "x".join(str(value) for value in sizes)
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console

@@ -1,0 +1,130 @@
+"""`csk-sdk demo`: the main job on real pictures, from an ONNX file to a device that has learned three tasks.
+
+The workstation's part runs in this process. The device's part runs as `csk-sdk train` in processes of their own, as
+on a device, so that seconds and peak memory are the device's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csk_sdk.demo import digits
+from csk_sdk.errors import ConfigError, CskError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WITHOUT_PROJECTION = ["--energy", "0", "--channel-ratio", "1"]
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """One device's life: accuracies in percent, wall time of training in seconds, peak memory in bytes.
+
+    `task` and `classes` are what `csk-sdk evaluate --json` says of the two scenarios.
+    """
+
+    label: str
+    task: dict[str, Any]
+    classes: dict[str, Any]
+    seconds: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Both runs, and where their pictures are."""
+
+    workspace: Path
+    picture: Path
+    runs: tuple[DemoRun, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `demo --json`."""
+        return {
+            "workspace": str(self.workspace),
+            "picture": str(self.picture),
+            "runs": [asdict(run) for run in self.runs],
+        }
+
+    def render(self, console: Console) -> None:
+        """Print both runs side by side."""
+        from csk_sdk.demo.rendering import render
+
+        render(self, console)
+
+
+def run_demo(out: Path, on_progress: Callable[[str], None] = lambda line: None) -> DemoResult:
+    """Build a bundle from the shipped digits model, learn three tasks with and without projection, draw both.
+
+    `out` is made anew where it is an earlier demo's folder.
+    Raises ConfigError where `out` is something else, or the demo's extra is not installed.
+    """
+    from csk_artifacts_builder import BuildOptions, build_artifacts
+
+    from csk_sdk.demo.picture import draw
+
+    marker = out / ".csk-demo"
+    if out.exists() and any(out.iterdir()) and not marker.exists():
+        raise ConfigError(f"{out} is not empty and not an earlier demo. Choose another --out.")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    marker.touch()
+    workspace = out / "workspace"
+    on_progress("workstation: writing scikit-learn's handwritten digits as PNG files")
+    digits.write_folders(digits.load(), out / "base-data", workspace / "tasks")
+    model, facts = digits.model_files()
+    on_progress(f"workstation: building a bundle from {model.name}, which knows the digits 0 to 3")
+    options = BuildOptions(
+        classes=facts["classes"],
+        mean=facts["normalize"]["mean"],
+        std=facts["normalize"]["std"],
+        base_data=out / "base-data",
+        flip=False,
+    )
+    build_artifacts(model, workspace / "bundle", options)
+    with_projection = _live("csk-sdk", workspace, "state", [], on_progress)
+    without = _live("no projection", workspace, "state-without-projection", WITHOUT_PROJECTION, on_progress)
+    runs = (with_projection, without)
+    picture = out / "demo.png"
+    draw(runs, picture)
+    return DemoResult(workspace, picture, runs)
+
+
+def _live(
+    label: str, workspace: Path, state: str, settings: list[str], on_progress: Callable[[str], None]
+) -> DemoRun:
+    where = ["--workspace", str(workspace), "--state", str(workspace / state)]
+    seconds, peak = 0.0, 0
+    for name in digits.TASKS:
+        report = _csk_sdk("train", "--task", "next", *where, *settings, "--json")
+        on_progress(
+            f"device ({label}): learned {name} in {report['seconds']:.1f} s, "
+            f"peak memory {report['peak_rss_bytes'] / 2**20:.0f} MiB"
+        )
+        seconds += report["seconds"]
+        peak = max(peak, report["peak_rss_bytes"])
+    task = _csk_sdk("evaluate", "--scenario", "task", *where, "--json")
+    classes = _csk_sdk("evaluate", "--scenario", "class", *where, "--json")
+    return DemoRun(label, task, classes, round(seconds, 2), peak)
+
+
+def _csk_sdk(*arguments: str) -> dict[str, Any]:
+    """Run one command as a process of its own and read its JSON."""
+    # One thread: on pictures of 8x8 pixels, a second one costs more than it brings.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "csk_sdk", *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+    if done.returncode != 0:
+        raise CskError(f"`csk-sdk {' '.join(arguments)}` failed: {done.stderr.strip()}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result

@@ -1,0 +1,283 @@
+"""Is this device, and this workspace, fit to learn? Every finding says what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csk_sdk.bundle import Bundle
+from csk_sdk.config import TrainingConfig
+from csk_sdk.errors import ConfigError, CskError, StateLockedError, TaskError
+from csk_sdk.manifest import EVAL_MODEL, MANIFEST, MEMORY_MODEL, TRAINING_MODEL
+from csk_sdk.measure import peak_rss_bytes
+from csk_sdk.method.selection import channel_count
+from csk_sdk.runtime import Graph, installed_runtimes, load_onnxruntime
+from csk_sdk.state import State
+from csk_sdk.workspace import Workspace
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+_SCARCE_MEMORY = 256 << 20
+_SCARCE_DISK = 100 << 20
+_TIMED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `status` is "ok", "warn" or "fail"; `remedy` is what to do, or empty."""
+
+    name: str
+    status: str
+    detail: str
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Plain values for `doctor --json`."""
+        return asdict(self)
+
+
+def examine(
+    folder: Path | str = ".", bundle: Path | None = None, state: Path | None = None, tasks: Path | None = None
+) -> Iterator[Check]:
+    """Check this device, then the workspace, one finding at a time. Changes nothing."""
+    yield from _device()
+    runtime = _onnxruntime()
+    yield runtime
+    try:
+        space = Workspace.open(folder, bundle, state, tasks)
+    except ConfigError as error:
+        yield Check("Workspace", FAIL, str(error))
+        return
+    yield _disk(space.state)
+    if not (space.bundle / MANIFEST).is_file():
+        yield Check(
+            "Bundle",
+            WARN,
+            f"there is none in {space.bundle}",
+            "Build one on a workstation with `csk-sdk build-artifacts`, and copy it there.",
+        )
+        return
+    try:
+        opened = Bundle.open(space.bundle)
+        checkpoint = opened.checkpoint()
+    except CskError as error:
+        yield Check("Bundle", FAIL, str(error))
+        return
+    yield _bundle(opened)
+    if runtime.status != FAIL:
+        yield from _graphs(opened, checkpoint, space.config)
+    yield from _state(space, opened, checkpoint)
+
+
+def _device() -> Iterator[Check]:
+    yield Check("Python", OK, f"{platform.python_version()} ({sys.executable})")
+    yield Check("System", OK, f"{platform.system()} {platform.release()}, {platform.machine()}")
+    yield Check("CPU", OK, f"{_cpu_name()}, {_cores()}")
+    yield _memory()
+    yield Check("NumPy", OK, np.__version__)
+
+
+def _cpu_name() -> str:
+    """The kernel's name for the CPU, or for the board, where it tells."""
+    fields = dict(_colon_lines(Path("/proc/cpuinfo")))
+    return (
+        fields.get("model name")
+        or fields.get("Model")
+        or fields.get("Hardware")
+        or platform.processor()
+        or "?"
+    )
+
+
+def _cores() -> str:
+    there = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
+    return f"{there} cores" if usable == there else f"{usable} of {there} cores usable"
+
+
+def _memory() -> Check:
+    fields = dict(_colon_lines(Path("/proc/meminfo")))
+    try:
+        total, free = (int(fields[key].split()[0]) << 10 for key in ("MemTotal", "MemAvailable"))
+    except (KeyError, ValueError, IndexError):
+        return Check("Memory", OK, "this system does not tell")
+    detail = f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB available"
+    if free < _SCARCE_MEMORY:
+        return Check(
+            "Memory", WARN, detail, "Stop other programs before training, or use a smaller --batch-size."
+        )
+    return Check("Memory", OK, detail)
+
+
+def _colon_lines(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            yield name.strip(), value.strip()
+
+
+def _onnxruntime() -> Check:
+    found = installed_runtimes()
+    try:
+        ort = load_onnxruntime()
+    except CskError as error:
+        return Check("ONNX Runtime", FAIL, str(error))
+    names = ", ".join(f"{name} {version}" for name, version in found.items())
+    return Check("ONNX Runtime", OK, names or f"{ort.__version__} (not installed by pip)")
+
+
+def _disk(folder: Path) -> Check:
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Check("Disk", WARN, f"{there} cannot be measured ({error.strerror})")
+    detail = f"{free / 1e9:.1f} GB free for {folder}"
+    if not os.access(there, os.W_OK):
+        return Check(
+            "Disk", FAIL, f"{there} cannot be written by this user", "Change its owner, or use --state."
+        )
+    if free < _SCARCE_DISK:
+        return Check("Disk", WARN, detail, "Free some space, or set keep = 2 under [state] in csk.toml.")
+    return Check("Disk", OK, detail)
+
+
+def _bundle(bundle: Bundle) -> Check:
+    manifest = bundle.manifest
+    size = sum(entry.size for entry in manifest.files.values())
+    detail = (
+        f"{manifest.model}: {len(manifest.classes)} classes, {len(manifest.sites)} sites, "
+        f"{size / 1e6:.1f} MB; every file is as it was built"
+    )
+    if not manifest.base_protected:
+        return Check(
+            "Bundle", WARN, f"{detail}; base classes unprotected", "Build it again with --base-data."
+        )
+    return Check("Bundle", OK, detail)
+
+
+def _graphs(bundle: Bundle, checkpoint: dict[str, Any], config: TrainingConfig) -> Iterator[Check]:
+    opened: dict[str, Graph] = {}
+    for name in (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL):
+        try:
+            opened[name] = bundle.graph(name, checkpoint, config.threads)
+        except CskError as error:
+            yield Check(
+                "Graphs", FAIL, str(error), "Install another ONNX Runtime, or build the bundle again."
+            )
+            return
+    yield Check("Graphs", OK, f"{', '.join(opened)} open")
+    yield _training_step(bundle, checkpoint, opened[TRAINING_MODEL], config)
+
+
+def _training_step(bundle: Bundle, checkpoint: dict[str, Any], graph: Graph, config: TrainingConfig) -> Check:
+    """Time the graph on a batch of noise; the first run, which allocates, is left out."""
+    manifest = bundle.manifest
+    batch = config.batch_size or manifest.batch_size
+    ratio = config.channel_ratio or manifest.channel_ratio
+    rng = np.random.default_rng(0)
+    image = manifest.input
+    feeds: dict[str, Any] = {
+        "image": rng.normal(size=(batch, image.channels, image.height, image.width)).astype(np.float32),
+        "label": rng.integers(len(manifest.classes), size=batch),
+        manifest.head.weight: checkpoint["head/base/weight"],
+        manifest.head.bias: checkpoint["head/base/bias"],
+    }
+    for site in manifest.sites:
+        count = channel_count(site.channels, ratio)
+        feeds[site.indices] = np.arange(count)
+        feeds[site.delta] = np.zeros((site.rows, count), np.float32)
+    try:
+        outputs = graph.run(feeds)
+        seconds = sorted(_timed(lambda: graph.run(feeds)) for _ in range(_TIMED_STEPS))[_TIMED_STEPS // 2]
+    except Exception as error:
+        # ONNX Runtime raises its own classes, which cannot be named without importing it.
+        return Check(
+            "Training step", FAIL, str(error).splitlines()[0], "Try a smaller batch_size in csk.toml."
+        )
+    bad = [name for name, value in outputs.items() if not np.isfinite(value).all()]
+    if bad:
+        return Check(
+            "Training step",
+            FAIL,
+            f"{', '.join(bad)} not finite",
+            "Check --mean and --std; build the bundle again.",
+        )
+    return Check(
+        "Training step",
+        OK,
+        f"{1e3 * seconds:.1f} ms for {batch} images, peak memory {peak_rss_bytes() / 1e6:.0f} MB",
+    )
+
+
+def _timed(call: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def _state(space: Workspace, bundle: Bundle, checkpoint: dict[str, Any]) -> Iterator[Check]:
+    if not space.state.exists():
+        yield Check("State", OK, f"nothing learned yet ({space.state} is made by the first csk-sdk train)")
+    else:
+        try:
+            state = State.open(space.state, bundle.id, checkpoint, keep=space.keep)
+            generation = state.load()
+        except CskError as error:
+            yield Check("State", FAIL, str(error))
+            return
+        names = ", ".join(task.name for task in generation.tasks) or "nothing learned yet"
+        yield Check("State", OK, f"generation {generation.number}, intact: {names}")
+        yield _lock(state)
+        yield from _progress(state)
+    yield from _tasks(space)
+
+
+def _lock(state: State) -> Check:
+    try:
+        with state.lock():
+            return Check("Lock", OK, "free")
+    except StateLockedError as error:
+        return Check("Lock", WARN, str(error))
+    except CskError as error:
+        return Check("Lock", FAIL, str(error))
+
+
+def _progress(state: State) -> Iterator[Check]:
+    saved = state.load_progress()
+    if saved is not None:
+        task, step = saved[1].get("task"), saved[1].get("step")
+        yield Check(
+            "Progress",
+            OK,
+            f"task {task} was interrupted; `csk-sdk train --task {task}` goes on at step {step}",
+        )
+
+
+def _tasks(space: Workspace) -> Iterator[Check]:
+    try:
+        found = space.survey(space.learner())
+    except TaskError as error:
+        yield Check("Tasks", FAIL, str(error))
+        return
+    states = [status.state for status in found]
+    counts = {"learned": states.count("learned"), "waiting": states.count("waiting") + states.count("next")}
+    broken = [status for status in found if status.error]
+    detail = ", ".join(f"{count} {name}" for name, count in counts.items())
+    if broken:
+        detail += f", {len(broken)} broken"
+        yield Check("Tasks", WARN, f"{detail} in {space.tasks}", str(broken[0].error))
+    else:
+        yield Check("Tasks", OK, f"{detail} in {space.tasks}")

@@ -1,0 +1,177 @@
+"""A device's workspace: where the bundle, the state and the inbox are, and the settings in `csk.toml`.
+
+bundle/     training artifacts, read-only
+state/      what was learned
+tasks/      the inbox
+csk.toml    optional: [training] any setting of TrainingConfig; [state] keep = 8
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from csk_sdk.bundle import Bundle
+from csk_sdk.config import TrainingConfig
+from csk_sdk.data.inbox import Inbox
+from csk_sdk.data.tasks import Task
+from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.learner import Learner
+from csk_sdk.predicting import task_names
+from csk_sdk.state import BASE, State
+
+SETTINGS = "csk.toml"
+KEEP = 8
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """One task of the inbox or the state.
+
+    `state` is "learned", "next", "waiting", "test only" or "broken" (then `error` says why).
+    `generation` and `seconds` are those of its learning, and so are the counts of a task that left the inbox.
+    """
+
+    name: str
+    state: str
+    classes: tuple[str, ...] = ()
+    train_images: int = 0
+    test_images: int = 0
+    generation: int | None = None
+    seconds: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths and settings; opens nothing by itself. Make it with `Workspace.open`."""
+
+    folder: Path
+    bundle: Path
+    state: Path
+    tasks: Path
+    config: TrainingConfig
+    keep: int = KEEP
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path | str = ".",
+        bundle: Path | None = None,
+        state: Path | None = None,
+        tasks: Path | None = None,
+    ) -> Workspace:
+        """The workspace in `folder`; the others override where its parts are.
+
+        Raises ConfigError for a missing folder, or a csk.toml that cannot be used.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ConfigError(f"There is no folder {folder}. Make it, and put a bundle/ into it.")
+        config, keep = _settings(folder / SETTINGS)
+        return cls(
+            folder=folder,
+            bundle=bundle or folder / "bundle",
+            state=state or folder / "state",
+            tasks=tasks or folder / "tasks",
+            config=config,
+            keep=keep,
+        )
+
+    @property
+    def inbox(self) -> Inbox:
+        """The tasks that wait, or have waited, to be learned."""
+        return Inbox(self.tasks)
+
+    def learner(self, config: TrainingConfig | None = None) -> Learner:
+        """Open bundle and state. Raises BundleError, StateError."""
+        bundle = Bundle.open(self.bundle)
+        state = State.open(self.state, bundle.id, bundle.checkpoint(), keep=self.keep)
+        return Learner(bundle, state, config or self.config)
+
+    def waiting(self, learner: Learner) -> Iterator[Task]:
+        """Tasks that can be learned and are not yet, in name order, each opened when it is asked for.
+
+        Raises TaskError for one that cannot be opened.
+        """
+        known = task_names(learner.generation, learner.bundle.manifest.classes)
+        for name in self.inbox.names():
+            if name not in known:
+                task = self.inbox.open(name)
+                if task.train is not None:
+                    yield task
+
+    def testable(self, learner: Learner) -> list[Task]:
+        """The learned tasks (and "base") with test pictures in the inbox, without their training pictures.
+
+        Raises TaskError for one that cannot be opened.
+        """
+        known = set(task_names(learner.generation, learner.bundle.manifest.classes))
+        tasks = (self.inbox.open(name) for name in self.inbox.names() if name in known)
+        return [replace(task, train=None) for task in tasks if task.test is not None]
+
+    def survey(self, learner: Learner) -> list[TaskStatus]:
+        """Every task of the inbox, and every learned one, by name; a broken one is listed, not raised."""
+        learned = {record.task: record.number for record in reversed(learner.state.history())}
+        found = {name: self._status(name) for name in self.inbox.names()}
+        for task in learner.tasks:
+            seen = found.get(task.name, TaskStatus(task.name, "learned", task.classes, task.images))
+            found[task.name] = replace(
+                seen,
+                state="learned",
+                classes=task.classes,
+                generation=learned.get(task.name),
+                seconds=task.seconds,
+            )
+        statuses = [found[name] for name in sorted(found)]
+        # A broken task is not skipped: `train --task next` stops there, and says what is wrong with it.
+        first = next((status for status in statuses if status.state in ("waiting", "broken")), None)
+        return [
+            replace(status, state="next") if status is first and first.state == "waiting" else status
+            for status in statuses
+        ]
+
+    def _status(self, name: str) -> TaskStatus:
+        try:
+            task = self.inbox.open(name)
+        except TaskError as error:
+            return TaskStatus(name, "broken", error=str(error))
+        return TaskStatus(
+            name=name,
+            state="test only" if task.train is None or name == BASE else "waiting",
+            classes=task.classes,
+            train_images=len(task.train) if task.train is not None else 0,
+            test_images=len(task.test) if task.test is not None else 0,
+        )
+
+
+def _settings(path: Path) -> tuple[TrainingConfig, int]:
+    tables = _read(path)
+    unknown = sorted(set(tables) - {"training", "state"})
+    if unknown:
+        raise ConfigError(f"{path} has '{unknown[0]}', which is no table of it. Known: [training], [state].")
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path} sets '{name}' to {table!r}; write it as a table, [{name}].")
+    state = tables.get("state", {})
+    for name in state:
+        if name != "keep":
+            raise ConfigError(f"{path} sets '{name}' in [state], which is no setting. Known: keep.")
+    keep = state.get("keep", KEEP)
+    if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
+        raise ConfigError(f"{path} sets keep to {keep!r}; it must be a whole number, 1 or more.")
+    return TrainingConfig.from_mapping(tables.get("training", {}), str(path)), keep
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid TOML ({error}).") from None

@@ -1,0 +1,432 @@
+"""Small classifiers of the families that the field uses, and their loss in float64.
+
+Gradients are compared at smooth points: `Network.kinks` names the values in front of a kink, and the bias
+that moves them; `smooth` shifts those biases so that no element comes near the kink on the given pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from onnx_text import in_float64, model
+
+from csk_sdk.manifest import Manifest, Site
+
+MARGIN = 1e-3
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class Network:
+    """`nodes` lead from `x` `(N, *image)` to `y` `(N, classes)`; tensors are arrays, or shapes to draw.
+
+    A convolution with weight `a_w` may have a batch norm behind it: `a_gamma`, `a_beta`, `a_mean`, `a_var`.
+    `pooled` are the inputs of max pools, with kernel and stride.
+    """
+
+    name: str
+    nodes: str
+    tensors: dict[str, tuple[int, ...] | NDArray]
+    image: tuple[int, int, int] = (3, 9, 9)
+    classes: int = 3
+    kinks: Mapping[str, tuple[str, tuple[float, ...]]] = field(default_factory=dict)
+    pooled: Sequence[tuple[str, int, int]] = ()
+    opset: int = 17
+    batch: str = "N"
+
+    def proto(self) -> onnx.ModelProto:
+        image = ",".join(map(str, self.image))
+        text = (
+            f"(float[{self.batch},{image}] x) => (float[{self.batch},{self.classes}] y) {{\n{self.nodes}\n}}"
+        )
+        return model(text, self.opset, **{name: _drawn(name, spec) for name, spec in self.tensors.items()})
+
+    def batch_norm_scale(self, weight: str) -> NDArray:
+        """What batch norm multiplies the output channels of a convolution by."""
+        name = weight.removesuffix("_w")
+        if f"{name}_gamma" not in self.tensors:
+            return np.ones(1)
+        gamma, variance = (_drawn(key, self.tensors[key]) for key in (f"{name}_gamma", f"{name}_var"))
+        return gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + EPSILON)
+
+
+def norm(name: str, channels: int, gain: float = 1.0) -> dict[str, NDArray]:
+    """Parameters of a batch norm that changes scale and shift, with `gain` times the usual gamma."""
+    rng = np.random.default_rng(_seed(name))
+    return {
+        f"{name}_gamma": (gain * rng.uniform(0.7, 1.4, channels)).astype(np.float32),
+        f"{name}_beta": rng.normal(0, 0.2, channels).astype(np.float32),
+        f"{name}_mean": rng.normal(0, 0.2, channels).astype(np.float32),
+        f"{name}_var": rng.uniform(0.6, 1.6, channels).astype(np.float32),
+    }
+
+
+def normalised(out: str, name: str, x: str) -> str:
+    return f"{out} = BatchNormalization ({x}, {name}_gamma, {name}_beta, {name}_mean, {name}_var)"
+
+
+def _drawn(name: str, spec: tuple[int, ...] | NDArray) -> NDArray:
+    """Random numbers by name, so that a network is the same wherever it is built."""
+    if not isinstance(spec, tuple):
+        return spec
+    fan_in = int(np.prod(spec[1:])) if len(spec) > 1 else 25
+    drawn = np.random.default_rng(_seed(name)).normal(0, np.sqrt(1.5 / fan_in), size=spec)
+    return drawn.astype(np.float32)
+
+
+def _seed(name: str) -> int:
+    return int.from_bytes(name.encode()[:8], "little")
+
+
+def pictures(network: Network, count: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=(count, *network.image)).astype(np.float32)
+
+
+# --- the loss, in float64
+
+
+class Witness:
+    """The source network itself in float64, its kernels changed at their centers."""
+
+    def __init__(self, network: Network, manifest: Manifest) -> None:
+        self.network = network
+        self.manifest = manifest
+        self._proto = in_float64(network.proto())
+        self._evaluator = ReferenceEvaluator(self._proto)
+        self._weights = {site.name: self._evaluator.rt_inits_[site.weight].copy() for site in manifest.sites}
+
+    def change(self, deltas: Mapping[str, NDArray], indices: Mapping[str, NDArray]) -> None:
+        """Put center changes in; column `j` of a delta is input channel `indices[j]` (manifest.Site)."""
+        self._evaluator.rt_inits_.update(self.changed(deltas, indices))
+
+    def changed(self, deltas: Mapping[str, NDArray], indices: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        """The source network's kernels with center changes, by name."""
+        kernels = {}
+        for site in self.manifest.sites:
+            scale = self.network.batch_norm_scale(site.weight)
+            changed = self._weights[site.name].copy()
+            middle = tuple(size // 2 for size in site.shape[2:])
+            for column, channel in zip(deltas[site.name].T, indices[site.name], strict=True):
+                group, within = divmod(int(channel), site.shape[1])
+                rows = slice(group * site.rows, (group + 1) * site.rows)
+                factor = scale[rows] if len(scale) > 1 else scale
+                changed[(rows, within, *middle)] += column / factor
+            kernels[site.weight] = changed
+        return kernels
+
+    def logits(self, images: NDArray) -> NDArray:
+        return self._evaluator.run(None, {"x": images.astype(np.float64)})[0]
+
+    def loss(self, images: NDArray, labels: NDArray, weight: NDArray, bias: NDArray) -> float:
+        """Mean cross-entropy under another head."""
+        manifest = self.manifest.head
+        self._evaluator.rt_inits_[manifest.source_weight] = weight
+        self._evaluator.rt_inits_[manifest.source_bias] = bias
+        logits = self.logits(images)
+        logits = logits - logits.max(axis=1, keepdims=True)
+        log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return float(-log_p[np.arange(len(labels)), labels].mean())
+
+    def value(self, name: str, images: NDArray) -> NDArray:
+        """What flows through one edge of the source network."""
+        return values(self._proto, images, [name], self._evaluator.rt_inits_)[name]
+
+    def input_of(self, site: Site) -> str:
+        return next(node.input[0] for node in self._proto.graph.node if site.weight in node.input)
+
+
+def values(
+    proto: onnx.ModelProto,
+    images: NDArray,
+    names: Sequence[str],
+    weights: Mapping[str, NDArray] | None = None,
+) -> dict[str, NDArray]:
+    if list(names) == ["x"]:
+        return {"x": images.astype(np.float64)}
+    opened = onnx.ModelProto()
+    opened.CopyFrom(proto)
+    del opened.graph.output[:]
+    opened.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, None) for name in names
+    )
+    evaluator = ReferenceEvaluator(opened)
+    evaluator.rt_inits_.update(weights or {})
+    return dict(zip(names, evaluator.run(None, {"x": images.astype(np.float64)}), strict=True))
+
+
+# --- smooth points
+
+
+def smooth(network: Network, images: NDArray) -> Network:
+    """The network with its biases shifted so that no kink is met on `images`."""
+    for value, (bias, points) in network.kinks.items():
+        array = np.moveaxis(values(in_float64(network.proto()), images, [value])[value], 1, 0)
+        current = _drawn(bias, network.tensors[bias])
+        shifts = np.linspace(-0.4, 0.4, 401)
+        best = []
+        for channel in array.reshape(len(array), -1):
+            room = [min(np.abs(channel + shift - point).min() for point in points) for shift in shifts]
+            best.append(shifts[int(np.argmax(room))])
+        moved = {bias: (current + np.array(best)).astype(np.float32)}
+        network = replace(network, tensors={**network.tensors, **moved})
+    return network
+
+
+def room(network: Network, images: NDArray) -> float:
+    """How near the nearest kink is: of activations, and of the two largest elements of a pooled window."""
+    names = [*network.kinks, *(name for name, _, _ in network.pooled)]
+    if not names:
+        return np.inf
+    found = values(in_float64(network.proto()), images, names)
+    rooms = [np.inf]
+    for name, (_, points) in network.kinks.items():
+        rooms += [float(np.abs(found[name] - point).min()) for point in points]
+    for name, kernel, stride in network.pooled:
+        windows = np.lib.stride_tricks.sliding_window_view(found[name], (kernel, kernel), axis=(2, 3))
+        windows = windows[:, :, ::stride, ::stride].reshape(-1, kernel * kernel)
+        largest = np.sort(windows, axis=1)[:, -2:]
+        rooms.append(float((largest[:, 1] - largest[:, 0])[largest[:, 1] > 0].min()))
+    return min(rooms)
+
+
+# --- the networks
+
+RESNET = Network(
+    "resnet",
+    "\n".join(
+        [
+            "[stem] s = Conv <pads=[1,1,1,1]> (x, stem_w)",
+            normalised("sn", "stem", "s"),
+            "r0 = Relu(sn)",
+            "[first] a = Conv <pads=[1,1,1,1], strides=[2,2]> (r0, first_w)",
+            normalised("an", "first", "a"),
+            "r1 = Relu(an)",
+            "[second] b = Conv <pads=[1,1,1,1]> (r1, second_w, second_b)",
+            normalised("bn", "second", "b"),
+            "[short] c = Conv <strides=[2,2]> (r0, short_w)",
+            normalised("cn", "short", "c"),
+            "sum = Add(bn, cn)",
+            "r2 = Relu(sum)",
+            "pool = GlobalAveragePool(r2)",
+            "f = Flatten(pool)",
+            "y = Gemm <transB=1> (f, head_w, head_b)",
+        ]
+    ),
+    {
+        "stem_w": (4, 3, 3, 3),
+        "first_w": (6, 4, 3, 3),
+        "second_w": (6, 6, 3, 3),
+        "second_b": (6,),
+        "short_w": (6, 4, 1, 1),
+        "head_w": (3, 6),
+        "head_b": (3,),
+        **norm("stem", 4),
+        **norm("first", 6),
+        **norm("second", 6),
+        **norm("short", 6),
+    },
+    kinks={"sn": ("stem_beta", (0.0,)), "an": ("first_beta", (0.0,)), "sum": ("second_beta", (0.0,))},
+)
+
+VGG = Network(
+    "vgg",
+    """
+    [c1] a = Conv <pads=[1,1,1,1]> (x, c1_w, c1_b)
+    r1 = Relu(a)
+    [c2] b = Conv <pads=[1,1,1,1]> (r1, c2_w, c2_b)
+    r2 = Relu(b)
+    p1 = MaxPool <kernel_shape=[2,2], strides=[2,2]> (r2)
+    [c3] c = Conv <pads=[1,1,1,1]> (p1, c3_w, c3_b)
+    r3 = LeakyRelu <alpha=0.1> (c)
+    p2 = MaxPool <kernel_shape=[3,3], strides=[1,1]> (r3)
+    f = Flatten(p2)
+    h = Gemm <transB=1> (f, fc_w, fc_b)
+    r4 = Relu(h)
+    d = Dropout(r4)
+    m = MatMul(d, head_w)
+    y = Add(m, head_b)
+    """,
+    {
+        "c1_w": (3, 3, 3, 3),
+        "c1_b": (3,),
+        "c2_w": (4, 3, 3, 3),
+        "c2_b": (4,),
+        "c3_w": (5, 4, 3, 3),
+        "c3_b": (5,),
+        "fc_w": (7, 20),
+        "fc_b": np.linspace(0.0, 3.0, 7),
+        "head_w": (7, 3),
+        "head_b": (3,),
+    },
+    kinks={
+        "a": ("c1_b", (0.0,)),
+        "b": ("c2_b", (0.0,)),
+        "c": ("c3_b", (0.0,)),
+        "h": ("fc_b", (0.0,)),
+    },
+    pooled=(("r2", 2, 2), ("r3", 3, 1)),
+)
+
+MOBILENET = Network(
+    "mobilenet",
+    "\n".join(
+        [
+            "[stem] s = Conv <pads=[1,1,1,1], strides=[2,2]> (x, stem_w)",
+            normalised("sn", "stem", "s"),
+            "s6 = Clip(sn, zero, six)",
+            "[expand] e = Conv (s6, expand_w)",
+            normalised("en", "expand", "e"),
+            "e6 = Clip(en, zero, six)",
+            "[depth] d = Conv <pads=[1,1,1,1], group=6> (e6, depth_w)",
+            normalised("dn", "depth", "d"),
+            "d6 = Clip(dn, zero, six)",
+            "[project] p = Conv (d6, project_w)",
+            normalised("pn", "project", "p"),
+            "sum = Add(pn, s6)",
+            "[down] q = Conv <pads=[0,0,1,1], strides=[2,2], group=4> (sum, down_w)",
+            normalised("qn", "down", "q"),
+            "q6 = Clip(qn, zero, six)",
+            "[last] l = Conv (q6, last_w)",
+            normalised("ln", "last", "l"),
+            "l6 = Clip(ln, zero, six)",
+            "f = ReduceMean <axes=[2,3], keepdims=0> (l6)",
+            "y = Gemm <transB=1> (f, head_w, head_b)",
+        ]
+    ),
+    {
+        "zero": np.array(0.0),
+        "six": np.array(6.0),
+        "stem_w": (4, 3, 3, 3),
+        "expand_w": (6, 4, 1, 1),
+        "depth_w": (6, 1, 3, 3),
+        "project_w": (4, 6, 1, 1),
+        "down_w": (8, 1, 3, 3),
+        "last_w": (5, 8, 1, 1),
+        "head_w": (3, 5),
+        "head_b": (3,),
+        **norm("stem", 4, gain=3.0),
+        **norm("expand", 6, gain=2.0),
+        **norm("depth", 6, gain=2.0),
+        **norm("project", 4),
+        **norm("down", 8, gain=2.0),
+        **norm("last", 5, gain=2.0),
+    },
+    kinks={
+        value: (f"{name}_beta", (0.0, 6.0))
+        for value, name in (("sn", "stem"), ("en", "expand"), ("dn", "depth"), ("qn", "down"), ("ln", "last"))
+    },
+)
+
+# Squeeze and excitation, dense connections, and the activations of MobileNet-V3.
+MOBILENET_V3 = Network(
+    "mobilenet-v3",
+    """
+    [stem] s = Conv <pads=[1,1,1,1], strides=[2,2]> (x, stem_w, stem_b)
+    h = HardSwish(s)
+    [depth] d = Conv <pads=[2,2,2,2], group=4> (h, depth_w, depth_b)
+    pool = GlobalAveragePool(d)
+    [squeeze] q = Conv (pool, squeeze_w, squeeze_b)
+    qa = Tanh(q)
+    [excite] e = Conv (qa, excite_w, excite_b)
+    gate = HardSigmoid <alpha=0.16666667, beta=0.5> (e)
+    scaled = Mul(d, gate)
+    dense = Concat <axis=1> (h, scaled)
+    average = AveragePool <kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]> (dense)
+    [last] l = Conv <pads=[1,1,1,1]> (average, last_w)
+    la = HardSwish(l)
+    m = ReduceMean <axes=[2,3]> (la)
+    sq = Squeeze (m, axes)
+    y = Gemm <transB=1> (sq, head_w, head_b)
+    """,
+    {
+        "axes": np.array([2, 3]),
+        "stem_w": (4, 3, 3, 3),
+        "stem_b": (4,),
+        "depth_w": (4, 1, 5, 5),
+        "depth_b": (4,),
+        "squeeze_w": (2, 4, 1, 1),
+        "squeeze_b": (2,),
+        "excite_w": (4, 2, 1, 1),
+        "excite_b": (4,),
+        "last_w": (5, 8, 3, 3),
+        "head_w": (3, 5),
+        "head_b": (3,),
+    },
+    kinks={"s": ("stem_b", (-3.0, 3.0)), "e": ("excite_b", (-3.0, 3.0))},
+)
+
+
+def chain(
+    name: str, activation: str, *layers: tuple[tuple[int, ...], str], image: tuple[int, int, int] = (3, 9, 9)
+) -> Network:
+    """Convolutions `(weight shape, attributes)` one behind the other, with smooth activations in between."""
+    nodes, tensors, previous = [], {}, "x"
+    for number, (weight, attributes) in enumerate(layers, 1):
+        nodes.append(f"[c{number}] v{number} = Conv {attributes} ({previous}, c{number}_w, c{number}_b)")
+        nodes.append(f"a{number} = {activation}(v{number})")
+        tensors[f"c{number}_w"], tensors[f"c{number}_b"] = weight, weight[:1]
+        previous = f"a{number}"
+    nodes += [
+        f"g = GlobalAveragePool({previous})",
+        "f = Flatten(g)",
+        "y = Gemm <transB=1> (f, head_w, head_b)",
+    ]
+    features = layers[-1][0][0]
+    for (before, _), (after, attributes) in pairwise(layers):
+        assert "group" in attributes or before[0] == after[1]
+    head = {"head_w": (3, features), "head_b": (3,)}
+    return Network(name, "\n".join(nodes), {**tensors, **head}, image=image)
+
+
+PLAIN = "<pads=[1,1,1,1]>"
+GEOMETRIES = chain(
+    "geometries",
+    "Tanh",
+    ((4, 3, 5, 5), "<pads=[2,2,2,2]>"),
+    ((6, 4, 3, 3), "<pads=[2,2,2,2], dilations=[2,2]>"),
+    ((6, 6, 3, 3), "<pads=[1,0,0,1], strides=[2,2]>"),
+    ((4, 6, 3, 3), "<pads=[2,3,3,2]>"),
+    ((4, 4, 1, 3), "<pads=[0,1,0,1]>"),
+    ((4, 4, 3, 3), "<pads=[1,1,1,1], strides=[2,2]>"),
+)
+GROUPS = chain(
+    "groups",
+    "Sigmoid",
+    ((4, 3, 3, 3), PLAIN),
+    ((6, 2, 3, 3), "<pads=[1,1,1,1], group=2>"),
+    ((6, 2, 5, 5), "<pads=[2,2,2,2], strides=[2,2], group=3>"),
+    ((12, 1, 3, 3), "<pads=[2,2,2,2], dilations=[2,2], group=6>"),
+    ((4, 12, 3, 1), "<pads=[1,0,1,0], strides=[2,1]>"),
+)
+NO_PADDING = chain(
+    "no-padding",
+    "HardSwish",
+    ((4, 3, 3, 3), ""),
+    ((4, 4, 3, 3), "<strides=[2,2]>"),
+    ((4, 4, 3, 3), "<pads=[3,3,3,3], strides=[3,3]>"),
+)
+# Centers several strides into the kernel; one axis padded too wide while the other is not padded at all.
+STRIDES = chain(
+    "strides",
+    "Tanh",
+    ((3, 3, 3, 3), PLAIN),
+    ((4, 3, 5, 5), "<pads=[2,2,2,2], strides=[2,2]>"),
+    ((4, 4, 3, 3), "<pads=[0,3,0,2]>"),
+    ((4, 4, 7, 5), "<pads=[3,1,3,2], strides=[2,2]>"),
+    image=(3, 15, 13),
+)
+THIN = chain(
+    "thin",
+    "Tanh",
+    ((4, 3, 1, 5), "<pads=[0,2,0,2]>"),
+    ((4, 4, 1, 3), "<strides=[1,2]>"),
+    image=(3, 1, 12),
+)
+
+NETWORKS = (RESNET, VGG, MOBILENET, MOBILENET_V3, GEOMETRIES, GROUPS, NO_PADDING, STRIDES, THIN)

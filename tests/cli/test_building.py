@@ -1,0 +1,168 @@
+"""build-artifacts and inspect."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+MODEL = Path(__file__).parents[2] / "examples/digits/digits-base4.onnx"
+NAMES = ["zero", "one", "two", "three"]
+NORMALIZE = {"mean": [0.3056], "std": [0.3776]}
+
+
+@pytest.fixture
+def class_file(tmp_path):
+    def write(text):
+        path = tmp_path / "classes"
+        path.write_text(text if isinstance(text, str) else json.dumps(text))
+        return path
+
+    return write
+
+
+def test_build_with_base_data(run, tmp_path, base_data):
+    out = tmp_path / "bundle"
+    classes = MODEL.with_suffix(".json")
+    done = run("build-artifacts", MODEL, "--out", out, "--base-data", base_data, "--classes", classes)
+    assert (done.status, done.err) == (0, "")
+    assert "mean 0.3056, std 0.3776" in done.out
+    assert "Base accuracy  100.0 % of the base data" in done.out
+    assert "10.3 % of 77,028 parameters" in done.out
+    assert "csk-sdk train" in done.out
+
+
+def test_without_base_data_it_warns_and_says_so_in_json(run, tmp_path, class_file):
+    names = class_file("\n".join(NAMES))
+    arguments = ("build-artifacts", MODEL, "--out", tmp_path / "bundle", "--classes", names, "--json")
+    done = run(*arguments, "--trainable", "all", "--channel-ratio", "0.5", "--batch-size", "8", "--no-flip")
+    assert done.status == 0
+    assert "Warning: the base classes are UNPROTECTED" in done.err
+    found = done.json
+    assert found["base_accuracy"] is None
+    assert len(found["warnings"]) == 2
+    assert (found["classes"], found["batch_size"], found["flip"]) == (NAMES, 8, False)
+    assert [site["selected"] / site["channels"] for site in found["sites"][1:]] == [0.5] * 6
+
+
+def test_an_existing_bundle_is_only_replaced_when_asked(run, tmp_path):
+    arguments = ("build-artifacts", MODEL, "--out", tmp_path / "bundle")
+    assert run(*arguments).status == 0
+    refused = run(*arguments)
+    assert refused.status == 1
+    assert "--overwrite" in refused.err
+    assert run(*arguments, "--overwrite", "--mean", "0.3056", "--std", "0.3776").status == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "mean"),
+    [
+        ("zero\none\n\ntwo\nthree\n", [0.0]),
+        (NAMES, [0.0]),
+        ({"classes": NAMES, "normalize": NORMALIZE}, [0.3056]),
+    ],
+)
+def test_classes_file_formats(run, tmp_path, class_file, content, mean):
+    done = run("build-artifacts", MODEL, "--out", tmp_path / "b", "--classes", class_file(content), "--json")
+    assert done.json["classes"] == NAMES
+    assert done.json["preprocessing"]["mean"] == mean
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("zero\none", "--classes has 2 names, but digits-base4.onnx has 4 outputs"),
+        ("[1, 2", "is not valid JSON"),
+        ({"names": NAMES}, "has no list of names"),
+        ([1, 2, 3, 4], "has no list of names"),
+        ({"classes": NAMES, "normalize": {"mean": 0.3}}, '"mean" in "normalize" must be a list of numbers'),
+        ({"classes": NAMES, "normalize": [1]}, '"normalize" must be'),
+    ],
+)
+def test_classes_file_errors(run, tmp_path, class_file, content, error):
+    done = run("build-artifacts", MODEL, "--out", tmp_path / "b", "--classes", class_file(content))
+    assert done.status == 1
+    assert error in done.err
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([MODEL, "--classes", "nowhere"], "--classes nowhere cannot be read"),
+        (["nowhere.onnx"], "There is no model file nowhere.onnx"),
+        ([__file__], "is not a valid ONNX model"),
+        ([MODEL, "--base-data", "nowhere"], "There is no folder nowhere"),
+        ([MODEL, "--trainable", "from:nowhere"], "has no node 'nowhere'"),
+        ([MODEL, "--channel-ratio", "2"], "--channel-ratio is 2.0"),
+    ],
+)
+def test_errors(run, tmp_path, arguments, error):
+    done = run("build-artifacts", *arguments, "--out", tmp_path / "b")
+    assert done.status == 1
+    assert error in done.err
+    assert not (tmp_path / "b").exists()
+
+
+def test_without_the_builder_one_sentence_says_how_to_get_it(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "csk_artifacts_builder", None)
+    done = run("build-artifacts", MODEL, "--out", "b")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
+        "Error: build-artifacts needs the workstation extra: pip install 'csk-sdk[builder]'.\n"
+    )
+
+
+def test_inspect_counts_what_can_be_counted_by_hand(run, digits_bundle):
+    found = run("inspect", digits_bundle, "--json").json
+    assert [(site["name"], site["kernel"], site["centers"], site["trained"]) for site in found["sites"]] == [
+        ("stage2.first.conv", [32, 16, 3, 3], 32 * 16, 32 * 4),
+        ("stage2.second.conv", [32, 32, 3, 3], 32 * 32, 32 * 8),
+        ("stage3.first.conv", [64, 32, 3, 3], 64 * 32, 64 * 8),
+        ("stage3.second.conv", [64, 64, 3, 3], 64 * 64, 64 * 16),
+    ]
+    convolutions = {  # multiply-adds: output pixels x output channels x taps
+        "stem": 64 * 16 * 9,
+        "stage1": 2 * 64 * 16 * 16 * 9,
+        "stage2": 16 * 32 * (16 * 9 + 32 * 9 + 16),
+        "stage3": 4 * 64 * (32 * 9 + 64 * 9 + 32),
+    }
+    forward = 2 * (sum(convolutions.values()) + 64 * 4)
+    assert found["inference_flops"] == forward
+    assert found["flops_per_image"]["full"] == 3 * forward - 2 * convolutions["stem"]
+    # Kept: x_c on the selected channels (float32), four ReLU masks (bytes), features, the logits' two images.
+    selected = 4 * (4 * 16 + 8 * 16 + 8 * 4 + 16 * 4)
+    assert found["kept_bytes_per_image"]["centers"] == selected + (2 * 32 * 16 + 2 * 64 * 4) + 4 * 64 + 2 * 16
+    # Full: the input of every layer, once (the picture, stem, two in stage 1, two in 2, two in 3, features),
+    # and no activation that is not also an input, but for the last, which the pooling reads.
+    kept = 64 + 3 * 16 * 64 + 2 * 32 * 16 + 2 * 64 * 4 + 64
+    assert found["kept_bytes_per_image"]["full"] == 4 * kept
+    assert found["flops_per_image"]["centers"] < found["flops_per_image"]["full"]
+    biases = 16 * 3 + 32 * 3 + 64 * 3 + 4
+    weights = 9 * (16 + 2 * 256 + 512 + 1024 + 2048 + 4096) + 512 + 2048 + 256
+    assert found["parameters"] == weights + biases
+    assert found["trainable"] == 512 + 1024 + 2048 + 4096 + 65 * 4
+    assert found["files"]["manifest.json"] > 0
+
+
+def test_inspect_shows_it(run, digits_bundle):
+    text = run("inspect", digits_bundle).out
+    for part in ("protected", "stage3.second.conv", "64x64x3x3", "full fine-tuning", "weights.safetensors"):
+        assert part in text
+
+
+def test_inspect_refuses_a_damaged_bundle(run, own_bundle):
+    (own_bundle / "training_model.onnx").write_bytes(b"")
+    done = run("inspect", own_bundle)
+    assert done.status == 1
+    assert "training_model.onnx is not the file that was built" in done.err
+
+
+def test_inspect_without_costs(run, own_bundle):
+    path = own_bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["costs"]
+    path.write_text(json.dumps(manifest))
+    found = run("inspect", own_bundle, "--json").json
+    assert (found["parameters"], found["flops_per_image"]) == (None, None)
+    assert "7,940 parameters" in run("inspect", own_bundle).out

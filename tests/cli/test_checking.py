@@ -1,0 +1,126 @@
+"""doctor and demo."""
+
+import sys
+
+import pytest
+
+from csk_sdk import demo, runtime
+from csk_sdk.learner import Learner
+from csk_sdk.training import TaskTraining
+
+
+def checks(done):
+    return {check["name"]: check for check in done.json["checks"]}
+
+
+def test_everything_is_in_order(run, learned_workspace):
+    done = run("doctor", "--workspace", learned_workspace, "--json")
+    found = checks(done)
+    assert {check["status"] for check in found.values()} <= {"ok", "warn"}
+    device = ["Python", "System", "CPU", "Memory", "NumPy", "ONNX Runtime", "Disk"]
+    assert list(found) == [*device, "Bundle", "Graphs", "Training step", "State", "Lock", "Tasks"]
+    assert "ms for 16 images" in found["Training step"]["detail"]
+    assert found["State"]["detail"] == "generation 2, intact: 01-four-five, 02-six-seven"
+    assert found["Tasks"]["detail"].startswith("2 learned, 0 waiting")
+    assert (done.status, done.json["ok"]) == (0, True)
+
+
+def test_doctor_changes_nothing(run, workspace):
+    before = sorted(path.name for path in workspace.iterdir())
+    done = run("doctor", "--workspace", workspace)
+    assert done.status == 0
+    assert "nothing learned yet" in done.out
+    assert sorted(path.name for path in workspace.iterdir()) == before
+
+
+def test_no_bundle_is_a_warning(run, tmp_path):
+    done = run("doctor", "--workspace", tmp_path)
+    assert done.status == 0
+    assert f"warn  Bundle         there is none in {tmp_path / 'bundle'}" in done.out
+    assert "Ready, with 1 warning." in done.out
+
+
+def test_a_damaged_bundle_fails(run, own_bundle):
+    (own_bundle / "eval_model.onnx").write_bytes(b"")
+    done = run("doctor", "--workspace", own_bundle.parent)
+    assert done.status == 1
+    assert "eval_model.onnx is not the file that was built" in done.out
+    assert "1 problem to mend." in done.out
+
+
+def test_a_damaged_state_fails_and_names_the_way_back(run, learned):
+    (learned / "state/generations/000002.safetensors").write_bytes(b"")
+    found = checks(run("doctor", "--workspace", learned, "--json"))
+    assert found["State"]["status"] == "fail"
+    assert "csk-sdk rollback --to 01-four-five" in found["State"]["detail"]
+
+
+def test_a_held_lock_and_a_broken_task_are_warnings(run, learned):
+    (learned / "tasks/03-broken").mkdir()
+    with Learner.open(learned / "bundle", learned / "state").state.lock():
+        done = run("doctor", "--workspace", learned, "--json")
+    found = checks(done)
+    assert (found["Lock"]["status"], found["Tasks"]["status"]) == ("warn", "warn")
+    assert "03-broken has no train/ folder" in found["Tasks"]["remedy"]
+    assert done.status == 0
+
+
+def test_an_interrupted_run_is_reported(run, workspace, monkeypatch):
+    (workspace / "csk.toml").write_text("[training]\nthreads = 1\ncheckpoint_seconds = 0\n")
+    step, count = TaskTraining.step, 0
+
+    def interrupted(self, batch, schedule):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        return step(self, batch, schedule)
+
+    monkeypatch.setattr(TaskTraining, "step", interrupted)
+    assert run("train", "--workspace", workspace).status == 130
+    found = checks(run("doctor", "--workspace", workspace, "--json"))
+    assert "`csk-sdk train --task 01-four-five` goes on at step 2" in found["Progress"]["detail"]
+
+
+def test_two_runtimes_fail(run, monkeypatch, workspace):
+    two = {"onnxruntime": "1.20.0", "onnxruntime-training-cpu": "1.19.2"}
+    monkeypatch.setattr(runtime, "installed_runtimes", lambda: two)
+    found = checks(run("doctor", "--workspace", workspace, "--json"))
+    assert found["ONNX Runtime"]["status"] == "fail"
+    assert "are both installed" in found["ONNX Runtime"]["detail"]
+    assert "Training step" not in found
+
+
+def test_no_runtime_fails(run, monkeypatch, workspace):
+    monkeypatch.setattr(runtime, "installed_runtimes", dict)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    done = run("doctor", "--workspace", workspace)
+    assert done.status == 1
+    assert "pip install 'csk-sdk[device]'" in done.out
+
+
+@pytest.mark.parametrize("text", ["[training]\nepoch = 1\n", "[training\n", "[state]\nkeep = 0\n"])
+def test_bad_settings_fail(run, workspace, text):
+    (workspace / "csk.toml").write_text(text)
+    found = checks(run("doctor", "--workspace", workspace, "--json"))
+    assert found["Workspace"]["status"] == "fail"
+    assert "csk.toml" in found["Workspace"]["detail"]
+
+
+def test_demo_shows_progress_and_its_result(run, tmp_path, monkeypatch):
+    class Result:
+        def to_json(self):
+            return {"workspace": str(tmp_path)}
+
+        def render(self, console):
+            console.print("the result")
+
+    def run_demo(out, on_progress):
+        assert out == tmp_path
+        on_progress("building")
+        return Result()
+
+    monkeypatch.setattr(demo, "run_demo", run_demo)
+    assert run("demo", "--out", tmp_path).out == "building\nthe result\n"
+    done = run("demo", "--out", tmp_path, "--json")
+    assert (done.json, done.err) == ({"workspace": str(tmp_path)}, "")

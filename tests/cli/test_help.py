@@ -1,0 +1,76 @@
+"""Every command explains itself, the same way on a terminal and in a pipe."""
+
+import pytest
+
+from csk_sdk.cli import app
+
+# Each command's arguments and options, those of every device command left out.
+WORKSPACE = {"--workspace", "--bundle", "--state"}
+OPTIONS = {
+    "build-artifacts": """MODEL --out --base-data --classes --mean --std --resize --flip --no-flip --trainable
+        --channel-ratio --batch-size --overwrite --json""",
+    "inspect": "BUNDLE --json",
+    "train": """--tasks --task --epochs --seed --batch-size --learning-rate --head-learning-rate --optimizer
+        --energy --channel-ratio --threads --no-evaluate --json""",
+    "tasks": "--tasks --json",
+    "evaluate": "--tasks --scenario --json",
+    "predict": "IMAGE... --task --top --json",
+    "export": "--out --task --overwrite",
+    "rollback": "--to",
+    "doctor": "--tasks --json",
+    "demo": "--out --json",
+}
+ANYWHERE = {"build-artifacts", "inspect", "demo"}
+
+
+def test_every_command_has_a_row():
+    assert [command.name for command in app.registered_commands] == list(OPTIONS)
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_names_every_option_and_shows_an_example(run, command):
+    done = run(command, "--help")
+    assert (done.status, done.err) == (0, "")
+    expected = set(OPTIONS[command].split()) | (set() if command in ANYWHERE else WORKSPACE)
+    assert {option for option in expected if option not in done.out} == set()
+    assert f"Example:  csk-sdk {command}" in done.out
+    assert "\x1b" not in done.out
+    summary = done.out.splitlines()[2].strip()
+    # Short enough that the list of commands shows it whole.
+    assert summary.endswith(".")
+    assert summary in run("--help").out
+
+
+def test_version(run):
+    assert run("--version").out.startswith("csk-sdk 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["nonsense"], "No such command"),
+        (["train", "--nonsense"], "No such option"),
+        (["train", "--epochs", "two"], "--epochs"),
+        (["train", "--optimizer", "lion"], "--optimizer"),
+        (["evaluate", "--scenario", "domain"], "--scenario"),
+        (["predict"], "Missing argument"),
+        (["predict", "a.png", "--top", "0"], "--top"),
+        (["rollback"], "--to"),
+        (["export"], "--out"),
+        (["build-artifacts", "m.onnx"], "--out"),
+        (["build-artifacts", "m.onnx", "--out", "b", "--mean", "a,b"], "'a,b' is no list of numbers"),
+        (["build-artifacts", "m.onnx", "--out", "b", "--resize", "cubic"], "--resize"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_is_wrong(run, arguments, text):
+    done = run(*arguments)
+    assert done.status == 2
+    assert done.out == ""
+    assert text in done.err
+    assert "\x1b" not in done.err
+
+
+def test_a_setting_out_of_range_is_wrong_usage(run, workspace):
+    done = run("train", "--workspace", workspace, "--epochs", "0")
+    assert done.status == 2
+    assert "epochs is 0; it must be 1 or more." in done.err

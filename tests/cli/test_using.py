@@ -1,0 +1,91 @@
+"""evaluate, predict, export."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+
+TASKS = ["base", "01-four-five", "02-six-seven"]
+
+
+@pytest.mark.parametrize(("scenario", "name"), [("task", "task-incremental"), ("class", "class-incremental")])
+def test_evaluate_json(run, learned_workspace, scenario, name):
+    found = run("evaluate", "--workspace", learned_workspace, "--scenario", scenario, "--json").json
+    assert found["scenario"] == name
+    assert found["tasks"] == TASKS
+    matrix = found["accuracy_matrix"]
+    assert [[value is not None for value in row] for row in matrix] == np.tri(3, dtype=bool).tolist()
+    assert found["acc"] == pytest.approx(np.mean(matrix[-1]))
+    assert found["bwt"] == pytest.approx(np.mean([matrix[2][0] - matrix[0][0], matrix[2][1] - matrix[1][1]]))
+    assert found["forgetting"] is not None
+
+
+def test_evaluate_both(run, learned_workspace):
+    found = run("evaluate", "--workspace", learned_workspace, "--scenario", "both", "--json").json
+    assert found.keys() == {"task", "class"}
+    assert found["class"]["scenario"] == "class-incremental"
+    text = run("evaluate", "--workspace", learned_workspace, "--scenario", "both").out
+    assert text.index("task-incremental") < text.index("class-incremental")
+    assert text.count("ACC ") == 2
+    assert [line.split()[0] for line in text.splitlines() if line.startswith(("  base", "  0"))] == TASKS * 2
+
+
+def test_without_test_pictures_there_is_nothing_to_evaluate(run, learned_workspace, tmp_path):
+    done = run("evaluate", "--workspace", learned_workspace, "--tasks", tmp_path)
+    assert done.status == 1
+    assert "has test pictures" in done.err
+
+
+def test_predict(run, learned_workspace):
+    pictures = [f"{learned_workspace}/tasks/01-four-five/test/{name}/0.png" for name in ("four", "five")]
+    found = run("predict", *pictures, "--workspace", learned_workspace, "--top", "2", "--json").json
+    assert [one["image"] for one in found] == pictures
+    assert [one["label"] for one in found] == ["four", "five"]
+    for one in found:
+        first, second = one["top"]
+        assert first["class"] == one["label"]
+        assert 1.0 >= first["probability"] >= second["probability"] >= 0.0
+    text = run("predict", *pictures, "--workspace", learned_workspace).out
+    assert [line.split()[1] for line in text.splitlines()[2:]] == ["four", "five"]
+
+
+def test_predict_among_the_classes_of_one_task(run, learned_workspace):
+    picture = learned_workspace / "tasks/01-four-five/test/four/0.png"
+    arguments = ("predict", picture, "--workspace", learned_workspace, "--json", "--top", "9")
+    assert len(run(*arguments).json[0]["top"]) == 8
+    found = run(*arguments, "--task", "02-six-seven").json[0]
+    assert {choice["class"] for choice in found["top"]} == {"six", "seven"}
+
+
+def test_export_is_an_ordinary_model_and_never_overwrites_unasked(run, learned_workspace, tmp_path):
+    out = tmp_path / "model.onnx"
+    done = run("export", "--out", out, "--workspace", learned_workspace)
+    assert done.status == 0
+    assert done.out.startswith(f"Wrote {out}: 8 classes, generation 2, ")
+    session = onnxruntime.InferenceSession(str(out))
+    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: np.zeros((1, 1, 8, 8), np.float32)})
+    assert logits.shape == (1, len(classes)) == (1, 8)
+    before = out.read_bytes()
+    refused = run("export", "--out", out, "--task", "base", "--workspace", learned_workspace)
+    assert refused.status == 1
+    assert "exists already" in refused.err
+    assert out.read_bytes() == before
+    replaced = run("export", "--out", out, "--task", "base", "--overwrite", "--workspace", learned_workspace)
+    assert "4 classes" in replaced.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["predict", "nowhere.png"], "nowhere.png cannot be read"),
+        (["predict", __file__], "not a PNG, JPEG, BMP or WebP picture"),
+        (["predict", "nowhere.png", "--task", "nix"], "nowhere.png"),
+        (["export", "--out", "x.onnx", "--task", "nix"], "Task 'nix' is not learned"),
+    ],
+)
+def test_errors(run, learned_workspace, arguments, error):
+    done = run(*arguments, "--workspace", learned_workspace)
+    assert (done.status, done.out) == (1, "")
+    assert error in done.err

@@ -1,0 +1,120 @@
+"""What many tests share: scikit-learn's digits as tasks, and a small bundle whose model knows 0 to 3."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csk_sdk import Learner, Task, TrainingConfig
+
+REPOSITORY = Path(__file__).parents[1]
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@dataclass(frozen=True)
+class Digits:
+    """scikit-learn's digits: images uint8 `(n, 8, 8)`, labels int64 `(n,)`.
+
+    The first 100 of each are to train on, the others to test.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def of(self, digit: int, begin: int, end: int) -> np.ndarray:
+        """Pictures `begin` to `end` of one digit."""
+        return self.images[np.flatnonzero(self.labels == digit)[begin:end]]
+
+    def arrays(self, digits: tuple[int, ...], begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures of some digits, and their positions in `digits` as labels."""
+        parts = [self.of(digit, begin, end) for digit in digits]
+        return np.concatenate(parts), np.repeat(np.arange(len(digits)), [len(part) for part in parts])
+
+    def task(self, name: str, digits: tuple[int, ...], train: int = 40, test: int = 40) -> Task:
+        """A task of `train` and (other) `test` pictures per digit, with classes called "four", "five", ..."""
+        images, labels = self.arrays(digits, 0, train)
+        held_out = dict(
+            zip(("test_images", "test_labels"), self.arrays(digits, 100, 100 + test), strict=True)
+        )
+        classes = [NAMES[digit] for digit in digits]
+        return Task.from_arrays(name, images, labels, classes, **held_out if test else {})
+
+    def save(self, task: Task, tasks: Path) -> Path:
+        """Write a task of arrays into an inbox, as an npz file."""
+        tasks.mkdir(parents=True, exist_ok=True)
+        assert task.train is not None
+        arrays: dict[str, Any] = {"class_names": np.array(task.classes)}
+        for prefix, split in (("", task.train), ("test_", task.test)):
+            if split is not None:
+                arrays[f"{prefix}images"] = np.stack([split.images.read(i) for i in range(len(split))])
+                arrays[f"{prefix}labels"] = split.labels
+        path = tasks / f"{task.name}.npz"
+        np.savez(path, **arrays)
+        return path
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    return Digits(np.round(loaded.images * 255 / 16).astype(np.uint8), loaded.target.astype(np.int64))
+
+
+def write_pictures(folder: Path, digits: Digits, chosen: tuple[int, ...], begin: int, end: int) -> Path:
+    """`folder/<class>/0000.png` and so on."""
+    for digit in chosen:
+        (folder / NAMES[digit]).mkdir(parents=True)
+        for index, picture in enumerate(digits.of(digit, begin, end)):
+            Image.fromarray(picture).save(folder / NAMES[digit] / f"{index:04d}.png")
+    return folder
+
+
+def build_digits_bundle(out: Path, **options: Any) -> Path:
+    """A bundle of the demo's base model; `options` are more of BuildOptions."""
+    from csk_artifacts_builder.build import BuildOptions, build_artifacts
+
+    model = REPOSITORY / "examples" / "digits" / "digits-base4.onnx"
+    described = json.loads(model.with_suffix(".json").read_text())
+    normalize = described["normalize"]
+    known = {
+        "classes": described["classes"],
+        "mean": normalize["mean"],
+        "std": normalize["std"],
+        "flip": False,
+    }
+    build_artifacts(model, out, BuildOptions(**{**known, **options}))
+    return out
+
+
+@pytest.fixture(scope="session")
+def base_data(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
+    """PNGs of the base digits, 40 a class."""
+    return write_pictures(tmp_path_factory.mktemp("base") / "base", digits, (0, 1, 2, 3), 0, 40)
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(tmp_path_factory: pytest.TempPathFactory, base_data: Path) -> Path:
+    """A bundle that knows the digits 0 to 3, protected. Read only: copy it before changing it."""
+    return build_digits_bundle(tmp_path_factory.mktemp("bundle") / "bundle", base_data=base_data)
+
+
+def open_learner(bundle: Path, state: Path, **settings: Any) -> Learner:
+    """A learner on one thread, where results are the same to the bit.
+
+    Shifts, and a learning rate of its own: what the tests say shall not hang on the defaults of the day.
+    """
+    fixed = {"threads": 1, "shift": 1, "learning_rate": 0.05}
+    return Learner.open(bundle, state, TrainingConfig(**{**fixed, **settings}))
+
+
+@pytest.fixture
+def learner(digits_bundle: Path, tmp_path: Path) -> Learner:
+    """Nothing learned yet."""
+    return open_learner(digits_bundle, tmp_path / "state")

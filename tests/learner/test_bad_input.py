@@ -1,0 +1,714 @@
+"""What is refused: one clear sentence, and the state folder as it was, to the byte."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import Digits, build_digits_bundle, open_learner, write_pictures
+from csk_sdk import (
+    BundleError,
+    ConfigError,
+    CskError,
+    Inbox,
+    Learner,
+    Progress,
+    RuntimeMissingError,
+    StateError,
+    StateLockedError,
+    StorageError,
+    Task,
+    TaskError,
+    TrainingConfig,
+)
+from csk_sdk.state import atomic
+
+BUNDLE_FILES = (
+    "manifest.json",
+    "training_model.onnx",
+    "eval_model.onnx",
+    "memory_model.onnx",
+    "export_template.onnx",
+    "weights.safetensors",
+    "checkpoint.safetensors",
+)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file's bytes; the lock file is none of the state's content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "lock"
+    }
+
+
+@dataclass
+class Device:
+    """A workspace with task "01" learned, and "02" interrupted at a checkpoint."""
+
+    folder: Path
+    digits: Digits
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "bundle"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    def learner(self, **settings: Any) -> Learner:
+        return open_learner(self.bundle, self.state, **settings)
+
+    def learn(self, task: Task, **settings: Any) -> None:
+        self.learner(**settings).learn(task)
+
+    def npz(self, name: str = "03", **arrays: Any) -> Task:
+        """A good npz task with some of its arrays replaced."""
+        images, labels = self.digits.arrays((8, 9), 0, 10)
+        path = self.folder / "tasks" / f"{name}.npz"
+        path.parent.mkdir(exist_ok=True)
+        good = {"images": images, "labels": labels, "class_names": np.array(["eight", "nine"])}
+        np.savez(path, **{**good, **arrays})
+        return Inbox(path.parent).open(name)
+
+    def pictures(self, name: str = "03") -> Path:
+        """A good task folder."""
+        write_pictures(self.folder / "tasks" / name / "train", self.digits, (8, 9), 0, 10)
+        return self.folder / "tasks" / name
+
+    def named(self, name: str) -> Task:
+        return self.digits.task(name, (8, 9), 10, 0)
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory, digits_bundle: Path, digits: Digits) -> Path:
+    folder = tmp_path_factory.mktemp("used")
+    shutil.copytree(digits_bundle, folder / "bundle")
+    learner = open_learner(folder / "bundle", folder / "state", checkpoint_seconds=0.0)
+    learner.learn(digits.task("01", (4, 5)))
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learner.learn(digits.task("02", (6, 7)), on_progress=stop)
+    assert learner.state.load_progress() is not None
+    return folder
+
+
+@pytest.fixture
+def device(used: Path, tmp_path: Path, digits: Digits) -> Device:
+    shutil.copytree(used, tmp_path / "device")
+    return Device(tmp_path / "device", digits)
+
+
+def refused(
+    device: Device, kind: type[CskError], words: list[str], act: Callable[[], object], ignoring: str = "none"
+) -> str:
+    """`act` raises just `kind`, with all `words` in one short line; the state's files but `ignoring` stay."""
+    before = tree(device.state)
+    with pytest.raises(CskError) as caught:
+        act()
+    text = str(caught.value)
+    assert type(caught.value) is kind, text
+    for word in words:
+        assert word in text
+    assert "\n" not in text
+    assert len(text) < 500 + 2 * len(str(device.folder))
+    assert text.rstrip(")").endswith(".")
+    after = tree(device.state)
+    assert {n: b for n, b in after.items() if n != ignoring} == {
+        n: b for n, b in before.items() if n != ignoring
+    }
+    return text
+
+
+# Tasks
+
+
+def empty_folder(device: Device) -> None:
+    (device.folder / "tasks" / "03").mkdir(parents=True)
+    Inbox(device.folder / "tasks").open("03")
+
+
+def empty_train(device: Device) -> None:
+    (device.folder / "tasks" / "03" / "train").mkdir(parents=True)
+    Inbox(device.folder / "tasks").open("03")
+
+
+def empty_class(device: Device) -> None:
+    (device.pictures() / "train" / "ten").mkdir()
+    Inbox(device.folder / "tasks").open("03")
+
+
+def one_class_folder(device: Device) -> None:
+    shutil.rmtree(device.pictures() / "train" / "eight")
+    device.learn(Inbox(device.folder / "tasks").open("03"))
+
+
+def truncated_picture(device: Device) -> None:
+    path = device.pictures() / "train" / "nine" / "0007.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    device.learn(Inbox(device.folder / "tasks").open("03"))
+
+
+def text_as_picture(device: Device) -> None:
+    (device.pictures() / "train" / "nine" / "0003.png").write_text("import os; os.abort()")
+    device.learn(Inbox(device.folder / "tasks").open("03"))
+
+
+def picture_that_vanishes(device: Device) -> None:
+    folder = device.pictures()
+    task = Inbox(device.folder / "tasks").open("03")
+    (folder / "train" / "nine" / "0003.png").unlink()
+    device.learn(task)
+
+
+def only_test_pictures(device: Device) -> None:
+    folder = device.pictures()
+    (folder / "train").rename(folder / "test")
+    device.learn(Inbox(device.folder / "tasks").open("03"))
+
+
+def nan_images(device: Device) -> None:
+    images = device.digits.of(8, 0, 20).astype(np.float32)
+    images[3, 2, 2] = np.nan
+    device.npz(images=images)
+
+
+def twenty(dtype: Any) -> Any:
+    return np.arange(20).astype(dtype) % 2
+
+
+def npz(**arrays: Any) -> Callable[[Device], None]:
+    return lambda device: device.learn(device.npz(**arrays))
+
+
+def named(name: str) -> Callable[[Device], None]:
+    return lambda device: device.learn(device.named(name))
+
+
+def with_classes(*classes: str) -> Callable[[Device], None]:
+    def act(device: Device) -> None:
+        task = device.named("03")
+        device.learn(Task("03", classes, task.train, None))
+
+    return act
+
+
+def setting(**settings: Any) -> Callable[[Device], None]:
+    return lambda device: device.learn(device.named("03"), **settings)
+
+
+def from_file(**settings: Any) -> Callable[[Device], object]:
+    return lambda device: TrainingConfig.from_mapping(settings, "csk.toml")
+
+
+NAMING = ["A task cannot be called", "valid as a folder's name", "Rename it."]
+
+TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] = {
+    "an empty folder": (empty_folder, TaskError, ["03 has no train/ folder", "put its pictures into"]),
+    "an empty train folder": (empty_train, TaskError, ["train has no class folders"]),
+    "an empty class": (empty_class, TaskError, ["ten holds no picture", "or remove the folder"]),
+    "no pictures in arrays": (
+        npz(images=np.zeros((0, 8, 8), np.uint8), labels=np.zeros(0, np.int64)),
+        TaskError,
+        ["03.npz: images holds no picture"],
+    ),
+    "one class in a folder": (
+        one_class_folder,
+        TaskError,
+        ["Task '03' has one class only ('nine')", "at least two"],
+    ),
+    "one class in arrays": (
+        npz(labels=np.zeros(20, np.int64), class_names=np.array(["eight"])),
+        TaskError,
+        ["Task '03' has one class only ('eight')"],
+    ),
+    "a class without pictures": (
+        npz(labels=np.zeros(20, np.int64)),
+        TaskError,
+        ["class 'nine' has no picture"],
+    ),
+    "a truncated picture": (truncated_picture, TaskError, ["nine/0007.png cannot be decoded", "replace it"]),
+    "a text called picture": (
+        text_as_picture,
+        TaskError,
+        ["nine/0003.png", "not a PNG, JPEG, BMP or WebP picture"],
+    ),
+    "a picture that vanishes": (
+        picture_that_vanishes,
+        TaskError,
+        ["nine/0003.png cannot be read (No such file"],
+    ),
+    "only test pictures": (only_test_pictures, TaskError, ["Task '03' has no training pictures"]),
+    "NaN": (nan_images, TaskError, ["images has 1 NaN values", "uint8"]),
+    "floats": (
+        npz(images=np.zeros((20, 8, 8), np.float32)),
+        TaskError,
+        ["images is float32", "must be uint8"],
+    ),
+    "a label too large": (npz(labels=twenty(int) * 2), TaskError, ["labels[1] is 2", "0 to 1"]),
+    "a negative label": (npz(labels=twenty(int) - 1), TaskError, ["labels[0] is -1", "0 to 1"]),
+    "labels of floats": (
+        npz(labels=twenty(float)),
+        TaskError,
+        ["labels is float64", "one integer per picture"],
+    ),
+    "labels missing": (npz(labels=twenty(int)[:19]), TaskError, ["labels has 19 entries for 20 pictures"]),
+    "class names of bytes": (npz(class_names=np.array([b"a", b"b"])), TaskError, ["class_names is |S1"]),
+    "pickled class names": (
+        npz(class_names=np.array(["a", None])),
+        TaskError,
+        ["03.npz cannot be read", "Object arrays"],
+    ),
+    "too many channels": (
+        npz(images=np.zeros((20, 8, 8, 5), np.uint8)),
+        TaskError,
+        ["images[0] has 5 channels"],
+    ),
+    "learned already": (named("01"), TaskError, ["Task '01' is learned already", "csk-sdk rollback --to"]),
+    "called base": (named("base"), TaskError, ["cannot be called 'base'", "another name"]),
+    "a name with a way out": (named("../x"), TaskError, [*NAMING, "'../x'"]),
+    "a name with a slash": (named("a/b"), TaskError, [*NAMING, "'a/b'"]),
+    "a name with a backslash": (named("a\\b"), TaskError, NAMING),
+    "no name": (named(""), TaskError, [*NAMING, "''"]),
+    "a blank name": (named("  "), TaskError, NAMING),
+    "a name of two lines": (named("a\nb"), TaskError, [*NAMING, r"'a\nb'"]),
+    "a name with a zero": (named("a\0b"), TaskError, NAMING),
+    "a name that is not UTF-8": (named("caf\udce9"), TaskError, [*NAMING, r"'caf\udce9'"]),
+    "a very long name": (named("x" * 256), TaskError, [*NAMING, "at most 255 bytes"]),
+    "a long name in bytes": (named("ü" * 128), TaskError, [*NAMING, "at most 255 bytes"]),
+    "a class twice": (
+        with_classes("eight", "eight"),
+        TaskError,
+        ["'eight', and each class needs a name of its own"],
+    ),
+    "a class of two lines": (with_classes("eight", "ni\nne"), TaskError, [r"'ni\nne'", "control characters"]),
+    "a class that is not UTF-8": (with_classes("a", "\udce9"), TaskError, [r"'\udce9'", "valid UTF-8"]),
+    "epochs 0": (setting(epochs=0), ConfigError, ["epochs is 0; it must be 1 or more."]),
+    "epochs 2.5": (setting(epochs=2.5), ConfigError, ["epochs is 2.5; it must be of type int."]),
+    "batch_size 0": (setting(batch_size=0), ConfigError, ["batch_size is 0"]),
+    "channel_ratio 0": (setting(channel_ratio=0.0), ConfigError, ["channel_ratio is 0.0", "at most 1"]),
+    "channel_ratio 2": (setting(channel_ratio=2), ConfigError, ["channel_ratio is 2", "at most 1"]),
+    "energy 1.1": (setting(energy=1.1), ConfigError, ["energy is 1.1; it must be between 0 and 1."]),
+    "energy NaN": (setting(energy=float("nan")), ConfigError, ["energy is nan"]),
+    "another optimizer": (
+        setting(optimizer="lion"),
+        ConfigError,
+        ["optimizer is lion; it must be sgd or adamw."],
+    ),
+    "learning_rate -1": (setting(learning_rate=-1.0), ConfigError, ["learning_rate is -1.0", "0 or more"]),
+    "learning_rate inf": (
+        setting(learning_rate=float("inf")),
+        ConfigError,
+        ["learning_rate is inf", "finite"],
+    ),
+    "momentum 1": (setting(momentum=1.0), ConfigError, ["momentum is 1.0", "below 1"]),
+    "weight_decay inf": (setting(weight_decay=float("inf")), ConfigError, ["weight_decay is inf"]),
+    "shift -1": (setting(shift=-1), ConfigError, ["shift is -1"]),
+    "seed -1": (setting(seed=-1), ConfigError, ["seed is -1; it must be 0 or more."]),
+    "threads -1": (setting(threads=-1), ConfigError, ["threads is -1"]),
+    "checkpoint_seconds NaN": (
+        setting(checkpoint_seconds=float("nan")),
+        ConfigError,
+        ["checkpoint_seconds is nan"],
+    ),
+    "an unknown setting": (
+        from_file(epoch=4),
+        ConfigError,
+        ["csk.toml sets 'epoch', which is no setting", "epochs"],
+    ),
+    "a text for a number": (from_file(epochs="4"), ConfigError, ["csk.toml sets epochs to '4'", "type int"]),
+    "true for a number": (from_file(epochs=True), ConfigError, ["csk.toml sets epochs to True", "type int"]),
+    "half a batch": (from_file(batch_size=2.5), ConfigError, ["csk.toml sets batch_size to 2.5", "type int"]),
+    "out of range in a file": (
+        from_file(epochs=0),
+        ConfigError,
+        ["csk.toml: epochs is 0; it must be 1 or more."],
+    ),
+    "another scenario": (
+        lambda device: device.learner().evaluate([device.named("01")], "domain"),
+        ConfigError,
+        ["scenario is 'domain'; it must be task or class."],
+    ),
+    "nothing to evaluate": (
+        lambda device: device.learner().evaluate([]),
+        TaskError,
+        ["None of the learned tasks (base, 01) has test pictures"],
+    ),
+    "an unknown task to predict": (
+        lambda device: device.learner().predict(device.digits.of(8, 0, 1), "02"),
+        TaskError,
+        ["Task '02' is not learned. Learned: base, 01."],
+    ),
+    "floats to predict": (
+        lambda device: device.learner().predict(np.zeros((1, 8, 8), np.float32)),
+        TaskError,
+        ["The images are float32"],
+    ),
+    "an unknown task to go back to": (
+        lambda device: device.learner().rollback("02"),
+        StateError,
+        ["has no generation of task '02'. Known: base, 01."],
+    ),
+    "an export into a folder's place": (
+        lambda device: device.learner().export(device.folder),
+        StorageError,
+        ["could not write", "Check the disk and the path"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_refused_in_one_sentence_and_nothing_changed(device: Device, case: str) -> None:
+    act, kind, words = TABLE[case]
+    refused(device, kind, words, lambda: act(device))
+    # Nothing stays in the way: the interrupted task goes on.
+    assert device.learner(checkpoint_seconds=0.0).learn(device.digits.task("02", (6, 7))).resumed_at_step == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ünï",
+        "猫と犬",
+        "with space",
+        "x" * 255,
+        "...dots",
+        "%s{0}",
+        "'; DROP",
+        "head",
+        "-",
+        "01a",
+    ],
+)
+def test_unusual_names_that_are_fine(device: Device, name: str) -> None:
+    learner = device.learner()
+    learner.learn(
+        Task.from_arrays(name, *device.digits.arrays((8, 9), 0, 10), [f"{name} 1", "class/with/slashes"])
+    )
+    again = device.learner()
+    assert again.tasks[-1].name == name
+    assert again.predict(device.digits.of(8, 20, 30), name).classes == (f"{name} 1", "class/with/slashes")
+    assert again.classes[-2:] == (f"{name} 1", "class/with/slashes")
+    again.export(device.folder / "exported.onnx", name)
+    again.rollback("01")
+    assert again.rollback("base").number == 0
+    assert {path.name for path in device.folder.iterdir()} == {"bundle", "state", "exported.onnx"}
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("resize", ["none", "bilinear"])
+def test_pictures_of_another_size(device: Device, base_data: Path, tmp_path: Path, resize: str) -> None:
+    bundle = build_digits_bundle(tmp_path / "other", base_data=base_data, resize=resize)
+    device = Device(tmp_path, device.digits)
+    folder = device.pictures()
+    large = device.digits.of(9, 0, 1)[0].repeat(2, axis=0).repeat(3, axis=1)
+    Image.fromarray(large).save(folder / "train" / "nine" / "0004.png")
+    task = Inbox(folder.parent).open("03")
+    learner = open_learner(bundle, device.state)
+    learner.learn(device.digits.task("01", (4, 5)))
+    if resize == "bilinear":
+        learner.learn(task)
+        assert learner.predict([large], "03").labels.tolist() == ["nine"]
+        return
+    words = ["nine/0004.png is 24x16 pixels", "the model takes 8x8", "--resize bilinear"]
+    refused(device, TaskError, words, lambda: learner.learn(task))
+    refused(device, TaskError, ["image 0 is 24x16 pixels", "8x8"], lambda: learner.predict([large]))
+
+
+# Training that gets out of hand
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": 1e9},
+        {"head_learning_rate": 1e9},
+        {"learning_rate": 1e9, "batch_size": 100, "epochs": 1},
+        {"learning_rate": 1e9, "optimizer": "adamw"},
+        {"learning_rate": 1e30, "optimizer": "adamw", "weight_decay": 1.0},
+        {"learning_rate": 1e38, "batch_size": 100, "epochs": 1},
+    ],
+    ids=str,
+)
+def test_training_that_diverges_commits_nothing(device: Device, settings: dict[str, Any]) -> None:
+    task = device.digits.task("03", (7, 8, 9), test=0)
+    words = ["lower --learning-rate", "Nothing was committed."]
+    refused(device, TaskError, words, lambda: device.learn(task, **settings))
+    assert device.learner().learn(task).generation == 2
+
+
+def test_a_stream_that_diverges_commits_nothing(device: Device) -> None:
+    def act() -> None:
+        with device.learner(learning_rate=1e9, sensitivity_batches=1).stream(
+            "03", ["eight", "nine"]
+        ) as stream:
+            for start in range(0, 80, 8):
+                images, labels = device.digits.arrays((8, 9), start, start + 8)
+                # Even an application that goes on after an error cannot commit it.
+                with suppress(TaskError):
+                    stream.observe(images, labels)
+
+    refused(device, TaskError, ["lower --learning-rate", "Nothing was committed."], act)
+
+
+# Bundles
+
+
+@pytest.mark.parametrize("name", BUNDLE_FILES)
+@pytest.mark.parametrize("damage", ["a byte", "shorter", "longer", "gone"])
+def test_a_damaged_bundle_is_not_opened(device: Device, name: str, damage: str) -> None:
+    path = device.bundle / name
+    data = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "a byte":
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    else:
+        path.write_bytes(data[:-1] if damage == "shorter" else data + b"\n")
+    if name != "manifest.json":
+        words = [
+            "is missing" if damage == "gone" else "is not the file that was built",
+            name,
+            "Copy the bundle again",
+        ]
+        refused(device, BundleError, words, device.learner)
+    elif damage == "gone":
+        refused(device, BundleError, ["There is no bundle in", "csk-sdk build-artifacts"], device.learner)
+    else:
+        # The manifest holds all other checksums; its own is the bundle's identity, which the state remembers.
+        before = tree(device.state)
+        with pytest.raises((BundleError, StateError)):
+            device.learner()
+        assert tree(device.state) == before
+
+
+def test_every_kind_of_damage_to_a_manifest_is_an_error_that_we_raise(device: Device) -> None:
+    path = device.bundle / "manifest.json"
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.choice(len(data), 200, replace=False):
+        for replacement in (data[position] ^ 1, ord("0"), ord("]"), 255):
+            if replacement == data[position]:
+                continue
+            path.write_bytes(data[:position] + bytes([replacement]) + data[position + 1 :])
+            with pytest.raises((BundleError, StateError)):
+                device.learner()
+
+
+def test_a_newer_bundle(device: Device) -> None:
+    path = device.bundle / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 2}))
+    refused(device, BundleError, ["has schema 2", "reads up to 1", "update csk-sdk"], device.learner)
+
+
+def test_a_folder_that_is_no_bundle(device: Device) -> None:
+    shutil.rmtree(device.bundle)
+    refused(device, BundleError, ["There is no bundle in", "build-artifacts"], device.learner)
+    device.bundle.mkdir()
+    (device.bundle / "manifest.json").write_text('{"name": "something else"}')
+    refused(device, BundleError, ["has no schema_version", "not a csk-sdk bundle"], device.learner)
+
+
+def test_the_state_of_another_bundle(device: Device, tmp_path: Path) -> None:
+    other = build_digits_bundle(tmp_path / "other")
+    words = ["belongs to another bundle", "start a new state folder"]
+    refused(device, StateError, words, lambda: open_learner(other, device.state))
+
+
+@pytest.mark.parametrize(
+    ("name", "way_back"),
+    [
+        ("HEAD", "csk-sdk rollback --to 01"),
+        ("generations/000001.safetensors", "csk-sdk rollback --to base"),
+        ("generations/000001.json", "csk-sdk rollback --to base"),
+        ("state.json", "start a new state folder"),
+    ],
+)
+def test_a_damaged_state_says_the_way_back(device: Device, name: str, way_back: str) -> None:
+    path = device.state / name
+    path.write_bytes(path.read_bytes()[:-9])
+    task = device.named("03")
+    refused(device, StateError, [path.name, way_back], lambda: device.learner().learn(task))
+    if name != "state.json":
+        device.learner().rollback(way_back.split()[-1])
+        assert device.learner().learn(task).generation == 2
+
+
+# Other processes
+
+HOLDER = """
+import sys
+from csk_sdk.state.lock import StateLock
+with StateLock(__import__("pathlib").Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_holds_the_lock(device: Device) -> None:
+    command = [sys.executable, "-c", HOLDER, str(device.state)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        words = [f"Another process (pid {holder.pid}) is writing", "Wait for it", "nothing was changed"]
+        learner = device.learner()
+        for act in (
+            lambda: learner.learn(device.named("03")),
+            lambda: learner.rollback("base"),
+            lambda: learner.stream("03", ["eight", "nine"]).__enter__(),
+        ):
+            refused(device, StateLockedError, words, act)
+        # Reading goes on.
+        assert learner.predict(device.digits.of(4, 100, 101)).labels.tolist() == ["four"]
+        holder.communicate("")
+    learner.learn(device.named("03"))
+
+
+# Full disks
+
+
+@pytest.fixture
+def small_disk(device: Device) -> Iterator[Callable[[int], None]]:
+    """The device's state on a tmpfs of its own; call with the number of bytes to leave free."""
+    disk = device.folder / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"needs mount: {error}")
+    if mounted.returncode != 0:
+        pytest.skip(f"may not mount a tmpfs: {mounted.stderr.strip()}")
+    shutil.move(device.state, disk / "state")
+    device.state.symlink_to(disk / "state")
+
+    def leave(free: int) -> None:
+        (disk / "filler").unlink(missing_ok=True)
+        status = os.statvfs(disk)
+        (disk / "filler").write_bytes(bytes(max(status.f_bavail * status.f_frsize - free, 0)))
+
+    yield leave
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("free", [0, 8 << 10, 92 << 10, 96 << 10, 100 << 10])
+def test_a_really_full_disk_at_the_commit(
+    device: Device, small_disk: Callable[[int], None], free: int
+) -> None:
+    # The tensors take 96 KiB; a record and a HEAD more do not fit either.
+    (device.state / "progress.safetensors").unlink()
+    small_disk(free)
+    task = device.named("03")
+    words = ["The disk is full: could not write", "Free some space", "nothing that was learned is lost"]
+    # A commit that fails halfway leaves its tensors, which no HEAD knows, until the next one.
+    refused(device, StorageError, words, lambda: device.learn(task), "generations/000002.safetensors")
+    small_disk(512 << 10)
+    assert device.learner().learn(task).generation == 2
+
+
+def test_a_really_full_disk_at_a_checkpoint(device: Device, small_disk: Callable[[int], None]) -> None:
+    small_disk(4 << 10)
+    task = device.digits.task("02", (6, 7))
+    words = ["The disk is full: could not write", "progress.safetensors", "nothing that was learned is lost"]
+    refused(device, StorageError, words, lambda: device.learn(task, checkpoint_seconds=0.0))
+    small_disk(512 << 10)
+    # The older checkpoint is still good.
+    assert device.learner(checkpoint_seconds=0.0).learn(task).resumed_at_step == 2
+
+
+def test_a_really_full_disk_at_an_export(device: Device, small_disk: Callable[[int], None]) -> None:
+    small_disk(16 << 10)
+    path = device.folder / "disk" / "exported.onnx"
+    refused(
+        device, StorageError, ["The disk is full", "exported.onnx"], lambda: device.learner().export(path)
+    )
+    assert not path.exists()
+
+
+class Full:
+    """`os` for the module `atomic`, on a disk that is full from the n-th write on."""
+
+    def __init__(self, writes: int) -> None:
+        self.writes = writes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def write(self, *arguments: Any) -> int:
+        self.writes -= 1
+        if self.writes < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return os.write(*arguments)
+
+
+@pytest.mark.parametrize("writes", range(6))
+def test_a_disk_that_is_full_at_any_write(
+    device: Device, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    task = device.digits.task("02", (6, 7))
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "os", Full(writes))
+        # Checkpoints that were written before the disk was full may stay.
+        act = lambda: device.learn(task, checkpoint_seconds=0.0)  # noqa: E731
+        refused(device, StorageError, ["The disk is full"], act, "progress.safetensors")
+    assert device.learner(checkpoint_seconds=0.0).learn(task).resumed_at_step == 2 + writes
+
+
+# No runtime, or two
+
+
+def installed(*names: str) -> Callable[[str], str]:
+    def version(name: str) -> str:
+        if name in names:
+            return "1.19.2"
+        raise metadata.PackageNotFoundError(name)
+
+    return version
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ((), ["ONNX Runtime is not installed", "pip install 'csk-sdk[device]'"]),
+        (("onnxruntime",), ["ONNX Runtime cannot be imported", "pip install 'csk-sdk[device]'"]),
+        (
+            ("onnxruntime", "onnxruntime-training-cpu"),
+            ["onnxruntime and onnxruntime-training-cpu are both installed", "Uninstall both"],
+        ),
+    ],
+)
+def test_no_runtime_or_two(
+    device: Device, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], words: list[str]
+) -> None:
+    task = device.named("03")
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "version", installed(*names))
+        patch.setitem(sys.modules, "onnxruntime", None)
+        refused(device, RuntimeMissingError, words, lambda: device.learn(task))
+        refused(
+            device, RuntimeMissingError, words, lambda: device.learner().predict(device.digits.of(1, 0, 1))
+        )
+    device.learn(task)

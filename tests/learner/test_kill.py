@@ -1,0 +1,207 @@
+"""kill -9 at any moment: what was committed stays whole, and the task ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import Digits
+from csk_sdk.workspace import Workspace
+
+# One thread and no evaluation: the same bits, and nothing to do but to learn. A checkpoint after each step.
+SETTINGS = """
+[training]
+threads = 1
+shift = 1
+epochs = 12
+checkpoint_seconds = 0.0
+"""
+STEPS = 60
+
+# `csk-sdk train --task next`, saying where it is; "ready" is when all is imported.
+SCRIPT = """
+import sys
+from csk_sdk.runtime import load_onnxruntime
+from csk_sdk.workspace import Workspace
+load_onnxruntime()
+space = Workspace.open(sys.argv[1])
+learner = space.learner()
+task = next(space.waiting(learner))
+print("ready", flush=True)
+phases = set()
+def tell(progress):
+    if progress.phase not in phases:
+        phases.add(progress.phase)
+        print(progress.phase, flush=True)
+learner.learn(task, on_progress=tell)
+"""
+
+DIE_AT_STEP = f"""
+import os, signal
+from csk_sdk import learner
+class Progress(learner.Progress):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        if self.step == {STEPS // 2}:
+            os.kill(os.getpid(), signal.SIGKILL)
+learner.Progress = Progress
+"""
+
+Tensors = dict[str, bytes]
+
+
+@dataclass
+class Device:
+    """A workspace whose first task is learned and whose second one is to be learned under fire."""
+
+    folder: Path
+    saved: Path
+    expected: list[Tensors]
+    kills: int = 0
+
+    def reset(self) -> None:
+        """Back to where only the first task is learned."""
+        shutil.rmtree(self.folder / "state")
+        shutil.copytree(self.saved, self.folder / "state")
+
+    def check(self) -> int:
+        """The generation that HEAD names; it must be whole, and what an undisturbed run has there."""
+        generation = Workspace.open(self.folder).learner().generation
+        found = {name: tensor.tobytes() for name, tensor in generation.tensors.items()}
+        assert found == self.expected[generation.number]
+        return generation.number
+
+    def remaining(self) -> float:
+        """The share of the task's steps that a resumed run has still to do."""
+        progress = Workspace.open(self.folder).learner().state.load_progress()
+        return 1.0 - (progress[1]["step"] / STEPS if progress is not None else 0.0)
+
+    def script(self) -> list[str]:
+        return [sys.executable, "-c", SCRIPT, str(self.folder)]
+
+    def command(self) -> list[str]:
+        arguments = ["train", "--task", "next", "--no-evaluate", "--workspace", str(self.folder)]
+        return [sys.executable, "-m", "csk_sdk", *arguments]
+
+    def run(self, arguments: list[str], mark: str = "", seconds: float = 1e9) -> float:
+        """Run, and kill it `seconds` after it printed the line `mark`; how long it ran from there."""
+        with subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            while mark and process.stdout.readline().strip() not in (mark, ""):
+                pass
+            begun = time.monotonic()
+            try:
+                process.wait(min(seconds, 120.0))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+            assert process.wait() in (0, -signal.SIGKILL), process.stderr.read()
+            self.kills += process.returncode != 0
+        return time.monotonic() - begun
+
+
+@pytest.fixture
+def device(tmp_path: Path, digits_bundle: Path, digits: Digits) -> Device:
+    folder = tmp_path / "device"
+    shutil.copytree(digits_bundle, folder / "bundle")
+    (folder / "csk.toml").write_text(SETTINGS)
+    for name, chosen in (("01", (4, 5)), ("02", (6, 7))):
+        digits.save(digits.task(name, chosen, test=0), folder / "tasks")
+    space = Workspace.open(folder)
+    learner = space.learner()
+    expected = []
+    for task in [*space.waiting(learner), None]:
+        expected.append({name: tensor.tobytes() for name, tensor in learner.generation.tensors.items()})
+        if len(expected) == 2:
+            shutil.copytree(folder / "state", tmp_path / "saved")
+        if task is not None:
+            learner.learn(task)
+    made = Device(folder, tmp_path / "saved", expected)
+    assert made.check() == 2
+    made.reset()
+    assert made.check() == 1
+    return made
+
+
+@pytest.mark.slow
+def test_killed_at_thirty_random_moments(device: Device) -> None:
+    rng = np.random.default_rng(20240613)
+    device.run(device.command())
+    assert device.check() == 2, "the command gives the bits that Learner.learn gives"
+    device.reset()
+    whole_command = device.run(device.command())
+    device.reset()
+    whole_script = device.run(device.script(), "ready")
+    device.reset()
+    commit = device.run(device.script(), "consolidate")
+    device.reset()
+    assert device.kills == 0
+
+    committed = 0
+    for moment in rng.permutation(np.repeat(["anywhere", "commit", "command"], [12, 10, 8])):
+        share = float(rng.uniform(0.0, 1.0))
+        if moment == "command":
+            device.run(device.command(), seconds=share * whole_command)
+        elif moment == "anywhere":
+            device.run(device.script(), "ready", share * whole_script * device.remaining())
+        else:
+            device.run(device.script(), "consolidate", share * commit)
+        if device.check() == 2:
+            committed += 1
+            device.reset()
+    # Most of them; how many exactly is up to how busy this machine is.
+    assert device.kills >= 8
+    print(f"{device.kills} of 30 runs were killed before their end, {committed} had committed")
+
+    # Killed for certain in the middle, and then left alone.
+    device.reset()
+    device.run([sys.executable, "-c", DIE_AT_STEP + SCRIPT, str(device.folder)])
+    assert device.check() == 1
+    assert 0.0 < device.remaining() < 1.0
+    device.run(device.command())
+    assert device.check() == 2
+    assert not list((device.folder / "state").rglob(".*.csk-tmp"))
+    assert not (device.folder / "state" / "progress.safetensors").exists()
+
+
+SUICIDE = """
+import os, signal
+from csk_sdk.state import atomic
+class Countdown:
+    left = {calls}
+    def __getattr__(self, name):
+        if name in ("write", "fsync", "replace", "mkdir", "open", "close", "unlink"):
+            Countdown.left -= 1
+            if Countdown.left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return getattr(os, name)
+"""
+
+
+@pytest.mark.slow
+def test_killed_before_each_change_that_a_commit_makes(device: Device) -> None:
+    # Where a random moment would hardly ever fall: between two calls of the commit.
+    killed_at, calls = 0, 0
+    while device.check() == 1:
+        code = SUICIDE.format(calls=calls) + SCRIPT.replace(
+            "    if progress.phase not in phases:",
+            "    if progress.phase == 'consolidate':\n        atomic.os = Countdown()\n"
+            "    if progress.phase not in phases:",
+        )
+        before = device.kills
+        device.run([sys.executable, "-c", code, str(device.folder)])
+        killed_at += device.kills > before
+        calls += 1
+        assert calls < 60
+    # Tensors, record and HEAD: each is opened, written, synced, closed, renamed, and its folder synced.
+    assert killed_at >= 15
