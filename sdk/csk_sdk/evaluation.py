@@ -70,7 +70,7 @@ def score_tasks(learner: Learner, tasks: Sequence[Task]) -> Scores:
     """Measure the present generation on every learned task that has a test split, and keep the row.
 
     The base classes are tested with a task called "base" that has a test split only.
-    Raises TaskError where there is nothing to test.
+    Raises TaskError where there is nothing to test, or a test class was never learned.
     """
     # One predictor for all: another process may commit while this one measures.
     predictor = learner.predictor()
@@ -101,6 +101,12 @@ def score_tasks(learner: Learner, tasks: Sequence[Task]) -> Scores:
 def _score(learner: Learner, predictor: Predictor, task: Task) -> dict[str, float]:
     assert task.test is not None
     heads = {"task": predictor.head(task.name), "class": predictor.head()}
+    foreign = [name for name in task.classes if name not in heads["task"].classes]
+    if foreign:
+        raise TaskError(
+            f"The test pictures of task '{task.name}' have class '{foreign[0]}', which is not one of those it "
+            f"learned ({', '.join(heads['task'].classes[:5])}, ...). Correct the folder's name, or remove it."
+        )
     correct = dict.fromkeys(heads, 0)
     for pixels, labels in learner.batches(task.test):
         features = predictor.features(pixels)

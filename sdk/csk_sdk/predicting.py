@@ -21,7 +21,7 @@ from csk_sdk.state import BASE, Generation
 from csk_sdk.training import FeatureExtractor, Tensors
 
 # Shrinkage of the within-class covariance, chosen by measurement: docs/decisions/0005-heads.md.
-SHRINKAGE = 0.1
+SHRINKAGE = 0.02
 
 # Pictures that go through the network at once: an application may hand over a thousand.
 _CHUNK = 64

@@ -26,10 +26,8 @@ def draw(runs: tuple[DemoRun, ...], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(runs), figsize=(5.2 * len(runs), 4.6), layout="constrained")
-    image = None
-    for axis, run in zip(np.atleast_1d(axes), runs, strict=True):
-        image = _heat_map(axis, run)
-    figure.colorbar(image, ax=axes, label="accuracy, %", shrink=0.85)
+    images = [_heat_map(axis, run) for axis, run in zip(np.atleast_1d(axes), runs, strict=True)]
+    figure.colorbar(images[0], ax=axes, label="accuracy, %", shrink=0.85)
     figure.suptitle("Handwritten digits, one prediction over all classes learned so far", fontsize=13)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
