@@ -30,7 +30,9 @@ LIVES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("out/cifar100"))
@@ -84,11 +86,23 @@ def live(workspace: Path, label: str, settings: list[str], threads: int, seed: i
     for _ in range(TASKS):
         begun = time.monotonic()
         report = csk_sdk(
-            "train", "--task", "next", *where, *settings, "--threads", str(threads), "--seed", str(seed), "--json"
+            "train",
+            "--task",
+            "next",
+            *where,
+            *settings,
+            "--threads",
+            str(threads),
+            "--seed",
+            str(seed),
+            "--json",
         )
         report["wall_seconds"] = round(time.monotonic() - begun, 1)
         reports.append(report)
-        print(f"{label}: task {report['task']}, loss {report['loss']:.3f}, {report['seconds']:.0f} s", flush=True)
+        print(
+            f"{label}: task {report['task']}, loss {report['loss']:.3f}, {report['seconds']:.0f} s",
+            flush=True,
+        )
     return {
         "settings": settings,
         "tasks": reports,

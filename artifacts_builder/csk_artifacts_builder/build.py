@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from csk_sdk.manifest import (
     Site,
 )
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.version import __version__
 
 # Below this accuracy on its own training classes, pictures or label order are more likely wrong than the model.
 SUSPICIOUS_ACCURACY = 50.0
@@ -154,7 +154,7 @@ def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], optio
         channel_ratio=options.channel_ratio,
         batch_size=options.batch_size,
         flip=options.flip,
-        producer=f"csk-sdk {metadata.version('csk-sdk')}",
+        producer=f"csk-sdk {__version__}",
     )
 
 

@@ -25,7 +25,8 @@ from csk_sdk.errors import (
     UnsupportedOpError,
 )
 from csk_sdk.evaluation import Evaluation
-from csk_sdk.learner import Learner, LearnReport, Progress
+from csk_sdk.learn_run import LearnReport, Progress
+from csk_sdk.learner import Learner
 from csk_sdk.predicting import Prediction
 from csk_sdk.stream import TaskStream
 

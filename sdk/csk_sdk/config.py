@@ -20,8 +20,9 @@ class TrainingConfig:
 
     `batch_size`, `channel_ratio` and `flip` are the bundle's own where None. `energy` is the fraction of the old
     data's second moment that a step must not touch (0 switches the projection off). Learning rates are peak
-    values of a cosine schedule. `shift` is in pixels, a 16th of the picture's shorter side where None, `threads` 0 means one per core, `checkpoint_seconds`
-    is the time between progress checkpoints.
+    values of a cosine schedule. `shift` is in pixels, a 16th of the picture's shorter side where None. `threads`
+    0 means one per core. `sensitivity_batches` is how many batches channels are selected on, and
+    `checkpoint_seconds` the time between progress checkpoints.
     """
 
     epochs: int = 4
@@ -30,7 +31,7 @@ class TrainingConfig:
     energy: float = 0.9
     optimizer: str = "sgd"
     learning_rate: float = 0.01
-    head_learning_rate: float = 0.01
+    head_learning_rate: float = 0.005
     momentum: float = 0.9
     weight_decay: float = 0.0
     flip: bool | None = None
@@ -104,7 +105,9 @@ def _type_problem(name: str, value: Any) -> str | None:
 def augmentation(config: TrainingConfig, manifest: Manifest) -> tuple[bool, int]:
     """Whether to flip pictures, and by how many pixels to shift them, for this bundle."""
     flip = manifest.flip if config.flip is None else config.flip
-    shift = config.shift if config.shift is not None else min(manifest.input.height, manifest.input.width) // 16
+    shift = (
+        config.shift if config.shift is not None else min(manifest.input.height, manifest.input.width) // 16
+    )
     return flip, shift
 
 

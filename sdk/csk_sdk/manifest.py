@@ -5,6 +5,7 @@ Plain frozen dataclasses that read from and write to JSON. Nothing here touches 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from csk_sdk.errors import BundleError
 
 SCHEMA_VERSION = 1
+_UNSEALED = "0" * 64
 
 TRAINING_MODEL = "training_model.onnx"
 EVAL_MODEL = "eval_model.onnx"
@@ -136,8 +138,8 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
-        """Serialise as indented JSON with a stable key order."""
-        return json.dumps(asdict(self), indent=1, sort_keys=False) + "\n"
+        """Serialise as indented JSON with a stable key order, sealed by `sealed`."""
+        return sealed(asdict(self))
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
@@ -149,6 +151,7 @@ class Manifest:
             raw = json.loads(text)
         except ValueError as error:
             raise BundleError(f"{where} is not valid JSON ({error}); build the bundle again.") from None
+        seal = raw.get("seal") if isinstance(raw, dict) else None
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         if not isinstance(version, int):
             raise BundleError(f"{where} has no schema_version; it is not a csk-sdk bundle.")
@@ -156,6 +159,10 @@ class Manifest:
             raise BundleError(
                 f"{where} has schema {version}, and this csk-sdk reads up to {SCHEMA_VERSION}: "
                 "update csk-sdk on this device, or build the bundle with an older one."
+            )
+        if not isinstance(seal, str) or _digest(text.replace(seal, _UNSEALED)) != seal:
+            raise BundleError(
+                f"{where} was changed after it was built: its seal does not match. Copy the bundle again."
             )
         try:
             return cls(
@@ -173,6 +180,19 @@ class Manifest:
             raise BundleError(
                 f"{where} lacks or misnames a field ({error}); build the bundle again."
             ) from None
+
+
+def sealed(content: dict[str, Any]) -> str:
+    """A manifest's text with its own sha256 in it, so that no byte can change unnoticed.
+
+    `seal` is the hash of the whole text with zeros in the seal's place.
+    """
+    text = json.dumps({**content, "seal": _UNSEALED}, indent=1) + "\n"
+    return text.replace(_UNSEALED, _digest(text))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _tupled(value: Any) -> Any:

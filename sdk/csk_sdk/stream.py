@@ -21,6 +21,10 @@ from csk_sdk.training import Batch, TaskTraining
 Pixels = NDArray[np.uint8]
 
 
+# How many times as many batches are held back while a class is still missing.
+_PATIENCE = 4
+
+
 class TaskStream:
     """One task, learned batch by batch.
 
@@ -104,7 +108,10 @@ class TaskStream:
             return self._step(self._training, pixels, indices)
         self._held.append((pixels.copy(), indices.copy()))
         present = np.unique(np.concatenate([held for _, held in self._held]))
-        if len(self._held) >= self._config.sensitivity_batches and len(present) == len(self._classes):
+        complete = len(present) == len(self._classes)
+        # A class that does not show up must not fill the memory.
+        enough = self._config.sensitivity_batches * (1 if complete else _PATIENCE)
+        if len(self._held) >= enough:
             return self._begin()
         return None
 

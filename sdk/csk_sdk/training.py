@@ -236,6 +236,7 @@ class FeatureExtractor:
         self._feeds[head.bias] = np.zeros(1, np.float32)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features of one batch."""
         return self._graph.run({"image": images, **self._feeds}, ["features"])["features"]
 
 

@@ -33,6 +33,7 @@ from csk_sdk.manifest import (
     TRAINING_MODEL,
     WEIGHTS,
     Manifest,
+    sealed,
 )
 
 GRAPHS = (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL, EXPORT_TEMPLATE)
@@ -229,8 +230,9 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
     ids=["newer", "text", "none", "no-sites", "unknown-field", "a-list", "outside"],
 )
 def test_a_manifest_that_does_not_fit_is_refused(copy: Path, edit: object, fragment: str) -> None:
-    raw = json.loads((copy / MANIFEST).read_text())
-    (copy / MANIFEST).write_text(json.dumps(edit(raw)))  # type: ignore[operator]
+    edited = edit(json.loads((copy / MANIFEST).read_text()))  # type: ignore[operator]
+    # Sealed again, so that it is the content that is refused.
+    (copy / MANIFEST).write_text(sealed(edited) if isinstance(edited, dict) else json.dumps(edited))
     with pytest.raises(BundleError) as caught:
         Bundle.open(copy)
     assert fragment in str(caught.value)

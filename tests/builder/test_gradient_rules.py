@@ -503,10 +503,9 @@ def geometries(draw: st.DrawFn) -> tuple[Geometry, int]:
     rank = draw(st.sampled_from([2, 2, 2, 1]))
     each = {"min_size": rank, "max_size": rank}
     kernel = draw(st.lists(st.integers(1, 5), **each))
-    if draw(st.booleans()):
-        stride = [draw(st.integers(1, 3))] * rank
-    else:
-        stride = draw(st.lists(st.integers(1, 3), **each))
+    stride = (
+        [draw(st.integers(1, 3))] * rank if draw(st.booleans()) else draw(st.lists(st.integers(1, 3), **each))
+    )
     dilation = draw(st.sampled_from([[1] * rank, [1] * rank, [2] * rank, [1, 2][:rank]]))
     pads = draw(st.lists(st.integers(0, 3), min_size=2 * rank, max_size=2 * rank))
     groups = draw(st.sampled_from([1, 1, 2, 3]))

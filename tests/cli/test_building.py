@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from csk_sdk.manifest import sealed
+
 MODEL = Path(__file__).parents[2] / "examples/digits/digits-base4.onnx"
 NAMES = ["zero", "one", "two", "three"]
 NORMALIZE = {"mean": [0.3056], "std": [0.3776]}
@@ -162,7 +164,7 @@ def test_inspect_without_costs(run, own_bundle):
     path = own_bundle / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["costs"]
-    path.write_text(json.dumps(manifest))
+    path.write_text(sealed(manifest))
     found = run("inspect", own_bundle, "--json").json
     assert (found["parameters"], found["flops_per_image"]) == (None, None)
     assert "7,940 parameters" in run("inspect", own_bundle).out

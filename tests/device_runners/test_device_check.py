@@ -11,6 +11,7 @@ from onnx import helper
 
 from csk_device_runners import check_bundle
 from csk_device_runners.__main__ import main
+from csk_sdk.manifest import sealed
 
 SDK = Path(__file__).parents[2] / "sdk"
 
@@ -35,7 +36,7 @@ def spoiled(digits_bundle, tmp_path):
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "size": path.stat().st_size,
         }
-        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        (bundle / "manifest.json").write_text(sealed(manifest))
         return bundle
 
     return spoil

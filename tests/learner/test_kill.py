@@ -46,13 +46,13 @@ learner.learn(task, on_progress=tell)
 
 DIE_AT_STEP = f"""
 import os, signal
-from csk_sdk import learner
-class Progress(learner.Progress):
+from csk_sdk import learn_run
+class Progress(learn_run.Progress):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         if self.step == {STEPS // 2}:
             os.kill(os.getpid(), signal.SIGKILL)
-learner.Progress = Progress
+learn_run.Progress = Progress
 """
 
 Tensors = dict[str, bytes]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import csk_sdk
-from csk_sdk.state import lock
 from csk_sdk.errors import StateLockedError, StorageError
+from csk_sdk.state import lock
 from csk_sdk.state.lock import StateLock
 
 HOLD = """

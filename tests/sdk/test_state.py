@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from safetensors.numpy import save_file
 
 from csk_sdk.errors import ConfigError, StateError, StorageError
 from csk_sdk.state import LearnedTask, State, atomic
+from csk_sdk.state.generation import seal
 from csk_sdk.state.store import GenerationStore
 from csk_sdk.state.tensorfile import decode
 
@@ -203,7 +203,7 @@ def test_two_bundles_opened_on_a_fresh_folder_are_told_apart_at_the_first_write(
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     learned(tmp_path, "A")
-    (tmp_path / "state.json").write_text(json.dumps({"schema_version": 2, "bundle_id": BUNDLE}))
+    (tmp_path / "state.json").write_text(seal({"schema_version": 2, "bundle_id": BUNDLE}).decode())
     with pytest.raises(StateError) as caught:
         state_at(tmp_path)
     assert str(caught.value) == (
@@ -217,7 +217,8 @@ def test_a_damaged_identity_is_named(tmp_path: Path, content: str) -> None:
     learned(tmp_path, "A")
     (tmp_path / "state.json").write_text(content)
     with pytest.raises(
-        StateError, match=r"state\.json cannot be read .* Restore it from a backup, or start a new"
+        StateError,
+        match=r"state\.json (cannot be read|is damaged).* Restore it from a backup, or start a new",
     ):
         state_at(tmp_path)
 

@@ -33,7 +33,7 @@ def gemm(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
 @vjp("MatMul")
 def matmul(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """y = a B with a matrix B: da = g B^T, dB = a^T g"""
-    a, b = node.inputs
+    b = node.inputs[1]
     if b is None or b.shape is None or len(b.shape) != 2 or needed(node, 1):
         raise UnsupportedOpError(
             f"no gradient rule for 'MatMul' of two computed tensors (node '{node.name}'). "

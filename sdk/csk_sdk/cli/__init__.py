@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from importlib import metadata
 from typing import Annotated
 
 import typer
 
 from csk_sdk.cli import building, checking, learning, using
 from csk_sdk.cli.guard import GuardedGroup
+from csk_sdk.version import __version__
 
 app = typer.Typer(
     name="csk-sdk",
@@ -40,7 +40,7 @@ for _command in (
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"csk-sdk {metadata.version('csk-sdk')}")
+        typer.echo(f"csk-sdk {__version__}")
         raise typer.Exit
 
 

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from csk_sdk.learner import Progress as LearnProgress
+from csk_sdk.learn_run import Progress as LearnProgress
 
 # Nobody's terminal: a line in a pipe is never wrapped or cut.
 _PIPE_WIDTH = 1000

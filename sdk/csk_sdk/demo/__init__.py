@@ -127,7 +127,11 @@ def _csk_sdk(*arguments: str) -> dict[str, Any]:
     # One thread: on pictures of 8x8 pixels, a second one costs more than it brings.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "csk_sdk", *arguments], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-m", "csk_sdk", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     if done.returncode != 0:
         raise CskError(f"`csk-sdk {' '.join(arguments)}` failed: {done.stderr.strip()}")

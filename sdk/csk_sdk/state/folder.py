@@ -14,7 +14,6 @@ Every file is replaced as a whole, and reading one never executes anything.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -240,24 +239,24 @@ class State:
         if not self._check_identity():
             make_folder(self.folder)
             identity = {"schema_version": STATE_SCHEMA_VERSION, "bundle_id": self.bundle_id}
-            replace_file(self._identity, (json.dumps(identity, indent=1) + "\n").encode())
+            replace_file(self._identity, seal(identity))
 
     def _check_identity(self) -> bool:
         """Whether the folder holds a state yet. Raises StateError when it is not this bundle's."""
-        try:
-            raw = json.loads(self._identity.read_bytes())
-            version, bundle_id = raw["schema_version"], raw["bundle_id"]
-        except FileNotFoundError:
+        if not self._identity.exists():
             if self._store.head_path.exists() or self._store.generations.exists():
                 raise StateError(
                     f"{self._identity} is missing, so nobody knows which bundle {self.folder} belongs to. "
                     "Restore it from a backup, or start a new state folder."
-                ) from None
+                )
             return False
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        try:
+            raw = unseal(self._identity)
+            version, bundle_id = raw["schema_version"], raw["bundle_id"]
+        except (StateError, KeyError) as error:
             raise StateError(
-                f"{self._identity} cannot be read ({error}). Restore it from a backup, or start a new "
-                "state folder."
+                f"{str(error).rstrip('.')}: nobody knows which bundle {self.folder} belongs to. Restore it from "
+                "a backup, or start a new state folder."
             ) from error
         if not isinstance(version, int) or version > STATE_SCHEMA_VERSION:
             raise StateError(

@@ -1,0 +1,249 @@
+"""The documentation is true: links lead somewhere, examples run, commands and modules exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from conftest import NAMES, REPOSITORY, Digits
+from csk_artifacts_builder.gradients import registered_ops
+
+PAGES = sorted(
+    [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("examples/**/*.md")]
+)
+PACKAGES = ("sdk/csk_sdk", "artifacts_builder/csk_artifacts_builder", "device_runners/csk_device_runners")
+CODE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+TESTED = re.compile(r"<!-- tested: ([\w-]+) -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+
+
+def prose(page: Path) -> str:
+    return CODE.sub("", page.read_text(encoding="utf-8"))
+
+
+def between(page: Path, begin: str, end: str) -> str:
+    text = page.read_text(encoding="utf-8")
+    assert text.count(f"<!-- {begin} -->") == text.count(f"<!-- {end} -->") == 1, f"{page}: {begin}"
+    return text.split(f"<!-- {begin} -->")[1].split(f"<!-- {end} -->")[0]
+
+
+# --- links
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            broken.append(target)
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The ids that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# --- commands
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_cli", REPOSITORY / "docs" / "generate_cli.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_line_page_is_fresh() -> None:
+    generate = generator()
+    assert generate.PAGE.read_text(encoding="utf-8") == generate.page(), "run: python docs/generate_cli.py"
+
+
+def commands_in(page: Path) -> list[str]:
+    """Every `csk-sdk ...`, `make ...` and `python ...` of a page, in shell blocks and in running text."""
+    blocks = [
+        code for _, language, code in CODE.findall(page.read_text(encoding="utf-8")) if language == "sh"
+    ]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    inline = re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", prose(page))
+    return [line for line in lines + inline if re.match(r"(csk-sdk|make|python) ", line)]
+
+
+@pages
+def test_commands_exist(page: Path) -> None:
+    generate = generator()
+    options = {
+        name: {option for one in generate.parameters(command) if one.is_option for option in one.names}
+        for name, command in generate.commands().items()
+    }
+    for line in commands_in(page):
+        program, *words = shlex.split(line, comments=True)
+        if program == "csk-sdk" and words[0][0].isalpha():
+            name = words[0]
+            assert name in options, line
+            given = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
+            assert given <= options[name] | {"--help"}, line
+        elif program == "make":
+            targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+            assert {word for word in words if "=" not in word} <= set(targets), line
+        elif program == "python" and words[0] == "-m":
+            assert importlib.util.find_spec(words[1]) is not None, line
+        elif program == "python":
+            assert (REPOSITORY / words[0]).is_file(), line
+
+
+# --- code
+
+
+def programs_of(page: str) -> dict[str, str]:
+    """The page's programs: blocks of one name are one program."""
+    programs: dict[str, str] = {}
+    for name, code in TESTED.findall((REPOSITORY / page).read_text(encoding="utf-8")):
+        programs[name] = programs.get(name, "") + code + "\n"
+    return programs
+
+
+def run_python(code: str, folder: Path) -> str:
+    script = folder / "example.py"
+    script.write_text(code, encoding="utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "tests" / "builder")}
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pages
+def test_no_marked_block_is_overlooked(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert len(TESTED.findall(text)) == text.count("<!-- tested:")
+
+
+def test_every_marked_block_has_a_test() -> None:
+    marked = {page.relative_to(REPOSITORY).as_posix(): set(programs_of(str(page))) for page in PAGES}
+    assert {page: names for page, names in marked.items() if names} == {
+        "README.md": {"embed"},
+        "docs/bundle.md": {"drive"},
+        "docs/adding-an-op.md": {"softplus-rule", "softplus-row"},
+    }
+
+
+def test_embedding(tmp_path: Path, digits_bundle: Path, digits: Digits) -> None:
+    (tmp_path / "bundle").symlink_to(digits_bundle)
+    images, labels = digits.arrays((4, 5), 0, 20)
+    np.savez(
+        tmp_path / "new-classes.npz",
+        images=images[..., None],
+        labels=labels,
+        class_names=np.array(NAMES[4:6]),
+    )
+    pictures, ids = digits.arrays((8, 9), 0, 16)
+    np.savez(tmp_path / "camera.npz", images=pictures[..., None], labels=ids)
+    camera = (
+        "def camera():\n"
+        "    found = np.load('camera.npz')\n"
+        "    order = np.random.default_rng(0).permutation(32)\n"
+        "    for start in range(0, 32, 8):\n"
+        "        index = order[start:start + 8]\n"
+        "        yield found['images'][index], found['labels'][index]\n\n"
+    )
+    code = programs_of("README.md")["embed"].replace("with learner.stream", camera + "with learner.stream")
+    output = run_python(code + "print(*learner.classes)\n", tmp_path)
+    assert output.startswith("learned four, five in ")
+    assert output.splitlines()[-1].split() == [NAMES[digit] for digit in (0, 1, 2, 3, 4, 5, 8, 9)]
+    assert (tmp_path / "updated.onnx").is_file()
+
+
+def test_embedding_is_the_example() -> None:
+    example = (REPOSITORY / "examples" / "embed.py").read_text(encoding="utf-8")
+    body = example.split("def main(bundle: str, data: str) -> None:\n")[1].split('\n\n\nif __name__ == "')[0]
+    dedented = "\n".join(line.removeprefix("    ") for line in body.splitlines())
+    assert dedented in programs_of("README.md")["embed"]
+
+
+def test_driving_the_graphs(tmp_path: Path, digits_bundle: Path) -> None:
+    (tmp_path / "bundle").symlink_to(digits_bundle)
+    blocked = "import sys\nsys.modules.update(csk_sdk=None, onnx=None, safetensors=None)\n"
+    output = run_python(blocked + programs_of("docs/bundle.md")["drive"], tmp_path)
+    *steps, folded = output.splitlines()
+    losses = [float(line.split()[1]) for line in steps]
+    assert losses[-1] < 0.7 * losses[0]
+    assert float(folded.split()[-1]) < 1e-4
+
+
+def test_adding_an_op(tmp_path: Path) -> None:
+    """In a process of its own: the rule must not stay registered."""
+    programs = programs_of("docs/adding-an-op.md")
+    script = (
+        "from csk_artifacts_builder.gradients import activations\n"
+        f"exec({programs['softplus-rule']!r}, vars(activations))\n"
+        "import test_gradient_rules as rules\n"
+        f"(row,) = eval({'(' + programs['softplus-row'].strip() + ')'!r}, vars(rules))\n"
+        "rules.test_gradient_equals_central_differences(row)\n"
+        "print('agrees')\n"
+    )
+    assert run_python(script, tmp_path) == "agrees\n"
+
+
+# --- lists that can be incomplete
+
+
+def test_the_readme_lists_every_op_with_a_rule() -> None:
+    listed = re.findall(r"\w+", between(REPOSITORY / "README.md", "ops", "end of ops"))
+    assert listed == sorted(registered_ops())
+
+
+def test_the_architecture_page_lists_every_module() -> None:
+    page = REPOSITORY / "docs" / "architecture.md"
+    listed, folder = [], ""
+    for name in re.findall(r"^\| `([^`]+)` \|", between(page, "modules", "end of modules"), re.MULTILINE):
+        if name.endswith("/"):
+            folder = name
+        else:
+            listed.append(folder + name)
+    there = [
+        path.relative_to(REPOSITORY).as_posix()
+        for package in PACKAGES
+        for path in (REPOSITORY / package).rglob("*.py")
+        if not path.name.startswith("__")
+    ]
+    assert sorted(listed) == sorted(there), "docs/architecture.md: one line for each module"
+    assert len(listed) == len(set(listed))
+
+
+def test_the_bundle_page_lists_every_field_of_the_manifest(digits_bundle: Path) -> None:
+    text = (REPOSITORY / "docs" / "bundle.md").read_text(encoding="utf-8")
+    manifest = json.loads((digits_bundle / "manifest.json").read_text(encoding="utf-8"))
+    fields = {
+        *manifest,
+        *manifest["head"],
+        *manifest["sites"][0],
+        *manifest["preprocessing"],
+        *manifest["files"],
+    }
+    assert {name for name in fields if f"`{name}`" not in text} == set()
