@@ -108,19 +108,27 @@ def test_bad_settings_fail(run, workspace, text):
 
 
 def test_demo_shows_progress_and_its_result(run, tmp_path, monkeypatch):
-    class Result:
-        def to_json(self):
-            return {"workspace": str(tmp_path)}
-
-        def render(self, console):
-            console.print("the result")
+    scores = {"tasks": ["base", "01"], "accuracy_matrix": [[99.0, None], [98.5, 77.0]]}
+    first = demo.DemoRun(
+        "ours", {"acc": 90.25, "bwt": -0.5}, {**scores, "accuracy": 88.0, "bwt": -1.0}, 1.5, 2**26
+    )
+    other = demo.DemoRun(
+        "other", {"acc": 91.0, "bwt": None}, {**scores, "accuracy": 44.0, "bwt": -9.0}, 2.5, 2**27
+    )
+    result = demo.DemoResult(tmp_path / "workspace", tmp_path / "demo.png", (first, other))
 
     def run_demo(out, on_progress):
         assert out == tmp_path
         on_progress("building")
-        return Result()
+        return result
 
     monkeypatch.setattr(demo, "run_demo", run_demo)
-    assert run("demo", "--out", tmp_path).out == "building\nthe result\n"
+    shown = run("demo", "--out", tmp_path).out
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert lines[0] == "building"
+    assert "01 98.5 77.0" in lines
+    assert "All ten digits, task not known: accuracy, % 88.0 44.0" in lines
+    assert "Task known: BWT -0.5 -" in lines
+    assert "Peak memory of the process 64 MiB 128 MiB" in lines
     done = run("demo", "--out", tmp_path, "--json")
-    assert (done.json, done.err) == ({"workspace": str(tmp_path)}, "")
+    assert (done.json, done.err) == (result.to_json(), "")

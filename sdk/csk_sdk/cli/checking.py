@@ -59,10 +59,11 @@ def demo(
     \b
     Example:  csk-sdk demo --out /tmp/demo
     """
+    from csk_sdk.cli.demo_screen import show
     from csk_sdk.demo import run_demo
 
     screen = Screen(as_json)
     result = run_demo(out, screen.progress_line)
     if not as_json:
-        result.render(screen.console)
+        show(result, screen.console)
     screen.json(result.to_json())

@@ -14,13 +14,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from csk_sdk.demo import digits
 from csk_sdk.errors import ConfigError, CskError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 # More and larger steps than the defaults: on 270 pictures of 8x8 pixels, four epochs are 68 steps.
 SETTINGS = "[training]\nepochs = 10\nlearning_rate = 0.05\n"
@@ -56,12 +53,6 @@ class DemoResult:
             "picture": str(self.picture),
             "runs": [asdict(run) for run in self.runs],
         }
-
-    def render(self, console: Console) -> None:
-        """Print both runs side by side."""
-        from csk_sdk.demo.rendering import render
-
-        render(self, console)
 
 
 def run_demo(out: Path, on_progress: Callable[[str], None] = lambda line: None) -> DemoResult:

@@ -1,0 +1,66 @@
+"""The demo's result on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.padding import Padding
+from rich.text import Text
+
+from csk_sdk.cli.rendering import facts, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from csk_sdk.demo import DemoResult, DemoRun
+
+
+def show(result: DemoResult, console: Console) -> None:
+    """Print the first run's accuracy matrix, both runs side by side, and where to look further."""
+    _matrix(result.runs[0], console)
+    _comparison(result.runs, console)
+    console.print()
+    console.print(
+        facts([("Picture", str(result.picture)), ("Workspace", str(result.workspace))]), soft_wrap=True
+    )
+    console.print(Text(f"\nLook around with  csk-sdk tasks --workspace {result.workspace}"), soft_wrap=True)
+
+
+def _matrix(run: DemoRun, console: Console) -> None:
+    names = run.classes["tasks"]
+    made = table("After learning", *names)
+    for position, (name, row) in enumerate(zip(names, run.classes["accuracy_matrix"], strict=True)):
+        made.add_row(
+            name, *(_percent(value) if column <= position else "" for column, value in enumerate(row))
+        )
+    _titled("Accuracy in %, one decision over all classes learned so far", made, console)
+
+
+def _comparison(runs: tuple[DemoRun, ...], console: Console) -> None:
+    made = table("", *(run.label for run in runs))
+    rows: list[tuple[str, list[str]]] = [
+        ("All ten digits, task not known: accuracy, %", [_percent(run.classes["accuracy"]) for run in runs]),
+        ("Task not known: BWT", [_signed(run.classes["bwt"]) for run in runs]),
+        ("Task known: ACC, %", [_percent(run.task["acc"]) for run in runs]),
+        ("Task known: BWT", [_signed(run.task["bwt"]) for run in runs]),
+        ("Training, three tasks", [f"{run.seconds:.1f} s" for run in runs]),
+        ("Peak memory of the process", [f"{run.peak_rss_bytes / 2**20:.0f} MiB" for run in runs]),
+    ]
+    for label, values in rows:
+        made.add_row(label, *values)
+    _titled("The same device with projection, and without", made, console)
+
+
+def _titled(title: str, content: Any, console: Console) -> None:
+    console.print()
+    console.print(Text(title))
+    console.print()
+    console.print(Padding(content, (0, 0, 0, 2), expand=False))
+
+
+def _percent(value: Any) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _signed(value: Any) -> str:
+    return "-" if value is None else f"{value:+.1f}"
