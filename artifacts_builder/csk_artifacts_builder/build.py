@@ -95,7 +95,12 @@ def build_artifacts(
     training = models[TRAINING_MODEL]
     costs = measure_costs(source.model, training, sites, len(manifest.classes), options.channel_ratio)
     same_logits(onnx.load(str(source.path)), source.model)
-    weights = large_weights(source.model, sites)
+    # The head's tensors are in no graph: they live in the checkpoint.
+    weights = {
+        name: array
+        for name, array in large_weights(source.model, sites).items()
+        if any(name in model.graph.initializers for model in models.values())
+    }
     manifest = replace(
         manifest,
         weights_in_export=_present(models[EXPORT_TEMPLATE], weights),

@@ -101,8 +101,8 @@ class BundleDraft:
             files = {
                 path.name: _entry(path) for path in sorted(self.folder.iterdir()) if path.name != MANIFEST
             }
-            text = replace(manifest, files=files).to_json()
-            (self.folder / MANIFEST).write_text(text, encoding="utf-8")
+            # Bytes: on Windows, text would get other line ends than those that were sealed.
+            (self.folder / MANIFEST).write_bytes(replace(manifest, files=files).to_json().encode())
 
     def publish(self) -> None:
         """Move the bundle to its place."""

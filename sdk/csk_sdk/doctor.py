@@ -259,6 +259,9 @@ def _progress(state: State) -> Iterator[Check]:
     saved = state.load_progress()
     if saved is not None:
         task, step = saved[1].get("task"), saved[1].get("step")
+        if task in [learned.name for learned in state.load().tasks]:
+            # The device died between the commit and the clearing; the next training replaces it.
+            return
         yield Check(
             "Progress",
             OK,

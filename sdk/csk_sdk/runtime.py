@@ -42,9 +42,14 @@ def load_onnxruntime() -> Any:
     try:
         return import_module("onnxruntime")
     except ImportError as error:
-        reason = "is not installed" if not found else f"cannot be imported ({error})"
+        if found:
+            name, version = next(iter(found.items()))
+            raise RuntimeMissingError(
+                f"{name} {version} is installed but cannot be imported ({str(error) or 'no reason given'}). Before "
+                "1.19 it needs numpy<2; else install it again with pip install --force-reinstall 'csk-sdk[device]'."
+            ) from None
         raise RuntimeMissingError(
-            f"ONNX Runtime {reason}: install it with pip install 'csk-sdk[device]'."
+            "ONNX Runtime is not installed: install it with pip install 'csk-sdk[device]'."
         ) from None
 
 
@@ -63,7 +68,7 @@ class Graph:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
-        # Step memory from 193 to 61 MB on ResNet-18 at no cost in time (docs/decisions/0003).
+        # A third to two thirds of the default's step memory, at no cost in time: docs/decisions/0003.
         options.enable_mem_pattern = False
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         self._kept = []

@@ -143,13 +143,10 @@ class TaskStream:
                     self._sample[place] = (picture.copy(), label)
 
     def _commit(self) -> None:
+        unseen = [name for label, name in enumerate(self._classes) if label not in self._first]
+        if unseen:
+            raise TaskError(f"Task '{self._name}' saw no picture of {unseen[0]!r}; nothing was committed.")
         if self._training is None:
-            present = {int(label) for _, held in self._held for label in held}
-            if len(present) < len(self._classes):
-                missing = [name for index, name in enumerate(self._classes) if index not in present]
-                raise TaskError(
-                    f"Task '{self._name}' saw no picture of {missing[0]!r}; nothing was committed."
-                )
             self._begin()
         assert self._training is not None
         # A head over all classes needs a picture of each, and chance may have dropped those of a rare one.

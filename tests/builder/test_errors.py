@@ -537,11 +537,15 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
 
 
 def test_full_disk_while_writing_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, *_: object, **__: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    write = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.name == "manifest.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, data)
 
     path = saved(tmp_path)
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError, match="No space left on device"):
         build_artifacts(path, tmp_path / "bundle")
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]

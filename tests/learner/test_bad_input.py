@@ -692,7 +692,7 @@ def installed(*names: str) -> Callable[[str], str]:
     ("names", "words"),
     [
         ((), ["ONNX Runtime is not installed", "pip install 'csk-sdk[device]'"]),
-        (("onnxruntime",), ["ONNX Runtime cannot be imported", "pip install 'csk-sdk[device]'"]),
+        (("onnxruntime",), ["onnxruntime 1.19.2 is installed but cannot be imported", "'csk-sdk[device]'"]),
         (
             ("onnxruntime", "onnxruntime-training-cpu"),
             ["onnxruntime and onnxruntime-training-cpu are both installed", "Uninstall both"],

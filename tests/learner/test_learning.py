@@ -206,9 +206,16 @@ def test_an_exception_in_a_stream_commits_nothing_and_frees_the_lock(
         with learner.stream("01", ["four", "five"]) as stream:
             stream.observe(digits.of(4, 0, 8), [0] * 8)
 
+    def learn_without_the_third() -> None:
+        with learner.stream("01", ["four", "five", "six"]) as stream:
+            losses = [stream.observe(*batch) for _ in range(30) for batch in batches(digits, (4, 5))]
+            assert losses[-1] is not None, "training has begun without waiting for ever"
+
     with pytest.raises(ZeroDivisionError):
         learn_and_fail()
     assert learner.tasks == ()
+    with pytest.raises(TaskError, match="Task '01' saw no picture of 'six'; nothing was committed"):
+        learn_without_the_third()
     with pytest.raises(TaskError, match="Task '01' saw no picture of 'five'; nothing was committed"):
         learn_one_class()
     assert learner.state.head() == 0
