@@ -73,10 +73,11 @@ def measure_base(
     correct = 0
 
     def batches() -> Iterator[Batch]:
-        for start in range(0, len(split), _BATCH):
-            index = np.arange(start, min(start + _BATCH, len(split)))
-            yield bundle.preprocessing.normalize(pixels.batch(index)), split.labels[index]
-            on_progress(int(index[-1]) + 1, len(split))
+        done = 0
+        for images, labels in pixels.batches(_BATCH):
+            yield bundle.preprocessing.normalize(images), labels
+            done += len(labels)
+            on_progress(done, len(split))
 
     def count(features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
         nonlocal correct

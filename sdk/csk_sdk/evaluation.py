@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.method.metrics import AccuracyMatrix
 from csk_sdk.predicting import Predictor, task_names
-
-if TYPE_CHECKING:
-    from csk_sdk.learner import Learner
+from csk_sdk.state import State
 
 SCENARIOS = ("task", "class")
+_BATCH = 64
 # Per task: accuracies in percent by scenario, and the number of test images.
 Row = Mapping[str, Mapping[str, float]]
 
@@ -66,26 +66,24 @@ def require_scenario(scenario: str) -> None:
         raise ConfigError(f"scenario is '{scenario}'; it must be {' or '.join(SCENARIOS)}.")
 
 
-def score_tasks(learner: Learner, tasks: Sequence[Task]) -> Scores:
-    """Measure the present generation on every learned task that has a test split, and keep the row.
+def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Scores:
+    """Measure a generation on every learned task that has a test split, and keep the row.
 
     The base classes are tested with a task called "base" that has a test split only.
     Raises TaskError where there is nothing to test, or a test class was never learned.
     """
-    # One predictor for all: another process may commit while this one measures.
-    predictor = learner.predictor()
     generation = predictor.generation
-    names = task_names(generation, learner.bundle.manifest.classes)
+    names = task_names(generation, predictor.bundle.manifest.classes)
     known = {task.name: task for task in tasks if task.test is not None}
-    row = {name: _score(learner, predictor, known[name]) for name in names if name in known}
+    row = {name: _score(predictor, known[name]) for name in names if name in known}
     if not row:
         raise TaskError(
             f"None of the learned tasks ({', '.join(names) or 'none yet'}) has test pictures. Put some into "
             "tasks/NAME/test/<class>/ (tasks/base/test/<class>/ for the base classes)."
         )
-    learner.state.save_scores(generation.number, row)
-    saved = learner.state.load_scores()
-    parents = {record.number: record.parent for record in learner.state.records()}
+    state.save_scores(generation.number, row)
+    saved = state.load_scores()
+    parents = {record.number: record.parent for record in state.records()}
     numbers = [generation.number]
     while numbers[0] != 0:
         numbers.insert(0, parents.get(numbers[0], 0))
@@ -98,7 +96,7 @@ def score_tasks(learner: Learner, tasks: Sequence[Task]) -> Scores:
     return Scores(tuple(names), tuple(rows))
 
 
-def _score(learner: Learner, predictor: Predictor, task: Task) -> dict[str, float]:
+def _score(predictor: Predictor, task: Task) -> dict[str, float]:
     assert task.test is not None
     heads = {"task": predictor.head(task.name), "class": predictor.head()}
     foreign = [name for name in task.classes if name not in heads["task"].classes]
@@ -108,7 +106,8 @@ def _score(learner: Learner, predictor: Predictor, task: Task) -> dict[str, floa
             f"learned ({', '.join(heads['task'].classes[:5])}, ...). Correct the folder's name, or remove it."
         )
     correct = dict.fromkeys(heads, 0)
-    for pixels, labels in learner.batches(task.test):
+    pictures = PixelCache(task.test, predictor.bundle.preprocessing, 0)
+    for pixels, labels in pictures.batches(_BATCH):
         features = predictor.features(pixels)
         truth = [task.classes[label] for label in labels]
         for scenario, head in heads.items():

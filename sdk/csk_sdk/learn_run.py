@@ -188,6 +188,5 @@ class LearnRun:
     def _plain_batches(self) -> Iterator[Batch]:
         """The whole split once, shuffled by the seed, without augmentation."""
         order = np.random.default_rng(self._config.seed).permutation(len(self._split))
-        for start in range(0, len(order), self._batch_size):
-            index = order[start : start + self._batch_size]
-            yield self._bundle.preprocessing.normalize(self._pixels.batch(index)), self._split.labels[index]
+        for pixels, labels in self._pixels.batches(self._batch_size, order):
+            yield self._bundle.preprocessing.normalize(pixels), labels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
-from csk_sdk.data.pixel_cache import PixelCache
-from csk_sdk.data.tasks import Split, Task
-from csk_sdk.evaluation import Evaluation, require_scenario, score_tasks
+from csk_sdk.data.tasks import Task
+from csk_sdk.evaluation import Evaluation, Scores, require_scenario, score_tasks
 from csk_sdk.export import export_model
 from csk_sdk.learn_run import LearnReport, LearnRun, OnProgress
 from csk_sdk.predicting import LinearHead, Prediction, Predictor, require_new_task
@@ -114,7 +113,12 @@ class Learner:
         `scenario` is "task" (task-incremental) or "class" (class-incremental).
         """
         require_scenario(scenario)
-        return score_tasks(self, tasks).evaluation(scenario)
+        return self.score(tasks).evaluation(scenario)
+
+    def score(self, tasks: Sequence[Task]) -> Scores:
+        """What `evaluate` measures, for both scenarios at once."""
+        # One predictor for all: another process may commit while this one measures.
+        return score_tasks(self.predictor(), self.state, tasks)
 
     def export(self, path: Path | str, task: str | None = None) -> None:
         """Write an ordinary inference ONNX model over all classes, or over one task's.
@@ -137,12 +141,3 @@ class Learner:
     def require_new(self, name: str, classes: Sequence[str] = ()) -> None:
         """Raise TaskError where a task of this name is learned already, or a name cannot be used."""
         require_new_task(self.generation, self.bundle.manifest.classes, name, classes)
-
-    def batches(
-        self, split: Split, batch_size: int = 64
-    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """A split's pictures at the model's size, uint8 `(n, h, w, c)`, and labels, in order."""
-        pixels = PixelCache(split, self.bundle.preprocessing, 0)
-        for start in range(0, len(split), batch_size):
-            index = np.arange(start, min(start + batch_size, len(split)))
-            yield pixels.batch(index), split.labels[index]

@@ -67,7 +67,7 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, generation: Generation, threads: int = 0) -> None:
         self.generation = generation
-        self._bundle = bundle
+        self.bundle = bundle
         self._threads = threads
         self._heads: dict[str | None, LinearHead] = {}
         self._extractor: FeatureExtractor | None = None
@@ -78,7 +78,7 @@ class Predictor:
         Raises TaskError for a task that is not learned.
         """
         if task not in self._heads:
-            base = self._bundle.manifest.classes
+            base = self.bundle.manifest.classes
             self._heads[task] = (
                 class_head(self.generation, base) if task is None else task_head(self.generation, base, task)
             )
@@ -87,11 +87,11 @@ class Predictor:
     def features(self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Features `(n, f)` of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`."""
         if self._extractor is None:
-            self._extractor = FeatureExtractor(self._bundle, self.generation.tensors, self._threads)
-        pixels = self._bundle.preprocessing.stack(images)
+            self._extractor = FeatureExtractor(self.bundle, self.generation.tensors, self._threads)
+        pixels = self.bundle.preprocessing.stack(images)
         starts = range(0, max(len(pixels), 1), _CHUNK)
         parts = [pixels[start : start + _CHUNK] for start in starts]
-        return np.concatenate([self._extractor(self._bundle.preprocessing.normalize(part)) for part in parts])
+        return np.concatenate([self._extractor(self.bundle.preprocessing.normalize(part)) for part in parts])
 
 
 def require_new_task(

@@ -12,6 +12,7 @@ import pytest
 
 from conftest import NAMES, Digits, open_learner, write_pictures
 from csk_sdk import Inbox, Learner, Progress, StateError, StateLockedError, Task, TaskError, TrainingConfig
+from csk_sdk.predicting import Predictor
 from csk_sdk.stream import TaskStream
 
 HELD_OUT = 100, 170
@@ -365,14 +366,14 @@ def test_measuring_while_another_learner_commits(
     learner.learn(task)
     expected = learner.evaluate([task], "class").to_json()
     other = open_learner(digits_bundle, learner.state.folder)
-    read = learner.batches
+    read = Predictor.features
 
-    def disturbed(*arguments: Any) -> Any:
+    def disturbed(self: Predictor, images: Any) -> Any:
         if len(other.tasks) == 1:
             other.learn(digits.task("02", (6, 7)))
-        return read(*arguments)
+        return read(self, images)
 
-    monkeypatch.setattr(learner, "batches", disturbed)
+    monkeypatch.setattr(Predictor, "features", disturbed)
     assert learner.evaluate([task], "class").to_json() == expected
     assert learner.tasks[-1].name == "02"
 

@@ -15,7 +15,7 @@ from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, Wor
 from csk_sdk.cli.rendering import LearningView, Screen, duration, plural, size, table
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, CskError
-from csk_sdk.evaluation import Evaluation, score_tasks
+from csk_sdk.evaluation import Evaluation
 from csk_sdk.learner import Learner
 from csk_sdk.predicting import task_names
 from csk_sdk.workspace import TaskStatus, Workspace
@@ -149,7 +149,7 @@ def _evaluate(
         if not testable:
             return None
         with screen.bar(label):
-            scores = score_tasks(learner, testable)
+            scores = learner.score(testable)
     except CskError as error:
         screen.warn(f"not tested. {error}")
         return None

@@ -14,7 +14,7 @@ from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, Wor
 from csk_sdk.cli.rendering import Screen, plural, size, table
 from csk_sdk.data.images import FileImages
 from csk_sdk.errors import ConfigError
-from csk_sdk.evaluation import Evaluation, score_tasks
+from csk_sdk.evaluation import Evaluation
 from csk_sdk.learner import Learner
 from csk_sdk.workspace import Workspace
 
@@ -57,7 +57,7 @@ def evaluate(
     space = Workspace.open(workspace, bundle, state, tasks)
     learner = space.learner()
     with screen.bar("Testing"):
-        scores = score_tasks(learner, space.testable(learner))
+        scores = learner.score(space.testable(learner))
     wanted = ["task", "class"] if scenario is Scenario.both else [scenario.value]
     found = {name: scores.evaluation(name) for name in wanted}
     for position, evaluation in enumerate(found.values()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ class PixelCache:
 
     def __init__(self, split: Split, preprocessing: Preprocessing, budget_bytes: int = 64 << 20) -> None:
         self._images = split.images
+        self._labels = split.labels
         self._preprocessing = preprocessing
         self._capacity = budget_bytes // int(np.prod(preprocessing.shape))
         self._kept: dict[int, Pixels] = {}
@@ -43,6 +44,18 @@ class PixelCache:
         """
         pictures = [self._picture(int(index)) for index in indices]
         return np.stack(pictures) if pictures else np.empty((0, *self._preprocessing.shape), np.uint8)
+
+    def batches(
+        self, size: int, order: NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[Pixels, NDArray[np.int64]]]:
+        """The whole split once: pictures as `batch` gives them, and labels, `size` at a time; the last may be fewer.
+
+        `order` `(n,)` are indices of the split, by default its own order.
+        """
+        indices = np.arange(len(self)) if order is None else order
+        for start in range(0, len(indices), size):
+            part = indices[start : start + size]
+            yield self.batch(part), self._labels[part]
 
     def verify(self) -> None:
         """Read every picture once, so that a bad one is found before anything is learned.
