@@ -19,16 +19,18 @@ class TrainingConfig:
     """How a task is learned. The defaults were chosen by measurement: docs/decisions/0004-training-defaults.md.
 
     `batch_size`, `channel_ratio` and `flip` are the bundle's own where None. `energy` is the fraction of the old
-    data's second moment that a step must not touch (0 switches the projection off). Learning rates are peak
-    values of a cosine schedule. `shift` is in pixels, a 16th of the picture's shorter side where None. `threads`
-    0 means one per core. `sensitivity_batches` is how many batches channels are selected on, and
-    `checkpoint_seconds` the time between progress checkpoints.
+    data's second moment that a step must not touch (0 switches the projection off). `follow_drift` is whether old
+    heads and statistics follow the features; where None, they do unless `energy` is 0, so that energy 0 is plain
+    training. Learning rates are peak values of a cosine schedule. `shift` is in pixels, a 16th of the picture's
+    shorter side where None. `threads` 0 means one per core. `sensitivity_batches` is how many batches channels are
+    selected on, and `checkpoint_seconds` the time between progress checkpoints.
     """
 
     epochs: int = 4
     batch_size: int | None = None
     channel_ratio: float | None = None
     energy: float = 0.9
+    follow_drift: bool | None = None
     optimizer: str = "sgd"
     learning_rate: float = 0.01
     head_learning_rate: float = 0.005
@@ -61,6 +63,11 @@ class TrainingConfig:
         _require(self.threads >= 0, "threads", self.threads, "0 or more")
         _require(self.sensitivity_batches >= 1, "sensitivity_batches", self.sensitivity_batches, "1 or more")
         _require(self.checkpoint_seconds >= 0.0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")
+
+    @property
+    def follows_drift(self) -> bool:
+        """Whether old heads and statistics are carried over to the features as they drift."""
+        return self.energy > 0.0 if self.follow_drift is None else self.follow_drift
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> TrainingConfig:

@@ -16,6 +16,7 @@ from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.errors import TaskError
 from csk_sdk.manifest import EVAL_MODEL, MEMORY_MODEL, TRAINING_MODEL, Site
+from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.logistic import logistic_head
 from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
@@ -149,11 +150,16 @@ class TaskTraining:
             tensors[key] = tensors[key].copy()
             add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
         sample = _FeatureSample(self._bundle.manifest.head.features)
+        drift = DriftEstimate(self._bundle.manifest.head.features)
         threads = self._config.threads
+        before = iter(self._features_before(batches))
 
         def keep(features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
             _require_finite({"features": features})
             sample.add(features, labels)
+            old = next(before, None)
+            if old is not None:
+                drift.add(old, features)
 
         moments, learned = measure_knowledge(
             self._bundle, tensors, batches(), self.classes, threads, on_features=keep
@@ -172,10 +178,37 @@ class TaskTraining:
             learned = ClassStatistics(
                 learned.classes, learned.gram * scale, learned.sums * scale, learned.counts * scale
             )
-        tensors.update(self._old_statistics().merge(learned).tensors())
+        self._follow(drift.fit(), tensors, learned)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = self.weight, self.bias
         _require_finite(tensors)
         return Consolidated(tensors, leaks)
+
+    @property
+    def _drifted(self) -> bool:
+        return self._config.follows_drift and any(np.any(delta) for delta in self.deltas.values())
+
+    def _features_before(self, batches: Batches) -> list[NDArray[np.float32]]:
+        """The task's features as the network was before, batch by batch, as many as fit; none if not needed."""
+        if not self._drifted:
+            return []
+        extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads)
+        kept: list[NDArray[np.float32]] = []
+        room = HEAD_SAMPLE_BYTES
+        for images, _ in batches():
+            kept.append(extractor(images))
+            room -= kept[-1].nbytes
+            if room <= 0:
+                break
+        return kept
+
+    def _follow(self, drift: Drift, tensors: Tensors, learned: ClassStatistics) -> None:
+        """Carry old heads and statistics over to the features as they are now, and add what was learned."""
+        old = self._old_statistics()
+        if self._drifted:
+            old = drift.statistics(old)
+            for key in [key for key in tensors if key.startswith("head/") and key.endswith("/weight")]:
+                tensors[key] = drift.head(tensors[key])
+        tensors.update(old.merge(learned).tensors())
 
     def progress(self) -> Tensors:
         """Everything that changes while training, for a progress checkpoint."""

@@ -44,6 +44,13 @@ def train(
     energy: Annotated[
         float | None, typer.Option(help="Share of the old data's variance that is protected, 0 to 1.")
     ] = None,
+    follow_drift: Annotated[
+        bool | None,
+        typer.Option(
+            "--follow-drift/--no-follow-drift",
+            help="Carry old heads over to the features as they drift; by default unless --energy is 0.",
+        ),
+    ] = None,
     channel_ratio: Annotated[
         float | None,
         typer.Option(help="Share of each site's channels to train; the bundle's own by default."),
@@ -75,6 +82,7 @@ def train(
             head_learning_rate=head_learning_rate,
             optimizer=optimizer.value if optimizer else None,
             energy=energy,
+            follow_drift=follow_drift,
             channel_ratio=channel_ratio,
             seed=seed,
             threads=threads,
