@@ -29,7 +29,7 @@ class TrainingConfig:
     epochs: int = 4
     batch_size: int | None = None
     channel_ratio: float | None = None
-    energy: float = 0.9
+    energy: float = 0.8
     follow_drift: bool | None = None
     optimizer: str = "sgd"
     learning_rate: float = 0.01
