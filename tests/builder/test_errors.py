@@ -237,12 +237,12 @@ ROWS = [
     Row(
         "op that opset 17 does not know",
         lambda: classifier(
-            "c = Conv(x, w) \n [norm] r = GroupNormalization<num_groups=2>(c, ones, ones) \n t = Conv(r, v)",
+            "c = Conv(x, w) \n [crop] r = CenterCropPad<axes=[2,3]>(c, size) \n t = Conv(r, v)",
             21,
-            ones=np.ones(4),
+            size=np.array([5, 5]),
         ),
         (
-            "model.onnx has op 'GroupNormalization' (node 'norm') in a form that opset 17 does not know.",
+            "model.onnx has op 'CenterCropPad' (node 'crop') in a form that opset 17 does not know.",
             "opset 17",
         ),
     ),

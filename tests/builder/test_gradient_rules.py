@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
-from onnx_text import in_float64, model
+from onnx_text import Erf, in_float64, model
 
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.gradients import differentiate, registered_ops, vjp
@@ -489,15 +488,6 @@ def test_every_rule_has_a_row():
 
 def test_row_names_are_unique():
     assert len({str(row) for row in ROWS}) == len(ROWS)
-
-
-class Erf(OpRun):
-    """onnx.reference's own (1.23) rounds to float32."""
-
-    op_domain = ""
-
-    def _run(self, x: NDArray) -> tuple[NDArray]:
-        return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
 
 
 class ConvTranspose(OpRun):

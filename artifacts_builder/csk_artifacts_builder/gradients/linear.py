@@ -59,4 +59,5 @@ def _stacked(node: ir.Node, dx: ir.Value | None, x: ir.Value) -> ir.Value | None
     y = node.outputs[0]
     if dx is not None and x.shape is not None and y.shape is not None:
         dx.shape = ir.Shape([*list(y.shape)[:-2], *list(x.shape)[-2:]])
+        dx.dtype = ir.DataType.FLOAT
     return dx
