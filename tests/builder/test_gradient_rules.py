@@ -771,6 +771,55 @@ def test_no_gradient_flows_through_truth_values_and_shapes():
     np.testing.assert_array_equal(run_ort(gradient, {"x": g, "g": g})["x"], [[1, 2, 3], [1, 2, 3]])
 
 
+# --- slices and enlargements of any kind
+
+PLACES = st.integers(-9, 9) | st.sampled_from([2**62, -(2**62)])
+
+
+@given(PLACES, PLACES, st.sampled_from([-3, -2, -1, 1, 2, 3]), st.integers(1, 7))
+@example(-1, -(2**62), -1, 5)
+@example(2, -8, -1, 7)
+@settings(max_examples=60, deadline=None)
+def test_gradient_of_any_slice(start: int, end: int, step: int, size: int) -> None:
+    places = dict(zip(("b", "e", "a", "s"), (start, end, 1, step), strict=True))
+    tensors = {name: np.array([value]) for name, value in places.items()}
+    forward = model(f"(float[N,{size}] x) => (float[N,M] y) {{ y = Slice(x, b, e, a, s) }}", **tensors)
+    taken = slice(start, end, step)
+    expected = np.zeros((BATCH, size), np.float32)
+    g = np.random.default_rng(0).normal(size=expected[:, taken].shape).astype(np.float32)
+    if not g.size:
+        with pytest.raises(UnsupportedOpError, match="'Slice' that takes nothing"):
+            gradient_model(forward)
+        return
+    expected[:, taken] = g
+    got = run_ort(gradient_model(forward), {"x": expected, "g": g})["x"]
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("nearest", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
+@pytest.mark.parametrize("transform", ["asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners"])
+def test_enlarging_is_refused_where_it_does_not_copy_blocks(
+    transform: str, nearest: str, factor: int
+) -> None:
+    attributes = f'coordinate_transformation_mode="{transform}", nearest_mode="{nearest}"'
+    forward = model(
+        f"(float[N,1,3,4] x) => (float[N,1,3,{4 * factor}] y) {{ y = Resize<{attributes}>(x, , s) }}",
+        s=np.array([1.0, 1, 1, factor]),
+    )
+    x = np.arange(12, dtype=np.float32).reshape(1, 1, 3, 4)
+    copies = np.array_equal(run_ort(forward, {"x": x})["y"], np.repeat(x, factor, axis=3))
+    try:
+        gradient = gradient_model(forward)
+    except UnsupportedOpError:
+        assert not copies or transform == "align_corners"  # whose copies hang on the size
+        return
+    assert copies
+    g = np.arange(12.0 * factor, dtype=np.float32).reshape(1, 1, 3, 4 * factor)
+    expected = g.reshape(1, 1, 3, 4, factor).sum(axis=-1)
+    np.testing.assert_allclose(run_ort(gradient, {"x": x, "g": g})["x"], expected, rtol=1e-6)
+
+
 # --- convolutions of any geometry
 
 
