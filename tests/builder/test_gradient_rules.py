@@ -422,6 +422,8 @@ ROWS = [
         i=np.array([[2, 0, 1], [0, 3, 2]]),
     ),
     of("Gather", "a table, batch behind", "4,N,3 -> 2,2,N,3", "(x, i)", i=np.array([[2, 0], [0, 1]])),
+    of("Gather", "along a dynamic axis, repeated", "N,4,3 -> 3,4,3", "(x, i)", i=np.array([1, -1, 0])),
+    of("Gather", "a scalar along a dynamic axis", "4,N,3 -> 4,3", "<axis=1>(x, i)", i=np.array(-1)),
     of("Expand", "channels", "N,1,4 -> N,3,4", "(x, s)", s=np.array([1, 3, 1])),
     of("Expand", "a new first axis", "3,1 -> 2,3,4", "(x, s)", s=np.array([2, 3, 4])),
     Row(
@@ -691,11 +693,6 @@ def _smooth(rng: np.random.Generator, dims: tuple[int, ...], row: Row) -> NDArra
             "(float[N,4] x, int64[2] i) => (float[N,2] y) { [pick] y = Gather<axis=1>(x, i) }",
             {},
             "no gradient rule for 'Gather' with computed indices (node 'pick')",
-        ),
-        (
-            "(float[N,4] x) => (float[1,4] y) { y = Gather(x, i) }",
-            {"i": np.array([0])},
-            "no gradient rule for 'Gather' along a dynamic axis",
         ),
         (
             "(float[N,4] x, int64[2] r) => (float[M,K] y) { y = Tile(x, r) }",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -104,8 +105,8 @@ def gather(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     size, behind = shape[axis], shape[axis + 1 :]
     if indices is None:
         raise _unsupported(node, "with computed indices")
-    if not isinstance(size, int) or not indices.size:
-        raise _unsupported(node, "along a dynamic axis, or of nothing")
+    if not indices.size:
+        raise _unsupported(node, "of nothing")
     if indices.ndim == 0:
         g = emit.op("Unsqueeze", g, emit.ints(axis))
     elif indices.ndim > 1:
@@ -114,8 +115,19 @@ def gather(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
             raise _unsupported(node, "in front of two dynamic axes")
         kept = [dim if isinstance(dim, int) else -1 for dim in behind]
         g = emit.op("Reshape", g, emit.ints(*[0] * axis, indices.size, *kept))
+    if not isinstance(size, int):
+        return [_scatter(emit, g, _input(node), axis, indices.reshape(-1, *[1] * len(behind))), None]
     positions = indices.ravel().astype(np.int64) % size
     return [put_back(emit, g, len(shape), axis, positions, size), None]
+
+
+def _scatter(emit: Emitter, g: ir.Value, x: ir.Value, axis: int, places: NDArray[Any]) -> ir.Value:
+    """The same for a size that is known at run time only; slower than Gathers."""
+    with emit.behind(x.producer()):
+        shape = emit.op("Shape", x)
+    zeros = emit.op("ConstantOfShape", shape)
+    everywhere = emit.op("Expand", emit.constant(places, np.int64, "places"), emit.op("Shape", g))
+    return emit.op("ScatterElements", zeros, everywhere, g, axis=axis, reduction="add")
 
 
 @vjp("Expand")
