@@ -35,7 +35,10 @@ from csk_sdk.method.selection import channel_count
 # A batch no layer's size is likely to equal, so that a dimension can be told to be the batch.
 _BATCH = 7919
 _PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-_ACTIVATIONS = {"Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"}
+_ACTIVATIONS = {
+    *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"),
+    *("Elu", "Selu", "Celu", "Softplus", "Softsign", "Erf", "Softmax", "LogSoftmax"),
+}
 # Ops that hand on the same elements: what they read is what is kept.
 _MOVES = {"Transpose", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
 _FLOAT_BYTES = 4

@@ -75,7 +75,11 @@ class Emitter:
         data: NDArray[Any] = np.asarray(array, dtype=dtype)
         key = (data.dtype.str, data.shape, data.tobytes())
         if key not in self._constants:
-            self._constants[key] = self.initializer(data, f"csk.{name}.{len(self._constants)}")
+            number = len(self._constants)
+            # An emitter that worked on this graph before has left constants of its own.
+            while f"csk.{name}.{number}" in self.graph.initializers:
+                number += 1
+            self._constants[key] = self.initializer(data, f"csk.{name}.{number}")
         return self._constants[key]
 
     def ints(self, *values: int) -> ir.Value:

@@ -168,6 +168,40 @@ def _gelu(emit: Emitter, node: ir.Node) -> None:
     _replace(node, result)
 
 
+def _mish(emit: Emitter, node: ir.Node) -> None:
+    """Mish of opset 18 -> x * tanh(softplus(x))"""
+    x = node.inputs[0]
+    with emit.before(node):
+        result = emit.op("Mul", x, emit.op("Tanh", emit.op("Softplus", x)))
+    _replace(node, result)
+
+
+def _group_normalization(emit: Emitter, node: ir.Node) -> None:
+    """GroupNormalization of opset 21 -> InstanceNormalization of the groups, then each channel's scale and bias.
+
+    (That of opset 18, with a scale for each group, is deprecated, and onnx's checker refuses it.)
+    """
+    x, scale, bias = node.inputs[0], constant_array(node.inputs[1]), constant_array(node.inputs[2])
+    shape = list(x.shape or ())[1:] if x is not None else []
+    if scale is None or bias is None or not shape or not all(isinstance(dim, int) for dim in shape):
+        raise ModelError(
+            f"node '{node.name}' (GroupNormalization) has a computed scale or bias, or a picture of unknown size; "
+            "export it with constant ones and a fixed picture size."
+        )
+    channels, *picture = (int(dim) for dim in shape)  # type: ignore[arg-type]
+    groups = int(attribute(node, "num_groups"))
+    ones, zeros = emit.constant(np.ones(groups), np.float32), emit.constant(np.zeros(groups), np.float32)
+    with emit.before(node):
+        apart = emit.op("Reshape", x, emit.ints(0, groups, -1))
+        epsilon = float(attribute(node, "epsilon", 1e-5))
+        normal = emit.op("InstanceNormalization", apart, ones, zeros, epsilon=epsilon)
+        result = emit.op("Reshape", normal, emit.ints(0, channels, *picture))
+        for op_type, array in (("Mul", scale), ("Add", bias)):
+            each = array.reshape(channels, *[1] * len(picture))
+            result = emit.op(op_type, result, emit.constant(each, np.float32))
+    _replace(node, result)
+
+
 def _replace(node: ir.Node, value: ir.Value) -> None:
     old = node.outputs[0]
     value.shape, value.type = old.shape, old.type
@@ -194,6 +228,8 @@ _LOWER: dict[str, Callable[[Emitter, ir.Node], None]] = {
     "Split": _split,
     "Pad": _pad,
     "Gelu": _gelu,
+    "Mish": _mish,
+    "GroupNormalization": _group_normalization,
     "AveragePool": _average_pool,
     "Resize": _drop_defaults(antialias=0, keep_aspect_ratio_policy="stretch"),
     "Cast": _cast,

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
-from onnx_text import in_float64, model
+from onnx_text import Erf, in_float64, model
 
 from csk_sdk.manifest import Manifest, Site
 
@@ -98,7 +98,7 @@ class Witness:
         self.network = network
         self.manifest = manifest
         self._proto = in_float64(network.proto())
-        self._evaluator = ReferenceEvaluator(self._proto)
+        self._evaluator = ReferenceEvaluator(self._proto, new_ops=[Erf])
         self._weights = {site.name: self._evaluator.rt_inits_[site.weight].copy() for site in manifest.sites}
 
     def change(self, deltas: Mapping[str, NDArray], indices: Mapping[str, NDArray]) -> None:
@@ -155,7 +155,7 @@ def values(
     opened.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, None) for name in names
     )
-    evaluator = ReferenceEvaluator(opened)
+    evaluator = ReferenceEvaluator(opened, new_ops=[Erf])
     evaluator.rt_inits_.update(weights or {})
     return dict(zip(names, evaluator.run(None, {"x": images.astype(np.float64)}), strict=True))
 
@@ -361,6 +361,120 @@ MOBILENET_V3 = Network(
     kinks={"s": ("stem_b", (-3.0, 3.0)), "e": ("excite_b", (-3.0, 3.0))},
 )
 
+# Layer norm over the channels, Gelu written out, one attention head, and features of length 1, as torch exports them.
+CONVNEXT = Network(
+    "convnext",
+    """
+    [stem] s = Conv <pads=[1,1,1,1], strides=[2,2]> (x, stem_w, stem_b)
+    [depth] d = Conv <pads=[1,1,1,1], group=4> (s, depth_w, depth_b)
+    channels_last = Transpose <perm=[0,2,3,1]> (d)
+    l = LayerNormalization (channels_last, norm_scale, norm_bias)
+    wide = MatMul(l, up_w)
+    u = Add(wide, up_b)
+    scaled = Div(u, root)
+    bell = Erf(scaled)
+    above = Add(bell, one)
+    twice = Mul(u, above)
+    gelu = Mul(twice, half)
+    narrow = MatMul(gelu, down_w)
+    block = Mul(narrow, gamma)
+    channels_first = Transpose <perm=[0,3,1,2]> (block)
+    sum = Add(s, channels_first)
+    [last] c = Conv <pads=[1,1,1,1]> (sum, last_w, last_b)
+    pixels = Reshape(c, flat)
+    tokens = Transpose <perm=[0,2,1]> (pixels)
+    qkv = MatMul(tokens, qkv_w)
+    q, k, v = Split <axis=-1> (qkv, parts)
+    kt = Transpose <perm=[0,2,1]> (k)
+    scores = MatMul(q, kt)
+    attention = Softmax <axis=-1> (scores)
+    seen = MatMul(attention, v)
+    m = ReduceMean <axes=[1], keepdims=0> (seen)
+    length = ReduceL2 <axes=[1], keepdims=1> (m)
+    safe = Clip(length, tiny)
+    shape = Shape(m)
+    lengths = Expand(safe, shape)
+    f = Div(m, lengths)
+    z = MatMul(f, head_w)
+    y = Add(z, head_b)
+    """,
+    {
+        "stem_w": (4, 3, 3, 3),
+        "stem_b": (4,),
+        "depth_w": (4, 1, 3, 3),
+        "depth_b": (4,),
+        "norm_scale": (4,),
+        "norm_bias": (4,),
+        "up_w": (4, 8),
+        "up_b": (8,),
+        "root": np.array(np.sqrt(2)),
+        "one": np.array(1.0),
+        "half": np.array(0.5),
+        "down_w": (8, 4),
+        "gamma": (4,),
+        "last_w": (6, 4, 3, 3),
+        "last_b": (6,),
+        "flat": np.array([0, 6, 25]),
+        "qkv_w": (6, 9),
+        "parts": np.array([3, 3, 3]),
+        "tiny": np.array(1e-12),
+        "head_w": (3, 3),
+        "head_b": (3,),
+    },
+)
+
+# Channel split and shuffle, space to depth, up again in two ways, and GeM pooling.
+SHUFFLE = Network(
+    "shuffle",
+    """
+    [stem] s = Conv <pads=[1,1,1,1]> (x, stem_w, stem_b)
+    i = InstanceNormalization (s, norm_scale, norm_bias)
+    e = Elu(i)
+    kept, other = Split <axis=1> (e, parts)
+    [branch] b = Conv <pads=[1,1,1,1]> (other, branch_w, branch_b)
+    soft = Softplus(b)
+    joined = Concat <axis=1> (kept, soft)
+    shuffled = Gather <axis=1> (joined, order)
+    even = Slice (shuffled, from, to, axes)
+    deep = SpaceToDepth <blocksize=2> (even)
+    [mid] m = Conv <pads=[1,1,1,1], strides=[2,2]> (deep, mid_w, mid_b)
+    copied = Resize <coordinate_transformation_mode="asymmetric", nearest_mode="floor"> (m, , scales)
+    learned = ConvTranspose <strides=[2,2]> (m, up_w)
+    sum = Sum(copied, learned)
+    bounded = Softsign(sum)
+    [last] l = Conv <pads=[1,1,1,1]> (bounded, last_w, last_b)
+    positive = Sigmoid(l)
+    cubes = Pow(positive, three)
+    g = GlobalAveragePool(cubes)
+    mean = Pow(g, third)
+    f = Flatten(mean)
+    y = Gemm <transB=1> (f, head_w, head_b)
+    """,
+    {
+        "stem_w": (4, 3, 3, 3),
+        "stem_b": (4,),
+        "norm_scale": (4,),
+        "norm_bias": (4,),
+        "parts": np.array([2, 2]),
+        "branch_w": (2, 2, 3, 3),
+        "branch_b": (2,),
+        "order": np.array([0, 2, 1, 3]),
+        "from": np.array([0, 0]),
+        "to": np.array([8, 8]),
+        "axes": np.array([2, 3]),
+        "mid_w": (5, 16, 3, 3),
+        "mid_b": (5,),
+        "scales": np.array([1.0, 1, 2, 2]),
+        "up_w": (5, 5, 2, 2),
+        "last_w": (5, 5, 3, 3),
+        "last_b": (5,),
+        "three": np.array(3.0),
+        "third": np.array(1 / 3),
+        "head_w": (3, 5),
+        "head_b": (3,),
+    },
+)
+
 
 def chain(
     name: str, activation: str, *layers: tuple[tuple[int, ...], str], image: tuple[int, int, int] = (3, 9, 9)
@@ -429,4 +543,7 @@ THIN = chain(
     image=(3, 1, 12),
 )
 
-NETWORKS = (RESNET, VGG, MOBILENET, MOBILENET_V3, GEOMETRIES, GROUPS, NO_PADDING, STRIDES, THIN)
+NETWORKS = (
+    *(RESNET, VGG, MOBILENET, MOBILENET_V3, CONVNEXT, SHUFFLE),
+    *(GEOMETRIES, GROUPS, NO_PADDING, STRIDES, THIN),
+)

@@ -283,6 +283,21 @@ def test_ops_younger_than_opset_17_are_rewritten(tmp_path: Path) -> None:
         assert "Gelu" not in ops(source)
 
 
+def test_mish_is_rewritten(tmp_path: Path) -> None:
+    source = prepared(
+        model(body(f"c = Conv(x, w) \n g = Mish(c) \n t = Conv(g, v) \n {TAIL}"), 18, **HEAD), tmp_path
+    )
+    assert "Mish" not in ops(source)
+    buildable(source, tmp_path)
+
+
+def test_group_normalization_is_rewritten(tmp_path: Path) -> None:
+    nodes = f"c = Conv(x, w) \n g = GroupNormalization<num_groups=2>(c, s, b) \n t = Conv(g, v) \n {TAIL}"
+    source = prepared(model(body(nodes), 21, **HEAD, **drawn(("s", (4,)), ("b", (4,)))), tmp_path)
+    assert "InstanceNormalization" in ops(source)
+    buildable(source, tmp_path)
+
+
 def test_reductions_without_axes(tmp_path: Path) -> None:
     """No axes reduces everything, unless `noop_with_empty_axes` says nothing."""
     nodes = (

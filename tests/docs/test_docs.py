@@ -149,7 +149,7 @@ def test_every_marked_block_has_a_test() -> None:
     assert {page: names for page, names in marked.items() if names} == {
         "README.md": {"embed"},
         "docs/bundle.md": {"drive"},
-        "docs/adding-an-op.md": {"softplus-rule", "softplus-row"},
+        "docs/adding-an-op.md": {"thresholded-relu-rule", "thresholded-relu-row"},
     }
 
 
@@ -201,9 +201,9 @@ def test_adding_an_op(tmp_path: Path) -> None:
     programs = programs_of("docs/adding-an-op.md")
     script = (
         "from csk_artifacts_builder.gradients import activations\n"
-        f"exec({programs['softplus-rule']!r}, vars(activations))\n"
+        f"exec({programs['thresholded-relu-rule']!r}, vars(activations))\n"
         "import test_gradient_rules as rules\n"
-        f"(row,) = eval({'(' + programs['softplus-row'].strip() + ')'!r}, vars(rules))\n"
+        f"(row,) = eval({'(' + programs['thresholded-relu-row'].strip() + ')'!r}, vars(rules))\n"
         "rules.test_gradient_equals_central_differences(row)\n"
         "print('agrees')\n"
     )

@@ -4,41 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
-from csk_artifacts_builder.emit import Emitter
+from csk_artifacts_builder.emit import Emitter, constant_array
 from csk_artifacts_builder.gradients.registry import needed, vjp
+from csk_sdk.errors import UnsupportedOpError
 
 Gradients = Sequence[ir.Value | None]
 
 
-def _elementwise(emit: Emitter, node: ir.Node, op_type: str, *inputs: ir.Value | None) -> ir.Value:
+def elementwise(emit: Emitter, node: ir.Node, op_type: str, *inputs: ir.Value | None) -> ir.Value:
     """An op whose result has the node's output shape, which the driver reads to undo broadcasting."""
     value = emit.op(op_type, *inputs)
     value.shape, value.dtype = node.outputs[0].shape, ir.DataType.FLOAT
     return value
 
 
-def _shaped(emit: Emitter, node: ir.Node, g: ir.Value, position: int) -> ir.Value:
+def shaped(emit: Emitter, node: ir.Node, g: ir.Value, position: int) -> ir.Value:
     """`g` itself where input `position` was not broadcast, else `g` under the output's shape."""
     x = node.inputs[position]
     if x is None or x.shape is None or x.shape == node.outputs[0].shape:
         return g
-    return _elementwise(emit, node, "Identity", g)
+    return elementwise(emit, node, "Identity", g)
 
 
 @vjp("Add")
 def add(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """da = g, db = g"""
-    return [_shaped(emit, node, g, position) if needed(node, position) else None for position in (0, 1)]
+    return [shaped(emit, node, g, position) if needed(node, position) else None for position in (0, 1)]
+
+
+@vjp("Sum")
+def variadic_sum(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx_i = g"""
+    return [shaped(emit, node, g, i) if needed(node, i) else None for i in range(len(node.inputs))]
 
 
 @vjp("Sub")
 def sub(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """da = g, db = -g"""
     return [
-        _shaped(emit, node, g, 0) if needed(node, 0) else None,
-        _elementwise(emit, node, "Neg", g) if needed(node, 1) else None,
+        shaped(emit, node, g, 0) if needed(node, 0) else None,
+        elementwise(emit, node, "Neg", g) if needed(node, 1) else None,
     ]
 
 
@@ -47,8 +55,8 @@ def mul(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """da = g * b, db = g * a"""
     a, b = node.inputs
     return [
-        _elementwise(emit, node, "Mul", g, b) if needed(node, 0) else None,
-        _elementwise(emit, node, "Mul", g, a) if needed(node, 1) else None,
+        elementwise(emit, node, "Mul", g, b) if needed(node, 0) else None,
+        elementwise(emit, node, "Mul", g, a) if needed(node, 1) else None,
     ]
 
 
@@ -56,10 +64,10 @@ def mul(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
 def div(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """da = g / b, db = -g * y / b"""
     b = node.inputs[1]
-    per_b = _elementwise(emit, node, "Div", g, b)
+    per_b = elementwise(emit, node, "Div", g, b)
     return [
         per_b if needed(node, 0) else None,
-        _elementwise(emit, node, "Neg", emit.op("Mul", per_b, node.outputs[0])) if needed(node, 1) else None,
+        elementwise(emit, node, "Neg", emit.op("Mul", per_b, node.outputs[0])) if needed(node, 1) else None,
     ]
 
 
@@ -67,3 +75,77 @@ def div(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
 def neg(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """dx = -g"""
     return [emit.op("Neg", g)]
+
+
+@vjp("Abs")
+def absolute(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = g * sign(x)"""
+    return [emit.op("Mul", g, emit.op("Sign", node.inputs[0]))]
+
+
+@vjp("Reciprocal")
+def reciprocal(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = -g * y^2"""
+    y = node.outputs[0]
+    return [emit.op("Neg", emit.op("Mul", g, emit.op("Mul", y, y)))]
+
+
+@vjp("Exp")
+def exp(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = g * y"""
+    return [emit.op("Mul", g, node.outputs[0])]
+
+
+@vjp("Log")
+def log(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = g / x"""
+    return [emit.op("Div", g, node.inputs[0])]
+
+
+@vjp("Sqrt")
+def sqrt(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = g / (2 y)"""
+    return [emit.op("Div", emit.op("Mul", g, emit.scalar(0.5)), node.outputs[0])]
+
+
+@vjp("Pow")
+def power(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """y = x^p with a constant p: dx = g * p * x^(p - 1), and 0 where p = 0"""
+    exponent = constant_array(node.inputs[1])
+    if exponent is None:
+        raise UnsupportedOpError(
+            f"no gradient rule for 'Pow' with a computed exponent (node '{node.name}'). "
+            "Train only later layers with --trainable from:NODE."
+        )
+    p = exponent.astype(np.float64)
+    lower = emit.constant(np.where(p == 0, 1.0, p - 1), np.float32, "exponent")
+    slope = emit.op("Mul", emit.op("Pow", node.inputs[0], lower), emit.constant(p, np.float32, "exponent"))
+    return [elementwise(emit, node, "Mul", g, slope), None]
+
+
+@vjp("Where")
+def where(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """y = a where c, else b: da = g where c, else 0; db = 0 where c, else g"""
+    condition, zero = node.inputs[0], emit.scalar(0.0)
+    return [
+        None,
+        elementwise(emit, node, "Where", condition, g, zero) if needed(node, 1) else None,
+        elementwise(emit, node, "Where", condition, zero, g) if needed(node, 2) else None,
+    ]
+
+
+@vjp("Max", "Min")
+def extremum(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx_i = g where x_i is the first input that equals y, else 0"""
+    y, zero = node.outputs[0], emit.scalar(0.0)
+    gradients: list[ir.Value | None] = []
+    for position, x in enumerate(node.inputs):
+        with emit.behind(node):
+            mask = emit.op("Equal", x, y)
+        wanted = needed(node, position)
+        gradients.append(elementwise(emit, node, "Where", mask, g, zero) if wanted else None)
+        if any(needed(node, later) for later in range(position + 1, len(node.inputs))):
+            g = emit.op("Where", mask, zero, g)
+        else:
+            break
+    return gradients

@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 import onnx_ir as ir
 
-from csk_artifacts_builder.emit import Emitter
+from csk_artifacts_builder.emit import Emitter, attribute, static_shape
 from csk_artifacts_builder.gradients.pooling import place
 from csk_artifacts_builder.gradients.registry import needed, vjp
 from csk_artifacts_builder.sites import Geometry, geometry
@@ -32,6 +32,47 @@ def conv(emit: Emitter, node: ir.Node, g: ir.Value) -> Sequence[ir.Value | None]
     weight = node.inputs[1]
     assert weight is not None
     return [input_gradient(emit, g, weight, geometry(node)), None, None]
+
+
+@vjp("ConvTranspose")
+def conv_transpose(emit: Emitter, node: ir.Node, g: ir.Value) -> Sequence[ir.Value | None]:
+    """dx = the convolution of g with the same kernel, strides and pads; the kernel itself is frozen"""
+    if needed(node, 1) or needed(node, 2):
+        raise UnsupportedOpError(
+            f"no gradient rule for 'ConvTranspose' with a computed weight or bias (node '{node.name}'). "
+            "Train only later layers with --trainable from:NODE."
+        )
+    x, weight = node.inputs[0], node.inputs[1]
+    assert x is not None
+    assert weight is not None
+    kernel = list(static_shape(weight))[2:]
+    sizes, out = static_shape(x)[2:], static_shape(node.outputs[0])[2:]
+    if not all(isinstance(size, int) for size in (*sizes, *out, *kernel)):
+        raise UnsupportedOpError(
+            f"no gradient rule for 'ConvTranspose' on a picture of unknown size (node '{node.name}'). "
+            "Export the model with a fixed picture size."
+        )
+    rank = len(kernel)
+    strides = attribute(node, "strides", [1] * rank)
+    given = attribute(node, "auto_pad", "NOTSET") != "NOTSET" or attribute(node, "output_shape") is not None
+    # ONNX Runtime refuses padding as wide as the stride too: x would not be what Conv makes of y's size.
+    wide = any(p >= s for p, s in zip(attribute(node, "output_padding", []), strides, strict=False))
+    if given or wide:
+        raise UnsupportedOpError(
+            "no gradient rule for 'ConvTranspose' with auto_pad, output_shape or output_padding as wide as the "
+            f"stride (node '{node.name}'). Export the model with explicit pads."
+        )
+    dx = emit.op(
+        "Conv",
+        g,
+        weight,
+        strides=strides,
+        dilations=attribute(node, "dilations", [1] * rank),
+        pads=attribute(node, "pads", [0] * 2 * rank),
+        group=attribute(node, "group", 1),
+        kernel_shape=kernel,
+    )
+    return [dx, None, None]
 
 
 def input_gradient(

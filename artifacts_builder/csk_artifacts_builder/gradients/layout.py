@@ -85,3 +85,29 @@ def pad(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     # A negative end counts from the back; nothing to cut there means "to the end".
     ends = [-int(pads[axis + rank]) or np.iinfo(np.int64).max for axis in axes]
     return [emit.op("Slice", g, emit.ints(*starts), emit.ints(*ends), emit.ints(*axes)), None, None]
+
+
+@vjp("DepthToSpace")
+def depth_to_space(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = g, each block of the picture back in its channels, in the order that the mode says"""
+    block = int(attribute(node, "blocksize"))
+    if attribute(node, "mode", "DCR") == "DCR":
+        return [emit.op("SpaceToDepth", g, blocksize=block)]
+    x = node.inputs[0]
+    assert x is not None
+    _, channels, height, width = static_shape(x)
+    if not (isinstance(channels, int) and isinstance(height, int) and isinstance(width, int)):
+        raise UnsupportedOpError(
+            f"no gradient rule for 'DepthToSpace' on a picture of unknown size (node '{node.name}'). "
+            "Export the model with a fixed picture size."
+        )
+    # (n, c, h, b, w, b) -> (n, c, b, b, h, w)
+    blocks = emit.op("Reshape", g, emit.ints(0, channels // block**2, height, block, width, block))
+    deep = emit.op("Transpose", blocks, perm=[0, 1, 3, 5, 2, 4])
+    return [emit.op("Reshape", deep, emit.ints(0, channels, height, width))]
+
+
+@vjp("SpaceToDepth")
+def space_to_depth(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = g, the channels back in their blocks of the picture"""
+    return [emit.op("DepthToSpace", g, blocksize=int(attribute(node, "blocksize")), mode="DCR")]

@@ -1,4 +1,4 @@
-"""Gradient rules of pooling and of means over the picture."""
+"""Gradient rules of pooling and of resizing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from csk_artifacts_builder.emit import Emitter, attribute, static_shape
 from csk_artifacts_builder.gradients.layout import shape_as_tensor
+from csk_artifacts_builder.gradients.reductions import at_extremum, spread
 from csk_artifacts_builder.gradients.registry import vjp
 from csk_sdk.errors import UnsupportedOpError
 
@@ -26,36 +27,18 @@ def _static_spatial(node: ir.Node) -> tuple[ir.Value, list[int]]:
     return x, [int(size) for size in sizes]
 
 
-def _spread(emit: Emitter, g: ir.Value, x: ir.Value, count: int) -> ir.Value:
-    """`g / count` broadcast to x's shape."""
-    scaled = emit.op("Mul", g, emit.scalar(1.0 / count))
-    with emit.behind(x.producer()):
-        shape = emit.op("Shape", x)
-    return emit.op("Expand", scaled, shape)
-
-
 @vjp("GlobalAveragePool")
 def global_average_pool(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """dx = g / (height * width) everywhere"""
     x, sizes = _static_spatial(node)
-    return [_spread(emit, g, x, int(np.prod(sizes)))]
+    return [spread(emit, emit.op("Mul", g, emit.scalar(1.0 / int(np.prod(sizes)))), x)]
 
 
-@vjp("ReduceMean")
-def reduce_mean(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
-    """dx = g / count along the reduced axes"""
-    x = node.inputs[0]
-    assert x is not None
-    shape = static_shape(x)
-    axes = [int(axis) % len(shape) for axis in attribute(node, "axes", range(len(shape)))]
-    sizes = [shape[axis] for axis in axes]
-    if not all(isinstance(size, int) for size in sizes):
-        raise UnsupportedOpError(
-            f"no gradient rule for 'ReduceMean' over a dynamic axis (node '{node.name}')."
-        )
-    if not attribute(node, "keepdims", 1):
-        g = emit.op("Unsqueeze", g, emit.ints(*sorted(axes)))
-    return [_spread(emit, g, x, int(np.prod([int(size) for size in sizes])))]
+@vjp("GlobalMaxPool")
+def global_max_pool(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """dx = g where x = y, shared equally where several are; else 0"""
+    x, sizes = _static_spatial(node)
+    return [at_extremum(emit, node, x, node.outputs[0], g, range(2, 2 + len(sizes)))]
 
 
 @vjp("MaxPool")
@@ -139,3 +122,44 @@ def place(
     if any(before) or any(after):
         value = emit.op("Pad", value, emit.ints(0, 0, *before, 0, 0, *after))
     return value
+
+
+@vjp("Resize")
+def resize(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
+    """y[i] = x[i // k], nearest neighbours with a whole factor k: dx = the sum of g over each block"""
+    x, sizes = _static_spatial(node)
+    before, after = static_shape(x), static_shape(node.outputs[0])
+    out = [int(size) if isinstance(size, int) else 0 for size in after[2:]]
+    factors = [o // i for o, i in zip(out, sizes, strict=True)]
+    if (
+        attribute(node, "mode", "nearest") != "nearest"
+        or before[1] != after[1]
+        or any(k < 1 or o != k * i for o, k, i in zip(out, factors, sizes, strict=True))
+        or not all(_copies_blocks(node, factor) for factor in factors)
+    ):
+        raise UnsupportedOpError(
+            f"no gradient rule for 'Resize' (node '{node.name}') other than enlarging the picture by whole "
+            "factors to nearest neighbours. Train only later layers with --trainable from:NODE."
+        )
+    mean = emit.op("AveragePool", g, kernel_shape=factors, strides=factors)
+    total = emit.op("Mul", mean, emit.scalar(float(np.prod(factors))))
+    return [total, *[None] * (len(node.inputs) - 1)]
+
+
+def _copies_blocks(node: ir.Node, factor: int) -> bool:
+    """Whether a Resize enlarges so that `y[i] = x[i // factor]`, by the op specification's formulas."""
+    transform = attribute(node, "coordinate_transformation_mode", "half_pixel")
+    i = np.arange(factor)
+    if transform == "asymmetric":
+        place = i / factor
+    elif transform in ("half_pixel", "pytorch_half_pixel"):
+        place = (i + 0.5) / factor - 0.5
+    else:
+        return factor == 1
+    rounded = {
+        "floor": np.floor(place),
+        "ceil": np.ceil(place),
+        "round_prefer_floor": np.ceil(place - 0.5),
+        "round_prefer_ceil": np.floor(place + 0.5),
+    }[attribute(node, "nearest_mode", "round_prefer_floor")]
+    return bool((rounded == 0).all())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from csk_artifacts_builder.emit import Emitter, static_shape
-from csk_artifacts_builder.gradients.registry import NOT_DIFFERENTIABLE, rule_for
+from csk_artifacts_builder.gradients.registry import NOT_DIFFERENTIABLE, pull_back
 from csk_sdk.errors import UnsupportedOpError
 
 SegmentRule = Callable[[Emitter, ir.Value, Sequence[bool]], Sequence[ir.Value | None]]
@@ -69,17 +69,17 @@ def _visit(
     flags = tuple(value in active for value in node.inputs)
     if not any(flags) or node.op_type in NOT_DIFFERENTIABLE:
         return
-    reached = [position for position, value in enumerate(node.outputs) if value in gradients]
-    if not reached:
+    gs = [gradients.get(value) for value in node.outputs]
+    if all(g is None for g in gs):
         return
-    rule = rule_for(node.op_type) if node.domain == "" else None
-    if rule is None or reached != [0]:
+    node.meta["needed"] = flags
+    contributions = pull_back(emit, node, gs)
+    if contributions is None:
         raise UnsupportedOpError(
             f"no gradient rule for '{node.op_type}' (node '{node.name}' of {where}, between the first site and "
             "the loss). Train only later layers with --trainable from:NODE, or add a rule: docs/adding-an-op.md"
         )
-    node.meta["needed"] = flags
-    _add_all(emit, gradients, node.inputs, rule(emit, node, gradients[node.outputs[0]]), flags)
+    _add_all(emit, gradients, node.inputs, contributions, flags)
 
 
 def _add_all(
