@@ -75,15 +75,12 @@ class Emitter:
         data: NDArray[Any] = np.asarray(array, dtype=dtype)
         key = (data.dtype.str, data.shape, data.tobytes())
         if key not in self._constants:
-            self._constants[key] = self.initializer(data, self._free_name(name))
+            number = len(self._constants)
+            # An emitter that worked on this graph before has left constants of its own.
+            while f"csk.{name}.{number}" in self.graph.initializers:
+                number += 1
+            self._constants[key] = self.initializer(data, f"csk.{name}.{number}")
         return self._constants[key]
-
-    def _free_name(self, name: str) -> str:
-        # An emitter that worked on this graph before, or on the one it was cloned from, counted from 0 too.
-        number = len(self._constants)
-        while f"csk.{name}.{number}" in self.graph.initializers:
-            number += 1
-        return f"csk.{name}.{number}"
 
     def ints(self, *values: int) -> ir.Value:
         """A 1-d int64 constant: axes, shapes, starts, ends."""
