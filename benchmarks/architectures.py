@@ -335,6 +335,26 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 
+def without_kinks(make: Callable[[int, int], nn.Module]) -> Callable[[int, int], nn.Module]:
+    """The same network with SiLU in place of ReLU and ReLU6."""
+
+    def made(size: int, classes: int) -> nn.Module:
+        network = make(size, classes)
+        for parent in list(network.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, nn.ReLU | nn.ReLU6):
+                    setattr(parent, name, nn.SiLU())
+        return network
+
+    return made
+
+
+SMOOTH = {
+    f"{name}, SiLU for ReLU": without_kinks(NETWORKS[name])
+    for name in ("ResNet-50", "MobileNetV2", "DenseNet-121", "RegNetX-400MF")
+}
+
+
 def settle(network: nn.Module, size: int) -> nn.Module:
     """Random affine batch norms with statistics that nearly fit the random weights; the network in eval mode."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
