@@ -360,8 +360,8 @@ def page(rows: list[Row], measured_with: str) -> str:
         "reach against the same witness on the same pictures. Where both are below 1, activations near a kink of ReLU",
         "fell on its other side in float32: the same networks with SiLU for ReLU, the last rows of the table, have no",
         "kinks, and both are 1. A network counts as right when its cosine, or that of one of ten other pictures, is at",
-        f"least {ENOUGH}: a wrong rule would be wrong for all of them. *Step* is one training step of 8 pictures on one",
-        "thread of a busy machine: good for orders of magnitude only.",
+        f"least {ENOUGH}: a wrong rule would be wrong for all of them. *Step* is one training step of 8 pictures",
+        "on one thread of a busy machine: good for orders of magnitude only.",
         "",
         f"{sum(row.right for row in rows)} of {len(rows)} cases build and have right gradients; "
         f"{len(rows) - len(built)} are refused.",
