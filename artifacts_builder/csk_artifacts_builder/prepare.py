@@ -17,6 +17,7 @@ from onnxscript import optimizer
 from csk_artifacts_builder.emit import attribute, constant_array
 from csk_artifacts_builder.fold_batch_norm import fold_batch_norm
 from csk_artifacts_builder.opset import downgrade, upgrade
+from csk_artifacts_builder.sizes import fold_sizes, gather_to_reshape
 from csk_sdk.errors import ModelError
 
 BATCH = "N"
@@ -69,6 +70,8 @@ def prepare(path: Path) -> SourceModel:
     passes.RemoveInitializersFromInputsPass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     image = _image_input(model, where)
+    passes.ShapeInferencePass()(model)  # while the batch is what the exporter saw
+    gather_to_reshape(model)
     static_batch = _make_batch_dynamic(model, image)
     _remove_dropout(model)
     passes.IdentityEliminationPass()(model)
@@ -77,6 +80,7 @@ def prepare(path: Path) -> SourceModel:
     passes.ShapeInferencePass()(model)
     downgrade(model, where)
     optimizer.fold_constants(model, onnx_shape_inference=True, output_size_limit=1 << 28)
+    fold_sizes(model)
     _remove_casts_to_same_type(model)
     fold_batch_norm(model, where)
     _resolve_auto_pad(model, where)

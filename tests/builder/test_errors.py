@@ -225,6 +225,25 @@ ROWS = [
         ("the classifier's input 'c' is not a (batch, features) matrix.",),
     ),
     Row(
+        "written for a batch of one only",
+        lambda: model(
+            text(
+                "c = Conv(x, w) \n q = Reshape(c, flat) \n d = Gather<axis=0>(q, order) \n"
+                "[second] t = Conv(d, v)",
+                "float[1,3,9,9] x",
+                "float[1,3] y",
+            ),
+            **WEIGHTS,
+            flat=np.array([-1]),
+            order=np.arange(4 * 7 * 7)[::-1].reshape(1, 4, 7, 7),
+        ),
+        (
+            "The model is written for one batch size: for 2 pictures it gives outputs [1, 3].",
+            "Export it again with a dynamic batch.",
+        ),
+        options={"trainable": "from:second"},
+    ),
+    Row(
         "opset 10",
         lambda: unchecked(text(GOOD), 10),
         ("model.onnx uses opset 10; opsets 11 to 23", "opset 17"),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx_text import model
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.head import split_head
 from csk_artifacts_builder.prepare import SourceModel, prepare
 from csk_sdk.bundle import Bundle
@@ -401,6 +402,71 @@ def test_channel_shuffle_follows_the_batch(tmp_path: Path) -> None:
     """
     shapes = {"parts": np.array([1, 2, 2, 7, 7]), "whole": np.array([1, 4, 7, 7])}
     buildable(prepared(classifier(nodes, "1", **shapes), tmp_path), tmp_path)
+
+
+SHUFFLE = """
+    c = Conv(x, w)
+    s = Shape(c)
+    n = Gather(s, zero)
+    channels = Gather(s, one)
+    size = Gather(s, last_two)
+    half = Div(channels, two)
+    n1 = Unsqueeze(n, axis0)
+    half1 = Unsqueeze(half, axis0)
+    channels1 = Unsqueeze(channels, axis0)
+    parts = Concat<axis=0>(n1, two1, half1, size)
+    a = Reshape(c, parts)
+    b = Transpose<perm=[0,2,1,3,4]>(a)
+    whole = Concat<axis=0>(n1, channels1, size)
+    d = Reshape(b, whole)
+    t = Conv(d, v)
+"""
+INDICES = {
+    "zero": np.array(0),
+    "one": np.array(1),
+    "two": np.array(2),
+    "two1": np.array([2]),
+    "axis0": np.array([0]),
+    "last_two": np.array([-2, -1]),
+}
+
+
+def test_sizes_that_torch_leaves_to_be_computed_at_run_time_are_folded(tmp_path: Path) -> None:
+    source = prepared(classifier(SHUFFLE, "N", **INDICES), tmp_path)
+    assert ops(source)[:5] == ["Conv", "Reshape", "Transpose", "Reshape", "Conv"]
+    assert [site.output_size for site in buildable(source, tmp_path).manifest.sites] == [(7, 7), (5, 5)]
+
+
+def test_sizes_that_depend_on_the_batch_stay(tmp_path: Path) -> None:
+    """The mean over the batch divides by a number that is only known at run time."""
+    nodes = """
+    c = Conv(x, w)
+    s = Shape(c)
+    n = Gather(s, zero)
+    float_n = Cast<to=1>(n)
+    ones = Div(float_n, float_n)
+    d = Mul(c, ones)
+    t = Conv(d, v)
+    """
+    source = prepared(classifier(nodes, "N", zero=np.array(0)), tmp_path)
+    assert "Gather" in ops(source)
+
+
+def test_a_change_of_strides_written_as_a_gather_follows_the_batch(tmp_path: Path) -> None:
+    """torch's new exporter decomposes `as_strided` so, for the one batch size that it saw."""
+    nodes = "c = Conv(x, w) \n q = Reshape(c, flat) \n d = Gather<axis=0>(q, order) \n t = Conv(d, v)"
+    order = np.arange(4 * 7 * 7).reshape(1, 4, 7, 7)
+    source = prepared(classifier(nodes, "1", flat=np.array([-1]), order=order), tmp_path)
+    assert ops(source)[:3] == ["Conv", "Reshape", "Conv"]
+    buildable(source, tmp_path)
+
+
+def test_constants_of_two_emitters_keep_apart() -> None:
+    """Preparation and the training graph's gradients write constants into the same graph, one after the other."""
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 17}, name="two")
+    first, second = Emitter(graph).ints(1, 2), Emitter(graph).ints(3, 4)
+    assert first.name != second.name
+    assert {tuple(value.const_value.numpy()) for value in graph.initializers.values()} == {(1, 2), (3, 4)}
 
 
 def test_external_data(tmp_path: Path) -> None:
