@@ -264,7 +264,7 @@ def test_a_camera_may_reuse_its_buffer(
 
 
 def test_a_rare_class_survives_a_small_sample(learner: Learner, digits: Digits) -> None:
-    config = learner.config.with_overrides(sensitivity_batches=1)
+    config = learner.config.with_overrides(sensitivity_batches=1, learning_rate=0.01)
     stream = TaskStream(learner.bundle, learner.state, "01", ("four", "five"), config, reservoir=6)
     with stream:
         stream.observe(np.concatenate([digits.of(4, 0, 1), digits.of(5, 0, 1)]), [0, 1])
