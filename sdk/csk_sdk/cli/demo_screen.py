@@ -48,7 +48,9 @@ def _comparison(runs: tuple[DemoRun, ...], console: Console) -> None:
     ]
     for label, values in rows:
         made.add_row(label, *values)
-    _titled("The same device with projection, and without", made, console)
+    _titled(
+        "The same device, and one whose knowledge is unprotected (--energy 0: no projection)", made, console
+    )
 
 
 def _titled(title: str, content: Any, console: Console) -> None:

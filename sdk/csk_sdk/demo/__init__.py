@@ -21,7 +21,8 @@ from csk_sdk.errors import ConfigError, CskError
 
 # More and larger steps than the defaults: on 270 pictures of 8x8 pixels, four epochs are 68 steps.
 SETTINGS = "[training]\nepochs = 10\nlearning_rate = 0.05\n"
-WITHOUT_PROJECTION = ["--energy", "0", "--channel-ratio", "1"]
+# Plain training: no projection, and old heads do not follow the drift either.
+UNPROTECTED = ["--energy", "0", "--channel-ratio", "1"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class DemoResult:
 
 
 def run_demo(out: Path, on_progress: Callable[[str], None] = lambda line: None) -> DemoResult:
-    """Build a bundle from the shipped digits model, learn three tasks with and without projection, draw both.
+    """Build a bundle from the shipped digits model, learn three tasks with and without protection, draw both.
 
     `out` is made anew where it is an earlier demo's folder.
     Raises ConfigError where `out` is something else, or the demo's extra is not installed.
@@ -88,7 +89,7 @@ def run_demo(out: Path, on_progress: Callable[[str], None] = lambda line: None) 
     )
     build_artifacts(model, workspace / "bundle", options)
     with_projection = _live("csk-sdk", workspace, "state", [], on_progress)
-    without = _live("no projection", workspace, "state-without-projection", WITHOUT_PROJECTION, on_progress)
+    without = _live("unprotected", workspace, "state-unprotected", UNPROTECTED, on_progress)
     runs = (with_projection, without)
     picture = out / "demo.png"
     draw(runs, picture)

@@ -1,4 +1,4 @@
-"""The demo's picture: accuracy matrices with and without projection, side by side."""
+"""The demo's picture: accuracy matrices with and without protection, side by side."""
 
 from __future__ import annotations
 
