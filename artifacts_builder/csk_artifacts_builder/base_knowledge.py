@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
-from csk_sdk.data.images import FileImages
+from csk_sdk.data.files import SUFFIXES, open_files
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
 from csk_sdk.training import Batch, measure_knowledge
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 _BATCH = 64
 
 
@@ -31,9 +30,9 @@ class BaseKnowledge:
 
 
 def base_split(folder: Path, classes: tuple[str, ...]) -> Split:
-    """The pictures of `folder/<class>/`, labelled by the model's class order.
+    """The pictures or signals of `folder/<class>/`, labelled by the model's class order.
 
-    Raises TaskError for a missing folder, a folder that is no class, or a class without pictures.
+    Raises TaskError for a missing folder, a folder that is no class, a class without any, or a mixture of both.
     """
     if not folder.is_dir():
         raise TaskError(
@@ -50,7 +49,7 @@ def base_split(folder: Path, classes: tuple[str, ...]) -> Split:
     labels: list[int] = []
     for label, name in enumerate(classes):
         found = (
-            sorted(p for p in folders[name].iterdir() if p.suffix.lower() in PICTURES)
+            sorted(p for p in folders[name].iterdir() if p.suffix.lower() in SUFFIXES)
             if name in folders
             else []
         )
@@ -58,7 +57,7 @@ def base_split(folder: Path, classes: tuple[str, ...]) -> Split:
             raise TaskError(f"{folder} has no pictures of class '{name}'. Put some into {folder / name}.")
         paths += found
         labels += [label] * len(found)
-    return Split(FileImages(paths), np.array(labels, np.int64))
+    return Split(open_files(paths), np.array(labels, np.int64))
 
 
 def measure_base(

@@ -26,6 +26,8 @@ from csk_sdk.manifest import (
     EVAL_MODEL,
     EXPORT_TEMPLATE,
     MEMORY_MODEL,
+    PICTURE_SCALE,
+    SIGNAL_SCALE,
     TRAINING_MODEL,
     Head,
     InputSpec,
@@ -38,6 +40,10 @@ from csk_sdk.version import __version__
 
 # Below this accuracy on its own training classes, pictures or label order are more likely wrong than the model.
 SUSPICIOUS_ACCURACY = 50.0
+_UNNORMALISED = {
+    "pictures": "pixels are only scaled to 0..1",
+    "signals": "int16 samples are only scaled to -1..1, and floats are taken as they are",
+}
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,17 @@ class BuildOptions:
     """What `build-artifacts` can be told.
 
     `classes` are the model's class names in label order (numbered when None). `mean` and `std` have one number per
-    channel, in units of the scaled pixel `x / 255`; (0, 1) when None. `trainable` is "auto", "all" or "from:NODE".
+    channel, in units of the scaled pixel `x / 255`, or of samples from -1 to 1; (0, 1) when None. `resize` is
+    "bilinear" (pictures), "crop" (signals) or "none", the first that fits when None. `flip` is on for pictures when
+    None. `sample_rate` is that of the model's signals in Hz. `trainable` is "auto", "all" or "from:NODE".
     """
 
     classes: Sequence[str] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    resize: str = "bilinear"
-    flip: bool = True
+    resize: str | None = None
+    flip: bool | None = None
+    sample_rate: int | None = None
     trainable: str = "auto"
     channel_ratio: float = 0.25
     batch_size: int = 16
@@ -118,7 +127,8 @@ def build_artifacts(
             accuracy = measured.accuracy
             draft.seal(checkpoint, manifest)
         draft.publish()
-    return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, _warnings(options, accuracy))
+    warnings = _warnings(options, manifest.input, accuracy)
+    return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, warnings)
 
 
 def _graphs(source: SourceModel, sites: Sequence[Site], head: Head) -> dict[str, ir.Model]:
@@ -147,23 +157,27 @@ def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], optio
         raise ConfigError(f"--batch-size is {options.batch_size}; it must be 1 or more.")
     shape = source.image.shape
     assert shape is not None
-    channels, height, width = (int(dim) for dim in list(shape)[1:])  # type: ignore[arg-type]
+    channels, *size = (int(dim) for dim in list(shape)[1:])  # type: ignore[arg-type]
+    given = InputSpec("image", channels, tuple(size))
+    if options.flip and given.is_signal:
+        raise ConfigError(f"--flip is for pictures, and {source.path.name} takes signals: leave it out.")
     return Manifest(
         model=source.path.name,
         classes=classes,
-        input=InputSpec("image", channels, height, width),
-        preprocessing=_preprocessing(options, channels),
+        input=given,
+        preprocessing=_preprocessing(options, given, source.path.name),
         head=Head(features=features, source_weight=head.weight_name, source_bias=head.bias_name),
         sites=tuple(sites),
         base_protected=options.base_data is not None,
         channel_ratio=options.channel_ratio,
         batch_size=options.batch_size,
-        flip=options.flip,
+        flip=not given.is_signal if options.flip is None else options.flip,
         producer=f"csk-sdk {__version__}",
     )
 
 
-def _preprocessing(options: BuildOptions, channels: int) -> PreprocessingSpec:
+def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> PreprocessingSpec:
+    channels = given.channels
     mean = tuple(options.mean) if options.mean is not None else (0.0,) * channels
     std = tuple(options.std) if options.std is not None else (1.0,) * channels
     for name, values in (("--mean", mean), ("--std", std)):
@@ -173,9 +187,17 @@ def _preprocessing(options: BuildOptions, channels: int) -> PreprocessingSpec:
             )
     if any(value <= 0 for value in std):
         raise ConfigError(f"--std is {std}; every number must be above 0.")
-    if options.resize not in ("bilinear", "none"):
-        raise ConfigError(f"--resize is '{options.resize}'; it must be bilinear or none.")
-    return PreprocessingSpec(mean=mean, std=std, resize=options.resize)
+    kind, ways = ("signals", ("crop", "none")) if given.is_signal else ("pictures", ("bilinear", "none"))
+    resize = options.resize or ways[0]
+    if resize not in ways:
+        raise ConfigError(f"--resize is '{resize}'; {model} takes {kind}, so it must be {' or '.join(ways)}.")
+    rate = options.sample_rate
+    if rate is not None and not given.is_signal:
+        raise ConfigError(f"--sample-rate is for signals, and {model} takes pictures: leave it out.")
+    if rate is not None and rate < 1:
+        raise ConfigError(f"--sample-rate is {rate}; it must be 1 Hz or more.")
+    scale = SIGNAL_SCALE if given.is_signal else PICTURE_SCALE
+    return PreprocessingSpec(mean=mean, std=std, scale=scale, resize=resize, sample_rate=rate)
 
 
 def _empty_checkpoint(source: SourceModel, head: SplitHead, sites: Sequence[Site]) -> dict[str, NDArray[Any]]:
@@ -194,17 +216,18 @@ def _present(model: ir.Model, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in model.graph.initializers)
 
 
-def _warnings(options: BuildOptions, accuracy: float | None) -> tuple[str, ...]:
+def _warnings(options: BuildOptions, given: InputSpec, accuracy: float | None) -> tuple[str, ...]:
     found = []
+    kind = "signals" if given.is_signal else "pictures"
     if options.base_data is None:
         found.append(
             "the base classes are UNPROTECTED: without --base-data the device will forget them, and cannot weigh "
-            "them against new classes. Pass a folder with some pictures of each base class."
+            f"them against new classes. Pass a folder with some {kind} of each base class."
         )
     if options.mean is None or options.std is None:
         found.append(
-            "no --mean/--std given: pixels are only scaled to 0..1. If the model was trained on normalised "
-            "pictures, pass the same numbers here."
+            f"no --mean/--std given: {_UNNORMALISED[kind]}. If the model was trained on normalised "
+            f"{kind}, pass the same numbers here."
         )
     if accuracy is not None and accuracy < SUSPICIOUS_ACCURACY:
         found.append(

@@ -1,6 +1,6 @@
 """From the file an exporter wrote to the graph that the method works on.
 
-After `prepare`: opset 17, dynamic batch, static height and width, no batch norm, no dropout, no identity,
+After `prepare`: opset 17, dynamic batch, static picture size or signal length, no batch norm, no dropout, no identity,
 constants folded, every value's shape known. Its logits are those of the source model.
 """
 
@@ -35,7 +35,7 @@ class SourceModel:
 
     @property
     def image(self) -> ir.Value:
-        """The one image input, `(N, channels, height, width)` float32."""
+        """The one input: pictures `(N, channels, height, width)` or signals `(N, channels, length)`, float32."""
         return self.model.graph.inputs[0]
 
 
@@ -112,23 +112,42 @@ def _image_input(model: ir.Model, where: str) -> ir.Value:
     inputs = list(model.graph.inputs)
     if len(inputs) != 1:
         names = ", ".join(f"'{value.name}'" for value in inputs)
-        raise ModelError(f"{where} has {len(inputs)} inputs ({names}); a classifier has one image input.")
+        raise ModelError(f"{where} has {len(inputs)} inputs ({names}); a classifier has one input.")
     image = inputs[0]
     if image.dtype != ir.DataType.FLOAT:
         raise ModelError(f"{where} takes {image.dtype} input '{image.name}'; export it with float32 input.")
-    if image.shape is None or len(image.shape) != 4:
-        raise ModelError(f"{where}: input '{image.name}' is not (batch, channels, height, width).")
-    if not all(isinstance(dim, int) for dim in image.shape[1:]):
+    if image.shape is None or len(image.shape) not in (3, 4):
         raise ModelError(
-            f"{where}: input '{image.name}' has dynamic height or width {image.shape}. Export it with a fixed "
-            "picture size; only the batch may be dynamic."
+            f"{where}: input '{image.name}' is neither (batch, channels, height, width) nor (batch, channels, length)."
         )
-    if image.shape[1] not in (1, 3):
+    picture = len(image.shape) == 4
+    if not all(isinstance(dim, int) for dim in image.shape[1:]):
+        what, size = ("height or width", "picture size") if picture else ("length", "length")
         raise ModelError(
-            f"{where}: input '{image.name}' has {image.shape[1]} channels in {image.shape}; pictures have 1 or 3, "
-            "in (batch, channels, height, width) order."
+            f"{where}: input '{image.name}' has dynamic {what} {image.shape}. Export it with a fixed "
+            f"{size}; only the batch may be dynamic."
+        )
+    if _channels_last(image):
+        order = "(batch, channels, height, width)" if picture else "(batch, channels, length)"
+        raise ModelError(
+            f"{where}: input '{image.name}' has its channels last in {image.shape}. Export it in {order} order."
         )
     return image
+
+
+def _channels_last(image: ir.Value) -> bool:
+    """Whether the last axis is at once moved behind the batch, by a Transpose, or by a Reshape of one channel."""
+    assert image.shape is not None
+    rank = len(image.shape)
+    moved = [0, rank - 1, *range(1, rank - 1)]
+    for node in image.consumers():
+        if node.op_type == "Transpose" and list(attribute(node, "perm", [])) == moved:
+            return True
+        if node.op_type == "Reshape" and image.shape[-1] == 1:
+            target = constant_array(node.inputs[1])
+            if target is not None and list(target[1:]) == [image.shape[axis] for axis in moved[1:]]:
+                return True
+    return False
 
 
 def _make_batch_dynamic(model: ir.Model, image: ir.Value) -> int | None:

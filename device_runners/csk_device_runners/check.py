@@ -82,8 +82,7 @@ class _Check:
         return feeds
 
     def _batch(self, images: int) -> Feeds:
-        image = self.manifest.input
-        shape = (images, image.channels, image.height, image.width)
+        shape = (images, *self.manifest.input.shape)
         classes = len(self.manifest.classes)
         return {
             "image": self._rng.normal(size=shape).astype(np.float32),

@@ -22,8 +22,9 @@ class TrainingConfig:
     data's second moment that a step must not touch (0 switches the projection off). `follow_drift` is whether old
     heads and statistics follow the features; where None, they do unless `energy` is 0, so that energy 0 is plain
     training. Learning rates are peak values of a cosine schedule. `shift` is in pixels, a 16th of the picture's
-    shorter side where None. `threads` 0 means one per core. `sensitivity_batches` is how many batches channels are
-    selected on, and `checkpoint_seconds` the time between progress checkpoints.
+    shorter side where None; for signals in samples, a 16th of the length. `threads` 0 means one per core.
+    `sensitivity_batches` is how many batches channels are selected on, and `checkpoint_seconds` the time between
+    progress checkpoints.
     """
 
     epochs: int = 4
@@ -110,11 +111,16 @@ def _type_problem(name: str, value: Any) -> str | None:
 
 
 def augmentation(config: TrainingConfig, manifest: Manifest) -> tuple[bool, int]:
-    """Whether to flip pictures, and by how many pixels to shift them, for this bundle."""
+    """Whether to flip pictures, and by how many pixels or samples to shift, for this bundle.
+
+    Raises ConfigError where signals are to be flipped.
+    """
     flip = manifest.flip if config.flip is None else config.flip
-    shift = (
-        config.shift if config.shift is not None else min(manifest.input.height, manifest.input.width) // 16
-    )
+    if flip and manifest.input.is_signal:
+        raise ConfigError(
+            "flip is on, and this bundle's model takes signals, which are never mirrored: leave it out."
+        )
+    shift = config.shift if config.shift is not None else min(manifest.input.size) // 16
     return flip, shift
 
 

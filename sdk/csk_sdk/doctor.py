@@ -188,9 +188,8 @@ def _training_step(bundle: Bundle, checkpoint: dict[str, Any], graph: Graph, con
     batch = config.batch_size or manifest.batch_size
     ratio = config.channel_ratio or manifest.channel_ratio
     rng = np.random.default_rng(0)
-    image = manifest.input
     feeds: dict[str, Any] = {
-        "image": rng.normal(size=(batch, image.channels, image.height, image.width)).astype(np.float32),
+        "image": rng.normal(size=(batch, *manifest.input.shape)).astype(np.float32),
         "label": rng.integers(len(manifest.classes), size=batch),
         manifest.head.weight: checkpoint["head/base/weight"],
         manifest.head.bias: checkpoint["head/base/bias"],

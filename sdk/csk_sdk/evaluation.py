@@ -78,7 +78,7 @@ def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Sc
     row = {name: _score(predictor, known[name]) for name in names if name in known}
     if not row:
         raise TaskError(
-            f"None of the learned tasks ({', '.join(names) or 'none yet'}) has test pictures. Put some into "
+            f"None of the learned tasks ({', '.join(names) or 'none yet'}) has test pictures or signals. Put some into "
             "tasks/NAME/test/<class>/ (tasks/base/test/<class>/ for the base classes)."
         )
     state.save_scores(generation.number, row)

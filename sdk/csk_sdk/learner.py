@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,17 +93,16 @@ class Learner:
         self.require_new(name, classes)
         return TaskStream(self.bundle, self.state, name, classes, config or self.config)
 
-    def features(self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Features `(n, f)` of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`."""
+    def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
+        """Features `(n, f)` of pictures or signals, as `predict` takes them."""
         return self.predictor().features(images)
 
-    def predict(
-        self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], task: str | None = None
-    ) -> Prediction:
+    def predict(self, images: NDArray[Any] | Sequence[Any], task: str | None = None) -> Prediction:
         """Class names and probabilities of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`.
 
+        A model of signals takes int16 or float `(n, length, c)` or a list of `(length, c)`.
         With `task`, among that task's classes (task-incremental); without, among all learned so far.
-        Raises TaskError for pictures of a wrong type, or a task that is not learned.
+        Raises TaskError for pictures or signals of a wrong type, or a task that is not learned.
         """
         predictor = self.predictor()
         return predictor.head(task).predict(predictor.features(images))

@@ -12,8 +12,12 @@ from typing import Any
 
 from csk_sdk.errors import BundleError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _UNSEALED = "0" * 64
+
+# What makes full scale 1: of a uint8 pixel, and of an int16 sample.
+PICTURE_SCALE = 1.0 / 255.0
+SIGNAL_SCALE = 1.0 / 32768.0
 
 TRAINING_MODEL = "training_model.onnx"
 EVAL_MODEL = "eval_model.onnx"
@@ -79,26 +83,41 @@ class Head:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The image input of every graph: float32, `(n, channels, height, width)`."""
+    """The input of every graph: float32, `(n, channels, *size)`.
+
+    `size` is `(height, width)` of a picture, or `(length,)` of a signal. The input is called "image" for both.
+    """
 
     name: str
     channels: int
-    height: int
-    width: int
+    size: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one picture or signal in the graphs: `(channels, *size)`."""
+        return self.channels, *self.size
+
+    @property
+    def is_signal(self) -> bool:
+        """Whether the model takes signals, `(n, channels, length)`."""
+        return len(self.size) == 1
 
 
 @dataclass(frozen=True)
 class PreprocessingSpec:
-    """How a uint8 picture becomes the model's input: resize, `x * scale`, minus mean, over std.
+    """How a uint8 picture or a signal becomes the model's input: resize, `x * scale`, minus mean, over std.
 
-    `resize` is `"bilinear"` (stretch to height x width) or `"none"` (another size is an error).
-    `mean` and `std` hold one number per channel, in units of the scaled pixel.
+    `resize` is `"bilinear"` (pictures: stretch to height x width), `"crop"` (signals: the middle of a longer one,
+    zeros around a shorter one) or `"none"` (another size is an error). `mean` and `std` hold one number per channel,
+    in units of the scaled number. Of signals only int16 samples are scaled; floats are taken as they are.
+    `sample_rate` is what recordings with a rate of their own must have, in Hz; None where the model's is not known.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    scale: float = 1.0 / 255.0
+    scale: float = PICTURE_SCALE
     resize: str = "bilinear"
+    sample_rate: int | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +187,7 @@ class Manifest:
             return cls(
                 **{
                     **{f.name: _tupled(raw[f.name]) for f in fields(cls) if f.name in raw},
-                    "input": InputSpec(**raw["input"]),
+                    "input": _input(raw["input"]),
                     "preprocessing": PreprocessingSpec(**_tupled_values(raw["preprocessing"])),
                     "head": Head(**raw["head"]),
                     "sites": tuple(Site(**_tupled_values(site)) for site in raw["sites"]),
@@ -193,6 +212,13 @@ def sealed(content: dict[str, Any]) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _input(raw: dict[str, Any]) -> InputSpec:
+    """Schema 1 knew pictures only, and wrote `height` and `width` for `size`."""
+    if "height" in raw:
+        return InputSpec(raw["name"], raw["channels"], (raw["height"], raw["width"]))
+    return InputSpec(**_tupled_values(raw))
 
 
 def _tupled(value: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unicodedata import category
 
 import numpy as np
@@ -84,8 +84,11 @@ class Predictor:
             )
         return self._heads[task]
 
-    def features(self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Features `(n, f)` of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`."""
+    def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
+        """Features `(n, f)` of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`.
+
+        Of signals, int16 or float `(n, length, c)` or a list of `(length, c)`, where the model takes signals.
+        """
         if self._extractor is None:
             self._extractor = FeatureExtractor(self.bundle, self.generation.tensors, self._threads)
         pixels = self.bundle.preprocessing.stack(images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ from csk_sdk.predicting import require_new_task
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.training import Batch, TaskTraining
 
-Pixels = NDArray[np.uint8]
+# uint8 pictures, or float32 signals, at the model's size.
+Pixels = NDArray[Any]
 
 
 # How many times as many batches are held back while a class is still missing.
@@ -31,6 +33,8 @@ class TaskStream:
         with learner.stream("02-boats", classes=["ferry", "canoe"]) as stream:
             for images, labels in camera:              # uint8 (n, h, w, c), integer labels into classes
                 loss = stream.observe(images, labels)
+
+    A model of signals is fed int16 or float `(n, length, c)`.
 
     The first batches are held back until the channels can be selected on them, then every batch is one
     training step. On leaving the block, the task is consolidated on a uniform sample of at most `reservoir`
@@ -87,11 +91,11 @@ class TaskStream:
             self._lock.__exit__(kind, error, trace)
 
     def observe(
-        self, images: Pixels | Sequence[Pixels], labels: Sequence[int] | NDArray[np.int64]
+        self, images: NDArray[Any] | Sequence[NDArray[Any]], labels: Sequence[int] | NDArray[np.int64]
     ) -> float | None:
-        """Learn from one batch; the loss, or None while batches are still being held back.
+        """Learn from one batch of pictures or signals; the loss, or None while batches are still being held back.
 
-        Raises TaskError for pictures or labels that do not fit.
+        Raises TaskError for pictures, signals or labels that do not fit.
         """
         pixels = self._bundle.preprocessing.stack(images)
         indices = np.asarray(labels, np.int64)

@@ -82,7 +82,7 @@ def test_manifest_reads_back_the_same(bundle: Path) -> None:
 def test_manifest_describes_the_model(bundle: Path) -> None:
     manifest = Bundle.open(bundle).manifest
     assert (manifest.model, manifest.classes) == ("model.onnx", ("cat", "dog", "owl"))
-    assert (manifest.input.channels, manifest.input.height, manifest.input.width) == (3, 9, 9)
+    assert (manifest.input.channels, manifest.input.size) == (3, (9, 9))
     assert (manifest.head.features, manifest.head.source_weight, manifest.head.source_bias) == (
         6, "head_w", "head_b",
     )  # fmt: skip

@@ -104,7 +104,7 @@ ROWS = [
             text("s = Add(x, x2) \n c = Conv(s, w) \n t = Conv(c, v)", "float[N,3,9,9] x, float[N,3,9,9] x2"),
             **WEIGHTS,
         ),
-        ("model.onnx has 2 inputs ('x', 'x2'); a classifier has one image input.",),
+        ("model.onnx has 2 inputs ('x', 'x2'); a classifier has one input.",),
     ),
     Row(
         "two outputs",
@@ -166,7 +166,7 @@ ROWS = [
     Row(
         "unknown shape",
         lambda: unchecked(text(GOOD, "float x")),
-        ("input 'x' is not (batch, channels, height, width).",),
+        ("input 'x' is neither (batch, channels, height, width) nor (batch, channels, length).",),
     ),
     Row(
         "channels last",
@@ -174,7 +174,7 @@ ROWS = [
             text("i = Transpose<perm=[0,3,1,2]>(x) \n c = Conv(i, w) \n t = Conv(c, v)", "float[N,9,9,3] x"),
             **WEIGHTS,
         ),
-        ("has 9 channels", "pictures have 1 or 3, in (batch, channels, height, width) order."),
+        ("input 'x' has its channels last in", "Export it in (batch, channels, height, width) order."),
     ),
     Row(
         "integer input",
@@ -343,7 +343,7 @@ ROWS = [
     Row(
         "unknown resize",
         classifier,
-        ("--resize is 'cubic'; it must be bilinear or none.",),
+        ("--resize is 'cubic'; model.onnx takes pictures, so it must be bilinear or none.",),
         ConfigError,
         {"resize": "cubic"},
     ),

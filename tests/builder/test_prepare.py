@@ -71,7 +71,7 @@ def buildable(source: SourceModel, folder: Path) -> Bundle:
     bundle = Bundle.open(folder / "bundle")
     tensors = bundle.checkpoint()
     size = bundle.manifest.input
-    x = images(3, f"{size.channels},{size.height},{size.width}")
+    x = images(3, ",".join(map(str, size.shape)))
     feeds = {"image": x, "head.weight": tensors["head/base/weight"], "head.bias": tensors["head/base/bias"]}
     for site in bundle.manifest.sites:
         feeds[site.delta], feeds[site.indices] = np.zeros((site.rows, 1), np.float32), np.zeros(1, np.int64)

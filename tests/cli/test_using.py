@@ -40,7 +40,7 @@ def test_without_test_pictures_there_is_nothing_to_evaluate(run, learned_workspa
 def test_predict(run, learned_workspace):
     pictures = [f"{learned_workspace}/tasks/01-four-five/test/{name}/0.png" for name in ("four", "five")]
     found = run("predict", *pictures, "--workspace", learned_workspace, "--top", "2", "--json").json
-    assert [one["image"] for one in found] == pictures
+    assert [one["file"] for one in found] == pictures
     assert [one["label"] for one in found] == ["four", "five"]
     for one in found:
         first, second = one["top"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csk_sdk.data.preprocess import Preprocessing
+from csk_sdk.data.preprocess import PicturePreprocessing
 from csk_sdk.errors import BundleError, TaskError
 from csk_sdk.manifest import InputSpec, PreprocessingSpec
 
@@ -13,7 +13,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def preprocessing(channels=3, height=6, width=8, **changes):
     spec = {"mean": MEAN[:channels], "std": STD[:channels], **changes}
-    return Preprocessing(PreprocessingSpec(**spec), InputSpec("image", channels, height, width))
+    return PicturePreprocessing(PreprocessingSpec(**spec), InputSpec("image", channels, (height, width)))
 
 
 def picture(*shape, seed=0):

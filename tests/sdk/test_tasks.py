@@ -12,7 +12,7 @@ from PIL import Image
 from csk_sdk.data.images import ArrayImages, FileImages
 from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.pixel_cache import PixelCache
-from csk_sdk.data.preprocess import Preprocessing
+from csk_sdk.data.preprocess import PicturePreprocessing
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import TaskError
 from csk_sdk.manifest import InputSpec, PreprocessingSpec
@@ -104,7 +104,7 @@ class TestFolder:
             (
                 ["train/cat/1.png"],
                 ["train/dog"],
-                "{task}/train/dog holds no picture (png, jpg, jpeg, bmp, webp): put pictures of 'dog' into",
+                "{task}/train/dog holds no picture (png, jpg, jpeg, bmp, webp) and no signal (wav, npy): put some of 'dog' into",
             ),
             (
                 ["train/cat/1.png"],
@@ -419,7 +419,7 @@ class TestPixelCache:
     def cache(self, images, resize="bilinear", **budget):
         spec = PreprocessingSpec((0.5,) * 3, (0.25,) * 3, resize=resize)
         split = Split(images, np.zeros(len(images), np.int64))
-        return PixelCache(split, Preprocessing(spec, InputSpec("image", 3, 6, 8)), **budget)
+        return PixelCache(split, PicturePreprocessing(spec, InputSpec("image", 3, (6, 8))), **budget)
 
     def test_batches_are_the_resized_pictures(self):
         images = pixels(5, 12, 20, 3)

@@ -19,9 +19,10 @@ from csk_sdk.manifest import Manifest
 
 
 class Resize(StrEnum):
-    """How a picture of another size becomes the model's."""
+    """How a picture of another size, or a signal of another length, becomes the model's."""
 
     bilinear = "bilinear"
+    crop = "crop"
     none = "none"
 
 
@@ -32,6 +33,15 @@ class ClassFile:
     classes: list[str]
     mean: list[float] | None = None
     std: list[float] | None = None
+
+
+# What `inspect` says of other sizes, by resize and whether the model takes signals.
+_FITTED = {
+    ("bilinear", False): "other sizes are resized (bilinear)",
+    ("none", False): "no other size",
+    ("crop", True): "other lengths are cropped or padded",
+    ("none", True): "no other length",
+}
 
 
 def _numbers(text: str | None, option: str) -> list[float] | None:
@@ -46,12 +56,15 @@ def _numbers(text: str | None, option: str) -> list[float] | None:
 
 
 def build_artifacts(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A trained ONNX image classifier.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A trained ONNX classifier of pictures or signals.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="The folder to write.")],
     base_data: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Pictures of the base classes, DIR/<class>/*; they protect what it knows."
+            metavar="DIR",
+            help="Pictures or signals of the base classes, DIR/<class>/*; they protect what it knows.",
         ),
     ] = None,
     classes: Annotated[
@@ -61,13 +74,24 @@ def build_artifacts(
         ),
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(metavar="a,b,c", help="Subtracted from pixels scaled to 0..1.")
+        str | None,
+        typer.Option(metavar="a,b,c", help="Subtracted from pixels scaled to 0..1, or samples to -1..1."),
     ] = None,
     std: Annotated[str | None, typer.Option(metavar="a,b,c", help="They are divided by this.")] = None,
     resize: Annotated[
-        Resize, typer.Option(help="How pictures of another size are fitted.")
-    ] = Resize.bilinear,
-    flip: Annotated[bool, typer.Option(help="Whether mirrored pictures may be trained on.")] = True,
+        Resize | None,
+        typer.Option(
+            help="How other sizes are fitted: pictures bilinear or none, signals crop (or pad with zeros) or none."
+        ),
+    ] = None,
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(metavar="HZ", help="That of the model's signals; other WAV files are refused."),
+    ] = None,
+    flip: Annotated[
+        bool | None,
+        typer.Option("--flip/--no-flip", help="Whether mirrored pictures may be trained on; never signals."),
+    ] = None,
     trainable: Annotated[
         str,
         typer.Option(
@@ -77,7 +101,9 @@ def build_artifacts(
     channel_ratio: Annotated[
         float, typer.Option(help="Share of each site's channels that a task trains.")
     ] = 0.25,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per training step on the device.")] = 16,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Pictures or signals per training step on the device.")
+    ] = 16,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace BUNDLE where it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -104,8 +130,9 @@ def build_artifacts(
         classes=given.classes if given else None,
         mean=chosen_mean,
         std=chosen_std,
-        resize=resize.value,
+        resize=resize.value if resize else None,
         flip=flip,
+        sample_rate=sample_rate,
         trainable=trainable,
         channel_ratio=channel_ratio,
         batch_size=batch_size,
@@ -270,13 +297,17 @@ def _shares(found: Inspection) -> list[tuple[str, str]]:
 
 
 def _input(manifest: Manifest) -> str:
-    image, how = manifest.input, manifest.preprocessing
-    resize = "other sizes are resized (bilinear)" if how.resize == "bilinear" else "no other size"
-    size_ = by((image.channels, image.height, image.width))
-    return f"{size_}, mean {_list(how.mean)}, std {_list(how.std)}; {resize}"
+    given, how = manifest.input, manifest.preprocessing
+    size_ = by(given.shape)
+    if given.is_signal:
+        rate = f" at {how.sample_rate} Hz" if how.sample_rate else ""
+        size_ = f"signals of {given.size[0]} samples{rate}, {plural(given.channels, 'channel')}"
+    return f"{size_}, mean {_list(how.mean)}, std {_list(how.std)}; {_FITTED[how.resize, given.is_signal]}"
 
 
 def _augmentation(manifest: Manifest) -> str:
+    if manifest.input.is_signal:
+        return "shifted in time"
     return "mirrored at random" if manifest.flip else "not mirrored"
 
 

@@ -12,7 +12,7 @@ import typer
 from csk_sdk.cli.accuracies import TITLES, matrix_table, summary_line
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, plural, size, table
-from csk_sdk.data.images import FileImages
+from csk_sdk.data.files import open_files
 from csk_sdk.errors import ConfigError
 from csk_sdk.evaluation import Evaluation
 from csk_sdk.learner import Learner
@@ -79,7 +79,10 @@ def _show(screen: Screen, evaluation: Evaluation) -> None:
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG, BMP or WebP files.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="PNG, JPEG, BMP or WebP pictures, or WAV or npy signals."),
+    ],
     task: Annotated[
         str | None,
         typer.Option(
@@ -92,38 +95,38 @@ def predict(
     state: StateDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name what is in pictures, among all known classes.
+    """Name what is in pictures or signals, among all known classes.
 
     \b
     Example:  csk-sdk predict photo.jpg --top 1
     """
     screen = Screen(as_json)
     learner = Workspace.open(workspace, bundle, state).learner()
-    found = _predictions(learner, images, task, top)
+    found = _predictions(learner, files, task, top)
     screen.json(found)
-    made = table("Picture", "Class", "%", left=2)
+    made = table("File", "Class", "%", left=2)
     for place in range(2, len(found[0]["top"]) + 1):
         made.add_column(_ORDINALS.get(place, f"{place}th"))
         made.add_column("%", justify="right", no_wrap=True)
     for one in found:
         cells = [(choice["class"], f"{100 * choice['probability']:.1f}") for choice in one["top"]]
-        made.add_row(one["image"], *(cell for pair in cells for cell in pair))
+        made.add_row(one["file"], *(cell for pair in cells for cell in pair))
     screen.show(made)
 
 
 def _predictions(learner: Learner, paths: list[Path], task: str | None, top: int) -> list[dict[str, Any]]:
-    pictures = FileImages(paths)
+    source = open_files(paths)
     found = []
     for start in range(0, len(paths), _BATCH):
         batch = range(start, min(start + _BATCH, len(paths)))
-        prediction = learner.predict([pictures.read(index) for index in batch], task)
+        prediction = learner.predict([source.read(index) for index in batch], task)
         for index, probabilities in zip(batch, prediction.probabilities, strict=True):
             best = np.argsort(-probabilities, kind="stable")[:top]
             choices = [
                 {"class": prediction.classes[i], "probability": round(float(probabilities[i]), 6)}
                 for i in best
             ]
-            found.append({"image": str(paths[index]), "label": choices[0]["class"], "top": choices})
+            found.append({"file": str(paths[index]), "label": choices[0]["class"], "top": choices})
     return found
 
 

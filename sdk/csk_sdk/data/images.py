@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from csk_sdk.data.source import Files, undecodable, unreadable
 from csk_sdk.errors import TaskError
 
 Pixels = NDArray[np.uint8]
@@ -24,34 +23,13 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 MAX_PIXELS = 64 << 20
 
 
-class ImageSource(Protocol):
-    """Pictures by index, from 0 to `len(source) - 1`."""
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        ...
-
-    def read(self, index: int) -> Pixels:
-        """Return the picture as uint8 `(h, w, c)`. Raises TaskError when it cannot be read."""
-        ...
-
-    def name(self, index: int) -> str:
-        """Return what to call the picture in a message: its path, for a file."""
-        ...
-
-    def identity(self, index: int) -> str:
-        """Return the picture's name within the task, its byte size and the sha256 of its content.
-
-        The same wherever the task's folder lies. Raises TaskError when the picture cannot be read.
-        """
-        ...
-
-
 class ArrayImages:
     """Pictures of one size in a uint8 array, `(n, h, w, c)`, or `(n, h, w)` if they are gray.
 
     where: what messages call the array. Raises TaskError when the array is of another dtype or shape.
     """
+
+    noun = "picture"
 
     def __init__(self, images: NDArray[Any], where: str = "images") -> None:
         _check_pixels(images, where)
@@ -77,20 +55,10 @@ class ArrayImages:
         return f"{index} {pixels.shape} {pixels.nbytes} {hashlib.sha256(pixels.data).hexdigest()}"
 
 
-class FileImages:
-    """Picture files, opened only while one of them is read.
+class FileImages(Files):
+    """Picture files, opened only while one of them is read."""
 
-    root: the folder that the pictures' names within the task are relative to; without it, the file's name
-    alone is its name.
-    """
-
-    def __init__(self, paths: Sequence[Path | str], root: Path | None = None) -> None:
-        self._paths = tuple(Path(path) for path in paths)
-        self._root = root
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self._paths)
+    noun = "picture"
 
     def read(self, index: int) -> Pixels:
         """Decode a picture: uint8 `(h, w, 1)` if it is gray, else `(h, w, 3)`, upright, without alpha.
@@ -102,32 +70,17 @@ class FileImages:
         try:
             with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise _undecodable(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+                    raise undecodable(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
                 return _upright_pixels(image)
         except TaskError:
             raise
         except UnidentifiedImageError:
-            raise _undecodable(path, "not a PNG, JPEG, BMP or WebP picture") from None
+            raise undecodable(path, "not a PNG, JPEG, BMP or WebP picture") from None
         except Exception as error:
             # Decoders raise what they like on damaged data: OSError, SyntaxError, struct.error and others.
             if isinstance(error, OSError) and error.errno is not None:
-                raise _unreadable(path, error) from None
-            raise _undecodable(path, str(error).rstrip(".") or type(error).__name__) from None
-
-    def name(self, index: int) -> str:
-        """Return the file's path."""
-        return str(self._paths[index])
-
-    def identity(self, index: int) -> str:
-        """Return path within the task, file size and sha256 of the file's bytes."""
-        path = self._paths[index]
-        name = path.relative_to(self._root).as_posix() if self._root else path.name
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                return f"{name} {file.tell()} {digest}"
-        except OSError as error:
-            raise _unreadable(path, error) from None
+                raise unreadable(path, error) from None
+            raise undecodable(path, str(error).rstrip(".") or type(error).__name__) from None
 
 
 def _upright_pixels(image: Image.Image) -> Pixels:
@@ -152,9 +105,11 @@ def _check_pixels(images: NDArray[Any], where: str) -> None:
                 "that hold them, and store the others as uint8."
             )
     if images.dtype != np.uint8:
+        perhaps = " Signals go into an array called signals, or into Task.from_signals."
         raise TaskError(
             f"{where} is {images.dtype}, and images must be uint8 (0 to 255): normalisation is part of the "
             "bundle, so store the pixels as the camera or the file gave them."
+            + (perhaps if images.ndim < 4 else "")
         )
     gray = images.ndim == 3
     if not gray and images.ndim != 4:
@@ -166,16 +121,3 @@ def _check_pixels(images: NDArray[Any], where: str) -> None:
         raise TaskError(f"{where} holds no picture (shape {images.shape}): put at least one into it.")
     if images.size == 0:
         raise TaskError(f"{where} has shape {images.shape}: there is no pixel in its pictures.")
-
-
-def _undecodable(path: Path, reason: str) -> TaskError:
-    return TaskError(
-        f"{path} cannot be decoded ({reason}): remove or replace it, then run the command again."
-    )
-
-
-def _unreadable(path: Path, error: OSError) -> TaskError:
-    return TaskError(
-        f"{path} cannot be read ({error.strerror}): restore it or its permissions, "
-        "then run the command again."
-    )

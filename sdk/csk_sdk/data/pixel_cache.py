@@ -1,8 +1,9 @@
-"""A split's pictures at the model's input size, as many of them in memory as a budget allows."""
+"""A split's pictures or signals at the model's input size, as many of them in memory as a budget allows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +11,15 @@ from numpy.typing import NDArray
 from csk_sdk.data.preprocess import Preprocessing
 from csk_sdk.data.tasks import Split
 
-Pixels = NDArray[np.uint8]
+# uint8 pictures, or float32 signals.
+Pixels = NDArray[Any]
 
 
 class PixelCache:
-    """Batches of resized pictures, uint8.
+    """Batches of resized pictures, uint8, or of cropped signals, float32.
 
-    The first pictures that fit into `budget_bytes` are kept, the rest is decoded each time. Nothing is ever
-    evicted: training visits all pictures once per epoch, and there a least-recently-used cache that is too
+    The first ones that fit into `budget_bytes` are kept, the rest is decoded each time. Nothing is ever
+    evicted: training visits all of them once per epoch, and there a least-recently-used cache that is too
     small never hits.
     """
 
@@ -25,7 +27,7 @@ class PixelCache:
         self._images = split.images
         self._labels = split.labels
         self._preprocessing = preprocessing
-        self._capacity = budget_bytes // int(np.prod(preprocessing.shape))
+        self._capacity = budget_bytes // (int(np.prod(preprocessing.shape)) * preprocessing.dtype.itemsize)
         self._kept: dict[int, Pixels] = {}
 
     def __len__(self) -> int:
@@ -38,12 +40,16 @@ class PixelCache:
         return sum(pixels.nbytes for pixels in self._kept.values())
 
     def batch(self, indices: Iterable[int] | NDArray[np.int64]) -> Pixels:
-        """Return the pictures at `indices` (of the split): a new uint8 array `(n, height, width, channels)`.
+        """Return the pictures at `indices` (of the split): a new array `(n, *size, channels)`.
 
         Raises TaskError when a picture cannot be read or has a size that the bundle does not take.
         """
         pictures = [self._picture(int(index)) for index in indices]
-        return np.stack(pictures) if pictures else np.empty((0, *self._preprocessing.shape), np.uint8)
+        return (
+            np.stack(pictures)
+            if pictures
+            else np.empty((0, *self._preprocessing.shape), self._preprocessing.dtype)
+        )
 
     def batches(
         self, size: int, order: NDArray[np.int64] | None = None

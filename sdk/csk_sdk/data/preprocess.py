@@ -1,31 +1,37 @@
-"""From a uint8 picture of any size to the float32 input of the bundle's graphs.
+"""From a uint8 picture of any size to the float32 input of the bundle's graphs, and what signals share with that.
 
 Two halves, because only the second is needed on every step: `to_size` (channels, then size; still uint8, so
-that resized pictures are small to keep) and `normalize` (float32 NCHW). Calling a `Preprocessing` does both.
+that resized pictures are small to keep) and `normalize` (float32, channels first). Calling a `Preprocessing` does both.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from csk_sdk.data.signals import Signal
 from csk_sdk.errors import BundleError, TaskError
 from csk_sdk.manifest import InputSpec, PreprocessingSpec
 
 Pixels = NDArray[np.uint8]
 
 
-class Preprocessing:
+class Preprocessing(ABC):
     """What the bundle's manifest says about its input, as functions on arrays.
 
+    `shape` and `dtype` are those of one picture or signal out of `to_size`: `(*size, channels)`.
     Raises BundleError when the manifest's mean, std or resize cannot be applied.
     """
 
-    def __init__(self, spec: PreprocessingSpec, input_spec: InputSpec) -> None:
+    dtype: ClassVar[np.dtype[Any]]
+    _RESIZES: ClassVar[tuple[str, str]]
+
+    def __init__(self, spec: PreprocessingSpec, input_spec: InputSpec, scale: float) -> None:
         channels = input_spec.channels
         mean = np.asarray(spec.mean, np.float64)
         std = np.asarray(spec.std, np.float64)
@@ -39,35 +45,63 @@ class Preprocessing:
                 f"The bundle's preprocessing has mean {spec.mean} and std {spec.std}, and every mean must be "
                 "finite and every std above zero: build the bundle again."
             )
-        if spec.resize not in ("bilinear", "none"):
+        if spec.resize not in self._RESIZES:
             raise BundleError(
                 f"The bundle's preprocessing asks for resize '{spec.resize}', and this csk-sdk knows "
-                "'bilinear' and 'none': update csk-sdk on this device."
+                f"{' and '.join(repr(way) for way in self._RESIZES)}: update csk-sdk on this device."
             )
         self.channels = channels
-        self.height = input_spec.height
-        self.width = input_spec.width
-        self._resizes = spec.resize == "bilinear"
+        self.shape = (*input_spec.size, channels)
         # (x * scale - mean) / std as one multiplication and one addition; the constants are rounded once.
-        self._gain = (spec.scale / std).astype(np.float32)[:, None, None]
-        self._offset = (-mean / std).astype(np.float32)[:, None, None]
+        per_channel = (channels, *[1] * len(input_spec.size))
+        self._gain = (scale / std).astype(np.float32).reshape(per_channel)
+        self._offset = (-mean / std).astype(np.float32).reshape(per_channel)
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape of one picture out of `to_size`: `(height, width, channels)`."""
-        return self.height, self.width, self.channels
+    @abstractmethod
+    def to_size(self, item: Any, where: str) -> NDArray[Any]:
+        """Give one picture or signal the model's size; `where` names it in errors. Raises TaskError."""
 
-    def to_size(self, image: NDArray[Any], where: str) -> Pixels:
+    @abstractmethod
+    def stack(self, items: NDArray[Any] | Sequence[Any]) -> NDArray[Any]:
+        """`to_size` for many: `(n, *shape)`. Raises TaskError."""
+
+    def normalize(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """`(x * scale - mean) / std` per channel.
+
+        batch: `(n, *size, channels)` out of `stack`. Returns float32 `(n, channels, *size)`, C-contiguous.
+        """
+        result = np.moveaxis(batch, -1, 1).astype(np.float32, order="C")
+        result *= self._gain
+        result += self._offset
+        return result
+
+    def __call__(self, items: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
+        """`normalize(stack(items))`: float32 `(n, channels, *size)`. Raises TaskError."""
+        return self.normalize(self.stack(items))
+
+
+class PicturePreprocessing(Preprocessing):
+    """Pictures as the manifest says: uint8, the model's channels, resized."""
+
+    dtype = np.dtype(np.uint8)
+    _RESIZES = ("bilinear", "none")
+
+    def __init__(self, spec: PreprocessingSpec, input_spec: InputSpec) -> None:
+        super().__init__(spec, input_spec, spec.scale)
+        self.height, self.width = input_spec.size
+        self._resizes = spec.resize == "bilinear"
+
+    def to_size(self, item: NDArray[Any], where: str) -> Pixels:
         """Give a picture the model's channels and size.
 
-        image: uint8 `(h, w)` or `(h, w, c)`, c = 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha);
+        item: uint8 `(h, w)` or `(h, w, c)`, c = 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha);
         a model with another number of channels takes pictures with just that many. Alpha is dropped.
         where: names the picture in errors. Returns uint8 `(height, width, channels)`, C-contiguous; the very
-        memory of `image` if nothing had to change.
+        memory of `item` if nothing had to change.
         Raises TaskError for another dtype or shape, and for another size if the bundle does not resize.
         """
-        self._check(image, where)
-        pixels = image[:, :, None] if image.ndim == 2 else image
+        self._check(item, where)
+        pixels = item[:, :, None] if item.ndim == 2 else item
         height, width, channels = pixels.shape
         if (height, width) != (self.height, self.width) and not self._resizes:
             raise TaskError(
@@ -82,35 +116,20 @@ class Preprocessing:
             pixels = np.repeat(pixels, self.channels, axis=2)  # gray: resized once, repeated afterwards
         return np.ascontiguousarray(pixels)
 
-    def stack(self, images: NDArray[Any] | Sequence[NDArray[Any]]) -> Pixels:
+    def stack(self, items: NDArray[Any] | Sequence[Any]) -> Pixels:
         """`to_size` for many: a uint8 `(n, h, w, c)` array, or a list of pictures of any size.
 
         A model with one channel also takes `(n, h, w)`. Returns uint8 `(n, height, width, channels)`.
         Raises TaskError as `to_size` does.
         """
-        if isinstance(images, np.ndarray):
-            images = self._as_nhwc(images)
-            if images.shape[1:] == self.shape:
-                return np.ascontiguousarray(images)
-        batch = np.empty((len(images), *self.shape), np.uint8)
-        for i, image in enumerate(images):
+        if isinstance(items, np.ndarray):
+            items = self._as_nhwc(items)
+            if items.shape[1:] == self.shape:
+                return np.ascontiguousarray(items)
+        batch = np.empty((len(items), *self.shape), np.uint8)
+        for i, image in enumerate(items):
             batch[i] = self.to_size(image, f"image {i}")
         return batch
-
-    def normalize(self, batch: Pixels) -> NDArray[np.float32]:
-        """`(x * scale - mean) / std` per channel.
-
-        batch: uint8 `(n, height, width, channels)`. Returns float32 `(n, channels, height, width)`,
-        C-contiguous.
-        """
-        result = batch.transpose(0, 3, 1, 2).astype(np.float32, order="C")
-        result *= self._gain
-        result += self._offset
-        return result
-
-    def __call__(self, images: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """`normalize(stack(images))`: float32 `(n, channels, height, width)`. Raises TaskError."""
-        return self.normalize(self.stack(images))
 
     def _as_nhwc(self, images: NDArray[Any]) -> Pixels:
         if images.dtype != np.uint8:
@@ -129,7 +148,12 @@ class Preprocessing:
             )
         return images
 
-    def _check(self, image: NDArray[Any], where: str) -> None:
+    def _check(self, image: NDArray[Any] | Signal, where: str) -> None:
+        if isinstance(image, Signal):
+            raise TaskError(
+                f"{where} is a signal of {len(image.samples)} samples, and the model takes pictures of "
+                f"{self.width}x{self.height} pixels (width x height): hand over uint8 pictures."
+            )
         if not isinstance(image, np.ndarray):
             raise TaskError(f"{where} is a {type(image).__name__} and must be a uint8 NumPy array.")
         if image.dtype != np.uint8:

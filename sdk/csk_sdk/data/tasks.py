@@ -1,9 +1,11 @@
-"""Tasks: the pictures and classes that are learned together, from a folder, an npz file, or arrays.
+"""Tasks: the pictures or signals and classes that are learned together, from a folder, an npz file, or arrays.
 
     NAME/train/<class>/*.png|jpg|jpeg|bmp|webp    optional: NAME/test/<class>/...
+    NAME/train/<class>/*.wav|npy                  the same for signals
     NAME.npz with images, labels, class_names     optional: test_images, test_labels
+    NAME.npz with signals, labels, class_names    optional: test_signals, test_labels
 
-Opening a task checks everything but the pictures of a folder, which are decoded when they are needed
+Opening a task checks everything but the files of a folder, which are decoded when they are needed
 (`csk_sdk.data.pixel_cache.PixelCache.verify` decodes them all).
 """
 
@@ -20,22 +22,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.data.images import PICTURE_SUFFIXES, ArrayImages, FileImages, ImageSource
+from csk_sdk.data.files import SUFFIXES, open_files
+from csk_sdk.data.images import ArrayImages
+from csk_sdk.data.signals import ArraySignals
+from csk_sdk.data.source import Files, Source
 from csk_sdk.errors import TaskError
 
-_REQUIRED = ("images", "labels", "class_names")
-_OPTIONAL = ("test_images", "test_labels")
+# What an npz file calls its pictures or signals, and the source that reads them.
+_KINDS: dict[str, type[ArrayImages] | type[ArraySignals]] = {"images": ArrayImages, "signals": ArraySignals}
+_SHARED = ("labels", "class_names", "test_labels")
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures and their labels: int64 `(n,)`, indices into the task's classes."""
+    """Pictures or signals and their labels: int64 `(n,)`, indices into the task's classes."""
 
-    images: ImageSource
+    images: Source
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of pictures or signals."""
         return len(self.labels)
 
 
@@ -66,18 +72,18 @@ class Task:
 
     @classmethod
     def from_folder(cls, path: Path | str) -> Task:
-        """Open `NAME/train/<class>/*.png|jpg|jpeg|bmp|webp` (optional `NAME/test/...`).
+        """Open `NAME/train/<class>/*.png|jpg|jpeg|bmp|webp`, or `*.wav|npy` (optional `NAME/test/...`).
 
-        Classes and pictures come in the order of their names; hidden files and other suffixes are ignored.
+        Classes and files come in the order of their names; hidden files and other suffixes are ignored.
         With test/ alone it is a task for evaluation.
-        Raises TaskError when it holds no picture, a class is empty, train/ has one class only, or test/ has a
-        class that train/ lacks.
+        Raises TaskError when it holds no picture or signal or both kinds, a class is empty, train/ has one class
+        only, or test/ has a class that train/ lacks.
         """
         path = Path(path)
         folders = {split: path / split for split in ("train", "test") if (path / split).is_dir()}
         if not folders:
             raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
-        files = {split: _pictures_by_class(folder) for split, folder in folders.items()}
+        files = {split: _files_by_class(folder) for split, folder in folders.items()}
         classes = tuple(files.get("train") or files["test"])
         unknown = [name for name in files.get("test", ()) if name not in classes]
         if unknown:
@@ -92,23 +98,30 @@ class Task:
     def from_npz(cls, path: Path | str) -> Task:
         """Open an npz file: `images` uint8 `(n, h, w, c)`, `labels` int `(n,)`, `class_names` str `(k,)`.
 
-        Optional `test_images` and `test_labels`. Its arrays are loaded into memory.
-        Raises TaskError when it is no npz file, lacks an array, or `from_arrays` refuses one.
+        Or, for `images`, `signals` int16 or float `(n, length, c)`. Optional `test_images` or `test_signals`, and
+        `test_labels`. Its arrays are loaded into memory.
+        Raises TaskError when it is no npz file, lacks an array, or `from_arrays` or `from_signals` refuses one.
         """
         path = Path(path)
         arrays = _load_npz(path)
-        missing = [name for name in _REQUIRED if name not in arrays]
+        kind = "signals" if "signals" in arrays else "images"
+        missing = [name for name in (kind, "labels", "class_names") if name not in arrays]
         if missing:
             raise TaskError(
-                f"{path} lacks {' and '.join(missing)}: an npz task holds the arrays images, labels and "
-                "class_names (and test_images, test_labels if it is to be evaluated)."
+                f"{path} lacks {' and '.join(missing)}: an npz task holds the arrays {kind}, labels and "
+                f"class_names (and test_{kind}, test_labels if it is to be evaluated)."
+                + (" Signals are called signals." if kind in missing else "")
+            )
+        if kind == "signals" and "images" in arrays:
+            raise TaskError(
+                f"{path} holds both images and signals: make two tasks of it, one for each model."
             )
         names = arrays["class_names"]
         if names.ndim != 1 or names.dtype.kind != "U":
             raise TaskError(
                 f"{path}: class_names is {names.dtype} of shape {names.shape}, and must be a list of strings."
             )
-        return cls._from_arrays(path.stem, arrays, names.tolist(), f"{path}: ")
+        return cls._from_arrays(kind, path.stem, arrays, names.tolist(), f"{path}: ")
 
     @classmethod
     def from_arrays(
@@ -128,31 +141,58 @@ class Task:
         pictures, and for fewer than two classes.
         """
         given = {"images": images, "labels": labels, "test_images": test_images, "test_labels": test_labels}
-        arrays = {key: np.asarray(value) for key, value in given.items() if value is not None}
-        return cls._from_arrays(name, arrays, [str(one) for one in class_names], f"Task '{name}': ")
+        return cls._from_given("images", name, given, class_names)
 
     @classmethod
-    def _from_arrays(cls, name: str, arrays: dict[str, NDArray[Any]], classes: list[str], where: str) -> Task:
+    def from_signals(
+        cls,
+        name: str,
+        signals: NDArray[Any],
+        labels: NDArray[Any] | Sequence[int],
+        class_names: Sequence[str],
+        test_signals: NDArray[Any] | None = None,
+        test_labels: NDArray[Any] | Sequence[int] | None = None,
+    ) -> Task:
+        """`from_arrays` for signals: int16 or float `(n, length, c)`, or `(n, length)` for one channel; not copied."""
+        given = {
+            "signals": signals,
+            "labels": labels,
+            "test_signals": test_signals,
+            "test_labels": test_labels,
+        }
+        return cls._from_given("signals", name, given, class_names)
+
+    @classmethod
+    def _from_given(cls, kind: str, name: str, given: dict[str, Any], class_names: Sequence[str]) -> Task:
+        arrays = {key: np.asarray(value) for key, value in given.items() if value is not None}
+        return cls._from_arrays(kind, name, arrays, [str(one) for one in class_names], f"Task '{name}': ")
+
+    @classmethod
+    def _from_arrays(
+        cls, kind: str, name: str, arrays: dict[str, NDArray[Any]], classes: list[str], where: str
+    ) -> Task:
         duplicates = sorted({one for one in classes if classes.count(one) > 1})
         if not classes or "" in classes or duplicates:
             problem = (
                 f"names '{duplicates[0]}' twice" if duplicates else "is empty or has an empty name in it"
             )
             raise TaskError(f"{where}class_names {problem}: give each class a name of its own.")
-        train = _array_split(arrays["images"], arrays["labels"], classes, where, "")
+        train = _array_split(kind, arrays, classes, where)
         empty = np.flatnonzero(np.bincount(train.labels, minlength=len(classes)) == 0)
         if empty.size:
+            noun = train.images.noun
             raise TaskError(
-                f"{where}class '{classes[empty[0]]}' has no picture: no label is {empty[0]}. "
-                "Add pictures of it, or remove it from class_names."
+                f"{where}class '{classes[empty[0]]}' has no {noun}: no label is {empty[0]}. "
+                f"Add {noun}s of it, or remove it from class_names."
             )
         test = None
-        if present := [key for key in _OPTIONAL if key in arrays]:
+        optional = (f"test_{kind}", "test_labels")
+        if present := [key for key in optional if key in arrays]:
             if len(present) == 1:
                 raise TaskError(
-                    f"{where}{present[0]} is there alone: give test_images and test_labels together."
+                    f"{where}{present[0]} is there alone: give {' and '.join(optional)} together."
                 )
-            test = _array_split(arrays["test_images"], arrays["test_labels"], classes, where, "test_")
+            test = _array_split(kind, arrays, classes, where, "test_")
         return cls._checked(name, tuple(classes), train, test)
 
     @classmethod
@@ -163,17 +203,18 @@ class Task:
         return task
 
     def require_trainable(self) -> None:
-        """Raise TaskError unless there are training pictures of at least two classes."""
+        """Raise TaskError unless there are training pictures or signals of at least two classes."""
         if self.train is None:
+            nouns = f"{self.test.images.noun if self.test else 'picture'}s"
             raise TaskError(
-                f"Task '{self.name}' has no training pictures, only test pictures: "
+                f"Task '{self.name}' has no training {nouns}, only test {nouns}: "
                 "it can be evaluated; to learn it, add a train/ folder."
             )
         if len(self.classes) < 2:
             remedy = (
                 "put its other classes beside it under train/"
-                if isinstance(self.train.images, FileImages)
-                else "add pictures of its other classes to the same arrays"
+                if isinstance(self.train.images, Files)
+                else f"add {self.train.images.noun}s of its other classes to the same arrays"
             )
             raise TaskError(
                 f"Task '{self.name}' has one class only ('{self.classes[0]}'); a task needs at least two "
@@ -181,7 +222,8 @@ class Task:
             )
 
     def fingerprint(self) -> str:
-        """Return a sha256 over class names, labels, and each picture's name, size and content.
+        """Return a sha256 over class names, labels, and the name, size and content of each
+        picture or signal.
 
         Hexadecimal; the same wherever the task lies, and another as soon as a class, a label or a picture
         changes. Reads one picture at a time. Raises TaskError when a picture cannot be read.
@@ -210,16 +252,16 @@ def _visible(folder: Path) -> list[Path]:
         raise TaskError(f"{folder} cannot be read ({error.strerror}): check its permissions.") from None
 
 
-def _pictures_by_class(folder: Path) -> dict[str, list[Path]]:
-    """Class name -> its pictures, for `NAME/train` or `NAME/test`."""
+def _files_by_class(folder: Path) -> dict[str, list[Path]]:
+    """Class name -> its pictures or signals, for `NAME/train` or `NAME/test`."""
     classes = {}
     for class_folder in _visible(folder):
         if class_folder.is_dir():
-            files = [path for path in _visible(class_folder) if path.suffix.lower() in PICTURE_SUFFIXES]
+            files = [path for path in _visible(class_folder) if path.suffix.lower() in SUFFIXES]
             if not files:
                 raise TaskError(
-                    f"{class_folder} holds no picture (png, jpg, jpeg, bmp, webp): put pictures of "
-                    f"'{class_folder.name}' into it, or remove the folder."
+                    f"{class_folder} holds no picture (png, jpg, jpeg, bmp, webp) and no signal (wav, npy): put "
+                    f"some of '{class_folder.name}' into it, or remove the folder."
                 )
             classes[class_folder.name] = files
     if not classes:
@@ -228,23 +270,28 @@ def _pictures_by_class(folder: Path) -> dict[str, list[Path]]:
 
 
 def _folder_split(folder: Path, files: dict[str, list[Path]], classes: tuple[str, ...]) -> Split:
-    paths = [path for pictures in files.values() for path in pictures]
-    labels = [classes.index(name) for name, pictures in files.items() for _ in pictures]
-    return Split(FileImages(paths, root=folder), np.asarray(labels, np.int64))
+    paths = [path for found in files.values() for path in found]
+    labels = [classes.index(name) for name, found in files.items() for _ in found]
+    return Split(open_files(paths, root=folder), np.asarray(labels, np.int64))
 
 
 def _array_split(
-    images: NDArray[Any], labels: NDArray[Any], classes: list[str], where: str, prefix: str
+    kind: str, arrays: dict[str, NDArray[Any]], classes: list[str], where: str, prefix: str = ""
 ) -> Split:
-    source = ArrayImages(images, f"{where}{prefix}images")
+    source, labels = (
+        _KINDS[kind](arrays[f"{prefix}{kind}"], f"{where}{prefix}{kind}"),
+        arrays[f"{prefix}labels"],
+    )
     name = f"{where}{prefix}labels"
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
         raise TaskError(
-            f"{name} is {labels.dtype} of shape {labels.shape}, and must be one integer per picture, "
+            f"{name} is {labels.dtype} of shape {labels.shape}, and must be one integer per {source.noun}, "
             "an index into class_names."
         )
     if len(labels) != len(source):
-        raise TaskError(f"{name} has {len(labels)} entries for {len(source)} pictures: give one for each.")
+        raise TaskError(
+            f"{name} has {len(labels)} entries for {len(source)} {source.noun}s: give one for each."
+        )
     bad = np.flatnonzero((labels < 0) | (labels >= len(classes)))
     if bad.size:
         raise TaskError(
@@ -261,7 +308,8 @@ def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
             path.stat()  # is_zipfile says no to a missing file, too
             raise TaskError(f"{path} is not an npz file: write it again with numpy.savez.")
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in (*_REQUIRED, *_OPTIONAL) if key in archive}
+            known = (*_SHARED, *_KINDS, *(f"test_{kind}" for kind in _KINDS))
+            return {key: archive[key] for key in known if key in archive}
     except TaskError:
         raise
     except MemoryError:
