@@ -2,7 +2,7 @@
 
 Each follows its paper and torchvision's numbers. For pictures below 100 pixels the stem keeps the picture's size, as
 everyone does who trains these networks on small pictures. Weights are random; `settle` gives batch norm statistics
-that fit them, perturbed, so that folding batch norm changes every kernel.
+that fit them, perturbed, so that folding batch norm changes every kernel. The last two are 1-d, for signals.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SMALL_PICTURE = 100
+
+# One input of a network by its size: pictures, and signals.
+SHAPES = {32: (3, 32, 32), 224: (3, 224, 224), 8000: (1, 8000), 128: (9, 128)}
 
 
 def unit(c_in, c_out, kernel=3, stride=1, groups=1, act=nn.ReLU, eps=1e-5) -> nn.Sequential:
@@ -335,6 +338,35 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 
+def unit_1d(c_in, c_out, kernel=3, stride=1, padding=None, act=nn.ReLU) -> nn.Sequential:
+    """`unit` for signals."""
+    padding = kernel // 2 if padding is None else padding
+    layers = [nn.Conv1d(c_in, c_out, kernel, stride, padding, bias=False), nn.BatchNorm1d(c_out)]
+    return nn.Sequential(*layers, *([act()] if act is not None else []))
+
+
+def m5(size: int, classes: int) -> nn.Module:
+    """Raw audio through small kernels, M5 of Dai et al. (2017): here one second at 8 kHz."""
+    layers = [unit_1d(1, 128, 80, 4, padding=0), nn.MaxPool1d(4)]
+    for c_in, c_out in ((128, 128), (128, 256), (256, 512)):
+        layers += [unit_1d(c_in, c_out), nn.MaxPool1d(4)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(512, classes))
+
+
+def resnet_1d(size: int, classes: int) -> nn.Module:
+    """Motion sensors through residual blocks, after Wang et al. (2017): 9 channels, 128 samples, strided."""
+    layers, c_in = [], 9
+    for c_out, stride in ((64, 1), (128, 2), (128, 2)):
+        body = [unit_1d(c_in, c_out, 7, stride), unit_1d(c_out, c_out, 5), unit_1d(c_out, c_out, 3, act=None)]
+        layers.append(Residual(nn.Sequential(*body), unit_1d(c_in, c_out, 1, stride, act=None)))
+        c_in = c_out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(c_in, classes))
+
+
+# With the size of their input.
+SIGNALS: dict[str, tuple[Callable[[int, int], nn.Module], int]] = {"M5": (m5, 8000), "ResNet-1d": (resnet_1d, 128)}
+
+
 def without_kinks(make: Callable[[int, int], nn.Module]) -> Callable[[int, int], nn.Module]:
     """The same network with SiLU in place of ReLU and ReLU6."""
 
@@ -357,14 +389,14 @@ SMOOTH = {
 
 def settle(network: nn.Module, size: int) -> nn.Module:
     """Random affine batch norms with statistics that nearly fit the random weights; the network in eval mode."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     with torch.no_grad():
         for norm in norms:
             norm.weight.copy_(0.7 + 0.6 * torch.rand_like(norm.weight))
             norm.bias.copy_(0.2 * torch.randn_like(norm.bias))
             norm.momentum = None  # statistics are those of the next batch
         network.train()
-        network(torch.randn(8, 3, size, size))
+        network(torch.randn(8, *SHAPES[size]))
         for norm in norms:
             norm.running_mean += 0.1 * norm.running_var.sqrt() * torch.randn_like(norm.weight)
             norm.running_var *= 0.9 + 0.2 * torch.rand_like(norm.weight)

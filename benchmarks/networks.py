@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from architectures import NETWORKS, SMOOTH, settle
+from architectures import NETWORKS, SHAPES, SIGNALS, SMOOTH, settle
 from torch import nn
 from torch.nn import functional as F
 
@@ -47,7 +47,8 @@ from csk_sdk.runtime import Graph
 OPSET = 17
 BATCHES = (1, 8)
 ENOUGH = 0.9999
-CLASSES = {32: 100, 224: 1000}
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+CLASSES = {32: 100, 224: 1000, 8000: 35, 128: 6}
 OLD, OLD_DYNAMIC, NEW = "torchscript", "torchscript, dynamic batch", "dynamo"
 
 
@@ -96,12 +97,13 @@ def cases() -> list[tuple[str, int, str]]:
         *((name, 224, OLD) for name in NETWORKS),
         *((name, 32, OLD) for name in SMOOTH),
         ("RegNetX-400MF, SiLU for ReLU", 224, OLD),
+        *((name, size, exporter) for name, (_, size) in SIGNALS.items() for exporter in (OLD, NEW)),
     ]
 
 
 def export(network: nn.Module, size: int, exporter: str, path: Path) -> None:
     """As torch's documentation says, picture in, logits out, batch of 1 or dynamic."""
-    picture = (torch.randn(1, 3, size, size),)
+    picture = (torch.randn(1, *SHAPES[size]),)
     names = {"input_names": ["image"], "output_names": ["logits"], "opset_version": OPSET}
     logging.disable()  # the new exporter writes opset 18, and tries 17 aloud
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -120,7 +122,8 @@ def measure(name: str, size: int, exporter: str, folder: Path) -> Row:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     row = Row(name, size, exporter)
-    network = settle((NETWORKS | SMOOTH)[name](size, CLASSES[size]), size)
+    make = SIGNALS[name][0] if name in SIGNALS else (NETWORKS | SMOOTH)[name]
+    network = settle(make(size, CLASSES[size]), size)
     row.parameters = sum(p.numel() for p in network.parameters())
     source, built = folder / "model.onnx", folder / "bundle"
     export(network, size, exporter, source)
@@ -167,7 +170,7 @@ def measure(name: str, size: int, exporter: str, folder: Path) -> Row:
 def pictures(rng: np.random.Generator, batch: int, size: int) -> dict[str, np.ndarray]:
     """Noise and labels."""
     return {
-        "image": rng.normal(size=(batch, 3, size, size)).astype(np.float32),
+        "image": rng.normal(size=(batch, *SHAPES[size])).astype(np.float32),
         "label": rng.integers(0, CLASSES[size], batch),
     }
 
@@ -262,7 +265,7 @@ def _selected(site: Site, dense: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _matched(network: nn.Module, bundle: Bundle) -> dict[str, tuple[nn.Conv2d, np.ndarray]]:
+def _matched(network: nn.Module, bundle: Bundle) -> dict[str, tuple[nn.Module, np.ndarray]]:
     """Per site its convolution in the network, and the factor `(c_out,)` of the batch norm behind it."""
     factors = _batch_norm_factors(network, bundle)
     weights = bundle.weights([site.weight for site in bundle.manifest.sites])
@@ -272,7 +275,7 @@ def _matched(network: nn.Module, bundle: Bundle) -> dict[str, tuple[nn.Conv2d, n
         for convolution, factor in factors.items():
             if convolution.weight.shape != kernel.shape:
                 continue
-            folded = convolution.weight.detach().numpy() * factor.reshape(-1, 1, 1, 1)
+            folded = convolution.weight.detach().numpy() * factor.reshape(-1, *[1] * (kernel.ndim - 1))
             if _error(kernel, folded) < 1e-5:
                 matched[site.name] = (convolution, factor)
         if site.name not in matched:
@@ -280,15 +283,15 @@ def _matched(network: nn.Module, bundle: Bundle) -> dict[str, tuple[nn.Conv2d, n
     return matched
 
 
-def _batch_norm_factors(network: nn.Module, bundle: Bundle) -> dict[nn.Conv2d, np.ndarray]:
+def _batch_norm_factors(network: nn.Module, bundle: Bundle) -> dict[nn.Module, np.ndarray]:
     """`gamma / sqrt(var + eps)` of the batch norm that reads each convolution's output, or ones."""
-    made: dict[int, nn.Conv2d] = {}
-    factors = {m: np.ones(m.out_channels) for m in network.modules() if isinstance(m, nn.Conv2d)}
+    made: dict[int, nn.Module] = {}
+    factors = {m: np.ones(m.out_channels) for m in network.modules() if isinstance(m, CONVOLUTIONS)}
     kept = []
 
     def after(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         kept.append(output)  # so that no id is used twice
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, CONVOLUTIONS):
             made[id(output)] = module
         elif id(inputs[0]) in made:
             scale = module.weight / torch.sqrt(module.running_var + module.eps)
@@ -297,11 +300,10 @@ def _batch_norm_factors(network: nn.Module, bundle: Bundle) -> dict[nn.Conv2d, n
     hooks = [
         module.register_forward_hook(after)
         for module in network.modules()
-        if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
+        if isinstance(module, (*CONVOLUTIONS, nn.BatchNorm1d, nn.BatchNorm2d))
     ]
-    size = bundle.manifest.input
     with torch.no_grad():
-        network(torch.zeros(1, 3, size.height, size.width, dtype=torch.float64))
+        network(torch.zeros(1, *bundle.manifest.input.shape, dtype=torch.float64))
     for hook in hooks:
         hook.remove()
     return factors
@@ -354,7 +356,8 @@ def page(rows: list[Row], measured_with: str) -> str:
         "",
         "*Exporter* is `torch.onnx.export` with `dynamo=False` (torchscript) or `dynamo=True`, asked for opset 17; the",
         "new one mostly writes 18 nevertheless. The batch is fixed to 1 unless dynamic. Small pictures get the stems",
-        "that everyone gives them; large ones are the networks as published.",
+        "that everyone gives them; large ones are the networks as published. The input of M5 and ResNet-1d is a signal:",
+        "channels x samples.",
         "",
         "*Cosine* is the smallest over all sites and the head. *Torch float32* is what torch's own float32 gradients",
         "reach against the same witness on the same pictures. Where both are below 1, activations near a kink of ReLU",
@@ -371,7 +374,7 @@ def page(rows: list[Row], measured_with: str) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        head = f"| {row.network} | {row.size}x{row.size} | {row.exporter} | {row.opset} | {row.nodes} |"
+        head = f"| {row.network} | {_input(row)} | {row.exporter} | {row.opset} | {row.nodes} |"
         if row.refused:
             lines.append(f"{head} | | | | | | | refused |")
         else:
@@ -386,13 +389,19 @@ def page(rows: list[Row], measured_with: str) -> str:
     for row in rows:
         if row.refused:
             refusals.setdefault(row.refused, []).append(
-                f"{row.network} {row.size}x{row.size} ({row.exporter})"
+                f"{row.network} {_input(row)} ({row.exporter})"
             )
     if refusals:
         lines += ["", "## What is refused, in the builder's own words", ""]
         lines += [f"- {', '.join(who)}: *{sentence}*" for sentence, who in refusals.items()]
     lines += ["", "## Measured with", "", f"{measured_with}.", ""]
     return "\n".join(lines)
+
+
+def _input(row: Row) -> str:
+    """32x32 for a picture, 9x128 (channels, samples) for a signal."""
+    shape = SHAPES[row.size]
+    return "x".join(str(number) for number in (shape if len(shape) == 2 else shape[1:]))
 
 
 def summary(row: Row) -> str:

@@ -187,10 +187,10 @@ def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> Prepr
             )
     if any(value <= 0 for value in std):
         raise ConfigError(f"--std is {std}; every number must be above 0.")
-    kind, ways = ("signals", ("crop", "none")) if given.is_signal else ("pictures", ("bilinear", "none"))
+    ways = ("crop", "none") if given.is_signal else ("bilinear", "none")
     resize = options.resize or ways[0]
     if resize not in ways:
-        raise ConfigError(f"--resize is '{resize}'; {model} takes {kind}, so it must be {' or '.join(ways)}.")
+        raise ConfigError(f"--resize is '{resize}'; {model} takes {given.noun}s, so it must be {' or '.join(ways)}.")
     rate = options.sample_rate
     if rate is not None and not given.is_signal:
         raise ConfigError(f"--sample-rate is for signals, and {model} takes pictures: leave it out.")
@@ -218,7 +218,7 @@ def _present(model: ir.Model, names: Iterable[str]) -> tuple[str, ...]:
 
 def _warnings(options: BuildOptions, given: InputSpec, accuracy: float | None) -> tuple[str, ...]:
     found = []
-    kind = "signals" if given.is_signal else "pictures"
+    kind = f"{given.noun}s"
     if options.base_data is None:
         found.append(
             "the base classes are UNPROTECTED: without --base-data the device will forget them, and cannot weigh "

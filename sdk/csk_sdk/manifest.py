@@ -102,6 +102,11 @@ class InputSpec:
         """Whether the model takes signals, `(n, channels, length)`."""
         return len(self.size) == 1
 
+    @property
+    def noun(self) -> str:
+        """What messages call one input: "picture" or "signal"."""
+        return "signal" if self.is_signal else "picture"
+
 
 @dataclass(frozen=True)
 class PreprocessingSpec:

@@ -57,6 +57,7 @@ class TaskStream:
             )
         self._bundle, self._state, self._config = bundle, state, config
         self._name, self._classes = name, tuple(classes)
+        self._noun = bundle.manifest.input.noun
         self._held: list[tuple[Pixels, NDArray[np.int64]]] = []
         self._sample: list[tuple[Pixels, int]] = []
         self._first: dict[int, Pixels] = {}
@@ -100,7 +101,7 @@ class TaskStream:
         pixels = self._bundle.preprocessing.stack(images)
         indices = np.asarray(labels, np.int64)
         if indices.shape != (len(pixels),):
-            raise TaskError(f"{len(pixels)} pictures came with labels of shape {indices.shape}.")
+            raise TaskError(f"{len(pixels)} {self._noun}s came with labels of shape {indices.shape}.")
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self._classes):
             raise TaskError(
                 f"Labels run from {indices.min()} to {indices.max()}, but there are {len(self._classes)} classes."
@@ -149,7 +150,7 @@ class TaskStream:
     def _commit(self) -> None:
         unseen = [name for label, name in enumerate(self._classes) if label not in self._first]
         if unseen:
-            raise TaskError(f"Task '{self._name}' saw no picture of {unseen[0]!r}; nothing was committed.")
+            raise TaskError(f"Task '{self._name}' saw no {self._noun} of {unseen[0]!r}; nothing was committed.")
         if self._training is None:
             self._begin()
         assert self._training is not None

@@ -105,7 +105,7 @@ class TaskTraining:
         loss = float(outputs["loss"])
         if not np.isfinite(loss):
             raise TaskError(
-                f"The training loss became {loss}: lower --learning-rate, and check this task's pictures. "
+                f"The training loss became {loss}: lower --learning-rate, and check this task's data. "
                 "Nothing was committed."
             )
         # A step that overflows is told by the next loss, or by `consolidate`: NumPy's warnings are only noise.
@@ -336,7 +336,7 @@ def _require_finite(tensors: Mapping[str, NDArray[Any]]) -> None:
         if not np.isfinite(tensor).all():
             raise TaskError(
                 f"Training diverged ('{name}' is no longer finite): lower --learning-rate, and check this "
-                "task's pictures. Nothing was committed."
+                "task's data. Nothing was committed."
             )
 
 

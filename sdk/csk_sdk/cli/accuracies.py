@@ -13,7 +13,7 @@ from csk_sdk.evaluation import Evaluation
 # Points below its accuracy right after learning, from which a task's number is coloured.
 _NOTICEABLE, _BAD = 2.0, 10.0
 TITLES = {
-    "task": "Accuracy in %, task-incremental (each picture's task is known)",
+    "task": "Accuracy in %, task-incremental (the task is known)",
     "class": "Accuracy in %, class-incremental (one decision over all known classes)",
 }
 

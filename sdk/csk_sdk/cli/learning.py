@@ -34,9 +34,9 @@ def train(
     task: Annotated[
         str, typer.Option("--task", metavar="next|all|NAME", help="Which task of the inbox to learn.")
     ] = "next",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the task's pictures.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the task's data.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Pictures per step; the bundle's own by default.")
+        int | None, typer.Option(help="Pictures or signals per step; the bundle's own by default.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate of the centers.")] = None,
     head_learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,
@@ -55,7 +55,7 @@ def train(
         float | None,
         typer.Option(help="Share of each site's channels to train; the bundle's own by default."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Order and augmentation of the pictures.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
     no_evaluate: Annotated[bool, typer.Option("--no-evaluate", help="Do not test after learning.")] = False,
     workspace: WorkspaceDir = HERE,
@@ -126,8 +126,9 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         # So that what later tasks cost the base classes can be seen.
         _evaluate(screen, space, learner, "Testing the base model")
     assert task.train is not None
-    classes, pictures = plural(len(task.classes), "class", "classes"), plural(len(task.train), "picture")
-    screen.say(f"Learning {task.name}: {classes}, {pictures}", style="bold")
+    classes = plural(len(task.classes), "class", "classes")
+    count = plural(len(task.train), task.train.images.noun)
+    screen.say(f"Learning {task.name}: {classes}, {count}", style="bold")
     try:
         with LearningView(screen) as view:
             report = learner.learn(task, on_progress=view)
@@ -143,7 +144,7 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         screen.show(present_table(*scores))
     elif evaluate:
         screen.say(
-            f"No test pictures in {space.tasks}: with NAME/test/<class>/ there, accuracies would be shown."
+            f"Nothing to test with in {space.tasks}: with NAME/test/<class>/ there, accuracies would be shown."
         )
     screen.json({**report.to_json(), "accuracy": _accuracy_json(scores)}, indent=None)
 

@@ -28,7 +28,7 @@ from csk_sdk.learn_run import Progress as LearnProgress
 _PIPE_WIDTH = 1000
 _BAR_WIDTH = 28
 _PHASES = {
-    "check": "Checking the pictures",
+    "check": "Checking the data",
     "select": "Selecting channels",
     "consolidate": "Consolidating",
 }

@@ -32,7 +32,7 @@ class Scenario(StrEnum):
 
 def evaluate(
     scenario: Annotated[
-        Scenario, typer.Option(help="task: each picture's task is known. class: decide among all classes.")
+        Scenario, typer.Option(help="task: the task of each is known. class: decide among all classes.")
     ] = Scenario.task,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
@@ -42,7 +42,7 @@ def evaluate(
 ) -> None:
     """Test what is known, and show the accuracy matrix.
 
-    The test pictures are those of the learned tasks in the inbox, NAME/test/<class>/, and base/test/<class>/.
+    Tested are the pictures or signals of the learned tasks in the inbox, NAME/test/<class>/, and base/test/<class>/.
     Earlier rows are those that `train` and `evaluate` measured at the time.
 
     \b
