@@ -364,7 +364,10 @@ def resnet_1d(size: int, classes: int) -> nn.Module:
 
 
 # With the size of their input.
-SIGNALS: dict[str, tuple[Callable[[int, int], nn.Module], int]] = {"M5": (m5, 8000), "ResNet-1d": (resnet_1d, 128)}
+SIGNALS: dict[str, tuple[Callable[[int, int], nn.Module], int]] = {
+    "M5": (m5, 8000),
+    "ResNet-1d": (resnet_1d, 128),
+}
 
 
 def without_kinks(make: Callable[[int, int], nn.Module]) -> Callable[[int, int], nn.Module]:

@@ -356,8 +356,8 @@ def page(rows: list[Row], measured_with: str) -> str:
         "",
         "*Exporter* is `torch.onnx.export` with `dynamo=False` (torchscript) or `dynamo=True`, asked for opset 17; the",
         "new one mostly writes 18 nevertheless. The batch is fixed to 1 unless dynamic. Small pictures get the stems",
-        "that everyone gives them; large ones are the networks as published. The input of M5 and ResNet-1d is a signal:",
-        "channels x samples.",
+        "that everyone gives them; large ones are the networks as published. M5 and ResNet-1d take",
+        "signals: channels x samples.",
         "",
         "*Cosine* is the smallest over all sites and the head. *Torch float32* is what torch's own float32 gradients",
         "reach against the same witness on the same pictures. Where both are below 1, activations near a kink of ReLU",
@@ -388,9 +388,7 @@ def page(rows: list[Row], measured_with: str) -> str:
     refusals: dict[str, list[str]] = {}
     for row in rows:
         if row.refused:
-            refusals.setdefault(row.refused, []).append(
-                f"{row.network} {_input(row)} ({row.exporter})"
-            )
+            refusals.setdefault(row.refused, []).append(f"{row.network} {_input(row)} ({row.exporter})")
     if refusals:
         lines += ["", "## What is refused, in the builder's own words", ""]
         lines += [f"- {', '.join(who)}: *{sentence}*" for sentence, who in refusals.items()]

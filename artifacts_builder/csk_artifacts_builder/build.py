@@ -190,7 +190,9 @@ def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> Prepr
     ways = ("crop", "none") if given.is_signal else ("bilinear", "none")
     resize = options.resize or ways[0]
     if resize not in ways:
-        raise ConfigError(f"--resize is '{resize}'; {model} takes {given.noun}s, so it must be {' or '.join(ways)}.")
+        raise ConfigError(
+            f"--resize is '{resize}'; {model} takes {given.noun}s, so it must be {' or '.join(ways)}."
+        )
     rate = options.sample_rate
     if rate is not None and not given.is_signal:
         raise ConfigError(f"--sample-rate is for signals, and {model} takes pictures: leave it out.")

@@ -96,7 +96,9 @@ def clips(kind: str, count: int, seed: int) -> np.ndarray:
 
 def arrays(kinds: tuple[str, ...], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """`count` clips of each kind, int16 `(n, LENGTH)`, and their labels `(n,)`, positions in `kinds`."""
-    return np.concatenate([clips(kind, count, seed) for kind in kinds]), np.repeat(np.arange(len(kinds)), count)
+    return np.concatenate([clips(kind, count, seed) for kind in kinds]), np.repeat(
+        np.arange(len(kinds)), count
+    )
 
 
 def write_wav(path: Path, clip: np.ndarray) -> None:

@@ -17,8 +17,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from sounds import BASE, LENGTH, RATE, arrays
 from torch import nn
+
+from sounds import BASE, LENGTH, RATE, arrays
 
 EPOCHS = 12
 PER_CLASS = 500

@@ -150,7 +150,9 @@ class TaskStream:
     def _commit(self) -> None:
         unseen = [name for label, name in enumerate(self._classes) if label not in self._first]
         if unseen:
-            raise TaskError(f"Task '{self._name}' saw no {self._noun} of {unseen[0]!r}; nothing was committed.")
+            raise TaskError(
+                f"Task '{self._name}' saw no {self._noun} of {unseen[0]!r}; nothing was committed."
+            )
         if self._training is None:
             self._begin()
         assert self._training is not None

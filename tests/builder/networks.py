@@ -33,7 +33,7 @@ class Network:
     name: str
     nodes: str
     tensors: dict[str, tuple[int, ...] | NDArray]
-    image: tuple[int, int, int] = (3, 9, 9)
+    image: tuple[int, ...] = (3, 9, 9)
     classes: int = 3
     kinks: Mapping[str, tuple[str, tuple[float, ...]]] = field(default_factory=dict)
     pooled: Sequence[tuple[str, int, int]] = ()
@@ -188,8 +188,11 @@ def room(network: Network, images: NDArray) -> float:
     for name, (_, points) in network.kinks.items():
         rooms += [float(np.abs(found[name] - point).min()) for point in points]
     for name, kernel, stride in network.pooled:
-        windows = np.lib.stride_tricks.sliding_window_view(found[name], (kernel, kernel), axis=(2, 3))
-        windows = windows[:, :, ::stride, ::stride].reshape(-1, kernel * kernel)
+        axes = tuple(range(2, found[name].ndim))
+        window = (kernel,) * len(axes)
+        windows = np.lib.stride_tricks.sliding_window_view(found[name], window, axis=axes)
+        windows = windows[(slice(None), slice(None), *[slice(None, None, stride)] * len(axes))]
+        windows = windows.reshape(-1, kernel ** len(axes))
         largest = np.sort(windows, axis=1)[:, -2:]
         rooms.append(float((largest[:, 1] - largest[:, 0])[largest[:, 1] > 0].min()))
     return min(rooms)
@@ -477,7 +480,7 @@ SHUFFLE = Network(
 
 
 def chain(
-    name: str, activation: str, *layers: tuple[tuple[int, ...], str], image: tuple[int, int, int] = (3, 9, 9)
+    name: str, activation: str, *layers: tuple[tuple[int, ...], str], image: tuple[int, ...] = (3, 9, 9)
 ) -> Network:
     """Convolutions `(weight shape, attributes)` one behind the other, with smooth activations in between."""
     nodes, tensors, previous = [], {}, "x"
@@ -543,7 +546,95 @@ THIN = chain(
     image=(3, 1, 12),
 )
 
+# Signals: raw audio, strided and pooled, with a batch norm that no convolution can take up.
+AUDIO = Network(
+    "audio",
+    "\n".join(
+        [
+            "[stem] s = Conv <pads=[4,4], strides=[2]> (x, stem_w)",
+            normalised("sn", "stem", "s"),
+            "r0 = Relu(sn)",
+            "p = MaxPool <kernel_shape=[3], strides=[2], pads=[0,0]> (r0)",
+            normalised("pn", "pool", "p"),
+            "[first] a = Conv <pads=[1,2], strides=[2]> (pn, first_w)",
+            normalised("an", "first", "a"),
+            "r1 = Relu(an)",
+            "[second] b = Conv <pads=[2,2], dilations=[2]> (r1, second_w, second_b)",
+            normalised("bn", "second", "b"),
+            "[short] c = Conv <strides=[2]> (pn, short_w)",
+            "d = Conv <pads=[0,1]> (c, even_w)",
+            "sum = Add(bn, d)",
+            "r2 = LeakyRelu <alpha=0.1> (sum)",
+            "pool = GlobalAveragePool(r2)",
+            "f = Flatten(pool)",
+            "y = Gemm <transB=1> (f, head_w, head_b)",
+        ]
+    ),
+    {
+        "stem_w": (4, 2, 9),
+        "first_w": (6, 4, 5),
+        "second_w": (6, 6, 3),
+        "second_b": (6,),
+        "short_w": (6, 4, 1),
+        "even_w": (6, 6, 2),
+        "head_w": (3, 6),
+        "head_b": (3,),
+        **norm("stem", 4),
+        **norm("pool", 4),
+        **norm("first", 6),
+        **norm("second", 6),
+    },
+    image=(2, 41),
+    kinks={"sn": ("stem_beta", (0.0,)), "an": ("first_beta", (0.0,)), "sum": ("second_beta", (0.0,))},
+    pooled=(("r0", 3, 2),),
+)
+
+# Signals of several sensors: depthwise and grouped, normalised by themselves, pooled, and stretched in two ways.
+SENSORS = Network(
+    "sensors",
+    """
+    [mix] m = Conv <pads=[1,1]> (x, mix_w, mix_b)
+    mt = Tanh(m)
+    [depth] d = Conv <pads=[4,4], group=6, dilations=[4]> (mt, depth_w, depth_b)
+    n = InstanceNormalization (d, norm_scale, norm_bias)
+    s = Sigmoid(n)
+    swish = Mul(n, s)
+    [down] w = Conv <pads=[2,1], strides=[3], group=2> (swish, down_w, down_b)
+    average = AveragePool <kernel_shape=[3], strides=[2], pads=[1,1]> (w)
+    copied = Resize <coordinate_transformation_mode="asymmetric", nearest_mode="floor"> (average, , scales)
+    learned = ConvTranspose <strides=[2]> (average, up_w)
+    joined = Concat <axis=1> (copied, learned)
+    [last] l = Conv <pads=[3,3]> (joined, last_w, last_b)
+    lt = Tanh(l)
+    cut = Slice (lt, from, to, axes)
+    f = ReduceMean <axes=[2], keepdims=0> (cut)
+    z = MatMul(f, head_w)
+    y = Add(z, head_b)
+    """,
+    {
+        "mix_w": (6, 5, 3),
+        "mix_b": (6,),
+        "depth_w": (6, 1, 3),
+        "depth_b": (6,),
+        "norm_scale": (6,),
+        "norm_bias": (6,),
+        "down_w": (4, 3, 5),
+        "down_b": (4,),
+        "scales": np.array([1.0, 1, 2]),
+        "up_w": (4, 4, 2),
+        "last_w": (5, 8, 7),
+        "last_b": (5,),
+        "from": np.array([1]),
+        "to": np.array([7]),
+        "axes": np.array([2]),
+        "head_w": (5, 3),
+        "head_b": (3,),
+    },
+    image=(5, 24),
+)
+
 NETWORKS = (
+    *(AUDIO, SENSORS),
     *(RESNET, VGG, MOBILENET, MOBILENET_V3, CONVNEXT, SHUFFLE),
     *(GEOMETRIES, GROUPS, NO_PADDING, STRIDES, THIN),
 )

@@ -104,7 +104,7 @@ class TestFolder:
             (
                 ["train/cat/1.png"],
                 ["train/dog"],
-                "{task}/train/dog holds no picture (png, jpg, jpeg, bmp, webp) and no signal (wav, npy): put some of 'dog' into",
+                "{task}/train/dog holds no picture (png, jpg, jpeg, bmp, webp) and no signal (wav, npy): put some of",
             ),
             (
                 ["train/cat/1.png"],
