@@ -118,3 +118,23 @@ def open_learner(bundle: Path, state: Path, **settings: Any) -> Learner:
 def learner(digits_bundle: Path, tmp_path: Path) -> Learner:
     """Nothing learned yet."""
     return open_learner(digits_bundle, tmp_path / "state")
+
+
+@pytest.fixture(scope="session")
+def sounds_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the 1-d network that knows four kinds of sound, protected. Read only."""
+    import sounds
+    from csk_artifacts_builder.build import BuildOptions, build_artifacts
+
+    folder = tmp_path_factory.mktemp("sounds")
+    sounds.write_folder(folder / "base", sounds.BASE, 30, seed=1)
+    model = REPOSITORY / "examples" / "sounds" / "sounds-base4.onnx"
+    described = json.loads(model.with_suffix(".json").read_text())
+    options = BuildOptions(
+        classes=described["classes"],
+        **described["normalize"],
+        sample_rate=described["sample_rate"],
+        base_data=folder / "base",
+    )
+    build_artifacts(model, folder / "bundle", options)
+    return folder / "bundle"

@@ -1,1 +1,1 @@
-"""Pictures and labels: where tasks come from, and how they become a network's input."""
+"""Pictures or signals, and labels: where tasks come from, and how they become a network's input."""

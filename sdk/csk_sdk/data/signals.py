@@ -79,7 +79,7 @@ class FileSignals(Files):
         path = self._paths[index]
         try:
             return _read_npy(path) if path.suffix.lower() == ".npy" else _read_wav(path)
-        except (TaskError, MemoryError):
+        except TaskError:
             raise
         except Exception as error:
             # `wave` and NumPy raise what they like on damaged data: wave.Error, EOFError, ValueError and others.

@@ -1,0 +1,127 @@
+"""What a model may take: pictures of any number of channels, signals; and what is said of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from networks import AUDIO, chain
+from onnx_text import model
+
+from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_sdk.bundle import Bundle
+from csk_sdk.errors import ConfigError, CskError, ModelError
+
+RNG = np.random.default_rng(0)
+
+
+def conv(
+    shape: str, nodes: str = "i = Identity(x)", channels: int = 3, rank: int = 1, **tensors: Any
+) -> onnx.ModelProto:
+    """A classifier whose `nodes` lead from `x` to `i` `(N, channels, ...)`."""
+    text = (
+        f"(float[{shape}] x) => (float[N,3] y) {{ {nodes} \n c = Conv(i, w) \n p = GlobalAveragePool(c) \n"
+        " f = Flatten(p) \n y = Gemm<transB=1>(f, h, b) }"
+    )
+    weights = {
+        "w": RNG.normal(size=(4, channels, *[3] * rank)),
+        "h": RNG.normal(size=(3, 4)),
+        "b": np.zeros(3),
+    }
+    return model(text, **weights, **tensors)
+
+
+def build(proto: onnx.ModelProto, folder: Path, **options: Any) -> Bundle:
+    onnx.save(proto, folder / "model.onnx")
+    build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(**options))
+    return Bundle.open(folder / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "size"),
+    [("N,1,9", 1, (9,)), ("N,12,9", 12, (9,)), ("1,3,9", 3, (9,)), ("N,7,9,8", 7, (9, 8)), ("N,6,9,3", 6, (9, 3))],
+)  # fmt: skip
+def test_any_number_of_channels(tmp_path: Path, shape: str, channels: int, size: tuple[int, ...]) -> None:
+    manifest = build(conv(shape, channels=channels, rank=len(size)), tmp_path).manifest
+    assert (manifest.input.channels, manifest.input.size) == (channels, size)
+    signal = len(size) == 1
+    assert manifest.flip is not signal
+    assert manifest.preprocessing.resize == ("crop" if signal else "bilinear")
+    assert manifest.preprocessing.scale == (1 / 32768 if signal else 1 / 255)
+    assert len(manifest.preprocessing.mean) == channels
+
+
+def test_a_signal_bundle_says_how_its_signals_are_made(tmp_path: Path) -> None:
+    options = {"mean": (0.5, 1.0), "std": (2.0, 3.0), "resize": "none", "sample_rate": 16000, "flip": False}
+    manifest = build(AUDIO.proto(), tmp_path, **options).manifest
+    made = manifest.preprocessing
+    assert (made.mean, made.std, made.resize, made.sample_rate) == ((0.5, 1.0), (2.0, 3.0), "none", 16000)
+    assert not manifest.flip
+
+
+def test_auto_takes_the_last_two_lengths(tmp_path: Path) -> None:
+    layers = [((4, 2, 3), "<strides=[2]>"), *[((4, 4, 3), "<strides=[2]>")] * 2]
+    sites = build(chain("stages", "Tanh", *layers, image=(2, 33)).proto(), tmp_path).manifest.sites
+    assert [(site.node, site.output_size) for site in sites] == [("c2", (7,)), ("c3", (3,))]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: conv("N,3,L"),
+            "model.onnx: input 'x' has dynamic length [N,3,L]. Export it with a fixed length; only the batch may be",
+        ),
+        (
+            lambda: conv("N,9,3", "i = Transpose<perm=[0,2,1]>(x)"),
+            "model.onnx: input 'x' has its channels last in [N,9,3]. Export it in (batch, channels, length) order.",
+        ),
+        (
+            lambda: conv("N,9,1", "i = Reshape(x, to)", 1, to=np.array([-1, 1, 9])),
+            "input 'x' has its channels last in [N,9,1]. Export it in (batch, channels, length) order.",
+        ),
+        (
+            lambda: conv("N,9,8,1", "i = Reshape(x, to)", 1, 2, to=np.array([-1, 1, 9, 8])),
+            "has its channels last in [N,9,8,1]. Export it in (batch, channels, height, width) order.",
+        ),
+        (
+            lambda: conv("N,27", "i = Reshape(x, to)", to=np.array([-1, 3, 9])),
+            "input 'x' is neither (batch, channels, height, width) nor (batch, channels, length).",
+        ),
+    ],
+)  # fmt: skip
+def test_inputs_that_are_refused(tmp_path: Path, make: Any, message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        build(make(), tmp_path)
+    assert message in str(caught.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ("N,3,9", {"resize": "bilinear"}, "--resize is 'bilinear'; model.onnx takes signals, so it must be crop or"),
+        ("N,3,9,9", {"resize": "crop"}, "--resize is 'crop'; model.onnx takes pictures, so it must be bilinear or"),
+        ("N,3,9", {"flip": True}, "--flip is for pictures, and model.onnx takes signals: leave it out."),
+        ("N,3,9,9", {"sample_rate": 8000}, "--sample-rate is for signals, and model.onnx takes pictures: leave"),
+        ("N,3,9", {"sample_rate": 0}, "--sample-rate is 0; it must be 1 Hz or more."),
+        ("N,3,9", {"mean": (0.0,)}, "--mean has 1 numbers, but the model's input has 3 channels."),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_the_input(
+    tmp_path: Path, shape: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CskError) as caught:
+        build(conv(shape, rank=shape.count(",") - 1), tmp_path, **options)
+    assert isinstance(caught.value, ConfigError)
+    assert message in str(caught.value)
+
+
+def test_warnings_speak_of_signals(tmp_path: Path) -> None:
+    onnx.save(conv("N,3,9"), tmp_path / "model.onnx")
+    unprotected, unnormalised = build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle").warnings
+    assert "Pass a folder with some signals of each base class." in unprotected
+    assert "int16 samples are only scaled to -1..1, and floats are taken as they are." in unnormalised
