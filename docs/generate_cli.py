@@ -70,12 +70,12 @@ def parameters(command: Callable[..., Any]) -> Iterator[Parameter]:
         decls = tuple(info.param_decls or ())
         if isinstance(info.default, str) and info.default.startswith("-"):
             # Behind Annotated, what looks like Option's default is the first of its names.
-            decls = (info.default, *decls)
+            decls = (*info.default.split("/"), *decls)
         if not decls and is_option:
             decls = (dashed, dashed.replace("--", "--no-", 1)) if kind is bool else (dashed,)
         yield Parameter(
             names=decls or (name.upper(),),
-            value="" if kind is bool else info.metavar or _value(kind),
+            value="" if kind in (bool, bool | None) else info.metavar or _value(kind),
             help=info.help or "",
             default="" if required else _default(parameter.default, decls),
             is_option=is_option,

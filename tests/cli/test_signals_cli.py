@@ -116,8 +116,8 @@ def recording(tmp_path):
 @pytest.mark.parametrize(
     ("channels", "rate", "message"),
     [
-        (1, 44100, "is sampled at 44100 Hz and the model takes 8000 Hz: resample it."),
-        (2, 8000, "has 2 channels and the model takes 1: hand over signals with the channels"),
+        (1, 44100, "x.wav is sampled at 44100 Hz and the model takes 8000 Hz: resample it."),
+        (2, 8000, "x.wav has 2 channels and the model takes 1: hand over signals with the channels"),
     ],
 )
 def test_a_recording_that_does_not_fit(run, learned, recording, channels, rate, message):
@@ -132,13 +132,13 @@ def test_a_picture_for_a_model_of_signals(run, learned, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
     done = run("predict", tmp_path / "x.png", "--workspace", learned)
     assert done.status == 1
-    assert "is a picture (uint8 of shape (8, 8, 3)), and the model takes signals" in done.err
+    assert "x.png is a picture (uint8 of shape (8, 8, 3)), and the model takes signals" in done.err
 
 
 def test_a_sound_for_a_model_of_pictures(run, fresh_workspace, recording):
     done = run("predict", recording("x.wav", 1, 8000), "--workspace", fresh_workspace)
     assert done.status == 1
-    assert "is a signal of 3000 samples, and the model takes pictures of 8x8 pixels" in done.err
+    assert "x.wav is a signal of 3000 samples, and the model takes pictures of 8x8 pixels" in done.err
 
 
 def test_a_task_with_a_broken_recording_changes_nothing(run, space, tmp_path):

@@ -115,11 +115,13 @@ def predict(
 
 
 def _predictions(learner: Learner, paths: list[Path], task: str | None, top: int) -> list[dict[str, Any]]:
-    source = open_files(paths)
+    source, fit = open_files(paths), learner.bundle.preprocessing.to_size
     found = []
     for start in range(0, len(paths), _BATCH):
         batch = range(start, min(start + _BATCH, len(paths)))
-        prediction = learner.predict([source.read(index) for index in batch], task)
+        # Fitted here, where a file's name is known, so that an error names it.
+        fitted = [fit(source.read(index), source.name(index)) for index in batch]
+        prediction = learner.predict(fitted, task)
         for index, probabilities in zip(batch, prediction.probabilities, strict=True):
             best = np.argsort(-probabilities, kind="stable")[:top]
             choices = [
