@@ -7,8 +7,8 @@ from csk_sdk.cli import app
 # Each command's arguments and options, those of every device command left out.
 WORKSPACE = {"--workspace", "--bundle", "--state"}
 OPTIONS = {
-    "build-artifacts": """MODEL --out --base-data --classes --mean --std --resize --sample-rate --flip --no-flip --trainable
-        --channel-ratio --batch-size --overwrite --json""",
+    "build-artifacts": """MODEL --out --base-data --classes --mean --std --resize --sample-rate --flip --no-flip
+        --trainable --channel-ratio --batch-size --overwrite --json""",
     "inspect": "BUNDLE --json",
     "train": """--tasks --task --epochs --seed --batch-size --learning-rate --head-learning-rate --optimizer
         --energy --channel-ratio --threads --no-evaluate --json""",

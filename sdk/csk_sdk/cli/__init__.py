@@ -51,7 +51,7 @@ def _root(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Teach an ONNX image classifier new classes on the device it runs on.
+    """Teach an ONNX classifier new classes on the device it runs on.
 
     \b
     On a workstation:  csk-sdk build-artifacts model.onnx --out bundle --base-data pictures

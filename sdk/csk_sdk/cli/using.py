@@ -95,7 +95,7 @@ def predict(
     state: StateDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name what is in pictures or signals, among all known classes.
+    """Name the classes of pictures or signals, among all known.
 
     \b
     Example:  csk-sdk predict photo.jpg --top 1
