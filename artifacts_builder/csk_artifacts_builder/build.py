@@ -17,12 +17,14 @@ from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
 from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.head import SplitHead, split_head
+from csk_artifacts_builder.losses import require_loss
 from csk_artifacts_builder.prepare import SourceModel, prepare
 from csk_artifacts_builder.sites import choose_sites, find_sites
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
 from csk_sdk.bundle import Bundle, center_of
 from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import (
+    CROSS_ENTROPY,
     EVAL_MODEL,
     EXPORT_TEMPLATE,
     MEMORY_MODEL,
@@ -46,6 +48,7 @@ class BuildOptions:
 
     `classes` are the model's class names in label order (numbered when None). `mean` and `std` have one number per
     channel, in units of the scaled pixel `x / 255`; (0, 1) when None. `trainable` is "auto", "all" or "from:NODE".
+    `loss` is one of csk_artifacts_builder.losses; for "mse", `classes` are the targets' names.
     """
 
     classes: Sequence[str] | None = None
@@ -56,6 +59,7 @@ class BuildOptions:
     trainable: str = "auto"
     channel_ratio: float = 0.25
     batch_size: int = 16
+    loss: str = CROSS_ENTROPY
     base_data: Path | None = None
     overwrite: bool = False
 
@@ -85,13 +89,14 @@ def build_artifacts(
     options = options or BuildOptions()
     source = prepare(Path(model))
     head = split_head(source.model, source.path.name)
+    require_loss(options.loss, head.activation, source.path.name)
     order = [str(node.name) for node in source.model.graph]
     sites = choose_sites(
         find_sites(source.model, source.path.name), options.trainable, order, source.path.name
     )
     manifest = _manifest(source, head, sites, options)
     split = base_split(options.base_data, manifest.classes) if options.base_data else None
-    models = _graphs(source, sites, manifest.head)
+    models = _graphs(source, sites, manifest)
     training = models[TRAINING_MODEL]
     costs = measure_costs(source.model, training, sites, len(manifest.classes), options.channel_ratio)
     same_logits(onnx.load(str(source.path)), source.model)
@@ -121,10 +126,10 @@ def build_artifacts(
     return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, _warnings(options, accuracy))
 
 
-def _graphs(source: SourceModel, sites: Sequence[Site], head: Head) -> dict[str, ir.Model]:
-    where = source.path.name
+def _graphs(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> dict[str, ir.Model]:
+    where, head = source.path.name, manifest.head
     models = {
-        TRAINING_MODEL: training_model(source.model, sites, head, where),
+        TRAINING_MODEL: training_model(source.model, sites, head, where, manifest.loss),
         EVAL_MODEL: eval_model(source.model, sites, head, where),
         MEMORY_MODEL: memory_model(source.model, sites, head, where),
         EXPORT_TEMPLATE: export_template(source.model, head, where),
@@ -159,6 +164,7 @@ def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], optio
         channel_ratio=options.channel_ratio,
         batch_size=options.batch_size,
         flip=options.flip,
+        loss=options.loss,
         producer=f"csk-sdk {__version__}",
     )
 
