@@ -101,6 +101,8 @@ class Learner:
     ) -> Prediction:
         """Class names and probabilities of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`.
 
+        For a bundle of another loss than cross-entropy, see `Prediction`.
+
         With `task`, among that task's classes (task-incremental); without, among all learned so far.
         Raises TaskError for pictures of a wrong type, or a task that is not learned.
         """

@@ -1,6 +1,7 @@
 """Tasks: the pictures and classes that are learned together, from a folder, an npz file, or arrays.
 
     NAME/train/<class>/*.png|jpg|jpeg|bmp|webp    optional: NAME/test/<class>/...
+    NAME/train/metadata.csv                       optional: NAME/test/metadata.csv; see csk_sdk.data.metadata
     NAME.npz with images, labels, class_names     optional: test_images, test_labels
 
 Opening a task checks everything but the pictures of a folder, which are decoded when they are needed
@@ -21,18 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.data.images import PICTURE_SUFFIXES, ArrayImages, FileImages, ImageSource
+from csk_sdk.data.labels import Labels, check_labels, require_learnable
+from csk_sdk.data.metadata import METADATA, read_metadata
 from csk_sdk.errors import TaskError
 
 _REQUIRED = ("images", "labels", "class_names")
+# What class_names may be called where labels are numbers.
+_TARGETS = "target_names"
 _OPTIONAL = ("test_images", "test_labels")
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures and their labels: int64 `(n,)`, indices into the task's classes."""
+    """Pictures and their labels: int64 `(n,)`, indices into the task's classes, or a float32 table `(n, classes)`."""
 
     images: ImageSource
-    labels: NDArray[np.int64]
+    labels: Labels
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -41,7 +46,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is learned in one go. Without `train` it can only be evaluated on."""
+    """What is learned in one go. Without `train` it can only be evaluated on.
+
+    `classes` are the names of what the labels are about: for a table of numbers, of its columns.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -69,7 +77,8 @@ class Task:
         """Open `NAME/train/<class>/*.png|jpg|jpeg|bmp|webp` (optional `NAME/test/...`).
 
         Classes and pictures come in the order of their names; hidden files and other suffixes are ignored.
-        With test/ alone it is a task for evaluation.
+        With test/ alone it is a task for evaluation. With a `metadata.csv` in train/ (and in test/), pictures and
+        labels are those that it lists: `csk_sdk.data.metadata`.
         Raises TaskError when it holds no picture, a class is empty, train/ has one class only, or test/ has a
         class that train/ lacks.
         """
@@ -77,6 +86,8 @@ class Task:
         folders = {split: path / split for split in ("train", "test") if (path / split).is_dir()}
         if not folders:
             raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
+        if any((folder / METADATA).exists() for folder in folders.values()):
+            return cls._from_tables(path, folders)
         files = {split: _pictures_by_class(folder) for split, folder in folders.items()}
         classes = tuple(files.get("train") or files["test"])
         unknown = [name for name in files.get("test", ()) if name not in classes]
@@ -89,14 +100,27 @@ class Task:
         return cls._checked(path.resolve().name, classes, splits.get("train"), splits.get("test"))
 
     @classmethod
+    def _from_tables(cls, path: Path, folders: dict[str, Path]) -> Task:
+        tables = {split: read_metadata(folder) for split, folder in folders.items()}
+        names = next(iter(tables.values()))[0]
+        splits = {split: table_split(folders[split], table, names) for split, table in tables.items()}
+        name = path.resolve().name
+        if "train" in splits:
+            require_learnable(splits["train"].labels, names, f"Task '{name}': ")
+        return cls._checked(name, names, splits.get("train"), splits.get("test"))
+
+    @classmethod
     def from_npz(cls, path: Path | str) -> Task:
         """Open an npz file: `images` uint8 `(n, h, w, c)`, `labels` int `(n,)`, `class_names` str `(k,)`.
 
+        Or labels `(n, k)`, numbers: 0 and 1 under `class_names`, any under `target_names`; for one target also `(n,)`.
         Optional `test_images` and `test_labels`. Its arrays are loaded into memory.
         Raises TaskError when it is no npz file, lacks an array, or `from_arrays` refuses one.
         """
         path = Path(path)
         arrays = _load_npz(path)
+        if _TARGETS in arrays:
+            arrays = _as_tables(arrays, path)
         missing = [name for name in _REQUIRED if name not in arrays]
         if missing:
             raise TaskError(
@@ -115,15 +139,16 @@ class Task:
         cls,
         name: str,
         images: NDArray[Any],
-        labels: NDArray[Any] | Sequence[int],
+        labels: NDArray[Any] | Sequence[Any],
         class_names: Sequence[str],
         test_images: NDArray[Any] | None = None,
-        test_labels: NDArray[Any] | Sequence[int] | None = None,
+        test_labels: NDArray[Any] | Sequence[Any] | None = None,
     ) -> Task:
         """Make a task of arrays in memory.
 
         images: uint8 `(n, h, w, c)`, or `(n, h, w)` if gray; not copied. labels: ints `(n,)`, indices into
-        `class_names`. The test arrays are of the same form, and come together or not at all.
+        `class_names`; or a table `(n, len(class_names))` of 0 and 1, or of numbers, where the names are those of
+        targets (for one target floats `(n,)`, too). The test arrays are of the same form, and come together or not at all.
         Raises TaskError for another dtype or shape, for a label out of range, for a class without training
         pictures, and for fewer than two classes.
         """
@@ -140,12 +165,7 @@ class Task:
             )
             raise TaskError(f"{where}class_names {problem}: give each class a name of its own.")
         train = _array_split(arrays["images"], arrays["labels"], classes, where, "")
-        empty = np.flatnonzero(np.bincount(train.labels, minlength=len(classes)) == 0)
-        if empty.size:
-            raise TaskError(
-                f"{where}class '{classes[empty[0]]}' has no picture: no label is {empty[0]}. "
-                "Add pictures of it, or remove it from class_names."
-            )
+        require_learnable(train.labels, classes, where)
         test = None
         if present := [key for key in _OPTIONAL if key in arrays]:
             if len(present) == 1:
@@ -163,13 +183,13 @@ class Task:
         return task
 
     def require_trainable(self) -> None:
-        """Raise TaskError unless there are training pictures of at least two classes."""
+        """Raise TaskError unless there are training pictures, of at least two classes where each has one."""
         if self.train is None:
             raise TaskError(
                 f"Task '{self.name}' has no training pictures, only test pictures: "
                 "it can be evaluated; to learn it, add a train/ folder."
             )
-        if len(self.classes) < 2:
+        if len(self.classes) < 2 and self.train.labels.ndim == 1:
             remedy = (
                 "put its other classes beside it under train/"
                 if isinstance(self.train.images, FileImages)
@@ -193,12 +213,12 @@ class Task:
             )  # quoted, so that no two lists give the same bytes
         return digest.hexdigest()
 
-    def _fingerprint_lines(self) -> Iterator[list[str | int]]:
+    def _fingerprint_lines(self) -> Iterator[list[Any]]:
         yield ["classes", *self.classes]
         for name, split in (("train", self.train), ("test", self.test)):
             if split is not None:
                 for i, label in enumerate(split.labels):
-                    yield [name, int(label), split.images.identity(i)]
+                    yield [name, label.tolist(), split.images.identity(i)]
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -237,21 +257,36 @@ def _array_split(
     images: NDArray[Any], labels: NDArray[Any], classes: list[str], where: str, prefix: str
 ) -> Split:
     source = ArrayImages(images, f"{where}{prefix}images")
-    name = f"{where}{prefix}labels"
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+    return Split(source, check_labels(labels, classes, len(source), f"{where}{prefix}labels"))
+
+
+def table_split(
+    folder: Path, table: tuple[tuple[str, ...], list[Path], Labels], names: Sequence[str]
+) -> Split:
+    """What `read_metadata` read in `folder`, its columns in the order of `names`.
+
+    Raises TaskError where its columns are not those names.
+    """
+    found, paths, labels = table
+    if set(found) != set(names):
+        odd = sorted(set(found) ^ set(names))[0]
         raise TaskError(
-            f"{name} is {labels.dtype} of shape {labels.shape}, and must be one integer per picture, "
-            "an index into class_names."
+            f"{folder / METADATA} {'has' if odd in found else 'lacks'} a column '{odd}', and its columns must be "
+            f"{', '.join(names)}."
         )
-    if len(labels) != len(source):
-        raise TaskError(f"{name} has {len(labels)} entries for {len(source)} pictures: give one for each.")
-    bad = np.flatnonzero((labels < 0) | (labels >= len(classes)))
-    if bad.size:
-        raise TaskError(
-            f"{name}[{bad[0]}] is {labels[bad[0]]}, and with {len(classes)} class_names a label must be "
-            f"0 to {len(classes) - 1}."
-        )
-    return Split(source, labels.astype(np.int64))
+    return Split(FileImages(paths, root=folder), labels[:, [found.index(name) for name in names]])
+
+
+def _as_tables(arrays: dict[str, NDArray[Any]], path: Path) -> dict[str, NDArray[Any]]:
+    """An npz file's arrays with `target_names`: its labels are numbers, one for each, and never indices."""
+    if "class_names" in arrays:
+        raise TaskError(f"{path} has class_names and target_names: keep the one that its labels are about.")
+    renamed = {("class_names" if key == _TARGETS else key): array for key, array in arrays.items()}
+    for key in ("labels", "test_labels"):
+        array = renamed.get(key)
+        if array is not None and array.ndim == 1 and array.dtype.kind in "biuf":
+            renamed[key] = array[:, None]
+    return renamed
 
 
 def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -261,7 +296,7 @@ def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
             path.stat()  # is_zipfile says no to a missing file, too
             raise TaskError(f"{path} is not an npz file: write it again with numpy.savez.")
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in (*_REQUIRED, *_OPTIONAL) if key in archive}
+            return {key: archive[key] for key in (*_REQUIRED, _TARGETS, *_OPTIONAL) if key in archive}
     except TaskError:
         raise
     except MemoryError:

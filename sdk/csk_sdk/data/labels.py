@@ -1,0 +1,87 @@
+"""Labels of pictures, in one of two forms.
+
+    int64   (n,)           one class per picture, as an index into the task's classes
+    float32 (n, columns)   a table: a number per picture for each class (0 or 1) or for each target
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.errors import TaskError
+
+# Either form; which of them a bundle learns from, its loss says: csk_sdk.objectives.
+Labels = NDArray[Any]
+
+
+def check_labels(labels: NDArray[Any], names: Sequence[str], pictures: int, name: str) -> Labels:
+    """Labels as they are given, checked and in one of the two forms; `name` is what messages call them.
+
+    Integers `(n,)` are indices into `names`; numbers `(n, len(names))`, or floats `(n,)` under a single name, are a
+    table. Raises TaskError for another dtype, shape or number, and for a number that is not finite.
+    """
+    if labels.ndim == 1 and labels.dtype.kind == "f" and len(names) == 1:
+        labels = labels[:, None]
+    if labels.ndim == 2 and labels.shape[1] == len(names) and labels.dtype.kind in "biuf":
+        return _table(labels, names, pictures, name)
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        raise TaskError(
+            f"{name} is {labels.dtype} of shape {labels.shape}, and must be one integer per picture, "
+            "an index into class_names, or a table of numbers with one column for each name."
+        )
+    _require_one_each(labels, pictures, name)
+    bad = np.flatnonzero((labels < 0) | (labels >= len(names)))
+    if bad.size:
+        raise TaskError(
+            f"{name}[{bad[0]}] is {labels[bad[0]]}, and with {len(names)} class_names a label must be "
+            f"0 to {len(names) - 1}."
+        )
+    return labels.astype(np.int64)
+
+
+def constant_columns(table: Labels) -> list[int]:
+    """Columns of a table `(n, columns)` that hold one and the same number all the way down, or none."""
+    if not len(table):
+        return list(range(table.shape[1]))
+    return np.flatnonzero(np.all(table == table[:1], axis=0)).tolist()
+
+
+def require_learnable(labels: Labels, names: Sequence[str], where: str) -> None:
+    """Raise TaskError where training labels say nothing of one of `names`."""
+    if labels.ndim == 1:
+        empty = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
+        if empty.size:
+            raise TaskError(
+                f"{where}class '{names[empty[0]]}' has no picture: no label is {empty[0]}. "
+                "Add pictures of it, or remove it from class_names."
+            )
+    elif constant := constant_columns(labels):
+        column = constant[0]
+        value = f"{labels[0, column]:g} for every picture" if len(labels) else "there for no picture"
+        raise TaskError(
+            f"{where}the label '{names[column]}' is {value}, so nothing can be learned of it. "
+            "Add pictures where it differs, or remove its column."
+        )
+
+
+def _table(labels: NDArray[Any], names: Sequence[str], pictures: int, name: str) -> Labels:
+    _require_one_each(labels, pictures, name)
+    with np.errstate(over="ignore"):
+        table = labels.astype(np.float32)
+    bad = np.argwhere(~np.isfinite(table))
+    if bad.size:
+        row, column = bad[0]
+        raise TaskError(
+            f"{name}[{row}, {column}] ('{names[column]}') is {labels[row, column]}, and a label must be a finite "
+            "number: correct it, or leave its picture out."
+        )
+    return table
+
+
+def _require_one_each(labels: NDArray[Any], pictures: int, name: str) -> None:
+    if len(labels) != pictures:
+        raise TaskError(f"{name} has {len(labels)} entries for {pictures} pictures: give one for each.")
