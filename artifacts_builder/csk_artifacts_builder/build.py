@@ -28,6 +28,7 @@ from csk_sdk.manifest import (
     EVAL_MODEL,
     EXPORT_TEMPLATE,
     MEMORY_MODEL,
+    MSE,
     TRAINING_MODEL,
     Head,
     InputSpec,
@@ -36,10 +37,8 @@ from csk_sdk.manifest import (
     Site,
 )
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.objectives import objective_of
 from csk_sdk.version import __version__
-
-# Below this accuracy on its own training classes, pictures or label order are more likely wrong than the model.
-SUSPICIOUS_ACCURACY = 50.0
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,17 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What was built, and what its user should know. `base_accuracy` is in percent, None without base data."""
+    """What was built, and what its user should know.
+
+    `base_accuracy` is in percent, None without base data; `metric` says what it is where it is no accuracy.
+    """
 
     bundle: Path
     sites: tuple[Site, ...]
     classes: int
     base_accuracy: float | None
     warnings: tuple[str, ...] = field(default=())
+    metric: str = "accuracy"
 
 
 def build_artifacts(
@@ -95,7 +98,7 @@ def build_artifacts(
         find_sites(source.model, source.path.name), options.trainable, order, source.path.name
     )
     manifest = _manifest(source, head, sites, options)
-    split = base_split(options.base_data, manifest.classes) if options.base_data else None
+    split = base_split(options.base_data, manifest.classes, options.loss) if options.base_data else None
     models = _graphs(source, sites, manifest)
     training = models[TRAINING_MODEL]
     costs = measure_costs(source.model, training, sites, len(manifest.classes), options.channel_ratio)
@@ -123,7 +126,9 @@ def build_artifacts(
             accuracy = measured.accuracy
             draft.seal(checkpoint, manifest)
         draft.publish()
-    return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, _warnings(options, accuracy))
+    metric = objective_of(options.loss).metric
+    warnings = _warnings(options, accuracy)
+    return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, warnings, metric)
 
 
 def _graphs(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> dict[str, ir.Model]:
@@ -212,9 +217,16 @@ def _warnings(options: BuildOptions, accuracy: float | None) -> tuple[str, ...]:
             "no --mean/--std given: pixels are only scaled to 0..1. If the model was trained on normalised "
             "pictures, pass the same numbers here."
         )
-    if accuracy is not None and accuracy < SUSPICIOUS_ACCURACY:
+    if options.loss == MSE and options.flip:
         found.append(
-            f"the model gets only {accuracy:.1f} % of the base data right: check --mean/--std and the order of "
-            "--classes."
+            "pictures will be mirrored at random while training: pass --no-flip if a mirrored picture has other values."
         )
+    objective = objective_of(options.loss)
+    if accuracy is not None and accuracy < objective.suspicious:
+        reached = (
+            f"the model gets only {accuracy:.1f} % of the base data right"
+            if objective.metric == "accuracy"
+            else f"the model's {objective.metric} on the base data is only {accuracy:.1f} %"
+        )
+        found.append(f"{reached}: check --mean/--std and the order of --classes.")
     return tuple(found)

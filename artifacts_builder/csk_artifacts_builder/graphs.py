@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -96,8 +97,8 @@ def export_template(prepared: ir.Model, head: Head, where: str) -> ir.Model:
     )
     output = _logits(emit, split.features, weight, bias)
     if split.activation is not None:
-        axis = {} if split.activation == "Sigmoid" else {"axis": -1}
-        output = emit.op(split.activation, output, **axis)
+        attributes: dict[str, Any] = {} if split.activation == "Sigmoid" else {"axis": -1}
+        output = emit.op(split.activation, output, **attributes)
     emit.output(output, split.output_name, ["N", "classes"])
     return _finish(model, "csk_inference")
 

@@ -81,7 +81,10 @@ def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path:
     tensors = bundle.weights(manifest.weights_in_export)
     tensors.update(bundle.folded_kernels(generation.tensors))
     tensors[manifest.head.weight], tensors[manifest.head.bias] = head.weight, head.bias
-    metadata = {head.objective.outputs: json.dumps(head.classes), "csk_sdk_generation": str(generation.number)}
+    metadata = {
+        head.objective.outputs: json.dumps(head.classes),
+        "csk_sdk_generation": str(generation.number),
+    }
     template = bundle.path(EXPORT_TEMPLATE).read_bytes()
     make_folder(path.parent)
     replace_file(path, b"".join(complete(template, tensors, metadata)))

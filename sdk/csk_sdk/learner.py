@@ -14,7 +14,8 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.evaluation import Evaluation, Scores, require_scenario, score_tasks
 from csk_sdk.export import export_model
 from csk_sdk.learn_run import LearnReport, LearnRun, OnProgress
-from csk_sdk.predicting import LinearHead, Prediction, Predictor, require_new_task
+from csk_sdk.objectives import Prediction
+from csk_sdk.predicting import LinearHead, Predictor, require_new_task
 from csk_sdk.state import BASE, Generation, LearnedTask, State
 from csk_sdk.stream import TaskStream
 

@@ -1,7 +1,7 @@
 """Labels of pictures, in one of two forms.
 
-    int64   (n,)           one class per picture, as an index into the task's classes
-    float32 (n, columns)   a table: a number per picture for each class (0 or 1) or for each target
+int64   (n,)           one class per picture, as an index into the task's classes
+float32 (n, columns)   a table: a number per picture for each class (0 or 1) or for each target
 """
 
 from __future__ import annotations

@@ -148,7 +148,8 @@ class Task:
 
         images: uint8 `(n, h, w, c)`, or `(n, h, w)` if gray; not copied. labels: ints `(n,)`, indices into
         `class_names`; or a table `(n, len(class_names))` of 0 and 1, or of numbers, where the names are those of
-        targets (for one target floats `(n,)`, too). The test arrays are of the same form, and come together or not at all.
+        targets (for one target floats `(n,)`, too). The test arrays are of the same form, and come together or not
+        at all.
         Raises TaskError for another dtype or shape, for a label out of range, for a class without training
         pictures, and for fewer than two classes.
         """

@@ -75,13 +75,14 @@ class Targets:
 class Objective(ABC):
     """The answers for one loss.
 
-    `metric` names the measure. `outputs` is what a head's outputs are: "classes" or "targets". Below `suspicious`,
-    the measure of the source model on its own data says that the data or the preprocessing is wrong. `lacking` says
-    of a task what it means that a name is `missing`.
+    `metric` names the measure. `tabular` says whether labels are a table rather than one class each. `outputs` is what
+    a head's outputs are: "classes" or "targets". Below `suspicious`, the measure of the source model on its own data
+    says that the data or the preprocessing is wrong. `lacking` says of a task what it means that a name is `missing`.
     """
 
     loss: ClassVar[str]
     metric: ClassVar[str]
+    tabular: ClassVar[bool] = False
     outputs: ClassVar[str] = "classes"
     suspicious: ClassVar[float] = 50.0
     lacking: ClassVar[str] = "saw no picture of {}"

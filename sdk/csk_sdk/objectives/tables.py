@@ -21,6 +21,7 @@ class TableObjective(Objective):
     """
 
     form: ClassVar[str]
+    tabular = True
     lacking = "saw only pictures with one and the same label {}"
 
     def require_split(self, split: Split, where: str, names: Sequence[str]) -> None:
