@@ -53,6 +53,8 @@ class TaskStream:
     ) -> None:
         self._objective = objective_of(bundle.manifest.loss)
         self._objective.require_names(name, classes)
+        # A setting of another loss is refused now, and not when the first pictures have come.
+        self._objective.targets(classes, config)
         self._bundle, self._state, self._config = bundle, state, config
         self._name, self._classes = name, tuple(classes)
         self._held: list[tuple[Pixels, Labels]] = []

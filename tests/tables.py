@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from conftest import REPOSITORY, Digits
+from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Task
+from csk_sdk.manifest import BINARY_CROSS_ENTROPY, MSE
 
 MODEL = REPOSITORY / "examples" / "digits" / "digits-base4.onnx"
+NORMALIZE = json.loads(MODEL.with_suffix(".json").read_text())["normalize"]
 BASE = (0, 1, 2, 3)
 # What is true of a digit, as it is written.
 ATTRIBUTES = {
@@ -91,6 +95,49 @@ def _drawn(digits, name, wanted, target, change, most, train):  # type: ignore[n
     return Task.from_arrays(name, parts[0], parts[1], [target], parts[2], parts[3])
 
 
+def write_table(folder: Path, images: NDArray[np.uint8], names: tuple[str, ...], labels: NDArray) -> Path:
+    """`folder/*.png` and a metadata.csv beside them."""
+    folder.mkdir(parents=True)
+    lines = [",".join(["file_name", *names])]
+    for index, (image, row) in enumerate(zip(images, labels, strict=True)):
+        Image.fromarray(image).save(folder / f"{index:04d}.png")
+        lines.append(",".join([f"{index:04d}.png", *(f"{value:g}" for value in row)]))
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def attribute_bundle(digits: Digits, folder: Path) -> Path:
+    """A bundle of a network that knows of the digits 0 to 3 whether they are even and whether round; protected."""
+    names = ("even", "round")
+    images, labels = chosen(digits, BASE, 0, 100)
+    table = attributes(labels, names)
+    head = fitted(features(images), table, binary=True)
+    model = with_head(*head, folder / "attributes.onnx", sigmoid=True)
+    data = write_table(folder / "base-data", images[:160], names, table[:160])
+    return _build(model, folder / "bundle", names, BINARY_CROSS_ENTROPY, data)
+
+
+def angle_bundle(digits: Digits, folder: Path) -> Path:
+    """A bundle of a network that knows by how much the digits 0 to 3 are turned; protected."""
+    images, _ = chosen(digits, BASE, 0, 100)
+    angles = np.random.default_rng(0).uniform(-40, 40, len(images))
+    images = tilted(images, angles)
+    model = with_head(*fitted(features(images), angles[:, None], binary=False), folder / "angle.onnx")
+    data = write_table(folder / "base-data", images[:160], ("angle",), angles[:160, None])
+    return _build(model, folder / "bundle", ("angle",), MSE, data)
+
+
+def _build(model: Path, out: Path, names: tuple[str, ...], loss: str, data: Path) -> Path:
+    build_artifacts(
+        model,
+        out,
+        BuildOptions(
+            classes=names, mean=NORMALIZE["mean"], std=NORMALIZE["std"], flip=False, loss=loss, base_data=data
+        ),
+    )
+    return out
+
+
 def with_head(weight: NDArray, bias: NDArray, path: Path, sigmoid: bool = False) -> Path:
     """The digits network with another last layer."""
     model = onnx.load(str(MODEL))
@@ -109,12 +156,13 @@ def with_head(weight: NDArray, bias: NDArray, path: Path, sigmoid: bool = False)
     return path
 
 
-def features(images: NDArray[np.uint8], mean: float, std: float) -> NDArray[np.float32]:
+def features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What the digits network's last layer sees of pictures `(n, 8, 8)`."""
     model = onnx.load(str(MODEL))
     gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
     model.graph.output.append(helper.make_tensor_value_info(gemm.input[0], TensorProto.FLOAT, None))
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    mean, std = NORMALIZE["mean"][0], NORMALIZE["std"][0]
     x = ((images[:, None] / 255 - mean) / std).astype(np.float32)
     return session.run([gemm.input[0]], {session.get_inputs()[0].name: x})[0]
 
