@@ -207,7 +207,13 @@ def _present(model: ir.Model, names: Iterable[str]) -> tuple[str, ...]:
 
 def _warnings(options: BuildOptions, accuracy: float | None) -> tuple[str, ...]:
     found = []
-    if options.base_data is None:
+    objective = objective_of(options.loss)
+    if options.base_data is None and objective.tabular:
+        found.append(
+            "what the model knows is UNPROTECTED: without --base-data the device will forget it. Pass a folder with "
+            "some pictures of it and their labels in a metadata.csv."
+        )
+    elif options.base_data is None:
         found.append(
             "the base classes are UNPROTECTED: without --base-data the device will forget them, and cannot weigh "
             "them against new classes. Pass a folder with some pictures of each base class."
@@ -221,7 +227,6 @@ def _warnings(options: BuildOptions, accuracy: float | None) -> tuple[str, ...]:
         found.append(
             "pictures will be mirrored at random while training: pass --no-flip if a mirrored picture has other values."
         )
-    objective = objective_of(options.loss)
     if accuracy is not None and accuracy < objective.suspicious:
         reached = (
             f"the model gets only {accuracy:.1f} % of the base data right"

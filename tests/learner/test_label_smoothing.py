@@ -75,6 +75,7 @@ def test_a_streams_class_that_has_not_come_yet_is_masked_out(
             assert feeds[CLASS_MASK].tolist() == [True, True, False]
             assert np.all(found[head.weight_gradient][2] == 0.0)
             assert found[head.bias_gradient][2] == 0.0
+            assert not feeds[head.weight][2].any()
             assert float(found["loss"]) == pytest.approx(
                 entropy_bound(found["logits"][:, :2], feeds["label"], 0.0), rel=1e-4, abs=1e-6
             )

@@ -34,7 +34,8 @@ def title(evaluation: Evaluation) -> str:
 def present_table(by_task: Evaluation, by_class: Evaluation) -> Table:
     """What every task's accuracy is now, in both scenarios, and how it moved since the task was learned."""
     heading = "Accuracy in %" if by_task.metric == "accuracy" else f"{by_task.metric} in %"
-    made = table(heading, "task known", "change", "all classes", "change")
+    everything = "all targets" if by_task.metric == "R2" else "all classes"
+    made = table(heading, "task known", "change", everything, "change")
     for column, name in enumerate(by_task.tasks):
         cells = []
         for evaluation in (by_task, by_class):

@@ -95,7 +95,9 @@ def predict(
     state: StateDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name what is in pictures, or tell the values of a regression.
+    """Name what is in pictures, among all known classes.
+
+    A multi-label bundle names every class above 50 %, a regression tells its targets' values.
 
     \b
     Example:  csk-sdk predict photo.jpg --top 1

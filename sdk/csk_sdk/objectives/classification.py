@@ -112,8 +112,15 @@ class Classification(Objective):
         return ClassTargets(len(names), config.label_smoothing)
 
     def fit_head(self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]) -> HeadArrays:
-        """Multinomial logistic regression."""
-        return logistic_head(features, labels, len(names))
+        """Multinomial logistic regression; a class without a picture gets zeros, and is not held improbable."""
+        present = np.unique(labels)
+        if len(present) == len(names):
+            return logistic_head(features, labels, len(names))
+        weight, bias = np.zeros((len(names), features.shape[1]), np.float32), np.zeros(len(names), np.float32)
+        weight[present], bias[present] = logistic_head(
+            features, np.searchsorted(present, labels), len(present)
+        )
+        return weight, bias
 
     def statistics(
         self,
