@@ -99,9 +99,7 @@ def measure_base(
 
     classes = bundle.manifest.classes
     moments, statistics = measure_knowledge(bundle, tensors, batches(), classes, on_features=keep)
-    measure = objective_of(bundle.manifest.loss).measure(
-        np.concatenate(logits), classes, split.labels, classes
-    )
+    measure = bundle.objective.measure(np.concatenate(logits), classes, split.labels, classes)
     measured: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
     measured.update(statistics.tensors())
     return BaseKnowledge(measured, len(split), measure.score)

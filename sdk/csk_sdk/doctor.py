@@ -191,7 +191,7 @@ def _training_step(bundle: Bundle, checkpoint: dict[str, Any], graph: Graph, con
     image = manifest.input
     feeds: dict[str, Any] = {
         "image": rng.normal(size=(batch, image.channels, image.height, image.width)).astype(np.float32),
-        "label": rng.integers(len(manifest.classes), size=batch),
+        "label": bundle.objective.blank_labels(batch, manifest.classes),
         manifest.head.weight: checkpoint["head/base/weight"],
         manifest.head.bias: checkpoint["head/base/bias"],
     }

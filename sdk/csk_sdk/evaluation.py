@@ -14,7 +14,6 @@ from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.method.metrics import AccuracyMatrix
-from csk_sdk.objectives import objective_of
 from csk_sdk.predicting import Predictor, task_names
 from csk_sdk.state import State
 
@@ -112,7 +111,7 @@ def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Sc
         names, rows = names[1:], rows[1:]
     elif len(numbers) > len(names):
         rows = rows[1:]
-    return Scores(tuple(names), tuple(rows), objective_of(predictor.bundle.manifest.loss).metric)
+    return Scores(tuple(names), tuple(rows), predictor.bundle.objective.metric)
 
 
 def _score(predictor: Predictor, task: Task) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def _score(predictor: Predictor, task: Task) -> dict[str, Any]:
             f"The test pictures of task '{task.name}' have class '{foreign[0]}', which is not one of those it "
             f"learned ({', '.join(heads['task'].classes[:5])}, ...). Correct the folder's name, or remove it."
         )
-    objective = objective_of(predictor.bundle.manifest.loss)
+    objective = predictor.bundle.objective
     objective.require_split(task.test, f"Test data of task '{task.name}'", task.classes)
     logits: dict[str, list[NDArray[np.float32]]] = {scenario: [] for scenario in heads}
     pictures = PixelCache(task.test, predictor.bundle.preprocessing, 0)

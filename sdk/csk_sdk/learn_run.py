@@ -16,7 +16,6 @@ from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.optimizers import cosine
-from csk_sdk.objectives import objective_of
 from csk_sdk.predicting import require_new_task
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.training import Batch, TaskTraining
@@ -77,7 +76,7 @@ class LearnRun:
     ) -> None:
         require_new_task(generation, bundle.manifest.classes, task.name, task.classes)
         assert task.train is not None
-        objective_of(bundle.manifest.loss).require(task)
+        bundle.objective.require(task)
         self._bundle, self._state, self._generation = bundle, state, generation
         self._task, self._split, self._config = task, task.train, config
         self._report = on_progress

@@ -16,7 +16,6 @@ from csk_sdk.data.augment import augment
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
 from csk_sdk.measure import peak_rss_bytes
-from csk_sdk.objectives import objective_of
 from csk_sdk.predicting import require_new_task
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.training import Batch, TaskTraining
@@ -51,7 +50,7 @@ class TaskStream:
         config: TrainingConfig,
         reservoir: int = 512,
     ) -> None:
-        self._objective = objective_of(bundle.manifest.loss)
+        self._objective = bundle.objective
         self._objective.require_names(name, classes)
         # A setting of another loss is refused now, and not when the first pictures have come.
         self._objective.targets(classes, config)

@@ -22,7 +22,6 @@ from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
 from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, scratch_for
 from csk_sdk.method.selection import Sensitivity, select_channels
-from csk_sdk.objectives import objective_of
 from csk_sdk.runtime import Graph
 
 Tensors = dict[str, NDArray[Any]]
@@ -57,7 +56,7 @@ class TaskTraining:
         self._tensors = tensors
         self._config = config
         self.classes = tuple(classes)
-        self._objective = objective_of(bundle.manifest.loss)
+        self._objective = bundle.objective
         self._targets = self._objective.targets(self.classes, config)
         self.sites: tuple[Site, ...] = bundle.manifest.sites
         self.selected: dict[str, NDArray[np.int64]] = {}
@@ -85,9 +84,8 @@ class TaskTraining:
         del extractor
         self._targets.see(np.concatenate(seen))
         features, labels = sample.arrays()
-        self.weight, self.bias = self._objective.fit_head(
-            features, self._targets.scaled(labels), self.classes
-        )
+        head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
+        self.weight, self.bias = self._targets.start(head)
         sensitivities = {site.name: Sensitivity(site.channels) for site in self.sites}
         feeds: Tensors = {}
         for site in self.sites:
@@ -326,7 +324,7 @@ def measure_knowledge(
     none over classes.
     """
     graph = bundle.graph(MEMORY_MODEL, tensors, threads)
-    objective = objective_of(bundle.manifest.loss)
+    objective = bundle.objective
     sites = bundle.manifest.sites
     feeds = neutral_deltas(sites)
     moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}

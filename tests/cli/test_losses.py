@@ -97,6 +97,8 @@ def test_regression(run: Any, tmp_path: Path, digits: Digits) -> None:
     assert "2 targets" in run("export", "--out", folder / "x.onnx", *at).out
     metadata = {entry.key: entry.value for entry in onnx.load(str(folder / "x.onnx")).metadata_props}
     assert json.loads(metadata["targets"]) == ["angle", "height"]
+    checks = {one["name"]: one for one in run("doctor", *at, "--json").json["checks"]}
+    assert checks["Training step"]["status"] != "fail", checks
     refused = run("train", *at, "--task", "01", "--label-smoothing", "0.1", "--state", tmp_path / "other")
     assert refused.status == 1
     assert "label_smoothing is 0.1, but this bundle's loss is mse" in refused.err

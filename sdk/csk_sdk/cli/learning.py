@@ -17,7 +17,6 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, CskError
 from csk_sdk.evaluation import Evaluation
 from csk_sdk.learner import Learner
-from csk_sdk.objectives import objective_of
 from csk_sdk.predicting import task_names
 from csk_sdk.workspace import TaskStatus, Workspace
 
@@ -152,7 +151,7 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         screen.say(
             f"No test pictures in {space.tasks}: with NAME/test/<class>/ there, accuracies would be shown."
         )
-    metric = objective_of(learner.bundle.manifest.loss).metric
+    metric = learner.bundle.objective.metric
     screen.json({**report.to_json(), metric: _accuracy_json(scores)}, indent=None)
 
 

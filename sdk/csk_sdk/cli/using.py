@@ -42,7 +42,8 @@ def evaluate(
     """Test what is known, and show the accuracy matrix.
 
     The test pictures are those of the learned tasks in the inbox, NAME/test/<class>/, and base/test/<class>/.
-    Earlier rows are those that `train` and `evaluate` measured at the time.
+    Earlier rows are those that `train` and `evaluate` measured at the time. In place of accuracies, a multi-label
+    bundle has mean average precisions (mAP), and a regression shares of variance explained (R2).
 
     \b
     ACC         mean accuracy over the tasks now

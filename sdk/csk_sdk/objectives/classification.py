@@ -43,6 +43,12 @@ class ClassTargets(Targets):
         self._seen = np.zeros(classes, np.bool_)
         self._smoothing = np.float32(smoothing)
 
+    def start(self, head: HeadArrays) -> HeadArrays:
+        """A class without a picture starts from zeros: it is not held improbable for being late."""
+        weight, bias = head
+        weight[~self._seen], bias[~self._seen] = 0.0, 0.0
+        return head
+
     def see(self, labels: Labels) -> None:
         """Let the labels' classes through."""
         self._seen[labels] = True
@@ -98,6 +104,10 @@ class Classification(Objective):
             )
         return labels
 
+    def blank_labels(self, pictures: int, names: Sequence[str]) -> Labels:
+        """The first class."""
+        return np.zeros(pictures, np.int64)
+
     def missing(self, labels: Labels, names: Sequence[str]) -> list[str]:
         """Classes without a picture."""
         counts = np.bincount(labels, minlength=len(names))
@@ -112,15 +122,8 @@ class Classification(Objective):
         return ClassTargets(len(names), config.label_smoothing)
 
     def fit_head(self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]) -> HeadArrays:
-        """Multinomial logistic regression; a class without a picture gets zeros, and is not held improbable."""
-        present = np.unique(labels)
-        if len(present) == len(names):
-            return logistic_head(features, labels, len(names))
-        weight, bias = np.zeros((len(names), features.shape[1]), np.float32), np.zeros(len(names), np.float32)
-        weight[present], bias[present] = logistic_head(
-            features, np.searchsorted(present, labels), len(present)
-        )
-        return weight, bias
+        """Multinomial logistic regression."""
+        return logistic_head(features, labels, len(names))
 
     def statistics(
         self,

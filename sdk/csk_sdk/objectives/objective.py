@@ -53,6 +53,10 @@ class Targets:
     `see` is given the sample that training starts from, then every batch before it is stepped on.
     """
 
+    def start(self, head: HeadArrays) -> HeadArrays:
+        """The head that training starts from, made of the best one for the labels seen."""
+        return head
+
     def see(self, labels: Labels) -> None:
         """Take note of labels that training is about to use."""
 
@@ -105,6 +109,10 @@ class Objective(ABC):
     @abstractmethod
     def batch_labels(self, given: Any, pictures: int, names: Sequence[str]) -> Labels:
         """Labels that an application hands over with a batch. Raises TaskError where they do not fit."""
+
+    @abstractmethod
+    def blank_labels(self, pictures: int, names: Sequence[str]) -> Labels:
+        """Labels of the right form that say nothing, to try a training step with."""
 
     @abstractmethod
     def missing(self, labels: Labels, names: Sequence[str]) -> list[str]:

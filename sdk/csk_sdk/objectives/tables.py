@@ -46,6 +46,10 @@ class TableObjective(Objective):
         self.require_values(labels, names, "The batch: ")
         return labels
 
+    def blank_labels(self, pictures: int, names: Sequence[str]) -> Labels:
+        """Zeros."""
+        return np.zeros((pictures, len(names)), np.float32)
+
     def missing(self, labels: Labels, names: Sequence[str]) -> list[str]:
         """Columns that do not vary."""
         return [names[column] for column in constant_columns(labels)]
