@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
 from csk_sdk.data.files import SUFFIXES, open_files
+from csk_sdk.data.labels import Labels
+from csk_sdk.data.metadata import FILE_NAME, METADATA, read_metadata
 from csk_sdk.data.pixel_cache import PixelCache
-from csk_sdk.data.tasks import Split
+from csk_sdk.data.tasks import Split, table_split
 from csk_sdk.errors import TaskError
+from csk_sdk.manifest import CROSS_ENTROPY
+from csk_sdk.objectives import objective_of
 from csk_sdk.training import Batch, measure_knowledge
 
 _BATCH = 64
@@ -22,21 +26,32 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class BaseKnowledge:
-    """Tensors for the checkpoint, and the source model's accuracy on the base data in percent."""
+    """Tensors for the checkpoint, and the source model's accuracy (or other metric) on the base data in percent."""
 
     tensors: dict[str, NDArray[Any]]
     images: int
     accuracy: float
 
 
-def base_split(folder: Path, classes: tuple[str, ...]) -> Split:
-    """The pictures or signals of `folder/<class>/`, labelled by the model's class order.
+def base_split(folder: Path, classes: tuple[str, ...], loss: str = CROSS_ENTROPY) -> Split:
+    """The pictures or signals of `folder/<class>/`, or of `folder/metadata.csv`, labelled by the model's class order.
 
-    Raises TaskError for a missing folder, a folder that is no class, a class without any, or a mixture of both.
+    Raises TaskError for a missing folder, a folder that is no class, a class without any, a mixture of both, or labels
+    that are not those of the loss.
     """
     if not folder.is_dir():
         raise TaskError(
             f"There is no folder {folder}. --base-data needs one sub-folder of pictures per base class."
+        )
+    objective = objective_of(loss)
+    if (folder / METADATA).exists():
+        split = table_split(folder, read_metadata(folder), classes)
+        objective.require_split(split, str(folder), classes)
+        return split
+    if objective.tabular:
+        raise TaskError(
+            f"{folder} has no {METADATA}, and with --loss {loss} the labels are in it: one line for each picture, with "
+            f"{FILE_NAME} and a number for each of {', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''}."
         )
     folders = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."}
     foreign = sorted(set(folders) - set(classes))
@@ -69,7 +84,7 @@ def measure_base(
     """
     pixels = PixelCache(split, bundle.preprocessing, 0)
     weight, bias = tensors["head/base/weight"], tensors["head/base/bias"]
-    correct = 0
+    logits: list[NDArray[np.float32]] = []
 
     def batches() -> Iterator[Batch]:
         done = 0
@@ -78,13 +93,12 @@ def measure_base(
             done += len(labels)
             on_progress(done, len(split))
 
-    def count(features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
-        nonlocal correct
-        correct += int(np.sum((features @ weight.T + bias).argmax(axis=1) == labels))
+    def keep(features: NDArray[np.float32], labels: Labels) -> None:
+        logits.append(features @ weight.T + bias)
 
-    moments, statistics = measure_knowledge(
-        bundle, tensors, batches(), bundle.manifest.classes, on_features=count
-    )
+    classes = bundle.manifest.classes
+    moments, statistics = measure_knowledge(bundle, tensors, batches(), classes, on_features=keep)
+    measure = bundle.objective.measure(np.concatenate(logits), classes, split.labels, classes)
     measured: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
     measured.update(statistics.tensors())
-    return BaseKnowledge(measured, len(split), 100.0 * correct / len(split))
+    return BaseKnowledge(measured, len(split), measure.score)

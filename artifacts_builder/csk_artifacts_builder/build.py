@@ -17,15 +17,18 @@ from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
 from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.head import SplitHead, split_head
+from csk_artifacts_builder.losses import require_loss
 from csk_artifacts_builder.prepare import SourceModel, prepare
 from csk_artifacts_builder.sites import choose_sites, find_sites
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
 from csk_sdk.bundle import Bundle, center_of
 from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import (
+    CROSS_ENTROPY,
     EVAL_MODEL,
     EXPORT_TEMPLATE,
     MEMORY_MODEL,
+    MSE,
     PICTURE_SCALE,
     SIGNAL_SCALE,
     TRAINING_MODEL,
@@ -36,10 +39,9 @@ from csk_sdk.manifest import (
     Site,
 )
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.objectives import objective_of
 from csk_sdk.version import __version__
 
-# Below this accuracy on its own training classes, pictures or label order are more likely wrong than the model.
-SUSPICIOUS_ACCURACY = 50.0
 _UNNORMALISED = {
     "pictures": "pixels are only scaled to 0..1",
     "signals": "int16 samples are only scaled to -1..1, and floats are taken as they are",
@@ -54,6 +56,7 @@ class BuildOptions:
     channel, in units of the scaled pixel `x / 255`, or of samples from -1 to 1; (0, 1) when None. `resize` is
     "bilinear" (pictures), "crop" (signals) or "none", the first that fits when None. `flip` is on for pictures when
     None. `sample_rate` is that of the model's signals in Hz. `trainable` is "auto", "all" or "from:NODE".
+    `loss` is one of csk_artifacts_builder.losses; for "mse", `classes` are the targets' names.
     """
 
     classes: Sequence[str] | None = None
@@ -65,19 +68,24 @@ class BuildOptions:
     trainable: str = "auto"
     channel_ratio: float = 0.25
     batch_size: int = 16
+    loss: str = CROSS_ENTROPY
     base_data: Path | None = None
     overwrite: bool = False
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What was built, and what its user should know. `base_accuracy` is in percent, None without base data."""
+    """What was built, and what its user should know.
+
+    `base_accuracy` is in percent, None without base data; `metric` says what it is where it is no accuracy.
+    """
 
     bundle: Path
     sites: tuple[Site, ...]
     classes: int
     base_accuracy: float | None
     warnings: tuple[str, ...] = field(default=())
+    metric: str = "accuracy"
 
 
 def build_artifacts(
@@ -94,13 +102,14 @@ def build_artifacts(
     options = options or BuildOptions()
     source = prepare(Path(model))
     head = split_head(source.model, source.path.name)
+    require_loss(options.loss, head.activation, source.path.name)
     order = [str(node.name) for node in source.model.graph]
     sites = choose_sites(
         find_sites(source.model, source.path.name), options.trainable, order, source.path.name
     )
     manifest = _manifest(source, head, sites, options)
-    split = base_split(options.base_data, manifest.classes) if options.base_data else None
-    models = _graphs(source, sites, manifest.head)
+    split = base_split(options.base_data, manifest.classes, options.loss) if options.base_data else None
+    models = _graphs(source, sites, manifest)
     training = models[TRAINING_MODEL]
     costs = measure_costs(source.model, training, sites, len(manifest.classes), options.channel_ratio)
     same_logits(onnx.load(str(source.path)), source.model)
@@ -127,14 +136,15 @@ def build_artifacts(
             accuracy = measured.accuracy
             draft.seal(checkpoint, manifest)
         draft.publish()
-    warnings = _warnings(options, manifest.input, accuracy)
-    return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, warnings)
+    metric = objective_of(options.loss).metric
+    warnings = _warnings(options, manifest, accuracy)
+    return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, warnings, metric)
 
 
-def _graphs(source: SourceModel, sites: Sequence[Site], head: Head) -> dict[str, ir.Model]:
-    where = source.path.name
+def _graphs(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> dict[str, ir.Model]:
+    where, head = source.path.name, manifest.head
     models = {
-        TRAINING_MODEL: training_model(source.model, sites, head, where),
+        TRAINING_MODEL: training_model(source.model, sites, head, where, manifest.loss),
         EVAL_MODEL: eval_model(source.model, sites, head, where),
         MEMORY_MODEL: memory_model(source.model, sites, head, where),
         EXPORT_TEMPLATE: export_template(source.model, head, where),
@@ -172,6 +182,7 @@ def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], optio
         channel_ratio=options.channel_ratio,
         batch_size=options.batch_size,
         flip=not given.is_signal if options.flip is None else options.flip,
+        loss=options.loss,
         producer=f"csk-sdk {__version__}",
     )
 
@@ -218,10 +229,16 @@ def _present(model: ir.Model, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in model.graph.initializers)
 
 
-def _warnings(options: BuildOptions, given: InputSpec, accuracy: float | None) -> tuple[str, ...]:
+def _warnings(options: BuildOptions, manifest: Manifest, accuracy: float | None) -> tuple[str, ...]:
     found = []
-    kind = f"{given.noun}s"
-    if options.base_data is None:
+    kind = f"{manifest.input.noun}s"
+    objective = objective_of(manifest.loss)
+    if options.base_data is None and objective.tabular:
+        found.append(
+            "what the model knows is UNPROTECTED: without --base-data the device will forget it. Pass a folder with "
+            f"some {kind} of it and their labels in a metadata.csv."
+        )
+    elif options.base_data is None:
         found.append(
             "the base classes are UNPROTECTED: without --base-data the device will forget them, and cannot weigh "
             f"them against new classes. Pass a folder with some {kind} of each base class."
@@ -231,9 +248,15 @@ def _warnings(options: BuildOptions, given: InputSpec, accuracy: float | None) -
             f"no --mean/--std given: {_UNNORMALISED[kind]}. If the model was trained on normalised "
             f"{kind}, pass the same numbers here."
         )
-    if accuracy is not None and accuracy < SUSPICIOUS_ACCURACY:
+    if options.loss == MSE and manifest.flip:
         found.append(
-            f"the model gets only {accuracy:.1f} % of the base data right: check --mean/--std and the order of "
-            "--classes."
+            "pictures will be mirrored at random while training: pass --no-flip if a mirrored picture has other values."
         )
+    if accuracy is not None and accuracy < objective.suspicious:
+        reached = (
+            f"the model gets only {accuracy:.1f} % of the base data right"
+            if objective.metric == "accuracy"
+            else f"the model's {objective.metric} on the base data is only {accuracy:.1f} %"
+        )
+        found.append(f"{reached}: check --mean/--std and the order of --classes.")
     return tuple(found)

@@ -28,8 +28,7 @@ import onnx_ir as ir
 from onnx import shape_inference
 
 from csk_artifacts_builder.emit import attribute, constant_array
-from csk_artifacts_builder.graphs import LABEL
-from csk_sdk.manifest import Site
+from csk_sdk.manifest import LABEL, Site
 from csk_sdk.method.selection import channel_count
 
 # A batch no layer's size is likely to equal, so that a dimension can be told to be the batch.

@@ -105,6 +105,13 @@ class Emitter:
         self.graph.inputs.append(value)
         return value
 
+    def default_input(self, name: str, default: NDArray[Any], shape: Sequence[int | str]) -> ir.Value:
+        """A new graph input that need not be fed: an initializer of the same name is its value then (ONNX IR 4)."""
+        value = self.initializer(default, name)
+        value.shape = ir.Shape(shape)
+        self.graph.inputs.append(value)
+        return value
+
     def output(self, value: ir.Value, name: str, shape: Sequence[int | str]) -> ir.Value:
         """Make `value` a float32 graph output called `name`."""
         if value.is_graph_output() or value.is_graph_input() or value.is_initializer():

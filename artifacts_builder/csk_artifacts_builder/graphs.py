@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
@@ -13,10 +13,10 @@ from csk_artifacts_builder.center import add_center_branch, second_moment, site_
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.gradients import Segment, differentiate
 from csk_artifacts_builder.head import SplitHead, split_head
-from csk_sdk.manifest import Head, Site
+from csk_artifacts_builder.losses import LOSSES
+from csk_sdk.manifest import CROSS_ENTROPY, Head, Site
 
 IMAGE = "image"
-LABEL = "label"
 LOSS = "loss"
 LOGITS = "logits"
 FEATURES = "features"
@@ -33,18 +33,19 @@ class _Working:
     deltas: list[ir.Value]
 
 
-def training_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: str) -> ir.Model:
+def training_model(
+    prepared: ir.Model, sites: Sequence[Site], head: Head, where: str, loss: str = CROSS_ENTROPY
+) -> ir.Model:
     """In: image, label, head, per site delta and indices; out: loss, logits, gradients of deltas and head.
 
-    The loss is the mean softmax cross-entropy over the classes of the given head.
+    `loss` is one of `losses.LOSSES`; what else that loss can be told has a default.
     """
     work = _open(prepared, sites, where)
     emit, features = work.emit, work.split.features
-    label = emit.input(LABEL, ir.DataType.INT64, ["N"])
     weight, bias = _head_inputs(emit, head)
     logits = _logits(emit, features, weight, bias)
-    loss, g = _cross_entropy(emit, logits, label)
-    emit.output(loss, LOSS, [])
+    value, g = LOSSES[loss](emit, logits)
+    emit.output(value, LOSS, [])
     emit.output(logits, LOGITS, ["N", "classes"])
     weight_gradient = emit.op("Gemm", g, features, transA=1)
     bias_gradient = emit.op("ReduceSum", g, emit.ints(0), keepdims=0)
@@ -96,7 +97,8 @@ def export_template(prepared: ir.Model, head: Head, where: str) -> ir.Model:
     )
     output = _logits(emit, split.features, weight, bias)
     if split.activation is not None:
-        output = emit.op(split.activation, output, axis=-1)
+        attributes: dict[str, Any] = {} if split.activation == "Sigmoid" else {"axis": -1}
+        output = emit.op(split.activation, output, **attributes)
     emit.output(output, split.output_name, ["N", "classes"])
     return _finish(model, "csk_inference")
 
@@ -125,21 +127,6 @@ def _head_inputs(emit: Emitter, head: Head) -> tuple[ir.Value, ir.Value]:
 
 def _logits(emit: Emitter, features: ir.Value, weight: ir.Value, bias: ir.Value) -> ir.Value:
     return emit.op("Gemm", features, weight, bias, transB=1)
-
-
-def _cross_entropy(emit: Emitter, logits: ir.Value, label: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Mean softmax cross-entropy and its gradient with respect to the logits: (softmax - one_hot) / n."""
-    shape = emit.op("Shape", logits)
-    classes = emit.op("Gather", shape, emit.ints(1))
-    one_hot = emit.op("OneHot", label, classes, emit.constant([0.0, 1.0], np.float32, "off_on"), axis=-1)
-    log_p = emit.op("LogSoftmax", logits, axis=-1)
-    per_image = emit.op("ReduceSum", emit.op("Mul", log_p, one_hot), emit.ints(1), keepdims=0)
-    loss = emit.op("Neg", emit.op("ReduceMean", per_image, keepdims=0))
-    count = emit.op(
-        "Cast", emit.op("Gather", shape, emit.constant(0, np.int64, "zero")), to=ir.DataType.FLOAT
-    )
-    g = emit.op("Div", emit.op("Sub", emit.op("Exp", log_p), one_hot), count)
-    return loss, g
 
 
 def _finish(model: ir.Model, name: str) -> ir.Model:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from csk_artifacts_builder.emit import attribute, constant_array
 from csk_sdk.errors import ModelError
 
-_PROBABILITIES = {"Softmax", "LogSoftmax"}
+_PROBABILITIES = {"Softmax", "LogSoftmax", "Sigmoid"}
 
 
 @dataclass(frozen=True)
 class SplitHead:
     """`logits = features @ weight.T + bias`: weight `(classes, f)`, bias `(classes,)`, both float32.
 
-    `activation` is the op that follows the logits in the source model ("Softmax", "LogSoftmax" or None).
+    `activation` is the op that follows the logits in the source model ("Softmax", "LogSoftmax", "Sigmoid" or None).
     """
 
     features: ir.Value

@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
-from csk_sdk.manifest import EVAL_MODEL, MEMORY_MODEL, TRAINING_MODEL
+from csk_sdk.manifest import (
+    BINARY_CROSS_ENTROPY,
+    CROSS_ENTROPY,
+    EVAL_MODEL,
+    MEMORY_MODEL,
+    MSE,
+    TRAINING_MODEL,
+)
 from csk_sdk.method.selection import channel_count
 from csk_sdk.runtime import Graph
 
@@ -53,6 +60,7 @@ def check_bundle(bundle: Path | str, threads: int = 1) -> list[Result]:
 class _Check:
     def __init__(self, bundle: Bundle, threads: int) -> None:
         self.manifest = bundle.manifest
+        self._loss = _LOSSES[bundle.manifest.loss]
         checkpoint = bundle.checkpoint()
         self.training, self.eval, self.memory = (
             bundle.graph(name, checkpoint, threads) for name in (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL)
@@ -83,17 +91,21 @@ class _Check:
 
     def _batch(self, images: int) -> Feeds:
         shape = (images, *self.manifest.input.shape)
+        return {"image": self._rng.normal(size=shape).astype(np.float32), "label": self._label(images)}
+
+    def _label(self, images: int) -> NDArray[Any]:
         classes = len(self.manifest.classes)
-        return {
-            "image": self._rng.normal(size=shape).astype(np.float32),
-            "label": self._rng.integers(classes, size=images, dtype=np.int64),
-        }
+        if self.manifest.loss == CROSS_ENTROPY:
+            return self._rng.integers(classes, size=images, dtype=np.int64)
+        if self.manifest.loss == BINARY_CROSS_ENTROPY:
+            return self._rng.integers(2, size=(images, classes)).astype(np.float32)
+        return self._rng.normal(size=(images, classes)).astype(np.float32)
 
     def _runs(self, images: int) -> Result:
         batch = self._batch(images)
         outputs = self.training.run({**batch, **self._parameters})
         bad = [name for name, value in outputs.items() if not np.isfinite(value).all()]
-        expected = cross_entropy(outputs["logits"], batch["label"])
+        expected = self._loss(outputs["logits"], batch["label"])
         error = abs(float(outputs["loss"]) - expected) / max(1.0, abs(expected))
         detail = f"{', '.join(bad)} not finite" if bad else f"loss {expected:.4f}, relative error {error:.1e}"
         return Result(f"training step, batch {images}", not bad and error <= _SAME, detail, error)
@@ -159,7 +171,7 @@ class _Check:
         for sign in (1.0, -1.0):
             moved = (value + sign * step * direction).astype(np.float32)
             feeds = {**batch, **self._parameters, parameter: moved}
-            losses.append(cross_entropy(self.training.run(feeds, ["logits"])["logits"], batch["label"]))
+            losses.append(self._loss(self.training.run(feeds, ["logits"])["logits"], batch["label"]))
         return (losses[0] - losses[1]) / (2 * step)
 
     def _moments(self) -> Iterator[Result]:
@@ -208,6 +220,24 @@ def cross_entropy(logits: NDArray[Any], labels: NDArray[Any]) -> float:
     z = logits.astype(np.float64)
     z -= z.max(axis=1, keepdims=True)
     return float(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), labels]))
+
+
+def binary_cross_entropy(logits: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Mean of `log(1 + exp(z)) - z y` in float64; logits and labels `(n, classes)`."""
+    z = logits.astype(np.float64)
+    return float(np.mean(np.logaddexp(0.0, z) - z * labels))
+
+
+def mean_squared_error(logits: NDArray[Any], labels: NDArray[Any]) -> float:
+    """In float64; logits and labels `(n, targets)`."""
+    return float(np.mean((logits.astype(np.float64) - labels) ** 2))
+
+
+_LOSSES = {
+    CROSS_ENTROPY: cross_entropy,
+    BINARY_CROSS_ENTROPY: binary_cross_entropy,
+    MSE: mean_squared_error,
+}
 
 
 def relative(value: NDArray[Any], truth: NDArray[Any]) -> float:

@@ -27,7 +27,7 @@ from csk_sdk.errors import (
 from csk_sdk.evaluation import Evaluation
 from csk_sdk.learn_run import LearnReport, Progress
 from csk_sdk.learner import Learner
-from csk_sdk.predicting import Prediction
+from csk_sdk.objectives import Prediction
 from csk_sdk.stream import TaskStream
 
 __all__ = [

@@ -16,6 +16,7 @@ from csk_sdk.data.preprocess import PicturePreprocessing, Preprocessing
 from csk_sdk.data.preprocess_signals import SignalPreprocessing
 from csk_sdk.errors import BundleError
 from csk_sdk.manifest import CHECKPOINT, MANIFEST, WEIGHTS, Manifest, Site
+from csk_sdk.objectives import Objective, objective_of
 from csk_sdk.runtime import Graph
 
 
@@ -31,7 +32,7 @@ class Bundle:
     def open(cls, folder: Path | str) -> Bundle:
         """Read the manifest and check size and sha256 of every file that it lists.
 
-        Raises BundleError for a missing or damaged bundle, or one of a newer schema.
+        Raises BundleError for a missing or damaged bundle, or one of a newer schema or with an unknown loss.
         """
         folder = Path(folder)
         path = folder / MANIFEST
@@ -43,9 +44,15 @@ class Bundle:
                 "`csk-sdk build-artifacts MODEL --out BUNDLE`, and copy it there."
             ) from None
         manifest = Manifest.from_json(text.decode("utf-8", "replace"), str(path))
+        objective_of(manifest.loss)
         bundle = cls(folder, manifest, hashlib.sha256(text).hexdigest())
         bundle._verify()
         return bundle
+
+    @property
+    def objective(self) -> Objective:
+        """What the bundle's loss means for labels, heads, predictions and measures."""
+        return objective_of(self.manifest.loss)
 
     @cached_property
     def preprocessing(self) -> Preprocessing:

@@ -22,9 +22,9 @@ class TrainingConfig:
     data's second moment that a step must not touch (0 switches the projection off). `follow_drift` is whether old
     heads and statistics follow the features; where None, they do unless `energy` is 0, so that energy 0 is plain
     training. Learning rates are peak values of a cosine schedule. `shift` is in pixels, a 16th of the picture's
-    shorter side where None; for signals in samples, a 16th of the length. `threads` 0 means one per core.
-    `sensitivity_batches` is how many batches channels are selected on, and `checkpoint_seconds` the time between
-    progress checkpoints.
+    shorter side where None; for signals in samples, a 16th of the length. `label_smoothing` is the share of each label
+    that is spread over all classes (cross-entropy only). `threads` 0 means one per core. `sensitivity_batches` is how
+    many batches channels are selected on, and `checkpoint_seconds` the time between progress checkpoints.
     """
 
     epochs: int = 4
@@ -37,6 +37,7 @@ class TrainingConfig:
     head_learning_rate: float = 0.005
     momentum: float = 0.9
     weight_decay: float = 0.0
+    label_smoothing: float = 0.0
     flip: bool | None = None
     shift: int | None = None
     seed: int = 0
@@ -59,6 +60,8 @@ class TrainingConfig:
             value = getattr(self, name)
             _require(0.0 <= value < math.inf, name, value, "0 or more, and finite")
         _require(0.0 <= self.momentum < 1.0, "momentum", self.momentum, "at least 0 and below 1")
+        smoothing = self.label_smoothing
+        _require(0.0 <= smoothing < 1.0, "label_smoothing", smoothing, "at least 0 and below 1")
         _require(self.shift is None or self.shift >= 0, "shift", self.shift, "0 or more")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(self.threads >= 0, "threads", self.threads, "0 or more")

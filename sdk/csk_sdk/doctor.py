@@ -190,7 +190,7 @@ def _training_step(bundle: Bundle, checkpoint: dict[str, Any], graph: Graph, con
     rng = np.random.default_rng(0)
     feeds: dict[str, Any] = {
         "image": rng.normal(size=(batch, *manifest.input.shape)).astype(np.float32),
-        "label": rng.integers(len(manifest.classes), size=batch),
+        "label": bundle.objective.blank_labels(batch, manifest.classes),
         manifest.head.weight: checkpoint["head/base/weight"],
         manifest.head.bias: checkpoint["head/base/bias"],
     }

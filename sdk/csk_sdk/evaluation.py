@@ -1,10 +1,14 @@
-"""Accuracy on the test splits of learned tasks, in both scenarios, kept for every generation."""
+"""Accuracy (or what the bundle's loss measures instead) on test splits, in both scenarios, kept per generation."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
@@ -15,29 +19,35 @@ from csk_sdk.state import State
 
 SCENARIOS = ("task", "class")
 _BATCH = 64
-# Per task: accuracies in percent by scenario, and the number of test images.
-Row = Mapping[str, Mapping[str, float]]
+# Per task: the metric in percent by scenario, the number of test images, and perhaps `details` by scenario.
+Row = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The accuracy matrix of one scenario: row = after learning that task, column = tested task, in percent.
 
-    `accuracy` is the present accuracy over all test images together.
+    Its numbers are what `metric` names: "accuracy", "mAP" (mean average precision), or "R2", which has no lower bound.
+    `accuracy` is the present accuracy over all test images together, None for another metric. `details` are
+    further figures of each task as it is now, by their names: "rmse" of each target for "R2".
     """
 
     scenario: str
     tasks: tuple[str, ...]
     matrix: AccuracyMatrix
-    accuracy: float
+    accuracy: float | None
+    metric: str = "accuracy"
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `evaluate --json`; accuracies that were not measured are None."""
         return {
             "scenario": "task-incremental" if self.scenario == "task" else "class-incremental",
+            "metric": self.metric,
             "tasks": list(self.tasks),
             **self.matrix.to_json(),
-            "accuracy": self.accuracy,
+            **({} if self.accuracy is None else {"accuracy": self.accuracy}),
+            **self.details,
         }
 
 
@@ -47,17 +57,25 @@ class Scores:
 
     names: tuple[str, ...]
     rows: tuple[Row, ...]
+    metric: str = "accuracy"
 
     def evaluation(self, scenario: str) -> Evaluation:
         """The accuracy matrix of one scenario. Raises ConfigError for an unknown one."""
         require_scenario(scenario)
         matrix = AccuracyMatrix(
-            [[row.get(name, {}).get(scenario) for name in self.names] for row in self.rows]
+            [[row.get(name, {}).get(scenario) for name in self.names] for row in self.rows],
+            lowest=-math.inf if self.metric == "R2" else 0.0,
         )
         last = self.rows[-1]
-        images = sum(entry["images"] for entry in last.values())
-        correct = sum(entry[scenario] * entry["images"] for entry in last.values())
-        return Evaluation(scenario, self.names, matrix, correct / images)
+        accuracy = None
+        if self.metric == "accuracy":
+            images = sum(entry["images"] for entry in last.values())
+            accuracy = sum(entry[scenario] * entry["images"] for entry in last.values()) / images
+        details: dict[str, dict[str, Any]] = {}
+        for name, entry in last.items():
+            for kind, value in entry.get("details", {}).get(scenario, {}).items():
+                details.setdefault(kind, {})[name] = value
+        return Evaluation(scenario, self.names, matrix, accuracy, self.metric, details)
 
 
 def require_scenario(scenario: str) -> None:
@@ -93,10 +111,10 @@ def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Sc
         names, rows = names[1:], rows[1:]
     elif len(numbers) > len(names):
         rows = rows[1:]
-    return Scores(tuple(names), tuple(rows))
+    return Scores(tuple(names), tuple(rows), predictor.bundle.objective.metric)
 
 
-def _score(predictor: Predictor, task: Task) -> dict[str, float]:
+def _score(predictor: Predictor, task: Task) -> dict[str, Any]:
     assert task.test is not None
     heads = {"task": predictor.head(task.name), "class": predictor.head()}
     foreign = [name for name in task.classes if name not in heads["task"].classes]
@@ -105,12 +123,23 @@ def _score(predictor: Predictor, task: Task) -> dict[str, float]:
             f"The test pictures of task '{task.name}' have class '{foreign[0]}', which is not one of those it "
             f"learned ({', '.join(heads['task'].classes[:5])}, ...). Correct the folder's name, or remove it."
         )
-    correct = dict.fromkeys(heads, 0)
+    objective = predictor.bundle.objective
+    objective.require_split(task.test, f"Test data of task '{task.name}'", task.classes)
+    logits: dict[str, list[NDArray[np.float32]]] = {scenario: [] for scenario in heads}
     pictures = PixelCache(task.test, predictor.bundle.preprocessing, 0)
-    for pixels, labels in pictures.batches(_BATCH):
+    for pixels, _ in pictures.batches(_BATCH):
         features = predictor.features(pixels)
-        truth = [task.classes[label] for label in labels]
         for scenario, head in heads.items():
-            correct[scenario] += head.correct(features, truth)
-    images = len(task.test)
-    return {"images": images, **{scenario: 100.0 * count / images for scenario, count in correct.items()}}
+            logits[scenario].append(head.logits(features))
+    measures = {
+        scenario: objective.measure(
+            np.concatenate(logits[scenario]), head.classes, task.test.labels, task.classes
+        )
+        for scenario, head in heads.items()
+    }
+    details = {scenario: measure.details for scenario, measure in measures.items() if measure.details}
+    return {
+        "images": len(task.test),
+        **{scenario: measure.score for scenario, measure in measures.items()},
+        **({"details": details} if details else {}),
+    }

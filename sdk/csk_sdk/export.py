@@ -73,14 +73,18 @@ def _varint(value: int) -> bytes:
 def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path: Path) -> None:
     """Write the generation's network with `head` folded in to `path`, atomically; a float32 ONNX model.
 
-    Class names, in the order of the outputs, are in its metadata as JSON under "classes".
+    Class names, in the order of the outputs, are in its metadata as JSON under "classes"; for a regression they are
+    target names, under "targets".
     Raises StorageError where it cannot be written.
     """
     manifest = bundle.manifest
     tensors = bundle.weights(manifest.weights_in_export)
     tensors.update(bundle.folded_kernels(generation.tensors))
     tensors[manifest.head.weight], tensors[manifest.head.bias] = head.weight, head.bias
-    metadata = {"classes": json.dumps(head.classes), "csk_sdk_generation": str(generation.number)}
+    metadata = {
+        head.objective.outputs: json.dumps(head.classes),
+        "csk_sdk_generation": str(generation.number),
+    }
     template = bundle.path(EXPORT_TEMPLATE).read_bytes()
     make_folder(path.parent)
     replace_file(path, b"".join(complete(template, tensors, metadata)))

@@ -94,6 +94,7 @@ class Inspection:
         manifest = self.manifest
         return {
             "model": manifest.model,
+            "loss": manifest.loss,
             "classes": list(manifest.classes),
             "base_protected": manifest.base_protected,
             "input": asdict(manifest.input),

@@ -76,6 +76,7 @@ class LearnRun:
     ) -> None:
         require_new_task(generation, bundle.manifest.classes, task.name, task.classes)
         assert task.train is not None
+        bundle.objective.require(task)
         self._bundle, self._state, self._generation = bundle, state, generation
         self._task, self._split, self._config = task, task.train, config
         self._report = on_progress

@@ -15,7 +15,8 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.evaluation import Evaluation, Scores, require_scenario, score_tasks
 from csk_sdk.export import export_model
 from csk_sdk.learn_run import LearnReport, LearnRun, OnProgress
-from csk_sdk.predicting import LinearHead, Prediction, Predictor, require_new_task
+from csk_sdk.objectives import Prediction
+from csk_sdk.predicting import LinearHead, Predictor, require_new_task
 from csk_sdk.state import BASE, Generation, LearnedTask, State
 from csk_sdk.stream import TaskStream
 
@@ -100,7 +101,9 @@ class Learner:
     def predict(self, images: NDArray[Any] | Sequence[Any], task: str | None = None) -> Prediction:
         """Class names and probabilities of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`.
 
-        A model of signals takes int16 or float `(n, length, c)` or a list of `(length, c)`.
+        A model of signals takes int16 or float `(n, length, c)` or a list of `(length, c)`. For a bundle of another
+        loss than cross-entropy, see `Prediction`.
+
         With `task`, among that task's classes (task-incremental); without, among all learned so far.
         Raises TaskError for pictures or signals of a wrong type, or a task that is not learned.
         """

@@ -27,6 +27,16 @@ WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 MANIFEST = "manifest.json"
 
+# What a head is trained for: the losses of csk_artifacts_builder/losses.py, and their names on a command line.
+CROSS_ENTROPY = "cross-entropy"
+BINARY_CROSS_ENTROPY = "binary-cross-entropy"
+MSE = "mse"
+
+# The training model's inputs that have to do with the loss; the last two, of cross-entropy, have defaults.
+LABEL = "label"
+LABEL_SMOOTHING = "label_smoothing"
+CLASS_MASK = "class_mask"
+
 
 @dataclass(frozen=True)
 class Site:
@@ -137,6 +147,8 @@ class FileEntry:
 class Manifest:
     """Everything a device must know about a bundle before it opens a graph.
 
+    `loss` says what the head's outputs are: one decision over `classes`, a yes or no to each of them, or numbers
+    (`classes` then holds the targets' names).
     `kernels` names, for each graph file, the sites' weights that it reads; `weights_in_export` the tensors of
     weights.safetensors that the export template lacks. `costs` counts parameters, and FLOPs and
     kept bytes of a training step per image (csk_artifacts_builder/costs.py); empty where they are not known.
@@ -152,6 +164,7 @@ class Manifest:
     channel_ratio: float
     batch_size: int
     flip: bool = True
+    loss: str = CROSS_ENTROPY
     precision: str = "exact"
     backends: tuple[str, ...] = ("portable",)
     weights_in_export: tuple[str, ...] = ()

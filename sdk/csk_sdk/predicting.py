@@ -1,14 +1,15 @@
 """Predictions in both scenarios, from features and the heads that a generation holds.
 
 *Class-incremental*: one decision over all classes learned so far, by a linear discriminant computed from the class
-statistics, so no picture is stored. *Task-incremental*: the task is known, and its own trained head decides.
+statistics, so no picture is stored. *Task-incremental*: the task is known, and its own trained head decides. Where
+outputs do not compete (multi-label, regression), the first is the heads of all tasks side by side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from unicodedata import category
 
 import numpy as np
@@ -16,12 +17,11 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import TaskError
-from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.manifest import Manifest
+from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.objectives import Objective, Prediction, objective_of
 from csk_sdk.state import BASE, Generation
 from csk_sdk.training import FeatureExtractor, Tensors
-
-# Shrinkage of the within-class covariance, chosen by measurement: docs/decisions/0005-heads.md.
-SHRINKAGE = 0.02
 
 # Pictures that go through the network at once: an application may hand over a thousand.
 _CHUNK = 64
@@ -29,34 +29,23 @@ _CHUNK = 64
 _LONGEST_NAME = 255
 
 
-class Prediction(NamedTuple):
-    """`labels` `(n,)` class names, `probabilities` `(n, len(classes))` float32 in the order of `classes`."""
-
-    labels: NDArray[np.str_]
-    probabilities: NDArray[np.float32]
-    classes: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class LinearHead:
-    """`logits = features @ weight.T + bias` over `classes`."""
+    """`logits = features @ weight.T + bias` over `classes`, and the objective that says what they mean."""
 
     classes: tuple[str, ...]
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
+    objective: Objective
+
+    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of features `(n, f)`: `(n, classes)`."""
+        logits: NDArray[np.float32] = features @ self.weight.T + self.bias
+        return logits
 
     def predict(self, features: NDArray[np.float32]) -> Prediction:
-        """Softmax over the logits of `features` `(n, f)`."""
-        logits = features @ self.weight.T + self.bias
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-        labels = np.array(self.classes)[probabilities.argmax(axis=1)]
-        return Prediction(labels, probabilities.astype(np.float32), self.classes)
-
-    def correct(self, features: NDArray[np.float32], labels: Sequence[str]) -> int:
-        """How many of `features` `(n, f)` are given their true class name."""
-        logits = features @ self.weight.T + self.bias
-        return int(np.sum(np.array(self.classes)[logits.argmax(axis=1)] == np.asarray(labels)))
+        """What the logits of `features` `(n, f)` say."""
+        return self.objective.predict(self.logits(features), self.classes)
 
 
 class Predictor:
@@ -78,9 +67,11 @@ class Predictor:
         Raises TaskError for a task that is not learned.
         """
         if task not in self._heads:
-            base = self.bundle.manifest.classes
+            manifest = self.bundle.manifest
             self._heads[task] = (
-                class_head(self.generation, base) if task is None else task_head(self.generation, base, task)
+                class_head(self.generation, manifest)
+                if task is None
+                else task_head(self.generation, manifest, task)
             )
         return self._heads[task]
 
@@ -138,29 +129,33 @@ def task_names(generation: Generation, base_classes: Sequence[str]) -> tuple[str
     return (*base, *(task.name for task in generation.tasks))
 
 
-def task_head(generation: Generation, base_classes: Sequence[str], task: str) -> LinearHead:
+def task_head(generation: Generation, manifest: Manifest, task: str) -> LinearHead:
     """The task-incremental head of one task.
 
     Raises TaskError for a task that is not learned.
     """
     classes = {task.name: task.classes for task in generation.tasks}
-    if base_classes:
-        classes[BASE] = tuple(base_classes)
+    if manifest.classes:
+        classes[BASE] = tuple(manifest.classes)
     if task not in classes:
-        known = ", ".join(task_names(generation, base_classes))
+        known = ", ".join(task_names(generation, manifest.classes))
         raise TaskError(f"Task '{task}' is not learned. Learned: {known or 'none'}.")
     tensors: Tensors = generation.tensors
-    return LinearHead(classes[task], tensors[f"head/{task}/weight"], tensors[f"head/{task}/bias"])
+    return LinearHead(
+        classes[task],
+        tensors[f"head/{task}/weight"],
+        tensors[f"head/{task}/bias"],
+        objective_of(manifest.loss),
+    )
 
 
-def class_head(generation: Generation, base_classes: Sequence[str]) -> LinearHead:
-    """The class-incremental head over everything learned.
-
-    Without statistics of the base classes (no --base-data) and before the first task, it is the source model's
-    own head; afterwards those classes cannot be weighed against the new ones, and are left out.
-    """
-    statistics = ClassStatistics.from_tensors(generation.tensors)
-    if not statistics.classes:
-        return task_head(generation, base_classes, BASE)
-    weight, bias = lda_head(statistics, SHRINKAGE)
-    return LinearHead(statistics.classes, weight, bias)
+def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
+    """The head over everything learned, as the bundle's objective makes it."""
+    objective = objective_of(manifest.loss)
+    names = task_names(generation, manifest.classes) or (BASE,)
+    heads = [task_head(generation, manifest, name) for name in names]
+    classes, weight, bias = objective.head_of_all(
+        ClassStatistics.from_tensors(generation.tensors),
+        [(head.classes, head.weight, head.bias) for head in heads],
+    )
+    return LinearHead(classes, weight, bias, objective)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
+from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.predicting import require_new_task
@@ -39,7 +40,8 @@ class TaskStream:
     The first batches are held back until the channels can be selected on them, then every batch is one
     training step. On leaving the block, the task is consolidated on a uniform sample of at most `reservoir`
     pictures, which never leaves memory, and committed. An exception inside the block commits nothing.
-    The application may reuse its arrays: what is kept of a batch is copied.
+    Where the bundle's loss is not cross-entropy, labels are a table `(n, classes)`. A class of which no picture has
+    come yet is masked out of the loss. The application may reuse its arrays: what is kept of a batch is copied.
     """
 
     def __init__(
@@ -51,16 +53,17 @@ class TaskStream:
         config: TrainingConfig,
         reservoir: int = 512,
     ) -> None:
-        if len(set(classes)) < 2:
-            raise TaskError(
-                f"Task '{name}' has fewer than two classes; a task needs at least two to tell apart."
-            )
+        self._objective = bundle.objective
+        self._objective.require_names(name, classes)
+        # A setting of another loss is refused now, and not when the first pictures have come.
+        self._objective.targets(classes, config)
         self._bundle, self._state, self._config = bundle, state, config
         self._name, self._classes = name, tuple(classes)
         self._noun = bundle.manifest.input.noun
-        self._held: list[tuple[Pixels, NDArray[np.int64]]] = []
-        self._sample: list[tuple[Pixels, int]] = []
-        self._first: dict[int, Pixels] = {}
+        self._held: list[tuple[Pixels, Labels]] = []
+        self._sample: list[tuple[Pixels, Any]] = []
+        # The first one with each trait that the sample must not lack: of each class, for one.
+        self._first: dict[Hashable, tuple[Pixels, Any]] = {}
         self._reservoir = reservoir
         self._rng = np.random.default_rng(config.seed)
         self._seen = 0
@@ -92,28 +95,22 @@ class TaskStream:
             self._lock.__exit__(kind, error, trace)
 
     def observe(
-        self, images: NDArray[Any] | Sequence[NDArray[Any]], labels: Sequence[int] | NDArray[np.int64]
+        self, images: NDArray[Any] | Sequence[NDArray[Any]], labels: Sequence[Any] | NDArray[Any]
     ) -> float | None:
         """Learn from one batch of pictures or signals; the loss, or None while batches are still being held back.
 
         Raises TaskError for pictures, signals or labels that do not fit.
         """
         pixels = self._bundle.preprocessing.stack(images)
-        indices = np.asarray(labels, np.int64)
-        if indices.shape != (len(pixels),):
-            raise TaskError(f"{len(pixels)} {self._noun}s came with labels of shape {indices.shape}.")
-        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self._classes):
-            raise TaskError(
-                f"Labels run from {indices.min()} to {indices.max()}, but there are {len(self._classes)} classes."
-            )
-        if not len(indices):
+        given = self._objective.batch_labels(labels, len(pixels), self._classes)
+        if not len(given):
             return self._loss if self._training is not None else None
-        self._remember(pixels, indices)
+        self._remember(pixels, given)
         if self._training is not None:
-            return self._step(self._training, pixels, indices)
-        self._held.append((pixels.copy(), indices.copy()))
-        present = np.unique(np.concatenate([held for _, held in self._held]))
-        complete = len(present) == len(self._classes)
+            return self._step(self._training, pixels, given)
+        self._held.append((pixels.copy(), given.copy()))
+        present = np.concatenate([held for _, held in self._held])
+        complete = not self._objective.missing(present, self._classes)
         # A class that does not show up must not fill the memory.
         enough = self._config.sensitivity_batches * (1 if complete else _PATIENCE)
         if len(self._held) >= enough:
@@ -127,19 +124,20 @@ class TaskStream:
         held, self._held, self._training = self._held, [], training
         return [self._step(training, *batch) for batch in held][-1]
 
-    def _step(self, training: TaskTraining, pixels: Pixels, labels: NDArray[np.int64]) -> float:
+    def _step(self, training: TaskTraining, pixels: Pixels, labels: Labels) -> float:
         moved = augment(pixels, self._rng, self._flip, self._shift)
         # The length of a stream is not known, so the learning rate rises over 10 steps and then stays.
         self._loss = training.step(self._normalised(moved, labels), min(1.0, (self._steps + 1) / 10))
         self._steps += 1
         return self._loss
 
-    def _remember(self, pixels: Pixels, labels: NDArray[np.int64]) -> None:
+    def _remember(self, pixels: Pixels, labels: Labels) -> None:
         """Reservoir sampling (Vitter, 1985): every picture seen is equally likely to be in the sample."""
-        for picture, label in zip(pixels, labels.tolist(), strict=True):
+        for picture, label in zip(pixels, labels.copy(), strict=True):
             self._seen += 1
-            if label not in self._first:
-                self._first[label] = picture.copy()
+            for trait in self._objective.traits(label):
+                if trait not in self._first:
+                    self._first[trait] = picture.copy(), label
             if len(self._sample) < self._reservoir:
                 self._sample.append((picture.copy(), label))
             else:
@@ -148,17 +146,21 @@ class TaskStream:
                     self._sample[place] = (picture.copy(), label)
 
     def _commit(self) -> None:
-        unseen = [name for label, name in enumerate(self._classes) if label not in self._first]
+        # A head over all classes needs a picture of each, and chance may have dropped those of a rare one.
+        sampled = {trait for _, label in self._sample for trait in self._objective.traits(label)}
+        for trait, first in self._first.items():
+            if trait not in sampled:
+                self._sample.append(first)
+                sampled.update(self._objective.traits(first[1]))
+        labels = [label for _, label in self._sample]
+        unseen = self._objective.missing(np.array(labels), self._classes) if labels else self._classes
         if unseen:
             raise TaskError(
-                f"Task '{self._name}' saw no {self._noun} of {unseen[0]!r}; nothing was committed."
+                f"Task '{self._name}' {self._objective.lacking.format(repr(unseen[0]))}; nothing was committed."
             )
         if self._training is None:
             self._begin()
         assert self._training is not None
-        # A head over all classes needs a picture of each, and chance may have dropped those of a rare one.
-        sampled = {label for _, label in self._sample}
-        self._sample += [(first, label) for label, first in self._first.items() if label not in sampled]
         result = self._training.consolidate(self._name, self._sampled, self._seen / len(self._sample))
         learned = LearnedTask(
             name=self._name,
@@ -176,7 +178,7 @@ class TaskStream:
         size = self._config.batch_size or self._bundle.manifest.batch_size
         for start in range(0, len(self._sample), size):
             pictures, labels = zip(*self._sample[start : start + size], strict=True)
-            yield self._normalised(np.stack(pictures), np.array(labels, np.int64))
+            yield self._normalised(np.stack(pictures), np.array(labels))
 
-    def _normalised(self, pixels: Pixels, labels: NDArray[np.int64]) -> Batch:
+    def _normalised(self, pixels: Pixels, labels: Labels) -> Batch:
         return self._bundle.preprocessing.normalize(pixels), labels

@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
+from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
 from csk_sdk.manifest import EVAL_MODEL, MEMORY_MODEL, TRAINING_MODEL, Site
 from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.logistic import logistic_head
 from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
 from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, scratch_for
 from csk_sdk.method.selection import Sensitivity, select_channels
 from csk_sdk.runtime import Graph
 
 Tensors = dict[str, NDArray[Any]]
-# One batch: images (n, c, h, w) float32, labels (n,) int64.
-Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
+# One batch: images (n, c, h, w) float32, labels (n,) int64 or a table (n, columns) float32.
+Batch = tuple[NDArray[np.float32], Labels]
 Batches = Callable[[], Iterable[Batch]]
 
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
@@ -56,6 +56,8 @@ class TaskTraining:
         self._tensors = tensors
         self._config = config
         self.classes = tuple(classes)
+        self._objective = bundle.objective
+        self._targets = self._objective.targets(self.classes, config)
         self.sites: tuple[Site, ...] = bundle.manifest.sites
         self.selected: dict[str, NDArray[np.int64]] = {}
         self.deltas: dict[str, NDArray[np.float32]] = {}
@@ -75,10 +77,15 @@ class TaskTraining:
         """
         extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads)
         sample = _FeatureSample(self._bundle.manifest.head.features)
+        seen = []
         for images, labels in self._sample(batches):
             sample.add(extractor(images), labels)
+            seen.append(labels)
         del extractor
-        self.weight, self.bias = sample.head(len(self.classes))
+        self._targets.see(np.concatenate(seen))
+        features, labels = sample.arrays()
+        head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
+        self.weight, self.bias = self._targets.start(head)
         sensitivities = {site.name: Sensitivity(site.channels) for site in self.sites}
         feeds: Tensors = {}
         for site in self.sites:
@@ -101,6 +108,7 @@ class TaskTraining:
         feeds: Tensors = {}
         for site in self.sites:
             feeds[site.indices], feeds[site.delta] = self.selected[site.name], self.deltas[site.name]
+        self._targets.see(batch[1])
         outputs = self._run(batch, feeds)
         loss = float(outputs["loss"])
         if not np.isfinite(loss):
@@ -154,7 +162,7 @@ class TaskTraining:
         threads = self._config.threads
         before = iter(self._features_before(batches))
 
-        def keep(features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+        def keep(features: NDArray[np.float32], labels: Labels) -> None:
             _require_finite({"features": features})
             sample.add(features, labels)
             old = next(before, None)
@@ -170,7 +178,7 @@ class TaskTraining:
                 if sample.full:
                     break
                 sample.add(extractor(images[..., ::-1]), labels)
-        self.weight, self.bias = sample.head(len(self.classes))
+        self.weight, self.bias = self._objective.fit_head(*sample.arrays(), self.classes)
         with np.errstate(over="ignore"):
             for key, moment in moments.items():
                 tensors[key] = (tensors[key] + scale * moment).astype(np.float32)
@@ -216,6 +224,7 @@ class TaskTraining:
         for site in self.sites:
             saved[f"selected/{site.name}"] = self.selected[site.name]
             saved[f"delta/{site.name}"] = self.deltas[site.name]
+        saved.update({f"targets/{key}": value for key, value in self._targets.tensors().items()})
         saved.update({f"optimizer/{key}": value for key, value in self._optimizer.tensors().items()})
         return saved
 
@@ -224,10 +233,8 @@ class TaskTraining:
         self.weight, self.bias = saved[HEAD_WEIGHT].copy(), saved[HEAD_BIAS].copy()
         for site in self.sites:
             self._select(site, saved[f"selected/{site.name}"], saved[f"delta/{site.name}"].copy())
-        prefix = "optimizer/"
-        self._optimizer.load(
-            {key[len(prefix) :]: value for key, value in saved.items() if key.startswith(prefix)}
-        )
+        self._targets.load(_below("targets/", saved))
+        self._optimizer.load(_below("optimizer/", saved))
 
     def _select(self, site: Site, chosen: NDArray[np.int64], delta: NDArray[np.float32]) -> None:
         name = site.name
@@ -242,19 +249,27 @@ class TaskTraining:
         head = self._bundle.manifest.head
         images, labels = batch
         return self._graph.run(
-            {"image": images, "label": labels, head.weight: self.weight, head.bias: self.bias, **feeds}
+            {
+                "image": images,
+                **self._targets.feeds(labels),
+                head.weight: self.weight,
+                head.bias: self.bias,
+                **feeds,
+            }
         )
 
     def _old_statistics(self) -> ClassStatistics:
         return ClassStatistics.from_tensors(self._tensors)
 
     def _sample(self, batches: Batches) -> Iterator[Batch]:
-        """The first `sensitivity_batches` batches, and more until each class was seen."""
-        unseen = set(range(len(self.classes)))
+        """The first `sensitivity_batches` batches, and more until they tell something of each class."""
+        seen: list[Labels] = []
         for count, batch in enumerate(batches()):
-            if count >= self._config.sensitivity_batches and not unseen:
+            if count >= self._config.sensitivity_batches and not self._objective.missing(
+                np.concatenate(seen), self.classes
+            ):
                 return
-            unseen.difference_update(batch[1].tolist())
+            seen.append(batch[1])
             yield batch
 
 
@@ -279,19 +294,19 @@ class _FeatureSample:
     def __init__(self, features: int) -> None:
         self._room = max(1, HEAD_SAMPLE_BYTES // (4 * features))
         self._features: list[NDArray[np.float32]] = []
-        self._labels: list[NDArray[np.int64]] = []
+        self._labels: list[Labels] = []
 
     @property
     def full(self) -> bool:
         return self._room == 0
 
-    def add(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+    def add(self, features: NDArray[np.float32], labels: Labels) -> None:
         self._features.append(features[: self._room])
         self._labels.append(labels[: self._room])
         self._room -= len(self._labels[-1])
 
-    def head(self, classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return logistic_head(np.concatenate(self._features), np.concatenate(self._labels), classes)
+    def arrays(self) -> tuple[NDArray[np.float32], Labels]:
+        return np.concatenate(self._features), np.concatenate(self._labels)
 
 
 def measure_knowledge(
@@ -300,14 +315,16 @@ def measure_knowledge(
     batches: Iterable[Batch],
     classes: Sequence[str],
     threads: int = 0,
-    on_features: Callable[[NDArray[np.float32], NDArray[np.int64]], None] | None = None,
+    on_features: Callable[[NDArray[np.float32], Labels], None] | None = None,
 ) -> tuple[dict[str, NDArray[np.float64]], ClassStatistics]:
     """What one pass over data tells (DESIGN 2.3, 2.4): second moments and class statistics.
 
     The moments are `moment/SITE`: K = sum of x_c^T x_c, `(groups, c_in / groups, c_in / groups)`.
-    `on_features` sees each batch's features `(n, f)` and labels.
+    `on_features` sees each batch's features `(n, f)` and labels. Statistics stay empty where the bundle's loss is
+    none over classes.
     """
     graph = bundle.graph(MEMORY_MODEL, tensors, threads)
+    objective = bundle.objective
     sites = bundle.manifest.sites
     feeds = neutral_deltas(sites)
     moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}
@@ -318,7 +335,7 @@ def measure_knowledge(
             moments[site.name] += outputs[site.moment]
         if on_features is not None:
             on_features(outputs["features"], labels)
-        statistics = statistics.add(outputs["features"], labels, classes)
+        statistics = objective.statistics(statistics, outputs["features"], labels, classes)
     return {f"moment/{name}": moment for name, moment in moments.items()}, statistics
 
 
@@ -329,6 +346,10 @@ def neutral_deltas(sites: Sequence[Site]) -> Tensors:
         feeds[site.indices] = np.zeros(1, np.int64)
         feeds[site.delta] = np.zeros((site.rows, 1), np.float32)
     return feeds
+
+
+def _below(prefix: str, saved: Mapping[str, NDArray[Any]]) -> Tensors:
+    return {key[len(prefix) :]: value for key, value in saved.items() if key.startswith(prefix)}
 
 
 def _require_finite(tensors: Mapping[str, NDArray[Any]]) -> None:

@@ -207,7 +207,7 @@ def test_graphs_have_the_names_of_the_manifest(cases: Cases, network: Network) -
     inputs = {name: {value.name for value in graph.input} for name, graph in graphs.items()}
     outputs = {name: {value.name for value in graph.output} for name, graph in graphs.items()}
     assert inputs == {
-        TRAINING_MODEL: {"image", "label"} | head_inputs | per_site,
+        TRAINING_MODEL: {"image", "label", "label_smoothing", "class_mask"} | head_inputs | per_site,
         EVAL_MODEL: {"image"} | head_inputs | per_site,
         MEMORY_MODEL: {"image"} | per_site,
     }

@@ -3,10 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import Ridge
 
 from csk_sdk.errors import ConfigError, StateError, TaskError
-from csk_sdk.method.heads import ClassStatistics, lda_head, ridge_head
+from csk_sdk.method.heads import ClassStatistics, lda_head
 
 NAMES = ("ant", "bee", "cat", "dog", "élan")
 
@@ -122,22 +121,6 @@ def test_bad_batches_are_refused():
         empty.add(np.full((1, 2), np.nan, np.float32), np.array([0]), ("a",))
 
 
-# --- ridge
-
-
-@pytest.mark.parametrize("counts", [[30, 30, 30], [5, 60, 20], [2, 1, 1]])
-@pytest.mark.parametrize("regularization", [1e-3, 0.1, 10.0])
-def test_ridge_is_sklearns(rng, counts, regularization):
-    x, labels = clouds(rng, counts)
-    weight, bias = ridge_head(statistics_of(x, labels), regularization)
-    centered = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
-    oracle = Ridge(alpha=regularization * (centered**2).sum() / x.shape[1])
-    oracle.fit(x.astype(np.float64), np.eye(len(counts))[labels])
-    np.testing.assert_allclose(weight, oracle.coef_, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(bias, oracle.intercept_, rtol=1e-4, atol=1e-6)
-    assert weight.dtype == bias.dtype == np.float32
-
-
 # --- LDA
 
 
@@ -175,69 +158,56 @@ def test_without_any_spread_the_nearest_mean_wins(rng):
     assert np.abs(weight).max() < 10  # and not the inverse of a rounding error
 
 
-# --- both heads
-
-HEADS = pytest.mark.parametrize("head", [ridge_head, lda_head], ids=["ridge", "lda"])
-
-
-@HEADS
 @pytest.mark.parametrize("counts", [[4, 3, 5], [2, 2, 2], [1, 1, 2]])
-def test_fewer_samples_than_features_is_safe_and_still_separates(rng, head, counts):
+def test_fewer_samples_than_features_is_safe_and_still_separates(rng, counts):
     x, labels = clouds(rng, counts, features=64)
-    weight, bias = head(statistics_of(x, labels), 0.1)
+    weight, bias = lda_head(statistics_of(x, labels), 0.1)
     assert np.isfinite(weight).all()
     assert np.isfinite(bias).all()
     np.testing.assert_array_equal(np.argmax(x @ weight.T + bias, axis=1), labels)
 
 
-@HEADS
 @pytest.mark.parametrize("setting", [0.0, 0.1])
-def test_degenerate_features_give_finite_heads(head, setting):
+def test_degenerate_features_give_finite_heads(setting):
     for x in (np.zeros((4, 3)), np.ones((4, 3)), np.eye(4, 3) * [1, 0, 0], np.full((4, 3), 1e4)):
-        weight, bias = head(statistics_of(x.astype(np.float32), np.array([0, 0, 1, 1])), setting)
+        weight, bias = lda_head(statistics_of(x.astype(np.float32), np.array([0, 0, 1, 1])), setting)
         assert np.isfinite(weight).all()
         assert np.isfinite(bias).all()
 
 
-@HEADS
-def test_decisions_do_not_depend_on_the_features_scale(rng, head):
+def test_decisions_do_not_depend_on_the_features_scale(rng):
     x, labels = clouds(rng, [20, 20, 20])
     decisions = []
     for scale in (1.0, 1000.0, 1e-3):
         scaled = (scale * x).astype(np.float32)
-        weight, bias = head(statistics_of(scaled, labels), 0.3)
+        weight, bias = lda_head(statistics_of(scaled, labels), 0.3)
         decisions.append(scaled @ weight.T + bias)
     np.testing.assert_allclose(decisions[1], decisions[0], rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(decisions[2], decisions[0], rtol=1e-3, atol=1e-3)
 
 
-@HEADS
-def test_a_subset_of_classes_is_those_rows_in_the_order_asked(rng, head):
+def test_a_subset_of_classes_is_those_rows_in_the_order_asked(rng):
     x, labels = clouds(rng, [10, 12, 14, 9])
     statistics = statistics_of(x, labels)
-    weight, bias = head(statistics, 0.2)
-    some_weight, some_bias = head(statistics, 0.2, ("dog", "ant"))
+    weight, bias = lda_head(statistics, 0.2)
+    some_weight, some_bias = lda_head(statistics, 0.2, ("dog", "ant"))
     np.testing.assert_allclose(some_weight, weight[[3, 0]], rtol=1e-5)
     np.testing.assert_allclose(some_bias, bias[[3, 0]], rtol=1e-5)
 
 
-@HEADS
-def test_a_class_without_samples_is_refused_but_does_not_disturb_the_others(rng, head):
+def test_a_class_without_samples_is_refused_but_does_not_disturb_the_others(rng):
     x, labels = clouds(rng, [5, 6])
     statistics = statistics_of(x, labels)
     with_empty = statistics.add(x[:0], labels[:0], ("cat",))
     for classes in (None, ("cat",), ("zebra",)):
         with pytest.raises(TaskError, match=r"class '(cat|zebra)' has no samples to compute a head from"):
-            head(with_empty, 0.1, classes)
-    np.testing.assert_array_equal(head(with_empty, 0.1, NAMES[:2])[0], head(statistics, 0.1)[0])
+            lda_head(with_empty, 0.1, classes)
+    np.testing.assert_array_equal(lda_head(with_empty, 0.1, NAMES[:2])[0], lda_head(statistics, 0.1)[0])
     with pytest.raises(TaskError, match="there are no classes"):
-        head(ClassStatistics.empty(3), 0.1)
+        lda_head(ClassStatistics.empty(3), 0.1)
 
 
-@pytest.mark.parametrize(
-    ("head", "setting"),
-    [(ridge_head, -0.1), (ridge_head, np.inf), (lda_head, -0.1), (lda_head, 1.1), (lda_head, np.nan)],
-)
-def test_settings_out_of_range_are_refused(rng, head, setting):
-    with pytest.raises(ConfigError, match=r"(regularization|shrinkage) is .*, but it must"):
-        head(statistics_of(*clouds(rng, [3, 3])), setting)
+@pytest.mark.parametrize("shrinkage", [-0.1, 1.1, np.nan])
+def test_settings_out_of_range_are_refused(rng, shrinkage):
+    with pytest.raises(ConfigError, match=r"shrinkage is .*, but it must"):
+        lda_head(statistics_of(*clouds(rng, [3, 3])), shrinkage)

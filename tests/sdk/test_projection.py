@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from csk_sdk.errors import ConfigError, StateError
 from csk_sdk.method.optimizers import SGD, AdamW
-from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, scatter, scratch_for
+from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, scratch_for
 
 
 @pytest.fixture
@@ -194,7 +194,9 @@ def test_projected_change_leaves_the_output_for_past_data_unchanged(rng):
     before = np.linalg.norm(delta)
     project(delta, directions)
     assert np.linalg.norm(delta) > 0.1 * before
-    change = scatter(delta, selected, groups * per_group, groups).reshape(groups, rows, per_group)
+    change = np.zeros((groups * rows, per_group), np.float32)
+    add_to_centers(change, delta, selected, groups)
+    change = change.reshape(groups, rows, per_group)
     outputs = np.einsum("gni,gri->gnr", past, change)
     assert np.abs(outputs).max() < 1e-5
 
@@ -211,11 +213,11 @@ def test_a_step_with_scratch_allocates_nothing(rng):
     assert peak < step.nbytes / 10
 
 
-# --- scatter, add_to_centers
+# --- add_to_centers
 
 
 @given(grouped_sites())
-def test_scatter_puts_each_entry_where_its_group_is(site):
+def test_each_entry_is_added_where_its_group_is(site):
     rng, groups, per_group, rows, selected = site
     delta = rng.normal(size=(rows, len(selected))).astype(np.float32)
     expected = np.zeros((groups * rows, per_group), np.float32)
@@ -223,7 +225,9 @@ def test_scatter_puts_each_entry_where_its_group_is(site):
         for row in range(rows):
             group = channel // per_group
             expected[group * rows + row, channel % per_group] = delta[row, column]
-    np.testing.assert_array_equal(scatter(delta, selected, groups * per_group, groups), expected)
+    got = np.zeros_like(expected)
+    add_to_centers(got, delta, selected, groups)
+    np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("kernel", [(), (1, 1), (3, 3), (5, 3), (7,), (2, 4), (3, 3, 3)])
@@ -232,10 +236,11 @@ def test_only_centers_of_selected_channels_change(rng, kernel, groups):
     rows, per_group, selected = 4, 12 // groups, np.array([0, 3, 4, 11])
     weight = rng.normal(size=(rows * groups, per_group, *kernel)).astype(np.float32)
     delta = rng.normal(size=(rows, 4)).astype(np.float32)
-    mask = np.zeros(weight.shape)
-    mask[(..., *(size // 2 for size in kernel))] = 1
-    dense = scatter(delta, selected, 12, groups).reshape(rows * groups, per_group, *([1] * len(kernel)))
-    expected = weight + np.float32(1) * dense * mask.astype(np.float32)
+    expected = weight.copy()
+    for column, channel in enumerate(selected):
+        group, within = divmod(channel, per_group)
+        for row in range(rows):
+            expected[(group * rows + row, within, *(size // 2 for size in kernel))] += delta[row, column]
     add_to_centers(weight, delta, selected, groups)
     np.testing.assert_array_equal(weight, expected)
 

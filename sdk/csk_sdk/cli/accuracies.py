@@ -12,15 +12,30 @@ from csk_sdk.evaluation import Evaluation
 
 # Points below its accuracy right after learning, from which a task's number is coloured.
 _NOTICEABLE, _BAD = 2.0, 10.0
-TITLES = {
-    "task": "Accuracy in %, task-incremental (the task is known)",
-    "class": "Accuracy in %, class-incremental (one decision over all known classes)",
+METRICS = {
+    "accuracy": "Accuracy in %",
+    "mAP": "mAP in % (mean average precision)",
+    "R2": "R2 in % (share of the variance explained)",
 }
+_SCENARIOS = {
+    "task": "task-incremental (each picture's task is known)",
+    "class": "class-incremental (one decision over all known classes)",
+}
+
+
+def title(evaluation: Evaluation) -> str:
+    """What the numbers of an evaluation are."""
+    scenario = _SCENARIOS[evaluation.scenario]
+    if evaluation.scenario == "class" and evaluation.metric != "accuracy":
+        scenario = "one head over everything known"
+    return f"{METRICS[evaluation.metric]}, {scenario}"
 
 
 def present_table(by_task: Evaluation, by_class: Evaluation) -> Table:
     """What every task's accuracy is now, in both scenarios, and how it moved since the task was learned."""
-    made = table("Accuracy in %", "task known", "change", "all classes", "change")
+    heading = "Accuracy in %" if by_task.metric == "accuracy" else f"{by_task.metric} in %"
+    everything = "all targets" if by_task.metric == "R2" else "all classes"
+    made = table(heading, "task known", "change", everything, "change")
     for column, name in enumerate(by_task.tasks):
         cells = []
         for evaluation in (by_task, by_class):
@@ -48,6 +63,17 @@ def matrix_table(evaluation: Evaluation, width: int) -> Table:
     for column, name in enumerate(names):
         now, then = _now_and_then(evaluation, column)
         made.add_row(name, _number(then), _number(now), _change(now - then))
+    return made
+
+
+def errors_table(evaluation: Evaluation) -> Table | None:
+    """The root mean squared error of every target as it is now; None where nothing is regressed."""
+    if "rmse" not in evaluation.details:
+        return None
+    made = table("Task", "target", "RMSE", left=2)
+    for name, errors in evaluation.details["rmse"].items():
+        for target, error in errors.items():
+            made.add_row(name, target, f"{error:.4g}")
     return made
 
 

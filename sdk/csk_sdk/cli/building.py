@@ -12,10 +12,22 @@ from typing import Annotated, Any
 import typer
 
 from csk_sdk.cli.options import AsJson
-from csk_sdk.cli.rendering import Screen, by, duration, facts, large, percent, plural, size, table
+from csk_sdk.cli.rendering import (
+    Screen,
+    by,
+    counted,
+    duration,
+    facts,
+    large,
+    percent,
+    plural,
+    size,
+    table,
+)
 from csk_sdk.errors import ConfigError, RuntimeMissingError
 from csk_sdk.inspection import Inspection, StepCost, inspect_bundle
-from csk_sdk.manifest import Manifest
+from csk_sdk.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MSE, Manifest
+from csk_sdk.objectives import objective_of
 
 
 class Resize(StrEnum):
@@ -24,6 +36,14 @@ class Resize(StrEnum):
     bilinear = "bilinear"
     crop = "crop"
     none = "none"
+
+
+class Loss(StrEnum):
+    """What a head is trained for; csk_sdk.objectives.OBJECTIVES."""
+
+    cross_entropy = CROSS_ENTROPY
+    binary_cross_entropy = BINARY_CROSS_ENTROPY
+    mse = MSE
 
 
 @dataclass(frozen=True)
@@ -64,7 +84,8 @@ def build_artifacts(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Pictures or signals of the base classes, DIR/<class>/*; they protect what it knows.",
+            help="Pictures or signals of the base classes, DIR/<class>/* (or DIR/metadata.csv); "
+            "they protect what it knows.",
         ),
     ] = None,
     classes: Annotated[
@@ -104,6 +125,12 @@ def build_artifacts(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Pictures or signals per training step on the device.")
     ] = 16,
+    loss: Annotated[
+        Loss,
+        typer.Option(
+            help="One class per picture or signal, any number (multi-label), or numbers (mse: regression)."
+        ),
+    ] = Loss.cross_entropy,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace BUNDLE where it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -136,6 +163,7 @@ def build_artifacts(
         trainable=trainable,
         channel_ratio=channel_ratio,
         batch_size=batch_size,
+        loss=loss.value,
         base_data=base_data,
         overwrite=overwrite,
     )
@@ -154,7 +182,7 @@ def build_artifacts(
         {
             "bundle": str(report.bundle),
             "seconds": round(seconds, 3),
-            "base_accuracy": report.base_accuracy,
+            f"base_{report.metric}": report.base_accuracy,
             "warnings": list(report.warnings),
             **built.to_json(),
         }
@@ -167,12 +195,15 @@ def _show_built(
     manifest = built.manifest
     screen.say(f"Built {bundle} from {manifest.model} in {duration(seconds)}", style="bold")
     rows = [
-        ("Classes", str(len(manifest.classes))),
+        (_outputs(manifest), str(len(manifest.classes))),
         ("Sites", f"{len(built.sites)}: {', '.join(site.name for site in built.sites)}"),
         *_shares(built),
     ]
     if accuracy is not None:
-        rows.append(("Base accuracy", f"{accuracy:.1f} % of the base data"))
+        metric = objective_of(manifest.loss).metric
+        rows.append(
+            (f"Base {metric}", f"{accuracy:.1f} % {'of' if metric == 'accuracy' else 'on'} the base data")
+        )
     rows.append(("Size", size(sum(built.files.values()))))
     screen.show(facts(rows))
 
@@ -232,9 +263,7 @@ def inspect(
     found = inspect_bundle(bundle)
     screen.json(found.to_json())
     manifest = found.manifest
-    screen.say(
-        f"{bundle}: {manifest.model}, {plural(len(manifest.classes), 'class', 'classes')}", style="bold"
-    )
+    screen.say(f"{bundle}: {manifest.model}, {counted(len(manifest.classes), manifest)}", style="bold")
     screen.show(facts(_facts(found)))
     if not manifest.base_protected:
         screen.warn("the base classes are UNPROTECTED; build with --base-data to protect them.")
@@ -269,7 +298,8 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     names = ", ".join(manifest.classes[:6]) + (", ..." if len(manifest.classes) > 6 else "")
     files = ", ".join(f"{name} {size(count)}" for name, count in found.files.items())
     return [
-        ("Classes", names),
+        (_outputs(manifest), names),
+        *([] if manifest.loss == CROSS_ENTROPY else [("Loss", manifest.loss)]),
         ("Base", "protected" if manifest.base_protected else "not protected"),
         ("Input", _input(manifest)),
         *_shares(found),
@@ -309,6 +339,10 @@ def _augmentation(manifest: Manifest) -> str:
     if manifest.input.is_signal:
         return "shifted in time"
     return "mirrored at random" if manifest.flip else "not mirrored"
+
+
+def _outputs(manifest: Manifest) -> str:
+    return objective_of(manifest.loss).outputs.capitalize()
 
 
 def _list(values: tuple[float, ...] | list[float]) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 from csk_sdk.cli.accuracies import present_table
 from csk_sdk.cli.guard import Interrupted
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, WorkspaceDir
-from csk_sdk.cli.rendering import LearningView, Screen, duration, plural, size, table
+from csk_sdk.cli.rendering import LearningView, Screen, counted, duration, plural, size, table
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, CskError
 from csk_sdk.evaluation import Evaluation
@@ -55,6 +55,10 @@ def train(
         float | None,
         typer.Option(help="Share of each site's channels to train; the bundle's own by default."),
     ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(help="Share of each label that is spread over all classes (cross-entropy only)."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
     no_evaluate: Annotated[bool, typer.Option("--no-evaluate", help="Do not test after learning.")] = False,
@@ -84,6 +88,7 @@ def train(
             energy=energy,
             follow_drift=follow_drift,
             channel_ratio=channel_ratio,
+            label_smoothing=label_smoothing,
             seed=seed,
             threads=threads,
         )
@@ -126,7 +131,7 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         # So that what later tasks cost the base classes can be seen.
         _evaluate(screen, space, learner, "Testing the base model")
     assert task.train is not None
-    classes = plural(len(task.classes), "class", "classes")
+    classes = counted(len(task.classes), learner.bundle.manifest)
     count = plural(len(task.train), task.train.images.noun)
     screen.say(f"Learning {task.name}: {classes}, {count}", style="bold")
     try:
@@ -146,7 +151,8 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         screen.say(
             f"Nothing to test with in {space.tasks}: with NAME/test/<class>/ there, accuracies would be shown."
         )
-    screen.json({**report.to_json(), "accuracy": _accuracy_json(scores)}, indent=None)
+    metric = learner.bundle.objective.metric
+    screen.json({**report.to_json(), metric: _accuracy_json(scores)}, indent=None)
 
 
 def _evaluate(

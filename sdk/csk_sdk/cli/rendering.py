@@ -23,6 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from csk_sdk.learn_run import Progress as LearnProgress
+from csk_sdk.manifest import Manifest
+from csk_sdk.objectives import objective_of
 
 # Nobody's terminal: a line in a pipe is never wrapped or cut.
 _PIPE_WIDTH = 1000
@@ -234,6 +236,13 @@ def percent(part: float, whole: float) -> str:
 def plural(count: int, one: str, many: str | None = None) -> str:
     """1 task, 2 tasks."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def counted(count: int, manifest: Manifest) -> str:
+    """4 classes, or 1 target: what a bundle's heads tell."""
+    if objective_of(manifest.loss).outputs == "targets":
+        return plural(count, "target")
+    return plural(count, "class", "classes")
 
 
 def by(sizes: tuple[int, ...]) -> str:

@@ -6,12 +6,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from csk_sdk.cli.accuracies import TITLES, matrix_table, summary_line
+from csk_sdk.cli.accuracies import errors_table, matrix_table, summary_line, title
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, WorkspaceDir
-from csk_sdk.cli.rendering import Screen, plural, size, table
+from csk_sdk.cli.predictions import described, predictions_table
+from csk_sdk.cli.rendering import Screen, counted, size
 from csk_sdk.data.files import open_files
 from csk_sdk.errors import ConfigError
 from csk_sdk.evaluation import Evaluation
@@ -19,7 +19,6 @@ from csk_sdk.learner import Learner
 from csk_sdk.workspace import Workspace
 
 _BATCH = 16
-_ORDINALS = {2: "2nd", 3: "3rd"}
 
 
 class Scenario(StrEnum):
@@ -43,7 +42,8 @@ def evaluate(
     """Test what is known, and show the accuracy matrix.
 
     Tested are the pictures or signals of the learned tasks in the inbox, NAME/test/<class>/, and base/test/<class>/.
-    Earlier rows are those that `train` and `evaluate` measured at the time.
+    Earlier rows are those that `train` and `evaluate` measured at the time. In place of accuracies, a multi-label
+    bundle has mean average precisions (mAP), and a regression shares of variance explained (R2).
 
     \b
     ACC         mean accuracy over the tasks now
@@ -71,11 +71,15 @@ def evaluate(
 
 
 def _show(screen: Screen, evaluation: Evaluation) -> None:
-    screen.say(TITLES[evaluation.scenario], style="bold")
+    screen.say(title(evaluation), style="bold")
     screen.say()
     screen.show(matrix_table(evaluation, screen.width))
     screen.say()
     screen.show(summary_line(evaluation))
+    errors = errors_table(evaluation)
+    if errors is not None:
+        screen.say()
+        screen.show(errors)
 
 
 def predict(
@@ -97,6 +101,8 @@ def predict(
 ) -> None:
     """Name the classes of pictures or signals, among all known.
 
+    A multi-label bundle names every class above 50 %, a regression tells its targets' values.
+
     \b
     Example:  csk-sdk predict photo.jpg --top 1
     """
@@ -104,31 +110,19 @@ def predict(
     learner = Workspace.open(workspace, bundle, state).learner()
     found = _predictions(learner, files, task, top)
     screen.json(found)
-    made = table("File", "Class", "%", left=2)
-    for place in range(2, len(found[0]["top"]) + 1):
-        made.add_column(_ORDINALS.get(place, f"{place}th"))
-        made.add_column("%", justify="right", no_wrap=True)
-    for one in found:
-        cells = [(choice["class"], f"{100 * choice['probability']:.1f}") for choice in one["top"]]
-        made.add_row(one["file"], *(cell for pair in cells for cell in pair))
-    screen.show(made)
+    screen.show(predictions_table(found))
 
 
 def _predictions(learner: Learner, paths: list[Path], task: str | None, top: int) -> list[dict[str, Any]]:
     source, fit = open_files(paths), learner.bundle.preprocessing.to_size
-    found = []
+    found: list[dict[str, Any]] = []
+    loss = learner.bundle.manifest.loss
     for start in range(0, len(paths), _BATCH):
         batch = range(start, min(start + _BATCH, len(paths)))
         # Fitted here, where a file's name is known, so that an error names it.
         fitted = [fit(source.read(index), source.name(index)) for index in batch]
         prediction = learner.predict(fitted, task)
-        for index, probabilities in zip(batch, prediction.probabilities, strict=True):
-            best = np.argsort(-probabilities, kind="stable")[:top]
-            choices = [
-                {"class": prediction.classes[i], "probability": round(float(probabilities[i]), 6)}
-                for i in best
-            ]
-            found.append({"file": str(paths[index]), "label": choices[0]["class"], "top": choices})
+        found += described(prediction, [str(paths[index]) for index in batch], top, loss)
     return found
 
 
@@ -157,6 +151,6 @@ def export(
     classes = len(learner.head(task).classes)
     learner.export(out, task)
     screen.say(
-        f"Wrote {out}: {plural(classes, 'class', 'classes')}, generation {learner.generation.number}, "
+        f"Wrote {out}: {counted(classes, learner.bundle.manifest)}, generation {learner.generation.number}, "
         f"{size(out.stat().st_size)}."
     )

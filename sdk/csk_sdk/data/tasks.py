@@ -2,6 +2,7 @@
 
     NAME/train/<class>/*.png|jpg|jpeg|bmp|webp    optional: NAME/test/<class>/...
     NAME/train/<class>/*.wav|npy                  the same for signals
+    NAME/train/metadata.csv                       optional: NAME/test/metadata.csv; see csk_sdk.data.metadata
     NAME.npz with images, labels, class_names     optional: test_images, test_labels
     NAME.npz with signals, labels, class_names    optional: test_signals, test_labels
 
@@ -24,21 +25,28 @@ from numpy.typing import NDArray
 
 from csk_sdk.data.files import SUFFIXES, open_files
 from csk_sdk.data.images import ArrayImages
+from csk_sdk.data.labels import Labels, check_labels, require_learnable
+from csk_sdk.data.metadata import METADATA, read_metadata
 from csk_sdk.data.signals import ArraySignals
 from csk_sdk.data.source import Files, Source
 from csk_sdk.errors import TaskError
 
 # What an npz file calls its pictures or signals, and the source that reads them.
 _KINDS: dict[str, type[ArrayImages] | type[ArraySignals]] = {"images": ArrayImages, "signals": ArraySignals}
-_SHARED = ("labels", "class_names", "test_labels")
+# What class_names may be called where labels are numbers.
+_TARGETS = "target_names"
+_SHARED = ("labels", "class_names", _TARGETS, "test_labels")
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures or signals and their labels: int64 `(n,)`, indices into the task's classes."""
+    """Pictures or signals and their labels: int64 `(n,)`, indices into the task's classes, or a float32 table.
+
+    A table is `(n, classes)`: csk_sdk.data.labels.
+    """
 
     images: Source
-    labels: NDArray[np.int64]
+    labels: Labels
 
     def __len__(self) -> int:
         """Return the number of pictures or signals."""
@@ -47,7 +55,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is learned in one go. Without `train` it can only be evaluated on."""
+    """What is learned in one go. Without `train` it can only be evaluated on.
+
+    `classes` are the names of what the labels are about: for a table of numbers, of its columns.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -75,7 +86,8 @@ class Task:
         """Open `NAME/train/<class>/*.png|jpg|jpeg|bmp|webp`, or `*.wav|npy` (optional `NAME/test/...`).
 
         Classes and files come in the order of their names; hidden files and other suffixes are ignored.
-        With test/ alone it is a task for evaluation.
+        With test/ alone it is a task for evaluation. With a `metadata.csv` in train/ (and in test/), files and
+        labels are those that it lists: `csk_sdk.data.metadata`.
         Raises TaskError when it holds no picture or signal or both kinds, a class is empty, train/ has one class
         only, or test/ has a class that train/ lacks.
         """
@@ -83,6 +95,8 @@ class Task:
         folders = {split: path / split for split in ("train", "test") if (path / split).is_dir()}
         if not folders:
             raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
+        if any((folder / METADATA).exists() for folder in folders.values()):
+            return cls._from_tables(path, folders)
         files = {split: _files_by_class(folder) for split, folder in folders.items()}
         classes = tuple(files.get("train") or files["test"])
         unknown = [name for name in files.get("test", ()) if name not in classes]
@@ -95,15 +109,28 @@ class Task:
         return cls._checked(path.resolve().name, classes, splits.get("train"), splits.get("test"))
 
     @classmethod
+    def _from_tables(cls, path: Path, folders: dict[str, Path]) -> Task:
+        tables = {split: read_metadata(folder) for split, folder in folders.items()}
+        names = next(iter(tables.values()))[0]
+        splits = {split: table_split(folders[split], table, names) for split, table in tables.items()}
+        name = path.resolve().name
+        if "train" in splits:
+            require_learnable(splits["train"].labels, names, f"Task '{name}': ")
+        return cls._checked(name, names, splits.get("train"), splits.get("test"))
+
+    @classmethod
     def from_npz(cls, path: Path | str) -> Task:
         """Open an npz file: `images` uint8 `(n, h, w, c)`, `labels` int `(n,)`, `class_names` str `(k,)`.
 
-        Or, for `images`, `signals` int16 or float `(n, length, c)`. Optional `test_images` or `test_signals`, and
-        `test_labels`. Its arrays are loaded into memory.
+        Or, for `images`, `signals` int16 or float `(n, length, c)`. Or labels `(n, k)`, numbers: 0 and 1 under
+        `class_names`, any under `target_names`; for one target also `(n,)`. Optional `test_images` or `test_signals`,
+        and `test_labels`. Its arrays are loaded into memory.
         Raises TaskError when it is no npz file, lacks an array, or `from_arrays` or `from_signals` refuses one.
         """
         path = Path(path)
         arrays = _load_npz(path)
+        if _TARGETS in arrays:
+            arrays = _as_tables(arrays, path)
         kind = "signals" if "signals" in arrays else "images"
         missing = [name for name in (kind, "labels", "class_names") if name not in arrays]
         if missing:
@@ -128,15 +155,17 @@ class Task:
         cls,
         name: str,
         images: NDArray[Any],
-        labels: NDArray[Any] | Sequence[int],
+        labels: NDArray[Any] | Sequence[Any],
         class_names: Sequence[str],
         test_images: NDArray[Any] | None = None,
-        test_labels: NDArray[Any] | Sequence[int] | None = None,
+        test_labels: NDArray[Any] | Sequence[Any] | None = None,
     ) -> Task:
         """Make a task of arrays in memory.
 
         images: uint8 `(n, h, w, c)`, or `(n, h, w)` if gray; not copied. labels: ints `(n,)`, indices into
-        `class_names`. The test arrays are of the same form, and come together or not at all.
+        `class_names`; or a table `(n, len(class_names))` of 0 and 1, or of numbers, where the names are those of
+        targets (for one target floats `(n,)`, too). The test arrays are of the same form, and come together or not
+        at all.
         Raises TaskError for another dtype or shape, for a label out of range, for a class without training
         pictures, and for fewer than two classes.
         """
@@ -148,10 +177,10 @@ class Task:
         cls,
         name: str,
         signals: NDArray[Any],
-        labels: NDArray[Any] | Sequence[int],
+        labels: NDArray[Any] | Sequence[Any],
         class_names: Sequence[str],
         test_signals: NDArray[Any] | None = None,
-        test_labels: NDArray[Any] | Sequence[int] | None = None,
+        test_labels: NDArray[Any] | Sequence[Any] | None = None,
     ) -> Task:
         """`from_arrays` for signals: int16 or float `(n, length, c)`, or `(n, length)` for one channel; not copied."""
         given = {
@@ -178,13 +207,7 @@ class Task:
             )
             raise TaskError(f"{where}class_names {problem}: give each class a name of its own.")
         train = _array_split(kind, arrays, classes, where)
-        empty = np.flatnonzero(np.bincount(train.labels, minlength=len(classes)) == 0)
-        if empty.size:
-            noun = train.images.noun
-            raise TaskError(
-                f"{where}class '{classes[empty[0]]}' has no {noun}: no label is {empty[0]}. "
-                f"Add {noun}s of it, or remove it from class_names."
-            )
+        require_learnable(train.labels, classes, where, train.images.noun)
         test = None
         optional = (f"test_{kind}", "test_labels")
         if present := [key for key in optional if key in arrays]:
@@ -203,14 +226,14 @@ class Task:
         return task
 
     def require_trainable(self) -> None:
-        """Raise TaskError unless there are training pictures or signals of at least two classes."""
+        """Raise TaskError unless there is training data, of at least two classes where each picture has one."""
         if self.train is None:
             nouns = f"{self.test.images.noun if self.test else 'picture'}s"
             raise TaskError(
                 f"Task '{self.name}' has no training {nouns}, only test {nouns}: "
                 "it can be evaluated; to learn it, add a train/ folder."
             )
-        if len(self.classes) < 2:
+        if len(self.classes) < 2 and self.train.labels.ndim == 1:
             remedy = (
                 "put its other classes beside it under train/"
                 if isinstance(self.train.images, Files)
@@ -235,12 +258,12 @@ class Task:
             )  # quoted, so that no two lists give the same bytes
         return digest.hexdigest()
 
-    def _fingerprint_lines(self) -> Iterator[list[str | int]]:
+    def _fingerprint_lines(self) -> Iterator[list[Any]]:
         yield ["classes", *self.classes]
         for name, split in (("train", self.train), ("test", self.test)):
             if split is not None:
                 for i, label in enumerate(split.labels):
-                    yield [name, int(label), split.images.identity(i)]
+                    yield [name, label.tolist(), split.images.identity(i)]
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -278,27 +301,38 @@ def _folder_split(folder: Path, files: dict[str, list[Path]], classes: tuple[str
 def _array_split(
     kind: str, arrays: dict[str, NDArray[Any]], classes: list[str], where: str, prefix: str = ""
 ) -> Split:
-    source, labels = (
-        _KINDS[kind](arrays[f"{prefix}{kind}"], f"{where}{prefix}{kind}"),
-        arrays[f"{prefix}labels"],
-    )
+    source = _KINDS[kind](arrays[f"{prefix}{kind}"], f"{where}{prefix}{kind}")
     name = f"{where}{prefix}labels"
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+    return Split(source, check_labels(arrays[f"{prefix}labels"], classes, len(source), name, source.noun))
+
+
+def table_split(
+    folder: Path, table: tuple[tuple[str, ...], list[Path], Labels], names: Sequence[str]
+) -> Split:
+    """What `read_metadata` read in `folder`, its columns in the order of `names`.
+
+    Raises TaskError where its columns are not those names.
+    """
+    found, paths, labels = table
+    if set(found) != set(names):
+        odd = sorted(set(found) ^ set(names))[0]
         raise TaskError(
-            f"{name} is {labels.dtype} of shape {labels.shape}, and must be one integer per {source.noun}, "
-            "an index into class_names."
+            f"{folder / METADATA} {'has' if odd in found else 'lacks'} a column '{odd}', and its columns must be "
+            f"{', '.join(names)}."
         )
-    if len(labels) != len(source):
-        raise TaskError(
-            f"{name} has {len(labels)} entries for {len(source)} {source.noun}s: give one for each."
-        )
-    bad = np.flatnonzero((labels < 0) | (labels >= len(classes)))
-    if bad.size:
-        raise TaskError(
-            f"{name}[{bad[0]}] is {labels[bad[0]]}, and with {len(classes)} class_names a label must be "
-            f"0 to {len(classes) - 1}."
-        )
-    return Split(source, labels.astype(np.int64))
+    return Split(open_files(paths, root=folder), labels[:, [found.index(name) for name in names]])
+
+
+def _as_tables(arrays: dict[str, NDArray[Any]], path: Path) -> dict[str, NDArray[Any]]:
+    """An npz file's arrays with `target_names`: its labels are numbers, one for each, and never indices."""
+    if "class_names" in arrays:
+        raise TaskError(f"{path} has class_names and target_names: keep the one that its labels are about.")
+    renamed = {("class_names" if key == _TARGETS else key): array for key, array in arrays.items()}
+    for key in ("labels", "test_labels"):
+        array = renamed.get(key)
+        if array is not None and array.ndim == 1 and array.dtype.kind in "biuf":
+            renamed[key] = array[:, None]
+    return renamed
 
 
 def _load_npz(path: Path) -> dict[str, NDArray[Any]]:

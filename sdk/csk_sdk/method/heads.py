@@ -121,30 +121,6 @@ class ClassStatistics:
         return cls(tuple(names), gram, sums, counts)
 
 
-def ridge_head(
-    statistics: ClassStatistics, regularization: float, classes: Sequence[str] | None = None
-) -> HeadArrays:
-    """One-vs-all ridge regression to one-hot targets (Hoerl & Kennard, 1970), with a free bias.
-
-    Minimises `sum |W x + b - onehot|^2 + a |W|^2` over all samples, `a = regularization * trace(scatter) / f`
-    with the centered scatter matrix: so the setting depends neither on the features' scale nor on the number
-    of samples. Rows are independent: `classes` only picks (and orders) those that are returned.
-    Raises ConfigError for a negative regularization, TaskError for a class unknown or without samples.
-    """
-    if not 0.0 <= regularization < np.inf:
-        raise ConfigError(f"regularization is {regularization}, but it must be 0 or more.")
-    rows = _rows(statistics, classes)
-    total = float(statistics.counts.sum())
-    # The bias is left unpenalised by centering: the same solution as with a constant feature appended.
-    mean = statistics.sums.sum(axis=0) / total
-    scatter = statistics.gram - total * np.outer(mean, mean)
-    targets = statistics.sums[rows] - np.outer(statistics.counts[rows], mean)
-    scale, floor = _scales(scatter, statistics.gram)
-    weight = _solve(scatter, regularization * scale + floor, targets)
-    bias = statistics.counts[rows] / total - weight @ mean
-    return weight.astype(np.float32), bias.astype(np.float32)
-
-
 def lda_head(
     statistics: ClassStatistics, shrinkage: float, classes: Sequence[str] | None = None
 ) -> HeadArrays:

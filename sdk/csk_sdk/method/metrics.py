@@ -18,18 +18,19 @@ class AccuracyMatrix:
     A measure is the mean over the tasks for which its accuracies were measured, NaN when there are none.
     """
 
-    def __init__(self, rows: Sequence[Sequence[float | None]] | Float64) -> None:
+    def __init__(self, rows: Sequence[Sequence[float | None]] | Float64, lowest: float = 0.0) -> None:
         """Take one row per learned task, in the order of learning; None and NaN are "not measured".
 
         Rows may be ragged (a lower triangle) and are padded with NaN. Columns past the number of rows are
-        tasks that are not learned yet. Raises ValueError for an accuracy outside 0..100.
+        tasks that are not learned yet. Another measure than accuracy may have another `lowest` value.
+        Raises ValueError for an accuracy outside `lowest`..100.
         """
         width = max([len(rows), *(len(row) for row in rows)])
         self.values: Float64 = np.full((len(rows), width), np.nan)
         for index, row in enumerate(rows):
             self.values[index, : len(row)] = [np.nan if value is None else value for value in row]
-        if np.any((self.values < 0.0) | (self.values > 100.0)):
-            raise ValueError("accuracies are in percent and must lie between 0 and 100")
+        if np.any((self.values < lowest) | (self.values > 100.0)):
+            raise ValueError(f"accuracies are in percent and must lie between {lowest:g} and 100")
 
     @property
     def acc(self) -> float:

@@ -99,22 +99,12 @@ def leak(delta: Float32, basis: Float32) -> float:
     return float(np.linalg.norm(exact @ basis.astype(np.float64))) / norm if norm > 0.0 else 0.0
 
 
-def scatter(delta: Float32, selected: Indices, channels: int, groups: int) -> Float32:
-    """The dense change of the center, `(c_out, c_in / groups)` float32, that a `(rows, k)` delta stands for.
-
-    Entry `(r, i)`, of channel `j = selected[i]` in group `q = j // (c_in / groups)`, goes to
-    `C[q * rows + r, j % (c_in / groups)]`; all else is zero. `channels` is `c_in`; `selected` is distinct.
-    """
-    dense = np.zeros((len(delta) * groups, channels // groups), delta.dtype)
-    dense[_positions(len(delta), selected, channels // groups)] = delta
-    return dense
-
-
 def add_to_centers(weight: Float32, delta: Float32, selected: Indices, groups: int) -> None:
-    """Add `scatter`'s change to the center element of every kernel of `weight`, in place.
+    """Add a `(rows, k)` delta to the center element of every kernel of `weight`, in place.
 
-    `weight` is `(c_out, c_in / groups, *kernel)`, writable; every other element, and every channel that is
-    not in `selected` (distinct), keeps its bits.
+    `weight` is `(c_out, c_in / groups, *kernel)`, writable. Entry `(r, i)` of the delta, of channel `j = selected[i]`
+    in group `q = j // (c_in / groups)`, goes to row `q * rows + r`, column `j % (c_in / groups)`. Every other element,
+    and every channel that is not in `selected` (distinct), keeps its bits.
     """
     rows = weight.shape[0] // groups
     if delta.shape != (rows, len(selected)):

@@ -1,0 +1,62 @@
+"""Predictions as JSON and as a table: one class, several, or numbers, as the bundle's loss has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from csk_sdk.cli.rendering import table
+from csk_sdk.manifest import BINARY_CROSS_ENTROPY, MSE
+from csk_sdk.objectives import Prediction
+
+_ORDINALS = {2: "2nd", 3: "3rd"}
+
+
+def described(prediction: Prediction, files: list[str], top: int, loss: str) -> list[dict[str, Any]]:
+    """Plain values, one object per file.
+
+    With one class per file its `label`, with several its `labels`, and the `top` classes with their
+    probabilities; for a regression its `values` by target.
+    """
+    rows = zip(files, prediction.labels, prediction.probabilities, strict=True)
+    if loss == MSE:
+        return [
+            {
+                "file": file,
+                "values": {
+                    name: float(f"{value:.6g}")
+                    for name, value in zip(prediction.classes, values, strict=True)
+                },
+            }
+            for file, values, _ in rows
+        ]
+    found = []
+    for file, label, probabilities in rows:
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        choices = [
+            {"class": prediction.classes[i], "probability": round(float(probabilities[i]), 6)} for i in best
+        ]
+        decided = {"labels": list(label)} if loss == BINARY_CROSS_ENTROPY else {"label": choices[0]["class"]}
+        found.append({"file": file, **decided, "top": choices})
+    return found
+
+
+def predictions_table(found: list[dict[str, Any]]) -> Table:
+    """What `described` gave, a line for each file."""
+    if "values" in found[0]:
+        made = table("File", *found[0]["values"])
+        for one in found:
+            made.add_row(one["file"], *(f"{value:.4g}" for value in one["values"].values()))
+        return made
+    several = "labels" in found[0]
+    made = table("File", *(("Has", "1st", "%") if several else ("Class", "%")), left=3 if several else 2)
+    for place in range(2, len(found[0]["top"]) + 1):
+        made.add_column(_ORDINALS.get(place, f"{place}th"))
+        made.add_column("%", justify="right", no_wrap=True)
+    for one in found:
+        cells = [(choice["class"], f"{100 * choice['probability']:.1f}") for choice in one["top"]]
+        decided = [", ".join(one["labels"]) or "-"] if several else []
+        made.add_row(one["file"], *decided, *(cell for pair in cells for cell in pair))
+    return made

@@ -1,0 +1,93 @@
+"""Pictures or signals with a table of labels: a folder with a `metadata.csv` beside them.
+
+    file_name,cat,dog          file_name,angle
+    0001.png,1,0               0001.png,-12.5
+    kitchen/7.jpg,1,1          0002.png,30
+
+The form is that of Hugging Face's ImageFolder (huggingface.co/docs/datasets/image_dataset): `file_name` is a path
+inside the folder, every other column a class (1 where the picture has it, else 0) or a target (a number).
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.data.files import SUFFIXES
+from csk_sdk.errors import TaskError
+
+METADATA = "metadata.csv"
+FILE_NAME = "file_name"
+
+
+def read_metadata(folder: Path) -> tuple[tuple[str, ...], list[Path], NDArray[np.float32]]:
+    """The names of the columns, the files in the file's order, and their labels `(n, columns)` float32.
+
+    Raises TaskError, naming the line, for a file that cannot be read, a picture that is not there, or a cell that
+    is no finite number.
+    """
+    path = folder / METADATA
+    rows = _rows(path)
+    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    if FILE_NAME not in header or len(header) < 2:
+        raise TaskError(
+            f"{path} must begin with a line of column names, {FILE_NAME} and one for each class or target, "
+            f"such as {FILE_NAME},cat,dog."
+        )
+    names = tuple(name for name in header if name != FILE_NAME)
+    if "" in names or len(set(header)) < len(header):
+        raise TaskError(f"{path}: each column needs a name of its own.")
+    if len(rows) < 2:
+        raise TaskError(f"{path} lists no picture: write one line for each.")
+    place = header.index(FILE_NAME)
+    paths, table = [], np.empty((len(rows) - 1, len(names)), np.float32)
+    for index, (line, row) in enumerate(rows[1:]):
+        where = f"{path}, line {line}"
+        if len(row) != len(header):
+            raise TaskError(f"{where} has {len(row)} cells, and there are {len(header)} columns.")
+        paths.append(_picture(folder, row[place].strip(), where))
+        cells = [cell for column, cell in enumerate(row) if column != place]
+        table[index] = [_number(cell, name, where) for cell, name in zip(cells, names, strict=True)]
+    return names, paths, table
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The lines that are not empty, with their numbers."""
+    try:
+        # Spreadsheets write a byte order mark.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            return [(reader.line_num, row) for row in reader if row]
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TaskError(f"{path} cannot be read ({reason}): write it as CSV, in UTF-8.") from None
+
+
+def _picture(folder: Path, name: str, where: str) -> Path:
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise TaskError(f"{where}: {FILE_NAME} '{name}' must be a path inside {folder}.")
+    path = folder / name
+    if path.suffix.lower() not in SUFFIXES:
+        raise TaskError(
+            f"{where}: '{name}' is no picture (png, jpg, jpeg, bmp, webp) and no signal (wav, npy)."
+        )
+    if not path.is_file():
+        raise TaskError(f"{where}: there is no picture {path}. Correct the name, or remove the line.")
+    return path
+
+
+def _number(cell: str, name: str, where: str) -> np.float32:
+    try:
+        with np.errstate(over="ignore"):
+            value = np.float32(cell)
+    except ValueError:
+        value = np.float32("nan")
+    if not np.isfinite(value):
+        raise TaskError(
+            f"{where}: '{name}' is '{cell.strip()}', and must be a number (for a class: 1 where the picture has "
+            "it, else 0)."
+        )
+    return value

@@ -1,0 +1,160 @@
+"""Cross-entropy: each picture has one class."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.config import TrainingConfig
+from csk_sdk.data.labels import Labels
+from csk_sdk.data.tasks import Split
+from csk_sdk.errors import TaskError
+from csk_sdk.manifest import CLASS_MASK, CROSS_ENTROPY, LABEL_SMOOTHING
+from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.logistic import logistic_head
+from csk_sdk.objectives.objective import (
+    HeadArrays,
+    Measure,
+    NamedHead,
+    Objective,
+    Prediction,
+    Targets,
+    Tensors,
+    columns_of,
+)
+
+# Shrinkage of the within-class covariance, chosen by measurement: docs/decisions/0005-heads.md.
+SHRINKAGE = 0.02
+
+_SEEN = "seen"
+
+
+class ClassTargets(Targets):
+    """Classes that no picture has come of yet are masked out.
+
+    A stream knows its classes before it has seen them all, and a softmax over absent ones would only learn that
+    they are absent.
+    """
+
+    def __init__(self, classes: int, smoothing: float) -> None:
+        self._seen = np.zeros(classes, np.bool_)
+        self._smoothing = np.float32(smoothing)
+
+    def start(self, head: HeadArrays) -> HeadArrays:
+        """A class without a picture starts from zeros: it is not held improbable for being late."""
+        weight, bias = head
+        weight[~self._seen], bias[~self._seen] = 0.0, 0.0
+        return head
+
+    def see(self, labels: Labels) -> None:
+        """Let the labels' classes through."""
+        self._seen[labels] = True
+
+    def feeds(self, labels: Labels) -> Tensors:
+        """Label, and smoothing and mask where they do anything."""
+        feeds = super().feeds(labels)
+        if self._smoothing:
+            feeds[LABEL_SMOOTHING] = np.asarray(self._smoothing)
+        if not self._seen.all():
+            feeds[CLASS_MASK] = self._seen
+        return feeds
+
+    def tensors(self) -> Tensors:
+        """Which classes were seen, `(classes,)` uint8."""
+        return {_SEEN: self._seen.astype(np.uint8)}
+
+    def load(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Take back what `tensors` gave."""
+        self._seen = saved[_SEEN].astype(np.bool_)
+
+
+class Classification(Objective):
+    """One decision: softmax, accuracy, and over all classes a discriminant from class statistics."""
+
+    loss = CROSS_ENTROPY
+    metric = "accuracy"
+
+    def require_split(self, split: Split, where: str, names: Sequence[str]) -> None:
+        """Labels must be one class per picture."""
+        if split.labels.ndim != 1:
+            raise TaskError(
+                f"{where} has a table of labels {split.labels.shape}, but this bundle learns one class per picture: "
+                "give labels (n,), indices into class_names, or folders <class>/; or build the bundle with --loss "
+                "binary-cross-entropy (any number of classes per picture) or mse (numbers)."
+            )
+
+    def require_names(self, task: str, names: Sequence[str]) -> None:
+        """At least two classes."""
+        if len(set(names)) < 2:
+            raise TaskError(
+                f"Task '{task}' has fewer than two classes; a task needs at least two to tell apart."
+            )
+
+    def batch_labels(self, given: Any, pictures: int, names: Sequence[str]) -> Labels:
+        """Integers `(pictures,)` into `names`."""
+        labels = np.asarray(given, np.int64)
+        if labels.shape != (pictures,):
+            raise TaskError(f"{pictures} pictures came with labels of shape {labels.shape}.")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
+            raise TaskError(
+                f"Labels run from {labels.min()} to {labels.max()}, but there are {len(names)} classes."
+            )
+        return labels
+
+    def blank_labels(self, pictures: int, names: Sequence[str]) -> Labels:
+        """The first class."""
+        return np.zeros(pictures, np.int64)
+
+    def missing(self, labels: Labels, names: Sequence[str]) -> list[str]:
+        """Classes without a picture."""
+        counts = np.bincount(labels, minlength=len(names))
+        return [name for name, count in zip(names, counts, strict=True) if not count]
+
+    def traits(self, label: Any) -> Iterable[Hashable]:
+        """A picture of each class."""
+        return (int(label),)
+
+    def targets(self, names: Sequence[str], config: TrainingConfig) -> Targets:
+        """Smoothing, and a mask of the classes seen."""
+        return ClassTargets(len(names), config.label_smoothing)
+
+    def fit_head(self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]) -> HeadArrays:
+        """Multinomial logistic regression."""
+        return logistic_head(features, labels, len(names))
+
+    def statistics(
+        self,
+        known: ClassStatistics,
+        features: NDArray[np.float32],
+        labels: Labels,
+        names: Sequence[str],
+    ) -> ClassStatistics:
+        """Sums of the features, class by class."""
+        return known.add(features, labels, names)
+
+    def head_of_all(self, statistics: ClassStatistics, heads: Sequence[NamedHead]) -> NamedHead:
+        """Linear discriminant analysis over all classes with statistics.
+
+        Without statistics of the base classes (no --base-data) and before the first task, it is the source model's
+        own head; afterwards those classes cannot be weighed against the new ones, and are left out.
+        """
+        if not statistics.classes:
+            return heads[0]
+        return (statistics.classes, *lda_head(statistics, SHRINKAGE))
+
+    def predict(self, logits: NDArray[np.float32], names: tuple[str, ...]) -> Prediction:
+        """Softmax, and the most probable class."""
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+        labels = np.array(names)[probabilities.argmax(axis=1)]
+        return Prediction(labels, probabilities.astype(np.float32), names)
+
+    def measure(
+        self, logits: NDArray[np.float32], outputs: Sequence[str], labels: Labels, names: Sequence[str]
+    ) -> Measure:
+        """Accuracy in percent."""
+        correct = int(np.sum(logits.argmax(axis=1) == columns_of(names, outputs)[labels]))
+        return Measure(100.0 * correct / len(labels))
