@@ -23,6 +23,8 @@ from csk_sdk.errors import ModelError
 BATCH = "N"
 MAX_BYTES = 2 << 30
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
+# Ops in front of or instead of a first convolution, which read the channels from axis 1.
+_CHANNELS_FIRST = {"Conv", "Pad", "BatchNormalization", "Unsqueeze"}
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"}
 
 
@@ -142,7 +144,9 @@ def _channels_last(image: ir.Value) -> bool:
     moved = [0, rank - 1, *range(1, rank - 1)]
     for node in image.consumers():
         if node.op_type == "Transpose" and list(attribute(node, "perm", [])) == moved:
-            return True
+            # Of three axes the swap is its own inverse, and a layer norm or a matrix product wants the channels last.
+            behind = {user.op_type for user in node.outputs[0].consumers()}
+            return rank == 4 or bool(behind & _CHANNELS_FIRST)
         if node.op_type == "Reshape" and image.shape[-1] == 1:
             target = constant_array(node.inputs[1])
             if target is not None and list(target[1:]) == [image.shape[axis] for axis in moved[1:]]:

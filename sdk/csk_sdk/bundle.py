@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from csk_sdk.data.preprocess import PicturePreprocessing, Preprocessing
-from csk_sdk.data.preprocess_signals import SignalPreprocessing
+from csk_sdk.data.preprocess import Preprocessing
+from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.errors import BundleError
 from csk_sdk.manifest import CHECKPOINT, MANIFEST, WEIGHTS, Manifest, Site
 from csk_sdk.objectives import Objective, objective_of
@@ -57,8 +57,7 @@ class Bundle:
     @cached_property
     def preprocessing(self) -> Preprocessing:
         """From pictures or signals to the model's input, as the workstation did it."""
-        spec, given = self.manifest.preprocessing, self.manifest.input
-        return (SignalPreprocessing if given.is_signal else PicturePreprocessing)(spec, given)
+        return preprocessing_of(self.manifest)
 
     def path(self, name: str) -> Path:
         """Where a file of the bundle lies."""

@@ -62,6 +62,13 @@ def test_a_signal_bundle_says_how_its_signals_are_made(tmp_path: Path) -> None:
     assert not manifest.flip
 
 
+def test_signals_that_are_normalised_over_their_channels_first(tmp_path: Path) -> None:
+    """A layer norm wants the channels last, and there and back is not an input with its channels last."""
+    nodes = "t = Transpose<perm=[0,2,1]>(x) \n n = LayerNormalization(t, one, zero) \n i = Transpose<perm=[0,2,1]>(n)"
+    tensors = {"one": np.ones(3), "zero": np.zeros(3)}
+    assert build(conv("N,3,9", nodes, **tensors), tmp_path).manifest.input.shape == (3, 9)
+
+
 def test_auto_takes_the_last_two_lengths(tmp_path: Path) -> None:
     layers = [((4, 2, 3), "<strides=[2]>"), *[((4, 4, 3), "<strides=[2]>")] * 2]
     sites = build(chain("stages", "Tanh", *layers, image=(2, 33)).proto(), tmp_path).manifest.sites

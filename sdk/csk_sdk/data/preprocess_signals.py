@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.data.preprocess import Preprocessing
+from csk_sdk.data.preprocess import PicturePreprocessing, Preprocessing
 from csk_sdk.data.signals import Signal, check_finite, check_samples
 from csk_sdk.errors import TaskError
-from csk_sdk.manifest import InputSpec, PreprocessingSpec
+from csk_sdk.manifest import InputSpec, Manifest, PreprocessingSpec
 
 # No signal has more channels than this beside so few samples: such a matrix is one signal, not a batch of short ones.
 _FEW = 8
@@ -129,3 +129,9 @@ class SignalPreprocessing(Preprocessing):
 
     def _wanted(self) -> str:
         return f"int16 or float, (length, channels) = ({self.length}, {self.channels})"
+
+
+def preprocessing_of(manifest: Manifest) -> Preprocessing:
+    """Pictures' or signals', as the manifest's input is. Raises BundleError where it cannot be applied."""
+    kind = SignalPreprocessing if manifest.input.is_signal else PicturePreprocessing
+    return kind(manifest.preprocessing, manifest.input)
