@@ -1,7 +1,8 @@
 """From the file an exporter wrote to the graph that the method works on.
 
-After `prepare`: opset 17, dynamic batch, static height and width, no batch norm, no dropout, no identity,
-constants folded, every value's shape known. Its logits are those of the source model.
+After `prepare`: opset 17, float32, channels first, dynamic batch, static height and width, no batch norm, no dropout,
+no identity, constants folded, every value's shape known, a linear layer as the classifier. Its logits are those of
+the source model.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from onnxscript import optimizer
 
 from csk_artifacts_builder.emit import attribute, constant_array
 from csk_artifacts_builder.fold_batch_norm import fold_batch_norm
+from csk_artifacts_builder.interface import PICTURE_CHANNELS, Interface, is_channels_last, take_channels_first
+from csk_artifacts_builder.linear_head import to_linear_head
 from csk_artifacts_builder.opset import downgrade, upgrade
+from csk_artifacts_builder.precision import to_float32
 from csk_artifacts_builder.sizes import fold_sizes, gather_to_reshape
 from csk_sdk.errors import ModelError
 
@@ -32,6 +36,7 @@ class SourceModel:
 
     model: ir.Model
     path: Path
+    interface: Interface
 
     @property
     def image(self) -> ir.Value:
@@ -69,7 +74,8 @@ def prepare(path: Path) -> SourceModel:
     passes.InlinePass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    image = _image_input(model, where)
+    interface = _source_interface(model, where)
+    image = model.graph.inputs[0]
     passes.ShapeInferencePass()(model)  # while the batch is what the exporter saw
     gather_to_reshape(model)
     static_batch = _make_batch_dynamic(model, image)
@@ -86,7 +92,10 @@ def prepare(path: Path) -> SourceModel:
     _resolve_auto_pad(model, where)
     _tidy(model)
     passes.ShapeInferencePass()(model)
-    return SourceModel(model, path)
+    if to_linear_head(model):
+        _tidy(model)
+        passes.ShapeInferencePass()(model)
+    return SourceModel(model, path, interface)
 
 
 def _refuse_foreign(model: ir.Model, where: str) -> None:
@@ -108,6 +117,20 @@ def _refuse_foreign(model: ir.Model, where: str) -> None:
             )
 
 
+def _source_interface(model: ir.Model, where: str) -> Interface:
+    """Note how the source's input and output are typed and laid out, and make them float32, channels first."""
+    types = [value.dtype for value in (*model.graph.inputs, *model.graph.outputs)]
+    half = to_float32(model, where)
+    image = _image_input(model, where)
+    assert image.shape is not None
+    channels_last = is_channels_last(image.shape)
+    if channels_last:
+        take_channels_first(model)
+    if not half:
+        return Interface(channels_last)
+    return Interface(channels_last, *(kind or ir.DataType.FLOAT for kind in types[:2]), half=half)
+
+
 def _image_input(model: ir.Model, where: str) -> ir.Value:
     inputs = list(model.graph.inputs)
     if len(inputs) != 1:
@@ -123,10 +146,10 @@ def _image_input(model: ir.Model, where: str) -> ir.Value:
             f"{where}: input '{image.name}' has dynamic height or width {image.shape}. Export it with a fixed "
             "picture size; only the batch may be dynamic."
         )
-    if image.shape[1] not in (1, 3):
+    if image.shape[1] not in PICTURE_CHANNELS and not is_channels_last(image.shape):
         raise ModelError(
             f"{where}: input '{image.name}' has {image.shape[1]} channels in {image.shape}; pictures have 1 or 3, "
-            "in (batch, channels, height, width) order."
+            "in (batch, channels, height, width) or (batch, height, width, channels) order."
         )
     return image
 
