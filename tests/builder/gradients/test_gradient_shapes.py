@@ -6,7 +6,7 @@ import pytest
 from gradient_check import check
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_shapes import SHAPES
+from random_shapes import SHAPES, finished
 
 from csk_artifacts_builder.gradients import registered_ops
 
@@ -17,6 +17,7 @@ def test_every_rule_has_random_shapes() -> None:
 
 @pytest.mark.parametrize("op", sorted(SHAPES))
 @given(st.data())
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 def test_gradient_on_random_shapes(op: str, data: st.DataObject) -> None:
-    check(SHAPES[op](data.draw))
+    # A single element may be clipped, or never the maximum.
+    check(finished(SHAPES[op](data.draw)), may_be_zero=True)
