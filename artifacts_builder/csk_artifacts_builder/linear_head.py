@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -50,7 +51,8 @@ def to_linear_head(model: ir.Model) -> bool:
     if logits is None:
         return False
     for node in tail.behind:
-        logits = emit.op(node.op_type, logits, **({} if node.op_type == "Sigmoid" else {"axis": -1}))
+        attributes: dict[str, Any] = {} if node.op_type == "Sigmoid" else {"axis": -1}
+        logits = emit.op(node.op_type, logits, **attributes)
     logits.shape, logits.type = output.shape, output.type
     name, output.name = output.name, None
     output.replace_all_uses_with(logits, replace_graph_outputs=True)
@@ -161,6 +163,7 @@ def _is_mean(node: ir.Node) -> bool:
     if node.op_type == "ReduceMean":
         rank = len(picture) + 2
         axes = sorted(axis % rank for axis in attribute(node, "axes", []))
-        return axes == list(range(2, rank))
-    whole = attribute(node, "kernel_shape") == picture and not any(attribute(node, "pads", [0]))
-    return node.op_type == "GlobalAveragePool" or (node.op_type == "AveragePool" and whole)
+        return bool(axes == list(range(2, rank)))
+    if node.op_type == "AveragePool":
+        return bool(attribute(node, "kernel_shape") == picture) and not any(attribute(node, "pads", [0]))
+    return node.op_type == "GlobalAveragePool"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from csk_artifacts_builder.emit import attribute
 from csk_sdk.errors import ModelError
 
 _NOT_RUN = {ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
@@ -21,12 +22,12 @@ def to_float32(model: ir.Model, where: str) -> bool:
     Raises ModelError for layers with weights in bfloat16 or double, which ONNX Runtime does not run on CPUs.
     """
     _refuse_other_precisions(model, where)
-    modified = any([_widen_tensor(value) for value in model.graph.initializers.values()])
-    for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
-        modified = _widen_type(value) or modified
-    for node in model.graph:
-        modified = _widen_attributes(node) or modified
-    return modified
+    nodes = list(model.graph)
+    values = (*model.graph.inputs, *(value for node in nodes for value in node.outputs))
+    widened = [_widen_tensor(value) for value in model.graph.initializers.values()]
+    widened += [_widen_type(value) for value in values]
+    widened += [_widen_attributes(node) for node in nodes]
+    return any(widened)
 
 
 def _refuse_other_precisions(model: ir.Model, where: str) -> None:
@@ -57,14 +58,11 @@ def _widen_type(value: ir.Value) -> bool:
 
 def _widen_attributes(node: ir.Node) -> bool:
     """Cast's `to`, and the tensor that ConstantOfShape fills with."""
-    to, filled = node.attributes.get("to"), node.attributes.get("value")
-    if node.op_type == "Cast" and to is not None and to.value == ir.DataType.FLOAT16:
+    if node.op_type == "Cast" and attribute(node, "to") == ir.DataType.FLOAT16:
         node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
         return True
-    if filled is not None and isinstance(filled.value, ir.TensorProtocol):
-        if filled.value.dtype == ir.DataType.FLOAT16:
-            node.attributes["value"] = ir.AttrTensor(
-                "value", ir.tensor(filled.value.numpy().astype(np.float32))
-            )
-            return True
-    return False
+    filled = attribute(node, "value") if node.op_type == "ConstantOfShape" else None
+    if filled is None or filled.dtype != ir.DataType.FLOAT16:
+        return False
+    node.attributes["value"] = ir.AttrTensor("value", ir.tensor(filled.numpy().astype(np.float32)))
+    return True

@@ -119,7 +119,7 @@ def _refuse_foreign(model: ir.Model, where: str) -> None:
 
 def _source_interface(model: ir.Model, where: str) -> Interface:
     """Note how the source's input and output are typed and laid out, and make them float32, channels first."""
-    types = [value.dtype for value in (*model.graph.inputs, *model.graph.outputs)]
+    types = [value.dtype for value in (*model.graph.inputs[:1], *model.graph.outputs[:1])]
     half = to_float32(model, where)
     image = _image_input(model, where)
     assert image.shape is not None
@@ -128,7 +128,8 @@ def _source_interface(model: ir.Model, where: str) -> Interface:
         take_channels_first(model)
     if not half:
         return Interface(channels_last)
-    return Interface(channels_last, *(kind or ir.DataType.FLOAT for kind in types[:2]), half=half)
+    taken, given = (kind or ir.DataType.FLOAT for kind in types)
+    return Interface(channels_last, taken, given, half)
 
 
 def _image_input(model: ir.Model, where: str) -> ir.Value:

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from csk_artifacts_builder.emit import static_shape
 from csk_artifacts_builder.interface import Interface
 from csk_sdk.errors import ModelError
 from csk_sdk.runtime import load_onnxruntime
@@ -29,9 +30,8 @@ def same_logits(source: onnx.ModelProto, prepared: ir.Model, interface: Interfac
     image = next(value for value in source.graph.input if value.name not in initializers)
     dims = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
     batch = dims[0] if dims[0] > 0 else 2
-    shape = prepared.graph.inputs[0].shape
-    assert shape is not None
-    x = np.random.default_rng(0).normal(size=(2, batch, *list(shape)[1:])).astype(np.float32)
+    picture = [int(size) for size in static_shape(prepared.graph.inputs[0])[1:]]
+    x = np.random.default_rng(0).normal(size=(2, batch, *picture)).astype(np.float32)
     shown = [interface.source_input(pictures) for pictures in x]
     expected = np.concatenate(_outputs(source, shown, "the source model")).astype(np.float32)
     both = x.reshape(1, -1, *x.shape[2:])

@@ -35,9 +35,7 @@ def explain_missing(
     )
 
 
-def _way(
-    nodes: Sequence[ir.Node], target: ir.Value, seeds: Container[ir.Value]
-) -> list[ir.Node] | None:
+def _way(nodes: Sequence[ir.Node], target: ir.Value, seeds: Container[ir.Value]) -> list[ir.Node] | None:
     """The nodes of one path from the target to a seed, smooth or not."""
     came_from: dict[ir.Value, tuple[ir.Node, ir.Value]] = {}
     reached = {target}

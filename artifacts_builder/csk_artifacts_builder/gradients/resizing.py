@@ -6,7 +6,7 @@ picture, and `dx = M_h^T g M_w`. The matrices follow the op specification (Resiz
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +18,7 @@ from csk_sdk.errors import UnsupportedOpError
 
 Matrix = NDArray[np.float64]
 
-_ROUNDINGS = {
+_ROUNDINGS: dict[str, Callable[[Matrix], Matrix]] = {
     "floor": np.floor,
     "ceil": np.ceil,
     "round_prefer_floor": lambda place: np.ceil(place - 0.5),
@@ -117,10 +117,10 @@ def _matrices(node: ir.Node) -> list[Matrix]:
     known = [matrix for matrix in matrices if matrix is not None]
     constant = any(array is not None and array.size for array in (scales, sizes))
     if before[1] != after[1] or len(known) < len(before) - 2 or len(known) not in (1, 2) or not constant:
+        transform = attribute(node, "coordinate_transformation_mode", "half_pixel")
         raise UnsupportedOpError(
-            f"no gradient rule for 'Resize' (node '{node.name}') with "
-            f"'{attribute(node, 'coordinate_transformation_mode', 'half_pixel')}' coordinates, computed sizes, or other "
-            "than along the one or two axes of a picture. Train only later layers with --trainable from:NODE."
+            f"no gradient rule for 'Resize' (node '{node.name}') with '{transform}' coordinates, computed sizes, or "
+            "other than along the one or two axes of a picture. Train only later layers with --trainable from:NODE."
         )
     return known
 
