@@ -248,7 +248,7 @@ class Witness:
 class BesideFeatures(nn.Module):
     """A network without a linear layer, with the one that the builder gives it.
 
-    docs/decisions/0007: its logits and the means of the last convolution's input are the features, and the layer is
+    docs/decisions/0011: its logits and the means of the last convolution's input are the features, and the layer is
     `[identity, 0]`.
     """
 

@@ -9,7 +9,7 @@ x the convolution's input, W its kernel, and mean the mean over the picture:
 3. An activation between them (SqueezeNet's Relu), or a wider kernel: the logits are no linear function of any pooled
    features. The base's logits become features themselves, beside mean(x); the base's classifier is `[identity, 0]`, so
    its predictions stay exactly what they were, and new classes are told apart by both
-   (docs/decisions/0007-convolutional-heads.md).
+   (docs/decisions/0011-convolutional-heads.md).
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ def _over_classes(node: ir.Node) -> bool:
     """Whether a Softmax goes over the one axis that the classes are on."""
     if node.op_type == "Sigmoid":
         return True
-    shape = static_shape(node.outputs[0])
-    return _per_image(node.outputs[0]) == shape[attribute(node, "axis", -1)]
+    axis = int(attribute(node, "axis", -1))
+    return _per_image(node.outputs[0]) == static_shape(node.outputs[0])[axis]
 
 
 def _is_mean(node: ir.Node) -> bool:
@@ -163,7 +163,7 @@ def _is_mean(node: ir.Node) -> bool:
     if node.op_type == "ReduceMean":
         rank = len(picture) + 2
         axes = sorted(axis % rank for axis in attribute(node, "axes", []))
-        return bool(axes == list(range(2, rank)))
+        return axes == list(range(2, rank))
     if node.op_type == "AveragePool":
         return bool(attribute(node, "kernel_shape") == picture) and not any(attribute(node, "pads", [0]))
     return node.op_type == "GlobalAveragePool"
