@@ -53,10 +53,10 @@ def to_linear_head(model: ir.Model) -> bool:
     for node in tail.behind:
         attributes: dict[str, Any] = {} if node.op_type == "Sigmoid" else {"axis": -1}
         logits = emit.op(node.op_type, logits, **attributes)
+    # Not by replacing all uses: the old output may be what the new layer reads.
     logits.shape, logits.type = output.shape, output.type
-    name, output.name = output.name, None
-    output.replace_all_uses_with(logits, replace_graph_outputs=True)
-    logits.name = name
+    logits.name, output.name = output.name, None
+    model.graph.outputs[0] = logits
     return True
 
 
@@ -117,20 +117,17 @@ def _tail(output: ir.Value) -> _Tail | None:
         node = value.producer()
         if node is None or not node.inputs or node.inputs[0] is None or _is_open(node.inputs[0]):
             return None
-        if value is not output and len(value.uses()) != 1:
+        if len(value.uses()) != (0 if value is output else 1):
             return None
         if node.op_type in _BEHIND_LOGITS and logits is None and _over_classes(node):
             behind.insert(0, node)
-        elif node.op_type in _MOVES and _per_image(value) == _classes(output):
-            # Softmax may stand in front of the Flatten: what it reads is the logits then.
-            pass
         elif _is_mean(node) and not pooled:
             pooled, logits = True, logits or value
         elif node.op_type in _BENDS:
             bent, logits = True, logits or value
         elif node.op_type == "Conv" and (pooled or _per_image(value) == _classes(output)):
             return _Tail(node, logits or value, behind, pooled, bent)
-        else:
+        elif node.op_type not in _MOVES or _per_image(value) != _classes(output):
             return None
         value = node.inputs[0]
 

@@ -89,6 +89,11 @@ ROWS = [
         "k = Conv(r, one, b) \n a = Relu(k) \n p = GlobalAveragePool(a) \n s = Softmax<axis=1>(p) \n y = Flatten(s)",
         BOTH,
     ),
+    Row(
+        "Relu, then a mean that is the output",
+        "k = Conv(r, one, b) \n a = Relu(k) \n y = ReduceMean<axes=[2,3], keepdims=0>(a)",
+        BOTH,
+    ),
     Row("3x3 then mean", "k = Conv(r, three, b) \n p = GlobalAveragePool(k) \n y = Flatten(p)", BOTH),
 ]
 
