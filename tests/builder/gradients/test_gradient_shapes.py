@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import random_elementwise
+import random_layout
+import random_pictures
 from gradient_check import check
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_shapes import SHAPES, finished
+from random_row import finished
 
 from csk_artifacts_builder.gradients import registered_ops
+
+SHAPES = random_elementwise.SHAPES | random_layout.SHAPES | random_pictures.SHAPES
 
 
 def test_every_rule_has_random_shapes() -> None:
