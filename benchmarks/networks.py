@@ -209,8 +209,9 @@ class Witness:
     """The network in float64, batch norm and all; gradients by autograd."""
 
     def __init__(self, network: nn.Module, bundle: Bundle) -> None:
-        self.network = network.double()
-        self.linear = next(m for m in reversed(list(network.modules())) if isinstance(m, nn.Linear))
+        linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
+        self.network = (network if linear else BesideFeatures(network)).double()
+        self.linear = linear[-1] if linear else self.network.linear
         self.sites = bundle.manifest.sites
         self.convolutions = _matched(self.network, bundle)
         self.kernels = {
@@ -245,6 +246,31 @@ class Witness:
             dense = convolution.weight.grad[center_of(site)].numpy() / factor[:, None]
             found[site.gradient] = _selected(site, dense, feeds[site.indices])
         return found
+
+
+class BesideFeatures(nn.Module):
+    """A network without a linear layer, with the one that the builder gives it.
+
+    docs/decisions/0011: its logits and the means of the last convolution's input are the features, and the layer is
+    `[identity, 0]`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        last = [m for m in network.modules() if isinstance(m, nn.Conv2d)][-1]
+        last.register_forward_pre_hook(self._note)
+        self.linear = nn.Linear(last.out_channels + last.in_channels, last.out_channels)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.eye(*self.linear.weight.shape))
+            self.linear.bias.zero_()
+
+    def _note(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.means = inputs[0].mean(dim=(2, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.network(x)
+        return self.linear(torch.cat([logits, self.means], dim=1))
 
 
 def _dense(site: Site, feeds: dict[str, np.ndarray]) -> np.ndarray:

@@ -112,7 +112,7 @@ def build_artifacts(
     models = _graphs(source, sites, manifest)
     training = models[TRAINING_MODEL]
     costs = measure_costs(source.model, training, sites, len(manifest.classes), options.channel_ratio)
-    same_logits(onnx.load(str(source.path)), source.model)
+    same_logits(onnx.load(str(source.path)), source.model, source.interface)
     # The head's tensors are in no graph: they live in the checkpoint.
     weights = {
         name: array
@@ -147,7 +147,7 @@ def _graphs(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> d
         TRAINING_MODEL: training_model(source.model, sites, head, where, manifest.loss),
         EVAL_MODEL: eval_model(source.model, sites, head, where),
         MEMORY_MODEL: memory_model(source.model, sites, head, where),
-        EXPORT_TEMPLATE: export_template(source.model, head, where),
+        EXPORT_TEMPLATE: export_template(source.model, head, where, source.interface),
     }
     for name, model in models.items():
         standard_ops_only(name, model)

@@ -67,7 +67,7 @@ def add_center_branch(
             dx = input_gradient(emit, g, weight, shape, dense)
         return [dx, _delta_gradient(emit, g, seen, site, indices) if needed[1] else None]
 
-    return Segment(nodes, (x, delta), total, rule)
+    return Segment(nodes, (x, delta), total, rule, site.node)
 
 
 def sample_center(emit: Emitter, x: ir.Value, shape: Geometry) -> ir.Value:

@@ -13,6 +13,7 @@ from csk_artifacts_builder.center import add_center_branch, second_moment, site_
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.gradients import Segment, differentiate
 from csk_artifacts_builder.head import SplitHead, split_head
+from csk_artifacts_builder.interface import Interface, restore_input
 from csk_artifacts_builder.losses import LOSSES
 from csk_sdk.manifest import CROSS_ENTROPY, Head, Site
 
@@ -82,7 +83,7 @@ def memory_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: s
     return _finish(work.model, "csk_memory")
 
 
-def export_template(prepared: ir.Model, head: Head, where: str) -> ir.Model:
+def export_template(prepared: ir.Model, head: Head, where: str, interface: Interface) -> ir.Model:
     """The inference model with the head's tensors left undefined.
 
     In: the source model's own input; out: its own output, with the number of classes left open. A device
@@ -99,7 +100,10 @@ def export_template(prepared: ir.Model, head: Head, where: str) -> ir.Model:
     if split.activation is not None:
         attributes: dict[str, Any] = {} if split.activation == "Sigmoid" else {"axis": -1}
         output = emit.op(split.activation, output, **attributes)
-    emit.output(output, split.output_name, ["N", "classes"])
+    restore_input(model, interface)
+    if interface.output_type != ir.DataType.FLOAT:
+        output = emit.op("Cast", output, to=interface.output_type)
+    emit.output(output, split.output_name, ["N", "classes"]).dtype = interface.output_type
     return _finish(model, "csk_inference")
 
 

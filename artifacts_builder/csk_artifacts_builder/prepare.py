@@ -1,7 +1,8 @@
 """From the file an exporter wrote to the graph that the method works on.
 
-After `prepare`: opset 17, dynamic batch, static picture size or signal length, no batch norm, no dropout, no identity,
-constants folded, every value's shape known. Its logits are those of the source model.
+After `prepare`: opset 17, float32, channels first, dynamic batch, static picture size or signal length, no batch norm,
+no dropout, no identity, constants folded, every value's shape known, a linear layer as the classifier. Its logits are
+those of the source model.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from onnxscript import optimizer
 
 from csk_artifacts_builder.emit import attribute, constant_array
 from csk_artifacts_builder.fold_batch_norm import fold_batch_norm
+from csk_artifacts_builder.interface import Interface, is_channels_last, take_channels_first
+from csk_artifacts_builder.linear_head import to_linear_head
 from csk_artifacts_builder.opset import downgrade, upgrade
+from csk_artifacts_builder.precision import to_float32
 from csk_artifacts_builder.sizes import fold_sizes, gather_to_reshape
 from csk_sdk.errors import ModelError
 
 BATCH = "N"
 MAX_BYTES = 2 << 30
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
-# Ops in front of or instead of a first convolution, which read the channels from axis 1.
-_CHANNELS_FIRST = {"Conv", "Pad", "BatchNormalization", "Unsqueeze"}
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"}
 
 
@@ -34,6 +36,7 @@ class SourceModel:
 
     model: ir.Model
     path: Path
+    interface: Interface
 
     @property
     def image(self) -> ir.Value:
@@ -71,7 +74,8 @@ def prepare(path: Path) -> SourceModel:
     passes.InlinePass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    image = _image_input(model, where)
+    interface = _source_interface(model, where)
+    image = model.graph.inputs[0]
     passes.ShapeInferencePass()(model)  # while the batch is what the exporter saw
     gather_to_reshape(model)
     static_batch = _make_batch_dynamic(model, image)
@@ -88,7 +92,10 @@ def prepare(path: Path) -> SourceModel:
     _resolve_auto_pad(model, where)
     _tidy(model)
     passes.ShapeInferencePass()(model)
-    return SourceModel(model, path)
+    if to_linear_head(model):
+        _tidy(model)
+        passes.ShapeInferencePass()(model)
+    return SourceModel(model, path, interface)
 
 
 def _refuse_foreign(model: ir.Model, where: str) -> None:
@@ -110,6 +117,21 @@ def _refuse_foreign(model: ir.Model, where: str) -> None:
             )
 
 
+def _source_interface(model: ir.Model, where: str) -> Interface:
+    """Note how the source's input and output are typed and laid out, and make them float32, channels first."""
+    types = [value.dtype for value in (*model.graph.inputs[:1], *model.graph.outputs[:1])]
+    half = to_float32(model, where)
+    image = _image_input(model, where)
+    assert image.shape is not None
+    channels_last = is_channels_last(image)
+    if channels_last:
+        take_channels_first(model)
+    if not half:
+        return Interface(channels_last)
+    taken, given = (kind or ir.DataType.FLOAT for kind in types)
+    return Interface(channels_last, taken, given, half)
+
+
 def _image_input(model: ir.Model, where: str) -> ir.Value:
     inputs = list(model.graph.inputs)
     if len(inputs) != 1:
@@ -129,29 +151,12 @@ def _image_input(model: ir.Model, where: str) -> ir.Value:
             f"{where}: input '{image.name}' has dynamic {what} {image.shape}. Export it with a fixed "
             f"{size}; only the batch may be dynamic."
         )
-    if _channels_last(image):
-        order = "(batch, channels, height, width)" if picture else "(batch, channels, length)"
+    if not picture and is_channels_last(image):
         raise ModelError(
-            f"{where}: input '{image.name}' has its channels last in {image.shape}. Export it in {order} order."
+            f"{where}: input '{image.name}' has its channels last in {image.shape}. Export it in "
+            "(batch, channels, length) order."
         )
     return image
-
-
-def _channels_last(image: ir.Value) -> bool:
-    """Whether the last axis is at once moved behind the batch, by a Transpose, or by a Reshape of one channel."""
-    assert image.shape is not None
-    rank = len(image.shape)
-    moved = [0, rank - 1, *range(1, rank - 1)]
-    for node in image.consumers():
-        if node.op_type == "Transpose" and list(attribute(node, "perm", [])) == moved:
-            # Of three axes the swap is its own inverse, and a layer norm or a matrix product wants the channels last.
-            behind = {user.op_type for user in node.outputs[0].consumers()}
-            return rank == 4 or bool(behind & _CHANNELS_FIRST)
-        if node.op_type == "Reshape" and image.shape[-1] == 1:
-            target = constant_array(node.inputs[1])
-            if target is not None and list(target[1:]) == [image.shape[axis] for axis in moved[1:]]:
-                return True
-    return False
 
 
 def _make_batch_dynamic(model: ir.Model, image: ir.Value) -> int | None:

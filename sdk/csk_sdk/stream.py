@@ -155,9 +155,8 @@ class TaskStream:
         labels = [label for _, label in self._sample]
         unseen = self._objective.missing(np.array(labels), self._classes) if labels else self._classes
         if unseen:
-            raise TaskError(
-                f"Task '{self._name}' {self._objective.lacking.format(repr(unseen[0]))}; nothing was committed."
-            )
+            lacking = self._objective.lacking.format(noun=self._noun, name=repr(unseen[0]))
+            raise TaskError(f"Task '{self._name}' {lacking}; nothing was committed.")
         if self._training is None:
             self._begin()
         assert self._training is not None

@@ -169,14 +169,6 @@ ROWS = [
         ("input 'x' is neither (batch, channels, height, width) nor (batch, channels, length).",),
     ),
     Row(
-        "channels last",
-        lambda: model(
-            text("i = Transpose<perm=[0,3,1,2]>(x) \n c = Conv(i, w) \n t = Conv(c, v)", "float[N,9,9,3] x"),
-            **WEIGHTS,
-        ),
-        ("input 'x' has its channels last in", "Export it in (batch, channels, height, width) order."),
-    ),
-    Row(
         "integer input",
         lambda: model(
             text("i = Cast<to=1>(x) \n c = Conv(i, w) \n t = Conv(c, v)", "uint8[N,3,9,9] x"), **WEIGHTS
@@ -208,12 +200,53 @@ ROWS = [
         ("model.onnx ends in op 'Conv' (node 'last'), not in a fully connected classifier",),
     ),
     Row(
-        "ends in a 1x1 convolution",
+        "ends in means of several convolutions",
         lambda: unchecked(
-            "(float[N,3,9,9] x) => (float[N,5] y) { c = Conv(x, w) \n p = GlobalAveragePool(c) \n"
-            "k = Conv(p, one) \n [flat] y = Flatten(k) }"
+            "(float[N,3,9,9] x) => (float[N,5] y) { c = Conv(x, w) \n a = Conv(c, v) \n b = Conv(c, v) \n"
+            "s = Mul(a, b) \n p = GlobalAveragePool(s) \n [flat] y = Flatten(p) }"
         ),
         ("model.onnx ends in op 'Flatten' (node 'flat')",),
+    ),
+    Row(
+        "transformer only",
+        lambda: model(
+            "(float[N,3,8,8] x) => (float[N,3] y) { p = Reshape(x, patches) \n q = MatMul(p, wq) \n"
+            "k = Transpose<perm=[0,2,1]>(q) \n s = MatMul(q, k) \n a = Softmax(s) \n z = MatMul(a, q) \n"
+            "m = ReduceMean<axes=[1], keepdims=0>(z) \n y = Gemm<transB=1>(m, h, hb) }",
+            patches=np.array([0, 16, 12]),
+            wq=RNG.normal(size=(12, 5)),
+            h=WEIGHTS["h"],
+            hb=WEIGHTS["hb"],
+        ),
+        ("model.onnx has no convolution; csk-sdk trains the kernel centers of convolutional networks.",),
+    ),
+    Row(
+        "picture of a computed size on the gradient path",
+        lambda: classifier(
+            "[first] c = Conv(x, w) \n s = ReduceSum<keepdims=0>(c) \n i = Cast<to=7>(s) \n"
+            "e = Reshape(i, row) \n [crop] d = Slice(c, from, e, axis) \n [second] t = Conv(d, v)",
+            row=np.array([1]),
+            **{"from": np.array([0]), "axis": np.array([2])},
+        ),
+        (
+            "Convolution 'second' works on a picture of unknown height or width",
+            "Export the model with a fixed",
+        ),
+        options=ALL,
+    ),
+    Row(
+        "site that reaches the loss only through ArgMax",
+        lambda: classifier(
+            "[first] c = Conv(x, w) \n [pick] i = ArgMax<axis=1>(c) \n k = Cast<to=1>(i) \n"
+            "d = Conv(x, w2) \n [scale] m = Mul(d, k) \n [second] t = Conv(m, v)",
+            w2=RNG.normal(size=(4, 3, 3, 3)),
+        ),
+        (
+            "site 'first' of model.onnx reaches the loss only through op 'ArgMax' (node 'pick'), which has no",
+            "gradient. Train only later layers with --trainable from:NODE.",
+        ),
+        UnsupportedOpError,
+        ALL,
     ),
     Row(
         "classifier over a sequence",

@@ -22,6 +22,7 @@ PAGES = sorted(
     [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("examples/**/*.md")]
 )
 PACKAGES = ("sdk/csk_sdk", "artifacts_builder/csk_artifacts_builder", "device_runners/csk_device_runners")
+BUILDER_TESTS = REPOSITORY / "tests" / "builder"
 CODE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 TESTED = re.compile(r"<!-- tested: ([\w-]+) -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -125,7 +126,12 @@ def programs_of(page: str) -> dict[str, str]:
 def run_python(code: str, folder: Path) -> str:
     script = folder / "example.py"
     script.write_text(code, encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "tests" / "builder")}
+    search = os.pathsep.join(
+        filter(
+            None, [*(str(BUILDER_TESTS / part) for part in ("", "gradients")), os.environ.get("PYTHONPATH")]
+        )
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": search}
     done = subprocess.run(
         [sys.executable, str(script)],
         cwd=folder,
@@ -202,9 +208,9 @@ def test_adding_an_op(tmp_path: Path) -> None:
     script = (
         "from csk_artifacts_builder.gradients import activations\n"
         f"exec({programs['thresholded-relu-rule']!r}, vars(activations))\n"
-        "import test_gradient_rules as rules\n"
-        f"(row,) = eval({'(' + programs['thresholded-relu-row'].strip() + ')'!r}, vars(rules))\n"
-        "rules.test_gradient_equals_central_differences(row)\n"
+        "import gradient_check, rows_activations\n"
+        f"(row,) = eval({'(' + programs['thresholded-relu-row'].strip() + ')'!r}, vars(rows_activations))\n"
+        "gradient_check.check(row)\n"
         "print('agrees')\n"
     )
     assert run_python(script, tmp_path) == "agrees\n"

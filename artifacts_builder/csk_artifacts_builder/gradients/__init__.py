@@ -1,29 +1,13 @@
 """Reverse mode on ONNX graphs, in standard ONNX ops."""
 
-from csk_artifacts_builder.gradients import (
-    activations,
-    arithmetic,
-    convolution,
-    indexing,
-    layout,
-    linear,
-    normalization,
-    pooling,
-    reductions,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from csk_artifacts_builder.gradients.registry import registered_ops, vjp, vjp_of_all_outputs
 from csk_artifacts_builder.gradients.reverse import Segment, differentiate
 
 __all__ = ["Segment", "differentiate", "registered_ops", "vjp", "vjp_of_all_outputs"]
 
-_RULE_MODULES = (
-    activations,
-    arithmetic,
-    convolution,
-    indexing,
-    layout,
-    linear,
-    normalization,
-    pooling,
-    reductions,
-)
+# A module registers its rules when it is imported; a new one needs no entry anywhere.
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

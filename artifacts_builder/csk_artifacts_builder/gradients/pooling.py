@@ -1,4 +1,4 @@
-"""Gradient rules of pooling and of resizing."""
+"""Gradient rules of pooling."""
 
 from __future__ import annotations
 
@@ -122,44 +122,3 @@ def place(
     if any(before) or any(after):
         value = emit.op("Pad", value, emit.ints(0, 0, *before, 0, 0, *after))
     return value
-
-
-@vjp("Resize")
-def resize(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
-    """y[i] = x[i // k], nearest neighbours with a whole factor k: dx = the sum of g over each block"""
-    x, sizes = _static_spatial(node)
-    before, after = static_shape(x), static_shape(node.outputs[0])
-    out = [int(size) if isinstance(size, int) else 0 for size in after[2:]]
-    factors = [o // i for o, i in zip(out, sizes, strict=True)]
-    if (
-        attribute(node, "mode", "nearest") != "nearest"
-        or before[1] != after[1]
-        or any(k < 1 or o != k * i for o, k, i in zip(out, factors, sizes, strict=True))
-        or not all(_copies_blocks(node, factor) for factor in factors)
-    ):
-        raise UnsupportedOpError(
-            f"no gradient rule for 'Resize' (node '{node.name}') other than enlarging the picture by whole "
-            "factors to nearest neighbours. Train only later layers with --trainable from:NODE."
-        )
-    mean = emit.op("AveragePool", g, kernel_shape=factors, strides=factors)
-    total = emit.op("Mul", mean, emit.scalar(float(np.prod(factors))))
-    return [total, *[None] * (len(node.inputs) - 1)]
-
-
-def _copies_blocks(node: ir.Node, factor: int) -> bool:
-    """Whether a Resize enlarges so that `y[i] = x[i // factor]`, by the op specification's formulas."""
-    transform = attribute(node, "coordinate_transformation_mode", "half_pixel")
-    i = np.arange(factor)
-    if transform == "asymmetric":
-        place = i / factor
-    elif transform in ("half_pixel", "pytorch_half_pixel"):
-        place = (i + 0.5) / factor - 0.5
-    else:
-        return factor == 1
-    rounded = {
-        "floor": np.floor(place),
-        "ceil": np.ceil(place),
-        "round_prefer_floor": np.ceil(place - 0.5),
-        "round_prefer_ceil": np.floor(place + 0.5),
-    }[attribute(node, "nearest_mode", "round_prefer_floor")]
-    return bool((rounded == 0).all())

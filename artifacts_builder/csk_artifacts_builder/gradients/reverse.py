@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from csk_artifacts_builder.emit import Emitter, static_shape
+from csk_artifacts_builder.gradients.barriers import explain_missing
 from csk_artifacts_builder.gradients.registry import NOT_DIFFERENTIABLE, pull_back
 from csk_sdk.errors import UnsupportedOpError
 
@@ -18,13 +19,14 @@ SegmentRule = Callable[[Emitter, ir.Value, Sequence[bool]], Sequence[ir.Value | 
 class Segment:
     """Several nodes with one gradient rule of their own, such as a site with its center branch.
 
-    `rule(emit, g, needed)` returns one gradient for each of `inputs`.
+    `rule(emit, g, needed)` returns one gradient for each of `inputs`; `name` is for messages.
     """
 
     nodes: frozenset[ir.Node]
     inputs: tuple[ir.Value, ...]
     output: ir.Value
     rule: SegmentRule
+    name: str = ""
 
 
 def differentiate(
@@ -38,7 +40,8 @@ def differentiate(
 
     `seeds` holds the loss's gradient at some values. Only nodes on a path from a target to a seed are
     differentiated; what lies upstream of every target costs nothing.
-    Raises UnsupportedOpError naming the first op on such a path that has no rule.
+    Raises UnsupportedOpError naming the first op on such a path that has no rule, and for a target that reaches no
+    seed on a smooth path.
     """
     targets = list(targets)
     by_output = {segment.output: segment for segment in segments}
@@ -55,7 +58,10 @@ def differentiate(
                 _add_all(emit, gradients, segment.inputs, segment.rule(emit, g, flags), flags)
         elif node not in inside:
             _visit(emit, node, gradients, active, where, targets)
-    return {target: gradients[target] for target in targets if target in gradients}
+    for target in targets:
+        if target not in gradients:
+            raise UnsupportedOpError(explain_missing(forward, target, seeds, segments, where))
+    return {target: gradients[target] for target in targets}
 
 
 def _visit(

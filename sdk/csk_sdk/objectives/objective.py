@@ -89,7 +89,7 @@ class Objective(ABC):
     tabular: ClassVar[bool] = False
     outputs: ClassVar[str] = "classes"
     suspicious: ClassVar[float] = 50.0
-    lacking: ClassVar[str] = "saw no picture of {}"
+    lacking: ClassVar[str] = "saw no {noun} of {name}"
 
     def require(self, task: Task) -> None:
         """Raise TaskError where the task's labels are not those of this loss."""

@@ -22,7 +22,7 @@ class TableObjective(Objective):
 
     form: ClassVar[str]
     tabular = True
-    lacking = "saw only pictures with one and the same label {}"
+    lacking = "saw only {noun}s with one and the same label {name}"
 
     def require_split(self, split: Split, where: str, names: Sequence[str]) -> None:
         """Labels must be a table, of numbers that the loss takes."""
