@@ -18,22 +18,25 @@ from csk_sdk.errors import TaskError
 Labels = NDArray[Any]
 
 
-def check_labels(labels: NDArray[Any], names: Sequence[str], pictures: int, name: str) -> Labels:
+def check_labels(
+    labels: NDArray[Any], names: Sequence[str], count: int, name: str, noun: str = "picture"
+) -> Labels:
     """Labels as they are given, checked and in one of the two forms; `name` is what messages call them.
 
-    Integers `(n,)` are indices into `names`; numbers `(n, len(names))`, or floats `(n,)` under a single name, are a
-    table. Raises TaskError for another dtype, shape or number, and for a number that is not finite.
+    There must be `count` of them, one for each `noun`. Integers `(n,)` are indices into `names`; numbers
+    `(n, len(names))`, or floats `(n,)` under a single name, are a table.
+    Raises TaskError for another dtype, shape or number, and for a number that is not finite.
     """
     if labels.ndim == 1 and labels.dtype.kind == "f" and len(names) == 1:
         labels = labels[:, None]
     if labels.ndim == 2 and labels.shape[1] == len(names) and labels.dtype.kind in "biuf":
-        return _table(labels, names, pictures, name)
+        return _table(labels, names, count, name, noun)
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
         raise TaskError(
-            f"{name} is {labels.dtype} of shape {labels.shape}, and must be one integer per picture, "
+            f"{name} is {labels.dtype} of shape {labels.shape}, and must be one integer per {noun}, "
             "an index into class_names, or a table of numbers with one column for each name."
         )
-    _require_one_each(labels, pictures, name)
+    _require_one_each(labels, count, name, noun)
     bad = np.flatnonzero((labels < 0) | (labels >= len(names)))
     if bad.size:
         raise TaskError(
@@ -50,26 +53,26 @@ def constant_columns(table: Labels) -> list[int]:
     return np.flatnonzero(np.all(table == table[:1], axis=0)).tolist()
 
 
-def require_learnable(labels: Labels, names: Sequence[str], where: str) -> None:
+def require_learnable(labels: Labels, names: Sequence[str], where: str, noun: str = "picture") -> None:
     """Raise TaskError where training labels say nothing of one of `names`."""
     if labels.ndim == 1:
         empty = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
         if empty.size:
             raise TaskError(
-                f"{where}class '{names[empty[0]]}' has no picture: no label is {empty[0]}. "
-                "Add pictures of it, or remove it from class_names."
+                f"{where}class '{names[empty[0]]}' has no {noun}: no label is {empty[0]}. "
+                f"Add {noun}s of it, or remove it from class_names."
             )
     elif constant := constant_columns(labels):
         column = constant[0]
-        value = f"{labels[0, column]:g} for every picture" if len(labels) else "there for no picture"
+        value = f"{labels[0, column]:g} for every {noun}" if len(labels) else f"there for no {noun}"
         raise TaskError(
             f"{where}the label '{names[column]}' is {value}, so nothing can be learned of it. "
-            "Add pictures where it differs, or remove its column."
+            f"Add {noun}s where it differs, or remove its column."
         )
 
 
-def _table(labels: NDArray[Any], names: Sequence[str], pictures: int, name: str) -> Labels:
-    _require_one_each(labels, pictures, name)
+def _table(labels: NDArray[Any], names: Sequence[str], count: int, name: str, noun: str) -> Labels:
+    _require_one_each(labels, count, name, noun)
     with np.errstate(over="ignore"):
         table = labels.astype(np.float32)
     bad = np.argwhere(~np.isfinite(table))
@@ -77,11 +80,11 @@ def _table(labels: NDArray[Any], names: Sequence[str], pictures: int, name: str)
         row, column = bad[0]
         raise TaskError(
             f"{name}[{row}, {column}] ('{names[column]}') is {labels[row, column]}, and a label must be a finite "
-            "number: correct it, or leave its picture out."
+            f"number: correct it, or leave its {noun} out."
         )
     return table
 
 
-def _require_one_each(labels: NDArray[Any], pictures: int, name: str) -> None:
-    if len(labels) != pictures:
-        raise TaskError(f"{name} has {len(labels)} entries for {pictures} pictures: give one for each.")
+def _require_one_each(labels: NDArray[Any], count: int, name: str, noun: str) -> None:
+    if len(labels) != count:
+        raise TaskError(f"{name} has {len(labels)} entries for {count} {noun}s: give one for each.")
