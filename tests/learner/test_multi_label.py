@@ -194,6 +194,7 @@ def test_bad_batches_of_a_stream_are_refused(bundle: Path, tmp_path: Path, digit
     ):
         with pytest.raises(TaskError, match=message):
             stream.observe(images, labels)
+    assert stream.observe(images[:0], []) is None
     stream.observe(images, [[0, 1], [1, 1]])
     with pytest.raises(TaskError, match="saw only pictures with one and the same label 'b'; nothing was"):
         stream.__exit__(None, None, None)

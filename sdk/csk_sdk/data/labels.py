@@ -21,12 +21,11 @@ Labels = NDArray[Any]
 def check_labels(
     labels: NDArray[Any], names: Sequence[str], count: int, name: str, noun: str = "picture"
 ) -> Labels:
-    """Labels of `count` pictures or signals, checked and in one of the two forms.
+    """Labels as they are given, checked and in one of the two forms; `name` is what messages call them.
 
-    Messages call the labels `name`, and what they belong to `noun`.
-
-    Integers `(n,)` are indices into `names`; numbers `(n, len(names))`, or floats `(n,)` under a single name, are a
-    table. Raises TaskError for another dtype, shape or number, and for a number that is not finite.
+    There must be `count` of them, one for each `noun`. Integers `(n,)` are indices into `names`; numbers
+    `(n, len(names))`, or floats `(n,)` under a single name, are a table.
+    Raises TaskError for another dtype, shape or number, and for a number that is not finite.
     """
     if labels.ndim == 1 and labels.dtype.kind == "f" and len(names) == 1:
         labels = labels[:, None]

@@ -38,6 +38,8 @@ class TableObjective(Objective):
     def batch_labels(self, given: Any, pictures: int, names: Sequence[str]) -> Labels:
         """A table `(pictures, names)`, or `(pictures,)` under a single name."""
         labels = np.asarray(given)
+        if not pictures and not labels.size:
+            return self.blank_labels(0, names)
         if labels.ndim == 1 and len(names) == 1:
             labels = labels[:, None]
         if labels.ndim != 2:
