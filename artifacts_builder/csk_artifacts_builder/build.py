@@ -17,15 +17,20 @@ from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
 from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.head import SplitHead, split_head
+from csk_artifacts_builder.ort_training import head_capacity, write_ort_artifacts
 from csk_artifacts_builder.prepare import SourceModel, prepare
 from csk_artifacts_builder.sites import choose_sites, find_sites
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
 from csk_sdk.bundle import Bundle, center_of
 from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import (
+    BACKENDS,
     EVAL_MODEL,
     EXPORT_TEMPLATE,
     MEMORY_MODEL,
+    ORT_FOLDER,
+    ORT_TRAINING,
+    PORTABLE,
     TRAINING_MODEL,
     Head,
     InputSpec,
@@ -34,10 +39,13 @@ from csk_sdk.manifest import (
     Site,
 )
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.runtime import require_training_package
 from csk_sdk.version import __version__
 
 # Below this accuracy on its own training classes, pictures or label order are more likely wrong than the model.
 SUSPICIOUS_ACCURACY = 50.0
+# What `--backend` may say, and what is then built.
+BACKEND_CHOICES = {**{name: (name,) for name in BACKENDS}, "both": BACKENDS}
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class BuildOptions:
 
     `classes` are the model's class names in label order (numbered when None). `mean` and `std` have one number per
     channel, in units of the scaled pixel `x / 255`; (0, 1) when None. `trainable` is "auto", "all" or "from:NODE".
+    `backend` is "portable", "ort-training" or "both"; `head_capacity` the most classes that a task may have with
+    ort-training (128, or as many as the base has, when None).
     """
 
     classes: Sequence[str] | None = None
@@ -57,6 +67,8 @@ class BuildOptions:
     channel_ratio: float = 0.25
     batch_size: int = 16
     base_data: Path | None = None
+    backend: str = PORTABLE
+    head_capacity: int | None = None
     overwrite: bool = False
 
 
@@ -91,8 +103,8 @@ def build_artifacts(
     )
     manifest = _manifest(source, head, sites, options)
     split = base_split(options.base_data, manifest.classes) if options.base_data else None
-    models = _graphs(source, sites, manifest.head)
-    training = models[TRAINING_MODEL]
+    models = _graphs(source, sites, manifest)
+    training = models.get(TRAINING_MODEL)
     costs = measure_costs(source.model, training, sites, len(manifest.classes), options.channel_ratio)
     same_logits(onnx.load(str(source.path)), source.model)
     # The head's tensors are in no graph: they live in the checkpoint.
@@ -111,6 +123,12 @@ def build_artifacts(
     accuracy = None
     with BundleDraft(Path(out), options.overwrite) as draft:
         draft.write(models, weights, checkpoint, manifest)
+        if ORT_TRAINING in manifest.backends:
+            write_ort_artifacts(
+                source.model, sites, manifest.head, manifest.head_capacity,
+                draft.folder / ORT_FOLDER, source.path.name,
+            )  # fmt: skip
+            draft.seal(checkpoint, manifest)
         if split is not None:
             # Through the bundle itself, as the device will open it.
             measured = measure_base(Bundle.open(draft.folder), split, checkpoint, on_progress)
@@ -121,14 +139,14 @@ def build_artifacts(
     return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, _warnings(options, accuracy))
 
 
-def _graphs(source: SourceModel, sites: Sequence[Site], head: Head) -> dict[str, ir.Model]:
-    where = source.path.name
-    models = {
-        TRAINING_MODEL: training_model(source.model, sites, head, where),
-        EVAL_MODEL: eval_model(source.model, sites, head, where),
-        MEMORY_MODEL: memory_model(source.model, sites, head, where),
-        EXPORT_TEMPLATE: export_template(source.model, head, where),
-    }
+def _graphs(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> dict[str, ir.Model]:
+    where, head = source.path.name, manifest.head
+    models = {}
+    if PORTABLE in manifest.backends:
+        models[TRAINING_MODEL] = training_model(source.model, sites, head, where)
+    models[EVAL_MODEL] = eval_model(source.model, sites, head, where)
+    models[MEMORY_MODEL] = memory_model(source.model, sites, head, where)
+    models[EXPORT_TEMPLATE] = export_template(source.model, head, where)
     for name, model in models.items():
         standard_ops_only(name, model)
     return models
@@ -145,6 +163,7 @@ def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], optio
         raise ConfigError(f"--channel-ratio is {options.channel_ratio}; it must be above 0 and at most 1.")
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size is {options.batch_size}; it must be 1 or more.")
+    backends = _backends(options.backend)
     shape = source.image.shape
     assert shape is not None
     channels, height, width = (int(dim) for dim in list(shape)[1:])  # type: ignore[arg-type]
@@ -159,8 +178,19 @@ def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], optio
         channel_ratio=options.channel_ratio,
         batch_size=options.batch_size,
         flip=options.flip,
+        backends=backends,
+        head_capacity=head_capacity(options.head_capacity, count) if ORT_TRAINING in backends else 0,
         producer=f"csk-sdk {__version__}",
     )
+
+
+def _backends(choice: str) -> tuple[str, ...]:
+    if choice not in BACKEND_CHOICES:
+        raise ConfigError(f"--backend is '{choice}'; it must be {', '.join(BACKENDS)} or both.")
+    backends = BACKEND_CHOICES[choice]
+    if ORT_TRAINING in backends:
+        require_training_package()
+    return backends
 
 
 def _preprocessing(options: BuildOptions, channels: int) -> PreprocessingSpec:

@@ -99,7 +99,9 @@ class BundleDraft:
         with self._writing():
             _write_tensors(self.folder / CHECKPOINT, checkpoint)
             files = {
-                path.name: _entry(path) for path in sorted(self.folder.iterdir()) if path.name != MANIFEST
+                path.relative_to(self.folder).as_posix(): _entry(path)
+                for path in sorted(self.folder.rglob("*"))
+                if path.is_file() and path.name != MANIFEST
             }
             # Bytes: on Windows, text would get other line ends than those that were sealed.
             (self.folder / MANIFEST).write_bytes(replace(manifest, files=files).to_json().encode())

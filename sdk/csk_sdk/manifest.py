@@ -22,6 +22,15 @@ EXPORT_TEMPLATE = "export_template.onnx"
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 MANIFEST = "manifest.json"
+# The artifacts of onnxruntime-training, under the names that it gives them.
+ORT_FOLDER = "ort"
+ORT_TRAINING_MODEL = f"{ORT_FOLDER}/training_model.onnx"
+ORT_EVAL_MODEL = f"{ORT_FOLDER}/eval_model.onnx"
+ORT_CHECKPOINT = f"{ORT_FOLDER}/checkpoint"
+
+PORTABLE, ORT_TRAINING = BACKENDS = ("portable", "ort-training")
+# The bias of a class that the ort-training head has room for and no use: its softmax is exactly 0.
+UNUSED_CLASS = -1e30
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,11 @@ class Site:
     def channels(self) -> int:
         """Number of input channels, `c_in`."""
         return self.shape[1] * self.groups
+
+    @property
+    def center(self) -> str:
+        """Name of the center's parameter in the ort-training artifacts."""
+        return f"{self.name}.center"
 
 
 @dataclass(frozen=True)
@@ -116,6 +130,7 @@ class Manifest:
     `kernels` names, for each graph file, the sites' weights that it reads; `weights_in_export` the tensors of
     weights.safetensors that the export template lacks. `costs` counts parameters, and FLOPs and
     kept bytes of a training step per image (csk_artifacts_builder/costs.py); empty where they are not known.
+    `head_capacity` is how many classes a task may have with the ort-training backend, 0 without its artifacts.
     """
 
     model: str
@@ -129,7 +144,8 @@ class Manifest:
     batch_size: int
     flip: bool = True
     precision: str = "exact"
-    backends: tuple[str, ...] = ("portable",)
+    backends: tuple[str, ...] = (PORTABLE,)
+    head_capacity: int = 0
     weights_in_export: tuple[str, ...] = ()
     kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     costs: dict[str, int] = field(default_factory=dict)

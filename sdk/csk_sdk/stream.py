@@ -9,6 +9,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.backends import AUTO, choose_backend, require_ready
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
@@ -46,11 +47,14 @@ class TaskStream:
         classes: Sequence[str],
         config: TrainingConfig,
         reservoir: int = 512,
+        backend: str = AUTO,
     ) -> None:
         if len(set(classes)) < 2:
             raise TaskError(
                 f"Task '{name}' has fewer than two classes; a task needs at least two to tell apart."
             )
+        self._backend = choose_backend(backend, bundle)
+        require_ready(self._backend, bundle, name, classes)
         self._bundle, self._state, self._config = bundle, state, config
         self._name, self._classes = name, tuple(classes)
         self._held: list[tuple[Pixels, NDArray[np.int64]]] = []
@@ -117,7 +121,9 @@ class TaskStream:
 
     def _begin(self) -> float:
         """Select on the held batches, then train on them."""
-        training = TaskTraining(self._bundle, self._generation.tensors, self._classes, self._config)
+        training = TaskTraining(
+            self._bundle, self._generation.tensors, self._classes, self._config, self._backend
+        )
         training.warm_up(lambda: (self._normalised(*held) for held in self._held))
         held, self._held, self._training = self._held, [], training
         return [self._step(training, *batch) for batch in held][-1]

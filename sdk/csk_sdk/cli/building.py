@@ -18,6 +18,14 @@ from csk_sdk.inspection import Inspection, StepCost, inspect_bundle
 from csk_sdk.manifest import Manifest
 
 
+class Backend(StrEnum):
+    """For which backends to build; csk_artifacts_builder.build.BACKEND_CHOICES."""
+
+    portable = "portable"
+    ort_training = "ort-training"
+    both = "both"
+
+
 class Resize(StrEnum):
     """How a picture of another size becomes the model's."""
 
@@ -78,6 +86,15 @@ def build_artifacts(
         float, typer.Option(help="Share of each site's channels that a task trains.")
     ] = 0.25,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per training step on the device.")] = 16,
+    backend: Annotated[
+        Backend, typer.Option(help="What may compute training steps; ort-training needs its own extra.")
+    ] = Backend.portable,
+    head_capacity: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Most classes of a task with ort-training; 128, or as many as MODEL has."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace BUNDLE where it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -110,6 +127,8 @@ def build_artifacts(
         channel_ratio=channel_ratio,
         batch_size=batch_size,
         base_data=base_data,
+        backend=backend.value,
+        head_capacity=head_capacity,
         overwrite=overwrite,
     )
     begun = time.monotonic()
@@ -250,6 +269,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
             "Step",
             f"batches of {manifest.batch_size}, {_augmentation(manifest)}, {manifest.precision} arithmetic",
         ),
+        ("Backends", _backends(manifest)),
         ("Files", f"{size(sum(found.files.values()))}: {files}"),
     ]
 
@@ -274,6 +294,11 @@ def _input(manifest: Manifest) -> str:
     resize = "other sizes are resized (bilinear)" if how.resize == "bilinear" else "no other size"
     size_ = by((image.channels, image.height, image.width))
     return f"{size_}, mean {_list(how.mean)}, std {_list(how.std)}; {resize}"
+
+
+def _backends(manifest: Manifest) -> str:
+    room = f"; ort-training for tasks of up to {manifest.head_capacity} classes"
+    return ", ".join(manifest.backends) + (room if manifest.head_capacity else "")
 
 
 def _augmentation(manifest: Manifest) -> str:
