@@ -8,6 +8,7 @@ device writes a generation's centers into the parameters, and nothing else in th
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from csk_artifacts_builder.center import add_whole_center, site_node
 from csk_artifacts_builder.emit import Emitter, constant_array
 from csk_artifacts_builder.graphs import IMAGE, LOGITS, finish
 from csk_artifacts_builder.head import SplitHead, split_head
+from csk_artifacts_builder.ort_dialect import speak_ort
 from csk_sdk.bundle import center_of
 from csk_sdk.errors import ConfigError, ModelError
 from csk_sdk.manifest import UNUSED_CLASS, Head, Site
@@ -119,7 +121,7 @@ def forward_model(
         "Gemm", split.features, emit.initializer(weight, head.weight), emit.initializer(bias, head.bias), transB=1
     )  # fmt: skip
     emit.output(logits, LOGITS, ["N", capacity])
-    return finish(model, "csk_forward")
+    return speak_ort(finish(model, "csk_forward"))
 
 
 def _with_room(split: SplitHead, capacity: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -163,9 +165,12 @@ def _wrong_logits(prepared: ir.Model, folder: Path, split: SplitHead) -> str | N
 
 
 def _reason(error: Exception) -> str:
-    """The sentence of a C++ exception, without its stack of source lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1 if lines[0].startswith("/") else 0].rstrip(".")[:300]
+    """What a C++ exception says, without the source line and the signature in front of it."""
+    missing = re.search(r"gradient builder has not been registered: (\w+) for node (\S+)", str(error))
+    if missing:
+        return f"it has no gradient for op '{missing[1]}' (node '{missing[2]}')"
+    text = str(error).strip() or type(error).__name__
+    return re.sub(r"^/\S+:\d+ .*?\) (const )?", "", text).splitlines()[0].rstrip(". ")[:200]
 
 
 @contextmanager
