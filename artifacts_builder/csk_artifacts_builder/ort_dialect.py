@@ -87,7 +87,7 @@ def _ramp(emit: Emitter, node: ir.Node, slope: float, offset: float) -> ir.Value
 
 
 def _like(node: ir.Node, value: ir.Value) -> ir.Value:
-    value.shape, value.type = node.outputs[0].shape, node.outputs[0].type
+    value.shape, value.dtype = node.outputs[0].shape, ir.DataType.FLOAT
     return value
 
 

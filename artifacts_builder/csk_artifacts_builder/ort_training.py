@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ from csk_artifacts_builder.center import add_whole_center, site_node
 from csk_artifacts_builder.emit import Emitter, constant_array
 from csk_artifacts_builder.graphs import IMAGE, LOGITS, finish
 from csk_artifacts_builder.head import SplitHead, split_head
+from csk_artifacts_builder.opset import TARGET_IR_VERSION
 from csk_artifacts_builder.ort_dialect import speak_ort
 from csk_sdk.bundle import center_of
 from csk_sdk.errors import ConfigError, ModelError
@@ -73,6 +75,7 @@ def write_ort_artifacts(
                 artifact_directory=folder,
                 additional_output_names=[LOGITS],
             )
+            _readable(folder / "optimizer_model.onnx")
             problem = None
         except Exception as error:
             # C++ exceptions arrive as RuntimeError and as classes of the package's own.
@@ -122,6 +125,13 @@ def forward_model(
     )  # fmt: skip
     emit.output(logits, LOGITS, ["N", capacity])
     return speak_ort(finish(model, "csk_forward"))
+
+
+def _readable(path: Path) -> None:
+    """The package writes its optimizer with the newest IR version of the onnx library, and cannot read it then."""
+    model = onnx.load(path)
+    model.ir_version = TARGET_IR_VERSION
+    onnx.save(model, path)
 
 
 def _with_room(split: SplitHead, capacity: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
