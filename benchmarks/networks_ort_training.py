@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("out/networks.json"), help="what networks.py has left"
     )
+    parser.add_argument("--only", action="append", help="networks whose name contains this")
     parser.add_argument("--size", type=int, help="only this picture size")
     arguments = parser.parse_args()
     content = json.loads(arguments.out.read_text())
@@ -89,7 +90,8 @@ def main() -> None:
     for row in content["rows"]:
         name = f"{row['network']} {row['size']} {row['exporter']}"
         model = arguments.models / f"{name}.onnx"
-        if row["refused"] or not model.is_file() or arguments.size not in (None, row["size"]):
+        wanted = not arguments.only or any(part.lower() in name.lower() for part in arguments.only)
+        if not wanted or row["refused"] or not model.is_file() or arguments.size not in (None, row["size"]):
             continue
         row["ort_cosine"], row["ort_refused"] = 0.0, ""
         try:

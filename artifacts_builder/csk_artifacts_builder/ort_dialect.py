@@ -12,7 +12,7 @@ import onnx_ir as ir
 import onnx_ir.convenience as convenience
 import onnx_ir.passes.common as passes
 
-from csk_artifacts_builder.emit import Emitter, attribute, static_shape
+from csk_artifacts_builder.emit import Emitter, attribute, constant_array, static_shape
 
 
 def speak_ort(model: ir.Model) -> ir.Model:
@@ -44,12 +44,25 @@ def _hard_swish(emit: Emitter, node: ir.Node) -> list[ir.Value]:
 
 
 def _layer_normalization(emit: Emitter, node: ir.Node) -> list[ir.Value]:
-    """The same with its optional outputs, which the gradient reads: mean and 1 / standard deviation."""
+    """The same with its optional outputs, which the gradient reads: mean and 1 / standard deviation.
+
+    And with a scale and a bias of its own: the package derives their gradients even where they are frozen, and
+    stumbles over a second gradient of the same tensor.
+    """
     attributes = {name: value.value for name, value in node.attributes.items()}
-    outputs = list(emit.ops("LayerNormalization", *node.inputs, outputs=3, **attributes))
+    inputs = [node.inputs[0], *(_own(emit, node, value) for value in node.inputs[1:])]
+    outputs = list(emit.ops("LayerNormalization", *inputs, outputs=3, **attributes))
     for value in outputs:
         value.dtype = ir.DataType.FLOAT
     return [_like(node, outputs[0]), *outputs[1:]]
+
+
+def _own(emit: Emitter, node: ir.Node, value: ir.Value | None) -> ir.Value | None:
+    """A copy of a constant that other nodes read too."""
+    array = constant_array(value)
+    if value is None or array is None or len(value.uses()) == 1:
+        return value
+    return emit.initializer(array, f"{value.name}.of.{node.name}")
 
 
 def _average_pool(emit: Emitter, node: ir.Node) -> list[ir.Value]:

@@ -180,7 +180,8 @@ def _reason(error: Exception) -> str:
     if missing:
         return f"it has no gradient for op '{missing[1]}' (node '{missing[2]}')"
     text = str(error).strip() or type(error).__name__
-    return re.sub(r"^/\S+:\d+ .*?\) (const )?", "", text).splitlines()[0].rstrip(". ")[:200]
+    text = re.sub(r"^.*?\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text.splitlines()[0])
+    return re.sub(r"^/\S+:\d+ .*?\) (const )?", "", text).rstrip(". ")[:200]
 
 
 @contextmanager
