@@ -8,10 +8,10 @@ from csk_sdk.cli import app
 WORKSPACE = {"--workspace", "--bundle", "--state"}
 OPTIONS = {
     "build-artifacts": """MODEL --out --base-data --classes --mean --std --resize --flip --no-flip --trainable
-        --channel-ratio --batch-size --overwrite --json""",
+        --channel-ratio --batch-size --backend --head-capacity --overwrite --json""",
     "inspect": "BUNDLE --json",
     "train": """--tasks --task --epochs --seed --batch-size --learning-rate --head-learning-rate --optimizer
-        --energy --channel-ratio --threads --no-evaluate --json""",
+        --energy --channel-ratio --threads --backend --no-evaluate --json""",
     "tasks": "--tasks --json",
     "evaluate": "--tasks --scenario --json",
     "predict": "IMAGE... --task --top --json",
