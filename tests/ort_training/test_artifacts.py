@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import onnx
 import pytest
 
 from cli.conftest import csk_sdk
-from conftest import Digits
+from conftest import REPOSITORY, Digits
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.ort_training import forward_model
 from csk_device_runners import check_bundle
@@ -78,6 +79,26 @@ def test_a_plain_script_trains_centers_and_head_and_nothing_else(both: Path) -> 
     assert float(found["eval"][0]) < losses[0]
     assert found["requires_grad"] == trainable(bundle)
     assert found["moved"] == trainable(bundle)
+
+
+def test_the_script_of_the_bundle_page(both: Path, tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "bundle.md").read_text(encoding="utf-8")
+    (code,) = re.findall(
+        r"<!-- tested: ort-training -->\n```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL
+    )
+    size = Bundle.open(both).manifest.input
+    shape = (8, size.channels, size.height, size.width)
+    script = (
+        "import sys\nsys.modules.update(csk_sdk=None, onnx=None, torch=None)\nimport numpy as np\n"
+        f"pictures, labels = np.ones({shape}, np.float32), np.arange(8) % 4\n{code}"
+        "print(loss, *gradient.shape, float(module(pictures, labels)[0]) < float(loss))\n"
+    )
+    (tmp_path / "bundle").symlink_to(both)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1:] == ["6", str(Bundle.open(both).manifest.head.features), "True"]
 
 
 def test_only_centers_and_head_have_gradients(both: Path) -> None:
