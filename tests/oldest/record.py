@@ -41,7 +41,7 @@ def main(out: Path) -> None:
     for folder in ("rules", "networks", "digits"):
         (out / folder).mkdir(parents=True)
     for row in rules.ROWS:
-        record_rule(row, out / "rules" / f"{row}.onnx")
+        record_rule(row, out / "rules" / f"{str(row).replace('/', '_')}.onnx")
     for network in {
         value.name: value for value in vars(networks).values() if isinstance(value, networks.Network)
     }.values():
