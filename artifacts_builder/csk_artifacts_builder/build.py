@@ -124,10 +124,11 @@ def build_artifacts(
     with BundleDraft(Path(out), options.overwrite) as draft:
         draft.write(models, weights, checkpoint, manifest)
         if ORT_TRAINING in manifest.backends:
-            write_ort_artifacts(
-                source.model, sites, manifest.head, manifest.head_capacity,
-                draft.folder / ORT_FOLDER, source.path.name,
-            )  # fmt: skip
+            with draft.writing():
+                write_ort_artifacts(
+                    source.model, sites, manifest.head, manifest.head_capacity,
+                    draft.folder / ORT_FOLDER, source.path.name,
+                )  # fmt: skip
             draft.seal(checkpoint, manifest)
         if split is not None:
             # Through the bundle itself, as the device will open it.

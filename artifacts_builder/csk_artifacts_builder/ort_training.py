@@ -57,7 +57,7 @@ def write_ort_artifacts(
 
     Gradients are those of the sites' centers and the head; every other tensor is a frozen parameter.
     Raises RuntimeMissingError without the training package, ModelError where it has no gradient for an op, or
-    where its artifacts compute something else than the model.
+    where its artifacts compute something else than the model, OSError for a disk that refuses.
     """
     artifacts = import_training("artifacts")
     model = forward_model(prepared, sites, head, capacity, where)
@@ -77,6 +77,8 @@ def write_ort_artifacts(
             )
             _readable(folder / "optimizer_model.onnx")
             problem = None
+        except OSError:
+            raise
         except Exception as error:
             # C++ exceptions arrive as RuntimeError and as classes of the package's own.
             problem = _reason(error)

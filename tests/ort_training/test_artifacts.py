@@ -20,7 +20,7 @@ from conftest import REPOSITORY, Digits
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.ort_training import forward_model
 from csk_device_runners import check_bundle
-from csk_sdk import Bundle, BundleError, ConfigError, CskError, Learner, ModelError, TaskError
+from csk_sdk import Bundle, BundleError, ConfigError, CskError, Learner, ModelError, StorageError, TaskError
 from csk_sdk.manifest import UNUSED_CLASS, Head
 from csk_sdk.runtime import import_training
 
@@ -237,6 +237,17 @@ def test_a_training_graph_that_computes_something_else_is_refused(
 
     monkeypatch.setattr(ort_training, "forward_model", other)
     assert "its training graph gives outputs that differ by" in refused(tmp_path, networks.VGG)
+
+
+def test_a_disk_that_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import networks
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(import_training("artifacts"), "generate_artifacts", full)
+    said = refused(tmp_path, networks.VGG, StorageError)
+    assert said.endswith("(No space left on device). Nothing was left behind.")
 
 
 @pytest.mark.parametrize(("capacity", "least"), [(2, 3), (0, 3), (-1, 3)])
