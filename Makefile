@@ -3,15 +3,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Environments of their own: onnxruntime-training cannot be beside onnxruntime, and the oldest not beside the newest.
+ORT_TRAINING := .venv-ort-training
+OLDEST := .venv-oldest
+# Wheels of both end with Python 3.12.
+UP_TO_312 := $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'
 WORKERS ?= 2
 # NumPy's threads would fight ONNX Runtime's for the same two cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check format wheel-test bench-cifar100 clean
+.PHONY: help demo test test-ort-training run-ort-training test-oldest run-oldest check format wheel-test bench-cifar100 clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
-	@echo "make test            the whole test suite"
+	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
+	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
 	@echo "make check           format, lint, types"
 	@echo "make wheel-test      build the wheel, install it elsewhere, run its demo"
 	@echo "make bench-cifar100 DATA=DIR MODEL=FILE    the CIFAR-100 benchmark"
@@ -32,6 +38,32 @@ demo: $(BIN)/.demo
 
 test: $(BIN)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS)
+	@$(MAKE) --no-print-directory test-ort-training
+
+test-ort-training:
+	@if $(UP_TO_312); then $(MAKE) --no-print-directory run-ort-training; else \
+		echo "Left out: the ort-training suite, for which there are packages up to Python 3.12 (make PYTHON=python3.12 $@)"; fi
+
+run-ort-training: $(ORT_TRAINING)/.ready
+	$(ORT_TRAINING)/bin/python -m pytest -n $(WORKERS) tests/ort_training
+
+$(ORT_TRAINING)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(ORT_TRAINING)
+	$(ORT_TRAINING)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ort-training-test]'
+	@touch $@
+
+test-oldest:
+	@if $(UP_TO_312); then $(MAKE) --no-print-directory run-oldest; else \
+		echo "Left out: the oldest ONNX Runtime, for which there are packages up to Python 3.12 (make PYTHON=python3.12 $@)"; fi
+
+run-oldest: $(BIN)/.dev $(OLDEST)/.ready
+	$(BIN)/python tests/oldest/record.py out/oldest
+	$(OLDEST)/bin/python tests/oldest/replay.py out/oldest
+
+$(OLDEST)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable . 'onnxruntime==1.17.0' 'numpy<2'
+	@touch $@
 
 check: $(BIN)/.dev
 	$(BIN)/ruff format --check .
@@ -53,4 +85,4 @@ bench-cifar100: $(BIN)/.dev
 	$(BIN)/python benchmarks/cifar100.py --data "$(DATA)" --model "$(MODEL)" --out out/cifar100
 
 clean:
-	rm -rf $(VENV) out build dist
+	rm -rf $(VENV) $(ORT_TRAINING) $(OLDEST) out build dist

@@ -8,6 +8,12 @@ of a random quarter of the channels. The witness is torch's autograd in float64 
 recognised by its kernel, up to the factor per output channel that the network's own batch norm says, and the changes
 and gradients are converted by that factor.
 
+A second witness is onnxruntime-training's own gradients, which needs an environment of its own (csk-sdk[ort-training]):
+
+    python benchmarks/networks.py --models out/models
+    .venv-ort-training/bin/python benchmarks/networks_ort_training.py --models out/models
+    python benchmarks/networks.py --keep --write docs/supported-models.md
+
 What is compared are the gradients of every site's center and of the head, for a batch of 1 and one of 8. Cosine,
 because in float32 a ReLU or a max pool now and then decides otherwise than in float64.
 """
@@ -75,6 +81,9 @@ class Row:
     megabytes: float = 0.0
     step_ms: float = 0.0
     ops: dict[str, int] = field(default_factory=dict)
+    # Written by networks_ort_training.py: the smallest cosine against its gradients, or why there are none.
+    ort_cosine: float = 0.0
+    ort_refused: str = ""
 
     @property
     def case(self) -> tuple[str, int, str]:
@@ -117,16 +126,23 @@ def export(network: nn.Module, size: int, exporter: str, path: Path) -> None:
             torch.onnx.export(network, picture, path, dynamo=False, dynamic_axes=axes, **names)
 
 
-def measure(name: str, size: int, exporter: str, folder: Path) -> Row:
-    """Export, build, compare, time."""
+def exported(name: str, size: int, exporter: str, source: Path) -> nn.Module:
+    """The network with its random weights, written to `source`."""
     torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    row = Row(name, size, exporter)
     make = SIGNALS[name][0] if name in SIGNALS else (NETWORKS | SMOOTH)[name]
     network = settle(make(size, CLASSES[size]), size)
-    row.parameters = sum(p.numel() for p in network.parameters())
-    source, built = folder / "model.onnx", folder / "bundle"
+    source.parent.mkdir(parents=True, exist_ok=True)
     export(network, size, exporter, source)
+    return network
+
+
+def measure(name: str, size: int, exporter: str, folder: Path) -> Row:
+    """Export, build, compare, time."""
+    rng = np.random.default_rng(0)
+    row = Row(name, size, exporter)
+    source, built = folder / "model.onnx", folder / "bundle"
+    network = exported(name, size, exporter, source)
+    row.parameters = sum(p.numel() for p in network.parameters())
     proto = onnx.load(source)
     row.opset = proto.opset_import[0].version
     row.nodes, row.ops = len(proto.graph.node), dict(Counter(node.op_type for node in proto.graph.node))
@@ -368,6 +384,11 @@ def versions() -> str:
     return f"{', '.join(found)}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
 
 
+def ort_column(row: Row) -> str:
+    """The cosine against onnxruntime-training, or that it refuses the network (why: below the table)."""
+    return "refuses" if row.ort_refused else f"{row.ort_cosine:.7f}" if row.ort_cosine else "not run"
+
+
 def page(rows: list[Row], measured_with: str) -> str:
     """docs/supported-models.md."""
     built = [row for row in rows if not row.refused]
@@ -392,23 +413,26 @@ def page(rows: list[Row], measured_with: str) -> str:
         f"least {ENOUGH}: a wrong rule would be wrong for all of them. *Step* is one training step of 8 pictures",
         "on one thread of a busy machine: good for orders of magnitude only.",
         "",
+        "*ORT-training* is the smallest cosine of the same gradients against those that onnxruntime-training 1.19.2",
+        "derives by itself, both in float32; where activations near a kink differ, on the best of ten other pictures.",
+        "",
         f"{sum(row.right for row in rows)} of {len(rows)} cases build and have right gradients; "
         f"{len(rows) - len(built)} are refused.",
         "",
-        "| network | input | exporter | opset | nodes | sites | min cosine | torch float32 | max error "
+        "| network | input | exporter | opset | nodes | sites | min cosine | torch float32 | ORT-training | max error "
         "| build s | bundle MB | step ms | result |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         head = f"| {row.network} | {_input(row)} | {row.exporter} | {row.opset} | {row.nodes} |"
         if row.refused:
-            lines.append(f"{head} | | | | | | | refused |")
+            lines.append(f"{head} | | | | | | | | refused |")
         else:
             result = "works" if row.right else f"cosine low, see `{row.worst}`"
             if row.redrawn and row.right:
                 result = f"works; {row.redrawn:.7f} on another picture"
             lines.append(
-                f"{head} {row.sites} | {row.cosine:.7f} | {row.torch_cosine:.7f} "
+                f"{head} {row.sites} | {row.cosine:.7f} | {row.torch_cosine:.7f} | {ort_column(row)} "
                 f"| {row.error:.1e} | {row.build_seconds:.1f} | {row.megabytes:.0f} | {row.step_ms:.0f} | {result} |"
             )
     refusals: dict[str, list[str]] = {}
@@ -418,6 +442,15 @@ def page(rows: list[Row], measured_with: str) -> str:
     if refusals:
         lines += ["", "## What is refused, in the builder's own words", ""]
         lines += [f"- {', '.join(who)}: *{sentence}*" for sentence, who in refusals.items()]
+    silent: dict[str, list[str]] = {}
+    for row in built:
+        if row.ort_refused:
+            silent.setdefault(row.ort_refused, []).append(
+                f"{row.network} {row.size}x{row.size} ({row.exporter})"
+            )
+    if silent:
+        lines += ["", "## What onnxruntime-training refuses, and the portable backend trains", ""]
+        lines += [f"- {', '.join(who)}: *{sentence}*" for sentence, who in silent.items()]
     lines += ["", "## Measured with", "", f"{measured_with}.", ""]
     return "\n".join(lines)
 
@@ -450,6 +483,9 @@ def main() -> None:
     parser.add_argument(
         "--keep", action="store_true", help="measure again only what --out lacks or was refused"
     )
+    parser.add_argument(
+        "--models", type=Path, metavar="DIR", help="keep every exported model there, for the second witness"
+    )
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the page of supported models")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -465,6 +501,8 @@ def main() -> None:
     failed = []
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for name, size, exporter in wanted:
+        if arguments.models:
+            exported(name, size, exporter, arguments.models / f"{name} {size} {exporter}.onnx")
         if any((name, size, exporter) == row.case and not row.refused for row in rows):
             continue
         try:

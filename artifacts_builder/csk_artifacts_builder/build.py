@@ -18,18 +18,23 @@ from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.head import SplitHead, split_head
 from csk_artifacts_builder.losses import require_loss
+from csk_artifacts_builder.ort_training import head_capacity, write_ort_artifacts
 from csk_artifacts_builder.prepare import SourceModel, prepare
 from csk_artifacts_builder.sites import choose_sites, find_sites
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
 from csk_sdk.bundle import Bundle, center_of
 from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import (
+    BACKENDS,
     CROSS_ENTROPY,
     EVAL_MODEL,
     EXPORT_TEMPLATE,
     MEMORY_MODEL,
     MSE,
+    ORT_FOLDER,
+    ORT_TRAINING,
     PICTURE_SCALE,
+    PORTABLE,
     SIGNAL_SCALE,
     TRAINING_MODEL,
     Head,
@@ -40,8 +45,11 @@ from csk_sdk.manifest import (
 )
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives import objective_of
+from csk_sdk.runtime import require_training_package
 from csk_sdk.version import __version__
 
+# What `--backend` may say, and what is then built.
+BACKEND_CHOICES = {**{name: (name,) for name in BACKENDS}, "both": BACKENDS}
 _UNNORMALISED = {
     "pictures": "pixels are only scaled to 0..1",
     "signals": "int16 samples are only scaled to -1..1, and floats are taken as they are",
@@ -57,6 +65,8 @@ class BuildOptions:
     "bilinear" (pictures), "crop" (signals) or "none", the first that fits when None. `flip` is on for pictures when
     None. `sample_rate` is that of the model's signals in Hz. `trainable` is "auto", "all" or "from:NODE".
     `loss` is one of csk_artifacts_builder.losses; for "mse", `classes` are the targets' names.
+    `backend` is "portable", "ort-training" or "both"; `head_capacity` the most classes that a task may have with
+    ort-training (128, or as many as the base has, when None).
     """
 
     classes: Sequence[str] | None = None
@@ -70,6 +80,8 @@ class BuildOptions:
     batch_size: int = 16
     loss: str = CROSS_ENTROPY
     base_data: Path | None = None
+    backend: str = PORTABLE
+    head_capacity: int | None = None
     overwrite: bool = False
 
 
@@ -110,7 +122,7 @@ def build_artifacts(
     manifest = _manifest(source, head, sites, options)
     split = base_split(options.base_data, manifest.classes, options.loss) if options.base_data else None
     models = _graphs(source, sites, manifest)
-    training = models[TRAINING_MODEL]
+    training = models.get(TRAINING_MODEL)
     costs = measure_costs(source.model, training, sites, len(manifest.classes), options.channel_ratio)
     same_logits(onnx.load(str(source.path)), source.model, source.interface)
     # The head's tensors are in no graph: they live in the checkpoint.
@@ -129,6 +141,13 @@ def build_artifacts(
     accuracy = None
     with BundleDraft(Path(out), options.overwrite) as draft:
         draft.write(models, weights, checkpoint, manifest)
+        if ORT_TRAINING in manifest.backends:
+            with draft.writing():
+                write_ort_artifacts(
+                    source.model, sites, manifest.head, manifest.head_capacity,
+                    draft.folder / ORT_FOLDER, source.path.name,
+                )  # fmt: skip
+            draft.seal(checkpoint, manifest)
         if split is not None:
             # Through the bundle itself, as the device will open it.
             measured = measure_base(Bundle.open(draft.folder), split, checkpoint, on_progress)
@@ -143,12 +162,12 @@ def build_artifacts(
 
 def _graphs(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> dict[str, ir.Model]:
     where, head = source.path.name, manifest.head
-    models = {
-        TRAINING_MODEL: training_model(source.model, sites, head, where, manifest.loss),
-        EVAL_MODEL: eval_model(source.model, sites, head, where),
-        MEMORY_MODEL: memory_model(source.model, sites, head, where),
-        EXPORT_TEMPLATE: export_template(source.model, head, where, source.interface),
-    }
+    models = {}
+    if PORTABLE in manifest.backends:
+        models[TRAINING_MODEL] = training_model(source.model, sites, head, where, manifest.loss)
+    models[EVAL_MODEL] = eval_model(source.model, sites, head, where)
+    models[MEMORY_MODEL] = memory_model(source.model, sites, head, where)
+    models[EXPORT_TEMPLATE] = export_template(source.model, head, where, source.interface)
     for name, model in models.items():
         standard_ops_only(name, model)
     return models
@@ -165,6 +184,7 @@ def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], optio
         raise ConfigError(f"--channel-ratio is {options.channel_ratio}; it must be above 0 and at most 1.")
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size is {options.batch_size}; it must be 1 or more.")
+    backends = _backends(options.backend, options.loss)
     shape = source.image.shape
     assert shape is not None
     channels, *size = (int(dim) for dim in list(shape)[1:])  # type: ignore[arg-type]
@@ -183,8 +203,24 @@ def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], optio
         batch_size=options.batch_size,
         flip=not given.is_signal if options.flip is None else options.flip,
         loss=options.loss,
+        backends=backends,
+        head_capacity=head_capacity(options.head_capacity, count) if ORT_TRAINING in backends else 0,
         producer=f"csk-sdk {__version__}",
     )
+
+
+def _backends(choice: str, loss: str) -> tuple[str, ...]:
+    if choice not in BACKEND_CHOICES:
+        raise ConfigError(f"--backend is '{choice}'; it must be {', '.join(BACKENDS)} or both.")
+    backends = BACKEND_CHOICES[choice]
+    if ORT_TRAINING in backends:
+        if loss != CROSS_ENTROPY:
+            raise ConfigError(
+                f"--backend {choice} trains with the loss {CROSS_ENTROPY} only, and --loss is {loss}: build with "
+                f"--backend {PORTABLE}."
+            )
+        require_training_package()
+    return backends
 
 
 def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> PreprocessingSpec:

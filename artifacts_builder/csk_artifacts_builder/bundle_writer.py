@@ -83,7 +83,7 @@ class BundleDraft:
         manifest: Manifest,
     ) -> None:
         """Write every file; `models` maps file names to graphs, which afterwards point to weights.safetensors."""
-        with self._writing():
+        with self.writing():
             self.folder.mkdir(parents=True)
             _write_tensors(self.folder / WEIGHTS, weights)
             offsets = _tensor_offsets(self.folder / WEIGHTS)
@@ -96,23 +96,26 @@ class BundleDraft:
 
     def seal(self, checkpoint: Mapping[str, NDArray[Any]], manifest: Manifest) -> None:
         """Write (or replace) the checkpoint, and the manifest with the hash of every file."""
-        with self._writing():
+        with self.writing():
             _write_tensors(self.folder / CHECKPOINT, checkpoint)
             files = {
-                path.name: _entry(path) for path in sorted(self.folder.iterdir()) if path.name != MANIFEST
+                path.relative_to(self.folder).as_posix(): _entry(path)
+                for path in sorted(self.folder.rglob("*"))
+                if path.is_file() and path.name != MANIFEST
             }
             # Bytes: on Windows, text would get other line ends than those that were sealed.
             (self.folder / MANIFEST).write_bytes(replace(manifest, files=files).to_json().encode())
 
     def publish(self) -> None:
         """Move the bundle to its place."""
-        with self._writing():
+        with self.writing():
             if self.out.exists():
                 shutil.rmtree(self.out)
             self.folder.rename(self.out)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Within the block, what the disk refuses is a StorageError."""
         try:
             yield
         except (OSError, SafetensorError) as error:

@@ -54,10 +54,7 @@ def add_center_branch(
             )
             branch = emit.op("Conv", seen, kernel, kernel_shape=[1] * shape.rank, group=shape.groups)
             total = emit.op("Add", y, branch)
-    total.shape, total.dtype = y.shape, ir.DataType.FLOAT
-    for user, position in list(y.uses()):
-        if user is not total.producer():
-            user.replace_input_with(position, total)
+    _hand_on(y, total)
     nodes = frozenset({node, *(set(emit.graph) - before)})
 
     def rule(emit: Emitter, g: ir.Value, needed: Sequence[bool]) -> Sequence[ir.Value | None]:
@@ -68,6 +65,26 @@ def add_center_branch(
         return [dx, _delta_gradient(emit, g, seen, site, indices) if needed[1] else None]
 
     return Segment(nodes, (x, delta), total, rule, site.node)
+
+
+def add_whole_center(emit: Emitter, node: ir.Node, center: ir.Value) -> None:
+    """Insert a 1x1 convolution with kernel `center` `(c_out, c_in / groups, 1, ...)` beside convolution `node`."""
+    shape = geometry(node)
+    x, y = node.inputs[0], node.outputs[0]
+    assert x is not None
+    with emit.before(node):
+        seen = sample_center(emit, x, shape)
+    with emit.behind(node):
+        branch = emit.op("Conv", seen, center, kernel_shape=[1] * shape.rank, group=shape.groups)
+        _hand_on(y, emit.op("Add", y, branch))
+
+
+def _hand_on(y: ir.Value, total: ir.Value) -> None:
+    """Let everything that read `y` read `total`, which is made of it."""
+    total.shape, total.dtype = y.shape, ir.DataType.FLOAT
+    for user, position in list(y.uses()):
+        if user is not total.producer():
+            user.replace_input_with(position, total)
 
 
 def sample_center(emit: Emitter, x: ir.Value, shape: Geometry) -> ir.Value:

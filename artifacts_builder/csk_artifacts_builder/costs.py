@@ -44,16 +44,16 @@ _FLOAT_BYTES = 4
 
 
 def measure_costs(
-    prepared: ir.Model, training: ir.Model, sites: Sequence[Site], classes: int, channel_ratio: float
+    prepared: ir.Model, training: ir.Model | None, sites: Sequence[Site], classes: int, channel_ratio: float
 ) -> dict[str, int]:
-    """The table above; empty where a size is not known before run time."""
+    """The table above; empty where a size is not known before run time, and without `*_centers` for no graph."""
     sizes = {f"{site.name}.k": channel_count(site.channels, channel_ratio) for site in sites}
     sizes.update(N=_BATCH, classes=classes)
     try:
         return {
             "parameters": _parameters(prepared),
             **_full_fine_tuning(_sized(prepared, sizes)),
-            **_centers(_sized(training, sizes)),
+            **(_centers(_sized(training, sizes)) if training is not None else {}),
         }
     except _UnknownSizeError:
         return {}

@@ -56,7 +56,7 @@ def training_model(
     emit.output(bias_gradient, head.bias_gradient, ["classes"])
     for site, delta in zip(sites, work.deltas, strict=True):
         emit.output(gradients[delta], site.gradient, [site.rows, f"{site.name}.k"])
-    return _finish(work.model, "csk_training")
+    return finish(work.model, "csk_training")
 
 
 def eval_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: str) -> ir.Model:
@@ -66,7 +66,7 @@ def eval_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: str
     logits = _logits(work.emit, work.split.features, weight, bias)
     work.emit.output(logits, LOGITS, ["N", "classes"])
     work.emit.output(work.split.features, FEATURES, ["N", head.features])
-    return _finish(work.model, "csk_eval")
+    return finish(work.model, "csk_eval")
 
 
 def memory_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: str) -> ir.Model:
@@ -80,7 +80,7 @@ def memory_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: s
         moment = second_moment(work.emit, site_node(work.model, site), site)
         width = site.shape[1]
         work.emit.output(moment, site.moment, [site.groups, width, width])
-    return _finish(work.model, "csk_memory")
+    return finish(work.model, "csk_memory")
 
 
 def export_template(prepared: ir.Model, head: Head, where: str, interface: Interface) -> ir.Model:
@@ -104,7 +104,7 @@ def export_template(prepared: ir.Model, head: Head, where: str, interface: Inter
     if interface.output_type != ir.DataType.FLOAT:
         output = emit.op("Cast", output, to=interface.output_type)
     emit.output(output, split.output_name, ["N", "classes"]).dtype = interface.output_type
-    return _finish(model, "csk_inference")
+    return finish(model, "csk_inference")
 
 
 def _open(prepared: ir.Model, sites: Sequence[Site], where: str) -> _Working:
@@ -133,7 +133,8 @@ def _logits(emit: Emitter, features: ir.Value, weight: ir.Value, bias: ir.Value)
     return emit.op("Gemm", features, weight, bias, transB=1)
 
 
-def _finish(model: ir.Model, name: str) -> ir.Model:
+def finish(model: ir.Model, name: str) -> ir.Model:
+    """Name the graph, drop what no output needs, and sort what is left."""
     model.graph.name = name
     passes.RemoveUnusedNodesPass()(model)
     passes.TopologicalSortPass()(model)

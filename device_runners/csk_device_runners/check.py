@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
+from csk_sdk.errors import BundleError
 from csk_sdk.manifest import (
     BINARY_CROSS_ENTROPY,
     CROSS_ENTROPY,
     EVAL_MODEL,
     MEMORY_MODEL,
     MSE,
+    PORTABLE,
     TRAINING_MODEL,
 )
 from csk_sdk.method.selection import channel_count
@@ -53,8 +55,16 @@ class Result:
 
 
 def check_bundle(bundle: Path | str, threads: int = 1) -> list[Result]:
-    """Check the graphs of a bundle as it was built. Raises BundleError where it cannot be opened."""
-    return list(_Check(Bundle.open(bundle), threads).results())
+    """Check the portable graphs of a bundle as it was built.
+
+    Raises BundleError where it cannot be opened, or was built without them.
+    """
+    opened = Bundle.open(bundle)
+    if PORTABLE not in opened.manifest.backends:
+        raise BundleError(
+            f"{bundle} has no portable training graph to check: build it with --backend portable or both."
+        )
+    return list(_Check(opened, threads).results())
 
 
 class _Check:

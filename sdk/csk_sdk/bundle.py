@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -97,9 +97,9 @@ class Bundle:
 
     def _verify(self) -> None:
         for name, entry in self.manifest.files.items():
-            path = self.path(name)
-            if Path(name).name != name:
+            if not _is_inside(name):
                 raise BundleError(f"{self.folder / MANIFEST} lists a file outside the bundle: {name!r}.")
+            path = self.path(name)
             if not path.is_file():
                 raise BundleError(f"{path} is missing. Copy the bundle again.")
             with path.open("rb") as file:
@@ -111,6 +111,13 @@ class Bundle:
                     f"{path} is not the file that was built: its content differs from the manifest's sha256. "
                     "Copy the bundle again."
                 )
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a file's name in the manifest is a plain path below the bundle, on every system."""
+    parts = PurePosixPath(name).parts
+    plain = not any(part in ("..", "/") or set(part) & set("\\:\0") for part in parts)
+    return bool(parts) and plain and "/".join(parts) == name
 
 
 def center_of(site: Site) -> tuple[slice | int, ...]:

@@ -14,13 +14,21 @@ from typing import Any
 
 import numpy as np
 
+from csk_sdk.backends import AUTO, StepResult, TrainingStep, choose_backend, open_step
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.errors import ConfigError, CskError, StateLockedError, TaskError
-from csk_sdk.manifest import EVAL_MODEL, MANIFEST, MEMORY_MODEL, TRAINING_MODEL
+from csk_sdk.manifest import (
+    EVAL_MODEL,
+    MANIFEST,
+    MEMORY_MODEL,
+    ORT_TRAINING_MODEL,
+    PORTABLE,
+    TRAINING_MODEL,
+)
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.selection import channel_count
-from csk_sdk.runtime import Graph, installed_runtimes, load_onnxruntime
+from csk_sdk.runtime import installed_runtimes, load_onnxruntime
 from csk_sdk.state import State
 from csk_sdk.workspace import Workspace
 
@@ -169,44 +177,49 @@ def _bundle(bundle: Bundle) -> Check:
 
 
 def _graphs(bundle: Bundle, checkpoint: dict[str, Any], config: TrainingConfig) -> Iterator[Check]:
-    opened: dict[str, Graph] = {}
-    for name in (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL):
-        try:
-            opened[name] = bundle.graph(name, checkpoint, config.threads)
-        except CskError as error:
-            yield Check(
-                "Graphs", FAIL, str(error), "Install another ONNX Runtime, or build the bundle again."
-            )
-            return
-    yield Check("Graphs", OK, f"{', '.join(opened)} open")
-    yield _training_step(bundle, checkpoint, opened[TRAINING_MODEL], config)
+    """Open what learning opens, with the backend that `train` takes by default, and time a step."""
+    backend = choose_backend(AUTO, bundle)
+    try:
+        for name in (EVAL_MODEL, MEMORY_MODEL):
+            bundle.graph(name, checkpoint, config.threads)
+        step = open_step(backend, bundle, checkpoint, config.threads)
+    except CskError as error:
+        yield Check("Graphs", FAIL, str(error), "Install another ONNX Runtime, or build the bundle again.")
+        return
+    training = TRAINING_MODEL if backend == PORTABLE else ORT_TRAINING_MODEL
+    yield Check("Graphs", OK, f"{training}, {EVAL_MODEL}, {MEMORY_MODEL} open")
+    yield _training_step(bundle, checkpoint, step, config)
 
 
-def _training_step(bundle: Bundle, checkpoint: dict[str, Any], graph: Graph, config: TrainingConfig) -> Check:
-    """Time the graph on a batch of noise; the first run, which allocates, is left out."""
+def _training_step(
+    bundle: Bundle, checkpoint: dict[str, Any], step: TrainingStep, config: TrainingConfig
+) -> Check:
+    """Time a step on a batch of noise; the first run, which allocates, is left out."""
     manifest = bundle.manifest
     batch = config.batch_size or manifest.batch_size
     ratio = config.channel_ratio or manifest.channel_ratio
     rng = np.random.default_rng(0)
-    feeds: dict[str, Any] = {
-        "image": rng.normal(size=(batch, *manifest.input.shape)).astype(np.float32),
-        "label": bundle.objective.blank_labels(batch, manifest.classes),
-        manifest.head.weight: checkpoint["head/base/weight"],
-        manifest.head.bias: checkpoint["head/base/bias"],
+    images = rng.normal(size=(batch, *manifest.input.shape)).astype(np.float32)
+    targets = {LABEL: bundle.objective.blank_labels(batch, manifest.classes)}
+    head = checkpoint["head/base/weight"], checkpoint["head/base/bias"]
+    selected = {site.name: np.arange(channel_count(site.channels, ratio)) for site in manifest.sites}
+    deltas = {
+        site.name: np.zeros((site.rows, len(selected[site.name])), np.float32) for site in manifest.sites
     }
-    for site in manifest.sites:
-        count = channel_count(site.channels, ratio)
-        feeds[site.indices] = np.arange(count)
-        feeds[site.delta] = np.zeros((site.rows, count), np.float32)
+
+    def run() -> StepResult:
+        return step.run(images, targets, head, selected, deltas)
+
     try:
-        outputs = graph.run(feeds)
-        seconds = sorted(_timed(lambda: graph.run(feeds)) for _ in range(_TIMED_STEPS))[_TIMED_STEPS // 2]
+        result = run()
+        seconds = sorted(_timed(run) for _ in range(_TIMED_STEPS))[_TIMED_STEPS // 2]
     except Exception as error:
         # ONNX Runtime raises its own classes, which cannot be named without importing it.
         return Check(
             "Training step", FAIL, str(error).splitlines()[0], "Try a smaller batch_size in csk.toml."
         )
-    bad = [name for name, value in outputs.items() if not np.isfinite(value).all()]
+    gradients = {"loss": np.array(result.loss), "head": result.weight, **result.centers}
+    bad = [name for name, value in gradients.items() if not np.isfinite(value).all()]
     if bad:
         return Check(
             "Training step",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from csk_sdk.backends import require_ready
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
@@ -72,13 +73,16 @@ class LearnRun:
         generation: Generation,
         task: Task,
         config: TrainingConfig,
+        backend: str,
         on_progress: OnProgress,
     ) -> None:
         require_new_task(generation, bundle.manifest.classes, task.name, task.classes)
+        require_ready(backend, bundle, task.name, task.classes, config)
         assert task.train is not None
         bundle.objective.require(task)
         self._bundle, self._state, self._generation = bundle, state, generation
         self._task, self._split, self._config = task, task.train, config
+        self._backend = backend
         self._report = on_progress
         self._pixels = PixelCache(task.train, bundle.preprocessing)
         self._batch_size = config.batch_size or bundle.manifest.batch_size
@@ -86,7 +90,7 @@ class LearnRun:
         self._per_epoch = -(-len(task.train) // self._batch_size)
         self._steps = self._per_epoch * config.epochs
         self._order = -1, np.empty(0, np.int64)
-        self._training = TaskTraining(bundle, generation.tensors, task.classes, config)
+        self._training = TaskTraining(bundle, generation.tensors, task.classes, config, backend)
 
     def run(self) -> LearnReport:
         """Learn and commit."""
@@ -172,7 +176,8 @@ class LearnRun:
             "fingerprint": self._task.fingerprint(),
             "generation": self._generation.number,
             "config": config,
-            # Another version may step differently, and half a task each would be neither.
+            "backend": self._backend,
+            # Another version or backend may step differently, and half a task each would be neither.
             "version": __version__,
         }
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.backends import AUTO, choose_backend
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.tasks import Task
@@ -32,7 +33,8 @@ class Learner:
     One process writes to a state at a time; any number may read.
     """
 
-    def __init__(self, bundle: Bundle, state: State, config: TrainingConfig) -> None:
+    def __init__(self, bundle: Bundle, state: State, config: TrainingConfig, backend: str = AUTO) -> None:
+        self.backend = choose_backend(backend, bundle)
         self.bundle = bundle
         self.state = state
         self.config = config
@@ -40,14 +42,21 @@ class Learner:
 
     @classmethod
     def open(
-        cls, bundle: Path | str, state: Path | str = "state", config: TrainingConfig | None = None
+        cls,
+        bundle: Path | str,
+        state: Path | str = "state",
+        config: TrainingConfig | None = None,
+        backend: str = AUTO,
     ) -> Learner:
         """Open a bundle with the state learned on it; the state folder is made at the first commit.
 
-        Raises BundleError, StateError.
+        `backend` is what computes training steps: "portable", "ort-training", or "auto" for the first of them that
+        the bundle was built for. States are the same: one learns on where the other stopped.
+        Raises BundleError, StateError, ConfigError for another backend.
         """
         opened = Bundle.open(bundle)
-        return cls(opened, State.open(state, opened.id, opened.checkpoint()), config or TrainingConfig())
+        stored = State.open(state, opened.id, opened.checkpoint())
+        return cls(opened, stored, config or TrainingConfig(), backend)
 
     @property
     def generation(self) -> Generation:
@@ -80,19 +89,25 @@ class Learner:
         """Learn one task and commit a new generation.
 
         An interrupted run is resumed where its last progress checkpoint was, with the same result.
-        Raises TaskError for data that cannot be learned, StateLockedError while another process learns.
+        Raises TaskError for data that cannot be learned, StateLockedError while another process learns,
+        RuntimeMissingError without the backend's package.
         """
-        config = config or self.config
         task.require_trainable()
         with self.state.lock():
             return LearnRun(
-                self.bundle, self.state, self.generation, task, config, on_progress or (lambda _: None)
+                self.bundle,
+                self.state,
+                self.generation,
+                task,
+                config or self.config,
+                self.backend,
+                on_progress or (lambda _: None),
             ).run()
 
     def stream(self, name: str, classes: Sequence[str], config: TrainingConfig | None = None) -> TaskStream:
         """Learn a task from batches that the application feeds: see `TaskStream`."""
         self.require_new(name, classes)
-        return TaskStream(self.bundle, self.state, name, classes, config or self.config)
+        return TaskStream(self.bundle, self.state, name, classes, config or self.config, backend=self.backend)
 
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
         """Features `(n, f)` of pictures or signals, as `predict` takes them."""

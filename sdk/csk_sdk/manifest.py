@@ -26,6 +26,15 @@ EXPORT_TEMPLATE = "export_template.onnx"
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 MANIFEST = "manifest.json"
+# The artifacts of onnxruntime-training, under the names that it gives them.
+ORT_FOLDER = "ort"
+ORT_TRAINING_MODEL = f"{ORT_FOLDER}/training_model.onnx"
+ORT_EVAL_MODEL = f"{ORT_FOLDER}/eval_model.onnx"
+ORT_CHECKPOINT = f"{ORT_FOLDER}/checkpoint"
+
+PORTABLE, ORT_TRAINING = BACKENDS = ("portable", "ort-training")
+# The bias of a class that the ort-training head has room for and no use: its softmax is exactly 0.
+UNUSED_CLASS = -1e30
 
 # What a head is trained for: the losses of csk_artifacts_builder/losses.py, and their names on a command line.
 CROSS_ENTROPY = "cross-entropy"
@@ -73,6 +82,11 @@ class Site:
     def channels(self) -> int:
         """Number of input channels, `c_in`."""
         return self.shape[1] * self.groups
+
+    @property
+    def center(self) -> str:
+        """Name of the center's parameter in the ort-training artifacts."""
+        return f"{self.name}.center"
 
 
 @dataclass(frozen=True)
@@ -152,6 +166,7 @@ class Manifest:
     `kernels` names, for each graph file, the sites' weights that it reads; `weights_in_export` the tensors of
     weights.safetensors that the export template lacks. `costs` counts parameters, and FLOPs and
     kept bytes of a training step per image (csk_artifacts_builder/costs.py); empty where they are not known.
+    `head_capacity` is how many classes a task may have with the ort-training backend, 0 without its artifacts.
     """
 
     model: str
@@ -166,7 +181,8 @@ class Manifest:
     flip: bool = True
     loss: str = CROSS_ENTROPY
     precision: str = "exact"
-    backends: tuple[str, ...] = ("portable",)
+    backends: tuple[str, ...] = (PORTABLE,)
+    head_capacity: int = 0
     weights_in_export: tuple[str, ...] = ()
     kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     costs: dict[str, int] = field(default_factory=dict)

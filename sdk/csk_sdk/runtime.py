@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,56 @@ def load_onnxruntime() -> Any:
         ) from None
 
 
+def require_training_package() -> None:
+    """Raise RuntimeMissingError where onnxruntime-training is not what is installed."""
+    found = installed_runtimes()
+    if set(found) & set(_TRAINING):
+        return
+    here = (
+        f", and {' and '.join(found)} shares its folder: uninstall that first, or use" if found else ": use"
+    )
+    raise RuntimeMissingError(
+        f"The ort-training backend needs onnxruntime-training, which is not installed here{here} an environment of "
+        "its own with Python 3.11 or 3.12, and there pip install 'csk-sdk[ort-training]'."
+    )
+
+
+def import_training(module: str) -> Any:
+    """Import `onnxruntime.training.<module>`: "api" on a device, "artifacts" on a workstation.
+
+    `onnxruntime.training` itself imports torch, for parts of it that nothing here uses. A bare package of the
+    same name and place, put where Python looks first, has the same modules without that.
+    Raises RuntimeMissingError where the training package is not installed, or cannot be imported.
+    """
+    require_training_package()
+    ort = load_onnxruntime()
+    name = "onnxruntime.training"
+    if name not in sys.modules:
+        bare = ModuleType(name)
+        bare.__path__ = [str(Path(ort.__file__).parent / "training")]
+        sys.modules[name] = bare
+    try:
+        return import_module(f"{name}.{module}")
+    except ImportError as error:
+        raise RuntimeMissingError(
+            f"onnxruntime-training {ort.__version__} is installed but its {module} module cannot be imported "
+            f"({error}): install it again with pip install --force-reinstall 'csk-sdk[ort-training]'."
+        ) from None
+
+
+def session_options(threads: int = 0) -> Any:
+    """How every session is opened; `threads` 0 is the runtime's default of one per core."""
+    ort = load_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    # A third to two thirds of the default's step memory, at no cost in time: docs/decisions/0003.
+    options.enable_mem_pattern = False
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    return options
+
+
 class Graph:
     """One opened ONNX graph: named arrays in, named arrays out.
 
@@ -64,13 +116,7 @@ class Graph:
         self, path: Path, threads: int = 0, weights: Mapping[str, NDArray[np.float32]] | None = None
     ) -> None:
         ort = load_onnxruntime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
-        # A third to two thirds of the default's step memory, at no cost in time: docs/decisions/0003.
-        options.enable_mem_pattern = False
-        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        options = session_options(threads)
         self._kept = []
         if weights:
             values = [

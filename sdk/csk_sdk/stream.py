@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.backends import AUTO, choose_backend, require_ready
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
@@ -52,11 +53,14 @@ class TaskStream:
         classes: Sequence[str],
         config: TrainingConfig,
         reservoir: int = 512,
+        backend: str = AUTO,
     ) -> None:
         self._objective = bundle.objective
         self._objective.require_names(name, classes)
         # A setting of another loss is refused now, and not when the first pictures have come.
         self._objective.targets(classes, config)
+        self._backend = choose_backend(backend, bundle)
+        require_ready(self._backend, bundle, name, classes, config)
         self._bundle, self._state, self._config = bundle, state, config
         self._name, self._classes = name, tuple(classes)
         self._noun = bundle.manifest.input.noun
@@ -119,7 +123,9 @@ class TaskStream:
 
     def _begin(self) -> float:
         """Select on the held batches, then train on them."""
-        training = TaskTraining(self._bundle, self._generation.tensors, self._classes, self._config)
+        training = TaskTraining(
+            self._bundle, self._generation.tensors, self._classes, self._config, self._backend
+        )
         training.warm_up(lambda: (self._normalised(*held) for held in self._held))
         held, self._held, self._training = self._held, [], training
         return [self._step(training, *batch) for batch in held][-1]

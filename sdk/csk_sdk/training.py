@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.backends import StepResult, TrainingStep, open_step
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
-from csk_sdk.manifest import EVAL_MODEL, MEMORY_MODEL, TRAINING_MODEL, Site
+from csk_sdk.manifest import EVAL_MODEL, MEMORY_MODEL, PORTABLE, Site
 from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
 from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, scratch_for
 from csk_sdk.method.selection import Sensitivity, select_channels
-from csk_sdk.runtime import Graph
 
 Tensors = dict[str, NDArray[Any]]
 # One batch: images (n, c, h, w) float32, labels (n,) int64 or a table (n, columns) float32.
@@ -50,9 +50,15 @@ class TaskTraining:
     """
 
     def __init__(
-        self, bundle: Bundle, tensors: Tensors, classes: Sequence[str], config: TrainingConfig
+        self,
+        bundle: Bundle,
+        tensors: Tensors,
+        classes: Sequence[str],
+        config: TrainingConfig,
+        backend: str = PORTABLE,
     ) -> None:
         self._bundle = bundle
+        self._backend = backend
         self._tensors = tensors
         self._config = config
         self.classes = tuple(classes)
@@ -67,7 +73,7 @@ class TaskTraining:
         self._updates: dict[str, NDArray[np.float32]] = {}
         self._scratch: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         self._optimizer = _optimizer(config)
-        self._graph: Graph | None = None
+        self._step: TrainingStep | None = None
 
     def warm_up(self, batches: Batches) -> None:
         """Fit the head, rank the channels on the task's data, select them, and span what is protected.
@@ -87,14 +93,12 @@ class TaskTraining:
         head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
         self.weight, self.bias = self._targets.start(head)
         sensitivities = {site.name: Sensitivity(site.channels) for site in self.sites}
-        feeds: Tensors = {}
-        for site in self.sites:
-            feeds[site.indices] = np.arange(site.channels)
-            feeds[site.delta] = np.zeros((site.rows, site.channels), np.float32)
+        every = {site.name: np.arange(site.channels) for site in self.sites}
+        unchanged = {site.name: np.zeros((site.rows, site.channels), np.float32) for site in self.sites}
         for batch in self._sample(batches):
-            outputs = self._run(batch, feeds)
+            gradients = self._run(batch, every, unchanged).centers
             for site in self.sites:
-                sensitivities[site.name].add(outputs[site.gradient])
+                sensitivities[site.name].add(gradients[site.name])
         ratio = self._config.channel_ratio or self._bundle.manifest.channel_ratio
         for site in self.sites:
             chosen = select_channels(sensitivities[site.name].values, ratio)
@@ -105,12 +109,9 @@ class TaskTraining:
 
         Raises TaskError when the loss is no longer finite.
         """
-        feeds: Tensors = {}
-        for site in self.sites:
-            feeds[site.indices], feeds[site.delta] = self.selected[site.name], self.deltas[site.name]
         self._targets.see(batch[1])
-        outputs = self._run(batch, feeds)
-        loss = float(outputs["loss"])
+        result = self._run(batch, self.selected, self.deltas)
+        loss = result.loss
         if not np.isfinite(loss):
             raise TaskError(
                 f"The training loss became {loss}: lower --learning-rate, and check this task's data. "
@@ -118,22 +119,22 @@ class TaskTraining:
             )
         # A step that overflows is told by the next loss, or by `consolidate`: NumPy's warnings are only noise.
         with np.errstate(over="ignore", invalid="ignore"):
-            self._update(outputs, schedule)
+            self._update(result, schedule)
         return loss
 
-    def _update(self, outputs: Tensors, schedule: float) -> None:
-        optimizer, head = self._optimizer, self._bundle.manifest.head
+    def _update(self, result: StepResult, schedule: float) -> None:
+        optimizer = self._optimizer
         optimizer.learning_rate = self._config.learning_rate * schedule
         for site in self.sites:
             name, delta = site.name, self.deltas[site.name]
             update = self._updates[name]
-            optimizer.step(name, outputs[site.gradient], update, delta)
+            optimizer.step(name, result.centers[name], update, delta)
             project(update, self.bases[name], self._scratch[name])
             delta -= update
         optimizer.learning_rate = self._config.head_learning_rate * schedule
         for name, parameter, gradient in (
-            (HEAD_WEIGHT, self.weight, outputs[head.weight_gradient]),
-            (HEAD_BIAS, self.bias, outputs[head.bias_gradient]),
+            (HEAD_WEIGHT, self.weight, result.weight),
+            (HEAD_BIAS, self.bias, result.bias),
         ):
             optimizer.step(name, gradient, gradient, parameter)
             parameter -= gradient
@@ -146,7 +147,7 @@ class TaskTraining:
         unlearned.
         """
         _require_finite({HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias, **self.deltas})
-        self._graph = None
+        self._step = None
         tensors = dict(self._tensors)
         leaks = {}
         for site in self.sites:
@@ -243,20 +244,16 @@ class TaskTraining:
         self._updates[name] = np.empty_like(delta)
         self._scratch[name] = scratch_for(site.rows, self.bases[name])
 
-    def _run(self, batch: Batch, feeds: Tensors) -> Tensors:
-        if self._graph is None:
-            self._graph = self._bundle.graph(TRAINING_MODEL, self._tensors, self._config.threads)
-        head = self._bundle.manifest.head
+    def _run(
+        self,
+        batch: Batch,
+        selected: Mapping[str, NDArray[np.int64]],
+        deltas: Mapping[str, NDArray[np.float32]],
+    ) -> StepResult:
+        if self._step is None:
+            self._step = open_step(self._backend, self._bundle, self._tensors, self._config.threads)
         images, labels = batch
-        return self._graph.run(
-            {
-                "image": images,
-                **self._targets.feeds(labels),
-                head.weight: self.weight,
-                head.bias: self.bias,
-                **feeds,
-            }
-        )
+        return self._step.run(images, self._targets.feeds(labels), (self.weight, self.bias), selected, deltas)
 
     def _old_statistics(self) -> ClassStatistics:
         return ClassStatistics.from_tensors(self._tensors)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from csk_sdk.backends import AUTO
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.inbox import Inbox
@@ -86,11 +87,11 @@ class Workspace:
         """The tasks that wait, or have waited, to be learned."""
         return Inbox(self.tasks)
 
-    def learner(self, config: TrainingConfig | None = None) -> Learner:
+    def learner(self, config: TrainingConfig | None = None, backend: str = AUTO) -> Learner:
         """Open bundle and state. Raises BundleError, StateError."""
         bundle = Bundle.open(self.bundle)
         state = State.open(self.state, bundle.id, bundle.checkpoint(), keep=self.keep)
-        return Learner(bundle, state, config or self.config)
+        return Learner(bundle, state, config or self.config, backend)
 
     def waiting(self, learner: Learner) -> Iterator[Task]:
         """Tasks that can be learned and are not yet, in name order, each opened when it is asked for.

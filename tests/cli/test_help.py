@@ -8,10 +8,10 @@ from csk_sdk.cli import app
 WORKSPACE = {"--workspace", "--bundle", "--state"}
 OPTIONS = {
     "build-artifacts": """MODEL --out --base-data --classes --mean --std --resize --sample-rate --flip --no-flip
-        --trainable --channel-ratio --batch-size --loss --overwrite --json""",
+        --trainable --channel-ratio --batch-size --loss --backend --head-capacity --overwrite --json""",
     "inspect": "BUNDLE --json",
     "train": """--tasks --task --epochs --seed --batch-size --learning-rate --head-learning-rate --optimizer
-        --energy --channel-ratio --label-smoothing --threads --no-evaluate --json""",
+        --energy --channel-ratio --label-smoothing --threads --backend --no-evaluate --json""",
     "tasks": "--tasks --json",
     "evaluate": "--tasks --scenario --json",
     "predict": "FILE... --task --top --json",

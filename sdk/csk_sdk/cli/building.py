@@ -30,6 +30,14 @@ from csk_sdk.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MSE, Manifest
 from csk_sdk.objectives import objective_of
 
 
+class Backend(StrEnum):
+    """For which backends to build; csk_artifacts_builder.build.BACKEND_CHOICES."""
+
+    portable = "portable"
+    ort_training = "ort-training"
+    both = "both"
+
+
 class Resize(StrEnum):
     """How a picture of another size, or a signal of another length, becomes the model's."""
 
@@ -131,6 +139,15 @@ def build_artifacts(
             help="One class per picture or signal, any number (multi-label), or numbers (mse: regression)."
         ),
     ] = Loss.cross_entropy,
+    backend: Annotated[
+        Backend, typer.Option(help="What may compute training steps; ort-training needs its own extra.")
+    ] = Backend.portable,
+    head_capacity: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Most classes of a task with ort-training; 128, or as many as MODEL has."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace BUNDLE where it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -165,6 +182,8 @@ def build_artifacts(
         batch_size=batch_size,
         loss=loss.value,
         base_data=base_data,
+        backend=backend.value,
+        head_capacity=head_capacity,
         overwrite=overwrite,
     )
     begun = time.monotonic()
@@ -307,6 +326,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
             "Step",
             f"batches of {manifest.batch_size}, {_augmentation(manifest)}, {manifest.precision} arithmetic",
         ),
+        ("Backends", _backends(manifest)),
         ("Files", f"{size(sum(found.files.values()))}: {files}"),
     ]
 
@@ -333,6 +353,11 @@ def _input(manifest: Manifest) -> str:
         rate = f" at {how.sample_rate} Hz" if how.sample_rate else ""
         size_ = f"signals of {given.size[0]} samples{rate}, {plural(given.channels, 'channel')}"
     return f"{size_}, mean {_list(how.mean)}, std {_list(how.std)}; {_FITTED[how.resize, given.is_signal]}"
+
+
+def _backends(manifest: Manifest) -> str:
+    room = f"; ort-training for tasks of up to {manifest.head_capacity} classes"
+    return ", ".join(manifest.backends) + (room if manifest.head_capacity else "")
 
 
 def _augmentation(manifest: Manifest) -> str:

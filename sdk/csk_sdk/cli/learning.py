@@ -23,6 +23,14 @@ from csk_sdk.workspace import TaskStatus, Workspace
 _STATE_STYLES = {"learned": "green", "next": "bold", "broken": "red", "test only": "dim"}
 
 
+class Backend(StrEnum):
+    """What computes a training step; csk_sdk.manifest.BACKENDS, or the bundle's first."""
+
+    auto = "auto"
+    portable = "portable"
+    ort_training = "ort-training"
+
+
 class Optimizer(StrEnum):
     """How a gradient becomes a step; csk_sdk.config.OPTIMIZERS."""
 
@@ -61,6 +69,9 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
+    backend: Annotated[
+        Backend, typer.Option(help="What computes a step; auto: the first that the bundle was built for.")
+    ] = Backend.auto,
     no_evaluate: Annotated[bool, typer.Option("--no-evaluate", help="Do not test after learning.")] = False,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
@@ -94,7 +105,7 @@ def train(
         )
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
-    learner = space.learner(config)
+    learner = space.learner(config, backend.value)
     learned = 0
     while (chosen := _choose(space, learner, task)) is not None:
         if learned:

@@ -113,6 +113,16 @@ def add_to_centers(weight: Float32, delta: Float32, selected: Indices, groups: i
     centers[_positions(rows, selected, weight.shape[1])] += delta
 
 
+def gather(centers: Float32, selected: Indices, groups: int) -> Float32:
+    """The columns of `selected` channels, `(rows, k)`, of centers `(c_out, c_in / groups, *ones)`: a new array.
+
+    The inverse of `scatter`: what a dense gradient says of the change of the selected channels' centers.
+    """
+    dense = centers.reshape(len(centers), -1)
+    picked: Float32 = dense[_positions(len(dense) // groups, selected, dense.shape[1])]
+    return picked
+
+
 def _positions(rows: int, selected: Indices, group_channels: int) -> tuple[Indices, Indices]:
     """Row and column in the center matrix of each entry of a delta: two index arrays that broadcast."""
     group, channel = np.divmod(selected, group_channels)
