@@ -20,6 +20,7 @@ from csk_sdk.config import TrainingConfig
 from csk_sdk.errors import ConfigError, CskError, StateLockedError, TaskError
 from csk_sdk.manifest import (
     EVAL_MODEL,
+    LABEL,
     MANIFEST,
     MEMORY_MODEL,
     ORT_TRAINING_MODEL,

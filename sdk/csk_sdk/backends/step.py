@@ -36,8 +36,8 @@ class TrainingStep(Protocol):
     ) -> StepResult:
         """Loss and gradients at the given parameters; updates are the caller's.
 
-        `images` `(n, c, h, w)` or `(n, c, length)`. `targets` are the inputs that `Targets.feeds` gives:
-        `label`, and what differs from its default, by name. `head` is weight `(n_classes, f)` and bias `(n_classes,)`. By site
-        name, `selected` `(k,)` are distinct input channels and `deltas` `(rows, k)` the change of their centers.
+        `images` is `(n, c, h, w)` or `(n, c, length)`. `targets` are the inputs that `Targets.feeds` gives, by name:
+        `label`, and what differs from its default. `head` is weight `(n_classes, f)` and bias `(n_classes,)`. By
+        site name, `selected` `(k,)` are distinct input channels and `deltas` `(rows, k)` the change of their centers.
         """
         ...
