@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -30,9 +31,18 @@ class Geometry:
         return len(self.kernel)
 
     @property
+    def center(self) -> tuple[int, ...]:
+        """The middle position of the kernel."""
+        return tuple(k // 2 for k in self.kernel)
+
+    @property
     def offset(self) -> tuple[int, ...]:
         """Where the center tap of the first output position reads: `dilation * (k // 2) - pad` (DESIGN 2)."""
-        return tuple(d * (k // 2) - p for d, k, p in zip(self.dilation, self.kernel, self.pads, strict=False))
+        return self.tap_offset(self.center)
+
+    def tap_offset(self, tap: Sequence[int]) -> tuple[int, ...]:
+        """Where the kernel's tap at position `tap` reads for the first output position: `dilation * tap - pad`."""
+        return tuple(d * t - p for d, t, p in zip(self.dilation, tap, self.pads, strict=False))
 
 
 def geometry(node: ir.Node) -> Geometry:
