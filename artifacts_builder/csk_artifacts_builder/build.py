@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,24 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.base_knowledge import base_split, measure_base
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
+from csk_artifacts_builder.choice import choose_sites
 from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.head import SplitHead, split_head
+from csk_artifacts_builder.intensity import NewTask, measure_intensity, open_kernel_graph
 from csk_artifacts_builder.prepare import SourceModel, prepare
-from csk_artifacts_builder.sites import choose_sites, find_sites
+from csk_artifacts_builder.sites import CENTER, find_sites
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
 from csk_sdk.bundle import Bundle, center_of
+from csk_sdk.data.preprocess import Preprocessing
+from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import (
     EVAL_MODEL,
     EXPORT_TEMPLATE,
     MEMORY_MODEL,
     TRAINING_MODEL,
+    Candidate,
     Head,
     InputSpec,
     Manifest,
@@ -45,7 +50,9 @@ class BuildOptions:
     """What `build-artifacts` can be told.
 
     `classes` are the model's class names in label order (numbered when None). `mean` and `std` have one number per
-    channel, in units of the scaled pixel `x / 255`; (0, 1) when None. `trainable` is "auto", "all" or "from:NODE".
+    channel, in units of the scaled pixel `x / 255`; (0, 1) when None. `trainable` is "auto", "all" or "from:NODE",
+    of the convolutions that `sites` names ("center", "1x1" or "all"). `intensity_data` is a task of new classes
+    to measure their knowledge intensity on.
     """
 
     classes: Sequence[str] | None = None
@@ -53,7 +60,9 @@ class BuildOptions:
     std: Sequence[float] | None = None
     resize: str = "bilinear"
     flip: bool = True
+    sites: str = CENTER
     trainable: str = "auto"
+    intensity_data: Path | None = None
     channel_ratio: float = 0.25
     batch_size: int = 16
     base_data: Path | None = None
@@ -86,10 +95,15 @@ def build_artifacts(
     source = prepare(Path(model))
     head = split_head(source.model, source.path.name)
     order = [str(node.name) for node in source.model.graph]
-    sites = choose_sites(
-        find_sites(source.model, source.path.name), options.trainable, order, source.path.name
+    possible = find_sites(source.model, source.path.name, options.sites)
+    intensity = _measure_centers(source, head, possible, options) if options.intensity_data else None
+    choice = choose_sites(possible, options.trainable, order, source.path.name, intensity)
+    sites = choice.sites
+    manifest = replace(
+        describe(source, head, sites, options),
+        candidates=_candidates(possible, sites, intensity or {}),
+        choice=choice.reason,
     )
-    manifest = _manifest(source, head, sites, options)
     split = base_split(options.base_data, manifest.classes) if options.base_data else None
     models = _graphs(source, sites, manifest.head)
     training = models[TRAINING_MODEL]
@@ -121,6 +135,32 @@ def build_artifacts(
     return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, _warnings(options, accuracy))
 
 
+def _measure_centers(
+    source: SourceModel, head: SplitHead, sites: Sequence[Site], options: BuildOptions
+) -> dict[str, float]:
+    """The knowledge intensity of every site's center on `intensity_data`, by site name."""
+    assert options.intensity_data is not None
+    manifest = describe(source, head, sites, options)
+    task = Task.open(options.intensity_data)
+    task.require_trainable()
+    assert task.train is not None
+    data = NewTask(task.train, Preprocessing(manifest.preprocessing, manifest.input), len(task.classes))
+    with open_kernel_graph(source.model, sites, manifest.head, source.path.name) as graph:
+        values = measure_intensity(graph, data).values
+    return {
+        site.name: float(values[site.name][tuple(size // 2 for size in site.shape[2:])]) for site in sites
+    }
+
+
+def _candidates(
+    possible: Sequence[Site], sites: Sequence[Site], intensity: Mapping[str, float]
+) -> tuple[Candidate, ...]:
+    chosen = {site.name for site in sites}
+    return tuple(
+        Candidate(site.name, site.shape, site.name in chosen, intensity.get(site.name)) for site in possible
+    )
+
+
 def _graphs(source: SourceModel, sites: Sequence[Site], head: Head) -> dict[str, ir.Model]:
     where = source.path.name
     models = {
@@ -134,7 +174,11 @@ def _graphs(source: SourceModel, sites: Sequence[Site], head: Head) -> dict[str,
     return models
 
 
-def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], options: BuildOptions) -> Manifest:
+def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], options: BuildOptions) -> Manifest:
+    """The manifest of a bundle with these sites, as far as the options and the model say it.
+
+    Raises ConfigError for options that do not fit the model.
+    """
     count, features = head.weight.shape
     classes = tuple(options.classes) if options.classes is not None else tuple(str(i) for i in range(count))
     if len(classes) != count:

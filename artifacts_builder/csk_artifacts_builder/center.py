@@ -130,7 +130,9 @@ def kernel_gradient(emit: Emitter, node: ir.Node, site: Site, g: ir.Value) -> ir
     for tap in np.ndindex(*shape.kernel):
         seen = sample_tap(emit, x, shape, tap)
         if site.groups == 1:
-            matrix = emit.op("Gemm", _channels_first(emit, g, site), _channels_first(emit, seen, site), transB=1)
+            matrix = emit.op(
+                "Gemm", _channels_first(emit, g, site), _channels_first(emit, seen, site), transB=1
+            )
         else:
             rows_first = emit.op("Transpose", _grouped_gradient(emit, g, seen, site), perm=[0, 2, 1])
             matrix = emit.op("Reshape", rows_first, emit.ints(site.shape[0], site.shape[1]))

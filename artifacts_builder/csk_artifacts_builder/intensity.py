@@ -31,6 +31,7 @@ from csk_sdk.runtime import Graph
 from csk_sdk.training import Batch
 
 Progress = Callable[[int, int], None]
+IMAGES, BATCH = 512, 16
 
 
 class IntensityEstimate:
@@ -71,8 +72,8 @@ class NewTask:
     split: Split
     preprocessing: Preprocessing
     classes: int
-    images: int
-    batch_size: int = 32
+    images: int = IMAGES
+    batch_size: int = BATCH
     seed: int = 0
 
     def __post_init__(self) -> None:

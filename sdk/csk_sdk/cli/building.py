@@ -25,6 +25,14 @@ class Resize(StrEnum):
     none = "none"
 
 
+class SiteKind(StrEnum):
+    """Which convolutions can be trained."""
+
+    center = "center"
+    pointwise = "1x1"
+    all = "all"
+
+
 @dataclass(frozen=True)
 class ClassFile:
     """What `--classes FILE` says: class names in label order, and perhaps the normalisation."""
@@ -68,12 +76,19 @@ def build_artifacts(
         Resize, typer.Option(help="How pictures of another size are fitted.")
     ] = Resize.bilinear,
     flip: Annotated[bool, typer.Option(help="Whether mirrored pictures may be trained on.")] = True,
+    sites: Annotated[
+        SiteKind, typer.Option(help="What can be trained: kernels larger than 1x1 (center), 1x1, or all.")
+    ] = SiteKind.center,
     trainable: Annotated[
         str,
-        typer.Option(
-            metavar="auto|all|from:NODE", help="Which convolutions learn; auto: the last two stages."
-        ),
+        typer.Option(metavar="auto|all|from:NODE", help="Which of them learn; auto: the last two stages."),
     ] = "auto",
+    intensity_data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA", help="A task of new classes; the sites' knowledge intensity is measured on it."
+        ),
+    ] = None,
     channel_ratio: Annotated[
         float, typer.Option(help="Share of each site's channels that a task trains.")
     ] = 0.25,
@@ -86,27 +101,18 @@ def build_artifacts(
     \b
     Example:  csk-sdk build-artifacts model.onnx --out bundle --base-data pictures --classes classes.txt
     """
-    try:
-        import csk_artifacts_builder as builder
-    except ImportError:
-        raise RuntimeMissingError(
-            "build-artifacts needs the workstation extra: pip install 'csk-sdk[builder]'."
-        ) from None
+    builder = require_builder("build-artifacts")
     screen = Screen(as_json)
-    given = read_classes(classes) if classes else None
-    chosen_mean, chosen_std = _numbers(mean, "--mean"), _numbers(std, "--std")
-    if given and given.mean and given.std and chosen_mean is None and chosen_std is None:
-        chosen_mean, chosen_std = given.mean, given.std
-        screen.say(
-            f"Normalisation from {classes}: mean {_list(given.mean)}, std {_list(given.std)}.", style="dim"
-        )
+    names, chosen_mean, chosen_std = described(screen, classes, mean, std)
     options = builder.BuildOptions(
-        classes=given.classes if given else None,
+        classes=names,
         mean=chosen_mean,
         std=chosen_std,
         resize=resize.value,
         flip=flip,
+        sites=sites.value,
         trainable=trainable,
+        intensity_data=intensity_data,
         channel_ratio=channel_ratio,
         batch_size=batch_size,
         base_data=base_data,
@@ -132,6 +138,31 @@ def build_artifacts(
             **built.to_json(),
         }
     )
+
+
+def require_builder(command: str) -> Any:
+    """The workstation's package. Raises RuntimeMissingError, naming the extra, where it is not installed."""
+    try:
+        import csk_artifacts_builder
+    except ImportError:
+        raise RuntimeMissingError(
+            f"{command} needs the workstation extra: pip install 'csk-sdk[builder]'."
+        ) from None
+    return csk_artifacts_builder
+
+
+def described(
+    screen: Screen, classes: Path | None, mean: str | None, std: str | None
+) -> tuple[list[str] | None, list[float] | None, list[float] | None]:
+    """Class names, mean and std from `--classes`, `--mean` and `--std`; a class file may bring the normalisation."""
+    given = read_classes(classes) if classes else None
+    chosen_mean, chosen_std = _numbers(mean, "--mean"), _numbers(std, "--std")
+    if given and given.mean and given.std and chosen_mean is None and chosen_std is None:
+        chosen_mean, chosen_std = given.mean, given.std
+        screen.say(
+            f"Normalisation from {classes}: mean {_list(given.mean)}, std {_list(given.std)}.", style="dim"
+        )
+    return given.classes if given else None, chosen_mean, chosen_std
 
 
 def _show_built(
