@@ -99,30 +99,27 @@ def most_intense(sites: list[Site], intensity: Mapping[str, float], fits: Fits) 
     best: list[Site] = []
     for first in reversed(range(len(sites))):
         behind = sorted(sites[first + 1 :], key=lambda site: -intensity[site.name])
-        count = _most(
-            lambda k, behind=behind, first=first: fits(_in_order(sites, [sites[first], *behind[:k]])),
-            len(behind),
-        )  # type: ignore[misc]
-        if count is None:
+        found = _longest(sites, [sites[first]], behind, fits)
+        if not found:
             break
-        found = _in_order(sites, [sites[first], *behind[:count]])
-        if _sum(found, intensity) > _sum(best, intensity) or not best:
+        if not best or _sum(found, intensity) > _sum(best, intensity):
             best = found
     return best
 
 
-def _most(holds: Callable[[int], bool], highest: int) -> int | None:
-    """The largest k of 0 to `highest` for which `holds`, found by halving; None if it holds for none."""
-    if not holds(0):
-        return None
-    low, high = 0, highest
+def _longest(sites: list[Site], first: list[Site], behind: list[Site], fits: Fits) -> list[Site]:
+    """`first` and as many of `behind`, in their order, as fit together; empty if `first` alone does not.
+
+    Found by halving, because saying whether a set fits may take its time.
+    """
+    low, high = -1, len(behind)
     while low < high:
         middle = (low + high + 1) // 2
-        if holds(middle):
+        if fits(_in_order(sites, [*first, *behind[:middle]])):
             low = middle
         else:
             high = middle - 1
-    return low
+    return _in_order(sites, [*first, *behind[:low]]) if low >= 0 else []
 
 
 def _in_order(sites: list[Site], chosen: list[Site]) -> list[Site]:

@@ -12,8 +12,8 @@ from csk_artifacts_builder.analysis import Analysis, SiteAnalysis
 from csk_sdk.errors import ConfigError, StorageError
 
 FORMATS = (".png", ".svg", ".pdf")
-# Perceptually even, and the same order to every kind of colour vision.
-_COLOURS = "cividis"
+# Light to dark in one order for every kind of colour vision (ColorBrewer), so that it survives printing.
+_COLOURS = "YlGnBu"
 _ACROSS = 9
 _INK, _QUIET, _MARK = "#22262b", "#6b7280", "#d9480f"
 
@@ -37,9 +37,11 @@ def draw(analysis: Analysis, path: Path) -> None:
     across = min(len(sites), _ACROSS)
     rows = ceil(len(sites) / across)
     width = max(6.4, 1.3 * across + 1.2)
-    figure = pyplot.figure(figsize=(width, 1.75 * rows + 3.6), layout="constrained", facecolor="white")
+    figure: Any = pyplot.figure(figsize=(width, 1.75 * rows + 3.6), layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     above, below = figure.subfigures(2, 1, height_ratios=[1.75 * rows + 0.9, 2.7])
-    _maps(above, sites, rows, across)
+    title = f"{analysis.model}, {len(analysis.classes)} new classes, {analysis.images} pictures"
+    _maps(above, sites, rows, across, title)
     _bars(below.subplots(), sites)
     try:
         figure.savefig(path, dpi=160)
@@ -49,7 +51,7 @@ def draw(analysis: Analysis, path: Path) -> None:
         pyplot.close(figure)
 
 
-def _maps(figure: Any, sites: tuple[SiteAnalysis, ...], rows: int, across: int) -> None:
+def _maps(figure: Any, sites: tuple[SiteAnalysis, ...], rows: int, across: int, title: str) -> None:
     axes = figure.subplots(rows, across, squeeze=False).ravel()
     image = None
     for axis, one in zip(axes, sites, strict=False):
@@ -57,8 +59,9 @@ def _maps(figure: Any, sites: tuple[SiteAnalysis, ...], rows: int, across: int) 
     for axis in axes[len(sites) :]:
         axis.axis("off")
     figure.suptitle(
-        "Knowledge intensity of every kernel position, relative to the strongest of its site",
-        fontsize=12,
+        "Knowledge intensity of every kernel position, relative to the strongest of its site\n"
+        f"{title}; the center is framed",
+        fontsize=10.5,
         color=_INK,
     )
     bar = figure.colorbar(image, ax=list(axes), shrink=0.8, aspect=18, pad=0.01)
@@ -72,7 +75,7 @@ def _heat_map(axis: Any, one: SiteAnalysis) -> Any:
     image = axis.imshow(relative, vmin=0, vmax=1, cmap=_COLOURS)
     if values.size <= 9:
         for (row, column), value in np.ndenumerate(relative):
-            ink = "white" if value < 0.55 else _INK
+            ink = "white" if value > 0.6 else _INK
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
     middle = np.unravel_index(int(np.ravel_multi_index(one.center, one.intensity.shape)), values.shape)
     axis.add_patch(_frame(int(middle[0]), int(middle[1])))

@@ -68,9 +68,9 @@ def _trained(
     """The site's kernel after one step on each of `batches`, changed at `tap` alone."""
     defaults = TrainingConfig()
     optimizer = SGD(defaults.learning_rate, momentum=defaults.momentum)
-    kernel = graph.kernels[site.weight].copy()
+    kernel: NDArray[np.float32] = graph.kernels[site.weight].copy()
     graph.kernels[site.weight] = kernel
-    at = (slice(None), slice(None), *tap)
+    at: tuple[slice | int, ...] = (slice(None), slice(None), *tap)
     update = np.empty(site.shape[:2], np.float32)
     for batch in batches:
         gradient = graph.run(batch, head, [site.gradient])[site.gradient]

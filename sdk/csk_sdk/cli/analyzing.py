@@ -17,6 +17,9 @@ from csk_sdk.cli.rendering import Screen, by, plural, table
 if TYPE_CHECKING:
     from csk_artifacts_builder.analysis import Analysis, SiteAnalysis
 
+# A rank correlation below this is called none.
+_CLEAR = 0.3
+
 
 def analyze(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A trained ONNX image classifier.")],
@@ -36,7 +39,7 @@ def analyze(
     std: Annotated[str | None, typer.Option(metavar="a,b,c", help="They are divided by this.")] = None,
     sites: Annotated[
         SiteKind, typer.Option(help="Which convolutions: larger than 1x1 (center), 1x1, or all.")
-    ] = SiteKind.center,
+    ] = SiteKind.CENTER,
     images: Annotated[int, typer.Option(min=1, help="Measure on at most this many pictures.")] = 512,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per gradient.")] = 16,
     by_training: Annotated[
@@ -146,10 +149,8 @@ def verdict(found: Analysis) -> list[str]:
             f"The center is the strongest position at {found.center_first} of {plural(len(compared), 'site')}; "
             f"on average it has {mean:.2f} times the intensity of a position of its kernel."
         )
-    lines += _trend("The deeper a site, the {} its center's intensity", found.depth_correlation)
-    lines += _trend(
-        "The deeper a site, the {} its center's lead over its neighbours", found.ratio_depth_correlation
-    )
+    lines += _trend("The intensity of the center", found.depth_correlation)
+    lines += _trend("The lead of the center over its neighbours", found.ratio_depth_correlation)
     if found.agreement is not None:
         first = sum(one.learned is not None and _is_first(one.learned) for one in compared)
         unseen = sum(one.held_out is not None and _is_first(one.held_out) for one in compared)
@@ -167,8 +168,10 @@ def _is_first(values: Any) -> bool:
     return center_rank(values) == 1
 
 
-def _trend(sentence: str, correlation: float | None) -> list[str]:
+def _trend(thing: str, correlation: float | None) -> list[str]:
     if correlation is None:
         return []
-    which = "higher" if correlation > 0 else "lower"
-    return [sentence.format(which) + f": rank correlation {correlation:+.2f}."]
+    if abs(correlation) < _CLEAR:
+        return [f"{thing} hardly changes with depth: rank correlation {correlation:+.2f}."]
+    which = "grows" if correlation > 0 else "falls"
+    return [f"{thing} {which} with depth: rank correlation {correlation:+.2f}."]

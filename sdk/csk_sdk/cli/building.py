@@ -28,9 +28,9 @@ class Resize(StrEnum):
 class SiteKind(StrEnum):
     """Which convolutions can be trained."""
 
-    center = "center"
-    pointwise = "1x1"
-    all = "all"
+    CENTER = "center"
+    POINTWISE = "1x1"
+    ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def build_artifacts(
     flip: Annotated[bool, typer.Option(help="Whether mirrored pictures may be trained on.")] = True,
     sites: Annotated[
         SiteKind, typer.Option(help="What can be trained: kernels larger than 1x1 (center), 1x1, or all.")
-    ] = SiteKind.center,
+    ] = SiteKind.CENTER,
     trainable: Annotated[
         str,
         typer.Option(metavar="auto|all|from:NODE", help="Which of them learn; auto: the last two stages."),
@@ -227,7 +227,7 @@ def inspect(
     FLOPs are twice the multiply-adds of all convolutions and matrix products: forward, input gradients and
     weight gradients. Elementwise ops, the optimizer and the projection are not counted. "Kept" is what the
     forward pass holds in memory for the backward pass; full fine-tuning keeps each layer's input and each
-    activation's output.
+    activation's output. The intensity is that of the site's center, where the build had --intensity-data.
 
     \b
     Example:  csk-sdk inspect bundle
@@ -242,7 +242,9 @@ def inspect(
     screen.show(facts(_facts(found)))
     if not manifest.base_protected:
         screen.warn("the base classes are UNPROTECTED; build with --base-data to protect them.")
-    sites = table("Site", "kernel", "stride", "output", "centers", "a task", "share")
+    measured = any(site.intensity is not None for site in found.sites)
+    columns = ["Site", "kernel", "stride", "output", "centers", "a task", "share"]
+    sites = table(*columns, *(["intensity"] if measured else []))
     for site in found.sites:
         sites.add_row(
             site.name,
@@ -252,6 +254,7 @@ def inspect(
             f"{site.centers:,}",
             f"{site.trained:,}",
             percent(site.trained, site.parameters),
+            *([] if site.intensity is None else [f"{site.intensity:.2e}"]),
         )
     screen.say()
     screen.show(sites)
@@ -277,12 +280,24 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         ("Base", "protected" if manifest.base_protected else "not protected"),
         ("Input", _input(manifest)),
         *_shares(found),
+        *_choice(manifest),
         (
             "Step",
             f"batches of {manifest.batch_size}, {_augmentation(manifest)}, {manifest.precision} arithmetic",
         ),
         ("Files", f"{size(sum(found.files.values()))}: {files}"),
     ]
+
+
+def _choice(manifest: Manifest) -> list[tuple[str, str]]:
+    """Why these sites, and which other convolutions could have been sites."""
+    if not manifest.choice:
+        return []
+    left = [one for one in manifest.candidates if not one.chosen]
+    others = ", ".join(
+        one.name if one.intensity is None else f"{one.name} ({one.intensity:.2e})" for one in left
+    )
+    return [("Sites", manifest.choice), *([("Not trained", others)] if left else [])]
 
 
 def _shares(found: Inspection) -> list[tuple[str, str]]:
