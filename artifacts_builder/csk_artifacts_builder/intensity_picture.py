@@ -18,12 +18,8 @@ _ACROSS = 9
 _INK, _QUIET, _MARK = "#22262b", "#6b7280", "#d9480f"
 
 
-def draw(analysis: Analysis, path: Path) -> None:
-    """Draw kernel maps, each relative to its site's strongest position, and below them the centers' intensities.
-
-    Raises ConfigError where matplotlib is not installed or the file's suffix is no picture format, StorageError
-    where the file cannot be written.
-    """
+def require_drawable(path: Path) -> None:
+    """Raise ConfigError where matplotlib is not installed, or the file's suffix is no picture format."""
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(f"--picture {path} must end in .png, .svg or .pdf.")
     try:
@@ -31,6 +27,14 @@ def draw(analysis: Analysis, path: Path) -> None:
     except ImportError:
         raise ConfigError("--picture draws with matplotlib: pip install 'csk-sdk[demo]'.") from None
     matplotlib.use("Agg")
+
+
+def draw(analysis: Analysis, path: Path) -> None:
+    """Draw kernel maps, each relative to its site's strongest position, and below them the centers' intensities.
+
+    Raises ConfigError as `require_drawable` does, StorageError where the file cannot be written.
+    """
+    require_drawable(path)
     from matplotlib import pyplot
 
     sites = analysis.sites

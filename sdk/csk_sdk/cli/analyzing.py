@@ -63,6 +63,7 @@ def analyze(
     require_builder("analyze")
     from csk_artifacts_builder.analysis import AnalysisOptions, analyze_model
     from csk_artifacts_builder.build import BuildOptions
+    from csk_artifacts_builder.intensity_picture import draw, require_drawable
 
     screen = Screen(as_json)
     names, chosen_mean, chosen_std = described(screen, classes, mean, std)
@@ -73,11 +74,11 @@ def analyze(
         train_steps=by_training,
         threads=threads,
     )
+    if picture is not None:
+        require_drawable(picture)
     with screen.bar("Measuring gradients") as update:
         found = analyze_model(model, data, options, on_progress=update)
     if picture is not None:
-        from csk_artifacts_builder.intensity_picture import draw
-
         draw(found, picture)
     _show(screen, found)
     if picture is not None:
