@@ -173,6 +173,10 @@ def analyze_model(
     ):
         if value < least:
             raise ConfigError(f"{name} is {value}; it must be {least} or more.")
+    if options.images < options.batch_size:
+        raise ConfigError(
+            f"--images is {options.images}, less than one batch of {options.batch_size} pictures."
+        )
     source = prepare(Path(model))
     where = source.path.name
     head = split_head(source.model, where)
@@ -192,13 +196,17 @@ def analyze_model(
     held_out = _held_out(new, task) if options.train_steps else None
     with open_kernel_graph(source.model, sites, manifest.head, where, options.threads) as graph:
         measured = measure_intensity(graph, new, on_progress)
-        found = [SiteAnalysis(site, measured.values[site.name]) for site in sites]
-        if held_out is not None:
-            trained = train_positions(graph, new, held_out, options.train_steps, on_progress)
-            found = [
-                replace(one, learned=trained.learned[one.site.name], held_out=trained.held_out[one.site.name])
-                for one in found
-            ]
+        trained = (
+            train_positions(graph, new, held_out, options.train_steps, on_progress)
+            if held_out is not None
+            else None
+        )
+    found = [SiteAnalysis(site, measured.values[site.name]) for site in sites]
+    if trained is not None:
+        found = [
+            replace(one, learned=trained.learned[one.site.name], held_out=trained.held_out[one.site.name])
+            for one in found
+        ]
     return Analysis(
         model=where,
         data=str(data),
@@ -207,7 +215,7 @@ def analyze_model(
         loss=measured.loss,
         sites=tuple(found),
         train_steps=options.train_steps,
-        held_out_images=trained.held_out_images if held_out is not None else 0,
+        held_out_images=trained.held_out_images if trained is not None else 0,
     )
 
 

@@ -79,8 +79,8 @@ class NewTask:
     def __post_init__(self) -> None:
         if len(self.order) < self.batch_size:
             raise TaskError(
-                f"There are {len(self.order)} pictures to measure on, and it takes a whole batch of "
-                f"{self.batch_size}: give more pictures, or raise --images."
+                f"There are {len(self.order)} pictures to measure knowledge intensity on, and it takes a whole "
+                f"batch of {self.batch_size}: give more pictures."
             )
 
     @property

@@ -218,7 +218,7 @@ def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TaskError) as caught:
         new_task(PAIR, opened.manifest, batch_size=25)
     assert str(caught.value) == (
-        "There are 24 pictures to measure on, and it takes a whole batch of 25: give more pictures, or raise --images."
+        "There are 24 pictures to measure knowledge intensity on, and it takes a whole batch of 25: give more pictures."
     )
 
 
@@ -341,6 +341,7 @@ def test_by_training_without_pictures_to_test_on_is_refused(tmp_path: Path) -> N
     [
         ({"images": 0}, "--images is 0; it must be 1 or more."),
         ({"batch_size": 0}, "--batch-size is 0; it must be 1 or more."),
+        ({"images": 8, "batch_size": 9}, "--images is 8, less than one batch of 9 pictures."),
         ({"train_steps": -1}, "--by-training is -1; it must be 0 or more."),
         ({"model": BuildOptions(sites="3x3")}, "--sites is '3x3'; it must be center, 1x1 or all."),
         ({"model": BuildOptions(mean=(0.5,))}, "--mean has 1 numbers, but the model's input has 3 channels."),
