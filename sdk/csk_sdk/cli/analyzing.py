@@ -10,7 +10,8 @@ import typer
 from numpy.typing import NDArray
 from rich.text import Text
 
-from csk_sdk.cli.building import SiteKind, described, require_builder
+from csk_sdk.cli.building import SiteKind, require_builder
+from csk_sdk.cli.class_file import described
 from csk_sdk.cli.options import AsJson
 from csk_sdk.cli.rendering import Screen, by, plural, table
 

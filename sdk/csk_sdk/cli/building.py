@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from csk_sdk.cli.class_file import described, numbers
 from csk_sdk.cli.options import AsJson
 from csk_sdk.cli.rendering import Screen, by, duration, facts, large, percent, plural, size, table
-from csk_sdk.errors import ConfigError, RuntimeMissingError
+from csk_sdk.errors import RuntimeMissingError
 from csk_sdk.inspection import Inspection, StepCost, inspect_bundle
 from csk_sdk.manifest import Manifest
 
@@ -31,26 +30,6 @@ class SiteKind(StrEnum):
     CENTER = "center"
     POINTWISE = "1x1"
     ALL = "all"
-
-
-@dataclass(frozen=True)
-class ClassFile:
-    """What `--classes FILE` says: class names in label order, and perhaps the normalisation."""
-
-    classes: list[str]
-    mean: list[float] | None = None
-    std: list[float] | None = None
-
-
-def _numbers(text: str | None, option: str) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is no list of numbers such as 0.485,0.456,0.406.", param_hint=option
-        ) from None
 
 
 def build_artifacts(
@@ -151,20 +130,6 @@ def require_builder(command: str) -> Any:
     return csk_artifacts_builder
 
 
-def described(
-    screen: Screen, classes: Path | None, mean: str | None, std: str | None
-) -> tuple[list[str] | None, list[float] | None, list[float] | None]:
-    """Class names, mean and std from `--classes`, `--mean` and `--std`; a class file may bring the normalisation."""
-    given = read_classes(classes) if classes else None
-    chosen_mean, chosen_std = _numbers(mean, "--mean"), _numbers(std, "--std")
-    if given and given.mean and given.std and chosen_mean is None and chosen_std is None:
-        chosen_mean, chosen_std = given.mean, given.std
-        screen.say(
-            f"Normalisation from {classes}: mean {_list(given.mean)}, std {_list(given.std)}.", style="dim"
-        )
-    return given.classes if given else None, chosen_mean, chosen_std
-
-
 def _show_built(
     screen: Screen, built: Inspection, bundle: Path, accuracy: float | None, seconds: float
 ) -> None:
@@ -179,42 +144,6 @@ def _show_built(
         rows.append(("Base accuracy", f"{accuracy:.1f} % of the base data"))
     rows.append(("Size", size(sum(built.files.values()))))
     screen.show(facts(rows))
-
-
-def read_classes(path: Path) -> ClassFile:
-    """Read `--classes`: text with one name a line, a JSON list, or an object with "classes" and "normalize".
-
-    Raises ConfigError for anything else.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"--classes {path} cannot be read ({reason}).") from None
-    if not text.lstrip().startswith(("[", "{")):
-        return ClassFile([line.strip() for line in text.splitlines() if line.strip()])
-    try:
-        raw: Any = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"--classes {path} is not valid JSON ({error}).") from None
-    normalize = raw.get("normalize", {}) if isinstance(raw, dict) else {}
-    names = raw.get("classes") if isinstance(raw, dict) else raw
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(
-            f'--classes {path} has no list of names: write a JSON list, or {{"classes": [...]}}.'
-        )
-    if not isinstance(normalize, dict):
-        raise ConfigError(f'--classes {path}: "normalize" must be {{"mean": [...], "std": [...]}}.')
-    return ClassFile(names, _numbers_of(path, normalize, "mean"), _numbers_of(path, normalize, "std"))
-
-
-def _numbers_of(path: Path, normalize: dict[str, Any], name: str) -> list[float] | None:
-    values = normalize.get(name)
-    if values is None:
-        return None
-    if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
-        raise ConfigError(f'--classes {path}: "{name}" in "normalize" must be a list of numbers.')
-    return [float(value) for value in values]
 
 
 def inspect(
@@ -319,12 +248,8 @@ def _input(manifest: Manifest) -> str:
     image, how = manifest.input, manifest.preprocessing
     resize = "other sizes are resized (bilinear)" if how.resize == "bilinear" else "no other size"
     size_ = by((image.channels, image.height, image.width))
-    return f"{size_}, mean {_list(how.mean)}, std {_list(how.std)}; {resize}"
+    return f"{size_}, mean {numbers(how.mean)}, std {numbers(how.std)}; {resize}"
 
 
 def _augmentation(manifest: Manifest) -> str:
     return "mirrored at random" if manifest.flip else "not mirrored"
-
-
-def _list(values: tuple[float, ...] | list[float]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
