@@ -144,17 +144,20 @@ def reaching(budget: int, step: int = 1, reach: int = 3):  # type: ignore[no-unt
     return fits
 
 
+FROM_THE_BACK = "as many sites of the last two stages, from the back, as fit into the memory budget"
+
+
 @pytest.mark.parametrize(
     ("more", "expected", "reason"),
     [
         ({}, "cdef", "the sites of the last two stages (no memory budget given)"),
         ({"intensity": INTENSITY}, "cdef", "the sites of the last two stages (no memory budget given)"),
-        ({"fits": reaching(8)}, "ef", "as many sites from the back as fit into the memory budget"),
-        ({"fits": reaching(1000)}, "abcdef", "as many sites from the back as fit into the memory budget"),
+        ({"fits": reaching(8)}, "ef", FROM_THE_BACK),
+        ({"fits": reaching(1000)}, "cdef", FROM_THE_BACK),
         (
-            {"fits": reaching(17), "intensity": INTENSITY},
-            "bd",
-            "the sites that together are most intense of those that fit into the memory budget",
+            {"fits": reaching(11), "intensity": INTENSITY},
+            "df",
+            "the most intense sites of the last two stages that fit together into the memory budget",
         ),
     ],
 )
