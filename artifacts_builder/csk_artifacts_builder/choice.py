@@ -57,7 +57,7 @@ def choose_sites(
 def _automatic(
     sites: list[Site], order: list[str], where: str, intensity: Mapping[str, float] | None, fits: Fits | None
 ) -> Choice:
-    # Sites further back would gain more on the pictures trained on, and lose on others: measured in 0007.
+    # Reaching further back loses on pictures that were not trained on: measured in decision 0007.
     late = last_stages(sites, order)
     if fits is None:
         return Choice(late, "the sites of the last two stages (no memory budget given)")
