@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,19 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.base_knowledge import base_split, measure_base
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
+from csk_artifacts_builder.choice import choose_sites
 from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.head import SplitHead, split_head
+from csk_artifacts_builder.intensity import NewTask, measure_intensity, open_kernel_graph
 from csk_artifacts_builder.losses import require_loss
 from csk_artifacts_builder.ort_training import head_capacity, write_ort_artifacts
 from csk_artifacts_builder.prepare import SourceModel, prepare
-from csk_artifacts_builder.sites import choose_sites, find_sites
+from csk_artifacts_builder.sites import CENTER, find_sites
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
 from csk_sdk.bundle import Bundle, center_of
+from csk_sdk.data.preprocess_signals import preprocessing_of
+from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import (
     BACKENDS,
@@ -37,6 +41,7 @@ from csk_sdk.manifest import (
     PORTABLE,
     SIGNAL_SCALE,
     TRAINING_MODEL,
+    Candidate,
     Head,
     InputSpec,
     Manifest,
@@ -63,7 +68,9 @@ class BuildOptions:
     `classes` are the model's class names in label order (numbered when None). `mean` and `std` have one number per
     channel, in units of the scaled pixel `x / 255`, or of samples from -1 to 1; (0, 1) when None. `resize` is
     "bilinear" (pictures), "crop" (signals) or "none", the first that fits when None. `flip` is on for pictures when
-    None. `sample_rate` is that of the model's signals in Hz. `trainable` is "auto", "all" or "from:NODE".
+    None. `sample_rate` is that of the model's signals in Hz. `trainable` is "auto", "all" or "from:NODE", of the
+    convolutions that `sites` names ("center", "1x1" or "all"). `intensity_data` is a task of new classes to measure
+    their knowledge intensity on.
     `loss` is one of csk_artifacts_builder.losses; for "mse", `classes` are the targets' names.
     `backend` is "portable", "ort-training" or "both"; `head_capacity` the most classes that a task may have with
     ort-training (128, or as many as the base has, when None).
@@ -75,7 +82,9 @@ class BuildOptions:
     resize: str | None = None
     flip: bool | None = None
     sample_rate: int | None = None
+    sites: str = CENTER
     trainable: str = "auto"
+    intensity_data: Path | None = None
     channel_ratio: float = 0.25
     batch_size: int = 16
     loss: str = CROSS_ENTROPY
@@ -116,10 +125,15 @@ def build_artifacts(
     head = split_head(source.model, source.path.name)
     require_loss(options.loss, head.activation, source.path.name)
     order = [str(node.name) for node in source.model.graph]
-    sites = choose_sites(
-        find_sites(source.model, source.path.name), options.trainable, order, source.path.name
+    possible = find_sites(source.model, source.path.name, options.sites)
+    intensity = _measure_centers(source, head, possible, options) if options.intensity_data else None
+    choice = choose_sites(possible, options.trainable, order, source.path.name, intensity)
+    sites = choice.sites
+    manifest = replace(
+        describe(source, head, sites, options),
+        candidates=_candidates(possible, sites, intensity or {}),
+        choice=choice.reason,
     )
-    manifest = _manifest(source, head, sites, options)
     split = base_split(options.base_data, manifest.classes, options.loss) if options.base_data else None
     models = _graphs(source, sites, manifest)
     training = models.get(TRAINING_MODEL)
@@ -160,6 +174,32 @@ def build_artifacts(
     return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, warnings, metric)
 
 
+def _measure_centers(
+    source: SourceModel, head: SplitHead, sites: Sequence[Site], options: BuildOptions
+) -> dict[str, float]:
+    """The knowledge intensity of every site's center on `intensity_data`, by site name."""
+    assert options.intensity_data is not None
+    manifest = describe(source, head, sites, options)
+    task = Task.open(options.intensity_data)
+    task.require_trainable()
+    assert task.train is not None
+    data = NewTask(task.train, preprocessing_of(manifest), len(task.classes))
+    with open_kernel_graph(source.model, sites, manifest.head, source.path.name) as graph:
+        values = measure_intensity(graph, data).values
+    return {
+        site.name: float(values[site.name][tuple(size // 2 for size in site.shape[2:])]) for site in sites
+    }
+
+
+def _candidates(
+    possible: Sequence[Site], sites: Sequence[Site], intensity: Mapping[str, float]
+) -> tuple[Candidate, ...]:
+    chosen = {site.name for site in sites}
+    return tuple(
+        Candidate(site.name, site.shape, site.name in chosen, intensity.get(site.name)) for site in possible
+    )
+
+
 def _graphs(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> dict[str, ir.Model]:
     where, head = source.path.name, manifest.head
     models = {}
@@ -173,7 +213,11 @@ def _graphs(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> d
     return models
 
 
-def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], options: BuildOptions) -> Manifest:
+def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], options: BuildOptions) -> Manifest:
+    """The manifest of a bundle with these sites, as far as the options and the model say it.
+
+    Raises ConfigError for options that do not fit the model.
+    """
     count, features = head.weight.shape
     classes = tuple(options.classes) if options.classes is not None else tuple(str(i) for i in range(count))
     if len(classes) != count:

@@ -89,16 +89,19 @@ def _hand_on(y: ir.Value, total: ir.Value) -> None:
 
 def sample_center(emit: Emitter, x: ir.Value, shape: Geometry) -> ir.Value:
     """The center-sampled input x_c `(n, channels, *out)`: what the center tap of the kernel sees (DESIGN 2)."""
-    reach = [
-        offset + s * (o - 1) + 1
-        for offset, s, o in zip(shape.offset, shape.stride, shape.out_size, strict=True)
-    ]
-    inside = all(offset >= 0 for offset in shape.offset) and all(
+    return sample_tap(emit, x, shape, shape.center)
+
+
+def sample_tap(emit: Emitter, x: ir.Value, shape: Geometry, tap: Sequence[int]) -> ir.Value:
+    """What the kernel's tap at position `tap` sees of `x` `(n, channels, *in)`: `(n, channels, *out)`."""
+    offsets = shape.tap_offset(tap)
+    reach = [o + s * (n - 1) + 1 for o, s, n in zip(offsets, shape.stride, shape.out_size, strict=True)]
+    inside = all(offset >= 0 for offset in offsets) and all(
         r <= size for r, size in zip(reach, shape.in_size, strict=True)
     )
-    starts, sizes = list(shape.offset), list(shape.in_size)
+    starts, sizes = list(offsets), list(shape.in_size)
     if not inside:
-        # Padding wider than half the kernel: the first or last centers see padded zeros.
+        # The tap reads beyond the picture: the first or last positions see padded zeros.
         want = [max(r, size) - min(0, offset) for r, size, offset in zip(reach, sizes, starts, strict=True)]
         x = place(emit, x, sizes, want, [-min(0, offset) for offset in starts])
         reach = [r - min(0, offset) for r, offset in zip(reach, starts, strict=True)]
@@ -127,13 +130,40 @@ def _delta_gradient(emit: Emitter, g: ir.Value, seen: ir.Value, site: Site, indi
     """dL/dC = dY^T x_c on the selected channels, `(c_out // groups, k)`; `seen` is x_c as the branch used it."""
     if site.groups == 1:
         return emit.op("Gemm", _channels_first(emit, g, site), _channels_first(emit, seen, site), transB=1)
+    by_group = _grouped_gradient(emit, g, seen, site)
+    by_channel = emit.op("Reshape", by_group, emit.ints(site.channels, site.rows))
+    return emit.op("Transpose", emit.op("Gather", by_channel, indices, axis=0), perm=[1, 0])
+
+
+def kernel_gradient(emit: Emitter, node: ir.Node, site: Site, g: ir.Value) -> ir.Value:
+    """dL/dW of a site's whole kernel, `(c_out, c_in / groups, *kernel)`: every tap as the center, one by one.
+
+    g `(n, c_out, *out)` is the gradient at the convolution's output.
+    """
+    shape = geometry(node)
+    x = node.inputs[0]
+    assert x is not None
+    taps = []
+    for tap in np.ndindex(*shape.kernel):
+        seen = sample_tap(emit, x, shape, tap)
+        if site.groups == 1:
+            matrix = emit.op(
+                "Gemm", _channels_first(emit, g, site), _channels_first(emit, seen, site), transB=1
+            )
+        else:
+            rows_first = emit.op("Transpose", _grouped_gradient(emit, g, seen, site), perm=[0, 2, 1])
+            matrix = emit.op("Reshape", rows_first, emit.ints(site.shape[0], site.shape[1]))
+        taps.append(emit.op("Unsqueeze", matrix, emit.ints(2)))
+    return emit.op("Reshape", emit.op("Concat", *taps, axis=2), emit.ints(*site.shape))
+
+
+def _grouped_gradient(emit: Emitter, g: ir.Value, seen: ir.Value, site: Site) -> ir.Value:
+    """x_t^T dY of every group, summed over the batch, `(groups, c_in / groups, c_out / groups)`."""
     pixels = int(np.prod(site.output_size))
     dy = emit.op("Reshape", g, emit.ints(-1, site.groups, site.rows, pixels))
     x = emit.op("Reshape", seen, emit.ints(-1, site.groups, site.shape[1], pixels))
     per_image = emit.op("MatMul", x, emit.op("Transpose", dy, perm=[0, 1, 3, 2]))
-    summed = emit.op("ReduceSum", per_image, emit.ints(0), keepdims=0)
-    by_channel = emit.op("Reshape", summed, emit.ints(site.channels, site.rows))
-    return emit.op("Transpose", emit.op("Gather", by_channel, indices, axis=0), perm=[1, 0])
+    return emit.op("ReduceSum", per_image, emit.ints(0), keepdims=0)
 
 
 def second_moment(emit: Emitter, node: ir.Node, site: Site) -> ir.Value:

@@ -9,12 +9,14 @@ from typing import Any
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from csk_artifacts_builder.center import add_center_branch, second_moment, site_node
+from csk_artifacts_builder.center import add_center_branch, kernel_gradient, second_moment, site_node
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.gradients import Segment, differentiate
+from csk_artifacts_builder.gradients.convolution import input_gradient
 from csk_artifacts_builder.head import SplitHead, split_head
 from csk_artifacts_builder.interface import Interface, restore_input
 from csk_artifacts_builder.losses import LOSSES
+from csk_artifacts_builder.sites import geometry
 from csk_sdk.manifest import CROSS_ENTROPY, Head, Site
 
 IMAGE = "image"
@@ -81,6 +83,53 @@ def memory_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: s
         width = site.shape[1]
         work.emit.output(moment, site.moment, [site.groups, width, width])
     return finish(work.model, "csk_memory")
+
+
+def kernel_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: str) -> ir.Model:
+    """In: image, label, head, per site its kernel; out: features, loss, logits, per site the kernel's gradient.
+
+    No part of a bundle: what `csk_artifacts_builder.intensity` measures with. The loss is cross-entropy. A site's
+    kernel is the input called `site.weight`, and its gradient `(c_out, c_in / groups, *kernel)` the output called
+    `site.gradient`.
+    """
+    work = _open(prepared, (), where)
+    emit, features = work.emit, work.split.features
+    weight, bias = _head_inputs(emit, head)
+    kernels = [_kernel_input(emit, site) for site in sites]
+    segments = [
+        _kernel_segment(site_node(work.model, site), site, kernel)
+        for site, kernel in zip(sites, kernels, strict=True)
+    ]
+    logits = _logits(emit, features, weight, bias)
+    loss, g = LOSSES[CROSS_ENTROPY](emit, logits)
+    emit.output(features, FEATURES, ["N", head.features])
+    emit.output(loss, LOSS, [])
+    emit.output(logits, LOGITS, ["N", "classes"])
+    seed = emit.op("MatMul", g, weight)
+    gradients = differentiate(emit, {features: seed}, kernels, segments, where)
+    for site, kernel in zip(sites, kernels, strict=True):
+        emit.output(gradients[kernel], site.gradient, site.shape)
+    return finish(work.model, "csk_kernel")
+
+
+def _kernel_input(emit: Emitter, site: Site) -> ir.Value:
+    """Turn the initializer of a site's kernel into a graph input."""
+    kernel = emit.graph.initializers.pop(site.weight)
+    kernel.const_value = None
+    emit.graph.inputs.append(kernel)
+    return kernel
+
+
+def _kernel_segment(node: ir.Node, site: Site, kernel: ir.Value) -> Segment:
+    """A convolution whose whole kernel has a gradient."""
+    x = node.inputs[0]
+    assert x is not None
+
+    def rule(emit: Emitter, g: ir.Value, needed: Sequence[bool]) -> Sequence[ir.Value | None]:
+        dx = input_gradient(emit, g, kernel, geometry(node)) if needed[0] else None
+        return [dx, kernel_gradient(emit, node, site, g)]
+
+    return Segment(frozenset({node}), (x, kernel), node.outputs[0], rule)
 
 
 def export_template(prepared: ir.Model, head: Head, where: str, interface: Interface) -> ir.Model:

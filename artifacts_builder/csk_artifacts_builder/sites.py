@@ -1,7 +1,8 @@
-"""Where the kernel centers are, and which of them to train."""
+"""Where the kernel centers are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -9,6 +10,9 @@ import onnx_ir as ir
 from csk_artifacts_builder.emit import attribute, constant_array, static_shape
 from csk_sdk.errors import ConfigError, ModelError
 from csk_sdk.manifest import Site
+
+CENTER, POINTWISE, ALL = "center", "1x1", "all"
+KINDS = (CENTER, POINTWISE, ALL)
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,18 @@ class Geometry:
         return len(self.kernel)
 
     @property
+    def center(self) -> tuple[int, ...]:
+        """The middle position of the kernel."""
+        return tuple(k // 2 for k in self.kernel)
+
+    @property
     def offset(self) -> tuple[int, ...]:
         """Where the center tap of the first output position reads: `dilation * (k // 2) - pad` (DESIGN 2)."""
-        return tuple(d * (k // 2) - p for d, k, p in zip(self.dilation, self.kernel, self.pads, strict=False))
+        return self.tap_offset(self.center)
+
+    def tap_offset(self, tap: Sequence[int]) -> tuple[int, ...]:
+        """Where the kernel's tap at position `tap` reads for the first output position: `dilation * tap - pad`."""
+        return tuple(d * t - p for d, t, p in zip(self.dilation, tap, self.pads, strict=False))
 
 
 def geometry(node: ir.Node) -> Geometry:
@@ -68,12 +81,15 @@ def geometry(node: ir.Node) -> Geometry:
     )
 
 
-def find_sites(model: ir.Model, where: str) -> list[Site]:
-    """Every convolution with an odd kernel larger than 1, in graph order.
+def find_sites(model: ir.Model, where: str, kinds: str = CENTER) -> list[Site]:
+    """Every convolution that can be trained, in graph order.
 
+    `kinds` is "center" (odd kernels larger than 1), "1x1" (kernels that are all center) or "all" (both).
     A kernel that two layers share is left out: a change for one would change the other.
-    Raises ModelError where the model has no convolution, or none with a center.
+    Raises ModelError where the model has no convolution, or none of these kinds; ConfigError for another kind.
     """
+    if kinds not in KINDS:
+        raise ConfigError(f"--sites is '{kinds}'; it must be {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
     convolutions = [node for node in model.graph if node.op_type == "Conv"]
     if not convolutions:
         raise ModelError(
@@ -85,49 +101,28 @@ def find_sites(model: ir.Model, where: str) -> list[Site]:
         if weight is None or constant_array(weight) is None or len(weight.uses()) != 1:
             continue
         shape = geometry(node)
-        if any(k % 2 == 0 for k in shape.kernel) or max(shape.kernel) == 1:
+        if any(k % 2 == 0 for k in shape.kernel) or kinds not in (ALL, _kind(shape)):
             continue
         sites.append(_site(node, shape))
     if not sites:
-        raise ModelError(
-            f"{where} has {len(convolutions)} convolutions, but none with an odd kernel larger than 1 "
-            "(3x3, 5x5, ...), so there is no kernel center to train."
-        )
+        raise ModelError(_no_site(where, len(convolutions), kinds))
     return sites
 
 
-def choose_sites(sites: list[Site], trainable: str, order: list[str], where: str) -> list[Site]:
-    """Apply `--trainable`: "all", "from:NODE" (that node and all behind it), or "auto".
+def _kind(shape: Geometry) -> str:
+    return POINTWISE if max(shape.kernel) == 1 else CENTER
 
-    "auto" takes the last two stages, that is the sites whose output has one of the two smallest picture sizes:
-    knowledge intensity is strongest in deeper layers (arXiv 2406.08830), and back-propagation ends there.
-    `order` holds all node names in graph order. Raises ModelError for a node that is not there, ConfigError for
-    any other choice.
-    """
-    if trainable == "all":
-        return sites
-    if trainable == "auto":
-        stages = sorted({_area(site) for site in sites})[:2]
-        return [site for site in sites if _area(site) in stages]
-    if not trainable.startswith("from:"):
-        raise ConfigError(f"--trainable is '{trainable}'; it must be auto, all or from:NODE.")
-    name = trainable.removeprefix("from:")
-    if name not in order:
-        known = ", ".join(f"'{site.node}'" for site in sites)
-        raise ModelError(f"{where} has no node '{name}'. Sites that training can start from: {known}.")
-    chosen = [site for site in sites if order.index(site.node) >= order.index(name)]
-    if not chosen:
-        raise ModelError(
-            f"{where} has no kernel center at or behind node '{name}'. Start from an earlier node."
+
+def _no_site(where: str, convolutions: int, kinds: str) -> str:
+    found = f"{where} has {convolutions} convolutions, but none"
+    if kinds == POINTWISE:
+        return (
+            f"{found} with a 1x1 kernel of its own. Train the centers of larger kernels with --sites center."
         )
-    return chosen
-
-
-def _area(site: Site) -> int:
-    area = 1
-    for size in site.output_size:
-        area *= size
-    return area
+    return (
+        f"{found} with an odd kernel larger than 1 (3x3, 5x5, ...), so there is no kernel center to train. "
+        "1x1 convolutions are trained with --sites 1x1."
+    )
 
 
 def _site(node: ir.Node, shape: Geometry) -> Site:

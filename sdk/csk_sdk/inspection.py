@@ -13,7 +13,10 @@ from csk_sdk.method.selection import channel_count
 
 @dataclass(frozen=True)
 class SiteSummary:
-    """One site. `selected` of its input channels are trained per task, `trained` numbers of its `centers`."""
+    """One site. `selected` of its input channels are trained per task, `trained` numbers of its `centers`.
+
+    `intensity` is the measured knowledge intensity of its center, None where the build had no data for it.
+    """
 
     name: str
     kernel: tuple[int, ...]
@@ -24,9 +27,10 @@ class SiteSummary:
     channels: int
     selected: int
     trained: int
+    intensity: float | None = None
 
     @classmethod
-    def of(cls, site: Site, channel_ratio: float) -> SiteSummary:
+    def of(cls, site: Site, channel_ratio: float, intensity: float | None = None) -> SiteSummary:
         """Count a site's numbers."""
         selected = channel_count(site.channels, channel_ratio)
         parameters = 1
@@ -42,6 +46,7 @@ class SiteSummary:
             channels=site.channels,
             selected=selected,
             trained=site.rows * selected,
+            intensity=intensity,
         )
 
 
@@ -105,6 +110,8 @@ class Inspection:
             "batch_size": manifest.batch_size,
             "channel_ratio": manifest.channel_ratio,
             "sites": [asdict(site) for site in self.sites],
+            "choice": manifest.choice,
+            "candidates": [asdict(one) for one in manifest.candidates],
             "parameters": self.parameters,
             "trainable": self.trainable,
             "trained_per_task": self.trained,
@@ -121,11 +128,14 @@ def inspect_bundle(folder: Path | str) -> Inspection:
     """Open a bundle, verify it, and summarise it. Raises BundleError."""
     bundle = Bundle.open(folder)
     manifest = bundle.manifest
+    intensity = {one.name: one.intensity for one in manifest.candidates}
     files = {name: entry.size for name, entry in manifest.files.items()}
     files[MANIFEST] = bundle.path(MANIFEST).stat().st_size
     return Inspection(
         manifest=manifest,
-        sites=tuple(SiteSummary.of(site, manifest.channel_ratio) for site in manifest.sites),
+        sites=tuple(
+            SiteSummary.of(site, manifest.channel_ratio, intensity.get(site.name)) for site in manifest.sites
+        ),
         parameters=manifest.costs.get("parameters"),
         inference_flops=manifest.costs.get("forward"),
         flops=_cost(manifest, "step"),

@@ -90,6 +90,19 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A convolution that could have been a site: whether it is one, and its measured knowledge intensity.
+
+    `intensity` is that of its center, as csk_artifacts_builder/intensity.py defines it; None if not measured.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    chosen: bool
+    intensity: float | None = None
+
+
+@dataclass(frozen=True)
 class Head:
     """The linear classifier: `logits = features @ weight.T + bias`, given as graph inputs.
 
@@ -167,6 +180,8 @@ class Manifest:
     weights.safetensors that the export template lacks. `costs` counts parameters, and FLOPs and
     kept bytes of a training step per image (csk_artifacts_builder/costs.py); empty where they are not known.
     `head_capacity` is how many classes a task may have with the ort-training backend, 0 without its artifacts.
+    `candidates` are all convolutions that could be trained, in graph order, and `choice` says why the sites are
+    those that they are.
     """
 
     model: str
@@ -186,6 +201,8 @@ class Manifest:
     weights_in_export: tuple[str, ...] = ()
     kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     costs: dict[str, int] = field(default_factory=dict)
+    candidates: tuple[Candidate, ...] = ()
+    choice: str = ""
     files: dict[str, FileEntry] = field(default_factory=dict)
     producer: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -225,6 +242,9 @@ class Manifest:
                     "preprocessing": PreprocessingSpec(**_tupled_values(raw["preprocessing"])),
                     "head": Head(**raw["head"]),
                     "sites": tuple(Site(**_tupled_values(site)) for site in raw["sites"]),
+                    "candidates": tuple(
+                        Candidate(**_tupled_values(one)) for one in raw.get("candidates", ())
+                    ),
                     "kernels": {name: tuple(kernels) for name, kernels in raw["kernels"].items()},
                     "files": {name: FileEntry(**entry) for name, entry in raw["files"].items()},
                 }

@@ -109,11 +109,16 @@ class Graph:
     """One opened ONNX graph: named arrays in, named arrays out.
 
     `weights` replaces tensors of weights.safetensors by name, before the runtime optimises the graph.
-    `threads` is the number of compute threads, 0 for the runtime's default of one per core.
+    `threads` is the number of compute threads, 0 for the runtime's default of one per core. With `partial`, a run
+    computes only what the outputs that were asked for need.
     """
 
     def __init__(
-        self, path: Path, threads: int = 0, weights: Mapping[str, NDArray[np.float32]] | None = None
+        self,
+        path: Path,
+        threads: int = 0,
+        weights: Mapping[str, NDArray[np.float32]] | None = None,
+        partial: bool = False,
     ) -> None:
         ort = load_onnxruntime()
         options = session_options(threads)
@@ -129,6 +134,8 @@ class Graph:
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot open {path} ({reason}).") from None
+        self._run_options = ort.RunOptions()
+        self._run_options.only_execute_path_to_fetches = partial
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
 
     def run(
@@ -136,4 +143,4 @@ class Graph:
     ) -> dict[str, NDArray[Any]]:
         """Run the graph once; all outputs by default."""
         names = list(outputs) if outputs is not None else self.outputs
-        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        return dict(zip(names, self._session.run(names, dict(feeds), self._run_options), strict=True))

@@ -63,15 +63,15 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
     return case
 
 
-def make_case(network: Network, every: bool, folder: Path) -> Case:
+def make_case(network: Network, every: bool, folder: Path, **options: object) -> Case:
     """Choose the smooth point first; the bundle starts where the deltas lead there."""
     target, images = smooth_point(network)
-    manifest = build(target, folder).manifest
+    manifest = build(target, folder, **options).manifest
     deltas, indices = drawn_change(manifest.sites, every)
     back = Witness(target, manifest).changed({name: -delta for name, delta in deltas.items()}, indices)
     start = replace(target, tensors=target.tensors | back)
     room = networks.room(target, images)
-    return Case(start, images, build(start, folder, overwrite=True), deltas, indices, room)
+    return Case(start, images, build(start, folder, overwrite=True, **options), deltas, indices, room)
 
 
 def smooth_point(network: Network) -> tuple[Network, NDArray[np.float32]]:
@@ -118,7 +118,10 @@ def drawn_head(bundle: Bundle) -> tuple[NDArray[np.float32], NDArray[np.float32]
 )
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
 def test_gradients_equal_central_differences(cases: Cases, network: Network, batch: int, every: bool) -> None:
-    case = cases(network, every)
+    gradients_agree(cases(network, every), batch)
+
+
+def gradients_agree(case: Case, batch: int) -> None:
     assert case.room > 50 * STEP
     manifest = case.bundle.manifest
     images, labels = case.images[:batch], np.array([2, 0, 3, 1, 1])[:batch]

@@ -7,8 +7,11 @@ from csk_sdk.cli import app
 # Each command's arguments and options, those of every device command left out.
 WORKSPACE = {"--workspace", "--bundle", "--state"}
 OPTIONS = {
-    "build-artifacts": """MODEL --out --base-data --classes --mean --std --resize --sample-rate --flip --no-flip
-        --trainable --channel-ratio --batch-size --loss --backend --head-capacity --overwrite --json""",
+    "build-artifacts": """MODEL --out --base-data --classes --mean --std --resize --sample-rate --flip --no-flip --sites
+        --trainable --intensity-data --channel-ratio --batch-size --loss --backend --head-capacity --overwrite
+        --json""",
+    "analyze": """MODEL DATA --classes --mean --std --sites --images --batch-size --by-training --picture
+        --threads --json""",
     "inspect": "BUNDLE --json",
     "train": """--tasks --task --epochs --seed --batch-size --learning-rate --head-learning-rate --optimizer
         --energy --channel-ratio --label-smoothing --threads --backend --no-evaluate --json""",
@@ -20,7 +23,7 @@ OPTIONS = {
     "doctor": "--tasks --json",
     "demo": "--out --json",
 }
-ANYWHERE = {"build-artifacts", "inspect", "demo"}
+ANYWHERE = {"build-artifacts", "analyze", "inspect", "demo"}
 
 
 def test_every_command_has_a_row():
@@ -60,6 +63,9 @@ def test_version(run):
         (["build-artifacts", "m.onnx"], "--out"),
         (["build-artifacts", "m.onnx", "--out", "b", "--mean", "a,b"], "'a,b' is no list of numbers"),
         (["build-artifacts", "m.onnx", "--out", "b", "--resize", "cubic"], "--resize"),
+        (["build-artifacts", "m.onnx", "--out", "b", "--sites", "2x2"], "--sites"),
+        (["analyze", "m.onnx"], "DATA"),
+        (["analyze", "m.onnx", "d.npz", "--images", "0"], "--images"),
     ],
 )
 def test_wrong_usage_exits_2_and_says_what_is_wrong(run, arguments, text):

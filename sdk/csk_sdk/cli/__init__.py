@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from csk_sdk.cli import building, checking, learning, using
+from csk_sdk.cli import analyzing, building, checking, learning, using
 from csk_sdk.cli.guard import GuardedGroup
 from csk_sdk.version import __version__
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 
 for _command in (
     building.build_artifacts,
+    analyzing.analyze,
     building.inspect,
     learning.train,
     learning.tasks,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from csk_sdk.cli.class_file import described, numbers
 from csk_sdk.cli.options import AsJson
 from csk_sdk.cli.rendering import (
     Screen,
@@ -24,7 +23,7 @@ from csk_sdk.cli.rendering import (
     size,
     table,
 )
-from csk_sdk.errors import ConfigError, RuntimeMissingError
+from csk_sdk.errors import RuntimeMissingError
 from csk_sdk.inspection import Inspection, StepCost, inspect_bundle
 from csk_sdk.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MSE, Manifest
 from csk_sdk.objectives import objective_of
@@ -54,13 +53,12 @@ class Loss(StrEnum):
     mse = MSE
 
 
-@dataclass(frozen=True)
-class ClassFile:
-    """What `--classes FILE` says: class names in label order, and perhaps the normalisation."""
+class SiteKind(StrEnum):
+    """Which convolutions can be trained."""
 
-    classes: list[str]
-    mean: list[float] | None = None
-    std: list[float] | None = None
+    CENTER = "center"
+    POINTWISE = "1x1"
+    ALL = "all"
 
 
 # What `inspect` says of other sizes, by resize and whether the model takes signals.
@@ -70,17 +68,6 @@ _FITTED = {
     ("crop", True): "other lengths are cropped or padded",
     ("none", True): "no other length",
 }
-
-
-def _numbers(text: str | None, option: str) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is no list of numbers such as 0.485,0.456,0.406.", param_hint=option
-        ) from None
 
 
 def build_artifacts(
@@ -121,12 +108,19 @@ def build_artifacts(
         bool | None,
         typer.Option("--flip/--no-flip", help="Whether mirrored pictures may be trained on; never signals."),
     ] = None,
+    sites: Annotated[
+        SiteKind, typer.Option(help="What can be trained: kernels larger than 1x1 (center), 1x1, or all.")
+    ] = SiteKind.CENTER,
     trainable: Annotated[
         str,
-        typer.Option(
-            metavar="auto|all|from:NODE", help="Which convolutions learn; auto: the last two stages."
-        ),
+        typer.Option(metavar="auto|all|from:NODE", help="Which of them learn; auto: the last two stages."),
     ] = "auto",
+    intensity_data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA", help="A task of new classes; the sites' knowledge intensity is measured on it."
+        ),
+    ] = None,
     channel_ratio: Annotated[
         float, typer.Option(help="Share of each site's channels that a task trains.")
     ] = 0.25,
@@ -156,28 +150,19 @@ def build_artifacts(
     \b
     Example:  csk-sdk build-artifacts model.onnx --out bundle --base-data pictures --classes classes.txt
     """
-    try:
-        import csk_artifacts_builder as builder
-    except ImportError:
-        raise RuntimeMissingError(
-            "build-artifacts needs the workstation extra: pip install 'csk-sdk[builder]'."
-        ) from None
+    builder = require_builder("build-artifacts")
     screen = Screen(as_json)
-    given = read_classes(classes) if classes else None
-    chosen_mean, chosen_std = _numbers(mean, "--mean"), _numbers(std, "--std")
-    if given and given.mean and given.std and chosen_mean is None and chosen_std is None:
-        chosen_mean, chosen_std = given.mean, given.std
-        screen.say(
-            f"Normalisation from {classes}: mean {_list(given.mean)}, std {_list(given.std)}.", style="dim"
-        )
+    names, chosen_mean, chosen_std = described(screen, classes, mean, std)
     options = builder.BuildOptions(
-        classes=given.classes if given else None,
+        classes=names,
         mean=chosen_mean,
         std=chosen_std,
         resize=resize.value if resize else None,
         flip=flip,
         sample_rate=sample_rate,
+        sites=sites.value,
         trainable=trainable,
+        intensity_data=intensity_data,
         channel_ratio=channel_ratio,
         batch_size=batch_size,
         loss=loss.value,
@@ -208,6 +193,17 @@ def build_artifacts(
     )
 
 
+def require_builder(command: str) -> Any:
+    """The workstation's package. Raises RuntimeMissingError, naming the extra, where it is not installed."""
+    try:
+        import csk_artifacts_builder
+    except ImportError:
+        raise RuntimeMissingError(
+            f"{command} needs the workstation extra: pip install 'csk-sdk[builder]'."
+        ) from None
+    return csk_artifacts_builder
+
+
 def _show_built(
     screen: Screen, built: Inspection, bundle: Path, accuracy: float | None, seconds: float
 ) -> None:
@@ -227,42 +223,6 @@ def _show_built(
     screen.show(facts(rows))
 
 
-def read_classes(path: Path) -> ClassFile:
-    """Read `--classes`: text with one name a line, a JSON list, or an object with "classes" and "normalize".
-
-    Raises ConfigError for anything else.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"--classes {path} cannot be read ({reason}).") from None
-    if not text.lstrip().startswith(("[", "{")):
-        return ClassFile([line.strip() for line in text.splitlines() if line.strip()])
-    try:
-        raw: Any = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"--classes {path} is not valid JSON ({error}).") from None
-    normalize = raw.get("normalize", {}) if isinstance(raw, dict) else {}
-    names = raw.get("classes") if isinstance(raw, dict) else raw
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(
-            f'--classes {path} has no list of names: write a JSON list, or {{"classes": [...]}}.'
-        )
-    if not isinstance(normalize, dict):
-        raise ConfigError(f'--classes {path}: "normalize" must be {{"mean": [...], "std": [...]}}.')
-    return ClassFile(names, _numbers_of(path, normalize, "mean"), _numbers_of(path, normalize, "std"))
-
-
-def _numbers_of(path: Path, normalize: dict[str, Any], name: str) -> list[float] | None:
-    values = normalize.get(name)
-    if values is None:
-        return None
-    if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
-        raise ConfigError(f'--classes {path}: "{name}" in "normalize" must be a list of numbers.')
-    return [float(value) for value in values]
-
-
 def inspect(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
     as_json: AsJson = False,
@@ -273,7 +233,7 @@ def inspect(
     FLOPs are twice the multiply-adds of all convolutions and matrix products: forward, input gradients and
     weight gradients. Elementwise ops, the optimizer and the projection are not counted. "Kept" is what the
     forward pass holds in memory for the backward pass; full fine-tuning keeps each layer's input and each
-    activation's output.
+    activation's output. The intensity is that of the site's center, where the build had --intensity-data.
 
     \b
     Example:  csk-sdk inspect bundle
@@ -286,7 +246,9 @@ def inspect(
     screen.show(facts(_facts(found)))
     if not manifest.base_protected:
         screen.warn("the base classes are UNPROTECTED; build with --base-data to protect them.")
-    sites = table("Site", "kernel", "stride", "output", "centers", "a task", "share")
+    measured = any(site.intensity is not None for site in found.sites)
+    columns = ["Site", "kernel", "stride", "output", "centers", "a task", "share"]
+    sites = table(*columns, *(["intensity"] if measured else []))
     for site in found.sites:
         sites.add_row(
             site.name,
@@ -296,6 +258,7 @@ def inspect(
             f"{site.centers:,}",
             f"{site.trained:,}",
             percent(site.trained, site.parameters),
+            *([] if site.intensity is None else [f"{site.intensity:.2e}"]),
         )
     screen.say()
     screen.show(sites)
@@ -322,6 +285,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         ("Base", "protected" if manifest.base_protected else "not protected"),
         ("Input", _input(manifest)),
         *_shares(found),
+        *_choice(manifest),
         (
             "Step",
             f"batches of {manifest.batch_size}, {_augmentation(manifest)}, {manifest.precision} arithmetic",
@@ -329,6 +293,17 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         ("Backends", _backends(manifest)),
         ("Files", f"{size(sum(found.files.values()))}: {files}"),
     ]
+
+
+def _choice(manifest: Manifest) -> list[tuple[str, str]]:
+    """Why these sites, and which other convolutions could have been sites."""
+    if not manifest.choice:
+        return []
+    left = [one for one in manifest.candidates if not one.chosen]
+    others = ", ".join(
+        one.name if one.intensity is None else f"{one.name} ({one.intensity:.2e})" for one in left
+    )
+    return [("Sites", manifest.choice), *([("Not trained", others)] if left else [])]
 
 
 def _shares(found: Inspection) -> list[tuple[str, str]]:
@@ -352,7 +327,8 @@ def _input(manifest: Manifest) -> str:
     if given.is_signal:
         rate = f" at {how.sample_rate} Hz" if how.sample_rate else ""
         size_ = f"signals of {given.size[0]} samples{rate}, {plural(given.channels, 'channel')}"
-    return f"{size_}, mean {_list(how.mean)}, std {_list(how.std)}; {_FITTED[how.resize, given.is_signal]}"
+    fitted = _FITTED[how.resize, given.is_signal]
+    return f"{size_}, mean {numbers(how.mean)}, std {numbers(how.std)}; {fitted}"
 
 
 def _backends(manifest: Manifest) -> str:
@@ -368,7 +344,3 @@ def _augmentation(manifest: Manifest) -> str:
 
 def _outputs(manifest: Manifest) -> str:
     return objective_of(manifest.loss).outputs.capitalize()
-
-
-def _list(values: tuple[float, ...] | list[float]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)

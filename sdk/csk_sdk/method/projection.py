@@ -116,7 +116,7 @@ def add_to_centers(weight: Float32, delta: Float32, selected: Indices, groups: i
 def gather(centers: Float32, selected: Indices, groups: int) -> Float32:
     """The columns of `selected` channels, `(rows, k)`, of centers `(c_out, c_in / groups, *ones)`: a new array.
 
-    The inverse of `add_to_centers` on zeros: what a dense gradient says of the change of the selected channels' centers.
+    The inverse of `add_to_centers` on zeros: what a dense gradient says of the selected channels.
     """
     dense = centers.reshape(len(centers), -1)
     picked: Float32 = dense[_positions(len(dense) // groups, selected, dense.shape[1])]
