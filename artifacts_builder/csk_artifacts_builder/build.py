@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -17,9 +16,10 @@ from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
 from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.head import SplitHead, split_head
-from csk_artifacts_builder.prepare import SourceModel, prepare
+from csk_artifacts_builder.prepare import SourceModel, prepare, require_writable
 from csk_artifacts_builder.sites import choose_sites, find_sites
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
+from csk_sdk.allocator import returning_memory
 from csk_sdk.bundle import Bundle, center_of
 from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import (
@@ -82,8 +82,14 @@ def build_artifacts(
     Raises ModelError for a model that cannot be trained (UnsupportedOpError names the op), TaskError for base data
     that does not fit, StorageError when `out` cannot be written. A failed build leaves nothing behind.
     """
-    options = options or BuildOptions()
-    source = prepare(Path(model))
+    with returning_memory():
+        return _build(Path(model), Path(out), options or BuildOptions(), on_progress)
+
+
+def _build(
+    model: Path, out: Path, options: BuildOptions, on_progress: Callable[[int, int], None]
+) -> BuildReport:
+    source = prepare(model)
     head = split_head(source.model, source.path.name)
     order = [str(node.name) for node in source.model.graph]
     sites = choose_sites(
@@ -94,7 +100,6 @@ def build_artifacts(
     models = _graphs(source, sites, manifest.head)
     training = models[TRAINING_MODEL]
     costs = measure_costs(source.model, training, sites, len(manifest.classes), options.channel_ratio)
-    same_logits(onnx.load(str(source.path)), source.model)
     # The head's tensors are in no graph: they live in the checkpoint.
     weights = {
         name: array
@@ -109,8 +114,13 @@ def build_artifacts(
     )
     checkpoint = _empty_checkpoint(source, head, sites)
     accuracy = None
-    with BundleDraft(Path(out), options.overwrite) as draft:
-        draft.write(models, weights, checkpoint, manifest)
+    require_writable(sum(array.nbytes for array in weights.values()), source.path.name)
+    with BundleDraft(out, options.overwrite) as draft:
+        draft.write_weights(weights, (source.model, *models.values()))
+        del weights  # from here on they are read from the file
+        with draft.scratch(source.model) as prepared:
+            same_logits(source.path, prepared)
+        draft.write(models, checkpoint, manifest)
         if split is not None:
             # Through the bundle itself, as the device will open it.
             measured = measure_base(Bundle.open(draft.folder), split, checkpoint, on_progress)
@@ -118,7 +128,7 @@ def build_artifacts(
             accuracy = measured.accuracy
             draft.seal(checkpoint, manifest)
         draft.publish()
-    return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, _warnings(options, accuracy))
+    return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, _warnings(options, accuracy))
 
 
 def _graphs(source: SourceModel, sites: Sequence[Site], head: Head) -> dict[str, ir.Model]:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from csk_sdk.allocator import returning_memory
 from csk_sdk.errors import ModelError
 from csk_sdk.runtime import load_onnxruntime
 
 _TOLERANCE = 1e-3
 
 
-def same_logits(source: onnx.ModelProto, prepared: ir.Model) -> None:
+def same_logits(source: Path, prepared: Path) -> None:
     """Run the source model on random pictures, batch by batch, and the prepared graph on two batches at once.
 
+    Both are files, opened one after the other, so that the weights are in memory once.
     Raises ModelError where their outputs differ by more than 1e-3 of the largest, or one does not run.
     """
-    initializers = {tensor.name for tensor in source.graph.initializer}
-    image = next(value for value in source.graph.input if value.name not in initializers)
-    dims = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
-    batch = dims[0] if dims[0] > 0 else 2
-    x = np.random.default_rng(0).normal(size=(2, batch, *dims[1:])).astype(np.float32)
-    expected = np.concatenate(_outputs(source, x, "the source model"))
-    both = x.reshape(1, -1, *dims[1:])
-    got = _outputs(ir.to_proto(prepared), both, "the model after preparation")[0]
+    x, parts = _source_outputs(source)
+    expected = np.concatenate(parts)
+    session = _open(str(prepared), "the model after preparation")
+    got = _run(session, x.reshape(1, -1, *x.shape[2:]), "the model after preparation")[0]
+    batch = x.shape[1]
     if got.size != expected.size:
         raise ModelError(
             f"The model is written for one batch size: for {2 * batch} pictures it gives outputs {list(got.shape)}. "
@@ -39,17 +41,50 @@ def same_logits(source: onnx.ModelProto, prepared: ir.Model) -> None:
         )
 
 
-def _outputs(model: onnx.ModelProto, batches: NDArray[np.float32], which: str) -> list[NDArray[np.float32]]:
+def _source_outputs(path: Path) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+    """Two batches `(2, batch, *picture)` of the size that the source model wants, and its outputs for each."""
+    session = _open(_inlined(path) or str(path), "the source model")
+    dims = session.get_inputs()[0].shape
+    batch = dims[0] if isinstance(dims[0], int) and dims[0] > 0 else 2
+    x = np.random.default_rng(0).normal(size=(2, batch, *dims[1:])).astype(np.float32)
+    return x, _run(session, x, "the source model")
+
+
+def _inlined(path: Path) -> bytes | None:
+    """A model whose tensors lie in other files as one piece: ONNX Runtime wants sizes and axes in the graph."""
+    proto = onnx.load(str(path), load_external_data=False)
+    if not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
+        return None
+    onnx.load_external_data_for_model(proto, str(path.parent))
+    return proto.SerializeToString()
+
+
+def _open(model: str | bytes, which: str) -> Any:
     ort = load_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    # As it is written: optimising would copy every weight, for a few runs.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.enable_cpu_mem_arena = False  # it would outlive the session
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
+        with returning_memory():
+            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _cannot_run(which, error) from None
+
+
+def _run(session: Any, batches: NDArray[np.float32], which: str) -> list[NDArray[np.float32]]:
+    name = session.get_inputs()[0].name
+    try:
         return [session.run(None, {name: batch})[0] for batch in batches]
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot run {which} ({reason}).") from None
+        raise _cannot_run(which, error) from None
+
+
+def _cannot_run(which: str, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines()[0][:200]
+    return ModelError(f"ONNX Runtime {load_onnxruntime().__version__} cannot run {which} ({reason}).")
 
 
 def standard_ops_only(name: str, model: ir.Model) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.allocator import returning_memory
 from csk_sdk.errors import BundleError, RuntimeMissingError
 
 _INFERENCE = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
@@ -79,7 +80,8 @@ class Graph:
             options.add_external_initializers(list(weights), values)
             self._kept = values
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            with returning_memory():
+                self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot open {path} ({reason}).") from None
