@@ -16,12 +16,13 @@ from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
 from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.head import SplitHead, split_head
+from csk_artifacts_builder.memory import PEAK, predict_memory
 from csk_artifacts_builder.prepare import SourceModel, prepare, require_writable
 from csk_artifacts_builder.sites import choose_sites, find_sites
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
 from csk_sdk.allocator import returning_memory
 from csk_sdk.bundle import Bundle, center_of
-from csk_sdk.errors import ConfigError
+from csk_sdk.errors import ConfigError, ModelError
 from csk_sdk.manifest import (
     EVAL_MODEL,
     EXPORT_TEMPLATE,
@@ -46,6 +47,8 @@ class BuildOptions:
 
     `classes` are the model's class names in label order (numbered when None). `mean` and `std` have one number per
     channel, in units of the scaled pixel `x / 255`; (0, 1) when None. `trainable` is "auto", "all" or "from:NODE".
+    `memory_budget` bounds the predicted peak memory of learning, in bytes (memory.py): sites are left out until
+    it holds.
     """
 
     classes: Sequence[str] | None = None
@@ -56,6 +59,7 @@ class BuildOptions:
     trainable: str = "auto"
     channel_ratio: float = 0.25
     batch_size: int = 16
+    memory_budget: int | None = None
     base_data: Path | None = None
     overwrite: bool = False
 
@@ -92,9 +96,12 @@ def _build(
     source = prepare(model)
     head = split_head(source.model, source.path.name)
     order = [str(node.name) for node in source.model.graph]
-    sites = choose_sites(
-        find_sites(source.model, source.path.name), options.trainable, order, source.path.name
-    )
+    found = find_sites(source.model, source.path.name)
+    budget = _Budget(source, head, options) if options.memory_budget is not None else None
+    sites = choose_sites(found, options.trainable, order, source.path.name, budget.holds if budget else None)
+    if not sites:
+        assert budget is not None
+        raise budget.too_small(found[-1])
     manifest = _manifest(source, head, sites, options)
     split = base_split(options.base_data, manifest.classes) if options.base_data else None
     models = _graphs(source, sites, manifest.head)
@@ -110,6 +117,7 @@ def _build(
         manifest,
         weights_in_export=_present(models[EXPORT_TEMPLATE], weights),
         costs=costs,
+        memory=_memory(training, source, head, sites, options),
         kernels={name: _present(model, [site.weight for site in sites]) for name, model in models.items()},
     )
     checkpoint = _empty_checkpoint(source, head, sites)
@@ -129,6 +137,52 @@ def _build(
             draft.seal(checkpoint, manifest)
         draft.publish()
     return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, _warnings(options, accuracy))
+
+
+def _memory(
+    training: ir.Model, source: SourceModel, head: SplitHead, sites: Sequence[Site], options: BuildOptions
+) -> dict[str, int]:
+    shape = source.image.shape
+    assert shape is not None
+    picture = InputSpec("image", *(int(dim) for dim in list(shape)[1:]))  # type: ignore[arg-type]
+    classes, features = head.weight.shape
+    protected = options.base_data is not None
+    return predict_memory(
+        training, sites, Head(features=features), picture, classes, options.batch_size, protected
+    )
+
+
+class _Budget:
+    """`--memory-budget`: which sites leave the predicted peak within it."""
+
+    def __init__(self, source: SourceModel, head: SplitHead, options: BuildOptions) -> None:
+        self._source, self._head, self._options = source, head, options
+
+    def holds(self, sites: Sequence[Site]) -> bool:
+        """Whether training `sites` stays within the budget."""
+        assert self._options.memory_budget is not None
+        return self._peak(sites) <= self._options.memory_budget
+
+    def too_small(self, last: Site) -> ConfigError:
+        """The sentence for a budget that not even the last site fits into."""
+        assert self._options.memory_budget is not None
+        needed = -(-self._peak([last]) // 2**20)
+        return ConfigError(
+            f"--memory-budget is {self._options.memory_budget / 2**20:.1f} MiB, but {self._source.path.name} needs "
+            f"{needed} MiB to train its last site '{last.name}' alone, in batches of {self._options.batch_size}. Pass "
+            f"--memory-budget {needed}MiB or more, a smaller --batch-size, or a smaller network."
+        )
+
+    def _peak(self, sites: Sequence[Site]) -> int:
+        head = Head(features=self._head.weight.shape[1])
+        training = training_model(self._source.model, sites, head, self._source.path.name)
+        predicted = _memory(training, self._source, self._head, sites, self._options)
+        if not predicted:
+            raise ModelError(
+                f"{self._source.path.name} has tensors of unknown size, so its memory cannot be predicted. Build it "
+                "without --memory-budget, and measure."
+            )
+        return predicted[PEAK]
 
 
 def _graphs(source: SourceModel, sites: Sequence[Site], head: Head) -> dict[str, ir.Model]:
@@ -169,6 +223,7 @@ def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], optio
         channel_ratio=options.channel_ratio,
         batch_size=options.batch_size,
         flip=options.flip,
+        memory_budget=options.memory_budget,
         producer=f"csk-sdk {__version__}",
     )
 

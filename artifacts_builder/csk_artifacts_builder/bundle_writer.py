@@ -53,7 +53,8 @@ class BundleDraft:
             draft.write(models, checkpoint, manifest)
             draft.publish()
 
-    Raises StorageError for a full disk, ModelError for 2 GiB in one graph, ConfigError where `out` is in the way. What is not published is removed.
+    Raises StorageError for a full disk, ModelError for 2 GiB in one graph, ConfigError where `out` is in the way.
+    What is not published is removed.
     """
 
     def __init__(self, out: Path, overwrite: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -96,8 +97,35 @@ def find_sites(model: ir.Model, where: str) -> list[Site]:
     return sites
 
 
-def choose_sites(sites: list[Site], trainable: str, order: list[str], where: str) -> list[Site]:
-    """Apply `--trainable`: "all", "from:NODE" (that node and all behind it), or "auto".
+def choose_sites(
+    sites: list[Site],
+    trainable: str,
+    order: list[str],
+    where: str,
+    fits: Callable[[list[Site]], bool] | None = None,
+) -> list[Site]:
+    """Apply `--trainable`: "all", "from:NODE" (that node and all behind it), or "auto"; of these, what `fits`.
+
+    With `fits`, sites are placed from the back for as long as it holds; empty when not even the last one fits.
+    """
+    chosen = _eligible(sites, trainable, order, where)
+    return chosen if fits is None else _from_the_back(chosen, fits)
+
+
+def _from_the_back(sites: list[Site], fits: Callable[[list[Site]], bool]) -> list[Site]:
+    """The longest tail that fits. Each further site needs more memory, so halving finds it."""
+    most, beyond = 0, len(sites) + 1
+    while beyond - most > 1:
+        count = len(sites) if most == 0 and beyond > len(sites) else (most + beyond) // 2
+        if fits(sites[len(sites) - count :]):
+            most = count
+        else:
+            beyond = count
+    return sites[len(sites) - most :]
+
+
+def _eligible(sites: list[Site], trainable: str, order: list[str], where: str) -> list[Site]:
+    """What `--trainable` allows.
 
     "auto" takes the last two stages, that is the sites whose output has one of the two smallest picture sizes:
     knowledge intensity is strongest in deeper layers (arXiv 2406.08830), and back-propagation ends there.

@@ -35,6 +35,6 @@ def _without_weights(model: ir.Model) -> ir.Model:
         tensor = value.const_value
         if tensor is not None and tensor.nbytes > _LARGE:
             value.const_value = ir.ExternalTensor(
-                "weights", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name
+                "weights", 0, tensor.nbytes, tensor.dtype, shape=value.shape, name=name
             )
     return copy

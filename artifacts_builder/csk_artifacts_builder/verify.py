@@ -56,7 +56,7 @@ def _inlined(path: Path) -> bytes | None:
     if not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
         return None
     onnx.load_external_data_for_model(proto, str(path.parent))
-    return proto.SerializeToString()
+    return bytes(proto.SerializeToString())
 
 
 def _open(model: str | bytes, which: str) -> Any:

@@ -13,7 +13,12 @@ from csk_sdk.method.selection import channel_count
 
 @dataclass(frozen=True)
 class SiteSummary:
-    """One site. `selected` of its input channels are trained per task, `trained` numbers of its `centers`."""
+    """One site. `selected` of its input channels are trained per task, `trained` numbers of its `centers`.
+
+    Per image: FLOPs of the frozen convolution and the center branch, of the gradients of the centers and (behind
+    the first site) of the input, and the bytes of center-sampled input that are kept. Grouped convolutions compute
+    all centers' gradients and keep all channels.
+    """
 
     name: str
     kernel: tuple[int, ...]
@@ -24,14 +29,23 @@ class SiteSummary:
     channels: int
     selected: int
     trained: int
+    forward_flops: int
+    backward_flops: int
+    kept_bytes: int
 
     @classmethod
-    def of(cls, site: Site, channel_ratio: float) -> SiteSummary:
-        """Count a site's numbers."""
+    def of(cls, site: Site, channel_ratio: float, first: bool) -> SiteSummary:
+        """Count a site's numbers; in front of the `first` one nothing learns, so it hands no gradient on."""
         selected = channel_count(site.channels, channel_ratio)
         parameters = 1
         for size in site.shape:
             parameters *= size
+        pixels = 1
+        for size in site.output_size:
+            pixels *= size
+        computed = selected if site.groups == 1 else site.channels
+        branch = 2 * pixels * site.rows * computed
+        frozen, dense = 2 * pixels * parameters, 2 * pixels * site.rows * site.channels
         return cls(
             name=site.name,
             kernel=site.shape,
@@ -42,6 +56,9 @@ class SiteSummary:
             channels=site.channels,
             selected=selected,
             trained=site.rows * selected,
+            forward_flops=frozen + branch,
+            backward_flops=branch + (0 if first else frozen + dense),
+            kept_bytes=4 * pixels * computed,
         )
 
 
@@ -110,6 +127,8 @@ class Inspection:
             "inference_flops": self.inference_flops,
             "flops_per_image": asdict(self.flops) if self.flops else None,
             "kept_bytes_per_image": asdict(self.kept_bytes) if self.kept_bytes else None,
+            "memory": manifest.memory,
+            "memory_budget": manifest.memory_budget,
             "files": self.files,
             "producer": manifest.producer,
             "schema_version": manifest.schema_version,
@@ -124,7 +143,10 @@ def inspect_bundle(folder: Path | str) -> Inspection:
     files[MANIFEST] = bundle.path(MANIFEST).stat().st_size
     return Inspection(
         manifest=manifest,
-        sites=tuple(SiteSummary.of(site, manifest.channel_ratio) for site in manifest.sites),
+        sites=tuple(
+            SiteSummary.of(site, manifest.channel_ratio, first=position == 0)
+            for position, site in enumerate(manifest.sites)
+        ),
         parameters=manifest.costs.get("parameters"),
         inference_flops=manifest.costs.get("forward"),
         flops=_cost(manifest, "step"),

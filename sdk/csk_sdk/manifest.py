@@ -115,7 +115,9 @@ class Manifest:
 
     `kernels` names, for each graph file, the sites' weights that it reads; `weights_in_export` the tensors of
     weights.safetensors that the export template lacks. `costs` counts parameters, and FLOPs and
-    kept bytes of a training step per image (csk_artifacts_builder/costs.py); empty where they are not known.
+    kept bytes of a training step per image (csk_artifacts_builder/costs.py), and `memory` predicts the bytes that
+    learning takes at this batch size (csk_artifacts_builder/memory.py); empty where they are not known.
+    `memory_budget` is what the build was told to stay within, in bytes.
     """
 
     model: str
@@ -133,6 +135,8 @@ class Manifest:
     weights_in_export: tuple[str, ...] = ()
     kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     costs: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+    memory_budget: int | None = None
     files: dict[str, FileEntry] = field(default_factory=dict)
     producer: str = ""
     schema_version: int = SCHEMA_VERSION

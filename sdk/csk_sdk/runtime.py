@@ -85,11 +85,18 @@ class Graph:
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot open {path} ({reason}).") from None
+        self._releasing = ort.RunOptions()
+        self._releasing.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
 
     def run(
-        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
+        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None, release: bool = False
     ) -> dict[str, NDArray[Any]]:
-        """Run the graph once; all outputs by default."""
+        """Run the graph once; all outputs by default.
+
+        `release` gives working memory back to the system afterwards: the runtime would keep it even when this
+        graph is closed, in pieces that fit no other graph.
+        """
         names = list(outputs) if outputs is not None else self.outputs
-        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        options = self._releasing if release else None
+        return dict(zip(names, self._session.run(names, dict(feeds), options), strict=True))

@@ -13,6 +13,7 @@ import typer
 
 from csk_sdk.cli.options import AsJson
 from csk_sdk.cli.rendering import Screen, by, duration, facts, large, percent, plural, size, table
+from csk_sdk.cli.sizes import parse_size
 from csk_sdk.errors import ConfigError, RuntimeMissingError
 from csk_sdk.inspection import Inspection, StepCost, inspect_bundle
 from csk_sdk.manifest import Manifest
@@ -78,6 +79,12 @@ def build_artifacts(
         float, typer.Option(help="Share of each site's channels that a task trains.")
     ] = 0.25,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per training step on the device.")] = 16,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Train only as many sites, from the back, as learn in this memory: 64MiB."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace BUNDLE where it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -109,6 +116,7 @@ def build_artifacts(
         trainable=trainable,
         channel_ratio=channel_ratio,
         batch_size=batch_size,
+        memory_budget=parse_size(memory_budget, "--memory-budget") if memory_budget else None,
         base_data=base_data,
         overwrite=overwrite,
     )
@@ -146,6 +154,7 @@ def _show_built(
     ]
     if accuracy is not None:
         rows.append(("Base accuracy", f"{accuracy:.1f} % of the base data"))
+    rows += _memory(manifest)
     rows.append(("Size", size(sum(built.files.values()))))
     screen.show(facts(rows))
 
@@ -192,11 +201,12 @@ def inspect(
 ) -> None:
     """Show what a bundle trains and what a step costs.
 
-    Of each site: all centers, how many of them a task trains, and their share of the whole kernel.
+    Of each site: its kernel's share of all parameters, what share of its kernel a task trains, and for each image
+    the FLOPs of its convolution and center branch, of their gradients, and the bytes kept for those.
     FLOPs are twice the multiply-adds of all convolutions and matrix products: forward, input gradients and
     weight gradients. Elementwise ops, the optimizer and the projection are not counted. "Kept" is what the
     forward pass holds in memory for the backward pass; full fine-tuning keeps each layer's input and each
-    activation's output.
+    activation's output. "Memory" predicts the peak of learning over a process that has only imported the SDK.
 
     \b
     Example:  csk-sdk inspect bundle
@@ -211,16 +221,18 @@ def inspect(
     screen.show(facts(_facts(found)))
     if not manifest.base_protected:
         screen.warn("the base classes are UNPROTECTED; build with --base-data to protect them.")
-    sites = table("Site", "kernel", "stride", "output", "centers", "a task", "share")
+    sites = table("Site", "kernel", "stride", "output", "share", "a task", "forward", "backward", "kept")
     for site in found.sites:
         sites.add_row(
             site.name,
             by(site.kernel),
             by(site.stride if len(set(site.stride)) > 1 else site.stride[:1]),
             by(site.output_size),
-            f"{site.centers:,}",
-            f"{site.trained:,}",
+            percent(site.parameters, found.parameters) if found.parameters else "",
             percent(site.trained, site.parameters),
+            large(site.forward_flops),
+            large(site.backward_flops),
+            size(site.kept_bytes),
         )
     screen.say()
     screen.show(sites)
@@ -250,8 +262,23 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
             "Step",
             f"batches of {manifest.batch_size}, {_augmentation(manifest)}, {manifest.precision} arithmetic",
         ),
+        *_memory(manifest),
         ("Files", f"{size(sum(found.files.values()))}: {files}"),
     ]
+
+
+def _memory(manifest: Manifest) -> list[tuple[str, str]]:
+    """The predicted peak of learning, its larger parts, and the budget that it was built for."""
+    if not manifest.memory:
+        return []
+    parts = {name: count for name, count in manifest.memory.items() if name != "peak"}
+    largest = sorted(parts, key=lambda name: -parts[name])[:4]
+    text = f"{size(manifest.memory['peak'])} while learning (predicted): " + ", ".join(
+        f"{name} {size(parts[name])}" for name in largest
+    )
+    if manifest.memory_budget is not None:
+        text += f"; built for {size(manifest.memory_budget)}"
+    return [("Memory", text)]
 
 
 def _shares(found: Inspection) -> list[tuple[str, str]]:
