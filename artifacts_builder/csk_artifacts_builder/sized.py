@@ -33,7 +33,7 @@ def _without_weights(model: ir.Model) -> ir.Model:
     copy = model.clone()
     for name, value in copy.graph.initializers.items():
         tensor = value.const_value
-        if tensor is not None and tensor.nbytes > _LARGE:
+        if tensor is not None and value.shape is not None and tensor.nbytes > _LARGE:
             value.const_value = ir.ExternalTensor(
                 "weights", 0, tensor.nbytes, tensor.dtype, shape=value.shape, name=name
             )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
+from csk_sdk.errors import StorageError
 from csk_sdk.manifest import EXPORT_TEMPLATE
 from csk_sdk.predicting import LinearHead
 from csk_sdk.state import Generation
@@ -26,6 +27,7 @@ _GRAPH_INITIALIZER = 5
 _TENSOR_DIMS, _TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_RAW_DATA = 1, 2, 8, 9
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _FLOAT = 1
+MAX_BYTES = 2 << 30
 _VARINT, _LENGTH_DELIMITED = 0, 2
 
 
@@ -74,7 +76,7 @@ def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path:
     """Write the generation's network with `head` folded in to `path`, atomically; a float32 ONNX model.
 
     Class names, in the order of the outputs, are in its metadata as JSON under "classes".
-    Raises StorageError where it cannot be written.
+    Raises StorageError where it cannot be written, or would be larger than protobuf allows.
     """
     manifest = bundle.manifest
     tensors = bundle.weights(manifest.weights_in_export)
@@ -82,5 +84,11 @@ def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path:
     tensors[manifest.head.weight], tensors[manifest.head.bias] = head.weight, head.bias
     metadata = {"classes": json.dumps(head.classes), "csk_sdk_generation": str(generation.number)}
     template = bundle.path(EXPORT_TEMPLATE).read_bytes()
+    count = len(template) + sum(array.nbytes for array in tensors.values())
+    if count >= MAX_BYTES:
+        raise StorageError(
+            f"{path} cannot be written: the model has {count / 1e6:.0f} MB, and an ONNX file holds less than 2 GiB. "
+            "Nothing was changed; build the bundle from a smaller network."
+        )
     make_folder(path.parent)
     replace_file(path, b"".join(complete(template, tensors, metadata)))

@@ -116,7 +116,7 @@ def build_artifacts(
         trainable=trainable,
         channel_ratio=channel_ratio,
         batch_size=batch_size,
-        memory_budget=parse_size(memory_budget, "--memory-budget") if memory_budget else None,
+        memory_budget=parse_size(memory_budget, "--memory-budget") if memory_budget is not None else None,
         base_data=base_data,
         overwrite=overwrite,
     )
