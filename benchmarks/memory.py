@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +31,27 @@ from typing import Any
 import numpy as np
 
 BATCHES = (1, 8, 16)
+PAGE = """# Memory of learning, predicted and measured
+
+Written by `python benchmarks/memory.py MODEL... --networks --write docs/memory.md`; do not edit it by hand.
+
+*Predicted* is what `csk-sdk inspect` shows and `--memory-budget` bounds: the peak resident memory, over that after all
+imports, of a process that opens the bundle, warms a task up and trains it at the bundle's batch size. Its parts are
+explained in `artifacts_builder/csk_artifacts_builder/memory.py`, and what was done about the peak in
+[decision 0007](decisions/0007-memory-of-opening.md). Not in it: pictures cached between epochs, consolidation, and
+predicting at the same time.
+
+*Measured* is the high-water mark of resident memory (VmHWM) of a fresh process after it warmed a task up and trained
+three steps on random pictures, less its resident memory after imports. Bundles are built without base data, with
+`--trainable auto` and a quarter of the channels.
+
+The second table is about the workstation: one build in a fresh process, its peak with imports (about 107 MiB)
+included.
+
+TABLES
+
+Measured with VERSIONS.
+"""
 NETWORKS = (("ResNet-18", 32), ("MobileNetV2", 224), ("ResNet-50", 224), ("VGG-11-BN", 224))
 
 
@@ -91,6 +113,17 @@ def measure_learning(bundle_folder: Path) -> dict[str, Any]:
     for one, _ in zip(batches(), range(3), strict=False):
         training.step(one, 1.0)
     return {"predicted": bundle.manifest.memory["peak"], "measured": resident("VmHWM") - imported}
+
+
+def undo(measure: str) -> None:
+    """Learn without one of decision 0007's measures."""
+    from csk_sdk import runtime
+
+    if measure == "returning":
+        runtime.returning_memory = nullcontext  # type: ignore[assignment]
+    else:
+        run = runtime.Graph.run
+        runtime.Graph.run = lambda self, feeds, outputs=None, release=False: run(self, feeds, outputs)  # type: ignore[method-assign]
 
 
 def fresh(*arguments: str) -> dict[str, Any]:
@@ -156,8 +189,8 @@ def table(rows: list[Row]) -> str:
 
 
 def page(rows: list[Row]) -> str:
-    text = Path(__file__).with_name("memory.md.in").read_text()
-    return text.replace("TABLES", table(rows)).replace("VERSIONS", versions())
+    """docs/memory.md."""
+    return PAGE.replace("TABLES", table(rows)).replace("VERSIONS", versions())
 
 
 def main() -> None:
@@ -171,11 +204,16 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the page")
     parser.add_argument("--build", nargs=3, metavar=("MODEL", "BUNDLE", "BATCH"), help=argparse.SUPPRESS)
     parser.add_argument("--learn", type=Path, metavar="BUNDLE", help="only measure learning with this bundle")
+    parser.add_argument(
+        "--without", action="append", choices=("returning", "releasing"), help="with --learn: undo a measure"
+    )
     arguments = parser.parse_args()
     if arguments.build:
         model, out, batch = arguments.build
         print(json.dumps(measure_build(Path(model), Path(out), int(batch))))
         return
+    for one in arguments.without or ():
+        undo(one)
     if arguments.learn:
         print(json.dumps(measure_learning(arguments.learn)))
         return
