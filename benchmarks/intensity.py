@@ -20,7 +20,7 @@ from PIL import Image
 
 from csk_artifacts_builder import BuildOptions
 from csk_artifacts_builder.analysis import AnalysisOptions, analyze_model, rank_correlation
-from csk_artifacts_builder.build import describe
+from csk_artifacts_builder.describe import describe
 from csk_artifacts_builder.graphs import LOSS
 from csk_artifacts_builder.head import split_head
 from csk_artifacts_builder.intensity import NewTask, fit_head, open_kernel_graph

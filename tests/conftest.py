@@ -78,7 +78,7 @@ def write_pictures(folder: Path, digits: Digits, chosen: tuple[int, ...], begin:
 
 def build_digits_bundle(out: Path, **options: Any) -> Path:
     """A bundle of the demo's base model; `options` are more of BuildOptions."""
-    from csk_artifacts_builder.build import BuildOptions, build_artifacts
+    from csk_artifacts_builder import BuildOptions, build_artifacts
 
     model = REPOSITORY / "examples" / "digits" / "digits-base4.onnx"
     described = json.loads(model.with_suffix(".json").read_text())
@@ -124,7 +124,7 @@ def learner(digits_bundle: Path, tmp_path: Path) -> Learner:
 def sounds_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the 1-d network that knows four kinds of sound, protected. Read only."""
     import sounds
-    from csk_artifacts_builder.build import BuildOptions, build_artifacts
+    from csk_artifacts_builder import BuildOptions, build_artifacts
 
     folder = tmp_path_factory.mktemp("sounds")
     sounds.write_folder(folder / "base", sounds.BASE, 30, seed=1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_artifacts_builder.build import BuildOptions, describe
+from csk_artifacts_builder.describe import describe
 from csk_artifacts_builder.head import split_head
 from csk_artifacts_builder.intensity import (
     BATCH,
@@ -19,6 +19,7 @@ from csk_artifacts_builder.intensity import (
     measure_intensity,
     open_kernel_graph,
 )
+from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.position_training import train_positions
 from csk_artifacts_builder.prepare import prepare
 from csk_artifacts_builder.sites import find_sites

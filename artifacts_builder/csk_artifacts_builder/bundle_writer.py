@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import save
 
 from csk_artifacts_builder.emit import constant_array
+from csk_artifacts_builder.prepare import require_writable
 from csk_sdk.errors import ConfigError, StorageError
 from csk_sdk.manifest import CHECKPOINT, EXPORT_TEMPLATE, MANIFEST, WEIGHTS, FileEntry, Manifest, Site
 
@@ -50,10 +49,12 @@ class BundleDraft:
     """A bundle being written beside its place, so that a half-written one is never seen there.
 
         with BundleDraft(out, overwrite) as draft:
-            draft.write(models, weights, checkpoint, manifest)
+            draft.write_weights(weights, models.values())
+            draft.write(models, checkpoint, manifest)
             draft.publish()
 
-    Raises StorageError for a full disk, ConfigError where `out` is in the way. What is not published is removed.
+    Raises StorageError for a full disk, ModelError for 2 GiB in one graph, ConfigError where `out` is in the way.
+    What is not published is removed.
     """
 
     def __init__(self, out: Path, overwrite: bool) -> None:
@@ -75,29 +76,45 @@ class BundleDraft:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def write(
-        self,
-        models: Mapping[str, ir.Model],
-        weights: Mapping[str, NDArray[np.float32]],
-        checkpoint: Mapping[str, NDArray[Any]],
-        manifest: Manifest,
-    ) -> None:
-        """Write every file; `models` maps file names to graphs, which afterwards point to weights.safetensors."""
+    def write_weights(self, weights: Mapping[str, NDArray[np.float32]], models: Iterable[ir.Model]) -> None:
+        """Write weights.safetensors; `models` afterwards point into it, and hold none of its arrays any more."""
         with self.writing():
             self.folder.mkdir(parents=True)
-            _write_tensors(self.folder / WEIGHTS, weights)
-            offsets = _tensor_offsets(self.folder / WEIGHTS)
-            for name, model in models.items():
-                _point_to_weights(model, weights, offsets, omit=name == EXPORT_TEMPLATE)
-                proto = ir.to_proto(model)
-                proto.producer_name = "csk-sdk"
-                (self.folder / name).write_bytes(proto.SerializeToString(deterministic=True))
+            offsets = write_tensors(self.folder / WEIGHTS, weights)
+        for model in models:
+            _point_to_weights(model, self.folder, weights, offsets)
+
+    def write(
+        self, models: Mapping[str, ir.Model], checkpoint: Mapping[str, NDArray[Any]], manifest: Manifest
+    ) -> None:
+        """Write every other file; `models` maps file names to graphs."""
+        for name, model in models.items():
+            if name == EXPORT_TEMPLATE:
+                _omit_weights(model)
+            self._write_graph(self.folder / name, model)
         self.seal(checkpoint, manifest)
+
+    @contextmanager
+    def scratch(self, model: ir.Model) -> Iterator[Path]:
+        """A graph as a file within the block, to be run; it will not be part of the bundle."""
+        path = self.folder / "scratch.onnx"
+        self._write_graph(path, model)
+        try:
+            yield path
+        finally:
+            path.unlink()
+
+    def _write_graph(self, path: Path, model: ir.Model) -> None:
+        proto = ir.to_proto(model)
+        proto.producer_name = "csk-sdk"
+        require_writable(proto.ByteSize(), path.name)
+        with self.writing():
+            path.write_bytes(proto.SerializeToString(deterministic=True))
 
     def seal(self, checkpoint: Mapping[str, NDArray[Any]], manifest: Manifest) -> None:
         """Write (or replace) the checkpoint, and the manifest with the hash of every file."""
         with self.writing():
-            _write_tensors(self.folder / CHECKPOINT, checkpoint)
+            write_tensors(self.folder / CHECKPOINT, checkpoint)
             files = {
                 path.relative_to(self.folder).as_posix(): _entry(path)
                 for path in sorted(self.folder.rglob("*"))
@@ -118,42 +135,49 @@ class BundleDraft:
         """Within the block, what the disk refuses is a StorageError."""
         try:
             yield
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+        except OSError as error:
+            reason = error.strerror or str(error)
             raise StorageError(
                 f"The bundle could not be written to {self.out} ({reason}). Nothing was left behind."
             ) from None
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
-    # safetensors copies from the raw pointer: anything but C order would be scrambled silently. And its own
-    # save_file makes files that only their owner can read.
-    path.write_bytes(save({name: np.asarray(array, order="C") for name, array in tensors.items()}))
+_TYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "uint8": "U8"}
 
 
-def _tensor_offsets(path: Path) -> dict[str, int]:
-    """Where each tensor's bytes begin in a safetensors file (format: length, JSON header, data)."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    return {
-        name: 8 + length + entry["data_offsets"][0]
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    """Write a safetensors file, tensor by tensor; where each one's bytes begin in it.
+
+    Format: length of the header, the header as JSON, the data. safetensors' own writers first make one copy of all
+    data, or files that only their owner can read. Wide types come first, so that every tensor is aligned.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    header: dict[str, Any] = {}
+    end = 0
+    for name in order:
+        array = tensors[name]
+        begin, end = end, end + array.nbytes
+        header[name] = {
+            "dtype": _TYPES[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            array = np.asarray(tensors[name], tensors[name].dtype.newbyteorder("<"), order="C")
+            file.write(array.data if array.size else b"")
+    return {name: 8 + len(text) + entry["data_offsets"][0] for name, entry in header.items()}
 
 
 def _point_to_weights(
-    model: ir.Model, weights: Mapping[str, NDArray[np.float32]], offsets: Mapping[str, int], omit: bool
+    model: ir.Model, folder: Path, weights: Mapping[str, NDArray[np.float32]], offsets: Mapping[str, int]
 ) -> None:
     for name, array in weights.items():
         value = model.graph.initializers.get(name)
-        if value is None:
-            continue
-        if omit:
-            del model.graph.initializers[name]
-            value.const_value = None
-        else:
+        if value is not None:
             value.const_value = ir.ExternalTensor(
                 WEIGHTS,
                 offsets[name],
@@ -161,7 +185,16 @@ def _point_to_weights(
                 ir.DataType.FLOAT,
                 shape=ir.Shape(array.shape),
                 name=name,
+                base_dir=folder,
             )
+
+
+def _omit_weights(model: ir.Model) -> None:
+    """Leave the tensors of weights.safetensors undefined."""
+    for name, value in list(model.graph.initializers.items()):
+        if isinstance(value.const_value, ir.ExternalTensor):
+            del model.graph.initializers[name]
+            value.const_value = None
 
 
 def _entry(path: Path) -> FileEntry:

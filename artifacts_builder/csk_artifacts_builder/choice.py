@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from csk_sdk.errors import ConfigError, ModelError
 from csk_sdk.manifest import Site
@@ -28,18 +27,32 @@ def choose_sites(
     intensity: Mapping[str, float] | None = None,
     fits: Fits | None = None,
 ) -> Choice:
-    """Apply `--trainable`: "all", "from:NODE" (that node and all behind it), or "auto".
+    """Apply `--trainable`: "all", "from:NODE" (that node and all behind it), or "auto", the last two stages.
 
-    "auto" takes the last two stages. With `fits`, which says whether training some sites stays within the budget,
-    it takes as many of these from the back as fit; and with `intensity` too (by site name, not negative), those that
-    together are most intense. A set fits only if every subset with the same first site fits.
-    `order` holds all node names in graph order. Raises ModelError for a node that is not there, and where nothing
-    fits; ConfigError for any other choice.
+    With `fits`, which says whether training some sites stays within the budget, it takes as many of these from the
+    back as fit; and with `intensity` too (by site name, not negative), those that together are most intense. A set
+    fits only if every subset with the same first site fits. Empty where not even the last site does.
+    `order` holds all node names in graph order. Raises ModelError for a node that is not there, ConfigError for any
+    other choice.
     """
+    eligible, which = _eligible(sites, trainable, order, where)
+    if fits is None:
+        return Choice(eligible, which)
+    which = which.partition(" (")[0]
+    if intensity is None:
+        chosen = _from_the_back(eligible, fits)
+        return Choice(chosen, f"of {which}, as many from the back as fit into the memory budget")
+    chosen = most_intense(eligible, intensity, fits)
+    return Choice(chosen, f"of {which}, the most intense that fit together into the memory budget")
+
+
+def _eligible(sites: list[Site], trainable: str, order: list[str], where: str) -> tuple[list[Site], str]:
+    """What `--trainable` allows, in words too."""
     if trainable == "all":
-        return Choice(sites, "all sites, as asked for (--trainable all)")
+        return sites, "all sites (--trainable all)"
     if trainable == "auto":
-        return _automatic(sites, order, where, intensity, fits)
+        # Reaching further back loses on pictures that were not trained on: measured in decision 0008.
+        return last_stages(sites, order), "the sites of the last two stages (--trainable auto)"
     if not trainable.startswith("from:"):
         raise ConfigError(f"--trainable is '{trainable}'; it must be auto, all or from:NODE.")
     name = trainable.removeprefix("from:")
@@ -51,29 +64,19 @@ def choose_sites(
         raise ModelError(
             f"{where} has no kernel center at or behind node '{name}'. Start from an earlier node."
         )
-    return Choice(chosen, f"all sites from node '{name}' on, as asked for")
+    return chosen, f"the sites from node '{name}' on"
 
 
-def _automatic(
-    sites: list[Site], order: list[str], where: str, intensity: Mapping[str, float] | None, fits: Fits | None
-) -> Choice:
-    # Reaching further back loses on pictures that were not trained on: measured in decision 0008.
-    late = last_stages(sites, order)
-    if fits is None:
-        return Choice(late, "the sites of the last two stages (no memory budget given)")
-    if intensity is None:
-        longest = list(takewhile(fits, (late[start:] for start in reversed(range(len(late))))))
-        chosen = longest[-1] if longest else []
-        reason = "as many sites of the last two stages, from the back, as fit into the memory budget"
-    else:
-        chosen = most_intense(late, intensity, fits)
-        reason = "the most intense sites of the last two stages that fit together into the memory budget"
-    if not chosen:
-        raise ModelError(
-            f"Training even the last site of {where} ('{sites[-1].node}') does not fit into the memory budget. "
-            "Raise --memory-budget, or lower --batch-size or --channel-ratio."
-        )
-    return Choice(chosen, reason)
+def _from_the_back(sites: list[Site], fits: Fits) -> list[Site]:
+    """The longest tail that fits. Each further site needs more memory, so halving finds it."""
+    most, beyond = 0, len(sites) + 1
+    while beyond - most > 1:
+        count = len(sites) if most == 0 and beyond > len(sites) else (most + beyond) // 2
+        if fits(sites[len(sites) - count :]):
+            most = count
+        else:
+            beyond = count
+    return sites[len(sites) - most :]
 
 
 def last_stages(sites: list[Site], order: Sequence[str]) -> list[Site]:

@@ -20,14 +20,13 @@ and as many classes as the base has. It keeps what its backward nodes read of it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx import shape_inference
 
-from csk_artifacts_builder.emit import attribute, constant_array
+from csk_artifacts_builder.emit import attribute
+from csk_artifacts_builder.sized import sized
 from csk_sdk.manifest import LABEL, Site
 from csk_sdk.method.selection import channel_count
 
@@ -52,8 +51,8 @@ def measure_costs(
     try:
         return {
             "parameters": _parameters(prepared),
-            **_full_fine_tuning(_sized(prepared, sizes)),
-            **(_centers(_sized(training, sizes)) if training is not None else {}),
+            **_full_fine_tuning(sized(prepared, sizes)),
+            **(_centers(sized(training, sizes)) if training is not None else {}),
         }
     except _UnknownSizeError:
         return {}
@@ -64,9 +63,11 @@ class _UnknownSizeError(Exception):
 
 
 def _parameters(prepared: ir.Model) -> int:
-    arrays = (constant_array(value) for value in prepared.graph.initializers.values() if value.uses())
+    used = (value.const_value for value in prepared.graph.initializers.values() if value.uses())
     return sum(
-        array.size for array in arrays if array is not None and array.dtype == np.float32 and array.ndim
+        int(tensor.size)
+        for tensor in used
+        if tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape)
     )
 
 
@@ -76,7 +77,9 @@ def _full_fine_tuning(model: ir.Model) -> dict[str, int]:
     trained: set[ir.Value] = set()
     kept: set[ir.Value] = set()
     for node in model.graph:
-        is_layer = node.op_type in _PRODUCTS and any(constant_array(x) is not None for x in node.inputs[1:2])
+        is_layer = node.op_type in _PRODUCTS and any(
+            x is not None and x.const_value is not None for x in node.inputs[1:2]
+        )
         behind_first = any(value in trained for value in node.inputs)
         if node.op_type in _PRODUCTS:
             flops = _flops(node)
@@ -158,17 +161,3 @@ def _shape(value: ir.Value | None) -> list[int]:
     if value is None or value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
         raise _UnknownSizeError
     return [int(dim) for dim in value.shape]  # type: ignore[arg-type]
-
-
-def _sized(model: ir.Model, sizes: Mapping[str, int]) -> ir.Model:
-    """A copy with numbers for the symbolic dimensions of inputs and outputs, and what follows from them."""
-    proto = ir.to_proto(model)
-    del proto.graph.value_info[:]
-    for value in (*proto.graph.input, *proto.graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in sizes:
-                dim.dim_value = sizes[dim.dim_param]
-            elif not dim.dim_value:
-                dim.Clear()
-    inferred: onnx.ModelProto = shape_inference.infer_shapes(proto, data_prop=True)
-    return ir.from_proto(inferred)

@@ -79,8 +79,8 @@ class NewTask:
     def __post_init__(self) -> None:
         if self.split.labels.ndim != 1:
             raise TaskError(
-                "Knowledge intensity is measured with one class per picture, and this data has a table of labels: give a "
-                "task of classes."
+                "Knowledge intensity is measured with one class per picture, and this data has a table of labels: "
+                "give a task of classes."
             )
         if len(self.order) < self.batch_size:
             raise TaskError(

@@ -47,19 +47,49 @@ class SourceModel:
 def load_source(path: Path) -> onnx.ModelProto:
     """Read an ONNX file with its external data.
 
-    Raises ModelError when there is none, or it is no valid ONNX model.
+    Raises ModelError when there is none, it is no valid ONNX model, or one of 2 GiB or more.
     """
     if not path.is_file():
         raise ModelError(f"There is no model file {path}. Give the path of a trained ONNX classifier.")
+    require_writable(path.stat().st_size, path.name)
     try:
-        proto = onnx.load(str(path))
-        onnx.checker.check_model(proto)
+        # By path, and first: the checker makes copies of its own, which are gone before ours is made.
+        onnx.checker.check_model(str(path))
+        proto = onnx.load(str(path), load_external_data=False)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path} is not a valid ONNX model ({reason}).") from None
-    if proto.ByteSize() >= MAX_BYTES:
-        raise ModelError(f"{path} holds more than 2 GB of weights, which is more than csk-sdk can train.")
+        raise _invalid(path, error) from None
+    require_writable(path.stat().st_size + _external_bytes(proto, path.parent), path.name)
+    try:
+        onnx.load_external_data_for_model(proto, str(path.parent))
+    except Exception as error:
+        raise _invalid(path, error) from None
     return proto
+
+
+def require_writable(count: int, where: str) -> None:
+    """Raise ModelError where `count` bytes of weights do not fit into one ONNX file: protobuf ends at 2 GiB."""
+    if count >= MAX_BYTES:
+        raise ModelError(
+            f"{where} has {count / 2**30:.1f} GiB of weights, and the model that a device exports must stay below "
+            f"{MAX_BYTES >> 30} GiB, the most that an ONNX file holds. Take a smaller network of the same family."
+        )
+
+
+def _invalid(path: Path, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return ModelError(f"{path} is not a valid ONNX model ({reason}).")
+
+
+def _external_bytes(proto: onnx.ModelProto, folder: Path) -> int:
+    """Bytes of the tensors that lie in other files; a tensor without a length takes its whole file."""
+    count = 0
+    for tensor in proto.graph.initializer:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        if "length" in entries:
+            count += int(entries["length"])
+        elif "location" in entries and (folder / entries["location"]).is_file():
+            count += (folder / entries["location"]).stat().st_size
+    return count
 
 
 def prepare(path: Path) -> SourceModel:
@@ -70,6 +100,8 @@ def prepare(path: Path) -> SourceModel:
     proto = load_source(path)
     where = path.name
     model = ir.from_proto(upgrade(proto, where))
+    del proto
+    _own_tensors(model)
     _refuse_foreign(model, where)
     passes.InlinePass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
@@ -96,6 +128,13 @@ def prepare(path: Path) -> SourceModel:
         _tidy(model)
         passes.ShapeInferencePass()(model)
     return SourceModel(model, path, interface)
+
+
+def _own_tensors(model: ir.Model) -> None:
+    """Arrays instead of parts of the protobuf message, which is freed only as a whole."""
+    for value in model.graph.initializers.values():
+        if value.const_value is not None and value.dtype == ir.DataType.FLOAT:
+            value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
 
 
 def _refuse_foreign(model: ir.Model, where: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from csk_artifacts_builder.emit import static_shape
 from csk_artifacts_builder.interface import Interface
+from csk_sdk.allocator import returning_memory
 from csk_sdk.errors import ModelError
 from csk_sdk.runtime import load_onnxruntime
 
@@ -20,22 +21,22 @@ _TOLERANCE = 1e-3
 _TOLERANCE_OF_HALF = 3e-2
 
 
-def same_logits(source: onnx.ModelProto, prepared: ir.Model, interface: Interface) -> None:
+def same_logits(source: Path, prepared: Path, interface: Interface, picture: Sequence[int]) -> None:
     """Run the source model on random pictures, batch by batch, and the prepared graph on two batches at once.
 
-    Raises ModelError where their outputs differ by more than 1e-3 of the largest (3e-2 for a float16 source), or one
-    does not run.
+    Both are files, opened one after the other, so that the weights are in memory once; `picture` is the shape of one
+    for the prepared graph. Raises ModelError where their outputs differ by more than 1e-3 of the largest (3e-2 for a
+    float16 source), or one does not run.
     """
-    initializers = {tensor.name for tensor in source.graph.initializer}
-    image = next(value for value in source.graph.input if value.name not in initializers)
-    dims = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
-    batch = dims[0] if dims[0] > 0 else 2
-    picture = [int(size) for size in static_shape(prepared.graph.inputs[0])[1:]]
+    session = _open(_inlined(source) or str(source), "the source model")
+    dims = session.get_inputs()[0].shape
+    batch = dims[0] if isinstance(dims[0], int) and dims[0] > 0 else 2
     x = np.random.default_rng(0).normal(size=(2, batch, *picture)).astype(np.float32)
     shown = [interface.source_input(pictures) for pictures in x]
-    expected = np.concatenate(_outputs(source, shown, "the source model")).astype(np.float32)
-    both = x.reshape(1, -1, *x.shape[2:])
-    got = _outputs(ir.to_proto(prepared), both, "the model after preparation")[0]
+    expected = np.concatenate(_run(session, shown, "the source model")).astype(np.float32)
+    del session
+    session = _open(str(prepared), "the model after preparation")
+    got = _run(session, [x.reshape(-1, *picture)], "the model after preparation")[0]
     if got.size != expected.size:
         raise ModelError(
             f"The model is written for one batch size: for {2 * batch} pictures it gives outputs {list(got.shape)}. "
@@ -50,19 +51,41 @@ def same_logits(source: onnx.ModelProto, prepared: ir.Model, interface: Interfac
         )
 
 
-def _outputs(
-    model: onnx.ModelProto, batches: Iterable[NDArray[Any]], which: str
-) -> list[NDArray[np.float32]]:
+def _inlined(path: Path) -> bytes | None:
+    """A model whose tensors lie in other files as one piece: ONNX Runtime wants sizes and axes in the graph."""
+    proto = onnx.load(str(path), load_external_data=False)
+    if not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
+        return None
+    onnx.load_external_data_for_model(proto, str(path.parent))
+    return bytes(proto.SerializeToString())
+
+
+def _open(model: str | bytes, which: str) -> Any:
     ort = load_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    # As it is written: optimising would copy every weight, for a few runs.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.enable_cpu_mem_arena = False  # it would outlive the session
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
+        with returning_memory():
+            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _cannot_run(which, error) from None
+
+
+def _run(session: Any, batches: Sequence[NDArray[Any]], which: str) -> list[NDArray[np.float32]]:
+    name = session.get_inputs()[0].name
+    try:
         return [session.run(None, {name: batch})[0] for batch in batches]
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot run {which} ({reason}).") from None
+        raise _cannot_run(which, error) from None
+
+
+def _cannot_run(which: str, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines()[0][:200]
+    return ModelError(f"ONNX Runtime {load_onnxruntime().__version__} cannot run {which} ({reason}).")
 
 
 def standard_ops_only(name: str, model: ir.Model) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
+from csk_sdk.errors import StorageError
 from csk_sdk.manifest import EXPORT_TEMPLATE
 from csk_sdk.predicting import LinearHead
 from csk_sdk.state import Generation
@@ -26,6 +27,7 @@ _GRAPH_INITIALIZER = 5
 _TENSOR_DIMS, _TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_RAW_DATA = 1, 2, 8, 9
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _FLOAT = 1
+MAX_BYTES = 2 << 30
 _VARINT, _LENGTH_DELIMITED = 0, 2
 
 
@@ -75,7 +77,7 @@ def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path:
 
     Class names, in the order of the outputs, are in its metadata as JSON under "classes"; for a regression they are
     target names, under "targets".
-    Raises StorageError where it cannot be written.
+    Raises StorageError where it cannot be written, or would be larger than protobuf allows.
     """
     manifest = bundle.manifest
     tensors = bundle.weights(manifest.weights_in_export)
@@ -86,5 +88,11 @@ def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path:
         "csk_sdk_generation": str(generation.number),
     }
     template = bundle.path(EXPORT_TEMPLATE).read_bytes()
+    count = len(template) + sum(array.nbytes for array in tensors.values())
+    if count >= MAX_BYTES:
+        raise StorageError(
+            f"{path} cannot be written: the model has {count / 1e6:.0f} MB, and an ONNX file holds less than 2 GiB. "
+            "Nothing was changed; build the bundle from a smaller network."
+        )
     make_folder(path.parent)
     replace_file(path, b"".join(complete(template, tensors, metadata)))

@@ -15,7 +15,10 @@ from csk_sdk.method.selection import channel_count
 class SiteSummary:
     """One site. `selected` of its input channels are trained per task, `trained` numbers of its `centers`.
 
-    `intensity` is the measured knowledge intensity of its center, None where the build had no data for it.
+    Per image: FLOPs of the frozen convolution and the center branch, of the gradients of the centers and (behind
+    the first site) of the input, and the bytes of center-sampled input that are kept. Grouped convolutions compute
+    all centers' gradients and keep all channels. `intensity` is the measured knowledge intensity of its center, None
+    where the build had no data for it.
     """
 
     name: str
@@ -27,15 +30,24 @@ class SiteSummary:
     channels: int
     selected: int
     trained: int
+    forward_flops: int
+    backward_flops: int
+    kept_bytes: int
     intensity: float | None = None
 
     @classmethod
-    def of(cls, site: Site, channel_ratio: float, intensity: float | None = None) -> SiteSummary:
-        """Count a site's numbers."""
+    def of(cls, site: Site, channel_ratio: float, first: bool, intensity: float | None = None) -> SiteSummary:
+        """Count a site's numbers; in front of the `first` one nothing learns, so it hands no gradient on."""
         selected = channel_count(site.channels, channel_ratio)
         parameters = 1
         for size in site.shape:
             parameters *= size
+        pixels = 1
+        for size in site.output_size:
+            pixels *= size
+        computed = selected if site.groups == 1 else site.channels
+        branch = 2 * pixels * site.rows * computed
+        frozen, dense = 2 * pixels * parameters, 2 * pixels * site.rows * site.channels
         return cls(
             name=site.name,
             kernel=site.shape,
@@ -46,6 +58,9 @@ class SiteSummary:
             channels=site.channels,
             selected=selected,
             trained=site.rows * selected,
+            forward_flops=frozen + branch,
+            backward_flops=branch + (0 if first else frozen + dense),
+            kept_bytes=4 * pixels * computed,
             intensity=intensity,
         )
 
@@ -118,6 +133,8 @@ class Inspection:
             "inference_flops": self.inference_flops,
             "flops_per_image": asdict(self.flops) if self.flops else None,
             "kept_bytes_per_image": asdict(self.kept_bytes) if self.kept_bytes else None,
+            "memory": manifest.memory,
+            "memory_budget": manifest.memory_budget,
             "files": self.files,
             "producer": manifest.producer,
             "schema_version": manifest.schema_version,
@@ -134,7 +151,8 @@ def inspect_bundle(folder: Path | str) -> Inspection:
     return Inspection(
         manifest=manifest,
         sites=tuple(
-            SiteSummary.of(site, manifest.channel_ratio, intensity.get(site.name)) for site in manifest.sites
+            SiteSummary.of(site, manifest.channel_ratio, position == 0, intensity.get(site.name))
+            for position, site in enumerate(manifest.sites)
         ),
         parameters=manifest.costs.get("parameters"),
         inference_flops=manifest.costs.get("forward"),

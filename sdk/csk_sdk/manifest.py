@@ -178,7 +178,9 @@ class Manifest:
     (`classes` then holds the targets' names).
     `kernels` names, for each graph file, the sites' weights that it reads; `weights_in_export` the tensors of
     weights.safetensors that the export template lacks. `costs` counts parameters, and FLOPs and
-    kept bytes of a training step per image (csk_artifacts_builder/costs.py); empty where they are not known.
+    kept bytes of a training step per image (csk_artifacts_builder/costs.py), and `memory` predicts the bytes that
+    learning takes at this batch size (csk_artifacts_builder/memory.py); empty where they are not known.
+    `memory_budget` is what the build was told to stay within, in bytes.
     `head_capacity` is how many classes a task may have with the ort-training backend, 0 without its artifacts.
     `candidates` are all convolutions that could be trained, in graph order, and `choice` says why the sites are
     those that they are.
@@ -203,6 +205,8 @@ class Manifest:
     costs: dict[str, int] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     choice: str = ""
+    memory: dict[str, int] = field(default_factory=dict)
+    memory_budget: int | None = None
     files: dict[str, FileEntry] = field(default_factory=dict)
     producer: str = ""
     schema_version: int = SCHEMA_VERSION

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.allocator import returning_memory
 from csk_sdk.errors import BundleError, RuntimeMissingError
 
 _INFERENCE = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
@@ -130,17 +131,25 @@ class Graph:
             options.add_external_initializers(list(weights), values)
             self._kept = values
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            with returning_memory():
+                self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot open {path} ({reason}).") from None
-        self._run_options = ort.RunOptions()
-        self._run_options.only_execute_path_to_fetches = partial
+        self._keeping, self._releasing = ort.RunOptions(), ort.RunOptions()
+        self._releasing.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        for run_options in (self._keeping, self._releasing):
+            run_options.only_execute_path_to_fetches = partial
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
 
     def run(
-        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
+        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None, release: bool = False
     ) -> dict[str, NDArray[Any]]:
-        """Run the graph once; all outputs by default."""
+        """Run the graph once; all outputs by default.
+
+        `release` gives working memory back to the system afterwards: the runtime would keep it even when this
+        graph is closed, in pieces that fit no other graph.
+        """
         names = list(outputs) if outputs is not None else self.outputs
-        return dict(zip(names, self._session.run(names, dict(feeds), self._run_options), strict=True))
+        options = self._releasing if release else self._keeping
+        return dict(zip(names, self._session.run(names, dict(feeds), options), strict=True))

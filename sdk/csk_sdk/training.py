@@ -81,7 +81,7 @@ class TaskTraining:
         The head starts at its optimum for the features as they are, so that the gradients say what the features
         lack. The first `sensitivity_batches` of `batches` are read, twice.
         """
-        extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads)
+        extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
         sample = _FeatureSample(self._bundle.manifest.head.features)
         seen = []
         for images, labels in self._sample(batches):
@@ -174,7 +174,7 @@ class TaskTraining:
             self._bundle, tensors, batches(), self.classes, threads, on_features=keep
         )
         if augmentation(self._config, self._bundle.manifest)[0]:
-            extractor = FeatureExtractor(self._bundle, tensors, threads)
+            extractor = FeatureExtractor(self._bundle, tensors, threads, release=True)
             for images, labels in batches():
                 if sample.full:
                     break
@@ -200,7 +200,7 @@ class TaskTraining:
         """The task's features as the network was before, batch by batch, as many as fit; none if not needed."""
         if not self._drifted:
             return []
-        extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads)
+        extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
         kept: list[NDArray[np.float32]] = []
         room = HEAD_SAMPLE_BYTES
         for images, _ in batches():
@@ -271,9 +271,13 @@ class TaskTraining:
 
 
 class FeatureExtractor:
-    """A generation's network up to the head: images `(n, c, h, w)` float32 -> features `(n, f)` float32."""
+    """A generation's network up to the head: images `(n, c, h, w)` float32 -> features `(n, f)` float32.
 
-    def __init__(self, bundle: Bundle, tensors: Tensors, threads: int = 0) -> None:
+    `release` is that of `Graph.run`: for one that other graphs follow.
+    """
+
+    def __init__(self, bundle: Bundle, tensors: Tensors, threads: int = 0, release: bool = False) -> None:
+        self._release = release
         head = bundle.manifest.head
         self._graph = bundle.graph(EVAL_MODEL, tensors, threads)
         self._feeds = neutral_deltas(bundle.manifest.sites)
@@ -282,7 +286,8 @@ class FeatureExtractor:
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features of one batch."""
-        return self._graph.run({"image": images, **self._feeds}, ["features"])["features"]
+        feeds = {"image": images, **self._feeds}
+        return self._graph.run(feeds, ["features"], self._release)["features"]
 
 
 class _FeatureSample:
@@ -327,7 +332,7 @@ def measure_knowledge(
     moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}
     statistics = ClassStatistics.empty(bundle.manifest.head.features)
     for images, labels in batches:
-        outputs = graph.run({"image": images, **feeds})
+        outputs = graph.run({"image": images, **feeds}, release=True)
         for site in sites:
             moments[site.name] += outputs[site.moment]
         if on_features is not None:

@@ -20,7 +20,7 @@ from csk_artifacts_builder.analysis import (
     center_rank,
     rank_correlation,
 )
-from csk_artifacts_builder.build import describe
+from csk_artifacts_builder.describe import describe
 from csk_artifacts_builder.head import split_head
 from csk_artifacts_builder.intensity import (
     IntensityEstimate,

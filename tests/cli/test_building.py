@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from csk_sdk.cli.sizes import parse_size
 from csk_sdk.manifest import sealed
 
 MODEL = Path(__file__).parents[2] / "examples/digits/digits-base4.onnx"
@@ -147,9 +148,50 @@ def test_inspect_counts_what_can_be_counted_by_hand(run, digits_bundle):
     assert found["files"]["manifest.json"] > 0
 
 
+def test_inspect_counts_each_site(run, digits_bundle):
+    found = run("inspect", digits_bundle, "--json").json["sites"]
+    counts = [(site["forward_flops"], site["backward_flops"], site["kept_bytes"]) for site in found]
+    first, second = 2 * 16 * 32 * (16 * 9), 2 * 16 * 32 * (32 * 9)  # frozen kernels: pixels x channels x taps
+    branch = [2 * 16 * 32 * 4, 2 * 16 * 32 * 8]  # on the selected channels, and as much for their gradient
+    dense = 2 * 16 * 32 * 32  # the input's gradient through all centers
+    assert counts[0] == (first + branch[0], branch[0], 4 * 16 * 4)
+    assert counts[1] == (second + branch[1], branch[1] + second + dense, 4 * 16 * 8)
+
+
+def test_the_memory_budget_is_kept_and_shown(run, tmp_path):
+    arguments = ("build-artifacts", MODEL, "--out", tmp_path / "bundle", "--trainable", "all")
+    found = run(*arguments, "--memory-budget", "17.5MiB", "--json").json
+    assert found["memory_budget"] == int(17.5 * 2**20)
+    assert found["memory"]["peak"] <= found["memory_budget"]
+    assert 1 <= len(found["sites"]) < 7
+    assert "built for 18.4 MB" in run("inspect", tmp_path / "bundle").out
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("64MiB", 64 << 20), ("1.5 GiB", 3 << 29), ("500MB", 500_000_000), ("20kB", 20_000), ("4096", 4096)],
+)
+def test_sizes(text, expected):
+    assert parse_size(text, "--memory-budget") == expected
+
+
+@pytest.mark.parametrize("text", ["", "many", "0", "-1MiB", "64 miles", "0.1B"])
+def test_what_is_no_size(run, tmp_path, text):
+    done = run("build-artifacts", MODEL, "--out", tmp_path / "b", "--memory-budget", text)
+    assert done.status == 2
+    assert "is no size such as 64MiB, 500MB or 1.5GiB." in " ".join(done.err.replace("│", " ").split())
+
+
 def test_inspect_shows_it(run, digits_bundle):
     text = run("inspect", digits_bundle).out
-    for part in ("protected", "stage3.second.conv", "64x64x3x3", "full fine-tuning", "weights.safetensors"):
+    for part in (
+        "protected",
+        "stage3.second.conv",
+        "64x64x3x3",
+        "full fine-tuning",
+        "weights.safetensors",
+        "while learning",
+    ):
         assert part in text
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import Digits, build_digits_bundle
-from csk_artifacts_builder.build import BACKEND_CHOICES
+from csk_artifacts_builder.options import BACKEND_CHOICES
 from csk_sdk import Bundle, BundleError, ConfigError, Learner, RuntimeMissingError
 from csk_sdk import runtime as runtime_module
 from csk_sdk.backends import choose_backend

@@ -63,8 +63,8 @@ def analyze(
     """
     require_builder("analyze")
     from csk_artifacts_builder.analysis import AnalysisOptions, analyze_model
-    from csk_artifacts_builder.build import BuildOptions
     from csk_artifacts_builder.intensity_picture import draw, require_drawable
+    from csk_artifacts_builder.options import BuildOptions
 
     screen = Screen(as_json)
     names, chosen_mean, chosen_std = described(screen, classes, mean, std)

@@ -23,6 +23,7 @@ from csk_sdk.cli.rendering import (
     size,
     table,
 )
+from csk_sdk.cli.sizes import parse_size
 from csk_sdk.errors import RuntimeMissingError
 from csk_sdk.inspection import Inspection, StepCost, inspect_bundle
 from csk_sdk.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MSE, Manifest
@@ -127,6 +128,12 @@ def build_artifacts(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Pictures or signals per training step on the device.")
     ] = 16,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Train only as many sites, from the back, as learn in this memory: 64MiB."
+        ),
+    ] = None,
     loss: Annotated[
         Loss,
         typer.Option(
@@ -165,6 +172,7 @@ def build_artifacts(
         intensity_data=intensity_data,
         channel_ratio=channel_ratio,
         batch_size=batch_size,
+        memory_budget=parse_size(memory_budget, "--memory-budget") if memory_budget is not None else None,
         loss=loss.value,
         base_data=base_data,
         backend=backend.value,
@@ -219,6 +227,7 @@ def _show_built(
         rows.append(
             (f"Base {metric}", f"{accuracy:.1f} % {'of' if metric == 'accuracy' else 'on'} the base data")
         )
+    rows += _memory(manifest)
     rows.append(("Size", size(sum(built.files.values()))))
     screen.show(facts(rows))
 
@@ -229,11 +238,13 @@ def inspect(
 ) -> None:
     """Show what a bundle trains and what a step costs.
 
-    Of each site: all centers, how many of them a task trains, and their share of the whole kernel.
+    Of each site: its kernel's share of all parameters, what share of its kernel a task trains, and for each image
+    the FLOPs of its convolution and center branch, of their gradients, and the bytes kept for those.
     FLOPs are twice the multiply-adds of all convolutions and matrix products: forward, input gradients and
     weight gradients. Elementwise ops, the optimizer and the projection are not counted. "Kept" is what the
     forward pass holds in memory for the backward pass; full fine-tuning keeps each layer's input and each
-    activation's output. The intensity is that of the site's center, where the build had --intensity-data.
+    activation's output. "Memory" predicts the peak of learning over a process that has only imported the SDK. The
+    intensity is that of the site's center, where the build had --intensity-data.
 
     \b
     Example:  csk-sdk inspect bundle
@@ -247,7 +258,7 @@ def inspect(
     if not manifest.base_protected:
         screen.warn("the base classes are UNPROTECTED; build with --base-data to protect them.")
     measured = any(site.intensity is not None for site in found.sites)
-    columns = ["Site", "kernel", "stride", "output", "centers", "a task", "share"]
+    columns = ["Site", "kernel", "stride", "output", "share", "a task", "forward", "backward", "kept"]
     sites = table(*columns, *(["intensity"] if measured else []))
     for site in found.sites:
         sites.add_row(
@@ -255,9 +266,11 @@ def inspect(
             by(site.kernel),
             by(site.stride if len(set(site.stride)) > 1 else site.stride[:1]),
             by(site.output_size),
-            f"{site.centers:,}",
-            f"{site.trained:,}",
+            percent(site.parameters, found.parameters) if found.parameters else "",
             percent(site.trained, site.parameters),
+            large(site.forward_flops),
+            large(site.backward_flops),
+            size(site.kept_bytes),
             *([] if site.intensity is None else [f"{site.intensity:.2e}"]),
         )
     screen.say()
@@ -290,6 +303,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
             "Step",
             f"batches of {manifest.batch_size}, {_augmentation(manifest)}, {manifest.precision} arithmetic",
         ),
+        *_memory(manifest),
         ("Backends", _backends(manifest)),
         ("Files", f"{size(sum(found.files.values()))}: {files}"),
     ]
@@ -304,6 +318,20 @@ def _choice(manifest: Manifest) -> list[tuple[str, str]]:
         one.name if one.intensity is None else f"{one.name} ({one.intensity:.2e})" for one in left
     )
     return [("Sites", manifest.choice), *([("Not trained", others)] if left else [])]
+
+
+def _memory(manifest: Manifest) -> list[tuple[str, str]]:
+    """The predicted peak of learning, its larger parts, and the budget that it was built for."""
+    if not manifest.memory:
+        return []
+    parts = {name: count for name, count in manifest.memory.items() if name != "peak"}
+    largest = sorted(parts, key=lambda name: -parts[name])[:4]
+    text = f"{size(manifest.memory['peak'])} while learning (predicted): " + ", ".join(
+        f"{name} {size(parts[name])}" for name in largest
+    )
+    if manifest.memory_budget is not None:
+        text += f"; built for {size(manifest.memory_budget)}"
+    return [("Memory", text)]
 
 
 def _shares(found: Inspection) -> list[tuple[str, str]]:

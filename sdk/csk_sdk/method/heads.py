@@ -91,11 +91,14 @@ class ClassStatistics:
         return ClassStatistics(classes, self.gram + other.gram, sums, counts)
 
     def tensors(self, prefix: str = "statistics.") -> dict[str, NDArray[Any]]:
-        """As arrays for a safetensors file, float64; the names as UTF-8 JSON in `PREFIXclasses`, uint8."""
+        """As arrays for a safetensors file, float64; the names as UTF-8 JSON in `PREFIXclasses`, uint8.
+
+        Before the first class, `gram` is `(0, 0)`: it would be zeros, and large.
+        """
         names = json.dumps(self.classes, ensure_ascii=False).encode()
         return {
             f"{prefix}classes": np.frombuffer(names, np.uint8),
-            f"{prefix}gram": self.gram,
+            f"{prefix}gram": self.gram if self.classes else np.zeros((0, 0)),
             f"{prefix}sums": self.sums,
             f"{prefix}counts": self.counts,
         }
@@ -112,6 +115,8 @@ class ClassStatistics:
             )
         except (KeyError, ValueError) as error:
             raise StateError(f"the class statistics {prefix!r} cannot be read ({error}).") from None
+        if not names and sums.ndim == 2 and gram.size == 0:
+            gram = np.zeros((sums.shape[1], sums.shape[1]))
         count, features = len(names), len(gram)
         if (gram.shape, sums.shape, counts.shape) != ((features, features), (count, features), (count,)):
             raise StateError(

@@ -1,0 +1,148 @@
+"""The manifest of a bundle, as far as model and options say it; and what its user should know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from csk_artifacts_builder.head import SplitHead
+from csk_artifacts_builder.options import BACKEND_CHOICES, BuildOptions
+from csk_artifacts_builder.ort_training import head_capacity
+from csk_artifacts_builder.prepare import SourceModel
+from csk_sdk.errors import ConfigError
+from csk_sdk.manifest import (
+    BACKENDS,
+    CROSS_ENTROPY,
+    MSE,
+    ORT_TRAINING,
+    PICTURE_SCALE,
+    PORTABLE,
+    SIGNAL_SCALE,
+    Head,
+    InputSpec,
+    Manifest,
+    PreprocessingSpec,
+    Site,
+)
+from csk_sdk.objectives import objective_of
+from csk_sdk.runtime import require_training_package
+from csk_sdk.version import __version__
+
+_UNNORMALISED = {
+    "pictures": "pixels are only scaled to 0..1",
+    "signals": "int16 samples are only scaled to -1..1, and floats are taken as they are",
+}
+
+
+def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], options: BuildOptions) -> Manifest:
+    """The manifest of a bundle with these sites, as far as the options and the model say it.
+
+    Raises ConfigError for options that do not fit the model.
+    """
+    count, features = head.weight.shape
+    classes = tuple(options.classes) if options.classes is not None else tuple(str(i) for i in range(count))
+    if len(classes) != count:
+        raise ConfigError(f"--classes has {len(classes)} names, but {source.path.name} has {count} outputs.")
+    if len(set(classes)) != count:
+        raise ConfigError("--classes has the same name twice; every class needs its own.")
+    if not 0.0 < options.channel_ratio <= 1.0:
+        raise ConfigError(f"--channel-ratio is {options.channel_ratio}; it must be above 0 and at most 1.")
+    if options.batch_size < 1:
+        raise ConfigError(f"--batch-size is {options.batch_size}; it must be 1 or more.")
+    backends = _backends(options.backend, options.loss)
+    shape = source.image.shape
+    assert shape is not None
+    channels, *size = (int(dim) for dim in list(shape)[1:])  # type: ignore[arg-type]
+    given = InputSpec("image", channels, tuple(size))
+    if options.flip and given.is_signal:
+        raise ConfigError(f"--flip is for pictures, and {source.path.name} takes signals: leave it out.")
+    return Manifest(
+        model=source.path.name,
+        classes=classes,
+        input=given,
+        preprocessing=_preprocessing(options, given, source.path.name),
+        head=Head(features=features, source_weight=head.weight_name, source_bias=head.bias_name),
+        sites=tuple(sites),
+        base_protected=options.base_data is not None,
+        channel_ratio=options.channel_ratio,
+        batch_size=options.batch_size,
+        flip=not given.is_signal if options.flip is None else options.flip,
+        loss=options.loss,
+        backends=backends,
+        head_capacity=head_capacity(options.head_capacity, count) if ORT_TRAINING in backends else 0,
+        memory_budget=options.memory_budget,
+        producer=f"csk-sdk {__version__}",
+    )
+
+
+def _backends(choice: str, loss: str) -> tuple[str, ...]:
+    if choice not in BACKEND_CHOICES:
+        raise ConfigError(f"--backend is '{choice}'; it must be {', '.join(BACKENDS)} or both.")
+    backends = BACKEND_CHOICES[choice]
+    if ORT_TRAINING in backends:
+        if loss != CROSS_ENTROPY:
+            raise ConfigError(
+                f"--backend {choice} trains with the loss {CROSS_ENTROPY} only, and --loss is {loss}: build with "
+                f"--backend {PORTABLE}."
+            )
+        require_training_package()
+    return backends
+
+
+def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> PreprocessingSpec:
+    channels = given.channels
+    mean = tuple(options.mean) if options.mean is not None else (0.0,) * channels
+    std = tuple(options.std) if options.std is not None else (1.0,) * channels
+    for name, values in (("--mean", mean), ("--std", std)):
+        if len(values) != channels:
+            raise ConfigError(
+                f"{name} has {len(values)} numbers, but the model's input has {channels} channels."
+            )
+    if any(value <= 0 for value in std):
+        raise ConfigError(f"--std is {std}; every number must be above 0.")
+    ways = ("crop", "none") if given.is_signal else ("bilinear", "none")
+    resize = options.resize or ways[0]
+    if resize not in ways:
+        raise ConfigError(
+            f"--resize is '{resize}'; {model} takes {given.noun}s, so it must be {' or '.join(ways)}."
+        )
+    rate = options.sample_rate
+    if rate is not None and not given.is_signal:
+        raise ConfigError(f"--sample-rate is for signals, and {model} takes pictures: leave it out.")
+    if rate is not None and rate < 1:
+        raise ConfigError(f"--sample-rate is {rate}; it must be 1 Hz or more.")
+    scale = SIGNAL_SCALE if given.is_signal else PICTURE_SCALE
+    return PreprocessingSpec(mean=mean, std=std, scale=scale, resize=resize, sample_rate=rate)
+
+
+def warnings_about(options: BuildOptions, manifest: Manifest, accuracy: float | None) -> tuple[str, ...]:
+    """What the user of a bundle should know; `accuracy` is the model's on its base data, in percent."""
+    found = []
+    kind = f"{manifest.input.noun}s"
+    objective = objective_of(manifest.loss)
+    if options.base_data is None and objective.tabular:
+        found.append(
+            "what the model knows is UNPROTECTED: without --base-data the device will forget it. Pass a folder with "
+            f"some {kind} of it and their labels in a metadata.csv."
+        )
+    elif options.base_data is None:
+        found.append(
+            "the base classes are UNPROTECTED: without --base-data the device will forget them, and cannot weigh "
+            f"them against new classes. Pass a folder with some {kind} of each base class."
+        )
+    if options.mean is None or options.std is None:
+        found.append(
+            f"no --mean/--std given: {_UNNORMALISED[kind]}. If the model was trained on normalised "
+            f"{kind}, pass the same numbers here."
+        )
+    if options.loss == MSE and manifest.flip:
+        found.append(
+            "pictures will be mirrored at random while training: pass --no-flip if a mirrored picture has other values."
+        )
+    if accuracy is not None and accuracy < objective.suspicious:
+        reached = (
+            f"the model gets only {accuracy:.1f} % of the base data right"
+            if objective.metric == "accuracy"
+            else f"the model's {objective.metric} on the base data is only {accuracy:.1f} %"
+        )
+        found.append(f"{reached}: check --mean/--std and the order of --classes.")
+    return tuple(found)

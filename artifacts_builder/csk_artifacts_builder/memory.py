@@ -1,0 +1,184 @@
+"""How much memory learning takes, predicted from the graphs: what `inspect` shows and `--memory-budget` bounds.
+
+Predicted is the peak resident memory, over that after imports, of a process that opens the bundle, warms a task up
+and trains it at the bundle's batch size. Warming up runs one step with all channels, so that one is counted. The parts:
+
+    runtime      code and structures that a first opened graph brings in
+    knowledge    the checkpoint: centers, moments, heads, class statistics
+    kernels      the sites' kernels with the centers put in, handed to the runtime
+    weights      all weights as the runtime packs them, and the kernels of input gradients, which it makes itself
+    opening      copies that exist only while it does so
+    learning     centers' changes, gradients and the optimizer's state
+    batch        pictures as float32, and once more while they are made
+    activations  what is alive at the step's fullest moment
+
+Opening needs runtime to opening; a step needs all but opening; the larger is the peak. What is alive is found by
+walking the graph in the file's order, which is that of execution (docs/decisions/0003): a tensor lives from the node
+that makes it to the last that reads it, elementwise ops work in place, and reshapes copy nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from csk_artifacts_builder.sized import sized
+from csk_sdk.manifest import Site
+
+PEAK = "peak"
+# Measured with benchmarks/memory.py, docs/decisions/0009.
+_RUNTIME_BYTES = 13 << 20
+_NODE_BYTES = 24 << 10
+_ARENA = 1.4
+_FLOAT_BYTES = 4
+# SGD with momentum: the change, its gradient, the momentum, the update and two projection buffers.
+_PER_CENTER = 6
+
+_VIEWS = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
+_IN_PLACE = {
+    *("Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "Erf", "Exp", "Log", "Neg", "Sqrt", "Softmax"),
+    *("Add", "Sub", "Mul", "Div", "Where", "LogSoftmax", "Pow", "Reciprocal", "HardSwish"),
+}  # fmt: skip
+
+
+def predict_memory(
+    training: ir.Model,
+    sites: Sequence[Site],
+    features: int,
+    classes: int,
+    batch: int,
+    protected: bool,
+) -> dict[str, int]:
+    """The table above in bytes, and "peak"; empty where a size is not known before run time.
+
+    `features` is the width of the head, `classes` how many the base has; `protected` says whether their statistics are
+    in the checkpoint.
+    """
+    sizes = {f"{site.name}.k": site.channels for site in sites}
+    model = sized(training, {**sizes, "N": batch, "classes": classes, "mask": 1})
+    _close_loss(model, classes)
+    constant = _constants(model)
+    try:
+        activations = _fullest(model, constant)
+        packed, folded, largest = _packed(model, constant)
+    except _UnknownSizeError:
+        return {}
+    centers = sum(site.rows * site.channels for site in sites) * _FLOAT_BYTES
+    kernels = sum(int(np.prod(site.shape)) for site in sites) * _FLOAT_BYTES
+    parts = {
+        "runtime": _RUNTIME_BYTES + _NODE_BYTES * len(model.graph),
+        "knowledge": centers + _knowledge(sites, features, classes, protected),
+        "kernels": kernels,
+        "weights": packed,
+        "opening": kernels + folded + 2 * largest,
+        "learning": _PER_CENTER * centers,
+        "batch": 2 * _bytes(model.graph.inputs[0]),
+        "activations": int(_ARENA * activations),
+    }
+    always = sum(parts[name] for name in ("runtime", "knowledge", "kernels", "weights"))
+    step = sum(parts[name] for name in ("learning", "activations"))
+    return {**parts, PEAK: always + parts["batch"] + max(parts["opening"], step)}
+
+
+class _UnknownSizeError(Exception):
+    """Shape inference left a dimension open."""
+
+
+def _close_loss(model: ir.Model, classes: int) -> None:
+    """Matrices of the loss are as wide as the head, which the graph itself learns only when it runs."""
+    for node in model.graph:
+        for value in node.outputs:
+            shape = value.shape
+            if (
+                shape is not None
+                and len(shape) == 2
+                and isinstance(shape[0], int)
+                and not isinstance(shape[1], int)
+            ):
+                value.shape = ir.Shape([shape[0], classes])
+
+
+def _knowledge(sites: Sequence[Site], features: int, classes: int, protected: bool) -> int:
+    """Moments, the head, and the class statistics with their float64 Gram matrix."""
+    moments = sum(site.groups * site.shape[1] ** 2 for site in sites) * _FLOAT_BYTES
+    statistics = 8 * features * (features + classes) if protected else 0
+    return moments + _FLOAT_BYTES * features * classes + statistics
+
+
+def _constants(model: ir.Model) -> set[ir.Value]:
+    """Initializers, and what is computed from them alone: the runtime does that once."""
+    constant = set(model.graph.initializers.values())
+    for node in model.graph:
+        if node.inputs and all(value is None or value in constant for value in node.inputs):
+            constant.update(node.outputs)
+    return constant
+
+
+def _packed(model: ir.Model, constant: set[ir.Value]) -> tuple[int, int, int]:
+    """Bytes of the constants that the step reads; of those among them that are computed; of the largest."""
+    read = {
+        value
+        for node in model.graph
+        if node.outputs[0] not in constant
+        for value in node.inputs
+        if value is not None and value in constant
+    }
+    sizes = {value: _bytes(value) for value in read}
+    computed = sum(size for value, size in sizes.items() if value.producer() is not None)
+    return sum(sizes.values()), computed, max(sizes.values(), default=0)
+
+
+def _fullest(model: ir.Model, constant: set[ir.Value]) -> int:
+    """Bytes of the tensors alive at the fullest moment, workspace included."""
+    nodes = [node for node in model.graph if node.outputs[0] not in constant]
+    root: dict[ir.Value, ir.Value] = {}
+    last: dict[ir.Value, int] = {}
+    for position, node in enumerate(nodes):
+        for value in _computed(node.inputs, constant):
+            last[root.get(value, value)] = position
+        if node.op_type in _VIEWS and node.inputs[0] is not None:
+            root[node.outputs[0]] = root.get(node.inputs[0], node.inputs[0])
+    for value in model.graph.outputs:
+        last[root.get(value, value)] = len(nodes)
+    alive: dict[ir.Value, int] = {}
+    fullest = 0
+    for position, node in enumerate(nodes):
+        ending = [
+            value
+            for value in {root.get(value, value) for value in _computed(node.inputs, constant)}
+            if last[value] == position and value in alive
+        ]
+        made = {value: _bytes(value) for value in node.outputs if value not in root}
+        now = sum(alive.values()) + sum(made.values()) + _workspace(node)
+        if node.op_type in _IN_PLACE:
+            now -= max((alive[value] for value in ending if alive[value] == sum(made.values())), default=0)
+        fullest = max(fullest, now)
+        alive.update({value: size for value, size in made.items() if last.get(value, position) > position})
+        for value in ending:
+            del alive[value]
+    return fullest
+
+
+def _computed(values: Sequence[ir.Value | None], constant: set[ir.Value]) -> Iterator[ir.Value]:
+    return (value for value in values if value is not None and value not in constant)
+
+
+def _workspace(node: ir.Node) -> int:
+    """ConvTranspose spreads one picture of one group into columns: `(c_out / groups * taps, pixels)`."""
+    if node.op_type != "ConvTranspose":
+        return 0
+    x, kernel = _shape(node.inputs[0]), _shape(node.inputs[1])
+    return int(np.prod(kernel[1:]) * np.prod(x[2:])) * _FLOAT_BYTES
+
+
+def _bytes(value: ir.Value) -> int:
+    itemsize = value.dtype.itemsize if value.dtype is not None else _FLOAT_BYTES
+    return int(np.prod(_shape(value), dtype=object) * itemsize)
+
+
+def _shape(value: ir.Value | None) -> list[int]:
+    if value is None or value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
+        raise _UnknownSizeError
+    return [int(dim) for dim in value.shape]  # type: ignore[arg-type]

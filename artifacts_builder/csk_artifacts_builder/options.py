@@ -1,0 +1,48 @@
+"""What `build-artifacts` can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from csk_artifacts_builder.sites import CENTER
+from csk_sdk.manifest import BACKENDS, CROSS_ENTROPY, PORTABLE
+
+# What `--backend` may say, and what is then built.
+BACKEND_CHOICES = {**{name: (name,) for name in BACKENDS}, "both": BACKENDS}
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What `build-artifacts` can be told.
+
+    `classes` are the model's class names in label order (numbered when None). `mean` and `std` have one number per
+    channel, in units of the scaled pixel `x / 255`, or of samples from -1 to 1; (0, 1) when None. `resize` is
+    "bilinear" (pictures), "crop" (signals) or "none", the first that fits when None. `flip` is on for pictures when
+    None. `sample_rate` is that of the model's signals in Hz. `trainable` is "auto", "all" or "from:NODE", of the
+    convolutions that `sites` names ("center", "1x1" or "all"). `intensity_data` is a task of new classes to measure
+    their knowledge intensity on. `memory_budget` bounds the predicted peak memory of learning, in bytes (memory.py):
+    sites are left out until it holds.
+    `loss` is one of csk_artifacts_builder.losses; for "mse", `classes` are the targets' names.
+    `backend` is "portable", "ort-training" or "both"; `head_capacity` the most classes that a task may have with
+    ort-training (128, or as many as the base has, when None).
+    """
+
+    classes: Sequence[str] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    resize: str | None = None
+    flip: bool | None = None
+    sample_rate: int | None = None
+    sites: str = CENTER
+    trainable: str = "auto"
+    intensity_data: Path | None = None
+    memory_budget: int | None = None
+    channel_ratio: float = 0.25
+    batch_size: int = 16
+    loss: str = CROSS_ENTROPY
+    base_data: Path | None = None
+    backend: str = PORTABLE
+    head_capacity: int | None = None
+    overwrite: bool = False

@@ -1,0 +1,238 @@
+"""Is the memory that `inspect` predicts the memory that learning takes, and what does a build take?
+
+    python benchmarks/memory.py MODEL... --networks --write docs/memory.md
+
+`--networks` adds ResNet-18 at 32x32, MobileNetV2, ResNet-50 and VGG-11-BN at 224x224, exported by torch with random
+weights (which needs torch). Every build and every measurement is a fresh process.
+
+Measured is the high-water mark of resident memory (VmHWM, so Linux only) after a task was warmed up and trained for
+three steps on random pictures, less the resident memory after all imports. Predicted is the manifest's
+`memory["peak"]`. A build's peak is the process's own high-water mark, imports included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCHES = (1, 8, 16)
+PAGE = """# Memory of learning, predicted and measured
+
+Written by `python benchmarks/memory.py MODEL... --networks --write docs/memory.md`; do not edit it by hand.
+
+*Predicted* is what `csk-sdk inspect` shows and `--memory-budget` bounds: the peak resident memory, over that after all
+imports, of a process that opens the bundle, warms a task up and trains it at the bundle's batch size. Its parts are
+explained in `artifacts_builder/csk_artifacts_builder/memory.py`, and what was done about the peak in
+[decision 0009](decisions/0009-memory-of-opening.md). Not in it: pictures cached between epochs, consolidation, and
+predicting at the same time.
+
+*Measured* is the high-water mark of resident memory (VmHWM) of a fresh process after it warmed a task up and trained
+three steps on random pictures, less its resident memory after imports. Bundles are built without base data, with
+`--trainable auto` and a quarter of the channels.
+
+The second table is about the workstation: one build in a fresh process, its peak with imports (about 107 MiB)
+included.
+
+TABLES
+
+Measured with VERSIONS.
+"""
+NETWORKS = (("ResNet-18", 32), ("MobileNetV2", 224), ("ResNet-50", 224), ("VGG-11-BN", 224))
+
+
+@dataclass
+class Row:
+    """One model at one batch size; sizes in bytes."""
+
+    model: str
+    batch: int
+    model_bytes: int
+    bundle_bytes: int
+    build_seconds: float
+    build_peak: int
+    predicted: int
+    measured: int
+
+    @property
+    def ratio(self) -> float:
+        return self.predicted / self.measured
+
+
+def resident(field: str) -> int:
+    """VmRSS or VmHWM of this process in bytes."""
+    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def measure_build(model: Path, out: Path, batch: int) -> dict[str, Any]:
+    """Build in this process."""
+    from csk_artifacts_builder import BuildOptions, build_artifacts
+
+    begun = time.perf_counter()
+    build_artifacts(model, out, BuildOptions(batch_size=batch))
+    return {"seconds": time.perf_counter() - begun, "peak": resident("VmHWM")}
+
+
+def measure_learning(bundle_folder: Path) -> dict[str, Any]:
+    """Warm up and train in this process."""
+    from csk_sdk import TrainingConfig
+    from csk_sdk.bundle import Bundle
+    from csk_sdk.runtime import load_onnxruntime
+    from csk_sdk.training import TaskTraining
+
+    load_onnxruntime()
+    imported = resident("VmRSS")
+    bundle = Bundle.open(bundle_folder)
+    batch = bundle.manifest.batch_size
+    shape = (batch, *bundle.manifest.input.shape)
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        rng = np.random.default_rng(0)
+        for index in range(4):
+            labels = (np.arange(batch) + index) % 2
+            yield rng.standard_normal(shape, np.float32), labels
+
+    training = TaskTraining(bundle, bundle.checkpoint(), ("a", "b"), TrainingConfig(threads=1))
+    training.warm_up(batches)
+    for one, _ in zip(batches(), range(3), strict=False):
+        training.step(one, 1.0)
+    return {"predicted": bundle.manifest.memory["peak"], "measured": resident("VmHWM") - imported}
+
+
+def undo(measure: str) -> None:
+    """Learn without one of decision 0009's measures."""
+    from csk_sdk import runtime
+
+    if measure == "returning":
+        runtime.returning_memory = nullcontext  # type: ignore[assignment]
+    else:
+        run = runtime.Graph.run
+        runtime.Graph.run = lambda self, feeds, outputs=None, release=False: run(self, feeds, outputs)  # type: ignore[method-assign]
+
+
+def fresh(*arguments: str) -> dict[str, Any]:
+    """This script in a process of its own; what it printed."""
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure(model: Path, batch: int) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "bundle"
+        built = fresh("--build", str(model), str(out), str(batch))
+        learned = fresh("--learn", str(out))
+        size = sum(path.stat().st_size for path in out.iterdir())
+    return Row(
+        model.stem, batch, model.stat().st_size, size, built["seconds"], built["peak"], **learned
+    )  # fmt: skip
+
+
+def exported(folder: Path) -> Iterator[Path]:
+    """NETWORKS as torch writes them."""
+    import torch
+    from architectures import NETWORKS as MAKE
+    from architectures import settle
+    from networks import CLASSES, OLD, export
+
+    for name, size in NETWORKS:
+        torch.manual_seed(0)
+        path = folder / f"{name}-{size}.onnx"
+        export(settle(MAKE[name](size, CLASSES[size]), size), size, OLD, path)
+        yield path
+
+
+def versions() -> str:
+    packages = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("csk-sdk", "onnxruntime", "numpy", "onnx")
+    )
+    return f"{packages}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, one thread"
+
+
+def table(rows: list[Row]) -> str:
+    lines = [
+        "| model | batch | predicted MiB | measured MiB | ratio |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row.model} | {row.batch} | {row.predicted / 2**20:.1f} | {row.measured / 2**20:.1f} "
+            f"| {row.ratio:.2f} |"
+            for row in rows
+        ),
+        "",
+        "| model | file MiB | bundle MiB | build s | build's peak MiB | of the file's size |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in {row.model: row for row in rows}.values():
+        lines.append(
+            f"| {row.model} | {row.model_bytes / 2**20:.1f} | {row.bundle_bytes / 2**20:.1f} "
+            f"| {row.build_seconds:.1f} | {row.build_peak / 2**20:.0f} | {row.build_peak / row.model_bytes:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def page(rows: list[Row]) -> str:
+    """docs/memory.md."""
+    return PAGE.replace("TABLES", table(rows)).replace("VERSIONS", versions())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="ONNX classifiers")
+    parser.add_argument("--networks", action="store_true", help="export and measure deployed networks too")
+    parser.add_argument("--batch", type=int, action="append", help="batch sizes (1, 8, 16)")
+    parser.add_argument("--out", type=Path, default=Path("out/memory.json"), help="all numbers, as JSON")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the page")
+    parser.add_argument("--build", nargs=3, metavar=("MODEL", "BUNDLE", "BATCH"), help=argparse.SUPPRESS)
+    parser.add_argument("--learn", type=Path, metavar="BUNDLE", help="only measure learning with this bundle")
+    parser.add_argument(
+        "--without", action="append", choices=("returning", "releasing"), help="with --learn: undo a measure"
+    )
+    arguments = parser.parse_args()
+    if arguments.build:
+        model, out, batch = arguments.build
+        print(json.dumps(measure_build(Path(model), Path(out), int(batch))))
+        return
+    for one in arguments.without or ():
+        undo(one)
+    if arguments.learn:
+        print(json.dumps(measure_learning(arguments.learn)))
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    rows = []
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        extra = exported(Path(folder)) if arguments.networks else iter(())
+        for model in (*arguments.models, *extra):
+            for batch in arguments.batch or BATCHES:
+                row = measure(model, batch)
+                rows.append(row)
+                print(f"{row.model} batch {batch}: ratio {row.ratio:.2f}, {asdict(row)}", flush=True)
+                content = {"versions": versions(), "rows": [asdict(row) for row in rows]}
+                arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+    print(table(rows))
+    if arguments.write:
+        arguments.write.write_text(page(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Predicted memory against measured, the budget, and what is too large."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx_text import model
+from safetensors.numpy import load_file
+
+from conftest import REPOSITORY, build_digits_bundle
+from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder import prepare as preparing
+from csk_artifacts_builder.bundle_writer import write_tensors
+from csk_artifacts_builder.memory import _constants, _fullest, _packed
+from csk_sdk import export
+from csk_sdk.bundle import Bundle
+from csk_sdk.errors import ConfigError, ModelError, StorageError
+from csk_sdk.learner import Learner
+
+DIGITS = REPOSITORY / "examples/digits/digits-base4.onnx"
+RNG = np.random.default_rng(0)
+PAD = "kernel_shape=[3,3], pads=[1,1,1,1]"
+
+
+def network(path: Path, channels: tuple[int, ...], size: int) -> Path:
+    """3x3 convolutions with ReLU, then mean and head; `channels` from the picture's 3 on."""
+    nodes, tensors, x = "", {"h": RNG.normal(0, 0.1, (4, channels[-1])), "hb": np.zeros(4)}, "x"
+    for index, (c_in, c_out) in enumerate(pairwise(channels)):
+        tensors[f"w{index}"] = RNG.normal(0, (2 / (9 * c_in)) ** 0.5, (c_out, c_in, 3, 3))
+        nodes += f"[conv{index}] c{index} = Conv<{PAD}>({x}, w{index}) \n r{index} = Relu(c{index}) \n"
+        x = f"r{index}"
+    text = (
+        f"(float[N,3,{size},{size}] x) => (float[N,4] y) {{ {nodes} p = GlobalAveragePool({x}) \n "
+        "f = Flatten(p) \n [head] y = Gemm<transB=1>(f, h, hb) }"
+    )
+    onnx.save(model(text, 17, **tensors), path)
+    return path
+
+
+def learned_in(bundle: Path) -> dict[str, int]:
+    """Predicted and measured bytes, from a fresh process."""
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "benchmarks/memory.py", "--learn", bundle],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
+@pytest.mark.parametrize(
+    ("channels", "size", "batch", "largest"),
+    [
+        pytest.param((3, 256, 512, 512, 512), 8, 4, "opening", id="weights"),
+        pytest.param((3, 48, 48, 48, 48), 64, 16, "activations", id="pictures"),
+        pytest.param(None, 8, 16, "runtime", id="digits"),
+    ],
+)
+def test_predicted_is_measured_within_a_quarter(tmp_path, channels, size, batch, largest):
+    source = network(tmp_path / "m.onnx", channels, size) if channels else DIGITS
+    build_artifacts(source, tmp_path / "bundle", BuildOptions(trainable="all", batch_size=batch))
+    parts = dict(Bundle.open(tmp_path / "bundle").manifest.memory)
+    peak = parts.pop("peak")
+    assert max(parts, key=parts.__getitem__) == largest
+    found = learned_in(tmp_path / "bundle")
+    assert found["predicted"] == peak
+    assert found["predicted"] == pytest.approx(found["measured"], rel=0.25), parts
+
+
+def test_what_is_alive_is_counted_by_hand():
+    # a 4 channels, b 8, c in b's place; then d (2 channels) beside a and c; the reshape is a view.
+    source = """(float[2,4,5,5] x) => (float[2,50] y) {
+        a = Relu(x)
+        b = Conv(a, w)
+        c = Relu(b)
+        d = Conv(c, v)
+        e = Conv(a, u)
+        f = Add(d, e)
+        g = Reshape(f, s)
+        y = Neg(g)
+    }"""
+    kernels = {
+        name: np.zeros((out, c_in, 1, 1)) for name, out, c_in in (("w", 8, 4), ("v", 2, 8), ("u", 2, 4))
+    }
+    graph = ir.from_proto(
+        onnx.shape_inference.infer_shapes(model(source, 17, **kernels, s=np.array([2, 50])))
+    )
+    pixel = 4 * 2 * 25
+    assert _fullest(graph, _constants(graph)) == pixel * (4 + 8 + 2)  # a, c and d
+
+
+def test_constants_are_counted_as_the_step_reads_them():
+    source = """(float[2,4,5,5] x) => (float[2,4,5,5] y) {
+        a = Conv(x, w)
+        t = Transpose<perm=[1,0,2,3]>(w)
+        y = Conv(a, t)
+    }"""
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(model(source, 17, w=np.zeros((4, 4, 1, 1)))))
+    kernel = 4 * 4 * 4
+    assert _packed(graph, _constants(graph)) == (2 * kernel, kernel, kernel)
+
+
+# --- the budget
+
+
+def peak(bundle: Path) -> int:
+    return Bundle.open(bundle).manifest.memory["peak"]
+
+
+def test_sites_are_placed_from_the_back_until_the_budget_is_spent(tmp_path):
+    source = network(tmp_path / "m.onnx", (3, 32, 64, 128, 256), 16)
+    names = [f"w{index}" for index in range(4)]
+    peaks = []
+    for index in range(4):
+        out = tmp_path / f"from{index}"
+        build_artifacts(source, out, BuildOptions(trainable=f"from:conv{index}"))
+        peaks.append(peak(out))
+    assert peaks == sorted(peaks, reverse=True)
+    for index in range(4):
+        out = tmp_path / f"budget{index}"
+        build_artifacts(source, out, BuildOptions(trainable="all", memory_budget=peaks[index]))
+        manifest = Bundle.open(out).manifest
+        assert [site.name for site in manifest.sites] == names[index:]
+        assert manifest.memory_budget == peaks[index]
+        assert manifest.memory["peak"] == peaks[index]
+
+
+def test_a_budget_for_nothing_says_what_would_do(tmp_path):
+    def build(mebibytes: int) -> None:
+        build_artifacts(DIGITS, tmp_path / "b", BuildOptions(memory_budget=mebibytes << 20))
+
+    with pytest.raises(ConfigError) as caught:
+        build(1)
+    needed = int(str(caught.value).split(" needs ")[1].split(" MiB")[0])
+    assert str(caught.value) == (
+        f"--memory-budget is 1.0 MiB, but digits-base4.onnx needs {needed} MiB to train its last site "
+        f"'stage3.second.conv' alone, in batches of 16. Pass --memory-budget {needed}MiB or more, a smaller "
+        "--batch-size, or a smaller network."
+    )
+    assert not (tmp_path / "b").exists()
+    with pytest.raises(ConfigError, match="--memory-budget is"):
+        build(needed - 1)
+    build(needed)
+
+
+# --- too large
+
+
+def too_large(folder: Path, sparse: int) -> Path:
+    """A model whose first kernel lies in a file of `sparse` bytes that takes no room on the disk."""
+    path = network(folder / "m.onnx", (3, 4, 4), 8)
+    proto = onnx.load(path)
+    tensor = next(t for t in proto.graph.initializer if t.name == "w0")
+    tensor.ClearField("raw_data")
+    tensor.ClearField("float_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    onnx.save(proto, path)
+    with (folder / "weights.bin").open("wb") as file:
+        file.truncate(sparse)
+    return path
+
+
+def test_weights_above_2_gib_are_refused_before_they_are_read(tmp_path):
+    with pytest.raises(ModelError) as caught:
+        build_artifacts(too_large(tmp_path, 5 << 29), tmp_path / "b")
+    assert str(caught.value) == (
+        "m.onnx has 2.5 GiB of weights, and the model that a device exports must stay below 2 GiB, the most that an "
+        "ONNX file holds. Take a smaller network of the same family."
+    )
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_file_above_2_gib_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "m.onnx"
+    with path.open("wb") as file:
+        file.truncate(5 << 29)
+    with pytest.raises(ModelError, match=r"m\.onnx has 2\.5 GiB of weights"):
+        build_artifacts(path, tmp_path / "b")
+
+
+def test_a_graph_above_the_limit_leaves_nothing(tmp_path, monkeypatch):
+    # Above the source, below the training graph.
+    monkeypatch.setattr(preparing, "MAX_BYTES", 6_000)
+    source = network(tmp_path / "m.onnx", (3, 4, 4, 4), 8)
+    assert source.stat().st_size < 6_000
+    with pytest.raises(ModelError, match=r"training_model\.onnx has"):
+        build_artifacts(source, tmp_path / "out" / "b", BuildOptions(trainable="all"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_export_above_the_limit_is_refused(tmp_path, monkeypatch):
+    learner = Learner.open(build_digits_bundle(tmp_path / "b"), tmp_path / "state")
+    monkeypatch.setattr(export, "MAX_BYTES", 100_000)
+    with pytest.raises(StorageError) as caught:
+        learner.export(tmp_path / "out.onnx")
+    assert "out.onnx cannot be written: the model has " in str(caught.value)
+    assert "MB, and an ONNX file holds less than 2 GiB" in str(caught.value)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+# --- files
+
+
+def test_safetensors_are_written_as_the_library_reads_them(tmp_path):
+    tensors = {
+        "names": np.frombuffer("zwölf".encode(), np.uint8),
+        "scrambled?": np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1),
+        "empty": np.zeros((0, 3)),
+        "scalar": np.array(2.5),
+        "ints": np.array([-1, 2**40]),
+    }
+    offsets = write_tensors(tmp_path / "t.safetensors", tensors)
+    found = load_file(tmp_path / "t.safetensors")
+    assert set(found) == set(tensors)
+    data = (tmp_path / "t.safetensors").read_bytes()
+    for name, array in tensors.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+        assert data[offsets[name] : offsets[name] + array.nbytes] == array.tobytes()
+        assert offsets[name] % array.itemsize == 0
+
+
+def test_an_unprotected_bundle_holds_no_matrix_of_zeros(tmp_path):
+    checkpoint = Bundle.open(build_digits_bundle(tmp_path / "b")).checkpoint()
+    assert checkpoint["statistics.gram"].shape == (0, 0)
