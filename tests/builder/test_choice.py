@@ -14,7 +14,7 @@ from networks import Network
 from test_networks import gradients_agree, make_case
 
 from conftest import Digits, build_digits_bundle, open_learner
-from csk_artifacts_builder.choice import Choice, choose_sites, most_intense
+from csk_artifacts_builder.choice import Choice, choose_sites, last_stages, most_intense
 from csk_artifacts_builder.prepare import prepare
 from csk_artifacts_builder.sites import find_sites
 from csk_sdk.bundle import Bundle

@@ -33,7 +33,7 @@ from csk_artifacts_builder.intensity import (
 from csk_artifacts_builder.position_training import train_positions
 from csk_artifacts_builder.prepare import prepare
 from csk_artifacts_builder.sites import find_sites
-from csk_sdk.data.preprocess import Preprocessing
+from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.manifest import Manifest
@@ -165,7 +165,7 @@ def new_task(network: Network, manifest: Manifest, count: int = 24, **settings: 
     images[labels == 1, 3:6, 3:6] += 100
     task = Task.from_arrays("new", images.astype(np.uint8), labels, ["dark", "bright"])
     assert task.train is not None
-    preprocessing = Preprocessing(manifest.preprocessing, manifest.input)
+    preprocessing = preprocessing_of(manifest)
     return NewTask(task.train, preprocessing, 2, **{"images": count, "batch_size": 8, **settings})
 
 
@@ -391,5 +391,5 @@ def test_intensity_of_the_chosen_and_the_others_is_in_the_manifest(tmp_path: Pat
     )
     expected = {one.site.name: float(one.intensity[1, 1]) for one in analysis.sites}
     assert {name: one.intensity for name, one in candidates.items()} == pytest.approx(expected, rel=1e-3)
-    assert inspected.manifest.choice == "all sites from node 'second' on, as asked for"
+    assert inspected.manifest.choice == "the sites from node 'second' on"
     assert [site.intensity for site in inspected.sites] == [candidates["second_w"].intensity]

@@ -130,7 +130,7 @@ def test_a_bundle_remembers_why_its_sites_were_chosen(run, task, tmp_path):
         "build-artifacts", MODEL, "--out", out, "--classes", CLASSES,
         "--intensity-data", task, "--sites", "all", "--json",
     ).json  # fmt: skip
-    assert built["choice"] == "the sites of the last two stages (no memory budget given)"
+    assert built["choice"] == "the sites of the last two stages (--trainable auto)"
     assert len(built["candidates"]) == 9
     assert all(one["intensity"] > 0 for one in built["candidates"])
     assert [one["name"] for one in built["candidates"] if one["chosen"]] == [
@@ -141,6 +141,6 @@ def test_a_bundle_remembers_why_its_sites_were_chosen(run, task, tmp_path):
     text = run("inspect", out).out
     assert "intensity" in text
     assert f"{built['sites'][-1]['intensity']:.2e}" in text
-    assert "the sites of the last two stages (no memory budget given)" in text
+    assert "the sites of the last two stages (--trainable auto)" in text
     left = next(one for one in built["candidates"] if not one["chosen"])
     assert f"{left['name']} ({left['intensity']:.2e})" in text
