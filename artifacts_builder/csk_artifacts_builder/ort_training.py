@@ -99,7 +99,7 @@ def forward_model(
     Raises ModelError for a BatchNormalization that was not folded: onnxruntime-training would silently use the
     statistics of the batch.
     """
-    model = prepared.clone()
+    model = ir.external_data.load_to_model(prepared.clone())
     for node in model.graph:
         if node.op_type == "BatchNormalization":
             raise ModelError(
@@ -154,7 +154,7 @@ def _wrong_logits(prepared: ir.Model, folder: Path, split: SplitHead) -> str | N
     shape = prepared.graph.inputs[0].shape
     assert shape is not None
     x = np.random.default_rng(0).normal(size=(2, *(int(d) for d in list(shape)[1:]))).astype(np.float32)  # type: ignore[arg-type]
-    features = prepared.clone()
+    features = ir.external_data.load_to_model(prepared.clone())
     features.graph.outputs[:] = [split_head(features, "").features]
     session = ort.InferenceSession(
         ir.to_proto(features).SerializeToString(), session_options(), providers=["CPUExecutionProvider"]

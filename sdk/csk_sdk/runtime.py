@@ -151,5 +151,17 @@ class Graph:
         graph is closed, in pieces that fit no other graph.
         """
         names = list(outputs) if outputs is not None else self.outputs
-        options = self._releasing if release else self._keeping
+        if release:
+            try:
+                return self._run(feeds, names, self._releasing)
+            except Exception as error:
+                if "arena" not in str(error):
+                    raise
+                # This runtime was built without an arena, as the training package is: there is nothing to give back.
+                self._releasing = self._keeping
+        return self._run(feeds, names, self._keeping)
+
+    def _run(
+        self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str], options: Any
+    ) -> dict[str, NDArray[Any]]:
         return dict(zip(names, self._session.run(names, dict(feeds), options), strict=True))

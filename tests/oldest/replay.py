@@ -32,7 +32,7 @@ def random_feeds(bundle: Bundle) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     image, head, classes = bundle.manifest.input, bundle.manifest.head, 4
     feeds: dict[str, Any] = {
-        "image": rng.normal(size=(5, image.channels, image.height, image.width)).astype(np.float32),
+        "image": rng.normal(size=(5, *image.shape)).astype(np.float32),
         "label": rng.integers(0, classes, 5),
         head.weight: rng.normal(size=(classes, head.features)).astype(np.float32),
         head.bias: rng.normal(size=classes).astype(np.float32),
