@@ -2,7 +2,7 @@
 
     python tests/oldest/record.py out/oldest
 
-rules/      the gradient graph of every row of tests/builder/test_gradient_rules.py
+rules/      the gradient graph of every row of tests/builder/gradients/
 networks/   a bundle of every network of tests/builder/networks.py, built for all sites
 digits/     the digits bundle, three tasks, and what learning them gave
 Beside each graph NAME.onnx lies NAME.npz with its inputs (in/...) and outputs (out/...).
@@ -21,12 +21,20 @@ import onnx
 from numpy.typing import NDArray
 
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "builder"), str(Path(__file__).parent)]
+sys.path[:0] = [
+    str(TESTS),
+    str(TESTS / "builder"),
+    str(TESTS / "builder" / "gradients"),
+    str(Path(__file__).parent),
+]
 
+import gradient_check as rules  # noqa: E402
 import networks  # noqa: E402
-import test_gradient_rules as rules  # noqa: E402
+from gradient_row import Row  # noqa: E402
+from onnx_text import model  # noqa: E402
 from replay import GRAPHS, TASKS, lived, random_feeds  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
+from test_gradient_rows import ROWS  # noqa: E402
 
 from conftest import Digits, build_digits_bundle, write_pictures  # noqa: E402
 from csk_artifacts_builder import BuildOptions, build_artifacts  # noqa: E402
@@ -40,14 +48,14 @@ def main(out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     for folder in ("rules", "networks", "digits"):
         (out / folder).mkdir(parents=True)
-    for row in rules.ROWS:
+    for row in ROWS:
         record_rule(row, out / "rules" / f"{str(row).replace('/', '_')}.onnx")
     for network in {
         value.name: value for value in vars(networks).values() if isinstance(value, networks.Network)
     }.values():
         record_network(network, out / "networks" / network.name)
     record_digits(out / "digits")
-    print(f"recorded {len(rules.ROWS)} rules and {len(list((out / 'networks').iterdir()))} networks in {out}")
+    print(f"recorded {len(ROWS)} rules and {len(list((out / 'networks').iterdir()))} networks in {out}")
 
 
 def keep(path: Path, feeds: Arrays, outputs: Arrays) -> None:
@@ -55,10 +63,10 @@ def keep(path: Path, feeds: Arrays, outputs: Arrays) -> None:
     np.savez(path, **named, **{f"out/{name}": array for name, array in outputs.items()})
 
 
-def record_rule(row: rules.Row, path: Path) -> None:
+def record_rule(row: Row, path: Path) -> None:
     rng = np.random.default_rng(sum(map(ord, str(row))))
-    forward = rules.model(row.text, **{name: rules._tensor(rng, spec) for name, spec in row.tensors.items()})
-    feeds = {value.name: rules._smooth(rng, rules._dims(value), row) for value in forward.graph.input}
+    forward = model(row.text, **{name: rules.tensor(rng, spec) for name, spec in row.tensors.items()})
+    feeds = {value.name: rules.smooth(rng, rules.dims_of(value), row) for value in forward.graph.input}
     y = next(iter(rules.run_ort(forward, feeds).values()))
     feeds["g"] = rng.normal(size=y.shape).astype(np.float32)
     onnx.save(rules.gradient_model(forward), path)
@@ -73,7 +81,7 @@ def record_network(network: networks.Network, folder: Path) -> None:
     feeds = random_feeds(bundle)
     for name in GRAPHS:
         graph = Graph(bundle.path(name), 1)
-        mine = {key: feeds[key] for key in graph_inputs(bundle, name)}
+        mine = {key: feeds[key] for key in graph_inputs(bundle, name) if key in feeds}
         keep(folder / name.replace(".onnx", ".npz"), mine, graph.run(mine))
 
 
