@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.base_knowledge import base_split, measure_base
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
+from csk_artifacts_builder.calibrate import Agreement, base_feeds, calibrate, compare
 from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.head import SplitHead, split_head
 from csk_artifacts_builder.prepare import SourceModel, prepare
+from csk_artifacts_builder.quantize import quantize
 from csk_artifacts_builder.sites import choose_sites, find_sites
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
 from csk_sdk.bundle import Bundle, center_of
+from csk_sdk.data.tasks import Split
 from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import (
     EVAL_MODEL,
@@ -38,6 +41,8 @@ from csk_sdk.version import __version__
 
 # Below this accuracy on its own training classes, pictures or label order are more likely wrong than the model.
 SUSPICIOUS_ACCURACY = 50.0
+# Below this cosine of a site's gradient to the exact one, int8 costs accuracy: decision 0007.
+SUSPICIOUS_COSINE = 0.95
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class BuildOptions:
 
     `classes` are the model's class names in label order (numbered when None). `mean` and `std` have one number per
     channel, in units of the scaled pixel `x / 255`; (0, 1) when None. `trainable` is "auto", "all" or "from:NODE".
+    `precision` is "exact" (float32) or "int8": frozen convolutions in int8, calibrated on the base data.
     """
 
     classes: Sequence[str] | None = None
@@ -57,17 +63,22 @@ class BuildOptions:
     channel_ratio: float = 0.25
     batch_size: int = 16
     base_data: Path | None = None
+    precision: str = "exact"
     overwrite: bool = False
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What was built, and what its user should know. `base_accuracy` is in percent, None without base data."""
+    """What was built, and what its user should know.
+
+    `base_accuracy` is in percent, None without base data; `agreement` compares int8 with exact.
+    """
 
     bundle: Path
     sites: tuple[Site, ...]
     classes: int
     base_accuracy: float | None
+    agreement: Agreement | None = None
     warnings: tuple[str, ...] = field(default=())
 
 
@@ -95,6 +106,10 @@ def build_artifacts(
     training = models[TRAINING_MODEL]
     costs = measure_costs(source.model, training, sites, len(manifest.classes), options.channel_ratio)
     same_logits(onnx.load(str(source.path)), source.model)
+    checkpoint = _empty_checkpoint(source, head, sites)
+    agreement = None
+    if options.precision == "int8" and split is not None:
+        agreement = _to_int8(models, manifest, split, checkpoint)
     # The head's tensors are in no graph: they live in the checkpoint.
     weights = {
         name: array
@@ -107,7 +122,6 @@ def build_artifacts(
         costs=costs,
         kernels={name: _present(model, [site.weight for site in sites]) for name, model in models.items()},
     )
-    checkpoint = _empty_checkpoint(source, head, sites)
     accuracy = None
     with BundleDraft(Path(out), options.overwrite) as draft:
         draft.write(models, weights, checkpoint, manifest)
@@ -118,7 +132,8 @@ def build_artifacts(
             accuracy = measured.accuracy
             draft.seal(checkpoint, manifest)
         draft.publish()
-    return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, _warnings(options, accuracy))
+    warnings = _warnings(options, accuracy, agreement)
+    return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, agreement, warnings)
 
 
 def _graphs(source: SourceModel, sites: Sequence[Site], head: Head) -> dict[str, ir.Model]:
@@ -134,6 +149,19 @@ def _graphs(source: SourceModel, sites: Sequence[Site], head: Head) -> dict[str,
     return models
 
 
+def _to_int8(
+    models: dict[str, ir.Model], manifest: Manifest, split: Split, checkpoint: dict[str, NDArray[Any]]
+) -> Agreement:
+    """Put the frozen convolutions of all graphs but the export template into int8."""
+    feeds = base_feeds(manifest, split, checkpoint)
+    exact = models[TRAINING_MODEL].clone()
+    calibration = calibrate(exact, feeds, manifest.head.weight)
+    for name in (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL):
+        quantize(models[name], calibration, manifest.head.weight)
+        standard_ops_only(name, models[name])
+    return compare(exact, models[TRAINING_MODEL], feeds, manifest)
+
+
 def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], options: BuildOptions) -> Manifest:
     count, features = head.weight.shape
     classes = tuple(options.classes) if options.classes is not None else tuple(str(i) for i in range(count))
@@ -145,6 +173,13 @@ def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], optio
         raise ConfigError(f"--channel-ratio is {options.channel_ratio}; it must be above 0 and at most 1.")
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size is {options.batch_size}; it must be 1 or more.")
+    if options.precision not in ("exact", "int8"):
+        raise ConfigError(f"--precision is '{options.precision}'; it must be exact or int8.")
+    if options.precision == "int8" and options.base_data is None:
+        raise ConfigError(
+            "--precision int8 needs --base-data: the ranges of the network's activations are measured on pictures "
+            "of the base classes. Pass a folder with some pictures of each, or build with --precision exact."
+        )
     shape = source.image.shape
     assert shape is not None
     channels, height, width = (int(dim) for dim in list(shape)[1:])  # type: ignore[arg-type]
@@ -159,6 +194,7 @@ def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], optio
         channel_ratio=options.channel_ratio,
         batch_size=options.batch_size,
         flip=options.flip,
+        precision=options.precision,
         producer=f"csk-sdk {__version__}",
     )
 
@@ -194,7 +230,7 @@ def _present(model: ir.Model, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in model.graph.initializers)
 
 
-def _warnings(options: BuildOptions, accuracy: float | None) -> tuple[str, ...]:
+def _warnings(options: BuildOptions, accuracy: float | None, agreement: Agreement | None) -> tuple[str, ...]:
     found = []
     if options.base_data is None:
         found.append(
@@ -210,5 +246,11 @@ def _warnings(options: BuildOptions, accuracy: float | None) -> tuple[str, ...]:
         found.append(
             f"the model gets only {accuracy:.1f} % of the base data right: check --mean/--std and the order of "
             "--classes."
+        )
+    if agreement is not None and agreement.worst_gradient < SUSPICIOUS_COSINE:
+        worst = min(agreement.gradients, key=lambda name: agreement.gradients[name])
+        found.append(
+            f"int8 is too coarse for this network: the gradient of site '{worst}' has a cosine of only "
+            f"{agreement.worst_gradient:.2f} to the exact one. Build with --precision exact."
         )
     return tuple(found)

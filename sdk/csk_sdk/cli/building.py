@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,12 +17,22 @@ from csk_sdk.errors import ConfigError, RuntimeMissingError
 from csk_sdk.inspection import Inspection, StepCost, inspect_bundle
 from csk_sdk.manifest import Manifest
 
+if TYPE_CHECKING:
+    from csk_artifacts_builder import BuildReport
+
 
 class Resize(StrEnum):
     """How a picture of another size becomes the model's."""
 
     bilinear = "bilinear"
     none = "none"
+
+
+class Precision(StrEnum):
+    """The arithmetic of frozen convolutions."""
+
+    exact = "exact"
+    int8 = "int8"
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,10 @@ def build_artifacts(
         float, typer.Option(help="Share of each site's channels that a task trains.")
     ] = 0.25,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per training step on the device.")] = 16,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Frozen convolutions in float32 (exact), or in int8: faster; needs --base-data."),
+    ] = Precision.exact,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace BUNDLE where it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -110,6 +124,7 @@ def build_artifacts(
         channel_ratio=channel_ratio,
         batch_size=batch_size,
         base_data=base_data,
+        precision=precision.value,
         overwrite=overwrite,
     )
     begun = time.monotonic()
@@ -117,7 +132,7 @@ def build_artifacts(
         report = builder.build_artifacts(model, out, options, on_progress=update)
     seconds = time.monotonic() - begun
     built = inspect_bundle(report.bundle)
-    _show_built(screen, built, report.bundle, report.base_accuracy, seconds)
+    _show_built(screen, built, report, seconds)
     for warning in report.warnings:
         screen.warn(warning)
     screen.say()
@@ -128,17 +143,16 @@ def build_artifacts(
             "bundle": str(report.bundle),
             "seconds": round(seconds, 3),
             "base_accuracy": report.base_accuracy,
+            "agreement": asdict(report.agreement) if report.agreement else None,
             "warnings": list(report.warnings),
             **built.to_json(),
         }
     )
 
 
-def _show_built(
-    screen: Screen, built: Inspection, bundle: Path, accuracy: float | None, seconds: float
-) -> None:
-    manifest = built.manifest
-    screen.say(f"Built {bundle} from {manifest.model} in {duration(seconds)}", style="bold")
+def _show_built(screen: Screen, built: Inspection, report: BuildReport, seconds: float) -> None:
+    manifest, accuracy, agreement = built.manifest, report.base_accuracy, report.agreement
+    screen.say(f"Built {report.bundle} from {manifest.model} in {duration(seconds)}", style="bold")
     rows = [
         ("Classes", str(len(manifest.classes))),
         ("Sites", f"{len(built.sites)}: {', '.join(site.name for site in built.sites)}"),
@@ -146,6 +160,14 @@ def _show_built(
     ]
     if accuracy is not None:
         rows.append(("Base accuracy", f"{accuracy:.1f} % of the base data"))
+    if agreement is not None:
+        rows.append(
+            (
+                "int8",
+                f"logits within {100 * agreement.logits:.1f} % of the exact ones, cosine of each site's gradient "
+                f"at least {agreement.worst_gradient:.3f}",
+            )
+        )
     rows.append(("Size", size(sum(built.files.values()))))
     screen.show(facts(rows))
 
