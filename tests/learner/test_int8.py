@@ -68,7 +68,7 @@ def test_int8_learns_as_well_as_exact(lives: Lives, digits: Digits) -> None:
     tasks = ("base", *TASKS)
     assert abs(np.mean([int8[task] - exact[task] for task in tasks])) <= 1.0
     assert abs(int8["all"] - exact["all"]) <= 1.0
-    assert min(int8[task] for task in tasks) > 90
+    assert all(int8[task] >= exact[task] - 2.5 for task in tasks)
 
 
 def test_the_graphs_differ_from_the_exact_ones(
@@ -105,23 +105,25 @@ def test_gradients_of_a_new_task_point_where_the_exact_ones_do(
         assert float(x @ y / np.sqrt((x @ x) * (y @ y))) >= 0.98, site.name
 
 
-def test_folding_a_change_into_the_kernels_moves_logits_by_less_than_int8_itself(
+def test_folding_a_change_into_the_kernels_moves_features_by_less_than_int8_itself_does(
     lives: Lives, digits: Digits
 ) -> None:
-    """What a task trained as a delta beside the int8 kernels is rounded with them when it is consolidated."""
+    """What a task trained as a delta beside the int8 kernels is rounded with them when it is consolidated.
+
+    However many tasks there were: the centers themselves are kept in float32, so nothing adds up.
+    """
     bundle, history = lives.int8.bundle, lives.int8.state
-    before, after = history.load(2).tensors, history.load(3).tensors
-    images = np.concatenate([digits.of(digit, 100, 130) for digit in range(10)])
-    x = bundle.preprocessing(images)
-    beside = features(
-        bundle, before, x, {site.name: center_change(site, before, after) for site in bundle.manifest.sites}
-    )
-    folded = features(bundle, after, x, {})
-    unchanged = features(bundle, before, x, {})
-    exact = features(lives.exact.bundle, after, x, {})
-    rounding = np.linalg.norm(folded - exact)
-    assert 0 < np.linalg.norm(folded - beside) < rounding
-    assert np.linalg.norm(folded - beside) < 0.2 * np.linalg.norm(beside - unchanged)
+    sites = bundle.manifest.sites
+    x = bundle.preprocessing(np.concatenate([digits.of(digit, 100, 130) for digit in range(10)]))
+    start = history.load(0).tensors
+    for number in (1, 2, 3):
+        tensors = history.load(number).tensors
+        folded = features(bundle, tensors, x, {})
+        change = {site.name: center_change(site, start, tensors) for site in sites}
+        beside = features(bundle, start, x, change)
+        exact = features(lives.exact.bundle, tensors, x, {})
+        assert 0 < np.linalg.norm(folded - beside) < 1.2 * np.linalg.norm(folded - exact)
+        assert np.linalg.norm(folded - beside) < 0.02 * np.linalg.norm(exact)
 
 
 def center_change(site: Site, before: dict, after: dict) -> np.ndarray:
