@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from csk_sdk.version import __version__
 SUSPICIOUS_ACCURACY = 50.0
 # Below this cosine of a site's gradient to the exact one, int8 costs accuracy: decision 0007.
 SUSPICIOUS_COSINE = 0.95
+COMPARED_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -153,13 +155,13 @@ def _to_int8(
     models: dict[str, ir.Model], manifest: Manifest, split: Split, checkpoint: dict[str, NDArray[Any]]
 ) -> Agreement:
     """Put the frozen convolutions of all graphs but the export template into int8."""
-    feeds = base_feeds(manifest, split, checkpoint)
     exact = models[TRAINING_MODEL].clone()
-    calibration = calibrate(exact, feeds, manifest.head.weight)
+    calibration = calibrate(exact, base_feeds(manifest, split, checkpoint), manifest.head.weight)
     for name in (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL):
         quantize(models[name], calibration, manifest.head.weight)
         standard_ops_only(name, models[name])
-    return compare(exact, models[TRAINING_MODEL], feeds, manifest)
+    few = list(islice(base_feeds(manifest, split, checkpoint), COMPARED_BATCHES))
+    return compare(exact, models[TRAINING_MODEL], few, manifest)
 
 
 def _manifest(source: SourceModel, head: SplitHead, sites: Sequence[Site], options: BuildOptions) -> Manifest:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import Emitter
@@ -22,7 +23,6 @@ Feeds = dict[str, NDArray[Any]]
 
 # Ranges are medians of the batches' extremes, so both numbers are part of what "range" means: decision 0007.
 _IMAGES, _BATCH = 256, 16
-_COMPARED = 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Agreement:
         return min(self.gradients.values())
 
 
-def base_feeds(manifest: Manifest, split: Split, checkpoint: Mapping[str, NDArray[Any]]) -> list[Feeds]:
+def base_feeds(manifest: Manifest, split: Split, checkpoint: Mapping[str, NDArray[Any]]) -> Iterator[Feeds]:
     """Batches for the training model: base pictures drawn at random, the base's head, all channels, no change."""
     preprocessing = Preprocessing(manifest.preprocessing, manifest.input)
     order = np.random.default_rng(0).permutation(len(split))[:_IMAGES]
@@ -52,27 +52,26 @@ def base_feeds(manifest: Manifest, split: Split, checkpoint: Mapping[str, NDArra
     for site in manifest.sites:
         fixed[site.indices] = np.arange(site.channels)
         fixed[site.delta] = np.zeros((site.rows, site.channels), np.float32)
-    return [
-        {"image": preprocessing.normalize(images), "label": labels, **fixed}
-        for images, labels in PixelCache(split, preprocessing, 0).batches(_BATCH, order)
-    ]
+    for images, labels in PixelCache(split, preprocessing, 0).batches(_BATCH, order):
+        yield {"image": preprocessing.normalize(images), "label": labels, **fixed}
 
 
-def calibrate(training: ir.Model, feeds: Sequence[Feeds], head_weight: str) -> Calibration:
+def calibrate(training: ir.Model, feeds: Iterable[Feeds], head_weight: str) -> Calibration:
     """Run the exact training model over `feeds`, and see what its frozen convolutions read and write."""
     model = training.clone()
     emit = Emitter(model.graph)
     convs = frozen_convolutions(model, head_weight)
+    model.graph.outputs.clear()
     names = []
     for conv in convs:
         for end, value in (("x", conv.node.inputs[0]), ("y", conv.node.outputs[0])):
             for extreme in ("ReduceMin", "ReduceMax"):
                 names.append(f"csk.{extreme}.{end}.{conv.node.name}")
                 emit.output(emit.op(extreme, value, keepdims=0), names[-1], [])
+    passes.RemoveUnusedNodesPass()(model)
     session = _session(model)
-    seen = np.array([session.run(names, batch) for batch in feeds], np.float64).reshape(
-        len(feeds), -1, 2, 2
-    )  # (batches, convolutions, x or y, min or max)
+    runs = np.array([session.run(names, batch) for batch in feeds], np.float64)
+    seen = runs.reshape(len(runs), len(convs), 2, 2)  # batch, convolution, x or y, min or max
     inputs, outputs, growth = {}, {}, {}
     for position, conv in enumerate(convs):
         name, x, y = str(conv.node.name), seen[:, position, 0], seen[:, position, 1]
@@ -84,9 +83,9 @@ def calibrate(training: ir.Model, feeds: Sequence[Feeds], head_weight: str) -> C
 
 
 def compare(exact: ir.Model, rounded: ir.Model, feeds: Sequence[Feeds], manifest: Manifest) -> Agreement:
-    """Run both training models over the first of `feeds`."""
+    """Run both training models over `feeds`."""
     names = ["logits", *(site.gradient for site in manifest.sites)]
-    truth, other = (_outputs(model, names, feeds[:_COMPARED]) for model in (exact, rounded))
+    truth, other = (_outputs(model, names, feeds) for model in (exact, rounded))
     a, b = (np.concatenate(outputs["logits"]) for outputs in (truth, other))
     return Agreement(
         logits=float(np.linalg.norm(b - a) / np.linalg.norm(a)),

@@ -249,6 +249,33 @@ def test_a_relu_that_is_not_the_only_reader_stays_a_relu() -> None:
     assert relative(run(graph, feeds)["y"], run(proto, feeds)["y"]) < 0.02
 
 
+def test_signals_stay_in_integers_as_pictures_do() -> None:
+    text = """(float[N,3,16] x, float[C,6] weight) => (float[N,C] y) {
+        [one] a = Conv <pads=[2,2]> (x, one_w, one_b)
+        r = Relu(a)
+        p = MaxPool <kernel_shape=[2], strides=[2]> (r)
+        [two] b = Conv <group=2> (p, two_w)
+        m = GlobalAveragePool(b)
+        f = Flatten(m)
+        y = Gemm <transB=1> (f, weight)
+    }"""
+    rng = np.random.default_rng(4)
+    proto = model(
+        text, one_w=rng.normal(size=(4, 3, 5)), one_b=rng.normal(size=4), two_w=rng.normal(size=(6, 2, 3))
+    )
+    graph = ir.from_proto(proto)
+    spans = Calibration(
+        {"one": Range(-3.0, 3.0), "two": Range(0.0, 12.0)},
+        {"one": Range(-12.0, 12.0), "two": Range(-30, 30)},
+        {},
+    )
+    quantize(graph, spans, "weight")
+    ops = Counter(node.op_type for node in graph.graph)
+    assert (ops["QLinearConv"], ops["DequantizeLinear"], ops["Conv"]) == (2, 1, 0)
+    feeds = {"x": rng.normal(size=(4, 3, 16)).astype(np.float32), "weight": np.eye(6, dtype=np.float32)}
+    assert relative(run(graph, feeds)["y"], run(proto, feeds)["y"]) < 0.05
+
+
 # --- how near they come
 
 
