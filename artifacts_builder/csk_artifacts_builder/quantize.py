@@ -59,7 +59,8 @@ class FrozenConv:
 def frozen_convolutions(model: ir.Model, head_weight: str) -> list[FrozenConv]:
     """Every convolution whose kernel and bias are made of constants alone, in graph order.
 
-    Gradients come through the head: what depends on the graph input `head_weight` is backward.
+    Gradients come through the head: what depends on the graph input `head_weight` is backward. Backward, grouped
+    convolutions are left out: they have so little to multiply that rounding takes longer than int8 saves.
     """
     constants = set(model.graph.initializers.values())
     behind_head = {value for value in model.graph.inputs if value.name == head_weight}
@@ -69,7 +70,9 @@ def frozen_convolutions(model: ir.Model, head_weight: str) -> list[FrozenConv]:
         if all(value in constants for value in inputs):
             constants.update(node.outputs)
         elif node.op_type == "Conv" and all(value in constants for value in inputs[1:]):
-            found.append(FrozenConv(node, inputs[0] in behind_head))
+            backward = inputs[0] in behind_head
+            if not (backward and attribute(node, "group", 1) > 1):
+                found.append(FrozenConv(node, backward))
         if any(value in behind_head for value in inputs):
             behind_head.update(node.outputs)
     return found

@@ -147,6 +147,11 @@ def test_forward_and_backward_are_told_apart(cases: dict[str, Case]) -> None:
     # The stem is the first site, so nothing is differentiated in front of it. Behind it lie "second", "first" as four
     # phases, and "short" as one, because three of its phases are empty.
     assert sum(conv.backward for conv in found) == 1 + 4 + 1
+    # Depthwise convolutions are put into int8 forward only.
+    depthwise = cases["mobilenet"]
+    found = frozen_convolutions(depthwise.exact[TRAINING_MODEL], depthwise.manifest.head.weight)
+    groups = {(conv.node.attributes.get_int("group", 1) > 1, conv.backward) for conv in found}
+    assert groups == {(False, False), (True, False), (False, True)}
     evaluated = frozen_convolutions(case.exact[EVAL_MODEL], case.manifest.head.weight)
     assert not any(conv.backward for conv in evaluated)
 
