@@ -76,24 +76,22 @@ def conv_transpose(emit: Emitter, node: ir.Node, g: ir.Value) -> Sequence[ir.Val
 
 
 def input_gradient(
-    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, center: ir.Value | None = None
+    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, through_center: ir.Value | None = None
 ) -> ir.Value:
-    """dx of a convolution with constant `weight`, plus that of a dense center change.
+    """dx of a convolution with constant `weight`, plus what a change of its center sends back.
 
-    g `(N, c_out, *out)`, weight `(c_out, c_in / groups, *kernel)`, center `(c_out, c_in / groups)` computed at run
-    time, or None; the result is `(N, c_in, *in)`.
+    g `(N, c_out, *out)`, weight `(c_out, c_in / groups, *kernel)`; through_center `(N, c_in, *out)` is, for each
+    output, the gradient of what its center tap has read, or None. The result is `(N, c_in, *in)`.
     """
     if set(shape.stride) == {1}:
         dx = _unit_stride(emit, g, weight, shape)
-        if center is not None:
-            pointwise = _swapped(emit, _as_kernel(emit, center, shape.rank), shape)
-            through_center = emit.op("Conv", g, pointwise, group=shape.groups)
+        if through_center is not None:
             dx = emit.op("Add", dx, place(emit, through_center, shape.out_size, shape.in_size, shape.offset))
         return dx
     square = shape.rank == 2 and shape.stride[0] == shape.stride[1]
     if square and set(shape.dilation) == {1}:
-        return _by_phases(emit, g, weight, shape, center)
-    return _transposed(emit, g, weight, shape, center)
+        return _by_phases(emit, g, weight, shape, through_center)
+    return _transposed(emit, g, weight, shape, through_center)
 
 
 def _unit_stride(emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry) -> ir.Value:
@@ -105,7 +103,7 @@ def _unit_stride(emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry) 
     dx = emit.op(
         "Conv",
         g,
-        _flip(emit, _swapped(emit, weight, shape), shape.rank),
+        _flip(emit, swap_channels(emit, weight, shape), shape.rank),
         pads=pads,
         dilations=list(shape.dilation),
         group=shape.groups,
@@ -117,7 +115,7 @@ def _unit_stride(emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry) 
 
 
 def _by_phases(
-    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, center: ir.Value | None
+    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, through_center: ir.Value | None
 ) -> ir.Value:
     """Input pixels in padded coordinates `stride * m + r` see only the taps `r, r + stride, ...` of the kernel.
 
@@ -129,7 +127,7 @@ def _by_phases(
         for i, b, e in zip(shape.in_size, shape.pads[:2], shape.pads[2:], strict=True)
     ]
     end = [m - o for m, o in zip(covered, shape.out_size, strict=True)]
-    swapped = _swapped(emit, weight, shape)
+    swapped = swap_channels(emit, weight, shape)
     center_phase = tuple((k // 2) % stride for k in shape.kernel)
     phases: list[ir.Value] = []
     for phase in product(range(stride), repeat=2):
@@ -150,14 +148,9 @@ def _by_phases(
             kernel = _flip(emit, kernel, 2)
         pads = [t - 1 for t in taps] + end
         dx = emit.op("Conv", g, kernel, pads=pads, group=shape.groups, kernel_shape=taps)
-        if center is not None and phase == center_phase:
+        if through_center is not None and phase == center_phase:
             lag = [(k // 2) // stride for k in shape.kernel]
-            rest = [m - o - q for m, o, q in zip(covered, shape.out_size, lag, strict=True)]
-            pointwise = _swapped(emit, _as_kernel(emit, center, 2), shape)
-            through_center = emit.op(
-                "Conv", g, pointwise, pads=[*lag, *rest], group=shape.groups, kernel_shape=[1, 1]
-            )
-            dx = emit.op("Add", dx, through_center)
+            dx = emit.op("Add", dx, place(emit, through_center, shape.out_size, covered, lag))
         phases.append(dx)
     joined = _with_empty_phases(emit, phases, shape)
     full = emit.op("DepthToSpace", joined, blocksize=stride, mode="DCR")
@@ -187,7 +180,7 @@ def _with_empty_phases(emit: Emitter, phases: list[ir.Value], shape: Geometry) -
 
 
 def _transposed(
-    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, center: ir.Value | None
+    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, through_center: ir.Value | None
 ) -> ir.Value:
     spans = [
         (o - 1) * s + d * (k - 1) + 1
@@ -203,21 +196,21 @@ def _transposed(
         kernel_shape=list(shape.kernel),
     )
     dx = place(emit, full, spans, shape.in_size, [-p for p in shape.pads[: shape.rank]])
-    if center is None:
+    if through_center is None:
         return dx
-    through_center = emit.op(
+    spread = emit.op(
         "ConvTranspose",
-        g,
-        _as_kernel(emit, center, shape.rank),
+        through_center,
+        emit.constant(np.ones((shape.channels, 1, *[1] * shape.rank)), np.float32, "ones"),
         strides=list(shape.stride),
-        group=shape.groups,
+        group=shape.channels,
         kernel_shape=[1] * shape.rank,
     )
     reached = [(o - 1) * s + 1 for o, s in zip(shape.out_size, shape.stride, strict=True)]
-    return emit.op("Add", dx, place(emit, through_center, reached, shape.in_size, shape.offset))
+    return emit.op("Add", dx, place(emit, spread, reached, shape.in_size, shape.offset))
 
 
-def _swapped(emit: Emitter, kernel: ir.Value, shape: Geometry) -> ir.Value:
+def swap_channels(emit: Emitter, kernel: ir.Value, shape: Geometry) -> ir.Value:
     """`(c_out, c_in / groups, ...)` -> `(c_in, c_out / groups, ...)`, group by group."""
     spatial = range(2, 2 + shape.rank)
     if shape.groups == 1:
@@ -244,8 +237,3 @@ def _flip(emit: Emitter, kernel: ir.Value, rank: int) -> ir.Value:
         emit.ints(*axes),
         emit.ints(*[-1] * rank),
     )
-
-
-def _as_kernel(emit: Emitter, matrix: ir.Value, rank: int) -> ir.Value:
-    """`(a, b)` -> `(a, b, 1, ...)`"""
-    return emit.op("Unsqueeze", matrix, emit.ints(*range(2, 2 + rank)))
