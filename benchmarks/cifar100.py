@@ -3,11 +3,11 @@
     python benchmarks/cifar100.py --data DIR --model cifar100-base50.onnx --out out/cifar100
 
 DIR holds cifar100-train.zip and cifar100-test.zip (`<class>/<name>.png`); beside the model lies a json with its
-classes in label order, the later classes in their order, and the normalisation. Four devices live the same life: one
-with the defaults; one that trains all channels; one with `--energy 0 --channel-ratio 1`, which is what forgetting
-would have cost; and one that never touches the network and only fits heads (`--learning-rate 0`), which is what
-training the centers must beat. The result is `results.json`, with versions and machine. `--only LIFE` adds one life to
-the results of an earlier run in the same folder.
+classes in label order, the later classes in their order, and the normalisation. Five devices live the same life: one
+with the defaults; one whose bundle was built with `--precision int8`; one that trains all channels; one with
+`--energy 0 --channel-ratio 1`, which is what forgetting would have cost; and one that never touches the network and
+only fits heads (`--learning-rate 0`), which is what training the centers must beat. The result is `results.json`, with
+versions and machine. `--only LIFE` adds one life to the results of an earlier run in the same folder.
 """
 
 import argparse
@@ -25,10 +25,12 @@ from pathlib import Path
 TASKS, CLASSES_PER_TASK = 5, 10
 LIVES = {
     "csk-sdk": [],
+    "int8": [],
     "all channels": ["--channel-ratio", "1"],
     "no projection": ["--energy", "0", "--channel-ratio", "1"],
     "head only": ["--learning-rate", "0", "--epochs", "1"],
 }
+BUNDLES = {precision: f"bundle-{precision}" for precision in ("exact", "int8")}
 
 
 def main() -> None:
@@ -40,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/cifar100"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=LIVES, help="live one life, on the bundle of an earlier run")
+    parser.add_argument("--only", choices=LIVES, help="live one life, on the bundles of an earlier run")
     arguments = parser.parse_args()
 
     workspace = arguments.out / "workspace"
@@ -58,16 +60,17 @@ def main() -> None:
 
 
 def prepare(arguments: argparse.Namespace, workspace: Path) -> None:
-    """Unpack the pictures, build the bundle, forget earlier results."""
+    """Unpack the pictures, build the bundles, forget earlier results."""
     (arguments.out / "results.json").unlink(missing_ok=True)
     facts = json.loads(arguments.model.with_suffix(".json").read_text())
     lay_out(arguments.data, facts, arguments.out, workspace)
-    built = csk_sdk(
-        "build-artifacts", str(arguments.model), "--out", str(workspace / "bundle"),
-        "--base-data", str(arguments.out / "base-data"), "--classes", str(arguments.model.with_suffix(".json")),
-        "--overwrite", "--json",
-    )  # fmt: skip
-    print(f"bundle built, base accuracy on its training pictures {built['base_accuracy']:.1f} %")
+    for precision, folder in BUNDLES.items():
+        built = csk_sdk(
+            "build-artifacts", str(arguments.model), "--out", str(workspace / folder), "--precision", precision,
+            "--base-data", str(arguments.out / "base-data"), "--classes", str(arguments.model.with_suffix(".json")),
+            "--overwrite", "--json",
+        )  # fmt: skip
+        print(f"{folder} built, base accuracy on its training pictures {built['base_accuracy']:.1f} %")
 
 
 def lay_out(data: Path, facts: dict, out: Path, workspace: Path) -> None:
@@ -93,7 +96,8 @@ def lay_out(data: Path, facts: dict, out: Path, workspace: Path) -> None:
 def live(workspace: Path, label: str, settings: list[str], threads: int, seed: int) -> dict:
     """Learn every task, one process each, then evaluate both scenarios."""
     state = workspace / f"state-{label.replace(' ', '-')}"
-    where = ["--workspace", str(workspace), "--state", str(state)]
+    bundle = workspace / BUNDLES.get(label, BUNDLES["exact"])
+    where = ["--workspace", str(workspace), "--bundle", str(bundle), "--state", str(state)]
     reports = []
     for _ in range(TASKS):
         begun = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from csk_artifacts_builder.base_knowledge import base_split, measure_base
 from csk_artifacts_builder.budget import Budget
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
+from csk_artifacts_builder.calibrate import Agreement, base_feeds, calibrate, compare
 from csk_artifacts_builder.choice import choose_sites
 from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.describe import describe, warnings_about
@@ -26,15 +28,17 @@ from csk_artifacts_builder.memory import predict_memory
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.ort_training import write_ort_artifacts
 from csk_artifacts_builder.prepare import SourceModel, prepare, require_writable
+from csk_artifacts_builder.quantize import quantize
 from csk_artifacts_builder.sites import find_sites
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
 from csk_sdk.allocator import returning_memory
 from csk_sdk.bundle import Bundle, center_of
 from csk_sdk.data.preprocess_signals import preprocessing_of
-from csk_sdk.data.tasks import Task
+from csk_sdk.data.tasks import Split, Task
 from csk_sdk.manifest import (
     EVAL_MODEL,
     EXPORT_TEMPLATE,
+    INT8,
     MEMORY_MODEL,
     ORT_FOLDER,
     ORT_TRAINING,
@@ -47,18 +51,22 @@ from csk_sdk.manifest import (
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives import objective_of
 
+COMPARED_BATCHES = 4
+
 
 @dataclass(frozen=True)
 class BuildReport:
     """What was built, and what its user should know.
 
     `base_accuracy` is in percent, None without base data; `metric` says what it is where it is no accuracy.
+    `agreement` compares int8 with exact.
     """
 
     bundle: Path
     sites: tuple[Site, ...]
     classes: int
     base_accuracy: float | None
+    agreement: Agreement | None = None
     warnings: tuple[str, ...] = field(default=())
     metric: str = "accuracy"
 
@@ -90,6 +98,10 @@ def _build(
     split = base_split(options.base_data, manifest.classes, options.loss) if options.base_data else None
     models = _graphs(source, sites, manifest)
     manifest = _counted(manifest, source, head, models)
+    checkpoint = _empty_checkpoint(source, head, sites)
+    agreement = None
+    if options.precision == INT8 and split is not None:
+        agreement = _to_int8(models, manifest, split, checkpoint)
     # The head's tensors are in no graph: they live in the checkpoint.
     weights = {
         name: array
@@ -101,7 +113,6 @@ def _build(
         weights_in_export=_present(models[EXPORT_TEMPLATE], weights),
         kernels={name: _present(model, [site.weight for site in sites]) for name, model in models.items()},
     )
-    checkpoint = _empty_checkpoint(source, head, sites)
     accuracy = None
     require_writable(sum(array.nbytes for array in weights.values()), where)
     with BundleDraft(out, options.overwrite) as draft:
@@ -130,8 +141,8 @@ def _build(
             draft.seal(checkpoint, manifest)
         draft.publish()
     metric = objective_of(options.loss).metric
-    warnings = warnings_about(options, manifest, accuracy)
-    return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, warnings, metric)
+    warnings = warnings_about(options, manifest, accuracy, agreement)
+    return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, agreement, warnings, metric)
 
 
 def _with_sites(
@@ -189,6 +200,19 @@ def _measure_centers(
     return {
         site.name: float(values[site.name][tuple(size // 2 for size in site.shape[2:])]) for site in sites
     }
+
+
+def _to_int8(
+    models: dict[str, ir.Model], manifest: Manifest, split: Split, checkpoint: dict[str, NDArray[Any]]
+) -> Agreement:
+    """Put the frozen convolutions of all graphs but the export template into int8."""
+    exact = models[TRAINING_MODEL].clone()
+    calibration = calibrate(exact, base_feeds(manifest, split, checkpoint), manifest.head.weight)
+    for name in (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL):
+        quantize(models[name], calibration, manifest.head.weight)
+        standard_ops_only(name, models[name])
+    few = list(islice(base_feeds(manifest, split, checkpoint), COMPARED_BATCHES))
+    return compare(exact, models[TRAINING_MODEL], few, manifest)
 
 
 def _candidates(

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.gradients import Segment
-from csk_artifacts_builder.gradients.convolution import input_gradient
+from csk_artifacts_builder.gradients.convolution import input_gradient, swap_channels
 from csk_artifacts_builder.gradients.pooling import place
 from csk_artifacts_builder.sites import Geometry, geometry
 from csk_sdk.manifest import Site
@@ -60,8 +60,8 @@ def add_center_branch(
     def rule(emit: Emitter, g: ir.Value, needed: Sequence[bool]) -> Sequence[ir.Value | None]:
         dx = None
         if needed[0]:
-            dense = dense_center(emit, site, delta, indices)
-            dx = input_gradient(emit, g, weight, shape, dense)
+            through_center = _through_center(emit, g, site, shape, delta, indices)
+            dx = input_gradient(emit, g, weight, shape, through_center)
         return [dx, _delta_gradient(emit, g, seen, site, indices) if needed[1] else None]
 
     return Segment(nodes, (x, delta), total, rule, site.node)
@@ -124,6 +124,24 @@ def dense_center(emit: Emitter, site: Site, delta: ir.Value, indices: ir.Value) 
     grouped = emit.op("Reshape", by_channel, emit.ints(site.groups, site.shape[1], site.rows))
     rows_first = emit.op("Transpose", grouped, perm=[0, 2, 1])
     return emit.op("Reshape", rows_first, emit.ints(site.shape[0], site.shape[1]))
+
+
+def _through_center(
+    emit: Emitter, g: ir.Value, site: Site, shape: Geometry, delta: ir.Value, indices: ir.Value
+) -> ir.Value:
+    """What the change of the center sends back to what its tap has read: g through delta^T, `(n, c_in, *out)`."""
+    spatial = emit.ints(*range(2, 2 + shape.rank))
+    if site.groups > 1:
+        kernel = emit.op("Unsqueeze", dense_center(emit, site, delta, indices), spatial)
+        return emit.op("Conv", g, swap_channels(emit, kernel, shape), group=site.groups)
+    # The selected channels, and one of zeros that stands for all others.
+    rows = emit.op("Transpose", emit.op("Pad", delta, emit.ints(0, 0, 0, 1)), perm=[1, 0])
+    selected = emit.op("Conv", g, emit.op("Unsqueeze", rows, spatial), kernel_shape=[1] * shape.rank)
+    count = emit.op("Shape", indices)
+    zero, one = (emit.constant(number, np.int64, "number") for number in (0, 1))
+    numbers = emit.op("Range", zero, emit.op("Squeeze", count), one)
+    others = emit.op("Expand", count, emit.ints(site.channels))
+    return emit.op("Gather", selected, emit.op("ScatterElements", others, indices, numbers, axis=0), axis=1)
 
 
 def _delta_gradient(emit: Emitter, g: ir.Value, seen: ir.Value, site: Site, indices: ir.Value) -> ir.Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from csk_artifacts_builder.calibrate import Agreement
 from csk_artifacts_builder.head import SplitHead
 from csk_artifacts_builder.options import BACKEND_CHOICES, BuildOptions
 from csk_artifacts_builder.ort_training import head_capacity
@@ -12,6 +13,8 @@ from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import (
     BACKENDS,
     CROSS_ENTROPY,
+    EXACT,
+    INT8,
     MSE,
     ORT_TRAINING,
     PICTURE_SCALE,
@@ -27,6 +30,8 @@ from csk_sdk.objectives import objective_of
 from csk_sdk.runtime import require_training_package
 from csk_sdk.version import __version__
 
+# Below this cosine of a site's gradient to the exact one, int8 costs accuracy: decision 0010.
+SUSPICIOUS_COSINE = 0.95
 _UNNORMALISED = {
     "pictures": "pixels are only scaled to 0..1",
     "signals": "int16 samples are only scaled to -1..1, and floats are taken as they are",
@@ -48,7 +53,14 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
         raise ConfigError(f"--channel-ratio is {options.channel_ratio}; it must be above 0 and at most 1.")
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size is {options.batch_size}; it must be 1 or more.")
-    backends = _backends(options.backend, options.loss)
+    if options.precision not in (EXACT, INT8):
+        raise ConfigError(f"--precision is '{options.precision}'; it must be {EXACT} or {INT8}.")
+    if options.precision == INT8 and options.base_data is None:
+        raise ConfigError(
+            "--precision int8 needs --base-data: the ranges of the network's activations are measured on pictures "
+            "of the base classes. Pass a folder with some pictures of each, or build with --precision exact."
+        )
+    backends = _backends(options)
     shape = source.image.shape
     assert shape is not None
     channels, *size = (int(dim) for dim in list(shape)[1:])  # type: ignore[arg-type]
@@ -67,6 +79,7 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
         batch_size=options.batch_size,
         flip=not given.is_signal if options.flip is None else options.flip,
         loss=options.loss,
+        precision=options.precision,
         backends=backends,
         head_capacity=head_capacity(options.head_capacity, count) if ORT_TRAINING in backends else 0,
         memory_budget=options.memory_budget,
@@ -74,7 +87,8 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
     )
 
 
-def _backends(choice: str, loss: str) -> tuple[str, ...]:
+def _backends(options: BuildOptions) -> tuple[str, ...]:
+    choice, loss = options.backend, options.loss
     if choice not in BACKEND_CHOICES:
         raise ConfigError(f"--backend is '{choice}'; it must be {', '.join(BACKENDS)} or both.")
     backends = BACKEND_CHOICES[choice]
@@ -83,6 +97,11 @@ def _backends(choice: str, loss: str) -> tuple[str, ...]:
             raise ConfigError(
                 f"--backend {choice} trains with the loss {CROSS_ENTROPY} only, and --loss is {loss}: build with "
                 f"--backend {PORTABLE}."
+            )
+        if options.precision != EXACT:
+            raise ConfigError(
+                f"--precision {options.precision} is for the portable backend, and --backend is {choice}: build with "
+                f"--backend {PORTABLE}, or with --precision {EXACT}."
             )
         require_training_package()
     return backends
@@ -114,7 +133,9 @@ def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> Prepr
     return PreprocessingSpec(mean=mean, std=std, scale=scale, resize=resize, sample_rate=rate)
 
 
-def warnings_about(options: BuildOptions, manifest: Manifest, accuracy: float | None) -> tuple[str, ...]:
+def warnings_about(
+    options: BuildOptions, manifest: Manifest, accuracy: float | None, agreement: Agreement | None
+) -> tuple[str, ...]:
     """What the user of a bundle should know; `accuracy` is the model's on its base data, in percent."""
     found = []
     kind = f"{manifest.input.noun}s"
@@ -145,4 +166,10 @@ def warnings_about(options: BuildOptions, manifest: Manifest, accuracy: float | 
             else f"the model's {objective.metric} on the base data is only {accuracy:.1f} %"
         )
         found.append(f"{reached}: check --mean/--std and the order of --classes.")
+    if agreement is not None and agreement.worst_gradient < SUSPICIOUS_COSINE:
+        worst = min(agreement.gradients, key=lambda name: agreement.gradients[name])
+        found.append(
+            f"int8 is too coarse for this network: the gradient of site '{worst}' has a cosine of only "
+            f"{agreement.worst_gradient:.2f} to the exact one. Build with --precision exact."
+        )
     return tuple(found)

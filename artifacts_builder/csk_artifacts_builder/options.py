@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csk_artifacts_builder.sites import CENTER
-from csk_sdk.manifest import BACKENDS, CROSS_ENTROPY, PORTABLE
+from csk_sdk.manifest import BACKENDS, CROSS_ENTROPY, EXACT, PORTABLE
 
 # What `--backend` may say, and what is then built.
 BACKEND_CHOICES = {**{name: (name,) for name in BACKENDS}, "both": BACKENDS}
@@ -25,6 +25,7 @@ class BuildOptions:
     their knowledge intensity on. `memory_budget` bounds the predicted peak memory of learning, in bytes (memory.py):
     sites are left out until it holds.
     `loss` is one of csk_artifacts_builder.losses; for "mse", `classes` are the targets' names.
+    `precision` is "exact" (float32) or "int8": frozen convolutions in int8, calibrated on the base data.
     `backend` is "portable", "ort-training" or "both"; `head_capacity` the most classes that a task may have with
     ort-training (128, or as many as the base has, when None).
     """
@@ -43,6 +44,7 @@ class BuildOptions:
     batch_size: int = 16
     loss: str = CROSS_ENTROPY
     base_data: Path | None = None
+    precision: str = EXACT
     backend: str = PORTABLE
     head_capacity: int | None = None
     overwrite: bool = False

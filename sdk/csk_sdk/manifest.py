@@ -33,6 +33,7 @@ ORT_EVAL_MODEL = f"{ORT_FOLDER}/eval_model.onnx"
 ORT_CHECKPOINT = f"{ORT_FOLDER}/checkpoint"
 
 PORTABLE, ORT_TRAINING = BACKENDS = ("portable", "ort-training")
+EXACT, INT8 = "exact", "int8"
 # The bias of a class that the ort-training head has room for and no use: its softmax is exactly 0.
 UNUSED_CLASS = -1e30
 
@@ -197,7 +198,7 @@ class Manifest:
     batch_size: int
     flip: bool = True
     loss: str = CROSS_ENTROPY
-    precision: str = "exact"
+    precision: str = EXACT
     backends: tuple[str, ...] = (PORTABLE,)
     head_capacity: int = 0
     weights_in_export: tuple[str, ...] = ()

@@ -48,6 +48,23 @@ def test_without_base_data_it_warns_and_says_so_in_json(run, tmp_path, class_fil
     assert [site["selected"] / site["channels"] for site in found["sites"][1:]] == [0.5] * 6
 
 
+def test_int8_tells_how_close_it_comes(run, tmp_path, base_data):
+    out, classes = tmp_path / "bundle", MODEL.with_suffix(".json")
+    arguments = ("build-artifacts", MODEL, "--out", out, "--classes", classes, "--precision", "int8")
+    refused = run(*arguments)
+    assert (refused.status, out.exists()) == (1, False)
+    assert "--precision int8 needs --base-data: the ranges of the network's activations" in refused.err
+    done = run(*arguments, "--base-data", base_data)
+    assert (done.status, done.err) == (0, "")
+    assert "% of the exact ones, cosine of each site's gradient at least 0.99" in " ".join(done.out.split())
+    found = run(*arguments, "--base-data", base_data, "--overwrite", "--json").json
+    assert found["precision"] == "int8"
+    assert 0 < found["agreement"]["logits"] < 0.02
+    assert set(found["agreement"]["gradients"]) == {site["name"] for site in found["sites"]}
+    assert "int8 arithmetic" in run("inspect", out).out
+    assert run(*arguments, "--precision", "int4").status == 2
+
+
 def test_an_existing_bundle_is_only_replaced_when_asked(run, tmp_path):
     arguments = ("build-artifacts", MODEL, "--out", tmp_path / "bundle")
     assert run(*arguments).status == 0

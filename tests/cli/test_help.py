@@ -8,8 +8,8 @@ from csk_sdk.cli import app
 WORKSPACE = {"--workspace", "--bundle", "--state"}
 OPTIONS = {
     "build-artifacts": """MODEL --out --base-data --classes --mean --std --resize --sample-rate --flip --no-flip --sites
-        --trainable --intensity-data --channel-ratio --batch-size --loss --backend --head-capacity --overwrite
-        --json""",
+        --trainable --intensity-data --channel-ratio --batch-size --precision --loss --backend
+        --head-capacity --memory-budget --overwrite --json""",
     "analyze": """MODEL DATA --classes --mean --std --sites --images --batch-size --by-training --picture
         --threads --json""",
     "inspect": "BUNDLE --json",

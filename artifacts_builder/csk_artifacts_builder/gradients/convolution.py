@@ -76,25 +76,22 @@ def conv_transpose(emit: Emitter, node: ir.Node, g: ir.Value) -> Sequence[ir.Val
 
 
 def input_gradient(
-    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, center: ir.Value | None = None
+    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, through_center: ir.Value | None = None
 ) -> ir.Value:
-    """dx of a convolution with constant `weight`, plus that of a dense center change.
+    """dx of a convolution with constant `weight`, plus what a change of its center sends back.
 
-    g `(N, c_out, *out)`, weight `(c_out, c_in / groups, *kernel)`, center `(c_out, c_in / groups)` computed at run
-    time, or None; the result is `(N, c_in, *in)`.
+    g `(N, c_out, *out)`, weight `(c_out, c_in / groups, *kernel)`; through_center `(N, c_in, *out)` is, for each
+    output, the gradient of what its center tap has read, or None. The result is `(N, c_in, *in)`.
     """
-    if shape.groups == 1 and set(shape.stride) == {1}:
+    if set(shape.stride) == {1}:
         dx = _unit_stride(emit, g, weight, shape)
-        if center is not None:
-            through_center = emit.op(
-                "Conv", g, _as_kernel(emit, emit.op("Transpose", center, perm=[1, 0]), shape.rank)
-            )
+        if through_center is not None:
             dx = emit.op("Add", dx, place(emit, through_center, shape.out_size, shape.in_size, shape.offset))
         return dx
     square = shape.rank == 2 and shape.stride[0] == shape.stride[1]
-    if shape.groups == 1 and square and set(shape.dilation) == {1}:
-        return _by_phases(emit, g, weight, shape, center)
-    return _transposed(emit, g, weight, shape, center)
+    if square and set(shape.dilation) == {1}:
+        return _by_phases(emit, g, weight, shape, through_center)
+    return _transposed(emit, g, weight, shape, through_center)
 
 
 def _unit_stride(emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry) -> ir.Value:
@@ -103,9 +100,14 @@ def _unit_stride(emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry) 
     begin = [span - pad for span, pad in zip(spans, shape.pads, strict=False)]
     end = [i + p - o for i, p, o in zip(shape.in_size, shape.pads, shape.out_size, strict=False)]
     pads = [max(0, b) for b in begin] + [max(0, e) for e in end]
-    kernel = _flip(emit, emit.op("Transpose", weight, perm=[1, 0, *range(2, 2 + shape.rank)]), shape.rank)
     dx = emit.op(
-        "Conv", g, kernel, pads=pads, dilations=list(shape.dilation), kernel_shape=list(shape.kernel)
+        "Conv",
+        g,
+        _flip(emit, swap_channels(emit, weight, shape), shape.rank),
+        pads=pads,
+        dilations=list(shape.dilation),
+        group=shape.groups,
+        kernel_shape=list(shape.kernel),
     )
     # Padding wider than the kernel's span: the outermost gradients belong to padded zeros, and are cut.
     have = [i + max(0, -b) + max(0, -e) for i, b, e in zip(shape.in_size, begin, end, strict=True)]
@@ -113,7 +115,7 @@ def _unit_stride(emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry) 
 
 
 def _by_phases(
-    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, center: ir.Value | None
+    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, through_center: ir.Value | None
 ) -> ir.Value:
     """Input pixels in padded coordinates `stride * m + r` see only the taps `r, r + stride, ...` of the kernel.
 
@@ -125,7 +127,7 @@ def _by_phases(
         for i, b, e in zip(shape.in_size, shape.pads[:2], shape.pads[2:], strict=True)
     ]
     end = [m - o for m, o in zip(covered, shape.out_size, strict=True)]
-    swapped = emit.op("Transpose", weight, perm=[1, 0, 2, 3])
+    swapped = swap_channels(emit, weight, shape)
     center_phase = tuple((k // 2) % stride for k in shape.kernel)
     phases: list[ir.Value] = []
     for phase in product(range(stride), repeat=2):
@@ -145,12 +147,10 @@ def _by_phases(
         if max(taps) > 1:
             kernel = _flip(emit, kernel, 2)
         pads = [t - 1 for t in taps] + end
-        dx = emit.op("Conv", g, kernel, pads=pads, kernel_shape=taps)
-        if center is not None and phase == center_phase:
+        dx = emit.op("Conv", g, kernel, pads=pads, group=shape.groups, kernel_shape=taps)
+        if through_center is not None and phase == center_phase:
             lag = [(k // 2) // stride for k in shape.kernel]
-            rest = [m - o - q for m, o, q in zip(covered, shape.out_size, lag, strict=True)]
-            pointwise = _as_kernel(emit, emit.op("Transpose", center, perm=[1, 0]), 2)
-            dx = emit.op("Add", dx, emit.op("Conv", g, pointwise, pads=[*lag, *rest], kernel_shape=[1, 1]))
+            dx = emit.op("Add", dx, place(emit, through_center, shape.out_size, covered, lag))
         phases.append(dx)
     joined = _with_empty_phases(emit, phases, shape)
     full = emit.op("DepthToSpace", joined, blocksize=stride, mode="DCR")
@@ -180,7 +180,7 @@ def _with_empty_phases(emit: Emitter, phases: list[ir.Value], shape: Geometry) -
 
 
 def _transposed(
-    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, center: ir.Value | None
+    emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, through_center: ir.Value | None
 ) -> ir.Value:
     spans = [
         (o - 1) * s + d * (k - 1) + 1
@@ -196,18 +196,35 @@ def _transposed(
         kernel_shape=list(shape.kernel),
     )
     dx = place(emit, full, spans, shape.in_size, [-p for p in shape.pads[: shape.rank]])
-    if center is None:
+    if through_center is None:
         return dx
-    through_center = emit.op(
+    spread = emit.op(
         "ConvTranspose",
-        g,
-        _as_kernel(emit, center, shape.rank),
+        through_center,
+        emit.constant(np.ones((shape.channels, 1, *[1] * shape.rank)), np.float32, "ones"),
         strides=list(shape.stride),
-        group=shape.groups,
+        group=shape.channels,
         kernel_shape=[1] * shape.rank,
     )
     reached = [(o - 1) * s + 1 for o, s in zip(shape.out_size, shape.stride, strict=True)]
-    return emit.op("Add", dx, place(emit, through_center, reached, shape.in_size, shape.offset))
+    return emit.op("Add", dx, place(emit, spread, reached, shape.in_size, shape.offset))
+
+
+def swap_channels(emit: Emitter, kernel: ir.Value, shape: Geometry) -> ir.Value:
+    """`(c_out, c_in / groups, ...)` -> `(c_in, c_out / groups, ...)`, group by group."""
+    spatial = range(2, 2 + shape.rank)
+    if shape.groups == 1:
+        return emit.op("Transpose", kernel, perm=[1, 0, *spatial])
+    if kernel.shape is not None and kernel.shape[0] == shape.groups == shape.channels:
+        return kernel  # depthwise
+    per_group = shape.channels // shape.groups
+    sizes = emit.op("Shape", kernel, start=2)
+    split = emit.op("Concat", emit.ints(shape.groups, -1, per_group), sizes, axis=0)
+    joined = emit.op("Concat", emit.ints(shape.channels, -1), sizes, axis=0)
+    swapped = emit.op(
+        "Transpose", emit.op("Reshape", kernel, split), perm=[0, 2, 1, *(axis + 1 for axis in spatial)]
+    )
+    return emit.op("Reshape", swapped, joined)
 
 
 def _flip(emit: Emitter, kernel: ir.Value, rank: int) -> ir.Value:
@@ -220,8 +237,3 @@ def _flip(emit: Emitter, kernel: ir.Value, rank: int) -> ir.Value:
         emit.ints(*axes),
         emit.ints(*[-1] * rank),
     )
-
-
-def _as_kernel(emit: Emitter, matrix: ir.Value, rank: int) -> ir.Value:
-    """`(a, b)` -> `(a, b, 1, ...)`"""
-    return emit.op("Unsqueeze", matrix, emit.ints(*range(2, 2 + rank)))

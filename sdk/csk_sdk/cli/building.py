@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +27,7 @@ from csk_sdk.cli.rendering import (
 from csk_sdk.cli.sizes import parse_size
 from csk_sdk.errors import RuntimeMissingError
 from csk_sdk.inspection import Inspection, StepCost, inspect_bundle
-from csk_sdk.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MSE, Manifest
+from csk_sdk.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, EXACT, INT8, MSE, Manifest
 from csk_sdk.objectives import objective_of
 
 
@@ -38,12 +39,23 @@ class Backend(StrEnum):
     both = "both"
 
 
+if TYPE_CHECKING:
+    from csk_artifacts_builder import BuildReport
+
+
 class Resize(StrEnum):
     """How a picture of another size, or a signal of another length, becomes the model's."""
 
     bilinear = "bilinear"
     crop = "crop"
     none = "none"
+
+
+class Precision(StrEnum):
+    """The arithmetic of frozen convolutions."""
+
+    exact = EXACT
+    int8 = INT8
 
 
 class Loss(StrEnum):
@@ -134,6 +146,10 @@ def build_artifacts(
             metavar="SIZE", help="Train only as many sites, from the back, as learn in this memory: 64MiB."
         ),
     ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Frozen convolutions in float32 (exact), or in int8: faster; needs --base-data."),
+    ] = Precision.exact,
     loss: Annotated[
         Loss,
         typer.Option(
@@ -175,6 +191,7 @@ def build_artifacts(
         memory_budget=parse_size(memory_budget, "--memory-budget") if memory_budget is not None else None,
         loss=loss.value,
         base_data=base_data,
+        precision=precision.value,
         backend=backend.value,
         head_capacity=head_capacity,
         overwrite=overwrite,
@@ -184,7 +201,7 @@ def build_artifacts(
         report = builder.build_artifacts(model, out, options, on_progress=update)
     seconds = time.monotonic() - begun
     built = inspect_bundle(report.bundle)
-    _show_built(screen, built, report.bundle, report.base_accuracy, seconds)
+    _show_built(screen, built, report, seconds)
     for warning in report.warnings:
         screen.warn(warning)
     screen.say()
@@ -195,6 +212,7 @@ def build_artifacts(
             "bundle": str(report.bundle),
             "seconds": round(seconds, 3),
             f"base_{report.metric}": report.base_accuracy,
+            "agreement": asdict(report.agreement) if report.agreement else None,
             "warnings": list(report.warnings),
             **built.to_json(),
         }
@@ -212,11 +230,9 @@ def require_builder(command: str) -> Any:
     return csk_artifacts_builder
 
 
-def _show_built(
-    screen: Screen, built: Inspection, bundle: Path, accuracy: float | None, seconds: float
-) -> None:
-    manifest = built.manifest
-    screen.say(f"Built {bundle} from {manifest.model} in {duration(seconds)}", style="bold")
+def _show_built(screen: Screen, built: Inspection, report: BuildReport, seconds: float) -> None:
+    manifest, accuracy, agreement = built.manifest, report.base_accuracy, report.agreement
+    screen.say(f"Built {report.bundle} from {manifest.model} in {duration(seconds)}", style="bold")
     rows = [
         (_outputs(manifest), str(len(manifest.classes))),
         ("Sites", f"{len(built.sites)}: {', '.join(site.name for site in built.sites)}"),
@@ -226,6 +242,14 @@ def _show_built(
         metric = objective_of(manifest.loss).metric
         rows.append(
             (f"Base {metric}", f"{accuracy:.1f} % {'of' if metric == 'accuracy' else 'on'} the base data")
+        )
+    if agreement is not None:
+        rows.append(
+            (
+                "int8",
+                f"logits within {100 * agreement.logits:.1f} % of the exact ones, cosine of each site's gradient "
+                f"at least {agreement.worst_gradient:.3f}",
+            )
         )
     rows += _memory(manifest)
     rows.append(("Size", size(sum(built.files.values()))))
