@@ -28,12 +28,13 @@ from PIL import Image
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.calibrate import compare
+from csk_artifacts_builder.choice import choose_sites
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.graphs import training_model
 from csk_artifacts_builder.head import split_head
 from csk_artifacts_builder.prepare import prepare
 from csk_artifacts_builder.quantize import Calibration, Range, frozen_convolutions, quantize
-from csk_artifacts_builder.sites import choose_sites, find_sites
+from csk_artifacts_builder.sites import find_sites
 from csk_sdk import Learner, Task, TrainingConfig
 from csk_sdk.bundle import Bundle
 from csk_sdk.manifest import EVAL_MODEL, Head, InputSpec, Manifest, PreprocessingSpec
@@ -101,10 +102,10 @@ def open_graph(model: Path) -> tuple[Manifest, ir.Model, Feeds]:
     split = split_head(source.model, model.name)
     head = Head(split.weight.shape[1], source_weight=split.weight_name, source_bias=split.bias_name)
     order = [str(node.name) for node in source.model.graph]
-    sites = choose_sites(find_sites(source.model, model.name), "auto", order, model.name)
+    sites = choose_sites(find_sites(source.model, model.name), "auto", order, model.name).sites
     none = PreprocessingSpec((0.0,) * 3, (1.0,) * 3)
     manifest = Manifest(
-        model.name, (), InputSpec("image", 3, 32, 32), none, head, tuple(sites), False, 0.25, 16
+        model.name, (), InputSpec("image", 3, (32, 32)), none, head, tuple(sites), False, 0.25, 16
     )
     return (
         manifest,

@@ -20,11 +20,12 @@ from onnx_text import Erf, in_float64, model
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.calibrate import calibrate, compare
+from csk_artifacts_builder.choice import choose_sites
 from csk_artifacts_builder.graphs import eval_model, memory_model, training_model
 from csk_artifacts_builder.head import split_head
 from csk_artifacts_builder.prepare import prepare
 from csk_artifacts_builder.quantize import Calibration, Range, frozen_convolutions, quantize
-from csk_artifacts_builder.sites import choose_sites, find_sites
+from csk_artifacts_builder.sites import find_sites
 from csk_artifacts_builder.verify import standard_ops_only
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import ConfigError
@@ -60,7 +61,7 @@ def make_case(network: Network, folder: Path) -> Case:
     split = split_head(source.model, "model.onnx")
     head = Head(split.weight.shape[1], source_weight=split.weight_name, source_bias=split.bias_name)
     order = [str(node.name) for node in source.model.graph]
-    sites = choose_sites(find_sites(source.model, "model.onnx"), "all", order, "model.onnx")
+    sites = choose_sites(find_sites(source.model, "model.onnx"), "all", order, "model.onnx").sites
     makers = {TRAINING_MODEL: training_model, EVAL_MODEL: eval_model, MEMORY_MODEL: memory_model}
     exact, rounded = (
         {name: make(source.model, sites, head, "model.onnx") for name, make in makers.items()}
@@ -85,7 +86,7 @@ def make_case(network: Network, folder: Path) -> Case:
     manifest = Manifest(
         model="model.onnx",
         classes=("a", "b", "c"),
-        input=InputSpec("image", *network.image),
+        input=InputSpec("image", network.image[0], network.image[1:]),
         preprocessing=PreprocessingSpec((0.0,) * 3, (1.0,) * 3),
         head=head,
         sites=tuple(sites),

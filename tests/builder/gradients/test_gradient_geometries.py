@@ -9,6 +9,7 @@ from gradient_check import adjoint, gradient_model, run_ort
 from gradient_row import BATCH
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from onnx_text import model
 
 from csk_artifacts_builder.emit import Emitter
@@ -131,13 +132,22 @@ def test_input_gradient_of_any_geometry(drawn: tuple[Geometry, int], with_center
 
     emit = Emitter(ir.Graph([], [], nodes=[], opset_imports={"": 17}, name="gradient"))
     inputs = [emit.input("g", ir.DataType.FLOAT, ["N", *g.shape[1:]])]
-    inputs += [emit.input("center", ir.DataType.FLOAT, center.shape)] if with_center else []
+    through = _through(g, center, shape)
+    inputs += [emit.input("through", ir.DataType.FLOAT, ["N", *through.shape[1:]])] if with_center else []
     dx = input_gradient(emit, inputs[0], emit.initializer(weight, "w"), shape, *inputs[1:])
     emit.output(dx, "dx", ["N", shape.channels, *shape.in_size])
     proto = ir.to_proto(ir.Model(emit.graph, ir_version=8))
-    got = run_ort(proto, {"g": g, "center": center} if with_center else {"g": g})["dx"]
+    got = run_ort(proto, {"g": g, "through": through} if with_center else {"g": g})["dx"]
 
     kernel = weight.astype(np.float64)
     if with_center:
         kernel[(..., *(k // 2 for k in shape.kernel))] += center
     np.testing.assert_allclose(got, adjoint(g.astype(np.float64), kernel, shape), rtol=1e-4, atol=1e-4)
+
+
+def _through(g: NDArray, center: NDArray, shape: Geometry) -> NDArray:
+    """What a change of the center `(c_out, c_in / groups)` sends back to what the center tap has read."""
+    parts = zip(np.split(g, shape.groups, axis=1), np.split(center, shape.groups), strict=True)
+    return np.concatenate(
+        [np.einsum("no...,oc->nc...", of_group, change) for of_group, change in parts], axis=1
+    )
