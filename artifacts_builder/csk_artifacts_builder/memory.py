@@ -58,7 +58,7 @@ def predict_memory(
     """
     sizes = {f"{site.name}.k": site.channels for site in sites}
     model = sized(training, {**sizes, "N": batch, "classes": classes, "mask": 1})
-    _close_loss(model, classes)
+    _close(model, classes)
     constant = _constants(model)
     try:
         activations = _fullest(model, constant)
@@ -86,18 +86,30 @@ class _UnknownSizeError(Exception):
     """Shape inference left a dimension open."""
 
 
-def _close_loss(model: ir.Model, classes: int) -> None:
-    """Matrices of the loss are as wide as the head, which the graph itself learns only when it runs."""
+def _close(model: ir.Model, classes: int) -> None:
+    """Sizes that shape inference leaves open, because the graph computes them: of the loss, and of selections."""
     for node in model.graph:
         for value in node.outputs:
             shape = value.shape
-            if (
-                shape is not None
-                and len(shape) == 2
-                and isinstance(shape[0], int)
-                and not isinstance(shape[1], int)
-            ):
+            if shape is None or all(isinstance(dim, int) for dim in shape):
+                continue
+            if len(shape) == 2 and isinstance(shape[0], int):
+                # Matrices of the loss are as wide as the head.
                 value.shape = ir.Shape([shape[0], classes])
+            elif node.op_type == "Range":
+                counted = _counted(node.inputs[1])
+                if counted is not None:
+                    value.shape = counted.shape
+
+
+def _counted(limit: ir.Value | None) -> ir.Value | None:
+    """The vector whose length `limit` is, written as `Squeeze(Shape(vector))`."""
+    for op_type in ("Squeeze", "Shape"):
+        producer = limit.producer() if limit is not None else None
+        if producer is None or producer.op_type != op_type:
+            return None
+        limit = producer.inputs[0]
+    return limit
 
 
 def _knowledge(sites: Sequence[Site], features: int, classes: int, protected: bool) -> int:
