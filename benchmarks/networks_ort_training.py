@@ -45,10 +45,9 @@ def compare(model: Path, folder: Path) -> float:
         deltas[site.name] = rng.normal(scale=spread, size=(site.rows, len(chosen))).astype(np.float32)
     head = tensors["head/base/weight"], tensors["head/base/bias"]
     portable, witness = (open_step(name, bundle, tensors, threads=1) for name in (PORTABLE, ORT_TRAINING))
-    image = bundle.manifest.input
 
     def draw(batch: int) -> float:
-        images = rng.normal(size=(batch, image.channels, image.height, image.width)).astype(np.float32)
+        images = rng.normal(size=(batch, *bundle.manifest.input.shape)).astype(np.float32)
         labels = rng.integers(0, len(bundle.manifest.classes), batch)
 
         def gradients(step: TrainingStep) -> list[np.ndarray]:

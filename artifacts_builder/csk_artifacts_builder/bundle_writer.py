@@ -189,6 +189,13 @@ def _point_to_weights(
             )
 
 
+def take_in_weights(model: ir.Model) -> None:
+    """Back from the file into the graph, in place: for a reader that is handed the graph and no folder."""
+    for name, value in model.graph.initializers.items():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = ir.tensor(value.const_value.numpy().copy(), name=name)
+
+
 def _omit_weights(model: ir.Model) -> None:
     """Leave the tensors of weights.safetensors undefined."""
     for name, value in list(model.graph.initializers.items()):

@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from csk_artifacts_builder.bundle_writer import large_weights
+from csk_artifacts_builder.bundle_writer import large_weights, take_in_weights
 from csk_artifacts_builder.center import add_whole_center, site_node
 from csk_artifacts_builder.emit import Emitter, constant_array
 from csk_artifacts_builder.graphs import IMAGE, LOGITS, finish
@@ -61,6 +61,7 @@ def write_ort_artifacts(
     """
     artifacts = import_training("artifacts")
     model = forward_model(prepared, sites, head, capacity, where)
+    take_in_weights(model)
     trainable = [*(site.center for site in sites), head.weight, head.bias]
     frozen = [name for name in large_weights(model, sites) if name not in trainable]
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,6 +157,7 @@ def _wrong_logits(prepared: ir.Model, folder: Path, split: SplitHead) -> str | N
     x = np.random.default_rng(0).normal(size=(2, *(int(d) for d in list(shape)[1:]))).astype(np.float32)  # type: ignore[arg-type]
     features = prepared.clone()
     features.graph.outputs[:] = [split_head(features, "").features]
+    take_in_weights(features)
     session = ort.InferenceSession(
         ir.to_proto(features).SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
     )

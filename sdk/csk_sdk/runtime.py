@@ -56,10 +56,15 @@ def load_onnxruntime() -> Any:
         ) from None
 
 
+def has_training_package() -> bool:
+    """Whether onnxruntime-training is what is installed."""
+    return not set(installed_runtimes()).isdisjoint(_TRAINING)
+
+
 def require_training_package() -> None:
     """Raise RuntimeMissingError where onnxruntime-training is not what is installed."""
     found = installed_runtimes()
-    if set(found) & set(_TRAINING):
+    if has_training_package():
         return
     here = (
         f", and {' and '.join(found)} shares its folder: uninstall that first, or use" if found else ": use"
@@ -102,6 +107,9 @@ def session_options(threads: int = 0) -> Any:
     options.log_severity_level = _ERRORS_ONLY
     # A third to two thirds of the default's step memory, at no cost in time: docs/decisions/0003.
     options.enable_mem_pattern = False
+    # Reuse planned ahead hands a forward tensor's buffer to a gradient of its shape, and holds it all the while; the
+    # arena reuses what is free anyway: docs/decisions/0009.
+    options.enable_mem_reuse = False
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     return options
 
@@ -152,4 +160,8 @@ class Graph:
         """
         names = list(outputs) if outputs is not None else self.outputs
         options = self._releasing if release else self._keeping
-        return dict(zip(names, self._session.run(names, dict(feeds), options), strict=True))
+        found = self._session.run(names, dict(feeds), options)
+        if release:
+            # The runtime's own arrays hold the whole arena that they lie in, longer than this session lives.
+            found = [array.copy() for array in found]
+        return dict(zip(names, found, strict=True))
