@@ -43,7 +43,7 @@ _PER_PAIR_OF_FEATURES = 4 * 8
 _VIEWS = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
 _IN_PLACE = {
     *("Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "Erf", "Exp", "Log", "Neg", "Sqrt", "Softmax"),
-    *("Add", "Sub", "Mul", "Div", "Where", "LogSoftmax", "Pow", "Reciprocal", "HardSwish"),
+    *("Add", "Sub", "Mul", "Div", "LogSoftmax", "Pow", "Reciprocal", "HardSwish"),
 }  # fmt: skip
 
 
@@ -172,7 +172,13 @@ def _computed(values: Sequence[ir.Value | None], constant: set[ir.Value]) -> Ite
 
 
 def _workspace(node: ir.Node) -> int:
-    """ConvTranspose spreads one picture of one group into columns: `(c_out / groups * taps, pixels)`."""
+    """What the runtime's kernel takes beside inputs and outputs.
+
+    ConvTranspose spreads one picture of one group into columns, `(c_out / groups * taps, pixels)`. Where selects from
+    either side into a tensor of its own before it merges them.
+    """
+    if node.op_type == "Where":
+        return 2 * _bytes(node.outputs[0])
     if node.op_type != "ConvTranspose":
         return 0
     x, kernel = _shape(node.inputs[0]), _shape(node.inputs[1])

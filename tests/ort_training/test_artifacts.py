@@ -65,7 +65,7 @@ def trainable(bundle: Bundle) -> list[str]:
 def test_a_plain_script_trains_centers_and_head_and_nothing_else(both: Path) -> None:
     bundle = Bundle.open(both)
     size = bundle.manifest.input
-    shape = [str(number) for number in (size.channels, size.height, size.width)]
+    shape = [str(number) for number in size.shape]
     done = subprocess.run(
         [sys.executable, "-c", PLAIN, str(both / "ort"), *shape], capture_output=True, text=True, check=False
     )
@@ -87,7 +87,7 @@ def test_the_script_of_the_bundle_page(both: Path, tmp_path: Path) -> None:
         r"<!-- tested: ort-training -->\n```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL
     )
     size = Bundle.open(both).manifest.input
-    shape = (8, size.channels, size.height, size.width)
+    shape = (8, *size.shape)
     script = (
         "import sys\nsys.modules.update(csk_sdk=None, onnx=None, torch=None)\nimport numpy as np\n"
         f"pictures, labels = np.ones({shape}, np.float32), np.arange(8) % 4\n{code}"
@@ -107,7 +107,7 @@ def test_only_centers_and_head_have_gradients(both: Path) -> None:
     module = api.Module(str(both / "ort" / "training_model.onnx"), state)
     module.train()
     size = Bundle.open(both).manifest.input
-    images = np.ones((2, size.channels, size.height, size.width), np.float32)
+    images = np.ones((2, *size.shape), np.float32)
     module(images, np.array([0, 1]))
     with_gradient = sorted(name for name, parameter in state.parameters if parameter.grad is not None)
     assert with_gradient == trainable(Bundle.open(both))
@@ -125,7 +125,7 @@ def test_rows_of_the_head_that_no_class_uses_get_exactly_nothing(both: Path) -> 
     module = api.Module(str(both / "ort" / "training_model.onnx"), state)
     assert state.parameters["head.bias"].data[4:].tolist() == [np.float32(UNUSED_CLASS)] * 2
     size = Bundle.open(both).manifest.input
-    images = np.random.default_rng(0).normal(size=(4, size.channels, size.height, size.width))
+    images = np.random.default_rng(0).normal(size=(4, *size.shape))
     loss, _ = module(images.astype(np.float32), np.array([0, 1, 2, 3]))
     assert np.isfinite(loss)
     for name in ("head.weight", "head.bias"):

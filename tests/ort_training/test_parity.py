@@ -16,7 +16,7 @@ from csk_sdk import Inbox, Learner, Progress, Task, TrainingConfig
 from csk_sdk.backends import StepResult, open_step
 from csk_sdk.bundle import Bundle
 from csk_sdk.demo import digits as demo
-from csk_sdk.manifest import BACKENDS, ORT_TRAINING, PORTABLE
+from csk_sdk.manifest import BACKENDS, LABEL, ORT_TRAINING, PORTABLE
 
 TASKS = (("01", (4, 5)), ("02", (6, 7)), ("03", (8, 9)))
 
@@ -95,8 +95,8 @@ def random_step(bundle: Bundle, backend: str, classes: int) -> StepResult:
     rng = np.random.default_rng(7)
     manifest, tensors = bundle.manifest, bundle.checkpoint()
     size = manifest.input
-    images = rng.normal(size=(5, size.channels, size.height, size.width)).astype(np.float32)
-    labels = rng.integers(0, classes, 5)
+    images = rng.normal(size=(5, *size.shape)).astype(np.float32)
+    targets = {LABEL: rng.integers(0, classes, 5)}
     weight = rng.normal(scale=0.3, size=(classes, manifest.head.features)).astype(np.float32)
     head = weight, rng.normal(size=classes).astype(np.float32)
     selected, deltas = {}, {}
@@ -107,8 +107,8 @@ def random_step(bundle: Bundle, backend: str, classes: int) -> StepResult:
         deltas[site.name] = rng.normal(scale=0.1, size=(site.rows, len(chosen))).astype(np.float32)
     step = open_step(backend, bundle, tensors, threads=1)
     # A step at other parameters before must not matter.
-    step.run(images, labels, (weight + 1, head[1]), selected, {name: 3 * d for name, d in deltas.items()})
-    return step.run(images, labels, head, selected, deltas)
+    step.run(images, targets, (weight + 1, head[1]), selected, {name: 3 * d for name, d in deltas.items()})
+    return step.run(images, targets, head, selected, deltas)
 
 
 @pytest.mark.parametrize(
