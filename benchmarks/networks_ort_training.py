@@ -24,7 +24,7 @@ from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk.backends import StepResult, TrainingStep, open_step
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import CskError
-from csk_sdk.manifest import ORT_TRAINING, PORTABLE
+from csk_sdk.manifest import LABEL, ORT_TRAINING, PORTABLE
 
 BATCHES = (1, 8)
 ENOUGH = 0.9999
@@ -45,14 +45,13 @@ def compare(model: Path, folder: Path) -> float:
         deltas[site.name] = rng.normal(scale=spread, size=(site.rows, len(chosen))).astype(np.float32)
     head = tensors["head/base/weight"], tensors["head/base/bias"]
     portable, witness = (open_step(name, bundle, tensors, threads=1) for name in (PORTABLE, ORT_TRAINING))
-    image = bundle.manifest.input
 
     def draw(batch: int) -> float:
-        images = rng.normal(size=(batch, image.channels, image.height, image.width)).astype(np.float32)
-        labels = rng.integers(0, len(bundle.manifest.classes), batch)
+        images = rng.normal(size=(batch, *bundle.manifest.input.shape)).astype(np.float32)
+        targets = {LABEL: rng.integers(0, len(bundle.manifest.classes), batch)}
 
         def gradients(step: TrainingStep) -> list[np.ndarray]:
-            return _flat(step.run(images, labels, head, selected, deltas))
+            return _flat(step.run(images, targets, head, selected, deltas))
 
         return min(map(_cosine, gradients(portable), gradients(witness)))
 

@@ -39,6 +39,7 @@ def fold_batch_norm(model: ir.Model, where: str) -> bool:
         if old.is_graph_output():
             replacement.name, old.name = old.name, None
         replacement.shape = old.shape if old.shape is not None else replacement.shape
+        replacement.type = old.type if old.type is not None else replacement.type
         old.replace_all_uses_with(replacement, replace_graph_outputs=True)
         model.graph.remove(node, safe=True)
     return bool(nodes)
@@ -102,5 +103,6 @@ def _as_mul_add(
     per_channel = (-1, *[1] * (rank - 2))
     with emit.before(node):
         scaled = emit.op("Mul", x, emit.constant(scale.reshape(per_channel), np.float32, "bn_scale"))
-        scaled.shape = x.shape if x is not None else None
+        if x is not None:
+            scaled.shape, scaled.type = x.shape, x.type
         return emit.op("Add", scaled, emit.constant(shift.reshape(per_channel), np.float32, "bn_shift"))

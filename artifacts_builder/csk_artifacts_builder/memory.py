@@ -11,8 +11,10 @@ and trains it at the bundle's batch size. Warming up runs one step with all chan
     learning     centers' changes, gradients and the optimizer's state
     batch        pictures as float32, and once more while they are made
     activations  what is alive at the step's fullest moment
+    head         matrices of features by features, while a task's head is fitted
 
-Opening needs runtime to opening; a step needs all but opening; the larger is the peak. What is alive is found by
+Opening needs runtime to opening; a step needs all but opening and head; fitting the head needs runtime, knowledge and
+head, for no graph is open then. The largest is the peak. What is alive is found by
 walking the graph in the file's order, which is that of execution (docs/decisions/0003): a tensor lives from the node
 that makes it to the last that reads it, elementwise ops work in place, and reshapes copy nothing.
 """
@@ -35,11 +37,13 @@ _ARENA = 1.4
 _FLOAT_BYTES = 4
 # SGD with momentum: the change, its gradient, the momentum, the update and two projection buffers.
 _PER_CENTER = 6
+# Fitting a head inverts a matrix (csk_sdk.method.logistic): it, LAPACK's copy of it, the unit matrix, and the inverse.
+_PER_PAIR_OF_FEATURES = 4 * 8
 
 _VIEWS = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
 _IN_PLACE = {
     *("Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "Erf", "Exp", "Log", "Neg", "Sqrt", "Softmax"),
-    *("Add", "Sub", "Mul", "Div", "Where", "LogSoftmax", "Pow", "Reciprocal", "HardSwish"),
+    *("Add", "Sub", "Mul", "Div", "LogSoftmax", "Pow", "Reciprocal", "HardSwish"),
 }  # fmt: skip
 
 
@@ -76,10 +80,12 @@ def predict_memory(
         "learning": _PER_CENTER * centers,
         "batch": 2 * _bytes(model.graph.inputs[0]),
         "activations": int(_ARENA * activations),
+        "head": _PER_PAIR_OF_FEATURES * (features + 1) ** 2,
     }
     always = sum(parts[name] for name in ("runtime", "knowledge", "kernels", "weights"))
     step = sum(parts[name] for name in ("learning", "activations"))
-    return {**parts, PEAK: always + parts["batch"] + max(parts["opening"], step)}
+    fitting = sum(parts[name] for name in ("runtime", "knowledge", "head"))
+    return {**parts, PEAK: max(fitting, always + parts["batch"] + max(parts["opening"], step))}
 
 
 class _UnknownSizeError(Exception):
@@ -178,7 +184,13 @@ def _computed(values: Sequence[ir.Value | None], constant: set[ir.Value]) -> Ite
 
 
 def _workspace(node: ir.Node) -> int:
-    """ConvTranspose spreads one picture of one group into columns: `(c_out / groups * taps, pixels)`."""
+    """What the runtime's kernel takes beside inputs and outputs.
+
+    ConvTranspose spreads one picture of one group into columns, `(c_out / groups * taps, pixels)`. Where selects from
+    either side into a tensor of its own before it merges them.
+    """
+    if node.op_type == "Where":
+        return 2 * _bytes(node.outputs[0])
     if node.op_type != "ConvTranspose":
         return 0
     x, kernel = _shape(node.inputs[0]), _shape(node.inputs[1])

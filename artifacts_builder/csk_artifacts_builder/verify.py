@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from csk_artifacts_builder.interface import Interface
 from csk_sdk.allocator import returning_memory
 from csk_sdk.errors import ModelError
-from csk_sdk.runtime import load_onnxruntime
+from csk_sdk.runtime import has_training_package, load_onnxruntime
 
 _TOLERANCE = 1e-3
 # A float16 source rounds to 11 bits after every layer, and the prepared graph does not.
@@ -67,7 +67,8 @@ def _open(model: str | bytes, which: str) -> Any:
     # As it is written: optimising would copy every weight, for a few runs.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
-    options.enable_cpu_mem_arena = False  # it would outlive the session
+    # An arena would outlive the session. In the training package all sessions share what the first of them sets.
+    options.enable_cpu_mem_arena = has_training_package()
     try:
         with returning_memory():
             return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

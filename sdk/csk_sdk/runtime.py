@@ -102,6 +102,9 @@ def session_options(threads: int = 0) -> Any:
     options.log_severity_level = _ERRORS_ONLY
     # A third to two thirds of the default's step memory, at no cost in time: docs/decisions/0003.
     options.enable_mem_pattern = False
+    # Reuse planned ahead hands a forward tensor's buffer to a gradient of its shape, and holds it all the while; the
+    # arena reuses what is free anyway: docs/decisions/0009.
+    options.enable_mem_reuse = False
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     return options
 
@@ -152,14 +155,19 @@ class Graph:
         """
         names = list(outputs) if outputs is not None else self.outputs
         if release:
-            try:
-                return self._run(feeds, names, self._releasing)
-            except Exception as error:
-                if "arena" not in str(error):
-                    raise
-                # This runtime was built without an arena, as the training package is: there is nothing to give back.
-                self._releasing = self._keeping
+            # The runtime's own arrays hold the whole arena that they lie in, longer than this session lives.
+            return {name: array.copy() for name, array in self._released(feeds, names).items()}
         return self._run(feeds, names, self._keeping)
+
+    def _released(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        try:
+            return self._run(feeds, names, self._releasing)
+        except Exception as error:
+            if "arena" not in str(error):
+                raise
+            # This runtime was built without an arena, as the training package is: there is nothing to give back.
+            self._releasing = self._keeping
+            return self._run(feeds, names, self._keeping)
 
     def _run(
         self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str], options: Any

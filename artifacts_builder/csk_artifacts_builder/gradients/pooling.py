@@ -57,8 +57,9 @@ def max_pool(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     indices.name = indices.name or f"{node.outputs[0].name}.argmax"
     with emit.behind(node):
         shape = emit.op("Shape", x)
-    flat = emit.op("ConstantOfShape", emit.op("ReduceProd", shape, keepdims=1))
     minus_one = emit.ints(-1)
+    # Not by the product of the shape: shape inference follows this, and memory can be predicted.
+    flat = emit.op("Reshape", emit.op("ConstantOfShape", shape), minus_one)
     added = emit.op(
         "ScatterElements",
         flat,
