@@ -53,10 +53,13 @@ TABLES
 
 Measured with VERSIONS.
 """
+_FAMILIES = (
+    *("VGG-11-BN", "MobileNetV3-small", "EfficientNet-B0", "DenseNet-121", "SqueezeNet 1.1", "ShuffleNetV2 x1.0"),
+    *("RegNetX-400MF", "ConvNeXt-tiny"),
+)  # fmt: skip
 NETWORKS = (
     *(("ResNet-18", 32), ("MobileNetV2", 224), ("ResNet-50", 224)),
-    *((name, size) for name in ("VGG-11-BN", "MobileNetV3-small", "EfficientNet-B0", "DenseNet-121") for size in (32, 224)),
-    *((name, size) for name in ("SqueezeNet 1.1", "ShuffleNetV2 x1.0", "RegNetX-400MF", "ConvNeXt-tiny") for size in (32, 224)),
+    *((name, size) for name in _FAMILIES for size in (32, 224)),
     *(("M5", 8000), ("ResNet-1d", 128)),
 )  # fmt: skip
 # The constants in csk_artifacts_builder/memory.py were fitted on these; the others were held out.

@@ -56,10 +56,15 @@ def load_onnxruntime() -> Any:
         ) from None
 
 
+def has_training_package() -> bool:
+    """Whether onnxruntime-training is what is installed."""
+    return not set(installed_runtimes()).isdisjoint(_TRAINING)
+
+
 def require_training_package() -> None:
     """Raise RuntimeMissingError where onnxruntime-training is not what is installed."""
     found = installed_runtimes()
-    if set(found) & set(_TRAINING):
+    if has_training_package():
         return
     here = (
         f", and {' and '.join(found)} shares its folder: uninstall that first, or use" if found else ": use"
