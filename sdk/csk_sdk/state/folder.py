@@ -22,7 +22,14 @@ from typing import Any
 import numpy as np
 
 from csk_sdk.errors import ConfigError, StateError
-from csk_sdk.state.atomic import clear_temporaries, make_folder, remove_file, replace_file
+from csk_sdk.state.atomic import (
+    clear_temporaries,
+    exists,
+    make_folder,
+    names_in,
+    remove_file,
+    replace_file,
+)
 from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask, seal, unseal
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.progress import read_progress, write_progress
@@ -60,7 +67,8 @@ class State:
     ) -> State:
         """Open the state in `folder`, which need not exist yet, with its bundle's id and checkpoint `base`.
 
-        `keep` is how many generations keep their tensors; the current one and its parent always do.
+        `keep` is how many generations keep their tensors, those on the way to the current one first; the current
+        one and its parent always do.
 
         Raises StateError when the state is damaged, newer, or belongs to another bundle; ConfigError when
         `keep` is below 1.
@@ -183,13 +191,19 @@ class State:
     def load_scores(self) -> dict[int, dict[str, Any]]:
         """The saved rows by generation number, ascending. Damaged ones are left out: measure them again."""
         rows = {}
-        for path in self._scores.glob("*.json"):
+        for path in self._score_files():
             try:
                 saved = unseal(path)
                 rows[int(saved["generation"])] = dict(saved["scores"])
             except (StateError, KeyError, TypeError, ValueError):
                 continue
         return dict(sorted(rows.items()))
+
+    def _score_files(self) -> list[Path]:
+        try:
+            return [self._scores / name for name in names_in(self._scores) if name.endswith(".json")]
+        except StateError:
+            return []
 
     def save_progress(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Replace the progress checkpoint by `tensors` and `meta` (JSON values).
@@ -243,13 +257,17 @@ class State:
 
     def _check_identity(self) -> bool:
         """Whether the folder holds a state yet. Raises StateError when it is not this bundle's."""
-        if not self._identity.exists():
-            if self._store.head_path.exists() or self._store.generations.exists():
+        if not exists(self._identity):
+            # In this order, and asked again: another process may be writing the first files just now.
+            if (exists(self._store.head_path) or exists(self._store.generations)) and not exists(
+                self._identity
+            ):
                 raise StateError(
                     f"{self._identity} is missing, so nobody knows which bundle {self.folder} belongs to. "
                     "Restore it from a backup, or start a new state folder."
                 )
-            return False
+            if not exists(self._identity):
+                return False
         try:
             raw = unseal(self._identity)
             version, bundle_id = raw["schema_version"], raw["bundle_id"]

@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from csk_sdk.errors import StateError
-from csk_sdk.state.atomic import clear_temporaries, make_folder, remove_file, replace_file
+from csk_sdk.state.atomic import (
+    clear_temporaries,
+    exists,
+    make_folder,
+    names_in,
+    remove_file,
+    replace_file,
+)
 from csk_sdk.state.generation import GenerationRecord, seal, unseal
 from csk_sdk.state.tensorfile import decode
 
@@ -46,7 +53,7 @@ class GenerationStore:
         """
         if self._is_fresh():
             return 0, 0
-        if not self.head_path.exists():
+        if not exists(self.head_path):
             raise StateError(f"{self.head_path} is missing although generations are stored.")
         raw = unseal(self.head_path)
         try:
@@ -149,11 +156,18 @@ class GenerationStore:
                 remove_file(self._tensors_path(number))
 
     def prune(self, keep: int, always: set[int]) -> None:
-        """Remove the tensors of all but the newest `keep` generations and those in `always`."""
-        stored = sorted(self._numbers("safetensors"), reverse=True)
-        for number in stored[keep:]:
-            if number not in always:
-                remove_file(self._tensors_path(number))
+        """Remove the tensors of all but `keep` generations, and those in `always`.
+
+        Those on the way from the current one back come first, newest first: that they are there is what `keep`
+        promises. Room that they leave goes to the newest of those that were rolled back from. A file that is cut
+        short does not count, and what has no readable record is left alone: it may be all that can be rescued.
+        """
+        stored = {record.number for record in self.records() if record.stored}
+        way = [record.number for record in self.way()]
+        others = sorted(stored.difference(way), reverse=True)
+        kept = [number for number in (*way, *others) if number in stored][:keep]
+        for number in stored - always - set(kept):
+            remove_file(self._tensors_path(number))
 
     def way_back(self, damaged: int | None = None) -> str:
         """The sentence that tells a user what to do when generation `damaged`, or HEAD (None), is damaged."""
@@ -172,7 +186,7 @@ class GenerationStore:
         return f"`csk-sdk rollback --to {BASE}` returns to the bundle's own checkpoint."
 
     def _is_fresh(self) -> bool:
-        return not (self.head_path.exists() or self._numbers("json") or self._numbers("safetensors"))
+        return not (exists(self.head_path) or self._numbers("json") or self._numbers("safetensors"))
 
     def _readable(self, number: int) -> GenerationRecord | None:
         try:
@@ -181,8 +195,8 @@ class GenerationStore:
             return None
 
     def _numbers(self, suffix: str) -> set[int]:
-        matches = (_NUMBERED.fullmatch(path.name) for path in self.generations.glob(f"*.{suffix}"))
-        return {int(match[1]) for match in matches if match}
+        matches = (_NUMBERED.fullmatch(name) for name in names_in(self.generations))
+        return {int(match[1]) for match in matches if match and match[2] == suffix}
 
     def _tensors_path(self, number: int) -> Path:
         return self.generations / f"{number:06d}.safetensors"
