@@ -34,6 +34,7 @@ from csk_sdk.manifest import (
     Site,
 )
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.signing import private_key
 from csk_sdk.version import __version__
 
 # Below this accuracy on its own training classes, pictures or label order are more likely wrong than the model.
@@ -46,6 +47,7 @@ class BuildOptions:
 
     `classes` are the model's class names in label order (numbered when None). `mean` and `std` have one number per
     channel, in units of the scaled pixel `x / 255`; (0, 1) when None. `trainable` is "auto", "all" or "from:NODE".
+    `sign` is a PEM file with an ed25519 private key, for devices that trust only its holder.
     """
 
     classes: Sequence[str] | None = None
@@ -58,6 +60,7 @@ class BuildOptions:
     batch_size: int = 16
     base_data: Path | None = None
     overwrite: bool = False
+    sign: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ def build_artifacts(
     that does not fit, StorageError when `out` cannot be written. A failed build leaves nothing behind.
     """
     options = options or BuildOptions()
+    if options.sign is not None:
+        private_key(options.sign)  # now, and not when an hour of measuring is over
     source = prepare(Path(model))
     head = split_head(source.model, source.path.name)
     order = [str(node.name) for node in source.model.graph]
@@ -117,7 +122,7 @@ def build_artifacts(
             checkpoint.update(measured.tensors)
             accuracy = measured.accuracy
             draft.seal(checkpoint, manifest)
-        draft.publish()
+        draft.publish(options.sign)
     return BuildReport(Path(out), tuple(sites), len(manifest.classes), accuracy, _warnings(options, accuracy))
 
 

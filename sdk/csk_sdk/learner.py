@@ -38,13 +38,19 @@ class Learner:
 
     @classmethod
     def open(
-        cls, bundle: Path | str, state: Path | str = "state", config: TrainingConfig | None = None
+        cls,
+        bundle: Path | str,
+        state: Path | str = "state",
+        config: TrainingConfig | None = None,
+        *,
+        trust: Path | str | None = None,
     ) -> Learner:
         """Open a bundle with the state learned on it; the state folder is made at the first commit.
 
-        Raises BundleError, StateError.
+        `trust` is a PEM file with an ed25519 public key: only bundles that its holder signed are opened then.
+        Raises BundleError, StateError, and ConfigError where `trust` is no such key.
         """
-        opened = Bundle.open(bundle)
+        opened = Bundle.open(bundle, trust)
         return cls(opened, State.open(state, opened.id, opened.checkpoint()), config or TrainingConfig())
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from csk_sdk.errors import BundleError
+from csk_sdk.typed import mistyped
 
 SCHEMA_VERSION = 1
 _UNSEALED = "0" * 64
@@ -116,6 +117,7 @@ class Manifest:
     `kernels` names, for each graph file, the sites' weights that it reads; `weights_in_export` the tensors of
     weights.safetensors that the export template lacks. `costs` counts parameters, and FLOPs and
     kept bytes of a training step per image (csk_artifacts_builder/costs.py); empty where they are not known.
+    `op_domains` are the domains of the ops that the graphs may have.
     """
 
     model: str
@@ -130,6 +132,7 @@ class Manifest:
     flip: bool = True
     precision: str = "exact"
     backends: tuple[str, ...] = ("portable",)
+    op_domains: tuple[str, ...] = ("ai.onnx",)
     weights_in_export: tuple[str, ...] = ()
     kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     costs: dict[str, int] = field(default_factory=dict)
@@ -149,11 +152,11 @@ class Manifest:
         """
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{where} is not valid JSON ({error}); build the bundle again.") from None
         seal = raw.get("seal") if isinstance(raw, dict) else None
         version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if not isinstance(version, int):
+        if type(version) is not int:
             raise BundleError(f"{where} has no schema_version; it is not a csk-sdk bundle.")
         if version > SCHEMA_VERSION:
             raise BundleError(
@@ -165,7 +168,7 @@ class Manifest:
                 f"{where} was changed after it was built: its seal does not match. Copy the bundle again."
             )
         try:
-            return cls(
+            manifest = cls(
                 **{
                     **{f.name: _tupled(raw[f.name]) for f in fields(cls) if f.name in raw},
                     "input": InputSpec(**raw["input"]),
@@ -176,10 +179,13 @@ class Manifest:
                     "files": {name: FileEntry(**entry) for name, entry in raw["files"].items()},
                 }
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise BundleError(
                 f"{where} lacks or misnames a field ({error}); build the bundle again."
             ) from None
+        if (wrong := mistyped(manifest)) is not None:
+            raise BundleError(f"{where} has a value of a wrong type in '{wrong}'; build the bundle again.")
+        return manifest
 
 
 def sealed(content: dict[str, Any]) -> str:

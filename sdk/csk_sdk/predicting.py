@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import TaskError
 from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.names import is_plain
 from csk_sdk.state import BASE, Generation
 from csk_sdk.training import FeatureExtractor, Tensors
 
@@ -103,7 +103,7 @@ def require_new_task(
             f"A task cannot be called '{BASE}': that is the name of what the source model knew already. Give "
             "the new data another name."
         )
-    if not _is_plain(name) or "/" in name or "\\" in name or len(name.encode()) > _LONGEST_NAME:
+    if not is_plain(name) or "/" in name or "\\" in name or len(name.encode()) > _LONGEST_NAME:
         raise TaskError(
             f"A task cannot be called {name[:40]!r}: its name must be valid as a folder's name, without "
             f"slashes, backslashes and control characters, and at most {_LONGEST_NAME} bytes. Rename it."
@@ -114,19 +114,11 @@ def require_new_task(
             "`csk-sdk rollback --to`."
         )
     for one in classes:
-        if not _is_plain(one) or classes.count(one) > 1:
+        if not is_plain(one) or classes.count(one) > 1:
             raise TaskError(
                 f"Task '{name}' has a class called {one[:40]!r}, and each class needs a name of its own, not "
                 "empty, in valid UTF-8 and without control characters. Rename it."
             )
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name is not blank, has no control character, and can be written as UTF-8.
-
-    Python reads a file name that is not UTF-8 as one with lone surrogates.
-    """
-    return bool(name.strip()) and not any(category(character) in ("Cc", "Cs") for character in name)
 
 
 def task_names(generation: Generation, base_classes: Sequence[str]) -> tuple[str, ...]:

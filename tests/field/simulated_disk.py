@@ -88,7 +88,7 @@ class Recorder:
         name = self._name(path)
         there = os.path.lexists(path)
         descriptor = os.open(path, flags, mode)
-        if os.path.isdir(path):
+        if Path(path).is_dir():
             self._open[descriptor] = (name, 0)
             return descriptor
         if not there:
@@ -127,20 +127,20 @@ class Recorder:
         del self._open[descriptor]
 
     def replace(self, source: Path, target: Path) -> None:
-        os.replace(source, target)
+        os.replace(source, target)  # noqa: PTH105 - what is recorded
         old, new = self._name(source), self._name(target)
         self._inodes[new] = inode = self._inodes.pop(old)
         assert Path(old).parent == Path(new).parent, "not modelled"
         self._log_names(Path(new).parent, {Path(old).name: None, Path(new).name: inode})
 
     def unlink(self, path: Path) -> None:
-        os.unlink(path)
+        os.unlink(path)  # noqa: PTH108 - what is recorded
         name = self._name(path)
         del self._inodes[name]
         self._log_names(Path(name).parent, {Path(name).name: None})
 
     def mkdir(self, path: Path) -> None:
-        os.mkdir(path)
+        os.mkdir(path)  # noqa: PTH102 - what is recorded
         self._create(self._name(path))
 
     def _create(self, name: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from csk_sdk.errors import CskError
 from csk_sdk.state import atomic, lock
 from field.field_device import Device
 from field.simulated_disk import TEMPORARY, Names, Recorder, Sync, Tree, crash_states, final_tree, read_tree
@@ -88,18 +89,16 @@ def test_a_forgotten_sync_would_be_found(
     device: Device, monkeypatch: pytest.MonkeyPatch, forgotten: str
 ) -> None:
     assert device.train().status == 0
-    with recorded(device, monkeypatch, drop=forgotten) as recorder:
-        with device.learner().state.lock() as held:
-            state = device.learner().state
-            state._lock = held
-            generation = state.load()
-            state.commit(1, generation.tasks, generation.tensors)
+    state = device.learner().state
+    generation = state.load()
+    with recorded(device, monkeypatch, drop=forgotten) as recorder, state.lock():
+        state.commit(1, generation.tasks, generation.tensors)
     lost = 0
     for moment, tree in crash_states(recorder):
         if moment == len(recorder.log):
             device.put(tree)
             try:
                 lost += device.learner().generation.number != 2
-            except Exception:
+            except CskError:
                 lost += 1
     assert lost > 0

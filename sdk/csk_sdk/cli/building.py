@@ -78,6 +78,10 @@ def build_artifacts(
         float, typer.Option(help="Share of each site's channels that a task trains.")
     ] = 0.25,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per training step on the device.")] = 16,
+    sign: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="Sign with this ed25519 private key, a PEM file: see --trust."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace BUNDLE where it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -111,6 +115,7 @@ def build_artifacts(
         batch_size=batch_size,
         base_data=base_data,
         overwrite=overwrite,
+        sign=sign,
     )
     begun = time.monotonic()
     with screen.bar("Measuring what the model knows" if base_data else "Building") as update:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from csk_sdk.cli.accuracies import present_table
 from csk_sdk.cli.guard import Interrupted
-from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, WorkspaceDir
+from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import LearningView, Screen, duration, plural, size, table
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, CskError
@@ -62,6 +62,7 @@ def train(
     bundle: BundleDir = None,
     state: StateDir = None,
     tasks: TasksDir = None,
+    trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn the next task of the inbox, or all of them.
@@ -73,7 +74,7 @@ def train(
     Example:  csk-sdk train --task next --epochs 4
     """
     screen = Screen(as_json)
-    space = Workspace.open(workspace, bundle, state, tasks)
+    space = Workspace.open(workspace, bundle, state, tasks, trust)
     try:
         config = space.config.with_overrides(
             epochs=epochs,
@@ -193,6 +194,7 @@ def tasks(
     bundle: BundleDir = None,
     state: StateDir = None,
     tasks: TasksDir = None,
+    trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
     """List the tasks: learned, next, waiting or broken.
@@ -201,7 +203,7 @@ def tasks(
     Example:  csk-sdk tasks --workspace /data/camera
     """
     screen = Screen(as_json)
-    space = Workspace.open(workspace, bundle, state, tasks)
+    space = Workspace.open(workspace, bundle, state, tasks, trust)
     found = space.survey(space.learner())
     screen.json([asdict(status) for status in found])
     if not found:
@@ -236,6 +238,7 @@ def rollback(
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
     state: StateDir = None,
+    trust: TrustKey = None,
 ) -> None:
     """Go back to when TASK had just been learned.
 
@@ -245,7 +248,7 @@ def rollback(
     Example:  csk-sdk rollback --to base
     """
     screen = Screen()
-    learner = Workspace.open(workspace, bundle, state).learner()
+    learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
     generation = learner.rollback(to)
     known = task_names(generation, learner.bundle.manifest.classes)
     screen.say(f"Back at generation {generation.number}. Known now: {', '.join(known)}.")

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from csk_sdk.cli.accuracies import TITLES, matrix_table, summary_line
-from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, WorkspaceDir
+from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, plural, size, table
 from csk_sdk.data.images import FileImages
 from csk_sdk.errors import ConfigError
@@ -38,6 +38,7 @@ def evaluate(
     bundle: BundleDir = None,
     state: StateDir = None,
     tasks: TasksDir = None,
+    trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Test what is known, and show the accuracy matrix.
@@ -54,7 +55,7 @@ def evaluate(
     Example:  csk-sdk evaluate --scenario class --json
     """
     screen = Screen(as_json)
-    space = Workspace.open(workspace, bundle, state, tasks)
+    space = Workspace.open(workspace, bundle, state, tasks, trust)
     learner = space.learner()
     with screen.bar("Testing"):
         scores = learner.score(space.testable(learner))
@@ -90,6 +91,7 @@ def predict(
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
     state: StateDir = None,
+    trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Name what is in pictures, among all known classes.
@@ -98,7 +100,7 @@ def predict(
     Example:  csk-sdk predict photo.jpg --top 1
     """
     screen = Screen(as_json)
-    learner = Workspace.open(workspace, bundle, state).learner()
+    learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
     found = _predictions(learner, images, task, top)
     screen.json(found)
     made = table("Picture", "Class", "%", left=2)
@@ -137,6 +139,7 @@ def export(
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
     state: StateDir = None,
+    trust: TrustKey = None,
 ) -> None:
     """Write what is known as an ordinary ONNX model.
 
@@ -148,7 +151,7 @@ def export(
     screen = Screen()
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists already. Choose another --out, or pass --overwrite to replace it.")
-    learner = Workspace.open(workspace, bundle, state).learner()
+    learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
     classes = len(learner.head(task).classes)
     learner.export(out, task)
     screen.say(

@@ -37,6 +37,7 @@ from csk_sdk.state.store import BASE, GenerationStore
 from csk_sdk.state.tensorfile import encode
 
 STATE_SCHEMA_VERSION = 1
+IDENTITY = "state.json"
 
 # A temporary file this old (seconds) was left by a process that died.
 _ABANDONED = 3600.0
@@ -56,8 +57,8 @@ class State:
         self._base = {name: _read_only(tensor) for name, tensor in base.items()}
         self._keep = keep
         self._lock = StateLock(folder)
-        self._store = GenerationStore(folder)
-        self._identity = folder / "state.json"
+        self._store = GenerationStore(folder, bundle_id)
+        self._identity = folder / IDENTITY
         self._scores = folder / "scores"
         self._progress = folder / "progress.safetensors"
 
@@ -252,8 +253,7 @@ class State:
     def _write_identity(self) -> None:
         if not self._check_identity():
             make_folder(self.folder)
-            identity = {"schema_version": STATE_SCHEMA_VERSION, "bundle_id": self.bundle_id}
-            replace_file(self._identity, seal(identity))
+            replace_file(self._identity, identity(self.bundle_id))
 
     def _check_identity(self) -> bool:
         """Whether the folder holds a state yet. Raises StateError when it is not this bundle's."""
@@ -287,6 +287,11 @@ class State:
                 f"bundle is {self.bundle_id[:8]}…). Open it with its own bundle, or start a new state folder."
             )
         return True
+
+
+def identity(bundle_id: str) -> bytes:
+    """The content of state.json."""
+    return seal({"schema_version": STATE_SCHEMA_VERSION, "bundle_id": bundle_id})
 
 
 def _read_only(tensor: np.ndarray) -> np.ndarray:

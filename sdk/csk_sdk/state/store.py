@@ -36,8 +36,9 @@ class GenerationStore:
     Locking and the bundle are the business of `State`, which also completes the error messages.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bundle_id: str) -> None:
         self.folder = folder
+        self._bundle_id = bundle_id
         self.head_path = folder / "HEAD"
         self.generations = folder / "generations"
 
@@ -62,8 +63,11 @@ class GenerationStore:
             raise StateError(f"{self.head_path} is damaged ({error}).") from error
 
     def write_head(self, head: int, last: int) -> None:
-        """Make `head` the current generation, atomically."""
-        replace_file(self.head_path, seal({"head": head, "last": last}))
+        """Make `head` the current generation, atomically.
+
+        HEAD names the bundle, too, so that a lost state.json can be written again.
+        """
+        replace_file(self.head_path, seal({"head": head, "last": last, "bundle_id": self._bundle_id}))
 
     def last(self) -> int:
         """The last number ever committed; when HEAD is damaged, the last one that has a record."""
@@ -76,7 +80,7 @@ class GenerationStore:
         """The record of a committed generation. Raises StateError when it is unknown or damaged."""
         if not 1 <= number <= (last := self.last()):
             raise StateError(f"{self.folder} has no generation {number}; the last one is {last}.")
-        return GenerationRecord.read(self._record_path(number), self._tensors_path(number))
+        return GenerationRecord.read(self.record_path(number), self.tensors_path(number))
 
     def records(self) -> list[GenerationRecord]:
         """All readable records of committed generations, oldest first."""
@@ -93,7 +97,7 @@ class GenerationStore:
         Raises StateError, naming the file, when it is unknown, pruned, truncated or otherwise damaged.
         """
         record = self.record(number)
-        path = self._tensors_path(number)
+        path = self.tensors_path(number)
         try:
             size = path.stat().st_size
             if size != record.size:
@@ -118,7 +122,7 @@ class GenerationStore:
 
     def read_tensors(self, number: int) -> dict[str, np.ndarray]:
         """The tensors of a generation. Raises StateError when they cannot be read."""
-        return decode(self._tensors_path(number))[0]
+        return decode(self.tensors_path(number))[0]
 
     def way(self) -> list[GenerationRecord]:
         """The records from the current generation back to 0, newest first, as far as damage allows.
@@ -141,19 +145,23 @@ class GenerationStore:
         """Store a generation and make it the current one: tensors, then record, then HEAD."""
         text = record.to_bytes()
         make_folder(self.generations)
-        replace_file(self._tensors_path(record.number), tensors)
-        replace_file(self._record_path(record.number), text)
+        replace_file(self.tensors_path(record.number), tensors)
+        replace_file(self.record_path(record.number), text)
         self.write_head(record.number, record.number)
+
+    def write_record(self, record: GenerationRecord) -> None:
+        """Replace the record of a generation, and nothing else."""
+        replace_file(self.record_path(record.number), record.to_bytes())
 
     def clear_debris(self) -> None:
         """Remove what crashed commits left behind. Call it only with the lock held and HEAD readable."""
         last = self.read_head()[1]
         clear_temporaries(self.folder)
         clear_temporaries(self.generations)
-        for number in self._numbers("json") | self._numbers("safetensors"):
+        for number in self.numbers():
             if number > last:
-                remove_file(self._record_path(number))
-                remove_file(self._tensors_path(number))
+                remove_file(self.record_path(number))
+                remove_file(self.tensors_path(number))
 
     def prune(self, keep: int, always: set[int]) -> None:
         """Remove the tensors of all but `keep` generations, and those in `always`.
@@ -167,7 +175,7 @@ class GenerationStore:
         others = sorted(stored.difference(way), reverse=True)
         kept = [number for number in (*way, *others) if number in stored][:keep]
         for number in stored - always - set(kept):
-            remove_file(self._tensors_path(number))
+            remove_file(self.tensors_path(number))
 
     def way_back(self, damaged: int | None = None) -> str:
         """The sentence that tells a user what to do when generation `damaged`, or HEAD (None), is damaged."""
@@ -185,8 +193,20 @@ class GenerationStore:
                 )
         return f"`csk-sdk rollback --to {BASE}` returns to the bundle's own checkpoint."
 
+    def numbers(self) -> set[int]:
+        """All numbers that have a record or tensors, debris included."""
+        return self._numbers("json") | self._numbers("safetensors")
+
+    def record_path(self, number: int) -> Path:
+        """Where a generation's record lies."""
+        return self.generations / f"{number:06d}.json"
+
+    def tensors_path(self, number: int) -> Path:
+        """Where a generation's tensors lie."""
+        return self.generations / f"{number:06d}.safetensors"
+
     def _is_fresh(self) -> bool:
-        return not (exists(self.head_path) or self._numbers("json") or self._numbers("safetensors"))
+        return not (exists(self.head_path) or self.numbers())
 
     def _readable(self, number: int) -> GenerationRecord | None:
         try:
@@ -197,9 +217,3 @@ class GenerationStore:
     def _numbers(self, suffix: str) -> set[int]:
         matches = (_NUMBERED.fullmatch(name) for name in names_in(self.generations))
         return {int(match[1]) for match in matches if match and match[2] == suffix}
-
-    def _tensors_path(self, number: int) -> Path:
-        return self.generations / f"{number:06d}.safetensors"
-
-    def _record_path(self, number: int) -> Path:
-        return self.generations / f"{number:06d}.json"

@@ -1,0 +1,13 @@
+"""Names that come from outside: of tasks and of classes, in any script."""
+
+from __future__ import annotations
+
+from unicodedata import category
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is not blank, has no control character, and can be written as UTF-8.
+
+    Python reads a file name that is not UTF-8 as one with lone surrogates. Control characters could drive a terminal.
+    """
+    return bool(name.strip()) and not any(category(character) in ("Cc", "Cs") for character in name)
