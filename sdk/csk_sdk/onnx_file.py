@@ -47,8 +47,8 @@ def read_onnx(path: Path) -> OnnxContents:
     with path.open("rb") as file:
         if path.stat().st_size == 0:
             raise MalformedError("it is empty")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as message:
-            return contents(message)
+        # Closed when the last view of it is gone, which may be in a traceback.
+        return contents(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
 
 
 def contents(message: memoryview) -> OnnxContents:

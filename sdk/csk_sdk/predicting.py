@@ -6,6 +6,7 @@ statistics, so no picture is stored. *Task-incremental*: the task is known, and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import TaskError
 from csk_sdk.method.heads import ClassStatistics, lda_head
-from csk_sdk.names import is_plain
+from csk_sdk.names import LONGEST, is_plain
 from csk_sdk.state import BASE, Generation
 from csk_sdk.training import FeatureExtractor, Tensors
 
@@ -113,11 +114,11 @@ def require_new_task(
             f"Task '{name}' is learned already. Give the new data another name, or go back before it with "
             "`csk-sdk rollback --to`."
         )
-    for one in classes:
-        if not is_plain(one) or classes.count(one) > 1:
+    for one, count in Counter(classes).items():
+        if not is_plain(one) or count > 1:
             raise TaskError(
                 f"Task '{name}' has a class called {one[:40]!r}, and each class needs a name of its own, not "
-                "empty, in valid UTF-8 and without control characters. Rename it."
+                f"empty, at most {LONGEST} characters, in valid UTF-8 and without control characters. Rename it."
             )
 
 

@@ -77,7 +77,7 @@ def verify(
     screen.json(found.to_json())
     for title, findings in ((f"Bundle {space.bundle}", found.bundle), (f"State {space.state}", found.state)):
         screen.say(title, style="bold")
-        made = table("", "", "", left=3)
+        made = table("File", "Status", "Detail", left=3)
         for one in findings:
             made.add_row(one.name, Text(one.status, _FOUND[one.status]), one.detail)
         screen.show(made if findings else Text("nothing learned yet" if found.bundle else ""))

@@ -100,6 +100,9 @@ class FileImages:
         """
         path = self._paths[index]
         try:
+            if path.exists() and not path.is_file():
+                # Opening a pipe would wait for somebody to write into it.
+                raise _undecodable(path, "not a file")
             with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise _undecodable(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")

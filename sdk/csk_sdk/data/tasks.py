@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.data.images import PICTURE_SUFFIXES, ArrayImages, FileImages, ImageSource
+from csk_sdk.data.npz import load_arrays
 from csk_sdk.errors import TaskError
 
 _REQUIRED = ("images", "labels", "class_names")
@@ -79,7 +81,8 @@ class Task:
             raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
         files = {split: _pictures_by_class(folder) for split, folder in folders.items()}
         classes = tuple(files.get("train") or files["test"])
-        unknown = [name for name in files.get("test", ()) if name not in classes]
+        known = set(classes)
+        unknown = [name for name in files.get("test", ()) if name not in known]
         if unknown:
             raise TaskError(
                 f"{path / 'test' / unknown[0]} is a class that {path / 'train'} does not have: "
@@ -96,7 +99,7 @@ class Task:
         Raises TaskError when it is no npz file, lacks an array, or `from_arrays` refuses one.
         """
         path = Path(path)
-        arrays = _load_npz(path)
+        arrays = load_arrays(path, (*_REQUIRED, *_OPTIONAL))
         missing = [name for name in _REQUIRED if name not in arrays]
         if missing:
             raise TaskError(
@@ -133,7 +136,7 @@ class Task:
 
     @classmethod
     def _from_arrays(cls, name: str, arrays: dict[str, NDArray[Any]], classes: list[str], where: str) -> Task:
-        duplicates = sorted({one for one in classes if classes.count(one) > 1})
+        duplicates = sorted(one for one, count in Counter(classes).items() if count > 1)
         if not classes or "" in classes or duplicates:
             problem = (
                 f"names '{duplicates[0]}' twice" if duplicates else "is empty or has an empty name in it"
@@ -201,21 +204,38 @@ class Task:
                     yield [name, int(label), split.images.identity(i)]
 
 
-def _visible(folder: Path) -> list[Path]:
+def _visible(folder: Path, root: Path) -> list[Path]:
+    """What is in `folder`, by name, without what is hidden; all of it is inside `root`, also where it is a link.
+
+    A task that came from outside must not reach what else is on the device, or wait for a pipe or a device file.
+    """
     try:
-        return sorted(
-            (path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda p: p.name
-        )
+        with os.scandir(folder) as entries:
+            found = sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
+        for one in found:
+            path = Path(one.path)
+            if one.is_symlink():
+                _require_inside(path, root)
+            if not (one.is_file() or one.is_dir() or one.is_symlink()):
+                raise TaskError(f"{path} is neither a file nor a folder: remove it.")
     except OSError as error:
         raise TaskError(f"{folder} cannot be read ({error.strerror}): check its permissions.") from None
+    return [Path(one.path) for one in found]
+
+
+def _require_inside(path: Path, root: Path) -> None:
+    if path.exists() and not path.resolve().is_relative_to(root.resolve()):
+        raise TaskError(f"{path} is a link that leads out of {root}: put the file or folder itself there.")
 
 
 def _pictures_by_class(folder: Path) -> dict[str, list[Path]]:
     """Class name -> its pictures, for `NAME/train` or `NAME/test`."""
+    root = folder.parent
+    _require_inside(folder, root)
     classes = {}
-    for class_folder in _visible(folder):
+    for class_folder in _visible(folder, root):
         if class_folder.is_dir():
-            files = [path for path in _visible(class_folder) if path.suffix.lower() in PICTURE_SUFFIXES]
+            files = [path for path in _visible(class_folder, root) if path.suffix.lower() in PICTURE_SUFFIXES]
             if not files:
                 raise TaskError(
                     f"{class_folder} holds no picture (png, jpg, jpeg, bmp, webp): put pictures of "
@@ -229,7 +249,8 @@ def _pictures_by_class(folder: Path) -> dict[str, list[Path]]:
 
 def _folder_split(folder: Path, files: dict[str, list[Path]], classes: tuple[str, ...]) -> Split:
     paths = [path for pictures in files.values() for path in pictures]
-    labels = [classes.index(name) for name, pictures in files.items() for _ in pictures]
+    label = {name: index for index, name in enumerate(classes)}
+    labels = [label[name] for name, pictures in files.items() for _ in pictures]
     return Split(FileImages(paths, root=folder), np.asarray(labels, np.int64))
 
 
@@ -252,23 +273,3 @@ def _array_split(
             f"0 to {len(classes) - 1}."
         )
     return Split(source, labels.astype(np.int64))
-
-
-def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Load the arrays of a task by name; other arrays in the file are left alone."""
-    try:
-        if not zipfile.is_zipfile(path):
-            path.stat()  # is_zipfile says no to a missing file, too
-            raise TaskError(f"{path} is not an npz file: write it again with numpy.savez.")
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in (*_REQUIRED, *_OPTIONAL) if key in archive}
-    except TaskError:
-        raise
-    except MemoryError:
-        raise TaskError(
-            f"{path} does not fit into this device's memory: split it into smaller tasks, or use a folder."
-        ) from None
-    except Exception as error:
-        # zipfile, zlib and NumPy each have their own errors for a damaged or pickled array.
-        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-        raise TaskError(f"{path} cannot be read ({reason}): write it again with numpy.savez.") from None
