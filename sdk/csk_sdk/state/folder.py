@@ -97,8 +97,19 @@ class State:
         Generation 0's tensors are the caller's own, as read-only views; others are fresh arrays.
         Raises StateError, naming the file and the way back, when it is unknown, pruned or damaged.
         """
-        if number is None:
-            number = self.head()
+        if number is not None:
+            return self._load(number)
+        number = self.head()
+        while True:
+            try:
+                return self._load(number)
+            except StateError:
+                # A writer may have committed, and pruned what was current a moment ago; then there is a newer one.
+                moved, number = number, self.head()
+                if moved == number:
+                    raise
+
+    def _load(self, number: int) -> Generation:
         if number == 0:
             return Generation(0, None, (), dict(self._base))
         record = self._verify(number)
