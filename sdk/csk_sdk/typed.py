@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 def mistyped(record: Any) -> str | None:
     """The path of the first field of a dataclass instance that is not of its declared type; None if all are.
 
-    Known are int, float (ints pass), str, bool, None, unions of them, `tuple[x, ...]`, `dict[str, x]` and dataclasses.
+    Known are Any, int, float (ints pass), str, bool, None, unions, `tuple[x, ...]`, `dict[str, x]` and dataclasses.
     """
     for name, hint in _hints(type(record)).items():
         problem = _mismatch(getattr(record, name), hint)
@@ -23,6 +23,8 @@ def mistyped(record: Any) -> str | None:
 def _mismatch(value: Any, hint: Any) -> str | None:
     """Where in `value` something is not of type `hint`: "" for the value itself; None if nothing is."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return None
     if origin in (Union, types.UnionType):
         return None if any(_mismatch(value, one) is None for one in arguments) else ""
     if origin is tuple:

@@ -213,6 +213,13 @@ def test_a_pipe_does_not_make_it_wait(folder: Path) -> None:
         Task.open(folder)
     with pytest.raises(TaskError, match=r"x\.png cannot be decoded \(not a file\)"):
         FileImages([folder / "train/a/x.png"]).read(0)
+    (folder / "pipe").mkdir()
+    (folder / "train/a/x.png").rename(folder / "pipe/x")
+    (folder / "train/a/x.png").symlink_to("../../pipe/x")
+    with pytest.raises(TaskError, match=r"x\.png is neither a file nor a folder: remove it\."):
+        Task.open(folder)
+    with pytest.raises(TaskError, match=r"x\.png cannot be decoded \(not a file\)"):
+        FileImages([folder / "train/a/x.png"]).identity(0)
     os.mkfifo(folder.parent / "02.npz")
     with pytest.raises(TaskError, match=r"02\.npz is no ordinary file: put the npz file itself there\."):
         Task.open(folder.parent / "02.npz")

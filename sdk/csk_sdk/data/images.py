@@ -100,9 +100,7 @@ class FileImages:
         """
         path = self._paths[index]
         try:
-            if path.exists() and not path.is_file():
-                # Opening a pipe would wait for somebody to write into it.
-                raise _undecodable(path, "not a file")
+            _require_file(path)
             with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise _undecodable(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
@@ -126,6 +124,7 @@ class FileImages:
         path = self._paths[index]
         name = path.relative_to(self._root).as_posix() if self._root else path.name
         try:
+            _require_file(path)
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 return f"{name} {file.tell()} {digest}"
@@ -169,6 +168,12 @@ def _check_pixels(images: NDArray[Any], where: str) -> None:
         raise TaskError(f"{where} holds no picture (shape {images.shape}): put at least one into it.")
     if images.size == 0:
         raise TaskError(f"{where} has shape {images.shape}: there is no pixel in its pictures.")
+
+
+def _require_file(path: Path) -> None:
+    # Opening a pipe would wait for somebody to write into it.
+    if path.exists() and not path.is_file():
+        raise _undecodable(path, "not a file")
 
 
 def _undecodable(path: Path, reason: str) -> TaskError:

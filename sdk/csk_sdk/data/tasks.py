@@ -216,7 +216,7 @@ def _visible(folder: Path, root: Path) -> list[Path]:
             path = Path(one.path)
             if one.is_symlink():
                 _require_inside(path, root)
-            if not (one.is_file() or one.is_dir() or one.is_symlink()):
+            if not (one.is_file() or one.is_dir()) and path.exists():
                 raise TaskError(f"{path} is neither a file nor a folder: remove it.")
     except OSError as error:
         raise TaskError(f"{folder} cannot be read ({error.strerror}): check its permissions.") from None

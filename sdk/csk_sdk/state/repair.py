@@ -106,11 +106,13 @@ class StateCheck:
 
     def _generation(self, number: int) -> tuple[Finding, Mend | None]:
         name = f"generation {number}"
-        record_path, path = self.store.record_path(number), self.store.tensors_path(number)
+        path = self.store.tensors_path(number)
         if number > self.store.last():
-            return Finding(name, LEFTOVER, "Of a commit that never ended."), _removal(record_path, path)
+            return Finding(name, LEFTOVER, "Of a commit that never ended."), _removal(
+                self.store.record_path(number), path
+            )
         try:
-            record = GenerationRecord.read(record_path, path)
+            record = self.store.record(number)
         except StateError as error:
             return Finding(name, DAMAGED, str(error)), self._rebuild(number)
         name = f"{name}, {record.task}"

@@ -57,10 +57,10 @@ class GenerationStore:
         if not exists(self.head_path):
             raise StateError(f"{self.head_path} is missing although generations are stored.")
         raw = unseal(self.head_path)
-        try:
-            return int(raw["head"]), int(raw["last"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise StateError(f"{self.head_path} is damaged ({error}).") from error
+        head, last = raw.get("head"), raw.get("last")
+        if type(head) is not int or type(last) is not int or not 0 <= head <= last:
+            raise StateError(f"{self.head_path} is damaged (head {head!r}, last {last!r}).")
+        return head, last
 
     def write_head(self, head: int, last: int) -> None:
         """Make `head` the current generation, atomically.
@@ -80,7 +80,10 @@ class GenerationStore:
         """The record of a committed generation. Raises StateError when it is unknown or damaged."""
         if not 1 <= number <= (last := self.last()):
             raise StateError(f"{self.folder} has no generation {number}; the last one is {last}.")
-        return GenerationRecord.read(self.record_path(number), self.tensors_path(number))
+        record = GenerationRecord.read(self.record_path(number), self.tensors_path(number))
+        if record.number != number:
+            raise StateError(f"{self.record_path(number)} is the record of generation {record.number}.")
+        return record
 
     def records(self) -> list[GenerationRecord]:
         """All readable records of committed generations, oldest first."""
