@@ -23,7 +23,8 @@ class TrainingConfig:
     heads and statistics follow the features; where None, they do unless `energy` is 0, so that energy 0 is plain
     training. Learning rates are peak values of a cosine schedule. `shift` is in pixels, a 16th of the picture's
     shorter side where None. `threads` 0 means one per core. `sensitivity_batches` is how many batches channels are
-    selected on, and `checkpoint_seconds` the time between progress checkpoints.
+    selected on. `class_statistics` is whether the state keeps sums over the features of the task's classes, without which
+    decisions over all classes fall back on the tasks' own heads (docs/guarantees.md). `checkpoint_seconds` is the time between progress checkpoints.
     """
 
     epochs: int = 4
@@ -41,6 +42,7 @@ class TrainingConfig:
     seed: int = 0
     threads: int = 0
     sensitivity_batches: int = 32
+    class_statistics: bool = True
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:

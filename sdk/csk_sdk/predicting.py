@@ -147,10 +147,27 @@ def class_head(generation: Generation, base_classes: Sequence[str]) -> LinearHea
     """The class-incremental head over everything learned.
 
     Without statistics of the base classes (no --base-data) and before the first task, it is the source model's
-    own head; afterwards those classes cannot be weighed against the new ones, and are left out.
+    own head; afterwards those classes cannot be weighed against the new ones, and are left out. Where a task was
+    learned without class statistics, the tasks' own heads decide together.
     """
     statistics = ClassStatistics.from_tensors(generation.tensors)
+    if any(set(task.classes).difference(statistics.classes) for task in generation.tasks):
+        return _joined_head(generation, base_classes)
     if not statistics.classes:
         return task_head(generation, base_classes, BASE)
     weight, bias = lda_head(statistics, SHRINKAGE)
     return LinearHead(statistics.classes, weight, bias)
+
+
+def _joined_head(generation: Generation, base_classes: Sequence[str]) -> LinearHead:
+    """All tasks' own heads as one, for a state that keeps no class statistics of some of them.
+
+    Each was fitted against its own task's classes only, so that their logits are not made to be compared. Where
+    two tasks have a class of one name, the newer one's row decides.
+    """
+    rows: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    for name in task_names(generation, base_classes):
+        head = task_head(generation, base_classes, name)
+        rows.update(zip(head.classes, zip(head.weight, head.bias, strict=True), strict=True))
+    weights, biases = zip(*rows.values(), strict=True)
+    return LinearHead(tuple(rows), np.stack(weights), np.stack(biases))

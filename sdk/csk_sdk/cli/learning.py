@@ -55,6 +55,13 @@ def train(
         float | None,
         typer.Option(help="Share of each site's channels to train; the bundle's own by default."),
     ] = None,
+    class_statistics: Annotated[
+        bool | None,
+        typer.Option(
+            "--class-statistics/--no-class-statistics",
+            help="Keep sums over the features of each class (default), or nothing of the kind.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the pictures.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
     no_evaluate: Annotated[bool, typer.Option("--no-evaluate", help="Do not test after learning.")] = False,
@@ -85,6 +92,7 @@ def train(
             energy=energy,
             follow_drift=follow_drift,
             channel_ratio=channel_ratio,
+            class_statistics=class_statistics,
             seed=seed,
             threads=threads,
         )
@@ -138,6 +146,11 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         f"Learned {task.name} in {duration(report.seconds)}: generation {report.generation}, loss "
         f"{report.loss:.3f}, peak memory {size(report.peak_rss_bytes)}."
     )
+    if not learner.config.class_statistics:
+        screen.warn(
+            f"no class statistics of {task.name} are kept: decisions over all classes now come from the tasks' own "
+            "heads together, which is much less accurate. With --task they are as good as ever."
+        )
     scores = _evaluate(screen, space, learner, "Testing") if evaluate else None
     if scores is not None:
         screen.say()
