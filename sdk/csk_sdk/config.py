@@ -23,8 +23,9 @@ class TrainingConfig:
     heads and statistics follow the features; where None, they do unless `energy` is 0, so that energy 0 is plain
     training. Learning rates are peak values of a cosine schedule. `shift` is in pixels, a 16th of the picture's
     shorter side where None. `threads` 0 means one per core. `sensitivity_batches` is how many batches channels are
-    selected on. `class_statistics` is whether the state keeps sums over the features of the task's classes, without which
-    decisions over all classes fall back on the tasks' own heads (docs/guarantees.md). `checkpoint_seconds` is the time between progress checkpoints.
+    selected on. `class_statistics` is whether the state keeps sums over the features of the task's classes; without,
+    decisions over all classes fall back on the tasks' own heads (docs/guarantees.md). `checkpoint_seconds` is the
+    time between progress checkpoints.
     """
 
     epochs: int = 4

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from csk_sdk.state import LearnedTask, State
+from csk_sdk.state import LearnedTask, State, atomic, lock
+from field.simulated_disk import Recorder, crash_states, write_tree
 
 
 def task(name: str) -> LearnedTask:
@@ -80,3 +82,53 @@ def test_disk_space_is_bounded_and_the_way_is_kept(tmp_path: Path, keep: int) ->
         now = [record.number for record in state.history() if record.stored]
         assert len(now) >= min(keep, before + 1)
         assert now == [record.number for record in state.history()][: len(now)], "without gaps, newest first"
+
+
+def test_the_record_of_a_pruned_generation_keeps_its_own_task_only(tmp_path: Path) -> None:
+    state = opened(tmp_path, keep=1)
+    for names in ("A", "AB", "ABC", "ABCD", "ABCDE"):
+        commit(state, names)
+    records = state.records()
+    assert [[one.name for one in record.tasks] for record in records[:3]] == [["A"], ["B"], ["C"]]
+    assert [len(record.tasks) for record in records[3:]] == [4, 5]
+    assert [record.task for record in state.history()] == ["E", "D", "C", "B", "A"]
+    with state.lock():
+        state.rollback(4)
+    assert [one.name for one in state.load().tasks] == list("ABCD")
+
+
+def test_the_state_grows_by_the_same_for_every_task(tmp_path: Path) -> None:
+    state = opened(tmp_path, keep=2)
+    sizes = []
+    for count in range(1, 61):
+        commit(state, [f"{number:02d}" for number in range(count)])  # type: ignore[arg-type]
+        sizes.append(sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()))
+    # Two whole records and one more line of history; kept whole, all records would make it three times as much.
+    assert sizes[59] - sizes[39] < 1.1 * (sizes[39] - sizes[19])
+
+
+def test_a_power_cut_while_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = opened(tmp_path / "disk" / "state", keep=1)
+    for names in ("A", "AB", "ABC", "ABCD"):
+        commit(state, names)
+    with monkeypatch.context() as patch:
+        recorder = Recorder(tmp_path / "disk")
+        patch.setattr(atomic, "os", recorder)
+        patch.setattr(lock, "os", recorder)
+        commit(state, "ABCDE")
+    found = set()
+    for number, (_, tree) in enumerate(crash_states(recorder)):
+        place = tmp_path / "after"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        write_tree(place, tree)
+        after = opened(place / "state", keep=1)
+        known = [one.name for one in after.load().tasks]
+        assert known in (list("ABCD"), list("ABCDE"))
+        found.add(len(known))
+        assert [record.task for record in after.history()] == known[::-1]
+        assert after.load(after.load().parent).tensors["t"].tolist() == [len(known) - 1] * 4, number
+        commit(after, [*known, "Z"])  # type: ignore[arg-type]
+        assert stored(after) == [after.head() - 1, after.head()]
+        assert [len(record.tasks) for record in after.records()[:-2]] == [1] * (after.head() - 2)
+    assert found == {4, 5}

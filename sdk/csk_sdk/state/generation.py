@@ -84,7 +84,18 @@ class GenerationRecord:
         """
         raw = unseal(path)
         try:
-            tasks = tuple(LearnedTask(**{**t, "classes": tuple(t["classes"])}) for t in raw["tasks"])
+            # Hundreds of tasks, most of them learned with the same settings: one dict for all of these.
+            configs: dict[str, Any] = {}
+            tasks = tuple(
+                LearnedTask(
+                    **{
+                        **task,
+                        "classes": tuple(task["classes"]),
+                        "config": configs.setdefault(repr(task["config"]), task["config"]),
+                    }
+                )
+                for task in raw["tasks"]
+            )
             stored = tensors.is_file() and tensors.stat().st_size == raw["size"]
             record = cls(**{**raw, "tasks": tasks, "stored": stored})
         except (KeyError, TypeError, AttributeError, OSError) as error:

@@ -135,14 +135,15 @@ class StateCheck:
     def _rebuild(self, number: int) -> Mend | None:
         """Write a lost record again from that of the generation learned next; None where there is none."""
         records = self.store.records()
-        child = next((record for record in records if record.parent == number), None)
+        child = next(
+            (record for record in records if record.parent == number and len(record.tasks) > 1), None
+        )
         if child is None:
             return None
         tasks = child.tasks[:-1]
-        parents = [
-            record.number for record in records if record.tasks == tasks[:-1] and record.number < number
-        ]
-        if not parents and len(tasks) > 1:
+        before = tasks[-2].name if len(tasks) > 1 else None
+        parents = [record.number for record in records if record.task == before and record.number < number]
+        if not parents and before is not None:
             return None
         record = GenerationRecord(number, max(parents, default=0), child.created, tasks, "", 0)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from csk_sdk.errors import StateError
+from csk_sdk.errors import StateError, StorageError
 from csk_sdk.state.atomic import (
     clear_temporaries,
     exists,
@@ -172,13 +174,35 @@ class GenerationStore:
         Those on the way from the current one back come first, newest first: that they are there is what `keep`
         promises. Room that they leave goes to the newest of those that were rolled back from. A file that is cut
         short does not count, and what has no readable record is left alone: it may be all that can be rescued.
+        A record without tensors keeps the task learned last, which is what history is about: kept whole, records
+        would grow with the square of the number of tasks.
         """
-        stored = {record.number for record in self.records() if record.stored}
-        way = [record.number for record in self.way()]
+        parents: dict[int, int] = {}
+        stored: set[int] = set()
+        # One record at a time: each of hundreds of generations lists hundreds of tasks.
+        for number in sorted(self._numbers("json")):
+            record = self._readable(number)
+            if record is None:
+                continue
+            parents[number] = record.parent
+            if record.stored:
+                stored.add(number)
+            elif not exists(self.tensors_path(number)):
+                self._shorten(record)
+        way = [self.read_head()[0]]
+        while way[-1] in parents:
+            way.append(parents[way[-1]])
         others = sorted(stored.difference(way), reverse=True)
         kept = [number for number in (*way, *others) if number in stored][:keep]
-        for number in stored - always - set(kept):
-            remove_file(self.tensors_path(number))
+        for number in sorted(stored - always - set(kept)):
+            if remove_file(self.tensors_path(number)):
+                self._shorten(self.record(number))
+
+    def _shorten(self, record: GenerationRecord) -> None:
+        # Not worth failing a commit that has succeeded: the next one does it.
+        with suppress(StorageError):
+            if len(record.tasks) > 1:
+                self.write_record(replace(record, tasks=record.tasks[-1:]))
 
     def way_back(self, damaged: int | None = None) -> str:
         """The sentence that tells a user what to do when generation `damaged`, or HEAD (None), is damaged."""

@@ -1,0 +1,154 @@
+"""A long life: hundreds of tasks in one process, on a tiny network. python tests/field/soak.py --tasks 300
+
+What must stay where it is, is compared with what it was after task 10: resident memory (within 5 %), open file
+descriptors, and the accuracy on the first task right after it was learned. What legitimately grows, the heads and
+statistics of ever more classes, is counted and compared with what they need by their shapes. Writes
+`--out`/soak.json; exits 1 where something does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk import Learner, Task, TrainingConfig
+from csk_sdk.version import __version__
+
+TESTS = Path(__file__).parents[1]
+LEVEL_AFTER, TOLERANCE, MOST_FORGOTTEN = 10, 0.05, 5.0
+KEEP = 8  # the default of State.open
+
+# On the workstation, so to say: in another process, whose libraries do not count as the device's memory.
+PREPARE = """
+import sys
+from pathlib import Path
+import numpy as np
+from sklearn.datasets import load_digits
+from conftest import Digits, build_digits_bundle, write_pictures
+out, found = Path(sys.argv[1]), load_digits()
+digits = Digits(np.round(found.images * 255 / 16).astype(np.uint8), found.target.astype(np.int64))
+build_digits_bundle(out / "bundle", base_data=write_pictures(out / "base", digits, (0, 1, 2, 3), 0, 40))
+np.savez(out / "digits.npz", **{str(digit): digits.of(digit, 0, 140) for digit in range(4, 10)})
+"""
+Digits = dict[int, NDArray[np.uint8]]
+
+
+def prepare(out: Path) -> Digits:
+    """Build the bundle in `out`; 140 pictures of each digit from 4 to 9."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
+    subprocess.run([sys.executable, "-c", PREPARE, str(out)], env=environment, check=True)
+    with np.load(out / "digits.npz") as arrays:
+        return {int(name): arrays[name] for name in arrays}
+
+
+def task(digits: Digits, number: int) -> Task:
+    """Two of the digits with names of their own: 20 pictures each to learn, 40 others to test. The first: 4 and 5."""
+    rng = np.random.default_rng(number)
+    pair = (4, 5) if number == 1 else tuple(int(digit) for digit in rng.permutation(list(digits))[:2])
+    images = np.concatenate([digits[digit][rng.permutation(100)[:20]] for digit in pair])
+    tests = np.concatenate([digits[digit][100:] for digit in pair])
+    names = [f"{number:04d}-{digit}" for digit in pair]
+    return Task.from_arrays(
+        f"{number:04d}", images, np.repeat([0, 1], 20), names, tests, np.repeat([0, 1], 40)
+    )
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure(learner: Learner, first: Task) -> dict[str, float]:
+    """Everything that is watched."""
+    head = learner.head(first.name)
+    assert first.test is not None
+    pictures = [first.test.images.read(index) for index in range(len(first.test))]
+    truth = [first.classes[label] for label in first.test.labels]
+    files = [path for path in learner.state.folder.rglob("*") if path.is_file()]
+    return {
+        "tasks": len(learner.tasks),
+        "rss": resident(),
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+        "state": sum(path.stat().st_size for path in files),
+        "generation": sum(tensor.nbytes for tensor in learner.generation.tensors.values()),
+        "first_task": 100.0 * head.correct(learner.features(pictures), truth) / len(truth),
+    }
+
+
+def grown(learner: Learner, tasks: int) -> int:
+    """Bytes that `tasks` more tasks of two classes add to a generation, by the shapes of what they need.
+
+    A head's weight and bias (float32), sums and counts (float64), and the names as JSON.
+    """
+    features = learner.bundle.manifest.head.features
+    names = sum(len(json.dumps(name)) + 2 for name in learner.tasks[-1].classes)
+    return tasks * (2 * 4 * (features + 1) + 2 * 8 * (features + 1) + names + 2)
+
+
+def main() -> None:
+    """Learn, measure every ten tasks, judge."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", type=int, default=300)
+    parser.add_argument("--out", type=Path, default=Path("out/soak"))
+    given = parser.parse_args()
+    shutil.rmtree(given.out, ignore_errors=True)
+    given.out.mkdir(parents=True)
+    digits = prepare(given.out)
+    learner = Learner.open(given.out / "bundle", given.out / "state", TrainingConfig(threads=1, epochs=2))
+    first = task(digits, 1)
+    rows, begun = [], time.monotonic()
+    for number in range(1, given.tasks + 1):
+        learner.learn(first if number == 1 else task(digits, number))
+        if number == 1 or number % 10 == 0:
+            rows.append(measure(learner, first))
+            row = rows[-1]
+            print(
+                f"{number:5} tasks   {row['rss'] / 2**20:7.1f} MiB   {row['descriptors']:3} descriptors   state "
+                f"{row['state'] / 2**20:6.2f} MiB   first task {row['first_task']:5.1f} %",
+                flush=True,
+            )
+    after_first, level, last = rows[0], rows[1], rows[-1]
+    tasks = int(last["tasks"] - level["tasks"])
+    checks = {
+        f"memory within {TOLERANCE:.0%} of its level after task {LEVEL_AFTER}": last["rss"]
+        <= (1 + TOLERANCE) * level["rss"],
+        "as many file descriptors": last["descriptors"] == level["descriptors"],
+        "a generation grew by heads and statistics alone": last["generation"] - level["generation"]
+        <= grown(learner, tasks),
+        # Tensors of `keep` + 1 generations; in records, 1 KiB a task in each of them and one line of history.
+        "the state is no larger than its generations": last["state"]
+        <= (KEEP + 1) * (last["generation"] + 1024 * last["tasks"] + 65536) + 1024 * last["tasks"],
+        "the first task is still known": last["first_task"] >= after_first["first_task"] - MOST_FORGOTTEN,
+    }
+    summary = {
+        "csk_sdk": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "seconds": round(time.monotonic() - begun, 1),
+        "memory_change_percent": round(100 * (last["rss"] / level["rss"] - 1), 2),
+        "state_bytes_per_task": round((last["state"] - level["state"]) / max(tasks, 1)),
+        "generation_bytes_per_task": round((last["generation"] - level["generation"]) / max(tasks, 1)),
+        "checks": checks,
+        "rows": rows,
+    }
+    (given.out / "soak.json").write_text(json.dumps(summary, indent=1) + "\n")
+    for name, holds in checks.items():
+        print(f"{'yes' if holds else 'NO ':3}  {name}")
+    print({key: summary[key] for key in summary if key.endswith(("_percent", "_per_task", "seconds"))})
+    sys.exit(not all(checks.values()))
+
+
+if __name__ == "__main__":
+    main()
