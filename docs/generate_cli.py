@@ -32,6 +32,9 @@ epochs = 4
 
 [state]
 keep = 8          # generations that keep their tensors, and so can be rolled back to
+
+[bundle]
+trust = "KEY"     # refuse bundles that are not signed for this public key, a PEM file: guarantees.md
 ```
 """
 
