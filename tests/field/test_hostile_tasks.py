@@ -240,6 +240,14 @@ def png(
     return b"\x89PNG\r\n\x1a\n" + begin + extra + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
+def run_length_bmp(width: int, height: int) -> bytes:
+    """200 bytes that say they are many pixels; every end of a line is filled up with zeros."""
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, 0, 0, 0, 0, 0)
+    palette, data = bytes(1024), b"\0\0" * 40
+    begin = 14 + len(info) + len(palette)
+    return b"BM" + struct.pack("<IHHI", begin + len(data), 0, 0, begin) + info + palette + data
+
+
 def text_bomb() -> bytes:
     content = b"comment\0\0" + zlib.compress(bytes(200 << 20), 9)
     chunk = struct.pack(">I", len(content)) + b"zTXt" + content
@@ -256,6 +264,10 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     "no pixels": (lambda: png(0, 0), "cannot be decoded"),
     "fewer data than pixels": (lambda: png(100, 100, data=b"x" * 50), "cannot be decoded"),
     "a text of 200 MB in it": (lambda: png(5, 5, data=bytes(80), extra=text_bomb()), "cannot be decoded"),
+    "a BMP that takes minutes": (
+        lambda: run_length_bmp(12_000_000, 5),
+        "a run-length encoded BMP; store it as PNG",
+    ),
     "PostScript, which runs programs": (
         lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
         "not a PNG, JPEG, BMP or WebP picture",

@@ -23,6 +23,9 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 # Above today's 50-megapixel phone cameras; decoded to RGB, already 192 MiB of the device's memory.
 MAX_PIXELS = 64 << 20
 
+# Pillow unpacks these byte by byte in Python: a file of 200 bytes could keep it busy for minutes. Found by fuzzing.
+_MOST_RUN_LENGTH_PIXELS = 1 << 20
+
 
 class ImageSource(Protocol):
     """Pictures by index, from 0 to `len(source) - 1`."""
@@ -104,6 +107,8 @@ class FileImages:
             with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise _undecodable(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+                if image.width * image.height > _MOST_RUN_LENGTH_PIXELS and _is_run_length_encoded(image):
+                    raise _undecodable(path, "a run-length encoded BMP; store it as PNG")
                 return _upright_pixels(image)
         except TaskError:
             raise
@@ -130,6 +135,10 @@ class FileImages:
                 return f"{name} {file.tell()} {digest}"
         except OSError as error:
             raise _unreadable(path, error) from None
+
+
+def _is_run_length_encoded(image: Image.Image) -> bool:
+    return any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ()))
 
 
 def _upright_pixels(image: Image.Image) -> Pixels:
