@@ -5,19 +5,20 @@ import pytest
 from csk_sdk.cli import app
 
 # Each command's arguments and options, those of every device command left out.
-WORKSPACE = {"--workspace", "--bundle", "--state"}
+WORKSPACE = {"--workspace", "--bundle", "--state", "--trust"}
 OPTIONS = {
     "build-artifacts": """MODEL --out --base-data --classes --mean --std --resize --flip --no-flip --trainable
-        --channel-ratio --batch-size --overwrite --json""",
+        --channel-ratio --batch-size --sign --overwrite --json""",
     "inspect": "BUNDLE --json",
     "train": """--tasks --task --epochs --seed --batch-size --learning-rate --head-learning-rate --optimizer
-        --energy --channel-ratio --threads --no-evaluate --json""",
+        --energy --channel-ratio --class-statistics --no-class-statistics --threads --no-evaluate --json""",
     "tasks": "--tasks --json",
     "evaluate": "--tasks --scenario --json",
     "predict": "IMAGE... --task --top --json",
     "export": "--out --task --overwrite",
     "rollback": "--to",
     "doctor": "--tasks --json",
+    "verify": "--repair --json",
     "demo": "--out --json",
 }
 ANYWHERE = {"build-artifacts", "inspect", "demo"}

@@ -22,6 +22,11 @@ FOUND: list[tuple[str, bytes, str]] = [
         ),
         "a run-length encoded BMP of 12 million pixels: 24 s in Pillow's Python",
     ),
+    (
+        "state",
+        bytes([4, 1, 3, 0, *range(2, 17)]),
+        "scores of generation infinity, with a checksum that fits: OverflowError",
+    ),
 ]
 
 

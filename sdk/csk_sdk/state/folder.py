@@ -207,7 +207,7 @@ class State:
             try:
                 saved = unseal(path)
                 rows[int(saved["generation"])] = dict(saved["scores"])
-            except (StateError, KeyError, TypeError, ValueError):
+            except (StateError, KeyError, TypeError, ValueError, OverflowError):
                 continue
         return dict(sorted(rows.items()))
 
