@@ -60,7 +60,7 @@ def verify(
     trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read every byte of bundle and state, and say what is intact.
+    """Check every byte of bundle and state, and repair a state.
 
     It changes nothing without --repair. With it, a damaged HEAD points to the newest intact generation again, a lost
     record or state.json is written again from what else is known, and what is damaged or left over and of no use is
