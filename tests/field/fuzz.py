@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import re
 import subprocess
@@ -49,7 +50,12 @@ def run(name: str, out: Path, seconds: int) -> dict[str, object]:
     """One target in a process of its own: how often it ran, its peak memory, and whether something was found."""
     begun = time.monotonic()
     command = [sys.executable, __file__, "--one", name, "--seconds", str(seconds), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    from field import fuzz_targets
+
+    environment = {**os.environ, "CSK_FUZZ_SCRATCH": str(fuzz_targets.SCRATCH)}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, errors="replace", check=False
+    )
     stats = dict(re.findall(r"stat::(\w+):\s+(\d+)", done.stderr))
     (out / f"{name}.log").write_text(done.stderr, encoding="utf-8")
     return {
@@ -87,7 +93,6 @@ def main() -> None:
     print(f"{'all':12} {total:>12,} iterations in {seconds / 60:.1f} minutes")
     summary = {"python": platform.python_version(), "machine": platform.machine(), "targets": results}
     (given.out / "results.json").write_text(json.dumps(summary, indent=1) + "\n")
-    fuzz_targets.clean_up()
     sys.exit(any(result["finding"] for result in results))
 
 

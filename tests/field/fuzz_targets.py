@@ -6,6 +6,7 @@ feedback for minutes or days, `test_fuzzing.py` with hypothesis for seconds.
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import os
@@ -36,7 +37,8 @@ from csk_sdk.state.tensorfile import decode, encode
 Target = Callable[[bytes], None]
 # In memory where there is such a place: nothing here needs to survive.
 _PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-_SCRATCH = Path(tempfile.mkdtemp(prefix="csk-fuzz-", dir=_PLACE))
+# A fuzzer ends without ceremony, so that the process that started it has to clean up.
+SCRATCH = Path(os.environ.get("CSK_FUZZ_SCRATCH") or tempfile.mkdtemp(prefix="csk-fuzz-", dir=_PLACE))
 # What a hostile JSON file may have in the place of anything.
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 2, 255, 1 << 31, 1 << 63, 1 << 64, 10**400, -(1 << 63)),
@@ -92,7 +94,7 @@ def edited(good: Any, choices: Choices) -> Any:
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
     """An empty folder."""
-    folder = _SCRATCH / name
+    folder = SCRATCH / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     yield folder
@@ -141,7 +143,7 @@ def onnx(data: bytes) -> None:
 
 def safetensors(data: bytes) -> None:
     """A file of tensors: what the header check lets through must decode, to as many bytes as there are."""
-    path = _SCRATCH / "x.safetensors"
+    path = SCRATCH / "x.safetensors"
     path.write_bytes(data)
     with suppress(StateError):
         tensors, _ = decode(path)
@@ -151,7 +153,7 @@ def safetensors(data: bytes) -> None:
 def npz(data: bytes) -> None:
     """An npz task: any bytes, or an archive with any bytes as one of its arrays."""
     choices = Choices(data)
-    path = _SCRATCH / "x.npz"
+    path = SCRATCH / "x.npz"
     mode = choices.below(5)
     if mode == 0:
         path.write_bytes(choices.left)
@@ -172,7 +174,7 @@ def npz(data: bytes) -> None:
 
 def picture(data: bytes) -> None:
     """A picture file."""
-    path = _SCRATCH / "x.png"
+    path = SCRATCH / "x.png"
     path.write_bytes(data)
     with suppress(TaskError):
         pixels = FileImages([path]).read(0)
@@ -328,6 +330,5 @@ def seeds(name: str) -> list[bytes]:
     return by_name.get(name, [bytes(range(1, 80))])
 
 
-def clean_up() -> None:
-    """Remove the scratch folder."""
-    shutil.rmtree(_SCRATCH, ignore_errors=True)
+if "CSK_FUZZ_SCRATCH" not in os.environ:
+    atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
