@@ -12,13 +12,22 @@ WORKERS ?= 2
 # NumPy's threads would fight ONNX Runtime's for the same two cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-ort-training run-ort-training test-oldest run-oldest check format wheel-test bench-cifar100 clean
+KILLS ?= 200
+TASKS ?= 300
+MINUTES ?= 1
+
+.PHONY: help demo test test-ort-training run-ort-training test-oldest run-oldest check format wheel-test \
+	kill soak fuzz sbom bench-cifar100 clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
 	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
 	@echo "make check           format, lint, types"
+	@echo "make kill KILLS=200     kill -9 a training process that often, at random moments"
+	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
+	@echo "make fuzz MINUTES=30    feed the readers what nobody would (Linux, Python 3.11 to 3.13)"
+	@echo "make sbom               write docs/supply-chain.md and out/sbom.json from what is installed"
 	@echo "make wheel-test      build the wheel, install it elsewhere, run its demo"
 	@echo "make bench-cifar100 DATA=DIR MODEL=FILE    the CIFAR-100 benchmark"
 
@@ -80,6 +89,22 @@ wheel-test:
 	$(PYTHON) -m venv out/wheel/venv
 	wheel=$$(ls out/wheel/*.whl) && out/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check "$$wheel[demo]"
 	cd out/wheel && venv/bin/csk-sdk demo --out demo
+
+kill: $(BIN)/.dev
+	CSK_SDK_KILLS=$(KILLS) $(BIN)/python -m pytest tests/learner/test_kill.py -k random
+
+soak: $(BIN)/.dev
+	$(BIN)/python tests/field/soak.py --tasks $(TASKS) --out out/soak
+
+$(BIN)/.fuzz: $(BIN)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@touch $@
+
+fuzz: $(BIN)/.fuzz
+	$(BIN)/python tests/field/fuzz.py --minutes $(MINUTES) --out out/fuzz
+
+sbom: $(BIN)/.dev
+	$(BIN)/python docs/generate_supply_chain.py --sbom out/sbom.json
 
 bench-cifar100: $(BIN)/.dev
 	$(BIN)/python benchmarks/cifar100.py --data "$(DATA)" --model "$(MODEL)" --out out/cifar100

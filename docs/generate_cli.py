@@ -32,6 +32,9 @@ epochs = 4
 
 [state]
 keep = 8          # generations that keep their tensors, and so can be rolled back to
+
+[bundle]
+trust = "KEY"     # refuse bundles that are not signed for this public key, a PEM file: guarantees.md
 ```
 """
 
@@ -70,7 +73,8 @@ def parameters(command: Callable[..., Any]) -> Iterator[Parameter]:
         decls = tuple(info.param_decls or ())
         if isinstance(info.default, str) and info.default.startswith("-"):
             # Behind Annotated, what looks like Option's default is the first of its names.
-            decls = (*info.default.split("/"), *decls)
+            decls = (info.default, *decls)
+        decls = tuple(part for decl in decls for part in decl.split("/"))
         if not decls and is_option:
             decls = (dashed, dashed.replace("--", "--no-", 1)) if kind is bool else (dashed,)
         yield Parameter(
@@ -88,7 +92,7 @@ def _value(kind: Any) -> str:
         kind = next(one for one in get_args(kind) if one is not type(None))
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "|".join(str(member.value) for member in kind)
-    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+    return {bool: "", int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
 
 
 def _default(value: Any, names: tuple[str, ...]) -> str:

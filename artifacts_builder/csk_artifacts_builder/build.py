@@ -50,6 +50,7 @@ from csk_sdk.manifest import (
 )
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives import objective_of
+from csk_sdk.signing import private_key
 
 COMPARED_BATCHES = 4
 
@@ -82,8 +83,11 @@ def build_artifacts(
     Raises ModelError for a model that cannot be trained (UnsupportedOpError names the op), TaskError for base data
     that does not fit, StorageError when `out` cannot be written. A failed build leaves nothing behind.
     """
+    options = options or BuildOptions()
+    if options.sign is not None:
+        private_key(options.sign)  # now, and not when an hour of measuring is over
     with returning_memory():
-        return _build(Path(model), Path(out), options or BuildOptions(), on_progress)
+        return _build(Path(model), Path(out), options, on_progress)
 
 
 def _build(
@@ -139,7 +143,7 @@ def _build(
             checkpoint.update(measured.tensors)
             accuracy = measured.accuracy
             draft.seal(checkpoint, manifest)
-        draft.publish()
+        draft.publish(options.sign)
     metric = objective_of(options.loss).metric
     warnings = warnings_about(options, manifest, accuracy, agreement)
     return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, agreement, warnings, metric)

@@ -21,6 +21,7 @@ from csk_artifacts_builder.emit import constant_array
 from csk_artifacts_builder.prepare import require_writable
 from csk_sdk.errors import ConfigError, StorageError
 from csk_sdk.manifest import CHECKPOINT, EXPORT_TEMPLATE, MANIFEST, WEIGHTS, FileEntry, Manifest, Site
+from csk_sdk.signing import SIGNATURE, sign
 
 # Smaller tensors stay in the graphs, where shape inference can see them.
 _EXTERNAL_ELEMENTS = 64
@@ -123,9 +124,12 @@ class BundleDraft:
             # Bytes: on Windows, text would get other line ends than those that were sealed.
             (self.folder / MANIFEST).write_bytes(replace(manifest, files=files).to_json().encode())
 
-    def publish(self) -> None:
-        """Move the bundle to its place."""
+    def publish(self, key: Path | None = None) -> None:
+        """Move the bundle to its place, signed by the private key in the PEM file `key` if there is one."""
         with self.writing():
+            if key is not None:
+                signature = sign((self.folder / MANIFEST).read_bytes(), key)
+                (self.folder / SIGNATURE).write_bytes(signature)
             if self.out.exists():
                 shutil.rmtree(self.out)
             self.folder.rename(self.out)

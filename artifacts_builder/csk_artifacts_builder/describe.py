@@ -81,10 +81,16 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
         loss=options.loss,
         precision=options.precision,
         backends=backends,
+        op_domains=_op_domains(backends),
         head_capacity=head_capacity(options.head_capacity, count) if ORT_TRAINING in backends else 0,
         memory_budget=options.memory_budget,
         producer=f"csk-sdk {__version__}",
     )
+
+
+def _op_domains(backends: Sequence[str]) -> tuple[str, ...]:
+    """Gradients that onnxruntime-training derives hold ops of its own."""
+    return ("ai.onnx", "com.microsoft") if ORT_TRAINING in backends else ("ai.onnx",)
 
 
 def _backends(options: BuildOptions) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class BuildOptions:
     `precision` is "exact" (float32) or "int8": frozen convolutions in int8, calibrated on the base data.
     `backend` is "portable", "ort-training" or "both"; `head_capacity` the most classes that a task may have with
     ort-training (128, or as many as the base has, when None).
+    `sign` is a PEM file with an ed25519 private key, for devices that trust only its holder.
     """
 
     classes: Sequence[str] | None = None
@@ -48,3 +49,4 @@ class BuildOptions:
     backend: str = PORTABLE
     head_capacity: int | None = None
     overwrite: bool = False
+    sign: Path | None = None

@@ -29,6 +29,7 @@ from csk_sdk.learn_run import LearnReport, Progress
 from csk_sdk.learner import Learner
 from csk_sdk.objectives import Prediction
 from csk_sdk.stream import TaskStream
+from csk_sdk.verification import Verification, verify
 
 __all__ = [
     "Bundle",
@@ -51,4 +52,6 @@ __all__ = [
     "TaskStream",
     "TrainingConfig",
     "UnsupportedOpError",
+    "Verification",
+    "verify",
 ]

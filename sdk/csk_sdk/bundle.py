@@ -5,49 +5,69 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from csk_sdk.bundle_checks import check_checkpoint, check_file, check_manifest, read_bounded
 from csk_sdk.data.preprocess import Preprocessing
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.errors import BundleError
 from csk_sdk.manifest import CHECKPOINT, MANIFEST, WEIGHTS, Manifest, Site
 from csk_sdk.objectives import Objective, objective_of
 from csk_sdk.runtime import Graph
+from csk_sdk.signing import check_signature
 
 
 class Bundle:
     """A folder of training artifacts, read-only. Open it with `Bundle.open`."""
 
-    def __init__(self, folder: Path, manifest: Manifest, identity: str) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, identity: str, origin: str = "") -> None:
         self.folder = folder
         self.manifest = manifest
         self.id = identity
+        self.origin = origin
 
     @classmethod
-    def open(cls, folder: Path | str) -> Bundle:
-        """Read the manifest and check size and sha256 of every file that it lists.
+    def open(cls, folder: Path | str, trust: Path | str | None = None) -> Bundle:
+        """Read the manifest and check every file that it lists: size, sha256, and that it is safe to open.
 
-        Raises BundleError for a missing or damaged bundle, or one of a newer schema or with an unknown loss.
+        `trust` is a PEM file with an ed25519 public key; given one, only bundles that its holder signed are opened.
+        Raises BundleError for a missing, damaged, hostile or untrusted bundle, or one of a newer schema or with an
+        unknown loss; ConfigError when `trust` is no such key.
         """
+        bundle = cls.read_manifest(folder, trust)
+        for name in bundle.manifest.files:
+            bundle.verify_file(name)
+        return bundle
+
+    @classmethod
+    def read_manifest(cls, folder: Path | str, trust: Path | str | None = None) -> Bundle:
+        """A bundle whose manifest is checked, and its signature, but none of its files yet. Raises as `open` does."""
         folder = Path(folder)
         path = folder / MANIFEST
         try:
-            text = path.read_bytes()
+            text = read_bounded(path)
         except OSError:
             raise BundleError(
                 f"There is no bundle in {folder} ({MANIFEST} is missing). Build one on a workstation with "
                 "`csk-sdk build-artifacts MODEL --out BUNDLE`, and copy it there."
             ) from None
+        if trust is not None:
+            # Before anything in it is believed.
+            check_signature(folder, text, Path(trust))
         manifest = Manifest.from_json(text.decode("utf-8", "replace"), str(path))
         objective_of(manifest.loss)
-        bundle = cls(folder, manifest, hashlib.sha256(text).hexdigest())
-        bundle._verify()
-        return bundle
+        check_manifest(manifest, folder)
+        origin = "" if trust is None else f"signed by the key of {trust}"
+        return cls(folder, manifest, hashlib.sha256(text).hexdigest(), origin)
+
+    def verify_file(self, name: str) -> None:
+        """Raise BundleError unless a file of the manifest is in the bundle, as it was built, and safe to open."""
+        check_file(self.folder, self.manifest, name)
 
     @property
     def objective(self) -> Objective:
@@ -65,7 +85,9 @@ class Bundle:
 
     def checkpoint(self) -> dict[str, NDArray[Any]]:
         """The learnable state before the first task: generation 0."""
-        return self._read(CHECKPOINT)
+        tensors = self._read(CHECKPOINT)
+        check_checkpoint(self.manifest, tensors, self.path(CHECKPOINT))
+        return tensors
 
     def weights(self, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
         """Frozen tensors by their name in the source model; all of them when `names` is None."""
@@ -92,32 +114,8 @@ class Bundle:
         try:
             with safe_open(self.path(name), framework="numpy") as file:
                 return {key: file.get_tensor(key) for key in (file.keys() if names is None else names)}
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, TypeError, ValueError) as error:
             raise BundleError(f"{self.path(name)} cannot be read ({error}). Copy the bundle again.") from None
-
-    def _verify(self) -> None:
-        for name, entry in self.manifest.files.items():
-            if not _is_inside(name):
-                raise BundleError(f"{self.folder / MANIFEST} lists a file outside the bundle: {name!r}.")
-            path = self.path(name)
-            if not path.is_file():
-                raise BundleError(f"{path} is missing. Copy the bundle again.")
-            with path.open("rb") as file:
-                same = path.stat().st_size == entry.size and (
-                    hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
-                )
-            if not same:
-                raise BundleError(
-                    f"{path} is not the file that was built: its content differs from the manifest's sha256. "
-                    "Copy the bundle again."
-                )
-
-
-def _is_inside(name: str) -> bool:
-    """Whether a file's name in the manifest is a plain path below the bundle, on every system."""
-    parts = PurePosixPath(name).parts
-    plain = not any(part in ("..", "/") or set(part) & set("\\:\0") for part in parts)
-    return bool(parts) and plain and "/".join(parts) == name
 
 
 def center_of(site: Site) -> tuple[slice | int, ...]:

@@ -24,7 +24,9 @@ class TrainingConfig:
     training. Learning rates are peak values of a cosine schedule. `shift` is in pixels, a 16th of the picture's
     shorter side where None; for signals in samples, a 16th of the length. `label_smoothing` is the share of each label
     that is spread over all classes (cross-entropy only). `threads` 0 means one per core. `sensitivity_batches` is how
-    many batches channels are selected on, and `checkpoint_seconds` the time between progress checkpoints.
+    many batches channels are selected on. `class_statistics` is whether the state keeps sums over the features of the
+    task's classes; without, decisions over all classes fall back on the tasks' own heads (docs/guarantees.md).
+    `checkpoint_seconds` is the time between progress checkpoints.
     """
 
     epochs: int = 4
@@ -43,6 +45,7 @@ class TrainingConfig:
     seed: int = 0
     threads: int = 0
     sensitivity_batches: int = 32
+    class_statistics: bool = True
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:

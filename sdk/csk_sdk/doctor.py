@@ -54,14 +54,18 @@ class Check:
 
 
 def examine(
-    folder: Path | str = ".", bundle: Path | None = None, state: Path | None = None, tasks: Path | None = None
+    folder: Path | str = ".",
+    bundle: Path | None = None,
+    state: Path | None = None,
+    tasks: Path | None = None,
+    trust: Path | None = None,
 ) -> Iterator[Check]:
     """Check this device, then the workspace, one finding at a time. Changes nothing."""
     yield from _device()
     runtime = _onnxruntime()
     yield runtime
     try:
-        space = Workspace.open(folder, bundle, state, tasks)
+        space = Workspace.open(folder, bundle, state, tasks, trust)
     except ConfigError as error:
         yield Check("Workspace", FAIL, str(error))
         return
@@ -75,7 +79,7 @@ def examine(
         )
         return
     try:
-        opened = Bundle.open(space.bundle)
+        opened = Bundle.open(space.bundle, space.trust)
         checkpoint = opened.checkpoint()
     except CskError as error:
         yield Check("Bundle", FAIL, str(error))
@@ -169,6 +173,7 @@ def _bundle(bundle: Bundle) -> Check:
     detail = (
         f"{manifest.model}: {len(manifest.classes)} classes, {len(manifest.sites)} sites, "
         f"{size / 1e6:.1f} MB; every file is as it was built"
+        f"{', ' + bundle.origin if bundle.origin else ''}"
     )
     if not manifest.base_protected:
         return Check(

@@ -15,7 +15,7 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.method.metrics import AccuracyMatrix
 from csk_sdk.predicting import Predictor, task_names
-from csk_sdk.state import State
+from csk_sdk.state import Generation, State
 
 SCENARIOS = ("task", "class")
 _BATCH = 64
@@ -100,18 +100,26 @@ def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Sc
             "tasks/NAME/test/<class>/ (tasks/base/test/<class>/ for the base classes)."
         )
     state.save_scores(generation.number, row)
-    saved = state.load_scores()
-    parents = {record.number: record.parent for record in state.records()}
-    numbers = [generation.number]
-    while numbers[0] != 0:
-        numbers.insert(0, parents.get(numbers[0], 0))
-    rows = [saved.get(number, {}) for number in numbers]
+    # Its own row is known, whether or not the disk can give it back.
+    saved = {**state.load_scores(), generation.number: row}
+    numbers = _way(generation, {record.number: record.parent for record in state.records()})
+    rows = [{} if number is None else saved.get(number, {}) for number in numbers]
     if names[0] not in known and len(numbers) == len(names):
         # No test pictures of the base classes: the matrix begins with the first learned task.
         names, rows = names[1:], rows[1:]
     elif len(numbers) > len(names):
         rows = rows[1:]
     return Scores(tuple(names), tuple(rows), predictor.bundle.objective.metric)
+
+
+def _way(generation: Generation, parents: Mapping[int, int]) -> list[int | None]:
+    """The generations from 0 to this one, each with one task more; None where a record is lost."""
+    way: list[int | None] = [generation.number]
+    parent = generation.parent
+    while len(way) < len(generation.tasks):
+        way.insert(0, parent)
+        parent = None if parent is None else parents.get(parent)
+    return [0, *way] if generation.tasks else way
 
 
 def _score(predictor: Predictor, task: Task) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from csk_sdk.bundle import Bundle
 from csk_sdk.errors import StorageError
 from csk_sdk.manifest import EXPORT_TEMPLATE
 from csk_sdk.predicting import LinearHead
+from csk_sdk.protobuf import LENGTH_DELIMITED, VARINT, field, tag, varint
 from csk_sdk.state import Generation
 from csk_sdk.state.atomic import make_folder, replace_file
 
@@ -28,7 +29,6 @@ _TENSOR_DIMS, _TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_RAW_DATA = 1, 2, 8, 9
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _FLOAT = 1
 MAX_BYTES = 2 << 30
-_VARINT, _LENGTH_DELIMITED = 0, 2
 
 
 def complete(
@@ -39,37 +39,20 @@ def complete(
     for name, array in tensors.items():
         head, data = _tensor(name, array)
         size = len(head) + len(data)
-        initializer = _tag(_GRAPH_INITIALIZER, _LENGTH_DELIMITED) + _varint(size)
-        yield _tag(_MODEL_GRAPH, _LENGTH_DELIMITED) + _varint(len(initializer) + size) + initializer + head
+        initializer = tag(_GRAPH_INITIALIZER, LENGTH_DELIMITED) + varint(size)
+        yield tag(_MODEL_GRAPH, LENGTH_DELIMITED) + varint(len(initializer) + size) + initializer + head
         yield data
     for key, value in metadata.items():
-        entry = _field(_ENTRY_KEY, key.encode()) + _field(_ENTRY_VALUE, value.encode())
-        yield _field(_MODEL_METADATA, entry)
+        entry = field(_ENTRY_KEY, key.encode()) + field(_ENTRY_VALUE, value.encode())
+        yield field(_MODEL_METADATA, entry)
 
 
 def _tensor(name: str, array: NDArray[np.float32]) -> tuple[bytes, bytes]:
     """A TensorProto as its small fields and its raw bytes (little-endian, as the specification asks)."""
     data = np.ascontiguousarray(array, "<f4").tobytes()
-    head = b"".join(_tag(_TENSOR_DIMS, _VARINT) + _varint(size) for size in array.shape)
-    head += _tag(_TENSOR_DATA_TYPE, _VARINT) + _varint(_FLOAT) + _field(_TENSOR_NAME, name.encode())
-    return head + _tag(_TENSOR_RAW_DATA, _LENGTH_DELIMITED) + _varint(len(data)), data
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _tag(number, _LENGTH_DELIMITED) + _varint(len(content)) + content
-
-
-def _tag(number: int, wire_type: int) -> bytes:
-    return _varint(number << 3 | wire_type)
-
-
-def _varint(value: int) -> bytes:
-    pieces = bytearray()
-    while value > 0x7F:
-        pieces.append(value & 0x7F | 0x80)
-        value >>= 7
-    pieces.append(value)
-    return bytes(pieces)
+    head = b"".join(tag(_TENSOR_DIMS, VARINT) + varint(size) for size in array.shape)
+    head += tag(_TENSOR_DATA_TYPE, VARINT) + varint(_FLOAT) + field(_TENSOR_NAME, name.encode())
+    return head + tag(_TENSOR_RAW_DATA, LENGTH_DELIMITED) + varint(len(data)), data
 
 
 def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path: Path) -> None:

@@ -47,14 +47,17 @@ class Learner:
         state: Path | str = "state",
         config: TrainingConfig | None = None,
         backend: str = AUTO,
+        *,
+        trust: Path | str | None = None,
     ) -> Learner:
         """Open a bundle with the state learned on it; the state folder is made at the first commit.
 
         `backend` is what computes training steps: "portable", "ort-training", or "auto" for the first of them that
         the bundle was built for. States are the same: one learns on where the other stopped.
-        Raises BundleError, StateError, ConfigError for another backend.
+        `trust` is a PEM file with an ed25519 public key: only bundles that its holder signed are opened then.
+        Raises BundleError, StateError, and ConfigError for another backend, or where `trust` is no such key.
         """
-        opened = Bundle.open(bundle)
+        opened = Bundle.open(bundle, trust)
         stored = State.open(state, opened.id, opened.checkpoint())
         return cls(opened, stored, config or TrainingConfig(), backend)
 

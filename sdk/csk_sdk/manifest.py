@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from csk_sdk.errors import BundleError
+from csk_sdk.typed import mistyped
 
 SCHEMA_VERSION = 2
 _UNSEALED = "0" * 64
@@ -183,6 +184,7 @@ class Manifest:
     learning takes at this batch size (csk_artifacts_builder/memory.py); empty where they are not known.
     `memory_budget` is what the build was told to stay within, in bytes.
     `head_capacity` is how many classes a task may have with the ort-training backend, 0 without its artifacts.
+    `op_domains` are the domains of the ops that the graphs may have.
     `candidates` are all convolutions that could be trained, in graph order, and `choice` says why the sites are
     those that they are.
     """
@@ -201,6 +203,7 @@ class Manifest:
     precision: str = EXACT
     backends: tuple[str, ...] = (PORTABLE,)
     head_capacity: int = 0
+    op_domains: tuple[str, ...] = ("ai.onnx",)
     weights_in_export: tuple[str, ...] = ()
     kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     costs: dict[str, int] = field(default_factory=dict)
@@ -224,11 +227,11 @@ class Manifest:
         """
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{where} is not valid JSON ({error}); build the bundle again.") from None
         seal = raw.get("seal") if isinstance(raw, dict) else None
         version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if not isinstance(version, int):
+        if type(version) is not int:
             raise BundleError(f"{where} has no schema_version; it is not a csk-sdk bundle.")
         if version > SCHEMA_VERSION:
             raise BundleError(
@@ -240,7 +243,7 @@ class Manifest:
                 f"{where} was changed after it was built: its seal does not match. Copy the bundle again."
             )
         try:
-            return cls(
+            manifest = cls(
                 **{
                     **{f.name: _tupled(raw[f.name]) for f in fields(cls) if f.name in raw},
                     "input": _input(raw["input"]),
@@ -254,10 +257,13 @@ class Manifest:
                     "files": {name: FileEntry(**entry) for name, entry in raw["files"].items()},
                 }
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise BundleError(
                 f"{where} lacks or misnames a field ({error}); build the bundle again."
             ) from None
+        if (wrong := mistyped(manifest)) is not None:
+            raise BundleError(f"{where} has a value of a wrong type in '{wrong}'; build the bundle again.")
+        return manifest
 
 
 def sealed(content: dict[str, Any]) -> str:

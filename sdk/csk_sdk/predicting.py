@@ -7,10 +7,10 @@ outputs do not compete (multi-label, regression), the first is the heads of all 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from csk_sdk.bundle import Bundle
 from csk_sdk.errors import TaskError
 from csk_sdk.manifest import Manifest
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.names import LONGEST, is_plain
 from csk_sdk.objectives import Objective, Prediction, objective_of
 from csk_sdk.state import BASE, Generation
 from csk_sdk.training import FeatureExtractor, Tensors
@@ -97,7 +98,7 @@ def require_new_task(
             f"A task cannot be called '{BASE}': that is the name of what the source model knew already. Give "
             "the new data another name."
         )
-    if not _is_plain(name) or "/" in name or "\\" in name or len(name.encode()) > _LONGEST_NAME:
+    if not is_plain(name) or "/" in name or "\\" in name or len(name.encode()) > _LONGEST_NAME:
         raise TaskError(
             f"A task cannot be called {name[:40]!r}: its name must be valid as a folder's name, without "
             f"slashes, backslashes and control characters, and at most {_LONGEST_NAME} bytes. Rename it."
@@ -107,20 +108,12 @@ def require_new_task(
             f"Task '{name}' is learned already. Give the new data another name, or go back before it with "
             "`csk-sdk rollback --to`."
         )
-    for one in classes:
-        if not _is_plain(one) or classes.count(one) > 1:
+    for one, count in Counter(classes).items():
+        if not is_plain(one) or count > 1:
             raise TaskError(
                 f"Task '{name}' has a class called {one[:40]!r}, and each class needs a name of its own, not "
-                "empty, in valid UTF-8 and without control characters. Rename it."
+                f"empty, at most {LONGEST} characters, in valid UTF-8 and without control characters. Rename it."
             )
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name is not blank, has no control character, and can be written as UTF-8.
-
-    Python reads a file name that is not UTF-8 as one with lone surrogates.
-    """
-    return bool(name.strip()) and not any(category(character) in ("Cc", "Cs") for character in name)
 
 
 def task_names(generation: Generation, base_classes: Sequence[str]) -> tuple[str, ...]:

@@ -183,6 +183,8 @@ class TaskTraining:
         with np.errstate(over="ignore"):
             for key, moment in moments.items():
                 tensors[key] = (tensors[key] + scale * moment).astype(np.float32)
+        if not self._config.class_statistics:
+            learned = ClassStatistics.empty(self._bundle.manifest.head.features)
         if scale != 1.0:
             learned = ClassStatistics(
                 learned.classes, learned.gram * scale, learned.sums * scale, learned.counts * scale

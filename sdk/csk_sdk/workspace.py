@@ -3,7 +3,7 @@
 bundle/     training artifacts, read-only
 state/      what was learned
 tasks/      the inbox
-csk.toml    optional: [training] any setting of TrainingConfig; [state] keep = 8
+csk.toml    optional: [training] any setting of TrainingConfig; [state] keep = 8; [bundle] trust = "trust.pem"
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Workspace:
     tasks: Path
     config: TrainingConfig
     keep: int = KEEP
+    trust: Path | None = None
 
     @classmethod
     def open(
@@ -64,15 +65,16 @@ class Workspace:
         bundle: Path | None = None,
         state: Path | None = None,
         tasks: Path | None = None,
+        trust: Path | None = None,
     ) -> Workspace:
-        """The workspace in `folder`; the others override where its parts are.
+        """The workspace in `folder`; the others override where its parts are, and whose bundles are trusted.
 
         Raises ConfigError for a missing folder, or a csk.toml that cannot be used.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise ConfigError(f"There is no folder {folder}. Make it, and put a bundle/ into it.")
-        config, keep = _settings(folder / SETTINGS)
+        config, keep, key = _settings(folder / SETTINGS)
         return cls(
             folder=folder,
             bundle=bundle or folder / "bundle",
@@ -80,6 +82,7 @@ class Workspace:
             tasks=tasks or folder / "tasks",
             config=config,
             keep=keep,
+            trust=trust or (folder / key if key else None),
         )
 
     @property
@@ -89,7 +92,7 @@ class Workspace:
 
     def learner(self, config: TrainingConfig | None = None, backend: str = AUTO) -> Learner:
         """Open bundle and state. Raises BundleError, StateError."""
-        bundle = Bundle.open(self.bundle)
+        bundle = Bundle.open(self.bundle, self.trust)
         state = State.open(self.state, bundle.id, bundle.checkpoint(), keep=self.keep)
         return Learner(bundle, state, config or self.config, backend)
 
@@ -149,22 +152,32 @@ class Workspace:
         )
 
 
-def _settings(path: Path) -> tuple[TrainingConfig, int]:
+# The tables of csk.toml and their settings; those of [training] are TrainingConfig's.
+_TABLES: dict[str, tuple[str, ...]] = {"training": (), "state": ("keep",), "bundle": ("trust",)}
+
+
+def _settings(path: Path) -> tuple[TrainingConfig, int, str | None]:
     tables = _read(path)
-    unknown = sorted(set(tables) - {"training", "state"})
-    if unknown:
-        raise ConfigError(f"{path} has '{unknown[0]}', which is no table of it. Known: [training], [state].")
     for name, table in tables.items():
+        if name not in _TABLES:
+            known = ", ".join(f"[{one}]" for one in _TABLES)
+            raise ConfigError(f"{path} has '{name}', which is no table of it. Known: {known}.")
         if not isinstance(table, dict):
             raise ConfigError(f"{path} sets '{name}' to {table!r}; write it as a table, [{name}].")
-    state = tables.get("state", {})
-    for name in state:
-        if name != "keep":
-            raise ConfigError(f"{path} sets '{name}' in [state], which is no setting. Known: keep.")
-    keep = state.get("keep", KEEP)
+        for setting in table:
+            if _TABLES[name] and setting not in _TABLES[name]:
+                known = ", ".join(_TABLES[name])
+                raise ConfigError(
+                    f"{path} sets '{setting}' in [{name}], which is no setting. Known: {known}."
+                )
+    keep = tables.get("state", {}).get("keep", KEEP)
     if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
         raise ConfigError(f"{path} sets keep to {keep!r}; it must be a whole number, 1 or more.")
-    return TrainingConfig.from_mapping(tables.get("training", {}), str(path)), keep
+    trust = tables.get("bundle", {}).get("trust")
+    if trust is not None and (not isinstance(trust, str) or not trust):
+        # Never taken for "no key": a device that was to trust one key would then trust everybody.
+        raise ConfigError(f"{path} sets trust to {trust!r}; it must be the path of a public key, a PEM file.")
+    return TrainingConfig.from_mapping(tables.get("training", {}), str(path)), keep, trust
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,22 +5,24 @@ import pytest
 from csk_sdk.cli import app
 
 # Each command's arguments and options, those of every device command left out.
-WORKSPACE = {"--workspace", "--bundle", "--state"}
+WORKSPACE = {"--workspace", "--bundle", "--state", "--trust"}
 OPTIONS = {
     "build-artifacts": """MODEL --out --base-data --classes --mean --std --resize --sample-rate --flip --no-flip --sites
         --trainable --intensity-data --channel-ratio --batch-size --precision --loss --backend
-        --head-capacity --memory-budget --overwrite --json""",
+        --head-capacity --memory-budget --sign --overwrite --json""",
     "analyze": """MODEL DATA --classes --mean --std --sites --images --batch-size --by-training --picture
         --threads --json""",
     "inspect": "BUNDLE --json",
     "train": """--tasks --task --epochs --seed --batch-size --learning-rate --head-learning-rate --optimizer
-        --energy --channel-ratio --label-smoothing --threads --backend --no-evaluate --json""",
+        --energy --channel-ratio --label-smoothing --class-statistics --no-class-statistics --threads --backend
+        --no-evaluate --json""",
     "tasks": "--tasks --json",
     "evaluate": "--tasks --scenario --json",
     "predict": "FILE... --task --top --json",
     "export": "--out --task --overwrite",
     "rollback": "--to",
     "doctor": "--tasks --json",
+    "verify": "--repair --json",
     "demo": "--out --json",
 }
 ANYWHERE = {"build-artifacts", "analyze", "inspect", "demo"}

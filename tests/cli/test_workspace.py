@@ -34,7 +34,10 @@ def test_settings(tmp_path):
     [
         ("[training", "is not valid TOML"),
         ("training = 3", "write it as a table, [training]"),
-        ("[learning]\nepochs = 1", "has 'learning', which is no table of it. Known: [training], [state]."),
+        (
+            "[learning]\nepochs = 1",
+            "has 'learning', which is no table of it. Known: [training], [state], [bundle].",
+        ),
         ("[training]\nepoch = 1", "sets 'epoch', which is no setting"),
         ("[training]\nepochs = 0", "epochs is 0; it must be 1 or more"),
         ('[training]\nepochs = "3"', "it must be of type int"),

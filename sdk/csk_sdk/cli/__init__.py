@@ -34,6 +34,7 @@ for _command in (
     using.export,
     learning.rollback,
     checking.doctor,
+    checking.verify,
     checking.demo,
 ):
     app.command(name=_command.__name__.replace("_", "-"))(_command)

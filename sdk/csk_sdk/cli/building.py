@@ -165,6 +165,10 @@ def build_artifacts(
             metavar="N", help="Most classes of a task with ort-training; 128, or as many as MODEL has."
         ),
     ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="Sign with this ed25519 private key, a PEM file: see --trust."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace BUNDLE where it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -195,6 +199,7 @@ def build_artifacts(
         backend=backend.value,
         head_capacity=head_capacity,
         overwrite=overwrite,
+        sign=sign,
     )
     begun = time.monotonic()
     with screen.bar("Measuring what the model knows" if base_data else "Building") as update:

@@ -1,4 +1,4 @@
-"""`doctor` and `demo`: does it work here, and what does it do?"""
+"""`doctor`, `verify` and `demo`: does it work here, is it whole, and what does it do?"""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, WorkspaceDir
-from csk_sdk.cli.rendering import Screen, plural
+from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
+from csk_sdk.cli.rendering import Screen, plural, table
+from csk_sdk.workspace import Workspace
 
+_FOUND = {"intact": "green", "pruned": "dim", "leftover": "dim", "damaged": "bold red", "repaired": "yellow"}
 _STYLES = {"ok": "green", "warn": "bold yellow", "fail": "bold red"}
 
 
@@ -18,6 +21,7 @@ def doctor(
     bundle: BundleDir = None,
     state: StateDir = None,
     tasks: TasksDir = None,
+    trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Check this device and its workspace.
@@ -32,7 +36,7 @@ def doctor(
 
     screen = Screen(as_json)
     found = []
-    for check in examine(workspace, bundle, state, tasks):
+    for check in examine(workspace, bundle, state, tasks, trust):
         found.append(check)
         screen.check(check.name, check.status, _STYLES[check.status], check.detail, check.remedy)
     failed, warned = (sum(check.status == status for check in found) for status in (FAIL, WARN))
@@ -46,6 +50,44 @@ def doctor(
     screen.json({"ok": not failed, "checks": [check.to_json() for check in found]})
     if failed:
         raise typer.Exit(1)
+
+
+def verify(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended of the state.")] = False,
+    workspace: WorkspaceDir = HERE,
+    bundle: BundleDir = None,
+    state: StateDir = None,
+    trust: TrustKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every byte of bundle and state, and repair a state.
+
+    It changes nothing without --repair. With it, a damaged HEAD points to the newest intact generation again, a lost
+    record or state.json is written again from what else is known, and what is damaged or left over and of no use is
+    removed; an intact generation never is. Exits 1 while anything is damaged.
+
+    \b
+    Example:  csk-sdk verify --repair
+    """
+    from csk_sdk.verification import verify as verify_files
+
+    screen = Screen(as_json)
+    space = Workspace.open(workspace, bundle, state, trust=trust)
+    found = verify_files(space.bundle, space.state, repair=repair, trust=space.trust)
+    screen.json(found.to_json())
+    for title, findings in ((f"Bundle {space.bundle}", found.bundle), (f"State {space.state}", found.state)):
+        screen.say(title, style="bold")
+        made = table("File", "Status", "Detail", left=3)
+        for one in findings:
+            made.add_row(one.name, Text(one.status, _FOUND[one.status]), one.detail)
+        screen.show(made if findings else Text("nothing learned yet" if found.bundle else ""))
+        screen.say()
+    if not found.ok:
+        screen.say(
+            "Damaged." if repair else "Damaged: `csk-sdk verify --repair` mends what it can of a state."
+        )
+        raise typer.Exit(1)
+    screen.say(f"Mended: {plural(found.repaired, 'finding')}." if found.repaired else "Everything is intact.")
 
 
 def demo(

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from csk_sdk.cli.accuracies import present_table
 from csk_sdk.cli.guard import Interrupted
-from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, WorkspaceDir
+from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import LearningView, Screen, counted, duration, plural, size, table
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, CskError
@@ -67,6 +67,13 @@ def train(
         float | None,
         typer.Option(help="Share of each label that is spread over all classes (cross-entropy only)."),
     ] = None,
+    class_statistics: Annotated[
+        bool | None,
+        typer.Option(
+            "--class-statistics/--no-class-statistics",
+            help="Keep sums over the features of each class (default), or nothing of the kind.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
     backend: Annotated[
@@ -77,6 +84,7 @@ def train(
     bundle: BundleDir = None,
     state: StateDir = None,
     tasks: TasksDir = None,
+    trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn the next task of the inbox, or all of them.
@@ -88,7 +96,7 @@ def train(
     Example:  csk-sdk train --task next --epochs 4
     """
     screen = Screen(as_json)
-    space = Workspace.open(workspace, bundle, state, tasks)
+    space = Workspace.open(workspace, bundle, state, tasks, trust)
     try:
         config = space.config.with_overrides(
             epochs=epochs,
@@ -100,6 +108,7 @@ def train(
             follow_drift=follow_drift,
             channel_ratio=channel_ratio,
             label_smoothing=label_smoothing,
+            class_statistics=class_statistics,
             seed=seed,
             threads=threads,
         )
@@ -154,6 +163,11 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         f"Learned {task.name} in {duration(report.seconds)}: generation {report.generation}, loss "
         f"{report.loss:.3f}, peak memory {size(report.peak_rss_bytes)}."
     )
+    if not learner.config.class_statistics:
+        screen.warn(
+            f"no class statistics of {task.name} are kept: decisions over all classes now come from the tasks' own "
+            "heads together, which is much less accurate. With --task they are as good as ever."
+        )
     scores = _evaluate(screen, space, learner, "Testing") if evaluate else None
     if scores is not None:
         screen.say()
@@ -211,6 +225,7 @@ def tasks(
     bundle: BundleDir = None,
     state: StateDir = None,
     tasks: TasksDir = None,
+    trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
     """List the tasks: learned, next, waiting or broken.
@@ -219,7 +234,7 @@ def tasks(
     Example:  csk-sdk tasks --workspace /data/camera
     """
     screen = Screen(as_json)
-    space = Workspace.open(workspace, bundle, state, tasks)
+    space = Workspace.open(workspace, bundle, state, tasks, trust)
     found = space.survey(space.learner())
     screen.json([asdict(status) for status in found])
     if not found:
@@ -254,6 +269,7 @@ def rollback(
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
     state: StateDir = None,
+    trust: TrustKey = None,
 ) -> None:
     """Go back to when TASK had just been learned.
 
@@ -263,7 +279,7 @@ def rollback(
     Example:  csk-sdk rollback --to base
     """
     screen = Screen()
-    learner = Workspace.open(workspace, bundle, state).learner()
+    learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
     generation = learner.rollback(to)
     known = task_names(generation, learner.bundle.manifest.classes)
     screen.say(f"Back at generation {generation.number}. Known now: {', '.join(known)}.")

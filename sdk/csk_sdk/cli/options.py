@@ -20,5 +20,9 @@ StateDir = Annotated[
 TasksDir = Annotated[
     Path | None, typer.Option("--tasks", metavar="DIR", help="The inbox, where it is not WORKSPACE/tasks.")
 ]
+TrustKey = Annotated[
+    Path | None,
+    typer.Option("--trust", metavar="KEY", help="Refuse bundles not signed for this public key, a PEM file."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 HERE = Path()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from csk_sdk.cli.accuracies import errors_table, matrix_table, summary_line, title
-from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, WorkspaceDir
+from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.predictions import described, predictions_table
 from csk_sdk.cli.rendering import Screen, counted, size
 from csk_sdk.data.files import open_files
@@ -37,6 +37,7 @@ def evaluate(
     bundle: BundleDir = None,
     state: StateDir = None,
     tasks: TasksDir = None,
+    trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Test what is known, and show the accuracy matrix.
@@ -54,7 +55,7 @@ def evaluate(
     Example:  csk-sdk evaluate --scenario class --json
     """
     screen = Screen(as_json)
-    space = Workspace.open(workspace, bundle, state, tasks)
+    space = Workspace.open(workspace, bundle, state, tasks, trust)
     learner = space.learner()
     with screen.bar("Testing"):
         scores = learner.score(space.testable(learner))
@@ -97,6 +98,7 @@ def predict(
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
     state: StateDir = None,
+    trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Name the classes of pictures or signals, among all known.
@@ -107,7 +109,7 @@ def predict(
     Example:  csk-sdk predict photo.jpg --top 1
     """
     screen = Screen(as_json)
-    learner = Workspace.open(workspace, bundle, state).learner()
+    learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
     found = _predictions(learner, files, task, top)
     screen.json(found)
     screen.show(predictions_table(found))
@@ -136,6 +138,7 @@ def export(
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
     state: StateDir = None,
+    trust: TrustKey = None,
 ) -> None:
     """Write what is known as an ordinary ONNX model.
 
@@ -147,7 +150,7 @@ def export(
     screen = Screen()
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists already. Choose another --out, or pass --overwrite to replace it.")
-    learner = Workspace.open(workspace, bundle, state).learner()
+    learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
     classes = len(learner.head(task).classes)
     learner.export(out, task)
     screen.say(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from csk_sdk.data.source import Files, undecodable, unreadable
+from csk_sdk.data.source import Files, require_file, undecodable, unreadable
 from csk_sdk.errors import TaskError
 
 Pixels = NDArray[np.uint8]
@@ -21,6 +21,9 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 
 # Above today's 50-megapixel phone cameras; decoded to RGB, already 192 MiB of the device's memory.
 MAX_PIXELS = 64 << 20
+
+# Pillow unpacks these byte by byte in Python: a file of 200 bytes could keep it busy for minutes. Found by fuzzing.
+_MOST_RUN_LENGTH_PIXELS = 1 << 20
 
 
 class ArrayImages:
@@ -68,9 +71,12 @@ class FileImages(Files):
         """
         path = self._paths[index]
         try:
+            require_file(path)
             with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise undecodable(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+                if image.width * image.height > _MOST_RUN_LENGTH_PIXELS and _is_run_length_encoded(image):
+                    raise undecodable(path, "a run-length encoded BMP; store it as PNG")
                 return _upright_pixels(image)
         except TaskError:
             raise
@@ -81,6 +87,10 @@ class FileImages(Files):
             if isinstance(error, OSError) and error.errno is not None:
                 raise unreadable(path, error) from None
             raise undecodable(path, str(error).rstrip(".") or type(error).__name__) from None
+
+
+def _is_run_length_encoded(image: Image.Image) -> bool:
+    return any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ()))
 
 
 def _upright_pixels(image: Image.Image) -> Pixels:

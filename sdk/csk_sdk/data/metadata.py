@@ -74,6 +74,10 @@ def _picture(folder: Path, name: str, where: str) -> Path:
         raise TaskError(
             f"{where}: '{name}' is no picture (png, jpg, jpeg, bmp, webp) and no signal (wav, npy)."
         )
+    if path.exists() and not path.resolve().is_relative_to(folder.parent.resolve()):
+        raise TaskError(
+            f"{where}: {path} is a link that leads out of {folder.parent}: put the file itself there."
+        )
     if not path.is_file():
         raise TaskError(f"{where}: there is no picture {path}. Correct the name, or remove the line.")
     return path

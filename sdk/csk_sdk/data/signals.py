@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.data.source import Files, undecodable, unreadable
+from csk_sdk.data.source import Files, require_file, undecodable, unreadable
 from csk_sdk.errors import TaskError
 
 SIGNAL_SUFFIXES = frozenset({".wav", ".npy"})
@@ -77,6 +77,7 @@ class FileSignals(Files):
         64 Mi samples.
         """
         path = self._paths[index]
+        require_file(path)
         try:
             return _read_npy(path) if path.suffix.lower() == ".npy" else _read_wav(path)
         except TaskError:

@@ -65,6 +65,7 @@ class Files:
         path = self._paths[index]
         name = path.relative_to(self._root).as_posix() if self._root else path.name
         try:
+            require_file(path)
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 return f"{name} {file.tell()} {digest}"
@@ -85,3 +86,9 @@ def unreadable(path: Path, error: OSError) -> TaskError:
         f"{path} cannot be read ({error.strerror}): restore it or its permissions, "
         "then run the command again."
     )
+
+
+def require_file(path: Path) -> None:
+    """Raise TaskError for what is there but no file: opening a pipe would wait for somebody to write into it."""
+    if path.exists() and not path.is_file():
+        raise undecodable(path, "not a file")

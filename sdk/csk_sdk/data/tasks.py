@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from csk_sdk.data.files import SUFFIXES, open_files
 from csk_sdk.data.images import ArrayImages
 from csk_sdk.data.labels import Labels, check_labels, require_learnable
 from csk_sdk.data.metadata import METADATA, read_metadata
+from csk_sdk.data.npz import load_arrays
 from csk_sdk.data.signals import ArraySignals
 from csk_sdk.data.source import Files, Source
 from csk_sdk.errors import TaskError
@@ -99,7 +101,8 @@ class Task:
             return cls._from_tables(path, folders)
         files = {split: _files_by_class(folder) for split, folder in folders.items()}
         classes = tuple(files.get("train") or files["test"])
-        unknown = [name for name in files.get("test", ()) if name not in classes]
+        known = set(classes)
+        unknown = [name for name in files.get("test", ()) if name not in known]
         if unknown:
             raise TaskError(
                 f"{path / 'test' / unknown[0]} is a class that {path / 'train'} does not have: "
@@ -128,7 +131,7 @@ class Task:
         Raises TaskError when it is no npz file, lacks an array, or `from_arrays` or `from_signals` refuses one.
         """
         path = Path(path)
-        arrays = _load_npz(path)
+        arrays = load_arrays(path, (*_SHARED, *_KINDS, *(f"test_{kind}" for kind in _KINDS)))
         if _TARGETS in arrays:
             arrays = _as_tables(arrays, path)
         kind = "signals" if "signals" in arrays else "images"
@@ -200,7 +203,7 @@ class Task:
     def _from_arrays(
         cls, kind: str, name: str, arrays: dict[str, NDArray[Any]], classes: list[str], where: str
     ) -> Task:
-        duplicates = sorted({one for one in classes if classes.count(one) > 1})
+        duplicates = sorted(one for one, count in Counter(classes).items() if count > 1)
         if not classes or "" in classes or duplicates:
             problem = (
                 f"names '{duplicates[0]}' twice" if duplicates else "is empty or has an empty name in it"
@@ -266,21 +269,38 @@ class Task:
                     yield [name, label.tolist(), split.images.identity(i)]
 
 
-def _visible(folder: Path) -> list[Path]:
+def _visible(folder: Path, root: Path) -> list[Path]:
+    """What is in `folder`, by name, without what is hidden; all of it is inside `root`, also where it is a link.
+
+    A task that came from outside must not reach what else is on the device, or wait for a pipe or a device file.
+    """
     try:
-        return sorted(
-            (path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda p: p.name
-        )
+        with os.scandir(folder) as entries:
+            found = sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
+        for one in found:
+            path = Path(one.path)
+            if one.is_symlink():
+                _require_inside(path, root)
+            if not (one.is_file() or one.is_dir()) and path.exists():
+                raise TaskError(f"{path} is neither a file nor a folder: remove it.")
     except OSError as error:
         raise TaskError(f"{folder} cannot be read ({error.strerror}): check its permissions.") from None
+    return [Path(one.path) for one in found]
+
+
+def _require_inside(path: Path, root: Path) -> None:
+    if path.exists() and not path.resolve().is_relative_to(root.resolve()):
+        raise TaskError(f"{path} is a link that leads out of {root}: put the file or folder itself there.")
 
 
 def _files_by_class(folder: Path) -> dict[str, list[Path]]:
     """Class name -> its pictures or signals, for `NAME/train` or `NAME/test`."""
+    root = folder.parent
+    _require_inside(folder, root)
     classes = {}
-    for class_folder in _visible(folder):
+    for class_folder in _visible(folder, root):
         if class_folder.is_dir():
-            files = [path for path in _visible(class_folder) if path.suffix.lower() in SUFFIXES]
+            files = [path for path in _visible(class_folder, root) if path.suffix.lower() in SUFFIXES]
             if not files:
                 raise TaskError(
                     f"{class_folder} holds no picture (png, jpg, jpeg, bmp, webp) and no signal (wav, npy): put "
@@ -294,7 +314,8 @@ def _files_by_class(folder: Path) -> dict[str, list[Path]]:
 
 def _folder_split(folder: Path, files: dict[str, list[Path]], classes: tuple[str, ...]) -> Split:
     paths = [path for found in files.values() for path in found]
-    labels = [classes.index(name) for name, found in files.items() for _ in found]
+    label = {name: index for index, name in enumerate(classes)}
+    labels = [label[name] for name, found in files.items() for _ in found]
     return Split(open_files(paths, root=folder), np.asarray(labels, np.int64))
 
 
@@ -333,24 +354,3 @@ def _as_tables(arrays: dict[str, NDArray[Any]], path: Path) -> dict[str, NDArray
         if array is not None and array.ndim == 1 and array.dtype.kind in "biuf":
             renamed[key] = array[:, None]
     return renamed
-
-
-def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Load the arrays of a task by name; other arrays in the file are left alone."""
-    try:
-        if not zipfile.is_zipfile(path):
-            path.stat()  # is_zipfile says no to a missing file, too
-            raise TaskError(f"{path} is not an npz file: write it again with numpy.savez.")
-        with np.load(path, allow_pickle=False) as archive:
-            known = (*_SHARED, *_KINDS, *(f"test_{kind}" for kind in _KINDS))
-            return {key: archive[key] for key in known if key in archive}
-    except TaskError:
-        raise
-    except MemoryError:
-        raise TaskError(
-            f"{path} does not fit into this device's memory: split it into smaller tasks, or use a folder."
-        ) from None
-    except Exception as error:
-        # zipfile, zlib and NumPy each have their own errors for a damaged or pickled array.
-        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-        raise TaskError(f"{path} cannot be read ({reason}): write it again with numpy.savez.") from None

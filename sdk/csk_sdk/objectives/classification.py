@@ -24,6 +24,7 @@ from csk_sdk.objectives.objective import (
     Targets,
     Tensors,
     columns_of,
+    side_by_side,
 )
 
 # Shrinkage of the within-class covariance, chosen by measurement: docs/decisions/0005-heads.md.
@@ -139,8 +140,12 @@ class Classification(Objective):
         """Linear discriminant analysis over all classes with statistics.
 
         Without statistics of the base classes (no --base-data) and before the first task, it is the source model's
-        own head; afterwards those classes cannot be weighed against the new ones, and are left out.
+        own head; afterwards those classes cannot be weighed against the new ones, and are left out. Where a task was
+        learned without class statistics, all heads decide together; each was fitted against its own task's classes
+        only, so that their logits are not made to be compared.
         """
+        if any(set(names).difference(statistics.classes) for names, _, _ in heads[1:]):
+            return side_by_side(heads)
         if not statistics.classes:
             return heads[0]
         return (statistics.classes, *lda_head(statistics, SHRINKAGE))

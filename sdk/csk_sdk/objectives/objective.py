@@ -160,6 +160,17 @@ class Objective(ABC):
         """How right logits `(n, outputs)` are for labels over `names`, each of which is one of `outputs`."""
 
 
+def side_by_side(heads: Sequence[NamedHead]) -> NamedHead:
+    """All outputs of several heads; where two have one of the same name, the later head's."""
+    rows = {
+        name: (weight, bias)
+        for names, weights, biases in heads
+        for name, weight, bias in zip(names, weights, biases, strict=True)
+    }
+    weights, biases = zip(*rows.values(), strict=True)
+    return tuple(rows), np.stack(weights), np.stack(biases)
+
+
 def columns_of(names: Sequence[str], outputs: Sequence[str]) -> NDArray[np.int64]:
     """Where each of `names` is in `outputs`."""
     place = {name: index for index, name in enumerate(outputs)}

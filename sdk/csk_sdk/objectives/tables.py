@@ -11,7 +11,7 @@ from csk_sdk.data.labels import Labels, check_labels, constant_columns
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.objectives.objective import NamedHead, Objective
+from csk_sdk.objectives.objective import NamedHead, Objective, side_by_side
 
 
 class TableObjective(Objective):
@@ -58,10 +58,4 @@ class TableObjective(Objective):
 
     def head_of_all(self, statistics: ClassStatistics, heads: Sequence[NamedHead]) -> NamedHead:
         """All outputs; where two tasks have one of the same name, the later task's."""
-        rows = {
-            name: (weight, bias)
-            for names, weights, biases in heads
-            for name, weight, bias in zip(names, weights, biases, strict=True)
-        }
-        weights, biases = zip(*rows.values(), strict=True)
-        return tuple(rows), np.stack(weights), np.stack(biases)
+        return side_by_side(heads)

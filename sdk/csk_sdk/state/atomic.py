@@ -14,10 +14,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from csk_sdk.errors import StorageError
+from csk_sdk.errors import StateError, StorageError
 
 # Leading dot and suffix together: no file that a user or csk-sdk keeps is ever named so.
-_TEMPORARY = ".*.csk-tmp"
+_TEMPORARY = ".csk-tmp"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 # What file systems answer that cannot fsync a folder (FUSE, some network shares), or may not open it.
@@ -33,7 +33,7 @@ def replace_file(path: Path, data: bytes, *, sync_folder: bool = True) -> None:
     Raises StorageError when the disk is full, read-only or refuses; the temporary file is removed, and
     `path` is as it was (only if the folder's own fsync failed may it already be the new content).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.csk-tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
     try:
         _write_synced(temporary, data)
         _rename(temporary, path)
@@ -66,6 +66,39 @@ def make_folder(path: Path) -> None:
         raise storage_error(error, f"create the folder {path}") from error
 
 
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder `path`; links are followed.
+
+    Unlike `Path.exists`, which on some Pythons takes a disk that cannot answer for a no. Raises StateError then.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return True
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of what is in `folder`; none without a folder. Raises StateError when it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> StateError:
+    """The StateError that tells a user that the disk did not give back what is at `path`."""
+    return StateError(
+        f"{path} cannot be read ({error.strerror or error}): check the disk and the permissions, "
+        "and run the command again."
+    )
+
+
 def remove_file(path: Path) -> bool:
     """Remove `path` if possible; True when it is gone.
 
@@ -80,13 +113,18 @@ def remove_file(path: Path) -> bool:
     return True
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one that `replace_file` was writing."""
+    return name.startswith(".") and name.endswith(_TEMPORARY)
+
+
 def clear_temporaries(folder: Path, minimum_age: float = 0.0) -> None:
     """Remove what killed processes left behind in `folder`, if last written `minimum_age` seconds ago.
 
     With the default age, call it only while holding the lock: a living writer's file would be removed too.
     """
     newest = time.time() - minimum_age
-    for leftover in folder.glob(_TEMPORARY):
+    for leftover in (folder / name for name in names_in(folder) if is_temporary(name)):
         with suppress(OSError):
             if leftover.stat().st_mtime <= newest or minimum_age == 0:
                 remove_file(leftover)

@@ -22,7 +22,14 @@ from typing import Any
 import numpy as np
 
 from csk_sdk.errors import ConfigError, StateError
-from csk_sdk.state.atomic import clear_temporaries, make_folder, remove_file, replace_file
+from csk_sdk.state.atomic import (
+    clear_temporaries,
+    exists,
+    make_folder,
+    names_in,
+    remove_file,
+    replace_file,
+)
 from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask, seal, unseal
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.progress import read_progress, write_progress
@@ -30,6 +37,7 @@ from csk_sdk.state.store import BASE, GenerationStore
 from csk_sdk.state.tensorfile import encode
 
 STATE_SCHEMA_VERSION = 1
+IDENTITY = "state.json"
 
 # A temporary file this old (seconds) was left by a process that died.
 _ABANDONED = 3600.0
@@ -49,8 +57,8 @@ class State:
         self._base = {name: _read_only(tensor) for name, tensor in base.items()}
         self._keep = keep
         self._lock = StateLock(folder)
-        self._store = GenerationStore(folder)
-        self._identity = folder / "state.json"
+        self._store = GenerationStore(folder, bundle_id)
+        self._identity = folder / IDENTITY
         self._scores = folder / "scores"
         self._progress = folder / "progress.safetensors"
 
@@ -60,7 +68,8 @@ class State:
     ) -> State:
         """Open the state in `folder`, which need not exist yet, with its bundle's id and checkpoint `base`.
 
-        `keep` is how many generations keep their tensors; the current one and its parent always do.
+        `keep` is how many generations keep their tensors, those on the way to the current one first; the current
+        one and its parent always do.
 
         Raises StateError when the state is damaged, newer, or belongs to another bundle; ConfigError when
         `keep` is below 1.
@@ -88,8 +97,19 @@ class State:
         Generation 0's tensors are the caller's own, as read-only views; others are fresh arrays.
         Raises StateError, naming the file and the way back, when it is unknown, pruned or damaged.
         """
-        if number is None:
-            number = self.head()
+        if number is not None:
+            return self._load(number)
+        number = self.head()
+        while True:
+            try:
+                return self._load(number)
+            except StateError:
+                # A writer may have committed, and pruned what was current a moment ago; then there is a newer one.
+                moved, number = number, self.head()
+                if moved == number:
+                    raise
+
+    def _load(self, number: int) -> Generation:
         if number == 0:
             return Generation(0, None, (), dict(self._base))
         record = self._verify(number)
@@ -183,13 +203,19 @@ class State:
     def load_scores(self) -> dict[int, dict[str, Any]]:
         """The saved rows by generation number, ascending. Damaged ones are left out: measure them again."""
         rows = {}
-        for path in self._scores.glob("*.json"):
+        for path in self._score_files():
             try:
                 saved = unseal(path)
                 rows[int(saved["generation"])] = dict(saved["scores"])
-            except (StateError, KeyError, TypeError, ValueError):
+            except (StateError, KeyError, TypeError, ValueError, OverflowError):
                 continue
         return dict(sorted(rows.items()))
+
+    def _score_files(self) -> list[Path]:
+        try:
+            return [self._scores / name for name in names_in(self._scores) if name.endswith(".json")]
+        except StateError:
+            return []
 
     def save_progress(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Replace the progress checkpoint by `tensors` and `meta` (JSON values).
@@ -238,18 +264,21 @@ class State:
     def _write_identity(self) -> None:
         if not self._check_identity():
             make_folder(self.folder)
-            identity = {"schema_version": STATE_SCHEMA_VERSION, "bundle_id": self.bundle_id}
-            replace_file(self._identity, seal(identity))
+            replace_file(self._identity, identity(self.bundle_id))
 
     def _check_identity(self) -> bool:
         """Whether the folder holds a state yet. Raises StateError when it is not this bundle's."""
-        if not self._identity.exists():
-            if self._store.head_path.exists() or self._store.generations.exists():
+        if not exists(self._identity):
+            # In this order, and asked again: another process may be writing the first files just now.
+            if (exists(self._store.head_path) or exists(self._store.generations)) and not exists(
+                self._identity
+            ):
                 raise StateError(
                     f"{self._identity} is missing, so nobody knows which bundle {self.folder} belongs to. "
                     "Restore it from a backup, or start a new state folder."
                 )
-            return False
+            if not exists(self._identity):
+                return False
         try:
             raw = unseal(self._identity)
             version, bundle_id = raw["schema_version"], raw["bundle_id"]
@@ -269,6 +298,11 @@ class State:
                 f"bundle is {self.bundle_id[:8]}…). Open it with its own bundle, or start a new state folder."
             )
         return True
+
+
+def identity(bundle_id: str) -> bytes:
+    """The content of state.json."""
+    return seal({"schema_version": STATE_SCHEMA_VERSION, "bundle_id": bundle_id})
 
 
 def _read_only(tensor: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from csk_sdk.errors import StateError
+from csk_sdk.typed import mistyped
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,28 @@ class GenerationRecord:
         """
         raw = unseal(path)
         try:
-            tasks = tuple(LearnedTask(**{**t, "classes": tuple(t["classes"])}) for t in raw["tasks"])
+            # Hundreds of tasks, most of them learned with the same settings: one dict for all of these.
+            configs: dict[str, Any] = {}
+            tasks = tuple(
+                LearnedTask(
+                    **{
+                        **task,
+                        "classes": tuple(task["classes"]),
+                        "config": configs.setdefault(repr(task["config"]), task["config"]),
+                    }
+                )
+                for task in raw["tasks"]
+            )
             stored = tensors.is_file() and tensors.stat().st_size == raw["size"]
-            return cls(**{**raw, "tasks": tasks, "stored": stored})
-        except (KeyError, TypeError, OSError) as error:
+            record = cls(**{**raw, "tasks": tasks, "stored": stored})
+        except (KeyError, TypeError, AttributeError, OSError) as error:
             raise StateError(f"{path} lacks or misnames a field ({error}).") from error
+        if (wrong := mistyped(record)) is not None:
+            raise StateError(f"{path} has a value of a wrong type in '{wrong}'.")
+        if not 0 <= record.parent < record.number:
+            # A parent that is no older would lead the way back in a circle.
+            raise StateError(f"{path} says that generation {record.number} was learned from {record.parent}.")
+        return record
 
 
 def seal(record: Mapping[str, Any]) -> bytes:
@@ -108,7 +126,7 @@ def unseal(path: Path) -> dict[str, Any]:
         raw = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise StateError(f"{path} is missing.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StateError(f"{path} cannot be read ({error}).") from error
     if not isinstance(raw, dict) or raw.pop("check", None) != _check(raw):
         raise StateError(f"{path} is damaged: its checksum does not match.")

@@ -94,7 +94,9 @@ class StateLock:
             _sign(descriptor, "")
             with suppress(OSError):
                 _unlock(descriptor)
-            os.close(descriptor)
+            # What was written under the lock is synced already; closing cannot undo it.
+            with suppress(OSError):
+                os.close(descriptor)
 
 
 def _sign(descriptor: int, text: str) -> None:

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from csk_sdk.errors import StateError
-from csk_sdk.state.atomic import clear_temporaries, make_folder, remove_file, replace_file
+from csk_sdk.errors import StateError, StorageError
+from csk_sdk.state.atomic import (
+    clear_temporaries,
+    exists,
+    make_folder,
+    names_in,
+    remove_file,
+    replace_file,
+)
 from csk_sdk.state.generation import GenerationRecord, seal, unseal
 from csk_sdk.state.tensorfile import decode
 
@@ -29,8 +38,9 @@ class GenerationStore:
     Locking and the bundle are the business of `State`, which also completes the error messages.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bundle_id: str) -> None:
         self.folder = folder
+        self._bundle_id = bundle_id
         self.head_path = folder / "HEAD"
         self.generations = folder / "generations"
 
@@ -46,17 +56,20 @@ class GenerationStore:
         """
         if self._is_fresh():
             return 0, 0
-        if not self.head_path.exists():
+        if not exists(self.head_path):
             raise StateError(f"{self.head_path} is missing although generations are stored.")
         raw = unseal(self.head_path)
-        try:
-            return int(raw["head"]), int(raw["last"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise StateError(f"{self.head_path} is damaged ({error}).") from error
+        head, last = raw.get("head"), raw.get("last")
+        if type(head) is not int or type(last) is not int or not 0 <= head <= last:
+            raise StateError(f"{self.head_path} is damaged (head {head!r}, last {last!r}).")
+        return head, last
 
     def write_head(self, head: int, last: int) -> None:
-        """Make `head` the current generation, atomically."""
-        replace_file(self.head_path, seal({"head": head, "last": last}))
+        """Make `head` the current generation, atomically.
+
+        HEAD names the bundle, too, so that a lost state.json can be written again.
+        """
+        replace_file(self.head_path, seal({"head": head, "last": last, "bundle_id": self._bundle_id}))
 
     def last(self) -> int:
         """The last number ever committed; when HEAD is damaged, the last one that has a record."""
@@ -69,7 +82,10 @@ class GenerationStore:
         """The record of a committed generation. Raises StateError when it is unknown or damaged."""
         if not 1 <= number <= (last := self.last()):
             raise StateError(f"{self.folder} has no generation {number}; the last one is {last}.")
-        return GenerationRecord.read(self._record_path(number), self._tensors_path(number))
+        record = GenerationRecord.read(self.record_path(number), self.tensors_path(number))
+        if record.number != number:
+            raise StateError(f"{self.record_path(number)} is the record of generation {record.number}.")
+        return record
 
     def records(self) -> list[GenerationRecord]:
         """All readable records of committed generations, oldest first."""
@@ -86,7 +102,7 @@ class GenerationStore:
         Raises StateError, naming the file, when it is unknown, pruned, truncated or otherwise damaged.
         """
         record = self.record(number)
-        path = self._tensors_path(number)
+        path = self.tensors_path(number)
         try:
             size = path.stat().st_size
             if size != record.size:
@@ -111,7 +127,7 @@ class GenerationStore:
 
     def read_tensors(self, number: int) -> dict[str, np.ndarray]:
         """The tensors of a generation. Raises StateError when they cannot be read."""
-        return decode(self._tensors_path(number))[0]
+        return decode(self.tensors_path(number))[0]
 
     def way(self) -> list[GenerationRecord]:
         """The records from the current generation back to 0, newest first, as far as damage allows.
@@ -134,26 +150,59 @@ class GenerationStore:
         """Store a generation and make it the current one: tensors, then record, then HEAD."""
         text = record.to_bytes()
         make_folder(self.generations)
-        replace_file(self._tensors_path(record.number), tensors)
-        replace_file(self._record_path(record.number), text)
+        replace_file(self.tensors_path(record.number), tensors)
+        replace_file(self.record_path(record.number), text)
         self.write_head(record.number, record.number)
+
+    def write_record(self, record: GenerationRecord) -> None:
+        """Replace the record of a generation, and nothing else."""
+        replace_file(self.record_path(record.number), record.to_bytes())
 
     def clear_debris(self) -> None:
         """Remove what crashed commits left behind. Call it only with the lock held and HEAD readable."""
         last = self.read_head()[1]
         clear_temporaries(self.folder)
         clear_temporaries(self.generations)
-        for number in self._numbers("json") | self._numbers("safetensors"):
+        for number in self.numbers():
             if number > last:
-                remove_file(self._record_path(number))
-                remove_file(self._tensors_path(number))
+                remove_file(self.record_path(number))
+                remove_file(self.tensors_path(number))
 
     def prune(self, keep: int, always: set[int]) -> None:
-        """Remove the tensors of all but the newest `keep` generations and those in `always`."""
-        stored = sorted(self._numbers("safetensors"), reverse=True)
-        for number in stored[keep:]:
-            if number not in always:
-                remove_file(self._tensors_path(number))
+        """Remove the tensors of all but `keep` generations, and those in `always`.
+
+        Those on the way from the current one back come first, newest first: that they are there is what `keep`
+        promises. Room that they leave goes to the newest of those that were rolled back from. A file that is cut
+        short does not count, and what has no readable record is left alone: it may be all that can be rescued.
+        A record without tensors keeps the task learned last, which is what history is about: kept whole, records
+        would grow with the square of the number of tasks.
+        """
+        parents: dict[int, int] = {}
+        stored: set[int] = set()
+        # One record at a time: each of hundreds of generations lists hundreds of tasks.
+        for number in sorted(self._numbers("json")):
+            record = self._readable(number)
+            if record is None:
+                continue
+            parents[number] = record.parent
+            if record.stored:
+                stored.add(number)
+            elif not exists(self.tensors_path(number)):
+                self._shorten(record)
+        way = [self.read_head()[0]]
+        while way[-1] in parents:
+            way.append(parents[way[-1]])
+        others = sorted(stored.difference(way), reverse=True)
+        kept = [number for number in (*way, *others) if number in stored][:keep]
+        for number in sorted(stored - always - set(kept)):
+            if remove_file(self.tensors_path(number)):
+                self._shorten(self.record(number))
+
+    def _shorten(self, record: GenerationRecord) -> None:
+        # Not worth failing a commit that has succeeded: the next one does it.
+        with suppress(StorageError):
+            if len(record.tasks) > 1:
+                self.write_record(replace(record, tasks=record.tasks[-1:]))
 
     def way_back(self, damaged: int | None = None) -> str:
         """The sentence that tells a user what to do when generation `damaged`, or HEAD (None), is damaged."""
@@ -171,8 +220,20 @@ class GenerationStore:
                 )
         return f"`csk-sdk rollback --to {BASE}` returns to the bundle's own checkpoint."
 
+    def numbers(self) -> set[int]:
+        """All numbers that have a record or tensors, debris included."""
+        return self._numbers("json") | self._numbers("safetensors")
+
+    def record_path(self, number: int) -> Path:
+        """Where a generation's record lies."""
+        return self.generations / f"{number:06d}.json"
+
+    def tensors_path(self, number: int) -> Path:
+        """Where a generation's tensors lie."""
+        return self.generations / f"{number:06d}.safetensors"
+
     def _is_fresh(self) -> bool:
-        return not (self.head_path.exists() or self._numbers("json") or self._numbers("safetensors"))
+        return not (exists(self.head_path) or self.numbers())
 
     def _readable(self, number: int) -> GenerationRecord | None:
         try:
@@ -181,11 +242,5 @@ class GenerationStore:
             return None
 
     def _numbers(self, suffix: str) -> set[int]:
-        matches = (_NUMBERED.fullmatch(path.name) for path in self.generations.glob(f"*.{suffix}"))
-        return {int(match[1]) for match in matches if match}
-
-    def _tensors_path(self, number: int) -> Path:
-        return self.generations / f"{number:06d}.safetensors"
-
-    def _record_path(self, number: int) -> Path:
-        return self.generations / f"{number:06d}.json"
+        matches = (_NUMBERED.fullmatch(name) for name in names_in(self.generations))
+        return {int(match[1]) for match in matches if match and match[2] == suffix}

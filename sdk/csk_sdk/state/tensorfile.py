@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from csk_sdk.errors import StateError
+from csk_sdk.tensor_header import check_header
 
 DTYPES = ("float32", "float64", "int64", "uint8")
 
@@ -34,6 +35,7 @@ def decode(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     Raises StateError, naming the file, when it is missing, damaged, or holds another dtype.
     """
     try:
+        check_header(path)
         with safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             metadata = dict(file.metadata() or {})

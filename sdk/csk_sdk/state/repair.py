@@ -1,0 +1,215 @@
+"""Checking a state folder file by file, and mending what can be mended without losing an intact generation.
+
+What is mended, each from what else is known:
+
+    state.json          from the bundle id in HEAD
+    HEAD                the newest intact generation becomes the current one; also where the current one is damaged
+    a record            from the record of the generation learned next; its tensors, unverifiable, go
+    damaged tensors     removed: no checksum, no use; the record stays, as if pruned
+    scores, progress    removed when damaged: they can be measured, or trained, again
+    temporary files, generations of a crashed commit    removed
+
+A file that the disk does not give back is left as it is: the next try may succeed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from csk_sdk.errors import StateError, StorageError
+from csk_sdk.state.atomic import exists, is_temporary, names_in, remove_file, replace_file
+from csk_sdk.state.folder import IDENTITY, State, identity
+from csk_sdk.state.generation import GenerationRecord, unseal
+from csk_sdk.state.progress import read_progress
+from csk_sdk.state.store import GenerationStore
+
+INTACT, PRUNED, LEFTOVER, DAMAGED, REPAIRED = "intact", "pruned", "leftover", "damaged", "repaired"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one file, or one generation, is found to be.
+
+    `status` is INTACT, PRUNED (on purpose), LEFTOVER (of a process that died, in nobody's way), DAMAGED or REPAIRED.
+    """
+
+    name: str
+    status: str
+    detail: str = ""
+
+
+# What would mend a finding, and what to say of it then.
+Mend = tuple[Callable[[], object], str]
+
+
+class StateCheck:
+    """The files of one state folder. `run` checks them; with `repair` it needs the state's lock."""
+
+    def __init__(self, folder: Path, bundle_id: str) -> None:
+        self.folder = folder
+        self.bundle_id = bundle_id
+        self.store = GenerationStore(folder, bundle_id)
+
+    def run(self, repair: bool = False) -> Iterator[Finding]:
+        """Each part in turn: identity, generations, HEAD, scores, progress, leftovers.
+
+        Raises StateError when another bundle's state is to be repaired, StorageError when it cannot be written.
+        """
+        for finding, mend in self._parts():
+            if mend is not None and repair:
+                act, done = mend
+                act()
+                yield replace(finding, status=REPAIRED, detail=f"{finding.detail} {done}".strip())
+            else:
+                yield finding
+
+    def _parts(self) -> Iterator[tuple[Finding, Mend | None]]:
+        if (
+            not exists(self.folder / IDENTITY)
+            and not exists(self.store.head_path)
+            and not self.store.numbers()
+        ):
+            return
+        yield self._identity()
+        # HEAD last of these: where it has to point to is known once the damaged ones are.
+        for number in sorted(self.store.numbers()):
+            yield self._generation(number)
+        yield self._head()
+        yield from self._scores()
+        yield from self._progress()
+        yield from self._leftovers()
+
+    def _identity(self) -> tuple[Finding, Mend | None]:
+        path = self.folder / IDENTITY
+        try:
+            unseal(path)
+        except StateError as error:
+            if self._owner_by_head() == self.bundle_id:
+                return Finding(path.name, DAMAGED, str(error)), (self._write_identity, "Written again.")
+            lost = f"{error} Nobody knows which bundle the state belongs to; restore it from a backup."
+            return Finding(path.name, DAMAGED, lost), None
+        State.open(self.folder, self.bundle_id, {})
+        return Finding(path.name, INTACT, f"of bundle {self.bundle_id[:8]}…"), None
+
+    def _write_identity(self) -> None:
+        replace_file(self.folder / IDENTITY, identity(self.bundle_id))
+
+    def _owner_by_head(self) -> str | None:
+        try:
+            return str(unseal(self.store.head_path)["bundle_id"])
+        except (StateError, KeyError):
+            return None
+
+    def _generation(self, number: int) -> tuple[Finding, Mend | None]:
+        name = f"generation {number}"
+        path = self.store.tensors_path(number)
+        if number > self.store.last():
+            return Finding(name, LEFTOVER, "Of a commit that never ended."), _removal(
+                self.store.record_path(number), path
+            )
+        try:
+            record = self.store.record(number)
+        except StateError as error:
+            return Finding(name, DAMAGED, str(error)), self._rebuild(number)
+        name = f"{name}, {record.task}"
+        if not exists(path):
+            # Also where another process pruned it a moment ago.
+            return Finding(name, PRUNED, "its record is intact, its tensors were removed"), None
+        try:
+            with path.open("rb") as file:
+                same = hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
+            if same:
+                self.store.read_tensors(number)
+                return Finding(name, INTACT, f"{record.size:,} bytes"), None
+        except OSError as error:
+            return Finding(name, DAMAGED, f"{path} cannot be read ({error.strerror or error})."), None
+        except StateError as error:
+            return Finding(name, DAMAGED, str(error)), None
+        damage = f"{path} is damaged: its checksum does not match."
+        return Finding(name, DAMAGED, damage), _removal(path, after="Its record stays.")
+
+    def _rebuild(self, number: int) -> Mend | None:
+        """Write a lost record again from that of the generation learned next; None where there is none."""
+        records = self.store.records()
+        child = next(
+            (record for record in records if record.parent == number and len(record.tasks) > 1), None
+        )
+        if child is None:
+            return None
+        tasks = child.tasks[:-1]
+        before = tasks[-2].name if len(tasks) > 1 else None
+        parents = [record.number for record in records if record.task == before and record.number < number]
+        if not parents and before is not None:
+            return None
+        record = GenerationRecord(number, max(parents, default=0), child.created, tasks, "", 0)
+
+        def write() -> None:
+            self.store.write_record(record)
+            _remove(self.store.tensors_path(number))
+
+        return write, "Its record was written again; its tensors cannot be trusted without their checksum."
+
+    def _head(self) -> tuple[Finding, Mend | None]:
+        try:
+            head, _ = self.store.read_head()
+            if head == 0 or self.store.is_intact(head):
+                current = f"generation {head}" if head else "the bundle's own checkpoint"
+                return Finding("HEAD", INTACT, f"{current} is current"), None
+            problem = f"The current generation {head} is damaged or lost."
+        except StateError as error:
+            problem = str(error)
+        best = next((one for one in self.store.way() if self.store.is_intact(one.number)), None)
+        number = best.number if best else 0
+        known = ", ".join(task.name for task in best.tasks) if best else "what the bundle knows"
+        last = max({self.store.last(), *self.store.numbers()})
+        mend = partial(self.store.write_head, number, last)
+        return Finding("HEAD", DAMAGED, problem), (mend, f"Generation {number} is now current: {known}.")
+
+    def _scores(self) -> Iterator[tuple[Finding, Mend | None]]:
+        folder = self.folder / "scores"
+        for name in sorted(name for name in names_in(folder) if name.endswith(".json")):
+            yield self._small(folder / name, "It is measured again.")
+
+    def _progress(self) -> Iterator[tuple[Finding, Mend | None]]:
+        path = self.folder / "progress.safetensors"
+        if exists(path):
+            yield self._small(path, "The task starts from its beginning.")
+
+    def _small(self, path: Path, after: str) -> tuple[Finding, Mend | None]:
+        name = path.relative_to(self.folder).as_posix()
+        try:
+            path.read_bytes()
+        except OSError as error:
+            return Finding(name, DAMAGED, f"{path} cannot be read ({error.strerror})."), None
+        try:
+            if path.suffix == ".json":
+                unseal(path)
+            elif read_progress(path) is None:
+                raise StateError(f"{path} is damaged: its checksum does not match.")
+        except StateError as error:
+            return Finding(name, DAMAGED, str(error)), _removal(path, after=after)
+        return Finding(name, INTACT), None
+
+    def _leftovers(self) -> Iterator[tuple[Finding, Mend | None]]:
+        folders = (self.folder, self.store.generations, self.folder / "scores")
+        found = [folder / name for folder in folders for name in names_in(folder) if is_temporary(name)]
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            yield Finding("temporary files", LEFTOVER, f"{found[0].name}{more}"), _removal(*found)
+
+
+def _removal(*paths: Path, after: str = "") -> Mend:
+    return partial(_remove, *paths), f"Removed. {after}".strip()
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        if not remove_file(path):
+            raise StorageError(
+                f"{path} is damaged and could not be removed: check that the disk is writable and this user may "
+                "write there, and run the command again."
+            )

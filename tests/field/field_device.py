@@ -1,0 +1,44 @@
+"""A device whose state lies on a disk of its own, that tests can interrupt, break and replace."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cli.conftest import Done, csk_sdk
+from csk_sdk.learner import Learner
+from csk_sdk.workspace import Workspace
+from field.simulated_disk import Tree, write_tree
+
+# One thread, so that results are the same to the bit; a progress checkpoint after each of 4 steps but the last.
+SETTINGS = "[training]\nthreads = 1\nshift = 1\nepochs = 2\ncheckpoint_seconds = 0.0\n"
+Bits = dict[str, bytes]
+
+
+@dataclass
+class Device:
+    """A workspace with two tasks, its state on a disk of its own, and what an undisturbed life has there."""
+
+    folder: Path
+    expected: dict[int, Bits] = field(default_factory=dict)
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk"
+
+    def learner(self) -> Learner:
+        return Workspace.open(self.folder, state=self.disk / "state").learner()
+
+    def train(self) -> Done:
+        return csk_sdk("train", "--workspace", self.folder, "--state", self.disk / "state")
+
+    def bits(self, number: int | None = None) -> Bits:
+        tensors = self.learner().state.load(number).tensors
+        return {name: tensor.tobytes() for name, tensor in tensors.items()}
+
+    def put(self, tree: Tree) -> None:
+        """Make the disk hold `tree` and nothing else."""
+        shutil.rmtree(self.disk, ignore_errors=True)
+        self.disk.mkdir()
+        write_tree(self.disk, tree)

@@ -1,0 +1,195 @@
+"""Data as people have it: turned, gray, transparent, deep, duplicated, unbalanced, named in any script."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cli.conftest import csk_sdk
+from conftest import Digits, open_learner
+from csk_sdk import Learner, Task, TaskError
+from csk_sdk.data.images import FileImages
+
+RNG = np.random.default_rng(0)
+COLOR = RNG.integers(0, 256, (6, 4, 3), np.uint8)
+
+
+def read(path: Path) -> np.ndarray:
+    return FileImages([path]).read(0)
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photo_is_seen_upright(tmp_path: Path, orientation: int) -> None:
+    # What a viewer has to do to show it upright, by the EXIF specification (tag 274).
+    stored = {
+        1: lambda up: up,
+        2: lambda up: up[:, ::-1],
+        3: lambda up: up[::-1, ::-1],
+        4: lambda up: up[::-1],
+        5: lambda up: up.transpose(1, 0, 2),
+        6: lambda up: np.rot90(up, 1),
+        7: lambda up: np.rot90(up, 2).transpose(1, 0, 2),
+        8: lambda up: np.rot90(up, -1),
+    }[orientation](COLOR)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "x.png", exif=exif)
+    np.testing.assert_array_equal(read(tmp_path / "x.png"), COLOR)
+
+
+def test_every_way_to_store_a_picture_gives_the_same_eight_bits(tmp_path: Path) -> None:
+    gray = COLOR[:, :, 0]
+    alpha = RNG.integers(0, 256, (6, 4), np.uint8)
+    deep = gray.astype(np.uint16) << 8 | RNG.integers(0, 256, gray.shape).astype(np.uint16)
+    stored = {
+        "gray": (Image.fromarray(gray), gray[:, :, None]),
+        "gray and alpha": (Image.fromarray(np.dstack([gray, alpha]), "LA"), gray[:, :, None]),
+        "16-bit gray": (Image.fromarray(deep), gray[:, :, None]),
+        "color": (Image.fromarray(COLOR), COLOR),
+        "color and alpha": (Image.fromarray(np.dstack([COLOR, alpha]), "RGBA"), COLOR),
+        "black and white": (Image.fromarray(gray > 127), np.where(gray > 127, 255, 0)[:, :, None]),
+    }
+    for name, (image, expected) in stored.items():
+        image.save(tmp_path / "x.png")
+        np.testing.assert_array_equal(read(tmp_path / "x.png"), expected, err_msg=name)
+
+
+def test_sixteen_bits_of_color(tmp_path: Path) -> None:
+    # Pillow cannot write such a file; other programs do. Big-endian samples, no filter.
+    from field.test_hostile_tasks import png
+
+    deep = COLOR.astype(np.uint16) << 8 | 0x7F
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+    (tmp_path / "x.png").write_bytes(png(4, 6, kind=2, depth=16, data=rows))
+    np.testing.assert_array_equal(read(tmp_path / "x.png"), COLOR)
+
+
+def test_channels_that_no_picture_has_are_refused(learner: Learner) -> None:
+    images = np.zeros((4, 8, 8, 5), np.uint8)
+    task = Task.from_arrays("x", images, [0, 1, 0, 1], ["a", "b"])
+    with pytest.raises(
+        TaskError, match=r"images\[0\] has 5 channels and the model takes 1: hand over pictures"
+    ):
+        learner.learn(task)
+
+
+def test_gray_and_color_may_be_mixed(learner: Learner, tmp_path: Path, digits: Digits) -> None:
+    for label, digit in (("a", 4), ("b", 5)):
+        folder = tmp_path / "01/train" / label
+        folder.mkdir(parents=True)
+        for index, picture in enumerate(digits.of(digit, 0, 12)):
+            image = Image.fromarray(picture)
+            image.convert(["L", "RGB", "RGBA", "LA"][index % 4]).save(folder / f"{index}.png")
+    learner.learn(Task.open(tmp_path / "01"))
+    for digit, name in ((4, "a"), (5, "b")):
+        labels = learner.predict(digits.of(digit, 100, 130)[..., None], "01").labels
+        assert np.mean(labels == name) > 0.9
+
+
+# Tasks
+
+
+def test_duplicates_count_as_often_as_they_are_there(
+    tmp_path: Path, digits_bundle: Path, digits: Digits
+) -> None:
+    images, labels = digits.arrays((4, 5), 0, 16)
+    twice = Task.from_arrays("x", np.repeat(images, 2, 0), np.repeat(labels, 2), ["a", "b"])
+    once = Task.from_arrays("x", images, labels, ["a", "b"])
+    learned = {}
+    for name, task in (("once", once), ("twice", twice)):
+        learner = open_learner(digits_bundle, tmp_path / name, learning_rate=0.0, flip=False)
+        learner.learn(task)
+        learned[name] = learner.generation.tensors
+    np.testing.assert_array_equal(learned["twice"]["statistics.counts"][-2:], [32, 32])
+    # Means are what they were, and so a picture that is there twice changes no decision.
+    for name in ("statistics.sums", "statistics.counts"):
+        new = slice(-2, None)
+        np.testing.assert_allclose(learned["twice"][name][new], 2 * learned["once"][name][new], rtol=1e-6)
+
+
+def test_one_picture_in_two_classes_is_learned_as_well_as_can_be(learner: Learner, digits: Digits) -> None:
+    images, labels = digits.arrays((4, 5), 0, 20)
+    task = Task.from_arrays("x", np.append(images, images[:1], 0), np.append(labels, 1), ["a", "b"])
+    assert np.isfinite(learner.learn(task).loss)
+    assert np.mean(learner.predict(digits.of(4, 100, 140)[..., None], "x").labels == "a") > 0.9
+
+
+def test_one_picture_a_class(learner: Learner, digits: Digits) -> None:
+    images, labels = digits.arrays((4, 5, 6), 0, 1)
+    learner.learn(Task.from_arrays("x", images, labels, ["a", "b", "c"]))
+    pictures, truth = digits.arrays((4, 5, 6), 100, 140)
+    found = learner.predict(pictures[..., None], "x").labels
+    assert np.mean(found == np.array(["a", "b", "c"])[truth]) > 0.6, "by chance it would be a third"
+
+
+def test_a_thousand_to_one(learner: Learner, digits: Digits) -> None:
+    many = np.resize(digits.of(4, 0, 100), (1000, 8, 8))
+    images = np.concatenate([many, digits.of(5, 0, 1)])
+    learner.learn(Task.from_arrays("x", images, [0] * 1000 + [1], ["many", "rare"]))
+    one = digits.of(5, 0, 1)[..., None]
+    assert learner.predict(one, "x").labels.tolist() == ["rare"], "the only picture is not drowned"
+    assert learner.predict(one).labels.tolist() == ["rare"], "nor is it among all classes"
+    assert np.mean(learner.predict(digits.of(4, 100, 140)[..., None], "x").labels == "many") > 0.95
+
+
+NAMES = [
+    "日本語",
+    "العربية",
+    "עברית",
+    "हिन्दी",
+    "ไทย",
+    "Ελληνικά",
+    "русский",
+    "🦜",
+    "a b",
+    "naïve",
+    "x" * 85,
+    "--help",
+]
+
+
+def test_class_names_in_any_script(tmp_path: Path, digits_bundle: Path, digits: Digits) -> None:
+    (tmp_path / "bundle").symlink_to(digits_bundle)
+    (tmp_path / "csk.toml").write_text("[training]\nthreads = 1\nepochs = 1\n")
+    for split, begin in (("train", 0), ("test", 100)):
+        for index, name in enumerate(NAMES):
+            folder = tmp_path / "tasks/鳥" / split / name
+            folder.mkdir(parents=True)
+            for number, picture in enumerate(digits.of(index % 10, begin + 4 * index, begin + 4 * index + 4)):
+                Image.fromarray(picture).save(folder / f"写真 {number}.png")
+    done = csk_sdk("train", "--workspace", tmp_path, "--json")
+    assert done.status == 0, done.err
+    assert sorted(done.json["classes"]) == sorted(NAMES)
+    picture = tmp_path / "tasks/鳥/train/日本語/写真 0.png"
+    done = csk_sdk("predict", picture, "--workspace", tmp_path, "--top", "20", "--json")
+    assert {choice["class"] for choice in done.json[0]["top"]} >= set(NAMES)
+    done = csk_sdk("export", "--out", tmp_path / "out.onnx", "--workspace", tmp_path)
+    assert done.status == 0
+    import onnx
+
+    metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "out.onnx").metadata_props}
+    assert set(json.loads(metadata["classes"])) >= set(NAMES)
+
+
+@pytest.mark.slow
+def test_ten_thousand_class_folders(tmp_path: Path, digits_bundle: Path, digits: Digits) -> None:
+    """Opened in seconds, and learned: nothing in it grows with the square of the number of classes."""
+    picture = tmp_path / "picture.png"
+    Image.fromarray(digits.images[0]).save(picture)
+    for number in range(10_000):
+        folder = tmp_path / f"01/train/{number:05d}"
+        folder.mkdir(parents=True)
+        (folder / "0.png").hardlink_to(picture)
+    task = Task.open(tmp_path / "01")
+    assert task.train is not None
+    assert (len(task.classes), len(task.train)) == (10_000, 10_000)
+    assert task.train.labels.tolist() == list(range(10_000))
+    assert len(task.fingerprint()) == 64
+    open_learner(digits_bundle, tmp_path / "state").require_new("01", task.classes)

@@ -1,0 +1,422 @@
+"""Bundles made to harm: each is refused in one sentence, though its seal and every hash in its manifest are right."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from safetensors.numpy import load_file, save_file
+
+from csk_sdk import Bundle, BundleError, Learner, protobuf
+from csk_sdk.manifest import MANIFEST, Manifest, sealed
+from csk_sdk.typed import mistyped
+
+
+@dataclasses.dataclass
+class Hostile:
+    """A copy of a good bundle, to be changed; `finish` makes its manifest right again."""
+
+    folder: Path
+    raw: dict[str, Any]
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def edit(self, **changes: Any) -> None:
+        self.raw.update(changes)
+
+    def graph(self, change: Callable[[onnx.ModelProto], None], name: str = "eval_model.onnx") -> None:
+        model = onnx.load(self / name, load_external_data=False)
+        change(model)
+        (self / name).write_bytes(model.SerializeToString())
+
+    def list(self, name: str) -> None:
+        self.raw["files"][name] = {"sha256": "0" * 64, "size": 1}
+
+    def finish(self) -> None:
+        for name, entry in self.raw["files"].items():
+            path = self.folder / name
+            if entry["size"] != 1 and path.is_file():
+                content = path.read_bytes()
+                entry.update(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+        (self.folder / MANIFEST).write_text(sealed(self.raw))
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, digits_bundle: Path) -> Hostile:
+    folder = Path(shutil.copytree(digits_bundle, tmp_path / "bundle"))
+    return Hostile(folder, json.loads((folder / MANIFEST).read_text()))
+
+
+def lists(name: str) -> Callable[[Hostile], None]:
+    return lambda bundle: bundle.list(name)
+
+
+def manifest(**changes: Any) -> Callable[[Hostile], None]:
+    return lambda bundle: bundle.edit(**changes)
+
+
+def of(part: str, **changes: Any) -> Callable[[Hostile], None]:
+    return lambda bundle: bundle.raw[part].update(changes)
+
+
+def of_site(**changes: Any) -> Callable[[Hostile], None]:
+    return lambda bundle: bundle.raw["sites"][0].update(changes)
+
+
+def link_out(bundle: Hostile) -> None:
+    outside = bundle.folder.parent / "elsewhere.onnx"
+    shutil.move(bundle / "eval_model.onnx", outside)
+    (bundle / "eval_model.onnx").symlink_to(outside)
+
+
+def link_in_folder(bundle: Hostile) -> None:
+    outside = bundle.folder.parent / "outside"
+    outside.mkdir()
+    shutil.copy(bundle / "eval_model.onnx", outside / "more.onnx")
+    (bundle / "sub").symlink_to(outside)
+    bundle.raw["files"]["sub/more.onnx"] = {"sha256": "", "size": 0}
+
+
+def fifo(bundle: Hostile) -> None:
+    (bundle / "eval_model.onnx").unlink()
+    os.mkfifo(bundle / "eval_model.onnx")
+
+
+def swapped(bundle: Hostile) -> None:
+    bundle.finish()
+    one, other = bundle / "eval_model.onnx", bundle / "training_model.onnx"
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    bundle.raw["files"] = json.loads((bundle / MANIFEST).read_text())["files"]
+    for name in ("eval_model.onnx", "training_model.onnx"):
+        bundle.raw["files"][name]["size"] = 1
+
+
+def unlisted(bundle: Hostile) -> None:
+    del bundle.raw["files"]["checkpoint.safetensors"]
+
+
+def node(op: str, domain: str) -> Callable[[Hostile], None]:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.node.append(helper.make_node(op, ["image"], ["odd"], domain=domain))
+
+    return lambda bundle: bundle.graph(change)
+
+
+def imported_domain(bundle: Hostile) -> None:
+    bundle.graph(lambda model: model.opset_import.append(helper.make_opsetid("evil.ops", 1)))
+
+
+def nested(op: str, domain: str) -> Callable[[Hostile], None]:
+    def change(model: onnx.ModelProto) -> None:
+        inner = helper.make_graph(
+            [helper.make_node(op, [], ["y"], domain=domain)],
+            "inner",
+            [],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+        )
+        outer = helper.make_node("If", ["image"], ["odd"], then_branch=inner, else_branch=inner)
+        model.graph.node.append(outer)
+
+    return lambda bundle: bundle.graph(change)
+
+
+def nested_deep(bundle: Hostile) -> None:
+    # By hand: onnx itself refuses to write it. Appended, so it also shows that messages merge.
+    graph = b""
+    for _ in range(5000):
+        graph = protobuf.field(1, protobuf.field(5, protobuf.field(6, graph)))
+    with (bundle / "eval_model.onnx").open("ab") as file:
+        file.write(protobuf.field(7, graph))
+
+
+def appended_node(bundle: Hostile) -> None:
+    graph = protobuf.field(1, protobuf.field(4, b"Steal") + protobuf.field(7, b"evil.ops"))
+    with (bundle / "eval_model.onnx").open("ab") as file:
+        file.write(protobuf.field(7, graph))
+
+
+def function(bundle: Hostile) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        made = helper.make_function("", "Relu", ["x"], ["y"], [], [helper.make_opsetid("", 17)])
+        model.functions.append(made)
+
+    bundle.graph(change)
+
+
+def external(location: str, **more: str) -> Callable[[Hostile], None]:
+    def change(model: onnx.ModelProto) -> None:
+        tensor = TensorProto(name="odd", data_type=TensorProto.FLOAT, dims=[1])
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in {"location": location, **more}.items():
+            tensor.external_data.add(key=key, value=value)
+        model.graph.initializer.append(tensor)
+
+    return lambda bundle: bundle.graph(change)
+
+
+def external_in_constant(bundle: Hostile) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        tensor = TensorProto(name="odd", data_type=TensorProto.FLOAT, dims=[1])
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="/etc/passwd")
+        model.graph.node.append(helper.make_node("Constant", [], ["odd"], value=tensor))
+
+    bundle.graph(change)
+
+
+def content(name: str, data: bytes) -> Callable[[Hostile], object]:
+    return lambda bundle: (bundle / name).write_bytes(data)
+
+
+def header(name: str, raw: Any, data: bytes = b"", length: int | None = None) -> Callable[[Hostile], object]:
+    text = json.dumps(raw).encode()
+    return content(name, struct.pack("<Q", len(text) if length is None else length) + text + data)
+
+
+def f32(shape: list[int], begin: int, end: int, dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def checkpoint(name: str, array: Any) -> Callable[[Hostile], None]:
+    def act(bundle: Hostile) -> None:
+        tensors = load_file(bundle / "checkpoint.safetensors")
+        if array is None:
+            del tensors[name]
+        else:
+            tensors[name] = array
+        save_file(tensors, bundle / "checkpoint.safetensors")
+
+    return act
+
+
+CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
+OUTSIDE = "lists a file outside the bundle: "
+# Deep enough for Python's JSON reader to give up, and for a recursive one to die.
+DEEP = ("[" * 100_000 + "]" * 100_000).encode()
+
+HOSTILE: dict[str, tuple[Callable[[Hostile], object], str]] = {
+    "a name with ..": (lists("../x"), OUTSIDE + "'../x'"),
+    "a name with .. inside": (lists("ort/../../x"), OUTSIDE + "'ort/../../x'"),
+    "an absolute name": (lists("/etc/passwd"), OUTSIDE + "'/etc/passwd'"),
+    "a Windows name": (lists("C:\\x"), OUTSIDE),
+    "a name with a backslash": (lists("..\\x"), OUTSIDE),
+    "a name with a zero": (lists("a\0b"), OUTSIDE),
+    "no name": (lists(""), OUTSIDE + "''"),
+    "a link that leads out": (link_out, "eval_model.onnx is a link that leads out of the bundle."),
+    "a folder that leads out": (link_in_folder, "sub/more.onnx is a link that leads out of the bundle."),
+    "a pipe": (fifo, "eval_model.onnx is missing"),
+    "two files swapped": (swapped, "is not the file that was built"),
+    "a file that is not listed": (unlisted, "does not list checkpoint.safetensors, so nobody knows"),
+    "an op of a foreign domain": (
+        node("Steal", "evil.ops"),
+        "ops of domain 'evil.ops', and its manifest allows ai.onnx",
+    ),
+    "an op of ONNX Runtime's own": (node("FusedConv", "com.microsoft"), "ops of domain 'com.microsoft'"),
+    "a foreign domain imported": (imported_domain, "ops of domain 'evil.ops'"),
+    "a foreign op in a branch": (nested("Steal", "evil.ops"), "ops of domain 'evil.ops'"),
+    "a foreign op behind the model's end": (appended_node, "ops of domain 'evil.ops'"),
+    "branches 5000 deep": (nested_deep, "graphs are nested more than 32 deep"),
+    "a function that is called Relu": (function, "it defines 1 functions of its own"),
+    "a manifest that allows foreign ops": (
+        manifest(op_domains=["ai.onnx", "evil.ops"]),
+        "wants ops of domain 'evil.ops', and this csk-sdk runs only ai.onnx, com.microsoft",
+    ),
+    "external data with ..": (
+        external("../secret"),
+        "it takes data from '../secret', which is no file of the bundle",
+    ),
+    "external data, absolute": (external("/etc/passwd"), "it takes data from '/etc/passwd', which is no"),
+    "external data, roundabout": (external("x/../weights.safetensors"), "which is no file of the bundle"),
+    "external data not listed": (external("other.bin"), "it takes data from 'other.bin', which is no"),
+    "external data in a Constant": (external_in_constant, "it takes data from '/etc/passwd'"),
+    "external data behind the end": (
+        external(WEIGHTS, offset="999999999"),
+        "it takes data from behind the end of 'weights.safetensors'",
+    ),
+    "external data longer than the file": (
+        external(WEIGHTS, offset="8", length=str(1 << 62)),
+        "it takes data from behind the end of",
+    ),
+    "an offset that is no number": (external(WEIGHTS, offset="-1"), "'-1' is no offset or length"),
+    "a graph that is none": (
+        content("eval_model.onnx", b"\xff" * 50),
+        "eval_model.onnx is damaged or hostile",
+    ),
+    "an empty graph": (content("eval_model.onnx", b""), "eval_model.onnx is damaged or hostile: it is empty"),
+    "a graph cut off": (
+        lambda b: (b / "eval_model.onnx").write_bytes((b / "eval_model.onnx").read_bytes()[:5000]),
+        "is longer than what is left",
+    ),
+    "a header of 2^63 bytes": (
+        header(CHECKPOINT, {}, length=1 << 63),
+        "its header claims 9223372036854775808 bytes",
+    ),
+    "a header longer than the file": (header(CHECKPOINT, {}, length=1000), "its header claims 1000 bytes"),
+    "a file of 3 bytes": (content(CHECKPOINT, b"abc"), "it has 3 bytes, too few for a safetensors file"),
+    "a header that is no JSON": (
+        content(CHECKPOINT, struct.pack("<Q", 4) + b"{{{{"),
+        "its header is not valid JSON",
+    ),
+    "a header nested 100,000 deep": (
+        content(CHECKPOINT, struct.pack("<Q", len(DEEP)) + DEEP),
+        "header is not valid JSON",
+    ),
+    "a header that is a list": (header(CHECKPOINT, []), "its header is not a JSON object"),
+    "huge dims": (header(CHECKPOINT, {"w": f32([1 << 40, 1 << 40], 0, 4)}, b"abcd"), "cannot have 4 bytes"),
+    "dims beyond any memory": (
+        header(CHECKPOINT, {"w": f32([1 << 62], 0, 4)}, b"abcd"),
+        "shape or offsets that cannot be",
+    ),
+    "a million dims": (
+        header(CHECKPOINT, {"w": f32([1] * 10**6, 0, 4)}, b"abcd"),
+        "shape or offsets that cannot be",
+    ),
+    "negative dims": (
+        header(CHECKPOINT, {"w": f32([-1, -1], 0, 4)}, b"abcd"),
+        "shape or offsets that cannot be",
+    ),
+    "dims that are floats": (
+        header(CHECKPOINT, {"w": {**f32([], 0, 4), "shape": [1.0]}}, b"abcd"),
+        "offsets that cannot",
+    ),
+    "overlapping tensors": (
+        header(CHECKPOINT, {"v": f32([1], 0, 4), "w": f32([1], 0, 4)}, b"abcd"),
+        "tensor 'w' does not begin where the one before it ends",
+    ),
+    "a hole between tensors": (
+        header(CHECKPOINT, {"v": f32([1], 0, 4), "w": f32([1], 8, 12)}, b"x" * 12),
+        "tensor 'w' does not begin where",
+    ),
+    "offsets backwards": (header(CHECKPOINT, {"w": f32([1], 4, 0)}, b"abcd"), "cannot have -4 bytes"),
+    "bytes that belong to nothing": (
+        header(CHECKPOINT, {"w": f32([1], 0, 4)}, b"x" * 9),
+        "its tensors take 4 bytes",
+    ),
+    "a dtype that is none": (
+        header(CHECKPOINT, {"w": f32([1], 0, 4, "PICKLE")}, b"abcd"),
+        "a dtype that is not known",
+    ),
+    "a pickle for a tensor file": (content(CHECKPOINT, b"\x80\x04\x95" + b"." * 50), "its header claims"),
+    "a center of another shape": (
+        checkpoint("center/stage3.first.conv", np.zeros((1, 1), np.float32)),
+        "tensor 'center/stage3.first.conv' has shape (1, 1), and the manifest asks for",
+    ),
+    "a missing head": (checkpoint("head/base/weight", None), "tensor 'head/base/weight' is missing"),
+    "a moment of another shape": (
+        checkpoint("statistics.gram", np.zeros((3, 3))),
+        "'statistics.gram' has shape (3, 3)",
+    ),
+    "an input of a billion pixels": (
+        of("input", height=1 << 16, width=1 << 16),
+        "the pixels of an input is 4294967296",
+    ),
+    "an input of no pixels": (of("input", height=0), "input.height is 0, and must be from 1 to"),
+    "a negative input": (of("input", width=-5), "input.width is -5, and must be from 1"),
+    "a million channels": (
+        of("input", channels=10**6),
+        "input.channels is 1000000, and must be from 1 to 64",
+    ),
+    "a batch of 2^40": (manifest(batch_size=1 << 40), "batch_size is 1099511627776"),
+    "features beyond memory": (of("head", features=1 << 40), "head.features is 1099511627776"),
+    "a kernel beyond memory": (of_site(shape=[1 << 20, 1 << 20, 3, 3]), "the kernel of site"),
+    "a kernel of one dimension": (of_site(shape=[3]), "has a kernel of shape (3,) in 1 groups"),
+    "no groups": (of_site(groups=0), "groups of site"),
+    "a channel ratio of 0": (manifest(channel_ratio=0), "channel_ratio is 0, and must be above 0"),
+    "a scale that is NaN": (of("preprocessing", scale=float("nan")), "scale is nan, and must be above 0"),
+    "a mean that is infinite": (of("preprocessing", mean=[float("inf")]), "every mean must be finite"),
+    "a batch of text": (manifest(batch_size="16"), "has a value of a wrong type in 'batch_size'"),
+    "a list of numbers as classes": (manifest(classes=[1, 2, 3, 4]), "of a wrong type in 'classes[0]'"),
+    "a size of text": (of("files", x={"sha256": "0", "size": "1"}), "of a wrong type in 'files['x'].size'"),
+    "a site of text": (manifest(sites=["x"]), "lacks or misnames a field"),
+    "a head of numbers": (manifest(head=5), "lacks or misnames a field"),
+    "a class that drives the terminal": (
+        manifest(classes=["\x1b[2J", "b", "c", "d"]),
+        r"one called '\x1b[2J'. Build it again with --classes.",
+    ),
+    "a class that is no text": (
+        manifest(classes=["\ud800", "b", "c", "d"]),
+        "cannot be told apart or written",
+    ),
+    "a class twice": (manifest(classes=["a", "a", "c", "d"]), "two of one name"),
+    "fewer classes than the head": (manifest(classes=["a"]), "tensor 'head/base/weight' has shape (4, "),
+    "a schema of the future": (manifest(schema_version=10**9), "update csk-sdk on this device"),
+    "a schema that is true": (manifest(schema_version=True), "has no schema_version"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_refused_in_one_sentence(hostile: Hostile, case: str) -> None:
+    change, text = HOSTILE[case]
+    change(hostile)
+    hostile.finish()
+    begun = time.monotonic()
+    with pytest.raises(BundleError) as caught:
+        _ = Learner.open(hostile.folder, hostile.folder.parent / "state").bundle.preprocessing
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600 + 2 * len(str(hostile.folder))
+    assert str(caught.value).endswith(".")
+    assert time.monotonic() - begun < 60
+    assert not (hostile.folder.parent / "state").exists()
+
+
+def test_the_copy_that_all_of_them_start_from_is_good(hostile: Hostile) -> None:
+    hostile.finish()
+    assert Bundle.open(hostile.folder).checkpoint()
+
+
+def test_a_manifest_nested_too_deep(hostile: Hostile) -> None:
+    (hostile / MANIFEST).write_bytes(DEEP)
+    with pytest.raises(BundleError, match="is not valid JSON"):
+        Bundle.open(hostile.folder)
+
+
+def test_a_manifest_of_gigabytes_is_not_read(hostile: Hostile) -> None:
+    os.truncate(hostile / MANIFEST, 4 << 30)  # sparse: it takes no room on the disk
+    with pytest.raises(BundleError, match="is larger than 32 MiB: it is no bundle's manifest"):
+        Bundle.open(hostile.folder)
+
+
+def test_a_file_of_another_size_is_not_hashed(hostile: Hostile) -> None:
+    os.truncate(hostile / "weights.safetensors", 1 << 40)
+    begun = time.monotonic()
+    with pytest.raises(BundleError, match="is not the file that was built"):
+        Bundle.open(hostile.folder)
+    assert time.monotonic() - begun < 20
+
+
+def test_a_link_inside_the_bundle_is_fine(hostile: Hostile) -> None:
+    (hostile / "eval_model.onnx").rename(hostile / "graph.onnx")
+    (hostile / "eval_model.onnx").symlink_to("graph.onnx")
+    assert Bundle.open(hostile.folder)
+
+
+def test_the_type_of_every_field_of_the_manifest_is_checked() -> None:
+    """A field of a type that the checker does not know would make it raise TypeError, also for a good manifest."""
+
+    def classes(kind: Any) -> Any:
+        for hint in get_type_hints(kind).values():
+            for one in (hint, *get_args(hint)):
+                if dataclasses.is_dataclass(one):
+                    yield one
+                    yield from classes(one)
+
+    for kind in {Manifest, *classes(Manifest)}:
+        hints = get_type_hints(kind)
+        record = kind(**{field.name: object() for field in dataclasses.fields(kind)})
+        assert mistyped(record) == next(iter(hints))

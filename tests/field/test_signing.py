@@ -1,0 +1,213 @@
+"""Signed bundles: a device that trusts one key refuses everything else, a re-hash without the key included."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
+
+from cli.conftest import csk_sdk
+from conftest import build_digits_bundle
+from csk_sdk import Bundle, BundleError, ConfigError, Learner, verify
+from csk_sdk.manifest import MANIFEST, sealed
+from csk_sdk.signing import SIGNATURE, sign
+
+PEM, RAW = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+
+
+def write_keys(folder: Path, name: str, password: bytes | None = None) -> tuple[Path, Path]:
+    """A new key pair, as OpenSSL would write it."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    private, public = folder / f"{name}-key.pem", folder / f"{name}-trust.pem"
+    private.write_bytes(key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, encryption))
+    public.write_bytes(key.public_key().public_bytes(PEM, RAW))
+    return private, public
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_keys(tmp_path_factory.mktemp("keys"), "ours")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, keys: tuple[Path, Path]) -> Path:
+    return build_digits_bundle(tmp_path_factory.mktemp("signed") / "bundle", sign=keys[0])
+
+
+@pytest.fixture
+def signed(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "bundle"))
+
+
+def rehash(bundle: Path, **changes: object) -> None:
+    """What anyone can do: change the manifest, with hashes and seal that fit."""
+    import hashlib
+
+    raw = json.loads((bundle / MANIFEST).read_text()) | changes
+    for name in raw["files"]:
+        content = (bundle / name).read_bytes()
+        raw["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    (bundle / MANIFEST).write_text(sealed(raw))
+
+
+def refused(bundle: Path, trust: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        Learner.open(bundle, bundle.parent / "state", trust=trust)
+    return str(caught.value)
+
+
+def test_a_signed_bundle_opens_with_and_without_a_key(signed: Path, keys: tuple[Path, Path]) -> None:
+    assert Bundle.open(signed, keys[1]).origin == f"signed by the key of {keys[1]}"
+    assert Bundle.open(signed).id == Bundle.open(signed, keys[1]).id
+    assert len((signed / SIGNATURE).read_bytes()) == 64
+
+
+def test_what_openssl_signs_and_checks_is_the_same(
+    signed: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    # An independent implementation says what a signature is.
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the command openssl")
+    message = tmp_path / "message"
+    message.write_bytes(b"csk-sdk bundle manifest, signature scheme 1\n" + (signed / MANIFEST).read_bytes())
+    command = [openssl, "pkeyutl", "-verify", "-rawin", "-in", message, "-sigfile", signed / SIGNATURE]
+    done = subprocess.run(
+        [*command, "-pubin", "-inkey", keys[1]], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "Signature Verified Successfully", done.stderr
+
+
+def test_an_unsigned_bundle_is_refused(digits_bundle: Path, keys: tuple[Path, Path]) -> None:
+    assert refused(digits_bundle, keys[1]) == (
+        f"The bundle in {digits_bundle} is not signed, and this device trusts only bundles signed by the key of "
+        f"{keys[1]}. Build it with `csk-sdk build-artifacts --sign KEY`."
+    )
+
+
+def test_an_attackers_rehash_is_refused(signed: Path, keys: tuple[Path, Path]) -> None:
+    (signed / "checkpoint.safetensors").write_bytes((signed / "weights.safetensors").read_bytes())
+    rehash(signed, classes=["a", "b", "c", "d"])
+    assert "is not signed by the key of" in refused(signed, keys[1])
+    assert refused(signed, keys[1]).endswith("Do not use it; get the bundle again from whoever built it.")
+
+
+def test_a_file_swapped_under_a_good_signature_is_refused(signed: Path, keys: tuple[Path, Path]) -> None:
+    shutil.copy(signed / "training_model.onnx", signed / "eval_model.onnx")
+    assert "eval_model.onnx is not the file that was built" in refused(signed, keys[1])
+
+
+def test_anothers_signature_is_refused(signed: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    private, _ = write_keys(tmp_path, "theirs")
+    (signed / SIGNATURE).write_bytes(sign((signed / MANIFEST).read_bytes(), private))
+    assert "the signature does not match" in refused(signed, keys[1])
+
+
+@pytest.mark.parametrize("change", ["a bit", "shorter", "longer", "empty"])
+def test_a_damaged_signature_is_refused(signed: Path, keys: tuple[Path, Path], change: str) -> None:
+    good = (signed / SIGNATURE).read_bytes()
+    bad = {
+        "a bit": bytes([good[0] ^ 1]) + good[1:],
+        "shorter": good[:-1],
+        "longer": good + b"x",
+        "empty": b"",
+    }
+    (signed / SIGNATURE).write_bytes(bad[change])
+    assert "the signature does not match" in refused(signed, keys[1])
+
+
+def test_a_signature_over_the_bare_manifest_is_none(signed: Path, keys: tuple[Path, Path]) -> None:
+    key = serialization.load_pem_private_key(keys[0].read_bytes(), None)
+    assert isinstance(key, ed25519.Ed25519PrivateKey)
+    (signed / SIGNATURE).write_bytes(key.sign((signed / MANIFEST).read_bytes()))
+    assert "the signature does not match" in refused(signed, keys[1])
+
+
+def test_every_command_of_a_device_that_is_configured_with_a_key_refuses(
+    signed: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copy(keys[1], tmp_path / "trust.pem")
+    (tmp_path / "csk.toml").write_text('[bundle]\ntrust = "trust.pem"\n')
+    assert csk_sdk("tasks", "--workspace", tmp_path).status == 0
+    rehash(signed, batch_size=1)
+    for command in (
+        ["train"],
+        ["tasks"],
+        ["evaluate"],
+        ["predict", "x.png"],
+        ["export", "--out", tmp_path / "x.onnx"],
+        ["rollback", "--to", "base"],
+    ):
+        done = csk_sdk(*command, "--workspace", tmp_path)
+        assert done.status == 1, command
+        assert "the signature does not match" in done.err, command
+    for command in (["doctor"], ["verify"]):
+        done = csk_sdk(*command, "--workspace", tmp_path)
+        assert done.status == 1, command
+        assert "the signature does not match" in done.out, command
+    # Without the setting it opens: the seal and the hashes fit.
+    (tmp_path / "csk.toml").unlink()
+    assert csk_sdk("tasks", "--workspace", tmp_path).status == 0
+    assert csk_sdk("tasks", "--workspace", tmp_path, "--trust", tmp_path / "trust.pem").status == 1
+    assert not verify(signed, tmp_path / "state", trust=tmp_path / "trust.pem").ok
+
+
+@pytest.mark.parametrize("value", ["false", '""', "1", "[]"])
+def test_a_key_that_is_set_wrong_is_never_taken_for_none(signed: Path, tmp_path: Path, value: str) -> None:
+    (tmp_path / "csk.toml").write_text(f"[bundle]\ntrust = {value}\n")
+    done = csk_sdk("tasks", "--workspace", tmp_path)
+    assert done.status == 1
+    assert "it must be the path of a public key, a PEM file." in done.err
+
+
+def test_keys_that_are_none(signed: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    private, public = keys
+    other = tmp_path / "x25519.pem"
+    other.write_bytes(x25519.X25519PrivateKey.generate().public_key().public_bytes(PEM, RAW))
+    for trust, text in (
+        (tmp_path / "none.pem", "cannot be read (No such file or directory)"),
+        (private, "is not a public key in PEM form: make it with `openssl pkey"),
+        (signed / MANIFEST, "is not a public key in PEM form"),
+        (other, "is not an ed25519 key: make it with"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            Bundle.open(signed, trust)
+        assert text in str(caught.value)
+    locked, _ = write_keys(tmp_path, "locked", password=b"x")
+    for key, text in (
+        (public, "is not a private key in PEM form: make one with `openssl genpkey"),
+        (locked, "has a password: give a key file without one."),
+        (tmp_path / "none.pem", "cannot be read"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            build_digits_bundle(tmp_path / "out", sign=key)
+        assert text in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_device_without_the_library_refuses(signed: Path, keys: tuple[Path, Path]) -> None:
+    code = (
+        "import sys; sys.modules['cryptography'] = None\n"
+        "from csk_sdk import Bundle, CskError\n"
+        "Bundle.open(sys.argv[1])\n"
+        "try: Bundle.open(sys.argv[1], sys.argv[2])\n"
+        "except CskError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, signed, keys[1]], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "Signed bundles need the extra 'signing': pip install 'csk-sdk[signing]'.\n"
+
+
+def test_build_artifacts_signs(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    model = Path(__file__).parents[2] / "examples/digits/digits-base4.onnx"
+    done = csk_sdk("build-artifacts", model, "--out", tmp_path / "bundle", "--sign", keys[0])
+    assert done.status == 0, done.err
+    assert Bundle.open(tmp_path / "bundle", keys[1]).manifest.classes
