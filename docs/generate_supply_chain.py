@@ -40,8 +40,8 @@ What csk-sdk stands on, extra by extra, with everything that these packages need
 test suite passed with; `pyproject.toml` declares ranges, and a fleet pins these. Licences are as the packages declare
 them.
 
-csk-sdk itself is pure Python and holds no compiled code and no copy of other projects' code. Its one binary file is the
-demo's network (`examples/digits/digits-base4.onnx`), trained by the script beside it.
+csk-sdk itself is pure Python and holds no compiled code and no copy of other projects' code. Its binary files are the
+networks of the demo and of the sounds (`examples/*/*-base4.onnx`), trained by the scripts beside them.
 
 To pin a device to these versions, and to have each file's hash checked at installation, make a lock on the workstation
 that installs them: `pip freeze > requirements.txt`, or with hashes by `pip-compile --generate-hashes`, and

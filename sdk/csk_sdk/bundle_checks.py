@@ -57,8 +57,9 @@ def check_manifest(manifest: Manifest, folder: Path) -> None:
         _require_inside(folder, name)
     image, head = manifest.input, manifest.head
     bounds = {
-        "input.channels": (image.channels, 64),
-        "the size of an input": (_product(image.size), _MOST_PIXELS),
+        "input.channels": (image.channels, 1 << 16),
+        "the number of axes of an input": (len(image.size), 2),
+        "the size of an input": (_product((image.channels, *image.size)), _MOST_PIXELS),
         "batch_size": (manifest.batch_size, _LARGEST_BATCH),
         "head.features": (head.features, _MOST_FEATURES),
     }

@@ -111,7 +111,7 @@ def good_manifest() -> dict[str, Any]:
     files = (*names, "weights.safetensors", "checkpoint.safetensors")
     return {
         **{"schema_version": 1, "model": "m.onnx", "classes": ["a", "b"], "base_protected": True},
-        "input": {"name": "image", "channels": 3, "height": 8, "width": 8},
+        "input": {"name": "image", "channels": 3, "size": [8, 8]},
         "preprocessing": {"mean": [0.0] * 3, "std": [1.0] * 3, "scale": 0.00392, "resize": "bilinear"},
         **{"head": {"features": 4}, "sites": [site], "channel_ratio": 0.25, "batch_size": 16},
         **{"kernels": {"eval_model.onnx": ["w"]}, "costs": {"forward": 1}},
