@@ -162,12 +162,17 @@ def test_files_of_a_bundle_lie_below_it(digits_bundle: Path, tmp_path: Path, nam
     )
     with pytest.raises(BundleError) as caught:
         Bundle.open(out)
-    assert str(caught.value) == f"{out / 'manifest.json'} lists a file outside the bundle: {name!r}."
+    assert (
+        str(caught.value)
+        == f"{out / 'manifest.json'} lists a file outside the bundle: {name!r}. Do not use this bundle."
+    )
 
 
 def test_a_file_in_a_folder_of_the_bundle_is_verified(digits_bundle: Path, tmp_path: Path) -> None:
     out = edited(
-        digits_bundle, tmp_path / "b", lambda raw: raw | {"files": {"ort/a": {"sha256": "0" * 64, "size": 1}}}
+        digits_bundle,
+        tmp_path / "b",
+        lambda raw: raw | {"files": raw["files"] | {"ort/a": {"sha256": "0" * 64, "size": 1}}},
     )
     with pytest.raises(BundleError, match=r"b/ort/a is missing\. Copy the bundle again\."):
         Bundle.open(out)
