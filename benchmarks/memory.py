@@ -235,7 +235,9 @@ def main() -> None:
         rows = [Row(**row) for row in json.loads(arguments.out.read_text())["rows"]]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        extra = exported(arguments.exports or Path(folder), arguments.only) if arguments.networks else iter(())
+        extra = (
+            exported(arguments.exports or Path(folder), arguments.only) if arguments.networks else iter(())
+        )
         for model in chain(arguments.models, extra):
             for batch in arguments.batch or BATCHES:
                 if any((row.model, row.batch) == (model.stem, batch) for row in rows):
