@@ -32,7 +32,7 @@ from csk_sdk.manifest import Site
 PEAK = "peak"
 # Measured with benchmarks/memory.py, docs/decisions/0009.
 _RUNTIME_BYTES = 13 << 20
-_NODE_BYTES = 24 << 10
+_NODE_BYTES = 16 << 10
 _ARENA = 1.4
 _FLOAT_BYTES = 4
 # SGD with momentum: the change, its gradient, the momentum, the update and two projection buffers.
@@ -135,7 +135,11 @@ def _constants(model: ir.Model) -> set[ir.Value]:
 
 
 def _packed(model: ir.Model, constant: set[ir.Value]) -> tuple[int, int, int]:
-    """Bytes of the constants that the step reads; of those among them that are computed; of the largest."""
+    """Bytes of the constants that the step reads; of the kernels among them that are computed; of the largest.
+
+    Kernels of convolutions are rewritten all together, so that those computed exist twice for a moment; matrices are
+    packed one after the other.
+    """
     read = {
         value
         for node in model.graph
@@ -144,8 +148,14 @@ def _packed(model: ir.Model, constant: set[ir.Value]) -> tuple[int, int, int]:
         if value is not None and value in constant
     }
     sizes = {value: _bytes(value) for value in read}
-    computed = sum(size for value, size in sizes.items() if value.producer() is not None)
+    computed = sum(
+        size for value, size in sizes.items() if value.producer() is not None and _is_kernel(value)
+    )
     return sum(sizes.values()), computed, max(sizes.values(), default=0)
+
+
+def _is_kernel(value: ir.Value) -> bool:
+    return any(usage.node.op_type in {"Conv", "ConvTranspose"} for usage in value.uses())
 
 
 def _fullest(model: ir.Model, constant: set[ir.Value]) -> int:

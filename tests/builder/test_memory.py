@@ -109,6 +109,48 @@ def test_constants_are_counted_as_the_step_reads_them():
     assert _packed(graph, _constants(graph)) == (2 * kernel, kernel, kernel)
 
 
+def test_matrices_that_are_computed_are_packed_one_after_the_other():
+    source = """(float[2,4] x) => (float[2,4] y) {
+        t = Transpose(w)
+        y = MatMul(x, t)
+    }"""
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(model(source, 17, w=np.zeros((4, 4)))))
+    assert _packed(graph, _constants(graph)) == (64, 0, 64)
+
+
+def test_where_selects_into_tensors_of_its_own():
+    source = """(float[2,8] x) => (float[2,8] y) {
+        m = Greater(x, zero)
+        y = Where(m, x, zero)
+    }"""
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(model(source, 17, zero=np.zeros(()))))
+    assert _fullest(graph, _constants(graph)) == 2 * 8 * (
+        1 + 3 * 4
+    )  # the mask, the result, and two of its size
+
+
+def test_a_step_through_max_pooling_is_predicted_too(tmp_path):
+    pooled = """(float[N,3,8,8] x) => (float[N,4] y) {
+        c = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w0)
+        p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(c)
+        d = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(p, w1)
+        q = GlobalAveragePool(d)
+        f = Flatten(q)
+        y = Gemm<transB=1>(f, h, hb)
+    }"""
+    tensors = {
+        "w0": RNG.normal(size=(4, 3, 3, 3)),
+        "w1": RNG.normal(size=(64, 4, 3, 3)),
+        "h": RNG.normal(size=(4, 64)),
+    }
+    onnx.save(model(pooled, 17, **tensors, hb=np.zeros(4)), tmp_path / "m.onnx")
+    build_artifacts(tmp_path / "m.onnx", tmp_path / "b", BuildOptions(trainable="all"))
+    memory = Bundle.open(tmp_path / "b").manifest.memory
+    # Fitting a head inverts a matrix of the 64 features and a one: four of them in float64.
+    assert memory["head"] == 4 * 8 * 65**2
+    assert memory["activations"] > 16 * 4 * 8 * 8 * 4  # one tensor in front of the pool, at least
+
+
 # --- the budget
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from csk_sdk.cli.building import SiteKind, require_builder
 from csk_sdk.cli.class_file import described
 from csk_sdk.cli.options import AsJson
-from csk_sdk.cli.rendering import Screen, by, plural, table
+from csk_sdk.cli.rendering import Screen, by, plural
 
 if TYPE_CHECKING:
     from csk_artifacts_builder.analysis import Analysis, SiteAnalysis
@@ -97,14 +97,10 @@ def _show(screen: Screen, found: Analysis) -> None:
     screen.say()
     screen.say("Knowledge intensity of kernel positions, relative to the strongest of each site")
     screen.say()
-    columns = ["Site", "kernel", "positions", "center's rank", "center / mean", "center's intensity"]
+    columns = ["Site", "kernel", "positions", "center's\nrank", "center /\nmean", "center's\nintensity"]
     if found.train_steps:
-        columns += ["trained alone: loss decrease x 1000", "center's rank", "on other pictures"]
-    shown = table(*columns)
-    for one in found.sites:
-        shown.add_row(*_row(one))
-        shown.add_section()
-    screen.show(shown)
+        columns += ["trained alone:\nloss decrease\nx 1000", "center's\nrank", "on other\npictures"]
+    screen.show_rows(columns, [_row(one) for one in found.sites], spaced=True)
     screen.say()
     for line in verdict(found):
         screen.say(line)

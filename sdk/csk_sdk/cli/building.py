@@ -288,9 +288,8 @@ def inspect(
         screen.warn("the base classes are UNPROTECTED; build with --base-data to protect them.")
     measured = any(site.intensity is not None for site in found.sites)
     columns = ["Site", "kernel", "stride", "output", "share", "a task", "forward", "backward", "kept"]
-    sites = table(*columns, *(["intensity"] if measured else []))
-    for site in found.sites:
-        sites.add_row(
+    rows = [
+        [
             site.name,
             by(site.kernel),
             by(site.stride if len(set(site.stride)) > 1 else site.stride[:1]),
@@ -301,9 +300,11 @@ def inspect(
             large(site.backward_flops),
             size(site.kept_bytes),
             *([] if site.intensity is None else [f"{site.intensity:.2e}"]),
-        )
+        ]
+        for site in found.sites
+    ]
     screen.say()
-    screen.show(sites)
+    screen.show_rows([*columns, *(["intensity"] if measured else [])], rows)
     if found.flops and found.kept_bytes and found.inference_flops:
         screen.say()
         screen.show(_costs(found.inference_flops, found.flops, found.kept_bytes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,9 @@ from csk_sdk.objectives import objective_of
 # Nobody's terminal: a line in a pipe is never wrapped or cut.
 _PIPE_WIDTH = 1000
 _BAR_WIDTH = 28
+_INDENT = 2
+# Between two columns of a table; and how wide the names in front may be before they are folded.
+_GAP, _LONGEST_NAME = 3, 20
 _PHASES = {
     "check": "Checking the data",
     "select": "Selecting channels",
@@ -54,10 +57,27 @@ class Screen:
         if not self.as_json:
             self.console.print(Text(text, style=style))
 
-    def show(self, renderable: Any, indent: int = 2) -> None:
+    def show(self, renderable: Any, indent: int = _INDENT) -> None:
         """A table, indented."""
         if not self.as_json:
             self.console.print(Padding(renderable, (0, 0, 0, indent), expand=False))
+
+    def show_rows(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], spaced: bool = False
+    ) -> None:
+        """A table of named rows; where the terminal is too narrow, one below the other, with the names in each.
+
+        `spaced` leaves a line between rows.
+        """
+        for number, part in enumerate(_parts(columns, rows, self.width - _INDENT)):
+            if number:
+                self.say()
+            shown = table(*(columns[index] for index in part))
+            for row in rows:
+                shown.add_row(*(row[index] for index in part))
+                if spaced:
+                    shown.add_section()
+            self.show(shown)
 
     def progress_line(self, text: str) -> None:
         """A line about work in progress; with JSON it goes to stderr, where that is a terminal."""
@@ -181,6 +201,21 @@ def table(*columns: str, left: int = 1) -> Table:
             no_wrap=position >= left,
         )
     return made
+
+
+def _parts(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], width: int) -> list[list[int]]:
+    """Columns that fit beside each other and the names, in as few tables as it takes, of about equal size."""
+    widths = [
+        max(len(line) for cell in cells for line in str(cell).splitlines() or [""])
+        for cells in zip(columns, *rows, strict=True)
+    ]
+    names, count = min(widths[0], _LONGEST_NAME), len(columns) - 1
+    for tables in range(1, count + 1):
+        each = -(-count // tables)
+        parts = [list(range(first, min(first + each, count + 1))) for first in range(1, count + 1, each)]
+        if all(names + sum(_GAP + widths[index] for index in part) <= width for part in parts):
+            break
+    return [[0, *part] for part in parts]
 
 
 def _columns(status: Text, name: str, text: Text) -> Table:
