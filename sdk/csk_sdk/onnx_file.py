@@ -16,8 +16,7 @@ from csk_sdk.protobuf import MalformedError, fields
 STANDARD_DOMAIN = "ai.onnx"
 """How the domain of ONNX's own ops is called here; in a file it is the empty string, too."""
 
-_MODEL_GRAPH, _MODEL_OPSETS, _MODEL_FUNCTIONS = 7, 8, 25
-_OPSET_DOMAIN = 1
+_MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE_INITIALIZER = 1, 5, 15
 _NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
@@ -31,7 +30,9 @@ _DEEPEST = 32
 
 @dataclass
 class OnnxContents:
-    """`domains` of all ops and imports; `external`: every (location, offset, length) that a tensor's data is in.
+    """`domains` of all ops, for an import alone runs nothing; `external`: where tensors' data are.
+
+    Of `external`, each is (location, offset, length).
 
     `functions` is the number of local functions, which could give an op's name another meaning. A length of None is
     "to the end of the file".
@@ -55,9 +56,7 @@ def contents(message: memoryview) -> OnnxContents:
     """What a ModelProto holds. Raises MalformedError."""
     found = OnnxContents()
     for number, value in fields(message):
-        if number == _MODEL_OPSETS:
-            found.domains.add(_domain(_message(value), _OPSET_DOMAIN))
-        elif number == _MODEL_FUNCTIONS:
+        if number == _MODEL_FUNCTIONS:
             found.functions += 1
         elif number == _MODEL_GRAPH:
             _graph(_message(value), found, 0)

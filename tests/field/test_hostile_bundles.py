@@ -117,10 +117,6 @@ def node(op: str, domain: str) -> Callable[[Hostile], None]:
     return lambda bundle: bundle.graph(change)
 
 
-def imported_domain(bundle: Hostile) -> None:
-    bundle.graph(lambda model: model.opset_import.append(helper.make_opsetid("evil.ops", 1)))
-
-
 def nested(op: str, domain: str) -> Callable[[Hostile], None]:
     def change(model: onnx.ModelProto) -> None:
         inner = helper.make_graph(
@@ -227,7 +223,6 @@ HOSTILE: dict[str, tuple[Callable[[Hostile], object], str]] = {
         "ops of domain 'evil.ops', and its manifest allows ai.onnx",
     ),
     "an op of ONNX Runtime's own": (node("FusedConv", "com.microsoft"), "ops of domain 'com.microsoft'"),
-    "a foreign domain imported": (imported_domain, "ops of domain 'evil.ops'"),
     "a foreign op in a branch": (nested("Steal", "evil.ops"), "ops of domain 'evil.ops'"),
     "a foreign op behind the model's end": (appended_node, "ops of domain 'evil.ops'"),
     "branches 5000 deep": (nested_deep, "graphs are nested more than 32 deep"),
