@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from csk_sdk.cli import analyzing, building, checking, inspecting, learning, using
+from csk_sdk.cli import analyzing, building, checking, inspecting, learning, using, watching
 from csk_sdk.cli.guard import GuardedGroup
 from csk_sdk.version import __version__
 
@@ -28,6 +28,7 @@ for _command in (
     analyzing.analyze,
     inspecting.inspect,
     learning.train,
+    watching.watch,
     learning.tasks,
     using.evaluate,
     using.predict,
