@@ -34,7 +34,7 @@ def watch(
     trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Learn every task that lands in the inbox, until stopped (Ctrl-C or SIGTERM).
+    """Learn whatever lands in the inbox, until stopped.
 
     A task is taken once none of its files has changed for --settle seconds. One that cannot be learned is set
     aside, with the reason, until its files change. What was stopped in the middle goes on at the next start.
