@@ -20,6 +20,7 @@ from csk_sdk.objectives import Prediction
 from csk_sdk.predicting import LinearHead, Predictor, require_new_task
 from csk_sdk.state import BASE, Generation, LearnedTask, State
 from csk_sdk.stream import TaskStream
+from csk_sdk.tuning import in_chosen_precision
 
 
 class Learner:
@@ -35,7 +36,7 @@ class Learner:
 
     def __init__(self, bundle: Bundle, state: State, config: TrainingConfig, backend: str = AUTO) -> None:
         self.backend = choose_backend(backend, bundle)
-        self.bundle = bundle
+        self.bundle = in_chosen_precision(bundle, config.precision, state.folder)
         self.state = state
         self.config = config
         self._predictor: Predictor | None = None
@@ -96,9 +97,12 @@ class Learner:
         RuntimeMissingError without the backend's package.
         """
         task.require_trainable()
+        bundle = self.bundle
+        if config is not None and config.precision != self.config.precision:
+            bundle = in_chosen_precision(bundle, config.precision, self.state.folder)
         with self.state.lock():
             return LearnRun(
-                self.bundle,
+                bundle,
                 self.state,
                 self.generation,
                 task,
