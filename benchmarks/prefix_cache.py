@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ LIVES = {
         "4 views": {"prefix_cache": "memory", "prefix_views": 4},
         "4 views, disk": {"prefix_cache": "disk", "prefix_views": 4},
     }.items()
-}
+} | {"in turn, off": {"precision": "int8", "prefix_cache": "off"}}
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--life", choices=LIVES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.life:
-        print(json.dumps(live(arguments, LIVES[arguments.life])))
+        print(json.dumps(live(arguments, LIVES[arguments.life], arguments.life.startswith("in turn"))))
         return
     found = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     print(f"{'':22}{'s/task':>8}{'ACC':>8}{'BWT':>8}{'all classes':>13}{'kept MB':>9}{'peak MB':>9}")
@@ -67,7 +68,7 @@ def main() -> None:
         arguments.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def live(arguments: argparse.Namespace, settings: dict) -> dict:
+def live(arguments: argparse.Namespace, settings: dict, in_turn: bool = False) -> dict:
     config = TrainingConfig(threads=1, seed=arguments.seed, **settings)
     names = [f"{number:02d}" for number in range(1, arguments.tasks + 1)]
     tasks = [
@@ -78,7 +79,9 @@ def live(arguments: argparse.Namespace, settings: dict) -> dict:
         seconds, new = [], []
         for task in tasks:
             begun = time.process_time()
-            learner.learn(task)
+            # In turn: what a change of precision between tasks costs; predictions are int8 all along.
+            precision = ("int8", "exact")[len(new) % 2] if in_turn else settings["precision"]
+            learner.learn(task, replace(config, precision=precision))
             seconds.append(time.process_time() - begun)
             new.append(accuracy(learner, task, task.name))
         peak = peak_rss_bytes()

@@ -32,6 +32,7 @@ from csk_artifacts_builder.prepare import SourceModel, prepare, require_writable
 from csk_artifacts_builder.sites import find_sites
 from csk_artifacts_builder.variants import cut_graphs, in_exact, in_int8
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
+from csk_sdk import tuning
 from csk_sdk.allocator import returning_memory
 from csk_sdk.bundle import Bundle, center_of
 from csk_sdk.data.preprocess_signals import preprocessing_of
@@ -150,7 +151,10 @@ def _build(
             draft.seal(checkpoint, manifest)
         if split is not None:
             # Through the bundle itself, as the device will open it.
-            measured = measure_base(Bundle.open(draft.folder), split, checkpoint, on_progress)
+            opened = Bundle.open(draft.folder)
+            if manifest.precision == INT8:
+                manifest = replace(manifest, agreement=tuning.agreement(opened, checkpoint))
+            measured = measure_base(opened, split, checkpoint, on_progress)
             checkpoint.update(measured.tensors)
             accuracy = measured.accuracy
             draft.seal(checkpoint, manifest)

@@ -141,7 +141,7 @@ def _read(model: ir.Model, dtype: ir.DataType, load: Callable[[Emitter, ir.Value
     with emit.before(model.graph[0]):
         x = load(emit, image)
     x.dtype, x.shape = ir.DataType.FLOAT, image.shape
-    image.dtype = dtype
+    image.type = ir.TensorType(dtype)  # a new one: clones of a graph share theirs
     for user, position in readers:
         user.replace_input_with(position, x)
 

@@ -52,7 +52,7 @@ class TrainingConfig:
     class_statistics: bool = True
     checkpoint_seconds: float = 20.0
     prefix_cache: str = "off"
-    prefix_views: int = 4
+    prefix_views: int = 2
     precision: str = "auto"
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from csk_sdk.data.augment import augment
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
 from csk_sdk.knowledge import Batch
-from csk_sdk.manifest import PORTABLE
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.optimizers import cosine
 from csk_sdk.predicting import require_new_task
@@ -86,6 +85,9 @@ class LearnRun:
         assert task.train is not None
         bundle.objective.require(task)
         self._bundle, self._state, self._generation = bundle, state, generation
+        place = choose_place(config, bundle, len(task.train), backend)
+        # What "auto" came to: the record of the task says so, and another choice is another run.
+        config = replace(config, precision=bundle.precision, prefix_cache=place)
         self._task, self._split, self._config = task, task.train, config
         self._backend = backend
         self._report = on_progress
@@ -95,11 +97,8 @@ class LearnRun:
         self._per_epoch = -(-len(task.train) // self._batch_size)
         self._steps = self._per_epoch * config.epochs
         self._order = -1, np.empty(0, np.int64)
-        place = choose_place(
-            config.prefix_cache, bundle, len(task.train), config.prefix_views, backend == PORTABLE
-        )
         self._prefix = (
-            PrefixCache(bundle, generation.tensors, self._pixels, config, place, state.folder)
+            PrefixCache(bundle, generation.tensors, self._pixels, config, state.folder)
             if place != OFF
             else None
         )
@@ -200,7 +199,6 @@ class LearnRun:
             "generation": self._generation.number,
             "config": config,
             "backend": self._backend,
-            "precision": self._bundle.precision,
             # Another version or backend may step differently, and half a task each would be neither.
             "version": __version__,
         }

@@ -13,6 +13,7 @@ from csk_sdk.backends import AUTO, choose_backend
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.tasks import Task
+from csk_sdk.device_choice import in_chosen_precision
 from csk_sdk.evaluation import Evaluation, Scores, require_scenario, score_tasks
 from csk_sdk.export import export_model
 from csk_sdk.learn_run import LearnReport, LearnRun, OnProgress
@@ -20,7 +21,6 @@ from csk_sdk.objectives import Prediction
 from csk_sdk.predicting import LinearHead, Predictor, require_new_task
 from csk_sdk.state import BASE, Generation, LearnedTask, State
 from csk_sdk.stream import TaskStream
-from csk_sdk.tuning import in_chosen_precision
 
 
 class Learner:

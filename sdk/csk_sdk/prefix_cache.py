@@ -20,7 +20,7 @@ from csk_sdk.config import PREFIX_CACHES, TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.knowledge import Batch, Tensors
-from csk_sdk.manifest import INT8, PREFIX_MODEL
+from csk_sdk.manifest import INT8, PORTABLE, PREFIX_MODEL
 from csk_sdk.runtime import Graph
 
 OFF, MEMORY, DISK, AUTO = PREFIX_CACHES
@@ -31,17 +31,18 @@ _SPARE_DISK = 256 << 20
 Features = NDArray[Any]
 
 
-def choose_place(wanted: str, bundle: Bundle, pictures: int, views: int, portable: bool = True) -> str:
-    """Where to keep prefix features: "off", "memory" or "disk".
+def choose_place(config: TrainingConfig, bundle: Bundle, pictures: int, backend: str = PORTABLE) -> str:
+    """Where to keep the prefix features of so many pictures: "off", "memory" or "disk".
 
     "auto" is memory where all of them fit into MEMORY_BYTES, and off where they do not. A bundle without a frozen
     prefix, or another backend than the portable one, has nothing to keep: off.
     """
-    if wanted == OFF or not portable or not bundle.manifest.prefix:
+    if backend != PORTABLE or not bundle.manifest.prefix:
         return OFF
-    if wanted != AUTO:
-        return wanted
-    return MEMORY if pictures * views * feature_bytes(bundle) <= MEMORY_BYTES else OFF
+    if config.prefix_cache != AUTO:
+        return config.prefix_cache
+    fits = pictures * config.prefix_views * feature_bytes(bundle) <= MEMORY_BYTES
+    return MEMORY if fits else OFF
 
 
 def feature_dtype(bundle: Bundle) -> np.dtype[Any]:
@@ -57,9 +58,9 @@ def feature_bytes(bundle: Bundle) -> int:
 class PrefixCache:
     """Prefix features of a split's pictures, in `views` views of each, with batches as training reads them.
 
-    Those of the first pictures that fit are kept, in `place` "memory" (up to MEMORY_BYTES) or "disk" (a file without a
-    name in `folder`, which the system removes when the process ends, however it ends); the others' are computed each
-    time. Results do not depend on the place. What a view looks like depends on the seed, the picture and the view.
+    Those of the first pictures that fit are kept, in `config.prefix_cache` "memory" (up to MEMORY_BYTES) or "disk" (a
+    file without a name in `folder`, which the system removes when the process ends, however it ends); the others' are
+    computed each time. Results do not depend on the place. What a view looks like depends on the seed, the picture and the view.
     Call `fill` first, and use it in a `with` block.
     """
 
@@ -69,7 +70,6 @@ class PrefixCache:
         tensors: Tensors,
         pixels: PixelCache,
         config: TrainingConfig,
-        place: str,
         folder: Path | None = None,
     ) -> None:
         self._bundle, self._tensors, self._threads = bundle, tensors, config.threads
@@ -77,7 +77,7 @@ class PrefixCache:
         self._flip, self._shift = augmentation(config, bundle.manifest)
         self.views = config.prefix_views
         self._seed = config.seed
-        self._place, self._folder = place, folder
+        self._place, self._folder = config.prefix_cache, folder
         self._first_view = np.random.default_rng((config.seed, self.views)).integers(
             self.views, size=len(pixels)
         )

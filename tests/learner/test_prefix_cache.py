@@ -98,9 +98,9 @@ def _filled(bundle: Path, digits: Digits, place: str, folder: Path, views: int) 
     opened = Bundle.open(bundle)
     task = digits.task("01", (4, 5, 6), train=15)
     assert task.train is not None
-    config = TrainingConfig(threads=1, shift=1, flip=True, prefix_views=views)
+    config = TrainingConfig(threads=1, shift=1, flip=True, prefix_views=views, prefix_cache=place)
     pixels = PixelCache(task.train, opened.preprocessing)
-    made = PrefixCache(opened, opened.checkpoint(), pixels, config, place, folder)
+    made = PrefixCache(opened, opened.checkpoint(), pixels, config, folder)
     made.fill(16)
     return made
 
@@ -206,7 +206,7 @@ def test_nothing_is_left_on_the_disk_not_even_while_learning(
     learner.learn(digits.task("01", (4, 5)), on_progress=look)
     assert named <= {"lock", "progress.safetensors", "state.json", "generations", "scores"}
     if Path("/proc/self/fd").exists():
-        assert 80 * 4 * feature_bytes(learner.bundle) in opened
+        assert 80 * learner.config.prefix_views * feature_bytes(learner.bundle) in opened
 
 
 def _target(fd: Path) -> str:
@@ -236,11 +236,15 @@ def test_an_interrupted_run_goes_on_to_the_bit(bundle: Path, tmp_path: Path, dig
 def test_auto_keeps_what_fits_into_memory(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Bundle.open(bundle)
     monkeypatch.setattr(prefix_cache, "MEMORY_BYTES", 100 * feature_bytes(opened))
-    assert choose_place("auto", opened, 25, 4) == "memory"
-    assert choose_place("auto", opened, 26, 4) == "off"
-    assert choose_place("disk", opened, 26, 4) == "disk"
-    assert choose_place("off", opened, 1, 1) == "off"
-    assert choose_place("memory", opened, 1, 1, portable=False) == "off"
+
+    def place(wanted: str, pictures: int, backend: str = "portable") -> str:
+        return choose_place(TrainingConfig(prefix_cache=wanted, prefix_views=4), opened, pictures, backend)
+
+    assert place("auto", 25) == "memory"
+    assert place("auto", 26) == "off"
+    assert place("disk", 26) == "disk"
+    assert place("off", 1) == "off"
+    assert place("memory", 1, backend="ort-training") == "off"
 
 
 def test_where_the_first_layer_is_trained_nothing_is_kept(
@@ -250,7 +254,7 @@ def test_where_the_first_layer_is_trained_nothing_is_kept(
     opened = Bundle.open(folder)
     assert opened.manifest.prefix == ()
     assert not any("prefix" in name or "suffix" in name for name in opened.manifest.files)
-    assert choose_place("memory", opened, 10, 1) == "off"
+    assert choose_place(TrainingConfig(prefix_cache="memory"), opened, 10) == "off"
     cached, without = (
         learned(folder, tmp_path / place, digits, prefix_cache=place) for place in ("memory", "off")
     )
