@@ -58,9 +58,10 @@ def feature_bytes(bundle: Bundle) -> int:
 class PrefixCache:
     """Prefix features of a split's pictures, in `views` views of each, with batches as training reads them.
 
-    Those of the first pictures that fit are kept, in `config.prefix_cache` "memory" (up to MEMORY_BYTES) or "disk" (a
-    file without a name in `folder`, which the system removes when the process ends, however it ends); the others' are
-    computed each time. Results do not depend on the place. What a view looks like depends on the seed, the picture and the view.
+    Those of the first pictures that fit are kept, the others' are computed each time. `config.prefix_cache` is "memory"
+    (up to MEMORY_BYTES) or "disk" (a file without a name in `folder`, which the system removes when the process ends,
+    however it ends). Results do not depend on the place. What a view looks like depends on the seed, the picture and
+    the view.
     Call `fill` first, and use it in a `with` block.
     """
 

@@ -26,7 +26,7 @@ Outputs = dict[str, NDArray[Any]]
 _PROBE = 8
 # Below the contrast of most pictures: few numbers leave the ranges that int8 was calibrated for.
 _CONTRAST = 0.5
-# CPUs that add up right agree in many digits (decision 0010); emulated AVX2, which saturates, was 1.25 times as far off.
+# CPUs that add up right agree in many digits; sums that saturated put logits 1.25 times as far off (decision 0010).
 _MORE, _ANYWAY = 1.05, 0.002
 # int8 must be worth its rounding.
 _FASTER = 0.95
