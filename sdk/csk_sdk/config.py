@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from csk_sdk.errors import ConfigError
-from csk_sdk.manifest import Manifest
+from csk_sdk.manifest import PRECISIONS, Manifest
 
 OPTIMIZERS = ("sgd", "adamw")
+PREFIX_CACHES = ("off", "memory", "disk", "auto")
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 
 
@@ -26,7 +27,10 @@ class TrainingConfig:
     that is spread over all classes (cross-entropy only). `threads` 0 means one per core. `sensitivity_batches` is how
     many batches channels are selected on. `class_statistics` is whether the state keeps sums over the features of the
     task's classes; without, decisions over all classes fall back on the tasks' own heads (docs/guarantees.md).
-    `checkpoint_seconds` is the time between progress checkpoints.
+    `checkpoint_seconds` is the time between progress checkpoints. `prefix_cache` is where the features of the frozen
+    first layers are kept: "off", "memory", "disk" or "auto", and `prefix_views` in how many views of each picture
+    (csk_sdk/prefix_cache.py). `precision` is what the bundle's graphs run in: "exact", "int8", or "auto" for what
+    csk-sdk doctor measured to be best on this device, else the bundle's own (csk_sdk/tuning.py).
     """
 
     epochs: int = 4
@@ -47,6 +51,9 @@ class TrainingConfig:
     sensitivity_batches: int = 32
     class_statistics: bool = True
     checkpoint_seconds: float = 20.0
+    prefix_cache: str = "off"
+    prefix_views: int = 2
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         for name in _FIELDS:
@@ -70,6 +77,9 @@ class TrainingConfig:
         _require(self.threads >= 0, "threads", self.threads, "0 or more")
         _require(self.sensitivity_batches >= 1, "sensitivity_batches", self.sensitivity_batches, "1 or more")
         _require(self.checkpoint_seconds >= 0.0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")
+        for name, choices in (("prefix_cache", PREFIX_CACHES), ("precision", ("auto", *PRECISIONS))):
+            _require(getattr(self, name) in choices, name, getattr(self, name), " or ".join(choices))
+        _require(1 <= self.prefix_views <= 64, "prefix_views", self.prefix_views, "from 1 to 64")
 
     @property
     def follows_drift(self) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csk_sdk.backends import require_ready
 from csk_sdk.bundle import Bundle
@@ -19,6 +21,7 @@ from csk_sdk.knowledge import Batch
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.optimizers import cosine
 from csk_sdk.predicting import require_new_task
+from csk_sdk.prefix_cache import OFF, PrefixCache, choose_place
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.training import TaskTraining
 from csk_sdk.version import __version__
@@ -26,7 +29,7 @@ from csk_sdk.version import __version__
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training run is: `phase` is "check", "select", "train" or "consolidate"."""
+    """Where a training run is: `phase` is "check", "prefix", "select", "train" or "consolidate"."""
 
     phase: str
     step: int = 0
@@ -82,6 +85,9 @@ class LearnRun:
         assert task.train is not None
         bundle.objective.require(task)
         self._bundle, self._state, self._generation = bundle, state, generation
+        place = choose_place(config, bundle, len(task.train), backend)
+        # What "auto" came to: the record of the task says so, and another choice is another run.
+        config = replace(config, precision=bundle.precision, prefix_cache=place)
         self._task, self._split, self._config = task, task.train, config
         self._backend = backend
         self._report = on_progress
@@ -91,15 +97,28 @@ class LearnRun:
         self._per_epoch = -(-len(task.train) // self._batch_size)
         self._steps = self._per_epoch * config.epochs
         self._order = -1, np.empty(0, np.int64)
-        self._training = TaskTraining(bundle, generation.tensors, task.classes, config, backend)
+        self._prefix = (
+            PrefixCache(bundle, generation.tensors, self._pixels, config, state.folder)
+            if place != OFF
+            else None
+        )
+        seen = bundle.view(from_prefix=True) if self._prefix else bundle
+        self._training = TaskTraining(seen, generation.tensors, task.classes, config, backend)
 
     def run(self) -> LearnReport:
         """Learn and commit."""
+        with self._prefix or nullcontext():
+            return self._learn()
+
+    def _learn(self) -> LearnReport:
         begun = time.monotonic()
         self._report(Progress("check"))
         self._pixels.verify()
         identity = self._identity()
         first, loss, before = self._restore(identity)
+        if self._prefix is not None:
+            self._report(Progress("prefix"))
+            self._prefix.fill(self._batch_size)
         if first == 0:
             self._report(Progress("select"))
             self._training.warm_up(self._plain_batches)
@@ -107,7 +126,9 @@ class LearnRun:
         self._report(
             Progress("consolidate", self._steps, self._steps, self._config.epochs, self._config.epochs, loss)
         )
-        result = self._training.consolidate(self._task.name, self._plain_batches)
+        result = self._training.consolidate(
+            self._task.name, self._plain_batches, mirrored=self._mirrored_batches if self._prefix else None
+        )
         learned = LearnedTask(
             name=self._task.name,
             classes=self._task.classes,
@@ -188,12 +209,24 @@ class LearnRun:
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng((seed, epoch)).permutation(len(self._split))
         index = self._order[1][position * self._batch_size : (position + 1) * self._batch_size]
+        if self._prefix is not None:
+            return self._prefix.training(index, epoch), self._split.labels[index]
         rng = np.random.default_rng((seed, epoch, position))
         pixels = augment(self._pixels.batch(index), rng, self._flip, self._shift)
         return self._bundle.preprocessing.normalize(pixels), self._split.labels[index]
 
     def _plain_batches(self) -> Iterator[Batch]:
         """The whole split once, shuffled by the seed, without augmentation."""
-        order = np.random.default_rng(self._config.seed).permutation(len(self._split))
+        order = self._plain_order()
+        if self._prefix is not None:
+            yield from self._prefix.plain(self._batch_size, order)
+            return
         for pixels, labels in self._pixels.batches(self._batch_size, order):
             yield self._bundle.preprocessing.normalize(pixels), labels
+
+    def _mirrored_batches(self) -> Iterator[Batch]:
+        assert self._prefix is not None
+        return self._prefix.mirrored(self._batch_size, self._plain_order())
+
+    def _plain_order(self) -> NDArray[np.int64]:
+        return np.random.default_rng(self._config.seed).permutation(len(self._split))

@@ -142,10 +142,13 @@ class TaskTraining:
             optimizer.step(name, gradient, gradient, parameter)
             parameter -= gradient
 
-    def consolidate(self, name: str, batches: Batches, scale: float = 1.0) -> Consolidated:
+    def consolidate(
+        self, name: str, batches: Batches, scale: float = 1.0, mirrored: Batches | None = None
+    ) -> Consolidated:
         """Fold the deltas into the centers and add this task to what is protected (DESIGN 2.4).
 
-        `scale` weighs the batches where they are a sample of the task's data.
+        `scale` weighs the batches where they are a sample of the task's data. `mirrored` are the batches of mirrored
+        pictures, where `batches` hold prefix features, which cannot be mirrored.
         Raises TaskError where training ended in numbers that are not finite: committed, they could not be
         unlearned.
         """
@@ -178,10 +181,10 @@ class TaskTraining:
         )
         if augmentation(self._config, self._bundle.manifest)[0]:
             extractor = FeatureExtractor(self._bundle, tensors, threads, release=True)
-            for images, labels in batches():
+            for images, labels in mirrored() if mirrored else _mirrored(batches()):
                 if sample.full:
                     break
-                sample.add(extractor(images[..., ::-1]), labels)
+                sample.add(extractor(images), labels)
         self.weight, self.bias = self._objective.fit_head(*sample.arrays(), self.classes)
         with np.errstate(over="ignore"):
             for key, moment in moments.items():
@@ -273,6 +276,10 @@ class TaskTraining:
                 return
             seen.append(batch[1])
             yield batch
+
+
+def _mirrored(batches: Iterable[Batch]) -> Iterator[Batch]:
+    return ((images[..., ::-1], labels) for images, labels in batches)
 
 
 def _below(prefix: str, saved: Mapping[str, NDArray[Any]]) -> Tensors:

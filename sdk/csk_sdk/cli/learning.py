@@ -38,6 +38,23 @@ class Optimizer(StrEnum):
     adamw = "adamw"
 
 
+class Precision(StrEnum):
+    """What the graphs run in: csk_sdk.manifest.PRECISIONS, or what was measured to be best on this device."""
+
+    auto = "auto"
+    exact = "exact"
+    int8 = "int8"
+
+
+class PrefixCache(StrEnum):
+    """Where features of the frozen first layers are kept: csk_sdk.config.PREFIX_CACHES."""
+
+    off = "off"
+    memory = "memory"
+    disk = "disk"
+    auto = "auto"
+
+
 def train(
     task: Annotated[
         str, typer.Option("--task", metavar="next|all|NAME", help="Which task of the inbox to learn.")
@@ -76,6 +93,19 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="What the graphs run in; auto: what doctor found best here, else the bundle's own."
+        ),
+    ] = None,
+    prefix_cache: Annotated[
+        PrefixCache | None,
+        typer.Option(help="Where features of the frozen first layers are kept; auto: memory, if they fit."),
+    ] = None,
+    prefix_views: Annotated[
+        int | None, typer.Option(help="In how many views, mirrored and moved, of each picture.")
+    ] = None,
     backend: Annotated[
         Backend, typer.Option(help="What computes a step; auto: the first that the bundle was built for.")
     ] = Backend.auto,
@@ -111,6 +141,9 @@ def train(
             class_statistics=class_statistics,
             seed=seed,
             threads=threads,
+            precision=precision.value if precision else None,
+            prefix_cache=prefix_cache.value if prefix_cache else None,
+            prefix_views=prefix_views,
         )
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
