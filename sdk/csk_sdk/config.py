@@ -26,7 +26,8 @@ class TrainingConfig:
     that is spread over all classes (cross-entropy only). `threads` 0 means one per core. `sensitivity_batches` is how
     many batches channels are selected on. `class_statistics` is whether the state keeps sums over the features of the
     task's classes; without, decisions over all classes fall back on the tasks' own heads (docs/guarantees.md).
-    `checkpoint_seconds` is the time between progress checkpoints.
+    `label_check` is whether a task is refused whose labels say nothing about its pictures
+    (docs/decisions/0015-label-check.md). `checkpoint_seconds` is the time between progress checkpoints.
     """
 
     epochs: int = 4
@@ -46,6 +47,7 @@ class TrainingConfig:
     threads: int = 0
     sensitivity_batches: int = 32
     class_statistics: bool = True
+    label_check: bool = True
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:

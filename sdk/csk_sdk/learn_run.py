@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from csk_sdk.acceptance import require_learnable, unfamiliar
 from csk_sdk.backends import require_ready
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
@@ -42,6 +43,7 @@ class LearnReport:
 
     `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how many of the selected
     channels' directions the projection kept for older knowledge, as "r/k": at k/k the site could learn nothing.
+    `warnings` are sentences about what looks wrong, though not wrong enough to refuse the task.
     """
 
     task: str
@@ -55,6 +57,7 @@ class LearnReport:
     leak: float
     resumed_at_step: int
     protected: dict[str, str]
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -103,6 +106,8 @@ class LearnRun:
         if first == 0:
             self._report(Progress("select"))
             self._training.warm_up(self._plain_batches)
+            noun = self._bundle.manifest.input.noun
+            require_learnable(self._training.evidence, self._config, self._task.name, noun)
         loss = self._train(first, loss, identity, begun - before)
         self._report(
             Progress("consolidate", self._steps, self._steps, self._config.epochs, self._config.epochs, loss)
@@ -117,6 +122,7 @@ class LearnRun:
             loss=loss,
             peak_rss_bytes=peak_rss_bytes(),
             config=self._config.to_json(),
+            protected=self._training.protected,
         )
         parent = self._generation
         committed = self._state.commit(parent.number, (*parent.tasks, learned), result.tensors)
@@ -132,9 +138,8 @@ class LearnRun:
             generation=committed.number,
             leak=max(result.leaks.values(), default=0.0),
             resumed_at_step=first,
-            protected={
-                name: f"{basis.shape[1]}/{basis.shape[0]}" for name, basis in self._training.bases.items()
-            },
+            protected=learned.protected,
+            warnings=unfamiliar(self._training.novelty, self._bundle.manifest.input.noun),
         )
 
     def _train(self, first: int, loss: float, identity: dict[str, Any], begun: float) -> float:

@@ -28,6 +28,8 @@ from csk_sdk.knowledge import (
 from csk_sdk.manifest import PORTABLE, Site
 from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.label_check import LabelEvidence
+from csk_sdk.method.novelty import novelty
 from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
 from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, scratch_for
 from csk_sdk.method.selection import Sensitivity, select_channels
@@ -49,7 +51,8 @@ class TaskTraining:
     """One task being learned, from a generation's tensors towards the next generation's.
 
     Per site: `selected` `(k,)` int64 channels, `deltas` `(rows, k)` float32 center changes on them, `bases`
-    `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head.
+    `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head. `evidence` is
+    what the labels say about the pictures, `novelty` how far these are from all that is known, once warmed up.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class TaskTraining:
         self.bases: dict[str, NDArray[np.float32]] = {}
         self.weight = np.zeros((0, bundle.manifest.head.features), np.float32)
         self.bias = np.zeros(0, np.float32)
+        self.evidence: LabelEvidence | None = None
+        self.novelty: float | None = None
         self._updates: dict[str, NDArray[np.float32]] = {}
         self._scratch: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         self._optimizer = _optimizer(config)
@@ -93,6 +98,8 @@ class TaskTraining:
         del extractor
         self._targets.see(np.concatenate(seen))
         features, labels = sample.arrays()
+        self.evidence = self._objective.evidence(features, labels, self.classes)
+        self.novelty = novelty(self._old_statistics(), features)
         head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
         self.weight, self.bias = self._targets.start(head)
         sensitivities = {site.name: Sensitivity(site.channels) for site in self.sites}
@@ -223,6 +230,11 @@ class TaskTraining:
             for key in [key for key in tensors if key.startswith("head/") and key.endswith("/weight")]:
                 tensors[key] = drift.head(tensors[key])
         tensors.update(old.merge(learned).tensors())
+
+    @property
+    def protected(self) -> dict[str, str]:
+        """By site, how many of the selected channels' directions are kept for older knowledge, as "r/k"."""
+        return {name: f"{basis.shape[1]}/{basis.shape[0]}" for name, basis in self.bases.items()}
 
     def progress(self) -> Tensors:
         """Everything that changes while training, for a progress checkpoint."""

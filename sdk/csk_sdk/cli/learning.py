@@ -74,6 +74,13 @@ def train(
             help="Keep sums over the features of each class (default), or nothing of the kind.",
         ),
     ] = None,
+    label_check: Annotated[
+        bool | None,
+        typer.Option(
+            "--label-check/--no-label-check",
+            help="Refuse a task whose labels say nothing about its pictures (default), or learn it all the same.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
     backend: Annotated[
@@ -109,6 +116,7 @@ def train(
             channel_ratio=channel_ratio,
             label_smoothing=label_smoothing,
             class_statistics=class_statistics,
+            label_check=label_check,
             seed=seed,
             threads=threads,
         )
@@ -163,6 +171,8 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         f"Learned {task.name} in {duration(report.seconds)}: generation {report.generation}, loss "
         f"{report.loss:.3f}, peak memory {size(report.peak_rss_bytes)}."
     )
+    for warning in report.warnings:
+        screen.warn(warning)
     if not learner.config.class_statistics:
         screen.warn(
             f"no class statistics of {task.name} are kept: decisions over all classes now come from the tasks' own "
