@@ -14,12 +14,14 @@ OPTIONS = {
         --threads --json""",
     "inspect": "BUNDLE --json",
     "train": """--tasks --task --epochs --seed --batch-size --learning-rate --head-learning-rate --optimizer
-        --energy --channel-ratio --label-smoothing --class-statistics --no-class-statistics --threads --backend
+        --energy --channel-ratio --label-smoothing --class-statistics --no-class-statistics --label-check
+        --no-label-check --threads --backend
         --no-evaluate --json""",
     "tasks": "--tasks --json",
     "evaluate": "--tasks --scenario --json",
     "predict": "FILE... --task --top --json",
     "export": "--out --task --overwrite",
+    "report": "--out --overwrite",
     "rollback": "--to",
     "doctor": "--tasks --json",
     "verify": "--repair --json",
