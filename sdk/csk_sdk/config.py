@@ -11,6 +11,9 @@ from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import Manifest
 
 OPTIMIZERS = ("sgd", "adamw")
+# What happens to a task that would cost older ones too much: learned by its heads alone, or not at all.
+HEADS_ONLY, REFUSE = "heads-only", "refuse"
+ON_FORGETTING = (HEADS_ONLY, REFUSE)
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 
 
@@ -27,7 +30,10 @@ class TrainingConfig:
     many batches channels are selected on. `class_statistics` is whether the state keeps sums over the features of the
     task's classes; without, decisions over all classes fall back on the tasks' own heads (docs/guarantees.md).
     `label_check` is whether a task is refused whose labels say nothing about its pictures
-    (docs/decisions/0015-label-check.md). `checkpoint_seconds` is the time between progress checkpoints.
+    (docs/decisions/0015-label-check.md). `max_forgetting` is how many points of accuracy an older task may lose, as
+    estimated without its pictures; `on_forgetting` is whether a task that costs more gets its heads on the network as
+    it was, or is refused (docs/decisions/0016-max-forgetting.md). `checkpoint_seconds` is the time between progress
+    checkpoints.
     """
 
     epochs: int = 4
@@ -48,6 +54,8 @@ class TrainingConfig:
     sensitivity_batches: int = 32
     class_statistics: bool = True
     label_check: bool = True
+    max_forgetting: float = 3.0
+    on_forgetting: str = HEADS_ONLY
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
@@ -65,6 +73,15 @@ class TrainingConfig:
             value = getattr(self, name)
             _require(0.0 <= value < math.inf, name, value, "0 or more, and finite")
         _require(0.0 <= self.momentum < 1.0, "momentum", self.momentum, "at least 0 and below 1")
+        _require(
+            0.0 <= self.max_forgetting <= 100.0, "max_forgetting", self.max_forgetting, "between 0 and 100"
+        )
+        _require(
+            self.on_forgetting in ON_FORGETTING,
+            "on_forgetting",
+            self.on_forgetting,
+            " or ".join(ON_FORGETTING),
+        )
         smoothing = self.label_smoothing
         _require(0.0 <= smoothing < 1.0, "label_smoothing", smoothing, "at least 0 and below 1")
         _require(self.shift is None or self.shift >= 0, "shift", self.shift, "0 or more")

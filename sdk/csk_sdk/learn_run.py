@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from csk_sdk.acceptance import require_learnable, unfamiliar
+from csk_sdk.acceptance import require_learnable, warnings_about, worst_of
 from csk_sdk.backends import require_ready
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
@@ -19,7 +19,7 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.knowledge import Batch
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.optimizers import cosine
-from csk_sdk.predicting import require_new_task
+from csk_sdk.predicting import require_new_task, task_classes
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.training import TaskTraining
 from csk_sdk.version import __version__
@@ -43,6 +43,8 @@ class LearnReport:
 
     `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how many of the selected
     channels' directions the projection kept for older knowledge, as "r/k": at k/k the site could learn nothing.
+    `forgetting` is how many points of accuracy the trained centers were estimated to cost the old task that loses most,
+    and `heads_only` whether they were dropped for that. `known` are the classes that were known before, and updated.
     `warnings` are sentences about what looks wrong, though not wrong enough to refuse the task.
     """
 
@@ -57,6 +59,9 @@ class LearnReport:
     leak: float
     resumed_at_step: int
     protected: dict[str, str]
+    forgetting: float
+    heads_only: bool
+    known: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -94,7 +99,14 @@ class LearnRun:
         self._per_epoch = -(-len(task.train) // self._batch_size)
         self._steps = self._per_epoch * config.epochs
         self._order = -1, np.empty(0, np.int64)
-        self._training = TaskTraining(bundle, generation.tensors, task.classes, config, backend)
+        self._training = TaskTraining(
+            bundle,
+            generation.tensors,
+            task.classes,
+            config,
+            backend,
+            task_classes(generation, bundle.manifest.classes),
+        )
 
     def run(self) -> LearnReport:
         """Learn and commit."""
@@ -123,6 +135,9 @@ class LearnRun:
             peak_rss_bytes=peak_rss_bytes(),
             config=self._config.to_json(),
             protected=self._training.protected,
+            notes=warnings_about(
+                self._training.novelty, result, self._config, self._bundle.manifest.input.noun
+            ),
         )
         parent = self._generation
         committed = self._state.commit(parent.number, (*parent.tasks, learned), result.tensors)
@@ -139,7 +154,10 @@ class LearnRun:
             leak=max(result.leaks.values(), default=0.0),
             resumed_at_step=first,
             protected=learned.protected,
-            warnings=unfamiliar(self._training.novelty, self._bundle.manifest.input.noun),
+            forgetting=round(worst_of(result.forgetting)[1], 2),
+            heads_only=result.heads_only,
+            known=self._training.known,
+            warnings=learned.notes,
         )
 
     def _train(self, first: int, loss: float, identity: dict[str, Any], begun: float) -> float:

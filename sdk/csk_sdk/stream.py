@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.acceptance import require_learnable, unfamiliar
+from csk_sdk.acceptance import require_learnable, unfamiliar, warnings_about
 from csk_sdk.backends import AUTO, choose_backend, require_ready
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
@@ -19,7 +19,7 @@ from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
 from csk_sdk.knowledge import Batch
 from csk_sdk.measure import peak_rss_bytes
-from csk_sdk.predicting import require_new_task
+from csk_sdk.predicting import require_new_task, task_classes
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.training import TaskTraining
 
@@ -129,7 +129,12 @@ class TaskStream:
     def _begin(self) -> float:
         """Select on the held batches, then train on them."""
         training = TaskTraining(
-            self._bundle, self._generation.tensors, self._classes, self._config, self._backend
+            self._bundle,
+            self._generation.tensors,
+            self._classes,
+            self._config,
+            self._backend,
+            task_classes(self._generation, self._bundle.manifest.classes),
         )
         training.warm_up(lambda: (self._normalised(*held) for held in self._held))
         require_learnable(training.evidence, self._config, self._name, self._noun)
@@ -184,7 +189,9 @@ class TaskStream:
             peak_rss_bytes=peak_rss_bytes(),
             config=self._config.to_json(),
             protected=self._training.protected,
+            notes=warnings_about(self._training.novelty, result, self._config, self._noun),
         )
+        self.warnings = learned.notes
         self._state.commit(self._generation.number, (*self._generation.tasks, learned), result.tensors)
 
     def _sampled(self) -> Iterator[Batch]:

@@ -15,7 +15,7 @@ OPTIONS = {
     "inspect": "BUNDLE --json",
     "train": """--tasks --task --epochs --seed --batch-size --learning-rate --head-learning-rate --optimizer
         --energy --channel-ratio --label-smoothing --class-statistics --no-class-statistics --label-check
-        --no-label-check --threads --backend
+        --no-label-check --max-forgetting --on-forgetting --threads --backend
         --no-evaluate --json""",
     "tasks": "--tasks --json",
     "evaluate": "--tasks --scenario --json",

@@ -31,6 +31,13 @@ class Backend(StrEnum):
     ort_training = "ort-training"
 
 
+class OnForgetting(StrEnum):
+    """What becomes of a task that costs older ones too much; csk_sdk.config.ON_FORGETTING."""
+
+    heads_only = "heads-only"
+    refuse = "refuse"
+
+
 class Optimizer(StrEnum):
     """How a gradient becomes a step; csk_sdk.config.OPTIMIZERS."""
 
@@ -81,6 +88,16 @@ def train(
             help="Refuse a task whose labels say nothing about its pictures (default), or learn it all the same.",
         ),
     ] = None,
+    max_forgetting: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS", help="Accuracy that an older task may lose, estimated without its pictures."
+        ),
+    ] = None,
+    on_forgetting: Annotated[
+        OnForgetting | None,
+        typer.Option(help="A task that costs more: learn its heads only (default), or refuse it."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
     backend: Annotated[
@@ -117,6 +134,8 @@ def train(
             label_smoothing=label_smoothing,
             class_statistics=class_statistics,
             label_check=label_check,
+            max_forgetting=max_forgetting,
+            on_forgetting=on_forgetting.value if on_forgetting else None,
             seed=seed,
             threads=threads,
         )
@@ -171,6 +190,9 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         f"Learned {task.name} in {duration(report.seconds)}: generation {report.generation}, loss "
         f"{report.loss:.3f}, peak memory {size(report.peak_rss_bytes)}."
     )
+    if report.known:
+        count = plural(len(report.known), "class was", "classes were")
+        screen.say(f"{count} known before, and updated: {_some(report.known)}.")
     for warning in report.warnings:
         screen.warn(warning)
     if not learner.config.class_statistics:
@@ -188,6 +210,10 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         )
     metric = learner.bundle.objective.metric
     screen.json({**report.to_json(), metric: _accuracy_json(scores)}, indent=None)
+
+
+def _some(names: tuple[str, ...], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _evaluate(

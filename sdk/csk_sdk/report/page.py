@@ -173,7 +173,7 @@ def _tasks(history: History) -> str:
             (created or "-")[:16].replace("T", " "),
         )
         rows.append(
-            f'<tr><td>{escape(task.name)}</td><td class="names">{names}</td>'
+            f'<tr><td>{escape(task.name)}</td><td class="names">{names}{_notes(task.notes)}</td>'
             + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
             + "</tr>"
         )
@@ -182,6 +182,10 @@ def _tasks(history: History) -> str:
         "<th>Loss</th><th>Time</th><th>Learned (UTC)</th></tr>"
     )
     return _card("Tasks", "", f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>', wide=True)
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return "".join(f'<p class="note">{escape(note[:1].upper() + note[1:])}</p>' for note in notes)
 
 
 def _settings(history: History) -> str:

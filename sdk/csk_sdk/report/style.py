@@ -51,6 +51,7 @@ tr:last-child td {{ border-bottom: 0; }}
 th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
 td.names {{ text-align: left; white-space: normal; color: var(--quiet); min-width: 14em; }}
 th.names {{ text-align: left; }}
+.note {{ margin: 6px 0 0; padding-left: 10px; border-left: 3px solid var(--c1); color: var(--text); }}
 code {{ font: 13px/1.4 ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; }}
 summary {{ cursor: pointer; color: var(--quiet); font-size: 14px; margin-top: 10px; }}
 footer {{ color: var(--quiet); font-size: 13px; margin-top: 28px; }}

@@ -20,9 +20,9 @@ class LearnedTask:
     """A task that was learned, and what it took.
 
     `images` is the number of training images, `seconds` wall time, `loss` the mean loss of the last epoch,
-    `peak_rss_bytes` the process's peak memory, `config` the settings used (JSON values), `protected` by site how many
-    of the selected channels' directions were kept for older knowledge, as "r/k". What an older csk-sdk did not
-    record is empty.
+    `peak_rss_bytes` the process's peak memory, `config` the settings used (JSON values), `protected` by site how
+    many of the selected channels' directions were kept for older knowledge, as "r/k", `notes` what its user was warned
+    of. What an older csk-sdk did not record is empty.
     """
 
     name: str
@@ -34,6 +34,7 @@ class LearnedTask:
     peak_rss_bytes: int
     config: dict[str, Any]
     protected: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class GenerationRecord:
                     **{
                         **task,
                         "classes": tuple(task["classes"]),
+                        "notes": tuple(task.get("notes", ())),
                         "config": configs.setdefault(repr(task["config"]), task["config"]),
                     }
                 )
