@@ -77,7 +77,7 @@ def test_tasks_without_statistics_are_left_out() -> None:
 
 # A device that forgets
 
-WILD: dict[str, Any] = {"energy": 0.0, "channel_ratio": 1.0, "learning_rate": 0.6, "epochs": 4}
+WILD: dict[str, Any] = {"energy": 0.0, "channel_ratio": 1.0, "learning_rate": 0.6, "max_forgetting": 3.0}
 
 
 def accuracy(learner: Learner, digits: Digits, chosen: tuple[int, ...], task: str) -> float:
