@@ -21,6 +21,7 @@ _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bo
 class TrainingConfig:
     """How a task is learned. The defaults were chosen by measurement: docs/decisions/0004-training-defaults.md.
 
+    `epochs` is the most that training does; it ends earlier where `seconds` are over or `flops` are spent.
     `batch_size`, `channel_ratio` and `flip` are the bundle's own where None. `energy` is the fraction of the old
     data's second moment that a step must not touch (0 switches the projection off). `follow_drift` is whether old
     heads and statistics follow the features; where None, they do unless `energy` is 0, so that energy 0 is plain
@@ -37,6 +38,8 @@ class TrainingConfig:
     """
 
     epochs: int = 4
+    seconds: float | None = None
+    flops: float | None = None
     batch_size: int | None = None
     channel_ratio: float | None = None
     energy: float = 0.8
@@ -64,6 +67,9 @@ class TrainingConfig:
             if problem:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; {problem}.")
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
+        for name in ("seconds", "flops"):
+            budget = getattr(self, name)
+            _require(budget is None or 0.0 < budget < math.inf, name, budget, "above 0, and finite")
         _require(self.batch_size is None or self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         ratio = self.channel_ratio
         _require(ratio is None or 0.0 < ratio <= 1.0, "channel_ratio", ratio, "above 0 and at most 1")

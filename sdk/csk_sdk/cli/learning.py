@@ -18,6 +18,7 @@ from csk_sdk.errors import ConfigError, CskError
 from csk_sdk.evaluation import Evaluation
 from csk_sdk.learner import Learner
 from csk_sdk.predicting import task_names
+from csk_sdk.stopping import EPOCHS
 from csk_sdk.workspace import TaskStatus, Workspace
 
 _STATE_STYLES = {"learned": "green", "next": "bold", "broken": "red", "test only": "dim"}
@@ -50,6 +51,12 @@ def train(
         str, typer.Option("--task", metavar="next|all|NAME", help="Which task of the inbox to learn.")
     ] = "next",
     epochs: Annotated[int | None, typer.Option(help="Passes over the task's data.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Stop after so many seconds, and keep what was learned.")
+    ] = None,
+    flops: Annotated[
+        float | None, typer.Option(help="Stop after so many floating-point operations, such as 2e12.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Pictures or signals per step; the bundle's own by default.")
     ] = None,
@@ -124,6 +131,8 @@ def train(
     try:
         config = space.config.with_overrides(
             epochs=epochs,
+            seconds=seconds,
+            flops=flops,
             batch_size=batch_size,
             learning_rate=learning_rate,
             head_learning_rate=head_learning_rate,
@@ -190,6 +199,8 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         f"Learned {task.name} in {duration(report.seconds)}: generation {report.generation}, loss "
         f"{report.loss:.3f}, peak memory {size(report.peak_rss_bytes)}."
     )
+    if report.stopped != EPOCHS:
+        screen.say(f"Training stopped in epoch {report.epochs}: its budget of {report.stopped} was spent.")
     if report.known:
         count = plural(len(report.known), "class was", "classes were")
         screen.say(f"{count} known before, and updated: {_some(report.known)}.")
