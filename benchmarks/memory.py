@@ -140,8 +140,8 @@ def undo(measure: str) -> None:
     elif measure == "late-reuse":
         settings = runtime.session_options
 
-        def planned(threads: int = 0) -> Any:
-            options = settings(threads)
+        def planned(threads: int = 0, optimised: bool = True) -> Any:
+            options = settings(threads, optimised)
             options.enable_mem_reuse = True
             return options
 

@@ -11,6 +11,8 @@ from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import Manifest
 
 OPTIMIZERS = ("sgd", "adamw")
+# csk_sdk.profiles.PROFILES.
+PROFILE_NAMES = ("fast", "small")
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 
 
@@ -27,6 +29,10 @@ class TrainingConfig:
     many batches channels are selected on. `class_statistics` is whether the state keeps sums over the features of the
     task's classes; without, decisions over all classes fall back on the tasks' own heads (docs/guarantees.md).
     `checkpoint_seconds` is the time between progress checkpoints.
+
+    `memory_budget` is what the whole process may have resident at its peak, in bytes, imports included: profile and
+    micro-batches are then chosen (csk_sdk/budget.py), unless `profile` ("fast" or "small", csk_sdk/profiles.py) or
+    `micro_batch` say otherwise. `micro_batch` is how many pictures of a batch are in memory at once, all where None.
     """
 
     epochs: int = 4
@@ -47,6 +53,9 @@ class TrainingConfig:
     sensitivity_batches: int = 32
     class_statistics: bool = True
     checkpoint_seconds: float = 20.0
+    memory_budget: int | None = None
+    micro_batch: int | None = None
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         for name in _FIELDS:
@@ -70,6 +79,13 @@ class TrainingConfig:
         _require(self.threads >= 0, "threads", self.threads, "0 or more")
         _require(self.sensitivity_batches >= 1, "sensitivity_batches", self.sensitivity_batches, "1 or more")
         _require(self.checkpoint_seconds >= 0.0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")
+        budget, micro = self.memory_budget, self.micro_batch
+        _require(budget is None or budget >= 1, "memory_budget", budget, "1 byte or more")
+        _require(micro is None or micro >= 1, "micro_batch", micro, "1 or more")
+        _require(
+            self.profile is None or self.profile in PROFILE_NAMES,
+            "profile", self.profile, " or ".join(PROFILE_NAMES),
+        )  # fmt: skip
 
     @property
     def follows_drift(self) -> bool:

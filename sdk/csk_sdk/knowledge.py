@@ -17,7 +17,7 @@ Tensors = dict[str, NDArray[Any]]
 # One batch: images (n, c, h, w) float32, labels (n,) int64 or a table (n, columns) float32.
 Batch = tuple[NDArray[np.float32], Labels]
 
-# Memory for the features that a task's head is fitted on.
+# Memory for the features that a head is fitted on.
 HEAD_SAMPLE_BYTES = 16 << 20
 
 
@@ -44,8 +44,8 @@ class FeatureExtractor:
 class FeatureSample:
     """Features to fit a task's head on, as many as fit into a fixed memory."""
 
-    def __init__(self, features: int) -> None:
-        self._room = max(1, HEAD_SAMPLE_BYTES // (4 * features))
+    def __init__(self, features: int, room_bytes: int = HEAD_SAMPLE_BYTES) -> None:
+        self._room = max(1, room_bytes // (4 * features))
         self._features: list[NDArray[np.float32]] = []
         self._labels: list[Labels] = []
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from csk_sdk.backends import require_ready
+from csk_sdk.budget import Plan, plan_for
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
@@ -19,6 +20,7 @@ from csk_sdk.knowledge import Batch
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.optimizers import cosine
 from csk_sdk.predicting import require_new_task
+from csk_sdk.profiles import FAST, PROFILES, in_profile
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.training import TaskTraining
 from csk_sdk.version import __version__
@@ -26,7 +28,10 @@ from csk_sdk.version import __version__
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training run is: `phase` is "check", "select", "train" or "consolidate"."""
+    """Where a training run is: `phase` is "check", "select", "train" or "consolidate".
+
+    `note` is a sentence for the user, at the beginning of a run with a memory budget.
+    """
 
     phase: str
     step: int = 0
@@ -34,6 +39,7 @@ class Progress:
     epoch: int = 0
     epochs: int = 0
     loss: float = float("nan")
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class LearnReport:
 
     `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how many of the selected
     channels' directions the projection kept for older knowledge, as "r/k": at k/k the site could learn nothing.
+    `peak_rss_bytes` is the whole process's, as `memory_budget` is; `profile` and `micro_batch` (None: batches whole)
+    say how it was kept.
     """
 
     task: str
@@ -55,6 +63,9 @@ class LearnReport:
     leak: float
     resumed_at_step: int
     protected: dict[str, str]
+    memory_budget: int | None = None
+    profile: str = "fast"
+    micro_batch: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -81,22 +92,30 @@ class LearnRun:
         require_ready(backend, bundle, task.name, task.classes, config)
         assert task.train is not None
         bundle.objective.require(task)
-        self._bundle, self._state, self._generation = bundle, state, generation
+        self._source, self._state, self._generation = bundle, state, generation
         self._task, self._split, self._config = task, task.train, config
         self._backend = backend
         self._report = on_progress
-        self._pixels = PixelCache(task.train, bundle.preprocessing)
+        plan = plan_for(bundle.manifest, config, backend, len(task.train))
+        self._pixels = PixelCache(task.train, bundle.preprocessing, plan.pixel_bytes)
         self._batch_size = config.batch_size or bundle.manifest.batch_size
         self._flip, self._shift = augmentation(config, bundle.manifest)
         self._per_epoch = -(-len(task.train) // self._batch_size)
         self._steps = self._per_epoch * config.epochs
         self._order = -1, np.empty(0, np.int64)
-        self._training = TaskTraining(bundle, generation.tensors, task.classes, config, backend)
+        self._follow(plan)
+
+    def _follow(self, plan: Plan) -> None:
+        """Learn as planned."""
+        self._plan = plan
+        self._bundle = in_profile(self._source, plan.profile, self._state.folder)
+        tensors, classes = self._generation.tensors, self._task.classes
+        self._training = TaskTraining(self._bundle, tensors, classes, self._config, self._backend, plan)
 
     def run(self) -> LearnReport:
         """Learn and commit."""
         begun = time.monotonic()
-        self._report(Progress("check"))
+        self._report(Progress("check", note=self._plan.sentence))
         self._pixels.verify()
         identity = self._identity()
         first, loss, before = self._restore(identity)
@@ -135,6 +154,9 @@ class LearnRun:
             protected={
                 name: f"{basis.shape[1]}/{basis.shape[0]}" for name, basis in self._training.bases.items()
             },
+            memory_budget=self._plan.budget,
+            profile=self._plan.profile.name,
+            micro_batch=self._plan.micro_batch,
         )
 
     def _train(self, first: int, loss: float, identity: dict[str, Any], begun: float) -> float:
@@ -152,6 +174,7 @@ class LearnRun:
             self._report(Progress("train", done, self._steps, epoch + 1, config.epochs, loss / seen))
             if time.monotonic() - saved >= config.checkpoint_seconds and done < self._steps:
                 meta = {**identity, "step": done, "loss": loss, "seconds": time.monotonic() - begun}
+                meta |= {"profile": self._plan.profile.name, "micro_batch": self._plan.micro_batch}
                 self._state.save_progress(self._training.progress(), meta)
                 saved = time.monotonic()
         return loss / len(self._split)
@@ -165,6 +188,12 @@ class LearnRun:
         if any(meta.get(key) != value for key, value in identity.items()):
             # Another run's; it stays until this one has something better to keep in its place.
             return 0, 0.0, 0.0
+        plan = replace(
+            self._plan, profile=PROFILES[meta.get("profile", FAST.name)], micro_batch=meta.get("micro_batch")
+        )
+        if plan != self._plan:
+            # Today's process has a little more or less memory: to the bit, the run goes on as it was begun.
+            self._follow(plan)
         self._training.resume(tensors)
         return int(meta["step"]), float(meta["loss"]), float(meta["seconds"])
 

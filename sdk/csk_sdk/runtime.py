@@ -98,10 +98,15 @@ def import_training(module: str) -> Any:
         ) from None
 
 
-def session_options(threads: int = 0) -> Any:
-    """How every session is opened; `threads` 0 is the runtime's default of one per core."""
+def session_options(threads: int = 0, optimised: bool = True) -> Any:
+    """How every session is opened; `threads` 0 is the runtime's default of one per core.
+
+    Without `optimised`, kernels are neither flipped nor packed ahead: less memory, slower steps (decision 0003).
+    """
     ort = load_onnxruntime()
     options = ort.SessionOptions()
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
@@ -119,7 +124,7 @@ class Graph:
 
     `weights` replaces tensors of weights.safetensors by name, before the runtime optimises the graph.
     `threads` is the number of compute threads, 0 for the runtime's default of one per core. With `partial`, a run
-    computes only what the outputs that were asked for need.
+    computes only what the outputs that were asked for need. `optimised` is that of `session_options`.
     """
 
     def __init__(
@@ -128,16 +133,17 @@ class Graph:
         threads: int = 0,
         weights: Mapping[str, NDArray[np.float32]] | None = None,
         partial: bool = False,
+        optimised: bool = True,
     ) -> None:
         ort = load_onnxruntime()
-        options = session_options(threads)
-        self._kept = []
+        options = session_options(threads, optimised)
+        # The runtime takes copies of these arrays: when the graph is open they are dropped (decision 0014).
+        values = [
+            ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+            for array in (weights or {}).values()
+        ]
         if weights:
-            values = [
-                ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()
-            ]
             options.add_external_initializers(list(weights), values)
-            self._kept = values
         try:
             with returning_memory():
                 self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -13,18 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.backends import StepResult, TrainingStep, open_step
+from csk_sdk.backends.micro import pieces
+from csk_sdk.budget import WHOLE, Plan
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
-from csk_sdk.knowledge import (
-    HEAD_SAMPLE_BYTES,
-    Batch,
-    FeatureExtractor,
-    FeatureSample,
-    Tensors,
-    measure_knowledge,
-)
+from csk_sdk.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors, measure_knowledge
 from csk_sdk.manifest import PORTABLE, Site
 from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.heads import ClassStatistics
@@ -49,7 +44,8 @@ class TaskTraining:
     """One task being learned, from a generation's tensors towards the next generation's.
 
     Per site: `selected` `(k,)` int64 channels, `deltas` `(rows, k)` float32 center changes on them, `bases`
-    `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head.
+    `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head. Of `plan`,
+    the micro-batches and the sample's size count here; the bundle is already as its profile opens it.
     """
 
     def __init__(
@@ -59,8 +55,9 @@ class TaskTraining:
         classes: Sequence[str],
         config: TrainingConfig,
         backend: str = PORTABLE,
+        plan: Plan = WHOLE,
     ) -> None:
-        self._bundle = bundle
+        self._bundle, self._plan = bundle, plan
         self._backend = backend
         self._tensors = tensors
         self._config = config
@@ -85,9 +82,9 @@ class TaskTraining:
         lack. The first `sensitivity_batches` of `batches` are read, twice.
         """
         extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
-        sample = FeatureSample(self._bundle.manifest.head.features)
+        sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
         seen = []
-        for images, labels in self._sample(batches):
+        for images, labels in self._parts(self._sample(batches)):
             sample.add(extractor(images), labels)
             seen.append(labels)
         del extractor
@@ -161,7 +158,7 @@ class TaskTraining:
             key = f"center/{site.name}"
             tensors[key] = tensors[key].copy()
             add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
-        sample = FeatureSample(self._bundle.manifest.head.features)
+        sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
         drift = DriftEstimate(self._bundle.manifest.head.features)
         threads = self._config.threads
         before = iter(self._features_before(batches))
@@ -174,11 +171,11 @@ class TaskTraining:
                 drift.add(old, features)
 
         moments, learned = measure_knowledge(
-            self._bundle, tensors, batches(), self.classes, threads, on_features=keep
+            self._bundle, tensors, self._parts(batches()), self.classes, threads, on_features=keep
         )
         if augmentation(self._config, self._bundle.manifest)[0]:
             extractor = FeatureExtractor(self._bundle, tensors, threads, release=True)
-            for images, labels in batches():
+            for images, labels in self._parts(batches()):
                 if sample.full:
                     break
                 sample.add(extractor(images[..., ::-1]), labels)
@@ -207,8 +204,8 @@ class TaskTraining:
             return []
         extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
         kept: list[NDArray[np.float32]] = []
-        room = HEAD_SAMPLE_BYTES
-        for images, _ in batches():
+        room = self._plan.profile.sample_bytes
+        for images, _ in self._parts(batches()):
             kept.append(extractor(images))
             room -= kept[-1].nbytes
             if room <= 0:
@@ -256,12 +253,18 @@ class TaskTraining:
         deltas: Mapping[str, NDArray[np.float32]],
     ) -> StepResult:
         if self._step is None:
-            self._step = open_step(self._backend, self._bundle, self._tensors, self._config.threads)
+            self._step = open_step(
+                self._backend, self._bundle, self._tensors, self._config.threads, self._plan.micro_batch
+            )
         images, labels = batch
         return self._step.run(images, self._targets.feeds(labels), (self.weight, self.bias), selected, deltas)
 
     def _old_statistics(self) -> ClassStatistics:
         return ClassStatistics.from_tensors(self._tensors)
+
+    def _parts(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """As much of a batch at once as the plan allows, where only pictures count and not batches."""
+        return pieces(batches, self._plan.micro_batch)
 
     def _sample(self, batches: Batches) -> Iterator[Batch]:
         """The first `sensitivity_batches` batches, and more until they tell something of each class."""
