@@ -27,7 +27,9 @@ from csk_sdk.runtime import load_onnxruntime
 # Kernels that an exact graph in the profile small makes anew in every step: transposed, flipped, unrolled.
 _KERNELS_IN_FLIGHT = 3
 # Square float64 matrices of features by features while the drift is estimated.
-_DRIFT_MATRICES = 6
+_DRIFT_MATRICES = 4
+# Of the runtime's code; as in csk_artifacts_builder/memory.py, whose part "runtime" has it and the nodes.
+_RUNTIME_BYTES = 13 << 20
 _MIB = 1 << 20
 
 
@@ -100,6 +102,7 @@ def predicted_bytes(
 ) -> int:
     """How far learning a task of so many pictures goes above what a process with an opened bundle has already."""
     parts, batch = manifest.memory, config.batch_size or manifest.batch_size
+    small, int8 = profile.maps_kernels, manifest.precision == INT8
     features = 4 * manifest.head.features
     centers = 4 * sum(site.rows * site.channels for site in manifest.sites)
     moments = 4 * sum(site.groups * site.shape[1] ** 2 for site in manifest.sites)
@@ -107,19 +110,21 @@ def predicted_bytes(
     kernel = 4 * max(int(np.prod(site.shape)) for site in manifest.sites)
     images = 2 * 4 * int(np.prod(manifest.input.shape)) * batch
     activations = manifest.step_memory["one"] + manifest.step_memory["each"] * (micro - 1)
-    always = parts["runtime"] + images
-    if not profile.maps_kernels:
-        weights, opening, in_flight = parts["weights"], parts["kernels"] + parts["opening"], 0
-    elif manifest.precision == INT8:
-        weights, opening, in_flight = parts["weights"], 2 * kernel, 0
-    else:
-        weights, opening = manifest.files[WEIGHTS].size, 0
-        in_flight = _KERNELS_IN_FLIGHT * kernel
-    training = weights + max(opening, parts["learning"] + activations + in_flight)
+    # In an int8 graph, half of the nodes only say how kernels are rounded, and are gone when it is open.
+    nodes = parts["runtime"] - _RUNTIME_BYTES
+    always = _RUNTIME_BYTES + (nodes // 2 if int8 else nodes) + images
+    forward = manifest.files[WEIGHTS].size // (4 if int8 else 1)
+    weights = forward if small and not int8 else parts["weights"]
+    opening = (2 * kernel if int8 else 0) if small else parts["kernels"] + parts["opening"]
+    in_flight = _KERNELS_IN_FLIGHT * kernel if small and not int8 else 0
+    ratio = config.channel_ratio or manifest.channel_ratio
+    # Gradients of all channels, of one run and of those before it; of the chosen ones what predict_memory lists.
+    learning = 2 * centers + parts["learning"] * ratio
+    training = weights + max(opening, learning + activations + in_flight)
     learned = min(profile.sample_bytes, pictures * features)
     # The next generation's centers and moments, and the statistics of both.
     following = centers + moments + _DRIFT_MATRICES * matrix + 2 * learned
-    consolidating = weights + activations + following + 3 * moments
+    consolidating = forward + following + max(opening, activations + 3 * moments)
     fitting = following + 3 * learned + parts["head"]
     committing = following + 2 * (centers + moments + matrix)
     return int(always + max(training, consolidating, fitting, committing))

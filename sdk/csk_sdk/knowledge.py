@@ -86,12 +86,13 @@ def measure_knowledge(
     moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}
     statistics = ClassStatistics.empty(bundle.manifest.head.features)
     for images, labels in batches:
-        outputs = graph.run({"image": images, **feeds}, release=True)
+        outputs = graph.run({"image": images, **feeds}, release=True, copy=False)
         for site in sites:
-            moments[site.name] += outputs[site.moment]
+            moments[site.name] += outputs.pop(site.moment)
+        features = outputs.pop("features").copy()
         if on_features is not None:
-            on_features(outputs["features"], labels)
-        statistics = objective.statistics(statistics, outputs["features"], labels, classes)
+            on_features(features, labels)
+        statistics = objective.statistics(statistics, features, labels, classes)
     return {f"moment/{name}": moment for name, moment in moments.items()}, statistics
 
 

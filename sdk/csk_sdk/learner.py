@@ -62,7 +62,8 @@ class Learner:
         Raises BundleError, StateError, and ConfigError for another backend, or where `trust` is no such key.
         """
         opened = Bundle.open(bundle, trust)
-        stored = State.open(state, opened.id, opened.checkpoint())
+        opened.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
+        stored = State.open(state, opened.id, opened.checkpoint)
         return cls(opened, stored, config or TrainingConfig(), backend)
 
     @property

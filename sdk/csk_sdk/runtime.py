@@ -157,17 +157,22 @@ class Graph:
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
 
     def run(
-        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None, release: bool = False
+        self,
+        feeds: Mapping[str, NDArray[Any]],
+        outputs: Sequence[str] | None = None,
+        release: bool = False,
+        copy: bool = True,
     ) -> dict[str, NDArray[Any]]:
         """Run the graph once; all outputs by default.
 
         `release` gives working memory back to the system afterwards: the runtime would keep it even when this
-        graph is closed, in pieces that fit no other graph.
+        graph is closed, in pieces that fit no other graph. Copies are returned then, because the runtime's own arrays
+        hold the whole arena that they lie in, longer than this session lives; without `copy`, who asks drops them.
         """
         names = list(outputs) if outputs is not None else self.outputs
         if release:
-            # The runtime's own arrays hold the whole arena that they lie in, longer than this session lives.
-            return {name: array.copy() for name, array in self._released(feeds, names).items()}
+            returned = self._released(feeds, names)
+            return {name: array.copy() for name, array in returned.items()} if copy else returned
         return self._run(feeds, names, self._keeping)
 
     def _released(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:

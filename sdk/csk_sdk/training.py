@@ -98,7 +98,8 @@ class TaskTraining:
         for batch in self._sample(batches):
             gradients = self._run(batch, every, unchanged).centers
             for site in self.sites:
-                sensitivities[site.name].add(gradients[site.name])
+                # Taken out, so that no gradient is in memory during the next run.
+                sensitivities[site.name].add(gradients.pop(site.name))
         ratio = self._config.channel_ratio or self._bundle.manifest.channel_ratio
         for site in self.sites:
             chosen = select_channels(sensitivities[site.name].values, ratio)
@@ -148,6 +149,8 @@ class TaskTraining:
         """
         _require_finite({HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias, **self.deltas})
         self._step = None
+        self._optimizer = _optimizer(self._config)
+        self._updates.clear()
         tensors = dict(self._tensors)
         leaks = {}
         for site in self.sites:
@@ -173,16 +176,18 @@ class TaskTraining:
         moments, learned = measure_knowledge(
             self._bundle, tensors, self._parts(batches()), self.classes, threads, on_features=keep
         )
+        with np.errstate(over="ignore"):
+            for key in list(moments):
+                # One by one, and out of memory before another graph is opened.
+                tensors[key] = (tensors[key] + scale * moments.pop(key)).astype(np.float32)
         if augmentation(self._config, self._bundle.manifest)[0]:
             extractor = FeatureExtractor(self._bundle, tensors, threads, release=True)
             for images, labels in self._parts(batches()):
                 if sample.full:
                     break
                 sample.add(extractor(images[..., ::-1]), labels)
+            del extractor
         self.weight, self.bias = self._objective.fit_head(*sample.arrays(), self.classes)
-        with np.errstate(over="ignore"):
-            for key, moment in moments.items():
-                tensors[key] = (tensors[key] + scale * moment).astype(np.float32)
         if not self._config.class_statistics:
             learned = ClassStatistics.empty(self._bundle.manifest.head.features)
         if scale != 1.0:

@@ -94,7 +94,8 @@ class Workspace:
     def learner(self, config: TrainingConfig | None = None, backend: str = AUTO) -> Learner:
         """Open bundle and state. Raises BundleError, StateError."""
         bundle = Bundle.open(self.bundle, self.trust)
-        state = State.open(self.state, bundle.id, bundle.checkpoint(), keep=self.keep)
+        bundle.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
+        state = State.open(self.state, bundle.id, bundle.checkpoint, keep=self.keep)
         return Learner(bundle, state, config or self.config, backend)
 
     def waiting(self, learner: Learner) -> Iterator[Task]:

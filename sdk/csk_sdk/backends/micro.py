@@ -38,8 +38,9 @@ class MicroBatches:
             return self._step.run(images, targets, head, selected, deltas)
         total: StepResult | None = None
         for part, labels in pieces([(images, targets[LABEL])], self._size):
-            result = self._step.run(part, {**targets, LABEL: labels}, head, selected, deltas)
-            total = _added(total, result, len(part) / count)
+            feeds = {**targets, LABEL: labels}
+            # No name for the part's result: it would keep its gradients in memory during the next run.
+            total = _added(total, self._step.run(part, feeds, head, selected, deltas), len(part) / count)
         assert total is not None
         return total
 
