@@ -26,8 +26,9 @@ from csk_sdk.runtime import load_onnxruntime
 
 # Kernels that an exact graph in the profile small makes anew in every step: transposed, flipped, unrolled.
 _KERNELS_IN_FLIGHT = 3
-# Square float64 matrices of features by features while the drift is estimated.
-_DRIFT_MATRICES = 4
+# Square float64 matrices of features by features: of class statistics and their sum, and while the drift is estimated.
+_STATISTICS_MATRICES = 3
+_DRIFT_MATRICES = 6
 # Of the runtime's code; as in csk_artifacts_builder/memory.py, whose part "runtime" has it and the nodes.
 _RUNTIME_BYTES = 13 << 20
 _MIB = 1 << 20
@@ -118,14 +119,15 @@ def predicted_bytes(
     opening = (2 * kernel if int8 else 0) if small else parts["kernels"] + parts["opening"]
     in_flight = _KERNELS_IN_FLIGHT * kernel if small and not int8 else 0
     ratio = config.channel_ratio or manifest.channel_ratio
-    # Gradients of all channels, of one run and of those before it; of the chosen ones what predict_memory lists.
-    learning = 2 * centers + parts["learning"] * ratio
+    # Gradients of all channels, of one run and of those before it; as much for a progress checkpoint's bytes and what
+    # the arena loses between runs; of the chosen channels what predict_memory lists.
+    learning = 3.5 * centers + parts["learning"] * ratio
     training = weights + max(opening, learning + activations + in_flight)
     learned = min(profile.sample_bytes, pictures * features)
     # The next generation's centers and moments, and the statistics of both.
-    following = centers + moments + _DRIFT_MATRICES * matrix + 2 * learned
+    following = centers + moments + _STATISTICS_MATRICES * matrix + 2 * learned
     consolidating = forward + following + max(opening, activations + 3 * moments)
-    fitting = following + 3 * learned + parts["head"]
+    fitting = following + 3 * learned + max(parts["head"], _DRIFT_MATRICES * matrix)
     committing = following + 2 * (centers + moments + matrix)
     return int(always + max(training, consolidating, fitting, committing))
 

@@ -54,6 +54,11 @@ class FeatureSample:
         """Whether no more features fit."""
         return self._room == 0
 
+    @property
+    def parts(self) -> list[NDArray[np.float32]]:
+        """Features `(n, f)` as they were added, one array for each time."""
+        return self._features
+
     def add(self, features: NDArray[np.float32], labels: Labels) -> None:
         """Keep of features `(n, f)` and their labels as many as fit."""
         self._features.append(features[: self._room])

@@ -161,17 +161,14 @@ class TaskTraining:
             key = f"center/{site.name}"
             tensors[key] = tensors[key].copy()
             add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
+        self._scratch.clear()
         sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
-        drift = DriftEstimate(self._bundle.manifest.head.features)
         threads = self._config.threads
-        before = iter(self._features_before(batches))
+        before = self._features_before(batches)
 
         def keep(features: NDArray[np.float32], labels: Labels) -> None:
             _require_finite({"features": features})
             sample.add(features, labels)
-            old = next(before, None)
-            if old is not None:
-                drift.add(old, features)
 
         moments, learned = measure_knowledge(
             self._bundle, tensors, self._parts(batches()), self.classes, threads, on_features=keep
@@ -194,6 +191,11 @@ class TaskTraining:
             learned = ClassStatistics(
                 learned.classes, learned.gram * scale, learned.sums * scale, learned.counts * scale
             )
+        drift = DriftEstimate(self._bundle.manifest.head.features)
+        # The sample begins with the same pictures. Its matrices are as large as a small network's kernels, so they are
+        # made when no graph is open.
+        for old, new in zip(before, sample.parts, strict=False):
+            drift.add(old[: len(new)], new)
         self._follow(drift.fit(), tensors, learned)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = self.weight, self.bias
         _require_finite(tensors)
