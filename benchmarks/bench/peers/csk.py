@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import data
-from bench.cases import CACHED, CHANNEL_RATIO, CLASSES, LEARNING_RATE, MOMENTUM, Case
+from bench.cases import CACHED, CHANNEL_RATIO, CLASSES, INT8, LEARNING_RATE, MOMENTUM, Case
 from bench.peers import UnavailableError
 from csk_sdk import TrainingConfig
 from csk_sdk.bundle import Bundle
@@ -48,30 +48,39 @@ def prepare(case: Case, folder: Path) -> None:
 
 def open_method(case: Case, method: str, folder: Path) -> Callable[[], object]:
     """A task in the middle of its training."""
-    if method == CACHED:
-        raise UnavailableError("this version caches no prefix")
-    return open_training(Bundle.open(folder / method), case, folder, PORTABLE)
+    if method != CACHED:
+        return open_training(Bundle.open(folder / method), data.batch(case, folder), PORTABLE)
+    bundle = Bundle.open(folder / INT8)
+    if not getattr(bundle.manifest, "prefix", ()):
+        raise UnavailableError("the bundle has no graphs that start behind its frozen layers")
+    images, labels = data.batch(case, folder)
+    graph = bundle.graph("prefix_model.onnx", bundle.checkpoint(), 1)
+    kept = graph.run({"image": images}, release=True)["prefix"]
+    del graph
+    return open_training(bundle.view(from_prefix=True), (kept, labels), PORTABLE)
 
 
-def open_training(bundle: Bundle, case: Case, folder: Path, backend: str) -> Callable[[], object]:
-    """Warm a task up as `learn` does, and return its step."""
+def open_training(bundle: Bundle, one: Batch, backend: str) -> Callable[[], object]:
+    """Warm a task up as `learn` does, and return its step on one batch, or on what the frozen layers made of it."""
     config = TrainingConfig(
         threads=1, momentum=MOMENTUM, learning_rate=LEARNING_RATE, head_learning_rate=LEARNING_RATE,
         sensitivity_batches=WARM_UP_BATCHES, channel_ratio=CHANNEL_RATIO,
     )  # fmt: skip
     classes = [f"new-{index}" for index in range(CLASSES)]
     training = TaskTraining(bundle, protected(bundle), classes, config, backend)
-    one = data.batch(case, folder)
+    size = len(one[1])
 
     def batches() -> Iterator[Batch]:
         # Every class once, whatever the batch.
-        labels = np.arange(max(WARM_UP_BATCHES * case.batch, CLASSES)) % CLASSES
-        for start in range(0, len(labels), case.batch):
-            given = labels[start : start + case.batch]
+        labels = np.arange(max(WARM_UP_BATCHES * size, CLASSES)) % CLASSES
+        for start in range(0, len(labels), size):
+            given = labels[start : start + size]
             yield one[0][: len(given)], given
 
     training.warm_up(batches)
-    return lambda: training.step(one, 1.0)
+    order = np.arange(size)
+    # A batch is gathered anew for each step, as from a cache of pictures or features.
+    return lambda: training.step((one[0][order], one[1]), 1.0)
 
 
 def protected(bundle: Bundle) -> Tensors:

@@ -70,11 +70,13 @@ def folded(network: nn.Module) -> nn.Module:
 def open_method(case: Case, method: str, folder: Path) -> Callable[[], object]:
     """A step of the extension's SGD with momentum."""
     torch.set_num_threads(1)
-    module = _load_for_executorch_for_training_from_buffer(program(case, method, folder).read_bytes())
+    # The module reads its weights where they are, and does not keep them alive.
+    held = program(case, method, folder).read_bytes()
+    module = _load_for_executorch_for_training_from_buffer(held)
     given = tuple(torch.from_numpy(array) for array in data.batch(case, folder))
     optimizers: list[object] = []
 
-    def step() -> None:
+    def step(held: bytes = held) -> None:
         module.forward_backward("forward", given)
         if not optimizers:
             # Parameters are known after the first run.

@@ -60,7 +60,7 @@ def readable(path: Path) -> None:
 def open_method(case: Case, method: str, folder: Path) -> Callable[[], object]:
     """A step of the package's SGD on all weights, or of csk-sdk's backend."""
     if method == CENTERS:
-        return open_training(Bundle.open(folder / "ort"), case, folder, ORT_TRAINING)
+        return open_training(Bundle.open(folder / "ort"), data.batch(case, folder), ORT_TRAINING)
     full = folder / "ort-full"
     state = api.CheckpointState.load_checkpoint(str(full / "checkpoint"))
     module = api.Module(
