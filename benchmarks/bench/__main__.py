@@ -21,15 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import extras, plot, report
-from bench.cases import CASES, Case
+from bench.cases import CASES, PEERS, Case
 from bench.driver import Measured, measure, prepare
 from bench.page import paste
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE, PICTURE = REPOSITORY / "docs/benchmarks.md", REPOSITORY / "docs/images/benchmarks.png"
 NUMBERS = REPOSITORY / "docs/results/benchmarks.json"
-# In this order: torch writes the network, csk-sdk the sites.
-PEERS = ("torch_eager", "csk", "ort_forward", "ort_training", "executorch", "mnn")
 
 
 def main() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 CLASSES = 10
 CHANNEL_RATIO = 0.25
 LEARNING_RATE, MOMENTUM = 1e-4, 0.9
-LARGEST_BATCH = 16
+LARGEST_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,20 @@ METHODS = (
     Method("csk", INT8, "**csk-sdk, int8**"),
     Method("csk", CACHED, "**csk-sdk, int8, cached prefix**"),
 )
+PEERS = ("torch_eager", "csk", "ort_forward", "ort_training", "executorch", "mnn")
 REFERENCE = METHODS[0].key
-
-
-def label_of(key: str) -> str:
-    """A method's label, without emphasis."""
-    return next(method.label for method in METHODS if method.key == key).strip("*")
 
 
 def methods_of(case: Case) -> list[Method]:
     """The methods that are measured on this case."""
     smallest = (case.network, case.size, case.batch) == ("ResNet-18", 32, 1)
     return [method for method in METHODS if smallest or method.at_most is None]
+
+
+def prepared_by(methods: Sequence[Method]) -> list[str]:
+    """The peers of these methods as they must prepare: torch writes the network, then csk-sdk the sites."""
+    wanted = {method.peer for method in methods}
+    return [peer for peer in PEERS if peer in wanted]
 
 
 def folder_of(root: Path, case: Case) -> Path:

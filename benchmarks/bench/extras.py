@@ -1,15 +1,102 @@
-"""What `make bench` measures besides the steps: growth, start, counts."""
+"""What `make bench` measures besides the steps: costs by formula and as torch counts them, growth, start."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import startup
+from bench import costs, growth, layers, startup
+from bench.cases import CASES, CHANNEL_RATIO, Case, folder_of
+from bench.driver import environment
+from bench.page import mebibytes, table
+from csk_sdk.bundle import Bundle
+
+COMPUTED, COUNTED = (CASES[0], CASES[4]), CASES[0]
 
 
 def all_of(pythons: Mapping[str, Path], root: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    """Sections of the page, and their numbers."""
+    """Sections of the page, and their numbers. The steps' cases have been prepared."""
+    by_formula = {case.title: formulas(case, root) for case in COMPUTED}
+    by_count = counted(COUNTED, pythons["torch_eager"], root)
+    grown = growth.run(pythons, root)
     started = startup.measure(pythons["csk"], root)
-    return {"start": startup.page(started)}, {"start": started}
+    sections = {
+        "costs": "\n\n".join(cost_table(title, found) for title, found in by_formula.items()),
+        "counts": count_table(by_formula[COUNTED.title], by_count),
+        "growth": growth.page(grown),
+        "start": startup.page(started),
+    }
+    numbers = {
+        "costs": {
+            title: {name: asdict(cost) for name, cost in found.items()} for title, found in by_formula.items()
+        },
+        "counts": by_count,
+        "growth": {title: [asdict(row) for row in rows] for title, rows in grown.items()},
+        "start": started,
+    }
+    return sections, numbers
+
+
+def formulas(case: Case, root: Path) -> dict[str, costs.Cost]:
+    """Every method's step by formula."""
+    folder = folder_of(root, case)
+    sites = Bundle.open(folder / "exact").manifest.sites
+    network = layers.read(folder / "model.onnx", sites, CHANNEL_RATIO)
+    return {name: method(network, case.batch) for name, method in costs.METHODS.items()}
+
+
+def counted(case: Case, python: Path, root: Path) -> dict[str, dict[str, float]]:
+    """What torch counts, in its environment; what csk-sdk's own graph keeps is counted by the builder, node by node."""
+    command = [python, "-m", "bench.count", case.to_json(), folder_of(root, case)]
+    done = subprocess.run(
+        [*map(str, command)], stdout=subprocess.PIPE, text=True, env=environment(1), check=True
+    )
+    found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    manifest = Bundle.open(folder_of(root, case) / "exact").manifest
+    found[costs.OURS[0]]["kept"] = case.batch * manifest.costs["kept_centers"]
+    return found
+
+
+def cost_table(title: str, found: Mapping[str, costs.Cost]) -> str:
+    """FLOPs and bytes, and their shares of an Adam-NSCL step."""
+    reference = found[costs.ADAM_NSCL]
+    rows = [
+        [
+            f"**{name}**" if name in costs.OURS else name,
+            f"{cost.flops / 1e9:.1f}", percent(cost.flops, reference.flops),
+            *(mebibytes(part) if part else "0" for part in parts(cost)),
+            mebibytes(cost.bytes), percent(cost.bytes, reference.bytes),
+        ]
+        for name, cost in found.items()
+    ]  # fmt: skip
+    head = [
+        "", "GFLOP", "of Adam-NSCL", "weights", "kept", "gradients", "optimizer", "protection",
+        "MiB in all", "of Adam-NSCL",
+    ]  # fmt: skip
+    return f"**{title}**\n\n" + table(head, rows)
+
+
+def parts(cost: costs.Cost) -> tuple[float, ...]:
+    """Bytes by what holds them."""
+    return cost.weights, cost.kept, cost.gradients, cost.optimizer, cost.protection
+
+
+def percent(part: float, whole: float) -> str:
+    """Of the whole."""
+    return f"{100 * part / whole:.1f} %"
+
+
+def count_table(by_formula: Mapping[str, costs.Cost], by_count: Mapping[str, Mapping[str, float]]) -> str:
+    """Formula and count side by side."""
+    rows = [
+        [
+            name, f"{by_formula[name].flops / 1e9:.2f}", f"{found['flops'] / 1e9:.2f}",
+            f"{by_formula[name].kept / 2**20:.3f}", f"{found['kept'] / 2**20:.3f}",
+        ]
+        for name, found in by_count.items()
+    ]  # fmt: skip
+    return table(["", "GFLOP by formula", "counted", "kept MiB by formula", "counted"], rows)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -23,8 +24,8 @@ class Layer:
     """A convolution or the classifier, for one image.
 
     `inputs` and `outputs` are elements; `positions` are the output's. `reads` names the input, so that one that two
-    layers share is kept once. `after` holds the numbers of the layers that the input depends on. `stage` counts the
-    convolutions with a stride up to here. `channels` are those that a site trains, 0 where it is none.
+    layers share is kept once. `after` holds the numbers of the layers that the input depends on. `stage` counts how
+    often the convolutions' outputs have become smaller. `channels` are those that a site trains, 0 where it is none.
     """
 
     weights: int
@@ -89,22 +90,22 @@ def read(model: Path, sites: Sequence[Site], channel_ratio: float) -> Network:
     layers: list[Layer] = []
     rectifiers: list[Rectifier] = []
     after: dict[ir.Value, frozenset[int]] = {}
-    stage = 0
+    stage, smallest = -1, sys.maxsize
     for node in graph:
         before = frozenset[int]().union(*(after.get(x, ()) for x in node.inputs if x is not None))
         if node.op_type in _RECTIFIERS:
             rectifiers.append(Rectifier(str(node.outputs[0].name), before, _size(node.outputs[0])))
         if node.op_type in ("Conv", "Gemm"):
-            stage += node.op_type == "Conv" and max(node.attributes["strides"].as_ints()) > 1
-            layers.append(_layer(node, before, stage, trained.get(str(node.name)), channel_ratio))
+            layer = _layer(node, before, trained.get(str(node.name)), channel_ratio)
+            smaller = node.op_type == "Conv" and layer.positions < smallest
+            stage, smallest = stage + smaller, layer.positions if smaller else smallest
+            layers.append(replace(layer, stage=stage))
             before |= {len(layers) - 1}
         after.update(dict.fromkeys(node.outputs, before))
     return Network(tuple(layers), tuple(rectifiers))
 
 
-def _layer(
-    node: ir.Node, after: frozenset[int], stage: int, site: Site | None, channel_ratio: float
-) -> Layer:
+def _layer(node: ir.Node, after: frozenset[int], site: Site | None, channel_ratio: float) -> Layer:
     x, weight = node.inputs[0], node.inputs[1]
     assert x is not None
     assert weight is not None
@@ -114,7 +115,7 @@ def _layer(
     return Layer(
         weights=prod(shape), biases=shape[0], inputs=_size(x), outputs=prod(out), positions=prod(out[2:]),
         reads=str(x.name), after=after, c_out=shape[0], group_channels=shape[1],
-        groups=int(attribute(node, "group", 1)), stage=stage,
+        groups=int(attribute(node, "group", 1)), stage=0,
         channels=channel_count(site.channels, channel_ratio) if site else 0,
     )  # fmt: skip
 

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import metadata
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 from executorch.extension.training import _load_for_executorch_for_training_from_buffer, get_sgd_optimizer
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bench import data
 from bench.cases import CENTERS, FULL, LEARNING_RATE, MOMENTUM, Case
 from bench.peers import torch_eager
+from bench.peers.folding import folded
 
 
 class WithLoss(nn.Module):
@@ -52,19 +51,6 @@ def prepare(case: Case, folder: Path) -> None:
 def program(case: Case, method: str, folder: Path) -> Path:
     """Where a method's program lies."""
     return folder / f"{method}-{case.batch}.pte"
-
-
-def folded(network: nn.Module) -> nn.Module:
-    """Batch norm folded into the convolutions before it, in place."""
-    for child in network.children():
-        folded(child)
-    if isinstance(network, nn.Sequential):
-        named = list(network.named_children())
-        for (first, convolution), (second, norm) in pairwise(named):
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(network, first, fuse_conv_bn_eval(convolution, norm))
-                setattr(network, second, nn.Identity())
-    return network.requires_grad_(False)
 
 
 def open_method(case: Case, method: str, folder: Path) -> Callable[[], object]:
