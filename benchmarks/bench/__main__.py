@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import extras, plot, report
-from bench.cases import CASES, PEERS, Case
+from bench.cases import CASES, PEERS, Case, methods_of, prepared_by
 from bench.driver import Measured, measure, prepare
 from bench.page import paste
 
@@ -99,7 +99,7 @@ def chosen(only: list[str] | None, rounds: int | None) -> list[Case]:
 def run(case: Case, pythons: dict[str, Path], root: Path) -> list[Measured]:
     """Prepare every peer, then measure those that could be prepared."""
     failed = {}
-    for peer in PEERS:
+    for peer in prepared_by(methods_of(case)):
         if peer in pythons and (reason := prepare(case, peer, pythons[peer], root)):
             failed[peer] = reason
     able = {peer: python for peer, python in pythons.items() if peer not in failed}

@@ -58,8 +58,8 @@ class Method:
 
 # A turn's steps follow each other, as in training; the first of each turn is not counted where weights fit a cache.
 CASES = (
-    Case("ResNet-18", 32, 16, rounds=12, steps=3),
-    Case("ResNet-18", 32, 1, rounds=15, steps=6),
+    Case("ResNet-18", 32, 16, rounds=10, steps=3),
+    Case("ResNet-18", 32, 1, rounds=10, steps=5),
     Case("ResNet-18", 224, 16, rounds=10, steps=1),
     Case("ResNet-18", 224, 1, rounds=10, steps=2),
     Case("MobileNetV2", 224, 16, rounds=10, steps=1),
