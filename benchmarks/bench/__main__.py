@@ -57,6 +57,7 @@ def main() -> None:
     if not arguments.steps_only:
         more, numbers = extras.all_of(pythons, root)
         sections |= more
+        sections["targets"] = report.targets(results, extras.computed_targets(root))
         content |= numbers
     sections["machine"] = report.machine(content)
     (root / "bench.json").write_text(json.dumps(content, indent=1) + "\n")

@@ -42,6 +42,16 @@ def all_of(pythons: Mapping[str, Path], root: Path) -> tuple[dict[str, str], dic
     return sections, numbers
 
 
+def computed_targets(root: Path) -> list[tuple[str, float, float]]:
+    """The shares of an Adam-NSCL step that csk-sdk's int8 step set out to stay below."""
+    found = formulas(COUNTED, root)
+    ours, reference = found[costs.OURS[1]], found[costs.ADAM_NSCL]
+    return [
+        ("operations, int8 / Adam-NSCL, batch 16", 0.25, ours.flops / reference.flops),
+        ("memory of a step, int8 / Adam-NSCL, batch 16", 0.08, ours.bytes / reference.bytes),
+    ]
+
+
 def formulas(case: Case, root: Path) -> dict[str, costs.Cost]:
     """Every method's step by formula."""
     folder = folder_of(root, case)

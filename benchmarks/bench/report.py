@@ -54,13 +54,22 @@ def absent(results: Results) -> str:
     return "\n".join(f"- {reason} ({'; '.join(titles)})." for reason, titles in reasons.items())
 
 
-def targets(results: Results) -> str:
-    """Each target, what was measured, and whether it is met."""
+def targets(results: Results, computed: Sequence[tuple[str, float, float]] = ()) -> str:
+    """Each target, what was measured, and whether it is met; `computed` are shares by formula: label, limit, share."""
     rows = []
     for target in TARGETS:
         value = target.measured(results)
         verdict = "not measured" if value is None else "met" if target.met(value) else "**not met**"
         rows.append([target.label, target.bound, times(value), verdict])
+    for label, limit, share in computed:
+        rows.append(
+            [
+                f"{label}, by formula",
+                f"at most {limit:g}",
+                times(share),
+                "met" if share <= limit else "**not met**",
+            ]
+        )
     return table(["ratio", "target", "measured", ""], rows)
 
 

@@ -134,7 +134,9 @@ def test_targets_are_ratios_of_time_and_of_memory() -> None:
     assert found["torch, all weights / int8, batch 16"] == pytest.approx(7.0)
     assert found["torch, all weights / int8, batch 1"] is None
     assert found["peak memory, int8 / torch, all weights"] == pytest.approx(0.3)
-    text = report.targets(results)
+    text = report.targets(results, [("memory", 0.08, 0.053), ("operations", 0.25, 0.3)])
+    assert "| memory, by formula | at most 0.08 | 0.05 | met |" in text
+    assert "| operations, by formula | at most 0.25 | 0.30 | **not met** |" in text
     assert "| torch, all weights / int8, batch 16 | at least 6 | 7.00 | met |" in text
     assert "| int8 / torch's forward pass, batch 16 | at most 0.5 | 0.67 | **not met** |" in text
     assert "| peak memory, int8 / torch, all weights | at most 0.25 | 0.30 | **not met** |" in text
