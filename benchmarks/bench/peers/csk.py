@@ -13,9 +13,10 @@ from bench.cases import CACHED, CHANNEL_RATIO, CLASSES, INT8, LEARNING_RATE, MOM
 from bench.peers import UnavailableError
 from csk_sdk import TrainingConfig
 from csk_sdk.bundle import Bundle
+from csk_sdk.knowledge import Batch, Tensors
 from csk_sdk.manifest import PORTABLE
 from csk_sdk.runtime import installed_runtimes, load_onnxruntime
-from csk_sdk.training import Batch, TaskTraining, Tensors
+from csk_sdk.training import TaskTraining
 from csk_sdk.version import __version__
 
 load_onnxruntime()
