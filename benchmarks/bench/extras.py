@@ -16,6 +16,8 @@ from bench.page import mebibytes, table
 from csk_sdk.bundle import Bundle
 
 COMPUTED, COUNTED = (CASES[0], CASES[4]), CASES[0]
+# Of a step's time: ops below are not shown.
+LEAST_SHARE = 0.02
 
 
 def all_of(pythons: Mapping[str, Path], root: Path) -> tuple[dict[str, str], dict[str, Any]]:
@@ -23,12 +25,18 @@ def all_of(pythons: Mapping[str, Path], root: Path) -> tuple[dict[str, str], dic
     prepared = [case for case in COMPUTED if (folder_of(root, case) / "exact").is_dir()]
     by_formula = {case.title: formulas(case, root) for case in prepared}
     by_count = counted(COUNTED, pythons["torch_eager"], root)
+    csk = pythons["csk"]
+    ops = {
+        f"{case.network}, {case.size}x{case.size}, {precision}": by_op(case, precision, csk, root)
+        for case in prepared for precision in ("exact", "int8")
+    }  # fmt: skip
     grown = growth.run(pythons, root)
     started = startup.measure(pythons["csk"], root)
     sections = {
         "costs": "\n\n".join(cost_table(title, found) for title, found in by_formula.items()),
         "counts": count_table(by_formula[COUNTED.title], by_count),
         "growth": growth.page(grown),
+        "ops": op_table(ops),
         "start": startup.page(started),
     }
     numbers = {
@@ -36,6 +44,7 @@ def all_of(pythons: Mapping[str, Path], root: Path) -> tuple[dict[str, str], dic
             title: {name: asdict(cost) for name, cost in found.items()} for title, found in by_formula.items()
         },
         "counts": by_count,
+        "ops": ops,
         "growth": {title: [asdict(row) for row in rows] for title, rows in grown.items()},
         "start": started,
     }
@@ -58,6 +67,29 @@ def formulas(case: Case, root: Path) -> dict[str, costs.Cost]:
     sites = Bundle.open(folder / "exact").manifest.sites
     network = layers.read(folder / "model.onnx", sites, CHANNEL_RATIO)
     return {name: method(network, case.batch) for name, method in costs.METHODS.items()}
+
+
+def by_op(case: Case, precision: str, python: Path, root: Path) -> dict[str, float]:
+    """Milliseconds of csk-sdk's step by op, in its environment."""
+    command = [python, "-m", "bench.by_op", case.to_json(), folder_of(root, case), precision]
+    done = subprocess.run(
+        [*map(str, command)], stdout=subprocess.PIPE, text=True, env=environment(1), check=True
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def op_table(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Shares of the ops that take most, one column per step."""
+    totals = {title: sum(ops.values()) for title, ops in found.items()}
+    largest = {
+        op: max(ops.get(op, 0) / totals[title] for title, ops in found.items())
+        for ops in found.values()
+        for op in ops
+    }
+    shown = sorted((op for op in largest if largest[op] >= LEAST_SHARE), key=lambda op: -largest[op])
+    rows = [[op, *(percent(ops.get(op, 0), totals[title]) for title, ops in found.items())] for op in shown]
+    return table(["", *found], rows)
 
 
 def counted(case: Case, python: Path, root: Path) -> dict[str, dict[str, float]]:

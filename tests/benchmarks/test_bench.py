@@ -157,5 +157,5 @@ def test_a_case_as_a_table_names_what_is_missing() -> None:
 
 def test_the_page_has_every_section_and_is_the_run_that_is_stored() -> None:
     text = (driver.BENCHMARKS.parent / "docs/benchmarks.md").read_text()
-    for name in ("steps", "targets", "absent", "growth", "costs", "counts", "start", "machine"):
+    for name in ("steps", "targets", "absent", "ops", "growth", "costs", "counts", "start", "machine"):
         assert text.count(f"<!-- bench: {name} -->") == text.count(f"<!-- end of {name} -->") == 1
