@@ -54,8 +54,8 @@ def main() -> None:
         **described(results),
         "steps": {title: [asdict(row) for row in rows] for title, rows in results.items()},
     }
-    if not arguments.steps_only:
-        more, numbers = extras.all_of(pythons, root)
+    if extras.prepared(root):
+        more, numbers = extras.all_of(pythons, root, timed=not arguments.steps_only)
         sections |= more
         sections["targets"] = report.targets(results, extras.computed_targets(root))
         content |= numbers
@@ -76,10 +76,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=REPOSITORY / "out/bench", help="models, bundles, logs, bench.json"
     )
-    parser.add_argument("--only", action="append", help="cases whose title contains this")
+    parser.add_argument("--only", action="append", metavar="PATTERN", help="cases whose title this matches")
     parser.add_argument("--rounds", type=int, help="another number of rounds")
     parser.add_argument("--core", type=int, default=0, help="run everything on this core (0)")
-    parser.add_argument("--steps-only", action="store_true", help="leave out growth, start and counts")
+    parser.add_argument("--steps-only", action="store_true", help="leave out growth, start and time by op")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and its picture")
     for peer in PEERS:
         parser.add_argument(
@@ -93,7 +93,7 @@ def parsed() -> argparse.Namespace:
 
 def chosen(only: list[str] | None, rounds: int | None) -> list[Case]:
     """The cases to measure."""
-    cases = [case for case in CASES if not only or any(part in case.title for part in only)]
+    cases = [case for case in CASES if not only or any(re.search(part, case.title) for part in only)]
     return [replace(case, rounds=rounds) for case in cases] if rounds else cases
 
 

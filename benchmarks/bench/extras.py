@@ -20,30 +20,36 @@ COMPUTED, COUNTED = (CASES[0], CASES[4]), CASES[0]
 LEAST_SHARE = 0.02
 
 
-def all_of(pythons: Mapping[str, Path], root: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    """Sections of the page, and their numbers. A bundle of ResNet-18 at 32x32 has been prepared."""
-    prepared = [case for case in COMPUTED if (folder_of(root, case) / "exact").is_dir()]
-    by_formula = {case.title: formulas(case, root) for case in prepared}
+def prepared(root: Path) -> list[Case]:
+    """Of COMPUTED, the cases that have been prepared; none of them before the first."""
+    ready = [case for case in COMPUTED if (folder_of(root, case) / "sites.json").exists()]
+    return ready if COUNTED in ready else []
+
+
+def all_of(pythons: Mapping[str, Path], root: Path, timed: bool) -> tuple[dict[str, str], dict[str, Any]]:
+    """Sections of the page, and their numbers: what is counted, and with `timed` what takes time to measure."""
+    by_formula = {case.title: formulas(case, root) for case in prepared(root)}
     by_count = counted(COUNTED, pythons["torch_eager"], root)
-    csk = pythons["csk"]
-    ops = {
-        f"{case.network}, {case.size}x{case.size}, {precision}": by_op(case, precision, csk, root)
-        for case in prepared for precision in ("exact", "int8")
-    }  # fmt: skip
-    grown = growth.run(pythons, root)
-    started = startup.measure(pythons["csk"], root)
     sections = {
         "costs": "\n\n".join(cost_table(title, found) for title, found in by_formula.items()),
         "counts": count_table(by_formula[COUNTED.title], by_count),
-        "growth": growth.page(grown),
-        "ops": op_table(ops),
-        "start": startup.page(started),
     }
-    numbers = {
+    numbers: dict[str, Any] = {
         "costs": {
             title: {name: asdict(cost) for name, cost in found.items()} for title, found in by_formula.items()
         },
         "counts": by_count,
+    }
+    if not timed:
+        return sections, numbers
+    ops = {
+        f"{case.network}, {case.size}x{case.size}, {precision}": by_op(case, precision, pythons["csk"], root)
+        for case in prepared(root) for precision in ("exact", "int8")
+    }  # fmt: skip
+    grown = growth.run(pythons, root)
+    started = startup.measure(pythons["csk"], root)
+    sections |= {"ops": op_table(ops), "growth": growth.page(grown), "start": startup.page(started)}
+    numbers |= {
         "ops": ops,
         "growth": {title: [asdict(row) for row in rows] for title, rows in grown.items()},
         "start": started,
