@@ -31,7 +31,7 @@ torch.optim.SGD([nn.Parameter(torch.zeros(1))], LEARNING_RATE).zero_grad()
 
 def prepare(case: Case, folder: Path) -> None:
     """The network with random weights, for torch and as ONNX, and the data."""
-    if (folder / "data.npz").exists():
+    if (folder / data.IMAGES).exists():
         return
     torch.manual_seed(0)
     network = settle(NETWORKS[case.network](case.size, CLASSES), case.size)
