@@ -20,7 +20,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from bench import extras, plot, report
+from bench import extras, growth, plot, report
 from bench.cases import CASES, PEERS, Case, methods_of, prepared_by
 from bench.driver import Measured, measure, prepare
 from bench.page import paste
@@ -40,6 +40,12 @@ def main() -> None:
         if given := getattr(arguments, peer):
             pythons[peer] = given
     root: Path = arguments.out.absolute()
+    if arguments.prepare:
+        first = {peer: pythons[peer] for peer in PEERS[:2]}
+        needed = [(case, pythons) for case in chosen(arguments.only, None)]
+        for case, peers in needed + [(case, first) for case in growth.SIZES]:
+            print(case.title, prepared(case, peers, root) or "is prepared", flush=True)
+        return
     results = {}
     for case in chosen(arguments.only, arguments.rounds):
         results[case.title] = run(case, pythons, root)
@@ -80,6 +86,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="another number of rounds")
     parser.add_argument("--core", type=int, default=0, help="run everything on this core (0)")
     parser.add_argument("--steps-only", action="store_true", help="leave out growth, start and time by op")
+    parser.add_argument(
+        "--prepare", action="store_true", help="only export the networks and build the bundles"
+    )
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and its picture")
     for peer in PEERS:
         parser.add_argument(
@@ -99,15 +108,19 @@ def chosen(only: list[str] | None, rounds: int | None) -> list[Case]:
 
 def run(case: Case, pythons: dict[str, Path], root: Path) -> list[Measured]:
     """Prepare every peer, then measure those that could be prepared."""
-    failed = {}
-    for peer in prepared_by(methods_of(case)):
-        if peer in pythons and (reason := prepare(case, peer, pythons[peer], root)):
-            failed[peer] = reason
+    failed = prepared(case, pythons, root)
     able = {peer: python for peer, python in pythons.items() if peer not in failed}
     rows = measure(case, able, root)
     for row in rows:
         row.missing = failed.get(row.key.split("/")[0], row.missing)
     return rows
+
+
+def prepared(case: Case, pythons: dict[str, Path], root: Path) -> dict[str, str]:
+    """Let every peer of a case write what it needs; of those that cannot, why."""
+    peers = [peer for peer in prepared_by(methods_of(case)) if peer in pythons]
+    reasons = {peer: prepare(case, peer, pythons[peer], root) for peer in peers}
+    return {peer: reason for peer, reason in reasons.items() if reason}
 
 
 def described(results: dict[str, list[Measured]]) -> dict[str, Any]:
