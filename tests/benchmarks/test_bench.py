@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench import cases, driver, page, report, targets, timing
+from bench import cases, driver, extras, growth, page, report, targets, timing
 from bench.cases import Case, Method
 from bench.driver import Measured
 
@@ -159,3 +159,22 @@ def test_the_page_has_every_section_and_is_the_run_that_is_stored() -> None:
     text = (driver.BENCHMARKS.parent / "docs/benchmarks.md").read_text()
     for name in ("steps", "targets", "absent", "ops", "growth", "costs", "counts", "start", "machine"):
         assert text.count(f"<!-- bench: {name} -->") == text.count(f"<!-- end of {name} -->") == 1
+
+
+def test_growth_has_a_row_for_every_batch_and_size() -> None:
+    def rows(case: Case) -> list[Measured]:
+        return [Measured(key, cpu=[0.01 * case.batch], peak=case.size << 20) for key in growth.SHOWN[:2]]
+
+    found = {case.title: rows(case) for case in (*growth.BATCHES, *growth.SIZES)}
+    text = growth.page(found)
+    assert "| 16 | 160 | 160 | - | 32 | 32 | - |" in text
+    assert "| 64x64 | 40.0 | 40.0 | - | 64 | 64 | - |" in text
+
+
+def test_ops_are_shares_of_their_step() -> None:
+    text = extras.op_table(
+        {"exact": {"Conv": 90.0, "Add": 9.0, "Mul": 1.0}, "int8": {"QLinearConv": 30.0, "Add": 10.0}}
+    )
+    assert text.splitlines()[2:] == [
+        "| Conv | 90.0 % | 0.0 % |", "| QLinearConv | 0.0 % | 75.0 % |", "| Add | 9.0 % | 25.0 % |",
+    ]  # fmt: skip
