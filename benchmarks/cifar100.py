@@ -3,12 +3,13 @@
     python benchmarks/cifar100.py --data DIR --model cifar100-base50.onnx --out out/cifar100
 
 DIR holds cifar100-train.zip and cifar100-test.zip (`<class>/<name>.png`); beside the model lies a json with its
-classes in label order, the later classes in their order, and the normalisation.
-Five devices live the same life: one with the defaults; one whose bundle was built with `--precision int8`; one that
-trains all channels; one with `--energy 0 --channel-ratio 1 --max-forgetting 100`, which is what forgetting would have
-cost; and one that never touches the network and only fits heads (`--learning-rate 0`), which is what training the
-centers must beat. The result is `results.json`, with versions and machine. `--only LIFE` adds one life to the results
-of an earlier run.
+classes in label order, the later classes in their order, and the normalisation. Eight devices live the same life: one
+with the defaults; one whose bundle was built with `--precision int8`; one that trains all channels; one with
+`--energy 0 --channel-ratio 1`, which is what forgetting would have cost; and one that never touches the network and
+only fits heads (`--learning-rate 0`), which is what training the centers must beat. Three more have a bundle built
+with `--features layers`: with the defaults, with all channels and energy 0.5, and with heads only. The result is
+`results.json`, with versions and machine. `--only LIFE` adds one life to the results of an earlier run in the same
+folder.
 """
 
 import argparse
@@ -30,8 +31,12 @@ LIVES = {
     "all channels": ["--channel-ratio", "1"],
     "no projection": ["--energy", "0", "--channel-ratio", "1", "--max-forgetting", "100"],
     "head only": ["--learning-rate", "0", "--epochs", "1"],
+    "layers": [],
+    "layers, all, 0.5": ["--channel-ratio", "1", "--energy", "0.5"],
+    "layers, head": ["--learning-rate", "0", "--epochs", "1"],
 }
-BUNDLES = {precision: f"bundle-{precision}" for precision in ("exact", "int8")}
+# How each bundle is built; a life whose name begins with a bundle's has that one, any other the exact one.
+BUNDLES = {"exact": [], "int8": ["--precision", "int8"], "layers": ["--features", "layers"]}
 
 
 def main() -> None:
@@ -65,13 +70,13 @@ def prepare(arguments: argparse.Namespace, workspace: Path) -> None:
     (arguments.out / "results.json").unlink(missing_ok=True)
     facts = json.loads(arguments.model.with_suffix(".json").read_text())
     lay_out(arguments.data, facts, arguments.out, workspace)
-    for precision, folder in BUNDLES.items():
+    for folder, settings in BUNDLES.items():
         built = csk_sdk(
-            "build-artifacts", str(arguments.model), "--out", str(workspace / folder), "--precision", precision,
+            "build-artifacts", str(arguments.model), "--out", str(workspace / f"bundle-{folder}"), *settings,
             "--base-data", str(arguments.out / "base-data"), "--classes", str(arguments.model.with_suffix(".json")),
             "--overwrite", "--json",
         )  # fmt: skip
-        print(f"{folder} built, base accuracy on its training pictures {built['base_accuracy']:.1f} %")
+        print(f"bundle-{folder} built, base accuracy on its training pictures {built['base_accuracy']:.1f} %")
 
 
 def lay_out(data: Path, facts: dict, out: Path, workspace: Path) -> None:
@@ -96,8 +101,9 @@ def lay_out(data: Path, facts: dict, out: Path, workspace: Path) -> None:
 
 def live(workspace: Path, label: str, settings: list[str], threads: int, seed: int) -> dict:
     """Learn every task, one process each, then evaluate both scenarios."""
-    state = workspace / f"state-{label.replace(' ', '-')}"
-    bundle = workspace / BUNDLES.get(label, BUNDLES["exact"])
+    state = workspace / f"state-{label.replace(',', '').replace(' ', '-')}"
+    built = label.partition(",")[0]
+    bundle = workspace / f"bundle-{built if built in BUNDLES else 'exact'}"
     where = ["--workspace", str(workspace), "--bundle", str(bundle), "--state", str(state)]
     reports = []
     for _ in range(TASKS):

@@ -23,6 +23,7 @@ from csk_artifacts_builder.emit import static_shape
 from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.head import SplitHead, split_head
 from csk_artifacts_builder.intensity import NewTask, measure_intensity, open_kernel_graph
+from csk_artifacts_builder.layer_features import with_features
 from csk_artifacts_builder.losses import require_loss
 from csk_artifacts_builder.memory import predict_memory, step_memory
 from csk_artifacts_builder.options import BuildOptions
@@ -99,9 +100,10 @@ def _build(
 ) -> BuildReport:
     source = prepare(model)
     where = source.path.name
+    possible = find_sites(source.model, where, options.sites)
+    source = with_features(source, possible, options.features)
     head = split_head(source.model, where)
     require_loss(options.loss, head.activation, where)
-    possible = find_sites(source.model, where, options.sites)
     manifest, sites = _with_sites(source, head, possible, options)
     split = base_split(options.base_data, manifest.classes, options.loss) if options.base_data else None
     models = _graphs(source, sites, manifest)

@@ -60,6 +60,13 @@ class Loss(StrEnum):
     mse = MSE
 
 
+class Features(StrEnum):
+    """What heads decide by; csk_artifacts_builder.layer_features.FEATURES."""
+
+    last = "last"
+    layers = "layers"
+
+
 class SiteKind(StrEnum):
     """Which convolutions can be trained."""
 
@@ -119,6 +126,12 @@ def build_artifacts(
             metavar="DATA", help="A task of new classes; the sites' knowledge intensity is measured on it."
         ),
     ] = None,
+    features: Annotated[
+        Features,
+        typer.Option(
+            help="What heads decide by: the network's last features, or with the means of its last two stages' layers."
+        ),
+    ] = Features.last,
     channel_ratio: Annotated[
         float, typer.Option(help="Share of each site's channels that a task trains.")
     ] = 0.25,
@@ -175,6 +188,7 @@ def build_artifacts(
         sites=sites.value,
         trainable=trainable,
         intensity_data=intensity_data,
+        features=features.value,
         channel_ratio=channel_ratio,
         batch_size=batch_size,
         memory_budget=parse_size(memory_budget, "--memory-budget") if memory_budget is not None else None,

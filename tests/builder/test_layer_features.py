@@ -1,0 +1,200 @@
+"""`--features layers`: the means of what the last two stages see are features too; the logits stay the source's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from onnx_text import in_float64, model
+
+from conftest import Digits, build_digits_bundle, open_learner
+from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder.layer_features import LAYERS
+from csk_sdk import Learner
+from csk_sdk.bundle import Bundle
+from csk_sdk.errors import ConfigError
+from csk_sdk.manifest import EVAL_MODEL, TRAINING_MODEL
+from csk_sdk.runtime import Graph
+
+CLASSES = 4
+
+
+def drawn(name: str, *shape: int) -> NDArray:
+    return np.random.default_rng(sum(name.encode())).normal(0, 0.4, shape)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network of three stages, `x` -> `a` -> `b` -> `c` -> `d`; the last two see `a`, `b` and `c`.
+
+    `tail` leads from the features `f` `(N, 7)` to `y`.
+    """
+
+    case: str
+    tail: str
+    axes: tuple[int, ...] = (2, 3)
+
+    def __str__(self) -> str:
+        return self.case.replace(" ", "-")
+
+    @property
+    def image(self) -> tuple[int, ...]:
+        return (3, *(12 for _ in self.axes))
+
+    def proto(self) -> onnx.ModelProto:
+        kernel = (3,) * len(self.axes)
+        pads = f"pads={[1] * 2 * len(self.axes)}"
+        strides = f"strides={[2] * len(self.axes)}"
+        tensors = {
+            name: drawn(name, *shape, *kernel)
+            for name, shape in {"w1": (4, 3), "w2": (5, 4), "w3": (6, 5), "w4": (7, 6)}.items()
+        }
+        tensors["fc"] = drawn("fc", *((7, CLASSES) if "MatMul" in self.tail else (CLASSES, 7)))
+        tensors["fb"] = drawn("fb", CLASSES)
+        image = ",".join(map(str, self.image))
+        return model(
+            f"""(float[N,{image}] x) => (float[N,{CLASSES}] y) {{
+            [n1] k1 = Conv<{pads}>(x, w1)
+            a = Softplus(k1)
+            [n2] k2 = Conv<{pads}, {strides}>(a, w2)
+            b = Softplus(k2)
+            [n3] k3 = Conv<{pads}>(b, w3)
+            c = Softplus(k3)
+            [n4] k4 = Conv<{pads}, {strides}>(c, w4)
+            d = Softplus(k4)
+            p = GlobalAveragePool(d)
+            f = Flatten(p)
+            {self.tail} }}""",
+            **tensors,
+        )
+
+
+ROWS = [
+    Row("Gemm", "y = Gemm<transB=1>(f, fc, fb)"),
+    Row("MatMul and Add", "m = MatMul(f, fc) \n y = Add(m, fb)"),
+    Row("softmax behind", "m = Gemm<transB=1>(f, fc, fb) \n y = Softmax<axis=-1>(m)"),
+    Row("signals", "y = Gemm<transB=1>(f, fc, fb)", axes=(2,)),
+]
+WIDTHS = (7, 4, 5, 6)  # of d, a, b and c
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    built = {}
+    for row in ROWS:
+        folder = tmp_path_factory.mktemp(str(row))
+        onnx.save(row.proto(), folder / "model.onnx")
+        build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(features=LAYERS))
+        built[row.case] = Bundle.open(folder / "bundle")
+    return built
+
+
+def pictures(row: Row) -> NDArray[np.float32]:
+    return np.random.default_rng(1).normal(size=(5, *row.image)).astype(np.float32)
+
+
+def feeds_of(bundle: Bundle, row: Row, weight: NDArray, bias: NDArray) -> dict[str, NDArray]:
+    feeds = {"image": pictures(row), "head.weight": weight, "head.bias": bias}
+    for site in bundle.manifest.sites:
+        feeds[site.delta] = np.zeros((site.rows, site.channels), np.float32)
+        feeds[site.indices] = np.arange(site.channels)
+    return feeds
+
+
+def means_of(row: Row, evaluator: ReferenceEvaluator) -> NDArray[np.float64]:
+    """Means of d, a, b and c in the source model, side by side."""
+    maps = evaluator.run(None, {"x": pictures(row).astype(np.float64)})
+    return np.concatenate([array.mean(axis=row.axes) for array in maps], axis=1)
+
+
+def maps_of(row: Row) -> ReferenceEvaluator:
+    proto = row.proto()
+    del proto.graph.output[:]
+    proto.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "dabc"
+    )
+    return ReferenceEvaluator(in_float64(proto))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_base_predictions_stay_what_they_were(row: Row, bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    bundle = bundles[row.case]
+    assert bundle.manifest.head.features == sum(WIDTHS)
+    start = bundle.checkpoint()
+    assert not start["head/base/weight"][:, WIDTHS[0] :].any()
+    expected = ReferenceEvaluator(in_float64(row.proto())).run(None, {"x": pictures(row).astype(np.float64)})[
+        0
+    ]
+    Learner.open(bundle.folder, tmp_path / "state").export(tmp_path / "base.onnx", "base")
+    onnx.checker.check_model(str(tmp_path / "base.onnx"), full_check=True)
+    got = Graph(tmp_path / "base.onnx", 1).run({"x": pictures(row)})["y"]
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_features_are_the_means_of_what_the_last_two_stages_see(row: Row, bundles: dict[str, Bundle]) -> None:
+    bundle = bundles[row.case]
+    head = np.zeros((2, sum(WIDTHS)), np.float32), np.zeros(2, np.float32)
+    got = Graph(bundle.path(EVAL_MODEL), 1).run(feeds_of(bundle, row, *head), ["features"])["features"]
+    np.testing.assert_allclose(got, means_of(row, maps_of(row)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_gradients_equal_central_differences(row: Row, bundles: dict[str, Bundle]) -> None:
+    """With a head that reads every feature; the loss is that of the source's own maps in float64."""
+    bundle = bundles[row.case]
+    rng = np.random.default_rng(2)
+    weight, bias = rng.normal(size=(3, sum(WIDTHS))).astype(np.float32), np.zeros(3, np.float32)
+    label = np.array([0, 2, 1, 1, 0])
+    got = Graph(bundle.path(TRAINING_MODEL), 1).run(feeds_of(bundle, row, weight, bias) | {"label": label})
+    evaluator = maps_of(row)
+
+    def loss() -> float:
+        logits = means_of(row, evaluator) @ weight.T.astype(np.float64)
+        log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return float(-log_p[np.arange(5), label].mean())
+
+    for site in bundle.manifest.sites:
+        gradient = got[site.gradient].astype(np.float64)
+        direction = gradient / np.linalg.norm(gradient)
+        kernel, values = evaluator.rt_inits_[site.weight], []
+        for step in (1e-6, -1e-6):
+            moved = kernel.copy()
+            moved[(..., *(1 for _ in row.axes))] += step * direction
+            evaluator.rt_inits_[site.weight] = moved
+            values.append(loss())
+        evaluator.rt_inits_[site.weight] = kernel
+        assert float(np.linalg.norm(gradient)) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["exact", "int8"])
+def test_a_device_learns_and_exports_with_them(
+    precision: str, base_data: Path, digits: Digits, tmp_path: Path
+) -> None:
+    """The exported model decides as the device does, which has learned."""
+    bundle = build_digits_bundle(
+        tmp_path / "bundle", base_data=base_data, features=LAYERS, precision=precision
+    )
+    learner = open_learner(bundle, tmp_path / "state", epochs=2)
+    learner.learn(digits.task("new", (4, 5, 6)))
+    images, labels = digits.arrays((0, 1, 2, 3, 4, 5, 6), 100, 140)
+    said = learner.predict(images)
+    right = said.labels == np.array(learner.predictor().head().classes)[labels]
+    assert np.mean(right) > 0.8
+    learner.export(tmp_path / "exported.onnx")
+    exported = Graph(tmp_path / "exported.onnx", 1)
+    (logits,) = exported.run({"image": learner.bundle.preprocessing(images)}).values()
+    assert np.mean(np.array(said.classes)[logits.argmax(axis=1)] == said.labels) >= (
+        1.0 if precision == "exact" else 0.98
+    )
+
+
+def test_another_word_is_refused(tmp_path: Path) -> None:
+    onnx.save(ROWS[0].proto(), tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match=r"--features is 'first'; it must be last or layers\."):
+        build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(features="first"))
