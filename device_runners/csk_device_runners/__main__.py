@@ -1,25 +1,35 @@
-"""`python -m csk_device_runners check|conformance|table`; exits 0 where everything passes."""
+"""`python -m csk_device_runners check|conformance|digits|arm64|table`; exits 0 where everything passes."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
+from csk_device_runners.arm64 import check_arm64
+from csk_device_runners.arm64_root import Arm64
 from csk_device_runners.check import check_bundle
 from csk_device_runners.conformance import conforms, read_digest, report, run_conformance, write_report
-from csk_device_runners.conformance_table import print_table, read_results
+from csk_device_runners.conformance_table import POINTS, digits_agree, print_table, read_results
+from csk_device_runners.digits import add_to_result, here, learn
 from csk_sdk.errors import CskError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the arguments, run the command, print what it found."""
     options = _parser().parse_args(arguments)
-    commands = {"check": _check, "conformance": _conformance, "table": _table}
+    commands = {
+        "check": _check,
+        "conformance": _conformance,
+        "digits": _digits,
+        "arm64": _arm64,
+        "table": _table,
+    }
     try:
         return commands[options.command](options)
     except CskError as error:
@@ -45,6 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     conformance.add_argument(
         "--unsupported", action="append", default=[], metavar="FEATURE", help="skip cases that need this"
     )
+    digits = commands.add_parser("digits", help="learn the digits tasks, and add that to a result file")
+    digits.add_argument("workspace", type=Path, help="what tests/conformance/digits.py made")
+    digits.add_argument("result", type=Path)
+    arm64 = commands.add_parser("arm64", help="vectors and digits on emulated ARM64 CPUs (Debian only)")
+    arm64.add_argument("vectors", type=Path)
+    arm64.add_argument("workspace", type=Path, help="what tests/conformance/digits.py made")
+    arm64.add_argument("--cache", type=Path, required=True, help="where the ARM64 root is, or is to be")
+    arm64.add_argument("--results", type=Path, required=True, help="folder for the result files")
     table = commands.add_parser("table", help="print several result files as one table")
     table.add_argument("vectors", type=Path)
     table.add_argument("results", type=Path, nargs="+")
@@ -75,10 +93,31 @@ def _conformance(options: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
+def _digits(options: argparse.Namespace) -> int:
+    state = options.workspace / "states" / "conformance"
+    shutil.rmtree(state, ignore_errors=True)
+    learned = learn(here, options.workspace, state)
+    add_to_result(options.result, learned)
+    print(f"digits: {learned.accuracy:.1f} % after {learned.seconds:.1f} s")
+    return 0
+
+
+def _arm64(options: argparse.Namespace) -> int:
+    arm = Arm64.prepare(options.cache)
+    findings = check_arm64(arm, options.vectors, options.workspace, options.results)
+    width = max(len(finding.what) for finding in findings)
+    for one in findings:
+        print(f"{'ok  ' if one.passed else 'FAIL'}  {one.cpu:11}  {one.what:{width}}  {one.detail}")
+    return 0 if all(finding.passed for finding in findings) else 1
+
+
 def _table(options: argparse.Namespace) -> int:
     results = read_results(options.results, read_digest(options.vectors))
     print_table(results, Console(soft_wrap=False))
-    return 0 if all(result["passed"] for result in results) else 1
+    agree = digits_agree(results)
+    if not agree:
+        print(f"The digits' accuracies are more than {POINTS:g} point apart.")
+    return 0 if agree and all(result["passed"] for result in results) else 1
 
 
 if __name__ == "__main__":

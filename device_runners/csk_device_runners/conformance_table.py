@@ -15,6 +15,8 @@ from csk_device_runners.conformance import FORMAT, SKIPPED, ConformanceError
 Result = Mapping[str, Any]
 Row = tuple[str, str]
 _NOT_RUN = "-"
+# Percentage points that accuracies of one task learned on two platforms may be apart.
+POINTS = 1.0
 
 
 def read_results(paths: Iterable[Path], digest: str) -> list[Result]:
@@ -37,6 +39,12 @@ def read_results(paths: Iterable[Path], digest: str) -> list[Result]:
             )
         results.append(result)
     return results
+
+
+def digits_agree(results: Sequence[Result]) -> bool:
+    """Whether the digits tasks ended within one point of each other, wherever they were learned."""
+    found = [float(result["digits"]["accuracy"]) for result in results if result.get("digits")]
+    return not found or max(found) - min(found) <= POINTS
 
 
 def print_table(results: Sequence[Result], console: Console) -> None:

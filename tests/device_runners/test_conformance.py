@@ -143,6 +143,17 @@ def test_commands(one_case, tmp_path, capsys):
     assert "0 of 1 cases executed: does NOT conform" in capsys.readouterr().out
 
 
+def test_digits_that_are_apart_fail(one_case, tmp_path, capsys):
+    result = report(one_case, run_conformance(one_case), "one", frozenset())
+    for name, accuracy in (("a", 95.0), ("b", 95.9), ("c", 93.9)):
+        write_report(tmp_path / f"{name}.json", {**result, "digits": {"accuracy": accuracy, "seconds": 1.0}})
+    near, far = ([str(tmp_path / f"{name}.json") for name in names] for names in ("ab", "ac"))
+    assert main(["table", str(one_case), *near]) == 0
+    assert "digits 95.9 % after learning" in capsys.readouterr().out
+    assert main(["table", str(one_case), *far]) == 1
+    assert "more than 1 point apart" in capsys.readouterr().out
+
+
 def test_a_table_with_a_failure_says_so(one_case, tmp_path, capsys):
     results = run_conformance(one_case)
     result = report(one_case, results, "bad", frozenset())
