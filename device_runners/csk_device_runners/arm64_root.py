@@ -21,6 +21,7 @@ from csk_sdk.errors import CskError
 # What a Python interpreter with ONNX Runtime and NumPy needs of a system; apt adds what these need.
 _PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 _EMULATOR = ("qemu-user-static", "qemu-user")
+_BINARIES = ("qemu-aarch64", "qemu-aarch64-static")
 # Wheels say how new a C library they need: all that Debian 12 has.
 _TAGS = ("manylinux_2_36", "manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 _DONE = "complete.json"
@@ -96,11 +97,13 @@ class Arm64:
             shutil.rmtree(folder, ignore_errors=True)
             _unpack(folder)
             done.write_text(json.dumps({"wanted": wanted}))
-        emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
-        found = Path(emulator) if emulator else _only(folder / "emulator", "usr/bin/qemu-aarch64*")
+        installed = next(filter(None, map(shutil.which, _BINARIES)), None)
+        emulator = Path(installed or folder / _BINARIES[0])
+        if not emulator.is_file():
+            _unpack_emulator(folder, emulator)
         for cpu in CPUS:
             (folder / cpu.name / "proc" / "cpuinfo").write_text(cpu.cpuinfo)
-        return cls(folder, _only(folder / "root", "usr/bin/python3.*[0-9]").name, found)
+        return cls(folder, _only(folder / "root", "usr/bin/python3.*[0-9]").name, emulator)
 
     def command(self, cpu: Cpu, arguments: list[str]) -> tuple[list[str], dict[str, str]]:
         """The command and environment that run this root's Python with `arguments` as on `cpu`."""
@@ -127,8 +130,6 @@ def _unpack(folder: Path) -> None:
     root = folder / "root"
     apt = _Apt(folder / "apt", "arm64")
     apt.unpack(_PACKAGES, root)
-    if not (shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")):
-        _unpack_emulator(folder)
     version = _only(root, "usr/bin/python3.*[0-9]").name.removeprefix("python")
     tags = [option for tag in _TAGS for option in ("--platform", f"{tag}_aarch64")]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-compile"]
@@ -142,13 +143,18 @@ def _unpack(folder: Path) -> None:
     shutil.rmtree(folder / "apt")
 
 
-def _unpack_emulator(folder: Path) -> None:
-    """qemu for this machine's own CPU; which package has a binary that needs no library depends on the release."""
-    apt = _Apt(folder / "apt-native", "")
+def _unpack_emulator(folder: Path, out: Path) -> None:
+    """qemu for this machine's own CPU; which package has the binary that needs no library depends on the release."""
+    unpacked = folder / "emulator"
+    apt = _Apt(folder / "apt", "")
     for package in _EMULATOR:
-        apt.unpack((package,), folder / "emulator")
-        if list((folder / "emulator").glob("usr/bin/qemu-aarch64*")):
-            shutil.rmtree(folder / "apt-native")
+        apt.unpack((package,), unpacked)
+        found = [path for path in (unpacked / "usr" / "bin" / name for name in _BINARIES) if path.is_file()]
+        if found:
+            # One of thirty CPUs, 10 of 370 MB.
+            shutil.move(found[0], out)
+            shutil.rmtree(unpacked)
+            shutil.rmtree(folder / "apt")
             return
     raise Arm64Error(f"None of {', '.join(_EMULATOR)} has qemu-aarch64: install qemu-user.")
 

@@ -81,12 +81,12 @@ def _write_pictures(folder: Path, base: NDArray) -> Path:
     return folder
 
 
-def settled(draw: Draw) -> Case:
+def settled(draw: Draw, bundles: Path) -> Case:
     """The first attempt at a case of which no number hangs on rounding."""
     for attempt in range(ATTEMPTS):
         case = draw(attempt)
         try:
-            expected(case)
+            expected(case, bundles)
         except ValueError as error:
             print(f"{case.name}, attempt {attempt}: {error}")
         else:
@@ -94,9 +94,9 @@ def settled(draw: Draw) -> Case:
     raise SystemExit(f"{case.name}: nothing settled in {ATTEMPTS} attempts")
 
 
-def write_case(case: Case, folder: Path) -> None:
-    """`NAME.json` and `NAME.safetensors`."""
-    found = expected(case)
+def write_case(case: Case, vectors: Path) -> None:
+    """`cases/NAME.json` and `cases/NAME.safetensors`."""
+    found, folder = expected(case, vectors / "bundles"), vectors / "cases"
     tensors = {f"in/{name}": np.array(value, order="C") for name, value in case.inputs.items()}
     tensors |= {f"out/{name}": np.array(value, order="C") for name, value in found.items()}
     outputs = []
@@ -119,9 +119,9 @@ def write_case(case: Case, folder: Path) -> None:
     save_file(tensors, folder / f"{case.name}.safetensors")
 
 
-def expected(case: Case) -> dict[str, NDArray]:
+def expected(case: Case, bundles: Path) -> dict[str, NDArray]:
     """By the oracle, float64 (or int64 for numbers of something)."""
-    world = World(VECTORS / "bundles" / case.bundle if case.bundle else None)
+    world = World(bundles / case.bundle if case.bundle else None)
     compute = graph_step if case.oracle == GRAPH else KINDS[case.kind]
     found = compute(case.settings, case.inputs, world)
     if case.kind == "step" and not case.settings["moments"]:
@@ -170,7 +170,7 @@ def digest(folder: Path) -> str:
 def differences(path: Path) -> list[str]:
     """One line for each output of a case that is not what the oracle says."""
     case, written = read_case(path)
-    now = expected(case)
+    now = expected(case, path.parents[1] / "bundles")
     if set(now) != set(written):
         return [f"{case.name}: outputs {sorted(set(now) ^ set(written))} are in one of both only"]
     found = []
@@ -187,30 +187,34 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--verify", action="store_true", help="write nothing; fail where a golden is not current"
     )
+    parser.add_argument("--vectors", type=Path, default=VECTORS)
+    parser.add_argument("names", nargs="*", help="verify only these cases")
     options = parser.parse_args(arguments)
-    cases = VECTORS / "cases"
+    vectors: Path = options.vectors
+    cases, bundles = vectors / "cases", vectors / "bundles"
     if options.verify:
-        return verify()
+        return verify(vectors, options.names)
     if options.bundles:
-        build_bundles(VECTORS / "bundles")
+        build_bundles(bundles)
         shutil.rmtree(cases, ignore_errors=True)
         cases.mkdir()
-        todo = [settled(draw) for draw in drawn(VECTORS / "bundles")]
+        todo = [settled(draw, bundles) for draw in drawn(bundles)]
     else:
         todo = [read_case(path)[0] for path in sorted(cases.glob("*.json"))]
     for case in todo:
-        write_case(case, cases)
-    write_index(VECTORS)
-    print(f"{len(todo)} cases written to {VECTORS}")
+        write_case(case, vectors)
+    write_index(vectors)
+    print(f"{len(todo)} cases written to {vectors}")
     return 0
 
 
-def verify() -> int:
-    """0 where every golden, computed again, is the one that is written."""
-    cases = sorted((VECTORS / "cases").glob("*.json"))
-    index = json.loads((VECTORS / INDEX).read_text())
+def verify(vectors: Path, names: list[str]) -> int:
+    """0 where every golden (of the named cases), computed again, is the one that is written."""
+    every = sorted(path.stem for path in (vectors / "cases").glob("*.json"))
+    cases = [vectors / "cases" / f"{name}.json" for name in names or every]
+    index = json.loads((vectors / INDEX).read_text())
     found = [line for path in cases for line in differences(path)]
-    if index["cases"] != sorted(path.stem for path in cases) or index["digest"] != digest(VECTORS):
+    if index["cases"] != every or index["digest"] != digest(vectors):
         found.append("index.json does not fit the files: run python tests/conformance/make.py")
     for line in found:
         print(f"FAIL  {line}")

@@ -62,11 +62,81 @@ def test_the_vectors_are_small():
     assert sum(path.stat().st_size for path in VECTORS.rglob("*") if path.is_file()) < 2_000_000
 
 
-@pytest.mark.slow
-def test_the_goldens_are_current():
+def verify(*arguments):
+    """make.py --verify; all cases are verified by `make conformance`."""
     make = [sys.executable, str(REPOSITORY / "tests" / "conformance" / "make.py"), "--verify"]
-    ran = subprocess.run(make, capture_output=True, text=True)
-    assert (ran.returncode, ran.stdout.splitlines()[-1].split(", ")[1]) == (0, "0 differences"), ran.stdout
+    return subprocess.run([*make, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_the_goldens_are_current():
+    parts = (
+        "augment discriminant drift head project-groups optimizer-adamw-0.05 select-10-0.25 preprocess-resize"
+    )
+    ran = verify(*parts.split(), "step-mobile", "step-plain-int8")
+    assert (ran.returncode, ran.stdout) == (0, "10 cases, 0 differences\n")
+
+
+def test_a_golden_that_is_not_current_is_found(tmp_path):
+    vectors = tmp_path / "vectors"
+    shutil.copytree(VECTORS, vectors)
+    path = vectors / "cases" / "drift.safetensors"
+    tensors = {name: value.copy() for name, value in load_file(path).items()}
+    tensors["out/gram"][1, 2] += 1e-4
+    save_file(tensors, path)
+    ran = verify("drift", "head", "--vectors", vectors)
+    assert ran.returncode == 1
+    assert [line[:30] for line in ran.stdout.splitlines()] == [
+        "FAIL  drift: gram is off by 0.",
+        "FAIL  index.json does not fit ",
+        "2 cases, 2 differences",
+    ]
+
+
+# What a port may get wrong, and the kinds of cases that must tell.
+FAULTS = {
+    "no projection": ("csk_sdk.training.project", lambda step, *_: None, {"steps", "task"}),
+    "no schedule": (
+        "csk_device_runners.conformance_cases.cosine",
+        lambda *_: 1.0,
+        {"optimizer", "steps", "task"},
+    ),
+    "halves round up": (
+        "csk_sdk.method.selection.channel_count",
+        lambda channels, ratio: max(1, int(ratio * channels + 0.5)),
+        {"select"},
+    ),
+    "normalised by another scale": (
+        "csk_sdk.data.preprocess.Preprocessing.normalize",
+        lambda self, batch: np.moveaxis(batch, -1, 1).astype(np.float32) * self._gain * 1.02 + self._offset,
+        {"preprocess", "task"},
+    ),
+    "nearest neighbours": (
+        "csk_sdk.data.preprocess._resize",
+        lambda pixels, height, width: pixels[
+            np.ix_(np.arange(height) * pixels.shape[0] // height, np.arange(width) * pixels.shape[1] // width)
+        ],
+        {"preprocess"},
+    ),
+    "no shrinkage": ("csk_device_runners.conformance_cases.SHRINKAGE", 0.0, {"discriminant"}),
+    "no drift": (
+        "csk_sdk.method.drift._towards_identity",
+        lambda source, across, ridge: np.eye(len(source)),
+        {"drift", "task"},
+    ),
+    "a moment too many": (
+        "csk_sdk.training.basis",
+        lambda moment, energy: np.linalg.eigh(moment)[1][:, -1:].astype(np.float32),
+        {"steps", "task"},
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_port_is_found(fault, monkeypatch):
+    target, wrong, kinds = FAULTS[fault]
+    monkeypatch.setattr(target, wrong)
+    failed = {result.kind for result in run_conformance(VECTORS) if result.status == "failed"}
+    assert failed == kinds
 
 
 @pytest.mark.parametrize("element", [0.5, np.nan, np.inf])
