@@ -20,9 +20,9 @@ from safetensors.numpy import save_file
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk.demo import digits
 
-TRAIN, TEST = 40, 25
+TRAIN, TEST = 60, 45
 TASKS = dict(list(digits.TASKS.items())[:2])
-SETTINGS = "[training]\nepochs = 4\nlearning_rate = 0.05\nshift = 1\nthreads = 1\n"
+SETTINGS = "[training]\nepochs = 3\nlearning_rate = 0.02\nshift = 1\nthreads = 1\n"
 
 
 def main(folder: Path) -> None:
