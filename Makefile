@@ -19,13 +19,14 @@ VECTORS := tests/conformance/vectors
 RESULTS := out/conformance
 DIGITS := out/digits
 
-.PHONY: help demo test test-ort-training run-ort-training test-oldest run-oldest check format wheel-test \
+.PHONY: help demo test test-ort-training run-ort-training test-ssh test-oldest run-oldest check format wheel-test \
 	conformance arm64 kill soak fuzz sbom bench-cifar100 clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
 	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
+	@echo "make test-ssh        learning on a board over ssh, against an sshd on this machine"
 	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
 	@echo "make arm64           the part of it on emulated ARM64 CPUs (Debian)"
 	@echo "make check           format, lint, types"
@@ -65,6 +66,13 @@ $(ORT_TRAINING)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(ORT_TRAINING)
 	$(ORT_TRAINING)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ort-training-test]'
 	@touch $@
+
+# Learning on a board over ssh, against an sshd on this machine.
+test-ssh: $(BIN)/.dev
+	@command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get update -qq && apt-get install -y -qq openssh-server >/dev/null; } || \
+		{ echo "test-ssh needs OpenSSH's server: install the package openssh-server"; exit 1; }
+	CSK_SDK_SSHD=1 $(BIN)/python -m pytest tests/device_runners/test_remote.py
 
 test-oldest:
 	@if $(UP_TO_312); then $(MAKE) --no-print-directory run-oldest; else \

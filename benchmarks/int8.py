@@ -37,9 +37,9 @@ from csk_artifacts_builder.quantize import Calibration, Range, frozen_convolutio
 from csk_artifacts_builder.sites import find_sites
 from csk_sdk import Learner, Task, TrainingConfig
 from csk_sdk.bundle import Bundle
+from csk_sdk.knowledge import neutral_deltas
 from csk_sdk.manifest import EVAL_MODEL, Head, InputSpec, Manifest, PreprocessingSpec
 from csk_sdk.state import State
-from csk_sdk.training import neutral_deltas
 
 Feeds = dict[str, NDArray]
 SMALL_TASKS, CLASSES, TRAIN, TEST = 20, 2, 100, 100

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -15,7 +16,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from conftest import REPOSITORY, Digits
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk import Task
+from csk_sdk import Learner, Task
 from csk_sdk.manifest import BINARY_CROSS_ENTROPY, MSE
 
 MODEL = REPOSITORY / "examples" / "digits" / "digits-base4.onnx"
@@ -176,3 +177,18 @@ def fitted(x: NDArray, y: NDArray, binary: bool) -> tuple[NDArray, NDArray]:
     return np.concatenate([model.coef_ for model in models]), np.concatenate(
         [model.intercept_ for model in models]
     )
+
+
+def check_that_interrupting_changes_nothing(whole: Learner, halved: Learner, task: Task) -> None:
+    """Learn `task` with both, once stopped in the middle and resumed: the same bits come out."""
+    whole.learn(task)
+
+    def stop(progress: object) -> None:
+        if getattr(progress, "step", 0) == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        halved.learn(task, on_progress=stop)
+    assert halved.learn(task).resumed_at_step > 0
+    for name, tensor in whole.generation.tensors.items():
+        assert halved.generation.tensors[name].tobytes() == tensor.tobytes(), name

@@ -17,9 +17,9 @@ from csk_sdk.data.metadata import FILE_NAME, METADATA, read_metadata
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split, table_split
 from csk_sdk.errors import TaskError
+from csk_sdk.knowledge import Batch, measure_knowledge
 from csk_sdk.manifest import CROSS_ENTROPY
 from csk_sdk.objectives import objective_of
-from csk_sdk.training import Batch, measure_knowledge
 
 _BATCH = 64
 

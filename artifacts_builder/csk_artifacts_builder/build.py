@@ -101,11 +101,14 @@ def _build(
     manifest, sites = _with_sites(source, head, possible, options)
     split = base_split(options.base_data, manifest.classes, options.loss) if options.base_data else None
     models = _graphs(source, sites, manifest)
-    manifest = _counted(manifest, source, head, models)
+    costs = measure_costs(
+        source.model, models.get(TRAINING_MODEL), sites, len(manifest.classes), manifest.channel_ratio
+    )
     checkpoint = _empty_checkpoint(source, head, sites)
     agreement = None
     if options.precision == INT8 and split is not None:
         agreement = _to_int8(models, manifest, split, checkpoint)
+    manifest = replace(manifest, costs=costs, memory=_memory(models, manifest))
     # The head's tensors are in no graph: they live in the checkpoint.
     weights = {
         name: array
@@ -154,11 +157,10 @@ def _with_sites(
 ) -> tuple[Manifest, list[Site]]:
     """The manifest with the sites that the options choose among the possible ones, and these."""
     where = source.path.name
-    describe(
-        source, head, possible, options
-    )  # before anything is measured: options that do not fit the model
+    # Before anything is measured: options that do not fit the model are refused here.
+    manifest = describe(source, head, possible, options)
     order = [str(node.name) for node in source.model.graph]
-    intensity = _measure_centers(source, head, possible, options) if options.intensity_data else None
+    intensity = _measure_centers(source, manifest, options.intensity_data) if options.intensity_data else None
     budget = (
         Budget(options.memory_budget, source, head, options) if options.memory_budget is not None else None
     )
@@ -167,37 +169,34 @@ def _with_sites(
     if budget is not None and not choice.sites:
         raise budget.too_small(possible[-1])
     manifest = replace(
-        describe(source, head, choice.sites, options),
+        manifest,
+        sites=tuple(choice.sites),
         candidates=_candidates(possible, choice.sites, intensity or {}),
         choice=choice.reason,
     )
     return manifest, choice.sites
 
 
-def _counted(
-    manifest: Manifest, source: SourceModel, head: SplitHead, models: Mapping[str, ir.Model]
-) -> Manifest:
-    """With FLOPs and bytes, of the portable step where there is one."""
-    training, sites = models.get(TRAINING_MODEL), manifest.sites
-    classes, features = head.weight.shape
-    costs = measure_costs(source.model, training, sites, classes, manifest.channel_ratio)
-    memory = {}
-    if training is not None:
-        memory = predict_memory(
-            training, sites, features, classes, manifest.batch_size, manifest.base_protected
-        )
-    return replace(manifest, costs=costs, memory=memory)
+def _memory(models: Mapping[str, ir.Model], manifest: Manifest) -> dict[str, int]:
+    """What learning takes, of the portable step where there is one."""
+    if TRAINING_MODEL not in models:
+        return {}
+    return predict_memory(
+        models[TRAINING_MODEL],
+        manifest.sites,
+        manifest.head.features,
+        len(manifest.classes),
+        manifest.batch_size,
+        manifest.base_protected,
+    )
 
 
-def _measure_centers(
-    source: SourceModel, head: SplitHead, sites: Sequence[Site], options: BuildOptions
-) -> dict[str, float]:
-    """The knowledge intensity of every site's center on `intensity_data`, by site name."""
-    assert options.intensity_data is not None
-    manifest = describe(source, head, sites, options)
-    task = Task.open(options.intensity_data)
+def _measure_centers(source: SourceModel, manifest: Manifest, folder: Path) -> dict[str, float]:
+    """The knowledge intensity of every site's center on the task in `folder`, by site name."""
+    task = Task.open(folder)
     task.require_trainable()
     assert task.train is not None
+    sites = manifest.sites
     data = NewTask(task.train, preprocessing_of(manifest), len(task.classes))
     with open_kernel_graph(source.model, sites, manifest.head, source.path.name) as graph:
         values = measure_intensity(graph, data).values

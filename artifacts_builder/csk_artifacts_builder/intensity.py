@@ -25,10 +25,10 @@ from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.preprocess import Preprocessing
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
+from csk_sdk.knowledge import Batch
 from csk_sdk.manifest import LABEL, Head, Site
 from csk_sdk.method.logistic import HeadArrays, logistic_head
 from csk_sdk.runtime import Graph
-from csk_sdk.training import Batch
 
 Progress = Callable[[int, int], None]
 IMAGES, BATCH = 512, 16

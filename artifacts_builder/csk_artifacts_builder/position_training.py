@@ -11,10 +11,10 @@ from csk_artifacts_builder.graphs import LOSS
 from csk_artifacts_builder.intensity import KernelGraph, NewTask, Progress, fit_head
 from csk_sdk.config import TrainingConfig
 from csk_sdk.errors import TaskError
+from csk_sdk.knowledge import Batch
 from csk_sdk.manifest import Site
 from csk_sdk.method.logistic import HeadArrays
 from csk_sdk.method.optimizers import SGD
-from csk_sdk.training import Batch
 
 
 @dataclass(frozen=True)

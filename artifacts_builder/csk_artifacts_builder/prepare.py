@@ -23,9 +23,9 @@ from csk_artifacts_builder.opset import downgrade, upgrade
 from csk_artifacts_builder.precision import to_float32
 from csk_artifacts_builder.sizes import fold_sizes, gather_to_reshape
 from csk_sdk.errors import ModelError
+from csk_sdk.protobuf import MAX_BYTES
 
 BATCH = "N"
-MAX_BYTES = 2 << 30
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"}
 

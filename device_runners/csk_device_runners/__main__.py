@@ -1,43 +1,31 @@
-"""`python -m csk_device_runners check|conformance|digits|arm64|table`; exits 0 where everything passes."""
+"""Run and check bundles on devices.
+
+python -m csk_device_runners check BUNDLE                           this device's gradients
+python -m csk_device_runners learn BUNDLE TASKS --ssh HOST --out DIR  learn on a board, and bring the state back
+python -m csk_device_runners conformance|digits|arm64|table ...       docs/conformance.md
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-
-from csk_device_runners.arm64 import check_arm64
-from csk_device_runners.arm64_root import Arm64
 from csk_device_runners.check import check_bundle
-from csk_device_runners.conformance import conforms, read_digest, report, run_conformance, write_report
-from csk_device_runners.conformance_table import POINTS, digits_agree, print_table, read_results
-from csk_device_runners.digits import add_to_result, here, learn
+from csk_device_runners.conformance_commands import add_conformance
+from csk_device_runners.remote import RemoteRun, learn_remotely
+from csk_device_runners.ssh import Board, RemoteError
 from csk_sdk.errors import CskError
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the arguments, run the command, print what it found."""
-    options = _parser().parse_args(arguments)
-    commands = {
-        "check": _check,
-        "conformance": _conformance,
-        "digits": _digits,
-        "arm64": _arm64,
-        "table": _table,
-    }
-    try:
-        return commands[options.command](options)
-    except CskError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-
-
-def _parser() -> argparse.ArgumentParser:
+    """Run a command; the exit status is 1 where a check fails, or with one sentence on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m csk_device_runners", description="Run and check csk-sdk bundles."
     )
@@ -46,27 +34,32 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("bundle", type=Path)
     check.add_argument("--threads", type=int, default=1, help="compute threads; 0 is one per core")
     check.add_argument("--json", action="store_true", help="print JSON")
-    conformance = commands.add_parser("conformance", help="run the conformance vectors on this device")
-    conformance.add_argument("vectors", type=Path, help="tests/conformance/vectors")
-    conformance.add_argument("--out", type=Path, help="write the result file here")
-    conformance.add_argument(
-        "--platform", default="", help="what to call this platform; its machine by default"
+    check.set_defaults(run=_check)
+    _add_learn(
+        commands.add_parser("learn", help="learn an inbox on a board over ssh, and bring the state back")
     )
-    conformance.add_argument(
-        "--unsupported", action="append", default=[], metavar="FEATURE", help="skip cases that need this"
-    )
-    digits = commands.add_parser("digits", help="learn the digits tasks, and add that to a result file")
-    digits.add_argument("workspace", type=Path, help="what tests/conformance/digits.py made")
-    digits.add_argument("result", type=Path)
-    arm64 = commands.add_parser("arm64", help="vectors and digits on emulated ARM64 CPUs (Debian only)")
-    arm64.add_argument("vectors", type=Path)
-    arm64.add_argument("workspace", type=Path, help="what tests/conformance/digits.py made")
-    arm64.add_argument("--cache", type=Path, required=True, help="where the ARM64 root is, or is to be")
-    arm64.add_argument("--results", type=Path, required=True, help="folder for the result files")
-    table = commands.add_parser("table", help="print several result files as one table")
-    table.add_argument("vectors", type=Path)
-    table.add_argument("results", type=Path, nargs="+")
-    return parser
+    add_conformance(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (CskError, RemoteError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+
+
+def _add_learn(learn: argparse.ArgumentParser) -> None:
+    learn.add_argument("bundle", type=Path)
+    learn.add_argument("tasks", type=Path, help="an inbox: a folder of tasks")
+    learn.add_argument("--ssh", required=True, metavar="HOST", help="the board, as ssh takes it: user@name")
+    learn.add_argument("--out", type=Path, required=True, help="where state and measurements go")
+    learn.add_argument("--wheel", type=Path, help="csk-sdk's wheel; built from the checkout where not given")
+    learn.add_argument("--wheels", type=Path, help="its dependencies' wheels, for a board without an index")
+    learn.add_argument("--python", default="python3", help="the board's Python, 3.11 or newer")
+    learn.add_argument("--folder", default="csk-sdk", help="the place on the board for everything")
+    learn.add_argument("--ssh-option", action="append", default=[], metavar="-oNAME=VALUE")
+    learn.add_argument("--train-option", action="append", default=[], metavar="--epochs=4")
+    learn.add_argument("--json", action="store_true", help="print JSON")
+    learn.set_defaults(run=_learn)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -80,44 +73,53 @@ def _check(options: argparse.Namespace) -> int:
     return 0 if all(result.passed for result in results) else 1
 
 
-def _conformance(options: argparse.Namespace) -> int:
-    unsupported = frozenset(options.unsupported)
-    results = run_conformance(options.vectors, unsupported)
-    for result in results:
-        print(f"{result.status:7}  {result.name}{f': {result.reason}' if result.reason else ''}")
-    if options.out is not None:
-        write_report(options.out, report(options.vectors, results, options.platform, unsupported))
-    passed = conforms(results)
-    executed = sum(result.status != "skipped" for result in results)
-    print(f"{executed} of {len(results)} cases executed: {'conforms' if passed else 'does NOT conform'}")
-    return 0 if passed else 1
+def _learn(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        run = learn_remotely(
+            Board(options.ssh, options.folder, options.ssh_option),
+            options.bundle,
+            options.tasks,
+            options.wheel or _own_wheel(Path(folder)),
+            options.out,
+            python=options.python,
+            wheels=options.wheels,
+            options=options.train_option,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    if options.json:
+        print(json.dumps({**asdict(run), "folder": str(run.folder)}, indent=1))
+    else:
+        _show(run)
+    return 0 if all(result["passed"] for result in run.check) else 1
 
 
-def _digits(options: argparse.Namespace) -> int:
-    state = options.workspace / "states" / "conformance"
-    shutil.rmtree(state, ignore_errors=True)
-    learned = learn(here, options.workspace, state)
-    add_to_result(options.result, learned)
-    print(f"digits: {learned.accuracy:.1f} % after {learned.seconds:.1f} s")
-    return 0
+def _show(run: RemoteRun) -> None:
+    print(f"Learned on {run.machine.splitlines()[0] if run.machine else 'the board'}:")
+    width = max((len(line["task"]) for line in run.learned), default=0)
+    for line in run.learned:
+        memory = line["peak_rss_bytes"] / 2**20
+        print(
+            f"  {line['task']:{width}}  generation {line['generation']}  {line['seconds']:8.1f} s  {memory:6.0f} MiB"
+        )
+    failed = [result["name"] for result in run.check if not result["passed"]]
+    passed = len(run.check) - len(failed)
+    print(
+        f"Checks of its runtime: {passed} of {len(run.check)} passed{': not ' if failed else ''}{', '.join(failed)}."
+    )
+    print(f"State and measurements: {run.folder}")
 
 
-def _arm64(options: argparse.Namespace) -> int:
-    arm = Arm64.prepare(options.cache)
-    findings = check_arm64(arm, options.vectors, options.workspace, options.results)
-    width = max(len(finding.what) for finding in findings)
-    for one in findings:
-        print(f"{'ok  ' if one.passed else 'FAIL'}  {one.cpu:11}  {one.what:{width}}  {one.detail}")
-    return 0 if all(finding.passed for finding in findings) else 1
-
-
-def _table(options: argparse.Namespace) -> int:
-    results = read_results(options.results, read_digest(options.vectors))
-    print_table(results, Console(soft_wrap=False))
-    agree = digits_agree(results)
-    if not agree:
-        print(f"The digits' accuracies are more than {POINTS:g} point apart.")
-    return 0 if agree and all(result["passed"] for result in results) else 1
+def _own_wheel(folder: Path) -> Path:
+    """A wheel of the checkout that this file is in. Raises RemoteError where it is in none."""
+    if not (_CHECKOUT / "pyproject.toml").exists():
+        raise RemoteError("This csk-sdk is installed and not a checkout: give its wheel with --wheel.")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    done = subprocess.run(
+        [*command, "--wheel-dir", folder, _CHECKOUT], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RemoteError(f"The wheel could not be built: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    return next(folder.glob("*.whl"))
 
 
 if __name__ == "__main__":

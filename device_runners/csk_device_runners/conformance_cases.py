@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.augment import augment
+from csk_sdk.knowledge import Batch
 from csk_sdk.manifest import CLASS_MASK, EVAL_MODEL, LABEL, LABEL_SMOOTHING, MEMORY_MODEL, TRAINING_MODEL
 from csk_sdk.method.drift import DriftEstimate
 from csk_sdk.method.heads import ClassStatistics, lda_head
@@ -22,7 +23,7 @@ from csk_sdk.method.selection import Sensitivity, select_channels
 from csk_sdk.objectives.classification import SHRINKAGE
 from csk_sdk.predicting import Predictor
 from csk_sdk.state import Generation, LearnedTask
-from csk_sdk.training import HEAD_BIAS, HEAD_WEIGHT, Batch, TaskTraining
+from csk_sdk.training import HEAD_BIAS, HEAD_WEIGHT, TaskTraining
 
 Tensors = dict[str, NDArray[Any]]
 Settings = Mapping[str, Any]

@@ -19,7 +19,7 @@ from csk_sdk.bundle import Bundle
 from csk_sdk.errors import StorageError
 from csk_sdk.manifest import EXPORT_TEMPLATE
 from csk_sdk.predicting import LinearHead
-from csk_sdk.protobuf import LENGTH_DELIMITED, VARINT, field, tag, varint
+from csk_sdk.protobuf import LENGTH_DELIMITED, MAX_BYTES, VARINT, field, tag, varint
 from csk_sdk.state import Generation
 from csk_sdk.state.atomic import make_folder, replace_file
 
@@ -28,7 +28,6 @@ _GRAPH_INITIALIZER = 5
 _TENSOR_DIMS, _TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_RAW_DATA = 1, 2, 8, 9
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _FLOAT = 1
-MAX_BYTES = 2 << 30
 
 
 def complete(

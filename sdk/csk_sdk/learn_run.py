@@ -15,11 +15,12 @@ from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
+from csk_sdk.knowledge import Batch
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.optimizers import cosine
 from csk_sdk.predicting import require_new_task
 from csk_sdk.state import Generation, LearnedTask, State
-from csk_sdk.training import Batch, TaskTraining
+from csk_sdk.training import TaskTraining
 from csk_sdk.version import __version__
 
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import TaskError
+from csk_sdk.knowledge import FeatureExtractor, Tensors
 from csk_sdk.manifest import Manifest
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.names import LONGEST, is_plain
 from csk_sdk.objectives import Objective, Prediction, objective_of
 from csk_sdk.state import BASE, Generation
-from csk_sdk.training import FeatureExtractor, Tensors
 
 # Pictures that go through the network at once: an application may hand over a thousand.
 _CHUNK = 64

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+# No message may be larger: sizes are signed 32-bit numbers in most readers.
+MAX_BYTES = 2 << 30
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 _FIXED = {FIXED64: 8, FIXED32: 4}
 # A varint holds 64 bits, 7 in a byte.

@@ -16,10 +16,11 @@ from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
+from csk_sdk.knowledge import Batch
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.predicting import require_new_task
 from csk_sdk.state import Generation, LearnedTask, State
-from csk_sdk.training import Batch, TaskTraining
+from csk_sdk.training import TaskTraining
 
 # uint8 pictures, or float32 signals, at the model's size.
 Pixels = NDArray[Any]

@@ -16,6 +16,7 @@ OPTIONS = {
     "train": """--tasks --task --epochs --seed --batch-size --learning-rate --head-learning-rate --optimizer
         --energy --channel-ratio --label-smoothing --class-statistics --no-class-statistics --threads --backend
         --no-evaluate --json""",
+    "watch": "--settle --poll --once --nice --threads --tasks --json",
     "tasks": "--tasks --json",
     "evaluate": "--tasks --scenario --json",
     "predict": "FILE... --task --top --json",

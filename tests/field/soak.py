@@ -122,6 +122,8 @@ def main() -> None:
     parser.add_argument("--keep-all", action="store_true", help="never go back: hundreds of tasks are known")
     parser.add_argument("--out", type=Path, default=Path("out/soak"))
     given = parser.parse_args()
+    if given.tasks < LEVEL_AFTER + 10:
+        parser.error(f"--tasks must be at least {LEVEL_AFTER + 10}: memory is level after {LEVEL_AFTER}.")
     shutil.rmtree(given.out, ignore_errors=True)
     given.out.mkdir(parents=True)
     digits = prepare(given.out)

@@ -20,10 +20,10 @@ from onnx.reference import ReferenceEvaluator
 
 from conftest import NAMES, Digits, build_digits_bundle, open_learner, write_pictures
 from csk_sdk import Learner, Task
+from csk_sdk.knowledge import FeatureExtractor
 from csk_sdk.manifest import Site
 from csk_sdk.method.selection import select_channels
 from csk_sdk.state import Generation
-from csk_sdk.training import FeatureExtractor
 
 TASKS = {"01": (4, 5), "02": (6, 7), "03": (8, 9, 0)}
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from csk_sdk.cli import analyzing, building, checking, learning, using
+from csk_sdk.cli import analyzing, building, checking, inspecting, learning, using, watching
 from csk_sdk.cli.guard import GuardedGroup
 from csk_sdk.version import __version__
 
@@ -26,8 +26,9 @@ app = typer.Typer(
 for _command in (
     building.build_artifacts,
     analyzing.analyze,
-    building.inspect,
+    inspecting.inspect,
     learning.train,
+    watching.watch,
     learning.tasks,
     using.evaluate,
     using.predict,

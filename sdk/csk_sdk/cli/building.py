@@ -1,4 +1,4 @@
-"""`build-artifacts` and `inspect`: what happens on the workstation."""
+"""`build-artifacts`: from a trained model to a bundle, on the workstation."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from csk_sdk.cli.class_file import described, numbers
+from csk_sdk.cli.class_file import described
+from csk_sdk.cli.inspecting import memory_rows, outputs, shares_rows
 from csk_sdk.cli.options import AsJson
 from csk_sdk.cli.rendering import (
     Screen,
-    by,
-    counted,
     duration,
     facts,
-    large,
-    percent,
-    plural,
     size,
-    table,
 )
 from csk_sdk.cli.sizes import parse_size
 from csk_sdk.errors import RuntimeMissingError
-from csk_sdk.inspection import Inspection, StepCost, inspect_bundle
-from csk_sdk.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, EXACT, INT8, MSE, Manifest
+from csk_sdk.inspection import Inspection, inspect_bundle
+from csk_sdk.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, EXACT, INT8, MSE
 from csk_sdk.objectives import objective_of
+
+if TYPE_CHECKING:
+    from csk_artifacts_builder import BuildReport
 
 
 class Backend(StrEnum):
@@ -37,10 +35,6 @@ class Backend(StrEnum):
     portable = "portable"
     ort_training = "ort-training"
     both = "both"
-
-
-if TYPE_CHECKING:
-    from csk_artifacts_builder import BuildReport
 
 
 class Resize(StrEnum):
@@ -72,15 +66,6 @@ class SiteKind(StrEnum):
     CENTER = "center"
     POINTWISE = "1x1"
     ALL = "all"
-
-
-# What `inspect` says of other sizes, by resize and whether the model takes signals.
-_FITTED = {
-    ("bilinear", False): "other sizes are resized (bilinear)",
-    ("none", False): "no other size",
-    ("crop", True): "other lengths are cropped or padded",
-    ("none", True): "no other length",
-}
 
 
 def build_artifacts(
@@ -239,9 +224,9 @@ def _show_built(screen: Screen, built: Inspection, report: BuildReport, seconds:
     manifest, accuracy, agreement = built.manifest, report.base_accuracy, report.agreement
     screen.say(f"Built {report.bundle} from {manifest.model} in {duration(seconds)}", style="bold")
     rows = [
-        (_outputs(manifest), str(len(manifest.classes))),
+        (outputs(manifest), str(len(manifest.classes))),
         ("Sites", f"{len(built.sites)}: {', '.join(site.name for site in built.sites)}"),
-        *_shares(built),
+        *shares_rows(built),
     ]
     if accuracy is not None:
         metric = objective_of(manifest.loss).metric
@@ -256,149 +241,6 @@ def _show_built(screen: Screen, built: Inspection, report: BuildReport, seconds:
                 f"at least {agreement.worst_gradient:.3f}",
             )
         )
-    rows += _memory(manifest)
+    rows += memory_rows(manifest)
     rows.append(("Size", size(sum(built.files.values()))))
     screen.show(facts(rows))
-
-
-def inspect(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
-    as_json: AsJson = False,
-) -> None:
-    """Show what a bundle trains and what a step costs.
-
-    Of each site: its kernel's share of all parameters, what share of its kernel a task trains, and for each image
-    the FLOPs of its convolution and center branch, of their gradients, and the bytes kept for those.
-    FLOPs are twice the multiply-adds of all convolutions and matrix products: forward, input gradients and
-    weight gradients. Elementwise ops, the optimizer and the projection are not counted. "Kept" is what the
-    forward pass holds in memory for the backward pass; full fine-tuning keeps each layer's input and each
-    activation's output. "Memory" predicts the peak of learning over a process that has only imported the SDK. The
-    intensity is that of the site's center, where the build had --intensity-data.
-
-    \b
-    Example:  csk-sdk inspect bundle
-    """
-    screen = Screen(as_json)
-    found = inspect_bundle(bundle)
-    screen.json(found.to_json())
-    manifest = found.manifest
-    screen.say(f"{bundle}: {manifest.model}, {counted(len(manifest.classes), manifest)}", style="bold")
-    screen.show(facts(_facts(found)))
-    if not manifest.base_protected:
-        screen.warn("the base classes are UNPROTECTED; build with --base-data to protect them.")
-    measured = any(site.intensity is not None for site in found.sites)
-    columns = ["Site", "kernel", "stride", "output", "share", "a task", "forward", "backward", "kept"]
-    rows = [
-        [
-            site.name,
-            by(site.kernel),
-            by(site.stride if len(set(site.stride)) > 1 else site.stride[:1]),
-            by(site.output_size),
-            percent(site.parameters, found.parameters) if found.parameters else "",
-            percent(site.trained, site.parameters),
-            large(site.forward_flops),
-            large(site.backward_flops),
-            size(site.kept_bytes),
-            *([] if site.intensity is None else [f"{site.intensity:.2e}"]),
-        ]
-        for site in found.sites
-    ]
-    screen.say()
-    screen.show_rows([*columns, *(["intensity"] if measured else [])], rows)
-    if found.flops and found.kept_bytes and found.inference_flops:
-        screen.say()
-        screen.show(_costs(found.inference_flops, found.flops, found.kept_bytes))
-
-
-def _costs(inference: int, flops: StepCost, kept: StepCost) -> Any:
-    made = table("For each image", "this bundle", "full fine-tuning", "ratio")
-    made.add_row("FLOPs of a training step", large(flops.centers), large(flops.full), f"{flops.ratio:.2f}")
-    made.add_row("kept for the backward pass", size(kept.centers), size(kept.full), f"{kept.ratio:.2f}")
-    made.add_row("FLOPs of a prediction", large(inference), large(inference), "1.00")
-    return made
-
-
-def _facts(found: Inspection) -> list[tuple[str, str]]:
-    manifest = found.manifest
-    names = ", ".join(manifest.classes[:6]) + (", ..." if len(manifest.classes) > 6 else "")
-    files = ", ".join(f"{name} {size(count)}" for name, count in found.files.items())
-    return [
-        (_outputs(manifest), names),
-        *([] if manifest.loss == CROSS_ENTROPY else [("Loss", manifest.loss)]),
-        ("Base", "protected" if manifest.base_protected else "not protected"),
-        ("Input", _input(manifest)),
-        *_shares(found),
-        *_choice(manifest),
-        (
-            "Step",
-            f"batches of {manifest.batch_size}, {_augmentation(manifest)}, {manifest.precision} arithmetic",
-        ),
-        *_memory(manifest),
-        ("Backends", _backends(manifest)),
-        ("Files", f"{size(sum(found.files.values()))}: {files}"),
-    ]
-
-
-def _choice(manifest: Manifest) -> list[tuple[str, str]]:
-    """Why these sites, and which other convolutions could have been sites."""
-    if not manifest.choice:
-        return []
-    left = [one for one in manifest.candidates if not one.chosen]
-    others = ", ".join(
-        one.name if one.intensity is None else f"{one.name} ({one.intensity:.2e})" for one in left
-    )
-    return [("Sites", manifest.choice), *([("Not trained", others)] if left else [])]
-
-
-def _memory(manifest: Manifest) -> list[tuple[str, str]]:
-    """The predicted peak of learning, its larger parts, and the budget that it was built for."""
-    if not manifest.memory:
-        return []
-    parts = {name: count for name, count in manifest.memory.items() if name != "peak"}
-    largest = sorted(parts, key=lambda name: -parts[name])[:4]
-    text = f"{size(manifest.memory['peak'])} while learning (predicted): " + ", ".join(
-        f"{name} {size(parts[name])}" for name in largest
-    )
-    if manifest.memory_budget is not None:
-        text += f"; built for {size(manifest.memory_budget)}"
-    return [("Memory", text)]
-
-
-def _shares(found: Inspection) -> list[tuple[str, str]]:
-    """Trainable share of all parameters."""
-    ratio = f"{100 * found.manifest.channel_ratio:g} % of the channels"
-    total = found.parameters
-    if total is None:
-        return [("Trainable", f"{found.trainable:,} parameters; a task trains {found.trained:,} ({ratio})")]
-    return [
-        ("Trainable", f"centers and head, {percent(found.trainable, total)} of {total:,} parameters"),
-        (
-            "A task trains",
-            f"{percent(found.trained, total)}: the centers of {ratio}, and its head",
-        ),
-    ]
-
-
-def _input(manifest: Manifest) -> str:
-    given, how = manifest.input, manifest.preprocessing
-    size_ = by(given.shape)
-    if given.is_signal:
-        rate = f" at {how.sample_rate} Hz" if how.sample_rate else ""
-        size_ = f"signals of {given.size[0]} samples{rate}, {plural(given.channels, 'channel')}"
-    fitted = _FITTED[how.resize, given.is_signal]
-    return f"{size_}, mean {numbers(how.mean)}, std {numbers(how.std)}; {fitted}"
-
-
-def _backends(manifest: Manifest) -> str:
-    room = f"; ort-training for tasks of up to {manifest.head_capacity} classes"
-    return ", ".join(manifest.backends) + (room if manifest.head_capacity else "")
-
-
-def _augmentation(manifest: Manifest) -> str:
-    if manifest.input.is_signal:
-        return "shifted in time"
-    return "mirrored at random" if manifest.flip else "not mirrored"
-
-
-def _outputs(manifest: Manifest) -> str:
-    return objective_of(manifest.loss).outputs.capitalize()

@@ -19,17 +19,18 @@ class Inbox:
 
         Raises TaskError when two tasks have one name, or the folder cannot be listed.
         """
-        return sorted(self._paths())
+        return sorted(self.paths())
 
     def open(self, name: str) -> Task:
         """Open a task by its name. Raises TaskError when there is none of this name, or it is no good."""
-        paths = self._paths()
+        paths = self.paths()
         if name not in paths:
             there = f"it has {', '.join(sorted(paths))}" if paths else "it has no tasks at all"
             raise TaskError(f"There is no task '{name}' in {self.folder}: {there}.")
         return Task.open(paths[name])
 
-    def _paths(self) -> dict[str, Path]:
+    def paths(self) -> dict[str, Path]:
+        """Where each task lies, by its name; empty without a folder. Raises TaskError as `names` does."""
         if not self.folder.exists():
             return {}
         paths: dict[str, Path] = {}

@@ -1,0 +1,87 @@
+"""`watch`: the device's service, which learns what lands in the inbox."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
+from csk_sdk.cli.rendering import Screen, duration, size
+from csk_sdk.errors import ConfigError
+from csk_sdk.watching import Happened, Watcher
+from csk_sdk.workspace import Workspace
+
+
+def watch(
+    settle: Annotated[
+        float,
+        typer.Option(min=0.0, metavar="SECONDS", help="How long a task's files must have been left alone."),
+    ] = 10.0,
+    poll: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two looks at the inbox.")
+    ] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="End when nothing waits any more.")] = False,
+    nice: Annotated[int, typer.Option(min=0, max=19, help="Give way to other processes: 19 the most.")] = 10,
+    threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
+    workspace: WorkspaceDir = HERE,
+    bundle: BundleDir = None,
+    state: StateDir = None,
+    tasks: TasksDir = None,
+    trust: TrustKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn whatever lands in the inbox, until stopped.
+
+    A task is taken once none of its files has changed for --settle seconds. One that cannot be learned is set
+    aside, with the reason, until its files change. What was stopped in the middle goes on at the next start.
+    Settings come from the table [training] of csk.toml. docs/service.md has a unit for systemd.
+
+    \b
+    Example:  csk-sdk watch --workspace /var/lib/camera --nice 15
+    """
+    screen = Screen(as_json)
+    space = Workspace.open(workspace, bundle, state, tasks, trust)
+    _give_way(nice)
+    learner = space.learner(space.config.with_overrides(threads=threads))
+    watcher = Watcher(space, learner, settle, poll)
+    before = [signal.signal(number, lambda *_: watcher.stop()) for number in (signal.SIGTERM, signal.SIGINT)]
+    screen.say(f"Watching {space.tasks}: generation {learner.generation.number}.")
+    try:
+        for happened in watcher.run(once):
+            _tell(screen, happened)
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
+    screen.say("Stopped watching.")
+
+
+def _give_way(nice: int) -> None:
+    if nice and not hasattr(os, "nice"):
+        raise ConfigError("This system has no niceness: give --nice 0.")
+    if nice:
+        os.nice(nice)
+
+
+def _tell(screen: Screen, happened: Happened) -> None:
+    report = happened.report
+    if report is not None:
+        screen.say(
+            f"Learned {happened.task} in {duration(report.seconds)}: generation {report.generation}, loss "
+            f"{report.loss:.3f}, peak memory {size(report.peak_rss_bytes)}."
+        )
+    elif happened.event == "set aside":
+        screen.warn(f"{happened.task} is set aside. {happened.reason}")
+    elif happened.event == "later":
+        screen.warn(f"Trying again later. {happened.reason}")
+    else:
+        screen.say(f"Stopped while learning {happened.task}. {happened.reason}")
+    screen.json(_plain(happened), indent=None)
+
+
+def _plain(happened: Happened) -> dict[str, Any]:
+    report = happened.report
+    return {**asdict(happened), "report": report.to_json() if report is not None else None}
