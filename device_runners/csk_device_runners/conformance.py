@@ -133,7 +133,7 @@ def deviation(measure: str, got: NDArray[Any], expected: NDArray[Any]) -> float:
 
 def _run(vectors: Path, name: str, unsupported: frozenset[str]) -> CaseResult:
     case = _read(vectors / "cases" / f"{name}.json")
-    lacking = unsupported.intersection((case["kind"], *case["needs"]))
+    lacking = unsupported.intersection((case["kind"], case["precision"], *case["needs"]))
     described = {"name": name, "kind": case["kind"], "precision": case["precision"]}
     if lacking:
         return CaseResult(**described, status=SKIPPED, reason=f"needs {', '.join(sorted(lacking))}")

@@ -158,6 +158,13 @@ def test_what_a_runner_lacks_is_skipped_and_nothing_executed_is_a_failure(one_ca
     assert not conforms([])
 
 
+def test_a_precision_can_be_left_out(one_case):
+    path = one_case / "cases" / "discriminant.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "precision": "int8"}))
+    (result,) = run_conformance(one_case, frozenset({"int8"}))
+    assert (result.status, result.reason) == ("skipped", "needs int8")
+
+
 def test_an_error_is_a_failed_case_and_the_others_run(one_case):
     index = {"format": 1, "digest": "0" * 64, "cases": ["broken", "discriminant"]}
     (one_case / "index.json").write_text(json.dumps(index))
