@@ -108,9 +108,10 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory, base_data: Path) -> 
 def open_learner(bundle: Path, state: Path, **settings: Any) -> Learner:
     """A learner on one thread, where results are the same to the bit.
 
-    Shifts, and a learning rate of its own: what the tests say shall not hang on the defaults of the day.
+    Shifts, a learning rate of its own, and nothing is too much to forget: what the tests say shall not hang on the
+    defaults of the day.
     """
-    fixed = {"threads": 1, "shift": 1, "learning_rate": 0.05}
+    fixed = {"threads": 1, "shift": 1, "learning_rate": 0.05, "max_forgetting": 100.0}
     return Learner.open(bundle, state, TrainingConfig(**{**fixed, **settings}))
 
 

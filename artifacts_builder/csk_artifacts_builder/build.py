@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from csk_artifacts_builder.base_knowledge import base_split, measure_base
 from csk_artifacts_builder.budget import Budget
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
-from csk_artifacts_builder.calibrate import Agreement, base_feeds, calibrate, compare
+from csk_artifacts_builder.calibrate import Agreement, base_feeds, compare
 from csk_artifacts_builder.choice import choose_sites
 from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.describe import describe, warnings_about
@@ -27,16 +27,19 @@ from csk_artifacts_builder.losses import require_loss
 from csk_artifacts_builder.memory import predict_memory
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.ort_training import write_ort_artifacts
+from csk_artifacts_builder.prefix import Cut, find_cut
 from csk_artifacts_builder.prepare import SourceModel, prepare, require_writable
-from csk_artifacts_builder.quantize import quantize
 from csk_artifacts_builder.sites import find_sites
+from csk_artifacts_builder.variants import cut_graphs, in_exact, in_int8
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
+from csk_sdk import tuning
 from csk_sdk.allocator import returning_memory
 from csk_sdk.bundle import Bundle, center_of
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.manifest import (
     EVAL_MODEL,
+    EXACT,
     EXPORT_TEMPLATE,
     INT8,
     MEMORY_MODEL,
@@ -47,6 +50,7 @@ from csk_sdk.manifest import (
     Candidate,
     Manifest,
     Site,
+    exact_twin,
 )
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives import objective_of
@@ -105,10 +109,15 @@ def _build(
         source.model, models.get(TRAINING_MODEL), sites, len(manifest.classes), manifest.channel_ratio
     )
     checkpoint = _empty_checkpoint(source, head, sites)
-    agreement = None
-    if options.precision == INT8 and split is not None:
-        agreement = _to_int8(models, manifest, split, checkpoint)
-    manifest = replace(manifest, costs=costs, memory=_memory(models, manifest))
+    cut = find_cut(source.model, sites) if PORTABLE in manifest.backends else None
+    models, agreement = _in_all_forms(models, source, cut, manifest, split, checkpoint)
+    manifest = replace(
+        manifest,
+        costs=costs,
+        memory=_memory(models, manifest),
+        prefix=cut.shape if cut is not None else (),
+        precisions=(INT8, EXACT) if agreement is not None else (EXACT,),
+    )
     # The head's tensors are in no graph: they live in the checkpoint.
     weights = {
         name: array
@@ -142,7 +151,10 @@ def _build(
             draft.seal(checkpoint, manifest)
         if split is not None:
             # Through the bundle itself, as the device will open it.
-            measured = measure_base(Bundle.open(draft.folder), split, checkpoint, on_progress)
+            opened = Bundle.open(draft.folder)
+            if manifest.precision == INT8:
+                manifest = replace(manifest, agreement=tuning.agreement(opened, checkpoint))
+            measured = measure_base(opened, split, checkpoint, on_progress)
             checkpoint.update(measured.tensors)
             accuracy = measured.accuracy
             draft.seal(checkpoint, manifest)
@@ -205,17 +217,26 @@ def _measure_centers(source: SourceModel, manifest: Manifest, folder: Path) -> d
     }
 
 
-def _to_int8(
-    models: dict[str, ir.Model], manifest: Manifest, split: Split, checkpoint: dict[str, NDArray[Any]]
-) -> Agreement:
-    """Put the frozen convolutions of all graphs but the export template into int8."""
-    exact = models[TRAINING_MODEL].clone()
-    calibration = calibrate(exact, base_feeds(manifest, split, checkpoint), manifest.head.weight)
-    for name in (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL):
-        quantize(models[name], calibration, manifest.head.weight)
-        standard_ops_only(name, models[name])
-    few = list(islice(base_feeds(manifest, split, checkpoint), COMPARED_BATCHES))
-    return compare(exact, models[TRAINING_MODEL], few, manifest)
+def _in_all_forms(
+    models: dict[str, ir.Model],
+    source: SourceModel,
+    cut: Cut | None,
+    manifest: Manifest,
+    split: Split | None,
+    checkpoint: dict[str, NDArray[Any]],
+) -> tuple[dict[str, ir.Model], Agreement | None]:
+    """All graphs but the export template cut in front of the first site, and in the precisions of the bundle."""
+    template = models.pop(EXPORT_TEMPLATE)
+    if cut is not None:
+        models |= cut_graphs(source.model, models, cut)
+    agreement = None
+    if manifest.precision == INT8 and split is not None:
+        models = in_int8(models, lambda: base_feeds(manifest, split, checkpoint), manifest.head.weight)
+        few = list(islice(base_feeds(manifest, split, checkpoint), COMPARED_BATCHES))
+        agreement = compare(models[exact_twin(TRAINING_MODEL)], models[TRAINING_MODEL], few, manifest)
+    else:
+        models = in_exact(models)
+    return {**models, EXPORT_TEMPLATE: template}, agreement
 
 
 def _candidates(

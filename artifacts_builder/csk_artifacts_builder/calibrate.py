@@ -82,6 +82,13 @@ def calibrate(training: ir.Model, feeds: Iterable[Feeds], head_weight: str) -> C
     return Calibration(inputs, outputs, growth)
 
 
+def output_range(model: ir.Model, feeds: Iterable[Feeds]) -> Range:
+    """The range of a graph's only output; its only input is `image`."""
+    session = _session(model)
+    outputs = (session.run(None, {"image": batch["image"]})[0] for batch in feeds)
+    return _range(np.array([(y.min(), y.max()) for y in outputs], np.float64))
+
+
 def compare(exact: ir.Model, rounded: ir.Model, feeds: Sequence[Feeds], manifest: Manifest) -> Agreement:
     """Run both training models over `feeds`."""
     names = ["logits", *(site.gradient for site in manifest.sites)]

@@ -58,6 +58,18 @@ def measure_costs(
         return {}
 
 
+def flops_by_node(prepared: ir.Model) -> dict[str, int]:
+    """FLOPs of one inference by node name, of nodes that have any; 0 where a size is not known before run time."""
+    counted = {}
+    for node in sized(prepared, {"N": _BATCH}).graph:
+        if node.op_type in _PRODUCTS:
+            try:
+                counted[str(node.name)] = _flops(node)
+            except _UnknownSizeError:
+                counted[str(node.name)] = 0
+    return counted
+
+
 class _UnknownSizeError(Exception):
     """Shape inference left a dimension open."""
 

@@ -94,6 +94,13 @@ def quantize(model: ir.Model, calibration: Calibration, head_weight: str) -> Non
     passes.NameFixPass()(model)
 
 
+def scale_and_zero(emit: Emitter, span: Range) -> tuple[ir.Value, ir.Value]:
+    """Scale and zero point of u8 activations that cover `span` and 0, which padding and Relu need exactly."""
+    low, high = min(span.low, 0.0), max(span.high, 0.0)
+    scale = (high - low or 1.0) / _ACTIVATION_MAX
+    return emit.scalar(scale), emit.constant(round(-low / scale), np.uint8, "zero_point")
+
+
 @dataclass(frozen=True)
 class _Rounded:
     """An integer tensor that stands for `scale * (value - zero)`."""
@@ -119,7 +126,7 @@ class _Quantizer:
         with self._emit.before(node):
             seen = self._rounded.get(x) or self._round(x, self._calibration.inputs[str(node.name)])
             kernel = self._round_kernel(node, seen.scale)
-            made = self._convolve(node, seen, kernel, *self._scale(span))
+            made = self._convolve(node, seen, kernel, *scale_and_zero(self._emit, span))
         self._replace(end, made, node)
 
     def backward(self, node: ir.Node) -> None:
@@ -131,15 +138,8 @@ class _Quantizer:
             made = self._convolve(node, seen, kernel, self._emit.op("Mul", seen.scale, growth), seen.zero)
         self._replace(node.outputs[0], made, node)
 
-    def _scale(self, span: Range) -> tuple[ir.Value, ir.Value]:
-        """Scale and zero point that cover `span` and 0, which padding and Relu need exactly."""
-        low, high = min(span.low, 0.0), max(span.high, 0.0)
-        scale = (high - low or 1.0) / _ACTIVATION_MAX
-        zero = self._emit.constant(round(-low / scale), np.uint8, "zero_point")
-        return self._emit.scalar(scale), zero
-
     def _round(self, x: ir.Value, span: Range) -> _Rounded:
-        scale, zero = self._scale(span)
+        scale, zero = scale_and_zero(self._emit, span)
         self._rounded[x] = _Rounded(self._emit.op("QuantizeLinear", x, scale, zero), scale, zero)
         return self._rounded[x]
 

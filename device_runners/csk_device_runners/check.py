@@ -26,6 +26,7 @@ from csk_sdk.manifest import (
     MEMORY_MODEL,
     MSE,
     PORTABLE,
+    PREFIX_MODEL,
     TRAINING_MODEL,
 )
 from csk_sdk.method.selection import channel_count
@@ -45,6 +46,8 @@ _INT8_IMAGES = 32
 _INT8_TOLERANCE = 0.3
 # An int8 gradient is rounded to its batch's largest element.
 _INT8_SAME = 0.05
+# Features between prefix and suffix: float16, or uint8.
+_STORED, _INT8_STORED = 0.01, 0.2
 _NEGATIVE = 1e-5
 _SAME = 1e-3
 _TIMED_STEPS = 5
@@ -83,6 +86,10 @@ class _Check:
         self.training, self.eval, self.memory = (
             bundle.graph(name, checkpoint, threads) for name in (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL)
         )
+        self._pieces: tuple[Graph, Graph] | None = None
+        if bundle.manifest.prefix:
+            suffix = bundle.view(from_prefix=True).graph(TRAINING_MODEL, checkpoint, threads)
+            self._pieces = bundle.graph(PREFIX_MODEL, checkpoint, threads), suffix
         self._rng = np.random.default_rng(0)
         self._parameters = self._random_point(checkpoint)
 
@@ -94,6 +101,8 @@ class _Check:
         yield self._batch_is_the_mean()
         yield from self._gradients()
         yield from self._moments()
+        if self._pieces is not None:
+            yield self._in_two_pieces(*self._pieces)
         yield self._time()
 
     def _random_point(self, checkpoint: Feeds) -> Feeds:
@@ -144,6 +153,16 @@ class _Check:
         error = max(relative((halves[0][name] + halves[1][name]) / 2, whole[name]) for name in pairs)
         same = _INT8_SAME if self._int8 else _SAME
         return Result("gradient of a batch = mean", error <= same, f"relative error {error:.1e}", error)
+
+    def _in_two_pieces(self, prefix: Graph, suffix: Graph) -> Result:
+        """Cut in front of the first site, with features stored in between: the same gradients but for rounding."""
+        batch = self._batch(_IMAGES)
+        whole = self._step(batch)
+        features = prefix.run({"image": batch["image"]})["prefix"]
+        cut = suffix.run({**batch, "image": features, **self._parameters})
+        error = max(relative(cut[name], whole[name]) for name in self._gradient_names().values())
+        limit = _INT8_STORED if self._int8 else _STORED
+        return Result("suffix of prefix = whole", error <= limit, f"relative error {error:.1e}", error)
 
     def _gradients(self) -> Iterator[Result]:
         batch = self._batch(_INT8_IMAGES if self._int8 else _IMAGES)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.augment import augment
+from csk_sdk.device_choice import in_chosen_precision
 from csk_sdk.knowledge import Batch
 from csk_sdk.manifest import CLASS_MASK, EVAL_MODEL, LABEL, LABEL_SMOOTHING, MEMORY_MODEL, TRAINING_MODEL
 from csk_sdk.method.drift import DriftEstimate
@@ -99,7 +100,7 @@ def _discriminant(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
 
 def _step(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     """All three graphs at one point."""
-    opened = Bundle.open(bundle)
+    opened = _open(bundle)
     manifest, checkpoint = opened.manifest, opened.checkpoint()
     head = manifest.head
     parameters: Tensors = {head.weight: given["weight"], head.bias: given["bias"]}
@@ -120,6 +121,12 @@ def _step(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     return found
 
 
+def _open(bundle: Path) -> Bundle:
+    """As a device without a state opens it: with wide int8 sums where this CPU's may saturate."""
+    opened = Bundle.open(bundle)
+    return in_chosen_precision(opened, opened.precision, bundle / "state")
+
+
 def _targets(given: Tensors) -> Tensors:
     """Labels, and the optional inputs where the case has them."""
     targets: Tensors = {LABEL: given["labels"]}
@@ -132,7 +139,7 @@ def _targets(given: Tensors) -> Tensors:
 
 def _steps(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     """From given head and channels, as a run continues from its progress checkpoint."""
-    opened = Bundle.open(bundle)
+    opened = _open(bundle)
     sites = opened.manifest.sites
     classes = [str(index) for index in range(len(given["bias"]))]
     training = TaskTraining(opened, opened.checkpoint(), classes, _config(settings))
@@ -156,7 +163,7 @@ def _steps(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
 
 def _task(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     """A whole task, in the order and with the flips and shifts that the case gives."""
-    opened = Bundle.open(bundle)
+    opened = _open(bundle)
     base, config, classes = opened.checkpoint(), _config(settings), tuple(settings["classes"])
     training = TaskTraining(opened, base, classes, config)
     size = settings["batch_size"]

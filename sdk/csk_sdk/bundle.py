@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -16,10 +17,25 @@ from csk_sdk.bundle_checks import check_checkpoint, check_file, check_manifest, 
 from csk_sdk.data.preprocess import Preprocessing
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.errors import BundleError
-from csk_sdk.manifest import CHECKPOINT, MANIFEST, WEIGHTS, Manifest, Site
+from csk_sdk.manifest import (
+    CHECKPOINT,
+    EVAL_MODEL,
+    MANIFEST,
+    MEMORY_MODEL,
+    MEMORY_SUFFIX,
+    TRAINING_MODEL,
+    TRAINING_SUFFIX,
+    WEIGHTS,
+    Manifest,
+    Site,
+    exact_twin,
+)
 from csk_sdk.objectives import Objective, objective_of
 from csk_sdk.runtime import Graph
 from csk_sdk.signing import check_signature
+
+# What takes a graph's place from the cut on; the memory model has the eval model's features too.
+_SUFFIXES = {TRAINING_MODEL: TRAINING_SUFFIX, EVAL_MODEL: MEMORY_SUFFIX, MEMORY_MODEL: MEMORY_SUFFIX}
 
 
 class Bundle:
@@ -30,6 +46,9 @@ class Bundle:
         self.manifest = manifest
         self.id = identity
         self.origin = origin
+        self.precision = manifest.precision
+        self.from_prefix = False
+        self.wide_sums = False
 
     @classmethod
     def open(cls, folder: Path | str, trust: Path | str | None = None) -> Bundle:
@@ -107,8 +126,46 @@ class Bundle:
         return kernels
 
     def graph(self, name: str, tensors: Mapping[str, NDArray[Any]], threads: int = 0) -> Graph:
-        """Open one of the bundle's graphs as a generation sees it."""
-        return Graph(self.path(name), threads, self.folded_kernels(tensors, self.manifest.kernels[name]))
+        """Open one of the bundle's graphs as a generation sees it, in the form of this view of the bundle."""
+        if self.from_prefix:
+            name = _SUFFIXES[name]
+        if self.precision != self.manifest.precision:
+            name = exact_twin(name)
+        kernels = self.folded_kernels(tensors, self.manifest.kernels[name])
+        # Features alone are asked of a graph that has the second moments too.
+        return Graph(self.path(name), threads, kernels, partial=self.from_prefix, wide_sums=self.wide_sums)
+
+    def view(
+        self, precision: str | None = None, from_prefix: bool | None = None, wide_sums: bool | None = None
+    ) -> Bundle:
+        """The same bundle with its graphs in another form; what is None stays as it is.
+
+        With `from_prefix` the input `image` of the graphs holds prefix features. `wide_sums` is that of `Graph`.
+        Raises BundleError where the bundle was built without these graphs.
+        """
+        other = copy.copy(self)
+        if precision is not None:
+            if precision not in self.precisions:
+                raise BundleError(
+                    f"{self.folder} was built for precision {' and '.join(self.precisions)}, and has no graphs for "
+                    f"{precision}: build it again with --precision {precision}."
+                )
+            other.precision = precision
+        if from_prefix is not None:
+            if from_prefix and not self.manifest.prefix:
+                raise BundleError(
+                    f"{self.folder} has no graphs that start behind the frozen layers: build it again, for the "
+                    "portable backend, and with --trainable from:NODE where its first layer is trained."
+                )
+            other.from_prefix = from_prefix
+        if wide_sums is not None:
+            other.wide_sums = wide_sums
+        return other
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What the bundle has graphs for, its default first."""
+        return self.manifest.precisions or (self.manifest.precision,)
 
     def _read(self, name: str, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
         try:

@@ -21,17 +21,22 @@ from csk_sdk.manifest import (
     EXPORT_TEMPLATE,
     MANIFEST,
     MEMORY_MODEL,
+    MEMORY_SUFFIX,
     PORTABLE,
+    PRECISIONS,
+    PREFIX_MODEL,
     TRAINING_MODEL,
+    TRAINING_SUFFIX,
     WEIGHTS,
     Manifest,
+    exact_twin,
 )
 from csk_sdk.names import is_plain
 from csk_sdk.onnx_file import STANDARD_DOMAIN, read_onnx
 from csk_sdk.protobuf import MalformedError
 from csk_sdk.tensor_header import check_header
 
-REQUIRED = (EVAL_MODEL, MEMORY_MODEL, EXPORT_TEMPLATE, WEIGHTS, CHECKPOINT)
+REQUIRED = (EXPORT_TEMPLATE, WEIGHTS, CHECKPOINT)
 # Ops of these domains are part of ONNX Runtime itself; a manifest may allow no others.
 KNOWN_DOMAINS = (STANDARD_DOMAIN, "com.microsoft")
 
@@ -63,6 +68,8 @@ def check_manifest(manifest: Manifest, folder: Path) -> None:
         "batch_size": (manifest.batch_size, _LARGEST_BATCH),
         "head.features": (head.features, _MOST_FEATURES),
     }
+    if manifest.prefix:
+        bounds["the size of prefix features"] = (_product(manifest.prefix), _MOST_PIXELS)
     for site in manifest.sites:
         bounds[f"the kernel of site {site.name[:80]!r}"] = (_product(site.shape), _MOST_PARAMETERS)
         bounds[f"groups of site {site.name[:80]!r}"] = (site.groups, _MOST_PARAMETERS)
@@ -73,6 +80,12 @@ def check_manifest(manifest: Manifest, folder: Path) -> None:
     for what, (value, most) in bounds.items():
         if not 1 <= value <= most:
             raise BundleError(f"{where}: {what} is {value}, and must be from 1 to {most}. {_AGAIN}")
+    for precision in {manifest.precision, *manifest.precisions}:
+        if precision not in PRECISIONS:
+            raise BundleError(
+                f"{where} has graphs in precision {precision[:40]!r}, and this csk-sdk knows "
+                f"{' and '.join(PRECISIONS)}: update csk-sdk on this device."
+            )
     for what, share in (("channel_ratio", manifest.channel_ratio), ("scale", manifest.preprocessing.scale)):
         if not 0.0 < share <= 1.0:
             raise BundleError(f"{where}: {what} is {share}, and must be above 0 and at most 1. {_AGAIN}")
@@ -88,10 +101,20 @@ def check_manifest(manifest: Manifest, folder: Path) -> None:
                 f"{where} wants ops of domain {domain[:80]!r}, and this csk-sdk runs only {', '.join(KNOWN_DOMAINS)}: "
                 "update csk-sdk on this device, or do not use this bundle."
             )
-    required = (*([TRAINING_MODEL] if PORTABLE in manifest.backends else []), *REQUIRED)
+    required = _required(manifest)
     missing = [name for name in required if name not in manifest.files]
     if missing:
         raise BundleError(f"{where} does not list {missing[0]}, so nobody knows what it should be. {_AGAIN}")
+
+
+def _required(manifest: Manifest) -> list[str]:
+    """The files that are read of a bundle with this manifest."""
+    graphs = [*([TRAINING_MODEL] if PORTABLE in manifest.backends else []), EVAL_MODEL, MEMORY_MODEL]
+    if manifest.prefix:
+        graphs += [PREFIX_MODEL, TRAINING_SUFFIX, MEMORY_SUFFIX]
+    if any(precision != manifest.precision for precision in manifest.precisions):
+        graphs += [exact_twin(name) for name in graphs]
+    return [*graphs, *REQUIRED]
 
 
 def check_file(folder: Path, manifest: Manifest, name: str) -> None:

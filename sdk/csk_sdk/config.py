@@ -8,9 +8,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from csk_sdk.errors import ConfigError
-from csk_sdk.manifest import Manifest
+from csk_sdk.manifest import PRECISIONS, Manifest
 
 OPTIMIZERS = ("sgd", "adamw")
+PREFIX_CACHES = ("off", "memory", "disk", "auto")
+# What happens to a task that would cost older ones too much: learned by its heads alone, or not at all.
+HEADS_ONLY, REFUSE = "heads-only", "refuse"
+ON_FORGETTING = (HEADS_ONLY, REFUSE)
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 
 
@@ -18,6 +22,7 @@ _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bo
 class TrainingConfig:
     """How a task is learned. The defaults were chosen by measurement: docs/decisions/0004-training-defaults.md.
 
+    `epochs` is the most that training does; it ends earlier where `seconds` are over or `flops` are spent.
     `batch_size`, `channel_ratio` and `flip` are the bundle's own where None. `energy` is the fraction of the old
     data's second moment that a step must not touch (0 switches the projection off). `follow_drift` is whether old
     heads and statistics follow the features; where None, they do unless `energy` is 0, so that energy 0 is plain
@@ -26,10 +31,19 @@ class TrainingConfig:
     that is spread over all classes (cross-entropy only). `threads` 0 means one per core. `sensitivity_batches` is how
     many batches channels are selected on. `class_statistics` is whether the state keeps sums over the features of the
     task's classes; without, decisions over all classes fall back on the tasks' own heads (docs/guarantees.md).
-    `checkpoint_seconds` is the time between progress checkpoints.
+    `label_check` is whether a task is refused whose labels say nothing about its pictures
+    (docs/decisions/0015-label-check.md). `max_forgetting` is how many points of accuracy an older task may lose, as
+    estimated without its pictures; `on_forgetting` is whether a task that costs more gets its heads on the network as
+    it was, or is refused (docs/decisions/0016-max-forgetting.md).
+    `checkpoint_seconds` is the time between progress checkpoints. `prefix_cache` is where the features of the frozen
+    first layers are kept: "off", "memory", "disk" or "auto", and `prefix_views` in how many views of each picture
+    (csk_sdk/prefix_cache.py). `precision` is what the bundle's graphs run in: "exact", "int8", or "auto" for what
+    csk-sdk doctor measured to be best on this device, else the bundle's own (csk_sdk/tuning.py).
     """
 
     epochs: int = 4
+    seconds: float | None = None
+    flops: float | None = None
     batch_size: int | None = None
     channel_ratio: float | None = None
     energy: float = 0.8
@@ -46,7 +60,13 @@ class TrainingConfig:
     threads: int = 0
     sensitivity_batches: int = 32
     class_statistics: bool = True
+    label_check: bool = True
+    max_forgetting: float = 3.0
+    on_forgetting: str = HEADS_ONLY
     checkpoint_seconds: float = 20.0
+    prefix_cache: str = "off"
+    prefix_views: int = 2
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         for name in _FIELDS:
@@ -54,6 +74,9 @@ class TrainingConfig:
             if problem:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; {problem}.")
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
+        for name in ("seconds", "flops"):
+            budget = getattr(self, name)
+            _require(budget is None or 0.0 < budget < math.inf, name, budget, "above 0, and finite")
         _require(self.batch_size is None or self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         ratio = self.channel_ratio
         _require(ratio is None or 0.0 < ratio <= 1.0, "channel_ratio", ratio, "above 0 and at most 1")
@@ -63,6 +86,15 @@ class TrainingConfig:
             value = getattr(self, name)
             _require(0.0 <= value < math.inf, name, value, "0 or more, and finite")
         _require(0.0 <= self.momentum < 1.0, "momentum", self.momentum, "at least 0 and below 1")
+        _require(
+            0.0 <= self.max_forgetting <= 100.0, "max_forgetting", self.max_forgetting, "between 0 and 100"
+        )
+        _require(
+            self.on_forgetting in ON_FORGETTING,
+            "on_forgetting",
+            self.on_forgetting,
+            " or ".join(ON_FORGETTING),
+        )
         smoothing = self.label_smoothing
         _require(0.0 <= smoothing < 1.0, "label_smoothing", smoothing, "at least 0 and below 1")
         _require(self.shift is None or self.shift >= 0, "shift", self.shift, "0 or more")
@@ -70,6 +102,9 @@ class TrainingConfig:
         _require(self.threads >= 0, "threads", self.threads, "0 or more")
         _require(self.sensitivity_batches >= 1, "sensitivity_batches", self.sensitivity_batches, "1 or more")
         _require(self.checkpoint_seconds >= 0.0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")
+        for name, choices in (("prefix_cache", PREFIX_CACHES), ("precision", ("auto", *PRECISIONS))):
+            _require(getattr(self, name) in choices, name, getattr(self, name), " or ".join(choices))
+        _require(1 <= self.prefix_views <= 64, "prefix_views", self.prefix_views, "from 1 to 64")
 
     @property
     def follows_drift(self) -> bool:

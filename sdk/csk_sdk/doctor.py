@@ -17,6 +17,7 @@ import numpy as np
 from csk_sdk.backends import AUTO, StepResult, TrainingStep, choose_backend, open_step
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
+from csk_sdk.device_choice import colon_lines, cpu_name, in_chosen_precision, remember
 from csk_sdk.errors import ConfigError, CskError, StateLockedError, TaskError
 from csk_sdk.manifest import (
     EVAL_MODEL,
@@ -31,6 +32,7 @@ from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.selection import channel_count
 from csk_sdk.runtime import installed_runtimes, load_onnxruntime
 from csk_sdk.state import State
+from csk_sdk.tuning import Measured, choose
 from csk_sdk.workspace import Workspace
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -41,16 +43,23 @@ _TIMED_STEPS = 3
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. `status` is "ok", "warn" or "fail"; `remedy` is what to do, or empty."""
+    """One finding. `status` is "ok", "warn" or "fail"; `remedy` is what to do, or empty.
+
+    `measured` is what a choice was made from, for a table; empty elsewhere.
+    """
 
     name: str
     status: str
     detail: str
     remedy: str = ""
+    measured: tuple[Measured, ...] = ()
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, Any]:
         """Plain values for `doctor --json`."""
-        return asdict(self)
+        values = asdict(self)
+        if not self.measured:
+            del values["measured"]
+        return values
 
 
 def examine(
@@ -60,7 +69,10 @@ def examine(
     tasks: Path | None = None,
     trust: Path | None = None,
 ) -> Iterator[Check]:
-    """Check this device, then the workspace, one finding at a time. Changes nothing."""
+    """Check this device, then the workspace, one finding at a time.
+
+    Changes nothing but `device.json` beside the state: which of a bundle's precisions is best on this device.
+    """
     yield from _device()
     runtime = _onnxruntime()
     yield runtime
@@ -86,6 +98,13 @@ def examine(
         return
     yield _bundle(opened)
     if runtime.status != FAIL:
+        if len(opened.precisions) > 1:
+            yield _precision(opened, checkpoint, space)
+        try:
+            opened = in_chosen_precision(opened, space.config.precision, space.state)
+        except CskError as error:
+            yield Check("Graphs", FAIL, str(error))
+            return
         yield from _graphs(opened, checkpoint, space.config)
     yield from _state(space, opened, checkpoint)
 
@@ -93,21 +112,9 @@ def examine(
 def _device() -> Iterator[Check]:
     yield Check("Python", OK, f"{platform.python_version()} ({sys.executable})")
     yield Check("System", OK, f"{platform.system()} {platform.release()}, {platform.machine()}")
-    yield Check("CPU", OK, f"{_cpu_name()}, {_cores()}")
+    yield Check("CPU", OK, f"{cpu_name()}, {_cores()}")
     yield _memory()
     yield Check("NumPy", OK, np.__version__)
-
-
-def _cpu_name() -> str:
-    """The kernel's name for the CPU, or for the board, where it tells."""
-    fields = dict(_colon_lines(Path("/proc/cpuinfo")))
-    return (
-        fields.get("model name")
-        or fields.get("Model")
-        or fields.get("Hardware")
-        or platform.processor()
-        or "?"
-    )
 
 
 def _cores() -> str:
@@ -117,7 +124,7 @@ def _cores() -> str:
 
 
 def _memory() -> Check:
-    fields = dict(_colon_lines(Path("/proc/meminfo")))
+    fields = dict(colon_lines(Path("/proc/meminfo")))
     try:
         total, free = (int(fields[key].split()[0]) << 10 for key in ("MemTotal", "MemAvailable"))
     except (KeyError, ValueError, IndexError):
@@ -128,17 +135,6 @@ def _memory() -> Check:
             "Memory", WARN, detail, "Stop other programs before training, or use a smaller --batch-size."
         )
     return Check("Memory", OK, detail)
-
-
-def _colon_lines(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        text = path.read_text(errors="replace")
-    except OSError:
-        return
-    for line in text.splitlines():
-        name, colon, value = line.partition(":")
-        if colon:
-            yield name.strip(), value.strip()
 
 
 def _onnxruntime() -> Check:
@@ -180,6 +176,29 @@ def _bundle(bundle: Bundle) -> Check:
             "Bundle", WARN, f"{detail}; base classes unprotected", "Build it again with --base-data."
         )
     return Check("Bundle", OK, detail)
+
+
+def _precision(bundle: Bundle, checkpoint: dict[str, Any], space: Workspace) -> Check:
+    """Measure what is best here, and remember it."""
+    name = "Precision"
+    try:
+        choice = choose(bundle, checkpoint, space.config)
+    except Exception as error:
+        # ONNX Runtime raises its own classes, which cannot be named without importing it.
+        reason = str(error).splitlines()[0]
+        return Check(name, WARN, f"cannot be measured ({reason})", "Try a smaller batch_size in csk.toml.")
+    best, wanted = choice.best.precision, space.config.precision
+    detail = f"{best}: {choice.why}"
+    try:
+        remember(bundle, space.state, choice)
+    except CskError as error:
+        remedy = f"It could not be remembered, so learning takes {bundle.precision}: {error}"
+        return Check(name, WARN, detail, remedy, choice.measured)
+    if wanted not in (AUTO, best):
+        return Check(
+            name, OK, detail, f"csk.toml sets precision to {wanted}, and so it stays.", choice.measured
+        )
+    return Check(name, OK, detail, measured=choice.measured)
 
 
 def _graphs(bundle: Bundle, checkpoint: dict[str, Any], config: TrainingConfig) -> Iterator[Check]:

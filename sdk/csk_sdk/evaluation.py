@@ -68,7 +68,7 @@ class Scores:
         )
         last = self.rows[-1]
         accuracy = None
-        if self.metric == "accuracy":
+        if self.metric == "accuracy" and last:
             images = sum(entry["images"] for entry in last.values())
             accuracy = sum(entry[scenario] * entry["images"] for entry in last.values()) / images
         details: dict[str, dict[str, Any]] = {}
@@ -102,14 +102,42 @@ def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Sc
     state.save_scores(generation.number, row)
     # Its own row is known, whether or not the disk can give it back.
     saved = {**state.load_scores(), generation.number: row}
+    return _along_the_way(
+        generation, state, names, saved, names[0] in known, predictor.bundle.objective.metric
+    )
+
+
+def recorded_scores(
+    generation: Generation, state: State, base_classes: Sequence[str], metric: str
+) -> Scores | None:
+    """The rows measured up to a generation, as they were kept; nothing is measured. None where there are none."""
+    names = task_names(generation, base_classes)
+    if not names:
+        return None
+    saved = state.load_scores()
+    scores = _along_the_way(
+        generation, state, names, saved, any(names[0] in row for row in saved.values()), metric
+    )
+    return scores if any(scores.rows) else None
+
+
+def _along_the_way(
+    generation: Generation,
+    state: State,
+    names: tuple[str, ...],
+    saved: Mapping[int, Row],
+    first_tested: bool,
+    metric: str,
+) -> Scores:
+    """Rows of all generations up to this one; `first_tested` is whether the first of `names` has test pictures."""
     numbers = _way(generation, {record.number: record.parent for record in state.records()})
     rows = [{} if number is None else saved.get(number, {}) for number in numbers]
-    if names[0] not in known and len(numbers) == len(names):
+    if not first_tested and len(numbers) == len(names):
         # No test pictures of the base classes: the matrix begins with the first learned task.
         names, rows = names[1:], rows[1:]
     elif len(numbers) > len(names):
         rows = rows[1:]
-    return Scores(tuple(names), tuple(rows), predictor.bundle.objective.metric)
+    return Scores(tuple(names), tuple(rows), metric)
 
 
 def _way(generation: Generation, parents: Mapping[int, int]) -> list[int | None]:

@@ -15,7 +15,8 @@ from csk_sdk.method.heads import ClassStatistics
 
 Tensors = dict[str, NDArray[Any]]
 # One batch: images (n, c, h, w) float32, labels (n,) int64 or a table (n, columns) float32.
-Batch = tuple[NDArray[np.float32], Labels]
+# Of a bundle's view from the prefix on, prefix features (n, *prefix) as they are stored instead of images.
+Batch = tuple[NDArray[Any], Labels]
 
 # Memory for the features that a task's head is fitted on.
 HEAD_SAMPLE_BYTES = 16 << 20
@@ -32,8 +33,9 @@ class FeatureExtractor:
         head = bundle.manifest.head
         self._graph = bundle.graph(EVAL_MODEL, tensors, threads)
         self._feeds = neutral_deltas(bundle.manifest.sites)
-        self._feeds[head.weight] = np.zeros((1, head.features), np.float32)
-        self._feeds[head.bias] = np.zeros(1, np.float32)
+        if not bundle.from_prefix:
+            self._feeds[head.weight] = np.zeros((1, head.features), np.float32)
+            self._feeds[head.bias] = np.zeros(1, np.float32)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features of one batch."""

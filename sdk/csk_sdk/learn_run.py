@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from csk_sdk.acceptance import require_learnable, warnings_about, worst_of
 from csk_sdk.backends import require_ready
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
@@ -18,15 +21,17 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.knowledge import Batch
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.optimizers import cosine
-from csk_sdk.predicting import require_new_task
+from csk_sdk.predicting import require_new_task, task_classes
+from csk_sdk.prefix_cache import OFF, PrefixCache, choose_place
 from csk_sdk.state import Generation, LearnedTask, State
+from csk_sdk.stopping import EPOCHS, Stopping
 from csk_sdk.training import TaskTraining
 from csk_sdk.version import __version__
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training run is: `phase` is "check", "select", "train" or "consolidate"."""
+    """Where a training run is: `phase` is "check", "prefix", "select", "train" or "consolidate"."""
 
     phase: str
     step: int = 0
@@ -42,6 +47,10 @@ class LearnReport:
 
     `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how many of the selected
     channels' directions the projection kept for older knowledge, as "r/k": at k/k the site could learn nothing.
+    `forgetting` is how many points of accuracy the trained centers were estimated to cost the old task that loses most,
+    and `heads_only` whether they were dropped for that. `known` are the classes that were known before, and updated.
+    `stopped` is what ended training: "epochs", "seconds" or "flops". `warnings` are sentences about what looks wrong,
+    though not wrong enough to refuse the task.
     """
 
     task: str
@@ -55,6 +64,11 @@ class LearnReport:
     leak: float
     resumed_at_step: int
     protected: dict[str, str]
+    forgetting: float
+    heads_only: bool
+    known: tuple[str, ...] = ()
+    stopped: str = EPOCHS
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -82,6 +96,9 @@ class LearnRun:
         assert task.train is not None
         bundle.objective.require(task)
         self._bundle, self._state, self._generation = bundle, state, generation
+        place = choose_place(config, bundle, len(task.train), backend)
+        # What "auto" came to: the record of the task says so, and another choice is another run.
+        config = replace(config, precision=bundle.precision, prefix_cache=place)
         self._task, self._split, self._config = task, task.train, config
         self._backend = backend
         self._report = on_progress
@@ -89,34 +106,62 @@ class LearnRun:
         self._batch_size = config.batch_size or bundle.manifest.batch_size
         self._flip, self._shift = augmentation(config, bundle.manifest)
         self._per_epoch = -(-len(task.train) // self._batch_size)
-        self._steps = self._per_epoch * config.epochs
+        self._stopping = Stopping(config, bundle.manifest, self._per_epoch * config.epochs, self._batch_size)
+        self._steps = self._stopping.steps
         self._order = -1, np.empty(0, np.int64)
-        self._training = TaskTraining(bundle, generation.tensors, task.classes, config, backend)
+        self._prefix = (
+            PrefixCache(bundle, generation.tensors, self._pixels, config, state.folder)
+            if place != OFF
+            else None
+        )
+        seen = bundle.view(from_prefix=True) if self._prefix else bundle
+        self._training = TaskTraining(
+            seen,
+            generation.tensors,
+            task.classes,
+            config,
+            backend,
+            task_classes(generation, bundle.manifest.classes),
+        )
 
     def run(self) -> LearnReport:
         """Learn and commit."""
+        with self._prefix or nullcontext():
+            return self._learn()
+
+    def _learn(self) -> LearnReport:
         begun = time.monotonic()
         self._report(Progress("check"))
         self._pixels.verify()
         identity = self._identity()
         first, loss, before = self._restore(identity)
+        if self._prefix is not None:
+            self._report(Progress("prefix"))
+            self._prefix.fill(self._batch_size)
         if first == 0:
             self._report(Progress("select"))
             self._training.warm_up(self._plain_batches)
-        loss = self._train(first, loss, identity, begun - before)
-        self._report(
-            Progress("consolidate", self._steps, self._steps, self._config.epochs, self._config.epochs, loss)
+            noun = self._bundle.manifest.input.noun
+            require_learnable(self._training.evidence, self._config, self._task.name, noun)
+        loss, steps = self._train(first, loss, identity, begun - before)
+        epochs = -(-steps // self._per_epoch)
+        self._report(Progress("consolidate", steps, steps, epochs, epochs, loss))
+        result = self._training.consolidate(
+            self._task.name, self._plain_batches, mirrored=self._mirrored_batches if self._prefix else None
         )
-        result = self._training.consolidate(self._task.name, self._plain_batches)
         learned = LearnedTask(
             name=self._task.name,
             classes=self._task.classes,
-            epochs=self._config.epochs,
+            epochs=epochs,
             images=len(self._split),
             seconds=round(time.monotonic() - begun + before, 3),
             loss=loss,
             peak_rss_bytes=peak_rss_bytes(),
             config=self._config.to_json(),
+            protected=self._training.protected,
+            notes=warnings_about(
+                self._training.novelty, result, self._config, self._bundle.manifest.input.noun
+            ),
         )
         parent = self._generation
         committed = self._state.commit(parent.number, (*parent.tasks, learned), result.tensors)
@@ -132,29 +177,42 @@ class LearnRun:
             generation=committed.number,
             leak=max(result.leaks.values(), default=0.0),
             resumed_at_step=first,
-            protected={
-                name: f"{basis.shape[1]}/{basis.shape[0]}" for name, basis in self._training.bases.items()
-            },
+            protected=learned.protected,
+            forgetting=round(worst_of(result.forgetting)[1], 2),
+            heads_only=result.heads_only,
+            known=self._training.known,
+            stopped=self._stopping.reason,
+            warnings=learned.notes,
         )
 
-    def _train(self, first: int, loss: float, identity: dict[str, Any], begun: float) -> float:
-        """All steps from `first`; the mean loss of the last epoch. Depends on seed and step, not on resuming."""
+    def _train(self, first: int, loss: float, identity: dict[str, Any], begun: float) -> tuple[float, int]:
+        """All steps from `first`; the mean loss of the last epoch, and how many steps there were.
+
+        Depends on seed and step, not on resuming (but for a budget of seconds).
+        """
         config = self._config
         saved = time.monotonic()
         warmup = min(self._per_epoch // 2, 50)
+        done, seen = first, self._seen(first)
         for step in range(first, self._steps):
             epoch, position = divmod(step, self._per_epoch)
             loss = 0.0 if position == 0 else loss
             batch = self._training_batch(epoch, position)
             loss += self._training.step(batch, cosine(step, self._steps, warmup)) * len(batch[1])
             done = step + 1
-            seen = min((position + 1) * self._batch_size, len(self._split))
+            seen = self._seen(done)
             self._report(Progress("train", done, self._steps, epoch + 1, config.epochs, loss / seen))
             if time.monotonic() - saved >= config.checkpoint_seconds and done < self._steps:
                 meta = {**identity, "step": done, "loss": loss, "seconds": time.monotonic() - begun}
                 self._state.save_progress(self._training.progress(), meta)
                 saved = time.monotonic()
-        return loss / len(self._split)
+            if self._stopping.over(done, time.monotonic() - begun):
+                break
+        return loss / seen, done
+
+    def _seen(self, steps: int) -> int:
+        """Pictures seen in the epoch of the last of so many steps."""
+        return min(((steps - 1) % self._per_epoch + 1) * self._batch_size, len(self._split))
 
     def _restore(self, identity: dict[str, Any]) -> tuple[int, float, float]:
         """Step to go on from, its running loss, and the seconds spent before; zeros for a fresh start."""
@@ -188,12 +246,24 @@ class LearnRun:
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng((seed, epoch)).permutation(len(self._split))
         index = self._order[1][position * self._batch_size : (position + 1) * self._batch_size]
+        if self._prefix is not None:
+            return self._prefix.training(index, epoch), self._split.labels[index]
         rng = np.random.default_rng((seed, epoch, position))
         pixels = augment(self._pixels.batch(index), rng, self._flip, self._shift)
         return self._bundle.preprocessing.normalize(pixels), self._split.labels[index]
 
     def _plain_batches(self) -> Iterator[Batch]:
         """The whole split once, shuffled by the seed, without augmentation."""
-        order = np.random.default_rng(self._config.seed).permutation(len(self._split))
+        order = self._plain_order()
+        if self._prefix is not None:
+            yield from self._prefix.plain(self._batch_size, order)
+            return
         for pixels, labels in self._pixels.batches(self._batch_size, order):
             yield self._bundle.preprocessing.normalize(pixels), labels
+
+    def _mirrored_batches(self) -> Iterator[Batch]:
+        assert self._prefix is not None
+        return self._prefix.mirrored(self._batch_size, self._plain_order())
+
+    def _plain_order(self) -> NDArray[np.int64]:
+        return np.random.default_rng(self._config.seed).permutation(len(self._split))

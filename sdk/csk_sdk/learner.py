@@ -13,6 +13,7 @@ from csk_sdk.backends import AUTO, choose_backend
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.tasks import Task
+from csk_sdk.device_choice import in_chosen_precision
 from csk_sdk.evaluation import Evaluation, Scores, require_scenario, score_tasks
 from csk_sdk.export import export_model
 from csk_sdk.learn_run import LearnReport, LearnRun, OnProgress
@@ -35,7 +36,7 @@ class Learner:
 
     def __init__(self, bundle: Bundle, state: State, config: TrainingConfig, backend: str = AUTO) -> None:
         self.backend = choose_backend(backend, bundle)
-        self.bundle = bundle
+        self.bundle = in_chosen_precision(bundle, config.precision, state.folder)
         self.state = state
         self.config = config
         self._predictor: Predictor | None = None
@@ -96,9 +97,12 @@ class Learner:
         RuntimeMissingError without the backend's package.
         """
         task.require_trainable()
+        bundle = self.bundle
+        if config is not None and config.precision != self.config.precision:
+            bundle = in_chosen_precision(bundle, config.precision, self.state.folder)
         with self.state.lock():
             return LearnRun(
-                self.bundle,
+                bundle,
                 self.state,
                 self.generation,
                 task,

@@ -23,6 +23,10 @@ SIGNAL_SCALE = 1.0 / 32768.0
 TRAINING_MODEL = "training_model.onnx"
 EVAL_MODEL = "eval_model.onnx"
 MEMORY_MODEL = "memory_model.onnx"
+# The network cut in front of its first site: up to there, and the training and memory model from there on.
+PREFIX_MODEL = "prefix_model.onnx"
+TRAINING_SUFFIX = "training_suffix.onnx"
+MEMORY_SUFFIX = "memory_suffix.onnx"
 EXPORT_TEMPLATE = "export_template.onnx"
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
@@ -34,7 +38,7 @@ ORT_EVAL_MODEL = f"{ORT_FOLDER}/eval_model.onnx"
 ORT_CHECKPOINT = f"{ORT_FOLDER}/checkpoint"
 
 PORTABLE, ORT_TRAINING = BACKENDS = ("portable", "ort-training")
-EXACT, INT8 = "exact", "int8"
+EXACT, INT8 = PRECISIONS = ("exact", "int8")
 # The bias of a class that the ort-training head has room for and no use: its softmax is exactly 0.
 UNUSED_CLASS = -1e30
 
@@ -185,6 +189,9 @@ class Manifest:
     `memory_budget` is what the build was told to stay within, in bytes.
     `head_capacity` is how many classes a task may have with the ort-training backend, 0 without its artifacts.
     `op_domains` are the domains of the ops that the graphs may have.
+    `prefix` is the shape of one picture's features in front of the first site, `()` where the bundle has no graphs
+    cut there. `precisions` are those that there are graphs for, the default, `precision`, first; of an older bundle,
+    which has that one only, `()`. `agreement` is how far int8 was from exact on the probe of csk_sdk/tuning.py.
     `candidates` are all convolutions that could be trained, in graph order, and `choice` says why the sites are
     those that they are.
     """
@@ -199,6 +206,9 @@ class Manifest:
     channel_ratio: float
     batch_size: int
     flip: bool = True
+    prefix: tuple[int, ...] = ()
+    precisions: tuple[str, ...] = ()
+    agreement: dict[str, float] = field(default_factory=dict)
     loss: str = CROSS_ENTROPY
     precision: str = EXACT
     backends: tuple[str, ...] = (PORTABLE,)
@@ -264,6 +274,11 @@ class Manifest:
         if (wrong := mistyped(manifest)) is not None:
             raise BundleError(f"{where} has a value of a wrong type in '{wrong}'; build the bundle again.")
         return manifest
+
+
+def exact_twin(name: str) -> str:
+    """The file of a graph in float32, in a bundle whose `precision` is int8."""
+    return f"exact_{name}"
 
 
 def sealed(content: dict[str, Any]) -> str:

@@ -122,14 +122,18 @@ def task_names(generation: Generation, base_classes: Sequence[str]) -> tuple[str
     return (*base, *(task.name for task in generation.tasks))
 
 
+def task_classes(generation: Generation, base_classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The classes of the base, where it has any, and of every learned task, oldest first."""
+    base = {BASE: tuple(base_classes)} if base_classes else {}
+    return {**base, **{task.name: task.classes for task in generation.tasks}}
+
+
 def task_head(generation: Generation, manifest: Manifest, task: str) -> LinearHead:
     """The task-incremental head of one task.
 
     Raises TaskError for a task that is not learned.
     """
-    classes = {task.name: task.classes for task in generation.tasks}
-    if manifest.classes:
-        classes[BASE] = tuple(manifest.classes)
+    classes = task_classes(generation, manifest.classes)
     if task not in classes:
         known = ", ".join(task_names(generation, manifest.classes))
         raise TaskError(f"Task '{task}' is not learned. Learned: {known or 'none'}.")

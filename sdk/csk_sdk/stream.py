@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.acceptance import require_learnable, unfamiliar, warnings_about
 from csk_sdk.backends import AUTO, choose_backend, require_ready
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
@@ -18,7 +19,7 @@ from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
 from csk_sdk.knowledge import Batch
 from csk_sdk.measure import peak_rss_bytes
-from csk_sdk.predicting import require_new_task
+from csk_sdk.predicting import require_new_task, task_classes
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.training import TaskTraining
 
@@ -43,7 +44,9 @@ class TaskStream:
     training step. On leaving the block, the task is consolidated on a uniform sample of at most `reservoir`
     pictures, which never leaves memory, and committed. An exception inside the block commits nothing.
     Where the bundle's loss is not cross-entropy, labels are a table `(n, classes)`. A class of which no picture has
-    come yet is masked out of the loss. The application may reuse its arrays: what is kept of a batch is copied.
+    come yet is masked out of the loss. Labels that say nothing about the first pictures are a TaskError
+    (`label_check`); `warnings` are sentences about what else looks wrong. The application may reuse its arrays: what is
+    kept of a batch is copied.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class TaskStream:
         self._loss = 0.0
         self._begun = time.monotonic()
         self._training: TaskTraining | None = None
+        self.warnings: tuple[str, ...] = ()
         self._flip, self._shift = augmentation(config, bundle.manifest)
 
     def __enter__(self) -> TaskStream:
@@ -125,9 +129,16 @@ class TaskStream:
     def _begin(self) -> float:
         """Select on the held batches, then train on them."""
         training = TaskTraining(
-            self._bundle, self._generation.tensors, self._classes, self._config, self._backend
+            self._bundle,
+            self._generation.tensors,
+            self._classes,
+            self._config,
+            self._backend,
+            task_classes(self._generation, self._bundle.manifest.classes),
         )
         training.warm_up(lambda: (self._normalised(*held) for held in self._held))
+        require_learnable(training.evidence, self._config, self._name, self._noun)
+        self.warnings = unfamiliar(training.novelty, self._noun)
         held, self._held, self._training = self._held, [], training
         return [self._step(training, *batch) for batch in held][-1]
 
@@ -177,7 +188,10 @@ class TaskStream:
             loss=self._loss,
             peak_rss_bytes=peak_rss_bytes(),
             config=self._config.to_json(),
+            protected=self._training.protected,
+            notes=warnings_about(self._training.novelty, result, self._config, self._noun),
         )
+        self.warnings = learned.notes
         self._state.commit(self._generation.number, (*self._generation.tasks, learned), result.tensors)
 
     def _sampled(self) -> Iterator[Batch]:

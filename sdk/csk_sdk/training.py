@@ -6,12 +6,13 @@ No file is written and no picture is read here. `Learner` and `TaskStream` feed 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.acceptance import forgets_too_much
 from csk_sdk.backends import StepResult, TrainingStep, open_step
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
@@ -27,7 +28,11 @@ from csk_sdk.knowledge import (
 )
 from csk_sdk.manifest import PORTABLE, Site
 from csk_sdk.method.drift import Drift, DriftEstimate
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.forgetting import Movement, estimated_forgetting
+from csk_sdk.method.heads import ClassStatistics, HeadArrays
+from csk_sdk.method.known_classes import KnownClasses
+from csk_sdk.method.label_check import LabelEvidence
+from csk_sdk.method.novelty import novelty
 from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
 from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, scratch_for
 from csk_sdk.method.selection import Sensitivity, select_channels
@@ -39,17 +44,26 @@ HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
 
 @dataclass(frozen=True)
 class Consolidated:
-    """What a learned task leaves: the next generation's tensors, and per site `||dC B|| / ||dC||`."""
+    """What a learned task leaves: the next generation's tensors, and per site `||dC B|| / ||dC||`.
+
+    `forgetting` is by old task the points of accuracy that the trained centers were estimated to cost it; `heads_only`
+    is whether they were dropped for that.
+    """
 
     tensors: Tensors
     leaks: dict[str, float]
+    forgetting: dict[str, float]
+    heads_only: bool = False
 
 
 class TaskTraining:
     """One task being learned, from a generation's tensors towards the next generation's.
 
+    `old_classes` are the classes of each older task, "base" among them; without, nothing is said about what they lose.
+
     Per site: `selected` `(k,)` int64 channels, `deltas` `(rows, k)` float32 center changes on them, `bases`
-    `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head.
+    `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head. `evidence` is
+    what the labels say about the pictures, `novelty` how far these are from all that is known, once warmed up.
     """
 
     def __init__(
@@ -59,12 +73,15 @@ class TaskTraining:
         classes: Sequence[str],
         config: TrainingConfig,
         backend: str = PORTABLE,
+        old_classes: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self._bundle = bundle
         self._backend = backend
         self._tensors = tensors
         self._config = config
         self.classes = tuple(classes)
+        self._old_classes = old_classes or {}
+        self.known = KnownClasses(self.classes, self._old_statistics()).names
         self._objective = bundle.objective
         self._targets = self._objective.targets(self.classes, config)
         self.sites: tuple[Site, ...] = bundle.manifest.sites
@@ -73,6 +90,8 @@ class TaskTraining:
         self.bases: dict[str, NDArray[np.float32]] = {}
         self.weight = np.zeros((0, bundle.manifest.head.features), np.float32)
         self.bias = np.zeros(0, np.float32)
+        self.evidence: LabelEvidence | None = None
+        self.novelty: float | None = None
         self._updates: dict[str, NDArray[np.float32]] = {}
         self._scratch: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         self._optimizer = _optimizer(config)
@@ -93,6 +112,8 @@ class TaskTraining:
         del extractor
         self._targets.see(np.concatenate(seen))
         features, labels = sample.arrays()
+        self.evidence = self._objective.evidence(features, labels, self.classes)
+        self.novelty = novelty(self._old_statistics(), features)
         head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
         self.weight, self.bias = self._targets.start(head)
         sensitivities = {site.name: Sensitivity(site.channels) for site in self.sites}
@@ -142,15 +163,30 @@ class TaskTraining:
             optimizer.step(name, gradient, gradient, parameter)
             parameter -= gradient
 
-    def consolidate(self, name: str, batches: Batches, scale: float = 1.0) -> Consolidated:
+    def consolidate(
+        self, name: str, batches: Batches, scale: float = 1.0, mirrored: Batches | None = None
+    ) -> Consolidated:
         """Fold the deltas into the centers and add this task to what is protected (DESIGN 2.4).
 
-        `scale` weighs the batches where they are a sample of the task's data.
-        Raises TaskError where training ended in numbers that are not finite: committed, they could not be
-        unlearned.
+        `scale` weighs the batches where they are a sample of the task's data. `mirrored` are the batches of mirrored
+        pictures, where `batches` hold prefix features, which cannot be mirrored.
+        Where the centers cost an old task more than `max_forgetting` allows, they stay as they were, and the task
+        gets its heads only; or, as `on_forgetting` has it, it is refused.
+        Raises TaskError where it is, or where training ended in numbers that are not finite: committed, they could not
+        be unlearned.
         """
         _require_finite({HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias, **self.deltas})
         self._step = None
+        done = self._fold(name, batches, scale, mirrored)
+        if not forgets_too_much(done.forgetting, self._config, name):
+            return done
+        for delta in self.deltas.values():
+            delta[...] = 0.0
+        return replace(
+            self._fold(name, batches, scale, mirrored), forgetting=done.forgetting, heads_only=True
+        )
+
+    def _fold(self, name: str, batches: Batches, scale: float, mirrored: Batches | None) -> Consolidated:
         tensors = dict(self._tensors)
         leaks = {}
         for site in self.sites:
@@ -162,48 +198,74 @@ class TaskTraining:
             tensors[key] = tensors[key].copy()
             add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
         sample = FeatureSample(self._bundle.manifest.head.features)
-        drift = DriftEstimate(self._bundle.manifest.head.features)
+        drift, movement = DriftEstimate(self._bundle.manifest.head.features), Movement()
         threads = self._config.threads
         before = iter(self._features_before(batches))
 
+        repeated = KnownClasses(self.classes, self._old_statistics())
+
         def keep(features: NDArray[np.float32], labels: Labels) -> None:
             _require_finite({"features": features})
+            repeated.add(features, labels)
             sample.add(features, labels)
             old = next(before, None)
             if old is not None:
                 drift.add(old, features)
+                movement.add(old, features)
 
         moments, learned = measure_knowledge(
             self._bundle, tensors, batches(), self.classes, threads, on_features=keep
         )
         if augmentation(self._config, self._bundle.manifest)[0]:
             extractor = FeatureExtractor(self._bundle, tensors, threads, release=True)
-            for images, labels in batches():
+            for images, labels in mirrored() if mirrored else _mirrored(batches()):
                 if sample.full:
                     break
-                sample.add(extractor(images[..., ::-1]), labels)
+                sample.add(extractor(images), labels)
         self.weight, self.bias = self._objective.fit_head(*sample.arrays(), self.classes)
         with np.errstate(over="ignore"):
             for key, moment in moments.items():
                 tensors[key] = (tensors[key] + scale * moment).astype(np.float32)
         if not self._config.class_statistics:
             learned = ClassStatistics.empty(self._bundle.manifest.head.features)
-        if scale != 1.0:
-            learned = ClassStatistics(
-                learned.classes, learned.gram * scale, learned.sums * scale, learned.counts * scale
-            )
-        self._follow(drift.fit(), tensors, learned)
+        else:
+            learned = repeated.balance(learned, scale)
+        drifted = drift.fit()
+        self._follow(drifted, tensors, learned)
+        forgetting = self._forgetting(tensors, drifted, movement)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = self.weight, self.bias
         _require_finite(tensors)
-        return Consolidated(tensors, leaks)
+        return Consolidated(tensors, leaks, forgetting)
 
     @property
-    def _drifted(self) -> bool:
-        return self._config.follows_drift and any(np.any(delta) for delta in self.deltas.values())
+    def _moved(self) -> bool:
+        return any(np.any(delta) for delta in self.deltas.values())
+
+    def _forgetting(self, tensors: Tensors, drift: Drift, movement: Movement) -> dict[str, float]:
+        """What the heads in `tensors` lose on the features as they are now, by old task; empty where nothing moved."""
+        if not self._moved:
+            return {}
+        names = [
+            key.split("/")[1] for key in self._tensors if key.startswith("head/") and key.endswith("/weight")
+        ]
+
+        def heads(of: Tensors) -> dict[str, HeadArrays]:
+            return {name: (of[f"head/{name}/weight"], of[f"head/{name}/bias"]) for name in names}
+
+        rng = np.random.default_rng(self._config.seed)
+        return estimated_forgetting(
+            self._old_statistics(),
+            {name: self._old_classes.get(name, ()) for name in names},
+            heads(self._tensors),
+            heads(tensors),
+            drift,
+            movement.unexplained(drift),
+            rng,
+        )
 
     def _features_before(self, batches: Batches) -> list[NDArray[np.float32]]:
         """The task's features as the network was before, batch by batch, as many as fit; none if not needed."""
-        if not self._drifted:
+        if not self._moved:
             return []
         extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
         kept: list[NDArray[np.float32]] = []
@@ -218,11 +280,16 @@ class TaskTraining:
     def _follow(self, drift: Drift, tensors: Tensors, learned: ClassStatistics) -> None:
         """Carry old heads and statistics over to the features as they are now, and add what was learned."""
         old = self._old_statistics()
-        if self._drifted:
+        if self._moved and self._config.follows_drift:
             old = drift.statistics(old)
             for key in [key for key in tensors if key.startswith("head/") and key.endswith("/weight")]:
                 tensors[key] = drift.head(tensors[key])
         tensors.update(old.merge(learned).tensors())
+
+    @property
+    def protected(self) -> dict[str, str]:
+        """By site, how many of the selected channels' directions are kept for older knowledge, as "r/k"."""
+        return {name: f"{basis.shape[1]}/{basis.shape[0]}" for name, basis in self.bases.items()}
 
     def progress(self) -> Tensors:
         """Everything that changes while training, for a progress checkpoint."""
@@ -273,6 +340,10 @@ class TaskTraining:
                 return
             seen.append(batch[1])
             yield batch
+
+
+def _mirrored(batches: Iterable[Batch]) -> Iterator[Batch]:
+    return ((images[..., ::-1], labels) for images, labels in batches)
 
 
 def _below(prefix: str, saved: Mapping[str, NDArray[Any]]) -> Tensors:

@@ -31,12 +31,14 @@ from csk_sdk.bundle import Bundle
 from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import (
     EVAL_MODEL,
+    EXPORT_TEMPLATE,
     MEMORY_MODEL,
     TRAINING_MODEL,
     Head,
     InputSpec,
     Manifest,
     PreprocessingSpec,
+    exact_twin,
 )
 
 BATCHES, IMAGES = 6, 16
@@ -431,7 +433,15 @@ def test_an_int8_bundle_says_so_and_gives_every_network_its_kernels(tmp_path: Pa
         assert not any("int8" in text for text in report.warnings)
     exact, got = (Bundle.open(tmp_path / precision) for precision in ("exact", "int8"))
     assert (exact.manifest.precision, got.manifest.precision) == ("exact", "int8")
-    assert exact.manifest.kernels == got.manifest.kernels
+    assert (exact.manifest.precisions, got.manifest.precisions) == (("exact",), ("int8", "exact"))
+    for name, kernels in exact.manifest.kernels.items():
+        assert got.manifest.kernels[name] == kernels
+        if name != EXPORT_TEMPLATE:
+            # The same exact graph, beside the one in int8.
+            twin = exact_twin(name)
+            assert got.manifest.kernels[twin] == kernels
+            assert (tmp_path / "int8" / twin).read_bytes() == (tmp_path / "exact" / name).read_bytes()
+    assert len(got.manifest.kernels) == 2 * len(exact.manifest.kernels) - 1
     assert (tmp_path / "exact/weights.safetensors").read_bytes() == (
         tmp_path / "int8/weights.safetensors"
     ).read_bytes()

@@ -13,14 +13,16 @@ OPTIONS = {
     "analyze": """MODEL DATA --classes --mean --std --sites --images --batch-size --by-training --picture
         --threads --json""",
     "inspect": "BUNDLE --json",
-    "train": """--tasks --task --epochs --seed --batch-size --learning-rate --head-learning-rate --optimizer
-        --energy --channel-ratio --label-smoothing --class-statistics --no-class-statistics --threads --backend
-        --no-evaluate --json""",
+    "train": """--tasks --task --epochs --seconds --flops --seed --batch-size --learning-rate --head-learning-rate
+        --optimizer --energy --channel-ratio --label-smoothing --class-statistics --no-class-statistics --label-check
+        --no-label-check --max-forgetting --on-forgetting --threads --backend --no-evaluate
+        --precision --prefix-cache --prefix-views --json""",
     "watch": "--settle --poll --once --nice --threads --tasks --json",
     "tasks": "--tasks --json",
     "evaluate": "--tasks --scenario --json",
     "predict": "FILE... --task --top --json",
     "export": "--out --task --overwrite",
+    "report": "--out --overwrite",
     "rollback": "--to",
     "doctor": "--tasks --json",
     "verify": "--repair --json",

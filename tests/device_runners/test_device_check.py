@@ -55,7 +55,9 @@ def test_a_right_bundle_passes_every_check(digits_bundle):
 def test_a_wrong_gradient_is_found(spoiled, output, factor):
     results = check_bundle(spoiled("training_model.onnx", output, factor))
     wrong = [result.name for result in results if not result.passed]
-    assert wrong == [f"gradient of {output.replace('conv.gradient', 'conv.delta').removesuffix('.gradient')}"]
+    parameter = output.replace("conv.gradient", "conv.delta").removesuffix(".gradient")
+    # And the graph that is cut, which is right, no longer gives the same.
+    assert wrong == [f"gradient of {parameter}", "suffix of prefix = whole"]
 
 
 def test_a_moment_that_is_not_positive_is_found(spoiled):
@@ -82,3 +84,10 @@ def test_command(digits_bundle, tmp_path, capsys):
 
 def test_csk_sdk_does_not_know_the_runners():
     assert [path for path in SDK.rglob("*.py") if "csk_device_runners" in path.read_text()] == []
+
+
+def test_a_wrong_gradient_behind_the_cut_is_found(spoiled, digits_bundle):
+    site = json.loads((digits_bundle / "manifest.json").read_text())["sites"][0]
+    bundle = spoiled("training_suffix.onnx", site["gradient"], 1.1)
+    failed = [result.name for result in check_bundle(bundle) if not result.passed]
+    assert failed == ["suffix of prefix = whole"]

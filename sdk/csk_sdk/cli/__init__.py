@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from csk_sdk.cli import analyzing, building, checking, inspecting, learning, using, watching
+from csk_sdk.cli import analyzing, building, checking, inspecting, learning, reporting, using, watching
 from csk_sdk.cli.guard import GuardedGroup
 from csk_sdk.version import __version__
 
@@ -33,6 +33,7 @@ for _command in (
     using.evaluate,
     using.predict,
     using.export,
+    reporting.report,
     learning.rollback,
     checking.doctor,
     checking.verify,

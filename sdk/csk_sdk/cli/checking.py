@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.padding import Padding
 from rich.text import Text
 
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, plural, table
 from csk_sdk.workspace import Workspace
+
+if TYPE_CHECKING:
+    from csk_sdk.tuning import Measured
 
 _FOUND = {"intact": "green", "pruned": "dim", "leftover": "dim", "damaged": "bold red", "repaired": "yellow"}
 _STYLES = {"ok": "green", "warn": "bold yellow", "fail": "bold red"}
@@ -26,8 +31,9 @@ def doctor(
 ) -> None:
     """Check this device and its workspace.
 
-    ONNX Runtime, memory, disk, bundle, a timed training step, state and tasks; it changes nothing.
-    Exits 1 where something has to be mended before training.
+    ONNX Runtime, memory, disk, bundle, a timed training step, state and tasks. Where the bundle has graphs in int8 and
+    exact, both are measured, and the better is remembered in device.json beside the state, for every later command;
+    nothing else is changed. Exits 1 where something has to be mended before training.
 
     \b
     Example:  csk-sdk doctor --workspace /data/camera
@@ -39,6 +45,8 @@ def doctor(
     for check in examine(workspace, bundle, state, tasks, trust):
         found.append(check)
         screen.check(check.name, check.status, _STYLES[check.status], check.detail, check.remedy)
+        if check.measured:
+            screen.show(_measured(check.measured))
     failed, warned = (sum(check.status == status for check in found) for status in (FAIL, WARN))
     screen.say()
     if failed:
@@ -50,6 +58,20 @@ def doctor(
     screen.json({"ok": not failed, "checks": [check.to_json() for check in found]})
     if failed:
         raise typer.Exit(1)
+
+
+def _measured(found: Sequence[Measured]) -> Padding:
+    made = table("", "step", "with cached prefix", "logits off", "gradients off")
+    for one in found:
+        exact = one.precision == "exact"
+        made.add_row(
+            one.precision + (", wide sums" if one.wide_sums else ""),
+            f"{one.step:.1f} ms",
+            f"{one.cached:.1f} ms" if one.cached is not None else "",
+            "" if exact else f"{100 * one.logits:.1f} %",
+            "" if exact else f"{100 * one.gradients:.1f} %",
+        )
+    return Padding(made, (0, 0, 0, 6))
 
 
 def verify(

@@ -18,6 +18,7 @@ from csk_sdk.errors import ConfigError, CskError
 from csk_sdk.evaluation import Evaluation
 from csk_sdk.learner import Learner
 from csk_sdk.predicting import task_names
+from csk_sdk.stopping import EPOCHS
 from csk_sdk.workspace import TaskStatus, Workspace
 
 _STATE_STYLES = {"learned": "green", "next": "bold", "broken": "red", "test only": "dim"}
@@ -31,6 +32,13 @@ class Backend(StrEnum):
     ort_training = "ort-training"
 
 
+class OnForgetting(StrEnum):
+    """What becomes of a task that costs older ones too much; csk_sdk.config.ON_FORGETTING."""
+
+    heads_only = "heads-only"
+    refuse = "refuse"
+
+
 class Optimizer(StrEnum):
     """How a gradient becomes a step; csk_sdk.config.OPTIMIZERS."""
 
@@ -38,11 +46,34 @@ class Optimizer(StrEnum):
     adamw = "adamw"
 
 
+class Precision(StrEnum):
+    """What the graphs run in: csk_sdk.manifest.PRECISIONS, or what was measured to be best on this device."""
+
+    auto = "auto"
+    exact = "exact"
+    int8 = "int8"
+
+
+class PrefixCache(StrEnum):
+    """Where features of the frozen first layers are kept: csk_sdk.config.PREFIX_CACHES."""
+
+    off = "off"
+    memory = "memory"
+    disk = "disk"
+    auto = "auto"
+
+
 def train(
     task: Annotated[
         str, typer.Option("--task", metavar="next|all|NAME", help="Which task of the inbox to learn.")
     ] = "next",
     epochs: Annotated[int | None, typer.Option(help="Passes over the task's data.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Stop after so many seconds, and keep what was learned.")
+    ] = None,
+    flops: Annotated[
+        float | None, typer.Option(help="Stop after so many floating-point operations, such as 2e12.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Pictures or signals per step; the bundle's own by default.")
     ] = None,
@@ -74,8 +105,38 @@ def train(
             help="Keep sums over the features of each class (default), or nothing of the kind.",
         ),
     ] = None,
+    label_check: Annotated[
+        bool | None,
+        typer.Option(
+            "--label-check/--no-label-check",
+            help="Refuse a task whose labels say nothing about its pictures (default), or learn it all the same.",
+        ),
+    ] = None,
+    max_forgetting: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS", help="Accuracy that an older task may lose, estimated without its pictures."
+        ),
+    ] = None,
+    on_forgetting: Annotated[
+        OnForgetting | None,
+        typer.Option(help="A task that costs more: learn its heads only (default), or refuse it."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="What the graphs run in; auto: what doctor found best here, else the bundle's own."
+        ),
+    ] = None,
+    prefix_cache: Annotated[
+        PrefixCache | None,
+        typer.Option(help="Where features of the frozen first layers are kept; auto: memory, if they fit."),
+    ] = None,
+    prefix_views: Annotated[
+        int | None, typer.Option(help="In how many views, mirrored and moved, of each picture.")
+    ] = None,
     backend: Annotated[
         Backend, typer.Option(help="What computes a step; auto: the first that the bundle was built for.")
     ] = Backend.auto,
@@ -100,6 +161,8 @@ def train(
     try:
         config = space.config.with_overrides(
             epochs=epochs,
+            seconds=seconds,
+            flops=flops,
             batch_size=batch_size,
             learning_rate=learning_rate,
             head_learning_rate=head_learning_rate,
@@ -109,8 +172,14 @@ def train(
             channel_ratio=channel_ratio,
             label_smoothing=label_smoothing,
             class_statistics=class_statistics,
+            label_check=label_check,
+            max_forgetting=max_forgetting,
+            on_forgetting=on_forgetting.value if on_forgetting else None,
             seed=seed,
             threads=threads,
+            precision=precision.value if precision else None,
+            prefix_cache=prefix_cache.value if prefix_cache else None,
+            prefix_views=prefix_views,
         )
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
@@ -163,6 +232,13 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         f"Learned {task.name} in {duration(report.seconds)}: generation {report.generation}, loss "
         f"{report.loss:.3f}, peak memory {size(report.peak_rss_bytes)}."
     )
+    if report.stopped != EPOCHS:
+        screen.say(f"Training stopped in epoch {report.epochs}: its budget of {report.stopped} was spent.")
+    if report.known:
+        count = plural(len(report.known), "class was", "classes were")
+        screen.say(f"{count} known before, and updated: {_some(report.known)}.")
+    for warning in report.warnings:
+        screen.warn(warning)
     if not learner.config.class_statistics:
         screen.warn(
             f"no class statistics of {task.name} are kept: decisions over all classes now come from the tasks' own "
@@ -178,6 +254,10 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         )
     metric = learner.bundle.objective.metric
     screen.json({**report.to_json(), metric: _accuracy_json(scores)}, indent=None)
+
+
+def _some(names: tuple[str, ...], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _evaluate(

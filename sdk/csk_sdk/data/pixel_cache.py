@@ -39,6 +39,16 @@ class PixelCache:
         """Bytes of the pictures kept; pictures already in memory at the right size are kept as views."""
         return sum(pixels.nbytes for pixels in self._kept.values())
 
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The split's labels, in its order."""
+        return self._labels
+
+    def forget(self) -> None:
+        """Drop the pictures kept: they are decoded again when they are asked for."""
+        self._kept.clear()
+        self._capacity = 0
+
     def batch(self, indices: Iterable[int] | NDArray[np.int64]) -> Pixels:
         """Return the pictures at `indices` (of the split): a new array `(n, *size, channels)`.
 

@@ -21,8 +21,8 @@ from csk_sdk.errors import ConfigError, CskError
 
 # More and larger steps than the defaults: on 270 pictures of 8x8 pixels, four epochs are 68 steps.
 SETTINGS = "[training]\nepochs = 10\nlearning_rate = 0.05\n"
-# Plain training: no projection, and old heads do not follow the drift either.
-UNPROTECTED = ["--energy", "0", "--channel-ratio", "1"]
+# Plain training: no projection, old heads do not follow the drift either, and nothing is too much to forget.
+UNPROTECTED = ["--energy", "0", "--channel-ratio", "1", "--max-forgetting", "100"]
 
 
 @dataclass(frozen=True)

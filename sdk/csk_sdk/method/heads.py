@@ -8,7 +8,7 @@ head over *all* classes learned so far follows without training, and so without 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,15 @@ class ClassStatistics:
             np.add.at(sums, rows, part.sums)
             np.add.at(counts, rows, part.counts)
         return ClassStatistics(classes, self.gram + other.gram, sums, counts)
+
+    def scaled(self, factor: float) -> ClassStatistics:
+        """The statistics of each picture counted `factor` times."""
+        return ClassStatistics(self.classes, self.gram * factor, self.sums * factor, self.counts * factor)
+
+    def count(self, classes: Iterable[str]) -> float:
+        """How many pictures of these classes, names of which may be unknown, were counted."""
+        wanted = set(classes)
+        return float(sum(n for name, n in zip(self.classes, self.counts, strict=True) if name in wanted))
 
     def tensors(self, prefix: str = "statistics.") -> dict[str, NDArray[Any]]:
         """As arrays for a safetensors file, float64; the names as UTF-8 JSON in `PREFIXclasses`, uint8.

@@ -14,6 +14,7 @@ from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
 from csk_sdk.manifest import CLASS_MASK, CROSS_ENTROPY, LABEL_SMOOTHING
 from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.label_check import LabelEvidence, class_evidence
 from csk_sdk.method.logistic import logistic_head
 from csk_sdk.objectives.objective import (
     HeadArrays,
@@ -125,6 +126,12 @@ class Classification(Objective):
     def fit_head(self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]) -> HeadArrays:
         """Multinomial logistic regression."""
         return logistic_head(features, labels, len(names))
+
+    def evidence(
+        self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]
+    ) -> LabelEvidence | None:
+        """Accuracy on pictures left out, the classes' mean."""
+        return class_evidence(features, labels, len(names))
 
     def statistics(
         self,

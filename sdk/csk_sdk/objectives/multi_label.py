@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
 from csk_sdk.manifest import BINARY_CROSS_ENTROPY
+from csk_sdk.method.label_check import LabelEvidence, table_evidence
 from csk_sdk.method.logistic import binary_logistic_heads
 from csk_sdk.method.measures import mean_average_precision
 from csk_sdk.objectives.objective import HeadArrays, Measure, Prediction, columns_of
@@ -44,6 +45,12 @@ class MultiLabel(TableObjective):
     def fit_head(self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]) -> HeadArrays:
         """A logistic regression for each class."""
         return binary_logistic_heads(features, labels)
+
+    def evidence(
+        self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]
+    ) -> LabelEvidence | None:
+        """Accuracy on pictures left out, each class against its absence."""
+        return table_evidence(features, labels)
 
     def predict(self, logits: NDArray[np.float32], names: tuple[str, ...]) -> Prediction:
         """Sigmoids, and the classes above 0.5."""

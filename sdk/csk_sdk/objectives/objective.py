@@ -20,6 +20,7 @@ from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.manifest import LABEL
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.label_check import LabelEvidence
 
 Tensors = dict[str, NDArray[Any]]
 HeadArrays = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -134,6 +135,12 @@ class Objective(ABC):
     @abstractmethod
     def fit_head(self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]) -> HeadArrays:
         """The best head for features `(n, f)` float32 as they are: weight `(names, f)`, bias `(names,)`."""
+
+    def evidence(
+        self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]
+    ) -> LabelEvidence | None:
+        """Whether labels say anything about features `(n, f)`; None where this loss has no such check."""
+        return None
 
     def statistics(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ class LearnedTask:
     """A task that was learned, and what it took.
 
     `images` is the number of training images, `seconds` wall time, `loss` the mean loss of the last epoch,
-    `peak_rss_bytes` the process's peak memory, `config` the settings used (JSON values).
+    `peak_rss_bytes` the process's peak memory, `config` the settings used (JSON values), `protected` by site how
+    many of the selected channels' directions were kept for older knowledge, as "r/k", `notes` what its user was warned
+    of. What an older csk-sdk did not record is empty.
     """
 
     name: str
@@ -31,6 +33,8 @@ class LearnedTask:
     loss: float
     peak_rss_bytes: int
     config: dict[str, Any]
+    protected: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class GenerationRecord:
                     **{
                         **task,
                         "classes": tuple(task["classes"]),
+                        "notes": tuple(task.get("notes", ())),
                         "config": configs.setdefault(repr(task["config"]), task["config"]),
                     }
                 )

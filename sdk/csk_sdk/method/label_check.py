@@ -1,0 +1,147 @@
+"""Do a task's labels say anything about its pictures? Cross-validated accuracy of a linear head, exactly.
+
+Labels that were shuffled or shifted by a row teach nothing and cost what is known. On the features as they are before
+training, a head fitted to nine tenths of the pictures is asked for the others. By the shortcut of ridge regression
+(Allen, 1974; for folds, residuals times `(I - H)^-1` of the fold's block) this takes one fit, not ten.
+docs/decisions/0015-label-check.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.method.logistic import standardized
+
+Float64 = NDArray[np.float64]
+
+# Below this share of the way from chance to perfect, nothing worth keeping was learned; chosen by measurement.
+USEFUL = 0.2
+# Labels at least that useful are refused at most this often.
+LEVEL = 0.01
+# Share of the mean feature energy that the ridge adds.
+RIDGE = 0.3
+# Of each class, every fold holds as many as any other, so that chance stays chance: leaving out single pictures would
+# tell their classes by what is missing.
+FOLDS = 10
+# More pictures make the answer no clearer, and the solve is cubic in them.
+_MOST_PICTURES = 1024
+
+
+@dataclass(frozen=True)
+class LabelEvidence:
+    """What a head says of pictures it was not fitted on: `accuracy` and `chance` in 0..1, on `pictures` of them.
+
+    `accuracy` is the mean of the classes' own accuracies. `pictures` is how many pictures of equally frequent classes
+    would tell as much; it is 0 where nothing can be told.
+    """
+
+    accuracy: float
+    chance: float
+    pictures: float
+
+    @property
+    def useful(self) -> float:
+        """The accuracy from which on labels count as learnable."""
+        return self.chance + USEFUL * (1.0 - self.chance)
+
+    @property
+    def refuted(self) -> bool:
+        """Whether labels with an accuracy of `useful` would hardly ever (`LEVEL`) have done this badly.
+
+        Few pictures cannot refute anything: then it is False.
+        """
+        count = round(self.pictures)
+        return _at_most(math.floor(self.accuracy * count + 0.5), count, self.useful) < LEVEL
+
+
+def class_evidence(features: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> LabelEvidence:
+    """Of one class per picture: features `(n, f)` float32, labels `(n,)` into `classes`.
+
+    Classes with fewer than two pictures cannot be left out and found again; they are left aside.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    kept = np.flatnonzero((counts >= 2)[labels])[:_MOST_PICTURES]
+    counts = np.bincount(labels[kept], minlength=classes)
+    kept = kept[(counts >= 2)[labels[kept]]]
+    present = np.flatnonzero(counts >= 2)
+    if len(present) < 2:
+        return LabelEvidence(1.0, 1.0, 0.0)
+    own = np.searchsorted(present, labels[kept])
+    sizes = counts[present]
+    targets = np.eye(len(present))[own]
+    scores = held_out_scores(features[kept], targets, 1.0 / sizes[own], _folds(own))
+    right = scores.argmax(axis=1) == own
+    recalls = np.bincount(own, weights=right) / sizes
+    # The variance of a mean of recalls is that of so many pictures.
+    pictures = len(present) ** 2 / float(np.sum(1.0 / sizes))
+    return LabelEvidence(float(recalls.mean()), 1.0 / len(present), pictures)
+
+
+def table_evidence(features: NDArray[np.float32], labels: NDArray[np.float32]) -> LabelEvidence:
+    """Of any number of classes per picture: labels `(n, classes)` of 0 and 1.
+
+    Each class against its absence is a task of two. The more pictures tell of it, the more it weighs; one picture's
+    labels may all hang together, so that many classes are no better evidence than one.
+    """
+    found = [class_evidence(features, column.astype(np.int64), 2) for column in labels.T]
+    told = np.array([evidence.pictures for evidence in found])
+    if not told.any():
+        return LabelEvidence(1.0, 1.0, 0.0)
+    accuracy = float(np.average([evidence.accuracy for evidence in found], weights=told))
+    return LabelEvidence(accuracy, 0.5, float((told.sum() / np.sqrt(told).sum()) ** 2))
+
+
+def held_out_scores(
+    features: NDArray[np.float32], targets: Float64, weights: Float64, folds: NDArray[np.int64]
+) -> Float64:
+    """For each picture, what ridge regression fitted to the other folds says of it: `(n, columns)`.
+
+    features `(n, f)`, targets `(n, columns)`, weights `(n,)` of the pictures in the fit, folds `(n,)` numbers. The
+    scaling of the features is that of all pictures; it knows no label.
+    """
+    x = standardized(features)[0].astype(np.float64)
+    root = np.sqrt(weights / weights.mean())[:, None]
+    design = root * x
+    ridge = RIDGE * float(np.sum(design**2)) / len(design)
+    if len(design) <= design.shape[1]:
+        kernel = design @ design.T
+        smoother = np.linalg.solve(kernel + ridge * np.eye(len(kernel)), kernel)
+    else:
+        gram = design.T @ design + ridge * np.eye(design.shape[1])
+        smoother = design @ np.linalg.solve(gram, design.T)
+    residual = root * targets - smoother @ (root * targets)
+    for fold in range(int(folds.max()) + 1):
+        block = np.flatnonzero(folds == fold)
+        out = np.eye(len(block)) - smoother[np.ix_(block, block)]
+        residual[block] = np.linalg.solve(out, residual[block])
+    held_out: Float64 = targets - residual / root
+    return held_out
+
+
+def _folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The pictures of each class in turn to folds 0, 1, ..., `(n,)`."""
+    folds = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        folds[own] = np.arange(len(own)) % FOLDS
+    return folds
+
+
+def _at_most(successes: int, trials: int, probability: float) -> float:
+    """P(X <= successes) of a binomial X."""
+    if successes >= trials:
+        return 1.0
+    log_p, log_q = math.log(probability), math.log1p(-probability)
+    logs = [
+        math.lgamma(trials + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(trials - k + 1)
+        + k * log_p
+        + (trials - k) * log_q
+        for k in range(successes + 1)
+    ]
+    return float(sum(math.exp(value) for value in logs))

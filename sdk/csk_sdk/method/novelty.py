@@ -1,0 +1,41 @@
+"""How far a task's pictures are from everything known, in the features' own units.
+
+The squared Mahalanobis distance to the nearest known class, with the covariance within classes, over its expectation
+for the pictures that the statistics were made of: about 1 for pictures like those, whatever their classes. It is what
+a network that was never trained for such pictures makes visible: noise, darkness, a wrong preprocessing. After Lee et
+al., arXiv 1807.03888; here on the features before the head only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.method.heads import ClassStatistics
+
+# From this distance on a task is called unfamiliar; chosen by measurement: docs/decisions/0015-label-check.md.
+UNFAMILIAR = 1.5
+_SHRINKAGE = 0.02
+# A covariance from fewer pictures than this many per feature fits them too closely to judge others.
+_PICTURES_PER_FEATURE = 10
+
+
+def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | None:
+    """The mean distance of features `(n, f)` float32 from the nearest known class; None where too little is known."""
+    seen = known.counts > 0
+    count = float(known.counts.sum())
+    if count < _PICTURES_PER_FEATURE * known.features:
+        return None
+    roots = known.sums[seen] / np.sqrt(known.counts[seen])[:, None]
+    within = (known.gram - roots.T @ roots) / max(count - int(seen.sum()), 1.0)
+    scale = float(np.trace(within)) / known.features
+    if scale <= 0.0:
+        return None
+    within = (1.0 - _SHRINKAGE) * within + _SHRINKAGE * scale * np.eye(known.features)
+    means = known.sums[seen] / known.counts[seen][:, None]
+    x = features.astype(np.float64)
+    white = np.linalg.solve(within, np.concatenate([x, means]).T).T
+    own = np.einsum("nf,nf->n", x, white[: len(x)])
+    other = np.einsum("cf,cf->c", means, white[len(x) :])
+    nearest = (own[:, None] + other - 2.0 * x @ white[len(x) :].T).min(axis=1)
+    return float(nearest.mean()) / known.features
