@@ -20,7 +20,7 @@ RESULTS := out/conformance
 DIGITS := out/digits
 
 .PHONY: help demo test test-ort-training run-ort-training test-ssh test-oldest run-oldest check format wheel-test \
-	conformance arm64 kill soak fuzz sbom bench-cifar100 clean
+	conformance arm64 kill soak fuzz sbom bench-cifar100 memory-limit clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
@@ -35,6 +35,7 @@ help:
 	@echo "make fuzz MINUTES=30    feed the readers what nobody would (Linux, Python 3.11 to 3.13)"
 	@echo "make sbom               write docs/supply-chain.md and out/sbom.json from what is installed"
 	@echo "make wheel-test      build the wheel, install it elsewhere, run its demo"
+	@echo "make memory-limit       ResNet-18 learns within 160 MB of resident memory, all in all (Linux)"
 	@echo "make bench-cifar100 DATA=DIR MODEL=FILE    the CIFAR-100 benchmark"
 
 $(BIN)/.demo: pyproject.toml
@@ -141,6 +142,9 @@ sbom: $(BIN)/.dev
 
 bench-cifar100: $(BIN)/.dev
 	$(BIN)/python benchmarks/cifar100.py --data "$(DATA)" --model "$(MODEL)" --out out/cifar100
+
+memory-limit: $(BIN)/.dev
+	$(BIN)/python benchmarks/memory_limit.py --out out/memory-limit
 
 clean:
 	rm -rf $(VENV) $(ORT_TRAINING) $(OLDEST) .cache out build dist

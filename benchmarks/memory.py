@@ -39,8 +39,9 @@ Written by `python benchmarks/memory.py MODEL... --networks --write docs/memory.
 *Predicted* is what `csk-sdk inspect` shows and `--memory-budget` bounds: the peak resident memory, over that after all
 imports, of a process that opens the bundle, warms a task up and trains it at the bundle's batch size. Its parts are
 explained in `artifacts_builder/csk_artifacts_builder/memory.py`, and what was done about the peak in
-[decision 0009](decisions/0009-memory-of-opening.md). Not in it: pictures cached between epochs, consolidation, and
-predicting at the same time.
+[decision 0009](decisions/0009-memory-of-opening.md); int8 bundles are in
+[decision 0014](decisions/0014-memory-budget.md), and limits on the device in [device-memory.md](device-memory.md). Not
+in it: pictures cached between epochs, consolidation, and predicting at the same time.
 
 *Measured* is the high-water mark of resident memory (VmHWM) of a fresh process after it warmed a task up and trained
 three steps on random pictures, less its resident memory after imports. Bundles are built without base data, with
@@ -140,8 +141,8 @@ def undo(measure: str) -> None:
     elif measure == "late-reuse":
         settings = runtime.session_options
 
-        def planned(threads: int = 0) -> Any:
-            options = settings(threads)
+        def planned(threads: int = 0, optimised: bool = True) -> Any:
+            options = settings(threads, optimised)
             options.enable_mem_reuse = True
             return options
 

@@ -24,7 +24,7 @@ from csk_artifacts_builder.graphs import eval_model, export_template, memory_mod
 from csk_artifacts_builder.head import SplitHead, split_head
 from csk_artifacts_builder.intensity import NewTask, measure_intensity, open_kernel_graph
 from csk_artifacts_builder.losses import require_loss
-from csk_artifacts_builder.memory import predict_memory
+from csk_artifacts_builder.memory import predict_memory, step_memory
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.ort_training import write_ort_artifacts
 from csk_artifacts_builder.prefix import Cut, find_cut
@@ -112,9 +112,8 @@ def _build(
     cut = find_cut(source.model, sites) if PORTABLE in manifest.backends else None
     models, agreement = _in_all_forms(models, source, cut, manifest, split, checkpoint)
     manifest = replace(
-        manifest,
+        _with_memory(models, manifest),
         costs=costs,
-        memory=_memory(models, manifest),
         prefix=cut.shape if cut is not None else (),
         precisions=(INT8, EXACT) if agreement is not None else (EXACT,),
     )
@@ -189,18 +188,14 @@ def _with_sites(
     return manifest, choice.sites
 
 
-def _memory(models: Mapping[str, ir.Model], manifest: Manifest) -> dict[str, int]:
-    """What learning takes, of the portable step where there is one."""
+def _with_memory(models: Mapping[str, ir.Model], manifest: Manifest) -> Manifest:
+    """The manifest with what learning takes, of the portable step where there is one."""
     if TRAINING_MODEL not in models:
-        return {}
-    return predict_memory(
-        models[TRAINING_MODEL],
-        manifest.sites,
-        manifest.head.features,
-        len(manifest.classes),
-        manifest.batch_size,
-        manifest.base_protected,
-    )
+        return manifest
+    training, sites, classes = models[TRAINING_MODEL], manifest.sites, len(manifest.classes)
+    batch = manifest.batch_size
+    memory = predict_memory(training, sites, manifest.head.features, classes, batch, manifest.base_protected)
+    return replace(manifest, memory=memory, step_memory=step_memory(training, sites, classes, batch))
 
 
 def _measure_centers(source: SourceModel, manifest: Manifest, folder: Path) -> dict[str, float]:

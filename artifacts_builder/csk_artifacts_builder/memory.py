@@ -5,7 +5,7 @@ and trains it at the bundle's batch size. Warming up runs one step with all chan
 
     runtime      code and structures that a first opened graph brings in
     knowledge    the checkpoint: centers, moments, heads, class statistics
-    kernels      the sites' kernels with the centers put in, handed to the runtime
+    kernels      the sites' kernels with the centers put in, handed to the runtime; dropped when the graph is open
     weights      all weights as the runtime packs them, and the kernels of input gradients, which it makes itself
     opening      copies that exist only while it does so
     learning     centers' changes, gradients and the optimizer's state
@@ -13,8 +13,8 @@ and trains it at the bundle's batch size. Warming up runs one step with all chan
     activations  what is alive at the step's fullest moment
     head         matrices of features by features, while a task's head is fitted
 
-Opening needs runtime to opening; a step needs all but opening and head; fitting the head needs runtime, knowledge and
-head, for no graph is open then. The largest is the peak. What is alive is found by
+Opening needs runtime to opening; a step needs all but kernels, opening and head; fitting the head needs runtime,
+knowledge and head, for no graph is open then. The largest is the peak. What is alive is found by
 walking the graph in the file's order, which is that of execution (docs/decisions/0003): a tensor lives from the node
 that makes it to the last that reads it, elementwise ops work in place, and reshapes copy nothing.
 """
@@ -60,13 +60,10 @@ def predict_memory(
     `features` is the width of the head, `classes` how many the base has; `protected` says whether their statistics are
     in the checkpoint.
     """
-    sizes = {f"{site.name}.k": site.channels for site in sites}
-    model = sized(training, {**sizes, "N": batch, "classes": classes, "mask": 1})
-    _close(model, classes)
-    constant = _constants(model)
+    model = _sized_step(training, sites, classes, batch)
     try:
-        activations = _fullest(model, constant)
-        packed, folded, largest = _packed(model, constant)
+        activations = _activations(model, classes)
+        packed, folded, largest = _packed(model, _constants(model))
     except _UnknownSizeError:
         return {}
     centers = sum(site.rows * site.channels for site in sites) * _FLOAT_BYTES
@@ -79,13 +76,40 @@ def predict_memory(
         "opening": kernels + folded + 2 * largest,
         "learning": _PER_CENTER * centers,
         "batch": 2 * _bytes(model.graph.inputs[0]),
-        "activations": int(_ARENA * activations),
+        "activations": activations,
         "head": _PER_PAIR_OF_FEATURES * (features + 1) ** 2,
     }
-    always = sum(parts[name] for name in ("runtime", "knowledge", "kernels", "weights"))
+    always = sum(parts[name] for name in ("runtime", "knowledge", "weights", "batch"))
+    opening = sum(parts[name] for name in ("kernels", "opening"))
     step = sum(parts[name] for name in ("learning", "activations"))
     fitting = sum(parts[name] for name in ("runtime", "knowledge", "head"))
-    return {**parts, PEAK: max(fitting, always + parts["batch"] + max(parts["opening"], step))}
+    return {**parts, PEAK: max(fitting, always + max(opening, step))}
+
+
+def step_memory(training: ir.Model, sites: Sequence[Site], classes: int, batch: int) -> dict[str, int]:
+    """Bytes of a step's activations for "one" input, and for "each" further one; empty where they are not known.
+
+    "each" is measured between one input and a batch of `batch`, so that nothing in between is underrated.
+    """
+    more = max(2, batch)
+    try:
+        one, all_ = (
+            _activations(_sized_step(training, sites, classes, count), classes) for count in (1, more)
+        )
+    except _UnknownSizeError:
+        return {}
+    return {"one": one, "each": max(0, -(-(all_ - one) // (more - 1)))}
+
+
+def _sized_step(training: ir.Model, sites: Sequence[Site], classes: int, batch: int) -> ir.Model:
+    """The training graph at one batch size, with all channels, as warming up runs it."""
+    sizes = {f"{site.name}.k": site.channels for site in sites}
+    return sized(training, {**sizes, "N": batch, "classes": classes, "mask": 1})
+
+
+def _activations(model: ir.Model, classes: int) -> int:
+    _close(model, classes)
+    return int(_ARENA * _fullest(model, _constants(model)))
 
 
 class _UnknownSizeError(Exception):

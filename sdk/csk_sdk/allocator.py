@@ -21,12 +21,13 @@ _THRESHOLD_BYTES = 128 << 10
 
 @contextmanager
 def returning_memory() -> Iterator[None]:
-    """Within the block, large blocks go back to the system when they are dropped; at its end, small ones do too.
+    """Within the block, large blocks go back to the system when they are dropped; before and behind it, small ones too.
 
     On other C libraries than glibc, which do not hoard, nothing is done.
     """
     libc = _glibc()
     if libc is not None:
+        libc.malloc_trim(0)  # what an earlier graph has left
         libc.mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
     try:
         yield

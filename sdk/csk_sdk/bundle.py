@@ -125,12 +125,15 @@ class Bundle:
             kernel[center_of(sites[name])] = tensors[f"center/{sites[name].name}"]
         return kernels
 
-    def graph(self, name: str, tensors: Mapping[str, NDArray[Any]], threads: int = 0) -> Graph:
-        """Open one of the bundle's graphs as a generation sees it, in the form of this view of the bundle."""
+    def graph_file(self, name: str) -> str:
+        """The file of one of the bundle's graphs in the form of this view of the bundle."""
         if self.from_prefix:
             name = _SUFFIXES[name]
-        if self.precision != self.manifest.precision:
-            name = exact_twin(name)
+        return exact_twin(name) if self.precision != self.manifest.precision else name
+
+    def graph(self, name: str, tensors: Mapping[str, NDArray[Any]], threads: int = 0) -> Graph:
+        """Open one of the bundle's graphs as a generation sees it, in the form of this view of the bundle."""
+        name = self.graph_file(name)
         kernels = self.folded_kernels(tensors, self.manifest.kernels[name])
         # Features alone are asked of a graph that has the second moments too.
         return Graph(self.path(name), threads, kernels, partial=self.from_prefix, wide_sums=self.wide_sums)

@@ -15,6 +15,8 @@ PREFIX_CACHES = ("off", "memory", "disk", "auto")
 # What happens to a task that would cost older ones too much: learned by its heads alone, or not at all.
 HEADS_ONLY, REFUSE = "heads-only", "refuse"
 ON_FORGETTING = (HEADS_ONLY, REFUSE)
+# csk_sdk.profiles.PROFILES.
+PROFILE_NAMES = ("fast", "small")
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 
 
@@ -39,6 +41,10 @@ class TrainingConfig:
     first layers are kept: "off", "memory", "disk" or "auto", and `prefix_views` in how many views of each picture
     (csk_sdk/prefix_cache.py). `precision` is what the bundle's graphs run in: "exact", "int8", or "auto" for what
     csk-sdk doctor measured to be best on this device, else the bundle's own (csk_sdk/tuning.py).
+
+    `memory_budget` is what the whole process may have resident at its peak, in bytes, imports included: profile and
+    micro-batches are then chosen (csk_sdk/budget.py), unless `profile` ("fast" or "small", csk_sdk/profiles.py) or
+    `micro_batch` say otherwise. `micro_batch` is how many pictures of a batch are in memory at once, all where None.
     """
 
     epochs: int = 4
@@ -67,6 +73,9 @@ class TrainingConfig:
     prefix_cache: str = "off"
     prefix_views: int = 2
     precision: str = "auto"
+    memory_budget: int | None = None
+    micro_batch: int | None = None
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         for name in _FIELDS:
@@ -105,6 +114,13 @@ class TrainingConfig:
         for name, choices in (("prefix_cache", PREFIX_CACHES), ("precision", ("auto", *PRECISIONS))):
             _require(getattr(self, name) in choices, name, getattr(self, name), " or ".join(choices))
         _require(1 <= self.prefix_views <= 64, "prefix_views", self.prefix_views, "from 1 to 64")
+        budget, micro = self.memory_budget, self.micro_batch
+        _require(budget is None or budget >= 1, "memory_budget", budget, "1 byte or more")
+        _require(micro is None or micro >= 1, "micro_batch", micro, "1 or more")
+        _require(
+            self.profile is None or self.profile in PROFILE_NAMES,
+            "profile", self.profile, " or ".join(PROFILE_NAMES),
+        )  # fmt: skip
 
     @property
     def follows_drift(self) -> bool:

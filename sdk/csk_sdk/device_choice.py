@@ -25,13 +25,15 @@ _SCHEMA = 1
 _MOST_BYTES, _MOST_CHOICES = 1 << 20, 16
 
 
-def in_chosen_precision(bundle: Bundle, wanted: str, state: Path) -> Bundle:
+def in_chosen_precision(bundle: Bundle, wanted: str, state: Path, budgeted: bool = False) -> Bundle:
     """The bundle in the precision that is wanted; for "auto" in the remembered one, else the bundle's own.
 
+    With a memory budget (`budgeted`), "auto" is the bundle's own: that is what its memory was predicted for.
     Raises BundleError where the bundle has no graphs for the wanted one.
     """
     found = recall(bundle, state) or {}
-    precision = wanted if wanted != AUTO else found.get("precision", bundle.precision)
+    own = bundle.manifest.precision
+    precision = wanted if wanted != AUTO else own if budgeted else found.get("precision", own)
     wide = found.get("int8_wide_sums", INT8 in bundle.precisions and _may_saturate())
     return bundle.view(precision, wide_sums=wide and precision == INT8)
 

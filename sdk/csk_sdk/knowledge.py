@@ -18,7 +18,7 @@ Tensors = dict[str, NDArray[Any]]
 # Of a bundle's view from the prefix on, prefix features (n, *prefix) as they are stored instead of images.
 Batch = tuple[NDArray[Any], Labels]
 
-# Memory for the features that a task's head is fitted on.
+# Memory for the features that a head is fitted on.
 HEAD_SAMPLE_BYTES = 16 << 20
 
 
@@ -46,8 +46,8 @@ class FeatureExtractor:
 class FeatureSample:
     """Features to fit a task's head on, as many as fit into a fixed memory."""
 
-    def __init__(self, features: int) -> None:
-        self._room = max(1, HEAD_SAMPLE_BYTES // (4 * features))
+    def __init__(self, features: int, room_bytes: int = HEAD_SAMPLE_BYTES) -> None:
+        self._room = max(1, room_bytes // (4 * features))
         self._features: list[NDArray[np.float32]] = []
         self._labels: list[Labels] = []
 
@@ -55,6 +55,11 @@ class FeatureSample:
     def full(self) -> bool:
         """Whether no more features fit."""
         return self._room == 0
+
+    @property
+    def parts(self) -> list[NDArray[np.float32]]:
+        """Features `(n, f)` as they were added, one array for each time."""
+        return self._features
 
     def add(self, features: NDArray[np.float32], labels: Labels) -> None:
         """Keep of features `(n, f)` and their labels as many as fit."""
@@ -88,12 +93,13 @@ def measure_knowledge(
     moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}
     statistics = ClassStatistics.empty(bundle.manifest.head.features)
     for images, labels in batches:
-        outputs = graph.run({"image": images, **feeds}, release=True)
+        outputs = graph.run({"image": images, **feeds}, release=True, copy=False)
         for site in sites:
-            moments[site.name] += outputs[site.moment]
+            moments[site.name] += outputs.pop(site.moment)
+        features = outputs.pop("features").copy()
         if on_features is not None:
-            on_features(outputs["features"], labels)
-        statistics = objective.statistics(statistics, outputs["features"], labels, classes)
+            on_features(features, labels)
+        statistics = objective.statistics(statistics, features, labels, classes)
     return {f"moment/{name}": moment for name, moment in moments.items()}, statistics
 
 

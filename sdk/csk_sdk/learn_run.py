@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.acceptance import require_learnable, warnings_about, worst_of
 from csk_sdk.backends import require_ready
+from csk_sdk.budget import Plan, plan_for, require_budget
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
@@ -23,6 +24,7 @@ from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.optimizers import cosine
 from csk_sdk.predicting import require_new_task, task_classes
 from csk_sdk.prefix_cache import OFF, PrefixCache, choose_place
+from csk_sdk.profiles import FAST, PROFILES, in_profile
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.stopping import EPOCHS, Stopping
 from csk_sdk.training import TaskTraining
@@ -31,7 +33,10 @@ from csk_sdk.version import __version__
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training run is: `phase` is "check", "prefix", "select", "train" or "consolidate"."""
+    """Where a training run is: `phase` is "check", "prefix", "select", "train" or "consolidate".
+
+    `note` is a sentence for the user, at the beginning of a run with a memory budget.
+    """
 
     phase: str
     step: int = 0
@@ -39,6 +44,7 @@ class Progress:
     epoch: int = 0
     epochs: int = 0
     loss: float = float("nan")
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class LearnReport:
     and `heads_only` whether they were dropped for that. `known` are the classes that were known before, and updated.
     `stopped` is what ended training: "epochs", "seconds" or "flops". `warnings` are sentences about what looks wrong,
     though not wrong enough to refuse the task.
+    `peak_rss_bytes` is the whole process's, as `memory_budget` is; `profile` and `micro_batch` (None: batches whole)
+    say how it was kept.
     """
 
     task: str
@@ -69,6 +77,9 @@ class LearnReport:
     known: tuple[str, ...] = ()
     stopped: str = EPOCHS
     warnings: tuple[str, ...] = ()
+    memory_budget: int | None = None
+    profile: str = "fast"
+    micro_batch: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -95,33 +106,40 @@ class LearnRun:
         require_ready(backend, bundle, task.name, task.classes, config)
         assert task.train is not None
         bundle.objective.require(task)
-        self._bundle, self._state, self._generation = bundle, state, generation
+        self._source, self._state, self._generation = bundle, state, generation
+        require_budget(bundle, config)
         place = choose_place(config, bundle, len(task.train), backend)
         # What "auto" came to: the record of the task says so, and another choice is another run.
         config = replace(config, precision=bundle.precision, prefix_cache=place)
         self._task, self._split, self._config = task, task.train, config
         self._backend = backend
         self._report = on_progress
-        self._pixels = PixelCache(task.train, bundle.preprocessing)
+        plan = plan_for(bundle.manifest, config, backend, len(task.train))
+        self._pixels = PixelCache(task.train, bundle.preprocessing, plan.pixel_bytes)
         self._batch_size = config.batch_size or bundle.manifest.batch_size
         self._flip, self._shift = augmentation(config, bundle.manifest)
         self._per_epoch = -(-len(task.train) // self._batch_size)
         self._stopping = Stopping(config, bundle.manifest, self._per_epoch * config.epochs, self._batch_size)
         self._steps = self._stopping.steps
         self._order = -1, np.empty(0, np.int64)
-        self._prefix = (
-            PrefixCache(bundle, generation.tensors, self._pixels, config, state.folder)
-            if place != OFF
-            else None
-        )
-        seen = bundle.view(from_prefix=True) if self._prefix else bundle
+        self._follow(plan)
+
+    def _follow(self, plan: Plan) -> None:
+        """Learn as planned."""
+        self._plan = plan
+        self._bundle = in_profile(self._source, plan.profile, self._state.folder)
+        tensors, config = self._generation.tensors, self._config
+        self._prefix = None
+        if config.prefix_cache != OFF:
+            self._prefix = PrefixCache(self._bundle, tensors, self._pixels, config, self._state.folder)
         self._training = TaskTraining(
-            seen,
-            generation.tensors,
-            task.classes,
+            self._bundle.view(from_prefix=True) if self._prefix else self._bundle,
+            tensors,
+            self._task.classes,
             config,
-            backend,
-            task_classes(generation, bundle.manifest.classes),
+            self._backend,
+            task_classes(self._generation, self._bundle.manifest.classes),
+            plan,
         )
 
     def run(self) -> LearnReport:
@@ -131,7 +149,7 @@ class LearnRun:
 
     def _learn(self) -> LearnReport:
         begun = time.monotonic()
-        self._report(Progress("check"))
+        self._report(Progress("check", note=self._plan.sentence))
         self._pixels.verify()
         identity = self._identity()
         first, loss, before = self._restore(identity)
@@ -183,6 +201,9 @@ class LearnRun:
             known=self._training.known,
             stopped=self._stopping.reason,
             warnings=learned.notes,
+            memory_budget=self._plan.budget,
+            profile=self._plan.profile.name,
+            micro_batch=self._plan.micro_batch,
         )
 
     def _train(self, first: int, loss: float, identity: dict[str, Any], begun: float) -> tuple[float, int]:
@@ -204,6 +225,7 @@ class LearnRun:
             self._report(Progress("train", done, self._steps, epoch + 1, config.epochs, loss / seen))
             if time.monotonic() - saved >= config.checkpoint_seconds and done < self._steps:
                 meta = {**identity, "step": done, "loss": loss, "seconds": time.monotonic() - begun}
+                meta |= {"profile": self._plan.profile.name, "micro_batch": self._plan.micro_batch}
                 self._state.save_progress(self._training.progress(), meta)
                 saved = time.monotonic()
             if self._stopping.over(done, time.monotonic() - begun):
@@ -223,6 +245,12 @@ class LearnRun:
         if any(meta.get(key) != value for key, value in identity.items()):
             # Another run's; it stays until this one has something better to keep in its place.
             return 0, 0.0, 0.0
+        plan = replace(
+            self._plan, profile=PROFILES[meta.get("profile", FAST.name)], micro_batch=meta.get("micro_batch")
+        )
+        if plan != self._plan:
+            # Today's process has a little more or less memory: to the bit, the run goes on as it was begun.
+            self._follow(plan)
         self._training.resume(tensors)
         return int(meta["step"]), float(meta["loss"]), float(meta["seconds"])
 

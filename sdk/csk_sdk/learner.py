@@ -19,8 +19,12 @@ from csk_sdk.export import export_model
 from csk_sdk.learn_run import LearnReport, LearnRun, OnProgress
 from csk_sdk.objectives import Prediction
 from csk_sdk.predicting import LinearHead, Predictor, require_new_task
+from csk_sdk.profiles import SMALL, in_profile
 from csk_sdk.state import BASE, Generation, LearnedTask, State
 from csk_sdk.stream import TaskStream
+
+# Pictures at once through the network where memory is scarce.
+_SMALL_CHUNK = 8
 
 
 class Learner:
@@ -36,7 +40,9 @@ class Learner:
 
     def __init__(self, bundle: Bundle, state: State, config: TrainingConfig, backend: str = AUTO) -> None:
         self.backend = choose_backend(backend, bundle)
-        self.bundle = in_chosen_precision(bundle, config.precision, state.folder)
+        self.bundle = in_chosen_precision(
+            bundle, config.precision, state.folder, config.memory_budget is not None
+        )
         self.state = state
         self.config = config
         self._predictor: Predictor | None = None
@@ -59,7 +65,8 @@ class Learner:
         Raises BundleError, StateError, and ConfigError for another backend, or where `trust` is no such key.
         """
         opened = Bundle.open(bundle, trust)
-        stored = State.open(state, opened.id, opened.checkpoint())
+        opened.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
+        stored = State.open(state, opened.id, opened.checkpoint)
         return cls(opened, stored, config or TrainingConfig(), backend)
 
     @property
@@ -80,8 +87,16 @@ class Learner:
     def predictor(self) -> Predictor:
         """The committed generation, opened for predictions; it stays that one when another is committed."""
         if self._predictor is None or self._predictor.generation.number != self.state.head():
-            self._predictor = Predictor(self.bundle, self.state.load(), self.config.threads)
+            self._predictor = self._opened(self.state.load())
         return self._predictor
+
+    def _opened(self, generation: Generation) -> Predictor:
+        config = self.config
+        if config.memory_budget is None and config.profile != SMALL.name:
+            return Predictor(self.bundle, generation, config.threads)
+        # What the process may have resident counts while it predicts, too.
+        bundle = in_profile(self.bundle, SMALL, self.state.folder)
+        return Predictor(bundle, generation, config.threads, config.micro_batch or _SMALL_CHUNK)
 
     def head(self, task: str | None = None) -> LinearHead:
         """The linear head of one task ("base" for the source model's own), or of all classes when None."""
@@ -94,17 +109,21 @@ class Learner:
 
         An interrupted run is resumed where its last progress checkpoint was, with the same result.
         Raises TaskError for data that cannot be learned, StateLockedError while another process learns,
-        RuntimeMissingError without the backend's package.
+        RuntimeMissingError without the backend's package, ConfigError where the memory budget is too small.
         """
         task.require_trainable()
         bundle = self.bundle
-        if config is not None and config.precision != self.config.precision:
-            bundle = in_chosen_precision(bundle, config.precision, self.state.folder)
+        if config is not None:
+            budgeted = config.memory_budget is not None
+            bundle = in_chosen_precision(bundle, config.precision, self.state.folder, budgeted)
         with self.state.lock():
+            generation = self.generation
+            # An opened graph would take the room that learning needs.
+            self.predictor().release()
             return LearnRun(
                 bundle,
                 self.state,
-                self.generation,
+                generation,
                 task,
                 config or self.config,
                 self.backend,

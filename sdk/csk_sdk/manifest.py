@@ -186,6 +186,7 @@ class Manifest:
     weights.safetensors that the export template lacks. `costs` counts parameters, and FLOPs and
     kept bytes of a training step per image (csk_artifacts_builder/costs.py), and `memory` predicts the bytes that
     learning takes at this batch size (csk_artifacts_builder/memory.py); empty where they are not known.
+    `step_memory` are the bytes of a step's activations for "one" input, and for "each" further one.
     `memory_budget` is what the build was told to stay within, in bytes.
     `head_capacity` is how many classes a task may have with the ort-training backend, 0 without its artifacts.
     `op_domains` are the domains of the ops that the graphs may have.
@@ -220,6 +221,7 @@ class Manifest:
     candidates: tuple[Candidate, ...] = ()
     choice: str = ""
     memory: dict[str, int] = field(default_factory=dict)
+    step_memory: dict[str, int] = field(default_factory=dict)
     memory_budget: int | None = None
     files: dict[str, FileEntry] = field(default_factory=dict)
     producer: str = ""

@@ -52,13 +52,14 @@ class LinearHead:
 class Predictor:
     """One generation, opened for predictions.
 
-    Heads and features are the same generation's, whatever another process commits meanwhile.
+    Heads and features are the same generation's, whatever another process commits meanwhile. `chunk` is how many
+    pictures are in memory at once as the network's input.
     """
 
-    def __init__(self, bundle: Bundle, generation: Generation, threads: int = 0) -> None:
+    def __init__(self, bundle: Bundle, generation: Generation, threads: int = 0, chunk: int = _CHUNK) -> None:
         self.generation = generation
         self.bundle = bundle
-        self._threads = threads
+        self._threads, self._chunk = threads, chunk
         self._heads: dict[str | None, LinearHead] = {}
         self._extractor: FeatureExtractor | None = None
 
@@ -84,9 +85,13 @@ class Predictor:
         if self._extractor is None:
             self._extractor = FeatureExtractor(self.bundle, self.generation.tensors, self._threads)
         pixels = self.bundle.preprocessing.stack(images)
-        starts = range(0, max(len(pixels), 1), _CHUNK)
-        parts = [pixels[start : start + _CHUNK] for start in starts]
+        starts = range(0, max(len(pixels), 1), self._chunk)
+        parts = [pixels[start : start + self._chunk] for start in starts]
         return np.concatenate([self._extractor(self.bundle.preprocessing.normalize(part)) for part in parts])
+
+    def release(self) -> None:
+        """Close the graph, to make room for others; the next prediction opens it again."""
+        self._extractor = None
 
 
 def require_new_task(

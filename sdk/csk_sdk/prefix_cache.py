@@ -35,9 +35,9 @@ def choose_place(config: TrainingConfig, bundle: Bundle, pictures: int, backend:
     """Where to keep the prefix features of so many pictures: "off", "memory" or "disk".
 
     "auto" is memory where all of them fit into MEMORY_BYTES, and off where they do not. A bundle without a frozen
-    prefix, or another backend than the portable one, has nothing to keep: off.
+    prefix, or another backend than the portable one, has nothing to keep, and a memory budget no room for it: off.
     """
-    if backend != PORTABLE or not bundle.manifest.prefix:
+    if backend != PORTABLE or not bundle.manifest.prefix or config.memory_budget is not None:
         return OFF
     if config.prefix_cache != AUTO:
         return config.prefix_cache

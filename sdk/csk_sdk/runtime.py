@@ -98,10 +98,15 @@ def import_training(module: str) -> Any:
         ) from None
 
 
-def session_options(threads: int = 0) -> Any:
-    """How every session is opened; `threads` 0 is the runtime's default of one per core."""
+def session_options(threads: int = 0, optimised: bool = True) -> Any:
+    """How every session is opened; `threads` 0 is the runtime's default of one per core.
+
+    Without `optimised`, kernels are neither flipped nor packed ahead: less memory, slower steps (decision 0003).
+    """
     ort = load_onnxruntime()
     options = ort.SessionOptions()
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
@@ -120,7 +125,7 @@ class Graph:
     `weights` replaces tensors of weights.safetensors by name, before the runtime optimises the graph.
     `threads` is the number of compute threads, 0 for the runtime's default of one per core. With `partial`, a run
     computes only what the outputs that were asked for need. `wide_sums` keeps int8 sums of x86 CPUs without VNNI from
-    saturating at 16 bits; elsewhere it changes nothing.
+    saturating at 16 bits; elsewhere it changes nothing. `optimised` is that of `session_options`.
     """
 
     def __init__(
@@ -130,18 +135,19 @@ class Graph:
         weights: Mapping[str, NDArray[np.float32]] | None = None,
         partial: bool = False,
         wide_sums: bool = False,
+        optimised: bool = True,
     ) -> None:
         ort = load_onnxruntime()
-        options = session_options(threads)
+        options = session_options(threads, optimised)
         if wide_sums:
             options.add_session_config_entry("session.x64quantprecision", "1")
-        self._kept = []
+        # The runtime takes copies of these arrays: when the graph is open they are dropped (decision 0014).
+        values = [
+            ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+            for array in (weights or {}).values()
+        ]
         if weights:
-            values = [
-                ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()
-            ]
             options.add_external_initializers(list(weights), values)
-            self._kept = values
         try:
             with returning_memory():
                 self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -155,17 +161,22 @@ class Graph:
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
 
     def run(
-        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None, release: bool = False
+        self,
+        feeds: Mapping[str, NDArray[Any]],
+        outputs: Sequence[str] | None = None,
+        release: bool = False,
+        copy: bool = True,
     ) -> dict[str, NDArray[Any]]:
         """Run the graph once; all outputs by default.
 
         `release` gives working memory back to the system afterwards: the runtime would keep it even when this
-        graph is closed, in pieces that fit no other graph.
+        graph is closed, in pieces that fit no other graph. Copies are returned then, because the runtime's own arrays
+        hold the whole arena that they lie in, longer than this session lives; without `copy`, who asks drops them.
         """
         names = list(outputs) if outputs is not None else self.outputs
         if release:
-            # The runtime's own arrays hold the whole arena that they lie in, longer than this session lives.
-            return {name: array.copy() for name, array in self._released(feeds, names).items()}
+            returned = self._released(feeds, names)
+            return {name: array.copy() for name, array in returned.items()} if copy else returned
         return self._run(feeds, names, self._keeping)
 
     def _released(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.acceptance import require_learnable, unfamiliar, warnings_about
 from csk_sdk.backends import AUTO, choose_backend, require_ready
+from csk_sdk.budget import plan_for
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
@@ -20,6 +21,7 @@ from csk_sdk.errors import TaskError
 from csk_sdk.knowledge import Batch
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.predicting import require_new_task, task_classes
+from csk_sdk.profiles import in_profile
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.training import TaskTraining
 
@@ -89,6 +91,9 @@ class TaskStream:
             self._generation: Generation = self._state.load()
             # Again, now that no other process can commit a task of this name.
             require_new_task(self._generation, self._bundle.manifest.classes, self._name, self._classes)
+            self._plan = plan_for(
+                self._bundle.manifest, self._config, self._backend, self._reservoir, self._held_at_most
+            )
         except BaseException as error:
             self._lock.__exit__(type(error), error, error.__traceback__)
             raise
@@ -129,12 +134,13 @@ class TaskStream:
     def _begin(self) -> float:
         """Select on the held batches, then train on them."""
         training = TaskTraining(
-            self._bundle,
+            in_profile(self._bundle, self._plan.profile, self._state.folder),
             self._generation.tensors,
             self._classes,
             self._config,
             self._backend,
             task_classes(self._generation, self._bundle.manifest.classes),
+            self._plan,
         )
         training.warm_up(lambda: (self._normalised(*held) for held in self._held))
         require_learnable(training.evidence, self._config, self._name, self._noun)
@@ -148,6 +154,12 @@ class TaskStream:
         self._loss = training.step(self._normalised(moved, labels), min(1.0, (self._steps + 1) / 10))
         self._steps += 1
         return self._loss
+
+    @property
+    def _held_at_most(self) -> int:
+        """How many pictures are in memory at most: those held back, and the sample."""
+        batch = self._config.batch_size or self._bundle.manifest.batch_size
+        return _PATIENCE * self._config.sensitivity_batches * batch + self._reservoir
 
     def _remember(self, pixels: Pixels, labels: Labels) -> None:
         """Reservoir sampling (Vitter, 1985): every picture seen is equally likely to be in the sample."""

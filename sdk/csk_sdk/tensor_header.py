@@ -55,6 +55,15 @@ def check_header(path: Path) -> None:
         )
 
 
+def tensor_places(path: Path) -> dict[str, int]:
+    """Where in the file each tensor's bytes begin, by name; of a file that `check_header` has passed."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
+
+
 def _place(name: str, entry: Any) -> tuple[str, int, int]:
     name = name if len(name) <= 80 else name[:80] + "..."
     try:

@@ -14,18 +14,13 @@ from numpy.typing import NDArray
 
 from csk_sdk.acceptance import forgets_too_much
 from csk_sdk.backends import StepResult, TrainingStep, open_step
+from csk_sdk.backends.micro import pieces
+from csk_sdk.budget import WHOLE, Plan
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
-from csk_sdk.knowledge import (
-    HEAD_SAMPLE_BYTES,
-    Batch,
-    FeatureExtractor,
-    FeatureSample,
-    Tensors,
-    measure_knowledge,
-)
+from csk_sdk.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors, measure_knowledge
 from csk_sdk.manifest import PORTABLE, Site
 from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.forgetting import Movement, estimated_forgetting
@@ -63,7 +58,8 @@ class TaskTraining:
 
     Per site: `selected` `(k,)` int64 channels, `deltas` `(rows, k)` float32 center changes on them, `bases`
     `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head. `evidence` is
-    what the labels say about the pictures, `novelty` how far these are from all that is known, once warmed up.
+    what the labels say about the pictures, `novelty` how far these are from all that is known, once warmed up. Of
+    `plan`, the micro-batches and the sample's size count here; the bundle is already as its profile opens it.
     """
 
     def __init__(
@@ -74,8 +70,9 @@ class TaskTraining:
         config: TrainingConfig,
         backend: str = PORTABLE,
         old_classes: Mapping[str, tuple[str, ...]] | None = None,
+        plan: Plan = WHOLE,
     ) -> None:
-        self._bundle = bundle
+        self._bundle, self._plan = bundle, plan
         self._backend = backend
         self._tensors = tensors
         self._config = config
@@ -104,9 +101,9 @@ class TaskTraining:
         lack. The first `sensitivity_batches` of `batches` are read, twice.
         """
         extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
-        sample = FeatureSample(self._bundle.manifest.head.features)
+        sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
         seen = []
-        for images, labels in self._sample(batches):
+        for images, labels in self._parts(self._sample(batches)):
             sample.add(extractor(images), labels)
             seen.append(labels)
         del extractor
@@ -122,7 +119,8 @@ class TaskTraining:
         for batch in self._sample(batches):
             gradients = self._run(batch, every, unchanged).centers
             for site in self.sites:
-                sensitivities[site.name].add(gradients[site.name])
+                # Taken out, so that no gradient is in memory during the next run.
+                sensitivities[site.name].add(gradients.pop(site.name))
         ratio = self._config.channel_ratio or self._bundle.manifest.channel_ratio
         for site in self.sites:
             chosen = select_channels(sensitivities[site.name].values, ratio)
@@ -177,6 +175,8 @@ class TaskTraining:
         """
         _require_finite({HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias, **self.deltas})
         self._step = None
+        self._optimizer = _optimizer(self._config)
+        self._updates.clear()
         done = self._fold(name, batches, scale, mirrored)
         if not forgets_too_much(done.forgetting, self._config, name):
             return done
@@ -197,10 +197,9 @@ class TaskTraining:
             key = f"center/{site.name}"
             tensors[key] = tensors[key].copy()
             add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
-        sample = FeatureSample(self._bundle.manifest.head.features)
-        drift, movement = DriftEstimate(self._bundle.manifest.head.features), Movement()
+        sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
         threads = self._config.threads
-        before = iter(self._features_before(batches))
+        before = self._features_before(batches)
 
         repeated = KnownClasses(self.classes, self._old_statistics())
 
@@ -208,28 +207,32 @@ class TaskTraining:
             _require_finite({"features": features})
             repeated.add(features, labels)
             sample.add(features, labels)
-            old = next(before, None)
-            if old is not None:
-                drift.add(old, features)
-                movement.add(old, features)
 
         moments, learned = measure_knowledge(
-            self._bundle, tensors, batches(), self.classes, threads, on_features=keep
+            self._bundle, tensors, self._parts(batches()), self.classes, threads, on_features=keep
         )
+        with np.errstate(over="ignore"):
+            for key in list(moments):
+                # One by one, and out of memory before another graph is opened.
+                tensors[key] = (tensors[key] + scale * moments.pop(key)).astype(np.float32)
         if augmentation(self._config, self._bundle.manifest)[0]:
             extractor = FeatureExtractor(self._bundle, tensors, threads, release=True)
-            for images, labels in mirrored() if mirrored else _mirrored(batches()):
+            for images, labels in self._parts(mirrored() if mirrored else _mirrored(batches())):
                 if sample.full:
                     break
                 sample.add(extractor(images), labels)
+            del extractor
         self.weight, self.bias = self._objective.fit_head(*sample.arrays(), self.classes)
-        with np.errstate(over="ignore"):
-            for key, moment in moments.items():
-                tensors[key] = (tensors[key] + scale * moment).astype(np.float32)
         if not self._config.class_statistics:
             learned = ClassStatistics.empty(self._bundle.manifest.head.features)
         else:
             learned = repeated.balance(learned, scale)
+        drift, movement = DriftEstimate(self._bundle.manifest.head.features), Movement()
+        # The sample begins with the same pictures. The matrices are as large as a small network's kernels, so they are
+        # made when no graph is open.
+        for old, new in zip(before, sample.parts, strict=False):
+            drift.add(old[: len(new)], new)
+            movement.add(old[: len(new)], new)
         drifted = drift.fit()
         self._follow(drifted, tensors, learned)
         forgetting = self._forgetting(tensors, drifted, movement)
@@ -269,8 +272,8 @@ class TaskTraining:
             return []
         extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
         kept: list[NDArray[np.float32]] = []
-        room = HEAD_SAMPLE_BYTES
-        for images, _ in batches():
+        room = self._plan.profile.sample_bytes
+        for images, _ in self._parts(batches()):
             kept.append(extractor(images))
             room -= kept[-1].nbytes
             if room <= 0:
@@ -323,12 +326,18 @@ class TaskTraining:
         deltas: Mapping[str, NDArray[np.float32]],
     ) -> StepResult:
         if self._step is None:
-            self._step = open_step(self._backend, self._bundle, self._tensors, self._config.threads)
+            self._step = open_step(
+                self._backend, self._bundle, self._tensors, self._config.threads, self._plan.micro_batch
+            )
         images, labels = batch
         return self._step.run(images, self._targets.feeds(labels), (self.weight, self.bias), selected, deltas)
 
     def _old_statistics(self) -> ClassStatistics:
         return ClassStatistics.from_tensors(self._tensors)
+
+    def _parts(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """As much of a batch at once as the plan allows, where only pictures count and not batches."""
+        return pieces(batches, self._plan.micro_batch)
 
     def _sample(self, batches: Batches) -> Iterator[Batch]:
         """The first `sensitivity_batches` batches, and more until they tell something of each class."""

@@ -22,6 +22,7 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.learner import Learner
 from csk_sdk.predicting import task_names
+from csk_sdk.sizes import bytes_in
 from csk_sdk.state import BASE, State
 
 SETTINGS = "csk.toml"
@@ -93,7 +94,8 @@ class Workspace:
     def learner(self, config: TrainingConfig | None = None, backend: str = AUTO) -> Learner:
         """Open bundle and state. Raises BundleError, StateError."""
         bundle = Bundle.open(self.bundle, self.trust)
-        state = State.open(self.state, bundle.id, bundle.checkpoint(), keep=self.keep)
+        bundle.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
+        state = State.open(self.state, bundle.id, bundle.checkpoint, keep=self.keep)
         return Learner(bundle, state, config or self.config, backend)
 
     def waiting(self, learner: Learner) -> Iterator[Task]:
@@ -177,7 +179,21 @@ def _settings(path: Path) -> tuple[TrainingConfig, int, str | None]:
     if trust is not None and (not isinstance(trust, str) or not trust):
         # Never taken for "no key": a device that was to trust one key would then trust everybody.
         raise ConfigError(f"{path} sets trust to {trust!r}; it must be the path of a public key, a PEM file.")
-    return TrainingConfig.from_mapping(tables.get("training", {}), str(path)), keep, trust
+    return TrainingConfig.from_mapping(_training(tables, path), str(path)), keep, trust
+
+
+def _training(tables: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The table [training], with a memory budget in bytes where it is written as a size."""
+    training: dict[str, Any] = tables.get("training", {})
+    budget = training.get("memory_budget")
+    if isinstance(budget, str):
+        found = bytes_in(budget)
+        if found is None:
+            raise ConfigError(
+                f"{path} sets memory_budget to {budget!r}, which is no size such as 64MiB, 500MB or 1.5GiB."
+            )
+        return training | {"memory_budget": found}
+    return training
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx_text import model
+from PIL import Image
 from safetensors.numpy import load_file
 
 from conftest import REPOSITORY, build_digits_bundle
@@ -73,6 +74,33 @@ def test_predicted_is_measured_within_a_quarter(tmp_path, channels, size, batch,
     assert max(parts, key=parts.__getitem__) == largest
     found = learned_in(tmp_path / "bundle")
     assert found["predicted"] == peak
+    assert found["predicted"] == pytest.approx(found["measured"], rel=0.25), parts
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
+@pytest.mark.parametrize(
+    ("channels", "size", "batch"),
+    [
+        pytest.param((3, 256, 512, 512, 512), 8, 4, id="weights"),
+        pytest.param((3, 48, 48, 48, 48), 64, 16, id="pictures"),
+        pytest.param((3, 64, 128, 256, 256), 16, 16, id="both"),
+    ],
+)
+def test_int8_is_predicted_within_a_quarter_too(tmp_path, channels, size, batch):
+    for name in range(4):
+        folder = tmp_path / "base" / str(name)
+        folder.mkdir(parents=True)
+        for index in range(4):
+            pixels = RNG.integers(0, 256, (size, size, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{index}.png")
+    options = BuildOptions(
+        trainable="all", batch_size=batch, precision="int8", base_data=tmp_path / "base",
+        classes=list("0123"),
+    )  # fmt: skip
+    build_artifacts(network(tmp_path / "m.onnx", channels, size), tmp_path / "bundle", options)
+    found = learned_in(tmp_path / "bundle")
+    parts = Bundle.open(tmp_path / "bundle").manifest.memory
     assert found["predicted"] == pytest.approx(found["measured"], rel=0.25), parts
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -79,6 +80,25 @@ def test_the_graphs_differ_from_the_exact_ones(
     x = exact.preprocessing(digits.arrays((0, 1, 2, 3), 100, 130)[0])
     a, b = (FeatureExtractor(bundle, bundle.checkpoint(), 1)(x) for bundle in (exact, int8))
     assert 1e-4 < np.linalg.norm(a - b) / np.linalg.norm(a) < 0.02
+
+
+def test_kernels_are_rounded_before_anything_is_made_of_them(int8_bundle: Path) -> None:
+    """What the runtime makes of a float kernel when it opens the graph is as large as the kernel, four times int8."""
+    graph = onnx.load(int8_bundle / TRAINING_MODEL, load_external_data=False).graph
+    made_by = {output: node for node in graph.node for output in node.output}
+    kernels = {tensor.name for tensor in graph.initializer}
+    moved = 0
+    for node in graph.node:
+        if node.op_type == "QLinearConv":
+            producer = made_by[node.input[3]]
+            while producer.op_type in ("Transpose", "Slice"):
+                moved += 1
+                producer = made_by[producer.input[0]]
+            assert producer.op_type == "QuantizeLinear"
+            assert producer.input[0] in kernels
+            readers = {one.op_type for one in graph.node if producer.input[0] in one.input}
+            assert readers <= {"QuantizeLinear", "ReduceMax", "ReduceMin"}
+    assert moved > 0
 
 
 def test_gradients_of_a_new_task_point_where_the_exact_ones_do(

@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from csk_sdk.backends.micro import MicroBatches
 from csk_sdk.backends.ort_training import OrtTrainingStep
 from csk_sdk.backends.portable import PortableStep
 from csk_sdk.backends.step import StepResult, TrainingStep
@@ -65,8 +66,16 @@ def require_ready(
 
 
 def open_step(
-    backend: str, bundle: Bundle, tensors: Mapping[str, NDArray[Any]], threads: int = 0
+    backend: str,
+    bundle: Bundle,
+    tensors: Mapping[str, NDArray[Any]],
+    threads: int = 0,
+    micro_batch: int | None = None,
 ) -> TrainingStep:
-    """The training step of a generation's network, on one of the bundle's backends."""
+    """The training step of a generation's network, on one of the bundle's backends.
+
+    With `micro_batch`, larger batches are run as several of that size: see `MicroBatches`.
+    """
     made = OrtTrainingStep if backend == ORT_TRAINING else PortableStep
-    return made(bundle, tensors, threads)
+    step: TrainingStep = made(bundle, tensors, threads)
+    return step if micro_batch is None else MicroBatches(step, micro_batch)

@@ -13,9 +13,11 @@ from csk_sdk.cli.accuracies import present_table
 from csk_sdk.cli.guard import Interrupted
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import LearningView, Screen, counted, duration, plural, size, table
+from csk_sdk.cli.sizes import parse_size
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, CskError
 from csk_sdk.evaluation import Evaluation
+from csk_sdk.learn_run import LearnReport
 from csk_sdk.learner import Learner
 from csk_sdk.predicting import task_names
 from csk_sdk.stopping import EPOCHS
@@ -37,6 +39,13 @@ class OnForgetting(StrEnum):
 
     heads_only = "heads-only"
     refuse = "refuse"
+
+
+class MemoryProfile(StrEnum):
+    """What is traded for memory; csk_sdk.profiles.PROFILES."""
+
+    fast = "fast"
+    small = "small"
 
 
 class Optimizer(StrEnum):
@@ -140,6 +149,19 @@ def train(
     backend: Annotated[
         Backend, typer.Option(help="What computes a step; auto: the first that the bundle was built for.")
     ] = Backend.auto,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What the whole process may have resident, such as 160MiB; profile and micro-batches are chosen.",
+        ),
+    ] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(help="Pictures of a batch in memory at once; all of them by default.")
+    ] = None,
+    profile: Annotated[
+        MemoryProfile | None, typer.Option(help="small: less memory, slower steps; fast by default.")
+    ] = None,
     no_evaluate: Annotated[bool, typer.Option("--no-evaluate", help="Do not test after learning.")] = False,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
@@ -180,6 +202,9 @@ def train(
             precision=precision.value if precision else None,
             prefix_cache=prefix_cache.value if prefix_cache else None,
             prefix_views=prefix_views,
+            memory_budget=parse_size(memory_budget, "--memory-budget") if memory_budget else None,
+            micro_batch=micro_batch,
+            profile=profile.value if profile else None,
         )
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
@@ -230,7 +255,7 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         raise Interrupted(_after_interrupt(learner, task.name)) from None
     screen.say(
         f"Learned {task.name} in {duration(report.seconds)}: generation {report.generation}, loss "
-        f"{report.loss:.3f}, peak memory {size(report.peak_rss_bytes)}."
+        f"{report.loss:.3f}, peak memory {_of_budget(report)}."
     )
     if report.stopped != EPOCHS:
         screen.say(f"Training stopped in epoch {report.epochs}: its budget of {report.stopped} was spent.")
@@ -258,6 +283,13 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
 
 def _some(names: tuple[str, ...], most: int = 5) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _of_budget(report: LearnReport) -> str:
+    if report.memory_budget is None:
+        return size(report.peak_rss_bytes)
+    peak, budget = report.peak_rss_bytes / 2**20, report.memory_budget / 2**20
+    return f"{peak:.1f} MiB of {budget:.4g} MiB" + ("" if peak <= budget else ", above the budget")
 
 
 def _evaluate(

@@ -145,6 +145,8 @@ class LearningView:
     def __call__(self, now: LearnProgress) -> None:
         """Take the learner's report."""
         last, self._last = self._last, now
+        if now.note:
+            self._screen.say(f"  {now.note}")
         if last.phase == "train" and (now.phase, now.epoch) != ("train", last.epoch):
             self._end_epoch(last)
         if now.phase == "train" and last.phase != "train":

@@ -14,7 +14,7 @@ Every file is replaced as a whole, and reading one never executes anything.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,10 @@ IDENTITY = "state.json"
 _ABANDONED = 3600.0
 
 
+# The bundle's checkpoint, or what reads it: then it is in memory only while generation 0 is in use.
+Base = Mapping[str, np.ndarray] | Callable[[], Mapping[str, np.ndarray]]
+
+
 class State:
     """A state folder, opened with the bundle that it belongs to.
 
@@ -51,10 +55,10 @@ class State:
     stay as they are.
     """
 
-    def __init__(self, folder: Path, bundle_id: str, base: Mapping[str, np.ndarray], keep: int) -> None:
+    def __init__(self, folder: Path, bundle_id: str, base: Base, keep: int) -> None:
         self.folder = folder
         self.bundle_id = bundle_id
-        self._base = {name: _read_only(tensor) for name, tensor in base.items()}
+        self._base = base
         self._keep = keep
         self._lock = StateLock(folder)
         self._store = GenerationStore(folder, bundle_id)
@@ -63,9 +67,7 @@ class State:
         self._progress = folder / "progress.safetensors"
 
     @classmethod
-    def open(
-        cls, folder: Path | str, bundle_id: str, base: Mapping[str, np.ndarray], *, keep: int = 8
-    ) -> State:
+    def open(cls, folder: Path | str, bundle_id: str, base: Base, *, keep: int = 8) -> State:
         """Open the state in `folder`, which need not exist yet, with its bundle's id and checkpoint `base`.
 
         `keep` is how many generations keep their tensors, those on the way to the current one first; the current
@@ -111,7 +113,8 @@ class State:
 
     def _load(self, number: int) -> Generation:
         if number == 0:
-            return Generation(0, None, (), dict(self._base))
+            base = self._base() if callable(self._base) else self._base
+            return Generation(0, None, (), {name: _read_only(tensor) for name, tensor in base.items()})
         record = self._verify(number)
         tensors = self._store.read_tensors(number)
         return Generation(number, record.parent, record.tasks, tensors, record.created)
