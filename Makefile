@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # Environments of their own: onnxruntime-training cannot be beside onnxruntime, and the oldest not beside the newest.
 ORT_TRAINING := .venv-ort-training
 OLDEST := .venv-oldest
+BENCH := .venv-bench
+EXECUTORCH := .venv-executorch
+MNN := .venv-mnn
 # Wheels of both end with Python 3.12.
 UP_TO_312 := $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'
 WORKERS ?= 2
@@ -20,7 +23,7 @@ RESULTS := out/conformance
 DIGITS := out/digits
 
 .PHONY: help demo test test-ort-training run-ort-training test-ssh test-oldest run-oldest check format wheel-test \
-	conformance arm64 kill soak fuzz sbom bench-cifar100 memory-limit clean
+	conformance arm64 kill soak fuzz sbom bench bench-peers bench-cifar100 memory-limit clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
@@ -36,6 +39,7 @@ help:
 	@echo "make sbom               write docs/supply-chain.md and out/sbom.json from what is installed"
 	@echo "make wheel-test      build the wheel, install it elsewhere, run its demo"
 	@echo "make memory-limit       ResNet-18 learns within 160 MB of resident memory, all in all (Linux)"
+	@echo "make bench           time and memory of a step beside torch, onnxruntime-training, ExecuTorch and MNN (12 minutes)"
 	@echo "make bench-cifar100 DATA=DIR MODEL=FILE    the CIFAR-100 benchmark"
 
 $(BIN)/.demo: pyproject.toml
@@ -140,6 +144,28 @@ fuzz: $(BIN)/.fuzz
 sbom: $(BIN)/.dev
 	$(BIN)/python docs/generate_supply_chain.py --sbom out/sbom.json
 
+# csk-sdk and torch; the other peers pin what the others need in other versions.
+$(BENCH)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmarks]'
+	@touch $@
+
+$(EXECUTORCH)/.ready:
+	$(PYTHON) -m venv $(EXECUTORCH)
+	$(EXECUTORCH)/bin/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0' 'executorch==1.5.1'
+	@touch $@
+
+$(MNN)/.ready:
+	$(PYTHON) -m venv $(MNN)
+	$(MNN)/bin/python -m pip install --quiet --disable-pip-version-check 'MNN==3.6.1' numpy
+	@touch $@
+
+bench-peers: $(BENCH)/.ready $(ORT_TRAINING)/.ready $(EXECUTORCH)/.ready $(MNN)/.ready
+
+bench: bench-peers
+	cd benchmarks && ../$(BENCH)/bin/python -m bench --write --ort-training ../$(ORT_TRAINING)/bin/python \
+		--executorch ../$(EXECUTORCH)/bin/python --mnn ../$(MNN)/bin/python $(BENCH_ARGUMENTS)
+
 bench-cifar100: $(BIN)/.dev
 	$(BIN)/python benchmarks/cifar100.py --data "$(DATA)" --model "$(MODEL)" --out out/cifar100
 
@@ -147,4 +173,4 @@ memory-limit: $(BIN)/.dev
 	$(BIN)/python benchmarks/memory_limit.py --out out/memory-limit
 
 clean:
-	rm -rf $(VENV) $(ORT_TRAINING) $(OLDEST) .cache out build dist
+	rm -rf $(VENV) $(ORT_TRAINING) $(OLDEST) $(BENCH) $(EXECUTORCH) $(MNN) .cache out build dist

@@ -399,7 +399,7 @@ def settle(network: nn.Module, size: int) -> nn.Module:
             norm.bias.copy_(0.2 * torch.randn_like(norm.bias))
             norm.momentum = None  # statistics are those of the next batch
         network.train()
-        network(torch.randn(8, *SHAPES[size]))
+        network(torch.randn(8, *SHAPES.get(size, (3, size, size))))
         for norm in norms:
             norm.running_mean += 0.1 * norm.running_var.sqrt() * torch.randn_like(norm.weight)
             norm.running_var *= 0.9 + 0.2 * torch.rand_like(norm.weight)

@@ -100,7 +100,7 @@ def feeds(bundle: Bundle, batch: int, ratio: float, training: bool) -> Feeds:
     manifest, start, rng = bundle.manifest, bundle.checkpoint(), np.random.default_rng(1)
     image = manifest.input
     given = {
-        "image": rng.normal(size=(batch, image.channels, image.height, image.width)).astype(np.float32),
+        "image": rng.normal(size=(batch, *image.shape)).astype(np.float32),
         manifest.head.weight: start["head/base/weight"],
         manifest.head.bias: start["head/base/bias"],
     }

@@ -1,8 +1,8 @@
 """One site's center branch: forward, gradient and second moment (DESIGN 2, CsKO).
 
 The frozen convolution keeps its constant kernel; beside it runs a 1x1 convolution over the selected channels of the
-center-sampled input, and its weight is the center's change. For grouped convolutions the change is scattered into
-a dense grouped 1x1 kernel first.
+center-sampled input, and its weight is the center's change. For a depthwise convolution that is a factor for each
+selected channel. For other grouped convolutions the change is scattered into a dense grouped 1x1 kernel first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ def add_center_branch(
     assert x is not None
     assert weight is not None
     before = set(emit.graph)
-    if shape.groups == 1:
+    if _is_depthwise(site):
+        with emit.before(node):
+            seen = sample_center(emit, emit.op("Gather", x, indices, axis=1), shape)
+        with emit.behind(node):
+            total = emit.op("Add", y, _scaled(emit, seen, site, delta, indices))
+    elif shape.groups == 1:
         with emit.before(node):
             # Right behind the input, so that only the selected channels are kept for the backward pass.
             seen = sample_center(emit, emit.op("Gather", x, indices, axis=1), shape)
@@ -130,6 +135,8 @@ def _through_center(
     emit: Emitter, g: ir.Value, site: Site, shape: Geometry, delta: ir.Value, indices: ir.Value
 ) -> ir.Value:
     """What the change of the center sends back to what its tap has read: g through delta^T, `(n, c_in, *out)`."""
+    if _is_depthwise(site):
+        return _scaled(emit, emit.op("Gather", g, indices, axis=1), site, delta, indices)
     spatial = emit.ints(*range(2, 2 + shape.rank))
     if site.groups > 1:
         kernel = emit.op("Unsqueeze", dense_center(emit, site, delta, indices), spatial)
@@ -137,6 +144,26 @@ def _through_center(
     # The selected channels, and one of zeros that stands for all others.
     rows = emit.op("Transpose", emit.op("Pad", delta, emit.ints(0, 0, 0, 1)), perm=[1, 0])
     selected = emit.op("Conv", g, emit.op("Unsqueeze", rows, spatial), kernel_shape=[1] * shape.rank)
+    return _spread(emit, selected, site, indices)
+
+
+def _is_depthwise(site: Site) -> bool:
+    """One kernel for each channel."""
+    return site.groups > 1 and site.groups == site.channels == site.shape[0]
+
+
+def _scaled(emit: Emitter, picked: ir.Value, site: Site, delta: ir.Value, indices: ir.Value) -> ir.Value:
+    """A depthwise center's change, `(1, k)`, times the selected channels `(n, k, *size)`: `(n, c, *size)`."""
+    rank = len(site.output_size)
+    product = emit.op("Mul", picked, emit.op("Unsqueeze", delta, emit.ints(*range(2, 2 + rank))))
+    ends = [0] * rank
+    # One channel of zeros stands for all others.
+    padded = emit.op("Pad", product, emit.ints(0, 0, *ends, 0, 1, *ends))
+    return _spread(emit, padded, site, indices)
+
+
+def _spread(emit: Emitter, selected: ir.Value, site: Site, indices: ir.Value) -> ir.Value:
+    """Selected channels `(n, k + 1, *size)` at their places, and the last one everywhere else: `(n, c, *size)`."""
     count = emit.op("Shape", indices)
     zero, one = (emit.constant(number, np.int64, "number") for number in (0, 1))
     numbers = emit.op("Range", zero, emit.op("Squeeze", count), one)
@@ -148,6 +175,10 @@ def _delta_gradient(emit: Emitter, g: ir.Value, seen: ir.Value, site: Site, indi
     """dL/dC = dY^T x_c on the selected channels, `(c_out // groups, k)`; `seen` is x_c as the branch used it."""
     if site.groups == 1:
         return emit.op("Gemm", _channels_first(emit, g, site), _channels_first(emit, seen, site), transB=1)
+    if _is_depthwise(site):
+        product = emit.op("Mul", emit.op("Gather", g, indices, axis=1), seen)
+        by_channel = emit.op("ReduceSum", product, _all_but_channels(emit, site), keepdims=0)
+        return emit.op("Unsqueeze", by_channel, emit.ints(0))
     by_group = _grouped_gradient(emit, g, seen, site)
     by_channel = emit.op("Reshape", by_group, emit.ints(site.channels, site.rows))
     return emit.op("Transpose", emit.op("Gather", by_channel, indices, axis=0), perm=[1, 0])
@@ -193,10 +224,18 @@ def second_moment(emit: Emitter, node: ir.Node, site: Site) -> ir.Value:
     if site.groups == 1:
         rows = _channels_first(emit, seen, site)
         return emit.op("Unsqueeze", emit.op("Gemm", rows, rows, transB=1), emit.ints(0))
+    if site.shape[1] == 1:
+        squares = emit.op("ReduceSum", emit.op("Mul", seen, seen), _all_but_channels(emit, site), keepdims=0)
+        return emit.op("Unsqueeze", squares, emit.ints(1, 2))
     pixels = int(np.prod(site.output_size))
     grouped = emit.op("Reshape", seen, emit.ints(-1, site.groups, site.shape[1], pixels))
     per_image = emit.op("MatMul", grouped, emit.op("Transpose", grouped, perm=[0, 1, 3, 2]))
     return emit.op("ReduceSum", per_image, emit.ints(0), keepdims=0)
+
+
+def _all_but_channels(emit: Emitter, site: Site) -> ir.Value:
+    """The axes of the batch and of all positions."""
+    return emit.ints(0, *range(2, 2 + len(site.output_size)))
 
 
 def _channels_first(emit: Emitter, value: ir.Value, site: Site) -> ir.Value:

@@ -139,8 +139,11 @@ class Graph:
     ) -> None:
         ort = load_onnxruntime()
         options = session_options(threads, optimised)
+        left_out = []
         if wide_sums:
             options.add_session_config_entry("session.x64quantprecision", "1")
+            # It gives each kernel a copy by the kernel's name, and fails where two convolutions share one.
+            left_out = ["CommonSubexpressionElimination"]
         # The runtime takes copies of these arrays: when the graph is open they are dropped (decision 0014).
         values = [
             ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
@@ -150,7 +153,9 @@ class Graph:
             options.add_external_initializers(list(weights), values)
         try:
             with returning_memory():
-                self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+                self._session = ort.InferenceSession(
+                    str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+                )
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot open {path} ({reason}).") from None

@@ -1,0 +1,101 @@
+"""csk-sdk: everything between two batches (feeds, graph, optimizer, projection), through the product's own code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from bench import data
+from bench.cases import CACHED, CHANNEL_RATIO, CLASSES, INT8, LEARNING_RATE, MOMENTUM, Case
+from bench.peers import UnavailableError
+from csk_sdk import TrainingConfig
+from csk_sdk.bundle import Bundle
+from csk_sdk.knowledge import Batch, Tensors
+from csk_sdk.manifest import PORTABLE
+from csk_sdk.runtime import installed_runtimes, load_onnxruntime
+from csk_sdk.training import TaskTraining
+from csk_sdk.version import __version__
+
+load_onnxruntime()
+BASE_PICTURES = 16
+WARM_UP_BATCHES = 2
+
+
+def prepare(case: Case, folder: Path) -> None:
+    """Bundles of both precisions on noisy base pictures, and the sites for the other peers."""
+    from PIL import Image
+
+    from csk_artifacts_builder import BuildOptions, build_artifacts
+
+    if (folder / "sites.json").exists():
+        return
+    rng = np.random.default_rng(1)
+    for index in range(BASE_PICTURES):
+        path = folder / "base" / str(index % CLASSES) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(256, size=(case.size, case.size, 3), dtype=np.uint8)).save(path)
+    for precision in ("exact", "int8"):
+        options = BuildOptions(
+            base_data=folder / "base", precision=precision, channel_ratio=CHANNEL_RATIO,
+            mean=(0.5,) * 3, std=(0.25,) * 3, overwrite=True,
+        )  # fmt: skip
+        build_artifacts(folder / "model.onnx", folder / precision, options)
+    sites = [{"weight": site.weight} for site in Bundle.open(folder / "exact").manifest.sites]
+    (folder / "sites.json").write_text(json.dumps(sites))
+
+
+def open_method(case: Case, method: str, folder: Path) -> Callable[[], object]:
+    """A task in the middle of its training."""
+    if method != CACHED:
+        return open_training(Bundle.open(folder / method), data.batch(case, folder), PORTABLE)
+    bundle = Bundle.open(folder / INT8)
+    if not getattr(bundle.manifest, "prefix", ()):
+        raise UnavailableError("the bundle has no graphs that start behind its frozen layers")
+    images, labels = data.batch(case, folder)
+    graph = bundle.graph("prefix_model.onnx", bundle.checkpoint(), 1)
+    kept = graph.run({"image": images}, release=True)["prefix"]
+    del graph
+    return open_training(bundle.view(from_prefix=True), (kept, labels), PORTABLE)
+
+
+def open_training(bundle: Bundle, one: Batch, backend: str) -> Callable[[], object]:
+    """Warm a task up as `learn` does, and return its step on one batch, or on what the frozen layers made of it."""
+    config = TrainingConfig(
+        threads=1, momentum=MOMENTUM, learning_rate=LEARNING_RATE, head_learning_rate=LEARNING_RATE,
+        sensitivity_batches=WARM_UP_BATCHES, channel_ratio=CHANNEL_RATIO,
+    )  # fmt: skip
+    classes = [f"new-{index}" for index in range(CLASSES)]
+    training = TaskTraining(bundle, protected(bundle), classes, config, backend)
+    size = len(one[1])
+
+    def batches() -> Iterator[Batch]:
+        # Every class once, whatever the batch.
+        labels = np.arange(max(WARM_UP_BATCHES * size, CLASSES)) % CLASSES
+        for start in range(0, len(labels), size):
+            given = labels[start : start + size]
+            yield one[0][: len(given)], given
+
+    training.warm_up(batches)
+    order = np.arange(size)
+    # A batch is gathered anew for each step, as from a cache of pictures or features.
+    return lambda: training.step((one[0][order], one[1]), 1.0)
+
+
+def protected(bundle: Bundle) -> Tensors:
+    """The checkpoint with moments whose bases are as large as the default energy can make them.
+
+    Every direction equally strong: 0.8 of the selected channels are protected. Noise would need fewer.
+    """
+    tensors = dict(bundle.checkpoint())
+    for site in bundle.manifest.sites:
+        key = f"moment/{site.name}"
+        tensors[key] = np.broadcast_to(np.eye(site.shape[1], dtype=np.float32), tensors[key].shape).copy()
+    return tensors
+
+
+def versions() -> dict[str, str]:
+    """What was measured."""
+    return {"csk-sdk": __version__, "numpy": np.__version__, **installed_runtimes()}
