@@ -18,15 +18,20 @@ export OMP_NUM_THREADS ?= 1
 KILLS ?= 200
 TASKS ?= 300
 MINUTES ?= 1
+VECTORS := tests/conformance/vectors
+RESULTS := out/conformance
+DIGITS := out/digits
 
 .PHONY: help demo test test-ort-training run-ort-training test-ssh test-oldest run-oldest check format wheel-test \
-	kill soak fuzz sbom bench bench-peers bench-cifar100 memory-limit clean
+	conformance arm64 kill soak fuzz sbom bench bench-peers bench-cifar100 memory-limit clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
 	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
 	@echo "make test-ssh        learning on a board over ssh, against an sshd on this machine"
+	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
+	@echo "make arm64           the part of it on emulated ARM64 CPUs (Debian)"
 	@echo "make check           format, lint, types"
 	@echo "make kill KILLS=200     kill -9 a training process that often, at random moments"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
@@ -86,6 +91,26 @@ $(OLDEST)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable . 'onnxruntime==1.17.0' 'numpy<2'
 	@touch $@
+
+# The JavaScript runner writes node.json and browser.json into the folder that it is told.
+conformance: $(BIN)/.dev
+	rm -rf $(RESULTS)/*.json
+	$(BIN)/python tests/conformance/make.py --verify
+	$(BIN)/python tests/conformance/digits.py $(DIGITS)
+	$(BIN)/python -m csk_device_runners conformance $(VECTORS) --out $(RESULTS)/host.json
+	$(BIN)/python -m csk_device_runners digits $(DIGITS) $(RESULTS)/host.json
+	@if command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null; then $(MAKE) --no-print-directory arm64; \
+		else echo "Left out: ARM64, whose root is made of Debian's packages"; fi
+	@if test -f device_runners/js/package.json; then cd device_runners/js && npm ci --ignore-scripts && \
+		CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(RESULTS)" \
+		CONFORMANCE_DIGITS="$(CURDIR)/$(DIGITS)" npm run conformance; \
+		else echo "Left out: the JavaScript runner, which is not there"; fi
+	$(BIN)/python -m csk_device_runners table $(VECTORS) $(RESULTS)/*.json
+
+# Vectors, and a learned task, on ARM64 CPUs that qemu emulates; needs apt, no rights, and about 250 MB in .cache.
+arm64: $(BIN)/.dev
+	@test -d $(DIGITS) || $(BIN)/python tests/conformance/digits.py $(DIGITS)
+	$(BIN)/python -m csk_device_runners arm64 $(VECTORS) $(DIGITS) --cache .cache/arm64 --results $(RESULTS)
 
 check: $(BIN)/.dev
 	$(BIN)/ruff format --check .
@@ -148,4 +173,4 @@ memory-limit: $(BIN)/.dev
 	$(BIN)/python benchmarks/memory_limit.py --out out/memory-limit
 
 clean:
-	rm -rf $(VENV) $(ORT_TRAINING) $(OLDEST) $(BENCH) $(EXECUTORCH) $(MNN) out build dist
+	rm -rf $(VENV) $(ORT_TRAINING) $(OLDEST) $(BENCH) $(EXECUTORCH) $(MNN) .cache out build dist

@@ -1,0 +1,92 @@
+"""The commands `conformance`, `digits`, `arm64` and `table` (docs/conformance.md)."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from csk_device_runners.arm64 import check_arm64
+from csk_device_runners.arm64_root import Arm64
+from csk_device_runners.conformance import (
+    SKIPPED,
+    conforms,
+    read_digest,
+    report,
+    run_conformance,
+    write_report,
+)
+from csk_device_runners.conformance_table import POINTS, digits_agree, print_table, read_results
+from csk_device_runners.digits import add_to_result, here, learn
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, _SubParsersAction
+
+
+def add_conformance(commands: _SubParsersAction[ArgumentParser]) -> None:
+    """Add the four commands; each sets `run`."""
+    vectors = commands.add_parser("conformance", help="run the conformance vectors on this device")
+    vectors.add_argument("vectors", type=Path, help="tests/conformance/vectors")
+    vectors.add_argument("--out", type=Path, help="write the result file here")
+    vectors.add_argument("--platform", default="", help="what to call this platform; its machine by default")
+    vectors.add_argument(
+        "--unsupported", action="append", default=[], metavar="FEATURE", help="skip cases that need this"
+    )
+    vectors.set_defaults(run=_conformance)
+    digits = commands.add_parser("digits", help="learn the digits tasks, and add that to a result file")
+    digits.add_argument("workspace", type=Path, help="what tests/conformance/digits.py made")
+    digits.add_argument("result", type=Path)
+    digits.set_defaults(run=_digits)
+    arm64 = commands.add_parser("arm64", help="vectors and digits on emulated ARM64 CPUs (Debian only)")
+    arm64.add_argument("vectors", type=Path)
+    arm64.add_argument("workspace", type=Path, help="what tests/conformance/digits.py made")
+    arm64.add_argument("--cache", type=Path, required=True, help="where the ARM64 root is, or is to be")
+    arm64.add_argument("--results", type=Path, required=True, help="folder for the result files")
+    arm64.set_defaults(run=_arm64)
+    table = commands.add_parser("table", help="print several result files as one table")
+    table.add_argument("vectors", type=Path)
+    table.add_argument("results", type=Path, nargs="+")
+    table.set_defaults(run=_table)
+
+
+def _conformance(options: argparse.Namespace) -> int:
+    unsupported = frozenset(options.unsupported)
+    results = run_conformance(options.vectors, unsupported)
+    for result in results:
+        print(f"{result.status:7}  {result.name}{f': {result.reason}' if result.reason else ''}")
+    if options.out is not None:
+        write_report(options.out, report(options.vectors, results, options.platform, unsupported))
+    passed = conforms(results)
+    executed = sum(result.status != SKIPPED for result in results)
+    print(f"{executed} of {len(results)} cases executed: {'conforms' if passed else 'does NOT conform'}")
+    return 0 if passed else 1
+
+
+def _digits(options: argparse.Namespace) -> int:
+    state = options.workspace / "states" / "conformance"
+    shutil.rmtree(state, ignore_errors=True)
+    learned = learn(here, options.workspace, state)
+    add_to_result(options.result, learned)
+    print(f"digits: {learned.accuracy:.1f} % after {learned.seconds:.1f} s")
+    return 0
+
+
+def _arm64(options: argparse.Namespace) -> int:
+    arm = Arm64.prepare(options.cache)
+    findings = check_arm64(arm, options.vectors, options.workspace, options.results)
+    width = max(len(finding.what) for finding in findings)
+    for one in findings:
+        print(f"{'ok  ' if one.passed else 'FAIL'}  {one.cpu:11}  {one.what:{width}}  {one.detail}")
+    return 0 if all(finding.passed for finding in findings) else 1
+
+
+def _table(options: argparse.Namespace) -> int:
+    results = read_results(options.results, read_digest(options.vectors))
+    print_table(results, Console())
+    agree = digits_agree(results)
+    if not agree:
+        print(f"The digits' accuracies are more than {POINTS:g} point apart.")
+    return 0 if agree and all(result["passed"] for result in results) else 1
