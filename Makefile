@@ -15,14 +15,17 @@ export OMP_NUM_THREADS ?= 1
 KILLS ?= 200
 TASKS ?= 300
 MINUTES ?= 1
+VECTORS := tests/conformance/vectors
+RESULTS := out/conformance
 
 .PHONY: help demo test test-ort-training run-ort-training test-oldest run-oldest check format wheel-test \
-	kill soak fuzz sbom bench-cifar100 clean
+	conformance kill soak fuzz sbom bench-cifar100 clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
 	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
+	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
 	@echo "make check           format, lint, types"
 	@echo "make kill KILLS=200     kill -9 a training process that often, at random moments"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
@@ -73,6 +76,16 @@ $(OLDEST)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable . 'onnxruntime==1.17.0' 'numpy<2'
 	@touch $@
+
+# The JavaScript runner writes node.json and browser.json into the folder that it is told.
+conformance: $(BIN)/.dev
+	rm -rf $(RESULTS)/*.json
+	$(BIN)/python tests/conformance/make.py --verify
+	$(BIN)/python -m csk_device_runners conformance $(VECTORS) --out $(RESULTS)/host.json
+	@if test -f device_runners/js/package.json; then cd device_runners/js && npm ci --ignore-scripts && \
+		CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(RESULTS)" npm run conformance; \
+		else echo "Left out: the JavaScript runner, which is not there"; fi
+	$(BIN)/python -m csk_device_runners table $(VECTORS) $(RESULTS)/*.json
 
 check: $(BIN)/.dev
 	$(BIN)/ruff format --check .

@@ -1,0 +1,280 @@
+"""The cases: settings and inputs, drawn once by seed and then kept in files; their tolerances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from oracle import World
+
+Tensors = dict[str, NDArray]
+GRAPH = "graph"
+SOURCE = "source"
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+@dataclass(frozen=True)
+class Case:
+    """`oracle` is "source", or "graph" for an int8 graph taken as it is; `needs` are optional features."""
+
+    name: str
+    kind: str
+    about: str
+    settings: dict[str, Any]
+    inputs: Tensors
+    bundle: str = ""
+    oracle: str = SOURCE
+    needs: tuple[str, ...] = field(default=())
+
+
+Draw = Callable[[int], Case]
+
+
+def templates(seed: int, classes: int, size: tuple[int, int] = (9, 9)) -> NDArray:
+    """A picture for each class; samples are these and noise."""
+    return np.random.default_rng(seed).integers(50, 206, (classes, *size, 3))
+
+
+def samples(rng: np.random.Generator, base: NDArray, labels: NDArray, noise: float = 24.0) -> NDArray:
+    drawn = base[labels] + rng.normal(0, noise, base[labels].shape)
+    return np.clip(drawn, 0, 255).astype(np.uint8)
+
+
+def drawn(folder: Path) -> Iterator[Draw]:
+    """All cases on the bundles in `folder`, each as what draws it: another attempt is another case."""
+    for case in (*_preprocessing(), *_parts()):
+        yield partial(_same, case)
+    for number, name in enumerate(("plain", "groups", "mobile")):
+        yield partial(_step, folder, name, 100 + number)
+    yield partial(_optional, folder, "label-smoothing", ("label_smoothing",))
+    yield partial(_optional, folder, "class-mask", ("class_mask",))
+    for number, name in enumerate(("plain-int8", "mobile-int8")):
+        yield partial(_step, folder, name, 200 + number, oracle=GRAPH)
+        yield partial(_step, folder, name, 300 + number)
+    sgd = {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.0, "energy": 0.8}
+    adamw = {"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.01, "energy": 0.5}
+    yield partial(_steps, folder, "plain", sgd, 400)
+    yield partial(_steps, folder, "groups", adamw, 410)
+    yield partial(_task, folder, "plain", sgd, True, 500)
+    yield partial(_task, folder, "mobile", {**adamw, "energy": 0.6}, False, 510)
+
+
+def _same(case: Case, attempt: int) -> Case:
+    return case
+
+
+def _preprocessing() -> Iterator[Case]:
+    rng = np.random.default_rng(1)
+    shapes = {
+        "same": ("the model's size", [(9, 9, 3)]),
+        "resize": (
+            "smaller, larger and other proportions: bilinear, antialiased",
+            [(5, 7, 3), (30, 22, 3), (9, 20, 3)],
+        ),
+        "channels": ("gray, gray with alpha, RGB with alpha", [(9, 9), (12, 6, 1), (9, 9, 2), (12, 6, 4)]),
+    }
+    for name, (about, sizes) in shapes.items():
+        inputs = {f"picture/{i}": rng.integers(0, 256, size).astype(np.uint8) for i, size in enumerate(sizes)}
+        yield Case(f"preprocess-{name}", "preprocess", about, {"pictures": len(sizes)}, inputs, "plain")
+    inputs = {"picture/0": rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)}
+    inputs["picture/1"] = rng.integers(0, 256, (16, 12, 3)).astype(np.uint8)
+    yield Case("preprocess-gray", "preprocess", "colour for a gray model", {"pictures": 2}, inputs, "gray")
+
+
+def _parts() -> Iterator[Case]:
+    rng = np.random.default_rng(2)
+    moves = {name: rng.integers(-3, 4, 6) for name in ("down", "right")}
+    moves["flipped"] = np.array([0, 1, 0, 1, 1, 0], np.uint8)
+    pictures = rng.integers(0, 256, (6, 5, 7, 3)).astype(np.uint8)
+    about = "flips and shifts that are given, reflected at the edges"
+    yield Case("augment", "augment", about, {}, {"pictures": pictures, **moves})
+    yield from _heads(rng)
+    yield from _selections(rng)
+    yield from _projections(rng)
+    for name, momentum, decay in (("sgd", 0.9, 0.0), ("sgd", 0.8, 0.01), ("adamw", 0.9, 0.05)):
+        settings = {"optimizer": name, "momentum": momentum, "weight_decay": decay, "learning_rate": 0.1}
+        settings |= {"steps": 8, "warmup": 3}
+        inputs = {f"gradient/{i}": _float32(rng.normal(size=(3, 5))) for i in range(8)}
+        inputs["parameter"] = _float32(rng.normal(size=(3, 5)))
+        about = f"{name}, decay {decay}: updates of eight steps under the cosine schedule"
+        yield Case(f"optimizer-{name}-{decay:g}", "optimizer", about, settings, inputs)
+    yield _drift(rng)
+    yield _discriminant(rng)
+
+
+def _heads(rng: np.random.Generator) -> Iterator[Case]:
+    labels = np.arange(40) % 3
+    features = rng.normal(size=(40, 8)) + 1.2 * rng.normal(size=(3, 8))[labels] + 2.0
+    features[:, 5] = 0.75
+    about = "three classes that overlap, and a feature that never changes"
+    yield Case("head", "head", about, {"classes": 3}, {"features": _float32(features), "labels": labels})
+    features = np.maximum(rng.normal(size=(30, 12)) + 2 * rng.normal(size=(2, 12))[np.arange(30) % 2], 0)
+    about = "two classes apart, features after a ReLU"
+    inputs = {"features": _float32(features), "labels": np.arange(30) % 2}
+    yield Case("head-separable", "head", about, {"classes": 2}, inputs)
+
+
+def _selections(rng: np.random.Generator) -> Iterator[Case]:
+    for channels, ratio in ((8, 0.5), (10, 0.25), (6, 0.25), (3, 0.01)):
+        inputs = {f"gradient/{i}": _float32(rng.normal(size=(4, channels))) for i in range(2)}
+        settings = {"batches": 2, "channel_ratio": ratio, "tied": False}
+        about = f"{ratio:g} of {channels} channels: halves round to even, and one is the least"
+        yield Case(f"select-{channels}-{ratio:g}", "select", about, settings, inputs)
+    gradient = np.tile(_float32(rng.normal(size=(3, 1))), (1, 6))
+    about = "of equally sensitive channels the lower numbers"
+    settings = {"batches": 1, "channel_ratio": 0.5, "tied": True}
+    yield Case("select-ties", "select", about, settings, {"gradient/0": gradient})
+
+
+def _projections(rng: np.random.Generator) -> Iterator[Case]:
+    seen = rng.normal(size=(200, 8)) * np.array([5, 3, 2, 1.5, 1, 0.5, 0.3, 0.2])
+    moment = _float32((seen.T @ seen)[None])
+    for energy in (0.0, 0.7, 0.95, 1.0):
+        inputs = {
+            "moment": moment,
+            "selected": np.array([0, 2, 3, 6, 7]),
+            "step": _float32(rng.normal(size=(4, 5))),
+        }
+        about = f"energy {energy:g} of five of eight channels"
+        yield Case(f"project-{energy:g}", "project", about, {"energy": energy}, inputs)
+    seen = rng.normal(size=(3, 8))
+    inputs = {"moment": _float32((seen.T @ seen)[None]), "selected": np.array([0, 2, 3, 6, 7])}
+    inputs["step"] = _float32(rng.normal(size=(4, 5)))
+    about = "energy 1 after three samples: three of five directions, and no rounding among them"
+    yield Case("project-few", "project", about, {"energy": 1.0}, inputs)
+    blocks = [rng.normal(size=(100, 4)) * np.array([4, 1, 0.5, 0.1]) * scale for scale in (1, 0.3)]
+    moment = _float32(np.stack([block.T @ block for block in blocks]))
+    inputs = {
+        "moment": moment,
+        "selected": np.array([0, 1, 3, 4, 6]),
+        "step": _float32(rng.normal(size=(2, 5))),
+    }
+    about = "two groups, whose channels are never seen together"
+    yield Case("project-groups", "project", about, {"energy": 0.9}, inputs)
+    inputs = {"moment": np.zeros((1, 4, 4), np.float32), "selected": np.array([1, 3])}
+    inputs["step"] = _float32(rng.normal(size=(3, 2)))
+    yield Case("project-nothing", "project", "nothing learned before", {"energy": 0.8}, inputs)
+
+
+def _drift(rng: np.random.Generator) -> Case:
+    before = _float32(rng.normal(size=(50, 6)) + 1)
+    after = _float32(before @ (np.eye(6) + 0.1 * rng.normal(size=(6, 6))) + 0.02 * rng.normal(size=(50, 6)))
+    seen = rng.normal(size=(30, 6))
+    inputs = {"before": before, "after": after, "weight": _float32(rng.normal(size=(3, 6)))}
+    inputs |= {"gram": seen.T @ seen, "sums": seen.reshape(3, 10, 6).sum(axis=1)}
+    return Case("drift", "drift", "an old head and old statistics follow the features", {}, inputs)
+
+
+def _discriminant(rng: np.random.Generator) -> Case:
+    labels = np.repeat(np.arange(4), (12, 20, 9, 15))
+    features = rng.normal(size=(len(labels), 7)) + 2 * rng.normal(size=(4, 7))[labels]
+    one_hot = np.eye(4)[labels]
+    inputs = {"gram": features.T @ features, "sums": one_hot.T @ features, "counts": one_hot.sum(axis=0)}
+    return Case("discriminant", "discriminant", "the head over all classes, from sums", {}, inputs)
+
+
+def _float32(values: NDArray) -> NDArray:
+    return np.asarray(values, np.float32)
+
+
+def _point(world: World, rng: np.random.Generator) -> Tensors:
+    """The base's own head moved a little, half of the channels, and changes of a tenth."""
+    weight, bias = world.source.head
+    found = {
+        "weight": _float32(weight + 0.1 * rng.normal(size=weight.shape)),
+        "bias": _float32(bias + 0.1 * rng.normal(size=bias.shape)),
+    }
+    for site in world.manifest.sites:
+        count = max(1, site.channels // 2)
+        found[f"selected/{site.name}"] = np.sort(rng.choice(site.channels, count, replace=False))
+        found[f"delta/{site.name}"] = _float32(0.1 * rng.normal(size=(site.rows, count)))
+    return found
+
+
+def _images(rng: np.random.Generator, world: World, count: int) -> NDArray:
+    """Noise within the range of pictures; no pixel value, which int8 would round on an edge."""
+    return _float32(np.clip(0.8 * rng.normal(size=(count, *world.manifest.input.shape)), -1.9, 1.9))
+
+
+def _step(folder: Path, bundle: str, seed: int, attempt: int, oracle: str = SOURCE) -> Case:
+    world, rng = World(folder / bundle), np.random.default_rng((seed, attempt))
+    labels = np.array([0, 2, 1, 1])
+    inputs = {**_point(world, rng), "images": _images(rng, world, 4), "labels": labels}
+    if oracle == GRAPH:
+        name, about = f"step-{bundle}", "loss and gradients of the int8 graph itself, as its ops say"
+    elif bundle.endswith("int8"):
+        name, about = f"step-{bundle}-true", "how near int8 comes to the network in float64"
+    else:
+        name, about = f"step-{bundle}", "one step of every graph: loss, logits, features, gradients, moments"
+    return Case(name, "step", about, {"moments": oracle == SOURCE}, inputs, bundle, oracle)
+
+
+def _optional(folder: Path, name: str, needs: tuple[str, ...], attempt: int) -> Case:
+    world, rng = World(folder / "plain"), np.random.default_rng((600, attempt))
+    inputs = {**_point(world, rng), "images": _images(rng, world, 4), "labels": np.array([0, 2, 0, 2])}
+    inputs |= {"label_smoothing": np.array(0.1, np.float32)} if "label_smoothing" in needs else {}
+    inputs |= {"class_mask": np.array([1, 0, 1], np.uint8)} if "class_mask" in needs else {}
+    about = f"a step with the optional input {needs[0]}"
+    return Case(f"step-{name}", "step", about, {"moments": False}, inputs, "plain", SOURCE, needs)
+
+
+def _steps(folder: Path, bundle: str, settings: dict[str, Any], seed: int, attempt: int) -> Case:
+    world, rng = World(folder / bundle), np.random.default_rng((seed, attempt))
+    count = 5
+    inputs = {name: value for name, value in _point(world, rng).items() if not name.startswith("delta/")}
+    base = templates(seed, 3)
+    for step in range(count):
+        labels = rng.permutation(6) % 3
+        inputs[f"images/{step}"] = _float32(world.normalized(samples(rng, base, labels)))
+        inputs[f"labels/{step}"] = labels
+    all_settings = {**settings, "momentum": 0.9, "head_learning_rate": 0.01, "steps": count, "warmup": 2}
+    about = f"five steps with {settings['optimizer']}, projected, from given head and channels"
+    return Case(f"steps-{bundle}-{settings['optimizer']}", "steps", about, all_settings, inputs, bundle)
+
+
+def _task(folder: Path, bundle: str, settings: dict[str, Any], flip: bool, seed: int, attempt: int) -> Case:
+    rng = np.random.default_rng((seed, attempt))
+    base, labels, epochs, shift = templates(seed, 3), np.arange(16) % 3, 2, 1
+    pictures = samples(rng, base, labels)
+    inputs = {"pictures": pictures, "labels": labels, "order": rng.permutation(len(labels))}
+    inputs["test_pictures"] = samples(rng, base, np.arange(9) % 3, 12.0)
+    inputs["epoch_order"] = np.stack([rng.permutation(len(labels)) for _ in range(epochs)])
+    for name in ("down", "right"):
+        inputs[name] = rng.integers(-shift, shift + 1, (epochs, len(labels)))
+    inputs["flipped"] = (flip & (rng.random((epochs, len(labels))) < 0.5)).astype(np.uint8)
+    all_settings = {**settings, "momentum": 0.9, "head_learning_rate": 0.01, "channel_ratio": 0.5}
+    all_settings |= {"task": "new", "classes": ["x", "y", "z"], "epochs": epochs, "batch_size": 6}
+    all_settings |= {"flip": flip, "shift": shift}
+    about = f"a whole task with {settings['optimizer']}: channels, losses, the next generation, predictions"
+    return Case(f"task-{bundle}-{settings['optimizer']}", "task", about, all_settings, inputs, bundle)
+
+
+def measure_of(case: Case, name: str) -> tuple[str, float]:
+    """How an output is compared, and how far off it may be (docs/conformance.md)."""
+    if name in ("rank", "pictures", "selected") or name.split("/")[0] in ("selected", "prediction"):
+        return "equal", 0.0
+    if case.kind == "preprocess":
+        # One level of 255, where a resize rounds twice; just the float32 formula where it does not.
+        resizes = case.name not in ("preprocess-same",)
+        return "absolute", 1.01 / 255 / min(STD) if resizes else 1e-6
+    if case.bundle.endswith("int8") and case.oracle == SOURCE:
+        return ("relative", 0.05) if name == "loss" else ("cosine", 0.05)
+    if case.kind == "head":
+        return "relative", 6e-2
+    if case.kind == "task":
+        return _of_task(name)
+    return "relative", 1e-4
+
+
+def _of_task(name: str) -> tuple[str, float]:
+    """The task's head starts where its fit stops (1e-4 of the first gradient), and all that follows hangs on it."""
+    if name.startswith(("state/center", "state/moment", "state/statistics")):
+        return "relative", 1e-3
+    if name.startswith("probabilities"):
+        return "absolute", 1e-2
+    return "relative", 2e-2

@@ -1,0 +1,186 @@
+"""The method in float64, from its formulas and by other algorithms than csk_sdk's: the oracle between the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What the choice of the vectors must keep clear of, so that rounding cannot decide otherwise.
+CLEAR = 1e-3
+
+
+def head(features: NDArray, labels: NDArray, classes: int, decay: float = 0.01) -> tuple[NDArray, NDArray]:
+    """The exact minimum of mean cross-entropy + decay / 2 |W|^2 over standardised features, by Newton's method.
+
+    csk_sdk stops at 1e-4 of the first gradient; this goes on to rounding.
+    """
+    x = features.astype(np.float64)
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    kept = deviation > 1e-6 * deviation.max()
+    scale = np.where(kept, deviation, np.inf)
+    x = np.hstack([(x - mean) / scale, np.ones((len(x), 1))])
+    pull = np.tile(np.append(np.full(features.shape[1], decay), 0.0), classes)
+    weight = np.zeros(classes * x.shape[1])
+    one_hot = np.eye(classes)[labels]
+    for _ in range(100):
+        logits = x @ weight.reshape(classes, -1).T
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        slope = ((p - one_hot).T @ x / len(x)).ravel() + pull * weight
+        if np.abs(slope).max() < 1e-14:
+            break
+        spread = np.einsum("nc,cd->ncd", p, np.eye(classes)) - np.einsum("nc,nd->ncd", p, p)
+        curvature = np.einsum("ncd,ni,nj->cidj", spread, x, x).reshape(len(weight), -1) / len(x)
+        # All biases may rise together: the shortest step does not use that.
+        weight -= np.linalg.pinv(curvature + np.diag(pull)) @ slope
+    else:
+        raise ValueError("the head did not converge")
+    table = weight.reshape(classes, -1)
+    raw = table[:, :-1] / scale
+    return raw, table[:, -1] - raw @ mean
+
+
+def sensitivity(gradients: Sequence[NDArray]) -> NDArray:
+    """`s_j = sum over batches of |dL/dC[:, j]|^2`."""
+    return np.sum([(gradient.astype(np.float64) ** 2).sum(axis=0) for gradient in gradients], axis=0)
+
+
+def count(channels: int, ratio: float) -> int:
+    """`max(1, round(ratio * channels))`, halves to the even number."""
+    exact = ratio * channels
+    whole = int(np.floor(exact))
+    up = exact - whole > 0.5 or (exact - whole == 0.5 and whole % 2 == 1)
+    return max(1, whole + up)
+
+
+def selected(values: NDArray, ratio: float, tied: bool = False) -> NDArray:
+    """The most sensitive channels in ascending order; of equal ones the lower index."""
+    ranked = sorted(range(len(values)), key=lambda channel: (-values[channel], channel))
+    kept = count(len(values), ratio)
+    if not tied and kept < len(values):
+        last, first_out = values[ranked[kept - 1]], values[ranked[kept]]
+        if last - first_out <= 10 * CLEAR * last:
+            raise ValueError(f"channels {ranked[kept - 1]} and {ranked[kept]} are too close to tell apart")
+    return np.array(sorted(ranked[:kept]), np.int64)
+
+
+def basis(moment: NDArray, chosen: NDArray, energy: float) -> NDArray:
+    """Leading directions `(k, r)` of `K[S, S]` that hold `energy` of its trace, by singular values."""
+    size = moment.shape[1]
+    square = np.zeros((len(chosen), len(chosen)))
+    for i, one in enumerate(chosen):
+        for j, other in enumerate(chosen):
+            if one // size == other // size:
+                square[i, j] = moment[one // size, one % size, other % size]
+    directions, values, _ = np.linalg.svd(square)
+    if energy == 0.0 or values[0] == 0.0:
+        return np.zeros((len(chosen), 0))
+    if energy == 1.0:
+        rank = int(np.sum(values > np.finfo(np.float32).eps * values[0]))
+    else:
+        shares = np.cumsum(values) / values.sum()
+        if np.abs(shares - energy).min() < CLEAR:
+            raise ValueError(f"energies {shares} are too close to {energy}")
+        rank = int(np.argmax(shares >= energy)) + 1
+    if rank < len(values) and values[rank - 1] - values[rank] < CLEAR * values[0]:
+        raise ValueError(f"eigenvalues {values} are too close at {rank}")
+    return directions[:, :rank]
+
+
+def projected(step: NDArray, directions: NDArray) -> NDArray:
+    """`U (I - B B^T)`; exactly zero where nothing is left free."""
+    if directions.shape[0] == directions.shape[1]:
+        return np.zeros_like(step)
+    return step @ (np.eye(len(directions)) - directions @ directions.T)
+
+
+def schedule(step: int, total: int, warmup: int) -> float:
+    """Up in a line, down along half a cosine."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return float(0.5 * (1 + np.cos(np.pi * (step - warmup) / (total - warmup))))
+
+
+class Optimizer:
+    """SGD with momentum, or AdamW, as published: updates to be subtracted, after projection."""
+
+    def __init__(self, name: str, momentum: float = 0.9, decay: float = 0.0) -> None:
+        self.name, self.momentum, self.decay = name, momentum, decay
+        self._gradients: dict[str, list[NDArray]] = {}
+        self._velocity: dict[str, NDArray] = {}
+
+    def update(self, key: str, gradient: NDArray, parameter: NDArray, rate: float) -> NDArray:
+        """The update of the parameter `key`; Adam's moments are summed up from all gradients so far."""
+        past = self._gradients.setdefault(key, [])
+        past.append(gradient.astype(np.float64))
+        if self.name == "sgd":
+            velocity = self._velocity.get(key, np.zeros_like(past[-1]))
+            self._velocity[key] = self.momentum * velocity + past[-1] + self.decay * parameter
+            return rate * self._velocity[key]
+        steps = len(past)
+        ages = np.arange(steps)[::-1]
+        first = sum(0.1 * 0.9**age * g for age, g in zip(ages, past, strict=True)) / (1 - 0.9**steps)
+        second = sum(0.001 * 0.999**age * g**2 for age, g in zip(ages, past, strict=True)) / (
+            1 - 0.999**steps
+        )
+        return rate * (first / (np.sqrt(second) + 1e-8) + self.decay * parameter)
+
+
+def drift(before: NDArray, after: NDArray, ridge: float = 0.01) -> NDArray:
+    """`M` of the least `sum |after - M before|^2 + a |M - I|^2`, `a = ridge * sum |before|^2 / f`, by one lstsq."""
+    old, new = before.astype(np.float64), after.astype(np.float64)
+    size = old.shape[1]
+    pull = np.sqrt(ridge * np.sum(old**2) / size)
+    rows = np.vstack([old, pull * np.eye(size)])
+    targets = np.vstack([new, pull * np.eye(size)])
+    return np.linalg.lstsq(rows, targets, rcond=None)[0].T
+
+
+def discriminant(
+    gram: NDArray, sums: NDArray, counts: NDArray, shrinkage: float = 0.02
+) -> tuple[NDArray, NDArray]:
+    """Linear discriminant analysis with equal priors from sums over features."""
+    means = sums / counts[:, None]
+    within = gram - np.einsum("c,cf,cg->fg", counts, means, means)
+    within /= counts.sum() - len(counts)
+    size = len(gram)
+    within = (1 - shrinkage) * within + shrinkage * np.trace(within) / size * np.eye(size)
+    weight = means @ np.linalg.inv(within)
+    return weight, -0.5 * np.sum(weight * means, axis=1)
+
+
+def reflected(index: int, size: int) -> int:
+    """Walk from 0 to `index`, turning at both ends."""
+    while not 0 <= index < size:
+        index = -index if index < 0 else 2 * (size - 1) - index
+    return index
+
+
+def augmented(pictures: NDArray, down: NDArray, right: NDArray, flipped: NDArray) -> NDArray:
+    """Pixel by pixel: `out[y, x] = in[y + down, x' + right]`, `x'` counted from the right where flipped."""
+    out = np.empty_like(pictures)
+    _, height, width, _ = pictures.shape
+    for n, y, x in np.ndindex(pictures.shape[:3]):
+        from_x = width - 1 - x if flipped[n] else x
+        out[n, y, x] = pictures[
+            n, reflected(y + int(down[n]), height), reflected(from_x + int(right[n]), width)
+        ]
+    return out
+
+
+def resized(picture: NDArray, height: int, width: int) -> NDArray:
+    """Antialiased bilinear (a triangle as wide as the scale), `(h, w, c)`, not rounded."""
+    return np.einsum(
+        "yh,hwc,xw->yxc", _triangles(picture.shape[0], height), picture, _triangles(picture.shape[1], width)
+    )
+
+
+def _triangles(size: int, target: int) -> NDArray:
+    scale = size / target
+    support = max(scale, 1.0)
+    centers = (np.arange(target) + 0.5) * scale
+    distance = np.abs(np.arange(size)[None, :] + 0.5 - centers[:, None]) / support
+    weights = np.maximum(1 - distance, 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)

@@ -1,0 +1,208 @@
+"""The source network in float64: loss, gradients by finite differences, second moments. Nothing of the bundle's graphs.
+
+Runs the ONNX file that the bundle was built from, batch norm unfolded, in `onnx.reference`, with the kernels changed at
+their centers. Of the manifest only names and geometry of the sites are believed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "builder"))
+from onnx_text import in_float64
+
+from csk_sdk.manifest import Manifest, Site
+
+Arrays = Mapping[str, NDArray]
+# Small, so that no ReLU turns within a difference; float64 leaves 1e-9 of the loss.
+STEP = 1e-7
+# Two widths that agree met no kink.
+AGREEMENT = 1e-5
+BATCH_NORM_EPSILON = 1e-5
+
+
+class SourceNetwork:
+    """Forward passes of a source model whose features are the input of its last `Gemm`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        proto = in_float64(onnx.load(path))
+        nodes = list(proto.graph.node)
+        self.sites = manifest.sites
+        self._head = manifest.head
+        self._inputs = {site.name: _reads(nodes, site.weight) for site in self.sites}
+        self._features = _reads(nodes, manifest.head.source_weight)
+        names = [self._features, *dict.fromkeys(self._inputs.values())]
+        names = [name for name in dict.fromkeys(names) if name != proto.graph.input[0].name]
+        double = onnx.TensorProto.DOUBLE
+        proto.graph.output.extend(onnx.helper.make_tensor_value_info(name, double, None) for name in names)
+        self._image = proto.graph.input[0].name
+        self._names = [proto.graph.output[0].name, *names]
+        self._evaluator = ReferenceEvaluator(proto)
+        self._weights: dict[str, NDArray] = self._evaluator.rt_inits_
+        self._source = {name: value.copy() for name, value in self._weights.items()}
+        self._scales = {site.name: _batch_norm_scale(nodes, self._source, site.weight) for site in self.sites}
+
+    @property
+    def head(self) -> tuple[NDArray, NDArray]:
+        """The source's own classifier: weight `(classes, f)`, bias `(classes,)`."""
+        return self._source[self._head.source_weight], self._source[self._head.source_bias]
+
+    def centers(self) -> dict[str, NDArray]:
+        """Centers with batch norm folded in: what a checkpoint's `center/SITE` holds."""
+        return {
+            site.name: self._source[site.weight][_center(site)] * self._scales[site.name][:, None]
+            for site in self.sites
+        }
+
+    @contextmanager
+    def at(self, centers: Arrays) -> Iterator[None]:
+        """With folded centers `(c_out, c_in / groups)` by site name put in."""
+        for site in self.sites:
+            kernel = self._source[site.weight].copy()
+            kernel[_center(site)] = centers[site.name] / self._scales[site.name][:, None]
+            self._weights[site.weight] = kernel
+        try:
+            yield
+        finally:
+            self._weights.update({site.weight: self._source[site.weight] for site in self.sites})
+
+    def features(self, images: NDArray) -> NDArray:
+        """Features `(n, f)` of images `(n, c, h, w)`."""
+        return self._values(images)[self._features]
+
+    def moments(self, images: NDArray) -> dict[str, NDArray]:
+        """`K = sum x_c^T x_c` of every site: `(groups, c_in / groups, c_in / groups)`."""
+        values = self._values(images)
+        found = {}
+        for site in self.sites:
+            seen = _seen_by_center(site, values[self._inputs[site.name]])
+            blocks = np.split(seen, site.groups, axis=1)
+            found[site.name] = np.stack([block.T @ block for block in blocks])
+        return found
+
+    def _values(self, images: NDArray) -> dict[str, NDArray]:
+        feeds = {self._image: images.astype(np.float64)}
+        return {**feeds, **dict(zip(self._names, self._evaluator.run(None, feeds), strict=True))}
+
+
+def changed(sites: tuple[Site, ...], centers: Arrays, deltas: Arrays, selected: Arrays) -> dict[str, NDArray]:
+    """Centers with deltas `(rows, k)` added on their channels, column by column (docs/bundle.md)."""
+    result = {name: value.astype(np.float64) for name, value in centers.items()}
+    for site in sites:
+        for column, channel in zip(deltas[site.name].T, selected[site.name], strict=True):
+            group, within = divmod(int(channel), site.shape[1])
+            result[site.name][group * site.rows : (group + 1) * site.rows, within] += column
+    return result
+
+
+class Step:
+    """Loss and gradients of a batch at given parameters; `head` is weight and bias, `centers` the generation's."""
+
+    def __init__(
+        self,
+        network: SourceNetwork,
+        centers: Arrays,
+        head: tuple[NDArray, NDArray],
+        selected: Arrays,
+        deltas: Arrays,
+        smoothing: float = 0.0,
+        mask: NDArray | None = None,
+    ) -> None:
+        self.network, self.centers, self.head = network, centers, head
+        self.selected, self.deltas = (
+            selected,
+            {name: value.astype(np.float64) for name, value in deltas.items()},
+        )
+        self.smoothing = smoothing
+        self.mask = np.ones(len(head[1]), bool) if mask is None else mask
+
+    def forward(self, images: NDArray) -> tuple[NDArray, NDArray]:
+        """Features and logits."""
+        with self.network.at(changed(self.network.sites, self.centers, self.deltas, self.selected)):
+            features = self.network.features(images)
+        return features, features @ self.head[0].T.astype(np.float64) + self.head[1]
+
+    def loss(self, images: NDArray, labels: NDArray) -> float:
+        """Mean cross-entropy (docs/losses.md)."""
+        logits = np.where(self.mask, self.forward(images)[1], -np.inf)
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        return float(-(self._targets(labels) * np.where(self.mask, log_p, 0.0)).sum(axis=1).mean())
+
+    def _targets(self, labels: NDArray) -> NDArray:
+        one_hot = np.eye(len(self.mask))[labels]
+        return (1 - self.smoothing) * one_hot + self.smoothing * self.mask / self.mask.sum()
+
+    def head_gradient(self, images: NDArray, labels: NDArray) -> tuple[NDArray, NDArray]:
+        """Of weight and bias: `(p - t)^T features / n`, written down."""
+        features, logits = self.forward(images)
+        exponentials = np.where(self.mask, np.exp(logits - logits.max(axis=1, keepdims=True)), 0.0)
+        p = exponentials / exponentials.sum(axis=1, keepdims=True)
+        difference = (p - self._targets(labels)) / len(labels)
+        return difference.T @ features, difference.sum(axis=0)
+
+    def gradients(self, images: NDArray, labels: NDArray) -> dict[str, NDArray]:
+        """Of every delta, `(rows, k)`, by central differences of the loss, element by element."""
+        found = {}
+        for site, delta in self.deltas.items():
+            gradient = np.zeros_like(delta)
+            for place in np.ndindex(delta.shape):
+                narrow, wide = (
+                    self._difference(delta, place, width, images, labels) for width in (STEP, 2 * STEP)
+                )
+                if abs(narrow - wide) > AGREEMENT * max(abs(wide), 1e-3):
+                    raise ValueError(
+                        f"{site} {place} lies on a kink: {narrow} and {wide}; choose other pictures"
+                    )
+                gradient[place] = narrow
+            found[site] = gradient
+        return found
+
+    def _difference(
+        self, delta: NDArray, place: tuple[int, ...], width: float, images: NDArray, labels: NDArray
+    ) -> float:
+        before = delta[place]
+        delta[place] = before + width
+        above = self.loss(images, labels)
+        delta[place] = before - width
+        below = self.loss(images, labels)
+        delta[place] = before
+        return (above - below) / (2 * width)
+
+
+def _reads(nodes: list[onnx.NodeProto], weight: str) -> str:
+    return str(next(node.input[0] for node in nodes if weight in node.input))
+
+
+def _center(site: Site) -> tuple[slice | int, ...]:
+    return (slice(None), slice(None), *(size // 2 for size in site.shape[2:]))
+
+
+def _batch_norm_scale(nodes: list[onnx.NodeProto], weights: Arrays, weight: str) -> NDArray:
+    """What a batch norm behind the convolution multiplies its channels by; ones where there is none."""
+    out = next(node.output[0] for node in nodes if weight in node.input)
+    for node in nodes:
+        if node.op_type == "BatchNormalization" and node.input[0] == out:
+            return weights[node.input[1]] / np.sqrt(weights[node.input[4]] + BATCH_NORM_EPSILON)
+    return np.ones(len(weights[weight]))
+
+
+def _seen_by_center(site: Site, x: NDArray) -> NDArray:
+    """What the center tap of the kernel sees: `(n * h_out * w_out, c_in)`."""
+    axes = len(site.stride)
+    padded = np.pad(x, [(0, 0), (0, 0), *zip(site.pads[:axes], site.pads[axes:], strict=True)])
+    taken = tuple(
+        slice(dilation * (kernel // 2), dilation * (kernel // 2) + stride * (size - 1) + 1, stride)
+        for dilation, kernel, stride, size in zip(
+            site.dilation, site.shape[2:], site.stride, site.output_size, strict=True
+        )
+    )
+    return np.moveaxis(padded[(slice(None), slice(None), *taken)], 1, -1).reshape(-1, x.shape[1])

@@ -1,0 +1,156 @@
+"""The vectors hold on this machine, and a runner that computes something else, or nothing, is told."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from csk_device_runners.__main__ import main
+from csk_device_runners.conformance import (
+    ConformanceError,
+    conforms,
+    deviation,
+    report,
+    run_conformance,
+    write_report,
+)
+from csk_device_runners.conformance_cases import KINDS
+
+REPOSITORY = Path(__file__).parents[2]
+VECTORS = REPOSITORY / "tests" / "conformance" / "vectors"
+
+
+@pytest.fixture(scope="module")
+def results():
+    return run_conformance(VECTORS)
+
+
+@pytest.fixture
+def one_case(tmp_path):
+    """Vectors of nothing but the discriminant, to be spoiled."""
+    (tmp_path / "cases").mkdir()
+    for suffix in ("json", "safetensors"):
+        shutil.copy(VECTORS / "cases" / f"discriminant.{suffix}", tmp_path / "cases")
+    index = {"format": 1, "digest": "0" * 64, "cases": ["discriminant"]}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    return tmp_path
+
+
+def test_every_case_passes_here(results):
+    assert [(result.name, result.reason) for result in results if result.status != "passed"] == []
+
+
+def test_the_cases_cover_every_kind_and_precision(results):
+    assert {result.kind for result in results} == set(KINDS)
+    assert {(result.kind, result.precision) for result in results} >= {("step", "int8"), ("task", "exact")}
+    assert all(result.deviations for result in results)
+    measured = {one.measure for result in results for one in result.deviations}
+    assert measured == {"equal", "absolute", "relative", "cosine"}
+
+
+def test_the_index_names_every_case():
+    index = json.loads((VECTORS / "index.json").read_text())
+    assert index["cases"] == sorted(path.stem for path in (VECTORS / "cases").glob("*.json"))
+
+
+def test_the_vectors_are_small():
+    assert sum(path.stat().st_size for path in VECTORS.rglob("*") if path.is_file()) < 2_000_000
+
+
+@pytest.mark.slow
+def test_the_goldens_are_current():
+    make = [sys.executable, str(REPOSITORY / "tests" / "conformance" / "make.py"), "--verify"]
+    ran = subprocess.run(make, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.splitlines()[-1].split(", ")[1]) == (0, "0 differences"), ran.stdout
+
+
+@pytest.mark.parametrize("element", [0.5, np.nan, np.inf])
+def test_a_wrong_golden_fails(one_case, element):
+    path = one_case / "cases" / "discriminant.safetensors"
+    tensors = {name: value.copy() for name, value in load_file(path).items()}
+    tensors["in/sums"][0, 0] += element
+    save_file(tensors, path)
+    (result,) = run_conformance(one_case)
+    assert result.status == "failed"
+    assert result.reason
+    assert not conforms([result])
+
+
+def test_what_a_runner_lacks_is_skipped_and_nothing_executed_is_a_failure(one_case):
+    (result,) = run_conformance(one_case, frozenset({"discriminant"}))
+    assert (result.status, result.reason) == ("skipped", "needs discriminant")
+    assert not conforms([result])
+    assert not conforms([])
+
+
+def test_an_error_is_a_failed_case_and_the_others_run(one_case):
+    index = {"format": 1, "digest": "0" * 64, "cases": ["broken", "discriminant"]}
+    (one_case / "index.json").write_text(json.dumps(index))
+    case = json.loads((one_case / "cases" / "discriminant.json").read_text())
+    (one_case / "cases" / "broken.json").write_text(json.dumps({**case, "kind": "step", "bundle": "none"}))
+    shutil.copy(one_case / "cases" / "discriminant.safetensors", one_case / "cases" / "broken.safetensors")
+    broken, discriminant = run_conformance(one_case)
+    assert (broken.status, discriminant.status) == ("failed", "passed")
+    assert broken.reason.startswith("BundleError: There is no bundle")
+
+
+@pytest.mark.parametrize(
+    ("measure", "got", "expected", "off"),
+    [
+        ("equal", [1, 2, 3], [1, 2, 3], 0.0),
+        ("equal", [1, 5, 6], [1, 2, 3], 2.0),
+        ("absolute", [1.0, -2.0], [1.5, -2.25], 0.5),
+        ("relative", [1.0, -2.0], [1.5, -2.5], 0.2),
+        ("relative", [0.25, 0.0], [0.0, 0.0], 0.25),
+        ("cosine", [3.0, 0.0], [0.0, 2.0], 1.0),
+        ("cosine", [3.0, 4.0], [6.0, 8.0], 0.0),
+        ("cosine", [0.0, 0.0], [0.0, 2.0], np.inf),
+        ("relative", [1.0, np.nan], [1.0, 1.0], np.inf),
+        ("absolute", [1.0], [1.0, 1.0], np.inf),
+    ],
+)
+def test_measures(measure, got, expected, off):
+    assert deviation(measure, np.array(got), np.array(expected)) == pytest.approx(off)
+
+
+def test_other_formats_and_missing_vectors_are_refused(one_case, tmp_path):
+    (one_case / "index.json").write_text('{"format": 2}')
+    with pytest.raises(ConformanceError, match="has format 2, and this runner reads 1"):
+        run_conformance(one_case)
+    with pytest.raises(ConformanceError, match="There are no conformance vectors in"):
+        run_conformance(tmp_path / "nothing")
+
+
+def test_commands(one_case, tmp_path, capsys):
+    out = tmp_path / "x.json"
+    assert main(["conformance", str(one_case), "--out", str(out), "--platform", "this machine"]) == 0
+    assert "1 of 1 cases executed: conforms" in capsys.readouterr().out
+    written = json.loads(out.read_text())
+    assert (written["platform"], written["passed"], written["vectors"]) == ("this machine", True, "0" * 64)
+    assert main(["table", str(one_case), str(out), str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "discriminant" in printed
+    assert "this machine: onnxruntime" in printed
+    assert main(["table", str(VECTORS), str(out)]) == 1
+    assert "is a result of other vectors than these" in capsys.readouterr().err
+    skipped = ["conformance", str(one_case), "--unsupported", "discriminant"]
+    assert main(skipped) == 1
+    assert "0 of 1 cases executed: does NOT conform" in capsys.readouterr().out
+
+
+def test_a_table_with_a_failure_says_so(one_case, tmp_path, capsys):
+    results = run_conformance(one_case)
+    result = report(one_case, results, "bad", frozenset())
+    result["passed"] = False
+    result["cases"][0]["deviations"][0]["deviation"] = float("nan")
+    result["cases"][0] |= {"status": "failed", "reason": "spoiled"}
+    write_report(tmp_path / "bad.json", result)
+    assert main(["table", str(one_case), str(tmp_path / "bad.json")]) == 1
+    printed = capsys.readouterr().out
+    assert "inf" in printed
+    assert "1 failed: discriminant (spoiled)" in printed
