@@ -76,6 +76,15 @@ export async function runConformance(
   };
 }
 
+/** What a person wants to know of a report. */
+export function summary({ platform, cases, digits }: Report): string {
+  const rest = cases.filter(({ status }) => status !== 'passed');
+  const lines = rest.map(({ name, status, reason }) => `${status} ${name}: ${reason}`);
+  lines.push(`${platform}: ${cases.length - rest.length} of ${cases.length} cases passed`);
+  if (digits) lines.push(`${platform}: digits ${digits.accuracy} % over all classes in ${digits.seconds} s`);
+  return lines.join('\n');
+}
+
 async function runCase(vectors: BundleSource, runtime: Runtime, name: string): Promise<CaseResult> {
   const found = await json<Case>(vectors, `cases/${name}.json`);
   const { kind, precision, settings } = found;

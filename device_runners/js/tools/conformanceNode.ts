@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FolderBundle } from '../src/node/folderBundle.js';
-import { type Report, runConformance } from './conformance.js';
+import { type Report, runConformance, summary } from './conformance.js';
 import { learnDigits } from './digits.js';
 import { FIXTURES, folder, machine, runtime, versionOf } from './onNode.js';
 
@@ -20,9 +20,5 @@ if (existsSync(FIXTURES))
   report = { ...report, digits: await learnDigits(new FolderBundle(FIXTURES), runtime) };
 await mkdir(out, { recursive: true });
 await writeFile(join(out, 'node.json'), `${JSON.stringify(report, null, 1)}\n`);
-for (const { name, status, reason } of report.cases) {
-  if (status !== 'passed') console.log(`${status} ${name}: ${reason}`);
-}
-const passed = report.cases.filter(({ status }) => status === 'passed').length;
-console.log(`node: ${passed} of ${report.cases.length} cases passed`, report.digits ?? '');
+console.log(summary(report));
 process.exitCode = report.passed ? 0 : 1;
