@@ -6,15 +6,50 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { IndexedDbStorage } from '../src/browser/indexedDbStorage.js';
+import { utf8 } from '../src/bytes.js';
 import { StateError, StateLockedError, StorageError } from '../src/errors.js';
+import { type FileSystem, VersionedStorage } from '../src/native/versionedStorage.js';
 import { FolderStorage, storageError } from '../src/node/folderStorage.js';
+import { copyState } from '../src/state/copy.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { python, temporaryFolder } from './fixtures.js';
+
+/** A file system that loses the end of what was written last when the battery is empty. */
+class PhoneFiles implements FileSystem {
+  files = new Map<string, Uint8Array>();
+
+  async list(folder: string): Promise<{ name: string; size: number }[]> {
+    const prefix = `${folder}/`;
+    const own = [...this.files].filter(([path]) => path.startsWith(prefix));
+    const named = own.map(([path, data]) => ({ name: path.slice(prefix.length), size: data.length }));
+    return named.filter(({ name }) => !name.includes('/'));
+  }
+
+  async read(path: string): Promise<Uint8Array> {
+    return this.files.get(path)!.slice();
+  }
+
+  async write(path: string, data: Uint8Array): Promise<void> {
+    if (this.files.has(path)) throw new Error(`${path} exists`);
+    this.files.set(path, data.slice());
+  }
+
+  async rename(from: string, to: string): Promise<void> {
+    if (this.files.has(to)) throw new Error(`${to} exists`);
+    this.files.set(to, this.files.get(from)!);
+    this.files.delete(from);
+  }
+
+  async remove(path: string): Promise<void> {
+    if (!this.files.delete(path)) throw new Error(`${path} does not exist`);
+  }
+}
 
 let opened = 0;
 const places = {
   memory: async () => new MemoryStorage(),
   folder: async () => new FolderStorage(join(temporaryFolder(), 'state')),
+  'files of a phone': async () => new VersionedStorage(new PhoneFiles(), `state ${(opened += 1)}`),
   indexedDB: async () => IndexedDbStorage.open(`state ${(opened += 1)}`),
 };
 
@@ -128,4 +163,46 @@ it('tells a full database from a refusal', async () => {
   await expect(refuse('UnknownError').replace('HEAD', Uint8Array.of(2))).rejects.toThrow(/browser refused/);
   await expect(refuse('UnknownError').read('HEAD')).rejects.toThrow(StateError);
   expect([...(await storage.read('HEAD'))!]).toEqual([1]);
+});
+
+describe('a state in files of a phone', () => {
+  it('falls back to the content before, where the newest was torn', async () => {
+    const files = new PhoneFiles();
+    const storage = new VersionedStorage(files, 'state');
+    for (const value of [1, 2, 3, 4]) await storage.replace('HEAD', Uint8Array.of(value));
+    expect([...files.files.keys()]).toEqual(['state/HEAD@3', 'state/HEAD@4']);
+    for (const length of [64, 10, 0]) {
+      files.files.set('state/HEAD@4', files.files.get('state/HEAD@4')!.subarray(0, length));
+      expect([...(await storage.read('HEAD'))!]).toEqual([3]);
+    }
+    await storage.replace('HEAD', Uint8Array.of(5));
+    expect([...(await storage.read('HEAD'))!]).toEqual([5]);
+    expect(await storage.remove('HEAD')).toBe(true);
+    expect(files.files.size).toBe(0);
+  });
+
+  it('says what the phone refused, and removes what is half-written', async () => {
+    const files = new PhoneFiles();
+    const storage = new VersionedStorage(files, 'state');
+    await storage.replace('HEAD', Uint8Array.of(1));
+    files.rename = () => Promise.reject(new Error('no space'));
+    await expect(storage.replace('HEAD', Uint8Array.of(2))).rejects.toThrow(/The phone refused \(no space\)/);
+    expect([...files.files.keys()]).toEqual(['state/HEAD@1']);
+    files.list = () => Promise.reject(new Error('gone'));
+    await expect(storage.read('HEAD')).rejects.toThrow(StateError);
+  });
+});
+
+it('copies a state, HEAD last, into an empty place only', async () => {
+  const from = new MemoryStorage();
+  for (const path of ['HEAD', 'state.json', 'generations/000001.json', 'lock', 'progress.safetensors']) {
+    await from.replace(path, utf8(path));
+  }
+  const to = new MemoryStorage();
+  await copyState(from, to);
+  expect([...to.files.keys()]).toEqual(['generations/000001.json', 'state.json', 'HEAD']);
+  expect(to.files.get('HEAD')).toEqual(utf8('HEAD'));
+  await expect(copyState(from, to)).rejects.toThrow(/holds a state already/);
+  await expect(copyState(new MemoryStorage(), new MemoryStorage())).rejects.toThrow(/no state to copy/);
+  await (await from.lock()).release();
 });
