@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 # Environments of their own: onnxruntime-training cannot be beside onnxruntime, and the oldest not beside the newest.
 ORT_TRAINING := .venv-ort-training
 OLDEST := .venv-oldest
+JS := device_runners/js
 # Wheels of both end with Python 3.12.
 UP_TO_312 := $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'
 WORKERS ?= 2
@@ -18,14 +19,15 @@ MINUTES ?= 1
 VECTORS := tests/conformance/vectors
 RESULTS := out/conformance
 
-.PHONY: help demo test test-ort-training run-ort-training test-oldest run-oldest check format wheel-test \
-	conformance kill soak fuzz sbom bench-cifar100 clean
+.PHONY: help demo test test-ort-training run-ort-training test-oldest run-oldest test-js check format wheel-test \
+	conformance chromium kill soak fuzz sbom bench-cifar100 clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
 	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
 	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
+	@echo "make test-js         the JavaScript runner: types, lint, tests (Node 20 or newer)"
 	@echo "make check           format, lint, types"
 	@echo "make kill KILLS=200     kill -9 a training process that often, at random moments"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
@@ -77,15 +79,26 @@ $(OLDEST)/.ready: pyproject.toml
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable . 'onnxruntime==1.17.0' 'numpy<2'
 	@touch $@
 
+chromium:
+	@test -x "$${CHROMIUM:-/usr/bin/chromium}" || { apt-get update -qq && apt-get install -y -qq chromium; }
+
 # The JavaScript runner writes node.json and browser.json into the folder that it is told.
 conformance: $(BIN)/.dev
 	rm -rf $(RESULTS)/*.json
 	$(BIN)/python tests/conformance/make.py --verify
 	$(BIN)/python -m csk_device_runners conformance $(VECTORS) --out $(RESULTS)/host.json
-	@if test -f device_runners/js/package.json; then cd device_runners/js && npm ci --ignore-scripts && \
+	@if test -f $(JS)/package.json; then cd $(JS) && npm ci --ignore-scripts && $(MAKE) --no-print-directory -C $(CURDIR) chromium && \
+		PYTHON="$(CURDIR)/$(BIN)/python" npm run fixtures && \
 		CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(RESULTS)" npm run conformance; \
 		else echo "Left out: the JavaScript runner, which is not there"; fi
 	$(BIN)/python -m csk_device_runners table $(VECTORS) $(RESULTS)/*.json
+
+# A bundle and pictures from the Python SDK are what it learns from, and Python opens what it wrote.
+test-js: $(BIN)/.dev
+	@command -v npm > /dev/null || { echo "The JavaScript runner needs Node 20 or newer with npm."; exit 1; }
+	cd $(JS) && npm ci --ignore-scripts && npm run typecheck && npm run lint
+	cd $(JS) && PYTHON=$(CURDIR)/$(BIN)/python npm run fixtures && PYTHON=$(CURDIR)/$(BIN)/python npm test
+	cd $(JS) && npm run build && cd examples/react-native && npm ci --ignore-scripts && npm run typecheck
 
 check: $(BIN)/.dev
 	$(BIN)/ruff format --check .

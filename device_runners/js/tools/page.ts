@@ -6,7 +6,6 @@ import { IndexedDbStorage } from '../src/browser/indexedDbStorage.js';
 import { StateLockedError } from '../src/errors.js';
 import { type Report, runConformance } from './conformance.js';
 import { accuracyOf, learnDigits, openDigits, readDigits } from './digits.js';
-import { type StepTimes, timeSteps } from './stepTimes.js';
 
 ort.env.wasm.wasmPaths = '/ort/';
 
@@ -16,8 +15,6 @@ export interface Page {
   digits(): Promise<{ accuracy: number; seconds: number }>;
   /** After a reload: what the state in IndexedDB still knows. */
   reopened(): Promise<{ accuracy: number; tasks: number }>;
-  /** Time steps of the bundle that is served as /bundle. */
-  steps(count: number): Promise<StepTimes>;
   /** Whether a second writer was refused while there was a first, and let in after it. */
   locks(): Promise<boolean>;
 }
@@ -35,7 +32,6 @@ const page: Page = {
     const accuracy = await accuracyOf(learner, await readDigits(fixtures));
     return { accuracy: Math.round(accuracy * 100) / 100, tasks: learner.tasks.length };
   },
-  steps: (count) => timeSteps(new HttpBundle('/bundle'), ort, count),
   locks: async () => {
     const first = await IndexedDbStorage.open('locks');
     const second = await IndexedDbStorage.open('locks');
