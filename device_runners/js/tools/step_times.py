@@ -1,4 +1,4 @@
-"""How long the fastest training step of the Python SDK takes on one thread: CPU time in ms, as JSON. See tools/stepTimes.ts.
+"""CPU time of the fastest training step of the Python SDK on one thread, in ms, as JSON. See tools/stepTimes.ts.
 
 python tools/step_times.py BUNDLE STEPS
 """
