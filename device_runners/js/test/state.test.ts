@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { textOf, utf8 } from '../src/bytes.js';
 import { StateError, StorageError } from '../src/errors.js';
+import { type Json, parseJson } from '../src/json.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { type LearnedTask, seal } from '../src/state/record.js';
 import { State } from '../src/state/state.js';
@@ -73,6 +74,19 @@ describe('a state', () => {
     expect((await state.load()).number).toBe(4);
     await state.locked(() => state.rollback(0));
     expect((await state.load()).tensors).toBe(base);
+  });
+
+  it('keeps what a newer csk-sdk wrote of a task', async () => {
+    const storage = new MemoryStorage();
+    await commit(storage, 1);
+    const path = 'generations/000001.json';
+    const { check: _, ...raw } = parseJson(textOf(storage.files.get(path)!)) as { [key: string]: Json };
+    const protectedBy = parseJson('{"conv1": "2/4", "share": 1.0}');
+    (raw.tasks as { [key: string]: Json }[])[0]!.protected = protectedBy;
+    storage.files.set(path, seal(raw));
+    await commit(storage, 1);
+    const next = parseJson(textOf(storage.files.get('generations/000002.json')!)) as { [key: string]: Json };
+    expect((next.tasks as { [key: string]: Json }[])[0]!.protected).toEqual(protectedBy);
   });
 
   it.each([0, 1, 4])('after %d commits, is whole wherever the next is interrupted', async (count) => {

@@ -21,6 +21,8 @@ export interface LearnedTask {
   readonly loss: number;
   readonly peakRssBytes: number;
   readonly config: { readonly [name: string]: Json };
+  /** Fields of a newer csk-sdk, which are kept as they are. */
+  readonly more?: { readonly [name: string]: Json };
 }
 
 /** Everything learned up to one commit; `parent` is undefined for generation 0, the bundle's own checkpoint. */
@@ -88,7 +90,7 @@ const TASK = fieldsOf(
     peak_rss_bytes: integer,
     config: record(() => undefined),
   },
-  'closed',
+  'open',
 );
 const RECORD = fieldsOf(
   { number: integer, parent: integer, created: text, tasks: each(TASK), sha256: text, size: integer },
@@ -112,15 +114,24 @@ export async function readRecord(storage: Storage, path: string): Promise<Genera
   return { number: own, parent, created: found.created, tasks, sha256: found.sha256, size: found.size };
 }
 
+const KNOWN = new Set(['name', 'classes', 'epochs', 'images', 'seconds', 'loss', 'peak_rss_bytes', 'config']);
+
 function taskFrom(raw: { [key: string]: Json }): LearnedTask {
-  const { peak_rss_bytes: peakRssBytes, ...values } = plain(raw) as LearnedTask & { peak_rss_bytes: number };
-  // As it was spelled: Python's 1.0 must stay 1.0 when the task is written again into the next record.
-  return { ...values, peakRssBytes, config: raw.config as { [key: string]: Json } };
+  const { name, classes, epochs, images, seconds, loss, peak_rss_bytes } = plain(raw) as LearnedTask & {
+    peak_rss_bytes: number;
+  };
+  const more = Object.entries(raw).filter(([key]) => !KNOWN.has(key));
+  return {
+    ...{ name, classes, epochs, images, seconds, loss, peakRssBytes: peak_rss_bytes },
+    // As it was spelled: Python's 1.0 must stay 1.0 when the task is written again into the next record.
+    config: raw.config as { [key: string]: Json },
+    ...(more.length ? { more: Object.fromEntries(more) } : {}),
+  };
 }
 
 /** A record as its file's content. */
 export function recordBytes(found: GenerationRecord): Uint8Array {
-  const tasks = found.tasks.map(({ peakRssBytes, ...task }) => ({
+  const tasks = found.tasks.map(({ peakRssBytes, more, ...task }) => ({
     name: task.name,
     classes: task.classes,
     epochs: task.epochs,
@@ -129,6 +140,7 @@ export function recordBytes(found: GenerationRecord): Uint8Array {
     loss: task.loss,
     peak_rss_bytes: peakRssBytes,
     config: task.config,
+    ...more,
   }));
   const { number: own, parent, created, size } = found;
   return seal({ number: own, parent, created, tasks, sha256: found.sha256, size });
