@@ -9,6 +9,7 @@ OLDEST := .venv-oldest
 BENCH := .venv-bench
 EXECUTORCH := .venv-executorch
 MNN := .venv-mnn
+JS := device_runners/js
 # Wheels of both end with Python 3.12.
 UP_TO_312 := $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'
 WORKERS ?= 2
@@ -22,8 +23,9 @@ VECTORS := tests/conformance/vectors
 RESULTS := out/conformance
 DIGITS := out/digits
 
-.PHONY: help demo test test-ort-training run-ort-training test-ssh test-oldest run-oldest check format wheel-test \
-	conformance arm64 kill soak fuzz sbom bench bench-peers bench-cifar100 memory-limit clean
+.PHONY: help demo test test-ort-training run-ort-training test-ssh test-oldest run-oldest test-js check format \
+	wheel-test conformance conformance-js arm64 chromium app build-app test-app kill soak fuzz sbom bench bench-peers bench-cifar100 \
+	memory-limit clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
@@ -32,6 +34,7 @@ help:
 	@echo "make test-ssh        learning on a board over ssh, against an sshd on this machine"
 	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
 	@echo "make arm64           the part of it on emulated ARM64 CPUs (Debian)"
+	@echo "make test-js         the JavaScript runner: types, lint, tests (Node 20 or newer)"
 	@echo "make check           format, lint, types"
 	@echo "make kill KILLS=200     kill -9 a training process that often, at random moments"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
@@ -92,6 +95,9 @@ $(OLDEST)/.ready: pyproject.toml
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable . 'onnxruntime==1.17.0' 'numpy<2'
 	@touch $@
 
+chromium:
+	@test -x "$${CHROMIUM:-/usr/bin/chromium}" || { apt-get update -qq && apt-get install -y -qq chromium; }
+
 # The JavaScript runner writes node.json and browser.json into the folder that it is told.
 conformance: $(BIN)/.dev
 	rm -rf $(RESULTS)/*.json
@@ -101,16 +107,26 @@ conformance: $(BIN)/.dev
 	$(BIN)/python -m csk_device_runners digits $(DIGITS) $(RESULTS)/host.json
 	@if command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null; then $(MAKE) --no-print-directory arm64; \
 		else echo "Left out: ARM64, whose root is made of Debian's packages"; fi
-	@if test -f device_runners/js/package.json; then cd device_runners/js && npm ci --ignore-scripts && \
-		CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(RESULTS)" \
-		CONFORMANCE_DIGITS="$(CURDIR)/$(DIGITS)" npm run conformance; \
-		else echo "Left out: the JavaScript runner, which is not there"; fi
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory conformance-js; \
+		else echo "Left out: the JavaScript runner, which needs Node 20 or newer with npm"; fi
 	$(BIN)/python -m csk_device_runners table $(VECTORS) $(RESULTS)/*.json
+
+conformance-js: chromium
+	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && PYTHON="$(CURDIR)/$(BIN)/python" npm run fixtures
+	cd $(JS) && CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(RESULTS)" \
+		CONFORMANCE_DIGITS="$(CURDIR)/$(DIGITS)" npm run conformance
 
 # Vectors, and a learned task, on ARM64 CPUs that qemu emulates; needs apt, no rights, and about 250 MB in .cache.
 arm64: $(BIN)/.dev
 	@test -d $(DIGITS) || $(BIN)/python tests/conformance/digits.py $(DIGITS)
 	$(BIN)/python -m csk_device_runners arm64 $(VECTORS) $(DIGITS) --cache .cache/arm64 --results $(RESULTS)
+
+# A bundle and pictures from the Python SDK are what it learns from, and Python opens what it wrote.
+test-js: $(BIN)/.dev
+	@command -v npm > /dev/null || { echo "The JavaScript runner needs Node 20 or newer with npm."; exit 1; }
+	cd $(JS) && npm ci --ignore-scripts && npm run typecheck && npm run lint
+	cd $(JS) && PYTHON=$(CURDIR)/$(BIN)/python npm run fixtures && PYTHON=$(CURDIR)/$(BIN)/python npm test
+	cd $(JS) && npm run build && cd examples/react-native && npm ci --ignore-scripts && npm run typecheck
 
 check: $(BIN)/.dev
 	$(BIN)/ruff format --check .

@@ -1,0 +1,162 @@
+/** Opening a bundle: everything is verified before anything is used. */
+
+import { sha256, textOf } from '../bytes.js';
+import { BundleError } from '../errors.js';
+import { Graph, type Runtime, type SessionSettings } from '../runtime.js';
+import { decode, type Place, readHeader, readTensor } from '../safetensors.js';
+import {
+  bytesOf,
+  type Float32Tensor,
+  float32,
+  float32Of,
+  require32,
+  sizeOf,
+  type Tensors,
+} from '../tensors.js';
+import { checkCheckpoint, checkFile, checkManifest, LARGEST_MANIFEST } from './checks.js';
+import {
+  CHECKPOINT,
+  CROSS_ENTROPY,
+  centerOf,
+  MANIFEST,
+  type Manifest,
+  PORTABLE,
+  parseManifest,
+  type Site,
+  WEIGHTS,
+} from './manifest.js';
+import { withTensors } from './onnxFile.js';
+import type { BundleSource } from './source.js';
+
+/** Training artifacts, read-only. Open them with `Bundle.open`. */
+export class Bundle {
+  private readonly weights: Map<string, Place>;
+
+  private constructor(
+    readonly name: string,
+    readonly manifest: Manifest,
+    /** sha256 of manifest.json: a state remembers which bundle it was learned on. */
+    readonly id: string,
+    private readonly files: ReadonlyMap<string, Uint8Array>,
+    /** The learnable state before the first task: generation 0. */
+    readonly checkpoint: Tensors,
+  ) {
+    this.weights = readHeader(this.file(WEIGHTS)).places;
+  }
+
+  /**
+   * Read the manifest and check every file that it lists: size, sha256, and that it is safe to open. What is used later
+   * is kept as it was checked.
+   * Throws BundleError for a missing, damaged or hostile bundle, one of a newer schema, or one of a kind that this
+   * runner cannot learn.
+   */
+  static async open(source: BundleSource): Promise<Bundle> {
+    const where = `${source.name}/${MANIFEST}`;
+    const text = await read(source, MANIFEST);
+    if (!text) {
+      throw new BundleError(
+        `There is no bundle in ${source.name} (${MANIFEST} is missing). Build one on a workstation with ` +
+          '`csk-sdk build-artifacts MODEL --out BUNDLE`, and copy it there.',
+      );
+    }
+    if (text.length > LARGEST_MANIFEST) {
+      throw new BundleError(
+        `${where} is larger than ${LARGEST_MANIFEST >> 20} MiB: it is no bundle's manifest.`,
+      );
+    }
+    const manifest = parseManifest(textOf(text), where);
+    checkManifest(manifest, where);
+    requireSupported(manifest, where);
+    const files = new Map<string, Uint8Array>();
+    for (const name of Object.keys(manifest.files)) {
+      const content = await read(source, name);
+      if (!content) throw new BundleError(`${source.name}/${name} is missing. Copy the bundle again.`);
+      checkFile(manifest, name, content, `${source.name}/${name}`);
+      // What lies in folders is of other backends.
+      if (!name.includes('/')) files.set(name, content);
+    }
+    const { tensors } = decode(files.get(CHECKPOINT)!);
+    checkCheckpoint(manifest, tensors, `${source.name}/${CHECKPOINT}`);
+    return new Bundle(source.name, manifest, sha256(text), files, tensors);
+  }
+
+  /** A checked file's bytes. */
+  file(name: string): Uint8Array {
+    return this.files.get(name)!;
+  }
+
+  /** A frozen tensor by its name in the source model, copied. */
+  weight(name: string): Float32Tensor {
+    const place = this.weights.get(name);
+    const tensor = place && readTensor(this.file(WEIGHTS), name, place);
+    if (tensor?.dtype !== 'float32') {
+      throw new BundleError(
+        `${this.name}/${WEIGHTS} has no float32 tensor '${name}'. Copy the bundle again.`,
+      );
+    }
+    return tensor;
+  }
+
+  /** A site's kernel `[c_out, c_in / groups, ...kernel]` with a generation's centers put in. */
+  foldedKernel(site: Site, tensors: Tensors): Float32Tensor {
+    const kernel = this.weight(site.weight);
+    const centers = require32(tensors, `center/${site.name}`).data;
+    const area = sizeOf(site.shape.slice(2));
+    const middle = centerOf(site.shape.slice(2));
+    for (let i = 0; i < centers.length; i++) kernel.data[i * area + middle] = centers[i]!;
+    return float32(site.shape, kernel.data);
+  }
+
+  /** Open one of the bundle's graphs as a generation sees it. */
+  async graph(name: string, tensors: Tensors, runtime: Runtime, settings: SessionSettings): Promise<Graph> {
+    const sites = new Map(this.manifest.sites.map((site) => [site.weight, site]));
+    const data = this.file(WEIGHTS);
+    const model = withTensors(this.file(name), (tensor, { offset, length }) => {
+      const site = sites.get(tensor);
+      if (site) return bytesOf(this.foldedKernel(site, tensors));
+      return data.subarray(offset, length === undefined ? data.length : offset + length);
+    });
+    return Graph.open(runtime, model, `${this.name}/${name}`, settings);
+  }
+}
+
+/** Weight and bias of the head of one task, if it is there. */
+export function headOf(
+  tensors: Tensors,
+  task: string,
+): { weight: Float32Tensor; bias: Float32Tensor } | undefined {
+  const weight = float32Of(tensors, `head/${task}/weight`);
+  const bias = float32Of(tensors, `head/${task}/bias`);
+  return weight && bias && { weight, bias };
+}
+
+async function read(source: BundleSource, name: string): Promise<Uint8Array | undefined> {
+  try {
+    return await source.read(name);
+  } catch (error) {
+    const reason = (error as Error)?.message ?? String(error);
+    throw new BundleError(`${source.name}/${name} cannot be read (${reason}). Copy the bundle again.`, {
+      cause: error,
+    });
+  }
+}
+
+function requireSupported(manifest: Manifest, where: string): void {
+  if (manifest.loss !== CROSS_ENTROPY) {
+    throw new BundleError(
+      `${where} was built with --loss ${manifest.loss}, and the JavaScript runner learns only ${CROSS_ENTROPY}: ` +
+        'build the bundle without --loss, or use the Python SDK.',
+    );
+  }
+  if (manifest.input.size.length !== 2) {
+    throw new BundleError(
+      `${where} takes signals, and the JavaScript runner takes only pictures: use the Python SDK.`,
+    );
+  }
+  if (!manifest.backends.includes(PORTABLE)) {
+    throw new BundleError(
+      `${where} was built for ${manifest.backends.join(', ')} only, and the JavaScript runner needs the portable ` +
+        'backend: build the bundle with --backend portable or both.',
+    );
+  }
+}

@@ -1,0 +1,46 @@
+/** sha256 and text of bytes. */
+
+import { sha256 as digest } from '@noble/hashes/sha2.js';
+import { bytesToHex } from '@noble/hashes/utils.js';
+
+const encoder = new TextEncoder();
+
+/** sha256 of bytes, or of a text in UTF-8: hexadecimal. In plain JavaScript, since React Native has no Web Crypto. */
+export function sha256(content: Uint8Array | string): string {
+  return bytesToHex(digest(typeof content === 'string' ? encoder.encode(content) : content));
+}
+
+/** A sha256 over pieces. */
+export class Sha256 {
+  readonly #state = digest.create();
+
+  update(content: Uint8Array | string): this {
+    this.#state.update(typeof content === 'string' ? encoder.encode(content) : content);
+    return this;
+  }
+
+  hex(): string {
+    return bytesToHex(this.#state.digest());
+  }
+}
+
+/** A text in UTF-8. */
+export function utf8(text: string): Uint8Array {
+  return encoder.encode(text);
+}
+
+/** UTF-8 as text; malformed bytes become replacement characters. */
+export function textOf(bytes: Uint8Array): string {
+  return new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
+}
+
+/** Pieces, one behind the other. */
+export function concatenate(pieces: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let position = 0;
+  for (const piece of pieces) {
+    whole.set(piece, position);
+    position += piece.length;
+  }
+  return whole;
+}

@@ -1,0 +1,117 @@
+/** A task: pictures of some classes, to be learned together. */
+
+import type { Bundle } from '../bundle/bundle.js';
+import { Sha256 } from '../bytes.js';
+import { TaskError } from '../errors.js';
+import { isPlain, LONGEST } from '../names.js';
+import type { Generation } from '../state/record.js';
+import { BASE } from '../state/store.js';
+import type { Picture, PixelBatch, Preprocessing } from './pictures.js';
+
+/** `labels[i]`, from 0, says which of `classes` `pictures[i]` shows. */
+export interface Task {
+  readonly name: string;
+  readonly classes: readonly string[];
+  readonly pictures: readonly Picture[];
+  readonly labels: ArrayLike<number>;
+}
+
+const LONGEST_NAME = 255;
+
+/** A task's pictures at the model's size, uint8, in memory. */
+export class TaskPixels {
+  readonly labels: Int32Array;
+  private readonly pixels: PixelBatch;
+
+  /** Throws TaskError for pictures or labels that do not fit. */
+  constructor(
+    readonly task: Task,
+    private readonly preprocessing: Preprocessing,
+  ) {
+    const { name, classes, pictures } = task;
+    requireLabels(task);
+    this.labels = Int32Array.from(task.labels);
+    this.pixels = preprocessing.stack(pictures, `Task '${name}': picture`);
+    const missing = classes.find((_, label) => !this.labels.includes(label));
+    if (missing !== undefined) {
+      throw new TaskError(`Task '${name}' has no picture of '${missing}': add some, or leave the class out.`);
+    }
+  }
+
+  get count(): number {
+    return this.labels.length;
+  }
+
+  /** The pictures of these numbers, and their labels. */
+  batch(index: Int32Array): { pixels: PixelBatch; labels: Int32Array } {
+    const { size } = this.preprocessing;
+    const data = new Uint8Array(index.length * size);
+    index.forEach((from, to) => {
+      data.set(this.pixels.data.subarray(from * size, (from + 1) * size), to * size);
+    });
+    return { pixels: { count: index.length, data }, labels: index.map((i) => this.labels[i]!) };
+  }
+
+  /** sha256 over classes, labels and every picture: whether a checkpoint is of this very task. */
+  fingerprint(): string {
+    const text = JSON.stringify([this.task.classes, [...this.labels]]);
+    return new Sha256().update(text).update(this.pixels.data).hex();
+  }
+}
+
+function requireLabels({ name, classes, pictures, labels }: Task): void {
+  if (classes.length < 2) {
+    throw new TaskError(
+      `Task '${name}' has fewer than two classes; a task needs at least two to tell apart.`,
+    );
+  }
+  if (labels.length !== pictures.length) {
+    throw new TaskError(`Task '${name}' has ${pictures.length} pictures and ${labels.length} labels.`);
+  }
+  for (const label of Array.from(labels)) {
+    if (!(Number.isInteger(label) && label >= 0 && label < classes.length)) {
+      throw new TaskError(
+        `Task '${name}' has the label ${label}, but there are ${classes.length} classes, from 0.`,
+      );
+    }
+  }
+}
+
+/** Throw TaskError where no task of this name, with these classes, can be learned after `generation`. */
+export function requireNewTask(
+  generation: Generation,
+  bundle: Bundle,
+  name: string,
+  classes: readonly string[],
+): void {
+  if (name === BASE) {
+    throw new TaskError(
+      `A task cannot be called '${BASE}': that is the name of what the source model knew already. ` +
+        'Give the new data another name.',
+    );
+  }
+  if (!isPlain(name) || /[/\\]/.test(name) || new TextEncoder().encode(name).length > LONGEST_NAME) {
+    throw new TaskError(
+      `A task cannot be called '${name.slice(0, 40)}': its name must be valid as a folder's name, without slashes, ` +
+        `backslashes and control characters, and at most ${LONGEST_NAME} bytes. Rename it.`,
+    );
+  }
+  if (taskNames(generation, bundle).includes(name)) {
+    throw new TaskError(
+      `Task '${name}' is learned already. Give the new data another name, or go back before it with rollback().`,
+    );
+  }
+  const odd = classes.find((one, i) => !isPlain(one) || classes.indexOf(one) !== i);
+  if (odd !== undefined) {
+    throw new TaskError(
+      `Task '${name}' has a class called '${odd.slice(0, 40)}', and each class needs a name of its own, not empty, ` +
+        `at most ${LONGEST} characters, and without control characters. Rename it.`,
+    );
+  }
+}
+
+/** The base, where it has classes, and every learned task, oldest first. */
+export function taskNames(generation: Generation, bundle: Bundle): string[] {
+  const base = bundle.manifest.classes.length ? [BASE] : [];
+  return [...base, ...generation.tasks.map((task) => task.name)];
+}

@@ -1,0 +1,30 @@
+/**
+ * Everything that csk-sdk throws on purpose. Each message is one sentence or two that say what is wrong, where, and
+ * what to do next. Whatever is thrown, committed generations stay as they are.
+ */
+
+/** Base class: catch this to catch everything that csk-sdk throws on purpose. */
+export class CskError extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+/** A bundle is missing, damaged, or was written in another schema. */
+export class BundleError extends CskError {}
+
+/** A stored state is damaged or belongs to another bundle. */
+export class StateError extends CskError {}
+
+/** Another process, tab or worker holds the state's lock. */
+export class StateLockedError extends StateError {}
+
+/** A task's data cannot be learned from. */
+export class TaskError extends CskError {}
+
+/** The storage is full, or refuses to be written. */
+export class StorageError extends CskError {}
+
+/** A setting is unknown or out of range. */
+export class ConfigError extends CskError {}

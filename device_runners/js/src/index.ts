@@ -1,0 +1,28 @@
+/** csk-sdk: on-device incremental learning, on any JavaScript build of ONNX Runtime. */
+
+export { Bundle } from './bundle/bundle.js';
+export type { Manifest, Site } from './bundle/manifest.js';
+export { type BundleSource, MemoryBundle } from './bundle/source.js';
+export { DEFAULTS, type TrainingConfig } from './config.js';
+export { type Picture, Preprocessing } from './data/pictures.js';
+export type { Task } from './data/task.js';
+export {
+  BundleError,
+  ConfigError,
+  CskError,
+  StateError,
+  StateLockedError,
+  StorageError,
+  TaskError,
+} from './errors.js';
+export { Learner, type LearnerOptions } from './learner.js';
+export type { LearnOptions, LearnReport, Progress } from './learnRun.js';
+export type { LinearHead, Prediction } from './predicting.js';
+export type { Runtime, RuntimeSession, RuntimeTensor } from './runtime.js';
+export { copyState } from './state/copy.js';
+export { MemoryStorage } from './state/memoryStorage.js';
+export type { Generation, LearnedTask } from './state/record.js';
+export { State } from './state/state.js';
+export type { Storage, StorageLock } from './state/storage.js';
+export { BASE } from './state/store.js';
+export { VERSION } from './version.js';

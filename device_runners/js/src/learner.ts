@@ -1,0 +1,166 @@
+/** `Learner`: a bundle and a state, opened together; everything an application needs. */
+
+import { Bundle } from './bundle/bundle.js';
+import type { BundleSource } from './bundle/source.js';
+import { type TrainingConfig, trainingConfig } from './config.js';
+import { type Picture, Preprocessing } from './data/pictures.js';
+import type { Task } from './data/task.js';
+import { exportModel } from './export.js';
+import type { Opening } from './features.js';
+import { type LearnOptions, type LearnReport, LearnRun } from './learnRun.js';
+import { type LinearHead, type Prediction, Predictor } from './predicting.js';
+import type { Runtime } from './runtime.js';
+import type { Generation, LearnedTask } from './state/record.js';
+import { State } from './state/state.js';
+import type { Storage } from './state/storage.js';
+import { BASE } from './state/store.js';
+
+export interface LearnerOptions {
+  /** An ONNX Runtime package: `import * as ort from 'onnxruntime-node'`, `-web` or `-react-native`. */
+  readonly runtime: Runtime;
+  /** Where the bundle's files are. */
+  readonly bundle: BundleSource;
+  /** Where what is learned is kept. */
+  readonly storage: Storage;
+  /** Settings of every task, where `learn` is given no others. */
+  readonly config?: Partial<TrainingConfig>;
+  /** Further options for opening sessions, such as `{ executionProviders: ['wasm'] }`. */
+  readonly sessionOptions?: object;
+  /** How many generations keep their tensors (8). */
+  readonly keep?: number;
+}
+
+/**
+ * Learns task after task, predicts, exports.
+ *
+ *     const learner = await Learner.open({ runtime: ort, bundle, storage });
+ *     await learner.learn({ name: '01-birds', classes, pictures, labels });
+ *     const { labels } = await learner.predict(pictures);
+ *     const model = await learner.export();
+ *
+ * One learner writes to a state at a time; any number may read.
+ */
+export class Learner {
+  /** From pictures to the model's input; `preprocessing.toSize` makes pictures small to keep. */
+  readonly preprocessing: Preprocessing;
+  private current: Predictor;
+
+  private constructor(
+    readonly bundle: Bundle,
+    readonly state: State,
+    private readonly options: LearnerOptions,
+    private readonly config: TrainingConfig,
+    generation: Generation,
+  ) {
+    this.preprocessing = new Preprocessing(bundle.manifest.preprocessing, bundle.manifest.input);
+    this.current = this.predictorOf(generation);
+  }
+
+  /**
+   * Open a bundle with the state learned on it; nothing is written before the first task.
+   * Throws BundleError, StateError, or ConfigError for a setting.
+   */
+  static async open(options: LearnerOptions): Promise<Learner> {
+    const config = trainingConfig(options.config);
+    const bundle = await Bundle.open(options.bundle);
+    const state = await State.open(options.storage, bundle.id, bundle.checkpoint, options.keep);
+    return new Learner(bundle, state, options, config, await state.load());
+  }
+
+  /** The committed generation that the last call saw. */
+  get generation(): Generation {
+    return this.current.generation;
+  }
+
+  /** The learned tasks, oldest first. */
+  get tasks(): readonly LearnedTask[] {
+    return this.generation.tasks;
+  }
+
+  /** The classes that a prediction over all classes decides between, in its order. */
+  get classes(): readonly string[] {
+    return this.head().classes;
+  }
+
+  /** The linear head of one task ("base" for the source model's own), or of all classes. */
+  head(task?: string): LinearHead {
+    return this.current.head(task);
+  }
+
+  /**
+   * Learn one task and commit a new generation. An interrupted run is resumed where its last progress checkpoint was.
+   * Throws TaskError for data that cannot be learned, StateLockedError while somebody else learns, StorageError when it
+   * cannot be written; the generation before then stays the current one.
+   */
+  async learn(task: Task, settings: Partial<TrainingConfig> & LearnOptions = {}): Promise<LearnReport> {
+    const { onProgress, signal, ...overrides } = settings;
+    const given = Object.entries(overrides).filter(([, value]) => value !== undefined);
+    const config = trainingConfig({ ...this.config, ...Object.fromEntries(given) });
+    const report = await this.state.locked(async () => {
+      const { bundle, state, preprocessing } = this;
+      const generation = await this.refresh();
+      const options = { ...(onProgress ? { onProgress } : {}), ...(signal ? { signal } : {}) };
+      const opening = this.opening(config.threads);
+      return new LearnRun(bundle, preprocessing, state, generation, task, config, opening, options).run();
+    });
+    await this.refresh();
+    return report;
+  }
+
+  /**
+   * Most probable classes, and probabilities: with `task`, among that task's classes; without, among all learned so far.
+   * Throws TaskError for pictures that do not fit, or a task that is not learned.
+   */
+  async predict(pictures: readonly Picture[], options: { task?: string } = {}): Promise<Prediction> {
+    await this.refresh();
+    return this.current.predict(pictures, options.task);
+  }
+
+  /** Features of pictures, float32 `(n, f)`. */
+  async features(pictures: readonly Picture[]): Promise<Float32Array> {
+    await this.refresh();
+    return this.current.features(pictures);
+  }
+
+  /** An ordinary inference ONNX model over all classes, or over one task's: its bytes. */
+  async export(options: { task?: string } = {}): Promise<Uint8Array> {
+    const generation = await this.refresh();
+    return exportModel(this.bundle, generation, this.head(options.task));
+  }
+
+  /**
+   * Return to the generation in which `task` had just been learned ("base": before the first task).
+   * Throws StateError for a task that is not on the way here.
+   */
+  async rollback(task: string): Promise<Generation> {
+    await this.state.locked(async () => {
+      await this.state.rollback(task === BASE ? 0 : await this.state.generationOf(task));
+      await this.state.clearProgress();
+    });
+    return this.refresh();
+  }
+
+  /** See what somebody else committed meanwhile; the current generation. */
+  async refresh(): Promise<Generation> {
+    if (this.generation.number !== (await this.state.head())) {
+      const before = this.current;
+      this.current = this.predictorOf(await this.state.load());
+      await before.close();
+    }
+    return this.generation;
+  }
+
+  /** Give the runtime's memory back. The learner can still be used, and opens again what it needs. */
+  async close(): Promise<void> {
+    await this.current.close();
+  }
+
+  private predictorOf(generation: Generation): Predictor {
+    return new Predictor(this.bundle, this.preprocessing, generation, this.opening(this.config.threads));
+  }
+
+  private opening(threads: number): Opening {
+    const { runtime, sessionOptions } = this.options;
+    return { runtime, settings: { threads, ...(sessionOptions ? { options: sessionOptions } : {}) } };
+  }
+}

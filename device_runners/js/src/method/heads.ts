@@ -1,0 +1,180 @@
+/**
+ * A head over all classes learned so far, in closed form, from statistics that can be added up class by class.
+ *
+ * A device cannot keep the pictures of past tasks, but it can keep sums over their features. From these sums a head over
+ * all classes follows without training, and so without forgetting.
+ */
+
+import { textOf, utf8 } from '../bytes.js';
+import { StateError, TaskError } from '../errors.js';
+import { float64, type StoredTensor, type Tensors, uint8 } from '../tensors.js';
+import type { HeadArrays } from './logistic.js';
+import { solveSymmetric, timesTransposed, trace, transposed } from './matrix.js';
+
+// Rounding of a sum of float64 squares, as a share of that sum: what a difference of sums may be off by.
+const ROUNDING = 8 * Number.EPSILON;
+const TINY = 2.2250738585072014e-308;
+
+/**
+ * Sums over the features of everything learned so far. `gram` `(f, f)`: sum of `x x^T` over all samples. `sums`
+ * `(classes, f)`, `counts` `(classes,)`: sum of `x`, and number of samples, per class.
+ */
+export class ClassStatistics {
+  constructor(
+    readonly features: number,
+    readonly classes: readonly string[],
+    readonly gram: Float64Array,
+    readonly sums: Float64Array,
+    readonly counts: Float64Array,
+  ) {}
+
+  static empty(features: number): ClassStatistics {
+    return new ClassStatistics(
+      features,
+      [],
+      new Float64Array(features * features),
+      new Float64Array(0),
+      new Float64Array(0),
+    );
+  }
+
+  /**
+   * These statistics and a batch: `features` `(n, f)`, `labels` `(n,)` into `classes`, all of which become known.
+   * Throws TaskError for features that are not finite.
+   */
+  add(features: Float32Array, labels: ArrayLike<number>, classes: readonly string[]): ClassStatistics {
+    const f = this.features;
+    const n = labels.length;
+    if (!features.every(Number.isFinite)) {
+      throw new TaskError(
+        "the model's features are NaN or infinite for some images of this task: " +
+          "check the images, and that the bundle's preprocessing fits the model.",
+      );
+    }
+    const columns = transposed(features, n, f);
+    const sums = new Float64Array(classes.length * f);
+    const counts = new Float64Array(classes.length);
+    for (let i = 0; i < n; i++) {
+      const row = labels[i]! * f;
+      counts[labels[i]!] = counts[labels[i]!]! + 1;
+      for (let j = 0; j < f; j++) sums[row + j] = sums[row + j]! + features[i * f + j]!;
+    }
+    const gram = timesTransposed(columns, columns, f, f, n);
+    return this.merge(new ClassStatistics(f, classes, gram, sums, counts));
+  }
+
+  /** The statistics of both: classes of the same name are summed, those new in `other` come last. */
+  merge(other: ClassStatistics): ClassStatistics {
+    const f = this.features;
+    if (other.features !== f) {
+      throw new StateError(
+        `class statistics over ${f} and ${other.features} features do not belong to one model: ` +
+          'use the state with the bundle that it was made with.',
+      );
+    }
+    const classes = [...new Set([...this.classes, ...other.classes])];
+    const row = new Map(classes.map((name, index) => [name, index]));
+    const sums = new Float64Array(classes.length * f);
+    const counts = new Float64Array(classes.length);
+    for (const part of [this, other] as const) {
+      part.classes.forEach((name, from) => {
+        const to = row.get(name)!;
+        counts[to] = counts[to]! + part.counts[from]!;
+        for (let j = 0; j < f; j++) sums[to * f + j] = sums[to * f + j]! + part.sums[from * f + j]!;
+      });
+    }
+    const gram = this.gram.map((value, at) => value + other.gram[at]!);
+    return new ClassStatistics(f, classes, gram, sums, counts);
+  }
+
+  /** As tensors of a state; the names as UTF-8 JSON. Before the first class, `gram` is `(0, 0)`. */
+  tensors(): Map<string, StoredTensor> {
+    const f = this.features;
+    const count = this.classes.length;
+    // Plain UTF-8, as Python writes it.
+    const names = `[${this.classes.map((name) => JSON.stringify(name)).join(', ')}]`;
+    return new Map<string, StoredTensor>([
+      ['statistics.classes', uint8(utf8(names))],
+      ['statistics.gram', count ? float64([f, f], this.gram) : float64([0, 0])],
+      ['statistics.sums', float64([count, f], this.sums)],
+      ['statistics.counts', float64([count], this.counts)],
+    ]);
+  }
+
+  /** Read back what `tensors` gave. Throws StateError when tensors are missing or do not fit together. */
+  static from(tensors: Tensors, features: number): ClassStatistics {
+    const names = tensors.get('statistics.classes');
+    const [gram, sums, counts] = ['gram', 'sums', 'counts'].map((key) => {
+      const found = tensors.get(`statistics.${key}`);
+      return found?.dtype === 'float64' ? found.data : undefined;
+    });
+    let classes: unknown;
+    try {
+      classes = names?.dtype === 'uint8' ? JSON.parse(textOf(names.data)) : undefined;
+    } catch {
+      classes = undefined;
+    }
+    if (!Array.isArray(classes) || !gram || !sums || !counts) {
+      throw new StateError('the class statistics cannot be read: a tensor is missing or damaged.');
+    }
+    const count = classes.length;
+    if (!count && !gram.length) return ClassStatistics.empty(features);
+    if (gram.length !== features ** 2 || sums.length !== count * features || counts.length !== count) {
+      throw new StateError(
+        `the class statistics do not fit together: ${count} classes, ${features} features, gram ${gram.length}, ` +
+          `sums ${sums.length}, counts ${counts.length}.`,
+      );
+    }
+    return new ClassStatistics(features, classes.map(String), gram, sums, counts);
+  }
+}
+
+/**
+ * Linear discriminant analysis (Fisher, 1936; shrinkage as Friedman, 1989) over all classes, with equal priors.
+ *
+ * `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a trace(Sw)/f I`;
+ * `w_c = Sw^-1 mu_c`, `b_c = -mu_c^T Sw^-1 mu_c / 2`. Where the data show no spread within classes, the nearest class
+ * mean wins. Throws TaskError for a class without samples.
+ */
+export function ldaHead(statistics: ClassStatistics, shrinkage: number): HeadArrays {
+  const { features: f, classes, gram, sums, counts } = statistics;
+  const count = classes.length;
+  const empty = classes.findIndex((_, c) => counts[c] === 0);
+  if (!count || empty >= 0) {
+    const what = count ? `class '${classes[empty]}' has no samples` : 'there are no classes';
+    throw new TaskError(`${what} to compute a head from: learn a task that contains some.`);
+  }
+  const total = counts.reduce((sum, value) => sum + value, 0);
+  const freedom = Math.max(total - count, 1);
+  const roots = new Float64Array(count * f);
+  const means = new Float64Array(count * f);
+  for (let c = 0; c < count; c++) {
+    for (let j = 0; j < f; j++) {
+      roots[c * f + j] = sums[c * f + j]! / Math.sqrt(counts[c]!);
+      means[c * f + j] = sums[c * f + j]! / counts[c]!;
+    }
+  }
+  const columns = transposed(roots, count, f);
+  const between = timesTransposed(columns, columns, f, f, count);
+  const within = gram.map((value, at) => (value - between[at]!) / freedom);
+  const spread = trace(within, f) / f;
+  const floor = (ROUNDING * trace(gram, f)) / freedom;
+  let weight: Float64Array;
+  if (spread <= floor) {
+    // No spread beyond rounding. Any multiple of the identity decides alike; this one keeps logits O(f).
+    const energy = trace(gram, f) / total / f || 1;
+    weight = means.map((value) => value / energy);
+  } else {
+    const loaded = within.map((value) => (1 - shrinkage) * value);
+    const ridge = Math.max(shrinkage * spread + floor, TINY);
+    for (let j = 0; j < f; j++) loaded[j * f + j] = loaded[j * f + j]! + ridge;
+    weight = transposed(solveSymmetric(loaded, transposed(means, count, f), f, count), f, count);
+  }
+  const bias = new Float32Array(count);
+  for (let c = 0; c < count; c++) {
+    let sum = 0;
+    for (let j = 0; j < f; j++) sum += weight[c * f + j]! * means[c * f + j]!;
+    bias[c] = -0.5 * sum;
+  }
+  return { weight: Float32Array.from(weight), bias };
+}

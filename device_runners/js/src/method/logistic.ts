@@ -1,0 +1,137 @@
+/** A task's own head, fitted exactly: multinomial logistic regression on features (docs/decisions/0005-heads.md). */
+
+import { identity, norm, solveSymmetric, timesTransposed, trace, transposed } from './matrix.js';
+
+/** `logits = features @ weight.T + bias`: weight `(classes, f)`, bias `(classes,)`. */
+export interface HeadArrays {
+  readonly weight: Float32Array;
+  readonly bias: Float32Array;
+}
+
+const WEIGHT_DECAY = 0.01;
+const TOLERANCE = 1e-4;
+const ITERATIONS = 200;
+
+/**
+ * Minimise mean cross-entropy + `0.01 / 2 * |W|^2` over standardised features `(n, f)`, `labels` `(n,)` into `classes`.
+ * The bias is not decayed.
+ *
+ * Newton steps with one fixed Hessian, the lower bound of Bohning ("Multinomial logistic regression algorithm", 1992),
+ * accelerated as by Nesterov, restarted where the loss would rise (O'Donoghue & Candes, arXiv 1204.3982).
+ */
+export function logisticHead(
+  features: Float32Array,
+  f: number,
+  labels: ArrayLike<number>,
+  classes: number,
+): HeadArrays {
+  const n = labels.length;
+  const p = f + 1;
+  const { x, mean, scale } = standardized(features, n, f);
+  const columns = transposed(x, n, p);
+  const inverse = inverseOfBound(columns, n, p);
+  const decay = (at: number): number => (at % p === f ? 0 : WEIGHT_DECAY);
+  const gradient = (point: Float64Array): Float64Array => {
+    const logits = timesTransposed(x, point, n, classes, p);
+    softmaxRows(logits, classes);
+    for (let i = 0; i < n; i++) logits[i * classes + labels[i]!] = logits[i * classes + labels[i]!]! - 1;
+    const slope = timesTransposed(transposed(logits, n, classes), columns, classes, p, n);
+    return slope.map((value, at) => value / n + decay(at) * point[at]!);
+  };
+  let weight: Float64Array = new Float64Array(classes * p);
+  let ahead = weight;
+  let momentum = 1;
+  let first = 0;
+  for (let iteration = 0; iteration < ITERATIONS; iteration++) {
+    const slope = gradient(ahead);
+    const size = norm(slope);
+    first ||= size;
+    if (size <= TOLERANCE * first) break;
+    const newton = timesTransposed(slope, inverse, classes, p, p);
+    const moved = ahead.map((value, at) => value - newton[at]!);
+    let rising = 0;
+    for (let at = 0; at < moved.length; at++) rising += slope[at]! * (moved[at]! - weight[at]!);
+    if (rising > 0) momentum = 1;
+    const following = 0.5 * (1 + Math.sqrt(1 + 4 * momentum ** 2));
+    const factor = (momentum - 1) / following;
+    const before = weight;
+    ahead = moved.map((value, at) => value + factor * (value - before[at]!));
+    weight = moved;
+    momentum = following;
+  }
+  return onRawFeatures(weight, classes, mean, scale);
+}
+
+/** Softmax of each row of `classes` numbers, in place. */
+export function softmaxRows(logits: Float64Array | Float32Array, classes: number): void {
+  for (let start = 0; start < logits.length; start += classes) {
+    let largest = Number.NEGATIVE_INFINITY;
+    for (let c = 0; c < classes; c++) largest = Math.max(largest, logits[start + c]!);
+    let sum = 0;
+    for (let c = 0; c < classes; c++) {
+      const value = Math.exp(logits[start + c]! - largest);
+      logits[start + c] = value;
+      sum += value;
+    }
+    for (let c = 0; c < classes; c++) logits[start + c] = logits[start + c]! / sum;
+  }
+}
+
+/**
+ * Features with mean 0 and deviation 1 and a last column of ones, `(n, f + 1)`. A feature that never fires on this task
+ * carries nothing: its deviation is infinite, so it becomes 0 and keeps weight 0.
+ */
+function standardized(
+  features: Float32Array,
+  n: number,
+  f: number,
+): { x: Float64Array; mean: Float64Array; scale: Float64Array } {
+  const mean = new Float64Array(f);
+  const scale = new Float64Array(f);
+  for (let i = 0; i < n; i++) for (let j = 0; j < f; j++) mean[j] = mean[j]! + features[i * f + j]! / n;
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j < f; j++) scale[j] = scale[j]! + (features[i * f + j]! - mean[j]!) ** 2 / n;
+  }
+  let largest = 1e-30;
+  for (let j = 0; j < f; j++) {
+    scale[j] = Math.sqrt(scale[j]!);
+    largest = Math.max(largest, scale[j]!);
+  }
+  for (let j = 0; j < f; j++) if (!(scale[j]! > 1e-6 * largest)) scale[j] = Number.POSITIVE_INFINITY;
+  const x = new Float64Array(n * (f + 1));
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j < f; j++) x[i * (f + 1) + j] = (features[i * f + j]! - mean[j]!) / scale[j]!;
+    x[i * (f + 1) + f] = 1;
+  }
+  return { x, mean, scale };
+}
+
+function inverseOfBound(columns: Float64Array, n: number, p: number): Float64Array {
+  const bound = timesTransposed(columns, columns, p, p, n);
+  for (let at = 0; at < bound.length; at++) bound[at] = (0.5 * bound[at]!) / n;
+  for (let i = 0; i < p - 1; i++) bound[i * p + i] = bound[i * p + i]! + WEIGHT_DECAY;
+  const jitter = 1e-9 * trace(bound, p);
+  for (let i = 0; i < p; i++) bound[i * p + i] = bound[i * p + i]! + jitter;
+  return solveSymmetric(bound, identity(p), p, p);
+}
+
+function onRawFeatures(
+  fitted: Float64Array,
+  classes: number,
+  mean: Float64Array,
+  scale: Float64Array,
+): HeadArrays {
+  const f = mean.length;
+  const weight = new Float32Array(classes * f);
+  const bias = new Float32Array(classes);
+  for (let c = 0; c < classes; c++) {
+    let offset = fitted[c * (f + 1) + f]!;
+    for (let j = 0; j < f; j++) {
+      const raw = fitted[c * (f + 1) + j]! / scale[j]!;
+      weight[c * f + j] = raw;
+      offset -= raw * mean[j]!;
+    }
+    bias[c] = offset;
+  }
+  return { weight, bias };
+}

@@ -1,0 +1,98 @@
+/**
+ * One writer at a time, the Python SDK included: the operating system's lock (flock) on the file `lock`.
+ *
+ * Node cannot ask for it, so the program `flock` does (util-linux or busybox, on about every Linux): it locks a file that
+ * this process opened and passed on, and ends. The lock belongs to the open file, so it stays, and is dropped when this
+ * process closes the file or dies. Where there is no such program (macOS, Windows), a file `lock.node` that names the
+ * process takes its place, which excludes other Node processes only.
+ */
+
+import { spawn } from 'node:child_process';
+import { type FileHandle, open, readFile, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { StateLockedError } from '../errors.js';
+import type { StorageLock } from '../state/storage.js';
+import { codeOf, storageError } from './folderStorage.js';
+
+/** Lock a folder, which must exist. Throws StateLockedError at once where somebody else writes, or StorageError. */
+export async function lockFolder(folder: string): Promise<StorageLock> {
+  const path = join(folder, 'lock');
+  const file = await opened(path, 'a+');
+  const status = await flock(file.fd);
+  if (status === 'held') {
+    await sign(file, `pid ${process.pid}\n${process.argv.join(' ')}\n`);
+    return {
+      release: async () => {
+        // Emptied, never deleted: a process that has just opened the file would lock a name that is gone.
+        await sign(file, '');
+        await file.close();
+      },
+    };
+  }
+  const holder = /^pid (\d+)/.exec((await readFile(path, 'utf8').catch(() => '')) ?? '')?.[1];
+  await file.close();
+  if (status === 'busy') throw busy(folder, holder);
+  return lockByFile(folder);
+}
+
+function flock(descriptor: number): Promise<'held' | 'busy' | 'unknown'> {
+  return new Promise((resolve) => {
+    const child = spawn('flock', ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', descriptor] });
+    child.on('error', () => resolve('unknown'));
+    child.on('exit', (code) => resolve(code === 0 ? 'held' : code === 1 ? 'busy' : 'unknown'));
+  });
+}
+
+/** Only for humans: a full disk must not keep anyone from taking the lock. */
+async function sign(file: FileHandle, text: string): Promise<void> {
+  try {
+    await file.truncate(0);
+    await file.write(text);
+  } catch {
+    // See above.
+  }
+}
+
+async function lockByFile(folder: string): Promise<StorageLock> {
+  const path = join(folder, 'lock.node');
+  const holder = Number(await readFile(path, 'utf8').catch(() => ''));
+  if (holder && isAlive(holder)) throw busy(folder, String(holder));
+  if (holder) await unlink(path).catch(() => undefined);
+  let file: FileHandle;
+  try {
+    file = await open(path, 'wx');
+  } catch (error) {
+    if (codeOf(error) === 'EEXIST') throw busy(folder);
+    throw storageError(error, `create ${path}`);
+  }
+  await file.write(String(process.pid));
+  await file.close();
+  return { release: () => unlink(path) };
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return codeOf(error) === 'EPERM';
+  }
+}
+
+function busy(folder: string, pid?: string): StateLockedError {
+  const who =
+    pid === undefined
+      ? 'Another process'
+      : `${pid === String(process.pid) ? 'This' : 'Another'} process (pid ${pid})`;
+  return new StateLockedError(
+    `${who} is writing to ${folder}. Wait for it to finish, or stop it; nothing was changed.`,
+  );
+}
+
+async function opened(path: string, flags: string): Promise<FileHandle> {
+  try {
+    return await open(path, flags);
+  } catch (error) {
+    throw storageError(error, `create ${path}`);
+  }
+}

@@ -1,0 +1,147 @@
+/** What a state remembers: learned tasks, generations, and the small JSON records in its files. */
+
+import { each, fieldsOf, integer, mistyped, number, record, text } from '../bundle/typed.js';
+import { sha256, textOf, utf8 } from '../bytes.js';
+import { StateError } from '../errors.js';
+import { dumps, isObject, type Json, jsonOf, parseJson, plain } from '../json.js';
+import type { Tensors } from '../tensors.js';
+import type { Storage } from './storage.js';
+
+/**
+ * A task that was learned, and what it took: `images` is the number of training images, `seconds` wall time, `loss` the
+ * mean loss of the last epoch, `peakRssBytes` the process's peak memory (0 where it is not known), `config` the settings
+ * used, under the names that they have in Python.
+ */
+export interface LearnedTask {
+  readonly name: string;
+  readonly classes: readonly string[];
+  readonly epochs: number;
+  readonly images: number;
+  readonly seconds: number;
+  readonly loss: number;
+  readonly peakRssBytes: number;
+  readonly config: { readonly [name: string]: Json };
+  /** Fields of a newer csk-sdk, which are kept as they are. */
+  readonly more?: { readonly [name: string]: Json };
+}
+
+/** Everything learned up to one commit; `parent` is undefined for generation 0, the bundle's own checkpoint. */
+export interface Generation {
+  readonly number: number;
+  readonly parent: number | undefined;
+  /** All tasks learned so far, oldest first. */
+  readonly tasks: readonly LearnedTask[];
+  readonly tensors: Tensors;
+  /** ISO 8601, UTC; empty for generation 0. */
+  readonly created: string;
+}
+
+/** A generation without its tensors; `sha256` and `size` are those of the tensors' file. */
+export interface GenerationRecord {
+  readonly number: number;
+  readonly parent: number;
+  readonly created: string;
+  readonly tasks: readonly LearnedTask[];
+  readonly sha256: string;
+  readonly size: number;
+}
+
+/** The name of the task learned last. */
+export function taskOf(found: GenerationRecord): string {
+  return found.tasks.at(-1)?.name ?? '';
+}
+
+/** `values` as JSON with a checksum in its field `check`, so that damage is noticed, not believed. */
+export function seal(values: object): Uint8Array {
+  const json = jsonOf(values) as { [key: string]: Json };
+  return utf8(`${dumps({ ...json, check: checkOf(json) }, { indent: 1 })}\n`);
+}
+
+/** Read what `seal` wrote. Throws StateError, naming the file, when it is missing, unreadable or damaged. */
+export async function unseal(storage: Storage, path: string): Promise<{ [key: string]: Json }> {
+  const where = `${storage.name}/${path}`;
+  const content = await storage.read(path);
+  if (!content) throw new StateError(`${where} is missing.`);
+  let raw: Json;
+  try {
+    raw = parseJson(textOf(content));
+  } catch (error) {
+    throw new StateError(`${where} cannot be read (${(error as Error).message}).`);
+  }
+  const { check, ...rest } = isObject(raw) ? raw : {};
+  if (check === undefined || check !== checkOf(rest)) {
+    throw new StateError(`${where} is damaged: its checksum does not match.`);
+  }
+  return rest;
+}
+
+function checkOf(values: { [key: string]: Json }): string {
+  return sha256(dumps(values, { sorted: true }));
+}
+
+const TASK = fieldsOf(
+  {
+    name: text,
+    classes: each(text),
+    epochs: integer,
+    images: integer,
+    seconds: number,
+    loss: number,
+    peak_rss_bytes: integer,
+    config: record(() => undefined),
+  },
+  'open',
+);
+const RECORD = fieldsOf(
+  { number: integer, parent: integer, created: text, tasks: each(TASK), sha256: text, size: integer },
+  'closed',
+);
+
+/** Read a generation's record. Throws StateError, naming the file, when it is missing or damaged. */
+export async function readRecord(storage: Storage, path: string): Promise<GenerationRecord> {
+  const raw = await unseal(storage, path);
+  const values = plain(raw) as Record<string, unknown>;
+  const where = `${storage.name}/${path}`;
+  const wrong = mistyped(values, RECORD);
+  if (wrong !== undefined) throw new StateError(`${where} lacks, misnames or mistypes '${wrong}'.`);
+  const { number: own, parent } = values as { number: number; parent: number };
+  if (!(parent >= 0 && parent < own)) {
+    // A parent that is no older would lead the way back in a circle.
+    throw new StateError(`${where} says that generation ${own} was learned from ${parent}.`);
+  }
+  const found = values as unknown as GenerationRecord;
+  const tasks = (raw.tasks as { [key: string]: Json }[]).map(taskFrom);
+  return { number: own, parent, created: found.created, tasks, sha256: found.sha256, size: found.size };
+}
+
+const KNOWN = new Set(['name', 'classes', 'epochs', 'images', 'seconds', 'loss', 'peak_rss_bytes', 'config']);
+
+function taskFrom(raw: { [key: string]: Json }): LearnedTask {
+  const { name, classes, epochs, images, seconds, loss, peak_rss_bytes } = plain(raw) as LearnedTask & {
+    peak_rss_bytes: number;
+  };
+  const more = Object.entries(raw).filter(([key]) => !KNOWN.has(key));
+  return {
+    ...{ name, classes, epochs, images, seconds, loss, peakRssBytes: peak_rss_bytes },
+    // As it was spelled: Python's 1.0 must stay 1.0 when the task is written again into the next record.
+    config: raw.config as { [key: string]: Json },
+    ...(more.length ? { more: Object.fromEntries(more) } : {}),
+  };
+}
+
+/** A record as its file's content. */
+export function recordBytes(found: GenerationRecord): Uint8Array {
+  const tasks = found.tasks.map(({ peakRssBytes, more, ...task }) => ({
+    name: task.name,
+    classes: task.classes,
+    epochs: task.epochs,
+    images: task.images,
+    seconds: task.seconds,
+    loss: task.loss,
+    peak_rss_bytes: peakRssBytes,
+    config: task.config,
+    ...more,
+  }));
+  const { number: own, parent, created, size } = found;
+  return seal({ number: own, parent, created, tasks, sha256: found.sha256, size });
+}

@@ -1,0 +1,209 @@
+/**
+ * The state of a device: generations, HEAD, and the progress of the task being learned.
+ *
+ * The files are the same as Python's (docs/state.md), so that each opens and continues what the other learned.
+ */
+
+import { sha256 } from '../bytes.js';
+import { ConfigError, StateError } from '../errors.js';
+import { plain } from '../json.js';
+import { encode } from '../safetensors.js';
+import type { Tensors } from '../tensors.js';
+import { PROGRESS, readProgress, type SavedProgress, writeProgress } from './progress.js';
+import { type Generation, type GenerationRecord, type LearnedTask, seal, taskOf, unseal } from './record.js';
+import type { Storage, StorageLock } from './storage.js';
+import { BASE, GENERATIONS, GenerationStore, HEAD } from './store.js';
+
+export const STATE_SCHEMA_VERSION = 1;
+const IDENTITY = 'state.json';
+
+/**
+ * A state, opened with the bundle that it belongs to. Reading needs no lock and creates nothing; writing needs
+ * `locked(...)` around it. Methods throw StateError for what is damaged, and StorageError when nothing can be written.
+ */
+export class State {
+  private readonly store: GenerationStore;
+  private lock: StorageLock | undefined;
+
+  private constructor(
+    readonly storage: Storage,
+    private readonly bundleId: string,
+    private readonly base: Tensors,
+    private readonly keep: number,
+  ) {
+    this.store = new GenerationStore(storage, bundleId);
+  }
+
+  /**
+   * Open the state in `storage`, which may be empty, with its bundle's id and checkpoint. `keep` is how many generations
+   * keep their tensors. Throws StateError when it is damaged, newer, or belongs to another bundle.
+   */
+  static async open(storage: Storage, bundleId: string, base: Tensors, keep = 8): Promise<State> {
+    if (!(Number.isInteger(keep) && keep >= 1))
+      throw new ConfigError(`keep is ${keep}; it must be at least 1.`);
+    const state = new State(storage, bundleId, base, keep);
+    await state.checkIdentity();
+    return state;
+  }
+
+  /** Run `work` as the only writer. Throws StateLockedError at once where somebody else writes. */
+  async locked<T>(work: () => Promise<T>): Promise<T> {
+    const lock = await this.storage.lock();
+    this.lock = lock;
+    try {
+      return await work();
+    } finally {
+      this.lock = undefined;
+      await lock.release();
+    }
+  }
+
+  /** The number of the current generation; 0 when nothing is learned. */
+  async head(): Promise<number> {
+    return (await this.readHead()).head;
+  }
+
+  /** Read a generation, by default the current one; generation 0 is the bundle's own checkpoint. */
+  async load(number?: number): Promise<Generation> {
+    if (number !== undefined) return this.loadNumber(number);
+    for (let current = await this.head(); ; ) {
+      try {
+        return await this.loadNumber(current);
+      } catch (error) {
+        // A writer may have committed, and pruned what was current a moment ago; then there is a newer one.
+        const moved = await this.head();
+        if (!(error instanceof StateError) || moved === current) throw error;
+        current = moved;
+      }
+    }
+  }
+
+  private async loadNumber(number: number): Promise<Generation> {
+    if (number === 0) return { number: 0, parent: undefined, tasks: [], tensors: this.base, created: '' };
+    const { record, tensors } = await this.told(() => this.store.read(number), number);
+    return { number, parent: record.parent, tasks: record.tasks, tensors, created: record.created };
+  }
+
+  /**
+   * Store a new generation, learned from `parent`, and make it the current one, atomically. `tasks` are all learned so
+   * far. The number is one more than any committed before. Afterwards old tensors beyond `keep` are removed.
+   */
+  async commit(parent: number, tasks: readonly LearnedTask[], tensors: Tensors): Promise<Generation> {
+    const data = encode(tensors);
+    await this.prepareToWrite();
+    const { last } = await this.readHead();
+    if (parent !== 0) await this.store.record(parent);
+    await this.store.clearDebris();
+    const created = new Date().toISOString().replace(/\.\d+Z$/, '+00:00');
+    const record: GenerationRecord = {
+      number: last + 1,
+      parent,
+      created,
+      tasks,
+      sha256: sha256(data),
+      size: data.length,
+    };
+    await this.store.write(record, data);
+    await this.store.prune(this.keep, new Set([record.number, parent]));
+    return { number: record.number, parent, tasks, tensors, created };
+  }
+
+  /** Make `number` the current generation; 0 is the bundle's checkpoint. Also repairs a damaged or lost HEAD. */
+  async rollback(number: number): Promise<void> {
+    await this.prepareToWrite();
+    if (number !== 0) await this.told(() => this.store.read(number), number);
+    await this.store.writeHead(number, await this.store.last());
+  }
+
+  /** The newest intact generation, on the way from the current one back, that ended with this task. */
+  async generationOf(task: string): Promise<number> {
+    const way = await this.store.way();
+    const numbers = way.filter((record) => taskOf(record) === task).map((record) => record.number);
+    for (const number of numbers) if (await this.store.isIntact(number)) return number;
+    if (task === BASE) return 0;
+    const problem = numbers.length
+      ? `Generation ${numbers[0]} of task '${task}' is pruned or damaged.`
+      : `${this.storage.name} has no generation of task '${task}'.`;
+    throw new StateError(`${problem} Known: ${[BASE, ...way.map(taskOf).reverse()].join(', ')}.`);
+  }
+
+  /** Replace the progress checkpoint. */
+  async saveProgress(tensors: Tensors, meta: object): Promise<void> {
+    await this.prepareToWrite();
+    await writeProgress(this.storage, tensors, meta);
+  }
+
+  /** The progress checkpoint; undefined when there is none or it is damaged. */
+  async loadProgress(): Promise<SavedProgress | undefined> {
+    return readProgress(this.storage);
+  }
+
+  /** Remove the progress checkpoint, if any. */
+  async clearProgress(): Promise<void> {
+    this.checkLocked();
+    await this.storage.remove(PROGRESS);
+  }
+
+  private async readHead(): Promise<{ head: number; last: number }> {
+    return this.told(() => this.store.readHead());
+  }
+
+  /** What `read` gives; its StateError with the way back added. */
+  private async told<T>(read: () => Promise<T>, damaged?: number): Promise<T> {
+    try {
+      return await read();
+    } catch (error) {
+      if (!(error instanceof StateError)) throw error;
+      throw new StateError(`${error.message} ${await this.store.wayBack(damaged)}`, { cause: error });
+    }
+  }
+
+  private checkLocked(): void {
+    if (!this.lock) throw new StateError(`${this.storage.name} is not locked for writing.`);
+  }
+
+  private async prepareToWrite(): Promise<void> {
+    this.checkLocked();
+    if (!(await this.checkIdentity())) {
+      const content = { schema_version: STATE_SCHEMA_VERSION, bundle_id: this.bundleId };
+      await this.storage.replace(IDENTITY, seal(content));
+    }
+    await this.store.begin();
+  }
+
+  /** Whether there is a state yet. Throws StateError when it is not this bundle's. */
+  private async checkIdentity(): Promise<boolean> {
+    const { name } = this.storage;
+    const unknown = `nobody knows which bundle ${name} belongs to. Restore it from a backup, or start a new state.`;
+    if ((await this.storage.size(IDENTITY)) === undefined) {
+      const there =
+        (await this.storage.size(HEAD)) !== undefined || (await this.storage.list(GENERATIONS)).length > 0;
+      // Asked again: another process may be writing the first files just now.
+      if ((await this.storage.size(IDENTITY)) === undefined) {
+        if (there) throw new StateError(`${name}/${IDENTITY} is missing, so ${unknown}`);
+        return false;
+      }
+    }
+    let values: Record<string, unknown>;
+    try {
+      values = plain(await unseal(this.storage, IDENTITY)) as Record<string, unknown>;
+    } catch (error) {
+      if (!(error instanceof StateError)) throw error;
+      throw new StateError(`${error.message.replace(/\.$/, '')}: ${unknown}`, { cause: error });
+    }
+    const { schema_version: version, bundle_id: bundle } = values;
+    if (!(Number.isInteger(version) && (version as number) <= STATE_SCHEMA_VERSION)) {
+      throw new StateError(
+        `${name} has schema ${version}, and this csk-sdk reads up to ${STATE_SCHEMA_VERSION}: ` +
+          'update csk-sdk on this device, or start a new state.',
+      );
+    }
+    if (bundle !== this.bundleId) {
+      throw new StateError(
+        `${name} belongs to another bundle (it was learned on ${String(bundle).slice(0, 8)}…, this bundle is ` +
+          `${this.bundleId.slice(0, 8)}…). Open it with its own bundle, or start a new state.`,
+      );
+    }
+    return true;
+  }
+}

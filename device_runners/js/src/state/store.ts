@@ -1,0 +1,232 @@
+/**
+ * The numbered generations of a state and HEAD: what is committed, what is intact, what is debris.
+ *
+ * Replacing HEAD is the commit. HEAD also holds the last number ever committed, so a file with a higher number is the
+ * debris of a crash, and never that of a generation that was rolled back from. The files are those of docs/state.md.
+ */
+
+import { sha256 } from '../bytes.js';
+import { StateError, StorageError } from '../errors.js';
+import { plain } from '../json.js';
+import { decode } from '../safetensors.js';
+import type { StoredTensor } from '../tensors.js';
+import { type GenerationRecord, readRecord, recordBytes, seal, taskOf, unseal } from './record.js';
+import type { Storage } from './storage.js';
+
+/** The name of what the bundle knew: generation 0. */
+export const BASE = 'base';
+export const HEAD = 'HEAD';
+export const GENERATIONS = 'generations';
+const NUMBERED = /^(\d{6,15})\.(json|safetensors)$/;
+
+export interface HeadNumbers {
+  /** The current generation. */
+  readonly head: number;
+  /** The last number ever committed. */
+  readonly last: number;
+}
+
+export class GenerationStore {
+  constructor(
+    readonly storage: Storage,
+    private readonly bundleId: string,
+  ) {}
+
+  /** Write the first HEAD where there is nothing yet, so that a lost one can be told from a first. */
+  async begin(): Promise<void> {
+    if (await this.isFresh()) await this.writeHead(0, 0);
+  }
+
+  /** Throws StateError when HEAD is damaged, or lost although there are generations. */
+  async readHead(): Promise<HeadNumbers> {
+    if (await this.isFresh()) return { head: 0, last: 0 };
+    const where = `${this.storage.name}/${HEAD}`;
+    if ((await this.storage.size(HEAD)) === undefined) {
+      throw new StateError(`${where} is missing although generations are stored.`);
+    }
+    const { head, last } = plain(await unseal(this.storage, HEAD)) as Partial<HeadNumbers>;
+    if (!Number.isSafeInteger(head) || !Number.isSafeInteger(last) || !(0 <= head! && head! <= last!)) {
+      throw new StateError(`${where} is damaged (head ${head}, last ${last}).`);
+    }
+    return { head: head!, last: last! };
+  }
+
+  /** Make `head` the current generation, atomically. HEAD names the bundle, too, so that a lost state.json can be mended. */
+  async writeHead(head: number, last: number): Promise<void> {
+    await this.storage.replace(HEAD, seal({ head, last, bundle_id: this.bundleId }));
+  }
+
+  /** The last number ever committed; when HEAD is damaged, the last one that has a record. */
+  async last(): Promise<number> {
+    try {
+      return (await this.readHead()).last;
+    } catch (error) {
+      if (!(error instanceof StateError)) throw error;
+      return Math.max(0, ...(await this.numbers('json')));
+    }
+  }
+
+  /** The record of a committed generation. Throws StateError when it is unknown or damaged. */
+  async record(number: number): Promise<GenerationRecord> {
+    const last = await this.last();
+    if (!(1 <= number && number <= last)) {
+      throw new StateError(`${this.storage.name} has no generation ${number}; the last one is ${last}.`);
+    }
+    const found = await readRecord(this.storage, recordPath(number));
+    if (found.number !== number) {
+      throw new StateError(
+        `${this.storage.name}/${recordPath(number)} is the record of generation ${found.number}.`,
+      );
+    }
+    return found;
+  }
+
+  /**
+   * Record and tensors of a committed generation, checked against their checksums.
+   * Throws StateError, naming the file, when it is unknown, pruned, truncated or otherwise damaged.
+   */
+  async read(number: number): Promise<{ record: GenerationRecord; tensors: Map<string, StoredTensor> }> {
+    const record = await this.record(number);
+    const where = `${this.storage.name}/${tensorsPath(number)}`;
+    const file = await this.storage.read(tensorsPath(number));
+    if (!file) throw new StateError(`${where} is missing (old generations are pruned).`);
+    if (file.length !== record.size) {
+      throw new StateError(`${where} is damaged: it has ${file.length} bytes instead of ${record.size}.`);
+    }
+    if (sha256(file) !== record.sha256) {
+      throw new StateError(`${where} is damaged: its checksum does not match.`);
+    }
+    try {
+      return { record, tensors: decode(file).tensors };
+    } catch (error) {
+      throw new StateError(`${where} cannot be read (${(error as Error).message}).`, { cause: error });
+    }
+  }
+
+  async isIntact(number: number): Promise<boolean> {
+    return (await this.quietly(() => this.read(number))) !== undefined;
+  }
+
+  /**
+   * The records from the current generation back to 0, newest first, as far as damage allows. Where a record is
+   * unreadable, or HEAD is, all the other readable records follow, newest first.
+   */
+  async way(): Promise<GenerationRecord[]> {
+    const records: GenerationRecord[] = [];
+    try {
+      let number = (await this.readHead()).head;
+      while (number !== 0) {
+        records.push(await this.record(number));
+        number = records.at(-1)!.parent;
+      }
+    } catch (error) {
+      if (!(error instanceof StateError)) throw error;
+      const seen = new Set(records.map((found) => found.number));
+      for (const number of [...(await this.numbers('json'))].sort((a, b) => b - a)) {
+        const found = seen.has(number) ? undefined : await this.quietly(() => this.record(number));
+        if (found) records.push(found);
+      }
+    }
+    return records;
+  }
+
+  /** Store a generation and make it the current one: tensors, then record, then HEAD. */
+  async write(record: GenerationRecord, tensors: Uint8Array): Promise<void> {
+    await this.storage.replace(tensorsPath(record.number), tensors);
+    await this.storage.replace(recordPath(record.number), recordBytes(record));
+    await this.writeHead(record.number, record.number);
+  }
+
+  /** Remove what crashed commits left behind. Call it only with the lock held and HEAD readable. */
+  async clearDebris(): Promise<void> {
+    const { last } = await this.readHead();
+    await this.storage.clean?.('');
+    await this.storage.clean?.(GENERATIONS);
+    for (const number of new Set([...(await this.numbers('json')), ...(await this.numbers('safetensors'))])) {
+      if (number <= last) continue;
+      await this.storage.remove(recordPath(number));
+      await this.storage.remove(tensorsPath(number));
+    }
+  }
+
+  /**
+   * Remove the tensors of all but `keep` generations, and those in `always`. Those on the way from the current one back
+   * come first, newest first. What has no readable record is left alone: it may be all that can be rescued. A record
+   * without tensors keeps the task learned last.
+   */
+  async prune(keep: number, always: ReadonlySet<number>): Promise<void> {
+    const records = new Map<number, GenerationRecord>();
+    const stored = new Set<number>();
+    for (const number of [...(await this.numbers('json'))].sort((a, b) => a - b)) {
+      const found = await this.quietly(() => this.record(number));
+      if (!found) continue;
+      records.set(number, found);
+      const size = await this.storage.size(tensorsPath(number));
+      if (size === found.size) stored.add(number);
+      else if (size === undefined) await this.shorten(found);
+    }
+    const way = [(await this.readHead()).head];
+    for (let at = records.get(way[0]!); at; at = records.get(at.parent)) way.push(at.parent);
+    const others = [...stored].filter((number) => !way.includes(number)).sort((a, b) => b - a);
+    const kept = new Set([...way, ...others].filter((number) => stored.has(number)).slice(0, keep));
+    for (const number of stored) {
+      if (always.has(number) || kept.has(number)) continue;
+      if (await this.storage.remove(tensorsPath(number))) await this.shorten(records.get(number)!);
+    }
+  }
+
+  private async shorten(record: GenerationRecord): Promise<void> {
+    if (record.tasks.length < 2) return;
+    try {
+      await this.storage.replace(
+        recordPath(record.number),
+        recordBytes({ ...record, tasks: record.tasks.slice(-1) }),
+      );
+    } catch (error) {
+      // Not worth failing a commit that has succeeded: the next one does it.
+      if (!(error instanceof StorageError)) throw error;
+    }
+  }
+
+  /** The sentence that says what to do when generation `damaged`, or HEAD (undefined), is damaged. */
+  async wayBack(damaged?: number): Promise<string> {
+    const head = (await this.quietly(() => this.readHead()))?.head;
+    if (head !== undefined && damaged !== head) return `Generation ${head} stays the current one.`;
+    for (const record of await this.way()) {
+      const task = taskOf(record);
+      if (record.number !== damaged && task && (await this.isIntact(record.number))) {
+        return `rollback('${task}') returns to generation ${record.number}, which is intact.`;
+      }
+    }
+    return `rollback('${BASE}') returns to the bundle's own checkpoint.`;
+  }
+
+  private async isFresh(): Promise<boolean> {
+    if ((await this.storage.size(HEAD)) !== undefined) return false;
+    return !(await this.storage.list(GENERATIONS)).some((name) => NUMBERED.test(name));
+  }
+
+  private async numbers(suffix: 'json' | 'safetensors'): Promise<Set<number>> {
+    const matches = (await this.storage.list(GENERATIONS)).map((name) => NUMBERED.exec(name));
+    return new Set(matches.filter((match) => match?.[2] === suffix).map((match) => Number(match![1])));
+  }
+
+  private async quietly<T>(read: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await read();
+    } catch (error) {
+      if (error instanceof StateError) return undefined;
+      throw error;
+    }
+  }
+}
+
+/** Where a generation's record lies. */
+export function recordPath(number: number): string {
+  return `${GENERATIONS}/${String(number).padStart(6, '0')}.json`;
+}
+
+/** Where a generation's tensors lie. */
+export function tensorsPath(number: number): string {
+  return `${GENERATIONS}/${String(number).padStart(6, '0')}.safetensors`;
+}

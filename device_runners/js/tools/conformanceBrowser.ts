@@ -1,0 +1,41 @@
+/** `npm run conformance`, second half: the vectors on onnxruntime-web in headless Chromium, into browser.json. */
+
+import { existsSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { platform } from 'node:os';
+import { join } from 'node:path';
+import type { Report } from './conformance.js';
+import { summary } from './conformance.js';
+import { inBrowser, ready } from './inBrowser.js';
+import { FIXTURES, folder, versionOf } from './onNode.js';
+import type { Page } from './page.js';
+
+declare const page: Page;
+
+const vectors = folder('CONFORMANCE_VECTORS', '../../tests/conformance/vectors');
+const out = folder('CONFORMANCE_OUT', '../../out/conformance');
+
+const report = await inBrowser({ vectors, fixtures: FIXTURES }, async (tab, version): Promise<Report> => {
+  const described = {
+    runtime: `onnxruntime-web ${versionOf('onnxruntime-web')} (wasm)`,
+    machine: `${platform()}, Chromium ${version}`,
+  };
+  const found = await tab.evaluate((about) => page.conformance(about), described);
+  if (!(await tab.evaluate(() => page.locks())))
+    throw new Error('the browser let two writers into one state');
+  if (!existsSync(FIXTURES)) return found;
+  const digits = await tab.evaluate(() => page.digits());
+  await tab.reload();
+  await ready(tab);
+  const { accuracy, tasks } = await tab.evaluate(() => page.reopened());
+  if (accuracy !== digits.accuracy || tasks !== 3) {
+    throw new Error(
+      `after a reload the browser knows ${tasks} tasks at ${accuracy} %, before 3 at ${digits.accuracy} %`,
+    );
+  }
+  return { ...found, digits };
+});
+await mkdir(out, { recursive: true });
+await writeFile(join(out, 'browser.json'), `${JSON.stringify(report, null, 1)}\n`);
+console.log(summary(report));
+process.exitCode = report.passed ? 0 : 1;

@@ -1,0 +1,86 @@
+"""The digits task for the JavaScript runner: a bundle, its pictures, and what the Python SDK makes of them.
+
+python tools/fixtures.py OUT
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save_file
+
+from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_sdk import Learner, Task, TrainingConfig
+from csk_sdk.demo import digits
+
+SETTINGS = TrainingConfig(epochs=10, learning_rate=0.05, threads=1)
+
+
+def main(out: Path) -> None:
+    """Write into `out`: `bundle/`, `state/` (the first task, learned here), `digits.*`, and `resized.safetensors`."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    data = digits.load()
+    model, facts = digits.model_files()
+    with tempfile.TemporaryDirectory() as folder:
+        base, tasks = Path(folder) / "base", Path(folder) / "tasks"
+        digits.write_folders(data, base, tasks)
+        options = BuildOptions(
+            classes=facts["classes"],
+            mean=facts["normalize"]["mean"],
+            std=facts["normalize"]["std"],
+            base_data=base,
+            flip=False,
+        )
+        build_artifacts(model, out / "bundle", options)
+        first = next(iter(digits.TASKS))
+        Learner.open(out / "bundle", out / "state", SETTINGS).learn(Task.from_folder(tasks / first))
+        learner = Learner.open(out / "bundle", Path(folder) / "state", SETTINGS)
+        for name in digits.TASKS:
+            learner.learn(Task.from_folder(tasks / name))
+        predicted = learner.predict(data.test_images[..., None]).labels
+    right = predicted == np.array(digits.NAMES)[data.test_labels]
+    pictures = {
+        "train/images": data.train_images,
+        "train/labels": data.train_labels,
+        "test/images": data.test_images,
+        "test/labels": data.test_labels,
+    }
+    save_file(
+        {name: np.ascontiguousarray(array) for name, array in pictures.items()}, out / "digits.safetensors"
+    )
+    described = {
+        "names": digits.NAMES,
+        "tasks": digits.TASKS,
+        "accuracy": round(100 * float(right.mean()), 2),
+    }
+    (out / "digits.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    write_resized(out / "resized.safetensors")
+
+
+def write_resized(path: Path) -> None:
+    """Pictures of many sizes, and what Pillow makes of them: `N/from` and `N/to` uint8, for 24 x 20 pixels."""
+    rng = np.random.default_rng(0)
+    tensors = {}
+    sizes = [(24, 20), (24, 50), (50, 20), (61, 47), (7, 5), (1, 1), (200, 3), (23, 21)]
+    for number, (height, width) in enumerate(sizes):
+        for channels in (1, 3):
+            picture = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
+            image = Image.fromarray(picture[:, :, 0] if channels == 1 else picture)
+            resized = np.asarray(image.resize((20, 24), Image.Resampling.BILINEAR))
+            name = f"{number}-{channels}"
+            tensors[f"{name}/from"] = picture
+            tensors[f"{name}/to"] = np.ascontiguousarray(resized.reshape(24, 20, channels))
+    color = rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    tensors["color"], tensors["gray"] = color, np.asarray(Image.fromarray(color).convert("L")).copy()
+    save_file(tensors, path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
