@@ -56,7 +56,7 @@ export function App() {
         <img src="icon.svg" alt="" width="40" height="40" />
         <div>
           <h1>Teach</h1>
-          <p>Learns on this device. No picture leaves it.</p>
+          <p>It learns here. No picture leaves.</p>
         </div>
       </header>
       <main>
@@ -81,7 +81,11 @@ export function App() {
         )}
         {known && (
           <>
-            <Try client={client} onProblem={setProblem} />
+            <Try
+              client={client}
+              learned={known.lessons.map(({ task }) => task).join()}
+              onProblem={setProblem}
+            />
             {progress ? (
               <Progress progress={progress} onStop={() => void client.call('stop')} />
             ) : (

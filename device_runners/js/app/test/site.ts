@@ -62,11 +62,15 @@ export class Site {
 
 /** A phone with a browser whose storage stays between `open` and `open`, as between one day and the next. */
 export class Phone {
-  private readonly profile = mkdtempSync(join(tmpdir(), 'csk-sdk-app-'));
+  private readonly profile: string;
   private context: BrowserContext | undefined;
   readonly problems: string[] = [];
 
-  constructor(private readonly options: { width?: number; height?: number; dark?: boolean } = {}) {}
+  constructor(
+    private readonly options: { width?: number; height?: number; dark?: boolean; profile?: string } = {},
+  ) {
+    this.profile = options.profile ?? mkdtempSync(join(tmpdir(), 'csk-sdk-app-'));
+  }
 
   async open(): Promise<Page> {
     await this.context?.close();
@@ -113,7 +117,7 @@ export async function addClass(page: Page, number: number, name: string, files: 
   await card.getByRole('textbox', { name: 'Name' }).fill(name);
   const [chooser] = await Promise.all([
     page.waitForEvent('filechooser'),
-    card.getByRole('button', { name: `Choose pictures of ${name}` }).click(),
+    card.getByRole('button', { name: `Pictures of ${name}` }).click(),
   ]);
   await chooser.setFiles(files);
 }
@@ -124,7 +128,7 @@ export async function recognised(page: Page, file: string): Promise<string> {
   const old = before ? await page.locator('.seen img').getAttribute('src') : null;
   const [chooser] = await Promise.all([
     page.waitForEvent('filechooser'),
-    page.getByRole('button', { name: 'Choose a picture to recognise' }).click(),
+    page.getByRole('button', { name: 'Choose one to recognise' }).click(),
   ]);
   await chooser.setFiles(file);
   await page.waitForFunction((src) => {

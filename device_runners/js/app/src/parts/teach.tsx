@@ -118,8 +118,8 @@ function DraftCard({ draft, number, problem, onChange, onRemove }: DraftProps) {
         </div>
       )}
       <div class="row">
-        <Picker label="Camera" camera describes={`Take a picture of ${called}`} onPick={add} />
-        <Picker label="Pictures" multiple describes={`Choose pictures of ${called}`} onPick={add} />
+        <Picker label="Camera" camera describes={`Camera: take a picture of ${called}`} onPick={add} />
+        <Picker label="Pictures" multiple describes={`Pictures of ${called}`} onPick={add} />
         <span class="count" aria-live="polite">
           {pictures.length} {pictures.length === 1 ? 'picture' : 'pictures'}
         </span>

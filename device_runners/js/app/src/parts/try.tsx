@@ -1,6 +1,6 @@
 /** Trying it out: a picture, and what the network takes it for. */
 
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import type { Client } from '../client.js';
 import type { Guess } from '../protocol.js';
 import { Guesses } from './guesses.js';
@@ -11,13 +11,14 @@ interface Seen {
   readonly guesses: readonly Guess[];
 }
 
-export function Try({
-  client,
-  onProblem,
-}: {
-  client: Client;
-  onProblem: (text: string | undefined) => void;
-}) {
+interface TryProps {
+  readonly client: Client;
+  /** Changes when the network does: the picture is looked at again. */
+  readonly learned: string;
+  readonly onProblem: (text: string | undefined) => void;
+}
+
+export function Try({ client, learned, onProblem }: TryProps) {
   const [seen, setSeen] = useState<Seen>();
   const look = async ([picture]: File[]) => {
     onProblem(undefined);
@@ -28,6 +29,9 @@ export function Try({
       onProblem(error instanceof Error ? error.message : String(error));
     }
   };
+  useEffect(() => {
+    if (seen) void look([seen.picture]);
+  }, [learned]);
   return (
     <section class="card" aria-labelledby="try">
       <h2 id="try">What is this?</h2>
@@ -45,7 +49,7 @@ export function Try({
           describes="Take a picture to recognise"
           onPick={look}
         />
-        <Picker label="Choose one" describes="Choose a picture to recognise" onPick={look} />
+        <Picker label="Choose one" describes="Choose one to recognise" onPick={look} />
       </div>
     </section>
   );

@@ -61,8 +61,7 @@ function finished(transaction: IDBTransaction): Promise<void> {
 
 function refused(error: DOMException | null): StorageError {
   return new StorageError(
-    error?.name === 'QuotaExceededError'
-      ? 'This device has no room for these pictures: free some space, and try again. Nothing learned is lost.'
-      : `The browser refused to store the pictures (${error?.message ?? 'no reason given'}): leave private browsing.`,
+    `The browser could not store the pictures (${error?.message || 'no reason given'}): free some space on this ` +
+      'device, or leave private browsing, and try again. What was learned is kept.',
   );
 }
