@@ -1,5 +1,5 @@
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
-  test: { include: ['test/**/*.test.ts'], testTimeout: 120_000, pool: 'forks', maxWorkers: 1 },
+  test: { pool: 'forks', include: ['test/**/*.test.ts'], testTimeout: 120_000, maxWorkers: 1 },
 });

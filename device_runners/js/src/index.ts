@@ -19,6 +19,7 @@ export { Learner, type LearnerOptions } from './learner.js';
 export type { LearnOptions, LearnReport, Progress } from './learnRun.js';
 export type { LinearHead, Prediction } from './predicting.js';
 export type { Runtime, RuntimeSession, RuntimeTensor } from './runtime.js';
+export { copyState } from './state/copy.js';
 export { MemoryStorage } from './state/memoryStorage.js';
 export type { Generation, LearnedTask } from './state/record.js';
 export { State } from './state/state.js';

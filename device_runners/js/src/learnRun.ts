@@ -116,7 +116,7 @@ export class LearnRun {
       peakRssBytes: peakRssBytes(),
       config: configRecord(config),
     };
-    this.options.signal?.throwIfAborted();
+    throwIfAborted(this.options.signal);
     const parent = this.generation;
     const committed = await state.commit(parent.number, [...parent.tasks, learned], tensors);
     await state.clearProgress();
@@ -152,7 +152,7 @@ export class LearnRun {
         await this.state.saveProgress(this.training.progress(), meta);
         saved = performance.now();
       }
-      signal?.throwIfAborted();
+      throwIfAborted(signal);
     }
     return loss / pixels.count;
   }
@@ -216,6 +216,11 @@ export class LearnRun {
   private seconds(): number {
     return (performance.now() - this.begun) / 1000;
   }
+}
+
+/** As the method of that name, which React Native's signals lack. */
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw signal.reason ?? new Error('learning was stopped');
 }
 
 /** The process's peak memory; 0 where the platform does not say. */

@@ -5,5 +5,10 @@ export const LONGEST = 1024;
 
 /** Whether a name is not blank or overlong, has no control character, and can be written as UTF-8. */
 export function isPlain(name: string): boolean {
-  return name.trim() !== '' && [...name].length <= LONGEST && !/[\p{Cc}\p{Cs}]/u.test(name);
+  const points = Array.from(name, (one) => one.codePointAt(0)!);
+  return name.trim() !== '' && points.length <= LONGEST && !points.some(isControlOrSurrogate);
+}
+
+function isControlOrSurrogate(point: number): boolean {
+  return point < 0x20 || (point >= 0x7f && point < 0xa0) || (point >= 0xd800 && point < 0xe000);
 }

@@ -21,6 +21,8 @@ const report = await inBrowser({ vectors, fixtures: FIXTURES }, async (tab, vers
     machine: `${platform()}, Chromium ${version}`,
   };
   const found = await tab.evaluate((about) => page.conformance(about), described);
+  if (!(await tab.evaluate(() => page.locks())))
+    throw new Error('the browser let two writers into one state');
   if (!existsSync(FIXTURES)) return found;
   const digits = await tab.evaluate(() => page.digits());
   await tab.reload();

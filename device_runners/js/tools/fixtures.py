@@ -1,6 +1,6 @@
 """The digits task for the JavaScript runner: a bundle, its pictures, and what the Python SDK makes of them.
 
-    python tools/fixtures.py OUT
+python tools/fixtures.py OUT
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from safetensors.numpy import save_file
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
@@ -22,7 +23,7 @@ SETTINGS = TrainingConfig(epochs=10, learning_rate=0.05, threads=1)
 
 
 def main(out: Path) -> None:
-    """Write `bundle/`, `state/` (the first task, learned here), `digits.safetensors` and `digits.json` into `out`."""
+    """Write into `out`: `bundle/`, `state/` (the first task, learned here), `digits.*`, and `resized.safetensors`."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     data = digits.load()
@@ -51,9 +52,34 @@ def main(out: Path) -> None:
         "test/images": data.test_images,
         "test/labels": data.test_labels,
     }
-    save_file({name: np.ascontiguousarray(array) for name, array in pictures.items()}, out / "digits.safetensors")
-    described = {"names": digits.NAMES, "tasks": digits.TASKS, "accuracy": round(100 * float(right.mean()), 2)}
+    save_file(
+        {name: np.ascontiguousarray(array) for name, array in pictures.items()}, out / "digits.safetensors"
+    )
+    described = {
+        "names": digits.NAMES,
+        "tasks": digits.TASKS,
+        "accuracy": round(100 * float(right.mean()), 2),
+    }
     (out / "digits.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    write_resized(out / "resized.safetensors")
+
+
+def write_resized(path: Path) -> None:
+    """Pictures of many sizes, and what Pillow makes of them: `N/from` and `N/to` uint8, for 24 x 20 pixels."""
+    rng = np.random.default_rng(0)
+    tensors = {}
+    sizes = [(24, 20), (24, 50), (50, 20), (61, 47), (7, 5), (1, 1), (200, 3), (23, 21)]
+    for number, (height, width) in enumerate(sizes):
+        for channels in (1, 3):
+            picture = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
+            image = Image.fromarray(picture[:, :, 0] if channels == 1 else picture)
+            resized = np.asarray(image.resize((20, 24), Image.Resampling.BILINEAR))
+            name = f"{number}-{channels}"
+            tensors[f"{name}/from"] = picture
+            tensors[f"{name}/to"] = np.ascontiguousarray(resized.reshape(24, 20, channels))
+    color = rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    tensors["color"], tensors["gray"] = color, np.asarray(Image.fromarray(color).convert("L")).copy()
+    save_file(tensors, path)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import * as ort from 'onnxruntime-web';
 import { HttpBundle } from '../src/browser/httpBundle.js';
 import { IndexedDbStorage } from '../src/browser/indexedDbStorage.js';
+import { StateLockedError } from '../src/errors.js';
 import { type Report, runConformance } from './conformance.js';
 import { accuracyOf, learnDigits, openDigits, readDigits } from './digits.js';
 import { type StepTimes, timeSteps } from './stepTimes.js';
@@ -15,7 +16,10 @@ export interface Page {
   digits(): Promise<{ accuracy: number; seconds: number }>;
   /** After a reload: what the state in IndexedDB still knows. */
   reopened(): Promise<{ accuracy: number; tasks: number }>;
-  steps(folder: string, batches: number): Promise<StepTimes>;
+  /** Time steps of the bundle that is served as /bundle. */
+  steps(count: number): Promise<StepTimes>;
+  /** Whether a second writer was refused while there was a first, and let in after it. */
+  locks(): Promise<boolean>;
 }
 
 const fixtures = new HttpBundle('/fixtures');
@@ -31,7 +35,19 @@ const page: Page = {
     const accuracy = await accuracyOf(learner, await readDigits(fixtures));
     return { accuracy: Math.round(accuracy * 100) / 100, tasks: learner.tasks.length };
   },
-  steps: (folder, batches) => timeSteps(new HttpBundle(folder), ort, batches),
+  steps: (count) => timeSteps(new HttpBundle('/bundle'), ort, count),
+  locks: async () => {
+    const first = await IndexedDbStorage.open('locks');
+    const second = await IndexedDbStorage.open('locks');
+    const lock = await first.lock();
+    const refused = await second.lock().then(
+      () => false,
+      (error: unknown) => error instanceof StateLockedError,
+    );
+    await lock.release();
+    await (await second.lock()).release();
+    return refused;
+  },
 };
 
 (globalThis as { page?: Page }).page = page;

@@ -24,7 +24,7 @@ export interface PixelBatch {
 
 /**
  * What the bundle's manifest says about its input, as functions: first size and channels (`toSize`, still uint8, small
- * to keep), then `(x * scale - mean) / std` (`normalize`). As csk_sdk/data/preprocess.py, to the bit.
+ * to keep), then `(x * scale - mean) / std` (`normalize`). As csk_sdk/data/preprocess.py.
  */
 export class Preprocessing {
   readonly height: number;

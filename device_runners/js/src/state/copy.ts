@@ -1,0 +1,26 @@
+/** A state from one place to another: from a browser or a phone into a folder that the Python SDK opens, and back. */
+
+import { StateError } from '../errors.js';
+import type { Storage } from './storage.js';
+import { GENERATIONS, HEAD } from './store.js';
+
+/**
+ * Copy a state into an empty place. HEAD comes last, so that an interrupted copy is no state yet; `from` is locked
+ * meanwhile. Throws StateError where there is nothing to copy, or something in the way.
+ */
+export async function copyState(from: Storage, to: Storage): Promise<void> {
+  if ((await to.list('')).some((name) => name === HEAD || name === 'state.json')) {
+    throw new StateError(`${to.name} holds a state already: copy ${from.name} to an empty place.`);
+  }
+  const lock = await from.lock();
+  try {
+    const generations = (await from.list(GENERATIONS)).map((name) => `${GENERATIONS}/${name}`);
+    for (const path of [...generations, 'state.json', HEAD]) {
+      const content = await from.read(path);
+      if (!content) throw new StateError(`${from.name}/${path} is missing: there is no state to copy.`);
+      await to.replace(path, content);
+    }
+  } finally {
+    await lock.release();
+  }
+}

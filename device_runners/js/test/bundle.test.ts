@@ -1,0 +1,123 @@
+import { describe, expect, it } from 'vitest';
+import { Bundle } from '../src/bundle/bundle.js';
+import { readOnnx, withTensors } from '../src/bundle/onnxFile.js';
+import { MemoryBundle } from '../src/bundle/source.js';
+import { concatenate, sha256, textOf, utf8 } from '../src/bytes.js';
+import { BundleError } from '../src/errors.js';
+import { dumps, type Json, parseJson } from '../src/json.js';
+import { delimited } from '../src/protobuf.js';
+import { bundleFiles, memoryBundle } from './fixtures.js';
+
+/** The bundle with another manifest, sealed as a builder would. */
+async function withManifest(change: (manifest: { [key: string]: Json }) => void): Promise<MemoryBundle> {
+  const files = await bundleFiles();
+  const manifest = parseJson(textOf(files.get('manifest.json')!)) as { [key: string]: Json };
+  change(manifest);
+  const text = `${dumps({ ...manifest, seal: '0'.repeat(64) }, { indent: 1 })}\n`;
+  files.set('manifest.json', utf8(text.replace('0'.repeat(64), sha256(text))));
+  return new MemoryBundle(files, 'bundle');
+}
+
+async function refusal(source: MemoryBundle): Promise<string> {
+  const error = await Bundle.open(source).then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(BundleError);
+  return (error as BundleError).message;
+}
+
+describe('opening a bundle', () => {
+  it('gives manifest and checkpoint, under the id that Python gives it', async () => {
+    const bundle = await Bundle.open(await memoryBundle());
+    expect(bundle.manifest.classes).toEqual(['zero', 'one', 'two', 'three']);
+    expect(bundle.id).toBe(sha256((await bundleFiles()).get('manifest.json')!));
+    expect(bundle.checkpoint.get('head/base/weight')?.shape).toEqual([4, 64]);
+  });
+
+  it.each(['training_model.onnx', 'eval_model.onnx', 'weights.safetensors', 'checkpoint.safetensors'])(
+    'notices one changed byte of %s',
+    async (name) => {
+      const files = await bundleFiles();
+      const content = files.get(name)!.slice();
+      content[content.length >> 1]! ^= 1;
+      files.set(name, content);
+      expect(await refusal(new MemoryBundle(files, 'bundle'))).toBe(
+        `bundle/${name} is not the file that was built: its content differs from the manifest's sha256. ` +
+          'Copy the bundle again.',
+      );
+    },
+  );
+
+  it('notices a changed manifest, a missing one, and a missing file', async () => {
+    const files = await bundleFiles();
+    const text = textOf(files.get('manifest.json')!);
+    const changed = new Map(files).set(
+      'manifest.json',
+      utf8(text.replace('"batch_size": 16', '"batch_size": 61')),
+    );
+    expect(await refusal(new MemoryBundle(changed, 'bundle'))).toMatch(/was changed after it was built/);
+    const without = (name: string): MemoryBundle =>
+      new MemoryBundle(new Map([...files].filter(([file]) => file !== name)), 'bundle');
+    expect(await refusal(without('manifest.json'))).toMatch(/There is no bundle in bundle .*build-artifacts/);
+    expect(await refusal(without('eval_model.onnx'))).toMatch(/eval_model.onnx is missing/);
+  });
+
+  it.each<[string, (manifest: { [key: string]: Json }) => void, RegExp]>([
+    ['a newer schema', (m) => void (m.schema_version = parseJson('3')), /schema 3, .* reads up to 2: update/],
+    ['no schema', (m) => void delete m.schema_version, /not a csk-sdk bundle/],
+    ['a missing field', (m) => void delete m.head, /mistypes 'head'/],
+    [
+      'an unknown field of a site',
+      (m) => void ((m.sites as { [key: string]: Json }[])[1]!.odd = 'x'),
+      /'sites\[1\]\.odd'/,
+    ],
+    ['an impossible batch', (m) => void (m.batch_size = parseJson('0')), /batch_size is 0/],
+    ['another loss', (m) => void (m.loss = 'mse'), /--loss mse, and the JavaScript runner learns only/],
+    ['another backend', (m) => void (m.backends = ['ort-training']), /needs the portable backend/],
+    ['foreign ops', (m) => void (m.op_domains = ['evil.ops']), /wants ops of domain 'evil.ops'/],
+    [
+      'a file outside',
+      (m) => void ((m.files as { [key: string]: Json })['../x'] = parseJson('{"sha256": "", "size": 0}')),
+      /lists a file outside the bundle: '..\/x'/,
+    ],
+    ['two classes of one name', (m) => void (m.classes = ['a', 'a', 'b', 'c']), /cannot be told apart/],
+  ])('refuses %s', async (_, change, message) => {
+    expect(await refusal(await withManifest(change))).toMatch(message);
+  });
+
+  it('refuses a graph with ops of a domain that the manifest does not allow', async () => {
+    const files = await bundleFiles();
+    const node = delimited(1, [...delimited(4, [utf8('Evil')]), ...delimited(7, [utf8('evil.ops')])]);
+    const graph = concatenate([files.get('eval_model.onnx')!, ...delimited(7, node)]);
+    files.set('eval_model.onnx', graph);
+    const manifest = parseJson(textOf(files.get('manifest.json')!)) as { [key: string]: Json };
+    const entry = parseJson(JSON.stringify({ sha256: sha256(graph), size: graph.length }));
+    (manifest.files as { [key: string]: Json })['eval_model.onnx'] = entry;
+    const text = `${dumps({ ...manifest, seal: '0'.repeat(64) }, { indent: 1 })}\n`;
+    files.set('manifest.json', utf8(text.replace('0'.repeat(64), sha256(text))));
+    expect(await refusal(new MemoryBundle(files, 'bundle'))).toMatch(/ops of domain 'evil.ops'/);
+  });
+});
+
+describe('putting tensors into a model', () => {
+  it('leaves no reference to a file, and every other byte', async () => {
+    const model = (await bundleFiles()).get('training_model.onnx')!;
+    const { external } = readOnnx(model);
+    expect(external.length).toBeGreaterThan(5);
+    const asked: string[] = [];
+    const whole = withTensors(model, (name, { length }) => {
+      asked.push(name);
+      return new Uint8Array(length!).fill(7);
+    });
+    expect(readOnnx(whole).external).toEqual([]);
+    expect(asked).toHaveLength(external.length);
+    expect(whole.length).toBeGreaterThan(external.reduce((sum, { length }) => sum + length!, 0));
+  });
+
+  it('refuses what is no message', () => {
+    expect(() => readOnnx(new Uint8Array(0))).toThrow('empty');
+    expect(() => readOnnx(Uint8Array.of(0x3a, 0x7f))).toThrow('longer than what is left');
+    expect(() => readOnnx(Uint8Array.of(0x80))).toThrow('no end');
+  });
+});

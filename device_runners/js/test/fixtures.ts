@@ -1,0 +1,61 @@
+/** What tests share: the digits bundle that the Python SDK built, and pictures to learn. */
+
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import * as ort from 'onnxruntime-node';
+import { MemoryBundle } from '../src/bundle/source.js';
+import { FolderBundle } from '../src/node/folderBundle.js';
+import { type Digits, only, readDigits } from '../tools/digits.js';
+
+export const runtime = ort;
+export const FIXTURES = resolve('out/fixtures');
+export const BUNDLE = join(FIXTURES, 'bundle');
+if (!existsSync(BUNDLE)) throw new Error('run npm run fixtures first');
+
+let read: Promise<Digits> | undefined;
+
+export function digits(): Promise<Digits> {
+  read ??= readDigits(new FolderBundle(FIXTURES));
+  return read;
+}
+
+/** A task of the demo, with at most `count` pictures. */
+export async function digitsTask(name: string, count = 1000) {
+  const { names, tasks, train } = await digits();
+  const members = tasks[name]!;
+  const { pictures, labels } = only(train, members);
+  return {
+    name,
+    classes: members.map((digit) => names[digit]!),
+    pictures: pictures.slice(0, count),
+    labels: labels.slice(0, count),
+  };
+}
+
+/** The bundle's files, to be tampered with. */
+export async function bundleFiles(): Promise<Map<string, Uint8Array>> {
+  const names = await readdir(BUNDLE);
+  const files = names.map(
+    async (name) => [name, new Uint8Array(await readFile(join(BUNDLE, name)))] as const,
+  );
+  return new Map(await Promise.all(files));
+}
+
+export async function memoryBundle(): Promise<MemoryBundle> {
+  return new MemoryBundle(await bundleFiles(), 'bundle');
+}
+
+export function temporaryFolder(): string {
+  return mkdtempSync(join(tmpdir(), 'csk-sdk-js-'));
+}
+
+/** Run a script with the Python that made the fixtures; its standard output. */
+export function python(script: string, ...argv: string[]): string {
+  const program = process.env.PYTHON ?? resolve('../../.venv/bin/python');
+  const done = spawnSync(program, ['-c', script, ...argv], { encoding: 'utf8' });
+  if (done.status !== 0) throw new Error(`${program}: ${done.error?.message ?? done.stderr}`);
+  return done.stdout;
+}
