@@ -19,13 +19,15 @@ VECTORS := tests/conformance/vectors
 RESULTS := out/conformance
 
 .PHONY: help demo test test-ort-training run-ort-training test-oldest run-oldest check format wheel-test \
-	conformance kill soak fuzz sbom bench-cifar100 clean
+	conformance app build-app test-app kill soak fuzz sbom bench-cifar100 clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
 	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
 	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
+	@echo "make app             build the web app and serve it here; BUNDLE=DIR for a bundle of your own"
+	@echo "make test-app        the web app in a phone's browser"
 	@echo "make check           format, lint, types"
 	@echo "make kill KILLS=200     kill -9 a training process that often, at random moments"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
@@ -86,6 +88,32 @@ conformance: $(BIN)/.dev
 		CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(RESULTS)" npm run conformance; \
 		else echo "Left out: the JavaScript runner, which is not there"; fi
 	$(BIN)/python -m csk_device_runners table $(VECTORS) $(RESULTS)/*.json
+
+# The web app: built with a bundle of the digits, or with BUNDLE=DIR.
+APP := device_runners/js/app
+CHROMIUM ?= /usr/bin/chromium
+
+$(APP)/node_modules/.ready: $(APP)/package-lock.json device_runners/js/package-lock.json
+	cd device_runners/js && npm ci --ignore-scripts --no-audit --no-fund
+	cd $(APP) && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+$(APP)/out/bundle/manifest.json: $(BIN)/.demo $(APP)/tools/prepare.py
+	$(BIN)/python $(APP)/tools/prepare.py $(APP)/out
+
+build-app: $(APP)/node_modules/.ready $(if $(BUNDLE),,$(APP)/out/bundle/manifest.json)
+	cd device_runners/js && npm run build
+	cd $(APP) && npm run build
+
+app: build-app
+	cd $(APP) && npm run preview
+
+test-app: $(APP)/out/bundle/manifest.json build-app
+	@[ -x $(CHROMIUM) ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
+		{ echo "test-app needs Chromium: install the package chromium, or set CHROMIUM=PATH"; exit 1; }
+	cd $(APP) && npm run typecheck && npm run lint
+	cd $(APP) && CHROMIUM=$(CHROMIUM) PYTHON=$(CURDIR)/$(BIN)/python npm test
 
 check: $(BIN)/.dev
 	$(BIN)/ruff format --check .
