@@ -10,6 +10,7 @@ BENCH := .venv-bench
 EXECUTORCH := .venv-executorch
 MNN := .venv-mnn
 JS := device_runners/js
+export CHROMIUM ?= /usr/bin/chromium
 # Wheels of both end with Python 3.12.
 UP_TO_312 := $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'
 WORKERS ?= 2
@@ -24,8 +25,8 @@ RESULTS := out/conformance
 DIGITS := out/digits
 
 .PHONY: help demo test test-ort-training run-ort-training test-ssh test-oldest run-oldest test-js check format \
-	wheel-test conformance conformance-js arm64 chromium app build-app test-app kill soak fuzz sbom bench bench-peers bench-cifar100 \
-	memory-limit clean
+	wheel-test conformance conformance-js arm64 chromium app build-app test-app kill soak fuzz sbom \
+	bench bench-peers bench-cifar100 memory-limit clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
@@ -35,6 +36,8 @@ help:
 	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
 	@echo "make arm64           the part of it on emulated ARM64 CPUs (Debian)"
 	@echo "make test-js         the JavaScript runner: types, lint, tests (Node 20 or newer)"
+	@echo "make app             build the web app and serve it here; BUNDLE=DIR for a bundle of your own"
+	@echo "make test-app        the web app in a phone's browser"
 	@echo "make check           format, lint, types"
 	@echo "make kill KILLS=200     kill -9 a training process that often, at random moments"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
@@ -96,7 +99,9 @@ $(OLDEST)/.ready: pyproject.toml
 	@touch $@
 
 chromium:
-	@test -x "$${CHROMIUM:-/usr/bin/chromium}" || { apt-get update -qq && apt-get install -y -qq chromium; }
+	@test -x $(CHROMIUM) || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
+		apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } || \
+		{ echo "This needs Chromium: install the package chromium, or set CHROMIUM=PATH"; exit 1; }
 
 # The JavaScript runner writes node.json and browser.json into the folder that it is told.
 conformance: $(BIN)/.dev
@@ -127,6 +132,27 @@ test-js: $(BIN)/.dev
 	cd $(JS) && npm ci --ignore-scripts && npm run typecheck && npm run lint
 	cd $(JS) && PYTHON=$(CURDIR)/$(BIN)/python npm run fixtures && PYTHON=$(CURDIR)/$(BIN)/python npm test
 	cd $(JS) && npm run build && cd examples/react-native && npm ci --ignore-scripts && npm run typecheck
+# The web app: built with a bundle of the digits, or with BUNDLE=DIR.
+APP := device_runners/js/app
+
+$(APP)/node_modules/.ready: $(APP)/package-lock.json device_runners/js/package-lock.json
+	cd device_runners/js && npm ci --ignore-scripts --no-audit --no-fund
+	cd $(APP) && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+$(APP)/out/bundle/manifest.json: $(BIN)/.demo $(APP)/tools/prepare.py
+	$(BIN)/python $(APP)/tools/prepare.py $(APP)/out
+
+build-app: $(APP)/node_modules/.ready $(if $(BUNDLE),,$(APP)/out/bundle/manifest.json)
+	cd device_runners/js && npm run build
+	cd $(APP) && npm run build
+
+app: build-app
+	cd $(APP) && npm run preview
+
+test-app: $(APP)/out/bundle/manifest.json build-app chromium
+	cd $(APP) && npm run typecheck && npm run lint
+	cd $(APP) && PYTHON=$(CURDIR)/$(BIN)/python npm test
 
 check: $(BIN)/.dev
 	$(BIN)/ruff format --check .

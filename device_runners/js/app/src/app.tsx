@@ -1,0 +1,153 @@
+/** The page: what is known, trying it out, teaching more. One column, made for a thumb. */
+
+import { useEffect, useState } from 'preact/hooks';
+import { Client } from './client.js';
+import { Knowledge } from './parts/knowledge.js';
+import { Progress } from './parts/progress.js';
+import { Report } from './parts/report.js';
+import { Teach } from './parts/teach.js';
+import { Try } from './parts/try.js';
+import type { Known, Lesson, LessonProgress, LessonReport } from './protocol.js';
+
+const client = new Client();
+
+export function App() {
+  const [known, setKnown] = useState<Known>();
+  const [progress, setProgress] = useState<LessonProgress>();
+  const [report, setReport] = useState<LessonReport>();
+  const [problem, setProblem] = useState<string>();
+  // Counts lessons, so that the form is empty after each.
+  const [taught, setTaught] = useState(0);
+
+  const guarded = async <T,>(work: () => Promise<T>): Promise<T | undefined> => {
+    setProblem(undefined);
+    try {
+      return await work();
+    } catch (error) {
+      setProblem(error instanceof Error ? error.message : String(error));
+      return undefined;
+    }
+  };
+  const open = () => guarded(async () => setKnown(await client.call('open')));
+
+  useEffect(() => {
+    client.onProgress = setProgress;
+    void open();
+  }, []);
+
+  const lesson = async (begin: () => Promise<LessonReport>) => {
+    setReport(undefined);
+    setProgress({ phase: 'read', done: 0, epoch: 0, epochs: 0, loss: Number.NaN });
+    // Asked for when there is something to keep: a browser may say no, and the page says so.
+    await navigator.storage?.persist?.().catch(() => false);
+    const learned = await guarded(begin);
+    setProgress(undefined);
+    if (learned) {
+      setReport(learned);
+      setTaught((count) => count + 1);
+    }
+    const now = await client.call('open').catch(() => undefined);
+    if (now) setKnown(now);
+  };
+
+  return (
+    <>
+      <header>
+        <img src="icon.svg" alt="" width="40" height="40" />
+        <div>
+          <h1>Teach</h1>
+          <p>It learns here. No picture leaves.</p>
+        </div>
+      </header>
+      <main>
+        {problem && (
+          <div class="problem" role="alert">
+            <p>{problem}</p>
+            {known ? (
+              <button type="button" class="quiet" onClick={() => setProblem(undefined)}>
+                Close
+              </button>
+            ) : (
+              <button type="button" class="quiet" onClick={open}>
+                Try again
+              </button>
+            )}
+          </div>
+        )}
+        {!known && !problem && (
+          <p class="loading" role="status">
+            Opening the model …
+          </p>
+        )}
+        {known && (
+          <>
+            <Try
+              client={client}
+              learned={known.lessons.map(({ task }) => task).join()}
+              onProblem={setProblem}
+            />
+            {progress ? (
+              <Progress progress={progress} onStop={() => void client.call('stop')} />
+            ) : (
+              <>
+                {report && <Report report={report} onClose={() => setReport(undefined)} />}
+                {known.interrupted ? (
+                  <Interrupted
+                    classes={known.interrupted}
+                    onResume={() => void lesson(() => client.call('resume'))}
+                    onDiscard={() => void guarded(async () => setKnown(await client.call('discard')))}
+                  />
+                ) : (
+                  <Teach
+                    key={taught}
+                    known={known}
+                    onTeach={(lessons: Lesson[]) => void lesson(() => client.call('learn', lessons))}
+                  />
+                )}
+              </>
+            )}
+            <Knowledge
+              known={known}
+              busy={progress !== undefined}
+              onExport={() => void guarded(async () => download(await client.call('export')))}
+              onUndo={() =>
+                void guarded(async () => {
+                  setReport(undefined);
+                  setKnown(await client.call('undo'));
+                })
+              }
+            />
+          </>
+        )}
+      </main>
+    </>
+  );
+}
+
+function Interrupted(given: { classes: readonly string[]; onResume: () => void; onDiscard: () => void }) {
+  return (
+    <section class="card accent" aria-labelledby="interrupted">
+      <h2 id="interrupted">An unfinished lesson</h2>
+      <p>
+        Learning <b>{given.classes.join(', ')}</b> was interrupted. Its pictures are still here.
+      </p>
+      <div class="row">
+        <button type="button" class="main" onClick={given.onResume}>
+          Go on learning
+        </button>
+        <button type="button" class="quiet" onClick={given.onDiscard}>
+          Discard it
+        </button>
+      </div>
+    </section>
+  );
+}
+
+function download(model: Blob): void {
+  const url = URL.createObjectURL(model);
+  const link = document.createElement('a');
+  link.href = url;
+  link.download = 'taught-model.onnx';
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}

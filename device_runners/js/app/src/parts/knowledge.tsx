@@ -1,0 +1,73 @@
+/** What this device knows, and taking it elsewhere. */
+
+import { useState } from 'preact/hooks';
+import type { Known } from '../protocol.js';
+
+interface KnowledgeProps {
+  readonly known: Known;
+  readonly busy: boolean;
+  readonly onExport: () => void;
+  readonly onUndo: () => void;
+}
+
+export function Knowledge({ known, busy, onExport, onUndo }: KnowledgeProps) {
+  const [asking, setAsking] = useState(false);
+  const last = known.lessons.at(-1);
+  return (
+    <section class="card" aria-labelledby="knowledge">
+      <h2 id="knowledge">What it knows</h2>
+      <ul class="chips" aria-label="Classes">
+        {known.base.map((name) => (
+          <li key={name}>{name}</li>
+        ))}
+        {known.lessons
+          .flatMap(({ classes }) => classes)
+          .map((name) => (
+            <li key={name} class="new">
+              {name}
+              <span class="unseen"> (learned here)</span>
+            </li>
+          ))}
+      </ul>
+      {last && !known.persistent && (
+        <p class="hint">
+          The browser may clear this when it needs room. Add the app to the home screen, or export the model,
+          to keep it.
+        </p>
+      )}
+      <div class="row">
+        <button type="button" class="plain" disabled={busy} onClick={onExport}>
+          Export the model
+        </button>
+        {last && !asking && (
+          <button type="button" class="quiet" disabled={busy} onClick={() => setAsking(true)}>
+            Forget the last lesson
+          </button>
+        )}
+      </div>
+      {last && asking && (
+        <div class="ask" role="alertdialog" aria-label="Forget the last lesson?">
+          <p>
+            Forget <b>{last.classes.join(', ')}</b>? The pictures are not kept, so it cannot be learned again
+            without them.
+          </p>
+          <div class="row">
+            <button
+              type="button"
+              class="danger"
+              onClick={() => {
+                setAsking(false);
+                onUndo();
+              }}
+            >
+              Forget it
+            </button>
+            <button type="button" class="plain" onClick={() => setAsking(false)}>
+              Keep it
+            </button>
+          </div>
+        </div>
+      )}
+    </section>
+  );
+}

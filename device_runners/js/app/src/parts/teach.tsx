@@ -1,0 +1,151 @@
+/** Teaching: new classes, each with a name and some pictures. */
+
+import { useState } from 'preact/hooks';
+import type { Known, Lesson } from '../protocol.js';
+import { Picker, Thumbnail } from './pictures.js';
+
+const FEWEST = 5;
+const FEWEST_CLASSES = 2;
+const SHOWN = 12;
+
+interface Draft {
+  readonly key: number;
+  readonly name: string;
+  readonly pictures: readonly File[];
+}
+
+let keys = 0;
+const empty = (): Draft => ({ key: ++keys, name: '', pictures: [] });
+
+export function Teach({ known, onTeach }: { known: Known; onTeach: (lessons: Lesson[]) => void }) {
+  const [drafts, setDrafts] = useState<readonly Draft[]>(() => [empty(), empty()]);
+  const taken = new Set([...known.base, ...known.lessons.flatMap(({ classes }) => classes)].map(folded));
+  const change = (key: number, to: Partial<Draft>) =>
+    setDrafts((all) => all.map((draft) => (draft.key === key ? { ...draft, ...to } : draft)));
+  const missing = whatIsMissing(drafts, taken);
+  return (
+    <section class="card" aria-labelledby="teach">
+      <h2 id="teach">Teach something new</h2>
+      <p class="hint">
+        Two classes or more, each with {FEWEST} pictures at least; twenty are better. Every fifth is kept back
+        for a test.
+      </p>
+      {drafts.map((draft, index) => (
+        <DraftCard
+          key={draft.key}
+          draft={draft}
+          number={index + 1}
+          problem={nameProblem(draft, drafts, taken)}
+          onChange={(to) => change(draft.key, to)}
+          {...(drafts.length > FEWEST_CLASSES
+            ? { onRemove: () => setDrafts((all) => all.filter(({ key }) => key !== draft.key)) }
+            : {})}
+        />
+      ))}
+      <div class="row">
+        <button type="button" class="plain" onClick={() => setDrafts((all) => [...all, empty()])}>
+          Add a class
+        </button>
+        <button
+          type="button"
+          class="main"
+          disabled={missing !== undefined}
+          aria-describedby="missing"
+          onClick={() => onTeach(drafts.map(({ name, pictures }) => ({ name: name.trim(), pictures })))}
+        >
+          Learn them
+        </button>
+      </div>
+      <p id="missing" class="hint" aria-live="polite">
+        {missing ?? ''}
+      </p>
+    </section>
+  );
+}
+
+interface DraftProps {
+  readonly draft: Draft;
+  readonly number: number;
+  readonly problem: string | undefined;
+  readonly onChange: (to: Partial<Draft>) => void;
+  readonly onRemove?: () => void;
+}
+
+function DraftCard({ draft, number, problem, onChange, onRemove }: DraftProps) {
+  const { key, name, pictures } = draft;
+  const called = name.trim() || `class ${number}`;
+  const add = (files: File[]) => onChange({ pictures: [...pictures, ...files] });
+  return (
+    <fieldset class="draft">
+      <legend class="unseen">Class {number}</legend>
+      <div class="name-row">
+        <label for={`name-${key}`}>Name</label>
+        <input
+          id={`name-${key}`}
+          type="text"
+          autocomplete="off"
+          autocapitalize="none"
+          maxLength={60}
+          placeholder={number === 1 ? 'owl' : number === 2 ? 'crow' : 'another bird'}
+          value={name}
+          aria-invalid={problem !== undefined}
+          aria-describedby={`problem-${key}`}
+          onInput={({ currentTarget }) => onChange({ name: currentTarget.value })}
+        />
+        {onRemove && (
+          <button type="button" class="quiet" aria-label={`Remove ${called}`} onClick={onRemove}>
+            Remove
+          </button>
+        )}
+      </div>
+      <p id={`problem-${key}`} class="wrong">
+        {problem ?? ''}
+      </p>
+      {pictures.length > 0 && (
+        <div class="strip">
+          {pictures.slice(0, SHOWN).map((file, index) => (
+            <button
+              key={`${file.name} ${index}`}
+              type="button"
+              class="picture"
+              aria-label={`Remove picture ${index + 1} of ${called}`}
+              onClick={() => onChange({ pictures: pictures.filter((_, other) => other !== index) })}
+            >
+              <Thumbnail file={file} alt="" />
+            </button>
+          ))}
+          {pictures.length > SHOWN && <span class="more">+ {pictures.length - SHOWN}</span>}
+        </div>
+      )}
+      <div class="row">
+        <Picker label="Camera" camera describes={`Camera: take a picture of ${called}`} onPick={add} />
+        <Picker label="Pictures" multiple describes={`Pictures of ${called}`} onPick={add} />
+        <span class="count" aria-live="polite">
+          {pictures.length} {pictures.length === 1 ? 'picture' : 'pictures'}
+        </span>
+      </div>
+    </fieldset>
+  );
+}
+
+function folded(name: string): string {
+  return name.trim().toLocaleLowerCase();
+}
+
+function nameProblem(draft: Draft, drafts: readonly Draft[], taken: ReadonlySet<string>): string | undefined {
+  const name = folded(draft.name);
+  if (!name) return undefined;
+  if (taken.has(name)) return `${draft.name.trim()} is known already: choose another name.`;
+  const twice = drafts.some((other) => other.key !== draft.key && folded(other.name) === name);
+  return twice ? 'Two classes have this name: choose another.' : undefined;
+}
+
+/** Why it cannot be learned yet. */
+function whatIsMissing(drafts: readonly Draft[], taken: ReadonlySet<string>): string | undefined {
+  if (drafts.some((draft) => nameProblem(draft, drafts, taken))) return 'Each class needs a name of its own.';
+  if (drafts.some(({ name }) => !name.trim())) return 'Give each class a name.';
+  const few = drafts.find(({ pictures }) => pictures.length < FEWEST);
+  if (!few) return undefined;
+  const wanted = FEWEST - few.pictures.length;
+  return `${few.name.trim()} needs ${wanted} more ${wanted === 1 ? 'picture' : 'pictures'}.`;
+}

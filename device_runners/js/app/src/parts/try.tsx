@@ -1,0 +1,56 @@
+/** Trying it out: a picture, and what the network takes it for. */
+
+import { useEffect, useState } from 'preact/hooks';
+import type { Client } from '../client.js';
+import type { Guess } from '../protocol.js';
+import { Guesses } from './guesses.js';
+import { Picker, Thumbnail } from './pictures.js';
+
+interface Seen {
+  readonly picture: File;
+  readonly guesses: readonly Guess[];
+}
+
+interface TryProps {
+  readonly client: Client;
+  /** Changes when the network does: the picture is looked at again. */
+  readonly learned: string;
+  readonly onProblem: (text: string | undefined) => void;
+}
+
+export function Try({ client, learned, onProblem }: TryProps) {
+  const [seen, setSeen] = useState<Seen>();
+  const look = async ([picture]: File[]) => {
+    onProblem(undefined);
+    try {
+      setSeen({ picture: picture!, guesses: await client.call('predict', picture!) });
+    } catch (error) {
+      setSeen(undefined);
+      onProblem(error instanceof Error ? error.message : String(error));
+    }
+  };
+  useEffect(() => {
+    if (seen) void look([seen.picture]);
+  }, [learned]);
+  return (
+    <section class="card" aria-labelledby="try">
+      <h2 id="try">What is this?</h2>
+      {seen && (
+        <div class="seen" aria-live="polite">
+          <Thumbnail file={seen.picture} alt={`Your picture: ${seen.guesses[0]?.label ?? 'unknown'}`} />
+          <Guesses guesses={seen.guesses} />
+        </div>
+      )}
+      <div class="row">
+        <Picker
+          label="Take a picture"
+          camera
+          main={!seen}
+          describes="Take a picture to recognise"
+          onPick={look}
+        />
+        <Picker label="Choose one" describes="Choose one to recognise" onPick={look} />
+      </div>
+    </section>
+  );
+}

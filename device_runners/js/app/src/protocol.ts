@@ -1,0 +1,80 @@
+/** What the page and the worker say to each other. Pictures cross as files; everything heavy stays in the worker. */
+
+/** A class to be taught, with its pictures. */
+export interface Lesson {
+  readonly name: string;
+  readonly pictures: readonly Blob[];
+}
+
+export interface Guess {
+  readonly label: string;
+  /** From 0 to 1. */
+  readonly probability: number;
+}
+
+/** What is known on this device. */
+export interface Known {
+  readonly model: string;
+  readonly base: readonly string[];
+  /** Learned here, oldest first. */
+  readonly lessons: readonly {
+    readonly task: string;
+    readonly classes: readonly string[];
+    readonly pictures: number;
+  }[];
+  /** A lesson that was interrupted, if there is one. */
+  readonly interrupted: readonly string[] | undefined;
+  /** Whether the browser promised not to clear what was learned. */
+  readonly persistent: boolean;
+}
+
+export interface LessonProgress {
+  readonly phase: 'read' | 'check' | 'select' | 'train' | 'consolidate' | 'test';
+  /** From 0 to 1. */
+  readonly done: number;
+  readonly epoch: number;
+  readonly epochs: number;
+  readonly loss: number;
+}
+
+/** One held-out picture: its true class, and what was said before and after. */
+export interface Tested {
+  readonly picture: Blob;
+  readonly truth: string;
+  readonly before: Guess;
+  readonly after: Guess;
+}
+
+export interface LessonReport {
+  readonly classes: readonly { readonly name: string; readonly right: number; readonly tested: number }[];
+  readonly tested: readonly Tested[];
+  readonly seconds: number;
+  readonly learnedFrom: number;
+}
+
+export interface Calls {
+  open(): Known;
+  predict(picture: Blob): readonly Guess[];
+  learn(lessons: readonly Lesson[]): LessonReport;
+  /** Go on with the interrupted lesson. */
+  resume(): LessonReport;
+  /** Forget the interrupted lesson. */
+  discard(): Known;
+  stop(): void;
+  export(): Blob;
+  /** Forget the last lesson. */
+  undo(): Known;
+}
+
+export type Call = keyof Calls;
+
+export interface Request<C extends Call = Call> {
+  readonly id: number;
+  readonly call: C;
+  readonly given: Parameters<Calls[C]>;
+}
+
+export type Response =
+  | { readonly id: number; readonly value: unknown }
+  | { readonly id: number; readonly error: string; readonly stopped: boolean }
+  | { readonly progress: LessonProgress };

@@ -1,0 +1,67 @@
+/** The lesson being learned, kept in IndexedDB until it is, so that a closed tab costs nothing. */
+
+import { StorageError } from 'csk-sdk';
+
+/** A lesson: pictures to learn from and pictures to test with, each with the number of its class. */
+export interface Pending {
+  readonly task: string;
+  readonly classes: readonly string[];
+  readonly train: readonly Shown[];
+  readonly test: readonly Shown[];
+}
+
+export interface Shown {
+  readonly picture: Blob;
+  readonly label: number;
+}
+
+const STORE = 'lessons';
+const KEY = 'pending';
+
+export class PendingLesson {
+  private constructor(private readonly database: IDBDatabase) {}
+
+  static async open(): Promise<PendingLesson> {
+    const request = indexedDB.open('csk-sdk-app', 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(STORE);
+    return new PendingLesson(await done(request));
+  }
+
+  async load(): Promise<Pending | undefined> {
+    return done(this.database.transaction(STORE).objectStore(STORE).get(KEY));
+  }
+
+  /** Throws StorageError where there is no room for the pictures. */
+  async save(lesson: Pending): Promise<void> {
+    const transaction = this.database.transaction(STORE, 'readwrite');
+    transaction.objectStore(STORE).put(lesson, KEY);
+    await finished(transaction);
+  }
+
+  async clear(): Promise<void> {
+    const transaction = this.database.transaction(STORE, 'readwrite');
+    transaction.objectStore(STORE).delete(KEY);
+    await finished(transaction);
+  }
+}
+
+function done<T>(request: IDBRequest<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(refused(request.error));
+  });
+}
+
+function finished(transaction: IDBTransaction): Promise<void> {
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve();
+    transaction.onabort = () => reject(refused(transaction.error));
+  });
+}
+
+function refused(error: DOMException | null): StorageError {
+  return new StorageError(
+    `The browser could not store the pictures (${error?.message || 'no reason given'}): free some space on this ` +
+      'device, or leave private browsing, and try again. What was learned is kept.',
+  );
+}

@@ -1,0 +1,196 @@
+/** A bundle, its state in this browser, and lessons: what the page asks for, on csk-sdk. */
+
+import { Learner, type Picture, type Progress, type Runtime, TaskError } from 'csk-sdk';
+import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
+import type { Guess, Known, Lesson, LessonProgress, LessonReport, Tested } from '../protocol.js';
+import { decode } from './decode.js';
+import { type Pending, PendingLesson, type Shown } from './pending.js';
+
+export const FEWEST_PICTURES = 5;
+// Every so manieth picture of a class is kept back, to tell how well it was learned.
+const HELD_OUT = 5;
+const EPOCHS = 8;
+const SHOWN_GUESSES = 3;
+
+export class Teacher {
+  private stopping: AbortController | undefined;
+
+  private constructor(
+    private readonly learner: Learner,
+    private readonly pending: PendingLesson,
+    private readonly tell: (progress: LessonProgress) => void,
+  ) {}
+
+  static async open(
+    runtime: Runtime,
+    bundle: string,
+    tell: (progress: LessonProgress) => void,
+  ): Promise<Teacher> {
+    const [storage, pending] = await Promise.all([IndexedDbStorage.open('state'), PendingLesson.open()]);
+    const learner = await Learner.open({ runtime, bundle: new HttpBundle(bundle), storage });
+    return new Teacher(learner, pending, tell);
+  }
+
+  async known(): Promise<Known> {
+    const { learner } = this;
+    const { manifest } = learner.bundle;
+    return {
+      model: manifest.model,
+      base: manifest.classes,
+      lessons: learner.tasks.map(({ name, classes, images }) => ({ task: name, classes, pictures: images })),
+      interrupted: (await this.pending.load())?.classes,
+      persistent: (await navigator.storage?.persisted?.()) ?? false,
+    };
+  }
+
+  async predict(picture: Blob): Promise<readonly Guess[]> {
+    const [guesses] = await this.guesses([await this.small(picture)]);
+    return guesses!.slice(0, SHOWN_GUESSES);
+  }
+
+  /** Learn new classes together. Throws TaskError for what cannot be a lesson. */
+  async learn(lessons: readonly Lesson[]): Promise<LessonReport> {
+    const lesson = this.planned(lessons);
+    await this.pending.save(lesson);
+    return this.run(lesson);
+  }
+
+  async resume(): Promise<LessonReport> {
+    const lesson = await this.pending.load();
+    if (!lesson) throw new TaskError('There is no interrupted lesson to go on with.');
+    return this.run(lesson);
+  }
+
+  async discard(): Promise<Known> {
+    await this.pending.clear();
+    return this.known();
+  }
+
+  stop(): void {
+    this.stopping?.abort(new Stopped());
+  }
+
+  async export(): Promise<Blob> {
+    return new Blob([(await this.learner.export()) as Uint8Array<ArrayBuffer>], {
+      type: 'application/octet-stream',
+    });
+  }
+
+  /** Forget the last lesson. */
+  async undo(): Promise<Known> {
+    const { tasks } = this.learner;
+    if (tasks.length) await this.learner.rollback(tasks.at(-2)?.name ?? 'base');
+    return this.known();
+  }
+
+  private planned(lessons: readonly Lesson[]): Pending {
+    if (lessons.length < 2) {
+      throw new TaskError(
+        'Teach at least two new classes together, so that there is something to tell apart.',
+      );
+    }
+    const few = lessons.find(({ pictures }) => pictures.length < FEWEST_PICTURES);
+    if (few) {
+      const count = `${few.pictures.length} ${few.pictures.length === 1 ? 'picture' : 'pictures'}`;
+      throw new TaskError(`'${few.name}' has ${count}: add some, ${FEWEST_PICTURES} are the least.`);
+    }
+    const shown = lessons.map(({ pictures }, label) =>
+      pictures.map((picture): Shown => ({ picture, label })),
+    );
+    const isTest = (_: Shown, index: number) => index % HELD_OUT === HELD_OUT - 1;
+    return {
+      task: nextName(this.learner.tasks.map(({ name }) => name)),
+      classes: lessons.map(({ name }) => name),
+      train: shown.flatMap((all) => all.filter((one, index) => !isTest(one, index))),
+      test: shown.flatMap((all) => all.filter(isTest)),
+    };
+  }
+
+  private async run(lesson: Pending): Promise<LessonReport> {
+    const stopping = new AbortController();
+    this.stopping = stopping;
+    const { task: name, classes } = lesson;
+    try {
+      const count = lesson.train.length + lesson.test.length;
+      const read = async (shown: readonly Shown[], before: number) => {
+        const pictures: Picture[] = [];
+        for (const { picture } of shown) {
+          stopping.signal.throwIfAborted();
+          pictures.push(await this.small(picture));
+          this.say('read', (before + pictures.length) / count);
+        }
+        return pictures;
+      };
+      const pictures = await read(lesson.train, 0);
+      const held = await read(lesson.test, lesson.train.length);
+      const before = await this.guesses(held);
+      const labels = lesson.train.map(({ label }) => label);
+      const report = await this.learner.learn(
+        { name, classes, pictures, labels },
+        { epochs: EPOCHS, signal: stopping.signal, onProgress: (progress) => this.sayStep(progress) },
+      );
+      await this.pending.clear();
+      this.say('test', 1);
+      const after = await this.guesses(held);
+      const tested = lesson.test.map(({ picture, label }, index): Tested => {
+        return { picture, truth: classes[label]!, before: before[index]![0]!, after: after[index]![0]! };
+      });
+      return {
+        classes: classes.map((truth) => {
+          const its = tested.filter((one) => one.truth === truth);
+          return {
+            name: truth,
+            tested: its.length,
+            right: its.filter((one) => one.after.label === truth).length,
+          };
+        }),
+        tested,
+        seconds: report.seconds,
+        learnedFrom: pictures.length,
+      };
+    } finally {
+      this.stopping = undefined;
+    }
+  }
+
+  private async small(picture: Blob): Promise<Picture> {
+    const name = picture instanceof File ? picture.name : 'a picture';
+    const { preprocessing } = this.learner;
+    const { width, height, channels } = preprocessing;
+    return { data: preprocessing.toSize(await decode(picture), name), width, height, channels };
+  }
+
+  /** For each picture all classes, the most probable first. */
+  private async guesses(pictures: readonly Picture[]): Promise<Guess[][]> {
+    if (pictures.length === 0) return [];
+    const { probabilities, classes } = await this.learner.predict(pictures);
+    return pictures.map((_, row) =>
+      classes
+        .map((label, index) => ({ label, probability: probabilities[row * classes.length + index]! }))
+        .sort((a, b) => b.probability - a.probability),
+    );
+  }
+
+  private sayStep({ phase, step, steps, epoch, epochs, loss }: Progress): void {
+    this.tell({ phase, done: steps ? step / steps : 0, epoch, epochs, loss });
+  }
+
+  private say(phase: LessonProgress['phase'], done: number): void {
+    this.tell({ phase, done, epoch: 0, epochs: EPOCHS, loss: Number.NaN });
+  }
+}
+
+/** Why a lesson ended: the user stopped it. */
+export class Stopped extends Error {
+  constructor() {
+    super('Stopped. The lesson is kept: go on with it whenever you like.');
+  }
+}
+
+/** "lesson-01", "lesson-02", ...: task names sort in the order of learning. */
+function nextName(taken: readonly string[]): string {
+  for (let number = 1; ; number++) {
+    const name = `lesson-${String(number).padStart(2, '0')}`;
+    if (!taken.includes(name)) return name;
+  }
+}

@@ -1,0 +1,69 @@
+/** The worker: one teacher, calls in the order they come. Learning computes here, so the page stays awake. */
+
+import { CskError } from 'csk-sdk';
+import * as ort from 'onnxruntime-web/wasm';
+import type { Call, Calls, LessonProgress, Request, Response } from '../protocol.js';
+import { Stopped, Teacher } from './teacher.js';
+
+// The worker's own file is in assets/, one below the page.
+const root = new URL(import.meta.env.DEV ? '/' : '../', self.location.href);
+// Threads need a page that is isolated by its server's headers.
+if (!self.crossOriginIsolated) ort.env.wasm.numThreads = 1;
+
+// The smallest module with a SIMD instruction: (func (result v128) i32.const 0 i8x16.splat).
+const SIMD = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11,
+]);
+
+let teacher: Promise<Teacher> | undefined;
+
+function opened(): Promise<Teacher> {
+  teacher ??= Teacher.open(ort, new URL('bundle', root).href, (progress) => post({ progress })).catch(
+    (error) => {
+      teacher = undefined;
+      throw error;
+    },
+  );
+  return teacher;
+}
+
+const calls: { [C in Call]: (...given: Parameters<Calls[C]>) => Promise<ReturnType<Calls[C]>> } = {
+  open: async () => {
+    if (!WebAssembly.validate(SIMD)) {
+      throw new Fault(
+        'This browser is too old to learn in (its WebAssembly has no SIMD): update it, or use another.',
+      );
+    }
+    return (await opened()).known();
+  },
+  predict: async (picture) => (await opened()).predict(picture),
+  learn: async (lessons) => (await opened()).learn(lessons),
+  resume: async () => (await opened()).resume(),
+  discard: async () => (await opened()).discard(),
+  stop: async () => (await opened()).stop(),
+  export: async () => (await opened()).export(),
+  undo: async () => (await opened()).undo(),
+};
+
+class Fault extends Error {}
+
+self.addEventListener('message', async ({ data }: MessageEvent<Request>) => {
+  const { id, call, given } = data;
+  try {
+    const run = calls[call] as (...given: unknown[]) => Promise<unknown>;
+    post({ id, value: await run(...given) });
+  } catch (error) {
+    post({ id, error: sentence(error), stopped: error instanceof Stopped });
+  }
+});
+
+function sentence(error: unknown): string {
+  if (error instanceof CskError || error instanceof Fault || error instanceof Stopped) return error.message;
+  console.error(error);
+  const reason = error instanceof Error ? error.message : String(error);
+  return `Something went wrong (${reason}). Reload the page; what was learned is kept.`;
+}
+
+function post(response: Response | { progress: LessonProgress }): void {
+  self.postMessage(response);
+}

@@ -1,0 +1,339 @@
+/** The built app in a phone's browser, from the first picture to the exported model. */
+
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import axe from 'axe-core';
+import type { Page } from 'playwright-core';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { APP, addClass, Phone, pictures, recognised, SHOTS, Site, shot } from './site.js';
+
+const PYTHON = process.env.PYTHON ?? join(APP, '../../../.venv/bin/python');
+const LEARNED = { timeout: 90_000 };
+const DIGITS = join(APP, '../../../examples/digits/digits-base4.json');
+let site: Site;
+let phones: Phone[] = [];
+
+beforeAll(() => mkdirSync(SHOTS, { recursive: true }));
+afterEach(async () => {
+  for (const phone of phones) await phone.throwAway();
+  phones = [];
+  await site.stop();
+});
+afterAll(() => site.stop());
+
+async function visit(options?: ConstructorParameters<typeof Phone>[0]) {
+  site = new Site();
+  await site.start();
+  const phone = new Phone(options);
+  phones.push(phone);
+  const page = await phone.open();
+  await page.goto(site.url);
+  return { phone, page };
+}
+
+async function opened(page: Page): Promise<void> {
+  await page.getByRole('heading', { name: 'What it knows' }).waitFor({ timeout: 30_000 });
+}
+
+/** Wait until the service worker has everything. */
+async function keptOffline(page: Page): Promise<void> {
+  await page.evaluate(() => navigator.serviceWorker.ready.then(() => undefined));
+}
+
+async function teach(page: Page): Promise<void> {
+  await addClass(page, 1, 'four', pictures('four', 0, 20));
+  await addClass(page, 2, 'five', pictures('five', 0, 20));
+  await page.getByRole('button', { name: 'Learn them' }).click();
+}
+
+async function faults(page: Page): Promise<string[]> {
+  // By the debugger's own channel: the page's Content-Security-Policy stays as it is.
+  await page.evaluate(axe.source);
+  const found = (await page.evaluate(() =>
+    (globalThis as unknown as { axe: typeof axe }).axe.run({
+      runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],
+    }),
+  )) as axe.AxeResults;
+  expect(found.passes.length).toBeGreaterThan(10);
+  return found.violations.flatMap(({ id, nodes }) => nodes.map(({ target }) => `${id}: ${target}`));
+}
+
+test('a new class is learned from files, kept offline, and exported', async () => {
+  const { phone, page } = await visit();
+  await opened(page);
+  const novel = pictures('four', 25, 26)[0]!;
+  expect(['zero', 'one', 'two', 'three']).toContain(await recognised(page, novel));
+  await shot(page, '1-before');
+  await teach(page);
+  await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+  await shot(page, '3-learned');
+  const rows = await page.locator('tbody tr').allTextContents();
+  expect(rows).toHaveLength(2);
+  for (const row of rows) expect(row).toMatch(/^(four|five)[34] of 4(75|100) %$/);
+  expect(await recognised(page, novel)).toBe('four');
+  expect(await recognised(page, pictures('two', 2, 3)[0]!)).toBe('two');
+  await page.getByRole('button', { name: 'Done' }).click();
+
+  // The next day, without a network and without the server.
+  await keptOffline(page);
+  await site.stop();
+  const later = await phone.open();
+  await later.goto(site.url);
+  await opened(later);
+  expect(await later.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(2);
+  expect(await recognised(later, novel)).toBe('four');
+  await shot(later, '4-offline');
+
+  const [download] = await Promise.all([
+    later.waitForEvent('download'),
+    later.getByRole('button', { name: 'Export the model' }).click(),
+  ]);
+  const model = join(APP, 'out/taught.onnx');
+  await download.saveAs(model);
+  const files = [novel, pictures('five', 25, 26)[0]!, pictures('zero', 2, 3)[0]!];
+  const said = execFileSync(PYTHON, [join(APP, 'test/run_export.py'), model, DIGITS, ...files], {
+    encoding: 'utf8',
+  });
+  const inBrowser = [];
+  for (const file of files) inBrowser.push(await recognised(later, file));
+  expect(JSON.parse(said)).toEqual(inBrowser);
+  expect(phone.problems).toEqual([]);
+});
+
+test('a tab closed in the middle of a lesson goes on with it', async () => {
+  const { phone, page } = await visit();
+  await opened(page);
+  await teach(page);
+  await page.getByRole('heading', { name: 'Learning' }).waitFor({ timeout: 30_000 });
+  await shot(page, '2-learning');
+  const again = await phone.open();
+  await again.goto(site.url);
+  await again.getByRole('heading', { name: 'An unfinished lesson' }).waitFor({ timeout: 30_000 });
+  await shot(again, '5-interrupted');
+  expect(await again.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(0);
+  await again.getByRole('button', { name: 'Go on learning' }).click();
+  await again.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+  expect(await recognised(again, pictures('five', 25, 26)[0]!)).toBe('five');
+});
+
+test('stopping keeps the lesson, discarding it forgets it, undoing forgets what was learned', async () => {
+  const { page } = await visit();
+  await opened(page);
+  await teach(page);
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await page.getByText('Stopped. The lesson is kept').waitFor({ timeout: 30_000 });
+  await page.getByRole('button', { name: 'Discard it' }).click();
+  await page.getByRole('heading', { name: 'Teach something new' }).waitFor();
+  await teach(page);
+  await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+  await page.getByRole('button', { name: 'Forget the last lesson' }).click();
+  await page.getByRole('button', { name: 'Forget it' }).click();
+  await page.waitForFunction(() => document.querySelectorAll('.chips .new').length === 0);
+  expect(await recognised(page, pictures('four', 25, 26)[0]!)).not.toBe('four');
+});
+
+test('the page stays awake while the worker learns', async () => {
+  const { page } = await visit();
+  await opened(page);
+  await page.evaluate(() => {
+    const seen = { longest: 0 };
+    Object.assign(globalThis, { seen });
+    new PerformanceObserver((list) => {
+      for (const { duration } of list.getEntries()) seen.longest = Math.max(seen.longest, duration);
+    }).observe({ type: 'longtask' });
+  });
+  await teach(page);
+  await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+  const report = await page.getByText(/From 32 pictures in/).textContent();
+  const seconds = Number(/in ([\d.]+) s/.exec(report!)![1]);
+  const { longest } = await page.evaluate(
+    () => (globalThis as unknown as { seen: { longest: number } }).seen,
+  );
+  console.log(`longest task of the page in ${seconds} s of learning: ${Math.round(longest)} ms`);
+  // Learning on the page itself would be one task of all these seconds, or a few.
+  expect(longest).toBeLessThan(250 * seconds);
+});
+
+test.each([
+  {
+    what: 'a bundle with one byte changed',
+    path: 'bundle/weights.safetensors',
+    change: (content: Buffer) => {
+      const changed = Buffer.from(content);
+      changed[changed.length - 5]! ^= 1;
+      return changed;
+    },
+    said: /weights\.safetensors.*(sha256|changed|damaged)/i,
+  },
+  {
+    what: 'a bundle of another schema',
+    path: 'bundle/manifest.json',
+    change: (content: Buffer) =>
+      Buffer.from(content.toString().replace(/"schema_version": \d+/, '"schema_version": 99')),
+    said: /schema|manifest/i,
+  },
+])('$what is refused in a sentence, and tried again', async ({ path, change, said }) => {
+  site = new Site();
+  site.changed.set(path, change);
+  await site.start();
+  const phone = new Phone();
+  phones.push(phone);
+  const page = await phone.open();
+  await page.goto(site.url);
+  const alert = page.getByRole('alert');
+  await alert.waitFor({ timeout: 30_000 });
+  expect(await alert.textContent()).toMatch(said);
+  await shot(page, `6-refused-${path.split('/').at(-1)}`);
+  site.changed.clear();
+  // What was cached with it goes too: the service worker took the changed file.
+  await page.evaluate(async () => {
+    for (const name of await caches.keys()) await caches.delete(name);
+  });
+  await page.getByRole('button', { name: 'Try again' }).click();
+  await opened(page);
+});
+
+test('a browser without SIMD is told so', async () => {
+  site = new Site();
+  await site.start();
+  const phone = new Phone();
+  phones.push(phone);
+  const page = await phone.open();
+  // As an old browser's: workers run the same check in their own realm, so it is changed in what they load.
+  const worker = (name: string) => /^assets\/worker-.*\.js$/.test(name);
+  await page.route(
+    (url) => worker(url.pathname.slice(1)),
+    async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({
+        response,
+        body: `WebAssembly.validate = () => false;\n${await response.text()}`,
+      });
+    },
+  );
+  await page.goto(site.url);
+  const alert = page.getByRole('alert');
+  await alert.waitFor();
+  expect(await alert.textContent()).toContain('This browser is too old to learn in');
+});
+
+/** A disk of its own, so that it can be really full; undefined where this user may not mount one. */
+function smallDisk(): string | undefined {
+  const folder = mkdtempSync(join(tmpdir(), 'csk-sdk-disk-'));
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=160m', 'tmpfs', folder], { stdio: 'ignore' });
+    return folder;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Write until nothing more fits. */
+function fill(path: string): void {
+  for (const size of [1 << 20, 1 << 12]) {
+    try {
+      for (;;) appendFileSync(path, randomBytes(size));
+    } catch {} // the disk is full for pieces of this size
+  }
+}
+
+test('a device without room says so, and what was learned stays', async (context) => {
+  const disk = smallDisk();
+  if (!disk) return context.skip('needs the right to mount a small disk');
+  try {
+    const { page } = await visit({ profile: join(disk, 'profile') });
+    await opened(page);
+    await teach(page);
+    await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+    await page.getByRole('button', { name: 'Done' }).click();
+    await addClass(page, 1, 'six', pictures('six', 0, 10));
+    await addClass(page, 2, 'seven', pictures('seven', 0, 10));
+    fill(join(disk, 'filler'));
+    await page.getByRole('button', { name: 'Learn them' }).click();
+    const alert = page.getByRole('alert');
+    await alert.waitFor(LEARNED);
+    const said = await alert.textContent();
+    expect(said).toMatch(/^The browser could not store the pictures \(.+\): free some space on this device/);
+    expect(await recognised(page, pictures('four', 25, 26)[0]!)).toBe('four');
+    rmSync(join(disk, 'filler'));
+    const again = await phones[0]!.open();
+    await again.goto(site.url);
+    await opened(again);
+    expect(await recognised(again, pictures('four', 25, 26)[0]!)).toBe('four');
+  } finally {
+    for (const phone of phones.splice(0)) await phone.throwAway();
+    execFileSync('umount', ['--lazy', disk]);
+  }
+});
+
+test('pictures and classes that are no good are told at once', async () => {
+  const { page } = await visit();
+  await opened(page);
+  const learn = page.getByRole('button', { name: 'Learn them' });
+  expect(await learn.isDisabled()).toBe(true);
+  await addClass(page, 1, 'Three', pictures('three', 0, 5));
+  await page.getByText('Three is known already').waitFor();
+  await addClass(page, 1, 'four', pictures('four', 0, 3));
+  await addClass(page, 2, 'five', pictures('five', 0, 3));
+  await page.getByText('five needs 2 more pictures.').waitFor();
+  const broken = join(APP, 'out/broken.png');
+  writeFileSync(broken, 'no picture');
+  await addClass(page, 2, 'five', [...pictures('five', 3, 7), broken]);
+  expect(await learn.isDisabled()).toBe(false);
+  await learn.click();
+  const alert = page.getByRole('alert');
+  await alert.waitFor();
+  expect(await alert.textContent()).toContain('broken.png cannot be read as a picture');
+});
+
+test.each([
+  { name: 'phone', width: 390, height: 844, dark: false },
+  { name: 'small phone, dark', width: 320, height: 568, dark: true },
+  { name: 'desktop', width: 1280, height: 900, dark: false },
+])('nothing is in the way of anybody: $name', async ({ name, ...options }) => {
+  const { page } = await visit(options);
+  await opened(page);
+  expect(await faults(page)).toEqual([]);
+  await addClass(page, 1, 'four', pictures('four', 0, 14));
+  await addClass(page, 2, 'five', pictures('five', 0, 6));
+  await recognised(page, pictures('two', 2, 3)[0]!);
+  expect(await faults(page)).toEqual([]);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  expect(wide).toBeLessThanOrEqual(0);
+  await shot(page, `7-${name.replaceAll(/\W+/g, '-')}`);
+  await page.getByRole('button', { name: 'Learn them' }).click();
+  await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+  expect(await faults(page)).toEqual([]);
+  await shot(page, `8-${name.replaceAll(/\W+/g, '-')}`);
+});
+
+test('all of it can be done with a keyboard', async () => {
+  const { page } = await visit();
+  await opened(page);
+  const reached: string[] = [];
+  for (let press = 0; press < 30; press++) {
+    await page.keyboard.press('Tab');
+    const name = await page.evaluate(() => {
+      const found = document.activeElement;
+      if (!found || found === document.body) return undefined;
+      const label = found.id ? document.querySelector(`label[for="${found.id}"]`)?.textContent : undefined;
+      return found.getAttribute('aria-label') || label || found.textContent;
+    });
+    if (!name) break;
+    reached.push(name);
+  }
+  expect(reached).toEqual(
+    expect.arrayContaining([
+      'Take a picture to recognise',
+      'Choose one to recognise',
+      'Name',
+      'Pictures of class 1',
+      'Camera: take a picture of class 2',
+      'Add a class',
+      'Export the model',
+    ]),
+  );
+});

@@ -1,0 +1,50 @@
+"""What the app is built and tested with: a bundle of the digits 0 to 3, and pictures of 4 to 7 to teach.
+
+python tools/prepare.py OUT
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_sdk.demo import digits
+
+PICTURES, SIZE = 30, 96
+
+
+def main(out: Path) -> None:
+    """Write `bundle/` and `pictures/<class>/*.png` into `out`."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    data = digits.load()
+    model, facts = digits.model_files()
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "base"
+        digits.write_folders(data, base, Path(folder) / "tasks")
+        normalize = facts["normalize"]
+        options = BuildOptions(
+            classes=facts["classes"], mean=normalize["mean"], std=normalize["std"], base_data=base, flip=False
+        )
+        build_artifacts(model, out / "bundle", options)
+    # As a person would have them: larger than the network's, each a file.
+    for digit, name in enumerate(digits.NAMES):
+        chosen = (
+            data.test_images[data.test_labels == digit]
+            if digit < 4
+            else data.train_images[data.train_labels == digit]
+        )
+        for number, pixels in enumerate(np.asarray(chosen, np.uint8)[:PICTURES]):
+            path = out / "pictures" / name / f"{name}-{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC).save(path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
