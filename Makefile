@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 # Environments of their own: onnxruntime-training cannot be beside onnxruntime, and the oldest not beside the newest.
 ORT_TRAINING := .venv-ort-training
 OLDEST := .venv-oldest
+BENCH := .venv-bench
 # Wheels of both end with Python 3.12.
 UP_TO_312 := $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'
 WORKERS ?= 2
@@ -17,7 +18,7 @@ TASKS ?= 300
 MINUTES ?= 1
 
 .PHONY: help demo test test-ort-training run-ort-training test-oldest run-oldest check format wheel-test \
-	kill soak fuzz sbom bench-cifar100 clean
+	kill soak fuzz sbom bench-cifar100 bench-continual test-benchmarks clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
@@ -30,6 +31,8 @@ help:
 	@echo "make sbom               write docs/supply-chain.md and out/sbom.json from what is installed"
 	@echo "make wheel-test      build the wheel, install it elsewhere, run its demo"
 	@echo "make bench-cifar100 DATA=DIR MODEL=FILE    the CIFAR-100 benchmark"
+	@echo "make bench-continual DATA=DIR MODEL=FILE   csk-sdk beside other methods of continual learning (hours; resumable)"
+	@echo "make test-benchmarks    the tests of these methods, which need torch"
 
 $(BIN)/.demo: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -106,8 +109,21 @@ fuzz: $(BIN)/.fuzz
 sbom: $(BIN)/.dev
 	$(BIN)/python docs/generate_supply_chain.py --sbom out/sbom.json
 
+# csk-sdk and torch.
+$(BENCH)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmarks]'
+	@touch $@
+
+bench-continual: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks.continual run --data "$(DATA)" --model "$(MODEL)"
+	$(BENCH)/bin/python -m benchmarks.continual page --write docs/results.md
+
+test-benchmarks: $(BENCH)/.ready
+	$(BENCH)/bin/python -m pytest tests/benchmarks
+
 bench-cifar100: $(BIN)/.dev
 	$(BIN)/python benchmarks/cifar100.py --data "$(DATA)" --model "$(MODEL)" --out out/cifar100
 
 clean:
-	rm -rf $(VENV) $(ORT_TRAINING) $(OLDEST) out build dist
+	rm -rf $(VENV) $(ORT_TRAINING) $(OLDEST) $(BENCH) out build dist
