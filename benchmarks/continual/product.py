@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+import csk_artifacts_builder
+import csk_sdk
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner, Task
 from csk_sdk.config import TrainingConfig
@@ -70,8 +73,8 @@ def run(
 
 
 def bundle(model: Path, data: Path, cache: Path, precision: str) -> Path:
-    """The bundle of a precision, built once into `cache`, with the base's pictures as its base data."""
-    out = cache / f"bundle-{precision}"
+    """The bundle of a precision, with the base's pictures as its base data; built once into `cache` by this code."""
+    out = cache / f"bundle-{precision}-{_sources()[:12]}"
     if not out.exists():
         facts = facts_of(model)
         pictures = cache / "base-data"
@@ -83,6 +86,15 @@ def bundle(model: Path, data: Path, cache: Path, precision: str) -> Path:
         )  # fmt: skip
         build_artifacts(model, out, options)
     return out
+
+
+def _sources() -> str:
+    """SHA-256 of the code of builder and SDK, so that no bundle of an earlier version is measured."""
+    digest = hashlib.sha256()
+    for package in (csk_artifacts_builder, csk_sdk):
+        for file in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _unpack(archive: Path, classes: list[str], folder: Path) -> None:

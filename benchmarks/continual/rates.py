@@ -68,6 +68,8 @@ def _try(
     method = METHODS[name](network, stream, batches, 0, rate)
     method.heads["base"] = network.head
     method.start()
+    # Nothing follows the first task, so nothing needs to be kept of it.
+    method.end_task = lambda task: None  # type: ignore[method-assign]
     try:
         learn(Life(method, ClassStatistics.empty(network.width)), task, batches, EPOCHS)
     except Exception as error:

@@ -12,6 +12,7 @@ from benchmarks.continual import page
 from benchmarks.continual.corruptions import contrast, gaussian_blur, gaussian_noise
 from benchmarks.continual.data import Split, cut
 from benchmarks.continual.results import forward_transfer, measures
+from benchmarks.continual.tables import CLASS, TASK
 from scipy import ndimage
 
 from conftest import REPOSITORY
@@ -107,7 +108,7 @@ def a_run(method: str, seed: int, accuracy: float) -> dict[str, Any]:
     return {
         "protocol": "10x5@100", "method": method, "title": method, "by": "torch", "seed": seed, "fwt": None,
         "scenarios": measures(
-            {page.TASK: [[70.0], [70.0, accuracy]], page.CLASS: [[70.0], [60.0, accuracy / 2]]}, [10, 10]
+            {TASK: [[70.0], [70.0, accuracy]], CLASS: [[70.0], [60.0, accuracy / 2]]}, [10, 10]
         ),
         "tasks": ["01"], "seconds": [1.0], "peak_rss_bytes": 2**20, "costs": None,
         "machine": {"processor": "x", "python": "3", "versions": {"numpy": "2"}},
@@ -123,7 +124,7 @@ def test_merging_keeps_other_runs_and_replaces_its_own(tmp_path: Path) -> None:
     (runs / "gpm-0.json").unlink()
     (runs / "ours-0.json").write_text(json.dumps(a_run("ours", 0, 90.0)))
     page.merge(tmp_path / "runs", results)
-    known = {run["method"]: run["scenarios"][page.TASK]["new"] for run in page.load(results)}
+    known = {run["method"]: run["scenarios"][TASK]["new"] for run in page.load(results)}
     assert known == {"ours": 90.0, "gpm": 78.0}
 
 

@@ -26,8 +26,9 @@ class AdamNSCL(Method):
     name, title = "adam-nscl", "Adam-NSCL"
     source = "Wang et al., CVPR 2021, arXiv 2103.07113"
     slots = 2
-    rate = 0.001
-    rates = (0.0003, 0.001, 0.003)
+    rate = 0.01
+    # The projector's norm divides the step: rates are far larger than Adam's.
+    rates = (0.003, 0.01, 0.03)
 
     def parameters(self) -> list[nn.Parameter]:
         return [conv.weight for conv in self.network.convolutions.values()]
