@@ -30,6 +30,7 @@ _EACH = {
     "5x10": "Five tasks of ten classes",
     "25x2": "25 tasks of two classes",
 }
+_UNDER_PLOT = "On the right each method has the better of its own head and ours."
 _CONSTANTS = {
     "NOISE": NOISE_DEVIATION[SEVERITY - 1],
     "BLUR": BLUR_DEVIATION[SEVERITY - 1],
@@ -84,7 +85,7 @@ def render(runs: list[dict[str, Any]], pictures: Mapping[str, str]) -> str:
         parts.append(class_table(chosen))
         parts.append(gap(chosen))
         if protocol in pictures:
-            parts.append(f"![Accuracy over the stream, {protocol}]({pictures[protocol]})")
+            parts.append(f"![Accuracy over the stream, {protocol}]({pictures[protocol]})\n\n{_UNDER_PLOT}")
         parts += [cost_table(chosen), ablation(chosen)]
     parts += [few_shots(runs), _prose("how-it-was-made.md"), _made_with(runs)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,14 @@ def run(
         between = {**tasks, BASE: _task(stream.base, BASE_SHARE)}
         rows: Rows = {}
         _score(learner, tasks, rows)
-        seconds, ahead = [], []
+        seconds, cpu_seconds, ahead = [], [], []
         untouched = [_probe(learner, task) for task in stream.tasks] if not stream.domains else []
         for task in stream.tasks:
             if not stream.domains:
                 ahead.append(_probe(learner, task))
+            used = time.process_time()
             report = learner.learn(tasks[task.name])
+            cpu_seconds.append(round(time.process_time() - used, 2))
             seconds.append(round(report.seconds, 2))
             _score(learner, tasks if task is stream.tasks[-1] else between, rows)
             print(f"{title}: {task.name}, {report.seconds:.0f} s", flush=True)
@@ -65,7 +68,8 @@ def run(
             "epochs": config.epochs, "batch": learner.bundle.manifest.batch_size, "rate": config.learning_rate,
             "settings": config.to_json(), "scenarios": measures(rows, images),
             "fwt": None if stream.domains else forward_transfer(ahead, untouched),
-            "tasks": [task.name for task in stream.tasks], "seconds": seconds, "preparing": 0.0,
+            "tasks": [task.name for task in stream.tasks],
+            "seconds": seconds, "cpu_seconds": cpu_seconds, "preparing": 0.0,
             "peak_rss_bytes": peak_rss_bytes(), "costs": None, "machine": machine(PACKAGES),
         }  # fmt: skip
     finally:

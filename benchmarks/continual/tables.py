@@ -91,16 +91,18 @@ def cost_table(runs: list[Run]) -> str:
                 f"{costs['flops'] / full['flops']:.2f}",
                 *(f"{costs[part] / 2**20:.2f}" for part in ("activation_bytes", "optimizer_bytes", "state_bytes")),
                 f"{costs['step_bytes'] / full['step_bytes']:.2f}",
-                _mean([sum(one["seconds"]) for one in many]), f"{run['peak_rss_bytes'] / 2**20:.0f}", run["by"],
+                _mean([sum(one["cpu_seconds"]) if "cpu_seconds" in one else None for one in many]),
+                f"{run['peak_rss_bytes'] / 2**20:.0f}", run["by"],
             ]
         )  # fmt: skip
     if not rows:
         return ""
     header = [
         "method", "trained numbers", "GFLOP a step", "of fine-tuning", "kept inputs, MiB", "gradients, optimizer, MiB",
-        "kept between tasks, MiB", "bytes, of fine-tuning", "learning, s", "peak RSS, MiB", "run by",
+        "kept between tasks, MiB", "bytes, of fine-tuning", "learning, CPU s", "peak RSS, MiB", "run by",
     ]  # fmt: skip
-    return f"Costs. Operations and bytes are counted, seconds and RSS measured.\n\n{table(header, rows)}"
+    caption = "Costs. Operations and bytes are counted, CPU seconds (of all tasks) and RSS measured."
+    return f"{caption}\n\n{table(header, rows)}"
 
 
 def ablation(runs: list[Run]) -> str:

@@ -40,6 +40,7 @@ class Life:
     rows: Rows = field(default_factory=dict)
     ahead: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
 
 
 def run(
@@ -61,9 +62,10 @@ def run(
     started = time.monotonic() - begun
     _evaluate(life, stream, batches, 0)
     for number, task in enumerate(stream.tasks, start=1):
-        begun = time.monotonic()
+        begun, used = time.monotonic(), time.process_time()
         learn(life, task, batches, epochs)
         life.seconds.append(round(time.monotonic() - begun, 2))
+        life.cpu_seconds.append(round(time.process_time() - used, 2))
         _evaluate(life, stream, batches, number)
     images = [len(task.test.labels) for task in (stream.base, *stream.tasks)]
     return {
@@ -71,7 +73,8 @@ def run(
         "seed": seed, "epochs": epochs, "batch": BATCH, "rate": None if method.frozen else method.peak,
         "scenarios": measures(life.rows, images),
         "fwt": None if stream.domains else forward_transfer(life.ahead, untouched),
-        "tasks": [task.name for task in stream.tasks], "seconds": life.seconds, "preparing": round(started, 2),
+        "tasks": [task.name for task in stream.tasks],
+        "seconds": life.seconds, "cpu_seconds": life.cpu_seconds, "preparing": round(started, 2),
         "peak_rss_bytes": peak_rss_bytes(), "costs": count(method).to_json(), "machine": machine(PACKAGES),
     }  # fmt: skip
 

@@ -17,8 +17,8 @@ SHRINK_DIAGONAL = SHRINK_OTHERS = 1.0
 class FeCAM(Method):
     """Mahalanobis distance to each class, with a covariance of its own.
 
-    As the authors' code for CIFAR-100: features to the power 1/2 (Tukey), covariance of them shrunk, then scaled to
-    correlations; distances between unit vectors.
+    As the authors' code for CIFAR-100: features to the power 1/2 (Tukey), covariance of them shrunk twice, then
+    scaled to correlations; distances between unit vectors.
     """
 
     name, title, frozen = "fecam", "FeCAM (frozen features)", True
@@ -35,7 +35,7 @@ class FeCAM(Method):
             own = features[labels == label].double()
             self._means.append(unit(own.mean(0).clamp(min=0).pow(TUKEY)))
             covariance = torch.cov(own.clamp(min=0).pow(TUKEY).T)
-            self._inverses.append(torch.linalg.pinv(correlation(shrunk(covariance)), hermitian=True))
+            self._inverses.append(torch.linalg.pinv(correlation(shrunk(shrunk(covariance))), hermitian=True))
 
     def scores(self, features: torch.Tensor) -> torch.Tensor | None:
         given = unit(features.double().clamp(min=0).pow(TUKEY))
