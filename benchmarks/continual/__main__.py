@@ -76,9 +76,8 @@ def one(arguments: argparse.Namespace) -> None:
     else:
         from . import torch_runs
 
-        rate = json.loads(RATES.read_text()).get(method, {}).get("chosen") if RATES.exists() else None
-        found = torch_runs.run(
-            method, stream, arguments.model, facts["normalize"], cache, protocol, seed, rate,
+        found = torch_runs.run_stable(
+            method, stream, arguments.model, facts["normalize"], cache, protocol, seed, _rate(method),
             arguments.epochs or torch_runs.EPOCHS,
         )  # fmt: skip
     file = _file(arguments.out, protocol, method, seed)
@@ -102,6 +101,13 @@ def page(arguments: argparse.Namespace) -> None:
 
     merge(arguments.out / "runs", arguments.results)
     write(arguments.results, arguments.write)
+
+
+def _rate(method: str) -> float | None:
+    """What the search found; None for a method that was not searched."""
+    known = json.loads(RATES.read_text()) if RATES.exists() else {}
+    found: float | None = known.get(method, {}).get("chosen")
+    return found
 
 
 def _file(out: Path, protocol: str, method: str, seed: int) -> Path:

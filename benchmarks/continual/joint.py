@@ -27,11 +27,11 @@ NAME, TITLE = "joint", "joint training of the same parts"
 def run(
     stream: Stream, model: Path, normalize: dict[str, Any], protocol: str, seed: int, epochs: int = EPOCHS
 ) -> dict[str, Any]:
-    """Train once on the pictures of all tasks, and as many of each base class; measure every scenario once."""
+    """Train once on the pictures of all tasks and all of the base; measure every scenario once."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     network, batches = Network(model), Batches(normalize, seed)
-    all_tasks = (_few(stream.base, stream), *stream.tasks)
+    all_tasks = (stream.base, *stream.tasks)
     labels = [stream.labels_in_all(task)[task.train.labels] for task in all_tasks]
     everything = Split(np.concatenate([task.train.images for task in all_tasks]), np.concatenate(labels))
     together = TaskData(NAME, stream.classes, everything, stream.base.test)
@@ -53,16 +53,6 @@ def run(
         "seconds": [seconds], "cpu_seconds": [cpu_seconds], "preparing": 0.0,
         "peak_rss_bytes": peak_rss_bytes(), "costs": count(method).to_json(), "machine": machine(PACKAGES),
     }  # fmt: skip
-
-
-def _few(base: TaskData, stream: Stream) -> TaskData:
-    """The base with as many pictures a class as the tasks have."""
-    first = stream.tasks[0]
-    each = len(first.train.labels) // len(first.classes)
-    index = np.concatenate([np.flatnonzero(base.train.labels == c)[:each] for c in range(len(base.classes))])
-    return TaskData(
-        base.name, base.classes, Split(base.train.images[index], base.train.labels[index]), base.test
-    )
 
 
 def _discriminant(

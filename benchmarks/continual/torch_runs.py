@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from csk_sdk.errors import TaskError
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.logistic import logistic_head
@@ -41,6 +42,21 @@ class Life:
     ahead: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
+
+
+def run_stable(
+    name: str, stream: Stream, model: Path, normalize: dict[str, Any], cache: Path, protocol: str, seed: int,
+    rate: float | None, epochs: int,
+) -> dict[str, Any]:  # fmt: skip
+    """`run`, again with the next smaller rate of the search whenever training diverges."""
+    chosen = METHODS[name].rate if rate is None else rate
+    smaller = sorted((one for one in METHODS[name].rates if one < chosen), reverse=True)
+    for one in (chosen, *smaller):
+        try:
+            return run(name, stream, model, normalize, cache, protocol, seed, one, epochs)
+        except (TaskError, np.linalg.LinAlgError) as error:
+            print(f"{name} diverged with rate {one:g}: {error}", flush=True)
+    raise TaskError(f"{name} diverged with every rate down to {min((chosen, *smaller)):g}.")
 
 
 def run(
