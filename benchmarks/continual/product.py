@@ -8,6 +8,8 @@ import shutil
 import tempfile
 import time
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import csk_sdk
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner, Task
 from csk_sdk.config import TrainingConfig
-from csk_sdk.manifest import EXACT, INT8
+from csk_sdk.manifest import INT8
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.logistic import logistic_head
 
@@ -26,14 +28,24 @@ from .data import BASE, BASE_SHARE, Stream, TaskData, facts_of
 from .results import Rows, forward_transfer, machine, measures
 
 PACKAGES = ("csk-sdk", "numpy", "onnx", "onnxruntime")
-# Title, precision of the bundle, and what is set against the defaults.
-PRODUCT: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "ours": ("csk-sdk, defaults", EXACT, {}),
-    "ours-int8": ("csk-sdk, int8", INT8, {}),
-    "ours-all-channels": ("csk-sdk, all channels", EXACT, {"channel_ratio": 1.0}),
-    "ours-no-projection": ("csk-sdk, no projection", EXACT, {"energy": 0.0}),
-    "ours-plain": ("csk-sdk, all channels, no projection", EXACT, {"energy": 0.0, "channel_ratio": 1.0}),
-    "ours-heads": ("csk-sdk, heads only", EXACT, {"learning_rate": 0.0, "epochs": 1}),
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables: what differs from the defaults when the bundle is built, and when it learns."""
+
+    title: str
+    build: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+PRODUCT = {
+    "ours": Row("csk-sdk, defaults"),
+    "ours-int8": Row("csk-sdk, int8", {"precision": INT8}),
+    "ours-all-channels": Row("csk-sdk, all channels", settings={"channel_ratio": 1.0}),
+    "ours-no-projection": Row("csk-sdk, no projection", settings={"energy": 0.0}),
+    "ours-plain": Row("csk-sdk, all channels, no projection", settings={"energy": 0.0, "channel_ratio": 1.0}),
+    "ours-heads": Row("csk-sdk, heads only", settings={"learning_rate": 0.0, "epochs": 1}),
 }
 
 
@@ -42,11 +54,11 @@ def run(
     epochs: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Live the stream and return everything measured."""
-    title, precision, settings = PRODUCT[name]
-    config = TrainingConfig(seed=seed, threads=1, **settings).with_overrides(epochs=epochs)
+    row = PRODUCT[name]
+    config = TrainingConfig(seed=seed, threads=1, **row.settings).with_overrides(epochs=epochs)
     learner_state = Path(tempfile.mkdtemp(dir=cache, prefix=f"state-{name}-"))
     try:
-        learner = Learner.open(bundle(model, data, cache, precision), learner_state, config)
+        learner = Learner.open(bundle(model, data, cache, row.build), learner_state, config)
         tasks = {task.name: _task(task) for task in (stream.base, *stream.tasks)}
         between = {**tasks, BASE: _task(stream.base, BASE_SHARE)}
         rows: Rows = {}
@@ -61,10 +73,10 @@ def run(
             cpu_seconds.append(round(time.process_time() - used, 2))
             seconds.append(round(report.seconds, 2))
             _score(learner, tasks if task is stream.tasks[-1] else between, rows)
-            print(f"{title}: {task.name}, {report.seconds:.0f} s", flush=True)
+            print(f"{row.title}: {task.name}, {report.seconds:.0f} s", flush=True)
         images = [len(task.test.labels) for task in (stream.base, *stream.tasks)]
         return {
-            "protocol": protocol, "method": name, "title": title, "source": "", "by": "csk-sdk", "seed": seed,
+            "protocol": protocol, "method": name, "title": row.title, "source": "", "by": "csk-sdk", "seed": seed,
             "epochs": config.epochs, "batch": learner.bundle.manifest.batch_size, "rate": config.learning_rate,
             "settings": config.to_json(), "scenarios": measures(rows, images),
             "fwt": None if stream.domains else forward_transfer(ahead, untouched),
@@ -76,9 +88,10 @@ def run(
         shutil.rmtree(learner_state, ignore_errors=True)
 
 
-def bundle(model: Path, data: Path, cache: Path, precision: str) -> Path:
-    """The bundle of a precision, with the base's pictures as its base data; built once into `cache` by this code."""
-    out = cache / f"bundle-{precision}-{_sources()[:12]}"
+def bundle(model: Path, data: Path, cache: Path, build: Mapping[str, Any]) -> Path:
+    """A bundle with these options and the base's pictures as its base data, built once into `cache` by this code."""
+    kind = "-".join(str(value) for value in build.values()) or "default"
+    out = cache / f"bundle-{kind}-{_sources()[:12]}"
     if not out.exists():
         facts = facts_of(model)
         pictures = cache / "base-data"
@@ -86,7 +99,7 @@ def bundle(model: Path, data: Path, cache: Path, precision: str) -> Path:
         normalize = facts["normalize"]
         options = BuildOptions(
             classes=facts["classes"], mean=normalize["mean"], std=normalize["std"], base_data=pictures,
-            precision=precision,
+            **build,
         )  # fmt: skip
         build_artifacts(model, out, options)
     return out

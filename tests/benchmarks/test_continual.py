@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.continual import page
+from benchmarks.continual import page, product
 from benchmarks.continual.corruptions import contrast, gaussian_blur, gaussian_noise
-from benchmarks.continual.data import Split, cut
+from benchmarks.continual.data import Split, Stream, TaskData, cut
 from benchmarks.continual.results import forward_transfer, measures
 from benchmarks.continual.tables import CLASS, TASK
+from PIL import Image
 from scipy import ndimage
+from small_stream import NORMALIZE, small_model, small_stream
 
 from conftest import REPOSITORY
 
@@ -133,6 +137,51 @@ def test_seeds_are_averaged_in_one_row() -> None:
     row = next(line for line in text.splitlines() if line.startswith("| ours | 77.5"))
     # ACC, BWT, forgetting, new, base; the mean over both seeds.
     assert [cell.strip() for cell in row.split("|")[2:7]] == ["77.5", "+0.0", "0.0", "85.0", "70.0"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The archive that the base's pictures are unpacked from, and the facts beside the model."""
+    base = small_stream().base
+    with zipfile.ZipFile(tmp_path / "cifar100-train.zip", "w") as archive:
+        for number, (image, label) in enumerate(zip(base.train.images, base.train.labels, strict=True)):
+            content = io.BytesIO()
+            Image.fromarray(image).save(content, "PNG")
+            archive.writestr(f"{base.classes[label]}/{number}.png", content.getvalue())
+    facts = {"classes": base.classes, "normalize": NORMALIZE}
+    (tmp_path / "net.json").write_text(json.dumps(facts))
+    return tmp_path
+
+
+def test_the_product_lives_a_stream(data: Path) -> None:
+    cache = data / "cache"
+    cache.mkdir()
+    model = small_model(data)
+    found = {
+        name: product.run(name, small_stream(), model, data, cache, "small", 0, epochs=1)
+        for name in ("ours", "ours-heads")
+    }
+    for name, run in found.items():
+        assert run["tasks"] == ["01", "02"]
+        assert set(run["scenarios"]) == {TASK, CLASS}
+        assert len(run["scenarios"][TASK]["accuracy_matrix"]) == 3
+        assert run["method"] == name
+    # An untouched network cannot forget, and the classes' patterns tell them apart.
+    assert found["ours-heads"]["scenarios"][TASK]["bwt"] == 0.0
+    assert found["ours"]["scenarios"][TASK]["new"] > 90.0
+    assert not list(cache.glob("state-*"))
+
+
+def test_the_product_lives_domains(data: Path) -> None:
+    cache = data / "cache"
+    cache.mkdir()
+    base = small_stream().base
+    domain = TaskData("dark", base.classes, Split(base.train.images // 2, base.train.labels), base.test)
+    run = product.run(
+        "ours", Stream(base, (domain,), True), small_model(data), data, cache, "domain", 0, epochs=1
+    )
+    assert run["fwt"] is None
+    assert len(run["scenarios"][CLASS]["accuracy_matrix"][-1]) == 2
 
 
 def test_the_page_is_the_results() -> None:
