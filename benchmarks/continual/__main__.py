@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from .data import Pictures, cut, facts_of
+from .results import describe
 
 HERE = Path(__file__).parent
 RATES = HERE / "rates.json"
@@ -85,7 +86,7 @@ def one(arguments: argparse.Namespace) -> None:
     partial = file.with_suffix(".part")
     partial.write_text(json.dumps(found) + "\n")
     partial.replace(file)
-    print(product.describe(found), flush=True)
+    print(describe(found), flush=True)
 
 
 def rates(arguments: argparse.Namespace) -> None:

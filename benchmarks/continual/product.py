@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 import time
@@ -148,22 +147,3 @@ def _probe(learner: Learner, task: TaskData) -> float:
     weight, bias = logistic_head(learner.features(task.train.images), task.train.labels, len(task.classes))
     scores = learner.features(task.test.images) @ weight.T + bias
     return round(float(np.mean(scores.argmax(1) == task.test.labels)) * 100, 3)
-
-
-def describe(run: dict[str, Any]) -> str:
-    """One line for the terminal."""
-    scenarios = run["scenarios"]
-    parts = [
-        f"{label}: ACC {one['acc']:.2f} BWT {one['bwt']:+.2f} new {one['new']:.2f} all {one['accuracy'][-1]:.2f}"
-        for label, one in scenarios.items()
-    ]
-    return (
-        f"{run['protocol']} {run['method']} seed {run['seed']} ({sum(run['seconds']):.0f} s)\n  "
-        + "\n  ".join(parts)
-    )
-
-
-def read(file: Path) -> dict[str, Any]:
-    """A run's JSON."""
-    found: dict[str, Any] = json.loads(file.read_text())
-    return found

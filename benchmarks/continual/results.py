@@ -72,3 +72,14 @@ def _rounded(value: Any) -> Any:
 def key(run: Mapping[str, Any]) -> tuple[str, str, int]:
     """What makes a run one of a kind."""
     return run["protocol"], run["method"], run["seed"]
+
+
+def describe(run: Mapping[str, Any]) -> str:
+    """A few lines for the terminal."""
+    lines = [f"{run['protocol']} {run['method']} seed {run['seed']} ({sum(run['cpu_seconds']):.0f} CPU s)"]
+    for label, one in run["scenarios"].items():
+        forgetting = "" if one["bwt"] is None else f" BWT {one['bwt']:+.2f}"
+        lines.append(
+            f"{label}: ACC {one['acc']:.2f}{forgetting} new {one['new']:.2f} all {one['accuracy'][-1]:.2f}"
+        )
+    return "\n  ".join(lines)

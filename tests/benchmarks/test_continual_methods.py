@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.continual.data import Stream
+from small_stream import NORMALIZE, small_model, small_stream
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install csk-sdk[benchmarks]")
 
