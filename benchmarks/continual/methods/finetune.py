@@ -13,6 +13,12 @@ class FineTuning(Method):
     name, title = "finetune", "full fine-tuning"
 
 
+class GentleFineTuning(FineTuning):
+    """The same at less than a third of the rate that learns the first task best: less learned, less forgotten."""
+
+    name, title, rate = "finetune-gentle", "full fine-tuning, rate 0.0003", 0.0003
+
+
 class LastStage(Method):
     """Weights and biases of the last stage: the convolutions that see or make the smallest map."""
 
@@ -20,6 +26,12 @@ class LastStage(Method):
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for conv in last_stage(self) for parameter in conv.parameters()]
+
+
+class GentleLastStage(LastStage):
+    """The same at a tenth of the rate that learns the first task best."""
+
+    name, title, rate = "last-stage-gentle", "last stage, rate 0.001", 0.001
 
 
 class HeadOnly(Method):
