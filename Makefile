@@ -26,7 +26,7 @@ DIGITS := out/digits
 
 .PHONY: help demo test test-ort-training run-ort-training test-ssh test-oldest run-oldest test-js check format \
 	wheel-test conformance conformance-js arm64 chromium app build-app test-app kill soak fuzz sbom \
-	bench bench-peers bench-cifar100 memory-limit clean
+	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
@@ -47,6 +47,8 @@ help:
 	@echo "make memory-limit       ResNet-18 learns within 160 MB of resident memory, all in all (Linux)"
 	@echo "make bench           time and memory of a step beside torch, onnxruntime-training, ExecuTorch and MNN (12 minutes)"
 	@echo "make bench-cifar100 DATA=DIR MODEL=FILE    the CIFAR-100 benchmark"
+	@echo "make bench-continual DATA=DIR MODEL=FILE   csk-sdk beside other methods of continual learning (hours; resumable)"
+	@echo "make test-benchmarks    the tests of these methods, which need torch"
 
 $(BIN)/.demo: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -207,6 +209,12 @@ bench-peers: $(BENCH)/.ready $(ORT_TRAINING)/.ready $(EXECUTORCH)/.ready $(MNN)/
 bench: bench-peers
 	cd benchmarks && ../$(BENCH)/bin/python -m bench --write --ort-training ../$(ORT_TRAINING)/bin/python \
 		--executorch ../$(EXECUTORCH)/bin/python --mnn ../$(MNN)/bin/python $(BENCH_ARGUMENTS)
+bench-continual: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks.continual run --data "$(DATA)" --model "$(MODEL)"
+	$(BENCH)/bin/python -m benchmarks.continual page --write docs/results.md
+
+test-benchmarks: $(BENCH)/.ready
+	$(BENCH)/bin/python -m pytest tests/benchmarks
 
 bench-cifar100: $(BIN)/.dev
 	$(BIN)/python benchmarks/cifar100.py --data "$(DATA)" --model "$(MODEL)" --out out/cifar100

@@ -1,0 +1,86 @@
+"""The upper bound: the same trainable parts as ours, trained on all classes at once, old pictures included."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from csk_sdk.measure import peak_rss_bytes
+from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.objectives.classification import SHRINKAGE
+
+from .costs import count
+from .data import Split, Stream, TaskData
+from .methods.csko import JointCenters
+from .network import Network
+from .pictures import BATCH, Batches
+from .results import machine
+from .torch_runs import EPOCHS, PACKAGES, accuracy, fitted, train
+
+NAME, TITLE = "joint", "joint training of the same parts"
+
+
+def run(
+    stream: Stream, model: Path, normalize: dict[str, Any], protocol: str, seed: int, epochs: int = EPOCHS
+) -> dict[str, Any]:
+    """Train once on the pictures of all tasks and all of the base; measure every scenario once."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    network, batches = Network(model), Batches(normalize, seed)
+    all_tasks = (stream.base, *stream.tasks)
+    labels = [stream.labels_in_all(task)[task.train.labels] for task in all_tasks]
+    everything = Split(np.concatenate([task.train.images for task in all_tasks]), np.concatenate(labels))
+    together = TaskData(NAME, stream.classes, everything, stream.base.test)
+    begun, used = time.monotonic(), time.process_time()
+    method = JointCenters(network, stream, batches, seed)
+    method.heads[NAME] = _discriminant(network, batches, everything, stream.classes)
+    train(method, together, batches, epochs)
+    seconds, cpu_seconds = round(time.monotonic() - begun, 2), round(time.process_time() - used, 2)
+    scenarios = _scores(method, batches, stream, all_tasks, everything)
+    images = [len(task.test.labels) for task in (stream.base, *stream.tasks)]
+    return {
+        "protocol": protocol, "method": NAME, "title": TITLE, "source": "", "by": "torch", "seed": seed,
+        "epochs": epochs, "batch": BATCH, "rate": method.peak, "scenarios": {
+            name: {"acc": round(float(np.mean(row)), 3), "new": round(float(np.mean(row[1:])), 3), "base": row[0],
+                   "bwt": None, "forgetting": None, "accuracy_matrix": [row],
+                   "accuracy": [round(float(np.average(row, weights=images)), 3)]}
+            for name, row in scenarios.items()
+        }, "fwt": None, "tasks": [task.name for task in stream.tasks],
+        "seconds": [seconds], "cpu_seconds": [cpu_seconds], "preparing": 0.0,
+        "peak_rss_bytes": peak_rss_bytes(), "costs": count(method).to_json(), "machine": machine(PACKAGES),
+    }  # fmt: skip
+
+
+def _discriminant(
+    network: Network, batches: Batches, split: Split, classes: tuple[str, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    features, labels = batches.features(network, split)
+    statistics = ClassStatistics.empty(network.width).add(features.numpy(), labels.numpy(), classes)
+    weight, bias = lda_head(statistics, SHRINKAGE)
+    return torch.from_numpy(weight), torch.from_numpy(bias)
+
+
+def _scores(
+    method: Any, batches: Batches, stream: Stream, tasks: tuple[TaskData, ...], everything: Split
+) -> dict[str, list[float]]:
+    """Per scenario the accuracy of each task, base first."""
+    network = method.network
+    lda = _discriminant(network, batches, everything, stream.classes)
+    own = method.heads[NAME]
+    found: dict[str, list[float]] = {}
+    for task in tasks:
+        features, labels = batches.features(network, task.test)
+        columns = torch.from_numpy(stream.labels_in_all(task))
+        head = fitted(*batches.features(network, task.train), len(task.classes))
+        for name, scores, answers in (
+            ("class, our head", features @ lda[0].T + lda[1], columns[labels]),
+            ("class, own head", features @ own[0].T + own[1], columns[labels]),
+            ("task, our head", features @ head[0].T + head[1], labels),
+            ("task, own head", (features @ own[0].T + own[1])[:, columns], labels),
+        ):
+            found.setdefault(name, []).append(accuracy(scores, answers))
+    return found

@@ -1,0 +1,149 @@
+"""csk-sdk itself living a stream: bundles built once, then the SDK as an application uses it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import csk_artifacts_builder
+import csk_sdk
+from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_sdk import Learner, Task
+from csk_sdk.config import TrainingConfig
+from csk_sdk.manifest import INT8
+from csk_sdk.measure import peak_rss_bytes
+from csk_sdk.method.logistic import logistic_head
+
+from .data import BASE, BASE_SHARE, Stream, TaskData, facts_of
+from .results import Rows, forward_transfer, machine, measures
+
+PACKAGES = ("csk-sdk", "numpy", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables: what differs from the defaults when the bundle is built, and when it learns."""
+
+    title: str
+    build: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+PRODUCT = {
+    "ours": Row("csk-sdk, defaults"),
+    "ours-int8": Row("csk-sdk, int8", {"precision": INT8}),
+    "ours-all-channels": Row("csk-sdk, all channels", settings={"channel_ratio": 1.0}),
+    "ours-no-projection": Row("csk-sdk, no projection", settings={"energy": 0.0}),
+    "ours-plain": Row("csk-sdk, all channels, no projection", settings={"energy": 0.0, "channel_ratio": 1.0}),
+    "ours-heads": Row("csk-sdk, heads only", settings={"learning_rate": 0.0, "epochs": 1}),
+}
+
+
+def run(
+    name: str, stream: Stream, model: Path, data: Path, cache: Path, protocol: str, seed: int,
+    epochs: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Live the stream and return everything measured."""
+    row = PRODUCT[name]
+    config = TrainingConfig(seed=seed, threads=1, **row.settings).with_overrides(epochs=epochs)
+    learner_state = Path(tempfile.mkdtemp(dir=cache, prefix=f"state-{name}-"))
+    try:
+        learner = Learner.open(bundle(model, data, cache, row.build), learner_state, config)
+        tasks = {task.name: _task(task) for task in (stream.base, *stream.tasks)}
+        between = {**tasks, BASE: _task(stream.base, BASE_SHARE)}
+        rows: Rows = {}
+        _score(learner, tasks, rows)
+        seconds, cpu_seconds, ahead = [], [], []
+        untouched = [_probe(learner, task) for task in stream.tasks] if not stream.domains else []
+        for task in stream.tasks:
+            if not stream.domains:
+                ahead.append(_probe(learner, task))
+            used = time.process_time()
+            report = learner.learn(tasks[task.name])
+            cpu_seconds.append(round(time.process_time() - used, 2))
+            seconds.append(round(report.seconds, 2))
+            _score(learner, tasks if task is stream.tasks[-1] else between, rows)
+            print(f"{row.title}: {task.name}, {report.seconds:.0f} s", flush=True)
+        images = [len(task.test.labels) for task in (stream.base, *stream.tasks)]
+        return {
+            "protocol": protocol, "method": name, "title": row.title, "source": "", "by": "csk-sdk", "seed": seed,
+            "epochs": config.epochs, "batch": learner.bundle.manifest.batch_size, "rate": config.learning_rate,
+            "settings": config.to_json(), "scenarios": measures(rows, images),
+            "fwt": None if stream.domains else forward_transfer(ahead, untouched),
+            "tasks": [task.name for task in stream.tasks],
+            "seconds": seconds, "cpu_seconds": cpu_seconds, "preparing": 0.0,
+            "peak_rss_bytes": peak_rss_bytes(), "costs": None, "machine": machine(PACKAGES),
+        }  # fmt: skip
+    finally:
+        shutil.rmtree(learner_state, ignore_errors=True)
+
+
+def bundle(model: Path, data: Path, cache: Path, build: Mapping[str, Any]) -> Path:
+    """A bundle with these options and the base's pictures as its base data, built once into `cache` by this code."""
+    kind = "-".join(str(value) for value in build.values()) or "default"
+    out = cache / f"bundle-{kind}-{_sources()[:12]}"
+    if not out.exists():
+        facts = facts_of(model)
+        pictures = cache / "base-data"
+        _unpack(data / "cifar100-train.zip", facts["classes"], pictures)
+        normalize = facts["normalize"]
+        options = BuildOptions(
+            classes=facts["classes"], mean=normalize["mean"], std=normalize["std"], base_data=pictures,
+            **build,
+        )  # fmt: skip
+        build_artifacts(model, out, options)
+    return out
+
+
+def _sources() -> str:
+    """SHA-256 of the code of builder and SDK, so that no bundle of an earlier version is measured."""
+    digest = hashlib.sha256()
+    for package in (csk_artifacts_builder, csk_sdk):
+        for file in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _unpack(archive: Path, classes: list[str], folder: Path) -> None:
+    if folder.exists():
+        return
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix="base-data-"))
+    with zipfile.ZipFile(archive) as zipped:
+        for member in zipped.namelist():
+            label, _, file = member.partition("/")
+            if file and label in classes:
+                (partial / label).mkdir(exist_ok=True)
+                (partial / label / file).write_bytes(zipped.read(member))
+    partial.rename(folder)
+
+
+def _task(task: TaskData, share: int = 1) -> Task:
+    """A task of the SDK, with every so-manieth test picture."""
+    images, labels = task.test.images[::share], task.test.labels[::share]
+    # The base is never learned, but the SDK wants training pictures of every task made from arrays.
+    train = (images, labels) if task.name == BASE else (task.train.images, task.train.labels)
+    return Task.from_arrays(task.name, *train, task.classes, images, labels)
+
+
+def _score(learner: Learner, tasks: dict[str, Task], rows: Rows) -> None:
+    """One more row of both scenarios."""
+    scores = learner.score(list(tasks.values()))
+    row = scores.rows[-1]
+    for scenario, label in (("task", "task, our head"), ("class", "class, our head")):
+        rows.setdefault(label, []).append([round(row[name][scenario], 3) for name in scores.names])
+
+
+def _probe(learner: Learner, task: TaskData) -> float:
+    """Accuracy of an exact head fitted to the task on the features as they are now."""
+    weight, bias = logistic_head(learner.features(task.train.images), task.train.labels, len(task.classes))
+    scores = learner.features(task.test.images) @ weight.T + bias
+    return round(float(np.mean(scores.argmax(1) == task.test.labels)) * 100, 3)
