@@ -51,8 +51,8 @@ DIE_AT_STEP = f"""
 import os, signal
 from csk_sdk import learn_run
 class Progress(learn_run.Progress):
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
         if self.step == {STEPS // 2}:
             os.kill(os.getpid(), signal.SIGKILL)
 learn_run.Progress = Progress

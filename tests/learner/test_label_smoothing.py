@@ -20,8 +20,8 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], dict[str,
     steps = []
     run = Graph.run
 
-    def watched(self: Graph, feeds: Any, outputs: Any = None, release: bool = False) -> Any:
-        found = run(self, feeds, outputs, release)
+    def watched(self: Graph, feeds: Any, *arguments: Any, **named: Any) -> Any:
+        found = run(self, feeds, *arguments, **named)
         if "loss" in found:
             steps.append(({name: np.copy(value) for name, value in feeds.items()}, found))
         return found

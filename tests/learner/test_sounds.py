@@ -46,7 +46,7 @@ def lives(sounds_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     """Both tasks learned, protected and not."""
     settings: dict[str, dict[str, Any]] = {
         "protected": {},
-        "unprotected": {"energy": 0.0, "channel_ratio": 1.0},
+        "unprotected": {"energy": 0.0, "channel_ratio": 1.0, "max_forgetting": 100.0},
     }
     made = {}
     for name, chosen in settings.items():
