@@ -42,9 +42,16 @@ PRODUCT = {
     "ours": Row("csk-sdk, defaults"),
     "ours-int8": Row("csk-sdk, int8", {"precision": INT8}),
     "ours-all-channels": Row("csk-sdk, all channels", settings={"channel_ratio": 1.0}),
-    "ours-no-projection": Row("csk-sdk, no projection", settings={"energy": 0.0}),
-    "ours-plain": Row("csk-sdk, all channels, no projection", settings={"energy": 0.0, "channel_ratio": 1.0}),
+    "ours-no-projection": Row("csk-sdk, no projection", settings={"energy": 0.0, "max_forgetting": 100.0}),
+    "ours-plain": Row(
+        "csk-sdk, all channels, no projection",
+        settings={"energy": 0.0, "channel_ratio": 1.0, "max_forgetting": 100.0},
+    ),
     "ours-heads": Row("csk-sdk, heads only", settings={"learning_rate": 0.0, "epochs": 1}),
+    "ours-layers": Row("csk-sdk, layers", {"features": "layers"}),
+    "ours-layers-heads": Row(
+        "csk-sdk, layers, heads only", {"features": "layers"}, {"learning_rate": 0.0, "epochs": 1}
+    ),
 }
 
 

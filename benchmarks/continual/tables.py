@@ -10,8 +10,9 @@ TASK, CLASS = "task, our head", "class, our head"
 TASK_OWN, CLASS_OWN = "task, own head", "class, own head"
 # The order of rows; whatever else there is comes last.
 ORDER = (
-    "ours", "ours-int8", "ours-all-channels", "ours-no-projection", "ours-plain", "ours-heads", "finetune",
-    "finetune-gentle", "one-softmax", "last-stage", "last-stage-gentle", "head-only", "bias-only", "sparse-update",
+    "ours", "ours-int8", "ours-all-channels", "ours-no-projection", "ours-plain", "ours-heads", "ours-layers",
+    "ours-layers-heads", "finetune", "finetune-gentle", "one-softmax", "last-stage", "last-stage-gentle",
+    "head-only", "bias-only", "sparse-update",
     "ewc", "lwf", "gpm", "adam-nscl", "replay", "fecam", "fetril", "joint",
 )  # fmt: skip
 # Training on a device without anything against forgetting.
