@@ -104,10 +104,11 @@ def measure_build(model: Path, out: Path, batch: int) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - begun, "peak": resident("VmHWM")}
 
 
-def measure_learning(bundle_folder: Path) -> dict[str, Any]:
+def measure_learning(bundle_folder: Path, profile: str = "fast") -> dict[str, Any]:
     """Warm up and train in this process."""
     from csk_sdk import TrainingConfig
     from csk_sdk.bundle import Bundle
+    from csk_sdk.profiles import PROFILES, in_profile
     from csk_sdk.runtime import load_onnxruntime
     from csk_sdk.training import TaskTraining
 
@@ -125,10 +126,12 @@ def measure_learning(bundle_folder: Path) -> dict[str, Any]:
 
     # Noise teaches nothing, and with larger steps some networks diverge on it.
     config = TrainingConfig(threads=1, learning_rate=1e-6, head_learning_rate=1e-6)
-    training = TaskTraining(bundle, bundle.checkpoint(), ("a", "b"), config)
-    training.warm_up(batches)
-    for one, _ in zip(batches(), range(3), strict=False):
-        training.step(one, 1.0)
+    with tempfile.TemporaryDirectory() as scratch:
+        opened = in_profile(bundle, PROFILES[profile], Path(scratch))
+        training = TaskTraining(opened, bundle.checkpoint(), ("a", "b"), config)
+        training.warm_up(batches)
+        for one, _ in zip(batches(), range(3), strict=False):
+            training.step(one, 1.0)
     return {"predicted": bundle.manifest.memory["peak"], "measured": resident("VmHWM") - imported}
 
 
@@ -232,6 +235,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the page")
     parser.add_argument("--build", nargs=3, metavar=("MODEL", "BUNDLE", "BATCH"), help=argparse.SUPPRESS)
     parser.add_argument("--learn", type=Path, metavar="BUNDLE", help="only measure learning with this bundle")
+    parser.add_argument("--profile", choices=("fast", "small"), default="fast", help="with --learn")
     parser.add_argument(
         "--without",
         action="append",
@@ -246,7 +250,7 @@ def main() -> None:
     for one in arguments.without or ():
         undo(one)
     if arguments.learn:
-        print(json.dumps(measure_learning(arguments.learn)))
+        print(json.dumps(measure_learning(arguments.learn, arguments.profile)))
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     rows: list[Row] = []

@@ -196,7 +196,15 @@ def _with_memory(models: Mapping[str, ir.Model], manifest: Manifest) -> Manifest
         return manifest
     training, sites, classes = models[TRAINING_MODEL], manifest.sites, len(manifest.classes)
     batch = manifest.batch_size
-    memory = predict_memory(training, sites, manifest.head.features, classes, batch, manifest.base_protected)
+    memory = predict_memory(
+        training,
+        sites,
+        manifest.head.features,
+        classes,
+        batch,
+        manifest.base_protected,
+        manifest.precision == INT8,
+    )
     return replace(manifest, memory=memory, step_memory=step_memory(training, sites, classes, batch))
 
 

@@ -5,9 +5,10 @@ and trains it at the bundle's batch size. Warming up runs one step with all chan
 
     runtime      code and structures that a first opened graph brings in
     knowledge    the checkpoint: centers, moments, heads, class statistics
-    kernels      the sites' kernels with the centers put in, handed to the runtime; dropped when the graph is open
+    kernels      the sites' kernels with the centers put in, handed to the runtime; dropped when the graph is open.
+                 None in int8, where the runtime maps them
     weights      all weights as the runtime packs them, and the kernels of input gradients, which it makes itself
-    opening      copies that exist only while it does so
+    opening      copies that exist only while it does so; in int8, of one kernel at a time
     learning     centers' changes, gradients and the optimizer's state
     batch        pictures as float32, and once more while they are made
     activations  what is alive at the step's fullest moment
@@ -35,8 +36,8 @@ _RUNTIME_BYTES = 13 << 20
 _NODE_BYTES = 16 << 10
 _ARENA = 1.4
 _FLOAT_BYTES = 4
-# SGD with momentum: the change, its gradient, the momentum, the update and two projection buffers.
-_PER_CENTER = 6
+# SGD with momentum: the change, its gradient, which becomes the update, the momentum, and buffers that sites share.
+_PER_CENTER = 4
 # Fitting a head inverts a matrix (csk_sdk.method.logistic): it, LAPACK's copy of it, the unit matrix, and the inverse.
 _PER_PAIR_OF_FEATURES = 4 * 8
 
@@ -54,11 +55,13 @@ def predict_memory(
     classes: int,
     batch: int,
     protected: bool,
+    int8: bool = False,
 ) -> dict[str, int]:
     """The table above in bytes, and "peak"; empty where a size is not known before run time.
 
     `features` is the width of the head, `classes` how many the base has; `protected` says whether their statistics are
-    in the checkpoint.
+    in the checkpoint, `int8` whether frozen convolutions are. Half of an int8 graph's nodes only say how kernels are
+    rounded, and are gone when it is open.
     """
     model = _sized_step(training, sites, classes, batch)
     try:
@@ -67,13 +70,14 @@ def predict_memory(
     except _UnknownSizeError:
         return {}
     centers = sum(site.rows * site.channels for site in sites) * _FLOAT_BYTES
-    kernels = sum(int(np.prod(site.shape)) for site in sites) * _FLOAT_BYTES
+    sizes = [int(np.prod(site.shape)) * _FLOAT_BYTES for site in sites]
+    kernels = 0 if int8 else sum(sizes)
     parts = {
-        "runtime": _RUNTIME_BYTES + _NODE_BYTES * len(model.graph),
+        "runtime": _RUNTIME_BYTES + _NODE_BYTES * len(model.graph) // (2 if int8 else 1),
         "knowledge": centers + _knowledge(sites, features, classes, protected),
         "kernels": kernels,
         "weights": packed,
-        "opening": kernels + folded + 2 * largest,
+        "opening": 2 * max(sizes, default=0) if int8 else kernels + folded + 2 * largest,
         "learning": _PER_CENTER * centers,
         "batch": 2 * _bytes(model.graph.inputs[0]),
         "activations": activations,

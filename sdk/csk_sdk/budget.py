@@ -30,8 +30,6 @@ _KERNELS_IN_FLIGHT = 3
 # Square float64 matrices of features by features: of class statistics and their sum, and while the drift is estimated.
 _STATISTICS_MATRICES = 3
 _DRIFT_MATRICES = 6
-# Of the runtime's code; as in csk_artifacts_builder/memory.py, whose part "runtime" has it and the nodes.
-_RUNTIME_BYTES = 13 << 20
 _MIB = 1 << 20
 
 
@@ -122,12 +120,12 @@ def predicted_bytes(
     kernel = 4 * max(int(np.prod(site.shape)) for site in manifest.sites)
     images = 2 * 4 * int(np.prod(manifest.input.shape)) * batch
     activations = manifest.step_memory["one"] + manifest.step_memory["each"] * (micro - 1)
-    # In an int8 graph, half of the nodes only say how kernels are rounded, and are gone when it is open.
-    nodes = parts["runtime"] - _RUNTIME_BYTES
-    always = _RUNTIME_BYTES + (nodes // 2 if int8 else nodes) + images
+    always = parts["runtime"] + images
     forward = manifest.files[WEIGHTS].size // (4 if int8 else 1)
     weights = forward if small and not int8 else parts["weights"]
-    opening = (2 * kernel if int8 else 0) if small else parts["kernels"] + parts["opening"]
+    # Kernels of int8 graphs are mapped in both profiles, and folded one by one.
+    handed_over = 0 if small else parts["kernels"] + parts["opening"]
+    opening = 2 * kernel if int8 else handed_over
     in_flight = _KERNELS_IN_FLIGHT * kernel if small and not int8 else 0
     ratio = config.channel_ratio or manifest.channel_ratio
     # Gradients of all channels, of one run and of those before it; as much for a progress checkpoint's bytes and what

@@ -127,7 +127,9 @@ class LearnRun:
     def _follow(self, plan: Plan) -> None:
         """Learn as planned."""
         self._plan = plan
-        self._bundle = in_profile(self._source, plan.profile, self._state.folder)
+        self._bundle = in_profile(
+            self._source, plan.profile, self._state.folder, limited=plan.budget is not None
+        )
         tensors, config = self._generation.tensors, self._config
         self._prefix = None
         if config.prefix_cache != OFF:

@@ -1,10 +1,10 @@
 """What learning may hold in memory to be fast: two profiles, and a bundle that opens its graphs in the smaller one.
 
-`fast` hands the kernels with a generation's centers in them to the runtime, which flips and packs them ahead. `small`
-writes them to a file that the runtime maps: of what is mapped, the system keeps in memory only what is being read, and
-nothing is there twice. An exact graph is run as it is then, since flipped and packed copies would be all that
-mapping saves; an int8 graph is optimised in both, since its copies are a quarter of what they replace. Measured in
-docs/decisions/0014-memory-budget.md.
+Kernels with a generation's centers in them are handed to the runtime, which flips and packs them ahead, or written to
+a file that it maps: of what is mapped, the system keeps in memory only what is being read, and nothing is there twice.
+An int8 graph is always mapped, and optimised, since its packed copies are a quarter of what they replace. An exact one
+is mapped in the profile `small`, and run as it is then, since flipped and packed copies would be all that mapping
+saves. Measured in docs/decisions/0014-memory-budget.md.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _ABANDONED_SECONDS = 3600.0
 class Profile:
     """What is traded for memory.
 
-    `maps_kernels`: kernels come from a file. `sample_bytes` is the memory for features that a head is fitted on,
-    `pixel_bytes` for pictures that are kept between epochs, each at most.
+    `maps_kernels`: kernels of exact graphs come from a file, too. `sample_bytes` is the memory for features that a head
+    is fitted on, `pixel_bytes` for pictures that are kept between epochs, each at most.
     """
 
     name: str
@@ -52,21 +52,35 @@ PROFILES = {profile.name: profile for profile in (FAST, SMALL)}
 
 
 class MappedBundle(Bundle):
-    """A bundle whose graphs are opened as the profile `small` says; `scratch` is where their files are written.
+    """A bundle whose graphs are opened as a profile says; `scratch` is where their files are written.
 
-    The files are as large as `weights.safetensors`, and are there only while a graph is being opened.
+    The files are as large as `weights.safetensors`, and are there only while a graph is being opened. Where there is no
+    room for them, kernels are handed over after all, unless the profile is `small` or the memory `limited`.
     """
 
-    def __init__(self, bundle: Bundle, scratch: Path) -> None:
+    def __init__(
+        self, bundle: Bundle, scratch: Path, profile: Profile = SMALL, limited: bool = False
+    ) -> None:
         super().__init__(bundle.folder, bundle.manifest, bundle.id, bundle.origin)
         self.precision, self.from_prefix = bundle.precision, bundle.from_prefix
         self.wide_sums = bundle.wide_sums
-        self._scratch = scratch
+        self._scratch, self._profile = scratch, profile
+        self._must_map = profile.maps_kernels or limited
 
     def graph(self, name: str, tensors: Mapping[str, NDArray[Any]], threads: int = 0) -> Graph:
         """Open one of the bundle's graphs as a generation sees it. Raises StorageError where there is no room."""
-        optimised = self.precision == INT8
-        with self._beside(self.graph_file(name), tensors) as path:
+        int8 = self.precision == INT8
+        if not int8 and not self._profile.maps_kernels:
+            return super().graph(name, tensors, threads)
+        try:
+            return self._mapped(self.graph_file(name), tensors, threads, optimised=int8)
+        except StorageError:
+            if self._must_map:
+                raise
+            return super().graph(name, tensors, threads)
+
+    def _mapped(self, name: str, tensors: Mapping[str, NDArray[Any]], threads: int, optimised: bool) -> Graph:
+        with self._beside(name, tensors) as path:
             return Graph(
                 path, threads, partial=self.from_prefix, wide_sums=self.wide_sums, optimised=optimised
             )
@@ -92,21 +106,25 @@ class MappedBundle(Bundle):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _put_centers(self, path: Path, tensors: Mapping[str, NDArray[Any]], graph: str) -> None:
-        """Write a generation's centers into the kernels of a copy of the weights, one kernel after the other."""
+        """Write a generation's centers into the kernels of a copy of the weights, one kernel after the other.
+
+        Nothing is flushed: the file is gone in a moment, and its bytes need not reach the disk.
+        """
         places = tensor_places(path)
         read = set(self.manifest.kernels[graph])
         for site in self.manifest.sites:
             if site.weight in read:
                 kernel = np.memmap(path, np.float32, "r+", places[site.weight], site.shape)
                 kernel[center_of(site)] = tensors[f"center/{site.name}"]
-                kernel.flush()
                 del kernel
 
     def _no_room(self, error: OSError) -> StorageError:
         size = self.manifest.files[WEIGHTS].size / 1e6
+        small = self._profile.maps_kernels
+        more = "more memory and the profile fast" if small else "no memory budget"
         return StorageError(
-            f"The kernels cannot be written into {self._scratch} ({error.strerror}): the profile small needs "
-            f"{size:.0f} MB there for a moment. Make room, or learn with more memory and the profile fast."
+            f"The kernels cannot be written into {self._scratch} ({error.strerror}): the profile {self._profile.name} "
+            f"needs {size:.0f} MB there for a moment. Make room, or learn with {more}."
         )
 
     def _clear_abandoned(self) -> None:
@@ -119,6 +137,7 @@ class MappedBundle(Bundle):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def in_profile(bundle: Bundle, profile: Profile, scratch: Path) -> Bundle:
-    """The bundle as a profile opens it."""
-    return MappedBundle(bundle, scratch) if profile.maps_kernels else bundle
+def in_profile(bundle: Bundle, profile: Profile, scratch: Path, limited: bool = False) -> Bundle:
+    """The bundle as a profile opens it; `limited` where more memory than the profile says must not be taken."""
+    maps = profile.maps_kernels or bundle.precision == INT8
+    return MappedBundle(bundle, scratch, profile, limited) if maps else bundle

@@ -134,7 +134,9 @@ class TaskStream:
     def _begin(self) -> float:
         """Select on the held batches, then train on them."""
         training = TaskTraining(
-            in_profile(self._bundle, self._plan.profile, self._state.folder),
+            in_profile(
+                self._bundle, self._plan.profile, self._state.folder, limited=self._plan.budget is not None
+            ),
             self._generation.tensors,
             self._classes,
             self._config,

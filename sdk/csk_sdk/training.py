@@ -29,7 +29,7 @@ from csk_sdk.method.known_classes import KnownClasses
 from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.novelty import novelty
 from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
-from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, scratch_for
+from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, shared_scratch
 from csk_sdk.method.selection import Sensitivity, select_channels
 
 Batches = Callable[[], Iterable[Batch]]
@@ -89,7 +89,6 @@ class TaskTraining:
         self.bias = np.zeros(0, np.float32)
         self.evidence: LabelEvidence | None = None
         self.novelty: float | None = None
-        self._updates: dict[str, NDArray[np.float32]] = {}
         self._scratch: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         self._optimizer = _optimizer(config)
         self._step: TrainingStep | None = None
@@ -125,6 +124,7 @@ class TaskTraining:
         for site in self.sites:
             chosen = select_channels(sensitivities[site.name].values, ratio)
             self._select(site, chosen, np.zeros((site.rows, len(chosen)), np.float32))
+        self._share_scratch()
 
     def step(self, batch: Batch, schedule: float) -> float:
         """One optimizer step; its loss. `schedule` scales both learning rates.
@@ -149,8 +149,9 @@ class TaskTraining:
         optimizer.learning_rate = self._config.learning_rate * schedule
         for site in self.sites:
             name, delta = site.name, self.deltas[site.name]
-            update = self._updates[name]
-            optimizer.step(name, result.centers[name], update, delta)
+            # The gradient becomes the update, in its own memory, and is dropped as soon as it is used.
+            update = result.centers.pop(name)
+            optimizer.step(name, update, update, delta)
             project(update, self.bases[name], self._scratch[name])
             delta -= update
         optimizer.learning_rate = self._config.head_learning_rate * schedule
@@ -176,7 +177,6 @@ class TaskTraining:
         _require_finite({HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias, **self.deltas})
         self._step = None
         self._optimizer = _optimizer(self._config)
-        self._updates.clear()
         done = self._fold(name, batches, scale, mirrored)
         if not forgets_too_much(done.forgetting, self._config, name):
             return done
@@ -309,6 +309,7 @@ class TaskTraining:
         self.weight, self.bias = saved[HEAD_WEIGHT].copy(), saved[HEAD_BIAS].copy()
         for site in self.sites:
             self._select(site, saved[f"selected/{site.name}"], saved[f"delta/{site.name}"].copy())
+        self._share_scratch()
         self._targets.load(_below("targets/", saved))
         self._optimizer.load(_below("optimizer/", saved))
 
@@ -316,8 +317,9 @@ class TaskTraining:
         name = site.name
         self.selected[name], self.deltas[name] = chosen, delta
         self.bases[name] = basis(restrict(self._tensors[f"moment/{name}"], chosen), self._config.energy)
-        self._updates[name] = np.empty_like(delta)
-        self._scratch[name] = scratch_for(site.rows, self.bases[name])
+
+    def _share_scratch(self) -> None:
+        self._scratch = shared_scratch({site.name: site.rows for site in self.sites}, self.bases)
 
     def _run(
         self,

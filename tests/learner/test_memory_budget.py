@@ -19,7 +19,7 @@ from csk_sdk.budget import plan_for, predicted_bytes
 from csk_sdk.knowledge import FeatureExtractor
 from csk_sdk.manifest import TRAINING_MODEL, Manifest
 from csk_sdk.measure import peak_rss_bytes, resident_bytes
-from csk_sdk.profiles import FAST, PROFILES, SMALL, MappedBundle
+from csk_sdk.profiles import FAST, PROFILES, SMALL, MappedBundle, in_profile
 from csk_sdk.workspace import Workspace
 
 MIB = 1 << 20
@@ -123,6 +123,44 @@ def test_both_profiles_compute_the_same(learned, tmp_path: Path, digits: Digits)
     assert np.linalg.norm(fast - before) > 1e-3 * np.linalg.norm(fast)
     assert np.linalg.norm(small - fast) < 1e-5 * np.linalg.norm(fast)
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_int8_is_mapped_in_both_profiles_and_exact_in_one(
+    learned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed_over = []
+    read = Bundle.folded_kernels
+
+    def folded(bundle: Bundle, *arguments: object):
+        handed_over.append(bundle.precision)
+        return read(bundle, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Bundle, "folded_kernels", folded)
+    for profile in (FAST, SMALL):
+        bundle = in_profile(learned.bundle, profile, tmp_path / profile.name)
+        bundle.graph(TRAINING_MODEL, learned.generation.tensors, 1)
+    assert handed_over == ([] if learned.bundle.precision == "int8" else ["exact"])
+
+
+def test_int8_without_room_to_map_is_handed_over(
+    learned, tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the same bits; but not within a budget, which handing over would break."""
+    if learned.bundle.precision != "int8":
+        pytest.skip("exact graphs are not mapped in the profile fast")
+    tensors, x = learned.generation.tensors, learned.bundle.preprocessing(digits.of(5, 0, 20))
+    with_room = FeatureExtractor(in_profile(learned.bundle, FAST, tmp_path), tensors, 1)(x)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    without = FeatureExtractor(in_profile(learned.bundle, FAST, tmp_path), tensors, 1)(x)
+    assert np.array_equal(without, with_room)
+    assert list(tmp_path.iterdir()) == []
+    limited = in_profile(learned.bundle, FAST, tmp_path, limited=True)
+    with pytest.raises(StorageError, match=r"the profile fast needs .* MB there .* with no memory budget"):
+        FeatureExtractor(limited, tensors, 1)
 
 
 def test_a_task_learned_small_is_the_task(digits_bundle: Path, tmp_path: Path, digits: Digits) -> None:

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from csk_sdk.errors import ConfigError, StateError
 from csk_sdk.method.optimizers import SGD, AdamW
-from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, scratch_for
+from csk_sdk.method.projection import (
+    add_to_centers,
+    basis,
+    leak,
+    project,
+    restrict,
+    scratch_for,
+    shared_scratch,
+)
 
 
 @pytest.fixture
@@ -211,6 +219,26 @@ def test_a_step_with_scratch_allocates_nothing(rng):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < step.nbytes / 10
+
+
+def test_sites_that_share_scratch_are_projected_to_the_same_bits(rng):
+    bases = {
+        "wide": basis(np.diag(np.arange(1.0, 65.0)), 0.5),
+        "tall": basis(np.diag(np.arange(1.0, 17.0)), 0.9),
+        "free": np.zeros((8, 0), np.float32),
+    }
+    rows = {"wide": 32, "tall": 256, "free": 16}
+    shared = shared_scratch(rows, bases)
+    for name in ("wide", "tall", "free", "wide"):
+        step = rng.normal(size=(rows[name], len(bases[name]))).astype(np.float32)
+        alone = step.copy()
+        project(alone, bases[name], scratch_for(rows[name], bases[name]))
+        project(step, bases[name], shared[name])
+        assert np.array_equal(step, alone)
+    along, correction = shared["wide"]
+    assert np.shares_memory(along, shared["tall"][0])
+    assert np.shares_memory(correction, shared["tall"][1])
+    assert not np.shares_memory(along, correction)
 
 
 # --- add_to_centers

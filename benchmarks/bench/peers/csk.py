@@ -15,6 +15,7 @@ from csk_sdk import TrainingConfig
 from csk_sdk.bundle import Bundle
 from csk_sdk.knowledge import Batch, Tensors
 from csk_sdk.manifest import PORTABLE
+from csk_sdk.profiles import FAST, in_profile
 from csk_sdk.runtime import installed_runtimes, load_onnxruntime
 from csk_sdk.training import TaskTraining
 from csk_sdk.version import __version__
@@ -50,8 +51,8 @@ def prepare(case: Case, folder: Path) -> None:
 def open_method(case: Case, method: str, folder: Path) -> Callable[[], object]:
     """A task in the middle of its training."""
     if method != CACHED:
-        return open_training(Bundle.open(folder / method), data.batch(case, folder), PORTABLE)
-    bundle = Bundle.open(folder / INT8)
+        return open_training(opened(folder / method), data.batch(case, folder), PORTABLE)
+    bundle = opened(folder / INT8)
     if not getattr(bundle.manifest, "prefix", ()):
         raise UnavailableError("the bundle has no graphs that start behind its frozen layers")
     images, labels = data.batch(case, folder)
@@ -59,6 +60,11 @@ def open_method(case: Case, method: str, folder: Path) -> Callable[[], object]:
     kept = graph.run({"image": images}, release=True)["prefix"]
     del graph
     return open_training(bundle.view(from_prefix=True), (kept, labels), PORTABLE)
+
+
+def opened(folder: Path) -> Bundle:
+    """The bundle as `learn` opens its graphs."""
+    return in_profile(Bundle.open(folder), FAST, folder.parent / "scratch")
 
 
 def open_training(bundle: Bundle, one: Batch, backend: str) -> Callable[[], object]:

@@ -11,6 +11,7 @@ belongs to input channel `selected[i]`, feeding the output channels of that chan
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,23 @@ def scratch_for(rows: int, basis: Float32) -> tuple[Float32, Float32]:
     """Buffers for `project`: `(rows, r)` and `(rows, k)` float32, to be allocated once per task and site."""
     k, r = basis.shape
     return np.empty((rows, r), np.float32), np.empty((rows, k), np.float32)
+
+
+def shared_scratch(
+    rows: Mapping[str, int], bases: Mapping[str, Float32]
+) -> dict[str, tuple[Float32, Float32]]:
+    """`scratch_for` each of several bases, by name, all in the same memory: for sites that are projected in turn."""
+    largest = [0, 0]
+    shapes = {}
+    for name, basis in bases.items():
+        k, r = basis.shape
+        shapes[name] = (rows[name], r), (rows[name], k)
+        largest = [max(largest[0], rows[name] * r), max(largest[1], rows[name] * k)]
+    along, correction = (np.empty(size, np.float32) for size in largest)
+    return {
+        name: (along[: a[0] * a[1]].reshape(a), correction[: c[0] * c[1]].reshape(c))
+        for name, (a, c) in shapes.items()
+    }
 
 
 def project(step: Float32, basis: Float32, scratch: tuple[Float32, Float32] | None = None) -> None:
