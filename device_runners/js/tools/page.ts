@@ -5,7 +5,7 @@ import { HttpBundle } from '../src/browser/httpBundle.js';
 import { IndexedDbStorage } from '../src/browser/indexedDbStorage.js';
 import { StateLockedError } from '../src/errors.js';
 import { type Report, runConformance } from './conformance.js';
-import { accuracyOf, learnDigits, openDigits, readDigits } from './digits.js';
+import { accuracyOf, learnDigits, learnSharedDigits, openDigits, readDigits } from './digits.js';
 
 ort.env.wasm.wasmPaths = '/ort/';
 
@@ -13,6 +13,8 @@ export interface Page {
   conformance(described: { runtime: string; machine: string }): Promise<Report>;
   /** Learn the digits into this browser's IndexedDB. */
   digits(): Promise<{ accuracy: number; seconds: number }>;
+  /** The digits tasks that every platform learns, and how well. */
+  sharedDigits(): Promise<{ accuracy: number; seconds: number }>;
   /** After a reload: what the state in IndexedDB still knows. */
   reopened(): Promise<{ accuracy: number; tasks: number }>;
   /** Whether a second writer was refused while there was a first, and let in after it. */
@@ -27,6 +29,7 @@ const page: Page = {
     await IndexedDbStorage.delete('digits');
     return learnDigits(fixtures, ort, await IndexedDbStorage.open('digits'));
   },
+  sharedDigits: () => learnSharedDigits(new HttpBundle('/digits'), ort),
   reopened: async () => {
     const learner = await openDigits(fixtures, ort, await IndexedDbStorage.open('digits'));
     const accuracy = await accuracyOf(learner, await readDigits(fixtures));
