@@ -124,7 +124,7 @@ def measure_learning(bundle_folder: Path) -> dict[str, Any]:
             yield rng.standard_normal(shape, np.float32), labels
 
     # Noise teaches nothing, and with larger steps some networks diverge on it.
-    config = TrainingConfig(threads=1, learning_rate=1e-6, head_learning_rate=1e-6)
+    config = TrainingConfig(threads=1, learning_rate=1e-6, head_learning_rate=1e-6, few_shot=0)
     training = TaskTraining(bundle, bundle.checkpoint(), ("a", "b"), config)
     training.warm_up(batches)
     for one, _ in zip(batches(), range(3), strict=False):
