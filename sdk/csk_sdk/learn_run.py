@@ -162,7 +162,6 @@ class LearnRun:
             self._report(Progress("prefix"))
             self._prefix.fill(self._batch_size)
         if first == 0:
-            self._report(Progress("select"))
             loss = self._warm_up()
         steps = 0
         if not self._few:
@@ -216,6 +215,7 @@ class LearnRun:
         if self._few:
             loss = self._training.heads_only(self._plain_batches)
         else:
+            self._report(Progress("select"))
             self._training.warm_up(self._plain_batches)
         noun = self._bundle.manifest.input.noun
         require_learnable(self._training.evidence, self._config, self._task.name, noun)
