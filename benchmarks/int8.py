@@ -230,7 +230,9 @@ def small_tasks(arguments: argparse.Namespace) -> None:
 def live(
     folder: Path, precision: str, tasks: Sequence[Task], base: tuple[NDArray, NDArray], facts: dict
 ) -> None:
-    learner = Learner.open(folder / precision, folder / f"state-{precision}", TrainingConfig(threads=1))
+    learner = Learner.open(
+        folder / precision, folder / f"state-{precision}", TrainingConfig(threads=1, few_shot=0)
+    )
     right_after = []
     for task in tasks:
         learner.learn(task)

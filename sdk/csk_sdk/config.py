@@ -37,6 +37,9 @@ class TrainingConfig:
     (docs/decisions/0015-label-check.md). `max_forgetting` is how many points of accuracy an older task may lose, as
     estimated without its pictures; `on_forgetting` is whether a task that costs more gets its heads on the network as
     it was, or is refused (docs/decisions/0016-max-forgetting.md).
+    `few_shot` is how many pictures or signals a class, on average, a task needs for its centers to be trained, or as
+    many fewer as there are more epochs than 4; with fewer it gets heads on the network as it is, 0 trains always
+    (docs/decisions/0019-few-shot.md).
     `checkpoint_seconds` is the time between progress checkpoints. `prefix_cache` is where the features of the frozen
     first layers are kept: "off", "memory", "disk" or "auto", and `prefix_views` in how many views of each picture
     (csk_sdk/prefix_cache.py). `precision` is what the bundle's graphs run in: "exact", "int8", or "auto" for what
@@ -69,6 +72,7 @@ class TrainingConfig:
     label_check: bool = True
     max_forgetting: float = 3.0
     on_forgetting: str = HEADS_ONLY
+    few_shot: int = 30
     checkpoint_seconds: float = 20.0
     prefix_cache: str = "off"
     prefix_views: int = 2
@@ -104,6 +108,7 @@ class TrainingConfig:
             self.on_forgetting,
             " or ".join(ON_FORGETTING),
         )
+        _require(self.few_shot >= 0, "few_shot", self.few_shot, "0 or more")
         smoothing = self.label_smoothing
         _require(0.0 <= smoothing < 1.0, "label_smoothing", smoothing, "at least 0 and below 1")
         _require(self.shift is None or self.shift >= 0, "shift", self.shift, "0 or more")

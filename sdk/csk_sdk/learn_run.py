@@ -19,6 +19,7 @@ from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
+from csk_sdk.few_shot import because, few_shot_notes, is_few_shot
 from csk_sdk.knowledge import Batch
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.optimizers import cosine
@@ -27,7 +28,7 @@ from csk_sdk.prefix_cache import OFF, PrefixCache, choose_place
 from csk_sdk.profiles import FAST, PROFILES, in_profile
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.stopping import EPOCHS, Stopping
-from csk_sdk.training import TaskTraining
+from csk_sdk.training import Consolidated, TaskTraining
 from csk_sdk.version import __version__
 
 
@@ -54,7 +55,9 @@ class LearnReport:
     `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how many of the selected
     channels' directions the projection kept for older knowledge, as "r/k": at k/k the site could learn nothing.
     `forgetting` is how many points of accuracy the trained centers were estimated to cost the old task that loses most,
-    and `heads_only` whether they were dropped for that. `known` are the classes that were known before, and updated.
+    and `heads_only` whether they stayed as they were, `heads_only_because` of which setting: "max-forgetting" where
+    they were dropped for that, "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss`
+    that of the head), else "". `known` are the classes that were known before, and updated.
     `stopped` is what ended training: "epochs", "seconds" or "flops". `warnings` are sentences about what looks wrong,
     though not wrong enough to refuse the task.
     `peak_rss_bytes` is the whole process's, as `memory_budget` is; `profile` and `micro_batch` (None: batches whole)
@@ -77,6 +80,7 @@ class LearnReport:
     known: tuple[str, ...] = ()
     stopped: str = EPOCHS
     warnings: tuple[str, ...] = ()
+    heads_only_because: str = ""
     memory_budget: int | None = None
     profile: str = "fast"
     micro_batch: int | None = None
@@ -114,6 +118,7 @@ class LearnRun:
         self._task, self._split, self._config = task, task.train, config
         self._backend = backend
         self._report = on_progress
+        self._few = is_few_shot(len(task.train), task.classes, bundle.objective, config, config.epochs)
         plan = plan_for(bundle.manifest, config, backend, len(task.train))
         self._pixels = PixelCache(task.train, bundle.preprocessing, plan.pixel_bytes)
         self._batch_size = config.batch_size or bundle.manifest.batch_size
@@ -159,11 +164,10 @@ class LearnRun:
             self._report(Progress("prefix"))
             self._prefix.fill(self._batch_size)
         if first == 0:
-            self._report(Progress("select"))
-            self._training.warm_up(self._plain_batches)
-            noun = self._bundle.manifest.input.noun
-            require_learnable(self._training.evidence, self._config, self._task.name, noun)
-        loss, steps = self._train(first, loss, identity, begun - before)
+            loss = self._warm_up()
+        steps = 0
+        if not self._few:
+            loss, steps = self._train(first, loss, identity, begun - before)
         epochs = -(-steps // self._per_epoch)
         self._report(Progress("consolidate", steps, steps, epochs, epochs, loss))
         result = self._training.consolidate(
@@ -179,9 +183,7 @@ class LearnRun:
             peak_rss_bytes=peak_rss_bytes(),
             config=self._config.to_json(),
             protected=self._training.protected,
-            notes=warnings_about(
-                self._training.novelty, result, self._config, self._bundle.manifest.input.noun
-            ),
+            notes=self._notes(result),
         )
         parent = self._generation
         committed = self._state.commit(parent.number, (*parent.tasks, learned), result.tensors)
@@ -199,7 +201,8 @@ class LearnRun:
             resumed_at_step=first,
             protected=learned.protected,
             forgetting=round(worst_of(result.forgetting)[1], 2),
-            heads_only=result.heads_only,
+            heads_only=self._few or result.heads_only,
+            heads_only_because=because(self._few, result.heads_only),
             known=self._training.known,
             stopped=self._stopping.reason,
             warnings=learned.notes,
@@ -207,6 +210,23 @@ class LearnRun:
             profile=self._plan.profile.name,
             micro_batch=self._plan.micro_batch,
         )
+
+    def _warm_up(self) -> float:
+        """Warm up, and be sure that there is something to learn; the head's loss where only heads are."""
+        loss = 0.0
+        if self._few:
+            loss = self._training.heads_only(self._plain_batches)
+        else:
+            self._report(Progress("select"))
+            self._training.warm_up(self._plain_batches)
+        noun = self._bundle.manifest.input.noun
+        require_learnable(self._training.evidence, self._config, self._task.name, noun)
+        return loss
+
+    def _notes(self, result: Consolidated) -> tuple[str, ...]:
+        noun = self._bundle.manifest.input.noun
+        notes = warnings_about(self._training.novelty, result, self._config, noun)
+        return notes + (few_shot_notes(len(self._split), self._task.classes, noun) if self._few else ())
 
     def _train(self, first: int, loss: float, identity: dict[str, Any], begun: float) -> tuple[float, int]:
         """All steps from `first`; the mean loss of the last epoch, and how many steps there were.

@@ -18,6 +18,7 @@ from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
+from csk_sdk.few_shot import few_shot_notes, is_few_shot
 from csk_sdk.knowledge import Batch
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.predicting import require_new_task, task_classes
@@ -46,7 +47,8 @@ class TaskStream:
     training step. On leaving the block, the task is consolidated on a uniform sample of at most `reservoir`
     pictures, which never leaves memory, and committed. An exception inside the block commits nothing.
     Where the bundle's loss is not cross-entropy, labels are a table `(n, classes)`. A class of which no picture has
-    come yet is masked out of the loss. Labels that say nothing about the first pictures are a TaskError
+    come yet is masked out of the loss. Where fewer pictures a class came than `few_shot`, the network stays as it was
+    and the classes get heads on it. Labels that say nothing about the first pictures are a TaskError
     (`label_check`); `warnings` are sentences about what else looks wrong. The application may reuse its arrays: what is
     kept of a batch is copied.
     """
@@ -132,8 +134,22 @@ class TaskStream:
         return None
 
     def _begin(self) -> float:
-        """Select on the held batches, then train on them."""
-        training = TaskTraining(
+        """Select on the held batches, then train on them; the last one's loss."""
+        training = self._opened()
+        training.warm_up(self._held_batches)
+        self._accept(training)
+        held, self._held = self._held, []
+        return [self._step(training, *batch) for batch in held][-1]
+
+    def _begin_few(self) -> None:
+        """What was held back is all there is, and too little to train on."""
+        training = self._opened()
+        self._loss = training.heads_only(self._held_batches)
+        self._accept(training)
+        self._held = []
+
+    def _opened(self) -> TaskTraining:
+        return TaskTraining(
             in_profile(
                 self._bundle, self._plan.profile, self._state.folder, limited=self._plan.budget is not None
             ),
@@ -144,11 +160,15 @@ class TaskStream:
             task_classes(self._generation, self._bundle.manifest.classes),
             self._plan,
         )
-        training.warm_up(lambda: (self._normalised(*held) for held in self._held))
+
+    def _held_batches(self) -> Iterator[Batch]:
+        return (self._normalised(*held) for held in self._held)
+
+    def _accept(self, training: TaskTraining) -> None:
+        """Go on with what has warmed up. Raises TaskError where its labels say nothing."""
         require_learnable(training.evidence, self._config, self._name, self._noun)
         self.warnings = unfamiliar(training.novelty, self._noun)
-        held, self._held, self._training = self._held, [], training
-        return [self._step(training, *batch) for batch in held][-1]
+        self._training = training
 
     def _step(self, training: TaskTraining, pixels: Pixels, labels: Labels) -> float:
         moved = augment(pixels, self._rng, self._flip, self._shift)
@@ -189,8 +209,12 @@ class TaskStream:
         if unseen:
             lacking = self._objective.lacking.format(noun=self._noun, name=repr(unseen[0]))
             raise TaskError(f"Task '{self._name}' {lacking}; nothing was committed.")
-        if self._training is None:
-            self._begin()
+        few = is_few_shot(self._seen, self._classes, self._objective, self._config)
+        if self._training is not None and few:
+            # Batches were so small, or a class so late, that steps were taken before this could be known.
+            self._training.drop_centers()
+        elif self._training is None:
+            self._begin_few() if few else self._begin()
         assert self._training is not None
         result = self._training.consolidate(self._name, self._sampled, self._seen / len(self._sample))
         learned = LearnedTask(
@@ -203,7 +227,10 @@ class TaskStream:
             peak_rss_bytes=peak_rss_bytes(),
             config=self._config.to_json(),
             protected=self._training.protected,
-            notes=warnings_about(self._training.novelty, result, self._config, self._noun),
+            notes=(
+                *warnings_about(self._training.novelty, result, self._config, self._noun),
+                *(few_shot_notes(self._seen, self._classes, self._noun) if few else ()),
+            ),
         )
         self.warnings = learned.notes
         self._state.commit(self._generation.number, (*self._generation.tasks, learned), result.tensors)

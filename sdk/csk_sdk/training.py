@@ -27,6 +27,7 @@ from csk_sdk.method.forgetting import Movement, estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
 from csk_sdk.method.known_classes import KnownClasses
 from csk_sdk.method.label_check import LabelEvidence
+from csk_sdk.method.logistic import cross_entropy
 from csk_sdk.method.novelty import novelty
 from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
 from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, shared_scratch
@@ -99,19 +100,7 @@ class TaskTraining:
         The head starts at its optimum for the features as they are, so that the gradients say what the features
         lack. The first `sensitivity_batches` of `batches` are read, twice.
         """
-        extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
-        sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
-        seen = []
-        for images, labels in self._parts(self._sample(batches)):
-            sample.add(extractor(images), labels)
-            seen.append(labels)
-        del extractor
-        self._targets.see(np.concatenate(seen))
-        features, labels = sample.arrays()
-        self.evidence = self._objective.evidence(features, labels, self.classes)
-        self.novelty = novelty(self._old_statistics(), features)
-        head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
-        self.weight, self.bias = self._targets.start(head)
+        self._start_head(batches)
         sensitivities = {site.name: Sensitivity(site.channels) for site in self.sites}
         every = {site.name: np.arange(site.channels) for site in self.sites}
         unchanged = {site.name: np.zeros((site.rows, site.channels), np.float32) for site in self.sites}
@@ -125,6 +114,31 @@ class TaskTraining:
             chosen = select_channels(sensitivities[site.name].values, ratio)
             self._select(site, chosen, np.zeros((site.rows, len(chosen)), np.float32))
         self._share_scratch()
+
+    def heads_only(self, batches: Batches) -> float:
+        """Instead of warming up and stepping: no center will move. The mean cross-entropy of the head that is fitted.
+
+        As `warm_up`, it reads the first `sensitivity_batches`, once, for the evidence and the novelty in them.
+        """
+        features, labels = self._start_head(batches)
+        return cross_entropy(features, labels, self.weight, self.bias)
+
+    def _start_head(self, batches: Batches) -> tuple[NDArray[np.float32], Labels]:
+        """The head at its optimum for a sample of the features as they are; these, and their labels."""
+        extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
+        sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
+        seen = []
+        for images, labels in self._parts(self._sample(batches)):
+            sample.add(extractor(images), labels)
+            seen.append(labels)
+        del extractor
+        self._targets.see(np.concatenate(seen))
+        features, labels = sample.arrays()
+        self.evidence = self._objective.evidence(features, labels, self.classes)
+        self.novelty = novelty(self._old_statistics(), features)
+        head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
+        self.weight, self.bias = self._targets.start(head)
+        return features, labels
 
     def step(self, batch: Batch, schedule: float) -> float:
         """One optimizer step; its loss. `schedule` scales both learning rates.
@@ -180,16 +194,20 @@ class TaskTraining:
         done = self._fold(name, batches, scale, mirrored)
         if not forgets_too_much(done.forgetting, self._config, name):
             return done
-        for delta in self.deltas.values():
-            delta[...] = 0.0
+        self.drop_centers()
         return replace(
             self._fold(name, batches, scale, mirrored), forgetting=done.forgetting, heads_only=True
         )
 
+    def drop_centers(self) -> None:
+        """Forget what was trained: the network stays as it was."""
+        for delta in self.deltas.values():
+            delta[...] = 0.0
+
     def _fold(self, name: str, batches: Batches, scale: float, mirrored: Batches | None) -> Consolidated:
         tensors = dict(self._tensors)
         leaks = {}
-        for site in self.sites:
+        for site in [site for site in self.sites if site.name in self.deltas]:
             delta = self.deltas[site.name]
             # Once more, on the sum of all steps: what rounding left along the basis goes too.
             project(delta, self.bases[site.name], self._scratch[site.name])

@@ -43,6 +43,18 @@ def test_train_by_name_with_settings(run, workspace):
     assert (saved["seed"], saved["batch_size"], saved["optimizer"]) == (3, 8, "adamw")
 
 
+def test_few_pictures_get_heads_only_and_a_sentence(run, workspace):
+    done = run("train", "--workspace", workspace, "--few-shot", "21", "--no-evaluate")
+    assert done.status == 0
+    assert "Warning: 20 pictures a class are too few" in done.err
+    done = run("train", "--workspace", workspace, "--few-shot", "21", "--no-evaluate", "--json")
+    assert (done.json["heads_only"], done.json["heads_only_because"], done.json["epochs"]) == (
+        True,
+        "few-shot",
+        0,
+    )
+
+
 def test_nothing_to_learn(run, learned_workspace):
     done = run("train", "--workspace", learned_workspace)
     assert done.status == 0
@@ -61,7 +73,9 @@ def test_an_empty_inbox_has_nothing_to_learn(run, workspace, tmp_path):
 
 
 def test_ctrl_c_and_again_goes_on_where_it_stopped(run, workspace, monkeypatch):
-    (workspace / "csk.toml").write_text("[training]\nepochs = 2\nthreads = 1\ncheckpoint_seconds = 0.0\n")
+    (workspace / "csk.toml").write_text(
+        "[training]\nepochs = 2\nthreads = 1\nfew_shot = 0\ncheckpoint_seconds = 0.0\n"
+    )
     step, count = TaskTraining.step, 0
 
     def interrupted(self, batch, schedule):

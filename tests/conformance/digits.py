@@ -22,7 +22,7 @@ from csk_sdk.demo import digits
 
 TRAIN, TEST = 60, 45
 TASKS = dict(list(digits.TASKS.items())[:2])
-SETTINGS = "[training]\nepochs = 3\nlearning_rate = 0.02\nshift = 1\nthreads = 1\n"
+SETTINGS = "[training]\nepochs = 3\nlearning_rate = 0.02\nshift = 1\nthreads = 1\nfew_shot = 0\n"
 
 
 def main(folder: Path) -> None:

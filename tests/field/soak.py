@@ -127,7 +127,9 @@ def main() -> None:
     shutil.rmtree(given.out, ignore_errors=True)
     given.out.mkdir(parents=True)
     digits = prepare(given.out)
-    learner = Learner.open(given.out / "bundle", given.out / "state", TrainingConfig(threads=1, epochs=2))
+    learner = Learner.open(
+        given.out / "bundle", given.out / "state", TrainingConfig(threads=1, epochs=2, few_shot=0)
+    )
     first = task(digits, 1)
     rows, begun = [], time.monotonic()
     for number in range(1, given.tasks + 1):

@@ -22,6 +22,7 @@ SETTINGS = """
 [training]
 threads = 1
 shift = 1
+few_shot = 0
 epochs = 12
 checkpoint_seconds = 0.0
 """

@@ -22,7 +22,13 @@ PAIRS = (("01", sounds.NEW[:2]), ("02", sounds.NEW[2:]))
 
 def open_learner(bundle: Path, state: Path, **settings: Any) -> Learner:
     """A learning rate at which a network without protection forgets."""
-    return Learner.open(bundle, state, TrainingConfig(**{"threads": 1, "learning_rate": 0.05, **settings}))
+    return Learner.open(
+        bundle,
+        state,
+        TrainingConfig(
+            **{"threads": 1, "learning_rate": 0.05, "few_shot": 0, "max_forgetting": 100.0, **settings}
+        ),
+    )
 
 
 def task(name: str, kinds: tuple[str, ...], count: int = 50) -> Task:

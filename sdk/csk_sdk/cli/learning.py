@@ -131,6 +131,12 @@ def train(
         OnForgetting | None,
         typer.Option(help="A task that costs more: learn its heads only (default), or refuse it."),
     ] = None,
+    few_shot: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="With fewer pictures or signals a class, learn heads only; 0 trains always."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
     precision: Annotated[
@@ -197,6 +203,7 @@ def train(
             label_check=label_check,
             max_forgetting=max_forgetting,
             on_forgetting=on_forgetting.value if on_forgetting else None,
+            few_shot=few_shot,
             seed=seed,
             threads=threads,
             precision=precision.value if precision else None,
