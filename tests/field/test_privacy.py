@@ -119,7 +119,9 @@ def test_the_exported_model_decides_alike(without: Learner, digits: Digits, tmp_
 def test_the_command_says_so(tmp_path: Path, digits_bundle: Path, digits: Digits) -> None:
     (tmp_path / "bundle").symlink_to(digits_bundle)
     digits.save(digits.task("01", (4, 5), train=10, test=5), tmp_path / "tasks")
-    done = csk_sdk("train", "--no-class-statistics", "--epochs", "1", "--few-shot", "0", "--workspace", tmp_path)
+    done = csk_sdk(
+        "train", "--no-class-statistics", "--epochs", "1", "--few-shot", "0", "--workspace", tmp_path
+    )
     assert done.status == 0
     assert done.err == (
         "Warning: no class statistics of 01 are kept: decisions over all classes now come from the tasks' own "
