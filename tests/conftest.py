@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from csk_sdk import Learner, Task, TrainingConfig
+from csk_sdk.demo import digits as demo_digits
 
 REPOSITORY = Path(__file__).parents[1]
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -78,19 +79,7 @@ def write_pictures(folder: Path, digits: Digits, chosen: tuple[int, ...], begin:
 
 def build_digits_bundle(out: Path, **options: Any) -> Path:
     """A bundle of the demo's base model; `options` are more of BuildOptions."""
-    from csk_artifacts_builder import BuildOptions, build_artifacts
-
-    model = REPOSITORY / "examples" / "digits" / "digits-base4.onnx"
-    described = json.loads(model.with_suffix(".json").read_text())
-    normalize = described["normalize"]
-    known = {
-        "classes": described["classes"],
-        "mean": normalize["mean"],
-        "std": normalize["std"],
-        "flip": False,
-    }
-    build_artifacts(model, out, BuildOptions(**{**known, **options}))
-    return out
+    return demo_digits.build_bundle(out, **options)
 
 
 @pytest.fixture(scope="session")

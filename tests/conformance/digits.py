@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import save_file
 
-from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk.demo import digits
 
 TRAIN, TEST = 60, 45
@@ -45,15 +44,7 @@ def main(folder: Path) -> None:
         tensors |= {f"{name}/test/{key}": value for key, value in held_out.items()}
     save_file(tensors, folder / "digits.safetensors")
     (folder / "csk.toml").write_text(SETTINGS)
-    model, facts = digits.model_files()
-    options = BuildOptions(
-        classes=facts["classes"],
-        mean=facts["normalize"]["mean"],
-        std=facts["normalize"]["std"],
-        base_data=folder / "base-data",
-        flip=False,
-    )
-    build_artifacts(model, folder / "bundle", options)
+    digits.build_bundle(folder / "bundle", base_data=folder / "base-data")
 
 
 def _first(

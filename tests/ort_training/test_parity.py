@@ -38,16 +38,7 @@ def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's own pictures and bundle: scikit-learn's digits, all of them."""
     folder = tmp_path_factory.mktemp("demo")
     demo.write_folders(demo.load(), folder / "base-data", folder / "tasks")
-    model, facts = demo.model_files()
-    options = BuildOptions(
-        classes=facts["classes"],
-        mean=facts["normalize"]["mean"],
-        std=facts["normalize"]["std"],
-        base_data=folder / "base-data",
-        flip=False,
-        backend="both",
-    )
-    build_artifacts(model, folder / "bundle", options)
+    demo.build_bundle(folder / "bundle", base_data=folder / "base-data", backend="both")
     return folder
 
 

@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save_file
 
-from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner, Task, TrainingConfig
 from csk_sdk.demo import digits
 
@@ -27,18 +26,10 @@ def main(out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     data = digits.load()
-    model, facts = digits.model_files()
     with tempfile.TemporaryDirectory() as folder:
         base, tasks = Path(folder) / "base", Path(folder) / "tasks"
         digits.write_folders(data, base, tasks)
-        options = BuildOptions(
-            classes=facts["classes"],
-            mean=facts["normalize"]["mean"],
-            std=facts["normalize"]["std"],
-            base_data=base,
-            flip=False,
-        )
-        build_artifacts(model, out / "bundle", options)
+        digits.build_bundle(out / "bundle", base_data=base)
         first = next(iter(digits.TASKS))
         Learner.open(out / "bundle", out / "state", SETTINGS).learn(Task.from_folder(tasks / first))
         learner = Learner.open(out / "bundle", Path(folder) / "state", SETTINGS)

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from csk_sdk.cli import analyzing, building, checking, inspecting, learning, reporting, using, watching
+from csk_sdk.cli import (
+    analyzing,
+    building,
+    checking,
+    inspecting,
+    learning,
+    listing,
+    reporting,
+    using,
+    watching,
+)
 from csk_sdk.cli.guard import GuardedGroup
 from csk_sdk.version import __version__
 
@@ -29,12 +39,12 @@ for _command in (
     inspecting.inspect,
     learning.train,
     watching.watch,
-    learning.tasks,
+    listing.tasks,
     using.evaluate,
     using.predict,
     using.export,
     reporting.report,
-    learning.rollback,
+    listing.rollback,
     checking.doctor,
     checking.verify,
     checking.demo,

@@ -1,29 +1,23 @@
-"""`train`, `tasks` and `rollback`: what changes a device's state, and what it consists of."""
+"""`train`: learning tasks of the inbox."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from csk_sdk.cli.accuracies import present_table
 from csk_sdk.cli.guard import Interrupted
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
-from csk_sdk.cli.rendering import LearningView, Screen, counted, duration, plural, size, table
+from csk_sdk.cli.rendering import LearningView, Screen, counted, learned, plural
 from csk_sdk.cli.sizes import parse_size
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, CskError
 from csk_sdk.evaluation import Evaluation
-from csk_sdk.learn_run import LearnReport
 from csk_sdk.learner import Learner
-from csk_sdk.predicting import task_names
 from csk_sdk.stopping import EPOCHS
-from csk_sdk.workspace import TaskStatus, Workspace
-
-_STATE_STYLES = {"learned": "green", "next": "bold", "broken": "red", "test only": "dim"}
+from csk_sdk.workspace import Workspace
 
 
 class Backend(StrEnum):
@@ -216,15 +210,15 @@ def train(
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
     learner = space.learner(config, backend.value)
-    learned = 0
+    count = 0
     while (chosen := _choose(space, learner, task)) is not None:
-        if learned:
+        if count:
             screen.say()
         _learn(screen, space, learner, chosen, evaluate=not no_evaluate)
-        learned += 1
+        count += 1
         if task != "all":
             return
-    if not learned:
+    if not count:
         _nothing_to_learn(screen, space, learner)
 
 
@@ -260,10 +254,7 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
             report = learner.learn(task, on_progress=view)
     except KeyboardInterrupt:
         raise Interrupted(_after_interrupt(learner, task.name)) from None
-    screen.say(
-        f"Learned {task.name} in {duration(report.seconds)}: generation {report.generation}, loss "
-        f"{report.loss:.3f}, peak memory {_of_budget(report)}."
-    )
+    screen.say(learned(report))
     if report.stopped != EPOCHS:
         screen.say(f"Training stopped in epoch {report.epochs}: its budget of {report.stopped} was spent.")
     if report.known:
@@ -290,13 +281,6 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
 
 def _some(names: tuple[str, ...], most: int = 5) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
-def _of_budget(report: LearnReport) -> str:
-    if report.memory_budget is None:
-        return size(report.peak_rss_bytes)
-    peak, budget = report.peak_rss_bytes / 2**20, report.memory_budget / 2**20
-    return f"{peak:.1f} MiB of {budget:.4g} MiB" + ("" if peak <= budget else ", above the budget")
 
 
 def _evaluate(
@@ -337,68 +321,3 @@ def _after_interrupt(learner: Learner, task: str) -> str:
     return (
         "Interrupted before the first checkpoint: nothing was learned. Run the same command to start again."
     )
-
-
-def tasks(
-    workspace: WorkspaceDir = HERE,
-    bundle: BundleDir = None,
-    state: StateDir = None,
-    tasks: TasksDir = None,
-    trust: TrustKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the tasks: learned, next, waiting or broken.
-
-    \b
-    Example:  csk-sdk tasks --workspace /data/camera
-    """
-    screen = Screen(as_json)
-    space = Workspace.open(workspace, bundle, state, tasks, trust)
-    found = space.survey(space.learner())
-    screen.json([asdict(status) for status in found])
-    if not found:
-        screen.say(f"No tasks: {space.tasks} is empty. A task is a folder NAME/train/<class>/ or a NAME.npz.")
-        return
-    made = table("Task", "State", "Classes", "Train", "Test", "Time", left=2)
-    for status in found:
-        style = _STATE_STYLES.get(status.state, "")
-        made.add_row(status.name, Text(_state_words(status), style), *_numbers(status))
-    screen.show(made)
-    for status in found:
-        if status.error:
-            screen.say(f"  {status.name}: {status.error}", style="red")
-
-
-def _state_words(status: TaskStatus) -> str:
-    return f"learned, generation {status.generation}" if status.state == "learned" else status.state
-
-
-def _numbers(status: TaskStatus) -> list[str]:
-    if status.state == "broken":
-        return ["-"] * 4
-    counts = [f"{value:,}" if value else "-" for value in (status.train_images, status.test_images)]
-    seconds = duration(status.seconds) if status.seconds is not None else "-"
-    return [str(len(status.classes)), *counts, seconds]
-
-
-def rollback(
-    to: Annotated[
-        str, typer.Option("--to", metavar="TASK", help="The last task to keep; base is the bundle as it was.")
-    ],
-    workspace: WorkspaceDir = HERE,
-    bundle: BundleDir = None,
-    state: StateDir = None,
-    trust: TrustKey = None,
-) -> None:
-    """Go back to when TASK had just been learned.
-
-    Tasks learned after it count as not learned; they can be learned again.
-
-    \b
-    Example:  csk-sdk rollback --to base
-    """
-    screen = Screen()
-    learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
-    generation = learner.rollback(to)
-    known = task_names(generation, learner.bundle.manifest.classes)
-    screen.say(f"Back at generation {generation.number}. Known now: {', '.join(known)}.")

@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from csk_sdk.learn_run import LearnReport
 from csk_sdk.learn_run import Progress as LearnProgress
 from csk_sdk.manifest import Manifest
 from csk_sdk.objectives import objective_of
@@ -293,3 +294,18 @@ def _console(stderr: bool) -> Console:
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     return console
+
+
+def learned(report: LearnReport) -> str:
+    """What is said of a learned task, in a sentence."""
+    return (
+        f"Learned {report.task} in {duration(report.seconds)}: generation {report.generation}, loss "
+        f"{report.loss:.3f}, peak memory {_of_budget(report)}."
+    )
+
+
+def _of_budget(report: LearnReport) -> str:
+    if report.memory_budget is None:
+        return size(report.peak_rss_bytes)
+    peak, budget = report.peak_rss_bytes / 2**20, report.memory_budget / 2**20
+    return f"{peak:.1f} MiB of {budget:.4g} MiB" + ("" if peak <= budget else ", above the budget")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
-from csk_sdk.cli.rendering import Screen, duration, size
+from csk_sdk.cli.rendering import Screen, learned
 from csk_sdk.errors import ConfigError
 from csk_sdk.watching import Happened, Watcher
 from csk_sdk.workspace import Workspace
@@ -69,10 +69,7 @@ def _give_way(nice: int) -> None:
 def _tell(screen: Screen, happened: Happened) -> None:
     report = happened.report
     if report is not None:
-        screen.say(
-            f"Learned {happened.task} in {duration(report.seconds)}: generation {report.generation}, loss "
-            f"{report.loss:.3f}, peak memory {size(report.peak_rss_bytes)}."
-        )
+        screen.say(learned(report))
     elif happened.event == "set aside":
         screen.warn(f"{happened.task} is set aside. {happened.reason}")
     elif happened.event == "later":

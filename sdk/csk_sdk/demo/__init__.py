@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def run_demo(out: Path, on_progress: Callable[[str], None] = lambda line: None) 
     Raises ConfigError where `out` is something else, or the demo's extra is not installed.
     """
     try:
-        from csk_artifacts_builder import BuildOptions, build_artifacts
+        import_module("csk_artifacts_builder")
     except ImportError as error:
         raise ConfigError(f"The demo needs {error.name}: pip install 'csk-sdk[demo]'.") from None
     from csk_sdk.demo.picture import draw
@@ -78,16 +79,9 @@ def run_demo(out: Path, on_progress: Callable[[str], None] = lambda line: None) 
     on_progress("workstation: writing scikit-learn's handwritten digits as PNG files")
     digits.write_folders(digits.load(), out / "base-data", workspace / "tasks")
     (workspace / "csk.toml").write_text(SETTINGS, encoding="utf-8")
-    model, facts = digits.model_files()
+    model, _ = digits.model_files()
     on_progress(f"workstation: building a bundle from {model.name}, which knows the digits 0 to 3")
-    options = BuildOptions(
-        classes=facts["classes"],
-        mean=facts["normalize"]["mean"],
-        std=facts["normalize"]["std"],
-        base_data=out / "base-data",
-        flip=False,
-    )
-    build_artifacts(model, workspace / "bundle", options)
+    digits.build_bundle(workspace / "bundle", base_data=out / "base-data")
     with_projection = _live("csk-sdk", workspace, "state", [], on_progress)
     without = _live("unprotected", workspace, "state-unprotected", UNPROTECTED, on_progress)
     runs = (with_projection, without)

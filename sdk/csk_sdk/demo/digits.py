@@ -72,6 +72,17 @@ def model_files() -> tuple[Path, dict[str, Any]]:
     return model, json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))
 
 
+def build_bundle(out: Path, **options: Any) -> Path:
+    """Build a bundle of the shipped base model in `out`; `options` are more of BuildOptions. Needs the builder."""
+    from csk_artifacts_builder import BuildOptions, build_artifacts
+
+    model, facts = model_files()
+    normalize = facts["normalize"]
+    known = {"classes": facts["classes"], "mean": normalize["mean"], "std": normalize["std"], "flip": False}
+    build_artifacts(model, out, BuildOptions(**{**known, **options}))
+    return out
+
+
 def _write(root: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], digits: tuple[int, ...]) -> None:
     for digit in digits:
         folder = root / NAMES[digit]

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk.demo import digits
 
 PICTURES, SIZE = 30, 96
@@ -24,15 +23,10 @@ def main(out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     data = digits.load()
-    model, facts = digits.model_files()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "base"
         digits.write_folders(data, base, Path(folder) / "tasks")
-        normalize = facts["normalize"]
-        options = BuildOptions(
-            classes=facts["classes"], mean=normalize["mean"], std=normalize["std"], base_data=base, flip=False
-        )
-        build_artifacts(model, out / "bundle", options)
+        digits.build_bundle(out / "bundle", base_data=base)
     # As a person would have them: larger than the network's, each a file.
     for digit, name in enumerate(digits.NAMES):
         chosen = (

@@ -1,0 +1,81 @@
+"""`tasks` and `rollback`: what a device's state consists of, and going back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
+from csk_sdk.cli.rendering import Screen, duration, table
+from csk_sdk.predicting import task_names
+from csk_sdk.workspace import TaskStatus, Workspace
+
+_STATE_STYLES = {"learned": "green", "next": "bold", "broken": "red", "test only": "dim"}
+
+
+def tasks(
+    workspace: WorkspaceDir = HERE,
+    bundle: BundleDir = None,
+    state: StateDir = None,
+    tasks: TasksDir = None,
+    trust: TrustKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the tasks: learned, next, waiting or broken.
+
+    \b
+    Example:  csk-sdk tasks --workspace /data/camera
+    """
+    screen = Screen(as_json)
+    space = Workspace.open(workspace, bundle, state, tasks, trust)
+    found = space.survey(space.learner())
+    screen.json([asdict(status) for status in found])
+    if not found:
+        screen.say(f"No tasks: {space.tasks} is empty. A task is a folder NAME/train/<class>/ or a NAME.npz.")
+        return
+    made = table("Task", "State", "Classes", "Train", "Test", "Time", left=2)
+    for status in found:
+        style = _STATE_STYLES.get(status.state, "")
+        made.add_row(status.name, Text(_state_words(status), style), *_numbers(status))
+    screen.show(made)
+    for status in found:
+        if status.error:
+            screen.say(f"  {status.name}: {status.error}", style="red")
+
+
+def _state_words(status: TaskStatus) -> str:
+    return f"learned, generation {status.generation}" if status.state == "learned" else status.state
+
+
+def _numbers(status: TaskStatus) -> list[str]:
+    if status.state == "broken":
+        return ["-"] * 4
+    counts = [f"{value:,}" if value else "-" for value in (status.train_images, status.test_images)]
+    seconds = duration(status.seconds) if status.seconds is not None else "-"
+    return [str(len(status.classes)), *counts, seconds]
+
+
+def rollback(
+    to: Annotated[
+        str, typer.Option("--to", metavar="TASK", help="The last task to keep; base is the bundle as it was.")
+    ],
+    workspace: WorkspaceDir = HERE,
+    bundle: BundleDir = None,
+    state: StateDir = None,
+    trust: TrustKey = None,
+) -> None:
+    """Go back to when TASK had just been learned.
+
+    Tasks learned after it count as not learned; they can be learned again.
+
+    \b
+    Example:  csk-sdk rollback --to base
+    """
+    screen = Screen()
+    learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
+    generation = learner.rollback(to)
+    known = task_names(generation, learner.bundle.manifest.classes)
+    screen.say(f"Back at generation {generation.number}. Known now: {', '.join(known)}.")
