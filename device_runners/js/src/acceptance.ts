@@ -1,6 +1,7 @@
 /** What a task must pass before it is committed, and the sentences that say why it did not. */
 
 import type { TrainingConfig } from './config.js';
+import type { Consolidated } from './consolidation.js';
 import { LabelError, TaskError } from './errors.js';
 import { isRefuted, type LabelEvidence } from './method/labelCheck.js';
 import { UNFAMILIAR } from './method/novelty.js';
@@ -26,7 +27,7 @@ export function requireLearnable(
 }
 
 /** A warning where a task's pictures are far from everything known; else nothing. */
-export function unfamiliar(novelty: number | undefined): string[] {
+function unfamiliar(novelty: number | undefined): string[] {
   if (novelty === undefined || novelty < UNFAMILIAR) return [];
   return [
     `these pictures are unlike all that the model knows (${novelty.toFixed(1)} times as far from the nearest class as ` +
@@ -56,16 +57,22 @@ export function forgetsTooMuch(
 }
 
 /** The sentence about a task whose trained centers were dropped. */
-export function headsInstead(
-  forgetting: ReadonlyMap<string, number>,
-  { maxForgetting }: TrainingConfig,
-): string {
+function headsInstead(forgetting: ReadonlyMap<string, number>, { maxForgetting }: TrainingConfig): string {
   const { worst, points } = worstOf(forgetting);
   return (
     `the trained centers would have cost '${worst}' about ${points.toFixed(1)} points of accuracy, more than the ` +
     `${maxForgetting} of maxForgetting: they were dropped, and the new classes have heads on the network as it was. ` +
     'A lower learningRate or a higher energy may do better.'
   );
+}
+
+/** All that the user of a learned task should know, one sentence each. */
+export function warningsAbout(
+  novelty: number | undefined,
+  { forgetting, headsOnly }: Pick<Consolidated, 'forgetting' | 'headsOnly'>,
+  config: TrainingConfig,
+): string[] {
+  return [...unfamiliar(novelty), ...(headsOnly ? [headsInstead(forgetting, config)] : [])];
 }
 
 /** The old task that loses most, and its points; 0 where none is known. */

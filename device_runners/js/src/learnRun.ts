@@ -1,6 +1,6 @@
 /** One task learned from start to commit, resumable at any step. */
 
-import { headsInstead, requireLearnable, unfamiliar, worstOf } from './acceptance.js';
+import { requireLearnable, warningsAbout, worstOf } from './acceptance.js';
 import type { Bundle } from './bundle/bundle.js';
 import { augmentationOf, configRecord, type TrainingConfig } from './config.js';
 import { type Consolidated, consolidate } from './consolidation.js';
@@ -11,6 +11,7 @@ import { requireNewTask, type Task, TaskPixels, taskClasses } from './data/task.
 import type { Batch, Opening } from './features.js';
 import { fewShotNote, type HeadsOnlyBecause, isFewShot } from './fewShot.js';
 import { dumps } from './json.js';
+import { peakRssBytes } from './measure.js';
 import { cosine } from './method/optimizers.js';
 import type { Generation, LearnedTask } from './state/record.js';
 import type { State } from './state/state.js';
@@ -188,14 +189,10 @@ export class LearnRun {
     return loss;
   }
 
-  /** All that the user of the learned task should know, one sentence each. */
-  private notes({ forgetting, headsOnly }: Consolidated): string[] {
+  private notes(result: Consolidated): string[] {
     const { few, training, config, task, pixels } = this;
-    return [
-      ...unfamiliar(training.novelty),
-      ...(headsOnly ? [headsInstead(forgetting, config)] : []),
-      ...(few ? [fewShotNote(pixels.count, task.classes)] : []),
-    ];
+    const notes = warningsAbout(training.novelty, result, config);
+    return few ? [...notes, fewShotNote(pixels.count, task.classes)] : notes;
   }
 
   /**
@@ -298,10 +295,4 @@ export class LearnRun {
 /** As the method of that name, which React Native's signals lack. */
 function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw signal.reason ?? new Error('learning was stopped');
-}
-
-/** The process's peak memory; 0 where the platform does not say. */
-function peakRssBytes(): number {
-  const process = (globalThis as { process?: { resourceUsage?: () => { maxRSS: number } } }).process;
-  return (process?.resourceUsage?.().maxRSS ?? 0) * 1024;
 }

@@ -48,7 +48,15 @@ function stepsWithin(flops: number, { costs }: Manifest, batchSize: number): num
   }
   const possible = Math.floor(flops / each);
   if (possible < 1) {
-    throw new ConfigError(`flops is ${flops}, and one step of ${batchSize} costs ${each}: allow more.`);
+    throw new ConfigError(
+      `flops is ${general(flops)}, and one step of ${batchSize} costs ${general(each)}: allow more.`,
+    );
   }
   return possible;
+}
+
+/** Six digits at most, and an exponent from 1e+06 on, as Python's format "g". */
+function general(value: number): string {
+  const rounded = Number(value.toPrecision(6));
+  return rounded < 1e6 ? String(rounded) : rounded.toExponential().replace(/\+(\d)$/, '+0$1');
 }

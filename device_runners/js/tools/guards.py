@@ -50,6 +50,7 @@ LESSONS = {
     "refused": Lesson({**PLAIN, "on_forgetting": "refuse"}, (8, 9)),
     "seconds": Lesson({"seconds": 1e-6}),
     "flops": Lesson({"flops": 3.5}),
+    "no step": Lesson({"flops": 0.5}),
     "known": Lesson(members=(3, 4)),
     "unfamiliar": Lesson(count=40, inverted=True, earlier=(6, 7)),
     "shuffled": Lesson(members=(4, 5, 6, 7, 8, 9), count=40, shuffled=True),
@@ -233,6 +234,7 @@ def _with_flops(bundle: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if "flops" not in settings:
         return settings
     opened = Learner.open(bundle).bundle
+    # Of a step's, as many.
     each = opened.manifest.costs["step_centers"] * opened.manifest.batch_size
     return {**settings, "flops": settings["flops"] * each}
 
