@@ -4,10 +4,10 @@ import { expect, test } from 'vitest';
 import { remarks } from '../src/worker/sentences.js';
 
 const strange = 'these pictures are unlike all that the model knows (2.0 times as far).';
-const plain = { headsOnlyBecause: '', forgetting: 0, warnings: [] } as const;
+type Found = Parameters<typeof remarks>[0];
 
-function said(found: object): string[] {
-  return remarks({ ...plain, ...found } as Parameters<typeof remarks>[0]);
+function said(found: Partial<Found>): string[] {
+  return remarks({ headsOnlyBecause: '', forgetting: 0, warnings: [], ...found });
 }
 
 test('a lesson that was trained has no remark, but for what csk-sdk warns of', () => {

@@ -13,8 +13,10 @@ export function mixedUp({ evidence: { accuracy, chance } }: LabelError): string 
 
 const percent = (share: number): string => `${Math.round(100 * share)} %`;
 
+type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings'>;
+
 /** What a person should know about a lesson that was learned. */
-export function remarks({ headsOnlyBecause, forgetting, warnings }: LearnReport): string[] {
+export function remarks({ headsOnlyBecause, forgetting, warnings }: Found): string[] {
   // The last warning is about heads only, where there is such a one; it is said in other words here.
   const others = (headsOnlyBecause ? warnings.slice(0, -1) : warnings).map(
     (sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1),
