@@ -302,6 +302,7 @@ async function task(given: Given): Promise<Results> {
   }
   const learned = {
     ...{ name, classes, epochs: 1, images: order.length, seconds: 0, loss: 0, peakRssBytes: 0, config: {} },
+    ...{ protected: {}, notes: [] },
   };
   const generation = { number: 1, parent: 0, tasks: [learned], tensors, created: '' };
   const predictor = new Predictor(bundle, preprocessing, generation, opening(given));
