@@ -133,7 +133,14 @@ def _build(model: Path, out: Path, names: tuple[str, ...], loss: str, data: Path
         model,
         out,
         BuildOptions(
-            classes=names, mean=NORMALIZE["mean"], std=NORMALIZE["std"], flip=False, loss=loss, base_data=data
+            classes=names,
+            mean=NORMALIZE["mean"],
+            std=NORMALIZE["std"],
+            flip=False,
+            loss=loss,
+            base_data=data,
+            # What trained centers add shows where the head has less to go by.
+            features="last",
         ),
     )
     return out

@@ -31,7 +31,7 @@ def test_build_with_base_data(run, tmp_path, base_data):
     assert (done.status, done.err) == (0, "")
     assert "mean 0.3056, std 0.3776" in done.out
     assert "Base accuracy  100.0 % of the base data" in done.out
-    assert "10.3 % of 77,028 parameters" in done.out
+    assert "11.0 % of 77,604 parameters" in done.out
     assert "csk-sdk train" in done.out
 
 
@@ -147,21 +147,23 @@ def test_inspect_counts_what_can_be_counted_by_hand(run, digits_bundle):
         "stage2": 16 * 32 * (16 * 9 + 32 * 9 + 16),
         "stage3": 4 * 64 * (32 * 9 + 64 * 9 + 32),
     }
-    forward = 2 * (sum(convolutions.values()) + 64 * 4)
+    # The last stage's means, and those of what the four sites see.
+    features = 64 + 16 + 32 + 32 + 64
+    forward = 2 * (sum(convolutions.values()) + features * 4)
     assert found["inference_flops"] == forward
     assert found["flops_per_image"]["full"] == 3 * forward - 2 * convolutions["stem"]
     # Kept: x_c on the selected channels (float32), four ReLU masks (bytes), features, the logits' two images.
     selected = 4 * (4 * 16 + 8 * 16 + 8 * 4 + 16 * 4)
-    assert found["kept_bytes_per_image"]["centers"] == selected + (2 * 32 * 16 + 2 * 64 * 4) + 4 * 64 + 2 * 16
+    assert found["kept_bytes_per_image"]["centers"] == selected + (2 * 32 * 16 + 2 * 64 * 4) + 4 * features + 2 * 16
     # Full: the input of every layer, once (the picture, stem, two in stage 1, two in 2, two in 3, features),
     # and no activation that is not also an input, but for the last, which the pooling reads.
-    kept = 64 + 3 * 16 * 64 + 2 * 32 * 16 + 2 * 64 * 4 + 64
+    kept = 64 + 3 * 16 * 64 + 2 * 32 * 16 + 2 * 64 * 4 + features
     assert found["kept_bytes_per_image"]["full"] == 4 * kept
     assert found["flops_per_image"]["centers"] < found["flops_per_image"]["full"]
     biases = 16 * 3 + 32 * 3 + 64 * 3 + 4
-    weights = 9 * (16 + 2 * 256 + 512 + 1024 + 2048 + 4096) + 512 + 2048 + 256
+    weights = 9 * (16 + 2 * 256 + 512 + 1024 + 2048 + 4096) + 512 + 2048 + features * 4
     assert found["parameters"] == weights + biases
-    assert found["trainable"] == 512 + 1024 + 2048 + 4096 + 65 * 4
+    assert found["trainable"] == 512 + 1024 + 2048 + 4096 + (features + 1) * 4
     assert found["files"]["manifest.json"] > 0
 
 
@@ -226,4 +228,4 @@ def test_inspect_without_costs(run, own_bundle):
     path.write_text(sealed(manifest))
     found = run("inspect", own_bundle, "--json").json
     assert (found["parameters"], found["flops_per_image"]) == (None, None)
-    assert "7,940 parameters" in run("inspect", own_bundle).out
+    assert "8,516 parameters" in run("inspect", own_bundle).out

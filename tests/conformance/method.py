@@ -139,7 +139,7 @@ def drift(before: NDArray, after: NDArray, ridge: float = 0.01) -> NDArray:
 
 
 def discriminant(
-    gram: NDArray, sums: NDArray, counts: NDArray, prior: float = 200.0
+    gram: NDArray, sums: NDArray, counts: NDArray, prior: float = 100.0
 ) -> tuple[NDArray, NDArray]:
     """Linear discriminant analysis with equal priors from sums over features."""
     means = sums / counts[:, None]

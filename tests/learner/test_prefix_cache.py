@@ -24,7 +24,7 @@ from csk_sdk.prefix_cache import PrefixCache, choose_place, feature_bytes
 @pytest.fixture(scope="module")
 def int8_bundle(tmp_path_factory: pytest.TempPathFactory, base_data: Path) -> Path:
     folder = tmp_path_factory.mktemp("int8") / "bundle"
-    return build_digits_bundle(folder, base_data=base_data, precision="int8")
+    return build_digits_bundle(folder, base_data=base_data, precision="int8", features="last")
 
 
 @pytest.fixture(params=["exact", "int8"])

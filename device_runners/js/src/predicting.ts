@@ -12,7 +12,7 @@ import type { Generation } from './state/record.js';
 import { BASE } from './state/store.js';
 
 // How many uncorrelated pictures the covariance within classes begins with: docs/decisions/0020-features-of-layers.md.
-export const PRIOR_PICTURES = 200;
+export const PRIOR_PICTURES = 100;
 // Pictures that go through the network at once: an application may hand over a thousand.
 const CHUNK = 64;
 

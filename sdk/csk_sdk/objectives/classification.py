@@ -29,7 +29,7 @@ from csk_sdk.objectives.objective import (
 )
 
 # How many uncorrelated pictures the covariance within classes begins with: docs/decisions/0020-features-of-layers.md.
-PRIOR_PICTURES = 200.0
+PRIOR_PICTURES = 100.0
 
 _SEEN = "seen"
 
