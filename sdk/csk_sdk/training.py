@@ -305,7 +305,7 @@ class TaskTraining:
             old = drift.statistics(old)
             for key in [key for key in tensors if key.startswith("head/") and key.endswith("/weight")]:
                 tensors[key] = drift.head(tensors[key])
-        tensors.update(old.merge(learned).tensors())
+        old.merge(learned).replace_in(tensors)
 
     @property
     def protected(self) -> dict[str, str]:

@@ -81,7 +81,7 @@ export async function consolidate(
     }
   }
   const learned = config.classStatistics ? statistics : ClassStatistics.empty(f);
-  for (const [key, tensor] of known.merge(learned).tensors()) tensors.set(key, tensor);
+  known.merge(learned).replaceIn(tensors);
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
   tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
   for (const [key, { data }] of tensors) {
