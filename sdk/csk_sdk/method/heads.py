@@ -136,7 +136,7 @@ class ClassStatistics:
         try:
             names = json.loads(tensors[f"{prefix}classes"].astype(np.uint8).tobytes())
             gram, sums, counts = (
-                np.array(tensors[prefix + key], np.float64) for key in (square, rows, "counts")
+                np.asarray(tensors[prefix + key], np.float64) for key in (square, rows, "counts")
             )
         except (KeyError, ValueError) as error:
             raise StateError(f"the class statistics {prefix!r} cannot be read ({error}).") from None
@@ -149,8 +149,8 @@ class ClassStatistics:
                 f"{rows} {sums.shape}, counts {counts.shape}."
             )
         if not summed:
-            sums *= counts[:, None]
-            gram += _between(sums, counts)
+            sums = sums * counts[:, None]
+            gram = gram + _between(sums, counts)
         return cls(tuple(names), gram, sums, counts)
 
 

@@ -27,11 +27,15 @@ def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | No
     if count < _PICTURES_PER_FEATURE * known.features:
         return None
     roots = known.sums[seen] / np.sqrt(known.counts[seen])[:, None]
-    within = (known.gram - roots.T @ roots) / max(count - int(seen.sum()), 1.0)
+    # In place: with features of several layers, a matrix of features by features is larger than many a network.
+    within = roots.T @ roots
+    np.subtract(known.gram, within, out=within)
+    within /= max(count - int(seen.sum()), 1.0)
     scale = float(np.trace(within)) / known.features
     if scale <= 0.0:
         return None
-    within = (1.0 - _SHRINKAGE) * within + _SHRINKAGE * scale * np.eye(known.features)
+    within *= 1.0 - _SHRINKAGE
+    within.flat[:: known.features + 1] += _SHRINKAGE * scale
     means = known.sums[seen] / known.counts[seen][:, None]
     x = features.astype(np.float64)
     white = np.linalg.solve(within, np.concatenate([x, means]).T).T
