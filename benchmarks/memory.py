@@ -41,11 +41,12 @@ imports, of a process that opens the bundle, warms a task up and trains it at th
 explained in `artifacts_builder/csk_artifacts_builder/memory.py`, and what was done about the peak in
 [decision 0009](decisions/0009-memory-of-opening.md); int8 bundles are in
 [decision 0014](decisions/0014-memory-budget.md), and limits on the device in [device-memory.md](device-memory.md). Not
-in it: pictures cached between epochs, consolidation, and predicting at the same time.
+in it: pictures, or with `--prefix-cache memory` features, cached between epochs (64 MiB at most), consolidation, and
+predicting at the same time.
 
 *Measured* is the high-water mark of resident memory (VmHWM) of a fresh process after it warmed a task up and trained
 three steps on random pictures, less its resident memory after imports. Bundles are built without base data, with
-`--trainable auto` and a quarter of the channels. Steps are tiny, since noise teaches nothing.
+`--trainable auto`, `--features last` and a quarter of the channels. Steps are tiny, since noise teaches nothing.
 
 Three constants of the prediction were *fitted*, on the models marked so; none on those *held out*, though these have
 shown which parts the prediction lacked (decision 0009).
@@ -99,9 +100,9 @@ def measure_build(model: Path, out: Path, batch: int) -> dict[str, Any]:
     """Build in this process."""
     from csk_artifacts_builder import BuildOptions, build_artifacts
 
-    begun = time.perf_counter()
-    build_artifacts(model, out, BuildOptions(batch_size=batch))
-    return {"seconds": time.perf_counter() - begun, "peak": resident("VmHWM")}
+    begun = time.process_time()
+    build_artifacts(model, out, BuildOptions(batch_size=batch, features="last"))
+    return {"seconds": time.process_time() - begun, "peak": resident("VmHWM")}
 
 
 def measure_learning(bundle_folder: Path, profile: str = "fast") -> dict[str, Any]:
@@ -128,7 +129,7 @@ def measure_learning(bundle_folder: Path, profile: str = "fast") -> dict[str, An
     config = TrainingConfig(threads=1, learning_rate=1e-6, head_learning_rate=1e-6, few_shot=0)
     with tempfile.TemporaryDirectory() as scratch:
         opened = in_profile(bundle, PROFILES[profile], Path(scratch))
-        training = TaskTraining(opened, bundle.checkpoint(), ("a", "b"), config)
+        training = TaskTraining(opened, bundle.stored_checkpoint(), ("a", "b"), config)
         training.warm_up(batches)
         for one, _ in zip(batches(), range(3), strict=False):
             training.step(one, 1.0)
@@ -205,7 +206,7 @@ def table(rows: list[Row]) -> str:
             for row in rows
         ),
         "",
-        "| model | file MiB | bundle MiB | build s | build's peak MiB | of the file's size |",
+        "| model | file MiB | bundle MiB | build CPU s | build's peak MiB | of the file's size |",
         "|---|---|---|---|---|---|",
     ]
     for row in {row.model: row for row in rows}.values():

@@ -96,9 +96,8 @@ def prepare(out: Path, pictures: int) -> Path:
     if not (workspace / "bundle").is_dir():
         resnet18(model)
         draw(out / "base", [str(number) for number in range(CLASSES)], 3, seed=0)
-        build_artifacts(
-            model, workspace / "bundle", BuildOptions(base_data=out / "base", precision="int8", flip=True)
-        )
+        options = BuildOptions(base_data=out / "base", precision="int8", flip=True, features="last")
+        build_artifacts(model, workspace / "bundle", options)
         draw(workspace / "tasks/01/train", ["a", "b", "c", "d", "e"], pictures, seed=1)
     return workspace
 

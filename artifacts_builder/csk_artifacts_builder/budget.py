@@ -37,9 +37,7 @@ class Budget:
         classes, features = self._head.weight.shape
         head = Head(features=features)
         training = training_model(self._source.model, sites, head, where, options.loss)
-        predicted = predict_memory(
-            training, sites, features, classes, options.batch_size, protected=options.base_data is not None
-        )
+        predicted = predict_memory(training, sites, features, classes, options.batch_size)
         if not predicted:
             raise ModelError(
                 f"{where} has tensors of unknown size, so its memory cannot be predicted. Build it without "

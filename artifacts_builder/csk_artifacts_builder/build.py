@@ -202,7 +202,6 @@ def _with_memory(models: Mapping[str, ir.Model], manifest: Manifest) -> Manifest
         manifest.head.features,
         classes,
         batch,
-        manifest.base_protected,
         manifest.precision == INT8,
     )
     return replace(manifest, memory=memory, step_memory=step_memory(training, sites, classes, batch))

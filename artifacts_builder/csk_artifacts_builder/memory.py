@@ -4,7 +4,6 @@ Predicted is the peak resident memory, over that after imports, of a process tha
 and trains it at the bundle's batch size. Warming up runs one step with all channels, so that one is counted. The parts:
 
     runtime      code and structures that a first opened graph brings in
-    knowledge    the checkpoint: centers, moments, heads, class statistics
     kernels      the sites' kernels with the centers put in, handed to the runtime; dropped when the graph is open.
                  None in int8, where the runtime maps them
     weights      all weights as the runtime packs them, and the kernels of input gradients, which it makes itself
@@ -14,8 +13,9 @@ and trains it at the bundle's batch size. Warming up runs one step with all chan
     activations  what is alive at the step's fullest moment
     head         matrices of features by features, while a task's head is fitted
 
-Opening needs runtime to opening; a step needs all but kernels, opening and head; fitting the head needs runtime,
-knowledge and head, for no graph is open then. The largest is the peak. What is alive is found by
+Opening needs runtime to opening; a step needs all but kernels, opening and head; fitting the head needs runtime
+and head, for no graph is open then. The largest is the peak. The checkpoint, or a generation, is not in it: its tensors
+stay in their file, and are read one by one where they are needed. What is alive is found by
 walking the graph in the file's order, which is that of execution (docs/decisions/0003): a tensor lives from the node
 that makes it to the last that reads it, elementwise ops work in place, and reshapes copy nothing.
 """
@@ -54,14 +54,12 @@ def predict_memory(
     features: int,
     classes: int,
     batch: int,
-    protected: bool,
     int8: bool = False,
 ) -> dict[str, int]:
     """The table above in bytes, and "peak"; empty where a size is not known before run time.
 
-    `features` is the width of the head, `classes` how many the base has; `protected` says whether their statistics are
-    in the checkpoint, `int8` whether frozen convolutions are. Half of an int8 graph's nodes only say how kernels are
-    rounded, and are gone when it is open.
+    `features` is the width of the head, `classes` how many the base has; `int8` says whether frozen convolutions are in
+    int8. Half of an int8 graph's nodes only say how kernels are rounded, and are gone when it is open.
     """
     model = _sized_step(training, sites, classes, batch)
     try:
@@ -74,7 +72,6 @@ def predict_memory(
     kernels = 0 if int8 else sum(sizes)
     parts = {
         "runtime": _RUNTIME_BYTES + _NODE_BYTES * len(model.graph) // (2 if int8 else 1),
-        "knowledge": centers + _knowledge(sites, features, classes, protected),
         "kernels": kernels,
         "weights": packed,
         "opening": 2 * max(sizes, default=0) if int8 else kernels + folded + 2 * largest,
@@ -83,10 +80,10 @@ def predict_memory(
         "activations": activations,
         "head": _PER_PAIR_OF_FEATURES * (features + 1) ** 2,
     }
-    always = sum(parts[name] for name in ("runtime", "knowledge", "weights", "batch"))
+    always = sum(parts[name] for name in ("runtime", "weights", "batch"))
     opening = sum(parts[name] for name in ("kernels", "opening"))
     step = sum(parts[name] for name in ("learning", "activations"))
-    fitting = sum(parts[name] for name in ("runtime", "knowledge", "head"))
+    fitting = sum(parts[name] for name in ("runtime", "head"))
     return {**parts, PEAK: max(fitting, always + max(opening, step))}
 
 
@@ -144,13 +141,6 @@ def _counted(limit: ir.Value | None) -> ir.Value | None:
             return None
         limit = producer.inputs[0]
     return limit
-
-
-def _knowledge(sites: Sequence[Site], features: int, classes: int, protected: bool) -> int:
-    """Moments, the head, and the class statistics with their float64 Gram matrix."""
-    moments = sum(site.groups * site.shape[1] ** 2 for site in sites) * _FLOAT_BYTES
-    statistics = 8 * features * (features + classes) if protected else 0
-    return moments + _FLOAT_BYTES * features * classes + statistics
 
 
 def _constants(model: ir.Model) -> set[ir.Value]:

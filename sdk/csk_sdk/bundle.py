@@ -33,6 +33,7 @@ from csk_sdk.manifest import (
 from csk_sdk.objectives import Objective, objective_of
 from csk_sdk.runtime import Graph
 from csk_sdk.signing import check_signature
+from csk_sdk.stored_tensors import StoredTensors
 
 # What takes a graph's place from the cut on; the memory model has the eval model's features too.
 _SUFFIXES = {TRAINING_MODEL: TRAINING_SUFFIX, EVAL_MODEL: MEMORY_SUFFIX, MEMORY_MODEL: MEMORY_SUFFIX}
@@ -107,6 +108,10 @@ class Bundle:
         tensors = self._read(CHECKPOINT)
         check_checkpoint(self.manifest, tensors, self.path(CHECKPOINT))
         return tensors
+
+    def stored_checkpoint(self) -> StoredTensors:
+        """The same, left in its file until its tensors are asked for, and not checked again."""
+        return StoredTensors(self.path(CHECKPOINT), BundleError)
 
     def weights(self, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
         """Frozen tensors by their name in the source model; all of them when `names` is None."""

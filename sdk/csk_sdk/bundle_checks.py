@@ -156,7 +156,9 @@ def check_checkpoint(manifest: Manifest, tensors: Mapping[str, Any], where: Path
     }
     # Of no class yet, it takes no room.
     if np.size(tensors.get("statistics.counts", ())):
-        wanted["statistics.gram"] = (features, features)
+        # Earlier bundles have sums in place of means.
+        square = "gram" if "statistics.sums" in tensors else "scatter"
+        wanted[f"statistics.{square}"] = (features, features)
     for site in manifest.sites:
         wanted[f"center/{site.name}"] = tuple(site.shape[:2])
         wanted[f"moment/{site.name}"] = (site.groups, site.shape[1], site.shape[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ Tensors = dict[str, NDArray[Any]]
 # Of a bundle's view from the prefix on, prefix features (n, *prefix) as they are stored instead of images.
 Batch = tuple[NDArray[Any], Labels]
 
+# Pictures at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
+_AT_ONCE = 8
 # Memory for the features that a head is fitted on.
 HEAD_SAMPLE_BYTES = 32 << 20
 
@@ -28,7 +30,9 @@ class FeatureExtractor:
     `release` is that of `Graph.run`: for one that other graphs follow.
     """
 
-    def __init__(self, bundle: Bundle, tensors: Tensors, threads: int = 0, release: bool = False) -> None:
+    def __init__(
+        self, bundle: Bundle, tensors: Mapping[str, NDArray[Any]], threads: int = 0, release: bool = False
+    ) -> None:
         self._release = release
         head = bundle.manifest.head
         self._graph = bundle.graph(EVAL_MODEL, tensors, threads)
@@ -74,7 +78,7 @@ class FeatureSample:
 
 def measure_knowledge(
     bundle: Bundle,
-    tensors: Tensors,
+    tensors: Mapping[str, NDArray[Any]],
     batches: Iterable[Batch],
     classes: Sequence[str],
     threads: int = 0,
@@ -93,10 +97,14 @@ def measure_knowledge(
     moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}
     statistics = ClassStatistics.empty(bundle.manifest.head.features)
     for images, labels in batches:
-        outputs = graph.run({"image": images, **feeds}, release=True, copy=False)
-        for site in sites:
-            moments[site.name] += outputs.pop(site.moment)
-        features = outputs.pop("features").copy()
+        seen = []
+        for start in range(0, len(images), _AT_ONCE):
+            part = images[start : start + _AT_ONCE]
+            outputs = graph.run({"image": part, **feeds}, release=True, copy=False)
+            for site in sites:
+                moments[site.name] += outputs.pop(site.moment)
+            seen.append(outputs.pop("features").copy())
+        features = np.concatenate(seen)
         if on_features is not None:
             on_features(features, labels)
         statistics = objective.statistics(statistics, features, labels, classes)

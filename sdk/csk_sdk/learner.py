@@ -66,7 +66,7 @@ class Learner:
         """
         opened = Bundle.open(bundle, trust)
         opened.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
-        stored = State.open(state, opened.id, opened.checkpoint)
+        stored = State.open(state, opened.id, opened.stored_checkpoint)
         return cls(opened, stored, config or TrainingConfig(), backend)
 
     @property
@@ -117,18 +117,20 @@ class Learner:
             budgeted = config.memory_budget is not None
             bundle = in_chosen_precision(bundle, config.precision, self.state.folder, budgeted)
         with self.state.lock():
-            generation = self.generation
-            # An opened graph would take the room that learning needs.
-            self.predictor().release()
-            return LearnRun(
-                bundle,
-                self.state,
-                generation,
-                task,
-                config or self.config,
-                self.backend,
-                on_progress or (lambda _: None),
-            ).run()
+            # An opened graph, and a generation's tensors, would take the room that learning needs.
+            if self._predictor is not None:
+                self._predictor.release()
+                self._predictor = None
+            with self.state.opened() as generation:
+                return LearnRun(
+                    bundle,
+                    self.state,
+                    generation,
+                    task,
+                    config or self.config,
+                    self.backend,
+                    on_progress or (lambda _: None),
+                ).run()
 
     def stream(self, name: str, classes: Sequence[str], config: TrainingConfig | None = None) -> TaskStream:
         """Learn a task from batches that the application feeds: see `TaskStream`."""

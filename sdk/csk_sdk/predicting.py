@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import TaskError
-from csk_sdk.knowledge import FeatureExtractor, Tensors
+from csk_sdk.knowledge import FeatureExtractor
 from csk_sdk.manifest import Manifest
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.names import LONGEST, is_plain
@@ -142,7 +142,7 @@ def task_head(generation: Generation, manifest: Manifest, task: str) -> LinearHe
     if task not in classes:
         known = ", ".join(task_names(generation, manifest.classes))
         raise TaskError(f"Task '{task}' is not learned. Learned: {known or 'none'}.")
-    tensors: Tensors = generation.tensors
+    tensors = generation.tensors
     return LinearHead(
         classes[task],
         tensors[f"head/{task}/weight"],

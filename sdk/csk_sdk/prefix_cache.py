@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -19,7 +19,7 @@ from csk_sdk.bundle import Bundle
 from csk_sdk.config import PREFIX_CACHES, TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
 from csk_sdk.data.pixel_cache import PixelCache
-from csk_sdk.knowledge import Batch, Tensors
+from csk_sdk.knowledge import Batch
 from csk_sdk.manifest import INT8, PORTABLE, PREFIX_MODEL
 from csk_sdk.runtime import Graph
 
@@ -68,7 +68,7 @@ class PrefixCache:
     def __init__(
         self,
         bundle: Bundle,
-        tensors: Tensors,
+        tensors: Mapping[str, NDArray[Any]],
         pixels: PixelCache,
         config: TrainingConfig,
         folder: Path | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -87,18 +88,15 @@ class TaskStream:
         self._flip, self._shift = augmentation(config, bundle.manifest)
 
     def __enter__(self) -> TaskStream:
-        self._lock = self._state.lock()
-        self._lock.__enter__()
-        try:
-            self._generation: Generation = self._state.load()
+        with ExitStack() as stack:
+            stack.enter_context(self._state.lock())
+            self._generation: Generation = stack.enter_context(self._state.opened())
             # Again, now that no other process can commit a task of this name.
             require_new_task(self._generation, self._bundle.manifest.classes, self._name, self._classes)
             self._plan = plan_for(
                 self._bundle.manifest, self._config, self._backend, self._reservoir, self._held_at_most
             )
-        except BaseException as error:
-            self._lock.__exit__(type(error), error, error.__traceback__)
-            raise
+            self._held_open = stack.pop_all()
         return self
 
     def __exit__(
@@ -108,7 +106,7 @@ class TaskStream:
             if error is None:
                 self._commit()
         finally:
-            self._lock.__exit__(kind, error, trace)
+            self._held_open.close()
 
     def observe(
         self, images: NDArray[Any] | Sequence[NDArray[Any]], labels: Sequence[Any] | NDArray[Any]

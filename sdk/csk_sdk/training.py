@@ -55,6 +55,8 @@ class Consolidated:
 class TaskTraining:
     """One task being learned, from a generation's tensors towards the next generation's.
 
+    `tensors` are asked for where they are needed, and not kept: best left in their file (`StoredTensors`).
+
     `old_classes` are the classes of each older task, "base" among them; without, nothing is said about what they lose.
 
     Per site: `selected` `(k,)` int64 channels, `deltas` `(rows, k)` float32 center changes on them, `bases`
@@ -66,7 +68,7 @@ class TaskTraining:
     def __init__(
         self,
         bundle: Bundle,
-        tensors: Tensors,
+        tensors: Mapping[str, NDArray[Any]],
         classes: Sequence[str],
         config: TrainingConfig,
         backend: str = PORTABLE,
@@ -205,7 +207,9 @@ class TaskTraining:
             delta[...] = 0.0
 
     def _fold(self, name: str, batches: Batches, scale: float, mirrored: Batches | None) -> Consolidated:
-        tensors = dict(self._tensors)
+        # What is going to be replaced is read when that is done: these are the largest tensors.
+        replaced = "moment/", "statistics."
+        tensors = {key: self._tensors[key] for key in self._tensors if not key.startswith(replaced)}
         leaks = {}
         for site in [site for site in self.sites if site.name in self.deltas]:
             delta = self.deltas[site.name]
@@ -232,7 +236,7 @@ class TaskTraining:
         with np.errstate(over="ignore"):
             for key in list(moments):
                 # One by one, and out of memory before another graph is opened.
-                tensors[key] = (tensors[key] + scale * moments.pop(key)).astype(np.float32)
+                tensors[key] = (self._tensors[key] + scale * moments.pop(key)).astype(np.float32)
         if augmentation(self._config, self._bundle.manifest)[0]:
             extractor = FeatureExtractor(self._bundle, tensors, threads, release=True)
             for images, labels in self._parts(mirrored() if mirrored else _mirrored(batches())):
@@ -270,7 +274,7 @@ class TaskTraining:
             key.split("/")[1] for key in self._tensors if key.startswith("head/") and key.endswith("/weight")
         ]
 
-        def heads(of: Tensors) -> dict[str, HeadArrays]:
+        def heads(of: Mapping[str, NDArray[Any]]) -> dict[str, HeadArrays]:
             return {name: (of[f"head/{name}/weight"], of[f"head/{name}/bias"]) for name in names}
 
         rng = np.random.default_rng(self._config.seed)
@@ -305,7 +309,7 @@ class TaskTraining:
             old = drift.statistics(old)
             for key in [key for key in tensors if key.startswith("head/") and key.endswith("/weight")]:
                 tensors[key] = drift.head(tensors[key])
-        tensors.update(old.merge(learned).tensors())
+        old.merge(learned).replace_in(tensors)
 
     @property
     def protected(self) -> dict[str, str]:

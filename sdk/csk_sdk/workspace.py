@@ -95,7 +95,7 @@ class Workspace:
         """Open bundle and state. Raises BundleError, StateError."""
         bundle = Bundle.open(self.bundle, self.trust)
         bundle.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
-        state = State.open(self.state, bundle.id, bundle.checkpoint, keep=self.keep)
+        state = State.open(self.state, bundle.id, bundle.stored_checkpoint, keep=self.keep)
         return Learner(bundle, state, config or self.config, backend)
 
     def waiting(self, learner: Learner) -> Iterator[Task]:

@@ -306,4 +306,4 @@ def test_safetensors_are_written_as_the_library_reads_them(tmp_path):
 
 def test_an_unprotected_bundle_holds_no_matrix_of_zeros(tmp_path):
     checkpoint = Bundle.open(build_digits_bundle(tmp_path / "b")).checkpoint()
-    assert checkpoint["statistics.gram"].shape == (0, 0)
+    assert checkpoint["statistics.scatter"].shape == (0, 0)

@@ -283,9 +283,11 @@ def _consolidated(settings: Settings, given: Tensors, world: World, centers: Ten
     forward, backward = method.drift(before, after), method.drift(after, before)
     old = known["head/base/weight"].astype(np.float64) @ backward, known["head/base/bias"].astype(np.float64)
     one_hot = np.eye(len(names))[labels]
-    gram = forward @ known["statistics.gram"] @ forward.T + after.T @ after
-    sums = np.vstack([known["statistics.sums"] @ forward.T, one_hot.T @ after])
+    known_gram, known_sums = _sums_of(known)
+    gram = forward @ known_gram @ forward.T + after.T @ after
+    sums = np.vstack([known_sums @ forward.T, one_hot.T @ after])
     counts = np.concatenate([known["statistics.counts"], one_hot.sum(axis=0)])
+    means = sums / counts[:, None]
     everything = method.discriminant(gram, sums, counts)
     heads = {"base": old, settings["task"]: (weight, bias)}
     logits = {name: tested @ w.T + b for name, (w, b) in {**heads, "": everything}.items()}
@@ -294,8 +296,8 @@ def _consolidated(settings: Settings, given: Tensors, world: World, centers: Ten
         **{f"state/moment/{name}": known[f"moment/{name}"] + moment for name, moment in moments.items()},
         **{f"state/head/{name}/weight": w for name, (w, _) in heads.items()},
         **{f"state/head/{name}/bias": b for name, (_, b) in heads.items()},
-        "state/statistics.gram": gram,
-        "state/statistics.sums": sums,
+        "state/statistics.scatter": gram - np.einsum("c,ci,cj->ij", counts, means, means),
+        "state/statistics.means": means,
         "state/statistics.counts": counts,
         "probabilities/task": _softmax(logits[settings["task"]]),
         "probabilities/base": _softmax(logits["base"]),
@@ -303,6 +305,15 @@ def _consolidated(settings: Settings, given: Tensors, world: World, centers: Ten
         "prediction/task": logits[settings["task"]].argmax(axis=1),
         "prediction/all": logits[""].argmax(axis=1),
     }
+
+
+def _sums_of(known: Tensors) -> tuple[NDArray, NDArray]:
+    """The sum of `x x^T`, and that of `x` per class, from either form of class statistics (docs/bundle.md)."""
+    if "statistics.sums" in known:
+        return known["statistics.gram"], known["statistics.sums"]
+    counts, means = known["statistics.counts"], known["statistics.means"].astype(np.float64)
+    between = np.einsum("c,ci,cj->ij", counts, means, means)
+    return known["statistics.scatter"] + between, counts[:, None] * means
 
 
 def _softmax(logits: NDArray) -> NDArray:

@@ -109,9 +109,9 @@ def test_duplicates_count_as_often_as_they_are_there(
         learned[name] = learner.generation.tensors
     np.testing.assert_array_equal(learned["twice"]["statistics.counts"][-2:], [32, 32])
     # Means are what they were, and so a picture that is there twice changes no decision.
-    for name in ("statistics.sums", "statistics.counts"):
+    for name, times in (("statistics.means", 1), ("statistics.counts", 2)):
         new = slice(-2, None)
-        np.testing.assert_allclose(learned["twice"][name][new], 2 * learned["once"][name][new], rtol=1e-6)
+        np.testing.assert_allclose(learned["twice"][name][new], times * learned["once"][name][new], rtol=1e-6)
 
 
 def test_one_picture_in_two_classes_is_learned_as_well_as_can_be(learner: Learner, digits: Digits) -> None:

@@ -313,8 +313,8 @@ HOSTILE: dict[str, tuple[Callable[[Hostile], object], str]] = {
     ),
     "a missing head": (checkpoint("head/base/weight", None), "tensor 'head/base/weight' is missing"),
     "a moment of another shape": (
-        checkpoint("statistics.gram", np.zeros((3, 3))),
-        "'statistics.gram' has shape (3, 3)",
+        checkpoint("statistics.scatter", np.zeros((3, 3))),
+        "'statistics.scatter' has shape (3, 3)",
     ),
     "an input of a billion pixels": (
         of("input", size=[1 << 16, 1 << 16]),

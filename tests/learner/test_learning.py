@@ -13,6 +13,7 @@ import pytest
 from conftest import NAMES, Digits, open_learner, write_pictures
 from csk_sdk import Inbox, Learner, Progress, StateError, StateLockedError, Task, TaskError, TrainingConfig
 from csk_sdk.predicting import Predictor
+from csk_sdk.state import State
 from csk_sdk.stream import TaskStream
 
 HELD_OUT = 100, 170
@@ -60,6 +61,31 @@ def test_tasks_are_learned_and_nothing_is_forgotten(learner: Learner, digits: Di
         assert accuracy(learner, digits, known) > 0.75
     assert accuracy(learner, digits, (4, 5), "01") > 0.9
     assert accuracy(learner, digits, (0, 1, 2, 3), "base") > base - 0.05
+
+
+def test_a_state_of_sums_as_they_were_stored_at_first_is_learned_on(
+    learner: Learner, digits: Digits, tmp_path: Path
+) -> None:
+    """Earlier states and bundles: float64 sums of the features, and of `x x^T`, in place of means and scatter."""
+    earlier = learner.bundle.checkpoint()
+    counts, means = earlier["statistics.counts"], earlier.pop("statistics.means").astype(np.float64)
+    spread = earlier.pop("statistics.scatter") + np.einsum("c,ci,cj->ij", counts, means, means)
+    earlier |= {"statistics.sums": counts[:, None] * means, "statistics.gram": spread}
+    state = State.open(tmp_path / "earlier", learner.bundle.id, earlier)
+    with state.lock():
+        state.commit(0, (), earlier)
+    old = Learner(
+        learner.bundle, State.open(tmp_path / "earlier", learner.bundle.id, earlier), learner.config
+    )
+    assert "statistics.gram" in old.generation.tensors
+    for one in (learner, old):
+        assert accuracy(one, digits, (0, 1, 2, 3)) > 0.95
+        one.learn(digits.task("01", (4, 5)))
+    assert old.generation.tensors.keys() == learner.generation.tensors.keys()
+    for name, tensor in learner.generation.tensors.items():
+        np.testing.assert_allclose(old.generation.tensors[name], tensor, rtol=1e-5, atol=1e-8, err_msg=name)
+    images, _ = digits.arrays(tuple(range(6)), *HELD_OUT)
+    np.testing.assert_array_equal(old.predict(images).labels, learner.predict(images).labels)
 
 
 def test_a_task_with_base_digits_known_to_be_old_updates_their_statistics(

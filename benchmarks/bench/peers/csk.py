@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench import data
 from bench.cases import (
@@ -23,7 +25,7 @@ from bench.cases import (
 from bench.peers import UnavailableError
 from csk_sdk import TrainingConfig
 from csk_sdk.bundle import Bundle
-from csk_sdk.knowledge import Batch, Tensors
+from csk_sdk.knowledge import Batch
 from csk_sdk.manifest import PORTABLE
 from csk_sdk.profiles import FAST, in_profile
 from csk_sdk.runtime import installed_runtimes, load_onnxruntime
@@ -91,7 +93,7 @@ def open_training(bundle: Bundle, one: Batch, backend: str) -> Callable[[], obje
         sensitivity_batches=WARM_UP_BATCHES, channel_ratio=CHANNEL_RATIO,
     )  # fmt: skip
     classes = [f"new-{index}" for index in range(CLASSES)]
-    training = TaskTraining(bundle, protected(bundle), classes, config, backend)
+    training = TaskTraining(bundle, Protected(bundle), classes, config, backend)
     size = len(one[1])
 
     def batches() -> Iterator[Batch]:
@@ -107,16 +109,26 @@ def open_training(bundle: Bundle, one: Batch, backend: str) -> Callable[[], obje
     return lambda: training.step((one[0][order], one[1]), 1.0)
 
 
-def protected(bundle: Bundle) -> Tensors:
-    """The checkpoint with moments whose bases are as large as the default energy can make them.
+class Protected(Mapping[str, NDArray[Any]]):
+    """The checkpoint, left in its file as `learn` leaves it, with bases as large as the default energy can make them.
 
     Every direction equally strong: 0.8 of the selected channels are protected. Noise would need fewer.
     """
-    tensors = dict(bundle.checkpoint())
-    for site in bundle.manifest.sites:
-        key = f"moment/{site.name}"
-        tensors[key] = np.broadcast_to(np.eye(site.shape[1], dtype=np.float32), tensors[key].shape).copy()
-    return tensors
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._stored = bundle.stored_checkpoint()
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        found = self._stored[name]
+        if name.startswith("moment/"):
+            found[...] = np.eye(found.shape[-1])
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
 
 
 def versions() -> dict[str, str]:

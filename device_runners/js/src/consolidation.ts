@@ -132,7 +132,7 @@ function follow(
       tensors.set(key, float32(shape, drift.head(data)));
     }
   }
-  for (const [key, tensor] of known.merge(learned).tensors()) tensors.set(key, tensor);
+  known.merge(learned).replaceIn(tensors);
 }
 
 /** What the heads in `tensors` lose on the features as they are now, by old task. */

@@ -30,7 +30,7 @@ class ClassStatistics:
 
     `classes`: names, in the order in which they were first seen. `gram` `(f, f)`: sum of `x x^T` over all
     samples. `sums` `(n_classes, f)`, `counts` `(n_classes,)`: sum of `x`, and number of samples, per class.
-    All float64: moments are differences of these sums.
+    All float64: moments are differences of these sums. `tensors` says how they are stored.
     """
 
     classes: tuple[str, ...]
@@ -100,27 +100,43 @@ class ClassStatistics:
         return float(sum(n for name, n in zip(self.classes, self.counts, strict=True) if name in wanted))
 
     def tensors(self, prefix: str = "statistics.") -> dict[str, NDArray[Any]]:
-        """As arrays for a safetensors file, float64; the names as UTF-8 JSON in `PREFIXclasses`, uint8.
+        """As arrays for a safetensors file; the names as UTF-8 JSON in `PREFIXclasses`, uint8.
 
-        Before the first class, `gram` is `(0, 0)`: it would be zeros, and large.
+        `means` `(n_classes, f)` float32, zero for a class without samples; `scatter` `(f, f)` float64: sum of
+        `(x - mu_c) (x - mu_c)^T` over all samples; `counts` `(n_classes,)` float64. A generation grows by the means:
+        rounded, they move by no more than the float32 features that they are means of were rounded. The scatter is
+        taken around the exact means; with the sum of `x x^T` beside rounded means instead, their rounding times
+        their size would become spread. Before the first class, `scatter` is `(0, 0)`: it would be zeros, and large.
         """
         names = json.dumps(self.classes, ensure_ascii=False).encode()
+        empty = not self.classes
         return {
             f"{prefix}classes": np.frombuffer(names, np.uint8),
-            f"{prefix}gram": self.gram if self.classes else np.zeros((0, 0)),
-            f"{prefix}sums": self.sums,
+            f"{prefix}scatter": np.zeros((0, 0)) if empty else self.gram - _between(self.sums, self.counts),
+            f"{prefix}means": _divided(self.sums, self.counts).astype(np.float32),
             f"{prefix}counts": self.counts,
         }
+
+    def replace_in(self, tensors: dict[str, NDArray[Any]], prefix: str = "statistics.") -> None:
+        """Put these statistics in the place of those in `tensors`, in whichever form they were stored."""
+        for key in [key for key in tensors if key.startswith(prefix)]:
+            del tensors[key]
+        tensors.update(self.tensors(prefix))
 
     @classmethod
     def from_tensors(
         cls, tensors: Mapping[str, NDArray[Any]], prefix: str = "statistics."
     ) -> ClassStatistics:
-        """Read back what `tensors` gave. Raises StateError when arrays are missing or do not fit together."""
+        """Read back what `tensors` gave; also `gram` and `sums` as they are, which were stored at first.
+
+        Raises StateError when arrays are missing or do not fit together.
+        """
+        summed = f"{prefix}sums" in tensors
+        square, rows = ("gram", "sums") if summed else ("scatter", "means")
         try:
             names = json.loads(tensors[f"{prefix}classes"].astype(np.uint8).tobytes())
             gram, sums, counts = (
-                np.array(tensors[prefix + key], np.float64) for key in ("gram", "sums", "counts")
+                np.asarray(tensors[prefix + key], np.float64) for key in (square, rows, "counts")
             )
         except (KeyError, ValueError) as error:
             raise StateError(f"the class statistics {prefix!r} cannot be read ({error}).") from None
@@ -129,10 +145,24 @@ class ClassStatistics:
         count, features = len(names), len(gram)
         if (gram.shape, sums.shape, counts.shape) != ((features, features), (count, features), (count,)):
             raise StateError(
-                f"the class statistics {prefix!r} do not fit together: {count} classes, gram {gram.shape}, "
-                f"sums {sums.shape}, counts {counts.shape}."
+                f"the class statistics {prefix!r} do not fit together: {count} classes, {square} {gram.shape}, "
+                f"{rows} {sums.shape}, counts {counts.shape}."
             )
+        if not summed:
+            sums = sums * counts[:, None]
+            gram = gram + _between(sums, counts)
         return cls(tuple(names), gram, sums, counts)
+
+
+def _divided(sums: Float64, counts: Float64) -> Float64:
+    """Means `(n_classes, f)`; zero where there are no samples."""
+    return sums / np.where(counts > 0, counts, 1.0)[:, None]
+
+
+def _between(sums: Float64, counts: Float64) -> Float64:
+    """`sum n_c mu_c mu_c^T`, `(f, f)`: what the classes' means contribute to the sum of `x x^T`."""
+    roots = sums / np.sqrt(np.where(counts > 0, counts, 1.0))[:, None]
+    return roots.T @ roots
 
 
 def lda_head(
@@ -154,8 +184,12 @@ def lda_head(
     seen = statistics.counts > 0
     roots = statistics.sums[seen] / np.sqrt(statistics.counts[seen])[:, None]
     freedom = max(float(statistics.counts.sum()) - int(seen.sum()), 1.0)
-    within = (statistics.gram - roots.T @ roots) / freedom
-    scale, floor = _scales(within, statistics.gram / freedom)
+    within = roots.T @ roots
+    np.subtract(statistics.gram, within, out=within)
+    within /= freedom
+    scale = float(np.trace(within)) / statistics.features
+    # Rounding that differences of these sums inherit.
+    floor = _ROUNDING * float(np.trace(statistics.gram)) / freedom
     means = statistics.sums[rows] / statistics.counts[rows][:, None]
     if scale <= floor:
         # No spread beyond rounding. Any multiple of the identity decides alike; this one keeps logits O(f).
@@ -164,7 +198,8 @@ def lda_head(
     else:
         shrinkage = prior_pictures / (freedom + prior_pictures)
         ridge = shrinkage * np.diag(within) + max(floor, float(np.finfo(np.float64).tiny))
-        weight = _solve((1.0 - shrinkage) * within, ridge, means)
+        within *= 1.0 - shrinkage
+        weight = _solve(within, ridge, means)
     bias = -0.5 * np.einsum("cf,cf->c", weight, means)
     return weight.astype(np.float32), bias.astype(np.float32)
 
@@ -178,11 +213,6 @@ def _rows(statistics: ClassStatistics, classes: Sequence[str] | None) -> NDArray
         what = f"class {missing[0]!r} has no samples" if missing else "there are no classes"
         raise TaskError(f"{what} to compute a head from: learn a task that contains some.")
     return np.array([row[name] for name in wanted], np.int64)
-
-
-def _scales(scatter: Float64, gram: Float64) -> tuple[float, float]:
-    """Mean eigenvalue of `scatter`, and the rounding that it inherits from `gram` (in the same units)."""
-    return float(np.trace(scatter)) / len(scatter), _ROUNDING * float(np.trace(gram))
 
 
 def _solve(matrix: Float64, ridge: Float64, targets: Float64) -> Float64:

@@ -27,12 +27,16 @@ def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | No
     if count < _PICTURES_PER_FEATURE * known.features:
         return None
     roots = known.sums[seen] / np.sqrt(known.counts[seen])[:, None]
-    within = (known.gram - roots.T @ roots) / max(count - int(seen.sum()), 1.0)
-    spread = np.diag(within)
+    # In place: with features of several layers, a matrix of features by features is larger than many a network.
+    within = roots.T @ roots
+    np.subtract(known.gram, within, out=within)
+    within /= max(count - int(seen.sum()), 1.0)
+    spread = np.diag(within).copy()
     if spread.max() <= 0.0:
         return None
     # Towards no correlation; what never varies (a unit that is always zero) gets a millionth of the mean.
-    within = (1.0 - _SHRINKAGE) * within + np.diag(_SHRINKAGE * spread + 1e-6 * spread.mean())
+    within *= 1.0 - _SHRINKAGE
+    within.flat[:: known.features + 1] += _SHRINKAGE * spread + 1e-6 * spread.mean()
     means = known.sums[seen] / known.counts[seen][:, None]
     x = features.astype(np.float64)
     white = np.linalg.solve(within, np.concatenate([x, means]).T).T

@@ -14,7 +14,8 @@ Every file is replaced as a whole, and reading one never executes anything.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from csk_sdk.state.lock import StateLock
 from csk_sdk.state.progress import read_progress, write_progress
 from csk_sdk.state.store import BASE, GenerationStore
 from csk_sdk.state.tensorfile import encode
+from csk_sdk.stored_tensors import StoredTensors
 
 STATE_SCHEMA_VERSION = 1
 IDENTITY = "state.json"
@@ -111,12 +113,28 @@ class State:
                 if moved == number:
                     raise
 
-    def _load(self, number: int) -> Generation:
+    @contextmanager
+    def opened(self) -> Iterator[Generation]:
+        """The current generation, its tensors left in their file: each is read whenever it is asked for.
+
+        The file is closed behind the block. Raises StateError as `load` does, now or when a tensor is asked for.
+        """
+        generation = self._load(self.head(), resident=False)
+        try:
+            yield generation
+        finally:
+            if isinstance(generation.tensors, StoredTensors):
+                generation.tensors.close()
+
+    def _load(self, number: int, resident: bool = True) -> Generation:
         if number == 0:
             base = self._base() if callable(self._base) else self._base
-            return Generation(0, None, (), {name: _read_only(tensor) for name, tensor in base.items()})
+            if resident or not isinstance(base, StoredTensors):
+                base = {name: _read_only(tensor) for name, tensor in base.items()}
+            return Generation(0, None, (), base)
         record = self._verify(number)
-        tensors = self._store.read_tensors(number)
+        tensors: Mapping[str, np.ndarray]
+        tensors = self._store.read_tensors(number) if resident else self._store.open_tensors(number)
         return Generation(number, record.parent, record.tasks, tensors, record.created)
 
     def commit(

@@ -49,7 +49,7 @@ class Generation:
     number: int
     parent: int | None
     tasks: tuple[LearnedTask, ...]
-    tensors: dict[str, np.ndarray]
+    tensors: Mapping[str, np.ndarray]
     created: str = ""
 
 

@@ -25,6 +25,7 @@ from csk_sdk.state.atomic import (
 )
 from csk_sdk.state.generation import GenerationRecord, seal, unseal
 from csk_sdk.state.tensorfile import decode
+from csk_sdk.stored_tensors import StoredTensors
 
 BASE = "base"
 """The name under which `rollback --to` finds generation 0, the bundle's own checkpoint."""
@@ -128,6 +129,10 @@ class GenerationStore:
     def read_tensors(self, number: int) -> dict[str, np.ndarray]:
         """The tensors of a generation. Raises StateError when they cannot be read."""
         return decode(self.tensors_path(number))[0]
+
+    def open_tensors(self, number: int) -> StoredTensors:
+        """The same, left in their file until they are asked for."""
+        return StoredTensors(self.tensors_path(number))
 
     def way(self) -> list[GenerationRecord]:
         """The records from the current generation back to 0, newest first, as far as damage allows.

@@ -156,7 +156,11 @@ export function checkCheckpoint(manifest: Manifest, tensors: Tensors, where: str
     ['head/base/bias', [classes]],
   ];
   // Of no class yet, it takes no room.
-  if (tensors.get('statistics.counts')?.data.length) wanted.push(['statistics.gram', [features, features]]);
+  if (tensors.get('statistics.counts')?.data.length) {
+    // Earlier bundles have sums in place of means.
+    const square = tensors.has('statistics.sums') ? 'gram' : 'scatter';
+    wanted.push([`statistics.${square}`, [features, features]]);
+  }
   for (const { name, shape, groups } of manifest.sites) {
     wanted.push([`center/${name}`, [shape[0]!, shape[1]!]]);
     wanted.push([`moment/${name}`, [groups, shape[1]!, shape[1]!]]);

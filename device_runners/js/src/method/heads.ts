@@ -7,7 +7,8 @@
 
 import { textOf, utf8 } from '../bytes.js';
 import { StateError, TaskError } from '../errors.js';
-import { float64, type StoredTensor, type Tensors, uint8 } from '../tensors.js';
+import { float32, float64, type StoredTensor, type Tensors, uint8 } from '../tensors.js';
+import { covarianceWithin, meansOf } from './covariance.js';
 import type { HeadArrays } from './logistic.js';
 import { solveSymmetric, timesTransposed, trace, transposed } from './matrix.js';
 
@@ -87,46 +88,89 @@ export class ClassStatistics {
     return new ClassStatistics(f, classes, gram, sums, counts);
   }
 
-  /** As tensors of a state; the names as UTF-8 JSON. Before the first class, `gram` is `(0, 0)`. */
+  /**
+   * As tensors of a state; the names as UTF-8 JSON. `means` `(classes, f)` float32, zero for a class without samples;
+   * `scatter` `(f, f)` float64: sum of `(x - mu_c) (x - mu_c)^T` over all samples, around the means before rounding.
+   * Before the first class, `scatter` is `(0, 0)`.
+   */
   tensors(): Map<string, StoredTensor> {
     const f = this.features;
     const count = this.classes.length;
     // Plain UTF-8, as Python writes it.
     const names = `[${this.classes.map((name) => JSON.stringify(name)).join(', ')}]`;
+    const means = new Float32Array(this.sums.length);
+    for (let at = 0; at < means.length; at++) {
+      means[at] = this.sums[at]! / (this.counts[Math.floor(at / f)]! || 1);
+    }
     return new Map<string, StoredTensor>([
       ['statistics.classes', uint8(utf8(names))],
-      ['statistics.gram', count ? float64([f, f], this.gram) : float64([0, 0])],
-      ['statistics.sums', float64([count, f], this.sums)],
+      ['statistics.scatter', count ? float64([f, f], this.scatter()) : float64([0, 0])],
+      ['statistics.means', float32([count, f], means)],
       ['statistics.counts', float64([count], this.counts)],
     ]);
   }
 
-  /** Read back what `tensors` gave. Throws StateError when tensors are missing or do not fit together. */
+  /** Put these statistics in the place of those in `tensors`, in whichever form they were stored. */
+  replaceIn(tensors: Map<string, StoredTensor>): void {
+    for (const key of [...tensors.keys()]) if (key.startsWith('statistics.')) tensors.delete(key);
+    for (const [key, tensor] of this.tensors()) tensors.set(key, tensor);
+  }
+
+  private scatter(): Float64Array {
+    const between = betweenClasses(this.sums, this.counts, this.features);
+    return this.gram.map((value, at) => value - between[at]!);
+  }
+
+  /**
+   * Read back what `tensors` gave; also `gram` and `sums` as they are, which were stored at first. Throws StateError
+   * when tensors are missing or do not fit together.
+   */
   static from(tensors: Tensors, features: number): ClassStatistics {
     const names = tensors.get('statistics.classes');
-    const [gram, sums, counts] = ['gram', 'sums', 'counts'].map((key) => {
-      const found = tensors.get(`statistics.${key}`);
-      return found?.dtype === 'float64' ? found.data : undefined;
-    });
+    const summed = tensors.has('statistics.sums');
+    const [square, rows] = summed ? ['gram', 'sums'] : ['scatter', 'means'];
+    const stored = tensors.get(`statistics.${square}`);
+    const perClass = tensors.get(`statistics.${rows}`);
+    const counted = tensors.get('statistics.counts');
     let classes: unknown;
     try {
       classes = names?.dtype === 'uint8' ? JSON.parse(textOf(names.data)) : undefined;
     } catch {
       classes = undefined;
     }
-    if (!Array.isArray(classes) || !gram || !sums || !counts) {
+    if (
+      !Array.isArray(classes) ||
+      stored?.dtype !== 'float64' ||
+      perClass?.dtype !== (summed ? 'float64' : 'float32') ||
+      counted?.dtype !== 'float64'
+    ) {
       throw new StateError('the class statistics cannot be read: a tensor is missing or damaged.');
     }
     const count = classes.length;
-    if (!count && !gram.length) return ClassStatistics.empty(features);
-    if (gram.length !== features ** 2 || sums.length !== count * features || counts.length !== count) {
+    const counts = counted.data;
+    const sums = Float64Array.from(perClass.data as Float32Array | Float64Array);
+    if (!count && !stored.data.length) return ClassStatistics.empty(features);
+    if (stored.data.length !== features ** 2 || sums.length !== count * features || counts.length !== count) {
       throw new StateError(
-        `the class statistics do not fit together: ${count} classes, ${features} features, gram ${gram.length}, ` +
-          `sums ${sums.length}, counts ${counts.length}.`,
+        `the class statistics do not fit together: ${count} classes, ${features} features, ` +
+          `${square} ${stored.data.length}, ${rows} ${sums.length}, counts ${counts.length}.`,
       );
+    }
+    let gram = stored.data;
+    if (!summed) {
+      for (let at = 0; at < sums.length; at++) sums[at] = sums[at]! * counts[Math.floor(at / features)]!;
+      const between = betweenClasses(sums, counts, features);
+      gram = gram.map((value, at) => value + between[at]!);
     }
     return new ClassStatistics(features, classes.map(String), gram, sums, counts);
   }
+}
+
+/** `sum n_c mu_c mu_c^T`, `(f, f)`: what the classes' means contribute to the sum of `x x^T`. */
+function betweenClasses(sums: Float64Array, counts: Float64Array, f: number): Float64Array {
+  const roots = sums.map((value, at) => value / Math.sqrt(counts[Math.floor(at / f)]! || 1));
+  const columns = transposed(roots, counts.length, f);
+  return timesTransposed(columns, columns, f, f, counts.length);
 }
 
 /**
@@ -138,7 +182,7 @@ export class ClassStatistics {
  * mean wins. Throws TaskError for a class without samples.
  */
 export function ldaHead(statistics: ClassStatistics, priorPictures: number): HeadArrays {
-  const { features: f, classes, gram, sums, counts } = statistics;
+  const { features: f, classes, gram, counts } = statistics;
   const count = classes.length;
   const empty = classes.findIndex((_, c) => counts[c] === 0);
   if (!count || empty >= 0) {
@@ -147,17 +191,8 @@ export function ldaHead(statistics: ClassStatistics, priorPictures: number): Hea
   }
   const total = counts.reduce((sum, value) => sum + value, 0);
   const freedom = Math.max(total - count, 1);
-  const roots = new Float64Array(count * f);
-  const means = new Float64Array(count * f);
-  for (let c = 0; c < count; c++) {
-    for (let j = 0; j < f; j++) {
-      roots[c * f + j] = sums[c * f + j]! / Math.sqrt(counts[c]!);
-      means[c * f + j] = sums[c * f + j]! / counts[c]!;
-    }
-  }
-  const columns = transposed(roots, count, f);
-  const between = timesTransposed(columns, columns, f, f, count);
-  const within = gram.map((value, at) => (value - between[at]!) / freedom);
+  const means = meansOf(statistics);
+  const within = covarianceWithin(statistics);
   const spread = trace(within, f) / f;
   const floor = (ROUNDING * trace(gram, f)) / freedom;
   let weight: Float64Array;

@@ -22,9 +22,13 @@ export function novelty(known: ClassStatistics, features: Float32Array): number 
   if (known.counts.reduce((sum, count) => sum + count, 0) < PICTURES_PER_FEATURE * f) return undefined;
   const within = covarianceWithin(known);
   const scale = trace(within, f) / f;
-  if (scale <= 0) return undefined;
+  const spread = Array.from({ length: f }, (_, j) => within[j * f + j]!);
+  if (!spread.some((value) => value > 0)) return undefined;
+  // Towards no correlation; what never varies (a unit that is always zero) gets a millionth of the mean.
   for (let at = 0; at < within.length; at++) within[at] = (1 - SHRINKAGE) * within[at]!;
-  for (let j = 0; j < f; j++) within[j * f + j] = within[j * f + j]! + SHRINKAGE * scale;
+  spread.forEach((value, j) => {
+    within[j * f + j] = within[j * f + j]! + SHRINKAGE * value + 1e-6 * scale;
+  });
   const means = meansOf(known);
   const count = means.length / f;
   const all = new Float64Array((n + count) * f);
