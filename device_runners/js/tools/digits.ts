@@ -92,3 +92,9 @@ export async function learnDigits(
   await learner.close();
   return { accuracy: Math.round(accuracy * 100) / 100, seconds: Math.round(seconds * 100) / 100 };
 }
+
+/** The settings of tests/conformance/digits.py. */
+const SHARED = { epochs: 3, learningRate: 0.02, shift: 1, threads: 1 } as const;
+const SHARED_TASKS = ['01-four-five', '02-six-seven'];
+
+export { SHARED, SHARED_TASKS };

@@ -9,10 +9,8 @@ import { copyState } from '../src/state/copy.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import type { Storage } from '../src/state/storage.js';
 import type { Tensors } from '../src/tensors.js';
-import type { Labelled } from './digits.js';
+import { type Labelled, SHARED } from './digits.js';
 
-/** The settings of tests/conformance/digits.py. */
-const SHARED = { epochs: 3, learningRate: 0.02, shift: 1, threads: 1 } as const;
 const SIZE = 8;
 
 /** What a state knows: of each task's test pictures, the class among all classes. */

@@ -8,10 +8,10 @@
 
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
+import { SHARED_TASKS } from './digits.js';
 import type { Files, Visited } from './sharedDigits.js';
 
 const FIRST = '-first';
-const TASKS = ['01-four-five', '02-six-seven'];
 const HERE = ['node', 'browser'];
 
 /** A visit to a storage of this platform, into which `files` were carried, and from which the result was carried out. */
@@ -28,14 +28,14 @@ export async function travel(
   visit: Visit,
 ): Promise<{ accuracy: number; seconds: number }> {
   const states = join(workspace, 'states');
-  const [first, last] = TASKS as [string, string];
+  const [first, last] = SHARED_TASKS as [string, string];
   const visited = async (name: string, files: Files | undefined, tasks: readonly string[]) => {
     const { files: content, ...said } = await visit(name, files, tasks);
     await writeState(join(states, name), content);
     await writeFile(join(states, `${name}.json`), `${JSON.stringify({ platform, ...said }, null, 1)}\n`);
     return said;
   };
-  const { told, seconds } = await visited(platform, undefined, TASKS);
+  const { told, seconds } = await visited(platform, undefined, SHARED_TASKS);
   await visited(`${platform}${FIRST}`, undefined, [first]);
   for (const name of (await readdir(states)).sort()) {
     const origin = name.slice(0, -FIRST.length);
