@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from workspaces import digits_workspace
 
 from csk_device_runners import arm64, arm64_root, travel
 from csk_device_runners.__main__ import main
@@ -33,6 +34,11 @@ def native(tmp_path):
         return Arm64(tmp_path / "arm64", "python3.11", emulator)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return digits_workspace(tmp_path_factory.mktemp("digits") / "digits")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from workspaces import digits_workspace
 
 from csk_device_runners import travel
 from csk_device_runners.__main__ import main
@@ -17,6 +18,11 @@ from csk_device_runners.conformance import ConformanceError
 from csk_device_runners.digits import TASKS, Learned
 from csk_device_runners.travel import begin, changed_files, check_states, tell
 from csk_sdk import Learner
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return digits_workspace(tmp_path_factory.mktemp("digits") / "digits")
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,14 @@
-"""What several of these tests share: the digits workspace of the conformance run."""
+"""The digits workspace of the conformance run, made by the script that makes it."""
 
 import importlib.util
 from pathlib import Path
-
-import pytest
 
 from csk_device_runners.digits import TASKS
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("digits") / "digits"
+def digits_workspace(folder: Path) -> Path:
     path = REPOSITORY / "tests" / "conformance" / "digits.py"
     spec = importlib.util.spec_from_file_location("conformance_digits", path)
     assert spec is not None
