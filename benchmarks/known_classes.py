@@ -14,7 +14,7 @@ import numpy as np
 from csk_sdk import Learner, Task
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.known_classes import KnownClasses
-from csk_sdk.objectives.classification import SHRINKAGE
+from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 TEST = 30
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def show(count: object, kind: str, statistics: ClassStatistics, tests: tuple, labels: np.ndarray) -> None:
-    weight, bias = lda_head(statistics, SHRINKAGE)
+    weight, bias = lda_head(statistics, PRIOR_PICTURES)
     clean, noisy = (100 * float(np.mean((x @ weight.T + bias).argmax(1) == labels)) for x in tests)
     print(f"| {count} | {kind} | {clean:.1f} | {noisy:.1f} |", flush=True)
 

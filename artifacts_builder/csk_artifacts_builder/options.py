@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from csk_artifacts_builder.layer_features import LAST
+from csk_artifacts_builder.layer_features import LAYERS
 from csk_artifacts_builder.sites import CENTER
 from csk_sdk.manifest import BACKENDS, CROSS_ENTROPY, EXACT, PORTABLE
 
@@ -25,7 +25,8 @@ class BuildOptions:
     convolutions that `sites` names ("center", "1x1" or "all"). `intensity_data` is a task of new classes to measure
     their knowledge intensity on. `memory_budget` bounds the predicted peak memory of learning, in bytes (memory.py):
     sites are left out until it holds.
-    `features` are "last", the network's own, or "layers", with the means of what its last two stages see beside them.
+    `features` are "layers", the network's own and the means of what its last two stages see, or "last", its own only:
+    less accurate on new classes, and class statistics of a fraction of the size.
     `loss` is one of csk_artifacts_builder.losses; for "mse", `classes` are the targets' names.
     `precision` is "exact" (float32) or "int8": frozen convolutions in int8, calibrated on the base data.
     `backend` is "portable", "ort-training" or "both"; `head_capacity` the most classes that a task may have with
@@ -43,7 +44,7 @@ class BuildOptions:
     trainable: str = "auto"
     intensity_data: Path | None = None
     memory_budget: int | None = None
-    features: str = LAST
+    features: str = LAYERS
     channel_ratio: float = 0.25
     batch_size: int = 16
     loss: str = CROSS_ENTROPY

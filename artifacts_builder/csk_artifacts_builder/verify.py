@@ -36,12 +36,13 @@ def same_logits(source: Path, prepared: Path, interface: Interface, picture: Seq
     expected = np.concatenate(_run(session, shown, "the source model")).astype(np.float32)
     del session
     session = _open(str(prepared), "the model after preparation")
-    got = _run(session, [x.reshape(-1, *picture)], "the model after preparation")[0]
+    _run(session, [x[0]], "the model after preparation")
+    try:
+        (got,) = _run(session, [x.reshape(-1, *picture)], "the model after preparation")
+    except ModelError:
+        raise _one_batch_size(f"for {2 * batch} pictures it does not run") from None
     if got.size != expected.size:
-        raise ModelError(
-            f"The model is written for one batch size: for {2 * batch} pictures it gives outputs {list(got.shape)}. "
-            "Export it again with a dynamic batch."
-        )
+        raise _one_batch_size(f"for {2 * batch} pictures it gives outputs {list(got.shape)}")
     difference = float(np.abs(expected - got.reshape(expected.shape)).max())
     tolerance = _TOLERANCE_OF_HALF if interface.half else _TOLERANCE
     if not difference <= tolerance * max(1.0, float(np.abs(expected).max())):
@@ -49,6 +50,12 @@ def same_logits(source: Path, prepared: Path, interface: Interface, picture: Seq
             f"After preparation the model's outputs differ by {difference:.2g} from the source model's. "
             "Please report this model: it must not happen."
         )
+
+
+def _one_batch_size(what: str) -> ModelError:
+    return ModelError(
+        f"The model is written for one batch size: {what}. Export it again with a dynamic batch."
+    )
 
 
 def _inlined(path: Path) -> bytes | None:

@@ -67,7 +67,7 @@ CASES = (
 )
 
 FULL, CENTERS, STAGE, HEAD, FORWARD = "full", "centers", "last-stage", "head", "forward"
-EXACT, INT8, CACHED = "exact", "int8", "int8-cached"
+EXACT, INT8, CACHED, LAYERS = "exact", "int8", "int8-cached", "int8-layers"
 
 METHODS = (
     Method("torch_eager", FULL, "torch eager, all weights"),
@@ -84,6 +84,7 @@ METHODS = (
     Method("ort_forward", FORWARD, "ONNX Runtime, forward pass only"),
     Method("csk", EXACT, "**csk-sdk, exact**"),
     Method("csk", INT8, "**csk-sdk, int8**"),
+    Method("csk", LAYERS, "**csk-sdk, int8, features of layers**"),
     Method("csk", CACHED, "**csk-sdk, int8, cached prefix**"),
 )
 PEERS = ("torch_eager", "csk", "ort_forward", "ort_training", "executorch", "mnn")

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     from .methods import METHODS
     from .product import PRODUCT
 
-    known = [*PRODUCT, *METHODS, joint.NAME]
+    known = [*PRODUCT, *METHODS, *joint.JOINT]
     methods = known if arguments.methods == ["all"] else arguments.methods
     if unknown := [name for name in methods if name not in known]:
         sys.exit(f"There is no method {unknown[0]}; there are {', '.join(known)}.")
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def one(arguments: argparse.Namespace) -> None:
     """A single run, in this process."""
-    from . import product
+    from . import joint, product
 
     (protocol,), (method,), (seed,) = arguments.protocols, arguments.methods, arguments.seeds
     cache = arguments.out / "cache"
@@ -70,10 +70,10 @@ def one(arguments: argparse.Namespace) -> None:
         found = product.run(
             method, stream, arguments.model, arguments.data, cache, protocol, seed, arguments.epochs
         )
-    elif method == "joint":
-        from . import joint
-
-        found = joint.run(stream, arguments.model, facts["normalize"], protocol, seed, arguments.epochs or 4)
+    elif method in joint.JOINT:
+        found = joint.run(
+            method, stream, arguments.model, facts["normalize"], protocol, seed, arguments.epochs or 4
+        )
     else:
         from . import torch_runs
 
@@ -107,7 +107,8 @@ def page(arguments: argparse.Namespace) -> None:
 def _rate(method: str) -> float | None:
     """What the search found; None for a method that was not searched."""
     known = json.loads(RATES.read_text()) if RATES.exists() else {}
-    found: float | None = known.get(method, {}).get("chosen")
+    # Features of layers change nothing about how fast a network can be trained.
+    found: float | None = known.get(method.removesuffix("-layers"), {}).get("chosen")
     return found
 
 

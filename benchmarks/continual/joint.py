@@ -11,7 +11,7 @@ import torch
 
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.heads import ClassStatistics, lda_head
-from csk_sdk.objectives.classification import SHRINKAGE
+from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 from .costs import count
 from .data import Split, Stream, TaskData
@@ -21,16 +21,23 @@ from .pictures import BATCH, Batches
 from .results import machine
 from .torch_runs import EPOCHS, PACKAGES, accuracy, fitted, train
 
-NAME, TITLE = "joint", "joint training of the same parts"
+# By name: the title, and whether heads see the features that csk-sdk's builder makes by default.
+JOINT = {
+    "joint": ("joint training of the same parts", False),
+    "joint-layers": ("joint training of the same parts, features of layers", True),
+}
+NAME = "joint"
 
 
 def run(
-    stream: Stream, model: Path, normalize: dict[str, Any], protocol: str, seed: int, epochs: int = EPOCHS
-) -> dict[str, Any]:
+    name: str, stream: Stream, model: Path, normalize: dict[str, Any], protocol: str, seed: int,
+    epochs: int = EPOCHS,
+) -> dict[str, Any]:  # fmt: skip
     """Train once on the pictures of all tasks and all of the base; measure every scenario once."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    network, batches = Network(model), Batches(normalize, seed)
+    title, layers = JOINT[name]
+    network, batches = Network(model, layers), Batches(normalize, seed)
     all_tasks = (stream.base, *stream.tasks)
     labels = [stream.labels_in_all(task)[task.train.labels] for task in all_tasks]
     everything = Split(np.concatenate([task.train.images for task in all_tasks]), np.concatenate(labels))
@@ -43,7 +50,7 @@ def run(
     scenarios = _scores(method, batches, stream, all_tasks, everything)
     images = [len(task.test.labels) for task in (stream.base, *stream.tasks)]
     return {
-        "protocol": protocol, "method": NAME, "title": TITLE, "source": "", "by": "torch", "seed": seed,
+        "protocol": protocol, "method": name, "title": title, "source": "", "by": "torch", "seed": seed,
         "epochs": epochs, "batch": BATCH, "rate": method.peak, "scenarios": {
             name: {"acc": round(float(np.mean(row)), 3), "new": round(float(np.mean(row[1:])), 3), "base": row[0],
                    "bwt": None, "forgetting": None, "accuracy_matrix": [row],
@@ -60,7 +67,7 @@ def _discriminant(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     features, labels = batches.features(network, split)
     statistics = ClassStatistics.empty(network.width).add(features.numpy(), labels.numpy(), classes)
-    weight, bias = lda_head(statistics, SHRINKAGE)
+    weight, bias = lda_head(statistics, PRIOR_PICTURES)
     return torch.from_numpy(weight), torch.from_numpy(bias)
 
 

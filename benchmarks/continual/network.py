@@ -14,8 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from csk_artifacts_builder.choice import choose_sites
 from csk_artifacts_builder.head import split_head
 from csk_artifacts_builder.prepare import prepare
+from csk_artifacts_builder.sites import find_sites
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,24 @@ class Network(nn.Module):
     """The graph up to the features, node by node; knows Conv, Relu, Add and the mean over the map.
 
     `convolutions` are named by their weight's initializer, as the sites of a bundle are; each has a bias. `head` is the
-    source model's own, `(classes, f)` and `(classes,)`. Raises ValueError for a graph with another op.
+    source model's own, `(classes, f)` and `(classes,)`. With `layers`, features are as csk-sdk's builder makes them by
+    default: with the means of what the last two stages see. Raises ValueError for a graph with another op.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, layers: bool = False) -> None:
         super().__init__()
         source = prepare(path)
+        seen: list[str] = []
+        if layers:
+            sites = find_sites(source.model, path.name)
+            order = [str(node.name) for node in source.model.graph]
+            chosen = {site.weight for site in choose_sites(sites, "auto", order, path.name).sites}
+            seen = [
+                str(node.inputs[0].name)
+                for node in source.model.graph
+                if node.op_type == "Conv" and str(node.inputs[1].name) in chosen
+            ]
+        self._seen = list(dict.fromkeys(seen))
         split = split_head(source.model, path.name)
         self.head = torch.from_numpy(split.weight.copy()), torch.from_numpy(split.bias.copy())
         self._image = str(source.image.name)
@@ -53,6 +67,11 @@ class Network(nn.Module):
         self._owned = nn.ModuleList(self.convolutions.values())
         self.half = True
         self.to(memory_format=torch.channels_last)
+        if layers:
+            with torch.no_grad():
+                added = self(torch.zeros(1, *(int(size) for size in source.image.shape[1:]))).shape[1]
+            weight, bias = self.head
+            self.head = F.pad(weight, (0, added - weight.shape[1])), bias
 
     @property
     def width(self) -> int:
@@ -65,7 +84,8 @@ class Network(nn.Module):
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             for node in self._nodes:
                 values[node.output] = self._evaluate(node, [values[name] for name in node.inputs])
-        return values[self._features].float()
+        means = [values[name].float().mean(dim=(2, 3)) for name in self._seen]
+        return torch.cat([values[self._features].float(), *means], dim=1)
 
     @torch.no_grad()
     def trace(self, x: torch.Tensor) -> Iterator[tuple[Node, list[torch.Tensor], torch.Tensor]]:

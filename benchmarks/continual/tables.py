@@ -10,14 +10,16 @@ TASK, CLASS = "task, our head", "class, our head"
 TASK_OWN, CLASS_OWN = "task, own head", "class, own head"
 # The order of rows; whatever else there is comes last.
 ORDER = (
-    "ours", "ours-int8", "ours-all-channels", "ours-no-projection", "ours-plain", "ours-heads", "ours-layers",
-    "ours-layers-heads", "finetune", "finetune-gentle", "one-softmax", "last-stage", "last-stage-gentle",
-    "head-only", "bias-only", "sparse-update",
+    "ours", "ours-int8", "ours-all-channels", "ours-no-projection", "ours-plain", "ours-heads", "ours-last",
+    "ours-last-heads", "finetune", "finetune-layers", "finetune-gentle", "one-softmax", "last-stage",
+    "last-stage-gentle", "head-only", "bias-only", "sparse-update",
     "ewc", "lwf", "gpm", "adam-nscl", "replay", "fecam", "fetril", "joint",
+    "joint-layers",
 )  # fmt: skip
 # Training on a device without anything against forgetting.
 UNPROTECTED = (
     "finetune",
+    "finetune-layers",
     "finetune-gentle",
     "one-softmax",
     "last-stage",
@@ -29,6 +31,7 @@ UNPROTECTED = (
 COUNTED_AS = {
     "ours": "csko-torch", "ours-all-channels": "csko-torch-all-channels",
     "ours-no-projection": "csko-torch-no-projection", "ours-plain": "csko-torch-plain", "ours-heads": "head-only",
+    "ours-last": "csko-torch", "ours-last-heads": "head-only",
 }  # fmt: skip
 
 
@@ -100,7 +103,12 @@ def cost_table(runs: list[Run]) -> str:
     rows = []
     for run, many in _by_method(runs):
         costs = counted.get(COUNTED_AS.get(run["method"], run["method"]))
-        if run["method"].startswith("csko-torch") or run["method"] == "joint" or not costs or not full:
+        if (
+            run["method"].startswith("csko-torch")
+            or run["method"].startswith("joint")
+            or not costs
+            or not full
+        ):
             continue
         rows.append(
             [

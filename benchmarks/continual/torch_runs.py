@@ -16,7 +16,7 @@ from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.logistic import logistic_head
 from csk_sdk.method.optimizers import cosine
-from csk_sdk.objectives.classification import SHRINKAGE
+from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 from .costs import count
 from .data import BASE_SHARE, Split, Stream, TaskData
@@ -66,13 +66,15 @@ def run(
     """Live the stream and return everything measured."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    network = Network(model)
+    network = Network(model, METHODS[name].layers)
     batches = Batches(normalize, seed)
     statistics = _base_statistics(network, stream, batches, cache)
     method = METHODS[name](network, stream, batches, seed, rate)
     method.heads["base"] = network.head
     life = Life(method, statistics, {"base": network.head})
-    untouched = _untouched(network, stream, batches, cache / f"untouched-{protocol}-{seed}.json")
+    untouched = _untouched(
+        network, stream, batches, cache / f"untouched-{network.width}-{protocol}-{seed}.json"
+    )
     begun = time.monotonic()
     method.start()
     started = time.monotonic() - begun
@@ -159,7 +161,7 @@ def _evaluate(life: Life, stream: Stream, batches: Batches, learned: int) -> Non
     """A row of every scenario, over the base and the first `learned` tasks."""
     method = life.method
     known = (stream.base, *stream.tasks[:learned])
-    weight, bias = (torch.from_numpy(array) for array in lda_head(life.statistics, SHRINKAGE))
+    weight, bias = (torch.from_numpy(array) for array in lda_head(life.statistics, PRIOR_PICTURES))
     row: dict[str, list[float]] = {}
     for task in known:
         test = task.test
@@ -194,7 +196,7 @@ def _evaluate(life: Life, stream: Stream, batches: Batches, learned: int) -> Non
 
 def _base_statistics(network: Network, stream: Stream, batches: Batches, cache: Path) -> ClassStatistics:
     """The class statistics of the base, as the workstation measures them; kept in `cache`."""
-    file = cache / "base-statistics.npz"
+    file = cache / f"base-statistics-{network.width}.npz"
     if not file.exists():
         features, labels = batches.features(network, stream.base.train)
         made = ClassStatistics.empty(network.width).add(features.numpy(), labels.numpy(), stream.base.classes)

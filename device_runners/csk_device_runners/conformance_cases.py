@@ -21,7 +21,7 @@ from csk_sdk.method.logistic import logistic_head
 from csk_sdk.method.optimizers import SGD, AdamW, cosine
 from csk_sdk.method.projection import basis, project, restrict
 from csk_sdk.method.selection import Sensitivity, select_channels
-from csk_sdk.objectives.classification import SHRINKAGE
+from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.predicting import Predictor
 from csk_sdk.state import Generation, LearnedTask
 from csk_sdk.training import HEAD_BIAS, HEAD_WEIGHT, TaskTraining
@@ -94,7 +94,9 @@ def _drift(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
 
 def _discriminant(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     names = tuple(str(index) for index in range(len(given["counts"])))
-    weight, bias = lda_head(ClassStatistics(names, given["gram"], given["sums"], given["counts"]), SHRINKAGE)
+    weight, bias = lda_head(
+        ClassStatistics(names, given["gram"], given["sums"], given["counts"]), PRIOR_PICTURES
+    )
     return {"weight": weight, "bias": bias}
 
 

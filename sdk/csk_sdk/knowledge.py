@@ -19,7 +19,7 @@ Tensors = dict[str, NDArray[Any]]
 Batch = tuple[NDArray[Any], Labels]
 
 # Memory for the features that a head is fitted on.
-HEAD_SAMPLE_BYTES = 16 << 20
+HEAD_SAMPLE_BYTES = 32 << 20
 
 
 class FeatureExtractor:

@@ -46,7 +46,7 @@ class Profile:
     pixel_bytes: int
 
 
-FAST = Profile("fast", maps_kernels=False, sample_bytes=16 << 20, pixel_bytes=64 << 20)
+FAST = Profile("fast", maps_kernels=False, sample_bytes=32 << 20, pixel_bytes=64 << 20)
 SMALL = Profile("small", maps_kernels=True, sample_bytes=4 << 20, pixel_bytes=8 << 20)
 PROFILES = {profile.name: profile for profile in (FAST, SMALL)}
 

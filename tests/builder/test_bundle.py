@@ -43,7 +43,9 @@ MORE = [networks.MOBILENET, networks.GROUPS, networks.RESNET, networks.VGG]
 
 def build(folder: Path, network: Network = networks.RESNET, name: str = "bundle") -> Path:
     onnx.save(network.proto(), folder / "model.onnx")
-    build_artifacts(folder / "model.onnx", folder / name, BuildOptions(classes=("cat", "dog", "owl")))
+    build_artifacts(
+        folder / "model.onnx", folder / name, BuildOptions(features="last", classes=("cat", "dog", "owl"))
+    )
     return folder / name
 
 

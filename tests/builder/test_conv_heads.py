@@ -104,7 +104,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     for row in ROWS:
         folder = tmp_path_factory.mktemp(str(row))
         onnx.save(row.proto(), folder / "model.onnx")
-        build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(trainable="from:site"))
+        build_artifacts(
+            folder / "model.onnx", folder / "bundle", BuildOptions(features="last", trainable="from:site")
+        )
         built[row.case] = Bundle.open(folder / "bundle")
     return built
 

@@ -37,7 +37,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     for file in FILES:
         std = (STD.get(file.stem, 1.0),) * (1 if file.stem == "keras-gray" else 3)
         build_artifacts(
-            file, folder / file.stem, BuildOptions(trainable="all", mean=(0.0,) * len(std), std=std)
+            file,
+            folder / file.stem,
+            BuildOptions(features="last", trainable="all", mean=(0.0,) * len(std), std=std),
         )
     return {file.stem: Bundle.open(folder / file.stem) for file in FILES}
 

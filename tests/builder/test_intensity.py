@@ -377,7 +377,7 @@ def test_center_rank() -> None:
 def test_intensity_of_the_chosen_and_the_others_is_in_the_manifest(tmp_path: Path) -> None:
     onnx.save(networks.RESNET.proto(), tmp_path / "model.onnx")
     data = save_task(tmp_path, 64)
-    options = BuildOptions(intensity_data=data, trainable="from:second")
+    options = BuildOptions(intensity_data=data, trainable="from:second", features="last")
     build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", options)
     from csk_sdk.inspection import inspect_bundle
 

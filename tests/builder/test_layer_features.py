@@ -32,12 +32,15 @@ def drawn(name: str, *shape: int) -> NDArray:
 class Row:
     """A network of three stages, `x` -> `a` -> `b` -> `c` -> `d`; the last two see `a`, `b` and `c`.
 
-    `tail` leads from the features `f` `(N, 7)` to `y`.
+    `tail` leads from the features `f` `(N, 7)` to `y`; `kept` are the columns of all means that become features when
+    no more than `most` may.
     """
 
     case: str
     tail: str
     axes: tuple[int, ...] = (2, 3)
+    most: int = 1024
+    kept: tuple[int, ...] = tuple(range(22))
 
     def __str__(self) -> str:
         return self.case.replace(" ", "-")
@@ -79,6 +82,8 @@ ROWS = [
     Row("MatMul and Add", "m = MatMul(f, fc) \n y = Add(m, fb)"),
     Row("softmax behind", "m = Gemm<transB=1>(f, fc, fb) \n y = Softmax<axis=-1>(m)"),
     Row("signals", "y = Gemm<transB=1>(f, fc, fb)", axes=(2,)),
+    Row("too many", "y = Gemm<transB=1>(f, fc, fb)", most=12, kept=(*range(7), 7, 11, 14, 17, 21)),
+    Row("the least", "y = Gemm<transB=1>(f, fc, fb)", most=4, kept=(*range(7), 7, 14, 21)),
 ]
 WIDTHS = (7, 4, 5, 6)  # of d, a, b and c
 
@@ -89,7 +94,10 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     for row in ROWS:
         folder = tmp_path_factory.mktemp(str(row))
         onnx.save(row.proto(), folder / "model.onnx")
-        build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(features=LAYERS))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("csk_artifacts_builder.layer_features._FEATURES_IN_ALL", row.most)
+            patch.setattr("csk_artifacts_builder.layer_features._MEANS_AT_LEAST", 3)
+            build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions())
         built[row.case] = Bundle.open(folder / "bundle")
     return built
 
@@ -107,9 +115,9 @@ def feeds_of(bundle: Bundle, row: Row, weight: NDArray, bias: NDArray) -> dict[s
 
 
 def means_of(row: Row, evaluator: ReferenceEvaluator) -> NDArray[np.float64]:
-    """Means of d, a, b and c in the source model, side by side."""
+    """Means of d, a, b and c in the source model, side by side, as far as they are features."""
     maps = evaluator.run(None, {"x": pictures(row).astype(np.float64)})
-    return np.concatenate([array.mean(axis=row.axes) for array in maps], axis=1)
+    return np.concatenate([array.mean(axis=row.axes) for array in maps], axis=1)[:, row.kept]
 
 
 def maps_of(row: Row) -> ReferenceEvaluator:
@@ -124,7 +132,7 @@ def maps_of(row: Row) -> ReferenceEvaluator:
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_base_predictions_stay_what_they_were(row: Row, bundles: dict[str, Bundle], tmp_path: Path) -> None:
     bundle = bundles[row.case]
-    assert bundle.manifest.head.features == sum(WIDTHS)
+    assert bundle.manifest.head.features == len(row.kept)
     start = bundle.checkpoint()
     assert not start["head/base/weight"][:, WIDTHS[0] :].any()
     expected = ReferenceEvaluator(in_float64(row.proto())).run(None, {"x": pictures(row).astype(np.float64)})[
@@ -139,7 +147,7 @@ def test_base_predictions_stay_what_they_were(row: Row, bundles: dict[str, Bundl
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_features_are_the_means_of_what_the_last_two_stages_see(row: Row, bundles: dict[str, Bundle]) -> None:
     bundle = bundles[row.case]
-    head = np.zeros((2, sum(WIDTHS)), np.float32), np.zeros(2, np.float32)
+    head = np.zeros((2, len(row.kept)), np.float32), np.zeros(2, np.float32)
     got = Graph(bundle.path(EVAL_MODEL), 1).run(feeds_of(bundle, row, *head), ["features"])["features"]
     np.testing.assert_allclose(got, means_of(row, maps_of(row)), rtol=1e-5, atol=1e-6)
 
@@ -149,7 +157,7 @@ def test_gradients_equal_central_differences(row: Row, bundles: dict[str, Bundle
     """With a head that reads every feature; the loss is that of the source's own maps in float64."""
     bundle = bundles[row.case]
     rng = np.random.default_rng(2)
-    weight, bias = rng.normal(size=(3, sum(WIDTHS))).astype(np.float32), np.zeros(3, np.float32)
+    weight, bias = rng.normal(size=(3, len(row.kept))).astype(np.float32), np.zeros(3, np.float32)
     label = np.array([0, 2, 1, 1, 0])
     got = Graph(bundle.path(TRAINING_MODEL), 1).run(feeds_of(bundle, row, weight, bias) | {"label": label})
     evaluator = maps_of(row)

@@ -68,7 +68,9 @@ def learned_in(bundle: Path) -> dict[str, int]:
 )
 def test_predicted_is_measured_within_a_quarter(tmp_path, channels, size, batch, largest):
     source = network(tmp_path / "m.onnx", channels, size) if channels else DIGITS
-    build_artifacts(source, tmp_path / "bundle", BuildOptions(trainable="all", batch_size=batch))
+    build_artifacts(
+        source, tmp_path / "bundle", BuildOptions(features="last", trainable="all", batch_size=batch)
+    )
     parts = dict(Bundle.open(tmp_path / "bundle").manifest.memory)
     peak = parts.pop("peak")
     assert max(parts, key=parts.__getitem__) == largest
@@ -94,7 +96,7 @@ def test_int8_is_predicted_within_a_quarter_too(tmp_path, channels, size, batch)
         for index in range(4):
             pixels = RNG.integers(0, 256, (size, size, 3), np.uint8)
             Image.fromarray(pixels).save(folder / f"{index}.png")
-    options = BuildOptions(
+    options = BuildOptions(features="last",
         trainable="all", batch_size=batch, precision="int8", base_data=tmp_path / "base",
         classes=list("0123"),
     )  # fmt: skip
@@ -172,7 +174,7 @@ def test_a_step_through_max_pooling_is_predicted_too(tmp_path):
         "h": RNG.normal(size=(4, 64)),
     }
     onnx.save(model(pooled, 17, **tensors, hb=np.zeros(4)), tmp_path / "m.onnx")
-    build_artifacts(tmp_path / "m.onnx", tmp_path / "b", BuildOptions(trainable="all"))
+    build_artifacts(tmp_path / "m.onnx", tmp_path / "b", BuildOptions(features="last", trainable="all"))
     memory = Bundle.open(tmp_path / "b").manifest.memory
     # Fitting a head inverts a matrix of the 64 features and a one: four of them in float64.
     assert memory["head"] == 4 * 8 * 65**2
@@ -192,12 +194,14 @@ def test_sites_are_placed_from_the_back_until_the_budget_is_spent(tmp_path):
     peaks = []
     for index in range(4):
         out = tmp_path / f"from{index}"
-        build_artifacts(source, out, BuildOptions(trainable=f"from:conv{index}"))
+        build_artifacts(source, out, BuildOptions(features="last", trainable=f"from:conv{index}"))
         peaks.append(peak(out))
     assert peaks == sorted(peaks, reverse=True)
     for index in range(4):
         out = tmp_path / f"budget{index}"
-        build_artifacts(source, out, BuildOptions(trainable="all", memory_budget=peaks[index]))
+        build_artifacts(
+            source, out, BuildOptions(features="last", trainable="all", memory_budget=peaks[index])
+        )
         manifest = Bundle.open(out).manifest
         assert [site.name for site in manifest.sites] == names[index:]
         assert manifest.memory_budget == peaks[index]
@@ -206,7 +210,7 @@ def test_sites_are_placed_from_the_back_until_the_budget_is_spent(tmp_path):
 
 def test_a_budget_for_nothing_says_what_would_do(tmp_path):
     def build(mebibytes: int) -> None:
-        build_artifacts(DIGITS, tmp_path / "b", BuildOptions(memory_budget=mebibytes << 20))
+        build_artifacts(DIGITS, tmp_path / "b", BuildOptions(features="last", memory_budget=mebibytes << 20))
 
     with pytest.raises(ConfigError) as caught:
         build(1)
@@ -264,7 +268,7 @@ def test_a_graph_above_the_limit_leaves_nothing(tmp_path, monkeypatch):
     source = network(tmp_path / "m.onnx", (3, 4, 4, 4), 8)
     assert source.stat().st_size < 6_000
     with pytest.raises(ModelError, match=r"training_model\.onnx has"):
-        build_artifacts(source, tmp_path / "out" / "b", BuildOptions(trainable="all"))
+        build_artifacts(source, tmp_path / "out" / "b", BuildOptions(features="last", trainable="all"))
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -87,7 +87,7 @@ def smooth_point(network: Network) -> tuple[Network, NDArray[np.float32]]:
 def build(network: Network, folder: Path, **options: object) -> Bundle:
     onnx.save(network.proto(), folder / "model.onnx")
     names = {"trainable": "all", **options}
-    build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(**names))  # type: ignore[arg-type]
+    build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(features="last", **names))  # type: ignore[arg-type]
     return Bundle.open(folder / "bundle")
 
 

@@ -67,7 +67,7 @@ def ops(source: SourceModel) -> list[str]:
 
 def buildable(source: SourceModel, folder: Path) -> Bundle:
     """A bundle of the model, whose eval model gives the source's logits with its own head."""
-    build_artifacts(source.path, folder / "bundle", BuildOptions(trainable="all"))
+    build_artifacts(source.path, folder / "bundle", BuildOptions(features="last", trainable="all"))
     bundle = Bundle.open(folder / "bundle")
     tensors = bundle.checkpoint()
     size = bundle.manifest.input
@@ -265,7 +265,11 @@ def in_opset(opset: int, batch: str = "N", end: str = "y = Identity(z)") -> onnx
 def test_every_opset(tmp_path: Path, opset: int, batch: str) -> None:
     source = prepared(in_opset(opset, batch), tmp_path)
     assert "Dropout" not in ops(source)
-    build_artifacts(source.path, tmp_path / "bundle", BuildOptions(trainable=f"from:{_last_conv(source)}"))
+    build_artifacts(
+        source.path,
+        tmp_path / "bundle",
+        BuildOptions(features="last", trainable=f"from:{_last_conv(source)}"),
+    )
 
 
 @pytest.mark.parametrize("opset", [11, 12, 13, 17, 18, 23])
@@ -477,7 +481,9 @@ def test_external_data(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         outputs(ir.to_proto(source.model), images(2)), outputs(in_opset(17), images(2)), rtol=1e-4, atol=1e-5
     )
-    build_artifacts(path, tmp_path / "bundle", BuildOptions(trainable="from:" + _last_conv(source)))
+    build_artifacts(
+        path, tmp_path / "bundle", BuildOptions(features="last", trainable="from:" + _last_conv(source))
+    )
 
 
 def _last_conv(source: SourceModel) -> str:

@@ -139,15 +139,19 @@ def drift(before: NDArray, after: NDArray, ridge: float = 0.01) -> NDArray:
 
 
 def discriminant(
-    gram: NDArray, sums: NDArray, counts: NDArray, shrinkage: float = 0.02
+    gram: NDArray, sums: NDArray, counts: NDArray, prior: float = 200.0
 ) -> tuple[NDArray, NDArray]:
     """Linear discriminant analysis with equal priors from sums over features."""
     means = sums / counts[:, None]
     within = gram - np.einsum("c,cf,cg->fg", counts, means, means)
-    within /= counts.sum() - len(counts)
-    size = len(gram)
-    within = (1 - shrinkage) * within + shrinkage * np.trace(within) / size * np.eye(size)
-    weight = means @ np.linalg.inv(within)
+    freedom = counts.sum() - len(counts)
+    # An inverse Wishart prior worth so many pictures without correlation.
+    uncorrelated = prior * np.diag(np.diag(within)) / freedom
+    within = (within + uncorrelated) / (freedom + prior)
+    # A unit that is always zero says nothing.
+    alive = np.diag(within) > 0
+    weight = np.zeros_like(means)
+    weight[:, alive] = means[:, alive] @ np.linalg.inv(within[np.ix_(alive, alive)])
     return weight, -0.5 * np.sum(weight * means, axis=1)
 
 

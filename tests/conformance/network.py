@@ -30,7 +30,11 @@ BATCH_NORM_EPSILON = 1e-5
 
 
 class SourceNetwork:
-    """Forward passes of a source model whose features are the input of its last `Gemm`."""
+    """Forward passes of a source model.
+
+    Its features are the input of its last `Gemm`, and the means of what its last convolutions see, of as many as the
+    manifest's number of features takes (docs/bundle.md).
+    """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         proto = in_float64(onnx.load(path))
@@ -48,12 +52,24 @@ class SourceNetwork:
         self._evaluator = ReferenceEvaluator(proto)
         self._weights: dict[str, NDArray] = self._evaluator.rt_inits_
         self._source = {name: value.copy() for name, value in self._weights.items()}
+        self._means = self._seen_last(self._head.features - self._source[self._head.source_weight].shape[1])
         self._scales = {site.name: _batch_norm_scale(nodes, self._source, site.weight) for site in self.sites}
+
+    def _seen_last(self, width: int) -> list[str]:
+        """Tensors that the last sites read, of `width` channels in all, first to last."""
+        for start in range(len(self.sites), -1, -1):
+            widths = {self._inputs[site.name]: site.shape[1] * site.groups for site in self.sites[start:]}
+            if sum(widths.values()) == width:
+                return list(widths)
+        raise AssertionError(f"no sites see {width} channels")
 
     @property
     def head(self) -> tuple[NDArray, NDArray]:
-        """The source's own classifier: weight `(classes, f)`, bias `(classes,)`."""
-        return self._source[self._head.source_weight], self._source[self._head.source_bias]
+        """The source's own classifier: weight `(classes, f)`, zero on means, and bias `(classes,)`."""
+        weight = self._source[self._head.source_weight]
+        padded = np.zeros((len(weight), self._head.features))
+        padded[:, : weight.shape[1]] = weight
+        return padded, self._source[self._head.source_bias]
 
     def centers(self) -> dict[str, NDArray]:
         """Centers with batch norm folded in: what a checkpoint's `center/SITE` holds."""
@@ -76,7 +92,9 @@ class SourceNetwork:
 
     def features(self, images: NDArray) -> NDArray:
         """Features `(n, f)` of images `(n, c, h, w)`."""
-        return self._values(images)[self._features]
+        values = self._values(images)
+        means = [values[name].mean(axis=(2, 3)) for name in self._means]
+        return np.concatenate([values[self._features], *means], axis=1)
 
     def moments(self, images: NDArray) -> dict[str, NDArray]:
         """`K = sum x_c^T x_c` of every site: `(groups, c_in / groups, c_in / groups)`."""

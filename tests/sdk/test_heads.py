@@ -124,17 +124,31 @@ def test_bad_batches_are_refused():
 # --- LDA
 
 
-@pytest.mark.parametrize("shrinkage", [0.0, 0.1, 0.9, 1.0])
+def prior_for(shrinkage: float, freedom: int) -> float:
+    """So many prior pictures shrink `freedom` others by this share."""
+    return shrinkage * freedom / (1.0 - shrinkage)
+
+
+def spread_within(x, labels) -> np.ndarray:
+    """Root mean square distance of each feature from its class mean."""
+    return np.std(
+        np.concatenate([x[labels == c] - x[labels == c].mean(0) for c in set(labels)]).astype(float), 0
+    )
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.1, 0.9, 0.999])
 def test_lda_posterior_is_sklearns_on_balanced_classes(rng, shrinkage):
     x, labels = clouds(rng, [25, 25, 25, 25])
-    weight, bias = lda_head(statistics_of(x, labels), shrinkage)
+    weight, bias = lda_head(statistics_of(x, labels), prior_for(shrinkage, 96))
     oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=np.full(4, 0.25))
-    oracle.fit(x.astype(np.float64), labels)
+    # sklearn shrinks towards a multiple of the identity: the diagonal, where every feature spreads alike.
+    alike = x / spread_within(x, labels)
+    oracle.fit(alike, labels)
     # sklearn divides the scatter by n, and this head by the unbiased n - C: logits differ by that factor.
     logits = (x @ weight.T + bias).astype(np.float64) * 100 / 96
     posterior = np.exp(logits - logits.max(axis=1, keepdims=True))
     posterior /= posterior.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(posterior, oracle.predict_proba(x.astype(np.float64)), atol=2e-4)
+    np.testing.assert_allclose(posterior, oracle.predict_proba(alike), atol=2e-4)
 
 
 @pytest.mark.parametrize("counts", [[40, 5, 20], [10, 2, 2]])
@@ -142,9 +156,10 @@ def test_lda_posterior_is_sklearns_on_balanced_classes(rng, shrinkage):
 def test_lda_is_sklearns_but_for_the_priors_on_unbalanced_classes(rng, counts, shrinkage):
     x, labels = clouds(rng, counts)
     n, c = len(x), len(counts)
-    weight, bias = lda_head(statistics_of(x, labels), shrinkage)
-    oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(x.astype(np.float64), labels)
-    np.testing.assert_allclose(weight * n / (n - c), oracle.coef_, rtol=1e-4, atol=1e-5)
+    weight, bias = lda_head(statistics_of(x, labels), prior_for(shrinkage, n - c))
+    spread = spread_within(x, labels)
+    oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(x / spread, labels)
+    np.testing.assert_allclose(weight * n / (n - c), oracle.coef_ / spread, rtol=1e-4, atol=1e-5)
     without_priors = oracle.intercept_ - np.log(oracle.priors_)
     np.testing.assert_allclose(bias * n / (n - c), without_priors, rtol=1e-4, atol=1e-5)
 
@@ -207,7 +222,18 @@ def test_a_class_without_samples_is_refused_but_does_not_disturb_the_others(rng)
         lda_head(ClassStatistics.empty(3), 0.1)
 
 
-@pytest.mark.parametrize("shrinkage", [-0.1, 1.1, np.nan])
-def test_settings_out_of_range_are_refused(rng, shrinkage):
-    with pytest.raises(ConfigError, match=r"shrinkage is .*, but it must"):
-        lda_head(statistics_of(*clouds(rng, [3, 3])), shrinkage)
+@pytest.mark.parametrize("prior", [-0.1, np.inf, np.nan])
+def test_settings_out_of_range_are_refused(rng, prior):
+    with pytest.raises(ConfigError, match=r"prior_pictures is .*, but it must"):
+        lda_head(statistics_of(*clouds(rng, [3, 3])), prior)
+
+
+def test_decisions_do_not_depend_on_each_features_unit(rng):
+    x, labels = clouds(rng, [20, 20, 20])
+    units = np.logspace(-2, 2, x.shape[1]).astype(np.float32)
+    plain, scaled = (
+        given @ weight.T + bias
+        for given in (x, x * units)
+        for weight, bias in [lda_head(statistics_of(given, labels), 30.0)]
+    )
+    np.testing.assert_allclose(scaled, plain, rtol=1e-3, atol=1e-3)

@@ -9,7 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from bench import data
-from bench.cases import CACHED, CHANNEL_RATIO, CLASSES, INT8, LEARNING_RATE, MOMENTUM, Case
+from bench.cases import (
+    CACHED,
+    CHANNEL_RATIO,
+    CLASSES,
+    EXACT,
+    INT8,
+    LAYERS,
+    LEARNING_RATE,
+    MOMENTUM,
+    Case,
+)
 from bench.peers import UnavailableError
 from csk_sdk import TrainingConfig
 from csk_sdk.bundle import Bundle
@@ -26,7 +36,10 @@ WARM_UP_BATCHES = 2
 
 
 def prepare(case: Case, folder: Path) -> None:
-    """Bundles of both precisions on noisy base pictures, and the sites for the other peers."""
+    """Bundles of both precisions on noisy base pictures, and the sites for the other peers.
+
+    Heads see the network's last features, as the other peers' do, except in one bundle that is as built by default.
+    """
     from PIL import Image
 
     from csk_artifacts_builder import BuildOptions, build_artifacts
@@ -38,12 +51,16 @@ def prepare(case: Case, folder: Path) -> None:
         path = folder / "base" / str(index % CLASSES) / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(256, size=(case.size, case.size, 3), dtype=np.uint8)).save(path)
-    for precision in ("exact", "int8"):
+    for name, precision, features in (
+        (EXACT, "exact", "last"),
+        (INT8, "int8", "last"),
+        (LAYERS, "int8", "layers"),
+    ):
         options = BuildOptions(
             base_data=folder / "base", precision=precision, channel_ratio=CHANNEL_RATIO,
-            mean=(0.5,) * 3, std=(0.25,) * 3, overwrite=True,
+            mean=(0.5,) * 3, std=(0.25,) * 3, features=features, overwrite=True,
         )  # fmt: skip
-        build_artifacts(folder / "model.onnx", folder / precision, options)
+        build_artifacts(folder / "model.onnx", folder / name, options)
     sites = [{"weight": site.weight} for site in Bundle.open(folder / "exact").manifest.sites]
     (folder / "sites.json").write_text(json.dumps(sites))
 

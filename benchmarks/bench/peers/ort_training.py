@@ -42,7 +42,7 @@ def prepare(case: Case, folder: Path) -> None:
     )  # fmt: skip
     readable(full / "optimizer_model.onnx")
     options = BuildOptions(
-        base_data=folder / "base", backend="both", channel_ratio=CHANNEL_RATIO, head_capacity=CLASSES,
+        base_data=folder / "base", backend="both", channel_ratio=CHANNEL_RATIO, head_capacity=CLASSES, features="last",
         mean=(0.5,) * 3, std=(0.25,) * 3, overwrite=True,
     )  # fmt: skip
     build_artifacts(folder / "model.onnx", folder / "ort", options)

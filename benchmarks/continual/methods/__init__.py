@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from .csko import ABLATIONS
 from .ewc import EWC
-from .finetune import BiasOnly, FineTuning, GentleFineTuning, GentleLastStage, HeadOnly, LastStage
+from .finetune import (
+    BiasOnly,
+    FineTuning,
+    GentleFineTuning,
+    GentleLastStage,
+    HeadOnly,
+    LastStage,
+    LayersFineTuning,
+)
 from .gpm import GPM
 from .lwf import LwF
 from .method import Method
@@ -17,7 +25,7 @@ from .sparse import SparseUpdate
 METHODS: dict[str, type[Method]] = {
     one.name: one
     for one in (
-        FineTuning, GentleFineTuning, OneSoftmax, LastStage, GentleLastStage, HeadOnly, BiasOnly, SparseUpdate, EWC,
-        LwF, GPM, AdamNSCL, Replay, FeCAM, FeTrIL, *ABLATIONS,
+        FineTuning, LayersFineTuning, GentleFineTuning, OneSoftmax, LastStage, GentleLastStage, HeadOnly, BiasOnly,
+        SparseUpdate, EWC, LwF, GPM, AdamNSCL, Replay, FeCAM, FeTrIL, *ABLATIONS,
     )
 }  # fmt: skip

@@ -13,6 +13,12 @@ class FineTuning(Method):
     name, title = "finetune", "full fine-tuning"
 
 
+class LayersFineTuning(FineTuning):
+    """Given the features that csk-sdk's heads decide by, too."""
+
+    name, title, layers = "finetune-layers", "full fine-tuning, features of layers", True
+
+
 class GentleFineTuning(FineTuning):
     """The same at less than a third of the rate that learns the first task best: less learned, less forgotten."""
 

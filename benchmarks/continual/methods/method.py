@@ -29,6 +29,8 @@ class Method:
     rate: ClassVar[float] = 0.01
     rates: ClassVar[tuple[float, ...]] = (0.0003, 0.001, 0.003, 0.01)
     frozen: ClassVar[bool] = False
+    # Whether heads see the features that csk-sdk's builder makes by default, and not the network's last ones only.
+    layers: ClassVar[bool] = False
     stores_pictures: ClassVar[bool] = False
     # What a step costs beside its one batch: optimizer slots, further forward passes, further batches.
     slots: ClassVar[int] = 1

@@ -7,15 +7,23 @@ import { type Json, jsonOf } from './json.js';
 /**
  * How a task is learned; the defaults were chosen by measurement (docs/decisions/0004-training-defaults.md).
  *
- * `batchSize`, `channelRatio` and `flip` are the bundle's own where null. `energy` is the fraction of the old data's
+ * `epochs` is the most that training does; it ends earlier where `seconds` are over or `flops` are spent. `batchSize`, `channelRatio` and `flip` are the bundle's own where null. `energy` is the fraction of the old data's
  * second moment that a step must not touch (0 switches the projection off). `followDrift` is whether old heads and
  * statistics follow the features; where null, they do unless `energy` is 0. Learning rates are peak values of a cosine
  * schedule. `shift` is in pixels, a 16th of the picture's shorter side where null. `threads` 0 is the runtime's default.
  * `sensitivityBatches` is how many batches channels are selected on. `classStatistics` is whether the state keeps sums
- * over the features of the task's classes. `checkpointSeconds` is the time between progress checkpoints.
+ * over the features of the task's classes.
+ *
+ * `labelCheck` is whether a task is refused whose labels say nothing about its pictures (docs/decisions/0015). An older
+ * task may lose `maxForgetting` points of accuracy, as estimated without its pictures; what costs more gets its heads on
+ * the network as it was, or is refused, as `onForgetting` says (docs/decisions/0016). `fewShot` is how many pictures a
+ * class, on average, a task needs for its centers to be trained, or as many fewer as there are more epochs than 4; with
+ * fewer it gets heads on the network as it is, 0 trains always (docs/decisions/0019). `checkpointSeconds` is the time between progress checkpoints.
  */
 export interface TrainingConfig {
   readonly epochs: number;
+  readonly seconds: number | null;
+  readonly flops: number | null;
   readonly batchSize: number | null;
   readonly channelRatio: number | null;
   readonly energy: number;
@@ -31,11 +39,17 @@ export interface TrainingConfig {
   readonly threads: number;
   readonly sensitivityBatches: number;
   readonly classStatistics: boolean;
+  readonly labelCheck: boolean;
+  readonly maxForgetting: number;
+  readonly onForgetting: 'heads-only' | 'refuse';
+  readonly fewShot: number;
   readonly checkpointSeconds: number;
 }
 
 export const DEFAULTS: TrainingConfig = {
   epochs: 4,
+  seconds: null,
+  flops: null,
   batchSize: null,
   channelRatio: null,
   energy: 0.8,
@@ -51,6 +65,10 @@ export const DEFAULTS: TrainingConfig = {
   threads: 0,
   sensitivityBatches: 32,
   classStatistics: true,
+  labelCheck: true,
+  maxForgetting: 3,
+  onForgetting: 'heads-only',
+  fewShot: 30,
   checkpointSeconds: 20,
 };
 
@@ -61,8 +79,11 @@ const whole = (least: number): Rule => [
   `a whole number, ${least} or more`,
 ];
 const amount: Rule = [(x) => x >= 0 && x < Number.POSITIVE_INFINITY, '0 or more, and finite'];
+const budget: Rule = [(x) => x > 0 && x < Number.POSITIVE_INFINITY, 'above 0, and finite'];
 const NUMBERS: Partial<Record<keyof TrainingConfig, Rule>> = {
   epochs: whole(1),
+  seconds: budget,
+  flops: budget,
   batchSize: whole(1),
   channelRatio: [(x) => x > 0 && x <= 1, 'above 0 and at most 1'],
   energy: [(x) => x >= 0 && x <= 1, 'between 0 and 1'],
@@ -74,10 +95,17 @@ const NUMBERS: Partial<Record<keyof TrainingConfig, Rule>> = {
   seed: whole(0),
   threads: whole(0),
   sensitivityBatches: whole(1),
+  maxForgetting: [(x) => x >= 0 && x <= 100, 'between 0 and 100'],
+  fewShot: whole(0),
   checkpointSeconds: amount,
 };
-const OPTIONAL: ReadonlySet<string> = new Set(['batchSize', 'channelRatio', 'followDrift', 'flip', 'shift']);
-const OPTIMIZERS = ['sgd', 'adamw'];
+const OPTIONAL: ReadonlySet<string> = new Set([
+  ...['seconds', 'flops', 'batchSize', 'channelRatio', 'followDrift', 'flip', 'shift'],
+]);
+const CHOICES: Partial<Record<keyof TrainingConfig, readonly string[]>> = {
+  optimizer: ['sgd', 'adamw'],
+  onForgetting: ['heads-only', 'refuse'],
+};
 
 /**
  * The defaults with `settings` put in. Throws ConfigError for an unknown name, a wrong type, a value out of range, or
@@ -108,7 +136,8 @@ function problemOf(name: keyof TrainingConfig, value: unknown): string | undefin
   if (value === null && OPTIONAL.has(name)) return undefined;
   const rule = NUMBERS[name];
   if (rule) return typeof value === 'number' && rule[0](value) ? undefined : rule[1];
-  if (name === 'optimizer') return OPTIMIZERS.includes(value as string) ? undefined : OPTIMIZERS.join(' or ');
+  const choices = CHOICES[name];
+  if (choices) return choices.includes(value as string) ? undefined : choices.join(' or ');
   return typeof value === 'boolean' ? undefined : 'true or false';
 }
 

@@ -1,7 +1,9 @@
 /** After the last step: what was learned becomes part of the network, and the data part of what is protected. */
 
+import { forgetsTooMuch } from './acceptance.js';
 import { augmentationOf, followsDrift } from './config.js';
 import { mirrored } from './data/augment.js';
+import { Random } from './data/random.js';
 import { TaskError } from './errors.js';
 import {
   type Batches,
@@ -10,41 +12,90 @@ import {
   HEAD_SAMPLE_BYTES,
   measureKnowledge,
 } from './features.js';
-import { DriftEstimate } from './method/drift.js';
+import { type Drift, DriftEstimate } from './method/drift.js';
+import { estimatedForgetting, Movement } from './method/forgetting.js';
 import { ClassStatistics } from './method/heads.js';
-import { logisticHead } from './method/logistic.js';
+import { KnownClasses } from './method/knownClasses.js';
+import { type HeadArrays, logisticHead } from './method/logistic.js';
 import { addToCenters, leak, project } from './method/projection.js';
-import { type Float32Tensor, float32, require32, type StoredTensor } from './tensors.js';
+import { float32, require32, type StoredTensor, type Tensors } from './tensors.js';
 import { HEAD_BIAS, HEAD_WEIGHT, type TaskTraining } from './training.js';
 
 /** What a learned task leaves: the next generation's tensors, and per site `||dC B|| / ||dC||`. */
 export interface Consolidated {
   readonly tensors: Map<string, StoredTensor>;
   readonly leaks: ReadonlyMap<string, number>;
+  /** By old task, the points of accuracy that the trained centers were estimated to cost it. */
+  readonly forgetting: ReadonlyMap<string, number>;
+  /** Whether they were dropped for that. */
+  readonly headsOnly: boolean;
 }
 
 /**
  * Fold the deltas into the centers and add the task to what is protected; `batches` are the task's data.
- * Throws TaskError where training ended in numbers that are not finite: committed, they could not be unlearned.
+ *
+ * Where the centers cost an old task more than `maxForgetting` allows, they stay as they were, and the task gets its heads
+ * only; or, as `onForgetting` has it, it is refused. Throws TaskError where it is, or where training ended in numbers that
+ * are not finite: committed, they could not be unlearned.
  */
 export async function consolidate(
   training: TaskTraining,
   name: string,
   batches: Batches,
 ): Promise<Consolidated> {
-  const { bundle, classes, config, opening, tensors: old } = training;
-  const { features: f } = bundle.manifest.head;
   requireFinite(HEAD_WEIGHT, training.head.weight);
   requireFinite(HEAD_BIAS, training.head.bias);
   for (const [site, { delta }] of training.sites) requireFinite(`delta/${site}`, delta);
   await training.close();
-  const drifted =
-    followsDrift(config) && [...training.sites.values()].some(({ delta }) => delta.some(Boolean));
-  const before = drifted ? (await featuresBefore(training, batches)).values() : [].values();
+  const done = await fold(training, name, batches);
+  if (!forgetsTooMuch(done.forgetting, training.config, name)) return done;
+  training.dropCenters();
+  const kept = await fold(training, name, batches);
+  return { ...kept, forgetting: done.forgetting, headsOnly: true };
+}
+
+async function fold(training: TaskTraining, name: string, batches: Batches): Promise<Consolidated> {
+  const { bundle, classes, config, tensors: old } = training;
+  const { features: f } = bundle.manifest.head;
   const tensors = new Map(old);
   const leaks = foldDeltas(training, tensors);
+  const { moments, statistics, sample, drift, movement } = await seen(training, tensors, batches);
+  if (augmentationOf(config, bundle.manifest).flip) await addMirrored(training, tensors, batches, sample);
+  const { features, labels } = sample.arrays();
+  training.head = logisticHead(features, f, labels, classes.length);
+  for (const [key, moment] of moments) {
+    const known = require32(old, key);
+    const sum = known.data.map((value, at) => value + moment[at]!);
+    tensors.set(key, float32(known.shape, sum));
+  }
+  follow(training, tensors, statistics, drift);
+  const forgetting = drift ? forgettingOf(training, tensors, drift, movement) : new Map<string, number>();
+  tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
+  tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
+  for (const [key, { data }] of tensors) {
+    if (data instanceof Float32Array || data instanceof Float64Array) requireFinite(key, data);
+  }
+  return { tensors, leaks, forgetting, headsOnly: false };
+}
+
+/** What one pass over the task tells. */
+interface Seen {
+  readonly moments: ReadonlyMap<string, Float64Array>;
+  readonly statistics: ClassStatistics;
+  readonly sample: FeatureSample;
+  /** How the features moved; undefined where no center did. */
+  readonly drift: Drift | undefined;
+  readonly movement: Movement;
+}
+
+async function seen(training: TaskTraining, tensors: Tensors, batches: Batches): Promise<Seen> {
+  const { bundle, classes, config, opening, moved } = training;
+  const { features: f } = bundle.manifest.head;
+  const before = moved ? (await featuresBefore(training, batches)).values() : [].values();
   const sample = new FeatureSample(f);
+  const repeated = new KnownClasses(classes, training.oldStatistics());
   const drift = new DriftEstimate(f);
+  const movement = new Movement(f);
   const { moments, statistics } = await measureKnowledge(
     bundle,
     tensors,
@@ -53,41 +104,66 @@ export async function consolidate(
     opening,
     (features, labels) => {
       requireFinite('features', features);
+      repeated.add(features, labels);
       sample.add(features, labels);
       const earlier = before.next().value as Float32Array | undefined;
-      if (earlier) drift.add(earlier, features);
+      if (!earlier) return;
+      drift.add(earlier, features);
+      movement.add(earlier, features);
     },
   );
-  if (augmentationOf(config, bundle.manifest).flip) await addMirrored(training, tensors, batches, sample);
-  const { features, labels } = sample.arrays();
-  training.head = logisticHead(features, f, labels, classes.length);
-  for (const [key, moment] of moments) {
-    const known = require32(old, key);
-    tensors.set(
-      key,
-      float32(
-        known.shape,
-        known.data.map((value, at) => value + moment[at]!),
-      ),
-    );
-  }
-  let known = ClassStatistics.from(old, f);
-  if (drifted) {
-    const map = drift.fit();
-    known = map.statistics(known);
-    for (const [key, tensor] of tensors) {
-      if (!/^head\/.*\/weight$/s.test(key)) continue;
-      tensors.set(key, float32(tensor.shape, map.head((tensor as Float32Tensor).data)));
+  const learned = config.classStatistics ? repeated.balance(statistics) : ClassStatistics.empty(f);
+  return { moments, statistics: learned, sample, drift: moved ? drift.fit() : undefined, movement };
+}
+
+/** Carry old heads and statistics over to the features as they are now, and add what was learned. */
+function follow(
+  training: TaskTraining,
+  tensors: Map<string, StoredTensor>,
+  learned: ClassStatistics,
+  drift: Drift | undefined,
+): void {
+  let known = training.oldStatistics();
+  if (drift && followsDrift(training.config)) {
+    known = drift.statistics(known);
+    for (const name of headsIn(tensors)) {
+      const key = `head/${name}/weight`;
+      const { shape, data } = require32(tensors, key);
+      tensors.set(key, float32(shape, drift.head(data)));
     }
   }
-  const learned = config.classStatistics ? statistics : ClassStatistics.empty(f);
   for (const [key, tensor] of known.merge(learned).tensors()) tensors.set(key, tensor);
-  tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
-  tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
-  for (const [key, { data }] of tensors) {
-    if (data instanceof Float32Array || data instanceof Float64Array) requireFinite(key, data);
-  }
-  return { tensors, leaks };
+}
+
+/** What the heads in `tensors` lose on the features as they are now, by old task. */
+function forgettingOf(
+  training: TaskTraining,
+  tensors: Tensors,
+  drift: Drift,
+  movement: Movement,
+): Map<string, number> {
+  const names = headsIn(training.tensors);
+  const heads = (of: Tensors): Map<string, HeadArrays> => {
+    const head = (name: string): HeadArrays => ({
+      weight: require32(of, `head/${name}/weight`).data,
+      bias: require32(of, `head/${name}/bias`).data,
+    });
+    return new Map(names.map((name) => [name, head(name)]));
+  };
+  return estimatedForgetting(
+    training.oldStatistics(),
+    new Map(names.map((name) => [name, training.oldClasses.get(name) ?? []])),
+    heads(training.tensors),
+    heads(tensors),
+    drift.forward,
+    movement.unexplained(drift),
+    new Random(training.config.seed),
+  );
+}
+
+/** The tasks that have a head. */
+function headsIn(tensors: Tensors): string[] {
+  return [...tensors.keys()].flatMap((key) => /^head\/(.*)\/weight$/s.exec(key)?.[1] ?? []);
 }
 
 /** Put the projected sum of all steps into the centers; per site, what share of it lies along what is protected. */

@@ -3,6 +3,8 @@
  * what to do next. Whatever is thrown, committed generations stay as they are.
  */
 
+import type { LabelEvidence } from './method/labelCheck.js';
+
 /** Base class: catch this to catch everything that csk-sdk throws on purpose. */
 export class CskError extends Error {
   constructor(message: string, options?: ErrorOptions) {
@@ -22,6 +24,16 @@ export class StateLockedError extends StateError {}
 
 /** A task's data cannot be learned from. */
 export class TaskError extends CskError {}
+
+/** A task's labels say nothing about its pictures; `evidence` is what was measured. */
+export class LabelError extends TaskError {
+  constructor(
+    message: string,
+    readonly evidence: LabelEvidence,
+  ) {
+    super(message);
+  }
+}
 
 /** The storage is full, or refuses to be written. */
 export class StorageError extends CskError {}

@@ -22,7 +22,7 @@ export interface Opening {
 }
 
 // Memory for the features that a task's head is fitted on.
-export const HEAD_SAMPLE_BYTES = 16 << 20;
+export const HEAD_SAMPLE_BYTES = 32 << 20;
 
 /** Images `(n, c, h, w)` -> features `(n, f)`. Close it when it is no longer needed. */
 export class FeatureExtractor {

@@ -10,13 +10,16 @@ export {
   BundleError,
   ConfigError,
   CskError,
+  LabelError,
   StateError,
   StateLockedError,
   StorageError,
   TaskError,
 } from './errors.js';
+export type { HeadsOnlyBecause } from './fewShot.js';
 export { Learner, type LearnerOptions } from './learner.js';
 export type { LearnOptions, LearnReport, Progress } from './learnRun.js';
+export type { LabelEvidence } from './method/labelCheck.js';
 export type { LinearHead, Prediction } from './predicting.js';
 export type { Runtime, RuntimeSession, RuntimeTensor } from './runtime.js';
 export { copyState } from './state/copy.js';
@@ -25,4 +28,5 @@ export type { Generation, LearnedTask } from './state/record.js';
 export { State } from './state/state.js';
 export type { Storage, StorageLock } from './state/storage.js';
 export { BASE } from './state/store.js';
+export type { StopReason } from './stopping.js';
 export { VERSION } from './version.js';

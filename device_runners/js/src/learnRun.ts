@@ -1,17 +1,21 @@
 /** One task learned from start to commit, resumable at any step. */
 
+import { requireLearnable, warningsAbout, worstOf } from './acceptance.js';
 import type { Bundle } from './bundle/bundle.js';
 import { augmentationOf, configRecord, type TrainingConfig } from './config.js';
-import { consolidate } from './consolidation.js';
+import { type Consolidated, consolidate } from './consolidation.js';
 import { moved, randomMoves } from './data/augment.js';
 import type { Preprocessing } from './data/pictures.js';
 import { Random } from './data/random.js';
-import { requireNewTask, type Task, TaskPixels } from './data/task.js';
+import { requireNewTask, type Task, TaskPixels, taskClasses } from './data/task.js';
 import type { Batch, Opening } from './features.js';
+import { fewShotNote, type HeadsOnlyBecause, isFewShot } from './fewShot.js';
 import { dumps } from './json.js';
+import { peakRssBytes } from './measure.js';
 import { cosine } from './method/optimizers.js';
 import type { Generation, LearnedTask } from './state/record.js';
 import type { State } from './state/state.js';
+import { Stopping, type StopReason } from './stopping.js';
 import { TaskTraining } from './training.js';
 import { VERSION } from './version.js';
 
@@ -29,6 +33,12 @@ export interface Progress {
 /**
  * What learning one task took. `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how
  * many of the selected channels' directions the projection kept for older knowledge, as "r/k".
+ *
+ * `forgetting` is how many points of accuracy the trained centers were estimated to cost the old task that loses most.
+ * `headsOnlyBecause` is the setting for which the network stayed as it was: "max-forgetting" where that was too much,
+ * "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss` that of the head), else "".
+ * `known` are the classes that were known before, and updated. `stopped` is what ended training. `warnings` are sentences
+ * about what looks wrong, though not wrong enough to refuse the task.
  */
 export interface LearnReport {
   readonly task: string;
@@ -41,6 +51,12 @@ export interface LearnReport {
   readonly leak: number;
   readonly resumedAtStep: number;
   readonly protected: Readonly<Record<string, string>>;
+  readonly forgetting: number;
+  readonly headsOnly: boolean;
+  readonly headsOnlyBecause: HeadsOnlyBecause;
+  readonly known: readonly string[];
+  readonly stopped: StopReason;
+  readonly warnings: readonly string[];
 }
 
 export interface LearnOptions {
@@ -61,7 +77,9 @@ export class LearnRun {
   private readonly pixels: TaskPixels;
   private readonly batchSize: number;
   private readonly perEpoch: number;
-  private readonly steps: number;
+  private readonly stopping: Stopping;
+  /** Whether the pictures are too few to train on. */
+  private readonly few: boolean;
   private readonly training: TaskTraining;
   private order: { epoch: number; index: Int32Array } | undefined;
   private begun = 0;
@@ -81,8 +99,10 @@ export class LearnRun {
     this.pixels = new TaskPixels(task, preprocessing);
     this.batchSize = config.batchSize ?? bundle.manifest.batch_size;
     this.perEpoch = Math.ceil(this.pixels.count / this.batchSize);
-    this.steps = this.perEpoch * config.epochs;
-    this.training = new TaskTraining(bundle, generation.tensors, task.classes, config, opening);
+    this.stopping = new Stopping(config, bundle.manifest, this.perEpoch * config.epochs, this.batchSize);
+    this.few = isFewShot(this.pixels.count, task.classes, config);
+    const old = taskClasses(generation, bundle);
+    this.training = new TaskTraining(bundle, generation.tensors, task.classes, config, opening, old);
   }
 
   /** Learn and commit. */
@@ -95,66 +115,120 @@ export class LearnRun {
   }
 
   private async learn(): Promise<LearnReport> {
-    const { state, task, config } = this;
+    const { state, task, training } = this;
     const identity = this.identity();
     const resumed = await this.restore(identity);
     this.begun = performance.now() - 1000 * resumed.seconds;
-    if (resumed.step === 0) {
-      this.report('select');
-      await this.training.warmUp(() => this.plainBatches());
-    }
-    const loss = await this.train(resumed, identity);
-    this.report('consolidate', this.steps, loss);
-    const { tensors, leaks } = await consolidate(this.training, task.name, () => this.plainBatches());
+    const first = resumed.step === 0 ? await this.warmUp() : resumed.loss;
+    const { loss, steps } = this.few
+      ? { loss: first, steps: 0 }
+      : await this.train({ ...resumed, loss: first }, identity);
+    const epochs = Math.ceil(steps / this.perEpoch);
+    this.report('consolidate', steps, loss);
+    const result = await consolidate(training, task.name, () => this.plainBatches());
     const learned: LearnedTask = {
       name: task.name,
       classes: [...task.classes],
-      epochs: config.epochs,
+      epochs,
       images: this.pixels.count,
       seconds: Math.round(this.seconds() * 1000) / 1000,
       loss,
       peakRssBytes: peakRssBytes(),
-      config: configRecord(config),
+      config: configRecord(this.config),
+      protected: training.protected,
+      notes: this.notes(result),
     };
     throwIfAborted(this.options.signal);
     const parent = this.generation;
-    const committed = await state.commit(parent.number, [...parent.tasks, learned], tensors);
+    const committed = await state.commit(parent.number, [...parent.tasks, learned], result.tensors);
     await state.clearProgress();
-    const kept = [...this.training.sites].map(([name, { basis }]) => [name, `${basis.r}/${basis.k}`]);
-    const { images, seconds, epochs, classes } = learned;
+    return this.reported(learned, result, committed.number, resumed.step);
+  }
+
+  private reported(
+    { name: task, classes, images, epochs, loss, seconds, protected: kept, notes: warnings }: LearnedTask,
+    { leaks, forgetting, headsOnly }: Consolidated,
+    generation: number,
+    resumedAtStep: number,
+  ): LearnReport {
+    const { few, training, stopping } = this;
     return {
-      ...{ task: task.name, classes, images, epochs, loss, seconds, generation: committed.number },
+      ...{
+        task,
+        classes,
+        images,
+        epochs,
+        loss,
+        seconds,
+        generation,
+        resumedAtStep,
+        protected: kept,
+        warnings,
+      },
       leak: Math.max(0, ...leaks.values()),
-      resumedAtStep: resumed.step,
-      protected: Object.fromEntries(kept),
+      forgetting: Math.round(100 * worstOf(forgetting).points) / 100,
+      headsOnly: few || headsOnly,
+      headsOnlyBecause: few ? 'few-shot' : headsOnly ? 'max-forgetting' : '',
+      known: training.known,
+      stopped: stopping.reason,
     };
   }
 
-  /** All steps from where it was resumed; the mean loss of the last epoch. Depends on seed and step, not on resuming. */
-  private async train(resumed: Resumed, identity: object): Promise<number> {
-    const { config, perEpoch, pixels } = this;
+  /** Warm up, and be sure that there is something to learn; the head's loss where only heads are. */
+  private async warmUp(): Promise<number> {
+    const { few, training, config, task } = this;
+    const batches = (): Generator<Batch> => this.plainBatches();
+    let loss = 0;
+    if (few) {
+      loss = await training.headsOnly(batches);
+    } else {
+      this.report('select');
+      await training.warmUp(batches);
+    }
+    requireLearnable(training.evidence, config, task.name);
+    return loss;
+  }
+
+  private notes(result: Consolidated): string[] {
+    const { few, training, config, task, pixels } = this;
+    const notes = warningsAbout(training.novelty, result, config);
+    return few ? [...notes, fewShotNote(pixels.count, task.classes)] : notes;
+  }
+
+  /**
+   * All steps from where it was resumed: the mean loss of the last epoch, and how many steps there were. Depends on seed
+   * and step, not on resuming (but for a budget of seconds).
+   */
+  private async train(resumed: Resumed, identity: object): Promise<{ loss: number; steps: number }> {
+    const { config, perEpoch, stopping } = this;
     const { signal } = this.options;
+    const { steps } = stopping;
     const warmup = Math.min(Math.floor(perEpoch / 2), 50);
     let saved = performance.now();
-    let { loss } = resumed;
-    for (let step = resumed.step; step < this.steps; step++) {
-      const epoch = Math.floor(step / perEpoch);
-      const position = step % perEpoch;
+    let { loss, step: done } = resumed;
+    while (done < steps) {
+      const epoch = Math.floor(done / perEpoch);
+      const position = done % perEpoch;
       if (position === 0) loss = 0;
       const batch = this.trainingBatch(epoch, position);
-      loss += (await this.training.step(batch, cosine(step, this.steps, warmup))) * batch.labels.length;
-      const done = step + 1;
-      const seen = Math.min((position + 1) * this.batchSize, pixels.count);
-      this.report('train', done, loss / seen);
+      loss += (await this.training.step(batch, cosine(done, steps, warmup))) * batch.labels.length;
+      done += 1;
+      this.report('train', done, loss / this.seen(done));
       const due = performance.now() - saved >= 1000 * config.checkpointSeconds;
-      if (done < this.steps && (due || signal?.aborted)) {
+      if (done < steps && (due || signal?.aborted)) {
         const meta = { ...identity, step: done, loss, seconds: this.seconds() };
         await this.state.saveProgress(this.training.progress(), meta);
         saved = performance.now();
       }
       throwIfAborted(signal);
+      if (stopping.over(done, this.seconds())) break;
     }
-    return loss / pixels.count;
+    return { loss: loss / this.seen(done), steps: done };
+  }
+
+  /** Pictures seen in the epoch of the last of so many steps. */
+  private seen(steps: number): number {
+    return Math.min((((steps - 1) % this.perEpoch) + 1) * this.batchSize, this.pixels.count);
   }
 
   /** Where to go on from; step 0 for a fresh start. */
@@ -210,7 +284,7 @@ export class LearnRun {
   private report(phase: Progress['phase'], step = 0, loss = Number.NaN): void {
     const epochs = this.config.epochs;
     const epoch = phase === 'train' || phase === 'consolidate' ? Math.ceil(step / this.perEpoch) : 0;
-    this.options.onProgress?.({ phase, step, steps: this.steps ?? 0, epoch, epochs, loss });
+    this.options.onProgress?.({ phase, step, steps: this.stopping?.steps ?? 0, epoch, epochs, loss });
   }
 
   private seconds(): number {
@@ -221,10 +295,4 @@ export class LearnRun {
 /** As the method of that name, which React Native's signals lack. */
 function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw signal.reason ?? new Error('learning was stopped');
-}
-
-/** The process's peak memory; 0 where the platform does not say. */
-function peakRssBytes(): number {
-  const process = (globalThis as { process?: { resourceUsage?: () => { maxRSS: number } } }).process;
-  return (process?.resourceUsage?.().maxRSS ?? 0) * 1024;
 }

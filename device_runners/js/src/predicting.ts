@@ -11,8 +11,8 @@ import { timesTransposed } from './method/matrix.js';
 import type { Generation } from './state/record.js';
 import { BASE } from './state/store.js';
 
-// Shrinkage of the within-class covariance, chosen by measurement: docs/decisions/0005-heads.md.
-const SHRINKAGE = 0.02;
+// How many uncorrelated pictures the covariance within classes begins with: docs/decisions/0020-features-of-layers.md.
+export const PRIOR_PICTURES = 200;
 // Pictures that go through the network at once: an application may hand over a thousand.
 const CHUNK = 64;
 
@@ -136,7 +136,8 @@ function classHead(generation: Generation, bundle: Bundle): LinearHead {
   const tasks = heads.slice(bundle.manifest.classes.length ? 1 : 0);
   if (tasks.some(({ classes }) => classes.some((name) => !known.has(name))))
     return sideBySide(heads, features);
-  if (statistics.classes.length) return { classes: statistics.classes, ...ldaHead(statistics, SHRINKAGE) };
+  if (statistics.classes.length)
+    return { classes: statistics.classes, ...ldaHead(statistics, PRIOR_PICTURES) };
   if (!heads[0]) throw new TaskError('There is no class to predict yet: learn a task first.');
   return heads[0];
 }

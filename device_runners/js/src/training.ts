@@ -12,7 +12,11 @@ import {
   imageFeed,
   type Opening,
 } from './features.js';
-import { type HeadArrays, logisticHead } from './method/logistic.js';
+import { ClassStatistics } from './method/heads.js';
+import { KnownClasses } from './method/knownClasses.js';
+import { classEvidence, type LabelEvidence } from './method/labelCheck.js';
+import { crossEntropy, type HeadArrays, logisticHead } from './method/logistic.js';
+import { novelty } from './method/novelty.js';
 import { AdamW, type Optimizer, SGD } from './method/optimizers.js';
 import { type Basis, basisOf, project, restrict } from './method/projection.js';
 import { Sensitivity, selectChannels } from './method/selection.js';
@@ -44,19 +48,49 @@ export class TaskTraining {
   readonly sites = new Map<string, SiteTraining>();
   /** The task's own head: weight `(classes, f)`, bias `(classes,)`. */
   head: HeadArrays;
+  /** Those of its classes that were known before. */
+  readonly known: readonly string[];
+  /** What the labels say about the pictures; undefined before the warm-up. */
+  evidence: LabelEvidence | undefined;
+  /** How far the pictures are from all that is known; undefined before the warm-up, or where too little is known. */
+  novelty: number | undefined;
   private readonly optimizer: Optimizer;
   private graph: Graph | undefined;
 
+  /** `oldClasses` are those of each older task, "base" among them; without, nothing is said about what they lose. */
   constructor(
     readonly bundle: Bundle,
     readonly tensors: Tensors,
     readonly classes: readonly string[],
     readonly config: TrainingConfig,
     readonly opening: Opening,
+    readonly oldClasses: ReadonlyMap<string, readonly string[]> = new Map(),
   ) {
     const { weightDecay, momentum, optimizer } = config;
     this.optimizer = optimizer === 'adamw' ? new AdamW(weightDecay) : new SGD(momentum, weightDecay);
     this.head = { weight: new Float32Array(0), bias: new Float32Array(0) };
+    this.known = new KnownClasses(classes, this.oldStatistics()).names;
+  }
+
+  /** The class statistics of everything learned before. */
+  oldStatistics(): ClassStatistics {
+    return ClassStatistics.from(this.tensors, this.bundle.manifest.head.features);
+  }
+
+  /** Whether the centers are to be changed. */
+  get moved(): boolean {
+    return [...this.sites.values()].some(({ delta }) => delta.some(Boolean));
+  }
+
+  /** By site, how many of the selected channels' directions are kept for older knowledge, as "r/k". */
+  get protected(): Record<string, string> {
+    const kept = [...this.sites].map(([name, { basis }]) => [name, `${basis.r}/${basis.k}`]);
+    return Object.fromEntries(kept);
+  }
+
+  /** Forget what was trained: the network stays as it was. */
+  dropCenters(): void {
+    for (const { delta } of this.sites.values()) delta.fill(0);
   }
 
   /**
@@ -67,6 +101,24 @@ export class TaskTraining {
    */
   async warmUp(batches: Batches): Promise<void> {
     const { manifest } = this.bundle;
+    await this.startHead(batches);
+    const sensitivities = await this.sensitivities(batches);
+    const ratio = this.config.channelRatio ?? manifest.channel_ratio;
+    for (const site of manifest.sites) {
+      const selected = selectChannels(sensitivities.get(site.name)!.values, ratio);
+      this.select(site, selected, new Float32Array(rowsOf(site) * selected.length));
+    }
+  }
+
+  /** Instead of warming up and stepping: no center will move. The mean cross-entropy of the head that is fitted. */
+  async headsOnly(batches: Batches): Promise<number> {
+    const { features, labels } = await this.startHead(batches);
+    return crossEntropy(features, labels, this.head);
+  }
+
+  /** The head at its optimum for a sample of the features as they are; these, and their labels. */
+  private async startHead(batches: Batches): Promise<{ features: Float32Array; labels: Int32Array }> {
+    const { manifest } = this.bundle;
     const sample = new FeatureSample(manifest.head.features);
     const extractor = await FeatureExtractor.open(this.bundle, this.tensors, this.opening);
     try {
@@ -76,14 +128,13 @@ export class TaskTraining {
     } finally {
       await extractor.close();
     }
-    const { features, labels } = sample.arrays();
-    this.head = logisticHead(features, manifest.head.features, labels, this.classes.length);
-    const sensitivities = await this.sensitivities(batches);
-    const ratio = this.config.channelRatio ?? manifest.channel_ratio;
-    for (const site of manifest.sites) {
-      const selected = selectChannels(sensitivities.get(site.name)!.values, ratio);
-      this.select(site, selected, new Float32Array(rowsOf(site) * selected.length));
-    }
+    const found = sample.arrays();
+    const { features, labels } = found;
+    const f = manifest.head.features;
+    this.evidence = classEvidence(features, f, labels, this.classes.length);
+    this.novelty = novelty(this.oldStatistics(), features);
+    this.head = logisticHead(features, f, labels, this.classes.length);
+    return found;
   }
 
   private async sensitivities(batches: Batches): Promise<Map<string, Sensitivity>> {

@@ -18,7 +18,7 @@ function tensors(value: number): Map<string, StoredTensor> {
 
 function task(name: string): LearnedTask {
   const numbers = { epochs: 1, images: 2, seconds: 0.5, loss: 1e-5, peakRssBytes: 0 };
-  return { name, classes: ['x', 'y'], ...numbers, config: {} };
+  return { name, classes: ['x', 'y'], ...numbers, config: {}, protected: { conv1: '2/4' }, notes: ['well'] };
 }
 
 async function commit(storage: MemoryStorage, count: number, keep?: number): Promise<State> {
@@ -76,17 +76,33 @@ describe('a state', () => {
     expect((await state.load()).tensors).toBe(base);
   });
 
+  it('reads tasks of an older csk-sdk, which recorded less', async () => {
+    const storage = new MemoryStorage();
+    await commit(storage, 1);
+    const path = 'generations/000001.json';
+    const { check: _, ...raw } = parseJson(textOf(storage.files.get(path)!)) as { [key: string]: Json };
+    const [old] = raw.tasks as { [key: string]: Json }[];
+    delete old!.protected;
+    delete old!.notes;
+    storage.files.set(path, seal(raw));
+    const state = await State.open(storage, BUNDLE, base);
+    expect((await state.load()).tasks).toEqual([{ ...task('task 1'), protected: {}, notes: [] }]);
+    old!.notes = 'no list';
+    storage.files.set(path, seal(raw));
+    await expect(state.load()).rejects.toThrow(/mistypes 'tasks\[0\]\.notes'/);
+  });
+
   it('keeps what a newer csk-sdk wrote of a task', async () => {
     const storage = new MemoryStorage();
     await commit(storage, 1);
     const path = 'generations/000001.json';
     const { check: _, ...raw } = parseJson(textOf(storage.files.get(path)!)) as { [key: string]: Json };
-    const protectedBy = parseJson('{"conv1": "2/4", "share": 1.0}');
-    (raw.tasks as { [key: string]: Json }[])[0]!.protected = protectedBy;
+    const newer = parseJson('{"conv1": "2/4", "share": 1.0}');
+    (raw.tasks as { [key: string]: Json }[])[0]!.newer = newer;
     storage.files.set(path, seal(raw));
     await commit(storage, 1);
     const next = parseJson(textOf(storage.files.get('generations/000002.json')!)) as { [key: string]: Json };
-    expect((next.tasks as { [key: string]: Json }[])[0]!.protected).toEqual(protectedBy);
+    expect((next.tasks as { [key: string]: Json }[])[0]!.newer).toEqual(newer);
   });
 
   it.each([0, 1, 4])('after %d commits, is whole wherever the next is interrupted', async (count) => {

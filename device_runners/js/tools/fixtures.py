@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from guards import write_guards
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -22,7 +23,7 @@ SETTINGS = TrainingConfig(epochs=10, learning_rate=0.05, threads=1, few_shot=0)
 
 
 def main(out: Path) -> None:
-    """Write into `out`: `bundle/`, `state/` (the first task, learned here), `digits.*`, and `resized.safetensors`."""
+    """Write `bundle/`, `state/` (the first task, learned here), `digits.*`, `resized.*` and `guards.*` into `out`."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     data = digits.load()
@@ -53,6 +54,7 @@ def main(out: Path) -> None:
     }
     (out / "digits.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     write_resized(out / "resized.safetensors")
+    write_guards(out / "bundle", data, out)
 
 
 def write_resized(path: Path) -> None:

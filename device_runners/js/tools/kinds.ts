@@ -15,7 +15,7 @@ import { timesTransposed, transposed } from '../src/method/matrix.js';
 import { AdamW, cosine, SGD } from '../src/method/optimizers.js';
 import { basisOf, project, restrict } from '../src/method/projection.js';
 import { Sensitivity, selectChannels } from '../src/method/selection.js';
-import { Predictor } from '../src/predicting.js';
+import { PRIOR_PICTURES, Predictor } from '../src/predicting.js';
 import type { Feed, Runtime } from '../src/runtime.js';
 import { float32, int64, type StoredTensor, type Tensors } from '../src/tensors.js';
 import { TaskTraining } from '../src/training.js';
@@ -36,8 +36,6 @@ export interface Given {
 }
 
 type Kind = (given: Given) => Promise<Results>;
-
-const SHRINKAGE = 0.02;
 
 function result(shape: readonly number[], data: ArrayLike<number>): Result {
   return { shape, data };
@@ -175,7 +173,7 @@ async function discriminant(given: Given): Promise<Results> {
   const f = tensor(given, 'gram').shape[0]!;
   const [gram, sums, counts] = ['gram', 'sums', 'counts'].map((name) => doubles(given, name));
   const names = Array.from(counts!, (_, i) => String(i));
-  const found = ldaHead(new ClassStatistics(f, names, gram!, sums!, counts!), SHRINKAGE);
+  const found = ldaHead(new ClassStatistics(f, names, gram!, sums!, counts!), PRIOR_PICTURES);
   return headResults(found.weight, found.bias, f);
 }
 
@@ -303,6 +301,7 @@ async function task(given: Given): Promise<Results> {
   }
   const learned = {
     ...{ name, classes, epochs: 1, images: order.length, seconds: 0, loss: 0, peakRssBytes: 0, config: {} },
+    ...{ protected: {}, notes: [] },
   };
   const generation = { number: 1, parent: 0, tasks: [learned], tensors, created: '' };
   const predictor = new Predictor(bundle, preprocessing, generation, opening(given));

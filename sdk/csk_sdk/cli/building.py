@@ -129,9 +129,9 @@ def build_artifacts(
     features: Annotated[
         Features,
         typer.Option(
-            help="What heads decide by: the network's last features, or with the means of its last two stages' layers."
+            help="What heads decide by: the last features and the means of the last two stages' layers, or last only."
         ),
-    ] = Features.last,
+    ] = Features.layers,
     channel_ratio: Annotated[
         float, typer.Option(help="Share of each site's channels that a task trains.")
     ] = 0.25,

@@ -136,19 +136,20 @@ class ClassStatistics:
 
 
 def lda_head(
-    statistics: ClassStatistics, shrinkage: float, classes: Sequence[str] | None = None
+    statistics: ClassStatistics, prior_pictures: float, classes: Sequence[str] | None = None
 ) -> HeadArrays:
-    """Linear discriminant analysis (Fisher, 1936; shrinkage as Friedman, 1989), equal priors for all classes.
+    """Linear discriminant analysis (Fisher, 1936; regularised as Friedman, 1989), equal priors for all classes.
 
-    `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a trace(Sw)/f I`;
-    `w_c = Sw^-1 mu_c`, `b_c = -mu_c^T Sw^-1 mu_c / 2`: softmax of the logits is the posterior. Equal priors,
-    since how many pictures a device happened to see says little about what it will see. `Sw` is shared by
-    everything learned so far, `classes` only picks (and orders) the rows that are returned. Where the data
-    show no spread within classes at all, the nearest class mean wins.
-    Raises ConfigError for a shrinkage outside [0, 1], TaskError for a class unknown or without samples.
+    `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a diag(Sw)`: features in different units,
+    as those of several layers are, count alike. `a = m / (n - C + m)`, as if `m = prior_pictures` more pictures had
+    shown no correlation. `w_c = Sw^-1 mu_c`, `b_c = -mu_c^T Sw^-1 mu_c / 2`: softmax of the logits is the posterior.
+    Equal priors for the classes, since how many pictures a device happened to see says little about what it will
+    see. `Sw` is shared by everything learned so far, `classes` only picks (and orders) the rows that are returned.
+    Where the data show no spread within classes at all, the nearest class mean wins.
+    Raises ConfigError for `prior_pictures` below zero, TaskError for a class unknown or without samples.
     """
-    if not 0.0 <= shrinkage <= 1.0:
-        raise ConfigError(f"shrinkage is {shrinkage}, but it must lie between 0 and 1.")
+    if not 0.0 <= prior_pictures < np.inf:
+        raise ConfigError(f"prior_pictures is {prior_pictures}, but it must be a finite number from 0 on.")
     rows = _rows(statistics, classes)
     seen = statistics.counts > 0
     roots = statistics.sums[seen] / np.sqrt(statistics.counts[seen])[:, None]
@@ -161,7 +162,9 @@ def lda_head(
         energy = float(np.trace(statistics.gram)) / statistics.counts.sum() / statistics.features
         weight = means / (energy or 1.0)
     else:
-        weight = _solve((1.0 - shrinkage) * within, shrinkage * scale + floor, means)
+        shrinkage = prior_pictures / (freedom + prior_pictures)
+        ridge = shrinkage * np.diag(within) + max(floor, float(np.finfo(np.float64).tiny))
+        weight = _solve((1.0 - shrinkage) * within, ridge, means)
     bias = -0.5 * np.einsum("cf,cf->c", weight, means)
     return weight.astype(np.float32), bias.astype(np.float32)
 
@@ -182,7 +185,7 @@ def _scales(scatter: Float64, gram: Float64) -> tuple[float, float]:
     return float(np.trace(scatter)) / len(scatter), _ROUNDING * float(np.trace(gram))
 
 
-def _solve(matrix: Float64, ridge: float, targets: Float64) -> Float64:
-    """`targets (matrix + ridge I)^-1`; with fewer samples than features only the ridge makes it regular."""
-    loaded = matrix + max(ridge, float(np.finfo(np.float64).tiny)) * np.eye(len(matrix))
-    return np.linalg.solve(loaded, targets.T).T.astype(np.float64, copy=False)
+def _solve(matrix: Float64, ridge: Float64, targets: Float64) -> Float64:
+    """`targets (matrix + diag(ridge))^-1`, in the matrix's memory: with few samples only the ridge makes it regular."""
+    np.einsum("ii->i", matrix)[:] += ridge
+    return np.linalg.solve(matrix, targets.T).T.astype(np.float64, copy=False)

@@ -28,10 +28,11 @@ def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | No
         return None
     roots = known.sums[seen] / np.sqrt(known.counts[seen])[:, None]
     within = (known.gram - roots.T @ roots) / max(count - int(seen.sum()), 1.0)
-    scale = float(np.trace(within)) / known.features
-    if scale <= 0.0:
+    spread = np.diag(within)
+    if spread.max() <= 0.0:
         return None
-    within = (1.0 - _SHRINKAGE) * within + _SHRINKAGE * scale * np.eye(known.features)
+    # Towards no correlation; what never varies (a unit that is always zero) gets a millionth of the mean.
+    within = (1.0 - _SHRINKAGE) * within + np.diag(_SHRINKAGE * spread + 1e-6 * spread.mean())
     means = known.sums[seen] / known.counts[seen][:, None]
     x = features.astype(np.float64)
     white = np.linalg.solve(within, np.concatenate([x, means]).T).T

@@ -28,8 +28,8 @@ from csk_sdk.objectives.objective import (
     side_by_side,
 )
 
-# Shrinkage of the within-class covariance, chosen by measurement: docs/decisions/0005-heads.md.
-SHRINKAGE = 0.02
+# How many uncorrelated pictures the covariance within classes begins with: docs/decisions/0020-features-of-layers.md.
+PRIOR_PICTURES = 200.0
 
 _SEEN = "seen"
 
@@ -155,7 +155,7 @@ class Classification(Objective):
             return side_by_side(heads)
         if not statistics.classes:
             return heads[0]
-        return (statistics.classes, *lda_head(statistics, SHRINKAGE))
+        return (statistics.classes, *lda_head(statistics, PRIOR_PICTURES))
 
     def predict(self, logits: NDArray[np.float32], names: tuple[str, ...]) -> Prediction:
         """Softmax, and the most probable class."""

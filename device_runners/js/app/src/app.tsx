@@ -7,6 +7,7 @@ import { Progress } from './parts/progress.js';
 import { Report } from './parts/report.js';
 import { Teach } from './parts/teach.js';
 import { Try } from './parts/try.js';
+import { Unfinished } from './parts/unfinished.js';
 import type { Known, Lesson, LessonProgress, LessonReport } from './protocol.js';
 
 const client = new Client();
@@ -91,9 +92,9 @@ export function App() {
             ) : (
               <>
                 {report && <Report report={report} onClose={() => setReport(undefined)} />}
-                {known.interrupted ? (
-                  <Interrupted
-                    classes={known.interrupted}
+                {known.unfinished ? (
+                  <Unfinished
+                    lesson={known.unfinished}
                     onResume={() => void lesson(() => client.call('resume'))}
                     onDiscard={() => void guarded(async () => setKnown(await client.call('discard')))}
                   />
@@ -130,25 +131,6 @@ export function App() {
         )}
       </main>
     </>
-  );
-}
-
-function Interrupted(given: { classes: readonly string[]; onResume: () => void; onDiscard: () => void }) {
-  return (
-    <section class="card accent" aria-labelledby="interrupted">
-      <h2 id="interrupted">An unfinished lesson</h2>
-      <p>
-        Learning <b>{given.classes.join(', ')}</b> was interrupted. Its pictures are still here.
-      </p>
-      <div class="row">
-        <button type="button" class="main" onClick={given.onResume}>
-          Go on learning
-        </button>
-        <button type="button" class="quiet" onClick={given.onDiscard}>
-          Discard it
-        </button>
-      </div>
-    </section>
   );
 }
 

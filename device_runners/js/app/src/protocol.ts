@@ -22,8 +22,8 @@ export interface Known {
     readonly classes: readonly string[];
     readonly pictures: number;
   }[];
-  /** A lesson that was interrupted, if there is one. */
-  readonly interrupted: readonly string[] | undefined;
+  /** A lesson that was interrupted, or refused because its pictures looked mixed up, if there is one. */
+  readonly unfinished: { readonly classes: readonly string[]; readonly refused: boolean } | undefined;
   /** Whether the browser promised not to clear what was learned. */
   readonly persistent: boolean;
 }
@@ -50,15 +50,17 @@ export interface LessonReport {
   readonly tested: readonly Tested[];
   readonly seconds: number;
   readonly learnedFrom: number;
+  /** What else to know about it, one sentence each. */
+  readonly remarks: readonly string[];
 }
 
 export interface Calls {
   open(): Known;
   predict(picture: Blob): readonly Guess[];
   learn(lessons: readonly Lesson[]): LessonReport;
-  /** Go on with the interrupted lesson. */
+  /** Go on with the unfinished lesson; one that was refused is believed now. */
   resume(): LessonReport;
-  /** Forget the interrupted lesson. */
+  /** Forget the unfinished lesson. */
   discard(): Known;
   stop(): void;
   export(): Blob;

@@ -135,6 +135,47 @@ test('stopping keeps the lesson, discarding it forgets it, undoing forgets what 
   expect(await recognised(page, pictures('four', 25, 26)[0]!)).not.toBe('four');
 });
 
+test('pictures mixed up between classes are refused, and learned all the same where they are right', async () => {
+  const { page } = await visit();
+  await opened(page);
+  // Of each digit, one picture in turn under each name: nothing can be learned from that.
+  const names = ['four', 'five', 'six', 'seven', 'eight', 'nine'];
+  for (const [number, name] of names.entries()) {
+    if (number > 1) await page.getByRole('button', { name: 'Add a class' }).click();
+    const mixed = names.flatMap((digit) =>
+      pictures(digit, 0, 30).filter((_, index) => index % names.length === number),
+    );
+    await addClass(page, number + 1, name, mixed);
+  }
+  await page.getByRole('button', { name: 'Learn them' }).click();
+  const alert = page.getByRole('alert');
+  await alert.waitFor(LEARNED);
+  expect(await alert.textContent()).toMatch(
+    /^These pictures look mixed up between the classes: a picture's class follows from the others in \d+ % of cases/,
+  );
+  await page.getByRole('heading', { name: 'A lesson that looks mixed up' }).waitFor();
+  expect(await page.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(0);
+  expect(await faults(page)).toEqual([]);
+  await shot(page, '9-mixed-up');
+  await page.getByRole('button', { name: 'Learn them anyway' }).click();
+  await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+  expect(await page.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(names.length);
+});
+
+test('few pictures are learned without training, and the page says so', async () => {
+  const { page } = await visit();
+  await opened(page);
+  await addClass(page, 1, 'four', pictures('four', 0, 8));
+  await addClass(page, 2, 'five', pictures('five', 0, 8));
+  await page.getByRole('button', { name: 'Learn them' }).click();
+  await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+  await page.getByText('These are too few pictures to train on').waitFor();
+  expect(await faults(page)).toEqual([]);
+  await shot(page, '10-few-pictures');
+  expect(await page.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(2);
+  expect(await recognised(page, pictures('two', 2, 3)[0]!)).toBe('two');
+});
+
 test('the page stays awake while the worker learns', async () => {
   const { page } = await visit();
   await opened(page);

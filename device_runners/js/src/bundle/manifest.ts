@@ -110,6 +110,8 @@ export interface Manifest {
   readonly base_protected: boolean;
   readonly channel_ratio: number;
   readonly batch_size: number;
+  /** FLOPs and bytes per image, by name: docs/bundle.md. */
+  readonly costs: Readonly<Record<string, number>>;
   readonly flip: boolean;
   readonly precision: string;
   readonly backends: readonly string[];
@@ -174,6 +176,7 @@ const FIELDS = fieldsOf(
     base_protected: truth,
     channel_ratio: number,
     batch_size: integer,
+    costs: optional(record(number)),
     flip: optional(truth),
     precision: optional(text),
     backends: optional(each(text)),
@@ -239,7 +242,7 @@ function withDefaults(found: Manifest): Manifest {
   const preprocessing = { scale: 1 / 255, resize: 'bilinear', sample_rate: null };
   return {
     ...{ producer: '', loss: CROSS_ENTROPY, flip: true, precision: 'exact', backends: [PORTABLE] },
-    ...{ op_domains: ['ai.onnx'], weights_in_export: [] },
+    ...{ op_domains: ['ai.onnx'], weights_in_export: [], costs: {} },
     ...found,
     head: { ...head, ...found.head },
     preprocessing: { ...preprocessing, ...found.preprocessing },

@@ -51,6 +51,13 @@ export class Random {
     return least + Math.floor(this.uniform() * (most - least + 1));
   }
 
+  /** A number from the standard normal distribution (Box & Muller, 1958). */
+  normal(): number {
+    // 1 - u is never 0.
+    const radius = Math.sqrt(-2 * Math.log(1 - this.uniform()));
+    return radius * Math.cos(2 * Math.PI * this.uniform());
+  }
+
   /** The numbers 0 to `count` - 1 in random order (Fisher & Yates). */
   permutation(count: number): Int32Array {
     const order = Int32Array.from({ length: count }, (_, i) => i);

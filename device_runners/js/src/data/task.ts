@@ -110,8 +110,14 @@ export function requireNewTask(
   }
 }
 
+/** The classes of the base, where it has any, and of every learned task, oldest first. */
+export function taskClasses(generation: Generation, bundle: Bundle): Map<string, readonly string[]> {
+  const { classes } = bundle.manifest;
+  const learned = generation.tasks.map((task) => [task.name, task.classes] as const);
+  return new Map([...(classes.length ? [[BASE, classes] as const] : []), ...learned]);
+}
+
 /** The base, where it has classes, and every learned task, oldest first. */
 export function taskNames(generation: Generation, bundle: Bundle): string[] {
-  const base = bundle.manifest.classes.length ? [BASE] : [];
-  return [...base, ...generation.tasks.map((task) => task.name)];
+  return [...taskClasses(generation, bundle).keys()];
 }

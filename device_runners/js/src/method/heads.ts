@@ -130,13 +130,14 @@ export class ClassStatistics {
 }
 
 /**
- * Linear discriminant analysis (Fisher, 1936; shrinkage as Friedman, 1989) over all classes, with equal priors.
+ * Linear discriminant analysis (Fisher, 1936; regularised as Friedman, 1989) over all classes, with equal priors.
  *
- * `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a trace(Sw)/f I`;
+ * `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a diag(Sw)`, with
+ * `a = m / (n - C + m)` as if `m = priorPictures` more pictures had shown no correlation;
  * `w_c = Sw^-1 mu_c`, `b_c = -mu_c^T Sw^-1 mu_c / 2`. Where the data show no spread within classes, the nearest class
  * mean wins. Throws TaskError for a class without samples.
  */
-export function ldaHead(statistics: ClassStatistics, shrinkage: number): HeadArrays {
+export function ldaHead(statistics: ClassStatistics, priorPictures: number): HeadArrays {
   const { features: f, classes, gram, sums, counts } = statistics;
   const count = classes.length;
   const empty = classes.findIndex((_, c) => counts[c] === 0);
@@ -165,9 +166,10 @@ export function ldaHead(statistics: ClassStatistics, shrinkage: number): HeadArr
     const energy = trace(gram, f) / total / f || 1;
     weight = means.map((value) => value / energy);
   } else {
+    const shrinkage = priorPictures / (freedom + priorPictures);
     const loaded = within.map((value) => (1 - shrinkage) * value);
-    const ridge = Math.max(shrinkage * spread + floor, TINY);
-    for (let j = 0; j < f; j++) loaded[j * f + j] = loaded[j * f + j]! + ridge;
+    for (let j = 0; j < f * f; j += f + 1)
+      loaded[j] = loaded[j]! + shrinkage * within[j]! + Math.max(floor, TINY);
     weight = transposed(solveSymmetric(loaded, transposed(means, count, f), f, count), f, count);
   }
   const bias = new Float32Array(count);

@@ -62,6 +62,26 @@ export function logisticHead(
   return onRawFeatures(weight, classes, mean, scale);
 }
 
+/** Mean cross-entropy in nats of a head on features `(n, f)` and `labels` `(n,)`. */
+export function crossEntropy(
+  features: Float32Array,
+  labels: ArrayLike<number>,
+  { weight, bias }: HeadArrays,
+): number {
+  const n = labels.length;
+  const classes = bias.length;
+  const f = weight.length / classes;
+  const logits = timesTransposed(Float64Array.from(features), Float64Array.from(weight), n, classes, f);
+  let sum = 0;
+  for (let i = 0; i < n; i++) {
+    const row = logits.subarray(i * classes, (i + 1) * classes).map((value, c) => value + bias[c]!);
+    const largest = Math.max(...row);
+    const total = row.reduce((all, value) => all + Math.exp(value - largest), 0);
+    sum += Math.log(total) + largest - row[labels[i]!]!;
+  }
+  return sum / n;
+}
+
 /** Softmax of each row of `classes` numbers, in place. */
 export function softmaxRows(logits: Float64Array | Float32Array, classes: number): void {
   for (let start = 0; start < logits.length; start += classes) {
@@ -81,7 +101,7 @@ export function softmaxRows(logits: Float64Array | Float32Array, classes: number
  * Features with mean 0 and deviation 1 and a last column of ones, `(n, f + 1)`. A feature that never fires on this task
  * carries nothing: its deviation is infinite, so it becomes 0 and keeps weight 0.
  */
-function standardized(
+export function standardized(
   features: Float32Array,
   n: number,
   f: number,

@@ -1,6 +1,7 @@
 /** Dynamic channel element selection (CsKO, arXiv 2406.08830): which input channels of a site a task may train. */
 
 import { ConfigError, TaskError } from '../errors.js';
+import { roundHalfToEven } from './rounding.js';
 
 /** Running sensitivity of one site's input channels, `s_j = sum over batches of ||dL/dC[:, j]||^2`. */
 export class Sensitivity {
@@ -27,10 +28,7 @@ export function channelCount(channels: number, ratio: number): number {
         'give the share of input channels to train, for example 0.25.',
     );
   }
-  const exact = ratio * channels;
-  const below = Math.floor(exact);
-  const up = exact - below > 0.5 || (exact - below === 0.5 && below % 2 === 1);
-  return Math.max(1, below + (up ? 1 : 0));
+  return Math.max(1, roundHalfToEven(ratio * channels));
 }
 
 /** The most sensitive channels, ascending; of equally sensitive ones the lower. Throws TaskError where one is not finite. */

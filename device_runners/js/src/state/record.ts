@@ -1,6 +1,6 @@
 /** What a state remembers: learned tasks, generations, and the small JSON records in its files. */
 
-import { each, fieldsOf, integer, mistyped, number, record, text } from '../bundle/typed.js';
+import { each, fieldsOf, integer, mistyped, number, optional, record, text } from '../bundle/typed.js';
 import { sha256, textOf, utf8 } from '../bytes.js';
 import { StateError } from '../errors.js';
 import { dumps, isObject, type Json, jsonOf, parseJson, plain } from '../json.js';
@@ -10,7 +10,9 @@ import type { Storage } from './storage.js';
 /**
  * A task that was learned, and what it took: `images` is the number of training images, `seconds` wall time, `loss` the
  * mean loss of the last epoch, `peakRssBytes` the process's peak memory (0 where it is not known), `config` the settings
- * used, under the names that they have in Python.
+ * used, under the names that they have in Python. `protected` says for each site how many of the selected channels'
+ * directions were kept for older knowledge, as "r/k", and `notes` what the user was warned of; what an older csk-sdk did
+ * not record is empty.
  */
 export interface LearnedTask {
   readonly name: string;
@@ -21,6 +23,8 @@ export interface LearnedTask {
   readonly loss: number;
   readonly peakRssBytes: number;
   readonly config: { readonly [name: string]: Json };
+  readonly protected: Readonly<Record<string, string>>;
+  readonly notes: readonly string[];
   /** Fields of a newer csk-sdk, which are kept as they are. */
   readonly more?: { readonly [name: string]: Json };
 }
@@ -89,6 +93,8 @@ const TASK = fieldsOf(
     loss: number,
     peak_rss_bytes: integer,
     config: record(() => undefined),
+    protected: optional(record(text)),
+    notes: optional(each(text)),
   },
   'open',
 );
@@ -114,17 +120,31 @@ export async function readRecord(storage: Storage, path: string): Promise<Genera
   return { number: own, parent, created: found.created, tasks, sha256: found.sha256, size: found.size };
 }
 
-const KNOWN = new Set(['name', 'classes', 'epochs', 'images', 'seconds', 'loss', 'peak_rss_bytes', 'config']);
+const KNOWN = new Set([
+  ...[
+    'name',
+    'classes',
+    'epochs',
+    'images',
+    'seconds',
+    'loss',
+    'peak_rss_bytes',
+    'config',
+    'protected',
+    'notes',
+  ],
+]);
 
 function taskFrom(raw: { [key: string]: Json }): LearnedTask {
-  const { name, classes, epochs, images, seconds, loss, peak_rss_bytes } = plain(raw) as LearnedTask & {
-    peak_rss_bytes: number;
-  };
+  const values = plain(raw) as LearnedTask & { peak_rss_bytes: number };
+  const { name, classes, epochs, images, seconds, loss, peak_rss_bytes } = values;
   const more = Object.entries(raw).filter(([key]) => !KNOWN.has(key));
   return {
     ...{ name, classes, epochs, images, seconds, loss, peakRssBytes: peak_rss_bytes },
     // As it was spelled: Python's 1.0 must stay 1.0 when the task is written again into the next record.
     config: raw.config as { [key: string]: Json },
+    protected: values.protected ?? {},
+    notes: values.notes ?? [],
     ...(more.length ? { more: Object.fromEntries(more) } : {}),
   };
 }
@@ -140,6 +160,8 @@ export function recordBytes(found: GenerationRecord): Uint8Array {
     loss: task.loss,
     peak_rss_bytes: peakRssBytes,
     config: task.config,
+    protected: task.protected,
+    notes: task.notes,
     ...more,
   }));
   const { number: own, parent, created, size } = found;

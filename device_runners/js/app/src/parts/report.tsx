@@ -7,7 +7,7 @@ import { Thumbnail } from './pictures.js';
 const SHOWN = 8;
 
 export function Report({ report, onClose }: { report: LessonReport; onClose: () => void }) {
-  const { classes, tested, seconds, learnedFrom } = report;
+  const { classes, tested, seconds, learnedFrom, remarks } = report;
   return (
     <section class="card accent" aria-labelledby="report">
       <h2 id="report">Learned</h2>
@@ -15,6 +15,11 @@ export function Report({ report, onClose }: { report: LessonReport; onClose: () 
         From {learnedFrom} pictures in {seconds.toFixed(1)} s. Tested on {tested.length} that it had not seen,
         among all classes it knows.
       </p>
+      {remarks.map((sentence) => (
+        <p key={sentence} class="remark">
+          {sentence}
+        </p>
+      ))}
       <table>
         <thead>
           <tr>

@@ -8,6 +8,8 @@ export interface Pending {
   readonly classes: readonly string[];
   readonly train: readonly Shown[];
   readonly test: readonly Shown[];
+  /** Whether its labels looked wrong, or did and are to be believed all the same. */
+  readonly labels?: 'refused' | 'believed';
 }
 
 export interface Shown {

@@ -1,10 +1,19 @@
 /** A bundle, its state in this browser, and lessons: what the page asks for, on csk-sdk. */
 
-import { Learner, type Picture, type Progress, type Runtime, TaskError } from 'csk-sdk';
+import {
+  LabelError,
+  Learner,
+  type LearnReport,
+  type Picture,
+  type Progress,
+  type Runtime,
+  TaskError,
+} from 'csk-sdk';
 import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
 import type { Guess, Known, Lesson, LessonProgress, LessonReport, Tested } from '../protocol.js';
 import { decode } from './decode.js';
 import { type Pending, PendingLesson, type Shown } from './pending.js';
+import { mixedUp, remarks } from './sentences.js';
 
 export const FEWEST_PICTURES = 5;
 // Every so manieth picture of a class is kept back, to tell how well it was learned.
@@ -34,11 +43,12 @@ export class Teacher {
   async known(): Promise<Known> {
     const { learner } = this;
     const { manifest } = learner.bundle;
+    const kept = await this.pending.load();
     return {
       model: manifest.model,
       base: manifest.classes,
       lessons: learner.tasks.map(({ name, classes, images }) => ({ task: name, classes, pictures: images })),
-      interrupted: (await this.pending.load())?.classes,
+      unfinished: kept && { classes: kept.classes, refused: kept.labels === 'refused' },
       persistent: (await navigator.storage?.persisted?.()) ?? false,
     };
   }
@@ -57,8 +67,11 @@ export class Teacher {
 
   async resume(): Promise<LessonReport> {
     const lesson = await this.pending.load();
-    if (!lesson) throw new TaskError('There is no interrupted lesson to go on with.');
-    return this.run(lesson);
+    if (!lesson) throw new TaskError('There is no unfinished lesson to go on with.');
+    if (lesson.labels !== 'refused') return this.run(lesson);
+    const believed: Pending = { ...lesson, labels: 'believed' };
+    await this.pending.save(believed);
+    return this.run(believed);
   }
 
   async discard(): Promise<Known> {
@@ -109,7 +122,7 @@ export class Teacher {
   private async run(lesson: Pending): Promise<LessonReport> {
     const stopping = new AbortController();
     this.stopping = stopping;
-    const { task: name, classes } = lesson;
+    const { classes } = lesson;
     try {
       const count = lesson.train.length + lesson.test.length;
       const read = async (shown: readonly Shown[], before: number) => {
@@ -124,11 +137,7 @@ export class Teacher {
       const pictures = await read(lesson.train, 0);
       const held = await read(lesson.test, lesson.train.length);
       const before = await this.guesses(held);
-      const labels = lesson.train.map(({ label }) => label);
-      const report = await this.learner.learn(
-        { name, classes, pictures, labels },
-        { epochs: EPOCHS, signal: stopping.signal, onProgress: (progress) => this.sayStep(progress) },
-      );
+      const report = await this.taught(lesson, pictures, stopping.signal);
       await this.pending.clear();
       this.say('test', 1);
       const after = await this.guesses(held);
@@ -147,9 +156,32 @@ export class Teacher {
         tested,
         seconds: report.seconds,
         learnedFrom: pictures.length,
+        remarks: remarks(report),
       };
     } finally {
       this.stopping = undefined;
+    }
+  }
+
+  /** Throws TaskError, and keeps the lesson as refused, where its pictures and labels do not belong together. */
+  private async taught(
+    lesson: Pending,
+    pictures: readonly Picture[],
+    signal: AbortSignal,
+  ): Promise<LearnReport> {
+    const { task: name, classes, train } = lesson;
+    const labels = train.map(({ label }) => label);
+    const settings = { epochs: EPOCHS, labelCheck: lesson.labels !== 'believed' };
+    const onProgress = (progress: Progress) => this.sayStep(progress);
+    try {
+      return await this.learner.learn(
+        { name, classes, pictures, labels },
+        { ...settings, signal, onProgress },
+      );
+    } catch (error) {
+      if (!(error instanceof LabelError)) throw error;
+      await this.pending.save({ ...lesson, labels: 'refused' });
+      throw new TaskError(mixedUp(error));
     }
   }
 

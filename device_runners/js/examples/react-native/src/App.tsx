@@ -37,11 +37,11 @@ export function App() {
   };
 
   const learn = async (opened: Learner): Promise<string> => {
-    await learnCollected(opened, collected, ({ phase, step, steps }) => {
+    const { warnings } = await learnCollected(opened, collected, ({ phase, step, steps }) => {
       setMessage(phase === 'train' ? `Learning: step ${step} of ${steps}` : 'Learning …');
     });
     setCollected(new Map());
-    return `Learned. Now knows ${opened.classes.join(', ')}.`;
+    return [`Learned. Now knows ${opened.classes.join(', ')}.`, ...warnings].join('\n\n');
   };
 
   const ask = async (opened: Learner): Promise<string> => {

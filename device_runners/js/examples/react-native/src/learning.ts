@@ -1,6 +1,6 @@
 /** One learner for the whole app, and what the screen says about it. */
 
-import { CskError, Learner, type Picture, type Progress } from 'csk-sdk';
+import { CskError, Learner, type LearnReport, type Picture, type Progress } from 'csk-sdk';
 import { VersionedStorage } from 'csk-sdk/native';
 import * as ort from 'onnxruntime-react-native';
 import { appBundle, phoneFiles, STATE_FOLDER } from './files';
@@ -21,12 +21,12 @@ export async function learnCollected(
   learner: Learner,
   collected: Collected,
   onProgress: (progress: Progress) => void,
-): Promise<void> {
+): Promise<LearnReport> {
   const classes = [...collected.keys()];
   const pictures = classes.flatMap((name) => collected.get(name) ?? []);
   const labels = classes.flatMap((name, label) => (collected.get(name) ?? []).map(() => label));
   const name = `task-${String(learner.tasks.length + 1).padStart(2, '0')}`;
-  await learner.learn({ name, classes, pictures, labels }, { onProgress });
+  return learner.learn({ name, classes, pictures, labels }, { onProgress });
 }
 
 /** A sentence for the user: csk-sdk's own are made for that. */

@@ -1,0 +1,151 @@
+"""How many features should heads see, and how should the discriminant be regularised?
+
+    python benchmarks/layer_features.py --data DIR --model cifar100-base50.onnx --out docs/results/layer_features.json
+
+The network stays as it was deployed. Features of all pictures of CIFAR-100 once, with csk-sdk, from a bundle with
+the features of layers; then heads on parts of them: the task's own heads (ten tasks of five classes), and one
+discriminant over all classes. Draws are by seed 0; accuracies in percent, on the test pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.continual.data import Pictures, cut, facts_of
+from benchmarks.continual.product import bundle
+
+from csk_sdk import Learner
+from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.logistic import logistic_head
+from csk_sdk.objectives.classification import PRIOR_PICTURES
+
+CLASSES, BASE, TASK = 100, 50, 5
+PICTURES = 100
+Set = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, default=Path("out/layer_features"))
+    parser.add_argument("--out", type=Path, help="JSON to write")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    train, test, last = measured(options)
+    found = {"features": widths(train, test, last), "discriminant": priors(train, test, last)}
+    for title, rows in found.items():
+        print(f"\n| {title} | " + " | ".join(next(iter(rows.values()))) + " |")
+        print("|---|" + "---|" * len(next(iter(rows.values()))))
+        for name, row in rows.items():
+            print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in row.values()) + " |")
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def measured(options: argparse.Namespace) -> tuple[Set, Set, int]:
+    """Features and labels of all training and test pictures, and how many features are the network's last."""
+    facts = facts_of(options.model)
+    stream = cut("5x10", Pictures(options.data, options.cache), facts, 0)
+    built = bundle(options.model, options.data, options.cache, {"features": "layers"})
+    found: dict[str, list[Set]] = {"train": [], "test": []}
+    with tempfile.TemporaryDirectory() as state:
+        learner = Learner.open(built, state)
+        head = learner.bundle.checkpoint()["head/base/weight"]
+        for task in (stream.base, *stream.tasks):
+            labels = stream.labels_in_all(task)
+            for split in found:
+                part = getattr(task, split)
+                found[split].append((learner.features(part.images), labels[part.labels]))
+    train, test = (
+        (np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]))
+        for parts in found.values()
+    )
+    # The base's own head does not read the means that were added.
+    return train, test, int(np.flatnonzero(np.any(head, axis=0)).max()) + 1
+
+
+def widths(train: Set, test: Set, last: int) -> dict[str, dict[str, float]]:
+    """Last features, and with more and more means of earlier layers."""
+    added = train[0].shape[1] - last
+    rows = {}
+    for count in (0, added // 4, added // 2, 3 * added // 4, added):
+        spread = last + np.linspace(0, added - 1, count).round().astype(int)
+        columns = np.concatenate([np.arange(last), spread])
+        some, tested = (train[0][:, columns], train[1]), (test[0][:, columns], test[1])
+        rows[f"last {last} and {count} means"] = {
+            f"new tasks, {PICTURES} a class": own_heads(some, tested, PICTURES),
+            "new tasks, 500 a class": own_heads(some, tested, 500),
+            f"all classes, {PICTURES} a class": discriminant(drawn(some, PICTURES), tested, PRIOR_PICTURES),
+            "all classes, 500 a class": discriminant(some, tested, PRIOR_PICTURES),
+        }
+    return rows
+
+
+def priors(train: Set, test: Set, last: int) -> dict[str, dict[str, float]]:
+    """The discriminant with more and more prior pictures; also without the base, as in a bundle without base data."""
+    rows = {}
+    for prior in (0.0, 20.0, 50.0, 100.0, 200.0, 400.0, 1000.0):
+        row = {}
+        for width in (last, train[0].shape[1]):
+            some, tested = (train[0][:, :width], train[1]), (test[0][:, :width], test[1])
+            for classes, pictures in ((5, 30), (10, 100), (50, 100)):
+                wanted = np.arange(BASE, BASE + classes)
+                row[f"{classes} x {pictures}, {width}"] = discriminant(
+                    drawn(only(some, wanted), pictures, everyone=True), only(tested, wanted), prior
+                )
+            row[f"100 x 500, {width}"] = discriminant(some, tested, prior)
+        rows[f"{prior:g} pictures"] = row
+    return rows
+
+
+def only(given: Set, classes: NDArray[np.int64]) -> Set:
+    wanted = np.isin(given[1], classes)
+    return given[0][wanted], given[1][wanted] - classes[0]
+
+
+def drawn(given: Set, pictures: int, everyone: bool = False) -> Set:
+    """So many pictures of each later class (or of every class), drawn by seed 0, and all of the base."""
+    rng = np.random.default_rng(0)
+    kept = [
+        rows if label < BASE and not everyone else rng.permutation(rows)[:pictures]
+        for label in np.unique(given[1])
+        for rows in [np.flatnonzero(given[1] == label)]
+    ]
+    chosen = np.concatenate(kept)
+    return given[0][chosen], given[1][chosen]
+
+
+def own_heads(train: Set, test: Set, pictures: int) -> float:
+    """Mean accuracy of each task's own head among its own classes."""
+    found = []
+    for start in range(BASE, CLASSES, TASK):
+        classes = np.arange(start, start + TASK)
+        x, y = drawn(only(train, classes), pictures, everyone=True)
+        weight, bias = logistic_head(x, y, TASK)
+        tested, answers = only(test, classes)
+        found.append(float(np.mean((tested @ weight.T + bias).argmax(axis=1) == answers)))
+    return float(np.mean(found)) * 100
+
+
+def discriminant(train: Set, test: Set, prior: float) -> float:
+    """Accuracy of one discriminant over all the classes given."""
+    names = tuple(str(label) for label in np.unique(train[1]))
+    statistics = ClassStatistics.empty(train[0].shape[1]).add(*train, names)
+    weight, bias = lda_head(statistics, prior)
+    return float(np.mean((test[0] @ weight.T + bias).argmax(axis=1) == test[1])) * 100
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+/** A lesson whose pictures are kept: it was interrupted, or it looked wrong. */
+
+import type { Known } from '../protocol.js';
+
+interface Given {
+  readonly lesson: NonNullable<Known['unfinished']>;
+  readonly onResume: () => void;
+  readonly onDiscard: () => void;
+}
+
+export function Unfinished({ lesson: { classes, refused }, onResume, onDiscard }: Given) {
+  return (
+    <section class="card accent" aria-labelledby="unfinished">
+      <h2 id="unfinished">{refused ? 'A lesson that looks mixed up' : 'An unfinished lesson'}</h2>
+      <p>
+        {refused ? (
+          <>
+            <b>{classes.join(', ')}</b> were not learned. If each picture is where it belongs, learn them
+            anyway.
+          </>
+        ) : (
+          <>
+            Learning <b>{classes.join(', ')}</b> was interrupted. Its pictures are still here.
+          </>
+        )}
+      </p>
+      <div class="row">
+        <button type="button" class={refused ? 'plain' : 'main'} onClick={onResume}>
+          {refused ? 'Learn them anyway' : 'Go on learning'}
+        </button>
+        <button type="button" class="quiet" onClick={onDiscard}>
+          Discard it
+        </button>
+      </div>
+    </section>
+  );
+}

@@ -1,0 +1,37 @@
+/** What the guards of csk-sdk found, said to a person who has no settings. */
+
+import type { LabelError, LearnReport } from 'csk-sdk';
+
+/** Why a lesson was refused whose pictures and names do not belong together. */
+export function mixedUp({ evidence: { accuracy, chance } }: LabelError): string {
+  return (
+    "These pictures look mixed up between the classes: a picture's class follows from the others in " +
+    `${percent(accuracy)} of cases, and guessing is right in ${percent(chance)}. Nothing was learned. ` +
+    'Check that each class has its own pictures.'
+  );
+}
+
+const percent = (share: number): string => `${Math.round(100 * share)} %`;
+
+type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings'>;
+
+/** What a person should know about a lesson that was learned. */
+export function remarks({ headsOnlyBecause, forgetting, warnings }: Found): string[] {
+  // The last warning is about heads only, where there is such a one; it is said in other words here.
+  const others = (headsOnlyBecause ? warnings.slice(0, -1) : warnings).map(
+    (sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1),
+  );
+  if (headsOnlyBecause === 'few-shot') {
+    others.push(
+      'These are too few pictures to train on, so it tells the new classes by what it sees already. ' +
+        'About twenty of each would let it learn more.',
+    );
+  }
+  if (headsOnlyBecause === 'max-forgetting') {
+    others.push(
+      `Training would have cost about ${Math.round(forgetting)} points of accuracy on what it knew before, so it ` +
+        'tells the new classes by what it sees already.',
+    );
+  }
+  return others;
+}

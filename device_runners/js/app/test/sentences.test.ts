@@ -1,0 +1,35 @@
+/** What the guards found, in a person's words: no setting is named, and nothing is said twice. */
+
+import { expect, test } from 'vitest';
+import { remarks } from '../src/worker/sentences.js';
+
+const strange = 'these pictures are unlike all that the model knows (2.0 times as far).';
+type Found = Parameters<typeof remarks>[0];
+
+function said(found: Partial<Found>): string[] {
+  return remarks({ headsOnlyBecause: '', forgetting: 0, warnings: [], ...found });
+}
+
+test('a lesson that was trained has no remark, but for what csk-sdk warns of', () => {
+  expect(said({})).toEqual([]);
+  expect(said({ warnings: [strange] })).toEqual([
+    'These pictures are unlike all that the model knows (2.0 times as far).',
+  ]);
+});
+
+test('few pictures are said to be few', () => {
+  const [first, ...more] = said({
+    headsOnlyBecause: 'few-shot',
+    warnings: ['6 pictures a class. fewShot: 0'],
+  });
+  expect(first).toMatch(/^These are too few pictures to train on/);
+  expect(more).toEqual([]);
+});
+
+test('what training would have cost is said in points', () => {
+  const warnings = [strange, 'the trained centers would have cost, maxForgetting'];
+  const found = said({ headsOnlyBecause: 'max-forgetting', forgetting: 46.1, warnings });
+  expect(found).toHaveLength(2);
+  expect(found[1]).toMatch(/^Training would have cost about 46 points of accuracy on what it knew before/);
+  expect(found.join()).not.toMatch(/maxForgetting|fewShot/);
+});

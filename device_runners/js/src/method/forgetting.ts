@@ -1,0 +1,177 @@
+/**
+ * What a task costs the tasks before it, estimated without any of their pictures.
+ *
+ * Class statistics say where an old class's features were: around its mean, with the covariance that all classes share.
+ * Made-up features of that kind are moved as the task's own pictures were seen to move, by the linear drift and by what
+ * of single pictures it does not explain; the old heads are asked before, and the heads as they would be committed after.
+ * docs/decisions/0016-max-forgetting.md has how well that agrees with the truth.
+ */
+
+import { covarianceWithin } from './covariance.js';
+import type { Drift } from './drift.js';
+import type { ClassStatistics } from './heads.js';
+import type { HeadArrays } from './logistic.js';
+import { eigenSymmetric, timesTransposed, transposed } from './matrix.js';
+
+// Standard deviations of made-up features, over those of the statistics: pictures that were never trained on are farther
+// from their class's mean. Chosen by measurement.
+const WIDTH = 1.5;
+// Made-up features per old task: a change of a point is then seen to half a point. So many at once, for memory's sake.
+const SAMPLES = 2000;
+const AT_ONCE = 250;
+// Pictures whose movement is kept: it is drawn from again and again.
+const MOVEMENTS = 512;
+
+/** Where random numbers come from: `data/random.ts`, or a test that replays another generator's. */
+export interface Draws {
+  permutation(count: number): ArrayLike<number>;
+  normal(): number;
+  integer(least: number, most: number): number;
+}
+
+/** Features `(n, f)` of the same pictures before and after; the first few hundred. */
+export class Movement {
+  private readonly before: Float32Array[] = [];
+  private readonly after: Float32Array[] = [];
+  private count = 0;
+
+  constructor(private readonly features: number) {}
+
+  /** One batch. */
+  add(before: Float32Array, after: Float32Array): void {
+    if (this.count >= MOVEMENTS) return;
+    this.before.push(before);
+    this.after.push(after);
+    this.count += before.length / this.features;
+  }
+
+  /** What the linear drift leaves of each picture's movement, `(n, f)`. */
+  unexplained({ forward }: Drift): Float64Array {
+    const f = this.features;
+    const parts = this.before.map((before, part) => {
+      const explained = timesTransposed(Float64Array.from(before), forward, before.length / f, f, f);
+      return explained.map((value, at) => this.after[part]![at]! - value);
+    });
+    return Float64Array.from(parts.flatMap((part) => Array.from(part)));
+  }
+}
+
+/** An old task as it is asked: means of its classes `(classes, f)`, and its head before and after. */
+export interface OldTask {
+  readonly means: Float64Array;
+  readonly before: HeadArrays;
+  readonly after: HeadArrays;
+}
+
+/**
+ * By old task, the points of accuracy that it is about to lose; below 0 where it gains.
+ *
+ * `statistics` are those before the task, `classes` and heads are by old task, `unexplained` `(n, f)`. Tasks of which a
+ * class has no statistics are left out.
+ */
+export function estimatedForgetting(
+  statistics: ClassStatistics,
+  classes: ReadonlyMap<string, readonly string[]>,
+  before: ReadonlyMap<string, HeadArrays>,
+  after: ReadonlyMap<string, HeadArrays>,
+  forward: Float64Array,
+  unexplained: Float64Array,
+  random: Draws,
+): Map<string, number> {
+  const lost = new Map<string, number>();
+  let spread: Float64Array | undefined;
+  for (const [task, names] of classes) {
+    const means = meansOf(statistics, names);
+    if (!means) continue;
+    spread ??= spreadOf(statistics);
+    const old = { means, before: before.get(task)!, after: after.get(task)! };
+    lost.set(task, pointsLost(old, spread, forward, unexplained, random));
+  }
+  return lost;
+}
+
+/** `(f, f)`: standard normal rows times it have the covariance within classes. */
+export function spreadOf(statistics: ClassStatistics): Float64Array {
+  const f = statistics.features;
+  const { values, vectors } = eigenSymmetric(covarianceWithin(statistics), f);
+  return vectors.map((value, at) => Math.sqrt(Math.max(values[Math.floor(at / f)]!, 0)) * value);
+}
+
+/**
+ * Points of accuracy that one old task loses where its features, around their `means` by `spread`, move by `forward`
+ * and by a row of `unexplained`.
+ *
+ * Only logits are looked at, so the matrices are multiplied with the heads first: a made-up picture then costs as much as
+ * its classes have features, not their square.
+ */
+export function pointsLost(
+  { means, before, after }: OldTask,
+  spread: Float64Array,
+  forward: Float64Array,
+  unexplained: Float64Array,
+  random: Draws,
+): number {
+  const classes = before.bias.length;
+  const f = before.weight.length / classes;
+  const movements = unexplained.length / f;
+  const old = Float64Array.from(before.weight);
+  const now = Float64Array.from(after.weight);
+  // The head after, of the features before.
+  const ahead = timesTransposed(now, transposed(forward, f, f), classes, f, f);
+  const asked = [
+    { head: old, bias: before.bias },
+    { head: ahead, bias: after.bias },
+  ].map(({ head, bias }) => ({
+    around: withBias(timesTransposed(means, head, classes, classes, f), bias),
+    wide: timesTransposed(head, spread, classes, f, f).map((value) => WIDTH * value),
+  }));
+  const further = timesTransposed(unexplained, now, movements, classes, f);
+  const order = random.permutation(classes);
+  let fewer = 0;
+  for (let start = 0; start < SAMPLES; start += AT_ONCE) {
+    const normals = Float64Array.from({ length: AT_ONCE * f }, () => random.normal());
+    const [here, there] = asked.map(({ wide }) => timesTransposed(normals, wide, AT_ONCE, classes, f));
+    for (let i = 0; i < AT_ONCE; i++) {
+      const own = order[(start + i) % classes]!;
+      const movement = random.integer(0, movements - 1) * classes;
+      const was = (c: number): number => asked[0]!.around[own * classes + c]! + here![i * classes + c]!;
+      const is = (c: number): number =>
+        asked[1]!.around[own * classes + c]! + there![i * classes + c]! + further[movement + c]!;
+      fewer += Number(decides(was, classes) === own) - Number(decides(is, classes) === own);
+    }
+  }
+  return (100 * fewer) / SAMPLES;
+}
+
+/** Means `(names, f)`; undefined where a name, or any at all, has no samples. */
+function meansOf(
+  { features: f, classes, counts, sums }: ClassStatistics,
+  names: readonly string[],
+): Float64Array | undefined {
+  const rows = names.map((name) => classes.indexOf(name));
+  if (!rows.length || rows.some((row) => !(counts[row]! > 0))) return undefined;
+  const means = new Float64Array(rows.length * f);
+  rows.forEach((row, at) => {
+    for (let j = 0; j < f; j++) means[at * f + j] = sums[row * f + j]! / counts[row]!;
+  });
+  return means;
+}
+
+/** Rows of logits, each with `bias` added. */
+function withBias(logits: Float64Array, bias: Float32Array): Float64Array {
+  return logits.map((value, at) => value + bias[at % bias.length]!);
+}
+
+/** The class with the largest logit; of equals the first. */
+function decides(logit: (label: number) => number, classes: number): number {
+  let best = 0;
+  let most = logit(0);
+  for (let c = 1; c < classes; c++) {
+    const value = logit(c);
+    if (value > most) {
+      best = c;
+      most = value;
+    }
+  }
+  return best;
+}

@@ -1,0 +1,55 @@
+/**
+ * How far a task's pictures are from everything known, in the features' own units.
+ *
+ * The squared Mahalanobis distance to the nearest known class, with the covariance within classes, over its expectation
+ * for the pictures that the statistics were made of: about 1 for pictures like those. After Lee et al., arXiv 1807.03888.
+ */
+
+import { covarianceWithin, meansOf } from './covariance.js';
+import type { ClassStatistics } from './heads.js';
+import { solveSymmetric, timesTransposed, trace, transposed } from './matrix.js';
+
+/** From this distance on a task is called unfamiliar (docs/decisions/0015-label-check.md). */
+export const UNFAMILIAR = 1.5;
+const SHRINKAGE = 0.02;
+// A covariance from fewer pictures than this many per feature fits them too closely to judge others.
+const PICTURES_PER_FEATURE = 10;
+
+/** The mean distance of features `(n, f)` from the nearest known class; undefined where too little is known. */
+export function novelty(known: ClassStatistics, features: Float32Array): number | undefined {
+  const f = known.features;
+  const n = features.length / f;
+  if (known.counts.reduce((sum, count) => sum + count, 0) < PICTURES_PER_FEATURE * f) return undefined;
+  const within = covarianceWithin(known);
+  const scale = trace(within, f) / f;
+  if (scale <= 0) return undefined;
+  for (let at = 0; at < within.length; at++) within[at] = (1 - SHRINKAGE) * within[at]!;
+  for (let j = 0; j < f; j++) within[j * f + j] = within[j * f + j]! + SHRINKAGE * scale;
+  const means = meansOf(known);
+  const count = means.length / f;
+  const all = new Float64Array((n + count) * f);
+  all.set(features);
+  all.set(means, n * f);
+  const white = transposed(solveSymmetric(within, transposed(all, n + count, f), f, n + count), f, n + count);
+  const own = squares(all, white, f);
+  const across = timesTransposed(all.subarray(0, n * f), white.subarray(n * f), n, count, f);
+  let sum = 0;
+  for (let i = 0; i < n; i++) {
+    let nearest = Number.POSITIVE_INFINITY;
+    for (let c = 0; c < count; c++) {
+      nearest = Math.min(nearest, own[i]! + own[n + c]! - 2 * across[i * count + c]!);
+    }
+    sum += nearest;
+  }
+  return sum / n / f;
+}
+
+/** By row, the product of two matrices' rows of length `f`. */
+function squares(a: Float64Array, b: Float64Array, f: number): Float64Array {
+  const out = new Float64Array(a.length / f);
+  for (let at = 0; at < a.length; at++) {
+    const row = Math.floor(at / f);
+    out[row] = out[row]! + a[at]! * b[at]!;
+  }
+  return out;
+}
