@@ -375,6 +375,7 @@ test('all of it can be done with a keyboard', async () => {
       'Camera: take a picture of class 2',
       'Add a class',
       'Export the model',
+      'Open a file',
     ]),
   );
 });
