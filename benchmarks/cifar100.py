@@ -4,12 +4,12 @@
 
 DIR holds cifar100-train.zip and cifar100-test.zip (`<class>/<name>.png`); beside the model lies a json with its
 classes in label order, the later classes in their order, and the normalisation. Eight devices live the same life: one
-with the defaults; one whose bundle was built with `--precision int8`; one that trains all channels; one with
-`--energy 0 --channel-ratio 1`, which is what forgetting would have cost; and one that never touches the network and
-only fits heads (`--learning-rate 0`), which is what training the centers must beat. Three more have a bundle built
-with `--features layers`: with the defaults, with all channels and energy 0.5, and with heads only. The result is
-`results.json`, with versions and machine. `--only LIFE` adds one life to the results of an earlier run in the same
-folder.
+with the defaults; one whose bundle was built with `--precision int8`; one that trains all channels, and one that also
+protects less (energy 0.5); one with `--energy 0 --channel-ratio 1`, which is what forgetting would have cost; and one
+that never touches the network and only fits heads (`--learning-rate 0`), which is what training the centers must beat.
+Two more have a bundle built with `--features last`: with the defaults, and with heads only. The result is
+`results.json`, with versions and machine. `--lives LIFE ...` adds these to the results of an earlier run in the same
+folder, whose bundles they use.
 """
 
 import argparse
@@ -31,12 +31,12 @@ LIVES = {
     "all channels": ["--channel-ratio", "1"],
     "no projection": ["--energy", "0", "--channel-ratio", "1", "--max-forgetting", "100"],
     "head only": ["--learning-rate", "0", "--epochs", "1"],
-    "layers": [],
-    "layers, all, 0.5": ["--channel-ratio", "1", "--energy", "0.5"],
-    "layers, head": ["--learning-rate", "0", "--epochs", "1"],
+    "all channels, 0.5": ["--channel-ratio", "1", "--energy", "0.5"],
+    "last": [],
+    "last, head": ["--learning-rate", "0", "--epochs", "1"],
 }
 # How each bundle is built; a life whose name begins with a bundle's has that one, any other the exact one.
-BUNDLES = {"exact": [], "int8": ["--precision", "int8"], "layers": ["--features", "layers"]}
+BUNDLES = {"exact": [], "int8": ["--precision", "int8"], "last": ["--features", "last"]}
 
 
 def main() -> None:
@@ -48,13 +48,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/cifar100"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=LIVES, help="live one life, on the bundles of an earlier run")
+    parser.add_argument(
+        "--lives", choices=LIVES, nargs="+", help="only these, on the bundles of an earlier run"
+    )
     arguments = parser.parse_args()
 
     workspace = arguments.out / "workspace"
-    if arguments.only is None:
+    if arguments.lives is None:
         prepare(arguments, workspace)
-    chosen = LIVES if arguments.only is None else {arguments.only: LIVES[arguments.only]}
+    chosen = {name: LIVES[name] for name in arguments.lives or LIVES}
     file = arguments.out / "results.json"
     for label, settings in chosen.items():
         lived = live(workspace, label, settings, arguments.threads, arguments.seed)
