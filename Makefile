@@ -122,6 +122,7 @@ conformance-js: chromium
 	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && PYTHON="$(CURDIR)/$(BIN)/python" npm run fixtures
 	cd $(JS) && CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(RESULTS)" \
 		CONFORMANCE_DIGITS="$(CURDIR)/$(DIGITS)" npm run conformance
+	$(BIN)/python -m csk_device_runners states $(DIGITS) $(if $(wildcard .cache/arm64),--cache .cache/arm64)
 
 # Vectors, and a learned task, on ARM64 CPUs that qemu emulates; needs apt, no rights, and about 250 MB in .cache.
 arm64: $(BIN)/.dev

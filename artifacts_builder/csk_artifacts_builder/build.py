@@ -17,6 +17,7 @@ from csk_artifacts_builder.budget import Budget
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
 from csk_artifacts_builder.calibrate import Agreement, base_feeds, compare
 from csk_artifacts_builder.choice import choose_sites
+from csk_artifacts_builder.conv_shapes import write_conv_shapes
 from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.describe import describe, warnings_about
 from csk_artifacts_builder.emit import static_shape
@@ -240,6 +241,8 @@ def _in_all_forms(
         agreement = compare(models[exact_twin(TRAINING_MODEL)], models[TRAINING_MODEL], few, manifest)
     else:
         models = in_exact(models)
+    for model in models.values():
+        write_conv_shapes(model)
     return {**models, EXPORT_TEMPLATE: template}, agreement
 
 

@@ -7,26 +7,15 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from csk_device_runners.arm64_root import CPUS, Arm64, Arm64Error, Cpu
 from csk_device_runners.conformance_table import POINTS
-from csk_device_runners.digits import TASKS, Learned, accuracy, add_to_result, here, learn
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of what was found on a CPU."""
-
-    cpu: str
-    what: str
-    detail: str
-    passed: bool
+from csk_device_runners.digits import TASKS, Learned, Run, accuracy, add_to_result, here, learn
+from csk_device_runners.travel import FIRST, Finding, begin
 
 
 def check_arm64(arm: Arm64, vectors: Path, workspace: Path, results: Path) -> list[Finding]:
@@ -34,12 +23,7 @@ def check_arm64(arm: Arm64, vectors: Path, workspace: Path, results: Path) -> li
 
     Writes `aarch64-CPU.json` result files into `results`. Raises Arm64Error where an emulated process dies.
     """
-    states = workspace / "states"
-    shutil.rmtree(states, ignore_errors=True)
-    first, last = TASKS
-    learn(here, workspace, states / "host-first", [first])
-    shutil.copytree(states / "host-first", states / "host")
-    expected = learn(here, workspace, states / "host", [last]).accuracy
+    expected = learn(here, workspace, _copied(begin(workspace), "host"), TASKS[1:]).accuracy
     check = partial(_check, arm, vectors, workspace, results, expected)
     with ThreadPoolExecutor(len(CPUS)) as pool:
         return [finding for found in pool.map(check, CPUS) for finding in found]
@@ -50,19 +34,21 @@ def _check(
 ) -> list[Finding]:
     states, machine = workspace / "states", platform.machine()
     result = results / f"aarch64-{cpu.name}.json"
-    begun = time.monotonic()
+    started = time.monotonic()
     passed = _conformance(arm, cpu, vectors, result)
-    found = [Finding(cpu.name, "conformance vectors", f"{time.monotonic() - begun:.0f} s", passed)]
-    emulated: Callable[[list[str]], dict[str, Any]] = partial(_csk_sdk, arm, cpu)
+    found = [Finding(cpu.name, "conformance vectors", f"{time.monotonic() - started:.0f} s", passed)]
+    emulated = on_emulated(arm, cpu)
     first, last = TASKS
-    # Learned there, continued here; and the other way round.
-    there = learn(emulated, workspace, states / cpu.name, [first])
-    continued_here = learn(here, workspace, states / cpu.name, [last])
-    shutil.copytree(states / "host-first", states / f"host-{cpu.name}")
-    continued_there = learn(emulated, workspace, states / f"host-{cpu.name}", [last])
+    # Learned there, continued here; and the other way round. JavaScript continues what was learned there, too.
+    begun = states / f"{cpu.name}{FIRST}"
+    shutil.rmtree(begun, ignore_errors=True)
+    there = learn(emulated, workspace, begun, [first])
+    continued_here = learn(here, workspace, _copied(begun, cpu.name), [last])
+    from_here = _copied(states / f"host{FIRST}", f"host-{cpu.name}")
+    continued_there = learn(emulated, workspace, from_here, [last])
     seconds = round(there.seconds + continued_there.seconds, 1)
     add_to_result(result, Learned(continued_there.accuracy, seconds))
-    seen_here = accuracy(here, workspace, states / f"host-{cpu.name}")
+    seen_here = accuracy(here, workspace, from_here)
     for what, percent in (
         (f"digits: {first} learned on it, {last} on {machine}", continued_here.accuracy),
         (f"digits: {first} learned on {machine}, {last} on it", continued_there.accuracy),
@@ -72,6 +58,19 @@ def _check(
         detail = f"{percent:.1f} %, {expected:.1f} % where all was learned on {machine}"
         found.append(Finding(cpu.name, what, detail, near))
     return [*found, Finding(cpu.name, "time for both tasks on it", f"{seconds:.0f} s", True)]
+
+
+def on_emulated(arm: Arm64, cpu: Cpu) -> Run:
+    """csk-sdk on an emulated CPU."""
+    return partial(_csk_sdk, arm, cpu)
+
+
+def _copied(state: Path, name: str) -> Path:
+    """A fresh copy of a state beside it."""
+    copy = state.with_name(name)
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(state, copy)
+    return copy
 
 
 def _conformance(arm: Arm64, cpu: Cpu, vectors: Path, result: Path) -> bool:

@@ -1,16 +1,17 @@
-"""The commands `conformance`, `digits`, `arm64` and `table` (docs/conformance.md)."""
+"""The commands `conformance`, `digits`, `arm64`, `states` and `table` (docs/conformance.md)."""
 
 from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from csk_device_runners.arm64 import check_arm64
-from csk_device_runners.arm64_root import Arm64
+from csk_device_runners.arm64 import check_arm64, on_emulated
+from csk_device_runners.arm64_root import CPUS, Arm64
 from csk_device_runners.conformance import (
     SKIPPED,
     conforms,
@@ -21,13 +22,14 @@ from csk_device_runners.conformance import (
 )
 from csk_device_runners.conformance_table import POINTS, digits_agree, print_table, read_results
 from csk_device_runners.digits import add_to_result, here, learn
+from csk_device_runners.travel import Finding, begin, check_states
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, _SubParsersAction
 
 
 def add_conformance(commands: _SubParsersAction[ArgumentParser]) -> None:
-    """Add the four commands; each sets `run`."""
+    """Add the five commands; each sets `run`."""
     vectors = commands.add_parser("conformance", help="run the conformance vectors on this device")
     vectors.add_argument("vectors", type=Path, help="tests/conformance/vectors")
     vectors.add_argument("--out", type=Path, help="write the result file here")
@@ -46,6 +48,10 @@ def add_conformance(commands: _SubParsersAction[ArgumentParser]) -> None:
     arm64.add_argument("--cache", type=Path, required=True, help="where the ARM64 root is, or is to be")
     arm64.add_argument("--results", type=Path, required=True, help="folder for the result files")
     arm64.set_defaults(run=_arm64)
+    states = commands.add_parser("states", help="open and continue the states that other platforms wrote")
+    states.add_argument("workspace", type=Path, help="what tests/conformance/digits.py made")
+    states.add_argument("--cache", type=Path, help="an ARM64 root, to continue them on an emulated CPU too")
+    states.set_defaults(run=_states)
     table = commands.add_parser("table", help="print several result files as one table")
     table.add_argument("vectors", type=Path)
     table.add_argument("results", type=Path, nargs="+")
@@ -69,6 +75,7 @@ def _digits(options: argparse.Namespace) -> int:
     state = options.workspace / "states" / "conformance"
     shutil.rmtree(state, ignore_errors=True)
     learned = learn(here, options.workspace, state)
+    begin(options.workspace)
     add_to_result(options.result, learned)
     print(f"digits: {learned.accuracy:.1f} % after {learned.seconds:.1f} s")
     return 0
@@ -77,9 +84,24 @@ def _digits(options: argparse.Namespace) -> int:
 def _arm64(options: argparse.Namespace) -> int:
     arm = Arm64.prepare(options.cache)
     findings = check_arm64(arm, options.vectors, options.workspace, options.results)
-    width = max(len(finding.what) for finding in findings)
+    return _show(findings)
+
+
+def _states(options: argparse.Namespace) -> int:
+    elsewhere = {}
+    if options.cache is not None:
+        arm, cpu = Arm64.prepare(options.cache), CPUS[0]
+        elsewhere = {cpu.name: on_emulated(arm, cpu)}
+    return _show(check_states(options.workspace, elsewhere))
+
+
+def _show(findings: Sequence[Finding]) -> int:
+    names, whats = (
+        max(map(len, texts)) for texts in zip(*((f.platform, f.what) for f in findings), strict=True)
+    )
     for one in findings:
-        print(f"{'ok  ' if one.passed else 'FAIL'}  {one.cpu:11}  {one.what:{width}}  {one.detail}")
+        mark = "ok  " if one.passed else "FAIL"
+        print(f"{mark}  {one.platform:{names}}  {one.what:{whats}}  {one.detail}")
     return 0 if all(finding.passed for finding in findings) else 1
 
 

@@ -3,7 +3,6 @@
 The run itself is `make arm64`.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from workspaces import digits_workspace
 
-from csk_device_runners import arm64, arm64_root
+from csk_device_runners import arm64, arm64_root, travel
 from csk_device_runners.__main__ import main
 from csk_device_runners.arm64 import check_arm64
 from csk_device_runners.arm64_root import CPUS, Arm64, Arm64Error
@@ -38,16 +38,7 @@ def native(tmp_path):
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("digits") / "digits"
-    path = REPOSITORY / "tests" / "conformance" / "digits.py"
-    spec = importlib.util.spec_from_file_location("conformance_digits", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(folder)
-    assert tuple(module.TASKS) == TASKS
-    return folder
+    return digits_workspace(tmp_path_factory.mktemp("digits") / "digits")
 
 
 @pytest.fixture
@@ -119,6 +110,7 @@ def test_another_accuracy_is_found(native, little, workspace, tmp_path, monkeypa
         return Learned(90.0 if run is arm64.here else 88.0, 1.0)
 
     monkeypatch.setattr(arm64, "learn", learn)
+    monkeypatch.setattr(travel, "learn", learn)
     monkeypatch.setattr(arm64, "accuracy", lambda *_: 88.9)
     findings = check_arm64(native(), little, workspace, tmp_path)
     wrong = [finding.detail for finding in findings if not finding.passed]

@@ -163,8 +163,8 @@ def test_features_far_from_zero_keep_their_spread_over_many_generations(rng, off
     within = exact - np.stack([exact[labels == index].mean(axis=0) for index in range(4)])[labels]
     scatter = kept.tensors()["statistics.scatter"]
     np.testing.assert_allclose(scatter, within.T @ within, atol=3e-5 * np.trace(within.T @ within))
-    weight, bias = lda_head(kept, 0.01)
-    expected, other = lda_head(statistics_of(x, labels), 0.01)
+    weight, bias = lda_head(kept, 1.6)
+    expected, other = lda_head(statistics_of(x, labels), 1.6)
     # Shifted logits of all classes alike decide nothing.
     logits, wanted = (
         x.astype(np.float64) @ w.T.astype(np.float64) + b for w, b in ((weight, bias), (expected, other))

@@ -136,7 +136,8 @@ function classHead(generation: Generation, bundle: Bundle): LinearHead {
   const tasks = heads.slice(bundle.manifest.classes.length ? 1 : 0);
   if (tasks.some(({ classes }) => classes.some((name) => !known.has(name))))
     return sideBySide(heads, features);
-  if (statistics.classes.length) return { classes: statistics.classes, ...ldaHead(statistics, PRIOR_PICTURES) };
+  if (statistics.classes.length)
+    return { classes: statistics.classes, ...ldaHead(statistics, PRIOR_PICTURES) };
   if (!heads[0]) throw new TaskError('There is no class to predict yet: learn a task first.');
   return heads[0];
 }

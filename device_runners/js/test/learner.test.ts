@@ -273,7 +273,8 @@ it('checks settings', () => {
 function softmax(logits: Float32Array, classes: number): number[] {
   const out: number[] = [];
   for (let row = 0; row < logits.length; row += classes) {
-    const exponentials = [...logits.slice(row, row + classes)].map((value) => Math.exp(value));
+    const own = [...logits.slice(row, row + classes)];
+    const exponentials = own.map((value) => Math.exp(value - Math.max(...own)));
     const sum = exponentials.reduce((a, b) => a + b, 0);
     out.push(...exponentials.map((value) => value / sum));
   }

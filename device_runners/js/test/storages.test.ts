@@ -165,6 +165,25 @@ it('tells a full database from a refusal', async () => {
   expect([...(await storage.read('HEAD'))!]).toEqual([1]);
 });
 
+it('IndexedDB replaces all files at once, or none', async () => {
+  const storage = await IndexedDbStorage.open('replaced');
+  await storage.replace('HEAD', Uint8Array.of(1));
+  await storage.replace('generations/000001.json', Uint8Array.of(2));
+  // The second cannot be stored, so the transaction ends with an error when the first was put already.
+  const broken = { length: 1, slice: () => () => undefined } as unknown as Uint8Array;
+  const torn = new Map([
+    ['HEAD', Uint8Array.of(3)],
+    ['generations/000002.json', broken],
+  ]);
+  await expect(storage.replaceAll(torn)).rejects.toThrow(StorageError);
+  expect([...(await storage.read('HEAD'))!]).toEqual([1]);
+  expect(await storage.list('generations')).toEqual(['000001.json']);
+  await storage.replaceAll(new Map([['generations/000002.json', Uint8Array.of(4, 5)]]));
+  expect(await storage.read('HEAD')).toBeUndefined();
+  expect(await storage.list('generations')).toEqual(['000002.json']);
+  expect(await storage.size('generations/000002.json')).toBe(2);
+});
+
 describe('a state in files of a phone', () => {
   it('falls back to the content before, where the newest was torn', async () => {
     const files = new PhoneFiles();

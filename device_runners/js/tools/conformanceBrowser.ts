@@ -9,6 +9,7 @@ import { summary } from './conformance.js';
 import { inBrowser, ready } from './inBrowser.js';
 import { FIXTURES, folder, versionOf } from './onNode.js';
 import type { Page } from './page.js';
+import { travel, type Visit } from './travel.js';
 
 declare const page: Page;
 
@@ -26,7 +27,8 @@ const report = await inBrowser(served, async (tab, version): Promise<Report> => 
   const found = await tab.evaluate((about) => page.conformance(about), described);
   if (!(await tab.evaluate(() => page.locks())))
     throw new Error('the browser let two writers into one state');
-  const shared = digits ? { digits: await tab.evaluate(() => page.sharedDigits()) } : {};
+  const visit: Visit = (...given) => tab.evaluate((all) => page.visit(...all), given);
+  const shared = digits ? { digits: await travel(digits, 'browser', visit) } : {};
   if (!existsSync(FIXTURES)) return { ...found, ...shared };
   const before = await tab.evaluate(() => page.digits());
   await tab.reload();

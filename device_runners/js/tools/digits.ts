@@ -97,42 +97,4 @@ export async function learnDigits(
 const SHARED = { epochs: 3, learningRate: 0.02, shift: 1, threads: 1, fewShot: 0 } as const;
 const SHARED_TASKS = ['01-four-five', '02-six-seven'];
 
-/**
- * The digits tasks that every platform learns (docs/conformance.md): the mean over base and tasks of the accuracy on
- * their test pictures, in percent, one decision over all classes.
- */
-export async function learnSharedDigits(
-  folder: BundleSource,
-  runtime: Runtime,
-): Promise<{ accuracy: number; seconds: number }> {
-  const file = await folder.read('digits.safetensors');
-  if (!file) throw new Error(`${folder.name} has no digits.safetensors: run tests/conformance/digits.py`);
-  const { tensors } = decode(file);
-  const labelled = (name: string): Labelled => {
-    const pixels = tensors.get(`${name}/images`)!.data as Uint8Array;
-    const labels = Array.from(tensors.get(`${name}/labels`)!.data as BigInt64Array, Number);
-    const picture = (i: number) => ({ width: 8, height: 8, data: pixels.subarray(i * 64, (i + 1) * 64) });
-    return { pictures: labels.map((_, i) => picture(i)), labels };
-  };
-  const bundle: BundleSource = {
-    name: `${folder.name}/bundle`,
-    read: (name) => folder.read(`bundle/${name}`),
-  };
-  const learner = await Learner.open({ runtime, bundle, storage: new MemoryStorage(), config: SHARED });
-  const classes = new Map<string, readonly string[]>([['base', learner.bundle.manifest.classes]]);
-  const begun = performance.now();
-  for (const name of SHARED_TASKS) {
-    classes.set(name, name.split('-').slice(1));
-    await learner.learn({ name, classes: classes.get(name)!, ...labelled(`${name}/train`) });
-  }
-  const seconds = Math.round((performance.now() - begun) / 10) / 100;
-  let sum = 0;
-  for (const [name, members] of classes) {
-    const test = labelled(`${name}/test`);
-    const { labels } = await learner.predict(test.pictures);
-    const right = labels.filter((label, i) => label === members[test.labels[i]!]).length;
-    sum += (100 * right) / labels.length;
-  }
-  await learner.close();
-  return { accuracy: Math.round((100 * sum) / classes.size) / 100, seconds };
-}
+export { SHARED, SHARED_TASKS };

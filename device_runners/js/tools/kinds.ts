@@ -37,7 +37,6 @@ export interface Given {
 
 type Kind = (given: Given) => Promise<Results>;
 
-
 function result(shape: readonly number[], data: ArrayLike<number>): Result {
   return { shape, data };
 }

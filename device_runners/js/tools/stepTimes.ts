@@ -10,48 +10,57 @@ import type { Runtime, RuntimeSession } from '../src/runtime.js';
 import { float32, sizeOf, type Tensors } from '../src/tensors.js';
 import { TaskTraining } from '../src/training.js';
 
-/**
- * Of the fastest step, in milliseconds, since other work on the machine only adds; `outside` is projection, optimizer and
- * everything else in JavaScript.
- */
-export interface StepTimes {
+/** One step, in milliseconds; `outside` is projection, optimizer and everything else in JavaScript. */
+export interface StepTime {
   readonly step: number;
   readonly outside: number;
-  readonly steps: number;
 }
 
 const CLASSES = 10;
 // Milliseconds of steps in which the engine compiles.
 const WARM_UP = 3000;
 
-/** Time training steps by the clock `now`, in ms, on random pictures, channels selected as for a task, on one thread. */
-export async function timeSteps(
-  source: BundleSource,
-  runtime: Runtime,
-  steps: number,
-  now: () => number,
-): Promise<StepTimes> {
-  const clock = { inside: 0 };
-  const bundle = await Bundle.open(source);
-  const names = Array.from({ length: CLASSES }, (_, i) => `class ${i}`);
-  const config = trainingConfig({ threads: 1, sensitivityBatches: 2 });
-  const opening = { runtime: timed(runtime, clock, now), settings: { threads: 1 } };
-  const training = new TaskTraining(bundle, withOldKnowledge(bundle), names, config, opening);
-  const batches = [0, 1, 2, 3].map((seed) => randomBatch(bundle, seed));
-  await training.warmUp(() => batches);
-  let fastest: StepTimes = { step: Number.POSITIVE_INFINITY, outside: 0, steps };
-  const started = now();
-  for (let i = 0, counted = 0; counted < steps; i++) {
-    clock.inside = 0;
-    const begun = now();
-    await training.step(batches[i % batches.length]!, 0.001);
-    const step = now() - begun;
-    if (begun - started < WARM_UP) continue;
-    counted += 1;
-    if (step < fastest.step) fastest = { step, outside: step - clock.inside, steps };
+/** Training steps on random pictures, channels selected as for a task, on one thread. */
+export class TimedSteps {
+  private done = 0;
+
+  private constructor(
+    private readonly training: TaskTraining,
+    private readonly batches: readonly Batch[],
+    private readonly inside: { ms: number },
+    private readonly now: () => number,
+  ) {}
+
+  /** Ready to be timed by the clock `now`, in ms, and compiled. */
+  static async open(source: BundleSource, runtime: Runtime, now: () => number): Promise<TimedSteps> {
+    const inside = { ms: 0 };
+    const bundle = await Bundle.open(source);
+    const names = Array.from({ length: CLASSES }, (_, i) => `class ${i}`);
+    const config = trainingConfig({ threads: 1, sensitivityBatches: 2 });
+    const opening = { runtime: timed(runtime, inside, now), settings: { threads: 1 } };
+    const training = new TaskTraining(bundle, withOldKnowledge(bundle), names, config, opening);
+    const batches = [0, 1, 2, 3].map((seed) => randomBatch(bundle, seed));
+    await training.warmUp(() => batches);
+    const steps = new TimedSteps(training, batches, inside, now);
+    for (const begun = now(); now() - begun < WARM_UP; ) await steps.run(1);
+    return steps;
   }
-  await training.close();
-  return fastest;
+
+  async run(count: number): Promise<StepTime[]> {
+    const times: StepTime[] = [];
+    while (times.length < count) {
+      this.inside.ms = 0;
+      const begun = this.now();
+      await this.training.step(this.batches[this.done++ % this.batches.length]!, 0.001);
+      const step = this.now() - begun;
+      times.push({ step, outside: step - this.inside.ms });
+    }
+    return times;
+  }
+
+  async close(): Promise<void> {
+    await this.training.close();
+  }
 }
 
 /** The checkpoint as if much had been learned: about half of the selected directions are protected, the most work. */
@@ -84,14 +93,14 @@ function randomBatch(bundle: Bundle, seed: number): Batch {
 }
 
 /** The runtime, with the time spent in `run` added up. */
-function timed(runtime: Runtime, clock: { inside: number }, now: () => number): Runtime {
+function timed(runtime: Runtime, inside: { ms: number }, now: () => number): Runtime {
   const wrapped = (session: RuntimeSession): RuntimeSession => ({
     run: async (feeds, fetches) => {
       const begun = now();
       try {
         return await session.run(feeds, fetches);
       } finally {
-        clock.inside += now() - begun;
+        inside.ms += now() - begun;
       }
     },
     release: () => session.release(),

@@ -1,6 +1,8 @@
-"""CPU time of the fastest training step of the Python SDK on one thread, in ms, as JSON. See tools/stepTimes.ts.
+"""Training steps of the Python SDK on one thread, timed as often as asked for. See tools/steps.ts.
 
-python tools/step_times.py BUNDLE STEPS
+python tools/step_times.py BUNDLE
+
+Each line of standard input is a number of steps; each line of output a JSON list of the CPU time of each, in ms.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from csk_sdk.training import Batch, TaskTraining
 CLASSES = 10
 
 
-def main(folder: str, steps: int) -> None:
-    """Time steps on random pictures, with about half of the selected directions protected."""
+def main(folder: str) -> None:
+    """Steps on random pictures, with about half of the selected directions protected."""
     bundle = Bundle.open(folder)
     rng = np.random.default_rng(0)
     tensors = bundle.checkpoint()
@@ -38,13 +40,14 @@ def main(folder: str, steps: int) -> None:
     config = TrainingConfig(threads=1, sensitivity_batches=2)
     training = TaskTraining(bundle, tensors, [f"class {i}" for i in range(CLASSES)], config)
     training.warm_up(lambda: batches)
-    times = []
-    for step in range(steps):
-        begun = time.process_time()
-        training.step(batches[step % len(batches)], 0.001)
-        times.append(time.process_time() - begun)
-    print(json.dumps({"step": 1000 * min(times), "steps": steps}))
+    for line in sys.stdin:
+        times = []
+        for step in range(int(line)):
+            begun = time.process_time()
+            training.step(batches[step % len(batches)], 0.001)
+            times.append(1000 * (time.process_time() - begun))
+        print(json.dumps(times), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1])

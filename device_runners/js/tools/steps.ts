@@ -1,20 +1,29 @@
 /**
  * `npm run steps -- BUNDLE...`: a training step on one thread, in Python, on onnxruntime-node, and on the WebAssembly of
- * onnxruntime-web, of the same bundle.
+ * onnxruntime-web, of the same bundle, in turn.
  *
- * CPU time of the fastest step, since other work on the machine is then left out. A page cannot ask for it, so the
- * WebAssembly runs in Node, whose engine is that of Chromium.
+ * Each round asks each of them for some steps, one behind the other, so that other work on the machine slows all of them
+ * alike. Printed are medians of CPU time over all steps, their ratios, and in brackets the least and the largest ratio of
+ * a round. A page cannot ask for CPU time, so the WebAssembly runs in Node, whose engine is that of Chromium.
  */
 
-import { execFileSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { basename, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
 import * as web from 'onnxruntime-web/wasm';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { FIXTURES, HERE, runtime } from './onNode.js';
-import { timeSteps } from './stepTimes.js';
+import { type StepTime, TimedSteps } from './stepTimes.js';
 
-const STEPS = 30;
+const ROUNDS = 12;
+// Milliseconds of steps of each side in a round.
+const BURST = 250;
 web.env.wasm.numThreads = 1;
+
+interface Side {
+  run(count: number): Promise<readonly StepTime[]>;
+  close(): Promise<void>;
+}
 
 /** Milliseconds of CPU that this process took, all its threads together. */
 function cpuTime(): number {
@@ -22,11 +31,58 @@ function cpuTime(): number {
   return (user + system) / 1000;
 }
 
-function inPython(bundle: string): number {
+function inPython(bundle: string): Side {
   const program = process.env.PYTHON ?? resolve(HERE, '../../.venv/bin/python');
   const env = { ...process.env, OMP_NUM_THREADS: '1' };
-  const script = [resolve(HERE, 'tools/step_times.py'), bundle, String(STEPS)];
-  return (JSON.parse(execFileSync(program, script, { env, encoding: 'utf8' })) as { step: number }).step;
+  const script = [resolve(HERE, 'tools/step_times.py'), bundle];
+  const child = spawn(program, script, { env, stdio: ['pipe', 'pipe', 'inherit'] });
+  child.on('error', (error) => {
+    console.error(`${program} cannot be run (${error.message}): set PYTHON to one that has csk-sdk.`);
+    process.exit(1);
+  });
+  const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+  return {
+    run: async (count) => {
+      child.stdin.write(`${count}\n`);
+      const { value, done } = await lines.next();
+      if (done) throw new Error(`${program} ended before it had timed ${bundle}`);
+      return (JSON.parse(value) as number[]).map((step) => ({ step, outside: 0 }));
+    },
+    close: async () => {
+      child.stdin.end();
+    },
+  };
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((one, other) => one - other);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+const stepOf = (times: readonly StepTime[]): number => median(times.map(({ step }) => step));
+
+/** For each side its rounds. */
+async function inTurn(sides: readonly Side[]): Promise<StepTime[][][]> {
+  const counts: number[] = [];
+  for (const side of sides) counts.push(Math.max(3, Math.round(BURST / stepOf(await side.run(5)))));
+  const rounds: StepTime[][][] = sides.map(() => []);
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [at, side] of sides.entries()) rounds[at]!.push([...(await side.run(counts[at]!))]);
+  }
+  return rounds;
+}
+
+function cells(rounds: readonly StepTime[][], python: readonly StepTime[][]): string[] {
+  const all = rounds.flat();
+  const ratios = rounds.map((one, round) => stepOf(one) / stepOf(python[round]!));
+  const ratio = stepOf(all) / stepOf(python.flat());
+  const share = median(all.map(({ step, outside }) => outside / step));
+  return [
+    `${stepOf(all).toFixed(1)} ms`,
+    `${ratio.toFixed(2)} (${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)})`,
+    `${(100 * share).toFixed(1)} %`,
+  ];
 }
 
 const bundles = process.argv.slice(2);
@@ -36,12 +92,10 @@ console.log(
 console.log('|---|---|---|---|---|---|---|---|');
 for (const given of bundles.length ? bundles : [resolve(FIXTURES, 'bundle')]) {
   const bundle = resolve(given);
-  const python = inPython(bundle);
-  const cells: string[] = [];
-  for (const one of [runtime, web]) {
-    const { step, outside } = await timeSteps(new FolderBundle(bundle), one, STEPS, cpuTime);
-    const share = `${((100 * outside) / step).toFixed(1)} %`;
-    cells.push(`${step.toFixed(1)} ms`, (step / python).toFixed(2), share);
-  }
-  console.log(`| ${[basename(bundle), `${python.toFixed(1)} ms`, ...cells].join(' | ')} |`);
+  const sides: Side[] = [inPython(bundle)];
+  for (const one of [runtime, web]) sides.push(await TimedSteps.open(new FolderBundle(bundle), one, cpuTime));
+  const [python, node, wasm] = await inTurn(sides);
+  for (const side of sides) await side.close();
+  const first = [basename(bundle), `${stepOf(python!.flat()).toFixed(1)} ms`];
+  console.log(`| ${[...first, ...cells(node!, python!), ...cells(wasm!, python!)].join(' | ')} |`);
 }

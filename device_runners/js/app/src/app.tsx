@@ -110,11 +110,20 @@ export function App() {
             <Knowledge
               known={known}
               busy={progress !== undefined}
-              onExport={() => void guarded(async () => download(await client.call('export')))}
+              onExport={() =>
+                void guarded(async () => download(await client.call('export'), 'taught-model.onnx'))
+              }
               onUndo={() =>
                 void guarded(async () => {
                   setReport(undefined);
                   setKnown(await client.call('undo'));
+                })
+              }
+              onSave={() => void guarded(async () => download(await client.call('save'), 'learned.zip'))}
+              onOpen={(file) =>
+                void guarded(async () => {
+                  setReport(undefined);
+                  setKnown(await client.call('openSaved', file));
                 })
               }
             />
@@ -125,11 +134,11 @@ export function App() {
   );
 }
 
-function download(model: Blob): void {
-  const url = URL.createObjectURL(model);
+function download(file: Blob, name: string): void {
+  const url = URL.createObjectURL(file);
   const link = document.createElement('a');
   link.href = url;
-  link.download = 'taught-model.onnx';
+  link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }

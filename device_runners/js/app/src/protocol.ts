@@ -64,6 +64,10 @@ export interface Calls {
   discard(): Known;
   stop(): void;
   export(): Blob;
+  /** What was learned, as a file. */
+  save(): Blob;
+  /** Know what a saved file knows, and nothing else. */
+  openSaved(file: Blob): Known;
   /** Forget the last lesson. */
   undo(): Known;
 }

@@ -61,14 +61,29 @@ export class IndexedDbStorage implements Storage {
       transaction.objectStore(SIZES).put(data.length, path);
       await committed(transaction);
     } catch (error) {
-      const action = `write ${data.length} bytes to ${this.name}/${path}`;
-      if ((error as DOMException)?.name === 'QuotaExceededError') throw fullError(action, error);
-      throw new StorageError(
-        `The browser refused (${messageOf(error)}): could not ${action}. Reload the page and try again; ` +
-          'nothing that was learned is lost.',
-        { cause: error },
-      );
+      throw refused(error, `write ${data.length} bytes to ${this.name}/${path}`);
     }
+  }
+
+  /** Make these files, by path, all that there is: in one transaction, so that a crash leaves the old or the new. */
+  async replaceAll(files: ReadonlyMap<string, Uint8Array>): Promise<void> {
+    const transaction = this.database.transaction([FILES, SIZES], 'readwrite', { durability: 'strict' });
+    const ended = committed(transaction);
+    try {
+      for (const name of [FILES, SIZES]) transaction.objectStore(name).clear();
+      for (const [path, data] of files) {
+        transaction.objectStore(FILES).put(data.slice(), path);
+        transaction.objectStore(SIZES).put(data.length, path);
+      }
+    } catch (error) {
+      // What was asked for before would be committed all the same.
+      transaction.abort();
+      await ended.catch(() => undefined);
+      throw refused(error, `replace what is in ${this.name}`);
+    }
+    await ended.catch((error) => {
+      throw refused(error, `replace what is in ${this.name}`);
+    });
   }
 
   async remove(path: string): Promise<boolean> {
@@ -131,6 +146,16 @@ export class IndexedDbStorage implements Storage {
       );
     }
   }
+}
+
+/** What a transaction that was not committed means; `action` completes "could not ...". */
+function refused(error: unknown, action: string): StorageError {
+  if ((error as DOMException)?.name === 'QuotaExceededError') return fullError(action, error);
+  return new StorageError(
+    `The browser refused (${messageOf(error)}): could not ${action}. Reload the page and try again; ` +
+      'nothing that was learned is lost.',
+    { cause: error },
+  );
 }
 
 function done<T>(request: IDBRequest<T>): Promise<T> {

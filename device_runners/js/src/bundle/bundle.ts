@@ -26,6 +26,7 @@ import {
   WEIGHTS,
 } from './manifest.js';
 import { withTensors } from './onnxFile.js';
+import { withSmallMaps } from './smallMaps.js';
 import type { BundleSource } from './source.js';
 
 /** Training artifacts, read-only. Open them with `Bundle.open`. */
@@ -111,7 +112,7 @@ export class Bundle {
   async graph(name: string, tensors: Tensors, runtime: Runtime, settings: SessionSettings): Promise<Graph> {
     const sites = new Map(this.manifest.sites.map((site) => [site.weight, site]));
     const data = this.file(WEIGHTS);
-    const model = withTensors(this.file(name), (tensor, { offset, length }) => {
+    const model = withTensors(withSmallMaps(this.file(name)), (tensor, { offset, length }) => {
       const site = sites.get(tensor);
       if (site) return bytesOf(this.foldedKernel(site, tensors));
       return data.subarray(offset, length === undefined ? data.length : offset + length);

@@ -121,7 +121,10 @@ export function withTensors(model: Uint8Array, resolve: Resolve): Uint8Array {
 }
 
 /** A message in pieces, with the content of those fields replaced for which `change` gives some. */
-function rewritten(bytes: Uint8Array, change: (field: Field) => Uint8Array[] | undefined): Uint8Array[] {
+export function rewritten(
+  bytes: Uint8Array,
+  change: (field: Field) => Uint8Array[] | undefined,
+): Uint8Array[] {
   const pieces: Uint8Array[] = [];
   for (const field of fields(bytes)) {
     const content = change(field);
@@ -167,11 +170,11 @@ function filledTensor(tensor: Uint8Array, resolve: Resolve): Uint8Array[] | unde
   return [...kept, concatenate([tag(TENSOR_RAW_DATA, DELIMITED), varint(data.length)]), data];
 }
 
-function message(value: number | Uint8Array): Uint8Array {
+export function message(value: number | Uint8Array): Uint8Array {
   if (typeof value === 'number') throw new MalformedError('a number stands where a message should');
   return value;
 }
 
-function text(value: number | Uint8Array): string {
+export function text(value: number | Uint8Array): string {
   return textOf(message(value));
 }

@@ -7,7 +7,7 @@
 
 import { covarianceWithin, meansOf } from './covariance.js';
 import type { ClassStatistics } from './heads.js';
-import { solveSymmetric, timesTransposed, trace, transposed } from './matrix.js';
+import { solveSymmetric, timesTransposed, transposed } from './matrix.js';
 
 /** From this distance on a task is called unfamiliar (docs/decisions/0015-label-check.md). */
 export const UNFAMILIAR = 1.5;
@@ -21,14 +21,12 @@ export function novelty(known: ClassStatistics, features: Float32Array): number 
   const n = features.length / f;
   if (known.counts.reduce((sum, count) => sum + count, 0) < PICTURES_PER_FEATURE * f) return undefined;
   const within = covarianceWithin(known);
-  const scale = trace(within, f) / f;
-  const spread = Array.from({ length: f }, (_, j) => within[j * f + j]!);
-  if (!spread.some((value) => value > 0)) return undefined;
+  const spread = Float64Array.from({ length: f }, (_, j) => within[j * f + j]!);
+  if (Math.max(...spread) <= 0) return undefined;
   // Towards no correlation; what never varies (a unit that is always zero) gets a millionth of the mean.
+  const least = (1e-6 * spread.reduce((sum, one) => sum + one, 0)) / f;
   for (let at = 0; at < within.length; at++) within[at] = (1 - SHRINKAGE) * within[at]!;
-  spread.forEach((value, j) => {
-    within[j * f + j] = within[j * f + j]! + SHRINKAGE * value + 1e-6 * scale;
-  });
+  for (let j = 0; j < f; j++) within[j * f + j] = within[j * f + j]! + SHRINKAGE * spread[j]! + least;
   const means = meansOf(known);
   const count = means.length / f;
   const all = new Float64Array((n + count) * f);

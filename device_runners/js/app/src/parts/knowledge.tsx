@@ -2,15 +2,18 @@
 
 import { useState } from 'preact/hooks';
 import type { Known } from '../protocol.js';
+import { Saving } from './saving.js';
 
 interface KnowledgeProps {
   readonly known: Known;
   readonly busy: boolean;
   readonly onExport: () => void;
   readonly onUndo: () => void;
+  readonly onSave: () => void;
+  readonly onOpen: (file: File) => void;
 }
 
-export function Knowledge({ known, busy, onExport, onUndo }: KnowledgeProps) {
+export function Knowledge({ known, busy, onExport, onUndo, onSave, onOpen }: KnowledgeProps) {
   const [asking, setAsking] = useState(false);
   const last = known.lessons.at(-1);
   return (
@@ -31,10 +34,16 @@ export function Knowledge({ known, busy, onExport, onUndo }: KnowledgeProps) {
       </ul>
       {last && !known.persistent && (
         <p class="hint">
-          The browser may clear this when it needs room. Add the app to the home screen, or export the model,
+          The browser may clear this when it needs room. Add the app to the home screen, or save it as a file,
           to keep it.
         </p>
       )}
+      <Saving
+        learned={known.lessons.flatMap(({ classes }) => classes)}
+        busy={busy}
+        onSave={onSave}
+        onOpen={onOpen}
+      />
       <div class="row">
         <button type="button" class="plain" disabled={busy} onClick={onExport}>
           Export the model

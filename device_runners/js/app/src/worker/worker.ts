@@ -3,10 +3,12 @@
 import { CskError } from 'csk-sdk';
 import * as ort from 'onnxruntime-web/wasm';
 import type { Call, Calls, LessonProgress, Request, Response } from '../protocol.js';
+import { openSaved, saved } from './saved.js';
 import { Stopped, Teacher } from './teacher.js';
 
 // The worker's own file is in assets/, one below the page.
 const root = new URL(import.meta.env.DEV ? '/' : '../', self.location.href);
+const bundle = new URL('bundle', root).href;
 // Threads need a page that is isolated by its server's headers.
 if (!self.crossOriginIsolated) ort.env.wasm.numThreads = 1;
 
@@ -18,12 +20,10 @@ const SIMD = new Uint8Array([
 let teacher: Promise<Teacher> | undefined;
 
 function opened(): Promise<Teacher> {
-  teacher ??= Teacher.open(ort, new URL('bundle', root).href, (progress) => post({ progress })).catch(
-    (error) => {
-      teacher = undefined;
-      throw error;
-    },
-  );
+  teacher ??= Teacher.open(ort, bundle, (progress) => post({ progress })).catch((error) => {
+    teacher = undefined;
+    throw error;
+  });
   return teacher;
 }
 
@@ -42,6 +42,12 @@ const calls: { [C in Call]: (...given: Parameters<Calls[C]>) => Promise<ReturnTy
   discard: async () => (await opened()).discard(),
   stop: async () => (await opened()).stop(),
   export: async () => (await opened()).export(),
+  save: saved,
+  openSaved: async (file) => {
+    await openSaved(file, ort, bundle);
+    teacher = undefined;
+    return (await opened()).known();
+  },
   undo: async () => (await opened()).undo(),
 };
 

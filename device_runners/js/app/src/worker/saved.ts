@@ -1,0 +1,69 @@
+/** What was learned, as one file: a zip of the state, which a folder for the Python SDK is made of too. */
+
+import { copyState, Learner, MemoryStorage, type Runtime, StateError } from 'csk-sdk';
+import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
+import { unzipSync, zipSync } from 'fflate';
+import { PendingLesson } from './pending.js';
+
+const STATE = 'state';
+// Everything of a state but the progress of an unfinished lesson, perhaps below the folder that was zipped.
+const FILE = /(?:^|\/)(HEAD|state\.json|generations\/\d{6}\.(?:json|safetensors))$/;
+const MOST_BYTES = 1 << 30;
+
+/** The state in this browser. Throws StateLockedError while a lesson is learned. */
+export async function saved(): Promise<Blob> {
+  const copy = new MemoryStorage();
+  await copyState(await IndexedDbStorage.open(STATE), copy);
+  // Numbers that were learned do not get smaller.
+  const zip = zipSync(Object.fromEntries(copy.files), { level: 0 });
+  return new Blob([zip as Uint8Array<ArrayBuffer>], { type: 'application/zip' });
+}
+
+/**
+ * Make a saved state this browser's own, in place of what it knew. It is opened with this app's bundle first.
+ * Throws StateError for a file that is none, or is of another bundle, and leaves all as it was.
+ */
+export async function openSaved(file: Blob, runtime: Runtime, bundle: string): Promise<void> {
+  if (await (await PendingLesson.open()).load()) {
+    throw new StateError(
+      'There is an unfinished lesson: go on with it or discard it, and open the file then.',
+    );
+  }
+  const name = file instanceof File ? file.name : 'This file';
+  const storage = new MemoryStorage(name);
+  for (const [path, content] of Object.entries(unpacked(new Uint8Array(await file.arrayBuffer()), name))) {
+    storage.files.set(FILE.exec(path)![1]!, content);
+  }
+  if (!storage.files.has('HEAD')) {
+    throw new StateError(`${name} holds nothing that was learned: choose a file that this app saved.`);
+  }
+  const learner = await Learner.open({ runtime, bundle: new HttpBundle(bundle), storage });
+  await learner.close();
+  const place = await IndexedDbStorage.open(STATE);
+  const lock = await place.lock();
+  try {
+    await place.replaceAll(storage.files);
+  } finally {
+    await lock.release();
+    place.close();
+  }
+}
+
+function unpacked(bytes: Uint8Array, name: string): Record<string, Uint8Array> {
+  let size = 0;
+  try {
+    return unzipSync(bytes, {
+      filter: (entry) => {
+        if (!FILE.test(entry.name)) return false;
+        size += entry.originalSize;
+        if (size > MOST_BYTES) throw new Error('it is too large');
+        return true;
+      },
+    });
+  } catch (error) {
+    throw new StateError(
+      `${name} cannot be opened (${(error as Error).message}): choose a file that this app saved.`,
+      { cause: error },
+    );
+  }
+}
