@@ -219,20 +219,9 @@ class TaskTraining:
             key = f"center/{site.name}"
             tensors[key] = tensors[key].copy()
             add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
-        sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
         threads = self._config.threads
         before = self._features_before(batches)
-
-        repeated = KnownClasses(self.classes, self._old_statistics())
-
-        def keep(features: NDArray[np.float32], labels: Labels) -> None:
-            _require_finite({"features": features})
-            repeated.add(features, labels)
-            sample.add(features, labels)
-
-        moments, learned = measure_knowledge(
-            self._bundle, tensors, self._parts(batches()), self.classes, threads, on_features=keep
-        )
+        moments, learned, sample = self._seen(tensors, batches, scale)
         with np.errstate(over="ignore"):
             for key in list(moments):
                 # One by one, and out of memory before another graph is opened.
@@ -245,10 +234,6 @@ class TaskTraining:
                 sample.add(extractor(images), labels)
             del extractor
         self.weight, self.bias = self._objective.fit_head(*sample.arrays(), self.classes)
-        if not self._config.class_statistics:
-            learned = ClassStatistics.empty(self._bundle.manifest.head.features)
-        else:
-            learned = repeated.balance(learned, scale)
         drift, movement = DriftEstimate(self._bundle.manifest.head.features), Movement()
         # The sample begins with the same pictures. The matrices are as large as a small network's kernels, so they are
         # made when no graph is open.
@@ -256,11 +241,39 @@ class TaskTraining:
             drift.add(old[: len(new)], new)
             movement.add(old[: len(new)], new)
         drifted = drift.fit()
+        # Each matrix of features by features goes as soon as it is used: of several layers, they are the peak here.
+        del drift
         self._follow(drifted, tensors, learned)
+        del learned
         forgetting = self._forgetting(tensors, drifted, movement)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = self.weight, self.bias
         _require_finite(tensors)
         return Consolidated(tensors, leaks, forgetting)
+
+    def _seen(
+        self, tensors: Tensors, batches: Batches, scale: float
+    ) -> tuple[dict[str, NDArray[np.float64]], ClassStatistics, FeatureSample]:
+        """What the network in `tensors` sees in the task: second moments, statistics to keep, features for a head."""
+        features = self._bundle.manifest.head.features
+        sample = FeatureSample(features, self._plan.profile.sample_bytes)
+        repeated = KnownClasses(self.classes, self._old_statistics())
+
+        def keep(features: NDArray[np.float32], labels: Labels) -> None:
+            _require_finite({"features": features})
+            repeated.add(features, labels)
+            sample.add(features, labels)
+
+        moments, learned = measure_knowledge(
+            self._bundle,
+            tensors,
+            self._parts(batches()),
+            self.classes,
+            self._config.threads,
+            on_features=keep,
+        )
+        if not self._config.class_statistics:
+            return moments, ClassStatistics.empty(features), sample
+        return moments, repeated.balance(learned, scale), sample
 
     @property
     def _moved(self) -> bool:
