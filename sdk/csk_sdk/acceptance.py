@@ -11,7 +11,7 @@ from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.novelty import UNFAMILIAR
 
 if TYPE_CHECKING:
-    from csk_sdk.training import Consolidated
+    from csk_sdk.consolidation import Consolidated
 
 
 def require_learnable(evidence: LabelEvidence | None, config: TrainingConfig, task: str, noun: str) -> None:

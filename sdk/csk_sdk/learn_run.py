@@ -16,6 +16,7 @@ from csk_sdk.backends import require_ready
 from csk_sdk.budget import Plan, plan_for, require_budget
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
+from csk_sdk.consolidation import Consolidated
 from csk_sdk.data.augment import augment
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
@@ -28,7 +29,7 @@ from csk_sdk.prefix_cache import OFF, PrefixCache, choose_place
 from csk_sdk.profiles import FAST, PROFILES, in_profile
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.stopping import EPOCHS, Stopping
-from csk_sdk.training import Consolidated, TaskTraining
+from csk_sdk.training import TaskTraining
 from csk_sdk.version import __version__
 
 

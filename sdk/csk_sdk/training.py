@@ -5,8 +5,8 @@ No file is written and no picture is read here. `Learner` and `TaskStream` feed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,39 +17,22 @@ from csk_sdk.backends import StepResult, TrainingStep, open_step
 from csk_sdk.backends.micro import pieces
 from csk_sdk.budget import WHOLE, Plan
 from csk_sdk.bundle import Bundle
-from csk_sdk.config import TrainingConfig, augmentation
+from csk_sdk.config import TrainingConfig
+from csk_sdk.consolidation import Batches, Consolidated, Consolidation, require_finite
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
-from csk_sdk.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors, measure_knowledge
+from csk_sdk.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors
 from csk_sdk.manifest import PORTABLE, Site
-from csk_sdk.method.drift import Drift, DriftEstimate
-from csk_sdk.method.forgetting import Movement, estimated_forgetting
-from csk_sdk.method.heads import ClassStatistics, HeadArrays
+from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.known_classes import KnownClasses
 from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.logistic import cross_entropy
 from csk_sdk.method.novelty import novelty
 from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
-from csk_sdk.method.projection import add_to_centers, basis, leak, project, restrict, shared_scratch
+from csk_sdk.method.projection import basis, project, restrict, shared_scratch
 from csk_sdk.method.selection import Sensitivity, select_channels
 
-Batches = Callable[[], Iterable[Batch]]
-
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
-
-
-@dataclass(frozen=True)
-class Consolidated:
-    """What a learned task leaves: the next generation's tensors, and per site `||dC B|| / ||dC||`.
-
-    `forgetting` is by old task the points of accuracy that the trained centers were estimated to cost it; `heads_only`
-    is whether they were dropped for that.
-    """
-
-    tensors: Tensors
-    leaks: dict[str, float]
-    forgetting: dict[str, float]
-    heads_only: bool = False
 
 
 class TaskTraining:
@@ -190,126 +173,25 @@ class TaskTraining:
         Raises TaskError where it is, or where training ended in numbers that are not finite: committed, they could not
         be unlearned.
         """
-        _require_finite({HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias, **self.deltas})
+        require_finite({HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias, **self.deltas})
         self._step = None
         self._optimizer = _optimizer(self._config)
-        done = self._fold(name, batches, scale, mirrored)
-        if not forgets_too_much(done.forgetting, self._config, name):
-            return done
-        self.drop_centers()
-        return replace(
-            self._fold(name, batches, scale, mirrored), forgetting=done.forgetting, heads_only=True
-        )
+        consolidation = Consolidation(
+            self._bundle, self._tensors, self.classes, self._config, self._plan, self._old_classes, self.selected,
+            self.deltas, self.bases, self._scratch,
+        )  # fmt: skip
+        done = consolidation.fold(name, batches, scale, mirrored)
+        if forgets_too_much(done.forgetting, self._config, name):
+            self.drop_centers()
+            without = consolidation.fold(name, batches, scale, mirrored)
+            done = replace(without, forgetting=done.forgetting, heads_only=True)
+        self.weight, self.bias = done.tensors[f"head/{name}/weight"], done.tensors[f"head/{name}/bias"]
+        return done
 
     def drop_centers(self) -> None:
         """Forget what was trained: the network stays as it was."""
         for delta in self.deltas.values():
             delta[...] = 0.0
-
-    def _fold(self, name: str, batches: Batches, scale: float, mirrored: Batches | None) -> Consolidated:
-        # What is going to be replaced is read when that is done: these are the largest tensors.
-        replaced = "moment/", "statistics."
-        tensors = {key: self._tensors[key] for key in self._tensors if not key.startswith(replaced)}
-        leaks = {}
-        for site in [site for site in self.sites if site.name in self.deltas]:
-            delta = self.deltas[site.name]
-            # Once more, on the sum of all steps: what rounding left along the basis goes too.
-            project(delta, self.bases[site.name], self._scratch[site.name])
-            leaks[site.name] = leak(delta, self.bases[site.name])
-            key = f"center/{site.name}"
-            tensors[key] = tensors[key].copy()
-            add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
-        sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
-        threads = self._config.threads
-        before = self._features_before(batches)
-
-        repeated = KnownClasses(self.classes, self._old_statistics())
-
-        def keep(features: NDArray[np.float32], labels: Labels) -> None:
-            _require_finite({"features": features})
-            repeated.add(features, labels)
-            sample.add(features, labels)
-
-        moments, learned = measure_knowledge(
-            self._bundle, tensors, self._parts(batches()), self.classes, threads, on_features=keep
-        )
-        with np.errstate(over="ignore"):
-            for key in list(moments):
-                # One by one, and out of memory before another graph is opened.
-                tensors[key] = (self._tensors[key] + scale * moments.pop(key)).astype(np.float32)
-        if augmentation(self._config, self._bundle.manifest)[0]:
-            extractor = FeatureExtractor(self._bundle, tensors, threads, release=True)
-            for images, labels in self._parts(mirrored() if mirrored else _mirrored(batches())):
-                if sample.full:
-                    break
-                sample.add(extractor(images), labels)
-            del extractor
-        self.weight, self.bias = self._objective.fit_head(*sample.arrays(), self.classes)
-        if not self._config.class_statistics:
-            learned = ClassStatistics.empty(self._bundle.manifest.head.features)
-        else:
-            learned = repeated.balance(learned, scale)
-        drift, movement = DriftEstimate(self._bundle.manifest.head.features), Movement()
-        # The sample begins with the same pictures. The matrices are as large as a small network's kernels, so they are
-        # made when no graph is open.
-        for old, new in zip(before, sample.parts, strict=False):
-            drift.add(old[: len(new)], new)
-            movement.add(old[: len(new)], new)
-        drifted = drift.fit()
-        self._follow(drifted, tensors, learned)
-        forgetting = self._forgetting(tensors, drifted, movement)
-        tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = self.weight, self.bias
-        _require_finite(tensors)
-        return Consolidated(tensors, leaks, forgetting)
-
-    @property
-    def _moved(self) -> bool:
-        return any(np.any(delta) for delta in self.deltas.values())
-
-    def _forgetting(self, tensors: Tensors, drift: Drift, movement: Movement) -> dict[str, float]:
-        """What the heads in `tensors` lose on the features as they are now, by old task; empty where nothing moved."""
-        if not self._moved:
-            return {}
-        names = [
-            key.split("/")[1] for key in self._tensors if key.startswith("head/") and key.endswith("/weight")
-        ]
-
-        def heads(of: Mapping[str, NDArray[Any]]) -> dict[str, HeadArrays]:
-            return {name: (of[f"head/{name}/weight"], of[f"head/{name}/bias"]) for name in names}
-
-        rng = np.random.default_rng(self._config.seed)
-        return estimated_forgetting(
-            self._old_statistics(),
-            {name: self._old_classes.get(name, ()) for name in names},
-            heads(self._tensors),
-            heads(tensors),
-            drift,
-            movement.unexplained(drift),
-            rng,
-        )
-
-    def _features_before(self, batches: Batches) -> list[NDArray[np.float32]]:
-        """The task's features as the network was before, batch by batch, as many as fit; none if not needed."""
-        if not self._moved:
-            return []
-        extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
-        kept: list[NDArray[np.float32]] = []
-        room = self._plan.profile.sample_bytes
-        for images, _ in self._parts(batches()):
-            kept.append(extractor(images))
-            room -= kept[-1].nbytes
-            if room <= 0:
-                break
-        return kept
-
-    def _follow(self, drift: Drift, tensors: Tensors, learned: ClassStatistics) -> None:
-        """Carry old heads and statistics over to the features as they are now, and add what was learned."""
-        old = self._old_statistics()
-        if self._moved and self._config.follows_drift:
-            old = drift.statistics(old)
-            for key in [key for key in tensors if key.startswith("head/") and key.endswith("/weight")]:
-                tensors[key] = drift.head(tensors[key])
-        old.merge(learned).replace_in(tensors)
 
     @property
     def protected(self) -> dict[str, str]:
@@ -375,21 +257,8 @@ class TaskTraining:
             yield batch
 
 
-def _mirrored(batches: Iterable[Batch]) -> Iterator[Batch]:
-    return ((images[..., ::-1], labels) for images, labels in batches)
-
-
 def _below(prefix: str, saved: Mapping[str, NDArray[Any]]) -> Tensors:
     return {key[len(prefix) :]: value for key, value in saved.items() if key.startswith(prefix)}
-
-
-def _require_finite(tensors: Mapping[str, NDArray[Any]]) -> None:
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            raise TaskError(
-                f"Training diverged ('{name}' is no longer finite): lower --learning-rate, and check this "
-                "task's data. Nothing was committed."
-            )
 
 
 def _optimizer(config: TrainingConfig) -> Optimizer:

@@ -68,6 +68,8 @@ def _towards_identity(source: Float64, across: Float64, ridge: float) -> Float64
     """`M = argmin sum |target - M source|^2 + a |M - I|^2`; `across` is sum target source^T."""
     size = len(source)
     # Exactly no drift leaves exactly the identity: the right-hand side is then zero.
-    pull = (ridge * float(np.trace(source)) / size or 1.0) * np.eye(size)
-    change = np.linalg.solve(source + pull, (across - source).T).T
-    return (np.eye(size) + change).astype(np.float64, copy=False)
+    pulled = source.copy()
+    np.einsum("ii->i", pulled)[:] += ridge * float(np.trace(source)) / size or 1.0
+    change = np.linalg.solve(pulled, (across - source).T).T.astype(np.float64, copy=False)
+    np.einsum("ii->i", change)[:] += 1.0
+    return change

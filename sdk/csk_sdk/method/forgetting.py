@@ -91,8 +91,12 @@ def _spread(statistics: ClassStatistics) -> NDArray[np.float64]:
     seen = statistics.counts > 0
     roots = statistics.sums[seen] / np.sqrt(statistics.counts[seen])[:, None]
     freedom = max(float(statistics.counts.sum()) - int(seen.sum()), 1.0)
-    values, vectors = np.linalg.eigh((statistics.gram - roots.T @ roots) / freedom)
-    spread: NDArray[np.float64] = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    within = roots.T @ roots
+    np.subtract(statistics.gram, within, out=within)
+    within /= freedom
+    values, vectors = np.linalg.eigh(within)
+    vectors *= np.sqrt(np.maximum(values, 0.0))
+    spread: NDArray[np.float64] = vectors.T
     return spread
 
 
