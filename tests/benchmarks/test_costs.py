@@ -19,7 +19,7 @@ MODEL = Path(__file__).parents[2] / "examples/digits/digits-base4.onnx"
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Manifest]:
     folder = tmp_path_factory.mktemp("costs") / "bundle"
-    build_artifacts(MODEL, folder, BuildOptions(channel_ratio=0.25))
+    build_artifacts(MODEL, folder, BuildOptions(channel_ratio=0.25, features="last"))
     manifest = Bundle.open(folder).manifest
     return layers.read(MODEL, manifest.sites, 0.25), manifest
 
