@@ -119,7 +119,8 @@ def seal(record: Mapping[str, Any]) -> bytes:
     NumPy scalars become plain numbers. Raises TypeError for what JSON cannot hold.
     """
     plain = json.loads(json.dumps(dict(record), default=_plain))
-    return (json.dumps({**plain, "check": _check(plain)}, indent=1) + "\n").encode()
+    # It grows with every task, so without spaces; `csk-sdk tasks --json` is for people.
+    return (json.dumps({**plain, "check": _check(plain)}, separators=(",", ":")) + "\n").encode()
 
 
 def unseal(path: Path) -> dict[str, Any]:
