@@ -20,6 +20,7 @@ class SplitHead:
     """`logits = features @ weight.T + bias`: weight `(classes, f)`, bias `(classes,)`, both float32.
 
     `activation` is the op that follows the logits in the source model ("Softmax", "LogSoftmax", "Sigmoid" or None).
+    `node` makes the logits.
     """
 
     features: ir.Value
@@ -29,6 +30,7 @@ class SplitHead:
     bias_name: str
     output_name: str
     activation: str | None
+    node: ir.Node
 
 
 def split_head(model: ir.Model, where: str) -> SplitHead:
@@ -44,7 +46,7 @@ def split_head(model: ir.Model, where: str) -> SplitHead:
         activation = node.op_type
         node = node.inputs[0].producer() if node.inputs[0] is not None else None
     split = _linear(node)
-    if split is None:
+    if node is None or split is None:
         found = f"op '{node.op_type}' (node '{node.name}')" if node is not None else "an input"
         raise ModelError(
             f"{where} ends in {found}, not in a fully connected classifier (Gemm, or MatMul and Add). "
@@ -55,7 +57,7 @@ def split_head(model: ir.Model, where: str) -> SplitHead:
         raise ModelError(
             f"{where}: the classifier's input '{features.name}' is not a (batch, features) matrix."
         )
-    return SplitHead(features, weight, bias, weight_name, bias_name, str(output.name), activation)
+    return SplitHead(features, weight, bias, weight_name, bias_name, str(output.name), activation, node)
 
 
 def _linear(node: ir.Node | None) -> tuple[ir.Value, NDArray[Any], NDArray[Any], str, str] | None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from csk_artifacts_builder.center import site_node
 from csk_artifacts_builder.choice import choose_sites
 from csk_artifacts_builder.emit import Emitter, static_shape
-from csk_artifacts_builder.head import SplitHead, split_head
+from csk_artifacts_builder.head import split_head
 from csk_artifacts_builder.prepare import SourceModel
 from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import Site
@@ -73,12 +73,11 @@ def add_layer_features(prepared: ir.Model, sites: Sequence[Site], where: str) ->
     features = _joined(emit, [split.features, *means])
     weight = _replaced(emit, split.weight_name, np.pad(split.weight, ((0, 0), (0, added))))
     bias = _replaced(emit, split.bias_name, split.bias)
-    classifier = _classifier(model, split)
     logits = emit.op("Gemm", features, weight, bias, transB=1)
     # Its user knows the classifier by its name, and may say so in --trainable.
     emitted = logits.producer()
     assert emitted is not None
-    emitted.name, classifier.name = classifier.name, None
+    emitted.name, split.node.name = split.node.name, None
     if split.activation is not None:
         attributes: dict[str, Any] = {} if split.activation == "Sigmoid" else {"axis": -1}
         logits = emit.op(split.activation, logits, **attributes)
@@ -89,15 +88,6 @@ def add_layer_features(prepared: ir.Model, sites: Sequence[Site], where: str) ->
     passes.RemoveUnusedNodesPass()(model)
     passes.ShapeInferencePass()(model)
     return model
-
-
-def _classifier(model: ir.Model, split: SplitHead) -> ir.Node:
-    """The node that makes the logits."""
-    node = model.graph.outputs[0].producer()
-    if split.activation is not None and node is not None and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    assert node is not None
-    return node
 
 
 def _joined(emit: Emitter, parts: Sequence[ir.Value]) -> ir.Value:

@@ -36,10 +36,11 @@ def same_logits(source: Path, prepared: Path, interface: Interface, picture: Seq
     expected = np.concatenate(_run(session, shown, "the source model")).astype(np.float32)
     del session
     session = _open(str(prepared), "the model after preparation")
-    _run(session, [x[0]], "the model after preparation")
     try:
         (got,) = _run(session, [x.reshape(-1, *picture)], "the model after preparation")
     except ModelError:
+        # Or on no number of pictures at all, which is said first.
+        _run(session, [x[0]], "the model after preparation")
         raise _one_batch_size(f"for {2 * batch} pictures it does not run") from None
     if got.size != expected.size:
         raise _one_batch_size(f"for {2 * batch} pictures it gives outputs {list(got.shape)}")

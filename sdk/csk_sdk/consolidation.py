@@ -136,9 +136,7 @@ class Consolidation:
         """What the heads in `tensors` lose on the features as they are now, by old task; empty where nothing moved."""
         if not self._moved:
             return {}
-        names = [
-            key.split("/")[1] for key in self.tensors if key.startswith("head/") and key.endswith("/weight")
-        ]
+        names = _heads_in(self.tensors)
 
         def heads(of: Mapping[str, NDArray[Any]]) -> dict[str, HeadArrays]:
             return {name: (of[f"head/{name}/weight"], of[f"head/{name}/bias"]) for name in names}
@@ -173,12 +171,17 @@ class Consolidation:
         old = ClassStatistics.from_tensors(self.tensors)
         if self._moved and self.config.follows_drift:
             old = drift.statistics(old)
-            for key in [key for key in tensors if key.startswith("head/") and key.endswith("/weight")]:
-                tensors[key] = drift.head(tensors[key])
+            for name in _heads_in(tensors):
+                tensors[f"head/{name}/weight"] = drift.head(tensors[f"head/{name}/weight"])
         old.merge(learned).replace_in(tensors)
 
     def _parts(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         return pieces(batches, self.plan.micro_batch)
+
+
+def _heads_in(tensors: Iterable[str]) -> list[str]:
+    """The tasks that have a head."""
+    return [key.split("/")[1] for key in tensors if key.startswith("head/") and key.endswith("/weight")]
 
 
 def _mirrored(batches: Iterable[Batch]) -> Iterator[Batch]:

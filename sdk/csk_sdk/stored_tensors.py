@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.errors import CskError, StateError
-from csk_sdk.tensor_header import check_header
+from csk_sdk.tensor_header import check_header, read_entries
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "U8": "u1"}
 
@@ -33,14 +31,10 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
             check_header(path)
             self._file = path.open("rb", buffering=0)
             weakref.finalize(self, self._file.close)
-            (length,) = struct.unpack("<Q", self._file.read(8))
-            header = json.loads(self._file.read(length))
+            self._entries, self._begin = read_entries(self._file)
         except (OSError, ValueError) as problem:
             raise self._unreadable(problem) from problem
-        header.pop("__metadata__", None)
-        self._begin = 8 + length
-        self._entries: dict[str, dict[str, Any]] = header
-        for name, entry in header.items():
+        for name, entry in self._entries.items():
             if entry["dtype"] not in _DTYPES:
                 raise self._unreadable(f"tensor {name!r} is {entry['dtype']}")
 

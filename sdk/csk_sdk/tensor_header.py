@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _BYTES = {"F64": 8, "F32": 4, "I64": 8, "U8": 1, "F16": 2, "BF16": 2, "I32": 4, "I16": 2, "I8": 1, "BOOL": 1}
 # Some 100,000 tensors with long names, or the names of as many classes in the metadata.
@@ -58,10 +58,16 @@ def check_header(path: Path) -> None:
 def tensor_places(path: Path) -> dict[str, int]:
     """Where in the file each tensor's bytes begin, by name; of a file that `check_header` has passed."""
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    return {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
+        entries, data = read_entries(file)
+    return {name: data + entry["data_offsets"][0] for name, entry in entries.items()}
+
+
+def read_entries(file: IO[bytes]) -> tuple[dict[str, Any], int]:
+    """What the header says of each tensor, by name, and where the data begin; of a file that passed `check_header`."""
+    (length,) = struct.unpack("<Q", file.read(8))
+    entries: dict[str, Any] = json.loads(file.read(length))
+    entries.pop("__metadata__", None)
+    return entries, 8 + length
 
 
 def _place(name: str, entry: Any) -> tuple[str, int, int]:

@@ -88,13 +88,7 @@ def estimated_forgetting(
 
 def _spread(statistics: ClassStatistics) -> NDArray[np.float64]:
     """`(f, f)`: standard normal rows times it have the covariance within classes."""
-    seen = statistics.counts > 0
-    roots = statistics.sums[seen] / np.sqrt(statistics.counts[seen])[:, None]
-    freedom = max(float(statistics.counts.sum()) - int(seen.sum()), 1.0)
-    within = roots.T @ roots
-    np.subtract(statistics.gram, within, out=within)
-    within /= freedom
-    values, vectors = np.linalg.eigh(within)
+    values, vectors = np.linalg.eigh(statistics.covariance())
     vectors *= np.sqrt(np.maximum(values, 0.0))
     spread: NDArray[np.float64] = vectors.T
     return spread

@@ -99,6 +99,24 @@ class ClassStatistics:
         wanted = set(classes)
         return float(sum(n for name, n in zip(self.classes, self.counts, strict=True) if name in wanted))
 
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom within classes: samples less classes that have some, at least 1."""
+        return max(float(self.counts.sum()) - int((self.counts > 0).sum()), 1.0)
+
+    def scatter(self) -> Float64:
+        """`gram - sum n_c mu_c mu_c^T`, `(f, f)`: the spread around the classes' means, a new array."""
+        # In place: with features of several layers, a matrix of features by features is larger than many a network.
+        scatter = _between(self.sums, self.counts)
+        np.subtract(self.gram, scatter, out=scatter)
+        return scatter
+
+    def covariance(self) -> Float64:
+        """The covariance within classes, `(f, f)`: the scatter over the degrees of freedom, a new array."""
+        covariance = self.scatter()
+        covariance /= self.freedom
+        return covariance
+
     def tensors(self, prefix: str = "statistics.") -> dict[str, NDArray[Any]]:
         """As arrays for a safetensors file; the names as UTF-8 JSON in `PREFIXclasses`, uint8.
 
@@ -112,7 +130,7 @@ class ClassStatistics:
         empty = not self.classes
         return {
             f"{prefix}classes": np.frombuffer(names, np.uint8),
-            f"{prefix}scatter": np.zeros((0, 0)) if empty else self.gram - _between(self.sums, self.counts),
+            f"{prefix}scatter": np.zeros((0, 0)) if empty else self.scatter(),
             f"{prefix}means": _divided(self.sums, self.counts).astype(np.float32),
             f"{prefix}counts": self.counts,
         }
@@ -181,12 +199,7 @@ def lda_head(
     if not 0.0 <= prior_pictures < np.inf:
         raise ConfigError(f"prior_pictures is {prior_pictures}, but it must be a finite number from 0 on.")
     rows = _rows(statistics, classes)
-    seen = statistics.counts > 0
-    roots = statistics.sums[seen] / np.sqrt(statistics.counts[seen])[:, None]
-    freedom = max(float(statistics.counts.sum()) - int(seen.sum()), 1.0)
-    within = roots.T @ roots
-    np.subtract(statistics.gram, within, out=within)
-    within /= freedom
+    freedom, within = statistics.freedom, statistics.covariance()
     scale = float(np.trace(within)) / statistics.features
     # Rounding that differences of these sums inherit.
     floor = _ROUNDING * float(np.trace(statistics.gram)) / freedom

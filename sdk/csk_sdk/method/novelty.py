@@ -26,11 +26,7 @@ def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | No
     count = float(known.counts.sum())
     if count < _PICTURES_PER_FEATURE * known.features:
         return None
-    roots = known.sums[seen] / np.sqrt(known.counts[seen])[:, None]
-    # In place: with features of several layers, a matrix of features by features is larger than many a network.
-    within = roots.T @ roots
-    np.subtract(known.gram, within, out=within)
-    within /= max(count - int(seen.sum()), 1.0)
+    within = known.covariance()
     spread = np.diag(within).copy()
     if spread.max() <= 0.0:
         return None

@@ -4,31 +4,26 @@ import type { ClassStatistics } from './heads.js';
 import { timesTransposed, transposed } from './matrix.js';
 
 /** Means `(seen, f)` of the classes that have samples, in the order of the statistics. */
-export function meansOf(statistics: ClassStatistics): Float64Array {
-  return divided(statistics, (count) => count);
-}
-
-/** The covariance within classes, `(f, f)`: `(gram - sum n_c mu_c mu_c^T) / (n - C)`, divided by 1 at least. */
-export function covarianceWithin(statistics: ClassStatistics): Float64Array {
-  const { features: f, counts, gram } = statistics;
-  const roots = divided(statistics, Math.sqrt);
-  const seen = roots.length / f;
-  const columns = transposed(roots, seen, f);
-  const between = timesTransposed(columns, columns, f, f, seen);
-  const freedom = Math.max(counts.reduce((sum, count) => sum + count, 0) - seen, 1);
-  return gram.map((value, at) => (value - between[at]!) / freedom);
-}
-
-/** Sums of the classes that have samples, each over what `by` makes of its count. */
-function divided(
-  { features: f, counts, sums }: ClassStatistics,
-  by: (count: number) => number,
-): Float64Array {
+export function meansOf({ features: f, counts, sums }: ClassStatistics): Float64Array {
   const seen = Array.from(counts.keys()).filter((c) => counts[c]! > 0);
   const out = new Float64Array(seen.length * f);
   seen.forEach((c, row) => {
-    const divisor = by(counts[c]!);
-    for (let j = 0; j < f; j++) out[row * f + j] = sums[c * f + j]! / divisor;
+    for (let j = 0; j < f; j++) out[row * f + j] = sums[c * f + j]! / counts[c]!;
   });
   return out;
+}
+
+/** `sum n_c mu_c mu_c^T`, `(f, f)`: what the classes' means contribute to the sum of `x x^T`. */
+export function betweenClasses(sums: Float64Array, counts: Float64Array, f: number): Float64Array {
+  const roots = sums.map((value, at) => value / Math.sqrt(counts[Math.floor(at / f)]! || 1));
+  const columns = transposed(roots, counts.length, f);
+  return timesTransposed(columns, columns, f, f, counts.length);
+}
+
+/** The covariance within classes, `(f, f)`: `(gram - sum n_c mu_c mu_c^T) / (n - C)`, divided by 1 at least. */
+export function covarianceWithin({ features: f, counts, sums, gram }: ClassStatistics): Float64Array {
+  const between = betweenClasses(sums, counts, f);
+  const seen = counts.filter((count) => count > 0).length;
+  const freedom = Math.max(counts.reduce((sum, count) => sum + count, 0) - seen, 1);
+  return gram.map((value, at) => (value - between[at]!) / freedom);
 }

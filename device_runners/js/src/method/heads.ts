@@ -8,7 +8,7 @@
 import { textOf, utf8 } from '../bytes.js';
 import { StateError, TaskError } from '../errors.js';
 import { float32, float64, type StoredTensor, type Tensors, uint8 } from '../tensors.js';
-import { covarianceWithin, meansOf } from './covariance.js';
+import { betweenClasses, covarianceWithin, meansOf } from './covariance.js';
 import type { HeadArrays } from './logistic.js';
 import { solveSymmetric, timesTransposed, trace, transposed } from './matrix.js';
 
@@ -164,13 +164,6 @@ export class ClassStatistics {
     }
     return new ClassStatistics(features, classes.map(String), gram, sums, counts);
   }
-}
-
-/** `sum n_c mu_c mu_c^T`, `(f, f)`: what the classes' means contribute to the sum of `x x^T`. */
-function betweenClasses(sums: Float64Array, counts: Float64Array, f: number): Float64Array {
-  const roots = sums.map((value, at) => value / Math.sqrt(counts[Math.floor(at / f)]! || 1));
-  const columns = transposed(roots, counts.length, f);
-  return timesTransposed(columns, columns, f, f, counts.length);
 }
 
 /**
