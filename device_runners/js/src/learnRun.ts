@@ -276,6 +276,7 @@ export class LearnRun {
   private *plainBatches(): Generator<Batch> {
     const order = new Random(this.config.seed).permutation(this.pixels.count);
     for (let start = 0; start < order.length; start += this.batchSize) {
+      throwIfAborted(this.options.signal);
       const { pixels, labels } = this.pixels.batch(order.subarray(start, start + this.batchSize));
       yield { images: this.preprocessing.normalize(pixels), labels };
     }

@@ -7,6 +7,7 @@
  */
 
 import { BundleError } from './errors.js';
+import { takeTurns } from './eventLoop.js';
 import type { Float32Tensor, Int64Tensor } from './tensors.js';
 
 /** A tensor of the runtime; its data are a Float32Array where it is float32. */
@@ -84,6 +85,7 @@ export class Graph {
     feeds: Feeds,
     outputs: readonly Name[],
   ): Promise<Record<Name, Float32Array>> {
+    await takeTurns();
     const given = Object.entries(feeds).map(([name, feed]) => [name, this.tensor(feed)] as const);
     const found = await this.session.run(Object.fromEntries(given), outputs);
     const arrays = outputs.map((name) => {

@@ -140,6 +140,23 @@ describe('a learner', () => {
     expect(Object.fromEntries(other.generation.tensors)).not.toEqual(expected);
   });
 
+  it.each(['select', 'train', 'consolidate'])('hears in %s that it should stop', async (wanted) => {
+    const learner = await open();
+    const stop = new AbortController();
+    const phases: string[] = [];
+    const onProgress = ({ phase }: { phase: string }): void => {
+      phases.push(phase);
+      if (phase === wanted && phases.indexOf(phase) === phases.length - 1) {
+        setImmediate(() => stop.abort(new Error('the phone rang')));
+      }
+    };
+    const task = await digitsTask('01-four-five', 600);
+    await expect(learner.learn(task, { onProgress, signal: stop.signal })).rejects.toThrow('the phone rang');
+    expect(phases.at(-1)).toBe(wanted);
+    expect(learner.generation.number).toBe(0);
+    await learner.close();
+  });
+
   it('changes nothing in the channels that it did not select', async () => {
     const learner = await open();
     const before = learner.generation.tensors;

@@ -8,7 +8,18 @@ import { join } from 'node:path';
 import axe from 'axe-core';
 import type { Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { APP, addClass, Phone, pictures, recognised, SHOTS, Site, shot } from './site.js';
+import {
+  APP,
+  addClass,
+  beforeWorker,
+  Phone,
+  pictures,
+  recognised,
+  SHOTS,
+  Site,
+  shot,
+  slowSteps,
+} from './site.js';
 
 const PYTHON = process.env.PYTHON ?? join(APP, '../../../.venv/bin/python');
 const LEARNED = { timeout: 90_000 };
@@ -24,12 +35,16 @@ afterEach(async () => {
 });
 afterAll(() => site.stop());
 
-async function visit(options?: ConstructorParameters<typeof Phone>[0]) {
+async function visit({
+  stepMs = 0,
+  ...options
+}: ConstructorParameters<typeof Phone>[0] & { stepMs?: number } = {}) {
   site = new Site();
   await site.start();
   const phone = new Phone(options);
   phones.push(phone);
   const page = await phone.open();
+  if (stepMs) await slowSteps(page, stepMs);
   await page.goto(site.url);
   return { phone, page };
 }
@@ -43,7 +58,7 @@ async function keptOffline(page: Page): Promise<void> {
   await page.evaluate(() => navigator.serviceWorker.ready.then(() => undefined));
 }
 
-/** With 25 pictures a class the network itself is trained, which takes long enough to be interrupted. */
+/** With 25 pictures a class the network itself is trained, and not only its heads. */
 async function teach(page: Page, count = 20): Promise<void> {
   await addClass(page, 1, 'four', pictures('four', 0, count));
   await addClass(page, 2, 'five', pictures('five', 0, count));
@@ -105,7 +120,7 @@ test('a new class is learned from files, kept offline, and exported', async () =
 });
 
 test('a tab closed in the middle of a lesson goes on with it', async () => {
-  const { phone, page } = await visit();
+  const { phone, page } = await visit({ stepMs: 300 });
   await opened(page);
   await teach(page, 25);
   await page.getByRole('heading', { name: 'Learning' }).waitFor({ timeout: 30_000 });
@@ -121,9 +136,10 @@ test('a tab closed in the middle of a lesson goes on with it', async () => {
 });
 
 test('stopping keeps the lesson, discarding it forgets it, undoing forgets what was learned', async () => {
-  const { page } = await visit();
+  const { page } = await visit({ stepMs: 300 });
   await opened(page);
   await teach(page, 25);
+  await page.getByRole('heading', { name: 'Learning' }).waitFor({ timeout: 30_000 });
   await page.getByRole('button', { name: 'Stop' }).click();
   await page.getByText('Stopped. The lesson is kept').waitFor({ timeout: 30_000 });
   await page.getByRole('button', { name: 'Discard it' }).click();
@@ -244,18 +260,7 @@ test('a browser without SIMD is told so', async () => {
   const phone = new Phone();
   phones.push(phone);
   const page = await phone.open();
-  // As an old browser's: workers run the same check in their own realm, so it is changed in what they load.
-  const worker = (name: string) => /^assets\/worker-.*\.js$/.test(name);
-  await page.route(
-    (url) => worker(url.pathname.slice(1)),
-    async (route) => {
-      const response = await route.fetch();
-      await route.fulfill({
-        response,
-        body: `WebAssembly.validate = () => false;\n${await response.text()}`,
-      });
-    },
-  );
+  await beforeWorker(page, 'WebAssembly.validate = () => false;');
   await page.goto(site.url);
   const alert = page.getByRole('alert');
   await alert.waitFor();

@@ -103,6 +103,30 @@ export class Phone {
   }
 }
 
+/** Code that the worker runs before its own: workers have their own realm, so it is put into what they load. */
+export async function beforeWorker(page: Page, code: string): Promise<void> {
+  await page.route(
+    (url) => /^\/assets\/worker-.*\.js$/.test(url.pathname),
+    async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, body: `${code}\n${await response.text()}` });
+    },
+  );
+}
+
+/** As on a slow device: each step of training takes at least `ms`, so that a lesson can be met in its middle. */
+export function slowSteps(page: Page, ms: number): Promise<void> {
+  return beforeWorker(
+    page,
+    `const post = self.postMessage.bind(self);
+    self.postMessage = (message, ...rest) => {
+      post(message, ...rest);
+      if (message.progress?.phase !== 'train') return;
+      for (const until = performance.now() + ${ms}; performance.now() < until; );
+    };`,
+  );
+}
+
 /** Files of one class: [from, to). */
 export function pictures(name: string, from: number, to: number): string[] {
   const folder = join(APP, 'out/pictures', name);
