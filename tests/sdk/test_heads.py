@@ -231,7 +231,42 @@ def test_lda_is_sklearns_but_for_the_priors_on_unbalanced_classes(rng, counts, s
     oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(x / spread, labels)
     np.testing.assert_allclose(weight * n / (n - c), oracle.coef_ / spread, rtol=1e-4, atol=1e-5)
     without_priors = oracle.intercept_ - np.log(oracle.priors_)
-    np.testing.assert_allclose(bias * n / (n - c), without_priors, rtol=1e-4, atol=1e-5)
+    without_noise = bias - noise_of_means(x, labels, shrinkage)
+    np.testing.assert_allclose(without_noise * n / (n - c), without_priors, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("counts", [[40, 5, 20], [400, 3, 3]])
+def test_half_of_the_noise_of_means_is_made_up_for(rng, counts):
+    x, labels = clouds(rng, counts)
+    prior = 50.0
+    weight, bias = lda_head(statistics_of(x, labels), prior)
+    plain = -0.5 * np.sum(weight * np.stack([x[labels == c].mean(0) for c in range(len(counts))]), axis=1)
+    shrinkage = prior / (prior + len(x) - len(counts))
+    np.testing.assert_allclose(bias - plain, noise_of_means(x, labels, shrinkage), rtol=1e-3)
+
+
+def noise_of_means(x, labels, shrinkage: float) -> np.ndarray:
+    """A quarter of the mean squared Mahalanobis distance of a class's samples from its mean, over its samples."""
+    names, counts = np.unique(labels, return_counts=True)
+    around = np.concatenate([x[labels == c] - x[labels == c].mean(0) for c in names]).astype(np.float64)
+    covariance = around.T @ around / (len(x) - len(names))
+    shrunk = (1 - shrinkage) * covariance + shrinkage * np.diag(np.diag(covariance))
+    squared = np.einsum("nf,fg,ng->n", around, np.linalg.inv(shrunk), around)
+    return squared.sum() / (len(x) - len(names)) / (4 * counts)
+
+
+def test_a_class_of_few_samples_stands_its_ground_beside_a_large_one(rng):
+    features, counts = 200, (500, 5)
+    centers = rng.normal(size=(2, features)) * 0.15
+    labels, truth = np.repeat([0, 1], counts), np.repeat([0, 1], 400)
+    right = np.zeros(2)
+    for _ in range(10):
+        x = (rng.normal(size=(sum(counts), features)) + centers[labels]).astype(np.float32)
+        probes = rng.normal(size=(len(truth), features)) + centers[truth]
+        weight, bias = lda_head(statistics_of(x, labels), 100.0)
+        uncorrected = bias - noise_of_means(x, labels, 100.0 / (100.0 + len(x) - 2))
+        right += [np.mean((probes @ weight.T + b).argmax(axis=1) == truth) for b in (bias, uncorrected)]
+    assert right[0] > right[1] + 0.3, right
 
 
 def test_without_any_spread_the_nearest_mean_wins(rng):

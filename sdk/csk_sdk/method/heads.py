@@ -190,7 +190,10 @@ def lda_head(
 
     `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a diag(Sw)`: features in different units,
     as those of several layers are, count alike. `a = m / (n - C + m)`, as if `m = prior_pictures` more pictures had
-    shown no correlation. `w_c = Sw^-1 mu_c`, `b_c = -mu_c^T Sw^-1 mu_c / 2`: softmax of the logits is the posterior.
+    shown no correlation. With this `S`, `w_c = S^-1 mu_c` and `b_c = -mu_c^T S^-1 mu_c / 2`: softmax of the logits is the
+    posterior. The mean of `n_c` pictures is off by noise, so that everything lies `t / n_c` further from it than from the
+    true mean, `t = tr(S^-1 Sw)`; `b_c` gives half of that back, `t / (4 n_c)`, so that classes of few pictures stand
+    their ground beside classes of many (docs/decisions/0021).
     Equal priors for the classes, since how many pictures a device happened to see says little about what it will
     see. `Sw` is shared by everything learned so far, `classes` only picks (and orders) the rows that are returned.
     Where the data show no spread within classes at all, the nearest class mean wins.
@@ -207,13 +210,18 @@ def lda_head(
     if scale <= floor:
         # No spread beyond rounding. Any multiple of the identity decides alike; this one keeps logits O(f).
         energy = float(np.trace(statistics.gram)) / statistics.counts.sum() / statistics.features
-        weight = means / (energy or 1.0)
+        weight, noise = means / (energy or 1.0), 0.0
     else:
         shrinkage = prior_pictures / (freedom + prior_pictures)
         ridge = shrinkage * np.diag(within) + max(floor, float(np.finfo(np.float64).tiny))
         within *= 1.0 - shrinkage
-        weight = _solve(within, ridge, means)
-    bias = -0.5 * np.einsum("cf,cf->c", weight, means)
+        # With few samples only the ridge makes it regular.
+        np.einsum("ii->i", within)[:] += ridge
+        inverse = np.linalg.inv(within)
+        weight = means @ inverse
+        # Of Sw = (S - ridge) / (1 - a), so that no second matrix is needed.
+        noise = float(np.sum(1.0 - ridge * np.diag(inverse))) / (1.0 - shrinkage)
+    bias = -0.5 * np.einsum("cf,cf->c", weight, means) + noise / (4.0 * statistics.counts[rows])
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
@@ -226,9 +234,3 @@ def _rows(statistics: ClassStatistics, classes: Sequence[str] | None) -> NDArray
         what = f"class {missing[0]!r} has no samples" if missing else "there are no classes"
         raise TaskError(f"{what} to compute a head from: learn a task that contains some.")
     return np.array([row[name] for name in wanted], np.int64)
-
-
-def _solve(matrix: Float64, ridge: Float64, targets: Float64) -> Float64:
-    """`targets (matrix + diag(ridge))^-1`, in the matrix's memory: with few samples only the ridge makes it regular."""
-    np.einsum("ii->i", matrix)[:] += ridge
-    return np.linalg.solve(matrix, targets.T).T.astype(np.float64, copy=False)

@@ -10,7 +10,7 @@ import { StateError, TaskError } from '../errors.js';
 import { float32, float64, type StoredTensor, type Tensors, uint8 } from '../tensors.js';
 import { betweenClasses, covarianceWithin, meansOf } from './covariance.js';
 import type { HeadArrays } from './logistic.js';
-import { solveSymmetric, timesTransposed, trace, transposed } from './matrix.js';
+import { SymmetricSystem, timesTransposed, trace, transposed } from './matrix.js';
 
 // Rounding of a sum of float64 squares, as a share of that sum: what a difference of sums may be off by.
 const ROUNDING = 8 * Number.EPSILON;
@@ -170,9 +170,10 @@ export class ClassStatistics {
  * Linear discriminant analysis (Fisher, 1936; regularised as Friedman, 1989) over all classes, with equal priors.
  *
  * `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a diag(Sw)`, with
- * `a = m / (n - C + m)` as if `m = priorPictures` more pictures had shown no correlation;
- * `w_c = Sw^-1 mu_c`, `b_c = -mu_c^T Sw^-1 mu_c / 2`. Where the data show no spread within classes, the nearest class
- * mean wins. Throws TaskError for a class without samples.
+ * `a = m / (n - C + m)` as if `m = priorPictures` more pictures had shown no correlation; with this `S`,
+ * `w_c = S^-1 mu_c`, `b_c = -mu_c^T S^-1 mu_c / 2 + tr(S^-1 Sw) / (4 n_c)`: the last term makes up for half of what a mean
+ * of few pictures is off by (docs/decisions/0021). Where the data show no spread within classes, the nearest class mean
+ * wins. Throws TaskError for a class without samples.
  */
 export function ldaHead(statistics: ClassStatistics, priorPictures: number): HeadArrays {
   const { features: f, classes, gram, counts } = statistics;
@@ -189,22 +190,29 @@ export function ldaHead(statistics: ClassStatistics, priorPictures: number): Hea
   const spread = trace(within, f) / f;
   const floor = (ROUNDING * trace(gram, f)) / freedom;
   let weight: Float64Array;
+  let noise = 0;
   if (spread <= floor) {
     // No spread beyond rounding. Any multiple of the identity decides alike; this one keeps logits O(f).
     const energy = trace(gram, f) / total / f || 1;
     weight = means.map((value) => value / energy);
   } else {
     const shrinkage = priorPictures / (freedom + priorPictures);
+    const ridge = Float64Array.from({ length: f }, (_, j) => {
+      return shrinkage * within[j * f + j]! + Math.max(floor, TINY);
+    });
     const loaded = within.map((value) => (1 - shrinkage) * value);
-    for (let j = 0; j < f * f; j += f + 1)
-      loaded[j] = loaded[j]! + shrinkage * within[j]! + Math.max(floor, TINY);
-    weight = transposed(solveSymmetric(loaded, transposed(means, count, f), f, count), f, count);
+    for (let j = 0; j < f; j++) loaded[j * f + j] = loaded[j * f + j]! + ridge[j]!;
+    const system = new SymmetricSystem(loaded, f);
+    weight = transposed(system.solve(transposed(means, count, f), count), f, count);
+    // Of Sw = (S - ridge) / (1 - a).
+    const inverse = system.inverseDiagonal();
+    noise = ridge.reduce((sum, value, j) => sum + 1 - value * inverse[j]!, 0) / (1 - shrinkage);
   }
   const bias = new Float32Array(count);
   for (let c = 0; c < count; c++) {
     let sum = 0;
     for (let j = 0; j < f; j++) sum += weight[c * f + j]! * means[c * f + j]!;
-    bias[c] = -0.5 * sum;
+    bias[c] = -0.5 * sum + noise / (4 * counts[c]!);
   }
   return { weight: Float32Array.from(weight), bias };
 }

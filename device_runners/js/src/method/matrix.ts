@@ -72,18 +72,58 @@ export function norm(a: ArrayLike<number>): number {
   return Math.sqrt(sum);
 }
 
-/**
- * `x` `(n, m)` with `a x = b`, for a symmetric, positive definite `a` `(n, n)` and `b` `(n, m)`; where rounding made it
- * indefinite, by the LU decomposition.
- */
+/** `x` `(n, m)` with `a x = b`, for an `a` `(n, n)` as `SymmetricSystem` takes and `b` `(n, m)`. */
 export function solveSymmetric(a: Float64Array, b: Float64Array, n: number, m: number): Float64Array {
-  // Rounding leaves sums of products a little asymmetric.
-  const left = new Matrix(n, n);
-  for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) left.set(i, j, (a[i * n + j]! + a[j * n + i]!) / 2);
-  const right = Matrix.from1DArray(n, m, b);
-  const cholesky = new CholeskyDecomposition(left);
-  const found = cholesky.isPositiveDefinite() ? cholesky.solve(right) : solve(left, right);
-  return Float64Array.from(found.to1DArray());
+  return new SymmetricSystem(a, n).solve(b, m);
+}
+
+/** A symmetric, positive definite `a` `(n, n)`, decomposed once; where rounding made it indefinite, by LU. */
+export class SymmetricSystem {
+  private readonly matrix: Matrix;
+  private readonly cholesky: CholeskyDecomposition;
+
+  constructor(
+    a: Float64Array,
+    private readonly n: number,
+  ) {
+    // Rounding leaves sums of products a little asymmetric.
+    this.matrix = new Matrix(n, n);
+    for (let i = 0; i < n; i++) {
+      for (let j = 0; j < n; j++) this.matrix.set(i, j, (a[i * n + j]! + a[j * n + i]!) / 2);
+    }
+    this.cholesky = new CholeskyDecomposition(this.matrix);
+  }
+
+  /** `x` `(n, m)` with `a x = b`, for `b` `(n, m)`. */
+  solve(b: Float64Array, m: number): Float64Array {
+    const { matrix, cholesky, n } = this;
+    const right = Matrix.from1DArray(n, m, b);
+    const found = cholesky.isPositiveDefinite() ? cholesky.solve(right) : solve(matrix, right);
+    return Float64Array.from(found.to1DArray());
+  }
+
+  /** The diagonal of the inverse: sums of squares over the columns of the inverse of the Cholesky factor. */
+  inverseDiagonal(): Float64Array {
+    const { cholesky, n } = this;
+    const found = new Float64Array(n);
+    if (!cholesky.isPositiveDefinite()) {
+      const inverse = this.solve(identity(n), n);
+      return found.map((_, j) => inverse[j * n + j]!);
+    }
+    const factor = Float64Array.from(cholesky.lowerTriangularMatrix.to1DArray());
+    const column = new Float64Array(n);
+    for (let j = 0; j < n; j++) {
+      let squares = 0;
+      for (let i = j; i < n; i++) {
+        let sum = i === j ? 1 : 0;
+        for (let k = j; k < i; k++) sum -= factor[i * n + k]! * column[k]!;
+        column[i] = sum / factor[i * n + i]!;
+        squares += column[i]! * column[i]!;
+      }
+      found[j] = squares;
+    }
+    return found;
+  }
 }
 
 /** The identity `(n, n)`. */
