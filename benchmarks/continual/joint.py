@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 
 from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.heads import ClassStatistics, lda_head
@@ -44,7 +45,7 @@ def run(
     together = TaskData(NAME, stream.classes, everything, stream.base.test)
     begun, used = time.monotonic(), time.process_time()
     method = JointCenters(network, stream, batches, seed)
-    method.heads[NAME] = _discriminant(network, batches, everything, stream.classes)
+    method.heads[NAME] = _calibrated(network, batches, everything, stream.classes)
     train(method, together, batches, epochs)
     seconds, cpu_seconds = round(time.monotonic() - begun, 2), round(time.process_time() - used, 2)
     scenarios = _scores(method, batches, stream, all_tasks, everything)
@@ -69,6 +70,21 @@ def _discriminant(
     statistics = ClassStatistics.empty(network.width).add(features.numpy(), labels.numpy(), classes)
     weight, bias = lda_head(statistics, PRIOR_PICTURES)
     return torch.from_numpy(weight), torch.from_numpy(bias)
+
+
+def _calibrated(
+    network: Network, batches: Batches, split: Split, classes: tuple[str, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The discriminant as a softmax to start from: scaled so that its cross-entropy on these pictures is least.
+
+    With many features it is far too sure of itself, and the first steps would be large ones in no useful direction.
+    """
+    weight, bias = _discriminant(network, batches, split, classes)
+    features, labels = batches.features(network, split)
+    logits = features @ weight.T + bias
+    losses = {scale: float(cross_entropy(scale * logits, labels)) for scale in np.geomspace(0.01, 1.0, 41)}
+    best = float(min(losses, key=losses.__getitem__))
+    return weight * best, bias * best
 
 
 def _scores(
