@@ -191,7 +191,7 @@ def lda_head(
     `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a diag(Sw)`: features in different units,
     as those of several layers are, count alike. `a = m / (n - C + m)`, as if `m = prior_pictures` more pictures had
     shown no correlation. With this `S`, `w_c = S^-1 mu_c` and `b_c = -mu_c^T S^-1 mu_c / 2`: softmax of the logits is
-    the posterior. The mean of `n_c` pictures is off by noise: everything lies `t / n_c` further from it than from the true
+    the posterior. The mean of `n_c` pictures is off by noise: all lies `t / n_c` further from it than from the true
     mean, `t = tr(S^-1 Sw)`. `b_c` gives half of that back, `t / (4 n_c)`, so that classes of few pictures stand their
     ground beside classes of many (docs/decisions/0021).
     Equal priors for the classes, since how many pictures a device happened to see says little about what it will
