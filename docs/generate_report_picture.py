@@ -33,7 +33,7 @@ def main() -> None:
              f"--screenshot={shot}", html.as_uri()],
             check=True, capture_output=True, timeout=120,
         )  # fmt: skip
-        Image.open(shot).convert("RGB").quantize(64).save(PICTURE, optimize=True)
+        Image.open(shot).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(PICTURE, optimize=True)
     print(f"wrote {PICTURE}, {PICTURE.stat().st_size:,} bytes")
 
 

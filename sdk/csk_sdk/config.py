@@ -24,7 +24,8 @@ _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bo
 class TrainingConfig:
     """How a task is learned. The defaults were chosen by measurement: docs/decisions/0004-training-defaults.md.
 
-    `epochs` is the most that training does; it ends earlier where `seconds` are over or `flops` are spent.
+    `epochs` is the most that training does; it ends earlier where `seconds` are over or `flops` are spent, or where the
+    loss has not fallen by 1 % in `patience` epochs, 0 for never (docs/decisions/0022-plateau.md).
     `batch_size`, `channel_ratio` and `flip` are the bundle's own where None. `energy` is the fraction of the old
     data's second moment that a step must not touch (0 switches the projection off). `follow_drift` is whether old
     heads and statistics follow the features; where None, they do unless `energy` is 0, so that energy 0 is plain
@@ -51,6 +52,7 @@ class TrainingConfig:
     """
 
     epochs: int = 4
+    patience: int = 3
     seconds: float | None = None
     flops: float | None = None
     batch_size: int | None = None
@@ -87,6 +89,7 @@ class TrainingConfig:
             if problem:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; {problem}.")
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
+        _require(self.patience >= 0, "patience", self.patience, "0 or more")
         for name in ("seconds", "flops"):
             budget = getattr(self, name)
             _require(budget is None or 0.0 < budget < math.inf, name, budget, "above 0, and finite")

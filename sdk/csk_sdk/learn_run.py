@@ -59,8 +59,8 @@ class LearnReport:
     and `heads_only` whether they stayed as they were, `heads_only_because` of which setting: "max-forgetting" where
     they were dropped for that, "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss`
     that of the head), else "". `known` are the classes that were known before, and updated.
-    `stopped` is what ended training: "epochs", "seconds" or "flops". `warnings` are sentences about what looks wrong,
-    though not wrong enough to refuse the task.
+    `stopped` is what ended training: "epochs", "plateau", "seconds" or "flops". `warnings` are sentences about what looks
+    wrong, though not wrong enough to refuse the task.
     `peak_rss_bytes` is the whole process's, as `memory_budget` is; `profile` and `micro_batch` (None: batches whole)
     say how it was kept.
     """
@@ -125,7 +125,7 @@ class LearnRun:
         self._batch_size = config.batch_size or bundle.manifest.batch_size
         self._flip, self._shift = augmentation(config, bundle.manifest)
         self._per_epoch = -(-len(task.train) // self._batch_size)
-        self._stopping = Stopping(config, bundle.manifest, self._per_epoch * config.epochs, self._batch_size)
+        self._stopping = Stopping(config, bundle.manifest, self._per_epoch, self._batch_size)
         self._steps = self._stopping.steps
         self._order = -1, np.empty(0, np.int64)
         self._follow(plan)
@@ -246,13 +246,14 @@ class LearnRun:
             done = step + 1
             seen = self._seen(done)
             self._report(Progress("train", done, self._steps, epoch + 1, config.epochs, loss / seen))
-            if time.monotonic() - saved >= config.checkpoint_seconds and done < self._steps:
+            if self._stopping.over(done, time.monotonic() - begun, loss / seen):
+                break
+            if time.monotonic() - saved >= config.checkpoint_seconds:
                 meta = {**identity, "step": done, "loss": loss, "seconds": time.monotonic() - begun}
                 meta |= {"profile": self._plan.profile.name, "micro_batch": self._plan.micro_batch}
+                meta |= {"plateau": self._stopping.memory}
                 self._state.save_progress(self._training.progress(), meta)
                 saved = time.monotonic()
-            if self._stopping.over(done, time.monotonic() - begun):
-                break
         return loss / seen, done
 
     def _seen(self, steps: int) -> int:
@@ -275,6 +276,7 @@ class LearnRun:
             # Today's process has a little more or less memory: to the bit, the run goes on as it was begun.
             self._follow(plan)
         self._training.resume(tensors)
+        self._stopping.resume(meta["plateau"])
         return int(meta["step"]), float(meta["loss"]), float(meta["seconds"])
 
     def _identity(self) -> dict[str, Any]:

@@ -7,8 +7,10 @@ import { type Json, jsonOf } from './json.js';
 /**
  * How a task is learned; the defaults were chosen by measurement (docs/decisions/0004-training-defaults.md).
  *
- * `epochs` is the most that training does; it ends earlier where `seconds` are over or `flops` are spent. `batchSize`, `channelRatio` and `flip` are the bundle's own where null. `energy` is the fraction of the old data's
- * second moment that a step must not touch (0 switches the projection off). `followDrift` is whether old heads and
+ * `epochs` is the most that training does; it ends earlier where `seconds` are over or `flops` are spent, or where the loss
+ * has not fallen by 1 % in `patience` epochs, 0 for never (docs/decisions/0022-plateau.md). `batchSize`, `channelRatio`
+ * and `flip` are the bundle's own where null. `energy` is the fraction of the old data's second moment that a step must
+ * not touch (0 switches the projection off). `followDrift` is whether old heads and
  * statistics follow the features; where null, they do unless `energy` is 0. Learning rates are peak values of a cosine
  * schedule. `shift` is in pixels, a 16th of the picture's shorter side where null. `threads` 0 is the runtime's default.
  * `sensitivityBatches` is how many batches channels are selected on. `classStatistics` is whether the state keeps sums
@@ -18,10 +20,12 @@ import { type Json, jsonOf } from './json.js';
  * task may lose `maxForgetting` points of accuracy, as estimated without its pictures; what costs more gets its heads on
  * the network as it was, or is refused, as `onForgetting` says (docs/decisions/0016). `fewShot` is how many pictures a
  * class, on average, a task needs for its centers to be trained, or as many fewer as there are more epochs than 4; with
- * fewer it gets heads on the network as it is, 0 trains always (docs/decisions/0019). `checkpointSeconds` is the time between progress checkpoints.
+ * fewer it gets heads on the network as it is, 0 trains always (docs/decisions/0019). `checkpointSeconds` is the time
+ * between progress checkpoints.
  */
 export interface TrainingConfig {
   readonly epochs: number;
+  readonly patience: number;
   readonly seconds: number | null;
   readonly flops: number | null;
   readonly batchSize: number | null;
@@ -48,6 +52,7 @@ export interface TrainingConfig {
 
 export const DEFAULTS: TrainingConfig = {
   epochs: 4,
+  patience: 3,
   seconds: null,
   flops: null,
   batchSize: null,
@@ -82,6 +87,7 @@ const amount: Rule = [(x) => x >= 0 && x < Number.POSITIVE_INFINITY, '0 or more,
 const budget: Rule = [(x) => x > 0 && x < Number.POSITIVE_INFINITY, 'above 0, and finite'];
 const NUMBERS: Partial<Record<keyof TrainingConfig, Rule>> = {
   epochs: whole(1),
+  patience: whole(0),
   seconds: budget,
   flops: budget,
   batchSize: whole(1),

@@ -99,7 +99,7 @@ export class LearnRun {
     this.pixels = new TaskPixels(task, preprocessing);
     this.batchSize = config.batchSize ?? bundle.manifest.batch_size;
     this.perEpoch = Math.ceil(this.pixels.count / this.batchSize);
-    this.stopping = new Stopping(config, bundle.manifest, this.perEpoch * config.epochs, this.batchSize);
+    this.stopping = new Stopping(config, bundle.manifest, this.perEpoch, this.batchSize);
     this.few = isFewShot(this.pixels.count, task.classes, config);
     const old = taskClasses(generation, bundle);
     this.training = new TaskTraining(bundle, generation.tensors, task.classes, config, opening, old);
@@ -214,14 +214,16 @@ export class LearnRun {
       loss += (await this.training.step(batch, cosine(done, steps, warmup))) * batch.labels.length;
       done += 1;
       this.report('train', done, loss / this.seen(done));
+      const over = stopping.over(done, this.seconds(), loss / this.seen(done));
       const due = performance.now() - saved >= 1000 * config.checkpointSeconds;
-      if (done < steps && (due || signal?.aborted)) {
-        const meta = { ...identity, step: done, loss, seconds: this.seconds() };
+      if (!over && (due || signal?.aborted)) {
+        const plateau = { ...stopping.memory };
+        const meta = { ...identity, step: done, loss, seconds: this.seconds(), plateau };
         await this.state.saveProgress(this.training.progress(), meta);
         saved = performance.now();
       }
       throwIfAborted(signal);
-      if (stopping.over(done, this.seconds())) break;
+      if (over) break;
     }
     return { loss: loss / this.seen(done), steps: done };
   }
@@ -242,7 +244,8 @@ export class LearnRun {
     // Another run's stays until this one has something better to keep in its place.
     if (!same) return fresh;
     this.training.resume(found.tensors);
-    const { step, loss, seconds } = found.meta;
+    const { step, loss, seconds, plateau } = found.meta;
+    this.stopping.resume(plateau as { best: number; stale: number });
     return { step: Number(step), loss: Number(loss), seconds: Number(seconds) };
   }
 

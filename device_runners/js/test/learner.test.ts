@@ -140,6 +140,25 @@ describe('a learner', () => {
     expect(Object.fromEntries(other.generation.tensors)).not.toEqual(expected);
   });
 
+  it('ends where the loss does not fall, as after an interruption', async () => {
+    const task = await digitsTask('01-four-five', 60);
+    const flat = { learningRate: 0, headLearningRate: 0, shift: 0, flip: false, epochs: 9, patience: 2 };
+    const learner = await open();
+    const stop = new AbortController();
+    const onProgress = ({ epoch, step }: { epoch: number; step: number }): void => {
+      if (epoch === 2 && step % 2 === 1) stop.abort(new Error('the phone rang'));
+    };
+    await expect(learner.learn(task, { ...flat, onProgress, signal: stop.signal })).rejects.toThrow('rang');
+    const { resumedAtStep, epochs, stopped } = await learner.learn(task, flat);
+    expect({ resumed: resumedAtStep > 0, epochs, stopped }).toEqual({
+      resumed: true,
+      epochs: 3,
+      stopped: 'plateau',
+    });
+    expect((await (await open()).learn(task, { ...flat, epochs: 4, patience: 0 })).stopped).toBe('epochs');
+    await learner.close();
+  });
+
   it.each(['select', 'train', 'consolidate'])('hears in %s that it should stop', async (wanted) => {
     const learner = await open();
     const stop = new AbortController();

@@ -16,7 +16,7 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, CskError
 from csk_sdk.evaluation import Evaluation
 from csk_sdk.learner import Learner
-from csk_sdk.stopping import EPOCHS
+from csk_sdk.stopping import EPOCHS, PLATEAU
 from csk_sdk.workspace import Workspace
 
 
@@ -70,7 +70,11 @@ def train(
     task: Annotated[
         str, typer.Option("--task", metavar="next|all|NAME", help="Which task of the inbox to learn.")
     ] = "next",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the task's data.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the task's data, at most.")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Stop when the loss has not fallen by 1 % in N epochs; 0 never does."),
+    ] = None,
     seconds: Annotated[
         float | None, typer.Option(help="Stop after so many seconds, and keep what was learned.")
     ] = None,
@@ -183,6 +187,7 @@ def train(
     try:
         config = space.config.with_overrides(
             epochs=epochs,
+            patience=patience,
             seconds=seconds,
             flops=flops,
             batch_size=batch_size,
@@ -255,7 +260,9 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
     except KeyboardInterrupt:
         raise Interrupted(_after_interrupt(learner, task.name)) from None
     screen.say(learned(report))
-    if report.stopped != EPOCHS:
+    if report.stopped == PLATEAU:
+        screen.say(f"Training stopped after epoch {report.epochs}: the loss did not fall any more.")
+    elif report.stopped != EPOCHS:
         screen.say(f"Training stopped in epoch {report.epochs}: its budget of {report.stopped} was spent.")
     if report.known:
         count = plural(len(report.known), "class was", "classes were")

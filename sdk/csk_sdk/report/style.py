@@ -2,13 +2,13 @@
 
 _LIGHT = """
   --page: #f6f7f9; --card: #fff; --text: #16202a; --quiet: #5b6875; --rule: #e1e6eb; --accent: #0f766e;
-  --on-accent: #fff; --c0: #0f766e; --c1: #c2410c; --c2: #4f46e5; --c3: #b45309; --c4: #be185d; --c5: #15803d;
-  --on-middle: #16202a; --c6: #0369a1; --c7: #7e22ce;
+  --on-accent: #fff; --c0: #0f766e; --c1: #c2410c; --c2: #4f46e5; --c3: #be185d; --c4: #4d7c0f; --c5: #7e22ce;
+  --on-middle: #16202a; --c6: #0369a1; --c7: #7c2d12;
 """
 _DARK = """
   --page: #0f1419; --card: #182028; --text: #e6ebf0; --quiet: #93a1af; --rule: #2a3541; --accent: #2dd4bf;
-  --on-accent: #06201d; --c0: #2dd4bf; --c1: #fb923c; --c2: #a5b4fc; --c3: #fcd34d; --c4: #f9a8d4; --c5: #86efac;
-  --on-middle: #06201d; --c6: #7dd3fc; --c7: #d8b4fe;
+  --on-accent: #06201d; --c0: #2dd4bf; --c1: #fb923c; --c2: #a5b4fc; --c3: #f9a8d4; --c4: #bef264; --c5: #d8b4fe;
+  --on-middle: #06201d; --c6: #7dd3fc; --c7: #fcd34d;
 """
 
 STYLE = f"""

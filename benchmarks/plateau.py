@@ -1,0 +1,66 @@
+"""What does stopping at a plateau save, and what does it cost? python benchmarks/plateau.py --workspace out/cifar100/workspace
+
+The workspace is one that benchmarks/cifar100.py made. Tasks are drawn as in benchmarks/few_shot.py: ten of the later
+classes of CIFAR-100, or five of the digits that the demo's network does not know. Each is learned with far more epochs
+than it needs, and with `patience` of several sizes (0: all epochs). Mean over the draws: epochs that were trained, and
+accuracy on test pictures, told the task, and over all classes.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import few_shot
+import numpy as np
+
+from csk_sdk import Learner, Task, TrainingConfig
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path, help="another than the workspace's bundle-exact")
+    parser.add_argument("--patience", type=int, nargs="+", default=[0, 1, 2, 3, 5])
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--draws", type=int, default=4)
+    parser.add_argument(
+        "--family", choices=["CIFAR-100", "digits"], nargs="+", default=["CIFAR-100", "digits"]
+    )
+    arguments = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for family in arguments.family:
+            found: dict[int, list[tuple[float, float, float]]] = {one: [] for one in arguments.patience}
+            for draw in range(arguments.draws):
+                rng = np.random.default_rng((50, draw))
+                if family == "digits":
+                    bundle, task, base = few_shot.digits(Path(folder), 50, rng)
+                else:
+                    bundle = arguments.bundle or arguments.workspace / "bundle-exact"
+                    task, base = few_shot.cifar(arguments.workspace, 50, rng)
+                for patience, values in found.items():
+                    values.append(learned(bundle, task, base, patience, arguments.epochs))
+                    print(json.dumps([family, draw, patience, *values[-1]]), flush=True)
+            for patience, values in found.items():
+                epochs, told, everything = np.mean(values, axis=0)
+                rows.append(f"| {family} | {patience} | {epochs:.1f} | {told:.2f} | {everything:.2f} |")
+    print(f"| task | patience | epochs of {arguments.epochs} | told | all classes |\n|---|---|---|---|---|")
+    print("\n".join(rows))
+
+
+def learned(bundle: Path, task: Task, base: Task, patience: int, epochs: int) -> tuple[float, float, float]:
+    """Epochs trained, accuracy of the task when it is told, and over all classes on pictures of task and base."""
+    with tempfile.TemporaryDirectory() as state:
+        learner = Learner.open(bundle, state, TrainingConfig(threads=1, epochs=epochs, patience=patience))
+        report = learner.learn(task)
+        scores = learner.score([base, task]).rows[-1]
+    images = [scores[name]["images"] for name in ("base", task.name)]
+    everything = [scores[name]["class"] for name in ("base", task.name)]
+    return report.epochs, scores[task.name]["task"], float(np.average(everything, weights=images))
+
+
+if __name__ == "__main__":
+    main()
