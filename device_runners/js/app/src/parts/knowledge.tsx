@@ -2,6 +2,7 @@
 
 import { useState } from 'preact/hooks';
 import type { Known } from '../protocol.js';
+import { Ask } from './ask.js';
 import { Saving } from './saving.js';
 
 interface KnowledgeProps {
@@ -55,27 +56,19 @@ export function Knowledge({ known, busy, onExport, onUndo, onSave, onOpen }: Kno
         )}
       </div>
       {last && asking && (
-        <div class="ask" role="alertdialog" aria-label="Forget the last lesson?">
-          <p>
-            Forget <b>{last.classes.join(', ')}</b>? The pictures are not kept, so it cannot be learned again
-            without them.
-          </p>
-          <div class="row">
-            <button
-              type="button"
-              class="danger"
-              onClick={() => {
-                setAsking(false);
-                onUndo();
-              }}
-            >
-              Forget it
-            </button>
-            <button type="button" class="plain" onClick={() => setAsking(false)}>
-              Keep it
-            </button>
-          </div>
-        </div>
+        <Ask
+          label="Forget the last lesson?"
+          yes="Forget it"
+          no="Keep it"
+          onYes={() => {
+            setAsking(false);
+            onUndo();
+          }}
+          onNo={() => setAsking(false)}
+        >
+          Forget <b>{last.classes.join(', ')}</b>? The pictures are not kept, so it cannot be learned again
+          without them.
+        </Ask>
       )}
     </section>
   );

@@ -1,6 +1,7 @@
 /** What was learned as a file: to keep it, to take it to another device, and back. */
 
 import { useRef, useState } from 'preact/hooks';
+import { Ask } from './ask.js';
 
 interface SavingProps {
   /** Classes that were learned here. */
@@ -41,26 +42,18 @@ export function Saving({ learned, busy, onSave, onOpen }: SavingProps) {
         />
       </div>
       {chosen && (
-        <div class="ask" role="alertdialog" aria-label="Replace what was learned here?">
-          <p>
-            Opening <b>{chosen.name}</b> replaces what was learned here: <b>{learned.join(', ')}</b>.
-          </p>
-          <div class="row">
-            <button
-              type="button"
-              class="danger"
-              onClick={() => {
-                setChosen(undefined);
-                onOpen(chosen);
-              }}
-            >
-              Replace it
-            </button>
-            <button type="button" class="plain" onClick={() => setChosen(undefined)}>
-              Leave it
-            </button>
-          </div>
-        </div>
+        <Ask
+          label="Replace what was learned here?"
+          yes="Replace it"
+          no="Leave it"
+          onYes={() => {
+            setChosen(undefined);
+            onOpen(chosen);
+          }}
+          onNo={() => setChosen(undefined)}
+        >
+          Opening <b>{chosen.name}</b> replaces what was learned here: <b>{learned.join(', ')}</b>.
+        </Ask>
       )}
     </>
   );
