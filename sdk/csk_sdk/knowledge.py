@@ -48,17 +48,17 @@ class FeatureExtractor:
 
 
 class FeatureSample:
-    """Features to fit a task's head on, as many as fit into a fixed memory."""
+    """Features to fit a task's head on, as many as fit into a fixed memory; `room` is for how many more."""
 
     def __init__(self, features: int, room_bytes: int = HEAD_SAMPLE_BYTES) -> None:
-        self._room = max(1, room_bytes // (4 * features))
+        self.room = max(1, room_bytes // (4 * features))
         self._features: list[NDArray[np.float32]] = []
         self._labels: list[Labels] = []
 
     @property
     def full(self) -> bool:
         """Whether no more features fit."""
-        return self._room == 0
+        return self.room == 0
 
     @property
     def parts(self) -> list[NDArray[np.float32]]:
@@ -67,9 +67,9 @@ class FeatureSample:
 
     def add(self, features: NDArray[np.float32], labels: Labels) -> None:
         """Keep of features `(n, f)` and their labels as many as fit."""
-        self._features.append(features[: self._room])
-        self._labels.append(labels[: self._room])
-        self._room -= len(self._labels[-1])
+        self._features.append(features[: self.room])
+        self._labels.append(labels[: self.room])
+        self.room -= len(self._labels[-1])
 
     def arrays(self) -> tuple[NDArray[np.float32], Labels]:
         """All features kept, `(n, f)`, and their labels."""

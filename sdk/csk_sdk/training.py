@@ -33,6 +33,11 @@ from csk_sdk.method.projection import basis, project, restrict, shared_scratch
 from csk_sdk.method.selection import Sensitivity, select_channels
 
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
+# A head that is fitted on fewer pictures than features tells them apart by accidents, and training follows these
+# (docs/decisions/0023-the-head-that-training-starts-from.md).
+_PICTURES_PER_FEATURE = 4
+# Novelty is a mean over pictures: so many tell it well enough, and no more are in memory as float64.
+_NOVELTY_PICTURES = 512
 
 
 class TaskTraining:
@@ -83,7 +88,8 @@ class TaskTraining:
         """Fit the head, rank the channels on the task's data, select them, and span what is protected.
 
         The head starts at its optimum for the features as they are, so that the gradients say what the features
-        lack. The first `sensitivity_batches` of `batches` are read, twice.
+        lack. The first `sensitivity_batches` of `batches` are read for the channels; four pictures for each feature, or
+        all, for the head.
         """
         self._start_head(batches)
         sensitivities = {site.name: Sensitivity(site.channels) for site in self.sites}
@@ -103,7 +109,7 @@ class TaskTraining:
     def heads_only(self, batches: Batches) -> float:
         """Instead of warming up and stepping: no center will move. The mean cross-entropy of the head that is fitted.
 
-        As `warm_up`, it reads the first `sensitivity_batches`, once, for the evidence and the novelty in them.
+        As `warm_up`, it fits the head, for the evidence and the novelty in the pictures.
         """
         features, labels = self._start_head(batches)
         return cross_entropy(features, labels, self.weight, self.bias)
@@ -113,14 +119,15 @@ class TaskTraining:
         extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
         sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
         seen = []
-        for images, labels in self._parts(self._sample(batches)):
+        wanted = min(_PICTURES_PER_FEATURE * self._bundle.manifest.head.features, sample.room)
+        for images, labels in self._parts(self._sample(batches, wanted)):
             sample.add(extractor(images), labels)
             seen.append(labels)
         del extractor
         self._targets.see(np.concatenate(seen))
         features, labels = sample.arrays()
         self.evidence = self._objective.evidence(features, labels, self.classes)
-        self.novelty = novelty(self._old_statistics(), features)
+        self.novelty = novelty(self._old_statistics(), features[:_NOVELTY_PICTURES])
         head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
         self.weight, self.bias = self._targets.start(head)
         return features, labels
@@ -245,15 +252,16 @@ class TaskTraining:
         """As much of a batch at once as the plan allows, where only pictures count and not batches."""
         return pieces(batches, self._plan.micro_batch)
 
-    def _sample(self, batches: Batches) -> Iterator[Batch]:
-        """The first `sensitivity_batches` batches, and more until they tell something of each class."""
+    def _sample(self, batches: Batches, least: int = 0) -> Iterator[Batch]:
+        """The first `sensitivity_batches` batches, and more until they are `least` pictures, and of each class some."""
         seen: list[Labels] = []
+        pictures = 0
         for count, batch in enumerate(batches()):
-            if count >= self._config.sensitivity_batches and not self._objective.missing(
-                np.concatenate(seen), self.classes
-            ):
+            enough = count >= self._config.sensitivity_batches and pictures >= least
+            if enough and not self._objective.missing(np.concatenate(seen), self.classes):
                 return
             seen.append(batch[1])
+            pictures += len(batch[1])
             yield batch
 
 

@@ -73,7 +73,8 @@ export function neutralDeltas(sites: readonly Site[]): Record<string, Feed> {
 
 /** Features to fit a task's head on, as many as fit into a fixed memory. */
 export class FeatureSample {
-  private room: number;
+  /** How many more fit. */
+  room: number;
   private readonly parts: Float32Array[] = [];
   private readonly labelled: number[] = [];
 

@@ -25,6 +25,11 @@ import { float32, int64, require32, type StoredTensor, type Tensors } from './te
 
 export const HEAD_WEIGHT = 'head.weight';
 export const HEAD_BIAS = 'head.bias';
+// A head that is fitted on fewer pictures than features tells them apart by accidents, and training follows these
+// (docs/decisions/0023-the-head-that-training-starts-from.md).
+const PICTURES_PER_FEATURE = 4;
+// Novelty is a mean over pictures: so many tell it well enough.
+const NOVELTY_PICTURES = 512;
 
 /** Mean loss of a batch, and its gradients: per site by name `(rows, k)`, and of the head. */
 interface StepResult {
@@ -97,7 +102,8 @@ export class TaskTraining {
    * Fit the head, rank the channels on the task's data, select them, and span what is protected.
    *
    * The head starts at its optimum for the features as they are, so that the gradients say what the features lack. The
-   * first `sensitivityBatches` of `batches` are read, twice, and more until every class was seen.
+   * first `sensitivityBatches` of `batches` are read for the channels; four pictures for each feature, or all, for the
+   * head; and more until every class was seen.
    */
   async warmUp(batches: Batches): Promise<void> {
     const { manifest } = this.bundle;
@@ -119,10 +125,12 @@ export class TaskTraining {
   /** The head at its optimum for a sample of the features as they are; these, and their labels. */
   private async startHead(batches: Batches): Promise<{ features: Float32Array; labels: Int32Array }> {
     const { manifest } = this.bundle;
-    const sample = new FeatureSample(manifest.head.features);
+    const f = manifest.head.features;
+    const sample = new FeatureSample(f);
+    const wanted = Math.min(PICTURES_PER_FEATURE * f, sample.room);
     const extractor = await FeatureExtractor.open(this.bundle, this.tensors, this.opening);
     try {
-      for (const { images, labels } of this.sample(batches)) {
+      for (const { images, labels } of this.sample(batches, wanted)) {
         sample.add(await extractor.features(images), labels);
       }
     } finally {
@@ -130,9 +138,8 @@ export class TaskTraining {
     }
     const found = sample.arrays();
     const { features, labels } = found;
-    const f = manifest.head.features;
     this.evidence = classEvidence(features, f, labels, this.classes.length);
-    this.novelty = novelty(this.oldStatistics(), features);
+    this.novelty = novelty(this.oldStatistics(), features.subarray(0, NOVELTY_PICTURES * f));
     this.head = logisticHead(features, f, labels, this.classes.length);
     return found;
   }
@@ -254,12 +261,15 @@ export class TaskTraining {
     this.sites.set(site.name, { site, selected, delta, basis });
   }
 
-  /** The first `sensitivityBatches` batches, and more until each class was seen. */
-  private *sample(batches: Batches): Generator<Batch> {
+  /** The first `sensitivityBatches` batches, and more until they are `least` pictures, and each class was seen. */
+  private *sample(batches: Batches, least = 0): Generator<Batch> {
     const seen = new Set<number>();
     let count = 0;
+    let pictures = 0;
     for (const batch of batches()) {
-      if (count >= this.config.sensitivityBatches && seen.size === this.classes.length) return;
+      const enough = count >= this.config.sensitivityBatches && pictures >= least;
+      if (enough && seen.size === this.classes.length) return;
+      pictures += batch.labels.length;
       for (const label of batch.labels) seen.add(label);
       count += 1;
       yield batch;
