@@ -59,8 +59,8 @@ class LearnReport:
     and `heads_only` whether they stayed as they were, `heads_only_because` of which setting: "max-forgetting" where
     they were dropped for that, "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss`
     that of the head), else "". `known` are the classes that were known before, and updated.
-    `stopped` is what ended training: "epochs", "plateau", "seconds" or "flops". `warnings` are sentences about what looks
-    wrong, though not wrong enough to refuse the task.
+    `stopped` is what ended training: "epochs", "plateau", "seconds" or "flops". `warnings` are sentences about what
+    looks wrong, though not wrong enough to refuse the task.
     `peak_rss_bytes` is the whole process's, as `memory_budget` is; `profile` and `micro_batch` (None: batches whole)
     say how it was kept.
     """

@@ -253,7 +253,7 @@ class TaskTraining:
         return pieces(batches, self._plan.micro_batch)
 
     def _sample(self, batches: Batches, least: int = 0) -> Iterator[Batch]:
-        """The first `sensitivity_batches` batches, and more until they are `least` pictures, and of each class some."""
+        """The first `sensitivity_batches` batches; more until they are `least` pictures, and some of each class."""
         seen: list[Labels] = []
         pictures = 0
         for count, batch in enumerate(batches()):
