@@ -1,4 +1,4 @@
-"""What does stopping at a plateau save, and what does it cost? python benchmarks/plateau.py --workspace out/cifar100/workspace
+"""What does stopping at a plateau save, and cost? python benchmarks/plateau.py --workspace out/cifar100/workspace
 
 The workspace is one that benchmarks/cifar100.py made. Tasks are drawn as in benchmarks/few_shot.py: ten of the later
 classes of CIFAR-100, or five of the digits that the demo's network does not know. Each is learned with far more epochs
