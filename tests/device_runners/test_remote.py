@@ -173,7 +173,7 @@ def test_a_copy_that_breaks_leaves_nothing_to_be_taken_for_it(sshd, board, tmp_p
 
 def test_a_broken_connection_costs_nothing(sshd, board, digits_bundle, tasks, wheel, tmp_path):
     out, said = tmp_path / "out", []
-    options = ["--epochs=60", "--threads=1", "--no-evaluate"]
+    options = ["--epochs=60", "--patience=0", "--threads=1", "--no-evaluate"]
 
     def learn():
         return learn_remotely(

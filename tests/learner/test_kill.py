@@ -24,6 +24,7 @@ threads = 1
 shift = 1
 few_shot = 0
 epochs = 12
+patience = 0
 checkpoint_seconds = 0.0
 """
 STEPS = 60

@@ -51,7 +51,9 @@ def test_the_demo_is_learned_alike(demo_workspace: Path, tmp_path: Path, optimiz
     curves: dict[str, list[float]] = {}
     accuracies: dict[str, list[float | None]] = {}
     for backend in BACKENDS:
-        learner = opened(demo_workspace / "bundle", tmp_path / backend, backend, epochs=10, **optimizer)
+        learner = opened(
+            demo_workspace / "bundle", tmp_path / backend, backend, epochs=10, patience=0, **optimizer
+        )
         assert learner.backend == backend
         curves[backend] = [loss for task in tasks for loss in losses_of(learner, task)]
         scores = learner.score([inbox.open("base"), *tasks])

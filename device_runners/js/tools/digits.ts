@@ -25,7 +25,7 @@ export interface Labelled {
 }
 
 /** As the demo's: more and larger steps than the defaults, for 270 pictures of 8x8 pixels. */
-export const SETTINGS = { epochs: 10, learningRate: 0.05, threads: 1, fewShot: 0 } as const;
+export const SETTINGS = { epochs: 10, patience: 0, learningRate: 0.05, threads: 1, fewShot: 0 } as const;
 
 export async function readDigits(fixtures: BundleSource): Promise<Digits> {
   const facts = await fixtures.read('digits.json');

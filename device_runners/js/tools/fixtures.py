@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from csk_sdk import Learner, Task, TrainingConfig
 from csk_sdk.demo import digits
 
-SETTINGS = TrainingConfig(epochs=10, learning_rate=0.05, threads=1, few_shot=0)
+SETTINGS = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1, few_shot=0)
 
 
 def main(out: Path) -> None:

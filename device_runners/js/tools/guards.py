@@ -23,7 +23,7 @@ from csk_sdk.method.novelty import novelty
 
 Tensors = dict[str, NDArray[Any]]
 # Without protection and with too large a rate, eight and nine cost the base half of what it knew.
-PLAIN = {"energy": 0.0, "channel_ratio": 1.0, "learning_rate": 0.2, "epochs": 10}
+PLAIN = {"energy": 0.0, "channel_ratio": 1.0, "learning_rate": 0.2, "epochs": 10, "patience": 0}
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Lesson:
 
 LESSONS = {
     "few": Lesson(count=12),
-    "few but many rounds": Lesson({"epochs": 12}, count=12),
-    "protected": Lesson({"epochs": 10, "learning_rate": 0.05}),
+    "few but many rounds": Lesson({"epochs": 12, "patience": 0}, count=12),
+    "protected": Lesson({"epochs": 10, "patience": 0, "learning_rate": 0.05}),
     "costs": Lesson(PLAIN, (8, 9)),
     "allowed": Lesson({**PLAIN, "max_forgetting": 100.0}, (8, 9)),
     "refused": Lesson({**PLAIN, "on_forgetting": "refuse"}, (8, 9)),
