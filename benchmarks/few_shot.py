@@ -24,16 +24,8 @@ HEADS = {"learning_rate": 0.0, "epochs": 1}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("--bundle", type=Path, help="another than the workspace's bundle-exact")
+    parser = options(__doc__, draws=8)
     parser.add_argument("--pictures", type=int, nargs="+", default=[5, 10, 20, 50, 100])
-    parser.add_argument("--draws", type=int, default=8)
-    parser.add_argument(
-        "--family", choices=["CIFAR-100", "digits"], nargs="+", default=["CIFAR-100", "digits"]
-    )
     parser.add_argument("--trained", default="", help="settings of the trained arm, as NAME=NUMBER ...")
     arguments = parser.parse_args()
     settings = {name: json.loads(value) for name, value in (p.split("=") for p in arguments.trained.split())}
@@ -43,12 +35,7 @@ def main() -> None:
             for pictures in arguments.pictures:
                 gains = []
                 for draw in range(arguments.draws):
-                    rng = np.random.default_rng((pictures, draw))
-                    if family == "digits":
-                        bundle, task, base = digits(Path(folder), pictures, rng)
-                    else:
-                        bundle = arguments.bundle or arguments.workspace / "bundle-exact"
-                        task, base = cifar(arguments.workspace, pictures, rng)
+                    bundle, task, base = drawn(family, arguments, Path(folder), pictures, draw)
                     gains.append((arm(bundle, task, base, HEADS), arm(bundle, task, base, settings)))
                     print(json.dumps([family, pictures, draw, *gains[-1]]), flush=True)
                 rows.append(row(family, pictures, gains))
@@ -57,12 +44,44 @@ def main() -> None:
     print("\n".join(rows))
 
 
+def options(description: str | None, draws: int) -> argparse.ArgumentParser:
+    """What every benchmark on drawn tasks is told."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path, help="another than the workspace's bundle-exact")
+    parser.add_argument("--draws", type=int, default=draws)
+    parser.add_argument(
+        "--family", choices=["CIFAR-100", "digits"], nargs="+", default=["CIFAR-100", "digits"]
+    )
+    return parser
+
+
+def drawn(
+    family: str, arguments: argparse.Namespace, folder: Path, pictures: int, draw: int
+) -> tuple[Path, Task, Task]:
+    """A bundle, a task with so many pictures a class, and the base's tests; `folder` keeps what is built."""
+    rng = np.random.default_rng((pictures, draw))
+    if family == "digits":
+        return digits(folder, pictures, rng)
+    return (
+        arguments.bundle or arguments.workspace / "bundle-exact",
+        *cifar(arguments.workspace, pictures, rng),
+    )
+
+
 def arm(bundle: Path, task: Task, base: Task, settings: dict) -> tuple[float, float]:
     """Accuracy of the task when it is told, and over all classes on the pictures of task and base."""
     with tempfile.TemporaryDirectory() as state:
         learner = Learner.open(bundle, state, TrainingConfig(threads=1, few_shot=0, **settings))
         learner.learn(task)
-        scores = learner.score([base, task]).rows[-1]
+        return scored(learner, task, base)
+
+
+def scored(learner: Learner, task: Task, base: Task) -> tuple[float, float]:
+    """Accuracy of the task when it is told, and over all classes on the pictures of task and base."""
+    scores = learner.score([base, task]).rows[-1]
     images = [scores[name]["images"] for name in ("base", task.name)]
     everything = [scores[name]["class"] for name in ("base", task.name)]
     return scores[task.name]["task"], float(np.average(everything, weights=images))

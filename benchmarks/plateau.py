@@ -6,7 +6,6 @@ than it needs, and with `patience` of several sizes (0: all epochs). Mean over t
 accuracy on test pictures, told the task, and over all classes.
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -16,31 +15,20 @@ import numpy as np
 
 from csk_sdk import Learner, Task, TrainingConfig
 
+PICTURES = 50
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("--bundle", type=Path, help="another than the workspace's bundle-exact")
+    parser = few_shot.options(__doc__, draws=4)
     parser.add_argument("--patience", type=int, nargs="+", default=[0, 1, 2, 3, 5])
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--draws", type=int, default=4)
-    parser.add_argument(
-        "--family", choices=["CIFAR-100", "digits"], nargs="+", default=["CIFAR-100", "digits"]
-    )
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for family in arguments.family:
             found: dict[int, list[tuple[float, float, float]]] = {one: [] for one in arguments.patience}
             for draw in range(arguments.draws):
-                rng = np.random.default_rng((50, draw))
-                if family == "digits":
-                    bundle, task, base = few_shot.digits(Path(folder), 50, rng)
-                else:
-                    bundle = arguments.bundle or arguments.workspace / "bundle-exact"
-                    task, base = few_shot.cifar(arguments.workspace, 50, rng)
+                bundle, task, base = few_shot.drawn(family, arguments, Path(folder), PICTURES, draw)
                 for patience, values in found.items():
                     values.append(learned(bundle, task, base, patience, arguments.epochs))
                     print(json.dumps([family, draw, patience, *values[-1]]), flush=True)
@@ -55,11 +43,7 @@ def learned(bundle: Path, task: Task, base: Task, patience: int, epochs: int) ->
     """Epochs trained, accuracy of the task when it is told, and over all classes on pictures of task and base."""
     with tempfile.TemporaryDirectory() as state:
         learner = Learner.open(bundle, state, TrainingConfig(threads=1, epochs=epochs, patience=patience))
-        report = learner.learn(task)
-        scores = learner.score([base, task]).rows[-1]
-    images = [scores[name]["images"] for name in ("base", task.name)]
-    everything = [scores[name]["class"] for name in ("base", task.name)]
-    return report.epochs, scores[task.name]["task"], float(np.average(everything, weights=images))
+        return learner.learn(task).epochs, *few_shot.scored(learner, task, base)
 
 
 if __name__ == "__main__":

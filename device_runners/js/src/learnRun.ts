@@ -217,8 +217,7 @@ export class LearnRun {
       const over = stopping.over(done, this.seconds(), loss / this.seen(done));
       const due = performance.now() - saved >= 1000 * config.checkpointSeconds;
       if (!over && (due || signal?.aborted)) {
-        const plateau = { ...stopping.memory };
-        const meta = { ...identity, step: done, loss, seconds: this.seconds(), plateau };
+        const meta = { ...identity, step: done, loss, seconds: this.seconds(), plateau: stopping.memory };
         await this.state.saveProgress(this.training.progress(), meta);
         saved = performance.now();
       }
