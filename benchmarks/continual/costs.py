@@ -17,10 +17,11 @@ from .pictures import BATCH
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one step over `BATCH` new pictures."""
+    """Of one step over `BATCH` new pictures; `prefix_flops` is what is in front of the first trained convolution."""
 
     flops: float
     forward_flops: float
+    prefix_flops: float
     trained: int
     activation_bytes: int
     optimizer_bytes: int
@@ -35,7 +36,7 @@ def count(method: Method, shape: tuple[int, int, int] = (3, 32, 32)) -> Costs:
     """Walk the network once with a picture, and count what the method's trained parameters ask for."""
     network = method.network
     trained = set(method.trained)
-    forward = backward = activations = 0.0
+    forward = prefix = backward = activations = 0.0
     needs: dict[str, bool] = {}
     for node, given, result in network.trace(torch.zeros(1, *shape)):
         below = any(needs.get(name, False) for name in node.inputs)
@@ -51,6 +52,8 @@ def count(method: Method, shape: tuple[int, int, int] = (3, 32, 32)) -> Costs:
             backward += operations * method.share(conv.weight)
             activations += 4.0 * given[0].numel() * method.kept(conv)
         needs[node.output] = below or conv.weight in trained or conv.bias in trained
+        if not any(needs.values()):
+            prefix = forward
     numbers = round(sum(parameter.numel() * method.share(parameter) for parameter in method.trained))
     pictures = BATCH * method.batches_a_step
     frozen = not method.trained
@@ -58,6 +61,7 @@ def count(method: Method, shape: tuple[int, int, int] = (3, 32, 32)) -> Costs:
         flops=pictures * (forward * (1 + method.more_forwards) + (0.0 if frozen else backward))
         + method.extra_flops(),
         forward_flops=BATCH * forward,
+        prefix_flops=BATCH * prefix,
         trained=numbers,
         activation_bytes=round(pictures * activations),
         optimizer_bytes=4 * numbers * (1 + method.slots),

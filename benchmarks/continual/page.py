@@ -23,6 +23,7 @@ from .tables import (
     left_out,
     place,
     task_table,
+    tried,
 )
 
 HERE = Path(__file__).parent
@@ -87,7 +88,7 @@ def render(runs: list[dict[str, Any]], pictures: Mapping[str, str]) -> str:
         parts.append(gap(chosen))
         if protocol in pictures:
             parts.append(f"![Accuracy over the stream, {protocol}]({pictures[protocol]})\n\n{_UNDER_PLOT}")
-        parts += [cost_table(chosen), ablation(chosen), left_out(chosen)]
+        parts += [cost_table(chosen, runs), ablation(chosen), tried(chosen), left_out(chosen)]
     parts += [few_shots(runs), _prose("how-it-was-made.md"), _made_with(runs)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -41,6 +41,10 @@ class Row:
 PRODUCT = {
     "ours": Row("csk-sdk, defaults"),
     "ours-int8": Row("csk-sdk, int8", {"precision": INT8}),
+    "ours-prefix": Row("csk-sdk, prefix features on disk", settings={"prefix_cache": "disk"}),
+    "ours-int8-prefix": Row(
+        "csk-sdk, int8, prefix features on disk", {"precision": INT8}, {"prefix_cache": "disk"}
+    ),
     "ours-all-channels": Row("csk-sdk, all channels", settings={"channel_ratio": 1.0}),
     "ours-no-projection": Row("csk-sdk, no projection", settings={"energy": 0.0, "max_forgetting": 100.0}),
     "ours-plain": Row(

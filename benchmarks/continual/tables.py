@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,11 +11,11 @@ TASK, CLASS = "task, our head", "class, our head"
 TASK_OWN, CLASS_OWN = "task, own head", "class, own head"
 # The order of rows; whatever else there is comes last.
 ORDER = (
-    "ours", "ours-int8", "ours-all-channels", "ours-no-projection", "ours-plain", "ours-heads", "ours-last",
+    "ours", "ours-int8", "ours-prefix", "ours-int8-prefix", "ours-all-channels", "ours-no-projection", "ours-plain", "ours-heads", "ours-last",
     "ours-last-heads", "finetune", "finetune-layers", "finetune-gentle", "one-softmax", "last-stage",
     "last-stage-gentle", "head-only", "bias-only", "sparse-update",
     "ewc", "lwf", "gpm", "adam-nscl", "replay", "fecam", "fetril", "joint",
-    "joint-layers",
+    "joint-layers", "joint-everything",
 )  # fmt: skip
 # Training on a device without anything against forgetting.
 UNPROTECTED = (
@@ -27,9 +28,12 @@ UNPROTECTED = (
     "bias-only",
     "sparse-update",
 )
-# Counted on the same method in torch: the operations are the product's.
+# How the names of methods begin that are csk-sdk's own, written in torch: its parts, and what it might have been.
+ABLATIONS, TRIED = "csko-torch", "tried"
+# Counted on the same method in torch: the operations are the product's. int8 has as many of them as float32.
 COUNTED_AS = {
-    "ours": "csko-torch", "ours-all-channels": "csko-torch-all-channels",
+    "ours": "csko-torch", "ours-int8": "csko-torch", "ours-prefix": "csko-torch", "ours-int8-prefix": "csko-torch",
+    "ours-all-channels": "csko-torch-all-channels",
     "ours-no-projection": "csko-torch-no-projection", "ours-plain": "csko-torch-plain", "ours-heads": "head-only",
     "ours-last": "csko-torch", "ours-last-heads": "head-only",
 }  # fmt: skip
@@ -41,7 +45,7 @@ def task_table(runs: list[Run]) -> str:
             run["title"], *_of(many, TASK, "acc", "bwt", "forgetting", "new", "base"),
             _mean([run_["fwt"] for run_ in many], signed=True), *_of(many, TASK_OWN, "acc", "bwt"), _seeds(many),
         ]
-        for run, many in _by_method(runs) if not run["method"].startswith("csko-torch")
+        for run, many in _by_method(_compared(runs))
     ]  # fmt: skip
     header = [
         "method",
@@ -60,9 +64,7 @@ def task_table(runs: list[Run]) -> str:
 
 def class_table(runs: list[Run]) -> str:
     rows = []
-    for run, many in _by_method(runs):
-        if run["method"].startswith("csko-torch"):
-            continue
+    for run, many in _by_method(_compared(runs)):
         # A loss over all classes leaves no task heads worth a joint head, and the other way round; both are shown.
         final, own = _final(many, CLASS), _final(many, CLASS_OWN)
         rows.append(
@@ -74,21 +76,21 @@ def class_table(runs: list[Run]) -> str:
 
 def gap(runs: list[Run]) -> str:
     """csk-sdk against on-device training without protection, which is what the paper's number is about."""
-    ours = [run["scenarios"][CLASS]["accuracy"][-1] for run in runs if run["method"] == "ours"]
-    others = {
-        run["title"]: run["scenarios"][CLASS_OWN]["accuracy"][-1]
-        for run in runs
-        if run["method"] in UNPROTECTED and CLASS_OWN in run["scenarios"]
-    }
-    if not ours or not others:
+    ended = {
+        scenario: {
+            many[0]["method"]: (many[0]["title"], statistics.mean(one["scenarios"][scenario]["accuracy"][-1] for one in many))
+            for _, many in _by_method(run for run in runs if scenario in run["scenarios"])
+        }
+        for scenario in (CLASS, CLASS_OWN)
+    }  # fmt: skip
+    others = [ended[CLASS_OWN][name] for name in UNPROTECTED if name in ended[CLASS_OWN]]
+    if "ours" not in ended[CLASS] or not others:
         return ""
-    mean = sum(ours) / len(ours)
-    listed = ", ".join(f"{title} {value:.1f}" for title, value in others.items())
+    mean = ended[CLASS]["ours"][1]
+    listed = ", ".join(f"{title} {value:.1f}" for title, value in others)
     given = ", ".join(
-        f"{run['title']} {value:.1f} (csk-sdk leads by {mean - value:.1f})"
-        for run in runs
-        if run["method"] in ("finetune", "finetune-layers")
-        for value in [run["scenarios"][CLASS]["accuracy"][-1]]
+        f"{title} {value:.1f} (csk-sdk leads by {mean - value:.1f})"
+        for title, value in (ended[CLASS][name] for name in ("finetune", "finetune-layers") if name in ended[CLASS])
     )
     return (
         f"Beside csk-sdk's {mean:.1f} % over all classes, training without protection ends with its own heads at: "
@@ -104,25 +106,24 @@ def left_out(runs: list[Run]) -> str:
     return f"Not run yet: {', '.join(f'`{name}`' for name in missing)}." if missing else ""
 
 
-def cost_table(runs: list[Run]) -> str:
-    counted = {run["method"]: run["costs"] for run in runs if run["costs"]}
+def cost_table(runs: list[Run], every: list[Run]) -> str:
+    """Of one protocol's runs; what was counted in another of `every` protocol's holds here, for a step is a step."""
+    counted = {run["method"]: run["costs"] for run in (*every, *runs) if run["costs"]}
     full = counted.get("finetune")
+    strongest = counted.get("adam-nscl")
     rows = []
-    for run, many in _by_method(runs):
+    for run, many in _by_method(_compared(runs)):
         costs = counted.get(COUNTED_AS.get(run["method"], run["method"]))
-        if (
-            run["method"].startswith("csko-torch")
-            or run["method"].startswith("joint")
-            or not costs
-            or not full
-        ):
+        if run["method"].startswith("joint") or not costs or not full:
             continue
+        flops = costs["flops"] - _saved(run) * costs.get("prefix_flops", 0.0)
         rows.append(
             [
-                run["title"], f"{costs['trained']:,}", f"{costs['flops'] / 1e9:.2f}",
-                f"{costs['flops'] / full['flops']:.2f}",
+                run["title"], f"{costs['trained']:,}", f"{flops / 1e9:.2f}", f"{flops / full['flops']:.2f}",
+                f"{flops / strongest['flops']:.2f}" if strongest else "",
                 *(f"{costs[part] / 2**20:.2f}" for part in ("activation_bytes", "optimizer_bytes", "state_bytes")),
                 f"{costs['step_bytes'] / full['step_bytes']:.2f}",
+                f"{costs['step_bytes'] / strongest['step_bytes']:.3f}" if strongest else "",
                 _mean([sum(one["cpu_seconds"]) if "cpu_seconds" in one else None for one in many]),
                 f"{run['peak_rss_bytes'] / 2**20:.0f}", run["by"],
             ]
@@ -130,23 +131,38 @@ def cost_table(runs: list[Run]) -> str:
     if not rows:
         return ""
     header = [
-        "method", "trained numbers", "GFLOP a step", "of fine-tuning", "kept inputs, MiB", "gradients, optimizer, MiB",
-        "kept between tasks, MiB", "bytes, of fine-tuning", "learning, CPU s", "peak RSS, MiB", "run by",
+        "method", "trained numbers", "GFLOP a step", "of fine-tuning", "of Adam-NSCL", "kept inputs, MiB",
+        "gradients, optimizer, MiB", "kept between tasks, MiB", "bytes, of fine-tuning", "of Adam-NSCL", "learning, CPU s", "peak RSS, MiB", "run by",
     ]  # fmt: skip
     caption = "Costs. Operations and bytes are counted, CPU seconds (of all tasks) and RSS measured."
     return f"{caption}\n\n{table(header, rows)}"
 
 
+def _saved(run: Run) -> float:
+    """The share of passes through the frozen first layers that kept features of them save."""
+    settings = run.get("settings") or {}
+    if settings.get("prefix_cache", "off") == "off":
+        return 0.0
+    return 1.0 - float(settings["prefix_views"] / run["epochs"])
+
+
 def ablation(runs: list[Run]) -> str:
+    return _in_torch(runs, ABLATIONS, "What each part does, on the last features.")
+
+
+def tried(runs: list[Run]) -> str:
+    return _in_torch(runs, TRIED, "What was tried to learn more, on the features of layers.")
+
+
+def _in_torch(runs: list[Run], prefix: str, caption: str) -> str:
     rows = [
-        [run["title"], *_of(many, TASK, "acc", "bwt", "new"), _final(many, CLASS), *_of(many, CLASS, "base")]
-        for run, many in _by_method(runs)
-        if run["method"].startswith("csko-torch")
+        [run["title"], *_of(many, TASK, "acc", "bwt", "new", "base"), _final(many, CLASS), *_of(many, CLASS, "base")]
+        for run, many in _by_method(run for run in runs if run["method"].startswith(prefix))
     ]
     if not rows:
         return ""
-    header = ["in torch, not the product", "ACC", "BWT", "new", "all classes", "base, of all classes"]
-    return f"What each part does.\n\n{table(header, rows)}"
+    header = ["in torch, not the product", "ACC", "BWT", "new", "base", "all classes", "base, of all classes"]
+    return f"{caption}\n\n{table(header, rows)}"
 
 
 def domains(runs: list[Run]) -> str:
@@ -192,6 +208,11 @@ def few_shots(runs: list[Run]) -> str:
     return f"## Few pictures: ten tasks of five classes\n\n{table(header, rows)}"
 
 
+def _compared(runs: Iterable[Run]) -> list[Run]:
+    """Without the rows that take csk-sdk's method apart."""
+    return [run for run in runs if not run["method"].startswith((ABLATIONS, TRIED))]
+
+
 def _by_method(runs: Iterable[Run]) -> list[tuple[Run, list[Run]]]:
     """One run of each method, and those of all seeds."""
     found: dict[str, list[Run]] = {}
@@ -214,10 +235,12 @@ def _final(runs: list[Run], scenario: str) -> str:
 
 
 def _mean(values: list[Any], signed: bool = False) -> str:
+    """The mean, and the standard deviation over seeds where there are several."""
     known = [float(value) for value in values if value is not None]
     if not known:
         return ""
-    return f"{sum(known) / len(known):+.1f}" if signed else f"{sum(known) / len(known):.1f}"
+    mean = f"{statistics.mean(known):+.1f}" if signed else f"{statistics.mean(known):.1f}"
+    return f"{mean} ± {statistics.stdev(known):.1f}" if len(known) > 1 else mean
 
 
 def _seeds(runs: list[Run]) -> str:

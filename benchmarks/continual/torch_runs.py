@@ -88,7 +88,7 @@ def run(
     images = [len(task.test.labels) for task in (stream.base, *stream.tasks)]
     return {
         "protocol": protocol, "method": name, "title": method.title, "source": method.source, "by": "torch",
-        "seed": seed, "epochs": epochs, "batch": BATCH, "rate": None if method.frozen else method.peak,
+        "seed": seed, "epochs": epochs * method.longer, "batch": BATCH, "rate": None if method.frozen else method.peak,
         "scenarios": measures(life.rows, images),
         "fwt": None if stream.domains else forward_transfer(life.ahead, untouched),
         "tasks": [task.name for task in stream.tasks],
@@ -107,9 +107,11 @@ def learn(life: Life, task: TaskData, batches: Batches, epochs: int) -> None:
         method.heads[task.name] = fitted(before, labels, len(task.classes))
         tested, answers = batches.features(network, task.test)
         life.ahead.append(accuracy(method.logits(tested, task.name), answers))
+    method.statistics = life.statistics
     method.begin_task(task)
     if not method.frozen or method.stream.domains:
-        train(method, task, batches, epochs)
+        train(method, task, batches, epochs * method.longer)
+    method.finish(task)
     life.own_heads[task.name] = tuple(tensor.detach().clone() for tensor in method.heads[task.name])
     after, labels = batches.features(network, task.train)
     if not method.stream.domains:
@@ -138,6 +140,7 @@ def train(method: Method, task: TaskData, batches: Batches, epochs: int) -> None
     per_epoch = -(-len(task.train.labels) // BATCH)
     steps, warmup, step = per_epoch * epochs, min(per_epoch // 2, 50), 0
     for epoch in range(epochs):
+        method.begin_epoch(task, epoch, epochs)
         for x, y in batches.training(task.train, epoch):
             method.loss(x, y, task).backward()
             method.step(cosine(step, steps, warmup), head)

@@ -37,12 +37,15 @@ def stream() -> Stream:
 def started(name: str, model: Path, stream: Stream, rate: float = 0.01) -> torch_runs.Life:
     """A method before its first task, in float32."""
     torch.manual_seed(0)
-    network = Network(model)
+    network = Network(model, METHODS[name].layers)
     network.half = False
     method = METHODS[name](network, stream, Batches(NORMALIZE, 0, shift=1), 0, rate)
     method.heads["base"] = network.head
     method.start()
-    statistics = ClassStatistics.empty(network.width)
+    features, labels = method.batches.features(network, stream.base.train)
+    statistics = ClassStatistics.empty(network.width).add(
+        features.numpy(), labels.numpy(), stream.base.classes
+    )
     return torch_runs.Life(method, statistics, {"base": network.head})
 
 
@@ -181,7 +184,7 @@ def test_replay_stores_the_same_number_of_every_class(model: Path, stream: Strea
     life = started("replay", model, stream)
     for task in stream.tasks:
         torch_runs.learn(life, task, life.method.batches, epochs=1)
-    sizes = [len(images) for images in life.method._stored.values()]
+    sizes = [len(images) for images in life.method._store.images.values()]
     # 32 pictures of each class exist, and 200 / 6 would be 33.
     assert sizes == [32] * 6 or max(sizes) - min(sizes) <= 1
     assert sum(sizes) <= 200

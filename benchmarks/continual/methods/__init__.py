@@ -21,11 +21,12 @@ from .prototypes import FeCAM, FeTrIL
 from .replay import Replay
 from .softmax import OneSoftmax
 from .sparse import SparseUpdate
+from .tried import TRIED
 
 METHODS: dict[str, type[Method]] = {
     one.name: one
     for one in (
         FineTuning, LayersFineTuning, GentleFineTuning, OneSoftmax, LastStage, GentleLastStage, HeadOnly, BiasOnly,
-        SparseUpdate, EWC, LwF, GPM, AdamNSCL, Replay, FeCAM, FeTrIL, *ABLATIONS,
+        SparseUpdate, EWC, LwF, GPM, AdamNSCL, Replay, FeCAM, FeTrIL, *ABLATIONS, *TRIED,
     )
 }  # fmt: skip

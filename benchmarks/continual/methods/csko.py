@@ -23,13 +23,15 @@ class Centers(Method):
     """Kernel elements of the last two stages, selected channels, projected SGD with momentum, heads that follow drift.
 
     `elements` are positions in the 3x3 kernel, row by row: 4 is the center. `ratio` is the share of input channels,
-    `energy` the share of the old inputs' second moment that a step must not touch, 0 for no projection.
+    `energy` the share of the old inputs' second moment that a step must not touch, 0 for no projection, `stages` how
+    many of the last ones are trained.
     """
 
     name, title = "csko-torch", "centers, selected, projected"
     elements: ClassVar[tuple[int, ...]] = (4,)
     ratio: ClassVar[float] = 0.25
     energy: ClassVar[float] = 0.8
+    stages: ClassVar[int] = 2
     follows: ClassVar[bool] = True
 
     def parameters(self) -> list[nn.Parameter]:
@@ -37,7 +39,7 @@ class Centers(Method):
         self._sites = {
             conv.weight: name
             for name, conv in self.network.convolutions.items()
-            if conv.kernel_size == (3, 3) and conv.out_channels in widths[-2:]
+            if conv.kernel_size == (3, 3) and conv.out_channels in widths[-self.stages :]
         }
         return list(self._sites)
 
@@ -46,7 +48,12 @@ class Centers(Method):
         self._remember(self.stream.base)
 
     def begin_task(self, task: TaskData) -> None:
-        chosen = self._select(task)
+        self._before = self.batches.features(self.network, task.train)[0] if self.follows else None
+        self.choose(task)
+
+    def choose(self, task: TaskData) -> None:
+        """Select channels and take the bases that their steps are projected with."""
+        chosen = self.select(task)
         self._columns, self._bases = {}, {}
         for weight, name in self._sites.items():
             columns = torch.tensor([c * 9 + e for c in chosen[weight] for e in self.elements])
@@ -54,8 +61,7 @@ class Centers(Method):
             place = torch.tensor(
                 [c * len(self.elements) + i for c in chosen[weight] for i in range(len(self.elements))]
             )
-            self._bases[weight] = leading(self._moments[name][place][:, place], self.energy)
-        self._before = self.batches.features(self.network, task.train)[0] if self.follows else None
+            self._bases[weight] = self.protected(weight, self._moments[name][place][:, place])
 
     def direction(self, parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor:
         columns, basis = self._columns[parameter], self._bases[parameter]
@@ -64,6 +70,21 @@ class Centers(Method):
         update = torch.zeros_like(flat)
         update[:, columns] = chosen - chosen @ basis @ basis.T
         return update.reshape(gradient.shape)
+
+    def protected(self, weight: nn.Parameter, moment: torch.Tensor) -> torch.Tensor:
+        """B `(d, r)` such that a step `u` becomes `u (I - B B^T)`, from the second moment `(d, d)` of old inputs."""
+        return leading(moment, self.energy)
+
+    def sensitivities(self, task: TaskData) -> dict[nn.Parameter, torch.Tensor]:
+        """Per site the summed squared gradient `(c_in,)` of each input channel's elements on the task."""
+        sums = {weight: torch.zeros(weight.shape[1]) for weight in self._sites}
+        for count, (x, y) in enumerate(self.batches.shuffled(task.train)):
+            if count == SENSITIVITY_BATCHES:
+                break
+            gradients = torch.autograd.grad(Method.loss(self, x, y, task), list(self._sites))
+            for weight, gradient in zip(self._sites, gradients, strict=True):
+                sums[weight] += gradient.flatten(2)[:, :, list(self.elements)].square().sum((0, 2))
+        return sums
 
     def end_task(self, task: TaskData) -> None:
         self._remember(task)
@@ -90,20 +111,13 @@ class Centers(Method):
     def state_floats(self) -> int:
         return sum(moment.numel() for moment in self._moments.values())
 
-    def _select(self, task: TaskData) -> dict[nn.Parameter, list[int]]:
-        """Per site the input channels whose elements have the largest summed squared gradient on the task."""
-        sums = {weight: torch.zeros(weight.shape[1]) for weight in self._sites}
-        for count, (x, y) in enumerate(self.batches.shuffled(task.train)):
-            if count == SENSITIVITY_BATCHES:
-                break
-            gradients = torch.autograd.grad(super().loss(x, y, task), list(self._sites))
-            for weight, gradient in zip(self._sites, gradients, strict=True):
-                sums[weight] += gradient.flatten(2)[:, :, list(self.elements)].square().sum((0, 2))
+    def select(self, task: TaskData) -> dict[nn.Parameter, list[int]]:
+        """Per site the most sensitive input channels."""
         return {
             weight: sorted(
                 one.argsort(descending=True, stable=True)[: max(1, round(self.ratio * len(one)))].tolist()
             )
-            for weight, one in sums.items()
+            for weight, one in self.sensitivities(task).items()
         }
 
     @torch.no_grad()

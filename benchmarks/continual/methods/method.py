@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 from torch.nn import functional as F
 
+from csk_sdk.method.heads import ClassStatistics
+
 from ..data import Stream, TaskData
 from ..network import Network
 from ..pictures import Batches
@@ -36,6 +38,8 @@ class Method:
     slots: ClassVar[int] = 1
     more_forwards: ClassVar[int] = 0
     batches_a_step: ClassVar[int] = 1
+    # How many times the epochs of the others it trains for.
+    longer: ClassVar[int] = 1
 
     def __init__(
         self, network: Network, stream: Stream, batches: Batches, seed: int, rate: float | None = None
@@ -43,6 +47,8 @@ class Method:
         self.network, self.stream, self.batches, self.seed = network, stream, batches, seed
         self.peak = self.rate if rate is None else rate
         self.heads: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        # Of all classes known before the task; set by whoever drives the method.
+        self.statistics = ClassStatistics.empty(network.width)
         self._momentum: dict[torch.nn.Parameter, torch.Tensor] = {}
         for parameter in network.parameters():
             parameter.requires_grad_(False)
@@ -62,6 +68,9 @@ class Method:
     def begin_task(self, task: TaskData) -> None:
         """Before the first step; `heads[task.name]` is fitted to the features as they are."""
 
+    def begin_epoch(self, task: TaskData, epoch: int, epochs: int) -> None:
+        """Before the first step of each of the `epochs` passes over the task, counted from 0."""
+
     def loss(self, x: torch.Tensor, y: torch.Tensor, task: TaskData) -> torch.Tensor:
         """Loss of a batch: cross-entropy over the task's own classes."""
         return F.cross_entropy(self.logits(self.network(x), task.name), y)
@@ -69,6 +78,9 @@ class Method:
     def direction(self, parameter: torch.nn.Parameter, gradient: torch.Tensor) -> torch.Tensor:
         """What is subtracted from a parameter, times the rate."""
         return self.with_momentum(parameter, gradient)
+
+    def finish(self, task: TaskData) -> None:
+        """After the last step, before features are measured again."""
 
     def end_task(self, task: TaskData) -> None:
         """After the last step; `heads[task.name]` is fitted to the final features."""

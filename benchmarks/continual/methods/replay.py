@@ -8,10 +8,40 @@ from torch.nn import functional as F
 
 from csk_sdk.data.augment import augment
 
-from ..data import Split, TaskData
+from ..data import TaskData
 from .softmax import OneSoftmax
 
 STORED = 200
+
+
+class Store:
+    """Old pictures, the same number of every class seen, at most `total`, drawn at random: `images`, by class."""
+
+    def __init__(self, seed: int, total: int) -> None:
+        self._rng, self._total = np.random.default_rng(seed), total
+        self.images: dict[int, np.ndarray] = {}
+
+    def keep(self, task: TaskData, labels: np.ndarray) -> None:
+        """Add the task's classes, numbered by `labels` `(classes,)`, and level all classes to the same number."""
+        for label, name in zip(labels, range(len(task.classes)), strict=True):
+            found = task.train.images[task.train.labels == name]
+            if int(label) in self.images:
+                found = np.concatenate([found, self.images[int(label)]])
+            self.images[int(label)] = found[self._rng.permutation(len(found))]
+        each, extra = divmod(self._total, len(self.images))
+        for place, label in enumerate(self.images):
+            self.images[label] = self.images[label][: each + (place < extra)]
+
+    def drawn(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """`count` augmented pictures, drawn with replacement, and their labels."""
+        images = np.concatenate(list(self.images.values()))
+        labels = np.concatenate([np.full(len(found), label) for label, found in self.images.items()])
+        index = self._rng.integers(0, len(labels), count)
+        return augment(images[index], self._rng, True, 2), labels[index]
+
+    def numbers(self) -> int:
+        """Stored values."""
+        return sum(images.size for images in self.images.values())
 
 
 class Replay(OneSoftmax):
@@ -27,38 +57,17 @@ class Replay(OneSoftmax):
 
     def start(self) -> None:
         super().start()
-        self._rng = np.random.default_rng(self.seed)
-        base = self.stream.base
-        self._stored: dict[int, np.ndarray] = {}
-        self._keep(base, self.stream.labels_in_all(base))
+        self._store = Store(self.seed, STORED)
+        self._store.keep(self.stream.base, self.stream.labels_in_all(self.stream.base))
 
     def loss(self, x: torch.Tensor, y: torch.Tensor, task: TaskData) -> torch.Tensor:
-        images, labels = self._drawn(len(y))
-        both = torch.cat([x, self.batches.tensor(augment(images, self._rng, True, 2))])
+        images, labels = self._store.drawn(len(y))
+        both = torch.cat([x, self.batches.tensor(images)])
         target = torch.cat([self._labels[y], torch.from_numpy(labels)])
         return F.cross_entropy(self.network(both) @ self._weight.T + self._bias, target)
 
     def end_task(self, task: TaskData) -> None:
-        self._keep(task, self._labels.numpy())
+        self._store.keep(task, self._labels.numpy())
 
     def state_floats(self) -> int:
-        return sum(images.size for images in self._stored.values())
-
-    def _keep(self, task: TaskData, labels: np.ndarray) -> None:
-        """Add the task's classes to the store and level all classes to the same number."""
-        for label, name in zip(labels, range(len(task.classes)), strict=True):
-            found = task.train.images[task.train.labels == name]
-            if int(label) in self._stored:
-                found = np.concatenate([found, self._stored[int(label)]])
-            self._stored[int(label)] = found[self._rng.permutation(len(found))]
-        each, extra = divmod(STORED, len(self._stored))
-        for place, label in enumerate(self._stored):
-            self._stored[label] = self._stored[label][: each + (place < extra)]
-
-    def _drawn(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        store = Split(
-            np.concatenate(list(self._stored.values())),
-            np.concatenate([np.full(len(images), label) for label, images in self._stored.items()]),
-        )
-        index = self._rng.integers(0, len(store.labels), count)
-        return store.images[index], store.labels[index]
+        return self._store.numbers()
