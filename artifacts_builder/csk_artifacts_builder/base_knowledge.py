@@ -17,11 +17,13 @@ from csk_sdk.data.metadata import FILE_NAME, METADATA, read_metadata
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split, table_split
 from csk_sdk.errors import TaskError
-from csk_sdk.knowledge import Batch, measure_knowledge
+from csk_sdk.knowledge import Batch, FeatureSample, measure_knowledge
 from csk_sdk.manifest import CROSS_ENTROPY
 from csk_sdk.objectives import objective_of
 
 _BATCH = 64
+# Of features that the temperature is measured on.
+_SAMPLE_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,16 @@ def base_split(folder: Path, classes: tuple[str, ...], loss: str = CROSS_ENTROPY
 def measure_base(
     bundle: Bundle, split: Split, tensors: dict[str, NDArray[Any]], on_progress: Callable[[int, int], None]
 ) -> BaseKnowledge:
-    """Second moments K per site and class statistics over `split` (DESIGN 2), through the bundle's own graphs.
+    """Second moments K per site, class statistics and their temperature over `split` (DESIGN 2).
 
-    `tensors` is the checkpoint so far. `on_progress(done, total)` counts pictures.
+    All through the bundle's own graphs. `tensors` is the checkpoint so far. `on_progress(done, total)` counts pictures.
     """
     pixels = PixelCache(split, bundle.preprocessing, 0)
     weight, bias = tensors["head/base/weight"], tensors["head/base/bias"]
     logits: list[NDArray[np.float32]] = []
+    sample = FeatureSample(bundle.manifest.head.features, _SAMPLE_BYTES)
+    # Pictures come class by class, so of many every so-manieth is kept.
+    step = -(-len(split) // sample.room)
 
     def batches() -> Iterator[Batch]:
         done = 0
@@ -94,10 +99,13 @@ def measure_base(
             on_progress(done, len(split))
 
     def keep(features: NDArray[np.float32], labels: Labels) -> None:
+        start = -_BATCH * len(logits) % step
+        sample.add(features[start::step], labels[start::step])
         logits.append(features @ weight.T + bias)
 
     classes = bundle.manifest.classes
     moments, statistics = measure_knowledge(bundle, tensors, batches(), classes, on_features=keep)
+    statistics = bundle.objective.calibrated(statistics, *sample.arrays(), classes)
     measure = bundle.objective.measure(np.concatenate(logits), classes, split.labels, classes)
     measured: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
     measured.update(statistics.tensors())

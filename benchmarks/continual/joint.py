@@ -1,4 +1,4 @@
-"""The upper bound: training on all classes at once, old pictures included, of the same parts as ours or of everything."""
+"""The upper bound: training on all classes at once, old pictures included, of our parts or of everything."""
 
 from __future__ import annotations
 

@@ -11,11 +11,10 @@ TASK, CLASS = "task, our head", "class, our head"
 TASK_OWN, CLASS_OWN = "task, own head", "class, own head"
 # The order of rows; whatever else there is comes last.
 ORDER = (
-    "ours", "ours-int8", "ours-prefix", "ours-int8-prefix", "ours-all-channels", "ours-no-projection", "ours-plain", "ours-heads", "ours-last",
-    "ours-last-heads", "finetune", "finetune-layers", "finetune-gentle", "one-softmax", "last-stage",
-    "last-stage-gentle", "head-only", "bias-only", "sparse-update",
-    "ewc", "lwf", "gpm", "adam-nscl", "replay", "fecam", "fetril", "joint",
-    "joint-layers", "joint-everything",
+    "ours", "ours-int8", "ours-prefix", "ours-int8-prefix", "ours-all-channels", "ours-no-projection", "ours-plain",
+    "ours-heads", "ours-last", "ours-last-heads", "finetune", "finetune-layers", "finetune-gentle", "one-softmax",
+    "last-stage", "last-stage-gentle", "head-only", "bias-only", "sparse-update", "ewc", "lwf", "gpm", "adam-nscl",
+    "replay", "fecam", "fetril", "joint", "joint-layers", "joint-everything",
 )  # fmt: skip
 # Training on a device without anything against forgetting.
 UNPROTECTED = (
@@ -76,27 +75,32 @@ def class_table(runs: list[Run]) -> str:
 
 def gap(runs: list[Run]) -> str:
     """csk-sdk against on-device training without protection, which is what the paper's number is about."""
-    ended = {
-        scenario: {
-            many[0]["method"]: (many[0]["title"], statistics.mean(one["scenarios"][scenario]["accuracy"][-1] for one in many))
-            for _, many in _by_method(run for run in runs if scenario in run["scenarios"])
-        }
-        for scenario in (CLASS, CLASS_OWN)
-    }  # fmt: skip
-    others = [ended[CLASS_OWN][name] for name in UNPROTECTED if name in ended[CLASS_OWN]]
-    if "ours" not in ended[CLASS] or not others:
+    same_head, own = _ended(runs, CLASS), _ended(runs, CLASS_OWN)
+    others = [own[name] for name in UNPROTECTED if name in own]
+    if "ours" not in same_head or not others:
         return ""
-    mean = ended[CLASS]["ours"][1]
+    mean = same_head["ours"][1]
     listed = ", ".join(f"{title} {value:.1f}" for title, value in others)
     given = ", ".join(
         f"{title} {value:.1f} (csk-sdk leads by {mean - value:.1f})"
-        for title, value in (ended[CLASS][name] for name in ("finetune", "finetune-layers") if name in ended[CLASS])
+        for title, value in (same_head[name] for name in ("finetune", "finetune-layers") if name in same_head)
     )
     return (
         f"Beside csk-sdk's {mean:.1f} % over all classes, training without protection ends with its own heads at: "
         f"{listed}. Given csk-sdk's head: {given}. The paper's average lead over such methods, on its own networks and "
         "streams, is 38.08 points."
     )
+
+
+def _ended(runs: list[Run], scenario: str) -> dict[str, tuple[str, float]]:
+    """By method its title, and its accuracy over all classes after the last task, the mean over seeds."""
+    return {
+        run["method"]: (
+            run["title"],
+            statistics.mean(one["scenarios"][scenario]["accuracy"][-1] for one in many),
+        )
+        for run, many in _by_method(run for run in runs if scenario in run["scenarios"])
+    }
 
 
 def left_out(runs: list[Run]) -> str:
@@ -132,7 +136,8 @@ def cost_table(runs: list[Run], every: list[Run]) -> str:
         return ""
     header = [
         "method", "trained numbers", "GFLOP a step", "of fine-tuning", "of Adam-NSCL", "kept inputs, MiB",
-        "gradients, optimizer, MiB", "kept between tasks, MiB", "bytes, of fine-tuning", "of Adam-NSCL", "learning, CPU s", "peak RSS, MiB", "run by",
+        "gradients, optimizer, MiB", "kept between tasks, MiB", "bytes, of fine-tuning", "of Adam-NSCL",
+        "learning, CPU s", "peak RSS, MiB", "run by",
     ]  # fmt: skip
     caption = "Costs. Operations and bytes are counted, CPU seconds (of all tasks) and RSS measured."
     return f"{caption}\n\n{table(header, rows)}"
@@ -156,7 +161,12 @@ def tried(runs: list[Run]) -> str:
 
 def _in_torch(runs: list[Run], prefix: str, caption: str) -> str:
     rows = [
-        [run["title"], *_of(many, TASK, "acc", "bwt", "new", "base"), _final(many, CLASS), *_of(many, CLASS, "base")]
+        [
+            run["title"],
+            *_of(many, TASK, "acc", "bwt", "new", "base"),
+            _final(many, CLASS),
+            *_of(many, CLASS, "base"),
+        ]
         for run, many in _by_method(run for run in runs if run["method"].startswith(prefix))
     ]
     if not rows:

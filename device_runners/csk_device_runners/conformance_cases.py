@@ -15,6 +15,7 @@ from csk_sdk.data.augment import augment
 from csk_sdk.device_choice import in_chosen_precision
 from csk_sdk.knowledge import Batch
 from csk_sdk.manifest import CLASS_MASK, EVAL_MODEL, LABEL, LABEL_SMOOTHING, MEMORY_MODEL, TRAINING_MODEL
+from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.drift import DriftEstimate
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.logistic import logistic_head
@@ -94,10 +95,17 @@ def _drift(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
 
 def _discriminant(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     names = tuple(str(index) for index in range(len(given["counts"])))
-    weight, bias = lda_head(
-        ClassStatistics(names, given["gram"], given["sums"], given["counts"]), PRIOR_PICTURES
-    )
+    sums = given["gram"], given["sums"], given["counts"]
+    weight, bias = lda_head(ClassStatistics(names, *sums, settings["temperature"]), PRIOR_PICTURES)
     return {"weight": weight, "bias": bias}
+
+
+def _calibration(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    names = [str(index) for index in range(settings["classes"])]
+    features = given["features"]
+    empty = ClassStatistics.empty(features.shape[1])
+    found = calibrated(empty, features, given["labels"], names, PRIOR_PICTURES).temperature
+    return {"temperature": np.array([found], np.float64)}
 
 
 def _step(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
@@ -262,6 +270,7 @@ KINDS: dict[str, Kind] = {
     "optimizer": _optimizer,
     "drift": _drift,
     "discriminant": _discriminant,
+    "calibration": _calibration,
     "step": _step,
     "steps": _steps,
     "task": _task,

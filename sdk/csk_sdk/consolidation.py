@@ -109,7 +109,8 @@ class Consolidation:
         """What the network in `tensors` sees in the task: second moments, statistics to keep, features for a head."""
         features = self.bundle.manifest.head.features
         sample = FeatureSample(features, self.plan.profile.sample_bytes)
-        repeated = KnownClasses(self.classes, ClassStatistics.from_tensors(self.tensors))
+        known = ClassStatistics.from_tensors(self.tensors)
+        repeated = KnownClasses(self.classes, known)
 
         def keep(features: NDArray[np.float32], labels: Labels) -> None:
             require_finite({"features": features})
@@ -126,6 +127,8 @@ class Consolidation:
         )
         if not self.config.class_statistics:
             return moments, ClassStatistics.empty(features), sample
+        if known.temperature is None:
+            learned = self.bundle.objective.calibrated(learned, *sample.arrays(), self.classes)
         return moments, repeated.balance(learned, scale), sample
 
     @property

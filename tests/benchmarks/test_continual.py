@@ -135,8 +135,9 @@ def test_merging_keeps_other_runs_and_replaces_its_own(tmp_path: Path) -> None:
 def test_seeds_are_averaged_in_one_row() -> None:
     text = page.render([a_run("ours", 0, 80.0), a_run("ours", 1, 90.0)], {})
     row = next(line for line in text.splitlines() if line.startswith("| ours | 77.5 ±"))
-    # ACC, BWT, forgetting, new, base; the mean over both seeds.
-    assert [cell.strip() for cell in row.split("|")[2:7]] == ["77.5 ± 3.5", "+0.0 ± 0.0", "0.0 ± 0.0", "85.0 ± 7.1", "70.0 ± 0.0"]
+    # ACC, BWT, forgetting, new, base: the mean over both seeds, and the standard deviation.
+    cells = [cell.strip() for cell in row.split("|")[2:7]]
+    assert cells == ["77.5 ± 3.5", "+0.0 ± 0.0", "0.0 ± 0.0", "85.0 ± 7.1", "70.0 ± 0.0"]
 
 
 @pytest.fixture

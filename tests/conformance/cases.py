@@ -106,6 +106,7 @@ def _parts() -> Iterator[Case]:
         yield Case(f"optimizer-{name}-{decay:g}", "optimizer", about, settings, inputs)
     yield _drift(rng)
     yield _discriminant(rng)
+    yield _calibration(rng)
 
 
 def _heads(rng: np.random.Generator) -> Iterator[Case]:
@@ -176,7 +177,18 @@ def _discriminant(rng: np.random.Generator) -> Case:
     features = rng.normal(size=(len(labels), 7)) + 2 * rng.normal(size=(4, 7))[labels]
     one_hot = np.eye(4)[labels]
     inputs = {"gram": features.T @ features, "sums": one_hot.T @ features, "counts": one_hot.sum(axis=0)}
-    return Case("discriminant", "discriminant", "the head over all classes, from sums", {}, inputs)
+    return Case(
+        "discriminant", "discriminant", "the head over all classes, from sums", {"temperature": 2.5}, inputs
+    )
+
+
+def _calibration(rng: np.random.Generator) -> Case:
+    labels = rng.permutation(np.repeat(np.arange(4), (31, 40, 22, 33)))
+    # Tails far heavier than a Gaussian's, so that the discriminant is too sure of itself.
+    features = rng.standard_t(2, size=(len(labels), 7)) + rng.normal(size=(4, 7))[labels]
+    inputs = {"features": _float32(features), "labels": labels}
+    about = "how sure the head over all classes may be"
+    return Case("calibration", "calibration", about, {"classes": 4}, inputs)
 
 
 def _float32(values: NDArray) -> NDArray:

@@ -103,7 +103,12 @@ def drift(settings: Settings, given: Tensors, world: World) -> Tensors:
 
 def discriminant(settings: Settings, given: Tensors, world: World) -> Tensors:
     weight, bias = method.discriminant(given["gram"], given["sums"], given["counts"])
-    return {"weight": weight, "bias": bias}
+    return {"weight": weight / settings["temperature"], "bias": bias / settings["temperature"]}
+
+
+def calibration(settings: Settings, given: Tensors, world: World) -> Tensors:
+    features = given["features"].astype(np.float64)
+    return {"temperature": np.array([method.temperature(features, given["labels"], settings["classes"])])}
 
 
 def step(settings: Settings, given: Tensors, world: World) -> Tensors:
@@ -288,7 +293,8 @@ def _consolidated(settings: Settings, given: Tensors, world: World, centers: Ten
     sums = np.vstack([known_sums @ forward.T, one_hot.T @ after])
     counts = np.concatenate([known["statistics.counts"], one_hot.sum(axis=0)])
     means = sums / counts[:, None]
-    everything = method.discriminant(gram, sums, counts)
+    temperature = known["statistics.temperature"]
+    everything = tuple(part / temperature for part in method.discriminant(gram, sums, counts))
     heads = {"base": old, settings["task"]: (weight, bias)}
     logits = {name: tested @ w.T + b for name, (w, b) in {**heads, "": everything}.items()}
     return {
@@ -299,6 +305,7 @@ def _consolidated(settings: Settings, given: Tensors, world: World, centers: Ten
         "state/statistics.scatter": gram - np.einsum("c,ci,cj->ij", counts, means, means),
         "state/statistics.means": means,
         "state/statistics.counts": counts,
+        "state/statistics.temperature": temperature,
         "probabilities/task": _softmax(logits[settings["task"]]),
         "probabilities/base": _softmax(logits["base"]),
         "probabilities/all": _softmax(logits[""]),
@@ -344,6 +351,7 @@ KINDS: dict[str, Callable[[Settings, Tensors, World], Tensors]] = {
     "optimizer": optimizer,
     "drift": drift,
     "discriminant": discriminant,
+    "calibration": calibration,
     "step": step,
     "steps": steps,
     "task": task,

@@ -1,6 +1,7 @@
 """What was tried to learn more under projection: each class changes one thing of the defaults.
 
-All see the features of layers, as csk-sdk's defaults do. What pays is in the product, and the others are here to show why not.
+All see the features of layers, as csk-sdk's defaults do. What pays is in the product, and the others are here to
+show why not.
 """
 
 from __future__ import annotations
@@ -71,13 +72,23 @@ class ByDepth(Defaults):
 class DeepFree(ByDepth):
     """The last sites may change most."""
 
-    name, title, first, last = "tried-energy-falls", "energy from 0.95 at the first site to 0.6 at the last", 0.95, 0.6
+    name, title, first, last = (
+        "tried-energy-falls",
+        "energy from 0.95 at the first site to 0.6 at the last",
+        0.95,
+        0.6,
+    )
 
 
 class ShallowFree(ByDepth):
     """The first sites may change most."""
 
-    name, title, first, last = "tried-energy-rises", "energy from 0.6 at the first site to 0.95 at the last", 0.6, 0.95
+    name, title, first, last = (
+        "tried-energy-rises",
+        "energy from 0.6 at the first site to 0.95 at the last",
+        0.6,
+        0.95,
+    )
 
 
 class EffectiveRank(Defaults):
@@ -218,7 +229,8 @@ class ByBudget(Defaults):
         density = torch.cat([one / len(weight) for weight, one in found.items()])
         least = density.sort(descending=True).values[round(self.ratio * len(density)) - 1]
         chosen = {
-            weight: torch.nonzero(one / len(weight) >= least).flatten().tolist() for weight, one in found.items()
+            weight: torch.nonzero(one / len(weight) >= least).flatten().tolist()
+            for weight, one in found.items()
         }
         return {weight: channels or [int(found[weight].argmax())] for weight, channels in chosen.items()}
 
@@ -287,7 +299,7 @@ class FourTimesAsLong(Defaults):
 
 
 class Mixup(Defaults):
-    """Convex mixtures of two pictures and their labels, weights from Beta(0.2, 0.2) (Zhang et al., arXiv 1710.09412)."""
+    """Mixtures of two pictures and their labels, weights from Beta(0.2, 0.2) (Zhang et al., arXiv 1710.09412)."""
 
     name, title = "tried-mixup", "mixup"
 
@@ -402,8 +414,8 @@ class AllClasses(AllFreer):
 class LatentReplay(AllClasses):
     """And as many old pictures as new ones in each step, of 2,000 that are kept as what the frozen layers make of them.
 
-    In torch the pictures themselves: what the frozen layers make of a picture never changes, and 8 bits are enough for it
-    (decision 0013).
+    In torch the pictures themselves: what the frozen layers make of a picture never changes, and 8 bits are enough for
+    it (decision 0013).
     """
 
     name, title = "tried-latent-replay", "and replay of the prefix features of 2,000 old pictures"

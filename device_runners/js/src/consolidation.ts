@@ -12,12 +12,14 @@ import {
   HEAD_SAMPLE_BYTES,
   measureKnowledge,
 } from './features.js';
+import { calibrated } from './method/calibration.js';
 import { type Drift, DriftEstimate } from './method/drift.js';
 import { estimatedForgetting, Movement } from './method/forgetting.js';
 import { ClassStatistics } from './method/heads.js';
 import { KnownClasses } from './method/knownClasses.js';
 import { type HeadArrays, logisticHead } from './method/logistic.js';
 import { addToCenters, leak, project } from './method/projection.js';
+import { PRIOR_PICTURES } from './predicting.js';
 import { float32, require32, type StoredTensor, type Tensors } from './tensors.js';
 import { HEAD_BIAS, HEAD_WEIGHT, type TaskTraining } from './training.js';
 
@@ -93,7 +95,8 @@ async function seen(training: TaskTraining, tensors: Tensors, batches: Batches):
   const { features: f } = bundle.manifest.head;
   const before = moved ? (await featuresBefore(training, batches)).values() : [].values();
   const sample = new FeatureSample(f);
-  const repeated = new KnownClasses(classes, training.oldStatistics());
+  const known = training.oldStatistics();
+  const repeated = new KnownClasses(classes, known);
   const drift = new DriftEstimate(f);
   const movement = new Movement(f);
   const { moments, statistics } = await measureKnowledge(
@@ -112,7 +115,15 @@ async function seen(training: TaskTraining, tensors: Tensors, batches: Batches):
       movement.add(earlier, features);
     },
   );
-  const learned = config.classStatistics ? repeated.balance(statistics) : ClassStatistics.empty(f);
+  let learned = ClassStatistics.empty(f);
+  if (config.classStatistics) {
+    const { features, labels } = sample.arrays();
+    learned = repeated.balance(
+      known.temperature === undefined
+        ? calibrated(statistics, features, labels, classes, PRIOR_PICTURES)
+        : statistics,
+    );
+  }
   return { moments, statistics: learned, sample, drift: moved ? drift.fit() : undefined, movement };
 }
 

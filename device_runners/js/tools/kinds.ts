@@ -8,6 +8,7 @@ import { consolidate } from '../src/consolidation.js';
 import { moved } from '../src/data/augment.js';
 import { Preprocessing } from '../src/data/pictures.js';
 import type { Batch, Opening } from '../src/features.js';
+import { calibrated } from '../src/method/calibration.js';
 import { DriftEstimate } from '../src/method/drift.js';
 import { ClassStatistics, ldaHead } from '../src/method/heads.js';
 import { logisticHead } from '../src/method/logistic.js';
@@ -173,8 +174,17 @@ async function discriminant(given: Given): Promise<Results> {
   const f = tensor(given, 'gram').shape[0]!;
   const [gram, sums, counts] = ['gram', 'sums', 'counts'].map((name) => doubles(given, name));
   const names = Array.from(counts!, (_, i) => String(i));
-  const found = ldaHead(new ClassStatistics(f, names, gram!, sums!, counts!), PRIOR_PICTURES);
+  const temperature = given.settings.temperature as number;
+  const found = ldaHead(new ClassStatistics(f, names, gram!, sums!, counts!, temperature), PRIOR_PICTURES);
   return headResults(found.weight, found.bias, f);
+}
+
+async function calibration(given: Given): Promise<Results> {
+  const f = tensor(given, 'features').shape[1]!;
+  const names = Array.from({ length: given.settings.classes as number }, (_, i) => String(i));
+  const empty = ClassStatistics.empty(f);
+  const found = calibrated(empty, floats(given, 'features'), numbers(given, 'labels'), names, PRIOR_PICTURES);
+  return new Map([['temperature', result([1], [found.temperature!])]]);
 }
 
 /** All three graphs at one point. */
@@ -400,6 +410,7 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   optimizer,
   drift,
   discriminant,
+  calibration,
   step,
   steps,
   task,

@@ -61,6 +61,7 @@ class Drift:
             self.forward @ statistics.gram @ self.forward.T,
             statistics.sums @ self.forward.T,
             statistics.counts,
+            statistics.temperature,
         )
 
 

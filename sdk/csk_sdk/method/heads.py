@@ -30,13 +30,15 @@ class ClassStatistics:
 
     `classes`: names, in the order in which they were first seen. `gram` `(f, f)`: sum of `x x^T` over all
     samples. `sums` `(n_classes, f)`, `counts` `(n_classes,)`: sum of `x`, and number of samples, per class.
-    All float64: moments are differences of these sums. `tensors` says how they are stored.
+    All float64: moments are differences of these sums. `temperature` is what the discriminant's scores are divided by
+    to be probabilities, None where it was never measured (method/calibration.py). `tensors` says how they are stored.
     """
 
     classes: tuple[str, ...]
     gram: Float64
     sums: Float64
     counts: Float64
+    temperature: float | None = None
 
     @classmethod
     def empty(cls, features: int) -> ClassStatistics:
@@ -74,7 +76,10 @@ class ClassStatistics:
         return self.merge(ClassStatistics(tuple(classes), exact.T @ exact, sums, counts))
 
     def merge(self, other: ClassStatistics) -> ClassStatistics:
-        """The statistics of both: classes of the same name are summed, those new in `other` come last."""
+        """The statistics of both: classes of the same name are summed, those new in `other` come last.
+
+        The temperature that was measured first stays.
+        """
         if other.features != self.features:
             raise StateError(
                 f"class statistics over {self.features} and {other.features} features do not belong to "
@@ -88,11 +93,13 @@ class ClassStatistics:
             rows = np.array([row[name] for name in part.classes], np.int64)
             np.add.at(sums, rows, part.sums)
             np.add.at(counts, rows, part.counts)
-        return ClassStatistics(classes, self.gram + other.gram, sums, counts)
+        temperature = other.temperature if self.temperature is None else self.temperature
+        return ClassStatistics(classes, self.gram + other.gram, sums, counts, temperature)
 
     def scaled(self, factor: float) -> ClassStatistics:
         """The statistics of each picture counted `factor` times."""
-        return ClassStatistics(self.classes, self.gram * factor, self.sums * factor, self.counts * factor)
+        gram, sums, counts = self.gram * factor, self.sums * factor, self.counts * factor
+        return ClassStatistics(self.classes, gram, sums, counts, self.temperature)
 
     def count(self, classes: Iterable[str]) -> float:
         """How many pictures of these classes, names of which may be unknown, were counted."""
@@ -125,10 +132,13 @@ class ClassStatistics:
         rounded, they move by no more than the float32 features that they are means of were rounded. The scatter is
         taken around the exact means; with the sum of `x x^T` beside rounded means instead, their rounding times
         their size would become spread. Before the first class, `scatter` is `(0, 0)`: it would be zeros, and large.
+        `temperature` `(1,)` float64 is there where it was measured.
         """
         names = json.dumps(self.classes, ensure_ascii=False).encode()
         empty = not self.classes
+        measured = {} if self.temperature is None else {f"{prefix}temperature": np.array([self.temperature])}
         return {
+            **measured,
             f"{prefix}classes": np.frombuffer(names, np.uint8),
             f"{prefix}scatter": np.zeros((0, 0)) if empty else self.scatter(),
             f"{prefix}means": _divided(self.sums, self.counts).astype(np.float32),
@@ -169,7 +179,18 @@ class ClassStatistics:
         if not summed:
             sums = sums * counts[:, None]
             gram = gram + _between(sums, counts)
-        return cls(tuple(names), gram, sums, counts)
+        return cls(tuple(names), gram, sums, counts, _temperature(tensors.get(f"{prefix}temperature")))
+
+
+def _temperature(stored: NDArray[Any] | None) -> float | None:
+    """Raises StateError for one that nothing can be divided by."""
+    if stored is None:
+        return None
+    if stored.shape != (1,) or not 0.0 < float(stored[0]) < np.inf:
+        raise StateError(
+            f"the class statistics have the temperature {stored.tolist()}, which is not one number above 0."
+        )
+    return float(stored[0])
 
 
 def _divided(sums: Float64, counts: Float64) -> Float64:
@@ -191,9 +212,10 @@ def lda_head(
     `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a diag(Sw)`: features in different units,
     as those of several layers are, count alike. `a = m / (n - C + m)`, as if `m = prior_pictures` more pictures had
     shown no correlation. With this `S`, `w_c = S^-1 mu_c` and `b_c = -mu_c^T S^-1 mu_c / 2`: softmax of the logits is
-    the posterior. The mean of `n_c` pictures is off by noise: all lies `t / n_c` further from it than from the true
-    mean, `t = tr(S^-1 Sw)`. `b_c` gives half of that back, `t / (4 n_c)`, so that classes of few pictures stand their
-    ground beside classes of many (docs/decisions/0021).
+    the posterior of Gaussian features, and divided by the statistics' temperature nearly that of real ones. The mean of
+    `n_c` pictures is off by noise: all lies `t / n_c` further from it than from the true mean, `t = tr(S^-1 Sw)`. `b_c`
+    gives half of that back, `t / (4 n_c)`, so that classes of few pictures stand their ground beside classes of many
+    (docs/decisions/0021).
     Equal priors for the classes, since how many pictures a device happened to see says little about what it will
     see. `Sw` is shared by everything learned so far, `classes` only picks (and orders) the rows that are returned.
     Where the data show no spread within classes at all, the nearest class mean wins.
@@ -222,7 +244,8 @@ def lda_head(
         # Of Sw = (S - ridge) / (1 - a), so that no second matrix is needed.
         noise = float(np.sum(1.0 - ridge * np.diag(inverse))) / (1.0 - shrinkage)
     bias = -0.5 * np.einsum("cf,cf->c", weight, means) + noise / (4.0 * statistics.counts[rows])
-    return weight.astype(np.float32), bias.astype(np.float32)
+    temperature = statistics.temperature or 1.0
+    return (weight / temperature).astype(np.float32), (bias / temperature).astype(np.float32)
 
 
 def _rows(statistics: ClassStatistics, classes: Sequence[str] | None) -> NDArray[np.int64]:

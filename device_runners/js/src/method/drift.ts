@@ -68,7 +68,7 @@ export class Drift {
     const half = timesTransposed(this.forward, old.gram, f, f, f);
     const gram = timesTransposed(half, this.forward, f, f, f);
     const sums = timesTransposed(old.sums, this.forward, old.classes.length, f, f);
-    return new ClassStatistics(f, old.classes, gram, sums, old.counts);
+    return new ClassStatistics(f, old.classes, gram, sums, old.counts, old.temperature);
   }
 }
 

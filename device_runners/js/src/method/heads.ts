@@ -15,10 +15,12 @@ import { SymmetricSystem, timesTransposed, trace, transposed } from './matrix.js
 // Rounding of a sum of float64 squares, as a share of that sum: what a difference of sums may be off by.
 const ROUNDING = 8 * Number.EPSILON;
 const TINY = 2.2250738585072014e-308;
+const TEMPERATURE = 'statistics.temperature';
 
 /**
  * Sums over the features of everything learned so far. `gram` `(f, f)`: sum of `x x^T` over all samples. `sums`
- * `(classes, f)`, `counts` `(classes,)`: sum of `x`, and number of samples, per class.
+ * `(classes, f)`, `counts` `(classes,)`: sum of `x`, and number of samples, per class. `temperature` is what the
+ * discriminant's scores are divided by to be probabilities, undefined where it was never measured (calibration.ts).
  */
 export class ClassStatistics {
   constructor(
@@ -27,6 +29,7 @@ export class ClassStatistics {
     readonly gram: Float64Array,
     readonly sums: Float64Array,
     readonly counts: Float64Array,
+    readonly temperature?: number,
   ) {}
 
   static empty(features: number): ClassStatistics {
@@ -64,7 +67,10 @@ export class ClassStatistics {
     return this.merge(new ClassStatistics(f, classes, gram, sums, counts));
   }
 
-  /** The statistics of both: classes of the same name are summed, those new in `other` come last. */
+  /**
+   * The statistics of both: classes of the same name are summed, those new in `other` come last. The temperature that was
+   * measured first stays.
+   */
   merge(other: ClassStatistics): ClassStatistics {
     const f = this.features;
     if (other.features !== f) {
@@ -85,13 +91,13 @@ export class ClassStatistics {
       });
     }
     const gram = this.gram.map((value, at) => value + other.gram[at]!);
-    return new ClassStatistics(f, classes, gram, sums, counts);
+    return new ClassStatistics(f, classes, gram, sums, counts, this.temperature ?? other.temperature);
   }
 
   /**
    * As tensors of a state; the names as UTF-8 JSON. `means` `(classes, f)` float32, zero for a class without samples;
    * `scatter` `(f, f)` float64: sum of `(x - mu_c) (x - mu_c)^T` over all samples, around the means before rounding.
-   * Before the first class, `scatter` is `(0, 0)`.
+   * Before the first class, `scatter` is `(0, 0)`. `temperature` `(1,)` float64 is there where it was measured.
    */
   tensors(): Map<string, StoredTensor> {
     const f = this.features;
@@ -102,12 +108,16 @@ export class ClassStatistics {
     for (let at = 0; at < means.length; at++) {
       means[at] = this.sums[at]! / (this.counts[Math.floor(at / f)]! || 1);
     }
-    return new Map<string, StoredTensor>([
+    const tensors = new Map<string, StoredTensor>([
       ['statistics.classes', uint8(utf8(names))],
       ['statistics.scatter', count ? float64([f, f], this.scatter()) : float64([0, 0])],
       ['statistics.means', float32([count, f], means)],
       ['statistics.counts', float64([count], this.counts)],
     ]);
+    if (this.temperature !== undefined) {
+      tensors.set(TEMPERATURE, float64([1], Float64Array.of(this.temperature)));
+    }
+    return tensors;
   }
 
   /** Put these statistics in the place of those in `tensors`, in whichever form they were stored. */
@@ -162,8 +172,21 @@ export class ClassStatistics {
       const between = betweenClasses(sums, counts, features);
       gram = gram.map((value, at) => value + between[at]!);
     }
-    return new ClassStatistics(features, classes.map(String), gram, sums, counts);
+    return new ClassStatistics(features, classes.map(String), gram, sums, counts, temperatureIn(tensors));
   }
+}
+
+/** Throws StateError for one that nothing can be divided by. */
+function temperatureIn(tensors: Tensors): number | undefined {
+  const stored = tensors.get(TEMPERATURE);
+  if (!stored) return undefined;
+  const [value] = stored.data;
+  if (stored.dtype !== 'float64' || stored.data.length !== 1 || !(value! > 0 && value! < Infinity)) {
+    throw new StateError(
+      `the class statistics have the temperature [${stored.data}], which is not one number above 0.`,
+    );
+  }
+  return Number(value);
 }
 
 /**
@@ -172,7 +195,7 @@ export class ClassStatistics {
  * `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a diag(Sw)`, with
  * `a = m / (n - C + m)` as if `m = priorPictures` more pictures had shown no correlation; with this `S`,
  * `w_c = S^-1 mu_c`, `b_c = -mu_c^T S^-1 mu_c / 2 + tr(S^-1 Sw) / (4 n_c)`: the last term makes up for half of what a mean
- * of few pictures is off by (docs/decisions/0021). Where the data show no spread within classes, the nearest class mean
+ * of few pictures is off by (docs/decisions/0021). All is divided by the statistics' temperature. Where the data show no spread within classes, the nearest class mean
  * wins. Throws TaskError for a class without samples.
  */
 export function ldaHead(statistics: ClassStatistics, priorPictures: number): HeadArrays {
@@ -208,11 +231,12 @@ export function ldaHead(statistics: ClassStatistics, priorPictures: number): Hea
     const inverse = system.inverseDiagonal();
     noise = ridge.reduce((sum, value, j) => sum + 1 - value * inverse[j]!, 0) / (1 - shrinkage);
   }
+  const temperature = statistics.temperature ?? 1;
   const bias = new Float32Array(count);
   for (let c = 0; c < count; c++) {
     let sum = 0;
     for (let j = 0; j < f; j++) sum += weight[c * f + j]! * means[c * f + j]!;
-    bias[c] = -0.5 * sum + noise / (4 * counts[c]!);
+    bias[c] = (-0.5 * sum + noise / (4 * counts[c]!)) / temperature;
   }
-  return { weight: Float32Array.from(weight), bias };
+  return { weight: Float32Array.from(weight, (value) => value / temperature), bias };
 }

@@ -55,7 +55,10 @@ function total({ classes, counts }: ClassStatistics, names: readonly string[]): 
 }
 
 /** The statistics of each picture counted `factor` times. */
-function scaled({ features, classes, gram, sums, counts }: ClassStatistics, factor: number): ClassStatistics {
+function scaled(
+  { features, classes, gram, sums, counts, temperature }: ClassStatistics,
+  factor: number,
+): ClassStatistics {
   const times = (values: Float64Array): Float64Array => values.map((value) => value * factor);
-  return new ClassStatistics(features, classes, times(gram), times(sums), times(counts));
+  return new ClassStatistics(features, classes, times(gram), times(sums), times(counts), temperature);
 }
