@@ -35,15 +35,7 @@ Set = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, default=Path("out/layer_features"))
-    parser.add_argument("--out", type=Path, help="JSON to write")
-    options = parser.parse_args()
-    options.cache.mkdir(parents=True, exist_ok=True)
+    options = asked(__doc__)
     train, test, last = measured(options)
     found = {
         "features": widths(train, test, last),
@@ -57,6 +49,18 @@ def main() -> None:
             print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in row.values()) + " |")
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def asked(about: str | None) -> argparse.Namespace:
+    """The options of a benchmark on features that were computed once."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, default=Path("out/layer_features"))
+    parser.add_argument("--out", type=Path, help="JSON to write")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    return options
 
 
 def measured(options: argparse.Namespace) -> tuple[Set, Set, int]:

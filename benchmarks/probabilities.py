@@ -11,7 +11,6 @@ in percent.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import replace
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.layer_features import BASE, Set, drawn, measured, only, statistics_of
+from benchmarks.layer_features import BASE, Set, asked, drawn, measured, only, statistics_of
 
 from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.heads import ClassStatistics, lda_head
@@ -37,15 +36,7 @@ BINS = 15
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, default=Path("out/layer_features"))
-    parser.add_argument("--out", type=Path, help="JSON to write")
-    options = parser.parse_args()
-    options.cache.mkdir(parents=True, exist_ok=True)
+    options = asked(__doc__)
     train, test, last = measured(options)
     found = [row(train, test, case, width) for width in (last, train[0].shape[1]) for case in CASES]
     print("| " + " | ".join(found[0]) + " |\n|" + "---|" * len(found[0]))

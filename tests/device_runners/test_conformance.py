@@ -117,7 +117,11 @@ FAULTS = {
         ],
         {"preprocess"},
     ),
-    "no shrinkage": ("csk_device_runners.conformance_cases.PRIOR_PICTURES", 0.0, {"discriminant", "calibration"}),
+    "no shrinkage": (
+        "csk_device_runners.conformance_cases.PRIOR_PICTURES",
+        0.0,
+        {"discriminant", "calibration"},
+    ),
     "no drift": (
         "csk_sdk.method.drift._towards_identity",
         lambda source, across, ridge: np.eye(len(source)),
