@@ -15,6 +15,7 @@ from .tables import (
     Run,
     ablation,
     class_table,
+    compared,
     cost_table,
     domains,
     few_shot,
@@ -94,9 +95,9 @@ def render(runs: list[dict[str, Any]], pictures: Mapping[str, str]) -> str:
 
 
 def protocols(runs: Iterable[Run]) -> list[str]:
-    """The protocols that were run, the most methods first."""
+    """The protocols that were run, the one with the most compared runs first."""
     counts: dict[str, int] = defaultdict(int)
-    for run in runs:
+    for run in compared(runs):
         counts[run["protocol"]] += 1
     return sorted(counts, key=lambda name: (name.startswith("domain"), -counts[name], name))
 

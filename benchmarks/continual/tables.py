@@ -44,7 +44,7 @@ def task_table(runs: list[Run]) -> str:
             run["title"], *_of(many, TASK, "acc", "bwt", "forgetting", "new", "base"),
             _mean([run_["fwt"] for run_ in many], signed=True), *_of(many, TASK_OWN, "acc", "bwt"), _seeds(many),
         ]
-        for run, many in _by_method(_compared(runs))
+        for run, many in _by_method(compared(runs))
     ]  # fmt: skip
     header = [
         "method",
@@ -63,7 +63,7 @@ def task_table(runs: list[Run]) -> str:
 
 def class_table(runs: list[Run]) -> str:
     rows = []
-    for run, many in _by_method(_compared(runs)):
+    for run, many in _by_method(compared(runs)):
         # A loss over all classes leaves no task heads worth a joint head, and the other way round; both are shown.
         final, own = _final(many, CLASS), _final(many, CLASS_OWN)
         rows.append(
@@ -116,7 +116,7 @@ def cost_table(runs: list[Run], every: list[Run]) -> str:
     full = counted.get("finetune")
     strongest = counted.get("adam-nscl")
     rows = []
-    for run, many in _by_method(_compared(runs)):
+    for run, many in _by_method(compared(runs)):
         costs = counted.get(COUNTED_AS.get(run["method"], run["method"]))
         if run["method"].startswith("joint") or not costs or not full:
             continue
@@ -218,7 +218,7 @@ def few_shots(runs: list[Run]) -> str:
     return f"## Few pictures: ten tasks of five classes\n\n{table(header, rows)}"
 
 
-def _compared(runs: Iterable[Run]) -> list[Run]:
+def compared(runs: Iterable[Run]) -> list[Run]:
     """Without the rows that take csk-sdk's method apart."""
     return [run for run in runs if not run["method"].startswith((ABLATIONS, TRIED))]
 
