@@ -39,8 +39,8 @@ class Bound:
 JOINT = {
     "joint": Bound("joint training of the same parts", JointCenters, False, 0.01),
     "joint-layers": Bound("joint training of the same parts, features of layers", JointCenters, True, 0.01),
-    # Everything diverges at the centers' rate.
-    "joint-everything": Bound("joint training of everything, features of layers", FineTuning, True, 0.003),
+    # Everything diverges at 0.003 and above.
+    "joint-everything": Bound("joint training of everything, features of layers", FineTuning, True, 0.001),
 }
 NAME = "joint"
 

@@ -167,12 +167,18 @@ def _in_torch(runs: list[Run], prefix: str, caption: str) -> str:
             _final(many, CLASS),
             *_of(many, CLASS, "base"),
         ]
-        for run, many in _by_method(run for run in runs if run["method"].startswith(prefix))
+        for run, many in sorted(
+            _by_method(run for run in runs if run["method"].startswith(prefix)), key=_acc, reverse=True
+        )
     ]
     if not rows:
         return ""
     header = ["in torch, not the product", "ACC", "BWT", "new", "base", "all classes", "base, of all classes"]
     return f"{caption}\n\n{table(header, rows)}"
+
+
+def _acc(one: tuple[Run, list[Run]]) -> float:
+    return statistics.mean(float(run["scenarios"][TASK]["acc"]) for run in one[1])
 
 
 def domains(runs: list[Run]) -> str:

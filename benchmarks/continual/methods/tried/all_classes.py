@@ -59,7 +59,10 @@ class LatentReplay(AllClasses):
     it (decision 0013).
     """
 
-    name, title = "tried-latent-replay", "and replay of the prefix features of 2,000 old pictures"
+    name, title = (
+        "tried-latent-replay",
+        "one loss over all classes seen, and replay of the prefix features of 2,000 old pictures",
+    )
     stores_pictures, batches_a_step = True, 2
 
     def start(self) -> None:

@@ -121,7 +121,7 @@ class AllStages(Defaults):
 class Biases(Defaults):
     """The sites' biases, too; nothing can protect these."""
 
-    name, title = "tried-biases", "and biases"
+    name, title = "tried-biases", "biases, too"
 
     def parameters(self) -> list[nn.Parameter]:
         centers = super().parameters()

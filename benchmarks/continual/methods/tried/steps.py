@@ -56,7 +56,7 @@ class Rotations(Defaults):
 class Contrastive(Defaults):
     """Cross-entropy and a tenth of the supervised contrastive loss (Khosla et al., arXiv 2004.11362) at 0.1."""
 
-    name, title = "tried-contrastive", "and a supervised contrastive loss"
+    name, title = "tried-contrastive", "a supervised contrastive loss, too"
 
     def loss(self, x: torch.Tensor, y: torch.Tensor, task: TaskData) -> torch.Tensor:
         features = self.network(x)
