@@ -19,7 +19,9 @@ from csk_sdk.data.tasks import Split, table_split
 from csk_sdk.errors import TaskError
 from csk_sdk.knowledge import Batch, FeatureSample, measure_knowledge
 from csk_sdk.manifest import CROSS_ENTROPY
+from csk_sdk.method.calibration import calibrated
 from csk_sdk.objectives import objective_of
+from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 _BATCH = 64
 # Of features that the temperature is measured on.
@@ -105,7 +107,8 @@ def measure_base(
 
     classes = bundle.manifest.classes
     moments, statistics = measure_knowledge(bundle, tensors, batches(), classes, on_features=keep)
-    statistics = bundle.objective.calibrated(statistics, *sample.arrays(), classes)
+    if statistics.classes:
+        statistics = calibrated(statistics, *sample.arrays(), classes, PRIOR_PICTURES)
     measure = bundle.objective.measure(np.concatenate(logits), classes, split.labels, classes)
     measured: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
     measured.update(statistics.tensors())

@@ -16,11 +16,13 @@ from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
 from csk_sdk.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors, measure_knowledge
+from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.forgetting import Movement, estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
 from csk_sdk.method.known_classes import KnownClasses
 from csk_sdk.method.projection import add_to_centers, leak, project
+from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 Batches = Callable[[], Iterable[Batch]]
 
@@ -127,8 +129,8 @@ class Consolidation:
         )
         if not self.config.class_statistics:
             return moments, ClassStatistics.empty(features), sample
-        if known.temperature is None:
-            learned = self.bundle.objective.calibrated(learned, *sample.arrays(), self.classes)
+        if learned.classes and known.temperature is None:
+            learned = calibrated(learned, *sample.arrays(), self.classes, PRIOR_PICTURES)
         return moments, repeated.balance(learned, scale), sample
 
     @property

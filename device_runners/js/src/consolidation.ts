@@ -117,12 +117,12 @@ async function seen(training: TaskTraining, tensors: Tensors, batches: Batches):
   );
   let learned = ClassStatistics.empty(f);
   if (config.classStatistics) {
-    const { features, labels } = sample.arrays();
-    learned = repeated.balance(
-      known.temperature === undefined
-        ? calibrated(statistics, features, labels, classes, PRIOR_PICTURES)
-        : statistics,
-    );
+    learned = statistics;
+    if (known.temperature === undefined) {
+      const { features, labels } = sample.arrays();
+      learned = calibrated(learned, features, labels, classes, PRIOR_PICTURES);
+    }
+    learned = repeated.balance(learned);
   }
   return { moments, statistics: learned, sample, drift: moved ? drift.fit() : undefined, movement };
 }

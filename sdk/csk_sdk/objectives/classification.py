@@ -13,7 +13,6 @@ from csk_sdk.data.labels import Labels
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
 from csk_sdk.manifest import CLASS_MASK, CROSS_ENTROPY, LABEL_SMOOTHING
-from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
 from csk_sdk.method.logistic import logistic_head
@@ -143,16 +142,6 @@ class Classification(Objective):
     ) -> ClassStatistics:
         """Sums of the features, class by class."""
         return known.add(features, labels, names)
-
-    def calibrated(
-        self,
-        statistics: ClassStatistics,
-        features: NDArray[np.float32],
-        labels: Labels,
-        names: Sequence[str],
-    ) -> ClassStatistics:
-        """With the discriminant's temperature."""
-        return calibrated(statistics, features, labels, names, PRIOR_PICTURES)
 
     def head_of_all(self, statistics: ClassStatistics, heads: Sequence[NamedHead]) -> NamedHead:
         """Linear discriminant analysis over all classes with statistics.

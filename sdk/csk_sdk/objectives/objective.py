@@ -152,16 +152,6 @@ class Objective(ABC):
         """Class statistics with one more batch in them, where this loss has use for them; here it has not."""
         return known
 
-    def calibrated(
-        self,
-        statistics: ClassStatistics,
-        features: NDArray[np.float32],
-        labels: Labels,
-        names: Sequence[str],
-    ) -> ClassStatistics:
-        """`statistics` that know how sure `head_of_all` may be, by features `(n, f)`; here nothing is to know."""
-        return statistics
-
     @abstractmethod
     def head_of_all(self, statistics: ClassStatistics, heads: Sequence[NamedHead]) -> NamedHead:
         """One head over everything learned, from class statistics or the tasks' own heads, oldest first."""

@@ -195,8 +195,8 @@ function temperatureIn(tensors: Tensors): number | undefined {
  * `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a diag(Sw)`, with
  * `a = m / (n - C + m)` as if `m = priorPictures` more pictures had shown no correlation; with this `S`,
  * `w_c = S^-1 mu_c`, `b_c = -mu_c^T S^-1 mu_c / 2 + tr(S^-1 Sw) / (4 n_c)`: the last term makes up for half of what a mean
- * of few pictures is off by (docs/decisions/0021). All is divided by the statistics' temperature. Where the data show no spread within classes, the nearest class mean
- * wins. Throws TaskError for a class without samples.
+ * of few pictures is off by (docs/decisions/0021). All is divided by the statistics' temperature. Where the data show no
+ * spread within classes, the nearest class mean wins. Throws TaskError for a class without samples.
  */
 export function ldaHead(statistics: ClassStatistics, priorPictures: number): HeadArrays {
   const { features: f, classes, gram, counts } = statistics;
