@@ -383,3 +383,20 @@ def test_without_base_data_nothing_is_protected_before_the_first_task(tmp_path: 
         learner.learn(digits.task(name, TASKS[name]))
     assert learner.classes == NAMES[4:8]
     assert learner.predict(digits.of(1, 100, 120), "base").classes == NAMES[:4]
+
+
+def test_the_temperature_is_measured_once_by_whoever_sees_pictures_first(
+    tmp_path: Path, digits_bundle: Path, digits: Digits
+) -> None:
+    key = "statistics.temperature"
+    bare = build_digits_bundle(tmp_path / "bundle")
+    assert key not in open_learner(bare, tmp_path / "bare").generation.tensors
+    assert key in open_learner(digits_bundle, tmp_path / "known").generation.tensors
+    for bundle, state in ((bare, "bare"), (digits_bundle, "known")):
+        learner = open_learner(bundle, tmp_path / state, few_shot=100)
+        measured = []
+        for name in ("01", "02"):
+            learner.learn(digits.task(name, TASKS[name]))
+            measured.append(learner.generation.tensors[key].tolist())
+        assert measured[0] == measured[1]
+    assert measured[0] == Learner.open(digits_bundle, tmp_path / "other").generation.tensors[key].tolist()
