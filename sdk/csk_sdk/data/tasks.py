@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.data.files import SUFFIXES, open_files
+from csk_sdk.data.files import open_files
+from csk_sdk.data.folders import files_by_class
 from csk_sdk.data.images import ArrayImages
 from csk_sdk.data.labels import Labels, check_labels, require_learnable
 from csk_sdk.data.metadata import METADATA, read_metadata
@@ -99,7 +99,7 @@ class Task:
             raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
         if any((folder / METADATA).exists() for folder in folders.values()):
             return cls._from_tables(path, folders)
-        files = {split: _files_by_class(folder) for split, folder in folders.items()}
+        files = {split: files_by_class(folder) for split, folder in folders.items()}
         classes = tuple(files.get("train") or files["test"])
         known = set(classes)
         unknown = [name for name in files.get("test", ()) if name not in known]
@@ -267,49 +267,6 @@ class Task:
             if split is not None:
                 for i, label in enumerate(split.labels):
                     yield [name, label.tolist(), split.images.identity(i)]
-
-
-def _visible(folder: Path, root: Path) -> list[Path]:
-    """What is in `folder`, by name, without what is hidden; all of it is inside `root`, also where it is a link.
-
-    A task that came from outside must not reach what else is on the device, or wait for a pipe or a device file.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
-        for one in found:
-            path = Path(one.path)
-            if one.is_symlink():
-                _require_inside(path, root)
-            if not (one.is_file() or one.is_dir()) and path.exists():
-                raise TaskError(f"{path} is neither a file nor a folder: remove it.")
-    except OSError as error:
-        raise TaskError(f"{folder} cannot be read ({error.strerror}): check its permissions.") from None
-    return [Path(one.path) for one in found]
-
-
-def _require_inside(path: Path, root: Path) -> None:
-    if path.exists() and not path.resolve().is_relative_to(root.resolve()):
-        raise TaskError(f"{path} is a link that leads out of {root}: put the file or folder itself there.")
-
-
-def _files_by_class(folder: Path) -> dict[str, list[Path]]:
-    """Class name -> its pictures or signals, for `NAME/train` or `NAME/test`."""
-    root = folder.parent
-    _require_inside(folder, root)
-    classes = {}
-    for class_folder in _visible(folder, root):
-        if class_folder.is_dir():
-            files = [path for path in _visible(class_folder, root) if path.suffix.lower() in SUFFIXES]
-            if not files:
-                raise TaskError(
-                    f"{class_folder} holds no picture (png, jpg, jpeg, bmp, webp) and no signal (wav, npy): put "
-                    f"some of '{class_folder.name}' into it, or remove the folder."
-                )
-            classes[class_folder.name] = files
-    if not classes:
-        raise TaskError(f"{folder} has no class folders: put the task's pictures into {folder}/<class>/.")
-    return classes
 
 
 def _folder_split(folder: Path, files: dict[str, list[Path]], classes: tuple[str, ...]) -> Split:
