@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from csk_artifacts_builder.graphs import training_model
 from csk_artifacts_builder.head import SplitHead
+from csk_artifacts_builder.layer_features import LAST
 from csk_artifacts_builder.memory import PEAK, predict_memory
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.prepare import SourceModel
@@ -21,18 +22,24 @@ class Budget:
 
     def holds(self, sites: Sequence[Site]) -> bool:
         """Whether training `sites` stays within the budget."""
-        return self._peak(sites) <= self._allowed
+        return self._parts(sites)[PEAK] <= self._allowed
 
     def too_small(self, last: Site) -> ConfigError:
-        """The sentence for a budget that not even the last site fits into."""
-        needed = -(-self._peak([last]) // 2**20)
+        """The sentence for a budget that not even the last site fits into, or not even the features."""
+        parts, options = self._parts([last]), self._options
+        needed = -(-parts[PEAK] // 2**20)
+        allowed = f"--memory-budget is {self._allowed / 2**20:.1f} MiB"
+        what = f"{allowed}, but {self._source.path.name} needs {needed} MiB to "
+        enough = f"Pass --memory-budget {needed}MiB or more"
+        if parts[PEAK] == parts["runtime"] + parts["head"] and options.features != LAST:
+            features = self._head.weight.shape[1]
+            return ConfigError(f"{what}fit a head on {features:,} features. {enough}, or --features {LAST}.")
         return ConfigError(
-            f"--memory-budget is {self._allowed / 2**20:.1f} MiB, but {self._source.path.name} needs {needed} MiB to "
-            f"train its last site '{last.name}' alone, in batches of {self._options.batch_size}. Pass "
-            f"--memory-budget {needed}MiB or more, a smaller --batch-size, or a smaller network."
+            f"{what}train its last site '{last.name}' alone, in batches of {options.batch_size}. {enough}, a smaller "
+            "--batch-size, or a smaller network."
         )
 
-    def _peak(self, sites: Sequence[Site]) -> int:
+    def _parts(self, sites: Sequence[Site]) -> dict[str, int]:
         where, options = self._source.path.name, self._options
         classes, features = self._head.weight.shape
         head = Head(features=features)
@@ -43,4 +50,4 @@ class Budget:
                 f"{where} has tensors of unknown size, so its memory cannot be predicted. Build it without "
                 "--memory-budget, and measure."
             )
-        return predicted[PEAK]
+        return predicted

@@ -175,8 +175,8 @@ def _require_known(manifest: Manifest, backend: str) -> None:
 
 def _smaller_bundle(manifest: Manifest) -> str:
     if manifest.precision == INT8:
-        return "with fewer sites (--trainable) or from a smaller network"
-    return "with --precision int8 or fewer sites (--trainable)"
+        return "with fewer features (--features) or sites (--trainable), or from a smaller network"
+    return "with --precision int8, or fewer features (--features) or sites (--trainable)"
 
 
 def _mebibytes(count: int) -> str:

@@ -226,6 +226,25 @@ def test_a_budget_for_nothing_says_what_would_do(tmp_path):
     build(needed)
 
 
+def test_a_budget_that_the_features_do_not_fit_into_says_so(tmp_path):
+    """Fitting a head inverts a matrix of features by features; no choice of sites makes that smaller."""
+    source = network(tmp_path / "m.onnx", (3, 16, 256, 256, 256), 16)
+
+    def build(mebibytes: int, features: str) -> None:
+        options = BuildOptions(memory_budget=mebibytes << 20, batch_size=1, features=features, overwrite=True)
+        build_artifacts(source, tmp_path / "b", options)
+
+    with pytest.raises(ConfigError) as caught:
+        build(60, "wide")
+    needed = int(str(caught.value).split(" needs ")[1].split(" MiB")[0])
+    assert str(caught.value) == (
+        f"--memory-budget is 60.0 MiB, but m.onnx needs {needed} MiB to fit a head on 1,318 features. Pass "
+        f"--memory-budget {needed}MiB or more, or --features last."
+    )
+    build(needed, "wide")
+    build(60, "last")
+
+
 # --- too large
 
 
