@@ -4,8 +4,9 @@ The last features of a network tell apart the classes that it was trained on, an
 tell new ones apart; its earlier layers still have it. With x_1 ... x_m the inputs of the convolutions that
 `--trainable auto` would choose, and mean the mean over the picture (or the signal), the features become
 `[features, mean(x_1), ..., mean(x_m)]`, and the classifier `[weight, 0]`: the base's logits stay what they were, and
-every head that is fitted later may use all of them. Class statistics grow with their number's square, so of a wide
-network's means some are taken (docs/decisions/0020-features-of-layers.md).
+every head that is fitted later may use all of them. "wide" adds the root mean squares `rms(x_1), ..., rms(x_m)`: a
+channel that is strong in one place is not what a weak one everywhere is. Class statistics grow with the features'
+number's square, so of a wide network's channels some are taken (docs/decisions/0020-features-of-layers.md).
 """
 
 from __future__ import annotations
@@ -27,53 +28,53 @@ from csk_artifacts_builder.prepare import SourceModel
 from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import Site
 
-LAST, LAYERS = "last", "layers"
-FEATURES = (LAST, LAYERS)
+LAST, LAYERS, WIDE = "last", "layers", "wide"
+FEATURES = (LAST, LAYERS, WIDE)
 
-# As many means as fill the features up to this number, and at least a quarter of it.
-_FEATURES_IN_ALL = 1024
-_MEANS_AT_LEAST = 256
+# As many are added as fill the features up to this number, and at least so many.
+_FEATURES_IN_ALL = {LAYERS: 1024, WIDE: 1536}
+_ADDED_AT_LEAST = 256
 
 
 def with_features(source: SourceModel, sites: Sequence[Site], features: str) -> SourceModel:
-    """The prepared model with the features that `--features` asks for: "last" (its own) or "layers".
+    """The prepared model with the features that `--features` asks for: "last" (its own), "layers" or "wide".
 
     `sites` are all possible ones. Raises ConfigError for another word.
     """
     if features not in FEATURES:
-        raise ConfigError(f"--features is '{features}'; it must be {LAST} or {LAYERS}.")
+        raise ConfigError(f"--features is '{features}'; it must be {LAST}, {LAYERS} or {WIDE}.")
     if features == LAST:
         return source
     order = [str(node.name) for node in source.model.graph]
     chosen = choose_sites(list(sites), "auto", order, source.path.name).sites
-    return replace(source, model=add_layer_features(source.model, chosen, source.path.name))
+    return replace(source, model=add_layer_features(source.model, chosen, source.path.name, features))
 
 
-def add_layer_features(prepared: ir.Model, sites: Sequence[Site], where: str) -> ir.Model:
+def add_layer_features(prepared: ir.Model, sites: Sequence[Site], where: str, features: str) -> ir.Model:
     """A copy of the prepared model whose features also hold the means of what `sites` see, with the same logits.
 
-    An input that two sites share is taken once; of too many means, channels evenly spread over all of them. Raises
-    ModelError as `split_head` does.
+    Where `features` are "wide", root mean squares too. An input that two sites share is taken once; of too many
+    channels, some evenly spread over all of them. Raises ModelError as `split_head` does.
     """
     model = prepared.clone()
     split = split_head(model, where)
     emit = Emitter(model.graph)
-    seen = dict.fromkeys(x for site in sites if (x := site_node(model, site).inputs[0]) is not None)
-    means = [emit.op("Flatten", emit.op("GlobalAveragePool", x), axis=1) for x in seen]
-    for x, mean in zip(seen, means, strict=True):
-        mean.shape, mean.type = ir.Shape(static_shape(x)[:2]), x.type
+    seen = list(dict.fromkeys(x for site in sites if (x := site_node(model, site).inputs[0]) is not None))
+    pooled = [_mean(emit, x) for x in seen]
+    if features == WIDE:
+        pooled += [_root_mean_square(emit, x) for x in seen]
     # Where a model flattens by a computed shape, inference does not find this one.
     split.features.shape = ir.Shape([static_shape(model.graph.inputs[0])[0], split.weight.shape[1]])
-    added = sum(int(static_shape(x)[1]) for x in seen)
-    most = max(_FEATURES_IN_ALL - split.weight.shape[1], _MEANS_AT_LEAST)
+    added = sum(int(static_shape(value)[1]) for value in pooled)
+    most = max(_FEATURES_IN_ALL[features] - split.weight.shape[1], _ADDED_AT_LEAST)
     if added > most:
         spread = emit.constant(np.linspace(0, added - 1, most).round(), np.int64)
-        means = [emit.op("Gather", _joined(emit, means), spread, axis=1)]
+        pooled = [emit.op("Gather", _joined(emit, pooled), spread, axis=1)]
         added = most
-    features = _joined(emit, [split.features, *means])
+    joined = _joined(emit, [split.features, *pooled])
     weight = _replaced(emit, split.weight_name, np.pad(split.weight, ((0, 0), (0, added))))
     bias = _replaced(emit, split.bias_name, split.bias)
-    logits = emit.op("Gemm", features, weight, bias, transB=1)
+    logits = emit.op("Gemm", joined, weight, bias, transB=1)
     # Its user knows the classifier by its name, and may say so in --trainable.
     emitted = logits.producer()
     assert emitted is not None
@@ -88,6 +89,26 @@ def add_layer_features(prepared: ir.Model, sites: Sequence[Site], where: str) ->
     passes.RemoveUnusedNodesPass()(model)
     passes.ShapeInferencePass()(model)
     return model
+
+
+def _mean(emit: Emitter, x: ir.Value) -> ir.Value:
+    """The mean of each channel, `(N, c)`."""
+    mean = emit.op("Flatten", emit.op("GlobalAveragePool", x), axis=1)
+    mean.shape, mean.type = ir.Shape(static_shape(x)[:2]), x.type
+    return mean
+
+
+def _root_mean_square(emit: Emitter, x: ir.Value) -> ir.Value:
+    """`sqrt(mean(x^2))` of each channel, `(N, c)`: its norm over the root of how many numbers it has."""
+    size = static_shape(x)
+    # Without its reduced axes, onnxruntime-training 1.19.2 has no right gradient for it.
+    norm = emit.op("ReduceL2", x, axes=list(range(2, len(size))), keepdims=1)
+    flat = emit.op("Flatten", norm, axis=1)
+    root = emit.op("Mul", flat, emit.scalar(float(np.prod([int(n) for n in size[2:]])) ** -0.5))
+    norm.shape, norm.type = ir.Shape([*size[:2], *[1] * (len(size) - 2)]), x.type
+    for value in (flat, root):
+        value.shape, value.type = ir.Shape(size[:2]), x.type
+    return root
 
 
 def _joined(emit: Emitter, parts: Sequence[ir.Value]) -> ir.Value:

@@ -25,8 +25,9 @@ class BuildOptions:
     convolutions that `sites` names ("center", "1x1" or "all"). `intensity_data` is a task of new classes to measure
     their knowledge intensity on. `memory_budget` bounds the predicted peak memory of learning, in bytes (memory.py):
     sites are left out until it holds.
-    `features` are "layers", the network's own and the means of what its last two stages see, or "last", its own only:
-    less accurate on new classes, and class statistics of a fraction of the size.
+    `features` are "layers", the network's own and the means of what its last two stages see; "wide", with their root
+    mean squares: more accurate on new classes, and class statistics up to three times as large; or "last", its own
+    only: less accurate, and a fraction of the size.
     `loss` is one of csk_artifacts_builder.losses; for "mse", `classes` are the targets' names.
     `precision` is "exact" (float32) or "int8": frozen convolutions in int8, calibrated on the base data.
     `backend` is "portable", "ort-training" or "both"; `head_capacity` the most classes that a task may have with

@@ -1,4 +1,7 @@
-"""`--features layers`: the means of what the last two stages see are features too; the logits stay the source's."""
+"""`--features layers`: the means of what the last two stages see are features too; the logits stay the source's.
+
+`--features wide`: and their root mean squares.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from onnx_text import in_float64, model
 
 from conftest import Digits, build_digits_bundle, open_learner
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.layer_features import LAYERS
+from csk_artifacts_builder.layer_features import _FEATURES_IN_ALL, LAYERS, WIDE
 from csk_sdk import Learner
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import ConfigError
@@ -32,8 +35,8 @@ def drawn(name: str, *shape: int) -> NDArray:
 class Row:
     """A network of three stages, `x` -> `a` -> `b` -> `c` -> `d`; the last two see `a`, `b` and `c`.
 
-    `tail` leads from the features `f` `(N, 7)` to `y`; `kept` are the columns of all means that become features when
-    no more than `most` may.
+    `tail` leads from the features `f` `(N, 7)` to `y`; `kept` are those columns of all wide features that become
+    features when no more than `most` may.
     """
 
     case: str
@@ -41,6 +44,7 @@ class Row:
     axes: tuple[int, ...] = (2, 3)
     most: int = 1024
     kept: tuple[int, ...] = tuple(range(22))
+    features: str = LAYERS
 
     def __str__(self) -> str:
         return self.case.replace(" ", "-")
@@ -84,6 +88,15 @@ ROWS = [
     Row("signals", "y = Gemm<transB=1>(f, fc, fb)", axes=(2,)),
     Row("too many", "y = Gemm<transB=1>(f, fc, fb)", most=12, kept=(*range(7), 7, 11, 14, 17, 21)),
     Row("the least", "y = Gemm<transB=1>(f, fc, fb)", most=4, kept=(*range(7), 7, 14, 21)),
+    Row("wide", "y = Gemm<transB=1>(f, fc, fb)", kept=tuple(range(37)), features=WIDE),
+    Row("wide signals", "y = Gemm<transB=1>(f, fc, fb)", axes=(2,), kept=tuple(range(37)), features=WIDE),
+    Row(
+        "too many and wide",
+        "y = Gemm<transB=1>(f, fc, fb)",
+        most=12,
+        kept=(*range(7), 7, 14, 21, 29, 36),
+        features=WIDE,
+    ),
 ]
 WIDTHS = (7, 4, 5, 6)  # of d, a, b and c
 
@@ -95,9 +108,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
         folder = tmp_path_factory.mktemp(str(row))
         onnx.save(row.proto(), folder / "model.onnx")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("csk_artifacts_builder.layer_features._FEATURES_IN_ALL", row.most)
-            patch.setattr("csk_artifacts_builder.layer_features._MEANS_AT_LEAST", 3)
-            build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions())
+            patch.setitem(_FEATURES_IN_ALL, row.features, row.most)
+            patch.setattr("csk_artifacts_builder.layer_features._ADDED_AT_LEAST", 3)
+            build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(features=row.features))
         built[row.case] = Bundle.open(folder / "bundle")
     return built
 
@@ -114,10 +127,12 @@ def feeds_of(bundle: Bundle, row: Row, weight: NDArray, bias: NDArray) -> dict[s
     return feeds
 
 
-def means_of(row: Row, evaluator: ReferenceEvaluator) -> NDArray[np.float64]:
-    """Means of d, a, b and c in the source model, side by side, as far as they are features."""
+def features_of(row: Row, evaluator: ReferenceEvaluator) -> NDArray[np.float64]:
+    """Means of d, a, b and c in the source model, and root mean squares of a, b and c, as far as they are features."""
     maps = evaluator.run(None, {"x": pictures(row).astype(np.float64)})
-    return np.concatenate([array.mean(axis=row.axes) for array in maps], axis=1)[:, row.kept]
+    means = [array.mean(axis=row.axes) for array in maps]
+    roots = [np.sqrt((array**2).mean(axis=row.axes)) for array in maps[1:]]
+    return np.concatenate(means + roots, axis=1)[:, row.kept]
 
 
 def maps_of(row: Row) -> ReferenceEvaluator:
@@ -145,11 +160,11 @@ def test_base_predictions_stay_what_they_were(row: Row, bundles: dict[str, Bundl
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_features_are_the_means_of_what_the_last_two_stages_see(row: Row, bundles: dict[str, Bundle]) -> None:
+def test_features_are_those_of_what_the_last_two_stages_see(row: Row, bundles: dict[str, Bundle]) -> None:
     bundle = bundles[row.case]
     head = np.zeros((2, len(row.kept)), np.float32), np.zeros(2, np.float32)
     got = Graph(bundle.path(EVAL_MODEL), 1).run(feeds_of(bundle, row, *head), ["features"])["features"]
-    np.testing.assert_allclose(got, means_of(row, maps_of(row)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got, features_of(row, maps_of(row)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -163,7 +178,7 @@ def test_gradients_equal_central_differences(row: Row, bundles: dict[str, Bundle
     evaluator = maps_of(row)
 
     def loss() -> float:
-        logits = means_of(row, evaluator) @ weight.T.astype(np.float64)
+        logits = features_of(row, evaluator) @ weight.T.astype(np.float64)
         log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return float(-log_p[np.arange(5), label].mean())
 
@@ -180,13 +195,13 @@ def test_gradients_equal_central_differences(row: Row, bundles: dict[str, Bundle
         assert float(np.linalg.norm(gradient)) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["exact", "int8"])
+@pytest.mark.parametrize(("precision", "features"), [("exact", LAYERS), ("int8", LAYERS), ("int8", WIDE)])
 def test_a_device_learns_and_exports_with_them(
-    precision: str, base_data: Path, digits: Digits, tmp_path: Path
+    precision: str, features: str, base_data: Path, digits: Digits, tmp_path: Path
 ) -> None:
     """The exported model decides as the device does, which has learned."""
     bundle = build_digits_bundle(
-        tmp_path / "bundle", base_data=base_data, features=LAYERS, precision=precision
+        tmp_path / "bundle", base_data=base_data, features=features, precision=precision
     )
     learner = open_learner(bundle, tmp_path / "state", epochs=2)
     learner.learn(digits.task("new", (4, 5, 6)))
@@ -204,5 +219,5 @@ def test_a_device_learns_and_exports_with_them(
 
 def test_another_word_is_refused(tmp_path: Path) -> None:
     onnx.save(ROWS[0].proto(), tmp_path / "model.onnx")
-    with pytest.raises(ConfigError, match=r"--features is 'first'; it must be last or layers\."):
+    with pytest.raises(ConfigError, match=r"--features is 'first'; it must be last, layers or wide\."):
         build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(features="first"))

@@ -125,7 +125,19 @@ def test_gradients_of_every_site_and_the_head_agree(tmp_path: Path, name: str) -
 
     network = getattr(networks, name)
     onnx.save(network.proto(), tmp_path / "model.onnx")
-    build_artifacts(tmp_path / "model.onnx", tmp_path / "b", BuildOptions(backend="both", trainable="all"))
+    require_equal_gradients(tmp_path, BuildOptions(backend="both", trainable="all"))
+
+
+def test_gradients_through_root_mean_squares_agree(tmp_path: Path) -> None:
+    """`--features wide`: the one op that only they bring."""
+    import networks
+
+    onnx.save(networks.RESNET.proto(), tmp_path / "model.onnx")
+    require_equal_gradients(tmp_path, BuildOptions(backend="both", trainable="all", features="wide"))
+
+
+def require_equal_gradients(tmp_path: Path, options: BuildOptions) -> None:
+    build_artifacts(tmp_path / "model.onnx", tmp_path / "b", options)
     bundle = Bundle.open(tmp_path / "b")
     ours, theirs = (random_step(bundle, backend, 5) for backend in BACKENDS)
     assert theirs.loss == pytest.approx(ours.loss, rel=1e-5)

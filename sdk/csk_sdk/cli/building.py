@@ -65,6 +65,7 @@ class Features(StrEnum):
 
     last = "last"
     layers = "layers"
+    wide = "wide"
 
 
 class SiteKind(StrEnum):
@@ -129,7 +130,8 @@ def build_artifacts(
     features: Annotated[
         Features,
         typer.Option(
-            help="What heads decide by: the last features and the means of the last two stages' layers, or last only."
+            help="What heads decide by: the last features and the means of the last two stages' layers; wide: their "
+            "root mean squares too; or last only."
         ),
     ] = Features.layers,
     channel_ratio: Annotated[
