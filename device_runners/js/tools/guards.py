@@ -210,7 +210,6 @@ def _forgetting(tensors: Tensors) -> dict[str, Any]:
     _keep(tensors, "forgetting/statistics", statistics)
     tensors["forgetting/forward"] = map_.forward
     tensors["forgetting/unexplained"] = movement.unexplained(map_)
-    # An eigenvector's sign is the library's choice: with this spread, the same draws are the same features.
     tensors["forgetting/spread"] = forgetting_module._spread(statistics)
     tensors["forgetting/permutations"] = np.concatenate(draws.permutations)
     tensors["forgetting/normals"] = np.concatenate(draws.normals)

@@ -8,6 +8,7 @@ al., ECCV 2024, arXiv 2407.08536); here in closed form, by ridge regression towa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,25 +22,23 @@ RIDGE = 0.01
 
 
 class DriftEstimate:
-    """Sums from which both maps are estimated; feed it the features of the same pictures, before and after."""
+    """Both maps, from the features of the same pictures before and after; what is added is kept, and not copied."""
 
     def __init__(self, features: int) -> None:
-        self._before = np.zeros((features, features))
-        self._after = np.zeros((features, features))
-        self._across = np.zeros((features, features))
+        self._features = features
+        self._pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
 
     def add(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
         """One batch: `before` and `after` `(n, f)` float32."""
-        old, new = before.astype(np.float64), after.astype(np.float64)
-        self._before += old.T @ old
-        self._after += new.T @ new
-        self._across += new.T @ old
+        self._pairs.append((before, after))
 
     def fit(self, ridge: float = RIDGE) -> Drift:
         """Least squares with `ridge * trace / f` on the distance from the identity."""
         return Drift(
-            forward=_towards_identity(self._before, self._across, ridge),
-            backward=_towards_identity(self._after, self._across.T, ridge),
+            forward=_towards_identity(self._pairs, self._features, ridge),
+            backward=_towards_identity(
+                [(after, before) for before, after in self._pairs], self._features, ridge
+            ),
         )
 
 
@@ -65,12 +64,18 @@ class Drift:
         )
 
 
-def _towards_identity(source: Float64, across: Float64, ridge: float) -> Float64:
-    """`M = argmin sum |target - M source|^2 + a |M - I|^2`; `across` is sum target source^T."""
-    size = len(source)
+def _towards_identity(
+    pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], features: int, ridge: float
+) -> Float64:
+    """`M = argmin sum |target - M source|^2 + a |M - I|^2` over pairs of sources and targets `(n, f)`."""
+    # As few matrices of features by features as can be: they are the peak of learning on a small network.
+    energy, moved = np.zeros((features, features)), np.zeros((features, features))
+    for source, target in pairs:
+        x = source.astype(np.float64)
+        energy += x.T @ x
+        moved += (target - x).T @ x
+    np.einsum("ii->i", energy)[:] += ridge * float(np.trace(energy)) / features or 1.0
     # Exactly no drift leaves exactly the identity: the right-hand side is then zero.
-    pulled = source.copy()
-    np.einsum("ii->i", pulled)[:] += ridge * float(np.trace(source)) / size or 1.0
-    change = np.linalg.solve(pulled, (across - source).T).T.astype(np.float64, copy=False)
+    change: Float64 = np.linalg.solve(energy, moved.T).T
     np.einsum("ii->i", change)[:] += 1.0
     return change

@@ -21,6 +21,8 @@ from csk_sdk.method.heads import ClassStatistics, HeadArrays
 WIDTH = 1.5
 # Made-up features per old task: a change of a point is then seen to half a point. So many at once, for memory's sake.
 _SAMPLES, _AT_ONCE = 2000, 250
+# What is added to each feature's own variance, as a share of it, and how often ten times more.
+_MORE, _ATTEMPTS = 1e-6, 6
 # Pictures whose movement is kept: it is drawn from again and again.
 _MOVEMENTS = 512
 
@@ -87,11 +89,19 @@ def estimated_forgetting(
 
 
 def _spread(statistics: ClassStatistics) -> NDArray[np.float64]:
-    """`(f, f)`: standard normal rows times it have the covariance within classes."""
-    values, vectors = np.linalg.eigh(statistics.covariance())
-    vectors *= np.sqrt(np.maximum(values, 0.0))
-    spread: NDArray[np.float64] = vectors.T
-    return spread
+    """`(f, f)`: standard normal rows times it have the covariance within classes, by Cholesky's factor of it."""
+    covariance = statistics.covariance()
+    own = np.einsum("ii->i", covariance)
+    # Of fewer pictures than features, or a feature that never fires, it is singular. A millionth more of each feature's
+    # own variance is nothing to see; where rounding has left more to mend, ten times that.
+    more = _MORE * np.maximum(own, 0.0) + max(statistics.rounding, float(np.finfo(np.float64).tiny))
+    for _ in range(_ATTEMPTS):
+        own += more
+        try:
+            return np.linalg.cholesky(covariance).T
+        except np.linalg.LinAlgError:
+            more *= 10.0
+    return np.diag(np.sqrt(own))
 
 
 def _right(features: NDArray[np.float64], head: HeadArrays, labels: NDArray[np.int64]) -> int:

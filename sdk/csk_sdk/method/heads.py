@@ -111,6 +111,11 @@ class ClassStatistics:
         """Degrees of freedom within classes: samples less classes that have some, at least 1."""
         return max(float(self.counts.sum()) - int((self.counts > 0).sum()), 1.0)
 
+    @property
+    def rounding(self) -> float:
+        """What rounding of these sums may make a variance off by."""
+        return _ROUNDING * float(np.trace(self.gram)) / self.freedom
+
     def scatter(self) -> Float64:
         """`gram - sum n_c mu_c mu_c^T`, `(f, f)`: the spread around the classes' means, a new array."""
         # In place: with features of several layers, a matrix of features by features is larger than many a network.
@@ -226,8 +231,7 @@ def lda_head(
     rows = _rows(statistics, classes)
     freedom, within = statistics.freedom, statistics.covariance()
     scale = float(np.trace(within)) / statistics.features
-    # Rounding that differences of these sums inherit.
-    floor = _ROUNDING * float(np.trace(statistics.gram)) / freedom
+    floor = statistics.rounding
     means = statistics.sums[rows] / statistics.counts[rows][:, None]
     if scale <= floor:
         # No spread beyond rounding. Any multiple of the identity decides alike; this one keeps logits O(f).

@@ -1,7 +1,10 @@
 /** What class statistics say of where features were: around their classes' means, with one covariance. */
 
 import type { ClassStatistics } from './heads.js';
-import { timesTransposed, transposed } from './matrix.js';
+import { timesTransposed, trace, transposed } from './matrix.js';
+
+// Rounding of a sum of float64 squares, as a share of that sum: what a difference of sums may be off by.
+const ROUNDING = 8 * Number.EPSILON;
 
 /** Means `(seen, f)` of the classes that have samples, in the order of the statistics. */
 export function meansOf({ features: f, counts, sums }: ClassStatistics): Float64Array {
@@ -20,10 +23,20 @@ export function betweenClasses(sums: Float64Array, counts: Float64Array, f: numb
   return timesTransposed(columns, columns, f, f, counts.length);
 }
 
-/** The covariance within classes, `(f, f)`: `(gram - sum n_c mu_c mu_c^T) / (n - C)`, divided by 1 at least. */
+/** Degrees of freedom within classes: samples less classes that have some, at least 1. */
+export function freedomOf(counts: Float64Array): number {
+  const seen = counts.filter((count) => count > 0).length;
+  return Math.max(counts.reduce((sum, count) => sum + count, 0) - seen, 1);
+}
+
+/** The covariance within classes, `(f, f)`: `(gram - sum n_c mu_c mu_c^T)` over the degrees of freedom. */
 export function covarianceWithin({ features: f, counts, sums, gram }: ClassStatistics): Float64Array {
   const between = betweenClasses(sums, counts, f);
-  const seen = counts.filter((count) => count > 0).length;
-  const freedom = Math.max(counts.reduce((sum, count) => sum + count, 0) - seen, 1);
+  const freedom = freedomOf(counts);
   return gram.map((value, at) => (value - between[at]!) / freedom);
+}
+
+/** What rounding of these sums may make a variance off by. */
+export function roundingOf({ features: f, counts, gram }: ClassStatistics): number {
+  return (ROUNDING * trace(gram, f)) / freedomOf(counts);
 }

@@ -7,42 +7,31 @@
  */
 
 import { ClassStatistics } from './heads.js';
-import { solveSymmetric, timesTransposed, trace, transposed } from './matrix.js';
+import { timesTransposed, trace, transposed } from './matrix.js';
+import { SymmetricSystem } from './symmetric.js';
 
 // Share of the mean feature energy that pulls towards "no drift" where the task's pictures say nothing.
 const RIDGE = 0.01;
 
-/** Sums from which both maps are estimated; feed it the features of the same pictures, before and after. */
-export class DriftEstimate {
-  private readonly before: Float64Array;
-  private readonly after: Float64Array;
-  private readonly across: Float64Array;
+/** Features `(n, f)` of the same pictures, before and after; or the other way round. */
+type Pair = readonly [Float32Array, Float32Array];
 
-  constructor(private readonly features: number) {
-    this.before = new Float64Array(features ** 2);
-    this.after = new Float64Array(features ** 2);
-    this.across = new Float64Array(features ** 2);
-  }
+/** Both maps, from the features of the same pictures before and after; what is added is kept, and not copied. */
+export class DriftEstimate {
+  private readonly pairs: Pair[] = [];
+
+  constructor(private readonly features: number) {}
 
   /** One batch: `before` and `after` `(n, f)`. */
   add(before: Float32Array, after: Float32Array): void {
-    const f = this.features;
-    const n = before.length / f;
-    const old = transposed(before, n, f);
-    const now = transposed(after, n, f);
-    accumulate(this.before, timesTransposed(old, old, f, f, n));
-    accumulate(this.after, timesTransposed(now, now, f, f, n));
-    accumulate(this.across, timesTransposed(now, old, f, f, n));
+    this.pairs.push([before, after]);
   }
 
   /** Least squares with `ridge * trace / f` on the distance from the identity. */
   fit(ridge = RIDGE): Drift {
+    const turned = this.pairs.map(([before, after]): Pair => [after, before]);
     const f = this.features;
-    return new Drift(
-      f,
-      towardsIdentity(this.before, this.across, f, ridge),
-      towardsIdentity(this.after, transposed(this.across, f, f), f, ridge),
-    );
+    return new Drift(f, towardsIdentity(this.pairs, f, ridge), towardsIdentity(turned, f, ridge));
   }
 }
 
@@ -76,14 +65,26 @@ function accumulate(sum: Float64Array, part: Float64Array): void {
   for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + part[i]!;
 }
 
-/** `M = argmin sum |target - M source|^2 + a |M - I|^2`; `across` is sum target source^T. */
-function towardsIdentity(source: Float64Array, across: Float64Array, f: number, ridge: number): Float64Array {
+/** `M = argmin sum |target - M source|^2 + a |M - I|^2` over pairs of sources and targets. */
+function towardsIdentity(pairs: readonly Pair[], f: number, ridge: number): Float64Array {
+  const energy = new Float64Array(f * f);
+  const moved = new Float64Array(f * f);
+  const product = new Float64Array(f * f);
+  for (const [source, target] of pairs) {
+    const n = source.length / f;
+    const columns = transposed(source, n, f);
+    const difference = transposed(
+      Float64Array.from(target, (value, at) => value - source[at]!),
+      n,
+      f,
+    );
+    accumulate(energy, timesTransposed(columns, columns, f, f, n, product));
+    accumulate(moved, timesTransposed(difference, columns, f, f, n, product));
+  }
+  const pull = (ridge * trace(energy, f)) / f || 1;
+  for (let i = 0; i < f; i++) energy[i * f + i] = energy[i * f + i]! + pull;
   // Exactly no drift leaves exactly the identity: the right-hand side is then zero.
-  const pull = (ridge * trace(source, f)) / f || 1;
-  const loaded = source.slice();
-  for (let i = 0; i < f; i++) loaded[i * f + i] = loaded[i * f + i]! + pull;
-  const difference = across.map((value, at) => value - source[at]!);
-  const change = transposed(solveSymmetric(loaded, transposed(difference, f, f), f, f), f, f);
+  const change = new SymmetricSystem(energy, f).solveRows(moved, f);
   for (let i = 0; i < f; i++) change[i * f + i] = change[i * f + i]! + 1;
   return change;
 }

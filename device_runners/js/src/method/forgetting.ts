@@ -7,11 +7,12 @@
  * docs/decisions/0016-max-forgetting.md has how well that agrees with the truth.
  */
 
-import { covarianceWithin } from './covariance.js';
+import { covarianceWithin, roundingOf } from './covariance.js';
 import type { Drift } from './drift.js';
 import type { ClassStatistics } from './heads.js';
 import type { HeadArrays } from './logistic.js';
-import { eigenSymmetric, timesTransposed, transposed } from './matrix.js';
+import { timesTransposed, transposed } from './matrix.js';
+import { choleskyFactor } from './symmetric.js';
 
 // Standard deviations of made-up features, over those of the statistics: pictures that were never trained on are farther
 // from their class's mean. Chosen by measurement.
@@ -19,6 +20,9 @@ const WIDTH = 1.5;
 // Made-up features per old task: a change of a point is then seen to half a point. So many at once, for memory's sake.
 const SAMPLES = 2000;
 const AT_ONCE = 250;
+// What is added to each feature's own variance, as a share of it, and how often ten times more.
+const MORE = 1e-6;
+const ATTEMPTS = 6;
 // Pictures whose movement is kept: it is drawn from again and again.
 const MOVEMENTS = 512;
 
@@ -90,11 +94,20 @@ export function estimatedForgetting(
   return lost;
 }
 
-/** `(f, f)`: standard normal rows times it have the covariance within classes. */
+/** `(f, f)`: standard normal rows times it have the covariance within classes, by Cholesky's factor of it. */
 export function spreadOf(statistics: ClassStatistics): Float64Array {
   const f = statistics.features;
-  const { values, vectors } = eigenSymmetric(covarianceWithin(statistics), f);
-  return vectors.map((value, at) => Math.sqrt(Math.max(values[Math.floor(at / f)]!, 0)) * value);
+  const covariance = covarianceWithin(statistics);
+  // Of fewer pictures than features, or a feature that never fires, it is singular. A millionth more of each feature's
+  // own variance is nothing to see; where rounding has left more to mend, ten times that.
+  const floor = Math.max(roundingOf(statistics), Number.MIN_VALUE);
+  const more = Float64Array.from({ length: f }, (_, j) => MORE * Math.max(covariance[j * f + j]!, 0) + floor);
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    for (let j = 0; j < f; j++) covariance[j * f + j] = covariance[j * f + j]! + more[j]! * 10 ** attempt;
+    const factor = choleskyFactor(covariance, f);
+    if (factor) return transposed(factor, f, f);
+  }
+  return covariance.map((value, at) => (at % (f + 1) === 0 ? Math.sqrt(value) : 0));
 }
 
 /**

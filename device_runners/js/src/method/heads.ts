@@ -8,12 +8,11 @@
 import { textOf, utf8 } from '../bytes.js';
 import { StateError, TaskError } from '../errors.js';
 import { float32, float64, type StoredTensor, type Tensors, uint8 } from '../tensors.js';
-import { betweenClasses, covarianceWithin, meansOf } from './covariance.js';
+import { betweenClasses, covarianceWithin, freedomOf, meansOf, roundingOf } from './covariance.js';
 import type { HeadArrays } from './logistic.js';
-import { SymmetricSystem, timesTransposed, trace, transposed } from './matrix.js';
+import { timesTransposed, trace, transposed } from './matrix.js';
+import { SymmetricSystem } from './symmetric.js';
 
-// Rounding of a sum of float64 squares, as a share of that sum: what a difference of sums may be off by.
-const ROUNDING = 8 * Number.EPSILON;
 const TINY = 2.2250738585072014e-308;
 const TEMPERATURE = 'statistics.temperature';
 
@@ -207,11 +206,11 @@ export function ldaHead(statistics: ClassStatistics, priorPictures: number): Hea
     throw new TaskError(`${what} to compute a head from: learn a task that contains some.`);
   }
   const total = counts.reduce((sum, value) => sum + value, 0);
-  const freedom = Math.max(total - count, 1);
+  const freedom = freedomOf(counts);
   const means = meansOf(statistics);
   const within = covarianceWithin(statistics);
   const spread = trace(within, f) / f;
-  const floor = (ROUNDING * trace(gram, f)) / freedom;
+  const floor = roundingOf(statistics);
   let weight: Float64Array;
   let noise = 0;
   if (spread <= floor) {
@@ -226,7 +225,7 @@ export function ldaHead(statistics: ClassStatistics, priorPictures: number): Hea
     const loaded = within.map((value) => (1 - shrinkage) * value);
     for (let j = 0; j < f; j++) loaded[j * f + j] = loaded[j * f + j]! + ridge[j]!;
     const system = new SymmetricSystem(loaded, f);
-    weight = transposed(system.solve(transposed(means, count, f), count), f, count);
+    weight = system.solveRows(means, count);
     // Of Sw = (S - ridge) / (1 - a).
     const inverse = system.inverseDiagonal();
     noise = ridge.reduce((sum, value, j) => sum + 1 - value * inverse[j]!, 0) / (1 - shrinkage);

@@ -7,8 +7,9 @@
  */
 
 import { standardized } from './logistic.js';
-import { identity, solveSymmetric, timesTransposed, transposed } from './matrix.js';
+import { identity, timesTransposed, transposed } from './matrix.js';
 import { roundHalfToEven } from './rounding.js';
+import { solveSymmetric } from './symmetric.js';
 
 // Below this share of the way from chance to perfect, nothing worth keeping was learned; chosen by measurement.
 const USEFUL = 0.2;

@@ -1,6 +1,7 @@
 /** A task's own head, fitted exactly: multinomial logistic regression on features (docs/decisions/0005-heads.md). */
 
-import { identity, norm, solveSymmetric, timesTransposed, trace, transposed } from './matrix.js';
+import { norm, timesTransposed, trace, transposed } from './matrix.js';
+import { SymmetricSystem } from './symmetric.js';
 
 /** `logits = features @ weight.T + bias`: weight `(classes, f)`, bias `(classes,)`. */
 export interface HeadArrays {
@@ -29,7 +30,7 @@ export function logisticHead(
   const p = f + 1;
   const { x, mean, scale } = standardized(features, n, f);
   const columns = transposed(x, n, p);
-  const inverse = inverseOfBound(columns, n, p);
+  const bound = boundOf(columns, n, p);
   const decay = (at: number): number => (at % p === f ? 0 : WEIGHT_DECAY);
   const gradient = (point: Float64Array): Float64Array => {
     const logits = timesTransposed(x, point, n, classes, p);
@@ -47,7 +48,7 @@ export function logisticHead(
     const size = norm(slope);
     first ||= size;
     if (size <= TOLERANCE * first) break;
-    const newton = timesTransposed(slope, inverse, classes, p, p);
+    const newton = bound.solveRows(slope, classes);
     const moved = ahead.map((value, at) => value - newton[at]!);
     let rising = 0;
     for (let at = 0; at < moved.length; at++) rising += slope[at]! * (moved[at]! - weight[at]!);
@@ -126,13 +127,13 @@ export function standardized(
   return { x, mean, scale };
 }
 
-function inverseOfBound(columns: Float64Array, n: number, p: number): Float64Array {
+function boundOf(columns: Float64Array, n: number, p: number): SymmetricSystem {
   const bound = timesTransposed(columns, columns, p, p, n);
   for (let at = 0; at < bound.length; at++) bound[at] = (0.5 * bound[at]!) / n;
   for (let i = 0; i < p - 1; i++) bound[i * p + i] = bound[i * p + i]! + WEIGHT_DECAY;
   const jitter = 1e-9 * trace(bound, p);
   for (let i = 0; i < p; i++) bound[i * p + i] = bound[i * p + i]! + jitter;
-  return solveSymmetric(bound, identity(p), p, p);
+  return new SymmetricSystem(bound, p);
 }
 
 function onRawFeatures(

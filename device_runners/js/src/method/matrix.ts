@@ -1,15 +1,16 @@
 /**
- * Products of matrices as flat, row-major Float64Arrays, and two decompositions, which ml-matrix does.
+ * Products of matrices as flat, row-major Float64Arrays, and the eigendecomposition, which ml-matrix does.
  *
  * One kernel does all products. It takes arrays of one element type only, so that the engine compiles it once; float32
  * data are copied into a buffer first, which costs little beside the product.
  */
 
-import { CholeskyDecomposition, EigenvalueDecomposition, Matrix, solve } from 'ml-matrix';
+import { EigenvalueDecomposition, Matrix } from 'ml-matrix';
 
 /**
- * `a b^T`: `a` `(m, k)`, `b` `(n, k)`, into `out` `(m, n)`. Two rows of each at a time: every number that is loaded is
- * used twice.
+ * `a b^T`: `a` `(m, k)`, `b` `(n, k)`, into `out` `(m, n)`. Four rows of each at a time, so that every number that is loaded
+ * is used four times. Where a fourth row is missing, the last one comes again, and the same number is written twice. Of
+ * `a a^T` half is computed.
  */
 export function timesTransposed(
   a: Float64Array,
@@ -19,36 +20,92 @@ export function timesTransposed(
   k: number,
   out: Float64Array = new Float64Array(m * n),
 ): Float64Array {
-  for (let i = 0; i < m; i += 2) {
-    const p = i * k;
-    const q = i + 1 < m ? p + k : p;
-    for (let j = 0; j < n; j += 2) {
-      const r = j * k;
-      const s = j + 1 < n ? r + k : r;
-      let pr = 0;
-      let ps = 0;
-      let qr = 0;
-      let qs = 0;
-      for (let l = 0; l < k; l++) {
-        const left = a[p + l]!;
-        const below = a[q + l]!;
-        const up = b[r + l]!;
-        const down = b[s + l]!;
-        pr += left * up;
-        ps += left * down;
-        qr += below * up;
-        qs += below * down;
-      }
-      // Where a second row is missing, it was the first one again, and the same number is written twice.
-      out[i * n + (s === r ? j : j + 1)] = ps;
-      out[i * n + j] = pr;
-      if (q !== p) {
-        out[(i + 1) * n + (s === r ? j : j + 1)] = qs;
-        out[(i + 1) * n + j] = qr;
-      }
+  const symmetric = a === b;
+  for (let i = 0; i < m; i += 4) {
+    const [i1, i2, i3] = [Math.min(i + 1, m - 1), Math.min(i + 2, m - 1), Math.min(i + 3, m - 1)];
+    for (let j = symmetric ? i : 0; j < n; j += 4) {
+      const [j1, j2, j3] = [Math.min(j + 1, n - 1), Math.min(j + 2, n - 1), Math.min(j + 3, n - 1)];
+      tile(a, b, n, k, out, i, i1, i2, i3, j, j1, j2, j3);
     }
   }
+  if (symmetric) for (let i = 1; i < n; i++) for (let j = 0; j < i; j++) out[i * n + j] = out[j * n + i]!;
   return out;
+}
+
+/** The products of rows `i` to `i3` of `a` and `j` to `j3` of `b`, both `k` long, into `out`, whose rows are `n` long. */
+function tile(
+  a: Float64Array,
+  b: Float64Array,
+  n: number,
+  k: number,
+  out: Float64Array,
+  i: number,
+  i1: number,
+  i2: number,
+  i3: number,
+  j: number,
+  j1: number,
+  j2: number,
+  j3: number,
+): void {
+  let s00 = 0;
+  let s01 = 0;
+  let s02 = 0;
+  let s03 = 0;
+  let s10 = 0;
+  let s11 = 0;
+  let s12 = 0;
+  let s13 = 0;
+  let s20 = 0;
+  let s21 = 0;
+  let s22 = 0;
+  let s23 = 0;
+  let s30 = 0;
+  let s31 = 0;
+  let s32 = 0;
+  let s33 = 0;
+  for (let l = 0; l < k; l++) {
+    const y0 = b[j * k + l]!;
+    const y1 = b[j1 * k + l]!;
+    const y2 = b[j2 * k + l]!;
+    const y3 = b[j3 * k + l]!;
+    let x = a[i * k + l]!;
+    s00 += x * y0;
+    s01 += x * y1;
+    s02 += x * y2;
+    s03 += x * y3;
+    x = a[i1 * k + l]!;
+    s10 += x * y0;
+    s11 += x * y1;
+    s12 += x * y2;
+    s13 += x * y3;
+    x = a[i2 * k + l]!;
+    s20 += x * y0;
+    s21 += x * y1;
+    s22 += x * y2;
+    s23 += x * y3;
+    x = a[i3 * k + l]!;
+    s30 += x * y0;
+    s31 += x * y1;
+    s32 += x * y2;
+    s33 += x * y3;
+  }
+  out[i * n + j] = s00;
+  out[i * n + j1] = s01;
+  out[i * n + j2] = s02;
+  out[i * n + j3] = s03;
+  out[i1 * n + j] = s10;
+  out[i1 * n + j1] = s11;
+  out[i1 * n + j2] = s12;
+  out[i1 * n + j3] = s13;
+  out[i2 * n + j] = s20;
+  out[i2 * n + j1] = s21;
+  out[i2 * n + j2] = s22;
+  out[i2 * n + j3] = s23;
+  out[i3 * n + j] = s30;
+  out[i3 * n + j1] = s31;
+  out[i3 * n + j2] = s32;
+  out[i3 * n + j3] = s33;
 }
 
 /** The transpose of `a` `(m, n)`: `(n, m)`. */
@@ -70,60 +127,6 @@ export function norm(a: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < a.length; i++) sum += a[i]! * a[i]!;
   return Math.sqrt(sum);
-}
-
-/** `x` `(n, m)` with `a x = b`, for an `a` `(n, n)` as `SymmetricSystem` takes and `b` `(n, m)`. */
-export function solveSymmetric(a: Float64Array, b: Float64Array, n: number, m: number): Float64Array {
-  return new SymmetricSystem(a, n).solve(b, m);
-}
-
-/** A symmetric, positive definite `a` `(n, n)`, decomposed once; where rounding made it indefinite, by LU. */
-export class SymmetricSystem {
-  private readonly matrix: Matrix;
-  private readonly cholesky: CholeskyDecomposition;
-
-  constructor(
-    a: Float64Array,
-    private readonly n: number,
-  ) {
-    // Rounding leaves sums of products a little asymmetric.
-    this.matrix = new Matrix(n, n);
-    for (let i = 0; i < n; i++) {
-      for (let j = 0; j < n; j++) this.matrix.set(i, j, (a[i * n + j]! + a[j * n + i]!) / 2);
-    }
-    this.cholesky = new CholeskyDecomposition(this.matrix);
-  }
-
-  /** `x` `(n, m)` with `a x = b`, for `b` `(n, m)`. */
-  solve(b: Float64Array, m: number): Float64Array {
-    const { matrix, cholesky, n } = this;
-    const right = Matrix.from1DArray(n, m, b);
-    const found = cholesky.isPositiveDefinite() ? cholesky.solve(right) : solve(matrix, right);
-    return Float64Array.from(found.to1DArray());
-  }
-
-  /** The diagonal of the inverse: sums of squares over the columns of the inverse of the Cholesky factor. */
-  inverseDiagonal(): Float64Array {
-    const { cholesky, n } = this;
-    const found = new Float64Array(n);
-    if (!cholesky.isPositiveDefinite()) {
-      const inverse = this.solve(identity(n), n);
-      return found.map((_, j) => inverse[j * n + j]!);
-    }
-    const factor = Float64Array.from(cholesky.lowerTriangularMatrix.to1DArray());
-    const column = new Float64Array(n);
-    for (let j = 0; j < n; j++) {
-      let squares = 0;
-      for (let i = j; i < n; i++) {
-        let sum = i === j ? 1 : 0;
-        for (let k = j; k < i; k++) sum -= factor[i * n + k]! * column[k]!;
-        column[i] = sum / factor[i * n + i]!;
-        squares += column[i]! * column[i]!;
-      }
-      found[j] = squares;
-    }
-    return found;
-  }
 }
 
 /** The identity `(n, n)`. */

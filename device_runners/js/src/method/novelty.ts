@@ -7,7 +7,8 @@
 
 import { covarianceWithin, meansOf } from './covariance.js';
 import type { ClassStatistics } from './heads.js';
-import { solveSymmetric, timesTransposed, transposed } from './matrix.js';
+import { timesTransposed } from './matrix.js';
+import { SymmetricSystem } from './symmetric.js';
 
 /** From this distance on a task is called unfamiliar (docs/decisions/0015-label-check.md). */
 export const UNFAMILIAR = 1.5;
@@ -32,7 +33,7 @@ export function novelty(known: ClassStatistics, features: Float32Array): number 
   const all = new Float64Array((n + count) * f);
   all.set(features);
   all.set(means, n * f);
-  const white = transposed(solveSymmetric(within, transposed(all, n + count, f), f, n + count), f, n + count);
+  const white = new SymmetricSystem(within, f).solveRows(all, n + count);
   const own = squares(all, white, f);
   const across = timesTransposed(all.subarray(0, n * f), white.subarray(n * f), n, count, f);
   let sum = 0;

@@ -1,0 +1,139 @@
+/**
+ * Systems with a symmetric matrix, by its Cholesky factor, as flat, row-major Float64Arrays.
+ *
+ * All goes by rows, four at a time: with 832 features ml-matrix takes ten times as long to solve and six times to
+ * decompose (docs/decisions/0018), and that was most of what a lesson took.
+ */
+
+import { Matrix, solve } from 'ml-matrix';
+import { identity, transposed } from './matrix.js';
+
+/** `x` `(n, m)` with `a x = b`, for an `a` `(n, n)` as `SymmetricSystem` takes and `b` `(n, m)`. */
+export function solveSymmetric(a: Float64Array, b: Float64Array, n: number, m: number): Float64Array {
+  return transposed(new SymmetricSystem(a, n).solveRows(transposed(b, n, m), m), m, n);
+}
+
+/** A symmetric, positive definite `a` `(n, n)`, decomposed once; where rounding made it indefinite, by LU. */
+export class SymmetricSystem {
+  private readonly lower: Float64Array | undefined;
+  private readonly upper: Float64Array | undefined;
+
+  constructor(
+    private readonly a: Float64Array,
+    private readonly n: number,
+  ) {
+    this.lower = choleskyFactor(a, n);
+    this.upper = this.lower && transposed(this.lower, n, n);
+  }
+
+  /** For each row `b` of `rows` `(m, n)` the `x` with `a x = b`: `(m, n)`. */
+  solveRows(rows: Float64Array, m: number): Float64Array {
+    const { a, lower, upper, n } = this;
+    if (!lower || !upper) {
+      const right = Matrix.from1DArray(m, n, rows).transpose();
+      return Float64Array.from(
+        solve(Matrix.from1DArray(n, n, a), right)
+          .transpose()
+          .to1DArray(),
+      );
+    }
+    const found = rows.slice();
+    for (let row = 0; row < m; row += 4) {
+      const four = fourRows(row, m, n);
+      for (let i = 0; i < n; i++) substitute(lower, n, i, 0, i, found, four);
+      for (let i = n - 1; i >= 0; i--) substitute(upper, n, i, i + 1, n, found, four);
+    }
+    return found;
+  }
+
+  /** The diagonal of the inverse: sums of squares over the columns of the inverse of the Cholesky factor. */
+  inverseDiagonal(): Float64Array {
+    const { lower, n } = this;
+    const found = new Float64Array(n);
+    if (!lower) {
+      const inverse = this.solveRows(identity(n), n);
+      return found.map((_, j) => inverse[j * n + j]!);
+    }
+    const columns = new Float64Array(4 * n);
+    const four = fourRows(0, 4, n);
+    for (let start = 0; start < n; start += 4) {
+      columns.fill(0);
+      for (let row = 0; row < Math.min(4, n - start); row++) columns[row * n + start + row] = 1;
+      for (let i = start; i < n; i++) substitute(lower, n, i, start, i, columns, four);
+      for (let row = 0; row < Math.min(4, n - start); row++) {
+        for (let i = start; i < n; i++) found[start + row] = found[start + row]! + columns[row * n + i]! ** 2;
+      }
+    }
+    return found;
+  }
+}
+
+/**
+ * Lower triangular `l` `(n, n)` with `l l^T = a`, for a symmetric `a` (of what rounding has left of that, the mean with
+ * its transpose); undefined where it is not positive definite.
+ */
+export function choleskyFactor(a: Float64Array, n: number): Float64Array | undefined {
+  const lower = new Float64Array(n * n);
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j <= i; j++) lower[i * n + j] = (a[i * n + j]! + a[j * n + i]!) / 2;
+  }
+  for (let start = 0; start < n; start += 4) {
+    const four = fourRows(start, n, n);
+    for (let i = 0; i < start; i++) substitute(lower, n, i, 0, i, lower, four);
+    for (let row = start; row < Math.min(start + 4, n); row++) {
+      for (let column = start; column <= row; column++) {
+        let rest = lower[row * n + column]!;
+        for (let k = 0; k < column; k++) rest -= lower[row * n + k]! * lower[column * n + k]!;
+        if (column < row) lower[row * n + column] = rest / lower[column * n + column]!;
+        else if (rest > 0) lower[row * n + row] = Math.sqrt(rest);
+        else return undefined;
+      }
+    }
+  }
+  return lower;
+}
+
+type Four = readonly [number, number, number, number];
+
+/** Where `row` and the three after it begin, of `m` rows of `n`; instead of one that is missing, the last. */
+function fourRows(row: number, m: number, n: number): Four {
+  const start = (one: number): number => Math.min(one, m - 1) * n;
+  return [start(row), start(row + 1), start(row + 2), start(row + 3)];
+}
+
+/**
+ * Number `i` of four rows of `x`: what is left of it without the part of the `triangle` `(n, n)` from column `start` to
+ * `end`, over its diagonal. In place, and the same row may come twice.
+ */
+function substitute(
+  triangle: Float64Array,
+  n: number,
+  i: number,
+  start: number,
+  end: number,
+  x: Float64Array,
+  four: Four,
+): void {
+  const [a, b, c, d] = four;
+  let inA = 0;
+  let inB = 0;
+  let inC = 0;
+  let inD = 0;
+  const row = i * n;
+  for (let j = start; j < end; j++) {
+    const factor = triangle[row + j]!;
+    inA += factor * x[a + j]!;
+    inB += factor * x[b + j]!;
+    inC += factor * x[c + j]!;
+    inD += factor * x[d + j]!;
+  }
+  const own = triangle[row + i]!;
+  const foundA = (x[a + i]! - inA) / own;
+  const foundB = (x[b + i]! - inB) / own;
+  const foundC = (x[c + i]! - inC) / own;
+  const foundD = (x[d + i]! - inD) / own;
+  x[a + i] = foundA;
+  x[b + i] = foundB;
+  x[c + i] = foundC;
+  x[d + i] = foundD;
+}
