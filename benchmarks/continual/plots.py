@@ -12,7 +12,7 @@ TASK, CLASS, CLASS_OWN = "task, our head", "class, our head", "class, own head"
 SHOWN = {
     "ours": ("#d62728", 2.4), "ours-heads": ("#ff9896", 1.6), "finetune": ("#7f7f7f", 1.4), "gpm": ("#1f77b4", 1.4),
     "adam-nscl": ("#17becf", 1.4), "lwf": ("#2ca02c", 1.4), "ewc": ("#9467bd", 1.4), "replay": ("#8c564b", 1.4),
-    "fecam": ("#bcbd22", 1.4), "ours-last": ("#7a0c0c", 1.8),
+    "fecam": ("#bcbd22", 1.4), "ours-wide": ("#ff7f0e", 1.8), "ours-last": ("#7a0c0c", 1.8),
 }  # fmt: skip
 
 
