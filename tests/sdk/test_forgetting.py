@@ -12,7 +12,7 @@ from conftest import NAMES, Digits, open_learner
 from csk_sdk import Learner, TaskError
 from csk_sdk.acceptance import worst_of
 from csk_sdk.method.drift import DriftEstimate
-from csk_sdk.method.forgetting import WIDTH, Movement, estimated_forgetting
+from csk_sdk.method.forgetting import WIDTH, Movement, _spread, estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, lda_head
 
 CLASSES = ("a", "b", "c", "d")
@@ -73,6 +73,23 @@ def test_tasks_without_statistics_are_left_out() -> None:
     assert set(found) == {"known"}
     assert worst_of(found) == ("known", found["known"])
     assert worst_of({}) == ("", 0.0)
+
+
+@pytest.mark.parametrize("pictures", [4, 9, 40], ids=["hardly any", "fewer than features", "enough"])
+@pytest.mark.parametrize("offset", [0.0, 1e4], ids=["", "far from zero"])
+def test_made_up_features_spread_as_the_statistics_say(pictures: int, offset: float) -> None:
+    """Also where the covariance is singular: of few pictures, with a feature that never fires."""
+    rng = np.random.default_rng(4)
+    f = 12
+    x = (offset + rng.normal(size=(pictures, f)) @ rng.normal(size=(f, f))).astype(np.float32)
+    x[:, 3] = 0.0
+    labels = np.arange(pictures) % 2
+    statistics = ClassStatistics.empty(f).add(x, labels, ("a", "b"))
+    within = np.concatenate([x[labels == label] - x[labels == label].mean(axis=0) for label in (0, 1)])
+    truth = within.T.astype(np.float64) @ within / (pictures - 2)
+    spread = _spread(statistics)
+    tolerance = 1e-2 if offset else 1e-5
+    np.testing.assert_allclose(spread.T @ spread, truth, rtol=0, atol=tolerance * np.trace(truth) / f)
 
 
 # A device that forgets
