@@ -76,6 +76,6 @@ def _towards_identity(
         moved += (target - x).T @ x
     np.einsum("ii->i", energy)[:] += ridge * float(np.trace(energy)) / features or 1.0
     # Exactly no drift leaves exactly the identity: the right-hand side is then zero.
-    change: Float64 = np.linalg.solve(energy, moved.T).T
+    change = np.linalg.solve(energy, moved.T).T.astype(np.float64, copy=False)
     np.einsum("ii->i", change)[:] += 1.0
     return change

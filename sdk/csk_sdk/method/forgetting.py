@@ -98,7 +98,7 @@ def _spread(statistics: ClassStatistics) -> NDArray[np.float64]:
     for _ in range(_ATTEMPTS):
         own += more
         try:
-            return np.linalg.cholesky(covariance).T
+            return np.linalg.cholesky(covariance).T.astype(np.float64, copy=False)
         except np.linalg.LinAlgError:
             more *= 10.0
     return np.diag(np.sqrt(own))
