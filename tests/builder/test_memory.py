@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import onnx_ir as ir
 import pytest
 from onnx_text import model
 from PIL import Image
+from plain_stack import stack
 from safetensors.numpy import load_file
 
 from conftest import REPOSITORY, build_digits_bundle
@@ -28,22 +28,6 @@ from csk_sdk.learner import Learner
 
 DIGITS = REPOSITORY / "examples/digits/digits-base4.onnx"
 RNG = np.random.default_rng(0)
-PAD = "kernel_shape=[3,3], pads=[1,1,1,1]"
-
-
-def network(path: Path, channels: tuple[int, ...], size: int) -> Path:
-    """3x3 convolutions with ReLU, then mean and head; `channels` from the picture's 3 on."""
-    nodes, tensors, x = "", {"h": RNG.normal(0, 0.1, (4, channels[-1])), "hb": np.zeros(4)}, "x"
-    for index, (c_in, c_out) in enumerate(pairwise(channels)):
-        tensors[f"w{index}"] = RNG.normal(0, (2 / (9 * c_in)) ** 0.5, (c_out, c_in, 3, 3))
-        nodes += f"[conv{index}] c{index} = Conv<{PAD}>({x}, w{index}) \n r{index} = Relu(c{index}) \n"
-        x = f"r{index}"
-    text = (
-        f"(float[N,3,{size},{size}] x) => (float[N,4] y) {{ {nodes} p = GlobalAveragePool({x}) \n "
-        "f = Flatten(p) \n [head] y = Gemm<transB=1>(f, h, hb) }"
-    )
-    onnx.save(model(text, 17, **tensors), path)
-    return path
 
 
 def learned_in(bundle: Path) -> dict[str, int]:
@@ -67,7 +51,7 @@ def learned_in(bundle: Path) -> dict[str, int]:
     ],
 )
 def test_predicted_is_measured_within_a_quarter(tmp_path, channels, size, batch, largest):
-    source = network(tmp_path / "m.onnx", channels, size) if channels else DIGITS
+    source = stack(tmp_path / "m.onnx", channels, size) if channels else DIGITS
     build_artifacts(
         source, tmp_path / "bundle", BuildOptions(features="last", trainable="all", batch_size=batch)
     )
@@ -100,7 +84,7 @@ def test_int8_is_predicted_within_a_quarter_too(tmp_path, channels, size, batch)
         trainable="all", batch_size=batch, precision="int8", base_data=tmp_path / "base",
         classes=list("0123"),
     )  # fmt: skip
-    build_artifacts(network(tmp_path / "m.onnx", channels, size), tmp_path / "bundle", options)
+    build_artifacts(stack(tmp_path / "m.onnx", channels, size), tmp_path / "bundle", options)
     found = learned_in(tmp_path / "bundle")
     parts = Bundle.open(tmp_path / "bundle").manifest.memory
     assert found["predicted"] == pytest.approx(found["measured"], rel=0.25), parts
@@ -189,7 +173,7 @@ def peak(bundle: Path) -> int:
 
 
 def test_sites_are_placed_from_the_back_until_the_budget_is_spent(tmp_path):
-    source = network(tmp_path / "m.onnx", (3, 32, 64, 128, 256), 16)
+    source = stack(tmp_path / "m.onnx", (3, 32, 64, 128, 256), 16)
     names = [f"w{index}" for index in range(4)]
     peaks = []
     for index in range(4):
@@ -228,7 +212,7 @@ def test_a_budget_for_nothing_says_what_would_do(tmp_path):
 
 def test_a_budget_that_the_features_do_not_fit_into_says_so(tmp_path):
     """Fitting a head inverts a matrix of features by features; no choice of sites makes that smaller."""
-    source = network(tmp_path / "m.onnx", (3, 16, 256, 256, 256), 16)
+    source = stack(tmp_path / "m.onnx", (3, 16, 256, 256, 256), 16)
 
     def build(mebibytes: int, features: str) -> None:
         options = BuildOptions(memory_budget=mebibytes << 20, batch_size=1, features=features, overwrite=True)
@@ -250,7 +234,7 @@ def test_a_budget_that_the_features_do_not_fit_into_says_so(tmp_path):
 
 def too_large(folder: Path, sparse: int) -> Path:
     """A model whose first kernel lies in a file of `sparse` bytes that takes no room on the disk."""
-    path = network(folder / "m.onnx", (3, 4, 4), 8)
+    path = stack(folder / "m.onnx", (3, 4, 4), 8)
     proto = onnx.load(path)
     tensor = next(t for t in proto.graph.initializer if t.name == "w0")
     tensor.ClearField("raw_data")
@@ -284,7 +268,7 @@ def test_a_file_above_2_gib_is_refused_before_it_is_read(tmp_path):
 def test_a_graph_above_the_limit_leaves_nothing(tmp_path, monkeypatch):
     # Above the source, below the training graph.
     monkeypatch.setattr(preparing, "MAX_BYTES", 6_000)
-    source = network(tmp_path / "m.onnx", (3, 4, 4, 4), 8)
+    source = stack(tmp_path / "m.onnx", (3, 4, 4, 4), 8)
     assert source.stat().st_size < 6_000
     with pytest.raises(ModelError, match=r"training_model\.onnx has"):
         build_artifacts(source, tmp_path / "out" / "b", BuildOptions(features="last", trainable="all"))

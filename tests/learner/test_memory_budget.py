@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plain_stack import stack
 
 from conftest import REPOSITORY, Digits, build_digits_bundle, open_learner
+from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Bundle, ConfigError, StorageError, TrainingConfig
 from csk_sdk.budget import plan_for, predicted_bytes
 from csk_sdk.knowledge import FeatureExtractor
@@ -250,6 +252,30 @@ def test_the_process_stays_within_its_budget_under_a_hard_limit(workspace: Path)
     assert report["memory_budget"] == 128 * MIB
     assert report["peak_rss_bytes"] <= 128 * MIB
     assert "kept: peak" in done.stdout
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
+def test_the_smallest_budget_holds_where_matrices_of_features_are_the_peak(tmp_path: Path) -> None:
+    """A network whose kernels are small beside 1,318 features squared, learned with what the refusal says it needs."""
+    build_artifacts(
+        stack(tmp_path / "m.onnx", (3, 16, 256, 256, 256), 8),
+        tmp_path / "w/bundle",
+        BuildOptions(features="wide"),
+    )
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    images = np.clip(rng.normal(100 + 60 * labels[:, None, None, None], 30, (120, 8, 8, 3)), 0, 255).astype(
+        np.uint8
+    )
+    (tmp_path / "w/tasks").mkdir()
+    np.savez(tmp_path / "w/tasks/01.npz", images=images, labels=labels, class_names=["dark", "bright"])
+    train = [Path(sys.executable).with_name("csk-sdk"), "train", "--workspace", tmp_path / "w", "--json"]
+    train += ["--threads", "1", "--epochs", "1", "--no-evaluate", "--memory-budget"]
+    refused = subprocess.run([*train, "60MiB"], capture_output=True, text=True, check=False).stderr
+    needed = f"{refused.split('learning needs about ')[1].split(' MiB')[0]}MiB"
+    done = limited(needed, *train, needed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not json.loads(done.stdout.splitlines()[0])["heads_only"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
