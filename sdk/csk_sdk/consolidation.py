@@ -95,7 +95,7 @@ class Consolidation:
         for old, new in zip(before, sample.parts, strict=False):
             drift.add(old[: len(new)], new)
             movement.add(old[: len(new)], new)
-        drifted = drift.fit()
+        drifted = drift.fit() if before else None
         # Each matrix of features by features goes as soon as it is used: of several layers, they are the peak here.
         del drift
         self._follow(drifted, tensors, learned)
@@ -133,13 +133,9 @@ class Consolidation:
             learned = calibrated(learned, *sample.arrays(), self.classes, PRIOR_PICTURES)
         return moments, repeated.balance(learned, scale), sample
 
-    @property
-    def _moved(self) -> bool:
-        return any(np.any(delta) for delta in self.deltas.values())
-
-    def _forgetting(self, tensors: Tensors, drift: Drift, movement: Movement) -> dict[str, float]:
+    def _forgetting(self, tensors: Tensors, drift: Drift | None, movement: Movement) -> dict[str, float]:
         """What the heads in `tensors` lose on the features as they are now, by old task; empty where nothing moved."""
-        if not self._moved:
+        if drift is None:
             return {}
         names = _heads_in(self.tensors)
 
@@ -159,7 +155,7 @@ class Consolidation:
 
     def _features_before(self, batches: Batches) -> list[NDArray[np.float32]]:
         """The task's features as the network was before, batch by batch, as many as fit; none if not needed."""
-        if not self._moved:
+        if not any(np.any(delta) for delta in self.deltas.values()):
             return []
         extractor = FeatureExtractor(self.bundle, self.tensors, self.config.threads, release=True)
         kept: list[NDArray[np.float32]] = []
@@ -171,10 +167,10 @@ class Consolidation:
                 break
         return kept
 
-    def _follow(self, drift: Drift, tensors: Tensors, learned: ClassStatistics) -> None:
+    def _follow(self, drift: Drift | None, tensors: Tensors, learned: ClassStatistics) -> None:
         """Carry old heads and statistics over to the features as they are now, and add what was learned."""
         old = ClassStatistics.from_tensors(self.tensors)
-        if self._moved and self.config.follows_drift:
+        if drift is not None and self.config.follows_drift:
             old = drift.statistics(old)
             for name in _heads_in(tensors):
                 tensors[f"head/{name}/weight"] = drift.head(tensors[f"head/{name}/weight"])

@@ -94,7 +94,7 @@ def _spread(statistics: ClassStatistics) -> NDArray[np.float64]:
     own = np.einsum("ii->i", covariance)
     # Of fewer pictures than features, or a feature that never fires, it is singular. A millionth more of each feature's
     # own variance is nothing to see; where rounding has left more to mend, ten times that.
-    more = _MORE * np.maximum(own, 0.0) + max(statistics.rounding, float(np.finfo(np.float64).tiny))
+    more = _MORE * np.maximum(own, 0.0) + statistics.rounding
     for _ in range(_ATTEMPTS):
         own += more
         try:

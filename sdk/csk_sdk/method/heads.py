@@ -113,8 +113,8 @@ class ClassStatistics:
 
     @property
     def rounding(self) -> float:
-        """What rounding of these sums may make a variance off by."""
-        return _ROUNDING * float(np.trace(self.gram)) / self.freedom
+        """What rounding of these sums may make a variance off by; above 0, so that it makes a matrix regular."""
+        return max(_ROUNDING * float(np.trace(self.gram)) / self.freedom, float(np.finfo(np.float64).tiny))
 
     def scatter(self) -> Float64:
         """`gram - sum n_c mu_c mu_c^T`, `(f, f)`: the spread around the classes' means, a new array."""
@@ -239,7 +239,7 @@ def lda_head(
         weight, noise = means / (energy or 1.0), 0.0
     else:
         shrinkage = prior_pictures / (freedom + prior_pictures)
-        ridge = shrinkage * np.diag(within) + max(floor, float(np.finfo(np.float64).tiny))
+        ridge = shrinkage * np.diag(within) + floor
         within *= 1.0 - shrinkage
         # With few samples only the ridge makes it regular.
         np.einsum("ii->i", within)[:] += ridge

@@ -5,6 +5,7 @@ import { timesTransposed, trace, transposed } from './matrix.js';
 
 // Rounding of a sum of float64 squares, as a share of that sum: what a difference of sums may be off by.
 const ROUNDING = 8 * Number.EPSILON;
+const TINY = 2.2250738585072014e-308;
 
 /** Means `(seen, f)` of the classes that have samples, in the order of the statistics. */
 export function meansOf({ features: f, counts, sums }: ClassStatistics): Float64Array {
@@ -36,7 +37,7 @@ export function covarianceWithin({ features: f, counts, sums, gram }: ClassStati
   return gram.map((value, at) => (value - between[at]!) / freedom);
 }
 
-/** What rounding of these sums may make a variance off by. */
+/** What rounding of these sums may make a variance off by; above 0, so that it makes a matrix regular. */
 export function roundingOf({ features: f, counts, gram }: ClassStatistics): number {
-  return (ROUNDING * trace(gram, f)) / freedomOf(counts);
+  return Math.max((ROUNDING * trace(gram, f)) / freedomOf(counts), TINY);
 }

@@ -100,7 +100,7 @@ export function spreadOf(statistics: ClassStatistics): Float64Array {
   const covariance = covarianceWithin(statistics);
   // Of fewer pictures than features, or a feature that never fires, it is singular. A millionth more of each feature's
   // own variance is nothing to see; where rounding has left more to mend, ten times that.
-  const floor = Math.max(roundingOf(statistics), Number.MIN_VALUE);
+  const floor = roundingOf(statistics);
   const more = Float64Array.from({ length: f }, (_, j) => MORE * Math.max(covariance[j * f + j]!, 0) + floor);
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     for (let j = 0; j < f; j++) covariance[j * f + j] = covariance[j * f + j]! + more[j]! * 10 ** attempt;

@@ -13,7 +13,6 @@ import type { HeadArrays } from './logistic.js';
 import { timesTransposed, trace, transposed } from './matrix.js';
 import { SymmetricSystem } from './symmetric.js';
 
-const TINY = 2.2250738585072014e-308;
 const TEMPERATURE = 'statistics.temperature';
 
 /**
@@ -220,7 +219,7 @@ export function ldaHead(statistics: ClassStatistics, priorPictures: number): Hea
   } else {
     const shrinkage = priorPictures / (freedom + priorPictures);
     const ridge = Float64Array.from({ length: f }, (_, j) => {
-      return shrinkage * within[j * f + j]! + Math.max(floor, TINY);
+      return shrinkage * within[j * f + j]! + floor;
     });
     const loaded = within.map((value) => (1 - shrinkage) * value);
     for (let j = 0; j < f; j++) loaded[j * f + j] = loaded[j * f + j]! + ridge[j]!;
