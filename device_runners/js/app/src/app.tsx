@@ -2,6 +2,7 @@
 
 import { useEffect, useState } from 'preact/hooks';
 import { Client } from './client.js';
+import { keepOffline } from './offline.js';
 import { Knowledge } from './parts/knowledge.js';
 import { Progress } from './parts/progress.js';
 import { Report } from './parts/report.js';
@@ -17,6 +18,7 @@ export function App() {
   const [progress, setProgress] = useState<LessonProgress>();
   const [report, setReport] = useState<LessonReport>();
   const [problem, setProblem] = useState<string>();
+  const [notKept, setNotKept] = useState<string>();
   // Counts lessons, so that the form is empty after each.
   const [taught, setTaught] = useState(0);
 
@@ -34,6 +36,7 @@ export function App() {
   useEffect(() => {
     client.onProgress = setProgress;
     void open();
+    if (!import.meta.env.DEV) void keepOffline().then(setNotKept);
   }, []);
 
   const lesson = async (begin: () => Promise<LessonReport>) => {
@@ -109,6 +112,7 @@ export function App() {
             )}
             <Knowledge
               known={known}
+              notKept={notKept}
               busy={progress !== undefined}
               onExport={() =>
                 void guarded(async () => download(await client.call('export'), 'taught-model.onnx'))

@@ -6,14 +6,19 @@ const CACHE = 'teach-__VERSION__';
 const FILES: string[] = ['__FILES__'];
 
 worker.addEventListener('install', (event) => {
-  // All or nothing: a half cache would be an app that starts offline and then fails.
-  event.waitUntil(
-    caches
-      .open(CACHE)
-      .then((cache) => cache.addAll(FILES.map((file) => new Request(file, { cache: 'reload' }))))
-      .then(() => worker.skipWaiting()),
-  );
+  event.waitUntil(keep().then(() => worker.skipWaiting()));
 });
+
+/** All or nothing: without one of them this worker is not installed, for an app that starts must not fail later. */
+async function keep(): Promise<void> {
+  const cache = await caches.open(CACHE);
+  for (const file of FILES) {
+    const response = await fetch(file, { cache: 'reload' });
+    if (!response.ok) throw new Error(`${file}: ${response.status}`);
+    // Read whole: Chromium refuses to stream a large response into a cache when the disk has little room left.
+    await cache.put(file, new Response(await response.arrayBuffer(), response));
+  }
+}
 
 worker.addEventListener('activate', (event) => {
   const old = caches

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import axe from 'axe-core';
 import type { Page } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, type TestContext, test } from 'vitest';
 import {
   APP,
   addClass,
@@ -35,11 +35,15 @@ afterEach(async () => {
 });
 afterAll(() => site.stop());
 
+type Changed = Record<string, (content: Buffer) => Buffer>;
+
 async function visit({
   stepMs = 0,
+  changed = {},
   ...options
-}: ConstructorParameters<typeof Phone>[0] & { stepMs?: number } = {}) {
+}: ConstructorParameters<typeof Phone>[0] & { stepMs?: number; changed?: Changed } = {}) {
   site = new Site();
+  for (const [path, change] of Object.entries(changed)) site.changed.set(path, change);
   await site.start();
   const phone = new Phone(options);
   phones.push(phone);
@@ -55,7 +59,9 @@ async function opened(page: Page): Promise<void> {
 
 /** Wait until the service worker has everything. */
 async function keptOffline(page: Page): Promise<void> {
-  await page.evaluate(() => navigator.serviceWorker.ready.then(() => undefined));
+  const states = () =>
+    page.evaluate(async () => (await navigator.serviceWorker.getRegistration())?.active?.state);
+  await expect.poll(states, { timeout: 30_000 }).toBe('activated');
 }
 
 /** With 25 pictures a class the network itself is trained, and not only its heads. */
@@ -234,13 +240,7 @@ test.each([
     said: /schema|manifest/i,
   },
 ])('$what is refused in a sentence, and tried again', async ({ path, change, said }) => {
-  site = new Site();
-  site.changed.set(path, change);
-  await site.start();
-  const phone = new Phone();
-  phones.push(phone);
-  const page = await phone.open();
-  await page.goto(site.url);
+  const { page } = await visit({ changed: { [path]: change } });
   const alert = page.getByRole('alert');
   await alert.waitFor({ timeout: 30_000 });
   expect(await alert.textContent()).toMatch(said);
@@ -267,14 +267,19 @@ test('a browser without SIMD is told so', async () => {
   expect(await alert.textContent()).toContain('This browser is too old to learn in');
 });
 
-/** A disk of its own, so that it can be really full; undefined where this user may not mount one. */
-function smallDisk(): string | undefined {
-  const folder = mkdtempSync(join(tmpdir(), 'csk-sdk-disk-'));
+/** A disk of its own for a phone, so that it can be really full; skipped where this user may not mount one. */
+async function onSmallDisk(context: TestContext, work: (disk: string) => Promise<void>): Promise<void> {
+  const disk = mkdtempSync(join(tmpdir(), 'csk-sdk-disk-'));
   try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=160m', 'tmpfs', folder], { stdio: 'ignore' });
-    return folder;
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=160m', 'tmpfs', disk], { stdio: 'ignore' });
   } catch {
-    return undefined;
+    return context.skip('needs the right to mount a small disk');
+  }
+  try {
+    await work(disk);
+  } finally {
+    for (const phone of phones.splice(0)) await phone.throwAway();
+    execFileSync('umount', ['--lazy', disk]);
   }
 }
 
@@ -288,9 +293,7 @@ function fill(path: string): void {
 }
 
 test('a device without room says so, and what was learned stays', async (context) => {
-  const disk = smallDisk();
-  if (!disk) return context.skip('needs the right to mount a small disk');
-  try {
+  await onSmallDisk(context, async (disk) => {
     const { page } = await visit({ profile: join(disk, 'profile') });
     await opened(page);
     await teach(page);
@@ -310,10 +313,36 @@ test('a device without room says so, and what was learned stays', async (context
     await again.goto(site.url);
     await opened(again);
     expect(await recognised(again, pictures('four', 25, 26)[0]!)).toBe('four');
-  } finally {
-    for (const phone of phones.splice(0)) await phone.throwAway();
-    execFileSync('umount', ['--lazy', disk]);
-  }
+  });
+});
+
+test('with little room on the disk the app starts without a network all the same', async (context) => {
+  await onSmallDisk(context, async (disk) => {
+    const { phone, page } = await visit({ profile: join(disk, 'profile') });
+    await opened(page);
+    await keptOffline(page);
+    await site.stop();
+    const later = await phone.open();
+    await later.goto(site.url);
+    await opened(later);
+    expect(await recognised(later, pictures('two', 2, 3)[0]!)).toBe('two');
+    expect(phone.problems).toEqual([]);
+  });
+});
+
+test('an app that could not be kept says that it needs a network', async () => {
+  const { page } = await visit({
+    changed: {
+      'icon-512.png': () => {
+        throw new Error('missing');
+      },
+    },
+  });
+  await opened(page);
+  await page.getByText('The app starts only with a network').waitFor({ timeout: 30_000 });
+  expect(await recognised(page, pictures('two', 2, 3)[0]!)).toBe('two');
+  expect(await faults(page)).toEqual([]);
+  await shot(page, '11-not-kept');
 });
 
 test('pictures and classes that are no good are told at once', async () => {

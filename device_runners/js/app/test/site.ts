@@ -24,7 +24,7 @@ const TYPES: Record<string, string> = {
 export class Site {
   private server: Server | undefined;
   private port = 0;
-  /** What is served in place of a file of this path. */
+  /** What is served in place of a file of this path; where it throws, the file is missing. */
   readonly changed = new Map<string, (content: Buffer) => Buffer>();
   readonly asked: string[] = [];
 
@@ -40,10 +40,11 @@ export class Site {
       );
       this.asked.push(path);
       try {
-        const content = readFileSync(join(APP, 'dist', path || 'index.html'));
+        const file = readFileSync(join(APP, 'dist', path || 'index.html'));
+        const content = this.changed.get(path)?.(file) ?? file;
         const type = TYPES[extname(path || 'index.html')] ?? 'application/octet-stream';
         response.writeHead(200, { 'content-type': type, 'cache-control': 'no-cache' });
-        response.end(this.changed.get(path)?.(content) ?? content);
+        response.end(content);
       } catch {
         response.writeHead(404).end();
       }

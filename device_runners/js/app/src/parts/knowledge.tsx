@@ -7,6 +7,8 @@ import { Saving } from './saving.js';
 
 interface KnowledgeProps {
   readonly known: Known;
+  /** Why the app itself is not kept on this device. */
+  readonly notKept: string | undefined;
   readonly busy: boolean;
   readonly onExport: () => void;
   readonly onUndo: () => void;
@@ -14,7 +16,7 @@ interface KnowledgeProps {
   readonly onOpen: (file: File) => void;
 }
 
-export function Knowledge({ known, busy, onExport, onUndo, onSave, onOpen }: KnowledgeProps) {
+export function Knowledge({ known, notKept, busy, onExport, onUndo, onSave, onOpen }: KnowledgeProps) {
   const [asking, setAsking] = useState(false);
   const last = known.lessons.at(-1);
   return (
@@ -39,6 +41,7 @@ export function Knowledge({ known, busy, onExport, onUndo, onSave, onOpen }: Kno
           to keep it.
         </p>
       )}
+      {notKept && <p class="hint">{notKept}</p>}
       <Saving
         learned={known.lessons.flatMap(({ classes }) => classes)}
         busy={busy}
