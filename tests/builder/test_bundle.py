@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from networks import Network
+import small_network
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from small_network import Network
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk.bundle import Bundle, center_of
@@ -271,7 +272,7 @@ def test_completed_template_is_the_source_model(tmp_path: Path, network: Network
     assert {value.name for value in exported.graph.input} == {"x"}
     assert {value.name for value in exported.graph.output} == {"y"}
     assert {entry.key: entry.value for entry in exported.metadata_props} == {"who": "a test"}
-    x = networks.pictures(network, 5)
+    x = small_network.pictures(network, 5)
     expected = run(source.proto(), x)
     np.testing.assert_allclose(run(exported, x), expected, rtol=1e-4, atol=1e-5)
 
@@ -281,7 +282,7 @@ def test_completed_template_takes_another_number_of_classes(bundle: Path) -> Non
     weight = np.random.default_rng(0).normal(size=(7, opened.manifest.head.features)).astype(np.float32)
     exported = exported_model(opened, weight, np.zeros(7, np.float32))
     onnx.checker.check_model(exported, full_check=True)
-    assert run(exported, networks.pictures(networks.RESNET, 2)).shape == (2, 7)
+    assert run(exported, small_network.pictures(networks.RESNET, 2)).shape == (2, 7)
 
 
 def exported_model(bundle: Bundle, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ import networks
 import numpy as np
 import onnx
 import pytest
-from networks import Network
+from small_network import Network
 from test_networks import gradients_agree, make_case
 
 from conftest import Digits, build_digits_bundle, open_learner

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import networks
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from networks import NETWORKS, Network
+import small_network
+from networks import NETWORKS
+from small_network import Network
 
 from csk_artifacts_builder.conv_shapes import write_conv_shapes
 from csk_artifacts_builder.graphs import training_model
@@ -52,7 +53,7 @@ def test_every_convolution_of_a_step_has_the_shapes_that_come(network: Network, 
 
     rng = np.random.default_rng(0)
     feeds = {
-        "image": networks.pictures(network, 5, 0),
+        "image": small_network.pictures(network, 5, 0),
         "label": rng.integers(network.classes, size=5),
         head.weight: rng.normal(size=(network.classes, head.features)).astype(np.float32),
         head.bias: np.zeros(network.classes, np.float32),

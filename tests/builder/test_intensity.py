@@ -9,8 +9,9 @@ import networks
 import numpy as np
 import onnx
 import pytest
-from networks import Network, Witness
+import small_network
 from numpy.typing import NDArray
+from small_network import Network, Witness
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.analysis import (
@@ -73,9 +74,9 @@ class Opened:
 
 def smooth_point(network: Network) -> tuple[Network, NDArray[np.float32]]:
     for seed in range(40):
-        images = networks.pictures(network, len(LABELS), seed)
-        smoothed = networks.smooth(network, images)
-        if networks.room(smoothed, images) > networks.MARGIN:
+        images = small_network.pictures(network, len(LABELS), seed)
+        smoothed = small_network.smooth(network, images)
+        if small_network.room(smoothed, images) > small_network.MARGIN:
             return smoothed, images
     raise AssertionError(f"{network.name} has no smooth point among 40")
 

@@ -10,8 +10,10 @@ import networks
 import numpy as np
 import onnx
 import pytest
-from networks import NETWORKS, Network, Witness, chain
+import small_network
+from networks import NETWORKS, chain
 from numpy.typing import NDArray
+from small_network import Network, Witness
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk.bundle import Bundle
@@ -70,16 +72,16 @@ def make_case(network: Network, every: bool, folder: Path, **options: object) ->
     deltas, indices = drawn_change(manifest.sites, every)
     back = Witness(target, manifest).changed({name: -delta for name, delta in deltas.items()}, indices)
     start = replace(target, tensors=target.tensors | back)
-    room = networks.room(target, images)
+    room = small_network.room(target, images)
     return Case(start, images, build(start, folder, overwrite=True, **options), deltas, indices, room)
 
 
 def smooth_point(network: Network) -> tuple[Network, NDArray[np.float32]]:
     """The first random pictures, with biases that avoid kinks on them, whose pooled maxima are clear."""
     for seed in range(40):
-        images = networks.pictures(network, IMAGES, seed)
-        smoothed = networks.smooth(network, images)
-        if networks.room(smoothed, images) > networks.MARGIN:
+        images = small_network.pictures(network, IMAGES, seed)
+        smoothed = small_network.smooth(network, images)
+        if small_network.room(smoothed, images) > small_network.MARGIN:
             return smoothed, images
     raise AssertionError(f"{network.name} has no smooth point among 40")
 

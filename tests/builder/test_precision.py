@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import small_network
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -82,7 +83,7 @@ FORMS = {
 )
 @pytest.mark.parametrize("form", FORMS)
 def test_a_half_precision_model_trains_in_float32_and_exports_under_its_own_interface(
-    tmp_path: Path, network: networks.Network, form: str
+    tmp_path: Path, network: small_network.Network, form: str
 ) -> None:
     make, kind = FORMS[form]
     source = make(network.proto())
@@ -98,7 +99,7 @@ def test_a_half_precision_model_trains_in_float32_and_exports_under_its_own_inte
     Learner.open(bundle.folder, tmp_path / "state").export(tmp_path / "base.onnx", "base")
     exported = onnx.load(str(tmp_path / "base.onnx"))
     onnx.checker.check_model(exported, full_check=True)
-    x = networks.pictures(network, 3).astype(kind)
+    x = small_network.pictures(network, 3).astype(kind)
     got = run(exported, x)
     assert got.dtype == kind
     # The witness: the rounded weights, computed in float64.

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import networks
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from networks import NETWORKS, Network
+import small_network
+from networks import NETWORKS
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx_text import Erf, in_float64, model
+from small_network import Network
 
 from csk_artifacts_builder.graphs import eval_model, memory_model, training_model
 from csk_artifacts_builder.head import split_head
@@ -63,7 +64,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         pytest.skip("its only site is the first layer")
     rng = np.random.default_rng(0)
     feeds = {
-        "image": networks.pictures(network, 5, 0),
+        "image": small_network.pictures(network, 5, 0),
         "label": rng.integers(network.classes, size=5),
         head.weight: rng.normal(size=(network.classes, head.features)).astype(np.float32),
         head.bias: np.zeros(network.classes, np.float32),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import networks
@@ -12,11 +12,13 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from networks import NETWORKS, Network, Witness
+import small_network
+from networks import NETWORKS
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx_text import Erf, in_float64, model
+from small_network import Network, Witness
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.calibrate import calibrate, compare
@@ -76,7 +78,7 @@ def make_case(network: Network, folder: Path) -> Case:
         fixed[site.delta] = np.zeros((site.rows, site.channels), np.float32)
     feeds = [
         {
-            "image": networks.pictures(network, IMAGES, seed),
+            "image": small_network.pictures(network, IMAGES, seed),
             "label": rng.integers(network.classes, size=IMAGES),
             **fixed,
         }
@@ -304,7 +306,7 @@ def test_logits_are_near_those_of_the_source_network_in_float64(
     cases: dict[str, Case], network: Network
 ) -> None:
     case = cases[network.name]
-    unseen = case.feeds[0] | {"image": networks.pictures(network, IMAGES, seed=99)}
+    unseen = case.feeds[0] | {"image": small_network.pictures(network, IMAGES, seed=99)}
     expected = Witness(network, case.manifest).logits(unseen["image"])
     for name in (TRAINING_MODEL, EVAL_MODEL):
         error = relative(run(case.rounded[name], unseen)["logits"], expected)
@@ -323,7 +325,7 @@ def test_gradients_carried_in_int8_point_where_the_exact_ones_do(
     )
     backward = case.exact[TRAINING_MODEL].clone()
     quantize(backward, case.calibration, case.manifest.head.weight)
-    unseen = case.feeds[0] | {"image": networks.pictures(network, IMAGES, seed=98)}
+    unseen = case.feeds[0] | {"image": small_network.pictures(network, IMAGES, seed=98)}
     exact, got = (run(graph, unseen) for graph in (case.exact[TRAINING_MODEL], backward))
     np.testing.assert_array_equal(exact["logits"], got["logits"])
     for site in case.manifest.sites:
@@ -403,7 +405,7 @@ def test_a_network_that_int8_is_too_coarse_for_is_built_with_a_warning(tmp_path:
     third = rng.normal(size=(5, 4, 3, 3)) * 0.3
     third[:, 0] *= 1e-5
     tensors["c3_w"] = third.astype(np.float32)
-    network = networks.replace(networks.VGG, name="uneven", tensors=tensors)
+    network = replace(networks.VGG, name="uneven", tensors=tensors)
     onnx.save(network.proto(), tmp_path / "model.onnx")
     options = BuildOptions(
         classes=("a", "b", "c"),

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,14 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import Digits, build_digits_bundle, open_learner, write_pictures
+from conftest import build_digits_bundle, open_learner
 from csk_sdk import (
-    BundleError,
     ConfigError,
     CskError,
     Inbox,
-    Learner,
-    Progress,
     RuntimeMissingError,
     StateError,
     StateLockedError,
@@ -35,110 +28,7 @@ from csk_sdk import (
     TaskError,
     TrainingConfig,
 )
-from csk_sdk.state import atomic
-
-BUNDLE_FILES = (
-    "manifest.json",
-    "training_model.onnx",
-    "eval_model.onnx",
-    "memory_model.onnx",
-    "export_template.onnx",
-    "weights.safetensors",
-    "checkpoint.safetensors",
-)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file's bytes; the lock file is none of the state's content."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "lock"
-    }
-
-
-@dataclass
-class Device:
-    """A workspace with task "01" learned, and "02" interrupted at a checkpoint."""
-
-    folder: Path
-    digits: Digits
-
-    @property
-    def bundle(self) -> Path:
-        return self.folder / "bundle"
-
-    @property
-    def state(self) -> Path:
-        return self.folder / "state"
-
-    def learner(self, **settings: Any) -> Learner:
-        return open_learner(self.bundle, self.state, **settings)
-
-    def learn(self, task: Task, **settings: Any) -> None:
-        self.learner(**settings).learn(task)
-
-    def npz(self, name: str = "03", **arrays: Any) -> Task:
-        """A good npz task with some of its arrays replaced."""
-        images, labels = self.digits.arrays((8, 9), 0, 10)
-        path = self.folder / "tasks" / f"{name}.npz"
-        path.parent.mkdir(exist_ok=True)
-        good = {"images": images, "labels": labels, "class_names": np.array(["eight", "nine"])}
-        np.savez(path, **{**good, **arrays})
-        return Inbox(path.parent).open(name)
-
-    def pictures(self, name: str = "03") -> Path:
-        """A good task folder."""
-        write_pictures(self.folder / "tasks" / name / "train", self.digits, (8, 9), 0, 10)
-        return self.folder / "tasks" / name
-
-    def named(self, name: str) -> Task:
-        return self.digits.task(name, (8, 9), 10, 0)
-
-
-@pytest.fixture(scope="module")
-def used(tmp_path_factory: pytest.TempPathFactory, digits_bundle: Path, digits: Digits) -> Path:
-    folder = tmp_path_factory.mktemp("used")
-    shutil.copytree(digits_bundle, folder / "bundle")
-    learner = open_learner(folder / "bundle", folder / "state", checkpoint_seconds=0.0)
-    learner.learn(digits.task("01", (4, 5)))
-
-    def stop(progress: Progress) -> None:
-        if progress.step == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        learner.learn(digits.task("02", (6, 7)), on_progress=stop)
-    assert learner.state.load_progress() is not None
-    return folder
-
-
-@pytest.fixture
-def device(used: Path, tmp_path: Path, digits: Digits) -> Device:
-    shutil.copytree(used, tmp_path / "device")
-    return Device(tmp_path / "device", digits)
-
-
-def refused(
-    device: Device, kind: type[CskError], words: list[str], act: Callable[[], object], ignoring: str = "none"
-) -> str:
-    """`act` raises just `kind`, with all `words` in one short line; the state's files but `ignoring` stay."""
-    before = tree(device.state)
-    with pytest.raises(CskError) as caught:
-        act()
-    text = str(caught.value)
-    assert type(caught.value) is kind, text
-    for word in words:
-        assert word in text
-    assert "\n" not in text
-    assert len(text) < 500 + 2 * len(str(device.folder))
-    assert text.rstrip(")").endswith(".")
-    after = tree(device.state)
-    assert {n: b for n, b in after.items() if n != ignoring} == {
-        n: b for n, b in before.items() if n != ignoring
-    }
-    return text
-
+from learner.used_device import Device, refused
 
 # Tasks
 
@@ -473,89 +363,6 @@ def test_a_stream_that_diverges_commits_nothing(device: Device) -> None:
     refused(device, TaskError, ["lower --learning-rate", "Nothing was committed."], act)
 
 
-# Bundles
-
-
-@pytest.mark.parametrize("name", BUNDLE_FILES)
-@pytest.mark.parametrize("damage", ["a byte", "shorter", "longer", "gone"])
-def test_a_damaged_bundle_is_not_opened(device: Device, name: str, damage: str) -> None:
-    path = device.bundle / name
-    data = path.read_bytes()
-    if damage == "gone":
-        path.unlink()
-    elif damage == "a byte":
-        middle = len(data) // 2
-        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
-    else:
-        path.write_bytes(data[:-1] if damage == "shorter" else data + b"\n")
-    if name != "manifest.json":
-        words = [
-            "is missing" if damage == "gone" else "is not the file that was built",
-            name,
-            "Copy the bundle again",
-        ]
-        refused(device, BundleError, words, device.learner)
-    elif damage == "gone":
-        refused(device, BundleError, ["There is no bundle in", "csk-sdk build-artifacts"], device.learner)
-    else:
-        before = tree(device.state)
-        with pytest.raises(BundleError):
-            device.learner()
-        assert tree(device.state) == before
-
-
-def test_every_kind_of_damage_to_a_manifest_is_an_error_that_we_raise(device: Device) -> None:
-    path = device.bundle / "manifest.json"
-    data = path.read_bytes()
-    rng = np.random.default_rng(0)
-    for position in rng.choice(len(data), 200, replace=False):
-        for replacement in (data[position] ^ 1, ord("0"), ord("]"), 255):
-            if replacement == data[position]:
-                continue
-            path.write_bytes(data[:position] + bytes([replacement]) + data[position + 1 :])
-            with pytest.raises(BundleError):
-                device.learner()
-
-
-def test_a_newer_bundle(device: Device) -> None:
-    path = device.bundle / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 3}))
-    refused(device, BundleError, ["has schema 3", "reads up to 2", "update csk-sdk"], device.learner)
-
-
-def test_a_folder_that_is_no_bundle(device: Device) -> None:
-    shutil.rmtree(device.bundle)
-    refused(device, BundleError, ["There is no bundle in", "build-artifacts"], device.learner)
-    device.bundle.mkdir()
-    (device.bundle / "manifest.json").write_text('{"name": "something else"}')
-    refused(device, BundleError, ["has no schema_version", "not a csk-sdk bundle"], device.learner)
-
-
-def test_the_state_of_another_bundle(device: Device, tmp_path: Path) -> None:
-    other = build_digits_bundle(tmp_path / "other")
-    words = ["belongs to another bundle", "start a new state folder"]
-    refused(device, StateError, words, lambda: open_learner(other, device.state))
-
-
-@pytest.mark.parametrize(
-    ("name", "way_back"),
-    [
-        ("HEAD", "csk-sdk rollback --to 01"),
-        ("generations/000001.safetensors", "csk-sdk rollback --to base"),
-        ("generations/000001.json", "csk-sdk rollback --to base"),
-        ("state.json", "start a new state folder"),
-    ],
-)
-def test_a_damaged_state_says_the_way_back(device: Device, name: str, way_back: str) -> None:
-    path = device.state / name
-    path.write_bytes(path.read_bytes()[:-9])
-    task = device.named("03")
-    refused(device, StateError, [path.name, way_back], lambda: device.learner().learn(task))
-    if name != "state.json":
-        device.learner().rollback(way_back.split()[-1])
-        assert device.learner().learn(task).generation == 2
-
-
 # Other processes
 
 HOLDER = """
@@ -584,96 +391,6 @@ def test_another_process_holds_the_lock(device: Device) -> None:
         assert learner.predict(device.digits.of(4, 100, 101)).labels.tolist() == ["four"]
         holder.communicate("")
     learner.learn(device.named("03"))
-
-
-# Full disks
-
-
-@pytest.fixture
-def small_disk(device: Device) -> Iterator[Callable[[int], None]]:
-    """The device's state on a tmpfs of its own; call with the number of bytes to leave free."""
-    disk = device.folder / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"needs mount: {error}")
-    if mounted.returncode != 0:
-        pytest.skip(f"may not mount a tmpfs: {mounted.stderr.strip()}")
-    shutil.move(device.state, disk / "state")
-    device.state.symlink_to(disk / "state")
-
-    def leave(free: int) -> None:
-        (disk / "filler").unlink(missing_ok=True)
-        status = os.statvfs(disk)
-        (disk / "filler").write_bytes(bytes(max(status.f_bavail * status.f_frsize - free, 0)))
-
-    yield leave
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-@pytest.mark.parametrize("free", [0, 8 << 10, 92 << 10, 96 << 10, 100 << 10])
-def test_a_really_full_disk_at_the_commit(
-    device: Device, small_disk: Callable[[int], None], free: int
-) -> None:
-    # The tensors take 96 KiB; a record and a HEAD more do not fit either.
-    (device.state / "progress.safetensors").unlink()
-    small_disk(free)
-    task = device.named("03")
-    words = ["The disk is full: could not write", "Free some space", "nothing that was learned is lost"]
-    # A commit that fails halfway leaves its tensors, which no HEAD knows, until the next one.
-    refused(device, StorageError, words, lambda: device.learn(task), "generations/000002.safetensors")
-    small_disk(512 << 10)
-    assert device.learner().learn(task).generation == 2
-
-
-def test_a_really_full_disk_at_a_checkpoint(device: Device, small_disk: Callable[[int], None]) -> None:
-    small_disk(4 << 10)
-    task = device.digits.task("02", (6, 7))
-    words = ["The disk is full: could not write", "progress.safetensors", "nothing that was learned is lost"]
-    refused(device, StorageError, words, lambda: device.learn(task, checkpoint_seconds=0.0))
-    small_disk(512 << 10)
-    # The older checkpoint is still good.
-    assert device.learner(checkpoint_seconds=0.0).learn(task).resumed_at_step == 2
-
-
-def test_a_really_full_disk_at_an_export(device: Device, small_disk: Callable[[int], None]) -> None:
-    small_disk(16 << 10)
-    path = device.folder / "disk" / "exported.onnx"
-    refused(
-        device, StorageError, ["The disk is full", "exported.onnx"], lambda: device.learner().export(path)
-    )
-    assert not path.exists()
-
-
-class Full:
-    """`os` for the module `atomic`, on a disk that is full from the n-th write on."""
-
-    def __init__(self, writes: int) -> None:
-        self.writes = writes
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-    def write(self, *arguments: Any) -> int:
-        self.writes -= 1
-        if self.writes < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return os.write(*arguments)
-
-
-@pytest.mark.parametrize("writes", range(6))
-def test_a_disk_that_is_full_at_any_write(
-    device: Device, monkeypatch: pytest.MonkeyPatch, writes: int
-) -> None:
-    task = device.digits.task("02", (6, 7))
-    with monkeypatch.context() as patch:
-        patch.setattr(atomic, "os", Full(writes))
-        # Checkpoints that were written before the disk was full may stay.
-        act = lambda: device.learn(task, checkpoint_seconds=0.0)  # noqa: E731
-        refused(device, StorageError, ["The disk is full"], act, "progress.safetensors")
-    assert device.learner(checkpoint_seconds=0.0).learn(task).resumed_at_step == 2 + writes
 
 
 # No runtime, or two

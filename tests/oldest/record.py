@@ -34,6 +34,7 @@ from gradient_row import Row  # noqa: E402
 from onnx_text import model  # noqa: E402
 from replay import GRAPHS, TASKS, lived, random_feeds  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
+from small_network import Network  # noqa: E402
 from test_gradient_rows import ROWS  # noqa: E402
 
 from conftest import Digits, build_digits_bundle, write_pictures  # noqa: E402
@@ -51,7 +52,7 @@ def main(out: Path) -> None:
     for row in ROWS:
         record_rule(row, out / "rules" / f"{str(row).replace('/', '_')}.onnx")
     for network in {
-        value.name: value for value in vars(networks).values() if isinstance(value, networks.Network)
+        value.name: value for value in vars(networks).values() if isinstance(value, Network)
     }.values():
         record_network(network, out / "networks" / network.name)
     record_digits(out / "digits")
@@ -73,7 +74,7 @@ def record_rule(row: Row, path: Path) -> None:
     keep(path.with_suffix(".npz"), feeds, Graph(path, 1).run(feeds))
 
 
-def record_network(network: networks.Network, folder: Path) -> None:
+def record_network(network: Network, folder: Path) -> None:
     folder.mkdir()
     onnx.save(network.proto(), folder / "model.onnx")
     build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(trainable="all"))

@@ -1,0 +1,76 @@
+"""Base data that does not fit is refused, and what fits protects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_models import saved
+
+from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_sdk.bundle import Bundle
+from csk_sdk.errors import TaskError
+
+
+def pictures(folder: Path, **counts: int) -> Path:
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng(number).integers(0, 256, (9, 9, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("folders", "fragments"),
+    [
+        (
+            {"a": 1, "b": 1, "c": 1, "zebra": 1},
+            ("has a folder 'zebra'", "not one of the model's 3 classes", "--classes"),
+        ),
+        ({"a": 1, "b": 1}, ("has no pictures of class 'c'. Put some into",)),
+        ({"a": 1, "b": 0, "c": 1}, ("has no pictures of class 'b'. Put some into",)),
+    ],
+    ids=["foreign", "missing", "empty"],
+)
+def test_base_data_that_does_not_fit(
+    tmp_path: Path, folders: dict[str, int], fragments: tuple[str, ...]
+) -> None:
+    options = BuildOptions(classes=("a", "b", "c"), base_data=pictures(tmp_path / "base", **folders))
+    with pytest.raises(TaskError) as caught:
+        build_artifacts(saved(tmp_path), tmp_path / "bundle", options)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_no_base_data_folder(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="There is no folder"):
+        build_artifacts(saved(tmp_path), tmp_path / "bundle", BuildOptions(base_data=tmp_path / "absent"))
+
+
+def test_a_damaged_picture_in_the_base_data(tmp_path: Path) -> None:
+    base = pictures(tmp_path / "base", a=1, b=1, c=1)
+    (base / "b" / "0.png").write_bytes(b"no picture")
+    options = BuildOptions(classes=("a", "b", "c"), base_data=base)
+    with pytest.raises(TaskError, match=r"0\.png"):
+        build_artifacts(saved(tmp_path), tmp_path / "bundle", options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "model.onnx"]
+
+
+def test_base_data_protects_and_warnings_say_what_is_missing(tmp_path: Path) -> None:
+    options = BuildOptions(classes=("a", "b", "c"), base_data=pictures(tmp_path / "base", a=2, b=1, c=1))
+    seen: list[tuple[int, int]] = []
+    report = build_artifacts(
+        saved(tmp_path), tmp_path / "bundle", options, lambda done, total: seen.append((done, total))
+    )
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.manifest.base_protected
+    assert seen[-1] == (4, 4)
+    assert report.base_accuracy is not None
+    assert all(np.trace(bundle.checkpoint()[f"moment/{site.name}"][0]) > 0 for site in bundle.manifest.sites)
+    unprotected = build_artifacts(saved(tmp_path), tmp_path / "other")
+    assert "UNPROTECTED" in unprotected.warnings[0]
+    assert unprotected.base_accuracy is None

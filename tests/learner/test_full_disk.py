@@ -1,0 +1,103 @@
+"""Full disks: one clear sentence, and nothing that was learned is lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from csk_sdk import StorageError
+from csk_sdk.state import atomic
+from learner.used_device import Device, refused
+
+
+@pytest.fixture
+def small_disk(device: Device) -> Iterator[Callable[[int], None]]:
+    """The device's state on a tmpfs of its own; call with the number of bytes to leave free."""
+    disk = device.folder / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"needs mount: {error}")
+    if mounted.returncode != 0:
+        pytest.skip(f"may not mount a tmpfs: {mounted.stderr.strip()}")
+    shutil.move(device.state, disk / "state")
+    device.state.symlink_to(disk / "state")
+
+    def leave(free: int) -> None:
+        (disk / "filler").unlink(missing_ok=True)
+        status = os.statvfs(disk)
+        (disk / "filler").write_bytes(bytes(max(status.f_bavail * status.f_frsize - free, 0)))
+
+    yield leave
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("free", [0, 8 << 10, 92 << 10, 96 << 10, 100 << 10])
+def test_a_really_full_disk_at_the_commit(
+    device: Device, small_disk: Callable[[int], None], free: int
+) -> None:
+    # The tensors take 96 KiB; a record and a HEAD more do not fit either.
+    (device.state / "progress.safetensors").unlink()
+    small_disk(free)
+    task = device.named("03")
+    words = ["The disk is full: could not write", "Free some space", "nothing that was learned is lost"]
+    # A commit that fails halfway leaves its tensors, which no HEAD knows, until the next one.
+    refused(device, StorageError, words, lambda: device.learn(task), "generations/000002.safetensors")
+    small_disk(512 << 10)
+    assert device.learner().learn(task).generation == 2
+
+
+def test_a_really_full_disk_at_a_checkpoint(device: Device, small_disk: Callable[[int], None]) -> None:
+    small_disk(4 << 10)
+    task = device.digits.task("02", (6, 7))
+    words = ["The disk is full: could not write", "progress.safetensors", "nothing that was learned is lost"]
+    refused(device, StorageError, words, lambda: device.learn(task, checkpoint_seconds=0.0))
+    small_disk(512 << 10)
+    # The older checkpoint is still good.
+    assert device.learner(checkpoint_seconds=0.0).learn(task).resumed_at_step == 2
+
+
+def test_a_really_full_disk_at_an_export(device: Device, small_disk: Callable[[int], None]) -> None:
+    small_disk(16 << 10)
+    path = device.folder / "disk" / "exported.onnx"
+    refused(
+        device, StorageError, ["The disk is full", "exported.onnx"], lambda: device.learner().export(path)
+    )
+    assert not path.exists()
+
+
+class Full:
+    """`os` for the module `atomic`, on a disk that is full from the n-th write on."""
+
+    def __init__(self, writes: int) -> None:
+        self.writes = writes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def write(self, *arguments: Any) -> int:
+        self.writes -= 1
+        if self.writes < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return os.write(*arguments)
+
+
+@pytest.mark.parametrize("writes", range(6))
+def test_a_disk_that_is_full_at_any_write(
+    device: Device, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    task = device.digits.task("02", (6, 7))
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "os", Full(writes))
+        # Checkpoints that were written before the disk was full may stay.
+        act = lambda: device.learn(task, checkpoint_seconds=0.0)  # noqa: E731
+        refused(device, StorageError, ["The disk is full"], act, "progress.safetensors")
+    assert device.learner(checkpoint_seconds=0.0).learn(task).resumed_at_step == 2 + writes
