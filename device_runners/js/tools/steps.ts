@@ -7,13 +7,12 @@
  * a round. A page cannot ask for CPU time, so the WebAssembly runs in Node, whose engine is that of Chromium.
  */
 
-import { spawn } from 'node:child_process';
 import { basename, resolve } from 'node:path';
-import { createInterface } from 'node:readline';
 import * as web from 'onnxruntime-web/wasm';
 import { FolderBundle } from '../src/node/folderBundle.js';
-import { FIXTURES, HERE, runtime } from './onNode.js';
+import { FIXTURES, runtime } from './onNode.js';
 import { type StepTime, TimedSteps } from './stepTimes.js';
+import { cpuTime, median, PythonScript } from './timing.js';
 
 const ROUNDS = 12;
 // Milliseconds of steps of each side in a round.
@@ -25,39 +24,13 @@ interface Side {
   close(): Promise<void>;
 }
 
-/** Milliseconds of CPU that this process took, all its threads together. */
-function cpuTime(): number {
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1000;
-}
-
 function inPython(bundle: string): Side {
-  const program = process.env.PYTHON ?? resolve(HERE, '../../.venv/bin/python');
-  const env = { ...process.env, OMP_NUM_THREADS: '1' };
-  const script = [resolve(HERE, 'tools/step_times.py'), bundle];
-  const child = spawn(program, script, { env, stdio: ['pipe', 'pipe', 'inherit'] });
-  child.on('error', (error) => {
-    console.error(`${program} cannot be run (${error.message}): set PYTHON to one that has csk-sdk.`);
-    process.exit(1);
-  });
-  const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+  const python = new PythonScript('step_times.py', bundle);
   return {
-    run: async (count) => {
-      child.stdin.write(`${count}\n`);
-      const { value, done } = await lines.next();
-      if (done) throw new Error(`${program} ended before it had timed ${bundle}`);
-      return (JSON.parse(value) as number[]).map((step) => ({ step, outside: 0 }));
-    },
-    close: async () => {
-      child.stdin.end();
-    },
+    run: async (count) =>
+      ((await python.ask(String(count))) as number[]).map((step) => ({ step, outside: 0 })),
+    close: async () => python.close(),
   };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((one, other) => one - other);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
 const stepOf = (times: readonly StepTime[]): number => median(times.map(({ step }) => step));
