@@ -4,7 +4,8 @@
 
 The workspace is one that benchmarks/cifar100.py made: its later fifty classes are cut into tasks of 10, 5 and 2, at
 random, `--draws` times. Digits and sounds are those of the examples. Each row is one kind of task; labels are true, or
-the same labels in a random order. Nothing is trained: the check comes before training.
+the same labels in a random order. Nothing is trained: the check comes before training. `--pairs` asks for every pair
+of the later classes instead, with 200 pictures each and true labels.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +35,12 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--bundle", type=Path, help="another than the workspace's bundle-exact")
     parser.add_argument("--draws", type=int, default=200, help="tasks drawn of each kind")
+    parser.add_argument("--pairs", action="store_true", help="every pair of the later classes")
     arguments = parser.parse_args()
     bundle = arguments.bundle or arguments.workspace / "bundle-exact"
+    if arguments.pairs:
+        print(pairs(arguments.workspace, bundle))
+        return
     rows = []
     for name, features in families(arguments.workspace, bundle):
         for classes in [size for size in (10, 5, 2) if size <= len(features)]:
@@ -46,15 +52,29 @@ def main() -> None:
 
 def families(workspace: Path, bundle: Path) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Features of the classes to draw tasks from, one array a class."""
-    learner = open_learner(bundle)
-    features: list[np.ndarray] = []
-    for name in Inbox(workspace / "tasks").names():
-        if name != "base":
-            features += by_class(learner, Inbox(workspace / "tasks").open(name))
-    yield "CIFAR-100", features
+    yield "CIFAR-100", [features for _, features in later_classes(workspace, bundle)]
     with tempfile.TemporaryDirectory() as folder:
         yield "digits", digits(Path(folder))
         yield "sounds", sounds(Path(folder))
+
+
+def later_classes(workspace: Path, bundle: Path) -> list[tuple[str, np.ndarray]]:
+    """Names and features."""
+    learner, tasks = open_learner(bundle), Inbox(workspace / "tasks")
+    opened = [tasks.open(name) for name in tasks.names() if name != "base"]
+    return [found for task in opened for found in zip(task.classes, by_class(learner, task), strict=True)]
+
+
+def pairs(workspace: Path, bundle: Path) -> str:
+    """What the check says of every pair, in a sentence."""
+    found = []
+    for (one, left), (other, right) in combinations(later_classes(workspace, bundle), 2):
+        labels = np.repeat(np.arange(2), [len(left), len(right)])
+        evidence = class_evidence(np.concatenate([left, right]), labels, 2)
+        found.append((evidence.accuracy, f"{one} and {other}", evidence.refuted))
+    accuracy, hardest, _ = min(found)
+    refused = sum(refuted for *_, refuted in found)
+    return f"{refused} of {len(found)} pairs refused; the hardest, {hardest}, reached {100 * accuracy:.0f} %"
 
 
 def by_class(learner: Learner, task: Task) -> list[np.ndarray]:

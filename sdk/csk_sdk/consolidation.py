@@ -18,7 +18,7 @@ from csk_sdk.errors import TaskError
 from csk_sdk.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors, measure_knowledge
 from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.drift import Drift, DriftEstimate
-from csk_sdk.method.forgetting import Movement, estimated_forgetting
+from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
 from csk_sdk.method.known_classes import KnownClasses
 from csk_sdk.method.projection import add_to_centers, leak, project
@@ -89,18 +89,17 @@ class Consolidation:
                 sample.add(extractor(images), labels)
             del extractor
         weight, bias = self.bundle.objective.fit_head(*sample.arrays(), self.classes)
-        drift, movement = DriftEstimate(self.bundle.manifest.head.features), Movement()
+        drift = DriftEstimate(self.bundle.manifest.head.features)
         # The sample begins with the same pictures. The matrices are as large as a small network's kernels, so they are
         # made when no graph is open.
         for old, new in zip(before, sample.parts, strict=False):
             drift.add(old[: len(new)], new)
-            movement.add(old[: len(new)], new)
         drifted = drift.fit() if before else None
         # Each matrix of features by features goes as soon as it is used: of several layers, they are the peak here.
         del drift
         self._follow(drifted, tensors, learned)
         del learned
-        forgetting = self._forgetting(tensors, drifted, movement)
+        forgetting = self._forgetting(tensors, drifted)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = weight, bias
         require_finite(tensors)
         return Consolidated(tensors, leaks, forgetting)
@@ -133,7 +132,7 @@ class Consolidation:
             learned = calibrated(learned, *sample.arrays(), self.classes, PRIOR_PICTURES)
         return moments, repeated.balance(learned, scale), sample
 
-    def _forgetting(self, tensors: Tensors, drift: Drift | None, movement: Movement) -> dict[str, float]:
+    def _forgetting(self, tensors: Tensors, drift: Drift | None) -> dict[str, float]:
         """What the heads in `tensors` lose on the features as they are now, by old task; empty where nothing moved."""
         if drift is None:
             return {}
@@ -149,7 +148,6 @@ class Consolidation:
             heads(self.tensors),
             heads(tensors),
             drift,
-            movement.unexplained(drift),
             rng,
         )
 

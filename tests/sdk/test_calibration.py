@@ -115,7 +115,7 @@ def test_it_is_kept_with_the_statistics() -> None:
     assert known.merge(later).temperature == 5.5
     assert first.merge(later).temperature == 9.0
     assert known.scaled(2.0).temperature == 5.5
-    assert Drift(np.eye(3), np.eye(3)).statistics(known).temperature == 5.5
+    assert Drift(np.eye(3), np.eye(3), np.zeros((0, 3))).statistics(known).temperature == 5.5
     tensors = known.tensors()
     first.replace_in(tensors)
     assert "statistics.temperature" not in tensors

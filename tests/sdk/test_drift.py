@@ -79,3 +79,31 @@ def test_unseen_directions_are_left_alone() -> None:
 def test_dead_features_are_no_drift() -> None:
     nothing = np.zeros((10, F), np.float32)
     np.testing.assert_array_equal(estimate(nothing, nothing, 0.01).forward, np.eye(F))
+
+
+@pytest.mark.parametrize("count", [8, 60, 600], ids=["fewer than features", "more", "more than are kept"])
+def test_what_a_map_leaves_of_a_picture_is_by_the_map_of_all_others(count: int) -> None:
+    rng = np.random.default_rng(4)
+    before = features(rng, count)
+    after = (before + 0.2 * rng.normal(size=before.shape)).astype(np.float32)
+    drift = estimate(before, after, 0.05)
+    assert drift.unexplained.shape == (min(count, 512), F)
+    # The pull stays that of all pictures: what is left out is the one picture.
+    pull = 0.05 * np.trace(before.T.astype(np.float64) @ before) / F
+    for left_out in (0, 5, len(drift.unexplained) - 1):
+        others = np.arange(count) != left_out
+        x = np.vstack([before[others], np.sqrt(pull) * np.eye(F)])
+        y = np.vstack([after[others], np.sqrt(pull) * np.eye(F)])
+        map_ = np.linalg.lstsq(x, y, rcond=None)[0]
+        expected = after[left_out] - before[left_out] @ map_
+        np.testing.assert_allclose(drift.unexplained[left_out], expected, atol=1e-4)
+
+
+def test_fewer_pictures_than_features_do_not_explain_themselves() -> None:
+    rng = np.random.default_rng(5)
+    before = features(rng, 8)
+    noise = rng.normal(size=before.shape)
+    drift = estimate(before, (before + noise).astype(np.float32), 0.01)
+    itself = before + noise - before @ drift.forward.T
+    assert np.linalg.norm(itself) < 0.5 * np.linalg.norm(noise)
+    assert np.linalg.norm(drift.unexplained) > 0.9 * np.linalg.norm(noise)

@@ -12,7 +12,7 @@ from conftest import NAMES, Digits, open_learner
 from csk_sdk import Learner, TaskError
 from csk_sdk.acceptance import worst_of
 from csk_sdk.method.drift import DriftEstimate
-from csk_sdk.method.forgetting import WIDTH, Movement, _spread, estimated_forgetting
+from csk_sdk.method.forgetting import WIDTH, _spread, estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, lda_head
 
 CLASSES = ("a", "b", "c", "d")
@@ -36,14 +36,11 @@ def test_estimate_agrees_with_counting(size: float) -> None:
     statistics = ClassStatistics.empty(f).add(seen, labels, CLASSES)
     head = lda_head(statistics, 0.02)
     new = rng.normal(size=(400, f)).astype(np.float32)
-    drift, movement = DriftEstimate(f), Movement()
+    drift = DriftEstimate(f)
     after = moved(new)
     drift.add(new, after)
-    movement.add(new, after)
     map_ = drift.fit()
-    found = estimated_forgetting(
-        statistics, {"old": CLASSES}, {"old": head}, {"old": head}, map_, movement.unexplained(map_), rng
-    )["old"]
+    found = estimated_forgetting(statistics, {"old": CLASSES}, {"old": head}, {"old": head}, map_, rng)["old"]
     # Pictures that were never trained on are WIDTH times as far from their means; these are new, and really moved.
     x, truth = pictures(20000, WIDTH)
     right = [float(np.mean((y @ head[0].T + head[1]).argmax(1) == truth)) for y in (x, moved(x))]
@@ -57,9 +54,8 @@ def test_estimate_agrees_with_counting(size: float) -> None:
 def test_tasks_without_statistics_are_left_out() -> None:
     statistics = ClassStatistics.empty(2).add(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"))
     head = lda_head(statistics, 0.5)
-    drift, movement = DriftEstimate(2), Movement()
+    drift = DriftEstimate(2)
     drift.add(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
-    movement.add(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
     map_ = drift.fit()
     found = estimated_forgetting(
         statistics,
@@ -67,7 +63,6 @@ def test_tasks_without_statistics_are_left_out() -> None:
         {"known": head, "unknown": head},
         {"known": head, "unknown": head},
         map_,
-        movement.unexplained(map_),
         np.random.default_rng(0),
     )
     assert set(found) == {"known"}

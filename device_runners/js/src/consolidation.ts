@@ -14,7 +14,7 @@ import {
 } from './features.js';
 import { calibrated } from './method/calibration.js';
 import { type Drift, DriftEstimate } from './method/drift.js';
-import { estimatedForgetting, Movement } from './method/forgetting.js';
+import { estimatedForgetting } from './method/forgetting.js';
 import { ClassStatistics } from './method/heads.js';
 import { KnownClasses } from './method/knownClasses.js';
 import { type HeadArrays, logisticHead } from './method/logistic.js';
@@ -61,7 +61,7 @@ async function fold(training: TaskTraining, name: string, batches: Batches): Pro
   const { features: f } = bundle.manifest.head;
   const tensors = new Map(old);
   const leaks = foldDeltas(training, tensors);
-  const { moments, statistics, sample, drift, movement } = await seen(training, tensors, batches);
+  const { moments, statistics, sample, drift } = await seen(training, tensors, batches);
   if (augmentationOf(config, bundle.manifest).flip) await addMirrored(training, tensors, batches, sample);
   const { features, labels } = sample.arrays();
   training.head = logisticHead(features, f, labels, classes.length);
@@ -71,7 +71,7 @@ async function fold(training: TaskTraining, name: string, batches: Batches): Pro
     tensors.set(key, float32(known.shape, sum));
   }
   follow(training, tensors, statistics, drift);
-  const forgetting = drift ? forgettingOf(training, tensors, drift, movement) : new Map<string, number>();
+  const forgetting = drift ? forgettingOf(training, tensors, drift) : new Map<string, number>();
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
   tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
   for (const [key, { data }] of tensors) {
@@ -87,7 +87,6 @@ interface Seen {
   readonly sample: FeatureSample;
   /** How the features moved; undefined where no center did. */
   readonly drift: Drift | undefined;
-  readonly movement: Movement;
 }
 
 async function seen(training: TaskTraining, tensors: Tensors, batches: Batches): Promise<Seen> {
@@ -98,7 +97,6 @@ async function seen(training: TaskTraining, tensors: Tensors, batches: Batches):
   const known = training.oldStatistics();
   const repeated = new KnownClasses(classes, known);
   const drift = new DriftEstimate(f);
-  const movement = new Movement(f);
   const { moments, statistics } = await measureKnowledge(
     bundle,
     tensors,
@@ -110,9 +108,7 @@ async function seen(training: TaskTraining, tensors: Tensors, batches: Batches):
       repeated.add(features, labels);
       sample.add(features, labels);
       const earlier = before.next().value as Float32Array | undefined;
-      if (!earlier) return;
-      drift.add(earlier, features);
-      movement.add(earlier, features);
+      if (earlier) drift.add(earlier, features);
     },
   );
   let learned = ClassStatistics.empty(f);
@@ -124,7 +120,7 @@ async function seen(training: TaskTraining, tensors: Tensors, batches: Batches):
     }
     learned = repeated.balance(learned);
   }
-  return { moments, statistics: learned, sample, drift: moved ? drift.fit() : undefined, movement };
+  return { moments, statistics: learned, sample, drift: moved ? drift.fit() : undefined };
 }
 
 /** Carry old heads and statistics over to the features as they are now, and add what was learned. */
@@ -147,12 +143,7 @@ function follow(
 }
 
 /** What the heads in `tensors` lose on the features as they are now, by old task. */
-function forgettingOf(
-  training: TaskTraining,
-  tensors: Tensors,
-  drift: Drift,
-  movement: Movement,
-): Map<string, number> {
+function forgettingOf(training: TaskTraining, tensors: Tensors, drift: Drift): Map<string, number> {
   const names = headsIn(training.tensors);
   const heads = (of: Tensors): Map<string, HeadArrays> => {
     const head = (name: string): HeadArrays => ({
@@ -166,8 +157,7 @@ function forgettingOf(
     new Map(names.map((name) => [name, training.oldClasses.get(name) ?? []])),
     heads(training.tensors),
     heads(tensors),
-    drift.forward,
-    movement.unexplained(drift),
+    drift,
     new Random(training.config.seed),
   );
 }

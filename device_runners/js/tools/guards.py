@@ -15,7 +15,7 @@ from csk_sdk import CskError, Learner, Task, TrainingConfig
 from csk_sdk.demo import digits
 from csk_sdk.method import forgetting as forgetting_module
 from csk_sdk.method.drift import DriftEstimate
-from csk_sdk.method.forgetting import Movement, estimated_forgetting
+from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.known_classes import KnownClasses
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
@@ -189,13 +189,12 @@ def _forgetting(tensors: Tensors) -> dict[str, Any]:
                     one,
                     bias,
                 )
-    drift, movement = DriftEstimate(features), Movement()
+    drift = DriftEstimate(features)
     for batch in range(3):
         x = rng.normal(size=(250, features)).astype(np.float32) + 1.0
         y = (x @ (np.eye(features) + 0.2 * rng.normal(size=(features, features))) + 0.3).astype(np.float32)
         tensors[f"forgetting/moved/{batch}/before"], tensors[f"forgetting/moved/{batch}/after"] = x, y
         drift.add(x, y)
-        movement.add(x, y)
     map_ = drift.fit()
     draws = _Recorded(0)
     lost = estimated_forgetting(
@@ -204,12 +203,11 @@ def _forgetting(tensors: Tensors) -> dict[str, Any]:
         before,
         after,
         map_,
-        movement.unexplained(map_),
         draws,  # type: ignore[arg-type]
     )
     _keep(tensors, "forgetting/statistics", statistics)
     tensors["forgetting/forward"] = map_.forward
-    tensors["forgetting/unexplained"] = movement.unexplained(map_)
+    tensors["forgetting/unexplained"] = map_.unexplained
     tensors["forgetting/spread"] = forgetting_module._spread(statistics)
     tensors["forgetting/permutations"] = np.concatenate(draws.permutations)
     tensors["forgetting/normals"] = np.concatenate(draws.normals)

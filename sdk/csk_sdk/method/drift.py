@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from csk_sdk.method.heads import ClassStatistics
 
 Float64 = NDArray[np.float64]
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 # Share of the mean feature energy that pulls towards "no drift" where the task's pictures say nothing.
 RIDGE = 0.01
+# Pictures whose unexplained movement is kept.
+_MOVEMENTS = 512
 
 
 class DriftEstimate:
@@ -26,7 +29,7 @@ class DriftEstimate:
 
     def __init__(self, features: int) -> None:
         self._features = features
-        self._pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+        self._pairs: list[Pair] = []
 
     def add(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
         """One batch: `before` and `after` `(n, f)` float32."""
@@ -34,20 +37,23 @@ class DriftEstimate:
 
     def fit(self, ridge: float = RIDGE) -> Drift:
         """Least squares with `ridge * trace / f` on the distance from the identity."""
-        return Drift(
-            forward=_towards_identity(self._pairs, self._features, ridge),
-            backward=_towards_identity(
-                [(after, before) for before, after in self._pairs], self._features, ridge
-            ),
-        )
+        forward, unexplained = _towards_identity(self._pairs, self._features, ridge, _MOVEMENTS)
+        turned = [(after, before) for before, after in self._pairs]
+        backward, _ = _towards_identity(turned, self._features, ridge)
+        return Drift(forward, backward, unexplained)
 
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """`after = before @ forward.T` and `before = after @ backward.T`, each `(f, f)` float64, to first order."""
+    """`after = before @ forward.T` and `before = after @ backward.T`, each `(f, f)` float64, to first order.
+
+    `unexplained` `(n, f)` float64 is what a linear map leaves of the movement of the first few hundred pictures, each
+    seen by the map of all others: of fewer pictures than features, a map that has seen them explains almost everything.
+    """
 
     forward: Float64
     backward: Float64
+    unexplained: Float64
 
     def head(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
         """A head's weight `(n, f)` for the features after, giving the logits that it gave before."""
@@ -65,17 +71,35 @@ class Drift:
 
 
 def _towards_identity(
-    pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], features: int, ridge: float
-) -> Float64:
-    """`M = argmin sum |target - M source|^2 + a |M - I|^2` over pairs of sources and targets `(n, f)`."""
+    pairs: Sequence[Pair], features: int, ridge: float, kept: int = 0
+) -> tuple[Float64, Float64]:
+    """`M = argmin sum |target - M source|^2 + a |M - I|^2` over pairs of sources and targets `(n, f)`.
+
+    And of the first targets, at most `kept`, what the M that all other pairs give leaves, `(n, f)`.
+    """
+    sources, targets = _first(pairs, features, kept)
     # As few matrices of features by features as can be: they are the peak of learning on a small network.
-    energy, moved = np.zeros((features, features)), np.zeros((features, features))
+    energy, right = np.zeros((features, features)), np.zeros((features + len(sources), features))
+    moved, right[features:] = right[:features], sources
     for source, target in pairs:
         x = source.astype(np.float64)
         energy += x.T @ x
         moved += (target - x).T @ x
     np.einsum("ii->i", energy)[:] += ridge * float(np.trace(energy)) / features or 1.0
     # Exactly no drift leaves exactly the identity: the right-hand side is then zero.
-    change = np.linalg.solve(energy, moved.T).T.astype(np.float64, copy=False)
+    solved = np.linalg.solve(energy, right.T).T.astype(np.float64, copy=False)
+    change = solved[:features]
     np.einsum("ii->i", change)[:] += 1.0
-    return change
+    # By the matrix inversion lemma, as the residuals of ridge regression left out one by one.
+    share = np.einsum("nf,nf->n", sources, solved[features:])
+    return change, (targets - sources @ change.T) / (1.0 - share)[:, None]
+
+
+def _first(pairs: Sequence[Pair], features: int, count: int) -> tuple[Float64, Float64]:
+    """The first `count` sources and targets, or as many as there are."""
+    taken: list[Pair] = [(np.zeros((0, features), np.float32),) * 2]
+    for source, target in pairs:
+        room = count - sum(len(part) for part, _ in taken)
+        taken.append((source[:room], target[:room]))
+    sources, targets = (np.concatenate(side).astype(np.float64) for side in zip(*taken, strict=True))
+    return sources, targets

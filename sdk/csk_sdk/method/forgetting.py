@@ -23,30 +23,6 @@ WIDTH = 1.5
 _SAMPLES, _AT_ONCE = 2000, 250
 # What is added to each feature's own variance, as a share of it, and how often ten times more.
 _MORE, _ATTEMPTS = 1e-6, 6
-# Pictures whose movement is kept: it is drawn from again and again.
-_MOVEMENTS = 512
-
-
-class Movement:
-    """Features `(n, f)` float32 of the same pictures before and after; the first few hundred."""
-
-    def __init__(self) -> None:
-        self._before: list[NDArray[np.float32]] = []
-        self._after: list[NDArray[np.float32]] = []
-        self._count = 0
-
-    def add(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
-        """One batch."""
-        if self._count < _MOVEMENTS:
-            self._before.append(before)
-            self._after.append(after)
-            self._count += len(before)
-
-    def unexplained(self, drift: Drift) -> NDArray[np.float64]:
-        """What the linear drift leaves of each picture's movement, `(n, f)`."""
-        before, after = np.concatenate(self._before), np.concatenate(self._after)
-        rest: NDArray[np.float64] = after.astype(np.float64) - before @ drift.forward.T
-        return rest
 
 
 def estimated_forgetting(
@@ -55,7 +31,6 @@ def estimated_forgetting(
     before: Mapping[str, HeadArrays],
     after: Mapping[str, HeadArrays],
     drift: Drift,
-    unexplained: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> dict[str, float]:
     """By old task, the points of accuracy that it is about to lose; below 0 where it gains.
@@ -82,7 +57,7 @@ def estimated_forgetting(
         for start in range(0, _SAMPLES, _AT_ONCE):
             own = labels[start : start + _AT_ONCE]
             x = means[own] + WIDTH * rng.normal(size=(len(own), len(spread))) @ spread
-            moved = x @ drift.forward.T + unexplained[rng.integers(len(unexplained), size=len(x))]
+            moved = x @ drift.forward.T + drift.unexplained[rng.integers(len(drift.unexplained), size=len(x))]
             fewer += _right(x, before[task], own) - _right(moved, after[task], own)
         lost[task] = 100.0 * fewer / _SAMPLES
     return lost

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from csk_sdk.method.heads import ClassStatistics
 
 # From this distance on a task is called unfamiliar; chosen by measurement: docs/decisions/0015-label-check.md.
-UNFAMILIAR = 1.5
+UNFAMILIAR = 1.25
 _SHRINKAGE = 0.02
 # A covariance from fewer pictures than this many per feature fits them too closely to judge others.
 _PICTURES_PER_FEATURE = 10

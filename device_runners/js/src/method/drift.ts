@@ -12,6 +12,8 @@ import { SymmetricSystem } from './symmetric.js';
 
 // Share of the mean feature energy that pulls towards "no drift" where the task's pictures say nothing.
 const RIDGE = 0.01;
+// Pictures whose unexplained movement is kept.
+const MOVEMENTS = 512;
 
 /** Features `(n, f)` of the same pictures, before and after; or the other way round. */
 type Pair = readonly [Float32Array, Float32Array];
@@ -31,16 +33,23 @@ export class DriftEstimate {
   fit(ridge = RIDGE): Drift {
     const turned = this.pairs.map(([before, after]): Pair => [after, before]);
     const f = this.features;
-    return new Drift(f, towardsIdentity(this.pairs, f, ridge), towardsIdentity(turned, f, ridge));
+    const { map, unexplained } = towardsIdentity(this.pairs, f, ridge, MOVEMENTS);
+    return new Drift(f, map, towardsIdentity(turned, f, ridge, 0).map, unexplained);
   }
 }
 
-/** `after = before @ forward.T` and `before = after @ backward.T`, each `(f, f)`, to first order. */
+/**
+ * `after = before @ forward.T` and `before = after @ backward.T`, each `(f, f)`, to first order.
+ *
+ * `unexplained` `(n, f)` is what a linear map leaves of the movement of the first few hundred pictures, each seen by the
+ * map of all others: of fewer pictures than features, a map that has seen them explains almost everything.
+ */
 export class Drift {
   constructor(
     private readonly features: number,
     readonly forward: Float64Array,
     readonly backward: Float64Array,
+    readonly unexplained: Float64Array,
   ) {}
 
   /** A head's weight `(n, f)` for the features after, giving the logits that it gave before. */
@@ -65,8 +74,16 @@ function accumulate(sum: Float64Array, part: Float64Array): void {
   for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + part[i]!;
 }
 
-/** `M = argmin sum |target - M source|^2 + a |M - I|^2` over pairs of sources and targets. */
-function towardsIdentity(pairs: readonly Pair[], f: number, ridge: number): Float64Array {
+/**
+ * `M = argmin sum |target - M source|^2 + a |M - I|^2` over pairs of sources and targets, and of the first targets, at
+ * most `kept`, what the M that all other pairs give leaves, `(n, f)`.
+ */
+function towardsIdentity(
+  pairs: readonly Pair[],
+  f: number,
+  ridge: number,
+  kept: number,
+): { map: Float64Array; unexplained: Float64Array } {
   const energy = new Float64Array(f * f);
   const moved = new Float64Array(f * f);
   const product = new Float64Array(f * f);
@@ -83,8 +100,39 @@ function towardsIdentity(pairs: readonly Pair[], f: number, ridge: number): Floa
   }
   const pull = (ridge * trace(energy, f)) / f || 1;
   for (let i = 0; i < f; i++) energy[i * f + i] = energy[i * f + i]! + pull;
+  const system = new SymmetricSystem(energy, f);
   // Exactly no drift leaves exactly the identity: the right-hand side is then zero.
-  const change = new SymmetricSystem(energy, f).solveRows(moved, f);
-  for (let i = 0; i < f; i++) change[i * f + i] = change[i * f + i]! + 1;
-  return change;
+  const map = system.solveRows(moved, f);
+  for (let i = 0; i < f; i++) map[i * f + i] = map[i * f + i]! + 1;
+  const sources = first(pairs, 0, kept * f);
+  const targets = first(pairs, 1, kept * f);
+  const n = sources.length / f;
+  const solved = system.solveRows(sources, n);
+  const unexplained = timesTransposed(sources, map, n, f, f);
+  for (let row = 0; row < n; row++) {
+    // By the matrix inversion lemma, as the residuals of ridge regression left out one by one.
+    let share = 0;
+    for (let at = row * f; at < (row + 1) * f; at++) share += sources[at]! * solved[at]!;
+    for (let at = row * f; at < (row + 1) * f; at++) {
+      unexplained[at] = (targets[at]! - unexplained[at]!) / (1 - share);
+    }
+  }
+  return { map, unexplained };
+}
+
+/** The first `count` numbers of the pairs' sources (0) or targets (1), or as many as there are. */
+function first(pairs: readonly Pair[], side: 0 | 1, count: number): Float64Array {
+  const all = pairs.map((pair) => pair[side]);
+  const taken = new Float64Array(
+    Math.min(
+      count,
+      all.reduce((sum, part) => sum + part.length, 0),
+    ),
+  );
+  let at = 0;
+  for (const part of all) {
+    taken.set(part.subarray(0, taken.length - at), at);
+    at = Math.min(at + part.length, taken.length);
+  }
+  return taken;
 }

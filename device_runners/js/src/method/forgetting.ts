@@ -23,41 +23,12 @@ const AT_ONCE = 250;
 // What is added to each feature's own variance, as a share of it, and how often ten times more.
 const MORE = 1e-6;
 const ATTEMPTS = 6;
-// Pictures whose movement is kept: it is drawn from again and again.
-const MOVEMENTS = 512;
 
 /** Where random numbers come from: `data/random.ts`, or a test that replays another generator's. */
 export interface Draws {
   permutation(count: number): ArrayLike<number>;
   normal(): number;
   integer(least: number, most: number): number;
-}
-
-/** Features `(n, f)` of the same pictures before and after; the first few hundred. */
-export class Movement {
-  private readonly before: Float32Array[] = [];
-  private readonly after: Float32Array[] = [];
-  private count = 0;
-
-  constructor(private readonly features: number) {}
-
-  /** One batch. */
-  add(before: Float32Array, after: Float32Array): void {
-    if (this.count >= MOVEMENTS) return;
-    this.before.push(before);
-    this.after.push(after);
-    this.count += before.length / this.features;
-  }
-
-  /** What the linear drift leaves of each picture's movement, `(n, f)`. */
-  unexplained({ forward }: Drift): Float64Array {
-    const f = this.features;
-    const parts = this.before.map((before, part) => {
-      const explained = timesTransposed(Float64Array.from(before), forward, before.length / f, f, f);
-      return explained.map((value, at) => this.after[part]![at]! - value);
-    });
-    return Float64Array.from(parts.flatMap((part) => Array.from(part)));
-  }
 }
 
 /** An old task as it is asked: means of its classes `(classes, f)`, and its head before and after. */
@@ -70,16 +41,15 @@ export interface OldTask {
 /**
  * By old task, the points of accuracy that it is about to lose; below 0 where it gains.
  *
- * `statistics` are those before the task, `classes` and heads are by old task, `unexplained` `(n, f)`. Tasks of which a
- * class has no statistics are left out.
+ * `statistics` are those before the task, `classes` and heads are by old task. Tasks of which a class has no statistics
+ * are left out.
  */
 export function estimatedForgetting(
   statistics: ClassStatistics,
   classes: ReadonlyMap<string, readonly string[]>,
   before: ReadonlyMap<string, HeadArrays>,
   after: ReadonlyMap<string, HeadArrays>,
-  forward: Float64Array,
-  unexplained: Float64Array,
+  drift: Pick<Drift, 'forward' | 'unexplained'>,
   random: Draws,
 ): Map<string, number> {
   const lost = new Map<string, number>();
@@ -89,7 +59,7 @@ export function estimatedForgetting(
     if (!means) continue;
     spread ??= spreadOf(statistics);
     const old = { means, before: before.get(task)!, after: after.get(task)! };
-    lost.set(task, pointsLost(old, spread, forward, unexplained, random));
+    lost.set(task, pointsLost(old, spread, drift, random));
   }
   return lost;
 }
@@ -120,8 +90,7 @@ export function spreadOf(statistics: ClassStatistics): Float64Array {
 export function pointsLost(
   { means, before, after }: OldTask,
   spread: Float64Array,
-  forward: Float64Array,
-  unexplained: Float64Array,
+  { forward, unexplained }: Pick<Drift, 'forward' | 'unexplained'>,
   random: Draws,
 ): number {
   const classes = before.bias.length;

@@ -11,7 +11,7 @@ import { timesTransposed } from './matrix.js';
 import { SymmetricSystem } from './symmetric.js';
 
 /** From this distance on a task is called unfamiliar (docs/decisions/0015-label-check.md). */
-export const UNFAMILIAR = 1.5;
+export const UNFAMILIAR = 1.25;
 const SHRINKAGE = 0.02;
 // A covariance from fewer pictures than this many per feature fits them too closely to judge others.
 const PICTURES_PER_FEATURE = 10;
