@@ -10,8 +10,9 @@ from csk_artifacts_builder.layer_features import LAST
 from csk_artifacts_builder.memory import PEAK, predict_memory
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.prepare import SourceModel
+from csk_artifacts_builder.quantize import quantize, unmeasured
 from csk_sdk.errors import ConfigError, ModelError
-from csk_sdk.manifest import Head, Site
+from csk_sdk.manifest import INT8, Head, Site
 
 
 class Budget:
@@ -44,7 +45,10 @@ class Budget:
         classes, features = self._head.weight.shape
         head = Head(features=features)
         training = training_model(self._source.model, sites, head, where, options.loss)
-        predicted = predict_memory(training, sites, features, classes, options.batch_size)
+        int8 = options.precision == INT8
+        if int8:
+            quantize(training, unmeasured(training, head.weight), head.weight)
+        predicted = predict_memory(training, sites, features, classes, options.batch_size, int8)
         if not predicted:
             raise ModelError(
                 f"{where} has tensors of unknown size, so its memory cannot be predicted. Build it without "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from csk_sdk import export
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import ConfigError, ModelError, StorageError
 from csk_sdk.learner import Learner
+from csk_sdk.manifest import Manifest
 
 DIGITS = REPOSITORY / "examples/digits/digits-base4.onnx"
 RNG = np.random.default_rng(0)
@@ -190,6 +192,31 @@ def test_sites_are_placed_from_the_back_until_the_budget_is_spent(tmp_path):
         assert [site.name for site in manifest.sites] == names[index:]
         assert manifest.memory_budget == peaks[index]
         assert manifest.memory["peak"] == peaks[index]
+
+
+def test_a_budget_of_int8_is_that_of_int8(tmp_path):
+    """Before anything was calibrated; kernels take a quarter of what exact ones do."""
+    source, data, classes = stack(tmp_path / "m.onnx", (3, 32, 64, 128, 256), 16), tmp_path / "base", "abcd"
+    for name in classes:
+        (data / name).mkdir(parents=True)
+        for number in range(8):
+            picture = RNG.integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(picture).save(data / name / f"{number}.png")
+    int8 = BuildOptions(
+        features="last", trainable="all", precision="int8", base_data=data, classes=[*classes]
+    )
+
+    def built(name: str, options: BuildOptions) -> Manifest:
+        build_artifacts(source, tmp_path / name, options)
+        return Bundle.open(tmp_path / name).manifest
+
+    whole = built("whole", int8)
+    enough = whole.memory["peak"] + 256  # some scales and zero points are equal, and stored once
+    assert built("enough", replace(int8, memory_budget=enough)).sites == whole.sites
+    for name, options in (("less", int8), ("exact", replace(int8, precision="exact", base_data=None))):
+        fewer = built(name, replace(options, memory_budget=enough - 512))
+        assert 0 < len(fewer.sites) < len(whole.sites)
+        assert fewer.memory["peak"] < enough
 
 
 def test_a_budget_for_nothing_says_what_would_do(tmp_path):
