@@ -33,8 +33,9 @@ export class DriftEstimate {
   fit(ridge = RIDGE): Drift {
     const turned = this.pairs.map(([before, after]): Pair => [after, before]);
     const f = this.features;
-    const { map, unexplained } = towardsIdentity(this.pairs, f, ridge, MOVEMENTS);
-    return new Drift(f, map, towardsIdentity(turned, f, ridge, 0).map, unexplained);
+    const { map, system } = towardsIdentity(this.pairs, f, ridge);
+    const unexplained = leftByOthers(this.pairs, f, map, system);
+    return new Drift(f, map, towardsIdentity(turned, f, ridge).map, unexplained);
   }
 }
 
@@ -74,16 +75,12 @@ function accumulate(sum: Float64Array, part: Float64Array): void {
   for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + part[i]!;
 }
 
-/**
- * `M = argmin sum |target - M source|^2 + a |M - I|^2` over pairs of sources and targets, and of the first targets, at
- * most `kept`, what the M that all other pairs give leaves, `(n, f)`.
- */
+/** `M = argmin sum |target - M source|^2 + a |M - I|^2` over pairs of sources and targets, and its normal equations. */
 function towardsIdentity(
   pairs: readonly Pair[],
   f: number,
   ridge: number,
-  kept: number,
-): { map: Float64Array; unexplained: Float64Array } {
+): { map: Float64Array; system: SymmetricSystem } {
   const energy = new Float64Array(f * f);
   const moved = new Float64Array(f * f);
   const product = new Float64Array(f * f);
@@ -104,35 +101,38 @@ function towardsIdentity(
   // Exactly no drift leaves exactly the identity: the right-hand side is then zero.
   const map = system.solveRows(moved, f);
   for (let i = 0; i < f; i++) map[i * f + i] = map[i * f + i]! + 1;
-  const sources = first(pairs, 0, kept * f);
-  const targets = first(pairs, 1, kept * f);
-  const n = sources.length / f;
-  const solved = system.solveRows(sources, n);
-  const unexplained = timesTransposed(sources, map, n, f, f);
+  return { map, system };
+}
+
+/** What the map that all *other* pairs give leaves of the first targets, `(n, f)`. */
+function leftByOthers(
+  pairs: readonly Pair[],
+  f: number,
+  map: Float64Array,
+  system: SymmetricSystem,
+): Float64Array {
+  const [sources, targets] = ([0, 1] as const).map((side) => first(pairs, side, MOVEMENTS * f));
+  const n = sources!.length / f;
+  const solved = system.solveRows(sources!, n);
+  const left = timesTransposed(sources!, map, n, f, f);
   for (let row = 0; row < n; row++) {
     // By the matrix inversion lemma, as the residuals of ridge regression left out one by one.
     let share = 0;
-    for (let at = row * f; at < (row + 1) * f; at++) share += sources[at]! * solved[at]!;
-    for (let at = row * f; at < (row + 1) * f; at++) {
-      unexplained[at] = (targets[at]! - unexplained[at]!) / (1 - share);
-    }
+    for (let at = row * f; at < (row + 1) * f; at++) share += sources![at]! * solved[at]!;
+    for (let at = row * f; at < (row + 1) * f; at++) left[at] = (targets![at]! - left[at]!) / (1 - share);
   }
-  return { map, unexplained };
+  return left;
 }
 
 /** The first `count` numbers of the pairs' sources (0) or targets (1), or as many as there are. */
 function first(pairs: readonly Pair[], side: 0 | 1, count: number): Float64Array {
-  const all = pairs.map((pair) => pair[side]);
-  const taken = new Float64Array(
-    Math.min(
-      count,
-      all.reduce((sum, part) => sum + part.length, 0),
-    ),
-  );
+  const there = pairs.reduce((sum, pair) => sum + pair[side].length, 0);
+  const taken = new Float64Array(Math.min(count, there));
   let at = 0;
-  for (const part of all) {
-    taken.set(part.subarray(0, taken.length - at), at);
-    at = Math.min(at + part.length, taken.length);
+  for (const { [side]: part } of pairs) {
+    const fits = part.subarray(0, taken.length - at);
+    taken.set(fits, at);
+    at += fits.length;
   }
   return taken;
 }
