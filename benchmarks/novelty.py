@@ -18,6 +18,7 @@ from PIL import Image
 
 from csk_sdk import Inbox, Learner
 from csk_sdk.data.tasks import Split
+from csk_sdk.demo import digits
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.novelty import UNFAMILIAR, novelty
 
@@ -41,16 +42,15 @@ def main() -> None:
     names = np.array(base.classes)[base.test.labels[chosen(base.test)]]
     print("| pictures | distance | warned of | accuracy |")
     print("|---|---|---|---|")
-    for name, pictures, shown in kinds(tasks):
+    for name, pictures, shown in kinds(tasks, some(base.test)):
         distance = novelty(known, learner.features(pictures))
         assert distance is not None, "the base has too few pictures"
         right = f"{100 * np.mean(learner.predict(pictures, 'base').labels == names):.1f}" if shown else ""
         print(f"| {name} | {distance:.2f} | {'yes' if distance >= UNFAMILIAR else 'no'} | {right} |")
 
 
-def kinds(tasks: Inbox) -> Iterator[tuple[str, Pictures, bool]]:
+def kinds(tasks: Inbox, base: Pictures) -> Iterator[tuple[str, Pictures, bool]]:
     """Name, pictures, and whether they show the base's classes."""
-    base = some(tasks.open("base").test)
     rng = np.random.default_rng(0)
     yield "the base's own, for testing", base, True
     for name in tasks.names():
@@ -64,7 +64,7 @@ def kinds(tasks: Inbox) -> Iterator[tuple[str, Pictures, bool]]:
     flat = base.reshape(len(base), -1, base.shape[-1])
     yield "shuffled pixels", rng.permuted(flat, axis=1).reshape(base.shape), True
     yield "uniform noise", rng.integers(0, 256, base.shape, np.uint8), False
-    yield "handwritten digits", digits(base.shape[1:]), False
+    yield "handwritten digits", handwritten(base.shape[1:]), False
 
 
 def chosen(split: Split) -> NDArray[np.int64]:
@@ -75,11 +75,9 @@ def some(split: Split) -> Pictures:
     return np.stack([split.images.read(int(index)) for index in chosen(split)])
 
 
-def digits(shape: tuple[int, ...]) -> Pictures:
-    from sklearn.datasets import load_digits
-
-    scans = np.rint(load_digits().images[:SEEN] * 255 / 16).astype(np.uint8)
+def handwritten(shape: tuple[int, ...]) -> Pictures:
     height, width, channels = shape
+    scans = digits.load().train_images[:SEEN]
     large = [np.asarray(Image.fromarray(scan).resize((width, height))) for scan in scans]
     return np.repeat(np.stack(large)[..., None], channels, axis=-1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,30 +13,22 @@ import pytest
 from csk_sdk import StorageError
 from csk_sdk.state import atomic
 from learner.used_device import Device, refused
+from small_disk import mounted
 
 
 @pytest.fixture
 def small_disk(device: Device) -> Iterator[Callable[[int], None]]:
     """The device's state on a tmpfs of its own; call with the number of bytes to leave free."""
-    disk = device.folder / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"needs mount: {error}")
-    if mounted.returncode != 0:
-        pytest.skip(f"may not mount a tmpfs: {mounted.stderr.strip()}")
-    shutil.move(device.state, disk / "state")
-    device.state.symlink_to(disk / "state")
+    with mounted(device.folder / "disk", "1m") as disk:
+        shutil.move(device.state, disk / "state")
+        device.state.symlink_to(disk / "state")
 
-    def leave(free: int) -> None:
-        (disk / "filler").unlink(missing_ok=True)
-        status = os.statvfs(disk)
-        (disk / "filler").write_bytes(bytes(max(status.f_bavail * status.f_frsize - free, 0)))
+        def leave(free: int) -> None:
+            (disk / "filler").unlink(missing_ok=True)
+            status = os.statvfs(disk)
+            (disk / "filler").write_bytes(bytes(max(status.f_bavail * status.f_frsize - free, 0)))
 
-    yield leave
-    subprocess.run(["umount", str(disk)], check=True)
+        yield leave
 
 
 @pytest.mark.parametrize("free", [0, 8 << 10, 92 << 10, 96 << 10, 100 << 10])

@@ -18,6 +18,7 @@ from stored_states import BASE, BUNDLE, flip, learned, record_of, same, state_at
 from csk_sdk.errors import StateError, StorageError
 from csk_sdk.state import State, atomic
 from csk_sdk.state.store import GenerationStore
+from small_disk import mounted
 
 # Damage
 
@@ -289,17 +290,8 @@ def test_a_real_file_size_limit_is_told_as_a_full_disk(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"needs mount: {error}")
-    if mounted.returncode != 0:
-        pytest.skip(f"may not mount a tmpfs of 64 KiB: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted(tmp_path / "disk", "64k") as disk:
+        yield disk
 
 
 def test_a_really_full_disk(small_disk: Path) -> None:

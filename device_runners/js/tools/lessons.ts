@@ -8,6 +8,7 @@
 
 import { basename, resolve } from 'node:path';
 import * as web from 'onnxruntime-web/wasm';
+import { Bundle } from '../src/bundle/bundle.js';
 import type { Picture } from '../src/data/pictures.js';
 import { Random } from '../src/data/random.js';
 import { Learner } from '../src/learner.js';
@@ -96,8 +97,7 @@ for (const bundle of (given.length ? given : [resolve(FIXTURES, 'bundle')]).map(
     for (const [at, side] of sides.entries()) rounds[at]!.push(await side());
   }
   python.close();
-  const source = new FolderBundle(bundle);
-  const { head } = JSON.parse(new TextDecoder().decode((await source.read('manifest.json'))!));
+  const { head } = (await Bundle.open(new FolderBundle(bundle))).manifest;
   for (const [at, part] of PARTS.entries()) {
     const cells = rounds.map((times) => `${median(times.map((one) => one[at]!)).toFixed(2)} s`);
     console.log(`| ${[basename(bundle), head.features, part, ...cells].join(' | ')} |`);
