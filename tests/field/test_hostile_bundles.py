@@ -11,7 +11,7 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,8 +20,7 @@ from onnx import TensorProto, helper
 from safetensors.numpy import load_file, save_file
 
 from csk_sdk import Bundle, BundleError, Learner, protobuf
-from csk_sdk.manifest import MANIFEST, Manifest, sealed
-from csk_sdk.typed import mistyped
+from csk_sdk.manifest import MANIFEST, sealed
 
 
 @dataclasses.dataclass
@@ -87,7 +86,7 @@ def link_in_folder(bundle: Hostile) -> None:
     outside.mkdir()
     shutil.copy(bundle / "eval_model.onnx", outside / "more.onnx")
     (bundle / "sub").symlink_to(outside)
-    bundle.raw["files"]["sub/more.onnx"] = {"sha256": "", "size": 0}
+    bundle.raw["files"]["sub/more.onnx"] = {"sha256": "0" * 64, "size": 0}
 
 
 def fifo(bundle: Hostile) -> None:
@@ -206,13 +205,13 @@ OUTSIDE = "lists a file outside the bundle: "
 DEEP = ("[" * 100_000 + "]" * 100_000).encode()
 
 HOSTILE: dict[str, tuple[Callable[[Hostile], object], str]] = {
-    "a name with ..": (lists("../x"), OUTSIDE + "'../x'"),
-    "a name with .. inside": (lists("ort/../../x"), OUTSIDE + "'ort/../../x'"),
-    "an absolute name": (lists("/etc/passwd"), OUTSIDE + "'/etc/passwd'"),
+    "a name with ..": (lists("../x"), OUTSIDE + '"../x"'),
+    "a name with .. inside": (lists("ort/../../x"), OUTSIDE + '"ort/../../x"'),
+    "an absolute name": (lists("/etc/passwd"), OUTSIDE + '"/etc/passwd"'),
     "a Windows name": (lists("C:\\x"), OUTSIDE),
     "a name with a backslash": (lists("..\\x"), OUTSIDE),
     "a name with a zero": (lists("a\0b"), OUTSIDE),
-    "no name": (lists(""), OUTSIDE + "''"),
+    "no name": (lists(""), OUTSIDE + '""'),
     "a link that leads out": (link_out, "eval_model.onnx is a link that leads out of the bundle."),
     "a folder that leads out": (link_in_folder, "sub/more.onnx is a link that leads out of the bundle."),
     "a pipe": (fifo, "eval_model.onnx is missing"),
@@ -223,13 +222,16 @@ HOSTILE: dict[str, tuple[Callable[[Hostile], object], str]] = {
         "ops of domain 'evil.ops', and its manifest allows ai.onnx",
     ),
     "an op of ONNX Runtime's own": (node("FusedConv", "com.microsoft"), "ops of domain 'com.microsoft'"),
-    "a foreign op in a branch": (nested("Steal", "evil.ops"), "ops of domain 'evil.ops'"),
+    "a foreign op in a branch": (
+        nested("Steal", "evil.ops"),
+        'it has op "If", which runs a graph of its own',
+    ),
     "a foreign op behind the model's end": (appended_node, "ops of domain 'evil.ops'"),
     "branches 5000 deep": (nested_deep, "graphs are nested more than 32 deep"),
     "a function that is called Relu": (function, "it defines 1 functions of its own"),
     "a manifest that allows foreign ops": (
         manifest(op_domains=["ai.onnx", "evil.ops"]),
-        "wants ops of domain 'evil.ops', and this csk-sdk runs only ai.onnx, com.microsoft",
+        'op_domains[1] is "evil.ops", and must be one of ai.onnx, com.microsoft',
     ),
     "external data with ..": (
         external("../secret"),
@@ -318,36 +320,42 @@ HOSTILE: dict[str, tuple[Callable[[Hostile], object], str]] = {
     ),
     "an input of a billion pixels": (
         of("input", size=[1 << 16, 1 << 16]),
-        "the size of an input is 4294967296",
+        "input.channels and input.size are more than 67108864 numbers",
     ),
-    "an input of no pixels": (of("input", size=[0, 8]), "the size of an input is 0, and must be from 1 to"),
-    "a negative input": (of("input", size=[8, -5]), "the size of an input is 0, and must be from 1"),
+    "an input of no pixels": (of("input", size=[0, 8]), "input.size[0] is 0, and must be from 1 to"),
+    "a negative input": (of("input", size=[8, -5]), "input.size[1] is -5, and must be from 1"),
     "a million channels": (
         of("input", channels=10**6),
         "input.channels is 1000000, and must be from 1 to 65536",
     ),
     "a batch of 2^40": (manifest(batch_size=1 << 40), "batch_size is 1099511627776"),
     "features beyond memory": (of("head", features=1 << 40), "head.features is 1099511627776"),
-    "a kernel beyond memory": (of_site(shape=[1 << 20, 1 << 20, 3, 3]), "the kernel of site"),
-    "a kernel of one dimension": (of_site(shape=[3]), "has a kernel of shape (3,) in 1 groups"),
-    "no groups": (of_site(groups=0), "groups of site"),
-    "a channel ratio of 0": (manifest(channel_ratio=0), "channel_ratio is 0, and must be above 0"),
-    "a scale that is NaN": (of("preprocessing", scale=float("nan")), "scale is nan, and must be above 0"),
-    "a mean that is infinite": (of("preprocessing", mean=[float("inf")]), "every mean must be finite"),
-    "a batch of text": (manifest(batch_size="16"), "has a value of a wrong type in 'batch_size'"),
-    "a list of numbers as classes": (manifest(classes=[1, 2, 3, 4]), "of a wrong type in 'classes[0]'"),
-    "a size of text": (of("files", x={"sha256": "0", "size": "1"}), "of a wrong type in 'files['x'].size'"),
-    "a site of text": (manifest(sites=["x"]), "lacks or misnames a field"),
-    "a head of numbers": (manifest(head=5), "lacks or misnames a field"),
+    "a kernel beyond memory": (
+        of_site(shape=[1 << 20, 1 << 20, 3, 3]),
+        "sites[0].shape is a kernel of more than",
+    ),
+    "a kernel of one dimension": (of_site(shape=[3]), "sites[0].shape must have from 3 to 5 entries"),
+    "no groups": (of_site(groups=0), "sites[0].groups is 0, and must be from 1"),
+    "a channel ratio of 0": (manifest(channel_ratio=0), "channel_ratio must be above 0 and at most 1"),
+    "a scale that is NaN": (of("preprocessing", scale=float("nan")), "is not valid JSON"),
+    "a mean that is infinite": (of("preprocessing", mean=[float("inf")]), "is not valid JSON"),
+    "a batch of text": (manifest(batch_size="16"), "batch_size must be a whole number"),
+    "a list of numbers as classes": (manifest(classes=[1, 2, 3, 4]), "classes[0] must be a text"),
+    "a size of text": (
+        of("files", x={"sha256": "0" * 64, "size": "1"}),
+        'files["x"].size must be a whole number',
+    ),
+    "a site of text": (manifest(sites=["x"]), "sites[0] must be an object"),
+    "a head of numbers": (manifest(head=5), "head must be an object"),
     "a class that drives the terminal": (
         manifest(classes=["\x1b[2J", "b", "c", "d"]),
-        r"one called '\x1b[2J'. Build it again with --classes.",
+        r'a class is called "\u001b[2J", which is no plain text. Build it again with --classes.',
     ),
     "a class that is no text": (
         manifest(classes=["\ud800", "b", "c", "d"]),
-        "cannot be told apart or written",
+        r'a class is called "\ud800", which is no plain text',
     ),
-    "a class twice": (manifest(classes=["a", "a", "c", "d"]), "two of one name"),
+    "a class twice": (manifest(classes=["a", "a", "c", "d"]), 'two classes are called "a"'),
     "fewer classes than the head": (manifest(classes=["a"]), "tensor 'head/base/weight' has shape (4, "),
     "a schema of the future": (manifest(schema_version=10**9), "update csk-sdk on this device"),
     "a schema that is true": (manifest(schema_version=True), "has no schema_version"),
@@ -383,7 +391,7 @@ def test_a_manifest_nested_too_deep(hostile: Hostile) -> None:
 
 def test_a_manifest_of_gigabytes_is_not_read(hostile: Hostile) -> None:
     os.truncate(hostile / MANIFEST, 4 << 30)  # sparse: it takes no room on the disk
-    with pytest.raises(BundleError, match="is larger than 32 MiB: it is no bundle's manifest"):
+    with pytest.raises(BundleError, match="is larger than 8 MiB: it is no bundle's manifest"):
         Bundle.open(hostile.folder)
 
 
@@ -399,19 +407,3 @@ def test_a_link_inside_the_bundle_is_fine(hostile: Hostile) -> None:
     (hostile / "eval_model.onnx").rename(hostile / "graph.onnx")
     (hostile / "eval_model.onnx").symlink_to("graph.onnx")
     assert Bundle.open(hostile.folder)
-
-
-def test_the_type_of_every_field_of_the_manifest_is_checked() -> None:
-    """A field of a type that the checker does not know would make it raise TypeError, also for a good manifest."""
-
-    def classes(kind: Any) -> Any:
-        for hint in get_type_hints(kind).values():
-            for one in (hint, *get_args(hint)):
-                if dataclasses.is_dataclass(one):
-                    yield one
-                    yield from classes(one)
-
-    for kind in {Manifest, *classes(Manifest)}:
-        hints = get_type_hints(kind)
-        record = kind(**{field.name: object() for field in dataclasses.fields(kind)})
-        assert mistyped(record) == next(iter(hints))
