@@ -1,7 +1,7 @@
 """What a manifest must fulfil beyond its schema: numbers that fit each other, names that are not used twice.
 
 Its types and bounds are in `contract/manifest.schema.json`. The same checks, in the same order and words, are in
-`device_runners/js/src/bundle/manifestChecks.ts`; `tests/conformance/vectors/manifests.json` holds both to one answer.
+`device_runners/js/src/bundle/manifestChecks.ts`; `tests/contract/manifests.json` holds both to one answer.
 """
 
 from __future__ import annotations

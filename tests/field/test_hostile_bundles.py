@@ -153,6 +153,31 @@ def function(bundle: Hostile) -> None:
     bundle.graph(change)
 
 
+def graph(more: bytes) -> Callable[[Hostile], None]:
+    """Appended to the eval model's graph: messages merge."""
+
+    def act(bundle: Hostile) -> None:
+        with (bundle / "eval_model.onnx").open("ab") as file:
+            file.write(protobuf.field(7, more))
+
+    return act
+
+
+def value(name: bytes, size: int, kind: int = TensorProto.FLOAT) -> bytes:
+    """A ValueInfoProto with one free and one fixed size."""
+    shape = protobuf.field(1, protobuf.field(2, b"N")) + protobuf.field(1, bytes([8]) + protobuf.varint(size))
+    return protobuf.field(1, name) + protobuf.field(
+        2, protobuf.field(1, bytes([8, kind]) + protobuf.field(2, shape))
+    )
+
+
+def renamed(bundle: Hostile) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.output[1].name = "other"
+
+    bundle.graph(change)
+
+
 def external(location: str, **more: str) -> Callable[[Hostile], None]:
     def change(model: onnx.ModelProto) -> None:
         tensor = TensorProto(name="odd", data_type=TensorProto.FLOAT, dims=[1])
@@ -228,6 +253,39 @@ HOSTILE: dict[str, tuple[Callable[[Hostile], object], str]] = {
     ),
     "a foreign op behind the model's end": (appended_node, "ops of domain 'evil.ops'"),
     "branches 5000 deep": (nested_deep, "graphs are nested more than 32 deep"),
+    "a branch": (
+        graph(protobuf.field(1, protobuf.field(4, b"If") + protobuf.field(5, protobuf.field(6, b"")))),
+        'it has op "If", which runs a graph of its own',
+    ),
+    "an output of another shape": (
+        graph(protobuf.field(12, value(b"features", 7))),
+        'its output "features" has another type or shape than the manifest says',
+    ),
+    "an output of another type": (
+        graph(protobuf.field(12, value(b"features", 208, TensorProto.DOUBLE))),
+        'its output "features" has another type or shape than the manifest says',
+    ),
+    "an output of another name": (renamed, 'it has no output "features"'),
+    "an input that nothing gives": (
+        graph(protobuf.field(11, value(b"more", 7))),
+        'it has an input "more", which nothing in the manifest names',
+    ),
+    "a tensor that claims terabytes": (
+        graph(protobuf.field(5, bytes([8]) + protobuf.varint(1 << 40) + protobuf.field(8, b"odd"))),
+        "its tensors claim more than 17179869184 numbers together",
+    ),
+    "packed dims that claim terabytes": (
+        graph(protobuf.field(5, protobuf.field(1, protobuf.varint(1 << 40)) + protobuf.field(8, b"odd"))),
+        "its tensors claim more than 17179869184 numbers together",
+    ),
+    "no kernels": (manifest(kernels={}), 'kernels["training_model.onnx"] is missing'),
+    "a resize of the future": (of("preprocessing", resize="lanczos"), 'preprocessing.resize is "lanczos"'),
+    "counts below zero": (manifest(costs={"forward": -1}), 'costs["forward"] is -1, and must be from 0'),
+    "a prefix of 2^60 numbers": (manifest(prefix=[1 << 30, 1 << 30]), "prefix is a shape of more than"),
+    "class names nested 200 deep": (
+        manifest(classes=json.loads("[" * 200 + "]" * 200)),
+        "is not valid JSON",
+    ),
     "a function that is called Relu": (function, "it defines 1 functions of its own"),
     "a manifest that allows foreign ops": (
         manifest(op_domains=["ai.onnx", "evil.ops"]),
@@ -407,3 +465,11 @@ def test_a_link_inside_the_bundle_is_fine(hostile: Hostile) -> None:
     (hostile / "eval_model.onnx").rename(hostile / "graph.onnx")
     (hostile / "eval_model.onnx").symlink_to("graph.onnx")
     assert Bundle.open(hostile.folder)
+
+
+def test_what_fails_inside_the_runtime_is_an_error_of_the_bundle(digits_bundle: Path) -> None:
+    bundle = Bundle.open(digits_bundle)
+    graph = bundle.graph("eval_model.onnx", bundle.checkpoint(), 1)
+    for release in (False, True):
+        with pytest.raises(BundleError, match=r"^ONNX Runtime .* cannot run .*eval_model\.onnx \(.*\)\.$"):
+            graph.run({"image": np.zeros((1, 1, 1, 1), np.float32)}, release=release)
