@@ -23,7 +23,7 @@ from csk_sdk.state.atomic import (
     remove_file,
     replace_file,
 )
-from csk_sdk.state.generation import GenerationRecord, seal, unseal
+from csk_sdk.state.generation import GenerationRecord, RecordLink, seal, unseal
 from csk_sdk.state.tensorfile import decode
 from csk_sdk.stored_tensors import StoredTensors
 
@@ -183,29 +183,34 @@ class GenerationStore:
         would grow with the square of the number of tasks.
         """
         # Only what has tensors is read, and the way that leads there: with each task learned there is one record more.
-        stored = {
-            number
-            for number in self._numbers("safetensors")
-            if (record := self._readable(number)) is not None and record.stored
-        }
-        way = self._way_through(stored)
+        links = {number: self._link(number) for number in self._numbers("safetensors")}
+        stored = {number for number, link in links.items() if link is not None and link.stored}
+        way = self._way_through(stored, links)
         others = sorted(stored.difference(way), reverse=True)
         kept = [number for number in (*way, *others) if number in stored][:keep]
         for number in sorted(stored - always - set(kept)):
             remove_file(self.tensors_path(number))
         for number in self._without_tensors(keep):
-            if (record := self._readable(number)) is not None:
+            link = self._link(number)
+            if link is not None and link.tasks > 1 and (record := self._readable(number)) is not None:
                 self._shorten(record)
 
-    def _way_through(self, wanted: set[int]) -> list[int]:
-        """The numbers from the current one back, as far as there are some of `wanted` ahead and records are readable."""
+    def _link(self, number: int) -> RecordLink | None:
+        """Of a record that can be read, what leads on from it."""
+        try:
+            return RecordLink.read(self.record_path(number), self.tensors_path(number))
+        except StateError:
+            return None
+
+    def _way_through(self, wanted: set[int], links: dict[int, RecordLink | None]) -> list[int]:
+        """The numbers from the current one back, while some of `wanted` lie ahead and records are readable."""
         way, left = [], set(wanted)
         number = self.read_head()[0]
         while number and left:
             way.append(number)
             left.discard(number)
-            record = self._readable(number)
-            number = record.parent if record else 0
+            link = links.get(number) or self._link(number)
+            number = link.parent if link else 0
         return way
 
     def _without_tensors(self, keep: int) -> list[int]:
