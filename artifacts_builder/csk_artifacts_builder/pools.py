@@ -19,6 +19,8 @@ an optimisation that is not exact (docs/decisions/0025). So the rule goes into t
 
 from __future__ import annotations
 
+from functools import partial, reduce
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -158,7 +160,8 @@ def _write_sum(emit: Emitter, node: ir.Node, windows: Windows) -> None:
                 emit.op("Slice", total, emit.ints(first), emit.ints(first + axis.reach), place, step)
                 for first in range(0, axis.dilation * axis.kernel, axis.dilation)
             ]
-            total = emit.op("Sum", *taps) if len(taps) > 1 else taps[0]
+            # Not Sum, which onnxruntime-training has no gradient for.
+            total = reduce(partial(emit.op, "Add"), taps)
         mean = emit.op("Mul", total, emit.constant(_shares(1.0, windows.counted), np.float32, "shares"))
     mean.shape, mean.type = old.shape, old.type
     _take_over(mean, old)
