@@ -2,8 +2,7 @@
 
     python tests/oldest/record.py out/oldest
 
-rules/      the gradient graph of every row of tests/builder/gradients/
-norms/      layer norms of rows with a large mean, as the builder writes them
+rules/      the gradient graph of every row of tests/builder/gradients/, and layer norms of rows with a large mean
 networks/   a bundle of every network of tests/builder/networks.py and every pool of pool_rows.py, built for all sites
 digits/     the digits bundle, three tasks, and what learning them gave
 Beside each graph NAME.onnx lies NAME.npz with its inputs (in/...) and outputs (out/...).
@@ -50,7 +49,7 @@ Arrays = dict[str, NDArray[Any]]
 
 def main(out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
-    for folder in ("rules", "norms", "networks", "digits"):
+    for folder in ("rules", "networks", "digits"):
         (out / folder).mkdir(parents=True)
     for row in ROWS:
         record_rule(row, out / "rules" / f"{str(row).replace('/', '_')}.onnx")
@@ -61,7 +60,7 @@ def main(out: Path) -> None:
     for pool in pool_rows.ROWS:
         record_network(pool.proto(), out / "networks" / str(pool).replace(" ", "-"))
     for mean in (3.3, 1e4, -1e5):
-        record_norm(mean, out / "norms" / f"mean {mean:g}.onnx")
+        record_norm(mean, out / "rules" / f"norm of mean {mean:g}.onnx")
     record_digits(out / "digits")
     print(f"recorded {len(ROWS)} rules and {len(list((out / 'networks').iterdir()))} networks in {out}")
 

@@ -63,9 +63,6 @@ def main(recorded: Path) -> None:
         if rule.stem in FAULTS:
             found = [] if found else [f"{rule.stem}: works now; take it off the list of faults"]
         failed += found
-    norms = sorted((recorded / "norms").glob("*.onnx"))
-    for norm in norms:
-        failed += differences(norm.stem, norm, norm.with_suffix(".npz"))
     for bundle in bundles[:-1]:
         for name in GRAPHS:
             arrays = bundle.parent / name.replace(".onnx", ".npz")
@@ -84,11 +81,10 @@ def main(recorded: Path) -> None:
     for line in failed:
         print(f"FAIL  {line}")
     print(
-        f"onnxruntime {onnxruntime.__version__}, numpy {np.__version__}: {len(rules)} rules, {len(norms)} norms, "
-        f"{len(bundles)} bundles, "
+        f"onnxruntime {onnxruntime.__version__}, numpy {np.__version__}: {len(rules)} rules, {len(bundles)} bundles, "
         f"digits at {now['accuracies'][1]:.1f} % over all learned; {len(FAULTS)} known fault, {len(failed)} failures"
     )
-    sys.exit(1 if failed or len(rules) < 100 or len(norms) < 3 or len(bundles) < 30 else 0)
+    sys.exit(1 if failed or len(rules) < 100 or len(bundles) < 30 else 0)
 
 
 def differences(what: str, graph: Path, arrays: Path) -> list[str]:
