@@ -33,7 +33,7 @@ def same_logits(source: Path, prepared: Path, interface: Interface, picture: Seq
     for the prepared graph. Raises ModelError where their outputs differ by more than 1e-3 of the largest (3e-2 for a
     float16 source), or one does not run.
     """
-    session = _open(_with_windows(source) or _inlined(source) or str(source), "the source model")
+    session = _open_source(source)
     dims = session.get_inputs()[0].shape
     batch = dims[0] if isinstance(dims[0], int) and dims[0] > 0 else 2
     x = np.random.default_rng(0).normal(size=(2, batch, *picture)).astype(np.float32)
@@ -64,11 +64,24 @@ def _one_batch_size(what: str) -> ModelError:
     )
 
 
-def _with_windows(path: Path) -> bytes | None:
-    """Where this runtime would read the source's pools otherwise: the source with their windows written as numbers."""
+def _open_source(path: Path) -> Any:
+    """The source model as it is, or with its pools' windows as numbers where this runtime reads them otherwise.
+
+    Of opsets below 22 every release counts windows that torch leaves out, and refuses the classifier behind them.
+    """
     version = tuple(map(int, load_onnxruntime().__version__.split(".")[:2]))
-    if version >= _ONE_READING:
-        return None
+    rewritten = _with_windows(path) if version < _ONE_READING else None
+    try:
+        return _open(rewritten or _inlined(path) or str(path), "the source model")
+    except ModelError:
+        rewritten = _with_windows(path)
+        if rewritten is None:
+            raise
+        return _open(rewritten, "the source model")
+
+
+def _with_windows(path: Path) -> bytes | None:
+    """The source with its pools' windows as numbers, or None where there is nothing to write."""
     model = ir.from_proto(load_source(path))
     infer_where_possible(model)
     return bytes(ir.to_proto(model).SerializeToString()) if write_windows(model, path.name) else None

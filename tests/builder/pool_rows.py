@@ -67,7 +67,7 @@ class PoolRow:
         """The logits in float64, by loops."""
         tensors = {one.name: onnx.numpy_helper.to_array(one) for one in self.proto().graph.initializer}
         tensors = {name: array.astype(np.float64) for name, array in tensors.items()}
-        y = _convolved(x.astype(np.float64), tensors["w"], tensors["b"])
+        y = convolved(x.astype(np.float64), tensors["w"], tensors["b"])
         if self.relu:
             y = np.maximum(y, 0)
         if self.pads:
@@ -77,7 +77,7 @@ class PoolRow:
         return y.mean(axis=tuple(range(2, y.ndim))) @ tensors["h"].T + tensors["hb"]
 
 
-def _convolved(x: NDArray, w: NDArray, b: NDArray) -> NDArray:
+def convolved(x: NDArray, w: NDArray, b: NDArray | float = 0.0) -> NDArray:
     """A convolution with kernels of 3 and padding of 1."""
     size = x.shape[2:]
     padded = np.pad(x, [(0, 0), (0, 0), *[(1, 1)] * len(size)])
@@ -85,7 +85,7 @@ def _convolved(x: NDArray, w: NDArray, b: NDArray) -> NDArray:
     for tap in np.ndindex(w.shape[2:]):
         seen = padded[(..., *(slice(t, t + n) for t, n in zip(tap, size, strict=True)))]
         y += np.einsum("nc...,oc->no...", seen, w[(..., *tap)])
-    return y + b.reshape(-1, *[1] * len(size))
+    return y + np.reshape(b, (-1, *[1] * len(size)))
 
 
 def pooled(

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx.backend.test.case import node as vectors
 from onnx.backend.test.case.node import averagepool, maxpool
-from onnx_text import model
-from pool_rows import ROWS, PoolRow, pooled
+from onnx_text import initializer, model
+from pool_rows import ROWS, PoolRow, convolved, pooled
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.emit import attribute, constant_array
 from csk_artifacts_builder.pools import write_windows
 from csk_artifacts_builder.prepare import prepare
 from csk_device_runners import check_bundle
+from csk_sdk.bundle import Bundle
 from csk_sdk.errors import ModelError
 
 LEVELS = (ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
@@ -72,6 +73,33 @@ def test_zeros_that_can_change_nothing_cost_nothing(tmp_path: Path) -> None:
     onnx.save(ROWS[1].proto(), tmp_path / "model.onnx")
     names = [node.op_type for node in prepare(tmp_path / "model.onnx").model.graph]
     assert names == ["Conv", "Relu", "MaxPool", "GlobalAveragePool", "Flatten", "Gemm"]
+
+
+@pytest.mark.parametrize("batch", ["1", "N"])
+def test_windows_that_torch_leaves_out_in_front_of_a_flatten(batch: str, tmp_path: Path) -> None:
+    """torch writes the classifier for 3x3 windows; onnx's own inference counts 4x4 below opset 22, and refuses it."""
+    text = f"""(float[{batch},2,8,8] x) => (float[{batch},3] y) {{
+    [first] c = Conv<pads=[1,1,1,1]>(x, w)
+    p = MaxPool<kernel_shape=[2,2], strides=[3,3], pads=[1,1,1,1], ceil_mode=1>(c)
+    f = Flatten(p) [head] y = Gemm<transB=1>(f, h, hb) }}"""
+    rng = np.random.default_rng(0)
+    tensors = {"w": rng.normal(size=(4, 2, 3, 3)), "h": rng.normal(size=(3, 36)), "hb": rng.normal(size=3)}
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {text}')
+    proto.graph.initializer.extend(initializer(name, array) for name, array in tensors.items())
+    with pytest.raises(onnx.shape_inference.InferenceError):
+        onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, tmp_path / "model.onnx")
+    build_artifacts(
+        tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(trainable="all", features="last")
+    )
+    assert Bundle.open(tmp_path / "bundle").manifest.head.features == 36
+    source = prepare(tmp_path / "model.onnx")
+    x = rng.normal(size=(3, 2, 8, 8)).astype(np.float32)
+    one = {name: array.astype(np.float32).astype(np.float64) for name, array in tensors.items()}
+    before = convolved(x.astype(np.float64), one["w"])
+    seen = pooled("MaxPool", before, [2, 2], [3, 3], [1, 1, 1, 1], ceil_mode=1)
+    expected = seen.reshape(3, -1) @ one["h"].T + one["hb"]
+    np.testing.assert_allclose(run(ir.to_proto(source.model), x, LEVELS[1]), expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("noop", ["i = Mul(q, one)", "i = Add(q, zero)", "i = Identity(q)", "i = Dropout(q)"])
