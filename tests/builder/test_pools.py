@@ -86,8 +86,6 @@ def test_windows_that_torch_leaves_out_in_front_of_a_flatten(batch: str, tmp_pat
     tensors = {"w": rng.normal(size=(4, 2, 3, 3)), "h": rng.normal(size=(3, 36)), "hb": rng.normal(size=3)}
     proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {text}')
     proto.graph.initializer.extend(initializer(name, array) for name, array in tensors.items())
-    with pytest.raises(onnx.shape_inference.InferenceError):
-        onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, tmp_path / "model.onnx")
     build_artifacts(
         tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(trainable="all", features="last")
