@@ -33,8 +33,9 @@ def resize(emit: Emitter, node: ir.Node, g: ir.Value) -> Sequence[ir.Value | Non
     matrices = _matrices(node)
     factors = [_copies(matrix) for matrix in matrices]
     if all(factors):
-        mean = emit.op("AveragePool", g, kernel_shape=factors, strides=factors)
-        return [emit.op("Mul", mean, emit.scalar(float(np.prod(factors)))), *rest]
+        # Scaled first: a Pad in front of a pool, which g may come from, is not safe with every runtime (pools.py).
+        scaled = emit.op("Mul", g, emit.scalar(float(np.prod(factors))))
+        return [emit.op("AveragePool", scaled, kernel_shape=factors, strides=factors), *rest]
     *rows, columns = matrices
     g = emit.op("MatMul", g, emit.constant(columns, np.float32, "interpolation"))
     if rows:
