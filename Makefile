@@ -21,6 +21,7 @@ export OMP_NUM_THREADS ?= 1
 KILLS ?= 200
 TASKS ?= 300
 MINUTES ?= 1
+GRAPHS ?= 2000
 VECTORS := tests/conformance/vectors
 RESULTS := out/conformance
 RUNTIMES := tests/conformance/runtimes.txt
@@ -29,7 +30,7 @@ ON ?= $(shell sed 's/\#.*//' $(RUNTIMES) | awk 'NF {print $$1}') node
 MATRIX := out/matrix
 DIGITS := out/digits
 
-.PHONY: help demo test test-ort-training run-ort-training test-ssh test-oldest run-oldest matrix run-matrix matrix-js test-js check format \
+.PHONY: help demo test test-ort-training run-ort-training test-ssh test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
 	wheel-test conformance conformance-js arm64 chromium app build-app test-app kill soak fuzz sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
@@ -38,6 +39,7 @@ help:
 	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
 	@echo "make matrix          every graph on every declared runtime, as one table: docs/matrix.md (ON='1.17.0 node': some)"
+	@echo "make sweep GRAPHS=2000   networks drawn at random, on three runtimes, against torch in float64 (a quarter of an hour)"
 	@echo "make test-ssh        learning on a board over ssh, against an sshd on this machine"
 	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
 	@echo "make arm64           the part of it on emulated ARM64 CPUs (Debian)"
@@ -126,6 +128,16 @@ matrix-js: chromium
 	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build:tools
 	-cd $(JS) && CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(MATRIX)" node out/build/tools/conformanceNode.js
 	-cd $(JS) && CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(MATRIX)" node out/build/tools/conformanceBrowser.js
+
+# Networks drawn at random, built, and run on the oldest and the newest runtime and in WebAssembly, against torch in float64.
+SWEEP := out/sweep
+sweep: $(BENCH)/.ready .venv-matrix-1.17.0/.ready .venv-matrix-1.32.0/.ready
+	$(BENCH)/bin/python tests/sweep/record.py $(SWEEP) --graphs $(GRAPHS) --workers $(WORKERS) 2> $(dir $(SWEEP))sweep.log
+	.venv-matrix-1.17.0/bin/python tests/sweep/replay.py $(SWEEP) $(SWEEP)/1.17.0.json
+	.venv-matrix-1.32.0/bin/python tests/sweep/replay.py $(SWEEP) $(SWEEP)/1.32.0.json
+	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build:tools
+	cd $(JS) && node out/build/tools/sweepWeb.js "$(CURDIR)/$(SWEEP)" "$(CURDIR)/$(SWEEP)/web.json"
+	$(BENCH)/bin/python tests/sweep/summary.py $(SWEEP) 1.17.0 1.32.0 web
 
 chromium:
 	@test -x $(CHROMIUM) || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \

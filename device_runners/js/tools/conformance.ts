@@ -89,7 +89,8 @@ export function summary({ platform, cases, digits }: Report): string {
   return lines.join('\n');
 }
 
-async function runCase(vectors: BundleSource, runtime: Runtime, name: string): Promise<CaseResult> {
+/** One case by its name. */
+export async function runCase(vectors: BundleSource, runtime: Runtime, name: string): Promise<CaseResult> {
   const found = await json<Case>(vectors, `cases/${name}.json`);
   const { kind, precision, settings } = found;
   const described = { name, kind, precision };
