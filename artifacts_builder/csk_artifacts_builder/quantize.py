@@ -103,6 +103,7 @@ def quantize(model: ir.Model, calibration: Calibration, head_weight: str) -> Non
     pass_ = _Quantizer(model, calibration)
     for conv in frozen_convolutions(model, head_weight):
         (pass_.backward if conv.backward else pass_.forward)(conv.node)
+    pass_.spread_scalars()
     passes.RemoveUnusedNodesPass()(model)
     passes.NameFixPass()(model)
 
@@ -150,6 +151,20 @@ class _Quantizer:
             growth = self._emit.scalar(self._calibration.growth[str(node.name)])
             made = self._convolve(node, seen, kernel, self._emit.op("Mul", seen.scale, growth), seen.zero)
         self._replace(node.outputs[0], made, node)
+
+    def spread_scalars(self) -> None:
+        """Give the scalar beside a dequantised value in a Where one axis.
+
+        ONNX Runtime 1.25.0 dies where it opens a graph with a Where of a scalar constant and a DequantizeLinear whose
+        scale is computed; it looks at true scalars only.
+        """
+        for node in [node for node in self._emit.graph if node.op_type == "Where"]:
+            if not any(_is_dequantised(value) for value in node.inputs[1:]):
+                continue
+            for position, value in enumerate(node.inputs[1:], start=1):
+                array = constant_array(value)
+                if array is not None and array.ndim == 0:
+                    node.replace_input_with(position, self._emit.constant([array], array.dtype, "scalar"))
 
     def _round(self, x: ir.Value, span: Range) -> _Rounded:
         scale, zero = scale_and_zero(self._emit, span)
@@ -247,6 +262,11 @@ def _moved(kernel: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
         moves.insert(0, node)
         value = _input(node, 0)
     return value, moves
+
+
+def _is_dequantised(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type == "DequantizeLinear"
 
 
 def _swaps_channels(node: ir.Node) -> bool:

@@ -399,6 +399,22 @@ def test_compare_sees_what_int8_costs(cases: dict[str, Case]) -> None:
     assert set(found.gradients) == {site.name for site in case.manifest.sites}
 
 
+def test_no_where_has_a_dequantised_value_and_a_scalar(cases: dict[str, Case]) -> None:
+    """ONNX Runtime 1.25.0 dies opening such a graph."""
+    met = 0
+    for case in cases.values():
+        for graph in case.rounded.values():
+            for node in graph.graph:
+                made_by = [value.producer() for value in node.inputs[1:] if value is not None]
+                if node.op_type != "Where" or not any(
+                    one is not None and one.op_type == "DequantizeLinear" for one in made_by
+                ):
+                    continue
+                met += 1
+                assert all(value.shape is None or len(value.shape) for value in node.inputs[1:])
+    assert met, "no network has a Where behind a convolution in int8"
+
+
 def test_kernels_and_gradients_of_zeros_stay_zeros(cases: dict[str, Case]) -> None:
     """A pruned channel with a large bias, and a batch whose gradient vanishes."""
     text = """(float[N,3,8,8] x, float[C,4] weight) => (float[N,C] y) {
