@@ -7,6 +7,7 @@ import { type Picture, Preprocessing } from './data/pictures.js';
 import type { Task } from './data/task.js';
 import { exportModel } from './export.js';
 import type { Opening } from './features.js';
+import { inRightPrecision } from './int8Sums.js';
 import { type LearnOptions, type LearnReport, LearnRun } from './learnRun.js';
 import { type LinearHead, type Prediction, Predictor } from './predicting.js';
 import type { Runtime } from './runtime.js';
@@ -51,6 +52,8 @@ export class Learner {
     private readonly options: LearnerOptions,
     private readonly config: TrainingConfig,
     generation: Generation,
+    /** Sentences about how this learner computes here, for a user. */
+    readonly warnings: readonly string[],
   ) {
     this.preprocessing = new Preprocessing(bundle.manifest.preprocessing, bundle.manifest.input);
     this.current = this.predictorOf(generation);
@@ -62,9 +65,10 @@ export class Learner {
    */
   static async open(options: LearnerOptions): Promise<Learner> {
     const config = trainingConfig(options.config);
-    const bundle = await Bundle.open(options.bundle);
-    const state = await State.open(options.storage, bundle.id, bundle.checkpoint, options.keep);
-    return new Learner(bundle, state, options, config, await state.load());
+    const opened = await Bundle.open(options.bundle);
+    const state = await State.open(options.storage, opened.id, opened.checkpoint, options.keep);
+    const { bundle, note } = await inRightPrecision(opened, openingOf(options, config.threads));
+    return new Learner(bundle, state, options, config, await state.load(), note ? [note] : []);
   }
 
   /** The committed generation that the last call saw. */
@@ -104,7 +108,7 @@ export class Learner {
       return new LearnRun(bundle, preprocessing, state, generation, task, config, opening, options).run();
     });
     await this.refresh();
-    return report;
+    return { ...report, warnings: [...this.warnings, ...report.warnings] };
   }
 
   /**
@@ -160,7 +164,10 @@ export class Learner {
   }
 
   private opening(threads: number): Opening {
-    const { runtime, sessionOptions } = this.options;
-    return { runtime, settings: { threads, ...(sessionOptions ? { options: sessionOptions } : {}) } };
+    return openingOf(this.options, threads);
   }
+}
+
+function openingOf({ runtime, sessionOptions }: LearnerOptions, threads: number): Opening {
+  return { runtime, settings: { threads, ...(sessionOptions ? { options: sessionOptions } : {}) } };
 }

@@ -28,6 +28,8 @@ export const CHECKPOINT = 'checkpoint.safetensors';
 export const MANIFEST = 'manifest.json';
 export const PORTABLE = 'portable';
 export const CROSS_ENTROPY = 'cross-entropy';
+export const EXACT = 'exact';
+export const INT8 = 'int8';
 
 /**
  * One convolution whose kernel center is trainable. `delta` and `indices` are inputs of the graphs, `gradient` is an
@@ -74,6 +76,11 @@ export interface Head {
   readonly bias_gradient: string;
 }
 
+/** The file of a graph in float32, in a bundle whose `precision` is int8. */
+export function exactTwin(name: string): string {
+  return `exact_${name}`;
+}
+
 /** The input of every graph: float32 `(n, channels, ...size)`. */
 export interface InputSpec {
   readonly name: string;
@@ -114,6 +121,8 @@ export interface Manifest {
   readonly costs: Readonly<Record<string, number>>;
   readonly flip: boolean;
   readonly precision: string;
+  /** What the bundle has graphs for; empty where it is `precision` alone. */
+  readonly precisions: readonly string[];
   readonly backends: readonly string[];
   readonly op_domains: readonly string[];
   readonly kernels: Readonly<Record<string, readonly string[]>>;
@@ -179,6 +188,7 @@ const FIELDS = fieldsOf(
     costs: optional(record(number)),
     flip: optional(truth),
     precision: optional(text),
+    precisions: optional(each(text)),
     backends: optional(each(text)),
     op_domains: optional(each(text)),
     kernels: record(each(text)),
@@ -241,8 +251,8 @@ function withDefaults(found: Manifest): Manifest {
   };
   const preprocessing = { scale: 1 / 255, resize: 'bilinear', sample_rate: null };
   return {
-    ...{ producer: '', loss: CROSS_ENTROPY, flip: true, precision: 'exact', backends: [PORTABLE] },
-    ...{ op_domains: ['ai.onnx'], weights_in_export: [], costs: {} },
+    ...{ producer: '', loss: CROSS_ENTROPY, flip: true, precision: EXACT, backends: [PORTABLE] },
+    ...{ op_domains: ['ai.onnx'], weights_in_export: [], costs: {}, precisions: [] },
     ...found,
     head: { ...head, ...found.head },
     preprocessing: { ...preprocessing, ...found.preprocessing },
