@@ -1,8 +1,8 @@
 """Does ONNX Runtime on this CPU add up int8 products right?
 
-x86 CPUs without VNNI add pairs of u8 x s8 products in 16 bits, which saturate (decision 0010). What a CPU says of itself
-is told differently by every system, and what a runtime makes of it differs by release; so one convolution is
-computed, whose sums saturate where any do, and looked at.
+x86 CPUs without VNNI add pairs of u8 x s8 products in 16 bits, which saturate (decision 0010). What a CPU says of
+itself is told differently by every system, and what a runtime makes of it differs by release; so one convolution
+is computed, whose sums saturate where any do, and looked at.
 """
 
 from __future__ import annotations
