@@ -316,6 +316,10 @@ HOSTILE: dict[str, tuple[Callable[[Hostile], object], str]] = {
         checkpoint("statistics.scatter", np.zeros((3, 3))),
         "'statistics.scatter' has shape (3, 3)",
     ),
+    "a center that is not finite": (
+        checkpoint("center/stage3.first.conv", np.full((64, 32), np.nan, np.float32)),
+        "tensor 'center/stage3.first.conv' holds numbers that are not finite. Copy the bundle again.",
+    ),
     "an input of a billion pixels": (
         of("input", size=[1 << 16, 1 << 16]),
         "the size of an input is 4294967296",

@@ -113,7 +113,8 @@ export class Learner {
 
   /**
    * Most probable classes, and probabilities: with `task`, among that task's classes; without, among all learned so far.
-   * Throws TaskError for pictures that do not fit, or a task that is not learned.
+   * Throws TaskError for pictures that do not fit, or of which the network computes numbers that are not finite, and for
+   * a task that is not learned.
    */
   async predict(pictures: readonly Picture[], options: { task?: string } = {}): Promise<Prediction> {
     await this.refresh();

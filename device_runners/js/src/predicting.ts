@@ -5,6 +5,7 @@ import type { Picture, Preprocessing } from './data/pictures.js';
 import { taskNames } from './data/task.js';
 import { StateError, TaskError } from './errors.js';
 import { FeatureExtractor, type Opening } from './features.js';
+import { requireAnswers, requireUsableHead } from './finite.js';
 import { ClassStatistics, ldaHead } from './method/heads.js';
 import { softmaxRows } from './method/logistic.js';
 import { timesTransposed } from './method/matrix.js';
@@ -47,7 +48,7 @@ export class Predictor {
 
   /**
    * The linear head of one task ("base" for the source model's own), or of all classes when undefined.
-   * Throws TaskError for a task that is not learned.
+   * Throws TaskError for a task that is not learned, StateError for a head that is not finite.
    */
   head(task?: string): LinearHead {
     let found = this.heads.get(task);
@@ -61,7 +62,7 @@ export class Predictor {
     return found;
   }
 
-  /** Features of pictures, `(n, f)`. */
+  /** Features of pictures, `(n, f)`. Throws TaskError for the first picture of which they are not finite. */
   async features(pictures: readonly Picture[]): Promise<Float32Array> {
     this.extractor ??= FeatureExtractor.open(this.bundle, this.generation.tensors, this.opening);
     const extractor = await this.extractor;
@@ -69,7 +70,9 @@ export class Predictor {
     const all = new Float32Array(pictures.length * f);
     for (let start = 0; start < pictures.length; start += CHUNK) {
       const batch = this.preprocessing.stack(pictures.slice(start, start + CHUNK));
-      all.set(await extractor.features(this.preprocessing.normalize(batch)), start * f);
+      const features = await extractor.features(this.preprocessing.normalize(batch));
+      requireAnswers(features, f, start);
+      all.set(features, start * f);
     }
     return all;
   }
@@ -85,7 +88,7 @@ export class Predictor {
   }
 }
 
-/** What a head says of features `(n, f)`. */
+/** What a head says of features `(n, f)`. Throws TaskError for the first picture of which it is not finite. */
 export function predictFrom(
   features: Float32Array,
   { classes, weight, bias }: LinearHead,
@@ -95,6 +98,7 @@ export function predictFrom(
   const f = weight.length / count;
   const logits = timesTransposed(Float64Array.from(features), Float64Array.from(weight), n, count, f);
   for (let at = 0; at < logits.length; at++) logits[at] = logits[at]! + bias[at % count]!;
+  requireAnswers(Float32Array.from(logits), count);
   softmaxRows(logits, count);
   const labels = Array.from({ length: n }, (_, i) => {
     let best = 0;
@@ -118,6 +122,7 @@ function taskHead(generation: Generation, bundle: Bundle, task: string): LinearH
       `The head of task '${task}' does not fit its classes: roll back to an earlier task.`,
     );
   }
+  requireUsableHead(head.weight.data, head.bias.data, `task '${task}'`);
   return { classes, weight: head.weight.data, bias: head.bias.data };
 }
 
@@ -136,8 +141,11 @@ function classHead(generation: Generation, bundle: Bundle): LinearHead {
   const tasks = heads.slice(bundle.manifest.classes.length ? 1 : 0);
   if (tasks.some(({ classes }) => classes.some((name) => !known.has(name))))
     return sideBySide(heads, features);
-  if (statistics.classes.length)
-    return { classes: statistics.classes, ...ldaHead(statistics, PRIOR_PICTURES) };
+  if (statistics.classes.length) {
+    const { weight, bias } = ldaHead(statistics, PRIOR_PICTURES);
+    requireUsableHead(weight, bias, 'all classes');
+    return { classes: statistics.classes, weight, bias };
+  }
   if (!heads[0]) throw new TaskError('There is no class to predict yet: learn a task first.');
   return heads[0];
 }
