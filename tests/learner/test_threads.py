@@ -105,10 +105,11 @@ def test_a_prediction_that_learning_overtakes(
 
     head = State.head
     with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patch:
-        learning: list[Any] = []
+        waiting, learning = [1], list[Any]()
 
         def asked(self: State) -> int:
-            if not learning:
+            # The other thread asks, too.
+            if waiting and waiting.pop():
                 learning.append(pool.submit(learner.learn, digits.task("02", SECOND), None, progress))
                 assert begun.wait(60)
             return head(self)

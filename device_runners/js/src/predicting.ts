@@ -34,9 +34,14 @@ export interface Prediction {
   readonly classes: readonly string[];
 }
 
-/** One generation, opened for predictions. Close it when it is no longer needed. */
+/**
+ * One generation, opened for predictions. Close it when it is no longer needed.
+ *
+ * Calls may overlap: they share one opened graph, and one that is running when it is closed still ends.
+ */
 export class Predictor {
-  private extractor: Promise<FeatureExtractor> | undefined;
+  private opened: Shared | undefined;
+  private retired = false;
   private readonly heads = new Map<string | undefined, LinearHead>();
 
   constructor(
@@ -64,8 +69,20 @@ export class Predictor {
 
   /** Features of pictures, `(n, f)`. Throws TaskError for the first picture of which they are not finite. */
   async features(pictures: readonly Picture[]): Promise<Float32Array> {
-    this.extractor ??= FeatureExtractor.open(this.bundle, this.generation.tensors, this.opening);
-    const extractor = await this.extractor;
+    this.opened ??= new Shared(FeatureExtractor.open(this.bundle, this.generation.tensors, this.opening));
+    const shared = this.opened;
+    try {
+      return await shared.use((extractor) => this.extract(pictures, extractor));
+    } catch (error) {
+      // One that did not open is not kept.
+      if (!shared.isOpen && this.opened === shared) this.opened = undefined;
+      throw error;
+    } finally {
+      if (this.retired) await this.close();
+    }
+  }
+
+  private async extract(pictures: readonly Picture[], extractor: FeatureExtractor): Promise<Float32Array> {
     const f = this.bundle.manifest.head.features;
     const all = new Float32Array(pictures.length * f);
     for (let start = 0; start < pictures.length; start += CHUNK) {
@@ -82,9 +99,55 @@ export class Predictor {
     return predictFrom(await this.features(pictures), head, pictures.length);
   }
 
+  /** Close the graph as soon as no call is running; the next call opens it again. */
   async close(): Promise<void> {
-    await (await this.extractor)?.close();
-    this.extractor = undefined;
+    const shared = this.opened;
+    this.opened = undefined;
+    await shared?.close();
+  }
+
+  /** Close it for good: a call that comes later, from somebody who held on to it, closes what it opens. */
+  async retire(): Promise<void> {
+    this.retired = true;
+    await this.close();
+  }
+}
+
+/** A graph that several calls use at once, closed behind the last of them. */
+class Shared {
+  isOpen = false;
+  private readonly running = new Set<Promise<unknown>>();
+
+  constructor(private readonly opening: Promise<FeatureExtractor>) {
+    this.opening.then(
+      () => {
+        this.isOpen = true;
+      },
+      // Whoever uses it is told.
+      () => undefined,
+    );
+  }
+
+  async use<T>(work: (extractor: FeatureExtractor) => Promise<T>): Promise<T> {
+    const run = this.opening.then(work);
+    this.running.add(run);
+    try {
+      return await run;
+    } finally {
+      this.running.delete(run);
+    }
+  }
+
+  /** Behind all that is running, whether it ends well or not. */
+  async close(): Promise<void> {
+    await Promise.allSettled(this.running);
+    if (
+      await this.opening.then(
+        () => true,
+        () => false,
+      )
+    )
+      await (await this.opening).close();
   }
 }
 
