@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from csk_sdk.bundle_checks import check_checkpoint, check_file, check_manifest, read_bounded
+from csk_sdk.bundle_checks import check_checkpoint, check_file, read_bounded
 from csk_sdk.data.preprocess import Preprocessing
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.errors import BundleError
@@ -31,6 +31,7 @@ from csk_sdk.manifest import (
     Site,
     exact_twin,
 )
+from csk_sdk.manifest_checks import check_manifest
 from csk_sdk.objectives import Objective, objective_of
 from csk_sdk.runtime import Graph, int8_sums_saturate
 from csk_sdk.signing import check_signature

@@ -167,12 +167,12 @@ class Graph:
         ]
         if weights:
             options.add_external_initializers(list(weights), values)
+        self._path = path
         try:
             with returning_memory():
                 self._session = open_session(str(path), options, wide_sums)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
-            raise BundleError(f"ONNX Runtime {ort.__version__} cannot open {path} ({reason}).") from None
+            raise self._failed("open", error) from None
         self._keeping, self._releasing = ort.RunOptions(), ort.RunOptions()
         self._releasing.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         for run_options in (self._keeping, self._releasing):
@@ -191,12 +191,21 @@ class Graph:
         `release` gives working memory back to the system afterwards: the runtime would keep it even when this
         graph is closed, in pieces that fit no other graph. Copies are returned then, because the runtime's own arrays
         hold the whole arena that they lie in, longer than this session lives; without `copy`, who asks drops them.
+        Raises BundleError for whatever the runtime raises: a graph is data from outside.
         """
         names = list(outputs) if outputs is not None else self.outputs
-        if release:
+        try:
+            if not release:
+                return self._run(feeds, names, self._keeping)
             returned = self._released(feeds, names)
-            return {name: array.copy() for name, array in returned.items()} if copy else returned
-        return self._run(feeds, names, self._keeping)
+        except Exception as error:
+            raise self._failed("run", error) from None
+        return {name: array.copy() for name, array in returned.items()} if copy else returned
+
+    def _failed(self, what: str, error: Exception) -> BundleError:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        version = load_onnxruntime().__version__
+        return BundleError(f"ONNX Runtime {version} cannot {what} {self._path} ({reason}).")
 
     def _released(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 
@@ -51,6 +52,8 @@ def _first(problems: Mapping[str, str | None]) -> str | None:
     return next((f"{where}{problem}" for where, problem in problems.items() if problem is not None), None)
 
 
+@cache
 def _hints(record: type) -> dict[str, Any]:
+    """Resolved once: a state's record has as many tasks as were ever learned."""
     hints = get_type_hints(record)
     return {field.name: hints[field.name] for field in fields(record)}

@@ -182,26 +182,35 @@ class GenerationStore:
         A record without tensors keeps the task learned last, which is what history is about: kept whole, records
         would grow with the square of the number of tasks.
         """
-        parents: dict[int, int] = {}
-        stored: set[int] = set()
-        # One record at a time: each of hundreds of generations lists hundreds of tasks.
-        for number in sorted(self._numbers("json")):
-            record = self._readable(number)
-            if record is None:
-                continue
-            parents[number] = record.parent
-            if record.stored:
-                stored.add(number)
-            elif not exists(self.tensors_path(number)):
-                self._shorten(record)
-        way = [self.read_head()[0]]
-        while way[-1] in parents:
-            way.append(parents[way[-1]])
+        # Only what has tensors is read, and the way that leads there: with each task learned there is one record more.
+        stored = {
+            number
+            for number in self._numbers("safetensors")
+            if (record := self._readable(number)) is not None and record.stored
+        }
+        way = self._way_through(stored)
         others = sorted(stored.difference(way), reverse=True)
         kept = [number for number in (*way, *others) if number in stored][:keep]
         for number in sorted(stored - always - set(kept)):
-            if remove_file(self.tensors_path(number)):
-                self._shorten(self.record(number))
+            remove_file(self.tensors_path(number))
+        for number in self._without_tensors(keep):
+            if (record := self._readable(number)) is not None:
+                self._shorten(record)
+
+    def _way_through(self, wanted: set[int]) -> list[int]:
+        """The numbers from the current one back, as far as there are some of `wanted` ahead and records are readable."""
+        way, left = [], set(wanted)
+        number = self.read_head()[0]
+        while number and left:
+            way.append(number)
+            left.discard(number)
+            record = self._readable(number)
+            number = record.parent if record else 0
+        return way
+
+    def _without_tensors(self, keep: int) -> list[int]:
+        """The newest records that have none; older ones were shortened when they were among these."""
+        return sorted(self._numbers("json") - self._numbers("safetensors"))[-2 * keep - 2 :]
 
     def _shorten(self, record: GenerationRecord) -> None:
         # Not worth failing a commit that has succeeded: the next one does it.
