@@ -376,6 +376,10 @@ HOSTILE: dict[str, tuple[Callable[[Hostile], object], str]] = {
         checkpoint("statistics.scatter", np.zeros((3, 3))),
         "'statistics.scatter' has shape (3, 3)",
     ),
+    "a center that is not finite": (
+        checkpoint("center/stage3.first.conv", np.full((64, 32), np.nan, np.float32)),
+        "tensor 'center/stage3.first.conv' holds numbers that are not finite. Copy the bundle again.",
+    ),
     "an input of a billion pixels": (
         of("input", size=[1 << 16, 1 << 16]),
         "input.channels and input.size are more than 67108864 numbers",

@@ -11,8 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "learner"))
+
 import numpy as np
 from guards import write_guards
+from not_finite import fragile_bundle
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -23,7 +26,10 @@ SETTINGS = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1, 
 
 
 def main(out: Path) -> None:
-    """Write `bundle/`, `state/` (the first task, learned here), `digits.*`, `resized.*` and `guards.*` into `out`."""
+    """Write `bundle/`, `state/` (the first task, learned here), `digits.*`, `resized.*` and `guards.*` into `out`.
+
+    And `fragile/bundle/`, whose network computes NaN for white pictures.
+    """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     data = digits.load()
@@ -55,6 +61,7 @@ def main(out: Path) -> None:
     (out / "digits.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     write_resized(out / "resized.safetensors")
     write_guards(out / "bundle", data, out)
+    fragile_bundle(out / "fragile")
 
 
 def write_resized(path: Path) -> None:

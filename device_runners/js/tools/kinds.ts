@@ -7,6 +7,7 @@ import { consolidate } from '../src/consolidation.js';
 import { moved } from '../src/data/augment.js';
 import { Preprocessing } from '../src/data/pictures.js';
 import type { Batch, Opening } from '../src/features.js';
+import { inRightPrecision } from '../src/int8Sums.js';
 import { calibrated } from '../src/method/calibration.js';
 import { DriftEstimate } from '../src/method/drift.js';
 import { ClassStatistics, ldaHead } from '../src/method/heads.js';
@@ -29,7 +30,7 @@ function opening(given: Given): Opening {
 }
 
 async function opened(given: Given): Promise<{ bundle: Bundle; preprocessing: Preprocessing }> {
-  const bundle = await Bundle.open(given.source);
+  const { bundle } = await inRightPrecision(await Bundle.open(given.source), opening(given));
   return { bundle, preprocessing: new Preprocessing(bundle.manifest.preprocessing, bundle.manifest.input) };
 }
 

@@ -15,6 +15,7 @@ from csk_sdk.cli.rendering import Screen, counted, size
 from csk_sdk.data.files import open_files
 from csk_sdk.errors import ConfigError
 from csk_sdk.evaluation import Evaluation
+from csk_sdk.finite import NotFiniteError
 from csk_sdk.learner import Learner
 from csk_sdk.workspace import Workspace
 
@@ -123,7 +124,10 @@ def _predictions(learner: Learner, paths: list[Path], task: str | None, top: int
         batch = range(start, min(start + _BATCH, len(paths)))
         # Fitted here, where a file's name is known, so that an error names it.
         fitted = [fit(source.read(index), source.name(index)) for index in batch]
-        prediction = learner.predict(fitted, task)
+        try:
+            prediction = learner.predict(fitted, task)
+        except NotFiniteError as error:
+            raise error.named(source.name(batch[error.index])) from None
         found += described(prediction, [str(paths[index]) for index in batch], top, loss)
     return found
 
