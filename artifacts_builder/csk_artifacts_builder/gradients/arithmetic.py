@@ -138,7 +138,7 @@ def where(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
 def extremum(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """dx_i = g where x_i = y, shared equally where several are, and nothing where a constant 0 is; else 0
 
-    So Max(x, 0) has gradient 0 at 0, as Relu (docs/adding-an-op.md#kinks).
+    So Max(x, 0) has gradient 0 at 0, as Relu (docs/gradients.md).
     """
     y, zero = node.outputs[0], emit.scalar(0.0)
     moving = [x for x in node.inputs if not is_zero(x)]
