@@ -20,17 +20,20 @@ export OMP_NUM_THREADS ?= 1
 KILLS ?= 200
 TASKS ?= 300
 MINUTES ?= 1
+DRAWS ?= 30
+CHAINS ?= 500
 VECTORS := tests/conformance/vectors
 RESULTS := out/conformance
 DIGITS := out/digits
 
-.PHONY: help demo test test-ort-training run-ort-training test-ssh test-oldest run-oldest test-js check format \
+.PHONY: help demo test test-ort-training run-ort-training sweep-ort-training test-ssh test-oldest run-oldest test-js check format \
 	wheel-test conformance conformance-js arm64 chromium app build-app test-app kill soak fuzz sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
 	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
+	@echo "make sweep-ort-training DRAWS=30 CHAINS=500    gradients of both backends over every rule (a quarter of an hour)"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
 	@echo "make test-ssh        learning on a board over ssh, against an sshd on this machine"
 	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
@@ -74,6 +77,10 @@ test-ort-training:
 
 run-ort-training: $(ORT_TRAINING)/.ready
 	$(ORT_TRAINING)/bin/python -m pytest -n $(WORKERS) tests/ort_training
+
+# Gradients of both backends, over every rule and over chains of blocks.
+sweep-ort-training: $(ORT_TRAINING)/.ready
+	$(ORT_TRAINING)/bin/python tests/ort_training/sweep.py --draws $(DRAWS) --chains $(CHAINS)
 
 $(ORT_TRAINING)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(ORT_TRAINING)
