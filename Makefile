@@ -22,6 +22,8 @@ KILLS ?= 200
 TASKS ?= 300
 MINUTES ?= 1
 GRAPHS ?= 2000
+DRAWS ?= 30
+CHAINS ?= 500
 VECTORS := tests/conformance/vectors
 RESULTS := out/conformance
 RUNTIMES := tests/conformance/runtimes.txt
@@ -30,7 +32,7 @@ ON ?= $(shell sed 's/\#.*//' $(RUNTIMES) | awk 'NF {print $$1}') node
 MATRIX := out/matrix
 DIGITS := out/digits
 
-.PHONY: help demo test test-ort-training run-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
+.PHONY: help demo test test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
 	wheel-test conformance conformance-js arm64 chromium app build-app test-app kill soak fuzz sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
@@ -38,6 +40,7 @@ help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
 	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
 	@echo "make test-saturating the int8 tests as on an x86 CPU without VNNI (Linux; CPUs whose CPUID can fault)"
+	@echo "make sweep-ort-training DRAWS=30 CHAINS=500    gradients of both backends over every rule (a quarter of an hour)"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
 	@echo "make matrix          every graph on every declared runtime, as one table: docs/matrix.md (ON='1.17.0 node': some)"
 	@echo "make sweep GRAPHS=2000   networks drawn at random, on three runtimes, against torch in float64 (a quarter of an hour)"
@@ -83,6 +86,10 @@ test-ort-training:
 
 run-ort-training: $(ORT_TRAINING)/.ready
 	$(ORT_TRAINING)/bin/python -m pytest -n $(WORKERS) tests/ort_training
+
+# Gradients of both backends, over every rule and over chains of blocks.
+sweep-ort-training: $(ORT_TRAINING)/.ready
+	$(ORT_TRAINING)/bin/python tests/ort_training/sweep.py --draws $(DRAWS) --chains $(CHAINS)
 
 $(ORT_TRAINING)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(ORT_TRAINING)

@@ -28,10 +28,11 @@ from cases import GRAPH, MEAN, STD, Case, Draw, drawn, measure_of, samples, temp
 from numpy.typing import NDArray
 from oracle import KINDS, World, graph_step
 from PIL import Image
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.layer_features import LAST, LAYERS
+from csk_sdk.state.tensorfile import packed
 
 VECTORS = Path(__file__).parent / "vectors"
 INDEX = "index.json"
@@ -111,8 +112,8 @@ def settled(draw: Draw, bundles: Path) -> Case:
 def write_case(case: Case, vectors: Path) -> None:
     """`cases/NAME.json` and `cases/NAME.safetensors`."""
     found, folder = expected(case, vectors / "bundles"), vectors / "cases"
-    tensors = {f"in/{name}": np.array(value, order="C") for name, value in case.inputs.items()}
-    tensors |= {f"out/{name}": np.array(value, order="C") for name, value in found.items()}
+    tensors = {f"in/{name}": np.asarray(value) for name, value in case.inputs.items()}
+    tensors |= {f"out/{name}": np.asarray(value) for name, value in found.items()}
     outputs = []
     for name in sorted(found):
         measure, tolerance = measure_of(case, name)
@@ -130,7 +131,7 @@ def write_case(case: Case, vectors: Path) -> None:
         "outputs": outputs,
     }
     (folder / f"{case.name}.json").write_text(json.dumps(described, indent=1) + "\n")
-    save_file(tensors, folder / f"{case.name}.safetensors")
+    (folder / f"{case.name}.safetensors").write_bytes(packed(tensors))
 
 
 def expected(case: Case, bundles: Path) -> dict[str, NDArray]:

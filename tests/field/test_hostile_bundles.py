@@ -17,10 +17,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from csk_sdk import Bundle, BundleError, Learner, protobuf
 from csk_sdk.manifest import MANIFEST, sealed
+from csk_sdk.state.tensorfile import packed
 
 
 @dataclasses.dataclass
@@ -219,7 +220,7 @@ def checkpoint(name: str, array: Any) -> Callable[[Hostile], None]:
             del tensors[name]
         else:
             tensors[name] = array
-        save_file(tensors, bundle / "checkpoint.safetensors")
+        (bundle / "checkpoint.safetensors").write_bytes(packed(tensors))
 
     return act
 

@@ -17,10 +17,10 @@ import numpy as np
 from guards import write_guards
 from not_finite import fragile_bundle
 from PIL import Image
-from safetensors.numpy import save_file
 
 from csk_sdk import Learner, Task, TrainingConfig
 from csk_sdk.demo import digits
+from csk_sdk.state.tensorfile import packed
 
 SETTINGS = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1, few_shot=0)
 
@@ -50,9 +50,7 @@ def main(out: Path) -> None:
         "test/images": data.test_images,
         "test/labels": data.test_labels,
     }
-    save_file(
-        {name: np.ascontiguousarray(array) for name, array in pictures.items()}, out / "digits.safetensors"
-    )
+    (out / "digits.safetensors").write_bytes(packed(pictures))
     described = {
         "names": digits.NAMES,
         "tasks": digits.TASKS,
@@ -76,10 +74,10 @@ def write_resized(path: Path) -> None:
             resized = np.asarray(image.resize((20, 24), Image.Resampling.BILINEAR))
             name = f"{number}-{channels}"
             tensors[f"{name}/from"] = picture
-            tensors[f"{name}/to"] = np.ascontiguousarray(resized.reshape(24, 20, channels))
+            tensors[f"{name}/to"] = resized.reshape(24, 20, channels)
     color = rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)
-    tensors["color"], tensors["gray"] = color, np.asarray(Image.fromarray(color).convert("L")).copy()
-    save_file(tensors, path)
+    tensors["color"], tensors["gray"] = color, np.asarray(Image.fromarray(color).convert("L"))
+    path.write_bytes(packed(tensors))
 
 
 if __name__ == "__main__":
