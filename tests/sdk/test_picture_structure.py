@@ -1,4 +1,4 @@
-"""Pictures that would keep a decoder busy are told by their structure; ordinary ones pass. All of these are harmless."""
+"""Pictures that would keep a decoder busy are told by their structure; ordinary ones pass. All here are harmless."""
 
 from __future__ import annotations
 
