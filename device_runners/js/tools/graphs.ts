@@ -3,6 +3,7 @@
 import { Bundle } from '../src/bundle/bundle.js';
 import { EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, rowsOf, TRAINING_MODEL } from '../src/bundle/manifest.js';
 import { exportModel } from '../src/export.js';
+import { inRightPrecision } from '../src/int8Sums.js';
 import type { LinearHead } from '../src/predicting.js';
 import { type Feed, Graph, type Runtime } from '../src/runtime.js';
 import { float32, int64 } from '../src/tensors.js';
@@ -10,9 +11,9 @@ import { floats, type Given, numbers, type Results, result, tensor } from './giv
 
 /** Every output of the graphs that the case names, as `GRAPH/OUTPUT`, in the case's precision. */
 export async function graphs(given: Given): Promise<Results> {
-  const bundle = await Bundle.open(given.source);
-  const { sites, head: names, precision } = bundle.manifest;
   const wanted = given.settings as { graphs: string[]; precision: string; input?: string };
+  const bundle = await inPrecision(wanted.precision, given);
+  const { sites, head: names } = bundle.manifest;
   const { runtime, shapes } = watched(given.runtime);
   const own = { ...given, runtime };
   const bias = floats(own, 'bias');
@@ -42,12 +43,7 @@ export async function graphs(given: Given): Promise<Results> {
     const graph =
       name === EXPORT_TEMPLATE
         ? await exported(own, bundle, { classes: Array.from(bias, (_, i) => String(i)), weight, bias })
-        : await bundle.graph(
-            wanted.precision === precision ? name : `exact_${name}`,
-            bundle.checkpoint,
-            runtime,
-            { threads: 1 },
-          );
+        : await bundle.graph(name, bundle.checkpoint, runtime, { threads: 1 });
     const outputs = await graph.run(fed, shapes.names);
     await graph.close();
     const short = name.replace('.onnx', '');
@@ -58,6 +54,13 @@ export async function graphs(given: Given): Promise<Results> {
     }
   }
   return found;
+}
+
+/** The case's bundle, its int8 graphs opened as this CPU adds them up right. */
+async function inPrecision(precision: string, { source, runtime }: Given): Promise<Bundle> {
+  const opened = await Bundle.open(source);
+  if (precision !== opened.manifest.precision) return opened.view({ precision });
+  return (await inRightPrecision(opened, { runtime, settings: { threads: 1 } })).bundle;
 }
 
 /** The template completed as an application completes it, with the case's head. */
