@@ -97,7 +97,9 @@ def _axes_to_attribute(emit: Emitter, node: ir.Node) -> None:
 
 # What is left of a reduction of single elements.
 _ELEMENT = {
-    **dict.fromkeys(("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSumExp"), "Identity"),
+    **dict.fromkeys(
+        ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSumExp"), "Identity"
+    ),
     **dict.fromkeys(("ReduceL1", "ReduceL2"), "Abs"),
     "ReduceSumSquare": "Mul",
     "ReduceLogSum": "Log",
