@@ -21,9 +21,13 @@ export OMP_NUM_THREADS ?= 1
 KILLS ?= 200
 TASKS ?= 300
 MINUTES ?= 1
+<<<<<<< HEAD
 GRAPHS ?= 2000
 DRAWS ?= 30
 CHAINS ?= 500
+=======
+GRAPHS ?= 2300
+>>>>>>> matrix
 VECTORS := tests/conformance/vectors
 RESULTS := out/conformance
 RUNTIMES := tests/conformance/runtimes.txt
@@ -43,7 +47,7 @@ help:
 	@echo "make sweep-ort-training DRAWS=30 CHAINS=500    gradients of both backends over every rule (a quarter of an hour)"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
 	@echo "make matrix          every graph on every declared runtime, as one table: docs/matrix.md (ON='1.17.0 node': some)"
-	@echo "make sweep GRAPHS=2000   networks drawn at random, on three runtimes, against torch in float64 (a quarter of an hour)"
+	@echo "make sweep GRAPHS=2300   networks drawn at random, on three runtimes, against torch in float64 (a quarter of an hour)"
 	@echo "make test-ssh        learning on a board over ssh, against an sshd on this machine"
 	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
 	@echo "make arm64           the part of it on emulated ARM64 CPUs (Debian)"

@@ -29,13 +29,13 @@ from drawing import drawn
 from golden import Unsteady, allowed, golden, inputs
 from node_vectors import Vector, around, node_vectors
 from nodes import CLASSES
-from safetensors.numpy import save_file
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.layer_features import LAST
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import CskError
 from csk_sdk.manifest import EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, TRAINING_MODEL, Manifest
+from csk_sdk.state.tensorfile import packed
 
 GRAPHS = (EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, TRAINING_MODEL)
 ATTEMPTS = 30
@@ -115,7 +115,7 @@ def write_case(
     """One case of kind `graphs`."""
     tensors = {f"in/{key}": np.array(value, order="C") for key, value in given.items()}
     tensors |= {f"out/{key}": np.array(value, order="C") for key, value in expected.items()}
-    save_file(tensors, out / "cases" / f"{name}.safetensors")
+    (out / "cases" / f"{name}.safetensors").write_bytes(packed(tensors))
     outputs = [
         {"name": key, "measure": "absolute", "tolerance": allowed(value)}
         for key, value in sorted(expected.items())
