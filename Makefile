@@ -21,13 +21,9 @@ export OMP_NUM_THREADS ?= 1
 KILLS ?= 200
 TASKS ?= 300
 MINUTES ?= 1
-<<<<<<< HEAD
-GRAPHS ?= 2000
+GRAPHS ?= 2300
 DRAWS ?= 30
 CHAINS ?= 500
-=======
-GRAPHS ?= 2300
->>>>>>> matrix
 VECTORS := tests/conformance/vectors
 RESULTS := out/conformance
 RUNTIMES := tests/conformance/runtimes.txt

@@ -39,6 +39,11 @@ def same_logits(source: Path, prepared: Path, interface: Interface, picture: Seq
     x = np.random.default_rng(0).normal(size=(2, batch, *picture)).astype(np.float32)
     shown = [interface.source_input(pictures) for pictures in x]
     expected = np.concatenate(_run(session, shown, "the source model")).astype(np.float32)
+    if not np.isfinite(expected).all():
+        raise ModelError(
+            "The source model gives NaN or infinity for ordinary noise on this ONNX Runtime: nothing could be learned "
+            "on it. Run it on real images first, and export it again."
+        )
     del session
     session = _open(str(prepared), "the model after preparation")
     try:
