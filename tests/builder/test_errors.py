@@ -50,6 +50,11 @@ ROWS = [
         ("model.onnx has 2 outputs; a classifier has one, its logits.",),
     ),
     Row(
+        "a source that gives NaN",
+        lambda: classifier("s = Sqrt(x) \n c = Conv(s, w) \n t = Conv(c, v)"),
+        ("The source model gives NaN or infinity for ordinary noise",),
+    ),
+    Row(
         "no convolution",
         lambda: model(
             "(float[N,3,9,9] x) => (float[N,3] y) { f = Flatten(x) \n y = Gemm<transB=1>(f, flat) }",
