@@ -50,6 +50,7 @@ class Bundle:
         self.precision = manifest.precision
         self.from_prefix = False
         self.wide_sums = False
+        self.spinning = False
 
     @classmethod
     def open(cls, folder: Path | str, trust: Path | str | None = None) -> Bundle:
@@ -141,14 +142,23 @@ class Bundle:
         name = self.graph_file(name)
         kernels = self.folded_kernels(tensors, self.manifest.kernels[name])
         # Features alone are asked of a graph that has the second moments too.
-        return Graph(self.path(name), threads, kernels, partial=self.from_prefix, wide_sums=self.wide_sums)
+        return Graph(self.path(name), threads, kernels, **self.session())
+
+    def session(self) -> dict[str, Any]:
+        """How this view of the bundle opens its graphs, as arguments of `Graph`."""
+        return {"partial": self.from_prefix, "wide_sums": self.wide_sums, "spinning": self.spinning}
 
     def view(
-        self, precision: str | None = None, from_prefix: bool | None = None, wide_sums: bool | None = None
+        self,
+        precision: str | None = None,
+        from_prefix: bool | None = None,
+        wide_sums: bool | None = None,
+        spinning: bool | None = None,
     ) -> Bundle:
         """The same bundle with its graphs in another form; what is None stays as it is.
 
-        With `from_prefix` the input `image` of the graphs holds prefix features. `wide_sums` is that of `Graph`.
+        With `from_prefix` the input `image` of the graphs holds prefix features. `wide_sums` and `spinning` are those
+        of `Graph`.
         Raises BundleError where the bundle was built without these graphs.
         """
         other = copy.copy(self)
@@ -168,6 +178,8 @@ class Bundle:
             other.from_prefix = from_prefix
         if wide_sums is not None:
             other.wide_sums = wide_sums
+        if spinning is not None:
+            other.spinning = spinning
         return other
 
     @property

@@ -63,7 +63,7 @@ class MappedBundle(Bundle):
     ) -> None:
         super().__init__(bundle.folder, bundle.manifest, bundle.id, bundle.origin)
         self.precision, self.from_prefix = bundle.precision, bundle.from_prefix
-        self.wide_sums = bundle.wide_sums
+        self.wide_sums, self.spinning = bundle.wide_sums, bundle.spinning
         self._scratch, self._profile = scratch, profile
         self._must_map = profile.maps_kernels or limited
 
@@ -81,9 +81,7 @@ class MappedBundle(Bundle):
 
     def _mapped(self, name: str, tensors: Mapping[str, NDArray[Any]], threads: int, optimised: bool) -> Graph:
         with self._beside(name, tensors) as path:
-            return Graph(
-                path, threads, partial=self.from_prefix, wide_sums=self.wide_sums, optimised=optimised
-            )
+            return Graph(path, threads, optimised=optimised, **self.session())
 
     @contextmanager
     def _beside(self, name: str, tensors: Mapping[str, NDArray[Any]]) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk import telemetry
 from csk_sdk.allocator import returning_memory
 from csk_sdk.errors import BundleError, RuntimeMissingError
 
@@ -43,7 +44,10 @@ def load_onnxruntime() -> Any:
             f"Uninstall both, then install one (pip uninstall {' '.join(found)})."
         )
     try:
-        return import_module("onnxruntime")
+        ort = import_module("onnxruntime")
+        if telemetry.is_off():
+            ort.disable_telemetry_events()  # what packages for Windows listen to
+        return ort
     except ImportError as error:
         if found:
             name, version = next(iter(found.items()))
@@ -98,10 +102,11 @@ def import_training(module: str) -> Any:
         ) from None
 
 
-def session_options(threads: int = 0, optimised: bool = True) -> Any:
+def session_options(threads: int = 0, optimised: bool = True, spinning: bool = False) -> Any:
     """How every session is opened; `threads` 0 is the runtime's default of one per core.
 
     Without `optimised`, kernels are neither flipped nor packed ahead: less memory, slower steps (decision 0003).
+    `spinning` threads wait for their next piece of work by asking for it over and over, until the run ends.
     """
     ort = load_onnxruntime()
     options = ort.SessionOptions()
@@ -116,6 +121,9 @@ def session_options(threads: int = 0, optimised: bool = True) -> Any:
     # arena reuses what is free anyway: docs/decisions/0009.
     options.enable_mem_reuse = False
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    # By default they spin, and go on for 20 ms behind each run: docs/decisions/0026.
+    entry = ("session.force_spinning_stop", "1") if spinning else ("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(*entry)
     return options
 
 
@@ -125,7 +133,7 @@ class Graph:
     `weights` replaces tensors of weights.safetensors by name, before the runtime optimises the graph.
     `threads` is the number of compute threads, 0 for the runtime's default of one per core. With `partial`, a run
     computes only what the outputs that were asked for need. `wide_sums` keeps int8 sums of x86 CPUs without VNNI from
-    saturating at 16 bits; elsewhere it changes nothing. `optimised` is that of `session_options`.
+    saturating at 16 bits; elsewhere it changes nothing. `optimised` and `spinning` are those of `session_options`.
     """
 
     def __init__(
@@ -136,9 +144,10 @@ class Graph:
         partial: bool = False,
         wide_sums: bool = False,
         optimised: bool = True,
+        spinning: bool = False,
     ) -> None:
         ort = load_onnxruntime()
-        options = session_options(threads, optimised)
+        options = session_options(threads, optimised, spinning)
         left_out = []
         if wide_sums:
             options.add_session_config_entry("session.x64quantprecision", "1")

@@ -47,6 +47,15 @@ export interface SessionSettings {
   readonly options?: object;
 }
 
+/**
+ * In Node, ONNX Runtime's packages for Linux leave a device id and a database of events under the user's cache folder at
+ * the first session, unless this variable says otherwise. An application that wants telemetry sets it to 0.
+ */
+function leaveTelemetryOff(): void {
+  const { process } = globalThis as { process?: { env?: Record<string, string | undefined> } };
+  if (process?.env) process.env['ORT_DISABLE_TELEMETRY'] ??= '1';
+}
+
 /** One opened graph: named arrays in, named arrays out. Close it when it is no longer needed. */
 export class Graph {
   private constructor(
@@ -62,7 +71,10 @@ export class Graph {
     name: string,
     settings: SessionSettings,
   ): Promise<Graph> {
+    leaveTelemetryOff();
     const options = {
+      // Threads would spin for tens of milliseconds behind each run (docs/decisions/0026).
+      extra: { session: { intra_op: { allow_spinning: '0' } } },
       // As in Python: a third to two thirds of the default's step memory (docs/decisions/0003).
       enableMemPattern: false,
       interOpNumThreads: 1,
