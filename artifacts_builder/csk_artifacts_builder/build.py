@@ -106,7 +106,7 @@ def _build(
     head = split_head(source.model, where)
     require_loss(options.loss, head.activation, where)
     manifest, sites = _with_sites(source, head, possible, options)
-    split = base_split(options.base_data, manifest.classes, options.loss) if options.base_data else None
+    split = _base_split(options, manifest) if options.base_data else None
     models = _graphs(source, sites, manifest)
     costs = measure_costs(
         source.model, models.get(TRAINING_MODEL), sites, len(manifest.classes), manifest.channel_ratio
@@ -174,7 +174,11 @@ def _with_sites(
     # Before anything is measured: options that do not fit the model are refused here.
     manifest = describe(source, head, possible, options)
     order = [str(node.name) for node in source.model.graph]
-    intensity = _measure_centers(source, manifest, options.intensity_data) if options.intensity_data else None
+    intensity = (
+        _measure_centers(source, manifest, options.intensity_data, options.bit_depth)
+        if options.intensity_data
+        else None
+    )
     budget = (
         Budget(options.memory_budget, source, head, options) if options.memory_budget is not None else None
     )
@@ -208,9 +212,16 @@ def _with_memory(models: Mapping[str, ir.Model], manifest: Manifest) -> Manifest
     return replace(manifest, memory=memory, step_memory=step_memory(training, sites, classes, batch))
 
 
-def _measure_centers(source: SourceModel, manifest: Manifest, folder: Path) -> dict[str, float]:
+def _base_split(options: BuildOptions, manifest: Manifest) -> Split:
+    assert options.base_data is not None
+    return base_split(options.base_data, manifest.classes, options.loss, options.bit_depth)
+
+
+def _measure_centers(
+    source: SourceModel, manifest: Manifest, folder: Path, bit_depth: int | None
+) -> dict[str, float]:
     """The knowledge intensity of every site's center on the task in `folder`, by site name."""
-    task = Task.open(folder)
+    task = Task.open(folder, bit_depth)
     task.require_trainable()
     assert task.train is not None
     sites = manifest.sites

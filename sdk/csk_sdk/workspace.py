@@ -3,7 +3,8 @@
 bundle/     training artifacts, read-only
 state/      what was learned
 tasks/      the inbox
-csk.toml    optional: [training] any setting of TrainingConfig; [state] keep = 8; [bundle] trust = "trust.pem"
+csk.toml    optional: [training] any setting of TrainingConfig; [state] keep = 8; [bundle] trust = "trust.pem";
+            [data] bit_depth = 12, where pictures of 16 bits a value are of a camera of 12
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from csk_sdk.backends import AUTO
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
+from csk_sdk.data.bit_depth import require_bit_depth
 from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, TaskError
@@ -58,6 +60,7 @@ class Workspace:
     config: TrainingConfig
     keep: int = KEEP
     trust: Path | None = None
+    bit_depth: int | None = None
 
     @classmethod
     def open(
@@ -75,7 +78,8 @@ class Workspace:
         folder = Path(folder)
         if not folder.is_dir():
             raise ConfigError(f"There is no folder {folder}. Make it, and put a bundle/ into it.")
-        config, keep, key = _settings(folder / SETTINGS)
+        tables = _tables(folder / SETTINGS)
+        config, keep, key = _settings(tables, folder / SETTINGS)
         return cls(
             folder=folder,
             bundle=bundle or folder / "bundle",
@@ -84,12 +88,13 @@ class Workspace:
             config=config,
             keep=keep,
             trust=trust or (folder / key if key else None),
+            bit_depth=tables.get("data", {}).get("bit_depth"),
         )
 
     @property
     def inbox(self) -> Inbox:
         """The tasks that wait, or have waited, to be learned."""
-        return Inbox(self.tasks)
+        return Inbox(self.tasks, self.bit_depth)
 
     def learner(self, config: TrainingConfig | None = None, backend: str = AUTO) -> Learner:
         """Open bundle and state. Raises BundleError, StateError."""
@@ -155,10 +160,16 @@ class Workspace:
 
 
 # The tables of csk.toml and their settings; those of [training] are TrainingConfig's.
-_TABLES: dict[str, tuple[str, ...]] = {"training": (), "state": ("keep",), "bundle": ("trust",)}
+_TABLES: dict[str, tuple[str, ...]] = {
+    "training": (),
+    "state": ("keep",),
+    "bundle": ("trust",),
+    "data": ("bit_depth",),
+}
 
 
-def _settings(path: Path) -> tuple[TrainingConfig, int, str | None]:
+def _tables(path: Path) -> dict[str, Any]:
+    """The tables of csk.toml, none of them unknown, nor any of their settings."""
     tables = _read(path)
     for name, table in tables.items():
         if name not in _TABLES:
@@ -172,6 +183,11 @@ def _settings(path: Path) -> tuple[TrainingConfig, int, str | None]:
                 raise ConfigError(
                     f"{path} sets '{setting}' in [{name}], which is no setting. Known: {known}."
                 )
+    return tables
+
+
+def _settings(tables: dict[str, Any], path: Path) -> tuple[TrainingConfig, int, str | None]:
+    require_bit_depth(tables.get("data", {}).get("bit_depth"), f"{path} sets bit_depth to")
     keep = tables.get("state", {}).get("keep", KEEP)
     if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
         raise ConfigError(f"{path} sets keep to {keep!r}; it must be a whole number, 1 or more.")

@@ -89,6 +89,13 @@ def build_artifacts(
             "they protect what it knows.",
         ),
     ] = None,
+    bit_depth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Bits that count of 16-bit values in pictures: 12 for a camera whose white is 4095; 16 by default.",
+        ),
+    ] = None,
     classes: Annotated[
         Path | None,
         typer.Option(
@@ -196,6 +203,7 @@ def build_artifacts(
         memory_budget=parse_size(memory_budget, "--memory-budget") if memory_budget is not None else None,
         loss=loss.value,
         base_data=base_data,
+        bit_depth=bit_depth,
         precision=precision.value,
         backend=backend.value,
         head_capacity=head_capacity,

@@ -13,6 +13,7 @@ from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, Tru
 from csk_sdk.cli.predictions import described, predictions_table
 from csk_sdk.cli.rendering import Screen, counted, size
 from csk_sdk.data.files import open_files
+from csk_sdk.data.source import Source
 from csk_sdk.errors import ConfigError
 from csk_sdk.evaluation import Evaluation
 from csk_sdk.learner import Learner
@@ -109,14 +110,16 @@ def predict(
     Example:  csk-sdk predict photo.jpg --top 1
     """
     screen = Screen(as_json)
-    learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
-    found = _predictions(learner, files, task, top)
+    space = Workspace.open(workspace, bundle, state, trust=trust)
+    found = _predictions(space.learner(), open_files(files, bit_depth=space.bit_depth), files, task, top)
     screen.json(found)
     screen.show(predictions_table(found))
 
 
-def _predictions(learner: Learner, paths: list[Path], task: str | None, top: int) -> list[dict[str, Any]]:
-    source, fit = open_files(paths), learner.bundle.preprocessing.to_size
+def _predictions(
+    learner: Learner, source: Source, paths: list[Path], task: str | None, top: int
+) -> list[dict[str, Any]]:
+    fit = learner.bundle.preprocessing.to_size
     found: list[dict[str, Any]] = []
     loss = learner.bundle.manifest.loss
     for start in range(0, len(paths), _BATCH):
