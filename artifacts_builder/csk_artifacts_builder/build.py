@@ -37,6 +37,7 @@ from csk_artifacts_builder.verify import same_logits, standard_ops_only
 from csk_sdk import tuning
 from csk_sdk.allocator import returning_memory
 from csk_sdk.bundle import Bundle, center_of
+from csk_sdk.comparing import require_same
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.manifest import (
@@ -56,6 +57,7 @@ from csk_sdk.manifest import (
 )
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives import objective_of
+from csk_sdk.providers import find_providers
 from csk_sdk.signing import private_key
 
 COMPARED_BATCHES = 4
@@ -99,6 +101,7 @@ def build_artifacts(
 def _build(
     model: Path, out: Path, options: BuildOptions, on_progress: Callable[[int, int], None]
 ) -> BuildReport:
+    providers = find_providers(options.provider and [options.provider], "--provider")
     source = prepare(model)
     where = source.path.name
     possible = find_sites(source.model, where, options.sites)
@@ -156,6 +159,8 @@ def _build(
             opened = Bundle.open(draft.folder)
             if manifest.precision == INT8:
                 manifest = replace(manifest, agreement=tuning.agreement(opened, checkpoint))
+            opened = opened.view(providers=providers)
+            require_same(opened, checkpoint)
             measured = measure_base(opened, split, checkpoint, on_progress)
             checkpoint.update(measured.tensors)
             accuracy = measured.accuracy

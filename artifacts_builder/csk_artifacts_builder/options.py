@@ -34,6 +34,8 @@ class BuildOptions:
     ort-training (128, or as many as the base has, when None).
     `bit_depth` is how many bits count of 16-bit values in the pictures of base data and intensity data, all 16 when
     None (csk_sdk/data/bit_depth.py).
+    `provider` is what measures the base data, such as "cuda", where the installed ONNX Runtime has it; the CPU when
+    None.
     `sign` is a PEM file with an ed25519 private key, for devices that trust only its holder.
     """
 
@@ -53,6 +55,7 @@ class BuildOptions:
     loss: str = CROSS_ENTROPY
     base_data: Path | None = None
     bit_depth: int | None = None
+    provider: str | None = None
     precision: str = EXACT
     backend: str = PORTABLE
     head_capacity: int | None = None

@@ -20,6 +20,10 @@ _INFERENCE = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxrun
 _TRAINING = ("onnxruntime-training", "onnxruntime-training-cpu")
 _ERRORS_ONLY = 3
 
+# An execution provider: its name, or the name and the provider's own options.
+Provider = str | tuple[str, Mapping[str, Any]]
+ON_CPU: tuple[Provider, ...] = ("CPUExecutionProvider",)
+
 
 def installed_runtimes() -> dict[str, str]:
     """The ONNX Runtime distributions of this environment and their versions."""
@@ -134,6 +138,8 @@ class Graph:
     `threads` is the number of compute threads, 0 for the runtime's default of one per core. With `partial`, a run
     computes only what the outputs that were asked for need. `wide_sums` keeps int8 sums of x86 CPUs without VNNI from
     saturating at 16 bits; elsewhere it changes nothing. `optimised` and `spinning` are those of `session_options`.
+    `providers` are those of `csk_sdk.providers`; `sizes` fixes dimensions by name, which some of them need.
+    Raises BundleError where the graph cannot be opened, RuntimeMissingError where a provider cannot start or compute.
     """
 
     def __init__(
@@ -145,9 +151,13 @@ class Graph:
         wide_sums: bool = False,
         optimised: bool = True,
         spinning: bool = False,
+        providers: Sequence[Provider] = ON_CPU,
+        sizes: Mapping[str, int] | None = None,
     ) -> None:
         ort = load_onnxruntime()
         options = session_options(threads, optimised, spinning)
+        for name, size in (sizes or {}).items():
+            options.add_free_dimension_override_by_name(name, size)
         left_out = []
         if wide_sums:
             options.add_session_config_entry("session.x64quantprecision", "1")
@@ -163,11 +173,12 @@ class Graph:
         try:
             with returning_memory():
                 self._session = ort.InferenceSession(
-                    str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+                    str(path), options, providers=list(providers), disabled_optimizers=left_out
                 )
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot open {path} ({reason}).") from None
+        self._provider = "" if tuple(providers) == ON_CPU else _started(self._session, providers)
         self._keeping, self._releasing = ort.RunOptions(), ort.RunOptions()
         self._releasing.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         for run_options in (self._keeping, self._releasing):
@@ -206,4 +217,29 @@ class Graph:
     def _run(
         self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str], options: Any
     ) -> dict[str, NDArray[Any]]:
-        return dict(zip(names, self._session.run(names, dict(feeds), options), strict=True))
+        try:
+            outputs = self._session.run(names, dict(feeds), options)
+        except Exception as error:
+            if not self._provider or "arena" in str(error):
+                raise
+            reason = str(error).strip().splitlines()[0][:300]
+            raise RuntimeMissingError(
+                f"{self._provider} cannot compute this network ({reason}): leave it out of the providers."
+            ) from None
+        return dict(zip(names, outputs, strict=True))
+
+
+def _started(session: Any, providers: Sequence[Provider]) -> str:
+    """The names of the providers that a session was to run on. Raises RuntimeMissingError where it does not.
+
+    ONNX Runtime goes on without them: at the start with a line in its log, in a run with one on stdout.
+    """
+    names = [one if isinstance(one, str) else one[0] for one in providers]
+    missing = [name for name in names if name not in session.get_providers()]
+    if missing:
+        raise RuntimeMissingError(
+            f"{missing[0]} is part of this ONNX Runtime, and cannot start here: install its driver and libraries, or "
+            "leave it out of the providers."
+        )
+    session.disable_fallback()
+    return ", ".join(names)

@@ -4,7 +4,8 @@ bundle/     training artifacts, read-only
 state/      what was learned
 tasks/      the inbox
 csk.toml    optional: [training] any setting of TrainingConfig; [state] keep = 8; [bundle] trust = "trust.pem";
-            [data] bit_depth = 12, where pictures of 16 bits a value are of a camera of 12
+            [data] bit_depth = 12, where pictures of 16 bits a value are of a camera of 12;
+            [runtime] providers = ["openvino"]
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Workspace:
     keep: int = KEEP
     trust: Path | None = None
     bit_depth: int | None = None
+    providers: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -89,7 +91,12 @@ class Workspace:
             keep=keep,
             trust=trust or (folder / key if key else None),
             bit_depth=tables.get("data", {}).get("bit_depth"),
+            providers=tuple(tables.get("runtime", {}).get("providers", ())),
         )
+
+    def on(self, provider: str | None) -> Workspace:
+        """The same workspace, predicting with another provider; as it is where that is None."""
+        return self if provider is None else replace(self, providers=(provider,))
 
     @property
     def inbox(self) -> Inbox:
@@ -101,7 +108,7 @@ class Workspace:
         bundle = Bundle.open(self.bundle, self.trust)
         bundle.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         state = State.open(self.state, bundle.id, bundle.stored_checkpoint, keep=self.keep)
-        return Learner(bundle, state, config or self.config, backend)
+        return Learner(bundle, state, config or self.config, backend, self.providers)
 
     def waiting(self, learner: Learner) -> Iterator[Task]:
         """Tasks that can be learned and are not yet, in name order, each opened when it is asked for.
@@ -165,6 +172,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "state": ("keep",),
     "bundle": ("trust",),
     "data": ("bit_depth",),
+    "runtime": ("providers",),
 }
 
 
@@ -187,6 +195,9 @@ def _tables(path: Path) -> dict[str, Any]:
 
 
 def _settings(tables: dict[str, Any], path: Path) -> tuple[TrainingConfig, int, str | None]:
+    providers = tables.get("runtime", {}).get("providers", [])
+    if not isinstance(providers, list) or not all(isinstance(one, str) for one in providers):
+        raise ConfigError(f'{path} sets providers to {providers!r}; it must be a list such as ["openvino"].')
     require_bit_depth(tables.get("data", {}).get("bit_depth"), f"{path} sets bit_depth to")
     keep = tables.get("state", {}).get("keep", KEEP)
     if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
