@@ -31,10 +31,9 @@ def find_providers(wanted: Sequence[Provider] | None, where: str = "providers") 
     float32 throughout. Raises ConfigError, `where` being
     what it calls them, for anything else and for what is not installed.
     """
-    if not wanted:
-        return ON_CPU
-    if isinstance(wanted, str):
-        wanted = [wanted]
+    wanted = [wanted] if isinstance(wanted, str) else wanted or ()
+    if all(isinstance(one, str) and short(one) == short(CPU) for one in wanted):
+        return ON_CPU  # without a look at the runtime, which may not be installed
     there = {short(name): name for name in available()}
     found: list[Provider] = []
     for one in wanted:
