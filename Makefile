@@ -17,6 +17,8 @@ UP_TO_312 := $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'
 WORKERS ?= 2
 # NumPy's threads would fight ONNX Runtime's for the same two cores.
 export OMP_NUM_THREADS ?= 1
+# For scripts that import onnxruntime before csk_sdk, which sets it too.
+export ORT_DISABLE_TELEMETRY ?= 1
 
 KILLS ?= 200
 TASKS ?= 300

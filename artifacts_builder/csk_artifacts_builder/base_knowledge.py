@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
 from csk_sdk.data.files import SUFFIXES, open_files
+from csk_sdk.data.images import FileImages
 from csk_sdk.data.labels import Labels
 from csk_sdk.data.metadata import FILE_NAME, METADATA, read_metadata
 from csk_sdk.data.pixel_cache import PixelCache
@@ -38,8 +39,12 @@ class BaseKnowledge:
     accuracy: float
 
 
-def base_split(folder: Path, classes: tuple[str, ...], loss: str = CROSS_ENTROPY) -> Split:
+def base_split(
+    folder: Path, classes: tuple[str, ...], loss: str = CROSS_ENTROPY, bit_depth: int | None = None
+) -> Split:
     """The pictures or signals of `folder/<class>/`, or of `folder/metadata.csv`, labelled by the model's class order.
+
+    `bit_depth` is that of `Task.open`.
 
     Raises TaskError for a missing folder, a folder that is no class, a class without any, a mixture of both, or labels
     that are not those of the loss.
@@ -50,7 +55,7 @@ def base_split(folder: Path, classes: tuple[str, ...], loss: str = CROSS_ENTROPY
         )
     objective = objective_of(loss)
     if (folder / METADATA).exists():
-        split = table_split(folder, read_metadata(folder), classes)
+        split = table_split(folder, read_metadata(folder), classes, bit_depth)
         objective.require_split(split, str(folder), classes)
         return split
     if objective.tabular:
@@ -77,7 +82,7 @@ def base_split(folder: Path, classes: tuple[str, ...], loss: str = CROSS_ENTROPY
             raise TaskError(f"{folder} has no pictures of class '{name}'. Put some into {folder / name}.")
         paths += found
         labels += [label] * len(found)
-    return Split(open_files(paths), np.array(labels, np.int64))
+    return Split(open_files(paths, bit_depth=bit_depth), np.array(labels, np.int64))
 
 
 def measure_base(
@@ -101,6 +106,8 @@ def measure_base(
             yield bundle.preprocessing.normalize(images), labels
             done += len(labels)
             on_progress(done, len(split))
+        if isinstance(split.images, FileImages):
+            split.images.require_bright()
 
     def keep(features: NDArray[np.float32], labels: Labels) -> None:
         row = first_not_finite(features)

@@ -24,6 +24,7 @@ from csk_device_runners.conformance_matrix import failures, page, read_runtimes
 from csk_device_runners.conformance_table import POINTS, digits_agree, print_table, read_results
 from csk_device_runners.digits import add_to_result, here, learn
 from csk_device_runners.travel import Finding, begin, check_states
+from csk_sdk.providers import find_providers
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, _SubParsersAction
@@ -37,6 +38,12 @@ def add_conformance(commands: _SubParsersAction[ArgumentParser]) -> None:
     vectors.add_argument("--platform", default="", help="what to call this platform; its machine by default")
     vectors.add_argument(
         "--unsupported", action="append", default=[], metavar="FEATURE", help="skip cases that need this"
+    )
+    vectors.add_argument(
+        "--provider",
+        action="append",
+        metavar="NAME",
+        help="compute features, moments and predictions with this: openvino, ...",
     )
     vectors.set_defaults(run=_conformance)
     digits = commands.add_parser("digits", help="learn the digits tasks, and add that to a result file")
@@ -67,11 +74,12 @@ def add_conformance(commands: _SubParsersAction[ArgumentParser]) -> None:
 
 def _conformance(options: argparse.Namespace) -> int:
     unsupported = frozenset(options.unsupported)
-    results = run_conformance(options.vectors, unsupported)
+    providers = find_providers(options.provider, "--provider")
+    results = run_conformance(options.vectors, unsupported, providers)
     for result in results:
         print(f"{result.status:7}  {result.name}{f': {result.reason}' if result.reason else ''}")
     if options.out is not None:
-        write_report(options.out, report(options.vectors, results, options.platform, unsupported))
+        write_report(options.out, report(options.vectors, results, options.platform, unsupported, providers))
     passed = conforms(results)
     executed = sum(result.status != SKIPPED for result in results)
     print(f"{executed} of {len(results)} cases executed: {'conforms' if passed else 'does NOT conform'}")

@@ -31,9 +31,10 @@ class TrainingConfig:
     heads and statistics follow the features; where None, they do unless `energy` is 0, so that energy 0 is plain
     training. Learning rates are peak values of a cosine schedule. `shift` is in pixels, a 16th of the picture's
     shorter side where None; for signals in samples, a 16th of the length. `label_smoothing` is the share of each label
-    that is spread over all classes (cross-entropy only). `threads` 0 means one per core. `sensitivity_batches` is how
-    many batches channels are selected on. `class_statistics` is whether the state keeps sums over the features of the
-    task's classes; without, decisions over all classes fall back on the tasks' own heads (docs/guarantees.md).
+    that is spread over all classes (cross-entropy only). `threads` 0 means one per core; `spinning` ones
+    wait for work within a training step without sleeping (docs/decisions/0026-spinning.md). `sensitivity_batches` is
+    how many batches channels are selected on. `class_statistics` is whether the state keeps sums over the features of
+    the task's classes; without, decisions over all classes fall back on the tasks' own heads (docs/guarantees.md).
     `label_check` is whether a task is refused whose labels say nothing about its pictures
     (docs/decisions/0015-label-check.md). `max_forgetting` is how many points of accuracy an older task may lose, as
     estimated without its pictures; `on_forgetting` is whether a task that costs more gets its heads on the network as
@@ -69,6 +70,7 @@ class TrainingConfig:
     shift: int | None = None
     seed: int = 0
     threads: int = 0
+    spinning: bool = False
     sensitivity_batches: int = 32
     class_statistics: bool = True
     label_check: bool = True

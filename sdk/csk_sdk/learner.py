@@ -21,6 +21,8 @@ from csk_sdk.learn_run import LearnReport, LearnRun, OnProgress
 from csk_sdk.objectives import Prediction
 from csk_sdk.predicting import LinearHead, Predictor, require_new_task
 from csk_sdk.profiles import SMALL, in_profile
+from csk_sdk.providers import find_providers
+from csk_sdk.runtime import Provider
 from csk_sdk.state import BASE, Generation, LearnedTask, State
 from csk_sdk.stream import TaskStream
 
@@ -43,13 +45,21 @@ class Learner:
     beside its own.
     """
 
-    def __init__(self, bundle: Bundle, state: State, config: TrainingConfig, backend: str = AUTO) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        state: State,
+        config: TrainingConfig,
+        backend: str = AUTO,
+        providers: Sequence[Provider] | None = None,
+    ) -> None:
         self.backend = choose_backend(backend, bundle)
         self.bundle = in_chosen_precision(
             bundle, config.precision, state.folder, config.memory_budget is not None
         )
         self.state = state
         self.config = config
+        self.providers = find_providers(providers)
         self._predictor: Predictor | None = None
         # Held while a generation is read, so that of several threads one reads it.
         self._reading = Lock()
@@ -63,18 +73,22 @@ class Learner:
         backend: str = AUTO,
         *,
         trust: Path | str | None = None,
+        providers: Sequence[Provider] | None = None,
     ) -> Learner:
         """Open a bundle with the state learned on it; the state folder is made at the first commit.
 
         `backend` is what computes training steps: "portable", "ort-training", or "auto" for the first of them that
         the bundle was built for. States are the same: one learns on where the other stopped.
         `trust` is a PEM file with an ed25519 public key: only bundles that its holder signed are opened then.
-        Raises BundleError, StateError, and ConfigError for another backend, or where `trust` is no such key.
+        `providers` are what predictions and features are computed with, such as ["openvino"], by default the CPU's own
+        kernels; learning stays with these, so that it ends with the same numbers (docs/decisions/0027-providers.md).
+        Raises BundleError, StateError, and ConfigError for another backend, a provider that is not installed, or where
+        `trust` is no such key.
         """
         opened = Bundle.open(bundle, trust)
         opened.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         stored = State.open(state, opened.id, opened.stored_checkpoint)
-        return cls(opened, stored, config or TrainingConfig(), backend)
+        return cls(opened, stored, config or TrainingConfig(), backend, providers)
 
     @property
     def generation(self) -> Generation:
@@ -108,10 +122,11 @@ class Learner:
 
     def _opened(self, generation: Generation) -> Predictor:
         config = self.config
+        bundle = self.bundle.view(providers=self.providers)
         if config.memory_budget is None and config.profile != SMALL.name:
-            return Predictor(self.bundle, generation, config.threads)
+            return Predictor(bundle, generation, config.threads)
         # What the process may have resident counts while it predicts, too.
-        bundle = in_profile(self.bundle, SMALL, self.state.folder)
+        bundle = in_profile(bundle, SMALL, self.state.folder)
         return Predictor(bundle, generation, config.threads, config.micro_batch or _SMALL_CHUNK)
 
     def head(self, task: str | None = None) -> LinearHead:

@@ -246,8 +246,9 @@ class TaskTraining:
         deltas: Mapping[str, NDArray[np.float32]],
     ) -> StepResult:
         if self._step is None:
+            bundle = self._bundle.view(spinning=self._config.spinning)
             self._step = open_step(
-                self._backend, self._bundle, self._tensors, self._config.threads, self._plan.micro_batch
+                self._backend, bundle, self._tensors, self._config.threads, self._plan.micro_batch
             )
         images, labels = batch
         return self._step.run(images, self._targets.feeds(labels), (self.weight, self.bias), selected, deltas)

@@ -137,6 +137,12 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
+    spinning: Annotated[
+        bool | None,
+        typer.Option(
+            help="Threads wait for work without sleeping: faster steps, where no other program needs the cores."
+        ),
+    ] = None,
     precision: Annotated[
         Precision | None,
         typer.Option(
@@ -205,6 +211,7 @@ def train(
             few_shot=few_shot,
             seed=seed,
             threads=threads,
+            spinning=spinning,
             precision=precision.value if precision else None,
             prefix_cache=prefix_cache.value if prefix_cache else None,
             prefix_views=prefix_views,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.data.images import FileImages
 from csk_sdk.data.preprocess import Preprocessing
 from csk_sdk.data.tasks import Split
 
@@ -76,10 +77,12 @@ class PixelCache:
     def verify(self) -> None:
         """Read every picture once, so that a bad one is found before anything is learned.
 
-        Raises TaskError naming the first bad picture.
+        Raises TaskError naming the first bad picture, or where all of them are dark for want of a bit depth.
         """
         for index in range(len(self._images)):
             self._picture(index)
+        if isinstance(self._images, FileImages):
+            self._images.require_bright()
 
     def _picture(self, index: int) -> Pixels:
         kept = self._kept.get(index)
