@@ -68,7 +68,7 @@ function failed(what: string, name: string, error: unknown): BundleError {
  */
 function leaveTelemetryOff(): void {
   const { process } = globalThis as { process?: { env?: Record<string, string | undefined> } };
-  if (process?.env) process.env['ORT_DISABLE_TELEMETRY'] ??= '1';
+  if (process?.env) process.env.ORT_DISABLE_TELEMETRY ??= '1';
 }
 
 /** One opened graph: named arrays in, named arrays out. Close it when it is no longer needed. */

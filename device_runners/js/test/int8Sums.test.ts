@@ -170,7 +170,7 @@ describe('an int8 bundle', () => {
     const extra = { session: { set_denormal_as_zero: '1' }, optimization: {} };
     await inRightPrecision(bundle, { runtime: spy, settings: { threads: 1, options: { extra } } });
     expect(given.at(-1)).toEqual({
-      session: { set_denormal_as_zero: '1', x64quantprecision: '1' },
+      session: { intra_op: { allow_spinning: '0' }, set_denormal_as_zero: '1', x64quantprecision: '1' },
       optimization: {},
     });
   });

@@ -12,7 +12,7 @@ import { BUNDLE } from './fixtures.js';
 test('a session leaves nothing in the home of its user', async () => {
   const home = mkdtempSync(join(tmpdir(), 'csk-home-'));
   Object.assign(process.env, { HOME: home, XDG_CACHE_HOME: join(home, 'cache') });
-  delete process.env['ORT_DISABLE_TELEMETRY'];
+  delete process.env.ORT_DISABLE_TELEMETRY;
   const model = await readFile(join(BUNDLE, 'prefix_model.onnx')).catch(() => undefined);
   const bytes = model ?? (await readFile(join(BUNDLE, 'eval_model.onnx')));
   await Graph.open(ort, bytes, 'graph', { threads: 1 }).catch(() => undefined);
@@ -30,9 +30,9 @@ test('an application may ask for telemetry, and threads sleep between runs', asy
       },
     },
   } as unknown as Runtime;
-  process.env['ORT_DISABLE_TELEMETRY'] = '0';
+  process.env.ORT_DISABLE_TELEMETRY = '0';
   await Graph.open(runtime, new Uint8Array(), 'graph', { threads: 2 });
-  expect(process.env['ORT_DISABLE_TELEMETRY']).toBe('0');
+  expect(process.env.ORT_DISABLE_TELEMETRY).toBe('0');
   expect(seen).toMatchObject([
     { intraOpNumThreads: 2, extra: { session: { intra_op: { allow_spinning: '0' } } } },
   ]);
