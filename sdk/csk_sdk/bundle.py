@@ -54,6 +54,7 @@ class Bundle:
         self.wide_sums: bool | None = None
         self.spinning = False
         self.providers = ON_CPU
+        self.time_limit: float | None = None
 
     @classmethod
     def open(cls, folder: Path | str, trust: Path | str | None = None) -> Bundle:
@@ -165,6 +166,7 @@ class Bundle:
             "wide_sums": self.adds_wide,
             "spinning": self.spinning,
             "providers": self.providers,
+            "time_limit": self.time_limit,
             "sizes": None if self.providers == ON_CPU else sizes,
         }
 
@@ -175,12 +177,13 @@ class Bundle:
         wide_sums: bool | None = None,
         spinning: bool | None = None,
         providers: tuple[Provider, ...] | None = None,
+        time_limit: float | None = None,
     ) -> Bundle:
         """The same bundle with its graphs in another form; what is None stays as it is.
 
         With `from_prefix` the input `image` of the graphs holds prefix features. `wide_sums` says how int8 adds up:
-        until it is said, as this CPU needs it (`adds_wide`). `spinning` and
-        `providers` are those of `Graph`.
+        until it is said, as this CPU needs it (`adds_wide`). `spinning`,
+        `providers` and `time_limit` are those of `Graph`.
         Raises BundleError where the bundle was built without these graphs.
         """
         other = copy.copy(self)
@@ -204,6 +207,8 @@ class Bundle:
             other.spinning = spinning
         if providers is not None:
             other.providers = providers
+        if time_limit is not None:
+            other.time_limit = time_limit
         return other
 
     @property

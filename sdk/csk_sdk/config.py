@@ -42,10 +42,12 @@ class TrainingConfig:
     `few_shot` is how many pictures or signals a class, on average, a task needs for its centers to be trained, or as
     many fewer as there are more epochs than 4; with fewer it gets heads on the network as it is, 0 trains always
     (docs/decisions/0019-few-shot.md).
-    `checkpoint_seconds` is the time between progress checkpoints. `prefix_cache` is where the features of the frozen
-    first layers are kept: "off", "memory", "disk" or "auto", and `prefix_views` in how many views of each picture
-    (csk_sdk/prefix_cache.py). `precision` is what the bundle's graphs run in: "exact", "int8", or "auto" for what
-    csk-sdk doctor measured to be best on this device, else the bundle's own (csk_sdk/tuning.py).
+    `time_limit` is how many seconds one run of a graph may take before it is ended, such as a training step: what a
+    stranger's bundle may cost. `checkpoint_seconds` is the time between progress checkpoints. `prefix_cache` is
+    where the features of the frozen first layers are kept: "off", "memory", "disk" or "auto", and `prefix_views` in
+    how many views of each picture (csk_sdk/prefix_cache.py). `precision` is what the bundle's graphs run in:
+    "exact", "int8", or "auto" for what csk-sdk doctor measured to be best on this device, else the bundle's own
+    (csk_sdk/tuning.py).
 
     `memory_budget` is what the whole process may have resident at its peak, in bytes, imports included: profile and
     micro-batches are then chosen (csk_sdk/budget.py), unless `profile` ("fast" or "small", csk_sdk/profiles.py) or
@@ -71,6 +73,7 @@ class TrainingConfig:
     seed: int = 0
     threads: int = 0
     spinning: bool = False
+    time_limit: float | None = None
     sensitivity_batches: int = 32
     class_statistics: bool = True
     label_check: bool = True
@@ -92,7 +95,7 @@ class TrainingConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; {problem}.")
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         _require(self.patience >= 0, "patience", self.patience, "0 or more")
-        for name in ("seconds", "flops"):
+        for name in ("seconds", "flops", "time_limit"):
             budget = getattr(self, name)
             _require(budget is None or 0.0 < budget < math.inf, name, budget, "above 0, and finite")
         _require(self.batch_size is None or self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")

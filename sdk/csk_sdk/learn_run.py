@@ -282,7 +282,7 @@ class LearnRun:
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a progress checkpoint to be continued."""
         config = self._config.to_json()
-        for name in ("checkpoint_seconds", "spinning"):  # of no consequence for the result
+        for name in ("checkpoint_seconds", "spinning", "time_limit"):  # of no consequence for the result
             config.pop(name)
         return {
             "task": self._task.name,

@@ -56,7 +56,7 @@ class Learner:
         self.backend = choose_backend(backend, bundle)
         self.bundle = in_chosen_precision(
             bundle, config.precision, state.folder, config.memory_budget is not None
-        )
+        ).view(time_limit=config.time_limit)
         self.state = state
         self.config = config
         self.providers = find_providers(providers)
@@ -147,6 +147,7 @@ class Learner:
         if config is not None:
             budgeted = config.memory_budget is not None
             bundle = in_chosen_precision(bundle, config.precision, self.state.folder, budgeted)
+            bundle = bundle.view(time_limit=config.time_limit)
         with self.state.lock():
             # An opened graph, and a generation's tensors, would take the room that learning needs.
             before, self._predictor = self._predictor, None

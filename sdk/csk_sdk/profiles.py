@@ -64,6 +64,7 @@ class MappedBundle(Bundle):
         super().__init__(bundle.folder, bundle.manifest, bundle.id, bundle.origin)
         self.precision, self.from_prefix = bundle.precision, bundle.from_prefix
         self.wide_sums, self.spinning, self.providers = bundle.wide_sums, bundle.spinning, bundle.providers
+        self.time_limit = bundle.time_limit
         self._scratch, self._profile = scratch, profile
         self._must_map = profile.maps_kernels or limited
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
+from threading import Event, Timer
 from types import ModuleType
 from typing import Any
 
@@ -161,7 +162,7 @@ class Graph:
     `threads` is the number of compute threads, 0 for the runtime's default of one per core. With `partial`, a run
     computes only what the outputs that were asked for need. `wide_sums` is that of `open_session`, `optimised` and
     `spinning` are those of `session_options`. `providers` are those of `csk_sdk.providers`; `sizes` fixes dimensions by
-    name, which some of them need.
+    name, which some of them need. A run that takes longer than `time_limit` seconds is ended.
     Raises BundleError where the graph cannot be opened, RuntimeMissingError where a provider cannot start or compute.
     """
 
@@ -176,6 +177,7 @@ class Graph:
         spinning: bool = False,
         providers: Sequence[Provider] = ON_CPU,
         sizes: Mapping[str, int] | None = None,
+        time_limit: float | None = None,
     ) -> None:
         ort = load_onnxruntime()
         options = session_options(threads, optimised, spinning)
@@ -188,17 +190,15 @@ class Graph:
         ]
         if weights:
             options.add_external_initializers(list(weights), values)
-        self._path = path
+        self._path, self._time_limit = path, time_limit
         try:
             with returning_memory():
                 self._session = open_session(str(path), options, wide_sums, providers)
         except Exception as error:
             raise self._failed("open", error) from None
         self._provider = "" if tuple(providers) == ON_CPU else _started(self._session, providers)
-        self._keeping, self._releasing = ort.RunOptions(), ort.RunOptions()
-        self._releasing.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        for run_options in (self._keeping, self._releasing):
-            run_options.only_execute_path_to_fetches = partial
+        self._partial, self._has_arena = partial, True
+        self._keeping, self._releasing = self._run_options(False), self._run_options(True)
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
 
     def run(
@@ -218,13 +218,20 @@ class Graph:
         names = list(outputs) if outputs is not None else self.outputs
         try:
             if not release:
-                return self._run(feeds, names, self._keeping)
+                return self._limited(feeds, names, False)
             returned = self._released(feeds, names)
         except CskError:
             raise
         except Exception as error:
             raise self._failed("run", error) from None
         return {name: array.copy() for name, array in returned.items()} if copy else returned
+
+    def _run_options(self, release: bool) -> Any:
+        options = load_onnxruntime().RunOptions()
+        options.only_execute_path_to_fetches = self._partial
+        if release:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
 
     def _failed(self, what: str, error: Exception) -> BundleError:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
@@ -233,13 +240,40 @@ class Graph:
 
     def _released(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         try:
-            return self._run(feeds, names, self._releasing)
+            return self._limited(feeds, names, self._has_arena)
         except Exception as error:
             if "arena" not in str(error):
                 raise
             # This runtime was built without an arena, as the training package is: there is nothing to give back.
-            self._releasing = self._keeping
-            return self._run(feeds, names, self._keeping)
+            self._has_arena = False
+            return self._limited(feeds, names, False)
+
+    def _limited(
+        self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str], release: bool
+    ) -> dict[str, NDArray[Any]]:
+        """One run, ended where it takes too long: the runtime looks between two ops whether it should."""
+        if self._time_limit is None:
+            return self._run(feeds, names, self._releasing if release else self._keeping)
+        options, late = self._run_options(release), Event()
+
+        def end() -> None:
+            late.set()
+            options.terminate = True
+
+        timer = Timer(self._time_limit, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            return self._run(feeds, names, options)
+        except Exception:
+            if not late.is_set():
+                raise
+            raise BundleError(
+                f"{self._path} was still computing after {self._time_limit:g} s, and was ended. Allow one run more "
+                "time with --time-limit, or do not use this bundle."
+            ) from None
+        finally:
+            timer.cancel()
 
     def _run(
         self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str], options: Any

@@ -137,6 +137,10 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="End a step or any other run of a graph that takes longer."),
+    ] = None,
     spinning: Annotated[
         bool | None,
         typer.Option(
@@ -211,6 +215,7 @@ def train(
             few_shot=few_shot,
             seed=seed,
             threads=threads,
+            time_limit=time_limit,
             spinning=spinning,
             precision=precision.value if precision else None,
             prefix_cache=prefix_cache.value if prefix_cache else None,
