@@ -132,6 +132,7 @@ matrix-js: chromium
 # Networks drawn at random, built, and run on the oldest and the newest runtime and in WebAssembly, against torch in float64.
 SWEEP := out/sweep
 sweep: $(BENCH)/.ready .venv-matrix-1.17.0/.ready .venv-matrix-1.32.0/.ready
+	@mkdir -p $(SWEEP)
 	$(BENCH)/bin/python tests/sweep/record.py $(SWEEP) --graphs $(GRAPHS) --workers $(WORKERS) 2> $(dir $(SWEEP))sweep.log
 	.venv-matrix-1.17.0/bin/python tests/sweep/replay.py $(SWEEP) $(SWEEP)/1.17.0.json
 	.venv-matrix-1.32.0/bin/python tests/sweep/replay.py $(SWEEP) $(SWEEP)/1.32.0.json
