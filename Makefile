@@ -146,7 +146,9 @@ matrix-js: chromium
 # Networks drawn at random, built, and run on the oldest and the newest runtime and in WebAssembly, against torch in float64.
 SWEEP := out/sweep
 sweep: $(BENCH)/.ready .venv-matrix-1.17.0/.ready .venv-matrix-1.32.0/.ready
-	$(BENCH)/bin/python tests/sweep/record.py $(SWEEP) --graphs $(GRAPHS) --workers $(WORKERS) 2> $(dir $(SWEEP))sweep.log
+	@mkdir -p $(SWEEP)
+	$(BENCH)/bin/python tests/sweep/record.py $(SWEEP) --graphs $(GRAPHS) --workers $(WORKERS) 2> out/sweep.log \
+		|| { tail -20 out/sweep.log; exit 1; }
 	.venv-matrix-1.17.0/bin/python tests/sweep/replay.py $(SWEEP) $(SWEEP)/1.17.0.json
 	.venv-matrix-1.32.0/bin/python tests/sweep/replay.py $(SWEEP) $(SWEEP)/1.32.0.json
 	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build:tools

@@ -219,7 +219,10 @@ def resize(
 ) -> Tensor:
     """One matrix for each axis: the weights of the input's elements in each of the output's."""
     axes = [axis % x.ndim for axis in node.get("axes", range(x.ndim))]
-    factors = [float(one) for one in scales] if scales is not None and scales.numel() else None
+    # A scale of 0.6 in float32 means 0.6.
+    factors = (
+        [float(str(np.float32(one))) for one in scales] if scales is not None and scales.numel() else None
+    )
     given = ints(sizes)
     if factors is None and node.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         wanted = [size / x.shape[axis] for size, axis in zip(given, axes, strict=True)]

@@ -61,11 +61,6 @@ KNOWN: tuple[Known, ...] = (
         lambda one: _node(one, "LayerNormalization("),
         "an axis before the last kills the process",
     ),
-    Known(
-        _EVERYWHERE,
-        lambda one: _node(one, "Resize(", "mode=nearest", "."),
-        "scales that are no ratio of small numbers: float32 decides between two neighbours",
-    ),
 )
 
 
