@@ -38,30 +38,8 @@ def _node(network: Network, *parts: str) -> bool:
     return any(all(part in node for part in parts) for node in network["nodes"])
 
 
-_EVERYWHERE = ("1.17.0", "1.32.0", "web")
 # In a large sweep each of these must still be seen.
-KNOWN: tuple[Known, ...] = (
-    Known(
-        _EVERYWHERE,
-        lambda one: one["opset"] >= 22 and _node(one, "Pool(", "ceil_mode=1"),
-        "a last window that opset 22 leaves out, and opset 17 does not",
-    ),
-    Known(
-        ("1.17.0", "web"),
-        lambda one: one["opset"] < 22 and _node(one, "AveragePool(", "ceil_mode=1", "count_include_pad=1"),
-        "another mean in the last window",
-    ),
-    Known(
-        _EVERYWHERE,
-        lambda one: _node(one, "Pad(") and _node(one, "Pool("),
-        "runtimes fold a Pad into the pool behind it",
-    ),
-    Known(
-        ("1.17.0",),
-        lambda one: _node(one, "LayerNormalization("),
-        "an axis before the last kills the process",
-    ),
-)
+KNOWN: tuple[Known, ...] = ()
 
 
 def main(out: Path, runtimes: Sequence[str]) -> int:
