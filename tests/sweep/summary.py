@@ -33,11 +33,6 @@ class Known:
     why: str
 
 
-def _node(network: Network, *parts: str) -> bool:
-    """Whether one of its nodes has all these parts in its words."""
-    return any(all(part in node for part in parts) for node in network["nodes"])
-
-
 # In a large sweep each of these must still be seen.
 KNOWN: tuple[Known, ...] = ()
 
