@@ -18,6 +18,7 @@ from csk_sdk.data.metadata import FILE_NAME, METADATA, read_metadata
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split, table_split
 from csk_sdk.errors import TaskError
+from csk_sdk.finite import first_not_finite
 from csk_sdk.knowledge import Batch, FeatureSample, measure_knowledge
 from csk_sdk.manifest import CROSS_ENTROPY
 from csk_sdk.method.calibration import calibrated
@@ -90,6 +91,7 @@ def measure_base(
     """Second moments K per site, class statistics and their temperature over `split` (DESIGN 2).
 
     All through the bundle's own graphs. `tensors` is the checkpoint so far. `on_progress(done, total)` counts pictures.
+    Raises TaskError for a picture for which the network computes NaN or infinity.
     """
     pixels = PixelCache(split, bundle.preprocessing, 0)
     weight, bias = tensors["head/base/weight"], tensors["head/base/bias"]
@@ -108,6 +110,13 @@ def measure_base(
             split.images.require_bright()
 
     def keep(features: NDArray[np.float32], labels: Labels) -> None:
+        row = first_not_finite(features)
+        if row is not None:
+            which = split.images.name(_BATCH * len(logits) + row)
+            raise TaskError(
+                f"For {which} the network computes numbers that are not finite (NaN or infinity): check it, --mean and "
+                "--std, or leave it out."
+            )
         start = -_BATCH * len(logits) % step
         sample.add(features[start::step], labels[start::step])
         logits.append(features @ weight.T + bias)

@@ -135,6 +135,7 @@ def _build(
         kernels={name: _present(model, [site.weight for site in sites]) for name, model in models.items()},
     )
     accuracy = None
+    unchecked: tuple[str, ...] = ()
     require_writable(sum(array.nbytes for array in weights.values()), where)
     with BundleDraft(out, options.overwrite) as draft:
         draft.write_weights(weights, (source.model, *models.values()))
@@ -145,7 +146,7 @@ def _build(
         draft.write(models, checkpoint, manifest)
         if ORT_TRAINING in manifest.backends:
             with draft.writing():
-                write_ort_artifacts(
+                unchecked = write_ort_artifacts(
                     source.model,
                     sites,
                     manifest.head,
@@ -167,7 +168,7 @@ def _build(
             draft.seal(checkpoint, manifest)
         draft.publish(options.sign)
     metric = objective_of(options.loss).metric
-    warnings = warnings_about(options, manifest, accuracy, agreement)
+    warnings = (*warnings_about(options, manifest, accuracy, agreement), *unchecked)
     return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, agreement, warnings, metric)
 
 

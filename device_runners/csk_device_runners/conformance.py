@@ -66,7 +66,7 @@ def run_conformance(
     Raises ConformanceError where there are none, or they are of another format.
     """
     index = _read(vectors / INDEX)
-    return [_run(vectors, name, unsupported, providers) for name in index["cases"]]
+    return [run_case(vectors, name, unsupported, providers) for name in index["cases"]]
 
 
 def report(
@@ -140,9 +140,10 @@ def deviation(measure: str, got: NDArray[Any], expected: NDArray[Any]) -> float:
     raise ConformanceError(f"The vectors compare by '{measure}', which this runner does not know: update it.")
 
 
-def _run(
-    vectors: Path, name: str, unsupported: frozenset[str], providers: tuple[Provider, ...]
+def run_case(
+    vectors: Path, name: str, unsupported: frozenset[str], providers: tuple[Provider, ...] = ON_CPU
 ) -> CaseResult:
+    """One case by its name. Raises ConformanceError where it cannot be read."""
     case = _read(vectors / "cases" / f"{name}.json")
     lacking = unsupported.intersection((case["kind"], case["precision"], *case["needs"]))
     described = {"name": name, "kind": case["kind"], "precision": case["precision"]}

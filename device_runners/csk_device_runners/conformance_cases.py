@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_device_runners.conformance_graphs import graphs
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.augment import augment
@@ -282,6 +283,7 @@ KINDS: dict[str, Kind] = {
     "drift": _drift,
     "discriminant": _discriminant,
     "calibration": _calibration,
+    "graphs": graphs,
     "step": _step,
     "steps": _steps,
     "task": _task,

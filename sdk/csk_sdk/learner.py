@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,11 @@ class Learner:
         labels, probabilities, classes = learner.predict(images)
         learner.export("model.onnx")
 
-    One process writes to a state at a time; any number may read.
+    One process writes to a state at a time; any number may read. Threads may share a learner: each call of `predict`,
+    `features`, `evaluate` and `export` ends on the generation that it began with, whatever another thread or process
+    learns, commits or rolls back meanwhile. A second `learn`, `stream` or `rollback`, on this learner or on another of
+    the same state, raises StateLockedError at once. While predictions run beside `learn`, their graph is in memory
+    beside its own.
     """
 
     def __init__(
@@ -56,6 +61,8 @@ class Learner:
         self.config = config
         self.providers = find_providers(providers)
         self._predictor: Predictor | None = None
+        # Held while a generation is read, so that of several threads one reads it.
+        self._reading = Lock()
 
     @classmethod
     def open(
@@ -100,9 +107,18 @@ class Learner:
 
     def predictor(self) -> Predictor:
         """The committed generation, opened for predictions; it stays that one when another is committed."""
-        if self._predictor is None or self._predictor.generation.number != self.state.head():
-            self._predictor = self._opened(self.state.load())
-        return self._predictor
+        current = self._current()
+        if current is None:
+            with self._reading:
+                current = self._current()
+                if current is None:
+                    current = self._predictor = self._opened(self.state.load())
+        return current
+
+    def _current(self) -> Predictor | None:
+        # Looked at once: another thread may put another in its place at any moment, or none.
+        held = self._predictor
+        return held if held is not None and held.generation.number == self.state.head() else None
 
     def _opened(self, generation: Generation) -> Predictor:
         config = self.config
@@ -133,9 +149,10 @@ class Learner:
             bundle = in_chosen_precision(bundle, config.precision, self.state.folder, budgeted)
         with self.state.lock():
             # An opened graph, and a generation's tensors, would take the room that learning needs.
-            if self._predictor is not None:
-                self._predictor.release()
-                self._predictor = None
+            before, self._predictor = self._predictor, None
+            if before is not None:
+                before.release()
+            del before
             with self.state.opened() as generation:
                 return LearnRun(
                     bundle,
@@ -163,10 +180,11 @@ class Learner:
         loss than cross-entropy, see `Prediction`.
 
         With `task`, among that task's classes (task-incremental); without, among all learned so far.
-        Raises TaskError for pictures or signals of a wrong type, or a task that is not learned.
+        Raises TaskError for pictures or signals of a wrong type, or of which the network computes numbers that are not
+        finite, and for a task that is not learned.
         """
         predictor = self.predictor()
-        return predictor.head(task).predict(predictor.features(images))
+        return predictor.head(task).predict(predictor.features(images), self.bundle.manifest.input.noun)
 
     def evaluate(self, tasks: Sequence[Task], scenario: str = "task") -> Evaluation:
         """Accuracies on the test splits of `tasks`; the row is kept, so that later calls show forgetting.
@@ -197,7 +215,8 @@ class Learner:
         with self.state.lock():
             self.state.rollback(0 if task == BASE else self.state.generation_of(task))
             self.state.clear_progress()
-        return self.generation
+            current = self._predictor = self._opened(self.state.load())
+        return current.generation
 
     def require_new(self, name: str, classes: Sequence[str] = ()) -> None:
         """Raise TaskError where a task of this name is learned already, or a name cannot be used."""

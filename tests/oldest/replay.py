@@ -84,7 +84,7 @@ def main(recorded: Path) -> None:
         f"onnxruntime {runtime}, numpy {np.__version__}: {len(rules)} rules, {len(bundles)} bundles, "
         f"digits at {now['accuracies'][1]:.1f} % over all learned; {len(FAULTS)} known fault, {len(failed)} failures"
     )
-    sys.exit(1 if failed or len(rules) < 100 or len(bundles) < 8 else 0)
+    sys.exit(1 if failed or len(rules) < 100 or len(bundles) < 30 else 0)
 
 
 def differences(what: str, graph: Path, arrays: Path) -> list[str]:

@@ -30,11 +30,12 @@ _ROUNDINGS: dict[str, Callable[[Matrix], Matrix]] = {
 def resize(emit: Emitter, node: ir.Node, g: ir.Value) -> Sequence[ir.Value | None]:
     """y = M_h x M_w^T: dx = M_h^T g M_w; blocks of equal pixels are summed without a matrix"""
     rest = [None] * (len(node.inputs) - 1)
-    matrices = _matrices(node)
+    matrices = interpolation_matrices(node)
     factors = [_copies(matrix) for matrix in matrices]
     if all(factors):
-        mean = emit.op("AveragePool", g, kernel_shape=factors, strides=factors)
-        return [emit.op("Mul", mean, emit.scalar(float(np.prod(factors)))), *rest]
+        # Scaled first: a Pad in front of a pool, which g may come from, is not safe with every runtime (pools.py).
+        scaled = emit.op("Mul", g, emit.scalar(float(np.prod(factors))))
+        return [emit.op("AveragePool", scaled, kernel_shape=factors, strides=factors), *rest]
     *rows, columns = matrices
     g = emit.op("MatMul", g, emit.constant(columns, np.float32, "interpolation"))
     if rows:
@@ -95,7 +96,7 @@ def _gathered(taps: NDArray[np.float64], weights: Matrix, size: int) -> Matrix:
     return matrix
 
 
-def _matrices(node: ir.Node) -> list[Matrix]:
+def interpolation_matrices(node: ir.Node) -> list[Matrix]:
     """One for each axis of the picture.
 
     Raises UnsupportedOpError for what this rule does not cover.

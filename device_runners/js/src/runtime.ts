@@ -43,6 +43,8 @@ export type Feeds = Readonly<Record<string, Feed>>;
 export interface SessionSettings {
   /** Compute threads; 0 is the runtime's default. */
   readonly threads: number;
+  /** Keep int8 sums of x86 CPUs without VNNI from saturating at 16 bits; elsewhere it changes no number. */
+  readonly wideSums?: boolean;
   /** Further options for `InferenceSession.create`, such as `executionProviders`. */
   readonly options?: object;
 }
@@ -54,6 +56,19 @@ export interface SessionSettings {
 function leaveTelemetryOff(): void {
   const { process } = globalThis as { process?: { env?: Record<string, string | undefined> } };
   if (process?.env) process.env['ORT_DISABLE_TELEMETRY'] ??= '1';
+}
+
+// Threads would spin for tens of milliseconds behind each run (docs/decisions/0026).
+const SLEEPING = { intra_op: { allow_spinning: '0' } };
+// As Python's `wide_sums` (csk_sdk/runtime.py).
+const WIDE_SUMS = { x64quantprecision: '1' };
+
+/** A graph is data from outside: whatever the runtime makes of it. */
+function failed(what: string, name: string, error: unknown): BundleError {
+  const reason = String((error as Error)?.message ?? error)
+    .trim()
+    .split('\n')[0];
+  return new BundleError(`ONNX Runtime cannot ${what} ${name} (${reason}).`, { cause: error });
 }
 
 /** One opened graph: named arrays in, named arrays out. Close it when it is no longer needed. */
@@ -73,33 +88,34 @@ export class Graph {
   ): Promise<Graph> {
     leaveTelemetryOff();
     const options = {
-      // Threads would spin for tens of milliseconds behind each run (docs/decisions/0026).
-      extra: { session: { intra_op: { allow_spinning: '0' } } },
       // As in Python: a third to two thirds of the default's step memory (docs/decisions/0003).
       enableMemPattern: false,
       interOpNumThreads: 1,
       logSeverityLevel: 3,
       ...(settings.threads ? { intraOpNumThreads: settings.threads } : {}),
       ...settings.options,
+      extra: entries(settings),
     };
     try {
       return new Graph(runtime, await runtime.InferenceSession.create(model, options), name);
     } catch (error) {
-      const reason = String((error as Error)?.message ?? error)
-        .trim()
-        .split('\n')[0];
-      throw new BundleError(`ONNX Runtime cannot open ${name} (${reason}).`, { cause: error });
+      throw failed('open', name, error);
     }
   }
 
-  /** Run once; the outputs of these names, float32. The arrays are the caller's own. */
+  /**
+   * Run once; the outputs of these names, float32. The arrays are the caller's own.
+   * Throws BundleError for whatever the runtime throws.
+   */
   async run<Name extends string>(
     feeds: Feeds,
     outputs: readonly Name[],
   ): Promise<Record<Name, Float32Array>> {
     await takeTurns();
     const given = Object.entries(feeds).map(([name, feed]) => [name, this.tensor(feed)] as const);
-    const found = await this.session.run(Object.fromEntries(given), outputs);
+    const found = await this.session.run(Object.fromEntries(given), outputs).catch((error: unknown) => {
+      throw failed('run', this.name, error);
+    });
     const arrays = outputs.map((name) => {
       const output = found[name];
       if (!(output?.data instanceof Float32Array)) {
@@ -119,4 +135,10 @@ export class Graph {
       ? new this.runtime.Tensor('int64', data, shape)
       : new this.runtime.Tensor('float32', data, shape);
   }
+}
+
+/** The runtime's configuration entries: those that an application gave, threads that sleep, and wide sums. */
+function entries({ options = {}, wideSums }: SessionSettings): object {
+  const { extra } = options as { extra?: { session?: object } };
+  return { ...extra, session: { ...SLEEPING, ...extra?.session, ...(wideSums ? WIDE_SUMS : {}) } };
 }

@@ -25,6 +25,7 @@ from csk_sdk.data.files import open_files
 from csk_sdk.data.source import Source
 from csk_sdk.errors import ConfigError
 from csk_sdk.evaluation import Evaluation
+from csk_sdk.finite import NotFiniteError
 from csk_sdk.learner import Learner
 from csk_sdk.workspace import Workspace
 
@@ -137,7 +138,10 @@ def _predictions(
         batch = range(start, min(start + _BATCH, len(paths)))
         # Fitted here, where a file's name is known, so that an error names it.
         fitted = [fit(source.read(index), source.name(index)) for index in batch]
-        prediction = learner.predict(fitted, task)
+        try:
+            prediction = learner.predict(fitted, task)
+        except NotFiniteError as error:
+            raise error.named(source.name(batch[error.index])) from None
         found += described(prediction, [str(paths[index]) for index in batch], top, loss)
     return found
 
