@@ -145,7 +145,7 @@ def open_session(
     `model` is a path or a serialised ModelProto. With `wide_sums` int8 sums do not saturate at 16 bits on x86 CPUs
     without VNNI; None asks for them where this CPU needs them. Raises what ONNX Runtime raises.
     """
-    # 1.25.0 dies in it where a gradient in int8 meets a scalar: bundles of before this was known have such.
+    # 1.25.0 dies in it on some int8 graphs, which builders wrote before this was known.
     left_out = ["WhereDummyDq"]
     if int8_sums_saturate() if wide_sums is None else wide_sums:
         options.add_session_config_entry(*int8_sums.WIDE_SUMS)
