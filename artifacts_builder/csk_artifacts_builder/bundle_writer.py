@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import constant_array
 from csk_artifacts_builder.prepare import require_writable
+from csk_sdk.bundle_checks import read_manifest
 from csk_sdk.errors import ConfigError, StorageError
 from csk_sdk.manifest import CHECKPOINT, EXPORT_TEMPLATE, MANIFEST, WEIGHTS, FileEntry, Manifest, Site
+from csk_sdk.opening import open_file
 from csk_sdk.signing import SIGNATURE, sign
 
 # Smaller tensors stay in the graphs, where shape inference can see them.
@@ -128,7 +130,7 @@ class BundleDraft:
         """Move the bundle to its place, signed by the private key in the PEM file `key` if there is one."""
         with self.writing():
             if key is not None:
-                signature = sign((self.folder / MANIFEST).read_bytes(), key)
+                signature = sign(read_manifest(self.folder), key)
                 (self.folder / SIGNATURE).write_bytes(signature)
             if self.out.exists():
                 shutil.rmtree(self.out)
@@ -202,5 +204,5 @@ def _omit_weights(model: ir.Model) -> None:
 
 
 def _entry(path: Path) -> FileEntry:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return FileEntry(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import StorageError
 from csk_sdk.manifest import EXPORT_TEMPLATE
+from csk_sdk.opening import read_file
 from csk_sdk.predicting import LinearHead
 from csk_sdk.protobuf import LENGTH_DELIMITED, MAX_BYTES, VARINT, field, tag, varint
 from csk_sdk.state import Generation
@@ -69,7 +70,7 @@ def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path:
         head.objective.outputs: json.dumps(head.classes),
         "csk_sdk_generation": str(generation.number),
     }
-    template = bundle.path(EXPORT_TEMPLATE).read_bytes()
+    template = read_file(bundle.path(EXPORT_TEMPLATE), MAX_BYTES, bundle.folder)
     count = len(template) + sum(array.nbytes for array in tensors.values())
     if count >= MAX_BYTES:
         raise StorageError(

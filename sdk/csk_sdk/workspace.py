@@ -21,12 +21,14 @@ from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.learner import Learner
+from csk_sdk.opening import read_file
 from csk_sdk.predicting import task_names
 from csk_sdk.sizes import bytes_in
 from csk_sdk.state import BASE, State
 
 SETTINGS = "csk.toml"
 KEEP = 8
+_LARGEST_SETTINGS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ def _training(tables: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_file(path, _LARGEST_SETTINGS).decode("utf-8"))
     except FileNotFoundError:
         return {}
     except OSError as error:

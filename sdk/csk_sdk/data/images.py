@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from csk_sdk.data.source import Files, require_file, undecodable, unreadable
+from csk_sdk.data.source import Files, undecodable, unreadable
 from csk_sdk.errors import TaskError
 
 Pixels = NDArray[np.uint8]
@@ -71,8 +71,7 @@ class FileImages(Files):
         """
         path = self._paths[index]
         try:
-            require_file(path)
-            with Image.open(path, formats=_FORMATS) as image:
+            with self._open(index) as file, Image.open(file, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise undecodable(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
                 if image.width * image.height > _MOST_RUN_LENGTH_PIXELS and _is_run_length_encoded(image):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
 
 from csk_sdk.errors import TaskError
+from csk_sdk.opening import RefusedError, open_file
+
+# 64 Mi pixels or samples (csk_sdk.data.images, csk_sdk.data.signals) of 16 bytes, the largest kind, and a bit more.
+LARGEST_FILE = (1 << 30) + (64 << 20)
 
 
 class Source(Protocol):
@@ -44,8 +49,8 @@ class Source(Protocol):
 class Files:
     """Files, opened only while one of them is read.
 
-    root: the folder that the files' names within the task are relative to; without it, the file's name alone
-    is its name.
+    root: a task's train/ or test/: the folder that the files' names within the task are relative to. Nothing outside
+    the task's folder is read then, links or not. Without it, the file's name alone is its name.
     """
 
     def __init__(self, paths: Sequence[Path | str], root: Path | None = None) -> None:
@@ -65,12 +70,15 @@ class Files:
         path = self._paths[index]
         name = path.relative_to(self._root).as_posix() if self._root else path.name
         try:
-            require_file(path)
-            with path.open("rb") as file:
+            with self._open(index) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 return f"{name} {file.tell()} {digest}"
         except OSError as error:
             raise unreadable(path, error) from None
+
+    def _open(self, index: int) -> BufferedReader:
+        """Open a file, one of at most LARGEST_FILE bytes in the task's folder. Raises OSError."""
+        return open_file(self._paths[index], self._root.parent if self._root else None, LARGEST_FILE)
 
 
 def undecodable(path: Path, reason: str) -> TaskError:
@@ -81,14 +89,10 @@ def undecodable(path: Path, reason: str) -> TaskError:
 
 
 def unreadable(path: Path, error: OSError) -> TaskError:
-    """The error for a file that cannot be opened."""
+    """The error for a file that cannot be opened, or is none that may be."""
+    if isinstance(error, RefusedError):
+        return undecodable(path, str(error.strerror))
     return TaskError(
         f"{path} cannot be read ({error.strerror}): restore it or its permissions, "
         "then run the command again."
     )
-
-
-def require_file(path: Path) -> None:
-    """Raise TaskError for what is there but no file: opening a pipe would wait for somebody to write into it."""
-    if path.exists() and not path.is_file():
-        raise undecodable(path, "not a file")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from csk_sdk.errors import StateError
+from csk_sdk.opening import LARGEST_TEXT, read_file
 from csk_sdk.typed import mistyped
 
 
@@ -129,11 +130,12 @@ def unseal(path: Path) -> dict[str, Any]:
     Raises StateError, naming the file, when it is missing, unreadable or damaged.
     """
     try:
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(read_file(path, LARGEST_TEXT))
     except FileNotFoundError:
         raise StateError(f"{path} is missing.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise StateError(f"{path} cannot be read ({error}).") from error
+        reason = getattr(error, "strerror", None) or error
+        raise StateError(f"{path} cannot be read ({reason}).") from error
     if not isinstance(raw, dict) or raw.pop("check", None) != _check(raw):
         raise StateError(f"{path} is damaged: its checksum does not match.")
     return raw
