@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from csk_sdk.data.files import SUFFIXES
@@ -30,6 +31,14 @@ def files_by_class(folder: Path) -> dict[str, list[Path]]:
     if not classes:
         raise TaskError(f"{folder} has no class folders: put the task's pictures into {folder}/<class>/.")
     return classes
+
+
+def is_folder(path: Path) -> bool:
+    """`Path.is_dir`, which takes what may not be looked at for a no. Raises OSError for that."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _visible(folder: Path, root: Path) -> list[Path]:

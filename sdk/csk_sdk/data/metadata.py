@@ -75,6 +75,19 @@ def _rows(path: Path, task: Path) -> Iterator[tuple[int, list[str]]]:
 def _picture(folder: Path, name: str, where: str) -> Path:
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise TaskError(f"{where}: {FILE_NAME} '{name}' must be a path inside {folder}.")
+    try:
+        return _inside(folder, name, where)
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # links in a circle are a RuntimeError until Python 3.13
+        reason = getattr(error, "strerror", None) or str(error)
+        shown = name if len(name) <= 80 else name[:80] + "..."
+        raise TaskError(f"{where}: '{shown}' cannot be the name of a picture ({reason}).") from None
+
+
+def _inside(folder: Path, name: str, where: str) -> Path:
     path = folder / name
     if path.suffix.lower() not in SUFFIXES:
         raise TaskError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
@@ -96,3 +97,16 @@ def unreadable(path: Path, error: OSError) -> TaskError:
         f"{path} cannot be read ({error.strerror}): restore it or its permissions, "
         "then run the command again."
     )
+
+
+@contextmanager
+def as_task_error(path: Path) -> Iterator[None]:
+    """Within the block, whatever the files of the task `path` make the system or a library raise is a TaskError."""
+    try:
+        yield
+    except (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        said = reason.splitlines()[0][:200].rstrip(".")
+        raise TaskError(
+            f"{path} cannot be opened ({said}): check its files, their names and permissions."
+        ) from error

@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.data.files import open_files
-from csk_sdk.data.folders import files_by_class
+from csk_sdk.data.folders import files_by_class, is_folder
 from csk_sdk.data.images import ArrayImages
 from csk_sdk.data.labels import Labels, check_labels, require_learnable
 from csk_sdk.data.metadata import METADATA, read_metadata
 from csk_sdk.data.npz import load_arrays
 from csk_sdk.data.signals import ArraySignals
-from csk_sdk.data.source import Files, Source
+from csk_sdk.data.source import Files, Source, as_task_error
 from csk_sdk.errors import TaskError
 
 # What an npz file calls its pictures or signals, and the source that reads them.
@@ -71,6 +71,11 @@ class Task:
     def open(cls, path: Path | str) -> Task:
         """Open a task folder or an npz file. Raises TaskError when it is neither, or no good."""
         path = Path(path)
+        with as_task_error(path):
+            return cls._open(path)
+
+    @classmethod
+    def _open(cls, path: Path) -> Task:
         if path.is_dir():
             return cls.from_folder(path)
         if not path.exists():
@@ -93,8 +98,12 @@ class Task:
         Raises TaskError when it holds no picture or signal or both kinds, a class is empty, train/ has one class
         only, or test/ has a class that train/ lacks.
         """
-        path = Path(path)
-        folders = {split: path / split for split in ("train", "test") if (path / split).is_dir()}
+        with as_task_error(Path(path)):
+            return cls._from_folder(Path(path))
+
+    @classmethod
+    def _from_folder(cls, path: Path) -> Task:
+        folders = {split: path / split for split in ("train", "test") if is_folder(path / split)}
         if not folders:
             raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
         if any((folder / METADATA).exists() for folder in folders.values()):
