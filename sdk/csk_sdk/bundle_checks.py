@@ -37,6 +37,7 @@ from csk_sdk.names import is_plain
 from csk_sdk.onnx_file import STANDARD_DOMAIN, read_onnx
 from csk_sdk.opening import open_file, read_file
 from csk_sdk.protobuf import MalformedError
+from csk_sdk.state.swap import aside
 from csk_sdk.tensor_header import check_header
 
 REQUIRED = (EXPORT_TEMPLATE, WEIGHTS, CHECKPOINT)
@@ -55,6 +56,11 @@ def read_manifest(folder: Path) -> bytes:
     try:
         return read_file(path, _LARGEST_MANIFEST, folder)
     except (FileNotFoundError, NotADirectoryError):
+        if (kept := aside(folder.absolute())).is_dir() and not folder.exists():
+            raise BundleError(
+                f"There is no bundle in {folder}: a build was killed just when it replaced it. The one before is in "
+                f"{kept}; rename it to {folder.name}, or build again."
+            ) from None
         raise BundleError(
             f"There is no bundle in {folder} ({MANIFEST} is missing). Build one on a workstation with "
             "`csk-sdk build-artifacts MODEL --out BUNDLE`, and copy it there."

@@ -306,6 +306,7 @@ ALLOWED = {
     ("csk_sdk/opening.py", "io.open"): "the one function itself",
     ("csk_sdk/opening.py", "os.open"): "the one function itself",
     ("csk_sdk/state/atomic.py", "os.open"): "to write a new file, and to sync a folder",
+    ("csk_sdk/state/swap.py", "os.open"): "to sync files of a folder that this process wrote",
     (
         "csk_sdk/state/lock.py",
         "os.open",

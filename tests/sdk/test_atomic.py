@@ -28,7 +28,7 @@ def test_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     atomic.replace_file(path, b"1")
     atomic.replace_file(path, b"")
     assert path.read_bytes() == b""
-    atomic.replace_file(path, b"x" * 100_000, sync_folder=False)
+    atomic.replace_file(path, b"x" * 100_000, durable=False)
     assert path.read_bytes() == b"x" * 100_000
     assert names(tmp_path) == ["HEAD"]
 
@@ -94,7 +94,7 @@ def test_the_file_is_synced_before_the_rename_and_the_folder_after(
     atomic.replace_file(tmp_path / "a", b"1")
     assert calls == (["fsync", "replace"] if os.name == "nt" else ["fsync", "replace", "fsync"])
     calls.clear()
-    atomic.replace_file(tmp_path / "a", b"2", sync_folder=False)
+    atomic.replace_file(tmp_path / "a", b"2", durable=False)
     assert calls == ["fsync", "replace"]
 
 

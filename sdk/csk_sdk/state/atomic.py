@@ -24,11 +24,11 @@ _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, *_FORBIDDEN})
 
 
-def replace_file(path: Path, data: bytes, *, sync_folder: bool = True) -> None:
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Make `data` the content of `path`: a reader, now or after a crash, sees the old or the new whole.
 
     Writes a temporary file in the same folder, fsyncs it, renames it over `path`, and fsyncs the folder.
-    With `sync_folder=False` a power cut may bring the old content back; it still never tears the file.
+    Without `durable` a power cut may bring the old content back; it still never tears the file.
 
     Raises StorageError when the disk is full, read-only or refuses; the temporary file is removed, and
     `path` is as it was (only if the folder's own fsync failed may it already be the new content).
@@ -36,9 +36,9 @@ def replace_file(path: Path, data: bytes, *, sync_folder: bool = True) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
     try:
         _write_synced(temporary, data)
-        _rename(temporary, path)
-        if sync_folder:
-            _sync_folder(path.parent)
+        rename(temporary, path)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         remove_file(temporary)
         raise storage_error(error, f"write {len(data)} bytes to {path}") from error
@@ -61,7 +61,7 @@ def make_folder(path: Path) -> None:
             os.mkdir(path)  # noqa: PTH102 - through `os`, like every change, so that tests can interrupt it
         if not path.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a file of that name is in the way")
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise storage_error(error, f"create the folder {path}") from error
 
@@ -165,7 +165,8 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
-def _rename(source: Path, target: Path) -> None:
+def rename(source: Path, target: Path) -> None:
+    """Give a file, or a folder, the name `target`, in place of a file that has it. Raises OSError."""
     # Windows refuses to replace a file that a reader or a virus scanner has open just now.
     attempts = 10 if sys.platform == "win32" else 1
     for attempt in range(1, attempts + 1):
@@ -178,7 +179,8 @@ def _rename(source: Path, target: Path) -> None:
             time.sleep(0.02 * attempt)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where its file system can do that. Raises OSError."""
     if sys.platform == "win32":
         return  # Windows has no such call; NTFS journals the rename itself
     try:
