@@ -1,4 +1,4 @@
-"""`build-artifacts --overwrite`, killed or without power at any moment: the old bundle or the new one is there, whole."""
+"""`build-artifacts --overwrite`, killed or without power at any moment: a whole bundle is there, the old or the new."""
 
 from __future__ import annotations
 
