@@ -24,13 +24,14 @@ VECTORS := tests/conformance/vectors
 RESULTS := out/conformance
 DIGITS := out/digits
 
-.PHONY: help demo test test-ort-training run-ort-training test-ssh test-oldest run-oldest test-js check format \
+.PHONY: help demo test test-ort-training run-ort-training test-ssh test-saturating test-oldest run-oldest test-js check format \
 	wheel-test conformance conformance-js arm64 chromium app build-app test-app kill soak fuzz sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
 	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
+	@echo "make test-saturating the int8 tests as on an x86 CPU without VNNI (Linux; CPUs whose CPUID can fault)"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
 	@echo "make test-ssh        learning on a board over ssh, against an sshd on this machine"
 	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
@@ -86,6 +87,10 @@ test-ssh: $(BIN)/.dev
 		apt-get update -qq && apt-get install -y -qq openssh-server >/dev/null; } || \
 		{ echo "test-ssh needs OpenSSH's server: install the package openssh-server"; exit 1; }
 	CSK_SDK_SSHD=1 $(BIN)/python -m pytest tests/device_runners/test_remote.py
+
+# On x86 CPUs with VNNI int8 sums are right by themselves; here they saturate as on the others.
+test-saturating: $(BIN)/.dev
+	bash tests/saturating/run $(BIN)/python
 
 test-oldest:
 	@if $(UP_TO_312); then $(MAKE) --no-print-directory run-oldest; else \

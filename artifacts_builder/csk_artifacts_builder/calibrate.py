@@ -17,7 +17,7 @@ from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split
 from csk_sdk.manifest import Manifest
-from csk_sdk.runtime import load_onnxruntime
+from csk_sdk.runtime import load_onnxruntime, open_session
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -113,11 +113,10 @@ def _outputs(
 
 
 def _session(model: ir.Model) -> Any:
-    ort = load_onnxruntime()
-    options = ort.SessionOptions()
+    options = load_onnxruntime().SessionOptions()
     options.log_severity_level = 3
     data = ir.to_proto(model).SerializeToString()
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return open_session(data, options)
 
 
 def _range(extremes: NDArray[np.float64]) -> Range:

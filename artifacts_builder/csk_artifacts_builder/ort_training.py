@@ -29,7 +29,7 @@ from csk_artifacts_builder.ort_dialect import speak_ort
 from csk_sdk.bundle import center_of
 from csk_sdk.errors import ConfigError, ModelError
 from csk_sdk.manifest import UNUSED_CLASS, Head, Site
-from csk_sdk.runtime import import_training, load_onnxruntime, session_options
+from csk_sdk.runtime import import_training, open_session, session_options
 
 # A task has as many classes as the head has rows, or fewer; the rows are fixed in the artifacts.
 SMALLEST_CAPACITY = 128
@@ -150,15 +150,13 @@ def _wrong_logits(prepared: ir.Model, folder: Path, split: SplitHead) -> str | N
     Training graphs may behave otherwise than the model did (Dropout, normalization): what is trained must be
     what is deployed.
     """
-    ort, api = load_onnxruntime(), import_training("api")
+    api = import_training("api")
     shape = prepared.graph.inputs[0].shape
     assert shape is not None
     x = np.random.default_rng(0).normal(size=(2, *(int(d) for d in list(shape)[1:]))).astype(np.float32)  # type: ignore[arg-type]
     features = ir.external_data.load_to_model(prepared.clone())
     features.graph.outputs[:] = [split_head(features, "").features]
-    session = ort.InferenceSession(
-        ir.to_proto(features).SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
-    )
+    session = open_session(ir.to_proto(features).SerializeToString(), session_options())
     expected = session.run(None, {session.get_inputs()[0].name: x})[0] @ split.weight.T + split.bias
     try:
         with _quiet():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from csk_artifacts_builder.interface import Interface
 from csk_sdk.allocator import returning_memory
 from csk_sdk.errors import ModelError
-from csk_sdk.runtime import has_training_package, load_onnxruntime
+from csk_sdk.runtime import has_training_package, load_onnxruntime, open_session
 
 _TOLERANCE = 1e-3
 # A float16 source rounds to 11 bits after every layer, and the prepared graph does not.
@@ -79,7 +79,7 @@ def _open(model: str | bytes, which: str) -> Any:
     options.enable_cpu_mem_arena = has_training_package()
     try:
         with returning_memory():
-            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            return open_session(model, options)
     except Exception as error:
         raise _cannot_run(which, error) from None
 

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from csk_sdk.bundle_checks import check_checkpoint, check_file, check_manifest, read_manifest
+from csk_sdk.bundle_checks import check_checkpoint, check_file, read_manifest
 from csk_sdk.data.preprocess import Preprocessing
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.errors import BundleError
 from csk_sdk.manifest import (
     CHECKPOINT,
     EVAL_MODEL,
+    INT8,
     MANIFEST,
     MEMORY_MODEL,
     MEMORY_SUFFIX,
@@ -30,8 +31,9 @@ from csk_sdk.manifest import (
     Site,
     exact_twin,
 )
+from csk_sdk.manifest_checks import check_manifest
 from csk_sdk.objectives import Objective, objective_of
-from csk_sdk.runtime import Graph
+from csk_sdk.runtime import Graph, int8_sums_saturate
 from csk_sdk.signing import check_signature
 from csk_sdk.stored_tensors import StoredTensors
 
@@ -49,7 +51,7 @@ class Bundle:
         self.origin = origin
         self.precision = manifest.precision
         self.from_prefix = False
-        self.wide_sums = False
+        self.wide_sums: bool | None = None
 
     @classmethod
     def open(cls, folder: Path | str, trust: Path | str | None = None) -> Bundle:
@@ -134,14 +136,15 @@ class Bundle:
         name = self.graph_file(name)
         kernels = self.folded_kernels(tensors, self.manifest.kernels[name])
         # Features alone are asked of a graph that has the second moments too.
-        return Graph(self.path(name), threads, kernels, partial=self.from_prefix, wide_sums=self.wide_sums)
+        return Graph(self.path(name), threads, kernels, partial=self.from_prefix, wide_sums=self.adds_wide)
 
     def view(
         self, precision: str | None = None, from_prefix: bool | None = None, wide_sums: bool | None = None
     ) -> Bundle:
         """The same bundle with its graphs in another form; what is None stays as it is.
 
-        With `from_prefix` the input `image` of the graphs holds prefix features. `wide_sums` is that of `Graph`.
+        With `from_prefix` the input `image` of the graphs holds prefix features. `wide_sums` says how int8 adds up:
+        until it is said, as this CPU needs it (`adds_wide`).
         Raises BundleError where the bundle was built without these graphs.
         """
         other = copy.copy(self)
@@ -162,6 +165,13 @@ class Bundle:
         if wide_sums is not None:
             other.wide_sums = wide_sums
         return other
+
+    @property
+    def adds_wide(self) -> bool:
+        """Whether the graphs of this view are opened with wide int8 sums: exact ones never are."""
+        if self.precision != INT8:
+            return False
+        return int8_sums_saturate() if self.wide_sums is None else self.wide_sums
 
     @property
     def precisions(self) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from csk_sdk.bundle import Bundle
-from csk_sdk.manifest import INT8
 from csk_sdk.opening import read_file
 from csk_sdk.runtime import installed_runtimes
 from csk_sdk.state.atomic import make_folder, replace_file
@@ -35,8 +34,8 @@ def in_chosen_precision(bundle: Bundle, wanted: str, state: Path, budgeted: bool
     found = recall(bundle, state) or {}
     own = bundle.manifest.precision
     precision = wanted if wanted != AUTO else own if budgeted else found.get("precision", own)
-    wide = found.get("int8_wide_sums", INT8 in bundle.precisions and _may_saturate())
-    return bundle.view(precision, wide_sums=wide and precision == INT8)
+    # Where nothing is remembered, or narrow sums were right on the probe, it is as this CPU needs it.
+    return bundle.view(precision, wide_sums=found.get("int8_wide_sums") or None)
 
 
 def recall(bundle: Bundle, state: Path) -> dict[str, Any] | None:
@@ -87,14 +86,6 @@ def colon_lines(path: Path) -> Iterator[tuple[str, str]]:
         name, colon, value = line.partition(":")
         if colon:
             yield name.strip(), value.strip()
-
-
-def _may_saturate() -> bool:
-    """Whether this is an x86 CPU that does not say that it has VNNI."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    flags = dict(colon_lines(Path("/proc/cpuinfo"))).get("flags", "").split()
-    return not {"avx512_vnni", "avx_vnni"} & set(flags)
 
 
 def _key(bundle: Bundle) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from csk_sdk.errors import BundleError
-from csk_sdk.typed import mistyped
+from csk_sdk.schema import load_schema, parse_json, violation
 
 SCHEMA_VERSION = 2
 _UNSEALED = "0" * 64
@@ -235,12 +235,12 @@ class Manifest:
     def from_json(cls, text: str, where: str) -> Manifest:
         """Parse; `where` names the file in errors.
 
-        Raises BundleError when it is no JSON, of a newer schema, or lacks a field.
+        Raises BundleError when it is no JSON, of a newer schema, or not as `contract/manifest.schema.json` has it.
         """
         try:
-            raw = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{where} is not valid JSON ({error}); build the bundle again.") from None
+            raw = parse_json(text)
+        except (ValueError, RecursionError):
+            raise BundleError(f"{where} is not valid JSON; build the bundle again.") from None
         seal = raw.get("seal") if isinstance(raw, dict) else None
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         if type(version) is not int:
@@ -250,32 +250,26 @@ class Manifest:
                 f"{where} has schema {version}, and this csk-sdk reads up to {SCHEMA_VERSION}: "
                 "update csk-sdk on this device, or build the bundle with an older one."
             )
-        if not isinstance(seal, str) or _digest(text.replace(seal, _UNSEALED)) != seal:
+        if not isinstance(seal, str) or not seal or _digest(text.replace(seal, _UNSEALED)) != seal:
             raise BundleError(
                 f"{where} was changed after it was built: its seal does not match. Copy the bundle again."
             )
-        try:
-            manifest = cls(
-                **{
-                    **{f.name: _tupled(raw[f.name]) for f in fields(cls) if f.name in raw},
-                    "input": _input(raw["input"]),
-                    "preprocessing": PreprocessingSpec(**_tupled_values(raw["preprocessing"])),
-                    "head": Head(**raw["head"]),
-                    "sites": tuple(Site(**_tupled_values(site)) for site in raw["sites"]),
-                    "candidates": tuple(
-                        Candidate(**_tupled_values(one)) for one in raw.get("candidates", ())
-                    ),
-                    "kernels": {name: tuple(kernels) for name, kernels in raw["kernels"].items()},
-                    "files": {name: FileEntry(**entry) for name, entry in raw["files"].items()},
-                }
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BundleError(
-                f"{where} lacks or misnames a field ({error}); build the bundle again."
-            ) from None
-        if (wrong := mistyped(manifest)) is not None:
-            raise BundleError(f"{where} has a value of a wrong type in '{wrong}'; build the bundle again.")
-        return manifest
+        raw["input"] = _modern_input(raw.get("input"))
+        wrong = violation(raw, load_schema("manifest"))
+        if wrong is not None:
+            raise BundleError(f"{where}: {wrong}. Build the bundle again, or update csk-sdk on this device.")
+        return cls(
+            **{
+                **{f.name: _tupled(raw[f.name]) for f in fields(cls) if f.name in raw},
+                "input": InputSpec(**_tupled_values(raw["input"])),
+                "preprocessing": PreprocessingSpec(**_tupled_values(raw["preprocessing"])),
+                "head": Head(**raw["head"]),
+                "sites": tuple(Site(**_tupled_values(site)) for site in raw["sites"]),
+                "candidates": tuple(Candidate(**_tupled_values(one)) for one in raw.get("candidates", ())),
+                "kernels": {name: tuple(kernels) for name, kernels in raw["kernels"].items()},
+                "files": {name: FileEntry(**entry) for name, entry in raw["files"].items()},
+            }
+        )
 
 
 def exact_twin(name: str) -> str:
@@ -296,11 +290,12 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _input(raw: dict[str, Any]) -> InputSpec:
+def _modern_input(raw: Any) -> Any:
     """Schema 1 knew pictures only, and wrote `height` and `width` for `size`."""
-    if "height" in raw:
-        return InputSpec(raw["name"], raw["channels"], (raw["height"], raw["width"]))
-    return InputSpec(**_tupled_values(raw))
+    if not isinstance(raw, dict) or "height" not in raw:
+        return raw
+    rest = {name: value for name, value in raw.items() if name not in ("height", "width")}
+    return {**rest, "size": [raw["height"], raw.get("width")]}
 
 
 def _tupled(value: Any) -> Any:

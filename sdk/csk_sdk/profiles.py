@@ -82,7 +82,7 @@ class MappedBundle(Bundle):
     def _mapped(self, name: str, tensors: Mapping[str, NDArray[Any]], threads: int, optimised: bool) -> Graph:
         with self._beside(name, tensors) as path:
             return Graph(
-                path, threads, partial=self.from_prefix, wide_sums=self.wide_sums, optimised=optimised
+                path, threads, partial=self.from_prefix, wide_sums=self.adds_wide, optimised=optimised
             )
 
     @contextmanager

@@ -67,6 +67,14 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         position += length
 
 
+def varints(packed: memoryview) -> Iterator[int]:
+    """The numbers of a packed field. Raises MalformedError for what is none."""
+    position = 0
+    while position < len(packed):
+        value, position = _read_varint(packed, position)
+        yield value
+
+
 def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
     value = 0
     for index, byte in enumerate(message[position : position + _LONGEST_VARINT]):

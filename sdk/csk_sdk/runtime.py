@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk import int8_sums
 from csk_sdk.allocator import returning_memory
 from csk_sdk.errors import BundleError, RuntimeMissingError
 
@@ -119,13 +120,33 @@ def session_options(threads: int = 0, optimised: bool = True) -> Any:
     return options
 
 
+def int8_sums_saturate() -> bool:
+    """Whether ONNX Runtime, left to itself, cuts off int8 sums on this CPU: measured once (csk_sdk.int8_sums)."""
+    return int8_sums.saturate(load_onnxruntime())
+
+
+def open_session(model: str | bytes, options: Any, wide_sums: bool | None = None) -> Any:
+    """The one way in which builder, SDK, runners and tests open graphs that may be in int8.
+
+    `model` is a path or a serialised ModelProto. With `wide_sums` int8 sums do not saturate at 16 bits on x86 CPUs
+    without VNNI; None asks for them where this CPU needs them. Raises what ONNX Runtime raises.
+    """
+    left_out = []
+    if int8_sums_saturate() if wide_sums is None else wide_sums:
+        options.add_session_config_entry(*int8_sums.WIDE_SUMS)
+        left_out = [int8_sums.SHARES_KERNELS]
+    return load_onnxruntime().InferenceSession(
+        model, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+    )
+
+
 class Graph:
     """One opened ONNX graph: named arrays in, named arrays out.
 
     `weights` replaces tensors of weights.safetensors by name, before the runtime optimises the graph.
     `threads` is the number of compute threads, 0 for the runtime's default of one per core. With `partial`, a run
-    computes only what the outputs that were asked for need. `wide_sums` keeps int8 sums of x86 CPUs without VNNI from
-    saturating at 16 bits; elsewhere it changes nothing. `optimised` is that of `session_options`.
+    computes only what the outputs that were asked for need. `wide_sums` is that of `open_session`, `optimised` that of
+    `session_options`.
     """
 
     def __init__(
@@ -134,16 +155,11 @@ class Graph:
         threads: int = 0,
         weights: Mapping[str, NDArray[np.float32]] | None = None,
         partial: bool = False,
-        wide_sums: bool = False,
+        wide_sums: bool | None = None,
         optimised: bool = True,
     ) -> None:
         ort = load_onnxruntime()
         options = session_options(threads, optimised)
-        left_out = []
-        if wide_sums:
-            options.add_session_config_entry("session.x64quantprecision", "1")
-            # It gives each kernel a copy by the kernel's name, and fails where two convolutions share one.
-            left_out = ["CommonSubexpressionElimination"]
         # The runtime takes copies of these arrays: when the graph is open they are dropped (decision 0014).
         values = [
             ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
@@ -151,14 +167,12 @@ class Graph:
         ]
         if weights:
             options.add_external_initializers(list(weights), values)
+        self._path = path
         try:
             with returning_memory():
-                self._session = ort.InferenceSession(
-                    str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
-                )
+                self._session = open_session(str(path), options, wide_sums)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
-            raise BundleError(f"ONNX Runtime {ort.__version__} cannot open {path} ({reason}).") from None
+            raise self._failed("open", error) from None
         self._keeping, self._releasing = ort.RunOptions(), ort.RunOptions()
         self._releasing.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         for run_options in (self._keeping, self._releasing):
@@ -177,12 +191,21 @@ class Graph:
         `release` gives working memory back to the system afterwards: the runtime would keep it even when this
         graph is closed, in pieces that fit no other graph. Copies are returned then, because the runtime's own arrays
         hold the whole arena that they lie in, longer than this session lives; without `copy`, who asks drops them.
+        Raises BundleError for whatever the runtime raises: a graph is data from outside.
         """
         names = list(outputs) if outputs is not None else self.outputs
-        if release:
+        try:
+            if not release:
+                return self._run(feeds, names, self._keeping)
             returned = self._released(feeds, names)
-            return {name: array.copy() for name, array in returned.items()} if copy else returned
-        return self._run(feeds, names, self._keeping)
+        except Exception as error:
+            raise self._failed("run", error) from None
+        return {name: array.copy() for name, array in returned.items()} if copy else returned
+
+    def _failed(self, what: str, error: Exception) -> BundleError:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        version = load_onnxruntime().__version__
+        return BundleError(f"ONNX Runtime {version} cannot {what} {self._path} ({reason}).")
 
     def _released(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         try:

@@ -20,6 +20,7 @@ from csk_sdk.config import TrainingConfig
 from csk_sdk.knowledge import Tensors
 from csk_sdk.manifest import EXACT, INT8, LABEL, PREFIX_MODEL, TRAINING_MODEL, Manifest
 from csk_sdk.method.selection import channel_count
+from csk_sdk.runtime import int8_sums_saturate
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -61,14 +62,15 @@ class Choice:
 def choose(bundle: Bundle, tensors: Tensors, config: TrainingConfig) -> Choice:
     """Time exact and int8 training steps on this device, and check int8's arithmetic. Takes a few seconds.
 
-    `tensors` are those of a generation. int8 is run once more with wide sums where it is too far from exact.
+    `tensors` are those of a generation. int8 is run with wide sums where narrow ones saturate, and once more with them
+    where it is too far from exact.
     """
     images = probe(bundle.manifest)
-    exact = bundle.view(EXACT, wide_sums=False)
+    exact = bundle.view(EXACT)
     truth = _outputs(exact, tensors, images, config.threads)
     measured = [_measure(exact, tensors, config, {})]
     limits = _limits(bundle.manifest)
-    for wide in (False, True):
+    for wide in (True,) if int8_sums_saturate() else (False, True):
         view = bundle.view(INT8, wide_sums=wide)
         apart = _apart(bundle.manifest, truth, _outputs(view, tensors, images, config.threads))
         measured.append(_measure(view, tensors, config, apart))
@@ -177,7 +179,7 @@ def _measure(view: Bundle, tensors: Tensors, config: TrainingConfig, apart: Mapp
         ]
         suffix = view.view(from_prefix=True)
         cached = _milliseconds(suffix, tensors, _feeds(view, tensors, features, ratio), config.threads)
-    return Measured(view.precision, view.wide_sums, step, cached, **apart)
+    return Measured(view.precision, view.adds_wide, step, cached, **apart)
 
 
 def _milliseconds(view: Bundle, tensors: Tensors, feeds: Mapping[str, NDArray[Any]], threads: int) -> float:

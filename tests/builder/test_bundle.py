@@ -222,8 +222,11 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
         (lambda raw: raw | {"schema_version": SCHEMA_VERSION + 1}, "update csk-sdk on this device"),
         (lambda raw: {**raw, "schema_version": "1"}, "has no schema_version; it is not a csk-sdk bundle."),
         (lambda raw: {key: raw[key] for key in raw if key != "schema_version"}, "has no schema_version"),
-        (lambda raw: {key: raw[key] for key in raw if key != "sites"}, "lacks or misnames a field ('sites')"),
-        (lambda raw: {**raw, "head": {**raw["head"], "extra": 1}}, "lacks or misnames a field"),
+        (
+            lambda raw: {key: raw[key] for key in raw if key != "sites"},
+            "sites is missing. Build the bundle again",
+        ),
+        (lambda raw: {**raw, "head": {**raw["head"], "extra": 1}}, 'head["extra"] is not known'),
         (lambda raw: [raw], "has no schema_version"),
         (
             lambda raw: {**raw, "files": {"../outside": {"sha256": "0" * 64, "size": 0}}},

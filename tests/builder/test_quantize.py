@@ -42,6 +42,7 @@ from csk_sdk.manifest import (
     PreprocessingSpec,
     exact_twin,
 )
+from csk_sdk.runtime import open_session
 
 BATCHES, IMAGES = 6, 16
 Feeds = dict[str, NDArray]
@@ -108,7 +109,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
 
 def run(graph: ir.Model | onnx.ModelProto, feeds: Feeds) -> Feeds:
     proto = graph if isinstance(graph, onnx.ModelProto) else ir.to_proto(graph)
-    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_session(proto.SerializeToString(), ort.SessionOptions())
     taken = {value.name: feeds[value.name] for value in session.get_inputs()}
     names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(names, taken), strict=True))

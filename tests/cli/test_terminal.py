@@ -21,7 +21,7 @@ def in_pipe(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[
         text=True,
         env={**os.environ, **more},
         check=False,
-        timeout=60,
+        timeout=600,
     )
 
 
@@ -45,7 +45,7 @@ def on_terminal(*arguments: str | Path, **more: str) -> tuple[int, str]:
             break
         pieces.append(piece)
     os.close(control)
-    return process.wait(timeout=60), b"".join(pieces).decode()
+    return process.wait(timeout=600), b"".join(pieces).decode()
 
 
 def test_a_terminal_shows_a_bar_and_a_pipe_gets_lines(workspace, learned):
@@ -96,7 +96,7 @@ def test_a_closed_pipe_is_quiet(learned_workspace):
     process.stdout.close()
     said = process.stderr.read()
     process.stderr.close()
-    process.wait(timeout=60)
+    process.wait(timeout=600)
     assert said == b""
 
 
@@ -109,7 +109,7 @@ def test_a_full_disk_is_one_sentence(learned_workspace):
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            timeout=60,
+            timeout=600,
         )
     assert done.returncode == 1
     assert "Error: No space left on device" in done.stderr
@@ -121,6 +121,6 @@ def test_help_imports_no_runtime():
         "import csk_sdk.cli, sys; print({'onnxruntime', 'onnx', 'csk_artifacts_builder'} & set(sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout == "set()\n"

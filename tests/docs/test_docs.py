@@ -14,6 +14,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import NAMES, REPOSITORY, Digits
 from csk_artifacts_builder.gradients import registered_ops
@@ -154,10 +155,31 @@ def test_every_marked_block_has_a_test() -> None:
     marked = {page.relative_to(REPOSITORY).as_posix(): set(programs_of(str(page))) for page in PAGES}
     assert {page: names for page, names in marked.items() if names} == {
         "README.md": {"embed"},
+        "docs/embedding.md": {"embed"},
         # The second one is run by tests/ort_training, where its package is.
         "docs/bundle.md": {"drive", "ort-training"},
         "docs/adding-an-op.md": {"thresholded-relu-rule", "thresholded-relu-row"},
     }
+
+
+def test_the_readme_is_run(tmp_path: Path, digits_bundle: Path, digits: Digits) -> None:
+    (tmp_path / "bundle").symlink_to(digits_bundle)
+    for digit in (4, 5):
+        folder = tmp_path / "tasks" / "01-birds" / "train" / NAMES[digit]
+        folder.mkdir(parents=True)
+        for index, pixels in enumerate(digits.of(digit, 0, 20)):
+            Image.fromarray(pixels).save(folder / f"{index}.png")
+    np.save(tmp_path / "images.npy", digits.of(4, 100, 108)[..., None])
+    given = "import numpy as np\nimages = np.load('images.npy')\n"
+    output = run_python(given + programs_of("README.md")["embed"] + "print(*labels)\n", tmp_path)
+    assert output.split().count("four") >= 7
+    assert (tmp_path / "updated.onnx").is_file()
+
+
+def test_the_readme_is_short_and_begins_with_python() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) <= 900
+    assert text[: text.index("```python")].count("\n") < 40
 
 
 def test_embedding(tmp_path: Path, digits_bundle: Path, digits: Digits) -> None:
@@ -179,7 +201,9 @@ def test_embedding(tmp_path: Path, digits_bundle: Path, digits: Digits) -> None:
         "        index = order[start:start + 8]\n"
         "        yield found['images'][index], found['labels'][index]\n\n"
     )
-    code = programs_of("README.md")["embed"].replace("with learner.stream", camera + "with learner.stream")
+    code = programs_of("docs/embedding.md")["embed"].replace(
+        "with learner.stream", camera + "with learner.stream"
+    )
     output = run_python(code + "print(*learner.classes)\n", tmp_path)
     assert output.startswith("learned four, five in ")
     assert output.splitlines()[-1].split() == [NAMES[digit] for digit in (0, 1, 2, 3, 4, 5, 8, 9)]
@@ -190,7 +214,7 @@ def test_embedding_is_the_example() -> None:
     example = (REPOSITORY / "examples" / "embed.py").read_text(encoding="utf-8")
     body = example.split("def main(bundle: str, data: str) -> None:\n")[1].split('\n\n\nif __name__ == "')[0]
     dedented = "\n".join(line.removeprefix("    ") for line in body.splitlines())
-    assert dedented in programs_of("README.md")["embed"]
+    assert dedented in programs_of("docs/embedding.md")["embed"]
 
 
 def test_driving_the_graphs(tmp_path: Path, digits_bundle: Path) -> None:
@@ -220,8 +244,8 @@ def test_adding_an_op(tmp_path: Path) -> None:
 # --- lists that can be incomplete
 
 
-def test_the_readme_lists_every_op_with_a_rule() -> None:
-    listed = re.findall(r"\w+", between(REPOSITORY / "README.md", "ops", "end of ops"))
+def test_every_op_with_a_rule_is_listed() -> None:
+    listed = re.findall(r"\w+", between(REPOSITORY / "docs" / "requirements.md", "ops", "end of ops"))
     assert listed == sorted(registered_ops())
 
 

@@ -92,7 +92,7 @@ def test_readers_see_whole_generations_while_a_writer_learns(
         assert reader.stdout is not None
         assert json.loads(reader.stdout.readline())[0] == "ready"
     writer = start(WRITER, tmp_path)
-    written, errors = writer.communicate(timeout=200)
+    written, errors = writer.communicate(timeout=600)
     assert (writer.returncode, errors) == (0, "")
     expected = dict(json.loads(line) for line in written.splitlines())
     assert list(expected) == list(range(TASKS + 1))
@@ -100,7 +100,7 @@ def test_readers_see_whole_generations_while_a_writer_learns(
 
     seen: list[list[int]] = []
     for reader in readers:
-        out, errors = reader.communicate(timeout=100)
+        out, errors = reader.communicate(timeout=600)
         assert (reader.returncode, errors) == (0, "")
         tags = [json.loads(line) for line in out.splitlines()]
         for number, digest in tags:

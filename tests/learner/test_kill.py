@@ -139,7 +139,7 @@ def device(tmp_path: Path, digits_bundle: Path, digits: Digits) -> Device:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240 + 20 * KILLS)
+@pytest.mark.timeout(1800 + 60 * KILLS)
 def test_killed_at_random_moments(device: Device, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(20240613)
     device.run(device.command())

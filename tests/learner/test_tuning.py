@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import csk_sdk.bundle as bundle_module
 import csk_sdk.device_choice as device_choice
 import csk_sdk.tuning as tuning
 from conftest import Digits, build_digits_bundle, open_learner
@@ -75,11 +76,12 @@ def saturating(monkeypatch: pytest.MonkeyPatch, wide_helps: bool) -> None:
 
     def graph(bundle: Bundle, *arguments: Any, **options: Any) -> Graph:
         made = opening(bundle, *arguments, **options)
-        made.int8, made.wide = bundle.precision == "int8", bundle.wide_sums  # type: ignore[attr-defined]
+        made.int8, made.wide = bundle.precision == "int8", bundle.adds_wide  # type: ignore[attr-defined]
         return made
 
     monkeypatch.setattr(Graph, "run", run)
     monkeypatch.setattr(Bundle, "graph", graph)
+    monkeypatch.setattr(tuning, "int8_sums_saturate", lambda: False)
 
 
 @pytest.mark.parametrize("wide_helps", [True, False])
@@ -99,9 +101,9 @@ def test_int8_that_adds_up_wrong_is_run_with_wide_sums_or_not_at_all(
     assert choice.why.endswith(wanted)
     remember(opened, tmp_path / "state", choice)
     view = in_chosen_precision(opened, "auto", tmp_path / "state")
-    assert (view.precision, view.wide_sums) == (("int8", True) if wide_helps else ("exact", False))
+    assert (view.precision, view.adds_wide) == (("int8", True) if wide_helps else ("exact", False))
     # Who asks for int8 gets it with the sums that are right.
-    assert in_chosen_precision(opened, "int8", tmp_path / "state").wide_sums
+    assert in_chosen_precision(opened, "int8", tmp_path / "state").adds_wide
 
 
 def test_numbers_that_are_not_finite_are_as_far_off_as_can_be(
@@ -169,24 +171,26 @@ def test_a_choice_with_a_wrong_value_is_not_there(opened: Bundle, tmp_path: Path
     assert recall(opened, tmp_path / "state") is None
 
 
-@pytest.mark.parametrize(
-    ("machine", "flags", "wide"),
-    [
-        ("x86_64", "sse avx2", True),
-        ("x86_64", "sse avx2 avx512f", True),
-        ("x86_64", "avx2 avx512_vnni", False),
-        ("x86_64", "avx2 avx_vnni", False),
-        ("AMD64", "", True),
-        ("aarch64", "", False),
-    ],
-)
-def test_before_anything_is_measured_x86_without_vnni_gets_wide_sums(
-    opened: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, flags: str, wide: bool
+@pytest.mark.parametrize("saturate", [True, False])
+def test_before_anything_is_measured_int8_adds_up_as_this_cpu_needs_it(
+    opened: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saturate: bool
 ) -> None:
-    monkeypatch.setattr(device_choice.platform, "machine", lambda: machine)
-    monkeypatch.setattr(device_choice, "colon_lines", lambda _: iter([("flags", flags)]))
-    assert in_chosen_precision(opened, "auto", tmp_path / "state").wide_sums is wide
-    assert not in_chosen_precision(opened, "exact", tmp_path / "state").wide_sums
+    monkeypatch.setattr(bundle_module, "int8_sums_saturate", lambda: saturate)
+    state = tmp_path / "state"
+    assert opened.adds_wide is saturate
+    assert in_chosen_precision(opened, "auto", state).adds_wide is saturate
+    assert not in_chosen_precision(opened, "exact", state).adds_wide
+    # Narrow sums that came near enough on the probe may saturate on pictures.
+    remember(opened, state, INT8)
+    assert in_chosen_precision(opened, "auto", state).adds_wide is saturate
+
+
+def test_where_sums_saturate_only_wide_ones_are_measured(
+    opened: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "int8_sums_saturate", lambda: True)
+    choice = choose(opened, opened.checkpoint(), TrainingConfig(threads=1))
+    assert [(one.precision, one.wide_sums) for one in choice.measured] == [("exact", False), ("int8", True)]
 
 
 def test_an_int8_bundle_run_exact_is_the_exact_bundle(

@@ -44,7 +44,7 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.stdin.close()
-        process.wait(timeout=60)
+        process.wait(timeout=600)
         process.stdout.close()
 
 
@@ -63,7 +63,7 @@ def test_a_second_process_is_named_and_keeps_others_out(tmp_path: Path) -> None:
 def test_kill_minus_nine_frees_it(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         process.kill()
-        process.wait(timeout=60)
+        process.wait(timeout=600)
         with StateLock(tmp_path) as held:
             assert held.held
 

@@ -237,7 +237,7 @@ def test_a_real_process_killed_before_each_rename(tmp_path: Path, rename: int) -
     state = learned(tmp_path, "A")
     environment = {**os.environ, "PYTHONPATH": str(Path(atomic.__file__).parents[1])}
     command = [sys.executable, "-c", KILL, str(tmp_path), BUNDLE, str(rename)]
-    assert subprocess.run(command, env=environment, timeout=120, check=False).returncode == -9
+    assert subprocess.run(command, env=environment, timeout=600, check=False).returncode == -9
     assert list(tmp_path.rglob(".*.csk-tmp"))
     assert state.head() == 1
     assert same(state.load().tensors, tensors(1))

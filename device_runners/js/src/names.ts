@@ -6,7 +6,8 @@ export const LONGEST = 1024;
 /** Whether a name is not blank or overlong, has no control character, and can be written as UTF-8. */
 export function isPlain(name: string): boolean {
   const points = Array.from(name, (one) => one.codePointAt(0)!);
-  return name.trim() !== '' && points.length <= LONGEST && !points.some(isControlOrSurrogate);
+  // As Python's str.strip: not what String.trim takes for blank.
+  return /\P{White_Space}/u.test(name) && points.length <= LONGEST && !points.some(isControlOrSurrogate);
 }
 
 function isControlOrSurrogate(point: number): boolean {

@@ -52,6 +52,16 @@ export function* fields(message: Uint8Array): Generator<Field> {
   }
 }
 
+/** The numbers of a packed field. Throws MalformedError for what is none. */
+export function* varints(packed: Uint8Array): Generator<number> {
+  let position = 0;
+  while (position < packed.length) {
+    const [value, next] = readVarint(packed, position);
+    position = next;
+    yield value;
+  }
+}
+
 function readVarint(message: Uint8Array, position: number): [number, number] {
   let value = 0;
   let scale = 1;

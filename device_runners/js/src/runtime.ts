@@ -47,6 +47,14 @@ export interface SessionSettings {
   readonly options?: object;
 }
 
+/** A graph is data from outside: whatever the runtime makes of it. */
+function failed(what: string, name: string, error: unknown): BundleError {
+  const reason = String((error as Error)?.message ?? error)
+    .trim()
+    .split('\n')[0];
+  return new BundleError(`ONNX Runtime cannot ${what} ${name} (${reason}).`, { cause: error });
+}
+
 /** One opened graph: named arrays in, named arrays out. Close it when it is no longer needed. */
 export class Graph {
   private constructor(
@@ -73,21 +81,23 @@ export class Graph {
     try {
       return new Graph(runtime, await runtime.InferenceSession.create(model, options), name);
     } catch (error) {
-      const reason = String((error as Error)?.message ?? error)
-        .trim()
-        .split('\n')[0];
-      throw new BundleError(`ONNX Runtime cannot open ${name} (${reason}).`, { cause: error });
+      throw failed('open', name, error);
     }
   }
 
-  /** Run once; the outputs of these names, float32. The arrays are the caller's own. */
+  /**
+   * Run once; the outputs of these names, float32. The arrays are the caller's own.
+   * Throws BundleError for whatever the runtime throws.
+   */
   async run<Name extends string>(
     feeds: Feeds,
     outputs: readonly Name[],
   ): Promise<Record<Name, Float32Array>> {
     await takeTurns();
     const given = Object.entries(feeds).map(([name, feed]) => [name, this.tensor(feed)] as const);
-    const found = await this.session.run(Object.fromEntries(given), outputs);
+    const found = await this.session.run(Object.fromEntries(given), outputs).catch((error: unknown) => {
+      throw failed('run', this.name, error);
+    });
     const arrays = outputs.map((name) => {
       const output = found[name];
       if (!(output?.data instanceof Float32Array)) {

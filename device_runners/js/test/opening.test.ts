@@ -70,7 +70,7 @@ describe.skipIf(process.platform === 'win32')('a file that is read by its name',
     truncateSync(path, 2 ** 31 - 1); // sparse: it takes no room on the disk
     expect((await readFileAt(path, { most: 10 })).length).toBe(11);
     await expect(Bundle.open(new FolderBundle(folder))).rejects.toThrow(
-      "is larger than 32 MiB: it is no bundle's manifest.",
+      "is larger than 8 MiB: it is no bundle's manifest.",
     );
     truncateSync(path, 2 ** 40);
     await expect(readFileAt(path)).rejects.toThrow('it has 1099511627776 bytes');

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +22,8 @@ from csk_sdk.errors import ConfigError, CskError
 
 # More and larger steps than the defaults: on 270 pictures of 8x8 pixels, four epochs are 68 steps.
 SETTINGS = "[training]\nepochs = 10\nlearning_rate = 0.05\n"
+# The network as it is, and a classifier on its features: as linear probing does.
+FROZEN = ["--few-shot", "1000000"]
 # Plain training: no projection, old heads do not follow the drift either, and nothing is too much to forget.
 UNPROTECTED = ["--energy", "0", "--channel-ratio", "1", "--max-forgetting", "100"]
 
@@ -42,7 +44,7 @@ class DemoRun:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Both runs, and where their pictures are."""
+    """All runs, csk-sdk's first, and where their pictures are."""
 
     workspace: Path
     picture: Path
@@ -58,7 +60,9 @@ class DemoResult:
 
 
 def run_demo(out: Path, on_progress: Callable[[str], None] = lambda line: None) -> DemoResult:
-    """Build a bundle from the shipped digits model, learn three tasks with and without protection, draw both.
+    """Build a bundle from the shipped digits model, learn three tasks in three ways, draw all.
+
+    With csk-sdk's protection, with a frozen backbone, and without any protection.
 
     `out` is made anew where it is an earlier demo's folder.
     Raises ConfigError where `out` is something else, or the demo's extra is not installed.
@@ -82,16 +86,19 @@ def run_demo(out: Path, on_progress: Callable[[str], None] = lambda line: None) 
     model, _ = digits.model_files()
     on_progress(f"workstation: building a bundle from {model.name}, which knows the digits 0 to 3")
     digits.build_bundle(workspace / "bundle", base_data=out / "base-data")
-    with_projection = _live("csk-sdk", workspace, "state", [], on_progress)
-    without = _live("unprotected", workspace, "state-unprotected", UNPROTECTED, on_progress)
-    runs = (with_projection, without)
+    lives: dict[str, tuple[str, Sequence[str]]] = {
+        "csk-sdk": ("state", []),
+        "frozen backbone": ("state-frozen", FROZEN),
+        "unprotected": ("state-unprotected", UNPROTECTED),
+    }
+    runs = tuple(_live(label, workspace, *life, on_progress) for label, life in lives.items())
     picture = out / "demo.png"
     draw(runs, picture)
     return DemoResult(workspace, picture, runs)
 
 
 def _live(
-    label: str, workspace: Path, state: str, settings: list[str], on_progress: Callable[[str], None]
+    label: str, workspace: Path, state: str, settings: Sequence[str], on_progress: Callable[[str], None]
 ) -> DemoRun:
     where = ["--workspace", str(workspace), "--state", str(workspace / state)]
     seconds, peak = 0.0, 0

@@ -1,4 +1,4 @@
-"""The demo's picture: accuracy matrices with and without protection, side by side."""
+"""The demo's picture: each life's accuracy matrix, side by side."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def draw(runs: tuple[DemoRun, ...], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(runs), figsize=(5.2 * len(runs), 4.6), layout="constrained")
+    figure, axes = pyplot.subplots(1, len(runs), figsize=(4.6 * len(runs), 4.4), layout="constrained")
     images = [_heat_map(axis, run) for axis, run in zip(np.atleast_1d(axes), runs, strict=True)]
     figure.colorbar(images[0], ax=axes, label="accuracy, %", shrink=0.85)
     figure.suptitle("Handwritten digits, one prediction over all classes learned so far", fontsize=13)

@@ -13,7 +13,7 @@ import {
   sizeOf,
   type Tensors,
 } from '../tensors.js';
-import { checkCheckpoint, checkFile, checkManifest, LARGEST_MANIFEST } from './checks.js';
+import { checkCheckpoint, checkFile, LARGEST_MANIFEST } from './checks.js';
 import {
   CHECKPOINT,
   CROSS_ENTROPY,
@@ -25,6 +25,7 @@ import {
   type Site,
   WEIGHTS,
 } from './manifest.js';
+import { checkManifest } from './manifestChecks.js';
 import { withTensors } from './onnxFile.js';
 import { withSmallMaps } from './smallMaps.js';
 import type { BundleSource } from './source.js';

@@ -1,20 +1,10 @@
 /** The bundle's manifest: what is in it, and how to drive its graphs. Names are those of docs/bundle.md. */
 
 import { sha256 } from '../bytes.js';
+import { MANIFEST_SCHEMA } from '../contract/manifestSchema.js';
 import { BundleError } from '../errors.js';
-import { isObject, type Json, parseJson, plain } from '../json.js';
-import {
-  each,
-  fieldsOf,
-  integer,
-  mistyped,
-  nullable,
-  number,
-  optional,
-  record,
-  text,
-  truth,
-} from './typed.js';
+import { isObject, type Json, plain } from '../json.js';
+import { isInteger, parseShallow, violation } from '../schema.js';
 
 export const SCHEMA_VERSION = 2;
 const UNSEALED = '0'.repeat(64);
@@ -22,6 +12,10 @@ const UNSEALED = '0'.repeat(64);
 export const TRAINING_MODEL = 'training_model.onnx';
 export const EVAL_MODEL = 'eval_model.onnx';
 export const MEMORY_MODEL = 'memory_model.onnx';
+// The network cut in front of its first site: up to there, and the training and memory model from there on.
+export const PREFIX_MODEL = 'prefix_model.onnx';
+export const TRAINING_SUFFIX = 'training_suffix.onnx';
+export const MEMORY_SUFFIX = 'memory_suffix.onnx';
 export const EXPORT_TEMPLATE = 'export_template.onnx';
 export const WEIGHTS = 'weights.safetensors';
 export const CHECKPOINT = 'checkpoint.safetensors';
@@ -113,7 +107,10 @@ export interface Manifest {
   /** FLOPs and bytes per image, by name: docs/bundle.md. */
   readonly costs: Readonly<Record<string, number>>;
   readonly flip: boolean;
+  /** Shape of one picture's features in front of the first site; empty where the bundle has no graphs cut there. */
+  readonly prefix: readonly number[];
   readonly precision: string;
+  readonly precisions: readonly string[];
   readonly backends: readonly string[];
   readonly op_domains: readonly string[];
   readonly kernels: Readonly<Record<string, readonly string[]>>;
@@ -121,94 +118,24 @@ export interface Manifest {
   readonly files: Readonly<Record<string, FileEntry>>;
 }
 
-const SITE = fieldsOf(
-  {
-    name: text,
-    node: text,
-    weight: text,
-    shape: each(integer),
-    groups: integer,
-    stride: each(integer),
-    dilation: each(integer),
-    pads: each(integer),
-    input_size: each(integer),
-    output_size: each(integer),
-    delta: text,
-    indices: text,
-    gradient: text,
-    moment: text,
-  },
-  'closed',
-);
-const HEAD = fieldsOf(
-  {
-    features: integer,
-    weight: optional(text),
-    bias: optional(text),
-    weight_gradient: optional(text),
-    bias_gradient: optional(text),
-    source_weight: optional(text),
-    source_bias: optional(text),
-  },
-  'closed',
-);
-const PREPROCESSING = fieldsOf(
-  {
-    mean: each(number),
-    std: each(number),
-    scale: optional(number),
-    resize: optional(text),
-    sample_rate: optional(nullable(integer)),
-  },
-  'closed',
-);
-const FIELDS = fieldsOf(
-  {
-    schema_version: integer,
-    producer: optional(text),
-    model: text,
-    classes: each(text),
-    loss: optional(text),
-    input: fieldsOf({ name: text, channels: integer, size: each(integer) }, 'closed'),
-    preprocessing: PREPROCESSING,
-    head: HEAD,
-    sites: each(SITE),
-    base_protected: truth,
-    channel_ratio: number,
-    batch_size: integer,
-    costs: optional(record(number)),
-    flip: optional(truth),
-    precision: optional(text),
-    backends: optional(each(text)),
-    op_domains: optional(each(text)),
-    kernels: record(each(text)),
-    weights_in_export: optional(each(text)),
-    files: record(fieldsOf({ sha256: text, size: integer }, 'closed')),
-  },
-  'open',
-);
-
 /**
  * Parse; `where` names the file in errors.
- * Throws BundleError when it is no JSON, of a newer schema, changed after it was built, or lacks a field.
+ * Throws BundleError when it is no JSON, of a newer schema, changed after it was built, or not as the schema has it.
  */
 export function parseManifest(content: string, where: string): Manifest {
   let raw: Json;
   try {
-    raw = parseJson(content);
-  } catch (error) {
-    throw new BundleError(
-      `${where} is not valid JSON (${(error as Error).message}); build the bundle again.`,
-    );
+    raw = parseShallow(content);
+  } catch {
+    throw new BundleError(`${where} is not valid JSON; build the bundle again.`);
   }
-  const values = isObject(raw) ? (plain(raw) as Record<string, unknown>) : {};
-  const { seal, schema_version: version } = values;
-  if (!Number.isInteger(version)) {
+  const { seal, schema_version: version } = isObject(raw) ? raw : {};
+  if (!isObject(raw) || !isInteger(version)) {
     throw new BundleError(`${where} has no schema_version; it is not a csk-sdk bundle.`);
   }
-  if ((version as number) > SCHEMA_VERSION) {
+  if (version.value > SCHEMA_VERSION) {
     throw new BundleError(
-      `${where} has schema ${version}, and this csk-sdk reads up to ${SCHEMA_VERSION}: ` +
+      `${where} has schema ${BigInt(version.text)}, and this csk-sdk reads up to ${SCHEMA_VERSION}: ` +
         'update csk-sdk on this device, or build the bundle with an older one.',
     );
   }
@@ -217,19 +144,24 @@ export function parseManifest(content: string, where: string): Manifest {
       `${where} was changed after it was built: its seal does not match. Copy the bundle again.`,
     );
   }
-  const modern = { ...values, input: inputOf(values.input) };
-  const wrong = mistyped(modern, FIELDS);
+  const modern = { ...raw, input: modernInput(raw.input) };
+  const wrong = violation(modern, MANIFEST_SCHEMA);
   if (wrong !== undefined) {
-    throw new BundleError(`${where} lacks, misnames or mistypes '${wrong}'; build the bundle again.`);
+    throw new BundleError(`${where}: ${wrong}. Build the bundle again, or update csk-sdk on this device.`);
   }
-  return withDefaults(modern as unknown as Manifest);
+  return withDefaults(plain(modern) as unknown as Manifest);
 }
 
 /** Schema 1 knew pictures only, and wrote `height` and `width` for `size`. */
-function inputOf(raw: unknown): unknown {
-  if (typeof raw !== 'object' || raw === null || !('height' in raw)) return raw;
-  const { height, width, ...rest } = raw as Record<string, unknown>;
-  return { ...rest, size: [height, width] };
+function modernInput(raw: Json | undefined): Json {
+  if (!isObject(raw) || !Object.hasOwn(raw, 'height')) return raw ?? null;
+  const { height, width, ...rest } = raw;
+  return { ...rest, size: [height!, width ?? null] };
+}
+
+/** The file of a graph in float32, in a bundle whose `precision` is int8. */
+export function exactTwin(name: string): string {
+  return `exact_${name}`;
 }
 
 function withDefaults(found: Manifest): Manifest {
@@ -242,7 +174,7 @@ function withDefaults(found: Manifest): Manifest {
   const preprocessing = { scale: 1 / 255, resize: 'bilinear', sample_rate: null };
   return {
     ...{ producer: '', loss: CROSS_ENTROPY, flip: true, precision: 'exact', backends: [PORTABLE] },
-    ...{ op_domains: ['ai.onnx'], weights_in_export: [], costs: {} },
+    ...{ op_domains: ['ai.onnx'], weights_in_export: [], costs: {}, prefix: [], precisions: [] },
     ...found,
     head: { ...head, ...found.head },
     preprocessing: { ...preprocessing, ...found.preprocessing },

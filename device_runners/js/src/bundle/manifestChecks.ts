@@ -1,0 +1,158 @@
+/**
+ * What a manifest must fulfil beyond its schema: numbers that fit each other, names that are not used twice.
+ *
+ * Its types and bounds are in the contract's schema. The same checks, in the same order and words, are in
+ * `csk_sdk/manifest_checks.py`; `tests/contract/manifests.json` holds both to one answer.
+ */
+
+import { BundleError } from '../errors.js';
+import { byCodePoint } from '../json.js';
+import { isPlain } from '../names.js';
+import { quoted } from '../schema.js';
+import {
+  CHECKPOINT,
+  EVAL_MODEL,
+  EXPORT_TEMPLATE,
+  exactTwin,
+  type Manifest,
+  MEMORY_MODEL,
+  MEMORY_SUFFIX,
+  PORTABLE,
+  PREFIX_MODEL,
+  type Site,
+  TRAINING_MODEL,
+  TRAINING_SUFFIX,
+  WEIGHTS,
+} from './manifest.js';
+
+// Of an input picture and of a layer: far above any camera and classifier, far below what exhausts a device.
+const MOST_PIXELS = 64 * 2 ** 20;
+const MOST_PARAMETERS = 2 ** 31;
+
+/** Throw BundleError unless the manifest's parts fit each other and it lists every file that is read. */
+export function checkManifest(manifest: Manifest, where: string): void {
+  for (const problem of problems(manifest)) throw new BundleError(`${where}: ${problem}`);
+}
+
+/** What is wrong with a manifest that fulfils its schema, and what to do, a sentence each. */
+export function* problems(manifest: Manifest): Generator<string> {
+  for (const name of Object.keys(manifest.files).sort(byCodePoint)) {
+    if (!isInside(name)) {
+      yield `it lists a file outside the bundle: ${quoted(name)}. Do not use this bundle.`;
+    }
+  }
+  const again = 'Build the bundle again.';
+  for (const problem of sizes(manifest)) yield `${problem}. ${again}`;
+  for (const problem of classes(manifest)) yield `${problem}. Build it again with --classes.`;
+  for (const problem of names(manifest)) yield `${problem}. ${again}`;
+  for (const name of requiredFiles(manifest)) {
+    if (!Object.hasOwn(manifest.files, name)) {
+      yield `it does not list ${name}, so nobody knows what it should be. Copy the bundle again.`;
+    }
+  }
+  for (const problem of kernels(manifest)) yield `${problem}. ${again}`;
+}
+
+/** Whether this is the name of a file in the bundle's folder, written in the one way that there is. */
+function isInside(name: string): boolean {
+  return !/[\\:\0]/.test(name) && !name.split('/').some((part) => ['', '.', '..'].includes(part));
+}
+
+/** The graphs that a device opens of a bundle with this manifest. */
+function graphFiles(manifest: Manifest): string[] {
+  const graphs = [
+    ...(manifest.backends.includes(PORTABLE) ? [TRAINING_MODEL] : []),
+    ...[EVAL_MODEL, MEMORY_MODEL],
+    ...(manifest.prefix.length ? [PREFIX_MODEL, TRAINING_SUFFIX, MEMORY_SUFFIX] : []),
+  ];
+  const twins = manifest.precisions.some((precision) => precision !== manifest.precision);
+  return twins ? [...graphs, ...graphs.map(exactTwin)] : graphs;
+}
+
+function requiredFiles(manifest: Manifest): string[] {
+  return [...graphFiles(manifest), EXPORT_TEMPLATE, WEIGHTS, CHECKPOINT];
+}
+
+function* sizes(manifest: Manifest): Generator<string> {
+  const { input, preprocessing, precisions, precision } = manifest;
+  if (product([input.channels, ...input.size]) > MOST_PIXELS) {
+    yield `input.channels and input.size are more than ${MOST_PIXELS} numbers`;
+  }
+  if (product(manifest.prefix) > MOST_PIXELS) {
+    yield `prefix is a shape of more than ${MOST_PIXELS} numbers`;
+  }
+  for (const name of ['mean', 'std'] as const) {
+    if (preprocessing[name].length !== input.channels) {
+      yield `preprocessing.${name} must have ${input.channels} entries, one for each channel`;
+    }
+  }
+  const signals = input.size.length === 1;
+  if (preprocessing.resize === (signals ? 'bilinear' : 'crop')) {
+    yield `preprocessing.resize is "${preprocessing.resize}", which is for ${signals ? 'pictures' : 'signals'}`;
+  }
+  if (precisions.length && precisions[0] !== precision) yield 'precisions must begin with precision';
+  for (const [index, site] of manifest.sites.entries()) yield* ofSite(site, `sites[${index}]`);
+}
+
+function* ofSite(site: Site, where: string): Generator<string> {
+  const axes = site.shape.length - 2;
+  const lists = { stride: axes, dilation: axes, pads: 2 * axes, input_size: axes, output_size: axes };
+  for (const [name, count] of Object.entries(lists)) {
+    if (site[name as keyof typeof lists].length !== count) {
+      yield `${where}.${name} must have ${count} entries, as its kernel has ${axes} axes`;
+    }
+  }
+  if (product(site.shape) > MOST_PARAMETERS) {
+    yield `${where}.shape is a kernel of more than ${MOST_PARAMETERS} numbers`;
+  }
+  if (site.shape[0]! % site.groups) {
+    yield `${where}.groups is ${site.groups}, and must divide its ${site.shape[0]} output channels`;
+  }
+}
+
+function* classes(manifest: Manifest): Generator<string> {
+  const seen = new Set<string>();
+  for (const name of manifest.classes) {
+    if (!isPlain(name)) yield `a class is called ${quoted(name)}, which is no plain text`;
+    if (seen.has(name)) yield `two classes are called ${quoted(name)}`;
+    seen.add(name);
+  }
+}
+
+/** Sites, their kernels, and what goes into and comes out of the graphs: nothing may take another's place. */
+function* names({ head, sites }: Manifest): Generator<string> {
+  const ends = [
+    ...['image', 'label', 'label_smoothing', 'class_mask', 'loss', 'logits', 'features', 'prefix'],
+    ...[head.weight, head.bias, head.weight_gradient, head.bias_gradient],
+    ...sites.flatMap((site) => [site.delta, site.indices, site.gradient, site.moment]),
+  ];
+  const kinds = {
+    sites: sites.map((site) => site.name),
+    "sites' kernels": sites.map((site) => site.weight),
+    'inputs or outputs of the graphs': ends,
+  };
+  for (const [what, used] of Object.entries(kinds)) {
+    const seen = new Set<string>();
+    for (const name of used) {
+      if (seen.has(name)) yield `two ${what} are called ${quoted(name)}`;
+      seen.add(name);
+    }
+  }
+}
+
+function* kernels(manifest: Manifest): Generator<string> {
+  const weights = new Set(manifest.sites.map((site) => site.weight));
+  for (const name of [...graphFiles(manifest), EXPORT_TEMPLATE]) {
+    const read = Object.hasOwn(manifest.kernels, name) ? manifest.kernels[name] : undefined;
+    if (!read) yield `kernels[${quoted(name)}] is missing`;
+    for (const weight of read ?? []) {
+      if (!weights.has(weight)) {
+        yield `kernels[${quoted(name)}] has ${quoted(weight)}, which is no site's weight`;
+      }
+    }
+  }
+}
+
+function product(shape: readonly number[]): number {
+  return shape.reduce((found, size) => found * size, 1);
+}
