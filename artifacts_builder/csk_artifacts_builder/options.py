@@ -32,7 +32,8 @@ class BuildOptions:
     `precision` is "exact" (float32) or "int8": frozen convolutions in int8, calibrated on the base data.
     `backend` is "portable", "ort-training" or "both"; `head_capacity` the most classes that a task may have with
     ort-training (128, or as many as the base has, when None).
-    `sign` is a PEM file with an ed25519 private key, for devices that trust only its holder.
+    `sign` is a PEM file with an ed25519 private key, for devices that trust only its holder; they refuse a bundle whose
+    `counter`, by default the time in seconds, is lower than one that they have seen.
     """
 
     classes: Sequence[str] | None = None
@@ -55,3 +56,4 @@ class BuildOptions:
     head_capacity: int | None = None
     overwrite: bool = False
     sign: Path | None = None
+    counter: int | None = None

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from csk_device_runners.ssh import Board, RemoteError
-from csk_sdk.bundle import Bundle
 from csk_sdk.data.inbox import Inbox
 from csk_sdk.opening import LARGEST_TEXT, read_file
 from csk_sdk.state import State
+from csk_sdk.workspace import workspace_of
 
 # A process number alone would be another program's after a restart of the board.
 _ALIVE = """
@@ -78,7 +78,7 @@ def learn_remotely(
     options: more options of `csk-sdk train`. Raises BundleError, TaskError for what is wrong here before anything is
     copied; RemoteError for what fails there; ConnectionBroken where the same command should be given again.
     """
-    opened = Bundle.open(bundle)
+    opened = workspace_of(bundle).open_bundle()
     inbox = Inbox(tasks)
     for name in inbox.names():
         inbox.open(name)

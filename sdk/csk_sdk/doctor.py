@@ -91,7 +91,7 @@ def examine(
         )
         return
     try:
-        opened = Bundle.open(space.bundle, space.trust)
+        opened = space.open_bundle()
         checkpoint = opened.checkpoint()
     except CskError as error:
         yield Check("Bundle", FAIL, str(error))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.accepted import accept
 from csk_sdk.backends import AUTO, choose_backend
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
@@ -56,15 +57,19 @@ class Learner:
         backend: str = AUTO,
         *,
         trust: Path | str | None = None,
+        allow_older: bool = False,
     ) -> Learner:
         """Open a bundle with the state learned on it; the state folder is made at the first commit.
 
         `backend` is what computes training steps: "portable", "ort-training", or "auto" for the first of them that
         the bundle was built for. States are the same: one learns on where the other stopped.
-        `trust` is a PEM file with an ed25519 public key: only bundles that its holder signed are opened then.
+        `trust` is a PEM file with an ed25519 public key: only bundles that its holder signed are opened then, and none
+        that is older than one which this state folder has seen, unless `allow_older`: csk_sdk/accepted.py.
         Raises BundleError, StateError, and ConfigError for another backend, or where `trust` is no such key.
         """
         opened = Bundle.open(bundle, trust)
+        if trust is not None:
+            accept(opened, trust, Path(state), allow_older)
         opened.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         stored = State.open(state, opened.id, opened.stored_checkpoint)
         return cls(opened, stored, config or TrainingConfig(), backend)

@@ -9,6 +9,7 @@ Keys are PEM files as OpenSSL writes them:
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def check_signature(folder: Path, manifest: bytes, trust: Path) -> None:
             f"The bundle in {folder} is not signed by the key of {trust}: the signature does not match. "
             "Do not use it; get the bundle again from whoever built it."
         ) from None
+
+
+def fingerprint(trust: Path) -> str:
+    """The sha256, hexadecimal, of the public key in the PEM file `trust`. Raises ConfigError when it is none."""
+    raw: bytes = _public_key(trust).public_bytes_raw()
+    return hashlib.sha256(raw).hexdigest()
 
 
 def private_key(path: Path) -> Any:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from csk_sdk.accepted import accept, check_age
 from csk_sdk.backends import AUTO
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
@@ -93,9 +94,18 @@ class Workspace:
         """The tasks that wait, or have waited, to be learned."""
         return Inbox(self.tasks)
 
-    def learner(self, config: TrainingConfig | None = None, backend: str = AUTO) -> Learner:
-        """Open bundle and state. Raises BundleError, StateError."""
+    def open_bundle(self) -> Bundle:
+        """Open the bundle, as far as it is trusted, and is no older than one before. Raises BundleError, StateError."""
         bundle = Bundle.open(self.bundle, self.trust)
+        if self.trust is not None:
+            check_age(bundle, self.trust, self.state)
+        return bundle
+
+    def learner(self, config: TrainingConfig | None = None, backend: str = AUTO) -> Learner:
+        """Open bundle and state, and remember how new a signed bundle is. Raises BundleError, StateError."""
+        bundle = self.open_bundle()
+        if self.trust is not None:
+            accept(bundle, self.trust, self.state)
         bundle.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         state = State.open(self.state, bundle.id, bundle.stored_checkpoint, keep=self.keep)
         return Learner(bundle, state, config or self.config, backend)
@@ -154,6 +164,21 @@ class Workspace:
             train_images=len(task.train) if task.train is not None else 0,
             test_images=len(task.test) if task.test is not None else 0,
         )
+
+
+def workspace_of(
+    bundle: Path, folder: Path | str = ".", state: Path | None = None, trust: Path | None = None
+) -> Workspace:
+    """The workspace whose settings say whom to trust with `bundle`: `folder`, or the folder that the bundle is in.
+
+    The first that names a key counts, for a command that is given a bundle and no workspace. Raises ConfigError.
+    """
+    beside = bundle.absolute().parent
+    for place in (Path(folder), beside) if beside.is_dir() else (Path(folder),):
+        space = Workspace.open(place, bundle, state, trust=trust)
+        if space.trust is not None:
+            return space
+    return Workspace.open(folder, bundle, state)
 
 
 # The tables of csk.toml and their settings; those of [training] are TrainingConfig's.
