@@ -206,7 +206,8 @@ class LearnRun:
             heads_only_because=because(self._few, result.heads_only),
             known=self._training.known,
             stopped=self._stopping.reason,
-            warnings=learned.notes,
+            # What names files is told, and not kept in the state.
+            warnings=(*self._task.unread, *learned.notes),
             memory_budget=self._plan.budget,
             profile=self._plan.profile.name,
             micro_batch=self._plan.micro_batch,

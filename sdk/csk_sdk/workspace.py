@@ -37,6 +37,7 @@ class TaskStatus:
     """One task of the inbox or the state.
 
     `state` is "learned", "next", "waiting", "test only" or "broken" (then `error` says why).
+    `notes` are sentences about files in its folder that are not read.
     `generation` and `seconds` are those of its learning, and so are the counts of a task that left the inbox.
     """
 
@@ -48,6 +49,7 @@ class TaskStatus:
     generation: int | None = None
     seconds: float | None = None
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ class Workspace:
             classes=task.classes,
             train_images=len(task.train) if task.train is not None else 0,
             test_images=len(task.test) if task.test is not None else 0,
+            notes=task.unread,
         )
 
 

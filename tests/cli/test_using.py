@@ -80,7 +80,7 @@ def test_export_is_an_ordinary_model_and_never_overwrites_unasked(run, learned_w
     ("arguments", "error"),
     [
         (["predict", "nowhere.png"], "nowhere.png cannot be read"),
-        (["predict", __file__], "not a PNG, JPEG, BMP or WebP picture"),
+        (["predict", __file__], "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture"),
         (["predict", "nowhere.png", "--task", "nix"], "nowhere.png"),
         (["export", "--out", "x.onnx", "--task", "nix"], "Task 'nix' is not learned"),
     ],

@@ -12,6 +12,7 @@ from PIL import Image
 from cli.conftest import csk_sdk
 from conftest import Digits, open_learner
 from csk_sdk import Learner, Task, TaskError
+from csk_sdk.data.files import SUFFIXES
 from csk_sdk.data.images import FileImages
 
 RNG = np.random.default_rng(0)
@@ -193,3 +194,100 @@ def test_ten_thousand_class_folders(tmp_path: Path, digits_bundle: Path, digits:
     assert task.train.labels.tolist() == list(range(10_000))
     assert len(task.fingerprint()) == 64
     open_learner(digits_bundle, tmp_path / "state").require_new("01", task.classes)
+
+
+# Other formats, and what is not read
+
+
+def test_formats_that_are_read(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    gray = pixels[:, :, 0]
+    Image.fromarray(pixels).save(tmp_path / "x.tif")
+    np.testing.assert_array_equal(FileImages([tmp_path / "x.tif"]).read(0), pixels)
+    deep = Image.fromarray(gray.astype(np.uint16) * 257)
+    deep.save(tmp_path / "deep.tiff")
+    np.testing.assert_array_equal(FileImages([tmp_path / "deep.tiff"]).read(0)[:, :, 0], gray)
+    # The first of two frames.
+    frames = [Image.fromarray(one) for one in (gray, 255 - gray)]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(FileImages([tmp_path / "x.gif"]).read(0)[:, :, 0], gray)
+    Image.fromarray(gray).save(tmp_path / "x.jfif", "JPEG", quality=100)
+    assert np.abs(FileImages([tmp_path / "x.jfif"]).read(0)[:, :, 0].astype(int) - gray).max() < 12
+
+
+def test_avif_is_read_where_pillow_can(tmp_path: Path) -> None:
+    if ".avif" not in SUFFIXES:
+        pytest.skip("this Pillow reads no AVIF")
+    Image.new("RGB", (16, 16), (200, 10, 10)).save(tmp_path / "x.avif")
+    assert np.abs(FileImages([tmp_path / "x.avif"]).read(0).astype(int) - [200, 10, 10]).max() < 12
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """5 pictures that are read in each class, and 75 files that are not."""
+    folder = tmp_path / "tasks/01"
+    for name in ("four", "five"):
+        (folder / "train" / name).mkdir(parents=True)
+        for index in range(5):
+            Image.fromarray(np.full((8, 8), 50 * index, np.uint8)).save(folder / f"train/{name}/{index}.png")
+    for index in range(75):
+        (folder / f"train/four/{index:02}.{('cr2', 'psd', 'mov')[index % 3]}").write_bytes(b"x")
+    for hidden in ("train/four/.DS_Store", "train/four/Thumbs.db", "train/.hidden", "notes.txt"):
+        (folder / hidden).write_bytes(b"x")
+    return folder
+
+
+NOT_READ = (
+    "75 files in {folder}/train were not read: 25 .cr2, 25 .mov, 25 .psd, such as four/00.cr2. Read are png, jpg, bmp, "
+    "webp, gif, tif; wav, npy."
+)
+
+
+def test_what_is_not_read_is_counted_and_named(mixed: Path) -> None:
+    task = Task.open(mixed)
+    assert len(task.train or ()) == 10
+    assert task.unread == (NOT_READ.format(folder=mixed),)
+    (mixed / "train/IMG.HEIC").write_bytes(b"x")
+    (mixed / "train/five/2024/may").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(mixed / "train/five/2024/may/x.png")
+    first, second = Task.open(mixed).unread
+    assert first.startswith(
+        f"76 files in {mixed}/train were not read: 25 .cr2, 1 .heic, 25 .mov, 25 .psd, such as"
+    )
+    assert second == (
+        f"Folders inside a class are not read: five/2024 in {mixed}/train. Move their files up into the class."
+    )
+
+
+def test_a_class_of_other_formats_only_says_so(mixed: Path) -> None:
+    for path in (mixed / "train/four").glob("*.png"):
+        path.unlink()
+    with pytest.raises(
+        TaskError, match=r"75 files in .*/train/four were not read: 25 \.cr2, 25 \.mov, 25 \.psd"
+    ):
+        Task.open(mixed)
+
+
+def test_every_command_tells_what_was_not_read(mixed: Path, digits_bundle: Path) -> None:
+    workspace = mixed.parents[1]
+    (workspace / "bundle").symlink_to(digits_bundle)
+    text = NOT_READ.format(folder=mixed)
+    at = ("--workspace", workspace)
+    assert text in " ".join(csk_sdk("tasks", *at).out.split())
+    (status,) = csk_sdk("tasks", "--json", *at).json
+    assert status["notes"] == [text]
+    learning = ("--epochs", "1", "--no-label-check", "--threads", "1", "--state")
+    done = csk_sdk("train", *at, *learning, workspace / "one")
+    assert f"Warning: {text}" in " ".join(done.err.split())
+    done = csk_sdk("train", "--json", *at, *learning, workspace / "two")
+    assert text in done.json["warnings"]
+    # File names are none of what a state holds.
+    assert b"cr2" not in b"".join(
+        path.read_bytes() for path in (workspace / "two").rglob("*") if path.is_file()
+    )
+    (workspace / "csk.toml").write_text("[training]\nlabel_check = false\nthreads = 1\n")
+    watching = ("watch", "--once", "--settle", "0", "--nice", "0", *at)
+    done = csk_sdk(*watching, "--state", workspace / "three")
+    assert text in " ".join(done.err.split())
+    done = csk_sdk(*watching, "--json", "--state", workspace / "four")
+    assert text in done.lines[0]["report"]["warnings"]

@@ -293,6 +293,12 @@ def run_length_bmp(width: int, height: int) -> bytes:
     return b"BM" + struct.pack("<IHHI", begin + len(data), 0, 0, begin) + info + palette + data
 
 
+def tiff(compression: str | None = None, mode: str = "RGB") -> bytes:
+    out = io.BytesIO()
+    Image.new(mode, (8, 8)).save(out, "TIFF", compression=compression)
+    return out.getvalue()
+
+
 def text_bomb() -> bytes:
     content = b"comment\0\0" + zlib.compress(bytes(200 << 20), 9)
     chunk = struct.pack(">I", len(content)) + b"zTXt" + content
@@ -315,13 +321,22 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "PostScript, which runs programs": (
         lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
-        "not a PNG, JPEG, BMP or WebP picture",
+        "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture",
     ),
     "an SVG with a link": (
         lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
-        "not a PNG, JPEG, BMP or WebP picture",
+        "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture",
     ),
-    "a TIFF called PNG": (lambda: b"II*\0" + bytes(100), "not a PNG, JPEG, BMP or WebP picture"),
+    "a TIFF of zeros called PNG": (
+        lambda: b"II*\0" + bytes(100),
+        "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture|cannot",
+    ),
+    "a compressed TIFF": (lambda: tiff("tiff_lzw"), "a compressed TIFF; store it as PNG"),
+    "a TIFF of floats": (lambda: tiff(mode="F"), "pixels that are not integers; store it as PNG"),
+    "a GIF of a billion pixels": (
+        lambda: b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(3),
+        "65535x65535|cannot",
+    ),
 }
 
 

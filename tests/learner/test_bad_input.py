@@ -141,7 +141,7 @@ TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] =
     "a text called picture": (
         text_as_picture,
         TaskError,
-        ["nine/0003.png", "not a PNG, JPEG, BMP or WebP picture"],
+        ["nine/0003.png", "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture"],
     ),
     "a picture that vanishes": (
         picture_that_vanishes,

@@ -86,7 +86,9 @@ def _show(screen: Screen, evaluation: Evaluation) -> None:
 def predict(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="PNG, JPEG, BMP or WebP pictures, or WAV or npy signals."),
+        typer.Argument(
+            metavar="FILE...", help="PNG, JPEG, BMP, WebP, GIF or TIFF pictures, or WAV or npy signals."
+        ),
     ],
     task: Annotated[
         str | None,

@@ -70,6 +70,8 @@ def _tell(screen: Screen, happened: Happened) -> None:
     report = happened.report
     if report is not None:
         screen.say(learned(report))
+        for warning in report.warnings:
+            screen.warn(f"{happened.task}: {warning}")
     elif happened.event == "set aside":
         screen.warn(f"{happened.task} is set aside. {happened.reason}")
     elif happened.event == "later":

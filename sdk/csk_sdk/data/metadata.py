@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.data.files import SUFFIXES
+from csk_sdk.data.files import READ, SUFFIXES
 from csk_sdk.errors import TaskError
 from csk_sdk.opening import LARGEST_TEXT, read_file
 
@@ -90,9 +90,7 @@ def _picture(folder: Path, name: str, where: str) -> Path:
 def _inside(folder: Path, name: str, where: str) -> Path:
     path = folder / name
     if path.suffix.lower() not in SUFFIXES:
-        raise TaskError(
-            f"{where}: '{name}' is no picture (png, jpg, jpeg, bmp, webp) and no signal (wav, npy)."
-        )
+        raise TaskError(f"{where}: '{name}' is no picture and no signal ({READ}).")
     if path.exists() and not path.resolve().is_relative_to(folder.parent.resolve()):
         raise TaskError(
             f"{where}: {path} is a link that leads out of {folder.parent}: put the file itself there."

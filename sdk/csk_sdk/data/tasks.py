@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.data.files import open_files
-from csk_sdk.data.folders import files_by_class, is_folder
+from csk_sdk.data.folders import Unread, files_by_class, is_folder
 from csk_sdk.data.images import ArrayImages
 from csk_sdk.data.labels import Labels, check_labels, require_learnable
 from csk_sdk.data.metadata import METADATA, read_metadata
@@ -59,13 +59,15 @@ class Split:
 class Task:
     """What is learned in one go. Without `train` it can only be evaluated on.
 
-    `classes` are the names of what the labels are about: for a table of numbers, of its columns.
+    `classes` are the names of what the labels are about: for a table of numbers, of its columns. `unread` are sentences
+    about files in its folders that were not read.
     """
 
     name: str
     classes: tuple[str, ...]
     train: Split | None
     test: Split | None
+    unread: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path | str) -> Task:
@@ -92,7 +94,8 @@ class Task:
     def from_folder(cls, path: Path | str) -> Task:
         """Open `NAME/train/<class>/*.png|jpg|jpeg|bmp|webp`, or `*.wav|npy` (optional `NAME/test/...`).
 
-        Classes and files come in the order of their names; hidden files and other suffixes are ignored.
+        Classes and files come in the order of their names; hidden files are ignored, and what has other
+        suffixes is told of in `unread`.
         With test/ alone it is a task for evaluation. With a `metadata.csv` in train/ (and in test/), files and
         labels are those that it lists: `csk_sdk.data.metadata`.
         Raises TaskError when it holds no picture or signal or both kinds, a class is empty, train/ has one class
@@ -108,7 +111,8 @@ class Task:
             raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
         if any((folder / METADATA).exists() for folder in folders.values()):
             return cls._from_tables(path, folders)
-        files = {split: files_by_class(folder) for split, folder in folders.items()}
+        unread = {split: Unread() for split in folders}
+        files = {split: files_by_class(folder, unread[split]) for split, folder in folders.items()}
         classes = tuple(files.get("train") or files["test"])
         known = set(classes)
         unknown = [name for name in files.get("test", ()) if name not in known]
@@ -118,7 +122,8 @@ class Task:
                 "add training pictures of it, or remove it from test/."
             )
         splits = {split: _folder_split(folders[split], files[split], classes) for split in folders}
-        return cls._checked(path.resolve().name, classes, splits.get("train"), splits.get("test"))
+        task = cls._checked(path.resolve().name, classes, splits.get("train"), splits.get("test"))
+        return replace(task, unread=sum((unread[one].sentences(folders[one]) for one in folders), ()))
 
     @classmethod
     def _from_tables(cls, path: Path, folders: dict[str, Path]) -> Task:
