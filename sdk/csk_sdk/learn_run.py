@@ -18,6 +18,7 @@ from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.consolidation import Consolidated
 from csk_sdk.data.augment import augment
+from csk_sdk.data.broken import without_broken
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
 from csk_sdk.few_shot import because, few_shot_notes, is_few_shot
@@ -60,7 +61,8 @@ class LearnReport:
     they were dropped for that, "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss`
     that of the head), else "". `known` are the classes that were known before, and updated.
     `stopped` is what ended training: "epochs", "plateau", "seconds" or "flops". `warnings` are sentences about what
-    looks wrong, though not wrong enough to refuse the task.
+    looks wrong, though not wrong enough to refuse the task. `skipped` are the pictures that were left out, each with
+    what is wrong with it (`skip_broken`).
     `peak_rss_bytes` is the whole process's, as `memory_budget` is; `profile` and `micro_batch` (None: batches whole)
     say how it was kept.
     """
@@ -85,6 +87,7 @@ class LearnReport:
     memory_budget: int | None = None
     profile: str = "fast"
     micro_batch: int | None = None
+    skipped: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -108,6 +111,11 @@ class LearnRun:
         on_progress: OnProgress,
     ) -> None:
         require_new_task(generation, bundle.manifest.classes, task.name, task.classes)
+        assert task.train is not None
+        self._given = len(task.train)
+        if config.skip_broken:
+            on_progress(Progress("check"))
+            task = without_broken(task, bundle.preprocessing)
         require_ready(backend, bundle, task.name, task.classes, config)
         assert task.train is not None
         bundle.objective.require(task)
@@ -208,6 +216,7 @@ class LearnRun:
             stopped=self._stopping.reason,
             # What names files is told, and not kept in the state.
             warnings=(*self._task.unread, *learned.notes),
+            skipped=self._task.skipped,
             memory_budget=self._plan.budget,
             profile=self._plan.profile.name,
             micro_batch=self._plan.micro_batch,
@@ -228,6 +237,10 @@ class LearnRun:
     def _notes(self, result: Consolidated) -> tuple[str, ...]:
         noun = self._bundle.manifest.input.noun
         notes = warnings_about(self._training.novelty, result, self._config, noun)
+        if self._task.skipped:
+            # Without their names, which no state holds.
+            count = f"{len(self._task.skipped)} of {self._given} {noun}s"
+            notes = (f"{count} could not be read and were left out.", *notes)
         return notes + (few_shot_notes(len(self._split), self._task.classes, noun) if self._few else ())
 
     def _train(self, first: int, loss: float, identity: dict[str, Any], begun: float) -> tuple[float, int]:

@@ -291,3 +291,92 @@ def test_every_command_tells_what_was_not_read(mixed: Path, digits_bundle: Path)
     assert text in " ".join(done.err.split())
     done = csk_sdk(*watching, "--json", "--state", workspace / "four")
     assert text in done.lines[0]["report"]["warnings"]
+
+
+# Broken pictures
+
+
+@pytest.fixture
+def broken(mixed: Path, digits_bundle: Path) -> Path:
+    """A workspace whose task has 3 broken pictures among 10, each in another way."""
+    for path in (mixed / "train/four").iterdir():
+        if path.suffix != ".png":
+            path.unlink()
+    whole = (mixed / "train/four/0.png").read_bytes()
+    (mixed / "train/four/0.png").write_bytes(whole[:40])
+    (mixed / "train/four/1.png").write_bytes(b"hello")
+    (mixed / "train/five/4.png").write_bytes(b"")
+    workspace = mixed.parents[1]
+    (workspace / "bundle").symlink_to(digits_bundle)
+    (workspace / "csk.toml").write_text("[training]\nlabel_check = false\nthreads = 1\nepochs = 1\n")
+    return workspace
+
+
+BROKEN = ("five/4.png", "four/0.png", "four/1.png")
+
+
+def test_all_broken_pictures_are_listed_in_one_run(broken: Path) -> None:
+    done = csk_sdk("train", "--workspace", broken)
+    assert done.status == 1
+    assert done.err.startswith("Error: 3 of 10 pictures cannot be learned: ")
+    assert done.err.endswith(
+        ". Remove or replace them and run the command again, or learn the others with --skip-broken.\n"
+    )
+    for name in BROKEN:
+        assert f"{broken}/tasks/01/train/{name} cannot be decoded (" in done.err
+
+
+def test_many_broken_pictures_are_counted(broken: Path) -> None:
+    folder = broken / "tasks/01/train/four"
+    for index in range(30):
+        (folder / f"bad-{index}.png").write_bytes(b"x")
+    done = csk_sdk("train", "--workspace", broken)
+    assert "Error: 33 of 40 pictures cannot be learned: " in done.err
+    assert "; and 13 more. Remove or replace them" in done.err
+
+
+def test_what_is_broken_can_be_left_out(broken: Path) -> None:
+    done = csk_sdk("train", "--workspace", broken, "--skip-broken", "--json")
+    assert done.status == 0, done.err
+    report = done.json
+    assert (report["images"], len(report["skipped"])) == (7, 3)
+    assert [any(name in said for said in report["skipped"]) for name in BROKEN] == [True] * 3
+    assert "3 of 10 pictures could not be read and were left out." in report["warnings"]
+    (task,) = Learner.open(broken / "bundle", broken / "state").tasks
+    assert task.images == 7
+    assert task.notes[0] == "3 of 10 pictures could not be read and were left out."
+    # It is what learning the seven alone gives, and names no file.
+    expected = {path.name: path.read_bytes() for path in (broken / "state/generations").glob("*.safetensors")}
+    assert b".png" not in b"".join(
+        path.read_bytes() for path in (broken / "state").rglob("*") if path.is_file()
+    )
+    for name in BROKEN:
+        (broken / "tasks/01/train" / name).unlink()
+    assert csk_sdk("train", "--workspace", broken, "--state", broken / "other").status == 0
+    found = {path.name: path.read_bytes() for path in (broken / "other/generations").glob("*.safetensors")}
+    assert found == expected
+
+
+def test_watch_leaves_out_what_is_broken_where_it_is_told_to(broken: Path) -> None:
+    watching = ("watch", "--once", "--settle", "0", "--nice", "0", "--workspace", broken)
+    assert "01 is set aside. 3 of 10 pictures cannot be learned" in " ".join(csk_sdk(*watching).err.split())
+    done = csk_sdk(*watching, "--skip-broken")
+    assert "3 of 10 pictures could not be read and were left out." in done.err
+    assert "five/4.png cannot be decoded (" in done.out.replace("\n", "")
+    settings = broken / "csk.toml"
+    settings.write_text(settings.read_text() + "skip_broken = true\n")
+    done = csk_sdk(*watching, "--state", broken / "other", "--json")
+    assert len(done.lines[0]["report"]["skipped"]) == 3
+
+
+def test_a_class_of_broken_pictures_only_is_refused(broken: Path) -> None:
+    for path in (broken / "tasks/01/train/four").iterdir():
+        path.write_bytes(b"x")
+    done = csk_sdk("train", "--workspace", broken, "--skip-broken")
+    assert done.status == 1
+    assert "four" in done.err
+    assert "What cannot be read was left out: " in done.err
+    for path in (broken / "tasks/01/train/five").iterdir():
+        path.write_bytes(b"x")
+    done = csk_sdk("train", "--workspace", broken, "--skip-broken")
+    assert "Error: None of the 10 pictures can be learned. The first: " in done.err

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.data.broken import require_whole
 from csk_sdk.data.preprocess import Preprocessing
 from csk_sdk.data.tasks import Split
+from csk_sdk.errors import TaskError
 
 # uint8 pictures, or float32 signals.
 Pixels = NDArray[Any]
@@ -76,10 +78,15 @@ class PixelCache:
     def verify(self) -> None:
         """Read every picture once, so that a bad one is found before anything is learned.
 
-        Raises TaskError naming the first bad picture.
+        Raises TaskError naming all bad pictures, up to 20.
         """
+        errors = []
         for index in range(len(self._images)):
-            self._picture(index)
+            try:
+                self._picture(index)
+            except TaskError as error:
+                errors.append(error)
+        require_whole(errors, len(self._images), self._images.noun)
 
     def _picture(self, index: int) -> Pixels:
         kept = self._kept.get(index)

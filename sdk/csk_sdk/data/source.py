@@ -9,6 +9,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from csk_sdk.errors import TaskError
 from csk_sdk.opening import RefusedError, open_file
 
@@ -82,10 +85,34 @@ class Files:
         return open_file(self._paths[index], self._root.parent if self._root else None, LARGEST_FILE)
 
 
+class Subset:
+    """Some of a source's pictures or signals, by their `indices` in it."""
+
+    def __init__(self, source: Source, indices: Sequence[int] | NDArray[np.int64]) -> None:
+        self.noun = source.noun
+        self._source, self._indices = source, [int(index) for index in indices]
+
+    def __len__(self) -> int:
+        """Return their number."""
+        return len(self._indices)
+
+    def read(self, index: int) -> Any:
+        """Read one, as the source does."""
+        return self._source.read(self._indices[index])
+
+    def name(self, index: int) -> str:
+        """Return the name that it has in the source."""
+        return self._source.name(self._indices[index])
+
+    def identity(self, index: int) -> str:
+        """Return the identity that it has in the source."""
+        return self._source.identity(self._indices[index])
+
+
 def undecodable(path: Path, reason: str) -> TaskError:
     """The error for a file whose content is no good."""
-    return TaskError(
-        f"{path} cannot be decoded ({reason}): remove or replace it, then run the command again."
+    return _broken(
+        f"{path} cannot be decoded ({reason})", "remove or replace it, then run the command again."
     )
 
 
@@ -93,10 +120,16 @@ def unreadable(path: Path, error: OSError) -> TaskError:
     """The error for a file that cannot be opened, or is none that may be."""
     if isinstance(error, RefusedError):
         return undecodable(path, str(error.strerror))
-    return TaskError(
-        f"{path} cannot be read ({error.strerror}): restore it or its permissions, "
-        "then run the command again."
+    return _broken(
+        f"{path} cannot be read ({error.strerror})",
+        "restore it or its permissions, then run the command again.",
     )
+
+
+def _broken(what: str, remedy: str) -> TaskError:
+    error = TaskError(f"{what}: {remedy}")
+    vars(error)["what"] = what  # for a list of several, which has one remedy
+    return error
 
 
 @contextmanager

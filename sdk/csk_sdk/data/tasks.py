@@ -60,7 +60,7 @@ class Task:
     """What is learned in one go. Without `train` it can only be evaluated on.
 
     `classes` are the names of what the labels are about: for a table of numbers, of its columns. `unread` are sentences
-    about files in its folders that were not read.
+    about files in its folders that were not read, and `skipped` says what was left out because it could not be.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Task:
     train: Split | None
     test: Split | None
     unread: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path | str) -> Task:
