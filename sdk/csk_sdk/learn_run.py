@@ -29,6 +29,8 @@ from csk_sdk.predicting import require_new_task, task_classes
 from csk_sdk.prefix_cache import OFF, PrefixCache, choose_place
 from csk_sdk.profiles import FAST, PROFILES, in_profile
 from csk_sdk.state import Generation, LearnedTask, State
+from csk_sdk.state.atomic import require_room
+from csk_sdk.state.generation import commit_bytes
 from csk_sdk.stopping import EPOCHS, Stopping
 from csk_sdk.training import TaskTraining
 from csk_sdk.version import __version__
@@ -166,6 +168,9 @@ class LearnRun:
     def _learn(self) -> LearnReport:
         begun = time.monotonic()
         self._report(Progress("check", note=self._plan.sentence))
+        # Now, and not when all steps are done.
+        size = commit_bytes(self._generation, self._task.classes, self._source.manifest.head.features)
+        require_room(self._state.folder, size, f"learning {self._task.name}")
         self._pixels.verify()
         identity = self._identity()
         first, loss, before = self._restore(identity)

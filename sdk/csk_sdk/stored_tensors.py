@@ -63,6 +63,11 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors."""
+        return sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in self._entries.values())
+
     def close(self) -> None:
         """Close the file; nothing can be read afterwards."""
         self._file.close()

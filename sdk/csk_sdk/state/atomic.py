@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import sys
 import time
 from contextlib import suppress
@@ -64,6 +65,27 @@ def make_folder(path: Path) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise storage_error(error, f"create the folder {path}") from error
+
+
+def require_room(folder: Path, count: int, action: str) -> None:
+    """Raise StorageError where `count` bytes do not fit on the disk of `folder`, which need not exist yet.
+
+    `action` is what they are needed for. Where the system does not tell how much is free, nothing is refused.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError:
+        return
+    if free < count:
+        raise StorageError(
+            f"The disk is full: {action} needs {_size(count)} in {folder}, and {_size(free)} are free. Free some space "
+            "and run the command again; nothing that was learned is lost."
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 10**6 else f"{count / 1e3:.0f} kB"
 
 
 def exists(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,11 @@ import numpy as np
 
 from csk_sdk.errors import StateError
 from csk_sdk.opening import LARGEST_TEXT, read_file
+from csk_sdk.stored_tensors import StoredTensors
 from csk_sdk.typed import mistyped
+
+# Of one task, beside the names of its classes.
+_RECORD_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,14 @@ class GenerationRecord:
             # A parent that is no older would lead the way back in a circle.
             raise StateError(f"{path} says that generation {record.number} was learned from {record.parent}.")
         return record
+
+
+def commit_bytes(parent: Generation, classes: Sequence[str], features: int) -> int:
+    """How many bytes the generation after `parent` will take, about: with a head, and means, of these classes more."""
+    held = parent.tensors
+    size = held.nbytes if isinstance(held, StoredTensors) else sum(one.nbytes for one in held.values())
+    # A head and a mean for each class, in float32; a record, with the names; HEAD.
+    return size + 4 * len(classes) * (2 * features + 1) + sum(map(len, classes)) + _RECORD_BYTES
 
 
 def seal(record: Mapping[str, Any]) -> bytes:
