@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +108,23 @@ class Learner:
         return self.predictor().head(task)
 
     def learn(
-        self, task: Task, config: TrainingConfig | None = None, on_progress: OnProgress | None = None
+        self,
+        task: Task | Path | str,
+        config: TrainingConfig | Mapping[str, Any] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> LearnReport:
         """Learn one task and commit a new generation.
+
+        `task` may be the path of a task's folder or npz file, `config` a mapping of settings.
 
         An interrupted run is resumed where its last progress checkpoint was, with the same result.
         Raises TaskError for data that cannot be learned, StateLockedError while another process learns,
         RuntimeMissingError without the backend's package, ConfigError where the memory budget is too small.
         """
+        if not isinstance(task, Task):
+            task = Task.open(task)
+        if isinstance(config, Mapping):
+            config = TrainingConfig.from_mapping(dict(config), "config")
         task.require_trainable()
         bundle = self.bundle
         if config is not None:

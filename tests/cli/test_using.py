@@ -89,3 +89,13 @@ def test_errors(run, learned_workspace, arguments, error):
     done = run(*arguments, "--workspace", learned_workspace)
     assert (done.status, done.out) == (1, "")
     assert error in done.err
+
+
+def test_predict_takes_a_folder(run, learned, tmp_path):
+    folder = learned / "tasks/01-four-five/test/four"
+    done = run("predict", folder, "--workspace", learned, "--json")
+    assert [one["file"] for one in done.json] == sorted(str(path) for path in folder.glob("*.png"))
+    (tmp_path / "empty").mkdir()
+    done = run("predict", tmp_path / "empty", "--workspace", learned)
+    assert done.status == 1
+    assert done.err.startswith(f"Error: {tmp_path}/empty holds no picture and no signal (")

@@ -318,7 +318,7 @@ class TestArrays:
             ),
             (
                 {"class_names": np.array(["a", "b", "c"], object)},
-                "x.npz cannot be read (Object arrays cannot be loaded when allow_pickle=False): write",
+                "x.npz cannot be read (Object arrays cannot be loaded: save",
             ),
         ],
     )

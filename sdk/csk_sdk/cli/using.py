@@ -12,7 +12,7 @@ from csk_sdk.cli.accuracies import errors_table, matrix_table, summary_line, tit
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.predictions import described, predictions_table
 from csk_sdk.cli.rendering import Screen, counted, size
-from csk_sdk.data.files import open_files
+from csk_sdk.data.files import READ, SUFFIXES, open_files
 from csk_sdk.errors import ConfigError
 from csk_sdk.evaluation import Evaluation
 from csk_sdk.learner import Learner
@@ -87,7 +87,8 @@ def predict(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", help="PNG, JPEG, BMP, WebP, GIF or TIFF pictures, or WAV or npy signals."
+            metavar="FILE...",
+            help="PNG, JPEG, BMP, WebP, GIF or TIFF pictures, or WAV or npy signals; or their folders.",
         ),
     ],
     task: Annotated[
@@ -118,6 +119,7 @@ def predict(
 
 
 def _predictions(learner: Learner, paths: list[Path], task: str | None, top: int) -> list[dict[str, Any]]:
+    paths = [inner for path in paths for inner in _files_at(path)]
     source, fit = open_files(paths), learner.bundle.preprocessing.to_size
     found: list[dict[str, Any]] = []
     loss = learner.bundle.manifest.loss
@@ -127,6 +129,16 @@ def _predictions(learner: Learner, paths: list[Path], task: str | None, top: int
         fitted = [fit(source.read(index), source.name(index)) for index in batch]
         prediction = learner.predict(fitted, task)
         found += described(prediction, [str(paths[index]) for index in batch], top, loss)
+    return found
+
+
+def _files_at(path: Path) -> list[Path]:
+    """A file as it is; of a folder the pictures and signals in it, by name. Raises ConfigError where it has none."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and one.name[0] != ".")
+    if not found:
+        raise ConfigError(f"{path} holds no picture and no signal ({READ}).")
     return found
 
 

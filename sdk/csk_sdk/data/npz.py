@@ -124,8 +124,8 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
 def read_header(file: IO[bytes], size: int, name: str = "") -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of an npy file of `size` bytes, `file` being at its beginning.
 
-    Raises ValueError for what is none, or where its array has not just the bytes that its shape and dtype ask for;
-    not for an array of objects, which NumPy refuses itself.
+    Raises ValueError for what is none, or where its array has not just the bytes that its shape and dtype ask for,
+    and for an array of objects, which would be unpickled.
     """
     start = file.read(12)
     version = np.lib.format.read_magic(io.BytesIO(start))
@@ -135,8 +135,13 @@ def read_header(file: IO[bytes], size: int, name: str = "") -> tuple[tuple[int, 
     header = start + file.read(length)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(io.BytesIO(header[8:]))
+    if dtype.hasobject:
+        which = name or "the array"
+        raise ValueError(
+            f"Object arrays cannot be loaded: save {which} as numpy.array(..., dtype=str), or a number's dtype"
+        )
     needed, left = math.prod(shape) * dtype.itemsize, size - length - (10 if version == (1, 0) else 12)
-    if not dtype.hasobject and (any(count < 0 for count in shape) or needed != left):
+    if any(count < 0 for count in shape) or needed != left:
         what = f"array {name}".strip()
         raise ValueError(f"{what} of shape {shape} needs {needed} bytes and has {left}")
     return shape, dtype

@@ -109,6 +109,8 @@ class Task:
     def _from_folder(cls, path: Path) -> Task:
         folders = {split: path / split for split in ("train", "test") if is_folder(path / split)}
         if not folders:
+            if not path.is_dir():
+                raise TaskError(f"There is no folder {path}: give the path of a task's folder.")
             raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
         if any((folder / METADATA).exists() for folder in folders.values()):
             return cls._from_tables(path, folders)
@@ -211,7 +213,11 @@ class Task:
 
     @classmethod
     def _from_given(cls, kind: str, name: str, given: dict[str, Any], class_names: Sequence[str]) -> Task:
-        arrays = {key: np.asarray(value) for key, value in given.items() if value is not None}
+        arrays = {
+            key: _as_array(value, f"Task '{name}': {key}")
+            for key, value in given.items()
+            if value is not None
+        }
         return cls._from_arrays(kind, name, arrays, [str(one) for one in class_names], f"Task '{name}': ")
 
     @classmethod
@@ -282,6 +288,16 @@ class Task:
             if split is not None:
                 for i, label in enumerate(split.labels):
                     yield [name, label.tolist(), split.images.identity(i)]
+
+
+def _as_array(value: Any, where: str) -> NDArray[Any]:
+    """What an application hands over as an array: also a list, a generator, or pictures of Pillow's."""
+    try:
+        return np.asarray(list(value) if isinstance(value, Iterator) else value)
+    except (ValueError, TypeError):  # parts of different shapes
+        raise TaskError(
+            f"{where} holds arrays of several shapes, and needs one for all: resize them first, or make a folder."
+        ) from None
 
 
 def _folder_split(folder: Path, files: dict[str, list[Path]], classes: tuple[str, ...]) -> Split:
