@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,6 +103,11 @@ def verify(
 
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, trust=trust)
+    if not os.path.lexists(space.bundle) and not os.path.lexists(space.state):
+        raise ConfigError(
+            f"There is neither a bundle in {space.bundle} nor a state in {space.state}: give the device's folder with "
+            "--workspace."
+        )
     if allow_older and space.trust is None:
         raise ConfigError("--allow-older is about signed bundles: name the key that you trust with --trust.")
     found = verify_files(space.bundle, space.state, repair=repair, trust=space.trust, allow_older=allow_older)

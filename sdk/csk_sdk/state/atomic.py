@@ -42,7 +42,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
             sync_folder(path.parent)
     except OSError as error:
         remove_file(temporary)
-        raise storage_error(error, f"write {len(data)} bytes to {path}") from error
+        raise storage_error(error, f"write {len(data)} bytes to {path}", path.parent) from error
     except BaseException:
         remove_file(temporary)
         raise
@@ -140,20 +140,30 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(_TEMPORARY)
 
 
-def clear_temporaries(folder: Path, minimum_age: float = 0.0) -> None:
+def clear_temporaries(folder: Path, minimum_age: float = 0.0, of: str = "") -> None:
     """Remove what killed processes left behind in `folder`, if last written `minimum_age` seconds ago.
+
+    With `of`, only what was to become the file of that name: other programs' files may lie in the folder.
 
     With the default age, call it only while holding the lock: a living writer's file would be removed too.
     """
     newest = time.time() - minimum_age
-    for leftover in (folder / name for name in names_in(folder) if is_temporary(name)):
+    begin = f".{of}." if of else "."
+    for leftover in (
+        folder / name for name in names_in(folder) if is_temporary(name) and name.startswith(begin)
+    ):
         with suppress(OSError):
             if leftover.stat().st_mtime <= newest or minimum_age == 0:
                 remove_file(leftover)
 
 
-def storage_error(error: OSError, action: str) -> StorageError:
-    """The StorageError that tells a user about `error`; `action` completes "could not ..."."""
+def storage_error(error: OSError, action: str, folder: Path | None = None) -> StorageError:
+    """The StorageError that tells a user about `error`; `action` completes "could not ...", in `folder`."""
+    if error.errno == errno.ENOSPC and folder is not None and _out_of_inodes(folder):
+        return StorageError(
+            f"The disk can hold no more files (all its inodes are used): could not {action}. Remove some files, "
+            "however small, and run the command again; nothing that was learned is lost."
+        )
     if error.errno in _FULL:
         return StorageError(
             f"The disk is full: could not {action}. Free some space and run the command again; "
@@ -173,6 +183,15 @@ def storage_error(error: OSError, action: str) -> StorageError:
         f"The disk refused: could not {action} ({error.strerror or error}). Check the disk and the path, "
         "and run the command again; nothing that was learned is lost."
     )
+
+
+def _out_of_inodes(folder: Path) -> bool:
+    try:
+        status = os.statvfs(folder)
+    except (OSError, AttributeError):  # Windows has no such call
+        return False
+    # Some file systems have no fixed number of inodes, and say 0 of 0.
+    return status.f_files > 0 and status.f_favail == 0
 
 
 def _write_synced(path: Path, data: bytes) -> None:
