@@ -57,7 +57,7 @@ def failures(results: Sequence[Result]) -> list[str]:
 
 def read_runtimes(path: Path) -> list[str]:
     """The names of the runtimes in a file such as tests/conformance/runtimes.txt."""
-    lines = (line.split("#")[0].split() for line in read_file(path, LARGEST_TEXT).splitlines())
+    lines = (line.split("#")[0].split() for line in read_file(path, LARGEST_TEXT).decode().splitlines())
     return [line[0] for line in lines if line]
 
 
