@@ -11,10 +11,18 @@ import pytest
 
 
 @contextmanager
-def mounted(folder: Path, size: str) -> Iterator[Path]:
+def mounted(folder: Path, size: str, inodes: int = 0) -> Iterator[Path]:
     """A tmpfs of `size`, such as "64k", at `folder`; skips the test where this user may not mount one."""
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    command = [
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        f"size={size},nr_inodes={inodes}" if inodes else f"size={size}",
+        "tmpfs",
+        str(folder),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:

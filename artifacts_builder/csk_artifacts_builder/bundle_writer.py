@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,17 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import constant_array
 from csk_artifacts_builder.prepare import require_writable
+from csk_sdk.bundle_checks import read_manifest
 from csk_sdk.errors import ConfigError, StorageError
 from csk_sdk.manifest import CHECKPOINT, EXPORT_TEMPLATE, MANIFEST, WEIGHTS, FileEntry, Manifest, Site
+from csk_sdk.opening import open_file
 from csk_sdk.signing import SIGNATURE, sign
+from csk_sdk.state.swap import remove_folder, replace_folder, restore_folder
 
 # Smaller tensors stay in the graphs, where shape inference can see them.
 _EXTERNAL_ELEMENTS = 64
+# A draft that nothing was written to for so long belongs to nobody: measuring base data takes minutes to hours.
+_ABANDONED_SECONDS = 86_400.0
 
 
 def large_weights(model: ir.Model, sites: Sequence[Site]) -> dict[str, NDArray[np.float32]]:
@@ -59,6 +66,8 @@ class BundleDraft:
     """
 
     def __init__(self, out: Path, overwrite: bool) -> None:
+        with _told(out):
+            restore_folder(out.absolute())
         in_the_way = out.exists() and (not out.is_dir() or any(out.iterdir()))
         if in_the_way and not overwrite:
             raise ConfigError(
@@ -69,7 +78,8 @@ class BundleDraft:
                 f"{out} is not a bundle, so --overwrite will not replace it. Choose another --out."
             )
         self.out = out.absolute()  # "." has no name to derive a neighbour's from
-        self.folder = self.out.with_name(f".{self.out.name}.building-{os.getpid()}")
+        self.folder = self.out.with_name(f"{_building(self.out)}{os.getpid()}")
+        _clear_abandoned(self.out)
 
     def __enter__(self) -> BundleDraft:
         return self
@@ -128,22 +138,39 @@ class BundleDraft:
         """Move the bundle to its place, signed by the private key in the PEM file `key` if there is one."""
         with self.writing():
             if key is not None:
-                signature = sign((self.folder / MANIFEST).read_bytes(), key)
+                signature = sign(read_manifest(self.folder), key)
                 (self.folder / SIGNATURE).write_bytes(signature)
-            if self.out.exists():
-                shutil.rmtree(self.out)
-            self.folder.rename(self.out)
+            replace_folder(self.folder, self.out)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Within the block, what the disk refuses is a StorageError."""
-        try:
+        with _told(self.out):
             yield
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise StorageError(
-                f"The bundle could not be written to {self.out} ({reason}). Nothing was left behind."
-            ) from None
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"The bundle could not be written to {out} ({reason}). Nothing was left behind."
+        ) from None
+
+
+def _building(out: Path) -> str:
+    """How the names of drafts of the bundle `out` begin."""
+    return f".{out.name}.building-"
+
+
+def _clear_abandoned(out: Path) -> None:
+    """Remove the drafts of builds that were killed."""
+    for draft in out.parent.glob(f"{glob.escape(_building(out))}*"):
+        with suppress(OSError):
+            if time.time() - draft.stat().st_mtime > _ABANDONED_SECONDS:
+                remove_folder(draft)
 
 
 _TYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "uint8": "U8"}
@@ -202,5 +229,5 @@ def _omit_weights(model: ir.Model) -> None:
 
 
 def _entry(path: Path) -> FileEntry:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return FileEntry(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)

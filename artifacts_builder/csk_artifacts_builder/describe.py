@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from csk_artifacts_builder.calibrate import Agreement
@@ -32,6 +33,8 @@ from csk_sdk.version import __version__
 
 # Below this cosine of a site's gradient to the exact one, int8 costs accuracy: decision 0010.
 SUSPICIOUS_COSINE = 0.95
+# What a double holds exactly, and JavaScript with it.
+_LARGEST_COUNTER = (1 << 53) - 1
 _UNNORMALISED = {
     "pictures": "pixels are only scaled to 0..1",
     "signals": "int16 samples are only scaled to -1..1, and floats are taken as they are",
@@ -84,6 +87,7 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
         op_domains=_op_domains(backends),
         head_capacity=head_capacity(options.head_capacity, count) if ORT_TRAINING in backends else 0,
         memory_budget=options.memory_budget,
+        counter=_counter(options),
         producer=f"csk-sdk {__version__}",
     )
 
@@ -91,6 +95,19 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
 def _op_domains(backends: Sequence[str]) -> tuple[str, ...]:
     """Gradients that onnxruntime-training derives hold ops of its own."""
     return ("ai.onnx", "com.microsoft") if ORT_TRAINING in backends else ("ai.onnx",)
+
+
+def _counter(options: BuildOptions) -> int:
+    """How new a signed bundle is. Of one that is not signed nobody could believe it."""
+    if options.counter is None:
+        return int(time.time()) if options.sign is not None else 0
+    if options.sign is None:
+        raise ConfigError(
+            "--counter says how new a signed bundle is: give a key with --sign, or leave it out."
+        )
+    if not 0 <= options.counter <= _LARGEST_COUNTER:
+        raise ConfigError(f"--counter is {options.counter}; it must be from 0 to {_LARGEST_COUNTER}.")
+    return options.counter
 
 
 def _backends(options: BuildOptions) -> tuple[str, ...]:

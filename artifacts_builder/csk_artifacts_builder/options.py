@@ -36,7 +36,8 @@ class BuildOptions:
     None (csk_sdk/data/bit_depth.py).
     `provider` is what measures the base data, such as "cuda", where the installed ONNX Runtime has it; the CPU when
     None.
-    `sign` is a PEM file with an ed25519 private key, for devices that trust only its holder.
+    `sign` is a PEM file with an ed25519 private key, for devices that trust only its holder; they refuse a bundle whose
+    `counter`, by default the time in seconds, is lower than one that they have seen.
     """
 
     classes: Sequence[str] | None = None
@@ -61,3 +62,4 @@ class BuildOptions:
     head_capacity: int | None = None
     overwrite: bool = False
     sign: Path | None = None
+    counter: int | None = None

@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="check a bundle's graphs on this device's ONNX Runtime")
     check.add_argument("bundle", type=Path)
+    check.add_argument("--trust", type=Path, metavar="KEY", help="the public key that must have signed it")
     check.add_argument("--threads", type=int, default=1, help="compute threads; 0 is one per core")
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run=_check)
@@ -63,7 +64,7 @@ def _add_learn(learn: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    results = check_bundle(options.bundle, options.threads)
+    results = check_bundle(options.bundle, options.threads, options.trust)
     if options.json:
         print(json.dumps([asdict(result) for result in results], indent=1))
     else:

@@ -16,6 +16,7 @@ from csk_device_runners.arm64_root import CPUS, Arm64, Arm64Error, Cpu
 from csk_device_runners.conformance_table import POINTS
 from csk_device_runners.digits import TASKS, Learned, Run, accuracy, add_to_result, here, learn
 from csk_device_runners.travel import FIRST, Finding, begin
+from csk_sdk.opening import LARGEST_TEXT, read_file
 
 
 def check_arm64(arm: Arm64, vectors: Path, workspace: Path, results: Path) -> list[Finding]:
@@ -81,7 +82,7 @@ def _conformance(arm: Arm64, cpu: Cpu, vectors: Path, result: Path) -> bool:
         raise Arm64Error(
             f"The conformance run on an emulated {cpu.name} ended with {done.returncode}: {_said(done)}"
         )
-    return bool(json.loads(result.read_text(encoding="utf-8"))["passed"])
+    return bool(json.loads(read_file(result, LARGEST_TEXT))["passed"])
 
 
 def _csk_sdk(arm: Arm64, cpu: Cpu, arguments: list[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from importlib.metadata import requires
 from pathlib import Path
 
 from csk_sdk.errors import CskError
+from csk_sdk.opening import LARGEST_TEXT, read_file
 
 # What a Python interpreter with ONNX Runtime and NumPy needs of a system; apt adds what these need.
 _PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
@@ -93,7 +94,7 @@ class Arm64:
         folder = folder.resolve()
         done = folder / _DONE
         wanted = hashlib.sha256(repr((_PACKAGES, _TAGS, _requirements())).encode()).hexdigest()
-        if not done.is_file() or json.loads(done.read_text())["wanted"] != wanted:
+        if not done.is_file() or json.loads(read_file(done, LARGEST_TEXT))["wanted"] != wanted:
             shutil.rmtree(folder, ignore_errors=True)
             _unpack(folder)
             done.write_text(json.dumps({"wanted": wanted}))

@@ -31,6 +31,7 @@ from csk_sdk.manifest import (
 )
 from csk_sdk.method.selection import channel_count
 from csk_sdk.runtime import Graph
+from csk_sdk.workspace import workspace_of
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -66,12 +67,13 @@ class Result:
     value: float
 
 
-def check_bundle(bundle: Path | str, threads: int = 1) -> list[Result]:
-    """Check the portable graphs of a bundle as it was built.
+def check_bundle(bundle: Path | str, threads: int = 1, trust: Path | None = None) -> list[Result]:
+    """Check the portable graphs of a bundle as it was built; `trust` is the key that must have signed it.
 
+    Without one, that of the csk.toml here, or beside the bundle, where there is one.
     Raises BundleError where it cannot be opened, or was built without them.
     """
-    opened = Bundle.open(bundle)
+    opened = workspace_of(Path(bundle), trust=trust).open_bundle()
     if PORTABLE not in opened.manifest.backends:
         raise BundleError(
             f"{bundle} has no portable training graph to check: build it with --backend portable or both."

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from csk_device_runners.conformance_cases import KINDS, PROVIDERS, Tensors
 from csk_sdk.errors import CskError
+from csk_sdk.opening import LARGEST_TEXT, read_file
 from csk_sdk.providers import provider_names, short
 from csk_sdk.runtime import ON_CPU, Provider, load_onnxruntime
 from csk_sdk.state.tensorfile import decode
@@ -193,7 +194,7 @@ def _below(prefix: str, tensors: Tensors) -> Tensors:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        raw: dict[str, Any] = json.loads(read_file(path, LARGEST_TEXT))
     except (OSError, ValueError) as error:
         raise ConformanceError(f"There are no conformance vectors in {path.parent} ({error}).") from None
     if raw.get("format") != FORMAT:

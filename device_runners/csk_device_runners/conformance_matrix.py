@@ -8,6 +8,7 @@ from typing import Any
 
 from csk_device_runners.conformance import SKIPPED
 from csk_sdk.device_choice import colon_lines, cpu_name
+from csk_sdk.opening import LARGEST_TEXT, read_file
 
 Result = Mapping[str, Any]
 Row = tuple[str, str, str]
@@ -56,7 +57,7 @@ def failures(results: Sequence[Result]) -> list[str]:
 
 def read_runtimes(path: Path) -> list[str]:
     """The names of the runtimes in a file such as tests/conformance/runtimes.txt."""
-    lines = (line.split("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines())
+    lines = (line.split("#")[0].split() for line in read_file(path, LARGEST_TEXT).decode().splitlines())
     return [line[0] for line in lines if line]
 
 

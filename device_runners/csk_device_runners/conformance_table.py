@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from csk_device_runners.conformance import FORMAT, SKIPPED, ConformanceError
+from csk_sdk.opening import LARGEST_TEXT, read_file
 
 Result = Mapping[str, Any]
 Row = tuple[str, str]
@@ -27,7 +28,7 @@ def read_results(paths: Iterable[Path], digest: str) -> list[Result]:
     results = []
     for path in paths:
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = json.loads(read_file(path, LARGEST_TEXT))
             about = result["format"], result["vectors"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConformanceError(

@@ -16,6 +16,7 @@ from statistics import mean
 from typing import Any
 
 from csk_sdk.errors import CskError
+from csk_sdk.opening import LARGEST_TEXT, read_file
 
 TASKS = ("01-four-five", "02-six-seven")
 # csk-sdk's arguments to what it prints with --json.
@@ -57,7 +58,7 @@ def accuracy(run: Run, workspace: Path, state: Path) -> float:
 
 def add_to_result(path: Path, learned: Learned) -> None:
     """Put it into a result file of a conformance run."""
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result = json.loads(read_file(path, LARGEST_TEXT))
     result["digits"] = {"accuracy": learned.accuracy, "seconds": learned.seconds}
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

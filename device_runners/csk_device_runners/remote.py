@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from csk_device_runners.ssh import Board, RemoteError
-from csk_sdk.bundle import Bundle
 from csk_sdk.data.inbox import Inbox
+from csk_sdk.opening import LARGEST_TEXT, read_file
 from csk_sdk.state import State
+from csk_sdk.workspace import workspace_of
 
 # A process number alone would be another program's after a restart of the board.
 _ALIVE = """
@@ -77,7 +78,7 @@ def learn_remotely(
     options: more options of `csk-sdk train`. Raises BundleError, TaskError for what is wrong here before anything is
     copied; RemoteError for what fails there; ConnectionBroken where the same command should be given again.
     """
-    opened = Bundle.open(bundle)
+    opened = workspace_of(bundle).open_bundle()
     inbox = Inbox(tasks)
     for name in inbox.names():
         inbox.open(name)
@@ -99,7 +100,7 @@ def learn_remotely(
         learned=[line for line in _lines(out / "run.jsonl") if line.get("task")],
         doctor=_json(out / "doctor.json"),
         check=_json(out / "check.json") or [],
-        machine=(out / "machine.txt").read_text(errors="replace").strip(),
+        machine=read_file(out / "machine.txt", LARGEST_TEXT, out).decode("utf-8", "replace").strip(),
     )
 
 
@@ -143,11 +144,15 @@ def _train(board: Board, options: Sequence[str], poll: float, say: Callable[[str
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+    return [
+        json.loads(line)
+        for line in read_file(path, LARGEST_TEXT, path.parent).decode().splitlines()
+        if line.startswith("{")
+    ]
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_file(path, LARGEST_TEXT, path.parent))
     except ValueError:
         return None

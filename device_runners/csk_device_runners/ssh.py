@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from csk_sdk.opening import open_file
+
 _BROKEN = 255
 
 
@@ -130,7 +132,7 @@ def fingerprint(path: Path) -> str:
     )
     for file in files:
         name = file.name if path.is_file() else file.relative_to(path).as_posix()
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()

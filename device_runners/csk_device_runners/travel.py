@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from csk_device_runners.conformance import ConformanceError
 from csk_device_runners.conformance_table import POINTS
 from csk_device_runners.digits import TASKS, Run, accuracy, here, learn
 from csk_sdk import Learner, TrainingConfig
+from csk_sdk.opening import LARGEST_TEXT, open_file, read_file
+from csk_sdk.stored_tensors import StoredTensors
 
 FIRST = "-first"
 HOST = "host"
@@ -61,7 +62,7 @@ def check_states(workspace: Path, elsewhere: Mapping[str, Run] | None = None) ->
     where there is none, or no life of this machine to compare with.
     """
     states = workspace / "states"
-    said = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(states.glob("*.json"))}
+    said = {path.stem: json.loads(read_file(path, LARGEST_TEXT)) for path in sorted(states.glob("*.json"))}
     if not said or not (states / "conformance").is_dir():
         raise ConformanceError(
             f"{states} has no states to compare: run `make conformance`, which has them written by each platform."
@@ -138,7 +139,7 @@ def _same(platform: str, what: str, workspace: Path, state: Path, word: Mapping[
 
 def tell(workspace: Path, state: Path) -> Told:
     """What this machine says of the test pictures of base and of every task that a state knows."""
-    tensors = load_file(workspace / "digits.safetensors")
+    tensors = StoredTensors(workspace / "digits.safetensors")
     learner = Learner.open(workspace / "bundle", state, TrainingConfig(threads=1))
     classes = {_BASE: learner.bundle.manifest.classes} | {task.name: task.classes for task in learner.tasks}
     said, shares = {}, []
@@ -150,11 +151,12 @@ def tell(workspace: Path, state: Path) -> Told:
     return Told(float(np.mean(shares)), said)
 
 
+def _sha256(path: Path) -> str:
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def changed_files(state: Path, sent: Mapping[str, str]) -> list[str]:
     """The files of a state that are missing, new, or other than what was sent: by their sha256."""
-    mine = {
-        path.relative_to(state).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in state.rglob("*")
-        if path.is_file()
-    }
+    mine = {path.relative_to(state).as_posix(): _sha256(path) for path in state.rglob("*") if path.is_file()}
     return sorted(path for path in mine.keys() | sent.keys() if mine.get(path) != sent.get(path))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from csk_sdk.bundle_checks import check_checkpoint, check_file, read_bounded
+from csk_sdk.bundle_checks import check_checkpoint, check_file, read_manifest
 from csk_sdk.data.preprocess import Preprocessing
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.errors import BundleError
@@ -73,18 +73,11 @@ class Bundle:
     def read_manifest(cls, folder: Path | str, trust: Path | str | None = None) -> Bundle:
         """A bundle whose manifest is checked, and its signature, but none of its files yet. Raises as `open` does."""
         folder = Path(folder)
-        path = folder / MANIFEST
-        try:
-            text = read_bounded(path)
-        except OSError:
-            raise BundleError(
-                f"There is no bundle in {folder} ({MANIFEST} is missing). Build one on a workstation with "
-                "`csk-sdk build-artifacts MODEL --out BUNDLE`, and copy it there."
-            ) from None
+        text = read_manifest(folder)
         if trust is not None:
             # Before anything in it is believed.
             check_signature(folder, text, Path(trust))
-        manifest = Manifest.from_json(text.decode("utf-8", "replace"), str(path))
+        manifest = Manifest.from_json(text.decode("utf-8", "replace"), str(folder / MANIFEST))
         objective_of(manifest.loss)
         check_manifest(manifest, folder)
         origin = "" if trust is None else f"signed by the key of {trust}"

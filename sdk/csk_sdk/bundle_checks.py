@@ -6,7 +6,9 @@ What the manifest says about a file is compared with the file; the manifest itse
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,10 +17,12 @@ import numpy as np
 
 from csk_sdk.errors import BundleError
 from csk_sdk.graph_interface import interface, misfit
-from csk_sdk.manifest import Manifest
+from csk_sdk.manifest import MANIFEST, Manifest
 from csk_sdk.onnx_file import read_onnx
+from csk_sdk.opening import open_file, read_file
 from csk_sdk.protobuf import MalformedError
 from csk_sdk.schema import quoted
+from csk_sdk.state.swap import aside
 from csk_sdk.tensor_header import check_header
 
 _AGAIN = "Copy the bundle again."
@@ -28,13 +32,27 @@ _LARGEST_MANIFEST = 8 << 20
 _MOST_NUMBERS = 1 << 34
 
 
-def read_bounded(path: Path) -> bytes:
-    """The bytes of a manifest. Raises BundleError when it is too large to be one, OSError where it cannot be read."""
-    with path.open("rb") as file:
-        content = file.read(_LARGEST_MANIFEST + 1)
-    if len(content) > _LARGEST_MANIFEST:
-        raise BundleError(f"{path} is larger than {_LARGEST_MANIFEST >> 20} MiB: it is no bundle's manifest.")
-    return content
+def read_manifest(folder: Path) -> bytes:
+    """The bytes of a bundle's manifest. Raises BundleError where there is none, or what is there can be none."""
+    path = folder / MANIFEST
+    try:
+        return read_file(path, _LARGEST_MANIFEST, folder)
+    except (FileNotFoundError, NotADirectoryError):
+        if (kept := aside(folder.absolute())).is_dir() and not folder.exists():
+            raise BundleError(
+                f"There is no bundle in {folder}: a build was killed just when it replaced it. The one before is in "
+                f"{kept}; rename it to {folder.name}, or build again."
+            ) from None
+        raise BundleError(
+            f"There is no bundle in {folder} ({MANIFEST} is missing). Build one on a workstation with "
+            "`csk-sdk build-artifacts MODEL --out BUNDLE`, and copy it there."
+        ) from None
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise BundleError(
+                f"{path} is larger than {_LARGEST_MANIFEST >> 20} MiB: it is no bundle's manifest."
+            ) from None
+        raise BundleError(f"{path} cannot be read ({error.strerror or error}). {_AGAIN}") from None
 
 
 def check_file(folder: Path, manifest: Manifest, name: str) -> None:
@@ -46,9 +64,9 @@ def check_file(folder: Path, manifest: Manifest, name: str) -> None:
     if not path.is_file():
         raise BundleError(f"{path} is missing. {_AGAIN}")
     try:
-        with path.open("rb") as file:
+        with open_file(path, folder) as file:
             # The size first: hashing what never ends would take as long.
-            same = path.stat().st_size == entry.size and (
+            same = os.fstat(file.fileno()).st_size == entry.size and (
                 hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
             )
         if not same:

@@ -42,6 +42,7 @@ class TrainingConfig:
     `few_shot` is how many pictures or signals a class, on average, a task needs for its centers to be trained, or as
     many fewer as there are more epochs than 4; with fewer it gets heads on the network as it is, 0 trains always
     (docs/decisions/0019-few-shot.md).
+    `skip_broken` is whether pictures that cannot be read are left out, and the others learned.
     `time_limit` is how many seconds one run of a graph may take before it is ended, such as a training step: what a
     stranger's bundle may cost. `checkpoint_seconds` is the time between progress checkpoints. `prefix_cache` is
     where the features of the frozen first layers are kept: "off", "memory", "disk" or "auto", and `prefix_views` in
@@ -80,6 +81,7 @@ class TrainingConfig:
     max_forgetting: float = 3.0
     on_forgetting: str = HEADS_ONLY
     few_shot: int = 30
+    skip_broken: bool = False
     checkpoint_seconds: float = 20.0
     prefix_cache: str = "off"
     prefix_views: int = 2

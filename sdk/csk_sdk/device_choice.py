@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from csk_sdk.bundle import Bundle
+from csk_sdk.opening import read_file
 from csk_sdk.runtime import installed_runtimes
 from csk_sdk.state.atomic import make_folder, replace_file
 from csk_sdk.tuning import Choice
@@ -94,8 +95,7 @@ def _key(bundle: Bundle) -> dict[str, str]:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        with path.open("rb") as file:
-            content = json.loads(file.read(_MOST_BYTES))
+        content = json.loads(read_file(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return []
     if not isinstance(content, dict) or content.get("schema_version") != _SCHEMA:

@@ -46,16 +46,16 @@ def examine(
         yield Check("Workspace", FAIL, str(error))
         return
     yield _disk(space.state)
-    if not (space.bundle / MANIFEST).is_file():
+    if not os.path.lexists(space.bundle / MANIFEST):
         yield Check(
             "Bundle",
-            WARN,
+            FAIL,
             f"there is none in {space.bundle}",
             "Build one on a workstation with `csk-sdk build-artifacts`, and copy it there.",
         )
         return
     try:
-        opened = Bundle.open(space.bundle, space.trust)
+        opened = space.open_bundle()
         checkpoint = opened.checkpoint()
     except CskError as error:
         yield Check("Bundle", FAIL, str(error))

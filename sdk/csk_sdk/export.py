@@ -18,16 +18,19 @@ from numpy.typing import NDArray
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import StorageError
 from csk_sdk.manifest import EXPORT_TEMPLATE
+from csk_sdk.opening import read_file
 from csk_sdk.predicting import LinearHead
 from csk_sdk.protobuf import LENGTH_DELIMITED, MAX_BYTES, VARINT, field, tag, varint
 from csk_sdk.state import Generation
-from csk_sdk.state.atomic import make_folder, replace_file
+from csk_sdk.state.atomic import clear_temporaries, make_folder, replace_file
 
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _GRAPH_INITIALIZER = 5
 _TENSOR_DIMS, _TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_RAW_DATA = 1, 2, 8, 9
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _FLOAT = 1
+# What an export that was killed left behind; no export takes that long.
+_ABANDONED_SECONDS = 3600.0
 
 
 def complete(
@@ -69,7 +72,7 @@ def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path:
         head.objective.outputs: json.dumps(head.classes),
         "csk_sdk_generation": str(generation.number),
     }
-    template = bundle.path(EXPORT_TEMPLATE).read_bytes()
+    template = read_file(bundle.path(EXPORT_TEMPLATE), MAX_BYTES, bundle.folder)
     count = len(template) + sum(array.nbytes for array in tensors.values())
     if count >= MAX_BYTES:
         raise StorageError(
@@ -77,4 +80,5 @@ def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path:
             "Nothing was changed; build the bundle from a smaller network."
         )
     make_folder(path.parent)
+    clear_temporaries(path.parent, _ABANDONED_SECONDS, of=path.name)
     replace_file(path, b"".join(complete(template, tensors, metadata)))

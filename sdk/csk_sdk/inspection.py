@@ -137,13 +137,18 @@ class Inspection:
             "memory_budget": manifest.memory_budget,
             "files": self.files,
             "producer": manifest.producer,
+            "counter": manifest.counter,
             "schema_version": manifest.schema_version,
         }
 
 
 def inspect_bundle(folder: Path | str) -> Inspection:
     """Open a bundle, verify it, and summarise it. Raises BundleError."""
-    bundle = Bundle.open(folder)
+    return inspection_of(Bundle.open(folder))
+
+
+def inspection_of(bundle: Bundle) -> Inspection:
+    """The summary of an opened bundle."""
     manifest = bundle.manifest
     intensity = {one.name: one.intensity for one in manifest.candidates}
     files = {name: entry.size for name, entry in manifest.files.items()}

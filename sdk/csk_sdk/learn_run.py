@@ -18,6 +18,7 @@ from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.consolidation import Consolidated
 from csk_sdk.data.augment import augment
+from csk_sdk.data.broken import without_broken
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
 from csk_sdk.few_shot import because, few_shot_notes, is_few_shot
@@ -28,6 +29,8 @@ from csk_sdk.predicting import require_new_task, task_classes
 from csk_sdk.prefix_cache import OFF, PrefixCache, choose_place
 from csk_sdk.profiles import FAST, PROFILES, in_profile
 from csk_sdk.state import Generation, LearnedTask, State
+from csk_sdk.state.atomic import require_room
+from csk_sdk.state.generation import commit_bytes
 from csk_sdk.stopping import EPOCHS, Stopping
 from csk_sdk.training import TaskTraining
 from csk_sdk.version import __version__
@@ -60,7 +63,8 @@ class LearnReport:
     they were dropped for that, "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss`
     that of the head), else "". `known` are the classes that were known before, and updated.
     `stopped` is what ended training: "epochs", "plateau", "seconds" or "flops". `warnings` are sentences about what
-    looks wrong, though not wrong enough to refuse the task.
+    looks wrong, though not wrong enough to refuse the task. `skipped` are the pictures that were left out, each with
+    what is wrong with it (`skip_broken`).
     `peak_rss_bytes` is the whole process's, as `memory_budget` is; `profile` and `micro_batch` (None: batches whole)
     say how it was kept.
     """
@@ -85,6 +89,7 @@ class LearnReport:
     memory_budget: int | None = None
     profile: str = "fast"
     micro_batch: int | None = None
+    skipped: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -108,6 +113,11 @@ class LearnRun:
         on_progress: OnProgress,
     ) -> None:
         require_new_task(generation, bundle.manifest.classes, task.name, task.classes)
+        assert task.train is not None
+        self._given = len(task.train)
+        if config.skip_broken:
+            on_progress(Progress("check"))
+            task = without_broken(task, bundle.preprocessing)
         require_ready(backend, bundle, task.name, task.classes, config)
         assert task.train is not None
         bundle.objective.require(task)
@@ -158,6 +168,9 @@ class LearnRun:
     def _learn(self) -> LearnReport:
         begun = time.monotonic()
         self._report(Progress("check", note=self._plan.sentence))
+        # Now, and not when all steps are done.
+        size = commit_bytes(self._generation, self._task.classes, self._source.manifest.head.features)
+        require_room(self._state.folder, size, f"learning {self._task.name}")
         self._pixels.verify()
         identity = self._identity()
         first, loss, before = self._restore(identity)
@@ -206,7 +219,9 @@ class LearnRun:
             heads_only_because=because(self._few, result.heads_only),
             known=self._training.known,
             stopped=self._stopping.reason,
-            warnings=learned.notes,
+            # What names files is told, and not kept in the state.
+            warnings=(*self._task.unread, *learned.notes),
+            skipped=self._task.skipped,
             memory_budget=self._plan.budget,
             profile=self._plan.profile.name,
             micro_batch=self._plan.micro_batch,
@@ -227,6 +242,10 @@ class LearnRun:
     def _notes(self, result: Consolidated) -> tuple[str, ...]:
         noun = self._bundle.manifest.input.noun
         notes = warnings_about(self._training.novelty, result, self._config, noun)
+        if self._task.skipped:
+            # Without their names, which no state holds.
+            count = f"{len(self._task.skipped)} of {self._given} {noun}s"
+            notes = (f"{count} could not be read and were left out.", *notes)
         return notes + (few_shot_notes(len(self._split), self._task.classes, noun) if self._few else ())
 
     def _train(self, first: int, loss: float, identity: dict[str, Any], begun: float) -> tuple[float, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.accepted import accept
 from csk_sdk.backends import AUTO, choose_backend
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
@@ -73,19 +74,23 @@ class Learner:
         backend: str = AUTO,
         *,
         trust: Path | str | None = None,
+        allow_older: bool = False,
         providers: Sequence[Provider] | None = None,
     ) -> Learner:
         """Open a bundle with the state learned on it; the state folder is made at the first commit.
 
         `backend` is what computes training steps: "portable", "ort-training", or "auto" for the first of them that
         the bundle was built for. States are the same: one learns on where the other stopped.
-        `trust` is a PEM file with an ed25519 public key: only bundles that its holder signed are opened then.
+        `trust` is a PEM file with an ed25519 public key: only bundles that its holder signed are opened then, and none
+        that is older than one which this state folder has seen, unless `allow_older`: csk_sdk/accepted.py.
         `providers` are what predictions and features are computed with, such as ["openvino"], by default the CPU's own
         kernels; learning stays with these, so that it ends with the same numbers (docs/decisions/0027-providers.md).
         Raises BundleError, StateError, and ConfigError for another backend, a provider that is not installed, or where
         `trust` is no such key.
         """
         opened = Bundle.open(bundle, trust)
+        if trust is not None:
+            accept(opened, trust, Path(state), allow_older)
         opened.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         stored = State.open(state, opened.id, opened.stored_checkpoint)
         return cls(opened, stored, config or TrainingConfig(), backend, providers)
@@ -134,14 +139,23 @@ class Learner:
         return self.predictor().head(task)
 
     def learn(
-        self, task: Task, config: TrainingConfig | None = None, on_progress: OnProgress | None = None
+        self,
+        task: Task | Path | str,
+        config: TrainingConfig | Mapping[str, Any] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> LearnReport:
         """Learn one task and commit a new generation.
+
+        `task` may be the path of a task's folder or npz file, `config` a mapping of settings.
 
         An interrupted run is resumed where its last progress checkpoint was, with the same result.
         Raises TaskError for data that cannot be learned, StateLockedError while another process learns,
         RuntimeMissingError without the backend's package, ConfigError where the memory budget is too small.
         """
+        if not isinstance(task, Task):
+            task = Task.open(task)
+        if isinstance(config, Mapping):
+            config = TrainingConfig.from_mapping(dict(config), "config")
         task.require_trainable()
         bundle = self.bundle
         if config is not None:

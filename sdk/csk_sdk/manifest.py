@@ -189,6 +189,7 @@ class Manifest:
     `step_memory` are the bytes of a step's activations for "one" input, and for "each" further one.
     `memory_budget` is what the build was told to stay within, in bytes.
     `head_capacity` is how many classes a task may have with the ort-training backend, 0 without its artifacts.
+    `counter` grows from one signed bundle to the next, 0 where it has none: csk_sdk/accepted.py.
     `op_domains` are the domains of the ops that the graphs may have.
     `prefix` is the shape of one picture's features in front of the first site, `()` where the bundle has no graphs
     cut there. `precisions` are those that there are graphs for, the default, `precision`, first; of an older bundle,
@@ -214,6 +215,7 @@ class Manifest:
     precision: str = EXACT
     backends: tuple[str, ...] = (PORTABLE,)
     head_capacity: int = 0
+    counter: int = 0
     op_domains: tuple[str, ...] = ("ai.onnx",)
     weights_in_export: tuple[str, ...] = ()
     kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from csk_sdk.opening import open_file
 from csk_sdk.protobuf import MalformedError, fields, varints
 
 STANDARD_DOMAIN = "ai.onnx"
@@ -64,8 +66,8 @@ class OnnxContents:
 
 def read_onnx(path: Path) -> OnnxContents:
     """Walk the ONNX file `path`, without loading its tensors. Raises MalformedError for what is none, and OSError."""
-    with path.open("rb") as file:
-        if path.stat().st_size == 0:
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size == 0:
             raise MalformedError("it is empty")
         # Closed when the last view of it is gone, which may be in a traceback.
         return contents(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))

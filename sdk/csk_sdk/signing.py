@@ -9,10 +9,12 @@ Keys are PEM files as OpenSSL writes them:
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from csk_sdk.errors import BundleError, ConfigError
+from csk_sdk.opening import open_file, read_file
 
 SIGNATURE = "manifest.sig"
 # Signed with the manifest, so that a signature made for something else is none for a bundle.
@@ -36,7 +38,7 @@ def check_signature(folder: Path, manifest: bytes, trust: Path) -> None:
     """
     key = _public_key(trust)
     try:
-        with (folder / SIGNATURE).open("rb") as file:
+        with open_file(folder / SIGNATURE, folder) as file:
             signature = file.read(65)
     except FileNotFoundError:
         raise BundleError(
@@ -52,6 +54,12 @@ def check_signature(folder: Path, manifest: bytes, trust: Path) -> None:
             f"The bundle in {folder} is not signed by the key of {trust}: the signature does not match. "
             "Do not use it; get the bundle again from whoever built it."
         ) from None
+
+
+def fingerprint(trust: Path) -> str:
+    """The sha256, hexadecimal, of the public key in the PEM file `trust`. Raises ConfigError when it is none."""
+    raw: bytes = _public_key(trust).public_bytes_raw()
+    return hashlib.sha256(raw).hexdigest()
 
 
 def private_key(path: Path) -> Any:
@@ -85,8 +93,7 @@ _EXTRACT = "make it with `openssl pkey -in key.pem -pubout -out trust.pem`."
 
 def _key_file(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(_LARGEST_KEY_FILE)
+        return read_file(path, _LARGEST_KEY_FILE)
     except OSError as error:
         raise ConfigError(f"The key {path} cannot be read ({error.strerror}).") from None
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.errors import CskError, StateError
-from csk_sdk.tensor_header import check_header, read_entries
+from csk_sdk.opening import open_file
+from csk_sdk.tensor_header import check_open_header, read_entries
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "U8": "u1"}
 
@@ -28,9 +30,11 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
     def __init__(self, path: Path, error: type[CskError] = StateError) -> None:
         self._path, self._error = path, error
         try:
-            check_header(path)
-            self._file = path.open("rb", buffering=0)
+            # Without a buffer, which would hold a copy of what is read.
+            self._file = cast(FileIO, open_file(path).detach())
             weakref.finalize(self, self._file.close)
+            check_open_header(self._file)
+            self._file.seek(0)
             self._entries, self._begin = read_entries(self._file)
         except (OSError, ValueError) as problem:
             raise self._unreadable(problem) from problem
@@ -58,6 +62,11 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors."""
+        return sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in self._entries.values())
 
     def close(self) -> None:
         """Close the file; nothing can be read afterwards."""

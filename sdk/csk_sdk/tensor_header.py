@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 import struct
 from pathlib import Path
 from typing import IO, Any
+
+from csk_sdk.opening import open_file
 
 _BYTES = {"F64": 8, "F32": 4, "I64": 8, "U8": 1, "F16": 2, "BF16": 2, "I32": 4, "I16": 2, "I8": 1, "BOOL": 1}
 # Some 100,000 tensors with long names, or the names of as many classes in the metadata.
@@ -25,20 +26,23 @@ def check_header(path: Path) -> None:
     Every tensor must have the bytes that its dtype and shape ask for, none may overlap another or leave a hole, and
     all of them must fill the file. Raises OSError where it cannot be read.
     """
-    with path.open("rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no ordinary file")
-        prefix = file.read(8)
-        if len(prefix) < 8:
-            raise ValueError(f"it has {len(prefix)} bytes, too few for a safetensors file")
-        (length,) = struct.unpack("<Q", prefix)
-        if length > min(_LONGEST_HEADER, status.st_size - 8):
-            raise ValueError(f"its header claims {length} bytes, and the file has {status.st_size}")
-        try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError):
-            raise ValueError("its header is not valid JSON") from None
+    with open_file(path) as file:
+        check_open_header(file)
+
+
+def check_open_header(file: IO[bytes]) -> None:
+    """`check_header` of a file that is open, at its beginning."""
+    size = os.fstat(file.fileno()).st_size
+    prefix = file.read(8)
+    if len(prefix) < 8:
+        raise ValueError(f"it has {len(prefix)} bytes, too few for a safetensors file")
+    (length,) = struct.unpack("<Q", prefix)
+    if length > min(_LONGEST_HEADER, size - 8):
+        raise ValueError(f"its header claims {length} bytes, and the file has {size}")
+    try:
+        header = json.loads(file.read(length))
+    except (ValueError, RecursionError):
+        raise ValueError("its header is not valid JSON") from None
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
     header.pop("__metadata__", None)
@@ -49,15 +53,13 @@ def check_header(path: Path) -> None:
         if begin != end:
             raise ValueError(f"tensor {name!r} does not begin where the one before it ends")
         end = stop
-    if end != status.st_size - 8 - length:
-        raise ValueError(
-            f"its tensors take {end} bytes, and the file has {status.st_size - 8 - length} for them"
-        )
+    if end != size - 8 - length:
+        raise ValueError(f"its tensors take {end} bytes, and the file has {size - 8 - length} for them")
 
 
 def tensor_places(path: Path) -> dict[str, int]:
     """Where in the file each tensor's bytes begin, by name; of a file that `check_header` has passed."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         entries, data = read_entries(file)
     return {name: data + entry["data_offsets"][0] for name, entry in entries.items()}
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from csk_sdk.accepted import accept, check_age
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import BundleError
 from csk_sdk.state.lock import StateLock
@@ -43,18 +44,20 @@ def verify(
     *,
     repair: bool = False,
     trust: Path | str | None = None,
+    allow_older: bool = False,
 ) -> Verification:
     """Read every byte of a bundle and of the state learned on it, and compare it with its checksum.
 
     With `repair`, the state's lock is held, and what can be repaired is: see csk_sdk/state/repair.py. An intact
     generation is never dropped. A bundle is never written to: a damaged one must be copied again, and while its
-    manifest is damaged the state cannot be verified.
+    manifest is damaged the state cannot be verified. With `allow_older`, a bundle signed by the key `trust` is accepted
+    from now on although the device has seen a newer one.
 
     Raises StateError for the state of another bundle, StateLockedError when another process writes to a state
     that is to be repaired, StorageError when a repair cannot be written.
     """
     folder = Path(state)
-    opened, findings = _bundle(Path(bundle), trust)
+    opened, findings = _bundle(Path(bundle), trust, folder, allow_older)
     if opened is None or not folder.is_dir():
         return Verification(findings, ())
     check = StateCheck(folder, opened.id)
@@ -64,9 +67,15 @@ def verify(
         return Verification(findings, tuple(check.run(repair=True)))
 
 
-def _bundle(folder: Path, trust: Path | str | None) -> tuple[Bundle | None, tuple[Finding, ...]]:
+def _bundle(
+    folder: Path, trust: Path | str | None, state: Path, allow_older: bool
+) -> tuple[Bundle | None, tuple[Finding, ...]]:
     try:
         bundle = Bundle.read_manifest(folder, trust)
+        if trust is not None and allow_older:
+            accept(bundle, trust, state, allow_older=True)
+        elif trust is not None:
+            check_age(bundle, trust, state)
     except BundleError as error:
         return None, (Finding("manifest.json", DAMAGED, str(error)),)
     return bundle, (Finding("manifest.json", INTACT, bundle.origin), *_files(bundle))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from csk_sdk.errors import StateLockedError, StorageError, TaskError
+from csk_sdk.errors import CskError, StateLockedError, StorageError, TaskError
 from csk_sdk.learn_run import LearnReport, Progress
 from csk_sdk.learner import Learner
 from csk_sdk.predicting import task_names
@@ -35,16 +35,17 @@ class Happened:
     report: LearnReport | None = None
 
 
-# What changes while files are being copied: how many there are, their bytes, and the newest change in ns.
-_Signature = tuple[int, int, int]
+# What changes while files are being copied: how many there are, their bytes, the newest change in ns, and how many
+# folders cannot be read.
+_Signature = tuple[int, int, int, int]
 
 
 class Watcher:
     """Learns the tasks of a workspace's inbox as they come, in the order of their names.
 
     A task is taken once none of its files has changed for `settle` seconds, so that one that is still being copied
-    is left alone. A task that cannot be learned is set aside and the next one is taken. `poll` is the time in
-    seconds between two looks at the inbox.
+    is left alone. A task that cannot be learned, for whatever reason, is set aside and the next one is taken. `poll` is
+    the time in seconds between two looks at the inbox.
     """
 
     def __init__(self, space: Workspace, learner: Learner, settle: float = 10.0, poll: float = 5.0) -> None:
@@ -103,9 +104,9 @@ class Watcher:
     def _waiting(self) -> Iterator[tuple[str, _Signature | None]]:
         """Every task of the inbox that is not learned, and its files."""
         known = task_names(self._learner.generation, self._learner.bundle.manifest.classes)
-        for name, path in self._space.inbox.paths().items():
+        for name, paths in self._space.inbox.found().items():
             if name not in known:
-                yield name, _signature(path)
+                yield name, _signature(paths)
 
     def _learn(self, name: str) -> Happened | None:
         signature = self._seen[name][0]
@@ -120,8 +121,14 @@ class Watcher:
             return Happened("set aside", name, str(error))
         except (StateLockedError, StorageError) as error:
             return Happened("later", name, str(error))
+        except CskError:
+            raise  # of bundle, state or settings: no other task would fare better
         except Stopped:
             return Happened("stopped", name, "It goes on when the watcher is started again.")
+        except Exception as error:
+            # One task's fault, or csk-sdk's with this task: the others are learned all the same.
+            self._aside[name] = signature
+            return Happened("set aside", name, _unexpected(error))
         return Happened("learned", name, report=report)
 
     def _on_progress(self, _: Progress) -> None:
@@ -129,17 +136,37 @@ class Watcher:
             raise Stopped
 
 
-def _signature(path: Path) -> _Signature | None:
-    """The files of a task; None where there are none to train on yet, or they vanish while they are counted."""
-    try:
-        if path.is_file():
-            status = path.stat()
-            return 1, status.st_size, status.st_mtime_ns
-        files, size, newest = 0, 0, path.stat().st_mtime_ns
-        for folder, _, names in os.walk(path):
-            for name in names:
-                status = (Path(folder) / name).lstat()
+def _unexpected(error: Exception) -> str:
+    said = (str(error) or "no reason given").splitlines()[0][:300].rstrip(".")
+    return f"Learning it failed in a way that csk-sdk did not expect ({type(error).__name__}: {said})."
+
+
+def _signature(paths: list[Path]) -> _Signature | None:
+    """The files of a task; None where there are none to train on yet, or they vanish while they are counted.
+
+    What cannot be read is no reason to wait: opening the task says what is wrong with it.
+    """
+    files, size, newest, unreadable = 0, 0, 0, 0
+    for path in paths:
+        try:
+            for status in _files(path):
                 files, size, newest = files + 1, size + status.st_size, max(newest, status.st_mtime_ns)
-    except OSError:
-        return None
-    return (files, size, newest) if files else None
+            newest = max(newest, path.stat().st_mtime_ns)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            unreadable += 1
+    return (files, size, newest, unreadable) if files or unreadable else None
+
+
+def _files(path: Path) -> Iterator[os.stat_result]:
+    """The state of an npz file, or of every file in a folder. Raises OSError where one cannot be looked at."""
+    if not path.is_dir():
+        yield path.stat()
+        return
+    problems: list[OSError] = []
+    for folder, _, names in os.walk(path, onerror=problems.append):
+        for name in names:
+            yield (Path(folder) / name).lstat()
+    if problems:
+        raise problems[0]

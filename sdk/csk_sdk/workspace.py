@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from csk_sdk.accepted import accept, check_age
 from csk_sdk.backends import AUTO
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
@@ -24,12 +25,14 @@ from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.learner import Learner
+from csk_sdk.opening import read_file
 from csk_sdk.predicting import task_names
 from csk_sdk.sizes import bytes_in
 from csk_sdk.state import BASE, State
 
 SETTINGS = "csk.toml"
 KEEP = 8
+_LARGEST_SETTINGS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class TaskStatus:
     """One task of the inbox or the state.
 
     `state` is "learned", "next", "waiting", "test only" or "broken" (then `error` says why).
+    `notes` are sentences about files in its folder that are not read.
     `generation` and `seconds` are those of its learning, and so are the counts of a task that left the inbox.
     """
 
@@ -48,6 +52,7 @@ class TaskStatus:
     generation: int | None = None
     seconds: float | None = None
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,18 @@ class Workspace:
         """The tasks that wait, or have waited, to be learned."""
         return Inbox(self.tasks, self.bit_depth)
 
-    def learner(self, config: TrainingConfig | None = None, backend: str = AUTO) -> Learner:
-        """Open bundle and state. Raises BundleError, StateError."""
+    def open_bundle(self) -> Bundle:
+        """Open the bundle, as far as it is trusted, and is no older than one before. Raises BundleError, StateError."""
         bundle = Bundle.open(self.bundle, self.trust)
+        if self.trust is not None:
+            check_age(bundle, self.trust, self.state)
+        return bundle
+
+    def learner(self, config: TrainingConfig | None = None, backend: str = AUTO) -> Learner:
+        """Open bundle and state, and remember how new a signed bundle is. Raises BundleError, StateError."""
+        bundle = self.open_bundle()
+        if self.trust is not None:
+            accept(bundle, self.trust, self.state)
         bundle.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         state = State.open(self.state, bundle.id, bundle.stored_checkpoint, keep=self.keep)
         return Learner(bundle, state, config or self.config, backend, self.providers)
@@ -163,7 +177,23 @@ class Workspace:
             classes=task.classes,
             train_images=len(task.train) if task.train is not None else 0,
             test_images=len(task.test) if task.test is not None else 0,
+            notes=task.unread,
         )
+
+
+def workspace_of(
+    bundle: Path, folder: Path | str = ".", state: Path | None = None, trust: Path | None = None
+) -> Workspace:
+    """The workspace whose settings say whom to trust with `bundle`: `folder`, or the folder that the bundle is in.
+
+    The first that names a key counts, for a command that is given a bundle and no workspace. Raises ConfigError.
+    """
+    beside = bundle.absolute().parent
+    for place in (Path(folder), beside) if beside.is_dir() else (Path(folder),):
+        space = Workspace.open(place, bundle, state, trust=trust)
+        if space.trust is not None:
+            return space
+    return Workspace.open(folder, bundle, state)
 
 
 # The tables of csk.toml and their settings; those of [training] are TrainingConfig's.
@@ -225,7 +255,7 @@ def _training(tables: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_file(path, _LARGEST_SETTINGS).decode("utf-8"))
     except FileNotFoundError:
         return {}
     except OSError as error:

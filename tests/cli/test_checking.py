@@ -33,11 +33,15 @@ def test_doctor_changes_nothing(run, workspace):
     assert sorted(path.name for path in workspace.iterdir()) == before
 
 
-def test_no_bundle_is_a_warning(run, tmp_path):
+def test_a_folder_without_a_bundle_is_neither_ready_nor_damaged(run, tmp_path):
     done = run("doctor", "--workspace", tmp_path)
-    assert done.status == 0
-    assert f"warn  Bundle         there is none in {tmp_path / 'bundle'}" in done.out
-    assert "Ready, with 1 warning." in done.out
+    assert done.status == 1
+    assert f"fail  Bundle         there is none in {tmp_path / 'bundle'}" in done.out
+    assert "1 problem to mend." in done.out
+    assert "Ready" not in done.out
+    done = run("verify", "--workspace", tmp_path)
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(f"Error: There is neither a bundle in {tmp_path}/bundle nor a state in ")
 
 
 def test_a_damaged_bundle_fails(run, own_bundle):

@@ -80,7 +80,7 @@ def test_export_is_an_ordinary_model_and_never_overwrites_unasked(run, learned_w
     ("arguments", "error"),
     [
         (["predict", "nowhere.png"], "nowhere.png cannot be read"),
-        (["predict", __file__], "not a PNG, JPEG, BMP or WebP picture"),
+        (["predict", __file__], "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture"),
         (["predict", "nowhere.png", "--task", "nix"], "nowhere.png"),
         (["export", "--out", "x.onnx", "--task", "nix"], "Task 'nix' is not learned"),
     ],
@@ -89,3 +89,13 @@ def test_errors(run, learned_workspace, arguments, error):
     done = run(*arguments, "--workspace", learned_workspace)
     assert (done.status, done.out) == (1, "")
     assert error in done.err
+
+
+def test_predict_takes_a_folder(run, learned, tmp_path):
+    folder = learned / "tasks/01-four-five/test/four"
+    done = run("predict", folder, "--workspace", learned, "--json")
+    assert [one["file"] for one in done.json] == sorted(str(path) for path in folder.glob("*.png"))
+    (tmp_path / "empty").mkdir()
+    done = run("predict", tmp_path / "empty", "--workspace", learned)
+    assert done.status == 1
+    assert done.err.startswith(f"Error: {tmp_path}/empty holds no picture and no signal (")

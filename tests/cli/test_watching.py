@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import csk_sdk.watching as watching_module
+from csk_sdk.data.inbox import _task_name
 from csk_sdk.learner import Learner
 from csk_sdk.watching import Watcher
 from csk_sdk.workspace import Workspace
@@ -92,18 +94,122 @@ def test_pictures_to_test_with_are_no_task(run, workspace):
     assert "01-four-five" not in done.out
 
 
-def test_two_tasks_of_one_name_are_told_of_once(workspace):
+def test_two_tasks_of_one_name_are_set_aside_and_the_next_is_learned(workspace):
     np.savez(workspace / "tasks/01-four-five.npz", images=np.zeros(1), labels=np.zeros(1))
     watching = watcher(workspace)
     seen = []
     for happened in watching.run():
         seen.append((happened.event, happened.task))
-        if happened.event == "later":
+        if happened.event == "set aside":
             assert "both 01-four-five/ and 01-four-five.npz" in happened.reason
-            (workspace / "tasks/01-four-five.npz").unlink()
         if happened.task == "02-six-seven":
+            (workspace / "tasks/01-four-five.npz").unlink()
+        if len(seen) == 3:
             watching.stop()
-    assert seen == [("later", ""), ("learned", "01-four-five"), ("learned", "02-six-seven")]
+    assert seen == [("set aside", "01-four-five"), ("learned", "02-six-seven"), ("learned", "01-four-five")]
+
+
+def events(workspace):
+    return [(happened.event, happened.task) for happened in watcher(workspace).run(once=True)]
+
+
+ASIDE = [("set aside", "00-odd"), ("learned", "01-four-five"), ("learned", "02-six-seven")]
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "a/" * 3000 + "x.png", "a\0b.png", "loop/x.png"])
+def test_one_bad_line_ends_no_service(workspace, name):
+    folder = workspace / "tasks/00-odd/train"
+    folder.mkdir(parents=True)
+    (folder / "loop").symlink_to("loop")
+    (folder / "metadata.csv").write_text(f"file_name,cat,dog\n{name},1,0\n")
+    happened = next(watcher(workspace).run(once=True))
+    assert (happened.event, happened.task) == ("set aside", "00-odd")
+    assert "metadata.csv, line 2" in happened.reason
+    assert len(happened.reason) < 500
+    assert events(workspace) == ASIDE
+
+
+ERRORS = [
+    OSError(36, "File name too long"),
+    PermissionError(13, "Permission denied"),
+    ValueError("embedded null byte"),
+    UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed"),
+    RuntimeError("Symlink loop"),
+    RecursionError("maximum recursion depth exceeded"),
+    MemoryError(),
+    KeyError("x"),
+]
+
+
+@pytest.mark.parametrize("when", ["opening", "learning"])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_whatever_one_task_raises_sets_it_aside(workspace, monkeypatch, error, when):
+    shutil.copytree(workspace / "tasks/01-four-five", workspace / "tasks/00-odd")
+    where, name = (
+        ("csk_sdk.data.tasks.files_by_class", 0) if when == "opening" else ("csk_sdk.learner.LearnRun", 3)
+    )
+    module, attribute = where.rsplit(".", 1)
+    real = getattr(sys.modules[module], attribute)
+
+    def failing(*arguments):
+        if "00-odd" in str(arguments[name]):
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(where, failing)
+    told = list(watcher(workspace).run(once=True))
+    assert [(happened.event, happened.task) for happened in told] == ASIDE
+    assert told[0].reason.endswith(".")
+    assert "\n" not in told[0].reason
+
+
+@pytest.mark.parametrize("part", ["", "train", "train/four"])
+def test_a_folder_that_may_not_be_read_is_set_aside(workspace, monkeypatch, part):
+    # Whoever runs the tests may read everything.
+    shutil.copytree(workspace / "tasks/01-four-five", workspace / "tasks/00-odd")
+    real, forbidden = os.scandir, str(workspace / "tasks/00-odd" / part).rstrip("/")
+
+    def scandir(path="."):
+        if os.fspath(path) == forbidden:
+            raise PermissionError(13, "Permission denied", forbidden)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    if not part:
+        real_stat = os.stat
+
+        def stat(path, **options):
+            if os.fspath(path).startswith(forbidden + "/"):
+                raise PermissionError(13, "Permission denied", path)
+            return real_stat(path, **options)
+
+        monkeypatch.setattr(os, "stat", stat)
+    watching = watcher(workspace)
+    told = list(watching.run(once=True))
+    assert [(happened.event, happened.task) for happened in told] == ASIDE
+    assert "(Permission denied)" in told[0].reason
+    # Once it may be read, it is looked at again.
+    monkeypatch.undo()
+    assert [(happened.event, happened.task) for happened in watching.run(once=True)] == [
+        ("learned", "00-odd")
+    ]
+
+
+def test_a_link_to_what_may_not_be_seen_does_not_hide_the_others(workspace):
+    class Entry:
+        name, path = "00-odd", "00-odd"
+
+        def is_dir(self):
+            raise PermissionError(13, "Permission denied")
+
+    assert _task_name(Entry()) == "00-odd"
+    Entry.name = "00-odd.npz"
+    assert _task_name(Entry()) == "00-odd"
+
+
+def test_an_empty_folder_is_waited_for(workspace):
+    (workspace / "tasks/00-odd/train/four").mkdir(parents=True)
+    assert events(workspace) == ASIDE[1:]
 
 
 def test_another_process_that_learns_is_waited_for(workspace):

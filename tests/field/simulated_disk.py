@@ -18,26 +18,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from csk_sdk.state.lock import LOCK_FILE
+from csk_sdk.state.swap import _exchange as swap_names
 
 TEMPORARY = re.compile(r"\..*\.csk-tmp")
 # Files by path relative to the disk's root; a folder is a key that ends in "/".
 Tree = dict[str, bytes]
+# The inode of the disk's topmost folder.
+ROOT = 0
 # Above this, not every subset of what is volatile can be tried.
 _MOST_VOLATILE = 16
 
 
 @dataclass(frozen=True)
 class Names:
-    """A change of names in one folder, atomic: each name becomes that inode, or nothing (None)."""
+    """A change of names in one folder (its inode), atomic: each name becomes that inode, or nothing (None)."""
 
-    folder: str
+    folder: int
     entries: dict[str, int | None]
 
 
@@ -52,9 +55,9 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Sync:
-    """An fsync: of an inode, or of a folder's names."""
+    """An fsync: of a file's bytes, or of a folder's names."""
 
-    target: int | str
+    target: int
 
 
 Operation = Names | Bytes | Sync
@@ -62,7 +65,7 @@ Operation = Names | Bytes | Sync
 
 @dataclass
 class Recorder:
-    """`os` for csk_sdk.state.atomic and csk_sdk.state.lock: does what it is told, below `root`, and logs it.
+    """`os` for the modules of csk_sdk.state that write: does what it is told, below `root`, and logs it.
 
     With `drop`, calls of that kind ("file sync", "folder sync") are not logged as done: as if csk-sdk forgot them.
     """
@@ -71,14 +74,16 @@ class Recorder:
     drop: str = ""
     log: list[Operation] = field(default_factory=list)
     _inodes: dict[str, int] = field(default_factory=dict)
-    _open: dict[int, tuple[int | str, int]] = field(default_factory=dict)
-    _next: int = 1
+    _open: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _next: int = ROOT + 1
 
     def __post_init__(self) -> None:
         self.before = read_tree(self.root)
+        self._inodes["."] = ROOT
         for name in self.before:
             self._inodes[name.rstrip("/")] = self._new()
         self.numbers = dict(self._inodes)
+        self.folders = {ROOT, *(self.numbers[name[:-1]] for name in self.before if name.endswith("/"))}
         self.locks = {number for name, number in self.numbers.items() if Path(name).name == LOCK_FILE}
 
     def __getattr__(self, name: str) -> Any:
@@ -88,9 +93,6 @@ class Recorder:
         name = self._name(path)
         there = os.path.lexists(path)
         descriptor = os.open(path, flags, mode)
-        if Path(path).is_dir():
-            self._open[descriptor] = (name, 0)
-            return descriptor
         if not there:
             self._create(name)
         assert not flags & (os.O_TRUNC | os.O_APPEND), "not modelled"
@@ -100,7 +102,6 @@ class Recorder:
     def write(self, descriptor: int, data: bytes) -> int:
         written = os.write(descriptor, data)
         inode, offset = self._open[descriptor]
-        assert isinstance(inode, int)
         self.log.append(Bytes(inode, offset, bytes(data[:written])))
         self._open[descriptor] = (inode, offset + written)
         return written
@@ -112,14 +113,12 @@ class Recorder:
 
     def ftruncate(self, descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)
-        inode, _ = self._open[descriptor]
-        assert isinstance(inode, int)
-        self.log.append(Bytes(inode, size, None))
+        self.log.append(Bytes(self._open[descriptor][0], size, None))
 
     def fsync(self, descriptor: int) -> None:
         os.fsync(descriptor)
         target, _ = self._open[descriptor]
-        if self.drop != ("folder sync" if isinstance(target, str) else "file sync"):
+        if self.drop != ("folder sync" if target in self.folders else "file sync"):
             self.log.append(Sync(target))
 
     def close(self, descriptor: int) -> None:
@@ -129,28 +128,52 @@ class Recorder:
     def replace(self, source: Path, target: Path) -> None:
         os.replace(source, target)  # noqa: PTH105 - what is recorded
         old, new = self._name(source), self._name(target)
-        self._inodes[new] = inode = self._inodes.pop(old)
+        inode = self._inodes[old]
+        self._move(old, new)
+        self._log_names(new, {Path(old).name: None, Path(new).name: inode})
+
+    def exchange(self, one: Path, other: Path) -> bool:
+        """In place of csk_sdk.state.swap._exchange."""
+        assert swap_names(one, other), "this system cannot exchange names"
+        names = self._name(one), self._name(other)
+        inodes = [self._inodes[name] for name in names]
+        self._move(names[0], "exchanging")
+        self._move(names[1], names[0])
+        self._move("exchanging", names[1])
+        self._log_names(names[0], dict(zip((one.name, other.name), reversed(inodes), strict=True)))
+        return True
+
+    def _move(self, old: str, new: str) -> None:
+        """A file or a folder, with all that is in it."""
         assert Path(old).parent == Path(new).parent, "not modelled"
-        self._log_names(Path(new).parent, {Path(old).name: None, Path(new).name: inode})
+        for name in [name for name in self._inodes if name == old or name.startswith(f"{old}/")]:
+            self._inodes[new + name[len(old) :]] = self._inodes.pop(name)
 
     def unlink(self, path: Path) -> None:
         os.unlink(path)  # noqa: PTH108 - what is recorded
-        name = self._name(path)
+        self._remove(self._name(path))
+
+    def rmdir(self, path: Path) -> None:
+        os.rmdir(path)  # noqa: PTH106 - what is recorded
+        self._remove(self._name(path))
+
+    def _remove(self, name: str) -> None:
         del self._inodes[name]
-        self._log_names(Path(name).parent, {Path(name).name: None})
+        self._log_names(name, {Path(name).name: None})
 
     def mkdir(self, path: Path) -> None:
         os.mkdir(path)  # noqa: PTH102 - what is recorded
-        self._create(self._name(path))
+        self.folders.add(self._create(self._name(path)))
 
-    def _create(self, name: str) -> None:
+    def _create(self, name: str) -> int:
         self._inodes[name] = self._new()
         if Path(name).name == LOCK_FILE:
             self.locks.add(self._inodes[name])
-        self._log_names(Path(name).parent, {Path(name).name: self._inodes[name]})
+        self._log_names(name, {Path(name).name: self._inodes[name]})
+        return self._inodes[name]
 
-    def _log_names(self, folder: Path, entries: dict[str, int | None]) -> None:
-        self.log.append(Names(folder.as_posix(), entries))
+    def _log_names(self, path: str, entries: Mapping[str, int | None]) -> None:
+        self.log.append(Names(self._inodes[Path(path).parent.as_posix()], dict(entries)))
 
     def _name(self, path: Path) -> str:
         return Path(path).relative_to(self.root).as_posix()
@@ -207,7 +230,7 @@ class _Replay:
         self._log = recorder.log
         self._numbers = recorder.numbers
         self._before = recorder.before
-        self._ignored = recorder.locks
+        self._ignored, self._folders = recorder.locks, recorder.folders
 
     def possible(self, moment: int) -> Iterator[Tree]:
         """All trees that a crash at `moment` may leave, equal ones too."""
@@ -223,7 +246,7 @@ class _Replay:
 
     def _volatile(self, moment: int) -> list[int]:
         """Operations before `moment` that no sync before `moment` covers."""
-        pending: dict[int, int | str] = {}
+        pending: dict[int, int] = {}
         for index, operation in enumerate(self._log[:moment]):
             if isinstance(operation, Bytes) and operation.inode in self._ignored:
                 continue
@@ -236,39 +259,34 @@ class _Replay:
     def tree(self, moment: int, fate: Any) -> Tree:
         """The disk at `moment` if operation `i` met `fate(i)`."""
         content: dict[int, bytes] = {}
-        names: dict[str, dict[str, int]] = {}
-        folders: dict[int, str] = {}
+        names: dict[int, dict[str, int]] = {folder: {} for folder in self._folders}
         for name, data in self._before.items():
             path = Path(name.rstrip("/"))
             number = self._numbers[path.as_posix()]
-            names.setdefault(path.parent.as_posix(), {})[path.name] = number
-            if name.endswith("/"):
-                folders[number] = path.as_posix()
-            else:
+            names[self._numbers[path.parent.as_posix()]][path.name] = number
+            if not name.endswith("/"):
                 content[number] = data
         for index, operation in enumerate(self._log[:moment]):
             if isinstance(operation, Bytes):
                 content[operation.inode] = _written(content.get(operation.inode, b""), operation, fate(index))
             elif isinstance(operation, Names) and fate(index) == "all":
-                entries = names.setdefault(operation.folder, {})
+                entries = names[operation.folder]
                 for name, inode in operation.entries.items():
                     entries.pop(name, None)
                     if inode is not None:
                         entries[name] = inode
-        made = {o.folder for o in self._log if isinstance(o, Names)}
-        return dict(_walk(".", names, content, made | set(folders.values())))
+        return dict(_walk(ROOT, "", names, content))
 
 
 def _walk(
-    folder: str, names: dict[str, dict[str, int]], content: dict[int, bytes], folders: set[str]
+    folder: int, at: str, names: dict[int, dict[str, int]], content: dict[int, bytes]
 ) -> Iterator[tuple[str, bytes]]:
-    for name, inode in names.get(folder, {}).items():
-        path = (Path(folder) / name).as_posix()
-        if path in folders:
-            yield path + "/", b""
-            yield from _walk(path, names, content, folders)
+    for name, inode in names[folder].items():
+        if inode in names:
+            yield f"{at}{name}/", b""
+            yield from _walk(inode, f"{at}{name}/", names, content)
         else:
-            yield path, content.get(inode, b"")
+            yield at + name, content.get(inode, b"")
 
 
 def _written(old: bytes, operation: Bytes, fate: str) -> bytes:

@@ -12,6 +12,7 @@ from PIL import Image
 from cli.conftest import csk_sdk
 from conftest import Digits, open_learner
 from csk_sdk import Learner, Task, TaskError
+from csk_sdk.data.files import SUFFIXES
 from csk_sdk.data.images import FileImages
 
 RNG = np.random.default_rng(0)
@@ -193,3 +194,189 @@ def test_ten_thousand_class_folders(tmp_path: Path, digits_bundle: Path, digits:
     assert task.train.labels.tolist() == list(range(10_000))
     assert len(task.fingerprint()) == 64
     open_learner(digits_bundle, tmp_path / "state").require_new("01", task.classes)
+
+
+# Other formats, and what is not read
+
+
+def test_formats_that_are_read(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    gray = pixels[:, :, 0]
+    Image.fromarray(pixels).save(tmp_path / "x.tif")
+    np.testing.assert_array_equal(FileImages([tmp_path / "x.tif"]).read(0), pixels)
+    deep = Image.fromarray(gray.astype(np.uint16) * 257)
+    deep.save(tmp_path / "deep.tiff")
+    np.testing.assert_array_equal(FileImages([tmp_path / "deep.tiff"]).read(0)[:, :, 0], gray)
+    # The first of two frames.
+    frames = [Image.fromarray(one) for one in (gray, 255 - gray)]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(FileImages([tmp_path / "x.gif"]).read(0)[:, :, 0], gray)
+    Image.fromarray(gray).save(tmp_path / "x.jfif", "JPEG", quality=100)
+    assert np.abs(FileImages([tmp_path / "x.jfif"]).read(0)[:, :, 0].astype(int) - gray).max() < 12
+
+
+def test_avif_is_read_where_pillow_can(tmp_path: Path) -> None:
+    if ".avif" not in SUFFIXES:
+        pytest.skip("this Pillow reads no AVIF")
+    Image.new("RGB", (16, 16), (200, 10, 10)).save(tmp_path / "x.avif")
+    assert np.abs(FileImages([tmp_path / "x.avif"]).read(0).astype(int) - [200, 10, 10]).max() < 12
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """5 pictures that are read in each class, and 75 files that are not."""
+    folder = tmp_path / "tasks/01"
+    for name in ("four", "five"):
+        (folder / "train" / name).mkdir(parents=True)
+        for index in range(5):
+            Image.fromarray(np.full((8, 8), 50 * index, np.uint8)).save(folder / f"train/{name}/{index}.png")
+    for index in range(75):
+        (folder / f"train/four/{index:02}.{('cr2', 'psd', 'mov')[index % 3]}").write_bytes(b"x")
+    for hidden in ("train/four/.DS_Store", "train/four/Thumbs.db", "train/.hidden", "notes.txt"):
+        (folder / hidden).write_bytes(b"x")
+    return folder
+
+
+NOT_READ = (
+    "75 files in {folder}/train were not read: 25 .cr2, 25 .mov, 25 .psd, such as four/00.cr2. Read are png, jpg, bmp, "
+    "webp, gif, tif; wav, npy."
+)
+
+
+def test_what_is_not_read_is_counted_and_named(mixed: Path) -> None:
+    task = Task.open(mixed)
+    assert len(task.train or ()) == 10
+    assert task.unread == (NOT_READ.format(folder=mixed),)
+    (mixed / "train/IMG.HEIC").write_bytes(b"x")
+    (mixed / "train/five/2024/may").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(mixed / "train/five/2024/may/x.png")
+    first, second = Task.open(mixed).unread
+    assert first.startswith(
+        f"76 files in {mixed}/train were not read: 25 .cr2, 1 .heic, 25 .mov, 25 .psd, such as"
+    )
+    assert second == (
+        f"Folders inside a class are not read: five/2024 in {mixed}/train. Move their files up into the class."
+    )
+
+
+def test_a_class_of_other_formats_only_says_so(mixed: Path) -> None:
+    for path in (mixed / "train/four").glob("*.png"):
+        path.unlink()
+    with pytest.raises(
+        TaskError, match=r"75 files in .*/train/four were not read: 25 \.cr2, 25 \.mov, 25 \.psd"
+    ):
+        Task.open(mixed)
+
+
+def test_every_command_tells_what_was_not_read(mixed: Path, digits_bundle: Path) -> None:
+    workspace = mixed.parents[1]
+    (workspace / "bundle").symlink_to(digits_bundle)
+    text = NOT_READ.format(folder=mixed)
+    at = ("--workspace", workspace)
+    assert text in " ".join(csk_sdk("tasks", *at).out.split())
+    (status,) = csk_sdk("tasks", "--json", *at).json
+    assert status["notes"] == [text]
+    learning = ("--epochs", "1", "--no-label-check", "--threads", "1", "--state")
+    done = csk_sdk("train", *at, *learning, workspace / "one")
+    assert f"Warning: {text}" in " ".join(done.err.split())
+    done = csk_sdk("train", "--json", *at, *learning, workspace / "two")
+    assert text in done.json["warnings"]
+    # File names are none of what a state holds.
+    assert b"cr2" not in b"".join(
+        path.read_bytes() for path in (workspace / "two").rglob("*") if path.is_file()
+    )
+    (workspace / "csk.toml").write_text("[training]\nlabel_check = false\nthreads = 1\n")
+    watching = ("watch", "--once", "--settle", "0", "--nice", "0", *at)
+    done = csk_sdk(*watching, "--state", workspace / "three")
+    assert text in " ".join(done.err.split())
+    done = csk_sdk(*watching, "--json", "--state", workspace / "four")
+    assert text in done.lines[0]["report"]["warnings"]
+
+
+# Broken pictures
+
+
+@pytest.fixture
+def broken(mixed: Path, digits_bundle: Path) -> Path:
+    """A workspace whose task has 3 broken pictures among 10, each in another way."""
+    for path in (mixed / "train/four").iterdir():
+        if path.suffix != ".png":
+            path.unlink()
+    whole = (mixed / "train/four/0.png").read_bytes()
+    (mixed / "train/four/0.png").write_bytes(whole[:40])
+    (mixed / "train/four/1.png").write_bytes(b"hello")
+    (mixed / "train/five/4.png").write_bytes(b"")
+    workspace = mixed.parents[1]
+    (workspace / "bundle").symlink_to(digits_bundle)
+    (workspace / "csk.toml").write_text("[training]\nlabel_check = false\nthreads = 1\nepochs = 1\n")
+    return workspace
+
+
+BROKEN = ("five/4.png", "four/0.png", "four/1.png")
+
+
+def test_all_broken_pictures_are_listed_in_one_run(broken: Path) -> None:
+    done = csk_sdk("train", "--workspace", broken)
+    assert done.status == 1
+    assert done.err.startswith("Error: 3 of 10 pictures cannot be learned: ")
+    assert done.err.endswith(
+        ". Remove or replace them and run the command again, or learn the others with --skip-broken.\n"
+    )
+    for name in BROKEN:
+        assert f"{broken}/tasks/01/train/{name} cannot be decoded (" in done.err
+
+
+def test_many_broken_pictures_are_counted(broken: Path) -> None:
+    folder = broken / "tasks/01/train/four"
+    for index in range(30):
+        (folder / f"bad-{index}.png").write_bytes(b"x")
+    done = csk_sdk("train", "--workspace", broken)
+    assert "Error: 33 of 40 pictures cannot be learned: " in done.err
+    assert "; and 13 more. Remove or replace them" in done.err
+
+
+def test_what_is_broken_can_be_left_out(broken: Path) -> None:
+    done = csk_sdk("train", "--workspace", broken, "--skip-broken", "--json")
+    assert done.status == 0, done.err
+    report = done.json
+    assert (report["images"], len(report["skipped"])) == (7, 3)
+    assert [any(name in said for said in report["skipped"]) for name in BROKEN] == [True] * 3
+    assert "3 of 10 pictures could not be read and were left out." in report["warnings"]
+    (task,) = Learner.open(broken / "bundle", broken / "state").tasks
+    assert task.images == 7
+    assert task.notes[0] == "3 of 10 pictures could not be read and were left out."
+    # It is what learning the seven alone gives, and names no file.
+    expected = {path.name: path.read_bytes() for path in (broken / "state/generations").glob("*.safetensors")}
+    assert b".png" not in b"".join(
+        path.read_bytes() for path in (broken / "state").rglob("*") if path.is_file()
+    )
+    for name in BROKEN:
+        (broken / "tasks/01/train" / name).unlink()
+    assert csk_sdk("train", "--workspace", broken, "--state", broken / "other").status == 0
+    found = {path.name: path.read_bytes() for path in (broken / "other/generations").glob("*.safetensors")}
+    assert found == expected
+
+
+def test_watch_leaves_out_what_is_broken_where_it_is_told_to(broken: Path) -> None:
+    watching = ("watch", "--once", "--settle", "0", "--nice", "0", "--workspace", broken)
+    assert "01 is set aside. 3 of 10 pictures cannot be learned" in " ".join(csk_sdk(*watching).err.split())
+    done = csk_sdk(*watching, "--skip-broken")
+    assert "3 of 10 pictures could not be read and were left out." in done.err
+    assert "five/4.png cannot be decoded (" in done.out.replace("\n", "")
+    settings = broken / "csk.toml"
+    settings.write_text(settings.read_text() + "skip_broken = true\n")
+    done = csk_sdk(*watching, "--state", broken / "other", "--json")
+    assert len(done.lines[0]["report"]["skipped"]) == 3
+
+
+def test_a_class_of_broken_pictures_only_is_refused(broken: Path) -> None:
+    for path in (broken / "tasks/01/train/four").iterdir():
+        path.write_bytes(b"x")
+    done = csk_sdk("train", "--workspace", broken, "--skip-broken")
+    assert done.status == 1
+    assert "four" in done.err
+    assert "What cannot be read was left out: " in done.err
+    for path in (broken / "tasks/01/train/five").iterdir():
+        path.write_bytes(b"x")
+    done = csk_sdk("train", "--workspace", broken, "--skip-broken")
+    assert "Error: None of the 10 pictures can be learned. The first: " in done.err

@@ -77,6 +77,37 @@ def claims(size: int) -> Callable[[Path], None]:
     return act
 
 
+def packed(method: int) -> Callable[[Path], None]:
+    """A good archive whose pictures are packed by another method than NumPy's."""
+
+    def act(path: Path) -> None:
+        archive(path)
+        images = npy(np.zeros((4, 5, 5, 3), np.uint8))
+        # The second entry of a name is the one that counts.
+        with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as file:
+            warnings.simplefilter("ignore")
+            file.writestr("images.npy", images, method)
+
+    return act
+
+
+def members(count: int, name_length: int = 10) -> Callable[[Path], None]:
+    """A good archive with that many more members, each of no byte."""
+
+    def act(path: Path) -> None:
+        with zipfile.ZipFile(archive(path), "a") as file:
+            for index in range(count):
+                file.writestr(f"{index:0{name_length}d}", b"")
+
+    return act
+
+
+def long_header(path: Path) -> None:
+    """An array whose header says that it is a gigabyte long, and is 100 MB of blanks, packed to 100 kB."""
+    head = b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 30)
+    archive(path, images=head + b" " * (100 << 20), padding=os.urandom(1 << 20))
+
+
 def pictures(data: bytes) -> Callable[[Path], object]:
     return lambda path: archive(path, images=data)
 
@@ -108,6 +139,17 @@ NPZ: dict[str, tuple[Callable[[Path], object], str]] = {
         "Object arrays cannot be loaded",
     ),
     "an unknown version": (pictures(b"\x93NUMPY\x09\x00" + b"\x00" * 50), "cannot be read"),
+    "packed by bzip2": (
+        packed(zipfile.ZIP_BZIP2),
+        "images is compressed by the method bzip2, and NumPy writes none",
+    ),
+    "packed by lzma": (
+        packed(zipfile.ZIP_LZMA),
+        "images is compressed by the method lzma, and NumPy writes none",
+    ),
+    "many members": (members(1_000), "lists more than 1000 arrays, and a task has seven at most"),
+    "a directory of megabytes": (members(999, 2_000), "lists more than 1000 arrays"),
+    "a header of a gigabyte": (long_header, "a header of 1073741824 bytes, and NumPy reads 10000 at most"),
     "no npy at all": (pictures(b"<html>"), "cannot be read"),
 }
 
@@ -124,9 +166,12 @@ def test_a_hostile_archive_is_refused(tmp_path: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_bomb_costs_no_memory(tmp_path: Path) -> None:
-    bomb(300 << 20)(tmp_path / "01.npz")
-    assert (tmp_path / "01.npz").stat().st_size < 1 << 20
+@pytest.mark.parametrize(
+    "make", [bomb(300 << 20), long_header, members(100_000)], ids=["bomb", "header", "members"]
+)
+def test_a_bomb_costs_no_memory(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "01.npz")
+    assert (tmp_path / "01.npz").stat().st_size < 16 << 20
     code = (
         "import resource, sys\n"
         "from csk_sdk import Task, TaskError\n"
@@ -211,14 +256,14 @@ def test_a_pipe_does_not_make_it_wait(folder: Path) -> None:
     os.mkfifo(folder / "train/a/x.png")
     with pytest.raises(TaskError, match=r"x\.png is neither a file nor a folder: remove it\."):
         Task.open(folder)
-    with pytest.raises(TaskError, match=r"x\.png cannot be decoded \(not a file\)"):
+    with pytest.raises(TaskError, match=r"x\.png cannot be decoded \(not an ordinary file\)"):
         FileImages([folder / "train/a/x.png"]).read(0)
     (folder / "pipe").mkdir()
     (folder / "train/a/x.png").rename(folder / "pipe/x")
     (folder / "train/a/x.png").symlink_to("../../pipe/x")
     with pytest.raises(TaskError, match=r"x\.png is neither a file nor a folder: remove it\."):
         Task.open(folder)
-    with pytest.raises(TaskError, match=r"x\.png cannot be decoded \(not a file\)"):
+    with pytest.raises(TaskError, match=r"x\.png cannot be decoded \(not an ordinary file\)"):
         FileImages([folder / "train/a/x.png"]).identity(0)
     os.mkfifo(folder.parent / "02.npz")
     with pytest.raises(TaskError, match=r"02\.npz is no ordinary file: put the npz file itself there\."):
@@ -248,6 +293,12 @@ def run_length_bmp(width: int, height: int) -> bytes:
     return b"BM" + struct.pack("<IHHI", begin + len(data), 0, 0, begin) + info + palette + data
 
 
+def tiff(compression: str | None = None, mode: str = "RGB") -> bytes:
+    out = io.BytesIO()
+    Image.new(mode, (8, 8)).save(out, "TIFF", compression=compression)
+    return out.getvalue()
+
+
 def text_bomb() -> bytes:
     content = b"comment\0\0" + zlib.compress(bytes(200 << 20), 9)
     chunk = struct.pack(">I", len(content)) + b"zTXt" + content
@@ -270,13 +321,22 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "PostScript, which runs programs": (
         lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
-        "not a PNG, JPEG, BMP or WebP picture",
+        "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture",
     ),
     "an SVG with a link": (
         lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
-        "not a PNG, JPEG, BMP or WebP picture",
+        "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture",
     ),
-    "a TIFF called PNG": (lambda: b"II*\0" + bytes(100), "not a PNG, JPEG, BMP or WebP picture"),
+    "a TIFF of zeros called PNG": (
+        lambda: b"II*\0" + bytes(100),
+        "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture|cannot",
+    ),
+    "a compressed TIFF": (lambda: tiff("tiff_lzw"), "a compressed TIFF; store it as PNG"),
+    "a TIFF of floats": (lambda: tiff(mode="F"), "pixels that are not integers; store it as PNG"),
+    "a GIF of a billion pixels": (
+        lambda: b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(3),
+        "65535x65535|cannot",
+    ),
 }
 
 

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
 
 from cli.conftest import csk_sdk
 from conftest import build_digits_bundle
-from csk_sdk import Bundle, BundleError, ConfigError, Learner, verify
+from csk_sdk import Bundle, BundleError, ConfigError, Learner, StorageError, verify
+from csk_sdk.cli import app
 from csk_sdk.manifest import MANIFEST, sealed
 from csk_sdk.signing import SIGNATURE, sign
 
@@ -130,6 +131,25 @@ def test_a_signature_over_the_bare_manifest_is_none(signed: Path, keys: tuple[Pa
     assert "the signature does not match" in refused(signed, keys[1])
 
 
+def every_command(workspace: Path) -> list[list[str | Path]]:
+    """All that open a device's bundle, but doctor and verify, which list what they find."""
+    found: list[list[str | Path]] = [
+        ["train"],
+        ["tasks"],
+        ["evaluate"],
+        ["predict", "x.png"],
+        ["export", "--out", workspace / "x.onnx"],
+        ["report", "--out", workspace / "x.html"],
+        ["rollback", "--to", "base"],
+        ["watch", "--once", "--nice", "0"],
+        ["inspect", workspace / "bundle"],
+    ]
+    named = {str(command[0]) for command in found} | {"doctor", "verify"}
+    no_bundle_of_a_device = {"build-artifacts", "analyze", "demo"}
+    assert named | no_bundle_of_a_device == {command.name for command in app.registered_commands}
+    return found
+
+
 def test_every_command_of_a_device_that_is_configured_with_a_key_refuses(
     signed: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -137,14 +157,7 @@ def test_every_command_of_a_device_that_is_configured_with_a_key_refuses(
     (tmp_path / "csk.toml").write_text('[bundle]\ntrust = "trust.pem"\n')
     assert csk_sdk("tasks", "--workspace", tmp_path).status == 0
     rehash(signed, batch_size=1)
-    for command in (
-        ["train"],
-        ["tasks"],
-        ["evaluate"],
-        ["predict", "x.png"],
-        ["export", "--out", tmp_path / "x.onnx"],
-        ["rollback", "--to", "base"],
-    ):
+    for command in every_command(tmp_path):
         done = csk_sdk(*command, "--workspace", tmp_path)
         assert done.status == 1, command
         assert "the signature does not match" in done.err, command
@@ -155,7 +168,9 @@ def test_every_command_of_a_device_that_is_configured_with_a_key_refuses(
     # Without the setting it opens: the seal and the hashes fit.
     (tmp_path / "csk.toml").unlink()
     assert csk_sdk("tasks", "--workspace", tmp_path).status == 0
+    assert csk_sdk("inspect", signed).status == 0
     assert csk_sdk("tasks", "--workspace", tmp_path, "--trust", tmp_path / "trust.pem").status == 1
+    assert csk_sdk("inspect", signed, "--trust", tmp_path / "trust.pem").status == 1
     assert not verify(signed, tmp_path / "state", trust=tmp_path / "trust.pem").ok
 
 
@@ -211,3 +226,167 @@ def test_build_artifacts_signs(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     done = csk_sdk("build-artifacts", model, "--out", tmp_path / "bundle", "--sign", keys[0])
     assert done.status == 0, done.err
     assert Bundle.open(tmp_path / "bundle", keys[1]).manifest.classes
+
+
+# Rollback protection
+
+
+def with_counter(bundle: Path, counter: int | None, key: Path, out: Path) -> Path:
+    """The bundle as it would be built with `--counter`, or by a csk-sdk that knew none."""
+    shutil.copytree(bundle, out, dirs_exist_ok=True)
+    raw = json.loads((out / MANIFEST).read_text())
+    raw.pop("counter", None)
+    (out / MANIFEST).write_text(sealed(raw if counter is None else raw | {"counter": counter}))
+    (out / SIGNATURE).write_bytes(sign((out / MANIFEST).read_bytes(), key))
+    return out
+
+
+@pytest.fixture
+def device(built: Path, keys: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A workspace that trusts our key, with a bundle of counter 5 that was opened once."""
+    workspace = tmp_path / "workspace"
+    (workspace / "tasks").mkdir(parents=True)
+    shutil.copy(keys[1], workspace / "trust.pem")
+    (workspace / "csk.toml").write_text('[bundle]\ntrust = "trust.pem"\n')
+    with_counter(built, 5, keys[0], workspace / "bundle")
+    assert csk_sdk("tasks", "--workspace", workspace).status == 0
+    return workspace
+
+
+def status(workspace: Path, *command: str | Path) -> int:
+    return csk_sdk(*(command or ("tasks",)), "--workspace", workspace).status
+
+
+@pytest.mark.parametrize("older", [4, 0, None])
+def test_an_older_bundle_is_refused_by_every_command(
+    device: Path, built: Path, keys: tuple[Path, Path], older: int | None
+) -> None:
+    with_counter(built, older, keys[0], device / "bundle")
+    for command in every_command(device):
+        done = csk_sdk(*command, "--workspace", device)
+        assert (done.status, done.out) == (1, ""), command
+        assert f"its counter is {older or 0}, and 5 was seen." in done.err, command
+    for name in ("doctor", "verify"):
+        done = csk_sdk(name, "--workspace", device)
+        assert done.status == 1
+        assert "and 5 was seen." in done.out
+    with pytest.raises(BundleError, match="is older than one that this device has accepted"):
+        Learner.open(device / "bundle", device / "state", trust=keys[1])
+    # The same number again, and newer ones, are fine.
+    for counter in (5, 6):
+        with_counter(built, counter, keys[0], device / "bundle")
+        assert status(device) == 0
+    with_counter(built, 5, keys[0], device / "bundle")
+    assert status(device) == 1
+
+
+def test_the_owner_may_allow_one_older_bundle(device: Path, built: Path, keys: tuple[Path, Path]) -> None:
+    with_counter(built, 3, keys[0], device / "bundle")
+    assert status(device) == 1
+    assert status(device, "verify", "--allow-older") == 0
+    for command in (["tasks"], ["doctor"], ["verify"], ["inspect", device / "bundle"]):
+        assert status(device, *command) == 0, command
+    # That one only, and what was seen is not forgotten.
+    with_counter(built, 4, keys[0], device / "bundle")
+    assert status(device) == 1
+    Learner.open(device / "bundle", device / "state", trust=keys[1], allow_older=True)
+    assert status(device) == 0
+    with_counter(built, 3, keys[0], device / "bundle")
+    assert status(device) == 0
+    with_counter(built, 2, keys[0], device / "bundle")
+    assert status(device) == 1
+
+
+def test_each_key_has_its_own_count(device: Path, built: Path, tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path, "theirs")
+    with_counter(built, 1, private, device / "bundle")
+    shutil.copy(public, device / "trust.pem")
+    assert status(device) == 0
+
+
+def test_old_bundles_without_a_counter_are_accepted(
+    built: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    bundle = with_counter(built, None, keys[0], tmp_path / "bundle")
+    assert Learner.open(bundle, tmp_path / "state", trust=keys[1]).bundle.manifest.counter == 0
+    assert not (tmp_path / "state").exists()
+
+
+def test_without_a_key_nothing_is_remembered(built: Path, tmp_path: Path) -> None:
+    Learner.open(built, tmp_path / "state")
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b"\xff"])
+def test_what_was_seen_is_not_forgotten_by_damage(device: Path, damage: bytes) -> None:
+    (device / "state/accepted.json").write_bytes(damage)
+    done = csk_sdk("tasks", "--workspace", device)
+    assert done.status == 1
+    assert "accepted.json, which says what signed bundles were accepted, is damaged (" in done.err
+    assert status(device, "verify", "--allow-older") == 0
+    assert status(device) == 0
+
+
+def test_a_device_that_cannot_write_its_state_still_reads(
+    device: Path, built: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("The disk is full.")
+
+    with_counter(built, 9, keys[0], device / "bundle")
+    with monkeypatch.context() as patch:
+        patch.setattr("csk_sdk.accepted.replace_file", full)
+        assert status(device) == 0
+        assert status(device, "verify", "--allow-older") == 1
+    learner = Learner.open(device / "bundle", device / "state", trust=keys[1])
+    with learner.state.lock():  # while another process learns
+        assert status(device) == 0
+    assert '"highest":9' in (device / "state/accepted.json").read_text()
+
+
+def test_counters_of_builds(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    assert build_digits_bundle(tmp_path / "a")
+    assert Bundle.open(tmp_path / "a").manifest.counter == 0
+    build_digits_bundle(tmp_path / "b", sign=keys[0], counter=7)
+    assert Bundle.open(tmp_path / "b").manifest.counter == 7
+    build_digits_bundle(tmp_path / "c", sign=keys[0])
+    assert Bundle.open(tmp_path / "c").manifest.counter > 1_700_000_000
+    for options, text in (
+        ({"counter": 1}, "give a key with --sign, or leave it out."),
+        ({"counter": -1, "sign": keys[0]}, "it must be from 0 to 9007199254740991."),
+        ({"counter": 1 << 53, "sign": keys[0]}, "it must be from 0 to 9007199254740991."),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            build_digits_bundle(tmp_path / "d", **options)
+        assert text in str(caught.value)
+
+
+def test_allowing_needs_a_key(device: Path) -> None:
+    (device / "csk.toml").unlink()
+    done = csk_sdk("verify", "--workspace", device, "--allow-older")
+    assert (done.status, done.err) == (
+        1,
+        "Error: --allow-older is about signed bundles: name the key that you trust with --trust.\n",
+    )
+
+
+def test_the_runners_check_trusts_whom_the_workspace_trusts(
+    device: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from csk_device_runners.__main__ import main
+
+    rehash(device / "bundle", batch_size=3)
+    assert main(["check", str(device / "bundle")]) == 1
+    assert "the signature does not match" in capsys.readouterr().err
+
+
+def test_a_bundle_from_elsewhere_is_inspected_with_the_key_of_the_workspace(
+    device: Path, built: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    downloaded = with_counter(built, 9, write_keys(tmp_path, "theirs")[0], tmp_path / "downloaded")
+    assert csk_sdk("inspect", downloaded).status == 0
+    done = csk_sdk("inspect", downloaded, "--workspace", device)
+    assert done.status == 1
+    assert "the signature does not match" in done.err
+    with_counter(built, 4, keys[0], downloaded)
+    assert "and 5 was seen" in csk_sdk("inspect", downloaded, "--workspace", device).err

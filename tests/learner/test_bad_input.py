@@ -141,7 +141,7 @@ TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] =
     "a text called picture": (
         text_as_picture,
         TaskError,
-        ["nine/0003.png", "not a PNG, JPEG, BMP or WebP picture"],
+        ["nine/0003.png", "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture"],
     ),
     "a picture that vanishes": (
         picture_that_vanishes,
@@ -428,3 +428,38 @@ def test_no_runtime_or_two(
             device, RuntimeMissingError, words, lambda: device.learner().predict(device.digits.of(1, 0, 1))
         )
     device.learn(task)
+
+
+# What is meant is taken
+
+
+def test_a_path_for_a_task_and_a_mapping_for_settings(device: Device) -> None:
+    folder = device.pictures()
+    report = device.learner().learn(str(folder), {"epochs": 1, "threads": 1, "few_shot": 0})
+    assert (report.task, report.epochs) == ("03", 1)
+    with pytest.raises(ConfigError, match="config sets 'epoch', which is no setting"):
+        device.learner().learn(folder, {"epoch": 1})
+    with pytest.raises(TaskError, match="There is no task at nowhere"):
+        device.learner().learn("nowhere")
+
+
+def test_lists_generators_and_pictures_of_pillow(device: Device) -> None:
+    from PIL import Image
+
+    images, labels = device.digits.arrays((8, 9), 0, 4)
+    wanted = Task.from_arrays("03", images, labels, ["eight", "nine"]).fingerprint()
+    for given in (list(images), iter(images), [Image.fromarray(image) for image in images]):
+        assert Task.from_arrays("03", given, list(labels), ["eight", "nine"]).fingerprint() == wanted  # type: ignore[arg-type]
+    with pytest.raises(TaskError, match="Task '03': images holds arrays of several shapes"):
+        Task.from_arrays("03", [images[0], images[1][:4]], [0, 1], ["eight", "nine"])  # type: ignore[arg-type]
+
+
+def test_names_that_numpy_saved_as_objects(device: Device) -> None:
+    images, labels = device.digits.arrays((8, 9), 0, 4)
+    with pytest.raises(TaskError, match=r"save class_names\.npy as numpy\.array\(\.\.\., dtype=str\)"):
+        device.npz(images=images, labels=labels, class_names=np.array(["eight", "nine"], object))
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"There is no folder .*nope: give the path of a task's folder"):
+        Task.from_folder(tmp_path / "nope")

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from csk_sdk import StorageError
+from csk_sdk.learn_run import Progress
 from csk_sdk.state import atomic
+from csk_sdk.state.generation import commit_bytes
 from learner.used_device import Device, refused
 from small_disk import mounted
 
@@ -39,18 +41,49 @@ def test_a_really_full_disk_at_the_commit(
     (device.state / "progress.safetensors").unlink()
     small_disk(free)
     task = device.named("03")
-    words = ["The disk is full: could not write", "Free some space", "nothing that was learned is lost"]
+    words = ["The disk is full: ", "Free some space", "nothing that was learned is lost"]
     # A commit that fails halfway leaves its tensors, which no HEAD knows, until the next one.
     refused(device, StorageError, words, lambda: device.learn(task), "generations/000002.safetensors")
     small_disk(512 << 10)
     assert device.learner().learn(task).generation == 2
 
 
+def test_a_disk_without_room_for_the_commit_is_noticed_before_the_first_step(
+    device: Device, small_disk: Callable[[int], None]
+) -> None:
+    (device.state / "progress.safetensors").unlink()
+    small_disk(64 << 10)
+    task, phases = device.named("03"), []
+    learner = device.learner()
+    words = ["The disk is full: learning 03 needs ", " kB are free. Free some space"]
+    refused(
+        device, StorageError, words, lambda: learner.learn(task, on_progress=lambda p: phases.append(p.phase))
+    )
+    assert set(phases) == {"check"}
+    small_disk(512 << 10)
+    assert learner.learn(task).generation == 2
+
+
+def test_a_commit_takes_no_less_than_was_asked_for(device: Device) -> None:
+    learner = device.learner()
+    parent = learner.state.load()
+    asked = commit_bytes(parent, ("eight", "nine"), learner.bundle.manifest.head.features)
+    learner.learn(device.named("03"))
+    record = learner.state.history()[0]
+    written = record.size + len(record.to_bytes())
+    assert 0.8 * asked < written <= 1.05 * asked
+
+
 def test_a_really_full_disk_at_a_checkpoint(device: Device, small_disk: Callable[[int], None]) -> None:
-    small_disk(4 << 10)
     task = device.digits.task("02", (6, 7))
     words = ["The disk is full: could not write", "progress.safetensors", "nothing that was learned is lost"]
-    refused(device, StorageError, words, lambda: device.learn(task, checkpoint_seconds=0.0))
+
+    def fill(progress: Progress) -> None:
+        if progress.phase == "train":
+            small_disk(4 << 10)
+
+    learner = device.learner(checkpoint_seconds=0.0)
+    refused(device, StorageError, words, lambda: learner.learn(task, on_progress=fill))
     small_disk(512 << 10)
     # The older checkpoint is still good.
     assert device.learner(checkpoint_seconds=0.0).learn(task).resumed_at_step == 2

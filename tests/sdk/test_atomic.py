@@ -10,6 +10,7 @@ import pytest
 
 from csk_sdk.errors import StorageError
 from csk_sdk.state import atomic
+from small_disk import mounted
 
 
 def names(folder: Path) -> list[str]:
@@ -28,7 +29,7 @@ def test_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     atomic.replace_file(path, b"1")
     atomic.replace_file(path, b"")
     assert path.read_bytes() == b""
-    atomic.replace_file(path, b"x" * 100_000, sync_folder=False)
+    atomic.replace_file(path, b"x" * 100_000, durable=False)
     assert path.read_bytes() == b"x" * 100_000
     assert names(tmp_path) == ["HEAD"]
 
@@ -94,7 +95,7 @@ def test_the_file_is_synced_before_the_rename_and_the_folder_after(
     atomic.replace_file(tmp_path / "a", b"1")
     assert calls == (["fsync", "replace"] if os.name == "nt" else ["fsync", "replace", "fsync"])
     calls.clear()
-    atomic.replace_file(tmp_path / "a", b"2", sync_folder=False)
+    atomic.replace_file(tmp_path / "a", b"2", durable=False)
     assert calls == ["fsync", "replace"]
 
 
@@ -151,3 +152,31 @@ def test_remove_file_says_whether_it_is_gone(tmp_path: Path) -> None:
     assert atomic.remove_file(path)
     path.mkdir()
     assert not atomic.remove_file(path)
+
+
+def test_a_disk_without_inodes_says_so(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "1m", inodes=4) as disk:
+        for number in range(3):
+            (disk / str(number)).touch()
+        with pytest.raises(StorageError) as caught:
+            atomic.replace_file(disk / "x", b"x")
+        assert str(caught.value).startswith(
+            "The disk can hold no more files (all its inodes are used): could not"
+        )
+        assert not (disk / "x").exists()
+
+
+def test_what_a_killed_process_left_of_one_file(tmp_path: Path) -> None:
+    names = [
+        ".model.onnx.1-ab.csk-tmp",
+        ".model.onnx.2-cd.csk-tmp",
+        ".other.1-ab.csk-tmp",
+        "model.onnx",
+        ".model.onnx.x",
+    ]
+    for name in names:
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (0, 0))
+    os.utime(tmp_path / names[1])
+    atomic.clear_temporaries(tmp_path, 3600.0, of="model.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])

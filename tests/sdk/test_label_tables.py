@@ -118,7 +118,7 @@ def test_bad_tables_are_refused(labels: np.ndarray, message: str) -> None:
         ("file_name,cat\nz.png,1\n", "line 2: there is no picture"),
         (
             "file_name,cat\na.txt,1\n",
-            "line 2: 'a.txt' is no picture (png, jpg, jpeg, bmp, webp) and no signal (wav, npy).",
+            "line 2: 'a.txt' is no picture and no signal (png, jpg, bmp, webp, gif, tif; wav, npy).",
         ),
         ("file_name,cat\n../a.png,1\n", "line 2: file_name '../a.png' must be a path inside"),
         ("file_name,cat\na.png,1\nc.png,1\n", "Task 't': the label 'cat' is 1 for every picture"),

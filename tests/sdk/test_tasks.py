@@ -104,7 +104,7 @@ class TestFolder:
             (
                 ["train/cat/1.png"],
                 ["train/dog"],
-                "{task}/train/dog holds no picture (png, jpg, jpeg, bmp, webp) and no signal (wav, npy): put some of",
+                "{task}/train/dog holds no picture and no signal (png, jpg, bmp, webp, gif, tif; wav, npy): put some",
             ),
             (
                 ["train/cat/1.png"],
@@ -196,13 +196,13 @@ class TestFiles:
 
     def test_not_a_picture_another_format_and_not_there(self, tmp_path):
         (tmp_path / "text.png").write_text("hello")
-        Image.fromarray(pixels(5, 4, 3)).save(tmp_path / "gif.png", format="GIF")
-        source = FileImages([tmp_path / name for name in ("text.png", "gif.png", "gone.png")])
+        Image.fromarray(pixels(5, 4, 3)).save(tmp_path / "ppm.png", format="PPM")
+        source = FileImages([tmp_path / name for name in ("text.png", "ppm.png", "gone.png")])
         for i in range(2):
             with pytest.raises(TaskError) as caught:
                 source.read(i)
             assert str(caught.value) == (
-                f"{source.name(i)} cannot be decoded (not a PNG, JPEG, BMP or WebP picture): "
+                f"{source.name(i)} cannot be decoded (not a PNG, JPEG, BMP, WebP, GIF or TIFF picture): "
                 "remove or replace it, then run the command again."
             )
         for read in (source.read, source.identity):
@@ -318,7 +318,7 @@ class TestArrays:
             ),
             (
                 {"class_names": np.array(["a", "b", "c"], object)},
-                "x.npz cannot be read (Object arrays cannot be loaded when allow_pickle=False): write",
+                "x.npz cannot be read (Object arrays cannot be loaded: save",
             ),
         ],
     )

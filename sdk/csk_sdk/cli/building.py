@@ -177,6 +177,13 @@ def build_artifacts(
         Path | None,
         typer.Option(metavar="KEY", help="Sign with this ed25519 private key, a PEM file: see --trust."),
     ] = None,
+    counter: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="How new a signed bundle is: devices refuse lower ones than they have seen. By default the time.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace BUNDLE where it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -211,6 +218,7 @@ def build_artifacts(
         head_capacity=head_capacity,
         overwrite=overwrite,
         sign=sign,
+        counter=counter,
     )
     begun = time.monotonic()
     with screen.bar("Measuring what the model knows" if base_data else "Building") as update:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, plural, table
+from csk_sdk.errors import ConfigError
 from csk_sdk.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -77,6 +79,12 @@ def _measured(found: Sequence[Measured]) -> Padding:
 
 def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended of the state.")] = False,
+    allow_older: Annotated[
+        bool,
+        typer.Option(
+            "--allow-older", help="From now on accept this signed bundle, although a newer one was seen."
+        ),
+    ] = False,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
     state: StateDir = None,
@@ -96,7 +104,14 @@ def verify(
 
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, trust=trust)
-    found = verify_files(space.bundle, space.state, repair=repair, trust=space.trust)
+    if not os.path.lexists(space.bundle) and not os.path.lexists(space.state):
+        raise ConfigError(
+            f"There is neither a bundle in {space.bundle} nor a state in {space.state}: give the device's folder with "
+            "--workspace."
+        )
+    if allow_older and space.trust is None:
+        raise ConfigError("--allow-older is about signed bundles: name the key that you trust with --trust.")
+    found = verify_files(space.bundle, space.state, repair=repair, trust=space.trust, allow_older=allow_older)
     screen.json(found.to_json())
     for title, findings in ((f"Bundle {space.bundle}", found.bundle), (f"State {space.state}", found.state)):
         screen.say(title, style="bold")

@@ -11,6 +11,10 @@ import typer
 
 from csk_sdk.cli.rendering import Screen
 from csk_sdk.errors import ConfigError
+from csk_sdk.opening import read_file
+
+# A million names.
+_LARGEST = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def read_classes(path: Path) -> ClassFile:
     Raises ConfigError for anything else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, _LARGEST).decode("utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"--classes {path} cannot be read ({reason}).") from None

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from csk_sdk.cli.class_file import numbers
-from csk_sdk.cli.options import AsJson
+from csk_sdk.cli.options import HERE, AsJson, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, by, counted, facts, large, percent, plural, size, table
-from csk_sdk.inspection import Inspection, StepCost, inspect_bundle
+from csk_sdk.inspection import Inspection, StepCost, inspection_of
 from csk_sdk.manifest import CROSS_ENTROPY, Manifest
 from csk_sdk.objectives import objective_of
+from csk_sdk.workspace import workspace_of
 
 # What `inspect` says of other sizes, by resize and whether the model takes signals.
 _FITTED = {
@@ -25,6 +26,9 @@ _FITTED = {
 
 def inspect(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
+    workspace: WorkspaceDir = HERE,
+    state: StateDir = None,
+    trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a bundle trains and what a step costs.
@@ -35,13 +39,14 @@ def inspect(
     weight gradients. Elementwise ops, the optimizer and the projection are not counted. "Kept" is what the
     forward pass holds in memory for the backward pass; full fine-tuning keeps each layer's input and each
     activation's output. "Memory" predicts the peak of learning over a process that has only imported the SDK. The
-    intensity is that of the site's center, where the build had --intensity-data.
+    intensity is that of the site's center, where the build had --intensity-data. A bundle that the csk.toml of the
+    workspace, or beside the bundle, does not trust is refused.
 
     \b
     Example:  csk-sdk inspect bundle
     """
     screen = Screen(as_json)
-    found = inspect_bundle(bundle)
+    found = inspection_of(workspace_of(bundle, workspace, state, trust).open_bundle())
     screen.json(found.to_json())
     manifest = found.manifest
     screen.say(f"{bundle}: {manifest.model}, {counted(len(manifest.classes), manifest)}", style="bold")

@@ -135,6 +135,13 @@ def train(
             metavar="N", help="With fewer pictures or signals a class, learn heads only; 0 trains always."
         ),
     ] = None,
+    skip_broken: Annotated[
+        bool | None,
+        typer.Option(
+            "--skip-broken/--no-skip-broken",
+            help="Leave out pictures or signals that cannot be read, and say which.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
     time_limit: Annotated[
@@ -213,6 +220,7 @@ def train(
             max_forgetting=max_forgetting,
             on_forgetting=on_forgetting.value if on_forgetting else None,
             few_shot=few_shot,
+            skip_broken=skip_broken,
             seed=seed,
             threads=threads,
             time_limit=time_limit,
@@ -281,6 +289,8 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         screen.say(f"{count} known before, and updated: {_some(report.known)}.")
     for warning in report.warnings:
         screen.warn(warning)
+    for one in report.skipped:
+        screen.say(f"  left out: {one}")
     if not learner.config.class_statistics:
         screen.warn(
             f"no class statistics of {task.name} are kept: decisions over all classes now come from the tasks' own "

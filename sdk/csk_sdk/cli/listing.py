@@ -44,6 +44,8 @@ def tasks(
     for status in found:
         if status.error:
             screen.say(f"  {status.name}: {status.error}", style="red")
+        for note in status.notes:
+            screen.say(f"  {status.name}: {note}", style="yellow")
 
 
 def _state_words(status: TaskStatus) -> str:

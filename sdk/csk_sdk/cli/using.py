@@ -21,7 +21,7 @@ from csk_sdk.cli.options import (
 )
 from csk_sdk.cli.predictions import described, predictions_table
 from csk_sdk.cli.rendering import Screen, counted, size
-from csk_sdk.data.files import open_files
+from csk_sdk.data.files import READ, SUFFIXES, open_files
 from csk_sdk.data.source import Source
 from csk_sdk.errors import ConfigError
 from csk_sdk.evaluation import Evaluation
@@ -98,7 +98,10 @@ def _show(screen: Screen, evaluation: Evaluation) -> None:
 def predict(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="PNG, JPEG, BMP or WebP pictures, or WAV or npy signals."),
+        typer.Argument(
+            metavar="FILE...",
+            help="PNG, JPEG, BMP, WebP, GIF or TIFF pictures, or WAV or npy signals; or their folders.",
+        ),
     ],
     task: Annotated[
         str | None,
@@ -123,6 +126,7 @@ def predict(
     """
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, trust=trust).on(provider)
+    files = [inner for path in files for inner in _files_at(path)]
     found = _predictions(space.learner(), open_files(files, bit_depth=space.bit_depth), files, task, top)
     screen.json(found)
     screen.show(predictions_table(found))
@@ -143,6 +147,16 @@ def _predictions(
         except NotFiniteError as error:
             raise error.named(source.name(batch[error.index])) from None
         found += described(prediction, [str(paths[index]) for index in batch], top, loss)
+    return found
+
+
+def _files_at(path: Path) -> list[Path]:
+    """A file as it is; of a folder the pictures and signals in it, by name. Raises ConfigError where it has none."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and one.name[0] != ".")
+    if not found:
+        raise ConfigError(f"{path} holds no picture and no signal ({READ}).")
     return found
 
 

@@ -26,6 +26,13 @@ def watch(
     ] = 5.0,
     once: Annotated[bool, typer.Option("--once", help="End when nothing waits any more.")] = False,
     nice: Annotated[int, typer.Option(min=0, max=19, help="Give way to other processes: 19 the most.")] = 10,
+    skip_broken: Annotated[
+        bool | None,
+        typer.Option(
+            "--skip-broken/--no-skip-broken",
+            help="Leave out pictures or signals that cannot be read, and say which.",
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
@@ -46,7 +53,7 @@ def watch(
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, tasks, trust)
     _give_way(nice)
-    learner = space.learner(space.config.with_overrides(threads=threads))
+    learner = space.learner(space.config.with_overrides(threads=threads, skip_broken=skip_broken))
     watcher = Watcher(space, learner, settle, poll)
     before = [signal.signal(number, lambda *_: watcher.stop()) for number in (signal.SIGTERM, signal.SIGINT)]
     screen.say(f"Watching {space.tasks}: generation {learner.generation.number}.")
@@ -70,6 +77,10 @@ def _tell(screen: Screen, happened: Happened) -> None:
     report = happened.report
     if report is not None:
         screen.say(learned(report))
+        for warning in report.warnings:
+            screen.warn(f"{happened.task}: {warning}")
+        for one in report.skipped:
+            screen.say(f"  left out: {one}")
     elif happened.event == "set aside":
         screen.warn(f"{happened.task} is set aside. {happened.reason}")
     elif happened.event == "later":

@@ -10,6 +10,7 @@ from csk_sdk.data.signals import SIGNAL_SUFFIXES, FileSignals
 from csk_sdk.errors import TaskError
 
 SUFFIXES = PICTURE_SUFFIXES | SIGNAL_SUFFIXES
+READ = "png, jpg, bmp, webp, gif, tif; wav, npy"
 
 
 def open_files(

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from csk_sdk.data.bit_depth import eight_bits, require_bit_depth, require_bright
 from csk_sdk.data.deep_png import deep_values
-from csk_sdk.data.source import Files, require_file, undecodable, unreadable
+from csk_sdk.data.source import Files, undecodable, unreadable
 from csk_sdk.errors import TaskError
 
 Pixels = NDArray[np.uint8]
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
-
 # Only these decoders see a file, whatever its suffix claims: Pillow knows formats that run other programs.
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+_DECODERS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),  # its first frame
+    "TIFF": (".tif", ".tiff"),  # stored as it is
+    # These where this Pillow has them.
+    **({"AVIF": (".avif",)} if "avif" in features.modules and features.check_module("avif") else {}),
+    **({"HEIF": (".heic", ".heif")} if find_spec("pillow_heif") else {}),
+}
+PICTURE_SUFFIXES = frozenset(suffix for suffixes in _DECODERS.values() for suffix in suffixes)
+PICTURE_FORMATS = "PNG, JPEG, BMP, WebP, GIF or TIFF"
 
 # Above today's 50-megapixel phone cameras; decoded to RGB, already 192 MiB of the device's memory.
 MAX_PIXELS = 64 << 20
@@ -93,19 +107,29 @@ class FileImages(Files):
     def read(self, index: int) -> Pixels:
         """Decode a picture: uint8 `(h, w, 1)` if it is gray, else `(h, w, 3)`, upright, without alpha.
 
-        Raises TaskError when the file is missing, unreadable, damaged, of a format other than PNG, JPEG, BMP
-        and WebP, larger than 64 Mi pixels, or has values of another bit depth.
+        Of a GIF the first frame. Raises TaskError when the file is missing, unreadable, damaged, larger than 64 Mi
+        pixels, a TIFF that is compressed, or of a format that is not read: PICTURE_FORMATS, and HEIC and AVIF where
+        Pillow has them; or where it has values of another bit depth.
         """
         path = self._paths[index]
         try:
-            require_file(path)
-            with Image.open(path, formats=_FORMATS) as image:
+            with ExitStack() as opened:
+
+                def again() -> Image.Image:
+                    file = opened.enter_context(self._open(index))
+                    return opened.enter_context(Image.open(file, formats=_formats()))
+
+                image = again()
                 if image.width * image.height > MAX_PIXELS:
                     raise undecodable(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
                 if image.width * image.height > _MOST_RUN_LENGTH_PIXELS and _is_run_length_encoded(image):
                     raise undecodable(path, "a run-length encoded BMP; store it as PNG")
+                if image.format == "TIFF" and any(tile[0] != "raw" for tile in getattr(image, "tile", ())):
+                    raise undecodable(path, "a compressed TIFF; store it as PNG")
+                if image.mode == "F":
+                    raise undecodable(path, "pixels that are not integers; store it as PNG")
                 exact = self._bit_depth not in (None, 16)
-                deep = deep_values(image, lambda: Image.open(path, formats=_FORMATS), exact)
+                deep = deep_values(image, again, exact)
                 if deep is None:
                     return _upright_pixels(image)
             top = (int(deep.max(initial=0)), path)
@@ -114,12 +138,19 @@ class FileImages(Files):
         except TaskError:
             raise
         except UnidentifiedImageError:
-            raise undecodable(path, "not a PNG, JPEG, BMP or WebP picture") from None
+            raise undecodable(path, f"not a {PICTURE_FORMATS} picture") from None
         except Exception as error:
             # Decoders raise what they like on damaged data: OSError, SyntaxError, struct.error and others.
             if isinstance(error, OSError) and error.errno is not None:
                 raise unreadable(path, error) from None
             raise undecodable(path, str(error).rstrip(".") or type(error).__name__) from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    if "HEIF" in _DECODERS:
+        import_module("pillow_heif").register_heif_opener()
+    return tuple(_DECODERS)
 
 
 def _is_run_length_encoded(image: Image.Image) -> bool:

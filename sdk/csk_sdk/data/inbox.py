@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from csk_sdk.data.tasks import Task
@@ -27,31 +28,52 @@ class Inbox:
 
     def open(self, name: str) -> Task:
         """Open a task by its name. Raises TaskError when there is none of this name, or it is no good."""
-        paths = self.paths()
-        if name not in paths:
-            there = f"it has {', '.join(sorted(paths))}" if paths else "it has no tasks at all"
+        found = self.found()
+        if name not in found:
+            there = f"it has {', '.join(sorted(found))}" if found else "it has no tasks at all"
             raise TaskError(f"There is no task '{name}' in {self.folder}: {there}.")
-        return Task.open(paths[name], self._bit_depth)
+        return Task.open(self._only(name, found[name]), self._bit_depth)
 
     def paths(self) -> dict[str, Path]:
         """Where each task lies, by its name; empty without a folder. Raises TaskError as `names` does."""
-        if not self.folder.exists():
-            return {}
-        paths: dict[str, Path] = {}
+        return {name: self._only(name, paths) for name, paths in self.found().items()}
+
+    def found(self) -> dict[str, list[Path]]:
+        """What is there under each task's name, which `open` may refuse; empty without a folder.
+
+        Raises TaskError when the folder cannot be listed.
+        """
+        found: dict[str, list[Path]] = {}
         try:
-            for path in self.folder.iterdir():
-                is_folder = path.is_dir()
-                if path.name.startswith(".") or not (is_folder or path.suffix == ".npz"):
-                    continue
-                name = path.name if is_folder else path.stem
-                if name in paths:
-                    raise TaskError(
-                        f"{self.folder} holds both {name}/ and {name}.npz, and a task's name must be its "
-                        "own: rename or remove one of them."
-                    )
-                paths[name] = path
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    if (name := _task_name(entry)) is not None:
+                        found.setdefault(name, []).append(Path(entry.path))
+        except FileNotFoundError:
+            return {}
         except OSError as error:
             raise TaskError(
                 f"{self.folder} cannot be listed ({error.strerror}): check its permissions."
             ) from None
-        return paths
+        return found
+
+    def _only(self, name: str, paths: list[Path]) -> Path:
+        if len(paths) > 1:
+            raise TaskError(
+                f"{self.folder} holds both {name}/ and {name}.npz, and a task's name must be its "
+                "own: rename or remove one of them."
+            )
+        return paths[0]
+
+
+def _task_name(entry: os.DirEntry[str]) -> str | None:
+    """The name of the task that a folder's entry is, None for what is none."""
+    if entry.name.startswith("."):
+        return None
+    try:
+        is_folder = entry.is_dir()
+    except OSError:  # a link to what may not be seen: opening it says why
+        is_folder = not entry.name.endswith(".npz")
+    if is_folder:
+        return entry.name
+    return Path(entry.name).stem if entry.name.endswith(".npz") else None

@@ -11,13 +11,17 @@ inside the folder, every other column a class (1 where the picture has it, else 
 from __future__ import annotations
 
 import csv
+import io
+from array import array
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.data.files import SUFFIXES
+from csk_sdk.data.files import READ, SUFFIXES
 from csk_sdk.errors import TaskError
+from csk_sdk.opening import LARGEST_TEXT, read_file
 
 METADATA = "metadata.csv"
 FILE_NAME = "file_name"
@@ -30,8 +34,8 @@ def read_metadata(folder: Path) -> tuple[tuple[str, ...], list[Path], NDArray[np
     is no finite number.
     """
     path = folder / METADATA
-    rows = _rows(path)
-    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    rows = _rows(path, folder.parent)
+    header = [cell.strip() for cell in next(rows, (0, []))[1]]
     if FILE_NAME not in header or len(header) < 2:
         raise TaskError(
             f"{path} must begin with a line of column names, {FILE_NAME} and one for each class or target, "
@@ -40,27 +44,29 @@ def read_metadata(folder: Path) -> tuple[tuple[str, ...], list[Path], NDArray[np
     names = tuple(name for name in header if name != FILE_NAME)
     if "" in names or len(set(header)) < len(header):
         raise TaskError(f"{path}: each column needs a name of its own.")
-    if len(rows) < 2:
-        raise TaskError(f"{path} lists no picture: write one line for each.")
     place = header.index(FILE_NAME)
-    paths, table = [], np.empty((len(rows) - 1, len(names)), np.float32)
-    for index, (line, row) in enumerate(rows[1:]):
+    paths, numbers = [], array("f")
+    for line, row in rows:
         where = f"{path}, line {line}"
         if len(row) != len(header):
             raise TaskError(f"{where} has {len(row)} cells, and there are {len(header)} columns.")
         paths.append(_picture(folder, row[place].strip(), where))
         cells = [cell for column, cell in enumerate(row) if column != place]
-        table[index] = [_number(cell, name, where) for cell, name in zip(cells, names, strict=True)]
-    return names, paths, table
+        numbers.extend(float(_number(cell, name, where)) for cell, name in zip(cells, names, strict=True))
+    if not paths:
+        raise TaskError(f"{path} lists no picture: write one line for each.")
+    return names, paths, np.array(numbers, np.float32).reshape(len(paths), len(names))
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The lines that are not empty, with their numbers."""
+def _rows(path: Path, task: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines that are not empty, with their numbers; `path` must be a file in the folder `task`."""
     try:
+        content = read_file(path, LARGEST_TEXT, task)
         # Spreadsheets write a byte order mark.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            return [(reader.line_num, row) for row in reader if row]
+        reader = csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=""))
+        for row in reader:
+            if row:
+                yield reader.line_num, row
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise TaskError(f"{path} cannot be read ({reason}): write it as CSV, in UTF-8.") from None
@@ -69,11 +75,22 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
 def _picture(folder: Path, name: str, where: str) -> Path:
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise TaskError(f"{where}: {FILE_NAME} '{name}' must be a path inside {folder}.")
+    try:
+        return _inside(folder, name, where)
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # links in a circle are a RuntimeError until Python 3.13
+        reason = getattr(error, "strerror", None) or str(error)
+        shown = name if len(name) <= 80 else name[:80] + "..."
+        raise TaskError(f"{where}: '{shown}' cannot be the name of a picture ({reason}).") from None
+
+
+def _inside(folder: Path, name: str, where: str) -> Path:
     path = folder / name
     if path.suffix.lower() not in SUFFIXES:
-        raise TaskError(
-            f"{where}: '{name}' is no picture (png, jpg, jpeg, bmp, webp) and no signal (wav, npy)."
-        )
+        raise TaskError(f"{where}: '{name}' is no picture and no signal ({READ}).")
     if path.exists() and not path.resolve().is_relative_to(folder.parent.resolve()):
         raise TaskError(
             f"{where}: {path} is a link that leads out of {folder.parent}: put the file itself there."

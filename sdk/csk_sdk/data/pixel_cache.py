@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.data.broken import require_whole
 from csk_sdk.data.images import FileImages
 from csk_sdk.data.preprocess import Preprocessing
+from csk_sdk.data.source import Subset
 from csk_sdk.data.tasks import Split
+from csk_sdk.errors import TaskError
 
 # uint8 pictures, or float32 signals.
 Pixels = NDArray[Any]
@@ -77,11 +80,16 @@ class PixelCache:
     def verify(self) -> None:
         """Read every picture once, so that a bad one is found before anything is learned.
 
-        Raises TaskError naming the first bad picture, or where all of them are dark for want of a bit depth.
+        Raises TaskError naming all bad pictures, up to 20, or where all of them are dark for want of a bit depth.
         """
+        errors = []
         for index in range(len(self._images)):
-            self._picture(index)
-        if isinstance(self._images, FileImages):
+            try:
+                self._picture(index)
+            except TaskError as error:
+                errors.append(error)
+        require_whole(errors, len(self._images), self._images.noun)
+        if isinstance(self._images, FileImages | Subset):
             self._images.require_bright()
 
     def _picture(self, index: int) -> Pixels:

@@ -7,21 +7,26 @@ floats runs from -1 to 1, and so do the samples of every WAV file, whatever its 
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import wave
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.data.source import Files, require_file, undecodable, unreadable
+from csk_sdk.data.npz import read_header
+from csk_sdk.data.source import Files, undecodable, unreadable
 from csk_sdk.errors import TaskError
 
 SIGNAL_SUFFIXES = frozenset({".wav", ".npy"})
 
 # 23 minutes of 48 kHz; as floats already 256 MiB of the device's memory.
 MAX_SAMPLES = 64 << 20
+# How an npz file begins.
+_ZIP = b"PK\x03\x04"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +82,9 @@ class FileSignals(Files):
         64 Mi samples.
         """
         path = self._paths[index]
-        require_file(path)
         try:
-            return _read_npy(path) if path.suffix.lower() == ".npy" else _read_wav(path)
+            with self._open(index) as file:
+                return _read_npy(file, path) if path.suffix.lower() == ".npy" else _read_wav(file, path)
         except TaskError:
             raise
         except Exception as error:
@@ -89,9 +94,9 @@ class FileSignals(Files):
             raise undecodable(path, str(error).rstrip(".") or type(error).__name__) from None
 
 
-def _read_wav(path: Path) -> Signal:
+def _read_wav(file: BinaryIO, path: Path) -> Signal:
     try:
-        with path.open("rb") as file, wave.open(file) as recording:
+        with wave.open(file) as recording:
             length, channels = recording.getnframes(), recording.getnchannels()
             if length * channels > MAX_SAMPLES:
                 raise undecodable(path, f"{length * channels} samples, more than {MAX_SAMPLES}")
@@ -124,14 +129,17 @@ def _from_pcm(data: bytes, width: int, path: Path) -> NDArray[Any]:
     raise undecodable(path, f"{8 * width} bits a sample; WAV files may have 8, 16, 24 or 32")
 
 
-def _read_npy(path: Path) -> Signal:
-    samples = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(samples, np.ndarray):
+def _read_npy(file: BinaryIO, path: Path) -> Signal:
+    if file.read(4) == _ZIP:
         raise undecodable(path, "it holds several arrays; a npy file holds one")
-    if samples.size > MAX_SAMPLES:
-        raise undecodable(path, f"{samples.size} samples, more than {MAX_SAMPLES}")
+    file.seek(0)
+    shape, _ = read_header(file, os.fstat(file.fileno()).st_size)
+    if math.prod(shape) > MAX_SAMPLES:
+        raise undecodable(path, f"{math.prod(shape)} samples, more than {MAX_SAMPLES}")
+    file.seek(0)
+    samples = np.lib.format.read_array(file, allow_pickle=False)
     check_samples(samples, str(path))
-    return Signal(np.array(samples[:, None] if samples.ndim == 1 else samples))
+    return Signal(samples[:, None] if samples.ndim == 1 else samples)
 
 
 def check_samples(samples: NDArray[Any], where: str) -> None:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from csk_sdk.errors import TaskError
+from csk_sdk.opening import RefusedError, open_file
+
+# 64 Mi pixels or samples (csk_sdk.data.images, csk_sdk.data.signals) of 16 bytes, the largest kind, and a bit more.
+LARGEST_FILE = (1 << 30) + (64 << 20)
 
 
 class Source(Protocol):
@@ -44,8 +53,8 @@ class Source(Protocol):
 class Files:
     """Files, opened only while one of them is read.
 
-    root: the folder that the files' names within the task are relative to; without it, the file's name alone
-    is its name.
+    root: a task's train/ or test/: the folder that the files' names within the task are relative to. Nothing outside
+    the task's folder is read then, links or not. Without it, the file's name alone is its name.
     """
 
     def __init__(self, paths: Sequence[Path | str], root: Path | None = None) -> None:
@@ -65,30 +74,76 @@ class Files:
         path = self._paths[index]
         name = path.relative_to(self._root).as_posix() if self._root else path.name
         try:
-            require_file(path)
-            with path.open("rb") as file:
+            with self._open(index) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 return f"{name} {file.tell()} {digest}"
         except OSError as error:
             raise unreadable(path, error) from None
 
+    def _open(self, index: int) -> BufferedReader:
+        """Open a file, one of at most LARGEST_FILE bytes in the task's folder. Raises OSError."""
+        return open_file(self._paths[index], self._root.parent if self._root else None, LARGEST_FILE)
+
+
+class Subset:
+    """Some of a source's pictures or signals, by their `indices` in it."""
+
+    def __init__(self, source: Source, indices: Sequence[int] | NDArray[np.int64]) -> None:
+        self.noun = source.noun
+        self._source, self._indices = source, [int(index) for index in indices]
+
+    def __len__(self) -> int:
+        """Return their number."""
+        return len(self._indices)
+
+    def read(self, index: int) -> Any:
+        """Read one, as the source does."""
+        return self._source.read(self._indices[index])
+
+    def name(self, index: int) -> str:
+        """Return the name that it has in the source."""
+        return self._source.name(self._indices[index])
+
+    def identity(self, index: int) -> str:
+        """Return the identity that it has in the source."""
+        return self._source.identity(self._indices[index])
+
+    def require_bright(self) -> None:
+        """As the source does, where it does: `csk_sdk.data.images.FileImages`."""
+        getattr(self._source, "require_bright", lambda: None)()
+
 
 def undecodable(path: Path, reason: str) -> TaskError:
     """The error for a file whose content is no good."""
-    return TaskError(
-        f"{path} cannot be decoded ({reason}): remove or replace it, then run the command again."
+    return _broken(
+        f"{path} cannot be decoded ({reason})", "remove or replace it, then run the command again."
     )
 
 
 def unreadable(path: Path, error: OSError) -> TaskError:
-    """The error for a file that cannot be opened."""
-    return TaskError(
-        f"{path} cannot be read ({error.strerror}): restore it or its permissions, "
-        "then run the command again."
+    """The error for a file that cannot be opened, or is none that may be."""
+    if isinstance(error, RefusedError):
+        return undecodable(path, str(error.strerror))
+    return _broken(
+        f"{path} cannot be read ({error.strerror})",
+        "restore it or its permissions, then run the command again.",
     )
 
 
-def require_file(path: Path) -> None:
-    """Raise TaskError for what is there but no file: opening a pipe would wait for somebody to write into it."""
-    if path.exists() and not path.is_file():
-        raise undecodable(path, "not a file")
+def _broken(what: str, remedy: str) -> TaskError:
+    error = TaskError(f"{what}: {remedy}")
+    vars(error)["what"] = what  # for a list of several, which has one remedy
+    return error
+
+
+@contextmanager
+def as_task_error(path: Path) -> Iterator[None]:
+    """Within the block, whatever the files of the task `path` make the system or a library raise is a TaskError."""
+    try:
+        yield
+    except (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        said = reason.splitlines()[0][:200].rstrip(".")
+        raise TaskError(
+            f"{path} cannot be opened ({said}): check its files, their names and permissions."
+        ) from error

@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 
 from csk_sdk.data.bit_depth import images_of_eight_bits
 from csk_sdk.data.files import open_files
-from csk_sdk.data.folders import files_by_class
+from csk_sdk.data.folders import Unread, files_by_class, is_folder
 from csk_sdk.data.images import ArrayImages
 from csk_sdk.data.labels import Labels, check_labels, require_learnable
 from csk_sdk.data.metadata import METADATA, read_metadata
 from csk_sdk.data.npz import load_arrays
 from csk_sdk.data.signals import ArraySignals
-from csk_sdk.data.source import Files, Source
+from csk_sdk.data.source import Files, Source, as_task_error
 from csk_sdk.errors import TaskError
 
 # What an npz file calls its pictures or signals, and the source that reads them.
@@ -60,13 +60,16 @@ class Split:
 class Task:
     """What is learned in one go. Without `train` it can only be evaluated on.
 
-    `classes` are the names of what the labels are about: for a table of numbers, of its columns.
+    `classes` are the names of what the labels are about: for a table of numbers, of its columns. `unread` are sentences
+    about files in its folders that were not read, and `skipped` says what was left out because it could not be.
     """
 
     name: str
     classes: tuple[str, ...]
     train: Split | None
     test: Split | None
+    unread: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path | str, bit_depth: int | None = None) -> Task:
@@ -77,6 +80,11 @@ class Task:
         Raises TaskError when it is neither, or no good, and ConfigError for another bit depth.
         """
         path = Path(path)
+        with as_task_error(path):
+            return cls._open(path, bit_depth)
+
+    @classmethod
+    def _open(cls, path: Path, bit_depth: int | None) -> Task:
         if path.is_dir():
             return cls.from_folder(path, bit_depth)
         if not path.exists():
@@ -93,19 +101,27 @@ class Task:
     def from_folder(cls, path: Path | str, bit_depth: int | None = None) -> Task:
         """Open `NAME/train/<class>/*.png|jpg|jpeg|bmp|webp`, or `*.wav|npy` (optional `NAME/test/...`).
 
-        Classes and files come in the order of their names; hidden files and other suffixes are ignored.
+        Classes and files come in the order of their names; hidden files are ignored, and what has other
+        suffixes is told of in `unread`.
         With test/ alone it is a task for evaluation. With a `metadata.csv` in train/ (and in test/), files and
         labels are those that it lists: `csk_sdk.data.metadata`. `bit_depth` is that of `open`.
         Raises TaskError when it holds no picture or signal or both kinds, a class is empty, train/ has one class
         only, or test/ has a class that train/ lacks.
         """
-        path = Path(path)
-        folders = {split: path / split for split in ("train", "test") if (path / split).is_dir()}
+        with as_task_error(Path(path)):
+            return cls._from_folder(Path(path), bit_depth)
+
+    @classmethod
+    def _from_folder(cls, path: Path, bit_depth: int | None) -> Task:
+        folders = {split: path / split for split in ("train", "test") if is_folder(path / split)}
         if not folders:
+            if not path.is_dir():
+                raise TaskError(f"There is no folder {path}: give the path of a task's folder.")
             raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
         if any((folder / METADATA).exists() for folder in folders.values()):
             return cls._from_tables(path, folders, bit_depth)
-        files = {split: files_by_class(folder) for split, folder in folders.items()}
+        unread = {split: Unread() for split in folders}
+        files = {split: files_by_class(folder, unread[split]) for split, folder in folders.items()}
         classes = tuple(files.get("train") or files["test"])
         known = set(classes)
         unknown = [name for name in files.get("test", ()) if name not in known]
@@ -115,7 +131,8 @@ class Task:
                 "add training pictures of it, or remove it from test/."
             )
         splits = {split: _folder_split(folders[split], files[split], classes, bit_depth) for split in folders}
-        return cls._checked(path.resolve().name, classes, splits.get("train"), splits.get("test"))
+        task = cls._checked(path.resolve().name, classes, splits.get("train"), splits.get("test"))
+        return replace(task, unread=sum((unread[one].sentences(folders[one]) for one in folders), ()))
 
     @classmethod
     def _from_tables(cls, path: Path, folders: dict[str, Path], bit_depth: int | None) -> Task:
@@ -212,7 +229,11 @@ class Task:
         class_names: Sequence[str],
         bit_depth: int | None = None,
     ) -> Task:
-        arrays = {key: np.asarray(value) for key, value in given.items() if value is not None}
+        arrays = {
+            key: _as_array(value, f"Task '{name}': {key}")
+            for key, value in given.items()
+            if value is not None
+        }
         names = [str(one) for one in class_names]
         return cls._from_arrays(kind, name, arrays, names, f"Task '{name}': ", bit_depth)
 
@@ -292,6 +313,16 @@ class Task:
             if split is not None:
                 for i, label in enumerate(split.labels):
                     yield [name, label.tolist(), split.images.identity(i)]
+
+
+def _as_array(value: Any, where: str) -> NDArray[Any]:
+    """What an application hands over as an array: also a list, a generator, or pictures of Pillow's."""
+    try:
+        return np.asarray(list(value) if isinstance(value, Iterator) else value)
+    except (ValueError, TypeError):  # parts of different shapes
+        raise TaskError(
+            f"{where} holds arrays of several shapes, and needs one for all: resize them first, or make a folder."
+        ) from None
 
 
 def _folder_split(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from csk_sdk.errors import ConfigError
+from csk_sdk.opening import LARGEST_TEXT, read_file
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 BASE_DIGITS = (0, 1, 2, 3)
@@ -69,7 +70,7 @@ def model_files() -> tuple[Path, dict[str, Any]]:
     model = folder / _MODEL
     if not model.is_file():
         raise ConfigError(f"The demo's model is missing ({model}). Install csk-sdk again.")
-    return model, json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))
+    return model, json.loads(read_file(model.with_suffix(".json"), LARGEST_TEXT))
 
 
 def build_bundle(out: Path, **options: Any) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import sys
 import time
 from contextlib import suppress
@@ -24,11 +25,11 @@ _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, *_FORBIDDEN})
 
 
-def replace_file(path: Path, data: bytes, *, sync_folder: bool = True) -> None:
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Make `data` the content of `path`: a reader, now or after a crash, sees the old or the new whole.
 
     Writes a temporary file in the same folder, fsyncs it, renames it over `path`, and fsyncs the folder.
-    With `sync_folder=False` a power cut may bring the old content back; it still never tears the file.
+    Without `durable` a power cut may bring the old content back; it still never tears the file.
 
     Raises StorageError when the disk is full, read-only or refuses; the temporary file is removed, and
     `path` is as it was (only if the folder's own fsync failed may it already be the new content).
@@ -36,12 +37,12 @@ def replace_file(path: Path, data: bytes, *, sync_folder: bool = True) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
     try:
         _write_synced(temporary, data)
-        _rename(temporary, path)
-        if sync_folder:
-            _sync_folder(path.parent)
+        rename(temporary, path)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         remove_file(temporary)
-        raise storage_error(error, f"write {len(data)} bytes to {path}") from error
+        raise storage_error(error, f"write {len(data)} bytes to {path}", path.parent) from error
     except BaseException:
         remove_file(temporary)
         raise
@@ -61,9 +62,30 @@ def make_folder(path: Path) -> None:
             os.mkdir(path)  # noqa: PTH102 - through `os`, like every change, so that tests can interrupt it
         if not path.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a file of that name is in the way")
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise storage_error(error, f"create the folder {path}") from error
+
+
+def require_room(folder: Path, count: int, action: str) -> None:
+    """Raise StorageError where `count` bytes do not fit on the disk of `folder`, which need not exist yet.
+
+    `action` is what they are needed for. Where the system does not tell how much is free, nothing is refused.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError:
+        return
+    if free < count:
+        raise StorageError(
+            f"The disk is full: {action} needs {_size(count)} in {folder}, and {_size(free)} are free. Free some space "
+            "and run the command again; nothing that was learned is lost."
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 10**6 else f"{count / 1e3:.0f} kB"
 
 
 def exists(path: Path) -> bool:
@@ -118,20 +140,30 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(_TEMPORARY)
 
 
-def clear_temporaries(folder: Path, minimum_age: float = 0.0) -> None:
+def clear_temporaries(folder: Path, minimum_age: float = 0.0, of: str = "") -> None:
     """Remove what killed processes left behind in `folder`, if last written `minimum_age` seconds ago.
+
+    With `of`, only what was to become the file of that name: other programs' files may lie in the folder.
 
     With the default age, call it only while holding the lock: a living writer's file would be removed too.
     """
     newest = time.time() - minimum_age
-    for leftover in (folder / name for name in names_in(folder) if is_temporary(name)):
+    begin = f".{of}." if of else "."
+    for leftover in (
+        folder / name for name in names_in(folder) if is_temporary(name) and name.startswith(begin)
+    ):
         with suppress(OSError):
             if leftover.stat().st_mtime <= newest or minimum_age == 0:
                 remove_file(leftover)
 
 
-def storage_error(error: OSError, action: str) -> StorageError:
-    """The StorageError that tells a user about `error`; `action` completes "could not ..."."""
+def storage_error(error: OSError, action: str, folder: Path | None = None) -> StorageError:
+    """The StorageError that tells a user about `error`; `action` completes "could not ...", in `folder`."""
+    if error.errno == errno.ENOSPC and folder is not None and _out_of_inodes(folder):
+        return StorageError(
+            f"The disk can hold no more files (all its inodes are used): could not {action}. Remove some files, "
+            "however small, and run the command again; nothing that was learned is lost."
+        )
     if error.errno in _FULL:
         return StorageError(
             f"The disk is full: could not {action}. Free some space and run the command again; "
@@ -153,6 +185,15 @@ def storage_error(error: OSError, action: str) -> StorageError:
     )
 
 
+def _out_of_inodes(folder: Path) -> bool:
+    try:
+        status = os.statvfs(folder)
+    except (OSError, AttributeError):  # Windows has no such call
+        return False
+    # Some file systems have no fixed number of inodes, and say 0 of 0.
+    return status.f_files > 0 and status.f_favail == 0
+
+
 def _write_synced(path: Path, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o666)
@@ -165,7 +206,8 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
-def _rename(source: Path, target: Path) -> None:
+def rename(source: Path, target: Path) -> None:
+    """Give a file, or a folder, the name `target`, in place of a file that has it. Raises OSError."""
     # Windows refuses to replace a file that a reader or a virus scanner has open just now.
     attempts = 10 if sys.platform == "win32" else 1
     for attempt in range(1, attempts + 1):
@@ -178,7 +220,8 @@ def _rename(source: Path, target: Path) -> None:
             time.sleep(0.02 * attempt)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where its file system can do that. Raises OSError."""
     if sys.platform == "win32":
         return  # Windows has no such call; NTFS journals the rename itself
     try:

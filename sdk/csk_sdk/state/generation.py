@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 
 from csk_sdk.errors import StateError
+from csk_sdk.opening import LARGEST_TEXT, read_file
+from csk_sdk.stored_tensors import StoredTensors
 from csk_sdk.typed import mistyped
+
+# Of one task, beside the names of its classes.
+_RECORD_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,14 @@ class GenerationRecord:
         return record
 
 
+def commit_bytes(parent: Generation, classes: Sequence[str], features: int) -> int:
+    """How many bytes the generation after `parent` will take, about: with a head, and means, of these classes more."""
+    held = parent.tensors
+    size = held.nbytes if isinstance(held, StoredTensors) else sum(one.nbytes for one in held.values())
+    # A head and a mean for each class, in float32; a record, with the names; HEAD.
+    return size + 4 * len(classes) * (2 * features + 1) + sum(map(len, classes)) + _RECORD_BYTES
+
+
 @dataclass(frozen=True)
 class RecordLink:
     """Of a record: its `parent`, how many `tasks` it lists, and whether its tensors are `stored`.
@@ -153,11 +166,12 @@ def unseal(path: Path) -> dict[str, Any]:
     Raises StateError, naming the file, when it is missing, unreadable or damaged.
     """
     try:
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(read_file(path, LARGEST_TEXT))
     except FileNotFoundError:
         raise StateError(f"{path} is missing.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise StateError(f"{path} cannot be read ({error}).") from error
+        reason = getattr(error, "strerror", None) or error
+        raise StateError(f"{path} cannot be read ({reason}).") from error
     if not isinstance(raw, dict) or raw.pop("check", None) != _check(raw):
         raise StateError(f"{path} is damaged: its checksum does not match.")
     return raw

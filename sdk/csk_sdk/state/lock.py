@@ -5,15 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from csk_sdk.errors import StateLockedError
+from csk_sdk.errors import StateError, StateLockedError
 from csk_sdk.state.atomic import make_folder, storage_error
 
 LOCK_FILE = "lock"
+
+# It is opened to write a process's name into it: never into what a link leads to, never waiting for a pipe's reader.
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+_FLAGS |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _BUSY = frozenset({errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK})
 
@@ -48,7 +53,7 @@ class StateLock:
     process frees it. Not re-entrant. Child processes forked inside the block share it.
 
     Raises StateLockedError at once, without waiting, when it is held elsewhere, and StorageError when the
-    file cannot be created or the file system has no locks.
+    file cannot be created or the file system has no locks, StateError when it is no ordinary file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,9 +69,14 @@ class StateLock:
         make_folder(self.folder)
         path = self.folder / LOCK_FILE
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            descriptor = os.open(path, _FLAGS, 0o666)
         except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+                raise _odd(path) from None
             raise storage_error(error, f"create {path}") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise _odd(path)
         try:
             _lock(descriptor)
         except OSError as error:
@@ -97,6 +107,10 @@ class StateLock:
             # What was written under the lock is synced already; closing cannot undo it.
             with suppress(OSError):
                 os.close(descriptor)
+
+
+def _odd(path: Path) -> StateError:
+    return StateError(f"{path} is not an ordinary file: remove it, and run the command again.")
 
 
 def _sign(descriptor: int, text: str) -> None:

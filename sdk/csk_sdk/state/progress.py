@@ -22,7 +22,7 @@ def write_progress(path: Path, tensors: Mapping[str, np.ndarray], meta: Mapping[
     """
     text = json.dumps(dict(meta))
     header = {"meta": text, "sha256": checksum(tensors, text)}
-    replace_file(path, encode(tensors, header), sync_folder=False)
+    replace_file(path, encode(tensors, header), durable=False)
 
 
 def read_progress(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from csk_sdk.errors import StateError, StorageError
+from csk_sdk.opening import RefusedError, open_file
 from csk_sdk.state.atomic import exists, is_temporary, names_in, remove_file, replace_file
 from csk_sdk.state.folder import IDENTITY, State, identity
 from csk_sdk.state.generation import GenerationRecord, unseal
@@ -120,11 +121,14 @@ class StateCheck:
             # Also where another process pruned it a moment ago.
             return Finding(name, PRUNED, "its record is intact, its tensors were removed"), None
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 same = hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
             if same:
                 self.store.read_tensors(number)
                 return Finding(name, INTACT, f"{record.size:,} bytes"), None
+        except RefusedError as error:
+            damage = f"{path}: {error.strerror}."
+            return Finding(name, DAMAGED, damage), _removal(path, after="Its record stays.")
         except OSError as error:
             return Finding(name, DAMAGED, f"{path} cannot be read ({error.strerror or error})."), None
         except StateError as error:
@@ -182,7 +186,11 @@ class StateCheck:
     def _small(self, path: Path, after: str) -> tuple[Finding, Mend | None]:
         name = path.relative_to(self.folder).as_posix()
         try:
-            path.read_bytes()
+            with open_file(path) as file:
+                while file.read(1 << 20):
+                    pass
+        except RefusedError as error:
+            return Finding(name, DAMAGED, f"{path}: {error.strerror}."), _removal(path, after=after)
         except OSError as error:
             return Finding(name, DAMAGED, f"{path} cannot be read ({error.strerror})."), None
         try:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from csk_sdk.errors import StateError, StorageError
+from csk_sdk.opening import open_file
 from csk_sdk.state.atomic import (
     clear_temporaries,
     exists,
@@ -108,7 +109,7 @@ class GenerationStore:
             size = path.stat().st_size
             if size != record.size:
                 raise StateError(f"{path} is damaged: it has {size} bytes instead of {record.size}.")
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             raise StateError(f"{path} is missing (old generations are pruned).") from None

@@ -59,7 +59,7 @@ export class Bundle {
    */
   static async open(source: BundleSource): Promise<Bundle> {
     const where = `${source.name}/${MANIFEST}`;
-    const text = await read(source, MANIFEST);
+    const text = await read(source, MANIFEST, LARGEST_MANIFEST);
     if (!text) {
       throw new BundleError(
         `There is no bundle in ${source.name} (${MANIFEST} is missing). Build one on a workstation with ` +
@@ -75,8 +75,8 @@ export class Bundle {
     checkManifest(manifest, where);
     requireSupported(manifest, where);
     const files = new Map<string, Uint8Array>();
-    for (const name of Object.keys(manifest.files)) {
-      const content = await read(source, name);
+    for (const [name, { size }] of Object.entries(manifest.files)) {
+      const content = await read(source, name, size);
       if (!content) throw new BundleError(`${source.name}/${name} is missing. Copy the bundle again.`);
       checkFile(manifest, name, content, `${source.name}/${name}`);
       // What lies in folders is of other backends.
@@ -150,9 +150,9 @@ export function headOf(
   return weight && bias && { weight, bias };
 }
 
-async function read(source: BundleSource, name: string): Promise<Uint8Array | undefined> {
+async function read(source: BundleSource, name: string, most: number): Promise<Uint8Array | undefined> {
   try {
-    return await source.read(name);
+    return await source.read(name, most);
   } catch (error) {
     const reason = (error as Error)?.message ?? String(error);
     throw new BundleError(`${source.name}/${name} cannot be read (${reason}). Copy the bundle again.`, {

@@ -3,8 +3,11 @@
 export interface BundleSource {
   /** What messages call the bundle, such as its folder. */
   readonly name: string;
-  /** The bytes of a file, such as "manifest.json"; undefined where there is none of that name. */
-  read(name: string): Promise<Uint8Array | undefined>;
+  /**
+   * The bytes of a file, such as "manifest.json"; undefined where there is none of that name. No more than `most` + 1 of
+   * them are needed: a source that can tell before it reads leaves out the rest.
+   */
+  read(name: string, most?: number): Promise<Uint8Array | undefined>;
 }
 
 /** A bundle in memory: file names and their bytes. */

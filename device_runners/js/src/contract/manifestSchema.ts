@@ -350,6 +350,11 @@ export const MANIFEST_SCHEMA = JSON.parse(`{
    "minimum": 0,
    "maximum": 1048576
   },
+  "counter": {
+   "type": "integer",
+   "minimum": 0,
+   "maximum": 9007199254740991
+  },
   "op_domains": {
    "type": "array",
    "items": {

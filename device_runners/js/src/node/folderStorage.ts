@@ -5,12 +5,13 @@
  */
 
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { StateError, StorageError } from '../errors.js';
 import { fullError } from '../state/memoryStorage.js';
 import type { Storage, StorageLock } from '../state/storage.js';
 import { lockFolder } from './lock.js';
+import { readFileAt } from './opening.js';
 
 // Leading dot and suffix together: no file that a user or csk-sdk keeps is ever named so.
 const TEMPORARY = '.csk-tmp';
@@ -23,8 +24,7 @@ export class FolderStorage implements Storage {
   constructor(readonly name: string) {}
 
   async read(path: string): Promise<Uint8Array | undefined> {
-    const content = await this.ask(path, (file) => readFile(file));
-    return content && new Uint8Array(content.buffer, content.byteOffset, content.byteLength);
+    return this.ask(path, (file) => readFileAt(file));
   }
 
   async size(path: string): Promise<number | undefined> {

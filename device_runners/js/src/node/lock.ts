@@ -8,11 +8,17 @@
  */
 
 import { spawn } from 'node:child_process';
-import { type FileHandle, open, readFile, unlink } from 'node:fs/promises';
+import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { StateLockedError } from '../errors.js';
+import { StateError, StateLockedError } from '../errors.js';
 import type { StorageLock } from '../state/storage.js';
 import { codeOf, storageError } from './folderStorage.js';
+import { OWN_FILE, readFileAt } from './opening.js';
+
+// Of what is read in a file that says who holds a lock.
+const LONGEST = 1 << 12;
+// What a link and a socket answer when they are opened as a file of one's own.
+const ODD = new Set(['ELOOP', 'ENXIO']);
 
 // Folders that this process writes to, or is about to: what the lock's file says takes a moment to be there.
 const ours = new Set<string>();
@@ -33,7 +39,7 @@ export async function lockFolder(folder: string): Promise<StorageLock> {
 
 async function lockedFolder(folder: string): Promise<StorageLock> {
   const path = join(folder, 'lock');
-  const file = await opened(path, 'a+');
+  const file = await opened(path);
   const status = await flock(file.fd);
   if (status === 'held') {
     await sign(file, `pid ${process.pid}\n${process.argv.join(' ')}\n`);
@@ -45,7 +51,7 @@ async function lockedFolder(folder: string): Promise<StorageLock> {
       },
     };
   }
-  const holder = /^pid (\d+)/.exec((await readFile(path, 'utf8').catch(() => '')) ?? '')?.[1];
+  const holder = /^pid (\d+)/.exec(await textAt(path))?.[1];
   await file.close();
   if (status === 'busy') throw busy(folder, holder);
   return lockByFile(folder);
@@ -71,7 +77,7 @@ async function sign(file: FileHandle, text: string): Promise<void> {
 
 async function lockByFile(folder: string): Promise<StorageLock> {
   const path = join(folder, 'lock.node');
-  const holder = Number(await readFile(path, 'utf8').catch(() => ''));
+  const holder = Number(await textAt(path));
   if (holder && isAlive(holder)) throw busy(folder, String(holder));
   if (holder) await unlink(path).catch(() => undefined);
   let file: FileHandle;
@@ -105,10 +111,28 @@ function busy(folder: string, pid?: string): StateLockedError {
   );
 }
 
-async function opened(path: string, flags: string): Promise<FileHandle> {
+async function opened(path: string): Promise<FileHandle> {
+  let file: FileHandle;
   try {
-    return await open(path, flags);
+    file = await open(path, OWN_FILE, 0o666);
   } catch (error) {
+    if (ODD.has(codeOf(error))) throw odd(path);
     throw storageError(error, `create ${path}`);
+  }
+  if ((await file.stat()).isFile()) return file;
+  await file.close();
+  throw odd(path);
+}
+
+function odd(path: string): StateError {
+  return new StateError(`${path} is not an ordinary file: remove it, and run the command again.`);
+}
+
+/** What a file of a lock says, or nothing. */
+async function textAt(path: string): Promise<string> {
+  try {
+    return new TextDecoder().decode(await readFileAt(path, { most: LONGEST }));
+  } catch {
+    return '';
   }
 }
