@@ -108,9 +108,10 @@ class FileImages(Files):
     def read(self, index: int) -> Pixels:
         """Decode a picture: uint8 `(h, w, 1)` if it is gray, else `(h, w, 3)`, upright, without alpha.
 
-        Of a GIF the first frame. Raises TaskError when the file is missing, unreadable, damaged, larger than 64 Mi
-        pixels or slow to decode by its structure, a TIFF that is compressed, or of a format that is not read: PICTURE_FORMATS, and HEIC and AVIF where
-        Pillow has them; or where it has values of another bit depth.
+        Of a GIF the first frame. Raises TaskError when the file is missing, unreadable, damaged, larger than 64
+        Mi pixels or slow to decode by its structure, a TIFF that is compressed, or of a format that is not
+        read: PICTURE_FORMATS, and HEIC and AVIF where Pillow has them; or where it has values of another bit
+        depth.
         """
         path = self._paths[index]
         try:
