@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import numpy as np
+
 from csk_artifacts_builder.calibrate import Agreement
 from csk_artifacts_builder.head import SplitHead
 from csk_artifacts_builder.options import BACKEND_CHOICES, BuildOptions
@@ -130,6 +132,10 @@ def _backends(options: BuildOptions) -> tuple[str, ...]:
     return backends
 
 
+# What float32 holds without loss, and can divide by.
+_LARGEST, _SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
+
+
 def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> PreprocessingSpec:
     channels = given.channels
     mean = tuple(options.mean) if options.mean is not None else (0.0,) * channels
@@ -139,7 +145,9 @@ def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> Prepr
             raise ConfigError(
                 f"{name} has {len(values)} numbers, but the model's input has {channels} channels."
             )
-    if any(value <= 0 for value in std):
+        if not all(abs(value) <= _LARGEST for value in values):  # nor NaN
+            raise ConfigError(f"{name} is {values}; every number must be finite, and within float32.")
+    if not all(value >= _SMALLEST for value in std):
         raise ConfigError(f"--std is {std}; every number must be above 0.")
     ways = ("crop", "none") if given.is_signal else ("bilinear", "none")
     resize = options.resize or ways[0]

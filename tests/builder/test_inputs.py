@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,11 @@ def test_inputs_that_are_refused(tmp_path: Path, make: Any, message: str) -> Non
         ("N,3,9", {"flip": True}, "--flip is for pictures, and model.onnx takes signals: leave it out."),
         ("N,3,9,9", {"sample_rate": 8000}, "--sample-rate is for signals, and model.onnx takes pictures: leave"),
         ("N,3,9", {"sample_rate": 0}, "--sample-rate is 0; it must be 1 Hz or more."),
+        ("N,1,9,9", {"mean": (math.nan,)}, "--mean is (nan,); every number must be finite, and within float32."),
+        ("N,1,9", {"mean": (1e39,)}, "--mean is (1e+39,); every number must be finite, and within float32."),
+        ("N,1,9,9", {"std": (math.inf,)}, "--std is (inf,); every number must be finite, and within float32."),
+        ("N,1,9,9", {"std": (math.nan,)}, "--std is (nan,); every number must be finite, and within float32."),
+        ("N,1,9,9", {"std": (1e-46,)}, "--std is (1e-46,); every number must be above 0."),
         ("N,3,9", {"mean": (0.0,)}, "--mean has 1 numbers, but the model's input has 3 channels."),
     ],
 )  # fmt: skip
