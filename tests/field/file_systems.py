@@ -1,4 +1,4 @@
-"""File systems that gateways have, mounted for a test where this machine and this user can; skipped by name elsewhere."""
+"""File systems that gateways have, mounted for a test where this machine can; skipped by name elsewhere."""
 
 from __future__ import annotations
 

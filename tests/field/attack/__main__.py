@@ -1,8 +1,8 @@
-"""Attack every promise of docs/guarantees.md and docs/state.md: python -m field.attack --minutes 10 --out out/attack.json
+"""Attack every promise of docs/guarantees.md and docs/state.md: make attack, or python -m field.attack --minutes 10
 
-The minutes say how much is tried, not when it ends: 10 are all of it, about as long on two quiet cores. Each attack runs in a process of its
-own, two at a time; chance is seeded, so that a run tries the same as the one before. A table goes to the terminal,
-everything to the file, and with --page a page of the docs is written from it. Exits 1 where a promise was broken.
+The minutes say how much is tried, not when it ends: 10 are all of it, about as long on two quiet cores. Each attack
+runs in a process of its own, two at a time; chance is seeded, so that a run tries the same as the one before. A table
+goes to the terminal, everything to --out, and with --page a page of the docs is written. Exits 1 where a promise broke.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ def main() -> None:
     try:
         harness.prepare()
         found = harness.run([n for n in names if n != page.KILLED], kills=page.KILLED in names)
+        cpu = harness.forks.cpu_seconds()
     finally:
         harness.forks.close()
         shutil.rmtree(folder, ignore_errors=True)
     result = {
         "minutes": given.minutes,
         "seconds": round(time.monotonic() - begun, 1),
+        "cpu_seconds": cpu,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "promises": page.gathered(found),

@@ -1,4 +1,4 @@
-"""Small states without a network: commits, rollbacks and repairs by the hundred, and what the files say of them."""
+"""Small states without a network: commits, rollbacks, readers and locks by the hundred."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 from field.attack import judge
 from field.attack.ground import Ground
 from field.attack.promise import GUARANTEES, STATE, Tries, promise
-from field.attack.victims import damage
 
 BUNDLE_ID = "b" * 64
 
@@ -40,6 +39,8 @@ def commit(state: object, name: str, value: float) -> int:
     GUARANTEES,
     "Going back is possible: keep generations of what the device knows now stay, however often it went back and "
     "learned again; the current one and its parent always do.",
+    "keep generations keep their tensors",
+    "Disk space is keep + 1 generations at most, beside what a commit writes.",
     tries=600,
 )
 def going_back_is_possible(tries: Tries, ground: Ground, place: Path) -> None:
@@ -116,7 +117,7 @@ def numbers_are_never_used_twice(tries: Tries, ground: Ground, place: Path) -> N
     tries=4000,
 )
 def readers_never_see_half(tries: Tries, ground: Ground, place: Path) -> None:
-    """A process commits as fast as it can and prunes at once; this one reads: all numbers of a generation are its own."""
+    """A process commits as fast as it can and prunes at once; whatever this one reads is of one generation."""
     from csk_sdk.errors import CskError
 
     writer = subprocess.Popen([sys.executable, "-c", _WRITER, place / "state"], stdin=subprocess.PIPE)
@@ -207,135 +208,3 @@ def _locks(tries: Tries, place: Path, while_held: object) -> None:
             (place / "state/lock").write_bytes(junk)
             with StateLock(place / "state"):
                 pass
-
-
-@promise(
-    GUARANTEES,
-    "csk-sdk verify --repair never drops an intact generation.",
-    tries=500,
-)
-def repair_drops_nothing_intact(tries: Tries, ground: Ground, place: Path) -> None:
-    """One to four damages at once, of every file; what was intact before is intact and reachable after."""
-    from csk_sdk import verify
-
-    for _ in tries:
-        state = _aged(ground, place)
-        files = sorted(path for path in state.rglob("*") if path.is_file() and path.name != "lock")
-        hit = {
-            path.relative_to(state).as_posix(): damage(path, tries.rng)
-            for path in tries.rng.sample(files, tries.rng.randint(1, 4))
-        }
-        with tries.one(f"damaged: {hit}"):
-            before = judge.intact_generations(state)
-            found = verify(ground.bundle, state, repair=True)
-            after = judge.intact_generations(state)
-            assert before.items() <= after.items(), f"{sorted(before)} were intact, and {sorted(after)} are"
-            again = verify(ground.bundle, state)
-            assert again.ok == found.ok
-            assert again.repaired == 0
-            if found.ok:
-                look = judge.look(state)
-                assert look.head in (0, *before)
-                assert (
-                    look.head == max(before, default=0)
-                    or "generations/000003.json" in hit
-                    or set(hit) & _ON_WAY
-                )
-
-
-# Where the way back is broken, or the generation that is current was never the newest.
-_ON_WAY = {"HEAD", "generations/000001.json", "generations/000002.json"}
-
-
-def _aged(ground: Ground, place: Path) -> Path:
-    """The state after two tasks, with a third generation that has the tensors of the second, scores and progress."""
-    kept = place / "kept"
-    if not kept.exists():
-        from csk_sdk import Bundle
-        from csk_sdk.state import LearnedTask, State
-
-        shutil.copytree(ground.state(2), kept)
-        bundle = Bundle.open(ground.bundle)
-        state = State.open(kept, bundle.id, bundle.checkpoint())
-        with state.lock():
-            current = state.load()
-            more = LearnedTask("03", ("x", "y"), 1, 2, 0.1, 0.1, 1, {})
-            state.commit(2, (*current.tasks, more), current.tensors)
-            state.save_progress({"t": np.zeros(3, np.float32)}, {"task": "04", "step": 1})
-        state.save_scores(2, {"01": {"task": 99.0}})
-    shutil.rmtree(place / "state", ignore_errors=True)
-    return Path(shutil.copytree(kept, place / "state"))
-
-
-@promise(
-    STATE,
-    "state.json",
-    "HEAD, or the tensors of the current generation",
-    "the record of an older generation",
-    "older tensors",
-    "scores, the progress checkpoint",
-    "temporary files, generations of a crashed commit",
-    tries=150,
-)
-def each_damage_is_mended(tries: Tries, ground: Ground, place: Path) -> None:
-    """One damage at a time, of the kinds in the table: `verify` sees it and changes nothing, `--repair` mends it."""
-    from csk_sdk import verify
-
-    heads = {"generations/000003.safetensors": 2}
-    kinds = [
-        *("state.json", "HEAD", "generations/000003.safetensors", "generations/000001.json"),
-        *(
-            "generations/000002.json",
-            "generations/000001.safetensors",
-            "scores/000002.json",
-            "progress.safetensors",
-        ),
-    ]
-    for number in tries:
-        state = _aged(ground, place)
-        chosen = kinds[number % len(kinds)]
-        with tries.one(chosen):
-            whole = (state / chosen).read_bytes()
-            kind = damage(state / chosen, tries.rng)
-            (state / ".HEAD.9-ab.csk-tmp").write_bytes(b"x")
-            (state / "generations/000004.safetensors").write_bytes(b"x")
-            hurt = not (state / chosen).exists() or (state / chosen).read_bytes().rstrip() != whole.rstrip()
-            lost_on_purpose = kind == "lost" and chosen in _MAY_BE_LOST
-            before = judge.tree(state)
-            assert verify(ground.bundle, state).ok == (not hurt or lost_on_purpose), f"{kind} was not noticed"
-            assert judge.tree(state) == before, "verify without --repair changed something"
-            assert verify(ground.bundle, state, repair=True).ok
-            look = judge.look(state)
-            assert look.head == heads.get(chosen if hurt else "", 3)
-            assert [record["tasks"][-1]["name"] for record in look.records.values()] == ["01", "02", "03"]
-            assert not list(state.rglob(".*.csk-tmp"))
-            assert not (state / "generations/000004.safetensors").exists()
-
-
-# As if they had been pruned, or never been: not there is no damage.
-_MAY_BE_LOST = {"generations/000001.safetensors", "scores/000002.json", "progress.safetensors"}
-
-
-@promise(STATE, "csk-sdk rollback --to base always works", tries=60)
-def rollback_to_base_always_works(tries: Tries, ground: Ground, place: Path) -> None:
-    """Whatever happened to generations, HEAD, scores or progress."""
-    from field.attack.ground import csk_sdk
-
-    workspace = ground.workspace(place / "workspace")
-    for _ in tries:
-        aged = _aged(ground, place)
-        shutil.rmtree(workspace / "state", ignore_errors=True)
-        aged.rename(workspace / "state")
-        files = sorted(
-            path
-            for path in (workspace / "state").rglob("*")
-            if path.is_file() and path.name not in ("lock", "state.json")
-        )
-        hit = [
-            path.name for path in tries.rng.sample(files, tries.rng.randint(1, 4)) if damage(path, tries.rng)
-        ]
-        with tries.one(f"damaged: {hit}"):
-            done = csk_sdk("rollback", "--to", "base", "--workspace", workspace)
-            assert done.status == 0, done.err
-            assert judge.sealed_json(workspace / "state/HEAD")["head"] == 0
-            assert csk_sdk("tasks", "--workspace", workspace).status == 0

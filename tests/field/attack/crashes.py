@@ -1,4 +1,4 @@
-"""One of the contents that a power cut may leave on the simulated disk, drawn by chance: there are too many to try each."""
+"""One of the contents that a power cut may leave on the simulated disk, drawn by chance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from field.simulated_disk import Bytes, Recorder, Tree, _Replay
 
 
 def one_crash(recorder: Recorder, rng: random.Random, everything: bool = False) -> tuple[int, Tree]:
-    """A moment of the log, and the disk after a power cut there, each operation that no sync covers lost, torn or there.
+    """A moment of the log, and the disk after a power cut there: what no sync covers is lost, torn or there.
 
     With `everything`, nothing is lost: what a killed process leaves.
     """

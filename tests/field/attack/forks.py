@@ -1,13 +1,14 @@
 """Real processes to be killed: forked from one that has imported everything already, so that hundreds cost seconds.
 
-Each runs a command (or a function) as it would run alone, in a process of its own, its output in a file. `kill -9` comes from outside
-after a share of the command's life, or from within before its n-th change of a file, where a random moment would
-hardly ever fall.
+Each runs a command (or a function) as it would run alone, its output in a file. `kill -9` comes from outside after a
+share of the command's life, or from within before its n-th change of a file, where a random moment would hardly ever
+fall.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import sys
@@ -31,7 +32,9 @@ EVENTS = frozenset(
 )
 # A process that has not ended after so much CPU time never will.
 CPU_SECONDS = 120
-_STARTING = threading.Lock()
+# multiprocessing asks after every other child whenever one is started: two who ask at once get half an answer each.
+_ONE_AT_A_TIME = threading.Lock()
+_LOOK_SECONDS = 0.004
 
 
 class Countdown:
@@ -135,7 +138,7 @@ class Forks:
     def start(
         self, place: Path, act: Callable[..., int], *arguments: Any, left: int | None = None
     ) -> tuple[Any, Path]:
-        with _STARTING:
+        with _ONE_AT_A_TIME:
             self._number += 1
             out = place.with_name(f"{place.name}.{self._number}.log")
             process = self._context.Process(target=_child, args=(act, arguments, place, out, left))
@@ -147,10 +150,11 @@ class Forks:
         """Wait for it, and kill it after `seconds`, where given."""
         process, out = started
         begun = time.monotonic()
-        process.join(seconds)
-        if seconds is not None and process.is_alive():
-            process.kill()
-        process.join()
+        while self._alive(process):
+            if seconds is not None and time.monotonic() - begun >= seconds:
+                self._kill(process)
+                seconds = None
+            time.sleep(_LOOK_SECONDS)
         took = time.monotonic() - begun
         text = out.read_text(errors="replace") if out.exists() else ""
         told = out.with_suffix(".changes")
@@ -158,10 +162,27 @@ class Forks:
         for path in (out, told):
             path.unlink(missing_ok=True)
         status = int(process.exitcode)
-        with _STARTING:
+        with _ONE_AT_A_TIME:
             self._living.remove(process)
             process.close()
         return Run(status, text, took, changes)
+
+    def _alive(self, process: Any) -> bool:
+        with _ONE_AT_A_TIME:
+            return bool(process.is_alive())
+
+    def _kill(self, process: Any) -> None:
+        with _ONE_AT_A_TIME:
+            process.kill()
+
+    def cpu_seconds(self) -> float | None:
+        """What all processes that have ended took, theirs included; None where the system does not say."""
+        pid = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return sum(int(fields[index]) for index in (11, 12, 13, 14)) / os.sysconf("SC_CLK_TCK")
 
     def run(self, place: Path, act: Callable[..., int], *arguments: Any) -> Run:
         """Undisturbed."""
@@ -169,7 +190,7 @@ class Forks:
 
     def alone(self, out: Path, act: Callable[..., Any], *arguments: Any) -> Run:
         """A function in a process of its own, undisturbed and with no limit but that of its CPU time."""
-        with _STARTING:
+        with _ONE_AT_A_TIME:
             process = self._context.Process(target=_alone, args=(act, arguments, out))
             process.start()
             self._living.append(process)

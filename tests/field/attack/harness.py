@@ -23,7 +23,7 @@ WORKERS = 2
 def attacked(name: str, size: float, place: str, ground: str, out: str) -> int:
     """One attack, in this process; its tries as JSON in `out`."""
     promise = PROMISES[name]
-    tries = Tries(name, promise.wanted, size)
+    tries = Tries(name, promise.wanted, size, promise.least)
     Path(place).mkdir()
     promise.attack(tries, Ground(Path(ground)), Path(place))
     Path(out).write_text(json.dumps(vars_of(tries)))

@@ -1,156 +1,21 @@
-"""What is never executed, and what is refused: bundles, states and tasks that were made to harm."""
+"""Bundles that were made to harm, or that another key signed, or none."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-import pickle
 import random
 import shutil
 import struct
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from field.attack import judge
-from field.attack.ground import Done, Ground, csk_sdk, save_task
+from field.attack.ground import Done, Ground, csk_sdk
 from field.attack.promise import GUARANTEES, Tries, promise
-
-# What the interpreter itself tells of whoever runs or loads something.
-RUNS = frozenset(
-    {
-        "pickle.find_class",
-        "marshal.loads",
-        "ctypes.dlopen",
-        "os.system",
-        "os.exec",
-        "subprocess.Popen",
-        "socket.connect",
-    }
-)
-
-
-class Watched:
-    """Notes what the interpreter loads or runs from below a folder; hooks cannot be removed, so there is one."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = str(root)
-        self.seen: list[str] = []
-        self.on = False
-        sys.addaudithook(self._hook)
-
-    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self.on:
-            return
-        if event in ("pickle.find_class", "os.system", "os.exec", "subprocess.Popen", "socket.connect") or (
-            event in ("ctypes.dlopen", "import", "exec", "compile") and self.root in str(arguments)
-        ):
-            self.seen.append(f"{event} {arguments!r}"[:200])
-
-    @contextmanager
-    def nothing_runs(self) -> Iterator[None]:
-        self.seen.clear()
-        self.on = True
-        try:
-            yield
-        finally:
-            self.on = False
-        assert not self.seen, f"something was executed: {self.seen[0]}"
-
-
-class Bomb:
-    """A pickle that makes a file when it is loaded."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return (os.mkdir, (str(self.canary),))
-
-
-def payloads(canary: Path) -> dict[str, bytes]:
-    """Contents that would run, had they been handed to whoever runs them."""
-    pickled = pickle.dumps(Bomb(canary))
-    objects = io.BytesIO()
-    np.save(objects, np.array([Bomb(canary)], dtype=object), allow_pickle=True)
-    archive = io.BytesIO()
-    np.savez(archive, images=np.array([Bomb(canary)], dtype=object), labels=[0], class_names=["a"])
-    source = f"import os; os.mkdir({str(canary)!r})\n".encode()
-    text = json.dumps(
-        {"__reduce__": f"os.mkdir({str(canary)!r})", "!!python/object/apply:os.mkdir": [str(canary)]}
-    )
-    header = text.encode().ljust((len(text) + 7) // 8 * 8)
-    return {
-        "a pickle": pickled,
-        "an array of objects": objects.getvalue(),
-        "an archive of objects": archive.getvalue(),
-        "Python": source,
-        "a shell script": f"#!/bin/sh\nmkdir {canary}\n".encode(),
-        "a header of tensors that names code": struct.pack("<Q", len(header)) + header + pickled,
-        "JSON that names code": text.encode(),
-        "a torch file": b"PK\x03\x04" + pickled,
-    }
-
-
-@promise(GUARANTEES, "No file that csk-sdk reads can bring code with it.", tries=400)
-def nothing_is_executed(tries: Tries, ground: Ground, place: Path) -> None:
-    """Every file of a workspace is replaced by something that would run; the interpreter's own audit is the judge."""
-    canary = place / "executed"
-    watched = Watched(place)
-    workspace = _own(ground, place / "workspace")
-    kept = place / "kept"
-    shutil.copytree(workspace, kept)
-    files = sorted(path.relative_to(kept) for path in kept.rglob("*") if path.is_file())
-    commands = [
-        ("predict", str(place / "picture.png")),
-        ("tasks",),
-        ("verify", "--repair"),
-        ("train",),
-        ("doctor",),
-    ]
-    (place / "picture.png").write_bytes(_picture(ground))
-    made = payloads(canary)
-    for _ in tries:
-        target = tries.rng.choice(
-            [*files, Path("tasks/03/train/a/x.png"), Path("tasks/03/metadata.csv"), Path("sitecustomize.py")]
-        )
-        what = tries.rng.choice(sorted(made))
-        command = tries.rng.choice(commands)
-        shutil.rmtree(workspace)
-        shutil.copytree(kept, workspace)
-        (workspace / target).parent.mkdir(parents=True, exist_ok=True)
-        (workspace / target).write_bytes(made[what])
-        if target.parts[0] == "bundle" and target.name != "manifest.json":
-            reseal(workspace / "bundle")
-        with tries.one(f"{what} as {target}, {command[0]}"), watched.nothing_runs():
-            done = csk_sdk(*command, "--workspace", workspace)
-            assert done.status in (0, 1), done.err[-500:]
-            assert "Traceback" not in done.err
-        if canary.exists():
-            tries.fault(f"{what} as {target} was executed by {command[0]}")
-            canary.rmdir()
-
-
-def _own(ground: Ground, place: Path) -> Path:
-    """A workspace with a bundle and tasks of its own, one task learned and one waiting."""
-    workspace = ground.workspace(place, 1)
-    for name in ("bundle", "tasks"):
-        (workspace / name).unlink()
-        shutil.copytree(ground.folder / name, workspace / name)
-    return workspace
-
-
-def _picture(ground: Ground) -> bytes:
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(ground.of(4, 0, 1)[0]).save(out, "PNG")
-    return out.getvalue()
 
 
 def reseal(bundle: Path, raw: dict[str, Any] | None = None) -> None:
@@ -165,9 +30,6 @@ def reseal(bundle: Path, raw: dict[str, Any] | None = None) -> None:
             content = (bundle / name).read_bytes()
             entry.update(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
     (bundle / "manifest.json").write_text(sealed(raw))
-
-
-# Bundles
 
 
 class Bundles:
@@ -204,10 +66,11 @@ class Bundles:
     "a graph",
     "a safetensors header",
     "a checkpoint",
+    "Each refusal is one sentence that says what, where and what to do",
     tries=700,
 )
 def hostile_bundles_are_refused(tries: Tries, ground: Ground, place: Path) -> None:
-    """The table of tests/field/test_hostile_bundles.py, and random damage, edits and headers, hashes made right or not."""
+    """The table of test_hostile_bundles.py, and random damage, names and headers, hashes made right or not."""
     from field.test_hostile_bundles import HOSTILE, Hostile
 
     bundles = Bundles(ground, place)
@@ -308,8 +171,8 @@ def edited_manifests(tries: Tries, ground: Ground, place: Path) -> None:
 
 @promise(
     GUARANTEES,
-    "From then on bundles that are unsigned, signed by another key, or changed in any byte are refused by every command, "
-    "before anything in the manifest is believed.",
+    "From then on bundles that are unsigned, signed by another key, or changed in any byte are refused by every "
+    "command, before anything in the manifest is believed.",
     tries=150,
 )
 def signed_bundles(tries: Tries, ground: Ground, place: Path) -> None:
@@ -338,7 +201,7 @@ def signed_bundles(tries: Tries, ground: Ground, place: Path) -> None:
         done = csk_sdk("verify", "--workspace", workspace, *trust)
         assert done.status == 0, done.out + done.err
     names = [path.name for path in signed.iterdir()]
-    (place / "x.png").write_bytes(_picture(ground))
+    (place / "x.png").write_bytes(picture(ground))
     commands = [
         ("train",),
         ("predict", str(place / "x.png")),
@@ -404,6 +267,14 @@ def the_top_may_be_a_link(tries: Tries, ground: Ground, place: Path) -> None:
         shutil.rmtree(workspace)
 
 
+def picture(ground: Ground) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(ground.of(4, 0, 1)[0]).save(out, "PNG")
+    return out.getvalue()
+
+
 def random_bits(content: bytes, rng: random.Random) -> bytes:
     """A few random changes of any kind."""
     changed = bytearray(content)
@@ -427,6 +298,3 @@ def refused_or_done(done: Done) -> None:
     assert "Traceback" not in done.err
     if done.status == 1:
         judge.one_sentence(done.err)
-
-
-__all__ = ["Bundles", "random_bits", "refused_or_done", "save_task"]

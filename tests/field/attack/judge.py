@@ -102,6 +102,8 @@ def look(state: Path) -> Look:
         records[number] = sealed_json(state / "generations" / f"{number:06d}.json")
         if number in stored:
             intact[number] = generation(state, number)[1]
+    if missing := set(range(1, head["last"] + 1)) - records.keys():
+        raise Damaged(f"the records {sorted(missing)} are missing")
     if head["head"] and head["head"] not in intact:
         raise Damaged(f"the current generation {head['head']} is not there")
     tasks = tuple(task["name"] for task in records[head["head"]]["tasks"]) if head["head"] else ()

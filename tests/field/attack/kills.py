@@ -62,7 +62,7 @@ class Fire:
     def shoot(self) -> None:
         """One to three kills in a row, and then a run that is left alone."""
         rng = self.tries.rng
-        with self.tries.one(self.victim.name) as _:
+        with self.tries.one(self.victim.name):
             armed = self.victim.arm(self.place, rng)
             printed = ""
             for _ in range(rng.randint(1, IN_A_ROW)):
@@ -75,11 +75,8 @@ class Fire:
                     break
             else:
                 run = self.forks.run(self.place, *self.victim.command(self.place))
-                assert run.status in self._good_ends(printed), f"the next run: {run.status}, {run.out[-600:]}"
+                assert run.status == 0, f"the next run: {run.status}, {run.out[-600:]}"
             self.victim.end(self.place, armed)
-
-    def _good_ends(self, _: str) -> tuple[int, ...]:
-        return (0,)
 
     def _killed(self, rng: random.Random) -> Run:
         within = rng.random() < 0.5 and self.changes > 0
@@ -102,14 +99,11 @@ def fire(forks: Forks, ground: Ground, victim: Victim, place: Path, tries: Tries
     if tries.broken:
         return
     rounds = 0
-    while at_it.killed < tries.count:
-        before = at_it.killed
+    while at_it.killed < tries.count and tries.broken <= 10:
         at_it.shoot()
         rounds += 1
-        if rounds > 20 * tries.count or tries.broken > 10:
-            tries.fault(
-                f"{victim.name}: {at_it.killed} kills only in {rounds} rounds"
-            ) if at_it.killed == before else None
+        if rounds > 20 * tries.count:
+            tries.fault(f"{at_it.killed} kills only in {rounds} rounds: it ends before it can be killed")
             break
     tries.made = at_it.killed
 

@@ -13,6 +13,7 @@ from field.attack.victims import KILLS
     GUARANTEES,
     "Whatever moment the power fails at, the state opens, every committed generation is whole, and the same command "
     "ends with the same bits.",
+    "A rename is atomic, so a reader sees the old file or the new one, whole.",
     tries=KILLS,
 )
 def killed_at_any_moment(tries: Tries, ground: Ground, place: Path) -> None:

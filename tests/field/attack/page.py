@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from field.attack.promise import PROMISES
+from field.attack.attacks import PROMISES
 
 # The promise whose tries are those of all victims together.
 KILLED = "killed-at-any-moment"
+INTRODUCTION = (
+    "Every promise of [guarantees.md](guarantees.md) and [state.md](state.md), how often it was attacked, and how",
+    "often it broke. `make attack` tries all of it, in 10 minutes on two quiet cores; `make attack MINUTES=2` a part,",
+    "as CI does; `make attack ONLY=NAME` one attack. Chance is seeded: a run tries what the one before tried. The",
+    "judge reads states and bundles with `json`, `hashlib` and `safetensors` alone (`tests/field/attack/judge.py`),",
+    "and a test keeps both together: no row or paragraph without an attack, no attack without its sentence.",
+)
 Found = dict[str, dict[str, Any]]
 
 
@@ -47,14 +55,15 @@ def summary(result: dict[str, Any]) -> str:
     """The last lines on the terminal."""
     promises = result["promises"].values()
     tries, faults = (sum(one[key] for one in promises) for key in ("tries", "faults"))
+    took = f"{result['seconds']:.0f} s, {result['cpu_seconds'] or 0:.0f} s of CPU time"
     broken = sum(one["faults"] > 0 for one in promises)
-    return f"{len(promises)} promises, {tries:,} tries, {faults} faults in {broken} promises; {result['seconds']:.0f} s"
+    return f"{len(promises)} promises, {tries:,} tries, {faults} faults in {broken} promises; {took}"
 
 
 def document(result: dict[str, Any]) -> str:
     """The page of the docs."""
     rows = [
-        f"| {_cell(one['says'])} | {name} | {one['tries']:,} | {one['faults']} |"
+        f"| {cell(one['says'])} | {name} | {one['tries']:,} | {one['faults']} |"
         for name, one in result["promises"].items()
     ]
     notes = [
@@ -65,13 +74,11 @@ def document(result: dict[str, Any]) -> str:
         [
             "# Attacks",
             "",
-            "Every promise of [guarantees.md](guarantees.md) and [state.md](state.md), how often it was attacked, and how",
-            "often it broke. `make attack` (10 minutes on two quiet cores) tries all of it; `make attack MINUTES=2` a part,",
-            "as CI does; `make attack ONLY=NAME` one promise. What is tried is seeded, so a run repeats the one before. The judge reads",
-            "state and bundle with `json`, `hashlib` and `safetensors` only (`tests/field/attack/judge.py`), and a test keeps",
-            "promises and attacks together: no sentence without an attack, no attack without its sentence.",
+            *INTRODUCTION,
             "",
-            f"Written by `make attack MINUTES={result['minutes']:g}` on {result['machine']}, Python {result['python']}.",
+            f"Written by `make attack MINUTES={result['minutes']:g} PAGE=docs/attack.md` on {result['machine']}, "
+            f"Python {result['python']}:",
+            summary(result) + ".",
             "",
             "| promise | attack | tries | faults |",
             "|---|---|---:|---:|",
@@ -84,5 +91,6 @@ def document(result: dict[str, Any]) -> str:
     )
 
 
-def _cell(says: list[str]) -> str:
+def cell(says: Sequence[str]) -> str:
+    """Sentences in a table."""
     return " <br> ".join(says).replace("|", "\\|")

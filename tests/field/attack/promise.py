@@ -31,6 +31,7 @@ class Tries:
     name: str
     wanted: int
     size: float = 1.0
+    least: int = 1
     made: int = 0
     broken: int = 0
     faults: list[str] = field(default_factory=list)
@@ -43,8 +44,8 @@ class Tries:
 
     @property
     def count(self) -> int:
-        """How many tries this run is to make; at least one."""
-        return max(1, round(self.wanted * self.size))
+        """How many tries this run is to make: of each kind at least one."""
+        return max(self.least, round(self.wanted * self.size))
 
     def __iter__(self) -> Iterator[int]:
         yield from range(self.count)
@@ -80,32 +81,33 @@ class Promise:
     """What is promised, in words that stand in the docs, and the attack on it.
 
     `says` are sentences, or first cells of rows of a table, as they stand in `page`. `wanted` is the number of tries
-    of a whole run.
+    of a whole run, `least` that of any.
     """
 
     name: str
     page: str
     says: tuple[str, ...]
     wanted: int
+    least: int
     attack: Attack
 
 
 PROMISES: dict[str, Promise] = {}
 
 
-def promise(page: str, *says: str, tries: int) -> Callable[[Attack], Attack]:
-    """Registers an attack under its function's name."""
+def promise(page: str, *says: str, tries: int, least: int = 1) -> Callable[[Attack], Attack]:
+    """Registers an attack under its function's name; fewer than `least` tries would leave out a kind of them."""
 
     def register(attack: Attack) -> Attack:
         name = attack.__name__.replace("_", "-")
         assert name not in PROMISES, name
-        PROMISES[name] = Promise(name, page, says, tries, attack)
+        PROMISES[name] = Promise(name, page, says, tries, least, attack)
         return attack
 
     return register
 
 
 def plain(text: str) -> str:
-    """Text as it is compared: no line breaks, no links, no backticks."""
+    """Text as it is compared: no line breaks, links, backticks or stars."""
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    return re.sub(r"\s+", " ", text.replace("`", "")).strip()
+    return re.sub(r"\s+", " ", re.sub(r"[`*]", "", text)).strip()

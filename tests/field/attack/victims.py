@@ -9,9 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from field.attack import judge
+from field.attack.applications import look_on, stream
 from field.attack.ground import MODEL, Ground
 from field.attack.kills import Victim, csk, json_lines, no_leftovers, state_is
 
@@ -167,25 +166,6 @@ def _verify(ground: Ground) -> Victim:
     )
 
 
-def stream(place: str, digits: str) -> int:
-    """An application that learns from its camera and says when a task is committed."""
-    from csk_sdk.workspace import Workspace
-
-    with np.load(digits) as file:
-        images, labels = file["images"], file["labels"]
-    learner = Workspace.open(place).learner()
-    for name, members in (("A", (4, 5)), ("B", (6, 7))):
-        if name in [task.name for task in learner.generation.tasks]:
-            continue
-        chosen = np.concatenate([np.flatnonzero(labels == digit)[:24] for digit in members])
-        chosen = chosen.reshape(2, 3, 8).transpose(1, 0, 2).reshape(3, 16)  # both classes in each batch
-        with learner.stream(name, classes=[f"{name}{digit}" for digit in members]) as fed:
-            for batch in chosen:
-                fed.observe(images[batch][..., None], (labels[batch] == members[1]).astype(np.int64))
-        print(json.dumps({"committed": name}), flush=True)
-    return 0
-
-
 def _stream(ground: Ground) -> Victim:
     first: list[dict[int, judge.Bits]] = []
 
@@ -312,18 +292,6 @@ def _evaluate(ground: Ground) -> Victim:
         whole,
         end,
     )
-
-
-def look_on(place: str, digits: str, times: int) -> int:
-    """An application that predicts again and again, with whatever is learned by then."""
-    from csk_sdk.workspace import Workspace
-
-    with np.load(digits) as file:
-        images = file["images"][:4][..., None]
-    for _ in range(times):
-        learner = Workspace.open(place).learner()
-        assert len(learner.predict(images).labels) == len(images)
-    return 0
 
 
 def _predict(ground: Ground) -> Victim:
