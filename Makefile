@@ -17,7 +17,6 @@ WORKERS ?= 2
 # NumPy's threads would fight ONNX Runtime's for the same two cores.
 export OMP_NUM_THREADS ?= 1
 
-KILLS ?= 200
 TASKS ?= 300
 MINUTES ?= 1
 VECTORS := tests/conformance/vectors
@@ -25,7 +24,7 @@ RESULTS := out/conformance
 DIGITS := out/digits
 
 .PHONY: help demo test test-ort-training run-ort-training test-ssh test-saturating test-oldest run-oldest test-js check format \
-	wheel-test conformance conformance-js arm64 chromium app build-app test-app kill soak fuzz sbom \
+	wheel-test conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
 help:
@@ -40,7 +39,7 @@ help:
 	@echo "make app             build the web app and serve it here; BUNDLE=DIR for a bundle of your own"
 	@echo "make test-app        the web app in a phone's browser"
 	@echo "make check           format, lint, types"
-	@echo "make kill KILLS=200     kill -9 a training process that often, at random moments"
+	@echo "make attack MINUTES=10  attack every promise of docs/guarantees.md: kills, lost power, full disks, hostile files"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
 	@echo "make fuzz MINUTES=30    feed the readers what nobody would (Linux, Python 3.11 to 3.13)"
 	@echo "make sbom               write docs/supply-chain.md and out/sbom.json from what is installed"
@@ -178,8 +177,11 @@ wheel-test:
 	wheel=$$(ls out/wheel/*.whl) && out/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check "$$wheel[demo]"
 	cd out/wheel && venv/bin/csk-sdk demo --out demo
 
-kill: $(BIN)/.dev
-	CSK_SDK_KILLS=$(KILLS) $(BIN)/python -m pytest tests/learner/test_kill.py -k random
+# MINUTES is how much is tried: 10 is all of it, about as long on two quiet cores.
+attack: MINUTES = 10
+attack: $(BIN)/.dev
+	PYTHONPATH=tests $(BIN)/python -m field.attack --minutes $(MINUTES) --out out/attack.json \
+		$(if $(ONLY),--only $(ONLY)) $(if $(PAGE),--page $(PAGE))
 
 soak: $(BIN)/.dev
 	$(BIN)/python tests/field/soak.py --tasks $(TASKS) --out out/soak
