@@ -61,8 +61,14 @@ def parts(text: str) -> list[tuple[str, str]]:
     return found
 
 
+# A row that is a sentence may go on; one that is a name is matched as a whole.
+_SENTENCE = 40
 SAID = [says for promise in PROMISES.values() for says in promise.says]
 STANDING = [part for text in DOCS.values() for part in parts(text)]
+
+
+def begins(row: str, says: str) -> bool:
+    return row == says or (len(says) > _SENTENCE and row.startswith(says))
 
 
 @pytest.mark.parametrize("name", PROMISES)
@@ -70,7 +76,7 @@ def test_what_is_attacked_is_still_promised(name: str) -> None:
     rows = {text[2:] for _, text in STANDING if text.startswith("| ")}
     text = " ".join(text for _, text in STANDING if not text.startswith("| "))
     for says in PROMISES[name].says:
-        assert says in rows or says in text, f"no longer in the docs: {says}"
+        assert any(begins(row, says) for row in rows) or says in text, f"no longer in the docs: {says}"
 
 
 @pytest.mark.parametrize("where", DOCS)
@@ -78,7 +84,7 @@ def test_what_is_promised_is_attacked(where: str) -> None:
     unattacked = []
     for title, text in parts(DOCS[where]):
         if text.startswith("| "):
-            if title not in NO_PROMISES and text[2:] not in SAID:
+            if title not in NO_PROMISES and not any(begins(text[2:], says) for says in SAID):
                 unattacked.append(text)
         elif not any(says in text for says in SAID) and not text.startswith(EXPLAINS):
             unattacked.append(text[:100])
