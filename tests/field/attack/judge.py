@@ -122,17 +122,16 @@ def intact_generations(state: Path) -> dict[int, Bits]:
 
 
 def bundle(folder: Path) -> str:
-    """The sha256 of a bundle's manifest; raises Damaged where a listed file is not whole."""
+    """A hash of all files that a bundle lists; raises Damaged where one of them is not whole."""
     try:
-        text = (folder / "manifest.json").read_bytes()
-        files = json.loads(text)["files"]
+        files = json.loads((folder / "manifest.json").read_bytes())["files"]
         for name, entry in files.items():
             content = (folder / name).read_bytes()
             if (len(content), hashlib.sha256(content).hexdigest()) != (entry["size"], entry["sha256"]):
                 raise Damaged(f"{name} is not the file that was built")
     except (OSError, ValueError, KeyError) as error:
         raise Damaged(f"{folder}: {error!r}") from error
-    return hashlib.sha256(text).hexdigest()
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def tree(folder: Path, leave: tuple[str, ...] = ("lock",)) -> dict[str, str]:
