@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from field.attack import commits, damaged, disks, executed, handed, intruders, lost, places, revealed, users
+from field.attack import commits, damaged, disks, executed, handed, intruders, kinds, lost, places, revealed, users
 from field.attack.promise import PROMISES as _REGISTERED
 from field.attack.promise import ROOT, Promise, plain
 
-MODULES = (commits, damaged, disks, executed, handed, intruders, lost, places, revealed, users)
+MODULES = (commits, damaged, disks, executed, handed, intruders, kinds, lost, places, revealed, users)
 
 
 def _stands_at(promise: Promise) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from field.attack.victims import KILLS
     GUARANTEES,
     "Whatever moment the power fails at, the state opens, every committed generation is whole, and the same command "
     "ends with the same bits.",
+    "build-artifacts --overwrite leaves the old bundle or the new one, whole, whenever it is killed or power fails.",
     "A rename is atomic, so a reader sees the old file or the new one, whole.",
     tries=KILLS,
 )
