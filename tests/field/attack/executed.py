@@ -88,7 +88,7 @@ def nothing_is_executed(tries: Tries, ground: Ground, place: Path) -> None:
     """Every file of a workspace is replaced by something that would run; the interpreter's own audit is the judge."""
     canary = place / "executed"
     watched = Watched(place)
-    workspace = _own(ground, place / "workspace")
+    workspace = own_workspace(ground, place / "workspace")
     kept = place / "kept"
     shutil.copytree(workspace, kept)
     files = sorted(path.relative_to(kept) for path in kept.rglob("*") if path.is_file())
@@ -122,7 +122,7 @@ def nothing_is_executed(tries: Tries, ground: Ground, place: Path) -> None:
             canary.rmdir()
 
 
-def _own(ground: Ground, place: Path) -> Path:
+def own_workspace(ground: Ground, place: Path) -> Path:
     """A workspace with a bundle and tasks of its own, one task learned and one waiting."""
     workspace = ground.workspace(place, 1)
     for name in ("bundle", "tasks"):

@@ -110,7 +110,7 @@ def links_pipes_and_devices(tries: Tries, ground: Ground, place: Path) -> None:
     for _ in tries:
         shutil.rmtree(workspace / "tasks", ignore_errors=True)
         ground.reset(workspace, 0)
-        task = _folder(ground, workspace / "tasks/01", (4, 5), 6)
+        task = folder_of(ground, workspace / "tasks/01", (4, 5), 6)
         kind = tries.rng.choice(
             ["file out", "folder out", "device", "pipe", "inside", "socketless pipe in test"]
         )
@@ -139,7 +139,7 @@ def links_pipes_and_devices(tries: Tries, ground: Ground, place: Path) -> None:
                 assert not (workspace / "state/HEAD").exists()
 
 
-def _folder(ground: Ground, task: Path, digits: tuple[int, ...], count: int) -> Path:
+def folder_of(ground: Ground, task: Path, digits: tuple[int, ...], count: int) -> Path:
     for digit in digits:
         (task / "train" / NAMES[digit]).mkdir(parents=True)
         for index, picture in enumerate(ground.of(digit, 0, count)):

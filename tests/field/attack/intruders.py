@@ -9,7 +9,6 @@ import random
 import shutil
 import struct
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -177,25 +176,14 @@ def edited_manifests(tries: Tries, ground: Ground, place: Path) -> None:
 )
 def signed_bundles(tries: Tries, ground: Ground, place: Path) -> None:
     """A signed bundle with any one bit of any file changed, hashes made right again, under all commands."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ed25519
-
-    from csk_sdk.signing import SIGNATURE, sign
+    from csk_sdk.signing import SIGNATURE
 
     workspace = ground.workspace(place / "workspace")
     (workspace / "bundle").unlink()
-    keys = []
-    for name in ("ours", "theirs"):
-        key = ed25519.Ed25519PrivateKey.generate()
-        pem = serialization.Encoding.PEM
-        private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
-        (place / f"{name}.pem").write_bytes(private)
-        (place / f"{name}-trust.pem").write_bytes(public)
-        keys.append(place / f"{name}.pem")
+    (ours, trusted), (theirs, _) = key_pair(place, "ours"), key_pair(place, "theirs")
     signed = Path(shutil.copytree(ground.bundle, place / "signed"))
-    _sign(signed, keys[0], sign, SIGNATURE)
-    trust = ("--trust", str(place / "ours-trust.pem"))
+    signed_by(signed, ours)
+    trust = ("--trust", str(trusted))
     with tries.one("as it is"):
         shutil.copytree(signed, workspace / "bundle")
         done = csk_sdk("verify", "--workspace", workspace, *trust)
@@ -227,7 +215,7 @@ def signed_bundles(tries: Tries, ground: Ground, place: Path) -> None:
                 else:
                     reseal(bundle)
         elif how == "another key":
-            _sign(bundle, keys[1], sign, SIGNATURE)
+            signed_by(bundle, theirs)
         else:
             (bundle / SIGNATURE).unlink()
         command = tries.rng.choice(commands)
@@ -239,8 +227,25 @@ def signed_bundles(tries: Tries, ground: Ground, place: Path) -> None:
             assert not (workspace / "state/HEAD").exists()
 
 
-def _sign(bundle: Path, key: Path, sign: Callable[..., Any], name: str) -> None:
-    (bundle / name).write_bytes(sign((bundle / "manifest.json").read_bytes(), key))
+def key_pair(place: Path, name: str) -> tuple[Path, Path]:
+    """A new private key, and its public one, as PEM files."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    key, pem = ed25519.Ed25519PrivateKey.generate(), serialization.Encoding.PEM
+    private, public = place / f"{name}.pem", place / f"{name}-trust.pem"
+    private.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def signed_by(bundle: Path, key: Path) -> None:
+    """Sign a bundle as it is."""
+    from csk_sdk.signing import SIGNATURE, sign
+
+    (bundle / SIGNATURE).write_bytes(sign((bundle / "manifest.json").read_bytes(), key))
 
 
 @promise(GUARANTEES, "The top of what an operator names is trusted: --bundle, --state, --tasks", tries=20)
