@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from field.attack import commits, damaged, disks, executed, handed, intruders, kinds, lost, places, revealed, users
+from field.attack import (
+    commits,
+    damaged,
+    disks,
+    executed,
+    handed,
+    intruders,
+    kinds,
+    lost,
+    places,
+    revealed,
+    users,
+)
 from field.attack.promise import PROMISES as _REGISTERED
 from field.attack.promise import ROOT, Promise, plain
 

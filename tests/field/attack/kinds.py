@@ -64,9 +64,26 @@ def _odd(path: Path, kind: str, outside: Path) -> None:
 
 
 READ = (
-    *("csk.toml", "bundle/manifest.json", "bundle/manifest.sig", "bundle/weights.safetensors", "bundle/eval_model.onnx"),
-    *("state/HEAD", "state/state.json", "state/generations/000001.json", "state/generations/000001.safetensors"),
-    *("state/progress.safetensors", "state/scores/000001.json", "device.json", "tasks/02.npz", "tasks/03/metadata.csv"),
+    *(
+        "csk.toml",
+        "bundle/manifest.json",
+        "bundle/manifest.sig",
+        "bundle/weights.safetensors",
+        "bundle/eval_model.onnx",
+    ),
+    *(
+        "state/HEAD",
+        "state/state.json",
+        "state/generations/000001.json",
+        "state/generations/000001.safetensors",
+    ),
+    *(
+        "state/progress.safetensors",
+        "state/scores/000001.json",
+        "device.json",
+        "tasks/02.npz",
+        "tasks/03/metadata.csv",
+    ),
     *("tasks/03/train/a/0.png", "state/lock"),
 )
 KINDS = ("a pipe", "a socket", "a folder", "a link to a device", "a link out")
@@ -74,7 +91,7 @@ KINDS = ("a pipe", "a socket", "a folder", "a link to a device", "a link out")
 
 @promise(GUARANTEES, "any file that is read by its name", tries=300)
 def files_of_odd_kinds(tries: Tries, ground: Ground, place: Path) -> None:
-    """A pipe, a socket, a folder or a link in its place: no command waits, reads without end, or shows what is outside."""
+    """A pipe, a socket, a folder or a link in its place: no command waits, or shows what is outside."""
     workspace = own_workspace(ground, place / "workspace")
     for name in ("a", "b"):
         (workspace / "tasks/03/train" / name).mkdir(parents=True)
@@ -83,7 +100,13 @@ def files_of_odd_kinds(tries: Tries, ground: Ground, place: Path) -> None:
     secret = place / "secret"
     secret.write_text("that nobody may read here\n")
     (place / "x.png").write_bytes(written(ground.of(4, 0, 1)[0]))
-    commands = (("tasks",), ("train",), ("verify",), ("predict", str(place / "x.png")), ("watch", "--once", "--settle", "0"))
+    commands = (
+        ("tasks",),
+        ("train",),
+        ("verify",),
+        ("predict", str(place / "x.png")),
+        ("watch", "--once", "--settle", "0"),
+    )
     for _ in tries:
         name, kind, command = tries.rng.choice(READ), tries.rng.choice(KINDS), tries.rng.choice(commands)
         shutil.rmtree(workspace)
@@ -97,7 +120,11 @@ def files_of_odd_kinds(tries: Tries, ground: Ground, place: Path) -> None:
             assert secret.read_text() == "that nobody may read here\n"
 
 
-@promise(GUARANTEES, "watch sets a task aside in a sentence, whatever opening, checking or learning it raises", tries=40)
+@promise(
+    GUARANTEES,
+    "watch sets a task aside in a sentence, whatever opening, checking",
+    tries=40,
+)
 def watch_goes_on(tries: Tries, ground: Ground, place: Path) -> None:
     """Up to five bad tasks of any kind before a good one: each is told in a sentence, and the good one is learned."""
     workspace = ground.workspace(place / "workspace")
@@ -109,7 +136,19 @@ def watch_goes_on(tries: Tries, ground: Ground, place: Path) -> None:
         save_task(workspace / "tasks/09.npz", ground, (4, 5), 12)
         with tries.one(f"{bad}"), not_for_ever():
             told = csk_sdk(
-                *("watch", "--once", "--settle", "0", "--poll", "0.1", "--nice", "0", "--json", "--workspace"), workspace
+                *(
+                    "watch",
+                    "--once",
+                    "--settle",
+                    "0",
+                    "--poll",
+                    "0.1",
+                    "--nice",
+                    "0",
+                    "--json",
+                    "--workspace",
+                ),
+                workspace,
             )
             assert told.status == 0, told.err
             events = [json.loads(line) for line in told.out.splitlines()]
@@ -120,14 +159,18 @@ def watch_goes_on(tries: Tries, ground: Ground, place: Path) -> None:
 
 
 def _bad(path: Path, tries: Tries) -> str:
-    kind = tries.rng.choice(["junk npz", "long name in a table", "pipe for a table", "broken picture", "loop of links"])
+    kind = tries.rng.choice(
+        ["junk npz", "long name in a table", "pipe for a table", "broken picture", "loop of links"]
+    )
     if kind == "junk npz":
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".npz").write_bytes(tries.rng.randbytes(200))
         return kind
     for name in ("a", "b"):
         (path / "train" / name).mkdir(parents=True)
-        (path / f"train/{name}/0.png").write_bytes(b"no picture" if kind == "broken picture" else written(np.zeros((8, 8), np.uint8)))
+        (path / f"train/{name}/0.png").write_bytes(
+            b"no picture" if kind == "broken picture" else written(np.zeros((8, 8), np.uint8))
+        )
     if kind == "long name in a table":
         (path / "train/metadata.csv").write_text(f"file_name,label\n{'x' * 5000}.png,a\n")
     elif kind == "pipe for a table":
@@ -139,7 +182,7 @@ def _bad(path: Path, tries: Tries) -> str:
 
 @promise(GUARANTEES, "a GIF", "TIFF", "HEIC, AVIF", tries=200)
 def other_formats(tries: Tries, ground: Ground, place: Path) -> None:
-    """GIF and uncompressed TIFF give their pixels; what is compressed in a TIFF, or cannot be decoded here, is named."""
+    """GIF and uncompressed TIFF give their pixels; a compressed TIFF, and what cannot be decoded, is named."""
     from csk_sdk import TaskError
     from csk_sdk.data.images import FileImages
 
@@ -153,7 +196,11 @@ def other_formats(tries: Tries, ground: Ground, place: Path) -> None:
         elif kind == "heic that is none":
             path.write_bytes(b"\0\0\0\x18ftypheic" + tries.rng.randbytes(50))
         else:
-            image.save(path, "TIFF", compression=None if kind == "tiff" else tries.rng.choice(["tiff_lzw", "tiff_adobe_deflate"]))
+            image.save(
+                path,
+                "TIFF",
+                compression=None if kind == "tiff" else tries.rng.choice(["tiff_lzw", "tiff_adobe_deflate"]),
+            )
         with tries.one(kind):
             try:
                 found = FileImages([path]).read(0)
@@ -186,7 +233,16 @@ def what_is_left_out_is_told(tries: Tries, ground: Ground, place: Path) -> None:
             assert all(name in done.err for name in broken), done.err
             if broken:
                 assert not (workspace / "state/HEAD").exists()
-                done = csk_sdk("train", "--epochs", "1", "--no-evaluate", "--skip-broken", "--json", "--workspace", workspace)
+                done = csk_sdk(
+                    "train",
+                    "--epochs",
+                    "1",
+                    "--no-evaluate",
+                    "--skip-broken",
+                    "--json",
+                    "--workspace",
+                    workspace,
+                )
                 assert done.status == 0, done.err
                 assert all(name in done.out for name in broken)
             if others:
