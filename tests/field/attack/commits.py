@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,10 @@ def readers_never_see_half(tries: Tries, ground: Ground, place: Path) -> None:
     try:
         while not (place / "state/HEAD").exists():
             assert writer.poll() is None
-        for _ in tries:
+            time.sleep(0.01)
+        # Until something was raced, too: on a busy machine the writer may be slow.
+        while tries.made < tries.count or (len(seen) < _RACED and not tries.broken):
+            assert writer.poll() is None
             with tries.one(f"after generation {newest}"):
                 try:
                     generation = opened(place / "state", 1).load()  # type: ignore[attr-defined]
@@ -139,11 +143,10 @@ def readers_never_see_half(tries: Tries, ground: Ground, place: Path) -> None:
                 seen.add(newest)
     finally:
         writer.communicate()
-    if len(seen) < 3:
-        tries.fault(f"only {len(seen)} generations were seen: nothing was raced")
     tries.notes.append(f"{len(seen)} generations seen while they came")
 
 
+_RACED = 3
 _WRITER = """
 import select, sys
 from pathlib import Path

@@ -200,7 +200,7 @@ def _refusable(ground: Ground, place: Path) -> Refusable:
 
     out, page = ("--out", str(disk / "x.onnx")), ("--out", str(disk / "x.html"))
     return {
-        "train": (arm(1), ("train", "--no-evaluate", "--task", "02", *base), ends_at(2)),
+        "train": (arm(1), ("train", "--no-evaluate", *base), ends_at(2)),
         "rollback": (arm(2), ("rollback", "--to", "01", *base), ends_at(1)),
         "verify --repair": (hurt, ("verify", "--repair", *base), ends_at(2)),
         "export": (arm(2), ("export", *out, "--overwrite", *base), written("x.onnx")),

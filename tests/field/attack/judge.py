@@ -80,10 +80,11 @@ def numbers(state: Path, suffix: str = "json") -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def look(state: Path) -> Look:
+def look(state: Path, complete: bool = True) -> Look:
     """The whole state. Raises Damaged where HEAD, its generation, or any record up to `last` is not whole.
 
-    A folder without HEAD and without records is one in which nothing is learned yet.
+    A folder without HEAD and without records is one in which nothing is learned yet. Not `complete`: records may be
+    lost, as where the disk lost both files of a generation and nothing is left to tell of it.
     """
     if not (state / "HEAD").exists():
         if numbers(state):
@@ -102,7 +103,8 @@ def look(state: Path) -> Look:
         records[number] = sealed_json(state / "generations" / f"{number:06d}.json")
         if number in stored:
             intact[number] = generation(state, number)[1]
-    if missing := set(range(1, head["last"] + 1)) - records.keys():
+    missing = set(range(1, head["last"] + 1)) - records.keys()
+    if complete and missing:
         raise Damaged(f"the records {sorted(missing)} are missing")
     if head["head"] and head["head"] not in intact:
         raise Damaged(f"the current generation {head['head']} is not there")

@@ -72,9 +72,11 @@ class Fire:
                 self.killed += run.killed
                 self.victim.after(self.place, armed, printed)
                 if not run.killed:
+                    self.seconds = run.seconds  # the machine is faster than it was
                     break
             else:
                 run = self.forks.run(self.place, *self.victim.command(self.place))
+                self.seconds = max(0.9 * self.seconds, run.seconds)
                 assert run.status == 0, f"the next run: {run.status}, {run.out[-600:]}"
             self.victim.end(self.place, armed)
 
@@ -102,7 +104,7 @@ def fire(forks: Forks, ground: Ground, victim: Victim, place: Path, tries: Tries
     while at_it.killed < tries.count and tries.broken <= 10:
         at_it.shoot()
         rounds += 1
-        if rounds > 20 * tries.count:
+        if rounds > 50 + 20 * tries.count:
             tries.fault(f"{at_it.killed} kills only in {rounds} rounds: it ends before it can be killed")
             break
     tries.made = at_it.killed
