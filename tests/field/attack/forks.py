@@ -198,5 +198,6 @@ class Forks:
 
     def close(self) -> None:
         for process in self._living:
+            process.join(5)  # after Ctrl-C it unmounts what it has mounted
             process.kill()
             process.join()
