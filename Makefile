@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Environments of their own: onnxruntime-training cannot be beside onnxruntime, and the oldest not beside the newest.
 ORT_TRAINING := .venv-ort-training
-OLDEST := .venv-oldest
+# By its name in tests/conformance/runtimes.txt.
+OLDEST := .venv-matrix-1.17.0
 BENCH := .venv-bench
 EXECUTORCH := .venv-executorch
 MNN := .venv-mnn
@@ -16,14 +17,23 @@ UP_TO_312 := $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'
 WORKERS ?= 2
 # NumPy's threads would fight ONNX Runtime's for the same two cores.
 export OMP_NUM_THREADS ?= 1
+# For scripts that import onnxruntime before csk_sdk, which sets it too.
+export ORT_DISABLE_TELEMETRY ?= 1
 
 TASKS ?= 300
 MINUTES ?= 1
+GRAPHS ?= 2300
+DRAWS ?= 30
+CHAINS ?= 500
 VECTORS := tests/conformance/vectors
 RESULTS := out/conformance
+RUNTIMES := tests/conformance/runtimes.txt
+# What `make matrix` runs on: all, or some by name; "node" stands for Node and WebAssembly, and needs Chromium.
+ON ?= $(shell sed 's/\#.*//' $(RUNTIMES) | awk 'NF {print $$1}') node
+MATRIX := out/matrix
 DIGITS := out/digits
 
-.PHONY: help demo test test-ort-training run-ort-training test-ssh test-saturating test-oldest run-oldest test-js check format \
+.PHONY: help demo test test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
 	wheel-test conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
@@ -31,7 +41,10 @@ help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
 	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
 	@echo "make test-saturating the int8 tests as on an x86 CPU without VNNI (Linux; CPUs whose CPUID can fault)"
+	@echo "make sweep-ort-training DRAWS=30 CHAINS=500    gradients of both backends over every rule (a quarter of an hour)"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
+	@echo "make matrix          every graph on every declared runtime, as one table: docs/matrix.md (ON='1.17.0 node': some)"
+	@echo "make sweep GRAPHS=2300   networks drawn at random, on three runtimes, against torch in float64 (a quarter of an hour)"
 	@echo "make test-ssh        learning on a board over ssh, against an sshd on this machine"
 	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
 	@echo "make arm64           the part of it on emulated ARM64 CPUs (Debian)"
@@ -75,6 +88,10 @@ test-ort-training:
 run-ort-training: $(ORT_TRAINING)/.ready
 	$(ORT_TRAINING)/bin/python -m pytest -n $(WORKERS) tests/ort_training
 
+# Gradients of both backends, over every rule and over chains of blocks.
+sweep-ort-training: $(ORT_TRAINING)/.ready
+	$(ORT_TRAINING)/bin/python tests/ort_training/sweep.py --draws $(DRAWS) --chains $(CHAINS)
+
 $(ORT_TRAINING)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(ORT_TRAINING)
 	$(ORT_TRAINING)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ort-training-test]'
@@ -99,10 +116,43 @@ run-oldest: $(BIN)/.dev $(OLDEST)/.ready
 	$(BIN)/python tests/oldest/record.py out/oldest
 	$(OLDEST)/bin/python tests/oldest/replay.py out/oldest
 
-$(OLDEST)/.ready: pyproject.toml
-	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable . 'onnxruntime==1.17.0' 'numpy<2'
+# What a line of the runtimes' file names, in an environment of its own.
+.venv-matrix-%/.ready: pyproject.toml $(RUNTIMES)
+	$(PYTHON) -m venv .venv-matrix-$*
+	sed 's/#.*//' $(RUNTIMES) | awk '$$1 == "$*" {for (i = 2; i <= NF; i++) print $$i}' > .venv-matrix-$*/requirements.txt
+	.venv-matrix-$*/bin/python -m pip install --quiet --disable-pip-version-check --editable . \
+		--requirement .venv-matrix-$*/requirements.txt
 	@touch $@
+
+# Every graph of the conformance bundles on every runtime, as one page: with all runtimes it is docs/matrix.md.
+matrix:
+	@if $(UP_TO_312); then $(MAKE) --no-print-directory run-matrix; else \
+		echo "Left out: the matrix, for whose oldest runtimes there are packages up to Python 3.12 (make PYTHON=python3.12 $@)"; fi
+
+run-matrix: $(BIN)/.dev $(patsubst %,.venv-matrix-%/.ready,$(filter-out node,$(ON)))
+	rm -rf $(MATRIX)/*.json
+	@$(foreach one,$(filter-out node,$(ON)),echo "== $(one)"; .venv-matrix-$(one)/bin/python -m csk_device_runners conformance \
+		$(VECTORS) --platform $(one) --out $(MATRIX)/$(one).json | grep -v ^passed;) true
+	@$(if $(filter node,$(ON)),$(MAKE) --no-print-directory matrix-js)
+	$(BIN)/python -m csk_device_runners matrix $(VECTORS) $(foreach one,$(ON:node=node browser),$(MATRIX)/$(one).json) \
+		--runtimes $(RUNTIMES) $(if $(filter file,$(origin ON)),--write docs/matrix.md)
+
+matrix-js: chromium
+	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build:tools
+	-cd $(JS) && CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(MATRIX)" node out/build/tools/conformanceNode.js
+	-cd $(JS) && CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(MATRIX)" node out/build/tools/conformanceBrowser.js
+
+# Networks drawn at random, built, and run on the oldest and the newest runtime and in WebAssembly, against torch in float64.
+SWEEP := out/sweep
+sweep: $(BENCH)/.ready .venv-matrix-1.17.0/.ready .venv-matrix-1.32.0/.ready
+	@mkdir -p $(SWEEP)
+	$(BENCH)/bin/python tests/sweep/record.py $(SWEEP) --graphs $(GRAPHS) --workers $(WORKERS) 2> out/sweep.log \
+		|| { tail -20 out/sweep.log; exit 1; }
+	.venv-matrix-1.17.0/bin/python tests/sweep/replay.py $(SWEEP) $(SWEEP)/1.17.0.json
+	.venv-matrix-1.32.0/bin/python tests/sweep/replay.py $(SWEEP) $(SWEEP)/1.32.0.json
+	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build:tools
+	cd $(JS) && node out/build/tools/sweepWeb.js "$(CURDIR)/$(SWEEP)" "$(CURDIR)/$(SWEEP)/web.json"
+	$(BENCH)/bin/python tests/sweep/summary.py $(SWEEP) 1.17.0 1.32.0 web
 
 chromium:
 	@test -x $(CHROMIUM) || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
@@ -231,4 +281,4 @@ memory-limit: $(BIN)/.dev
 	$(BIN)/python benchmarks/memory_limit.py --out out/memory-limit
 
 clean:
-	rm -rf $(VENV) $(ORT_TRAINING) $(OLDEST) $(BENCH) $(EXECUTORCH) $(MNN) .cache out build dist
+	rm -rf $(VENV) $(ORT_TRAINING) .venv-matrix-* $(BENCH) $(EXECUTORCH) $(MNN) .cache out build dist

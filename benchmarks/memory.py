@@ -145,8 +145,8 @@ def undo(measure: str) -> None:
     elif measure == "late-reuse":
         settings = runtime.session_options
 
-        def planned(threads: int = 0, optimised: bool = True) -> Any:
-            options = settings(threads, optimised)
+        def planned(*arguments: Any, **named: Any) -> Any:
+            options = settings(*arguments, **named)
             options.enable_mem_reuse = True
             return options
 

@@ -184,7 +184,7 @@ def analyze_model(
     head = split_head(source.model, where)
     sites = find_sites(source.model, where, options.model.sites)
     manifest = describe(source, head, sites, options.model)
-    task = Task.open(data)
+    task = Task.open(data, options.model.bit_depth)
     task.require_trainable()
     assert task.train is not None
     new = NewTask(

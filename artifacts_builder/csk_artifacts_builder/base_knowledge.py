@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
 from csk_sdk.data.files import SUFFIXES, open_files
+from csk_sdk.data.images import FileImages
 from csk_sdk.data.labels import Labels
 from csk_sdk.data.metadata import FILE_NAME, METADATA, read_metadata
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split, table_split
 from csk_sdk.errors import TaskError
+from csk_sdk.finite import first_not_finite
 from csk_sdk.knowledge import Batch, FeatureSample, measure_knowledge
 from csk_sdk.manifest import CROSS_ENTROPY
 from csk_sdk.method.calibration import calibrated
@@ -37,8 +39,12 @@ class BaseKnowledge:
     accuracy: float
 
 
-def base_split(folder: Path, classes: tuple[str, ...], loss: str = CROSS_ENTROPY) -> Split:
+def base_split(
+    folder: Path, classes: tuple[str, ...], loss: str = CROSS_ENTROPY, bit_depth: int | None = None
+) -> Split:
     """The pictures or signals of `folder/<class>/`, or of `folder/metadata.csv`, labelled by the model's class order.
+
+    `bit_depth` is that of `Task.open`.
 
     Raises TaskError for a missing folder, a folder that is no class, a class without any, a mixture of both, or labels
     that are not those of the loss.
@@ -49,7 +55,7 @@ def base_split(folder: Path, classes: tuple[str, ...], loss: str = CROSS_ENTROPY
         )
     objective = objective_of(loss)
     if (folder / METADATA).exists():
-        split = table_split(folder, read_metadata(folder), classes)
+        split = table_split(folder, read_metadata(folder), classes, bit_depth)
         objective.require_split(split, str(folder), classes)
         return split
     if objective.tabular:
@@ -76,7 +82,7 @@ def base_split(folder: Path, classes: tuple[str, ...], loss: str = CROSS_ENTROPY
             raise TaskError(f"{folder} has no pictures of class '{name}'. Put some into {folder / name}.")
         paths += found
         labels += [label] * len(found)
-    return Split(open_files(paths), np.array(labels, np.int64))
+    return Split(open_files(paths, bit_depth=bit_depth), np.array(labels, np.int64))
 
 
 def measure_base(
@@ -85,6 +91,7 @@ def measure_base(
     """Second moments K per site, class statistics and their temperature over `split` (DESIGN 2).
 
     All through the bundle's own graphs. `tensors` is the checkpoint so far. `on_progress(done, total)` counts pictures.
+    Raises TaskError for a picture for which the network computes NaN or infinity.
     """
     pixels = PixelCache(split, bundle.preprocessing, 0)
     weight, bias = tensors["head/base/weight"], tensors["head/base/bias"]
@@ -99,8 +106,17 @@ def measure_base(
             yield bundle.preprocessing.normalize(images), labels
             done += len(labels)
             on_progress(done, len(split))
+        if isinstance(split.images, FileImages):
+            split.images.require_bright()
 
     def keep(features: NDArray[np.float32], labels: Labels) -> None:
+        row = first_not_finite(features)
+        if row is not None:
+            which = split.images.name(_BATCH * len(logits) + row)
+            raise TaskError(
+                f"For {which} the network computes numbers that are not finite (NaN or infinity): check it, --mean and "
+                "--std, or leave it out."
+            )
         start = -_BATCH * len(logits) % step
         sample.add(features[start::step], labels[start::step])
         logits.append(features @ weight.T + bias)

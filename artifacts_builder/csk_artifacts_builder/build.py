@@ -37,6 +37,7 @@ from csk_artifacts_builder.verify import same_logits, standard_ops_only
 from csk_sdk import tuning
 from csk_sdk.allocator import returning_memory
 from csk_sdk.bundle import Bundle, center_of
+from csk_sdk.comparing import require_same
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.manifest import (
@@ -56,6 +57,7 @@ from csk_sdk.manifest import (
 )
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives import objective_of
+from csk_sdk.providers import find_providers
 from csk_sdk.signing import private_key
 
 COMPARED_BATCHES = 4
@@ -99,6 +101,7 @@ def build_artifacts(
 def _build(
     model: Path, out: Path, options: BuildOptions, on_progress: Callable[[int, int], None]
 ) -> BuildReport:
+    providers = find_providers(options.provider and [options.provider], "--provider")
     source = prepare(model)
     where = source.path.name
     possible = find_sites(source.model, where, options.sites)
@@ -106,7 +109,7 @@ def _build(
     head = split_head(source.model, where)
     require_loss(options.loss, head.activation, where)
     manifest, sites = _with_sites(source, head, possible, options)
-    split = base_split(options.base_data, manifest.classes, options.loss) if options.base_data else None
+    split = _base_split(options, manifest) if options.base_data else None
     models = _graphs(source, sites, manifest)
     costs = measure_costs(
         source.model, models.get(TRAINING_MODEL), sites, len(manifest.classes), manifest.channel_ratio
@@ -132,6 +135,7 @@ def _build(
         kernels={name: _present(model, [site.weight for site in sites]) for name, model in models.items()},
     )
     accuracy = None
+    unchecked: tuple[str, ...] = ()
     require_writable(sum(array.nbytes for array in weights.values()), where)
     with BundleDraft(out, options.overwrite) as draft:
         draft.write_weights(weights, (source.model, *models.values()))
@@ -142,7 +146,7 @@ def _build(
         draft.write(models, checkpoint, manifest)
         if ORT_TRAINING in manifest.backends:
             with draft.writing():
-                write_ort_artifacts(
+                unchecked = write_ort_artifacts(
                     source.model,
                     sites,
                     manifest.head,
@@ -156,13 +160,15 @@ def _build(
             opened = Bundle.open(draft.folder)
             if manifest.precision == INT8:
                 manifest = replace(manifest, agreement=tuning.agreement(opened, checkpoint))
+            opened = opened.view(providers=providers)
+            require_same(opened, checkpoint)
             measured = measure_base(opened, split, checkpoint, on_progress)
             checkpoint.update(measured.tensors)
             accuracy = measured.accuracy
             draft.seal(checkpoint, manifest)
         draft.publish(options.sign)
     metric = objective_of(options.loss).metric
-    warnings = warnings_about(options, manifest, accuracy, agreement)
+    warnings = (*warnings_about(options, manifest, accuracy, agreement), *unchecked)
     return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, agreement, warnings, metric)
 
 
@@ -174,7 +180,11 @@ def _with_sites(
     # Before anything is measured: options that do not fit the model are refused here.
     manifest = describe(source, head, possible, options)
     order = [str(node.name) for node in source.model.graph]
-    intensity = _measure_centers(source, manifest, options.intensity_data) if options.intensity_data else None
+    intensity = (
+        _measure_centers(source, manifest, options.intensity_data, options.bit_depth)
+        if options.intensity_data
+        else None
+    )
     budget = (
         Budget(options.memory_budget, source, head, options) if options.memory_budget is not None else None
     )
@@ -208,9 +218,16 @@ def _with_memory(models: Mapping[str, ir.Model], manifest: Manifest) -> Manifest
     return replace(manifest, memory=memory, step_memory=step_memory(training, sites, classes, batch))
 
 
-def _measure_centers(source: SourceModel, manifest: Manifest, folder: Path) -> dict[str, float]:
+def _base_split(options: BuildOptions, manifest: Manifest) -> Split:
+    assert options.base_data is not None
+    return base_split(options.base_data, manifest.classes, options.loss, options.bit_depth)
+
+
+def _measure_centers(
+    source: SourceModel, manifest: Manifest, folder: Path, bit_depth: int | None
+) -> dict[str, float]:
     """The knowledge intensity of every site's center on the task in `folder`, by site name."""
-    task = Task.open(folder)
+    task = Task.open(folder, bit_depth)
     task.require_trainable()
     assert task.train is not None
     sites = manifest.sites

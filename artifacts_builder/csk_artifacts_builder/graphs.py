@@ -15,6 +15,7 @@ from csk_artifacts_builder.gradients import Segment, differentiate
 from csk_artifacts_builder.gradients.convolution import input_gradient
 from csk_artifacts_builder.head import SplitHead, split_head
 from csk_artifacts_builder.interface import Interface, restore_input
+from csk_artifacts_builder.layer_norm import center_layer_norms
 from csk_artifacts_builder.losses import LOSSES
 from csk_artifacts_builder.sites import geometry
 from csk_sdk.manifest import CROSS_ENTROPY, Head, Site
@@ -183,8 +184,9 @@ def _logits(emit: Emitter, features: ir.Value, weight: ir.Value, bias: ir.Value)
 
 
 def finish(model: ir.Model, name: str) -> ir.Model:
-    """Name the graph, drop what no output needs, and sort what is left."""
+    """Name the graph, center its layer norms, drop what no output needs, and sort what is left."""
     model.graph.name = name
+    center_layer_norms(model)
     passes.RemoveUnusedNodesPass()(model)
     passes.TopologicalSortPass()(model)
     passes.NameFixPass()(model)

@@ -25,6 +25,7 @@ from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.preprocess import Preprocessing
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
+from csk_sdk.finite import first_not_finite
 from csk_sdk.knowledge import Batch
 from csk_sdk.manifest import LABEL, Head, Site
 from csk_sdk.method.logistic import HeadArrays, logistic_head
@@ -158,6 +159,10 @@ def fit_head(graph: KernelGraph, data: NewTask) -> HeadArrays:
     features, labels = [], []
     for images, targets in data.batches():
         features.append(graph.features(images))
+        if first_not_finite(features[-1]) is not None:
+            raise TaskError(
+                "The network's features are not finite on these pictures: check them, and --mean and --std."
+            )
         labels.append(targets)
     return logistic_head(np.concatenate(features), np.concatenate(labels), data.classes)
 

@@ -50,6 +50,9 @@ def downgrade(model: ir.Model, where: str) -> None:
     Raises ModelError naming a node that cannot be written in opset 17.
     """
     version = model.graph.opset_imports.get("", TARGET_OPSET)
+    for node in model.graph:
+        if node.op_type in _ELEMENT and _reduces_nothing(node):
+            _replace_by_element(node)
     if version > TARGET_OPSET:
         emit = Emitter(model.graph)
         for node in list(model.graph):
@@ -85,15 +88,43 @@ def _axes_to_attribute(emit: Emitter, node: ir.Node) -> None:
         raise ModelError(
             f"node '{node.name}' ({node.op_type}) takes its axes from the graph; export it with constant ones."
         )
-    noop = attribute(node, "noop_with_empty_axes", 0)
     node.attributes.pop("noop_with_empty_axes", None)
     if len(node.inputs) > 1:
         node.resize_inputs(1)
     if axes is not None and axes.size:
         node.attributes["axes"] = ir.AttrInt64s("axes", [int(axis) for axis in axes])
-    elif noop:
-        node.op_type = "Identity"
-        node.attributes.clear()
+
+
+# What is left of a reduction of single elements.
+_ELEMENT = {
+    **dict.fromkeys(
+        ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSumExp"), "Identity"
+    ),
+    **dict.fromkeys(("ReduceL1", "ReduceL2"), "Abs"),
+    "ReduceSumSquare": "Mul",
+    "ReduceLogSum": "Log",
+}
+
+
+def _reduces_nothing(node: ir.Node) -> bool:
+    """Whether it has no axes, and `noop_with_empty_axes`: then each element is reduced by itself.
+
+    Runtimes differ in it: 1.17.0 does not run such a ReduceSum, and 1.22.1 leaves out the square of ReduceSumSquare.
+    """
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    axes = constant_array(given)
+    empty = given is None or (axes is not None and not axes.size)
+    return bool(empty and attribute(node, "noop_with_empty_axes", 0))
+
+
+def _replace_by_element(node: ir.Node) -> None:
+    op_type = _ELEMENT[node.op_type]
+    x = node.inputs[0]
+    node.resize_inputs(2 if op_type == "Mul" else 1)
+    if op_type == "Mul":
+        node.replace_input_with(1, x)
+    node.op_type = op_type
+    node.attributes.clear()
 
 
 def _drop_defaults(**defaults: object) -> Callable[[Emitter, ir.Node], None]:

@@ -32,6 +32,10 @@ class BuildOptions:
     `precision` is "exact" (float32) or "int8": frozen convolutions in int8, calibrated on the base data.
     `backend` is "portable", "ort-training" or "both"; `head_capacity` the most classes that a task may have with
     ort-training (128, or as many as the base has, when None).
+    `bit_depth` is how many bits count of 16-bit values in the pictures of base data and intensity data, all 16 when
+    None (csk_sdk/data/bit_depth.py).
+    `provider` is what measures the base data, such as "cuda", where the installed ONNX Runtime has it; the CPU when
+    None.
     `sign` is a PEM file with an ed25519 private key, for devices that trust only its holder; they refuse a bundle whose
     `counter`, by default the time in seconds, is lower than one that they have seen.
     """
@@ -51,6 +55,8 @@ class BuildOptions:
     batch_size: int = 16
     loss: str = CROSS_ENTROPY
     base_data: Path | None = None
+    bit_depth: int | None = None
+    provider: str | None = None
     precision: str = EXACT
     backend: str = PORTABLE
     head_capacity: int | None = None

@@ -25,15 +25,15 @@ from csk_artifacts_builder.emit import Emitter, constant_array
 from csk_artifacts_builder.graphs import IMAGE, LOGITS, finish
 from csk_artifacts_builder.head import SplitHead, split_head
 from csk_artifacts_builder.opset import TARGET_IR_VERSION
+from csk_artifacts_builder.ort_check import wrong_gradients, wrong_logits
 from csk_artifacts_builder.ort_dialect import speak_ort
 from csk_sdk.bundle import center_of
-from csk_sdk.errors import ConfigError, ModelError
+from csk_sdk.errors import ConfigError, ModelError, UnsupportedOpError
 from csk_sdk.manifest import UNUSED_CLASS, Head, Site
-from csk_sdk.runtime import import_training, open_session, session_options
+from csk_sdk.runtime import import_training
 
 # A task has as many classes as the head has rows, or fewer; the rows are fixed in the artifacts.
 SMALLEST_CAPACITY = 128
-_TOLERANCE = 1e-3
 
 
 def head_capacity(wanted: int | None, base_classes: int) -> int:
@@ -52,19 +52,20 @@ def head_capacity(wanted: int | None, base_classes: int) -> int:
 
 def write_ort_artifacts(
     prepared: ir.Model, sites: Sequence[Site], head: Head, capacity: int, folder: Path, where: str
-) -> None:
-    """Write training_model.onnx, eval_model.onnx, optimizer_model.onnx and checkpoint into `folder`.
+) -> tuple[str, ...]:
+    """Write training_model.onnx, eval_model.onnx, optimizer_model.onnx and checkpoint into `folder`; warnings.
 
     Gradients are those of the sites' centers and the head; every other tensor is a frozen parameter.
     Raises RuntimeMissingError without the training package, ModelError where it has no gradient for an op, or
-    where its artifacts compute something else than the model, OSError for a disk that refuses.
+    where its artifacts compute something else than the model, or another gradient than the portable one, OSError for a
+    disk that refuses.
     """
     artifacts = import_training("artifacts")
     model = forward_model(prepared, sites, head, capacity, where)
     trainable = [*(site.center for site in sites), head.weight, head.bias]
     frozen = [name for name in large_weights(model, sites) if name not in trainable]
     folder.mkdir(parents=True, exist_ok=True)
-    with _quiet():
+    with quiet():
         try:
             artifacts.generate_artifacts(
                 ir.to_proto(model),
@@ -81,14 +82,31 @@ def write_ort_artifacts(
             raise
         except Exception as error:
             # C++ exceptions arrive as RuntimeError and as classes of the package's own.
-            problem = _reason(error)
+            problem = reason(error)
+    warnings: tuple[str, ...] = ()
     if problem is None:
-        problem = _wrong_logits(prepared, folder, split_head(prepared, where))
+        problem, warnings = _checked(prepared, sites, head, folder, where)
     if problem is not None:
         raise ModelError(
             f"onnxruntime-training cannot train {where} ({problem}). Build it with --backend portable, or train only "
             "later layers with --trainable from:NODE."
         )
+    return warnings
+
+
+def _checked(
+    prepared: ir.Model, sites: Sequence[Site], head: Head, folder: Path, where: str
+) -> tuple[str | None, tuple[str, ...]]:
+    """What is wrong with the artifacts' training step, or None; what could not be checked."""
+    try:
+        with quiet():
+            problem = wrong_logits(prepared, folder, where)
+            return problem or wrong_gradients(prepared, sites, head, folder, where), ()
+    except UnsupportedOpError as error:
+        unchecked = f"The gradients of onnxruntime-training could not be compared with others: {error}"
+        return None, (unchecked,)
+    except Exception as error:
+        return reason(error), ()
 
 
 def forward_model(
@@ -126,7 +144,7 @@ def forward_model(
         "Gemm", split.features, emit.initializer(weight, head.weight), emit.initializer(bias, head.bias), transB=1
     )  # fmt: skip
     emit.output(logits, LOGITS, ["N", capacity])
-    return speak_ort(finish(model, "csk_forward"))
+    return speak_ort(finish(model, "csk_forward"), [site.center for site in sites])
 
 
 def _readable(path: Path) -> None:
@@ -144,48 +162,28 @@ def _with_room(split: SplitHead, capacity: int) -> tuple[NDArray[np.float32], ND
     return weight, bias
 
 
-def _wrong_logits(prepared: ir.Model, folder: Path, split: SplitHead) -> str | None:
-    """What is wrong with the artifacts' training step on two noisy pictures, or None.
-
-    Training graphs may behave otherwise than the model did (Dropout, normalization): what is trained must be
-    what is deployed.
-    """
-    api = import_training("api")
-    shape = prepared.graph.inputs[0].shape
-    assert shape is not None
-    x = np.random.default_rng(0).normal(size=(2, *(int(d) for d in list(shape)[1:]))).astype(np.float32)  # type: ignore[arg-type]
-    features = ir.external_data.load_to_model(prepared.clone())
-    features.graph.outputs[:] = [split_head(features, "").features]
-    session = open_session(ir.to_proto(features).SerializeToString(), session_options())
-    expected = session.run(None, {session.get_inputs()[0].name: x})[0] @ split.weight.T + split.bias
-    try:
-        with _quiet():
-            state = api.CheckpointState.load_checkpoint(str(folder / "checkpoint"))
-            module = api.Module(
-                str(folder / "training_model.onnx"), state, str(folder / "eval_model.onnx"),
-                session_options=session_options(),
-            )  # fmt: skip
-            got = module(x, np.zeros(2, np.int64))[1][:, : len(split.bias)]
-    except Exception as error:
-        return _reason(error)
-    difference = float(np.abs(got - expected).max())
-    if difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        return None
-    return f"its training graph gives outputs that differ by {difference:.2g} from the model's"
-
-
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """What a C++ exception says, without the source line and the signature in front of it."""
-    missing = re.search(r"gradient builder has not been registered: (\w+) for node (\S+)", str(error))
+    missing = no_gradient(error)
     if missing:
-        return f"it has no gradient for op '{missing[1]}' (node '{missing[2]}')"
+        return f"it has no gradient for op '{missing[0]}' (node '{missing[1]}')"
     text = str(error).strip() or type(error).__name__
     text = re.sub(r"^.*?\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text.splitlines()[0])
     return re.sub(r"^/\S+:\d+ .*?\) (const )?", "", text).rstrip(". ")[:200]
 
 
+def no_gradient(error: Exception) -> tuple[str, str] | None:
+    """The op and the node that the package said it has no gradient for."""
+    missing = re.search(
+        r"gradient builder has not been registered: (\w+) for node (\S*)", str(error)
+    ) or re.search(
+        r"Could not find an implementation for (\w+)Grad\(\d+\) node with name '(.+?)_Grad/", str(error)
+    )
+    return (missing[1], missing[2]) if missing else None
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what the package's C++ code logs, whatever its log level, off the terminal."""
     with tempfile.TemporaryFile() as log:
         kept = os.dup(2)

@@ -18,10 +18,12 @@ from onnxscript import optimizer
 from csk_artifacts_builder.emit import attribute, constant_array
 from csk_artifacts_builder.fold_batch_norm import fold_batch_norm
 from csk_artifacts_builder.interface import Interface, is_channels_last, take_channels_first
+from csk_artifacts_builder.layer_norm import recognise_layer_norms
 from csk_artifacts_builder.linear_head import to_linear_head
 from csk_artifacts_builder.opset import downgrade, upgrade
+from csk_artifacts_builder.pools import write_windows
 from csk_artifacts_builder.precision import to_float32
-from csk_artifacts_builder.sizes import fold_sizes, gather_to_reshape
+from csk_artifacts_builder.sizes import fold_sizes, gather_to_reshape, infer_where_possible
 from csk_sdk.errors import ModelError
 from csk_sdk.protobuf import MAX_BYTES
 
@@ -108,8 +110,10 @@ def prepare(path: Path) -> SourceModel:
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     interface = _source_interface(model, where)
     image = model.graph.inputs[0]
-    passes.ShapeInferencePass()(model)  # while the batch is what the exporter saw
+    infer_where_possible(model)  # while the batch is what the exporter saw
     gather_to_reshape(model)
+    # Before sizes are written as constants: some pools have fewer windows than onnx says of older opsets.
+    write_windows(model, where)
     static_batch = _make_batch_dynamic(model, image)
     _remove_dropout(model)
     passes.IdentityEliminationPass()(model)
@@ -120,8 +124,10 @@ def prepare(path: Path) -> SourceModel:
     optimizer.fold_constants(model, onnx_shape_inference=True, output_size_limit=1 << 28)
     fold_sizes(model)
     _remove_casts_to_same_type(model)
+    recognise_layer_norms(model)
     fold_batch_norm(model, where)
-    _resolve_auto_pad(model, where)
+    write_windows(model, where)
+    _require_pads(model, where)
     _tidy(model)
     passes.ShapeInferencePass()(model)
     if to_linear_head(model):
@@ -253,36 +259,16 @@ def _remove_casts_to_same_type(model: ir.Model) -> None:
             _bypass(model, node)
 
 
-def _resolve_auto_pad(model: ir.Model, where: str) -> None:
-    """Write SAME_UPPER, SAME_LOWER and VALID padding as explicit numbers."""
+def _require_pads(model: ir.Model, where: str) -> None:
+    """Raise ModelError naming a node whose padding follows from a picture of unknown size."""
     for node in model.graph:
-        mode = attribute(node, "auto_pad", "NOTSET")
-        if node.op_type not in ("Conv", "MaxPool", "AveragePool") or mode == "NOTSET":
-            continue
-        x, y = node.inputs[0], node.outputs[0]
-        kernel = attribute(node, "kernel_shape")
-        if kernel is None:
-            weight = node.inputs[1]
-            assert weight is not None
-            assert weight.shape is not None
-            kernel = list(weight.shape)[2:]
-        rank = len(kernel)
-        pads = [0] * (2 * rank)
-        if mode.startswith("SAME"):
-            if x is None or x.shape is None or y.shape is None:
-                raise ModelError(
-                    f"{where}: the size of '{node.name}' is not known, so its padding is not either."
-                )
-            strides = attribute(node, "strides", [1] * rank)
-            dilations = attribute(node, "dilations", [1] * rank)
-            for axis in range(rank):
-                size, out = int(x.shape[2 + axis]), -(-int(x.shape[2 + axis]) // strides[axis])  # type: ignore[arg-type]
-                total = max(0, (out - 1) * strides[axis] + dilations[axis] * (kernel[axis] - 1) + 1 - size)
-                smaller, larger = total // 2, total - total // 2
-                begin, end = (smaller, larger) if mode == "SAME_UPPER" else (larger, smaller)
-                pads[axis], pads[axis + rank] = begin, end
-        node.attributes.pop("auto_pad", None)
-        node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+        if (
+            node.op_type in ("Conv", "MaxPool", "AveragePool")
+            and attribute(node, "auto_pad", "NOTSET") != "NOTSET"
+        ):
+            raise ModelError(
+                f"{where}: the size of '{node.name}' is not known, so its padding is not either."
+            )
 
 
 def _tidy(model: ir.Model) -> None:

@@ -9,7 +9,8 @@ it opens the graph, with whatever centers were put in; so a device handles an in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +104,7 @@ def quantize(model: ir.Model, calibration: Calibration, head_weight: str) -> Non
     pass_ = _Quantizer(model, calibration)
     for conv in frozen_convolutions(model, head_weight):
         (pass_.backward if conv.backward else pass_.forward)(conv.node)
+    pass_.spread_scalars()
     passes.RemoveUnusedNodesPass()(model)
     passes.NameFixPass()(model)
 
@@ -129,6 +131,8 @@ class _Quantizer:
         self._calibration = calibration
         # Of a float tensor, the u8 one that holds the same.
         self._rounded: dict[ir.Value, _Rounded] = {}
+        # How often each kernel, with what is done to it, was rounded.
+        self._repeats: Counter[Hashable] = Counter()
 
     def forward(self, node: ir.Node) -> None:
         span = self._calibration.outputs[str(node.name)]
@@ -151,6 +155,20 @@ class _Quantizer:
             made = self._convolve(node, seen, kernel, self._emit.op("Mul", seen.scale, growth), seen.zero)
         self._replace(node.outputs[0], made, node)
 
+    def spread_scalars(self) -> None:
+        """Give the scalar beside a dequantised value in a Where one axis.
+
+        ONNX Runtime 1.25.0 dies where it opens a graph with a Where of a scalar constant and a DequantizeLinear whose
+        scale is computed; it looks at true scalars only.
+        """
+        for node in [node for node in self._emit.graph if node.op_type == "Where"]:
+            if not any(_is_dequantised(value) for value in node.inputs[1:]):
+                continue
+            for position, value in enumerate(node.inputs[1:], start=1):
+                array = constant_array(value)
+                if array is not None and array.ndim == 0:
+                    node.replace_input_with(position, self._emit.constant([array], array.dtype, "scalar"))
+
     def _round(self, x: ir.Value, span: Range) -> _Rounded:
         scale, zero = scale_and_zero(self._emit, span)
         self._rounded[x] = _Rounded(self._emit.op("QuantizeLinear", x, scale, zero), scale, zero)
@@ -170,6 +188,10 @@ class _Quantizer:
         A kernel that is made from another by moving elements is rounded before they are moved: the runtime folds all
         this when it opens the graph, and int8 is a quarter of what it would otherwise hold (decision 0014). For the
         same reason nothing as large as the kernel is made on the way to its largest element.
+
+        Each convolution has a kernel and a zero point of its own, which the runtime does not merge with another's.
+        Asked for wide sums, it gives both a copy by their names, and does not open a graph in which two convolutions
+        have one of the same name (decision 0010).
         """
         emit, bias = self._emit, _bias(node)
         source, moves = _moved(_input(node, 1))
@@ -180,17 +202,22 @@ class _Quantizer:
         highest = emit.op("ReduceMax", source, axes=others, keepdims=0)
         lowest = emit.op("ReduceMin", source, axes=others, keepdims=0)
         largest = emit.op("Max", highest, emit.op("Neg", lowest))
-        least = [emit.scalar(_TINY)]
+        # Phases of a kernel are parts of it and differ. Where the very same is rounded again, the smallest scale does.
+        key = source, tuple(_identity(move) for move in moves)
+        self._repeats[key] += 1
+        least = [emit.scalar(_TINY * self._repeats[key])]
         if bias is not None:
             units = emit.op("Mul", input_scale, emit.scalar(_BIAS_MAX))
             least.append(emit.op("Div", emit.op("Abs", bias), units))
         scale = emit.op("Max", emit.op("Mul", largest, emit.scalar(1 / _KERNEL_MAX)), *least)
-        zero = emit.op("Expand", emit.constant(0, np.int8, "zero_point"), emit.op("Shape", scale))
-        rounded = emit.op("QuantizeLinear", source, scale, zero, axis=axis)
+        zeros = np.zeros(shape.numpy()[axis], np.int8)
+        rounded = emit.op(
+            "QuantizeLinear", source, scale, emit.constant(zeros, np.int8, "zero_point"), axis=axis
+        )
         for move in moves:
             settings = {name: attribute(move, name) for name in move.attributes}
             rounded = emit.op(move.op_type, rounded, *move.inputs[1:], **settings)
-        return _Rounded(rounded, scale, zero)
+        return _Rounded(rounded, scale, emit.initializer(zeros, f"csk.zero_points.{node.name}"))
 
     def _convolve(
         self, node: ir.Node, x: _Rounded, kernel: _Rounded, scale: ir.Value, zero: ir.Value
@@ -249,6 +276,11 @@ def _moved(kernel: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
     return value, moves
 
 
+def _is_dequantised(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type == "DequantizeLinear"
+
+
 def _swaps_channels(node: ir.Node) -> bool:
     perm = attribute(node, "perm") if node.op_type == "Transpose" else None
     return perm is not None and perm == [1, 0, *range(2, len(perm))]
@@ -257,6 +289,16 @@ def _swaps_channels(node: ir.Node) -> bool:
 def _picks_taps(node: ir.Node) -> bool:
     axes = constant_array(node.inputs[3]) if node.op_type == "Slice" and len(node.inputs) > 3 else None
     return axes is not None and bool((axes >= 2).all())
+
+
+def _identity(move: ir.Node) -> Hashable:
+    """What two moves have in common that do the same."""
+    constants = [constant_array(value) for value in move.inputs[1:]]
+    return (
+        move.op_type,
+        str(attribute(move, "perm")),
+        *(None if one is None else tuple(one.ravel()) for one in constants),
+    )
 
 
 def _input(node: ir.Node, position: int) -> ir.Value:

@@ -2,7 +2,7 @@
 
 python -m csk_device_runners check BUNDLE                           this device's gradients
 python -m csk_device_runners learn BUNDLE TASKS --ssh HOST --out DIR  learn on a board, and bring the state back
-python -m csk_device_runners conformance|digits|arm64|states|table ...  docs/conformance.md
+python -m csk_device_runners conformance|digits|arm64|states|table|matrix ...  docs/conformance.md
 """
 
 from __future__ import annotations

@@ -38,10 +38,12 @@ Feeds = dict[str, NDArray[Any]]
 _IMAGES = 4
 _DIRECTIONS = 8
 # Steps of a difference, relative to the parameter's norm, until one agrees: small ones drown in float32
-# rounding where a gradient is small, large ones cross ReLU kinks. A wrong gradient agrees at no step.
-_STEPS = (0.01, 0.03, 0.1, 0.3)
-# Right gradients come out below 0.02 on ResNets, and at 0.07 on the worst of the builder's test networks.
-_TOLERANCE = 0.1
+# rounding where a gradient is small, large ones cross ReLU kinks. A wrong gradient agrees at no step, on no batch.
+_STEPS = (0.01, 0.03, 0.003, 0.1, 0.3, 0.001, 1.0)
+# Along the gradient itself, where a difference is largest, right gradients come out below 0.005, and means that are
+# divided wrongly in the last row and column of a 16x16 picture at 0.03. In random directions kinks hide more: a right
+# gradient of ShuffleNetV2 is off by 0.015 there.
+_ALONG, _ACROSS = 0.01, 0.05
 # int8 rounds, and a difference sees the steps: only that along the gradient itself, over more images, stands out.
 _INT8_IMAGES = 32
 _INT8_TOLERANCE = 0.3
@@ -174,18 +176,18 @@ class _Check:
         return Result("suffix of prefix = whole", error <= limit, f"relative error {error:.1e}", error)
 
     def _gradients(self) -> Iterator[Result]:
-        batch = self._batch(_INT8_IMAGES if self._int8 else _IMAGES)
-        outputs = self._step(batch)
+        batches = [self._batch(_INT8_IMAGES if self._int8 else _IMAGES) for _ in range(_ATTEMPTS)]
+        outputs = [self._step(batch) for batch in batches]
         for parameter, name in self._gradient_names().items():
-            gradient = outputs[name].astype(np.float64)
-            directions = self._directions(gradient)
-            given = np.array([np.sum(gradient * direction) for direction in directions])
-            found = []
-            for step in _STEPS:
-                found.append(self._compare(batch, parameter, directions, given, step))
-                if found[-1].passed:
-                    break
-            yield min(found, key=lambda result: result.value)
+            found: list[Result] = []
+            for batch, output in zip(batches, outputs, strict=True):
+                gradient = output[name].astype(np.float64)
+                directions = self._directions(gradient)
+                given = np.array([np.sum(gradient * direction) for direction in directions])
+                for step in _STEPS:
+                    if not (found and found[-1].passed):
+                        found.append(self._compare(batch, parameter, directions, given, step))
+            yield found[-1] if found[-1].passed else min(found, key=lambda result: result.value)
 
     def _compare(
         self,
@@ -202,9 +204,9 @@ class _Check:
         if self._int8 and parameter in self._centers:
             detail = f"along the gradient {along:.1e}"
             return Result(f"gradient of {parameter}", along <= _INT8_TOLERANCE, detail, along)
-        error = max(along, across)
         detail = f"cosine {cosine:.5f}, relative error {across:.1e}, along the gradient {along:.1e}"
-        return Result(f"gradient of {parameter}", error <= _TOLERANCE, detail, error)
+        passed = along <= _ALONG and across <= _ACROSS
+        return Result(f"gradient of {parameter}", passed, detail, max(along, across))
 
     def _directions(self, gradient: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """The gradient's own direction, then random signs; all of length 1."""

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_device_runners.conformance_cases import KINDS, Tensors
+from csk_device_runners.conformance_cases import KINDS, PROVIDERS, Tensors
 from csk_sdk.errors import CskError
 from csk_sdk.opening import LARGEST_TEXT, read_file
-from csk_sdk.runtime import load_onnxruntime
+from csk_sdk.providers import provider_names, short
+from csk_sdk.runtime import ON_CPU, Provider, load_onnxruntime
 from csk_sdk.state.tensorfile import decode
 
 FORMAT = 1
@@ -57,25 +58,33 @@ class CaseResult:
     deviations: tuple[Deviation, ...] = field(default=())
 
 
-def run_conformance(vectors: Path, unsupported: frozenset[str] = frozenset()) -> list[CaseResult]:
+def run_conformance(
+    vectors: Path, unsupported: frozenset[str] = frozenset(), providers: tuple[Provider, ...] = ON_CPU
+) -> list[CaseResult]:
     """Run every case of a folder of vectors; those that need what is `unsupported` are skipped.
 
+    On `providers` features, second moments and predictions; training is on the CPU.
     Raises ConformanceError where there are none, or they are of another format.
     """
     index = _read(vectors / INDEX)
-    return [_run(vectors, name, unsupported) for name in index["cases"]]
+    return [run_case(vectors, name, unsupported, providers) for name in index["cases"]]
 
 
 def report(
-    vectors: Path, results: list[CaseResult], label: str, unsupported: frozenset[str]
+    vectors: Path,
+    results: list[CaseResult],
+    label: str,
+    unsupported: frozenset[str],
+    providers: tuple[Provider, ...] = ON_CPU,
 ) -> dict[str, Any]:
     """The result file (docs/conformance.md)."""
     ort = load_onnxruntime()
+    on = "" if providers == ON_CPU else f", {', '.join(map(short, provider_names(providers)))}"
     return {
         "format": FORMAT,
         "platform": label or platform.machine(),
         "runner": "python",
-        "runtime": f"onnxruntime {ort.__version__}",
+        "runtime": f"onnxruntime {ort.__version__}{on}",
         "machine": f"{platform.system()} {platform.machine()}, "
         f"Python {platform.python_version()}, NumPy {np.__version__}",
         "vectors": read_digest(vectors),
@@ -132,7 +141,10 @@ def deviation(measure: str, got: NDArray[Any], expected: NDArray[Any]) -> float:
     raise ConformanceError(f"The vectors compare by '{measure}', which this runner does not know: update it.")
 
 
-def _run(vectors: Path, name: str, unsupported: frozenset[str]) -> CaseResult:
+def run_case(
+    vectors: Path, name: str, unsupported: frozenset[str], providers: tuple[Provider, ...] = ON_CPU
+) -> CaseResult:
+    """One case by its name. Raises ConformanceError where it cannot be read."""
     case = _read(vectors / "cases" / f"{name}.json")
     lacking = unsupported.intersection((case["kind"], case["precision"], *case["needs"]))
     described = {"name": name, "kind": case["kind"], "precision": case["precision"]}
@@ -142,7 +154,9 @@ def _run(vectors: Path, name: str, unsupported: frozenset[str]) -> CaseResult:
     begun = time.perf_counter()
     try:
         got = KINDS[case["kind"]](
-            case["settings"], _below("in/", tensors), vectors / "bundles" / case["bundle"]
+            {**case["settings"], PROVIDERS: providers},
+            _below("in/", tensors),
+            vectors / "bundles" / case["bundle"],
         )
         found = _compared(case, got, _below("out/", tensors))
     except Exception as error:  # whatever it is, it belongs into the report, beside the other cases

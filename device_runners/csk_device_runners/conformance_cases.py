@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_device_runners.conformance_graphs import graphs
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.augment import augment
@@ -24,6 +25,7 @@ from csk_sdk.method.projection import basis, project, restrict
 from csk_sdk.method.selection import Sensitivity, select_channels
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.predicting import Predictor
+from csk_sdk.runtime import ON_CPU
 from csk_sdk.state import Generation, LearnedTask
 from csk_sdk.training import HEAD_BIAS, HEAD_WEIGHT, TaskTraining
 
@@ -32,6 +34,8 @@ Settings = Mapping[str, Any]
 Kind = Callable[[Settings, Tensors, Path], Tensors]
 
 _THREADS = 1
+# Among a case's settings: not the case's own, but the runner's.
+PROVIDERS = "providers"
 
 
 def _preprocess(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
@@ -113,6 +117,7 @@ def _step(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     opened = _open(bundle)
     manifest, checkpoint = opened.manifest, opened.checkpoint()
     head = manifest.head
+    channels = {site.name: len(given[f"selected/{site.name}"]) for site in manifest.sites}
     parameters: Tensors = {head.weight: given["weight"], head.bias: given["bias"]}
     deltas: Tensors = {"image": given["images"]}
     names = {"loss": "loss", "logits": "logits"}
@@ -124,9 +129,10 @@ def _step(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     outputs = training.run({**deltas, **parameters, **_targets(given)})
     found = {name: np.atleast_1d(outputs[there]) for name, there in names.items()}
     if settings["moments"]:
-        evaluation = opened.graph(EVAL_MODEL, checkpoint, _THREADS)
+        other = _on_provider(opened, settings)
+        evaluation = other.graph(EVAL_MODEL, checkpoint, _THREADS, channels)
         found["features"] = evaluation.run({**deltas, **parameters}, ["features"])["features"]
-        moments = opened.graph(MEMORY_MODEL, checkpoint, _THREADS).run(deltas)
+        moments = other.graph(MEMORY_MODEL, checkpoint, _THREADS, channels).run(deltas)
         found |= {f"moment/{site.name}": moments[site.moment] for site in manifest.sites}
     return found
 
@@ -135,6 +141,11 @@ def _open(bundle: Path) -> Bundle:
     """As a device without a state opens it: with wide int8 sums where this CPU's may saturate."""
     opened = Bundle.open(bundle)
     return in_chosen_precision(opened, opened.precision, bundle / "state")
+
+
+def _on_provider(bundle: Bundle, settings: Settings) -> Bundle:
+    """Where the runner was told another provider: what predicts and measures, beside training on the CPU."""
+    return bundle.view(providers=settings.get(PROVIDERS, ON_CPU))
 
 
 def _targets(given: Tensors) -> Tensors:
@@ -199,7 +210,8 @@ def _task(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     )
     generation = Generation(1, 0, (learned,), tensors)
     state = {f"state/{name}": tensor for name, tensor in tensors.items() if name != "statistics.classes"}
-    predicted = _predicted(Predictor(opened, generation, _THREADS), settings["task"], given["test_pictures"])
+    predictor = Predictor(_on_provider(opened, settings), generation, _THREADS)
+    predicted = _predicted(predictor, settings["task"], given["test_pictures"])
     return {"loss": np.array(losses), **selected, **state, **predicted}
 
 
@@ -271,6 +283,7 @@ KINDS: dict[str, Kind] = {
     "drift": _drift,
     "discriminant": _discriminant,
     "calibration": _calibration,
+    "graphs": graphs,
     "step": _step,
     "steps": _steps,
     "task": _task,

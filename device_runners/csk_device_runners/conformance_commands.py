@@ -1,4 +1,4 @@
-"""The commands `conformance`, `digits`, `arm64`, `states` and `table` (docs/conformance.md)."""
+"""The commands `conformance`, `digits`, `arm64`, `states`, `table` and `matrix` (docs/conformance.md)."""
 
 from __future__ import annotations
 
@@ -20,22 +20,30 @@ from csk_device_runners.conformance import (
     run_conformance,
     write_report,
 )
+from csk_device_runners.conformance_matrix import failures, page, read_runtimes
 from csk_device_runners.conformance_table import POINTS, digits_agree, print_table, read_results
 from csk_device_runners.digits import add_to_result, here, learn
 from csk_device_runners.travel import Finding, begin, check_states
+from csk_sdk.providers import find_providers
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, _SubParsersAction
 
 
 def add_conformance(commands: _SubParsersAction[ArgumentParser]) -> None:
-    """Add the five commands; each sets `run`."""
+    """Add the six commands; each sets `run`."""
     vectors = commands.add_parser("conformance", help="run the conformance vectors on this device")
     vectors.add_argument("vectors", type=Path, help="tests/conformance/vectors")
     vectors.add_argument("--out", type=Path, help="write the result file here")
     vectors.add_argument("--platform", default="", help="what to call this platform; its machine by default")
     vectors.add_argument(
         "--unsupported", action="append", default=[], metavar="FEATURE", help="skip cases that need this"
+    )
+    vectors.add_argument(
+        "--provider",
+        action="append",
+        metavar="NAME",
+        help="compute features, moments and predictions with this: openvino, ...",
     )
     vectors.set_defaults(run=_conformance)
     digits = commands.add_parser("digits", help="learn the digits tasks, and add that to a result file")
@@ -56,15 +64,22 @@ def add_conformance(commands: _SubParsersAction[ArgumentParser]) -> None:
     table.add_argument("vectors", type=Path)
     table.add_argument("results", type=Path, nargs="+")
     table.set_defaults(run=_table)
+    matrix = commands.add_parser("matrix", help="several result files as one page, graph by graph")
+    matrix.add_argument("vectors", type=Path)
+    matrix.add_argument("results", type=Path, nargs="+")
+    matrix.add_argument("--runtimes", type=Path, required=True, help="tests/conformance/runtimes.txt")
+    matrix.add_argument("--write", type=Path, help="write the page here")
+    matrix.set_defaults(run=_matrix)
 
 
 def _conformance(options: argparse.Namespace) -> int:
     unsupported = frozenset(options.unsupported)
-    results = run_conformance(options.vectors, unsupported)
+    providers = find_providers(options.provider, "--provider")
+    results = run_conformance(options.vectors, unsupported, providers)
     for result in results:
         print(f"{result.status:7}  {result.name}{f': {result.reason}' if result.reason else ''}")
     if options.out is not None:
-        write_report(options.out, report(options.vectors, results, options.platform, unsupported))
+        write_report(options.out, report(options.vectors, results, options.platform, unsupported, providers))
     passed = conforms(results)
     executed = sum(result.status != SKIPPED for result in results)
     print(f"{executed} of {len(results)} cases executed: {'conforms' if passed else 'does NOT conform'}")
@@ -112,3 +127,15 @@ def _table(options: argparse.Namespace) -> int:
     if not agree:
         print(f"The digits' accuracies are more than {POINTS:g} point apart.")
     return 0 if agree and all(result["passed"] for result in results) else 1
+
+
+def _matrix(options: argparse.Namespace) -> int:
+    results = read_results(options.results, read_digest(options.vectors))
+    text = page(results, read_runtimes(options.runtimes))
+    print(text)
+    failed = failures(results)
+    for line in failed:
+        print(f"FAIL  {line}")
+    if options.write is not None:
+        options.write.write_text(text, encoding="utf-8")
+    return 1 if failed or not all(result["passed"] for result in results) else 0

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -144,6 +144,9 @@ def export(net: DigitsNet, path: Path) -> None:
 
 def check(net: DigitsNet, path: Path, x: torch.Tensor) -> None:
     """Fail unless the file says what torch says, keeps its batch norms and names no Python source."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"image": x.numpy()})
     with torch.no_grad():

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import nn
 
@@ -99,6 +99,9 @@ def export(net: nn.Module, path: Path) -> None:
 
 def check(net: nn.Module, path: Path, x: torch.Tensor) -> None:
     """Fail unless the file says what torch says, keeps its batch norms and names no Python source."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"signal": x.numpy()})
     with torch.no_grad():

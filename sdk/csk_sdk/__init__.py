@@ -8,6 +8,9 @@ labels, probabilities, classes = learner.predict(images)
 learner.export("model.onnx")
 """
 
+# First of all: what it sets must be in the environment before onnxruntime is imported.
+from csk_sdk import telemetry as _telemetry  # noqa: F401  # isort: skip
+
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.inbox import Inbox

@@ -33,7 +33,7 @@ from csk_sdk.manifest import (
 )
 from csk_sdk.manifest_checks import check_manifest
 from csk_sdk.objectives import Objective, objective_of
-from csk_sdk.runtime import Graph, int8_sums_saturate
+from csk_sdk.runtime import ON_CPU, Graph, Provider, int8_sums_saturate
 from csk_sdk.signing import check_signature
 from csk_sdk.stored_tensors import StoredTensors
 
@@ -52,6 +52,9 @@ class Bundle:
         self.precision = manifest.precision
         self.from_prefix = False
         self.wide_sums: bool | None = None
+        self.spinning = False
+        self.providers = ON_CPU
+        self.time_limit: float | None = None
 
     @classmethod
     def open(cls, folder: Path | str, trust: Path | str | None = None) -> Bundle:
@@ -131,20 +134,49 @@ class Bundle:
             name = _SUFFIXES[name]
         return exact_twin(name) if self.precision != self.manifest.precision else name
 
-    def graph(self, name: str, tensors: Mapping[str, NDArray[Any]], threads: int = 0) -> Graph:
-        """Open one of the bundle's graphs as a generation sees it, in the form of this view of the bundle."""
+    def graph(
+        self,
+        name: str,
+        tensors: Mapping[str, NDArray[Any]],
+        threads: int = 0,
+        channels: Mapping[str, int] | None = None,
+    ) -> Graph:
+        """Open one of the bundle's graphs as a generation sees it, in the form of this view of the bundle.
+
+        On another provider than the CPU's, the numbers of selected channels by site are fixed at `channels`, or at the
+        one of neutral deltas: OpenVINO has no convolution with a kernel of open shape.
+        """
         name = self.graph_file(name)
         kernels = self.folded_kernels(tensors, self.manifest.kernels[name])
         # Features alone are asked of a graph that has the second moments too.
-        return Graph(self.path(name), threads, kernels, partial=self.from_prefix, wide_sums=self.adds_wide)
+        return Graph(self.path(name), threads, kernels, **self.session(channels))
+
+    def session(self, channels: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """How this view of the bundle opens its graphs, as arguments of `Graph`."""
+        sizes = {f"{site.name}.k": (channels or {}).get(site.name, 1) for site in self.manifest.sites}
+        return {
+            "partial": self.from_prefix,
+            "wide_sums": self.adds_wide,
+            "spinning": self.spinning,
+            "providers": self.providers,
+            "time_limit": self.time_limit,
+            "sizes": None if self.providers == ON_CPU else sizes,
+        }
 
     def view(
-        self, precision: str | None = None, from_prefix: bool | None = None, wide_sums: bool | None = None
+        self,
+        precision: str | None = None,
+        from_prefix: bool | None = None,
+        wide_sums: bool | None = None,
+        spinning: bool | None = None,
+        providers: tuple[Provider, ...] | None = None,
+        time_limit: float | None = None,
     ) -> Bundle:
         """The same bundle with its graphs in another form; what is None stays as it is.
 
         With `from_prefix` the input `image` of the graphs holds prefix features. `wide_sums` says how int8 adds up:
-        until it is said, as this CPU needs it (`adds_wide`).
+        until it is said, as this CPU needs it (`adds_wide`). `spinning`,
+        `providers` and `time_limit` are those of `Graph`.
         Raises BundleError where the bundle was built without these graphs.
         """
         other = copy.copy(self)
@@ -164,6 +196,12 @@ class Bundle:
             other.from_prefix = from_prefix
         if wide_sums is not None:
             other.wide_sums = wide_sums
+        if spinning is not None:
+            other.spinning = spinning
+        if providers is not None:
+            other.providers = providers
+        if time_limit is not None:
+            other.time_limit = time_limit
         return other
 
     @property

@@ -86,7 +86,7 @@ def check_file(folder: Path, manifest: Manifest, name: str) -> None:
 
 
 def check_checkpoint(manifest: Manifest, tensors: Mapping[str, Any], where: Path) -> None:
-    """Raise BundleError unless the checkpoint has the tensors that the manifest's sites and head ask for."""
+    """Raise BundleError unless the checkpoint has the tensors that the manifest asks for, and they are finite."""
     features = manifest.head.features
     wanted: dict[str, tuple[int, ...]] = {
         "head/base/weight": (len(manifest.classes), features),
@@ -107,6 +107,9 @@ def check_checkpoint(manifest: Manifest, tensors: Mapping[str, Any], where: Path
             raise BundleError(
                 f"{where}: tensor {name!r} {there}, and the manifest asks for {shape}. {_AGAIN}"
             )
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise BundleError(f"{where}: tensor {name!r} holds numbers that are not finite. {_AGAIN}")
 
 
 def _check_graph(path: Path, manifest: Manifest, name: str) -> None:

@@ -31,9 +31,10 @@ class TrainingConfig:
     heads and statistics follow the features; where None, they do unless `energy` is 0, so that energy 0 is plain
     training. Learning rates are peak values of a cosine schedule. `shift` is in pixels, a 16th of the picture's
     shorter side where None; for signals in samples, a 16th of the length. `label_smoothing` is the share of each label
-    that is spread over all classes (cross-entropy only). `threads` 0 means one per core. `sensitivity_batches` is how
-    many batches channels are selected on. `class_statistics` is whether the state keeps sums over the features of the
-    task's classes; without, decisions over all classes fall back on the tasks' own heads (docs/guarantees.md).
+    that is spread over all classes (cross-entropy only). `threads` 0 means one per core; `spinning` ones
+    wait for work within a training step without sleeping (docs/decisions/0026-spinning.md). `sensitivity_batches` is
+    how many batches channels are selected on. `class_statistics` is whether the state keeps sums over the features of
+    the task's classes; without, decisions over all classes fall back on the tasks' own heads (docs/guarantees.md).
     `label_check` is whether a task is refused whose labels say nothing about its pictures
     (docs/decisions/0015-label-check.md). `max_forgetting` is how many points of accuracy an older task may lose, as
     estimated without its pictures; `on_forgetting` is whether a task that costs more gets its heads on the network as
@@ -42,10 +43,12 @@ class TrainingConfig:
     many fewer as there are more epochs than 4; with fewer it gets heads on the network as it is, 0 trains always
     (docs/decisions/0019-few-shot.md).
     `skip_broken` is whether pictures that cannot be read are left out, and the others learned.
-    `checkpoint_seconds` is the time between progress checkpoints. `prefix_cache` is where the features of the frozen
-    first layers are kept: "off", "memory", "disk" or "auto", and `prefix_views` in how many views of each picture
-    (csk_sdk/prefix_cache.py). `precision` is what the bundle's graphs run in: "exact", "int8", or "auto" for what
-    csk-sdk doctor measured to be best on this device, else the bundle's own (csk_sdk/tuning.py).
+    `time_limit` is how many seconds one run of a graph may take before it is ended, such as a training step: what a
+    stranger's bundle may cost. `checkpoint_seconds` is the time between progress checkpoints. `prefix_cache` is
+    where the features of the frozen first layers are kept: "off", "memory", "disk" or "auto", and `prefix_views` in
+    how many views of each picture (csk_sdk/prefix_cache.py). `precision` is what the bundle's graphs run in:
+    "exact", "int8", or "auto" for what csk-sdk doctor measured to be best on this device, else the bundle's own
+    (csk_sdk/tuning.py).
 
     `memory_budget` is what the whole process may have resident at its peak, in bytes, imports included: profile and
     micro-batches are then chosen (csk_sdk/budget.py), unless `profile` ("fast" or "small", csk_sdk/profiles.py) or
@@ -70,6 +73,8 @@ class TrainingConfig:
     shift: int | None = None
     seed: int = 0
     threads: int = 0
+    spinning: bool = False
+    time_limit: float | None = None
     sensitivity_batches: int = 32
     class_statistics: bool = True
     label_check: bool = True
@@ -92,7 +97,7 @@ class TrainingConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; {problem}.")
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         _require(self.patience >= 0, "patience", self.patience, "0 or more")
-        for name in ("seconds", "flops"):
+        for name in ("seconds", "flops", "time_limit"):
             budget = getattr(self, name)
             _require(budget is None or 0.0 < budget < math.inf, name, budget, "above 0, and finite")
         _require(self.batch_size is None or self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")

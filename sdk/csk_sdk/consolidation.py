@@ -14,7 +14,7 @@ from csk_sdk.budget import Plan
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.labels import Labels
-from csk_sdk.errors import TaskError
+from csk_sdk.finite import require_converged, require_learnable_features
 from csk_sdk.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors, measure_knowledge
 from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.drift import Drift, DriftEstimate
@@ -101,8 +101,12 @@ class Consolidation:
         del learned
         forgetting = self._forgetting(tensors, drifted)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = weight, bias
-        require_finite(tensors)
+        require_converged(tensors)
         return Consolidated(tensors, leaks, forgetting)
+
+    @property
+    def _moved(self) -> bool:
+        return any(np.any(delta) for delta in self.deltas.values())
 
     def _seen(
         self, tensors: Tensors, batches: Batches, scale: float
@@ -114,7 +118,10 @@ class Consolidation:
         repeated = KnownClasses(self.classes, known)
 
         def keep(features: NDArray[np.float32], labels: Labels) -> None:
-            require_finite({"features": features})
+            # The same pictures had finite ones before a center moved.
+            if self._moved:
+                require_converged({"features": features})
+            require_learnable_features(features, self.bundle.manifest.input.noun)
             repeated.add(features, labels)
             sample.add(features, labels)
 
@@ -153,13 +160,14 @@ class Consolidation:
 
     def _features_before(self, batches: Batches) -> list[NDArray[np.float32]]:
         """The task's features as the network was before, batch by batch, as many as fit; none if not needed."""
-        if not any(np.any(delta) for delta in self.deltas.values()):
+        if not self._moved:
             return []
         extractor = FeatureExtractor(self.bundle, self.tensors, self.config.threads, release=True)
         kept: list[NDArray[np.float32]] = []
         room = self.plan.profile.sample_bytes
         for images, _ in self._parts(batches()):
             kept.append(extractor(images))
+            require_learnable_features(kept[-1], self.bundle.manifest.input.noun)
             room -= kept[-1].nbytes
             if room <= 0:
                 break
@@ -185,13 +193,3 @@ def _heads_in(tensors: Iterable[str]) -> list[str]:
 
 def _mirrored(batches: Iterable[Batch]) -> Iterator[Batch]:
     return ((images[..., ::-1], labels) for images, labels in batches)
-
-
-def require_finite(tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Raise TaskError where a tensor has numbers that are not finite: committed, they could not be unlearned."""
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            raise TaskError(
-                f"Training diverged ('{name}' is no longer finite): lower --learning-rate, and check this "
-                "task's data. Nothing was committed."
-            )

@@ -6,60 +6,24 @@ import os
 import platform
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from csk_sdk.backends import AUTO, StepResult, TrainingStep, choose_backend, open_step
 from csk_sdk.bundle import Bundle
-from csk_sdk.config import TrainingConfig
-from csk_sdk.device_choice import colon_lines, cpu_name, in_chosen_precision, remember
+from csk_sdk.device_choice import colon_lines, cpu_name, in_chosen_precision
+from csk_sdk.doctor_graphs import FAIL, OK, WARN, Check, graph_checks, precision_check, provider_checks
 from csk_sdk.errors import ConfigError, CskError, StateLockedError, TaskError
-from csk_sdk.manifest import (
-    EVAL_MODEL,
-    LABEL,
-    MANIFEST,
-    MEMORY_MODEL,
-    ORT_TRAINING_MODEL,
-    PORTABLE,
-    TRAINING_MODEL,
-)
-from csk_sdk.measure import peak_rss_bytes
-from csk_sdk.method.selection import channel_count
+from csk_sdk.manifest import MANIFEST
+from csk_sdk.providers import CPU
 from csk_sdk.runtime import installed_runtimes, load_onnxruntime
 from csk_sdk.state import State
-from csk_sdk.tuning import Measured, choose
 from csk_sdk.workspace import Workspace
 
-OK, WARN, FAIL = "ok", "warn", "fail"
 _SCARCE_MEMORY = 256 << 20
 _SCARCE_DISK = 100 << 20
-_TIMED_STEPS = 3
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding. `status` is "ok", "warn" or "fail"; `remedy` is what to do, or empty.
-
-    `measured` is what a choice was made from, for a table; empty elsewhere.
-    """
-
-    name: str
-    status: str
-    detail: str
-    remedy: str = ""
-    measured: tuple[Measured, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `doctor --json`."""
-        values = asdict(self)
-        if not self.measured:
-            del values["measured"]
-        return values
 
 
 def examine(
@@ -99,13 +63,14 @@ def examine(
     yield _bundle(opened)
     if runtime.status != FAIL:
         if len(opened.precisions) > 1:
-            yield _precision(opened, checkpoint, space)
+            yield precision_check(opened, checkpoint, space)
         try:
             opened = in_chosen_precision(opened, space.config.precision, space.state)
         except CskError as error:
             yield Check("Graphs", FAIL, str(error))
             return
-        yield from _graphs(opened, checkpoint, space.config)
+        yield from graph_checks(opened, checkpoint, space.config)
+        yield from provider_checks(opened, checkpoint, space)
     yield from _state(space, opened, checkpoint)
 
 
@@ -178,93 +143,6 @@ def _bundle(bundle: Bundle) -> Check:
     return Check("Bundle", OK, detail)
 
 
-def _precision(bundle: Bundle, checkpoint: dict[str, Any], space: Workspace) -> Check:
-    """Measure what is best here, and remember it."""
-    name = "Precision"
-    try:
-        choice = choose(bundle, checkpoint, space.config)
-    except Exception as error:
-        # ONNX Runtime raises its own classes, which cannot be named without importing it.
-        reason = str(error).splitlines()[0]
-        return Check(name, WARN, f"cannot be measured ({reason})", "Try a smaller batch_size in csk.toml.")
-    best, wanted = choice.best.precision, space.config.precision
-    detail = f"{best}: {choice.why}"
-    try:
-        remember(bundle, space.state, choice)
-    except CskError as error:
-        remedy = f"It could not be remembered, so learning takes {bundle.precision}: {error}"
-        return Check(name, WARN, detail, remedy, choice.measured)
-    if wanted not in (AUTO, best):
-        return Check(
-            name, OK, detail, f"csk.toml sets precision to {wanted}, and so it stays.", choice.measured
-        )
-    return Check(name, OK, detail, measured=choice.measured)
-
-
-def _graphs(bundle: Bundle, checkpoint: dict[str, Any], config: TrainingConfig) -> Iterator[Check]:
-    """Open what learning opens, with the backend that `train` takes by default, and time a step."""
-    backend = choose_backend(AUTO, bundle)
-    try:
-        for name in (EVAL_MODEL, MEMORY_MODEL):
-            bundle.graph(name, checkpoint, config.threads)
-        step = open_step(backend, bundle, checkpoint, config.threads)
-    except CskError as error:
-        yield Check("Graphs", FAIL, str(error), "Install another ONNX Runtime, or build the bundle again.")
-        return
-    training = TRAINING_MODEL if backend == PORTABLE else ORT_TRAINING_MODEL
-    yield Check("Graphs", OK, f"{training}, {EVAL_MODEL}, {MEMORY_MODEL} open")
-    yield _training_step(bundle, checkpoint, step, config)
-
-
-def _training_step(
-    bundle: Bundle, checkpoint: dict[str, Any], step: TrainingStep, config: TrainingConfig
-) -> Check:
-    """Time a step on a batch of noise; the first run, which allocates, is left out."""
-    manifest = bundle.manifest
-    batch = config.batch_size or manifest.batch_size
-    ratio = config.channel_ratio or manifest.channel_ratio
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(batch, *manifest.input.shape)).astype(np.float32)
-    targets = {LABEL: bundle.objective.blank_labels(batch, manifest.classes)}
-    head = checkpoint["head/base/weight"], checkpoint["head/base/bias"]
-    selected = {site.name: np.arange(channel_count(site.channels, ratio)) for site in manifest.sites}
-    deltas = {
-        site.name: np.zeros((site.rows, len(selected[site.name])), np.float32) for site in manifest.sites
-    }
-
-    def run() -> StepResult:
-        return step.run(images, targets, head, selected, deltas)
-
-    try:
-        result = run()
-        seconds = sorted(_timed(run) for _ in range(_TIMED_STEPS))[_TIMED_STEPS // 2]
-    except Exception as error:
-        # ONNX Runtime raises its own classes, which cannot be named without importing it.
-        return Check(
-            "Training step", FAIL, str(error).splitlines()[0], "Try a smaller batch_size in csk.toml."
-        )
-    gradients = {"loss": np.array(result.loss), "head": result.weight, **result.centers}
-    bad = [name for name, value in gradients.items() if not np.isfinite(value).all()]
-    if bad:
-        return Check(
-            "Training step",
-            FAIL,
-            f"{', '.join(bad)} not finite",
-            "Check --mean and --std; build the bundle again.",
-        )
-    return Check(
-        "Training step",
-        OK,
-        f"{1e3 * seconds:.1f} ms for {batch} images, peak memory {peak_rss_bytes() / 1e6:.0f} MB",
-    )
-
-
-def _timed(call: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    call()
-    return time.perf_counter() - begun
-
-
 def _state(space: Workspace, bundle: Bundle, checkpoint: dict[str, Any]) -> Iterator[Check]:
     if not space.state.exists():
         yield Check("State", OK, f"nothing learned yet ({space.state} is made by the first csk-sdk train)")
@@ -308,7 +186,7 @@ def _progress(state: State) -> Iterator[Check]:
 
 def _tasks(space: Workspace) -> Iterator[Check]:
     try:
-        found = space.survey(space.learner())
+        found = space.survey(space.on(CPU).learner())
     except TaskError as error:
         yield Check("Tasks", FAIL, str(error))
         return

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.data.pixel_cache import PixelCache
-from csk_sdk.data.tasks import Task
+from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.finite import NotFiniteError
 from csk_sdk.method.metrics import AccuracyMatrix
-from csk_sdk.predicting import Predictor, task_names
+from csk_sdk.predicting import LinearHead, Predictor, task_names
 from csk_sdk.state import Generation, State
 
 SCENARIOS = ("task", "class")
@@ -161,16 +162,9 @@ def _score(predictor: Predictor, task: Task) -> dict[str, Any]:
         )
     objective = predictor.bundle.objective
     objective.require_split(task.test, f"Test data of task '{task.name}'", task.classes)
-    logits: dict[str, list[NDArray[np.float32]]] = {scenario: [] for scenario in heads}
-    pictures = PixelCache(task.test, predictor.bundle.preprocessing, 0)
-    for pixels, _ in pictures.batches(_BATCH):
-        features = predictor.features(pixels)
-        for scenario, head in heads.items():
-            logits[scenario].append(head.logits(features))
+    logits = _logits(predictor, heads, task.test)
     measures = {
-        scenario: objective.measure(
-            np.concatenate(logits[scenario]), head.classes, task.test.labels, task.classes
-        )
+        scenario: objective.measure(logits[scenario], head.classes, task.test.labels, task.classes)
         for scenario, head in heads.items()
     }
     details = {scenario: measure.details for scenario, measure in measures.items() if measure.details}
@@ -179,3 +173,20 @@ def _score(predictor: Predictor, task: Task) -> dict[str, Any]:
         **{scenario: measure.score for scenario, measure in measures.items()},
         **({"details": details} if details else {}),
     }
+
+
+def _logits(
+    predictor: Predictor, heads: Mapping[str, LinearHead], split: Split
+) -> dict[str, NDArray[np.float32]]:
+    """By scenario what its head says of all pictures, `(n, classes)`. Raises TaskError, naming the picture."""
+    found: dict[str, list[NDArray[np.float32]]] = {scenario: [] for scenario in heads}
+    done = 0
+    for pixels, _ in PixelCache(split, predictor.bundle.preprocessing, 0).batches(_BATCH):
+        try:
+            features = predictor.features(pixels)
+            for scenario, head in heads.items():
+                found[scenario].append(head.logits(features))
+        except NotFiniteError as error:
+            raise error.named(split.images.name(done + error.index)) from None
+        done += len(pixels)
+    return {scenario: np.concatenate(parts) for scenario, parts in found.items()}

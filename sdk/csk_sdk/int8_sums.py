@@ -15,7 +15,8 @@ import numpy as np
 from csk_sdk.protobuf import VARINT, field, tag, varint
 
 WIDE_SUMS = ("session.x64quantprecision", "1")
-# The setting gives each kernel a copy by the kernel's name, and fails where two convolutions share one.
+# The setting copies kernels and zero points by their names, and fails where two convolutions share one, as they do in
+# bundles of older builders once this has merged what is equal.
 SHARES_KERNELS = "CommonSubexpressionElimination"
 
 _CHANNELS, _SIZE = 16, 3

@@ -301,7 +301,8 @@ class LearnRun:
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a progress checkpoint to be continued."""
         config = self._config.to_json()
-        config.pop("checkpoint_seconds")
+        for name in ("checkpoint_seconds", "spinning", "time_limit"):  # of no consequence for the result
+            config.pop(name)
         return {
             "task": self._task.name,
             "fingerprint": self._task.fingerprint(),

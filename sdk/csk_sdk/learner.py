@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from csk_sdk.learn_run import LearnReport, LearnRun, OnProgress
 from csk_sdk.objectives import Prediction
 from csk_sdk.predicting import LinearHead, Predictor, require_new_task
 from csk_sdk.profiles import SMALL, in_profile
+from csk_sdk.providers import find_providers
+from csk_sdk.runtime import Provider
 from csk_sdk.state import BASE, Generation, LearnedTask, State
 from csk_sdk.stream import TaskStream
 
@@ -36,17 +39,31 @@ class Learner:
         labels, probabilities, classes = learner.predict(images)
         learner.export("model.onnx")
 
-    One process writes to a state at a time; any number may read.
+    One process writes to a state at a time; any number may read. Threads may share a learner: each call of `predict`,
+    `features`, `evaluate` and `export` ends on the generation that it began with, whatever another thread or process
+    learns, commits or rolls back meanwhile. A second `learn`, `stream` or `rollback`, on this learner or on another of
+    the same state, raises StateLockedError at once. While predictions run beside `learn`, their graph is in memory
+    beside its own.
     """
 
-    def __init__(self, bundle: Bundle, state: State, config: TrainingConfig, backend: str = AUTO) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        state: State,
+        config: TrainingConfig,
+        backend: str = AUTO,
+        providers: Sequence[Provider] | None = None,
+    ) -> None:
         self.backend = choose_backend(backend, bundle)
         self.bundle = in_chosen_precision(
             bundle, config.precision, state.folder, config.memory_budget is not None
-        )
+        ).view(time_limit=config.time_limit)
         self.state = state
         self.config = config
+        self.providers = find_providers(providers)
         self._predictor: Predictor | None = None
+        # Held while a generation is read, so that of several threads one reads it.
+        self._reading = Lock()
 
     @classmethod
     def open(
@@ -58,6 +75,7 @@ class Learner:
         *,
         trust: Path | str | None = None,
         allow_older: bool = False,
+        providers: Sequence[Provider] | None = None,
     ) -> Learner:
         """Open a bundle with the state learned on it; the state folder is made at the first commit.
 
@@ -65,14 +83,17 @@ class Learner:
         the bundle was built for. States are the same: one learns on where the other stopped.
         `trust` is a PEM file with an ed25519 public key: only bundles that its holder signed are opened then, and none
         that is older than one which this state folder has seen, unless `allow_older`: csk_sdk/accepted.py.
-        Raises BundleError, StateError, and ConfigError for another backend, or where `trust` is no such key.
+        `providers` are what predictions and features are computed with, such as ["openvino"], by default the CPU's own
+        kernels; learning stays with these, so that it ends with the same numbers (docs/decisions/0027-providers.md).
+        Raises BundleError, StateError, and ConfigError for another backend, a provider that is not installed, or where
+        `trust` is no such key.
         """
         opened = Bundle.open(bundle, trust)
         if trust is not None:
             accept(opened, trust, Path(state), allow_older)
         opened.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         stored = State.open(state, opened.id, opened.stored_checkpoint)
-        return cls(opened, stored, config or TrainingConfig(), backend)
+        return cls(opened, stored, config or TrainingConfig(), backend, providers)
 
     @property
     def generation(self) -> Generation:
@@ -91,16 +112,26 @@ class Learner:
 
     def predictor(self) -> Predictor:
         """The committed generation, opened for predictions; it stays that one when another is committed."""
-        if self._predictor is None or self._predictor.generation.number != self.state.head():
-            self._predictor = self._opened(self.state.load())
-        return self._predictor
+        current = self._current()
+        if current is None:
+            with self._reading:
+                current = self._current()
+                if current is None:
+                    current = self._predictor = self._opened(self.state.load())
+        return current
+
+    def _current(self) -> Predictor | None:
+        # Looked at once: another thread may put another in its place at any moment, or none.
+        held = self._predictor
+        return held if held is not None and held.generation.number == self.state.head() else None
 
     def _opened(self, generation: Generation) -> Predictor:
         config = self.config
+        bundle = self.bundle.view(providers=self.providers)
         if config.memory_budget is None and config.profile != SMALL.name:
-            return Predictor(self.bundle, generation, config.threads)
+            return Predictor(bundle, generation, config.threads)
         # What the process may have resident counts while it predicts, too.
-        bundle = in_profile(self.bundle, SMALL, self.state.folder)
+        bundle = in_profile(bundle, SMALL, self.state.folder)
         return Predictor(bundle, generation, config.threads, config.micro_batch or _SMALL_CHUNK)
 
     def head(self, task: str | None = None) -> LinearHead:
@@ -130,11 +161,13 @@ class Learner:
         if config is not None:
             budgeted = config.memory_budget is not None
             bundle = in_chosen_precision(bundle, config.precision, self.state.folder, budgeted)
+            bundle = bundle.view(time_limit=config.time_limit)
         with self.state.lock():
             # An opened graph, and a generation's tensors, would take the room that learning needs.
-            if self._predictor is not None:
-                self._predictor.release()
-                self._predictor = None
+            before, self._predictor = self._predictor, None
+            if before is not None:
+                before.release()
+            del before
             with self.state.opened() as generation:
                 return LearnRun(
                     bundle,
@@ -162,10 +195,11 @@ class Learner:
         loss than cross-entropy, see `Prediction`.
 
         With `task`, among that task's classes (task-incremental); without, among all learned so far.
-        Raises TaskError for pictures or signals of a wrong type, or a task that is not learned.
+        Raises TaskError for pictures or signals of a wrong type, or of which the network computes numbers that are not
+        finite, and for a task that is not learned.
         """
         predictor = self.predictor()
-        return predictor.head(task).predict(predictor.features(images))
+        return predictor.head(task).predict(predictor.features(images), self.bundle.manifest.input.noun)
 
     def evaluate(self, tasks: Sequence[Task], scenario: str = "task") -> Evaluation:
         """Accuracies on the test splits of `tasks`; the row is kept, so that later calls show forgetting.
@@ -196,7 +230,8 @@ class Learner:
         with self.state.lock():
             self.state.rollback(0 if task == BASE else self.state.generation_of(task))
             self.state.clear_progress()
-        return self.generation
+            current = self._predictor = self._opened(self.state.load())
+        return current.generation
 
     def require_new(self, name: str, classes: Sequence[str] = ()) -> None:
         """Raise TaskError where a task of this name is learned already, or a name cannot be used."""

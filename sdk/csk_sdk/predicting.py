@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import TaskError
+from csk_sdk.finite import require_answers, require_usable_head
 from csk_sdk.knowledge import FeatureExtractor
 from csk_sdk.manifest import Manifest
 from csk_sdk.method.heads import ClassStatistics
@@ -39,21 +41,28 @@ class LinearHead:
     bias: NDArray[np.float32]
     objective: Objective
 
-    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of features `(n, f)`: `(n, classes)`."""
-        logits: NDArray[np.float32] = features @ self.weight.T + self.bias
+    def logits(
+        self, features: NDArray[np.float32], noun: str = "picture", first: int = 0
+    ) -> NDArray[np.float32]:
+        """Of features `(n, f)`: `(n, classes)`, finite.
+
+        Raises TaskError where they are not; `noun` and `first` name the picture or signal as `require_answers` does.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits: NDArray[np.float32] = features @ self.weight.T + self.bias
+        require_answers(logits, noun, first)
         return logits
 
-    def predict(self, features: NDArray[np.float32]) -> Prediction:
-        """What the logits of `features` `(n, f)` say."""
-        return self.objective.predict(self.logits(features), self.classes)
+    def predict(self, features: NDArray[np.float32], noun: str = "picture") -> Prediction:
+        """What the logits of `features` `(n, f)` say. Raises TaskError where they are not finite."""
+        return self.objective.predict(self.logits(features, noun), self.classes)
 
 
 class Predictor:
     """One generation, opened for predictions.
 
-    Heads and features are the same generation's, whatever another process commits meanwhile. `chunk` is how many
-    pictures are in memory at once as the network's input.
+    Heads and features are the same generation's, whatever another thread or process commits meanwhile. Thread-safe:
+    threads share one opened graph. `chunk` is how many pictures are in memory at once as the network's input.
     """
 
     def __init__(self, bundle: Bundle, generation: Generation, threads: int = 0, chunk: int = _CHUNK) -> None:
@@ -62,11 +71,12 @@ class Predictor:
         self._threads, self._chunk = threads, chunk
         self._heads: dict[str | None, LinearHead] = {}
         self._extractor: FeatureExtractor | None = None
+        self._opening = Lock()
 
     def head(self, task: str | None = None) -> LinearHead:
         """The linear head of one task ("base" for the source model's own), or of all classes when None.
 
-        Raises TaskError for a task that is not learned.
+        Raises TaskError for a task that is not learned, StateError for a head that is not finite.
         """
         if task not in self._heads:
             manifest = self.bundle.manifest
@@ -80,18 +90,30 @@ class Predictor:
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
         """Features `(n, f)` of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`.
 
-        Of signals, int16 or float `(n, length, c)` or a list of `(length, c)`, where the model takes signals.
+        Of signals, int16 or float `(n, length, c)` or a list of `(length, c)`, where the model takes signals. They are
+        finite: raises TaskError where the network computes NaN or infinity, naming the first by its number here.
         """
-        if self._extractor is None:
-            self._extractor = FeatureExtractor(self.bundle, self.generation.tensors, self._threads)
+        extractor = self._opened()
         pixels = self.bundle.preprocessing.stack(images)
         starts = range(0, max(len(pixels), 1), self._chunk)
         parts = [pixels[start : start + self._chunk] for start in starts]
-        return np.concatenate([self._extractor(self.bundle.preprocessing.normalize(part)) for part in parts])
+        found = []
+        for start, part in zip(starts, parts, strict=True):
+            found.append(extractor(self.bundle.preprocessing.normalize(part)))
+            require_answers(found[-1], self.bundle.manifest.input.noun, start)
+        return np.concatenate(found)
 
     def release(self) -> None:
-        """Close the graph, to make room for others; the next prediction opens it again."""
+        """Close the graph, to make room for others; the next prediction opens it again, and a running one keeps it."""
         self._extractor = None
+
+    def _opened(self) -> FeatureExtractor:
+        with self._opening:
+            extractor = self._extractor
+            if extractor is None:
+                extractor = FeatureExtractor(self.bundle, self.generation.tensors, self._threads)
+                self._extractor = extractor
+            return extractor
 
 
 def require_new_task(
@@ -136,23 +158,22 @@ def task_classes(generation: Generation, base_classes: Sequence[str]) -> dict[st
 def task_head(generation: Generation, manifest: Manifest, task: str) -> LinearHead:
     """The task-incremental head of one task.
 
-    Raises TaskError for a task that is not learned.
+    Raises TaskError for a task that is not learned, StateError for a head that is not finite.
     """
     classes = task_classes(generation, manifest.classes)
     if task not in classes:
         known = ", ".join(task_names(generation, manifest.classes))
         raise TaskError(f"Task '{task}' is not learned. Learned: {known or 'none'}.")
-    tensors = generation.tensors
-    return LinearHead(
-        classes[task],
-        tensors[f"head/{task}/weight"],
-        tensors[f"head/{task}/bias"],
-        objective_of(manifest.loss),
-    )
+    weight, bias = (generation.tensors[f"head/{task}/{part}"] for part in ("weight", "bias"))
+    require_usable_head(weight, bias, f"task '{task}'")
+    return LinearHead(classes[task], weight, bias, objective_of(manifest.loss))
 
 
 def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
-    """The head over everything learned, as the bundle's objective makes it."""
+    """The head over everything learned, as the bundle's objective makes it.
+
+    Raises StateError for one that is not finite.
+    """
     objective = objective_of(manifest.loss)
     names = task_names(generation, manifest.classes) or (BASE,)
     heads = [task_head(generation, manifest, name) for name in names]
@@ -160,4 +181,5 @@ def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
         ClassStatistics.from_tensors(generation.tensors),
         [(head.classes, head.weight, head.bias) for head in heads],
     )
+    require_usable_head(weight, bias, "all classes")
     return LinearHead(classes, weight, bias, objective)

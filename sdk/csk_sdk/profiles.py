@@ -63,27 +63,39 @@ class MappedBundle(Bundle):
     ) -> None:
         super().__init__(bundle.folder, bundle.manifest, bundle.id, bundle.origin)
         self.precision, self.from_prefix = bundle.precision, bundle.from_prefix
-        self.wide_sums = bundle.wide_sums
+        self.wide_sums, self.spinning, self.providers = bundle.wide_sums, bundle.spinning, bundle.providers
+        self.time_limit = bundle.time_limit
         self._scratch, self._profile = scratch, profile
         self._must_map = profile.maps_kernels or limited
 
-    def graph(self, name: str, tensors: Mapping[str, NDArray[Any]], threads: int = 0) -> Graph:
+    def graph(
+        self,
+        name: str,
+        tensors: Mapping[str, NDArray[Any]],
+        threads: int = 0,
+        channels: Mapping[str, int] | None = None,
+    ) -> Graph:
         """Open one of the bundle's graphs as a generation sees it. Raises StorageError where there is no room."""
         int8 = self.precision == INT8
         if not int8 and not self._profile.maps_kernels:
-            return super().graph(name, tensors, threads)
+            return super().graph(name, tensors, threads, channels)
         try:
-            return self._mapped(self.graph_file(name), tensors, threads, optimised=int8)
+            return self._mapped(self.graph_file(name), tensors, threads, int8, channels)
         except StorageError:
             if self._must_map:
                 raise
-            return super().graph(name, tensors, threads)
+            return super().graph(name, tensors, threads, channels)
 
-    def _mapped(self, name: str, tensors: Mapping[str, NDArray[Any]], threads: int, optimised: bool) -> Graph:
+    def _mapped(
+        self,
+        name: str,
+        tensors: Mapping[str, NDArray[Any]],
+        threads: int,
+        optimised: bool,
+        channels: Mapping[str, int] | None,
+    ) -> Graph:
         with self._beside(name, tensors) as path:
-            return Graph(
-                path, threads, partial=self.from_prefix, wide_sums=self.adds_wide, optimised=optimised
-            )
+            return Graph(path, threads, optimised=optimised, **self.session(channels))
 
     @contextmanager
     def _beside(self, name: str, tensors: Mapping[str, NDArray[Any]]) -> Iterator[Path]:

@@ -6,19 +6,24 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
+from threading import Event, Timer
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk import int8_sums
+from csk_sdk import int8_sums, telemetry
 from csk_sdk.allocator import returning_memory
-from csk_sdk.errors import BundleError, RuntimeMissingError
+from csk_sdk.errors import BundleError, CskError, RuntimeMissingError
 
 _INFERENCE = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 _TRAINING = ("onnxruntime-training", "onnxruntime-training-cpu")
 _ERRORS_ONLY = 3
+
+# An execution provider: its name, or the name and the provider's own options.
+Provider = str | tuple[str, Mapping[str, Any]]
+ON_CPU: tuple[Provider, ...] = ("CPUExecutionProvider",)
 
 
 def installed_runtimes() -> dict[str, str]:
@@ -44,7 +49,10 @@ def load_onnxruntime() -> Any:
             f"Uninstall both, then install one (pip uninstall {' '.join(found)})."
         )
     try:
-        return import_module("onnxruntime")
+        ort = import_module("onnxruntime")
+        if telemetry.is_off():
+            ort.disable_telemetry_events()  # what packages for Windows listen to
+        return ort
     except ImportError as error:
         if found:
             name, version = next(iter(found.items()))
@@ -99,10 +107,11 @@ def import_training(module: str) -> Any:
         ) from None
 
 
-def session_options(threads: int = 0, optimised: bool = True) -> Any:
+def session_options(threads: int = 0, optimised: bool = True, spinning: bool = False) -> Any:
     """How every session is opened; `threads` 0 is the runtime's default of one per core.
 
     Without `optimised`, kernels are neither flipped nor packed ahead: less memory, slower steps (decision 0003).
+    `spinning` threads wait for their next piece of work by asking for it over and over, until the run ends.
     """
     ort = load_onnxruntime()
     options = ort.SessionOptions()
@@ -117,6 +126,9 @@ def session_options(threads: int = 0, optimised: bool = True) -> Any:
     # arena reuses what is free anyway: docs/decisions/0009.
     options.enable_mem_reuse = False
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    # By default they spin, and go on for 20 ms behind each run: docs/decisions/0026.
+    entry = ("session.force_spinning_stop", "1") if spinning else ("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(*entry)
     return options
 
 
@@ -125,18 +137,21 @@ def int8_sums_saturate() -> bool:
     return int8_sums.saturate(load_onnxruntime())
 
 
-def open_session(model: str | bytes, options: Any, wide_sums: bool | None = None) -> Any:
+def open_session(
+    model: str | bytes, options: Any, wide_sums: bool | None = None, providers: Sequence[Provider] = ON_CPU
+) -> Any:
     """The one way in which builder, SDK, runners and tests open graphs that may be in int8.
 
     `model` is a path or a serialised ModelProto. With `wide_sums` int8 sums do not saturate at 16 bits on x86 CPUs
     without VNNI; None asks for them where this CPU needs them. Raises what ONNX Runtime raises.
     """
-    left_out = []
+    # 1.25.0 dies in it where a gradient in int8 meets a scalar: bundles of before this was known have such.
+    left_out = ["WhereDummyDq"]
     if int8_sums_saturate() if wide_sums is None else wide_sums:
         options.add_session_config_entry(*int8_sums.WIDE_SUMS)
-        left_out = [int8_sums.SHARES_KERNELS]
+        left_out.append(int8_sums.SHARES_KERNELS)
     return load_onnxruntime().InferenceSession(
-        model, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+        model, options, providers=list(providers), disabled_optimizers=left_out
     )
 
 
@@ -145,8 +160,10 @@ class Graph:
 
     `weights` replaces tensors of weights.safetensors by name, before the runtime optimises the graph.
     `threads` is the number of compute threads, 0 for the runtime's default of one per core. With `partial`, a run
-    computes only what the outputs that were asked for need. `wide_sums` is that of `open_session`, `optimised` that of
-    `session_options`.
+    computes only what the outputs that were asked for need. `wide_sums` is that of `open_session`, `optimised` and
+    `spinning` are those of `session_options`. `providers` are those of `csk_sdk.providers`; `sizes` fixes dimensions by
+    name, which some of them need. A run that takes longer than `time_limit` seconds is ended.
+    Raises BundleError where the graph cannot be opened, RuntimeMissingError where a provider cannot start or compute.
     """
 
     def __init__(
@@ -157,9 +174,15 @@ class Graph:
         partial: bool = False,
         wide_sums: bool | None = None,
         optimised: bool = True,
+        spinning: bool = False,
+        providers: Sequence[Provider] = ON_CPU,
+        sizes: Mapping[str, int] | None = None,
+        time_limit: float | None = None,
     ) -> None:
         ort = load_onnxruntime()
-        options = session_options(threads, optimised)
+        options = session_options(threads, optimised, spinning)
+        for name, size in (sizes or {}).items():
+            options.add_free_dimension_override_by_name(name, size)
         # The runtime takes copies of these arrays: when the graph is open they are dropped (decision 0014).
         values = [
             ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
@@ -167,16 +190,15 @@ class Graph:
         ]
         if weights:
             options.add_external_initializers(list(weights), values)
-        self._path = path
+        self._path, self._time_limit = path, time_limit
         try:
             with returning_memory():
-                self._session = open_session(str(path), options, wide_sums)
+                self._session = open_session(str(path), options, wide_sums, providers)
         except Exception as error:
             raise self._failed("open", error) from None
-        self._keeping, self._releasing = ort.RunOptions(), ort.RunOptions()
-        self._releasing.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        for run_options in (self._keeping, self._releasing):
-            run_options.only_execute_path_to_fetches = partial
+        self._provider = "" if tuple(providers) == ON_CPU else _started(self._session, providers)
+        self._partial, self._has_arena = partial, True
+        self._keeping, self._releasing = self._run_options(False), self._run_options(True)
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
 
     def run(
@@ -196,11 +218,20 @@ class Graph:
         names = list(outputs) if outputs is not None else self.outputs
         try:
             if not release:
-                return self._run(feeds, names, self._keeping)
+                return self._limited(feeds, names, False)
             returned = self._released(feeds, names)
+        except CskError:
+            raise
         except Exception as error:
             raise self._failed("run", error) from None
         return {name: array.copy() for name, array in returned.items()} if copy else returned
+
+    def _run_options(self, release: bool) -> Any:
+        options = load_onnxruntime().RunOptions()
+        options.only_execute_path_to_fetches = self._partial
+        if release:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
 
     def _failed(self, what: str, error: Exception) -> BundleError:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
@@ -209,15 +240,67 @@ class Graph:
 
     def _released(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         try:
-            return self._run(feeds, names, self._releasing)
+            return self._limited(feeds, names, self._has_arena)
         except Exception as error:
             if "arena" not in str(error):
                 raise
             # This runtime was built without an arena, as the training package is: there is nothing to give back.
-            self._releasing = self._keeping
-            return self._run(feeds, names, self._keeping)
+            self._has_arena = False
+            return self._limited(feeds, names, False)
+
+    def _limited(
+        self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str], release: bool
+    ) -> dict[str, NDArray[Any]]:
+        """One run, ended where it takes too long: the runtime looks between two ops whether it should."""
+        if self._time_limit is None:
+            return self._run(feeds, names, self._releasing if release else self._keeping)
+        options, late = self._run_options(release), Event()
+
+        def end() -> None:
+            late.set()
+            options.terminate = True
+
+        timer = Timer(self._time_limit, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            return self._run(feeds, names, options)
+        except Exception:
+            if not late.is_set():
+                raise
+            raise BundleError(
+                f"{self._path} was still computing after {self._time_limit:g} s, and was ended. Allow one run more "
+                "time with --time-limit, or do not use this bundle."
+            ) from None
+        finally:
+            timer.cancel()
 
     def _run(
         self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str], options: Any
     ) -> dict[str, NDArray[Any]]:
-        return dict(zip(names, self._session.run(names, dict(feeds), options), strict=True))
+        try:
+            outputs = self._session.run(names, dict(feeds), options)
+        except Exception as error:
+            if not self._provider or "arena" in str(error):
+                raise
+            reason = str(error).strip().splitlines()[0][:300]
+            raise RuntimeMissingError(
+                f"{self._provider} cannot compute this network ({reason}): leave it out of the providers."
+            ) from None
+        return dict(zip(names, outputs, strict=True))
+
+
+def _started(session: Any, providers: Sequence[Provider]) -> str:
+    """The names of the providers that a session was to run on. Raises RuntimeMissingError where it does not.
+
+    ONNX Runtime goes on without them: at the start with a line in its log, in a run with one on stdout.
+    """
+    names = [one if isinstance(one, str) else one[0] for one in providers]
+    missing = [name for name in names if name not in session.get_providers()]
+    if missing:
+        raise RuntimeMissingError(
+            f"{missing[0]} is part of this ONNX Runtime, and cannot start here: install its driver and libraries, or "
+            "leave it out of the providers."
+        )
+    session.disable_fallback()
+    return ", ".join(names)

@@ -51,7 +51,7 @@ class TaskStream:
     come yet is masked out of the loss. Where fewer pictures a class came than `few_shot`, the network stays as it was
     and the classes get heads on it. Labels that say nothing about the first pictures are a TaskError
     (`label_check`); `warnings` are sentences about what else looks wrong. The application may reuse its arrays: what is
-    kept of a batch is copied.
+    kept of a batch is copied. One thread feeds a stream; others may predict meanwhile.
     """
 
     def __init__(

@@ -18,9 +18,10 @@ from csk_sdk.backends.micro import pieces
 from csk_sdk.budget import WHOLE, Plan
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
-from csk_sdk.consolidation import Batches, Consolidated, Consolidation, require_finite
+from csk_sdk.consolidation import Batches, Consolidated, Consolidation
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
+from csk_sdk.finite import require_converged, require_learnable_features
 from csk_sdk.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors
 from csk_sdk.manifest import PORTABLE, Site
 from csk_sdk.method.heads import ClassStatistics
@@ -121,7 +122,9 @@ class TaskTraining:
         seen = []
         wanted = min(_PICTURES_PER_FEATURE * self._bundle.manifest.head.features, sample.room)
         for images, labels in self._parts(self._sample(batches, wanted)):
-            sample.add(extractor(images), labels)
+            features = extractor(images)
+            require_learnable_features(features, self._bundle.manifest.input.noun)
+            sample.add(features, labels)
             seen.append(labels)
         del extractor
         self._targets.see(np.concatenate(seen))
@@ -180,7 +183,7 @@ class TaskTraining:
         Raises TaskError where it is, or where training ended in numbers that are not finite: committed, they could not
         be unlearned.
         """
-        require_finite({HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias, **self.deltas})
+        require_converged({HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias, **self.deltas})
         self._step = None
         self._optimizer = _optimizer(self._config)
         consolidation = Consolidation(
@@ -206,13 +209,17 @@ class TaskTraining:
         return {name: f"{basis.shape[1]}/{basis.shape[0]}" for name, basis in self.bases.items()}
 
     def progress(self) -> Tensors:
-        """Everything that changes while training, for a progress checkpoint."""
+        """Everything that changes while training, for a progress checkpoint.
+
+        Raises TaskError where training has diverged: a run that went on from there could only end so.
+        """
         saved: Tensors = {HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias}
         for site in self.sites:
             saved[f"selected/{site.name}"] = self.selected[site.name]
             saved[f"delta/{site.name}"] = self.deltas[site.name]
         saved.update({f"targets/{key}": value for key, value in self._targets.tensors().items()})
         saved.update({f"optimizer/{key}": value for key, value in self._optimizer.tensors().items()})
+        require_converged(saved)
         return saved
 
     def resume(self, saved: Mapping[str, NDArray[Any]]) -> None:
@@ -239,8 +246,9 @@ class TaskTraining:
         deltas: Mapping[str, NDArray[np.float32]],
     ) -> StepResult:
         if self._step is None:
+            bundle = self._bundle.view(spinning=self._config.spinning)
             self._step = open_step(
-                self._backend, self._bundle, self._tensors, self._config.threads, self._plan.micro_batch
+                self._backend, bundle, self._tensors, self._config.threads, self._plan.micro_batch
             )
         images, labels = batch
         return self._step.run(images, self._targets.feeds(labels), (self.weight, self.bias), selected, deltas)

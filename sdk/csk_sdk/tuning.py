@@ -89,12 +89,11 @@ def _choice(measured: list[Measured], limits: Mapping[str, float]) -> Choice:
             tuple(measured),
             f"int8 is {off}, and should be at most {should}: this CPU adds it up wrong",
         )
+    wide = "; with wide sums, since this CPU's fast ones saturate" if int8.wide_sums else ""
     if int8.step > _FASTER * exact.step:
-        return Choice(exact, tuple(measured), "int8 is not faster on this CPU with this model")
+        return Choice(exact, tuple(measured), f"int8 is not faster on this CPU with this model{wide}")
     why = f"int8 takes {int8.step / exact.step:.2f} of the time of exact, and is {off}"
-    if int8.wide_sums:
-        why += "; with wide sums, since this CPU's fast ones saturate"
-    return Choice(int8, tuple(measured), why)
+    return Choice(int8, tuple(measured), why + wide)
 
 
 def agreement(bundle: Bundle, tensors: Tensors) -> dict[str, float]:

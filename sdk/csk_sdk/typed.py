@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 
@@ -13,7 +14,8 @@ def mistyped(record: Any) -> str | None:
 
     Known are Any, int, float (ints pass), str, bool, None, unions, `tuple[x, ...]`, `dict[str, x]` and dataclasses.
     """
-    for name, hint in _hints(type(record)).items():
+    kind: Any = type(record)
+    for name, hint in _hints(kind).items():
         problem = _mismatch(getattr(record, name), hint)
         if problem is not None:
             return f"{name}{problem}"
@@ -34,6 +36,8 @@ def _mismatch(value: Any, hint: Any) -> str | None:
     if origin is dict:
         if not isinstance(value, Mapping):
             return ""
+        if arguments[1] is Any:
+            return None
         return _first({f"[{str(key)[:80]!r}]": _mismatch(one, arguments[1]) for key, one in value.items()})
     if is_dataclass(hint):
         problem = mistyped(value) if isinstance(value, hint) else ""  # type: ignore[arg-type]
@@ -51,6 +55,8 @@ def _first(problems: Mapping[str, str | None]) -> str | None:
     return next((f"{where}{problem}" for where, problem in problems.items() if problem is not None), None)
 
 
-def _hints(record: type) -> dict[str, Any]:
+@cache
+def _hints(record: Any) -> dict[str, Any]:
+    """Resolved once: a state's record has as many tasks as were ever learned."""
     hints = get_type_hints(record)
     return {field.name: hints[field.name] for field in fields(record)}

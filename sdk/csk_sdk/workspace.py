@@ -3,7 +3,9 @@
 bundle/     training artifacts, read-only
 state/      what was learned
 tasks/      the inbox
-csk.toml    optional: [training] any setting of TrainingConfig; [state] keep = 8; [bundle] trust = "trust.pem"
+csk.toml    optional: [training] any setting of TrainingConfig; [state] keep = 8; [bundle] trust = "trust.pem";
+            [data] bit_depth = 12, where pictures of 16 bits a value are of a camera of 12;
+            [runtime] providers = ["openvino"]
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from csk_sdk.accepted import accept, check_age
 from csk_sdk.backends import AUTO
 from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
+from csk_sdk.data.bit_depth import require_bit_depth
 from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, TaskError
@@ -63,6 +66,8 @@ class Workspace:
     config: TrainingConfig
     keep: int = KEEP
     trust: Path | None = None
+    bit_depth: int | None = None
+    providers: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -80,7 +85,8 @@ class Workspace:
         folder = Path(folder)
         if not folder.is_dir():
             raise ConfigError(f"There is no folder {folder}. Make it, and put a bundle/ into it.")
-        config, keep, key = _settings(folder / SETTINGS)
+        tables = _tables(folder / SETTINGS)
+        config, keep, key = _settings(tables, folder / SETTINGS)
         return cls(
             folder=folder,
             bundle=bundle or folder / "bundle",
@@ -89,12 +95,18 @@ class Workspace:
             config=config,
             keep=keep,
             trust=trust or (folder / key if key else None),
+            bit_depth=tables.get("data", {}).get("bit_depth"),
+            providers=tuple(tables.get("runtime", {}).get("providers", ())),
         )
+
+    def on(self, provider: str | None) -> Workspace:
+        """The same workspace, predicting with another provider; as it is where that is None."""
+        return self if provider is None else replace(self, providers=(provider,))
 
     @property
     def inbox(self) -> Inbox:
         """The tasks that wait, or have waited, to be learned."""
-        return Inbox(self.tasks)
+        return Inbox(self.tasks, self.bit_depth)
 
     def open_bundle(self) -> Bundle:
         """Open the bundle, as far as it is trusted, and is no older than one before. Raises BundleError, StateError."""
@@ -110,7 +122,7 @@ class Workspace:
             accept(bundle, self.trust, self.state)
         bundle.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         state = State.open(self.state, bundle.id, bundle.stored_checkpoint, keep=self.keep)
-        return Learner(bundle, state, config or self.config, backend)
+        return Learner(bundle, state, config or self.config, backend, self.providers)
 
     def waiting(self, learner: Learner) -> Iterator[Task]:
         """Tasks that can be learned and are not yet, in name order, each opened when it is asked for.
@@ -185,10 +197,17 @@ def workspace_of(
 
 
 # The tables of csk.toml and their settings; those of [training] are TrainingConfig's.
-_TABLES: dict[str, tuple[str, ...]] = {"training": (), "state": ("keep",), "bundle": ("trust",)}
+_TABLES: dict[str, tuple[str, ...]] = {
+    "training": (),
+    "state": ("keep",),
+    "bundle": ("trust",),
+    "data": ("bit_depth",),
+    "runtime": ("providers",),
+}
 
 
-def _settings(path: Path) -> tuple[TrainingConfig, int, str | None]:
+def _tables(path: Path) -> dict[str, Any]:
+    """The tables of csk.toml, none of them unknown, nor any of their settings."""
     tables = _read(path)
     for name, table in tables.items():
         if name not in _TABLES:
@@ -202,6 +221,14 @@ def _settings(path: Path) -> tuple[TrainingConfig, int, str | None]:
                 raise ConfigError(
                     f"{path} sets '{setting}' in [{name}], which is no setting. Known: {known}."
                 )
+    return tables
+
+
+def _settings(tables: dict[str, Any], path: Path) -> tuple[TrainingConfig, int, str | None]:
+    providers = tables.get("runtime", {}).get("providers", [])
+    if not isinstance(providers, list) or not all(isinstance(one, str) for one in providers):
+        raise ConfigError(f'{path} sets providers to {providers!r}; it must be a list such as ["openvino"].')
+    require_bit_depth(tables.get("data", {}).get("bit_depth"), f"{path} sets bit_depth to")
     keep = tables.get("state", {}).get("keep", KEEP)
     if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
         raise ConfigError(f"{path} sets keep to {keep!r}; it must be a whole number, 1 or more.")

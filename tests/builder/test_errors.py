@@ -50,6 +50,11 @@ ROWS = [
         ("model.onnx has 2 outputs; a classifier has one, its logits.",),
     ),
     Row(
+        "a source that gives NaN",
+        lambda: classifier("s = Sqrt(x) \n c = Conv(s, w) \n t = Conv(c, v)"),
+        ("The source model gives NaN or infinity for ordinary noise",),
+    ),
+    Row(
         "no convolution",
         lambda: model(
             "(float[N,3,9,9] x) => (float[N,3] y) { f = Flatten(x) \n y = Gemm<transB=1>(f, flat) }",
@@ -239,11 +244,11 @@ ROWS = [
     Row(
         "attribute that opset 17 does not know",
         lambda: classifier(
-            "c = Conv(x, w) \n [pool] r = AveragePool<kernel_shape=[2,2], dilations=[2,2]>(c) \n"
-            "t = Conv(r, v)",
+            '[smaller] c = Resize<mode="linear", antialias=1>(x, , half) \n r = Conv(c, w) \n t = Conv(r, one)',
             19,
+            half=np.array([1.0, 1, 0.5, 0.5]),
         ),
-        ("model.onnx has op 'AveragePool' (node 'pool') in a form that opset 17 does not know.",),
+        ("model.onnx has op 'Resize' (node 'smaller') in a form that opset 17 does not know.",),
     ),
     Row(
         "axes from the graph",

@@ -223,16 +223,33 @@ def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_gradients_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+def test_gradients_that_are_not_finite_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Opened(PAIR, tmp_path)
     with opened.context as graph:
         data = new_task(PAIR, opened.manifest)
         kernel = graph.kernels["c2_w"].copy()
         graph.kernels["c2_w"] = kernel * np.float32(np.nan)
+        # Of the features, which are not finite either, something else is said: see below.
+        monkeypatch.setattr(
+            graph,
+            "features",
+            lambda images: np.eye(len(images), opened.manifest.head.features, dtype=np.float32),
+        )
         with pytest.raises(
             TaskError, match=r"The gradient of 'c1_w' is not finite on these pictures: check them"
         ):
             measure_intensity(graph, data)
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    opened = Opened(PAIR, tmp_path)
+    with opened.context as graph:
+        data = new_task(PAIR, opened.manifest)
+        graph.kernels["c2_w"] = graph.kernels["c2_w"] * np.float32(np.nan)
+        with pytest.raises(
+            TaskError, match=r"The network's features are not finite on these pictures: check them"
+        ):
+            fit_head(graph, data)
 
 
 # --- training each position alone

@@ -74,6 +74,35 @@ def test_reductions_without_axes(tmp_path: Path) -> None:
     np.testing.assert_allclose(outputs(after, images(3)), outputs(proto, images(3)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("op", "opset", "element"),
+    [
+        ("ReduceSum", 13, "Identity(c)"),
+        ("ReduceSum", 18, "Identity(c)"),
+        ("ReduceMax", 18, "Identity(c)"),
+        ("ReduceLogSumExp", 18, "Identity(c)"),
+        ("ReduceL1", 18, "Abs(c)"),
+        ("ReduceL2", 20, "Abs(c)"),
+        ("ReduceSumSquare", 18, "Mul(c, c)"),
+    ],
+)
+@pytest.mark.parametrize("axes", ["", ", none"])
+def test_a_reduction_of_nothing_is_one_of_single_elements(
+    tmp_path: Path, op: str, opset: int, element: str, axes: str
+) -> None:
+    """ONNX Runtime 1.17.0 does not run such a ReduceSum, and 1.22.1 leaves the square out."""
+    behind = f"b = Conv(a, v) \n {TAIL.replace('(t)', '(b)')}"
+    tensors = HEAD | {"none": np.zeros(0, np.int64)}
+    reduced = f"c = Conv(x, w) \n a = {op}<noop_with_empty_axes=1>(c{axes}) \n {behind}"
+    same = f"c = Conv(x, w) \n a = {element} \n {behind}"
+    path = tmp_path / "model.onnx"
+    onnx.save(model(body(reduced), opset, **tensors), path)
+    after = ir.to_proto(prepare(path).model)
+    assert not [node for node in after.graph.node if node.op_type == op]
+    expected = outputs(model(body(same), 17, **tensors), images(3))
+    np.testing.assert_allclose(outputs(after, images(3)), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_pooling_with_dilations_of_one_is_lowered(tmp_path: Path) -> None:
     nodes = "c = Conv(x, w) \n a = AveragePool<kernel_shape=[2,2], dilations=[1,1]>(c) \n t = Conv(a, v)"
     buildable(prepared(model(body(f"{nodes} \n {TAIL}"), 19, **HEAD), tmp_path), tmp_path)

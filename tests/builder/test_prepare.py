@@ -32,6 +32,7 @@ from small_network import norm
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.prepare import prepare
+from csk_sdk.errors import CskError
 from csk_sdk.manifest import EVAL_MODEL, MEMORY_MODEL, TRAINING_MODEL
 
 
@@ -154,6 +155,35 @@ def test_sizes_that_depend_on_the_batch_stay(tmp_path: Path) -> None:
     """
     source = prepared(classifier(nodes, "N", zero=np.array(0)), tmp_path)
     assert "Gather" in ops(source)
+
+
+RESIZED = """
+    c = Conv(x, w)
+    s = Shape(c)
+    kept = Slice(s, axis0, axis2, axis0)
+    sizes = Concat<axis=0>(kept, wanted)
+    r = Resize<mode="{mode}", coordinate_transformation_mode="{coordinates}"{more}>(c, , , sizes)
+    t = Conv(r, v)
+"""
+
+
+@pytest.mark.parametrize("wanted", [(9, 10), (3, 7), (14, 14)])
+@pytest.mark.parametrize("mode", ["linear", "cubic", "nearest"])
+def test_a_resize_to_fixed_sizes_follows_the_batch(
+    tmp_path: Path, mode: str, wanted: tuple[int, int]
+) -> None:
+    """torch's `interpolate(size=...)`, of a model with dynamic batch, of a picture of 7 x 7."""
+    places = {"axis0": np.array([0]), "axis2": np.array([2]), "wanted": np.array(wanted)}
+    coordinates, more = ("half_pixel", "") if mode != "nearest" else ("asymmetric", ', nearest_mode="floor"')
+    text = RESIZED.format(mode=mode, coordinates=coordinates, more=more)
+    proto = classifier(text, "N", **places)
+    if mode == "nearest" and wanted != (14, 14):
+        with pytest.raises(CskError, match=r"unknown height or width|computed sizes"):
+            buildable(prepared(proto, tmp_path), tmp_path)
+        return
+    source = prepared(proto, tmp_path)
+    assert ops(source)[:3] == ["Conv", "Resize", "Conv"]
+    buildable(source, tmp_path)
 
 
 def test_a_change_of_strides_written_as_a_gather_follows_the_batch(tmp_path: Path) -> None:

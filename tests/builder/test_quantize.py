@@ -249,6 +249,35 @@ def test_the_numbers_are_those_of_rounding_by_hand() -> None:
     assert 1e-3 < relative(got, exact) < 0.05
 
 
+def test_zeros_in_front_of_a_pool_stay_zeros_in_int8(tmp_path: Path) -> None:
+    """The convolution gives only less than 0, and a pool pads u8 with its lowest number, which is less still."""
+    text = """(float[N,2,6,6] x) => (float[N,3] y) {
+    [one] a = Conv <pads=[1,1,1,1]> (x, w, b)  q = Pad(a, around)
+    p = MaxPool <kernel_shape=[3,3], strides=[2,2]> (q)
+    [two] c = Conv <pads=[1,1,1,1]> (p, v)  m = GlobalAveragePool(c)  f = Flatten(m)  y = Gemm <transB=1> (f, h) }"""
+    rng = np.random.default_rng(4)
+    tensors = {
+        "w": 0.1 * rng.normal(size=(4, 2, 3, 3)),
+        "b": np.full(4, -2.0),
+        "v": rng.normal(size=(3, 4, 3, 3)),
+    }
+    proto = model(text, **tensors, h=np.eye(3), around=np.array([0, 0, 1, 1, 0, 0, 1, 1]))
+    onnx.save(proto, tmp_path / "model.onnx")
+    graph = prepare(tmp_path / "model.onnx").model
+    calibration = Calibration(
+        {"one": Range(-3.0, 3.0), "two": Range(-3.0, 0.0)},
+        {"one": Range(-4.0, 1.0), "two": Range(-20.0, 20.0)},
+        {},
+    )
+    quantize(graph, calibration, "")
+    (pool,) = [node for node in graph.graph if node.op_type == "MaxPool"]
+    assert pool.inputs[0].producer().op_type == "QLinearConv"
+    x = rng.normal(size=(2, 2, 6, 6)).astype(np.float32)
+    exact = ReferenceEvaluator(in_float64(proto)).run(None, {"x": x.astype(np.float64)})[0]
+    # Steps of 5 / 255 and 40 / 255; with the lowest number for the zeros it would be off by more than 1.
+    np.testing.assert_allclose(run(graph, {"x": x})["y"], exact, atol=0.3)
+
+
 def convolution(x: NDArray, w: NDArray, **attributes: object) -> NDArray:
     node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], **attributes)
     return ReferenceEvaluator(node).run(None, {"x": x, "w": w})[0]
@@ -368,6 +397,22 @@ def test_compare_sees_what_int8_costs(cases: dict[str, Case]) -> None:
     assert 1e-3 < found.logits < 0.05
     assert 0.98 < found.worst_gradient < 1.0 - 1e-6
     assert set(found.gradients) == {site.name for site in case.manifest.sites}
+
+
+def test_no_where_has_a_dequantised_value_and_a_scalar(cases: dict[str, Case]) -> None:
+    """ONNX Runtime 1.25.0 dies opening such a graph."""
+    met = 0
+    for case in cases.values():
+        for graph in case.rounded.values():
+            for node in graph.graph:
+                made_by = [value.producer() for value in node.inputs[1:] if value is not None]
+                if node.op_type != "Where" or not any(
+                    one is not None and one.op_type == "DequantizeLinear" for one in made_by
+                ):
+                    continue
+                met += 1
+                assert all(value.shape is None or len(value.shape) for value in node.inputs[1:])
+    assert met, "no network has a Where behind a convolution in int8"
 
 
 def test_kernels_and_gradients_of_zeros_stay_zeros(cases: dict[str, Case]) -> None:

@@ -36,7 +36,7 @@ def test_settings(tmp_path):
         ("training = 3", "write it as a table, [training]"),
         (
             "[learning]\nepochs = 1",
-            "has 'learning', which is no table of it. Known: [training], [state], [bundle].",
+            "has 'learning', which is no table of it. Known: [training], [state], [bundle], [data], [runtime].",
         ),
         ("[training]\nepoch = 1", "sets 'epoch', which is no setting"),
         ("[training]\nepochs = 0", "epochs is 0; it must be 1 or more"),

@@ -10,9 +10,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from oracle import World
+from oracle import KINDS, World
+
+from csk_sdk.manifest import (
+    EXACT,
+    EXPORT_TEMPLATE,
+    INT8,
+    MANIFEST,
+    MEMORY_SUFFIX,
+    PREFIX_MODEL,
+    TRAINING_SUFFIX,
+    exact_twin,
+)
 
 Tensors = dict[str, NDArray]
+_CUT = (PREFIX_MODEL, TRAINING_SUFFIX, MEMORY_SUFFIX)
 GRAPH = "graph"
 SOURCE = "source"
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -20,7 +32,10 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 @dataclass(frozen=True)
 class Case:
-    """`oracle` is "source", or "graph" for an int8 graph taken as it is; `needs` are optional features."""
+    """`oracle` is "source", or "graph" for a graph taken as it is; `needs` are optional features.
+
+    `precision` is the bundle's own where it is empty.
+    """
 
     name: str
     kind: str
@@ -30,6 +45,11 @@ class Case:
     bundle: str = ""
     oracle: str = SOURCE
     needs: tuple[str, ...] = field(default=())
+    precision: str = ""
+
+    def __post_init__(self) -> None:
+        own = INT8 if self.bundle.endswith(INT8) else EXACT
+        object.__setattr__(self, "precision", self.precision or own)
 
 
 Draw = Callable[[int], Case]
@@ -57,6 +77,7 @@ def drawn(folder: Path) -> Iterator[Draw]:
         yield partial(_step, folder, name, 200 + number, oracle=GRAPH)
         # Of a dozen draws these are in the middle: now and then a network this small loses a direction in int8.
         yield partial(_step, folder, name, 300 + 2 * number)
+    yield from _every_graph(folder)
     sgd = {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.0, "energy": 0.8}
     adamw = {"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.01, "energy": 0.5}
     yield partial(_steps, folder, "plain", sgd, 400)
@@ -233,6 +254,42 @@ def _step(folder: Path, bundle: str, seed: int, attempt: int, oracle: str = SOUR
     return Case(name, "step", about, {"moments": oracle == SOURCE}, inputs, bundle, oracle)
 
 
+def _every_graph(folder: Path) -> Iterator[Draw]:
+    """All graphs of all bundles: a case for each precision, and one for the graphs around a prefix."""
+    for number, path in enumerate(sorted(folder.glob(f"*/{MANIFEST}"))):
+        manifest = World(path.parent).manifest
+        twins = [name.removeprefix(exact_twin("")) for name in manifest.files if name.startswith("exact_")]
+        for precision in dict.fromkeys((manifest.precision, *([EXACT] if twins else []))):
+            own = [name for name in manifest.files if name.endswith(".onnx")]
+            own = [name for name in own if not name.startswith("exact_")]
+            # The template has no twin: it is exact.
+            names = own if precision == manifest.precision else [*twins, EXPORT_TEMPLATE]
+            if precision == INT8:
+                names.remove(EXPORT_TEMPLATE)
+            cut = [name for name in names if name in _CUT]
+            for graphs in (sorted(set(names) - set(cut)), cut):
+                if graphs:
+                    yield partial(_graphs, folder, path.parent.name, precision, graphs, 700 + number)
+
+
+def _graphs(folder: Path, bundle: str, precision: str, graphs: list[str], seed: int, attempt: int) -> Case:
+    world, rng = World(folder / bundle), np.random.default_rng((seed, attempt))
+    inputs = {**_point(world, rng), "images": _images(rng, world, 4), "labels": np.array([0, 2, 1, 1])}
+    name, needs, about = f"graphs-{bundle}", (), "every output of every graph, as its ops say"
+    if precision != world.manifest.precision:
+        name, about = f"{name}-{precision}", f"{about}: the twins in float32"
+    settings: dict[str, Any] = {"precision": precision, "graphs": graphs}
+    if EXPORT_TEMPLATE in graphs:
+        settings["input"] = world.source.image
+    if set(graphs) & set(_CUT):
+        name, needs, about = f"{name}-prefix", ("prefix",), f"{about}: cut behind the frozen layers"
+        stored = np.float16 if precision == EXACT else np.uint8
+        # In the type of a case's inputs; a runner stores it as the suffixes read it.
+        made = KINDS["graphs"]({**settings, "graphs": [PREFIX_MODEL]}, inputs, world)["prefix_model/prefix"]
+        inputs["prefix"] = _float32(made.astype(stored))
+    return Case(name, "graphs", about, settings, inputs, bundle, GRAPH, needs, precision)
+
+
 def _optional(folder: Path, name: str, needs: tuple[str, ...], attempt: int) -> Case:
     world, rng = World(folder / "plain"), np.random.default_rng((600, attempt))
     inputs = {**_point(world, rng), "images": _images(rng, world, 4), "labels": np.array([0, 2, 0, 2])}
@@ -281,7 +338,10 @@ def measure_of(case: Case, name: str) -> tuple[str, float]:
         # One level of 255, where a resize rounds twice; just the float32 formula where it does not.
         resizes = case.name not in ("preprocess-same",)
         return "absolute", 1.01 / 255 / min(STD) if resizes else 1e-6
-    if case.bundle.endswith("int8") and case.oracle == SOURCE:
+    if name == "prefix_model/prefix":
+        # Stored in float16, or as uint8.
+        return ("relative", 1e-3) if case.precision == EXACT else ("equal", 0.0)
+    if case.precision == INT8 and case.oracle == SOURCE:
         return ("relative", 0.05) if name == "loss" else ("cosine", 0.05)
     if case.kind == "head":
         return "relative", 6e-2

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.numpy import save_file
 
 from csk_sdk.demo import digits
+from csk_sdk.state.tensorfile import packed
 
 TRAIN, TEST = 60, 45
 TASKS = dict(list(digits.TASKS.items())[:2])
@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
         np.savez(folder / "tasks" / f"{name}.npz", class_names=classes, **arrays, **more)
         tensors |= {f"{name}/train/{key}": value for key, value in arrays.items()}
         tensors |= {f"{name}/test/{key}": value for key, value in held_out.items()}
-    save_file(tensors, folder / "digits.safetensors")
+    (folder / "digits.safetensors").write_bytes(packed(tensors))
     (folder / "csk.toml").write_text(SETTINGS)
     digits.build_bundle(folder / "bundle", base_data=folder / "base-data")
 

@@ -47,7 +47,7 @@ class SourceNetwork:
         names = [name for name in dict.fromkeys(names) if name != proto.graph.input[0].name]
         double = onnx.TensorProto.DOUBLE
         proto.graph.output.extend(onnx.helper.make_tensor_value_info(name, double, None) for name in names)
-        self._image = proto.graph.input[0].name
+        self.image = proto.graph.input[0].name
         self._names = [proto.graph.output[0].name, *names]
         self._evaluator = ReferenceEvaluator(proto)
         self._weights: dict[str, NDArray] = self._evaluator.rt_inits_
@@ -107,7 +107,7 @@ class SourceNetwork:
         return found
 
     def _values(self, images: NDArray) -> dict[str, NDArray]:
-        feeds = {self._image: images.astype(np.float64)}
+        feeds = {self.image: images.astype(np.float64)}
         return {**feeds, **dict(zip(self._names, self._evaluator.run(None, feeds), strict=True))}
 
 

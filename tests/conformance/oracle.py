@@ -13,7 +13,8 @@ from network import SourceNetwork, Step, changed
 from numpy.typing import NDArray
 from quantized import evaluate
 
-from csk_sdk.manifest import MANIFEST, TRAINING_MODEL, Manifest
+from csk_device_runners.conformance_graphs import feeds_of, graph_name
+from csk_sdk.manifest import EXACT, EXPORT_TEMPLATE, MANIFEST, TRAINING_MODEL, Manifest, exact_twin
 
 Tensors = dict[str, NDArray]
 Settings = Mapping[str, Any]
@@ -142,16 +143,53 @@ def step(settings: Settings, given: Tensors, world: World) -> Tensors:
     }
 
 
-def graph_step(settings: Settings, given: Tensors, world: World) -> Tensors:
-    """Of an int8 bundle: the training graph itself in another runtime. Inputs on a rounding edge are refused."""
-    found = _evaluated(given, world)
+def graphs(settings: Settings, given: Tensors, world: World) -> Tensors:
+    """What the ops of each graph say, in float64; of an exported model, what the source network says.
+
+    Inputs on a rounding edge of an int8 graph are refused.
+    """
+    found = _graphs(settings, given, world)
+    if settings["precision"] == EXACT:
+        return found
+    return _settled(found, given, lambda moved: _graphs(settings, moved, world))
+
+
+def _graphs(settings: Settings, given: Tensors, world: World) -> Tensors:
+    manifest, found = world.manifest, {}
+    for name in settings["graphs"]:
+        if name == EXPORT_TEMPLATE:
+            features = world.source.features(given["images"])
+            outputs = {"logits": features @ given["weight"].T.astype(np.float64) + given["bias"]}
+        else:
+            twin = settings["precision"] != manifest.precision
+            graph = world.bundle / (exact_twin(name) if twin else name)
+            outputs = evaluate(graph, feeds_of(manifest, name, given))
+        found |= {f"{graph_name(name)}/{output}": _golden(value) for output, value in outputs.items()}
+    return found
+
+
+def _golden(value: NDArray) -> NDArray:
+    """In a type of the goldens: prefix features are float16."""
+    return np.atleast_1d(value.astype(np.float64) if value.dtype == np.float16 else value)
+
+
+def _settled(found: Tensors, given: Tensors, again: Callable[[Tensors], Tensors]) -> Tensors:
+    """`found`, unless a hundred-thousandth of the pictures changes it, or of what stands for them."""
     for seed in range(4):
-        noise = 1 + 1e-5 * np.random.default_rng(seed).standard_normal(given["images"].shape)
-        moved = _evaluated({**given, "images": given["images"] * noise}, world)
-        for name, value in found.items():
-            if np.abs(moved[name] - value).max() > 1e-3 * np.abs(value).max():
+        rng = np.random.default_rng(seed)
+        moved = {
+            name: value * (1 + 1e-5 * rng.standard_normal(value.shape)) if name == "images" else value
+            for name, value in given.items()
+        }
+        for name, value in again(moved).items():
+            if np.abs(value - found[name]).max() > 1e-3 * np.abs(found[name]).max():
                 raise ValueError(f"{name} lies on the edge of a rounding; choose other pictures")
     return found
+
+
+def graph_step(settings: Settings, given: Tensors, world: World) -> Tensors:
+    """Of an int8 bundle: the training graph itself in another runtime. Inputs on a rounding edge are refused."""
+    return _settled(_evaluated(given, world), given, lambda moved: _evaluated(moved, world))
 
 
 def _evaluated(given: Tensors, world: World) -> Tensors:
@@ -352,6 +390,7 @@ KINDS: dict[str, Callable[[Settings, Tensors, World], Tensors]] = {
     "drift": drift,
     "discriminant": discriminant,
     "calibration": calibration,
+    "graphs": graphs,
     "step": step,
     "steps": steps,
     "task": task,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from csk_device_runners.__main__ import main
 from csk_device_runners.conformance import (
@@ -20,6 +20,7 @@ from csk_device_runners.conformance import (
     write_report,
 )
 from csk_device_runners.conformance_cases import KINDS
+from csk_sdk.state.tensorfile import packed
 
 REPOSITORY = Path(__file__).parents[2]
 VECTORS = REPOSITORY / "tests" / "conformance" / "vectors"
@@ -82,7 +83,7 @@ def test_a_golden_that_is_not_current_is_found(tmp_path):
     path = vectors / "cases" / "drift.safetensors"
     tensors = {name: value.copy() for name, value in load_file(path).items()}
     tensors["out/gram"][1, 2] += 1e-4
-    save_file(tensors, path)
+    path.write_bytes(packed(tensors))
     ran = verify("drift", "head", "--vectors", vectors)
     assert ran.returncode == 1
     assert [line[:30] for line in ran.stdout.splitlines()] == [
@@ -148,7 +149,7 @@ def test_a_wrong_golden_fails(one_case, element):
     path = one_case / "cases" / "discriminant.safetensors"
     tensors = {name: value.copy() for name, value in load_file(path).items()}
     tensors["in/sums"][0, 0] += element
-    save_file(tensors, path)
+    path.write_bytes(packed(tensors))
     (result,) = run_conformance(one_case)
     assert result.status == "failed"
     assert result.reason

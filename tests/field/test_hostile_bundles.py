@@ -17,10 +17,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from csk_sdk import Bundle, BundleError, Learner, protobuf
+from csk_sdk import Bundle, BundleError, Learner, TrainingConfig, protobuf
 from csk_sdk.manifest import MANIFEST, sealed
+from csk_sdk.runtime import Graph
+from csk_sdk.state.tensorfile import packed
 
 
 @dataclasses.dataclass
@@ -219,7 +221,7 @@ def checkpoint(name: str, array: Any) -> Callable[[Hostile], None]:
             del tensors[name]
         else:
             tensors[name] = array
-        save_file(tensors, bundle / "checkpoint.safetensors")
+        (bundle / "checkpoint.safetensors").write_bytes(packed(tensors))
 
     return act
 
@@ -376,6 +378,10 @@ HOSTILE: dict[str, tuple[Callable[[Hostile], object], str]] = {
         checkpoint("statistics.scatter", np.zeros((3, 3))),
         "'statistics.scatter' has shape (3, 3)",
     ),
+    "a center that is not finite": (
+        checkpoint("center/stage3.first.conv", np.full((64, 32), np.nan, np.float32)),
+        "tensor 'center/stage3.first.conv' holds numbers that are not finite. Copy the bundle again.",
+    ),
     "an input of a billion pixels": (
         of("input", size=[1 << 16, 1 << 16]),
         "input.channels and input.size are more than 67108864 numbers",
@@ -473,3 +479,37 @@ def test_what_fails_inside_the_runtime_is_an_error_of_the_bundle(digits_bundle: 
     for release in (False, True):
         with pytest.raises(BundleError, match=r"^ONNX Runtime .* cannot run .*eval_model\.onnx \(.*\)\.$"):
             graph.run({"image": np.zeros((1, 1, 1, 1), np.float32)}, release=release)
+
+
+def test_a_graph_that_computes_for_ever_is_ended(tmp_path: Path) -> None:
+    """Ordinary ops, each quick: it is their number that takes minutes."""
+    size = 1200
+    nodes = [
+        helper.make_node("MatMul", ["x" if i == 0 else f"y{i}", "w"], [f"y{i + 1}"]) for i in range(2000)
+    ]
+    graph = helper.make_graph(
+        nodes, "long",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [size, size])],
+        [helper.make_tensor_value_info("y2000", TensorProto.FLOAT, [size, size])],
+        [onnx.numpy_helper.from_array(np.eye(size, dtype=np.float32), "w")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "long.onnx")
+    feeds = {"x": np.eye(size, dtype=np.float32)}
+    for release in (False, True):
+        limited = Graph(tmp_path / "long.onnx", 1, time_limit=0.05)
+        with pytest.raises(BundleError, match=r"was still computing after 0\.05 s, and was ended\. Allow"):
+            limited.run(feeds, release=release)
+
+
+def test_a_limit_that_is_not_reached_changes_nothing(
+    digits_bundle: Path, digits: Any, tmp_path: Path
+) -> None:
+    told = []
+    for limit in (None, 600.0):
+        config = TrainingConfig(threads=1, epochs=1, few_shot=0, time_limit=limit)
+        learner = Learner.open(digits_bundle, tmp_path / str(limit), config)
+        told.append(
+            (learner.learn(digits.task("01", (4, 5), 8)).loss, list(learner.predict(digits.of(4, 0, 9))[0]))
+        )
+    assert told[0] == told[1]

@@ -347,8 +347,13 @@ ALLOWED = {
     ("csk_artifacts_builder/verify.py", "onnx.load"): "the operator's model, as prepare.py has opened it",
     ("csk_artifacts_builder/verify.py", "onnx.load_external_data_for_model"): "the operator's model",
     ("csk_artifacts_builder/ort_training.py", "onnx.load"): "of a draft that was just written",
-    ("csk_artifacts_builder/ort_training.py", "api.CheckpointState.load_checkpoint"): "of a draft",
-    ("csk_artifacts_builder/ort_training.py", "api.Module"): "of a draft that was just written",
+    ("csk_artifacts_builder/ort_check.py", "api.CheckpointState.load_checkpoint"): "of a draft",
+    ("csk_artifacts_builder/ort_check.py", "api.Module"): "of a draft that was just written",
+    (
+        "csk_artifacts_builder/ort_probe.py",
+        "api.CheckpointState.load_checkpoint",
+    ): "of a probe that was just written",
+    ("csk_artifacts_builder/ort_probe.py", "api.Module"): "of a probe that was just written",
     ("csk_device_runners/ssh.py", "tarfile.open"): "a stream, unpacked with the filter for data",
     (
         "csk_device_runners/arm64.py",

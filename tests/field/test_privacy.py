@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from importlib import reload
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cli.conftest import csk_sdk
-from conftest import NAMES, Digits, open_learner
-from csk_sdk import Learner
+from conftest import NAMES, REPOSITORY, Digits, open_learner
+from csk_sdk import Learner, telemetry
 from csk_sdk.state.tensorfile import decode
+from field import no_telemetry
 
 
 def test_the_state_holds_no_picture(learner: Learner, digits: Digits) -> None:
@@ -128,3 +133,33 @@ def test_the_command_says_so(tmp_path: Path, digits_bundle: Path, digits: Digits
         "heads together, which is much less accurate. With --task they are as good as ever.\n"
     )
     assert csk_sdk("evaluate", "--workspace", tmp_path).status == 0
+
+
+def test_a_prediction_leaves_nothing_in_the_users_home(digits_bundle: Path) -> None:
+    files, _ = no_telemetry.left_behind(digits_bundle)
+    assert files == []
+
+
+def test_so_does_the_builder(tmp_path: Path) -> None:
+    model = REPOSITORY / "examples" / "digits" / "digits-base4.onnx"
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != telemetry.VARIABLE}
+    subprocess.run(
+        [sys.executable, "-m", "csk_sdk", "build-artifacts", str(model), "--out", str(tmp_path / "bundle")],
+        env={**environment, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")},
+        check=True,
+        capture_output=True,
+    )
+    assert list(home.rglob("*")) == []
+
+
+def test_an_application_may_ask_for_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(telemetry.VARIABLE, "0")
+    reload(telemetry)
+    assert os.environ[telemetry.VARIABLE] == "0"
+    assert not telemetry.is_off()
+    monkeypatch.delenv(telemetry.VARIABLE)
+    reload(telemetry)
+    assert os.environ[telemetry.VARIABLE] == "1"
+    assert telemetry.is_off()

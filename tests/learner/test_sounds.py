@@ -112,6 +112,17 @@ def test_floats_longer_and_shorter_clips_and_lists(lives: dict[str, Learner]) ->
     )
 
 
+def test_a_signal_that_overflows_in_the_network_gets_no_answer(lives: dict[str, Learner]) -> None:
+    clips = sounds.arrays(sounds.NEW[:1], 3, seed=2)[0].astype(np.float32)
+    clips[2] *= 1e37 / np.abs(clips[2]).max()
+    assert np.isfinite(clips).all()
+    with pytest.raises(TaskError, match=r"^For signal 2 the network computes numbers that are not finite"):
+        lives["protected"].predict(clips)
+    clips[1, 0] = np.nan
+    with pytest.raises(TaskError, match=r"signal 1 has 1 samples that are not finite"):
+        lives["protected"].predict(clips)
+
+
 def test_an_application_feeds_batches(learner: Learner) -> None:
     kinds = PAIRS[0][1]
     clips, labels = sounds.arrays(kinds, 40, seed=1)

@@ -2,8 +2,8 @@
 
     python tests/oldest/record.py out/oldest
 
-rules/      the gradient graph of every row of tests/builder/gradients/
-networks/   a bundle of every network of tests/builder/networks.py, built for all sites
+rules/      the gradient graph of every row of tests/builder/gradients/, and layer norms of rows with a large mean
+networks/   a bundle of every network of tests/builder/networks.py and every pool of pool_rows.py, built for all sites
 digits/     the digits bundle, three tasks, and what learning them gave
 Beside each graph NAME.onnx lies NAME.npz with its inputs (in/...) and outputs (out/...).
 """
@@ -30,6 +30,8 @@ sys.path[:0] = [
 
 import gradient_check as rules  # noqa: E402
 import networks  # noqa: E402
+import pool_rows  # noqa: E402
+import test_layer_norm  # noqa: E402
 from gradient_row import Row  # noqa: E402
 from onnx_text import model  # noqa: E402
 from replay import GRAPHS, TASKS, lived, random_feeds  # noqa: E402
@@ -54,7 +56,11 @@ def main(out: Path) -> None:
     for network in {
         value.name: value for value in vars(networks).values() if isinstance(value, Network)
     }.values():
-        record_network(network, out / "networks" / network.name)
+        record_network(network.proto(), out / "networks" / network.name)
+    for pool in pool_rows.ROWS:
+        record_network(pool.proto(), out / "networks" / str(pool).replace(" ", "-"))
+    for mean in (3.3, 1e4, -1e5):
+        record_norm(mean, out / "rules" / f"norm of mean {mean:g}.onnx")
     record_digits(out / "digits")
     print(f"recorded {len(ROWS)} rules and {len(list((out / 'networks').iterdir()))} networks in {out}")
 
@@ -74,9 +80,15 @@ def record_rule(row: Row, path: Path) -> None:
     keep(path.with_suffix(".npz"), feeds, Graph(path, 1).run(feeds))
 
 
-def record_network(network: Network, folder: Path) -> None:
+def record_norm(mean: float, path: Path) -> None:
+    feeds = {"x": test_layer_norm.rows(mean)}
+    onnx.save(test_layer_norm.centered(), path)
+    keep(path.with_suffix(".npz"), feeds, Graph(path, 1).run(feeds))
+
+
+def record_network(proto: onnx.ModelProto, folder: Path) -> None:
     folder.mkdir()
-    onnx.save(network.proto(), folder / "model.onnx")
+    onnx.save(proto, folder / "model.onnx")
     build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(trainable="all"))
     bundle = Bundle.open(folder / "bundle")
     feeds = random_feeds(bundle)

@@ -13,8 +13,9 @@ from conftest import REPOSITORY, Digits, build_digits_bundle, write_pictures
 from csk_sdk.errors import RuntimeMissingError
 from csk_sdk.runtime import require_training_package
 
-# Networks and ONNX text that the builder's tests share.
-sys.path.append(str(REPOSITORY / "tests" / "builder"))
+# Networks, ONNX text and rows of gradients that the builder's tests share.
+for folder in ("tests/builder", "tests/builder/gradients"):
+    sys.path.append(str(REPOSITORY / folder))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

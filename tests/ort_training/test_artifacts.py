@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import pytest
 
 from cli.conftest import csk_sdk
 from conftest import REPOSITORY, Digits
-from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder import BuildOptions, build_artifacts, ort_check, ort_dialect
 from csk_artifacts_builder.ort_training import forward_model
 from csk_device_runners import check_bundle
 from csk_sdk import Bundle, BundleError, ConfigError, CskError, Learner, ModelError, StorageError, TaskError
 from csk_sdk.manifest import UNUSED_CLASS, Head
+from csk_sdk.method.projection import gather
 from csk_sdk.runtime import import_training
+from ort_training.ort_networks import SLICES, WRONG_THERE
 
 FILES = ("training_model.onnx", "eval_model.onnx", "optimizer_model.onnx", "checkpoint")
 
@@ -191,17 +194,102 @@ def refused(folder: Path, network: Any, error: type[CskError] = ModelError, **op
     return str(caught.value)
 
 
-def test_an_op_without_a_gradient_there_is_named(tmp_path: Path) -> None:
+INSTEAD = "Build it with --backend portable, or train only later layers with --trainable from:NODE."
+
+
+@pytest.mark.parametrize("op", ["InstanceNormalization", "ConvTranspose"])
+def test_an_op_without_a_gradient_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, op: str
+) -> None:
     import networks
 
+    monkeypatch.delitem(ort_dialect.REWRITES, op)
     said = refused(tmp_path, networks.SHUFFLE, trainable="all")
-    assert (
-        "onnxruntime-training cannot train model.onnx (it has no gradient for op 'InstanceNormalization'"
-        in said
+    assert f"onnxruntime-training cannot train model.onnx (it has no gradient for op '{op}' (node '" in said
+    assert said.endswith(INSTEAD)
+
+
+@pytest.mark.parametrize("backend", ["both", "ort-training"])
+@pytest.mark.parametrize("op", WRONG_THERE)
+def test_a_gradient_that_is_wrong_there_is_refused_by_site_and_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, op: str, backend: str
+) -> None:
+    """Losses and logits are right; only the comparison of a step's gradients can tell."""
+    monkeypatch.delitem(ort_dialect.REWRITES, op)
+    said = refused(tmp_path, WRONG_THERE[op], trainable="all", backend=backend)
+    assert re.match(
+        r"onnxruntime-training cannot train model\.onnx \(its gradient of the site '[^']+' is off by [\d.e+]+ times "
+        rf"its norm, because that of op '{op}' \(node 'culprit'\) is wrong\)\. ",
+        said,
+    ), said
+    assert said.endswith(INSTEAD)
+
+
+def test_a_bundle_that_was_there_stays_when_its_successor_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(WRONG_THERE["Split"].proto(), tmp_path / "model.onnx")
+    options = BuildOptions(backend="both", trainable="all", overwrite=True)
+    build_artifacts(tmp_path / "model.onnx", tmp_path / "b", options)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.delitem(ort_dialect.REWRITES, "Split")
+    with pytest.raises(ModelError, match="its gradient of the site"):
+        build_artifacts(tmp_path / "model.onnx", tmp_path / "b", options)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_gradient_that_is_wrong_for_no_single_node_is_refused_by_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two slices are each right alone; together the package makes a Split of them."""
+    monkeypatch.delitem(ort_dialect.REWRITES, "Slice")
+    said = refused(tmp_path, SLICES, trainable="all")
+    assert re.search(r"\(its gradient of the site 'two' is off by [\d.e+]+ times its norm\)\. Build", said), (
+        said
     )
-    assert said.endswith(
-        "Build it with --backend portable, or train only later layers with --trainable from:NODE."
+
+
+def test_a_gradient_of_nothing_but_rounding_is_not_wrong(both: Path) -> None:
+    manifest = Bundle.open(both).manifest
+    head, sites = manifest.head, manifest.sites[:2]
+    rng, shapes = np.random.default_rng(0), {"weight": (4, head.features), "bias": (4,)}
+    ours = {name: rng.normal(size=shapes[name]) for name in shapes}
+    right = {head.weight_gradient: ours["weight"], head.bias_gradient: ours["bias"]}
+    theirs = {head.weight: ours["weight"], head.bias: ours["bias"]}
+    for site, size, noise in zip(sites, (1.0, 1e-7), (1e-6, 1e-7), strict=True):
+        center = size * rng.normal(size=(*site.shape[:2], 1, 1))
+        right[site.gradient] = gather(center, np.arange(site.channels), site.groups)
+        theirs[site.center] = center + noise * rng.normal(size=center.shape)
+    assert ort_check._differences(right, theirs, sites, head, 4) == {}
+    theirs[sites[1].center] *= 100
+    assert list(ort_check._differences(right, theirs, sites, head, 4)) == [sites[1].name]
+
+
+def test_a_wrong_gradient_of_the_head_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import networks
+
+    run = ort_check._OrtStep.run
+
+    def doubled(self: Any, *arguments: Any) -> Any:
+        logits, gradients = run(self, *arguments)
+        return logits, gradients | {"head.weight": 2 * gradients["head.weight"]}
+
+    monkeypatch.setattr(ort_check._OrtStep, "run", doubled)
+    said = refused(tmp_path, networks.VGG)
+    assert re.search(r"\(its gradient of the head is off by 0\.\d+ times its norm\)", said), said
+
+
+def test_gradients_that_nothing_can_be_compared_with_are_warned_of(tmp_path: Path) -> None:
+    """Of an op that the package has a gradient for, and the portable rules do not."""
+    network = replace(WRONG_THERE["Split"], nodes=WRONG_THERE["Split"].nodes.replace("Relu(b)", "Sin(b)"))
+    onnx.save(network.proto(), tmp_path / "model.onnx")
+    options = BuildOptions(backend="ort-training", trainable="all")
+    report = build_artifacts(tmp_path / "model.onnx", tmp_path / "b", options)
+    (said,) = [warning for warning in report.warnings if "could not be compared" in warning]
+    assert said.startswith(
+        "The gradients of onnxruntime-training could not be compared with others: no gradient rule for 'Sin' (node "
     )
+    assert Bundle.open(tmp_path / "b").manifest.backends == ("ort-training",)
 
 
 def test_batch_norm_that_is_not_folded_is_refused(tmp_path: Path) -> None:

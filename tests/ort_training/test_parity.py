@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from networks import NETWORKS
 from PIL import Image
+from small_network import Network
 
 from conftest import NAMES, Digits
 from csk_artifacts_builder import BuildOptions, build_artifacts
@@ -17,6 +19,7 @@ from csk_sdk.backends import StepResult, open_step
 from csk_sdk.bundle import Bundle
 from csk_sdk.demo import digits as demo
 from csk_sdk.manifest import BACKENDS, CLASS_MASK, LABEL, ORT_TRAINING, PORTABLE
+from ort_training.ort_networks import REWRITTEN
 
 TASKS = (("01", (4, 5)), ("02", (6, 7)), ("03", (8, 9)))
 
@@ -105,25 +108,9 @@ def random_step(bundle: Bundle, backend: str, classes: int) -> StepResult:
     return step.run(images, targets, head, selected, deltas)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "RESNET",
-        "VGG",
-        "MOBILENET",
-        "MOBILENET_V3",
-        "CONVNEXT",
-        "GEOMETRIES",
-        "GROUPS",
-        "NO_PADDING",
-        "STRIDES",
-    ],
-)
-def test_gradients_of_every_site_and_the_head_agree(tmp_path: Path, name: str) -> None:
-    """Kernels of every geometry, groups, depthwise; centers that a generation has moved."""
-    import networks
-
-    network = getattr(networks, name)
+@pytest.mark.parametrize("network", [*NETWORKS, *REWRITTEN], ids=lambda network: network.name)
+def test_gradients_of_every_site_and_the_head_agree(tmp_path: Path, network: Network) -> None:
+    """Kernels of every geometry, groups, depthwise; ops that are rewritten; centers that a generation has moved."""
     onnx.save(network.proto(), tmp_path / "model.onnx")
     require_equal_gradients(tmp_path, BuildOptions(backend="both", trainable="all"))
 

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from stored_states import BASE, BUNDLE, flip, learned, same, state_at, task, tasks, tensors, tensors_of
 
 from csk_sdk.errors import ConfigError, StateError
 from csk_sdk.state import LearnedTask, State
 from csk_sdk.state.generation import seal
-from csk_sdk.state.tensorfile import decode
+from csk_sdk.state.tensorfile import decode, packed
 
 # Reading and committing
 
@@ -79,7 +78,7 @@ def test_other_dtypes_are_refused_and_nothing_is_written(tmp_path: Path, bad: An
 
 def test_a_dtype_that_a_state_does_not_hold_is_refused_on_load(tmp_path: Path) -> None:
     state = learned(tmp_path, "A")
-    save_file({"t": np.zeros(2, np.float16)}, tensors_of(state, 1))
+    tensors_of(state, 1).write_bytes(packed({"t": np.zeros(2, np.float16)}))
     with pytest.raises(StateError, match="Tensor 't' is float16"):
         decode(tensors_of(state, 1))
 

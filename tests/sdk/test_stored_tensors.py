@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from conftest import Digits, open_learner
 from csk_sdk import BundleError, Progress, StateError, TrainingConfig
 from csk_sdk.bundle import Bundle
 from csk_sdk.state import State
+from csk_sdk.state.tensorfile import packed
 from csk_sdk.stored_tensors import StoredTensors
 from csk_sdk.training import TaskTraining
 from csk_sdk.workspace import Workspace
@@ -32,7 +32,7 @@ TENSORS = {
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    save_file(TENSORS, tmp_path / "t.safetensors", metadata={"a": "text"})
+    (tmp_path / "t.safetensors").write_bytes(packed(TENSORS, {"a": "text"}))
     return tmp_path / "t.safetensors"
 
 
@@ -56,7 +56,7 @@ def test_each_reading_is_an_array_of_its_own(path: Path) -> None:
 def test_the_file_stays_what_it_was_when_another_takes_its_place(path: Path) -> None:
     stored = StoredTensors(path)
     path.unlink()
-    save_file({"a": np.ones(1)}, path)
+    path.write_bytes(packed({"a": np.ones(1)}))
     np.testing.assert_array_equal(stored["a"], TENSORS["a"])
 
 
@@ -70,14 +70,14 @@ def test_what_cannot_be_read_is_said(path: Path) -> None:
         [stored[name] for name in stored]
     with pytest.raises(StateError, match=r"t.safetensors cannot be read \(its tensors take"):
         StoredTensors(path)
-    save_file({"half": np.zeros(2, np.float16)}, path)
+    path.write_bytes(packed({"half": np.zeros(2, np.float16)}))
     with pytest.raises(StateError, match=r"cannot be read \(tensor 'half' is F16"):
         StoredTensors(path)
 
 
 def test_a_state_closes_the_file_of_the_generation_that_is_learned_on(tmp_path: Path) -> None:
     base = tmp_path / "base.safetensors"
-    save_file({"t": np.zeros(3)}, base)
+    base.write_bytes(packed({"t": np.zeros(3)}))
     state = State.open(tmp_path / "state", "bundle", lambda: StoredTensors(base, BundleError))
     for committed in (0.0, 1.0):
         with state.lock(), state.opened() as generation:

@@ -136,16 +136,29 @@ def where(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
 
 @vjp("Max", "Min")
 def extremum(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
-    """dx_i = g where x_i is the first input that equals y, else 0"""
+    """dx_i = g where x_i = y, shared equally where several are, and nothing where a constant 0 is; else 0
+
+    So Max(x, 0) has gradient 0 at 0, as Relu (docs/gradients.md).
+    """
     y, zero = node.outputs[0], emit.scalar(0.0)
-    gradients: list[ir.Value | None] = []
-    for position, x in enumerate(node.inputs):
+    moving = [x for x in node.inputs if not is_zero(x)]
+    with emit.behind(node):
+        at_y = {x: emit.op("Equal", x, y) for x in moving}
+    if len(moving) > 1:
+        # Where none of them is y, a quotient by 0 is in no gradient.
+        counts = [emit.op("Cast", at_y[x], to=ir.DataType.FLOAT) for x in moving]
+        g = emit.op("Div", g, emit.op("Sum", *counts))
+    if len(moving) < len(node.inputs):
         with emit.behind(node):
-            mask = emit.op("Equal", x, y)
-        wanted = needed(node, position)
-        gradients.append(elementwise(emit, node, "Where", mask, g, zero) if wanted else None)
-        if any(needed(node, later) for later in range(position + 1, len(node.inputs))):
-            g = emit.op("Where", mask, zero, g)
-        else:
-            break
-    return gradients
+            bent = emit.op("Not", emit.op("Equal", y, zero))
+        g = emit.op("Where", bent, g, zero)
+    return [
+        elementwise(emit, node, "Where", at_y[x], g, zero) if needed(node, position) and x in at_y else None
+        for position, x in enumerate(node.inputs)
+    ]
+
+
+def is_zero(x: ir.Value | None) -> bool:
+    """Whether an input is a constant of zeros."""
+    array = constant_array(x)
+    return array is not None and not array.any()

@@ -38,7 +38,7 @@ def _input(node: ir.Node) -> ir.Value:
     return x
 
 
-def _axes(node: ir.Node) -> list[int]:
+def reduced_axes(node: ir.Node) -> list[int]:
     """The reduced axes, counted from the front: an input of ReduceSum, an attribute of all others."""
     rank = len(static_shape(_input(node)))
     given = node.inputs[1] if len(node.inputs) > 1 else None
@@ -64,13 +64,13 @@ def _kept(emit: Emitter, node: ir.Node, value: ir.Value, axes: Sequence[int]) ->
 @vjp("ReduceSum")
 def reduce_sum(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """dx = g along the reduced axes"""
-    return [spread(emit, _kept(emit, node, g, _axes(node)), _input(node)), None]
+    return [spread(emit, _kept(emit, node, g, reduced_axes(node)), _input(node)), None]
 
 
 @vjp("ReduceMean")
 def reduce_mean(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """dx = g / count along the reduced axes"""
-    x, axes = _input(node), _axes(node)
+    x, axes = _input(node), reduced_axes(node)
     sizes = [static_shape(x)[axis] for axis in axes]
     if not all(isinstance(size, int) for size in sizes):
         raise UnsupportedOpError(
@@ -85,7 +85,7 @@ def reduce_mean(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
 @vjp("ReduceMax", "ReduceMin")
 def reduce_extremum(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """dx = g where x = y, shared equally where several are; else 0"""
-    axes = _axes(node)
+    axes = reduced_axes(node)
     y, g = _kept(emit, node, node.outputs[0], axes), _kept(emit, node, g, axes)
     return [at_extremum(emit, node, _input(node), y, g, axes)]
 
@@ -93,13 +93,13 @@ def reduce_extremum(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
 @vjp("ReduceL1")
 def reduce_l1(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """y = sum |x|: dx = g * sign(x)"""
-    return [emit.op("Mul", _kept(emit, node, g, _axes(node)), emit.op("Sign", _input(node)))]
+    return [emit.op("Mul", _kept(emit, node, g, reduced_axes(node)), emit.op("Sign", _input(node)))]
 
 
 @vjp("ReduceL2")
 def reduce_l2(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """y = sqrt(sum x^2): dx = g * x / y, and 0 where y = 0"""
-    axes = _axes(node)
+    axes = reduced_axes(node)
     y, g = _kept(emit, node, node.outputs[0], axes), _kept(emit, node, g, axes)
     tiny = emit.scalar(float(np.finfo(np.float32).tiny))
     return [emit.op("Mul", g, emit.op("Div", _input(node), emit.op("Max", y, tiny)))]
@@ -108,5 +108,5 @@ def reduce_l2(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
 @vjp("ReduceSumSquare")
 def reduce_sum_square(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """y = sum x^2: dx = 2 * g * x"""
-    doubled = emit.op("Mul", _kept(emit, node, g, _axes(node)), emit.scalar(2.0))
+    doubled = emit.op("Mul", _kept(emit, node, g, reduced_axes(node)), emit.scalar(2.0))
     return [emit.op("Mul", doubled, _input(node))]

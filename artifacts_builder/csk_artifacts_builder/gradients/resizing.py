@@ -1,7 +1,7 @@
 """The gradient rule of Resize: linear in its input, so its gradient is multiplication with the transposed matrix.
 
 Sizes are static, so along each axis of the picture a resize is a constant matrix `M (out, in)`, `y = M_h x M_w^T` for a
-picture, and `dx = M_h^T g M_w`. The matrices follow the op specification (Resize-13) in float64.
+picture, and `dx = M_h^T g M_w`. The matrices follow the op specification (Resize-13).
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ _ROUNDINGS: dict[str, Callable[[Matrix], Matrix]] = {
 def resize(emit: Emitter, node: ir.Node, g: ir.Value) -> Sequence[ir.Value | None]:
     """y = M_h x M_w^T: dx = M_h^T g M_w; blocks of equal pixels are summed without a matrix"""
     rest = [None] * (len(node.inputs) - 1)
-    matrices = _matrices(node)
+    matrices = interpolation_matrices(node)
     factors = [_copies(matrix) for matrix in matrices]
     if all(factors):
-        mean = emit.op("AveragePool", g, kernel_shape=factors, strides=factors)
-        return [emit.op("Mul", mean, emit.scalar(float(np.prod(factors)))), *rest]
+        # Scaled first: a Pad in front of a pool, which g may come from, is not safe with every runtime (pools.py).
+        scaled = emit.op("Mul", g, emit.scalar(float(np.prod(factors))))
+        return [emit.op("AveragePool", scaled, kernel_shape=factors, strides=factors), *rest]
     *rows, columns = matrices
     g = emit.op("MatMul", g, emit.constant(columns, np.float32, "interpolation"))
     if rows:
@@ -64,14 +65,20 @@ def interpolation_matrix(node: ir.Node, size: int, out: int, scale: float) -> Ma
 
 
 def _places(transform: str, size: int, out: int, scale: float) -> Matrix | None:
-    """Where in the input each output position lies, `(out,)`."""
-    i = np.arange(out, dtype=np.float64)
+    """Where in the input each output position lies, `(out,)`.
+
+    In float32, as runtimes compute it: where 3 / 0.6 is 5 and not a little less, which decides between two pixels.
+    """
+    i, by = np.arange(out, dtype=np.float32), np.float32(scale)
+    half = np.float32(0.5)
     if transform == "asymmetric":
-        return i / scale
+        return (i / by).astype(np.float64)
     if transform == "align_corners":
-        return i * ((size - 1) / (out - 1)) if out > 1 else np.zeros(out)
+        return (
+            (i * np.float32(size - 1) / np.float32(out - 1)).astype(np.float64) if out > 1 else np.zeros(out)
+        )
     if transform == "half_pixel" or (transform == "pytorch_half_pixel" and out > 1):
-        return (i + 0.5) / scale - 0.5
+        return ((i + half) / by - half).astype(np.float64)
     return np.zeros(out) if transform == "pytorch_half_pixel" else None
 
 
@@ -95,7 +102,7 @@ def _gathered(taps: NDArray[np.float64], weights: Matrix, size: int) -> Matrix:
     return matrix
 
 
-def _matrices(node: ir.Node) -> list[Matrix]:
+def interpolation_matrices(node: ir.Node) -> list[Matrix]:
     """One for each axis of the picture.
 
     Raises UnsupportedOpError for what this rule does not cover.
@@ -113,6 +120,10 @@ def _matrices(node: ir.Node) -> list[Matrix]:
     for axis in range(2, len(before)):
         size, out = int(before[axis]), int(after[axis])
         given = float(scales[axis]) if scales is not None and scales.size else out / size
+        if before[2:] == after[2:]:
+            # Whatever the scale says (1.1 of five pixels), ONNX Runtime copies a picture that keeps its size.
+            matrices.append(np.eye(size))
+            continue
         matrices.append(interpolation_matrix(node, size, out, given))
     known = [matrix for matrix in matrices if matrix is not None]
     constant = any(array is not None and array.size for array in (scales, sizes))

@@ -4,7 +4,6 @@ import { forgetsTooMuch } from './acceptance.js';
 import { augmentationOf, followsDrift } from './config.js';
 import { mirrored } from './data/augment.js';
 import { Random } from './data/random.js';
-import { TaskError } from './errors.js';
 import {
   type Batches,
   FeatureExtractor,
@@ -12,6 +11,7 @@ import {
   HEAD_SAMPLE_BYTES,
   measureKnowledge,
 } from './features.js';
+import { requireConverged, requireLearnableFeatures } from './finite.js';
 import { calibrated } from './method/calibration.js';
 import { type Drift, DriftEstimate } from './method/drift.js';
 import { estimatedForgetting } from './method/forgetting.js';
@@ -45,9 +45,9 @@ export async function consolidate(
   name: string,
   batches: Batches,
 ): Promise<Consolidated> {
-  requireFinite(HEAD_WEIGHT, training.head.weight);
-  requireFinite(HEAD_BIAS, training.head.bias);
-  for (const [site, { delta }] of training.sites) requireFinite(`delta/${site}`, delta);
+  requireConverged(HEAD_WEIGHT, training.head.weight);
+  requireConverged(HEAD_BIAS, training.head.bias);
+  for (const [site, { delta }] of training.sites) requireConverged(`delta/${site}`, delta);
   await training.close();
   const done = await fold(training, name, batches);
   if (!forgetsTooMuch(done.forgetting, training.config, name)) return done;
@@ -75,7 +75,7 @@ async function fold(training: TaskTraining, name: string, batches: Batches): Pro
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
   tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
   for (const [key, { data }] of tensors) {
-    if (data instanceof Float32Array || data instanceof Float64Array) requireFinite(key, data);
+    if (data instanceof Float32Array || data instanceof Float64Array) requireConverged(key, data);
   }
   return { tensors, leaks, forgetting, headsOnly: false };
 }
@@ -104,7 +104,9 @@ async function seen(training: TaskTraining, tensors: Tensors, batches: Batches):
     classes,
     opening,
     (features, labels) => {
-      requireFinite('features', features);
+      // The same pictures had finite ones before a center moved.
+      if (moved) requireConverged('features', features);
+      requireLearnableFeatures(features);
       repeated.add(features, labels);
       sample.add(features, labels);
       const earlier = before.next().value as Float32Array | undefined;
@@ -191,6 +193,7 @@ async function featuresBefore(training: TaskTraining, batches: Batches): Promise
   try {
     for (const { images } of batches()) {
       const features = await extractor.features(images);
+      requireLearnableFeatures(features);
       kept.push(features);
       room -= features.byteLength;
       if (room <= 0) break;
@@ -216,14 +219,5 @@ async function addMirrored(
     }
   } finally {
     await extractor.close();
-  }
-}
-
-function requireFinite(name: string, values: Float32Array | Float64Array): void {
-  if (!values.every(Number.isFinite)) {
-    throw new TaskError(
-      `Training diverged ('${name}' is no longer finite): lower learningRate, and check this task's data. ` +
-        'Nothing was committed.',
-    );
   }
 }

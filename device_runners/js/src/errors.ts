@@ -22,7 +22,7 @@ export class StateError extends CskError {}
 /** Another process, tab or worker holds the state's lock. */
 export class StateLockedError extends StateError {}
 
-/** A task's data cannot be learned from. */
+/** A task's data cannot be learned from, or nothing can be said of a picture. */
 export class TaskError extends CskError {}
 
 /** A task's labels say nothing about its pictures; `evidence` is what was measured. */

@@ -10,7 +10,7 @@ import { Random } from './data/random.js';
 import { requireNewTask, type Task, TaskPixels, taskClasses } from './data/task.js';
 import type { Batch, Opening } from './features.js';
 import { fewShotNote, type HeadsOnlyBecause, isFewShot } from './fewShot.js';
-import { dumps } from './json.js';
+import { dumps, type Json } from './json.js';
 import { peakRssBytes } from './measure.js';
 import { cosine } from './method/optimizers.js';
 import type { Generation, LearnedTask } from './state/record.js';
@@ -134,7 +134,7 @@ export class LearnRun {
       seconds: Math.round(this.seconds() * 1000) / 1000,
       loss,
       peakRssBytes: peakRssBytes(),
-      config: configRecord(this.config),
+      config: this.configRecord(),
       protected: training.protected,
       notes: this.notes(result),
     };
@@ -248,9 +248,14 @@ export class LearnRun {
     return { step: Number(step), loss: Number(loss), seconds: Number(seconds) };
   }
 
+  /** The settings, and what precision they came to here, as Python has it. */
+  private configRecord(): Record<string, Json> {
+    return { ...configRecord(this.config), precision: this.bundle.precision };
+  }
+
   /** What must be equal for a progress checkpoint to be continued: another runner orders pictures differently. */
   private identity(): Record<string, unknown> {
-    const { checkpoint_seconds: _, ...config } = configRecord(this.config);
+    const { checkpoint_seconds: _, ...config } = this.configRecord();
     return {
       task: this.task.name,
       fingerprint: this.pixels.fingerprint(),

@@ -7,6 +7,7 @@ import { type Picture, Preprocessing } from './data/pictures.js';
 import type { Task } from './data/task.js';
 import { exportModel } from './export.js';
 import type { Opening } from './features.js';
+import { inRightPrecision } from './int8Sums.js';
 import { type LearnOptions, type LearnReport, LearnRun } from './learnRun.js';
 import { type LinearHead, type Prediction, Predictor } from './predicting.js';
 import type { Runtime } from './runtime.js';
@@ -38,12 +39,16 @@ export interface LearnerOptions {
  *     const { labels } = await learner.predict(pictures);
  *     const model = await learner.export();
  *
- * One learner writes to a state at a time; any number may read.
+ * One learner writes to a state at a time; any number may read. Calls may overlap: each `predict`, `features` and `export`
+ * ends on the generation that it began with, whatever is learned, committed or rolled back meanwhile. A second `learn` or
+ * `rollback`, of this learner or another of the same state, throws StateLockedError at once. Learning, and predictions
+ * beside it, take turns on JavaScript's one thread.
  */
 export class Learner {
   /** From pictures to the model's input; `preprocessing.toSize` makes pictures small to keep. */
   readonly preprocessing: Preprocessing;
   private current: Predictor;
+  private refreshing: Promise<Predictor> | undefined;
 
   private constructor(
     readonly bundle: Bundle,
@@ -51,6 +56,8 @@ export class Learner {
     private readonly options: LearnerOptions,
     private readonly config: TrainingConfig,
     generation: Generation,
+    /** Sentences about how this learner computes here, for a user. */
+    readonly warnings: readonly string[],
   ) {
     this.preprocessing = new Preprocessing(bundle.manifest.preprocessing, bundle.manifest.input);
     this.current = this.predictorOf(generation);
@@ -62,9 +69,10 @@ export class Learner {
    */
   static async open(options: LearnerOptions): Promise<Learner> {
     const config = trainingConfig(options.config);
-    const bundle = await Bundle.open(options.bundle);
-    const state = await State.open(options.storage, bundle.id, bundle.checkpoint, options.keep);
-    return new Learner(bundle, state, options, config, await state.load());
+    const opened = await Bundle.open(options.bundle);
+    const state = await State.open(options.storage, opened.id, opened.checkpoint, options.keep);
+    const { bundle, note } = await inRightPrecision(opened, openingOf(options, config.threads));
+    return new Learner(bundle, state, options, config, await state.load(), note ? [note] : []);
   }
 
   /** The committed generation that the last call saw. */
@@ -104,28 +112,27 @@ export class Learner {
       return new LearnRun(bundle, preprocessing, state, generation, task, config, opening, options).run();
     });
     await this.refresh();
-    return report;
+    return { ...report, warnings: [...this.warnings, ...report.warnings] };
   }
 
   /**
    * Most probable classes, and probabilities: with `task`, among that task's classes; without, among all learned so far.
-   * Throws TaskError for pictures that do not fit, or a task that is not learned.
+   * Throws TaskError for pictures that do not fit, or of which the network computes numbers that are not finite, and for
+   * a task that is not learned.
    */
   async predict(pictures: readonly Picture[], options: { task?: string } = {}): Promise<Prediction> {
-    await this.refresh();
-    return this.current.predict(pictures, options.task);
+    return (await this.refreshed()).predict(pictures, options.task);
   }
 
   /** Features of pictures, float32 `(n, f)`. */
   async features(pictures: readonly Picture[]): Promise<Float32Array> {
-    await this.refresh();
-    return this.current.features(pictures);
+    return (await this.refreshed()).features(pictures);
   }
 
   /** An ordinary inference ONNX model over all classes, or over one task's: its bytes. */
   async export(options: { task?: string } = {}): Promise<Uint8Array> {
-    const generation = await this.refresh();
-    return exportModel(this.bundle, generation, this.head(options.task));
+    const predictor = await this.refreshed();
+    return exportModel(this.bundle, predictor.generation, predictor.head(options.task));
   }
 
   /**
@@ -133,21 +140,35 @@ export class Learner {
    * Throws StateError for a task that is not on the way here.
    */
   async rollback(task: string): Promise<Generation> {
-    await this.state.locked(async () => {
+    return this.state.locked(async () => {
       await this.state.rollback(task === BASE ? 0 : await this.state.generationOf(task));
       await this.state.clearProgress();
+      return this.refresh();
     });
-    return this.refresh();
   }
 
   /** See what somebody else committed meanwhile; the current generation. */
   async refresh(): Promise<Generation> {
-    if (this.generation.number !== (await this.state.head())) {
-      const before = this.current;
-      this.current = this.predictorOf(await this.state.load());
-      await before.close();
+    return (await this.refreshed()).generation;
+  }
+
+  /** The current generation's predictor: of overlapping calls one reads it, and a call keeps the one that it gets. */
+  private async refreshed(): Promise<Predictor> {
+    while (this.current.generation.number !== (await this.state.head())) {
+      this.refreshing ??= this.reload().finally(() => {
+        this.refreshing = undefined;
+      });
+      await this.refreshing;
     }
-    return this.generation;
+    return this.current;
+  }
+
+  private async reload(): Promise<Predictor> {
+    const before = this.current;
+    this.current = this.predictorOf(await this.state.load());
+    // Predictions that run on it end first; nobody waits for them.
+    before.retire().catch(() => undefined);
+    return this.current;
   }
 
   /** Give the runtime's memory back. The learner can still be used, and opens again what it needs. */
@@ -160,7 +181,10 @@ export class Learner {
   }
 
   private opening(threads: number): Opening {
-    const { runtime, sessionOptions } = this.options;
-    return { runtime, settings: { threads, ...(sessionOptions ? { options: sessionOptions } : {}) } };
+    return openingOf(this.options, threads);
   }
+}
+
+function openingOf({ runtime, sessionOptions }: LearnerOptions, threads: number): Opening {
+  return { runtime, settings: { threads, ...(sessionOptions ? { options: sessionOptions } : {}) } };
 }

@@ -5,6 +5,7 @@ import type { Picture, Preprocessing } from './data/pictures.js';
 import { taskNames } from './data/task.js';
 import { StateError, TaskError } from './errors.js';
 import { FeatureExtractor, type Opening } from './features.js';
+import { requireAnswers, requireUsableHead } from './finite.js';
 import { ClassStatistics, ldaHead } from './method/heads.js';
 import { softmaxRows } from './method/logistic.js';
 import { timesTransposed } from './method/matrix.js';
@@ -33,9 +34,14 @@ export interface Prediction {
   readonly classes: readonly string[];
 }
 
-/** One generation, opened for predictions. Close it when it is no longer needed. */
+/**
+ * One generation, opened for predictions. Close it when it is no longer needed.
+ *
+ * Calls may overlap: they share one opened graph, and one that is running when it is closed still ends.
+ */
 export class Predictor {
-  private extractor: Promise<FeatureExtractor> | undefined;
+  private opened: Shared | undefined;
+  private retired = false;
   private readonly heads = new Map<string | undefined, LinearHead>();
 
   constructor(
@@ -47,7 +53,7 @@ export class Predictor {
 
   /**
    * The linear head of one task ("base" for the source model's own), or of all classes when undefined.
-   * Throws TaskError for a task that is not learned.
+   * Throws TaskError for a task that is not learned, StateError for a head that is not finite.
    */
   head(task?: string): LinearHead {
     let found = this.heads.get(task);
@@ -61,15 +67,29 @@ export class Predictor {
     return found;
   }
 
-  /** Features of pictures, `(n, f)`. */
+  /** Features of pictures, `(n, f)`. Throws TaskError for the first picture of which they are not finite. */
   async features(pictures: readonly Picture[]): Promise<Float32Array> {
-    this.extractor ??= FeatureExtractor.open(this.bundle, this.generation.tensors, this.opening);
-    const extractor = await this.extractor;
+    this.opened ??= new Shared(FeatureExtractor.open(this.bundle, this.generation.tensors, this.opening));
+    const shared = this.opened;
+    try {
+      return await shared.use((extractor) => this.extract(pictures, extractor));
+    } catch (error) {
+      // One that did not open is not kept.
+      if (!shared.isOpen && this.opened === shared) this.opened = undefined;
+      throw error;
+    } finally {
+      if (this.retired) await this.close();
+    }
+  }
+
+  private async extract(pictures: readonly Picture[], extractor: FeatureExtractor): Promise<Float32Array> {
     const f = this.bundle.manifest.head.features;
     const all = new Float32Array(pictures.length * f);
     for (let start = 0; start < pictures.length; start += CHUNK) {
       const batch = this.preprocessing.stack(pictures.slice(start, start + CHUNK));
-      all.set(await extractor.features(this.preprocessing.normalize(batch)), start * f);
+      const features = await extractor.features(this.preprocessing.normalize(batch));
+      requireAnswers(features, f, start);
+      all.set(features, start * f);
     }
     return all;
   }
@@ -79,13 +99,59 @@ export class Predictor {
     return predictFrom(await this.features(pictures), head, pictures.length);
   }
 
+  /** Close the graph as soon as no call is running; the next call opens it again. */
   async close(): Promise<void> {
-    await (await this.extractor)?.close();
-    this.extractor = undefined;
+    const shared = this.opened;
+    this.opened = undefined;
+    await shared?.close();
+  }
+
+  /** Close it for good: a call that comes later, from somebody who held on to it, closes what it opens. */
+  async retire(): Promise<void> {
+    this.retired = true;
+    await this.close();
   }
 }
 
-/** What a head says of features `(n, f)`. */
+/** A graph that several calls use at once, closed behind the last of them. */
+class Shared {
+  isOpen = false;
+  private readonly running = new Set<Promise<unknown>>();
+
+  constructor(private readonly opening: Promise<FeatureExtractor>) {
+    this.opening.then(
+      () => {
+        this.isOpen = true;
+      },
+      // Whoever uses it is told.
+      () => undefined,
+    );
+  }
+
+  async use<T>(work: (extractor: FeatureExtractor) => Promise<T>): Promise<T> {
+    const run = this.opening.then(work);
+    this.running.add(run);
+    try {
+      return await run;
+    } finally {
+      this.running.delete(run);
+    }
+  }
+
+  /** Behind all that is running, whether it ends well or not. */
+  async close(): Promise<void> {
+    await Promise.allSettled(this.running);
+    if (
+      await this.opening.then(
+        () => true,
+        () => false,
+      )
+    )
+      await (await this.opening).close();
+  }
+}
+
+/** What a head says of features `(n, f)`. Throws TaskError for the first picture of which it is not finite. */
 export function predictFrom(
   features: Float32Array,
   { classes, weight, bias }: LinearHead,
@@ -95,6 +161,7 @@ export function predictFrom(
   const f = weight.length / count;
   const logits = timesTransposed(Float64Array.from(features), Float64Array.from(weight), n, count, f);
   for (let at = 0; at < logits.length; at++) logits[at] = logits[at]! + bias[at % count]!;
+  requireAnswers(Float32Array.from(logits), count);
   softmaxRows(logits, count);
   const labels = Array.from({ length: n }, (_, i) => {
     let best = 0;
@@ -118,6 +185,7 @@ function taskHead(generation: Generation, bundle: Bundle, task: string): LinearH
       `The head of task '${task}' does not fit its classes: roll back to an earlier task.`,
     );
   }
+  requireUsableHead(head.weight.data, head.bias.data, `task '${task}'`);
   return { classes, weight: head.weight.data, bias: head.bias.data };
 }
 
@@ -136,8 +204,11 @@ function classHead(generation: Generation, bundle: Bundle): LinearHead {
   const tasks = heads.slice(bundle.manifest.classes.length ? 1 : 0);
   if (tasks.some(({ classes }) => classes.some((name) => !known.has(name))))
     return sideBySide(heads, features);
-  if (statistics.classes.length)
-    return { classes: statistics.classes, ...ldaHead(statistics, PRIOR_PICTURES) };
+  if (statistics.classes.length) {
+    const { weight, bias } = ldaHead(statistics, PRIOR_PICTURES);
+    requireUsableHead(weight, bias, 'all classes');
+    return { classes: statistics.classes, weight, bias };
+  }
   if (!heads[0]) throw new TaskError('There is no class to predict yet: learn a task first.');
   return heads[0];
 }

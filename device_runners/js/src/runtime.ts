@@ -43,9 +43,16 @@ export type Feeds = Readonly<Record<string, Feed>>;
 export interface SessionSettings {
   /** Compute threads; 0 is the runtime's default. */
   readonly threads: number;
+  /** Keep int8 sums of x86 CPUs without VNNI from saturating at 16 bits; elsewhere it changes no number. */
+  readonly wideSums?: boolean;
   /** Further options for `InferenceSession.create`, such as `executionProviders`. */
   readonly options?: object;
 }
+
+// As Python's `wide_sums` (csk_sdk/runtime.py).
+const WIDE_SUMS = { x64quantprecision: '1' };
+// Threads would spin for tens of milliseconds behind each run (docs/decisions/0026).
+const QUIET_THREADS = { intra_op: { allow_spinning: '0' } };
 
 /** A graph is data from outside: whatever the runtime makes of it. */
 function failed(what: string, name: string, error: unknown): BundleError {
@@ -53,6 +60,15 @@ function failed(what: string, name: string, error: unknown): BundleError {
     .trim()
     .split('\n')[0];
   return new BundleError(`ONNX Runtime cannot ${what} ${name} (${reason}).`, { cause: error });
+}
+
+/**
+ * In Node, ONNX Runtime's packages for Linux leave a device id and a database of events under the user's cache folder at
+ * the first session, unless this variable says otherwise. An application that wants telemetry sets it to 0.
+ */
+function leaveTelemetryOff(): void {
+  const { process } = globalThis as { process?: { env?: Record<string, string | undefined> } };
+  if (process?.env) process.env.ORT_DISABLE_TELEMETRY ??= '1';
 }
 
 /** One opened graph: named arrays in, named arrays out. Close it when it is no longer needed. */
@@ -70,6 +86,7 @@ export class Graph {
     name: string,
     settings: SessionSettings,
   ): Promise<Graph> {
+    leaveTelemetryOff();
     const options = {
       // As in Python: a third to two thirds of the default's step memory (docs/decisions/0003).
       enableMemPattern: false,
@@ -77,6 +94,7 @@ export class Graph {
       logSeverityLevel: 3,
       ...(settings.threads ? { intraOpNumThreads: settings.threads } : {}),
       ...settings.options,
+      extra: entries(settings),
     };
     try {
       return new Graph(runtime, await runtime.InferenceSession.create(model, options), name);
@@ -117,4 +135,13 @@ export class Graph {
       ? new this.runtime.Tensor('int64', data, shape)
       : new this.runtime.Tensor('float32', data, shape);
   }
+}
+
+/** The runtime's configuration entries: this runner's, and what an application gave. */
+function entries({ options = {}, wideSums }: SessionSettings): object {
+  const { extra } = options as { extra?: { session?: object } };
+  return {
+    ...extra,
+    session: { ...QUIET_THREADS, ...extra?.session, ...(wideSums ? WIDE_SUMS : {}) },
+  };
 }

@@ -12,6 +12,7 @@ import {
   imageFeed,
   type Opening,
 } from './features.js';
+import { requireConverged, requireLearnableFeatures } from './finite.js';
 import { ClassStatistics } from './method/heads.js';
 import { KnownClasses } from './method/knownClasses.js';
 import { classEvidence, type LabelEvidence } from './method/labelCheck.js';
@@ -131,7 +132,9 @@ export class TaskTraining {
     const extractor = await FeatureExtractor.open(this.bundle, this.tensors, this.opening);
     try {
       for (const { images, labels } of this.sample(batches, wanted)) {
-        sample.add(await extractor.features(images), labels);
+        const features = await extractor.features(images);
+        requireLearnableFeatures(features);
+        sample.add(features, labels);
       }
     } finally {
       await extractor.close();
@@ -214,7 +217,10 @@ export class TaskTraining {
     };
   }
 
-  /** Everything that changes while training, for a progress checkpoint. */
+  /**
+   * Everything that changes while training, for a progress checkpoint.
+   * Throws TaskError where training has diverged: a run that went on from there could only end so.
+   */
   progress(): Map<string, StoredTensor> {
     const { weight, bias } = this.head;
     const classes = this.classes.length;
@@ -227,6 +233,7 @@ export class TaskTraining {
       saved.set(`delta/${name}`, float32([rowsOf(site), selected.length], delta));
     }
     for (const [key, tensor] of this.optimizer.tensors()) saved.set(`optimizer/${key}`, tensor);
+    for (const [name, { data }] of saved) if (data instanceof Float32Array) requireConverged(name, data);
     return saved;
   }
 

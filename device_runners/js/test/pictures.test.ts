@@ -61,6 +61,11 @@ describe('pictures', () => {
     ['no pixel', { data: new Uint8Array(0), width: 0, height: 1 }, 'no pixel'],
     ['another size', { data: new Uint8Array(6), width: 2, height: 3 }, 'it is 2x3 pixels'],
     ['five channels', { data: new Uint8Array(5), width: 1, height: 1, channels: 5 }, '5 channels'],
+    [
+      '16 bits',
+      { data: new Uint16Array(1) as unknown as Uint8Array, width: 1, height: 1 },
+      'value >> (bitDepth - 8)',
+    ],
     ['floats', { data: new Float32Array(1) as unknown as Uint8Array, width: 1, height: 1 }, 'no Uint8Array'],
   ])('refuses %s', (_, wrong, message) => {
     expect(() => preprocessing(3, 'none', [1, 1]).toSize(wrong, 'it')).toThrow(message);

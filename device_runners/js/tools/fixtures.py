@@ -11,19 +11,25 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "learner"))
+
 import numpy as np
 from guards import write_guards
+from not_finite import fragile_bundle
 from PIL import Image
-from safetensors.numpy import save_file
 
 from csk_sdk import Learner, Task, TrainingConfig
 from csk_sdk.demo import digits
+from csk_sdk.state.tensorfile import packed
 
 SETTINGS = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1, few_shot=0)
 
 
 def main(out: Path) -> None:
-    """Write `bundle/`, `state/` (the first task, learned here), `digits.*`, `resized.*` and `guards.*` into `out`."""
+    """Write `bundle/`, `state/` (the first task, learned here), `digits.*`, `resized.*` and `guards.*` into `out`.
+
+    And `fragile/bundle/`, whose network computes NaN for white pictures.
+    """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     data = digits.load()
@@ -44,9 +50,7 @@ def main(out: Path) -> None:
         "test/images": data.test_images,
         "test/labels": data.test_labels,
     }
-    save_file(
-        {name: np.ascontiguousarray(array) for name, array in pictures.items()}, out / "digits.safetensors"
-    )
+    (out / "digits.safetensors").write_bytes(packed(pictures))
     described = {
         "names": digits.NAMES,
         "tasks": digits.TASKS,
@@ -55,6 +59,7 @@ def main(out: Path) -> None:
     (out / "digits.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     write_resized(out / "resized.safetensors")
     write_guards(out / "bundle", data, out)
+    fragile_bundle(out / "fragile")
 
 
 def write_resized(path: Path) -> None:
@@ -69,10 +74,10 @@ def write_resized(path: Path) -> None:
             resized = np.asarray(image.resize((20, 24), Image.Resampling.BILINEAR))
             name = f"{number}-{channels}"
             tensors[f"{name}/from"] = picture
-            tensors[f"{name}/to"] = np.ascontiguousarray(resized.reshape(24, 20, channels))
+            tensors[f"{name}/to"] = resized.reshape(24, 20, channels)
     color = rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)
-    tensors["color"], tensors["gray"] = color, np.asarray(Image.fromarray(color).convert("L")).copy()
-    save_file(tensors, path)
+    tensors["color"], tensors["gray"] = color, np.asarray(Image.fromarray(color).convert("L"))
+    path.write_bytes(packed(tensors))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from csk_sdk import CskError, Learner, Task, TrainingConfig
 from csk_sdk.demo import digits
@@ -20,6 +19,7 @@ from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.known_classes import KnownClasses
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
 from csk_sdk.method.novelty import novelty
+from csk_sdk.state.tensorfile import packed
 
 Tensors = dict[str, NDArray[Any]]
 # Without protection and with too large a rate, eight and nine cost the base half of what it knew.
@@ -68,9 +68,7 @@ def write_guards(bundle: Path, data: digits.Digits, out: Path) -> None:
         "forgetting": _forgetting(tensors),
         "lessons": _lessons(bundle, data, out / "lessons"),
     }
-    save_file(
-        {name: np.ascontiguousarray(array) for name, array in tensors.items()}, out / "guards.safetensors"
-    )
+    (out / "guards.safetensors").write_bytes(packed(tensors))
     (out / "guards.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
 

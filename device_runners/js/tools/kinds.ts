@@ -2,12 +2,12 @@
 
 import { Bundle } from '../src/bundle/bundle.js';
 import { EVAL_MODEL, MEMORY_MODEL, rowsOf, TRAINING_MODEL } from '../src/bundle/manifest.js';
-import type { BundleSource } from '../src/bundle/source.js';
 import { type TrainingConfig, trainingConfig } from '../src/config.js';
 import { consolidate } from '../src/consolidation.js';
 import { moved } from '../src/data/augment.js';
 import { Preprocessing } from '../src/data/pictures.js';
 import type { Batch, Opening } from '../src/features.js';
+import { inRightPrecision } from '../src/int8Sums.js';
 import { calibrated } from '../src/method/calibration.js';
 import { DriftEstimate } from '../src/method/drift.js';
 import { ClassStatistics, ldaHead } from '../src/method/heads.js';
@@ -17,55 +17,20 @@ import { AdamW, cosine, SGD } from '../src/method/optimizers.js';
 import { basisOf, project, restrict } from '../src/method/projection.js';
 import { Sensitivity, selectChannels } from '../src/method/selection.js';
 import { PRIOR_PICTURES, Predictor } from '../src/predicting.js';
-import type { Feed, Runtime } from '../src/runtime.js';
-import { float32, int64, type StoredTensor, type Tensors } from '../src/tensors.js';
+import type { Feed } from '../src/runtime.js';
+import { float32, int64, type StoredTensor } from '../src/tensors.js';
 import { TaskTraining } from '../src/training.js';
-
-/** A result to compare: numbers in row-major order, and their shape. */
-export interface Result {
-  readonly shape: readonly number[];
-  readonly data: ArrayLike<number>;
-}
-export type Results = Map<string, Result>;
-
-export interface Given {
-  readonly settings: Record<string, unknown>;
-  readonly inputs: Tensors;
-  /** The case's bundle. */
-  readonly source: BundleSource;
-  readonly runtime: Runtime;
-}
+import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
+import { graphs } from './graphs.js';
 
 type Kind = (given: Given) => Promise<Results>;
-
-function result(shape: readonly number[], data: ArrayLike<number>): Result {
-  return { shape, data };
-}
-
-function tensor({ inputs }: Given, name: string): StoredTensor {
-  const found = inputs.get(name);
-  if (!found) throw new Error(`the case has no input '${name}'`);
-  return found;
-}
-
-function numbers(given: Given, name: string): number[] {
-  return Array.from(tensor(given, name).data as ArrayLike<number | bigint>, Number);
-}
-
-function floats(given: Given, name: string): Float32Array {
-  return Float32Array.from(numbers(given, name));
-}
-
-function doubles(given: Given, name: string): Float64Array {
-  return Float64Array.from(numbers(given, name));
-}
 
 function opening(given: Given): Opening {
   return { runtime: given.runtime, settings: { threads: 1 } };
 }
 
 async function opened(given: Given): Promise<{ bundle: Bundle; preprocessing: Preprocessing }> {
-  const bundle = await Bundle.open(given.source);
+  const { bundle } = await inRightPrecision(await Bundle.open(given.source), opening(given));
   return { bundle, preprocessing: new Preprocessing(bundle.manifest.preprocessing, bundle.manifest.input) };
 }
 
@@ -411,6 +376,7 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   drift,
   discriminant,
   calibration,
+  graphs,
   step,
   steps,
   task,

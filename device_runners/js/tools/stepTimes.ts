@@ -5,6 +5,7 @@ import type { BundleSource } from '../src/bundle/source.js';
 import { trainingConfig } from '../src/config.js';
 import { Random } from '../src/data/random.js';
 import type { Batch } from '../src/features.js';
+import { inRightPrecision } from '../src/int8Sums.js';
 import { timesTransposed } from '../src/method/matrix.js';
 import type { Runtime, RuntimeSession } from '../src/runtime.js';
 import { float32, sizeOf, type Tensors } from '../src/tensors.js';
@@ -34,10 +35,10 @@ export class TimedSteps {
   /** Ready to be timed by the clock `now`, in ms, and compiled. */
   static async open(source: BundleSource, runtime: Runtime, now: () => number): Promise<TimedSteps> {
     const inside = { ms: 0 };
-    const bundle = await Bundle.open(source);
+    const opening = { runtime: timed(runtime, inside, now), settings: { threads: 1 } };
+    const { bundle } = await inRightPrecision(await Bundle.open(source), opening);
     const names = Array.from({ length: CLASSES }, (_, i) => `class ${i}`);
     const config = trainingConfig({ threads: 1, sensitivityBatches: 2 });
-    const opening = { runtime: timed(runtime, inside, now), settings: { threads: 1 } };
     const training = new TaskTraining(bundle, withOldKnowledge(bundle), names, config, opening);
     const batches = [0, 1, 2, 3].map((seed) => randomBatch(bundle, seed));
     await training.warmUp(() => batches);

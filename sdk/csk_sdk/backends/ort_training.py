@@ -41,7 +41,7 @@ class OrtTrainingStep:
                 str(bundle.path(ORT_TRAINING_MODEL)),
                 self._state,
                 str(bundle.path(ORT_EVAL_MODEL)),
-                session_options=session_options(threads),
+                session_options=session_options(threads, spinning=bundle.spinning),
             )
         except Exception as error:
             # The training package raises its own classes, which cannot be named without importing it.

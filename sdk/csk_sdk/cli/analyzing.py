@@ -38,6 +38,13 @@ def analyze(
         str | None, typer.Option(metavar="a,b,c", help="Subtracted from pixels scaled to 0..1.")
     ] = None,
     std: Annotated[str | None, typer.Option(metavar="a,b,c", help="They are divided by this.")] = None,
+    bit_depth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Bits that count of 16-bit values in pictures: 12 for a camera whose white is 4095; 16 by default.",
+        ),
+    ] = None,
     sites: Annotated[
         SiteKind, typer.Option(help="Which convolutions: larger than 1x1 (center), 1x1, or all.")
     ] = SiteKind.CENTER,
@@ -69,7 +76,7 @@ def analyze(
     screen = Screen(as_json)
     names, chosen_mean, chosen_std = described(screen, classes, mean, std)
     options = AnalysisOptions(
-        BuildOptions(classes=names, mean=chosen_mean, std=chosen_std, sites=sites.value),
+        BuildOptions(classes=names, mean=chosen_mean, std=chosen_std, sites=sites.value, bit_depth=bit_depth),
         images=images,
         batch_size=batch_size,
         train_steps=by_training,

@@ -12,7 +12,7 @@ import typer
 
 from csk_sdk.cli.class_file import described
 from csk_sdk.cli.inspecting import memory_rows, outputs, shares_rows
-from csk_sdk.cli.options import AsJson
+from csk_sdk.cli.options import AsJson, ProviderName
 from csk_sdk.cli.rendering import (
     Screen,
     duration,
@@ -89,6 +89,14 @@ def build_artifacts(
             "they protect what it knows.",
         ),
     ] = None,
+    bit_depth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Bits that count of 16-bit values in pictures: 12 for a camera whose white is 4095; 16 by default.",
+        ),
+    ] = None,
+    provider: ProviderName = None,
     classes: Annotated[
         Path | None,
         typer.Option(
@@ -203,6 +211,8 @@ def build_artifacts(
         memory_budget=parse_size(memory_budget, "--memory-budget") if memory_budget is not None else None,
         loss=loss.value,
         base_data=base_data,
+        bit_depth=bit_depth,
+        provider=provider,
         precision=precision.value,
         backend=backend.value,
         head_capacity=head_capacity,

@@ -40,7 +40,8 @@ def doctor(
     \b
     Example:  csk-sdk doctor --workspace /data/camera
     """
-    from csk_sdk.doctor import FAIL, WARN, examine
+    from csk_sdk.doctor import examine
+    from csk_sdk.doctor_graphs import FAIL, WARN
 
     screen = Screen(as_json)
     found = []

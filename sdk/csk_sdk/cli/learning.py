@@ -144,6 +144,16 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="End a step or any other run of a graph that takes longer."),
+    ] = None,
+    spinning: Annotated[
+        bool | None,
+        typer.Option(
+            help="Threads wait for work without sleeping: faster steps, where no other program needs the cores."
+        ),
+    ] = None,
     precision: Annotated[
         Precision | None,
         typer.Option(
@@ -213,6 +223,8 @@ def train(
             skip_broken=skip_broken,
             seed=seed,
             threads=threads,
+            time_limit=time_limit,
+            spinning=spinning,
             precision=precision.value if precision else None,
             prefix_cache=prefix_cache.value if prefix_cache else None,
             prefix_views=prefix_views,

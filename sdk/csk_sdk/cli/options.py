@@ -24,5 +24,13 @@ TrustKey = Annotated[
     Path | None,
     typer.Option("--trust", metavar="KEY", help="Refuse bundles not signed for this public key, a PEM file."),
 ]
+ProviderName = Annotated[
+    str | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="What computes: cpu, openvino, cuda, ... as installed; cpu by default.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 HERE = Path()

@@ -9,12 +9,23 @@ from typing import Annotated, Any
 import typer
 
 from csk_sdk.cli.accuracies import errors_table, matrix_table, summary_line, title
-from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
+from csk_sdk.cli.options import (
+    HERE,
+    AsJson,
+    BundleDir,
+    ProviderName,
+    StateDir,
+    TasksDir,
+    TrustKey,
+    WorkspaceDir,
+)
 from csk_sdk.cli.predictions import described, predictions_table
 from csk_sdk.cli.rendering import Screen, counted, size
 from csk_sdk.data.files import READ, SUFFIXES, open_files
+from csk_sdk.data.source import Source
 from csk_sdk.errors import ConfigError
 from csk_sdk.evaluation import Evaluation
+from csk_sdk.finite import NotFiniteError
 from csk_sdk.learner import Learner
 from csk_sdk.workspace import Workspace
 
@@ -38,6 +49,7 @@ def evaluate(
     state: StateDir = None,
     tasks: TasksDir = None,
     trust: TrustKey = None,
+    provider: ProviderName = None,
     as_json: AsJson = False,
 ) -> None:
     """Test what is known, and show the accuracy matrix.
@@ -55,7 +67,7 @@ def evaluate(
     Example:  csk-sdk evaluate --scenario class --json
     """
     screen = Screen(as_json)
-    space = Workspace.open(workspace, bundle, state, tasks, trust)
+    space = Workspace.open(workspace, bundle, state, tasks, trust).on(provider)
     learner = space.learner()
     with screen.bar("Testing"):
         scores = learner.score(space.testable(learner))
@@ -102,6 +114,7 @@ def predict(
     bundle: BundleDir = None,
     state: StateDir = None,
     trust: TrustKey = None,
+    provider: ProviderName = None,
     as_json: AsJson = False,
 ) -> None:
     """Name the classes of pictures or signals, among all known.
@@ -112,22 +125,27 @@ def predict(
     Example:  csk-sdk predict photo.jpg --top 1
     """
     screen = Screen(as_json)
-    learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
-    found = _predictions(learner, files, task, top)
+    space = Workspace.open(workspace, bundle, state, trust=trust).on(provider)
+    files = [inner for path in files for inner in _files_at(path)]
+    found = _predictions(space.learner(), open_files(files, bit_depth=space.bit_depth), files, task, top)
     screen.json(found)
     screen.show(predictions_table(found))
 
 
-def _predictions(learner: Learner, paths: list[Path], task: str | None, top: int) -> list[dict[str, Any]]:
-    paths = [inner for path in paths for inner in _files_at(path)]
-    source, fit = open_files(paths), learner.bundle.preprocessing.to_size
+def _predictions(
+    learner: Learner, source: Source, paths: list[Path], task: str | None, top: int
+) -> list[dict[str, Any]]:
+    fit = learner.bundle.preprocessing.to_size
     found: list[dict[str, Any]] = []
     loss = learner.bundle.manifest.loss
     for start in range(0, len(paths), _BATCH):
         batch = range(start, min(start + _BATCH, len(paths)))
         # Fitted here, where a file's name is known, so that an error names it.
         fitted = [fit(source.read(index), source.name(index)) for index in batch]
-        prediction = learner.predict(fitted, task)
+        try:
+            prediction = learner.predict(fitted, task)
+        except NotFiniteError as error:
+            raise error.named(source.name(batch[error.index])) from None
         found += described(prediction, [str(paths[index]) for index in batch], top, loss)
     return found
 

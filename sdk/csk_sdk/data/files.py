@@ -13,8 +13,10 @@ SUFFIXES = PICTURE_SUFFIXES | SIGNAL_SUFFIXES
 READ = "png, jpg, bmp, webp, gif, tif; wav, npy"
 
 
-def open_files(paths: Sequence[Path | str], root: Path | None = None) -> FileImages | FileSignals:
-    """A source of files that are all pictures, or all signals; `root` as in `Files`.
+def open_files(
+    paths: Sequence[Path | str], root: Path | None = None, bit_depth: int | None = None
+) -> FileImages | FileSignals:
+    """A source of files that are all pictures, or all signals; `root` as in `Files`, `bit_depth` as in `FileImages`.
 
     What has none of the signals' suffixes is a picture. Raises TaskError for a mixture.
     """
@@ -26,4 +28,4 @@ def open_files(paths: Sequence[Path | str], root: Path | None = None) -> FileIma
             f"{kinds[True]} is a signal and {kinds[False]} is a picture, and one model takes only one of them: "
             "keep them apart."
         )
-    return (FileSignals if True in kinds else FileImages)(paths, root)
+    return FileSignals(paths, root) if True in kinds else FileImages(paths, root, bit_depth)

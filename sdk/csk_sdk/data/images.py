@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
+from csk_sdk.data.bit_depth import eight_bits, require_bit_depth, require_bright
+from csk_sdk.data.deep_png import deep_values
 from csk_sdk.data.source import Files, undecodable, unreadable
 from csk_sdk.errors import TaskError
 
@@ -72,29 +77,64 @@ class ArrayImages:
 
 
 class FileImages(Files):
-    """Picture files, opened only while one of them is read."""
+    """Picture files, opened only while one of them is read.
+
+    bit_depth: how many bits of a 16-bit value count, all 16 when None (`data/bit_depth.py`); files of 8 bits have 8.
+    Raises ConfigError for another one than 8 to 16.
+    """
 
     noun = "picture"
+
+    def __init__(
+        self, paths: Sequence[Path | str], root: Path | None = None, bit_depth: int | None = None
+    ) -> None:
+        super().__init__(paths, root)
+        require_bit_depth(bit_depth)
+        self._bit_depth = bit_depth
+        # The brightest 16-bit value read so far, and where it was.
+        self._top: tuple[int, Path] | None = None
+
+    def identity(self, index: int) -> str:
+        """As `Files.identity`, and the bit depth where one is set: the same file is another picture then."""
+        plain = super().identity(index)
+        return plain if self._bit_depth is None else f"{plain} {self._bit_depth} bits"
+
+    def require_bright(self) -> None:
+        """Raise TaskError where all 16-bit pictures read so far are dark, and no bit depth was set."""
+        if self._top is not None:
+            require_bright(self._top[0], self._bit_depth, self._top[1])
 
     def read(self, index: int) -> Pixels:
         """Decode a picture: uint8 `(h, w, 1)` if it is gray, else `(h, w, 3)`, upright, without alpha.
 
         Of a GIF the first frame. Raises TaskError when the file is missing, unreadable, damaged, larger than 64 Mi
         pixels, a TIFF that is compressed, or of a format that is not read: PICTURE_FORMATS, and HEIC and AVIF where
-        Pillow has them.
+        Pillow has them; or where it has values of another bit depth.
         """
         path = self._paths[index]
         try:
-            with self._open(index) as file, Image.open(file, formats=_formats()) as image:
+            with ExitStack() as opened:
+
+                def again() -> Image.Image:
+                    file = opened.enter_context(self._open(index))
+                    return opened.enter_context(Image.open(file, formats=_formats()))
+
+                image = again()
                 if image.width * image.height > MAX_PIXELS:
                     raise undecodable(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
                 if image.width * image.height > _MOST_RUN_LENGTH_PIXELS and _is_run_length_encoded(image):
                     raise undecodable(path, "a run-length encoded BMP; store it as PNG")
-                if image.format == "TIFF" and any(tile[0] != "raw" for tile in image.tile):
+                if image.format == "TIFF" and any(tile[0] != "raw" for tile in getattr(image, "tile", ())):
                     raise undecodable(path, "a compressed TIFF; store it as PNG")
                 if image.mode == "F":
                     raise undecodable(path, "pixels that are not integers; store it as PNG")
-                return _upright_pixels(image)
+                exact = self._bit_depth not in (None, 16)
+                deep = deep_values(image, again, exact)
+                if deep is None:
+                    return _upright_pixels(image)
+            top = (int(deep.max(initial=0)), path)
+            self._top = top if self._top is None else max(self._top, top)
+            return eight_bits(deep, self._bit_depth, str(path))
         except TaskError:
             raise
         except UnidentifiedImageError:
@@ -119,10 +159,6 @@ def _is_run_length_encoded(image: Image.Image) -> bool:
 
 def _upright_pixels(image: Image.Image) -> Pixels:
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):
-        # 16-bit gray: Pillow's own conversion would clip everything above 255 to white.
-        gray: Pixels = np.clip(np.asarray(upright, np.int64) >> 8, 0, 255).astype(np.uint8)
-        return gray[:, :, None]
     # A palette's alpha is dropped like any other; left in place, Pillow would warn about dropping it.
     upright.info.pop("transparency", None)
     if upright.mode in ("1", "L", "LA", "La"):
@@ -138,6 +174,11 @@ def _check_pixels(images: NDArray[Any], where: str) -> None:
                 f"{where} has {bad} NaN values, and images must be uint8 (0 to 255): remove the pictures "
                 "that hold them, and store the others as uint8."
             )
+    if images.dtype == np.uint16 and images.ndim >= 3:
+        raise TaskError(
+            f"{where} is uint16, and how many of its 16 bits the camera fills is not said: set bit_depth (10, 12, 14, "
+            "16) under [data] in csk.toml, or pass bit_depth= to Task, so that the upper 8 of them are taken."
+        )
     if images.dtype != np.uint8:
         perhaps = " Signals go into an array called signals, or into Task.from_signals."
         raise TaskError(

@@ -10,10 +10,14 @@ from csk_sdk.errors import TaskError
 
 
 class Inbox:
-    """Tasks by name. A task is a sub-folder or a `.npz` file; hidden ones are ignored."""
+    """Tasks by name. A task is a sub-folder or a `.npz` file; hidden ones are ignored.
 
-    def __init__(self, folder: Path | str) -> None:
+    bit_depth: how many bits of their pictures' 16-bit values count, as in `Task.open`.
+    """
+
+    def __init__(self, folder: Path | str, bit_depth: int | None = None) -> None:
         self.folder = Path(folder)
+        self._bit_depth = bit_depth
 
     def names(self) -> list[str]:
         """Return the tasks' names in plain string order, in which they are learned; empty without a folder.
@@ -28,7 +32,7 @@ class Inbox:
         if name not in found:
             there = f"it has {', '.join(sorted(found))}" if found else "it has no tasks at all"
             raise TaskError(f"There is no task '{name}' in {self.folder}: {there}.")
-        return Task.open(self._only(name, found[name]))
+        return Task.open(self._only(name, found[name]), self._bit_depth)
 
     def paths(self) -> dict[str, Path]:
         """Where each task lies, by its name; empty without a folder. Raises TaskError as `names` does."""

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.data.broken import require_whole
+from csk_sdk.data.images import FileImages
 from csk_sdk.data.preprocess import Preprocessing
+from csk_sdk.data.source import Subset
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
 
@@ -78,7 +80,7 @@ class PixelCache:
     def verify(self) -> None:
         """Read every picture once, so that a bad one is found before anything is learned.
 
-        Raises TaskError naming all bad pictures, up to 20.
+        Raises TaskError naming all bad pictures, up to 20, or where all of them are dark for want of a bit depth.
         """
         errors = []
         for index in range(len(self._images)):
@@ -87,6 +89,8 @@ class PixelCache:
             except TaskError as error:
                 errors.append(error)
         require_whole(errors, len(self._images), self._images.noun)
+        if isinstance(self._images, FileImages | Subset):
+            self._images.require_bright()
 
     def _picture(self, index: int) -> Pixels:
         kept = self._kept.get(index)

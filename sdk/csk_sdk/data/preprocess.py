@@ -132,6 +132,7 @@ class PicturePreprocessing(Preprocessing):
         return batch
 
     def _as_nhwc(self, images: NDArray[Any]) -> Pixels:
+        _require_no_uint16("The images are", images)
         if images.dtype != np.uint8:
             raise TaskError(
                 f"The images are {images.dtype} and must be uint8 (0 to 255): normalisation is part of the "
@@ -156,6 +157,7 @@ class PicturePreprocessing(Preprocessing):
             )
         if not isinstance(image, np.ndarray):
             raise TaskError(f"{where} is a {type(image).__name__} and must be a uint8 NumPy array.")
+        _require_no_uint16(f"{where} is", image)
         if image.dtype != np.uint8:
             raise TaskError(f"{where} is {image.dtype} and must be uint8 (0 to 255).")
         if image.ndim not in (2, 3):
@@ -178,6 +180,14 @@ class PicturePreprocessing(Preprocessing):
         if self.channels == 1 and pixels.shape[2] == 3:
             return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
         return pixels
+
+
+def _require_no_uint16(where: str, image: NDArray[Any]) -> None:
+    if image.dtype == np.uint16:
+        raise TaskError(
+            f"{where} uint16 and must be uint8: hand over the upper 8 of the bits that the camera fills, "
+            "(images >> (bit_depth - 8)).astype(numpy.uint8), as tasks with that bit_depth have them."
+        )
 
 
 def _resize(pixels: Pixels, height: int, width: int) -> Pixels:

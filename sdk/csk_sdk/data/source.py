@@ -108,6 +108,10 @@ class Subset:
         """Return the identity that it has in the source."""
         return self._source.identity(self._indices[index])
 
+    def require_bright(self) -> None:
+        """As the source does, where it does: `csk_sdk.data.images.FileImages`."""
+        getattr(self._source, "require_bright", lambda: None)()
+
 
 def undecodable(path: Path, reason: str) -> TaskError:
     """The error for a file whose content is no good."""

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.data.bit_depth import images_of_eight_bits
 from csk_sdk.data.files import open_files
 from csk_sdk.data.folders import Unread, files_by_class, is_folder
 from csk_sdk.data.images import ArrayImages
@@ -71,16 +72,21 @@ class Task:
     skipped: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, path: Path | str) -> Task:
-        """Open a task folder or an npz file. Raises TaskError when it is neither, or no good."""
+    def open(cls, path: Path | str, bit_depth: int | None = None) -> Task:
+        """Open a task folder or an npz file.
+
+        bit_depth: how many bits of 16-bit values count, 8 to 16: 12 for a camera whose white is 4095. Where it is None
+        all 16 do, and pictures that are dark by that are refused (`csk_sdk.data.bit_depth`).
+        Raises TaskError when it is neither, or no good, and ConfigError for another bit depth.
+        """
         path = Path(path)
         with as_task_error(path):
-            return cls._open(path)
+            return cls._open(path, bit_depth)
 
     @classmethod
-    def _open(cls, path: Path) -> Task:
+    def _open(cls, path: Path, bit_depth: int | None) -> Task:
         if path.is_dir():
-            return cls.from_folder(path)
+            return cls.from_folder(path, bit_depth)
         if not path.exists():
             raise TaskError(
                 f"There is no task at {path}: give the path of a task's folder or of its .npz file."
@@ -89,31 +95,31 @@ class Task:
             raise TaskError(
                 f"{path} is no task: a task is a folder with train/<class>/ in it, or an .npz file."
             )
-        return cls.from_npz(path)
+        return cls.from_npz(path, bit_depth)
 
     @classmethod
-    def from_folder(cls, path: Path | str) -> Task:
+    def from_folder(cls, path: Path | str, bit_depth: int | None = None) -> Task:
         """Open `NAME/train/<class>/*.png|jpg|jpeg|bmp|webp`, or `*.wav|npy` (optional `NAME/test/...`).
 
         Classes and files come in the order of their names; hidden files are ignored, and what has other
         suffixes is told of in `unread`.
         With test/ alone it is a task for evaluation. With a `metadata.csv` in train/ (and in test/), files and
-        labels are those that it lists: `csk_sdk.data.metadata`.
+        labels are those that it lists: `csk_sdk.data.metadata`. `bit_depth` is that of `open`.
         Raises TaskError when it holds no picture or signal or both kinds, a class is empty, train/ has one class
         only, or test/ has a class that train/ lacks.
         """
         with as_task_error(Path(path)):
-            return cls._from_folder(Path(path))
+            return cls._from_folder(Path(path), bit_depth)
 
     @classmethod
-    def _from_folder(cls, path: Path) -> Task:
+    def _from_folder(cls, path: Path, bit_depth: int | None) -> Task:
         folders = {split: path / split for split in ("train", "test") if is_folder(path / split)}
         if not folders:
             if not path.is_dir():
                 raise TaskError(f"There is no folder {path}: give the path of a task's folder.")
             raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
         if any((folder / METADATA).exists() for folder in folders.values()):
-            return cls._from_tables(path, folders)
+            return cls._from_tables(path, folders, bit_depth)
         unread = {split: Unread() for split in folders}
         files = {split: files_by_class(folder, unread[split]) for split, folder in folders.items()}
         classes = tuple(files.get("train") or files["test"])
@@ -124,27 +130,29 @@ class Task:
                 f"{path / 'test' / unknown[0]} is a class that {path / 'train'} does not have: "
                 "add training pictures of it, or remove it from test/."
             )
-        splits = {split: _folder_split(folders[split], files[split], classes) for split in folders}
+        splits = {split: _folder_split(folders[split], files[split], classes, bit_depth) for split in folders}
         task = cls._checked(path.resolve().name, classes, splits.get("train"), splits.get("test"))
         return replace(task, unread=sum((unread[one].sentences(folders[one]) for one in folders), ()))
 
     @classmethod
-    def _from_tables(cls, path: Path, folders: dict[str, Path]) -> Task:
+    def _from_tables(cls, path: Path, folders: dict[str, Path], bit_depth: int | None) -> Task:
         tables = {split: read_metadata(folder) for split, folder in folders.items()}
         names = next(iter(tables.values()))[0]
-        splits = {split: table_split(folders[split], table, names) for split, table in tables.items()}
+        splits = {
+            split: table_split(folders[split], table, names, bit_depth) for split, table in tables.items()
+        }
         name = path.resolve().name
         if "train" in splits:
             require_learnable(splits["train"].labels, names, f"Task '{name}': ")
         return cls._checked(name, names, splits.get("train"), splits.get("test"))
 
     @classmethod
-    def from_npz(cls, path: Path | str) -> Task:
+    def from_npz(cls, path: Path | str, bit_depth: int | None = None) -> Task:
         """Open an npz file: `images` uint8 `(n, h, w, c)`, `labels` int `(n,)`, `class_names` str `(k,)`.
 
         Or, for `images`, `signals` int16 or float `(n, length, c)`. Or labels `(n, k)`, numbers: 0 and 1 under
         `class_names`, any under `target_names`; for one target also `(n,)`. Optional `test_images` or `test_signals`,
-        and `test_labels`. Its arrays are loaded into memory.
+        and `test_labels`. Its arrays are loaded into memory. With a `bit_depth`, that of `open`, images may be uint16.
         Raises TaskError when it is no npz file, lacks an array, or `from_arrays` or `from_signals` refuses one.
         """
         path = Path(path)
@@ -168,7 +176,7 @@ class Task:
             raise TaskError(
                 f"{path}: class_names is {names.dtype} of shape {names.shape}, and must be a list of strings."
             )
-        return cls._from_arrays(kind, path.stem, arrays, names.tolist(), f"{path}: ")
+        return cls._from_arrays(kind, path.stem, arrays, names.tolist(), f"{path}: ", bit_depth)
 
     @classmethod
     def from_arrays(
@@ -179,18 +187,19 @@ class Task:
         class_names: Sequence[str],
         test_images: NDArray[Any] | None = None,
         test_labels: NDArray[Any] | Sequence[Any] | None = None,
+        bit_depth: int | None = None,
     ) -> Task:
         """Make a task of arrays in memory.
 
-        images: uint8 `(n, h, w, c)`, or `(n, h, w)` if gray; not copied. labels: ints `(n,)`, indices into
-        `class_names`; or a table `(n, len(class_names))` of 0 and 1, or of numbers, where the names are those of
-        targets (for one target floats `(n,)`, too). The test arrays are of the same form, and come together or not
-        at all.
+        images: uint8 `(n, h, w, c)`, or `(n, h, w)` if gray; not copied. Also uint16, with the `bit_depth` of `open`.
+        labels: ints `(n,)`, indices into `class_names`; or a table `(n, len(class_names))` of 0 and 1, or of numbers,
+        where the names are those of targets (for one target floats `(n,)`, too). The test arrays are of the same form,
+        and come together or not at all.
         Raises TaskError for another dtype or shape, for a label out of range, for a class without training
         pictures, and for fewer than two classes.
         """
         given = {"images": images, "labels": labels, "test_images": test_images, "test_labels": test_labels}
-        return cls._from_given("images", name, given, class_names)
+        return cls._from_given("images", name, given, class_names, bit_depth)
 
     @classmethod
     def from_signals(
@@ -212,18 +221,34 @@ class Task:
         return cls._from_given("signals", name, given, class_names)
 
     @classmethod
-    def _from_given(cls, kind: str, name: str, given: dict[str, Any], class_names: Sequence[str]) -> Task:
+    def _from_given(
+        cls,
+        kind: str,
+        name: str,
+        given: dict[str, Any],
+        class_names: Sequence[str],
+        bit_depth: int | None = None,
+    ) -> Task:
         arrays = {
             key: _as_array(value, f"Task '{name}': {key}")
             for key, value in given.items()
             if value is not None
         }
-        return cls._from_arrays(kind, name, arrays, [str(one) for one in class_names], f"Task '{name}': ")
+        names = [str(one) for one in class_names]
+        return cls._from_arrays(kind, name, arrays, names, f"Task '{name}': ", bit_depth)
 
     @classmethod
     def _from_arrays(
-        cls, kind: str, name: str, arrays: dict[str, NDArray[Any]], classes: list[str], where: str
+        cls,
+        kind: str,
+        name: str,
+        arrays: dict[str, NDArray[Any]],
+        classes: list[str],
+        where: str,
+        bit_depth: int | None,
     ) -> Task:
+        if kind == "images":
+            arrays = images_of_eight_bits(arrays, bit_depth, where)
         duplicates = sorted(one for one, count in Counter(classes).items() if count > 1)
         if not classes or "" in classes or duplicates:
             problem = (
@@ -300,11 +325,13 @@ def _as_array(value: Any, where: str) -> NDArray[Any]:
         ) from None
 
 
-def _folder_split(folder: Path, files: dict[str, list[Path]], classes: tuple[str, ...]) -> Split:
+def _folder_split(
+    folder: Path, files: dict[str, list[Path]], classes: tuple[str, ...], bit_depth: int | None
+) -> Split:
     paths = [path for found in files.values() for path in found]
     label = {name: index for index, name in enumerate(classes)}
     labels = [label[name] for name, found in files.items() for _ in found]
-    return Split(open_files(paths, root=folder), np.asarray(labels, np.int64))
+    return Split(open_files(paths, folder, bit_depth), np.asarray(labels, np.int64))
 
 
 def _array_split(
@@ -316,9 +343,12 @@ def _array_split(
 
 
 def table_split(
-    folder: Path, table: tuple[tuple[str, ...], list[Path], Labels], names: Sequence[str]
+    folder: Path,
+    table: tuple[tuple[str, ...], list[Path], Labels],
+    names: Sequence[str],
+    bit_depth: int | None = None,
 ) -> Split:
-    """What `read_metadata` read in `folder`, its columns in the order of `names`.
+    """What `read_metadata` read in `folder`, its columns in the order of `names`; `bit_depth` is that of `Task.open`.
 
     Raises TaskError where its columns are not those names.
     """
@@ -329,7 +359,7 @@ def table_split(
             f"{folder / METADATA} {'has' if odd in found else 'lacks'} a column '{odd}', and its columns must be "
             f"{', '.join(names)}."
         )
-    return Split(open_files(paths, root=folder), labels[:, [found.index(name) for name in names]])
+    return Split(open_files(paths, folder, bit_depth), labels[:, [found.index(name) for name in names]])
 
 
 def _as_tables(arrays: dict[str, NDArray[Any]], path: Path) -> dict[str, NDArray[Any]]:

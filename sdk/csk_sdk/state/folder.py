@@ -54,7 +54,7 @@ class State:
 
     Reading needs no lock and creates nothing. Writing needs `with state.lock():` around it and raises
     StateError without. It raises StorageError when the disk is full or refuses; committed generations
-    stay as they are.
+    stay as they are. Threads may read one object at once; one of them writes.
     """
 
     def __init__(self, folder: Path, bundle_id: str, base: Base, keep: int) -> None:

@@ -126,6 +126,30 @@ def commit_bytes(parent: Generation, classes: Sequence[str], features: int) -> i
     return size + 4 * len(classes) * (2 * features + 1) + sum(map(len, classes)) + _RECORD_BYTES
 
 
+@dataclass(frozen=True)
+class RecordLink:
+    """Of a record: its `parent`, how many `tasks` it lists, and whether its tensors are `stored`.
+
+    Reading that much leaves the tasks alone, which may be hundreds.
+    """
+
+    parent: int
+    tasks: int
+    stored: bool
+
+    @classmethod
+    def read(cls, path: Path, tensors: Path) -> RecordLink:
+        """Read it from the record `path` of the tensors file `tensors`. Raises StateError where it cannot be."""
+        raw = unseal(path)
+        parent, tasks, size = raw.get("parent"), raw.get("tasks"), raw.get("size")
+        number = raw.get("number")
+        if type(parent) is not int or type(number) is not int or not 0 <= parent < number:
+            raise StateError(f"{path} says that generation {number!r} was learned from {parent!r}.")
+        if not isinstance(tasks, list):
+            raise StateError(f"{path} lacks or misnames a field ('tasks').")
+        return cls(parent, len(tasks), tensors.is_file() and tensors.stat().st_size == size)
+
+
 def seal(record: Mapping[str, Any]) -> bytes:
     """`record` as JSON with a checksum in its field `check`, so that damage is noticed, not believed.
 

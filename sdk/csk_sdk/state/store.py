@@ -24,7 +24,7 @@ from csk_sdk.state.atomic import (
     remove_file,
     replace_file,
 )
-from csk_sdk.state.generation import GenerationRecord, seal, unseal
+from csk_sdk.state.generation import GenerationRecord, RecordLink, seal, unseal
 from csk_sdk.state.tensorfile import decode
 from csk_sdk.stored_tensors import StoredTensors
 
@@ -183,26 +183,40 @@ class GenerationStore:
         A record without tensors keeps the task learned last, which is what history is about: kept whole, records
         would grow with the square of the number of tasks.
         """
-        parents: dict[int, int] = {}
-        stored: set[int] = set()
-        # One record at a time: each of hundreds of generations lists hundreds of tasks.
-        for number in sorted(self._numbers("json")):
-            record = self._readable(number)
-            if record is None:
-                continue
-            parents[number] = record.parent
-            if record.stored:
-                stored.add(number)
-            elif not exists(self.tensors_path(number)):
-                self._shorten(record)
-        way = [self.read_head()[0]]
-        while way[-1] in parents:
-            way.append(parents[way[-1]])
+        # Only what has tensors is read, and the way that leads there: with each task learned there is one record more.
+        links = {number: self._link(number) for number in self._numbers("safetensors")}
+        stored = {number for number, link in links.items() if link is not None and link.stored}
+        way = self._way_through(stored, links)
         others = sorted(stored.difference(way), reverse=True)
         kept = [number for number in (*way, *others) if number in stored][:keep]
         for number in sorted(stored - always - set(kept)):
-            if remove_file(self.tensors_path(number)):
-                self._shorten(self.record(number))
+            remove_file(self.tensors_path(number))
+        for number in self._without_tensors(keep):
+            link = self._link(number)
+            if link is not None and link.tasks > 1 and (record := self._readable(number)) is not None:
+                self._shorten(record)
+
+    def _link(self, number: int) -> RecordLink | None:
+        """Of a record that can be read, what leads on from it."""
+        try:
+            return RecordLink.read(self.record_path(number), self.tensors_path(number))
+        except StateError:
+            return None
+
+    def _way_through(self, wanted: set[int], links: dict[int, RecordLink | None]) -> list[int]:
+        """The numbers from the current one back, while some of `wanted` lie ahead and records are readable."""
+        way, left = [], set(wanted)
+        number = self.read_head()[0]
+        while number and left:
+            way.append(number)
+            left.discard(number)
+            link = links.get(number) or self._link(number)
+            number = link.parent if link else 0
+        return way
+
+    def _without_tensors(self, keep: int) -> list[int]:
+        """The newest records that have none; older ones were shortened when they were among these."""
+        return sorted(self._numbers("json") - self._numbers("safetensors"))[-2 * keep - 2 :]
 
     def _shorten(self, record: GenerationRecord) -> None:
         # Not worth failing a commit that has succeeded: the next one does it.

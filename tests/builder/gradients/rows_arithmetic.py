@@ -67,6 +67,16 @@ ROWS = [
     of("Sum", "to itself", "N,3 -> N,3", "(x, x)"),
     *(extremum(op, case, a, b) for op in ("Max", "Min") for case, (a, b) in BROADCASTS.items()),
     of("Max", "with a constant, as Relu", "N,3,4 -> N,3,4", "(c, x)", c=np.array(0.05)),
+    of("Max", "with zeros wider than x", "N,1,4 -> N,3,4", "(x, z)", z=np.zeros((3, 1))),
+    *(
+        Row(
+            op,
+            "three inputs of three shapes",
+            f"(float[N,3,4] x, float[3,1] x2) => (float[N,3,4] y) {{ s = Add(x2, shift) \n y = {op}(c, x, s) }}",
+            {"shift": np.array(0.013), "c": (4,)},
+        )
+        for op in ("Max", "Min")
+    ),
     of("Max", "three inputs", "N,3,4; N,3,4 -> N,3,4", "(x, c, x2)", c=(3, 4)),
     of("Min", "with a constant", "N,3,4 -> N,3,4", "(x, c)", c=np.array(1.03)),
     Row(
@@ -74,6 +84,20 @@ ROWS = [
         "both branches, broadcast",
         "(float[N,3,4] x, float[3,1] x2) => (float[N,3,4] y) { m = Greater(c, z) \n y = Where(m, x, x2) }",
         {"c": (3, 4), "z": np.array(0.0)},
+    ),
+    *(
+        Row(
+            "Where",
+            case,
+            f"(float[{a}] x, float[{b}] x2) => (float[N,3,4] y) {{ m = Greater(c, z) \n y = Where(m, x, x2) }}",
+            {"c": condition, "z": np.array(0.0)},
+        )
+        for case, a, b, condition in (
+            ("narrow condition", "N,3,4", "N,3,4", np.array([1.0, -1.0, 1.0, -1.0])),
+            ("three shapes", "N,1,4", "3,4", np.array([[1.0], [-1.0], [1.0]])),
+            ("a scalar", "1", "N,3,4", np.array([1.0, -1.0, 1.0, -1.0])),
+            ("nothing of the whole shape", "N,1,1", "3,1", np.array([1.0, -1.0, 1.0, -1.0])),
+        )
     ),
     Row(
         "Where",

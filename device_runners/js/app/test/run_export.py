@@ -4,12 +4,15 @@ run_export.py MODEL DIGITS_JSON PICTURE...
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from PIL import Image
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
+import onnxruntime as ort
 
 model, described, *paths = sys.argv[1:]
 session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])

@@ -18,6 +18,7 @@ import {
   CHECKPOINT,
   CROSS_ENTROPY,
   centerOf,
+  exactTwin,
   MANIFEST,
   type Manifest,
   PORTABLE,
@@ -42,6 +43,10 @@ export class Bundle {
     private readonly files: ReadonlyMap<string, Uint8Array>,
     /** The learnable state before the first task: generation 0. */
     readonly checkpoint: Tensors,
+    /** That of the graphs that `graph` opens. */
+    readonly precision: string = manifest.precision,
+    /** Whether they are opened with wide sums: that of `SessionSettings`. */
+    readonly wideSums: boolean = false,
   ) {
     this.weights = readHeader(this.file(WEIGHTS)).places;
   }
@@ -82,6 +87,18 @@ export class Bundle {
     return new Bundle(source.name, manifest, sha256(text), files, tensors);
   }
 
+  /** The same bundle with its graphs in another form; what is not given stays as it is. */
+  view({ precision = this.precision, wideSums = this.wideSums }): Bundle {
+    const { name, manifest, id, files, checkpoint } = this;
+    return new Bundle(name, manifest, id, files, checkpoint, precision, wideSums);
+  }
+
+  /** What the bundle has graphs for, its default first. */
+  get precisions(): readonly string[] {
+    const { precision, precisions } = this.manifest;
+    return precisions.length ? precisions : [precision];
+  }
+
   /** A checked file's bytes. */
   file(name: string): Uint8Array {
     return this.files.get(name)!;
@@ -109,16 +126,17 @@ export class Bundle {
     return float32(site.shape, kernel.data);
   }
 
-  /** Open one of the bundle's graphs as a generation sees it. */
+  /** Open one of the bundle's graphs as a generation sees it, in the form of this view of the bundle. */
   async graph(name: string, tensors: Tensors, runtime: Runtime, settings: SessionSettings): Promise<Graph> {
+    const file = this.precision === this.manifest.precision ? name : exactTwin(name);
     const sites = new Map(this.manifest.sites.map((site) => [site.weight, site]));
     const data = this.file(WEIGHTS);
-    const model = withTensors(withSmallMaps(this.file(name)), (tensor, { offset, length }) => {
+    const model = withTensors(withSmallMaps(this.file(file)), (tensor, { offset, length }) => {
       const site = sites.get(tensor);
       if (site) return bytesOf(this.foldedKernel(site, tensors));
       return data.subarray(offset, length === undefined ? data.length : offset + length);
     });
-    return Graph.open(runtime, model, `${this.name}/${name}`, settings);
+    return Graph.open(runtime, model, `${this.name}/${file}`, { ...settings, wideSums: this.wideSums });
   }
 }
 

@@ -101,4 +101,10 @@ export function checkCheckpoint(manifest: Manifest, tensors: Tensors, where: str
       );
     }
   }
+  for (const [name, { data }] of tensors) {
+    const real = data instanceof Float32Array || data instanceof Float64Array;
+    if (real && !data.every(Number.isFinite)) {
+      throw new BundleError(`${where}: tensor '${name}' holds numbers that are not finite. ${AGAIN}`);
+    }
+  }
 }

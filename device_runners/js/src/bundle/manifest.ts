@@ -22,6 +22,8 @@ export const CHECKPOINT = 'checkpoint.safetensors';
 export const MANIFEST = 'manifest.json';
 export const PORTABLE = 'portable';
 export const CROSS_ENTROPY = 'cross-entropy';
+export const EXACT = 'exact';
+export const INT8 = 'int8';
 
 /**
  * One convolution whose kernel center is trainable. `delta` and `indices` are inputs of the graphs, `gradient` is an
@@ -110,6 +112,7 @@ export interface Manifest {
   /** Shape of one picture's features in front of the first site; empty where the bundle has no graphs cut there. */
   readonly prefix: readonly number[];
   readonly precision: string;
+  /** What the bundle has graphs for; empty where it is `precision` alone. */
   readonly precisions: readonly string[];
   readonly backends: readonly string[];
   readonly op_domains: readonly string[];
@@ -173,7 +176,7 @@ function withDefaults(found: Manifest): Manifest {
   };
   const preprocessing = { scale: 1 / 255, resize: 'bilinear', sample_rate: null };
   return {
-    ...{ producer: '', loss: CROSS_ENTROPY, flip: true, precision: 'exact', backends: [PORTABLE] },
+    ...{ producer: '', loss: CROSS_ENTROPY, flip: true, precision: EXACT, backends: [PORTABLE] },
     ...{ op_domains: ['ai.onnx'], weights_in_export: [], costs: {}, prefix: [], precisions: [] },
     ...found,
     head: { ...head, ...found.head },

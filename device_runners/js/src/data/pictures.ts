@@ -7,7 +7,9 @@ import { resizeBilinear } from './resize.js';
 /**
  * A picture: `height * width * channels` numbers from 0 to 255, row by row, the channels of a pixel together. `channels`
  * is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha), and follows from the data's length where it is left out: a
- * browser's `ImageData` is a picture. Alpha is dropped.
+ * browser's `ImageData` is a picture. Alpha is dropped. Of a camera with more than 8 bits the upper 8 of those that it
+ * fills, `value >> (bitDepth - 8)`, as `bit_depth` makes them in Python; a browser decodes a PNG of 16 bits as if it
+ * filled all of them.
  */
 export interface Picture {
   readonly data: Uint8Array | Uint8ClampedArray;
@@ -148,6 +150,12 @@ export class Preprocessing {
 }
 
 function channelsOf({ data, width, height, channels }: Picture, where: string): number {
+  if ((data as unknown) instanceof Uint16Array) {
+    throw new TaskError(
+      `${where} has values of 16 bits, and a picture has 8: hand over the upper 8 of the bits that the camera fills, ` +
+        'Uint8Array.from(data, (value) => value >> (bitDepth - 8)), in lessons and in predictions.',
+    );
+  }
   if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray)) {
     throw new TaskError(
       `${where} has no Uint8Array of pixels: hand over numbers from 0 to 255, as a camera gives them.`,

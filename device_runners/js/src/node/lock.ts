@@ -9,7 +9,7 @@
 
 import { spawn } from 'node:child_process';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { StateError, StateLockedError } from '../errors.js';
 import type { StorageLock } from '../state/storage.js';
 import { codeOf, storageError } from './folderStorage.js';
@@ -20,8 +20,24 @@ const LONGEST = 1 << 12;
 // What a link and a socket answer when they are opened as a file of one's own.
 const ODD = new Set(['ELOOP', 'ENXIO']);
 
+// Folders that this process writes to, or is about to: what the lock's file says takes a moment to be there.
+const ours = new Set<string>();
+
 /** Lock a folder, which must exist. Throws StateLockedError at once where somebody else writes, or StorageError. */
 export async function lockFolder(folder: string): Promise<StorageLock> {
+  const place = resolve(folder);
+  if (ours.has(place)) throw busy(folder, String(process.pid));
+  ours.add(place);
+  try {
+    const { release } = await lockedFolder(folder);
+    return { release: () => release().finally(() => ours.delete(place)) };
+  } catch (error) {
+    ours.delete(place);
+    throw error;
+  }
+}
+
+async function lockedFolder(folder: string): Promise<StorageLock> {
   const path = join(folder, 'lock');
   const file = await opened(path);
   const status = await flock(file.fd);
@@ -42,10 +58,10 @@ export async function lockFolder(folder: string): Promise<StorageLock> {
 }
 
 function flock(descriptor: number): Promise<'held' | 'busy' | 'unknown'> {
-  return new Promise((resolve) => {
+  return new Promise((done) => {
     const child = spawn('flock', ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', descriptor] });
-    child.on('error', () => resolve('unknown'));
-    child.on('exit', (code) => resolve(code === 0 ? 'held' : code === 1 ? 'busy' : 'unknown'));
+    child.on('error', () => done('unknown'));
+    child.on('exit', (code) => done(code === 0 ? 'held' : code === 1 ? 'busy' : 'unknown'));
   });
 }
 
