@@ -119,7 +119,7 @@ run-oldest: $(BIN)/.dev $(OLDEST)/.ready
 # What a line of the runtimes' file names, in an environment of its own.
 .venv-matrix-%/.ready: pyproject.toml $(RUNTIMES)
 	$(PYTHON) -m venv .venv-matrix-$*
-	sed 's/#.*//' $(RUNTIMES) | awk '$$1 == "$*" {for (i = 2; i <= NF; i++) print $$i}' > .venv-matrix-$*/requirements.txt
+	sed 's/#.*//' $(RUNTIMES) | awk '$$1 == "$*" {for (i = 2; i <= NF; i++) if ($$i !~ /^@/) print $$i}' > .venv-matrix-$*/requirements.txt
 	.venv-matrix-$*/bin/python -m pip install --quiet --disable-pip-version-check --editable . \
 		--requirement .venv-matrix-$*/requirements.txt
 	@touch $@
@@ -129,10 +129,12 @@ matrix:
 	@if $(UP_TO_312); then $(MAKE) --no-print-directory run-matrix; else \
 		echo "Left out: the matrix, for whose oldest runtimes there are packages up to Python 3.12 (make PYTHON=python3.12 $@)"; fi
 
+provider = $(shell sed 's/\#.*//' $(RUNTIMES) | awk '$$1 == "$(1)" {for (i = 2; i <= NF; i++) if ($$i ~ /^@/) print "--provider", substr($$i, 2)}')
+
 run-matrix: $(BIN)/.dev $(patsubst %,.venv-matrix-%/.ready,$(filter-out node,$(ON)))
 	rm -rf $(MATRIX)/*.json
 	@$(foreach one,$(filter-out node,$(ON)),echo "== $(one)"; .venv-matrix-$(one)/bin/python -m csk_device_runners conformance \
-		$(VECTORS) --platform $(one) --out $(MATRIX)/$(one).json | grep -v ^passed;) true
+		$(VECTORS) --platform $(one) --out $(MATRIX)/$(one).json $(call provider,$(one)) | grep -v ^passed;) true
 	@$(if $(filter node,$(ON)),$(MAKE) --no-print-directory matrix-js)
 	$(BIN)/python -m csk_device_runners matrix $(VECTORS) $(foreach one,$(ON:node=node browser),$(MATRIX)/$(one).json) \
 		--runtimes $(RUNTIMES) $(if $(filter file,$(origin ON)),--write docs/matrix.md)

@@ -158,8 +158,7 @@ class _Quantizer:
     def spread_scalars(self) -> None:
         """Give the scalar beside a dequantised value in a Where one axis.
 
-        ONNX Runtime 1.25.0 dies where it opens a graph with a Where of a scalar constant and a DequantizeLinear whose
-        scale is computed; it looks at true scalars only.
+        One optimisation of ONNX Runtime 1.25.0 dies on some int8 graphs with true scalars there, and passes these by.
         """
         for node in [node for node in self._emit.graph if node.op_type == "Where"]:
             if not any(_is_dequantised(value) for value in node.inputs[1:]):

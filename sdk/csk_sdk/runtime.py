@@ -145,7 +145,7 @@ def open_session(
     `model` is a path or a serialised ModelProto. With `wide_sums` int8 sums do not saturate at 16 bits on x86 CPUs
     without VNNI; None asks for them where this CPU needs them. Raises what ONNX Runtime raises.
     """
-    # 1.25.0 dies in it where a gradient in int8 meets a scalar: bundles of before this was known have such.
+    # 1.25.0 dies in it on some int8 graphs, which builders wrote before this was known.
     left_out = ["WhereDummyDq"]
     if int8_sums_saturate() if wide_sums is None else wide_sums:
         options.add_session_config_entry(*int8_sums.WIDE_SUMS)
@@ -190,7 +190,7 @@ class Graph:
         ]
         if weights:
             options.add_external_initializers(list(weights), values)
-        self._path, self._time_limit = path, time_limit
+        self._path, self._time_limit, self._provider = path, time_limit, ""
         try:
             with returning_memory():
                 self._session = open_session(str(path), options, wide_sums, providers)
@@ -233,8 +233,12 @@ class Graph:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         return options
 
-    def _failed(self, what: str, error: Exception) -> BundleError:
+    def _failed(self, what: str, error: Exception) -> BundleError | RuntimeMissingError:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        if self._provider:
+            return RuntimeMissingError(
+                f"{self._provider} cannot compute this network ({reason[:300]}): leave it out of the providers."
+            )
         version = load_onnxruntime().__version__
         return BundleError(f"ONNX Runtime {version} cannot {what} {self._path} ({reason}).")
 
@@ -278,15 +282,7 @@ class Graph:
     def _run(
         self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str], options: Any
     ) -> dict[str, NDArray[Any]]:
-        try:
-            outputs = self._session.run(names, dict(feeds), options)
-        except Exception as error:
-            if not self._provider or "arena" in str(error):
-                raise
-            reason = str(error).strip().splitlines()[0][:300]
-            raise RuntimeMissingError(
-                f"{self._provider} cannot compute this network ({reason}): leave it out of the providers."
-            ) from None
+        outputs = self._session.run(names, dict(feeds), options)
         return dict(zip(names, outputs, strict=True))
 
 

@@ -48,7 +48,7 @@ def test_the_faster_one_is_chosen(opened: Bundle, monkeypatch: pytest.MonkeyPatc
     slower(monkeypatch, exact=4.0, int8=3.9)
     choice = choose(opened, opened.checkpoint(), TrainingConfig(threads=1))
     assert choice.best.precision == "exact"
-    assert choice.why == "int8 is not faster on this CPU with this model"
+    assert choice.why.startswith("int8 is not faster on this CPU with this model")
 
 
 def test_the_measurement_is_real(opened: Bundle) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import csk_sdk.data.picture_structure as structure
-from csk_sdk.data.picture_structure import slow_structure
+from csk_sdk.data.images import FileImages
+from csk_sdk.data.picture_structure import slow_to_open, slow_to_paint
+from csk_sdk.errors import TaskError
 
 
 def saved(kind: str, size: int = 32, **options: object) -> bytes:
@@ -20,10 +23,12 @@ def saved(kind: str, size: int = 32, **options: object) -> bytes:
     return stream.getvalue()
 
 
-def problem(data: bytes, kind: str, pixels: int = 1024) -> str | None:
-    file = io.BytesIO(data)
-    found = slow_structure(file, kind, pixels)
-    assert file.tell() == 0
+def problem(data: bytes, pixels: int = 1024) -> str | None:
+    """From the middle of a stream, which both leave where it was."""
+    file = io.BytesIO(b"before" + data)
+    file.seek(6)
+    found = slow_to_open(file) or (slow_to_paint(file, pixels) if data[:2] == b"\xff\xd8" else None)
+    assert file.tell() == 6
     return found
 
 
@@ -41,9 +46,9 @@ def problem(data: bytes, kind: str, pixels: int = 1024) -> str | None:
     ],
 )
 def test_ordinary_pictures_pass(kind: str, options: dict[str, object]) -> None:
-    assert problem(saved(kind, **options), kind) is None
+    assert problem(saved(kind, **options)) is None
     # As large as a picture may be: a camera's progressive JPEG has about ten scans.
-    assert problem(saved(kind, **options), kind, 64 << 20) is None
+    assert problem(saved(kind, **options), 64 << 20) is None
 
 
 def test_each_scan_of_a_jpeg_paints_the_picture() -> None:
@@ -52,9 +57,9 @@ def test_each_scan_of_a_jpeg_paints_the_picture() -> None:
     many = data[:end] + data[begin:end] * 300 + data[end:]
     scans = many.count(b"\xff\xda")
     assert scans > 300
-    assert problem(many, "JPEG") is None  # of 32x32 pixels: nothing
-    assert problem(many, "JPEG", 64 << 20) == (
-        f"a progressive JPEG of {scans} scans, which paints {64 << 20} pixels in each"
+    assert problem(many) is None  # of 32x32 pixels: nothing
+    assert problem(many, 64 << 20) == (
+        f"a progressive JPEG of {scans} scans, which paints {64 << 20} pixels in each; store it as PNG"
     )
 
 
@@ -84,8 +89,8 @@ def test_what_pillow_walks_in_python_is_bounded(
 ) -> None:
     monkeypatch.setattr(structure, limit, 200)
     data = saved(kind)
-    assert problem(make(data, 20), kind) is None  # type: ignore[operator]
-    found = problem(make(data, 300), kind)  # type: ignore[operator]
+    assert problem(make(data, 20)) is None  # type: ignore[operator]
+    found = problem(make(data, 300))  # type: ignore[operator]
     assert found is not None
     assert f"more than 200 {told}" in found
 
@@ -99,6 +104,19 @@ def _with_comment(data: bytes, blocks: int) -> bytes:
 def test_what_is_damaged_is_for_the_decoder_to_say(kind: str) -> None:
     data = saved(kind)
     for length in (0, 1, 5, 12, 20, len(data) // 2):
-        assert problem(data[:length], kind) is None
+        assert problem(data[:length]) is None
     noise = np.random.default_rng(1).bytes(5000)
-    assert problem(noise, kind) is None
+    assert problem(data[:8] + noise) is None
+
+
+def test_a_picture_that_takes_too_long_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, limit, told in (("a.jpg", "_MOST_PAINTED", "scans"), ("b.png", "_MOST_CHUNKS", "chunks")):
+        path = tmp_path / name
+        path.write_bytes(saved("JPEG", progressive=True) if name == "a.jpg" else saved("PNG"))
+        assert FileImages([path]).read(0).shape == (32, 32, 3)
+        monkeypatch.setattr(structure, limit, 2)
+        with pytest.raises(TaskError, match=rf"{name} cannot be decoded .*{told}"):
+            FileImages([path]).read(0)
+        monkeypatch.undo()

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from csk_sdk.data.bit_depth import eight_bits, require_bit_depth, require_bright
 from csk_sdk.data.deep_png import deep_values
+from csk_sdk.data.picture_structure import slow_to_open, slow_to_paint
 from csk_sdk.data.source import Files, undecodable, unreadable
 from csk_sdk.errors import TaskError
 
@@ -107,9 +108,10 @@ class FileImages(Files):
     def read(self, index: int) -> Pixels:
         """Decode a picture: uint8 `(h, w, 1)` if it is gray, else `(h, w, 3)`, upright, without alpha.
 
-        Of a GIF the first frame. Raises TaskError when the file is missing, unreadable, damaged, larger than 64 Mi
-        pixels, a TIFF that is compressed, or of a format that is not read: PICTURE_FORMATS, and HEIC and AVIF where
-        Pillow has them; or where it has values of another bit depth.
+        Of a GIF the first frame. Raises TaskError when the file is missing, unreadable, damaged, larger than 64
+        Mi pixels or slow to decode by its structure, a TIFF that is compressed, or of a format that is not
+        read: PICTURE_FORMATS, and HEIC and AVIF where Pillow has them; or where it has values of another bit
+        depth.
         """
         path = self._paths[index]
         try:
@@ -117,6 +119,8 @@ class FileImages(Files):
 
                 def again() -> Image.Image:
                     file = opened.enter_context(self._open(index))
+                    if (slow := slow_to_open(file)) is not None:
+                        raise undecodable(path, slow)
                     return opened.enter_context(Image.open(file, formats=_formats()))
 
                 image = again()
@@ -124,6 +128,8 @@ class FileImages(Files):
                     raise undecodable(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
                 if image.width * image.height > _MOST_RUN_LENGTH_PIXELS and _is_run_length_encoded(image):
                     raise undecodable(path, "a run-length encoded BMP; store it as PNG")
+                if image.format == "JPEG" and (slow := slow_to_paint(*_file_and_pixels(image))) is not None:
+                    raise undecodable(path, slow)
                 if image.format == "TIFF" and any(tile[0] != "raw" for tile in getattr(image, "tile", ())):
                     raise undecodable(path, "a compressed TIFF; store it as PNG")
                 if image.mode == "F":
@@ -151,6 +157,11 @@ def _formats() -> tuple[str, ...]:
     if "HEIF" in _DECODERS:
         import_module("pillow_heif").register_heif_opener()
     return tuple(_DECODERS)
+
+
+def _file_and_pixels(image: Image.Image) -> tuple[BinaryIO, int]:
+    file: BinaryIO = image.fp  # type: ignore[attr-defined]
+    return file, image.width * image.height
 
 
 def _is_run_length_encoded(image: Image.Image) -> bool:

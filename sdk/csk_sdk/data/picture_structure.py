@@ -7,49 +7,55 @@ those of ITU-T T.81 (annex B), the PNG specification (5.3) and GIF89a (15 to 26)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import BinaryIO
 
 # A flat scan paints about 2^30 pixels a second on one x86 core (libjpeg-turbo 3): some seconds at most.
 _MOST_PAINTED = 1 << 31
 _MOST_SEGMENTS, _MOST_CHUNKS, _MOST_BLOCKS = 1 << 16, 1 << 18, 1 << 12
 _PIECE = 1 << 20
-_PNG_SIGNATURE = 8
+_JPEG, _PNG, _GIF = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF8"
 
 
-def slow_structure(file: BinaryIO, kind: str, pixels: int) -> str | None:
-    """What would take a decoder too long in a picture of `kind` ("JPEG", "PNG", "GIF") and so many pixels; or None.
+def slow_to_open(file: BinaryIO) -> str | None:
+    """What would keep Pillow busy before it knows how large a picture is; None where nothing would.
 
-    Reads `file` from its beginning, and leaves it there. What is damaged is for the decoder to say.
+    Reads from where `file` is, and leaves it there. What is damaged, or of another format, is for the decoder to say.
     """
-    check = {"JPEG": _jpeg, "PNG": _png, "GIF": _gif}.get(kind)
-    if check is None:
-        return None
-    file.seek(0)
+    begin = file.tell()
+    magic = file.read(8)
+    check = next((check for start, check in _CHECKS.items() if magic.startswith(start)), None)
+    file.seek(begin)
     try:
-        return check(file, pixels)
+        return check(file) if check is not None else None
     finally:
-        file.seek(0)
+        file.seek(begin)
 
 
-def _jpeg(file: BinaryIO, pixels: int) -> str | None:
-    segments = 0
-    file.read(2)  # start of image
-    while segments <= _MOST_SEGMENTS:
+def slow_to_paint(file: BinaryIO, pixels: int) -> str | None:
+    """What would keep a decoder busy with a JPEG of so many pixels; None where nothing would. Leaves `file` there."""
+    begin = file.tell()
+    try:
+        scans = _count_scans(file)
+    finally:
+        file.seek(begin)
+    if scans * pixels > _MOST_PAINTED:
+        return f"a progressive JPEG of {scans} scans, which paints {pixels} pixels in each; store it as PNG"
+    return None
+
+
+def _jpeg(file: BinaryIO) -> str | None:
+    file.seek(2, 1)  # start of image
+    for _ in range(_MOST_SEGMENTS):
         marker = file.read(2)
         if len(marker) < 2 or marker[1] == 0xDA:
-            break
+            return None
         if marker[0] != 0xFF or marker[1] in (0x00, 0xFF):
             file.seek(-1, 1)  # a fill byte, or what the decoder skips
         elif not (0xD0 <= marker[1] <= 0xD9 or marker[1] == 0x01):
             length = int.from_bytes(file.read(2), "big")
             file.seek(max(length - 2, 0), 1)
-        segments += 1
-    if segments > _MOST_SEGMENTS:
-        return f"a JPEG of more than {_MOST_SEGMENTS} segments"
-    scans = _count_scans(file)
-    if scans * pixels > _MOST_PAINTED:
-        return f"a progressive JPEG of {scans} scans, which paints {pixels} pixels in each"
-    return None
+    return f"a JPEG of more than {_MOST_SEGMENTS} segments"
 
 
 def _count_scans(file: BinaryIO) -> int:
@@ -64,8 +70,8 @@ def _count_scans(file: BinaryIO) -> int:
     return scans
 
 
-def _png(file: BinaryIO, pixels: int) -> str | None:
-    file.seek(_PNG_SIGNATURE)
+def _png(file: BinaryIO) -> str | None:
+    file.seek(len(_PNG), 1)
     for _ in range(_MOST_CHUNKS):
         head = file.read(8)
         if len(head) < 8 or head[4:] == b"IEND":
@@ -74,7 +80,7 @@ def _png(file: BinaryIO, pixels: int) -> str | None:
     return f"a PNG of more than {_MOST_CHUNKS} chunks"
 
 
-def _gif(file: BinaryIO, pixels: int) -> str | None:
+def _gif(file: BinaryIO) -> str | None:
     """Up to the first frame: extensions, each of blocks of at most 255 bytes."""
     screen = file.read(13)
     if len(screen) == 13 and screen[10] & 0x80:
@@ -91,3 +97,6 @@ def _gif(file: BinaryIO, pixels: int) -> str | None:
             if blocks > _MOST_BLOCKS:
                 break
     return f"a GIF with more than {_MOST_BLOCKS} blocks in front of its first frame"
+
+
+_CHECKS: dict[bytes, Callable[[BinaryIO], str | None]] = {_JPEG: _jpeg, _PNG: _png, _GIF: _gif}
