@@ -7,6 +7,7 @@ from field.attack import (
     damaged,
     disks,
     executed,
+    finite,
     handed,
     intruders,
     kinds,
@@ -18,7 +19,7 @@ from field.attack import (
 from field.attack.promise import PROMISES as _REGISTERED
 from field.attack.promise import ROOT, Promise, plain
 
-MODULES = (commits, damaged, disks, executed, handed, intruders, kinds, lost, places, revealed, users)
+MODULES = (commits, damaged, disks, executed, finite, handed, intruders, kinds, lost, places, revealed, users)
 
 
 def _stands_at(promise: Promise) -> tuple[str, int]:

@@ -24,7 +24,7 @@ from field.attack.promise import GUARANTEES, Tries, promise
     "a photo with EXIF orientation",
     "gray for a color model, color for a gray one",
     "alpha, also of a palette",
-    "16-bit PNG",
+    "16-bit PNG, gray or color",
     tries=800,
 )
 def pictures_as_people_have_them(tries: Tries, ground: Ground, place: Path) -> None:
