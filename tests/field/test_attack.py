@@ -33,6 +33,8 @@ EXPLAINS = (
     "What a signature does not do",
     "Tested by tests/field/test_bad_data.py.",
     "A network can compute NaN or infinity for any picture",
+    "A camera of 12 bits has white at 4095",
+    "in csk.toml; build-artifacts --bit-depth and analyze --bit-depth",
     "In int8, what was NaN in front of a rounding is some number behind it",
     "There is no noise in any of it, and no differential privacy.",
     "csk-sdk rollback makes an older generation the current one, but the tensors of later ones stay",
