@@ -58,7 +58,9 @@ def _put_aside(folder: Path, old: Path) -> None:
         if error.errno != errno.EXDEV:
             raise
         reason = "it lies in the lower layer of an overlay, as in a container's image, where folders cannot be renamed"
-        raise OSError(errno.EXDEV, f"{reason}: remove it first, or choose another place", str(folder)) from error
+        raise OSError(
+            errno.EXDEV, f"{reason}: remove it first, or choose another place", str(folder)
+        ) from error
 
 
 def restore_folder(target: Path) -> None:
