@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -39,6 +38,7 @@ from csk_sdk import Learner, Task, TrainingConfig
 from csk_sdk.bundle import Bundle
 from csk_sdk.knowledge import neutral_deltas
 from csk_sdk.manifest import EVAL_MODEL, Head, InputSpec, Manifest, PreprocessingSpec
+from csk_sdk.runtime import load_onnxruntime
 from csk_sdk.state import State
 
 Feeds = dict[str, NDArray]
@@ -139,7 +139,9 @@ def observe(
         for end, value in (("x", conv.node.inputs[0]), ("y", conv.node.outputs[0])):
             names.append((end, str(conv.node.name), conv.backward))
             emit.output(emit.op("Identity", value), "/".join(names[-1][:2]), list("nchw"))
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = load_onnxruntime().InferenceSession(
+        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     seen: dict[str, dict[str, list[NDArray]]] = {"x": {}, "y": {}}
     growth: dict[str, dict[str, list[float]]] = {"x": {}, "y": {}}
     for batch in feeds:
@@ -244,7 +246,9 @@ def live(
     truth = np.concatenate([names for _, names, _ in known])
     decided = learner.predict(everything).labels
     learner.export(folder / "exported.onnx")
-    session = ort.InferenceSession(folder / "exported.onnx", providers=["CPUExecutionProvider"])
+    session = load_onnxruntime().InferenceSession(
+        folder / "exported.onnx", providers=["CPUExecutionProvider"]
+    )
     (logits,) = session.run(None, {session.get_inputs()[0].name: learner.bundle.preprocessing(everything)})
     exported = np.array(learner.classes)[logits.argmax(axis=1)]
     print(

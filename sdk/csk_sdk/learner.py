@@ -16,6 +16,7 @@ from csk_sdk.bundle import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.tasks import Task
 from csk_sdk.device_choice import in_chosen_precision
+from csk_sdk.errors import ConfigError
 from csk_sdk.evaluation import Evaluation, Scores, require_scenario, score_tasks
 from csk_sdk.export import export_model
 from csk_sdk.learn_run import LearnReport, LearnRun, OnProgress
@@ -70,7 +71,7 @@ class Learner:
         cls,
         bundle: Path | str,
         state: Path | str = "state",
-        config: TrainingConfig | None = None,
+        config: TrainingConfig | Mapping[str, Any] | None = None,
         backend: str = AUTO,
         *,
         trust: Path | str | None = None,
@@ -93,7 +94,7 @@ class Learner:
             accept(opened, trust, Path(state), allow_older)
         opened.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         stored = State.open(state, opened.id, opened.stored_checkpoint)
-        return cls(opened, stored, config or TrainingConfig(), backend, providers)
+        return cls(opened, stored, _settings(config) or TrainingConfig(), backend, providers)
 
     @property
     def generation(self) -> Generation:
@@ -154,8 +155,7 @@ class Learner:
         """
         if not isinstance(task, Task):
             task = Task.open(task)
-        if isinstance(config, Mapping):
-            config = TrainingConfig.from_mapping(dict(config), "config")
+        config = _settings(config)
         task.require_trainable()
         bundle = self.bundle
         if config is not None:
@@ -179,10 +179,13 @@ class Learner:
                     on_progress or (lambda _: None),
                 ).run()
 
-    def stream(self, name: str, classes: Sequence[str], config: TrainingConfig | None = None) -> TaskStream:
+    def stream(
+        self, name: str, classes: Sequence[str], config: TrainingConfig | Mapping[str, Any] | None = None
+    ) -> TaskStream:
         """Learn a task from batches that the application feeds: see `TaskStream`."""
         self.require_new(name, classes)
-        return TaskStream(self.bundle, self.state, name, classes, config or self.config, backend=self.backend)
+        settings = _settings(config) or self.config
+        return TaskStream(self.bundle, self.state, name, classes, settings, backend=self.backend)
 
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
         """Features `(n, f)` of pictures or signals, as `predict` takes them."""
@@ -236,3 +239,14 @@ class Learner:
     def require_new(self, name: str, classes: Sequence[str] = ()) -> None:
         """Raise TaskError where a task of this name is learned already, or a name cannot be used."""
         require_new_task(self.generation, self.bundle.manifest.classes, name, classes)
+
+
+def _settings(config: TrainingConfig | Mapping[str, Any] | None) -> TrainingConfig | None:
+    """Settings as applications hand them over: those of a TrainingConfig by name, too."""
+    if config is None or isinstance(config, TrainingConfig):
+        return config
+    if isinstance(config, Mapping):
+        return TrainingConfig.from_mapping(dict(config), "config")
+    raise ConfigError(
+        f"config is a {type(config).__name__}, and must be a TrainingConfig or a mapping of its settings."
+    )

@@ -274,7 +274,7 @@ class Graph:
                 raise
             raise BundleError(
                 f"{self._path} was still computing after {self._time_limit:g} s, and was ended. Allow one run more "
-                "time with --time-limit, or do not use this bundle."
+                "time with time_limit under [training] in csk.toml, or do not use this bundle."
             ) from None
         finally:
             timer.cancel()

@@ -119,6 +119,7 @@ def test_a_broken_test_split_does_not_hide_what_was_learned(run, workspace):
     assert done.json["generation"] == 1
     assert "Warning: not tested." in done.err
     assert "0.png" in done.err
+    assert "Nothing to test with" not in done.out + done.err
 
 
 def test_tasks_lists_states_counts_and_what_is_broken(run, workspace):

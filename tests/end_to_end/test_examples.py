@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,11 @@ def test_embed_is_short_and_works(tmp_path: Path, digits, digits_bundle: Path) -
 @pytest.mark.slow
 def test_demo_shows_forgetting_and_its_absence(tmp_path: Path) -> None:
     result = json.loads(run("-m", "csk_sdk", "demo", "--out", "demo", "--json", cwd=tmp_path))
-    ours, without = result["runs"]
+    ours, frozen, without = result["runs"]
+    assert [run["label"] for run in result["runs"]] == ["csk-sdk", "frozen backbone", "unprotected"]
+    assert (
+        frozen["task"]["bwt"] == 0.0
+    )  # heads alone forget nothing, and that is what the middle device learns
     assert ours["task"]["bwt"] >= -1.0
     assert (
         min(
@@ -54,6 +59,12 @@ def test_demo_shows_forgetting_and_its_absence(tmp_path: Path) -> None:
     assert ours["classes"]["accuracy"] > 90.0
     assert Path(tmp_path, result["picture"]).read_bytes().startswith(b"\x89PNG")
     assert 20 << 20 < ours["peak_rss_bytes"] < 300 << 20
+    shown = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    shown = shown[shown.index("<!-- demo output -->") : shown.index("<!-- end of demo output -->")]
+    assert set(re.findall(r"device \((.*)\): learned", shown)) == {run["label"] for run in result["runs"]}
+    (accuracies,) = re.findall(r"All ten digits, task not known: accuracy, %(.*)", shown)
+    expected = [run["classes"]["accuracy"] for run in result["runs"]]
+    np.testing.assert_allclose([float(one) for one in accuracies.split()], expected, atol=1.5)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib import reload
@@ -16,6 +17,8 @@ from conftest import NAMES, REPOSITORY, Digits, open_learner
 from csk_sdk import Learner, telemetry
 from csk_sdk.state.tensorfile import decode
 from field import no_telemetry
+
+FIRST_IMPORT = re.compile(r"^\s*(import onnxruntime|from onnxruntime)\b", re.MULTILINE)
 
 
 def test_the_state_holds_no_picture(learner: Learner, digits: Digits) -> None:
@@ -152,6 +155,26 @@ def test_so_does_the_builder(tmp_path: Path) -> None:
         capture_output=True,
     )
     assert list(home.rglob("*")) == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        path.relative_to(REPOSITORY)
+        for folder in ("benchmarks", "examples", "device_runners", "tests/sweep", "findings")
+        for path in sorted((REPOSITORY / folder).rglob("*.py"))
+        if "node_modules" not in path.parts and FIRST_IMPORT.search(path.read_text(encoding="utf-8"))
+    ],
+    ids=str,
+)
+def test_scripts_that_import_the_runtime_themselves_leave_telemetry_off(script: Path) -> None:
+    """Imports are sorted, and onnxruntime comes in front of csk_sdk: the package or the script must say so before."""
+    text = (REPOSITORY / script).read_text(encoding="utf-8")
+    before = text[: FIRST_IMPORT.search(text).start()]  # type: ignore[union-attr] # as chosen above
+    package = REPOSITORY / script.parts[0] / script.parts[1] / "__init__.py"
+    if package.is_file():
+        before += package.read_text(encoding="utf-8")
+    assert re.search(r'environ.*"ORT_DISABLE_TELEMETRY"|^\s*(import|from) csk_sdk\b', before, re.MULTILINE)
 
 
 def test_an_application_may_ask_for_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:

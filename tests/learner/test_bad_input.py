@@ -20,6 +20,7 @@ from csk_sdk import (
     ConfigError,
     CskError,
     Inbox,
+    Learner,
     RuntimeMissingError,
     StateError,
     StateLockedError,
@@ -441,6 +442,18 @@ def test_a_path_for_a_task_and_a_mapping_for_settings(device: Device) -> None:
         device.learner().learn(folder, {"epoch": 1})
     with pytest.raises(TaskError, match="There is no task at nowhere"):
         device.learner().learn("nowhere")
+
+
+def test_a_mapping_for_settings_wherever_they_are_taken(device: Device) -> None:
+    learner = Learner.open(device.bundle, device.folder / "state", {"epochs": 2})
+    assert learner.config == TrainingConfig(epochs=2)
+    assert learner.stream("07", ("eight", "nine"), {"batch_size": 7})._config == TrainingConfig(batch_size=7)
+    with pytest.raises(ConfigError, match="config sets 'epoch', which is no setting"):
+        Learner.open(device.bundle, device.folder / "state", {"epoch": 1})
+    with pytest.raises(
+        ConfigError, match=r"^config is a list, and must be a TrainingConfig or a mapping of its settings\.$"
+    ):
+        Learner.open(device.bundle, device.folder / "state", [("epochs", 1)])  # type: ignore[arg-type]
 
 
 def test_lists_generators_and_pictures_of_pillow(device: Device) -> None:

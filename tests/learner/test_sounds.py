@@ -119,7 +119,7 @@ def test_a_signal_that_overflows_in_the_network_gets_no_answer(lives: dict[str, 
     with pytest.raises(TaskError, match=r"^For signal 2 the network computes numbers that are not finite"):
         lives["protected"].predict(clips)
     clips[1, 0] = np.nan
-    with pytest.raises(TaskError, match=r"signal 1 has 1 samples that are not finite"):
+    with pytest.raises(TaskError, match=r"signal 1 has 1 sample that is not finite"):
         lives["protected"].predict(clips)
 
 
@@ -156,6 +156,7 @@ def test_pictures_for_a_model_of_signals(learner: Learner, digits: Digits) -> No
     with pytest.raises(TaskError) as caught:
         learner.learn(digits.task("01", (4, 5)))
     assert str(caught.value) == (
+        "None of the 80 pictures can be learned. The first: "
         "Task '01': images[0] is a picture (uint8 of shape (8, 8, 1)), and the model takes signals: int16 or float, "
         "(length, channels) = (2048, 1)."
     )
@@ -169,6 +170,7 @@ def test_signals_for_a_model_of_pictures(digits_bundle: Path, tmp_path: Path) ->
     with pytest.raises(TaskError) as caught:
         learner.learn(task("01", PAIRS[0][1]))
     assert str(caught.value) == (
+        "None of the 100 signals can be learned. The first: "
         "Task '01': signals[0] is a signal of 2048 samples, and the model takes pictures of 8x8 pixels (width x "
         "height): hand over uint8 pictures."
     )

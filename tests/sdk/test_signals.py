@@ -342,7 +342,15 @@ def test_a_task_of_arrays(tmp_path: Path) -> None:
         ),
         ({"signals": np.zeros((0, 5))}, "signals holds no signal (shape (0, 5)): put at least one into it."),
         ({"signals": np.zeros((6, 0))}, "signals has shape (6, 0): there is no sample in its signals."),
-        ({"signals": np.full((6, 1), np.inf)}, "signals has 6 samples that are not finite (NaN or infinite)"),
+        (
+            {"signals": np.full((6, 1), np.inf)},
+            "signals has 6 samples that are not finite (NaN or infinite): repair or remove those of index 0, 1, 2, 3, "
+            "4, ...",
+        ),
+        (
+            {"signals": np.where(np.arange(6)[:, None] == 4, np.nan, np.zeros((6, 3)))},
+            "signals has 3 samples that are not finite (NaN or infinite): repair or remove those of index 4.",
+        ),
         (
             {"labels": np.zeros(6, int)},
             "class 'b' has no signal: no label is 1. Add signals of it, or remove",

@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 from csk_device_runners.conformance import FAILED, run_case
+from csk_sdk.runtime import load_onnxruntime
 
 _EACH = "--each"
 
@@ -47,7 +46,7 @@ def run(vectors: Path) -> list[dict[str, Any]]:
 
 def main(vectors: Path, out: Path) -> None:
     results = run(vectors)
-    runtime = f"onnxruntime {onnxruntime.__version__}"
+    runtime = f"onnxruntime {load_onnxruntime().__version__}"
     out.write_text(json.dumps({"runtime": runtime, "cases": results}))
     print(f"{runtime}: {len(results)} cases, {sum(one['status'] == FAILED for one in results)} failed")
 

@@ -66,6 +66,7 @@ describe('pictures', () => {
       { data: new Uint16Array(1) as unknown as Uint8Array, width: 1, height: 1 },
       'value >> (bitDepth - 8)',
     ],
+    ['nothing', null as unknown as Picture, 'it has no Uint8Array of pixels'],
     ['floats', { data: new Float32Array(1) as unknown as Uint8Array, width: 1, height: 1 }, 'no Uint8Array'],
   ])('refuses %s', (_, wrong, message) => {
     expect(() => preprocessing(3, 'none', [1, 1]).toSize(wrong, 'it')).toThrow(message);

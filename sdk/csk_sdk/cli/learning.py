@@ -300,10 +300,6 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
     if scores is not None:
         screen.say()
         screen.show(present_table(*scores))
-    elif evaluate:
-        screen.say(
-            f"Nothing to test with in {space.tasks}: with NAME/test/<class>/ there, accuracies would be shown."
-        )
     metric = learner.bundle.objective.metric
     screen.json({**report.to_json(), metric: _accuracy_json(scores)}, indent=None)
 
@@ -319,6 +315,10 @@ def _evaluate(
     try:
         testable = space.testable(learner)
         if not testable:
+            if learner.tasks:  # not already in front of the first task
+                screen.say(
+                    f"Nothing to test with in {space.tasks}: with NAME/test/<class>/ there, accuracies would be shown."
+                )
             return None
         with screen.bar(label):
             scores = learner.score(testable)

@@ -25,6 +25,8 @@ SIGNAL_SUFFIXES = frozenset({".wav", ".npy"})
 
 # 23 minutes of 48 kHz; as floats already 256 MiB of the device's memory.
 MAX_SAMPLES = 64 << 20
+# How many broken signals of an array are told by their index.
+_NAMED = 5
 # How an npz file begins.
 _ZIP = b"PK\x03\x04"
 
@@ -170,14 +172,16 @@ def _check_batch(signals: NDArray[Any], where: str) -> None:
         raise TaskError(f"{where} holds no signal (shape {signals.shape}): put at least one into it.")
     if signals.size == 0:
         raise TaskError(f"{where} has shape {signals.shape}: there is no sample in its signals.")
-    check_finite(signals, where)
+    finite = np.isfinite(signals).reshape(len(signals), -1).all(axis=1)
+    if not finite.all():
+        broken = np.flatnonzero(~finite)
+        which = ", ".join(map(str, broken[:_NAMED])) + (", ..." if len(broken) > _NAMED else "")
+        check_finite(signals, where, f"those of index {which}")
 
 
-def check_finite(samples: NDArray[Any], where: str) -> None:
-    """Raise TaskError where a sample is NaN or infinite."""
+def check_finite(samples: NDArray[Any], where: str, which: str = "the signal") -> None:
+    """Raise TaskError where a sample is NaN or infinite; `which` is told to repair or remove."""
     bad = samples.size - int(np.isfinite(samples).sum())
     if bad:
-        raise TaskError(
-            f"{where} has {bad} samples that are not finite (NaN or infinite): repair or remove the signals that "
-            "hold them."
-        )
+        many = "1 sample that is" if bad == 1 else f"{bad} samples that are"
+        raise TaskError(f"{where} has {many} not finite (NaN or infinite): repair or remove {which}.")

@@ -77,8 +77,8 @@ export class Preprocessing {
    * size than the model's if the bundle does not resize.
    */
   toSize(picture: Picture, where: string): Uint8Array {
-    const { width, height } = picture;
     const channels = channelsOf(picture, where);
+    const { width, height } = picture;
     const right = width === this.width && height === this.height;
     if (!right && !this.resizes) {
       throw new TaskError(
@@ -149,7 +149,8 @@ export class Preprocessing {
   }
 }
 
-function channelsOf({ data, width, height, channels }: Picture, where: string): number {
+function channelsOf(picture: Picture | null | undefined, where: string): number {
+  const { data, width = 0, height = 0, channels } = picture ?? {};
   if ((data as unknown) instanceof Uint16Array) {
     throw new TaskError(
       `${where} has values of 16 bits, and a picture has 8: hand over the upper 8 of the bits that the camera fills, ` +
