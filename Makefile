@@ -20,7 +20,6 @@ export OMP_NUM_THREADS ?= 1
 # For scripts that import onnxruntime before csk_sdk, which sets it too.
 export ORT_DISABLE_TELEMETRY ?= 1
 
-KILLS ?= 200
 TASKS ?= 300
 MINUTES ?= 1
 GRAPHS ?= 2300
@@ -35,7 +34,7 @@ MATRIX := out/matrix
 DIGITS := out/digits
 
 .PHONY: help demo test test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
-	wheel-test conformance conformance-js arm64 chromium app build-app test-app kill soak fuzz sbom \
+	wheel-test conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
 help:
@@ -53,7 +52,7 @@ help:
 	@echo "make app             build the web app and serve it here; BUNDLE=DIR for a bundle of your own"
 	@echo "make test-app        the web app in a phone's browser"
 	@echo "make check           format, lint, types"
-	@echo "make kill KILLS=200     kill -9 a training process that often, at random moments"
+	@echo "make attack MINUTES=10  attack every promise of docs/guarantees.md: kills, lost power, full disks, hostile files"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
 	@echo "make fuzz MINUTES=30    feed the readers what nobody would (Linux, Python 3.11 to 3.13)"
 	@echo "make sbom               write docs/supply-chain.md and out/sbom.json from what is installed"
@@ -120,7 +119,7 @@ run-oldest: $(BIN)/.dev $(OLDEST)/.ready
 # What a line of the runtimes' file names, in an environment of its own.
 .venv-matrix-%/.ready: pyproject.toml $(RUNTIMES)
 	$(PYTHON) -m venv .venv-matrix-$*
-	sed 's/#.*//' $(RUNTIMES) | awk '$$1 == "$*" {for (i = 2; i <= NF; i++) print $$i}' > .venv-matrix-$*/requirements.txt
+	sed 's/#.*//' $(RUNTIMES) | awk '$$1 == "$*" {for (i = 2; i <= NF; i++) if ($$i !~ /^@/) print $$i}' > .venv-matrix-$*/requirements.txt
 	.venv-matrix-$*/bin/python -m pip install --quiet --disable-pip-version-check --editable . \
 		--requirement .venv-matrix-$*/requirements.txt
 	@touch $@
@@ -130,10 +129,12 @@ matrix:
 	@if $(UP_TO_312); then $(MAKE) --no-print-directory run-matrix; else \
 		echo "Left out: the matrix, for whose oldest runtimes there are packages up to Python 3.12 (make PYTHON=python3.12 $@)"; fi
 
+provider = $(shell sed 's/\#.*//' $(RUNTIMES) | awk '$$1 == "$(1)" {for (i = 2; i <= NF; i++) if ($$i ~ /^@/) print "--provider", substr($$i, 2)}')
+
 run-matrix: $(BIN)/.dev $(patsubst %,.venv-matrix-%/.ready,$(filter-out node,$(ON)))
 	rm -rf $(MATRIX)/*.json
 	@$(foreach one,$(filter-out node,$(ON)),echo "== $(one)"; .venv-matrix-$(one)/bin/python -m csk_device_runners conformance \
-		$(VECTORS) --platform $(one) --out $(MATRIX)/$(one).json | grep -v ^passed;) true
+		$(VECTORS) --platform $(one) --out $(MATRIX)/$(one).json $(call provider,$(one)) | grep -v ^passed;) true
 	@$(if $(filter node,$(ON)),$(MAKE) --no-print-directory matrix-js)
 	$(BIN)/python -m csk_device_runners matrix $(VECTORS) $(foreach one,$(ON:node=node browser),$(MATRIX)/$(one).json) \
 		--runtimes $(RUNTIMES) $(if $(filter file,$(origin ON)),--write docs/matrix.md)
@@ -228,8 +229,11 @@ wheel-test:
 	wheel=$$(ls out/wheel/*.whl) && out/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check "$$wheel[demo]"
 	cd out/wheel && venv/bin/csk-sdk demo --out demo
 
-kill: $(BIN)/.dev
-	CSK_SDK_KILLS=$(KILLS) $(BIN)/python -m pytest tests/learner/test_kill.py -k random
+# MINUTES is how much is tried: 10 is all of it, about as long on two quiet cores.
+attack: MINUTES = 10
+attack: $(BIN)/.dev
+	PYTHONPATH=tests $(BIN)/python -m field.attack --minutes $(MINUTES) --out out/attack.json \
+		$(if $(ONLY),--only $(ONLY)) $(if $(PAGE),--page $(PAGE))
 
 soak: $(BIN)/.dev
 	$(BIN)/python tests/field/soak.py --tasks $(TASKS) --out out/soak

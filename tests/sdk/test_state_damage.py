@@ -57,6 +57,19 @@ def test_every_flipped_byte_of_a_record_or_head_is_noticed(tmp_path: Path) -> No
     assert same(state.load().tensors, tensors(2))
 
 
+def test_a_history_that_cannot_be_told_names_the_way_back(tmp_path: Path) -> None:
+    state = learned(tmp_path, "ABC")
+    record_of(state, 3).unlink()
+    back = r"000003\.json is missing\. `csk-sdk rollback --to B` returns to generation 2, which is intact\."
+    with pytest.raises(StateError, match=back):
+        state.history()
+    state = learned(tmp_path / "older", "ABC")
+    flip(record_of(state, 1))
+    mend = r"Generation 3 stays the current one\. `csk-sdk verify --repair` writes it again\."
+    with pytest.raises(StateError, match=rf"000001\.json .*\. {mend}"):
+        state.history()
+
+
 def test_the_way_back_skips_damaged_generations(tmp_path: Path) -> None:
     state = learned(tmp_path, "ABC")
     flip(tensors_of(state, 3))

@@ -182,7 +182,11 @@ class State:
         records: list[GenerationRecord] = []
         number = self.head()
         while number != 0:
-            records.append(self._store.record(number))
+            try:
+                records.append(self._store.record(number))
+            except StateError as error:
+                mend = " `csk-sdk verify --repair` writes it again." if records else ""
+                raise StateError(f"{error} {self._store.way_back(number)}{mend}") from error
             number = records[-1].parent
         return records
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from csk_sdk.errors import StateError, StateLockedError
+from csk_sdk.errors import StateError, StateLockedError, StorageError
 from csk_sdk.state.atomic import make_folder, storage_error
 
 LOCK_FILE = "lock"
@@ -21,6 +21,8 @@ _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
 _FLAGS |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _BUSY = frozenset({errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK})
+# What network shares answer without their lock service, and some FUSE file systems.
+_NONE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 
 if sys.platform == "win32":
     import msvcrt
@@ -82,6 +84,11 @@ class StateLock:
         except OSError as error:
             holder = _holder(descriptor)
             os.close(descriptor)
+            if error.errno in _NONE:
+                raise StorageError(
+                    f"The file system of {self.folder} has no locks ({error.strerror or error}), so that two processes "
+                    "could write there at once. Put the state on a local disk (--state); nothing was changed."
+                ) from error
             if error.errno not in _BUSY:
                 raise storage_error(error, f"lock {path}") from error
             raise StateLockedError(

@@ -17,7 +17,8 @@ from csk_sdk.state.atomic import rename, sync_folder
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 # What systems and file systems answer that cannot exchange.
-_CANNOT = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM})
+# EXDEV: overlayfs, of a folder in its lower layer.
+_CANNOT = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM, errno.EXDEV})
 
 
 def aside(folder: Path) -> Path:
@@ -40,7 +41,7 @@ def replace_folder(source: Path, target: Path) -> None:
     if not _exchange(source, target):
         old = aside(target)
         remove_folder(old)
-        rename(target, old)
+        _put_aside(target, old)
         try:
             rename(source, target)
         except OSError:
@@ -48,6 +49,18 @@ def replace_folder(source: Path, target: Path) -> None:
             raise
     sync_folder(target.parent)
     remove_folder(old)
+
+
+def _put_aside(folder: Path, old: Path) -> None:
+    try:
+        rename(folder, old)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        reason = "it lies in the lower layer of an overlay, as in a container's image, where folders cannot be renamed"
+        raise OSError(
+            errno.EXDEV, f"{reason}: remove it first, or choose another place", str(folder)
+        ) from error
 
 
 def restore_folder(target: Path) -> None:

@@ -1,0 +1,214 @@
+"""Promises and attacks belong together: none without the other. And the judge sees what it is there to see."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from field.attack import judge, page
+from field.attack.attacks import PROMISES
+from field.attack.forks import Forks
+from field.attack.ground import Ground, prepare
+from field.attack.harness import Harness
+from field.attack.kills import Victim, fire
+from field.attack.promise import GUARANTEES, ROOT, STATE, Tries, plain
+from field.attack.victims import csk, damage, victims
+
+DOCS = {name: (ROOT / name).read_text(encoding="utf-8") for name in (GUARANTEES, STATE)}
+# Tables of formats and of results, which promise nothing.
+NO_PROMISES = {"Measured", "Generations", "device.json"}
+# Paragraphs that explain, or say what is not promised: by their first words.
+EXPLAINS = (
+    "What csk-sdk promises of a device in the field, and which test holds each promise.",
+    "How often each was attacked, and how often it broke",
+    "What is not promised: a disk that lies about fsync can lose what it acknowledged.",
+    "What an unsigned bundle of a stranger can still cost is time and memory",
+    "Hashes in a manifest protect against damage, not against a stranger",
+    "The signature, 64 bytes in manifest.sig, is ed25519",
+    "What a signature does not do",
+    "Tested by tests/field/test_bad_data.py.",
+    "A network can compute NaN or infinity for any picture",
+    "A camera of 12 bits has white at 4095",
+    "in csk.toml; build-artifacts --bit-depth and analyze --bit-depth",
+    "In int8, what was NaN in front of a rounding is some number behind it",
+    "There is no noise in any of it, and no differential privacy.",
+    "csk-sdk rollback makes an older generation the current one, but the tensors of later ones stay",
+    "What the commands printed on one x86 machine",
+    "What a device has learned: a folder",
+    "Each learned task makes a generation: everything known up to then",
+    "A TaskStream has no progress checkpoint: what it was fed is gone with the process.",
+    "Copy while nothing is being committed",
+    "Beside the state folder, and no part of it",
+    "A device's whole life on each, by make attack",
+    "exFAT and vfat have no journal",
+)
+
+
+def parts(text: str) -> list[tuple[str, str]]:
+    """The rows (first cells) and paragraphs of a page, each with the title that it stands under."""
+    found, title = [], ""
+    for part in re.split(r"\n\s*\n", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+        lines = part.strip().splitlines()
+        if not lines:
+            continue
+        if lines[0].startswith("#"):
+            title = lines[0].lstrip("# ")
+        elif lines[0].startswith("|"):
+            found += [(title, "| " + plain(line.split("|")[1])) for line in lines[2:]]
+        else:
+            found.append((title, plain(part)))
+    return found
+
+
+# Rows that are held by a test of their own, and not attacked yet.
+TESTED_ELSEWHERE = {
+    "losses, gradients, centers, second moments, heads and statistics of a task": "tests/learner/test_not_finite.py",
+    "heads and statistics of a state, a bundle's checkpoint": "tests/learner/test_not_finite.py",
+    "base data, and the pictures of csk-sdk analyze": "tests/learner/test_not_finite.py",
+    "samples of a float signal": "tests/learner/test_not_finite.py",
+    "16-bit PNG of a 10-, 12- or 14-bit camera, and no bit_depth": "tests/sdk/test_bit_depth.py",
+    "uint16 arrays": "tests/sdk/test_bit_depth.py",
+}
+# A row that is a sentence may go on; one that is a name is matched as a whole.
+_SENTENCE = 40
+SAID = [says for promise in PROMISES.values() for says in promise.says]
+STANDING = [part for text in DOCS.values() for part in parts(text)]
+
+
+def begins(row: str, says: str) -> bool:
+    return row == says or (len(says) > _SENTENCE and row.startswith(says))
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_what_is_attacked_is_still_promised(name: str) -> None:
+    rows = {text[2:] for _, text in STANDING if text.startswith("| ")}
+    text = " ".join(text for _, text in STANDING if not text.startswith("| "))
+    for says in PROMISES[name].says:
+        assert any(begins(row, says) for row in rows) or says in text, f"no longer in the docs: {says}"
+
+
+@pytest.mark.parametrize("where", DOCS)
+def test_what_is_promised_is_attacked(where: str) -> None:
+    unattacked = []
+    for title, text in parts(DOCS[where]):
+        if text.startswith("| "):
+            attacked = any(begins(text[2:], says) for says in SAID) or text[2:] in TESTED_ELSEWHERE
+            if title not in NO_PROMISES and not attacked:
+                unattacked.append(text)
+        elif not any(says in text for says in SAID) and not text.startswith(EXPLAINS):
+            unattacked.append(text[:100])
+    assert unattacked == [], "promise them with an attack (tests/field/attack), or list them in EXPLAINS"
+
+
+def test_what_is_tested_elsewhere_is() -> None:
+    rows = {text[2:] for _, text in STANDING if text.startswith("| ")}
+    for row, where in TESTED_ELSEWHERE.items():
+        assert row in rows, row
+        assert (ROOT / where).is_file()
+
+
+def test_what_only_explains_still_stands() -> None:
+    for begin in EXPLAINS:
+        assert any(text.startswith(begin) for _, text in STANDING), begin
+
+
+def test_each_sentence_has_one_attack() -> None:
+    assert len(SAID) == len(set(SAID))
+
+
+def test_the_page_is_that_of_these_attacks() -> None:
+    text = (ROOT / "docs/attack.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (.*?) \| (\S+) \| [\d,]+ \| \d+ \|$", text, re.MULTILINE))
+    assert list(rows.values()) == list(PROMISES), "make attack PAGE=docs/attack.md"
+    assert list(rows) == [page.cell(promise.says) for promise in PROMISES.values()]
+
+
+def test_the_shares_of_kills_are_all_of_them(tmp_path: Path) -> None:
+    assert sum(victim.share for victim in victims(Ground(tmp_path))) == pytest.approx(1.0)
+
+
+# The judge, and the harness itself: a fault must be one
+
+
+@pytest.fixture(scope="module")
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made = Harness(tmp_path_factory.mktemp("attack"), size=0.01)
+    made.prepare()
+    yield made
+    made.forks.close()
+
+
+def test_the_judge_sees_every_damaged_byte(harness: Harness, tmp_path: Path) -> None:
+    tries = Tries("judge", 60)
+    files = ["HEAD", "state.json", "generations/000001.json", "generations/000002.safetensors"]
+    for number in tries:
+        shutil.rmtree(tmp_path / "state", ignore_errors=True)
+        shutil.copytree(harness.ground.state(2), tmp_path / "state")
+        path = tmp_path / "state" / files[number % 4]
+        whole = path.read_bytes()
+        damage(path, tries.rng)
+        if path.exists() and path.read_bytes().rstrip() == whole.rstrip():
+            continue
+        with pytest.raises((judge.Damaged, OSError)):
+            judge.look(tmp_path / "state")
+    bundle = Path(shutil.copytree(harness.ground.bundle, tmp_path / "bundle"))
+    assert judge.bundle(bundle)
+    content = bytearray((bundle / "weights.safetensors").read_bytes())
+    content[1000] ^= 1
+    (bundle / "weights.safetensors").write_bytes(content)
+    with pytest.raises(judge.Damaged, match=r"weights\.safetensors is not the file that was built"):
+        judge.bundle(bundle)
+
+
+def test_a_command_that_loses_something_when_killed_is_found(harness: Harness, tmp_path: Path) -> None:
+    """A rollback that is killed, and whose victim then finds a generation gone: a fault, told with its reason."""
+    rollback = next(victim for victim in victims(harness.ground) if victim.name == "rollback")
+
+    def after(place: Path, armed: object, printed: str) -> None:
+        (place / "state/generations/000002.safetensors").unlink(missing_ok=True)
+        rollback.after(place, armed, printed)
+
+    careless = Victim("careless", 1.0, rollback.arm, rollback.command, after, rollback.end)
+    tries = Tries("careless", 1)
+    fire(harness.forks, harness.ground, careless, tmp_path / "place", tries)
+    assert tries.broken > 0
+    assert "not there" in tries.faults[0] or "lost a generation" in tries.faults[0]
+
+
+def test_what_is_killed_is_killed_and_counted(harness: Harness, tmp_path: Path) -> None:
+    export = next(victim for victim in victims(harness.ground) if victim.name == "export")
+    tries = Tries("export", 3)
+    fire(harness.forks, harness.ground, export, tmp_path / "place", tries)
+    assert (tries.made >= 3, tries.faults) == (True, [])
+
+
+def test_an_attack_that_dies_is_a_fault(harness: Harness) -> None:
+    found = harness.attack("killed-at-any-moment")  # which is not for a process of its own
+    assert found["faults"] == 1
+    assert "NotImplementedError" in str(found["told"])
+
+
+def test_an_attack_within_a_process(harness: Harness) -> None:
+    found = harness.attack("numbers-are-never-used-twice")
+    assert (found["faults"], found["told"]) == (0, [])
+    assert json.dumps(found)
+    assert "tries" in page.line("numbers-are-never-used-twice", found)
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    forks = Forks()
+    (tmp_path / "ground").mkdir()
+    run = forks.alone(tmp_path / "x.log", prepare, tmp_path / "nowhere")
+    assert run.status != 0
+    assert "nowhere" in run.out
+    assert [path.name for path in tmp_path.iterdir()] == ["ground"]
+    run = forks.run(tmp_path / "ground", *csk("--version"))
+    assert run.status == 0
+    assert run.out.startswith("csk-sdk ")
+    assert [path.name for path in tmp_path.iterdir()] == ["ground"]
+    forks.close()
