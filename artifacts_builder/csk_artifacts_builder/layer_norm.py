@@ -6,18 +6,21 @@ number where the mean is large. Around a mean of 0 that formula is exact enough,
 1. LayerNormalization(x) becomes LayerNormalization(x - mean(x)), the same function: `center_layer_norms`.
 2. What exporters wrote in basic ops before opset 17 becomes LayerNormalization: the runtime would fuse it into its own,
    with the same fault: `recognise_layer_norms`.
+3. LayerNormalization over several axes becomes one over a single axis, between two Reshapes, in the same pass: the
+   process ends where 1.17 opens some such graphs.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import Emitter, attribute, constant_array
 
 
 def center_layer_norms(model: ir.Model) -> None:
-    """Case 1, in place and once only. Last of all: gradients read the x of the layer itself."""
+    """Case 1 and 3, in place and once only. Last of all: gradients read the x of the layer itself."""
     emit = Emitter(model.graph)
     for node in list(model.graph):
         x = node.inputs[0] if node.op_type == "LayerNormalization" else None
@@ -25,12 +28,56 @@ def center_layer_norms(model: ir.Model) -> None:
             continue
         axes = list(range(attribute(node, "axis", -1) % len(x.shape), len(x.shape)))
         if _centered(x, axes) is None:
+            if len(axes) > 1 and (flat := _flat_parameters(node, axes)) is not None:
+                node, x, axes = _over_one_axis(emit, node, flat, axes)
             with emit.before(node):
                 mean = emit.op("ReduceMean", x, axes=axes, keepdims=1)
                 centered = emit.op("Sub", x, mean)
+            assert x.shape is not None
             mean.shape = ir.Shape([1 if axis in axes else size for axis, size in enumerate(x.shape)])
             centered.shape, mean.type, centered.type = x.shape, x.type, x.type
             node.replace_input_with(0, centered)
+
+
+def _flat_parameters(node: ir.Node, axes: list[int]) -> list[NDArray[np.float32]] | None:
+    """Scale, and bias if there is one, as vectors over all normalized elements; None where they are no constants."""
+    x = node.inputs[0]
+    assert x is not None
+    assert x.shape is not None
+    sizes = list(x.shape)[axes[0] :]
+    arrays = [constant_array(value) for value in node.inputs[1:] if value is not None]
+    if not all(isinstance(size, int) for size in sizes) or any(array is None for array in arrays):
+        return None
+    if any(value.uses() for value in node.outputs[1:]):
+        return None
+    whole = [int(size) for size in sizes]  # type: ignore[arg-type]
+    return [np.broadcast_to(array, whole).reshape(-1) for array in arrays if array is not None]
+
+
+def _over_one_axis(
+    emit: Emitter, node: ir.Node, flat: list[NDArray[np.float32]], axes: list[int]
+) -> tuple[ir.Node, ir.Value, list[int]]:
+    """Case 3: the same layer between two Reshapes, over one last axis; the new node, its input and its axis."""
+    x, y = node.inputs[0], node.outputs[0]
+    assert x is not None
+    assert x.shape is not None
+    front = list(x.shape)[: axes[0]]
+    zeros = [0] * len(front)
+    with emit.before(node):
+        long = emit.op("Reshape", x, emit.ints(*zeros, flat[0].size))
+        long.shape, long.type = ir.Shape([*front, flat[0].size]), x.type
+        parameters = [emit.constant(array, np.float32) for array in flat]
+        normal = emit.op(
+            "LayerNormalization", long, *parameters, axis=-1, epsilon=attribute(node, "epsilon", 1e-5)
+        )
+        normal.shape, normal.type = long.shape, x.type
+        back = emit.op("Reshape", normal, emit.ints(*zeros, *(int(x.shape[axis]) for axis in axes)))  # type: ignore[arg-type]
+    back.shape, back.type = x.shape, x.type
+    y.replace_all_uses_with(back, replace_graph_outputs=True)
+    emit.graph.remove(node, safe=True)
+    made = normal.producer()
+    assert made is not None
+    return made, long, [len(front)]
 
 
 def recognise_layer_norms(model: ir.Model) -> bool:

@@ -130,3 +130,27 @@ def test_what_only_looks_alike_stays(what: str, nodes: str, tmp_path: Path) -> N
     kinds = [node.op_type for node in prepare(tmp_path / "model.onnx").model.graph]
     assert "LayerNormalization" not in kinds, what
     assert "Div" in kinds
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("axis", [1, 2, -2])
+def test_a_norm_over_several_axes_becomes_one_over_a_single_axis(axis: int, bias: bool) -> None:
+    sizes = (3, 4, 5)[axis - 1 if axis > 0 else 1 :]
+    scale, shift = (RNG.normal(size=sizes) for _ in range(2))
+    text = f"""(float[N,3,4,5] x) => (float[N,3,4,5] y) {{
+        y = LayerNormalization<axis={axis}, epsilon=0.01>(x, s{", b" if bias else ""}) }}"""
+    tensors = {"s": scale, "b": shift} if bias else {"s": scale}
+    norm = ir.from_proto(onnx.shape_inference.infer_shapes(model(text, **tensors)))
+    for _ in range(2):
+        center_layer_norms(norm)
+    norm.graph.sort()
+    proto = ir.to_proto(norm)
+    assert [node.op_type for node in proto.graph.node if node.op_type != "Constant"] == [
+        *("Reshape", "ReduceMean", "Sub", "LayerNormalization", "Reshape")
+    ]
+    x = np.random.default_rng(3).normal(2.0, size=(2, 3, 4, 5)).astype(np.float32)
+    axes = tuple(range(4))[axis:]
+    centered_x = x.astype(np.float64) - x.mean(axis=axes, keepdims=True, dtype=np.float64)
+    expected = centered_x / np.sqrt((centered_x**2).mean(axis=axes, keepdims=True) + 0.01) * scale
+    expected += shift if bias else 0.0
+    np.testing.assert_allclose(outputs(proto, x), expected, atol=1e-5)
