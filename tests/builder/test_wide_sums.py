@@ -116,5 +116,6 @@ def test_graphs_open_with_wide_sums_and_give_what_they_gave(network: Network, tm
         )
         taken = {value.name: feeds[value.name] for value in session.get_inputs() if value.name in feeds}
         runs.append(session.run(None, taken))
+    # What stays float32 may be fused in another way, and so round in another: by a last digit.
     for one, other in zip(*runs, strict=True):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * max(1.0, float(np.abs(other).max())))

@@ -164,7 +164,7 @@ def test_files_of_a_bundle_lie_below_it(digits_bundle: Path, tmp_path: Path, nam
         Bundle.open(out)
     assert (
         str(caught.value)
-        == f"{out / 'manifest.json'} lists a file outside the bundle: {name!r}. Do not use this bundle."
+        == f"{out / 'manifest.json'}: it lists a file outside the bundle: {json.dumps(name)}. Do not use this bundle."
     )
 
 
