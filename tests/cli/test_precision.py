@@ -40,7 +40,7 @@ def test_doctor_shows_what_it_measured_and_train_follows_it(run, workspace_int8:
     monkeypatch.setattr(tuning, "_milliseconds", lambda view, *_: 10.0)
     done = run("doctor", "--workspace", workspace_int8, "--json")
     (found,) = [check for check in done.json["checks"] if check["name"] == "Precision"]
-    assert found["detail"] == "exact: int8 is not faster on this CPU with this model"
+    assert found["detail"].startswith("exact: int8 is not faster on this CPU with this model")
     assert [one["precision"] for one in found["measured"]] == ["exact", "int8"]
     assert run("train", "--workspace", workspace_int8, "--no-evaluate").status == 0
     assert config_of(workspace_int8, 1)["precision"] == "exact"
