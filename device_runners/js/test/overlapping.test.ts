@@ -157,25 +157,31 @@ describe('calls that overlap', () => {
     ['a folder', () => new FolderStorage(temporaryFolder())],
   ])('tell a second writer in one sentence (%s)', async (_, storageOf) => {
     const storage = storageOf();
-    const learner = await learned(new Watched(), storage);
+    const watched = new Watched();
+    const learner = await learned(watched, storage);
     const other = await openOn(new Watched(), storage);
     const told: string[] = [];
     const third = { ...second, name: 'third' };
-    const learning = learner.learn(second);
-    const writes = [
-      learner.learn(third),
-      learner.rollback('base'),
-      other.learn(third),
-      other.rollback('base'),
-    ];
-    for (const write of await Promise.allSettled(writes)) {
+    let writes: PromiseSettledResult<unknown>[] = [];
+    // While learning has the lock, and waits for them.
+    watched.interrupt(0, async () => {
+      writes = await Promise.allSettled([
+        learner.learn(third),
+        learner.rollback('base'),
+        other.learn(third),
+        other.rollback('base'),
+      ]);
+    });
+    const learning = await learner.learn(second);
+    expect(writes.length).toBe(4);
+    for (const write of writes) {
       const { reason } = write as PromiseRejectedResult;
       expect(reason).toBeInstanceOf(StateLockedError);
       told.push((reason as Error).message);
     }
     expect(new Set(told).size).toBe(1);
     expect(told[0]).toMatch(/is writing to .*Wait for it to finish.*nothing was changed\.$/);
-    expect((await learning).generation).toBe(2);
+    expect(learning.generation).toBe(2);
     expect(names(await other.predict([]))).toBe(TWO);
   });
 
