@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from csk_sdk.errors import BundleError
 from csk_sdk.manifest import (
@@ -58,13 +58,8 @@ def problems(manifest: Manifest) -> Iterator[str]:
 
 def is_inside(name: str) -> bool:
     """Whether this is the name of a file in the bundle's folder, written in the one way that there is."""
-    parts = name.split("/")
     odd = any(character in name for character in "\\:\0")
-    return (
-        not odd
-        and not any(part in ("", ".", "..") for part in parts)
-        and not PurePosixPath(name).is_absolute()
-    )
+    return not odd and not any(part in ("", ".", "..") for part in name.split("/"))
 
 
 def graph_files(manifest: Manifest) -> list[str]:

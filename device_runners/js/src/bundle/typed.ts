@@ -11,12 +11,6 @@ const are =
 export const text = are((value) => typeof value === 'string');
 export const number = are((value) => typeof value === 'number');
 export const integer = are((value) => Number.isSafeInteger(value));
-export const truth = are((value) => typeof value === 'boolean');
-
-export const nullable =
-  (inner: Check): Check =>
-  (value) =>
-    value === null ? undefined : inner(value);
 
 export const optional =
   (inner: Check): Check =>
