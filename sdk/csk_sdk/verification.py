@@ -10,6 +10,7 @@ from typing import Any
 from csk_sdk.accepted import accept, check_age
 from csk_sdk.bundle import Bundle
 from csk_sdk.errors import BundleError
+from csk_sdk.state.atomic import exists
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.repair import DAMAGED, INTACT, REPAIRED, Finding, StateCheck
 
@@ -58,7 +59,7 @@ def verify(
     """
     folder = Path(state)
     opened, findings = _bundle(Path(bundle), trust, folder, allow_older)
-    if opened is None or not folder.is_dir():
+    if opened is None or not exists(folder):
         return Verification(findings, ())
     check = StateCheck(folder, opened.id)
     if not repair:

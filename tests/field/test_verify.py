@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from csk_sdk import StateError, StateLockedError, StorageError, verify
 from csk_sdk.state import LearnedTask, State
 from csk_sdk.state.lock import StateLock
 from csk_sdk.workspace import Workspace
+from field.failing_disk import Disk
 
 
 @pytest.fixture
@@ -51,6 +53,13 @@ def tensors(seed: int) -> dict[str, np.ndarray]:
 def tree(folder: Path) -> dict[str, bytes]:
     files = (path for path in (folder / "state").rglob("*") if path.is_file() and path.name != "lock")
     return {path.relative_to(folder / "state").as_posix(): path.read_bytes() for path in files}
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    shutil.rmtree(folder / "state")
+    for name, content in files.items():
+        (folder / "state" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "state" / name).write_bytes(content)
 
 
 def check(folder: Path, repair: bool = False) -> csk_sdk.Verification:
@@ -225,6 +234,40 @@ def test_nothing_intact_is_left_but_the_bundle(folder: Path) -> None:
     found = by_name(check(folder, repair=True))
     assert found["HEAD"][1].endswith("Generation 0 is now current: what the bundle knows.")
     assert Workspace.open(folder).learner().generation.number == 0
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        ["HEAD lost", "scores"],
+        ["the current tensors flipped", "state.json"],
+        ["an old record", "older tensors cut", "progress"],
+    ],
+    ids=" and ".join,
+)
+def test_what_the_disk_did_not_give_back_is_not_mended(folder: Path, cases: list[str]) -> None:
+    """EIO once, at each call of a repair: told, and the next repair ends where an undisturbed one does, to the byte."""
+    for case in cases:
+        path, damage, *_ = DAMAGE[case]
+        damage(folder / "state" / path)
+    damaged = tree(folder)
+    assert check(folder, repair=True).ok
+    expected = tree(folder)
+    told = 0
+    for call in range(1, 10_000):
+        put(folder, damaged)
+        disk = Disk(folder / "state", call, errno.EIO)
+        with pytest.MonkeyPatch.context() as patch:
+            disk.install(patch)
+            try:
+                told += not check(folder, repair=True).ok
+            except (StateError, StorageError):
+                told += 1
+        if not disk.failed:
+            break
+        assert check(folder, repair=True).ok, f"call {call}"
+        assert tree(folder) == expected, f"call {call}"
+    assert told > 20
 
 
 def test_a_lost_identity_without_head_is_left_to_a_backup(folder: Path) -> None:

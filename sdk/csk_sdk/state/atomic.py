@@ -25,6 +25,10 @@ _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, *_FORBIDDEN})
 
 
+class UnreadableError(StateError):
+    """The disk did not give back what is there. That is no damage: the next try may succeed, so nothing is mended."""
+
+
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Make `data` the content of `path`: a reader, now or after a crash, sees the old or the new whole.
 
@@ -53,9 +57,9 @@ def make_folder(path: Path) -> None:
 
     Raises StorageError when the disk is full, read-only or refuses.
     """
-    if path.is_dir():
-        return
     try:
+        if path.is_dir():
+            return
         if path.parent != path:
             make_folder(path.parent)
         with suppress(FileExistsError):
@@ -91,7 +95,7 @@ def _size(count: int) -> str:
 def exists(path: Path) -> bool:
     """Whether there is a file or folder `path`; links are followed.
 
-    Unlike `Path.exists`, which on some Pythons takes a disk that cannot answer for a no. Raises StateError then.
+    Unlike `Path.exists`, which on some Pythons takes a disk that cannot answer for a no. Raises UnreadableError then.
     """
     try:
         path.stat()
@@ -103,7 +107,7 @@ def exists(path: Path) -> bool:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names of what is in `folder`; none without a folder. Raises StateError when it cannot be listed."""
+    """The names of what is in `folder`; none without a folder. Raises UnreadableError when it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries]
@@ -113,9 +117,9 @@ def names_in(folder: Path) -> list[str]:
         raise unreadable(folder, error) from error
 
 
-def unreadable(path: Path, error: OSError) -> StateError:
-    """The StateError that tells a user that the disk did not give back what is at `path`."""
-    return StateError(
+def unreadable(path: Path, error: OSError) -> UnreadableError:
+    """The error that tells a user that the disk did not give back what is at `path`."""
+    return UnreadableError(
         f"{path} cannot be read ({error.strerror or error}): check the disk and the permissions, "
         "and run the command again."
     )

@@ -24,6 +24,7 @@ import numpy as np
 
 from csk_sdk.errors import ConfigError, StateError
 from csk_sdk.state.atomic import (
+    UnreadableError,
     clear_temporaries,
     exists,
     make_folder,
@@ -253,9 +254,13 @@ class State:
     def load_progress(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """The progress checkpoint, or None when there is none or it is damaged.
 
-        A damaged one is deleted if this object holds the lock (without it, it might just be replaced).
+        A damaged one is deleted if this object holds the lock (without it, it might just be replaced). One that the
+        disk does not give back is left, and counts as none.
         """
-        progress = read_progress(self._progress)
+        try:
+            progress = read_progress(self._progress)
+        except UnreadableError:
+            return None
         if progress is None and self._lock.held:
             remove_file(self._progress)
         return progress
@@ -307,6 +312,8 @@ class State:
         try:
             raw = unseal(self._identity)
             version, bundle_id = raw["schema_version"], raw["bundle_id"]
+        except UnreadableError:
+            raise
         except (StateError, KeyError) as error:
             raise StateError(
                 f"{str(error).rstrip('.')}: nobody knows which bundle {self.folder} belongs to. Restore it from "

@@ -7,12 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
 
 from csk_sdk.errors import StateError
-from csk_sdk.opening import LARGEST_TEXT, read_file
+from csk_sdk.opening import LARGEST_TEXT, RefusedError, read_file
+from csk_sdk.state.atomic import unreadable
 from csk_sdk.stored_tensors import StoredTensors
 from csk_sdk.typed import mistyped
 
@@ -106,9 +108,9 @@ class GenerationRecord:
                 )
                 for task in raw["tasks"]
             )
-            stored = tensors.is_file() and tensors.stat().st_size == raw["size"]
+            stored = _size(tensors) == raw["size"]
             record = cls(**{**raw, "tasks": tasks, "stored": stored})
-        except (KeyError, TypeError, AttributeError, OSError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise StateError(f"{path} lacks or misnames a field ({error}).") from error
         if (wrong := mistyped(record)) is not None:
             raise StateError(f"{path} has a value of a wrong type in '{wrong}'.")
@@ -147,7 +149,18 @@ class RecordLink:
             raise StateError(f"{path} says that generation {number!r} was learned from {parent!r}.")
         if not isinstance(tasks, list):
             raise StateError(f"{path} lacks or misnames a field ('tasks').")
-        return cls(parent, len(tasks), tensors.is_file() and tensors.stat().st_size == size)
+        return cls(parent, len(tasks), _size(tensors) == size)
+
+
+def _size(path: Path) -> int | None:
+    """The bytes of an ordinary file; None where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return status.st_size if S_ISREG(status.st_mode) else None
 
 
 def seal(record: Mapping[str, Any]) -> bytes:
@@ -163,15 +176,18 @@ def seal(record: Mapping[str, Any]) -> bytes:
 def unseal(path: Path) -> dict[str, Any]:
     """Read what `seal` wrote to `path`.
 
-    Raises StateError, naming the file, when it is missing, unreadable or damaged.
+    Raises StateError, naming the file, when it is missing or damaged; UnreadableError where the disk does not give it
+    back.
     """
     try:
         raw = json.loads(read_file(path, LARGEST_TEXT))
     except FileNotFoundError:
         raise StateError(f"{path} is missing.") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (RefusedError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StateError(f"{path} cannot be read ({reason}).") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     if not isinstance(raw, dict) or raw.pop("check", None) != _check(raw):
         raise StateError(f"{path} is damaged: its checksum does not match.")
     return raw

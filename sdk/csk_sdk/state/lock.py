@@ -76,7 +76,12 @@ class StateLock:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
                 raise _odd(path) from None
             raise storage_error(error, f"create {path}") from error
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        try:
+            ordinary = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        except OSError as error:
+            os.close(descriptor)
+            raise storage_error(error, f"lock {path}") from error
+        if not ordinary:
             os.close(descriptor)
             raise _odd(path)
         try:

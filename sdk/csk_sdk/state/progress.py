@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from csk_sdk.errors import StateError
-from csk_sdk.state.atomic import replace_file
+from csk_sdk.state.atomic import UnreadableError, replace_file
 from csk_sdk.state.tensorfile import checksum, decode, encode
 
 
@@ -26,11 +26,16 @@ def write_progress(path: Path, tensors: Mapping[str, np.ndarray], meta: Mapping[
 
 
 def read_progress(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """The tensors and meta last written to `path`; None when there are none, or they are damaged."""
+    """The tensors and meta last written to `path`; None when there are none, or they are damaged.
+
+    Raises UnreadableError where the disk does not give them back.
+    """
     try:
         tensors, header = decode(path)
         text = header["meta"]
         meta = json.loads(text)
+    except UnreadableError:
+        raise
     except (StateError, KeyError, ValueError):
         return None
     if header.get("sha256") != checksum(tensors, text) or not isinstance(meta, dict):

@@ -9,7 +9,8 @@ What is mended, each from what else is known:
     scores, progress    removed when damaged: they can be measured, or trained, again
     temporary files, generations of a crashed commit    removed
 
-A file that the disk does not give back is left as it is: the next try may succeed.
+A file that the disk does not give back is left as it is, and nothing is mended by what it might have said: the next try
+may succeed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from pathlib import Path
 
 from csk_sdk.errors import StateError, StorageError
 from csk_sdk.opening import RefusedError, open_file
-from csk_sdk.state.atomic import exists, is_temporary, names_in, remove_file, replace_file
+from csk_sdk.state.atomic import (
+    UnreadableError,
+    exists,
+    is_temporary,
+    names_in,
+    remove_file,
+    replace_file,
+    unreadable,
+)
 from csk_sdk.state.folder import IDENTITY, State, identity
 from csk_sdk.state.generation import GenerationRecord, unseal
 from csk_sdk.state.progress import read_progress
@@ -45,6 +54,7 @@ class Finding:
 
 # What would mend a finding, and what to say of it then.
 Mend = tuple[Callable[[], object], str]
+Checked = tuple[Finding, Mend | None]
 
 
 class StateCheck:
@@ -68,26 +78,36 @@ class StateCheck:
             else:
                 yield finding
 
-    def _parts(self) -> Iterator[tuple[Finding, Mend | None]]:
+    def _parts(self) -> Iterator[Checked]:
         if (
             not exists(self.folder / IDENTITY)
             and not exists(self.store.head_path)
             and not self.store.numbers()
         ):
             return
-        yield self._identity()
+        yield self._sure("state.json", self._identity)
         # HEAD last of these: where it has to point to is known once the damaged ones are.
         for number in sorted(self.store.numbers()):
-            yield self._generation(number)
-        yield self._head()
+            yield self._sure(f"generation {number}", partial(self._generation, number))
+        yield self._sure("HEAD", self._head)
         yield from self._scores()
         yield from self._progress()
         yield from self._leftovers()
 
-    def _identity(self) -> tuple[Finding, Mend | None]:
+    def _sure(self, name: str, check: Callable[[], Checked]) -> Checked:
+        """What `check` finds; where the disk leaves it open, that, and nothing to mend it."""
+        try:
+            return check()
+        except UnreadableError as error:
+            way_back = f" {self.store.way_back()}" if name == "HEAD" else ""
+            return Finding(name, DAMAGED, f"{error}{way_back}"), None
+
+    def _identity(self) -> Checked:
         path = self.folder / IDENTITY
         try:
             unseal(path)
+        except UnreadableError:
+            raise
         except StateError as error:
             if self._owner_by_head() == self.bundle_id:
                 return Finding(path.name, DAMAGED, str(error)), (self._write_identity, "Written again.")
@@ -102,10 +122,12 @@ class StateCheck:
     def _owner_by_head(self) -> str | None:
         try:
             return str(unseal(self.store.head_path)["bundle_id"])
+        except UnreadableError:
+            raise
         except (StateError, KeyError):
             return None
 
-    def _generation(self, number: int) -> tuple[Finding, Mend | None]:
+    def _generation(self, number: int) -> Checked:
         name = f"generation {number}"
         path = self.store.tensors_path(number)
         if number > self.store.last():
@@ -114,6 +136,8 @@ class StateCheck:
             )
         try:
             record = self.store.record(number)
+        except UnreadableError:
+            raise
         except StateError as error:
             return Finding(name, DAMAGED, str(error)), self._rebuild(number)
         name = f"{name}, {record.task}"
@@ -130,7 +154,7 @@ class StateCheck:
             damage = f"{path}: {error.strerror}."
             return Finding(name, DAMAGED, damage), _removal(path, after="Its record stays.")
         except OSError as error:
-            return Finding(name, DAMAGED, f"{path} cannot be read ({error.strerror or error})."), None
+            raise unreadable(path, error) from error
         except StateError as error:
             return Finding(name, DAMAGED, str(error)), None
         damage = f"{path} is damaged: its checksum does not match."
@@ -138,7 +162,7 @@ class StateCheck:
 
     def _rebuild(self, number: int) -> Mend | None:
         """Write a lost record again from that of the generation learned next; None where there is none."""
-        records = self.store.records()
+        records = self.store.records(certain=True)
         child = next(
             (record for record in records if record.parent == number and len(record.tasks) > 1), None
         )
@@ -157,33 +181,36 @@ class StateCheck:
 
         return write, "Its record was written again; its tensors cannot be trusted without their checksum."
 
-    def _head(self) -> tuple[Finding, Mend | None]:
+    def _head(self) -> Checked:
         try:
             head, _ = self.store.read_head()
-            if head == 0 or self.store.is_intact(head):
+            if head == 0 or self.store.is_intact(head, certain=True):
                 current = f"generation {head}" if head else "the bundle's own checkpoint"
                 return Finding("HEAD", INTACT, f"{current} is current"), None
             problem = f"The current generation {head} is damaged or lost."
+        except UnreadableError:
+            raise
         except StateError as error:
             problem = str(error)
-        best = next((one for one in self.store.way() if self.store.is_intact(one.number)), None)
+        way = self.store.way(certain=True)
+        best = next((one for one in way if self.store.is_intact(one.number, certain=True)), None)
         number = best.number if best else 0
         known = ", ".join(task.name for task in best.tasks) if best else "what the bundle knows"
         last = max({self.store.last(), *self.store.numbers()})
         mend = partial(self.store.write_head, number, last)
         return Finding("HEAD", DAMAGED, problem), (mend, f"Generation {number} is now current: {known}.")
 
-    def _scores(self) -> Iterator[tuple[Finding, Mend | None]]:
+    def _scores(self) -> Iterator[Checked]:
         folder = self.folder / "scores"
         for name in sorted(name for name in names_in(folder) if name.endswith(".json")):
-            yield self._small(folder / name, "It is measured again.")
+            yield self._sure(f"scores/{name}", partial(self._small, folder / name, "It is measured again."))
 
-    def _progress(self) -> Iterator[tuple[Finding, Mend | None]]:
+    def _progress(self) -> Iterator[Checked]:
         path = self.folder / "progress.safetensors"
         if exists(path):
-            yield self._small(path, "The task starts from its beginning.")
+            yield self._sure(path.name, partial(self._small, path, "The task starts from its beginning."))
 
-    def _small(self, path: Path, after: str) -> tuple[Finding, Mend | None]:
+    def _small(self, path: Path, after: str) -> Checked:
         name = path.relative_to(self.folder).as_posix()
         try:
             with open_file(path) as file:
@@ -192,17 +219,19 @@ class StateCheck:
         except RefusedError as error:
             return Finding(name, DAMAGED, f"{path}: {error.strerror}."), _removal(path, after=after)
         except OSError as error:
-            return Finding(name, DAMAGED, f"{path} cannot be read ({error.strerror})."), None
+            raise unreadable(path, error) from error
         try:
             if path.suffix == ".json":
                 unseal(path)
             elif read_progress(path) is None:
                 raise StateError(f"{path} is damaged: its checksum does not match.")
+        except UnreadableError:
+            raise
         except StateError as error:
             return Finding(name, DAMAGED, str(error)), _removal(path, after=after)
         return Finding(name, INTACT), None
 
-    def _leftovers(self) -> Iterator[tuple[Finding, Mend | None]]:
+    def _leftovers(self) -> Iterator[Checked]:
         folders = (self.folder, self.store.generations, self.folder / "scores")
         found = [folder / name for folder in folders for name in names_in(folder) if is_temporary(name)]
         if found:

@@ -15,14 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from csk_sdk.errors import StateError, StorageError
-from csk_sdk.opening import open_file
+from csk_sdk.opening import RefusedError, open_file
 from csk_sdk.state.atomic import (
+    UnreadableError,
     clear_temporaries,
     exists,
     make_folder,
     names_in,
     remove_file,
     replace_file,
+    unreadable,
 )
 from csk_sdk.state.generation import GenerationRecord, RecordLink, seal, unseal
 from csk_sdk.state.tensorfile import decode
@@ -89,19 +91,23 @@ class GenerationStore:
             raise StateError(f"{self.record_path(number)} is the record of generation {record.number}.")
         return record
 
-    def records(self) -> list[GenerationRecord]:
-        """All readable records of committed generations, oldest first."""
+    def records(self, certain: bool = False) -> list[GenerationRecord]:
+        """All readable records of committed generations, oldest first.
+
+        With `certain`, raises UnreadableError where the disk does not give one back; damaged ones are left out.
+        """
         last = self.last()
         return [
             record
             for number in sorted(self._numbers("json"))
-            if number <= last and (record := self._readable(number))
+            if number <= last and (record := self._readable(number, certain))
         ]
 
     def verify(self, number: int) -> GenerationRecord:
         """Check record and tensors of a committed generation against their checksums.
 
-        Raises StateError, naming the file, when it is unknown, pruned, truncated or otherwise damaged.
+        Raises StateError, naming the file, when it is unknown, pruned, truncated or otherwise damaged; UnreadableError
+        where the disk does not give it back.
         """
         record = self.record(number)
         path = self.tensors_path(number)
@@ -113,17 +119,21 @@ class GenerationStore:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             raise StateError(f"{path} is missing (old generations are pruned).") from None
+        except RefusedError as error:
+            raise StateError(f"{path} cannot be read ({error.strerror}).") from error
         except OSError as error:
-            raise StateError(f"{path} cannot be read ({error.strerror or error}).") from error
+            raise unreadable(path, error) from error
         if sha256 != record.sha256:
             raise StateError(f"{path} is damaged: its checksum does not match.")
         return record
 
-    def is_intact(self, number: int) -> bool:
-        """Whether `verify` passes."""
+    def is_intact(self, number: int, certain: bool = False) -> bool:
+        """Whether `verify` passes. With `certain`, raises UnreadableError where the disk leaves that open."""
         try:
             self.verify(number)
-        except StateError:
+        except StateError as error:
+            if certain and isinstance(error, UnreadableError):
+                raise
             return False
         return True
 
@@ -135,11 +145,12 @@ class GenerationStore:
         """The same, left in their file until they are asked for."""
         return StoredTensors(self.tensors_path(number))
 
-    def way(self) -> list[GenerationRecord]:
+    def way(self, certain: bool = False) -> list[GenerationRecord]:
         """The records from the current generation back to 0, newest first, as far as damage allows.
 
         Where a record is unreadable, or HEAD is, the way cannot be known any more; then all the other
-        readable records follow, newest first: any of them is better than nothing.
+        readable records follow, newest first: any of them is better than nothing. With `certain`, raises
+        UnreadableError where the disk does not give one back.
         """
         records: list[GenerationRecord] = []
         try:
@@ -147,9 +158,11 @@ class GenerationStore:
             while number != 0:
                 records.append(self.record(number))
                 number = records[-1].parent
-        except StateError:
+        except StateError as error:
+            if certain and isinstance(error, UnreadableError):
+                raise
             seen = {record.number for record in records}
-            records += [record for record in reversed(self.records()) if record.number not in seen]
+            records += [record for record in reversed(self.records(certain)) if record.number not in seen]
         return records
 
     def write(self, record: GenerationRecord, tensors: bytes) -> None:
@@ -183,6 +196,11 @@ class GenerationStore:
         A record without tensors keeps the task learned last, which is what history is about: kept whole, records
         would grow with the square of the number of tasks.
         """
+        # Which ones to keep is known once all of them can be read; the next commit looks again.
+        with suppress(UnreadableError):
+            self._prune(keep, always)
+
+    def _prune(self, keep: int, always: set[int]) -> None:
         # Only what has tensors is read, and the way that leads there: with each task learned there is one record more.
         links = {number: self._link(number) for number in self._numbers("safetensors")}
         stored = {number for number, link in links.items() if link is not None and link.stored}
@@ -200,6 +218,8 @@ class GenerationStore:
         """Of a record that can be read, what leads on from it."""
         try:
             return RecordLink.read(self.record_path(number), self.tensors_path(number))
+        except UnreadableError:
+            raise
         except StateError:
             return None
 
@@ -255,10 +275,12 @@ class GenerationStore:
     def _is_fresh(self) -> bool:
         return not (exists(self.head_path) or self.numbers())
 
-    def _readable(self, number: int) -> GenerationRecord | None:
+    def _readable(self, number: int, certain: bool = False) -> GenerationRecord | None:
         try:
             return self.record(number)
-        except StateError:
+        except StateError as error:
+            if certain and isinstance(error, UnreadableError):
+                raise
             return None
 
     def _numbers(self, suffix: str) -> set[int]:

@@ -12,12 +12,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from csk_sdk.errors import StateError
+from csk_sdk.opening import RefusedError
+from csk_sdk.state.atomic import unreadable
 from csk_sdk.tensor_header import check_header
 
 DTYPES = ("float32", "float64", "int64", "uint8")
 
 # What a file that is not, or no longer, safetensors can make the reader raise.
-_UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError)
+_DAMAGED = (SafetensorError, ValueError, TypeError, KeyError)
 
 
 def encode(tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
@@ -42,15 +44,18 @@ def packed(tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = 
 def decode(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read all tensors and the text metadata of `path`.
 
-    Raises StateError, naming the file, when it is missing, damaged, or holds another dtype.
+    Raises StateError, naming the file, when it is missing, damaged, or holds another dtype; UnreadableError where the
+    disk does not give it back.
     """
     try:
         check_header(path)
         with safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             metadata = dict(file.metadata() or {})
-    except _UNREADABLE as error:
+    except (FileNotFoundError, RefusedError, *_DAMAGED) as error:
         raise StateError(f"{path} cannot be read ({error}).") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     for name, tensor in tensors.items():
         _check_dtype(name, tensor)
     return tensors, metadata
