@@ -13,7 +13,7 @@ from make_deployed import SETTINGS, TABULAR, TASKS, picture_task, signal_task
 from safetensors.numpy import load_file
 
 from csk_sdk import Learner, Task
-from csk_sdk.verification import verify
+from csk_sdk.workspace.verification import verify
 
 STATES = sorted(
     state

@@ -4,8 +4,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Picture } from '../src/data/pictures.js';
 import type { Task } from '../src/data/task.js';
-import { decode } from '../src/safetensors.js';
-import type { Tensors, Uint8Tensor } from '../src/tensors.js';
+import { decode } from '../src/formats/safetensors.js';
+import type { Tensors, Uint8Tensor } from '../src/formats/tensors.js';
 
 const CLASSES: Readonly<Record<string, string>> = { '01': 'de', '02': 'fg', '03': 'hi' };
 
