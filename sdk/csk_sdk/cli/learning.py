@@ -235,6 +235,7 @@ def train(
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
     learner = space.learner(config, backend.value)
+    learner.state.require_writable()
     count = 0
     while (chosen := _choose(space, learner, task)) is not None:
         if count:

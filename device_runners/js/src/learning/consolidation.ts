@@ -16,6 +16,7 @@ import {
   FeatureExtractor,
   FeatureSample,
   HEAD_SAMPLE_BYTES,
+  isKnown,
   measureKnowledge,
 } from '../network/features.js';
 import { requireConverged, requireLearnableFeatures } from '../network/finite.js';
@@ -75,6 +76,7 @@ async function fold(training: TaskTraining, name: string, batches: Batches): Pro
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
   tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
   for (const [key, { data }] of tensors) {
+    if (!isKnown(key, bundle.manifest.sites)) continue;
     if (data instanceof Float32Array || data instanceof Float64Array) requireConverged(key, data);
   }
   return { tensors, leaks, forgetting, headsOnly: false };
