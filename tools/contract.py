@@ -229,7 +229,7 @@ def schema(path: Path) -> str:
     assert "${" not in text
     return (
         f"/** {HOW.format(path.name)} */\n\n"
-        "import type { Schema } from '../schema.js';\n\n"
+        "import type { Schema } from '../formats/schema.js';\n\n"
         f"export const {name}_SCHEMA = JSON.parse(`{text}`) as Schema;\n"
     )
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from csk_sdk.contract.manifest import Manifest
 from csk_sdk.contract.settings import SETTINGS
 from csk_sdk.contract.training_fields import TrainingFields
 from csk_sdk.errors import ConfigError
-from csk_sdk.manifest import Manifest
 
 PREFIX_CACHES = SETTINGS["prefix_cache"].choices
 # What happens to a task that would cost older ones too much: learned by its heads alone, or not at all.

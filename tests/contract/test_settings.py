@@ -13,10 +13,10 @@ import pytest
 from make_settings import said, values
 
 from csk_sdk import TrainingConfig
+from csk_sdk.contract.manifest import PRECISIONS
 from csk_sdk.contract.settings import SENTENCE, SETTINGS
 from csk_sdk.errors import ConfigError
-from csk_sdk.manifest import PRECISIONS
-from csk_sdk.profiles import PROFILES
+from csk_sdk.network.profiles import PROFILES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -10,7 +10,7 @@ import {
   type TrainingConfig,
 } from './contract/settings.js';
 import { ConfigError } from './errors.js';
-import { type Json, jsonOf } from './json.js';
+import { type Json, jsonOf } from './formats/json.js';
 
 export { DEFAULTS, type TrainingConfig };
 

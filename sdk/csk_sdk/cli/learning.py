@@ -11,18 +11,18 @@ from csk_sdk.cli.accuracies import present_table
 from csk_sdk.cli.guard import Interrupted
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import LearningView, Screen, counted, learned, plural
-from csk_sdk.cli.settings import given_settings, setting
-from csk_sdk.cli.sizes import memory_size
+from csk_sdk.cli.setting_options import given_settings, setting
+from csk_sdk.cli.size_options import memory_size
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import CskError
-from csk_sdk.evaluation import Evaluation
 from csk_sdk.learner import Learner
-from csk_sdk.stopping import EPOCHS, PLATEAU
-from csk_sdk.workspace import Workspace
+from csk_sdk.learning.stopping import EPOCHS, PLATEAU
+from csk_sdk.network.evaluation import Evaluation
+from csk_sdk.workspace.folder import Workspace
 
 
 class Backend(StrEnum):
-    """What computes a training step; csk_sdk.manifest.BACKENDS, or the bundle's first."""
+    """What computes a training step; csk_sdk.contract.manifest.BACKENDS, or the bundle's first."""
 
     auto = "auto"
     portable = "portable"
