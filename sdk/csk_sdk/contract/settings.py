@@ -19,8 +19,8 @@ _RAW: dict[str, Any] = json.loads(
 class Setting:
     """One setting: `type` is "integer", "number", "boolean" or "string"; `optional` whether it may be None.
 
-    `bounds` are by JSON Schema's words ("minimum", "exclusiveMaximum", ...), `choices` of texts. `unset` says what None
-    stands for, `source` is the decision page that measured the default.
+    `bounds` are by JSON Schema's words ("minimum", "exclusiveMaximum", ...), `choices` of texts. `constants` are what a
+    choice comes with. `unset` says what None stands for, `source` is the decision page that measured the default.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Setting:
     bounds: Mapping[str, float]
     choices: tuple[str, ...]
     description: str
+    constants: Mapping[str, Mapping[str, float]]
     unset: str
     unit: str
     source: str
@@ -113,6 +114,7 @@ def _setting(name: str, raw: Mapping[str, Any]) -> Setting:
         bounds={word: raw[word] for word in _HOLDS if word in raw},
         choices=tuple(one for one in raw.get("enum", ()) if one is not None),
         description=raw["description"],
+        constants=raw.get("constants", {}),
         unset=raw.get("unset", ""),
         unit=raw.get("unit", ""),
         source=raw.get("source", ""),
@@ -120,6 +122,9 @@ def _setting(name: str, raw: Mapping[str, Any]) -> Setting:
     )
 
 
-SETTINGS: Mapping[str, Setting] = MappingProxyType(
-    {name: _setting(name, raw) for name, raw in _RAW["properties"].items()}
-)
+def settings_of(properties: Mapping[str, Any]) -> dict[str, Setting]:
+    """Settings by name, from the `properties` of `settings.json`."""
+    return {name: _setting(name, raw) for name, raw in properties.items()}
+
+
+SETTINGS: Mapping[str, Setting] = MappingProxyType(settings_of(_RAW["properties"]))

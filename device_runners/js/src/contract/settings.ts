@@ -241,5 +241,8 @@ export const REFUSED: Readonly<Record<string, { why: string; record: string; def
   },
 };
 
+/** What each optimizer comes with. */
+export const OPTIMIZER_CONSTANTS = { sgd: {}, adamw: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 } } as const;
+
 /** The sentence about a value that is not allowed. */
 export const SENTENCE = '{name} is {value}; it must be {rule}.';
