@@ -194,18 +194,22 @@ class Learner:
         """Features `(n, f)` of pictures or signals, as `predict` takes them."""
         return self.predictor().features(images)
 
-    def predict(self, images: NDArray[Any] | Sequence[Any], task: str | None = None) -> Prediction:
+    def predict(
+        self, images: NDArray[Any] | Sequence[Any], task: str | None = None, reject: float | None = None
+    ) -> Prediction:
         """Class names and probabilities of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`.
 
         A model of signals takes int16 or float `(n, length, c)` or a list of `(length, c)`. For a bundle of another
         loss than cross-entropy, see `Prediction`.
 
         With `task`, among that task's classes (task-incremental); without, among all learned so far.
+        `known` of the prediction is False for what is unlike all that is known, whatever `task`; of pictures of known
+        classes, that is about the share `reject`, 0.05 unless told otherwise. 0 rejects none.
+        Raises ConfigError where `reject` is no share from 0 to below 1, or was never measured (`Prediction`).
         Raises TaskError for pictures or signals of a wrong type, or of which the network computes numbers that are not
         finite, and for a task that is not learned.
         """
-        predictor = self.predictor()
-        return predictor.head(task).predict(predictor.features(images), self.bundle.manifest.input.noun)
+        return self.predictor().predict(images, task, reject)
 
     def evaluate(self, tasks: Sequence[Task], scenario: str = "task") -> Evaluation:
         """Accuracies on the test splits of `tasks`; the row is kept, so that later calls show forgetting.
@@ -220,13 +224,16 @@ class Learner:
         # One predictor for all: another process may commit while this one measures.
         return score_tasks(self.predictor(), self.state, tasks)
 
-    def export(self, path: Path | str, task: str | None = None) -> None:
+    def export(self, path: Path | str, task: str | None = None, reject: float | None = None) -> None:
         """Write an ordinary inference ONNX model over all classes, or over one task's.
 
-        Its input is the source model's input. Raises StorageError where it cannot be written.
+        Its input is the source model's input. With `reject`, it has two more outputs in standard ops: `known` bool
+        `(n,)`, as `predict(..., reject=reject)` has it, and `distance` float32 `(n,)`.
+        Raises StorageError where it cannot be written, ConfigError for `reject` as `predict` does.
         """
         predictor = self.predictor()
-        export_model(self.bundle, predictor.generation, predictor.head(task), Path(path))
+        doubt = None if reject is None else predictor.doubt(reject)
+        export_model(self.bundle, predictor.generation, predictor.head(task), Path(path), doubt)
 
     def rollback(self, task: str) -> Generation:
         """Return to the generation in which `task` had just been learned ("base": before the first task).

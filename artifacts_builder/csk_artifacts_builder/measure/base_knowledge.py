@@ -20,12 +20,16 @@ from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split, table_split
 from csk_sdk.errors import TaskError
 from csk_sdk.method.calibration import calibrated
+from csk_sdk.method.unknown import measured
 from csk_sdk.network.finite import first_not_finite
 from csk_sdk.network.knowledge import Batch, FeatureSample, measure_knowledge
 from csk_sdk.objectives import objective_of
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 _BATCH = 64
+# Margins of pictures that the network was never trained on, over those of base pictures, which it mostly was: measured,
+# docs/decisions/0029-unknown.md.
+_UNSEEN = 0.95
 # Of features that the temperature is measured on.
 _SAMPLE_BYTES = 128 << 20
 
@@ -88,7 +92,7 @@ def base_split(
 def measure_base(
     bundle: Bundle, split: Split, tensors: dict[str, NDArray[Any]], on_progress: Callable[[int, int], None]
 ) -> BaseKnowledge:
-    """Second moments K per site, class statistics and their temperature over `split` (DESIGN 2).
+    """Second moments K per site, class statistics, temperature, and a sketch of known pictures over `split` (DESIGN 2).
 
     All through the bundle's own graphs. `tensors` is the checkpoint so far. `on_progress(done, total)` counts pictures.
     Raises TaskError for a picture for which the network computes NaN or infinity.
@@ -123,9 +127,13 @@ def measure_base(
 
     classes = bundle.manifest.classes
     moments, statistics = measure_knowledge(bundle, tensors, batches(), classes, on_features=keep)
+    sketch = None
     if statistics.classes:
         statistics = calibrated(statistics, *sample.arrays(), classes, PRIOR_PICTURES)
+        sketch = measured(None, statistics, *sample.arrays(), classes, PRIOR_PICTURES, _UNSEEN)
     measure = bundle.objective.measure(np.concatenate(logits), classes, split.labels, classes)
-    measured: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
-    measured.update(statistics.tensors())
-    return BaseKnowledge(measured, len(split), measure.score)
+    found: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
+    found.update(statistics.tensors())
+    if sketch is not None:
+        found.update(sketch.tensors())
+    return BaseKnowledge(found, len(split), measure.score)

@@ -20,6 +20,7 @@ from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
 from csk_sdk.method.known_classes import KnownClasses
 from csk_sdk.method.projection import add_to_centers, leak, project
+from csk_sdk.method.unknown import Familiarity, measured
 from csk_sdk.network.finite import require_converged, require_learnable_features
 from csk_sdk.network.knowledge import (
     Batch,
@@ -86,6 +87,7 @@ class Consolidation:
         threads = self.config.threads
         before = self._features_before(batches)
         moments, learned, sample = self._seen(tensors, batches, scale)
+        own = len(sample.parts)
         with np.errstate(over="ignore"):
             for key in list(moments):
                 # One by one, and out of memory before another graph is opened.
@@ -106,8 +108,11 @@ class Consolidation:
         drifted = drift.fit() if before else None
         # Each matrix of features by features goes as soon as it is used: of several layers, they are the peak here.
         del drift
-        self._follow(drifted, tensors, learned)
-        del learned
+        known_now = self._follow(drifted, tensors, learned)
+        if learned.classes:
+            del learned
+            self._sketch(tensors, known_now, sample, own)
+        del known_now
         forgetting = self._forgetting(tensors, drifted)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = weight, bias
         foreign = set(self.tensors) - known
@@ -183,14 +188,24 @@ class Consolidation:
                 break
         return kept
 
-    def _follow(self, drift: Drift | None, tensors: Tensors, learned: ClassStatistics) -> None:
+    def _follow(self, drift: Drift | None, tensors: Tensors, learned: ClassStatistics) -> ClassStatistics:
         """Carry old heads and statistics over to the features as they are now, and add what was learned."""
         old = ClassStatistics.from_tensors(self.tensors)
         if drift is not None and self.config.follows_drift:
             old = drift.statistics(old)
             for name in _heads_in(tensors):
                 tensors[f"head/{name}/weight"] = drift.head(tensors[f"head/{name}/weight"])
-        old.merge(learned).replace_in(tensors)
+        known = old.merge(learned)
+        known.replace_in(tensors)
+        return known
+
+    def _sketch(self, tensors: Tensors, known: ClassStatistics, sample: FeatureSample, parts: int) -> None:
+        """How close the task's pictures are to what is known now, of the first `parts` of the sample."""
+        features, labels = sample.arrays(parts)
+        old = Familiarity.from_tensors(self.tensors)
+        sketch = measured(old, known, features, labels, self.classes, PRIOR_PICTURES)
+        if sketch is not None:
+            tensors.update(sketch.tensors())
 
     def _parts(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         return pieces(batches, self.plan.micro_batch)

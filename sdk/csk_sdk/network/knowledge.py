@@ -14,6 +14,7 @@ from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, Site
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
 from csk_sdk.method.heads import STATISTICS, ClassStatistics
+from csk_sdk.method.unknown import FAMILIARITY
 
 Tensors = dict[str, NDArray[Any]]
 # One batch: images (n, c, h, w) float32, labels (n,) int64 or a table (n, columns) float32.
@@ -73,9 +74,9 @@ class FeatureSample:
         self._labels.append(labels[: self.room])
         self.room -= len(self._labels[-1])
 
-    def arrays(self) -> tuple[NDArray[np.float32], Labels]:
-        """All features kept, `(n, f)`, and their labels."""
-        return np.concatenate(self._features), np.concatenate(self._labels)
+    def arrays(self, parts: int | None = None) -> tuple[NDArray[np.float32], Labels]:
+        """All features kept, `(n, f)`, and their labels; or those of the first `parts` only."""
+        return np.concatenate(self._features[:parts]), np.concatenate(self._labels[:parts])
 
 
 def measure_knowledge(
@@ -116,7 +117,7 @@ def measure_knowledge(
 def known_tensors(tensors: Iterable[str], sites: Sequence[Site]) -> set[str]:
     """Which of these names mean something to this csk-sdk. Others are a newer one's, and are carried on untouched."""
     own = {f"{kind}/{site.name}" for kind in ("center", "moment") for site in sites}
-    own |= {f"statistics.{name}" for name in STATISTICS}
+    own |= {f"statistics.{name}" for name in STATISTICS} | {f"familiarity.{name}" for name in FAMILIARITY}
     return {key for key in tensors if key in own or _HEAD.fullmatch(key)}
 
 

@@ -1,0 +1,40 @@
+"""What one can live with: each part of it prints what it measures.
+
+    python benchmarks/living.py PART --data DIR --model cifar100-base50.onnx --out docs/results/living.json
+
+`--out` keeps the parts that are in the file already. Parts: unknown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import unknown
+
+PARTS = {"unknown": unknown.run}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, default=Path("out/living"))
+    parser.add_argument("--out", type=Path, help="JSON to write")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    found = PARTS[options.part](options)
+    if options.out:
+        before = json.loads(options.out.read_text()) if options.out.exists() else {}
+        options.out.write_text(json.dumps({**before, options.part: found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
