@@ -121,7 +121,7 @@ FAULTS = {
     "no shrinkage": (
         "platforms.cases.PRIOR_PICTURES",
         0.0,
-        {"discriminant", "calibration"},
+        {"discriminant", "calibration", "unknown"},
     ),
     "no drift": (
         "csk_sdk.method.drift._towards_identity",
