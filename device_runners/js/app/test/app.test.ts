@@ -345,6 +345,38 @@ test('an app that could not be kept says that it needs a network', async () => {
   await shot(page, '11-not-kept');
 });
 
+test('a picture like nothing that is known is said to be unknown', async () => {
+  const { page } = await visit();
+  await opened(page);
+  const sentence = page.getByText("I don't know this. It looks most like:");
+  await recognised(page, pictures('two', 2, 3)[0]!);
+  expect(await sentence.count()).toBe(0);
+  const folder = mkdtempSync(join(tmpdir(), 'csk-sdk-white-'));
+  writeFileSync(join(folder, 'white.bmp'), white(8));
+  await recognised(page, join(folder, 'white.bmp'));
+  expect(await sentence.count()).toBe(1);
+  expect(await page.locator('.seen img').getAttribute('alt')).toBe('Your picture: unknown');
+  await shot(page, '9-unknown');
+  expect(await faults(page)).toEqual([]);
+  rmSync(folder, { recursive: true });
+});
+
+/** A white square as a BMP file of 24 bits. */
+function white(size: number): Buffer {
+  const pixels = Buffer.alloc(size * size * 3, 255);
+  const head = Buffer.alloc(54);
+  head.write('BM');
+  head.writeUInt32LE(54 + pixels.length, 2);
+  head.writeUInt32LE(54, 10);
+  head.writeUInt32LE(40, 14);
+  head.writeInt32LE(size, 18);
+  head.writeInt32LE(size, 22);
+  head.writeUInt16LE(1, 26);
+  head.writeUInt16LE(24, 28);
+  head.writeUInt32LE(pixels.length, 34);
+  return Buffer.concat([head, pixels]);
+}
+
 test('pictures and classes that are no good are told at once', async () => {
   const { page } = await visit();
   await opened(page);
