@@ -192,6 +192,16 @@ TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] =
         TaskError,
         ["'eight', and each class needs a name of its own"],
     ),
+    "a class known but for its case": (
+        with_classes("eight", "Four "),
+        TaskError,
+        ["called 'Four '", "one called 'four'", "only in case", "Call it 'four'"],
+    ),
+    "two classes but for their case": (
+        with_classes("Nine", "nine"),
+        TaskError,
+        ["'nine'", "one called 'Nine'"],
+    ),
     "a class of two lines": (with_classes("eight", "ni\nne"), TaskError, [r"'ni\nne'", "control characters"]),
     "a class that is not UTF-8": (with_classes("a", "\udce9"), TaskError, [r"'\udce9'", "valid UTF-8"]),
     "epochs 0": (setting(epochs=0), ConfigError, ["epochs is 0; it must be a whole number, 1 or more."]),

@@ -20,7 +20,7 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import CROSS_ENTROPY, Manifest
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, TaskError
-from csk_sdk.formats.names import LONGEST, is_plain
+from csk_sdk.formats.names import LONGEST, first_twin, is_plain
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.unknown import REJECT, Distance, Familiarity, distance
 from csk_sdk.network.finite import require_answers, require_usable_head
@@ -187,6 +187,16 @@ def require_new_task(
                 f"Task '{name}' has a class called {one[:40]!r}, and each class needs a name of its own, not "
                 f"empty, at most {LONGEST} characters, in valid UTF-8 and without control characters. Rename it."
             )
+    twins = first_twin(
+        classes, (one for own in task_classes(generation, base_classes).values() for one in own)
+    )
+    if twins is not None:
+        mine, theirs = (one[:40] for one in twins)
+        raise TaskError(
+            f"Task '{name}' has a class called {mine!r}, and there is one called {theirs!r}, which differs only in "
+            "case, spaces at its ends or how accents are stored: they would share the answers. Call it "
+            f"{theirs!r} where it is the same thing, or something else."
+        )
 
 
 def task_names(generation: Generation, base_classes: Sequence[str]) -> tuple[str, ...]:
