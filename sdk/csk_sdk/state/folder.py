@@ -36,11 +36,9 @@ from csk_sdk.state.atomic import (
 from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask, seal, unseal
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.progress import read_progress, write_progress
-from csk_sdk.state.store import BASE, GenerationStore
+from csk_sdk.state.store import BASE, IDENTITY, GenerationStore
 from csk_sdk.state.tensorfile import encode
 from csk_sdk.state.versions import STATE_SCHEMA_VERSION, WRITTEN, Needs, NewerStateError
-
-IDENTITY = "state.json"
 
 # A temporary file this old (seconds) was left by a process that died.
 _ABANDONED = 3600.0

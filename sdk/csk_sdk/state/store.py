@@ -35,6 +35,7 @@ from csk_sdk.state.versions import Needs, NewerStateError
 BASE = "base"
 """The name under which `rollback --to` finds generation 0, the bundle's own checkpoint."""
 
+IDENTITY = "state.json"
 _NUMBERED = re.compile(r"(\d{6,})\.(json|safetensors)")
 
 
@@ -90,7 +91,7 @@ class GenerationStore:
             return max(self._numbers("json"), default=0)
 
     def needs(self) -> Needs:
-        """Who may read and write this state: what the current record asks for, and the newest intact one.
+        """Who may read and write this state: what state.json asks for, the current record, and the newest intact one.
 
         The newest counts after a rollback, too: its csk-sdk may keep more here than generations.
         """
@@ -100,13 +101,21 @@ class GenerationStore:
         return next(asked, Needs()).both(self._needs_of_current())
 
     def require_current(self) -> None:
-        """Raise NewerStateError where only a newer csk-sdk may read the current record; damage is another matter."""
+        """Raise NewerStateError where only a newer csk-sdk may read state.json or the current record.
+
+        Damage is another matter.
+        """
         self._needs_of_current().require_reader(self.folder)
 
     def _needs_of_current(self) -> Needs:
+        found = Needs()
         with suppress(StateError):
-            return self._needs_of(self.read_head()[0]) or Needs()
-        return Needs()
+            found = self._needs_of(self.read_head()[0]) or found
+        with suppress(StateError):
+            version = unseal(self.folder / IDENTITY).get("schema_version")
+            if type(version) is int:
+                found = found.both(Needs(version, version))
+        return found
 
     def _needs_of(self, number: int) -> Needs | None:
         with suppress(StateError, ValueError):
