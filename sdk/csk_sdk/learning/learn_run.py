@@ -22,7 +22,7 @@ from csk_sdk.learning.life import LearnReport, TaskLife, Trained
 from csk_sdk.learning.memory_budget import Plan, plan_for
 from csk_sdk.learning.prefix_cache import OFF, PrefixCache, choose_place
 from csk_sdk.learning.stopping import Stopping
-from csk_sdk.method.optimizers import cosine
+from csk_sdk.method.optimizers import cosine, warm_up_steps
 from csk_sdk.network.knowledge import Batch, Tensors
 from csk_sdk.network.profiles import FAST, PROFILES
 from csk_sdk.state import Generation, State
@@ -155,7 +155,7 @@ class LearnRun:
         """
         config = self._config
         saved = time.monotonic()
-        warmup = min(self._per_epoch // 2, 50)
+        warmup = warm_up_steps(self._per_epoch)
         done, seen = first, self._seen(first)
         for step in range(first, self._steps):
             epoch, position = divmod(step, self._per_epoch)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, Site
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
 from csk_sdk.method.heads import STATISTICS, ClassStatistics
 
@@ -21,8 +22,7 @@ Batch = tuple[NDArray[Any], Labels]
 
 # Pictures at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
 _AT_ONCE = 8
-# Memory for the features that a head is fitted on.
-HEAD_SAMPLE_BYTES = 32 << 20
+HEAD_SAMPLE_BYTES = integer("head", "sample_bytes")
 _HEAD = re.compile(r"head/[^/]*/(weight|bias)")
 
 

@@ -8,7 +8,7 @@ import { Random } from '../data/random.js';
 import { requireNewTask, type Task, TaskPixels, taskClasses } from '../data/task.js';
 import { dumps, type Json } from '../formats/json.js';
 import type { Tensors } from '../formats/tensors.js';
-import { cosine } from '../method/optimizers.js';
+import { cosine, warmUpSteps } from '../method/optimizers.js';
 import type { Batch, Opening } from '../network/features.js';
 import { peakRssBytes } from '../runtime/peakMemory.js';
 import type { Generation, LearnedTask } from '../state/record.js';
@@ -209,7 +209,7 @@ export class LearnRun {
     const { config, perEpoch, stopping } = this;
     const { signal } = this.options;
     const { steps } = stopping;
-    const warmup = Math.min(Math.floor(perEpoch / 2), 50);
+    const warmup = warmUpSteps(perEpoch);
     let saved = performance.now();
     let { loss, step: done } = resumed;
     while (done < steps) {
