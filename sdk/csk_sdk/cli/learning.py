@@ -87,6 +87,7 @@ def train(
     space = Workspace.open(workspace, bundle, state, tasks, trust)
     config = space.config.with_overrides(**given_settings(context))
     learner = space.learner(config, backend.value)
+    learner.state.require_writable()
     count = 0
     while (chosen := _choose(space, learner, task)) is not None:
         if count:

@@ -15,6 +15,7 @@ import {
   type Batches,
   FeatureExtractor,
   FeatureSample,
+  isKnown,
   measureKnowledge,
   SAMPLE_BYTES,
 } from '../network/features.js';
@@ -75,6 +76,7 @@ async function fold(training: TaskTraining, name: string, batches: Batches): Pro
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
   tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
   for (const [key, { data }] of tensors) {
+    if (!isKnown(key, bundle.manifest.sites)) continue;
     if (data instanceof Float32Array || data instanceof Float64Array) requireConverged(key, data);
   }
   return { tensors, leaks, forgetting, headsOnly: false };

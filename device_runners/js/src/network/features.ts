@@ -4,7 +4,7 @@ import type { Bundle } from '../bundle/bundle.js';
 import { EVAL_MODEL, MEMORY_MODEL, rowsOf, type Site } from '../bundle/manifest.js';
 import { HEAD } from '../contract/thresholds.js';
 import { float32, int64, sizeOf, type Tensors } from '../formats/tensors.js';
-import { ClassStatistics } from '../method/heads.js';
+import { ClassStatistics, STATISTICS } from '../method/heads.js';
 import type { Feed, Feeds, Graph, Runtime, SessionSettings } from '../runtime/sessions.js';
 
 export const SAMPLE_BYTES = HEAD.sampleBytes;
@@ -138,4 +138,11 @@ export async function measureKnowledge(
     await graph.close();
   }
   return { moments, statistics };
+}
+
+/** Whether a tensor means something to this csk-sdk. Others are a newer one's, and are carried on untouched. */
+export function isKnown(name: string, sites: readonly Site[]): boolean {
+  if (/^head\/[^/]*\/(weight|bias)$/.test(name)) return true;
+  if (STATISTICS.some((one) => name === `statistics.${one}`)) return true;
+  return sites.some((site) => name === `center/${site.name}` || name === `moment/${site.name}`);
 }
