@@ -43,7 +43,9 @@ class TrainingFields:
     """Carry old heads and statistics over to the features as they drift. None: on, unless `energy` is 0."""
 
     optimizer: str = "sgd"
-    """How a gradient becomes a step."""
+    """How a gradient becomes a step: SGD with momentum, AdamW, or Lion, which has half of AdamW's memory
+    and wants learning rates of 0.001 or less.
+    """
 
     learning_rate: float = 0.01
     """Peak learning rate of the centers; it follows a cosine. 0 or more, and finite."""
