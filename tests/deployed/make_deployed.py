@@ -6,7 +6,7 @@
 
 Run it once for each change of a schema of bundle or state, with the code that made the change: what it wrote is never
 made again, since later code would not write the same. `--kinds exact` is enough where all kinds change alike. PYTHON
-has onnxruntime-training and the builder; without, the bundle for that backend is left out. docs/state.md#what-opens-for-ever
+has onnxruntime-training and the builder; without, the bundle for that backend is left out: docs/state.md.
 
     pictures.safetensors, signals.safetensors   NAME/images and NAME/labels of the tasks 01, 02 and 03; and "probe"
     NAME/bundle                                  a tiny bundle
