@@ -67,6 +67,7 @@ class State:
         self._store = GenerationStore(folder, bundle_id)
         self._scores = folder / "scores"
         self._progress = folder / "progress.safetensors"
+        self._asked = 0
 
     @classmethod
     def open(cls, folder: Path | str, bundle_id: str, base: Base, *, keep: int = 8) -> State:
@@ -305,7 +306,10 @@ class State:
 
     def _prepare_to_write(self) -> None:
         self._check_locked()
-        self.require_writable()
+        if self._asked != self._lock.times:
+            # Once for each time that the lock is taken: nobody else writes meanwhile.
+            self.require_writable()
+            self._asked = self._lock.times
         self._claim()
         self._store.begin()
 
