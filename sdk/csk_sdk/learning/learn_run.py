@@ -18,6 +18,7 @@ from csk_sdk.data.augment import augment
 from csk_sdk.data.broken import without_broken
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
+from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.learning.acceptance import require_learnable, warnings_about, worst_of
 from csk_sdk.learning.consolidation import Consolidated
 from csk_sdk.learning.few_shot import because, few_shot_notes, is_few_shot
@@ -294,6 +295,8 @@ class LearnRun:
         tensors, meta = found
         if any(meta.get(key) != value for key, value in identity.items()):
             # Another run's; it stays until this one has something better to keep in its place.
+            return 0, 0.0, 0.0
+        if violation(meta, load_schema("progress")) is not None:
             return 0, 0.0, 0.0
         plan = replace(
             self._plan, profile=PROFILES[meta.get("profile", FAST.name)], micro_batch=meta.get("micro_batch")
