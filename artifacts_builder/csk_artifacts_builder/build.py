@@ -20,7 +20,6 @@ from csk_artifacts_builder.choice import choose_sites
 from csk_artifacts_builder.conv_shapes import write_conv_shapes
 from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.describe import describe, warnings_about
-from csk_artifacts_builder.emit import static_shape
 from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.head import SplitHead, split_head
 from csk_artifacts_builder.intensity import NewTask, measure_intensity, open_kernel_graph
@@ -31,7 +30,7 @@ from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.ort_training import write_ort_artifacts
 from csk_artifacts_builder.prefix import Cut, find_cut
 from csk_artifacts_builder.prepare import SourceModel, prepare, require_writable
-from csk_artifacts_builder.sites import find_sites
+from csk_artifacts_builder.sites import find_sites, left_out
 from csk_artifacts_builder.variants import cut_graphs, in_exact, in_int8
 from csk_artifacts_builder.verify import same_logits, standard_ops_only
 from csk_sdk import tuning
@@ -61,6 +60,8 @@ from csk_sdk.providers import find_providers
 from csk_sdk.signing import private_key
 
 COMPARED_BATCHES = 4
+# So many pictures of the base data the source model sees before anything is written.
+COMPARED_PICTURES = 8
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def _build(
         weights_in_export=_present(models[EXPORT_TEMPLATE], weights),
         kernels={name: _present(model, [site.weight for site in sites]) for name, model in models.items()},
     )
+    real = next(base_feeds(manifest, split, checkpoint))["image"][:COMPARED_PICTURES] if split else None
     accuracy = None
     unchecked: tuple[str, ...] = ()
     require_writable(sum(array.nbytes for array in weights.values()), where)
@@ -141,8 +143,7 @@ def _build(
         draft.write_weights(weights, (source.model, *models.values()))
         del weights  # from here on they are read from the file
         with draft.scratch(source.model) as prepared:
-            picture = [int(size) for size in static_shape(source.image)[1:]]
-            same_logits(source.path, prepared, source.interface, picture)
+            same_logits(source, prepared, head.activation, real)
         draft.write(models, checkpoint, manifest)
         if ORT_TRAINING in manifest.backends:
             with draft.writing():
@@ -168,7 +169,7 @@ def _build(
             draft.seal(checkpoint, manifest)
         draft.publish(options.sign)
     metric = objective_of(options.loss).metric
-    warnings = (*warnings_about(options, manifest, accuracy, agreement), *unchecked)
+    warnings = (*source.warnings, *warnings_about(options, manifest, accuracy, agreement), *unchecked)
     return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, agreement, warnings, metric)
 
 
@@ -197,6 +198,7 @@ def _with_sites(
         sites=tuple(choice.sites),
         candidates=_candidates(possible, choice.sites, intensity or {}),
         choice=choice.reason,
+        left_out=left_out(source.model, options.sites),
     )
     return manifest, choice.sites
 

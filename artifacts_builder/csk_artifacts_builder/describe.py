@@ -12,6 +12,7 @@ from csk_artifacts_builder.head import SplitHead
 from csk_artifacts_builder.options import BACKEND_CHOICES, BuildOptions
 from csk_artifacts_builder.ort_training import head_capacity
 from csk_artifacts_builder.prepare import SourceModel
+from csk_artifacts_builder.sites import COMPUTED, SHARED
 from csk_sdk.errors import ConfigError
 from csk_sdk.manifest import (
     BACKENDS,
@@ -186,6 +187,11 @@ def warnings_about(
             f"no --mean/--std given: {_UNNORMALISED[kind]}. If the model was trained on normalised "
             f"{kind}, pass the same numbers here."
         )
+    found += [
+        f"convolution '{one.node}' is never trained: {one.reason}."
+        for one in manifest.left_out
+        if one.reason == COMPUTED or one.reason.startswith(SHARED.format(""))
+    ]
     if options.loss == MSE and manifest.flip:
         found.append(
             "pictures will be mirrored at random while training: pass --no-flip if a mirrored picture has other values."

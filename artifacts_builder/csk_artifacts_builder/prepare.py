@@ -15,13 +15,15 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
+from csk_artifacts_builder.constants import fold_constants, is_random, may_fold
 from csk_artifacts_builder.emit import attribute, constant_array
 from csk_artifacts_builder.fold_batch_norm import fold_batch_norm
+from csk_artifacts_builder.inference import to_inference
 from csk_artifacts_builder.interface import Interface, is_channels_last, take_channels_first
 from csk_artifacts_builder.layer_norm import recognise_layer_norms
 from csk_artifacts_builder.linear_head import to_linear_head
 from csk_artifacts_builder.opset import downgrade, upgrade
-from csk_artifacts_builder.pools import write_windows
+from csk_artifacts_builder.pools import misread_windows, write_windows
 from csk_artifacts_builder.precision import to_float32
 from csk_artifacts_builder.sizes import fold_sizes, gather_to_reshape, infer_where_possible
 from csk_sdk.errors import ModelError
@@ -34,11 +36,17 @@ _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A prepared model and where it came from."""
+    """A prepared model and where it came from.
+
+    `warnings` are sentences on what is built otherwise than the file says; `rewritten` says that ONNX Runtime cannot
+    tell what the file as it is computes by the standard, or for inference.
+    """
 
     model: ir.Model
     path: Path
     interface: Interface
+    warnings: tuple[str, ...] = ()
+    rewritten: bool = False
 
     @property
     def image(self) -> ir.Value:
@@ -99,19 +107,21 @@ def prepare(path: Path) -> SourceModel:
 
     Raises ModelError for what cannot be prepared.
     """
-    proto = load_source(path)
     where = path.name
-    model = ir.from_proto(upgrade(proto, where))
-    del proto
+    model = ir.from_proto(load_source(path))
     _own_tensors(model)
     _refuse_foreign(model, where)
     passes.InlinePass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    fold_constants(model)
+    otherwise = to_inference(model)
+    model = upgrade(model, where)
     interface = _source_interface(model, where)
     image = model.graph.inputs[0]
     infer_where_possible(model)  # while the batch is what the exporter saw
     gather_to_reshape(model)
+    otherwise += misread_windows(model)
     # Before sizes are written as constants: some pools have fewer windows than onnx says of older opsets.
     write_windows(model, where)
     static_batch = _make_batch_dynamic(model, image)
@@ -121,19 +131,22 @@ def prepare(path: Path) -> SourceModel:
         _free_reshapes(model, static_batch)
     passes.ShapeInferencePass()(model)
     downgrade(model, where)
-    optimizer.fold_constants(model, onnx_shape_inference=True, output_size_limit=1 << 28)
+    fold_constants(model)
+    optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=may_fold)
     fold_sizes(model)
+    fold_constants(model)
     _remove_casts_to_same_type(model)
     recognise_layer_norms(model)
     fold_batch_norm(model, where)
     write_windows(model, where)
     _require_pads(model, where)
     _tidy(model)
+    _refuse_random(model, where)
     passes.ShapeInferencePass()(model)
     if to_linear_head(model):
         _tidy(model)
         passes.ShapeInferencePass()(model)
-    return SourceModel(model, path, interface)
+    return SourceModel(model, path, interface, otherwise, bool(otherwise))
 
 
 def _own_tensors(model: ir.Model) -> None:
@@ -159,6 +172,15 @@ def _refuse_foreign(model: ir.Model, where: str) -> None:
             raise ModelError(
                 f"{where} has op '{node.domain}.{node.op_type}' (node '{node.name}'), which is not a standard "
                 "ONNX op. Export the model without runtime-specific fusions."
+            )
+
+
+def _refuse_random(model: ir.Model, where: str) -> None:
+    for node in model.graph:
+        if is_random(node):
+            raise ModelError(
+                f"{where} has op '{node.op_type}' (node '{node.name}'), which draws random numbers: the same picture "
+                "gets other answers. Export the model for inference."
             )
 
 

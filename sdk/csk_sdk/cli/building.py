@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csk_sdk.cli.class_file import described
-from csk_sdk.cli.inspecting import memory_rows, outputs, shares_rows
+from csk_sdk.cli.inspecting import left_out_rows, memory_rows, outputs, shares_rows
 from csk_sdk.cli.options import AsJson, ProviderName
 from csk_sdk.cli.rendering import (
     Screen,
@@ -260,6 +260,7 @@ def _show_built(screen: Screen, built: Inspection, report: BuildReport, seconds:
     rows = [
         (outputs(manifest), str(len(manifest.classes))),
         ("Sites", f"{len(built.sites)}: {', '.join(site.name for site in built.sites)}"),
+        *left_out_rows(manifest),
         *shares_rows(built),
     ]
     if accuracy is not None:
