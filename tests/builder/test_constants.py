@@ -12,8 +12,8 @@ from onnx_text import model
 from preparing import HEAD, TAIL, body, buildable, images, ops, outputs, prepared
 from small_models import classifier
 
-from csk_artifacts_builder import constants
-from csk_artifacts_builder.prepare import prepare
+from csk_artifacts_builder.prepare import constants
+from csk_artifacts_builder.prepare.model import prepare
 
 RNG = np.random.default_rng(0)
 WIDE = RNG.normal(0, 0.1, (64, 40, 3, 3))  # 23,040 elements

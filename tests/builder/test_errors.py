@@ -13,7 +13,7 @@ from onnx_text import model
 from small_models import GOOD, RNG, WEIGHTS, classifier, quantised, text, unchecked, with_branch, with_loop
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import ConfigError, CskError, ModelError, UnsupportedOpError
 
 

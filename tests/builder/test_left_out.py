@@ -16,10 +16,10 @@ from small_models import classifier
 from typer.testing import CliRunner
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.cli import app
+from csk_sdk.contract.manifest import Manifest
 from csk_sdk.errors import ModelError
-from csk_sdk.manifest import Manifest
 
 RNG = np.random.default_rng(0)
 KERNELS = {

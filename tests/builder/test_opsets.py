@@ -13,9 +13,10 @@ import pytest
 from onnx_text import model
 from preparing import HEAD, TAIL, body, buildable, drawn, images, in_opset, last_conv, ops, outputs, prepared
 
-from csk_artifacts_builder import BuildOptions, build_artifacts, old_opsets
-from csk_artifacts_builder.head import split_head
-from csk_artifacts_builder.prepare import prepare
+from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.prepare import old_opsets
+from csk_artifacts_builder.prepare.model import prepare
 from csk_sdk.errors import ModelError
 
 

@@ -5,12 +5,12 @@ import type { BundleSource } from './bundle/source.js';
 import { type TrainingConfig, trainingConfig } from './config.js';
 import { type Picture, Preprocessing } from './data/pictures.js';
 import type { Task } from './data/task.js';
-import { exportModel } from './export.js';
-import type { Opening } from './features.js';
-import { inRightPrecision } from './int8Sums.js';
-import { type LearnOptions, type LearnReport, LearnRun } from './learnRun.js';
-import { type LinearHead, type Prediction, Predictor } from './predicting.js';
-import type { Runtime } from './runtime.js';
+import { inRightPrecision } from './device/int8Sums.js';
+import { type LearnOptions, type LearnReport, LearnRun } from './learning/learnRun.js';
+import { exportModel } from './network/export.js';
+import type { Opening } from './network/features.js';
+import { type LinearHead, type Prediction, Predictor } from './network/predicting.js';
+import type { Runtime } from './runtime/sessions.js';
 import type { Generation, LearnedTask } from './state/record.js';
 import { State } from './state/state.js';
 import type { Storage } from './state/storage.js';
@@ -106,6 +106,7 @@ export class Learner {
     const config = trainingConfig({ ...this.config, ...Object.fromEntries(given) });
     const report = await this.state.locked(async () => {
       const { bundle, state, preprocessing } = this;
+      await state.requireWritable();
       const generation = await this.refresh();
       const options = { ...(onProgress ? { onProgress } : {}), ...(signal ? { signal } : {}) };
       const opening = this.opening(config.threads);
@@ -141,6 +142,7 @@ export class Learner {
    */
   async rollback(task: string): Promise<Generation> {
     return this.state.locked(async () => {
+      await this.state.requireWritable();
       await this.state.rollback(task === BASE ? 0 : await this.state.generationOf(task));
       await this.state.clearProgress();
       return this.refresh();

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { decode, encode, readHeader } from '../src/safetensors.js';
-import { float32, float64, int64, type StoredTensor, uint8 } from '../src/tensors.js';
+import { decode, encode, readHeader } from '../src/formats/safetensors.js';
+import { float32, float64, int64, type StoredTensor, uint8 } from '../src/formats/tensors.js';
 
 function file(header: unknown, bytes: number, length?: number): Uint8Array {
   const text = new TextEncoder().encode(typeof header === 'string' ? header : JSON.stringify(header));
@@ -28,6 +28,14 @@ describe('safetensors', () => {
     const { tensors: found, metadata } = decode(encode(tensors, { note: 'ä' }));
     expect(Object.fromEntries(found)).toEqual(Object.fromEntries(tensors));
     expect([...metadata]).toEqual([['note', 'ä']]);
+  });
+
+  it("copies out of Node's Buffer, whose slice() does not", () => {
+    const written = encode(new Map([['a', float32([2], Float32Array.of(0.5, -1))]]));
+    const pool = Buffer.concat([Buffer.alloc(5), written]);
+    const { data } = decode(pool.subarray(5)).tensors.get('a')!;
+    pool.fill(0);
+    expect(data).toEqual(Float32Array.of(0.5, -1));
   });
 
   it.each([

@@ -14,12 +14,20 @@ from rich.text import Text
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, plural, table
 from csk_sdk.errors import ConfigError
-from csk_sdk.workspace import Workspace
+from csk_sdk.workspace.folder import Workspace
 
 if TYPE_CHECKING:
-    from csk_sdk.tuning import Measured
+    from csk_sdk.device.tuning import Measured
+    from csk_sdk.workspace.verification import Verification
 
-_FOUND = {"intact": "green", "pruned": "dim", "leftover": "dim", "damaged": "bold red", "repaired": "yellow"}
+_FOUND = {
+    "intact": "green",
+    "pruned": "dim",
+    "leftover": "dim",
+    "damaged": "bold red",
+    "repaired": "yellow",
+    "newer": "yellow",
+}
 _STYLES = {"ok": "green", "warn": "bold yellow", "fail": "bold red"}
 
 
@@ -40,8 +48,8 @@ def doctor(
     \b
     Example:  csk-sdk doctor --workspace /data/camera
     """
-    from csk_sdk.doctor import examine
-    from csk_sdk.doctor_graphs import FAIL, WARN
+    from csk_sdk.workspace.doctor import examine
+    from csk_sdk.workspace.doctor_graphs import FAIL, WARN
 
     screen = Screen(as_json)
     found = []
@@ -100,7 +108,7 @@ def verify(
     \b
     Example:  csk-sdk verify --repair
     """
-    from csk_sdk.verification import verify as verify_files
+    from csk_sdk.workspace.verification import verify as verify_files
 
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, trust=trust)
@@ -125,7 +133,13 @@ def verify(
             "Damaged." if repair else "Damaged: `csk-sdk verify --repair` mends what it can of a state."
         )
         raise typer.Exit(1)
-    screen.say(f"Mended: {plural(found.repaired, 'finding')}." if found.repaired else "Everything is intact.")
+    screen.say(f"Mended: {plural(found.repaired, 'finding')}." if found.repaired else _intact(found))
+
+
+def _intact(found: Verification) -> str:
+    if any(one.status == "newer" for one in found.state):
+        return "Everything is intact that this csk-sdk may read; a newer one can tell of the rest."
+    return "Everything is intact."
 
 
 def demo(
@@ -140,7 +154,7 @@ def demo(
     Example:  csk-sdk demo --out /tmp/demo
     """
     from csk_sdk.cli.demo_screen import show
-    from csk_sdk.demo import run_demo
+    from csk_sdk.demo.run import run_demo
 
     screen = Screen(as_json)
     result = run_demo(out, screen.progress_line)
