@@ -103,7 +103,7 @@ def _build(
     model: Path, out: Path, options: BuildOptions, on_progress: Callable[[int, int], None]
 ) -> BuildReport:
     providers = find_providers(options.provider and [options.provider], "--provider")
-    source = prepare(model)
+    source = prepare(model, options.output, options.input_size)
     where = source.path.name
     possible = find_sites(source.model, where, options.sites)
     source = with_features(source, possible, options.features)

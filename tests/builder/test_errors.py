@@ -44,11 +44,6 @@ ROWS = [
         ("model.onnx has 2 inputs ('x', 'x2'); a classifier has one input.",),
     ),
     Row(
-        "two outputs",
-        lambda: model(text(GOOD, output="float[N,3] y, float[N,5] f"), **WEIGHTS),
-        ("model.onnx has 2 outputs; a classifier has one, its logits.",),
-    ),
-    Row(
         "a source that gives NaN",
         lambda: classifier("s = Sqrt(x) \n c = Conv(s, w) \n t = Conv(c, v)"),
         ("The source model gives NaN or infinity for ordinary noise",),
@@ -91,7 +86,7 @@ ROWS = [
     Row(
         "dynamic height and width",
         lambda: model(text(GOOD, "float[N,3,H,W] x"), **WEIGHTS),
-        ("input 'x' has dynamic height or width", "Export it with a fixed picture size"),
+        ("input 'x' has dynamic height or width", "with --input-size, such as --input-size 224x224"),
     ),
     Row(
         "unknown shape",

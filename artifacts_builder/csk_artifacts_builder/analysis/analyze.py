@@ -179,7 +179,7 @@ def analyze_model(
         raise ConfigError(
             f"--images is {options.images}, less than one batch of {options.batch_size} pictures."
         )
-    source = prepare(Path(model))
+    source = prepare(Path(model), options.model.output, options.model.input_size)
     where = source.path.name
     head = split_head(source.model, where)
     sites = find_sites(source.model, where, options.model.sites)

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import static_shape
 from csk_artifacts_builder.prepare.constant_sizes import infer_where_possible
+from csk_artifacts_builder.prepare.ending import choose_output, cut_labels
 from csk_artifacts_builder.prepare.inference import to_inference
 from csk_artifacts_builder.prepare.model import SourceModel, load_source
 from csk_artifacts_builder.prepare.pools import write_windows
@@ -43,7 +45,9 @@ def same_logits(
     session = _open_source(source)
     batches = _batches(source, session, real)
     shown = [source.interface.source_input(pictures) for pictures in batches]
-    expected = np.concatenate(_run(session, shown, "the source model")).astype(np.float32)
+    expected = np.concatenate(_run(session, shown, "the source model", _scores(source, session))).astype(
+        np.float32
+    )
     if not np.isfinite(expected).all():
         raise ModelError(
             "The source model gives NaN or infinity for ordinary noise on this ONNX Runtime: nothing could be learned "
@@ -111,9 +115,10 @@ def _tolerance(logits: NDArray[np.float64], half: bool) -> float:
 def _differing(source: SourceModel, shown: Sequence[NDArray[Any]], difference: float) -> ModelError:
     """Why the outputs differ: chance, the pictures beside a picture, or a fault of ours."""
     session = _open_source(source)
-    (first,) = _run(session, shown[:1], "the source model")
+    scores = _scores(source, session)
+    (first,) = _run(session, shown[:1], "the source model", scores)
     if not isinstance(session.get_inputs()[0].shape[0], int):
-        alone = np.concatenate(_run(session, [one[None] for one in shown[0]], "the source model"))
+        alone = np.concatenate(_run(session, [one[None] for one in shown[0]], "the source model", scores))
         apart = (
             float(np.abs(first.reshape(alone.shape) - alone).max()) if first.size == alone.size else np.inf
         )
@@ -141,22 +146,27 @@ def _open_source(source: SourceModel) -> Any:
     """
     version = tuple(map(int, load_onnxruntime().__version__.split(".")[:2]))
     path = source.path
-    rewritten = _rewritten(path) if source.rewritten or version < _ONE_READING else None
+    rewritten = _rewritten(path, source.output) if source.rewritten or version < _ONE_READING else None
     try:
         return _open(rewritten or _inlined(path) or str(path), "the source model")
     except ModelError:
-        rewritten = _rewritten(path)
+        rewritten = _rewritten(path, source.output)
         if rewritten is None:
             raise
         return _open(rewritten, "the source model")
 
 
-def _rewritten(path: Path) -> bytes | None:
-    """The source with its pools' windows as numbers and for inference, or None where there is nothing to write."""
+def _rewritten(path: Path, output: str) -> bytes | None:
+    """The source with its pools' windows as numbers, for inference and without labels; None with nothing to write."""
     model = ir.from_proto(load_source(path))
+    passes.InlinePass()(model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     infer_where_possible(model)
     changed = bool(to_inference(model))
+    choose_output(model, output or None, path.name)
+    changed |= bool(cut_labels(model))
     changed |= write_windows(model, path.name)
+    passes.RemoveUnusedNodesPass()(model)
     return bytes(ir.to_proto(model).SerializeToString()) if changed else None
 
 
@@ -185,10 +195,18 @@ def _open(model: str | bytes, which: str) -> Any:
         raise _cannot_run(which, error) from None
 
 
-def _run(session: Any, batches: Sequence[NDArray[Any]], which: str) -> list[NDArray[np.float32]]:
+def _scores(source: SourceModel, session: Any) -> str:
+    """The source's output that is compared; where labels are cut off, the only one."""
+    names = [output.name for output in session.get_outputs()]
+    return source.output if source.output in names else names[0]
+
+
+def _run(
+    session: Any, batches: Sequence[NDArray[Any]], which: str, output: str | None = None
+) -> list[NDArray[np.float32]]:
     name = session.get_inputs()[0].name
     try:
-        return [session.run(None, {name: batch})[0] for batch in batches]
+        return [session.run(output and [output], {name: batch})[0] for batch in batches]
     except Exception as error:
         raise _cannot_run(which, error) from None
 

@@ -7,7 +7,8 @@ those of the source model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -18,6 +19,7 @@ from onnxscript import optimizer
 from csk_artifacts_builder.emit import attribute, constant_array
 from csk_artifacts_builder.prepare.constant_sizes import fold_sizes, gather_to_reshape, infer_where_possible
 from csk_artifacts_builder.prepare.constants import fold_constants, is_random, may_fold
+from csk_artifacts_builder.prepare.ending import choose_output, cut_labels, flatten_scores, fold_scales
 from csk_artifacts_builder.prepare.fold_batch_norm import fold_batch_norm
 from csk_artifacts_builder.prepare.inference import to_inference
 from csk_artifacts_builder.prepare.interface import Interface, is_channels_last, take_channels_first
@@ -26,7 +28,7 @@ from csk_artifacts_builder.prepare.linear_head import to_linear_head
 from csk_artifacts_builder.prepare.opset import downgrade, upgrade
 from csk_artifacts_builder.prepare.pools import misread_windows, write_windows
 from csk_artifacts_builder.prepare.precision import to_float32
-from csk_sdk.errors import ModelError
+from csk_sdk.errors import ConfigError, ModelError
 from csk_sdk.formats.protobuf import MAX_BYTES
 
 BATCH = "N"
@@ -39,7 +41,8 @@ class SourceModel:
     """A prepared model and where it came from.
 
     `warnings` are sentences on what is built otherwise than the file says; `rewritten` says that ONNX Runtime cannot
-    tell what the file as it is computes by the standard, or for inference.
+    tell what the file as it is computes by the standard, or for inference. `output` is the file's output that holds
+    the scores, or is made of them.
     """
 
     model: ir.Model
@@ -47,6 +50,7 @@ class SourceModel:
     interface: Interface
     warnings: tuple[str, ...] = ()
     rewritten: bool = False
+    output: str = ""
 
     @property
     def image(self) -> ir.Value:
@@ -102,10 +106,12 @@ def _external_bytes(proto: onnx.ModelProto, folder: Path) -> int:
     return count
 
 
-def prepare(path: Path) -> SourceModel:
+def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | None = None) -> SourceModel:
     """Load `path` and bring it to the form described above.
 
-    Raises ModelError for what cannot be prepared.
+    `output` names the one of several outputs that holds the scores of the classes, and `input_size` is that of a
+    picture `(height, width)` or signal `(length,)` whose size the file leaves open.
+    Raises ModelError for what cannot be prepared, ConfigError for a size that the file does not have.
     """
     where = path.name
     model = ir.from_proto(load_source(path))
@@ -116,8 +122,10 @@ def prepare(path: Path) -> SourceModel:
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     fold_constants(model)
     otherwise = to_inference(model)
+    said = choose_output(model, output, where)
+    scores = str(model.graph.outputs[0].name)
     model = upgrade(model, where)
-    interface = _source_interface(model, where)
+    interface = _source_interface(model, where, input_size)
     image = model.graph.inputs[0]
     infer_where_possible(model)  # while the batch is what the exporter saw
     gather_to_reshape(model)
@@ -143,10 +151,23 @@ def prepare(path: Path) -> SourceModel:
     _tidy(model)
     _refuse_random(model, where)
     passes.ShapeInferencePass()(model)
+    labels = cut_labels(model)
+    passes.RemoveUnusedNodesPass()(model)
+    steps = (*flatten_scores(model), *labels)
+    said += tuple(
+        f"op '{step.op_type}' at the end of {where} is cut off: the bundle has the scores in front of it, and exports "
+        "have it again."
+        for step in labels[:1]
+    )
     if to_linear_head(model):
         _tidy(model)
         passes.ShapeInferencePass()(model)
-    return SourceModel(model, path, interface, otherwise, bool(otherwise))
+    said += fold_scales(model)
+    _tidy(model)
+    passes.ShapeInferencePass()(model)
+    rewritten = bool(otherwise) or bool(labels)
+    interface = replace(interface, steps=steps)
+    return SourceModel(model, path, interface, (*otherwise, *said), rewritten, scores)
 
 
 def _own_tensors(model: ir.Model) -> None:
@@ -184,11 +205,11 @@ def _refuse_random(model: ir.Model, where: str) -> None:
             )
 
 
-def _source_interface(model: ir.Model, where: str) -> Interface:
+def _source_interface(model: ir.Model, where: str, size: Sequence[int] | None) -> Interface:
     """Note how the source's input and output are typed and laid out, and make them float32, channels first."""
     types = [value.dtype for value in (*model.graph.inputs[:1], *model.graph.outputs[:1])]
     half = to_float32(model, where)
-    image = _image_input(model, where)
+    image = _image_input(model, where, size)
     assert image.shape is not None
     channels_last = is_channels_last(image)
     if channels_last:
@@ -196,10 +217,12 @@ def _source_interface(model: ir.Model, where: str) -> Interface:
     if not half:
         return Interface(channels_last)
     taken, given = (kind or ir.DataType.FLOAT for kind in types)
+    if given not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+        given = ir.DataType.FLOAT  # a label's
     return Interface(channels_last, taken, given, half)
 
 
-def _image_input(model: ir.Model, where: str) -> ir.Value:
+def _image_input(model: ir.Model, where: str, given: Sequence[int] | None) -> ir.Value:
     inputs = list(model.graph.inputs)
     if len(inputs) != 1:
         names = ", ".join(f"'{value.name}'" for value in inputs)
@@ -212,11 +235,13 @@ def _image_input(model: ir.Model, where: str) -> ir.Value:
             f"{where}: input '{image.name}' is neither (batch, channels, height, width) nor (batch, channels, length)."
         )
     picture = len(image.shape) == 4
+    if given is not None:
+        _set_size(model, image, given, where)
     if not all(isinstance(dim, int) for dim in image.shape[1:]):
-        what, size = ("height or width", "picture size") if picture else ("length", "length")
+        what, size = ("height or width", "224x224") if picture else ("length", "16000")
         raise ModelError(
-            f"{where}: input '{image.name}' has dynamic {what} {image.shape}. Export it with a fixed "
-            f"{size}; only the batch may be dynamic."
+            f"{where}: input '{image.name}' has dynamic {what} {image.shape}. Say what it is to be on the device with "
+            f"--input-size, such as --input-size {size}; only the batch may be dynamic."
         )
     if not picture and is_channels_last(image):
         raise ModelError(
@@ -224,6 +249,30 @@ def _image_input(model: ir.Model, where: str) -> ir.Value:
             "(batch, channels, length) order."
         )
     return image
+
+
+def _set_size(model: ir.Model, image: ir.Value, given: Sequence[int], where: str) -> None:
+    """Write the size that the file leaves open, in place.
+
+    Raises ConfigError for one of another rank, or another one than the file's.
+    """
+    assert image.shape is not None
+    asked = "x".join(map(str, given))
+    axes = (
+        list(range(1, len(image.shape) - 1)) if is_channels_last(image) else list(range(2, len(image.shape)))
+    )
+    if len(given) != len(axes) or min(given) < 1:
+        what = "HEIGHTxWIDTH, such as 224x224" if len(axes) == 2 else "one number of samples"
+        raise ConfigError(f"--input-size is {asked}; for {where} it must be {what}.")
+    sizes = list(image.shape)
+    for axis, size in zip(axes, given, strict=True):
+        if isinstance(sizes[axis], int) and sizes[axis] != size:
+            raise ConfigError(f"--input-size is {asked}, but {where} takes {image.shape}: leave it out.")
+        sizes[axis] = size
+    image.shape = ir.Shape(sizes)
+    # What the file says of sizes behind it was open, too.
+    for value in (*model.graph.outputs, *(value for node in model.graph for value in node.outputs)):
+        value.shape = None
 
 
 def _make_batch_dynamic(model: ir.Model, image: ir.Value) -> int | None:
