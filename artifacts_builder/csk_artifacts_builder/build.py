@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from csk_artifacts_builder.analysis.intensity import NewTask, measure_intensity, open_kernel_graph
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
 from csk_artifacts_builder.describe import describe, warnings_about
+from csk_artifacts_builder.graphs.binary import as_two_classes
 from csk_artifacts_builder.graphs.choice import choose_sites
 from csk_artifacts_builder.graphs.head import SplitHead, split_head
 from csk_artifacts_builder.graphs.layer_features import with_features
@@ -103,7 +104,7 @@ def _build(
     model: Path, out: Path, options: BuildOptions, on_progress: Callable[[int, int], None]
 ) -> BuildReport:
     providers = find_providers(options.provider and [options.provider], "--provider")
-    source = prepare(model, options.output, options.input_size)
+    source = as_two_classes(prepare(model, options.output, options.input_size), options.loss)
     where = source.path.name
     possible = find_sites(source.model, where, options.sites)
     source = with_features(source, possible, options.features)

@@ -55,6 +55,8 @@ def same_logits(
         )
     del session
     got = _prepared_outputs(prepared, batches)
+    if source.binary:
+        got, activation = _one_number(got, activation)
     if got.size != expected.size:
         count = 2 * len(batches[0])
         raise _one_batch_size(f"for {count} pictures it gives outputs {list(got.shape)}")
@@ -91,6 +93,13 @@ def _prepared_outputs(prepared: Path, batches: Sequence[NDArray[np.float32]]) ->
         # Or on no number of pictures at all, which is said first.
         _run(session, batches[:1], "the model after preparation")
         raise _one_batch_size(f"for {len(pairs[0])} pictures it does not run") from None
+
+
+def _one_number(
+    values: NDArray[np.float32], activation: str | None
+) -> tuple[NDArray[np.float32], str | None]:
+    """Of two outputs what the source has one of, and what makes a probability of it."""
+    return (values[:, 1:], "Sigmoid") if activation else (values[:, 1:] - values[:, :1], None)
 
 
 def _as_logits(values: NDArray[np.float32], activation: str | None, half: bool) -> NDArray[np.float64]:

@@ -186,6 +186,8 @@ def _dims(value: ir.Value) -> tuple[int | str, ...]:
 def flatten_scores(model: ir.Model) -> tuple[Step, ...]:
     """Case 3, in place: the graph ends in `(N, classes)`; the step that gives the file's own shape back."""
     old = model.graph.outputs[0]
+    if old.shape is not None and len(old.shape) == 1 and not isinstance(old.shape[0], int):
+        return _with_axis(model, old)
     axis = _class_axis(old)
     if axis is None or old.shape is None or len(old.shape) == 2:
         return ()
@@ -199,6 +201,24 @@ def flatten_scores(model: ir.Model) -> tuple[Step, ...]:
     output = Output(str(old.name), tuple(shape), old.dtype or ir.DataType.FLOAT)
     _end_in(model, flat, old)
     return (Step("Reshape", (), (None, np.array(target, np.int64)), (output,)),)
+
+
+def _with_axis(model: ir.Model, old: ir.Value) -> tuple[Step, ...]:
+    """Of one number for each picture, `(N,)`, a column `(N, 1)`."""
+    emit = Emitter(model.graph)
+    assert old.shape is not None
+    column = emit.op("Unsqueeze", old, emit.ints(1))
+    column.shape, column.type = ir.Shape([old.shape[0], 1]), old.type
+    output = Output(str(old.name), ("N",), old.dtype or ir.DataType.FLOAT)
+    _end_in(model, column, old)
+    return (Step("Reshape", (), (None, np.array([-1], np.int64)), (output,)),)
+
+
+def _holds_scores(value: ir.Value | None) -> bool:
+    """Whether the classes are on one axis of it, or it is one number for each picture."""
+    return _class_axis(value) is not None or (
+        value is not None and value.shape is not None and len(value.shape) == 1
+    )
 
 
 def _class_axis(value: ir.Value | None) -> int | None:
@@ -220,16 +240,12 @@ def fold_scales(model: ir.Model) -> tuple[str, ...]:
     said: list[str] = []
     modified = False
     while (node := value.producer()) is not None and (layer := linear_layer(node)) is None:
-        if not node.inputs or _class_axis(value) is None:
+        if not node.inputs or not _holds_scores(value):
             return ()
         read = node.inputs[0]
         if node.op_type in PROBABILITIES and activation is None and not scales and _over_classes(node):
             activation = node
-        elif (
-            node.op_type in _MOVES
-            and _class_axis(read) is not None
-            and _per_picture(read) == _per_picture(value)
-        ):
+        elif node.op_type in _MOVES and _holds_scores(read) and _per_picture(read) == _per_picture(value):
             modified = True
         elif (scaled := _scaled(node)) is not None:
             read, scale, shift = scaled

@@ -42,7 +42,7 @@ class SourceModel:
 
     `warnings` are sentences on what is built otherwise than the file says; `rewritten` says that ONNX Runtime cannot
     tell what the file as it is computes by the standard, or for inference. `output` is the file's output that holds
-    the scores, or is made of them.
+    the scores, or is made of them, and `binary` says that its one number became two.
     """
 
     model: ir.Model
@@ -51,6 +51,7 @@ class SourceModel:
     warnings: tuple[str, ...] = ()
     rewritten: bool = False
     output: str = ""
+    binary: bool = False
 
     @property
     def image(self) -> ir.Value:
