@@ -31,7 +31,8 @@ from csk_artifacts_builder.measure.memory import predict_memory, step_memory
 from csk_artifacts_builder.measure.verify import same_logits, standard_ops_only
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.ort.artifacts import write_ort_artifacts
-from csk_artifacts_builder.prepare.model import SourceModel, prepare, require_writable
+from csk_artifacts_builder.prepare.model import SourceModel, prepare
+from csk_artifacts_builder.prepare.source_file import require_writable
 from csk_artifacts_builder.site_budget import Budget
 from csk_artifacts_builder.sites import find_sites, left_out
 from csk_sdk.bundle.folder import Bundle, center_of
@@ -139,6 +140,7 @@ def _build(
     real = next(base_feeds(manifest, split, checkpoint))["image"][:COMPARED_PICTURES] if split else None
     accuracy = None
     unchecked: tuple[str, ...] = ()
+    exchanged: tuple[str, ...] = ()
     require_writable(sum(array.nbytes for array in weights.values()), where)
     with BundleDraft(out, options.overwrite) as draft:
         draft.write_weights(weights, (source.model, *models.values()))
@@ -166,11 +168,15 @@ def _build(
             require_same(opened, checkpoint)
             measured = measure_base(opened, split, checkpoint, on_progress)
             checkpoint.update(measured.tensors)
-            accuracy = measured.accuracy
+            accuracy, exchanged = measured.accuracy, measured.exchanged
             draft.seal(checkpoint, manifest)
         draft.publish(options.sign)
     metric = objective_of(options.loss).metric
-    warnings = (*source.warnings, *warnings_about(options, manifest, accuracy, agreement), *unchecked)
+    warnings = (
+        *source.warnings,
+        *warnings_about(options, manifest, accuracy, agreement, exchanged),
+        *unchecked,
+    )
     return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, agreement, warnings, metric)
 
 

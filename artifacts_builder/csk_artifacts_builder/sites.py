@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from csk_artifacts_builder.emit import attribute, constant_array, static_shape
+from csk_artifacts_builder.model_kinds import kind_of
 from csk_sdk.contract.manifest import LeftOut, Site
 from csk_sdk.errors import ConfigError, ModelError
 
@@ -103,6 +104,11 @@ def find_sites(model: ir.Model, where: str, kinds: str = CENTER) -> list[Site]:
     if kinds not in KINDS:
         raise ConfigError(f"--sites is '{kinds}'; it must be {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
     convolutions = [node for node in model.graph if node.op_type == "Conv"]
+    kind = kind_of(model) if len(convolutions) < 2 else None
+    if kind is not None and not any(_why_not(node, kinds) is None for node in convolutions):
+        raise ModelError(
+            f"{where} is {kind}. csk-sdk trains the kernel centers of convolutional networks: take one of those."
+        )
     if not convolutions:
         raise ModelError(
             f"{where} has no convolution; csk-sdk trains the kernel centers of convolutional networks."

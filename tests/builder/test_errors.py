@@ -122,7 +122,9 @@ ROWS = [
         lambda: unchecked(
             "(float[N,3,9,9] x) => (float[N,5,5,5] y) { c = Conv(x, w) \n [last] y = Conv(c, v) }"
         ),
-        ("model.onnx ends in op 'Conv' (node 'last'), not in a fully connected classifier",),
+        (
+            "model.onnx is a model of maps (a segmenter, or a part of a detector): its output 'y' [N,5,5,5] has",
+        ),
     ),
     Row(
         "ends in means of several convolutions",
@@ -143,7 +145,9 @@ ROWS = [
             h=WEIGHTS["h"],
             hb=WEIGHTS["hb"],
         ),
-        ("model.onnx has no convolution; csk-sdk trains the kernel centers of convolutional networks.",),
+        (
+            "model.onnx is a transformer: 1 attention layer holds what it knows. csk-sdk trains the kernel centers of",
+        ),
     ),
     Row(
         "picture of a computed size on the gradient path",
@@ -180,7 +184,9 @@ ROWS = [
             **WEIGHTS,
             m=RNG.normal(size=(7, 2)),
         ),
-        ("the classifier's input 'c' is not a (batch, features) matrix.",),
+        (
+            "model.onnx is a model of maps (a segmenter, or a part of a detector): its output 'y' [N,4,7,2] has",
+        ),
     ),
     Row(
         "written for a batch of one only",

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from csk_artifacts_builder.linear_layer import linear_layer
+from csk_artifacts_builder.model_kinds import CLASSIFIERS_ONLY, kind_of
 from csk_sdk.errors import ModelError
 
 _PROBABILITIES = {"Softmax", "LogSoftmax", "Sigmoid"}
@@ -46,6 +47,9 @@ def split_head(model: ir.Model, where: str) -> SplitHead:
         node = node.inputs[0].producer() if node.inputs[0] is not None else None
     split = linear_layer(node) if node is not None else None
     if node is None or split is None:
+        kind = kind_of(model)
+        if kind is not None:
+            raise ModelError(f"{where} is {kind}. {CLASSIFIERS_ONLY}")
         found = f"op '{node.op_type}' (node '{node.name}')" if node is not None else "an input"
         raise ModelError(
             f"{where} ends in {found}, not in a fully connected classifier (Gemm, or MatMul and Add). "
@@ -53,6 +57,9 @@ def split_head(model: ir.Model, where: str) -> SplitHead:
         )
     features, weight, bias, weight_name, bias_name = split
     if features.shape is None or len(features.shape) != 2:
+        kind = kind_of(model)
+        if kind is not None:
+            raise ModelError(f"{where} is {kind}. {CLASSIFIERS_ONLY}")
         raise ModelError(
             f"{where}: the classifier's input '{features.name}' is not a (batch, features) matrix."
         )

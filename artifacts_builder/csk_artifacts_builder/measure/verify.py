@@ -16,8 +16,9 @@ from csk_artifacts_builder.emit import static_shape
 from csk_artifacts_builder.prepare.constant_sizes import infer_where_possible
 from csk_artifacts_builder.prepare.ending import choose_output, cut_labels
 from csk_artifacts_builder.prepare.inference import to_inference
-from csk_artifacts_builder.prepare.model import SourceModel, load_source
+from csk_artifacts_builder.prepare.model import SourceModel
 from csk_artifacts_builder.prepare.pools import write_windows
+from csk_artifacts_builder.prepare.source_file import load_source
 from csk_sdk.errors import ModelError
 from csk_sdk.runtime.allocator import returning_memory
 from csk_sdk.runtime.sessions import has_training_package, load_onnxruntime, open_session

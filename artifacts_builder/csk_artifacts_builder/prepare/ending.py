@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import Emitter, attribute, called, constant_array
 from csk_artifacts_builder.linear_layer import linear_layer
+from csk_artifacts_builder.model_kinds import CLASSIFIERS_ONLY, kind_of
 from csk_sdk.errors import ModelError
 
 PROBABILITIES = {"Softmax", "LogSoftmax", "Sigmoid"}
@@ -77,6 +78,11 @@ def choose_output(model: ir.Model, wanted: str | None, where: str) -> tuple[str,
         raise ModelError(f"{where} has no output '{wanted}'; it has {listed}.")
     chosen = named[0] if named else _scores(outputs)
     if chosen is None:
+        kind = kind_of(model)
+        if kind is not None:
+            raise ModelError(
+                f"{where} is {kind}. {CLASSIFIERS_ONLY} If one of its outputs is that, --output names it."
+            )
         raise ModelError(
             f"{where} has {len(outputs)} outputs ({listed}), and more than one of them could hold the scores of the "
             "classes. Say which with --output NAME."

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
 from csk_artifacts_builder.emit import attribute, constant_array
+from csk_artifacts_builder.model_kinds import CLASSIFIERS_ONLY, kind_of
 from csk_artifacts_builder.prepare.constant_sizes import fold_sizes, gather_to_reshape, infer_where_possible
 from csk_artifacts_builder.prepare.constants import fold_constants, is_random, may_fold
 from csk_artifacts_builder.prepare.ending import choose_output, cut_labels, flatten_scores, fold_scales
@@ -28,8 +28,8 @@ from csk_artifacts_builder.prepare.linear_head import to_linear_head
 from csk_artifacts_builder.prepare.opset import downgrade, upgrade
 from csk_artifacts_builder.prepare.pools import misread_windows, write_windows
 from csk_artifacts_builder.prepare.precision import to_float32
+from csk_artifacts_builder.prepare.source_file import load_source
 from csk_sdk.errors import ConfigError, ModelError
-from csk_sdk.formats.protobuf import MAX_BYTES
 
 BATCH = "N"
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
@@ -57,54 +57,6 @@ class SourceModel:
     def image(self) -> ir.Value:
         """The one input: pictures `(N, channels, height, width)` or signals `(N, channels, length)`, float32."""
         return self.model.graph.inputs[0]
-
-
-def load_source(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file with its external data.
-
-    Raises ModelError when there is none, it is no valid ONNX model, or one of 2 GiB or more.
-    """
-    if not path.is_file():
-        raise ModelError(f"There is no model file {path}. Give the path of a trained ONNX classifier.")
-    require_writable(path.stat().st_size, path.name)
-    try:
-        # By path, and first: the checker makes copies of its own, which are gone before ours is made.
-        onnx.checker.check_model(str(path))
-        proto = onnx.load(str(path), load_external_data=False)
-    except Exception as error:
-        raise _invalid(path, error) from None
-    require_writable(path.stat().st_size + _external_bytes(proto, path.parent), path.name)
-    try:
-        onnx.load_external_data_for_model(proto, str(path.parent))
-    except Exception as error:
-        raise _invalid(path, error) from None
-    return proto
-
-
-def require_writable(count: int, where: str) -> None:
-    """Raise ModelError where `count` bytes of weights do not fit into one ONNX file: protobuf ends at 2 GiB."""
-    if count >= MAX_BYTES:
-        raise ModelError(
-            f"{where} has {count / 2**30:.1f} GiB of weights, and the model that a device exports must stay below "
-            f"{MAX_BYTES >> 30} GiB, the most that an ONNX file holds. Take a smaller network of the same family."
-        )
-
-
-def _invalid(path: Path, error: Exception) -> ModelError:
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    return ModelError(f"{path} is not a valid ONNX model ({reason}).")
-
-
-def _external_bytes(proto: onnx.ModelProto, folder: Path) -> int:
-    """Bytes of the tensors that lie in other files; a tensor without a length takes its whole file."""
-    count = 0
-    for tensor in proto.graph.initializer:
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        if "length" in entries:
-            count += int(entries["length"])
-        elif "location" in entries and (folder / entries["location"]).is_file():
-            count += (folder / entries["location"]).stat().st_size
-    return count
 
 
 def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | None = None) -> SourceModel:
@@ -226,6 +178,7 @@ def _source_interface(model: ir.Model, where: str, size: Sequence[int] | None) -
 def _image_input(model: ir.Model, where: str, given: Sequence[int] | None) -> ir.Value:
     inputs = list(model.graph.inputs)
     if len(inputs) != 1:
+        _refuse_kind(model, where)
         names = ", ".join(f"'{value.name}'" for value in inputs)
         raise ModelError(f"{where} has {len(inputs)} inputs ({names}); a classifier has one input.")
     image = inputs[0]
@@ -239,6 +192,7 @@ def _image_input(model: ir.Model, where: str, given: Sequence[int] | None) -> ir
     if given is not None:
         _set_size(model, image, given, where)
     if not all(isinstance(dim, int) for dim in image.shape[1:]):
+        _refuse_kind(model, where)
         what, size = ("height or width", "224x224") if picture else ("length", "16000")
         raise ModelError(
             f"{where}: input '{image.name}' has dynamic {what} {image.shape}. Say what it is to be on the device with "
@@ -250,6 +204,13 @@ def _image_input(model: ir.Model, where: str, given: Sequence[int] | None) -> ir
             "(batch, channels, length) order."
         )
     return image
+
+
+def _refuse_kind(model: ir.Model, where: str) -> None:
+    """What else would be asked of its user is of no use for a model that is no classifier."""
+    kind = kind_of(model)
+    if kind is not None:
+        raise ModelError(f"{where} is {kind}. {CLASSIFIERS_ONLY}")
 
 
 def _set_size(model: ir.Model, image: ir.Value, given: Sequence[int], where: str) -> None:
