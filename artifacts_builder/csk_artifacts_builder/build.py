@@ -16,7 +16,7 @@ from csk_artifacts_builder.analysis.intensity import NewTask, measure_intensity,
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
 from csk_artifacts_builder.describe import describe, warnings_about
 from csk_artifacts_builder.graphs.binary import as_two_classes
-from csk_artifacts_builder.graphs.choice import choose_sites
+from csk_artifacts_builder.graphs.choice import AUTO, choose_sites
 from csk_artifacts_builder.graphs.head import SplitHead, split_head
 from csk_artifacts_builder.graphs.layer_features import with_features
 from csk_artifacts_builder.graphs.losses import require_loss
@@ -56,6 +56,7 @@ from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.device import tuning
 from csk_sdk.device.comparing import require_same
+from csk_sdk.errors import UnsupportedOpError
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives import objective_of
 from csk_sdk.runtime.allocator import returning_memory
@@ -111,9 +112,14 @@ def _build(
     source = with_features(source, possible, options.features)
     head = split_head(source.model, where)
     require_loss(options.loss, head.activation, where)
-    manifest, sites = _with_sites(source, head, possible, options)
-    split = _base_split(options, manifest) if options.base_data else None
-    models = _graphs(source, sites, manifest)
+    split = _base_split(options, describe(source, head, possible, options)) if options.base_data else None
+    try:
+        manifest, sites = _with_sites(source, head, possible, options)
+        models = _graphs(source, sites, manifest)
+    except UnsupportedOpError as error:
+        source, reached = _behind(source, head, possible, options, error)
+        manifest, sites = _with_sites(source, head, reached, options, possible)
+        models = _graphs(source, sites, manifest)
     costs = measure_costs(
         source.model, models.get(TRAINING_MODEL), sites, len(manifest.classes), manifest.channel_ratio
     )
@@ -180,10 +186,52 @@ def _build(
     return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, agreement, warnings, metric)
 
 
+def _behind(
+    source: SourceModel,
+    head: SplitHead,
+    possible: list[Site],
+    options: BuildOptions,
+    error: UnsupportedOpError,
+) -> tuple[SourceModel, list[Site]]:
+    """With `--trainable auto`, the sites behind the last op that has no gradient rule, and the source with a warning.
+
+    Raises `error` where another choice was asked for, or none lies behind.
+    """
+    manifest = describe(source, head, possible, options)
+    low, high = 1, len(possible)
+    while low < high:
+        middle = (low + high) // 2
+        if _is_differentiable(source, possible[middle:], manifest):
+            high = middle
+        else:
+            low = middle + 1
+    reached = possible[low:]
+    if options.trainable != AUTO or not reached:
+        raise error
+    reason = str(error).split(". Train only later layers")[0]
+    said = f"{reason}: --trainable auto trains what lies behind it, from node '{reached[0].node}' on."
+    return replace(source, warnings=(*source.warnings, said)), reached
+
+
+def _is_differentiable(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> bool:
+    try:
+        training_model(source.model, sites, manifest.head, source.path.name, manifest.loss)
+    except UnsupportedOpError:
+        return False
+    return True
+
+
 def _with_sites(
-    source: SourceModel, head: SplitHead, possible: list[Site], options: BuildOptions
+    source: SourceModel,
+    head: SplitHead,
+    possible: list[Site],
+    options: BuildOptions,
+    candidates: list[Site] | None = None,
 ) -> tuple[Manifest, list[Site]]:
-    """The manifest with the sites that the options choose among the possible ones, and these."""
+    """The manifest with the sites that the options choose among the possible ones, and these.
+
+    `candidates` are those that the manifest names, the possible ones if None.
+    """
     where = source.path.name
     # Before anything is measured: options that do not fit the model are refused here.
     manifest = describe(source, head, possible, options)
@@ -203,7 +251,7 @@ def _with_sites(
     manifest = replace(
         manifest,
         sites=tuple(choice.sites),
-        candidates=_candidates(possible, choice.sites, intensity or {}),
+        candidates=_candidates(candidates or possible, choice.sites, intensity or {}),
         choice=choice.reason,
         left_out=left_out(source.model, options.sites),
     )

@@ -74,16 +74,6 @@ ROWS = [
         ALL,
     ),
     Row(
-        "einsum on the gradient path",
-        lambda: classifier(
-            'c = Conv(x, w) \n [ein] e = Einsum<equation="nchw,cd->ndhw">(c, square) \n t = Conv(e, v)',
-            square=RNG.normal(size=(4, 4)),
-        ),
-        ("no gradient rule for 'Einsum' (node 'ein' of model.onnx", AGAIN),
-        UnsupportedOpError,
-        ALL,
-    ),
-    Row(
         "dynamic height and width",
         lambda: model(text(GOOD, "float[N,3,H,W] x"), **WEIGHTS),
         ("input 'x' has dynamic height or width", "with --input-size, such as --input-size 224x224"),

@@ -17,6 +17,7 @@ from onnxscript import optimizer
 
 from csk_artifacts_builder.emit import attribute, constant_array
 from csk_artifacts_builder.model_kinds import CLASSIFIERS_ONLY, kind_of
+from csk_artifacts_builder.prepare.composites import write_composites
 from csk_artifacts_builder.prepare.constant_sizes import fold_sizes, gather_to_reshape, infer_where_possible
 from csk_artifacts_builder.prepare.constants import fold_constants, is_random, may_fold
 from csk_artifacts_builder.prepare.ending import choose_output, cut_labels, flatten_scores, fold_scales
@@ -82,6 +83,7 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     image = model.graph.inputs[0]
     infer_where_possible(model)  # while the batch is what the exporter saw
     gather_to_reshape(model)
+    write_composites(model)
     otherwise += misread_windows(model)
     # Before sizes are written as constants: some pools have fewer windows than onnx says of older opsets.
     write_windows(model, where)
