@@ -25,6 +25,8 @@ class BuildOptions:
     convolutions that `sites` names ("center", "1x1" or "all"). `intensity_data` is a task of new classes to measure
     their knowledge intensity on. `memory_budget` bounds the predicted peak memory of learning, in bytes (memory.py):
     sites are left out until it holds.
+    `input_size` is the size of a picture `(height, width)` or signal `(length,)` that the model leaves open, and
+    `output` the one of its outputs that holds the scores of the classes, where it does not follow from the graph.
     `features` are "layers", the network's own and the means of what its last two stages see; "wide", with their root
     mean squares: more accurate on new classes, and class statistics up to three times as large; or "last", its own
     only: less accurate, and a fraction of the size.
@@ -46,6 +48,8 @@ class BuildOptions:
     resize: str | None = None
     flip: bool | None = None
     sample_rate: int | None = None
+    input_size: Sequence[int] | None = None
+    output: str | None = None
     sites: str = CENTER
     trainable: str = "auto"
     intensity_data: Path | None = None

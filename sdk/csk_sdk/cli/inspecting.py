@@ -114,15 +114,30 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     ]
 
 
+def left_out_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """The convolutions that cannot be trained, by the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for one in manifest.left_out:
+        by_reason.setdefault(one.reason, []).append(one.node)
+    return [
+        ("Left out" if position == 0 else "", f"{', '.join(nodes)}: {reason}")
+        for position, (reason, nodes) in enumerate(by_reason.items())
+    ]
+
+
 def _choice(manifest: Manifest) -> list[tuple[str, str]]:
     """Why these sites, and which other convolutions could have been sites."""
     if not manifest.choice:
-        return []
+        return left_out_rows(manifest)
     left = [one for one in manifest.candidates if not one.chosen]
     others = ", ".join(
         one.name if one.intensity is None else f"{one.name} ({one.intensity:.2e})" for one in left
     )
-    return [("Sites", manifest.choice), *([("Not trained", others)] if left else [])]
+    return [
+        ("Sites", manifest.choice),
+        *([("Not trained", others)] if left else []),
+        *left_out_rows(manifest),
+    ]
 
 
 def memory_rows(manifest: Manifest) -> list[tuple[str, str]]:
