@@ -10,6 +10,7 @@ OLDEST := .venv-matrix-1.17.0
 BENCH := .venv-bench
 EXECUTORCH := .venv-executorch
 MNN := .venv-mnn
+DOCS := .venv-docs
 JS := device_runners/js
 export CHROMIUM ?= /usr/bin/chromium
 # Wheels of both end with Python 3.12.
@@ -34,7 +35,7 @@ MATRIX := out/matrix
 DIGITS := out/digits
 
 .PHONY: help demo test test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
-	wheel-test conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz sbom \
+	wheel-test docs conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
 help:
@@ -52,6 +53,7 @@ help:
 	@echo "make app             build the web app and serve it here; BUNDLE=DIR for a bundle of your own"
 	@echo "make test-app        the web app in a phone's browser"
 	@echo "make check           format, lint, types"
+	@echo "make docs            the documentation as a site, strict, in out/site: open out/site/index.html"
 	@echo "make attack MINUTES=10  attack every promise of docs/guarantees.md: kills, lost power, full disks, hostile files"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
 	@echo "make fuzz MINUTES=30    feed the readers what nobody would (Linux, Python 3.11 to 3.13)"
@@ -229,6 +231,17 @@ wheel-test:
 	wheel=$$(ls out/wheel/*.whl) && out/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check "$$wheel[demo]"
 	cd out/wheel && venv/bin/csk-sdk demo --out demo
 
+# A broken link, a missing anchor or a public name without a docstring ends it. The variable quiets an advertisement.
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	$(DOCS)/bin/python tests/docs/strict_site.py
+	@echo "The site: out/site/index.html"
+
+$(DOCS)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 # MINUTES is how much is tried: 10 is all of it, about as long on two quiet cores.
 attack: MINUTES = 10
 attack: $(BIN)/.dev
@@ -283,4 +296,4 @@ memory-limit: $(BIN)/.dev
 	$(BIN)/python benchmarks/memory_limit.py --out out/memory-limit
 
 clean:
-	rm -rf $(VENV) $(ORT_TRAINING) .venv-matrix-* $(BENCH) $(EXECUTORCH) $(MNN) .cache out build dist
+	rm -rf $(VENV) $(ORT_TRAINING) .venv-matrix-* $(BENCH) $(EXECUTORCH) $(MNN) $(DOCS) .cache out build dist

@@ -278,3 +278,12 @@ def test_the_bundle_page_lists_every_field_of_the_manifest(digits_bundle: Path) 
         *manifest["files"],
     }
     assert {name for name in fields if f"`{name}`" not in text} == set()
+
+
+def test_the_decisions_have_a_list() -> None:
+    folder = REPOSITORY / "docs" / "decisions"
+    rows = re.findall(
+        r"^\| \[(\d{4})\]\(([^)]+)\) \| (.*) \|$", (folder / "README.md").read_text(), re.MULTILINE
+    )
+    titles = {path.name: path.read_text(encoding="utf-8").split("\n")[0] for path in folder.glob("0*.md")}
+    assert {name: f"# {number}: {title}" for number, name, title in rows} == titles
