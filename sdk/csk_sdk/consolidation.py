@@ -1,4 +1,7 @@
-"""What a learned task leaves: deltas folded into the centers, knowledge added, old heads carried along (DESIGN 2.4)."""
+"""What a learned task leaves: deltas folded into the centers, knowledge added, old heads carried along.
+
+docs/method.md#consolidation.
+"""
 
 from __future__ import annotations
 

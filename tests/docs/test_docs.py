@@ -287,3 +287,25 @@ def test_the_decisions_have_a_list() -> None:
     )
     titles = {path.name: path.read_text(encoding="utf-8").split("\n")[0] for path in folder.glob("0*.md")}
     assert {name: f"# {number}: {title}" for number, name, title in rows} == titles
+
+
+SOURCES = sorted(
+    path
+    for folder in ("sdk", "artifacts_builder", "device_runners", "tests", "benchmarks", "examples")
+    for suffix in ("py", "ts", "js")
+    for path in (REPOSITORY / folder).rglob(f"*.{suffix}")
+    if not {"node_modules", "out", "dist", "build"}.intersection(path.relative_to(REPOSITORY).parts)
+)
+
+
+def test_what_comments_cite_is_there() -> None:
+    """Pages of docs/ by their path and heading, and no document that is not part of the repository."""
+    missing = []
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        for name, anchor in re.findall(r"\bdocs/((?:[\w-]+/)*[\w-]+\.md)(?:#([\w-]+))?", text):
+            page = REPOSITORY / "docs" / name
+            if not page.is_file() or (anchor and anchor not in anchors(page)):
+                missing.append((path.name, name, anchor))
+        missing += [(path.name, found, "") for found in re.findall(r"DESIGN\s+\d[\d.]*", text)]
+    assert missing == []
