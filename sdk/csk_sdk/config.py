@@ -25,29 +25,28 @@ class TrainingConfig:
     """How a task is learned. The defaults were chosen by measurement: docs/decisions/0004-training-defaults.md.
 
     `epochs` is the most that training does; it ends earlier where `seconds` are over or `flops` are spent, or where the
-    loss has not fallen by 1 % in `patience` epochs, 0 for never (docs/decisions/0022-plateau.md).
-    `batch_size`, `channel_ratio` and `flip` are the bundle's own where None. `energy` is the fraction of the old
-    data's second moment that a step must not touch (0 switches the projection off). `follow_drift` is whether old
-    heads and statistics follow the features; where None, they do unless `energy` is 0, so that energy 0 is plain
-    training. Learning rates are peak values of a cosine schedule. `shift` is in pixels, a 16th of the picture's
-    shorter side where None; for signals in samples, a 16th of the length. `label_smoothing` is the share of each label
-    that is spread over all classes (cross-entropy only). `threads` 0 means one per core; `spinning` ones
-    wait for work within a training step without sleeping (docs/decisions/0026-spinning.md). `sensitivity_batches` is
-    how many batches channels are selected on. `class_statistics` is whether the state keeps sums over the features of
-    the task's classes; without, decisions over all classes fall back on the tasks' own heads (docs/guarantees.md).
-    `label_check` is whether a task is refused whose labels say nothing about its pictures
-    (docs/decisions/0015-label-check.md). `max_forgetting` is how many points of accuracy an older task may lose, as
-    estimated without its pictures; `on_forgetting` is whether a task that costs more gets its heads on the network as
-    it was, or is refused (docs/decisions/0016-max-forgetting.md).
+    loss has not fallen by 1 % in `patience` epochs, 0 for never (docs/decisions/0022-plateau.md). `batch_size`,
+    `channel_ratio` and `flip` are the bundle's own where None. `energy` is the retained-variance threshold: the share
+    of the old data's second moment that a step must not touch (0 switches the projection off). `follow_drift` is
+    whether drift compensation carries old heads and statistics along with the features; where None, they do unless
+    `energy` is 0, so that energy 0 is plain training. Learning rates are peak values of a cosine schedule. `shift` is
+    in pixels, a 16th of the picture's shorter side where None; for signals in samples, a 16th of the length.
+    `label_smoothing` is the share of each label that is spread over all classes (cross-entropy only). `threads` 0 means
+    one per core; `spinning` ones wait for work within a training step without sleeping
+    (docs/decisions/0026-spinning.md). `sensitivity_batches` is how many batches channels are selected on.
+    `class_statistics` is whether the state keeps sums over the features of the task's classes; without, decisions over
+    all classes fall back on the tasks' own heads (docs/guarantees.md). `label_check` is whether a task is refused whose
+    labels say nothing about its pictures (docs/decisions/0015-label-check.md). `max_forgetting` is how many percentage
+    points of accuracy an older task may lose, as estimated without its pictures; `on_forgetting` is whether a task that
+    costs more gets its heads on the network as it was, or is refused (docs/decisions/0016-max-forgetting.md).
     `few_shot` is how many pictures or signals a class, on average, a task needs for its centers to be trained, or as
     many fewer as there are more epochs than 4; with fewer it gets heads on the network as it is, 0 trains always
-    (docs/decisions/0019-few-shot.md).
-    `skip_broken` is whether pictures that cannot be read are left out, and the others learned.
-    `time_limit` is how many seconds one run of a graph may take before it is ended, such as a training step: what a
-    stranger's bundle may cost. `checkpoint_seconds` is the time between progress checkpoints. `prefix_cache` is
-    where the features of the frozen first layers are kept: "off", "memory", "disk" or "auto", and `prefix_views` in
-    how many views of each picture (csk_sdk/prefix_cache.py). `precision` is what the bundle's graphs run in:
-    "exact", "int8", or "auto" for what csk-sdk doctor measured to be best on this device, else the bundle's own
+    (docs/decisions/0019-few-shot.md). `skip_broken` is whether pictures that cannot be read are left out, and the
+    others learned. `time_limit` is how many seconds one run of a graph may take before it is ended, such as a training
+    step: what a stranger's bundle may cost. `checkpoint_seconds` is the time between progress checkpoints.
+    `prefix_cache` is where the features of the frozen stem are kept: "off", "memory", "disk" or "auto", and
+    `prefix_views` in how many views of each picture (csk_sdk/prefix_cache.py). `precision` is what the bundle's graphs
+    run in: "exact", "int8", or "auto" for what csk-sdk doctor measured to be best on this device, else the bundle's own
     (csk_sdk/tuning.py).
 
     `memory_budget` is what the whole process may have resident at its peak, in bytes, imports included: profile and
@@ -139,7 +138,7 @@ class TrainingConfig:
 
     @property
     def follows_drift(self) -> bool:
-        """Whether old heads and statistics are carried over to the features as they drift."""
+        """Whether drift compensation carries old heads and statistics along with the features."""
         return self.energy > 0.0 if self.follow_drift is None else self.follow_drift
 
     @classmethod

@@ -34,8 +34,8 @@ Batches = Callable[[], Iterable[Batch]]
 class Consolidated:
     """What a learned task leaves: the next generation's tensors, and per site `||dC B|| / ||dC||`.
 
-    `forgetting` is by old task the points of accuracy that the trained centers were estimated to cost it; `heads_only`
-    is whether they were dropped for that.
+    `forgetting` is by old task the percentage points of accuracy that the trained centers were estimated to cost it;
+    `heads_only` is whether they were dropped for that.
     """
 
     tensors: Tensors

@@ -58,15 +58,14 @@ class LearnReport:
 
     `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how many of the selected
     channels' directions the projection kept for older knowledge, as "r/k": at k/k the site could learn nothing.
-    `forgetting` is how many points of accuracy the trained centers were estimated to cost the old task that loses most,
-    and `heads_only` whether they stayed as they were, `heads_only_because` of which setting: "max-forgetting" where
-    they were dropped for that, "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss`
-    that of the head), else "". `known` are the classes that were known before, and updated.
+    `forgetting` is how many percentage points of accuracy the trained centers were estimated to cost the old task that
+    loses most, and `heads_only` whether they stayed as they were, `heads_only_because` of which setting:
+    "max-forgetting" where they were dropped for that, "few-shot" where the pictures were too few to train on (`epochs`
+    is then 0, and `loss` that of the head), else "". `known` are the classes that were known before, and updated.
     `stopped` is what ended training: "epochs", "plateau", "seconds" or "flops". `warnings` are sentences about what
     looks wrong, though not wrong enough to refuse the task. `skipped` are the pictures that were left out, each with
-    what is wrong with it (`skip_broken`).
-    `peak_rss_bytes` is the whole process's, as `memory_budget` is; `profile` and `micro_batch` (None: batches whole)
-    say how it was kept.
+    what is wrong with it (`skip_broken`). `peak_rss_bytes` is the whole process's, as `memory_budget` is; `profile` and
+    `micro_batch` (None: batches whole) say how it was kept.
     """
 
     task: str

@@ -1,7 +1,7 @@
 """Predictions in both scenarios, from features and the heads that a generation holds.
 
-*Class-incremental*: one decision over all classes learned so far, by a linear discriminant computed from the class
-statistics, so no picture is stored. *Task-incremental*: the task is known, and its own trained head decides. Where
+*Class-incremental*: one decision over all classes learned so far, by an LDA classifier computed from the class
+statistics, so no image is stored. *Task-incremental*: the task is known, and its own trained head decides. Where
 outputs do not compete (multi-label, regression), the first is the heads of all tasks side by side.
 """
 

@@ -158,6 +158,7 @@ def test_every_marked_block_has_a_test() -> None:
         "docs/embedding.md": {"embed"},
         # The second one is run by tests/ort_training, where its package is.
         "docs/bundle.md": {"drive", "ort-training"},
+        "docs/tutorial.md": {"tutorial"},
         "docs/adding-an-op.md": {"thresholded-relu-rule", "thresholded-relu-row"},
     }
 
@@ -309,3 +310,52 @@ def test_what_comments_cite_is_there() -> None:
                 missing.append((path.name, name, anchor))
         missing += [(path.name, found, "") for found in re.findall(r"DESIGN\s+\d[\d.]*", text)]
     assert missing == []
+
+
+PROGRAM = re.compile(
+    r"<!-- tested: tutorial -->\n```python\n(?P<python>.*?)^```$|^```sh\n(?P<shell>.*?)^```$"
+    r"|<!-- printed -->\n```\n(?P<printed>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def form(line: str) -> str:
+    """A line of output without what differs from run to run: numbers, and the width of columns."""
+    return re.sub(r"[\d.]+", "#", re.sub(r"[\s─]+", " ", line)).strip()
+
+
+def test_the_tutorial_from_its_first_block_to_its_last(tmp_path: Path) -> None:
+    """Its shell and Python blocks in their order, in one folder; what it says is printed, is printed before."""
+    text = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    assert text.count("```") == 2 * (len(PROGRAM.findall(text)) + 1), "a block that nothing looks at"
+    output, shell_folder, run = "", tmp_path, []
+    for block in PROGRAM.finditer(text):
+        if block["python"]:
+            output += run_python(block["python"], tmp_path)
+        elif block["printed"]:
+            printed = {form(line) for line in output.splitlines()}
+            assert [one for one in block["printed"].splitlines() if form(one) not in printed] == [], output
+        for line in (block["shell"] or "").replace("\\\n", " ").splitlines():
+            program, *words = shlex.split(line, comments=True)
+            if program == "cd":
+                shell_folder = shell_folder / words[0]
+            elif program == "csk-sdk":
+                run.append(words[0])
+                output += run_cli(words, shell_folder)
+            else:
+                assert (program, words[0]) == ("pip", "install"), line
+    assert run == ["build-artifacts", "doctor", "tasks", "train", "predict", "export", "rollback", "report"]
+    assert all((tmp_path / "device" / name).is_file() for name in ("updated.onnx", "report.html"))
+
+
+def run_cli(arguments: list[str], folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "csk_sdk", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr

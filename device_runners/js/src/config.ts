@@ -17,7 +17,7 @@ import { type Json, jsonOf } from './json.js';
  * over the features of the task's classes.
  *
  * `labelCheck` is whether a task is refused whose labels say nothing about its pictures (docs/decisions/0015). An older
- * task may lose `maxForgetting` points of accuracy, as estimated without its pictures; what costs more gets its heads on
+ * task may lose `maxForgetting` percentage points of accuracy, as estimated without its pictures; what costs more gets its heads on
  * the network as it was, or is refused, as `onForgetting` says (docs/decisions/0016). `fewShot` is how many pictures a
  * class, on average, a task needs for its centers to be trained, or as many fewer as there are more epochs than 4; with
  * fewer it gets heads on the network as it is, 0 trains always (docs/decisions/0019). `checkpointSeconds` is the time

@@ -11,7 +11,7 @@ from csk_sdk.cli.class_file import numbers
 from csk_sdk.cli.options import HERE, AsJson, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, by, counted, facts, large, percent, plural, size, table
 from csk_sdk.inspection import Inspection, StepCost, inspection_of
-from csk_sdk.manifest import CROSS_ENTROPY, Manifest
+from csk_sdk.manifest import CROSS_ENTROPY, EXACT, Manifest
 from csk_sdk.objectives import objective_of
 from csk_sdk.workspace import workspace_of
 
@@ -34,7 +34,7 @@ def inspect(
     """Show what a bundle trains and what a step costs.
 
     Of each site: its kernel's share of all parameters, what share of its kernel a task trains, and for each image
-    the FLOPs of its convolution and center branch, of their gradients, and the bytes kept for those.
+    the FLOPs of its convolution and center branch, of their gradients, and the bytes of saved activations.
     FLOPs are twice the multiply-adds of all convolutions and matrix products: forward, input gradients and
     weight gradients. Elementwise ops, the optimizer and the projection are not counted. "Kept" is what the
     forward pass holds in memory for the backward pass; full fine-tuning keeps each layer's input and each
@@ -54,7 +54,7 @@ def inspect(
     if not manifest.base_protected:
         screen.warn("the base classes are UNPROTECTED; build with --base-data to protect them.")
     measured = any(site.intensity is not None for site in found.sites)
-    columns = ["Site", "kernel", "stride", "output", "share", "a task", "forward", "backward", "kept"]
+    columns = ["Site", "kernel", "stride", "output", "share", "a task", "forward", "backward", "saved"]
     rows = [
         [
             site.name,
@@ -80,7 +80,7 @@ def inspect(
 def _costs(inference: int, flops: StepCost, kept: StepCost) -> Any:
     made = table("For each image", "this bundle", "full fine-tuning", "ratio")
     made.add_row("FLOPs of a training step", large(flops.centers), large(flops.full), f"{flops.ratio:.2f}")
-    made.add_row("kept for the backward pass", size(kept.centers), size(kept.full), f"{kept.ratio:.2f}")
+    made.add_row("saved activations", size(kept.centers), size(kept.full), f"{kept.ratio:.2f}")
     made.add_row("FLOPs of a prediction", large(inference), large(inference), "1.00")
     return made
 
@@ -98,12 +98,16 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         *_choice(manifest),
         (
             "Step",
-            f"batches of {manifest.batch_size}, {_augmentation(manifest)}, {manifest.precision} arithmetic",
+            f"batches of {manifest.batch_size}, {_augmentation(manifest)}, {_arithmetic(manifest)}",
         ),
         *memory_rows(manifest),
         ("Backends", _backends(manifest)),
         ("Files", f"{size(sum(found.files.values()))}: {files}"),
     ]
+
+
+def _arithmetic(manifest: Manifest) -> str:
+    return "fp32" if manifest.precision == EXACT else "int8, centers in fp32"
 
 
 def _choice(manifest: Manifest) -> list[tuple[str, str]]:

@@ -58,7 +58,7 @@ class Precision(StrEnum):
 
 
 class PrefixCache(StrEnum):
-    """Where features of the frozen first layers are kept: csk_sdk.config.PREFIX_CACHES."""
+    """Where features of the frozen stem are kept: csk_sdk.config.PREFIX_CACHES."""
 
     off = "off"
     memory = "memory"
@@ -122,17 +122,19 @@ def train(
     max_forgetting: Annotated[
         float | None,
         typer.Option(
-            metavar="POINTS", help="Accuracy that an older task may lose, estimated without its pictures."
+            metavar="POINTS",
+            help="Percentage points of accuracy that an older task may lose, by an estimate.",
         ),
     ] = None,
     on_forgetting: Annotated[
         OnForgetting | None,
-        typer.Option(help="A task that costs more: learn its heads only (default), or refuse it."),
+        typer.Option(help="A task that costs more: heads on the frozen backbone (default), or refuse it."),
     ] = None,
     few_shot: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="With fewer pictures or signals a class, learn heads only; 0 trains always."
+            metavar="N",
+            help="With fewer images or signals a class, learn heads on the frozen backbone; 0: never.",
         ),
     ] = None,
     skip_broken: Annotated[
@@ -162,7 +164,7 @@ def train(
     ] = None,
     prefix_cache: Annotated[
         PrefixCache | None,
-        typer.Option(help="Where features of the frozen first layers are kept; auto: memory, if they fit."),
+        typer.Option(help="Where features of the frozen stem are kept; auto: memory, if they fit."),
     ] = None,
     prefix_views: Annotated[
         int | None, typer.Option(help="In how many views, mirrored and moved, of each picture.")
