@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "builder"))
 
 import networks
@@ -31,7 +32,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.layer_features import LAST, LAYERS
+from csk_artifacts_builder.graphs.layer_features import LAST, LAYERS
 from csk_sdk.state.tensorfile import packed
 
 VECTORS = Path(__file__).parent / "vectors"

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, duration, table
-from csk_sdk.predicting import task_names
-from csk_sdk.workspace import TaskStatus, Workspace
+from csk_sdk.network.predicting import task_names
+from csk_sdk.workspace.folder import TaskStatus, Workspace
 
 _STATE_STYLES = {"learned": "green", "next": "bold", "broken": "red", "test only": "dim"}
 
