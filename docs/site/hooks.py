@@ -130,7 +130,8 @@ def undocumented(named: Any, path: str) -> list[str]:
     if not named.is_class:
         return problems
     text = named.docstring.value if named.has_docstring else ""
-    for name, member in named.members.items():
+    inherited = {name: _target(member) for name, member in named.inherited_members.items()}
+    for name, member in {**inherited, **named.members}.items():
         if name.startswith("_") or member.is_alias:
             continue
         is_field = member.is_attribute and "property" not in member.labels

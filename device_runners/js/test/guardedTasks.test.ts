@@ -55,7 +55,7 @@ function inOtherWords(sentence: string): string {
     .replaceAll(/--([a-z]+(?:-[a-z]+)*)/g, (_, option: string) =>
       option.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase()),
     )
-    .replaceAll(/about [\d.]+ points/g, 'about N points')
+    .replaceAll(/about [\d.]+ percentage points/g, 'about N percentage points')
     .replace(/correctly in \d+ %/, 'correctly in N %');
 }
 

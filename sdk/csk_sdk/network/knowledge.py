@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, Site
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.heads import STATISTICS, ClassStatistics
 
 Tensors = dict[str, NDArray[Any]]
 # One batch: images (n, c, h, w) float32, labels (n,) int64 or a table (n, columns) float32.
@@ -20,8 +22,8 @@ Batch = tuple[NDArray[Any], Labels]
 
 # Pictures at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
 _AT_ONCE = 8
-# Memory for the features that a head is fitted on.
-HEAD_SAMPLE_BYTES = 32 << 20
+HEAD_SAMPLE_BYTES = integer("head", "sample_bytes")
+_HEAD = re.compile(r"head/[^/]*/(weight|bias)")
 
 
 class FeatureExtractor:
@@ -109,6 +111,13 @@ def measure_knowledge(
             on_features(features, labels)
         statistics = objective.statistics(statistics, features, labels, classes)
     return {f"moment/{name}": moment for name, moment in moments.items()}, statistics
+
+
+def known_tensors(tensors: Iterable[str], sites: Sequence[Site]) -> set[str]:
+    """Which of these names mean something to this csk-sdk. Others are a newer one's, and are carried on untouched."""
+    own = {f"{kind}/{site.name}" for kind in ("center", "moment") for site in sites}
+    own |= {f"statistics.{name}" for name in STATISTICS}
+    return {key for key in tensors if key in own or _HEAD.fullmatch(key)}
 
 
 def neutral_deltas(sites: Sequence[Site]) -> Tensors:
