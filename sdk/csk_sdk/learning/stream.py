@@ -39,7 +39,7 @@ class TaskStream:
     """One task, learned batch by batch.
 
         with learner.stream("02-boats", classes=["ferry", "canoe"]) as stream:
-            for images, labels in camera:              # uint8 (n, h, w, c), integer labels into classes
+            for images, labels in camera:              # uint8 RGB (n, h, w, c), integer labels into classes
                 loss = stream.observe(images, labels)
 
     A model of signals is fed int16 or float `(n, length, c)`.
@@ -51,7 +51,10 @@ class TaskStream:
     come yet is masked out of the loss. Where fewer pictures a class came than `few_shot`, the network stays as it was
     and the classes get heads on it. Labels that say nothing about the first pictures are a TaskError
     (`label_check`); `warnings` are sentences about what else looks wrong. The application may reuse its arrays: what is
-    kept of a batch is copied. One thread feeds a stream; others may predict meanwhile.
+    kept of a batch is copied. Not thread-safe: one thread feeds a stream; others may predict meanwhile.
+
+    Entering the block raises StateLockedError while another process or thread learns, and TaskError where a task of
+    this name was learned; leaving it raises TaskError where a class has no picture, or the labels say nothing.
     """
 
     def __init__(
@@ -111,9 +114,11 @@ class TaskStream:
     def observe(
         self, images: NDArray[Any] | Sequence[NDArray[Any]], labels: Sequence[Any] | NDArray[Any]
     ) -> float | None:
-        """Learn from one batch of pictures or signals; the loss, or None while batches are still being held back.
+        """Learn from one batch; the loss, or None while batches are still being held back.
 
-        Raises TaskError for pictures, signals or labels that do not fit.
+        `images` are uint8 RGB `(n, h, w, c)` or a list of `(h, w, c)` (OpenCV gives BGR: turn them), or signals, int16
+        or float `(n, length, c)`; `labels` `(n,)` integers into `classes`, or a table `(n, classes)`. An empty batch is
+        none. Raises TaskError for images, signals or labels that do not fit, and where training diverges.
         """
         pixels = self._bundle.preprocessing.stack(images)
         given = self._objective.batch_labels(labels, len(pixels), self._classes)

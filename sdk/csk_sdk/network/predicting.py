@@ -88,7 +88,7 @@ class Predictor:
         return self._heads[task]
 
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
-        """Features `(n, f)` of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`.
+        """Features `(n, f)` of uint8 RGB images, `(n, h, w, c)` or a list of `(h, w, c)`.
 
         Of signals, int16 or float `(n, length, c)` or a list of `(length, c)`, where the model takes signals. They are
         finite: raises TaskError where the network computes NaN or infinity, naming the first by its number here.

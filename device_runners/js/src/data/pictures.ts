@@ -18,7 +18,7 @@ export interface Picture {
   readonly channels?: number;
 }
 
-/** Many pictures of the model's size: uint8 `(count, height, width, channels)`. */
+/** Many pictures of the model's size: uint8 RGB `(count, height, width, channels)`. */
 export interface PixelBatch {
   readonly count: number;
   readonly data: Uint8Array;
