@@ -45,7 +45,9 @@ class TrainingFields:
     """
 
     optimizer: str = "sgd"
-    """How a gradient becomes a step."""
+    """How a gradient becomes a step: SGD with momentum, AdamW, or Lion, which has half of AdamW's memory
+    and wants learning rates of 0.001 or less.
+    """
 
     learning_rate: float = 0.01
     """Peak learning rate of the centers; it follows a cosine. 0 or more, and finite."""

@@ -18,8 +18,8 @@ export interface TrainingConfig {
   readonly energy: number;
   /** Drift compensation: carry old heads and statistics over to the features as they move. Null: on, unless `energy` is 0. */
   readonly followDrift: boolean | null;
-  /** How a gradient becomes a step. */
-  readonly optimizer: 'sgd' | 'adamw';
+  /** How a gradient becomes a step: SGD with momentum, AdamW, or Lion, which has half of AdamW's memory and wants learning rates of 0.001 or less. */
+  readonly optimizer: 'sgd' | 'adamw' | 'lion';
   /** Peak learning rate of the centers; it follows a cosine. 0 or more, and finite. */
   readonly learningRate: number;
   /** Peak learning rate of the head; it follows a cosine. 0 or more, and finite. */
@@ -150,8 +150,8 @@ export const SETTINGS: { readonly [Name in keyof TrainingConfig]: Setting } = {
     record: 'optimizer',
     type: 'string',
     optional: false,
-    rule: 'sgd or adamw',
-    choices: ['sgd', 'adamw'],
+    rule: 'sgd, adamw or lion',
+    choices: ['sgd', 'adamw', 'lion'],
   },
   learningRate: {
     record: 'learning_rate',
@@ -242,7 +242,11 @@ export const REFUSED: Readonly<Record<string, { why: string; record: string; def
 };
 
 /** What each optimizer comes with. */
-export const OPTIMIZER_CONSTANTS = { sgd: {}, adamw: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 } } as const;
+export const OPTIMIZER_CONSTANTS = {
+  sgd: {},
+  adamw: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+  lion: { beta1: 0.9, beta2: 0.99 },
+} as const;
 
 /** The sentence about a value that is not allowed. */
 export const SENTENCE = '{name} is {value}; it must be {rule}.';
