@@ -11,6 +11,7 @@ BENCH := .venv-bench
 EXECUTORCH := .venv-executorch
 MNN := .venv-mnn
 DOCS := .venv-docs
+RELEASE := .venv-release
 JS := device_runners/js
 export CHROMIUM ?= /usr/bin/chromium
 # Wheels of both end with Python 3.12.
@@ -35,7 +36,7 @@ MATRIX := out/matrix
 DIGITS := out/digits
 
 .PHONY: help demo test contract test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
-	wheel-test docs conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz sbom \
+	wheel-test docs release conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
 help:
@@ -60,6 +61,7 @@ help:
 	@echo "make fuzz MINUTES=30    feed the readers what nobody would (Linux, Python 3.11 to 3.13)"
 	@echo "make sbom               write docs/supply-chain.md and out/sbom.json from what is installed"
 	@echo "make wheel-test      build the wheel, install it elsewhere, run its demo"
+	@echo "make release            build the sdist and the wheel, check both, and write the notes; nothing is uploaded"
 	@echo "make memory-limit       ResNet-18 learns within 160 MB of resident memory, all in all (Linux)"
 	@echo "make bench           time and memory of a step beside torch, onnxruntime-training, ExecuTorch and MNN (12 minutes)"
 	@echo "make bench-cifar100 DATA=DIR MODEL=FILE    the CIFAR-100 benchmark"
@@ -251,6 +253,22 @@ $(DOCS)/.ready: pyproject.toml
 	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
+# The wheel is built from the sdist, as others would. It is installed into an empty environment, without any extra.
+release: $(RELEASE)/.ready
+	rm -rf out/release && mkdir -p out/release
+	$(RELEASE)/bin/python -m build --outdir out/release/dist . > out/release/build.log 2>&1 || { tail -20 out/release/build.log; exit 1; }
+	$(RELEASE)/bin/twine --no-color check --strict out/release/dist/*
+	$(PYTHON) tools/release.py check out/release/dist
+	$(PYTHON) -m venv out/release/venv
+	out/release/venv/bin/python -m pip install --quiet --disable-pip-version-check out/release/dist/*.whl
+	$(PYTHON) tools/release.py installed out/release/venv/bin
+	$(PYTHON) tools/release.py notes out/release/notes.md
+
+$(RELEASE)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
+	@touch $@
+
 # MINUTES is how much is tried: 10 is all of it, about as long on two quiet cores.
 attack: MINUTES = 10
 attack: $(BIN)/.dev
@@ -305,4 +323,4 @@ memory-limit: $(BIN)/.dev
 	$(BIN)/python benchmarks/memory_limit.py --out out/memory-limit
 
 clean:
-	rm -rf $(VENV) $(ORT_TRAINING) .venv-matrix-* $(BENCH) $(EXECUTORCH) $(MNN) $(DOCS) .cache out build dist
+	rm -rf $(VENV) $(ORT_TRAINING) .venv-matrix-* $(BENCH) $(EXECUTORCH) $(MNN) $(DOCS) $(RELEASE) .cache out build dist
