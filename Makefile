@@ -227,6 +227,8 @@ contract: $(BIN)/.dev
 	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund
 	$(BIN)/python tools/contract.py
 	$(BIN)/python tests/contract/make_settings.py
+	$(BIN)/python tests/contract/make_manifests.py
+	$(BIN)/python tests/contract/make_states.py
 	$(BIN)/python docs/generate_cli.py
 
 format: $(BIN)/.dev

@@ -17,6 +17,7 @@ from csk_sdk.data.augment import augment
 from csk_sdk.data.broken import without_broken
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
+from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.learning.few_shot import is_few_shot
 from csk_sdk.learning.life import LearnReport, TaskLife, Trained
 from csk_sdk.learning.memory_budget import Plan, plan_for
@@ -191,6 +192,8 @@ class LearnRun:
         tensors, meta = found
         if any(meta.get(key) != value for key, value in identity.items()):
             # Another run's; it stays until this one has something better to keep in its place.
+            return 0, 0.0, 0.0
+        if violation(meta, load_schema("progress")) is not None:
             return 0, 0.0, 0.0
         plan = replace(
             self._life.plan,

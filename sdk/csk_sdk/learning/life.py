@@ -115,6 +115,7 @@ class TaskLife:
         config: TrainingConfig,
         backend: str,
     ) -> None:
+        state.require_writable()
         require_new_task(generation, bundle.manifest.classes, name, classes)
         require_possible(bundle, name, classes, config, backend)
         self.state, self.generation = state, generation

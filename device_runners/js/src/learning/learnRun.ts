@@ -2,11 +2,13 @@
 
 import type { Bundle } from '../bundle/bundle.js';
 import { augmentationOf, configRecord, type TrainingConfig } from '../config.js';
+import { PROGRESS_SCHEMA } from '../contract/progressSchema.js';
 import { moved, randomMoves } from '../data/augment.js';
 import type { Preprocessing } from '../data/pictures.js';
 import { Random } from '../data/random.js';
 import { requireNewTask, type Task, TaskPixels, taskClasses } from '../data/task.js';
 import { dumps, type Json } from '../formats/json.js';
+import { violation } from '../formats/schema.js';
 import type { Tensors } from '../formats/tensors.js';
 import { cosine, warmUpSteps } from '../method/optimizers.js';
 import type { Batch, Opening } from '../network/features.js';
@@ -248,7 +250,7 @@ export class LearnRun {
       ([key, value]) => JSON.stringify(found.meta[key]) === JSON.stringify(value),
     );
     // Another run's stays until this one has something better to keep in its place.
-    if (!same) return fresh;
+    if (!same || violation(found.spelled, PROGRESS_SCHEMA) !== undefined) return fresh;
     this.training.resume(found.tensors);
     const known = this.training.progress();
     const facts = Object.entries(found.spelled).filter(([key]) => !(key in identity || PROGRESS.has(key)));
