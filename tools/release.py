@@ -137,9 +137,7 @@ def installed(programs: Path) -> list[str]:
     if "ONNX Runtime is not installed" not in missing.stdout or "Traceback" in missing.stderr:
         problems.append(f"csk-sdk doctor without a runtime says {missing.stdout}{missing.stderr}")
     if not problems:
-        print(
-            f"{said[0].stdout.strip()}, installed by itself: its help, its names, and doctor's word on the missing runtime"
-        )
+        print(f"{said[0].stdout.strip()}, installed by itself: help, names, and doctor's word on the runtime")
     return problems
 
 
@@ -159,9 +157,7 @@ def notes(out: Path) -> list[str]:
     out.write_text(f"# csk-sdk {version()}\n\n{_relinked(_gathered(body))}\n", encoding="utf-8")
     print(f"{out}: {len(body.split()):,} words")
     if date == "unreleased":
-        print(
-            f"CHANGELOG.md says that {version()} is unreleased: give it a date in the commit that is tagged v{version()}."
-        )
+        print(f"CHANGELOG.md says that {version()} is unreleased: date it in the commit that is tagged.")
     elif not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date):
         return [f"CHANGELOG.md dates {version()} {date!r}, and not year-month-day"]
     return []
