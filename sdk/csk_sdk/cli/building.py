@@ -168,7 +168,7 @@ def build_artifacts(
     ] = None,
     precision: Annotated[
         Precision,
-        typer.Option(help="Frozen convolutions in float32 (exact), or in int8: faster; needs --base-data."),
+        typer.Option(help="Frozen convolutions in fp32 (exact), or in int8: faster; needs --base-data."),
     ] = Precision.exact,
     loss: Annotated[
         Loss,
