@@ -28,7 +28,8 @@ from csk_sdk.errors import (
     UnsupportedOpError,
 )
 from csk_sdk.learner import Learner
-from csk_sdk.learning.learn_run import LearnReport, Progress
+from csk_sdk.learning.learn_run import Progress
+from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
 from csk_sdk.network.evaluation import Evaluation
 from csk_sdk.objectives import Prediction

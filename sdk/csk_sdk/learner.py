@@ -17,7 +17,8 @@ from csk_sdk.config import TrainingConfig
 from csk_sdk.data.tasks import Task
 from csk_sdk.device.choice import in_chosen_precision
 from csk_sdk.errors import ConfigError
-from csk_sdk.learning.learn_run import LearnReport, LearnRun, OnProgress
+from csk_sdk.learning.learn_run import LearnRun, OnProgress
+from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
 from csk_sdk.network.evaluation import Evaluation, Scores, require_scenario, score_tasks
 from csk_sdk.network.export import export_model
@@ -159,11 +160,7 @@ class Learner:
             task = Task.open(task)
         config = _settings(config)
         task.require_trainable()
-        bundle = self.bundle
-        if config is not None:
-            budgeted = config.memory_budget is not None
-            bundle = in_chosen_precision(bundle, config.precision, self.state.folder, budgeted)
-            bundle = bundle.view(time_limit=config.time_limit)
+        bundle = self._as_set(config)
         with self.state.lock():
             # An opened graph, and a generation's tensors, would take the room that learning needs.
             before, self._predictor = self._predictor, None
@@ -187,8 +184,17 @@ class Learner:
         """Learn a task from batches that the application feeds: see `TaskStream`."""
         self.state.require_writable()
         self.require_new(name, classes)
-        settings = _settings(config) or self.config
-        return TaskStream(self.bundle, self.state, name, classes, settings, backend=self.backend)
+        settings = _settings(config)
+        bundle = self._as_set(settings)
+        return TaskStream(bundle, self.state, name, classes, settings or self.config, backend=self.backend)
+
+    def _as_set(self, config: TrainingConfig | None) -> Bundle:
+        """The bundle as these settings want it, where they are not the learner's own."""
+        if config is None:
+            return self.bundle
+        budgeted = config.memory_budget is not None
+        bundle = in_chosen_precision(self.bundle, config.precision, self.state.folder, budgeted)
+        return bundle.view(time_limit=config.time_limit)
 
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
         """Features `(n, f)` of pictures or signals, as `predict` takes them."""

@@ -34,7 +34,13 @@ ALLOWED = {
         "memory_budget._STATISTICS_MATRICES",
         "memory_budget._DRIFT_MATRICES",
     ),
-    *("memory_budget._MIB", "prefix_cache.MEMORY_BYTES", "prefix_cache._SPARE_DISK", "stream._PATIENCE"),
+    *(
+        "memory_budget._MIB",
+        "prefix_cache.MEMORY_BYTES",
+        "prefix_cache._SPARE_DISK",
+        "stream._PATIENCE",
+        "stream._HELD",
+    ),
 }
 CONSTANTS = re.compile(r"^(?:export )?const ([A-Z_0-9]+)\b[^=\n]*= [^;]*\d[^;]*;", re.MULTILINE)
 READS = re.compile(r'\b(?:number|integer)\(\s*"(\w+)",\s*"(\w+)"\s*\)')

@@ -23,8 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from csk_sdk.contract.manifest import Manifest
-from csk_sdk.learning.learn_run import LearnReport
 from csk_sdk.learning.learn_run import Progress as LearnProgress
+from csk_sdk.learning.life import LearnReport
 from csk_sdk.objectives import objective_of
 
 # Nobody's terminal: a line in a pipe is never wrapped or cut.

@@ -36,11 +36,10 @@ from csk_sdk.state.atomic import (
 from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask, seal, unseal
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.progress import read_progress, write_progress
-from csk_sdk.state.store import BASE, GenerationStore
+from csk_sdk.state.pruning import prune
+from csk_sdk.state.store import BASE, IDENTITY, GenerationStore
 from csk_sdk.state.tensorfile import encode
 from csk_sdk.state.versions import STATE_SCHEMA_VERSION, WRITTEN, Needs, NewerStateError
-
-IDENTITY = "state.json"
 
 # A temporary file this old (seconds) was left by a process that died.
 _ABANDONED = 3600.0
@@ -172,7 +171,7 @@ class State:
             more=before.more if before else {},
         )
         self._store.write(record, data)
-        self._store.prune(self._keep, always={record.number, parent})
+        prune(self._store, self._keep, always={record.number, parent})
         return Generation(record.number, parent, record.tasks, dict(tensors), created)
 
     def rollback(self, number: int) -> None:

@@ -32,10 +32,10 @@ from csk_sdk.state.atomic import (
     replace_file,
     unreadable,
 )
-from csk_sdk.state.folder import IDENTITY, State, identity
+from csk_sdk.state.folder import State, identity
 from csk_sdk.state.generation import unseal
 from csk_sdk.state.progress import read_progress
-from csk_sdk.state.store import GenerationStore
+from csk_sdk.state.store import IDENTITY, GenerationStore
 from csk_sdk.state.versions import NewerStateError
 
 INTACT, PRUNED, LEFTOVER, DAMAGED, REPAIRED = "intact", "pruned", "leftover", "damaged", "repaired"
