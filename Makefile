@@ -225,7 +225,7 @@ check: $(BIN)/.dev
 
 contract: $(BIN)/.dev
 	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund
-	$(BIN)/python tools/contract.py
+	$(BIN)/python -m tools.contract
 	$(BIN)/python tests/contract/make_settings.py
 	$(BIN)/python tests/contract/make_manifests.py
 	$(BIN)/python tests/contract/make_states.py

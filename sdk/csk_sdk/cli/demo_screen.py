@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from csk_sdk.cli.rendering import facts, table
+from csk_sdk.config import TrainingConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +54,8 @@ def _comparison(runs: tuple[DemoRun, ...], console: Console) -> None:
     )
     console.print(
         Text(
-            "\n  csk.toml asks for 10 epochs at a rate of 0.05, where 4 at 0.01 are the defaults:\n"
+            "\n  csk.toml asks for 10 epochs at a rate of 0.05, where "
+            f"{TrainingConfig.epochs} at {TrainingConfig.learning_rate:g} are the defaults:\n"
             "  tasks of 270 images of 8x8 pixels have few steps."
         )
     )

@@ -50,8 +50,6 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-# What a progress checkpoint says beside the identity of its run.
-_PROGRESS = ("step", "loss", "seconds", "profile", "micro_batch", "plateau")
 
 
 class LearnRun:
@@ -193,7 +191,8 @@ class LearnRun:
         if any(meta.get(key) != value for key, value in identity.items()):
             # Another run's; it stays until this one has something better to keep in its place.
             return 0, 0.0, 0.0
-        if violation(meta, load_schema("progress")) is not None:
+        schema = load_schema("progress")
+        if violation(meta, schema) is not None:
             return 0, 0.0, 0.0
         plan = replace(
             self._life.plan,
@@ -208,7 +207,7 @@ class LearnRun:
         known = self._training.progress()
         self._foreign = (
             {key: value for key, value in tensors.items() if key not in known},
-            {key: value for key, value in meta.items() if key not in (*identity, *_PROGRESS)},
+            {key: value for key, value in meta.items() if key not in schema["properties"]},
         )
         return int(meta["step"]), float(meta["loss"]), float(meta["seconds"])
 

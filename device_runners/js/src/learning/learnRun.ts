@@ -69,9 +69,6 @@ export interface LearnOptions {
   readonly signal?: AbortSignal;
 }
 
-/** What a progress checkpoint says beside the identity of its run. */
-const PROGRESS: ReadonlySet<string> = new Set(['step', 'loss', 'seconds', 'plateau']);
-
 interface Resumed {
   readonly step: number;
   readonly loss: number;
@@ -253,7 +250,9 @@ export class LearnRun {
     if (!same || violation(found.spelled, PROGRESS_SCHEMA) !== undefined) return fresh;
     this.training.resume(found.tensors);
     const known = this.training.progress();
-    const facts = Object.entries(found.spelled).filter(([key]) => !(key in identity || PROGRESS.has(key)));
+    const facts = Object.entries(found.spelled).filter(
+      ([key]) => !Object.hasOwn(PROGRESS_SCHEMA.properties!, key),
+    );
     this.foreign = {
       tensors: new Map([...found.tensors].filter(([key]) => !known.has(key))),
       meta: Object.fromEntries(facts),
