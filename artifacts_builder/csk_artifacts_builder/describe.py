@@ -12,6 +12,7 @@ from csk_artifacts_builder.int8.calibrate import Agreement
 from csk_artifacts_builder.options import BACKEND_CHOICES, BuildOptions
 from csk_artifacts_builder.ort.artifacts import head_capacity
 from csk_artifacts_builder.prepare.model import SourceModel
+from csk_artifacts_builder.sites import COMPUTED, SHARED
 from csk_sdk.contract.manifest import (
     BACKENDS,
     CROSS_ENTROPY,
@@ -149,6 +150,8 @@ def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> Prepr
             raise ConfigError(f"{name} is {values}; every number must be finite, and within float32.")
     if not all(value >= _SMALLEST for value in std):
         raise ConfigError(f"--std is {std}; every number must be above 0.")
+    if not given.is_signal and max(*mean, *std) > 1:
+        raise ConfigError(_of_bytes(mean, std))
     ways = ("crop", "none") if given.is_signal else ("bilinear", "none")
     resize = options.resize or ways[0]
     if resize not in ways:
@@ -164,10 +167,27 @@ def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> Prepr
     return PreprocessingSpec(mean=mean, std=std, scale=scale, resize=resize, sample_rate=rate)
 
 
+def _of_bytes(mean: Sequence[float], std: Sequence[float]) -> str:
+    """Numbers for pixels of 0 to 255, and what they are for pixels of 0 to 1."""
+    means, stds = (",".join(f"{value / 255:.6g}" for value in values) for values in (mean, std))
+    return (
+        f"--mean is {','.join(f'{value:g}' for value in mean)} and --std {','.join(f'{value:g}' for value in std)}: "
+        "these are for pixels of 0 to 255, and csk-sdk scales pixels to 0..1 first. Divide by 255: "
+        f"--mean {means} --std {stds}"
+    )
+
+
 def warnings_about(
-    options: BuildOptions, manifest: Manifest, accuracy: float | None, agreement: Agreement | None
+    options: BuildOptions,
+    manifest: Manifest,
+    accuracy: float | None,
+    agreement: Agreement | None,
+    exchanged: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """What the user of a bundle should know; `accuracy` is the model's on its base data, in percent."""
+    """What the user of a bundle should know; `accuracy` is the model's on its base data, in percent.
+
+    `exchanged` are sentences on names of classes that look exchanged there.
+    """
     found = []
     kind = f"{manifest.input.noun}s"
     objective = objective_of(manifest.loss)
@@ -186,6 +206,11 @@ def warnings_about(
             f"no --mean/--std given: {_UNNORMALISED[kind]}. If the model was trained on normalised "
             f"{kind}, pass the same numbers here."
         )
+    found += [
+        f"convolution '{one.node}' is never trained: {one.reason}."
+        for one in manifest.left_out
+        if one.reason == COMPUTED or one.reason.startswith(SHARED.format(""))
+    ]
     if options.loss == MSE and manifest.flip:
         found.append(
             "pictures will be mirrored at random while training: pass --no-flip if a mirrored picture has other values."
@@ -197,6 +222,7 @@ def warnings_about(
             else f"the model's {objective.metric} on the base data is only {accuracy:.1f} %"
         )
         found.append(f"{reached}: check --mean/--std and the order of --classes.")
+    found += exchanged
     if agreement is not None and agreement.worst_gradient < SUSPICIOUS_COSINE:
         worst = min(agreement.gradients, key=lambda name: agreement.gradients[name])
         found.append(

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from onnxscript import optimizer
 
 from csk_artifacts_builder.emit import Emitter, attribute, constant_array
+from csk_artifacts_builder.prepare.constants import may_fold
 
 
 def fold_sizes(model: ir.Model) -> bool:
@@ -35,7 +36,7 @@ def fold_sizes(model: ir.Model) -> bool:
     modified = False
     while any([_fold_gathered_sizes(model, emit), _fold_targets(model, emit), _fold_resizes(model, emit)]):
         modified = True
-        optimizer.fold_constants(model, onnx_shape_inference=False)
+        optimizer.fold_constants(model, onnx_shape_inference=False, should_fold=may_fold)
         passes.RemoveUnusedNodesPass()(model)
         infer_again(model)
     return modified

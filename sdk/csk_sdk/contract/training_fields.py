@@ -40,7 +40,9 @@ class TrainingFields:
     """
 
     follow_drift: bool | None = None
-    """Carry old heads and statistics over to the features as they drift. None: on, unless `energy` is 0."""
+    """Drift compensation: carry old heads and statistics over to the features as they move. None: on,
+    unless `energy` is 0.
+    """
 
     optimizer: str = "sgd"
     """How a gradient becomes a step: SGD with momentum, AdamW, or Lion, which has half of AdamW's memory
@@ -103,11 +105,12 @@ class TrainingFields:
     """
 
     on_forgetting: str = "heads-only"
-    """A task that costs more: learn its heads only, on the network as it was, or refuse it."""
+    """A task that costs more: learn its heads on the frozen backbone, or refuse it."""
 
     few_shot: int = 30
-    """With fewer images or signals a class, on average, learn heads only; as many fewer as there are more
-    epochs than the default. 0 trains always. A whole number, 0 or more, in images a class.
+    """With fewer images or signals a class, on average, learn heads on the frozen backbone; as many fewer
+    as there are more epochs than the default. 0 trains always. A whole number, 0 or more, in images a
+    class.
     """
 
     skip_broken: bool = False

@@ -32,9 +32,12 @@ from csk_sdk.version import __version__
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training run is: `phase` is "check", "prefix", "select", "train" or "consolidate".
+    """Where a training run is. Immutable.
 
-    `note` is a sentence for the user, at the beginning of a run with a memory budget.
+    - `phase`: "check", "prefix", "select", "train" or "consolidate"
+    - `step` of `steps`, `epoch` of `epochs`: counted from 1 while training, else 0
+    - `loss`: of the last step, NaN before there is one
+    - `note`: a sentence for the user, at the beginning of a run with a memory budget; else empty
     """
 
     phase: str

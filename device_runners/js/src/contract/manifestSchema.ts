@@ -443,6 +443,30 @@ export const MANIFEST_SCHEMA = JSON.parse(`{
    "type": "string",
    "maxLength": 65536
   },
+  "left_out": {
+   "type": "array",
+   "items": {
+    "type": "object",
+    "properties": {
+     "node": {
+      "type": "string",
+      "maxLength": 4096
+     },
+     "reason": {
+      "type": "string",
+      "minLength": 1,
+      "maxLength": 65536
+     }
+    },
+    "required": [
+     "node",
+     "reason"
+    ],
+    "additionalProperties": false
+   },
+   "minItems": 0,
+   "maxItems": 65536
+  },
   "memory": {
    "type": "object",
    "maxProperties": 64,

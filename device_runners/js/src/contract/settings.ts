@@ -16,7 +16,7 @@ export interface TrainingConfig {
   readonly channelRatio: number | null;
   /** Share of the old data's variance that is protected: the retained-variance threshold of the projection; 0 switches it off. Between 0 and 1. */
   readonly energy: number;
-  /** Carry old heads and statistics over to the features as they drift. Null: on, unless `energy` is 0. */
+  /** Drift compensation: carry old heads and statistics over to the features as they move. Null: on, unless `energy` is 0. */
   readonly followDrift: boolean | null;
   /** How a gradient becomes a step: SGD with momentum, AdamW, or Lion, which has half of AdamW's memory and wants learning rates of 0.001 or less. */
   readonly optimizer: 'sgd' | 'adamw' | 'lion';
@@ -44,9 +44,9 @@ export interface TrainingConfig {
   readonly labelCheck: boolean;
   /** Accuracy that an older task may lose, estimated without its images. Between 0 and 100, in percentage points. */
   readonly maxForgetting: number;
-  /** A task that costs more: learn its heads only, on the network as it was, or refuse it. */
+  /** A task that costs more: learn its heads on the frozen backbone, or refuse it. */
   readonly onForgetting: 'heads-only' | 'refuse';
-  /** With fewer images or signals a class, on average, learn heads only; as many fewer as there are more epochs than the default. 0 trains always. A whole number, 0 or more, in images a class. */
+  /** With fewer images or signals a class, on average, learn heads on the frozen backbone; as many fewer as there are more epochs than the default. 0 trains always. A whole number, 0 or more, in images a class. */
   readonly fewShot: number;
   /** Time between progress checkpoints. 0 or more, and finite, in seconds. */
   readonly checkpointSeconds: number;

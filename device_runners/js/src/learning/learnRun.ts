@@ -37,7 +37,7 @@ export interface Progress {
  * What learning one task took. `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how
  * many of the selected channels' directions the projection kept for older knowledge, as "r/k".
  *
- * `forgetting` is how many points of accuracy the trained centers were estimated to cost the old task that loses most.
+ * `forgetting` is how many percentage points of accuracy the trained centers were estimated to cost the old task that loses most.
  * `headsOnlyBecause` is the setting for which the network stayed as it was: "max-forgetting" where that was too much,
  * "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss` that of the head), else "".
  * `known` are the classes that were known before, and updated. `stopped` is what ended training. `warnings` are sentences
