@@ -38,7 +38,6 @@ ALLOWED = {
         "memory_budget._MIB",
         "prefix_cache.MEMORY_BYTES",
         "prefix_cache._SPARE_DISK",
-        "stream._PATIENCE",
         "stream._HELD",
     ),
 }
