@@ -69,10 +69,13 @@ COMPARED_PICTURES = 8
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What was built, and what its user should know.
+    """What was built, and what its user should know. Immutable.
 
-    `base_accuracy` is in percent, None without base data; `metric` says what it is where it is no accuracy.
-    `agreement` compares int8 with exact.
+    - `bundle`: the folder, `sites`: the convolutions that learn, `classes`: how many the model knows
+    - `base_accuracy`: in percent on the base data, None without; `metric` says what it is where it is no accuracy
+    - `agreement`: int8 compared with exact: `logits`, a relative error, and `gradients`, a cosine for each site; None
+      for exact
+    - `warnings`: sentences about what its user should mend, or know
     """
 
     bundle: Path
@@ -92,8 +95,12 @@ def build_artifacts(
 ) -> BuildReport:
     """Turn a trained ONNX classifier into a bundle.
 
-    Raises ModelError for a model that cannot be trained (UnsupportedOpError names the op), TaskError for base data
-    that does not fit, StorageError when `out` cannot be written. A failed build leaves nothing behind.
+    `on_progress` is called with the images measured, and how many there are. Builds beside each other are for processes
+    of their own: with threads it was not tested.
+
+    Raises ModelError for a model that cannot be trained (UnsupportedOpError names the op),
+    ConfigError for options that do not fit it, TaskError for base data that does not fit, StorageError when `out`
+    cannot be written. A failed build leaves nothing behind, and what was at `out` as it was.
     """
     options = options or BuildOptions()
     if options.sign is not None:

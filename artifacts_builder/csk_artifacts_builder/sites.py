@@ -45,7 +45,7 @@ class Geometry:
 
     @property
     def offset(self) -> tuple[int, ...]:
-        """Where the center tap of the first output position reads: `dilation * (k // 2) - pad` (DESIGN 2)."""
+        """Where the center tap of the first output position reads: `dilation * (k // 2) - pad` (docs/method.md)."""
         return self.tap_offset(self.center)
 
     def tap_offset(self, tap: Sequence[int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Features of the frozen first layers, kept: the same learning, whatever the place, to the bit."""
+"""Features of the frozen stem, kept: the same learning, whatever the place, to the bit."""
 
 from __future__ import annotations
 
@@ -264,9 +264,9 @@ def test_where_the_first_layer_is_trained_nothing_is_kept(
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"prefix_cache": "flash"}, "prefix_cache is flash; it must be off or memory or disk or auto."),
-        ({"prefix_views": 0}, "prefix_views is 0; it must be from 1 to 64."),
-        ({"precision": "half"}, "precision is half; it must be auto or exact or int8."),
+        ({"prefix_cache": "flash"}, "prefix_cache is 'flash'; it must be off, memory, disk or auto."),
+        ({"prefix_views": 0}, "prefix_views is 0; it must be a whole number from 1 to 64."),
+        ({"precision": "half"}, "precision is 'half'; it must be auto, exact or int8."),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], text: str) -> None:

@@ -92,7 +92,7 @@ def base_split(
 def measure_base(
     bundle: Bundle, split: Split, tensors: dict[str, NDArray[Any]], on_progress: Callable[[int, int], None]
 ) -> BaseKnowledge:
-    """Second moments K per site, class statistics and their temperature over `split` (DESIGN 2).
+    """Second moments K per site, class statistics and their temperature over `split` (docs/method.md#setting).
 
     All through the bundle's own graphs. `tensors` is the checkpoint so far. `on_progress(done, total)` counts pictures.
     Raises TaskError for a picture for which the network computes NaN or infinity.

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from csk_sdk.errors import ModelError
+from csk_sdk.formats.opening import open_file
 from csk_sdk.formats.protobuf import MAX_BYTES
 
 # What other files begin with: offset, bytes, and what they are.
@@ -69,7 +70,7 @@ def require_writable(count: int, where: str) -> None:
 
 
 def _refuse_others(path: Path) -> None:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         begin = file.read(16)
     for offset, mark, what in _OTHERS:
         if begin[offset:].startswith(mark):

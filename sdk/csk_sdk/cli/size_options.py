@@ -15,6 +15,11 @@ def parse_size(text: str, option: str) -> int:
     return found
 
 
+def memory_size(text: str) -> int:
+    """Bytes of `--memory-budget`."""
+    return parse_size(text, "--memory-budget")
+
+
 def parse_input_size(text: str) -> tuple[int, ...]:
     """`--input-size`: (height, width) of 224x224, or (length,) of 16000. Raises BadParameter for anything else."""
     parts = text.lower().split("x")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, StateError, TaskError
 
 Float64 = NDArray[np.float64]
@@ -23,7 +24,7 @@ HeadArrays = tuple[NDArray[np.float32], NDArray[np.float32]]
 # What they are stored as, now and at first.
 STATISTICS = ("classes", "scatter", "means", "gram", "sums", "counts", "temperature")
 # Rounding of a sum of float64 squares, as a share of that sum: what a difference of sums may be off by.
-_ROUNDING = 8.0 * float(np.finfo(np.float64).eps)
+_ROUNDING = integer("covariance", "roundings") * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What a generation's network sees in data: features, second moments, class statistics (DESIGN 2.3, 2.4)."""
+"""What a generation's network sees in data: features, second moments, class statistics (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, Site
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
 from csk_sdk.method.heads import STATISTICS, ClassStatistics
 
@@ -21,8 +22,7 @@ Batch = tuple[NDArray[Any], Labels]
 
 # Pictures at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
 _AT_ONCE = 8
-# Memory for the features that a head is fitted on.
-HEAD_SAMPLE_BYTES = 32 << 20
+HEAD_SAMPLE_BYTES = integer("head", "sample_bytes")
 _HEAD = re.compile(r"head/[^/]*/(weight|bias)")
 
 
@@ -86,7 +86,7 @@ def measure_knowledge(
     threads: int = 0,
     on_features: Callable[[NDArray[np.float32], Labels], None] | None = None,
 ) -> tuple[dict[str, NDArray[np.float64]], ClassStatistics]:
-    """What one pass over data tells (DESIGN 2.3, 2.4): second moments and class statistics.
+    """What one pass over data tells (docs/method.md): second moments and class statistics.
 
     The moments are `moment/SITE`: K = sum of x_c^T x_c, `(groups, c_in / groups, c_in / groups)`.
     `on_features` sees each batch's features `(n, f)` and labels. Statistics stay empty where the bundle's loss is

@@ -1,7 +1,7 @@
 """Predictions in both scenarios, from features and the heads that a generation holds.
 
-*Class-incremental*: one decision over all classes learned so far, by a linear discriminant computed from the class
-statistics, so no picture is stored. *Task-incremental*: the task is known, and its own trained head decides. Where
+*Class-incremental*: one decision over all classes learned so far, by an LDA classifier computed from the class
+statistics, so no image is stored. *Task-incremental*: the task is known, and its own trained head decides. Where
 outputs do not compete (multi-label, regression), the first is the heads of all tasks side by side.
 """
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import Manifest
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import TaskError
 from csk_sdk.formats.names import LONGEST, is_plain
 from csk_sdk.method.heads import ClassStatistics
@@ -28,8 +29,7 @@ from csk_sdk.state import BASE, Generation
 
 # Pictures that go through the network at once: an application may hand over a thousand.
 _CHUNK = 64
-# What every file system takes as a folder's name, since a task's name is that of its folder in the inbox.
-_LONGEST_NAME = 255
+_LONGEST_NAME = integer("limits", "name_bytes")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Predictor:
         return self._heads[task]
 
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
-        """Features `(n, f)` of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`.
+        """Features `(n, f)` of uint8 RGB images, `(n, h, w, c)` or a list of `(h, w, c)`.
 
         Of signals, int16 or float `(n, length, c)` or a list of `(length, c)`, where the model takes signals. They are
         finite: raises TaskError where the network computes NaN or infinity, naming the first by its number here.

@@ -1,4 +1,4 @@
-/** Generated from csk_sdk/contract/manifest.schema.json by tools/contract.py: change it there. */
+/** Generated from csk_sdk/contract/manifest.schema.json: change it there, and run `make contract`. */
 
 import type { Schema } from '../formats/schema.js';
 

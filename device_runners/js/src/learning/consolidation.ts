@@ -15,12 +15,12 @@ import {
   type Batches,
   FeatureExtractor,
   FeatureSample,
-  HEAD_SAMPLE_BYTES,
   isKnown,
   measureKnowledge,
+  SAMPLE_BYTES,
 } from '../network/features.js';
 import { requireConverged, requireLearnableFeatures } from '../network/finite.js';
-import { PRIOR_PICTURES } from '../network/predicting.js';
+import { PRIOR_IMAGES } from '../network/predicting.js';
 import { forgetsTooMuch } from './acceptance.js';
 import { HEAD_BIAS, HEAD_WEIGHT, type TaskTraining } from './training.js';
 
@@ -28,7 +28,7 @@ import { HEAD_BIAS, HEAD_WEIGHT, type TaskTraining } from './training.js';
 export interface Consolidated {
   readonly tensors: Map<string, StoredTensor>;
   readonly leaks: ReadonlyMap<string, number>;
-  /** By old task, the points of accuracy that the trained centers were estimated to cost it. */
+  /** By old task, the percentage points of accuracy that the trained centers were estimated to cost it. */
   readonly forgetting: ReadonlyMap<string, number>;
   /** Whether they were dropped for that. */
   readonly headsOnly: boolean;
@@ -120,7 +120,7 @@ async function seen(training: TaskTraining, tensors: Tensors, batches: Batches):
     learned = statistics;
     if (known.temperature === undefined) {
       const { features, labels } = sample.arrays();
-      learned = calibrated(learned, features, labels, classes, PRIOR_PICTURES);
+      learned = calibrated(learned, features, labels, classes, PRIOR_IMAGES);
     }
     learned = repeated.balance(learned);
   }
@@ -191,7 +191,7 @@ function foldDeltas(training: TaskTraining, tensors: Map<string, StoredTensor>):
 async function featuresBefore(training: TaskTraining, batches: Batches): Promise<Float32Array[]> {
   const extractor = await FeatureExtractor.open(training.bundle, training.tensors, training.opening);
   const kept: Float32Array[] = [];
-  let room = HEAD_SAMPLE_BYTES;
+  let room = SAMPLE_BYTES;
   try {
     for (const { images } of batches()) {
       const features = await extractor.features(images);

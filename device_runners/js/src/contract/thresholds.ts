@@ -1,0 +1,125 @@
+/** Generated from csk_sdk/contract/thresholds.json: change it there, and run `make contract`. */
+
+/** What label check goes by. docs/decisions/0015-label-check.md. */
+export const LABEL_CHECK = {
+  /** Below this share of the way from chance to perfect, nothing worth keeping was learned. */
+  useful: 0.2,
+  /** Labels at least that useful are refused at most this often. */
+  level: 0.01,
+  /** Share of the mean feature energy that the ridge adds. */
+  ridge: 0.3,
+  /** Of each class, every fold holds as many as any other, so that chance stays chance: leaving out single images would tell their classes by what is missing. */
+  folds: 10,
+  /** More make the answer no clearer, and the solve is cubic in them. */
+  mostImages: 1024,
+} as const;
+
+/** What novelty goes by. docs/decisions/0015-label-check.md. */
+export const NOVELTY = {
+  /** From this out-of-distribution score on a task is called unfamiliar; 1 is what the known images have. */
+  unfamiliar: 1.25,
+  /** Share by which the covariance is drawn towards no correlation. */
+  shrinkage: 0.02,
+  /** What never varies, such as a unit that is always zero, gets this share of the mean variance. */
+  leastVariance: 1e-6,
+  /** A covariance from fewer fits them too closely to judge others. */
+  imagesPerFeature: 10,
+  /** The score is a mean over images: so many tell it well enough, and no more are in memory as float64. */
+  mostImages: 512,
+} as const;
+
+/** What forgetting goes by. docs/decisions/0016-max-forgetting.md. */
+export const FORGETTING = {
+  /** Standard deviations of made-up features, over those of the statistics: images that were never trained on are farther from their class's mean. */
+  width: 1.5,
+  /** Made-up features per old task: a change of a percentage point is then seen to half a point. */
+  samples: 2000,
+  /** So many of them are in memory at once. */
+  atOnce: 250,
+  /** What is added to each feature's own variance, as a share of it, so that the covariance is regular. */
+  moreVariance: 1e-6,
+  /** How often ten times more is tried where that does not do. */
+  attempts: 6,
+} as const;
+
+/** What known classes goes by. docs/decisions/0017-known-classes.md. */
+export const KNOWN_CLASSES = {
+  /** An image counts at most so often: a single wrong one must not outweigh what hundreds said. */
+  most: 20,
+} as const;
+
+/** What stopping goes by. docs/decisions/0022-plateau.md. */
+export const STOPPING = {
+  /** An epoch whose mean loss is not below the best one's by this share has brought nothing. */
+  leastFall: 0.01,
+} as const;
+
+/** What calibration goes by. docs/decisions/0024-probabilities.md. */
+export const CALIBRATION = {
+  /** Never surer than the discriminant itself. */
+  lowest: 1,
+  /** Never so unsure that nothing is said. */
+  highest: 100,
+  /** Each image is judged by a discriminant of those of the other folds. */
+  folds: 5,
+  /** Halvings of the interval, on a logarithmic scale. */
+  halvings: 40,
+} as const;
+
+/** What discriminant goes by. docs/decisions/0020-features-of-layers.md. */
+export const DISCRIMINANT = {
+  /** How many uncorrelated images the covariance within classes begins with. */
+  priorImages: 100,
+} as const;
+
+/** What covariance goes by. docs/decisions/0016-max-forgetting.md. */
+export const COVARIANCE = {
+  /** Rounding of a sum of squares, in units of float64's, as a share of that sum: what a difference of sums may be off by. */
+  roundings: 8,
+} as const;
+
+/** What drift goes by. docs/decisions/0006-following-the-drift.md. */
+export const DRIFT = {
+  /** Share of the mean feature energy that pulls towards no drift where the task's images say nothing. */
+  ridge: 0.01,
+  /** Images whose unexplained movement is kept. */
+  movements: 512,
+} as const;
+
+/** What head goes by. docs/decisions/0005-heads.md. */
+export const HEAD = {
+  /** Of a task's own head, on standardised features. */
+  weightDecay: 0.01,
+  /** The fit ends where the gradient's norm has fallen to this share of its first value. */
+  tolerance: 0.0001,
+  /** Steps of the fit, at most. */
+  iterations: 200,
+  /** A feature whose deviation is at most this share of the largest carries nothing, and gets weight 0. */
+  leastDeviation: 1e-6,
+  /** Share of the bound's trace that makes it regular. */
+  jitter: 1e-9,
+  /** Memory for the features that a head is fitted on. */
+  sampleBytes: 33554432,
+} as const;
+
+/** What warm up goes by. docs/decisions/0023-the-head-that-training-starts-from.md. */
+export const WARM_UP = {
+  /** A head that is fitted on fewer images than features tells them apart by accidents, and training follows these. */
+  imagesPerFeature: 4,
+  /** The learning rate rises over half an epoch, and over no more than so many steps. */
+  mostSteps: 50,
+} as const;
+
+/** What limits goes by. */
+export const LIMITS = {
+  /** A million classes; what Python and JavaScript both read in seconds. */
+  manifestBytes: 8388608,
+  /** What all tensors of a graph may claim together, one image at a time. */
+  tensorNumbers: 17179869184,
+  /** Of an input, far above any camera, and far below what exhausts a device. */
+  inputNumbers: 67108864,
+  /** Of a layer, far above any classifier's. */
+  kernelNumbers: 2147483648,
+  /** What every file system takes as a folder's name, since a task's name is that of its folder in the inbox. */
+  nameBytes: 255,
+} as const;
