@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.analysis.intensity import NewTask, measure_intensity, open_kernel_graph
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
-from csk_artifacts_builder.describe import describe, warnings_about
+from csk_artifacts_builder.describe import describe, pixels_said, warnings_about
 from csk_artifacts_builder.graphs.binary import as_two_classes
 from csk_artifacts_builder.graphs.choice import AUTO, choose_sites
 from csk_artifacts_builder.graphs.head import SplitHead, split_head
@@ -185,11 +185,9 @@ def _build(
             draft.seal(checkpoint, manifest)
         draft.publish(options.sign)
     metric = objective_of(options.loss).metric
-    warnings = (
-        *source.warnings,
-        *warnings_about(options, manifest, accuracy, agreement, exchanged),
-        *unchecked,
-    )
+    scaled = pixels_said(options, source) if not manifest.input.is_signal else ()
+    about = warnings_about(options, manifest, accuracy, agreement, exchanged, bool(scaled))
+    warnings = (*source.warnings, *scaled, *about, *unchecked)
     return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, agreement, warnings, metric)
 
 

@@ -86,9 +86,9 @@ ROWS = [
     Row(
         "integer input",
         lambda: model(
-            text("i = Cast<to=1>(x) \n c = Conv(i, w) \n t = Conv(c, v)", "uint8[N,3,9,9] x"), **WEIGHTS
+            text("i = Cast<to=1>(x) \n c = Conv(i, w) \n t = Conv(c, v)", "int32[N,3,9,9] x"), **WEIGHTS
         ),
-        ("model.onnx takes UINT8 input 'x'; export it with float32 input.",),
+        ("model.onnx takes INT32 input 'x'; export it with float32 or uint8 input.",),
     ),
     Row(
         "branch",
