@@ -20,6 +20,7 @@ from csk_sdk.graph_interface import interface, misfit
 from csk_sdk.manifest import MANIFEST, Manifest
 from csk_sdk.onnx_file import read_onnx
 from csk_sdk.opening import open_file, read_file
+from csk_sdk.places import BUNDLE, mistaken
 from csk_sdk.protobuf import MalformedError
 from csk_sdk.schema import quoted
 from csk_sdk.state.swap import aside
@@ -43,6 +44,8 @@ def read_manifest(folder: Path) -> bytes:
                 f"There is no bundle in {folder}: a build was killed just when it replaced it. The one before is in "
                 f"{kept}; rename it to {folder.name}, or build again."
             ) from None
+        if (said := mistaken(folder, BUNDLE)) is not None:
+            raise BundleError(said) from None
         raise BundleError(
             f"There is no bundle in {folder} ({MANIFEST} is missing). Build one on a workstation with "
             "`csk-sdk build-artifacts MODEL --out BUNDLE`, and copy it there."

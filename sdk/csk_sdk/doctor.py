@@ -17,6 +17,7 @@ from csk_sdk.device_choice import colon_lines, cpu_name, in_chosen_precision
 from csk_sdk.doctor_graphs import FAIL, OK, WARN, Check, graph_checks, precision_check, provider_checks
 from csk_sdk.errors import ConfigError, CskError, StateLockedError, TaskError
 from csk_sdk.manifest import MANIFEST
+from csk_sdk.places import BUNDLE, mistaken
 from csk_sdk.providers import CPU
 from csk_sdk.runtime import installed_runtimes, load_onnxruntime
 from csk_sdk.state import State
@@ -50,7 +51,7 @@ def examine(
         yield Check(
             "Bundle",
             FAIL,
-            f"there is none in {space.bundle}",
+            mistaken(space.bundle, BUNDLE) or f"there is none in {space.bundle}",
             "Build one on a workstation with `csk-sdk build-artifacts`, and copy it there.",
         )
         return

@@ -9,7 +9,16 @@ import typer
 
 from csk_sdk.cli.accuracies import present_table
 from csk_sdk.cli.guard import Interrupted
-from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
+from csk_sdk.cli.options import (
+    HERE,
+    AsJson,
+    BundleDir,
+    StateDir,
+    TasksDir,
+    TrustKey,
+    WorkspaceDir,
+    require_named,
+)
 from csk_sdk.cli.rendering import LearningView, Screen, counted, learned, plural
 from csk_sdk.cli.sizes import parse_size
 from csk_sdk.data.tasks import Task
@@ -201,6 +210,7 @@ def train(
     """
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, tasks, trust)
+    require_named(tasks, space.inbox)
     try:
         config = space.config.with_overrides(
             epochs=epochs,

@@ -33,6 +33,7 @@ from csk_sdk.data.npz import load_arrays
 from csk_sdk.data.signals import ArraySignals
 from csk_sdk.data.source import Files, Source, as_task_error
 from csk_sdk.errors import TaskError
+from csk_sdk.places import TASK, mistaken
 
 # What an npz file calls its pictures or signals, and the source that reads them.
 _KINDS: dict[str, type[ArrayImages] | type[ArraySignals]] = {"images": ArrayImages, "signals": ArraySignals}
@@ -117,6 +118,8 @@ class Task:
         if not folders:
             if not path.is_dir():
                 raise TaskError(f"There is no folder {path}: give the path of a task's folder.")
+            if (said := mistaken(path, TASK)) is not None:
+                raise TaskError(said)
             raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
         if any((folder / METADATA).exists() for folder in folders.values()):
             return cls._from_tables(path, folders, bit_depth)

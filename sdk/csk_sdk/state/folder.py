@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from csk_sdk.errors import ConfigError, StateError
+from csk_sdk.places import STATE, mistaken
 from csk_sdk.state.atomic import (
     UnreadableError,
     clear_temporaries,
@@ -308,6 +309,8 @@ class State:
                     "Restore it from a backup, or start a new state folder."
                 )
             if not exists(self._identity):
+                if (said := mistaken(self.folder, STATE)) is not None:
+                    raise StateError(said)
                 return False
         try:
             raw = unseal(self._identity)
