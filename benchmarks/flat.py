@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from csk_sdk import Learner, Task, TrainingConfig
-from csk_sdk.runtime import Graph
+from csk_sdk.learning.training import TaskTraining
+from csk_sdk.runtime.sessions import Graph
 from csk_sdk.state import Generation
-from csk_sdk.training import TaskTraining
 
 PICTURES = 8
 CLASSES = 2

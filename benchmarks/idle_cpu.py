@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from csk_sdk import Bundle, Learner, TrainingConfig, runtime
-from csk_sdk.manifest import TRAINING_MODEL
-from csk_sdk.tuning import _feeds, probe
+from csk_sdk import Bundle, Learner, TrainingConfig
+from csk_sdk.contract.manifest import TRAINING_MODEL
+from csk_sdk.device.tuning import _feeds, probe
+from csk_sdk.runtime import sessions as runtime
 
 WAYS = ("default", "spinning", "sleeping")
 PERIOD, PREDICTIONS, STEPS = 0.05, 10, 4

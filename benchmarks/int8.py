@@ -26,19 +26,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.calibrate import compare
-from csk_artifacts_builder.choice import choose_sites
 from csk_artifacts_builder.emit import Emitter
-from csk_artifacts_builder.graphs import training_model
-from csk_artifacts_builder.head import split_head
-from csk_artifacts_builder.prepare import prepare
-from csk_artifacts_builder.quantize import Calibration, Range, frozen_convolutions, quantize
+from csk_artifacts_builder.graphs.choice import choose_sites
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.graphs.models import training_model
+from csk_artifacts_builder.int8.calibrate import compare
+from csk_artifacts_builder.int8.quantize import Calibration, Range, frozen_convolutions, quantize
+from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.sites import find_sites
 from csk_sdk import Learner, Task, TrainingConfig
-from csk_sdk.bundle import Bundle
-from csk_sdk.knowledge import neutral_deltas
-from csk_sdk.manifest import EVAL_MODEL, Head, InputSpec, Manifest, PreprocessingSpec
-from csk_sdk.runtime import load_onnxruntime
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EVAL_MODEL, Head, InputSpec, Manifest, PreprocessingSpec
+from csk_sdk.network.knowledge import neutral_deltas
+from csk_sdk.runtime.sessions import load_onnxruntime
 from csk_sdk.state import State
 
 Feeds = dict[str, NDArray]

@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from csk_artifacts_builder import BuildOptions, build_artifacts, quantize
+from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.emit import attribute
-from csk_artifacts_builder.quantize import FrozenConv, frozen_convolutions
+from csk_artifacts_builder.int8 import quantize
+from csk_artifacts_builder.int8.quantize import FrozenConv, frozen_convolutions
 from csk_sdk import Bundle
-from csk_sdk.manifest import EVAL_MODEL, TRAINING_MODEL
-from csk_sdk.runtime import Graph
-from csk_sdk.tuning import _feeds, probe
+from csk_sdk.contract.manifest import EVAL_MODEL, TRAINING_MODEL
+from csk_sdk.device.tuning import _feeds, probe
+from csk_sdk.runtime.sessions import Graph
 
 ALL, NONE = "all int8", "exact"
 _FEW = 4

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.head import split_head
-from csk_artifacts_builder.prepare import prepare
-from csk_sdk.bundle import Bundle
-from csk_sdk.manifest import EVAL_MODEL, TRAINING_MODEL
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.prepare.model import prepare
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EVAL_MODEL, TRAINING_MODEL
 from csk_sdk.method.selection import channel_count
-from csk_sdk.runtime import Graph
+from csk_sdk.runtime.sessions import Graph
 
 Feeds = dict[str, NDArray]
 SIZE, CLASSES, WARM = 32, 100, 3

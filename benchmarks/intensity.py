@@ -19,12 +19,12 @@ from cifar100 import machine
 from PIL import Image
 
 from csk_artifacts_builder import BuildOptions
-from csk_artifacts_builder.analysis import AnalysisOptions, analyze_model, rank_correlation
+from csk_artifacts_builder.analysis.analyze import AnalysisOptions, analyze_model, rank_correlation
+from csk_artifacts_builder.analysis.intensity import NewTask, fit_head, open_kernel_graph
 from csk_artifacts_builder.describe import describe
-from csk_artifacts_builder.graphs import LOSS
-from csk_artifacts_builder.head import split_head
-from csk_artifacts_builder.intensity import NewTask, fit_head, open_kernel_graph
-from csk_artifacts_builder.prepare import prepare
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.graphs.models import LOSS
+from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.sites import find_sites
 from csk_sdk import Task, TrainingConfig
 from csk_sdk.data.preprocess_signals import preprocessing_of

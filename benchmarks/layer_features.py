@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.continual.data import Pictures, cut, facts_of
 from benchmarks.continual.product import bundle
 
-from csk_artifacts_builder.layer_features import LAYERS, WIDE
+from csk_artifacts_builder.graphs.layer_features import LAYERS, WIDE
 from csk_sdk import Learner
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.logistic import logistic_head

@@ -38,7 +38,7 @@ Written by `python benchmarks/memory.py MODEL... --networks --write docs/memory.
 
 *Predicted* is what `csk-sdk inspect` shows and `--memory-budget` bounds: the peak resident memory, over that after all
 imports, of a process that opens the bundle, warms a task up and trains it at the bundle's batch size. Its parts are
-explained in `artifacts_builder/csk_artifacts_builder/memory.py`, and what was done about the peak in
+explained in `artifacts_builder/csk_artifacts_builder/measure/memory.py`, and what was done about the peak in
 [decision 0009](decisions/0009-memory-of-opening.md); int8 bundles are in
 [decision 0014](decisions/0014-memory-budget.md), and limits on the device in [device-memory.md](device-memory.md). Not
 in it: pictures, or with `--prefix-cache memory` features, cached between epochs (64 MiB at most), consolidation, and
@@ -67,7 +67,7 @@ NETWORKS = (
     *((name, size) for name in _FAMILIES for size in (32, 224)),
     *(("M5", 8000), ("ResNet-1d", 128)),
 )  # fmt: skip
-# The constants in csk_artifacts_builder/memory.py were fitted on these; the others were held out.
+# The constants in csk_artifacts_builder/measure/memory.py were fitted on these; the others were held out.
 FITTED = {"digits-base4", "cifar100-base50", "ResNet-18-32", "MobileNetV2-224", "ResNet-50-224"}
 
 
@@ -108,10 +108,10 @@ def measure_build(model: Path, out: Path, batch: int) -> dict[str, Any]:
 def measure_learning(bundle_folder: Path, profile: str = "fast") -> dict[str, Any]:
     """Warm up and train in this process."""
     from csk_sdk import TrainingConfig
-    from csk_sdk.bundle import Bundle
-    from csk_sdk.profiles import PROFILES, in_profile
-    from csk_sdk.runtime import load_onnxruntime
-    from csk_sdk.training import TaskTraining
+    from csk_sdk.bundle.folder import Bundle
+    from csk_sdk.learning.training import TaskTraining
+    from csk_sdk.network.profiles import PROFILES, in_profile
+    from csk_sdk.runtime.sessions import load_onnxruntime
 
     load_onnxruntime()
     imported = resident("VmRSS")
@@ -138,7 +138,7 @@ def measure_learning(bundle_folder: Path, profile: str = "fast") -> dict[str, An
 
 def undo(measure: str) -> None:
     """Learn without one of decision 0009's measures."""
-    from csk_sdk import runtime
+    from csk_sdk.runtime import sessions as runtime
 
     if measure == "returning":
         runtime.returning_memory = nullcontext  # type: ignore[assignment]

@@ -45,10 +45,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk.bundle import Bundle, center_of
+from csk_sdk.bundle.folder import Bundle, center_of
+from csk_sdk.contract.manifest import TRAINING_MODEL, Site
 from csk_sdk.errors import CskError
-from csk_sdk.manifest import TRAINING_MODEL, Site
-from csk_sdk.runtime import Graph
+from csk_sdk.runtime.sessions import Graph
 
 OPSET = 17
 BATCHES = (1, 8)

@@ -22,9 +22,9 @@ import numpy as np
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk.backends import StepResult, TrainingStep, open_step
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import LABEL, ORT_TRAINING, PORTABLE
 from csk_sdk.errors import CskError
-from csk_sdk.manifest import LABEL, ORT_TRAINING, PORTABLE
 
 BATCHES = (1, 8)
 ENOUGH = 0.9999

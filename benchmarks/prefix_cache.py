@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from csk_sdk import Learner, Task, TrainingConfig
-from csk_sdk.measure import peak_rss_bytes
-from csk_sdk.prefix_cache import feature_bytes
+from csk_sdk.learning.prefix_cache import feature_bytes
+from csk_sdk.runtime.peak_memory import peak_rss_bytes
 
 LIVES = {
     f"{precision}, {name}": {"precision": precision, **settings}

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from conftest import REPOSITORY, Digits
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner, Task
-from csk_sdk.manifest import BINARY_CROSS_ENTROPY, MSE
+from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, MSE
 
 MODEL = REPOSITORY / "examples" / "digits" / "digits-base4.onnx"
 NORMALIZE = json.loads(MODEL.with_suffix(".json").read_text())["normalize"]

@@ -12,35 +12,31 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from csk_artifacts_builder.base_knowledge import base_split, measure_base
-from csk_artifacts_builder.budget import Budget
+from csk_artifacts_builder.analysis.intensity import NewTask, measure_intensity, open_kernel_graph
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
-from csk_artifacts_builder.calibrate import Agreement, base_feeds, compare
-from csk_artifacts_builder.choice import choose_sites
-from csk_artifacts_builder.conv_shapes import write_conv_shapes
-from csk_artifacts_builder.costs import measure_costs
 from csk_artifacts_builder.describe import describe, warnings_about
 from csk_artifacts_builder.emit import static_shape
-from csk_artifacts_builder.graphs import eval_model, export_template, memory_model, training_model
-from csk_artifacts_builder.head import SplitHead, split_head
-from csk_artifacts_builder.intensity import NewTask, measure_intensity, open_kernel_graph
-from csk_artifacts_builder.layer_features import with_features
-from csk_artifacts_builder.losses import require_loss
-from csk_artifacts_builder.memory import predict_memory, step_memory
+from csk_artifacts_builder.graphs.choice import choose_sites
+from csk_artifacts_builder.graphs.head import SplitHead, split_head
+from csk_artifacts_builder.graphs.layer_features import with_features
+from csk_artifacts_builder.graphs.losses import require_loss
+from csk_artifacts_builder.graphs.models import eval_model, export_template, memory_model, training_model
+from csk_artifacts_builder.graphs.prefix import Cut, find_cut
+from csk_artifacts_builder.graphs.variants import cut_graphs, in_exact, in_int8
+from csk_artifacts_builder.int8.calibrate import Agreement, base_feeds, compare
+from csk_artifacts_builder.measure.base_knowledge import base_split, measure_base
+from csk_artifacts_builder.measure.conv_shapes import write_conv_shapes
+from csk_artifacts_builder.measure.costs import measure_costs
+from csk_artifacts_builder.measure.memory import predict_memory, step_memory
+from csk_artifacts_builder.measure.verify import same_logits, standard_ops_only
 from csk_artifacts_builder.options import BuildOptions
-from csk_artifacts_builder.ort_training import write_ort_artifacts
-from csk_artifacts_builder.prefix import Cut, find_cut
-from csk_artifacts_builder.prepare import SourceModel, prepare, require_writable
+from csk_artifacts_builder.ort.artifacts import write_ort_artifacts
+from csk_artifacts_builder.prepare.model import SourceModel, prepare, require_writable
+from csk_artifacts_builder.site_budget import Budget
 from csk_artifacts_builder.sites import find_sites
-from csk_artifacts_builder.variants import cut_graphs, in_exact, in_int8
-from csk_artifacts_builder.verify import same_logits, standard_ops_only
-from csk_sdk import tuning
-from csk_sdk.allocator import returning_memory
-from csk_sdk.bundle import Bundle, center_of
-from csk_sdk.comparing import require_same
-from csk_sdk.data.preprocess_signals import preprocessing_of
-from csk_sdk.data.tasks import Split, Task
-from csk_sdk.manifest import (
+from csk_sdk.bundle.folder import Bundle, center_of
+from csk_sdk.bundle.signing import private_key
+from csk_sdk.contract.manifest import (
     EVAL_MODEL,
     EXACT,
     EXPORT_TEMPLATE,
@@ -55,10 +51,14 @@ from csk_sdk.manifest import (
     Site,
     exact_twin,
 )
+from csk_sdk.data.preprocess_signals import preprocessing_of
+from csk_sdk.data.tasks import Split, Task
+from csk_sdk.device import tuning
+from csk_sdk.device.comparing import require_same
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives import objective_of
-from csk_sdk.providers import find_providers
-from csk_sdk.signing import private_key
+from csk_sdk.runtime.allocator import returning_memory
+from csk_sdk.runtime.providers import find_providers
 
 COMPARED_BATCHES = 4
 

@@ -20,12 +20,20 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import constant_array
-from csk_artifacts_builder.prepare import require_writable
-from csk_sdk.bundle_checks import read_manifest
+from csk_artifacts_builder.prepare.model import require_writable
+from csk_sdk.bundle.checks import read_manifest
+from csk_sdk.bundle.signing import SIGNATURE, sign
+from csk_sdk.contract.manifest import (
+    CHECKPOINT,
+    EXPORT_TEMPLATE,
+    MANIFEST,
+    WEIGHTS,
+    FileEntry,
+    Manifest,
+    Site,
+)
 from csk_sdk.errors import ConfigError, StorageError
-from csk_sdk.manifest import CHECKPOINT, EXPORT_TEMPLATE, MANIFEST, WEIGHTS, FileEntry, Manifest, Site
-from csk_sdk.opening import open_file
-from csk_sdk.signing import SIGNATURE, sign
+from csk_sdk.formats.opening import open_file
 from csk_sdk.state.swap import remove_folder, replace_folder, restore_folder
 
 # Smaller tensors stay in the graphs, where shape inference can see them.

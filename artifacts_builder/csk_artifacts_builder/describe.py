@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from csk_artifacts_builder.calibrate import Agreement
-from csk_artifacts_builder.head import SplitHead
+from csk_artifacts_builder.graphs.head import SplitHead
+from csk_artifacts_builder.int8.calibrate import Agreement
 from csk_artifacts_builder.options import BACKEND_CHOICES, BuildOptions
-from csk_artifacts_builder.ort_training import head_capacity
-from csk_artifacts_builder.prepare import SourceModel
-from csk_sdk.errors import ConfigError
-from csk_sdk.manifest import (
+from csk_artifacts_builder.ort.artifacts import head_capacity
+from csk_artifacts_builder.prepare.model import SourceModel
+from csk_sdk.contract.manifest import (
     BACKENDS,
     CROSS_ENTROPY,
     EXACT,
@@ -29,8 +28,9 @@ from csk_sdk.manifest import (
     PreprocessingSpec,
     Site,
 )
+from csk_sdk.errors import ConfigError
 from csk_sdk.objectives import objective_of
-from csk_sdk.runtime import require_training_package
+from csk_sdk.runtime.sessions import require_training_package
 from csk_sdk.version import __version__
 
 # Below this cosine of a site's gradient to the exact one, int8 costs accuracy: decision 0010.

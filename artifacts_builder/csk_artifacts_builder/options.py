@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from csk_artifacts_builder.layer_features import LAYERS
+from csk_artifacts_builder.graphs.layer_features import LAYERS
 from csk_artifacts_builder.sites import CENTER
-from csk_sdk.manifest import BACKENDS, CROSS_ENTROPY, EXACT, PORTABLE
+from csk_sdk.contract.manifest import BACKENDS, CROSS_ENTROPY, EXACT, PORTABLE
 
 # What `--backend` may say, and what is then built.
 BACKEND_CHOICES = {**{name: (name,) for name in BACKENDS}, "both": BACKENDS}
@@ -28,7 +28,7 @@ class BuildOptions:
     `features` are "layers", the network's own and the means of what its last two stages see; "wide", with their root
     mean squares: more accurate on new classes, and class statistics up to three times as large; or "last", its own
     only: less accurate, and a fraction of the size.
-    `loss` is one of csk_artifacts_builder.losses; for "mse", `classes` are the targets' names.
+    `loss` is one of csk_artifacts_builder.graphs.losses; for "mse", `classes` are the targets' names.
     `precision` is "exact" (float32) or "int8": frozen convolutions in int8, calibrated on the base data.
     `backend` is "portable", "ort-training" or "both"; `head_capacity` the most classes that a task may have with
     ort-training (128, or as many as the base has, when None).

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from csk_artifacts_builder.emit import attribute, constant_array, static_shape
+from csk_sdk.contract.manifest import Site
 from csk_sdk.errors import ConfigError, ModelError
-from csk_sdk.manifest import Site
 
 CENTER, POINTWISE, ALL = "center", "1x1", "all"
 KINDS = (CENTER, POINTWISE, ALL)

@@ -18,10 +18,10 @@ import numpy as np
 
 from bench import data
 from bench.cases import CHANNEL_RATIO, Case
-from csk_sdk import runtime
-from csk_sdk.bundle import Bundle
-from csk_sdk.manifest import LABEL, TRAINING_MODEL
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import LABEL, TRAINING_MODEL
 from csk_sdk.method.selection import channel_count
+from csk_sdk.runtime import sessions as runtime
 
 WARM, STEPS = 2, 8
 

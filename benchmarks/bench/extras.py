@@ -13,7 +13,7 @@ from bench import costs, growth, layers, startup
 from bench.cases import CASES, CHANNEL_RATIO, Case, folder_of
 from bench.driver import environment
 from bench.page import mebibytes, table
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 
 COMPUTED, COUNTED = (CASES[0], CASES[4]), CASES[0]
 # Of a step's time: ops below are not shown.

@@ -11,9 +11,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from csk_artifacts_builder.emit import attribute
-from csk_artifacts_builder.prepare import prepare
-from csk_artifacts_builder.sized import sized
-from csk_sdk.manifest import Site
+from csk_artifacts_builder.measure.fixed_sizes import sized
+from csk_artifacts_builder.prepare.model import prepare
+from csk_sdk.contract.manifest import Site
 from csk_sdk.method.selection import channel_count
 
 _RECTIFIERS = {"Relu", "Clip"}

@@ -27,10 +27,10 @@ import json, sys, time
 begun = time.process_time()
 import csk_sdk
 imported = time.process_time()
-from csk_sdk.runtime import load_onnxruntime
+from csk_sdk.runtime.sessions import load_onnxruntime
 load_onnxruntime()
 runtime = time.process_time()
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 bundle = Bundle.open(sys.argv[1])
 opened = time.process_time()
 from csk_sdk.backends import open_step

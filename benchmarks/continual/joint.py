@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.objectives.classification import PRIOR_PICTURES
+from csk_sdk.runtime.peak_memory import peak_rss_bytes
 
 from .costs import count
 from .data import Split, Stream, TaskData

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from csk_artifacts_builder.choice import choose_sites
-from csk_artifacts_builder.head import split_head
-from csk_artifacts_builder.prepare import prepare
+from csk_artifacts_builder.graphs.choice import choose_sites
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.sites import find_sites
 
 

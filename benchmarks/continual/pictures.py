@@ -31,7 +31,7 @@ class Batches:
         return torch.from_numpy(values).permute(0, 3, 1, 2)
 
     def training(self, split: Split, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One epoch: shuffled, flipped and shifted by seed, epoch and position, as `csk_sdk.learn_run` does it."""
+        """One epoch: shuffled, flipped and shifted by seed, epoch and position, as `learn_run` does it."""
         order = np.random.default_rng((self._seed, epoch)).permutation(len(split.labels))
         for position, start in enumerate(range(0, len(order), BATCH)):
             index = order[start : start + BATCH]

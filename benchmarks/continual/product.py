@@ -19,9 +19,9 @@ import csk_sdk
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner, Task
 from csk_sdk.config import TrainingConfig
-from csk_sdk.manifest import INT8
-from csk_sdk.measure import peak_rss_bytes
+from csk_sdk.contract.manifest import INT8
 from csk_sdk.method.logistic import logistic_head
+from csk_sdk.runtime.peak_memory import peak_rss_bytes
 
 from .data import BASE, BASE_SHARE, Stream, TaskData, facts_of
 from .results import Rows, forward_transfer, machine, measures

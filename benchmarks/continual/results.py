@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from csk_sdk.method.metrics import AccuracyMatrix
+from csk_sdk.method.continual_metrics import AccuracyMatrix
 
 # By scenario: per learned task (row), the accuracy in percent of each task known then (column).
 Rows = dict[str, list[list[float]]]

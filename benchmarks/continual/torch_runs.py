@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from csk_sdk.errors import TaskError
-from csk_sdk.measure import peak_rss_bytes
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.logistic import logistic_head
 from csk_sdk.method.optimizers import cosine
 from csk_sdk.objectives.classification import PRIOR_PICTURES
+from csk_sdk.runtime.peak_memory import peak_rss_bytes
 
 from .costs import count
 from .data import BASE_SHARE, Split, Stream, TaskData

@@ -16,7 +16,7 @@ from csk_device_runners.arm64_root import CPUS, Arm64, Arm64Error, Cpu
 from csk_device_runners.conformance_table import POINTS
 from csk_device_runners.digits import TASKS, Learned, Run, accuracy, add_to_result, here, learn
 from csk_device_runners.travel import FIRST, Finding, begin
-from csk_sdk.opening import LARGEST_TEXT, read_file
+from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 
 
 def check_arm64(arm: Arm64, vectors: Path, workspace: Path, results: Path) -> list[Finding]:

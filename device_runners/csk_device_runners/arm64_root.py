@@ -17,7 +17,7 @@ from importlib.metadata import requires
 from pathlib import Path
 
 from csk_sdk.errors import CskError
-from csk_sdk.opening import LARGEST_TEXT, read_file
+from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 
 # What a Python interpreter with ONNX Runtime and NumPy needs of a system; apt adds what these need.
 _PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")

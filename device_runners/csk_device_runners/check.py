@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.bundle import Bundle
-from csk_sdk.errors import BundleError
-from csk_sdk.manifest import (
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import (
     BINARY_CROSS_ENTROPY,
     CROSS_ENTROPY,
     EVAL_MODEL,
@@ -29,9 +28,10 @@ from csk_sdk.manifest import (
     PREFIX_MODEL,
     TRAINING_MODEL,
 )
+from csk_sdk.errors import BundleError
 from csk_sdk.method.selection import channel_count
-from csk_sdk.runtime import Graph
-from csk_sdk.workspace import workspace_of
+from csk_sdk.runtime.sessions import Graph
+from csk_sdk.workspace.folder import workspace_of
 
 Feeds = dict[str, NDArray[Any]]
 

@@ -10,12 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_device_runners.conformance_graphs import graphs
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.manifest import (
+    CLASS_MASK,
+    EVAL_MODEL,
+    LABEL,
+    LABEL_SMOOTHING,
+    MEMORY_MODEL,
+    TRAINING_MODEL,
+)
 from csk_sdk.data.augment import augment
-from csk_sdk.device_choice import in_chosen_precision
-from csk_sdk.knowledge import Batch
-from csk_sdk.manifest import CLASS_MASK, EVAL_MODEL, LABEL, LABEL_SMOOTHING, MEMORY_MODEL, TRAINING_MODEL
+from csk_sdk.device.choice import in_chosen_precision
+from csk_sdk.learning.training import HEAD_BIAS, HEAD_WEIGHT, TaskTraining
 from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.drift import DriftEstimate
 from csk_sdk.method.heads import ClassStatistics, lda_head
@@ -23,11 +30,11 @@ from csk_sdk.method.logistic import logistic_head
 from csk_sdk.method.optimizers import SGD, AdamW, cosine
 from csk_sdk.method.projection import basis, project, restrict
 from csk_sdk.method.selection import Sensitivity, select_channels
+from csk_sdk.network.knowledge import Batch
+from csk_sdk.network.predicting import Predictor
 from csk_sdk.objectives.classification import PRIOR_PICTURES
-from csk_sdk.predicting import Predictor
-from csk_sdk.runtime import ON_CPU
+from csk_sdk.runtime.sessions import ON_CPU
 from csk_sdk.state import Generation, LearnedTask
-from csk_sdk.training import HEAD_BIAS, HEAD_WEIGHT, TaskTraining
 
 Tensors = dict[str, NDArray[Any]]
 Settings = Mapping[str, Any]

@@ -24,7 +24,7 @@ from csk_device_runners.conformance_matrix import failures, page, read_runtimes
 from csk_device_runners.conformance_table import POINTS, digits_agree, print_table, read_results
 from csk_device_runners.digits import add_to_result, here, learn
 from csk_device_runners.travel import Finding, begin, check_states
-from csk_sdk.providers import find_providers
+from csk_sdk.runtime.providers import find_providers
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, _SubParsersAction

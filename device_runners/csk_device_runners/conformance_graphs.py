@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.bundle import Bundle
-from csk_sdk.device_choice import in_chosen_precision
-from csk_sdk.export import export_model
-from csk_sdk.manifest import (
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import (
     EVAL_MODEL,
     EXPORT_TEMPLATE,
     LABEL,
@@ -24,9 +22,11 @@ from csk_sdk.manifest import (
     TRAINING_SUFFIX,
     Manifest,
 )
-from csk_sdk.predicting import LinearHead
-from csk_sdk.prefix_cache import feature_dtype
-from csk_sdk.runtime import Graph
+from csk_sdk.device.choice import in_chosen_precision
+from csk_sdk.learning.prefix_cache import feature_dtype
+from csk_sdk.network.export import export_model
+from csk_sdk.network.predicting import LinearHead
+from csk_sdk.runtime.sessions import Graph
 from csk_sdk.state import Generation
 
 Tensors = dict[str, NDArray[Any]]

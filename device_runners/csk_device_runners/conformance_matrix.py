@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from csk_device_runners.conformance import SKIPPED
-from csk_sdk.device_choice import colon_lines, cpu_name
-from csk_sdk.opening import LARGEST_TEXT, read_file
+from csk_sdk.device.choice import colon_lines, cpu_name
+from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 
 Result = Mapping[str, Any]
 Row = tuple[str, str, str]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from csk_device_runners.conformance import FORMAT, SKIPPED, ConformanceError
-from csk_sdk.opening import LARGEST_TEXT, read_file
+from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 
 Result = Mapping[str, Any]
 Row = tuple[str, str]

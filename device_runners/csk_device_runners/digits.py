@@ -16,7 +16,7 @@ from statistics import mean
 from typing import Any
 
 from csk_sdk.errors import CskError
-from csk_sdk.opening import LARGEST_TEXT, read_file
+from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 
 TASKS = ("01-four-five", "02-six-seven")
 # csk-sdk's arguments to what it prints with --json.

@@ -17,9 +17,9 @@ from typing import Any
 
 from csk_device_runners.ssh import Board, RemoteError
 from csk_sdk.data.inbox import Inbox
-from csk_sdk.opening import LARGEST_TEXT, read_file
+from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 from csk_sdk.state import State
-from csk_sdk.workspace import workspace_of
+from csk_sdk.workspace.folder import workspace_of
 
 # A process number alone would be another program's after a restart of the board.
 _ALIVE = """

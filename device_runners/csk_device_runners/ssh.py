@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from csk_sdk.opening import open_file
+from csk_sdk.formats.opening import open_file
 
 _BROKEN = 255
 

@@ -21,8 +21,8 @@ from csk_device_runners.conformance import ConformanceError
 from csk_device_runners.conformance_table import POINTS
 from csk_device_runners.digits import TASKS, Run, accuracy, here, learn
 from csk_sdk import Learner, TrainingConfig
-from csk_sdk.opening import LARGEST_TEXT, open_file, read_file
-from csk_sdk.stored_tensors import StoredTensors
+from csk_sdk.formats.opening import LARGEST_TEXT, open_file, read_file
+from csk_sdk.formats.stored_tensors import StoredTensors
 
 FIRST = "-first"
 HOST = "host"

@@ -9,9 +9,9 @@ learner.export("model.onnx")
 """
 
 # First of all: what it sets must be in the environment before onnxruntime is imported.
-from csk_sdk import telemetry as _telemetry  # noqa: F401  # isort: skip
+from csk_sdk.runtime import telemetry as _telemetry  # noqa: F401  # isort: skip
 
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.tasks import Task
@@ -27,12 +27,12 @@ from csk_sdk.errors import (
     TaskError,
     UnsupportedOpError,
 )
-from csk_sdk.evaluation import Evaluation
-from csk_sdk.learn_run import LearnReport, Progress
 from csk_sdk.learner import Learner
+from csk_sdk.learning.learn_run import LearnReport, Progress
+from csk_sdk.learning.stream import TaskStream
+from csk_sdk.network.evaluation import Evaluation
 from csk_sdk.objectives import Prediction
-from csk_sdk.stream import TaskStream
-from csk_sdk.verification import Verification, verify
+from csk_sdk.workspace.verification import Verification, verify
 
 __all__ = [
     "Bundle",

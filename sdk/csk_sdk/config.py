@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from csk_sdk.contract.manifest import PRECISIONS, Manifest
 from csk_sdk.errors import ConfigError
-from csk_sdk.manifest import PRECISIONS, Manifest
 
 OPTIMIZERS = ("sgd", "adamw")
 PREFIX_CACHES = ("off", "memory", "disk", "auto")
 # What happens to a task that would cost older ones too much: learned by its heads alone, or not at all.
 HEADS_ONLY, REFUSE = "heads-only", "refuse"
 ON_FORGETTING = (HEADS_ONLY, REFUSE)
-# csk_sdk.profiles.PROFILES.
+# csk_sdk.network.profiles.PROFILES.
 PROFILE_NAMES = ("fast", "small")
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 
@@ -46,13 +46,14 @@ class TrainingConfig:
     `time_limit` is how many seconds one run of a graph may take before it is ended, such as a training step: what a
     stranger's bundle may cost. `checkpoint_seconds` is the time between progress checkpoints. `prefix_cache` is
     where the features of the frozen first layers are kept: "off", "memory", "disk" or "auto", and `prefix_views` in
-    how many views of each picture (csk_sdk/prefix_cache.py). `precision` is what the bundle's graphs run in:
+    how many views of each picture (csk_sdk/learning/prefix_cache.py). `precision` is what the bundle's graphs run in:
     "exact", "int8", or "auto" for what csk-sdk doctor measured to be best on this device, else the bundle's own
-    (csk_sdk/tuning.py).
+    (csk_sdk/device/tuning.py).
 
     `memory_budget` is what the whole process may have resident at its peak, in bytes, imports included: profile and
-    micro-batches are then chosen (csk_sdk/budget.py), unless `profile` ("fast" or "small", csk_sdk/profiles.py) or
-    `micro_batch` say otherwise. `micro_batch` is how many pictures of a batch are in memory at once, all where None.
+    micro-batches are then chosen (csk_sdk/learning/memory_budget.py), unless `profile` ("fast" or "small",
+    csk_sdk/network/profiles.py) or `micro_batch` say otherwise. `micro_batch` is how many pictures of a batch are in
+    memory at once, all where None.
     """
 
     epochs: int = 4

@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.accepted import accept
 from csk_sdk.backends import AUTO, choose_backend
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.accepted import accept
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.tasks import Task
-from csk_sdk.device_choice import in_chosen_precision
+from csk_sdk.device.choice import in_chosen_precision
 from csk_sdk.errors import ConfigError
-from csk_sdk.evaluation import Evaluation, Scores, require_scenario, score_tasks
-from csk_sdk.export import export_model
-from csk_sdk.learn_run import LearnReport, LearnRun, OnProgress
+from csk_sdk.learning.learn_run import LearnReport, LearnRun, OnProgress
+from csk_sdk.learning.stream import TaskStream
+from csk_sdk.network.evaluation import Evaluation, Scores, require_scenario, score_tasks
+from csk_sdk.network.export import export_model
+from csk_sdk.network.predicting import LinearHead, Predictor, require_new_task
+from csk_sdk.network.profiles import SMALL, in_profile
 from csk_sdk.objectives import Prediction
-from csk_sdk.predicting import LinearHead, Predictor, require_new_task
-from csk_sdk.profiles import SMALL, in_profile
-from csk_sdk.providers import find_providers
-from csk_sdk.runtime import Provider
+from csk_sdk.runtime.providers import find_providers
+from csk_sdk.runtime.sessions import Provider
 from csk_sdk.state import BASE, Generation, LearnedTask, State
-from csk_sdk.stream import TaskStream
 
 # Pictures at once through the network where memory is scarce.
 _SMALL_CHUNK = 8
@@ -83,7 +83,7 @@ class Learner:
         `backend` is what computes training steps: "portable", "ort-training", or "auto" for the first of them that
         the bundle was built for. States are the same: one learns on where the other stopped.
         `trust` is a PEM file with an ed25519 public key: only bundles that its holder signed are opened then, and none
-        that is older than one which this state folder has seen, unless `allow_older`: csk_sdk/accepted.py.
+        that is older than one which this state folder has seen, unless `allow_older`: csk_sdk/bundle/accepted.py.
         `providers` are what predictions and features are computed with, such as ["openvino"], by default the CPU's own
         kernels; learning stays with these, so that it ends with the same numbers (docs/decisions/0027-providers.md).
         Raises BundleError, StateError, and ConfigError for another backend, a provider that is not installed, or where

@@ -10,8 +10,8 @@ from bench import costs, layers
 from bench.layers import Network
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk.bundle import Bundle
-from csk_sdk.manifest import Manifest
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import Manifest
 
 MODEL = Path(__file__).parents[2] / "examples/digits/digits-base4.onnx"
 

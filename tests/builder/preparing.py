@@ -14,11 +14,11 @@ from onnx_text import model
 from small_network import norm
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.head import split_head
-from csk_artifacts_builder.prepare import SourceModel, prepare
-from csk_sdk.bundle import Bundle
-from csk_sdk.manifest import EVAL_MODEL
-from csk_sdk.runtime import Graph
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.prepare.model import SourceModel, prepare
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EVAL_MODEL
+from csk_sdk.runtime.sessions import Graph
 
 REPOSITORY = Path(__file__).parents[2]
 IMAGE = "3,9,9"

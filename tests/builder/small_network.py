@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx_text import Erf, in_float64, model
 
-from csk_sdk.manifest import Manifest, Site
+from csk_sdk.contract.manifest import Manifest, Site
 
 MARGIN = 1e-3
 EPSILON = 1e-5

@@ -21,10 +21,8 @@ from safetensors.numpy import load_file
 from small_network import Network
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk.bundle import Bundle, center_of
-from csk_sdk.errors import BundleError
-from csk_sdk.export import complete
-from csk_sdk.manifest import (
+from csk_sdk.bundle.folder import Bundle, center_of
+from csk_sdk.contract.manifest import (
     CHECKPOINT,
     EVAL_MODEL,
     EXPORT_TEMPLATE,
@@ -36,6 +34,8 @@ from csk_sdk.manifest import (
     Manifest,
     sealed,
 )
+from csk_sdk.errors import BundleError
+from csk_sdk.network.export import complete
 
 GRAPHS = (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL, EXPORT_TEMPLATE)
 FILES = {*GRAPHS, WEIGHTS, CHECKPOINT}

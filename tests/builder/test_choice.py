@@ -14,12 +14,12 @@ from small_network import Network
 from test_networks import gradients_agree, make_case
 
 from conftest import Digits, build_digits_bundle, open_learner
-from csk_artifacts_builder.choice import Choice, choose_sites, last_stages, most_intense
-from csk_artifacts_builder.prepare import prepare
+from csk_artifacts_builder.graphs.choice import Choice, choose_sites, last_stages, most_intense
+from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.sites import find_sites
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import Site
 from csk_sdk.errors import ConfigError, ModelError
-from csk_sdk.manifest import Site
 
 # Strides and padding of their own, and groups: 1x1 kernels in every form.
 POINTWISE = networks.chain(

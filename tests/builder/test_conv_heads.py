@@ -14,9 +14,9 @@ from onnx_text import in_float64, model
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner
-from csk_sdk.bundle import Bundle
-from csk_sdk.manifest import EVAL_MODEL, TRAINING_MODEL
-from csk_sdk.runtime import Graph
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EVAL_MODEL, TRAINING_MODEL
+from csk_sdk.runtime.sessions import Graph
 
 CLASSES, WIDTH = 4, 6
 RNG = np.random.default_rng(0)

@@ -13,12 +13,12 @@ import small_network
 from networks import NETWORKS
 from small_network import Network
 
-from csk_artifacts_builder.conv_shapes import write_conv_shapes
-from csk_artifacts_builder.graphs import training_model
-from csk_artifacts_builder.head import split_head
-from csk_artifacts_builder.prepare import prepare
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.graphs.models import training_model
+from csk_artifacts_builder.measure.conv_shapes import write_conv_shapes
+from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.sites import find_sites
-from csk_sdk.manifest import Head
+from csk_sdk.contract.manifest import Head
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)

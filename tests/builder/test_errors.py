@@ -14,7 +14,7 @@ from small_models import GOOD, RNG, WEIGHTS, classifier, quantised, text, unchec
 from small_network import norm
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import ConfigError, CskError, ModelError, UnsupportedOpError
 
 

@@ -17,9 +17,9 @@ from onnx_text import in_float64
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner, Task, TrainingConfig
-from csk_sdk.bundle import Bundle, center_of
-from csk_sdk.manifest import EVAL_MODEL, TRAINING_MODEL
-from csk_sdk.runtime import Graph
+from csk_sdk.bundle.folder import Bundle, center_of
+from csk_sdk.contract.manifest import EVAL_MODEL, TRAINING_MODEL
+from csk_sdk.runtime.sessions import Graph
 
 EXPORTED = Path(__file__).parent / "exported"
 FILES = sorted(EXPORTED.glob("*.onnx"))

@@ -13,7 +13,7 @@ from networks import AUDIO, chain
 from onnx_text import model
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import ConfigError, CskError, ModelError
 
 RNG = np.random.default_rng(0)

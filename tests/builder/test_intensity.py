@@ -14,16 +14,14 @@ from numpy.typing import NDArray
 from small_network import Network, Witness
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.analysis import (
+from csk_artifacts_builder.analysis.analyze import (
     Analysis,
     AnalysisOptions,
     analyze_model,
     center_rank,
     rank_correlation,
 )
-from csk_artifacts_builder.describe import describe
-from csk_artifacts_builder.head import split_head
-from csk_artifacts_builder.intensity import (
+from csk_artifacts_builder.analysis.intensity import (
     IntensityEstimate,
     KernelGraph,
     NewTask,
@@ -31,13 +29,15 @@ from csk_artifacts_builder.intensity import (
     measure_intensity,
     open_kernel_graph,
 )
-from csk_artifacts_builder.position_training import train_positions
-from csk_artifacts_builder.prepare import prepare
+from csk_artifacts_builder.analysis.position_training import train_positions
+from csk_artifacts_builder.describe import describe
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.sites import find_sites
+from csk_sdk.contract.manifest import Manifest
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, TaskError
-from csk_sdk.manifest import Manifest
 
 STEP = 1e-5
 CLASSES = 4
@@ -284,7 +284,7 @@ def test_a_position_trained_alone_is_all_that_changes(
 
 def test_a_small_step_gains_what_intensity_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One plain step on one batch lowers its loss by learning rate x intensity, to first order."""
-    from csk_artifacts_builder import position_training
+    from csk_artifacts_builder.analysis import position_training
     from csk_sdk.config import TrainingConfig
 
     opened, gains, rate = Opened(PAIR, tmp_path), [], 1e-2
@@ -397,7 +397,7 @@ def test_intensity_of_the_chosen_and_the_others_is_in_the_manifest(tmp_path: Pat
     data = save_task(tmp_path, 64)
     options = BuildOptions(intensity_data=data, trainable="from:second", features="last")
     build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", options)
-    from csk_sdk.inspection import inspect_bundle
+    from csk_sdk.network.inspection import inspect_bundle
 
     inspected = inspect_bundle(tmp_path / "bundle")
     candidates = {one.name: one for one in inspected.manifest.candidates}

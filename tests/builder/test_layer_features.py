@@ -17,12 +17,12 @@ from onnx_text import in_float64, model
 
 from conftest import Digits, build_digits_bundle, open_learner
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.layer_features import _FEATURES_IN_ALL, LAYERS, WIDE
+from csk_artifacts_builder.graphs.layer_features import _FEATURES_IN_ALL, LAYERS, WIDE
 from csk_sdk import Learner
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EVAL_MODEL, TRAINING_MODEL
 from csk_sdk.errors import ConfigError
-from csk_sdk.manifest import EVAL_MODEL, TRAINING_MODEL
-from csk_sdk.runtime import Graph
+from csk_sdk.runtime.sessions import Graph
 
 CLASSES = 4
 
@@ -109,7 +109,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
         onnx.save(row.proto(), folder / "model.onnx")
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(_FEATURES_IN_ALL, row.features, row.most)
-            patch.setattr("csk_artifacts_builder.layer_features._ADDED_AT_LEAST", 3)
+            patch.setattr("csk_artifacts_builder.graphs.layer_features._ADDED_AT_LEAST", 3)
             build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(features=row.features))
         built[row.case] = Bundle.open(folder / "bundle")
     return built

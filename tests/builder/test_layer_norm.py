@@ -13,10 +13,10 @@ from onnx_text import model
 from preparing import outputs
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.layer_norm import center_layer_norms
-from csk_artifacts_builder.prepare import prepare
-from csk_sdk.bundle import Bundle
-from csk_sdk.manifest import EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, TRAINING_MODEL
+from csk_artifacts_builder.prepare.layer_norm import center_layer_norms
+from csk_artifacts_builder.prepare.model import prepare
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, TRAINING_MODEL
 
 WIDTH = 16
 RNG = np.random.default_rng(0)

@@ -14,9 +14,9 @@ import tables
 from conftest import Digits
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_device_runners.check import check_bundle
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MSE, Manifest, sealed
 from csk_sdk.errors import BundleError, ConfigError, TaskError
-from csk_sdk.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MSE, Manifest, sealed
 from csk_sdk.objectives import objective_of
 
 LOSSES = (CROSS_ENTROPY, BINARY_CROSS_ENTROPY, MSE)

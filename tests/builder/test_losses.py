@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_softmax
 
 from csk_artifacts_builder.emit import Emitter
-from csk_artifacts_builder.losses import LOSSES
-from csk_sdk.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MSE
+from csk_artifacts_builder.graphs.losses import LOSSES
+from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MSE
 from csk_sdk.objectives import OBJECTIVES
 
 Float64 = NDArray[np.float64]

@@ -19,14 +19,14 @@ from safetensors.numpy import load_file
 
 from conftest import REPOSITORY, build_digits_bundle
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder import prepare as preparing
 from csk_artifacts_builder.bundle_writer import write_tensors
-from csk_artifacts_builder.memory import _constants, _fullest, _packed
-from csk_sdk import export
-from csk_sdk.bundle import Bundle
+from csk_artifacts_builder.measure.memory import _constants, _fullest, _packed
+from csk_artifacts_builder.prepare import model as preparing
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import Manifest
 from csk_sdk.errors import ConfigError, ModelError, StorageError
 from csk_sdk.learner import Learner
-from csk_sdk.manifest import Manifest
+from csk_sdk.network import export
 
 DIGITS = REPOSITORY / "examples/digits/digits-base4.onnx"
 RNG = np.random.default_rng(0)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from small_network import Network, Witness
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk.bundle import Bundle
-from csk_sdk.manifest import EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, TRAINING_MODEL, Site
-from csk_sdk.runtime import Graph
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, TRAINING_MODEL, Site
+from csk_sdk.runtime.sessions import Graph
 
 STEP = 1e-5
 FULL = 30  # deltas up to this size are checked along every coordinate, larger ones along random directions

@@ -13,8 +13,8 @@ from onnx_text import model
 from preparing import HEAD, TAIL, body, buildable, drawn, images, in_opset, last_conv, ops, outputs, prepared
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.head import split_head
-from csk_artifacts_builder.prepare import prepare
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.prepare.model import prepare
 
 
 @pytest.mark.parametrize("opset", [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23])

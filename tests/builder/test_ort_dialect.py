@@ -27,8 +27,8 @@ from test_gradient_rows import ROWS
 from conftest import REPOSITORY
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.gradients import registered_ops
-from csk_artifacts_builder.ort_dialect import REWRITES, speak_ort
-from csk_artifacts_builder.ort_missing import MISSING
+from csk_artifacts_builder.ort.dialect import REWRITES, speak_ort
+from csk_artifacts_builder.ort.missing import MISSING
 
 
 def rewritten(proto):

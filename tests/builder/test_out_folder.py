@@ -9,7 +9,7 @@ import pytest
 from small_models import saved
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import ConfigError, StorageError
 
 

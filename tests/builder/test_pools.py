@@ -19,10 +19,10 @@ from pool_rows import ROWS, PoolRow, convolved, pooled
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.emit import attribute, constant_array
-from csk_artifacts_builder.pools import write_windows
-from csk_artifacts_builder.prepare import prepare
+from csk_artifacts_builder.prepare.model import prepare
+from csk_artifacts_builder.prepare.pools import write_windows
 from csk_device_runners import check_bundle
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import ModelError
 
 LEVELS = (ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)

@@ -17,9 +17,9 @@ from onnx_text import in_float64
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, TRAINING_MODEL
 from csk_sdk.errors import ModelError
-from csk_sdk.manifest import EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, TRAINING_MODEL
 
 HALF = TensorProto.FLOAT16
 

@@ -18,12 +18,12 @@ from onnx.reference.op_run import OpRun
 from onnx_text import Erf, in_float64, model
 from small_network import Network
 
-from csk_artifacts_builder.graphs import eval_model, memory_model, training_model
-from csk_artifacts_builder.head import split_head
-from csk_artifacts_builder.prefix import Cut, find_cut, prefix_model, store_as_half, suffix_model
-from csk_artifacts_builder.prepare import prepare
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.graphs.models import eval_model, memory_model, training_model
+from csk_artifacts_builder.graphs.prefix import Cut, find_cut, prefix_model, store_as_half, suffix_model
+from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.sites import find_sites
-from csk_sdk.manifest import Head, Site
+from csk_sdk.contract.manifest import Head, Site
 
 DEEP = [network for network in NETWORKS if network.name not in ("thin",)]
 

@@ -31,9 +31,9 @@ from small_network import norm
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.emit import Emitter
-from csk_artifacts_builder.prepare import prepare
+from csk_artifacts_builder.prepare.model import prepare
+from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, TRAINING_MODEL
 from csk_sdk.errors import CskError
-from csk_sdk.manifest import EVAL_MODEL, MEMORY_MODEL, TRAINING_MODEL
 
 
 def test_identity_dropout_and_constant_nodes(tmp_path: Path) -> None:

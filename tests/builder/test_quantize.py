@@ -21,17 +21,16 @@ from onnx_text import Erf, in_float64, model
 from small_network import Network, Witness
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.calibrate import calibrate, compare
-from csk_artifacts_builder.choice import choose_sites
-from csk_artifacts_builder.graphs import eval_model, memory_model, training_model
-from csk_artifacts_builder.head import split_head
-from csk_artifacts_builder.prepare import prepare
-from csk_artifacts_builder.quantize import Calibration, Range, frozen_convolutions, quantize
+from csk_artifacts_builder.graphs.choice import choose_sites
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.graphs.models import eval_model, memory_model, training_model
+from csk_artifacts_builder.int8.calibrate import calibrate, compare
+from csk_artifacts_builder.int8.quantize import Calibration, Range, frozen_convolutions, quantize
+from csk_artifacts_builder.measure.verify import standard_ops_only
+from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.sites import find_sites
-from csk_artifacts_builder.verify import standard_ops_only
-from csk_sdk.bundle import Bundle
-from csk_sdk.errors import ConfigError
-from csk_sdk.manifest import (
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import (
     EVAL_MODEL,
     EXPORT_TEMPLATE,
     MEMORY_MODEL,
@@ -42,7 +41,8 @@ from csk_sdk.manifest import (
     PreprocessingSpec,
     exact_twin,
 )
-from csk_sdk.runtime import open_session
+from csk_sdk.errors import ConfigError
+from csk_sdk.runtime.sessions import open_session
 
 BATCHES, IMAGES = 6, 16
 Feeds = dict[str, NDArray]
@@ -350,7 +350,7 @@ def test_gradients_carried_in_int8_point_where_the_exact_ones_do(
     """Forward in float32, so that no Relu decides otherwise: tiny networks have few elements to average over."""
     case = cases[network.name]
     monkeypatch.setattr(
-        "csk_artifacts_builder.quantize.frozen_convolutions",
+        "csk_artifacts_builder.int8.quantize.frozen_convolutions",
         lambda *given: [conv for conv in frozen_convolutions(*given) if conv.backward],
     )
     backward = case.exact[TRAINING_MODEL].clone()

@@ -18,13 +18,13 @@ from networks import NETWORKS, PLAIN, chain
 from numpy.typing import NDArray
 from small_network import Network, pictures
 
-from csk_artifacts_builder.choice import choose_sites
-from csk_artifacts_builder.graphs import training_model
-from csk_artifacts_builder.head import split_head
-from csk_artifacts_builder.prepare import prepare
-from csk_artifacts_builder.quantize import quantize, unmeasured
+from csk_artifacts_builder.graphs.choice import choose_sites
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.graphs.models import training_model
+from csk_artifacts_builder.int8.quantize import quantize, unmeasured
+from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.sites import find_sites
-from csk_sdk.manifest import Head
+from csk_sdk.contract.manifest import Head
 
 # One kernel for two layers, forward and backward, and without a bias nothing else tells them apart.
 TIED = Network(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from csk_sdk.cli.sizes import parse_size
-from csk_sdk.manifest import sealed
+from csk_sdk.cli.size_options import parse_size
+from csk_sdk.contract.manifest import sealed
 
 MODEL = Path(__file__).parents[2] / "examples/digits/digits-base4.onnx"
 NAMES = ["zero", "one", "two", "three"]

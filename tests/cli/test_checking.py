@@ -4,9 +4,10 @@ import sys
 
 import pytest
 
-from csk_sdk import demo, runtime
+from csk_sdk import demo
 from csk_sdk.learner import Learner
-from csk_sdk.training import TaskTraining
+from csk_sdk.learning.training import TaskTraining
+from csk_sdk.runtime import sessions as runtime
 
 
 def checks(done):

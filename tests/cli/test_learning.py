@@ -5,7 +5,7 @@ import json
 import pytest
 
 from csk_sdk.learner import Learner
-from csk_sdk.training import TaskTraining
+from csk_sdk.learning.training import TaskTraining
 
 PROMISED = {"task", "classes", "epochs", "loss", "seconds", "peak_rss_bytes", "generation", "accuracy"}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from csk_sdk import BundleError, Learner, StateError, Task, TaskError
-from csk_sdk.places import kind_of
+from csk_sdk.formats.places import kind_of
 
 # What is given -> what is said of it. "{ws}" is the workspace, which holds bundle/, state/ and tasks/.
 WRONG: dict[str, tuple[str, str]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import build_digits_bundle
-from csk_sdk import tuning
+from csk_sdk.device import tuning
 
 
 @pytest.fixture

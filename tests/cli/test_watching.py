@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import csk_sdk.watching as watching_module
+import csk_sdk.workspace.watching as watching_module
 from csk_sdk.data.inbox import _task_name
 from csk_sdk.learner import Learner
-from csk_sdk.watching import Watcher
-from csk_sdk.workspace import Workspace
+from csk_sdk.workspace.folder import Workspace
+from csk_sdk.workspace.watching import Watcher
 
 
 def watch(run, workspace, *options):

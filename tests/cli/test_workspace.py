@@ -4,7 +4,7 @@ import pytest
 
 from csk_sdk.config import TrainingConfig
 from csk_sdk.errors import ConfigError
-from csk_sdk.workspace import KEEP, Workspace
+from csk_sdk.workspace.folder import KEEP, Workspace
 
 
 def test_defaults(tmp_path):

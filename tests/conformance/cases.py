@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from oracle import KINDS, World
 
-from csk_sdk.manifest import (
+from csk_sdk.contract.manifest import (
     EXACT,
     EXPORT_TEMPLATE,
     INT8,

@@ -31,7 +31,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.layer_features import LAST, LAYERS
+from csk_artifacts_builder.graphs.layer_features import LAST, LAYERS
 from csk_sdk.state.tensorfile import packed
 
 VECTORS = Path(__file__).parent / "vectors"

@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 sys.path.insert(0, str(Path(__file__).parents[1] / "builder"))
 from onnx_text import in_float64
 
-from csk_sdk.manifest import Manifest, Site
+from csk_sdk.contract.manifest import Manifest, Site
 
 Arrays = Mapping[str, NDArray]
 # Small, so that no ReLU turns within a difference; float64 leaves 1e-9 of the loss.

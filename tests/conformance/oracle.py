@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from quantized import evaluate
 
 from csk_device_runners.conformance_graphs import feeds_of, graph_name
-from csk_sdk.manifest import EXACT, EXPORT_TEMPLATE, MANIFEST, TRAINING_MODEL, Manifest, exact_twin
+from csk_sdk.contract.manifest import EXACT, EXPORT_TEMPLATE, MANIFEST, TRAINING_MODEL, Manifest, exact_twin
 
 Tensors = dict[str, NDArray]
 Settings = Mapping[str, Any]

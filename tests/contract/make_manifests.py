@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from csk_sdk.bundle.manifest_checks import check_manifest
+from csk_sdk.contract.manifest import Manifest, sealed
 from csk_sdk.errors import BundleError
-from csk_sdk.manifest import Manifest, sealed
-from csk_sdk.manifest_checks import check_manifest
-from csk_sdk.schema import Schema, load_schema
+from csk_sdk.formats.schema import Schema, load_schema
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "conformance" / "vectors" / "bundles" / "plain-int8" / "manifest.json"

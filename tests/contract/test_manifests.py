@@ -12,10 +12,10 @@ import jsonschema
 import pytest
 from make_manifests import HERE, edited, refusal
 
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import sealed
 from csk_sdk.errors import BundleError
-from csk_sdk.manifest import sealed
-from csk_sdk.schema import DEEPEST, load_schema, parse_json, violation
+from csk_sdk.formats.schema import DEEPEST, load_schema, parse_json, violation
 
 RECORDED = json.loads((HERE / "manifests.json").read_text())
 MANIFEST, EDITS = RECORDED["manifest"], RECORDED["edits"]

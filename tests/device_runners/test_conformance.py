@@ -95,7 +95,7 @@ def test_a_golden_that_is_not_current_is_found(tmp_path):
 
 # What a port may get wrong, and the kinds of cases that must tell.
 FAULTS = {
-    "no projection": ("csk_sdk.training.project", lambda step, *_: None, {"steps", "task"}),
+    "no projection": ("csk_sdk.learning.training.project", lambda step, *_: None, {"steps", "task"}),
     "no schedule": (
         "csk_device_runners.conformance_cases.cosine",
         lambda *_: 1.0,
@@ -129,7 +129,7 @@ FAULTS = {
         {"drift", "task"},
     ),
     "a moment too many": (
-        "csk_sdk.training.basis",
+        "csk_sdk.learning.training.basis",
         lambda moment, energy: np.linalg.eigh(moment)[1][:, -1:].astype(np.float32),
         {"steps", "task"},
     ),

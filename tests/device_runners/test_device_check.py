@@ -11,7 +11,7 @@ from onnx import helper
 
 from csk_device_runners import check_bundle
 from csk_device_runners.__main__ import main
-from csk_sdk.manifest import sealed
+from csk_sdk.contract.manifest import sealed
 
 SDK = Path(__file__).parents[2] / "sdk"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cli.conftest import Done, csk_sdk
 from csk_sdk.learner import Learner
-from csk_sdk.workspace import Workspace
+from csk_sdk.workspace.folder import Workspace
 from field.simulated_disk import Tree, write_tree
 
 # One thread, so that results are the same to the bit; a progress checkpoint after each of 4 steps but the last.

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from csk_sdk.bundle.manifest_checks import check_manifest
+from csk_sdk.bundle.onnx_file import contents
+from csk_sdk.contract.manifest import Manifest, sealed
 from csk_sdk.data.images import FileImages
 from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import BundleError, CskError, StateError, TaskError
-from csk_sdk.manifest import Manifest, sealed
-from csk_sdk.manifest_checks import check_manifest
-from csk_sdk.onnx_file import contents
-from csk_sdk.protobuf import MalformedError
+from csk_sdk.formats.protobuf import MalformedError
 from csk_sdk.state import LearnedTask, State
 from csk_sdk.state.generation import seal
 from csk_sdk.state.repair import StateCheck

@@ -22,7 +22,7 @@ from csk_sdk import Learner
 learner = Learner.open(sys.argv[1], state=sys.argv[2])
 spec = learner.bundle.manifest.input
 learner.predict(np.zeros((1, *spec.size, spec.channels), np.float32 if spec.is_signal else np.uint8))
-from csk_sdk.runtime import load_onnxruntime
+from csk_sdk.runtime.sessions import load_onnxruntime
 print(load_onnxruntime().__version__)
 """
 

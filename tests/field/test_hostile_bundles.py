@@ -19,9 +19,10 @@ import pytest
 from onnx import TensorProto, helper
 from safetensors.numpy import load_file
 
-from csk_sdk import Bundle, BundleError, Learner, TrainingConfig, protobuf
-from csk_sdk.manifest import MANIFEST, sealed
-from csk_sdk.runtime import Graph
+from csk_sdk import Bundle, BundleError, Learner, TrainingConfig
+from csk_sdk.contract.manifest import MANIFEST, sealed
+from csk_sdk.formats import protobuf
+from csk_sdk.runtime.sessions import Graph
 from csk_sdk.state.tensorfile import packed
 
 

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from csk_sdk import Bundle, BundleError, Inbox, StateError, Task, TaskError
+from csk_sdk.bundle.signing import SIGNATURE
 from csk_sdk.cli.class_file import read_classes
+from csk_sdk.contract.manifest import MANIFEST
 from csk_sdk.data.metadata import METADATA
 from csk_sdk.errors import ConfigError
-from csk_sdk.manifest import MANIFEST
-from csk_sdk.opening import RefusedError, open_file, read_file
-from csk_sdk.signing import SIGNATURE
+from csk_sdk.formats.opening import RefusedError, open_file, read_file
 from csk_sdk.state.lock import StateLock
 
 REPOSITORY = Path(__file__).parents[2]
@@ -303,11 +303,11 @@ OURS = {
 
 # What is opened in another way all the same, and why.
 ALLOWED = {
-    ("csk_sdk/opening.py", "io.open"): "the one function itself",
-    ("csk_sdk/opening.py", "os.open"): "the one function itself",
+    ("csk_sdk/formats/opening.py", "io.open"): "the one function itself",
+    ("csk_sdk/formats/opening.py", "os.open"): "the one function itself",
     ("csk_sdk/state/atomic.py", "os.open"): "to write a new file, and to sync a folder",
-    ("csk_sdk/int8_sums.py", "ort.InferenceSession"): "gets a model in memory",
-    ("csk_sdk/schema.py", "file.read_text"): "csk_sdk's own, in its package",
+    ("csk_sdk/runtime/int8_sums.py", "ort.InferenceSession"): "gets a model in memory",
+    ("csk_sdk/formats/schema.py", "file.read_text"): "csk_sdk's own, in its package",
     ("csk_sdk/state/swap.py", "os.open"): "to sync files of a folder that this process wrote",
     (
         "csk_sdk/state/lock.py",
@@ -318,42 +318,51 @@ ALLOWED = {
     ("csk_sdk/data/npz.py", "zipfile.is_zipfile"): "gets an open file",
     ("csk_sdk/data/npz.py", "zipfile.ZipFile"): "gets an open file",
     ("csk_sdk/data/npz.py", "archive.open"): "a member of an archive that is open",
-    ("csk_sdk/onnx_file.py", "mmap.mmap"): "gets an open file",
+    ("csk_sdk/bundle/onnx_file.py", "mmap.mmap"): "gets an open file",
     (
-        "csk_sdk/bundle.py",
+        "csk_sdk/bundle/folder.py",
         "safe_open",
     ): "opens by name only; check_file has found an ordinary file with its hash",
     ("csk_sdk/state/tensorfile.py", "safe_open"): "opens by name only; check_header has just read the file",
     (
-        "csk_sdk/runtime.py",
+        "csk_sdk/runtime/sessions.py",
         "load_onnxruntime().InferenceSession",
     ): "opens by name only; check_file has found the file that was built",
     ("csk_sdk/backends/ort_training.py", "api.CheckpointState.load_checkpoint"): "as InferenceSession",
     ("csk_sdk/backends/ort_training.py", "api.Module"): "as InferenceSession",
-    ("csk_sdk/profiles.py", "shutil.copyfile"): "of a bundle's checked files, and shutil refuses pipes",
-    ("csk_sdk/profiles.py", "np.memmap"): "of the copy that was just made",
-    ("csk_sdk/measure.py", "Path('/proc/self/status').read_text"): "the kernel's",
-    ("csk_sdk/device_choice.py", "path.read_text"): "the kernel's /proc/cpuinfo and /proc/meminfo",
     (
-        "csk_artifacts_builder/prepare.py",
+        "csk_sdk/network/profiles.py",
+        "shutil.copyfile",
+    ): "of a bundle's checked files, and shutil refuses pipes",
+    ("csk_sdk/network/profiles.py", "np.memmap"): "of the copy that was just made",
+    ("csk_sdk/runtime/peak_memory.py", "Path('/proc/self/status').read_text"): "the kernel's",
+    ("csk_sdk/device/choice.py", "path.read_text"): "the kernel's /proc/cpuinfo and /proc/meminfo",
+    (
+        "csk_artifacts_builder/prepare/model.py",
         "onnx.checker.check_model",
     ): "the operator's model, an ordinary file",
-    ("csk_artifacts_builder/prepare.py", "onnx.load"): "the operator's model, an ordinary file",
-    ("csk_artifacts_builder/prepare.py", "onnx.load_external_data_for_model"): "the operator's model",
-    ("csk_artifacts_builder/prefix.py", "load"): "a function of its own that emits nodes",
+    ("csk_artifacts_builder/prepare/model.py", "onnx.load"): "the operator's model, an ordinary file",
+    ("csk_artifacts_builder/prepare/model.py", "onnx.load_external_data_for_model"): "the operator's model",
+    ("csk_artifacts_builder/graphs/prefix.py", "load"): "a function of its own that emits nodes",
     ("csk_artifacts_builder/bundle_writer.py", "path.open"): "to write",
     ("csk_artifacts_builder/bundle_writer.py", "ir.ExternalTensor"): "of the draft that was just written",
-    ("csk_artifacts_builder/sized.py", "ir.ExternalTensor"): "stands for weights that are never read",
-    ("csk_artifacts_builder/verify.py", "onnx.load"): "the operator's model, as prepare.py has opened it",
-    ("csk_artifacts_builder/verify.py", "onnx.load_external_data_for_model"): "the operator's model",
-    ("csk_artifacts_builder/ort_training.py", "onnx.load"): "of a draft that was just written",
-    ("csk_artifacts_builder/ort_check.py", "api.CheckpointState.load_checkpoint"): "of a draft",
-    ("csk_artifacts_builder/ort_check.py", "api.Module"): "of a draft that was just written",
     (
-        "csk_artifacts_builder/ort_probe.py",
+        "csk_artifacts_builder/measure/fixed_sizes.py",
+        "ir.ExternalTensor",
+    ): "stands for weights that are never read",
+    (
+        "csk_artifacts_builder/measure/verify.py",
+        "onnx.load",
+    ): "the operator's model, as prepare.py has opened it",
+    ("csk_artifacts_builder/measure/verify.py", "onnx.load_external_data_for_model"): "the operator's model",
+    ("csk_artifacts_builder/ort/artifacts.py", "onnx.load"): "of a draft that was just written",
+    ("csk_artifacts_builder/ort/check.py", "api.CheckpointState.load_checkpoint"): "of a draft",
+    ("csk_artifacts_builder/ort/check.py", "api.Module"): "of a draft that was just written",
+    (
+        "csk_artifacts_builder/ort/probe.py",
         "api.CheckpointState.load_checkpoint",
     ): "of a probe that was just written",
-    ("csk_artifacts_builder/ort_probe.py", "api.Module"): "of a probe that was just written",
+    ("csk_artifacts_builder/ort/probe.py", "api.Module"): "of a probe that was just written",
     ("csk_device_runners/ssh.py", "tarfile.open"): "a stream, unpacked with the filter for data",
     (
         "csk_device_runners/arm64.py",
@@ -383,7 +392,7 @@ def test_every_file_is_opened_by_the_one_function() -> None:
         for path in sorted((REPOSITORY / package).rglob("*.py")):
             module = path.relative_to((REPOSITORY / package).parent).as_posix()
             found |= {(module, call) for call in calls_that_open(path) if call not in OURS}
-    assert sorted(found - ALLOWED.keys()) == [], "open it with csk_sdk.opening, or say here why not"
+    assert sorted(found - ALLOWED.keys()) == [], "open it with csk_sdk.formats.opening, or say here why not"
     assert sorted(ALLOWED.keys() - found) == [], "nothing does that any more"
 
 

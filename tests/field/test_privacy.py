@@ -14,7 +14,8 @@ import pytest
 
 from cli.conftest import csk_sdk
 from conftest import NAMES, REPOSITORY, Digits, open_learner
-from csk_sdk import Learner, telemetry
+from csk_sdk import Learner
+from csk_sdk.runtime import telemetry
 from csk_sdk.state.tensorfile import decode
 from field import no_telemetry
 

@@ -25,7 +25,7 @@ READERS, TASKS = 4, 5
 COMMON = """
 import hashlib, json, os, sys
 import numpy as np
-from csk_sdk.workspace import Workspace
+from csk_sdk.workspace.folder import Workspace
 
 folder = sys.argv[1]
 probe = np.load(folder + "/probe.npy")

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
 from cli.conftest import csk_sdk
 from conftest import build_digits_bundle
 from csk_sdk import Bundle, BundleError, ConfigError, Learner, StorageError, verify
+from csk_sdk.bundle.signing import SIGNATURE, sign
 from csk_sdk.cli import app
-from csk_sdk.manifest import MANIFEST, sealed
-from csk_sdk.signing import SIGNATURE, sign
+from csk_sdk.contract.manifest import MANIFEST, sealed
 
 PEM, RAW = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 
@@ -335,7 +335,7 @@ def test_a_device_that_cannot_write_its_state_still_reads(
 
     with_counter(built, 9, keys[0], device / "bundle")
     with monkeypatch.context() as patch:
-        patch.setattr("csk_sdk.accepted.replace_file", full)
+        patch.setattr("csk_sdk.bundle.accepted.replace_file", full)
         assert status(device) == 0
         assert status(device, "verify", "--allow-older") == 1
     learner = Learner.open(device / "bundle", device / "state", trust=keys[1])

@@ -16,7 +16,7 @@ import csk_sdk
 from csk_sdk import StateError, StateLockedError, StorageError, verify
 from csk_sdk.state import LearnedTask, State
 from csk_sdk.state.lock import StateLock
-from csk_sdk.workspace import Workspace
+from csk_sdk.workspace.folder import Workspace
 from field.failing_disk import Disk
 
 

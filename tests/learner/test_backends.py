@@ -13,12 +13,12 @@ import pytest
 from conftest import Digits, build_digits_bundle
 from csk_artifacts_builder.options import BACKEND_CHOICES
 from csk_sdk import Bundle, BundleError, ConfigError, Learner, RuntimeMissingError
-from csk_sdk import runtime as runtime_module
 from csk_sdk.backends import choose_backend
 from csk_sdk.cli.building import Backend as BuildBackend
 from csk_sdk.cli.learning import Backend as LearnBackend
-from csk_sdk.manifest import BACKENDS, sealed
-from csk_sdk.runtime import import_training, require_training_package
+from csk_sdk.contract.manifest import BACKENDS, sealed
+from csk_sdk.runtime import sessions as runtime_module
+from csk_sdk.runtime.sessions import import_training, require_training_package
 
 MISSING = (
     "The ort-training backend needs onnxruntime-training, which is not installed here{}: use an environment of its "
@@ -184,10 +184,10 @@ def test_a_file_in_a_folder_of_the_bundle_is_verified(digits_bundle: Path, tmp_p
 
 def test_the_source_of_a_build_is_not_changed() -> None:
     """The forward graph with zeroed centers is made from the same prepared model as the portable graphs."""
-    import csk_artifacts_builder.ort_training as ort_training
-    from csk_artifacts_builder.prepare import prepare
+    import csk_artifacts_builder.ort.artifacts as ort_training
+    from csk_artifacts_builder.prepare.model import prepare
     from csk_artifacts_builder.sites import find_sites
-    from csk_sdk.manifest import Head
+    from csk_sdk.contract.manifest import Head
 
     model = Path(__file__).parents[2] / "examples" / "digits" / "digits-base4.onnx"
     prepared = prepare(model).model

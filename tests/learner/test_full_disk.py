@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from csk_sdk import StorageError
-from csk_sdk.learn_run import Progress
+from csk_sdk.learning.learn_run import Progress
 from csk_sdk.state import atomic
 from csk_sdk.state.generation import commit_bytes
 from learner.used_device import Device, refused

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import Digits, open_learner, write_pictures
 from csk_sdk import Learner, StateError, Task, TaskError
-from csk_sdk.predicting import Predictor
+from csk_sdk.network.predicting import Predictor
 from learner.knowing import HELD_OUT
 
 

@@ -13,9 +13,9 @@ import pytest
 from conftest import NAMES, Digits, build_digits_bundle, open_learner
 from csk_device_runners import check_bundle
 from csk_sdk import Learner
-from csk_sdk.bundle import Bundle
-from csk_sdk.knowledge import FeatureExtractor, neutral_deltas
-from csk_sdk.manifest import EVAL_MODEL, TRAINING_MODEL, Site
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EVAL_MODEL, TRAINING_MODEL, Site
+from csk_sdk.network.knowledge import FeatureExtractor, neutral_deltas
 
 TASKS = {"01": (4, 5), "02": (6, 7), "03": (8, 9)}
 

@@ -20,9 +20,9 @@ from onnx.reference import ReferenceEvaluator
 
 from conftest import NAMES, Digits, build_digits_bundle, open_learner, write_pictures
 from csk_sdk import Learner, Task
-from csk_sdk.knowledge import FeatureExtractor
-from csk_sdk.manifest import Site
+from csk_sdk.contract.manifest import Site
 from csk_sdk.method.selection import select_channels
+from csk_sdk.network.knowledge import FeatureExtractor
 from csk_sdk.state import Generation
 
 TASKS = {"01": (4, 5), "02": (6, 7), "03": (8, 9, 0)}
@@ -83,7 +83,7 @@ def chosen_channels() -> Iterator[list[np.ndarray]]:
         return chosen[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("csk_sdk.training.select_channels", recorded)
+        patch.setattr("csk_sdk.learning.training.select_channels", recorded)
         yield chosen
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Digits
-from csk_sdk.workspace import Workspace
+from csk_sdk.workspace.folder import Workspace
 
 # One thread and no evaluation: the same bits, and nothing to do but to learn. A checkpoint after each step.
 SETTINGS = """
@@ -29,8 +29,8 @@ STEPS = 60
 # `csk-sdk train --task next`, saying where it is; "ready" is when all is imported.
 SCRIPT = """
 import sys
-from csk_sdk.runtime import load_onnxruntime
-from csk_sdk.workspace import Workspace
+from csk_sdk.runtime.sessions import load_onnxruntime
+from csk_sdk.workspace.folder import Workspace
 load_onnxruntime()
 space = Workspace.open(sys.argv[1])
 learner = space.learner()
@@ -46,7 +46,7 @@ learner.learn(task, on_progress=tell)
 
 DIE_AT_STEP = f"""
 import os, signal
-from csk_sdk import learn_run
+from csk_sdk.learning import learn_run
 class Progress(learn_run.Progress):
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)

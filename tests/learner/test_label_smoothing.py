@@ -10,8 +10,8 @@ import pytest
 
 from conftest import NAMES, Digits, open_learner
 from csk_sdk import ConfigError, Learner, TrainingConfig
-from csk_sdk.manifest import CLASS_MASK, LABEL_SMOOTHING
-from csk_sdk.runtime import Graph
+from csk_sdk.contract.manifest import CLASS_MASK, LABEL_SMOOTHING
+from csk_sdk.runtime.sessions import Graph
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from plain_stack import stack
 from conftest import REPOSITORY, Digits, build_digits_bundle, open_learner
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Bundle, ConfigError, StorageError, TrainingConfig
-from csk_sdk.budget import plan_for, predicted_bytes
-from csk_sdk.knowledge import FeatureExtractor
-from csk_sdk.manifest import TRAINING_MODEL, Manifest
-from csk_sdk.measure import peak_rss_bytes, resident_bytes
-from csk_sdk.profiles import FAST, PROFILES, SMALL, MappedBundle, in_profile
-from csk_sdk.workspace import Workspace
+from csk_sdk.contract.manifest import TRAINING_MODEL, Manifest
+from csk_sdk.learning.memory_budget import plan_for, predicted_bytes
+from csk_sdk.network.knowledge import FeatureExtractor
+from csk_sdk.network.profiles import FAST, PROFILES, SMALL, MappedBundle, in_profile
+from csk_sdk.runtime.peak_memory import peak_rss_bytes, resident_bytes
+from csk_sdk.workspace.folder import Workspace
 
 MIB = 1 << 20
 

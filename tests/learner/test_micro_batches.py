@@ -12,7 +12,7 @@ from conftest import Digits, open_learner
 from csk_sdk import Bundle, ConfigError, Learner, Progress, TrainingConfig
 from csk_sdk.backends import StepResult, open_step
 from csk_sdk.backends.micro import pieces
-from csk_sdk.manifest import PORTABLE
+from csk_sdk.contract.manifest import PORTABLE
 
 
 class Interrupted(BaseException):
@@ -113,9 +113,9 @@ def test_a_run_goes_on_as_it_was_planned_at_its_beginning(
     digits_bundle: Path, tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second process has a little more or less memory, and must not plan the rest of the run anew."""
-    from csk_sdk import learn_run
-    from csk_sdk.budget import Plan
-    from csk_sdk.profiles import FAST, SMALL
+    from csk_sdk.learning import learn_run
+    from csk_sdk.learning.memory_budget import Plan
+    from csk_sdk.network.profiles import FAST, SMALL
 
     task = digits.task("01", (4, 5), test=0)
     settings = {"epochs": 2, "checkpoint_seconds": 0.0}

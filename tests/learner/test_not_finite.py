@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from conftest import open_learner
 from csk_sdk import Learner, StateError, Task, TaskError
 from csk_sdk.cli import app
-from csk_sdk.predicting import Predictor
+from csk_sdk.network.predicting import Predictor
 from learner.not_finite import WHITE, fragile_bundle, pictures, write_png
 
 NOTHING = (
@@ -124,7 +124,7 @@ def test_a_progress_checkpoint_never_holds_what_diverged(
     learned: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The very step that overflows is checkpointed: the run ends there, and the next begins afresh."""
-    from csk_sdk.training import TaskTraining
+    from csk_sdk.learning.training import TaskTraining
 
     step = TaskTraining.step
 

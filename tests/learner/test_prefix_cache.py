@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import csk_sdk.prefix_cache as prefix_cache
+import csk_sdk.learning.prefix_cache as prefix_cache
 from conftest import Digits, build_digits_bundle, open_learner
 from csk_sdk import Learner, TrainingConfig
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.errors import ConfigError
-from csk_sdk.learn_run import Progress
-from csk_sdk.prefix_cache import PrefixCache, choose_place, feature_bytes
+from csk_sdk.learning.learn_run import Progress
+from csk_sdk.learning.prefix_cache import PrefixCache, choose_place, feature_bytes
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,13 @@ from PIL import Image
 
 from cli.conftest import csk_sdk
 from conftest import NAMES, REPOSITORY, Digits, open_learner
-from csk_sdk import Bundle, ConfigError, Learner, RuntimeMissingError, TrainingConfig, runtime
-from csk_sdk import comparing as comparisons
-from csk_sdk.comparing import compare_providers, require_same
-from csk_sdk.manifest import MEMORY_MODEL
-from csk_sdk.providers import available, find_providers
-from csk_sdk.runtime import ON_CPU, load_onnxruntime
+from csk_sdk import Bundle, ConfigError, Learner, RuntimeMissingError, TrainingConfig
+from csk_sdk.contract.manifest import MEMORY_MODEL
+from csk_sdk.device import comparing as comparisons
+from csk_sdk.device.comparing import compare_providers, require_same
+from csk_sdk.runtime import sessions as runtime
+from csk_sdk.runtime.providers import available, find_providers
+from csk_sdk.runtime.sessions import ON_CPU, load_onnxruntime
 
 NEW = "NewExecutionProvider"
 

@@ -7,11 +7,11 @@ import pytest
 
 from conftest import Digits
 from csk_sdk import TrainingConfig
-from csk_sdk import training as training_module
-from csk_sdk.bundle import Bundle
-from csk_sdk.knowledge import FeatureExtractor
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.learning import training as training_module
+from csk_sdk.learning.training import TaskTraining
 from csk_sdk.method.logistic import logistic_head
-from csk_sdk.training import TaskTraining
+from csk_sdk.network.knowledge import FeatureExtractor
 
 
 @pytest.mark.parametrize(("each", "batch"), [(1, 4), (1, 16), (4, 16)])

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import Digits
 from csk_sdk import ConfigError, Learner, Progress
-from csk_sdk.stopping import Stopping
+from csk_sdk.learning.stopping import Stopping
 
 
 def steps_of(learner: Learner, digits: Digits, **settings: float) -> tuple[list[Progress], object]:

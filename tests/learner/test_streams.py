@@ -10,7 +10,7 @@ import pytest
 
 from conftest import NAMES, Digits, open_learner
 from csk_sdk import Learner, StateLockedError, TaskError
-from csk_sdk.stream import TaskStream
+from csk_sdk.learning.stream import TaskStream
 from learner.knowing import accuracy, batches, same_tensors
 
 

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-import csk_sdk.bundle as bundle_module
-import csk_sdk.device_choice as device_choice
-import csk_sdk.tuning as tuning
+import csk_sdk.bundle.folder as bundle_module
+import csk_sdk.device.choice as device_choice
+import csk_sdk.device.tuning as tuning
 from conftest import Digits, build_digits_bundle, open_learner
 from csk_sdk import Learner, TrainingConfig
-from csk_sdk.bundle import Bundle
-from csk_sdk.device_choice import in_chosen_precision, recall, remember
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import TRAINING_MODEL
+from csk_sdk.device.choice import in_chosen_precision, recall, remember
+from csk_sdk.device.tuning import Choice, Measured, choose, probe
 from csk_sdk.errors import BundleError
-from csk_sdk.knowledge import FeatureExtractor
-from csk_sdk.manifest import TRAINING_MODEL
-from csk_sdk.runtime import Graph
-from csk_sdk.tuning import Choice, Measured, choose, probe
+from csk_sdk.network.knowledge import FeatureExtractor
+from csk_sdk.runtime.sessions import Graph
 
 
 @pytest.fixture(scope="module")

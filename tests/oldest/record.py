@@ -42,7 +42,7 @@ from test_gradient_rows import ROWS  # noqa: E402
 from conftest import Digits, build_digits_bundle, write_pictures  # noqa: E402
 from csk_artifacts_builder import BuildOptions, build_artifacts  # noqa: E402
 from csk_sdk import Bundle  # noqa: E402
-from csk_sdk.runtime import Graph  # noqa: E402
+from csk_sdk.runtime.sessions import Graph  # noqa: E402
 
 Arrays = dict[str, NDArray[Any]]
 

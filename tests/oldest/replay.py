@@ -16,8 +16,8 @@ import numpy as np
 
 from csk_device_runners import check_bundle
 from csk_sdk import Bundle, Inbox, Learner, TrainingConfig
-from csk_sdk.manifest import EVAL_MODEL, MEMORY_MODEL, TRAINING_MODEL
-from csk_sdk.runtime import Graph, load_onnxruntime
+from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, TRAINING_MODEL
+from csk_sdk.runtime.sessions import Graph, load_onnxruntime
 
 GRAPHS = (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL)
 TASKS = {"01": (4, 5), "02": (6, 7), "03": (8, 9)}

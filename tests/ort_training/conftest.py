@@ -11,7 +11,7 @@ import pytest
 
 from conftest import REPOSITORY, Digits, build_digits_bundle, write_pictures
 from csk_sdk.errors import RuntimeMissingError
-from csk_sdk.runtime import require_training_package
+from csk_sdk.runtime.sessions import require_training_package
 
 # Networks, ONNX text and rows of gradients that the builder's tests share.
 for folder in ("tests/builder", "tests/builder/gradients"):

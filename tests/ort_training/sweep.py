@@ -31,8 +31,8 @@ from onnx_text import model
 from random_row import finished
 from test_gradient_rows import ROWS
 
-from csk_artifacts_builder.ort_probe import ort_gradients, portable_gradients, relative_difference
-from csk_artifacts_builder.ort_training import no_gradient, quiet, reason
+from csk_artifacts_builder.ort.artifacts import no_gradient, quiet, reason
+from csk_artifacts_builder.ort.probe import ort_gradients, portable_gradients, relative_difference
 
 SHAPES = random_elementwise.SHAPES | random_layout.SHAPES | random_pictures.SHAPES
 EQUAL, WITHOUT, FAILS, WRONG = "equal", "without a gradient there", "failing there", "wrong"

@@ -18,13 +18,15 @@ import pytest
 
 from cli.conftest import csk_sdk
 from conftest import REPOSITORY, Digits
-from csk_artifacts_builder import BuildOptions, build_artifacts, ort_check, ort_dialect
-from csk_artifacts_builder.ort_training import forward_model
+from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder.ort import check as ort_check
+from csk_artifacts_builder.ort import dialect as ort_dialect
+from csk_artifacts_builder.ort.artifacts import forward_model
 from csk_device_runners import check_bundle
 from csk_sdk import Bundle, BundleError, ConfigError, CskError, Learner, ModelError, StorageError, TaskError
-from csk_sdk.manifest import UNUSED_CLASS, Head
+from csk_sdk.contract.manifest import UNUSED_CLASS, Head
 from csk_sdk.method.projection import gather
-from csk_sdk.runtime import import_training
+from csk_sdk.runtime.sessions import import_training
 from ort_training.ort_networks import SLICES, WRONG_THERE
 
 FILES = ("training_model.onnx", "eval_model.onnx", "optimizer_model.onnx", "checkpoint")
@@ -296,7 +298,7 @@ def test_batch_norm_that_is_not_folded_is_refused(tmp_path: Path) -> None:
     """1.19.2 would silently use the statistics of the batch."""
     import networks
 
-    from csk_artifacts_builder.prepare import prepare
+    from csk_artifacts_builder.prepare.model import prepare
     from csk_artifacts_builder.sites import find_sites
 
     onnx.save(networks.RESNET.proto(), tmp_path / "model.onnx")
@@ -313,7 +315,7 @@ def test_a_training_graph_that_computes_something_else_is_refused(
 ) -> None:
     import networks
 
-    from csk_artifacts_builder import ort_training
+    from csk_artifacts_builder.ort import artifacts as ort_training
 
     made = ort_training.forward_model
 

@@ -11,10 +11,10 @@ import pytest
 from kinks import KINKS, Kink
 from onnx_text import model
 
-from csk_artifacts_builder import ort_dialect
 from csk_artifacts_builder.gradients import registered_ops
-from csk_artifacts_builder.ort_probe import ort_gradients
-from csk_artifacts_builder.ort_training import quiet
+from csk_artifacts_builder.ort import dialect as ort_dialect
+from csk_artifacts_builder.ort.artifacts import quiet
+from csk_artifacts_builder.ort.probe import ort_gradients
 from ort_training.chains import chain
 from ort_training.sweep import EQUAL, ROWS, SHAPES, drawn, outcome
 

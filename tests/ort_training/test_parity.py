@@ -16,9 +16,9 @@ from conftest import NAMES, Digits
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Inbox, Learner, Progress, Task, TrainingConfig
 from csk_sdk.backends import StepResult, open_step
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import BACKENDS, CLASS_MASK, LABEL, ORT_TRAINING, PORTABLE
 from csk_sdk.demo import digits as demo
-from csk_sdk.manifest import BACKENDS, CLASS_MASK, LABEL, ORT_TRAINING, PORTABLE
 from ort_training.ort_networks import REWRITTEN
 
 TASKS = (("01", (4, 5)), ("02", (6, 7)), ("03", (8, 9)))

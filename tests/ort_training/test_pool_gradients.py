@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk.bundle import Bundle
-from csk_sdk.manifest import BACKENDS
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import BACKENDS
 
 from .test_parity import random_step
 

@@ -14,7 +14,7 @@ from conftest import Digits
 from csk_sdk import ConfigError, Learner, Task, TaskError
 from csk_sdk.data.images import FileImages
 from csk_sdk.data.pixel_cache import PixelCache
-from csk_sdk.workspace import Workspace
+from csk_sdk.workspace.folder import Workspace
 from field.test_hostile_tasks import png
 
 RNG = np.random.default_rng(0)

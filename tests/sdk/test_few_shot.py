@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from conftest import NAMES, Digits, open_learner
 from csk_sdk import ConfigError, Learner, TrainingConfig
-from csk_sdk.few_shot import because, is_few_shot
+from csk_sdk.learning.few_shot import because, is_few_shot
 from csk_sdk.method.logistic import cross_entropy
 from csk_sdk.objectives import OBJECTIVES
 

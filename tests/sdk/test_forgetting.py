@@ -10,7 +10,7 @@ import pytest
 
 from conftest import NAMES, Digits, open_learner
 from csk_sdk import Learner, TaskError
-from csk_sdk.acceptance import worst_of
+from csk_sdk.learning.acceptance import worst_of
 from csk_sdk.method.drift import DriftEstimate
 from csk_sdk.method.forgetting import WIDTH, _spread, estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, lda_head

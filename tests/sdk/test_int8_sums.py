@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from csk_sdk.runtime import int8_sums_saturate, open_session
+from csk_sdk.runtime.sessions import int8_sums_saturate, open_session
 
 ROOT = Path(__file__).parents[2]
 # Where graphs are opened, and where it is found out how they must be.
-OPENS = {"sdk/csk_sdk/runtime.py", "sdk/csk_sdk/int8_sums.py"}
+OPENS = {"sdk/csk_sdk/runtime/sessions.py", "sdk/csk_sdk/runtime/int8_sums.py"}
 
 
 def product() -> tuple[bytes, NDArray[np.uint8], NDArray[np.int64]]:

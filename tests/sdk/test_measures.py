@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, r2_score
 
-from csk_sdk.method.measures import (
+from csk_sdk.method.task_metrics import (
     average_precision,
     mean_average_precision,
     r_squared,

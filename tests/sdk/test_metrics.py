@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from csk_sdk.method.metrics import AccuracyMatrix
+from csk_sdk.method.continual_metrics import AccuracyMatrix
 
 # Worked by hand. Task 1 peaks after task 2; task 2 gains from task 3.
 FULL = [

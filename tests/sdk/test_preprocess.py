@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from csk_sdk.contract.manifest import InputSpec, PreprocessingSpec
 from csk_sdk.data.preprocess import PicturePreprocessing
 from csk_sdk.errors import BundleError, TaskError
-from csk_sdk.manifest import InputSpec, PreprocessingSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

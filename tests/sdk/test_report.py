@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Digits
 from csk_sdk import Learner
-from csk_sdk.evaluation import recorded_scores
+from csk_sdk.network.evaluation import recorded_scores
 from csk_sdk.report import page, read_history
 from csk_sdk.report.charts import bar_chart, heat_map, line_chart
 from csk_sdk.report.words import change, count, in_one_unit, memory, percentage, time_spent
@@ -104,7 +104,7 @@ def test_before_anything_is_learned_or_tested(learner: Learner) -> None:
 
 
 def test_an_older_record_has_no_fullness(learner: Learner, digits: Digits, monkeypatch: Any) -> None:
-    monkeypatch.setattr("csk_sdk.training.TaskTraining.protected", property(lambda self: {}))
+    monkeypatch.setattr("csk_sdk.learning.training.TaskTraining.protected", property(lambda self: {}))
     learner.learn(digits.task("01", (4, 5)), learner.config.with_overrides(epochs=1))
     text = page(read_history(learner))
     assert "How full" not in text

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from conftest import Digits, open_learner
-from csk_sdk import bundle as bundles
-from csk_sdk import runtime
-from csk_sdk.profiles import SMALL, MappedBundle
+from csk_sdk.bundle import folder as bundles
+from csk_sdk.network.profiles import SMALL, MappedBundle
+from csk_sdk.runtime import sessions as runtime
 
 SLEEP, STOP = "session.intra_op.allow_spinning", "session.force_spinning_stop"
 

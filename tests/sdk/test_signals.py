@@ -13,6 +13,7 @@ import pytest
 
 from csk_sdk import ConfigError, Task, TaskError, TrainingConfig
 from csk_sdk.config import augmentation
+from csk_sdk.contract.manifest import InputSpec, Manifest, PreprocessingSpec, sealed
 from csk_sdk.data.augment import augment
 from csk_sdk.data.files import open_files
 from csk_sdk.data.pixel_cache import PixelCache
@@ -20,7 +21,6 @@ from csk_sdk.data.preprocess import PicturePreprocessing
 from csk_sdk.data.preprocess_signals import SignalPreprocessing
 from csk_sdk.data.signals import FileSignals, Signal
 from csk_sdk.errors import BundleError
-from csk_sdk.manifest import InputSpec, Manifest, PreprocessingSpec, sealed
 
 SCALE = 1 / 32768
 
@@ -272,7 +272,7 @@ def test_signals_are_shifted_in_time_and_never_reversed() -> None:
 
 
 def manifest(size: tuple[int, ...], flip: bool) -> Manifest:
-    from csk_sdk.manifest import Head
+    from csk_sdk.contract.manifest import Head
 
     spec = PreprocessingSpec((0.0,), (1.0,), resize="crop")
     return Manifest("m", ("a", "b"), InputSpec("image", 1, size), spec, Head(4), (), True, 0.25, 16, flip)

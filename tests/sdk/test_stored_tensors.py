@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from conftest import Digits, open_learner
 from csk_sdk import BundleError, Progress, StateError, TrainingConfig
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.formats.stored_tensors import StoredTensors
+from csk_sdk.learning.training import TaskTraining
 from csk_sdk.state import State
 from csk_sdk.state.tensorfile import packed
-from csk_sdk.stored_tensors import StoredTensors
-from csk_sdk.training import TaskTraining
-from csk_sdk.workspace import Workspace
+from csk_sdk.workspace.folder import Workspace
 
 TENSORS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from csk_sdk.contract.manifest import InputSpec, PreprocessingSpec
 from csk_sdk.data.images import ArrayImages, FileImages
 from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.preprocess import PicturePreprocessing
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import TaskError
-from csk_sdk.manifest import InputSpec, PreprocessingSpec
 
 
 def pixels(*shape, seed=0):

@@ -14,7 +14,7 @@ RUN = """
 import re, sys
 import numpy as np
 from pathlib import Path
-from csk_sdk.runtime import Graph, load_onnxruntime
+from csk_sdk.runtime.sessions import Graph, load_onnxruntime
 load_onnxruntime()
 def resident(field):
     found = re.search(rf"^{field}:\\s+(\\d+) kB", Path("/proc/self/status").read_text(), re.M)

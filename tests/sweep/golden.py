@@ -21,7 +21,7 @@ from torch.nn import functional
 sys.path[:0] = [str(Path(__file__).parents[1] / "conformance"), str(Path(__file__).parents[1] / "builder")]
 from network import _batch_norm_scale, _seen_by_center  # noqa: E402
 
-from csk_sdk.manifest import Manifest, Site  # noqa: E402
+from csk_sdk.contract.manifest import Manifest, Site  # noqa: E402
 
 Arrays = dict[str, NDArray]
 TOLERANCE = 1e-4

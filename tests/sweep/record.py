@@ -31,10 +31,10 @@ from node_vectors import Vector, around, node_vectors
 from nodes import CLASSES
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.layer_features import LAST
-from csk_sdk.bundle import Bundle
+from csk_artifacts_builder.graphs.layer_features import LAST
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, TRAINING_MODEL, Manifest
 from csk_sdk.errors import CskError
-from csk_sdk.manifest import EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, TRAINING_MODEL, Manifest
 from csk_sdk.state.tensorfile import packed
 
 GRAPHS = (EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, TRAINING_MODEL)

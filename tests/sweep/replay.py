@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from csk_device_runners.conformance import FAILED, run_case
-from csk_sdk.runtime import load_onnxruntime
+from csk_sdk.runtime.sessions import load_onnxruntime
 
 _EACH = "--each"
 

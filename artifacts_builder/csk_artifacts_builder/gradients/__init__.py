@@ -4,7 +4,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from csk_artifacts_builder.gradients.registry import registered_ops, vjp, vjp_of_all_outputs
-from csk_artifacts_builder.gradients.reverse import Segment, differentiate
+from csk_artifacts_builder.gradients.reverse import differentiate
+from csk_artifacts_builder.gradients.segment import Segment
 
 __all__ = ["Segment", "differentiate", "registered_ops", "vjp", "vjp_of_all_outputs"]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from csk_artifacts_builder.gradients.registry import NOT_DIFFERENTIABLE
-
-if TYPE_CHECKING:
-    from csk_artifacts_builder.gradients.reverse import Segment
+from csk_artifacts_builder.gradients.segment import Segment
 
 _REMEDY = "Train only later layers with --trainable from:NODE."
 

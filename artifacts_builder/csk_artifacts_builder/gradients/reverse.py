@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
 from csk_artifacts_builder.emit import Emitter, static_shape
 from csk_artifacts_builder.gradients.barriers import explain_missing
 from csk_artifacts_builder.gradients.registry import NOT_DIFFERENTIABLE, pull_back
+from csk_artifacts_builder.gradients.segment import Segment
 from csk_sdk.errors import UnsupportedOpError
-
-SegmentRule = Callable[[Emitter, ir.Value, Sequence[bool]], Sequence[ir.Value | None]]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Several nodes with one gradient rule of their own, such as a site with its center branch.
-
-    `rule(emit, g, needed)` returns one gradient for each of `inputs`; `name` is for messages.
-    """
-
-    nodes: frozenset[ir.Node]
-    inputs: tuple[ir.Value, ...]
-    output: ir.Value
-    rule: SegmentRule
-    name: str = ""
 
 
 def differentiate(

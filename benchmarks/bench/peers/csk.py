@@ -24,12 +24,12 @@ from bench.cases import (
 )
 from bench.peers import UnavailableError
 from csk_sdk import TrainingConfig
-from csk_sdk.bundle import Bundle
-from csk_sdk.knowledge import Batch
-from csk_sdk.manifest import PORTABLE
-from csk_sdk.profiles import FAST, in_profile
-from csk_sdk.runtime import installed_runtimes, load_onnxruntime
-from csk_sdk.training import TaskTraining
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import PORTABLE
+from csk_sdk.learning.training import TaskTraining
+from csk_sdk.network.knowledge import Batch
+from csk_sdk.network.profiles import FAST, in_profile
+from csk_sdk.runtime.sessions import installed_runtimes, load_onnxruntime
 from csk_sdk.version import __version__
 
 load_onnxruntime()

@@ -10,9 +10,9 @@ import numpy as np
 from bench import data
 from bench.cases import CENTERS, CHANNEL_RATIO, CLASSES, LEARNING_RATE, Case
 from bench.peers.csk import open_training
-from csk_sdk.bundle import Bundle
-from csk_sdk.manifest import ORT_TRAINING
-from csk_sdk.runtime import import_training, load_onnxruntime, session_options
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import ORT_TRAINING
+from csk_sdk.runtime.sessions import import_training, load_onnxruntime, session_options
 
 ort, api = load_onnxruntime(), import_training("api")
 
@@ -22,8 +22,8 @@ def prepare(case: Case, folder: Path) -> None:
     import onnx_ir as ir
 
     from csk_artifacts_builder import BuildOptions, build_artifacts
-    from csk_artifacts_builder.ort_dialect import speak_ort
-    from csk_artifacts_builder.prepare import prepare as prepared
+    from csk_artifacts_builder.ort.dialect import speak_ort
+    from csk_artifacts_builder.prepare.model import prepare as prepared
 
     if (folder / "ort" / "manifest.json").exists():
         return

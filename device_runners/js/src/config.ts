@@ -2,7 +2,7 @@
 
 import type { Manifest } from './bundle/manifest.js';
 import { ConfigError } from './errors.js';
-import { type Json, jsonOf } from './json.js';
+import { type Json, jsonOf } from './formats/json.js';
 
 /**
  * How a task is learned; the defaults were chosen by measurement (docs/decisions/0004-training-defaults.md).

@@ -16,17 +16,17 @@ export {
   StorageError,
   TaskError,
 } from './errors.js';
-export type { HeadsOnlyBecause } from './fewShot.js';
 export { Learner, type LearnerOptions } from './learner.js';
-export type { LearnOptions, LearnReport, Progress } from './learnRun.js';
+export type { HeadsOnlyBecause } from './learning/fewShot.js';
+export type { LearnOptions, LearnReport, Progress } from './learning/learnRun.js';
+export type { StopReason } from './learning/stopping.js';
 export type { LabelEvidence } from './method/labelCheck.js';
-export type { LinearHead, Prediction } from './predicting.js';
-export type { Runtime, RuntimeSession, RuntimeTensor } from './runtime.js';
+export type { LinearHead, Prediction } from './network/predicting.js';
+export type { Runtime, RuntimeSession, RuntimeTensor } from './runtime/sessions.js';
 export { copyState } from './state/copy.js';
 export { MemoryStorage } from './state/memoryStorage.js';
 export type { Generation, LearnedTask } from './state/record.js';
 export { State } from './state/state.js';
 export type { Storage, StorageLock } from './state/storage.js';
 export { BASE } from './state/store.js';
-export type { StopReason } from './stopping.js';
 export { VERSION } from './version.js';

@@ -2,10 +2,10 @@ import { describe, expect, it } from 'vitest';
 import { Bundle } from '../src/bundle/bundle.js';
 import { readOnnx, withTensors } from '../src/bundle/onnxFile.js';
 import { MemoryBundle } from '../src/bundle/source.js';
-import { concatenate, sha256, textOf, utf8 } from '../src/bytes.js';
 import { BundleError } from '../src/errors.js';
-import { dumps, type Json, parseJson } from '../src/json.js';
-import { delimited } from '../src/protobuf.js';
+import { concatenate, sha256, textOf, utf8 } from '../src/formats/bytes.js';
+import { dumps, type Json, parseJson } from '../src/formats/json.js';
+import { delimited } from '../src/formats/protobuf.js';
 import { bundleFiles, memoryBundle } from './fixtures.js';
 
 /** The bundle with another manifest, sealed as a builder would. */

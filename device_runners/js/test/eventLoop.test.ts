@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { takeTurns } from '../src/eventLoop.js';
+import { takeTurns } from '../src/runtime/eventLoop.js';
 
 it('lets messages through while it computes', async () => {
   let heard = 0;

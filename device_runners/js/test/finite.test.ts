@@ -6,12 +6,12 @@ import { Bundle } from '../src/bundle/bundle.js';
 import { checkCheckpoint } from '../src/bundle/checks.js';
 import { trainingConfig } from '../src/config.js';
 import { BundleError, StateError, TaskError } from '../src/errors.js';
+import { float32, require32, type StoredTensor } from '../src/formats/tensors.js';
 import { Learner } from '../src/learner.js';
+import { TaskTraining } from '../src/learning/training.js';
+import { Predictor } from '../src/network/predicting.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
-import { Predictor } from '../src/predicting.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
-import { float32, require32, type StoredTensor } from '../src/tensors.js';
-import { TaskTraining } from '../src/training.js';
 import { FIXTURES, runtime } from './fixtures.js';
 
 const FRAGILE = new FolderBundle(join(FIXTURES, 'fragile', 'bundle'));

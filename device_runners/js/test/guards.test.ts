@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Random } from '../src/data/random.js';
+import { decode } from '../src/formats/safetensors.js';
 import { DriftEstimate } from '../src/method/drift.js';
 import { type Draws, estimatedForgetting, pointsLost, spreadOf } from '../src/method/forgetting.js';
 import { ClassStatistics } from '../src/method/heads.js';
@@ -11,7 +12,6 @@ import { KnownClasses } from '../src/method/knownClasses.js';
 import { classEvidence, isRefuted, type LabelEvidence } from '../src/method/labelCheck.js';
 import type { HeadArrays } from '../src/method/logistic.js';
 import { novelty } from '../src/method/novelty.js';
-import { decode } from '../src/safetensors.js';
 import { FIXTURES } from './fixtures.js';
 
 interface Said {

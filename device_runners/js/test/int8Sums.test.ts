@@ -4,12 +4,12 @@ import { resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Bundle } from '../src/bundle/bundle.js';
 import { parseManifest } from '../src/bundle/manifest.js';
-import { textOf } from '../src/bytes.js';
+import { inRightPrecision, int8Sums } from '../src/device/int8Sums.js';
 import { BundleError } from '../src/errors.js';
-import { inRightPrecision, int8Sums } from '../src/int8Sums.js';
+import { textOf } from '../src/formats/bytes.js';
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
-import type { Runtime, RuntimeSession } from '../src/runtime.js';
+import type { Runtime, RuntimeSession } from '../src/runtime/sessions.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { python, runtime } from './fixtures.js';
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { byCodePoint, dumps, jsonOf, parseJson, plain, pythonNumber } from '../src/json.js';
+import { byCodePoint, dumps, jsonOf, parseJson, plain, pythonNumber } from '../src/formats/json.js';
 
 describe('JSON as Python writes it', () => {
   // Right column: what `json.dumps` of Python 3.11 prints.

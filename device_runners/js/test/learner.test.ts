@@ -34,7 +34,7 @@ function asPythonSees(state: string): {
 import json, sys
 import numpy as np
 from csk_sdk import Learner
-from csk_sdk.verification import verify
+from csk_sdk.workspace.verification import verify
 from safetensors.numpy import load_file
 bundle, state, pictures, facts = sys.argv[1:]
 data, names = load_file(pictures), json.load(open(facts))["names"]

@@ -173,7 +173,7 @@ it('what a lesson was warned of is in the record, as the Python SDK reads and wr
   const script = `
 import json, sys
 from csk_sdk import Learner
-from csk_sdk.verification import verify
+from csk_sdk.workspace.verification import verify
 (task,) = Learner.open(*sys.argv[1:]).tasks
 kept = {name: task.config[name] for name in ("label_check", "max_forgetting", "on_forgetting", "few_shot", "seconds")}
 print(json.dumps({"notes": task.notes, "epochs": task.epochs, **kept, "verified": verify(*sys.argv[1:]).ok}))

@@ -2,10 +2,10 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { parseManifest } from '../src/bundle/manifest.js';
 import { checkManifest } from '../src/bundle/manifestChecks.js';
-import { sha256 } from '../src/bytes.js';
 import { BundleError } from '../src/errors.js';
-import { dumps, type Json, JsonNumber, parseJson } from '../src/json.js';
-import { DEEPEST, parseShallow } from '../src/schema.js';
+import { sha256 } from '../src/formats/bytes.js';
+import { dumps, type Json, JsonNumber, parseJson } from '../src/formats/json.js';
+import { DEEPEST, parseShallow } from '../src/formats/schema.js';
 
 type Place = { [key: string]: Json };
 

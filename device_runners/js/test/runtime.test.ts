@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as ort from 'onnxruntime-node';
 import { expect, test } from 'vitest';
-import { Graph, type Runtime } from '../src/runtime.js';
+import { Graph, type Runtime } from '../src/runtime/sessions.js';
 import { BUNDLE } from './fixtures.js';
 
 test('a session leaves nothing in the home of its user', async () => {

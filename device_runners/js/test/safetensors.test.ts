@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { decode, encode, readHeader } from '../src/safetensors.js';
-import { float32, float64, int64, type StoredTensor, uint8 } from '../src/tensors.js';
+import { decode, encode, readHeader } from '../src/formats/safetensors.js';
+import { float32, float64, int64, type StoredTensor, uint8 } from '../src/formats/tensors.js';
 
 function file(header: unknown, bytes: number, length?: number): Uint8Array {
   const text = new TextEncoder().encode(typeof header === 'string' ? header : JSON.stringify(header));

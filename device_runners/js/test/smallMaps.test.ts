@@ -5,10 +5,10 @@ import { describe, expect, it } from 'vitest';
 import { message } from '../src/bundle/onnxFile.js';
 import { GRAPH_NODE, readNode, writeNode } from '../src/bundle/onnxGraph.js';
 import { withSmallMaps } from '../src/bundle/smallMaps.js';
-import { concatenate, utf8 } from '../src/bytes.js';
 import { Random } from '../src/data/random.js';
-import { delimited, fields, tag, VARINT, varint } from '../src/protobuf.js';
-import { sizeOf } from '../src/tensors.js';
+import { concatenate, utf8 } from '../src/formats/bytes.js';
+import { delimited, fields, tag, VARINT, varint } from '../src/formats/protobuf.js';
+import { sizeOf } from '../src/formats/tensors.js';
 
 interface Given {
   readonly image: readonly [channels: number, height: number, width: number];

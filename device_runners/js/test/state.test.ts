@@ -1,13 +1,13 @@
 /** Commits that are interrupted at every point, and what is damaged. */
 
 import { describe, expect, it } from 'vitest';
-import { textOf, utf8 } from '../src/bytes.js';
 import { StateError, StorageError } from '../src/errors.js';
-import { type Json, parseJson } from '../src/json.js';
+import { textOf, utf8 } from '../src/formats/bytes.js';
+import { type Json, parseJson } from '../src/formats/json.js';
+import { float32, type StoredTensor } from '../src/formats/tensors.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { type LearnedTask, seal } from '../src/state/record.js';
 import { State } from '../src/state/state.js';
-import { float32, type StoredTensor } from '../src/tensors.js';
 
 const BUNDLE = 'b'.repeat(64);
 const base = tensors(0);

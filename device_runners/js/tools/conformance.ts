@@ -1,10 +1,10 @@
 /** The conformance vectors on some runtime: every case computed, compared and reported as docs/conformance.md says. */
 
 import type { BundleSource } from '../src/bundle/source.js';
-import { textOf } from '../src/bytes.js';
-import type { Runtime } from '../src/runtime.js';
-import { decode } from '../src/safetensors.js';
-import type { Tensors } from '../src/tensors.js';
+import { textOf } from '../src/formats/bytes.js';
+import { decode } from '../src/formats/safetensors.js';
+import type { Tensors } from '../src/formats/tensors.js';
+import type { Runtime } from '../src/runtime/sessions.js';
 import type { Result, Results } from './given.js';
 import { KINDS } from './kinds.js';
 

@@ -1,11 +1,11 @@
 /** The digits task of the demo: three tasks of two classes each, and the accuracy over all ten classes. */
 
 import type { BundleSource } from '../src/bundle/source.js';
-import { textOf } from '../src/bytes.js';
 import type { Picture } from '../src/data/pictures.js';
+import { textOf } from '../src/formats/bytes.js';
+import { decode } from '../src/formats/safetensors.js';
 import { Learner } from '../src/learner.js';
-import type { Runtime } from '../src/runtime.js';
-import { decode } from '../src/safetensors.js';
+import type { Runtime } from '../src/runtime/sessions.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import type { Storage } from '../src/state/storage.js';
 

@@ -1,8 +1,8 @@
 /** What a conformance case gives, and what its kind computes of it. */
 
 import type { BundleSource } from '../src/bundle/source.js';
-import type { Runtime } from '../src/runtime.js';
-import type { StoredTensor, Tensors } from '../src/tensors.js';
+import type { StoredTensor, Tensors } from '../src/formats/tensors.js';
+import type { Runtime } from '../src/runtime/sessions.js';
 
 /** A result to compare: numbers in row-major order, and their shape. */
 export interface Result {

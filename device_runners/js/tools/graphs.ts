@@ -2,11 +2,11 @@
 
 import { Bundle } from '../src/bundle/bundle.js';
 import { EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, rowsOf, TRAINING_MODEL } from '../src/bundle/manifest.js';
-import { exportModel } from '../src/export.js';
-import { inRightPrecision } from '../src/int8Sums.js';
-import type { LinearHead } from '../src/predicting.js';
-import { type Feed, Graph, type Runtime } from '../src/runtime.js';
-import { float32, int64 } from '../src/tensors.js';
+import { inRightPrecision } from '../src/device/int8Sums.js';
+import { float32, int64 } from '../src/formats/tensors.js';
+import { exportModel } from '../src/network/export.js';
+import type { LinearHead } from '../src/network/predicting.js';
+import { type Feed, Graph, type Runtime } from '../src/runtime/sessions.js';
 import { floats, type Given, numbers, type Results, result, tensor } from './given.js';
 
 /** Every output of the graphs that the case names, as `GRAPH/OUTPUT`, in the case's precision. */

@@ -13,7 +13,7 @@ import type { Picture } from '../src/data/pictures.js';
 import { Random } from '../src/data/random.js';
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
-import type { Runtime } from '../src/runtime.js';
+import type { Runtime } from '../src/runtime/sessions.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { FIXTURES, runtime } from './onNode.js';
 import { cpuTime, median, PythonScript } from './timing.js';

@@ -1,14 +1,14 @@
 /** The digits tasks that every platform learns, in states that go from one platform to another (docs/conformance.md). */
 
 import type { BundleSource } from '../src/bundle/source.js';
-import { sha256 } from '../src/bytes.js';
+import { sha256 } from '../src/formats/bytes.js';
+import { decode } from '../src/formats/safetensors.js';
+import type { Tensors } from '../src/formats/tensors.js';
 import { Learner } from '../src/learner.js';
-import type { Runtime } from '../src/runtime.js';
-import { decode } from '../src/safetensors.js';
+import type { Runtime } from '../src/runtime/sessions.js';
 import { copyState } from '../src/state/copy.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import type { Storage } from '../src/state/storage.js';
-import type { Tensors } from '../src/tensors.js';
 import { type Labelled, SHARED } from './digits.js';
 
 const SIZE = 8;

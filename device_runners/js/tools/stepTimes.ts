@@ -4,12 +4,12 @@ import { Bundle } from '../src/bundle/bundle.js';
 import type { BundleSource } from '../src/bundle/source.js';
 import { trainingConfig } from '../src/config.js';
 import { Random } from '../src/data/random.js';
-import type { Batch } from '../src/features.js';
-import { inRightPrecision } from '../src/int8Sums.js';
+import { inRightPrecision } from '../src/device/int8Sums.js';
+import { float32, sizeOf, type Tensors } from '../src/formats/tensors.js';
+import { TaskTraining } from '../src/learning/training.js';
 import { timesTransposed } from '../src/method/matrix.js';
-import type { Runtime, RuntimeSession } from '../src/runtime.js';
-import { float32, sizeOf, type Tensors } from '../src/tensors.js';
-import { TaskTraining } from '../src/training.js';
+import type { Batch } from '../src/network/features.js';
+import type { Runtime, RuntimeSession } from '../src/runtime/sessions.js';
 
 /** One step, in milliseconds; `outside` is projection, optimizer and everything else in JavaScript. */
 export interface StepTime {

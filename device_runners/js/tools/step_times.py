@@ -13,9 +13,9 @@ import time
 
 import numpy as np
 
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
-from csk_sdk.training import Batch, TaskTraining
+from csk_sdk.learning.training import Batch, TaskTraining
 
 CLASSES = 10
 

@@ -11,11 +11,11 @@ from csk_sdk.backends.micro import MicroBatches
 from csk_sdk.backends.ort_training import OrtTrainingStep
 from csk_sdk.backends.portable import PortableStep
 from csk_sdk.backends.step import StepResult, TrainingStep
-from csk_sdk.bundle import Bundle
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.manifest import BACKENDS, ORT_TRAINING
 from csk_sdk.errors import BundleError, ConfigError, TaskError
-from csk_sdk.manifest import BACKENDS, ORT_TRAINING
-from csk_sdk.runtime import require_training_package
+from csk_sdk.runtime.sessions import require_training_package
 
 __all__ = ["AUTO", "StepResult", "TrainingStep", "choose_backend", "open_step", "require_ready"]
 

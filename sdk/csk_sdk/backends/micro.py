@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.backends.step import StepResult, TrainingStep
+from csk_sdk.contract.manifest import LABEL
 from csk_sdk.data.labels import Labels
-from csk_sdk.manifest import LABEL
 
 
 class MicroBatches:

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.backends.step import StepResult
-from csk_sdk.bundle import Bundle
-from csk_sdk.errors import BundleError
-from csk_sdk.manifest import (
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import (
     CLASS_MASK,
     LABEL,
     ORT_CHECKPOINT,
@@ -24,8 +23,9 @@ from csk_sdk.manifest import (
     ORT_TRAINING_MODEL,
     UNUSED_CLASS,
 )
+from csk_sdk.errors import BundleError
 from csk_sdk.method.projection import add_to_centers, gather
-from csk_sdk.runtime import import_training, session_options
+from csk_sdk.runtime.sessions import import_training, session_options
 
 
 class OrtTrainingStep:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.backends.step import StepResult
-from csk_sdk.bundle import Bundle
-from csk_sdk.manifest import TRAINING_MODEL
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import TRAINING_MODEL
 
 
 class PortableStep:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from csk_sdk.cli.rendering import table
-from csk_sdk.evaluation import Evaluation
+from csk_sdk.network.evaluation import Evaluation
 
 # Points below its accuracy right after learning, from which a task's number is coloured.
 _NOTICEABLE, _BAD = 2.0, 10.0

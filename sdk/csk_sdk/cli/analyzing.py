@@ -16,7 +16,7 @@ from csk_sdk.cli.options import AsJson
 from csk_sdk.cli.rendering import Screen, by, plural
 
 if TYPE_CHECKING:
-    from csk_artifacts_builder.analysis import Analysis, SiteAnalysis
+    from csk_artifacts_builder.analysis.analyze import Analysis, SiteAnalysis
 
 # A rank correlation below this is called none.
 _CLEAR = 0.3
@@ -69,8 +69,8 @@ def analyze(
     Example:  csk-sdk analyze model.onnx tasks/01-birds --classes classes.json --picture intensity.png
     """
     require_builder("analyze")
-    from csk_artifacts_builder.analysis import AnalysisOptions, analyze_model
-    from csk_artifacts_builder.intensity_picture import draw, require_drawable
+    from csk_artifacts_builder.analysis.analyze import AnalysisOptions, analyze_model
+    from csk_artifacts_builder.analysis.intensity_picture import draw, require_drawable
     from csk_artifacts_builder.options import BuildOptions
 
     screen = Screen(as_json)
@@ -114,7 +114,7 @@ def _show(screen: Screen, found: Analysis) -> None:
 
 
 def _row(one: SiteAnalysis) -> list[str | Text]:
-    from csk_artifacts_builder.analysis import center_rank
+    from csk_artifacts_builder.analysis.analyze import center_rank
 
     size = one.intensity.size
     row: list[str | Text] = [
@@ -168,7 +168,7 @@ def verdict(found: Analysis) -> list[str]:
 
 
 def _is_first(values: Any) -> bool:
-    from csk_artifacts_builder.analysis import center_rank
+    from csk_artifacts_builder.analysis.analyze import center_rank
 
     return center_rank(values) == 1
 

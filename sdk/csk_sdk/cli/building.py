@@ -19,10 +19,10 @@ from csk_sdk.cli.rendering import (
     facts,
     size,
 )
-from csk_sdk.cli.sizes import parse_size
+from csk_sdk.cli.size_options import parse_size
+from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, EXACT, INT8, MSE
 from csk_sdk.errors import RuntimeMissingError
-from csk_sdk.inspection import Inspection, inspect_bundle
-from csk_sdk.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, EXACT, INT8, MSE
+from csk_sdk.network.inspection import Inspection, inspect_bundle
 from csk_sdk.objectives import objective_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Loss(StrEnum):
 
 
 class Features(StrEnum):
-    """What heads decide by; csk_artifacts_builder.layer_features.FEATURES."""
+    """What heads decide by; csk_artifacts_builder.graphs.layer_features.FEATURES."""
 
     last = "last"
     layers = "layers"

@@ -14,10 +14,10 @@ from rich.text import Text
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, plural, table
 from csk_sdk.errors import ConfigError
-from csk_sdk.workspace import Workspace
+from csk_sdk.workspace.folder import Workspace
 
 if TYPE_CHECKING:
-    from csk_sdk.tuning import Measured
+    from csk_sdk.device.tuning import Measured
 
 _FOUND = {"intact": "green", "pruned": "dim", "leftover": "dim", "damaged": "bold red", "repaired": "yellow"}
 _STYLES = {"ok": "green", "warn": "bold yellow", "fail": "bold red"}
@@ -40,8 +40,8 @@ def doctor(
     \b
     Example:  csk-sdk doctor --workspace /data/camera
     """
-    from csk_sdk.doctor import examine
-    from csk_sdk.doctor_graphs import FAIL, WARN
+    from csk_sdk.workspace.doctor import examine
+    from csk_sdk.workspace.doctor_graphs import FAIL, WARN
 
     screen = Screen(as_json)
     found = []
@@ -100,7 +100,7 @@ def verify(
     \b
     Example:  csk-sdk verify --repair
     """
-    from csk_sdk.verification import verify as verify_files
+    from csk_sdk.workspace.verification import verify as verify_files
 
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, trust=trust)
@@ -140,7 +140,7 @@ def demo(
     Example:  csk-sdk demo --out /tmp/demo
     """
     from csk_sdk.cli.demo_screen import show
-    from csk_sdk.demo import run_demo
+    from csk_sdk.demo.run import run_demo
 
     screen = Screen(as_json)
     result = run_demo(out, screen.progress_line)

@@ -11,7 +11,7 @@ import typer
 
 from csk_sdk.cli.rendering import Screen
 from csk_sdk.errors import ConfigError
-from csk_sdk.opening import read_file
+from csk_sdk.formats.opening import read_file
 
 # A million names.
 _LARGEST = 16 << 20

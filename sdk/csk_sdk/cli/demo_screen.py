@@ -12,7 +12,7 @@ from csk_sdk.cli.rendering import facts, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from csk_sdk.demo import DemoResult, DemoRun
+    from csk_sdk.demo.result import DemoResult, DemoRun
 
 
 def show(result: DemoResult, console: Console) -> None:

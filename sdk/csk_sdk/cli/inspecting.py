@@ -10,10 +10,10 @@ import typer
 from csk_sdk.cli.class_file import numbers
 from csk_sdk.cli.options import HERE, AsJson, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, by, counted, facts, large, percent, plural, size, table
-from csk_sdk.inspection import Inspection, StepCost, inspection_of
-from csk_sdk.manifest import CROSS_ENTROPY, Manifest
+from csk_sdk.contract.manifest import CROSS_ENTROPY, Manifest
+from csk_sdk.network.inspection import Inspection, StepCost, inspection_of
 from csk_sdk.objectives import objective_of
-from csk_sdk.workspace import workspace_of
+from csk_sdk.workspace.folder import workspace_of
 
 # What `inspect` says of other sizes, by resize and whether the model takes signals.
 _FITTED = {

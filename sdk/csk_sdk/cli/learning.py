@@ -20,17 +20,17 @@ from csk_sdk.cli.options import (
     require_named,
 )
 from csk_sdk.cli.rendering import LearningView, Screen, counted, learned, plural
-from csk_sdk.cli.sizes import parse_size
+from csk_sdk.cli.size_options import parse_size
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ConfigError, CskError
-from csk_sdk.evaluation import Evaluation
 from csk_sdk.learner import Learner
-from csk_sdk.stopping import EPOCHS, PLATEAU
-from csk_sdk.workspace import Workspace
+from csk_sdk.learning.stopping import EPOCHS, PLATEAU
+from csk_sdk.network.evaluation import Evaluation
+from csk_sdk.workspace.folder import Workspace
 
 
 class Backend(StrEnum):
-    """What computes a training step; csk_sdk.manifest.BACKENDS, or the bundle's first."""
+    """What computes a training step; csk_sdk.contract.manifest.BACKENDS, or the bundle's first."""
 
     auto = "auto"
     portable = "portable"
@@ -45,7 +45,7 @@ class OnForgetting(StrEnum):
 
 
 class MemoryProfile(StrEnum):
-    """What is traded for memory; csk_sdk.profiles.PROFILES."""
+    """What is traded for memory; csk_sdk.network.profiles.PROFILES."""
 
     fast = "fast"
     small = "small"
@@ -59,7 +59,7 @@ class Optimizer(StrEnum):
 
 
 class Precision(StrEnum):
-    """What the graphs run in: csk_sdk.manifest.PRECISIONS, or what was measured to be best on this device."""
+    """What the graphs run in: csk_sdk.contract.manifest.PRECISIONS, or what was measured to be best on this device."""
 
     auto = "auto"
     exact = "exact"

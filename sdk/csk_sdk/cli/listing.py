@@ -19,8 +19,8 @@ from csk_sdk.cli.options import (
     require_named,
 )
 from csk_sdk.cli.rendering import Screen, duration, table
-from csk_sdk.predicting import task_names
-from csk_sdk.workspace import TaskStatus, Workspace
+from csk_sdk.network.predicting import task_names
+from csk_sdk.workspace.folder import TaskStatus, Workspace
 
 _STATE_STYLES = {"learned": "green", "next": "bold", "broken": "red", "test only": "dim"}
 

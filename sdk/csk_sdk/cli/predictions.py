@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from csk_sdk.cli.rendering import table
-from csk_sdk.manifest import BINARY_CROSS_ENTROPY, MSE
+from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, MSE
 from csk_sdk.objectives import Prediction
 
 _ORDINALS = {2: "2nd", 3: "3rd"}

@@ -22,9 +22,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from csk_sdk.learn_run import LearnReport
-from csk_sdk.learn_run import Progress as LearnProgress
-from csk_sdk.manifest import Manifest
+from csk_sdk.contract.manifest import Manifest
+from csk_sdk.learning.learn_run import LearnReport
+from csk_sdk.learning.learn_run import Progress as LearnProgress
 from csk_sdk.objectives import objective_of
 
 # Nobody's terminal: a line in a pipe is never wrapped or cut.

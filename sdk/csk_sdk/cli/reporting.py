@@ -12,7 +12,7 @@ from csk_sdk.cli.rendering import Screen, plural, size
 from csk_sdk.errors import ConfigError
 from csk_sdk.report import page, read_history
 from csk_sdk.state.atomic import replace_file
-from csk_sdk.workspace import Workspace
+from csk_sdk.workspace.folder import Workspace
 
 
 def report(

@@ -25,10 +25,10 @@ from csk_sdk.cli.rendering import Screen, counted, size
 from csk_sdk.data.files import READ, SUFFIXES, open_files
 from csk_sdk.data.source import Source
 from csk_sdk.errors import ConfigError
-from csk_sdk.evaluation import Evaluation
-from csk_sdk.finite import NotFiniteError
 from csk_sdk.learner import Learner
-from csk_sdk.workspace import Workspace
+from csk_sdk.network.evaluation import Evaluation
+from csk_sdk.network.finite import NotFiniteError
+from csk_sdk.workspace.folder import Workspace
 
 _BATCH = 16
 

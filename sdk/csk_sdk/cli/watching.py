@@ -12,8 +12,8 @@ import typer
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, learned
 from csk_sdk.errors import ConfigError
-from csk_sdk.watching import Happened, Watcher
-from csk_sdk.workspace import Workspace
+from csk_sdk.workspace.folder import Workspace
+from csk_sdk.workspace.watching import Happened, Watcher
 
 
 def watch(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import TaskError
-from csk_sdk.places import INBOX, mistaken
+from csk_sdk.formats.places import INBOX, mistaken
 
 # Names that other folders of csk-sdk have; tasks may have some of them, too.
 _SUSPICIOUS = frozenset({"manifest.json", "state.json", "HEAD", "csk.toml", "bundle", "train", "test"})

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.data.files import READ, SUFFIXES
 from csk_sdk.errors import TaskError
-from csk_sdk.opening import LARGEST_TEXT, read_file
+from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 
 METADATA = "metadata.csv"
 FILE_NAME = "file_name"

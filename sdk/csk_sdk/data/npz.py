@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.errors import TaskError
-from csk_sdk.opening import RefusedError, open_file
+from csk_sdk.formats.opening import RefusedError, open_file
 
 # Deflate cannot shrink anything to less than 1/1032. Pictures rarely shrink to 1/10; a bomb is near the limit.
 _MOST_INFLATION = 200

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from csk_sdk.contract.manifest import InputSpec, PreprocessingSpec
 from csk_sdk.data.signals import Signal
 from csk_sdk.errors import BundleError, TaskError
-from csk_sdk.manifest import InputSpec, PreprocessingSpec
 
 Pixels = NDArray[np.uint8]
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.manifest import InputSpec, Manifest, PreprocessingSpec
 from csk_sdk.data.preprocess import PicturePreprocessing, Preprocessing
 from csk_sdk.data.signals import Signal, check_finite, check_samples
 from csk_sdk.errors import TaskError
-from csk_sdk.manifest import InputSpec, Manifest, PreprocessingSpec
 
 # No signal has more channels than this beside so few samples: such a matrix is one signal, not a batch of short ones.
 _FEW = 8

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.errors import TaskError
-from csk_sdk.opening import RefusedError, open_file
+from csk_sdk.formats.opening import RefusedError, open_file
 
 # 64 Mi pixels or samples (csk_sdk.data.images, csk_sdk.data.signals) of 16 bytes, the largest kind, and a bit more.
 LARGEST_FILE = (1 << 30) + (64 << 20)

@@ -33,7 +33,7 @@ from csk_sdk.data.npz import load_arrays
 from csk_sdk.data.signals import ArraySignals
 from csk_sdk.data.source import Files, Source, as_task_error
 from csk_sdk.errors import TaskError
-from csk_sdk.places import TASK, mistaken
+from csk_sdk.formats.places import TASK, mistaken
 
 # What an npz file calls its pictures or signals, and the source that reads them.
 _KINDS: dict[str, type[ArrayImages] | type[ArraySignals]] = {"images": ArrayImages, "signals": ArraySignals}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from csk_sdk.errors import ConfigError
-from csk_sdk.opening import LARGEST_TEXT, read_file
+from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 BASE_DIGITS = (0, 1, 2, 3)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from csk_sdk.demo.result import DemoRun
 from csk_sdk.errors import ConfigError
-
-if TYPE_CHECKING:
-    from csk_sdk.demo import DemoRun
 
 
 def draw(runs: tuple[DemoRun, ...], path: Path) -> None:

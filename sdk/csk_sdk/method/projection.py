@@ -5,7 +5,7 @@ uncentered second moment `K = sum x_c^T x_c` of its center-sampled input. A chan
 the site's output by `dC x_c`; kept orthogonal to the leading eigenvectors of `K`, it changes (almost) nothing
 for the data that `K` was summed over. Only the selected channels `S` change, so `K[S, S]` is enough.
 
-Shapes as in `csk_sdk.manifest.Site`: a delta is `(rows, k)` with `rows = c_out / groups`, and its column `i`
+Shapes as in `csk_sdk.contract.manifest.Site`: a delta is `(rows, k)` with `rows = c_out / groups`, and its column `i`
 belongs to input channel `selected[i]`, feeding the output channels of that channel's group.
 """
 

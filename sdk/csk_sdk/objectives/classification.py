@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.manifest import CLASS_MASK, CROSS_ENTROPY, LABEL_SMOOTHING
 from csk_sdk.data.labels import Labels
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
-from csk_sdk.manifest import CLASS_MASK, CROSS_ENTROPY, LABEL_SMOOTHING
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
 from csk_sdk.method.logistic import logistic_head

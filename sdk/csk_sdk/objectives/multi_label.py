@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
-from csk_sdk.manifest import BINARY_CROSS_ENTROPY
 from csk_sdk.method.label_check import LabelEvidence, table_evidence
 from csk_sdk.method.logistic import binary_logistic_heads
-from csk_sdk.method.measures import mean_average_precision
+from csk_sdk.method.task_metrics import mean_average_precision
 from csk_sdk.objectives.objective import HeadArrays, Measure, Prediction, columns_of
 from csk_sdk.objectives.tables import TableObjective
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.manifest import LABEL
 from csk_sdk.data.labels import Labels
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import ConfigError, TaskError
-from csk_sdk.manifest import LABEL
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.label_check import LabelEvidence
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.manifest import MSE
 from csk_sdk.data.labels import Labels
-from csk_sdk.manifest import MSE
-from csk_sdk.method.measures import r_squared, root_mean_squared_error
 from csk_sdk.method.ridge import ridge_head
+from csk_sdk.method.task_metrics import r_squared, root_mean_squared_error
 from csk_sdk.objectives.objective import HeadArrays, Measure, Prediction, Targets, Tensors, columns_of
 from csk_sdk.objectives.tables import TableObjective
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from csk_sdk.evaluation import Evaluation, recorded_scores
 from csk_sdk.learner import Learner
+from csk_sdk.network.evaluation import Evaluation, recorded_scores
 from csk_sdk.state import LearnedTask
 
 SCENARIO_NAMES = {"task": "task known", "class": "all classes"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from csk_sdk.config import TrainingConfig
-from csk_sdk.evaluation import Evaluation
+from csk_sdk.network.evaluation import Evaluation
 from csk_sdk.report.charts import bar_chart, heat_map, line_chart
 from csk_sdk.report.history import History
 from csk_sdk.report.style import STYLE

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from csk_sdk.errors import ConfigError, StateError
-from csk_sdk.places import STATE, mistaken
+from csk_sdk.formats.places import STATE, mistaken
+from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.state.atomic import (
     UnreadableError,
     clear_temporaries,
@@ -38,7 +39,6 @@ from csk_sdk.state.lock import StateLock
 from csk_sdk.state.progress import read_progress, write_progress
 from csk_sdk.state.store import BASE, GenerationStore
 from csk_sdk.state.tensorfile import encode
-from csk_sdk.stored_tensors import StoredTensors
 
 STATE_SCHEMA_VERSION = 1
 IDENTITY = "state.json"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from csk_sdk.errors import StateError
-from csk_sdk.opening import LARGEST_TEXT, RefusedError, read_file
+from csk_sdk.formats.opening import LARGEST_TEXT, RefusedError, read_file
+from csk_sdk.formats.stored_tensors import StoredTensors
+from csk_sdk.formats.typed import mistyped
 from csk_sdk.state.atomic import unreadable
-from csk_sdk.stored_tensors import StoredTensors
-from csk_sdk.typed import mistyped
 
 # Of one task, beside the names of its classes.
 _RECORD_BYTES = 4096

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from csk_sdk.errors import StateError, StorageError
-from csk_sdk.opening import RefusedError, open_file
+from csk_sdk.formats.opening import RefusedError, open_file
 from csk_sdk.state.atomic import (
     UnreadableError,
     exists,

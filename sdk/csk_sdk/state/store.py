@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from csk_sdk.errors import StateError, StorageError
-from csk_sdk.opening import RefusedError, open_file
+from csk_sdk.formats.opening import RefusedError, open_file
+from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.state.atomic import (
     UnreadableError,
     clear_temporaries,
@@ -28,7 +29,6 @@ from csk_sdk.state.atomic import (
 )
 from csk_sdk.state.generation import GenerationRecord, RecordLink, seal, unseal
 from csk_sdk.state.tensorfile import decode
-from csk_sdk.stored_tensors import StoredTensors
 
 BASE = "base"
 """The name under which `rollback --to` finds generation 0, the bundle's own checkpoint."""

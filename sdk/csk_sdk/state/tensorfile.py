@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from csk_sdk.errors import StateError
-from csk_sdk.opening import RefusedError
+from csk_sdk.formats.opening import RefusedError
+from csk_sdk.formats.tensor_header import check_header
 from csk_sdk.state.atomic import unreadable
-from csk_sdk.tensor_header import check_header
 
 DTYPES = ("float32", "float64", "int64", "uint8")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 def stream(place: str, digits: str) -> int:
     """An application that learns from its camera and says when a task is committed."""
-    from csk_sdk.workspace import Workspace
+    from csk_sdk.workspace.folder import Workspace
 
     with np.load(digits) as file:
         images, labels = file["images"], file["labels"]
@@ -28,7 +28,7 @@ def stream(place: str, digits: str) -> int:
 
 def look_on(place: str, digits: str, times: int) -> int:
     """An application that predicts again and again, with whatever is learned by then."""
-    from csk_sdk.workspace import Workspace
+    from csk_sdk.workspace.folder import Workspace
 
     with np.load(digits) as file:
         images = file["images"][:4][..., None]

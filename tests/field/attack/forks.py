@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = [
-    *("csk_sdk.cli", "csk_sdk.learner", "csk_sdk.verification", "csk_sdk.doctor", "csk_sdk.watching"),
+    *(
+        "csk_sdk.cli",
+        "csk_sdk.learner",
+        "csk_sdk.workspace.verification",
+        "csk_sdk.workspace.doctor",
+        "csk_sdk.workspace.watching",
+    ),
     *("onnxruntime", "safetensors.numpy", "PIL.Image", "numpy", "csk_artifacts_builder"),
 ]
 # Calls of `os` that change a file, in the modules that change one.

@@ -21,7 +21,7 @@ def reseal(bundle: Path, raw: dict[str, Any] | None = None) -> None:
     """What any stranger can do: make hashes and sizes in a manifest those of the files that are there."""
     import hashlib
 
-    from csk_sdk.manifest import sealed
+    from csk_sdk.contract.manifest import sealed
 
     raw = raw or json.loads((bundle / "manifest.json").read_text())
     for name, entry in raw["files"].items():
@@ -176,7 +176,7 @@ def edited_manifests(tries: Tries, ground: Ground, place: Path) -> None:
 )
 def signed_bundles(tries: Tries, ground: Ground, place: Path) -> None:
     """A signed bundle with any one bit of any file changed, hashes made right again, under all commands."""
-    from csk_sdk.signing import SIGNATURE
+    from csk_sdk.bundle.signing import SIGNATURE
 
     workspace = ground.workspace(place / "workspace")
     (workspace / "bundle").unlink()
@@ -243,7 +243,7 @@ def key_pair(place: Path, name: str) -> tuple[Path, Path]:
 
 def signed_by(bundle: Path, key: Path) -> None:
     """Sign a bundle as it is."""
-    from csk_sdk.signing import SIGNATURE, sign
+    from csk_sdk.bundle.signing import SIGNATURE, sign
 
     (bundle / SIGNATURE).write_bytes(sign((bundle / "manifest.json").read_bytes(), key))
 

@@ -1,9 +1,8 @@
 /** Opening a bundle: everything is verified before anything is used. */
 
-import { sha256, textOf } from '../bytes.js';
 import { BundleError } from '../errors.js';
-import { Graph, type Runtime, type SessionSettings } from '../runtime.js';
-import { decode, type Place, readHeader, readTensor } from '../safetensors.js';
+import { sha256, textOf } from '../formats/bytes.js';
+import { decode, type Place, readHeader, readTensor } from '../formats/safetensors.js';
 import {
   bytesOf,
   type Float32Tensor,
@@ -12,7 +11,8 @@ import {
   require32,
   sizeOf,
   type Tensors,
-} from '../tensors.js';
+} from '../formats/tensors.js';
+import { Graph, type Runtime, type SessionSettings } from '../runtime/sessions.js';
 import { checkCheckpoint, checkFile, LARGEST_MANIFEST } from './checks.js';
 import {
   CHECKPOINT,

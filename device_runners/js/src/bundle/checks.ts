@@ -5,12 +5,12 @@
  * (`manifest.ts`) and its parts against each other (`manifestChecks.ts`).
  */
 
-import { sha256 } from '../bytes.js';
 import { BundleError } from '../errors.js';
-import { byCodePoint } from '../json.js';
-import { readHeader } from '../safetensors.js';
-import { quoted } from '../schema.js';
-import type { Tensors } from '../tensors.js';
+import { sha256 } from '../formats/bytes.js';
+import { byCodePoint } from '../formats/json.js';
+import { readHeader } from '../formats/safetensors.js';
+import { quoted } from '../formats/schema.js';
+import type { Tensors } from '../formats/tensors.js';
 import { interfaceOf, misfit } from './graphInterface.js';
 import type { Manifest } from './manifest.js';
 import { readOnnx } from './onnxFile.js';

@@ -1,11 +1,11 @@
 /**
  * What goes into and comes out of a bundle's graphs, as its manifest says it, held against the graphs themselves.
  *
- * The table is that of docs/bundle.md, "The graphs". The same is in `csk_sdk/graph_interface.py`.
+ * The table is that of docs/bundle.md, "The graphs". The same is in `csk_sdk/bundle/graph_interface.py`.
  */
 
-import { byCodePoint } from '../json.js';
-import { quoted } from '../schema.js';
+import { byCodePoint } from '../formats/json.js';
+import { quoted } from '../formats/schema.js';
 import {
   CROSS_ENTROPY,
   channelsOf,

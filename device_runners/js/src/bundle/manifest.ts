@@ -1,10 +1,10 @@
 /** The bundle's manifest: what is in it, and how to drive its graphs. Names are those of docs/bundle.md. */
 
-import { sha256 } from '../bytes.js';
 import { MANIFEST_SCHEMA } from '../contract/manifestSchema.js';
 import { BundleError } from '../errors.js';
-import { isObject, type Json, plain } from '../json.js';
-import { isInteger, parseShallow, violation } from '../schema.js';
+import { sha256 } from '../formats/bytes.js';
+import { isObject, type Json, plain } from '../formats/json.js';
+import { isInteger, parseShallow, violation } from '../formats/schema.js';
 
 export const SCHEMA_VERSION = 2;
 const UNSEALED = '0'.repeat(64);

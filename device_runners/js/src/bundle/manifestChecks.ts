@@ -2,13 +2,13 @@
  * What a manifest must fulfil beyond its schema: numbers that fit each other, names that are not used twice.
  *
  * Its types and bounds are in the contract's schema. The same checks, in the same order and words, are in
- * `csk_sdk/manifest_checks.py`; `tests/contract/manifests.json` holds both to one answer.
+ * `csk_sdk/bundle/manifest_checks.py`; `tests/contract/manifests.json` holds both to one answer.
  */
 
 import { BundleError } from '../errors.js';
-import { byCodePoint } from '../json.js';
-import { isPlain } from '../names.js';
-import { quoted } from '../schema.js';
+import { byCodePoint } from '../formats/json.js';
+import { isPlain } from '../formats/names.js';
+import { quoted } from '../formats/schema.js';
 import {
   CHECKPOINT,
   EVAL_MODEL,

@@ -6,7 +6,7 @@
  * into the model: `raw_data` in place of `external_data`. Field numbers are those of onnx.proto.
  */
 
-import { concatenate, textOf } from '../bytes.js';
+import { concatenate, textOf } from '../formats/bytes.js';
 import {
   DELIMITED,
   delimited,
@@ -16,7 +16,7 @@ import {
   tag,
   varint,
   varints,
-} from '../protobuf.js';
+} from '../formats/protobuf.js';
 
 /** How the domain of ONNX's own ops is called here; in a file it is the empty string, too. */
 export const STANDARD_DOMAIN = 'ai.onnx';

@@ -1,7 +1,7 @@
 /** The nodes, shapes and small constants of an ONNX graph, read and written as protobuf. Field numbers are those of onnx.proto. */
 
-import { concatenate, utf8 } from '../bytes.js';
-import { delimited, type Field, fields, tag, VARINT, varint } from '../protobuf.js';
+import { concatenate, utf8 } from '../formats/bytes.js';
+import { delimited, type Field, fields, tag, VARINT, varint } from '../formats/protobuf.js';
 import { message, text } from './onnxFile.js';
 
 export const GRAPH_NODE = 1;

@@ -12,9 +12,9 @@
  * while it opens the graph. Shapes come from the graph's value_info: where the builder wrote none, nothing changes.
  */
 
-import { concatenate } from '../bytes.js';
-import { fields } from '../protobuf.js';
-import { sizeOf } from '../tensors.js';
+import { concatenate } from '../formats/bytes.js';
+import { fields } from '../formats/protobuf.js';
+import { sizeOf } from '../formats/tensors.js';
 import { message, rewritten, STANDARD_DOMAIN } from './onnxFile.js';
 import {
   GRAPH_INITIALIZER,

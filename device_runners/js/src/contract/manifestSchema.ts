@@ -1,6 +1,6 @@
 /** Generated from csk_sdk/contract/manifest.schema.json by tools/contract.py: change it there. */
 
-import type { Schema } from '../schema.js';
+import type { Schema } from '../formats/schema.js';
 
 export const MANIFEST_SCHEMA = JSON.parse(`{
  "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -1,9 +1,9 @@
 /** A task: pictures of some classes, to be learned together. */
 
 import type { Bundle } from '../bundle/bundle.js';
-import { Sha256 } from '../bytes.js';
 import { TaskError } from '../errors.js';
-import { isPlain, LONGEST } from '../names.js';
+import { Sha256 } from '../formats/bytes.js';
+import { isPlain, LONGEST } from '../formats/names.js';
 import type { Generation } from '../state/record.js';
 import { BASE } from '../state/store.js';
 import type { Picture, PixelBatch, Preprocessing } from './pictures.js';

@@ -1,14 +1,21 @@
 /** What class statistics say of where features were: around their classes' means, with one covariance. */
 
-import type { ClassStatistics } from './heads.js';
 import { timesTransposed, trace, transposed } from './matrix.js';
 
 // Rounding of a sum of float64 squares, as a share of that sum: what a difference of sums may be off by.
 const ROUNDING = 8 * Number.EPSILON;
 const TINY = 2.2250738585072014e-308;
 
+/** Of class statistics, the sums: features `f`, counts `(classes,)`, sums `(classes, f)`, gram `(f, f)`. */
+export interface ClassSums {
+  readonly features: number;
+  readonly counts: Float64Array;
+  readonly sums: Float64Array;
+  readonly gram: Float64Array;
+}
+
 /** Means `(seen, f)` of the classes that have samples, in the order of the statistics. */
-export function meansOf({ features: f, counts, sums }: ClassStatistics): Float64Array {
+export function meansOf({ features: f, counts, sums }: Omit<ClassSums, 'gram'>): Float64Array {
   const seen = Array.from(counts.keys()).filter((c) => counts[c]! > 0);
   const out = new Float64Array(seen.length * f);
   seen.forEach((c, row) => {
@@ -31,13 +38,13 @@ export function freedomOf(counts: Float64Array): number {
 }
 
 /** The covariance within classes, `(f, f)`: `(gram - sum n_c mu_c mu_c^T)` over the degrees of freedom. */
-export function covarianceWithin({ features: f, counts, sums, gram }: ClassStatistics): Float64Array {
+export function covarianceWithin({ features: f, counts, sums, gram }: ClassSums): Float64Array {
   const between = betweenClasses(sums, counts, f);
   const freedom = freedomOf(counts);
   return gram.map((value, at) => (value - between[at]!) / freedom);
 }
 
 /** What rounding of these sums may make a variance off by; above 0, so that it makes a matrix regular. */
-export function roundingOf({ features: f, counts, gram }: ClassStatistics): number {
+export function roundingOf({ features: f, counts, gram }: Omit<ClassSums, 'sums'>): number {
   return Math.max((ROUNDING * trace(gram, f)) / freedomOf(counts), TINY);
 }

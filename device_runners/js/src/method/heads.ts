@@ -5,9 +5,9 @@
  * all classes follows without training, and so without forgetting.
  */
 
-import { textOf, utf8 } from '../bytes.js';
 import { StateError, TaskError } from '../errors.js';
-import { float32, float64, type StoredTensor, type Tensors, uint8 } from '../tensors.js';
+import { textOf, utf8 } from '../formats/bytes.js';
+import { float32, float64, type StoredTensor, type Tensors, uint8 } from '../formats/tensors.js';
 import { betweenClasses, covarianceWithin, freedomOf, meansOf, roundingOf } from './covariance.js';
 import type { HeadArrays } from './logistic.js';
 import { timesTransposed, trace, transposed } from './matrix.js';

@@ -4,7 +4,7 @@
  */
 
 import { StateError } from '../errors.js';
-import { float32, int64, type StoredTensor, type Tensors } from '../tensors.js';
+import { float32, int64, type StoredTensor, type Tensors } from '../formats/tensors.js';
 
 interface Slots {
   steps: number;

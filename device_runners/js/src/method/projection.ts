@@ -9,7 +9,7 @@
 
 import { centerOf } from '../bundle/manifest.js';
 import { ConfigError, StateError } from '../errors.js';
-import { type Float32Tensor, sizeOf } from '../tensors.js';
+import { type Float32Tensor, sizeOf } from '../formats/tensors.js';
 import { eigenSymmetric, norm, timesTransposed, transposed } from './matrix.js';
 
 // A moment leaves the memory graph as float32: eigenvalues below this share of the largest are rounding.

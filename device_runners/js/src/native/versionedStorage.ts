@@ -6,8 +6,8 @@
  * until there is a third. So whatever a crash or an empty battery leaves, the old or the new content is there, whole.
  */
 
-import { concatenate, sha256, textOf, utf8 } from '../bytes.js';
 import { StateError, StateLockedError, StorageError } from '../errors.js';
+import { concatenate, sha256, textOf, utf8 } from '../formats/bytes.js';
 import type { Storage, StorageLock } from '../state/storage.js';
 
 /** What is asked of a file system; paths have slashes. Every method may throw. */

@@ -2,7 +2,7 @@
 
 import { join } from 'node:path';
 import type { BundleSource } from '../bundle/source.js';
-import { codeOf } from './folderStorage.js';
+import { codeOf } from './failures.js';
 import { readFileAt } from './opening.js';
 
 export class FolderBundle implements BundleSource {

@@ -7,16 +7,15 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { StateError, StorageError } from '../errors.js';
-import { fullError } from '../state/memoryStorage.js';
+import { StateError } from '../errors.js';
 import type { Storage, StorageLock } from '../state/storage.js';
+import { codeOf, storageError } from './failures.js';
 import { lockFolder } from './lock.js';
 import { readFileAt } from './opening.js';
 
 // Leading dot and suffix together: no file that a user or csk-sdk keeps is ever named so.
 const TEMPORARY = '.csk-tmp';
 const MISSING = new Set(['ENOENT', 'ENOTDIR']);
-const FULL = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
 // What file systems answer that cannot fsync a folder, or may not open it.
 const NO_FOLDER_SYNC = new Set(['EINVAL', 'ENOTSUP', 'EBADF', 'EACCES', 'EPERM', 'EISDIR']);
 
@@ -118,23 +117,4 @@ async function syncFolder(path: string): Promise<void> {
   } finally {
     await folder?.close();
   }
-}
-
-/** The StorageError that tells a user about `error`; `action` completes "could not ...". */
-export function storageError(error: unknown, action: string): StorageError {
-  const code = codeOf(error);
-  if (FULL.has(code)) return fullError(action, error);
-  const [what, advice] =
-    code === 'EROFS'
-      ? ['The file system is read-only', 'Remount it writable, or choose another folder']
-      : code === 'EACCES' || code === 'EPERM'
-        ? ['Permission denied', 'Give this user the right to write there, or choose another folder']
-        : [`The disk refused (${(error as Error).message})`, 'Check the disk and the path, and try again'];
-  return new StorageError(`${what}: could not ${action}. ${advice}; nothing that was learned is lost.`, {
-    cause: error,
-  });
-}
-
-export function codeOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException)?.code ?? '';
 }

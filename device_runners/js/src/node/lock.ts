@@ -12,7 +12,7 @@ import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { StateError, StateLockedError } from '../errors.js';
 import type { StorageLock } from '../state/storage.js';
-import { codeOf, storageError } from './folderStorage.js';
+import { codeOf, storageError } from './failures.js';
 import { OWN_FILE, readFileAt } from './opening.js';
 
 // Of what is read in a file that says who holds a lock.

@@ -2,7 +2,7 @@
  * Opening files that others may have put there: the one way in which csk-sdk opens a file by its name to read it.
  *
  * A pipe would be waited for, and a device may never end: only ordinary files are read, bounded, and with `within` only
- * such as lie in that folder, links or not. Mirrors csk_sdk/opening.py.
+ * such as lie in that folder, links or not. Mirrors csk_sdk/formats/opening.py.
  */
 
 import { constants } from 'node:fs';

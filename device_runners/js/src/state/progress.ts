@@ -1,9 +1,9 @@
 /** The checkpoint of a task that is being learned: one file, replaced as a whole, never believed when torn. */
 
-import { Sha256 } from '../bytes.js';
-import { byCodePoint, dumps, jsonOf } from '../json.js';
-import { decode, encode } from '../safetensors.js';
-import { bytesOf, type StoredTensor, type Tensors } from '../tensors.js';
+import { Sha256 } from '../formats/bytes.js';
+import { byCodePoint, dumps, jsonOf } from '../formats/json.js';
+import { decode, encode } from '../formats/safetensors.js';
+import { bytesOf, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import type { Storage } from './storage.js';
 
 export const PROGRESS = 'progress.safetensors';

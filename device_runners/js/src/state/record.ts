@@ -1,10 +1,10 @@
 /** What a state remembers: learned tasks, generations, and the small JSON records in its files. */
 
 import { each, fieldsOf, integer, mistyped, number, optional, record, text } from '../bundle/typed.js';
-import { sha256, textOf, utf8 } from '../bytes.js';
 import { StateError } from '../errors.js';
-import { dumps, isObject, type Json, jsonOf, parseJson, plain } from '../json.js';
-import type { Tensors } from '../tensors.js';
+import { sha256, textOf, utf8 } from '../formats/bytes.js';
+import { dumps, isObject, type Json, jsonOf, parseJson, plain } from '../formats/json.js';
+import type { Tensors } from '../formats/tensors.js';
 import type { Storage } from './storage.js';
 
 /**

@@ -4,11 +4,11 @@
  * The files are the same as Python's (docs/state.md), so that each opens and continues what the other learned.
  */
 
-import { sha256 } from '../bytes.js';
 import { ConfigError, StateError } from '../errors.js';
-import { plain } from '../json.js';
-import { encode } from '../safetensors.js';
-import type { Tensors } from '../tensors.js';
+import { sha256 } from '../formats/bytes.js';
+import { plain } from '../formats/json.js';
+import { encode } from '../formats/safetensors.js';
+import type { Tensors } from '../formats/tensors.js';
 import { PROGRESS, readProgress, type SavedProgress, writeProgress } from './progress.js';
 import { type Generation, type GenerationRecord, type LearnedTask, seal, taskOf, unseal } from './record.js';
 import type { Storage, StorageLock } from './storage.js';

@@ -5,11 +5,11 @@
  * debris of a crash, and never that of a generation that was rolled back from. The files are those of docs/state.md.
  */
 
-import { sha256 } from '../bytes.js';
 import { StateError, StorageError } from '../errors.js';
-import { plain } from '../json.js';
-import { decode } from '../safetensors.js';
-import type { StoredTensor } from '../tensors.js';
+import { sha256 } from '../formats/bytes.js';
+import { plain } from '../formats/json.js';
+import { decode } from '../formats/safetensors.js';
+import type { StoredTensor } from '../formats/tensors.js';
 import { type GenerationRecord, readRecord, recordBytes, seal, taskOf, unseal } from './record.js';
 import type { Storage } from './storage.js';
 

@@ -1,0 +1,1 @@
+"""Knowledge intensity: whether the method's premise holds for a network."""

@@ -1,0 +1,1 @@
+"""The graphs of a bundle, and which convolutions they train."""

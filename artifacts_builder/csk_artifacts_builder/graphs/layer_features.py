@@ -1,0 +1,124 @@
+"""Features of several layers: what the convolutions of the last two stages see, beside the network's own features.
+
+The last features of a network tell apart the classes that it was trained on, and have thrown away some of what would
+tell new ones apart; its earlier layers still have it. With x_1 ... x_m the inputs of the convolutions that
+`--trainable auto` would choose, and mean the mean over the picture (or the signal), the features become
+`[features, mean(x_1), ..., mean(x_m)]`, and the classifier `[weight, 0]`: the base's logits stay what they were, and
+every head that is fitted later may use all of them. "wide" adds the root mean squares `rms(x_1), ..., rms(x_m)`: a
+channel that is strong in one place is not what a weak one everywhere is. Class statistics grow with the features'
+number's square, so of a wide network's channels some are taken (docs/decisions/0020-features-of-layers.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from numpy.typing import NDArray
+
+from csk_artifacts_builder.emit import Emitter, static_shape
+from csk_artifacts_builder.graphs.center import site_node
+from csk_artifacts_builder.graphs.choice import choose_sites
+from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.prepare.model import SourceModel
+from csk_sdk.contract.manifest import Site
+from csk_sdk.errors import ConfigError
+
+LAST, LAYERS, WIDE = "last", "layers", "wide"
+FEATURES = (LAST, LAYERS, WIDE)
+
+# As many are added as fill the features up to this number, and at least so many.
+_FEATURES_IN_ALL = {LAYERS: 1024, WIDE: 1536}
+_ADDED_AT_LEAST = 256
+
+
+def with_features(source: SourceModel, sites: Sequence[Site], features: str) -> SourceModel:
+    """The prepared model with the features that `--features` asks for: "last" (its own), "layers" or "wide".
+
+    `sites` are all possible ones. Raises ConfigError for another word.
+    """
+    if features not in FEATURES:
+        raise ConfigError(f"--features is '{features}'; it must be {LAST}, {LAYERS} or {WIDE}.")
+    if features == LAST:
+        return source
+    order = [str(node.name) for node in source.model.graph]
+    chosen = choose_sites(list(sites), "auto", order, source.path.name).sites
+    return replace(source, model=add_layer_features(source.model, chosen, source.path.name, features))
+
+
+def add_layer_features(prepared: ir.Model, sites: Sequence[Site], where: str, features: str) -> ir.Model:
+    """A copy of the prepared model whose features also hold the means of what `sites` see, with the same logits.
+
+    Where `features` are "wide", root mean squares too. An input that two sites share is taken once; of too many
+    channels, some evenly spread over all of them. Raises ModelError as `split_head` does.
+    """
+    model = prepared.clone()
+    split = split_head(model, where)
+    emit = Emitter(model.graph)
+    seen = list(dict.fromkeys(x for site in sites if (x := site_node(model, site).inputs[0]) is not None))
+    pooled = [_mean(emit, x) for x in seen]
+    if features == WIDE:
+        pooled += [_root_mean_square(emit, x) for x in seen]
+    # Where a model flattens by a computed shape, inference does not find this one.
+    split.features.shape = ir.Shape([static_shape(model.graph.inputs[0])[0], split.weight.shape[1]])
+    added = sum(int(static_shape(value)[1]) for value in pooled)
+    most = max(_FEATURES_IN_ALL[features] - split.weight.shape[1], _ADDED_AT_LEAST)
+    if added > most:
+        spread = emit.constant(np.linspace(0, added - 1, most).round(), np.int64)
+        pooled = [emit.op("Gather", _joined(emit, pooled), spread, axis=1)]
+        added = most
+    joined = _joined(emit, [split.features, *pooled])
+    weight = _replaced(emit, split.weight_name, np.pad(split.weight, ((0, 0), (0, added))))
+    bias = _replaced(emit, split.bias_name, split.bias)
+    logits = emit.op("Gemm", joined, weight, bias, transB=1)
+    # Its user knows the classifier by its name, and may say so in --trainable.
+    emitted = logits.producer()
+    assert emitted is not None
+    emitted.name, split.node.name = split.node.name, None
+    if split.activation is not None:
+        attributes: dict[str, Any] = {} if split.activation == "Sigmoid" else {"axis": -1}
+        logits = emit.op(split.activation, logits, **attributes)
+    old = model.graph.outputs[0]
+    logits.shape, logits.type = old.shape, old.type
+    logits.name, old.name = split.output_name, None
+    model.graph.outputs[0] = logits
+    passes.RemoveUnusedNodesPass()(model)
+    passes.ShapeInferencePass()(model)
+    return model
+
+
+def _mean(emit: Emitter, x: ir.Value) -> ir.Value:
+    """The mean of each channel, `(N, c)`."""
+    mean = emit.op("Flatten", emit.op("GlobalAveragePool", x), axis=1)
+    mean.shape, mean.type = ir.Shape(static_shape(x)[:2]), x.type
+    return mean
+
+
+def _root_mean_square(emit: Emitter, x: ir.Value) -> ir.Value:
+    """`sqrt(mean(x^2))` of each channel, `(N, c)`: its norm over the root of how many numbers it has."""
+    size = static_shape(x)
+    # Without its reduced axes, onnxruntime-training 1.19.2 has no right gradient for it.
+    norm = emit.op("ReduceL2", x, axes=list(range(2, len(size))), keepdims=1)
+    flat = emit.op("Flatten", norm, axis=1)
+    root = emit.op("Mul", flat, emit.scalar(float(np.prod([int(n) for n in size[2:]])) ** -0.5))
+    norm.shape, norm.type = ir.Shape([*size[:2], *[1] * (len(size) - 2)]), x.type
+    for value in (flat, root):
+        value.shape, value.type = ir.Shape(size[:2]), x.type
+    return root
+
+
+def _joined(emit: Emitter, parts: Sequence[ir.Value]) -> ir.Value:
+    return parts[0] if len(parts) == 1 else emit.op("Concat", *parts, axis=1)
+
+
+def _replaced(emit: Emitter, name: str, array: NDArray[np.float32]) -> ir.Value:
+    """An initializer in the place of the one called `name`, and under its name where nobody else reads that."""
+    before = emit.graph.initializers.get(name)
+    if before is not None and len(before.uses()) > 1:
+        return emit.initializer(array, f"{name}.{LAYERS}")
+    emit.graph.initializers.pop(name, None)
+    return emit.initializer(array, name)

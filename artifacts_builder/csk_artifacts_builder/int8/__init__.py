@@ -1,0 +1,1 @@
+"""Frozen convolutions in int8."""

@@ -1,0 +1,137 @@
+"""What int8 must know of a network, measured on base data: ranges of activations, growth of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from numpy.typing import NDArray
+
+from csk_artifacts_builder.emit import Emitter
+from csk_artifacts_builder.int8.quantize import Calibration, Range, frozen_convolutions
+from csk_sdk.contract.manifest import Manifest
+from csk_sdk.data.pixel_cache import PixelCache
+from csk_sdk.data.preprocess_signals import preprocessing_of
+from csk_sdk.data.tasks import Split
+from csk_sdk.runtime.sessions import load_onnxruntime, open_session
+
+Feeds = dict[str, NDArray[Any]]
+
+# Ranges are medians of the batches' extremes, so both numbers are part of what "range" means: decision 0010.
+_IMAGES, _BATCH = 256, 16
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How close int8 comes to exact on base data.
+
+    `logits` is `||int8 - exact|| / ||exact||` over all logits, `gradients` the cosine of each site's gradient.
+    """
+
+    logits: float
+    gradients: Mapping[str, float]
+
+    @property
+    def worst_gradient(self) -> float:
+        """The smallest cosine of any site."""
+        return min(self.gradients.values())
+
+
+def base_feeds(manifest: Manifest, split: Split, checkpoint: Mapping[str, NDArray[Any]]) -> Iterator[Feeds]:
+    """Batches for the training model: base pictures drawn at random, the base's head, all channels, no change."""
+    preprocessing = preprocessing_of(manifest)
+    order = np.random.default_rng(0).permutation(len(split))[:_IMAGES]
+    fixed: Feeds = {
+        manifest.head.weight: checkpoint["head/base/weight"],
+        manifest.head.bias: checkpoint["head/base/bias"],
+    }
+    for site in manifest.sites:
+        fixed[site.indices] = np.arange(site.channels)
+        fixed[site.delta] = np.zeros((site.rows, site.channels), np.float32)
+    for images, labels in PixelCache(split, preprocessing, 0).batches(_BATCH, order):
+        yield {"image": preprocessing.normalize(images), "label": labels, **fixed}
+
+
+def calibrate(training: ir.Model, feeds: Iterable[Feeds], head_weight: str) -> Calibration:
+    """Run the exact training model over `feeds`, and see what its frozen convolutions read and write."""
+    model = training.clone()
+    emit = Emitter(model.graph)
+    convs = frozen_convolutions(model, head_weight)
+    model.graph.outputs.clear()
+    names = []
+    for conv in convs:
+        for end, value in (("x", conv.node.inputs[0]), ("y", conv.node.outputs[0])):
+            for extreme in ("ReduceMin", "ReduceMax"):
+                names.append(f"csk.{extreme}.{end}.{conv.node.name}")
+                emit.output(emit.op(extreme, value, keepdims=0), names[-1], [])
+    passes.RemoveUnusedNodesPass()(model)
+    session = _session(model)
+    runs = np.array([session.run(names, batch) for batch in feeds], np.float64)
+    seen = runs.reshape(len(runs), len(convs), 2, 2)  # batch, convolution, x or y, min or max
+    inputs, outputs, growth = {}, {}, {}
+    for position, conv in enumerate(convs):
+        name, x, y = str(conv.node.name), seen[:, position, 0], seen[:, position, 1]
+        if conv.backward:
+            growth[name] = _growth(np.abs(x).max(axis=1), np.abs(y).max(axis=1))
+        else:
+            inputs[name], outputs[name] = _range(x), _range(y)
+    return Calibration(inputs, outputs, growth)
+
+
+def output_range(model: ir.Model, feeds: Iterable[Feeds]) -> Range:
+    """The range of a graph's only output; its only input is `image`."""
+    session = _session(model)
+    outputs = (session.run(None, {"image": batch["image"]})[0] for batch in feeds)
+    return _range(np.array([(y.min(), y.max()) for y in outputs], np.float64))
+
+
+def compare(exact: ir.Model, rounded: ir.Model, feeds: Sequence[Feeds], manifest: Manifest) -> Agreement:
+    """Run both training models over `feeds`."""
+    names = ["logits", *(site.gradient for site in manifest.sites)]
+    truth, other = (_outputs(model, names, feeds) for model in (exact, rounded))
+    a, b = (np.concatenate(outputs["logits"]) for outputs in (truth, other))
+    return Agreement(
+        logits=float(np.linalg.norm(b - a) / np.linalg.norm(a)),
+        gradients={
+            site.name: _cosine(np.sum(truth[site.gradient], axis=0), np.sum(other[site.gradient], axis=0))
+            for site in manifest.sites
+        },
+    )
+
+
+def _outputs(
+    model: ir.Model, names: Sequence[str], feeds: Sequence[Feeds]
+) -> dict[str, list[NDArray[np.float32]]]:
+    """Batch by batch, by name."""
+    session = _session(model)
+    batches = [session.run(names, batch) for batch in feeds]
+    return {name: [batch[position] for batch in batches] for position, name in enumerate(names)}
+
+
+def _session(model: ir.Model) -> Any:
+    options = load_onnxruntime().SessionOptions()
+    options.log_severity_level = 3
+    data = ir.to_proto(model).SerializeToString()
+    return open_session(data, options)
+
+
+def _range(extremes: NDArray[np.float64]) -> Range:
+    """Extremes `(batches, 2)` -> their medians."""
+    low, high = np.median(extremes, axis=0)
+    return Range(float(low), float(high))
+
+
+def _growth(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
+    """The largest ratio of any batch; 1 where no gradient was seen."""
+    told = before > 0
+    return float(np.max(after[told] / before[told], initial=0.0)) or 1.0
+
+
+def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
+    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(x @ y) / norms if norms else 1.0

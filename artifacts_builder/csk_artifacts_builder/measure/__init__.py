@@ -1,0 +1,1 @@
+"""What a build counts, measures and checks."""

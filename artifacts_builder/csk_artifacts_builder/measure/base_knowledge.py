@@ -1,0 +1,131 @@
+"""What the base model knows, measured on the workstation: its second moments and class statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import CROSS_ENTROPY
+from csk_sdk.data.files import SUFFIXES, open_files
+from csk_sdk.data.images import FileImages
+from csk_sdk.data.labels import Labels
+from csk_sdk.data.metadata import FILE_NAME, METADATA, read_metadata
+from csk_sdk.data.pixel_cache import PixelCache
+from csk_sdk.data.tasks import Split, table_split
+from csk_sdk.errors import TaskError
+from csk_sdk.method.calibration import calibrated
+from csk_sdk.network.finite import first_not_finite
+from csk_sdk.network.knowledge import Batch, FeatureSample, measure_knowledge
+from csk_sdk.objectives import objective_of
+from csk_sdk.objectives.classification import PRIOR_PICTURES
+
+_BATCH = 64
+# Of features that the temperature is measured on.
+_SAMPLE_BYTES = 128 << 20
+
+
+@dataclass(frozen=True)
+class BaseKnowledge:
+    """Tensors for the checkpoint, and the source model's accuracy (or other metric) on the base data in percent."""
+
+    tensors: dict[str, NDArray[Any]]
+    images: int
+    accuracy: float
+
+
+def base_split(
+    folder: Path, classes: tuple[str, ...], loss: str = CROSS_ENTROPY, bit_depth: int | None = None
+) -> Split:
+    """The pictures or signals of `folder/<class>/`, or of `folder/metadata.csv`, labelled by the model's class order.
+
+    `bit_depth` is that of `Task.open`.
+
+    Raises TaskError for a missing folder, a folder that is no class, a class without any, a mixture of both, or labels
+    that are not those of the loss.
+    """
+    if not folder.is_dir():
+        raise TaskError(
+            f"There is no folder {folder}. --base-data needs one sub-folder of pictures per base class."
+        )
+    objective = objective_of(loss)
+    if (folder / METADATA).exists():
+        split = table_split(folder, read_metadata(folder), classes, bit_depth)
+        objective.require_split(split, str(folder), classes)
+        return split
+    if objective.tabular:
+        raise TaskError(
+            f"{folder} has no {METADATA}, and with --loss {loss} the labels are in it: one line for each picture, with "
+            f"{FILE_NAME} and a number for each of {', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''}."
+        )
+    folders = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."}
+    foreign = sorted(set(folders) - set(classes))
+    if foreign:
+        raise TaskError(
+            f"{folder} has a folder '{foreign[0]}', which is not one of the model's {len(classes)} classes "
+            f"({', '.join(classes[:3])}, ...). Pass the class names in label order with --classes."
+        )
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = (
+            sorted(p for p in folders[name].iterdir() if p.suffix.lower() in SUFFIXES)
+            if name in folders
+            else []
+        )
+        if not found:
+            raise TaskError(f"{folder} has no pictures of class '{name}'. Put some into {folder / name}.")
+        paths += found
+        labels += [label] * len(found)
+    return Split(open_files(paths, bit_depth=bit_depth), np.array(labels, np.int64))
+
+
+def measure_base(
+    bundle: Bundle, split: Split, tensors: dict[str, NDArray[Any]], on_progress: Callable[[int, int], None]
+) -> BaseKnowledge:
+    """Second moments K per site, class statistics and their temperature over `split` (DESIGN 2).
+
+    All through the bundle's own graphs. `tensors` is the checkpoint so far. `on_progress(done, total)` counts pictures.
+    Raises TaskError for a picture for which the network computes NaN or infinity.
+    """
+    pixels = PixelCache(split, bundle.preprocessing, 0)
+    weight, bias = tensors["head/base/weight"], tensors["head/base/bias"]
+    logits: list[NDArray[np.float32]] = []
+    sample = FeatureSample(bundle.manifest.head.features, _SAMPLE_BYTES)
+    # Pictures come class by class, so of many every so-manieth is kept.
+    step = -(-len(split) // sample.room)
+
+    def batches() -> Iterator[Batch]:
+        done = 0
+        for images, labels in pixels.batches(_BATCH):
+            yield bundle.preprocessing.normalize(images), labels
+            done += len(labels)
+            on_progress(done, len(split))
+        if isinstance(split.images, FileImages):
+            split.images.require_bright()
+
+    def keep(features: NDArray[np.float32], labels: Labels) -> None:
+        row = first_not_finite(features)
+        if row is not None:
+            which = split.images.name(_BATCH * len(logits) + row)
+            raise TaskError(
+                f"For {which} the network computes numbers that are not finite (NaN or infinity): check it, --mean and "
+                "--std, or leave it out."
+            )
+        start = -_BATCH * len(logits) % step
+        sample.add(features[start::step], labels[start::step])
+        logits.append(features @ weight.T + bias)
+
+    classes = bundle.manifest.classes
+    moments, statistics = measure_knowledge(bundle, tensors, batches(), classes, on_features=keep)
+    if statistics.classes:
+        statistics = calibrated(statistics, *sample.arrays(), classes, PRIOR_PICTURES)
+    measure = bundle.objective.measure(np.concatenate(logits), classes, split.labels, classes)
+    measured: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
+    measured.update(statistics.tensors())
+    return BaseKnowledge(measured, len(split), measure.score)

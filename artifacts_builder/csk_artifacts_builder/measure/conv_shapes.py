@@ -1,0 +1,26 @@
+"""The sizes of convolutions, written into a graph for who rewrites it when it is opened."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from csk_artifacts_builder.measure.fixed_sizes import sized
+
+
+def write_conv_shapes(model: ir.Model) -> None:
+    """Give the image and the kernel of every `Conv` their shape where it is not written yet, in place.
+
+    A source model mostly brings the shapes of its own convolutions; those of their input gradients are inferred here.
+    The number of pictures stays open, and what cannot be inferred is left out. The JavaScript runner needs the sizes
+    (docs/javascript.md).
+    """
+    inferred = {value.name: value for node in sized(model, {}).graph for value in node.outputs}
+    for node in model.graph:
+        if node.op_type != "Conv":
+            continue
+        for value in node.inputs[:2]:
+            if value is None or value.shape is not None or value.name not in inferred:
+                continue
+            found = inferred[value.name]
+            if found.shape is not None and all(isinstance(size, int) for size in found.shape[1:]):
+                value.shape, value.type = ir.Shape(found.shape), found.type

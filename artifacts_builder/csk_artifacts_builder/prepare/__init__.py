@@ -1,0 +1,1 @@
+"""From an exporter's file to the graph that the method works on."""

@@ -1,0 +1,223 @@
+/** After the last step: what was learned becomes part of the network, and the data part of what is protected. */
+
+import { augmentationOf, followsDrift } from '../config.js';
+import { mirrored } from '../data/augment.js';
+import { Random } from '../data/random.js';
+import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
+import { calibrated } from '../method/calibration.js';
+import { type Drift, DriftEstimate } from '../method/drift.js';
+import { estimatedForgetting } from '../method/forgetting.js';
+import { ClassStatistics } from '../method/heads.js';
+import { KnownClasses } from '../method/knownClasses.js';
+import { type HeadArrays, logisticHead } from '../method/logistic.js';
+import { addToCenters, leak, project } from '../method/projection.js';
+import {
+  type Batches,
+  FeatureExtractor,
+  FeatureSample,
+  HEAD_SAMPLE_BYTES,
+  measureKnowledge,
+} from '../network/features.js';
+import { requireConverged, requireLearnableFeatures } from '../network/finite.js';
+import { PRIOR_PICTURES } from '../network/predicting.js';
+import { forgetsTooMuch } from './acceptance.js';
+import { HEAD_BIAS, HEAD_WEIGHT, type TaskTraining } from './training.js';
+
+/** What a learned task leaves: the next generation's tensors, and per site `||dC B|| / ||dC||`. */
+export interface Consolidated {
+  readonly tensors: Map<string, StoredTensor>;
+  readonly leaks: ReadonlyMap<string, number>;
+  /** By old task, the points of accuracy that the trained centers were estimated to cost it. */
+  readonly forgetting: ReadonlyMap<string, number>;
+  /** Whether they were dropped for that. */
+  readonly headsOnly: boolean;
+}
+
+/**
+ * Fold the deltas into the centers and add the task to what is protected; `batches` are the task's data.
+ *
+ * Where the centers cost an old task more than `maxForgetting` allows, they stay as they were, and the task gets its heads
+ * only; or, as `onForgetting` has it, it is refused. Throws TaskError where it is, or where training ended in numbers that
+ * are not finite: committed, they could not be unlearned.
+ */
+export async function consolidate(
+  training: TaskTraining,
+  name: string,
+  batches: Batches,
+): Promise<Consolidated> {
+  requireConverged(HEAD_WEIGHT, training.head.weight);
+  requireConverged(HEAD_BIAS, training.head.bias);
+  for (const [site, { delta }] of training.sites) requireConverged(`delta/${site}`, delta);
+  await training.close();
+  const done = await fold(training, name, batches);
+  if (!forgetsTooMuch(done.forgetting, training.config, name)) return done;
+  training.dropCenters();
+  const kept = await fold(training, name, batches);
+  return { ...kept, forgetting: done.forgetting, headsOnly: true };
+}
+
+async function fold(training: TaskTraining, name: string, batches: Batches): Promise<Consolidated> {
+  const { bundle, classes, config, tensors: old } = training;
+  const { features: f } = bundle.manifest.head;
+  const tensors = new Map(old);
+  const leaks = foldDeltas(training, tensors);
+  const { moments, statistics, sample, drift } = await seen(training, tensors, batches);
+  if (augmentationOf(config, bundle.manifest).flip) await addMirrored(training, tensors, batches, sample);
+  const { features, labels } = sample.arrays();
+  training.head = logisticHead(features, f, labels, classes.length);
+  for (const [key, moment] of moments) {
+    const known = require32(old, key);
+    const sum = known.data.map((value, at) => value + moment[at]!);
+    tensors.set(key, float32(known.shape, sum));
+  }
+  follow(training, tensors, statistics, drift);
+  const forgetting = drift ? forgettingOf(training, tensors, drift) : new Map<string, number>();
+  tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
+  tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
+  for (const [key, { data }] of tensors) {
+    if (data instanceof Float32Array || data instanceof Float64Array) requireConverged(key, data);
+  }
+  return { tensors, leaks, forgetting, headsOnly: false };
+}
+
+/** What one pass over the task tells. */
+interface Seen {
+  readonly moments: ReadonlyMap<string, Float64Array>;
+  readonly statistics: ClassStatistics;
+  readonly sample: FeatureSample;
+  /** How the features moved; undefined where no center did. */
+  readonly drift: Drift | undefined;
+}
+
+async function seen(training: TaskTraining, tensors: Tensors, batches: Batches): Promise<Seen> {
+  const { bundle, classes, config, opening, moved } = training;
+  const { features: f } = bundle.manifest.head;
+  const before = moved ? (await featuresBefore(training, batches)).values() : [].values();
+  const sample = new FeatureSample(f);
+  const known = training.oldStatistics();
+  const repeated = new KnownClasses(classes, known);
+  const drift = new DriftEstimate(f);
+  const { moments, statistics } = await measureKnowledge(
+    bundle,
+    tensors,
+    batches(),
+    classes,
+    opening,
+    (features, labels) => {
+      // The same pictures had finite ones before a center moved.
+      if (moved) requireConverged('features', features);
+      requireLearnableFeatures(features);
+      repeated.add(features, labels);
+      sample.add(features, labels);
+      const earlier = before.next().value as Float32Array | undefined;
+      if (earlier) drift.add(earlier, features);
+    },
+  );
+  let learned = ClassStatistics.empty(f);
+  if (config.classStatistics) {
+    learned = statistics;
+    if (known.temperature === undefined) {
+      const { features, labels } = sample.arrays();
+      learned = calibrated(learned, features, labels, classes, PRIOR_PICTURES);
+    }
+    learned = repeated.balance(learned);
+  }
+  return { moments, statistics: learned, sample, drift: moved ? drift.fit() : undefined };
+}
+
+/** Carry old heads and statistics over to the features as they are now, and add what was learned. */
+function follow(
+  training: TaskTraining,
+  tensors: Map<string, StoredTensor>,
+  learned: ClassStatistics,
+  drift: Drift | undefined,
+): void {
+  let known = training.oldStatistics();
+  if (drift && followsDrift(training.config)) {
+    known = drift.statistics(known);
+    for (const name of headsIn(tensors)) {
+      const key = `head/${name}/weight`;
+      const { shape, data } = require32(tensors, key);
+      tensors.set(key, float32(shape, drift.head(data)));
+    }
+  }
+  known.merge(learned).replaceIn(tensors);
+}
+
+/** What the heads in `tensors` lose on the features as they are now, by old task. */
+function forgettingOf(training: TaskTraining, tensors: Tensors, drift: Drift): Map<string, number> {
+  const names = headsIn(training.tensors);
+  const heads = (of: Tensors): Map<string, HeadArrays> => {
+    const head = (name: string): HeadArrays => ({
+      weight: require32(of, `head/${name}/weight`).data,
+      bias: require32(of, `head/${name}/bias`).data,
+    });
+    return new Map(names.map((name) => [name, head(name)]));
+  };
+  return estimatedForgetting(
+    training.oldStatistics(),
+    new Map(names.map((name) => [name, training.oldClasses.get(name) ?? []])),
+    heads(training.tensors),
+    heads(tensors),
+    drift,
+    new Random(training.config.seed),
+  );
+}
+
+/** The tasks that have a head. */
+function headsIn(tensors: Tensors): string[] {
+  return [...tensors.keys()].flatMap((key) => /^head\/(.*)\/weight$/s.exec(key)?.[1] ?? []);
+}
+
+/** Put the projected sum of all steps into the centers; per site, what share of it lies along what is protected. */
+function foldDeltas(training: TaskTraining, tensors: Map<string, StoredTensor>): Map<string, number> {
+  const leaks = new Map<string, number>();
+  for (const [name, { site, selected, delta, basis }] of training.sites) {
+    // Once more, on the sum of all steps: what rounding left along the basis goes too.
+    project(delta, basis);
+    leaks.set(name, leak(delta, basis));
+    const key = `center/${name}`;
+    const center = require32(tensors, key);
+    const changed = float32(center.shape, center.data.slice());
+    addToCenters(changed, delta, selected, site.groups);
+    tensors.set(key, changed);
+  }
+  return leaks;
+}
+
+/** The task's features as the network was before, batch by batch, as many as fit. */
+async function featuresBefore(training: TaskTraining, batches: Batches): Promise<Float32Array[]> {
+  const extractor = await FeatureExtractor.open(training.bundle, training.tensors, training.opening);
+  const kept: Float32Array[] = [];
+  let room = HEAD_SAMPLE_BYTES;
+  try {
+    for (const { images } of batches()) {
+      const features = await extractor.features(images);
+      requireLearnableFeatures(features);
+      kept.push(features);
+      room -= features.byteLength;
+      if (room <= 0) break;
+    }
+  } finally {
+    await extractor.close();
+  }
+  return kept;
+}
+
+async function addMirrored(
+  training: TaskTraining,
+  tensors: Map<string, StoredTensor>,
+  batches: Batches,
+  sample: FeatureSample,
+): Promise<void> {
+  const width = training.bundle.manifest.input.size.at(-1)!;
+  const extractor = await FeatureExtractor.open(training.bundle, tensors, training.opening);
+  try {
+    for (const { images, labels } of batches()) {
+      if (sample.full) break;
+      sample.add(await extractor.features(mirrored(images, width)), labels);
+    }
+  } finally {
+    await extractor.close();
+  }
+}

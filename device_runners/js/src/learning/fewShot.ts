@@ -1,0 +1,28 @@
+/** With few pictures a class, heads on the network as it is do as well as training: docs/decisions/0019-few-shot.md. */
+
+import { DEFAULTS, type TrainingConfig } from '../config.js';
+
+/** Why a task has heads only, by the setting that decides it; "" where its centers were trained. */
+export type HeadsOnlyBecause = '' | 'few-shot' | 'max-forgetting';
+
+/**
+ * Whether `count` pictures of so many classes are fewer for each, on average, than `fewShot`.
+ *
+ * What is lacking is steps: of more epochs than the default, each picture counts for as many more.
+ */
+export function isFewShot(
+  count: number,
+  classes: readonly string[],
+  { epochs, fewShot }: TrainingConfig,
+): boolean {
+  return count * Math.max(1, epochs / DEFAULTS.epochs) < fewShot * classes.length;
+}
+
+/** The sentence about a task of `count` pictures whose centers were not trained. */
+export function fewShotNote(count: number, classes: readonly string[]): string {
+  const each = Number((count / classes.length).toPrecision(3));
+  return (
+    `${each} pictures a class are too few for training to gain much: the network stays as it was, and the classes ` +
+    'have heads on it. More epochs, or fewShot: 0, train all the same.'
+  );
+}

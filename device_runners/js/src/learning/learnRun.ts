@@ -1,0 +1,306 @@
+/** One task learned from start to commit, resumable at any step. */
+
+import type { Bundle } from '../bundle/bundle.js';
+import { augmentationOf, configRecord, type TrainingConfig } from '../config.js';
+import { moved, randomMoves } from '../data/augment.js';
+import type { Preprocessing } from '../data/pictures.js';
+import { Random } from '../data/random.js';
+import { requireNewTask, type Task, TaskPixels, taskClasses } from '../data/task.js';
+import { dumps, type Json } from '../formats/json.js';
+import { cosine } from '../method/optimizers.js';
+import type { Batch, Opening } from '../network/features.js';
+import { peakRssBytes } from '../runtime/peakMemory.js';
+import type { Generation, LearnedTask } from '../state/record.js';
+import type { State } from '../state/state.js';
+import { VERSION } from '../version.js';
+import { requireLearnable, warningsAbout, worstOf } from './acceptance.js';
+import { type Consolidated, consolidate } from './consolidation.js';
+import { fewShotNote, type HeadsOnlyBecause, isFewShot } from './fewShot.js';
+import { Stopping, type StopReason } from './stopping.js';
+import { TaskTraining } from './training.js';
+
+/** Where a training run is. */
+export interface Progress {
+  readonly phase: 'check' | 'select' | 'train' | 'consolidate';
+  readonly step: number;
+  readonly steps: number;
+  readonly epoch: number;
+  readonly epochs: number;
+  /** Mean loss of the epoch so far; NaN before the first step. */
+  readonly loss: number;
+}
+
+/**
+ * What learning one task took. `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how
+ * many of the selected channels' directions the projection kept for older knowledge, as "r/k".
+ *
+ * `forgetting` is how many points of accuracy the trained centers were estimated to cost the old task that loses most.
+ * `headsOnlyBecause` is the setting for which the network stayed as it was: "max-forgetting" where that was too much,
+ * "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss` that of the head), else "".
+ * `known` are the classes that were known before, and updated. `stopped` is what ended training. `warnings` are sentences
+ * about what looks wrong, though not wrong enough to refuse the task.
+ */
+export interface LearnReport {
+  readonly task: string;
+  readonly classes: readonly string[];
+  readonly images: number;
+  readonly epochs: number;
+  readonly loss: number;
+  readonly seconds: number;
+  readonly generation: number;
+  readonly leak: number;
+  readonly resumedAtStep: number;
+  readonly protected: Readonly<Record<string, string>>;
+  readonly forgetting: number;
+  readonly headsOnly: boolean;
+  readonly headsOnlyBecause: HeadsOnlyBecause;
+  readonly known: readonly string[];
+  readonly stopped: StopReason;
+  readonly warnings: readonly string[];
+}
+
+export interface LearnOptions {
+  /** Called after every step. */
+  readonly onProgress?: (progress: Progress) => void;
+  /** Stops learning at the next step; a progress checkpoint is kept, and `learn` throws the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+interface Resumed {
+  readonly step: number;
+  readonly loss: number;
+  readonly seconds: number;
+}
+
+/** One call of `Learner.learn`, under the state's lock. */
+export class LearnRun {
+  private readonly pixels: TaskPixels;
+  private readonly batchSize: number;
+  private readonly perEpoch: number;
+  private readonly stopping: Stopping;
+  /** Whether the pictures are too few to train on. */
+  private readonly few: boolean;
+  private readonly training: TaskTraining;
+  private order: { epoch: number; index: Int32Array } | undefined;
+  private begun = 0;
+
+  constructor(
+    private readonly bundle: Bundle,
+    private readonly preprocessing: Preprocessing,
+    private readonly state: State,
+    private readonly generation: Generation,
+    private readonly task: Task,
+    private readonly config: TrainingConfig,
+    opening: Opening,
+    private readonly options: LearnOptions,
+  ) {
+    requireNewTask(generation, bundle, task.name, task.classes);
+    this.report('check');
+    this.pixels = new TaskPixels(task, preprocessing);
+    this.batchSize = config.batchSize ?? bundle.manifest.batch_size;
+    this.perEpoch = Math.ceil(this.pixels.count / this.batchSize);
+    this.stopping = new Stopping(config, bundle.manifest, this.perEpoch, this.batchSize);
+    this.few = isFewShot(this.pixels.count, task.classes, config);
+    const old = taskClasses(generation, bundle);
+    this.training = new TaskTraining(bundle, generation.tensors, task.classes, config, opening, old);
+  }
+
+  /** Learn and commit. */
+  async run(): Promise<LearnReport> {
+    try {
+      return await this.learn();
+    } finally {
+      await this.training.close();
+    }
+  }
+
+  private async learn(): Promise<LearnReport> {
+    const { state, task, training } = this;
+    const identity = this.identity();
+    const resumed = await this.restore(identity);
+    this.begun = performance.now() - 1000 * resumed.seconds;
+    const first = resumed.step === 0 ? await this.warmUp() : resumed.loss;
+    const { loss, steps } = this.few
+      ? { loss: first, steps: 0 }
+      : await this.train({ ...resumed, loss: first }, identity);
+    const epochs = Math.ceil(steps / this.perEpoch);
+    this.report('consolidate', steps, loss);
+    const result = await consolidate(training, task.name, () => this.plainBatches());
+    const learned: LearnedTask = {
+      name: task.name,
+      classes: [...task.classes],
+      epochs,
+      images: this.pixels.count,
+      seconds: Math.round(this.seconds() * 1000) / 1000,
+      loss,
+      peakRssBytes: peakRssBytes(),
+      config: this.configRecord(),
+      protected: training.protected,
+      notes: this.notes(result),
+    };
+    throwIfAborted(this.options.signal);
+    const parent = this.generation;
+    const committed = await state.commit(parent.number, [...parent.tasks, learned], result.tensors);
+    await state.clearProgress();
+    return this.reported(learned, result, committed.number, resumed.step);
+  }
+
+  private reported(
+    { name: task, classes, images, epochs, loss, seconds, protected: kept, notes: warnings }: LearnedTask,
+    { leaks, forgetting, headsOnly }: Consolidated,
+    generation: number,
+    resumedAtStep: number,
+  ): LearnReport {
+    const { few, training, stopping } = this;
+    return {
+      ...{
+        task,
+        classes,
+        images,
+        epochs,
+        loss,
+        seconds,
+        generation,
+        resumedAtStep,
+        protected: kept,
+        warnings,
+      },
+      leak: Math.max(0, ...leaks.values()),
+      forgetting: Math.round(100 * worstOf(forgetting).points) / 100,
+      headsOnly: few || headsOnly,
+      headsOnlyBecause: few ? 'few-shot' : headsOnly ? 'max-forgetting' : '',
+      known: training.known,
+      stopped: stopping.reason,
+    };
+  }
+
+  /** Warm up, and be sure that there is something to learn; the head's loss where only heads are. */
+  private async warmUp(): Promise<number> {
+    const { few, training, config, task } = this;
+    const batches = (): Generator<Batch> => this.plainBatches();
+    let loss = 0;
+    if (few) {
+      loss = await training.headsOnly(batches);
+    } else {
+      this.report('select');
+      await training.warmUp(batches);
+    }
+    requireLearnable(training.evidence, config, task.name);
+    return loss;
+  }
+
+  private notes(result: Consolidated): string[] {
+    const { few, training, config, task, pixels } = this;
+    const notes = warningsAbout(training.novelty, result, config);
+    return few ? [...notes, fewShotNote(pixels.count, task.classes)] : notes;
+  }
+
+  /**
+   * All steps from where it was resumed: the mean loss of the last epoch, and how many steps there were. Depends on seed
+   * and step, not on resuming (but for a budget of seconds).
+   */
+  private async train(resumed: Resumed, identity: object): Promise<{ loss: number; steps: number }> {
+    const { config, perEpoch, stopping } = this;
+    const { signal } = this.options;
+    const { steps } = stopping;
+    const warmup = Math.min(Math.floor(perEpoch / 2), 50);
+    let saved = performance.now();
+    let { loss, step: done } = resumed;
+    while (done < steps) {
+      const epoch = Math.floor(done / perEpoch);
+      const position = done % perEpoch;
+      if (position === 0) loss = 0;
+      const batch = this.trainingBatch(epoch, position);
+      loss += (await this.training.step(batch, cosine(done, steps, warmup))) * batch.labels.length;
+      done += 1;
+      this.report('train', done, loss / this.seen(done));
+      const over = stopping.over(done, this.seconds(), loss / this.seen(done));
+      const due = performance.now() - saved >= 1000 * config.checkpointSeconds;
+      if (!over && (due || signal?.aborted)) {
+        const meta = { ...identity, step: done, loss, seconds: this.seconds(), plateau: stopping.memory };
+        await this.state.saveProgress(this.training.progress(), meta);
+        saved = performance.now();
+      }
+      throwIfAborted(signal);
+      if (over) break;
+    }
+    return { loss: loss / this.seen(done), steps: done };
+  }
+
+  /** Pictures seen in the epoch of the last of so many steps. */
+  private seen(steps: number): number {
+    return Math.min((((steps - 1) % this.perEpoch) + 1) * this.batchSize, this.pixels.count);
+  }
+
+  /** Where to go on from; step 0 for a fresh start. */
+  private async restore(identity: Record<string, unknown>): Promise<Resumed> {
+    const fresh = { step: 0, loss: 0, seconds: 0 };
+    const found = await this.state.loadProgress();
+    if (!found) return fresh;
+    const same = Object.entries(identity).every(
+      ([key, value]) => JSON.stringify(found.meta[key]) === JSON.stringify(value),
+    );
+    // Another run's stays until this one has something better to keep in its place.
+    if (!same) return fresh;
+    this.training.resume(found.tensors);
+    const { step, loss, seconds, plateau } = found.meta;
+    this.stopping.resume(plateau as { best: number; stale: number });
+    return { step: Number(step), loss: Number(loss), seconds: Number(seconds) };
+  }
+
+  /** The settings, and what precision they came to here, as Python has it. */
+  private configRecord(): Record<string, Json> {
+    return { ...configRecord(this.config), precision: this.bundle.precision };
+  }
+
+  /** What must be equal for a progress checkpoint to be continued: another runner orders pictures differently. */
+  private identity(): Record<string, unknown> {
+    const { checkpoint_seconds: _, ...config } = this.configRecord();
+    return {
+      task: this.task.name,
+      fingerprint: this.pixels.fingerprint(),
+      generation: this.generation.number,
+      config: JSON.parse(dumps(config)),
+      backend: 'portable',
+      version: `${VERSION} javascript`,
+    };
+  }
+
+  /** Shuffled by (seed, epoch) and augmented by (seed, epoch, position), so that any step can be redone. */
+  private trainingBatch(epoch: number, position: number): Batch {
+    const { seed } = this.config;
+    if (this.order?.epoch !== epoch) {
+      this.order = { epoch, index: new Random(seed, epoch).permutation(this.pixels.count) };
+    }
+    const index = this.order.index.subarray(position * this.batchSize, (position + 1) * this.batchSize);
+    const { pixels, labels } = this.pixels.batch(index);
+    const { flip, shift } = augmentationOf(this.config, this.bundle.manifest);
+    const moves = randomMoves(pixels.count, new Random(seed, epoch, position), flip, shift);
+    return { images: this.preprocessing.normalize(moved(pixels, moves, this.preprocessing)), labels };
+  }
+
+  /** The whole task once, shuffled by the seed, without augmentation. */
+  private *plainBatches(): Generator<Batch> {
+    const order = new Random(this.config.seed).permutation(this.pixels.count);
+    for (let start = 0; start < order.length; start += this.batchSize) {
+      throwIfAborted(this.options.signal);
+      const { pixels, labels } = this.pixels.batch(order.subarray(start, start + this.batchSize));
+      yield { images: this.preprocessing.normalize(pixels), labels };
+    }
+  }
+
+  private report(phase: Progress['phase'], step = 0, loss = Number.NaN): void {
+    const epochs = this.config.epochs;
+    const epoch = phase === 'train' || phase === 'consolidate' ? Math.ceil(step / this.perEpoch) : 0;
+    this.options.onProgress?.({ phase, step, steps: this.stopping?.steps ?? 0, epoch, epochs, loss });
+  }
+
+  private seconds(): number {
+    return (performance.now() - this.begun) / 1000;
+  }
+}
+
+/** As the method of that name, which React Native's signals lack. */
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw signal.reason ?? new Error('learning was stopped');
+}

@@ -1,0 +1,289 @@
+/** Learning one task, as pure as it gets with a runtime inside: warm up, step, consolidate. No file is written here. */
+
+import type { Bundle } from '../bundle/bundle.js';
+import { channelsOf, rowsOf, type Site, TRAINING_MODEL } from '../bundle/manifest.js';
+import type { TrainingConfig } from '../config.js';
+import { TaskError } from '../errors.js';
+import { float32, int64, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
+import { ClassStatistics } from '../method/heads.js';
+import { KnownClasses } from '../method/knownClasses.js';
+import { classEvidence, type LabelEvidence } from '../method/labelCheck.js';
+import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
+import { novelty } from '../method/novelty.js';
+import { AdamW, type Optimizer, SGD } from '../method/optimizers.js';
+import { type Basis, basisOf, project, restrict } from '../method/projection.js';
+import { Sensitivity, selectChannels } from '../method/selection.js';
+import {
+  type Batch,
+  type Batches,
+  FeatureExtractor,
+  FeatureSample,
+  imageFeed,
+  type Opening,
+} from '../network/features.js';
+import { requireConverged, requireLearnableFeatures } from '../network/finite.js';
+import type { Feed, Graph } from '../runtime/sessions.js';
+
+export const HEAD_WEIGHT = 'head.weight';
+export const HEAD_BIAS = 'head.bias';
+// A head that is fitted on fewer pictures than features tells them apart by accidents, and training follows these
+// (docs/decisions/0023-the-head-that-training-starts-from.md).
+const PICTURES_PER_FEATURE = 4;
+// Novelty is a mean over pictures: so many tell it well enough.
+const NOVELTY_PICTURES = 512;
+
+/** Mean loss of a batch, and its gradients: per site by name `(rows, k)`, and of the head. */
+interface StepResult {
+  readonly loss: number;
+  readonly centers: ReadonlyMap<string, Float32Array>;
+  readonly weight: Float32Array;
+  readonly bias: Float32Array;
+}
+
+/** What a task trains at one site: channels `(k,)`, their change of the centers `(rows, k)`, what it must keep clear of. */
+export interface SiteTraining {
+  readonly site: Site;
+  readonly selected: readonly number[];
+  readonly delta: Float32Array;
+  readonly basis: Basis;
+}
+
+/** One task being learned, from a generation's tensors. Close it when it is no longer needed. */
+export class TaskTraining {
+  /** By site name, in the order of the manifest; empty before the warm-up. */
+  readonly sites = new Map<string, SiteTraining>();
+  /** The task's own head: weight `(classes, f)`, bias `(classes,)`. */
+  head: HeadArrays;
+  /** Those of its classes that were known before. */
+  readonly known: readonly string[];
+  /** What the labels say about the pictures; undefined before the warm-up. */
+  evidence: LabelEvidence | undefined;
+  /** How far the pictures are from all that is known; undefined before the warm-up, or where too little is known. */
+  novelty: number | undefined;
+  private readonly optimizer: Optimizer;
+  private graph: Graph | undefined;
+
+  /** `oldClasses` are those of each older task, "base" among them; without, nothing is said about what they lose. */
+  constructor(
+    readonly bundle: Bundle,
+    readonly tensors: Tensors,
+    readonly classes: readonly string[],
+    readonly config: TrainingConfig,
+    readonly opening: Opening,
+    readonly oldClasses: ReadonlyMap<string, readonly string[]> = new Map(),
+  ) {
+    const { weightDecay, momentum, optimizer } = config;
+    this.optimizer = optimizer === 'adamw' ? new AdamW(weightDecay) : new SGD(momentum, weightDecay);
+    this.head = { weight: new Float32Array(0), bias: new Float32Array(0) };
+    this.known = new KnownClasses(classes, this.oldStatistics()).names;
+  }
+
+  /** The class statistics of everything learned before. */
+  oldStatistics(): ClassStatistics {
+    return ClassStatistics.from(this.tensors, this.bundle.manifest.head.features);
+  }
+
+  /** Whether the centers are to be changed. */
+  get moved(): boolean {
+    return [...this.sites.values()].some(({ delta }) => delta.some(Boolean));
+  }
+
+  /** By site, how many of the selected channels' directions are kept for older knowledge, as "r/k". */
+  get protected(): Record<string, string> {
+    const kept = [...this.sites].map(([name, { basis }]) => [name, `${basis.r}/${basis.k}`]);
+    return Object.fromEntries(kept);
+  }
+
+  /** Forget what was trained: the network stays as it was. */
+  dropCenters(): void {
+    for (const { delta } of this.sites.values()) delta.fill(0);
+  }
+
+  /**
+   * Fit the head, rank the channels on the task's data, select them, and span what is protected.
+   *
+   * The head starts at its optimum for the features as they are, so that the gradients say what the features lack. The
+   * first `sensitivityBatches` of `batches` are read for the channels; four pictures for each feature, or all, for the
+   * head; and more until every class was seen.
+   */
+  async warmUp(batches: Batches): Promise<void> {
+    const { manifest } = this.bundle;
+    await this.startHead(batches);
+    const sensitivities = await this.sensitivities(batches);
+    const ratio = this.config.channelRatio ?? manifest.channel_ratio;
+    for (const site of manifest.sites) {
+      const selected = selectChannels(sensitivities.get(site.name)!.values, ratio);
+      this.select(site, selected, new Float32Array(rowsOf(site) * selected.length));
+    }
+  }
+
+  /** Instead of warming up and stepping: no center will move. The mean cross-entropy of the head that is fitted. */
+  async headsOnly(batches: Batches): Promise<number> {
+    const { features, labels } = await this.startHead(batches);
+    return crossEntropy(features, labels, this.head);
+  }
+
+  /** The head at its optimum for a sample of the features as they are; these, and their labels. */
+  private async startHead(batches: Batches): Promise<{ features: Float32Array; labels: Int32Array }> {
+    const { manifest } = this.bundle;
+    const f = manifest.head.features;
+    const sample = new FeatureSample(f);
+    const wanted = Math.min(PICTURES_PER_FEATURE * f, sample.room);
+    const extractor = await FeatureExtractor.open(this.bundle, this.tensors, this.opening);
+    try {
+      for (const { images, labels } of this.sample(batches, wanted)) {
+        const features = await extractor.features(images);
+        requireLearnableFeatures(features);
+        sample.add(features, labels);
+      }
+    } finally {
+      await extractor.close();
+    }
+    const found = sample.arrays();
+    const { features, labels } = found;
+    this.evidence = classEvidence(features, f, labels, this.classes.length);
+    this.novelty = novelty(this.oldStatistics(), features.subarray(0, NOVELTY_PICTURES * f));
+    this.head = logisticHead(features, f, labels, this.classes.length);
+    return found;
+  }
+
+  private async sensitivities(batches: Batches): Promise<Map<string, Sensitivity>> {
+    const { sites } = this.bundle.manifest;
+    const found = new Map(sites.map((site) => [site.name, new Sensitivity(channelsOf(site))]));
+    const every = sites.map((site) => ({
+      site,
+      selected: Array.from({ length: channelsOf(site) }, (_, i) => i),
+      delta: new Float32Array(rowsOf(site) * channelsOf(site)),
+    }));
+    for (const batch of this.sample(batches)) {
+      const { centers } = await this.run(batch, every);
+      for (const [name, sensitivity] of found) sensitivity.add(centers.get(name)!);
+    }
+    return found;
+  }
+
+  /**
+   * One optimizer step; its loss. `schedule` scales both learning rates.
+   * Throws TaskError when the loss is no longer finite.
+   */
+  async step(batch: Batch, schedule: number): Promise<number> {
+    const result = await this.run(batch, [...this.sites.values()]);
+    if (!Number.isFinite(result.loss)) {
+      throw new TaskError(
+        `The training loss became ${result.loss}: lower learningRate, and check this task's data. ` +
+          'Nothing was committed.',
+      );
+    }
+    const { learningRate, headLearningRate } = this.config;
+    for (const [name, { delta, basis }] of this.sites) {
+      const update = result.centers.get(name)!;
+      this.optimizer.step(name, update, delta, learningRate * schedule);
+      // After momentum or Adam, so that nothing leaks past the projection.
+      project(update, basis);
+      subtract(delta, update);
+    }
+    const rate = headLearningRate * schedule;
+    this.optimizer.step(HEAD_WEIGHT, result.weight, this.head.weight, rate);
+    subtract(this.head.weight, result.weight);
+    this.optimizer.step(HEAD_BIAS, result.bias, this.head.bias, rate);
+    subtract(this.head.bias, result.bias);
+    return result.loss;
+  }
+
+  /** Loss and gradients at these centers, without an update. */
+  private async run(batch: Batch, sites: readonly Omit<SiteTraining, 'basis'>[]): Promise<StepResult> {
+    const { head } = this.bundle.manifest;
+    const { runtime, settings } = this.opening;
+    this.graph ??= await this.bundle.graph(TRAINING_MODEL, this.tensors, runtime, settings);
+    const classes = this.classes.length;
+    // label_smoothing and class_mask keep their defaults: not every runtime lets an initializer be fed.
+    const feeds: Record<string, Feed> = {
+      image: imageFeed(this.bundle, batch.images),
+      label: int64(batch.labels),
+      [head.weight]: float32([classes, head.features], this.head.weight),
+      [head.bias]: float32([classes], this.head.bias),
+    };
+    for (const { site, selected, delta } of sites) {
+      feeds[site.indices] = int64(selected);
+      feeds[site.delta] = float32([rowsOf(site), selected.length], delta);
+    }
+    const names = sites.map(({ site }) => site.gradient);
+    const outputs = await this.graph.run(feeds, ['loss', head.weight_gradient, head.bias_gradient, ...names]);
+    return {
+      loss: outputs.loss![0]!,
+      centers: new Map(sites.map(({ site }) => [site.name, outputs[site.gradient]!])),
+      weight: outputs[head.weight_gradient]!,
+      bias: outputs[head.bias_gradient]!,
+    };
+  }
+
+  /**
+   * Everything that changes while training, for a progress checkpoint.
+   * Throws TaskError where training has diverged: a run that went on from there could only end so.
+   */
+  progress(): Map<string, StoredTensor> {
+    const { weight, bias } = this.head;
+    const classes = this.classes.length;
+    const saved = new Map<string, StoredTensor>([
+      [HEAD_WEIGHT, float32([classes, weight.length / classes], weight)],
+      [HEAD_BIAS, float32([classes], bias)],
+    ]);
+    for (const [name, { site, selected, delta }] of this.sites) {
+      saved.set(`selected/${name}`, int64(selected));
+      saved.set(`delta/${name}`, float32([rowsOf(site), selected.length], delta));
+    }
+    for (const [key, tensor] of this.optimizer.tensors()) saved.set(`optimizer/${key}`, tensor);
+    for (const [name, { data }] of saved) if (data instanceof Float32Array) requireConverged(name, data);
+    return saved;
+  }
+
+  /** Continue from `progress`, to the bit. */
+  resume(saved: Tensors): void {
+    this.head = {
+      weight: require32(saved, HEAD_WEIGHT).data.slice(),
+      bias: require32(saved, HEAD_BIAS).data.slice(),
+    };
+    for (const site of this.bundle.manifest.sites) {
+      const selected = saved.get(`selected/${site.name}`)!;
+      this.select(
+        site,
+        Array.from(selected.data, Number),
+        require32(saved, `delta/${site.name}`).data.slice(),
+      );
+    }
+    const prefix = 'optimizer/';
+    const own = [...saved].filter(([key]) => key.startsWith(prefix));
+    this.optimizer.load(new Map(own.map(([key, tensor]) => [key.slice(prefix.length), tensor])));
+  }
+
+  /** Close the training model. */
+  async close(): Promise<void> {
+    await this.graph?.close();
+    this.graph = undefined;
+  }
+
+  private select(site: Site, selected: readonly number[], delta: Float32Array): void {
+    const moment = restrict(require32(this.tensors, `moment/${site.name}`), selected);
+    const basis = basisOf(moment, selected.length, this.config.energy);
+    this.sites.set(site.name, { site, selected, delta, basis });
+  }
+
+  /** The first `sensitivityBatches` batches, and more until they are `least` pictures, and each class was seen. */
+  private *sample(batches: Batches, least = 0): Generator<Batch> {
+    const seen = new Set<number>();
+    let count = 0;
+    let pictures = 0;
+    for (const batch of batches()) {
+      const enough = count >= this.config.sensitivityBatches && pictures >= least;
+      if (enough && seen.size === this.classes.length) return;
+      pictures += batch.labels.length;
+      for (const label of batch.labels) seen.add(label);
+      count += 1;
+      yield batch;
+    }
+  }
+}
+
+function subtract(from: Float32Array, what: Float32Array): void {
+  for (let i = 0; i < from.length; i++) from[i] = from[i]! - what[i]!;
+}

@@ -1,0 +1,67 @@
+/**
+ * Writing an ordinary inference model on the device, without an ONNX library.
+ *
+ * An ONNX file is a protobuf message, and protobuf messages concatenate: the bundle's template, which holds every node
+ * and no large tensor, is completed by appending the tensors (docs/bundle.md, "The export template").
+ */
+
+import type { Bundle } from '../bundle/bundle.js';
+import { EXPORT_TEMPLATE } from '../bundle/manifest.js';
+import { StorageError } from '../errors.js';
+import { concatenate, utf8 } from '../formats/bytes.js';
+import { dumps, jsonOf } from '../formats/json.js';
+import { DELIMITED, delimited, tag, VARINT, varint } from '../formats/protobuf.js';
+import { bytesOf, type Float32Tensor, float32 } from '../formats/tensors.js';
+import type { Generation } from '../state/record.js';
+import type { LinearHead } from './predicting.js';
+
+const MODEL_GRAPH = 7;
+const MODEL_METADATA = 14;
+const GRAPH_INITIALIZER = 5;
+const FLOAT = 1;
+const MAX_BYTES = 2 ** 31;
+
+/**
+ * The generation's network with `head` folded in: the bytes of a float32 ONNX model. Class names, in the order of the
+ * outputs, are in its metadata as JSON under "classes". Throws StorageError where it would be larger than 2 GiB.
+ */
+export function exportModel(bundle: Bundle, generation: Generation, head: LinearHead): Uint8Array {
+  const { manifest } = bundle;
+  const { features, weight, bias } = manifest.head;
+  const tensors = new Map(manifest.weights_in_export.map((name) => [name, bundle.weight(name)]));
+  for (const site of manifest.sites) tensors.set(site.weight, bundle.foldedKernel(site, generation.tensors));
+  tensors.set(weight, float32([head.classes.length, features], head.weight));
+  tensors.set(bias, float32([head.classes.length], head.bias));
+  const pieces = [bundle.file(EXPORT_TEMPLATE)];
+  for (const [name, tensor] of tensors) pieces.push(...initializer(name, tensor));
+  const metadata = {
+    classes: dumps(jsonOf(head.classes)),
+    csk_sdk_generation: String(generation.number),
+  };
+  for (const [key, value] of Object.entries(metadata)) {
+    pieces.push(...delimited(MODEL_METADATA, [...delimited(1, [utf8(key)]), ...delimited(2, [utf8(value)])]));
+  }
+  const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  if (bytes >= MAX_BYTES) {
+    throw new StorageError(
+      `The model would have ${Math.round(bytes / 1e6)} MB, and an ONNX file holds less than 2 GiB. ` +
+        'Nothing was changed; build the bundle from a smaller network.',
+    );
+  }
+  return concatenate(pieces);
+}
+
+/** A ModelProto that holds one initializer: name, shape, and its bytes, little-endian. */
+function initializer(name: string, tensor: Float32Tensor): Uint8Array[] {
+  const dims = tensor.shape.map((size) => concatenate([tag(1, VARINT), varint(size)]));
+  const kind = concatenate([tag(2, VARINT), varint(FLOAT)]);
+  const data = bytesOf(tensor);
+  const proto = [
+    ...dims,
+    kind,
+    ...delimited(8, [utf8(name)]),
+    concatenate([tag(9, DELIMITED), varint(data.length)]),
+    data,
+  ];
+  return delimited(MODEL_GRAPH, delimited(GRAPH_INITIALIZER, proto));
+}

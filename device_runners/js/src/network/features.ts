@@ -1,0 +1,141 @@
+/** A generation's network up to the head, and what one pass over data tells. */
+
+import type { Bundle } from '../bundle/bundle.js';
+import { EVAL_MODEL, MEMORY_MODEL, rowsOf, type Site } from '../bundle/manifest.js';
+import { float32, int64, sizeOf, type Tensors } from '../formats/tensors.js';
+import { ClassStatistics } from '../method/heads.js';
+import type { Feed, Feeds, Graph, Runtime, SessionSettings } from '../runtime/sessions.js';
+
+/** `images` float32 `(n, c, h, w)`, `labels` `(n,)` into the task's classes. */
+export interface Batch {
+  readonly images: Float32Array;
+  readonly labels: Int32Array;
+}
+
+/** Batches that can be gone through again. */
+export type Batches = () => Iterable<Batch>;
+
+/** How sessions are opened: the runtime, and its settings. */
+export interface Opening {
+  readonly runtime: Runtime;
+  readonly settings: SessionSettings;
+}
+
+// Memory for the features that a task's head is fitted on.
+export const HEAD_SAMPLE_BYTES = 32 << 20;
+
+/** Images `(n, c, h, w)` -> features `(n, f)`. Close it when it is no longer needed. */
+export class FeatureExtractor {
+  private constructor(
+    private readonly bundle: Bundle,
+    private readonly graph: Graph,
+  ) {}
+
+  static async open(
+    bundle: Bundle,
+    tensors: Tensors,
+    { runtime, settings }: Opening,
+  ): Promise<FeatureExtractor> {
+    return new FeatureExtractor(bundle, await bundle.graph(EVAL_MODEL, tensors, runtime, settings));
+  }
+
+  async features(images: Float32Array): Promise<Float32Array> {
+    const { head, sites } = this.bundle.manifest;
+    const feeds: Feeds = {
+      image: imageFeed(this.bundle, images),
+      ...neutralDeltas(sites),
+      [head.weight]: float32([1, head.features]),
+      [head.bias]: float32([1]),
+    };
+    return (await this.graph.run(feeds, ['features'])).features;
+  }
+
+  async close(): Promise<void> {
+    await this.graph.close();
+  }
+}
+
+/** Images as the graphs take them. */
+export function imageFeed(bundle: Bundle, images: Float32Array): Feed {
+  const { channels, size } = bundle.manifest.input;
+  const shape = [channels, ...size];
+  return float32([images.length / sizeOf(shape), ...shape], images);
+}
+
+/** Graph inputs that change nothing: one channel, a delta of zero. */
+export function neutralDeltas(sites: readonly Site[]): Record<string, Feed> {
+  const feeds = sites.flatMap((site): [string, Feed][] => [
+    [site.indices, int64([0])],
+    [site.delta, float32([rowsOf(site), 1])],
+  ]);
+  return Object.fromEntries(feeds);
+}
+
+/** Features to fit a task's head on, as many as fit into a fixed memory. */
+export class FeatureSample {
+  /** How many more fit. */
+  room: number;
+  private readonly parts: Float32Array[] = [];
+  private readonly labelled: number[] = [];
+
+  constructor(private readonly features: number) {
+    this.room = Math.max(1, Math.floor(HEAD_SAMPLE_BYTES / (4 * features)));
+  }
+
+  get full(): boolean {
+    return this.room === 0;
+  }
+
+  add(features: Float32Array, labels: Int32Array): void {
+    const count = Math.min(this.room, labels.length);
+    this.parts.push(features.slice(0, count * this.features));
+    this.labelled.push(...labels.subarray(0, count));
+    this.room -= count;
+  }
+
+  arrays(): { features: Float32Array; labels: Int32Array } {
+    const features = new Float32Array(this.labelled.length * this.features);
+    let position = 0;
+    for (const part of this.parts) {
+      features.set(part, position);
+      position += part.length;
+    }
+    return { features, labels: Int32Array.from(this.labelled) };
+  }
+}
+
+/**
+ * What one pass over data tells: per site the second moment `K = sum x_c^T x_c`, by the name `moment/SITE`, and class
+ * statistics. `onFeatures` sees each batch's features and labels.
+ */
+export async function measureKnowledge(
+  bundle: Bundle,
+  tensors: Tensors,
+  batches: Iterable<Batch>,
+  classes: readonly string[],
+  { runtime, settings }: Opening,
+  onFeatures: (features: Float32Array, labels: Int32Array) => void,
+): Promise<{ moments: Map<string, Float64Array>; statistics: ClassStatistics }> {
+  const { sites, head } = bundle.manifest;
+  const graph = await bundle.graph(MEMORY_MODEL, tensors, runtime, settings);
+  const moments = new Map(
+    sites.map((site) => [`moment/${site.name}`, new Float64Array(site.groups * site.shape[1]! ** 2)]),
+  );
+  let statistics = ClassStatistics.empty(head.features);
+  try {
+    for (const { images, labels } of batches) {
+      const feeds = { image: imageFeed(bundle, images), ...neutralDeltas(sites) };
+      const outputs = await graph.run(feeds, ['features', ...sites.map((site) => site.moment)]);
+      for (const site of sites) {
+        const sum = moments.get(`moment/${site.name}`)!;
+        const part = outputs[site.moment]!;
+        for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + part[i]!;
+      }
+      onFeatures(outputs.features!, labels);
+      statistics = statistics.add(outputs.features!, labels, classes);
+    }
+  } finally {
+    await graph.close();
+  }
+  return { moments, statistics };
+}

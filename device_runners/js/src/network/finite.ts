@@ -1,0 +1,50 @@
+/**
+ * Numbers that are not finite never become a prediction, and never part of a state. The sentences are Python's
+ * (csk_sdk/network/finite.py).
+ */
+
+import { StateError, TaskError } from '../errors.js';
+
+const WHAT = 'the network computes numbers that are not finite (NaN or infinity)';
+const ADVICE = 'If others fail, too, try another release of ONNX Runtime, or build the bundle again.';
+
+type Numbers = Float32Array | Float64Array;
+
+/**
+ * Throws TaskError for the first row of `values` `(n, width)` that is not finite: what the network or a head computes
+ * for `n` pictures, the first of which is number `first`.
+ */
+export function requireAnswers(values: Numbers, width: number, first = 0): void {
+  const at = values.findIndex((value) => !Number.isFinite(value));
+  if (at < 0) return;
+  const picture = first + Math.floor(at / width);
+  throw new TaskError(
+    `For picture ${picture} ${WHAT}, so nothing can be said of it: check the picture. ${ADVICE}`,
+  );
+}
+
+/** Throws TaskError where features of a task's pictures are not finite. */
+export function requireLearnableFeatures(features: Float32Array): void {
+  if (features.every(Number.isFinite)) return;
+  throw new TaskError(
+    `For a picture of the task ${WHAT}, so nothing can be learned from it: check the task's pictures. ${ADVICE} ` +
+      'Nothing was committed.',
+  );
+}
+
+/** Throws TaskError where numbers of a task's training are not finite: committed, they could not be unlearned. */
+export function requireConverged(name: string, values: Numbers): void {
+  if (values.every(Number.isFinite)) return;
+  throw new TaskError(
+    `Training diverged ('${name}' is no longer finite): lower learningRate, and check this task's data. ` +
+      'Nothing was committed.',
+  );
+}
+
+/** Throws StateError where a stored head, or one made of stored statistics, is not finite. */
+export function requireUsableHead(weight: Float32Array, bias: Float32Array, whose: string): void {
+  if (weight.every(Number.isFinite) && bias.every(Number.isFinite)) return;
+  throw new StateError(
+    `The head of ${whose} holds numbers that are not finite (NaN or infinity): roll back to an earlier task.`,
+  );
+}

@@ -1,0 +1,229 @@
+/** Predictions in both scenarios, from features and the heads that a generation holds. */
+
+import { type Bundle, headOf } from '../bundle/bundle.js';
+import type { Picture, Preprocessing } from '../data/pictures.js';
+import { taskNames } from '../data/task.js';
+import { StateError, TaskError } from '../errors.js';
+import { ClassStatistics, ldaHead } from '../method/heads.js';
+import { softmaxRows } from '../method/logistic.js';
+import { timesTransposed } from '../method/matrix.js';
+import type { Generation } from '../state/record.js';
+import { BASE } from '../state/store.js';
+import { FeatureExtractor, type Opening } from './features.js';
+import { requireAnswers, requireUsableHead } from './finite.js';
+
+// How many uncorrelated pictures the covariance within classes begins with: docs/decisions/0020-features-of-layers.md.
+export const PRIOR_PICTURES = 100;
+// Pictures that go through the network at once: an application may hand over a thousand.
+const CHUNK = 64;
+
+/** `logits = features @ weight.T + bias` over `classes`: weight `(classes, f)`, bias `(classes,)`. */
+export interface LinearHead {
+  readonly classes: readonly string[];
+  readonly weight: Float32Array;
+  readonly bias: Float32Array;
+}
+
+/**
+ * What is said of `n` pictures: the most probable class of each, and the probabilities of all classes, row by row
+ * `(n, classes.length)`; rows sum to 1.
+ */
+export interface Prediction {
+  readonly labels: readonly string[];
+  readonly probabilities: Float32Array;
+  readonly classes: readonly string[];
+}
+
+/**
+ * One generation, opened for predictions. Close it when it is no longer needed.
+ *
+ * Calls may overlap: they share one opened graph, and one that is running when it is closed still ends.
+ */
+export class Predictor {
+  private opened: Shared | undefined;
+  private retired = false;
+  private readonly heads = new Map<string | undefined, LinearHead>();
+
+  constructor(
+    private readonly bundle: Bundle,
+    private readonly preprocessing: Preprocessing,
+    readonly generation: Generation,
+    private readonly opening: Opening,
+  ) {}
+
+  /**
+   * The linear head of one task ("base" for the source model's own), or of all classes when undefined.
+   * Throws TaskError for a task that is not learned, StateError for a head that is not finite.
+   */
+  head(task?: string): LinearHead {
+    let found = this.heads.get(task);
+    if (!found) {
+      found =
+        task === undefined
+          ? classHead(this.generation, this.bundle)
+          : taskHead(this.generation, this.bundle, task);
+      this.heads.set(task, found);
+    }
+    return found;
+  }
+
+  /** Features of pictures, `(n, f)`. Throws TaskError for the first picture of which they are not finite. */
+  async features(pictures: readonly Picture[]): Promise<Float32Array> {
+    this.opened ??= new Shared(FeatureExtractor.open(this.bundle, this.generation.tensors, this.opening));
+    const shared = this.opened;
+    try {
+      return await shared.use((extractor) => this.extract(pictures, extractor));
+    } catch (error) {
+      // One that did not open is not kept.
+      if (!shared.isOpen && this.opened === shared) this.opened = undefined;
+      throw error;
+    } finally {
+      if (this.retired) await this.close();
+    }
+  }
+
+  private async extract(pictures: readonly Picture[], extractor: FeatureExtractor): Promise<Float32Array> {
+    const f = this.bundle.manifest.head.features;
+    const all = new Float32Array(pictures.length * f);
+    for (let start = 0; start < pictures.length; start += CHUNK) {
+      const batch = this.preprocessing.stack(pictures.slice(start, start + CHUNK));
+      const features = await extractor.features(this.preprocessing.normalize(batch));
+      requireAnswers(features, f, start);
+      all.set(features, start * f);
+    }
+    return all;
+  }
+
+  async predict(pictures: readonly Picture[], task?: string): Promise<Prediction> {
+    const head = this.head(task);
+    return predictFrom(await this.features(pictures), head, pictures.length);
+  }
+
+  /** Close the graph as soon as no call is running; the next call opens it again. */
+  async close(): Promise<void> {
+    const shared = this.opened;
+    this.opened = undefined;
+    await shared?.close();
+  }
+
+  /** Close it for good: a call that comes later, from somebody who held on to it, closes what it opens. */
+  async retire(): Promise<void> {
+    this.retired = true;
+    await this.close();
+  }
+}
+
+/** A graph that several calls use at once, closed behind the last of them. */
+class Shared {
+  isOpen = false;
+  private readonly running = new Set<Promise<unknown>>();
+
+  constructor(private readonly opening: Promise<FeatureExtractor>) {
+    this.opening.then(
+      () => {
+        this.isOpen = true;
+      },
+      // Whoever uses it is told.
+      () => undefined,
+    );
+  }
+
+  async use<T>(work: (extractor: FeatureExtractor) => Promise<T>): Promise<T> {
+    const run = this.opening.then(work);
+    this.running.add(run);
+    try {
+      return await run;
+    } finally {
+      this.running.delete(run);
+    }
+  }
+
+  /** Behind all that is running, whether it ends well or not. */
+  async close(): Promise<void> {
+    await Promise.allSettled(this.running);
+    if (
+      await this.opening.then(
+        () => true,
+        () => false,
+      )
+    )
+      await (await this.opening).close();
+  }
+}
+
+/** What a head says of features `(n, f)`. Throws TaskError for the first picture of which it is not finite. */
+export function predictFrom(
+  features: Float32Array,
+  { classes, weight, bias }: LinearHead,
+  n: number,
+): Prediction {
+  const count = classes.length;
+  const f = weight.length / count;
+  const logits = timesTransposed(Float64Array.from(features), Float64Array.from(weight), n, count, f);
+  for (let at = 0; at < logits.length; at++) logits[at] = logits[at]! + bias[at % count]!;
+  requireAnswers(Float32Array.from(logits), count);
+  softmaxRows(logits, count);
+  const labels = Array.from({ length: n }, (_, i) => {
+    let best = 0;
+    for (let c = 1; c < count; c++) if (logits[i * count + c]! > logits[i * count + best]!) best = c;
+    return classes[best]!;
+  });
+  return { labels, probabilities: Float32Array.from(logits), classes };
+}
+
+function taskHead(generation: Generation, bundle: Bundle, task: string): LinearHead {
+  const { classes: base } = bundle.manifest;
+  const names = taskNames(generation, bundle);
+  const classes = task === BASE ? base : generation.tasks.find((one) => one.name === task)?.classes;
+  if (!classes?.length) {
+    throw new TaskError(`Task '${task}' is not learned. Learned: ${names.join(', ') || 'none'}.`);
+  }
+  const head = headOf(generation.tensors, task);
+  const { features } = bundle.manifest.head;
+  if (head?.weight.data.length !== classes.length * features || head.bias.data.length !== classes.length) {
+    throw new StateError(
+      `The head of task '${task}' does not fit its classes: roll back to an earlier task.`,
+    );
+  }
+  requireUsableHead(head.weight.data, head.bias.data, `task '${task}'`);
+  return { classes, weight: head.weight.data, bias: head.bias.data };
+}
+
+/**
+ * The head over everything learned: linear discriminant analysis over all classes with statistics.
+ *
+ * Without statistics of the base classes and before the first task, it is the source model's own head; afterwards those
+ * classes cannot be weighed against the new ones, and are left out. Where a task was learned without class statistics,
+ * all heads decide together.
+ */
+function classHead(generation: Generation, bundle: Bundle): LinearHead {
+  const { features } = bundle.manifest.head;
+  const heads = taskNames(generation, bundle).map((name) => taskHead(generation, bundle, name));
+  const statistics = ClassStatistics.from(generation.tensors, features);
+  const known = new Set(statistics.classes);
+  const tasks = heads.slice(bundle.manifest.classes.length ? 1 : 0);
+  if (tasks.some(({ classes }) => classes.some((name) => !known.has(name))))
+    return sideBySide(heads, features);
+  if (statistics.classes.length) {
+    const { weight, bias } = ldaHead(statistics, PRIOR_PICTURES);
+    requireUsableHead(weight, bias, 'all classes');
+    return { classes: statistics.classes, weight, bias };
+  }
+  if (!heads[0]) throw new TaskError('There is no class to predict yet: learn a task first.');
+  return heads[0];
+}
+
+/** All outputs of several heads; where two have one of the same name, the later head's. */
+function sideBySide(heads: readonly LinearHead[], features: number): LinearHead {
+  const rows = new Map<string, { weight: Float32Array; bias: number }>();
+  for (const { classes, weight, bias } of heads) {
+    classes.forEach((name, c) => {
+      rows.set(name, { weight: weight.subarray(c * features, (c + 1) * features), bias: bias[c]! });
+    });
+  }
+  const weight = new Float32Array(rows.size * features);
+  [...rows.values()].forEach((row, c) => {
+    weight.set(row.weight, c * features);
+  });
+  return { classes: [...rows.keys()], weight, bias: Float32Array.from(rows.values(), (row) => row.bias) };
+}

@@ -1,0 +1,308 @@
+"""The bundle's manifest: what is in it, and how to drive its graphs.
+
+Plain frozen dataclasses that read from and write to JSON. Nothing here touches tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from csk_sdk.errors import BundleError
+from csk_sdk.formats.schema import load_schema, parse_json, violation
+
+SCHEMA_VERSION = 2
+_UNSEALED = "0" * 64
+
+# What makes full scale 1: of a uint8 pixel, and of an int16 sample.
+PICTURE_SCALE = 1.0 / 255.0
+SIGNAL_SCALE = 1.0 / 32768.0
+
+TRAINING_MODEL = "training_model.onnx"
+EVAL_MODEL = "eval_model.onnx"
+MEMORY_MODEL = "memory_model.onnx"
+# The network cut in front of its first site: up to there, and the training and memory model from there on.
+PREFIX_MODEL = "prefix_model.onnx"
+TRAINING_SUFFIX = "training_suffix.onnx"
+MEMORY_SUFFIX = "memory_suffix.onnx"
+EXPORT_TEMPLATE = "export_template.onnx"
+WEIGHTS = "weights.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+MANIFEST = "manifest.json"
+# The artifacts of onnxruntime-training, under the names that it gives them.
+ORT_FOLDER = "ort"
+ORT_TRAINING_MODEL = f"{ORT_FOLDER}/training_model.onnx"
+ORT_EVAL_MODEL = f"{ORT_FOLDER}/eval_model.onnx"
+ORT_CHECKPOINT = f"{ORT_FOLDER}/checkpoint"
+
+PORTABLE, ORT_TRAINING = BACKENDS = ("portable", "ort-training")
+EXACT, INT8 = PRECISIONS = ("exact", "int8")
+# The bias of a class that the ort-training head has room for and no use: its softmax is exactly 0.
+UNUSED_CLASS = -1e30
+
+# What a head is trained for: the losses of csk_artifacts_builder/graphs/losses.py, and their names on a command line.
+CROSS_ENTROPY = "cross-entropy"
+BINARY_CROSS_ENTROPY = "binary-cross-entropy"
+MSE = "mse"
+
+# The training model's inputs that have to do with the loss; the last two, of cross-entropy, have defaults.
+LABEL = "label"
+LABEL_SMOOTHING = "label_smoothing"
+CLASS_MASK = "class_mask"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One convolution whose kernel center is trainable.
+
+    `delta`, `indices` are inputs of the training, eval and memory model; `gradient` is an output of the
+    training model; `moment` is an output of the memory model. Shapes: delta and gradient
+    `(c_out // groups, k)` float32, indices `(k,)` int64, moment `(groups, c_in / groups, c_in / groups)`
+    float32. Column `j` of a delta is the change of the center column of input channel `indices[j]`, for
+    the output channels of that channel's group.
+    """
+
+    name: str
+    node: str
+    weight: str
+    shape: tuple[int, ...]
+    groups: int
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    pads: tuple[int, ...]
+    input_size: tuple[int, ...]
+    output_size: tuple[int, ...]
+    delta: str
+    indices: str
+    gradient: str
+    moment: str
+
+    @property
+    def rows(self) -> int:
+        """Number of output channels that one input channel feeds: `c_out // groups`."""
+        return self.shape[0] // self.groups
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels, `c_in`."""
+        return self.shape[1] * self.groups
+
+    @property
+    def center(self) -> str:
+        """Name of the center's parameter in the ort-training artifacts."""
+        return f"{self.name}.center"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A convolution that could have been a site: whether it is one, and its measured knowledge intensity.
+
+    `intensity` is that of its center, as csk_artifacts_builder/analysis/intensity.py defines it; None if not measured.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    chosen: bool
+    intensity: float | None = None
+
+
+@dataclass(frozen=True)
+class Head:
+    """The linear classifier: `logits = features @ weight.T + bias`, given as graph inputs.
+
+    weight `(n_classes, features)` float32, bias `(n_classes,)` float32; both class counts are dynamic.
+    """
+
+    features: int
+    weight: str = "head.weight"
+    bias: str = "head.bias"
+    weight_gradient: str = "head.weight.gradient"
+    bias_gradient: str = "head.bias.gradient"
+    source_weight: str = ""
+    source_bias: str = ""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The input of every graph: float32, `(n, channels, *size)`.
+
+    `size` is `(height, width)` of a picture, or `(length,)` of a signal. The input is called "image" for both.
+    """
+
+    name: str
+    channels: int
+    size: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one picture or signal in the graphs: `(channels, *size)`."""
+        return self.channels, *self.size
+
+    @property
+    def is_signal(self) -> bool:
+        """Whether the model takes signals, `(n, channels, length)`."""
+        return len(self.size) == 1
+
+    @property
+    def noun(self) -> str:
+        """What messages call one input: "picture" or "signal"."""
+        return "signal" if self.is_signal else "picture"
+
+
+@dataclass(frozen=True)
+class PreprocessingSpec:
+    """How a uint8 picture or a signal becomes the model's input: resize, `x * scale`, minus mean, over std.
+
+    `resize` is `"bilinear"` (pictures: stretch to height x width), `"crop"` (signals: the middle of a longer one,
+    zeros around a shorter one) or `"none"` (another size is an error). `mean` and `std` hold one number per channel,
+    in units of the scaled number. Of signals only int16 samples are scaled; floats are taken as they are.
+    `sample_rate` is what recordings with a rate of their own must have, in Hz; None where the model's is not known.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float = PICTURE_SCALE
+    resize: str = "bilinear"
+    sample_rate: int | None = None
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Integrity record of one file of the bundle."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a device must know about a bundle before it opens a graph.
+
+    `loss` says what the head's outputs are: one decision over `classes`, a yes or no to each of them, or numbers
+    (`classes` then holds the targets' names).
+    `kernels` names, for each graph file, the sites' weights that it reads; `weights_in_export` the tensors of
+    weights.safetensors that the export template lacks. `costs` counts parameters, and FLOPs and
+    kept bytes of a training step per image (csk_artifacts_builder/measure/costs.py), and `memory` predicts the bytes
+    that learning takes at this batch size (csk_artifacts_builder/measure/memory.py); empty where they are not known.
+    `step_memory` are the bytes of a step's activations for "one" input, and for "each" further one.
+    `memory_budget` is what the build was told to stay within, in bytes.
+    `head_capacity` is how many classes a task may have with the ort-training backend, 0 without its artifacts.
+    `counter` grows from one signed bundle to the next, 0 where it has none: csk_sdk/bundle/accepted.py.
+    `op_domains` are the domains of the ops that the graphs may have.
+    `prefix` is the shape of one picture's features in front of the first site, `()` where the bundle has no graphs
+    cut there. `precisions` are those that there are graphs for, the default, `precision`, first; of an older bundle,
+    which has that one only, `()`. `agreement` is how far int8 was from exact on the probe of csk_sdk/device/tuning.py.
+    `candidates` are all convolutions that could be trained, in graph order, and `choice` says why the sites are
+    those that they are.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    input: InputSpec
+    preprocessing: PreprocessingSpec
+    head: Head
+    sites: tuple[Site, ...]
+    base_protected: bool
+    channel_ratio: float
+    batch_size: int
+    flip: bool = True
+    prefix: tuple[int, ...] = ()
+    precisions: tuple[str, ...] = ()
+    agreement: dict[str, float] = field(default_factory=dict)
+    loss: str = CROSS_ENTROPY
+    precision: str = EXACT
+    backends: tuple[str, ...] = (PORTABLE,)
+    head_capacity: int = 0
+    counter: int = 0
+    op_domains: tuple[str, ...] = ("ai.onnx",)
+    weights_in_export: tuple[str, ...] = ()
+    kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    costs: dict[str, int] = field(default_factory=dict)
+    candidates: tuple[Candidate, ...] = ()
+    choice: str = ""
+    memory: dict[str, int] = field(default_factory=dict)
+    step_memory: dict[str, int] = field(default_factory=dict)
+    memory_budget: int | None = None
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    producer: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """Serialise as indented JSON with a stable key order, sealed by `sealed`."""
+        return sealed(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """Parse; `where` names the file in errors.
+
+        Raises BundleError when it is no JSON, of a newer schema, or not as `contract/manifest.schema.json` has it.
+        """
+        try:
+            raw = parse_json(text)
+        except (ValueError, RecursionError):
+            raise BundleError(f"{where} is not valid JSON; build the bundle again.") from None
+        seal = raw.get("seal") if isinstance(raw, dict) else None
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if type(version) is not int:
+            raise BundleError(f"{where} has no schema_version; it is not a csk-sdk bundle.")
+        if version > SCHEMA_VERSION:
+            raise BundleError(
+                f"{where} has schema {version}, and this csk-sdk reads up to {SCHEMA_VERSION}: "
+                "update csk-sdk on this device, or build the bundle with an older one."
+            )
+        if not isinstance(seal, str) or not seal or _digest(text.replace(seal, _UNSEALED)) != seal:
+            raise BundleError(
+                f"{where} was changed after it was built: its seal does not match. Copy the bundle again."
+            )
+        raw["input"] = _modern_input(raw.get("input"))
+        wrong = violation(raw, load_schema("manifest"))
+        if wrong is not None:
+            raise BundleError(f"{where}: {wrong}. Build the bundle again, or update csk-sdk on this device.")
+        return cls(
+            **{
+                **{f.name: _tupled(raw[f.name]) for f in fields(cls) if f.name in raw},
+                "input": InputSpec(**_tupled_values(raw["input"])),
+                "preprocessing": PreprocessingSpec(**_tupled_values(raw["preprocessing"])),
+                "head": Head(**raw["head"]),
+                "sites": tuple(Site(**_tupled_values(site)) for site in raw["sites"]),
+                "candidates": tuple(Candidate(**_tupled_values(one)) for one in raw.get("candidates", ())),
+                "kernels": {name: tuple(kernels) for name, kernels in raw["kernels"].items()},
+                "files": {name: FileEntry(**entry) for name, entry in raw["files"].items()},
+            }
+        )
+
+
+def exact_twin(name: str) -> str:
+    """The file of a graph in float32, in a bundle whose `precision` is int8."""
+    return f"exact_{name}"
+
+
+def sealed(content: dict[str, Any]) -> str:
+    """A manifest's text with its own sha256 in it, so that no byte can change unnoticed.
+
+    `seal` is the hash of the whole text with zeros in the seal's place.
+    """
+    text = json.dumps({**content, "seal": _UNSEALED}, indent=1) + "\n"
+    return text.replace(_UNSEALED, _digest(text))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _modern_input(raw: Any) -> Any:
+    """Schema 1 knew pictures only, and wrote `height` and `width` for `size`."""
+    if not isinstance(raw, dict) or "height" not in raw:
+        return raw
+    rest = {name: value for name, value in raw.items() if name not in ("height", "width")}
+    return {**rest, "size": [raw["height"], raw.get("width")]}
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _tupled_values(mapping: dict[str, Any]) -> dict[str, Any]:
+    return {key: _tupled(value) for key, value in mapping.items()}

@@ -1,0 +1,1 @@
+"""What is right and fast on this device: measured, and remembered."""

@@ -1,0 +1,1 @@
+"""Files and values from outside: opened, bounded and checked."""

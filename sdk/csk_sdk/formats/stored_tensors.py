@@ -1,0 +1,76 @@
+"""Tensors that stay in their file: what is needed once per task need not be in memory while it is trained."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from io import FileIO
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.errors import CskError, StateError
+from csk_sdk.formats.opening import open_file
+from csk_sdk.formats.tensor_header import check_open_header, read_entries
+
+_DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "U8": "u1"}
+
+
+class StoredTensors(Mapping[str, NDArray[Any]]):
+    """The tensors of a safetensors file by name, each read whenever it is asked for: a fresh array every time.
+
+    Read by position, not mapped: mapped pages would count as the process's memory. The file is held open, so another
+    one that is put in its place, or its removal, changes nothing here. `error` is what is raised, with one sentence,
+    where the file is missing or damaged, holds another dtype than a state's, or can no longer be read. Not for several
+    threads at once.
+    """
+
+    def __init__(self, path: Path, error: type[CskError] = StateError) -> None:
+        self._path, self._error = path, error
+        try:
+            # Without a buffer, which would hold a copy of what is read.
+            self._file = cast(FileIO, open_file(path).detach())
+            weakref.finalize(self, self._file.close)
+            check_open_header(self._file)
+            self._file.seek(0)
+            self._entries, self._begin = read_entries(self._file)
+        except (OSError, ValueError) as problem:
+            raise self._unreadable(problem) from problem
+        for name, entry in self._entries.items():
+            if entry["dtype"] not in _DTYPES:
+                raise self._unreadable(f"tensor {name!r} is {entry['dtype']}")
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        entry = self._entries[name]
+        found = np.empty(entry["shape"], _DTYPES[entry["dtype"]])
+        rest = found.reshape(-1).view(np.uint8).data
+        try:
+            self._file.seek(self._begin + entry["data_offsets"][0])
+            while rest:
+                count = self._file.readinto(rest)
+                if not count:
+                    raise OSError("it was cut short")
+                rest = rest[count:]
+        except OSError as problem:
+            raise self._unreadable(problem) from problem
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors."""
+        return sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in self._entries.values())
+
+    def close(self) -> None:
+        """Close the file; nothing can be read afterwards."""
+        self._file.close()
+
+    def _unreadable(self, problem: object) -> CskError:
+        return self._error(f"{self._path} cannot be read ({problem}). `csk-sdk verify` says what is intact.")

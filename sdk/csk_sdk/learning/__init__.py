@@ -1,0 +1,1 @@
+"""Learning a task: from its first check to the commit."""

@@ -1,0 +1,79 @@
+"""What a task must pass before it is committed, and the sentences that say why it did not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from csk_sdk.config import REFUSE, TrainingConfig
+from csk_sdk.errors import TaskError
+from csk_sdk.method.label_check import LabelEvidence
+from csk_sdk.method.novelty import UNFAMILIAR
+
+
+def require_learnable(evidence: LabelEvidence | None, config: TrainingConfig, task: str, noun: str) -> None:
+    """Raise TaskError where a task's labels say nothing about its pictures or signals (`noun`).
+
+    `evidence` is None where nothing was measured, as after resuming: then there is nothing to say.
+    """
+    if not config.label_check or evidence is None or not evidence.refuted:
+        return
+    raise TaskError(
+        f"The labels of task '{task}' look wrong: a classifier fitted to the other {noun}s names a {noun} left out "
+        f"correctly in {100 * evidence.accuracy:.0f} % of cases, and guessing in {100 * evidence.chance:.0f} %. Check "
+        f"that each class holds its own {noun}s; if they are right, learn it with --no-label-check "
+        "(label_check = false). Nothing was committed."
+    )
+
+
+def unfamiliar(novelty: float | None, noun: str) -> tuple[str, ...]:
+    """A warning where a task's pictures or signals (`noun`) are far from everything known; else nothing."""
+    if novelty is None or novelty < UNFAMILIAR:
+        return ()
+    return (
+        f"these {noun}s are unlike all that the model knows ({novelty:.1f} times as far from the nearest class as its "
+        f"own {noun}s are): expect little, and check the {noun}s and the bundle's preprocessing.",
+    )
+
+
+def forgets_too_much(forgetting: Mapping[str, float], config: TrainingConfig, task: str) -> bool:
+    """Whether an old task is estimated to lose more than `max_forgetting` points.
+
+    Raises TaskError where that means to refuse (`on_forgetting`).
+    """
+    worst, points = worst_of(forgetting)
+    if points <= config.max_forgetting:
+        return False
+    if config.on_forgetting == REFUSE:
+        raise TaskError(
+            f"Learning '{task}' would cost '{worst}' about {points:.1f} points of accuracy, more than the "
+            f"{config.max_forgetting:g} that --max-forgetting allows: lower --learning-rate or --channel-ratio, raise "
+            "--energy, or pass --on-forgetting heads-only. Nothing was committed."
+        )
+    return True
+
+
+def heads_instead(forgetting: Mapping[str, float], config: TrainingConfig) -> str:
+    """The sentence about a task whose trained centers were dropped."""
+    worst, points = worst_of(forgetting)
+    return (
+        f"the trained centers would have cost '{worst}' about {points:.1f} points of accuracy, more than the "
+        f"{config.max_forgetting:g} of --max-forgetting: they were dropped, and the new classes have heads on the "
+        "network as it was. A lower --learning-rate or a higher --energy may do better."
+    )
+
+
+def warnings_about(
+    novelty: float | None,
+    forgetting: Mapping[str, float],
+    heads_only: bool,
+    config: TrainingConfig,
+    noun: str,
+) -> tuple[str, ...]:
+    """All that the user of a learned task should know, one sentence each."""
+    dropped = (heads_instead(forgetting, config),) if heads_only else ()
+    return (*unfamiliar(novelty, noun), *dropped)
+
+
+def worst_of(forgetting: Mapping[str, float]) -> tuple[str, float]:
+    """The old task that loses most, and its points; 0 where none is known."""
+    return max(forgetting.items(), key=lambda item: item[1], default=("", 0.0))

@@ -1,0 +1,245 @@
+"""Learning from batches as they come: the application feeds, nothing is stored on disk before the commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.backends import AUTO, choose_backend, require_ready
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.config import TrainingConfig, augmentation
+from csk_sdk.data.augment import augment
+from csk_sdk.data.labels import Labels
+from csk_sdk.errors import TaskError
+from csk_sdk.learning.acceptance import require_learnable, unfamiliar, warnings_about
+from csk_sdk.learning.few_shot import few_shot_notes, is_few_shot
+from csk_sdk.learning.memory_budget import plan_for
+from csk_sdk.learning.training import TaskTraining
+from csk_sdk.network.knowledge import Batch
+from csk_sdk.network.predicting import require_new_task, task_classes
+from csk_sdk.network.profiles import in_profile
+from csk_sdk.runtime.peak_memory import peak_rss_bytes
+from csk_sdk.state import Generation, LearnedTask, State
+
+# uint8 pictures, or float32 signals, at the model's size.
+Pixels = NDArray[Any]
+
+
+# How many times as many batches are held back while a class is still missing.
+_PATIENCE = 4
+
+
+class TaskStream:
+    """One task, learned batch by batch.
+
+        with learner.stream("02-boats", classes=["ferry", "canoe"]) as stream:
+            for images, labels in camera:              # uint8 (n, h, w, c), integer labels into classes
+                loss = stream.observe(images, labels)
+
+    A model of signals is fed int16 or float `(n, length, c)`.
+
+    The first batches are held back until the channels can be selected on them, then every batch is one
+    training step. On leaving the block, the task is consolidated on a uniform sample of at most `reservoir`
+    pictures, which never leaves memory, and committed. An exception inside the block commits nothing.
+    Where the bundle's loss is not cross-entropy, labels are a table `(n, classes)`. A class of which no picture has
+    come yet is masked out of the loss. Where fewer pictures a class came than `few_shot`, the network stays as it was
+    and the classes get heads on it. Labels that say nothing about the first pictures are a TaskError
+    (`label_check`); `warnings` are sentences about what else looks wrong. The application may reuse its arrays: what is
+    kept of a batch is copied. One thread feeds a stream; others may predict meanwhile.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        state: State,
+        name: str,
+        classes: Sequence[str],
+        config: TrainingConfig,
+        reservoir: int = 512,
+        backend: str = AUTO,
+    ) -> None:
+        self._objective = bundle.objective
+        self._objective.require_names(name, classes)
+        # A setting of another loss is refused now, and not when the first pictures have come.
+        self._objective.targets(classes, config)
+        self._backend = choose_backend(backend, bundle)
+        require_ready(self._backend, bundle, name, classes, config)
+        self._bundle, self._state, self._config = bundle, state, config
+        self._name, self._classes = name, tuple(classes)
+        self._noun = bundle.manifest.input.noun
+        self._held: list[tuple[Pixels, Labels]] = []
+        self._sample: list[tuple[Pixels, Any]] = []
+        # The first one with each trait that the sample must not lack: of each class, for one.
+        self._first: dict[Hashable, tuple[Pixels, Any]] = {}
+        self._reservoir = reservoir
+        self._rng = np.random.default_rng(config.seed)
+        self._seen = 0
+        self._steps = 0
+        self._loss = 0.0
+        self._begun = time.monotonic()
+        self._training: TaskTraining | None = None
+        self.warnings: tuple[str, ...] = ()
+        self._flip, self._shift = augmentation(config, bundle.manifest)
+
+    def __enter__(self) -> TaskStream:
+        with ExitStack() as stack:
+            stack.enter_context(self._state.lock())
+            self._generation: Generation = stack.enter_context(self._state.opened())
+            # Again, now that no other process can commit a task of this name.
+            require_new_task(self._generation, self._bundle.manifest.classes, self._name, self._classes)
+            self._plan = plan_for(
+                self._bundle.manifest, self._config, self._backend, self._reservoir, self._held_at_most
+            )
+            self._held_open = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._commit()
+        finally:
+            self._held_open.close()
+
+    def observe(
+        self, images: NDArray[Any] | Sequence[NDArray[Any]], labels: Sequence[Any] | NDArray[Any]
+    ) -> float | None:
+        """Learn from one batch of pictures or signals; the loss, or None while batches are still being held back.
+
+        Raises TaskError for pictures, signals or labels that do not fit.
+        """
+        pixels = self._bundle.preprocessing.stack(images)
+        given = self._objective.batch_labels(labels, len(pixels), self._classes)
+        if not len(given):
+            return self._loss if self._training is not None else None
+        self._remember(pixels, given)
+        if self._training is not None:
+            return self._step(self._training, pixels, given)
+        self._held.append((pixels.copy(), given.copy()))
+        present = np.concatenate([held for _, held in self._held])
+        complete = not self._objective.missing(present, self._classes)
+        # A class that does not show up must not fill the memory.
+        enough = self._config.sensitivity_batches * (1 if complete else _PATIENCE)
+        if len(self._held) >= enough:
+            return self._begin()
+        return None
+
+    def _begin(self) -> float:
+        """Select on the held batches, then train on them; the last one's loss."""
+        training = self._opened()
+        training.warm_up(self._held_batches)
+        self._accept(training)
+        held, self._held = self._held, []
+        return [self._step(training, *batch) for batch in held][-1]
+
+    def _begin_few(self) -> None:
+        """What was held back is all there is, and too little to train on."""
+        training = self._opened()
+        self._loss = training.heads_only(self._held_batches)
+        self._accept(training)
+        self._held = []
+
+    def _opened(self) -> TaskTraining:
+        return TaskTraining(
+            in_profile(
+                self._bundle, self._plan.profile, self._state.folder, limited=self._plan.budget is not None
+            ),
+            self._generation.tensors,
+            self._classes,
+            self._config,
+            self._backend,
+            task_classes(self._generation, self._bundle.manifest.classes),
+            self._plan,
+        )
+
+    def _held_batches(self) -> Iterator[Batch]:
+        return (self._normalised(*held) for held in self._held)
+
+    def _accept(self, training: TaskTraining) -> None:
+        """Go on with what has warmed up. Raises TaskError where its labels say nothing."""
+        require_learnable(training.evidence, self._config, self._name, self._noun)
+        self.warnings = unfamiliar(training.novelty, self._noun)
+        self._training = training
+
+    def _step(self, training: TaskTraining, pixels: Pixels, labels: Labels) -> float:
+        moved = augment(pixels, self._rng, self._flip, self._shift)
+        # The length of a stream is not known, so the learning rate rises over 10 steps and then stays.
+        self._loss = training.step(self._normalised(moved, labels), min(1.0, (self._steps + 1) / 10))
+        self._steps += 1
+        return self._loss
+
+    @property
+    def _held_at_most(self) -> int:
+        """How many pictures are in memory at most: those held back, and the sample."""
+        batch = self._config.batch_size or self._bundle.manifest.batch_size
+        return _PATIENCE * self._config.sensitivity_batches * batch + self._reservoir
+
+    def _remember(self, pixels: Pixels, labels: Labels) -> None:
+        """Reservoir sampling (Vitter, 1985): every picture seen is equally likely to be in the sample."""
+        for picture, label in zip(pixels, labels.copy(), strict=True):
+            self._seen += 1
+            for trait in self._objective.traits(label):
+                if trait not in self._first:
+                    self._first[trait] = picture.copy(), label
+            if len(self._sample) < self._reservoir:
+                self._sample.append((picture.copy(), label))
+            else:
+                place = int(self._rng.integers(self._seen))
+                if place < self._reservoir:
+                    self._sample[place] = (picture.copy(), label)
+
+    def _commit(self) -> None:
+        # A head over all classes needs a picture of each, and chance may have dropped those of a rare one.
+        sampled = {trait for _, label in self._sample for trait in self._objective.traits(label)}
+        for trait, first in self._first.items():
+            if trait not in sampled:
+                self._sample.append(first)
+                sampled.update(self._objective.traits(first[1]))
+        labels = [label for _, label in self._sample]
+        unseen = self._objective.missing(np.array(labels), self._classes) if labels else self._classes
+        if unseen:
+            lacking = self._objective.lacking.format(noun=self._noun, name=repr(unseen[0]))
+            raise TaskError(f"Task '{self._name}' {lacking}; nothing was committed.")
+        few = is_few_shot(self._seen, self._classes, self._objective, self._config)
+        if self._training is not None and few:
+            # Batches were so small, or a class so late, that steps were taken before this could be known.
+            self._training.drop_centers()
+        elif self._training is None:
+            self._begin_few() if few else self._begin()
+        assert self._training is not None
+        result = self._training.consolidate(self._name, self._sampled, self._seen / len(self._sample))
+        learned = LearnedTask(
+            name=self._name,
+            classes=self._classes,
+            epochs=1,
+            images=self._seen,
+            seconds=round(time.monotonic() - self._begun, 3),
+            loss=self._loss,
+            peak_rss_bytes=peak_rss_bytes(),
+            config=self._config.to_json(),
+            protected=self._training.protected,
+            notes=(
+                *warnings_about(
+                    self._training.novelty, result.forgetting, result.heads_only, self._config, self._noun
+                ),
+                *(few_shot_notes(self._seen, self._classes, self._noun) if few else ()),
+            ),
+        )
+        self.warnings = learned.notes
+        self._state.commit(self._generation.number, (*self._generation.tasks, learned), result.tensors)
+
+    def _sampled(self) -> Iterator[Batch]:
+        size = self._config.batch_size or self._bundle.manifest.batch_size
+        for start in range(0, len(self._sample), size):
+            pictures, labels = zip(*self._sample[start : start + size], strict=True)
+            yield self._normalised(np.stack(pictures), np.array(labels))
+
+    def _normalised(self, pixels: Pixels, labels: Labels) -> Batch:
+        return self._bundle.preprocessing.normalize(pixels), labels

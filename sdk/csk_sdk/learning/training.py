@@ -1,0 +1,283 @@
+"""Learning one task, as pure as it gets with a runtime inside: warm up, step, consolidate (DESIGN 2).
+
+No file is written and no picture is read here. `Learner` and `TaskStream` feed batches and commit the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.backends import StepResult, TrainingStep, open_step
+from csk_sdk.backends.micro import pieces
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.manifest import PORTABLE, Site
+from csk_sdk.data.labels import Labels
+from csk_sdk.errors import TaskError
+from csk_sdk.learning.acceptance import forgets_too_much
+from csk_sdk.learning.consolidation import Batches, Consolidated, Consolidation
+from csk_sdk.learning.memory_budget import WHOLE, Plan
+from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.known_classes import KnownClasses
+from csk_sdk.method.label_check import LabelEvidence
+from csk_sdk.method.logistic import cross_entropy
+from csk_sdk.method.novelty import novelty
+from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
+from csk_sdk.method.projection import basis, project, restrict, shared_scratch
+from csk_sdk.method.selection import Sensitivity, select_channels
+from csk_sdk.network.finite import require_converged, require_learnable_features
+from csk_sdk.network.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors
+
+HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
+# A head that is fitted on fewer pictures than features tells them apart by accidents, and training follows these
+# (docs/decisions/0023-the-head-that-training-starts-from.md).
+_PICTURES_PER_FEATURE = 4
+# Novelty is a mean over pictures: so many tell it well enough, and no more are in memory as float64.
+_NOVELTY_PICTURES = 512
+
+
+class TaskTraining:
+    """One task being learned, from a generation's tensors towards the next generation's.
+
+    `tensors` are asked for where they are needed, and not kept: best left in their file (`StoredTensors`).
+
+    `old_classes` are the classes of each older task, "base" among them; without, nothing is said about what they lose.
+
+    Per site: `selected` `(k,)` int64 channels, `deltas` `(rows, k)` float32 center changes on them, `bases`
+    `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head. `evidence` is
+    what the labels say about the pictures, `novelty` how far these are from all that is known, once warmed up. Of
+    `plan`, the micro-batches and the sample's size count here; the bundle is already as its profile opens it.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        tensors: Mapping[str, NDArray[Any]],
+        classes: Sequence[str],
+        config: TrainingConfig,
+        backend: str = PORTABLE,
+        old_classes: Mapping[str, tuple[str, ...]] | None = None,
+        plan: Plan = WHOLE,
+    ) -> None:
+        self._bundle, self._plan = bundle, plan
+        self._backend = backend
+        self._tensors = tensors
+        self._config = config
+        self.classes = tuple(classes)
+        self._old_classes = old_classes or {}
+        self.known = KnownClasses(self.classes, self._old_statistics()).names
+        self._objective = bundle.objective
+        self._targets = self._objective.targets(self.classes, config)
+        self.sites: tuple[Site, ...] = bundle.manifest.sites
+        self.selected: dict[str, NDArray[np.int64]] = {}
+        self.deltas: dict[str, NDArray[np.float32]] = {}
+        self.bases: dict[str, NDArray[np.float32]] = {}
+        self.weight = np.zeros((0, bundle.manifest.head.features), np.float32)
+        self.bias = np.zeros(0, np.float32)
+        self.evidence: LabelEvidence | None = None
+        self.novelty: float | None = None
+        self._scratch: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._optimizer = _optimizer(config)
+        self._step: TrainingStep | None = None
+
+    def warm_up(self, batches: Batches) -> None:
+        """Fit the head, rank the channels on the task's data, select them, and span what is protected.
+
+        The head starts at its optimum for the features as they are, so that the gradients say what the features
+        lack. The first `sensitivity_batches` of `batches` are read for the channels; four pictures for each feature, or
+        all, for the head.
+        """
+        self._start_head(batches)
+        sensitivities = {site.name: Sensitivity(site.channels) for site in self.sites}
+        every = {site.name: np.arange(site.channels) for site in self.sites}
+        unchanged = {site.name: np.zeros((site.rows, site.channels), np.float32) for site in self.sites}
+        for batch in self._sample(batches):
+            gradients = self._run(batch, every, unchanged).centers
+            for site in self.sites:
+                # Taken out, so that no gradient is in memory during the next run.
+                sensitivities[site.name].add(gradients.pop(site.name))
+        ratio = self._config.channel_ratio or self._bundle.manifest.channel_ratio
+        for site in self.sites:
+            chosen = select_channels(sensitivities[site.name].values, ratio)
+            self._select(site, chosen, np.zeros((site.rows, len(chosen)), np.float32))
+        self._share_scratch()
+
+    def heads_only(self, batches: Batches) -> float:
+        """Instead of warming up and stepping: no center will move. The mean cross-entropy of the head that is fitted.
+
+        As `warm_up`, it fits the head, for the evidence and the novelty in the pictures.
+        """
+        features, labels = self._start_head(batches)
+        return cross_entropy(features, labels, self.weight, self.bias)
+
+    def _start_head(self, batches: Batches) -> tuple[NDArray[np.float32], Labels]:
+        """The head at its optimum for a sample of the features as they are; these, and their labels."""
+        extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
+        sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
+        seen = []
+        wanted = min(_PICTURES_PER_FEATURE * self._bundle.manifest.head.features, sample.room)
+        for images, labels in self._parts(self._sample(batches, wanted)):
+            features = extractor(images)
+            require_learnable_features(features, self._bundle.manifest.input.noun)
+            sample.add(features, labels)
+            seen.append(labels)
+        del extractor
+        self._targets.see(np.concatenate(seen))
+        features, labels = sample.arrays()
+        self.evidence = self._objective.evidence(features, labels, self.classes)
+        self.novelty = novelty(self._old_statistics(), features[:_NOVELTY_PICTURES])
+        head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
+        self.weight, self.bias = self._targets.start(head)
+        return features, labels
+
+    def step(self, batch: Batch, schedule: float) -> float:
+        """One optimizer step; its loss. `schedule` scales both learning rates.
+
+        Raises TaskError when the loss is no longer finite.
+        """
+        self._targets.see(batch[1])
+        result = self._run(batch, self.selected, self.deltas)
+        loss = result.loss
+        if not np.isfinite(loss):
+            raise TaskError(
+                f"The training loss became {loss}: lower --learning-rate, and check this task's data. "
+                "Nothing was committed."
+            )
+        # A step that overflows is told by the next loss, or by `consolidate`: NumPy's warnings are only noise.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._update(result, schedule)
+        return loss
+
+    def _update(self, result: StepResult, schedule: float) -> None:
+        optimizer = self._optimizer
+        optimizer.learning_rate = self._config.learning_rate * schedule
+        for site in self.sites:
+            name, delta = site.name, self.deltas[site.name]
+            # The gradient becomes the update, in its own memory, and is dropped as soon as it is used.
+            update = result.centers.pop(name)
+            optimizer.step(name, update, update, delta)
+            project(update, self.bases[name], self._scratch[name])
+            delta -= update
+        optimizer.learning_rate = self._config.head_learning_rate * schedule
+        for name, parameter, gradient in (
+            (HEAD_WEIGHT, self.weight, result.weight),
+            (HEAD_BIAS, self.bias, result.bias),
+        ):
+            optimizer.step(name, gradient, gradient, parameter)
+            parameter -= gradient
+
+    def consolidate(
+        self, name: str, batches: Batches, scale: float = 1.0, mirrored: Batches | None = None
+    ) -> Consolidated:
+        """Fold the deltas into the centers and add this task to what is protected (DESIGN 2.4).
+
+        `scale` weighs the batches where they are a sample of the task's data. `mirrored` are the batches of mirrored
+        pictures, where `batches` hold prefix features, which cannot be mirrored.
+        Where the centers cost an old task more than `max_forgetting` allows, they stay as they were, and the task
+        gets its heads only; or, as `on_forgetting` has it, it is refused.
+        Raises TaskError where it is, or where training ended in numbers that are not finite: committed, they could not
+        be unlearned.
+        """
+        require_converged({HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias, **self.deltas})
+        self._step = None
+        self._optimizer = _optimizer(self._config)
+        consolidation = Consolidation(
+            self._bundle, self._tensors, self.classes, self._config, self._plan, self._old_classes, self.selected,
+            self.deltas, self.bases, self._scratch,
+        )  # fmt: skip
+        done = consolidation.fold(name, batches, scale, mirrored)
+        if forgets_too_much(done.forgetting, self._config, name):
+            self.drop_centers()
+            without = consolidation.fold(name, batches, scale, mirrored)
+            done = replace(without, forgetting=done.forgetting, heads_only=True)
+        self.weight, self.bias = done.tensors[f"head/{name}/weight"], done.tensors[f"head/{name}/bias"]
+        return done
+
+    def drop_centers(self) -> None:
+        """Forget what was trained: the network stays as it was."""
+        for delta in self.deltas.values():
+            delta[...] = 0.0
+
+    @property
+    def protected(self) -> dict[str, str]:
+        """By site, how many of the selected channels' directions are kept for older knowledge, as "r/k"."""
+        return {name: f"{basis.shape[1]}/{basis.shape[0]}" for name, basis in self.bases.items()}
+
+    def progress(self) -> Tensors:
+        """Everything that changes while training, for a progress checkpoint.
+
+        Raises TaskError where training has diverged: a run that went on from there could only end so.
+        """
+        saved: Tensors = {HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias}
+        for site in self.sites:
+            saved[f"selected/{site.name}"] = self.selected[site.name]
+            saved[f"delta/{site.name}"] = self.deltas[site.name]
+        saved.update({f"targets/{key}": value for key, value in self._targets.tensors().items()})
+        saved.update({f"optimizer/{key}": value for key, value in self._optimizer.tensors().items()})
+        require_converged(saved)
+        return saved
+
+    def resume(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Continue from `progress`, to the bit."""
+        self.weight, self.bias = saved[HEAD_WEIGHT].copy(), saved[HEAD_BIAS].copy()
+        for site in self.sites:
+            self._select(site, saved[f"selected/{site.name}"], saved[f"delta/{site.name}"].copy())
+        self._share_scratch()
+        self._targets.load(_below("targets/", saved))
+        self._optimizer.load(_below("optimizer/", saved))
+
+    def _select(self, site: Site, chosen: NDArray[np.int64], delta: NDArray[np.float32]) -> None:
+        name = site.name
+        self.selected[name], self.deltas[name] = chosen, delta
+        self.bases[name] = basis(restrict(self._tensors[f"moment/{name}"], chosen), self._config.energy)
+
+    def _share_scratch(self) -> None:
+        self._scratch = shared_scratch({site.name: site.rows for site in self.sites}, self.bases)
+
+    def _run(
+        self,
+        batch: Batch,
+        selected: Mapping[str, NDArray[np.int64]],
+        deltas: Mapping[str, NDArray[np.float32]],
+    ) -> StepResult:
+        if self._step is None:
+            bundle = self._bundle.view(spinning=self._config.spinning)
+            self._step = open_step(
+                self._backend, bundle, self._tensors, self._config.threads, self._plan.micro_batch
+            )
+        images, labels = batch
+        return self._step.run(images, self._targets.feeds(labels), (self.weight, self.bias), selected, deltas)
+
+    def _old_statistics(self) -> ClassStatistics:
+        return ClassStatistics.from_tensors(self._tensors)
+
+    def _parts(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """As much of a batch at once as the plan allows, where only pictures count and not batches."""
+        return pieces(batches, self._plan.micro_batch)
+
+    def _sample(self, batches: Batches, least: int = 0) -> Iterator[Batch]:
+        """The first `sensitivity_batches` batches; more until they are `least` pictures, and some of each class."""
+        seen: list[Labels] = []
+        pictures = 0
+        for count, batch in enumerate(batches()):
+            enough = count >= self._config.sensitivity_batches and pictures >= least
+            if enough and not self._objective.missing(np.concatenate(seen), self.classes):
+                return
+            seen.append(batch[1])
+            pictures += len(batch[1])
+            yield batch
+
+
+def _below(prefix: str, saved: Mapping[str, NDArray[Any]]) -> Tensors:
+    return {key[len(prefix) :]: value for key, value in saved.items() if key.startswith(prefix)}
+
+
+def _optimizer(config: TrainingConfig) -> Optimizer:
+    if config.optimizer == "adamw":
+        return AdamW(config.learning_rate, weight_decay=config.weight_decay)
+    return SGD(config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)

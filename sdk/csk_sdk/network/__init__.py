@@ -1,0 +1,1 @@
+"""A bundle's network, with what one generation knows: features, predictions, evaluation, export."""

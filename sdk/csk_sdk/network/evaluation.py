@@ -1,0 +1,192 @@
+"""Accuracy (or what the bundle's loss measures instead) on test splits, in both scenarios, kept per generation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.data.pixel_cache import PixelCache
+from csk_sdk.data.tasks import Split, Task
+from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.method.continual_metrics import AccuracyMatrix
+from csk_sdk.network.finite import NotFiniteError
+from csk_sdk.network.predicting import LinearHead, Predictor, task_names
+from csk_sdk.state import Generation, State
+
+SCENARIOS = ("task", "class")
+_BATCH = 64
+# Per task: the metric in percent by scenario, the number of test images, and perhaps `details` by scenario.
+Row = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The accuracy matrix of one scenario: row = after learning that task, column = tested task, in percent.
+
+    Its numbers are what `metric` names: "accuracy", "mAP" (mean average precision), or "R2", which has no lower bound.
+    `accuracy` is the present accuracy over all test images together, None for another metric. `details` are
+    further figures of each task as it is now, by their names: "rmse" of each target for "R2".
+    """
+
+    scenario: str
+    tasks: tuple[str, ...]
+    matrix: AccuracyMatrix
+    accuracy: float | None
+    metric: str = "accuracy"
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `evaluate --json`; accuracies that were not measured are None."""
+        return {
+            "scenario": "task-incremental" if self.scenario == "task" else "class-incremental",
+            "metric": self.metric,
+            "tasks": list(self.tasks),
+            **self.matrix.to_json(),
+            **({} if self.accuracy is None else {"accuracy": self.accuracy}),
+            **self.details,
+        }
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Rows of all generations from the bundle to the present one."""
+
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+    metric: str = "accuracy"
+
+    def evaluation(self, scenario: str) -> Evaluation:
+        """The accuracy matrix of one scenario. Raises ConfigError for an unknown one."""
+        require_scenario(scenario)
+        matrix = AccuracyMatrix(
+            [[row.get(name, {}).get(scenario) for name in self.names] for row in self.rows],
+            lowest=-math.inf if self.metric == "R2" else 0.0,
+        )
+        last = self.rows[-1]
+        accuracy = None
+        if self.metric == "accuracy" and last:
+            images = sum(entry["images"] for entry in last.values())
+            accuracy = sum(entry[scenario] * entry["images"] for entry in last.values()) / images
+        details: dict[str, dict[str, Any]] = {}
+        for name, entry in last.items():
+            for kind, value in entry.get("details", {}).get(scenario, {}).items():
+                details.setdefault(kind, {})[name] = value
+        return Evaluation(scenario, self.names, matrix, accuracy, self.metric, details)
+
+
+def require_scenario(scenario: str) -> None:
+    """Raise ConfigError for an unknown scenario."""
+    if scenario not in SCENARIOS:
+        raise ConfigError(f"scenario is '{scenario}'; it must be {' or '.join(SCENARIOS)}.")
+
+
+def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Scores:
+    """Measure a generation on every learned task that has a test split, and keep the row.
+
+    The base classes are tested with a task called "base" that has a test split only.
+    Raises TaskError where there is nothing to test, or a test class was never learned.
+    """
+    generation = predictor.generation
+    names = task_names(generation, predictor.bundle.manifest.classes)
+    known = {task.name: task for task in tasks if task.test is not None}
+    row = {name: _score(predictor, known[name]) for name in names if name in known}
+    if not row:
+        raise TaskError(
+            f"None of the learned tasks ({', '.join(names) or 'none yet'}) has test pictures or signals. Put some into "
+            "tasks/NAME/test/<class>/ (tasks/base/test/<class>/ for the base classes)."
+        )
+    state.save_scores(generation.number, row)
+    # Its own row is known, whether or not the disk can give it back.
+    saved = {**state.load_scores(), generation.number: row}
+    return _along_the_way(
+        generation, state, names, saved, names[0] in known, predictor.bundle.objective.metric
+    )
+
+
+def recorded_scores(
+    generation: Generation, state: State, base_classes: Sequence[str], metric: str
+) -> Scores | None:
+    """The rows measured up to a generation, as they were kept; nothing is measured. None where there are none."""
+    names = task_names(generation, base_classes)
+    if not names:
+        return None
+    saved = state.load_scores()
+    scores = _along_the_way(
+        generation, state, names, saved, any(names[0] in row for row in saved.values()), metric
+    )
+    return scores if any(scores.rows) else None
+
+
+def _along_the_way(
+    generation: Generation,
+    state: State,
+    names: tuple[str, ...],
+    saved: Mapping[int, Row],
+    first_tested: bool,
+    metric: str,
+) -> Scores:
+    """Rows of all generations up to this one; `first_tested` is whether the first of `names` has test pictures."""
+    numbers = _way(generation, {record.number: record.parent for record in state.records()})
+    rows = [{} if number is None else saved.get(number, {}) for number in numbers]
+    if not first_tested and len(numbers) == len(names):
+        # No test pictures of the base classes: the matrix begins with the first learned task.
+        names, rows = names[1:], rows[1:]
+    elif len(numbers) > len(names):
+        rows = rows[1:]
+    return Scores(tuple(names), tuple(rows), metric)
+
+
+def _way(generation: Generation, parents: Mapping[int, int]) -> list[int | None]:
+    """The generations from 0 to this one, each with one task more; None where a record is lost."""
+    way: list[int | None] = [generation.number]
+    parent = generation.parent
+    while len(way) < len(generation.tasks):
+        way.insert(0, parent)
+        parent = None if parent is None else parents.get(parent)
+    return [0, *way] if generation.tasks else way
+
+
+def _score(predictor: Predictor, task: Task) -> dict[str, Any]:
+    assert task.test is not None
+    heads = {"task": predictor.head(task.name), "class": predictor.head()}
+    foreign = [name for name in task.classes if name not in heads["task"].classes]
+    if foreign:
+        raise TaskError(
+            f"The test pictures of task '{task.name}' have class '{foreign[0]}', which is not one of those it "
+            f"learned ({', '.join(heads['task'].classes[:5])}, ...). Correct the folder's name, or remove it."
+        )
+    objective = predictor.bundle.objective
+    objective.require_split(task.test, f"Test data of task '{task.name}'", task.classes)
+    logits = _logits(predictor, heads, task.test)
+    measures = {
+        scenario: objective.measure(logits[scenario], head.classes, task.test.labels, task.classes)
+        for scenario, head in heads.items()
+    }
+    details = {scenario: measure.details for scenario, measure in measures.items() if measure.details}
+    return {
+        "images": len(task.test),
+        **{scenario: measure.score for scenario, measure in measures.items()},
+        **({"details": details} if details else {}),
+    }
+
+
+def _logits(
+    predictor: Predictor, heads: Mapping[str, LinearHead], split: Split
+) -> dict[str, NDArray[np.float32]]:
+    """By scenario what its head says of all pictures, `(n, classes)`. Raises TaskError, naming the picture."""
+    found: dict[str, list[NDArray[np.float32]]] = {scenario: [] for scenario in heads}
+    done = 0
+    for pixels, _ in PixelCache(split, predictor.bundle.preprocessing, 0).batches(_BATCH):
+        try:
+            features = predictor.features(pixels)
+            for scenario, head in heads.items():
+                found[scenario].append(head.logits(features))
+        except NotFiniteError as error:
+            raise error.named(split.images.name(done + error.index)) from None
+        done += len(pixels)
+    return {scenario: np.concatenate(parts) for scenario, parts in found.items()}

@@ -1,0 +1,84 @@
+"""Writing an ordinary inference model on the device, without an ONNX library.
+
+An ONNX file is a protobuf message, and protobuf messages concatenate: fields of a second `ModelProto` behind the
+first are merged into it (protobuf encoding specification, "Last One Wins", where embedded messages merge). So the
+bundle's template, which holds every node and no large tensor, is completed by appending the tensors. Field numbers
+are those of onnx.proto.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EXPORT_TEMPLATE
+from csk_sdk.errors import StorageError
+from csk_sdk.formats.opening import read_file
+from csk_sdk.formats.protobuf import LENGTH_DELIMITED, MAX_BYTES, VARINT, field, tag, varint
+from csk_sdk.network.predicting import LinearHead
+from csk_sdk.state import Generation
+from csk_sdk.state.atomic import clear_temporaries, make_folder, replace_file
+
+_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_GRAPH_INITIALIZER = 5
+_TENSOR_DIMS, _TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_RAW_DATA = 1, 2, 8, 9
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_FLOAT = 1
+# What an export that was killed left behind; no export takes that long.
+_ABANDONED_SECONDS = 3600.0
+
+
+def complete(
+    template: bytes, tensors: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str]
+) -> Iterator[bytes]:
+    """The complete model, piece by piece: template, tensors as initializers, metadata properties."""
+    yield template
+    for name, array in tensors.items():
+        head, data = _tensor(name, array)
+        size = len(head) + len(data)
+        initializer = tag(_GRAPH_INITIALIZER, LENGTH_DELIMITED) + varint(size)
+        yield tag(_MODEL_GRAPH, LENGTH_DELIMITED) + varint(len(initializer) + size) + initializer + head
+        yield data
+    for key, value in metadata.items():
+        entry = field(_ENTRY_KEY, key.encode()) + field(_ENTRY_VALUE, value.encode())
+        yield field(_MODEL_METADATA, entry)
+
+
+def _tensor(name: str, array: NDArray[np.float32]) -> tuple[bytes, bytes]:
+    """A TensorProto as its small fields and its raw bytes (little-endian, as the specification asks)."""
+    data = np.ascontiguousarray(array, "<f4").tobytes()
+    head = b"".join(tag(_TENSOR_DIMS, VARINT) + varint(size) for size in array.shape)
+    head += tag(_TENSOR_DATA_TYPE, VARINT) + varint(_FLOAT) + field(_TENSOR_NAME, name.encode())
+    return head + tag(_TENSOR_RAW_DATA, LENGTH_DELIMITED) + varint(len(data)), data
+
+
+def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path: Path) -> None:
+    """Write the generation's network with `head` folded in to `path`, atomically; a float32 ONNX model.
+
+    Class names, in the order of the outputs, are in its metadata as JSON under "classes"; for a regression they are
+    target names, under "targets".
+    Raises StorageError where it cannot be written, or would be larger than protobuf allows.
+    """
+    manifest = bundle.manifest
+    tensors = bundle.weights(manifest.weights_in_export)
+    tensors.update(bundle.folded_kernels(generation.tensors))
+    tensors[manifest.head.weight], tensors[manifest.head.bias] = head.weight, head.bias
+    metadata = {
+        head.objective.outputs: json.dumps(head.classes),
+        "csk_sdk_generation": str(generation.number),
+    }
+    template = read_file(bundle.path(EXPORT_TEMPLATE), MAX_BYTES, bundle.folder)
+    count = len(template) + sum(array.nbytes for array in tensors.values())
+    if count >= MAX_BYTES:
+        raise StorageError(
+            f"{path} cannot be written: the model has {count / 1e6:.0f} MB, and an ONNX file holds less than 2 GiB. "
+            "Nothing was changed; build the bundle from a smaller network."
+        )
+    make_folder(path.parent)
+    clear_temporaries(path.parent, _ABANDONED_SECONDS, of=path.name)
+    replace_file(path, b"".join(complete(template, tensors, metadata)))

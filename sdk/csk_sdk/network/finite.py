@@ -1,0 +1,77 @@
+"""Numbers that are not finite never become a prediction, and never part of a state.
+
+A network can compute them for any picture: by a runtime's mistake, a division by nothing, an overflow. `argmax` would
+make a class of them, and in a sum they would stay for ever. The sentences are JavaScript's, too
+(src/network/finite.ts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.errors import StateError, TaskError
+
+_WHAT = "the network computes numbers that are not finite (NaN or infinity)"
+_ADVICE = "If others fail, too, try another release of ONNX Runtime, or build the bundle again."
+
+
+class NotFiniteError(TaskError):
+    """Nothing can be said of one picture or signal, the one at `index` of those handed over."""
+
+    def __init__(self, index: int, noun: str, which: str = "") -> None:
+        super().__init__(
+            f"For {which or f'{noun} {index}'} {_WHAT}, so nothing can be said of it: check the {noun}. {_ADVICE}"
+        )
+        self.index, self.noun = index, noun
+
+    def named(self, which: str) -> NotFiniteError:
+        """The same, with the name that the picture or signal has for a user."""
+        return NotFiniteError(self.index, self.noun, which)
+
+
+def first_not_finite(values: NDArray[Any]) -> int | None:
+    """The first row of `values` `(n, k)` with a number that is not finite; None where all are."""
+    finite = np.isfinite(values)
+    return None if finite.all() else int(np.argwhere(~finite)[0][0])
+
+
+def require_answers(values: NDArray[Any], noun: str, first: int = 0) -> None:
+    """Raise NotFiniteError for the first row of `values` `(n, k)` that is not finite.
+
+    They are what the network or a head computes for `n` pictures or signals (`noun`), the first of which is number
+    `first`.
+    """
+    row = first_not_finite(values)
+    if row is not None:
+        raise NotFiniteError(first + row, noun)
+
+
+def require_learnable_features(features: NDArray[Any], noun: str) -> None:
+    """Raise TaskError where features `(n, f)` of a task's pictures or signals (`noun`) are not finite."""
+    if not np.isfinite(features).all():
+        raise TaskError(
+            f"For a {noun} of the task {_WHAT}, so nothing can be learned from it: check the task's {noun}s. {_ADVICE} "
+            "Nothing was committed."
+        )
+
+
+def require_converged(tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Raise TaskError where a tensor of a task's training is not finite: committed, it could not be unlearned."""
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise TaskError(
+                f"Training diverged ('{name}' is no longer finite): lower --learning-rate, and check this "
+                "task's data. Nothing was committed."
+            )
+
+
+def require_usable_head(weight: NDArray[Any], bias: NDArray[Any], whose: str) -> None:
+    """Raise StateError where a stored head, or one made of stored statistics, is not finite."""
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise StateError(
+            f"The head of {whose} holds numbers that are not finite (NaN or infinity): roll back to an earlier task."
+        )

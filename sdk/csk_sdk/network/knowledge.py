@@ -1,0 +1,120 @@
+"""What a generation's network sees in data: features, second moments, class statistics (DESIGN 2.3, 2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, Site
+from csk_sdk.data.labels import Labels
+from csk_sdk.method.heads import ClassStatistics
+
+Tensors = dict[str, NDArray[Any]]
+# One batch: images (n, c, h, w) float32, labels (n,) int64 or a table (n, columns) float32.
+# Of a bundle's view from the prefix on, prefix features (n, *prefix) as they are stored instead of images.
+Batch = tuple[NDArray[Any], Labels]
+
+# Pictures at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
+_AT_ONCE = 8
+# Memory for the features that a head is fitted on.
+HEAD_SAMPLE_BYTES = 32 << 20
+
+
+class FeatureExtractor:
+    """A generation's network up to the head: images `(n, c, h, w)` float32 -> features `(n, f)` float32.
+
+    `release` is that of `Graph.run`: for one that other graphs follow.
+    """
+
+    def __init__(
+        self, bundle: Bundle, tensors: Mapping[str, NDArray[Any]], threads: int = 0, release: bool = False
+    ) -> None:
+        self._release = release
+        head = bundle.manifest.head
+        self._graph = bundle.graph(EVAL_MODEL, tensors, threads)
+        self._feeds = neutral_deltas(bundle.manifest.sites)
+        if not bundle.from_prefix:
+            self._feeds[head.weight] = np.zeros((1, head.features), np.float32)
+            self._feeds[head.bias] = np.zeros(1, np.float32)
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features of one batch."""
+        feeds = {"image": images, **self._feeds}
+        return self._graph.run(feeds, ["features"], self._release)["features"]
+
+
+class FeatureSample:
+    """Features to fit a task's head on, as many as fit into a fixed memory; `room` is for how many more."""
+
+    def __init__(self, features: int, room_bytes: int = HEAD_SAMPLE_BYTES) -> None:
+        self.room = max(1, room_bytes // (4 * features))
+        self._features: list[NDArray[np.float32]] = []
+        self._labels: list[Labels] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether no more features fit."""
+        return self.room == 0
+
+    @property
+    def parts(self) -> list[NDArray[np.float32]]:
+        """Features `(n, f)` as they were added, one array for each time."""
+        return self._features
+
+    def add(self, features: NDArray[np.float32], labels: Labels) -> None:
+        """Keep of features `(n, f)` and their labels as many as fit."""
+        self._features.append(features[: self.room])
+        self._labels.append(labels[: self.room])
+        self.room -= len(self._labels[-1])
+
+    def arrays(self) -> tuple[NDArray[np.float32], Labels]:
+        """All features kept, `(n, f)`, and their labels."""
+        return np.concatenate(self._features), np.concatenate(self._labels)
+
+
+def measure_knowledge(
+    bundle: Bundle,
+    tensors: Mapping[str, NDArray[Any]],
+    batches: Iterable[Batch],
+    classes: Sequence[str],
+    threads: int = 0,
+    on_features: Callable[[NDArray[np.float32], Labels], None] | None = None,
+) -> tuple[dict[str, NDArray[np.float64]], ClassStatistics]:
+    """What one pass over data tells (DESIGN 2.3, 2.4): second moments and class statistics.
+
+    The moments are `moment/SITE`: K = sum of x_c^T x_c, `(groups, c_in / groups, c_in / groups)`.
+    `on_features` sees each batch's features `(n, f)` and labels. Statistics stay empty where the bundle's loss is
+    none over classes.
+    """
+    graph = bundle.graph(MEMORY_MODEL, tensors, threads)
+    objective = bundle.objective
+    sites = bundle.manifest.sites
+    feeds = neutral_deltas(sites)
+    moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}
+    statistics = ClassStatistics.empty(bundle.manifest.head.features)
+    for images, labels in batches:
+        seen = []
+        for start in range(0, len(images), _AT_ONCE):
+            part = images[start : start + _AT_ONCE]
+            outputs = graph.run({"image": part, **feeds}, release=True, copy=False)
+            for site in sites:
+                moments[site.name] += outputs.pop(site.moment)
+            seen.append(outputs.pop("features").copy())
+        features = np.concatenate(seen)
+        if on_features is not None:
+            on_features(features, labels)
+        statistics = objective.statistics(statistics, features, labels, classes)
+    return {f"moment/{name}": moment for name, moment in moments.items()}, statistics
+
+
+def neutral_deltas(sites: Sequence[Site]) -> Tensors:
+    """Graph inputs that change nothing: one channel, a delta of zero."""
+    feeds: Tensors = {}
+    for site in sites:
+        feeds[site.indices] = np.zeros(1, np.int64)
+        feeds[site.delta] = np.zeros((site.rows, 1), np.float32)
+    return feeds

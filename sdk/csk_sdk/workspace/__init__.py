@@ -1,0 +1,1 @@
+"""A device's folder: bundle, state, tasks and settings; watched, examined and verified."""

@@ -1,0 +1,172 @@
+"""`Watcher`: learn whatever lands in the inbox, one task after another, for as long as the device runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from csk_sdk.errors import CskError, StateLockedError, StorageError, TaskError
+from csk_sdk.learner import Learner
+from csk_sdk.learning.learn_run import LearnReport, Progress
+from csk_sdk.network.predicting import task_names
+from csk_sdk.workspace.folder import Workspace
+
+
+class Stopped(Exception):
+    """Raised out of a training step once the watcher was told to stop."""
+
+
+@dataclass(frozen=True)
+class Happened:
+    """What a watcher tells of: one line of a log.
+
+    `event` is "learned" (then `report` says what it took), "set aside" (the task is no good; it is looked at
+    again once its files change), "later" (another process learns, or the disk is full: tried again) or "stopped"
+    (in the middle of a task, which goes on when the watcher is started again). `reason` is a sentence.
+    """
+
+    event: str
+    task: str
+    reason: str = ""
+    report: LearnReport | None = None
+
+
+# What changes while files are being copied: how many there are, their bytes, the newest change in ns, and how many
+# folders cannot be read.
+_Signature = tuple[int, int, int, int]
+
+
+class Watcher:
+    """Learns the tasks of a workspace's inbox as they come, in the order of their names.
+
+    A task is taken once none of its files has changed for `settle` seconds, so that one that is still being copied
+    is left alone. A task that cannot be learned, for whatever reason, is set aside and the next one is taken. `poll` is
+    the time in seconds between two looks at the inbox.
+    """
+
+    def __init__(self, space: Workspace, learner: Learner, settle: float = 10.0, poll: float = 5.0) -> None:
+        self._space, self._learner = space, learner
+        self._settle, self._poll = settle, poll
+        self._stop = Event()
+        # Of each task that waits: its files as they were last seen, and since when (monotonic seconds).
+        self._seen: dict[str, tuple[_Signature, float]] = {}
+        self._aside: dict[str, _Signature] = {}
+
+    def stop(self) -> None:
+        """End `run` soon: at the next training step, or at once while it waits. May be called by a signal handler."""
+        self._stop.set()
+
+    def run(self, once: bool = False) -> Iterator[Happened]:
+        """Learn until told to stop, and tell what happens; with `once`, until nothing waits any more.
+
+        What would be told again at every look is told once. Raises what no other task would mend: BundleError,
+        StateError, ConfigError.
+        """
+        told = None
+        while not self._stop.is_set():
+            happened = self._look()
+            if happened is None and once and not self._seen:
+                return
+            if happened is not None and happened != told:
+                yield happened
+            told = happened
+            if happened is None or happened.event == "later":
+                self._stop.wait(self._poll)
+
+    def _look(self) -> Happened | None:
+        """Learn the first task whose files have settled; None where there is none."""
+        try:
+            name = self._ready()
+        except TaskError as error:  # the inbox cannot be listed
+            return Happened("later", "", str(error))
+        return None if name is None else self._learn(name)
+
+    def _ready(self) -> str | None:
+        """The first task whose files have settled; notes the others' files on the way."""
+        now = time.monotonic()
+        waiting = {name: signature for name, signature in self._waiting() if signature is not None}
+        self._aside = {name: it for name, it in self._aside.items() if waiting.get(name) == it}
+        self._seen = {
+            name: (signature, self._seen[name][1] if self._was(name, signature) else now)
+            for name, signature in waiting.items()
+            if name not in self._aside
+        }
+        settled = (name for name in sorted(self._seen) if now - self._seen[name][1] >= self._settle)
+        return next(settled, None)
+
+    def _was(self, name: str, signature: _Signature) -> bool:
+        return name in self._seen and self._seen[name][0] == signature
+
+    def _waiting(self) -> Iterator[tuple[str, _Signature | None]]:
+        """Every task of the inbox that is not learned, and its files."""
+        known = task_names(self._learner.generation, self._learner.bundle.manifest.classes)
+        for name, paths in self._space.inbox.found().items():
+            if name not in known:
+                yield name, _signature(paths)
+
+    def _learn(self, name: str) -> Happened | None:
+        signature = self._seen[name][0]
+        try:
+            task = self._space.inbox.open(name)
+            if task.train is None:  # pictures to test with; those to learn from may follow
+                self._aside[name] = signature
+                return None
+            report = self._learner.learn(task, on_progress=self._on_progress)
+        except TaskError as error:
+            self._aside[name] = signature
+            return Happened("set aside", name, str(error))
+        except (StateLockedError, StorageError) as error:
+            return Happened("later", name, str(error))
+        except CskError:
+            raise  # of bundle, state or settings: no other task would fare better
+        except Stopped:
+            return Happened("stopped", name, "It goes on when the watcher is started again.")
+        except Exception as error:
+            # One task's fault, or csk-sdk's with this task: the others are learned all the same.
+            self._aside[name] = signature
+            return Happened("set aside", name, _unexpected(error))
+        return Happened("learned", name, report=report)
+
+    def _on_progress(self, _: Progress) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
+
+def _unexpected(error: Exception) -> str:
+    said = (str(error) or "no reason given").splitlines()[0][:300].rstrip(".")
+    return f"Learning it failed in a way that csk-sdk did not expect ({type(error).__name__}: {said})."
+
+
+def _signature(paths: list[Path]) -> _Signature | None:
+    """The files of a task; None where there are none to train on yet, or they vanish while they are counted.
+
+    What cannot be read is no reason to wait: opening the task says what is wrong with it.
+    """
+    files, size, newest, unreadable = 0, 0, 0, 0
+    for path in paths:
+        try:
+            for status in _files(path):
+                files, size, newest = files + 1, size + status.st_size, max(newest, status.st_mtime_ns)
+            newest = max(newest, path.stat().st_mtime_ns)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            unreadable += 1
+    return (files, size, newest, unreadable) if files or unreadable else None
+
+
+def _files(path: Path) -> Iterator[os.stat_result]:
+    """The state of an npz file, or of every file in a folder. Raises OSError where one cannot be looked at."""
+    if not path.is_dir():
+        yield path.stat()
+        return
+    problems: list[OSError] = []
+    for folder, _, names in os.walk(path, onerror=problems.append):
+        for name in names:
+            yield (Path(folder) / name).lstat()
+    if problems:
+        raise problems[0]
