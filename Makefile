@@ -133,10 +133,10 @@ provider = $(shell sed 's/\#.*//' $(RUNTIMES) | awk '$$1 == "$(1)" {for (i = 2; 
 
 run-matrix: $(BIN)/.dev $(patsubst %,.venv-matrix-%/.ready,$(filter-out node,$(ON)))
 	rm -rf $(MATRIX)/*.json
-	@$(foreach one,$(filter-out node,$(ON)),echo "== $(one)"; .venv-matrix-$(one)/bin/python -m csk_device_runners conformance \
+	@$(foreach one,$(filter-out node,$(ON)),echo "== $(one)"; PYTHONPATH=tests .venv-matrix-$(one)/bin/python -m platforms conformance \
 		$(VECTORS) --platform $(one) --out $(MATRIX)/$(one).json $(call provider,$(one)) | grep -v ^passed;) true
 	@$(if $(filter node,$(ON)),$(MAKE) --no-print-directory matrix-js)
-	$(BIN)/python -m csk_device_runners matrix $(VECTORS) $(foreach one,$(ON:node=node browser),$(MATRIX)/$(one).json) \
+	PYTHONPATH=tests $(BIN)/python -m platforms matrix $(VECTORS) $(foreach one,$(ON:node=node browser),$(MATRIX)/$(one).json) \
 		--runtimes $(RUNTIMES) $(if $(filter file,$(origin ON)),--write docs/matrix.md)
 
 matrix-js: chromium
@@ -166,24 +166,24 @@ conformance: $(BIN)/.dev
 	rm -rf $(RESULTS)/*.json
 	$(BIN)/python tests/conformance/make.py --verify
 	$(BIN)/python tests/conformance/digits.py $(DIGITS)
-	$(BIN)/python -m csk_device_runners conformance $(VECTORS) --out $(RESULTS)/host.json
-	$(BIN)/python -m csk_device_runners digits $(DIGITS) $(RESULTS)/host.json
+	PYTHONPATH=tests $(BIN)/python -m platforms conformance $(VECTORS) --out $(RESULTS)/host.json
+	PYTHONPATH=tests $(BIN)/python -m platforms digits $(DIGITS) $(RESULTS)/host.json
 	@if command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null; then $(MAKE) --no-print-directory arm64; \
 		else echo "Left out: ARM64, whose root is made of Debian's packages"; fi
 	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory conformance-js; \
 		else echo "Left out: the JavaScript runner, which needs Node 20 or newer with npm"; fi
-	$(BIN)/python -m csk_device_runners table $(VECTORS) $(RESULTS)/*.json
+	PYTHONPATH=tests $(BIN)/python -m platforms table $(VECTORS) $(RESULTS)/*.json
 
 conformance-js: chromium
 	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && PYTHON="$(CURDIR)/$(BIN)/python" npm run fixtures
 	cd $(JS) && CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(RESULTS)" \
 		CONFORMANCE_DIGITS="$(CURDIR)/$(DIGITS)" npm run conformance
-	$(BIN)/python -m csk_device_runners states $(DIGITS) $(if $(wildcard .cache/arm64),--cache .cache/arm64)
+	PYTHONPATH=tests $(BIN)/python -m platforms states $(DIGITS) $(if $(wildcard .cache/arm64),--cache .cache/arm64)
 
 # Vectors, and a learned task, on ARM64 CPUs that qemu emulates; needs apt, no rights, and about 250 MB in .cache.
 arm64: $(BIN)/.dev
 	@test -d $(DIGITS) || $(BIN)/python tests/conformance/digits.py $(DIGITS)
-	$(BIN)/python -m csk_device_runners arm64 $(VECTORS) $(DIGITS) --cache .cache/arm64 --results $(RESULTS)
+	PYTHONPATH=tests $(BIN)/python -m platforms arm64 $(VECTORS) $(DIGITS) --cache .cache/arm64 --results $(RESULTS)
 
 # A bundle and pictures from the Python SDK are what it learns from, and Python opens what it wrote.
 test-js: $(BIN)/.dev

@@ -2,7 +2,6 @@
 
 python -m csk_device_runners check BUNDLE                           this device's gradients
 python -m csk_device_runners learn BUNDLE TASKS --ssh HOST --out DIR  learn on a board, and bring the state back
-python -m csk_device_runners conformance|digits|arm64|states|table|matrix ...  docs/conformance.md
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from csk_device_runners.check import check_bundle
-from csk_device_runners.conformance_commands import add_conformance
 from csk_device_runners.remote import RemoteRun, learn_remotely
 from csk_device_runners.ssh import Board, RemoteError
 from csk_sdk.errors import CskError
@@ -39,7 +37,6 @@ def main(arguments: list[str] | None = None) -> int:
     _add_learn(
         commands.add_parser("learn", help="learn an inbox on a board over ssh, and bring the state back")
     )
-    add_conformance(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))

@@ -13,8 +13,8 @@ from network import SourceNetwork, Step, changed
 from numpy.typing import NDArray
 from quantized import evaluate
 
-from csk_device_runners.conformance_graphs import feeds_of, graph_name
 from csk_sdk.contract.manifest import EXACT, EXPORT_TEMPLATE, MANIFEST, TRAINING_MODEL, Manifest, exact_twin
+from platforms.graphs import feeds_of, graph_name
 
 Tensors = dict[str, NDArray]
 Settings = Mapping[str, Any]

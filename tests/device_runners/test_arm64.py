@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from workspaces import digits_workspace
 
-from csk_device_runners import arm64, arm64_root, travel
-from csk_device_runners.__main__ import main
-from csk_device_runners.arm64 import check_arm64
-from csk_device_runners.arm64_root import CPUS, Arm64, Arm64Error
-from csk_device_runners.digits import TASKS, Learned, add_to_result
+from platforms import arm64, arm64_root, travel
+from platforms.__main__ import main
+from platforms.arm64 import check_arm64
+from platforms.arm64_root import CPUS, Arm64, Arm64Error
+from platforms.digits import TASKS, Learned, add_to_result
 
 REPOSITORY = Path(__file__).parents[2]
 VECTORS = REPOSITORY / "tests" / "conformance" / "vectors"

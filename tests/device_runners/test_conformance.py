@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from csk_device_runners.__main__ import main
-from csk_device_runners.conformance import (
+from csk_sdk.state.tensorfile import packed
+from platforms.__main__ import main
+from platforms.cases import KINDS
+from platforms.conformance import (
     ConformanceError,
     conforms,
     deviation,
@@ -19,8 +21,6 @@ from csk_device_runners.conformance import (
     run_conformance,
     write_report,
 )
-from csk_device_runners.conformance_cases import KINDS
-from csk_sdk.state.tensorfile import packed
 
 REPOSITORY = Path(__file__).parents[2]
 VECTORS = REPOSITORY / "tests" / "conformance" / "vectors"
@@ -97,7 +97,7 @@ def test_a_golden_that_is_not_current_is_found(tmp_path):
 FAULTS = {
     "no projection": ("csk_sdk.learning.training.project", lambda step, *_: None, {"steps", "task"}),
     "no schedule": (
-        "csk_device_runners.conformance_cases.cosine",
+        "platforms.cases.cosine",
         lambda *_: 1.0,
         {"optimizer", "steps", "task"},
     ),
@@ -119,7 +119,7 @@ FAULTS = {
         {"preprocess"},
     ),
     "no shrinkage": (
-        "csk_device_runners.conformance_cases.PRIOR_PICTURES",
+        "platforms.cases.PRIOR_PICTURES",
         0.0,
         {"discriminant", "calibration"},
     ),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from csk_device_runners.__main__ import main
-from csk_device_runners.conformance import report, run_conformance, write_report
-from csk_device_runners.conformance_matrix import read_runtimes
+from platforms.__main__ import main
+from platforms.conformance import report, run_conformance, write_report
+from platforms.matrix import read_runtimes
 
 REPOSITORY = Path(__file__).parents[2]
 VECTORS = REPOSITORY / "tests" / "conformance" / "vectors"

@@ -12,12 +12,12 @@ import pytest
 from safetensors.numpy import load_file
 from workspaces import digits_workspace
 
-from csk_device_runners import travel
-from csk_device_runners.__main__ import main
-from csk_device_runners.conformance import ConformanceError
-from csk_device_runners.digits import TASKS, Learned
-from csk_device_runners.travel import begin, changed_files, check_states, tell
 from csk_sdk import Learner
+from platforms import travel
+from platforms.__main__ import main
+from platforms.conformance import ConformanceError
+from platforms.digits import TASKS, Learned
+from platforms.travel import begin, changed_files, check_states, tell
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from csk_device_runners.digits import TASKS
+from platforms.digits import TASKS
 
 REPOSITORY = Path(__file__).parents[2]
 

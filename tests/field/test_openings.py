@@ -365,12 +365,6 @@ ALLOWED = {
     ("csk_artifacts_builder/ort/probe.py", "api.Module"): "of a probe that was just written",
     ("csk_device_runners/ssh.py", "tarfile.open"): "a stream, unpacked with the filter for data",
     (
-        "csk_device_runners/arm64.py",
-        "shutil.copytree",
-    ): "of a state that an emulated CPU here has just written",
-    ("csk_device_runners/arm64_root.py", "shutil.move"): "of packages that were just unpacked",
-    ("csk_device_runners/travel.py", "shutil.copytree"): "of states that platforms here have just written",
-    (
         "csk_device_runners/remote.py",
         "State.open(out / 'state', opened.id, opened.checkpoint()).load",
     ): "State's own",

@@ -18,7 +18,8 @@ from reference import as_tensor, evaluate
 from torch import Tensor
 from torch.nn import functional
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "conformance"), str(Path(__file__).parents[1] / "builder")]
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "conformance"), str(TESTS / "builder")]
 from network import _batch_norm_scale, _seen_by_center  # noqa: E402
 
 from csk_sdk.contract.manifest import Manifest, Site  # noqa: E402

@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from csk_device_runners.conformance import FAILED, run_case
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from csk_sdk.runtime.sessions import load_onnxruntime
+from platforms.conformance import FAILED, run_case
 
 _EACH = "--each"
 

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from csk_device_runners.arm64_root import CPUS, Arm64, Arm64Error, Cpu
-from csk_device_runners.conformance_table import POINTS
-from csk_device_runners.digits import TASKS, Learned, Run, accuracy, add_to_result, here, learn
-from csk_device_runners.travel import FIRST, Finding, begin
 from csk_sdk.formats.opening import LARGEST_TEXT, read_file
+from platforms.arm64_root import CPUS, Arm64, Arm64Error, Cpu
+from platforms.digits import TASKS, Learned, Run, accuracy, add_to_result, here, learn
+from platforms.table import POINTS
+from platforms.travel import FIRST, Finding, begin
 
 
 def check_arm64(arm: Arm64, vectors: Path, workspace: Path, results: Path) -> list[Finding]:
@@ -76,7 +76,7 @@ def _copied(state: Path, name: str) -> Path:
 
 def _conformance(arm: Arm64, cpu: Cpu, vectors: Path, result: Path) -> bool:
     result.unlink(missing_ok=True)
-    arguments = ["-m", "csk_device_runners", "conformance", str(vectors), "--out", str(result)]
+    arguments = ["-m", "platforms", "conformance", str(vectors), "--out", str(result)]
     done = _run(arm, cpu, [*arguments, "--platform", f"aarch64 {cpu.name}"])
     if not result.is_file():
         raise Arm64Error(

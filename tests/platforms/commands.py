@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from csk_device_runners.arm64 import check_arm64, on_emulated
-from csk_device_runners.arm64_root import CPUS, Arm64
-from csk_device_runners.conformance import (
+from csk_sdk.runtime.providers import find_providers
+from platforms.arm64 import check_arm64, on_emulated
+from platforms.arm64_root import CPUS, Arm64
+from platforms.conformance import (
     SKIPPED,
     conforms,
     read_digest,
@@ -20,11 +21,10 @@ from csk_device_runners.conformance import (
     run_conformance,
     write_report,
 )
-from csk_device_runners.conformance_matrix import failures, page, read_runtimes
-from csk_device_runners.conformance_table import POINTS, digits_agree, print_table, read_results
-from csk_device_runners.digits import add_to_result, here, learn
-from csk_device_runners.travel import Finding, begin, check_states
-from csk_sdk.runtime.providers import find_providers
+from platforms.digits import add_to_result, here, learn
+from platforms.matrix import failures, page, read_runtimes
+from platforms.table import POINTS, digits_agree, print_table, read_results
+from platforms.travel import Finding, begin, check_states
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, _SubParsersAction

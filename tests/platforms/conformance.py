@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_device_runners.conformance_cases import KINDS, PROVIDERS, Tensors
 from csk_sdk.errors import CskError
 from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 from csk_sdk.runtime.providers import provider_names, short
 from csk_sdk.runtime.sessions import ON_CPU, Provider, load_onnxruntime
 from csk_sdk.state.tensorfile import decode
+from platforms.cases import KINDS, PROVIDERS, Tensors
 
 FORMAT = 1
 INDEX = "index.json"

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from csk_device_runners.conformance import FORMAT, SKIPPED, ConformanceError
 from csk_sdk.formats.opening import LARGEST_TEXT, read_file
+from platforms.conformance import FORMAT, SKIPPED, ConformanceError
 
 Result = Mapping[str, Any]
 Row = tuple[str, str]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_device_runners.conformance_graphs import graphs
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.manifest import (
@@ -35,6 +34,7 @@ from csk_sdk.network.predicting import Predictor
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.runtime.sessions import ON_CPU
 from csk_sdk.state import Generation, LearnedTask
+from platforms.graphs import graphs
 
 Tensors = dict[str, NDArray[Any]]
 Settings = Mapping[str, Any]

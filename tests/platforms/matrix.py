@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from csk_device_runners.conformance import SKIPPED
 from csk_sdk.device.choice import colon_lines, cpu_name
 from csk_sdk.formats.opening import LARGEST_TEXT, read_file
+from platforms.conformance import SKIPPED
 
 Result = Mapping[str, Any]
 Row = tuple[str, str, str]

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from csk_device_runners.conformance import ConformanceError
-from csk_device_runners.conformance_table import POINTS
-from csk_device_runners.digits import TASKS, Run, accuracy, here, learn
 from csk_sdk import Learner, TrainingConfig
 from csk_sdk.formats.opening import LARGEST_TEXT, open_file, read_file
 from csk_sdk.formats.stored_tensors import StoredTensors
+from platforms.conformance import ConformanceError
+from platforms.digits import TASKS, Run, accuracy, here, learn
+from platforms.table import POINTS
 
 FIRST = "-first"
 HOST = "host"

@@ -1,0 +1,1 @@
+"""What other platforms compute, held against this one: the conformance vectors, learned tasks, travelling states."""
