@@ -42,6 +42,7 @@ from csk_sdk.contract.manifest import (
     EXPORT_TEMPLATE,
     INT8,
     MEMORY_MODEL,
+    MOST_FEATURES,
     ORT_FOLDER,
     ORT_TRAINING,
     PORTABLE,
@@ -55,6 +56,7 @@ from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.device import tuning
 from csk_sdk.device.comparing import require_same
+from csk_sdk.errors import ModelError
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives import objective_of
 from csk_sdk.runtime.allocator import returning_memory
@@ -108,6 +110,7 @@ def _build(
     source = with_features(source, possible, options.features)
     head = split_head(source.model, where)
     require_loss(options.loss, head.activation, where)
+    _require_few_features(head.weight.shape[1], options, where)
     manifest, sites = _with_sites(source, head, possible, options)
     split = _base_split(options, manifest) if options.base_data else None
     models = _graphs(source, sites, manifest)
@@ -170,6 +173,17 @@ def _build(
     metric = objective_of(options.loss).metric
     warnings = (*warnings_about(options, manifest, accuracy, agreement), *unchecked)
     return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, agreement, warnings, metric)
+
+
+def _require_few_features(features: int, options: BuildOptions, where: str) -> None:
+    """What is known of classes is matrices of features by features, here and on every device."""
+    if features > MOST_FEATURES:
+        remedy = " With --features last it has fewer." if options.features != "last" else ""
+        raise ModelError(
+            f"{where}: the classifier sees {features:,} features of a picture, and a bundle has at most "
+            f"{MOST_FEATURES:,}: what a device knows of classes would take {8e-9 * features**2:.0f} GB. Take a network "
+            f"with a pooling in front of its classifier.{remedy}"
+        )
 
 
 def _with_sites(

@@ -149,6 +149,8 @@ class TrainingConfig:
 
         Raises ConfigError for an unknown name, a wrong type, or a value out of range.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{where} is a {type(values).__name__}, and must be a mapping of settings.")
         for name, value in values.items():
             if name not in _FIELDS:
                 raise ConfigError(f"{where} sets '{name}', which is no setting. Known: {', '.join(_FIELDS)}.")

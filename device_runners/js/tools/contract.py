@@ -32,7 +32,7 @@ def _module(path: Path) -> str:
     assert "${" not in text
     return (
         f"/** Generated from csk_sdk/contract/{path.name} by tools/contract.py: change it there. */\n\n"
-        "import type { Schema } from '../schema.js';\n\n"
+        "import type { Schema } from '../formats/schema.js';\n\n"
         f"export const {name}_SCHEMA = JSON.parse(`{text}`) as Schema;\n"
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import TaskError
+from csk_sdk.formats.given import path_of, text_of
 from csk_sdk.formats.places import INBOX, mistaken
 
 # Names that other folders of csk-sdk have; tasks may have some of them, too.
@@ -20,7 +21,7 @@ class Inbox:
     """
 
     def __init__(self, folder: Path | str, bit_depth: int | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = path_of(folder, "The folder of tasks", TaskError)
         self._bit_depth = bit_depth
 
     def names(self) -> list[str]:
@@ -32,6 +33,7 @@ class Inbox:
 
     def open(self, name: str) -> Task:
         """Open a task by its name. Raises TaskError when there is none of this name, or it is no good."""
+        text_of(name, "name", TaskError)
         found = self.found()
         if name not in found:
             there = f"it has {', '.join(sorted(found))}" if found else "it has no tasks at all"

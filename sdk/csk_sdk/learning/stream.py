@@ -24,7 +24,7 @@ from csk_sdk.learning.training import TaskTraining
 from csk_sdk.network.knowledge import Batch
 from csk_sdk.network.predicting import require_new_task, task_classes
 from csk_sdk.network.profiles import in_profile
-from csk_sdk.runtime.peak_memory import peak_rss_bytes
+from csk_sdk.runtime.peak_memory import in_memory, peak_rss_bytes
 from csk_sdk.state import Generation, LearnedTask, State
 
 # uint8 pictures, or float32 signals, at the model's size.
@@ -104,7 +104,8 @@ class TaskStream:
     ) -> None:
         try:
             if error is None:
-                self._commit()
+                with in_memory():
+                    self._commit()
         finally:
             self._held_open.close()
 
@@ -115,6 +116,10 @@ class TaskStream:
 
         Raises TaskError for pictures, signals or labels that do not fit.
         """
+        with in_memory():
+            return self._observe(images, labels)
+
+    def _observe(self, images: Any, labels: Any) -> float | None:
         pixels = self._bundle.preprocessing.stack(images)
         given = self._objective.batch_labels(labels, len(pixels), self._classes)
         if not len(given):

@@ -26,6 +26,7 @@ from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import BundleError, ConfigError, TaskError
 from csk_sdk.formats.byte_sizes import bytes_in
+from csk_sdk.formats.given import optional_path, path_of
 from csk_sdk.formats.opening import read_file
 from csk_sdk.formats.places import WORKSPACE, mistaken
 from csk_sdk.learner import Learner
@@ -85,8 +86,12 @@ class Workspace:
 
         Raises ConfigError for a missing folder, or a csk.toml that cannot be used.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
+        folder = path_of(folder, "workspace")
+        bundle, state, tasks, trust = (
+            optional_path(one, what)
+            for one, what in ((bundle, "bundle"), (state, "state"), (tasks, "tasks"), (trust, "trust"))
+        )
+        if not _is_folder(folder):
             raise ConfigError(f"There is no folder {folder}. Make it, and put a bundle/ into it.")
         if bundle is None and (said := mistaken(folder, WORKSPACE)) is not None:
             raise ConfigError(said)
@@ -199,6 +204,13 @@ class Workspace:
             test_images=len(task.test) if task.test is not None else 0,
             notes=task.unread,
         )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, and the like
+        return False
 
 
 def workspace_of(
