@@ -28,7 +28,7 @@ from csk_sdk.data.files import open_files
 from csk_sdk.data.folders import Unread, files_by_class, is_folder
 from csk_sdk.data.images import ArrayImages
 from csk_sdk.data.labels import Labels, check_labels, require_learnable
-from csk_sdk.data.metadata import METADATA, read_metadata
+from csk_sdk.data.metadata import METADATA, absent_said, read_metadata
 from csk_sdk.data.npz import load_arrays
 from csk_sdk.data.signals import ArraySignals
 from csk_sdk.data.source import Files, Source, as_task_error
@@ -143,7 +143,8 @@ class Task:
 
     @classmethod
     def _from_tables(cls, path: Path, folders: dict[str, Path], bit_depth: int | None) -> Task:
-        tables = {split: read_metadata(folder) for split, folder in folders.items()}
+        gone: dict[str, list[Path]] = {split: [] for split in folders}
+        tables = {split: read_metadata(folder, gone[split]) for split, folder in folders.items()}
         names = next(iter(tables.values()))[0]
         splits = {
             split: table_split(folders[split], table, names, bit_depth) for split, table in tables.items()
@@ -151,7 +152,10 @@ class Task:
         name = path.resolve().name
         if "train" in splits:
             require_learnable(splits["train"].labels, names, f"Task '{name}': ")
-        return cls._checked(name, names, splits.get("train"), splits.get("test"))
+        task = cls._checked(name, names, splits.get("train"), splits.get("test"))
+        return replace(
+            task, unread=tuple(absent_said(folders[one], paths) for one, paths in gone.items() if paths)
+        )
 
     @classmethod
     def from_npz(cls, path: Path | str, bit_depth: int | None = None) -> Task:
