@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import stat
 from array import array
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -108,11 +109,15 @@ def _inside(folder: Path, name: str, where: str) -> Path:
     path = folder / name
     if path.suffix.lower() not in SUFFIXES:
         raise TaskError(f"{where}: '{name}' is no picture and no signal ({READ}).")
-    if path.exists() and not path.resolve().is_relative_to(folder.parent.resolve()):
+    try:
+        there = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    if not path.resolve().is_relative_to(folder.parent.resolve()):
         raise TaskError(
             f"{where}: {path} is a link that leads out of {folder.parent}: put the file itself there."
         )
-    if path.exists() and not path.is_file():
+    if not stat.S_ISREG(there.st_mode):
         raise TaskError(f"{where}: {path} is no file. Correct the name, or remove the line.")
     return path
 

@@ -53,7 +53,7 @@ def mistaken(folder: Path, wanted: str) -> str | None:
     """The sentence for a folder that is not of the `wanted` kind but plainly another; None where nothing is plain."""
     here = Path(os.path.normpath(folder.absolute()))
     kind = kind_of(here)
-    if kind == wanted:
+    if kind == wanted or not here.is_dir():
         return None
     near = _near(here, kind, wanted)
     if near is None:
