@@ -29,6 +29,7 @@ _GIVEN = {
     TASK: "by its name with --task, and the folder that it is in as --tasks",
 }
 _PARTS = {BUNDLE: "bundle", STATE: "state", INBOX: "tasks"}
+_STATE_PARTS = ("generations", "scores")
 _MOST_LOOKED_AT = 100
 # From a class's folder up to the workspace: class, train, task, tasks.
 _LEVELS = 4
@@ -60,6 +61,8 @@ def mistaken(folder: Path, wanted: str) -> str | None:
         return kind and f"{here} is {_A[kind]}, not {_A[wanted]}: give it {_GIVEN[kind]}."
     if kind is not None:
         return f"{here} is {_A[kind]}, not {_A[wanted]}: give {near}."
+    if wanted == STATE and here.name not in _STATE_PARTS:
+        return None  # a new state may lie anywhere, beside another, too
     where = f"is inside {_A[wanted]}" if here.is_relative_to(near) else f"is not {_A[wanted]}"
     return f"{here} {where}: give {near}."
 
