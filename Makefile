@@ -33,7 +33,7 @@ ON ?= $(shell sed 's/\#.*//' $(RUNTIMES) | awk 'NF {print $$1}') node
 MATRIX := out/matrix
 DIGITS := out/digits
 
-.PHONY: help demo test test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
+.PHONY: help demo test contract test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
 	wheel-test conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
@@ -52,6 +52,7 @@ help:
 	@echo "make app             build the web app and serve it here; BUNDLE=DIR for a bundle of your own"
 	@echo "make test-app        the web app in a phone's browser"
 	@echo "make check           format, lint, types"
+	@echo "make contract        write what is made of csk_sdk/contract: settings and thresholds of both languages, their pages"
 	@echo "make attack MINUTES=10  attack every promise of docs/guarantees.md: kills, lost power, full disks, hostile files"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
 	@echo "make fuzz MINUTES=30    feed the readers what nobody would (Linux, Python 3.11 to 3.13)"
@@ -217,6 +218,12 @@ check: $(BIN)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+contract: $(BIN)/.dev
+	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund
+	$(BIN)/python tools/contract.py
+	$(BIN)/python tests/contract/make_settings.py
+	$(BIN)/python docs/generate_cli.py
 
 format: $(BIN)/.dev
 	$(BIN)/ruff format .

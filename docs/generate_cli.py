@@ -65,8 +65,10 @@ def parameters(command: Callable[..., Any]) -> Iterator[Parameter]:
     """A command's arguments and options, as its signature declares them."""
     hints = get_type_hints(command, include_extras=True)
     for name, parameter in inspect.signature(command).parameters.items():
-        kind, *extras = get_args(hints[name])
-        info = next(extra for extra in extras if isinstance(extra, ArgumentInfo | OptionInfo))
+        kind, *extras = get_args(hints[name]) or (None,)
+        info = next((extra for extra in extras if isinstance(extra, ArgumentInfo | OptionInfo)), None)
+        if info is None:
+            continue  # what typer hands over, not an option
         required = parameter.default is inspect.Parameter.empty
         is_option = isinstance(info, OptionInfo)
         dashed = "--" + name.replace("_", "-")
@@ -76,12 +78,15 @@ def parameters(command: Callable[..., Any]) -> Iterator[Parameter]:
             decls = (info.default, *decls)
         decls = tuple(part for decl in decls for part in decl.split("/"))
         if not decls and is_option:
-            decls = (dashed, dashed.replace("--", "--no-", 1)) if kind is bool else (dashed,)
+            decls = (dashed, dashed.replace("--", "--no-", 1)) if kind in (bool, bool | None) else (dashed,)
+        # A setting's own default is the last of its help's words.
+        text, _, default = (info.help or "").partition(" Default: ")
+        default = default.removesuffix(".") or ("" if required else _default(parameter.default, decls))
         yield Parameter(
             names=decls or (name.upper(),),
             value="" if kind in (bool, bool | None) else info.metavar or _value(kind),
-            help=info.help or "",
-            default="" if required else _default(parameter.default, decls),
+            help=text,
+            default=default,
             is_option=is_option,
             required=required,
         )

@@ -155,9 +155,11 @@ class Learner:
         `task` may be the path of a task's folder or npz file, `config` a mapping of settings.
 
         An interrupted run is resumed where its last progress checkpoint was, with the same result.
-        Raises TaskError for data that cannot be learned, StateLockedError while another process learns,
-        RuntimeMissingError without the backend's package, ConfigError where the memory budget is too small.
+        Raises TaskError for data that cannot be learned, StateLockedError while another process learns, StateError
+        where only a newer csk-sdk may write to the state, RuntimeMissingError without the backend's package,
+        ConfigError where the memory budget is too small.
         """
+        self.state.require_writable()
         if not isinstance(task, Task):
             task = Task.open(task)
         with in_memory():
@@ -198,6 +200,7 @@ class Learner:
         """Learn a task from batches that the application feeds: see `TaskStream`."""
         text_of(name, "name", TaskError)
         classes = texts_of(classes, "classes", TaskError)
+        self.state.require_writable()
         self.require_new(name, classes)
         settings = _settings(config) or self.config
         return TaskStream(self.bundle, self.state, name, classes, settings, backend=self.backend)
@@ -255,9 +258,10 @@ class Learner:
     def rollback(self, task: str) -> Generation:
         """Return to the generation in which `task` had just been learned ("base": before the first task).
 
-        Raises StateError for a task that is not on the way here.
+        Raises StateError for a task that is not on the way here, or where only a newer csk-sdk may write to the state.
         """
         text_of(task, "task", StateError)
+        self.state.require_writable()
         with self.state.lock():
             self.state.rollback(0 if task == BASE else self.state.generation_of(task))
             self.state.clear_progress()

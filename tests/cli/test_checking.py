@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from csk_sdk import demo
+from csk_sdk.demo import result as demo
+from csk_sdk.demo import run as demo_run
 from csk_sdk.learner import Learner
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.runtime import sessions as runtime
@@ -127,7 +128,7 @@ def test_demo_shows_progress_and_its_result(run, tmp_path, monkeypatch):
         on_progress("building")
         return result
 
-    monkeypatch.setattr(demo, "run_demo", run_demo)
+    monkeypatch.setattr(demo_run, "run_demo", run_demo)
     shown = run("demo", "--out", tmp_path).out
     lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert lines[0] == "building"

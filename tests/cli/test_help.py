@@ -1,8 +1,11 @@
 """Every command explains itself, the same way on a terminal and in a pipe."""
 
+import inspect
+
 import pytest
 
-from csk_sdk.cli import app
+from csk_sdk.cli import app, learning
+from csk_sdk.contract.settings import SETTINGS
 
 # Each command's arguments and options, those of every device command left out.
 WORKSPACE = {"--workspace", "--bundle", "--state", "--trust"}
@@ -59,7 +62,7 @@ def test_version(run):
         (["nonsense"], "No such command"),
         (["train", "--nonsense"], "No such option"),
         (["train", "--epochs", "two"], "--epochs"),
-        (["train", "--optimizer", "lion"], "--optimizer"),
+        (["train", "--optimizer", "lbfgs"], "--optimizer"),
         (["evaluate", "--scenario", "domain"], "--scenario"),
         (["predict"], "Missing argument"),
         (["predict", "a.png", "--top", "0"], "--top"),
@@ -84,4 +87,25 @@ def test_wrong_usage_exits_2_and_says_what_is_wrong(run, arguments, text):
 def test_a_setting_out_of_range_is_wrong_usage(run, workspace):
     done = run("train", "--workspace", workspace, "--epochs", "0")
     assert done.status == 2
-    assert "epochs is 0; it must be 1 or more." in done.err
+    assert "epochs is 0; it must be a whole number, 1 or more." in " ".join(done.err.split())
+
+
+def test_help_shows_every_default_and_bound(run):
+    text = " ".join(run("train", "--help").out.split())
+    options = [name for name in inspect.signature(learning.train).parameters if name in SETTINGS]
+    assert len(options) > 25
+    for name in options:
+        one = SETTINGS[name]
+        _, found, after = text.partition(f" --{name.replace('_', '-')} ")
+        assert found, name
+        own = after[: after.index("Default: ") + 100]
+        if one.default is not None and one.type != "boolean":
+            assert f"Default: {one.shown_default}." in own, name
+        if one.bounds and name != "memory_budget":
+            assert f"{one.rule[0].upper()}{one.rule[1:]}" in own, name
+
+
+def test_an_option_out_of_bounds_is_wrong_usage(run):
+    done = run("train", "--energy", "1.5")
+    assert done.status == 2
+    assert "energy is 1.5; it must be between 0 and 1." in " ".join(done.err.split())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jsonschema
@@ -101,25 +99,3 @@ def test_opening_says_the_same(tmp_path: Path) -> None:
     with pytest.raises(BundleError) as caught:
         Bundle.open(tmp_path)
     assert str(caught.value) == f"{tmp_path}/{edit['refused']}"
-
-
-def _generator() -> ModuleType:
-    path = ROOT / "device_runners" / "js" / "tools" / "contract.py"
-    spec = importlib.util.spec_from_file_location("contract_generator", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_typescript_has_the_same_schemas() -> None:
-    generator = _generator()
-    files = generator.generated()
-    assert {path.name for path in (ROOT / "device_runners/js/src/contract").iterdir()} == {
-        path.name for path in files
-    }
-    for path, text in files.items():
-        assert generator.content_of(path.read_text()) == generator.content_of(text), (
-            f"{path} is not what the contract says: run python device_runners/js/tools/contract.py"
-        )

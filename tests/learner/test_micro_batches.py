@@ -157,7 +157,7 @@ def test_a_stream_takes_micro_batches_too(digits_bundle: Path, tmp_path: Path, d
 
 
 def test_a_micro_batch_of_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match="micro_batch is 0; it must be 1 or more"):
+    with pytest.raises(ConfigError, match="micro_batch is 0; it must be a whole number, 1 or more"):
         TrainingConfig(micro_batch=0)
 
 

@@ -264,9 +264,9 @@ def test_where_the_first_layer_is_trained_nothing_is_kept(
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"prefix_cache": "flash"}, "prefix_cache is flash; it must be off or memory or disk or auto."),
-        ({"prefix_views": 0}, "prefix_views is 0; it must be from 1 to 64."),
-        ({"precision": "half"}, "precision is half; it must be auto or exact or int8."),
+        ({"prefix_cache": "flash"}, "prefix_cache is 'flash'; it must be off, memory, disk or auto."),
+        ({"prefix_views": 0}, "prefix_views is 0; it must be a whole number from 1 to 64."),
+        ({"precision": "half"}, "precision is 'half'; it must be auto, exact or int8."),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], text: str) -> None:

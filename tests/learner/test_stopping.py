@@ -98,7 +98,7 @@ def test_a_plateau_is_no_fall_by_a_hundredth(
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"patience": -1}, "patience is -1; it must be 0 or more"),
+        ({"patience": -1}, "patience is -1; it must be a whole number, 0 or more"),
         ({"seconds": 0.0}, "seconds is 0.0; it must be above 0"),
         ({"flops": float("inf")}, "flops is inf; it must be above 0"),
         ({"flops": 10.0}, "one step of 16 costs"),

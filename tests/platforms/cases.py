@@ -26,7 +26,7 @@ from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.drift import DriftEstimate
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.logistic import logistic_head
-from csk_sdk.method.optimizers import SGD, AdamW, cosine
+from csk_sdk.method.optimizers import cosine, optimizer_of, warm_up_steps
 from csk_sdk.method.projection import basis, project, restrict
 from csk_sdk.method.selection import Sensitivity, select_channels
 from csk_sdk.network.knowledge import Batch
@@ -76,12 +76,8 @@ def _project(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
 
 
 def _optimizer(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
-    rate, decay = settings["learning_rate"], settings["weight_decay"]
-    optimizer = (
-        AdamW(rate, weight_decay=decay)
-        if settings["optimizer"] == "adamw"
-        else SGD(rate, momentum=settings["momentum"], weight_decay=decay)
-    )
+    rate, momentum, decay = (settings[name] for name in ("learning_rate", "momentum", "weight_decay"))
+    optimizer = optimizer_of(settings["optimizer"], rate, momentum, decay)
     parameter = given["parameter"].copy()
     found: Tensors = {}
     for step in range(settings["steps"]):
@@ -234,7 +230,7 @@ def _train(bundle: Bundle, training: TaskTraining, settings: Settings, given: Te
         down, right, flipped = (given[name][epoch][part] for name in ("down", "right", "flipped"))
         pictures = _moved(given["pictures"][index], down, right, flipped)
         batch = bundle.preprocessing.normalize(pictures), given["labels"][index]
-        losses.append(training.step(batch, cosine(step, total, min(per_epoch // 2, 50))))
+        losses.append(training.step(batch, cosine(step, total, warm_up_steps(per_epoch))))
     return losses
 
 

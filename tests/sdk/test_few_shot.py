@@ -65,7 +65,7 @@ def test_reasons() -> None:
 
 
 def test_a_negative_number_is_refused() -> None:
-    with pytest.raises(ConfigError, match="few_shot is -1; it must be 0 or more"):
+    with pytest.raises(ConfigError, match="few_shot is -1; it must be a whole number, 0 or more"):
         TrainingConfig(few_shot=-1)
 
 

@@ -4,8 +4,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from csk_sdk.contract.settings import SETTINGS
 from csk_sdk.errors import ConfigError, StateError
-from csk_sdk.method.optimizers import SGD, AdamW, cosine
+from csk_sdk.method.optimizers import OPTIMIZERS, SGD, AdamW, cosine, optimizer_of
 
 
 @pytest.fixture
@@ -217,3 +218,18 @@ def test_settings_out_of_range_are_refused(make, message):
 )
 def test_cosine(step, total, warmup, expected):
     assert cosine(step, total, warmup) == pytest.approx(expected, abs=1e-12)
+
+
+def test_every_choice_of_the_setting_is_an_optimizer_of_its_own():
+    assert tuple(OPTIMIZERS) == SETTINGS["optimizer"].choices == tuple(SETTINGS["optimizer"].constants)
+    assert len(set(OPTIMIZERS.values())) == len(OPTIMIZERS)
+    for name, kind in OPTIMIZERS.items():
+        made = optimizer_of(name, 0.25, 0.5, 0.125)
+        assert type(made) is kind
+        assert (made.learning_rate, made.weight_decay) == (0.25, 0.125)
+    assert optimizer_of("sgd", 0.1, 0.5, 0.0).momentum == 0.5
+
+
+def test_an_optimizer_that_nobody_registered_is_refused():
+    with pytest.raises(ConfigError, match=r"^optimizer is 'lbfgs'; it must be sgd or adamw"):
+        optimizer_of("lbfgs", 0.1, 0.9, 0.0)

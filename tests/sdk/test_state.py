@@ -11,6 +11,7 @@ from csk_sdk.errors import ConfigError, StateError
 from csk_sdk.state import LearnedTask, State
 from csk_sdk.state.generation import seal
 from csk_sdk.state.tensorfile import decode, packed
+from csk_sdk.version import __version__
 
 # Reading and committing
 
@@ -141,8 +142,8 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError) as caught:
         state_at(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} has schema 2, and this csk-sdk reads up to 1: update csk-sdk on this device, "
-        "or start a new state folder."
+        f"{tmp_path} was written by a newer csk-sdk, and reading it takes one that knows schema 2 of states (csk-sdk "
+        f"{__version__} knows 1): update csk-sdk on this device."
     )
 
 

@@ -106,6 +106,7 @@ export class Learner {
     const config = trainingConfig({ ...this.config, ...Object.fromEntries(given) });
     const report = await this.state.locked(async () => {
       const { bundle, state, preprocessing } = this;
+      await state.requireWritable();
       const generation = await this.refresh();
       const options = { ...(onProgress ? { onProgress } : {}), ...(signal ? { signal } : {}) };
       const opening = this.opening(config.threads);
@@ -141,6 +142,7 @@ export class Learner {
    */
   async rollback(task: string): Promise<Generation> {
     return this.state.locked(async () => {
+      await this.state.requireWritable();
       await this.state.rollback(task === BASE ? 0 : await this.state.generationOf(task));
       await this.state.clearProgress();
       return this.refresh();

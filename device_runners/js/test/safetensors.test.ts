@@ -30,6 +30,14 @@ describe('safetensors', () => {
     expect([...metadata]).toEqual([['note', 'ä']]);
   });
 
+  it("copies out of Node's Buffer, whose slice() does not", () => {
+    const written = encode(new Map([['a', float32([2], Float32Array.of(0.5, -1))]]));
+    const pool = Buffer.concat([Buffer.alloc(5), written]);
+    const { data } = decode(pool.subarray(5)).tensors.get('a')!;
+    pool.fill(0);
+    expect(data).toEqual(Float32Array.of(0.5, -1));
+  });
+
   it.each([
     ['too few bytes', new Uint8Array(7), 'too few'],
     ['a long header', file({}, 0, 1e12), 'claims'],

@@ -14,11 +14,11 @@ import { DriftEstimate } from '../src/method/drift.js';
 import { ClassStatistics, ldaHead } from '../src/method/heads.js';
 import { logisticHead } from '../src/method/logistic.js';
 import { timesTransposed, transposed } from '../src/method/matrix.js';
-import { AdamW, cosine, SGD } from '../src/method/optimizers.js';
+import { cosine, optimizerOf, warmUpSteps } from '../src/method/optimizers.js';
 import { basisOf, project, restrict } from '../src/method/projection.js';
 import { Sensitivity, selectChannels } from '../src/method/selection.js';
 import type { Batch, Opening } from '../src/network/features.js';
-import { PRIOR_PICTURES, Predictor } from '../src/network/predicting.js';
+import { PRIOR_IMAGES, Predictor } from '../src/network/predicting.js';
 import type { Feed } from '../src/runtime/sessions.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
 import { graphs } from './graphs.js';
@@ -98,10 +98,7 @@ async function projection(given: Given): Promise<Results> {
 
 async function optimizer(given: Given): Promise<Results> {
   const config = configOf(given.settings);
-  const own =
-    config.optimizer === 'adamw'
-      ? new AdamW(config.weightDecay)
-      : new SGD(config.momentum, config.weightDecay);
+  const own = optimizerOf(config);
   const { steps, warmup } = given.settings as { steps: number; warmup: number };
   const { shape } = tensor(given, 'parameter');
   const parameter = floats(given, 'parameter');
@@ -140,7 +137,7 @@ async function discriminant(given: Given): Promise<Results> {
   const [gram, sums, counts] = ['gram', 'sums', 'counts'].map((name) => doubles(given, name));
   const names = Array.from(counts!, (_, i) => String(i));
   const temperature = given.settings.temperature as number;
-  const found = ldaHead(new ClassStatistics(f, names, gram!, sums!, counts!, temperature), PRIOR_PICTURES);
+  const found = ldaHead(new ClassStatistics(f, names, gram!, sums!, counts!, temperature), PRIOR_IMAGES);
   return headResults(found.weight, found.bias, f);
 }
 
@@ -148,7 +145,7 @@ async function calibration(given: Given): Promise<Results> {
   const f = tensor(given, 'features').shape[1]!;
   const names = Array.from({ length: given.settings.classes as number }, (_, i) => String(i));
   const empty = ClassStatistics.empty(f);
-  const found = calibrated(empty, floats(given, 'features'), numbers(given, 'labels'), names, PRIOR_PICTURES);
+  const found = calibrated(empty, floats(given, 'features'), numbers(given, 'labels'), names, PRIOR_IMAGES);
   return new Map([['temperature', result([1], [found.temperature!])]]);
 }
 
@@ -341,7 +338,7 @@ async function trainAsGiven(given: Given, training: TaskTraining, pick: Pick): P
     const end = Math.min(start + batchSize, (Math.floor(at / perEpoch) + 1) * count);
     const part = (all: number[] | undefined): number[] => all!.slice(start, end);
     const batch = pick(part(order), { down: part(down), right: part(right), flipped: part(flipped) });
-    const factor = cosine(at, total, Math.min(Math.floor(perEpoch / 2), 50));
+    const factor = cosine(at, total, warmUpSteps(perEpoch));
     losses.push(await training.step(batch, factor));
   }
   return losses;

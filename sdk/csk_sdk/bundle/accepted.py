@@ -8,7 +8,7 @@ without a counter, of an older csk-sdk, counts as 0.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,31 @@ _MOST_ALLOWED = 16
 
 @dataclass(frozen=True)
 class _Seen:
-    """Of one key: the highest counter, and the identities of older bundles that the owner has allowed."""
+    """Of one key: the highest counter, and the identities of older bundles that the owner has allowed.
+
+    `more` is what a newer csk-sdk says of it, kept as it is.
+    """
 
     highest: int = 0
     allowed: tuple[str, ...] = ()
+    more: dict[str, Any] = field(default_factory=dict)
 
     def refuses(self, bundle: Bundle) -> bool:
         return bundle.manifest.counter < self.highest and bundle.id not in self.allowed
 
     def with_bundle(self, bundle: Bundle) -> _Seen:
         if bundle.manifest.counter >= self.highest:
-            return _Seen(bundle.manifest.counter, self.allowed)
+            return replace(self, highest=bundle.manifest.counter)
         others = [one for one in self.allowed if one != bundle.id]
-        return _Seen(self.highest, (*others, bundle.id)[-_MOST_ALLOWED:])
+        return replace(self, allowed=(*others, bundle.id)[-_MOST_ALLOWED:])
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.more, "highest": self.highest, "allowed": list(self.allowed)}
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> _Seen:
+        more = {name: value for name, value in raw.items() if name not in ("highest", "allowed")}
+        return cls(int(raw["highest"]), tuple(raw["allowed"]), more)
 
 
 def check_age(bundle: Bundle, trust: Path | str, state: Path) -> None:
@@ -73,15 +85,15 @@ def accept(bundle: Bundle, trust: Path | str, state: Path, allow_older: bool = F
 def _remember(bundle: Bundle, trust: Path | str, state: Path, forget_damage: bool = False) -> None:
     with StateLock(state):
         try:
-            keys = _read(state)
+            keys, more = _read(state), _others(state)
         except StateError:
             if not forget_damage:
                 raise
-            keys = {}
+            keys, more = {}, {}
         key = fingerprint(Path(trust))
         keys[key] = keys.get(key, _Seen()).with_bundle(bundle)
-        content = {name: {"highest": one.highest, "allowed": list(one.allowed)} for name, one in keys.items()}
-        replace_file(state / ACCEPTED, seal({"schema_version": 1, "keys": content}))
+        content = {name: one.to_json() for name, one in keys.items()}
+        replace_file(state / ACCEPTED, seal({**more, "schema_version": 1, "keys": content}))
 
 
 def _read(state: Path) -> dict[str, _Seen]:
@@ -90,12 +102,16 @@ def _read(state: Path) -> dict[str, _Seen]:
         return {}
     try:
         raw: Any = unseal(path)
-        return {
-            str(key): _Seen(int(one["highest"]), tuple(one["allowed"])) for key, one in raw["keys"].items()
-        }
+        return {str(key): _Seen.from_json(one) for key, one in raw["keys"].items()}
     except (StateError, KeyError, TypeError, ValueError, AttributeError) as error:
         # Never taken for "nothing seen": whoever can damage it could then put an older bundle here.
         raise StateError(
             f"{path}, which says what signed bundles were accepted, is damaged ({error}). Restore it from a backup; "
             "or, if this bundle is the newest one, run `csk-sdk verify --allow-older` once."
         ) from None
+
+
+def _others(state: Path) -> dict[str, Any]:
+    """What a newer csk-sdk says in that file beside the keys. Raises StateError where it is damaged."""
+    raw = unseal(state / ACCEPTED) if exists(state / ACCEPTED) else {}
+    return {name: value for name, value in raw.items() if name not in ("schema_version", "keys")}

@@ -18,6 +18,7 @@ import numpy as np
 from csk_sdk.bundle.graph_interface import interface, misfit
 from csk_sdk.bundle.onnx_file import read_onnx
 from csk_sdk.contract.manifest import MANIFEST, Manifest
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import BundleError
 from csk_sdk.formats.opening import open_file, read_file
 from csk_sdk.formats.places import BUNDLE, mistaken
@@ -27,10 +28,8 @@ from csk_sdk.formats.tensor_header import check_header
 from csk_sdk.state.swap import aside
 
 _AGAIN = "Copy the bundle again."
-# A million classes; what Python and JavaScript both read in seconds.
-_LARGEST_MANIFEST = 8 << 20
-# Of all tensors of a graph together, one picture at a time.
-_MOST_NUMBERS = 1 << 34
+_LARGEST_MANIFEST = integer("limits", "manifest_bytes")
+_MOST_NUMBERS = integer("limits", "tensor_numbers")
 
 
 def read_manifest(folder: Path) -> bytes:

@@ -26,12 +26,12 @@ from csk_sdk.contract.manifest import (
     Site,
     exact_twin,
 )
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import BundleError
 from csk_sdk.formats.names import is_plain
 from csk_sdk.formats.schema import quoted
 
-# Of an input picture and of a layer: far above any camera and classifier, far below what exhausts a device.
-_MOST_PIXELS, _MOST_PARAMETERS = 64 << 20, 1 << 31
+_MOST_PIXELS, _MOST_PARAMETERS = integer("limits", "input_numbers"), integer("limits", "kernel_numbers")
 
 
 def check_manifest(manifest: Manifest, folder: Path) -> None:

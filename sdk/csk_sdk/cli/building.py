@@ -19,7 +19,7 @@ from csk_sdk.cli.rendering import (
     facts,
     size,
 )
-from csk_sdk.cli.size_options import parse_size
+from csk_sdk.cli.size_options import memory_size
 from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, EXACT, INT8, MSE
 from csk_sdk.errors import RuntimeMissingError
 from csk_sdk.network.inspection import Inspection, inspect_bundle
@@ -208,7 +208,7 @@ def build_artifacts(
         features=features.value,
         channel_ratio=channel_ratio,
         batch_size=batch_size,
-        memory_budget=parse_size(memory_budget, "--memory-budget") if memory_budget is not None else None,
+        memory_budget=memory_size(memory_budget) if memory_budget is not None else None,
         loss=loss.value,
         base_data=base_data,
         bit_depth=bit_depth,

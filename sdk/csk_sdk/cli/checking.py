@@ -18,8 +18,16 @@ from csk_sdk.workspace.folder import Workspace
 
 if TYPE_CHECKING:
     from csk_sdk.device.tuning import Measured
+    from csk_sdk.workspace.verification import Verification
 
-_FOUND = {"intact": "green", "pruned": "dim", "leftover": "dim", "damaged": "bold red", "repaired": "yellow"}
+_FOUND = {
+    "intact": "green",
+    "pruned": "dim",
+    "leftover": "dim",
+    "damaged": "bold red",
+    "repaired": "yellow",
+    "newer": "yellow",
+}
 _STYLES = {"ok": "green", "warn": "bold yellow", "fail": "bold red"}
 
 
@@ -125,7 +133,13 @@ def verify(
             "Damaged." if repair else "Damaged: `csk-sdk verify --repair` mends what it can of a state."
         )
         raise typer.Exit(1)
-    screen.say(f"Mended: {plural(found.repaired, 'finding')}." if found.repaired else "Everything is intact.")
+    screen.say(f"Mended: {plural(found.repaired, 'finding')}." if found.repaired else _intact(found))
+
+
+def _intact(found: Verification) -> str:
+    if any(one.status == "newer" for one in found.state):
+        return "Everything is intact that this csk-sdk may read; a newer one can tell of the rest."
+    return "Everything is intact."
 
 
 def demo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from csk_sdk.cli.class_file import numbers
 from csk_sdk.cli.options import HERE, AsJson, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, by, counted, facts, large, percent, plural, size, table
 from csk_sdk.contract.manifest import CROSS_ENTROPY, Manifest
-from csk_sdk.network.inspection import Inspection, StepCost, inspection_of
+from csk_sdk.network.inspection import Inspection, SiteSummary, StepCost, inspection_of
 from csk_sdk.objectives import objective_of
 from csk_sdk.workspace.folder import workspace_of
 
@@ -53,28 +54,35 @@ def inspect(
     screen.show(facts(_facts(found)))
     if not manifest.base_protected:
         screen.warn("the base classes are UNPROTECTED; build with --base-data to protect them.")
-    measured = any(site.intensity is not None for site in found.sites)
-    columns = ["Site", "kernel", "stride", "output", "share", "a task", "forward", "backward", "kept"]
-    rows = [
-        [
-            site.name,
-            by(site.kernel),
-            by(site.stride if len(set(site.stride)) > 1 else site.stride[:1]),
-            by(site.output_size),
-            percent(site.parameters, found.parameters) if found.parameters else "",
-            percent(site.trained, site.parameters),
-            large(site.forward_flops),
-            large(site.backward_flops),
-            size(site.kept_bytes),
-            *([] if site.intensity is None else [f"{site.intensity:.2e}"]),
-        ]
-        for site in found.sites
-    ]
-    screen.say()
-    screen.show_rows([*columns, *(["intensity"] if measured else [])], rows)
+    if found.sites:
+        screen.say()
+        screen.show_rows(*_sites(found))
     if found.flops and found.kept_bytes and found.inference_flops:
         screen.say()
         screen.show(_costs(found.inference_flops, found.flops, found.kept_bytes))
+
+
+# What is shown of each site: title, and text of the site in its bundle. A column that is empty for all is left out.
+_COLUMNS: tuple[tuple[str, Callable[[SiteSummary, Inspection], str]], ...] = (
+    ("Site", lambda site, _: site.name),
+    ("kernel", lambda site, _: by(site.kernel)),
+    ("stride", lambda site, _: by(site.stride if len(set(site.stride)) > 1 else site.stride[:1])),
+    ("output", lambda site, _: by(site.output_size)),
+    ("share", lambda site, found: percent(site.parameters, found.parameters) if found.parameters else ""),
+    ("a task", lambda site, _: percent(site.trained, site.parameters)),
+    ("forward", lambda site, _: large(site.forward_flops)),
+    ("backward", lambda site, _: large(site.backward_flops)),
+    ("kept", lambda site, _: size(site.kept_bytes)),
+    ("intensity", lambda site, _: "" if site.intensity is None else f"{site.intensity:.2e}"),
+)
+
+
+def _sites(found: Inspection) -> tuple[list[str], list[list[str]]]:
+    """Titles, and a row for each site."""
+    columns = [(title, [text(site, found) for site in found.sites]) for title, text in _COLUMNS]
+    shown = [(title, texts) for title, texts in columns if any(texts)]
+    rows = [list(row) for row in zip(*(texts for _, texts in shown), strict=True)]
+    return [title for title, _ in shown], rows
 
 
 def _costs(inference: int, flops: StepCost, kept: StepCost) -> Any:

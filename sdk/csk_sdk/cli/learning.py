@@ -20,9 +20,10 @@ from csk_sdk.cli.options import (
     require_named,
 )
 from csk_sdk.cli.rendering import LearningView, Screen, counted, learned, plural
-from csk_sdk.cli.size_options import parse_size
+from csk_sdk.cli.setting_options import given_settings, setting
+from csk_sdk.cli.size_options import memory_size
 from csk_sdk.data.tasks import Task
-from csk_sdk.errors import ConfigError, CskError
+from csk_sdk.errors import CskError
 from csk_sdk.learner import Learner
 from csk_sdk.learning.stopping import EPOCHS, PLATEAU
 from csk_sdk.network.evaluation import Evaluation
@@ -37,161 +38,44 @@ class Backend(StrEnum):
     ort_training = "ort-training"
 
 
-class OnForgetting(StrEnum):
-    """What becomes of a task that costs older ones too much; csk_sdk.config.ON_FORGETTING."""
-
-    heads_only = "heads-only"
-    refuse = "refuse"
-
-
-class MemoryProfile(StrEnum):
-    """What is traded for memory; csk_sdk.network.profiles.PROFILES."""
-
-    fast = "fast"
-    small = "small"
-
-
-class Optimizer(StrEnum):
-    """How a gradient becomes a step; csk_sdk.config.OPTIMIZERS."""
-
-    sgd = "sgd"
-    adamw = "adamw"
-
-
-class Precision(StrEnum):
-    """What the graphs run in: csk_sdk.contract.manifest.PRECISIONS, or what was measured to be best on this device."""
-
-    auto = "auto"
-    exact = "exact"
-    int8 = "int8"
-
-
-class PrefixCache(StrEnum):
-    """Where features of the frozen first layers are kept: csk_sdk.config.PREFIX_CACHES."""
-
-    off = "off"
-    memory = "memory"
-    disk = "disk"
-    auto = "auto"
-
-
 def train(
+    context: typer.Context,
     task: Annotated[
         str, typer.Option("--task", metavar="next|all|NAME", help="Which task of the inbox to learn.")
     ] = "next",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the task's data, at most.")] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Stop when the loss has not fallen by 1 % in N epochs; 0 never does."),
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(help="Stop after so many seconds, and keep what was learned.")
-    ] = None,
-    flops: Annotated[
-        float | None, typer.Option(help="Stop after so many floating-point operations, such as 2e12.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Pictures or signals per step; the bundle's own by default.")
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate of the centers.")] = None,
-    head_learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate of the head.")] = None,
-    optimizer: Annotated[Optimizer | None, typer.Option(help="How a gradient becomes a step.")] = None,
-    energy: Annotated[
-        float | None, typer.Option(help="Share of the old data's variance that is protected, 0 to 1.")
-    ] = None,
-    follow_drift: Annotated[
-        bool | None,
-        typer.Option(
-            "--follow-drift/--no-follow-drift",
-            help="Carry old heads over to the features as they drift; by default unless --energy is 0.",
-        ),
-    ] = None,
-    channel_ratio: Annotated[
-        float | None,
-        typer.Option(help="Share of each site's channels to train; the bundle's own by default."),
-    ] = None,
-    label_smoothing: Annotated[
-        float | None,
-        typer.Option(help="Share of each label that is spread over all classes (cross-entropy only)."),
-    ] = None,
-    class_statistics: Annotated[
-        bool | None,
-        typer.Option(
-            "--class-statistics/--no-class-statistics",
-            help="Keep sums over the features of each class (default), or nothing of the kind.",
-        ),
-    ] = None,
-    label_check: Annotated[
-        bool | None,
-        typer.Option(
-            "--label-check/--no-label-check",
-            help="Refuse a task whose labels say nothing about its pictures (default), or learn it all the same.",
-        ),
-    ] = None,
-    max_forgetting: Annotated[
-        float | None,
-        typer.Option(
-            metavar="POINTS", help="Accuracy that an older task may lose, estimated without its pictures."
-        ),
-    ] = None,
-    on_forgetting: Annotated[
-        OnForgetting | None,
-        typer.Option(help="A task that costs more: learn its heads only (default), or refuse it."),
-    ] = None,
-    few_shot: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="With fewer pictures or signals a class, learn heads only; 0 trains always."
-        ),
-    ] = None,
-    skip_broken: Annotated[
-        bool | None,
-        typer.Option(
-            "--skip-broken/--no-skip-broken",
-            help="Leave out pictures or signals that cannot be read, and say which.",
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Order and augmentation of the data.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,
-    time_limit: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="End a step or any other run of a graph that takes longer."),
-    ] = None,
-    spinning: Annotated[
-        bool | None,
-        typer.Option(
-            help="Threads wait for work without sleeping: faster steps, where no other program needs the cores."
-        ),
-    ] = None,
-    precision: Annotated[
-        Precision | None,
-        typer.Option(
-            help="What the graphs run in; auto: what doctor found best here, else the bundle's own."
-        ),
-    ] = None,
-    prefix_cache: Annotated[
-        PrefixCache | None,
-        typer.Option(help="Where features of the frozen first layers are kept; auto: memory, if they fit."),
-    ] = None,
-    prefix_views: Annotated[
-        int | None, typer.Option(help="In how many views, mirrored and moved, of each picture.")
-    ] = None,
+    epochs: Annotated[int | None, setting("epochs")] = None,
+    patience: Annotated[int | None, setting("patience", metavar="N")] = None,
+    seconds: Annotated[float | None, setting("seconds")] = None,
+    flops: Annotated[float | None, setting("flops")] = None,
+    batch_size: Annotated[int | None, setting("batch_size")] = None,
+    learning_rate: Annotated[float | None, setting("learning_rate")] = None,
+    head_learning_rate: Annotated[float | None, setting("head_learning_rate")] = None,
+    optimizer: Annotated[str | None, setting("optimizer")] = None,
+    energy: Annotated[float | None, setting("energy")] = None,
+    follow_drift: Annotated[bool | None, setting("follow_drift")] = None,
+    channel_ratio: Annotated[float | None, setting("channel_ratio")] = None,
+    label_smoothing: Annotated[float | None, setting("label_smoothing")] = None,
+    class_statistics: Annotated[bool | None, setting("class_statistics")] = None,
+    label_check: Annotated[bool | None, setting("label_check")] = None,
+    max_forgetting: Annotated[float | None, setting("max_forgetting", metavar="POINTS")] = None,
+    on_forgetting: Annotated[str | None, setting("on_forgetting")] = None,
+    few_shot: Annotated[int | None, setting("few_shot", metavar="N")] = None,
+    skip_broken: Annotated[bool | None, setting("skip_broken")] = None,
+    seed: Annotated[int | None, setting("seed")] = None,
+    threads: Annotated[int | None, setting("threads")] = None,
+    time_limit: Annotated[float | None, setting("time_limit", metavar="SECONDS")] = None,
+    spinning: Annotated[bool | None, setting("spinning")] = None,
+    precision: Annotated[str | None, setting("precision")] = None,
+    prefix_cache: Annotated[str | None, setting("prefix_cache")] = None,
+    prefix_views: Annotated[int | None, setting("prefix_views")] = None,
     backend: Annotated[
         Backend, typer.Option(help="What computes a step; auto: the first that the bundle was built for.")
     ] = Backend.auto,
     memory_budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="What the whole process may have resident, such as 160MiB; profile and micro-batches are chosen.",
-        ),
+        int | None, setting("memory_budget", metavar="SIZE", parser=memory_size, rule="a size such as 160MiB")
     ] = None,
-    micro_batch: Annotated[
-        int | None, typer.Option(help="Pictures of a batch in memory at once; all of them by default.")
-    ] = None,
-    profile: Annotated[
-        MemoryProfile | None, typer.Option(help="small: less memory, slower steps; fast by default.")
-    ] = None,
+    micro_batch: Annotated[int | None, setting("micro_batch")] = None,
+    profile: Annotated[str | None, setting("profile")] = None,
     no_evaluate: Annotated[bool, typer.Option("--no-evaluate", help="Do not test after learning.")] = False,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
@@ -211,40 +95,9 @@ def train(
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, tasks, trust)
     require_named(tasks, space.inbox)
-    try:
-        config = space.config.with_overrides(
-            epochs=epochs,
-            patience=patience,
-            seconds=seconds,
-            flops=flops,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            head_learning_rate=head_learning_rate,
-            optimizer=optimizer.value if optimizer else None,
-            energy=energy,
-            follow_drift=follow_drift,
-            channel_ratio=channel_ratio,
-            label_smoothing=label_smoothing,
-            class_statistics=class_statistics,
-            label_check=label_check,
-            max_forgetting=max_forgetting,
-            on_forgetting=on_forgetting.value if on_forgetting else None,
-            few_shot=few_shot,
-            skip_broken=skip_broken,
-            seed=seed,
-            threads=threads,
-            time_limit=time_limit,
-            spinning=spinning,
-            precision=precision.value if precision else None,
-            prefix_cache=prefix_cache.value if prefix_cache else None,
-            prefix_views=prefix_views,
-            memory_budget=parse_size(memory_budget, "--memory-budget") if memory_budget else None,
-            micro_batch=micro_batch,
-            profile=profile.value if profile else None,
-        )
-    except ConfigError as error:
-        raise typer.BadParameter(str(error)) from None
+    config = space.config.with_overrides(**given_settings(context))
     learner = space.learner(config, backend.value)
+    learner.state.require_writable()
     count = 0
     while (chosen := _choose(space, learner, task)) is not None:
         if count:

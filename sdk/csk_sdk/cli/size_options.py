@@ -13,3 +13,8 @@ def parse_size(text: str, option: str) -> int:
     if found is None:
         raise typer.BadParameter(f"{text!r} is no size such as 64MiB, 500MB or 1.5GiB.", param_hint=option)
     return found
+
+
+def memory_size(text: str) -> int:
+    """Bytes of `--memory-budget`."""
+    return parse_size(text, "--memory-budget")

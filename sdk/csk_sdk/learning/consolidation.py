@@ -21,7 +21,14 @@ from csk_sdk.method.heads import ClassStatistics, HeadArrays
 from csk_sdk.method.known_classes import KnownClasses
 from csk_sdk.method.projection import add_to_centers, leak, project
 from csk_sdk.network.finite import require_converged, require_learnable_features
-from csk_sdk.network.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors, measure_knowledge
+from csk_sdk.network.knowledge import (
+    Batch,
+    FeatureExtractor,
+    FeatureSample,
+    Tensors,
+    known_tensors,
+    measure_knowledge,
+)
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 Batches = Callable[[], Iterable[Batch]]
@@ -63,8 +70,10 @@ class Consolidation:
     def fold(self, name: str, batches: Batches, scale: float, mirrored: Batches | None) -> Consolidated:
         """The tensors of the next generation, from the deltas as they are; see `TaskTraining.consolidate`."""
         # What is going to be replaced is read when that is done: these are the largest tensors.
-        replaced = "moment/", "statistics."
-        tensors = {key: self.tensors[key] for key in self.tensors if not key.startswith(replaced)}
+        # A newer csk-sdk's, which this one does not know, are carried on as they are.
+        known = known_tensors(self.tensors, self.bundle.manifest.sites)
+        replaced = {key for key in known if key.startswith(("moment/", "statistics."))}
+        tensors = {key: self.tensors[key] for key in self.tensors if key not in replaced}
         leaks = {}
         for site in [site for site in self.bundle.manifest.sites if site.name in self.deltas]:
             delta = self.deltas[site.name]
@@ -101,7 +110,8 @@ class Consolidation:
         del learned
         forgetting = self._forgetting(tensors, drifted)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = weight, bias
-        require_converged(tensors)
+        foreign = set(self.tensors) - known
+        require_converged({key: value for key, value in tensors.items() if key not in foreign})
         return Consolidated(tensors, leaks, forgetting)
 
     @property

@@ -25,8 +25,8 @@ from csk_sdk.learning.memory_budget import Plan, plan_for, require_budget
 from csk_sdk.learning.prefix_cache import OFF, PrefixCache, choose_place
 from csk_sdk.learning.stopping import EPOCHS, Stopping
 from csk_sdk.learning.training import TaskTraining
-from csk_sdk.method.optimizers import cosine
-from csk_sdk.network.knowledge import Batch
+from csk_sdk.method.optimizers import cosine, warm_up_steps
+from csk_sdk.network.knowledge import Batch, Tensors
 from csk_sdk.network.predicting import require_new_task, task_classes
 from csk_sdk.network.profiles import FAST, PROFILES, in_profile
 from csk_sdk.runtime.peak_memory import peak_rss_bytes
@@ -97,6 +97,8 @@ class LearnReport:
 
 
 OnProgress = Callable[[Progress], None]
+# What a progress checkpoint says beside the identity of its run.
+_PROGRESS = ("step", "loss", "seconds", "profile", "micro_batch", "plateau")
 
 
 class LearnRun:
@@ -138,6 +140,8 @@ class LearnRun:
         self._stopping = Stopping(config, bundle.manifest, self._per_epoch, self._batch_size)
         self._steps = self._stopping.steps
         self._order = -1, np.empty(0, np.int64)
+        # Tensors and facts of a newer csk-sdk in the progress checkpoint that this run goes on from.
+        self._foreign: tuple[Tensors, dict[str, Any]] = {}, {}
         self._follow(plan)
 
     def _follow(self, plan: Plan) -> None:
@@ -257,7 +261,7 @@ class LearnRun:
         """
         config = self._config
         saved = time.monotonic()
-        warmup = min(self._per_epoch // 2, 50)
+        warmup = warm_up_steps(self._per_epoch)
         done, seen = first, self._seen(first)
         for step in range(first, self._steps):
             epoch, position = divmod(step, self._per_epoch)
@@ -273,7 +277,8 @@ class LearnRun:
                 meta = {**identity, "step": done, "loss": loss, "seconds": time.monotonic() - begun}
                 meta |= {"profile": self._plan.profile.name, "micro_batch": self._plan.micro_batch}
                 meta |= {"plateau": self._stopping.memory}
-                self._state.save_progress(self._training.progress(), meta)
+                tensors, more = self._foreign
+                self._state.save_progress({**tensors, **self._training.progress()}, {**more, **meta})
                 saved = time.monotonic()
         return loss / seen, done
 
@@ -298,6 +303,11 @@ class LearnRun:
             self._follow(plan)
         self._training.resume(tensors)
         self._stopping.resume(meta["plateau"])
+        known = self._training.progress()
+        self._foreign = (
+            {key: value for key, value in tensors.items() if key not in known},
+            {key: value for key, value in meta.items() if key not in (*identity, *_PROGRESS)},
+        )
         return int(meta["step"]), float(meta["loss"]), float(meta["seconds"])
 
     def _identity(self) -> dict[str, Any]:

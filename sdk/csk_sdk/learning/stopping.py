@@ -6,11 +6,11 @@ import math
 
 from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.manifest import Manifest
+from csk_sdk.contract.thresholds import number
 from csk_sdk.errors import ConfigError
 
 EPOCHS, SECONDS, FLOPS, PLATEAU = "epochs", "seconds", "flops", "plateau"
-# An epoch whose mean loss is not below the best one's by this share has brought nothing.
-_LEAST_FALL = 0.01
+_LEAST_FALL = number("stopping", "least_fall")
 
 
 class Stopping:

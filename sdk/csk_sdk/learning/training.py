@@ -17,6 +17,7 @@ from csk_sdk.backends.micro import pieces
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.manifest import PORTABLE, Site
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
 from csk_sdk.learning.acceptance import forgets_too_much
@@ -27,18 +28,15 @@ from csk_sdk.method.known_classes import KnownClasses
 from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.logistic import cross_entropy
 from csk_sdk.method.novelty import novelty
-from csk_sdk.method.optimizers import SGD, AdamW, Optimizer
+from csk_sdk.method.optimizers import Optimizer, optimizer_of
 from csk_sdk.method.projection import basis, project, restrict, shared_scratch
 from csk_sdk.method.selection import Sensitivity, select_channels
 from csk_sdk.network.finite import require_converged, require_learnable_features
 from csk_sdk.network.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors, require_room
 
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
-# A head that is fitted on fewer pictures than features tells them apart by accidents, and training follows these
-# (docs/decisions/0023-the-head-that-training-starts-from.md).
-_PICTURES_PER_FEATURE = 4
-# Novelty is a mean over pictures: so many tell it well enough, and no more are in memory as float64.
-_NOVELTY_PICTURES = 512
+_IMAGES_PER_FEATURE = integer("warm_up", "images_per_feature")
+_NOVELTY_IMAGES = integer("novelty", "most_images")
 
 
 class TaskTraining:
@@ -121,7 +119,7 @@ class TaskTraining:
         extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
         sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
         seen = []
-        wanted = min(_PICTURES_PER_FEATURE * self._bundle.manifest.head.features, sample.room)
+        wanted = min(_IMAGES_PER_FEATURE * self._bundle.manifest.head.features, sample.room)
         for images, labels in self._parts(self._sample(batches, wanted)):
             features = extractor(images)
             require_learnable_features(features, self._bundle.manifest.input.noun)
@@ -131,7 +129,7 @@ class TaskTraining:
         self._targets.see(np.concatenate(seen))
         features, labels = sample.arrays()
         self.evidence = self._objective.evidence(features, labels, self.classes)
-        self.novelty = novelty(self._old_statistics(), features[:_NOVELTY_PICTURES])
+        self.novelty = novelty(self._old_statistics(), features[:_NOVELTY_IMAGES])
         head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
         self.weight, self.bias = self._targets.start(head)
         return features, labels
@@ -279,6 +277,4 @@ def _below(prefix: str, saved: Mapping[str, NDArray[Any]]) -> Tensors:
 
 
 def _optimizer(config: TrainingConfig) -> Optimizer:
-    if config.optimizer == "adamw":
-        return AdamW(config.learning_rate, weight_decay=config.weight_decay)
-    return SGD(config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    return optimizer_of(config.optimizer, config.learning_rate, config.momentum, config.weight_decay)

@@ -13,12 +13,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import ClassStatistics, lda_head
 
-# Never surer than the discriminant itself, and never so unsure that nothing is said.
-LOWEST, HIGHEST = 1.0, 100.0
-FOLDS = 5
-_HALVINGS = 40
+LOWEST, HIGHEST = number("calibration", "lowest"), number("calibration", "highest")
+FOLDS, _HALVINGS = integer("calibration", "folds"), integer("calibration", "halvings")
 # The logit of a class that a fold's discriminant does not know.
 _NEVER = -1e12
 

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import ClassStatistics
 
 Float64 = NDArray[np.float64]
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
-# Share of the mean feature energy that pulls towards "no drift" where the task's pictures say nothing.
-RIDGE = 0.01
-# Pictures whose unexplained movement is kept.
-_MOVEMENTS = 512
+RIDGE, _MOVEMENTS = number("drift", "ridge"), integer("drift", "movements")
 
 
 class DriftEstimate:

@@ -13,16 +13,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.drift import Drift
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
 
-# Standard deviations of made-up features, over those of the statistics: pictures that were never trained on are farther
-# from their class's mean. Chosen by measurement.
-WIDTH = 1.5
-# Made-up features per old task: a change of a point is then seen to half a point. So many at once, for memory's sake.
-_SAMPLES, _AT_ONCE = 2000, 250
-# What is added to each feature's own variance, as a share of it, and how often ten times more.
-_MORE, _ATTEMPTS = 1e-6, 6
+WIDTH = number("forgetting", "width")
+_SAMPLES, _AT_ONCE = integer("forgetting", "samples"), integer("forgetting", "at_once")
+_MORE, _ATTEMPTS = number("forgetting", "more_variance"), integer("forgetting", "attempts")
 
 
 def estimated_forgetting(

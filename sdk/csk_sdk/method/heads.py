@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, StateError, TaskError
 
 Float64 = NDArray[np.float64]
 HeadArrays = tuple[NDArray[np.float32], NDArray[np.float32]]
 
+# What they are stored as, now and at first.
+STATISTICS = ("classes", "scatter", "means", "gram", "sums", "counts", "temperature")
 # Rounding of a sum of float64 squares, as a share of that sum: what a difference of sums may be off by.
-_ROUNDING = 8.0 * float(np.finfo(np.float64).eps)
+_ROUNDING = integer("covariance", "roundings") * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +155,8 @@ class ClassStatistics:
 
     def replace_in(self, tensors: dict[str, NDArray[Any]], prefix: str = "statistics.") -> None:
         """Put these statistics in the place of those in `tensors`, in whichever form they were stored."""
-        for key in [key for key in tensors if key.startswith(prefix)]:
-            del tensors[key]
+        for key in STATISTICS:
+            tensors.pop(prefix + key, None)
         tensors.update(self.tensors(prefix))
 
     @classmethod

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.thresholds import number
 from csk_sdk.method.heads import ClassStatistics
 
-# A picture counts at most so often: a single wrong one must not outweigh what hundreds said.
-MOST = 20.0
+MOST = number("known_classes", "most")
 
 
 class KnownClasses:

@@ -14,21 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.logistic import standardized
 
 Float64 = NDArray[np.float64]
 
-# Below this share of the way from chance to perfect, nothing worth keeping was learned; chosen by measurement.
-USEFUL = 0.2
-# Labels at least that useful are refused at most this often.
-LEVEL = 0.01
-# Share of the mean feature energy that the ridge adds.
-RIDGE = 0.3
-# Of each class, every fold holds as many as any other, so that chance stays chance: leaving out single pictures would
-# tell their classes by what is missing.
-FOLDS = 10
-# More pictures make the answer no clearer, and the solve is cubic in them.
-_MOST_PICTURES = 1024
+USEFUL, LEVEL = number("label_check", "useful"), number("label_check", "level")
+RIDGE, FOLDS = number("label_check", "ridge"), integer("label_check", "folds")
+_MOST_IMAGES = integer("label_check", "most_images")
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,7 @@ def class_evidence(features: NDArray[np.float32], labels: NDArray[np.int64], cla
     Classes with fewer than two pictures cannot be left out and found again; they are left aside.
     """
     counts = np.bincount(labels, minlength=classes)
-    kept = np.flatnonzero((counts >= 2)[labels])[:_MOST_PICTURES]
+    kept = np.flatnonzero((counts >= 2)[labels])[:_MOST_IMAGES]
     counts = np.bincount(labels[kept], minlength=classes)
     kept = kept[(counts >= 2)[labels[kept]]]
     present = np.flatnonzero(counts >= 2)

@@ -11,17 +11,22 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.thresholds import integer, number
+
 Float32 = NDArray[np.float32]
 HeadArrays = tuple[Float32, Float32]
+DECAY, TOLERANCE = number("head", "weight_decay"), number("head", "tolerance")
+ITERATIONS = integer("head", "iterations")
+LEAST_DEVIATION, JITTER = number("head", "least_deviation"), number("head", "jitter")
 
 
 def logistic_head(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
     classes: int,
-    weight_decay: float = 0.01,
-    tolerance: float = 1e-4,
-    iterations: int = 200,
+    weight_decay: float = DECAY,
+    tolerance: float = TOLERANCE,
+    iterations: int = ITERATIONS,
 ) -> HeadArrays:
     """Minimise mean cross-entropy + `weight_decay / 2 * |W|^2` over standardised features.
 
@@ -56,9 +61,9 @@ def cross_entropy(features: Float32, labels: NDArray[np.int64], weight: Float32,
 def binary_logistic_heads(
     features: NDArray[np.float32],
     labels: NDArray[np.float32],
-    weight_decay: float = 0.01,
-    tolerance: float = 1e-4,
-    iterations: int = 200,
+    weight_decay: float = DECAY,
+    tolerance: float = TOLERANCE,
+    iterations: int = ITERATIONS,
 ) -> HeadArrays:
     """Of each class on its own, minimise mean binary cross-entropy + `weight_decay / 2 * |w|^2`.
 
@@ -86,7 +91,7 @@ def standardized(features: Float32) -> tuple[Float32, NDArray[np.float64], NDArr
     """
     mean = features.mean(axis=0, dtype=np.float64)
     deviation = features.std(axis=0, dtype=np.float64)
-    scale = np.where(deviation > 1e-6 * max(float(deviation.max()), 1e-30), deviation, np.inf)
+    scale = np.where(deviation > LEAST_DEVIATION * max(float(deviation.max()), 1e-30), deviation, np.inf)
     x = np.ones((len(features), features.shape[1] + 1), np.float32)
     np.divide(features - mean.astype(np.float32), scale.astype(np.float32), out=x[:, :-1])
     return x, mean, scale
@@ -109,7 +114,7 @@ def _fit(
     decay = np.full(x.shape[1], weight_decay)
     decay[-1] = 0.0
     bound = curvature * (x.T @ x).astype(np.float64) / len(x) + np.diag(decay)
-    bound[np.diag_indices_from(bound)] += 1e-9 * np.trace(bound)
+    bound[np.diag_indices_from(bound)] += JITTER * np.trace(bound)
     inverse = np.linalg.inv(bound)
 
     def gradient(point: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,28 +11,27 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import ClassStatistics
 
-# From this distance on a task is called unfamiliar; chosen by measurement: docs/decisions/0015-label-check.md.
-UNFAMILIAR = 1.25
-_SHRINKAGE = 0.02
-# A covariance from fewer pictures than this many per feature fits them too closely to judge others.
-_PICTURES_PER_FEATURE = 10
+UNFAMILIAR = number("novelty", "unfamiliar")
+_SHRINKAGE, _LEAST_VARIANCE = number("novelty", "shrinkage"), number("novelty", "least_variance")
+_IMAGES_PER_FEATURE = integer("novelty", "images_per_feature")
 
 
 def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | None:
     """The mean distance of features `(n, f)` float32 from the nearest known class; None where too little is known."""
     seen = known.counts > 0
     count = float(known.counts.sum())
-    if count < _PICTURES_PER_FEATURE * known.features:
+    if count < _IMAGES_PER_FEATURE * known.features:
         return None
     within = known.covariance()
     spread = np.diag(within).copy()
     if spread.max() <= 0.0:
         return None
-    # Towards no correlation; what never varies (a unit that is always zero) gets a millionth of the mean.
+    # Towards no correlation; what never varies (a unit that is always zero) gets a little of the mean.
     within *= 1.0 - _SHRINKAGE
-    within.flat[:: known.features + 1] += _SHRINKAGE * spread + 1e-6 * spread.mean()
+    within.flat[:: known.features + 1] += _SHRINKAGE * spread + _LEAST_VARIANCE * spread.mean()
     means = known.sums[seen] / known.counts[seen][:, None]
     x = features.astype(np.float64)
     white = np.linalg.solve(within, np.concatenate([x, means]).T).T

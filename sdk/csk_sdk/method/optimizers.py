@@ -1,4 +1,4 @@
-"""SGD and AdamW over named float32 parameters, as update directions rather than as updates.
+"""Optimizers over named float32 parameters, as update directions rather than as updates.
 
 An optimizer here never touches a parameter: it writes the update `U`, to be *subtracted*, so that the caller
 can project it first (`csk_sdk.method.projection.project`). Momentum and Adam rescale directions, so a projection
@@ -8,26 +8,29 @@ before them would leak (CsKO, arXiv 2406.08830, "sparse orthogonal gradient proj
     project(update, basis)
     delta -= update
 
-Nothing is allocated after the first step of each parameter.
+Nothing is allocated after the first step of each parameter. Another optimizer is another class here, registered under
+its name, which is a choice of the setting `optimizer` in `contract/settings.json`, with its constants.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.settings import SETTINGS
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, StateError
 
 Float32 = NDArray[np.float32]
 
 
 class Optimizer(ABC):
-    """What SGD and AdamW share: settings, state per parameter, and its way into a checkpoint.
+    """What optimizers share: settings, state per parameter, and its way into a checkpoint.
 
     `learning_rate` may be set before any step (a schedule); `multipliers` scales it per parameter name, 1 for
     a name that it lacks. Neither is in the checkpoint: they come from the configuration and the schedule.
@@ -35,9 +38,19 @@ class Optimizer(ABC):
     """
 
     _slots: ClassVar[tuple[str, ...]] = ()
+    # Its own, of the contract.
+    constants: ClassVar[Mapping[str, float]] = {}
+
+    @classmethod
+    def of(cls, learning_rate: float, momentum: float, weight_decay: float) -> Self:
+        """One with these settings, of which it takes those that it knows."""
+        return cls(learning_rate, weight_decay=weight_decay)
 
     def __init__(
-        self, learning_rate: float, weight_decay: float, multipliers: Mapping[str, float] | None
+        self,
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        multipliers: Mapping[str, float] | None = None,
     ) -> None:
         _require("learning_rate", learning_rate, 0.0 <= learning_rate < math.inf, "0 or more")
         _require("weight_decay", weight_decay, 0.0 <= weight_decay < math.inf, "0 or more")
@@ -121,6 +134,30 @@ class Optimizer(ABC):
         return self._buffer[: like.size].reshape(like.shape)
 
 
+OPTIMIZERS: dict[str, type[Optimizer]] = {}
+Kind = TypeVar("Kind", bound=type[Optimizer])
+
+
+def _registered(name: str) -> Callable[[Kind], Kind]:
+    """Make a class the optimizer `name`, with the constants that the contract has for it."""
+
+    def register(kind: Kind) -> Kind:
+        assert name not in OPTIMIZERS, f"two optimizers are called {name}"
+        kind.constants = SETTINGS["optimizer"].constants[name]
+        OPTIMIZERS[name] = kind
+        return kind
+
+    return register
+
+
+def optimizer_of(name: str, learning_rate: float, momentum: float, weight_decay: float) -> Optimizer:
+    """The optimizer of that name with these settings. Raises ConfigError for one that nobody registered."""
+    if name not in OPTIMIZERS:
+        raise ConfigError(f"optimizer is {name!r}; it must be {' or '.join(OPTIMIZERS)}.")
+    return OPTIMIZERS[name].of(learning_rate, momentum, weight_decay)
+
+
+@_registered("sgd")
 class SGD(Optimizer):
     """Stochastic gradient descent with heavy-ball momentum, in torch's form (Sutskever et al., 2013).
 
@@ -130,13 +167,18 @@ class SGD(Optimizer):
     def __init__(
         self,
         learning_rate: float,
-        momentum: float = 0.9,
+        momentum: float = SETTINGS["momentum"].default,
         weight_decay: float = 0.0,
         multipliers: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay, multipliers)
         _require("momentum", momentum, 0.0 <= momentum < 1.0, "at least 0 and below 1")
         self.momentum = momentum
+
+    @classmethod
+    def of(cls, learning_rate: float, momentum: float, weight_decay: float) -> Self:
+        """One with these settings."""
+        return cls(learning_rate, momentum, weight_decay)
 
     _slots = ("momentum",)
 
@@ -159,6 +201,7 @@ class SGD(Optimizer):
         np.multiply(buffer, rate, out=out)
 
 
+@_registered("adamw")
 class AdamW(Optimizer):
     """Adam (Kingma & Ba, arXiv 1412.6980), weight decay decoupled (Loshchilov & Hutter, arXiv 1711.05101).
 
@@ -169,12 +212,15 @@ class AdamW(Optimizer):
     def __init__(
         self,
         learning_rate: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        betas: tuple[float, float] | None = None,
+        eps: float | None = None,
         weight_decay: float = 0.0,
         multipliers: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay, multipliers)
+        own = self.constants
+        betas = betas or (own["beta1"], own["beta2"])
+        eps = own["epsilon"] if eps is None else eps
         for beta in betas:
             _require("betas", beta, 0.0 <= beta < 1.0, "at least 0 and below 1")
         _require("eps", eps, 0.0 < eps < math.inf, "above 0")
@@ -227,6 +273,11 @@ def cosine(step: int, total: int, warmup: int = 0) -> float:
     if step >= total:
         return 0.0
     return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+
+
+def warm_up_steps(per_epoch: int) -> int:
+    """Over how many steps the learning rate rises, of `per_epoch` in an epoch."""
+    return min(per_epoch // 2, integer("warm_up", "most_steps"))
 
 
 def _require(name: str, value: float, allowed: bool, bounds: str) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.method.logistic import HeadArrays, standardized
-
-# As for the logistic heads: relative to a feature, and to a target, of deviation 1.
-DECAY = 0.01
+# The decay is that of the logistic heads: relative to a feature, and to a target, of deviation 1.
+from csk_sdk.method.logistic import DECAY, JITTER, HeadArrays, standardized
 
 
 def ridge_head(
@@ -23,7 +21,7 @@ def ridge_head(
     x, mean, scale = standardized(features)
     y = labels.astype(np.float64)
     middle = y.mean(axis=0)
-    decay = np.full(x.shape[1], weight_decay + 1e-9)
+    decay = np.full(x.shape[1], weight_decay + JITTER)
     decay[-1] = 0.0
     gram = (x.T @ x).astype(np.float64) / len(x) + np.diag(decay)
     across = (x.T @ (y - middle).astype(np.float32)).astype(np.float64) / len(x)

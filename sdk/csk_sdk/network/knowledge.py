@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, Site
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.heads import STATISTICS, ClassStatistics
 from csk_sdk.runtime.peak_memory import available_bytes
 
 Tensors = dict[str, NDArray[Any]]
@@ -24,8 +26,8 @@ Batch = tuple[NDArray[Any], Labels]
 _AT_ONCE = 8
 # Matrices of features by features, float64, at once where statistics are summed up or a head is computed of them.
 _SQUARES = 3
-# Memory for the features that a head is fitted on.
-HEAD_SAMPLE_BYTES = 32 << 20
+HEAD_SAMPLE_BYTES = integer("head", "sample_bytes")
+_HEAD = re.compile(r"head/[^/]*/(weight|bias)")
 
 
 def require_room(features: int) -> None:
@@ -128,6 +130,13 @@ def measure_knowledge(
             on_features(features, labels)
         statistics = objective.statistics(statistics, features, labels, classes)
     return {f"moment/{name}": moment for name, moment in moments.items()}, statistics
+
+
+def known_tensors(tensors: Iterable[str], sites: Sequence[Site]) -> set[str]:
+    """Which of these names mean something to this csk-sdk. Others are a newer one's, and are carried on untouched."""
+    own = {f"{kind}/{site.name}" for kind in ("center", "moment") for site in sites}
+    own |= {f"statistics.{name}" for name in STATISTICS}
+    return {key for key in tensors if key in own or _HEAD.fullmatch(key)}
 
 
 def neutral_deltas(sites: Sequence[Site]) -> Tensors:

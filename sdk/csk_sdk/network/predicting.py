@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import Manifest
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import TaskError
 from csk_sdk.formats.given import text_of
 from csk_sdk.formats.names import LONGEST, is_plain
@@ -29,8 +30,7 @@ from csk_sdk.state import BASE, Generation
 
 # Pictures that go through the network at once: an application may hand over a thousand.
 _CHUNK = 64
-# What every file system takes as a folder's name, since a task's name is that of its folder in the inbox.
-_LONGEST_NAME = 255
+_LONGEST_NAME = integer("limits", "name_bytes")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from csk_sdk.bundle.folder import Bundle, center_of
 from csk_sdk.contract.manifest import INT8, WEIGHTS
 from csk_sdk.errors import StorageError
 from csk_sdk.formats.tensor_header import tensor_places
+from csk_sdk.network.knowledge import HEAD_SAMPLE_BYTES
 from csk_sdk.runtime.sessions import Graph
 
 _PREFIX = "kernels-"
@@ -46,7 +47,7 @@ class Profile:
     pixel_bytes: int
 
 
-FAST = Profile("fast", maps_kernels=False, sample_bytes=32 << 20, pixel_bytes=64 << 20)
+FAST = Profile("fast", maps_kernels=False, sample_bytes=HEAD_SAMPLE_BYTES, pixel_bytes=64 << 20)
 SMALL = Profile("small", maps_kernels=True, sample_bytes=4 << 20, pixel_bytes=8 << 20)
 PROFILES = {profile.name: profile for profile in (FAST, SMALL)}
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.manifest import CLASS_MASK, CROSS_ENTROPY, LABEL_SMOOTHING
+from csk_sdk.contract.thresholds import number
 from csk_sdk.data.labels import Labels
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
@@ -29,8 +30,7 @@ from csk_sdk.objectives.objective import (
     side_by_side,
 )
 
-# How many uncorrelated pictures the covariance within classes begins with: docs/decisions/0020-features-of-layers.md.
-PRIOR_PICTURES = 100.0
+PRIOR_PICTURES = number("discriminant", "prior_images")
 
 _SEEN = "seen"
 

@@ -39,8 +39,8 @@ from csk_sdk.state.lock import StateLock
 from csk_sdk.state.progress import read_progress, write_progress
 from csk_sdk.state.store import BASE, GenerationStore
 from csk_sdk.state.tensorfile import encode
+from csk_sdk.state.versions import STATE_SCHEMA_VERSION, WRITTEN, Needs, NewerStateError
 
-STATE_SCHEMA_VERSION = 1
 IDENTITY = "state.json"
 
 # A temporary file this old (seconds) was left by a process that died.
@@ -56,7 +56,8 @@ class State:
 
     Reading needs no lock and creates nothing. Writing needs `with state.lock():` around it and raises
     StateError without. It raises StorageError when the disk is full or refuses; committed generations
-    stay as they are. Threads may read one object at once; one of them writes.
+    stay as they are. Where a newer csk-sdk wrote what only such a one may read, or write to, a StateError says so, and
+    nothing is written. Threads may read one object at once; one of them writes.
     """
 
     def __init__(self, folder: Path, bundle_id: str, base: Base, keep: int) -> None:
@@ -77,8 +78,8 @@ class State:
         `keep` is how many generations keep their tensors, those on the way to the current one first; the current
         one and its parent always do.
 
-        Raises StateError when the state is damaged, newer, or belongs to another bundle; ConfigError when
-        `keep` is below 1.
+        Raises StateError when the state is damaged, belongs to another bundle, or only a newer csk-sdk may read it;
+        ConfigError when `keep` is below 1.
         """
         if keep < 1:
             raise ConfigError(f"keep is {keep}; it must be at least 1.")
@@ -89,6 +90,10 @@ class State:
     def lock(self) -> StateLock:
         """The lock that writers hold: `with state.lock(): ...`. Raises StateLockedError on entering."""
         return self._lock
+
+    def require_writable(self) -> None:
+        """Raise StateError where only a newer csk-sdk may write here, as every method that writes does: this, early."""
+        self._store.needs().require_writer(self.folder)
 
     def head(self) -> int:
         """The number of the current generation; 0 when nothing is learned.
@@ -154,12 +159,18 @@ class State:
         data = encode(tensors)
         self._prepare_to_write()
         _, last = self._read_head()
-        if parent != 0:
-            self._store.record(parent)
+        before = self._store.record(parent) if parent != 0 else None
         self._store.clear_debris()
         created = datetime.now(UTC).isoformat(timespec="seconds")
         record = GenerationRecord(
-            last + 1, parent, created, tuple(tasks), hashlib.sha256(data).hexdigest(), len(data)
+            last + 1,
+            parent,
+            created,
+            tuple(tasks),
+            hashlib.sha256(data).hexdigest(),
+            len(data),
+            needs=WRITTEN.both(before.needs if before else Needs()),
+            more=before.more if before else {},
         )
         self._store.write(record, data)
         self._store.prune(self._keep, always={record.number, parent})
@@ -186,6 +197,8 @@ class State:
         while number != 0:
             try:
                 records.append(self._store.record(number))
+            except NewerStateError:
+                raise
             except StateError as error:
                 mend = " `csk-sdk verify --repair` writes it again." if records else ""
                 raise StateError(f"{error} {self._store.way_back(number)}{mend}") from error
@@ -219,8 +232,12 @@ class State:
     def save_scores(self, number: int, row: Mapping[str, Any]) -> None:
         """Keep `row` (JSON values), measured with generation `number`; replaces an earlier one. No lock.
 
-        Raises StorageError when it cannot be written.
+        Nothing is kept where only a newer csk-sdk may write. Raises StorageError when it cannot be written.
         """
+        try:
+            self.require_writable()
+        except NewerStateError:
+            return
         text = seal({"generation": number, "scores": dict(row)})
         self._write_identity()
         make_folder(self._scores)
@@ -280,6 +297,8 @@ class State:
     def _verify(self, number: int) -> GenerationRecord:
         try:
             return self._store.verify(number)
+        except NewerStateError:
+            raise
         except StateError as error:
             raise StateError(f"{error} {self._store.way_back(number)}") from error
 
@@ -289,6 +308,7 @@ class State:
 
     def _prepare_to_write(self) -> None:
         self._check_locked()
+        self.require_writable()
         self._write_identity()
         self._store.begin()
 
@@ -322,11 +342,9 @@ class State:
                 f"{str(error).rstrip('.')}: nobody knows which bundle {self.folder} belongs to. Restore it from "
                 "a backup, or start a new state folder."
             ) from error
-        if not isinstance(version, int) or version > STATE_SCHEMA_VERSION:
-            raise StateError(
-                f"{self.folder} has schema {version}, and this csk-sdk reads up to {STATE_SCHEMA_VERSION}: "
-                "update csk-sdk on this device, or start a new state folder."
-            )
+        if type(version) is not int:
+            raise StateError(f"{self._identity} is damaged: its schema_version is {version!r}.")
+        Needs(reader=version).require_reader(self.folder)
         if bundle_id != self.bundle_id:
             raise StateError(
                 f"{self.folder} belongs to another bundle (it was learned on {str(bundle_id)[:8]}…, this "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -17,6 +17,7 @@ from csk_sdk.formats.opening import LARGEST_TEXT, RefusedError, read_file
 from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.formats.typed import mistyped
 from csk_sdk.state.atomic import unreadable
+from csk_sdk.state.versions import WRITTEN, Needs
 
 # Of one task, beside the names of its classes.
 _RECORD_BYTES = 4096
@@ -29,7 +30,7 @@ class LearnedTask:
     `images` is the number of training images, `seconds` wall time, `loss` the mean loss of the last epoch,
     `peak_rss_bytes` the process's peak memory, `config` the settings used (JSON values), `protected` by site how
     many of the selected channels' directions were kept for older knowledge, as "r/k", `notes` what its user was warned
-    of. What an older csk-sdk did not record is empty.
+    of. What an older csk-sdk did not record is empty; `more` are fields that a newer one recorded, kept as they are.
     """
 
     name: str
@@ -42,6 +43,19 @@ class LearnedTask:
     config: dict[str, Any]
     protected: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The task as a record has it."""
+        return _flat(self, _TASK_FIELDS)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> LearnedTask:
+        """Of a record's JSON. Raises KeyError or TypeError where a field is missing, or is no sequence."""
+        known, more = _divided(raw, _TASK_FIELDS)
+        return cls(
+            **{**known, "classes": tuple(raw["classes"]), "notes": tuple(raw.get("notes", ()))}, more=more
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,8 @@ class GenerationRecord:
     """The record of a committed generation: a Generation without its tensors.
 
     `sha256` and `size` (bytes) are those of the tensors file; `stored` tells whether that file is still
-    there with that size (old ones are pruned).
+    there with that size (old ones are pruned). `needs` says who may read and write it, and `more` are fields of a newer
+    csk-sdk, which the generations learned from this one carry on.
     """
 
     number: int
@@ -75,6 +90,8 @@ class GenerationRecord:
     sha256: str
     size: int
     stored: bool = True
+    needs: Needs = WRITTEN
+    more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def task(self) -> str:
@@ -83,33 +100,31 @@ class GenerationRecord:
 
     def to_bytes(self) -> bytes:
         """The record as sealed JSON."""
-        raw = asdict(self)
-        del raw["stored"]
-        return seal(raw)
+        tasks = [task.to_json() for task in self.tasks]
+        return seal({**_flat(self, _RECORD_FIELDS), "tasks": tasks, **self.needs.to_json()})
 
     @classmethod
     def read(cls, path: Path, tensors: Path) -> GenerationRecord:
         """Read the record `path` of the tensors file `tensors`.
 
-        Raises StateError, naming the file, when it is missing or damaged.
+        Raises StateError, naming the file, when it is missing or damaged; NewerStateError where only a newer csk-sdk
+        may read it.
         """
         raw = unseal(path)
+        needs = read_needs(raw, path)
         try:
             # Hundreds of tasks, most of them learned with the same settings: one dict for all of these.
             configs: dict[str, Any] = {}
             tasks = tuple(
-                LearnedTask(
-                    **{
-                        **task,
-                        "classes": tuple(task["classes"]),
-                        "notes": tuple(task.get("notes", ())),
-                        "config": configs.setdefault(repr(task["config"]), task["config"]),
-                    }
+                LearnedTask.from_json(
+                    {**task, "config": configs.setdefault(repr(task["config"]), task["config"])}
                 )
                 for task in raw["tasks"]
             )
             stored = _size(tensors) == raw["size"]
-            record = cls(**{**raw, "tasks": tasks, "stored": stored})
+            known, more = _divided(raw, _RECORD_FIELDS)
+            more = {name: value for name, value in more.items() if name not in Needs.NAMES}
+            record = cls(**{**known, "tasks": tasks}, stored=stored, needs=needs, more=more)
         except (KeyError, TypeError, AttributeError) as error:
             raise StateError(f"{path} lacks or misnames a field ({error}).") from error
         if (wrong := mistyped(record)) is not None:
@@ -118,6 +133,12 @@ class GenerationRecord:
             # A parent that is no older would lead the way back in a circle.
             raise StateError(f"{path} says that generation {record.number} was learned from {record.parent}.")
         return record
+
+
+_TASK_FIELDS = tuple(one.name for one in fields(LearnedTask) if one.name != "more")
+_RECORD_FIELDS = tuple(
+    one.name for one in fields(GenerationRecord) if one.name not in ("stored", "needs", "more")
+)
 
 
 def commit_bytes(parent: Generation, classes: Sequence[str], features: int) -> int:
@@ -143,6 +164,7 @@ class RecordLink:
     def read(cls, path: Path, tensors: Path) -> RecordLink:
         """Read it from the record `path` of the tensors file `tensors`. Raises StateError where it cannot be."""
         raw = unseal(path)
+        read_needs(raw, path)
         parent, tasks, size = raw.get("parent"), raw.get("tasks"), raw.get("size")
         number = raw.get("number")
         if type(parent) is not int or type(number) is not int or not 0 <= parent < number:
@@ -150,6 +172,30 @@ class RecordLink:
         if not isinstance(tasks, list):
             raise StateError(f"{path} lacks or misnames a field ('tasks').")
         return cls(parent, len(tasks), _size(tensors) == size)
+
+
+def read_needs(raw: Mapping[str, Any], path: Path) -> Needs:
+    """Who may read and write what the sealed JSON of `path` belongs to.
+
+    Raises NewerStateError where only a newer csk-sdk may read it, StateError where it does not say that right.
+    """
+    try:
+        needs = Needs.of(raw)
+    except ValueError as error:
+        raise StateError(f"{path} has a value of a wrong type ({error}).") from None
+    needs.require_reader(path)
+    return needs
+
+
+def _flat(record: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a record, and beside them those of a newer csk-sdk."""
+    return {**record.more, **{name: getattr(record, name) for name in names}}
+
+
+def _divided(raw: Mapping[str, Any], names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of these names, and those of a newer csk-sdk."""
+    more = {name: value for name, value in raw.items() if name not in names}
+    return {name: value for name, value in raw.items() if name in names}, more
 
 
 def _size(path: Path) -> int | None:

@@ -10,7 +10,7 @@ What is mended, each from what else is known:
     temporary files, generations of a crashed commit    removed
 
 A file that the disk does not give back is left as it is, and nothing is mended by what it might have said: the next try
-may succeed.
+may succeed. Neither is a record that only a newer csk-sdk may read.
 """
 
 from __future__ import annotations
@@ -33,18 +33,21 @@ from csk_sdk.state.atomic import (
     unreadable,
 )
 from csk_sdk.state.folder import IDENTITY, State, identity
-from csk_sdk.state.generation import GenerationRecord, unseal
+from csk_sdk.state.generation import unseal
 from csk_sdk.state.progress import read_progress
 from csk_sdk.state.store import GenerationStore
+from csk_sdk.state.versions import NewerStateError
 
 INTACT, PRUNED, LEFTOVER, DAMAGED, REPAIRED = "intact", "pruned", "leftover", "damaged", "repaired"
+NEWER = "newer"
 
 
 @dataclass(frozen=True)
 class Finding:
     """What one file, or one generation, is found to be.
 
-    `status` is INTACT, PRUNED (on purpose), LEFTOVER (of a process that died, in nobody's way), DAMAGED or REPAIRED.
+    `status` is INTACT, PRUNED (on purpose), LEFTOVER (of a process that died, in nobody's way), DAMAGED, REPAIRED or
+    NEWER (only a newer csk-sdk may read it).
     """
 
     name: str
@@ -65,11 +68,19 @@ class StateCheck:
         self.bundle_id = bundle_id
         self.store = GenerationStore(folder, bundle_id)
 
+    def require_writable(self) -> None:
+        """Raise NewerStateError where only a newer csk-sdk may write here."""
+        self.store.needs().require_writer(self.folder)
+
     def run(self, repair: bool = False) -> Iterator[Finding]:
         """Each part in turn: identity, generations, HEAD, scores, progress, leftovers.
 
-        Raises StateError when another bundle's state is to be repaired, StorageError when it cannot be written.
+        Raises StateError when another bundle's state is to be repaired, or where only a newer csk-sdk may read what is
+        current, or write what is to be repaired; StorageError when it cannot be written.
         """
+        if repair:
+            self.require_writable()
+        self.store.require_current()
         for finding, mend in self._parts():
             if mend is not None and repair:
                 act, done = mend
@@ -98,6 +109,8 @@ class StateCheck:
         """What `check` finds; where the disk leaves it open, that, and nothing to mend it."""
         try:
             return check()
+        except NewerStateError as error:
+            return Finding(name, NEWER, str(error)), None
         except UnreadableError as error:
             way_back = f" {self.store.way_back()}" if name == "HEAD" else ""
             return Finding(name, DAMAGED, f"{error}{way_back}"), None
@@ -136,7 +149,7 @@ class StateCheck:
             )
         try:
             record = self.store.record(number)
-        except UnreadableError:
+        except (UnreadableError, NewerStateError):
             raise
         except StateError as error:
             return Finding(name, DAMAGED, str(error)), self._rebuild(number)
@@ -173,7 +186,8 @@ class StateCheck:
         parents = [record.number for record in records if record.task == before and record.number < number]
         if not parents and before is not None:
             return None
-        record = GenerationRecord(number, max(parents, default=0), child.created, tasks, "", 0)
+        parent = max(parents, default=0)
+        record = replace(child, number=number, parent=parent, tasks=tasks, sha256="", size=0)
 
         def write() -> None:
             self.store.write_record(record)
@@ -188,7 +202,7 @@ class StateCheck:
                 current = f"generation {head}" if head else "the bundle's own checkpoint"
                 return Finding("HEAD", INTACT, f"{current} is current"), None
             problem = f"The current generation {head} is damaged or lost."
-        except UnreadableError:
+        except (UnreadableError, NewerStateError):
             raise
         except StateError as error:
             problem = str(error)

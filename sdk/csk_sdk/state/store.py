@@ -11,6 +11,7 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from csk_sdk.state.atomic import (
 )
 from csk_sdk.state.generation import GenerationRecord, RecordLink, seal, unseal
 from csk_sdk.state.tensorfile import decode
+from csk_sdk.state.versions import Needs, NewerStateError
 
 BASE = "base"
 """The name under which `rollback --to` finds generation 0, the bundle's own checkpoint."""
@@ -71,9 +73,14 @@ class GenerationStore:
     def write_head(self, head: int, last: int) -> None:
         """Make `head` the current generation, atomically.
 
-        HEAD names the bundle, too, so that a lost state.json can be written again.
+        HEAD names the bundle, too, so that a lost state.json can be written again. What else it says stays.
         """
-        replace_file(self.head_path, seal({"head": head, "last": last, "bundle_id": self._bundle_id}))
+        known: dict[str, Any] = {}
+        with suppress(StateError):
+            known = unseal(self.head_path)
+        replace_file(
+            self.head_path, seal({**known, "head": head, "last": last, "bundle_id": self._bundle_id})
+        )
 
     def last(self) -> int:
         """The last number ever committed; when HEAD is damaged, the last one that has a record."""
@@ -82,8 +89,35 @@ class GenerationStore:
         except StateError:
             return max(self._numbers("json"), default=0)
 
+    def needs(self) -> Needs:
+        """Who may read and write this state: what the current record asks for, and the newest intact one.
+
+        The newest counts after a rollback, too: its csk-sdk may keep more here than generations.
+        """
+        last = self.last()
+        newest = (number for number in sorted(self._numbers("json"), reverse=True) if number <= last)
+        asked = (needs for number in newest if (needs := self._needs_of(number)) is not None)
+        return next(asked, Needs()).both(self._needs_of_current())
+
+    def require_current(self) -> None:
+        """Raise NewerStateError where only a newer csk-sdk may read the current record; damage is another matter."""
+        self._needs_of_current().require_reader(self.folder)
+
+    def _needs_of_current(self) -> Needs:
+        with suppress(StateError):
+            return self._needs_of(self.read_head()[0]) or Needs()
+        return Needs()
+
+    def _needs_of(self, number: int) -> Needs | None:
+        with suppress(StateError, ValueError):
+            return Needs.of(unseal(self.record_path(number)))
+        return None
+
     def record(self, number: int) -> GenerationRecord:
-        """The record of a committed generation. Raises StateError when it is unknown or damaged."""
+        """The record of a committed generation.
+
+        Raises StateError when it is unknown or damaged, NewerStateError where only a newer csk-sdk may read it.
+        """
         if not 1 <= number <= (last := self.last()):
             raise StateError(f"{self.folder} has no generation {number}; the last one is {last}.")
         record = GenerationRecord.read(self.record_path(number), self.tensors_path(number))
@@ -94,7 +128,8 @@ class GenerationStore:
     def records(self, certain: bool = False) -> list[GenerationRecord]:
         """All readable records of committed generations, oldest first.
 
-        With `certain`, raises UnreadableError where the disk does not give one back; damaged ones are left out.
+        With `certain`, raises UnreadableError where the disk does not give one back. Damaged ones are left out, and
+        those that only a newer csk-sdk may read.
         """
         last = self.last()
         return [
@@ -128,11 +163,15 @@ class GenerationStore:
         return record
 
     def is_intact(self, number: int, certain: bool = False) -> bool:
-        """Whether `verify` passes. With `certain`, raises UnreadableError where the disk leaves that open."""
+        """Whether `verify` passes.
+
+        With `certain`, raises UnreadableError where the disk leaves that open, and NewerStateError where only a newer
+        csk-sdk can tell.
+        """
         try:
             self.verify(number)
         except StateError as error:
-            if certain and isinstance(error, UnreadableError):
+            if certain and isinstance(error, UnreadableError | NewerStateError):
                 raise
             return False
         return True
@@ -150,7 +189,8 @@ class GenerationStore:
 
         Where a record is unreadable, or HEAD is, the way cannot be known any more; then all the other
         readable records follow, newest first: any of them is better than nothing. With `certain`, raises
-        UnreadableError where the disk does not give one back.
+        UnreadableError where the disk does not give one back. Raises NewerStateError where only a newer csk-sdk may
+        read one.
         """
         records: list[GenerationRecord] = []
         try:
@@ -158,6 +198,8 @@ class GenerationStore:
             while number != 0:
                 records.append(self.record(number))
                 number = records[-1].parent
+        except NewerStateError:
+            raise
         except StateError as error:
             if certain and isinstance(error, UnreadableError):
                 raise
@@ -252,6 +294,10 @@ class GenerationStore:
             head = None
         if head is not None and damaged != head:
             return f"Generation {head} stays the current one."
+        try:
+            self.needs().require_writer(self.folder)
+        except NewerStateError as error:
+            return str(error)
         for record in self.way():
             if record.number != damaged and record.task and self.is_intact(record.number):
                 return (

@@ -164,9 +164,18 @@ def _state(space: Workspace, bundle: Bundle, checkpoint: dict[str, Any]) -> Iter
             return
         names = ", ".join(task.name for task in generation.tasks) or "nothing learned yet"
         yield Check("State", OK, f"generation {generation.number}, intact: {names}")
-        yield _lock(state)
-        yield from _progress(state)
+        yield from _writing(state)
     yield from _tasks(space)
+
+
+def _writing(state: State) -> Iterator[Check]:
+    try:
+        state.require_writable()
+    except CskError as error:
+        yield Check("Learning", FAIL, str(error))
+        return
+    yield _lock(state)
+    yield from _progress(state)
 
 
 def _lock(state: State) -> Check:

@@ -20,7 +20,7 @@ __all__ = ["Finding", "Verification", "verify"]
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found, part by part. Statuses: intact, pruned, leftover, damaged, repaired."""
+    """What was found, part by part. Statuses: intact, pruned, leftover, damaged, repaired, newer."""
 
     bundle: tuple[Finding, ...]
     state: tuple[Finding, ...]
@@ -55,7 +55,8 @@ def verify(
     manifest is damaged the state cannot be verified. With `allow_older`, a bundle signed by the key `trust` is accepted
     from now on although the device has seen a newer one.
 
-    Raises StateError for the state of another bundle, StateLockedError when another process writes to a state
+    Raises StateError for the state of another bundle, or where only a newer csk-sdk may read what is current, or write
+    what is to be repaired; StateLockedError when another process writes to a state
     that is to be repaired, StorageError when a repair cannot be written.
     """
     folder = path_of(state, "state", StateError)
@@ -66,6 +67,8 @@ def verify(
     check = StateCheck(folder, opened.id)
     if not repair:
         return Verification(findings, tuple(check.run()))
+    # Before the lock is written.
+    check.require_writable()
     with StateLock(folder):
         return Verification(findings, tuple(check.run(repair=True)))
 

@@ -73,6 +73,7 @@ class Watcher:
         What would be told again at every look is told once. Raises what no other task would mend: BundleError,
         StateError, ConfigError.
         """
+        self._learner.state.require_writable()
         told = None
         while not self._stop.is_set():
             happened = self._look()

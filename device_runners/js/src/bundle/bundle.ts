@@ -1,5 +1,6 @@
 /** Opening a bundle: everything is verified before anything is used. */
 
+import { LIMITS } from '../contract/thresholds.js';
 import { BundleError } from '../errors.js';
 import { sha256, textOf } from '../formats/bytes.js';
 import { decode, type Place, readHeader, readTensor } from '../formats/safetensors.js';
@@ -13,7 +14,7 @@ import {
   type Tensors,
 } from '../formats/tensors.js';
 import { Graph, type Runtime, type SessionSettings } from '../runtime/sessions.js';
-import { checkCheckpoint, checkFile, LARGEST_MANIFEST } from './checks.js';
+import { checkCheckpoint, checkFile } from './checks.js';
 import {
   CHECKPOINT,
   CROSS_ENTROPY,
@@ -59,16 +60,16 @@ export class Bundle {
    */
   static async open(source: BundleSource): Promise<Bundle> {
     const where = `${source.name}/${MANIFEST}`;
-    const text = await read(source, MANIFEST, LARGEST_MANIFEST);
+    const text = await read(source, MANIFEST, LIMITS.manifestBytes);
     if (!text) {
       throw new BundleError(
         `There is no bundle in ${source.name} (${MANIFEST} is missing). Build one on a workstation with ` +
           '`csk-sdk build-artifacts MODEL --out BUNDLE`, and copy it there.',
       );
     }
-    if (text.length > LARGEST_MANIFEST) {
+    if (text.length > LIMITS.manifestBytes) {
       throw new BundleError(
-        `${where} is larger than ${LARGEST_MANIFEST >> 20} MiB: it is no bundle's manifest.`,
+        `${where} is larger than ${LIMITS.manifestBytes >> 20} MiB: it is no bundle's manifest.`,
       );
     }
     const manifest = parseManifest(textOf(text), where);

@@ -5,6 +5,7 @@
  * (`manifest.ts`) and its parts against each other (`manifestChecks.ts`).
  */
 
+import { LIMITS } from '../contract/thresholds.js';
 import { BundleError } from '../errors.js';
 import { sha256 } from '../formats/bytes.js';
 import { byCodePoint } from '../formats/json.js';
@@ -16,10 +17,6 @@ import type { Manifest } from './manifest.js';
 import { readOnnx } from './onnxFile.js';
 
 const AGAIN = 'Copy the bundle again.';
-// Of all tensors of a graph together, one picture at a time.
-const MOST_NUMBERS = 2 ** 34;
-/** A million classes; what Python and JavaScript both read in seconds. */
-export const LARGEST_MANIFEST = 8 * 2 ** 20;
 
 /** Throw BundleError unless a file is what the manifest says, and safe to open. */
 export function checkFile(manifest: Manifest, name: string, content: Uint8Array, where: string): void {
@@ -46,8 +43,8 @@ function checkGraph(content: Uint8Array, manifest: Manifest, name: string): void
   if (branching !== undefined) {
     throw new Error(`it has op ${quoted(branching)}, which runs a graph of its own`);
   }
-  if (found.numbers > MOST_NUMBERS) {
-    throw new Error(`its tensors claim more than ${MOST_NUMBERS} numbers together`);
+  if (found.numbers > LIMITS.tensorNumbers) {
+    throw new Error(`its tensors claim more than ${LIMITS.tensorNumbers} numbers together`);
   }
   const foreign = [...found.domains].sort().find((domain) => !manifest.op_domains.includes(domain));
   if (foreign !== undefined) {

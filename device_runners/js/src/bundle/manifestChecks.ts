@@ -5,6 +5,7 @@
  * `csk_sdk/bundle/manifest_checks.py`; `tests/contract/manifests.json` holds both to one answer.
  */
 
+import { LIMITS } from '../contract/thresholds.js';
 import { BundleError } from '../errors.js';
 import { byCodePoint } from '../formats/json.js';
 import { isPlain } from '../formats/names.js';
@@ -24,10 +25,6 @@ import {
   TRAINING_SUFFIX,
   WEIGHTS,
 } from './manifest.js';
-
-// Of an input picture and of a layer: far above any camera and classifier, far below what exhausts a device.
-const MOST_PIXELS = 64 * 2 ** 20;
-const MOST_PARAMETERS = 2 ** 31;
 
 /** Throw BundleError unless the manifest's parts fit each other and it lists every file that is read. */
 export function checkManifest(manifest: Manifest, where: string): void {
@@ -75,11 +72,11 @@ function requiredFiles(manifest: Manifest): string[] {
 
 function* sizes(manifest: Manifest): Generator<string> {
   const { input, preprocessing, precisions, precision } = manifest;
-  if (product([input.channels, ...input.size]) > MOST_PIXELS) {
-    yield `input.channels and input.size are more than ${MOST_PIXELS} numbers`;
+  if (product([input.channels, ...input.size]) > LIMITS.inputNumbers) {
+    yield `input.channels and input.size are more than ${LIMITS.inputNumbers} numbers`;
   }
-  if (product(manifest.prefix) > MOST_PIXELS) {
-    yield `prefix is a shape of more than ${MOST_PIXELS} numbers`;
+  if (product(manifest.prefix) > LIMITS.inputNumbers) {
+    yield `prefix is a shape of more than ${LIMITS.inputNumbers} numbers`;
   }
   for (const name of ['mean', 'std'] as const) {
     if (preprocessing[name].length !== input.channels) {
@@ -102,8 +99,8 @@ function* ofSite(site: Site, where: string): Generator<string> {
       yield `${where}.${name} must have ${count} entries, as its kernel has ${axes} axes`;
     }
   }
-  if (product(site.shape) > MOST_PARAMETERS) {
-    yield `${where}.shape is a kernel of more than ${MOST_PARAMETERS} numbers`;
+  if (product(site.shape) > LIMITS.kernelNumbers) {
+    yield `${where}.shape is a kernel of more than ${LIMITS.kernelNumbers} numbers`;
   }
   if (site.shape[0]! % site.groups) {
     yield `${where}.groups is ${site.groups}, and must divide its ${site.shape[0]} output channels`;

@@ -1,6 +1,7 @@
 /** A task: pictures of some classes, to be learned together. */
 
 import type { Bundle } from '../bundle/bundle.js';
+import { LIMITS } from '../contract/thresholds.js';
 import { TaskError } from '../errors.js';
 import { Sha256 } from '../formats/bytes.js';
 import { isPlain, LONGEST } from '../formats/names.js';
@@ -15,8 +16,6 @@ export interface Task {
   readonly pictures: readonly Picture[];
   readonly labels: ArrayLike<number>;
 }
-
-const LONGEST_NAME = 255;
 
 /** A task's pictures at the model's size, uint8, in memory. */
 export class TaskPixels {
@@ -90,10 +89,10 @@ export function requireNewTask(
         'Give the new data another name.',
     );
   }
-  if (!isPlain(name) || /[/\\]/.test(name) || new TextEncoder().encode(name).length > LONGEST_NAME) {
+  if (!isPlain(name) || /[/\\]/.test(name) || new TextEncoder().encode(name).length > LIMITS.nameBytes) {
     throw new TaskError(
       `A task cannot be called '${name.slice(0, 40)}': its name must be valid as a folder's name, without slashes, ` +
-        `backslashes and control characters, and at most ${LONGEST_NAME} bytes. Rename it.`,
+        `backslashes and control characters, and at most ${LIMITS.nameBytes} bytes. Rename it.`,
     );
   }
   if (taskNames(generation, bundle).includes(name)) {

@@ -98,8 +98,8 @@ function placeOf(name: string, entry: unknown): Place {
 
 /** One tensor of a file, copied. Throws Error for an element type that neither a bundle nor a state has. */
 export function readTensor(file: Uint8Array, name: string, place: Place): StoredTensor {
-  // A copy, since an element need not begin at a multiple of its size in the file.
-  const { buffer } = file.slice(place.begin, place.end);
+  // A copy, since an element need not begin at a multiple of its size in the file; Node's Buffer.slice() makes none.
+  const { buffer } = new Uint8Array(file.subarray(place.begin, place.end));
   const { shape } = place;
   if (place.dtype === 'F32') return { dtype: 'float32', shape, data: new Float32Array(buffer) };
   if (place.dtype === 'F64') return { dtype: 'float64', shape, data: new Float64Array(buffer) };

@@ -1,9 +1,9 @@
 /** What a task must pass before it is committed, and the sentences that say why it did not. */
 
 import type { TrainingConfig } from '../config.js';
+import { NOVELTY } from '../contract/thresholds.js';
 import { LabelError, TaskError } from '../errors.js';
 import { isRefuted, type LabelEvidence } from '../method/labelCheck.js';
-import { UNFAMILIAR } from '../method/novelty.js';
 
 /**
  * Throw LabelError where a task's labels say nothing about its pictures. `evidence` is undefined where nothing was
@@ -27,7 +27,7 @@ export function requireLearnable(
 
 /** A warning where a task's pictures are far from everything known; else nothing. */
 function unfamiliar(novelty: number | undefined): string[] {
-  if (novelty === undefined || novelty < UNFAMILIAR) return [];
+  if (novelty === undefined || novelty < NOVELTY.unfamiliar) return [];
   return [
     `these pictures are unlike all that the model knows (${novelty.toFixed(1)} times as far from the nearest class as ` +
       "its own pictures are): expect little, and check the pictures and the bundle's preprocessing.",

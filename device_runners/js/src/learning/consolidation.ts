@@ -15,11 +15,12 @@ import {
   type Batches,
   FeatureExtractor,
   FeatureSample,
-  HEAD_SAMPLE_BYTES,
+  isKnown,
   measureKnowledge,
+  SAMPLE_BYTES,
 } from '../network/features.js';
 import { requireConverged, requireLearnableFeatures } from '../network/finite.js';
-import { PRIOR_PICTURES } from '../network/predicting.js';
+import { PRIOR_IMAGES } from '../network/predicting.js';
 import { forgetsTooMuch } from './acceptance.js';
 import { HEAD_BIAS, HEAD_WEIGHT, type TaskTraining } from './training.js';
 
@@ -75,6 +76,7 @@ async function fold(training: TaskTraining, name: string, batches: Batches): Pro
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
   tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
   for (const [key, { data }] of tensors) {
+    if (!isKnown(key, bundle.manifest.sites)) continue;
     if (data instanceof Float32Array || data instanceof Float64Array) requireConverged(key, data);
   }
   return { tensors, leaks, forgetting, headsOnly: false };
@@ -118,7 +120,7 @@ async function seen(training: TaskTraining, tensors: Tensors, batches: Batches):
     learned = statistics;
     if (known.temperature === undefined) {
       const { features, labels } = sample.arrays();
-      learned = calibrated(learned, features, labels, classes, PRIOR_PICTURES);
+      learned = calibrated(learned, features, labels, classes, PRIOR_IMAGES);
     }
     learned = repeated.balance(learned);
   }
@@ -189,7 +191,7 @@ function foldDeltas(training: TaskTraining, tensors: Map<string, StoredTensor>):
 async function featuresBefore(training: TaskTraining, batches: Batches): Promise<Float32Array[]> {
   const extractor = await FeatureExtractor.open(training.bundle, training.tensors, training.opening);
   const kept: Float32Array[] = [];
-  let room = HEAD_SAMPLE_BYTES;
+  let room = SAMPLE_BYTES;
   try {
     for (const { images } of batches()) {
       const features = await extractor.features(images);

@@ -7,7 +7,8 @@ import type { Preprocessing } from '../data/pictures.js';
 import { Random } from '../data/random.js';
 import { requireNewTask, type Task, TaskPixels, taskClasses } from '../data/task.js';
 import { dumps, type Json } from '../formats/json.js';
-import { cosine } from '../method/optimizers.js';
+import type { Tensors } from '../formats/tensors.js';
+import { cosine, warmUpSteps } from '../method/optimizers.js';
 import type { Batch, Opening } from '../network/features.js';
 import { peakRssBytes } from '../runtime/peakMemory.js';
 import type { Generation, LearnedTask } from '../state/record.js';
@@ -66,6 +67,9 @@ export interface LearnOptions {
   readonly signal?: AbortSignal;
 }
 
+/** What a progress checkpoint says beside the identity of its run. */
+const PROGRESS: ReadonlySet<string> = new Set(['step', 'loss', 'seconds', 'plateau']);
+
 interface Resumed {
   readonly step: number;
   readonly loss: number;
@@ -83,6 +87,8 @@ export class LearnRun {
   private readonly training: TaskTraining;
   private order: { epoch: number; index: Int32Array } | undefined;
   private begun = 0;
+  /** Tensors and facts of a newer csk-sdk in the progress checkpoint that this run goes on from. */
+  private foreign: { tensors: Tensors; meta: object } = { tensors: new Map(), meta: {} };
 
   constructor(
     private readonly bundle: Bundle,
@@ -203,7 +209,7 @@ export class LearnRun {
     const { config, perEpoch, stopping } = this;
     const { signal } = this.options;
     const { steps } = stopping;
-    const warmup = Math.min(Math.floor(perEpoch / 2), 50);
+    const warmup = warmUpSteps(perEpoch);
     let saved = performance.now();
     let { loss, step: done } = resumed;
     while (done < steps) {
@@ -217,8 +223,9 @@ export class LearnRun {
       const over = stopping.over(done, this.seconds(), loss / this.seen(done));
       const due = performance.now() - saved >= 1000 * config.checkpointSeconds;
       if (!over && (due || signal?.aborted)) {
-        const meta = { ...identity, step: done, loss, seconds: this.seconds(), plateau: stopping.memory };
-        await this.state.saveProgress(this.training.progress(), meta);
+        const own = { step: done, loss, seconds: this.seconds(), plateau: stopping.memory };
+        const tensors = new Map([...this.foreign.tensors, ...this.training.progress()]);
+        await this.state.saveProgress(tensors, { ...this.foreign.meta, ...identity, ...own });
         saved = performance.now();
       }
       throwIfAborted(signal);
@@ -243,6 +250,12 @@ export class LearnRun {
     // Another run's stays until this one has something better to keep in its place.
     if (!same) return fresh;
     this.training.resume(found.tensors);
+    const known = this.training.progress();
+    const facts = Object.entries(found.spelled).filter(([key]) => !(key in identity || PROGRESS.has(key)));
+    this.foreign = {
+      tensors: new Map([...found.tensors].filter(([key]) => !known.has(key))),
+      meta: Object.fromEntries(facts),
+    };
     const { step, loss, seconds, plateau } = found.meta;
     this.stopping.resume(plateau as { best: number; stale: number });
     return { step: Number(step), loss: Number(loss), seconds: Number(seconds) };

@@ -2,13 +2,11 @@
 
 import type { Manifest } from '../bundle/manifest.js';
 import type { TrainingConfig } from '../config.js';
+import { STOPPING } from '../contract/thresholds.js';
 import { ConfigError } from '../errors.js';
 
 /** What ended training. */
 export type StopReason = 'epochs' | 'plateau' | 'seconds' | 'flops';
-
-// An epoch whose mean loss is not below the best one's by this share has brought nothing.
-const LEAST_FALL = 0.01;
 
 /**
  * How many steps a run may take, and why it ends.
@@ -71,7 +69,7 @@ export class Stopping {
 
   /** Whether the epoch that ends with this mean loss makes a plateau. */
   private isFlat(loss: number): boolean {
-    if (loss < (1 - LEAST_FALL) * this.best) {
+    if (loss < (1 - STOPPING.leastFall) * this.best) {
       this.best = loss;
       this.stale = 0;
     } else {

@@ -3,6 +3,7 @@
 import type { Bundle } from '../bundle/bundle.js';
 import { channelsOf, rowsOf, type Site, TRAINING_MODEL } from '../bundle/manifest.js';
 import type { TrainingConfig } from '../config.js';
+import { NOVELTY, WARM_UP } from '../contract/thresholds.js';
 import { TaskError } from '../errors.js';
 import { float32, int64, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { ClassStatistics } from '../method/heads.js';
@@ -10,7 +11,7 @@ import { KnownClasses } from '../method/knownClasses.js';
 import { classEvidence, type LabelEvidence } from '../method/labelCheck.js';
 import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
 import { novelty } from '../method/novelty.js';
-import { AdamW, type Optimizer, SGD } from '../method/optimizers.js';
+import { type Optimizer, optimizerOf } from '../method/optimizers.js';
 import { type Basis, basisOf, project, restrict } from '../method/projection.js';
 import { Sensitivity, selectChannels } from '../method/selection.js';
 import {
@@ -26,11 +27,6 @@ import type { Feed, Graph } from '../runtime/sessions.js';
 
 export const HEAD_WEIGHT = 'head.weight';
 export const HEAD_BIAS = 'head.bias';
-// A head that is fitted on fewer pictures than features tells them apart by accidents, and training follows these
-// (docs/decisions/0023-the-head-that-training-starts-from.md).
-const PICTURES_PER_FEATURE = 4;
-// Novelty is a mean over pictures: so many tell it well enough.
-const NOVELTY_PICTURES = 512;
 
 /** Mean loss of a batch, and its gradients: per site by name `(rows, k)`, and of the head. */
 interface StepResult {
@@ -72,8 +68,7 @@ export class TaskTraining {
     readonly opening: Opening,
     readonly oldClasses: ReadonlyMap<string, readonly string[]> = new Map(),
   ) {
-    const { weightDecay, momentum, optimizer } = config;
-    this.optimizer = optimizer === 'adamw' ? new AdamW(weightDecay) : new SGD(momentum, weightDecay);
+    this.optimizer = optimizerOf(config);
     this.head = { weight: new Float32Array(0), bias: new Float32Array(0) };
     this.known = new KnownClasses(classes, this.oldStatistics()).names;
   }
@@ -128,7 +123,7 @@ export class TaskTraining {
     const { manifest } = this.bundle;
     const f = manifest.head.features;
     const sample = new FeatureSample(f);
-    const wanted = Math.min(PICTURES_PER_FEATURE * f, sample.room);
+    const wanted = Math.min(WARM_UP.imagesPerFeature * f, sample.room);
     const extractor = await FeatureExtractor.open(this.bundle, this.tensors, this.opening);
     try {
       for (const { images, labels } of this.sample(batches, wanted)) {
@@ -142,7 +137,7 @@ export class TaskTraining {
     const found = sample.arrays();
     const { features, labels } = found;
     this.evidence = classEvidence(features, f, labels, this.classes.length);
-    this.novelty = novelty(this.oldStatistics(), features.subarray(0, NOVELTY_PICTURES * f));
+    this.novelty = novelty(this.oldStatistics(), features.subarray(0, NOVELTY.mostImages * f));
     this.head = logisticHead(features, f, labels, this.classes.length);
     return found;
   }

@@ -6,13 +6,9 @@
  * docs/decisions/0024-probabilities.md.
  */
 
+import { CALIBRATION } from '../contract/thresholds.js';
 import { ClassStatistics, ldaHead } from './heads.js';
 
-// Never surer than the discriminant itself, and never so unsure that nothing is said.
-const LOWEST = 1;
-const HIGHEST = 100;
-const FOLDS = 5;
-const HALVINGS = 40;
 // The logit of a class that a fold's discriminant does not know.
 const NEVER = -1e12;
 
@@ -36,8 +32,8 @@ export function calibrated(
   const total = statisticsOf(order);
   const logits: number[] = [];
   const answers: number[] = [];
-  for (let fold = 0; fold < FOLDS; fold++) {
-    const part = order.filter((_, place) => place % FOLDS === fold);
+  for (let fold = 0; fold < CALIBRATION.folds; fold++) {
+    const part = order.filter((_, place) => place % CALIBRATION.folds === fold);
     const others = without(total, statisticsOf(part));
     const present = others.classes.map((name) => classes.indexOf(name));
     const judged = part.filter((i) => present.includes(labels[i]!));
@@ -90,7 +86,7 @@ function without(total: ClassStatistics, part: ClassStatistics): ClassStatistics
 }
 
 /**
- * The T from LOWEST to HIGHEST with the least cross-entropy of `softmax(logits / T)`; logits `(n, columns)`.
+ * The T from CALIBRATION.lowest to CALIBRATION.highest with the least cross-entropy of `softmax(logits / T)`; logits `(n, columns)`.
  *
  * Its derivative by `1 / T` is the mean expected logit less the mean logit of the labels, and rises with `1 / T`.
  */
@@ -111,10 +107,10 @@ export function temperature(logits: Float64Array, columns: number, labels: Array
     }
     return total / n;
   };
-  let [low, high] = [LOWEST, HIGHEST];
+  let [low, high]: [number, number] = [CALIBRATION.lowest, CALIBRATION.highest];
   if (surplus(low) <= 0) return low;
   if (surplus(high) >= 0) return high;
-  for (let halving = 0; halving < HALVINGS; halving++) {
+  for (let halving = 0; halving < CALIBRATION.halvings; halving++) {
     const middle = Math.sqrt(low * high);
     if (surplus(middle) > 0) low = middle;
     else high = middle;

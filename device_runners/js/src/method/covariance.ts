@@ -1,9 +1,9 @@
 /** What class statistics say of where features were: around their classes' means, with one covariance. */
 
+import { COVARIANCE } from '../contract/thresholds.js';
 import { timesTransposed, trace, transposed } from './matrix.js';
 
-// Rounding of a sum of float64 squares, as a share of that sum: what a difference of sums may be off by.
-const ROUNDING = 8 * Number.EPSILON;
+const ROUNDING = COVARIANCE.roundings * Number.EPSILON;
 const TINY = 2.2250738585072014e-308;
 
 /** Of class statistics, the sums: features `f`, counts `(classes,)`, sums `(classes, f)`, gram `(f, f)`. */

@@ -6,14 +6,10 @@
  * compensation (Gomez-Villa et al., arXiv 2407.08536), in closed form.
  */
 
+import { DRIFT } from '../contract/thresholds.js';
 import { ClassStatistics } from './heads.js';
 import { timesTransposed, trace, transposed } from './matrix.js';
 import { SymmetricSystem } from './symmetric.js';
-
-// Share of the mean feature energy that pulls towards "no drift" where the task's pictures say nothing.
-const RIDGE = 0.01;
-// Pictures whose unexplained movement is kept.
-const MOVEMENTS = 512;
 
 /** Features `(n, f)` of the same pictures, before and after; or the other way round. */
 type Pair = readonly [Float32Array, Float32Array];
@@ -30,7 +26,7 @@ export class DriftEstimate {
   }
 
   /** Least squares with `ridge * trace / f` on the distance from the identity. */
-  fit(ridge = RIDGE): Drift {
+  fit(ridge = DRIFT.ridge): Drift {
     const turned = this.pairs.map(([before, after]): Pair => [after, before]);
     const f = this.features;
     const { map, system } = towardsIdentity(this.pairs, f, ridge);
@@ -111,7 +107,7 @@ function leftByOthers(
   map: Float64Array,
   system: SymmetricSystem,
 ): Float64Array {
-  const [sources, targets] = ([0, 1] as const).map((side) => first(pairs, side, MOVEMENTS * f));
+  const [sources, targets] = ([0, 1] as const).map((side) => first(pairs, side, DRIFT.movements * f));
   const n = sources!.length / f;
   const solved = system.solveRows(sources!, n);
   const left = timesTransposed(sources!, map, n, f, f);

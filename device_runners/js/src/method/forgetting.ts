@@ -7,22 +7,13 @@
  * docs/decisions/0016-max-forgetting.md has how well that agrees with the truth.
  */
 
+import { FORGETTING } from '../contract/thresholds.js';
 import { covarianceWithin, roundingOf } from './covariance.js';
 import type { Drift } from './drift.js';
 import type { ClassStatistics } from './heads.js';
 import type { HeadArrays } from './logistic.js';
 import { timesTransposed, transposed } from './matrix.js';
 import { choleskyFactor } from './symmetric.js';
-
-// Standard deviations of made-up features, over those of the statistics: pictures that were never trained on are farther
-// from their class's mean. Chosen by measurement.
-const WIDTH = 1.5;
-// Made-up features per old task: a change of a point is then seen to half a point. So many at once, for memory's sake.
-const SAMPLES = 2000;
-const AT_ONCE = 250;
-// What is added to each feature's own variance, as a share of it, and how often ten times more.
-const MORE = 1e-6;
-const ATTEMPTS = 6;
 
 /** Where random numbers come from: `data/random.ts`, or a test that replays another generator's. */
 export interface Draws {
@@ -71,8 +62,11 @@ export function spreadOf(statistics: ClassStatistics): Float64Array {
   // Of fewer pictures than features, or a feature that never fires, it is singular. A millionth more of each feature's
   // own variance is nothing to see; where rounding has left more to mend, ten times that.
   const floor = roundingOf(statistics);
-  const more = Float64Array.from({ length: f }, (_, j) => MORE * Math.max(covariance[j * f + j]!, 0) + floor);
-  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+  const more = Float64Array.from(
+    { length: f },
+    (_, j) => FORGETTING.moreVariance * Math.max(covariance[j * f + j]!, 0) + floor,
+  );
+  for (let attempt = 0; attempt < FORGETTING.attempts; attempt++) {
     for (let j = 0; j < f; j++) covariance[j * f + j] = covariance[j * f + j]! + more[j]! * 10 ** attempt;
     const factor = choleskyFactor(covariance, f);
     if (factor) return transposed(factor, f, f);
@@ -105,15 +99,17 @@ export function pointsLost(
     { head: ahead, bias: after.bias },
   ].map(({ head, bias }) => ({
     around: withBias(timesTransposed(means, head, classes, classes, f), bias),
-    wide: timesTransposed(head, spread, classes, f, f).map((value) => WIDTH * value),
+    wide: timesTransposed(head, spread, classes, f, f).map((value) => FORGETTING.width * value),
   }));
   const further = timesTransposed(unexplained, now, movements, classes, f);
   const order = random.permutation(classes);
   let fewer = 0;
-  for (let start = 0; start < SAMPLES; start += AT_ONCE) {
-    const normals = Float64Array.from({ length: AT_ONCE * f }, () => random.normal());
-    const [here, there] = asked.map(({ wide }) => timesTransposed(normals, wide, AT_ONCE, classes, f));
-    for (let i = 0; i < AT_ONCE; i++) {
+  for (let start = 0; start < FORGETTING.samples; start += FORGETTING.atOnce) {
+    const normals = Float64Array.from({ length: FORGETTING.atOnce * f }, () => random.normal());
+    const [here, there] = asked.map(({ wide }) =>
+      timesTransposed(normals, wide, FORGETTING.atOnce, classes, f),
+    );
+    for (let i = 0; i < FORGETTING.atOnce; i++) {
       const own = order[(start + i) % classes]!;
       const movement = random.integer(0, movements - 1) * classes;
       const was = (c: number): number => asked[0]!.around[own * classes + c]! + here![i * classes + c]!;
@@ -122,7 +118,7 @@ export function pointsLost(
       fewer += Number(decides(was, classes) === own) - Number(decides(is, classes) === own);
     }
   }
-  return (100 * fewer) / SAMPLES;
+  return (100 * fewer) / FORGETTING.samples;
 }
 
 /** Means `(names, f)`; undefined where a name, or any at all, has no samples. */

@@ -14,6 +14,8 @@ import { timesTransposed, trace, transposed } from './matrix.js';
 import { SymmetricSystem } from './symmetric.js';
 
 const TEMPERATURE = 'statistics.temperature';
+/** What they are stored as, now and at first, behind "statistics.". */
+export const STATISTICS = ['classes', 'scatter', 'means', 'gram', 'sums', 'counts', 'temperature'] as const;
 
 /**
  * Sums over the features of everything learned so far. `gram` `(f, f)`: sum of `x x^T` over all samples. `sums`
@@ -120,7 +122,7 @@ export class ClassStatistics {
 
   /** Put these statistics in the place of those in `tensors`, in whichever form they were stored. */
   replaceIn(tensors: Map<string, StoredTensor>): void {
-    for (const key of [...tensors.keys()]) if (key.startsWith('statistics.')) tensors.delete(key);
+    for (const key of STATISTICS) tensors.delete(`statistics.${key}`);
     for (const [key, tensor] of this.tensors()) tensors.set(key, tensor);
   }
 

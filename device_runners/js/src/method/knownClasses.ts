@@ -6,10 +6,8 @@
  * count as much together as those that were there (docs/decisions/0017-known-classes.md).
  */
 
+import { KNOWN_CLASSES } from '../contract/thresholds.js';
 import { ClassStatistics } from './heads.js';
-
-// A picture counts at most so often: a single wrong one must not outweigh what hundreds said.
-const MOST = 20;
 
 /** Which of a task's classes are known by `old` statistics, and the statistics of its pictures of these. */
 export class KnownClasses {
@@ -45,7 +43,7 @@ export class KnownClasses {
   balance(learned: ClassStatistics): ClassStatistics {
     const count = total(this.again, this.names);
     if (!count) return learned;
-    const factor = Math.min(MOST, Math.max(1, total(this.old, this.names) / count));
+    const factor = Math.min(KNOWN_CLASSES.most, Math.max(1, total(this.old, this.names) / count));
     return learned.merge(scaled(this.again, factor - 1));
   }
 }

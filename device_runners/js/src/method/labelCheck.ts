@@ -6,21 +6,11 @@
  * one fit, not ten (docs/decisions/0015-label-check.md).
  */
 
+import { LABEL_CHECK } from '../contract/thresholds.js';
 import { standardized } from './logistic.js';
 import { identity, timesTransposed, transposed } from './matrix.js';
 import { roundHalfToEven } from './rounding.js';
 import { solveSymmetric } from './symmetric.js';
-
-// Below this share of the way from chance to perfect, nothing worth keeping was learned; chosen by measurement.
-const USEFUL = 0.2;
-// Labels at least that useful are refused at most this often.
-const LEVEL = 0.01;
-// Share of the mean feature energy that the ridge adds.
-const RIDGE = 0.3;
-// Of each class, every fold holds as many as any other, so that chance stays chance.
-const FOLDS = 10;
-// More pictures make the answer no clearer, and the solve is cubic in them.
-const MOST_PICTURES = 1024;
 
 /**
  * What a head says of pictures it was not fitted on: `accuracy`, the mean of the classes' own, and `chance`, in 0..1.
@@ -38,7 +28,10 @@ export interface LabelEvidence {
  */
 export function isRefuted({ accuracy, chance, pictures }: LabelEvidence): boolean {
   const count = roundHalfToEven(pictures);
-  return atMost(Math.floor(accuracy * count + 0.5), count, chance + USEFUL * (1 - chance)) < LEVEL;
+  return (
+    atMost(Math.floor(accuracy * count + 0.5), count, chance + LABEL_CHECK.useful * (1 - chance)) <
+    LABEL_CHECK.level
+  );
 }
 
 /**
@@ -56,7 +49,7 @@ export function classEvidence(
     for (const row of rows) counts[labels[row]!] = counts[labels[row]!]! + 1;
     return rows.filter((row) => counts[labels[row]!]! >= 2);
   };
-  const kept = paired(paired(Array.from(labels, (_, row) => row)).slice(0, MOST_PICTURES));
+  const kept = paired(paired(Array.from(labels, (_, row) => row)).slice(0, LABEL_CHECK.mostImages));
   const present = [...new Set(kept.map((row) => labels[row]!))].sort((a, b) => a - b);
   const count = present.length;
   if (count < 2) return { accuracy: 1, chance: 1, pictures: 0 };
@@ -117,7 +110,7 @@ export function heldOutScores(
 
 /** `I - H` `(n, n)` of ridge regression on a design `(n, p)`: what it leaves of the targets. */
 function residualMaker(design: Float64Array, n: number, p: number): Float64Array {
-  const ridge = (RIDGE * design.reduce((sum, value) => sum + value ** 2, 0)) / n;
+  const ridge = (LABEL_CHECK.ridge * design.reduce((sum, value) => sum + value ** 2, 0)) / n;
   const loaded = (gram: Float64Array, size: number): Float64Array => {
     for (let i = 0; i < size; i++) gram[i * size + i] = gram[i * size + i]! + ridge;
     return gram;
@@ -139,7 +132,7 @@ function foldsOf(labels: readonly number[]): number[] {
   return labels.map((label) => {
     const count = seen.get(label) ?? 0;
     seen.set(label, count + 1);
-    return count % FOLDS;
+    return count % LABEL_CHECK.folds;
   });
 }
 

@@ -1,5 +1,6 @@
 /** A task's own head, fitted exactly: multinomial logistic regression on features (docs/decisions/0005-heads.md). */
 
+import { HEAD } from '../contract/thresholds.js';
 import { norm, timesTransposed, trace, transposed } from './matrix.js';
 import { SymmetricSystem } from './symmetric.js';
 
@@ -8,10 +9,6 @@ export interface HeadArrays {
   readonly weight: Float32Array;
   readonly bias: Float32Array;
 }
-
-const WEIGHT_DECAY = 0.01;
-const TOLERANCE = 1e-4;
-const ITERATIONS = 200;
 
 /**
  * Minimise mean cross-entropy + `0.01 / 2 * |W|^2` over standardised features `(n, f)`, `labels` `(n,)` into `classes`.
@@ -31,7 +28,7 @@ export function logisticHead(
   const { x, mean, scale } = standardized(features, n, f);
   const columns = transposed(x, n, p);
   const bound = boundOf(columns, n, p);
-  const decay = (at: number): number => (at % p === f ? 0 : WEIGHT_DECAY);
+  const decay = (at: number): number => (at % p === f ? 0 : HEAD.weightDecay);
   const gradient = (point: Float64Array): Float64Array => {
     const logits = timesTransposed(x, point, n, classes, p);
     softmaxRows(logits, classes);
@@ -43,11 +40,11 @@ export function logisticHead(
   let ahead = weight;
   let momentum = 1;
   let first = 0;
-  for (let iteration = 0; iteration < ITERATIONS; iteration++) {
+  for (let iteration = 0; iteration < HEAD.iterations; iteration++) {
     const slope = gradient(ahead);
     const size = norm(slope);
     first ||= size;
-    if (size <= TOLERANCE * first) break;
+    if (size <= HEAD.tolerance * first) break;
     const newton = bound.solveRows(slope, classes);
     const moved = ahead.map((value, at) => value - newton[at]!);
     let rising = 0;
@@ -118,7 +115,8 @@ export function standardized(
     scale[j] = Math.sqrt(scale[j]!);
     largest = Math.max(largest, scale[j]!);
   }
-  for (let j = 0; j < f; j++) if (!(scale[j]! > 1e-6 * largest)) scale[j] = Number.POSITIVE_INFINITY;
+  for (let j = 0; j < f; j++)
+    if (!(scale[j]! > HEAD.leastDeviation * largest)) scale[j] = Number.POSITIVE_INFINITY;
   const x = new Float64Array(n * (f + 1));
   for (let i = 0; i < n; i++) {
     for (let j = 0; j < f; j++) x[i * (f + 1) + j] = (features[i * f + j]! - mean[j]!) / scale[j]!;
@@ -130,8 +128,8 @@ export function standardized(
 function boundOf(columns: Float64Array, n: number, p: number): SymmetricSystem {
   const bound = timesTransposed(columns, columns, p, p, n);
   for (let at = 0; at < bound.length; at++) bound[at] = (0.5 * bound[at]!) / n;
-  for (let i = 0; i < p - 1; i++) bound[i * p + i] = bound[i * p + i]! + WEIGHT_DECAY;
-  const jitter = 1e-9 * trace(bound, p);
+  for (let i = 0; i < p - 1; i++) bound[i * p + i] = bound[i * p + i]! + HEAD.weightDecay;
+  const jitter = HEAD.jitter * trace(bound, p);
   for (let i = 0; i < p; i++) bound[i * p + i] = bound[i * p + i]! + jitter;
   return new SymmetricSystem(bound, p);
 }

@@ -5,29 +5,24 @@
  * for the pictures that the statistics were made of: about 1 for pictures like those. After Lee et al., arXiv 1807.03888.
  */
 
+import { NOVELTY } from '../contract/thresholds.js';
 import { covarianceWithin, meansOf } from './covariance.js';
 import type { ClassStatistics } from './heads.js';
 import { timesTransposed } from './matrix.js';
 import { SymmetricSystem } from './symmetric.js';
 
-/** From this distance on a task is called unfamiliar (docs/decisions/0015-label-check.md). */
-export const UNFAMILIAR = 1.25;
-const SHRINKAGE = 0.02;
-// A covariance from fewer pictures than this many per feature fits them too closely to judge others.
-const PICTURES_PER_FEATURE = 10;
-
 /** The mean distance of features `(n, f)` from the nearest known class; undefined where too little is known. */
 export function novelty(known: ClassStatistics, features: Float32Array): number | undefined {
   const f = known.features;
   const n = features.length / f;
-  if (known.counts.reduce((sum, count) => sum + count, 0) < PICTURES_PER_FEATURE * f) return undefined;
+  if (known.counts.reduce((sum, count) => sum + count, 0) < NOVELTY.imagesPerFeature * f) return undefined;
   const within = covarianceWithin(known);
   const spread = Float64Array.from({ length: f }, (_, j) => within[j * f + j]!);
   if (Math.max(...spread) <= 0) return undefined;
-  // Towards no correlation; what never varies (a unit that is always zero) gets a millionth of the mean.
-  const least = (1e-6 * spread.reduce((sum, one) => sum + one, 0)) / f;
-  for (let at = 0; at < within.length; at++) within[at] = (1 - SHRINKAGE) * within[at]!;
-  for (let j = 0; j < f; j++) within[j * f + j] = within[j * f + j]! + SHRINKAGE * spread[j]! + least;
+  // Towards no correlation; what never varies (a unit that is always zero) gets a little of the mean.
+  const least = (NOVELTY.leastVariance * spread.reduce((sum, one) => sum + one, 0)) / f;
+  for (let at = 0; at < within.length; at++) within[at] = (1 - NOVELTY.shrinkage) * within[at]!;
+  for (let j = 0; j < f; j++) within[j * f + j] = within[j * f + j]! + NOVELTY.shrinkage * spread[j]! + least;
   const means = meansOf(known);
   const count = means.length / f;
   const all = new Float64Array((n + count) * f);

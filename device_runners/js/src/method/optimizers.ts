@@ -1,8 +1,10 @@
 /**
- * SGD and AdamW over named float32 parameters, as updates to be subtracted: the caller projects them first, for momentum
+ * Optimizers over named float32 parameters, as updates to be subtracted: the caller projects them first, for momentum
  * and Adam rescale directions, so that a projection before them would leak.
  */
 
+import { OPTIMIZER_CONSTANTS, type TrainingConfig } from '../contract/settings.js';
+import { WARM_UP } from '../contract/thresholds.js';
 import { StateError } from '../errors.js';
 import { float32, int64, type StoredTensor, type Tensors } from '../formats/tensors.js';
 
@@ -11,7 +13,7 @@ interface Slots {
   readonly arrays: Float32Array[];
 }
 
-/** What SGD and AdamW share: state per parameter, and its way into a checkpoint. */
+/** What optimizers share: state per parameter, and its way into a checkpoint. */
 export abstract class Optimizer {
   protected abstract readonly slots: readonly string[];
   private state = new Map<string, Slots>();
@@ -98,8 +100,6 @@ export class SGD extends Optimizer {
   }
 }
 
-const EPSILON = 1e-8;
-
 /**
  * Adam (Kingma & Ba, arXiv 1412.6980), weight decay decoupled (Loshchilov & Hutter, arXiv 1711.05101):
  * `U = rate (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + weight_decay p)`.
@@ -109,7 +109,7 @@ export class AdamW extends Optimizer {
 
   constructor(
     weightDecay = 0,
-    private readonly betas: readonly [number, number] = [0.9, 0.999],
+    private readonly own: { beta1: number; beta2: number; epsilon: number } = OPTIMIZER_CONSTANTS.adamw,
   ) {
     super(weightDecay);
   }
@@ -121,7 +121,7 @@ export class AdamW extends Optimizer {
     gradient: Float32Array,
     parameter: Float32Array,
   ): void {
-    const [beta1, beta2] = this.betas;
+    const { beta1, beta2, epsilon } = this.own;
     const scale = rate / (1 - beta1 ** count);
     const spread = 1 / Math.sqrt(1 - beta2 ** count);
     for (let i = 0; i < gradient.length; i++) {
@@ -130,9 +130,22 @@ export class AdamW extends Optimizer {
       const v = beta2 * second![i]! + (1 - beta2) * g * g;
       first![i] = m;
       second![i] = v;
-      gradient[i] = (m / (Math.sqrt(v) * spread + EPSILON)) * scale + rate * this.weightDecay * parameter[i]!;
+      gradient[i] = (m / (Math.sqrt(v) * spread + epsilon)) * scale + rate * this.weightDecay * parameter[i]!;
     }
   }
+}
+
+type Own = Pick<TrainingConfig, 'momentum' | 'weightDecay'>;
+
+/** Every choice of the setting `optimizer`. */
+const OPTIMIZERS: { readonly [Name in TrainingConfig['optimizer']]: (settings: Own) => Optimizer } = {
+  sgd: ({ momentum, weightDecay }) => new SGD(momentum, weightDecay),
+  adamw: ({ weightDecay }) => new AdamW(weightDecay),
+};
+
+/** The optimizer that a run's settings ask for. */
+export function optimizerOf(settings: Own & Pick<TrainingConfig, 'optimizer'>): Optimizer {
+  return OPTIMIZERS[settings.optimizer](settings);
 }
 
 /**
@@ -143,4 +156,9 @@ export function cosine(step: number, total: number, warmup = 0): number {
   if (step < warmup) return (step + 1) / warmup;
   if (step >= total) return 0;
   return 0.5 * (1 + Math.cos((Math.PI * (step - warmup)) / (total - warmup)));
+}
+
+/** Over how many steps the learning rate rises, of `perEpoch` in an epoch. */
+export function warmUpSteps(perEpoch: number): number {
+  return Math.min(Math.floor(perEpoch / 2), WARM_UP.mostSteps);
 }

@@ -2,9 +2,12 @@
 
 import type { Bundle } from '../bundle/bundle.js';
 import { EVAL_MODEL, MEMORY_MODEL, rowsOf, type Site } from '../bundle/manifest.js';
+import { HEAD } from '../contract/thresholds.js';
 import { float32, int64, sizeOf, type Tensors } from '../formats/tensors.js';
-import { ClassStatistics } from '../method/heads.js';
+import { ClassStatistics, STATISTICS } from '../method/heads.js';
 import type { Feed, Feeds, Graph, Runtime, SessionSettings } from '../runtime/sessions.js';
+
+export const SAMPLE_BYTES = HEAD.sampleBytes;
 
 /** `images` float32 `(n, c, h, w)`, `labels` `(n,)` into the task's classes. */
 export interface Batch {
@@ -20,9 +23,6 @@ export interface Opening {
   readonly runtime: Runtime;
   readonly settings: SessionSettings;
 }
-
-// Memory for the features that a task's head is fitted on.
-export const HEAD_SAMPLE_BYTES = 32 << 20;
 
 /** Images `(n, c, h, w)` -> features `(n, f)`. Close it when it is no longer needed. */
 export class FeatureExtractor {
@@ -79,7 +79,7 @@ export class FeatureSample {
   private readonly labelled: number[] = [];
 
   constructor(private readonly features: number) {
-    this.room = Math.max(1, Math.floor(HEAD_SAMPLE_BYTES / (4 * features)));
+    this.room = Math.max(1, Math.floor(SAMPLE_BYTES / (4 * features)));
   }
 
   get full(): boolean {
@@ -138,4 +138,11 @@ export async function measureKnowledge(
     await graph.close();
   }
   return { moments, statistics };
+}
+
+/** Whether a tensor means something to this csk-sdk. Others are a newer one's, and are carried on untouched. */
+export function isKnown(name: string, sites: readonly Site[]): boolean {
+  if (/^head\/[^/]*\/(weight|bias)$/.test(name)) return true;
+  if (STATISTICS.some((one) => name === `statistics.${one}`)) return true;
+  return sites.some((site) => name === `center/${site.name}` || name === `moment/${site.name}`);
 }

@@ -1,6 +1,7 @@
 /** Predictions in both scenarios, from features and the heads that a generation holds. */
 
 import { type Bundle, headOf } from '../bundle/bundle.js';
+import { DISCRIMINANT } from '../contract/thresholds.js';
 import type { Picture, Preprocessing } from '../data/pictures.js';
 import { taskNames } from '../data/task.js';
 import { StateError, TaskError } from '../errors.js';
@@ -12,8 +13,8 @@ import { BASE } from '../state/store.js';
 import { FeatureExtractor, type Opening } from './features.js';
 import { requireAnswers, requireUsableHead } from './finite.js';
 
-// How many uncorrelated pictures the covariance within classes begins with: docs/decisions/0020-features-of-layers.md.
-export const PRIOR_PICTURES = 100;
+export const PRIOR_IMAGES = DISCRIMINANT.priorImages;
+
 // Pictures that go through the network at once: an application may hand over a thousand.
 const CHUNK = 64;
 
@@ -205,7 +206,7 @@ function classHead(generation: Generation, bundle: Bundle): LinearHead {
   if (tasks.some(({ classes }) => classes.some((name) => !known.has(name))))
     return sideBySide(heads, features);
   if (statistics.classes.length) {
-    const { weight, bias } = ldaHead(statistics, PRIOR_PICTURES);
+    const { weight, bias } = ldaHead(statistics, PRIOR_IMAGES);
     requireUsableHead(weight, bias, 'all classes');
     return { classes: statistics.classes, weight, bias };
   }

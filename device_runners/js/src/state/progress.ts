@@ -1,7 +1,7 @@
 /** The checkpoint of a task that is being learned: one file, replaced as a whole, never believed when torn. */
 
 import { Sha256 } from '../formats/bytes.js';
-import { byCodePoint, dumps, jsonOf } from '../formats/json.js';
+import { byCodePoint, dumps, isObject, type Json, jsonOf, parseJson, plain } from '../formats/json.js';
 import { decode, encode } from '../formats/safetensors.js';
 import { bytesOf, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import type { Storage } from './storage.js';
@@ -11,6 +11,8 @@ export const PROGRESS = 'progress.safetensors';
 export interface SavedProgress {
   readonly tensors: Map<string, StoredTensor>;
   readonly meta: Record<string, unknown>;
+  /** The same, numbers as they were spelled: what is carried on stays as it was. */
+  readonly spelled: { readonly [key: string]: Json };
 }
 
 /** Replace the checkpoint. It is not made durable: it is written often, and the worst case is the one before. */
@@ -27,11 +29,9 @@ export async function readProgress(storage: Storage): Promise<SavedProgress | un
   try {
     const { tensors, metadata } = decode(file);
     const text = metadata.get('meta') ?? '';
-    const meta: unknown = JSON.parse(text);
-    const intact = metadata.get('sha256') === checksum(tensors, text);
-    return intact && typeof meta === 'object' && meta !== null
-      ? { tensors, meta: meta as Record<string, unknown> }
-      : undefined;
+    const spelled = parseJson(text);
+    if (!isObject(spelled) || metadata.get('sha256') !== checksum(tensors, text)) return undefined;
+    return { tensors, meta: plain(spelled) as Record<string, unknown>, spelled };
   } catch {
     return undefined;
   }

@@ -6,6 +6,7 @@ import { sha256, textOf, utf8 } from '../formats/bytes.js';
 import { dumps, isObject, type Json, jsonOf, parseJson, plain } from '../formats/json.js';
 import type { Tensors } from '../formats/tensors.js';
 import type { Storage } from './storage.js';
+import { FIRST, type Needs, needsOf, needsRecord, requireReader } from './versions.js';
 
 /**
  * A task that was learned, and what it took: `images` is the number of training images, `seconds` wall time, `loss` the
@@ -48,6 +49,10 @@ export interface GenerationRecord {
   readonly tasks: readonly LearnedTask[];
   readonly sha256: string;
   readonly size: number;
+  /** Who may read and write it; every csk-sdk where it is missing. */
+  readonly needs?: Needs;
+  /** Fields of a newer csk-sdk, which the generations learned from this one carry on. */
+  readonly more?: { readonly [name: string]: Json };
 }
 
 /** The name of the task learned last. */
@@ -83,32 +88,33 @@ function checkOf(values: { [key: string]: Json }): string {
   return sha256(dumps(values, { sorted: true }));
 }
 
-const TASK = fieldsOf(
-  {
-    name: text,
-    classes: each(text),
-    epochs: integer,
-    images: integer,
-    seconds: number,
-    loss: number,
-    peak_rss_bytes: integer,
-    config: record(() => undefined),
-    protected: optional(record(text)),
-    notes: optional(each(text)),
-  },
-  'open',
-);
-const RECORD = fieldsOf(
-  { number: integer, parent: integer, created: text, tasks: each(TASK), sha256: text, size: integer },
-  'closed',
-);
+const TASK = {
+  name: text,
+  classes: each(text),
+  epochs: integer,
+  images: integer,
+  seconds: number,
+  loss: number,
+  peak_rss_bytes: integer,
+  config: record(() => undefined),
+  protected: optional(record(text)),
+  notes: optional(each(text)),
+};
+const TASKS = each(fieldsOf(TASK, 'open'));
+const RECORD = { number: integer, parent: integer, created: text, tasks: TASKS, sha256: text, size: integer };
+const TASK_FIELDS: ReadonlySet<string> = new Set(Object.keys(TASK));
+const RECORD_FIELDS: ReadonlySet<string> = new Set([...Object.keys(RECORD), 'min_reader', 'min_writer']);
 
-/** Read a generation's record. Throws StateError, naming the file, when it is missing or damaged. */
+/**
+ * Read a generation's record. Throws StateError, naming the file, when it is missing or damaged; NewerStateError where
+ * only a newer csk-sdk may read it.
+ */
 export async function readRecord(storage: Storage, path: string): Promise<GenerationRecord> {
   const raw = await unseal(storage, path);
+  const needs = readNeeds(raw, `${storage.name}/${path}`);
   const values = plain(raw) as Record<string, unknown>;
   const where = `${storage.name}/${path}`;
-  const wrong = mistyped(values, RECORD);
+  const wrong = mistyped(values, fieldsOf(RECORD, 'open'));
   if (wrong !== undefined) throw new StateError(`${where} lacks, misnames or mistypes '${wrong}'.`);
   const { number: own, parent } = values as { number: number; parent: number };
   if (!(parent >= 0 && parent < own)) {
@@ -117,41 +123,47 @@ export async function readRecord(storage: Storage, path: string): Promise<Genera
   }
   const found = values as unknown as GenerationRecord;
   const tasks = (raw.tasks as { [key: string]: Json }[]).map(taskFrom);
-  return { number: own, parent, created: found.created, tasks, sha256: found.sha256, size: found.size };
+  const { created, sha256: sum, size } = found;
+  return { number: own, parent, created, tasks, sha256: sum, size, needs, ...moreOf(raw, RECORD_FIELDS) };
 }
 
-const KNOWN = new Set([
-  ...[
-    'name',
-    'classes',
-    'epochs',
-    'images',
-    'seconds',
-    'loss',
-    'peak_rss_bytes',
-    'config',
-    'protected',
-    'notes',
-  ],
-]);
+function readNeeds(raw: { [key: string]: Json }, where: string): Needs {
+  let needs: Needs;
+  try {
+    needs = needsOf(raw);
+  } catch (error) {
+    throw new StateError(`${where} has a value of a wrong type (${(error as Error).message}).`);
+  }
+  requireReader(needs, where);
+  return needs;
+}
+
+/** The fields that are not among the known ones, as `more`, and as they were spelled. */
+function moreOf(
+  raw: { [key: string]: Json },
+  known: ReadonlySet<string>,
+): { more?: { [key: string]: Json } } {
+  const more = Object.entries(raw).filter(([key]) => !known.has(key));
+  return more.length ? { more: Object.fromEntries(more) } : {};
+}
 
 function taskFrom(raw: { [key: string]: Json }): LearnedTask {
   const values = plain(raw) as LearnedTask & { peak_rss_bytes: number };
   const { name, classes, epochs, images, seconds, loss, peak_rss_bytes } = values;
-  const more = Object.entries(raw).filter(([key]) => !KNOWN.has(key));
   return {
     ...{ name, classes, epochs, images, seconds, loss, peakRssBytes: peak_rss_bytes },
     // As it was spelled: Python's 1.0 must stay 1.0 when the task is written again into the next record.
     config: raw.config as { [key: string]: Json },
     protected: values.protected ?? {},
     notes: values.notes ?? [],
-    ...(more.length ? { more: Object.fromEntries(more) } : {}),
+    ...moreOf(raw, TASK_FIELDS),
   };
 }
 
 /** A record as its file's content. */
 export function recordBytes(found: GenerationRecord): Uint8Array {
   const tasks = found.tasks.map(({ peakRssBytes, more, ...task }) => ({
+    ...more,
     name: task.name,
     classes: task.classes,
     epochs: task.epochs,
@@ -162,8 +174,8 @@ export function recordBytes(found: GenerationRecord): Uint8Array {
     config: task.config,
     protected: task.protected,
     notes: task.notes,
-    ...more,
   }));
-  const { number: own, parent, created, size } = found;
-  return seal({ number: own, parent, created, tasks, sha256: found.sha256, size });
+  const { number: own, parent, created, size, more, needs = FIRST } = found;
+  const known = { number: own, parent, created, tasks, sha256: found.sha256, size };
+  return seal({ ...more, ...known, ...needsRecord(needs) });
 }

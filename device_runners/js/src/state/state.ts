@@ -13,13 +13,21 @@ import { PROGRESS, readProgress, type SavedProgress, writeProgress } from './pro
 import { type Generation, type GenerationRecord, type LearnedTask, seal, taskOf, unseal } from './record.js';
 import type { Storage, StorageLock } from './storage.js';
 import { BASE, GENERATIONS, GenerationStore, HEAD } from './store.js';
+import {
+  bothOf,
+  FIRST,
+  NewerStateError,
+  requireReader,
+  requireWriter,
+  STATE_SCHEMA_VERSION,
+} from './versions.js';
 
-export const STATE_SCHEMA_VERSION = 1;
 const IDENTITY = 'state.json';
 
 /**
  * A state, opened with the bundle that it belongs to. Reading needs no lock and creates nothing; writing needs
  * `locked(...)` around it. Methods throw StateError for what is damaged, and StorageError when nothing can be written.
+ * Where only a newer csk-sdk may read, or write, what is there, they throw StateError, too, and write nothing.
  */
 export class State {
   private readonly store: GenerationStore;
@@ -44,6 +52,11 @@ export class State {
     const state = new State(storage, bundleId, base, keep);
     await state.checkIdentity();
     return state;
+  }
+
+  /** Throws StateError where only a newer csk-sdk may write here. Every method that writes does; this one, early. */
+  async requireWritable(): Promise<void> {
+    requireWriter(await this.store.needs(), this.storage.name);
   }
 
   /** Run `work` as the only writer. Throws StateLockedError at once where somebody else writes. */
@@ -92,7 +105,7 @@ export class State {
     const data = encode(tensors);
     await this.prepareToWrite();
     const { last } = await this.readHead();
-    if (parent !== 0) await this.store.record(parent);
+    const before = parent !== 0 ? await this.store.record(parent) : undefined;
     await this.store.clearDebris();
     const created = new Date().toISOString().replace(/\.\d+Z$/, '+00:00');
     const record: GenerationRecord = {
@@ -102,6 +115,8 @@ export class State {
       tasks,
       sha256: sha256(data),
       size: data.length,
+      needs: bothOf(before?.needs ?? FIRST, FIRST),
+      ...(before?.more ? { more: before.more } : {}),
     };
     await this.store.write(record, data);
     await this.store.prune(this.keep, new Set([record.number, parent]));
@@ -153,7 +168,7 @@ export class State {
     try {
       return await read();
     } catch (error) {
-      if (!(error instanceof StateError)) throw error;
+      if (!(error instanceof StateError) || error instanceof NewerStateError) throw error;
       throw new StateError(`${error.message} ${await this.store.wayBack(damaged)}`, { cause: error });
     }
   }
@@ -164,6 +179,7 @@ export class State {
 
   private async prepareToWrite(): Promise<void> {
     this.checkLocked();
+    await this.requireWritable();
     if (!(await this.checkIdentity())) {
       const content = { schema_version: STATE_SCHEMA_VERSION, bundle_id: this.bundleId };
       await this.storage.replace(IDENTITY, seal(content));
@@ -192,12 +208,9 @@ export class State {
       throw new StateError(`${error.message.replace(/\.$/, '')}: ${unknown}`, { cause: error });
     }
     const { schema_version: version, bundle_id: bundle } = values;
-    if (!(Number.isInteger(version) && (version as number) <= STATE_SCHEMA_VERSION)) {
-      throw new StateError(
-        `${name} has schema ${version}, and this csk-sdk reads up to ${STATE_SCHEMA_VERSION}: ` +
-          'update csk-sdk on this device, or start a new state.',
-      );
-    }
+    if (!Number.isInteger(version))
+      throw new StateError(`${name}/${IDENTITY} is damaged: its schema is ${version}.`);
+    requireReader({ ...FIRST, reader: version as number }, name);
     if (bundle !== this.bundleId) {
       throw new StateError(
         `${name} belongs to another bundle (it was learned on ${String(bundle).slice(0, 8)}…, this bundle is ` +

@@ -12,6 +12,7 @@ import { decode } from '../formats/safetensors.js';
 import type { StoredTensor } from '../formats/tensors.js';
 import { type GenerationRecord, readRecord, recordBytes, seal, taskOf, unseal } from './record.js';
 import type { Storage } from './storage.js';
+import { bothOf, FIRST, type Needs, NewerStateError, needsOf, requireWriter } from './versions.js';
 
 /** The name of what the bundle knew: generation 0. */
 export const BASE = 'base';
@@ -51,9 +52,38 @@ export class GenerationStore {
     return { head: head!, last: last! };
   }
 
-  /** Make `head` the current generation, atomically. HEAD names the bundle, too, so that a lost state.json can be mended. */
+  /**
+   * Make `head` the current generation, atomically. HEAD names the bundle, too, so that a lost state.json can be mended.
+   * What else it says stays.
+   */
   async writeHead(head: number, last: number): Promise<void> {
-    await this.storage.replace(HEAD, seal({ head, last, bundle_id: this.bundleId }));
+    const known = await this.quietly(() => unseal(this.storage, HEAD));
+    await this.storage.replace(HEAD, seal({ ...known, head, last, bundle_id: this.bundleId }));
+  }
+
+  /**
+   * Who may read and write this state: what the current record asks for, and the newest intact one. The newest counts
+   * after a rollback, too: its csk-sdk may keep more here than generations.
+   */
+  async needs(): Promise<Needs> {
+    const head = (await this.quietly(() => this.readHead()))?.head;
+    const current = (head && (await this.needsOf(head))) || FIRST;
+    const last = await this.last();
+    const numbers = [...(await this.numbers('json'))].filter((number) => number <= last);
+    for (const number of numbers.sort((a, b) => b - a)) {
+      const needs = number === head ? current : await this.needsOf(number);
+      if (needs) return bothOf(needs, current);
+    }
+    return current;
+  }
+
+  private async needsOf(number: number): Promise<Needs | undefined> {
+    try {
+      return needsOf(await unseal(this.storage, recordPath(number)));
+    } catch (error) {
+      if (error instanceof StateError || error instanceof RangeError) return undefined;
+      throw error;
+    }
   }
 
   /** The last number ever committed; when HEAD is damaged, the last one that has a record. */
@@ -66,7 +96,10 @@ export class GenerationStore {
     }
   }
 
-  /** The record of a committed generation. Throws StateError when it is unknown or damaged. */
+  /**
+   * The record of a committed generation. Throws StateError when it is unknown or damaged, NewerStateError where only a
+   * newer csk-sdk may read it.
+   */
   async record(number: number): Promise<GenerationRecord> {
     const last = await this.last();
     if (!(1 <= number && number <= last)) {
@@ -109,7 +142,8 @@ export class GenerationStore {
 
   /**
    * The records from the current generation back to 0, newest first, as far as damage allows. Where a record is
-   * unreadable, or HEAD is, all the other readable records follow, newest first.
+   * unreadable, or HEAD is, all the other readable records follow, newest first. Throws NewerStateError where only a newer
+   * csk-sdk may read one.
    */
   async way(): Promise<GenerationRecord[]> {
     const records: GenerationRecord[] = [];
@@ -120,7 +154,7 @@ export class GenerationStore {
         number = records.at(-1)!.parent;
       }
     } catch (error) {
-      if (!(error instanceof StateError)) throw error;
+      if (!(error instanceof StateError) || error instanceof NewerStateError) throw error;
       const seen = new Set(records.map((found) => found.number));
       for (const number of [...(await this.numbers('json'))].sort((a, b) => b - a)) {
         const found = seen.has(number) ? undefined : await this.quietly(() => this.record(number));
@@ -192,6 +226,12 @@ export class GenerationStore {
   async wayBack(damaged?: number): Promise<string> {
     const head = (await this.quietly(() => this.readHead()))?.head;
     if (head !== undefined && damaged !== head) return `Generation ${head} stays the current one.`;
+    try {
+      requireWriter(await this.needs(), this.storage.name);
+    } catch (error) {
+      if (error instanceof NewerStateError) return error.message;
+      throw error;
+    }
     for (const record of await this.way()) {
       const task = taskOf(record);
       if (record.number !== damaged && task && (await this.isIntact(record.number))) {

@@ -1,0 +1,100 @@
+"""What was ever deployed opens for ever: bundles and states that the csk-sdk of some day made (make_deployed.py)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from make_deployed import SETTINGS, TABULAR, TASKS, picture_task, signal_task
+from safetensors.numpy import load_file
+
+from csk_sdk import Learner, Task
+from csk_sdk.workspace.verification import verify
+
+STATES = sorted(
+    state
+    for writer in ("python", "javascript")
+    for state in Path(__file__).parent.glob(f"*/*/{writer}")
+    if state.is_dir()
+)
+# Sums in another order, on other CPUs; int8 rounds to other levels there.
+CLOSE = {"int8": 0.02}
+
+
+@pytest.fixture(params=STATES, ids=lambda state: "-".join(state.parts[-3:]))
+def deployed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A copy of one state, beside it its bundle and what its writer predicted."""
+    state: Path = request.param
+    for name in ("bundle", state.name):
+        shutil.copytree(state.parent / name, tmp_path / state.parent.name / name)
+    shutil.copy(state.with_suffix(".json"), tmp_path / state.parent.name)
+    for name in ("pictures", "signals"):
+        shutil.copy(state.parents[1] / f"{name}.safetensors", tmp_path)
+    return tmp_path / state.parent.name / state.name
+
+
+def sets_of(state: Path) -> dict[str, np.ndarray]:
+    name = "signals" if state.parent.name == "signals" else "pictures"
+    return load_file(state.parents[1] / f"{name}.safetensors")
+
+
+def task_of(state: Path, name: str) -> Task:
+    sets = sets_of(state)
+    return (
+        signal_task(sets, name) if state.parent.name == "signals" else picture_task(state.parent, sets, name)
+    )
+
+
+def opened(state: Path) -> Learner:
+    return Learner.open(state.parent / "bundle", state, SETTINGS)
+
+
+def told(state: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(state.with_suffix(".json").read_text())
+    return found
+
+
+def test_all_kinds_of_both_writers_are_there() -> None:
+    kinds = {(state.parent.name, state.name) for state in STATES}
+    both = {"exact", "int8", "wide", "ort-training"}
+    assert kinds >= {(kind, writer) for kind in both for writer in ("python", "javascript")}
+    assert kinds >= {("signals", "python"), ("multi-label", "python")}
+
+
+def test_every_byte_of_it_is_intact(deployed: Path) -> None:
+    assert verify(deployed.parent / "bundle", deployed).ok
+
+
+def test_it_predicts_what_its_writer_predicted(deployed: Path) -> None:
+    predicted, expected = opened(deployed).predict(sets_of(deployed)["probe"]), told(deployed)
+    assert list(predicted.classes) == expected["classes"]
+    np.testing.assert_allclose(
+        predicted.probabilities, expected["probabilities"], atol=CLOSE.get(deployed.parent.name, 1e-3)
+    )
+
+
+def test_it_learns_one_more_task_and_keeps_the_others(deployed: Path) -> None:
+    learner, task, probe = opened(deployed), task_of(deployed, "03"), sets_of(deployed)["probe"]
+    before = learner.predict(probe, "01")
+    report = learner.learn(task)
+    assert [one.name for one in learner.tasks] == list(TASKS)
+    assert report.generation == 3
+    assert task.train is not None
+    pictures = [task.train.images.read(index) for index in range(len(task.train))]
+    if deployed.parent.name == TABULAR:
+        right = (learner.predict(pictures, "03").probabilities > 0.5) == task.train.labels
+    else:
+        right = learner.predict(pictures, "03").labels == np.array(task.classes)[task.train.labels]
+    assert right.mean() > 0.9
+    np.testing.assert_allclose(learner.predict(probe, "01").probabilities, before.probabilities, atol=0.2)
+    assert verify(deployed.parent / "bundle", deployed).ok
+
+
+def test_it_goes_back(deployed: Path) -> None:
+    learner = opened(deployed)
+    assert [task.name for task in learner.rollback("01").tasks] == ["01"]
+    assert learner.rollback("base").tasks == ()
