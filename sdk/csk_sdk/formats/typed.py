@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -24,7 +24,7 @@ def mistyped(record: Any) -> str | None:
 
 def _mismatch(value: Any, hint: Any) -> str | None:
     """Where in `value` something is not of type `hint`: "" for the value itself; None if nothing is."""
-    origin, arguments = get_origin(hint), get_args(hint)
+    origin, arguments = _parts(hint)
     if hint is Any:
         return None
     if origin in (Union, types.UnionType):
@@ -32,13 +32,13 @@ def _mismatch(value: Any, hint: Any) -> str | None:
     if origin is tuple:
         if not isinstance(value, tuple):
             return ""
-        return _first({f"[{index}]": _mismatch(one, arguments[0]) for index, one in enumerate(value)})
+        return _first(enumerate(value), arguments[0])
     if origin is dict:
         if not isinstance(value, Mapping):
             return ""
         if arguments[1] is Any:
             return None
-        return _first({f"[{str(key)[:80]!r}]": _mismatch(one, arguments[1]) for key, one in value.items()})
+        return _first(value.items(), arguments[1])
     if is_dataclass(hint):
         problem = mistyped(value) if isinstance(value, hint) else ""  # type: ignore[arg-type]
         return f".{problem}" if problem else problem
@@ -51,8 +51,18 @@ def _mismatch(value: Any, hint: Any) -> str | None:
     raise TypeError(f"{hint} is no type that JSON can be checked for")
 
 
-def _first(problems: Mapping[str, str | None]) -> str | None:
-    return next((f"{where}{problem}" for where, problem in problems.items() if problem is not None), None)
+def _first(items: Iterable[tuple[Any, Any]], hint: Any) -> str | None:
+    """The first of some items, by what leads to them, that is not of type `hint`."""
+    for key, value in items:
+        problem = _mismatch(value, hint)
+        if problem is not None:
+            return f"[{key if isinstance(key, int) else repr(str(key)[:80])}]{problem}"
+    return None
+
+
+@cache
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(hint), get_args(hint)
 
 
 @cache

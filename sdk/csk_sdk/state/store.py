@@ -28,7 +28,7 @@ from csk_sdk.state.atomic import (
     replace_file,
     unreadable,
 )
-from csk_sdk.state.generation import GenerationRecord, RecordLink, seal, unseal
+from csk_sdk.state.generation import GenerationRecord, Outlines, RecordLink, seal, unseal
 from csk_sdk.state.tensorfile import decode
 from csk_sdk.state.versions import Needs, NewerStateError
 
@@ -48,6 +48,7 @@ class GenerationStore:
         self.folder = folder
         self._bundle_id = bundle_id
         self.head_path = folder / "HEAD"
+        self._outlines = Outlines()
         self.generations = folder / "generations"
 
     def begin(self) -> None:
@@ -110,7 +111,7 @@ class GenerationStore:
 
     def _needs_of(self, number: int) -> Needs | None:
         with suppress(StateError, ValueError):
-            return Needs.of(unseal(self.record_path(number)))
+            return Needs.of(self._outlines.read(self.record_path(number)))
         return None
 
     def record(self, number: int) -> GenerationRecord:
@@ -259,7 +260,8 @@ class GenerationStore:
     def _link(self, number: int) -> RecordLink | None:
         """Of a record that can be read, what leads on from it."""
         try:
-            return RecordLink.read(self.record_path(number), self.tensors_path(number))
+            path = self.record_path(number)
+            return RecordLink.of(self._outlines.read(path), path, self.tensors_path(number))
         except UnreadableError:
             raise
         except StateError:
