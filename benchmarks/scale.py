@@ -127,7 +127,8 @@ def mib(count: float) -> str:
 def page(found: dict[str, Any]) -> str:
     """The tables of docs/device-memory.md."""
     lines = [
-        "| known tasks | learning one more | open | first prediction | a later one | tensors | record | state | resident |",
+        "| known tasks | learning one more | open | first prediction | a later one | tensors | record | state | "
+        "resident |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found["life"]:
