@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from stored_states import BASE, BUNDLE, flip, learned, same, state_at, task, tasks, tensors, tensors_of
 
-from csk_sdk.errors import ConfigError, StateError
+from csk_sdk.errors import ConfigError, StateError, StateLockedError
 from csk_sdk.state import LearnedTask, State, generation
+from csk_sdk.state import folder as state_folder
 from csk_sdk.state.atomic import replace_file
 from csk_sdk.state.generation import seal
+from csk_sdk.state.lock import StateLock
 from csk_sdk.state.tensorfile import decode, packed
 from csk_sdk.version import __version__
 
@@ -307,3 +309,28 @@ def test_a_record_that_was_replaced_is_read_again(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(StateError, match="cannot be read"):
         outlines.read(path)
+
+
+def test_scores_begin_a_state_under_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes may begin a state at once, for two bundles: the second must not overwrite what the first said."""
+    folder = tmp_path / "state"
+    begun = []
+
+    def written(path: Path, content: bytes) -> None:
+        if path.name == "state.json":
+            with pytest.raises(StateLockedError):
+                StateLock(folder).__enter__()
+            begun.append(path)
+        replace_file(path, content)
+
+    monkeypatch.setattr(state_folder, "replace_file", written)
+    state_at(folder).save_scores(0, {"base": {"task": 50.0}})
+    assert len(begun) == 1
+    assert state_at(folder).load_scores() == {0: {"base": {"task": 50.0}}}
+
+
+def test_scores_are_not_kept_while_somebody_else_begins_the_state(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with StateLock(folder):
+        state_at(folder).save_scores(0, {"base": {"task": 50.0}})
+    assert sorted(path.name for path in folder.iterdir()) == ["lock"]
