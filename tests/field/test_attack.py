@@ -68,21 +68,8 @@ def parts(text: str) -> list[tuple[str, str]]:
 
 # Rows that are held by a test of their own, and not attacked yet.
 TESTED_ELSEWHERE = {
-    "losses, gradients, centers, second moments, heads and statistics of a task": "tests/learner/test_not_finite.py",
-    "heads and statistics of a state, a bundle's checkpoint": "tests/learner/test_not_finite.py",
+    # Each try would be a build.
     "base data, and the pictures of csk-sdk analyze": "tests/learner/test_not_finite.py",
-    "samples of a float signal": "tests/learner/test_not_finite.py",
-    "16-bit PNG of a 10-, 12- or 14-bit camera, and no bit_depth": "tests/sdk/test_bit_depth.py",
-    "uint16 arrays": "tests/sdk/test_bit_depth.py",
-    (
-        "Threads may share one Learner: each predict, features, evaluate and export ends on the generation "
-        "that it began with, whatever is learned or rolled back meanwhile; in JavaScript the same for calls "
-        "that overlap."
-    ): "tests/learner/test_threads.py",
-    (
-        "A second writer, in another process, thread or promise, on the same learner or another, is refused "
-        "in one sentence at once, and costs the first nothing."
-    ): "tests/learner/test_threads.py",
 }
 # A row that is a sentence may go on; one that is a name is matched as a whole.
 _SENTENCE = 40
