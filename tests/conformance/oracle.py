@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import guard_oracle
 import method
 import numpy as np
 from network import SourceNetwork, Step, changed
@@ -390,6 +391,7 @@ KINDS: dict[str, Callable[[Settings, Tensors, World], Tensors]] = {
     "drift": drift,
     "discriminant": discriminant,
     "calibration": calibration,
+    **guard_oracle.KINDS,
     "graphs": graphs,
     "step": step,
     "steps": steps,

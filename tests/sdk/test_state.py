@@ -9,7 +9,7 @@ from stored_states import BASE, BUNDLE, flip, learned, same, state_at, task, tas
 
 from csk_sdk.errors import ConfigError, StateError, StateLockedError
 from csk_sdk.state import LearnedTask, State, generation
-from csk_sdk.state import folder as state_folder
+from csk_sdk.state import identity as state_identity
 from csk_sdk.state.atomic import replace_file
 from csk_sdk.state.generation import seal
 from csk_sdk.state.lock import StateLock
@@ -323,7 +323,7 @@ def test_scores_begin_a_state_under_the_lock(tmp_path: Path, monkeypatch: pytest
             begun.append(path)
         replace_file(path, content)
 
-    monkeypatch.setattr(state_folder, "replace_file", written)
+    monkeypatch.setattr(state_identity, "replace_file", written)
     state_at(folder).save_scores(0, {"base": {"task": 50.0}})
     assert len(begun) == 1
     assert state_at(folder).load_scores() == {0: {"base": {"task": 50.0}}}

@@ -1,4 +1,4 @@
-"""What a generation's network sees in data: features, second moments, class statistics (DESIGN 2.3, 2.4)."""
+"""What a generation's network sees in data: features, second moments, class statistics (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def measure_knowledge(
     threads: int = 0,
     on_features: Callable[[NDArray[np.float32], Labels], None] | None = None,
 ) -> tuple[dict[str, NDArray[np.float64]], ClassStatistics]:
-    """What one pass over data tells (DESIGN 2.3, 2.4): second moments and class statistics.
+    """What one pass over data tells (docs/method.md): second moments and class statistics.
 
     The moments are `moment/SITE`: K = sum of x_c^T x_c, `(groups, c_in / groups, c_in / groups)`.
     `on_features` sees each batch's features `(n, f)` and labels. Statistics stay empty where the bundle's loss is

@@ -13,7 +13,8 @@ from threading import Event
 
 from csk_sdk.errors import CskError, StateLockedError, StorageError, TaskError
 from csk_sdk.learner import Learner
-from csk_sdk.learning.learn_run import LearnReport, Progress
+from csk_sdk.learning.learn_run import Progress
+from csk_sdk.learning.life import LearnReport
 from csk_sdk.network.predicting import task_names
 from csk_sdk.workspace.folder import Workspace
 
