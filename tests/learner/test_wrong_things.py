@@ -204,6 +204,7 @@ def test_no_public_function_is_left_out(device: Device) -> None:
         "Learner.predictor",
         "Task.fingerprint",
         "Task.require_trainable",
+        "TaskStream.end_epoch",
         "TrainingConfig.to_json",
         "Verification.to_json",
         "Prediction.count",
