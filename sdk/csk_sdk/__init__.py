@@ -1,4 +1,4 @@
-"""csk-sdk: on-device incremental learning for ONNX classifiers of pictures and signals.
+"""csk-sdk: on-device incremental learning for ONNX classifiers of images and signals.
 
 from csk_sdk import Learner, Task
 
@@ -28,7 +28,8 @@ from csk_sdk.errors import (
     UnsupportedOpError,
 )
 from csk_sdk.learner import Learner
-from csk_sdk.learning.learn_run import LearnReport, Progress
+from csk_sdk.learning.learn_run import Progress
+from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
 from csk_sdk.network.evaluation import Evaluation
 from csk_sdk.objectives import Prediction

@@ -34,7 +34,7 @@ class TrainingConfig(TrainingFields):
 
     @property
     def follows_drift(self) -> bool:
-        """Whether old heads and statistics are carried over to the features as they drift."""
+        """Whether drift compensation carries old heads and statistics along with the features."""
         return self.energy > 0.0 if self.follow_drift is None else self.follow_drift
 
     @classmethod
@@ -43,6 +43,8 @@ class TrainingConfig(TrainingFields):
 
         Raises ConfigError for an unknown name, a wrong type, or a value out of range.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{where} is a {type(values).__name__}, and must be a mapping of settings.")
         for name in values:
             if name not in SETTINGS:
                 raise ConfigError(
@@ -54,7 +56,7 @@ class TrainingConfig(TrainingFields):
             raise ConfigError(f"{where}: {error}") from None
 
     def with_overrides(self, **values: Any) -> TrainingConfig:
-        """A copy with those of `values` that are not None."""
+        """A copy with those of `values` that are not None. Raises ConfigError for a value out of range."""
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:

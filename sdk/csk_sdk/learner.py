@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,14 +16,17 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.tasks import Task
 from csk_sdk.device.choice import in_chosen_precision
-from csk_sdk.errors import ConfigError
-from csk_sdk.learning.learn_run import LearnReport, LearnRun, OnProgress
+from csk_sdk.errors import ConfigError, StateError, StorageError, TaskError
+from csk_sdk.formats.given import flag_of, path_of, text_of, texts_of
+from csk_sdk.learning.learn_run import LearnRun, OnProgress
+from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
 from csk_sdk.network.evaluation import Evaluation, Scores, require_scenario, score_tasks
 from csk_sdk.network.export import export_model
 from csk_sdk.network.predicting import LinearHead, Predictor, require_new_task
 from csk_sdk.network.profiles import SMALL, in_profile
 from csk_sdk.objectives import Prediction
+from csk_sdk.runtime.peak_memory import in_memory
 from csk_sdk.runtime.providers import find_providers
 from csk_sdk.runtime.sessions import Provider
 from csk_sdk.state import BASE, Generation, LearnedTask, State
@@ -35,10 +38,17 @@ _SMALL_CHUNK = 8
 class Learner:
     """Learns task after task, predicts, exports. Open it with `Learner.open`.
 
+    Images are uint8 `(n, height, width, channels)`, channels in the order **RGB**: OpenCV gives BGR, which has to be
+    turned first (`images[..., ::-1]`).
+
         learner = Learner.open("bundle", state="state")
         learner.learn(Task.from_folder("tasks/01-birds"))
         labels, probabilities, classes = learner.predict(images)
         learner.export("model.onnx")
+
+    - `bundle`, `state`: what it was opened with
+    - `config`: the settings of each `learn` and `stream` that is given none
+    - `backend`, `providers`: what computes training steps, and what predictions
 
     One process writes to a state at a time; any number may read. Threads may share a learner: each call of `predict`,
     `features`, `evaluate` and `export` ends on the generation that it began with, whatever another thread or process
@@ -90,29 +100,40 @@ class Learner:
         `trust` is no such key.
         """
         opened = Bundle.open(bundle, trust)
+        state = path_of(state, "state", StateError)
+        allow_older = flag_of(allow_older, "allow_older")
         if trust is not None:
-            accept(opened, trust, Path(state), allow_older)
+            accept(opened, trust, state, allow_older)
         opened.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         stored = State.open(state, opened.id, opened.stored_checkpoint)
         return cls(opened, stored, _settings(config) or TrainingConfig(), backend, providers)
 
     @property
     def generation(self) -> Generation:
-        """The committed generation that predictions come from."""
+        """The committed generation that predictions come from.
+
+        Raises StateError where its files cannot be read.
+        """
         return self.predictor().generation
 
     @property
     def tasks(self) -> tuple[LearnedTask, ...]:
-        """The learned tasks, oldest first."""
+        """The learned tasks, oldest first. Raises StateError as `generation` does."""
         return self.generation.tasks
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes that a class-incremental prediction decides between, in its order."""
+        """The classes that a class-incremental prediction decides between, in its order.
+
+        Raises StateError as `generation` does.
+        """
         return self.head().classes
 
     def predictor(self) -> Predictor:
-        """The committed generation, opened for predictions; it stays that one when another is committed."""
+        """The committed generation, opened for predictions; it stays that one when another is committed.
+
+        Thread-safe, and shared: threads that ask for it get the same one. Raises StateError as `generation` does.
+        """
         current = self._current()
         if current is None:
             with self._reading:
@@ -136,8 +157,13 @@ class Learner:
         return Predictor(bundle, generation, config.threads, config.micro_batch or _SMALL_CHUNK)
 
     def head(self, task: str | None = None) -> LinearHead:
-        """The linear head of one task ("base" for the source model's own), or of all classes when None."""
-        return self.predictor().head(task)
+        """The linear head of one task ("base" for the source model's own), or of all classes when None.
+
+        Its weight is `(classes, f)` and its bias `(classes,)`, float32. Raises TaskError for a task that is not
+        learned, StateError for a head that is not finite.
+        """
+        with in_memory():
+            return self.predictor().head(task)
 
     def learn(
         self,
@@ -149,21 +175,28 @@ class Learner:
 
         `task` may be the path of a task's folder or npz file, `config` a mapping of settings.
 
-        An interrupted run is resumed where its last progress checkpoint was, with the same result.
-        Raises TaskError for data that cannot be learned, StateLockedError while another process learns, StateError
-        where only a newer csk-sdk may write to the state, RuntimeMissingError without the backend's package,
-        ConfigError where the memory budget is too small.
+        `on_progress` is called in this thread; what it raises ends the run, and commits nothing. An interrupted run is
+        resumed where its last progress checkpoint was, with the same result. Of two threads that call this, the second
+        gets StateLockedError.
+        Raises TaskError for data that cannot be learned, StateLockedError while another process or thread learns,
+        StateError where only a newer csk-sdk may write to the state, StorageError where the disk is full,
+        RuntimeMissingError without the backend's package, ConfigError for a setting out of range, or where the memory
+        budget is too small.
         """
         self.state.require_writable()
         if not isinstance(task, Task):
             task = Task.open(task)
+        with in_memory():
+            return self._learn(task, config, on_progress)
+
+    def _learn(
+        self, task: Task, config: TrainingConfig | Mapping[str, Any] | None, on_progress: OnProgress | None
+    ) -> LearnReport:
+        if on_progress is not None and not callable(on_progress):
+            raise ConfigError(f"on_progress is {on_progress!r:.40}, and must be a function of a Progress.")
         config = _settings(config)
         task.require_trainable()
-        bundle = self.bundle
-        if config is not None:
-            budgeted = config.memory_budget is not None
-            bundle = in_chosen_precision(bundle, config.precision, self.state.folder, budgeted)
-            bundle = bundle.view(time_limit=config.time_limit)
+        bundle = self._as_set(config)
         with self.state.lock():
             # An opened graph, and a generation's tensors, would take the room that learning needs.
             before, self._predictor = self._predictor, None
@@ -184,62 +217,93 @@ class Learner:
     def stream(
         self, name: str, classes: Sequence[str], config: TrainingConfig | Mapping[str, Any] | None = None
     ) -> TaskStream:
-        """Learn a task from batches that the application feeds: see `TaskStream`."""
+        """Learn a task from batches that the application feeds: see `TaskStream`.
+
+        Raises TaskError where a task of this name is learned already, or a name cannot be used; ConfigError for a
+        setting out of range.
+        """
+        text_of(name, "name", TaskError)
+        classes = texts_of(classes, "classes", TaskError)
         self.state.require_writable()
         self.require_new(name, classes)
-        settings = _settings(config) or self.config
-        return TaskStream(self.bundle, self.state, name, classes, settings, backend=self.backend)
+        settings = _settings(config)
+        bundle = self._as_set(settings)
+        return TaskStream(bundle, self.state, name, classes, settings or self.config, backend=self.backend)
+
+    def _as_set(self, config: TrainingConfig | None) -> Bundle:
+        """The bundle as these settings want it, where they are not the learner's own."""
+        if config is None:
+            return self.bundle
+        budgeted = config.memory_budget is not None
+        bundle = in_chosen_precision(self.bundle, config.precision, self.state.folder, budgeted)
+        return bundle.view(time_limit=config.time_limit)
 
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
-        """Features `(n, f)` of pictures or signals, as `predict` takes them."""
-        return self.predictor().features(images)
+        """Features `(n, f)` float32 of images or signals, as `predict` takes them. Raises TaskError as it does."""
+        with in_memory():
+            return self.predictor().features(images)
 
     def predict(
         self, images: NDArray[Any] | Sequence[Any], task: str | None = None, reject: float | None = None
     ) -> Prediction:
-        """Class names and probabilities of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`.
+        """Class names and probabilities of uint8 RGB images, `(n, h, w, c)` or a list of `(h, w, c)` of any sizes.
 
-        A model of signals takes int16 or float `(n, length, c)` or a list of `(length, c)`. For a bundle of another
-        loss than cross-entropy, see `Prediction`.
+        Images of OpenCV are BGR: give `images[..., ::-1]`. A model of signals takes int16 or float `(n, length, c)` or
+        a list of `(length, c)`. For a bundle of another loss than cross-entropy, see `Prediction`.
 
-        With `task`, among that task's classes (task-incremental); without, among all learned so far.
-        `known` of the prediction is False for what is unlike all that is known, whatever `task`; of pictures of known
-        classes, that is about the share `reject`, 0.05 unless told otherwise. 0 rejects none.
-        Raises ConfigError where `reject` is no share from 0 to below 1, or was never measured (`Prediction`).
-        Raises TaskError for pictures or signals of a wrong type, or of which the network computes numbers that are not
-        finite, and for a task that is not learned.
+        With `task`, among that task's classes (task-incremental); without, among all learned so far
+        (class-incremental). `known` of the prediction is False for what is unlike all that is known, whatever `task`;
+        of images of known classes, that is about the share `reject`, 0.05 unless told otherwise; 0 rejects none.
+        Threads may call it at once. Raises ConfigError where `reject` is no share from 0 to below 1, or was never
+        measured (`Prediction`), TaskError for images or signals of a wrong type, or of which the network computes
+        numbers that are not finite, and for a task that is not learned.
         """
-        return self.predictor().predict(images, task, reject)
+        with in_memory():
+            return self.predictor().predict(images, task, reject)
 
     def evaluate(self, tasks: Sequence[Task], scenario: str = "task") -> Evaluation:
-        """Accuracies on the test splits of `tasks`; the row is kept, so that later calls show forgetting.
+        """Accuracies in percent on the test splits of `tasks`; the row is kept, so that later calls show forgetting.
 
-        `scenario` is "task" (task-incremental) or "class" (class-incremental).
+        `scenario` is "task" (task-incremental) or "class" (class-incremental). Raises ConfigError for another one,
+        TaskError where there is nothing to test, or a test class was never learned.
         """
-        require_scenario(scenario)
+        require_scenario(text_of(scenario, "scenario", ConfigError))
         return self.score(tasks).evaluation(scenario)
 
     def score(self, tasks: Sequence[Task]) -> Scores:
-        """What `evaluate` measures, for both scenarios at once."""
+        """What `evaluate` measures, for both scenarios at once. Raises TaskError as it does."""
+        if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
+            raise TaskError(f"tasks is a {type(tasks).__name__}, and must be a list of tasks: [task].")
+        given = list(tasks)
+        if odd := [one for one in given if not isinstance(one, Task)]:
+            raise TaskError(
+                f"tasks has a {type(odd[0]).__name__} in it, and must be a list of tasks: open each with Task.open."
+            )
         # One predictor for all: another process may commit while this one measures.
-        return score_tasks(self.predictor(), self.state, tasks)
+        with in_memory():
+            return score_tasks(self.predictor(), self.state, given)
 
     def export(self, path: Path | str, task: str | None = None, reject: float | None = None) -> None:
         """Write an ordinary inference ONNX model over all classes, or over one task's.
 
-        Its input is the source model's input. With `reject`, it has two more outputs in standard ops: `known` bool
-        `(n,)`, as `predict(..., reject=reject)` has it, and `distance` float32 `(n,)`.
-        Raises StorageError where it cannot be written, ConfigError for `reject` as `predict` does.
+        Its input is the source model's input, normalised as for that one. With `reject`, it has two more outputs in
+        standard ops: `known` bool `(n,)`, as `predict(..., reject=reject)` has it, and `distance` float32 `(n,)`.
+        The file is replaced as a whole, or not at all. Raises TaskError for a task that is not learned, StorageError
+        where it cannot be written, ConfigError for `reject` as `predict` does.
         """
         predictor = self.predictor()
         doubt = None if reject is None else predictor.doubt(reject)
-        export_model(self.bundle, predictor.generation, predictor.head(task), Path(path), doubt)
+        target = path_of(path, "The exported model's path", StorageError)
+        with in_memory():
+            export_model(self.bundle, predictor.generation, predictor.head(task), target, doubt)
 
     def rollback(self, task: str) -> Generation:
         """Return to the generation in which `task` had just been learned ("base": before the first task).
 
-        Raises StateError for a task that is not on the way here, or where only a newer csk-sdk may write to the state.
+        Raises StateError for a task that is not on the way here, or where only a newer csk-sdk may write to the state;
+        StateLockedError while another process or thread learns.
         """
+        text_of(task, "task", StateError)
         self.state.require_writable()
         with self.state.lock():
             self.state.rollback(0 if task == BASE else self.state.generation_of(task))
@@ -249,6 +313,8 @@ class Learner:
 
     def require_new(self, name: str, classes: Sequence[str] = ()) -> None:
         """Raise TaskError where a task of this name is learned already, or a name cannot be used."""
+        text_of(name, "name", TaskError)
+        classes = texts_of(classes, "classes", TaskError)
         require_new_task(self.generation, self.bundle.manifest.classes, name, classes)
 
 

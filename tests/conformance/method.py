@@ -106,7 +106,7 @@ def schedule(step: int, total: int, warmup: int) -> float:
 
 
 class Optimizer:
-    """SGD with momentum, or AdamW, as published: updates to be subtracted, after projection."""
+    """SGD with momentum, AdamW, or Lion, as published: updates to be subtracted, after projection."""
 
     def __init__(self, name: str, momentum: float = 0.9, decay: float = 0.0) -> None:
         self.name, self.momentum, self.decay = name, momentum, decay
@@ -121,6 +121,8 @@ class Optimizer:
             velocity = self._velocity.get(key, np.zeros_like(past[-1]))
             self._velocity[key] = self.momentum * velocity + past[-1] + self.decay * parameter
             return rate * self._velocity[key]
+        if self.name == "lion":
+            return rate * (self._direction(past) + self.decay * parameter)
         steps = len(past)
         ages = np.arange(steps)[::-1]
         first = sum(0.1 * 0.9**age * g for age, g in zip(ages, past, strict=True)) / (1 - 0.9**steps)
@@ -128,6 +130,16 @@ class Optimizer:
             1 - 0.999**steps
         )
         return rate * (first / (np.sqrt(second) + 1e-8) + self.decay * parameter)
+
+    @staticmethod
+    def _direction(past: Sequence[NDArray]) -> NDArray:
+        """Signs of Lion's interpolation, the mean summed up from all gradients so far (Chen et al., 2023)."""
+        earlier = past[:-1]
+        mean = sum((0.01 * 0.99 ** (len(earlier) - 1 - i) * g for i, g in enumerate(earlier)), 0.0 * past[-1])
+        mixed = 0.9 * mean + 0.1 * past[-1]
+        if np.abs(mixed[mixed != 0]).min(initial=np.inf) < 1e-5:
+            raise ValueError("a sign is too close to call")
+        return np.sign(mixed)
 
 
 def drift(before: NDArray, after: NDArray, ridge: float = 0.01) -> NDArray:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import guard_oracle
 import method
 import numpy as np
 from network import SourceNetwork, Step, changed
@@ -401,6 +402,7 @@ KINDS: dict[str, Callable[[Settings, Tensors, World], Tensors]] = {
     "discriminant": discriminant,
     "calibration": calibration,
     "unknown": unknown,
+    **guard_oracle.KINDS,
     "graphs": graphs,
     "step": step,
     "steps": steps,

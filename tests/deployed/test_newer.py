@@ -270,6 +270,22 @@ def test_damage_to_a_newer_state_is_no_reason_to_roll_back(space: Path) -> None:
     assert bytes_in(space) == before
 
 
+@pytest.mark.parametrize(
+    "arguments", [["predict", "{outside}/picture.png"], ["verify"], *WRITING], ids=" ".join
+)
+def test_another_schema_of_the_whole_state_is_said_in_the_same_sentence(
+    space: Path, arguments: list[str]
+) -> None:
+    path = space / "state" / "state.json"
+    rewrite(path, {**unseal(path), "schema_version": 3})
+    before = bytes_in(space)
+    done = command(space, *arguments)
+    assert done.status == 1
+    assert f"{space / 'state'} was written by a newer csk-sdk, {READER}" in " ".join(done.err.split())
+    assert "amaged" not in done.out + done.err
+    assert bytes_in(space) == before
+
+
 @pytest.mark.parametrize("version", ["2", 1.0, True, 0, None])
 def test_what_is_no_version_is_damage(space: Path, version: object) -> None:
     path = space / "state" / "generations" / "000002.json"

@@ -18,6 +18,7 @@ from platforms.conformance import (
     conforms,
     deviation,
     report,
+    run_case,
     run_conformance,
     write_report,
 )
@@ -71,10 +72,12 @@ def verify(*arguments):
 
 def test_the_goldens_are_current():
     parts = (
-        "augment discriminant drift head project-groups optimizer-adamw-0.05 select-10-0.25 preprocess-resize"
+        "augment discriminant drift head project-groups optimizer-adamw-0.05 select-10-0.25 preprocess-resize "
+        "optimizer-lion-0.05 label-check-wide label-verdict novelty-far forgetting known-classes-some few-shot "
+        "stopping-recovers"
     )
     ran = verify(*parts.split(), "step-mobile", "step-plain-int8")
-    assert (ran.returncode, ran.stdout) == (0, "10 cases, 0 differences\n")
+    assert (ran.returncode, ran.stdout) == (0, "18 cases, 0 differences\n")
 
 
 def test_a_golden_that_is_not_current_is_found(tmp_path):
@@ -142,6 +145,39 @@ def test_a_faulty_port_is_found(fault, monkeypatch):
     monkeypatch.setattr(target, wrong)
     failed = {result.kind for result in run_conformance(VECTORS) if result.status == "failed"}
     assert failed == kinds
+
+
+# A port with a threshold of its own, and the kind of cases that must tell.
+OTHERS = [
+    ("csk_sdk.method.label_check.USEFUL", 0.25, "label_verdict"),
+    ("csk_sdk.method.label_check.LEVEL", 0.02, "label_verdict"),
+    ("csk_sdk.method.label_check.RIDGE", 0.5, "label_check"),
+    ("csk_sdk.method.label_check.FOLDS", 8, "label_check"),
+    ("csk_sdk.method.label_check._MOST_IMAGES", 1000, "label_check"),
+    ("csk_sdk.learning.acceptance.UNFAMILIAR", 1.1, "novelty"),
+    ("csk_sdk.method.novelty._SHRINKAGE", 0.03, "novelty"),
+    ("csk_sdk.method.novelty._LEAST_VARIANCE", 1e-3, "novelty"),
+    ("csk_sdk.method.novelty._IMAGES_PER_FEATURE", 9, "novelty"),
+    ("csk_sdk.method.forgetting.WIDTH", 1.4, "forgetting"),
+    ("csk_sdk.method.forgetting._SAMPLES", 1750, "forgetting"),
+    ("csk_sdk.method.forgetting._MORE", 1e-3, "forgetting"),
+    ("csk_sdk.method.known_classes.MOST", 10.0, "known_classes"),
+    ("csk_sdk.learning.few_shot.TrainingConfig.epochs", 5, "few_shot"),
+    ("csk_sdk.learning.stopping._LEAST_FALL", 0.005, "stopping"),
+    ("csk_sdk.method.calibration.HIGHEST", 1.5, "calibration"),
+    ("csk_sdk.method.calibration.LOWEST", 5.0, "calibration"),
+    ("csk_sdk.method.calibration.FOLDS", 4, "calibration"),
+]
+
+
+@pytest.mark.parametrize(("target", "value", "kind"), OTHERS, ids=lambda one: str(one))
+def test_another_threshold_is_found(target, value, kind, monkeypatch):
+    cases = [
+        path for path in (VECTORS / "cases").glob("*.json") if json.loads(path.read_text())["kind"] == kind
+    ]
+    assert {run_case(VECTORS, path.stem, frozenset()).status for path in cases} == {"passed"}
+    monkeypatch.setattr(target, value)
+    assert "failed" in {run_case(VECTORS, path.stem, frozenset()).status for path in cases}
 
 
 @pytest.mark.parametrize("element", [0.5, np.nan, np.inf])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import NAMES, Digits, open_learner
-from csk_sdk import Learner, StateLockedError, TaskError
+from csk_sdk import BundleError, ConfigError, Learner, StateLockedError, TaskError
 from csk_sdk.learning.stream import TaskStream
 from learner.knowing import accuracy, batches, same_tensors
 
@@ -147,3 +147,155 @@ def test_a_stream_and_another_learner_exclude_each_other(
 def test_classes_of_a_stream_are_checked_first(learner: Learner, classes: list[str], message: str) -> None:
     with pytest.raises(TaskError, match=message):
         learner.stream("01", classes)
+
+
+def streamed(learner: Learner, digits: Digits, passes: int = 3, **settings: Any) -> TaskStream:
+    """A stream of five batches of 16 a pass, trained on from the first; the application says when one is over."""
+    config = learner.config.with_overrides(sensitivity_batches=1, **settings)
+    with learner.stream("01", ["four", "five"], config) as stream:
+        for _ in range(passes):
+            for batch in batches(digits, (4, 5)):
+                stream.observe(*batch)
+            stream.end_epoch()
+    assert stream.report is not None
+    assert stream.report.generation == learner.state.head()
+    assert learner.tasks[-1].images == passes * 80, "what comes after training has ended still counts"
+    assert accuracy(learner, digits, (4, 5), "01") > 0.9
+    return stream
+
+
+def steps_of(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The losses of all steps that are taken from now on."""
+    from csk_sdk.learning.training import TaskTraining
+
+    losses: list[float] = []
+    step = TaskTraining.step
+
+    def counted(self: TaskTraining, *given: Any) -> float:
+        losses.append(step(self, *given))
+        return losses[-1]
+
+    monkeypatch.setattr(TaskTraining, "step", counted)
+    return losses
+
+
+def test_without_a_budget_a_stream_takes_every_step(
+    learner: Learner, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = steps_of(monkeypatch)
+    stream = streamed(learner, digits)
+    assert stream.report is not None
+    assert (len(losses), stream.ended, stream.report.stopped) == (15, False, "epochs")
+    assert (stream.report.epochs, stream.report.loss) == (3, losses[-1])
+    assert learner.tasks[-1].config["precision"] == "exact", "what auto came to"
+
+
+def test_a_stream_ends_when_its_seconds_are_over(
+    learner: Learner, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = steps_of(monkeypatch)
+    stream = streamed(learner, digits, seconds=1e-9)
+    assert stream.report is not None
+    assert (len(losses), stream.ended, stream.report.stopped) == (1, True, "seconds")
+
+
+def test_seconds_of_a_stream_are_those_of_learning(
+    learner: Learner, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from csk_sdk.learning import stream as module
+
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    losses = steps_of(monkeypatch)
+    config = learner.config.with_overrides(sensitivity_batches=1, seconds=3600.0)
+    with learner.stream("01", ["four", "five"], config) as stream:
+        for batch in batches(digits, (4, 5)):
+            now[0] += 1e6  # the camera saw nothing for days
+            stream.observe(*batch)
+    assert len(losses) == 5
+    assert not stream.ended
+
+
+def test_a_stream_ends_when_its_flops_are_spent(
+    learner: Learner, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = steps_of(monkeypatch)
+    each = 16 * learner.bundle.manifest.costs["step_centers"]
+    stream = streamed(learner, digits, flops=3.5 * each)
+    assert stream.report is not None
+    assert (len(losses), stream.ended, stream.report.stopped) == (3, True, "flops")
+    with pytest.raises(ConfigError, match=r"flops is 1, and one step of 16 costs .*: allow more"):
+        learner.stream("02", ["six", "seven"], {"flops": 1.0})
+    config = learner.config.with_overrides(sensitivity_batches=1, flops=1.5 * each)
+    with (
+        pytest.raises(ConfigError, match="one step of 80 costs"),
+        learner.stream("02", ["six", "seven"], config) as more,
+    ):
+        more.observe(*digits.arrays((6, 7), 0, 40))
+    assert [task.name for task in learner.tasks] == ["01"]
+
+
+def test_a_stream_ends_at_a_plateau_of_the_epochs_that_are_told(
+    learner: Learner, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = steps_of(monkeypatch)
+    stream = streamed(
+        learner, digits, patience=1, learning_rate=0.0, head_learning_rate=0.0, shift=0, flip=False
+    )
+    assert stream.report is not None
+    assert (len(losses), stream.ended, stream.report.stopped, stream.report.epochs) == (
+        10,
+        True,
+        "plateau",
+        2,
+    )
+
+
+def test_a_stream_ends_after_the_epochs_that_are_told(
+    learner: Learner, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = steps_of(monkeypatch)
+    stream = streamed(learner, digits, epochs=2, patience=0)
+    assert stream.report is not None
+    assert (len(losses), stream.ended, stream.report.stopped) == (10, True, "epochs")
+
+
+def test_a_stream_keeps_a_memory_budget_or_says_why_not(learner: Learner, digits: Digits) -> None:
+    stream = streamed(learner, digits, memory_budget=4 << 30)
+    assert stream.report is not None
+    assert (stream.report.memory_budget, stream.report.profile) == (4 << 30, "fast")
+    with pytest.raises(ConfigError, match="The memory budget is 1 MiB, and learning needs about"):
+        learner.stream("02", ["six", "seven"], {"memory_budget": 1 << 20}).__enter__()
+    streamed_small = learner.config.with_overrides(profile="small", micro_batch=4, sensitivity_batches=1)
+    with learner.stream("02", ["six", "seven"], streamed_small) as small:
+        for batch in batches(digits, (6, 7)):
+            small.observe(*batch)
+    assert small.report is not None
+    assert (small.report.profile, small.report.micro_batch) == ("small", 4)
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_a_stream_has_nothing_to_keep_of_the_first_layers(learner: Learner, place: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        learner.stream("01", ["four", "five"], {"prefix_cache": place})
+    assert str(caught.value) == (
+        f"prefix_cache is {place}, and a stream trains on each batch once: there is nothing to keep. Set prefix_cache "
+        "to off or auto, or learn a task of files or arrays."
+    )
+    learner.stream("01", ["four", "five"], {"prefix_cache": "auto"})
+
+
+def test_a_stream_is_refused_what_learn_is(learner: Learner) -> None:
+    for settings, error in (({"precision": "int8"}, BundleError), ({"label_smoothing": 2.0}, ConfigError)):
+        with pytest.raises(error):
+            learner.stream("01", ["four", "five"], settings)
+
+
+def test_few_pictures_of_a_stream_get_heads_only(learner: Learner, digits: Digits) -> None:
+    with learner.stream("01", ["four", "five"], learner.config.with_overrides(few_shot=100)) as stream:
+        for batch in batches(digits, (4, 5)):
+            stream.observe(*batch)
+        assert not stream.end_epoch()
+    assert stream.report is not None
+    assert (stream.report.heads_only_because, stream.report.epochs) == ("few-shot", 0)
+    assert stream.warnings == stream.report.warnings

@@ -36,6 +36,7 @@ from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.runtime.sessions import ON_CPU
 from csk_sdk.state import Generation, LearnedTask
 from platforms.graphs import graphs
+from platforms.guards import GUARDS
 
 Tensors = dict[str, NDArray[Any]]
 Settings = Mapping[str, Any]
@@ -305,6 +306,7 @@ KINDS: dict[str, Kind] = {
     "discriminant": _discriminant,
     "calibration": _calibration,
     "unknown": _unknown,
+    **GUARDS,
     "graphs": graphs,
     "step": _step,
     "steps": _steps,

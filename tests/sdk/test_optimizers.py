@@ -1,12 +1,13 @@
 import math
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
 
 from csk_sdk.contract.settings import SETTINGS
 from csk_sdk.errors import ConfigError, StateError
-from csk_sdk.method.optimizers import OPTIMIZERS, SGD, AdamW, cosine, optimizer_of
+from csk_sdk.method.optimizers import OPTIMIZERS, SGD, AdamW, Lion, cosine, optimizer_of
 
 
 @pytest.fixture
@@ -31,6 +32,16 @@ def textbook_adamw(gradients, parameter, rates, beta1, beta2, eps, weight_decay)
         v = beta2 * v + (1 - beta2) * gradient**2
         corrected = (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
         parameter = parameter - rate * (corrected + weight_decay * parameter)
+    return parameter
+
+
+def textbook_lion(gradients, parameter, rates, beta1, beta2, weight_decay):
+    """Float64, written from Chen et al., algorithm 2."""
+    m = np.zeros_like(parameter)
+    for gradient, rate in zip(gradients, rates, strict=True):
+        c = beta1 * m + (1 - beta1) * gradient
+        parameter = parameter - rate * (np.sign(c) + weight_decay * parameter)
+        m = beta2 * m + (1 - beta2) * gradient
     return parameter
 
 
@@ -66,6 +77,18 @@ def test_adamw_follows_the_textbook(rng, scale, betas, weight_decay):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+@pytest.mark.parametrize("betas", [(0.9, 0.99), (0.0, 0.9), (0.8, 0.0)])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_lion_follows_the_textbook(rng, scale, betas, weight_decay):
+    gradients, start = scale * rng.normal(size=(60, 5, 3)), rng.normal(size=(5, 3))
+    gradients[:, 0] = 0.0
+    rates = [0.01 * cosine(step, 60, 5) for step in range(60)]
+    expected = textbook_lion(gradients, start, rates, *betas, weight_decay)
+    actual = run(Lion(0.01, betas, weight_decay), gradients, start, rates)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_first_adam_step_is_the_learning_rate_whatever_the_gradient_is():
     update = np.empty(3, np.float32)
     AdamW(0.01).step("p", np.array([5.0, -1e-3, 1e3], np.float32), update)
@@ -74,14 +97,12 @@ def test_the_first_adam_step_is_the_learning_rate_whatever_the_gradient_is():
 
 def test_a_gradient_of_zero_gives_an_update_of_zero():
     update = np.full(3, 9.0, np.float32)
-    for optimizer in (AdamW(0.01), SGD(0.1)):
+    for optimizer in (AdamW(0.01), SGD(0.1), Lion(0.1)):
         optimizer.step("p", np.zeros(3, np.float32), update)
         np.testing.assert_array_equal(update, np.zeros(3))
 
 
-@pytest.mark.parametrize(
-    "make", [lambda **o: SGD(0.1, **o), lambda **o: AdamW(0.1, **o)], ids=["sgd", "adamw"]
-)
+@pytest.mark.parametrize("make", [partial(kind, 0.1) for kind in OPTIMIZERS.values()], ids=list(OPTIMIZERS))
 class TestEveryOptimizer:
     def test_state_is_kept_per_name(self, rng, make):
         gradients = rng.normal(size=(10, 2, 4)).astype(np.float32)
@@ -231,5 +252,5 @@ def test_every_choice_of_the_setting_is_an_optimizer_of_its_own():
 
 
 def test_an_optimizer_that_nobody_registered_is_refused():
-    with pytest.raises(ConfigError, match=r"^optimizer is 'lbfgs'; it must be sgd or adamw"):
+    with pytest.raises(ConfigError, match=r"^optimizer is 'lbfgs'; it must be "):
         optimizer_of("lbfgs", 0.1, 0.9, 0.0)

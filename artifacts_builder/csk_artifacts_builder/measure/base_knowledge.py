@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,15 @@ _SAMPLE_BYTES = 128 << 20
 
 @dataclass(frozen=True)
 class BaseKnowledge:
-    """Tensors for the checkpoint, and the source model's accuracy (or other metric) on the base data in percent."""
+    """Tensors for the checkpoint, and the source model's accuracy (or other metric) on the base data in percent.
+
+    `exchanged` are sentences on names of classes that look exchanged.
+    """
 
     tensors: dict[str, NDArray[Any]]
     images: int
     accuracy: float
+    exchanged: tuple[str, ...] = ()
 
 
 def base_split(
@@ -48,6 +52,7 @@ def base_split(
 ) -> Split:
     """The pictures or signals of `folder/<class>/`, or of `folder/metadata.csv`, labelled by the model's class order.
 
+    A folder with train/ in it is taken for a task's: then those of `folder/train`.
     `bit_depth` is that of `Task.open`.
 
     Raises TaskError for a missing folder, a folder that is no class, a class without any, a mixture of both, or labels
@@ -57,6 +62,8 @@ def base_split(
         raise TaskError(
             f"There is no folder {folder}. --base-data needs one sub-folder of pictures per base class."
         )
+    if "train" not in classes and (folder / "train").is_dir() and not (folder / METADATA).exists():
+        folder = folder / "train"  # a task's folder: its train/ holds the classes
     objective = objective_of(loss)
     if (folder / METADATA).exists():
         split = table_split(folder, read_metadata(folder), classes, bit_depth)
@@ -92,7 +99,9 @@ def base_split(
 def measure_base(
     bundle: Bundle, split: Split, tensors: dict[str, NDArray[Any]], on_progress: Callable[[int, int], None]
 ) -> BaseKnowledge:
-    """Second moments K per site, class statistics, temperature, and a sketch of known pictures over `split` (DESIGN 2).
+    """Second moments K per site, class statistics, temperature, and a sketch of known pictures over `split`.
+
+    docs/method.md#setting.
 
     All through the bundle's own graphs. `tensors` is the checkpoint so far. `on_progress(done, total)` counts pictures.
     Raises TaskError for a picture for which the network computes NaN or infinity.
@@ -136,4 +145,41 @@ def measure_base(
     found.update(statistics.tensors())
     if sketch is not None:
         found.update(sketch.tensors())
-    return BaseKnowledge(found, len(split), measure.score)
+    exchanged: tuple[str, ...] = ()
+    if bundle.manifest.loss == CROSS_ENTROPY:
+        exchanged = exchanged_names(np.concatenate(logits).argmax(axis=1), split.labels, classes)
+    return BaseKnowledge(found, len(split), measure.score, exchanged)
+
+
+def exchanged_names(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str]
+) -> tuple[str, ...]:
+    """One sentence for each ring of classes whose pictures are mostly taken for the next one's in it.
+
+    `predicted` and `labels` are `(n,)`. A network that confuses two classes takes both for one of them; one that takes
+    each for the other knows them apart, under exchanged names.
+    """
+    takes: dict[int, tuple[int, float]] = {}
+    for label in range(len(classes)):
+        of_class = predicted[labels == label]
+        counts = np.bincount(of_class, minlength=len(classes))
+        most = int(counts.argmax())
+        if most != label and 2 * counts[most] > len(of_class):
+            takes[label] = most, 100 * counts[most] / len(of_class)
+    said: list[str] = []
+    seen: set[int] = set()
+    for first in takes:
+        ring = [first]
+        while ring[-1] in takes and (following := takes[ring[-1]][0]) not in ring:
+            ring.append(following)
+        if ring[-1] in takes and takes[ring[-1]][0] == first and not seen & set(ring):
+            seen |= set(ring)
+            found = "; ".join(
+                f"{takes[label][1]:.0f} % of '{classes[label]}' are taken for '{classes[takes[label][0]]}'"
+                for label in ring
+            )
+            said.append(
+                f"the names of {len(ring)} classes look exchanged in the base data: {found}. Check the order of "
+                "--classes, and the folders' names."
+            )
+    return tuple(said)

@@ -11,6 +11,8 @@ import { float32, float64, int64, type StoredTensor, uint8 } from '../src/format
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
+import { copyState } from '../src/state/copy.js';
+import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { readProgress, writeProgress } from '../src/state/progress.js';
 import { seal, unseal } from '../src/state/record.js';
 import type { Storage } from '../src/state/storage.js';
@@ -154,6 +156,9 @@ print(json.dumps([verify(*sys.argv[1:]).ok, record.more, [task.more for task in 
     const { probabilities } = await learner.predict(await deployedProbe(FOLDER));
     expect(probabilities).toEqual(expected.probabilities);
     expect((await learner.export()).length).toBeGreaterThan(1000);
+    const copied = new MemoryStorage();
+    await expect(copyState(storage, copied)).rejects.toThrow(sentence);
+    expect(copied.files.size).toBe(0);
     expect(bytesIn(state)).toEqual(before);
     await learner.close();
   });

@@ -89,7 +89,7 @@ describe('a state', () => {
     expect((await state.load()).tasks).toEqual([{ ...task('task 1'), protected: {}, notes: [] }]);
     old!.notes = 'no list';
     storage.files.set(path, seal(raw));
-    await expect(state.load()).rejects.toThrow(/mistypes 'tasks\[0\]\.notes'/);
+    await expect(state.load()).rejects.toThrow('tasks[0].notes must be a list.');
   });
 
   it('keeps what a newer csk-sdk wrote of a task', async () => {
@@ -169,6 +169,16 @@ describe('a state', () => {
     expect((await state.load()).number).toBe(1);
     storage.files.delete('HEAD');
     await expect(state.load()).rejects.toThrow(/HEAD is missing although generations are stored/);
+  });
+
+  it('says in one line what is wrong with a file of several', async () => {
+    const storage = new MemoryStorage();
+    const state = await commit(storage, 1);
+    await storage.replace('HEAD', utf8('{\n "head": 1,\n oops\n}'));
+    const error = await state.head().catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(StateError);
+    expect((error as Error).message).toMatch(/HEAD cannot be read \(/);
+    expect((error as Error).message).not.toContain('\n');
   });
 
   it('opens with no other bundle, and no newer schema', async () => {

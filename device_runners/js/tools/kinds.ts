@@ -23,6 +23,7 @@ import { PRIOR_IMAGES, Predictor } from '../src/network/predicting.js';
 import type { Feed } from '../src/runtime/sessions.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
 import { graphs } from './graphs.js';
+import { GUARDS } from './guardKinds.js';
 
 type Kind = (given: Given) => Promise<Results>;
 
@@ -392,6 +393,7 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   discriminant,
   calibration,
   unknown,
+  ...GUARDS,
   graphs,
   step,
   steps,

@@ -23,8 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from csk_sdk.contract.manifest import Manifest
-from csk_sdk.learning.learn_run import LearnReport
 from csk_sdk.learning.learn_run import Progress as LearnProgress
+from csk_sdk.learning.life import LearnReport
 from csk_sdk.objectives import objective_of
 
 # Nobody's terminal: a line in a pipe is never wrapped or cut.
@@ -35,7 +35,7 @@ _INDENT = 2
 _GAP, _LONGEST_NAME = 3, 20
 _PHASES = {
     "check": "Checking the data",
-    "prefix": "Running the frozen first layers",
+    "prefix": "Running the frozen stem",
     "select": "Selecting channels",
     "consolidate": "Consolidating",
 }

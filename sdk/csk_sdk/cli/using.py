@@ -18,6 +18,7 @@ from csk_sdk.cli.options import (
     TasksDir,
     TrustKey,
     WorkspaceDir,
+    require_named,
 )
 from csk_sdk.cli.predictions import described, predictions_table
 from csk_sdk.cli.rendering import Screen, counted, size
@@ -34,7 +35,7 @@ _BATCH = 16
 
 
 class Scenario(StrEnum):
-    """Which accuracy matrix: the task is known, one decision over all classes, or both."""
+    """Which accuracy matrix: task-incremental, class-incremental, or both."""
 
     task = "task"
     class_ = "class"
@@ -43,7 +44,8 @@ class Scenario(StrEnum):
 
 def evaluate(
     scenario: Annotated[
-        Scenario, typer.Option(help="task: the task of each is known. class: decide among all classes.")
+        Scenario,
+        typer.Option(help="task: task-incremental, among a task's classes. class: class-incremental, all."),
     ] = Scenario.task,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
@@ -69,6 +71,7 @@ def evaluate(
     """
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, tasks, trust).on(provider)
+    require_named(tasks, space.inbox)
     learner = space.learner()
     with screen.bar("Testing"):
         scores = learner.score(space.testable(learner))

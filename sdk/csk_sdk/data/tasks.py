@@ -23,16 +23,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.data.bit_depth import images_of_eight_bits
+from csk_sdk.data.bit_depth import images_of_eight_bits, require_bit_depth
 from csk_sdk.data.files import open_files
 from csk_sdk.data.folders import Unread, files_by_class, is_folder
 from csk_sdk.data.images import ArrayImages
 from csk_sdk.data.labels import Labels, check_labels, require_learnable
-from csk_sdk.data.metadata import METADATA, read_metadata
+from csk_sdk.data.metadata import METADATA, absent_said, read_metadata
 from csk_sdk.data.npz import load_arrays
 from csk_sdk.data.signals import ArraySignals
 from csk_sdk.data.source import Files, Source, as_task_error
 from csk_sdk.errors import TaskError
+from csk_sdk.formats.given import array_of, names_of, path_of, text_of
+from csk_sdk.formats.places import TASK, mistaken
 
 # What an npz file calls its pictures or signals, and the source that reads them.
 _KINDS: dict[str, type[ArrayImages] | type[ArraySignals]] = {"images": ArrayImages, "signals": ArraySignals}
@@ -58,10 +60,13 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is learned in one go. Without `train` it can only be evaluated on.
+    """What is learned in one go: made by one of its class methods. Immutable: threads may share it.
 
-    `classes` are the names of what the labels are about: for a table of numbers, of its columns. `unread` are sentences
-    about files in its folders that were not read, and `skipped` says what was left out because it could not be.
+    - `name`: what it is called in the state
+    - `classes`: the names of what the labels are about: for a table of numbers, of its columns
+    - `train`, `test`: images or signals with their labels; without `train` it can only be evaluated on
+    - `unread`: sentences about files in its folders that were not read
+    - `skipped`: what was left out because it could not be read
     """
 
     name: str
@@ -79,7 +84,8 @@ class Task:
         all 16 do, and pictures that are dark by that are refused (`csk_sdk.data.bit_depth`).
         Raises TaskError when it is neither, or no good, and ConfigError for another bit depth.
         """
-        path = Path(path)
+        path = path_of(path, "task", TaskError)
+        require_bit_depth(bit_depth)
         with as_task_error(path):
             return cls._open(path, bit_depth)
 
@@ -108,8 +114,10 @@ class Task:
         Raises TaskError when it holds no picture or signal or both kinds, a class is empty, train/ has one class
         only, or test/ has a class that train/ lacks.
         """
-        with as_task_error(Path(path)):
-            return cls._from_folder(Path(path), bit_depth)
+        path = path_of(path, "task", TaskError)
+        require_bit_depth(bit_depth)
+        with as_task_error(path):
+            return cls._from_folder(path, bit_depth)
 
     @classmethod
     def _from_folder(cls, path: Path, bit_depth: int | None) -> Task:
@@ -117,6 +125,8 @@ class Task:
         if not folders:
             if not path.is_dir():
                 raise TaskError(f"There is no folder {path}: give the path of a task's folder.")
+            if (said := mistaken(path, TASK)) is not None:
+                raise TaskError(said)
             raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
         if any((folder / METADATA).exists() for folder in folders.values()):
             return cls._from_tables(path, folders, bit_depth)
@@ -136,7 +146,8 @@ class Task:
 
     @classmethod
     def _from_tables(cls, path: Path, folders: dict[str, Path], bit_depth: int | None) -> Task:
-        tables = {split: read_metadata(folder) for split, folder in folders.items()}
+        gone: dict[str, list[Path]] = {split: [] for split in folders}
+        tables = {split: read_metadata(folder, gone[split]) for split, folder in folders.items()}
         names = next(iter(tables.values()))[0]
         splits = {
             split: table_split(folders[split], table, names, bit_depth) for split, table in tables.items()
@@ -144,18 +155,21 @@ class Task:
         name = path.resolve().name
         if "train" in splits:
             require_learnable(splits["train"].labels, names, f"Task '{name}': ")
-        return cls._checked(name, names, splits.get("train"), splits.get("test"))
+        task = cls._checked(name, names, splits.get("train"), splits.get("test"))
+        return replace(
+            task, unread=tuple(absent_said(folders[one], paths) for one, paths in gone.items() if paths)
+        )
 
     @classmethod
     def from_npz(cls, path: Path | str, bit_depth: int | None = None) -> Task:
-        """Open an npz file: `images` uint8 `(n, h, w, c)`, `labels` int `(n,)`, `class_names` str `(k,)`.
+        """Open an npz file: `images` uint8 RGB `(n, h, w, c)`, `labels` int `(n,)`, `class_names` str `(k,)`.
 
         Or, for `images`, `signals` int16 or float `(n, length, c)`. Or labels `(n, k)`, numbers: 0 and 1 under
         `class_names`, any under `target_names`; for one target also `(n,)`. Optional `test_images` or `test_signals`,
         and `test_labels`. Its arrays are loaded into memory. With a `bit_depth`, that of `open`, images may be uint16.
         Raises TaskError when it is no npz file, lacks an array, or `from_arrays` or `from_signals` refuses one.
         """
-        path = Path(path)
+        path = path_of(path, "task", TaskError)
         arrays = load_arrays(path, (*_SHARED, *_KINDS, *(f"test_{kind}" for kind in _KINDS)))
         if _TARGETS in arrays:
             arrays = _as_tables(arrays, path)
@@ -191,11 +205,11 @@ class Task:
     ) -> Task:
         """Make a task of arrays in memory.
 
-        images: uint8 `(n, h, w, c)`, or `(n, h, w)` if gray; not copied. Also uint16, with the `bit_depth` of `open`.
-        labels: ints `(n,)`, indices into `class_names`; or a table `(n, len(class_names))` of 0 and 1, or of numbers,
-        where the names are those of targets (for one target floats `(n,)`, too). The test arrays are of the same form,
-        and come together or not at all.
-        Raises TaskError for another dtype or shape, for a label out of range, for a class without training
+        images: uint8 RGB `(n, h, w, c)`, or `(n, h, w)` if gray; not copied, so leave them as they are. OpenCV gives
+        BGR: `images[..., ::-1]`. Also uint16, with the `bit_depth` of `open`. labels: ints `(n,)`, indices into
+        `class_names`; or a table `(n, len(class_names))` of 0 and 1, or of numbers, where the names are those of
+        targets (for one target floats `(n,)`, too). The test arrays are of the same form, and come together or not at
+        all. Raises TaskError for another dtype or shape, for a label out of range, for a class without training
         pictures, and for fewer than two classes.
         """
         given = {"images": images, "labels": labels, "test_images": test_images, "test_labels": test_labels}
@@ -211,7 +225,10 @@ class Task:
         test_signals: NDArray[Any] | None = None,
         test_labels: NDArray[Any] | Sequence[Any] | None = None,
     ) -> Task:
-        """`from_arrays` for signals: int16 or float `(n, length, c)`, or `(n, length)` for one channel; not copied."""
+        """`from_arrays` for signals: int16 or float `(n, length, c)`, or `(n, length)` for one channel; not copied.
+
+        int16 is scaled to -1 to 1, floats are taken as they are. Raises TaskError as `from_arrays` does.
+        """
         given = {
             "signals": signals,
             "labels": labels,
@@ -230,11 +247,13 @@ class Task:
         bit_depth: int | None = None,
     ) -> Task:
         arrays = {
-            key: _as_array(value, f"Task '{name}': {key}")
-            for key, value in given.items()
-            if value is not None
+            key: array_of(value, f"Task '{name}': {key}") for key, value in given.items() if value is not None
         }
-        names = [str(one) for one in class_names]
+        text_of(name, "name", TaskError)
+        for needed in (kind, "labels"):
+            if needed not in arrays:
+                raise TaskError(f"Task '{name}': {needed} is None, and must be an array.")
+        names = names_of(class_names, f"Task '{name}': class_names", TaskError)
         return cls._from_arrays(kind, name, arrays, names, f"Task '{name}': ", bit_depth)
 
     @classmethod
@@ -313,16 +332,6 @@ class Task:
             if split is not None:
                 for i, label in enumerate(split.labels):
                     yield [name, label.tolist(), split.images.identity(i)]
-
-
-def _as_array(value: Any, where: str) -> NDArray[Any]:
-    """What an application hands over as an array: also a list, a generator, or pictures of Pillow's."""
-    try:
-        return np.asarray(list(value) if isinstance(value, Iterator) else value)
-    except (ValueError, TypeError):  # parts of different shapes
-        raise TaskError(
-            f"{where} holds arrays of several shapes, and needs one for all: resize them first, or make a folder."
-        ) from None
 
 
 def _folder_split(

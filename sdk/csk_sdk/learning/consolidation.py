@@ -1,4 +1,7 @@
-"""What a learned task leaves: deltas folded into the centers, knowledge added, old heads carried along (DESIGN 2.4)."""
+"""What a learned task leaves: deltas folded into the centers, knowledge added, old heads carried along.
+
+docs/method.md#consolidation.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +42,8 @@ Batches = Callable[[], Iterable[Batch]]
 class Consolidated:
     """What a learned task leaves: the next generation's tensors, and per site `||dC B|| / ||dC||`.
 
-    `forgetting` is by old task the points of accuracy that the trained centers were estimated to cost it; `heads_only`
-    is whether they were dropped for that.
+    `forgetting` is by old task the percentage points of accuracy that the trained centers were estimated to cost it;
+    `heads_only` is whether they were dropped for that.
     """
 
     tensors: Tensors

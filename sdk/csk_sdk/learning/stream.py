@@ -5,41 +5,44 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.backends import AUTO, choose_backend, require_ready
+from csk_sdk.backends import AUTO, choose_backend
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
 from csk_sdk.data.labels import Labels
-from csk_sdk.errors import TaskError
-from csk_sdk.learning.acceptance import require_learnable, unfamiliar, warnings_about
-from csk_sdk.learning.few_shot import few_shot_notes, is_few_shot
+from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.learning.acceptance import unfamiliar
+from csk_sdk.learning.few_shot import is_few_shot
+from csk_sdk.learning.life import LearnReport, TaskLife, Trained, require_possible
 from csk_sdk.learning.memory_budget import plan_for
+from csk_sdk.learning.prefix_cache import AUTO as WHERE_IT_FITS
+from csk_sdk.learning.prefix_cache import OFF
+from csk_sdk.learning.stopping import StreamStopping
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.network.knowledge import Batch
-from csk_sdk.network.predicting import require_new_task, task_classes
-from csk_sdk.network.profiles import in_profile
-from csk_sdk.runtime.peak_memory import peak_rss_bytes
-from csk_sdk.state import Generation, LearnedTask, State
+from csk_sdk.runtime.peak_memory import in_memory
+from csk_sdk.state import State
 
 # uint8 pictures, or float32 signals, at the model's size.
 Pixels = NDArray[Any]
 
 
 # How many times as many batches are held back while a class is still missing.
-_PATIENCE = 4
+_HELD = 4
 
 
 class TaskStream:
     """One task, learned batch by batch.
 
         with learner.stream("02-boats", classes=["ferry", "canoe"]) as stream:
-            for images, labels in camera:              # uint8 (n, h, w, c), integer labels into classes
+            for images, labels in camera:              # uint8 RGB (n, h, w, c), integer labels into classes
                 loss = stream.observe(images, labels)
 
     A model of signals is fed int16 or float `(n, length, c)`.
@@ -51,7 +54,15 @@ class TaskStream:
     come yet is masked out of the loss. Where fewer pictures a class came than `few_shot`, the network stays as it was
     and the classes get heads on it. Labels that say nothing about the first pictures are a TaskError
     (`label_check`); `warnings` are sentences about what else looks wrong. The application may reuse its arrays: what is
-    kept of a batch is copied. One thread feeds a stream; others may predict meanwhile.
+    kept of a batch is copied. Not thread-safe: one thread feeds a stream; others may predict meanwhile.
+
+    `seconds` (those that learning takes, not the camera), `flops` and `memory_budget` hold as for `Learner.learn`:
+    once training has `ended`, further batches are taken into the sample only. `epochs` and `patience` count epochs,
+    and a stream is one, unless the application says with `end_epoch` that it has fed all of its data once. After the
+    block `report` is what `Learner.learn` returns.
+
+    Entering the block raises StateLockedError while another process or thread learns, and TaskError where a task of
+    this name was learned; leaving it raises TaskError where a class has no picture, or the labels say nothing.
     """
 
     def __init__(
@@ -69,10 +80,16 @@ class TaskStream:
         # A setting of another loss is refused now, and not when the first pictures have come.
         self._objective.targets(classes, config)
         self._backend = choose_backend(backend, bundle)
-        require_ready(self._backend, bundle, name, classes, config)
-        self._bundle, self._state, self._config = bundle, state, config
+        require_possible(bundle, name, classes, config, self._backend)
+        if config.prefix_cache not in (OFF, WHERE_IT_FITS):
+            raise ConfigError(
+                f"prefix_cache is {config.prefix_cache}, and a stream trains on each batch once: there is nothing to "
+                f"keep. Set prefix_cache to {OFF} or {WHERE_IT_FITS}, or learn a task of files or arrays."
+            )
+        self._bundle, self._state, self._config = bundle, state, replace(config, prefix_cache=OFF)
         self._name, self._classes = name, tuple(classes)
         self._noun = bundle.manifest.input.noun
+        self._batch_size = config.batch_size or bundle.manifest.batch_size
         self._held: list[tuple[Pixels, Labels]] = []
         self._sample: list[tuple[Pixels, Any]] = []
         # The first one with each trait that the sample must not lack: of each class, for one.
@@ -83,19 +100,26 @@ class TaskStream:
         self._steps = 0
         self._loss = 0.0
         self._begun = time.monotonic()
+        # Seconds that learning has taken, and since when it goes on.
+        self._taken, self._since = 0.0, 0.0
+        self._stopping = StreamStopping(config, bundle.manifest, self._batch_size)
         self._training: TaskTraining | None = None
         self.warnings: tuple[str, ...] = ()
+        self.report: LearnReport | None = None
         self._flip, self._shift = augmentation(config, bundle.manifest)
 
     def __enter__(self) -> TaskStream:
         with ExitStack() as stack:
             stack.enter_context(self._state.lock())
-            self._generation: Generation = stack.enter_context(self._state.opened())
-            # Again, now that no other process can commit a task of this name.
-            require_new_task(self._generation, self._bundle.manifest.classes, self._name, self._classes)
-            self._plan = plan_for(
-                self._bundle.manifest, self._config, self._backend, self._reservoir, self._held_at_most
+            generation = stack.enter_context(self._state.opened())
+            # Checked again, now that no other process can commit a task of this name.
+            self._life = TaskLife(
+                self._bundle, self._state, generation, self._name, self._classes, self._config, self._backend
             )
+            manifest, config = self._bundle.manifest, self._config
+            plan = plan_for(manifest, config, self._backend, self._reservoir, self._held_at_most)
+            self._life.follow(plan)
+            self._life.require_room()
             self._held_open = stack.pop_all()
         return self
 
@@ -104,17 +128,48 @@ class TaskStream:
     ) -> None:
         try:
             if error is None:
-                self._commit()
+                with in_memory():
+                    self._commit()
         finally:
             self._held_open.close()
 
     def observe(
         self, images: NDArray[Any] | Sequence[NDArray[Any]], labels: Sequence[Any] | NDArray[Any]
     ) -> float | None:
-        """Learn from one batch of pictures or signals; the loss, or None while batches are still being held back.
+        """Learn from one batch; the loss, or None while batches are still being held back.
 
-        Raises TaskError for pictures, signals or labels that do not fit.
+        `images` are uint8 RGB `(n, h, w, c)` or a list of `(h, w, c)` (OpenCV gives BGR: turn them), or signals, int16
+        or float `(n, length, c)`; `labels` `(n,)` integers into `classes`, or a table `(n, classes)`. An empty batch is
+        none. Once training has ended, it is the last step's loss. Raises TaskError for images, signals or labels that
+        do not fit, and where training diverges; ConfigError where `flops` do not make one step of this batch.
         """
+        self._since = time.monotonic()
+        try:
+            with in_memory():
+                return self._observe(images, labels)
+        finally:
+            self._taken += time.monotonic() - self._since
+
+    @property
+    def ended(self) -> bool:
+        """Whether training has ended before the stream: by `seconds`, `flops`, `epochs` or a plateau."""
+        return self._stopping.over
+
+    def end_epoch(self) -> bool:
+        """Say that all data were fed once more, which is what `epochs` and `patience` count; whether training ended.
+
+        What is held back until then is trained on first. Raises TaskError where its labels say nothing.
+        """
+        self._since = time.monotonic()
+        try:
+            if self._training is None and self._held and not self._is_few():
+                self._begin()
+            self._stopping.end_epoch()
+        finally:
+            self._taken += time.monotonic() - self._since
+        return self.ended
+
+    def _observe(self, images: Any, labels: Any) -> float | None:
         pixels = self._bundle.preprocessing.stack(images)
         given = self._objective.batch_labels(labels, len(pixels), self._classes)
         if not len(given):
@@ -126,60 +181,45 @@ class TaskStream:
         present = np.concatenate([held for _, held in self._held])
         complete = not self._objective.missing(present, self._classes)
         # A class that does not show up must not fill the memory.
-        enough = self._config.sensitivity_batches * (1 if complete else _PATIENCE)
+        enough = self._config.sensitivity_batches * (1 if complete else _HELD)
         if len(self._held) >= enough:
             return self._begin()
         return None
 
     def _begin(self) -> float:
         """Select on the held batches, then train on them; the last one's loss."""
-        training = self._opened()
-        training.warm_up(self._held_batches)
-        self._accept(training)
+        training = self._warmed_up(few=False)
         held, self._held = self._held, []
         return [self._step(training, *batch) for batch in held][-1]
 
-    def _begin_few(self) -> None:
-        """What was held back is all there is, and too little to train on."""
-        training = self._opened()
-        self._loss = training.heads_only(self._held_batches)
-        self._accept(training)
-        self._held = []
-
-    def _opened(self) -> TaskTraining:
-        return TaskTraining(
-            in_profile(
-                self._bundle, self._plan.profile, self._state.folder, limited=self._plan.budget is not None
-            ),
-            self._generation.tensors,
-            self._classes,
-            self._config,
-            self._backend,
-            task_classes(self._generation, self._bundle.manifest.classes),
-            self._plan,
-        )
+    def _warmed_up(self, few: bool) -> TaskTraining:
+        """Training on the held batches; with `few`, they are all there is, and too little to train on."""
+        training = self._life.open()
+        self._loss = self._life.warm_up(self._held_batches, few)
+        self.warnings = unfamiliar(training.novelty, self._noun)
+        self._training = training
+        return training
 
     def _held_batches(self) -> Iterator[Batch]:
         return (self._normalised(*held) for held in self._held)
 
-    def _accept(self, training: TaskTraining) -> None:
-        """Go on with what has warmed up. Raises TaskError where its labels say nothing."""
-        require_learnable(training.evidence, self._config, self._name, self._noun)
-        self.warnings = unfamiliar(training.novelty, self._noun)
-        self._training = training
-
     def _step(self, training: TaskTraining, pixels: Pixels, labels: Labels) -> float:
+        if not self._stopping.affords(len(pixels)):
+            return self._loss
         moved = augment(pixels, self._rng, self._flip, self._shift)
         # The length of a stream is not known, so the learning rate rises over 10 steps and then stays.
         self._loss = training.step(self._normalised(moved, labels), min(1.0, (self._steps + 1) / 10))
         self._steps += 1
+        self._stopping.took(len(pixels), self._loss, self._taken + time.monotonic() - self._since)
         return self._loss
 
     @property
     def _held_at_most(self) -> int:
         """How many pictures are in memory at most: those held back, and the sample."""
-        batch = self._config.batch_size or self._bundle.manifest.batch_size
-        return _PATIENCE * self._config.sensitivity_batches * batch + self._reservoir
+        return _HELD * self._config.sensitivity_batches * self._batch_size + self._reservoir
+
+    def _is_few(self) -> bool:
+        return is_few_shot(self._seen, self._classes, self._objective, self._config)
 
     def _remember(self, pixels: Pixels, labels: Labels) -> None:
         """Reservoir sampling (Vitter, 1985): every picture seen is equally likely to be in the sample."""
@@ -207,36 +247,29 @@ class TaskStream:
         if unseen:
             lacking = self._objective.lacking.format(noun=self._noun, name=repr(unseen[0]))
             raise TaskError(f"Task '{self._name}' {lacking}; nothing was committed.")
-        few = is_few_shot(self._seen, self._classes, self._objective, self._config)
+        few = self._is_few()
         if self._training is not None and few:
             # Batches were so small, or a class so late, that steps were taken before this could be known.
             self._training.drop_centers()
+        elif self._training is None and few:
+            self._warmed_up(few=True)
+            self._held = []
         elif self._training is None:
-            self._begin_few() if few else self._begin()
-        assert self._training is not None
-        result = self._training.consolidate(self._name, self._sampled, self._seen / len(self._sample))
-        learned = LearnedTask(
-            name=self._name,
-            classes=self._classes,
-            epochs=1,
+            self._begin()
+        trained = Trained(
             images=self._seen,
-            seconds=round(time.monotonic() - self._begun, 3),
+            epochs=0 if few else max(1, self._stopping.epochs),
             loss=self._loss,
-            peak_rss_bytes=peak_rss_bytes(),
-            config=self._config.to_json(),
-            protected=self._training.protected,
-            notes=(
-                *warnings_about(
-                    self._training.novelty, result.forgetting, result.heads_only, self._config, self._noun
-                ),
-                *(few_shot_notes(self._seen, self._classes, self._noun) if few else ()),
-            ),
+            few=few,
+            begun=self._begun,
+            stopped=self._stopping.reason,
+            scale=self._seen / len(self._sample),
         )
-        self.warnings = learned.notes
-        self._state.commit(self._generation.number, (*self._generation.tasks, learned), result.tensors)
+        self.report = self._life.commit(self._sampled, trained)
+        self.warnings = self.report.warnings
 
     def _sampled(self) -> Iterator[Batch]:
-        size = self._config.batch_size or self._bundle.manifest.batch_size
+        size = self._batch_size
         for start in range(0, len(self._sample), size):
             pictures, labels = zip(*self._sample[start : start + size], strict=True)
             yield self._normalised(np.stack(pictures), np.array(labels))

@@ -259,6 +259,53 @@ class AdamW(Optimizer):
             np.add(out, scratch, out=out)
 
 
+@_registered("lion")
+class Lion(Optimizer):
+    """Evolved sign momentum (Chen et al., 2023, arXiv 2302.06675, algorithm 2): one running mean, where Adam keeps two.
+
+    `U = learning_rate * (sign(b1 m + (1-b1) g) + weight_decay * p)`, then `m <- b2 m + (1-b2) g`. Every element moves
+    by the learning rate, so that rate is to be a third to a tenth of AdamW's, and the weight decay as much larger.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        betas: tuple[float, float] | None = None,
+        weight_decay: float = 0.0,
+        multipliers: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, multipliers)
+        self.betas = betas or (self.constants["beta1"], self.constants["beta2"])
+        for beta in self.betas:
+            _require("betas", beta, 0.0 <= beta < 1.0, "at least 0 and below 1")
+
+    _slots = ("mean",)
+
+    def _update(
+        self,
+        state: dict[str, Float32],
+        count: int,
+        rate: float,
+        gradient: Float32,
+        out: Float32,
+        parameter: Float32 | None,
+    ) -> None:
+        mean, (beta1, beta2) = state["mean"], self.betas
+        scratch = self._scratch(gradient)
+        # Of the same sign as b1 m + (1-b1) g, without a second buffer.
+        np.multiply(mean, beta1 / (1.0 - beta1), out=scratch)
+        np.add(scratch, gradient, out=scratch)
+        np.sign(scratch, out=scratch)
+        # What is left of the gradient is its distance from the mean.
+        np.subtract(gradient, mean, out=out)
+        np.multiply(out, 1.0 - beta2, out=out)
+        np.add(mean, out, out=mean)
+        np.multiply(scratch, rate, out=out)
+        if self.weight_decay and parameter is not None:
+            np.multiply(parameter, rate * self.weight_decay, out=scratch)
+            np.add(out, scratch, out=out)
+
+
 def cosine(step: int, total: int, warmup: int = 0) -> float:
     """Factor of the learning rate at `step` (from 0) of `total`, in 0..1.
 

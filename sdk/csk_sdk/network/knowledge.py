@@ -1,4 +1,4 @@
-"""What a generation's network sees in data: features, second moments, class statistics (DESIGN 2.3, 2.4)."""
+"""What a generation's network sees in data: features, second moments, class statistics (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, Site
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
+from csk_sdk.errors import TaskError
 from csk_sdk.method.heads import STATISTICS, ClassStatistics
 from csk_sdk.method.unknown import FAMILIARITY
+from csk_sdk.runtime.peak_memory import available_bytes
 
 Tensors = dict[str, NDArray[Any]]
 # One batch: images (n, c, h, w) float32, labels (n,) int64 or a table (n, columns) float32.
@@ -23,8 +25,24 @@ Batch = tuple[NDArray[Any], Labels]
 
 # Pictures at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
 _AT_ONCE = 8
+# Matrices of features by features, float64, at once where statistics are summed up or a head is computed of them.
+_SQUARES = 3
 HEAD_SAMPLE_BYTES = integer("head", "sample_bytes")
 _HEAD = re.compile(r"head/[^/]*/(weight|bias)")
+
+
+def require_room(features: int) -> None:
+    """Raise TaskError where sums over so many features of a picture do not fit into this device's memory.
+
+    What is to be allocated is known before; a system that promises more than it has would end the process instead.
+    """
+    needed, available = _SQUARES * 8 * features**2, available_bytes()
+    if available is not None and needed > available:
+        raise TaskError(
+            f"The model has {features:,} features, and what is known of classes over so many takes {needed / 1e9:.1f} "
+            f"GB of memory, of which this device has {available / 1e9:.1f} GB left. Build the bundle with --features "
+            "last, or from a network whose classifier sees fewer (a pooling in front of it)."
+        )
 
 
 class FeatureExtractor:
@@ -87,12 +105,13 @@ def measure_knowledge(
     threads: int = 0,
     on_features: Callable[[NDArray[np.float32], Labels], None] | None = None,
 ) -> tuple[dict[str, NDArray[np.float64]], ClassStatistics]:
-    """What one pass over data tells (DESIGN 2.3, 2.4): second moments and class statistics.
+    """What one pass over data tells (docs/method.md): second moments and class statistics.
 
     The moments are `moment/SITE`: K = sum of x_c^T x_c, `(groups, c_in / groups, c_in / groups)`.
     `on_features` sees each batch's features `(n, f)` and labels. Statistics stay empty where the bundle's loss is
     none over classes.
     """
+    require_room(bundle.manifest.head.features)
     graph = bundle.graph(MEMORY_MODEL, tensors, threads)
     objective = bundle.objective
     sites = bundle.manifest.sites

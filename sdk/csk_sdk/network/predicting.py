@@ -1,7 +1,7 @@
 """Predictions in both scenarios, from features and the heads that a generation holds.
 
-*Class-incremental*: one decision over all classes learned so far, by a linear discriminant computed from the class
-statistics, so no picture is stored. *Task-incremental*: the task is known, and its own trained head decides. Where
+*Class-incremental*: one decision over all classes learned so far, by an LDA classifier computed from the class
+statistics, so no image is stored. *Task-incremental*: the task is known, and its own trained head decides. Where
 outputs do not compete (multi-label, regression), the first is the heads of all tasks side by side.
 """
 
@@ -20,11 +20,12 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import CROSS_ENTROPY, Manifest
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.formats.given import text_of
 from csk_sdk.formats.names import LONGEST, first_twin, is_plain
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.unknown import REJECT, Distance, Familiarity, distance
 from csk_sdk.network.finite import require_answers, require_usable_head
-from csk_sdk.network.knowledge import FeatureExtractor
+from csk_sdk.network.knowledge import FeatureExtractor, require_room
 from csk_sdk.objectives import Objective, Prediction, objective_of
 from csk_sdk.state import BASE, Generation
 
@@ -68,7 +69,10 @@ class Doubt:
 
     def judge(self, said: Prediction, features: NDArray[np.float32]) -> Prediction:
         """What was said of features `(n, f)`, with their distances."""
-        return said.judged(self.distance.of(features), self.distance.limit(self.reject))
+        found = Prediction(*said)
+        found.distance = self.distance.of(features)
+        found.known = found.distance <= self.distance.limit(self.reject)
+        return found
 
 
 class Predictor:
@@ -93,6 +97,8 @@ class Predictor:
 
         Raises TaskError for a task that is not learned, StateError for a head that is not finite.
         """
+        if task is not None:
+            text_of(task, "task", TaskError)
         if task not in self._heads:
             manifest = self.bundle.manifest
             self._heads[task] = (
@@ -134,7 +140,7 @@ class Predictor:
         return self._distance
 
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
-        """Features `(n, f)` of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`.
+        """Features `(n, f)` of uint8 RGB images, `(n, h, w, c)` or a list of `(h, w, c)`.
 
         Of signals, int16 or float `(n, length, c)` or a list of `(length, c)`, where the model takes signals. They are
         finite: raises TaskError where the network computes NaN or infinity, naming the first by its number here.
@@ -231,6 +237,7 @@ def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
     Raises StateError for one that is not finite.
     """
     objective = objective_of(manifest.loss)
+    require_room(manifest.head.features)
     names = task_names(generation, manifest.classes) or (BASE,)
     heads = [task_head(generation, manifest, name) for name in names]
     classes, weight, bias = objective.head_of_all(

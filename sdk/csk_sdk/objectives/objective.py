@@ -34,30 +34,25 @@ class _Said(NamedTuple):
 
 
 class Prediction(_Said):
-    """What is said of `n` pictures; the columns of `probabilities` are in the order of `classes`.
+    """What is said of `n` images; the columns of `probabilities` are in the order of `classes`. Immutable.
 
-    cross-entropy          `labels` `(n,)` class names, `probabilities` `(n, len(classes))` float32, rows sum to 1
-    binary-cross-entropy   `labels` `(n,)` tuples of the names above 0.5, `probabilities` each on its own
-    mse                    `labels` `(n, len(classes))` float32 values of the targets `classes`, no `probabilities`
+    By the bundle's loss:
 
-    It unpacks as these three: `labels, probabilities, classes = learner.predict(images)`. Beside them:
+    - cross-entropy: `labels` `(n,)` class names, `probabilities` `(n, len(classes))` float32, rows sum to 1
+    - binary-cross-entropy: `labels` `(n,)` tuples of the names above 0.5, `probabilities` each on its own
+    - mse: `labels` `(n, len(classes))` float32 values of the targets `classes`, in their own units, no `probabilities`
 
-    distance   `(n,)` float32, above 0: how unlike all that is known; about 1 in the middle of a class, without a unit
-    known      `(n,)` bool: False where the distance is one that only the share `reject` of known pictures exceeds;
-               `labels` then holds the best guess all the same
+    It unpacks as these three: `labels, probabilities, classes = learner.predict(images)`. Beside them, and None for
+    other losses than cross-entropy, and where nothing was measured that could tell (no `--base-data` and no task yet,
+    or none since this version; the next task measures it):
 
-    Both are None for other losses than cross-entropy, and where nothing was measured that could tell (no `--base-data`
-    and no task yet; the next task measures it).
+    - `distance` `(n,)` float32, above 0: how unlike all that is known; about 1 in the middle of a class, no unit
+    - `known` `(n,)` bool: False where only the share `reject` of images of known classes is further; `labels` then
+      holds the best guess all the same
     """
 
     distance: NDArray[np.float32] | None = None
     known: NDArray[np.bool_] | None = None
-
-    def judged(self, distance: NDArray[np.float32], limit: float) -> Prediction:
-        """The same with its distances `(n,)`, where those up to `limit` are known."""
-        found = Prediction(*self)
-        found.distance, found.known = distance, distance <= limit
-        return found
 
 
 @dataclass(frozen=True)

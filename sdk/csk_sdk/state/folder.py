@@ -22,25 +22,24 @@ from typing import Any
 
 import numpy as np
 
-from csk_sdk.errors import ConfigError, StateError
+from csk_sdk.errors import ConfigError, StateError, StateLockedError
 from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.state.atomic import (
     UnreadableError,
     clear_temporaries,
-    exists,
     make_folder,
     names_in,
     remove_file,
     replace_file,
 )
 from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask, seal, unseal
+from csk_sdk.state.identity import check_identity, write_identity
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.progress import read_progress, write_progress
+from csk_sdk.state.pruning import prune
 from csk_sdk.state.store import BASE, GenerationStore
 from csk_sdk.state.tensorfile import encode
-from csk_sdk.state.versions import STATE_SCHEMA_VERSION, WRITTEN, Needs, NewerStateError
-
-IDENTITY = "state.json"
+from csk_sdk.state.versions import WRITTEN, Needs, NewerStateError
 
 # A temporary file this old (seconds) was left by a process that died.
 _ABANDONED = 3600.0
@@ -66,9 +65,9 @@ class State:
         self._keep = keep
         self._lock = StateLock(folder)
         self._store = GenerationStore(folder, bundle_id)
-        self._identity = folder / IDENTITY
         self._scores = folder / "scores"
         self._progress = folder / "progress.safetensors"
+        self._asked = 0
 
     @classmethod
     def open(cls, folder: Path | str, bundle_id: str, base: Base, *, keep: int = 8) -> State:
@@ -83,7 +82,7 @@ class State:
         if keep < 1:
             raise ConfigError(f"keep is {keep}; it must be at least 1.")
         state = cls(Path(folder), bundle_id, base, keep)
-        state._check_identity()
+        check_identity(state._store, bundle_id)
         return state
 
     def lock(self) -> StateLock:
@@ -172,7 +171,7 @@ class State:
             more=before.more if before else {},
         )
         self._store.write(record, data)
-        self._store.prune(self._keep, always={record.number, parent})
+        prune(self._store, self._keep, always={record.number, parent})
         return Generation(record.number, parent, record.tasks, dict(tensors), created)
 
     def rollback(self, number: int) -> None:
@@ -229,16 +228,20 @@ class State:
         raise StateError(f"{problem} Known: {', '.join(known)}.")
 
     def save_scores(self, number: int, row: Mapping[str, Any]) -> None:
-        """Keep `row` (JSON values), measured with generation `number`; replaces an earlier one. No lock.
+        """Keep `row` (JSON values), measured with generation `number`; replaces an earlier one.
 
-        Nothing is kept where only a newer csk-sdk may write. Raises StorageError when it cannot be written.
+        It takes no lock, but where it is the first of a state; then nothing is kept while somebody else writes,
+        nor where only a newer csk-sdk may write. Raises StorageError when it cannot be written.
         """
         try:
             self.require_writable()
         except NewerStateError:
             return
         text = seal({"generation": number, "scores": dict(row)})
-        self._write_identity()
+        try:
+            self._begin()
+        except StateLockedError:
+            return  # whoever is beginning this state says which bundle it belongs to
         make_folder(self._scores)
         clear_temporaries(self._scores, _ABANDONED)
         replace_file(self._scores / f"{number:06d}.json", text)
@@ -307,52 +310,24 @@ class State:
 
     def _prepare_to_write(self) -> None:
         self._check_locked()
-        self.require_writable()
-        self._write_identity()
+        if self._asked != self._lock.times:
+            # Once for each time that the lock is taken: nobody else writes meanwhile.
+            self.require_writable()
+            self._asked = self._lock.times
+        self._claim()
         self._store.begin()
 
-    def _write_identity(self) -> None:
-        if not self._check_identity():
-            make_folder(self.folder)
-            replace_file(self._identity, identity(self.bundle_id))
+    def _claim(self) -> None:
+        if not check_identity(self._store, self.bundle_id):
+            write_identity(self._store, self.bundle_id)
 
-    def _check_identity(self) -> bool:
-        """Whether the folder holds a state yet. Raises StateError when it is not this bundle's."""
-        if not exists(self._identity):
-            # In this order, and asked again: another process may be writing the first files just now.
-            if (exists(self._store.head_path) or exists(self._store.generations)) and not exists(
-                self._identity
-            ):
-                raise StateError(
-                    f"{self._identity} is missing, so nobody knows which bundle {self.folder} belongs to. "
-                    "Restore it from a backup, or start a new state folder."
-                )
-            if not exists(self._identity):
-                return False
-        try:
-            raw = unseal(self._identity)
-            version, bundle_id = raw["schema_version"], raw["bundle_id"]
-        except UnreadableError:
-            raise
-        except (StateError, KeyError) as error:
-            raise StateError(
-                f"{str(error).rstrip('.')}: nobody knows which bundle {self.folder} belongs to. Restore it from "
-                "a backup, or start a new state folder."
-            ) from error
-        if type(version) is not int:
-            raise StateError(f"{self._identity} is damaged: its schema_version is {version!r}.")
-        Needs(reader=version).require_reader(self.folder)
-        if bundle_id != self.bundle_id:
-            raise StateError(
-                f"{self.folder} belongs to another bundle (it was learned on {str(bundle_id)[:8]}…, this "
-                f"bundle is {self.bundle_id[:8]}…). Open it with its own bundle, or start a new state folder."
-            )
-        return True
-
-
-def identity(bundle_id: str) -> bytes:
-    """The content of state.json."""
-    return seal({"schema_version": STATE_SCHEMA_VERSION, "bundle_id": bundle_id})
+    def _begin(self) -> None:
+        """Say which bundle a new state belongs to, under the lock: another process may be beginning it for another."""
+        if self._lock.held:
+            self._claim()
+        elif not check_identity(self._store, self.bundle_id):
+            with StateLock(self.folder):
+                self._claim()
 
 
 def _read_only(tensor: np.ndarray) -> np.ndarray:

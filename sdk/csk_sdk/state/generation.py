@@ -14,8 +14,8 @@ import numpy as np
 
 from csk_sdk.errors import StateError
 from csk_sdk.formats.opening import LARGEST_TEXT, RefusedError, read_file
+from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.formats.stored_tensors import StoredTensors
-from csk_sdk.formats.typed import mistyped
 from csk_sdk.state.atomic import unreadable
 from csk_sdk.state.versions import WRITTEN, Needs
 
@@ -51,7 +51,7 @@ class LearnedTask:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> LearnedTask:
-        """Of a record's JSON. Raises KeyError or TypeError where a field is missing, or is no sequence."""
+        """Of the JSON of a record that fulfils its schema."""
         known, more = _divided(raw, _TASK_FIELDS)
         return cls(
             **{**known, "classes": tuple(raw["classes"]), "notes": tuple(raw.get("notes", ()))}, more=more
@@ -112,23 +112,20 @@ class GenerationRecord:
         """
         raw = unseal(path)
         needs = read_needs(raw, path)
-        try:
-            # Hundreds of tasks, most of them learned with the same settings: one dict for all of these.
-            configs: dict[str, Any] = {}
-            tasks = tuple(
-                LearnedTask.from_json(
-                    {**task, "config": configs.setdefault(repr(task["config"]), task["config"])}
-                )
-                for task in raw["tasks"]
+        if (wrong := violation(raw, load_schema("record"))) is not None:
+            raise StateError(f"{path}: {wrong}.")
+        # Hundreds of tasks, most of them learned with the same settings: one dict for all of these.
+        configs: dict[str, Any] = {}
+        tasks = tuple(
+            LearnedTask.from_json(
+                {**task, "config": configs.setdefault(repr(task["config"]), task["config"])}
             )
-            stored = _size(tensors) == raw["size"]
-            known, more = _divided(raw, _RECORD_FIELDS)
-            more = {name: value for name, value in more.items() if name not in Needs.NAMES}
-            record = cls(**{**known, "tasks": tasks}, stored=stored, needs=needs, more=more)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise StateError(f"{path} lacks or misnames a field ({error}).") from error
-        if (wrong := mistyped(record)) is not None:
-            raise StateError(f"{path} has a value of a wrong type in '{wrong}'.")
+            for task in raw["tasks"]
+        )
+        stored = _size(tensors) == raw["size"]
+        known, more = _divided(raw, _RECORD_FIELDS)
+        more = {name: value for name, value in more.items() if name not in Needs.NAMES}
+        record = cls(**{**known, "tasks": tasks}, stored=stored, needs=needs, more=more)
         if not 0 <= record.parent < record.number:
             # A parent that is no older would lead the way back in a circle.
             raise StateError(f"{path} says that generation {record.number} was learned from {record.parent}.")
@@ -161,17 +158,47 @@ class RecordLink:
     stored: bool
 
     @classmethod
-    def read(cls, path: Path, tensors: Path) -> RecordLink:
-        """Read it from the record `path` of the tensors file `tensors`. Raises StateError where it cannot be."""
-        raw = unseal(path)
-        read_needs(raw, path)
-        parent, tasks, size = raw.get("parent"), raw.get("tasks"), raw.get("size")
-        number = raw.get("number")
+    def of(cls, outline: Mapping[str, Any], path: Path, tensors: Path) -> RecordLink:
+        """Of the outline of the record `path` of the tensors file `tensors`. Raises StateError where it is none."""
+        read_needs(outline, path)
+        parent, tasks, number = (outline.get(name) for name in ("parent", "tasks", "number"))
         if type(parent) is not int or type(number) is not int or not 0 <= parent < number:
             raise StateError(f"{path} says that generation {number!r} was learned from {parent!r}.")
-        if not isinstance(tasks, list):
+        if not isinstance(tasks, int):
             raise StateError(f"{path} lacks or misnames a field ('tasks').")
-        return cls(parent, len(tasks), _size(tensors) == size)
+        return cls(parent, tasks, _size(tensors) == outline.get("size"))
+
+
+class Outlines:
+    """What records say, but for their tasks: of those, how many. A record is read again once its file is another.
+
+    Threads may share it. Records grow with each task, and a commit asks for those of all stored generations.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, ...], dict[str, Any]]] = {}
+
+    def read(self, path: Path) -> Mapping[str, Any]:
+        """Of the record `path`; its `tasks` are their number, None where it has no list of them. Raises as `unseal`."""
+        before = _identity(path)
+        known = self._known.get(path)
+        if known is not None and known[0] == before:
+            return known[1]
+        raw = unseal(path)
+        tasks = raw.get("tasks")
+        outline = {**raw, "tasks": len(tasks) if isinstance(tasks, list) else None}
+        if before is not None:
+            self._known[path] = before, outline
+        return outline
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What is another once a file is replaced; None where nobody can tell."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def read_needs(raw: Mapping[str, Any], path: Path) -> Needs:

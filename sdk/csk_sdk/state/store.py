@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from csk_sdk.errors import StateError, StorageError
+from csk_sdk.errors import StateError
 from csk_sdk.formats.opening import RefusedError, open_file
 from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.state.atomic import (
@@ -28,13 +27,14 @@ from csk_sdk.state.atomic import (
     replace_file,
     unreadable,
 )
-from csk_sdk.state.generation import GenerationRecord, RecordLink, seal, unseal
+from csk_sdk.state.generation import GenerationRecord, Outlines, seal, unseal
 from csk_sdk.state.tensorfile import decode
 from csk_sdk.state.versions import Needs, NewerStateError
 
 BASE = "base"
 """The name under which `rollback --to` finds generation 0, the bundle's own checkpoint."""
 
+IDENTITY = "state.json"
 _NUMBERED = re.compile(r"(\d{6,})\.(json|safetensors)")
 
 
@@ -48,6 +48,7 @@ class GenerationStore:
         self.folder = folder
         self._bundle_id = bundle_id
         self.head_path = folder / "HEAD"
+        self.outlines = Outlines()
         self.generations = folder / "generations"
 
     def begin(self) -> None:
@@ -84,33 +85,47 @@ class GenerationStore:
 
     def last(self) -> int:
         """The last number ever committed; when HEAD is damaged, the last one that has a record."""
-        try:
-            return self.read_head()[1]
-        except StateError:
-            return max(self._numbers("json"), default=0)
+        return self._numbers_of_head()[1]
 
     def needs(self) -> Needs:
-        """Who may read and write this state: what the current record asks for, and the newest intact one.
+        """Who may read and write this state: what state.json asks for, the current record, and the newest intact one.
 
         The newest counts after a rollback, too: its csk-sdk may keep more here than generations.
         """
-        last = self.last()
-        newest = (number for number in sorted(self._numbers("json"), reverse=True) if number <= last)
-        asked = (needs for number in newest if (needs := self._needs_of(number)) is not None)
-        return next(asked, Needs()).both(self._needs_of_current())
+        head, last = self._numbers_of_head()
+        current = self._needs_of(head)
+        found = self._needs_of_all().both(current or Needs())
+        for number in sorted(self.numbers_of("json"), reverse=True):
+            if number <= last and (needs := current if number == head else self._needs_of(number)):
+                return found.both(needs)
+        return found
 
     def require_current(self) -> None:
-        """Raise NewerStateError where only a newer csk-sdk may read the current record; damage is another matter."""
-        self._needs_of_current().require_reader(self.folder)
+        """Raise NewerStateError where only a newer csk-sdk may read state.json or the current record.
 
-    def _needs_of_current(self) -> Needs:
+        Damage is another matter.
+        """
+        current = self._needs_of(self._numbers_of_head()[0])
+        self._needs_of_all().both(current or Needs()).require_reader(self.folder)
+
+    def _numbers_of_head(self) -> tuple[int, int]:
+        """As `read_head`; where HEAD is damaged, 0, and the last number that has a record."""
+        try:
+            return self.read_head()
+        except StateError:
+            return 0, max(self.numbers_of("json"), default=0)
+
+    def _needs_of_all(self) -> Needs:
         with suppress(StateError):
-            return self._needs_of(self.read_head()[0]) or Needs()
+            version = unseal(self.folder / IDENTITY).get("schema_version")
+            if type(version) is int:
+                return Needs(version, version)
         return Needs()
 
     def _needs_of(self, number: int) -> Needs | None:
+        """What the record of a generation asks for; None where there is none, or it is damaged."""
         with suppress(StateError, ValueError):
-            return Needs.of(unseal(self.record_path(number)))
+            return Needs.of(self.outlines.read(self.record_path(number))) if number else None
         return None
 
     def record(self, number: int) -> GenerationRecord:
@@ -134,8 +149,8 @@ class GenerationStore:
         last = self.last()
         return [
             record
-            for number in sorted(self._numbers("json"))
-            if number <= last and (record := self._readable(number, certain))
+            for number in sorted(self.numbers_of("json"))
+            if number <= last and (record := self.readable(number, certain))
         ]
 
     def verify(self, number: int) -> GenerationRecord:
@@ -229,63 +244,6 @@ class GenerationStore:
                 remove_file(self.record_path(number))
                 remove_file(self.tensors_path(number))
 
-    def prune(self, keep: int, always: set[int]) -> None:
-        """Remove the tensors of all but `keep` generations, and those in `always`.
-
-        Those on the way from the current one back come first, newest first: that they are there is what `keep`
-        promises. Room that they leave goes to the newest of those that were rolled back from. A file that is cut
-        short does not count, and what has no readable record is left alone: it may be all that can be rescued.
-        A record without tensors keeps the task learned last, which is what history is about: kept whole, records
-        would grow with the square of the number of tasks.
-        """
-        # Which ones to keep is known once all of them can be read; the next commit looks again.
-        with suppress(UnreadableError):
-            self._prune(keep, always)
-
-    def _prune(self, keep: int, always: set[int]) -> None:
-        # Only what has tensors is read, and the way that leads there: with each task learned there is one record more.
-        links = {number: self._link(number) for number in self._numbers("safetensors")}
-        stored = {number for number, link in links.items() if link is not None and link.stored}
-        way = self._way_through(stored, links)
-        others = sorted(stored.difference(way), reverse=True)
-        kept = [number for number in (*way, *others) if number in stored][:keep]
-        for number in sorted(stored - always - set(kept)):
-            remove_file(self.tensors_path(number))
-        for number in self._without_tensors(keep):
-            link = self._link(number)
-            if link is not None and link.tasks > 1 and (record := self._readable(number)) is not None:
-                self._shorten(record)
-
-    def _link(self, number: int) -> RecordLink | None:
-        """Of a record that can be read, what leads on from it."""
-        try:
-            return RecordLink.read(self.record_path(number), self.tensors_path(number))
-        except UnreadableError:
-            raise
-        except StateError:
-            return None
-
-    def _way_through(self, wanted: set[int], links: dict[int, RecordLink | None]) -> list[int]:
-        """The numbers from the current one back, while some of `wanted` lie ahead and records are readable."""
-        way, left = [], set(wanted)
-        number = self.read_head()[0]
-        while number and left:
-            way.append(number)
-            left.discard(number)
-            link = links.get(number) or self._link(number)
-            number = link.parent if link else 0
-        return way
-
-    def _without_tensors(self, keep: int) -> list[int]:
-        """The newest records that have none; older ones were shortened when they were among these."""
-        return sorted(self._numbers("json") - self._numbers("safetensors"))[-2 * keep - 2 :]
-
-    def _shorten(self, record: GenerationRecord) -> None:
-        # Not worth failing a commit that has succeeded: the next one does it.
-        with suppress(StorageError):
-            if len(record.tasks) > 1:
-                self.write_record(replace(record, tasks=record.tasks[-1:]))
-
     def way_back(self, damaged: int | None = None) -> str:
         """The sentence that tells a user what to do when generation `damaged`, or HEAD (None), is damaged."""
         try:
@@ -308,7 +266,7 @@ class GenerationStore:
 
     def numbers(self) -> set[int]:
         """All numbers that have a record or tensors, debris included."""
-        return self._numbers("json") | self._numbers("safetensors")
+        return self.numbers_of("json") | self.numbers_of("safetensors")
 
     def record_path(self, number: int) -> Path:
         """Where a generation's record lies."""
@@ -318,10 +276,8 @@ class GenerationStore:
         """Where a generation's tensors lie."""
         return self.generations / f"{number:06d}.safetensors"
 
-    def _is_fresh(self) -> bool:
-        return not (exists(self.head_path) or self.numbers())
-
-    def _readable(self, number: int, certain: bool = False) -> GenerationRecord | None:
+    def readable(self, number: int, certain: bool = False) -> GenerationRecord | None:
+        """The record of a committed generation, None where none can be read; `certain` as in `records`."""
         try:
             return self.record(number)
         except StateError as error:
@@ -329,6 +285,10 @@ class GenerationStore:
                 raise
             return None
 
-    def _numbers(self, suffix: str) -> set[int]:
+    def numbers_of(self, suffix: str) -> set[int]:
+        """The numbers that have a file of this kind, "json" or "safetensors"."""
         matches = (_NUMBERED.fullmatch(name) for name in names_in(self.generations))
         return {int(match[1]) for match in matches if match and match[2] == suffix}
+
+    def _is_fresh(self) -> bool:
+        return not (exists(self.head_path) or self.numbers())

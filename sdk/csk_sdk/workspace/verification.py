@@ -9,7 +9,8 @@ from typing import Any
 
 from csk_sdk.bundle.accepted import accept, check_age
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.errors import BundleError
+from csk_sdk.errors import BundleError, StateError
+from csk_sdk.formats.given import flag_of, path_of
 from csk_sdk.state.atomic import exists
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.repair import DAMAGED, INTACT, REPAIRED, Finding, StateCheck
@@ -19,7 +20,11 @@ __all__ = ["Finding", "Verification", "verify"]
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found, part by part. Statuses: intact, pruned, leftover, damaged, repaired, newer."""
+    """What was found, part by part: of the `bundle`, and of the `state`. Immutable.
+
+    A finding has the `name` of a file or a generation, a `detail`, and a `status`: "intact", "pruned", "leftover",
+    "damaged", "repaired" or "newer".
+    """
 
     bundle: tuple[Finding, ...]
     state: tuple[Finding, ...]
@@ -54,12 +59,14 @@ def verify(
     manifest is damaged the state cannot be verified. With `allow_older`, a bundle signed by the key `trust` is accepted
     from now on although the device has seen a newer one.
 
-    Raises StateError for the state of another bundle, or where only a newer csk-sdk may read what is current, or write
-    what is to be repaired; StateLockedError when another process writes to a state
-    that is to be repaired, StorageError when a repair cannot be written.
+    Nothing is kept between calls, so threads may call it. What is damaged is a finding, and raises nothing. Raises
+    ConfigError where `trust` is no key, StateError for the state of another bundle, or where only a newer csk-sdk may
+    read what is current, or write what is to be repaired; StateLockedError when another process writes to a state that
+    is to be repaired, StorageError when a repair cannot be written.
     """
-    folder = Path(state)
-    opened, findings = _bundle(Path(bundle), trust, folder, allow_older)
+    folder = path_of(state, "state", StateError)
+    repair, allow_older = flag_of(repair, "repair"), flag_of(allow_older, "allow_older")
+    opened, findings = _bundle(path_of(bundle, "bundle", BundleError), trust, folder, allow_older)
     if opened is None or not exists(folder):
         return Verification(findings, ())
     check = StateCheck(folder, opened.id)

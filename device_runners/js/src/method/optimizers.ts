@@ -135,12 +135,46 @@ export class AdamW extends Optimizer {
   }
 }
 
+/**
+ * Evolved sign momentum (Chen et al., 2023, arXiv 2302.06675, algorithm 2): `U = rate (sign(b1 m + (1 - b1) g) +
+ * weight_decay p)`, then `m <- b2 m + (1 - b2) g`. Every element moves by the rate: a third to a tenth of AdamW's.
+ */
+export class Lion extends Optimizer {
+  protected readonly slots = ['mean'];
+
+  constructor(
+    weightDecay = 0,
+    private readonly own: { beta1: number; beta2: number } = OPTIMIZER_CONSTANTS.lion,
+  ) {
+    super(weightDecay);
+  }
+
+  protected update(
+    [mean]: readonly Float32Array[],
+    _count: number,
+    rate: number,
+    gradient: Float32Array,
+    parameter: Float32Array,
+  ): void {
+    const { beta1, beta2 } = this.own;
+    const decay = this.weightDecay;
+    for (let i = 0; i < gradient.length; i++) {
+      const g = gradient[i]!;
+      const m = mean![i]!;
+      const direction = Math.sign(beta1 * m + (1 - beta1) * g);
+      mean![i] = beta2 * m + (1 - beta2) * g;
+      gradient[i] = rate * (direction + (decay ? decay * parameter[i]! : 0));
+    }
+  }
+}
+
 type Own = Pick<TrainingConfig, 'momentum' | 'weightDecay'>;
 
 /** Every choice of the setting `optimizer`. */
 const OPTIMIZERS: { readonly [Name in TrainingConfig['optimizer']]: (settings: Own) => Optimizer } = {
   sgd: ({ momentum, weightDecay }) => new SGD(momentum, weightDecay),
   adamw: ({ weightDecay }) => new AdamW(weightDecay),
+  lion: ({ weightDecay }) => new Lion(weightDecay),
 };
 
 /** The optimizer that a run's settings ask for. */

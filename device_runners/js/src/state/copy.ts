@@ -2,11 +2,13 @@
 
 import { StateError } from '../errors.js';
 import type { Storage } from './storage.js';
-import { GENERATIONS, HEAD } from './store.js';
+import { GENERATIONS, GenerationStore, HEAD } from './store.js';
+import { requireWriter } from './versions.js';
 
 /**
  * Copy a state into an empty place. HEAD comes last, so that an interrupted copy is no state yet; `from` is locked
- * meanwhile. Throws StateError where there is nothing to copy, or something in the way.
+ * meanwhile. Throws StateError where there is nothing to copy, something in the way, or more than a csk-sdk as old as this
+ * one knows of.
  */
 export async function copyState(from: Storage, to: Storage): Promise<void> {
   if ((await to.list('')).some((name) => name === HEAD || name === 'state.json')) {
@@ -14,6 +16,7 @@ export async function copyState(from: Storage, to: Storage): Promise<void> {
   }
   const lock = await from.lock();
   try {
+    requireWriter(await new GenerationStore(from, '').needs(), from.name);
     const generations = (await from.list(GENERATIONS)).map((name) => `${GENERATIONS}/${name}`);
     for (const path of [...generations, 'state.json', HEAD]) {
       const content = await from.read(path);

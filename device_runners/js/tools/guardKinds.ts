@@ -1,0 +1,160 @@
+/** The kinds of conformance cases that are guards (docs/conformance.md), each asked of this runner. */
+
+import type { Manifest } from '../src/bundle/manifest.js';
+import { DEFAULTS, trainingConfig } from '../src/config.js';
+import { warningsAbout } from '../src/learning/acceptance.js';
+import { isFewShot } from '../src/learning/fewShot.js';
+import { Stopping } from '../src/learning/stopping.js';
+import { type Draws, estimatedForgetting } from '../src/method/forgetting.js';
+import { ClassStatistics } from '../src/method/heads.js';
+import { KnownClasses } from '../src/method/knownClasses.js';
+import { classEvidence, isRefuted } from '../src/method/labelCheck.js';
+import type { HeadArrays } from '../src/method/logistic.js';
+import { novelty } from '../src/method/novelty.js';
+import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
+
+type Row = Readonly<Record<string, number>>;
+const REASONS = ['epochs', 'seconds', 'flops', 'plateau'] as const;
+
+function one(values: Row): Results {
+  return new Map(Object.entries(values).map(([name, value]) => [name, result([1], [value])]));
+}
+
+async function labelCheck(given: Given): Promise<Results> {
+  const f = tensor(given, 'features').shape[1]!;
+  const classes = given.settings.classes as number;
+  const found = classEvidence(floats(given, 'features'), f, numbers(given, 'labels'), classes);
+  const { accuracy, chance, pictures: images } = found;
+  return one({ accuracy, chance, images, refuted: Number(isRefuted(found)) });
+}
+
+async function labelVerdict(given: Given): Promise<Results> {
+  const [accuracy, chance, images] = ['accuracy', 'chance', 'images'].map((name) => numbers(given, name));
+  const refuted = accuracy!.map((_, i) => {
+    return Number(isRefuted({ accuracy: accuracy![i]!, chance: chance![i]!, pictures: images![i]! }));
+  });
+  return new Map([['refuted', result([refuted.length], refuted)]]);
+}
+
+function statistics(given: Given, names: readonly string[]): ClassStatistics {
+  const [gram, sums, counts] = ['gram', 'sums', 'counts'].map((name) => doubles(given, name));
+  return new ClassStatistics(tensor(given, 'gram').shape[0]!, names, gram!, sums!, counts!);
+}
+
+async function distance(given: Given): Promise<Results> {
+  const names = Array.from(numbers(given, 'counts'), (_, i) => String(i));
+  const score = novelty(statistics(given, names), floats(given, 'features'));
+  const warned = warningsAbout(score, { forgetting: new Map(), headsOnly: false }, DEFAULTS);
+  return one({ told: Number(score !== undefined), score: score ?? 0, unfamiliar: warned.length });
+}
+
+/** Stands where a random generator is expected, and says what the case gives, task by task. */
+class Replayed implements Draws {
+  private task = -1;
+  private normals: number[] = [];
+  private movements: number[] = [];
+  private used = 0;
+  private moved = 0;
+
+  constructor(private readonly given: Given) {}
+
+  permutation(): number[] {
+    this.requireAllUsed();
+    this.task += 1;
+    this.normals = numbers(this.given, `normals/${this.task}`);
+    this.movements = numbers(this.given, `movements/${this.task}`);
+    this.used = 0;
+    this.moved = 0;
+    return numbers(this.given, `permutation/${this.task}`);
+  }
+
+  normal(): number {
+    return this.normals[this.used++]!;
+  }
+
+  integer(): number {
+    return this.movements[this.moved++]!;
+  }
+
+  requireAllUsed(): void {
+    if (this.used !== this.normals.length || this.moved !== this.movements.length) {
+      throw new Error('other numbers were drawn than the case gives');
+    }
+  }
+}
+
+async function forgetting(given: Given): Promise<Results> {
+  const { classes, tasks } = given.settings as { classes: string[]; tasks: string[][] };
+  const heads = (when: string): Map<string, HeadArrays> =>
+    new Map(
+      tasks.map((_, task) => {
+        const [weight, bias] = ['weight', 'bias'].map((part) => floats(given, `${when}/${task}/${part}`));
+        return [String(task), { weight: weight!, bias: bias! }];
+      }),
+    );
+  const old = new Map(tasks.map((names, task) => [String(task), names]));
+  const drift = { forward: doubles(given, 'forward'), unexplained: doubles(given, 'unexplained') };
+  const draws = new Replayed(given);
+  const known = statistics(given, classes);
+  const lost = estimatedForgetting(known, old, heads('before'), heads('after'), drift, draws);
+  draws.requireAllUsed();
+  return new Map([['lost', result([tasks.length], [...lost.values()])]]);
+}
+
+async function knownClasses(given: Given): Promise<Results> {
+  const { old: before, classes } = given.settings as { old: string[]; classes: string[] };
+  const old = statistics(given, before);
+  const [features, labels] = [floats(given, 'features'), numbers(given, 'labels')];
+  const known = new KnownClasses(classes, old);
+  known.add(features, labels);
+  const learned = ClassStatistics.empty(old.features).add(features, labels, classes);
+  const { features: f, gram, sums, counts } = old.merge(known.balance(learned));
+  return new Map([
+    ['gram', result([f, f], gram)],
+    ['sums', result([counts.length, f], sums)],
+    ['counts', result([counts.length], counts)],
+  ]);
+}
+
+async function fewShot(given: Given): Promise<Results> {
+  const [images, classes, epochs, wanted] = ['images', 'classes', 'epochs', 'few_shot'].map((name) =>
+    numbers(given, name),
+  );
+  const found = images!.map((count, i) => {
+    const names = new Array<string>(classes![i]!).fill('x');
+    return Number(isFewShot(count, names, trainingConfig({ epochs: epochs![i]!, fewShot: wanted![i]! })));
+  });
+  return new Map([['heads_only', result([found.length], found)]]);
+}
+
+async function stopping(given: Given): Promise<Results> {
+  const { epochs, patience, seconds, flops, per_epoch, batch_size } = given.settings as Record<
+    string,
+    number
+  >;
+  const costs = { step_centers: 100 };
+  const config = trainingConfig({
+    ...{ epochs: epochs!, patience: patience!, seconds: seconds ?? null },
+    flops: flops === null ? null : flops! * batch_size! * costs.step_centers,
+  });
+  const found = new Stopping(config, { costs } as unknown as Manifest, per_epoch!, batch_size!);
+  const planned = found.steps;
+  const losses = numbers(given, 'loss');
+  const times = numbers(given, 'seconds');
+  let stopped = 0;
+  while (stopped < losses.length) {
+    stopped += 1;
+    if (found.over(stopped, times[stopped - 1]!, losses[stopped - 1]!)) break;
+  }
+  return one({ planned, stopped, reason: REASONS.indexOf(found.reason) });
+}
+
+export const GUARDS: Readonly<Record<string, (given: Given) => Promise<Results>>> = {
+  label_check: labelCheck,
+  label_verdict: labelVerdict,
+  novelty: distance,
+  forgetting,
+  known_classes: knownClasses,
+  few_shot: fewShot,
+  stopping,
+};

@@ -1,0 +1,220 @@
+"""One task's way from a generation to the next, whoever feeds its batches: a `LearnRun`, or a `TaskStream`.
+
+What is checked before, what training begins with, and what is committed is here; which batches there are, and when
+they end, is theirs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from csk_sdk.backends import require_ready
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.config import TrainingConfig
+from csk_sdk.learning.acceptance import require_learnable, warnings_about, worst_of
+from csk_sdk.learning.consolidation import Batches
+from csk_sdk.learning.few_shot import because, few_shot_notes
+from csk_sdk.learning.memory_budget import Plan, require_budget
+from csk_sdk.learning.stopping import EPOCHS
+from csk_sdk.learning.training import TaskTraining
+from csk_sdk.network.predicting import require_new_task, task_classes
+from csk_sdk.network.profiles import in_profile
+from csk_sdk.runtime.peak_memory import peak_rss_bytes
+from csk_sdk.state import Generation, LearnedTask, State
+from csk_sdk.state.atomic import require_room
+from csk_sdk.state.generation import commit_bytes
+
+
+@dataclass(frozen=True)
+class LearnReport:
+    """What learning one task took. Immutable.
+
+    - `task`, `classes`, `images`: its name, its classes, and how many images or signals it was learned from
+    - `epochs`, `loss`: how many were trained, and the mean loss of the last one
+    - `seconds`: of wall-clock time, in this run
+    - `peak_rss_bytes`: the whole process's resident memory at its peak, as `memory_budget` is
+    - `generation`: the number of the generation that was committed
+    - `leak`: the largest `||dC B|| / ||dC||` of any site, at most 1e-5
+    - `resumed_at_step`: where an interrupted run went on; 0 for one that was not
+    - `protected`: for each site how many of the selected channels' directions the projection kept for older knowledge,
+      as "r/k": at k/k the site could learn nothing
+    - `forgetting`: percentage points of accuracy that the trained centers were estimated to cost the old task that
+      loses most
+    - `heads_only`: whether the backbone stayed frozen, and `heads_only_because` of which setting: "max-forgetting"
+      where the trained centers were dropped for that, "few-shot" where the images were too few to train on (`epochs` is
+      then 0, and `loss` that of the head), else ""
+    - `known`: the classes that were known before, and updated
+    - `stopped`: what ended training: "epochs", "plateau", "seconds" or "flops"
+    - `warnings`: sentences about what looks wrong, though not wrong enough to refuse the task
+    - `memory_budget` in bytes, `profile` and `micro_batch` (None: batches whole): how memory was kept
+    - `skipped`: the images that were left out, each with what is wrong with it (`skip_broken`)
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    images: int
+    epochs: int
+    loss: float
+    seconds: float
+    peak_rss_bytes: int
+    generation: int
+    leak: float
+    resumed_at_step: int
+    protected: dict[str, str]
+    forgetting: float
+    heads_only: bool
+    known: tuple[str, ...] = ()
+    stopped: str = EPOCHS
+    warnings: tuple[str, ...] = ()
+    heads_only_because: str = ""
+    memory_budget: int | None = None
+    profile: str = "fast"
+    micro_batch: int | None = None
+    skipped: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `train --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the steps were: over `images` pictures in `epochs` of them, with the last one's mean loss.
+
+    `few` is whether there were too few pictures for any, `scale` how many pictures each one that is consolidated on
+    stands for, `begun` when it all began (`time.monotonic()`), `notes` what a user should know besides.
+    """
+
+    images: int
+    epochs: int
+    loss: float
+    few: bool
+    begun: float
+    stopped: str = EPOCHS
+    scale: float = 1.0
+    notes: tuple[str, ...] = ()
+
+
+class TaskLife:
+    """One task on the generation that it is learned from, under the state's lock.
+
+    `config` says what "auto" came to: the record of the task does, and another choice is another run. After `follow`,
+    `bundle` is opened as the plan has it; after `open`, there is a `training`.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        state: State,
+        generation: Generation,
+        name: str,
+        classes: Sequence[str],
+        config: TrainingConfig,
+        backend: str,
+    ) -> None:
+        state.require_writable()
+        require_new_task(generation, bundle.manifest.classes, name, classes)
+        require_possible(bundle, name, classes, config, backend)
+        self.state, self.generation = state, generation
+        self.name, self.classes = name, tuple(classes)
+        self.config = replace(config, precision=bundle.precision)
+        self.backend = backend
+        self.bundle = self._source = bundle
+        self.training: TaskTraining
+        self.plan: Plan
+
+    def follow(self, plan: Plan) -> None:
+        """Learn as planned."""
+        self.plan = plan
+        self.bundle = in_profile(
+            self._source, plan.profile, self.state.folder, limited=plan.budget is not None
+        )
+
+    def open(self, from_prefix: bool = False) -> TaskTraining:
+        """Training on the bundle, or on what its frozen first layers made of the pictures."""
+        self.training = TaskTraining(
+            self.bundle.view(from_prefix=True) if from_prefix else self.bundle,
+            self.generation.tensors,
+            self.classes,
+            self.config,
+            self.backend,
+            task_classes(self.generation, self.bundle.manifest.classes),
+            self.plan,
+        )
+        return self.training
+
+    def require_room(self) -> None:
+        """Raise StorageError where the disk has no room for the commit: now, and not when all steps are done."""
+        size = commit_bytes(self.generation, self.classes, self._source.manifest.head.features)
+        require_room(self.state.folder, size, f"learning {self.name}")
+
+    def warm_up(self, batches: Batches, few: bool) -> float:
+        """Warm up, and be sure that there is something to learn; the head's loss where only heads are."""
+        loss = 0.0
+        if few:
+            loss = self.training.heads_only(batches)
+        else:
+            self.training.warm_up(batches)
+        noun = self.bundle.manifest.input.noun
+        require_learnable(self.training.evidence, self.config, self.name, noun)
+        return loss
+
+    def commit(self, batches: Batches, trained: Trained, mirrored: Batches | None = None) -> LearnReport:
+        """Consolidate on `batches`, as `TaskTraining.consolidate` does, and commit the next generation."""
+        training = self.training
+        result = training.consolidate(self.name, batches, trained.scale, mirrored)
+        noun = self.bundle.manifest.input.noun
+        about = warnings_about(training.novelty, result.forgetting, result.heads_only, self.config, noun)
+        few = few_shot_notes(trained.images, self.classes, noun) if trained.few else ()
+        learned = LearnedTask(
+            name=self.name,
+            classes=self.classes,
+            epochs=trained.epochs,
+            images=trained.images,
+            seconds=round(time.monotonic() - trained.begun, 3),
+            loss=trained.loss,
+            peak_rss_bytes=peak_rss_bytes(),
+            config=self.config.to_json(),
+            protected=training.protected,
+            notes=(*trained.notes, *about, *few),
+        )
+        parent = self.generation
+        committed = self.state.commit(parent.number, (*parent.tasks, learned), result.tensors)
+        self.state.clear_progress()
+        return LearnReport(
+            task=learned.name,
+            classes=learned.classes,
+            images=learned.images,
+            epochs=learned.epochs,
+            loss=learned.loss,
+            seconds=learned.seconds,
+            peak_rss_bytes=learned.peak_rss_bytes,
+            generation=committed.number,
+            leak=max(result.leaks.values(), default=0.0),
+            resumed_at_step=0,
+            protected=learned.protected,
+            forgetting=round(worst_of(result.forgetting)[1], 2),
+            heads_only=trained.few or result.heads_only,
+            heads_only_because=because(trained.few, result.heads_only),
+            known=training.known,
+            stopped=trained.stopped,
+            warnings=learned.notes,
+            memory_budget=self.plan.budget,
+            profile=self.plan.profile.name,
+            micro_batch=self.plan.micro_batch,
+        )
+
+
+def require_possible(
+    bundle: Bundle, name: str, classes: Sequence[str], config: TrainingConfig, backend: str
+) -> None:
+    """Raise where this bundle cannot learn such a task here, whatever its pictures are.
+
+    RuntimeMissingError without the backend's package, TaskError for more classes than it has room for, ConfigError for
+    settings that it or the bundle's loss cannot keep.
+    """
+    require_ready(backend, bundle, name, classes, config)
+    require_budget(bundle, config)

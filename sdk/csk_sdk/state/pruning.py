@@ -1,0 +1,75 @@
+"""Which generations keep their tensors, and which only their record."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from csk_sdk.errors import StateError, StorageError
+from csk_sdk.state.atomic import UnreadableError, remove_file
+from csk_sdk.state.generation import GenerationRecord, RecordLink
+from csk_sdk.state.store import GenerationStore
+
+
+def prune(store: GenerationStore, keep: int, always: set[int]) -> None:
+    """Remove the tensors of all but `keep` generations, and those in `always`.
+
+    Those on the way from the current one back come first, newest first: that they are there is what `keep`
+    promises. Room that they leave goes to the newest of those that were rolled back from. A file that is cut
+    short does not count, and what has no readable record is left alone: it may be all that can be rescued.
+    A record without tensors keeps the task learned last, which is what history is about: kept whole, records
+    would grow with the square of the number of tasks.
+    """
+    # Which ones to keep is known once all of them can be read; the next commit looks again.
+    with suppress(UnreadableError):
+        _prune(store, keep, always)
+
+
+def _prune(store: GenerationStore, keep: int, always: set[int]) -> None:
+    # Only what has tensors is read, and the way that leads there: with each task learned there is one record more.
+    links = {number: _link(store, number) for number in store.numbers_of("safetensors")}
+    stored = {number for number, link in links.items() if link is not None and link.stored}
+    way = _way_through(store, stored, links)
+    others = sorted(stored.difference(way), reverse=True)
+    kept = [number for number in (*way, *others) if number in stored][:keep]
+    for number in sorted(stored - always - set(kept)):
+        remove_file(store.tensors_path(number))
+    for number in _without_tensors(store, keep):
+        link = _link(store, number)
+        if link is not None and link.tasks > 1 and (record := store.readable(number)) is not None:
+            _shorten(store, record)
+
+
+def _link(store: GenerationStore, number: int) -> RecordLink | None:
+    """Of a record that can be read, what leads on from it."""
+    try:
+        path = store.record_path(number)
+        return RecordLink.of(store.outlines.read(path), path, store.tensors_path(number))
+    except UnreadableError:
+        raise
+    except StateError:
+        return None
+
+
+def _way_through(store: GenerationStore, wanted: set[int], links: dict[int, RecordLink | None]) -> list[int]:
+    """The numbers from the current one back, while some of `wanted` lie ahead and records are readable."""
+    way, left = [], set(wanted)
+    number = store.read_head()[0]
+    while number and left:
+        way.append(number)
+        left.discard(number)
+        link = links.get(number) or _link(store, number)
+        number = link.parent if link else 0
+    return way
+
+
+def _without_tensors(store: GenerationStore, keep: int) -> list[int]:
+    """The newest records that have none; older ones were shortened when they were among these."""
+    return sorted(store.numbers_of("json") - store.numbers_of("safetensors"))[-2 * keep - 2 :]
+
+
+def _shorten(store: GenerationStore, record: GenerationRecord) -> None:
+    # Not worth failing a commit that has succeeded: the next one does it.
+    with suppress(StorageError):
+        if len(record.tasks) > 1:
+            store.write_record(replace(record, tasks=record.tasks[-1:]))

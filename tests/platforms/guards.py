@@ -1,0 +1,146 @@
+"""The kinds of conformance cases that are guards (docs/conformance.md), each asked of csk_sdk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.manifest import CROSS_ENTROPY
+from csk_sdk.learning.acceptance import unfamiliar
+from csk_sdk.learning.few_shot import is_few_shot
+from csk_sdk.learning.stopping import EPOCHS, FLOPS, PLATEAU, SECONDS, Stopping
+from csk_sdk.method.drift import Drift
+from csk_sdk.method.forgetting import estimated_forgetting
+from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.known_classes import KnownClasses
+from csk_sdk.method.label_check import LabelEvidence, class_evidence
+from csk_sdk.method.novelty import novelty
+from csk_sdk.objectives import objective_of
+
+Tensors = dict[str, NDArray[Any]]
+Settings = Mapping[str, Any]
+_REASONS = (EPOCHS, SECONDS, FLOPS, PLATEAU)
+
+
+def _label_check(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    found = class_evidence(given["features"], given["labels"], settings["classes"])
+    said = {"accuracy": found.accuracy, "chance": found.chance, "images": found.pictures}
+    return {name: np.array([float(one)]) for name, one in said.items()} | {
+        "refuted": np.array([int(found.refuted)])
+    }
+
+
+def _label_verdict(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    rows = zip(*(given[name].tolist() for name in ("accuracy", "chance", "images")), strict=True)
+    return {"refuted": np.array([int(LabelEvidence(*row).refuted) for row in rows])}
+
+
+def _statistics(given: Tensors, names: tuple[str, ...]) -> ClassStatistics:
+    return ClassStatistics(names, given["gram"], given["sums"], given["counts"])
+
+
+def _novelty(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    names = tuple(map(str, range(len(given["counts"]))))
+    score = novelty(_statistics(given, names), given["features"])
+    warned = unfamiliar(score, "image")
+    return {
+        "told": np.array([int(score is not None)]),
+        "score": np.array([score or 0.0]),
+        "unfamiliar": np.array([len(warned)]),
+    }
+
+
+class _Replayed:
+    """Stands where a random generator is expected, and says what the case gives, task by task."""
+
+    def __init__(self, given: Tensors, tasks: int) -> None:
+        self._permutations = [given[f"permutation/{task}"] for task in range(tasks)]
+        self._normals = np.concatenate([given[f"normals/{task}"] for task in range(tasks)]).astype(np.float64)
+        self._movements = np.concatenate([given[f"movements/{task}"] for task in range(tasks)])
+
+    def permutation(self, count: int) -> NDArray[Any]:
+        return self._permutations.pop(0)
+
+    def normal(self, size: tuple[int, int]) -> NDArray[Any]:
+        found, self._normals = self._normals[: size[0]], self._normals[size[0] :]
+        assert found.shape == size
+        return found
+
+    def integers(self, high: int, size: int) -> NDArray[Any]:
+        found, self._movements = self._movements[:size], self._movements[size:]
+        assert len(found) == size
+        return found.astype(np.int64)
+
+    @property
+    def left(self) -> int:
+        return len(self._permutations) + len(self._normals) + len(self._movements)
+
+
+def _forgetting(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    tasks = {str(index): tuple(names) for index, names in enumerate(settings["tasks"])}
+    before, after = (
+        {task: (given[f"{when}/{task}/weight"], given[f"{when}/{task}/bias"]) for task in tasks}
+        for when in ("before", "after")
+    )
+    drift = Drift(given["forward"], given["forward"], given["unexplained"])
+    draws: Any = _Replayed(given, len(tasks))
+    statistics = _statistics(given, tuple(settings["classes"]))
+    lost = estimated_forgetting(statistics, tasks, before, after, drift, draws)
+    assert not draws.left, "all that was drawn is used"
+    return {"lost": np.array([lost[task] for task in tasks])}
+
+
+def _known_classes(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    old, names = _statistics(given, tuple(settings["old"])), tuple(settings["classes"])
+    known = KnownClasses(names, old)
+    known.add(given["features"], given["labels"])
+    learned = ClassStatistics.empty(old.features).add(given["features"], given["labels"], names)
+    merged = old.merge(known.balance(learned))
+    return {"gram": merged.gram, "sums": merged.sums, "counts": merged.counts}
+
+
+def _few_shot(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    objective = objective_of(CROSS_ENTROPY)
+    rows = zip(*(given[name].tolist() for name in ("images", "classes", "epochs", "few_shot")), strict=True)
+    found = [
+        is_few_shot(images, ["x"] * classes, objective, TrainingConfig(few_shot=wanted), epochs)
+        for images, classes, epochs, wanted in rows
+    ]
+    return {"heads_only": np.array(found, np.int64)}
+
+
+def _stopping(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    manifest = replace(Bundle.open(bundle).manifest, costs={"step_centers": 100})
+    size, flops = settings["batch_size"], settings["flops"]
+    config = TrainingConfig(
+        epochs=settings["epochs"],
+        patience=settings["patience"],
+        seconds=settings["seconds"],
+        flops=None if flops is None else flops * size * manifest.costs["step_centers"],
+    )
+    stopping = Stopping(config, manifest, settings["per_epoch"], size)
+    planned, done = stopping.steps, 0
+    for loss, seconds in zip(given["loss"].tolist(), given["seconds"].tolist(), strict=True):
+        done += 1
+        if stopping.over(done, seconds, loss):
+            break
+    found = {"planned": planned, "stopped": done, "reason": _REASONS.index(stopping.reason)}
+    return {name: np.array([value]) for name, value in found.items()}
+
+
+GUARDS: dict[str, Callable[[Settings, Tensors, Path], Tensors]] = {
+    "label_check": _label_check,
+    "label_verdict": _label_verdict,
+    "novelty": _novelty,
+    "forgetting": _forgetting,
+    "known_classes": _known_classes,
+    "few_shot": _few_shot,
+    "stopping": _stopping,
+}
