@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.analysis.intensity import NewTask, measure_intensity, open_kernel_graph
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
-from csk_artifacts_builder.describe import describe, warnings_about
+from csk_artifacts_builder.describe import describe, pixels_said, warnings_about
 from csk_artifacts_builder.graphs.binary import as_two_classes
 from csk_artifacts_builder.graphs.choice import AUTO, choose_sites
 from csk_artifacts_builder.graphs.head import SplitHead, split_head
@@ -43,6 +43,7 @@ from csk_sdk.contract.manifest import (
     EXPORT_TEMPLATE,
     INT8,
     MEMORY_MODEL,
+    MOST_FEATURES,
     ORT_FOLDER,
     ORT_TRAINING,
     PORTABLE,
@@ -56,7 +57,7 @@ from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.device import tuning
 from csk_sdk.device.comparing import require_same
-from csk_sdk.errors import UnsupportedOpError
+from csk_sdk.errors import ModelError, UnsupportedOpError
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives import objective_of
 from csk_sdk.runtime.allocator import returning_memory
@@ -119,6 +120,7 @@ def _build(
     source = with_features(source, possible, options.features)
     head = split_head(source.model, where)
     require_loss(options.loss, head.activation, where)
+    _require_few_features(head.weight.shape[1], options, where)
     split = _base_split(options, describe(source, head, possible, options)) if options.base_data else None
     try:
         manifest, sites = _with_sites(source, head, possible, options)
@@ -185,12 +187,21 @@ def _build(
             draft.seal(checkpoint, manifest)
         draft.publish(options.sign)
     metric = objective_of(options.loss).metric
-    warnings = (
-        *source.warnings,
-        *warnings_about(options, manifest, accuracy, agreement, exchanged),
-        *unchecked,
-    )
+    scaled = pixels_said(options, source) if not manifest.input.is_signal else ()
+    about = warnings_about(options, manifest, accuracy, agreement, exchanged, bool(scaled))
+    warnings = (*source.warnings, *scaled, *about, *unchecked)
     return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, agreement, warnings, metric)
+
+
+def _require_few_features(features: int, options: BuildOptions, where: str) -> None:
+    """What is known of classes is matrices of features by features, here and on every device."""
+    if features > MOST_FEATURES:
+        remedy = " With --features last it has fewer." if options.features != "last" else ""
+        raise ModelError(
+            f"{where}: the classifier sees {features:,} features of a picture, and a bundle has at most "
+            f"{MOST_FEATURES:,}: what a device knows of classes would take {8e-9 * features**2:.0f} GB. Take a network "
+            f"with a pooling in front of its classifier.{remedy}"
+        )
 
 
 def _behind(

@@ -9,7 +9,7 @@ CLASSIFIERS_ONLY = (
 )
 _RECURRENT = {"GRU", "LSTM", "RNN"}
 _LINEAR = {"Add", "Gemm", "MatMul"}
-_BETWEEN = {"Identity", "LogSoftmax", "Reshape", "Softmax", "Transpose"}
+_BETWEEN = {"Flatten", "Identity", "LogSoftmax", "Reshape", "Softmax", "Transpose"}
 # A transformer has few convolutions, which cut the picture into patches, and as many products of a softmax as layers.
 _FEW_CONVOLUTIONS = 4
 

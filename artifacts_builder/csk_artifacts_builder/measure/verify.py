@@ -17,6 +17,7 @@ from csk_artifacts_builder.prepare.constant_sizes import infer_where_possible
 from csk_artifacts_builder.prepare.ending import choose_output, cut_labels
 from csk_artifacts_builder.prepare.inference import to_inference
 from csk_artifacts_builder.prepare.model import SourceModel
+from csk_artifacts_builder.prepare.pixels import BYTES
 from csk_artifacts_builder.prepare.pools import write_windows
 from csk_artifacts_builder.prepare.source_file import load_source
 from csk_sdk.errors import ModelError
@@ -77,7 +78,9 @@ def _batches(
     dims = session.get_inputs()[0].shape
     size = dims[0] if isinstance(dims[0], int) and dims[0] > 0 else 2
     picture = [int(n) for n in static_shape(source.image)[1:]]
-    noise = np.random.default_rng(0).normal(size=(2, size, *picture)).astype(np.float32)
+    rng, shape = np.random.default_rng(0), (2, size, *picture)
+    pixels = source.pixels == BYTES
+    noise = (rng.integers(0, 256, shape) if pixels else rng.normal(size=shape)).astype(np.float32)
     if real is None or not len(real):
         return list(noise)
     count = -(-len(real) // size) * size

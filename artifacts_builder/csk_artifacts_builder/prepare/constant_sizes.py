@@ -120,6 +120,25 @@ def _fold_resizes(model: ir.Model, emit: Emitter) -> bool:
     return modified
 
 
+def sizes_to_scales(model: ir.Model) -> bool:
+    """Resize to constant sizes, of a known picture and batch, by scales, in place: these follow the batch."""
+    emit = Emitter(model.graph)
+    modified = False
+    for node in model.graph:
+        if node.op_type != "Resize" or len(node.inputs) < 4 or "axes" in node.attributes:
+            continue
+        x, sizes = node.inputs[0], constant_array(node.inputs[3])
+        if x is None or x.shape is None or sizes is None or len(sizes) != len(x.shape):
+            continue
+        mode = attribute(node, "mode", "nearest")
+        scales = [_scale(size, int(wanted), mode) for size, wanted in zip(x.shape, sizes, strict=True)]
+        if None not in scales and attribute(node, "keep_aspect_ratio_policy", "stretch") == "stretch":
+            node.replace_input_with(2, emit.constant(scales, np.float32, "scales"))
+            node.resize_inputs(3)
+            modified = True
+    return modified
+
+
 def _scale(size: int | ir.SymbolicDim, wanted: int | ir.SymbolicDim, mode: str) -> float | None:
     """By which every runtime comes from `size` to `wanted`; None where that is not known.
 

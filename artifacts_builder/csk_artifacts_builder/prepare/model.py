@@ -18,7 +18,12 @@ from onnxscript import optimizer
 from csk_artifacts_builder.emit import attribute, constant_array
 from csk_artifacts_builder.model_kinds import CLASSIFIERS_ONLY, kind_of
 from csk_artifacts_builder.prepare.composites import write_composites
-from csk_artifacts_builder.prepare.constant_sizes import fold_sizes, gather_to_reshape, infer_where_possible
+from csk_artifacts_builder.prepare.constant_sizes import (
+    fold_sizes,
+    gather_to_reshape,
+    infer_where_possible,
+    sizes_to_scales,
+)
 from csk_artifacts_builder.prepare.constants import fold_constants, is_random, may_fold
 from csk_artifacts_builder.prepare.ending import choose_output, cut_labels, flatten_scores, fold_scales
 from csk_artifacts_builder.prepare.fold_batch_norm import fold_batch_norm
@@ -27,6 +32,7 @@ from csk_artifacts_builder.prepare.interface import Interface, is_channels_last,
 from csk_artifacts_builder.prepare.layer_norm import recognise_layer_norms
 from csk_artifacts_builder.prepare.linear_head import to_linear_head
 from csk_artifacts_builder.prepare.opset import downgrade, upgrade
+from csk_artifacts_builder.prepare.pixels import pixel_range
 from csk_artifacts_builder.prepare.pools import misread_windows, write_windows
 from csk_artifacts_builder.prepare.precision import to_float32
 from csk_artifacts_builder.prepare.source_file import load_source
@@ -44,6 +50,7 @@ class SourceModel:
     `warnings` are sentences on what is built otherwise than the file says; `rewritten` says that ONNX Runtime cannot
     tell what the file as it is computes by the standard, or for inference. `output` is the file's output that holds
     the scores, or is made of them, and `binary` says that its one number became two.
+    `pixels` is what the file's own scaling takes for a white pixel, 255 or 1; None where it scales none.
     """
 
     model: ir.Model
@@ -53,6 +60,7 @@ class SourceModel:
     rewritten: bool = False
     output: str = ""
     binary: bool = False
+    pixels: float | None = None
 
     @property
     def image(self) -> ir.Value:
@@ -83,6 +91,7 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     image = model.graph.inputs[0]
     infer_where_possible(model)  # while the batch is what the exporter saw
     gather_to_reshape(model)
+    sizes_to_scales(model)
     write_composites(model)
     otherwise += misread_windows(model)
     # Before sizes are written as constants: some pools have fewer windows than onnx says of older opsets.
@@ -122,7 +131,8 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     passes.ShapeInferencePass()(model)
     rewritten = bool(otherwise) or bool(labels)
     interface = replace(interface, steps=steps)
-    return SourceModel(model, path, interface, (*otherwise, *said), rewritten, scores)
+    pixels = pixel_range(model, interface.input_type == ir.DataType.UINT8)
+    return SourceModel(model, path, interface, (*otherwise, *said), rewritten, scores, pixels=pixels)
 
 
 def _own_tensors(model: ir.Model) -> None:
@@ -164,12 +174,14 @@ def _source_interface(model: ir.Model, where: str, size: Sequence[int] | None) -
     """Note how the source's input and output are typed and laid out, and make them float32, channels first."""
     types = [value.dtype for value in (*model.graph.inputs[:1], *model.graph.outputs[:1])]
     half = to_float32(model, where)
+    if types[0] == ir.DataType.UINT8:
+        model.graph.inputs[0].dtype = ir.DataType.FLOAT  # each of its numbers is one
     image = _image_input(model, where, size)
     assert image.shape is not None
     channels_last = is_channels_last(image)
     if channels_last:
         take_channels_first(model)
-    if not half:
+    if not half and types[0] == ir.DataType.FLOAT:
         return Interface(channels_last)
     taken, given = (kind or ir.DataType.FLOAT for kind in types)
     if given not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
@@ -185,7 +197,9 @@ def _image_input(model: ir.Model, where: str, given: Sequence[int] | None) -> ir
         raise ModelError(f"{where} has {len(inputs)} inputs ({names}); a classifier has one input.")
     image = inputs[0]
     if image.dtype != ir.DataType.FLOAT:
-        raise ModelError(f"{where} takes {image.dtype} input '{image.name}'; export it with float32 input.")
+        raise ModelError(
+            f"{where} takes {image.dtype} input '{image.name}'; export it with float32 or uint8 input."
+        )
     if image.shape is None or len(image.shape) not in (3, 4):
         raise ModelError(
             f"{where}: input '{image.name}' is neither (batch, channels, height, width) nor (batch, channels, length)."
