@@ -36,7 +36,7 @@ MATRIX := out/matrix
 DIGITS := out/digits
 
 .PHONY: help demo test contract test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
-	wheel-test docs release conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz sbom \
+	wheel-test docs release conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz fuzz-js sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
 help:
@@ -59,6 +59,7 @@ help:
 	@echo "make attack MINUTES=10  attack every promise of docs/guarantees.md: kills, lost power, full disks, hostile files"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
 	@echo "make fuzz MINUTES=30    feed the readers what nobody would (Linux, Python 3.11 to 3.13)"
+	@echo "make fuzz-js MINUTES=10 the same for the JavaScript readers (Node 20 or newer)"
 	@echo "make sbom               write docs/supply-chain.md and out/sbom.json from what is installed"
 	@echo "make wheel-test      build the wheel, install it elsewhere, run its demo"
 	@echo "make release            build the sdist and the wheel, check both, and write the notes; nothing is uploaded"
@@ -286,6 +287,12 @@ $(BIN)/.fuzz: $(BIN)/.dev
 
 fuzz: $(BIN)/.fuzz
 	$(BIN)/python tests/field/fuzz.py --minutes $(MINUTES) --out out/fuzz
+
+# The JavaScript readers; their seeds are files of the fixtures' bundle.
+fuzz-js: $(BIN)/.dev
+	@command -v npm > /dev/null || { echo "The JavaScript runner needs Node 20 or newer with npm."; exit 1; }
+	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && PYTHON=$(CURDIR)/$(BIN)/python npm run fixtures
+	cd $(JS) && npm run --silent fuzz -- $(MINUTES)
 
 sbom: $(BIN)/.dev
 	$(BIN)/python docs/generate_supply_chain.py --sbom out/sbom.json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,7 +16,8 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.tasks import Task
 from csk_sdk.device.choice import in_chosen_precision
-from csk_sdk.errors import ConfigError
+from csk_sdk.errors import ConfigError, StateError, StorageError, TaskError
+from csk_sdk.formats.given import flag_of, path_of, text_of, texts_of
 from csk_sdk.learning.learn_run import LearnRun, OnProgress
 from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
@@ -25,6 +26,7 @@ from csk_sdk.network.export import export_model
 from csk_sdk.network.predicting import LinearHead, Predictor, require_new_task
 from csk_sdk.network.profiles import SMALL, in_profile
 from csk_sdk.objectives import Prediction
+from csk_sdk.runtime.peak_memory import in_memory
 from csk_sdk.runtime.providers import find_providers
 from csk_sdk.runtime.sessions import Provider
 from csk_sdk.state import BASE, Generation, LearnedTask, State
@@ -98,8 +100,10 @@ class Learner:
         `trust` is no such key.
         """
         opened = Bundle.open(bundle, trust)
+        state = path_of(state, "state", StateError)
+        allow_older = flag_of(allow_older, "allow_older")
         if trust is not None:
-            accept(opened, trust, Path(state), allow_older)
+            accept(opened, trust, state, allow_older)
         opened.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         stored = State.open(state, opened.id, opened.stored_checkpoint)
         return cls(opened, stored, _settings(config) or TrainingConfig(), backend, providers)
@@ -158,7 +162,8 @@ class Learner:
         Its weight is `(classes, f)` and its bias `(classes,)`, float32. Raises TaskError for a task that is not
         learned, StateError for a head that is not finite.
         """
-        return self.predictor().head(task)
+        with in_memory():
+            return self.predictor().head(task)
 
     def learn(
         self,
@@ -181,6 +186,14 @@ class Learner:
         self.state.require_writable()
         if not isinstance(task, Task):
             task = Task.open(task)
+        with in_memory():
+            return self._learn(task, config, on_progress)
+
+    def _learn(
+        self, task: Task, config: TrainingConfig | Mapping[str, Any] | None, on_progress: OnProgress | None
+    ) -> LearnReport:
+        if on_progress is not None and not callable(on_progress):
+            raise ConfigError(f"on_progress is {on_progress!r:.40}, and must be a function of a Progress.")
         config = _settings(config)
         task.require_trainable()
         bundle = self._as_set(config)
@@ -209,6 +222,8 @@ class Learner:
         Raises TaskError where a task of this name is learned already, or a name cannot be used; ConfigError for a
         setting out of range.
         """
+        text_of(name, "name", TaskError)
+        classes = texts_of(classes, "classes", TaskError)
         self.state.require_writable()
         self.require_new(name, classes)
         settings = _settings(config)
@@ -225,7 +240,8 @@ class Learner:
 
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
         """Features `(n, f)` float32 of images or signals, as `predict` takes them. Raises TaskError as it does."""
-        return self.predictor().features(images)
+        with in_memory():
+            return self.predictor().features(images)
 
     def predict(self, images: NDArray[Any] | Sequence[Any], task: str | None = None) -> Prediction:
         """Class names and probabilities of uint8 RGB images, `(n, h, w, c)` or a list of `(h, w, c)` of any sizes.
@@ -237,8 +253,9 @@ class Learner:
         (class-incremental). Threads may call it at once. Raises TaskError for images or signals of a wrong type, or of
         which the network computes numbers that are not finite, and for a task that is not learned.
         """
-        predictor = self.predictor()
-        return predictor.head(task).predict(predictor.features(images), self.bundle.manifest.input.noun)
+        with in_memory():
+            predictor = self.predictor()
+            return predictor.head(task).predict(predictor.features(images), self.bundle.manifest.input.noun)
 
     def evaluate(self, tasks: Sequence[Task], scenario: str = "task") -> Evaluation:
         """Accuracies in percent on the test splits of `tasks`; the row is kept, so that later calls show forgetting.
@@ -246,13 +263,21 @@ class Learner:
         `scenario` is "task" (task-incremental) or "class" (class-incremental). Raises ConfigError for another one,
         TaskError where there is nothing to test, or a test class was never learned.
         """
-        require_scenario(scenario)
+        require_scenario(text_of(scenario, "scenario", ConfigError))
         return self.score(tasks).evaluation(scenario)
 
     def score(self, tasks: Sequence[Task]) -> Scores:
         """What `evaluate` measures, for both scenarios at once. Raises TaskError as it does."""
+        if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
+            raise TaskError(f"tasks is a {type(tasks).__name__}, and must be a list of tasks: [task].")
+        given = list(tasks)
+        if odd := [one for one in given if not isinstance(one, Task)]:
+            raise TaskError(
+                f"tasks has a {type(odd[0]).__name__} in it, and must be a list of tasks: open each with Task.open."
+            )
         # One predictor for all: another process may commit while this one measures.
-        return score_tasks(self.predictor(), self.state, tasks)
+        with in_memory():
+            return score_tasks(self.predictor(), self.state, given)
 
     def export(self, path: Path | str, task: str | None = None) -> None:
         """Write an ordinary inference ONNX model over all classes, or over one task's.
@@ -261,7 +286,9 @@ class Learner:
         all. Raises TaskError for a task that is not learned, StorageError where it cannot be written.
         """
         predictor = self.predictor()
-        export_model(self.bundle, predictor.generation, predictor.head(task), Path(path))
+        target = path_of(path, "The exported model's path", StorageError)
+        with in_memory():
+            export_model(self.bundle, predictor.generation, predictor.head(task), target)
 
     def rollback(self, task: str) -> Generation:
         """Return to the generation in which `task` had just been learned ("base": before the first task).
@@ -269,6 +296,7 @@ class Learner:
         Raises StateError for a task that is not on the way here, or where only a newer csk-sdk may write to the state;
         StateLockedError while another process or thread learns.
         """
+        text_of(task, "task", StateError)
         self.state.require_writable()
         with self.state.lock():
             self.state.rollback(0 if task == BASE else self.state.generation_of(task))
@@ -278,6 +306,8 @@ class Learner:
 
     def require_new(self, name: str, classes: Sequence[str] = ()) -> None:
         """Raise TaskError where a task of this name is learned already, or a name cannot be used."""
+        text_of(name, "name", TaskError)
+        classes = texts_of(classes, "classes", TaskError)
         require_new_task(self.generation, self.bundle.manifest.classes, name, classes)
 
 

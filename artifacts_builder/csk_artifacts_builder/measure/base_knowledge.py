@@ -48,6 +48,7 @@ def base_split(
 ) -> Split:
     """The pictures or signals of `folder/<class>/`, or of `folder/metadata.csv`, labelled by the model's class order.
 
+    A folder with train/ in it is taken for a task's: then those of `folder/train`.
     `bit_depth` is that of `Task.open`.
 
     Raises TaskError for a missing folder, a folder that is no class, a class without any, a mixture of both, or labels
@@ -57,6 +58,8 @@ def base_split(
         raise TaskError(
             f"There is no folder {folder}. --base-data needs one sub-folder of pictures per base class."
         )
+    if "train" not in classes and (folder / "train").is_dir() and not (folder / METADATA).exists():
+        folder = folder / "train"  # a task's folder: its train/ holds the classes
     objective = objective_of(loss)
     if (folder / METADATA).exists():
         split = table_split(folder, read_metadata(folder), classes, bit_depth)

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
+from csk_sdk.cli.options import (
+    HERE,
+    AsJson,
+    BundleDir,
+    StateDir,
+    TasksDir,
+    TrustKey,
+    WorkspaceDir,
+    require_named,
+)
 from csk_sdk.cli.rendering import Screen, duration, table
 from csk_sdk.network.predicting import task_names
 from csk_sdk.workspace.folder import TaskStatus, Workspace
@@ -31,6 +40,7 @@ def tasks(
     """
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, tasks, trust)
+    require_named(tasks, space.inbox)
     found = space.survey(space.learner())
     screen.json([asdict(status) for status in found])
     if not found:

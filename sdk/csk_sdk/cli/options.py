@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from csk_sdk.data.inbox import Inbox
+
 WorkspaceDir = Annotated[
     Path, typer.Option("--workspace", metavar="DIR", help="Folder with bundle/, state/ and tasks/.")
 ]
@@ -32,5 +34,13 @@ ProviderName = Annotated[
         help="What computes: cpu, openvino, cuda, ... as installed; cpu by default.",
     ),
 ]
+
+
+def require_named(tasks: Path | None, inbox: Inbox) -> None:
+    """Raise TaskError where --tasks names a folder that is not there; WORKSPACE/tasks may be missing."""
+    if tasks is not None:
+        inbox.require_folder()
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 HERE = Path()

@@ -18,6 +18,7 @@ from csk_sdk.cli.options import (
     TasksDir,
     TrustKey,
     WorkspaceDir,
+    require_named,
 )
 from csk_sdk.cli.predictions import described, predictions_table
 from csk_sdk.cli.rendering import Screen, counted, size
@@ -69,6 +70,7 @@ def evaluate(
     """
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, tasks, trust).on(provider)
+    require_named(tasks, space.inbox)
     learner = space.learner()
     with screen.bar("Testing"):
         scores = learner.score(space.testable(learner))

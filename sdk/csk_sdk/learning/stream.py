@@ -27,6 +27,7 @@ from csk_sdk.learning.prefix_cache import OFF
 from csk_sdk.learning.stopping import StreamStopping
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.network.knowledge import Batch
+from csk_sdk.runtime.peak_memory import in_memory
 from csk_sdk.state import State
 
 # uint8 pictures, or float32 signals, at the model's size.
@@ -127,7 +128,8 @@ class TaskStream:
     ) -> None:
         try:
             if error is None:
-                self._commit()
+                with in_memory():
+                    self._commit()
         finally:
             self._held_open.close()
 
@@ -143,7 +145,8 @@ class TaskStream:
         """
         self._since = time.monotonic()
         try:
-            return self._observe(images, labels)
+            with in_memory():
+                return self._observe(images, labels)
         finally:
             self._taken += time.monotonic() - self._since
 

@@ -32,7 +32,7 @@ from csk_sdk.method.optimizers import Optimizer, optimizer_of
 from csk_sdk.method.projection import basis, project, restrict, shared_scratch
 from csk_sdk.method.selection import Sensitivity, select_channels
 from csk_sdk.network.finite import require_converged, require_learnable_features
-from csk_sdk.network.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors
+from csk_sdk.network.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors, require_room
 
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
 _IMAGES_PER_FEATURE = integer("warm_up", "images_per_feature")
@@ -68,6 +68,7 @@ class TaskTraining:
         self._config = config
         self.classes = tuple(classes)
         self._old_classes = old_classes or {}
+        require_room(bundle.manifest.head.features)
         self.known = KnownClasses(self.classes, self._old_statistics()).names
         self._objective = bundle.objective
         self._targets = self._objective.targets(self.classes, config)

@@ -13,7 +13,9 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, Site
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
+from csk_sdk.errors import TaskError
 from csk_sdk.method.heads import STATISTICS, ClassStatistics
+from csk_sdk.runtime.peak_memory import available_bytes
 
 Tensors = dict[str, NDArray[Any]]
 # One batch: images (n, c, h, w) float32, labels (n,) int64 or a table (n, columns) float32.
@@ -22,8 +24,24 @@ Batch = tuple[NDArray[Any], Labels]
 
 # Pictures at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
 _AT_ONCE = 8
+# Matrices of features by features, float64, at once where statistics are summed up or a head is computed of them.
+_SQUARES = 3
 HEAD_SAMPLE_BYTES = integer("head", "sample_bytes")
 _HEAD = re.compile(r"head/[^/]*/(weight|bias)")
+
+
+def require_room(features: int) -> None:
+    """Raise TaskError where sums over so many features of a picture do not fit into this device's memory.
+
+    What is to be allocated is known before; a system that promises more than it has would end the process instead.
+    """
+    needed, available = _SQUARES * 8 * features**2, available_bytes()
+    if available is not None and needed > available:
+        raise TaskError(
+            f"The model has {features:,} features, and what is known of classes over so many takes {needed / 1e9:.1f} "
+            f"GB of memory, of which this device has {available / 1e9:.1f} GB left. Build the bundle with --features "
+            "last, or from a network whose classifier sees fewer (a pooling in front of it)."
+        )
 
 
 class FeatureExtractor:
@@ -92,6 +110,7 @@ def measure_knowledge(
     `on_features` sees each batch's features `(n, f)` and labels. Statistics stay empty where the bundle's loss is
     none over classes.
     """
+    require_room(bundle.manifest.head.features)
     graph = bundle.graph(MEMORY_MODEL, tensors, threads)
     objective = bundle.objective
     sites = bundle.manifest.sites

@@ -20,10 +20,11 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import Manifest
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import TaskError
+from csk_sdk.formats.given import text_of
 from csk_sdk.formats.names import LONGEST, is_plain
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.network.finite import require_answers, require_usable_head
-from csk_sdk.network.knowledge import FeatureExtractor
+from csk_sdk.network.knowledge import FeatureExtractor, require_room
 from csk_sdk.objectives import Objective, Prediction, objective_of
 from csk_sdk.state import BASE, Generation
 
@@ -78,6 +79,8 @@ class Predictor:
 
         Raises TaskError for a task that is not learned, StateError for a head that is not finite.
         """
+        if task is not None:
+            text_of(task, "task", TaskError)
         if task not in self._heads:
             manifest = self.bundle.manifest
             self._heads[task] = (
@@ -175,6 +178,7 @@ def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
     Raises StateError for one that is not finite.
     """
     objective = objective_of(manifest.loss)
+    require_room(manifest.head.features)
     names = task_names(generation, manifest.classes) or (BASE,)
     heads = [task_head(generation, manifest, name) for name in names]
     classes, weight, bias = objective.head_of_all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from field.attack import (
+    cameras,
     commits,
     damaged,
     disks,
@@ -14,12 +15,28 @@ from field.attack import (
     lost,
     places,
     revealed,
+    threads,
     users,
 )
 from field.attack.promise import PROMISES as _REGISTERED
 from field.attack.promise import ROOT, Promise, plain
 
-MODULES = (commits, damaged, disks, executed, finite, handed, intruders, kinds, lost, places, revealed, users)
+MODULES = (
+    cameras,
+    commits,
+    damaged,
+    disks,
+    executed,
+    finite,
+    handed,
+    intruders,
+    kinds,
+    lost,
+    places,
+    revealed,
+    threads,
+    users,
+)
 
 
 def _stands_at(promise: Promise) -> tuple[str, int]:
