@@ -27,8 +27,6 @@ def _detector(model: ir.Model) -> str | None:
         shape = _shape(value)
         if len(shape) == 3 and not _ends_in_classes(model, value):
             return f"a detector: its output '{value.name}' {value.shape} has a box dimension"
-        if len(shape) == 2 and shape[1] == 4 and len(model.graph.outputs) > 1:
-            return f"a detector: its output '{value.name}' {value.shape} holds boxes"
     return None
 
 
