@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from field.attack.ground import Ground, task_of
 from field.attack.promise import GUARANTEES, Tries, promise
@@ -99,6 +98,7 @@ def stored_numbers_that_are_none(tries: Tries, ground: Ground, place: Path) -> N
     from csk_sdk import BundleError, Learner, StateError
     from csk_sdk.bundle.folder import Bundle
     from csk_sdk.state import State
+    from csk_sdk.state.tensorfile import packed
     from field.test_hostile_bundles import Hostile
 
     picture = ground.of(4, 0, 1)
@@ -114,7 +114,7 @@ def stored_numbers_that_are_none(tries: Tries, ground: Ground, place: Path) -> N
             names = [one for one, array in tensors.items() if array.dtype.kind == "f" and array.size]
             name = tries.rng.choice(names)
             tensors[name].reshape(-1)[tries.rng.randrange(tensors[name].size)] = value
-            save_file(tensors, folder / "checkpoint.safetensors")
+            (folder / "checkpoint.safetensors").write_bytes(packed(tensors))
             hostile.finish()
             with tries.one(f"{value} in {name} of the checkpoint"):
                 try:
