@@ -174,6 +174,7 @@ def peak(bundle: Path) -> int:
     return Bundle.open(bundle).manifest.memory["peak"]
 
 
+@pytest.mark.slow
 def test_sites_are_placed_from_the_back_until_the_budget_is_spent(tmp_path):
     source = stack(tmp_path / "m.onnx", (3, 32, 64, 128, 256), 16)
     names = [f"w{index}" for index in range(4)]
@@ -194,6 +195,7 @@ def test_sites_are_placed_from_the_back_until_the_budget_is_spent(tmp_path):
         assert manifest.memory["peak"] == peaks[index]
 
 
+@pytest.mark.slow
 def test_a_budget_of_int8_is_that_of_int8(tmp_path):
     """Before anything was calibrated; kernels take a quarter of what exact ones do."""
     source, data, classes = stack(tmp_path / "m.onnx", (3, 32, 64, 128, 256), 16), tmp_path / "base", "abcd"

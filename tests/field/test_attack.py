@@ -157,6 +157,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made.forks.close()
 
 
+@pytest.mark.slow
 def test_the_judge_sees_every_damaged_byte(harness: Harness, tmp_path: Path) -> None:
     tries = Tries("judge", 60)
     files = ["HEAD", "state.json", "generations/000001.json", "generations/000002.safetensors"]
@@ -194,6 +195,7 @@ def test_a_command_that_loses_something_when_killed_is_found(harness: Harness, t
     assert "not there" in tries.faults[0] or "lost a generation" in tries.faults[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["export", "upgrade of a bundle"])
 def test_what_is_killed_is_killed_and_counted(harness: Harness, tmp_path: Path, name: str) -> None:
     victim = next(one for one in victims(harness.ground) if one.name == name)

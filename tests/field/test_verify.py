@@ -178,6 +178,7 @@ DAMAGE: dict[str, tuple[str, Damage, str, str, str, int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DAMAGE)
 def test_damage_is_told_and_mended(folder: Path, case: str) -> None:
     path, damage, name, text, mended, current = DAMAGE[case]
@@ -236,6 +237,7 @@ def test_nothing_intact_is_left_but_the_bundle(folder: Path) -> None:
     assert Workspace.open(folder).learner().generation.number == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cases",
     [

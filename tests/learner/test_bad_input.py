@@ -294,6 +294,7 @@ TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] =
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TABLE)
 def test_refused_in_one_sentence_and_nothing_changed(device: Device, case: str) -> None:
     act, kind, words = TABLE[case]
@@ -302,6 +303,7 @@ def test_refused_in_one_sentence_and_nothing_changed(device: Device, case: str) 
     assert device.learner(checkpoint_seconds=0.0).learn(device.digits.task("02", (6, 7))).resumed_at_step == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -335,6 +337,7 @@ def test_unusual_names_that_are_fine(device: Device, name: str) -> None:
 # Sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["none", "bilinear"])
 def test_pictures_of_another_size(device: Device, base_data: Path, tmp_path: Path, resize: str) -> None:
     bundle = build_digits_bundle(tmp_path / "other", base_data=base_data, resize=resize)
@@ -357,6 +360,7 @@ def test_pictures_of_another_size(device: Device, base_data: Path, tmp_path: Pat
 # Training that gets out of hand
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -41,6 +41,7 @@ def base(digits: Digits) -> Task:
     return Task("base", names, None, whole.train)
 
 
+@pytest.mark.slow
 def test_tasks_are_learned_and_nothing_is_forgotten(
     bundle: Path, tmp_path: Path, tasks: list[Task], base: Task
 ) -> None:

@@ -146,6 +146,7 @@ class _Over(Exception):
     """Raised where a run shall end without having changed anything."""
 
 
+@pytest.mark.slow
 def test_every_wrong_thing_is_one_sentence(
     device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
