@@ -69,7 +69,6 @@ def parts(text: str) -> list[tuple[str, str]]:
 
 # Rows that are held by a test of their own, and not attacked yet.
 TESTED_ELSEWHERE = {
-    "familiarity.margins, familiarity.oddness": "tests/sdk/test_unknown.py",
     # Each try would be a build.
     "base data, and the pictures of csk-sdk analyze": "tests/learner/test_not_finite.py",
     (

@@ -67,12 +67,13 @@ def no_picture_in_a_state(tries: Tries, ground: Ground, place: Path) -> None:
     "statistics.means, statistics.counts",
     "statistics.scatter",
     "statistics.temperature",
+    "familiarity.margins, familiarity.oddness",
     "progress.safetensors, while a task is learned",
     tries=12,
 )
 def nothing_else_is_in_a_state(tries: Tries, ground: Ground, place: Path) -> None:
     """The tensors of a generation are those of the table, and a class's mean is the mean of its pictures' features."""
-    known = ("moment/", "center/", "head/", "statistics.")
+    known = ("moment/", "center/", "head/", "statistics.", "familiarity.")
     for _ in tries:
         task, _ = _task(ground, tries)
         with tries.one("a task"):
