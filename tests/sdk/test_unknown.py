@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from digit_products import digit_products
 from sklearn.metrics import roc_auc_score
 
 from csk_sdk.errors import StateError
@@ -18,16 +18,8 @@ PRIOR = 100.0
 
 @pytest.fixture(scope="module")
 def digits():
-    """Products of pixels of scanned digits, anything but Gaussian: 100 pictures of each of seven, and all others."""
-    images, labels = load_digits(return_X_y=True)
-    rng = np.random.default_rng(2)
-    order = rng.permutation(len(labels))
-    images, labels = images[order], labels[order]
-    pairs = rng.integers(0, 64, (150, 2))
-    x = (images[:, pairs[:, 0]] * images[:, pairs[:, 1]] / 64).astype(np.float32)
-    learned = np.concatenate([np.flatnonzero(labels == c)[:100] for c in range(7)])
-    rest = np.setdiff1d(np.arange(len(labels)), learned)
-    return (x[learned], labels[learned]), (x[rest], labels[rest])
+    """Seven digits, 100 pictures of each, and all others."""
+    return digit_products(7, 100)
 
 
 def knowing(x, labels, classes):

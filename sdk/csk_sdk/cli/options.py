@@ -34,6 +34,24 @@ ProviderName = Annotated[
         help="What computes: cpu, openvino, cuda, ... as installed; cpu by default.",
     ),
 ]
+InputSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW",
+        help="The size of pictures (or the length of signals) that MODEL leaves open.",
+    ),
+]
+OutputName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which of several outputs of MODEL holds the scores of the classes."),
+]
+BitDepth = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Bits that count of 16-bit values in pictures: 12 for a camera whose white is 4095; 16 by default.",
+    ),
+]
 
 
 def require_named(tasks: Path | None, inbox: Inbox) -> None:

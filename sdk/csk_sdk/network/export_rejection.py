@@ -13,7 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.errors import BundleError
-from csk_sdk.formats.protobuf import VARINT, MalformedError, field, fields, tag, varint
+from csk_sdk.formats.protobuf import (
+    VARINT,
+    MalformedError,
+    as_message,
+    as_text,
+    field,
+    fields,
+    messages,
+    tag,
+    varint,
+)
 from csk_sdk.method.unknown import LEAST_MARGIN, MOST_SQUARED, STEEPNESS, Distance
 
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_OUTPUT = 7, 1, 12
@@ -120,32 +130,15 @@ def _features(model: memoryview, head_weight: str) -> tuple[str, set[str]]:
     """The name of what the classifier reads, and all names that the graph uses."""
     found: str | None = None
     taken: set[str] = set()
-    for graph in _inside(model, _MODEL_GRAPH):
+    for graph in messages(model, _MODEL_GRAPH):
         for number, value in fields(graph):
             if number == _GRAPH_NODE:
-                inputs = [_text(one) for one in _inside(_message(value), _NODE_INPUT)]
-                taken.update(inputs, (_text(one) for one in _inside(_message(value), _NODE_OUTPUT)))
+                inputs = [as_text(one) for one in messages(as_message(value), _NODE_INPUT)]
+                taken.update(inputs, (as_text(one) for one in messages(as_message(value), _NODE_OUTPUT)))
                 if head_weight in inputs[1:]:
                     found = inputs[0]
             elif number in _GRAPH_NAMED:
-                taken.update(_text(one) for one in _inside(_message(value), _GRAPH_NAMED[number]))
+                taken.update(as_text(one) for one in messages(as_message(value), _GRAPH_NAMED[number]))
     if found is None:
         raise MalformedError(f"no node reads {head_weight!r}")
     return found, taken
-
-
-def _inside(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    return (_message(value) for number, value in fields(message) if number == wanted)
-
-
-def _message(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise MalformedError("a number stands where a message should")
-    return value
-
-
-def _text(value: memoryview) -> str:
-    try:
-        return bytes(value).decode()
-    except UnicodeDecodeError:
-        raise MalformedError("a name is not UTF-8") from None
