@@ -289,7 +289,8 @@ class Learner:
         Its input is the source model's input, normalised as for that one. With `reject`, it has two more outputs in
         standard ops: `known` bool `(n,)`, as `predict(..., reject=reject)` has it, and `distance` float32 `(n,)`.
         The file is replaced as a whole, or not at all. Raises TaskError for a task that is not learned, StorageError
-        where it cannot be written, ConfigError for `reject` as `predict` does.
+        where it cannot be written, ConfigError for `reject` as `predict` does, and where the file would lie in a bundle
+        or a state.
         """
         predictor = self.predictor()
         doubt = None if reject is None else predictor.doubt(reject)

@@ -288,6 +288,20 @@ ROWS = [
         {"classes": ("a", "b", "a")},
     ),
     Row(
+        "a class without a name",
+        classifier,
+        ("--classes calls class 1 '', and a name is not empty",),
+        ConfigError,
+        {"classes": ("a", "", "c")},
+    ),
+    Row(
+        "a class name of two lines",
+        classifier,
+        ("--classes calls class 2 'c\\nd', and a name is not empty",),
+        ConfigError,
+        {"classes": ("a", "b", "c\nd")},
+    ),
+    Row(
         "channel ratio of zero",
         classifier,
         ("--channel-ratio is 0.0; it must be above 0 and at most 1.",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,14 @@ WRONG: dict[str, tuple[str, str]] = {
     "a part of a state as state": (
         "tasks --workspace {ws} --state {ws}/state/generations",
         "{ws}/state/generations is inside a state: give {ws}/state.",
+    ),
+    "a task as state to verify": (
+        "verify --repair --workspace {ws} --state {ws}/tasks/01-four-five",
+        "{ws}/tasks/01-four-five is a task, not a state: give {ws}/state.",
+    ),
+    "a file as state": (
+        "predict x.png --workspace {ws} --state {ws}/bundle/manifest.json",
+        "{ws}/bundle/manifest.json is a file, not a state: give a folder.",
     ),
     "a state as tasks": (
         "train --workspace {ws} --tasks {ws}/state",
@@ -156,3 +165,34 @@ def test_parts_elsewhere_need_no_workspace(run: Any, learned: Path, tmp_path: Pa
     (tmp_path / "here").mkdir()
     parts = [f for name in ("bundle", "state", "tasks") for f in (f"--{name}", learned / name)]
     assert run("tasks", "--workspace", tmp_path / "here", *parts).status == 0
+
+
+@pytest.mark.parametrize("command", ["export", "report"])
+@pytest.mark.parametrize(
+    "name",
+    ["state/HEAD", "state/generations/000001.safetensors", "state/new", "bundle/manifest.json", "bundle/new"],
+)
+def test_nothing_is_written_into_a_bundle_or_a_state(
+    run: Any, learned: Path, command: str, name: str
+) -> None:
+    """Not even when --overwrite says so: every file there is needed, and hashed."""
+    shared = (learned / "bundle").resolve()
+    (learned / "bundle").unlink()
+    shutil.copytree(shared, learned / "bundle")
+    before = {
+        path: path.read_bytes() for path in learned.rglob("*") if path.is_file() and path.name != "lock"
+    }
+    done = run(command, "--out", learned / name, "--overwrite", "--workspace", learned)
+    kind = name.split("/")[0]
+    assert done.status == 1
+    assert done.err == (
+        f"Error: {learned / name} would lie in a {kind}, {learned / kind}, where only csk-sdk's own files are: choose "
+        "another --out.\n"
+    )
+    assert before == {path: path.read_bytes() for path in before}
+    assert not (learned / kind / "new").exists()
+
+
+def test_a_manifest_of_another_program_is_in_nobody_s_way(run: Any, learned: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    assert run("export", "--out", tmp_path / "model.onnx", "--workspace", learned).status == 0

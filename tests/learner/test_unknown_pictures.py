@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -93,8 +94,8 @@ def test_the_default_is_a_twentieth(taught: Learner, digits: Digits) -> None:
     np.testing.assert_array_equal(taught.predict(images, "01").known, taught.predict(images).known)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0, 5, float("nan")])
-def test_no_such_share(taught: Learner, digits: Digits, share: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [-0.1, 1.0, 5, float("nan"), "a", True])
+def test_no_such_share(taught: Learner, digits: Digits, share: Any, tmp_path: Path) -> None:
     for call in (
         lambda: taught.predict(pictures(digits, (0,)), reject=share),
         lambda: taught.export(tmp_path / "out.onnx", reject=share),

@@ -29,6 +29,7 @@ _GIVEN = {
     TASK: "by its name with --task, and the folder that it is in as --tasks",
 }
 _PARTS = {BUNDLE: "bundle", STATE: "state", INBOX: "tasks"}
+_OURS = {BUNDLE: "checkpoint.safetensors", STATE: "generations"}
 _STATE_PARTS = ("generations", "scores")
 _MOST_LOOKED_AT = 100
 # From a class's folder up to the workspace: class, train, task, tasks.
@@ -53,6 +54,8 @@ def kind_of(folder: Path) -> str | None:
 def mistaken(folder: Path, wanted: str) -> str | None:
     """The sentence for a folder that is not of the `wanted` kind but plainly another; None where nothing is plain."""
     here = Path(os.path.normpath(folder.absolute()))
+    if os.path.isfile(here):  # noqa: PTH113 - a disk that does not answer is no reason to say so
+        return f"{here} is a file, not {_A[wanted]}: give a folder."
     kind = kind_of(here)
     if kind == wanted or not here.is_dir():
         return None
@@ -65,6 +68,20 @@ def mistaken(folder: Path, wanted: str) -> str | None:
         return None  # a new state may lie anywhere, beside another, too
     where = f"is inside {_A[wanted]}" if here.is_relative_to(near) else f"is not {_A[wanted]}"
     return f"{here} {where}: give {near}."
+
+
+def kept_whole(path: Path) -> str | None:
+    """The sentence for a file that would be written into a bundle or a state; None for any other place."""
+    here = Path(os.path.realpath(path))
+    for parent in islice(here.parents, _LEVELS):
+        kind = kind_of(parent)
+        # Other programs have a manifest.json or a state.json, too; these have more of what is ours.
+        if kind in _OURS and os.path.lexists(parent / _OURS[kind]):
+            return (
+                f"{path} would lie in {_A[kind]}, {parent}, where only csk-sdk's own files are: "
+                "choose another --out."
+            )
+    return None
 
 
 def _near(here: Path, kind: str | None, wanted: str) -> Path | None:

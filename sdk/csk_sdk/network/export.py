@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import EXPORT_TEMPLATE
-from csk_sdk.errors import StorageError
+from csk_sdk.errors import ConfigError, StorageError
 from csk_sdk.formats.opening import read_file
+from csk_sdk.formats.places import kept_whole
 from csk_sdk.formats.protobuf import LENGTH_DELIMITED, MAX_BYTES, VARINT, field, tag, varint
 from csk_sdk.network.export_rejection import rejection
 from csk_sdk.network.predicting import Doubt, LinearHead
@@ -74,8 +75,11 @@ def export_model(
     Class names, in the order of the outputs, are in its metadata as JSON under "classes"; for a regression they are
     target names, under "targets". With a `doubt`, there are the outputs `known` and `distance` beside the model's own,
     and the share to reject is in the metadata under "csk_sdk_reject".
-    Raises StorageError where it cannot be written, or would be larger than protobuf allows.
+    Raises StorageError where it cannot be written, or would be larger than protobuf allows; ConfigError where it would
+    lie in a bundle or a state.
     """
+    if (said := kept_whole(path)) is not None:
+        raise ConfigError(said)
     manifest = bundle.manifest
     tensors = bundle.weights(manifest.weights_in_export)
     tensors.update(bundle.folded_kernels(generation.tensors))

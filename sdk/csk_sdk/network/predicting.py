@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from threading import Lock
 from typing import Any
 
@@ -122,10 +123,11 @@ class Predictor:
         Raises ConfigError for no such share, and where one is asked for and nothing was measured.
         """
         share = REJECT if reject is None else reject
-        if not 0.0 <= share < 1.0:
+        if not isinstance(share, Real) or isinstance(share, bool) or not 0.0 <= share < 1.0:
             noun = self.bundle.manifest.input.noun
             raise ConfigError(
-                f"reject is {share}, and must be a share of the known {noun}s from 0 to below 1, such as {REJECT}."
+                f"reject is {share!r:.40}, and must be a share of the known {noun}s from 0 to below 1, such as "
+                f"{REJECT}."
             )
         found = self.distance()
         if found is None and reject is not None:
