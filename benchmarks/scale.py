@@ -1,11 +1,11 @@
-"""How does a device's life scale: known tasks, pictures in a task, classes in a task?
+"""How does a device's life scale: known tasks, images in a task, classes in a task?
 
     python benchmarks/scale.py --out docs/results/scale.json     (about five minutes on a quiet core)
 
-Three tables, of the demo's network on 8x8 pictures and one thread. The first learns one small task after another (two
-classes, four pictures each) and looks, at some numbers of known tasks, at the CPU time of the tasks around it, at what
+Three tables, of the demo's network on 8x8 images and one thread. The first learns one small task after another (two
+classes, four images each) and looks, at some numbers of known tasks, at the CPU time of the tasks around it, at what
 opening the state and its first prediction takes, and at what they leave on the disk and in memory. The others learn one
-task of many pictures, or of many classes, each in a process of its own whose peak memory is told.
+task of many images, or of many classes, each in a process of its own whose peak memory is told.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONFIG = TrainingConfig(threads=1)
 
 
 def drawn(classes: int, pictures: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 pictures `(classes * pictures, 8, 8)` around one random picture for each class, and their labels."""
+    """uint8 images `(classes * images, 8, 8)` around one random image for each class, and their labels."""
     rng = np.random.default_rng(seed)
     labels = np.arange(classes * pictures) % classes
     means = rng.integers(0, 256, (classes, 8, 8)).astype(np.float32)
@@ -53,7 +53,7 @@ def bytes_in(folder: Path) -> int:
 
 
 def opening(bundle: Path, state: Path) -> dict[str, float]:
-    """CPU milliseconds of opening a state and of the first and a later prediction of one picture, over all classes."""
+    """CPU milliseconds of opening a state and of the first and a later prediction of one image, over all classes."""
     picture = drawn(1, 1, 0)[0]
     begun = time.process_time()
     learner = Learner.open(bundle, state, CONFIG)
@@ -137,10 +137,10 @@ def page(found: dict[str, Any]) -> str:
             f"| {row['known']:,} | {row['learn_s']:.3f} s | {row['open_ms']:.0f} ms | {row['first_ms']:.0f} ms | "
             f"{row['predict_ms']:.2f} ms | {sizes} |"
         )
-    lines += ["", "| one task | CPU time | for each picture | peak memory |", "|---|---|---|---|"]
+    lines += ["", "| one task | CPU time | for each image | peak memory |", "|---|---|---|---|"]
     for row in found["tasks"]:
         lines.append(
-            f"| {row['classes']:,} classes, {row['pictures']:,} pictures | {row['learn_s']:.1f} s | "
+            f"| {row['classes']:,} classes, {row['pictures']:,} images | {row['learn_s']:.1f} s | "
             f"{1e3 * row['learn_s'] / row['pictures']:.2f} ms | {mib(row['peak_bytes'])} |"
         )
     return "\n".join(lines)

@@ -3,10 +3,10 @@
     python benchmarks/living.py unknown --data DIR --model cifar100-base50.onnx --out docs/results/living.json
 
 csk-sdk learns CIFAR-100 as an application would, on a bundle with the features of layers: five tasks of five classes,
-and on another state 25 tasks of two, 100 pictures a class. As deployed, and after the last task of each: the test
-pictures of all known classes against those of classes that were never taught, and against blank pictures, noise and
+and on another state 25 tasks of two, 100 images a class. As deployed, and after the last task of each: the test
+images of all known classes against those of classes that were never taught, and against blank images, noise and
 digits, by our distance and by published scores on the same features and statistics. Areas under the ROC curve in
-percent. Then the share of known test pictures that is rejected where a share is asked for.
+percent. Then the share of known test images that is rejected where a share is asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from csk_sdk.objectives.classification import PRIOR_PICTURES
 # Which streams, and after how many of their tasks.
 STREAMS = (("10x5@100", 5), ("25x2@100", 25))
 SHARES = (0.01, 0.05, 0.1, 0.2)
-# Of the pictures that were trained on, for what ViM is scaled by.
+# Of the images that were trained on, for what ViM is scaled by.
 TRAINED = 10
 Features = NDArray[np.float32]
 Scores = dict[str, NDArray[np.float64]]
@@ -81,7 +81,7 @@ def _measure(learner: Learner, stream: Stream, when: str, found: dict[str, Any])
 
 
 def far(base: TaskData) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Pictures that show no thing at all, or others than photographs."""
+    """Images that show no thing at all, or others than photographs."""
     rng = np.random.default_rng(0)
     shape = base.test.images.shape[1:]
     yield "blank", np.stack([np.full(shape, level, np.uint8) for level in range(256)])
@@ -124,7 +124,7 @@ def _of_logits(statistics: ClassStatistics, trained: Features, x: Features) -> S
 
 
 def _mahalanobis(statistics: ClassStatistics, x: Features) -> Scores:
-    """Lee et al., 2018, and relative to one Gaussian of all pictures, Ren et al., 2021."""
+    """Lee et al., 2018, and relative to one Gaussian of all images, Ren et al., 2021."""
     count = statistics.counts.sum()
     means = statistics.sums / statistics.counts[:, None]
     mean = statistics.sums.sum(axis=0) / count
@@ -144,7 +144,7 @@ def _distances(
 
 
 def area(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
-    """Under the ROC curve, in percent: how often a known picture has the larger score (Mann and Whitney, 1947)."""
+    """Under the ROC curve, in percent: how often a known image has the larger score (Mann and Whitney, 1947)."""
     order = np.concatenate([unknown, known]).argsort(kind="stable").argsort()
     above = order[len(unknown) :].sum() - len(known) * (len(known) - 1) / 2
     return 100 * float(above) / (len(known) * len(unknown))

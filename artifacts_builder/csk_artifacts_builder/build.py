@@ -64,7 +64,7 @@ from csk_sdk.runtime.allocator import returning_memory
 from csk_sdk.runtime.providers import find_providers
 
 COMPARED_BATCHES = 4
-# So many pictures of the base data the source model sees before anything is written.
+# So many images of the base data the source model sees before anything is written.
 COMPARED_PICTURES = 8
 
 
@@ -198,7 +198,7 @@ def _require_few_features(features: int, options: BuildOptions, where: str) -> N
     if features > MOST_FEATURES:
         remedy = " With --features last it has fewer." if options.features != "last" else ""
         raise ModelError(
-            f"{where}: the classifier sees {features:,} features of a picture, and a bundle has at most "
+            f"{where}: the classifier sees {features:,} features of an image, and a bundle has at most "
             f"{MOST_FEATURES:,}: what a device knows of classes would take {8e-9 * features**2:.0f} GB. Take a network "
             f"with a pooling in front of its classifier.{remedy}"
         )

@@ -31,7 +31,7 @@ from csk_sdk.runtime.providers import find_providers
 from csk_sdk.runtime.sessions import Provider
 from csk_sdk.state import BASE, Generation, LearnedTask, State
 
-# Pictures at once through the network where memory is scarce.
+# Images at once through the network where memory is scarce.
 _SMALL_CHUNK = 8
 
 

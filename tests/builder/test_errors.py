@@ -52,7 +52,7 @@ ROWS = [
             flat=RNG.normal(0, 0.2, (3, 40_000)).astype(np.float32),
         ),
         (
-            "the classifier sees 40,000 features of a picture, and a bundle has at most 32,768",
+            "the classifier sees 40,000 features of an image, and a bundle has at most 32,768",
             "13 GB",
             "a pooling",
         ),
@@ -155,7 +155,7 @@ ROWS = [
         ),
     ),
     Row(
-        "picture of a computed size on the gradient path",
+        "image of a computed size on the gradient path",
         lambda: classifier(
             "[first] c = Conv(x, w) \n s = ReduceSum<keepdims=0>(c) \n i = Cast<to=7>(s) \n"
             "e = Reshape(i, row) \n [crop] d = Slice(c, from, e, axis) \n [second] t = Conv(d, v)",
@@ -163,7 +163,7 @@ ROWS = [
             **{"from": np.array([0]), "axis": np.array([2])},
         ),
         (
-            "Convolution 'second' works on a picture of unknown height or width",
+            "Convolution 'second' works on an image of unknown height or width",
             "Export the model with a fixed",
         ),
         options=ALL,
@@ -207,7 +207,7 @@ ROWS = [
             order=np.arange(4 * 7 * 7)[::-1].reshape(1, 4, 7, 7),
         ),
         (
-            "The model is written for one batch size: for 2 pictures it does not run.",
+            "The model is written for one batch size: for 2 images it does not run.",
             "Export it again with a dynamic batch.",
         ),
         options={"trainable": "from:second"},
@@ -326,7 +326,7 @@ ROWS = [
     Row(
         "unknown resize",
         classifier,
-        ("--resize is 'cubic'; model.onnx takes pictures, so it must be bilinear or none.",),
+        ("--resize is 'cubic'; model.onnx takes images, so it must be bilinear or none.",),
         ConfigError,
         {"resize": "cubic"},
     ),

@@ -34,7 +34,7 @@ def test_evaluate_both(run, learned_workspace):
 def test_without_test_pictures_there_is_nothing_to_evaluate(run, learned_workspace, tmp_path):
     done = run("evaluate", "--workspace", learned_workspace, "--tasks", tmp_path)
     assert done.status == 1
-    assert "has test pictures" in done.err
+    assert "has test images" in done.err
 
 
 def test_predict(run, learned_workspace):
@@ -70,14 +70,14 @@ def test_predict_says_what_it_does_not_know(run, learned_workspace, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [("predict", "{picture}"), ("export", "--with-rejection", "--out", "{out}")]
+    "command", [("predict", "{image}"), ("export", "--with-rejection", "--out", "{out}")]
 )
 def test_a_share_that_is_none_is_refused(run, learned_workspace, tmp_path, command):
     picture = f"{learned_workspace}/tasks/01-four-five/test/four/0.png"
     arguments = [one.format(picture=picture, out=tmp_path / "model.onnx") for one in command]
     done = run(*arguments, "--workspace", learned_workspace, "--reject", "5")
     assert done.status == 1
-    assert "reject is 5.0, and must be a share of the known pictures from 0 to below 1" in done.err
+    assert "reject is 5.0, and must be a share of the known images from 0 to below 1" in done.err
     assert not (tmp_path / "model.onnx").exists()
 
 
@@ -127,7 +127,7 @@ def test_export_is_an_ordinary_model_and_never_overwrites_unasked(run, learned_w
     ("arguments", "error"),
     [
         (["predict", "nowhere.png"], "nowhere.png cannot be read"),
-        (["predict", __file__], "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture"),
+        (["predict", __file__], "not a PNG, JPEG, BMP, WebP, GIF or TIFF image"),
         (["predict", "nowhere.png", "--task", "nix"], "nowhere.png"),
         (["export", "--out", "x.onnx", "--task", "nix"], "Task 'nix' is not learned"),
     ],
@@ -145,4 +145,4 @@ def test_predict_takes_a_folder(run, learned, tmp_path):
     (tmp_path / "empty").mkdir()
     done = run("predict", tmp_path / "empty", "--workspace", learned)
     assert done.status == 1
-    assert done.err.startswith(f"Error: {tmp_path}/empty holds no picture and no signal (")
+    assert done.err.startswith(f"Error: {tmp_path}/empty holds no image and no signal (")

@@ -159,7 +159,7 @@ def discriminant(
     means = sums / counts[:, None]
     within = gram - np.einsum("c,cf,cg->fg", counts, means, means)
     freedom = counts.sum() - len(counts)
-    # An inverse Wishart prior worth so many pictures without correlation.
+    # An inverse Wishart prior worth so many images without correlation.
     uncorrelated = prior * np.diag(np.diag(within)) / freedom
     shrunk = (within + uncorrelated) / (freedom + prior)
     # A unit that is always zero says nothing.
@@ -167,15 +167,15 @@ def discriminant(
     inverse = np.linalg.inv(shrunk[np.ix_(alive, alive)])
     weight = np.zeros_like(means)
     weight[:, alive] = means[:, alive] @ inverse
-    # How much further everything lies from a mean of one picture than from the true mean.
+    # How much further everything lies from a mean of one image than from the true mean.
     excess = np.trace(inverse @ (within / freedom)[np.ix_(alive, alive)])
     return weight, -0.5 * np.sum(weight * means, axis=1) + 0.25 * excess / counts
 
 
 def sketch(features: NDArray, labels: NDArray, classes: int, prior: float = 100.0) -> tuple[NDArray, NDArray]:
-    """Quantiles of margins and oddness of each class's pictures: a discriminant, mean and variance for every picture.
+    """Quantiles of margins and oddness of each class's images: a discriminant, mean and variance for every image.
 
-    How much is shrunk, the diagonal towards which, and the noise given back are those of all pictures.
+    How much is shrunk, the diagonal towards which, and the noise given back are those of all images.
     """
     total, one_hot = len(labels), np.eye(classes)[labels]
     counts = one_hot.sum(axis=0)
@@ -221,7 +221,7 @@ def distances(
     tested: NDArray,
     share: float,
 ) -> tuple[NDArray, float]:
-    """Of `tested` `(n, f)` from what `features` show, and the one that `share` of known pictures exceeds."""
+    """Of `tested` `(n, f)` from what `features` show, and the one that `share` of known images exceeds."""
     one_hot = np.eye(classes)[labels]
     counts = one_hot.sum(axis=0)
     means = one_hot.T @ features / counts[:, None]
@@ -252,7 +252,7 @@ def distances(
 
 
 def temperature(features: NDArray, labels: NDArray, classes: int) -> float:
-    """The T that suits best where, in order of class, each picture is judged by those of the other four fifths.
+    """The T that suits best where, in order of class, each image is judged by those of the other four fifths.
 
     Every class must be in all of these.
     """

@@ -33,7 +33,7 @@ EXPLAINS = (
     "The signature, 64 bytes in manifest.sig, is ed25519",
     "What a signature does not do",
     "Tested by tests/field/test_bad_data.py.",
-    "A network can compute NaN or infinity for any picture",
+    "A network can compute NaN or infinity for any image",
     "A camera of 12 bits has white at 4095",
     "in csk.toml; build-artifacts --bit-depth and analyze --bit-depth",
     "In int8, what was NaN in front of a rounding is some number behind it",
@@ -70,7 +70,7 @@ def parts(text: str) -> list[tuple[str, str]]:
 # Rows that are held by a test of their own, and not attacked yet.
 TESTED_ELSEWHERE = {
     # Each try would be a build.
-    "base data, and the pictures of csk-sdk analyze": "tests/learner/test_not_finite.py",
+    "base data, and the images of csk-sdk analyze": "tests/learner/test_not_finite.py",
     (
         "An older csk-sdk that meets what a newer one wrote, after a firmware rollback, loses nothing of it, and "
         "calls nothing damaged."

@@ -1,4 +1,4 @@
-"""Pictures of what was never taught: predictions, exports, and states of before there was such a thing."""
+"""Images of what was never taught: predictions, exports, and states of before there was such a thing."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_about_the_chosen_share_of_known_pictures_is_rejected(
 ) -> None:
     known = taught.predict(pictures(digits, KNOWN), reject=share).known
     assert known is not None
-    # 420 pictures: within three points and two standard deviations.
+    # 420 images: within three points and two standard deviations.
     assert 1.0 - known.mean() == pytest.approx(
         share, abs=0.03 + 2 * np.sqrt(share * (1 - share) / len(known))
     )
@@ -100,7 +100,7 @@ def test_no_such_share(taught: Learner, digits: Digits, share: Any, tmp_path: Pa
         lambda: taught.predict(pictures(digits, (0,)), reject=share),
         lambda: taught.export(tmp_path / "out.onnx", reject=share),
     ):
-        with pytest.raises(ConfigError, match="must be a share of the known pictures from 0 to below 1"):
+        with pytest.raises(ConfigError, match="must be a share of the known images from 0 to below 1"):
             call()
     assert not (tmp_path / "out.onnx").exists()
 

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 
 def digit_products(classes, each):
-    """Products of pixels of scanned digits: `each` pictures of each of the first `classes`, and all others.
+    """Products of pixels of scanned digits: `each` images of each of the first `classes`, and all others.
 
     Both as features `(n, 150)` float32 and labels `(n,)`.
     """

@@ -33,7 +33,7 @@ def minimum(logits, labels):
 
 @pytest.fixture
 def digits():
-    """40 pictures of each digit, and the rest."""
+    """40 images of each digit, and the rest."""
     return digit_products(10, 40)
 
 

@@ -1,4 +1,4 @@
-"""Classes that are known already: one column each, old and new pictures in balance, and better at the new kind."""
+"""Classes that are known already: one column each, old and new images in balance, and better at the new kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a picture is from all that is known, and which share of known pictures lies further."""
+"""How far an image is from all that is known, and which share of known images lies further."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRIOR = 100.0
 
 @pytest.fixture(scope="module")
 def digits():
-    """Seven digits, 100 pictures of each, and all others."""
+    """Seven digits, 100 images of each, and all others."""
     return digit_products(7, 100)
 
 
@@ -34,7 +34,7 @@ def judge(statistics, sketch):
 
 
 def test_a_picture_is_left_out_of_what_judges_it() -> None:
-    """Against a discriminant made again for every picture, its diagonal and the noise given back as they were."""
+    """Against a discriminant made again for every image, its diagonal and the noise given back as they were."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), (9, 5, 14))
     x = (rng.standard_t(3, (28, 6)) + 2 * rng.normal(size=(3, 6))[labels]).astype(np.float32)
@@ -71,7 +71,7 @@ def test_of_other_pictures_of_known_classes_the_chosen_share_lies_further(digits
     (x, labels), (tested, answers) = digits
     judged = judge(*knowing(x, labels, tuple("0123456")))
     beyond = np.mean(judged.of(tested[answers < 7]) > judged.limit(share))
-    # 500 pictures: two standard deviations are 2 to 3.6 points.
+    # 500 images: two standard deviations are 2 to 3.6 points.
     assert beyond == pytest.approx(share, abs=0.04)
     assert not np.any(judged.of(tested) > judged.limit(0.0))
 
@@ -132,7 +132,7 @@ def test_where_nothing_can_be_told_nothing_is_said() -> None:
     assert measured(None, same, np.ones((4, 5), np.float32), np.arange(4) % 2, "ab", PRIOR) is None
     two = ClassStatistics.empty(5).add(x, np.arange(8) % 2, "ab")
     assert distance(two, None, lda_head(two, PRIOR)) is None
-    # Of a class of one picture nothing is kept, and it does not stand in the others' way.
+    # Of a class of one image nothing is kept, and it does not stand in the others' way.
     uneven = np.array([0, 0, 0, 0, 1, 1, 1, 2])
     sketch = knowing(x, uneven, "abc")[1]
     assert sketch is not None

@@ -35,8 +35,8 @@ export interface LearnerOptions {
  * Learns task after task, predicts, exports.
  *
  *     const learner = await Learner.open({ runtime: ort, bundle, storage });
- *     await learner.learn({ name: '01-birds', classes, pictures, labels });
- *     const { labels } = await learner.predict(pictures);
+ *     await learner.learn({ name: '01-birds', classes, images, labels });
+ *     const { labels } = await learner.predict(images);
  *     const model = await learner.export();
  *
  * One learner writes to a state at a time; any number may read. Calls may overlap: each `predict`, `features` and `export`
@@ -45,7 +45,7 @@ export interface LearnerOptions {
  * beside it, take turns on JavaScript's one thread.
  */
 export class Learner {
-  /** From pictures to the model's input; `preprocessing.toSize` makes pictures small to keep. */
+  /** From images to the model's input; `preprocessing.toSize` makes images small to keep. */
   readonly preprocessing: Preprocessing;
   private current: Predictor;
   private refreshing: Promise<Predictor> | undefined;
@@ -118,10 +118,10 @@ export class Learner {
 
   /**
    * Most probable classes, and probabilities: with `task`, among that task's classes; without, among all learned so far.
-   * Throws TaskError for pictures that do not fit, or of which the network computes numbers that are not finite, and for
+   * Throws TaskError for images that do not fit, or of which the network computes numbers that are not finite, and for
    * a task that is not learned.
    *
-   * `known` of the prediction is false for what is unlike all that is known, whatever `task`; of pictures of known classes,
+   * `known` of the prediction is false for what is unlike all that is known, whatever `task`; of images of known classes,
    * that is about the share `reject`, 0.05 unless told otherwise. 0 rejects none. Throws ConfigError where it is no share
    * from 0 to below 1, or was never measured.
    */
@@ -132,7 +132,7 @@ export class Learner {
     return (await this.refreshed()).predict(pictures, options.task, options.reject);
   }
 
-  /** Features of pictures, float32 `(n, f)`. */
+  /** Features of images, float32 `(n, f)`. */
   async features(pictures: readonly Picture[]): Promise<Float32Array> {
     return (await this.refreshed()).features(pictures);
   }

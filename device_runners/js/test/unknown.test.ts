@@ -20,8 +20,8 @@ import json, sys
 import numpy as np, onnx, onnxruntime as ort
 from csk_sdk import Learner
 from safetensors.numpy import load_file
-bundle, state, pictures, model = sys.argv[1:]
-images = load_file(pictures)["test/images"][..., None]
+bundle, state, images, model = sys.argv[1:]
+images = load_file(images)["test/images"][..., None]
 learner = Learner.open(bundle, state)
 found = learner.predict(images, reject=0.1)
 onnx.checker.check_model(onnx.load(model), full_check=True)
@@ -79,7 +79,7 @@ describe('what was never taught', () => {
   });
 });
 
-describe('the sketch of known pictures', () => {
+describe('the sketch of known images', () => {
   const table = Float32Array.from({ length: 64 }, (_, at) => at + 1);
   const sketch = new Familiarity(['é', 'b'], table, table);
 

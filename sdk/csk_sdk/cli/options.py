@@ -38,7 +38,7 @@ InputSize = Annotated[
     str | None,
     typer.Option(
         metavar="HxW",
-        help="The size of pictures (or the length of signals) that MODEL leaves open.",
+        help="The size of images (or the length of signals) that MODEL leaves open.",
     ),
 ]
 OutputName = Annotated[
@@ -49,7 +49,7 @@ BitDepth = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Bits that count of 16-bit values in pictures: 12 for a camera whose white is 4095; 16 by default.",
+        help="Bits that count of 16-bit values in images: 12 for a camera whose white is 4095; 16 by default.",
     ),
 ]
 

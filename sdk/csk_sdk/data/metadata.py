@@ -1,11 +1,11 @@
-"""Pictures or signals with a table of labels: a folder with a `metadata.csv` beside them.
+"""Images or signals with a table of labels: a folder with a `metadata.csv` beside them.
 
     file_name,cat,dog          file_name,angle
     0001.png,1,0               0001.png,-12.5
     kitchen/7.jpg,1,1          0002.png,30
 
 The form is that of Hugging Face's ImageFolder (huggingface.co/docs/datasets/image_dataset): `file_name` is a path
-inside the folder, every other column a class (1 where the picture has it, else 0) or a target (a number).
+inside the folder, every other column a class (1 where the image has it, else 0) or a target (a number).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read_metadata(
 
     Files that are not there are put into `absent` and returned all the same, to be treated as those that cannot be
     decoded; where that is None, they are refused, all of them in one sentence.
-    Raises TaskError, naming the line, for a file that cannot be read, a name that can be none of a picture, or a cell
+    Raises TaskError, naming the line, for a file that cannot be read, a name that can be none of an image, or a cell
     that is no finite number.
     """
     path = folder / METADATA
@@ -63,7 +63,7 @@ def read_metadata(
         raise TaskError(absent_said(folder, gone, most=20) + " Correct the names, or remove the lines.")
     (absent if absent is not None else []).extend(gone)
     if not paths:
-        raise TaskError(f"{path} lists no picture: write one line for each.")
+        raise TaskError(f"{path} lists no image: write one line for each.")
     return names, paths, np.array(numbers, np.float32).reshape(len(paths), len(names))
 
 
@@ -102,13 +102,13 @@ def _picture(folder: Path, name: str, where: str) -> Path:
     ) as error:  # links in a circle are a RuntimeError until Python 3.13
         reason = getattr(error, "strerror", None) or str(error)
         shown = name if len(name) <= 80 else name[:80] + "..."
-        raise TaskError(f"{where}: '{shown}' cannot be the name of a picture ({reason}).") from None
+        raise TaskError(f"{where}: '{shown}' cannot be the name of an image ({reason}).") from None
 
 
 def _inside(folder: Path, name: str, where: str) -> Path:
     path = folder / name
     if path.suffix.lower() not in SUFFIXES:
-        raise TaskError(f"{where}: '{name}' is no picture and no signal ({READ}).")
+        raise TaskError(f"{where}: '{name}' is no image and no signal ({READ}).")
     try:
         there = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -130,7 +130,7 @@ def _number(cell: str, name: str, where: str) -> np.float32:
         value = np.float32("nan")
     if not np.isfinite(value):
         raise TaskError(
-            f"{where}: '{name}' is '{cell.strip()}', and must be a number (for a class: 1 where the picture has "
+            f"{where}: '{name}' is '{cell.strip()}', and must be a number (for a class: 1 where the image has "
             "it, else 0)."
         )
     return value

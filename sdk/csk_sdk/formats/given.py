@@ -62,7 +62,7 @@ def names_of(values: Any, what: str, error: type[CskError]) -> list[str]:
 
 
 def array_of(value: Any, what: str) -> NDArray[Any]:
-    """An array, or what makes one: also a list, a generator, or pictures of Pillow's. Raises TaskError."""
+    """An array, or what makes one: also a list, a generator, or images of Pillow's. Raises TaskError."""
     try:
         return np.asarray(list(value) if isinstance(value, Iterator) else value)
     except (ValueError, TypeError):  # parts of different shapes

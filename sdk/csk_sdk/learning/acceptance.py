@@ -12,7 +12,7 @@ from csk_sdk.method.novelty import UNFAMILIAR
 
 
 def require_learnable(evidence: LabelEvidence | None, config: TrainingConfig, task: str, noun: str) -> None:
-    """Raise TaskError where a task's labels say nothing about its pictures or signals (`noun`).
+    """Raise TaskError where a task's labels say nothing about its images or signals (`noun`).
 
     `evidence` is None where nothing was measured, as after resuming: then there is nothing to say.
     """
@@ -23,7 +23,7 @@ def require_learnable(evidence: LabelEvidence | None, config: TrainingConfig, ta
 
 
 def unfamiliar(novelty: float | None, noun: str) -> tuple[str, ...]:
-    """A warning where a task's pictures or signals (`noun`) are far from everything known; else nothing."""
+    """A warning where a task's images or signals (`noun`) are far from everything known; else nothing."""
     if novelty is None or novelty < UNFAMILIAR:
         return ()
     return (said("unfamiliar", noun=noun, score=f"{novelty:.1f}"),)

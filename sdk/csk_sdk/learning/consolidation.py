@@ -104,7 +104,7 @@ class Consolidation:
             del extractor
         weight, bias = self.bundle.objective.fit_head(*sample.arrays(), self.classes)
         drift = DriftEstimate(self.bundle.manifest.head.features)
-        # The sample begins with the same pictures. The matrices are as large as a small network's kernels, so they are
+        # The sample begins with the same images. The matrices are as large as a small network's kernels, so they are
         # made when no graph is open.
         for old, new in zip(before, sample.parts, strict=False):
             drift.add(old[: len(new)], new)
@@ -136,7 +136,7 @@ class Consolidation:
         repeated = KnownClasses(self.classes, known)
 
         def keep(features: NDArray[np.float32], labels: Labels) -> None:
-            # The same pictures had finite ones before a center moved.
+            # The same images had finite ones before a center moved.
             if self._moved:
                 require_converged({"features": features})
             require_learnable_features(features, self.bundle.manifest.input.noun)
@@ -203,7 +203,7 @@ class Consolidation:
         return known
 
     def _sketch(self, tensors: Tensors, known: ClassStatistics, sample: FeatureSample, parts: int) -> None:
-        """How close the task's pictures are to what is known now, of the first `parts` of the sample."""
+        """How close the task's images are to what is known now, of the first `parts` of the sample."""
         features, labels = sample.arrays(parts)
         old = Familiarity.from_tensors(self.tensors)
         sketch = measured(old, known, features, labels, self.classes, PRIOR_PICTURES)

@@ -1,6 +1,6 @@
-"""More pictures of classes that are known already: how much they count beside those that came before.
+"""More images of classes that are known already: how much they count beside those that came before.
 
-Classes are one by name. New pictures of a known class are mostly of another kind than the old ones (another season,
+Classes are one by name. New images of a known class are mostly of another kind than the old ones (another season,
 another camera), or nobody would have collected them; but ten of them vanish in a mean over five hundred. So all that
 a task brings of known classes count as much together as those that were there.
 docs/decisions/0017-known-classes.md.
@@ -20,7 +20,7 @@ MOST = number("known_classes", "most")
 
 
 class KnownClasses:
-    """Which of a task's classes are known by `old` statistics, and the statistics of its pictures of these."""
+    """Which of a task's classes are known by `old` statistics, and the statistics of its images of these."""
 
     def __init__(self, classes: Sequence[str], old: ClassStatistics) -> None:
         seen = {name for name, count in zip(old.classes, old.counts, strict=True) if count > 0}
@@ -37,7 +37,7 @@ class KnownClasses:
             self._again = self._again.add(features[known], places[known], self.names)
 
     def balance(self, learned: ClassStatistics, scale: float = 1.0) -> ClassStatistics:
-        """`learned`, the task's statistics, each picture counted `scale` times; those of known classes more often."""
+        """`learned`, the task's statistics, each image counted `scale` times; those of known classes more often."""
         count = scale * float(self._again.counts.sum())
         if not count:
             return learned.scaled(scale)

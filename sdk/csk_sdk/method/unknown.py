@@ -1,14 +1,14 @@
-"""How unlike everything known a picture is, from class statistics and the head over all classes: no picture is kept.
+"""How unlike everything known an image is, from class statistics and the head over all classes: no image is kept.
 
-Two things make a picture unknown. It is *undecided*: the largest logit stands little above the mean of all classes (the
+Two things make an image unknown. It is *undecided*: the largest logit stands little above the mean of all classes (the
 maximum logit of Hendrycks et al., ICML 2022, arXiv 1911.11132, and Vaze et al., ICLR 2022, arXiv 2110.06207, taken from
 that mean, since a discriminant's logits have no zero of their own). Or it is *odd*: its features lie outside of where
 all known ones do, by the mean of their squared deviations, each winsorised (Huber, 1964), so that no single feature
 decides. `distance = exp(a max(0, oddness / usual - 1)) / (margin / margin at the classes' means)`: about 1 in the
 middle of a class. docs/decisions/0029-unknown.md has what else was measured.
 
-What share of known pictures lies beyond a distance is told by a sketch: for each class, quantiles of its pictures'
-margins and oddness, each picture left out of the statistics that judge it, over what the statistics give for the class
+What share of known images lies beyond a distance is told by a sketch: for each class, quantiles of its images'
+margins and oddness, each image left out of the statistics that judge it, over what the statistics give for the class
 itself. As ratios they stay true when classes are added, and features drift.
 """
 
@@ -39,10 +39,10 @@ FAMILIARITY = ("classes", "margins", "oddness")
 
 @dataclass(frozen=True, eq=False)
 class Familiarity:
-    """The sketch: what is usual for pictures of known classes.
+    """The sketch: what is usual for images of known classes.
 
     `margins` and `oddness`, each `(len(classes), QUANTILES)` float32 above 0: at (j + 1/2) / QUANTILES, of a class's
-    pictures, over the margin at its mean, and over the oddness that its mean and the spread within classes make.
+    images, over the margin at its mean, and over the oddness that its mean and the spread within classes make.
     """
 
     classes: tuple[str, ...]
@@ -98,11 +98,11 @@ class Familiarity:
 
 @dataclass(frozen=True, eq=False)
 class Distance:
-    """How far pictures are from all that is known.
+    """How far images are from all that is known.
 
     `weight` `(C, f)` and `bias` `(C,)` give the logits less their mean, `mean` and `scale` `(f,)` the features'
     deviations, all float32. `margin` is that at the classes' means, averaged over them. `usual` is the oddness
-    that a twentieth of known pictures exceeds, and `closeness` the inverse distances of these, in ascending order.
+    that a twentieth of known images exceeds, and `closeness` the inverse distances of these, in ascending order.
     """
 
     weight: NDArray[np.float32]
@@ -124,7 +124,7 @@ class Distance:
         return found
 
     def limit(self, share: float) -> float:
-        """The distance that this share of known pictures exceeds, by the sketch; infinity for none."""
+        """The distance that this share of known images exceeds, by the sketch; infinity for none."""
         place = share * (len(self.closeness) - 1)
         below = int(place)
         nearest, next_one = self.closeness[below], self.closeness[min(below + 1, len(self.closeness) - 1)]
@@ -149,7 +149,7 @@ def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: Head
     mean, variance, typical = _spread(statistics)
     odd *= typical[:, None]
     usual = float(np.quantile(odd, _USUAL_SHARE))
-    # How odd a picture is tells next to nothing of its margin, so every pair is as likely.
+    # How odd an image is tells next to nothing of its margin, so every pair is as likely.
     closeness = (ratios * (margins / margin)[:, None])[:, :, None] / _penalty(odd, usual)[:, None, :]
     return Distance(
         (weight - weight.mean(axis=0)).astype(np.float32),
@@ -173,8 +173,8 @@ def measured(
 ) -> Familiarity | None:
     """`known` and the sketch of features `(n, f)`, labels `(n,)` into `classes`, which are part of `statistics`.
 
-    `unseen` is what the closeness of pictures that the network was not trained on is of that of these. `known` as it is
-    where no class has two pictures, or nothing can be decided between.
+    `unseen` is what the closeness of images that the network was not trained on is of that of these. `known` as it is
+    where no class has two images, or nothing can be decided between.
     """
     if len(statistics.classes) < 2 or not (statistics.counts > 0).all():
         return known
@@ -242,7 +242,7 @@ def _within(statistics: ClassStatistics) -> Float64:
 
 
 def _oddness_left_out(statistics: ClassStatistics, x: Float64, own: NDArray[np.int64]) -> Float64:
-    """The oddness `(n,)` of pictures `(n, f)` of classes `own`, each left out of its class's mean and its scatter."""
+    """The oddness `(n,)` of images `(n, f)` of classes `own`, each left out of its class's mean and its scatter."""
     means = statistics.sums / statistics.counts[:, None]
     mean, variance, _ = _spread(statistics)
     squares = (means**2).mean(axis=0)
@@ -260,7 +260,7 @@ def _oddness_left_out(statistics: ClassStatistics, x: Float64, own: NDArray[np.i
 
 @dataclass(frozen=True, eq=False)
 class _LeftOut:
-    """The discriminant of `lda_head`, without each picture that it judges in turn.
+    """The discriminant of `lda_head`, without each image that it judges in turn.
 
     Without `x`, its class's mean is `mu - r / (n_c - 1)`, `r = x - mu`, and the scatter less by
     `n_c / (n_c - 1) r r^T`: of rank one, so that the inverse follows (Sherman and Morrison, 1950). How much is shrunk,
@@ -270,7 +270,7 @@ class _LeftOut:
     means: Float64
     counts: Float64
     inverse: Float64
-    # What of a picture's own scatter is in the covariance, but for `n_c / (n_c - 1)`; and by class what is given back.
+    # What of an image's own scatter is in the covariance, but for `n_c / (n_c - 1)`; and by class what is given back.
     part: float
     given: Float64
 
@@ -293,13 +293,13 @@ class _LeftOut:
         return _margins(self.means @ ahead.T + self.given - 0.5 * np.einsum("cf,cf->c", ahead, self.means))
 
     def margins(self, x: Float64, own: NDArray[np.int64]) -> Float64:
-        """The margins `(n,)` of pictures `(n, f)` of classes `own`, each without itself."""
+        """The margins `(n,)` of images `(n, f)` of classes `own`, each without itself."""
         ahead = self.means @ self.inverse
         n = self.counts[own]
         r = x - self.means[own]
         a = r @ self.inverse
         part = self.part * n / (n - 1.0)
-        # 1 less the picture's own share of what is known around it.
+        # 1 less the image's own share of what is known around it.
         left = np.maximum(1.0 - part * np.einsum("nf,nf->n", a, r), _LEAST_LEFT)
         gain = part / left
         with_x, with_means = np.einsum("nf,nf->n", a, x), a @ self.means.T

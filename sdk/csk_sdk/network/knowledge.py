@@ -23,7 +23,7 @@ Tensors = dict[str, NDArray[Any]]
 # Of a bundle's view from the prefix on, prefix features (n, *prefix) as they are stored instead of images.
 Batch = tuple[NDArray[Any], Labels]
 
-# Pictures at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
+# Images at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
 _AT_ONCE = 8
 # Matrices of features by features, float64, at once where statistics are summed up or a head is computed of them.
 _SQUARES = 3
@@ -32,7 +32,7 @@ _HEAD = re.compile(r"head/[^/]*/(weight|bias)")
 
 
 def require_room(features: int) -> None:
-    """Raise TaskError where sums over so many features of a picture do not fit into this device's memory.
+    """Raise TaskError where sums over so many features of an image do not fit into this device's memory.
 
     What is to be allocated is known before; a system that promises more than it has would end the process instead.
     """

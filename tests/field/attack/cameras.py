@@ -1,4 +1,4 @@
-"""Cameras of more than 8 bits: pictures and arrays that would be learned as black, or beyond white."""
+"""Cameras of more than 8 bits: images and arrays that would be learned as black, or beyond white."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import { filled } from '../formats/sentences.js';
 import { isRefuted, type LabelEvidence } from '../method/labelCheck.js';
 
 /**
- * Throw LabelError where a task's labels say nothing about its pictures. `evidence` is undefined where nothing was
+ * Throw LabelError where a task's labels say nothing about its images. `evidence` is undefined where nothing was
  * measured, as after resuming: then there is nothing to say.
  */
 export function requireLearnable(
@@ -20,16 +20,16 @@ export function requireLearnable(
   const percent = (share: number): string => (100 * share).toFixed(0);
   throw new LabelError(
     filled(SENTENCES.labelsLookWrong, {
-      ...{ task, noun: 'picture', accuracy: percent(evidence.accuracy), chance: percent(evidence.chance) },
+      ...{ task, noun: 'image', accuracy: percent(evidence.accuracy), chance: percent(evidence.chance) },
     }),
     evidence,
   );
 }
 
-/** A warning where a task's pictures are far from everything known; else nothing. */
+/** A warning where a task's images are far from everything known; else nothing. */
 function unfamiliar(novelty: number | undefined): string[] {
   if (novelty === undefined || novelty < NOVELTY.unfamiliar) return [];
-  return [filled(SENTENCES.unfamiliar, { noun: 'picture', score: novelty.toFixed(1) })];
+  return [filled(SENTENCES.unfamiliar, { noun: 'image', score: novelty.toFixed(1) })];
 }
 
 /**

@@ -1,4 +1,4 @@
-/** With few pictures a class, heads on the frozen backbone do as well as training: docs/decisions/0019-few-shot.md. */
+/** With few images a class, heads on the frozen backbone do as well as training: docs/decisions/0019-few-shot.md. */
 
 import { DEFAULTS, type TrainingConfig } from '../config.js';
 import { SENTENCES } from '../contract/sentences.js';
@@ -8,9 +8,9 @@ import { filled } from '../formats/sentences.js';
 export type HeadsOnlyBecause = '' | 'few-shot' | 'max-forgetting';
 
 /**
- * Whether `count` pictures of so many classes are fewer for each, on average, than `fewShot`.
+ * Whether `count` images of so many classes are fewer for each, on average, than `fewShot`.
  *
- * What is lacking is steps: of more epochs than the default, each picture counts for as many more.
+ * What is lacking is steps: of more epochs than the default, each image counts for as many more.
  */
 export function isFewShot(
   count: number,
@@ -20,8 +20,8 @@ export function isFewShot(
   return count * Math.max(1, epochs / DEFAULTS.epochs) < fewShot * classes.length;
 }
 
-/** The sentence about a task of `count` pictures whose centers were not trained. */
+/** The sentence about a task of `count` images whose centers were not trained. */
 export function fewShotNote(count: number, classes: readonly string[]): string {
   const each = Number((count / classes.length).toPrecision(3));
-  return filled(SENTENCES.fewShot, { each, noun: 'picture' });
+  return filled(SENTENCES.fewShot, { each, noun: 'image' });
 }

@@ -1,10 +1,10 @@
 /**
- * How unlike everything known a picture is, from class statistics and the head over all classes: no picture is kept.
+ * How unlike everything known an image is, from class statistics and the head over all classes: no image is kept.
  *
- * A picture is unknown that is undecided (the largest logit stands little above the mean of all classes) or odd (its
+ * An image is unknown that is undecided (the largest logit stands little above the mean of all classes) or odd (its
  * features lie outside of where all known ones do). `distance = exp(a max(0, oddness / usual - 1)) / (margin / margin at the
- * classes' means)`. What share of known pictures lies beyond a distance is told by a sketch: by class, quantiles of margins
- * and oddness, each picture left out of the statistics that judge it, over what the statistics give for the class itself.
+ * classes' means)`. What share of known images lies beyond a distance is told by a sketch: by class, quantiles of margins
+ * and oddness, each image left out of the statistics that judge it, over what the statistics give for the class itself.
  * csk_sdk/method/unknown.py has the sources; docs/decisions/0029-unknown.md.
  */
 
@@ -17,7 +17,7 @@ import { type ClassStatistics, type ShrunkCovariance, shrunkCovariance } from '.
 import type { HeadArrays } from './logistic.js';
 import { timesTransposed } from './matrix.js';
 
-/** Share of known pictures that may be called unknown, unless told otherwise. */
+/** Share of known images that may be called unknown, unless told otherwise. */
 export const REJECT = UNKNOWN.reject;
 const WIDTH = UNKNOWN.quantiles;
 /** What the distance is made with: an exported model has it in its own ops. */
@@ -29,7 +29,7 @@ export const UNKNOWN_NUMBERS = {
 /** As tensors of a state, each behind `familiarity.`. */
 export const FAMILIARITY = ['classes', 'margins', 'oddness'] as const;
 
-/** The sketch: what is usual for pictures of known classes. Both tables are `(classes, WIDTH)`, above 0. */
+/** The sketch: what is usual for images of known classes. Both tables are `(classes, WIDTH)`, above 0. */
 export class Familiarity {
   constructor(
     readonly classes: readonly string[],
@@ -72,7 +72,7 @@ export class Familiarity {
     return new Familiarity(classes.map(String), margins.data, oddness.data);
   }
 
-  /** Both; of a class in both, the mean, as new pictures of a known class count like those that were there. */
+  /** Both; of a class in both, the mean, as new images of a known class count like those that were there. */
   merge(other: Familiarity): Familiarity {
     const classes = [...new Set([...this.classes, ...other.classes])];
     const both = (mine: Float32Array, theirs: Float32Array): Float32Array => {
@@ -107,8 +107,8 @@ export class Familiarity {
 }
 
 /**
- * How far pictures are from all that is known. `weight` `(C, f)` and `bias` `(C,)` give the logits less their mean, `mean`
- * and `scale` `(f,)` the features' deviations. `closeness` are the inverse distances of known pictures, ascending.
+ * How far images are from all that is known. `weight` `(C, f)` and `bias` `(C,)` give the logits less their mean, `mean`
+ * and `scale` `(f,)` the features' deviations. `closeness` are the inverse distances of known images, ascending.
  */
 export interface Distance {
   readonly weight: Float32Array;
@@ -139,7 +139,7 @@ export function distancesOf(distance: Distance, features: Float32Array): Float32
   });
 }
 
-/** The distance that this share of known pictures exceeds, by the sketch; infinity for none. */
+/** The distance that this share of known images exceeds, by the sketch; infinity for none. */
 export function limitOf({ closeness }: Distance, share: number): number {
   return share > 0 ? 1 / quantile(closeness, share) : Number.POSITIVE_INFINITY;
 }
@@ -166,7 +166,7 @@ export function distanceFrom(
   const odd = sketch.of(sketch.oddness, classes).map((value, at) => value * typical[Math.floor(at / WIDTH)]!);
   const usual = quantile(odd.slice().sort(), UNKNOWN.usualShare);
   const ratios = sketch.of(sketch.margins, classes);
-  // How odd a picture is tells next to nothing of its margin, so every pair is as likely.
+  // How odd an image is tells next to nothing of its margin, so every pair is as likely.
   const closeness = Float64Array.from({ length: count * WIDTH * WIDTH }, (_, at) => {
     const c = Math.floor(at / WIDTH / WIDTH);
     const i = Math.floor(at / WIDTH) % WIDTH;
@@ -192,7 +192,7 @@ export function distanceFrom(
 
 /**
  * `known` and the sketch of features `(n, f)`, labels `(n,)` into `classes`, which are part of `statistics`; `known` as it
- * is where no class has two pictures, or nothing can be decided between.
+ * is where no class has two images, or nothing can be decided between.
  */
 export function measured(
   known: Familiarity | undefined,
@@ -314,7 +314,7 @@ function spreadOf(statistics: ClassStatistics): Spread {
   return { mean, variance, within, typical };
 }
 
-/** How odd pictures are that are in the statistics, each left out of its class's mean and its scatter. */
+/** How odd images are that are in the statistics, each left out of its class's mean and its scatter. */
 class OddnessLeftOut {
   readonly typical: Float64Array;
   private readonly means: Float64Array;
@@ -354,7 +354,7 @@ class OddnessLeftOut {
 }
 
 /**
- * The discriminant of `ldaHead`, without each picture that it judges in turn: its class's mean is `mu - r / (n_c - 1)`,
+ * The discriminant of `ldaHead`, without each image that it judges in turn: its class's mean is `mu - r / (n_c - 1)`,
  * `r = x - mu`, and the scatter less by `n_c / (n_c - 1) r r^T`, so that the inverse follows (Sherman and Morrison, 1950).
  */
 class LeftOut {
@@ -383,7 +383,7 @@ class LeftOut {
     return marginsOf(logits, count);
   }
 
-  /** The margins `(n,)` of pictures `x` `(n, f)` of classes `own`, each without itself. */
+  /** The margins `(n,)` of images `x` `(n, f)` of classes `own`, each without itself. */
   margins(x: Float64Array, own: readonly number[]): Float64Array {
     const { features: f, counts, classes } = this.statistics;
     const { means, ahead } = this;

@@ -87,7 +87,7 @@ export class FeatureSample {
     return this.room === 0;
   }
 
-  /** How many pictures it holds. */
+  /** How many images it holds. */
   get count(): number {
     return this.labelled.length;
   }

@@ -16,7 +16,7 @@ import { requireAnswers, requireUsableHead } from './finite.js';
 
 export const PRIOR_IMAGES = DISCRIMINANT.priorImages;
 
-// Pictures that go through the network at once: an application may hand over a thousand.
+// Images that go through the network at once: an application may hand over a thousand.
 const CHUNK = 64;
 
 /** `logits = features @ weight.T + bias` over `classes`: weight `(classes, f)`, bias `(classes,)`. */
@@ -27,7 +27,7 @@ export interface LinearHead {
 }
 
 /**
- * What is said of `n` pictures: the most probable class of each, and the probabilities of all classes, row by row
+ * What is said of `n` images: the most probable class of each, and the probabilities of all classes, row by row
  * `(n, classes.length)`; rows sum to 1.
  */
 export interface Prediction {
@@ -36,11 +36,11 @@ export interface Prediction {
   readonly classes: readonly string[];
   /** How unlike all that is known, `(n,)`: about 1 in the middle of a class. Undefined where nothing was measured. */
   readonly distance?: Float32Array;
-  /** Whether it is no further than all but the share `reject` of known pictures; `labels` holds the best guess anyway. */
+  /** Whether it is no further than all but the share `reject` of known images; `labels` holds the best guess anyway. */
   readonly known?: readonly boolean[];
 }
 
-/** How far pictures are from all that is known, and which share of known ones is rejected. */
+/** How far images are from all that is known, and which share of known ones is rejected. */
 export interface Doubt {
   readonly distance: Distance;
   readonly reject: number;
@@ -80,7 +80,7 @@ export class Predictor {
     return found;
   }
 
-  /** Features of pictures, `(n, f)`. Throws TaskError for the first picture of which they are not finite. */
+  /** Features of images, `(n, f)`. Throws TaskError for the first image of which they are not finite. */
   async features(pictures: readonly Picture[]): Promise<Float32Array> {
     this.opened ??= new Shared(FeatureExtractor.open(this.bundle, this.generation.tensors, this.opening));
     const shared = this.opened;
@@ -119,14 +119,14 @@ export class Predictor {
   }
 
   /**
-   * What rejects the share `reject` of known pictures, by default 0.05; undefined where nothing was measured. Throws
+   * What rejects the share `reject` of known images, by default 0.05; undefined where nothing was measured. Throws
    * ConfigError for no such share, and where one is asked for and nothing was measured.
    */
   doubt(reject?: number): Doubt | undefined {
     const share = reject ?? REJECT;
     if (!(share >= 0 && share < 1)) {
       throw new ConfigError(
-        `reject is ${share}, and must be a share of the known pictures from 0 to below 1, such as ${REJECT}.`,
+        `reject is ${share}, and must be a share of the known images from 0 to below 1, such as ${REJECT}.`,
       );
     }
     this.measured ??= { distance: classDistance(this.generation, this.head()) };
@@ -192,7 +192,7 @@ class Shared {
   }
 }
 
-/** What a head says of features `(n, f)`. Throws TaskError for the first picture of which it is not finite. */
+/** What a head says of features `(n, f)`. Throws TaskError for the first image of which it is not finite. */
 export function predictFrom(
   features: Float32Array,
   { classes, weight, bias }: LinearHead,

@@ -1,4 +1,4 @@
-/** Trying it out: a picture, and what the network takes it for. */
+/** Trying it out: an image, and what the network takes it for. */
 
 import { useEffect, useState } from 'preact/hooks';
 import type { Client } from '../client.js';
@@ -12,7 +12,7 @@ interface Seen extends Answer {
 
 interface TryProps {
   readonly client: Client;
-  /** Changes when the network does: the picture is looked at again. */
+  /** Changes when the network does: the image is looked at again. */
   readonly learned: string;
   readonly onProblem: (text: string | undefined) => void;
 }
@@ -38,7 +38,7 @@ export function Try({ client, learned, onProblem }: TryProps) {
         <div class="seen" aria-live="polite">
           <Thumbnail
             file={seen.picture}
-            alt={`Your picture: ${(seen.known && seen.guesses[0]?.label) || 'unknown'}`}
+            alt={`Your image: ${(seen.known && seen.guesses[0]?.label) || 'unknown'}`}
           />
           <div class="answer">
             {!seen.known && <p class="unknown">I don't know this. It looks most like:</p>}
@@ -48,10 +48,10 @@ export function Try({ client, learned, onProblem }: TryProps) {
       )}
       <div class="row">
         <Picker
-          label="Take a picture"
+          label="Take an image"
           camera
           main={!seen}
-          describes="Take a picture to recognise"
+          describes="Take an image to recognise"
           onPick={look}
         />
         <Picker label="Choose one" describes="Choose one to recognise" onPick={look} />
