@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,7 +17,8 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.tasks import Task
 from csk_sdk.device.choice import in_chosen_precision
-from csk_sdk.errors import ConfigError
+from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.learning.forgetting import Forgotten, forget, merge, rename
 from csk_sdk.learning.learn_run import LearnRun, OnProgress
 from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
@@ -27,7 +29,7 @@ from csk_sdk.network.profiles import SMALL, in_profile
 from csk_sdk.objectives import Prediction
 from csk_sdk.runtime.providers import find_providers
 from csk_sdk.runtime.sessions import Provider
-from csk_sdk.state import BASE, Generation, LearnedTask, State
+from csk_sdk.state import Generation, LearnedTask, State
 
 # Pictures at once through the network where memory is scarce.
 _SMALL_CHUNK = 8
@@ -145,10 +147,15 @@ class Learner:
         task: Task | Path | str,
         config: TrainingConfig | Mapping[str, Any] | None = None,
         on_progress: OnProgress | None = None,
+        *,
+        replace: bool | None = None,
     ) -> LearnReport:
         """Learn one task and commit a new generation.
 
-        `task` may be the path of a task's folder or npz file, `config` a mapping of settings.
+        `task` may be the path of a task's folder or npz file, `config` a mapping of settings. Pictures of classes that
+        are known are added to what is known of them; with `replace`, nothing that was learned of them before counts any
+        more (what the base knows does). Pictures that look like those of another known class contradict what is known:
+        a ContradictionError, unless `replace` is True or False.
 
         An interrupted run is resumed where its last progress checkpoint was, with the same result.
         Raises TaskError for data that cannot be learned, StateLockedError while another process learns, StateError
@@ -176,17 +183,25 @@ class Learner:
                     config or self.config,
                     self.backend,
                     on_progress or (lambda _: None),
+                    replace,
                 ).run()
 
     def stream(
-        self, name: str, classes: Sequence[str], config: TrainingConfig | Mapping[str, Any] | None = None
+        self,
+        name: str,
+        classes: Sequence[str],
+        config: TrainingConfig | Mapping[str, Any] | None = None,
+        *,
+        replace: bool | None = None,
     ) -> TaskStream:
-        """Learn a task from batches that the application feeds: see `TaskStream`."""
+        """Learn a task from batches that the application feeds: see `TaskStream`. `replace` is that of `learn`."""
         self.state.require_writable()
         self.require_new(name, classes)
         settings = _settings(config)
         bundle = self._as_set(settings)
-        return TaskStream(bundle, self.state, name, classes, settings or self.config, backend=self.backend)
+        return TaskStream(
+            bundle, self.state, name, classes, settings or self.config, backend=self.backend, replaces=replace
+        )
 
     def _as_set(self, config: TrainingConfig | None) -> Bundle:
         """The bundle as these settings want it, where they are not the learner's own."""
@@ -234,14 +249,49 @@ class Learner:
         predictor = self.predictor()
         export_model(self.bundle, predictor.generation, predictor.head(task), Path(path))
 
+    def forget(self, *classes: str, task: str | None = None) -> Forgotten:
+        """Forget classes, or a task: what it contributed, its head, and every older generation that holds it.
+
+        What is known of all others is then, where no center was ever trained, to the bit what a device knows that never
+        learned it; `remains` of what is returned says what else is left. Classes of the base are hidden, since the
+        bundle holds them. It cannot be undone. Raises TaskError for a class or task that is not known, StorageError
+        where something cannot be removed.
+        """
+        if bool(classes) == (task is not None):
+            raise TaskError("Name classes to forget, or a task.")
+        with self._changing():
+            return forget(self.bundle, self.state, classes, task)
+
+    def rename(self, old: str, new: str) -> Generation:
+        """Give a learned class another name. Raises TaskError for one that is not learned, or a name that is taken."""
+        with self._changing():
+            return rename(self.bundle, self.state, old, new)
+
+    def merge(self, into: str, other: str) -> Generation:
+        """Make one class of two: what was learned of `other` is known of `into`.
+
+        Raises TaskError for a class that is not known, and for `other` of the base.
+        """
+        with self._changing():
+            return merge(self.bundle, self.state, into, other)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """The lock, and predictions from what is committed afterwards."""
+        self.state.require_writable()
+        with self.state.lock():
+            yield
+            self._predictor = None
+
     def rollback(self, task: str) -> Generation:
         """Return to the generation in which `task` had just been learned ("base": before the first task).
 
-        Raises StateError for a task that is not on the way here, or where only a newer csk-sdk may write to the state.
+        Also forward again, as long as that generation is there. Raises StateError for a task that no kept generation
+        ended with, or where only a newer csk-sdk may write to the state.
         """
         self.state.require_writable()
         with self.state.lock():
-            self.state.rollback(0 if task == BASE else self.state.generation_of(task))
+            self.state.rollback(self.state.generation_at(task))
             self.state.clear_progress()
             current = self._predictor = self._opened(self.state.load())
         return current.generation

@@ -32,5 +32,6 @@ ProviderName = Annotated[
         help="What computes: cpu, openvino, cuda, ... as installed; cpu by default.",
     ),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 HERE = Path()

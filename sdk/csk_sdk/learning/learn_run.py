@@ -62,8 +62,12 @@ class LearnRun:
         config: TrainingConfig,
         backend: str,
         on_progress: OnProgress,
+        replaces: bool | None = None,
     ) -> None:
-        self._life = life = TaskLife(bundle, state, generation, task.name, task.classes, config, backend)
+        self._life = life = TaskLife(
+            bundle, state, generation, task.name, task.classes, config, backend, replaces
+        )
+        self._replaces = bool(replaces)
         assert task.train is not None
         self._given = len(task.train)
         if config.skip_broken:
@@ -213,7 +217,7 @@ class LearnRun:
             config.pop(name)
         return {
             "task": self._task.name,
-            "fingerprint": self._task.fingerprint(),
+            "fingerprint": self._task.fingerprint() + ("+replace" if self._replaces else ""),
             "generation": self._life.generation.number,
             "config": config,
             "backend": self._life.backend,

@@ -14,12 +14,14 @@ from typing import Any
 from csk_sdk.backends import require_ready
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
-from csk_sdk.learning.acceptance import require_learnable, warnings_about, worst_of
+from csk_sdk.learning.acceptance import require_agreement, require_learnable, warnings_about, worst_of
 from csk_sdk.learning.consolidation import Batches
 from csk_sdk.learning.few_shot import because, few_shot_notes
 from csk_sdk.learning.memory_budget import Plan, require_budget
+from csk_sdk.learning.revision import replacing
 from csk_sdk.learning.stopping import EPOCHS
 from csk_sdk.learning.training import TaskTraining
+from csk_sdk.method.contributions import Lesson
 from csk_sdk.network.predicting import require_new_task, task_classes
 from csk_sdk.network.profiles import in_profile
 from csk_sdk.runtime.peak_memory import peak_rss_bytes
@@ -37,7 +39,8 @@ class LearnReport:
     `forgetting` is how many points of accuracy the trained centers were estimated to cost the old task that loses most,
     and `heads_only` whether they stayed as they were, `heads_only_because` of which setting: "max-forgetting" where
     they were dropped for that, "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss`
-    that of the head), else "". `known` are the classes that were known before, and updated.
+    that of the head), else "". `known` are the classes that were known before, and updated, `replaced` those of which
+    nothing learned before counts any more.
     `stopped` is what ended training: "epochs", "plateau", "seconds" or "flops". `warnings` are sentences about what
     looks wrong, though not wrong enough to refuse the task. `skipped` are the pictures that were left out, each with
     what is wrong with it (`skip_broken`).
@@ -66,6 +69,7 @@ class LearnReport:
     profile: str = "fast"
     micro_batch: int | None = None
     skipped: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -93,8 +97,9 @@ class Trained:
 class TaskLife:
     """One task on the generation that it is learned from, under the state's lock.
 
-    `config` says what "auto" came to: the record of the task does, and another choice is another run. After `follow`,
-    `bundle` is opened as the plan has it; after `open`, there is a `training`.
+    `config` says what "auto" came to: the record of the task does, and another choice is another run. `replaces` says
+    whether the task replaces what was learned of its classes or adds to it; None that it must not contradict it. After
+    `follow`, `bundle` is opened as the plan has it; after `open`, there is a `training`.
     """
 
     def __init__(
@@ -106,9 +111,14 @@ class TaskLife:
         classes: Sequence[str],
         config: TrainingConfig,
         backend: str,
+        replaces: bool | None = None,
     ) -> None:
         require_new_task(generation, bundle.manifest.classes, name, classes)
         require_possible(bundle, name, classes, config, backend)
+        self._replaces = replaces
+        self._refitted: dict[str, tuple[str, ...]] = {}
+        if replaces:
+            generation, self._refitted = replacing(bundle, state, generation, classes)
         self.state, self.generation = state, generation
         self.name, self.classes = name, tuple(classes)
         self.config = replace(config, precision=bundle.precision)
@@ -134,6 +144,7 @@ class TaskLife:
             self.backend,
             task_classes(self.generation, self.bundle.manifest.classes),
             self.plan,
+            self._refitted,
         )
         return self.training
 
@@ -151,6 +162,9 @@ class TaskLife:
             self.training.warm_up(batches)
         noun = self.bundle.manifest.input.noun
         require_learnable(self.training.evidence, self.config, self.name, noun)
+        if self._replaces is None:
+            base = {name: name in self.bundle.manifest.classes for name in self.classes}
+            require_agreement(self.training.contradicted, base, self.name, noun)
         return loss
 
     def commit(self, batches: Batches, trained: Trained, mirrored: Batches | None = None) -> LearnReport:
@@ -171,6 +185,9 @@ class TaskLife:
             config=self.config.to_json(),
             protected=training.protected,
             notes=(*trained.notes, *about, *few),
+            contributions=self._kept(result.lesson),
+            carried=self._kept(result.carried),
+            temperature=result.lesson.temperature if result.lesson else None,
         )
         parent = self.generation
         committed = self.state.commit(parent.number, (*parent.tasks, learned), result.tensors)
@@ -191,12 +208,23 @@ class TaskLife:
             heads_only=trained.few or result.heads_only,
             heads_only_because=because(trained.few, result.heads_only),
             known=training.known,
+            replaced=tuple(
+                name for name in self.classes if any(name in classes for classes in self._refitted.values())
+            ),
             stopped=trained.stopped,
             warnings=learned.notes,
             memory_budget=self.plan.budget,
             profile=self.plan.profile.name,
             micro_batch=self.plan.micro_batch,
         )
+
+    def _kept(self, lesson: Lesson | None) -> dict[str, str]:
+        """By class, what its contribution is called in the state."""
+        if lesson is None:
+            return {}
+        return {
+            name: self.state.keep_contribution(one.tensors()) for name, one in lesson.contributions.items()
+        }
 
 
 def require_possible(

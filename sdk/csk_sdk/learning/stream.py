@@ -70,7 +70,9 @@ class TaskStream:
         config: TrainingConfig,
         reservoir: int = 512,
         backend: str = AUTO,
+        replaces: bool | None = None,
     ) -> None:
+        self._replaces = replaces
         self._objective = bundle.objective
         self._objective.require_names(name, classes)
         # A setting of another loss is refused now, and not when the first pictures have come.
@@ -110,8 +112,9 @@ class TaskStream:
             generation = stack.enter_context(self._state.opened())
             # Checked again, now that no other process can commit a task of this name.
             self._life = TaskLife(
-                self._bundle, self._state, generation, self._name, self._classes, self._config, self._backend
-            )
+                self._bundle, self._state, generation, self._name, self._classes, self._config, self._backend,
+                self._replaces,
+            )  # fmt: skip
             manifest, config = self._bundle.manifest, self._config
             plan = plan_for(manifest, config, self._backend, self._reservoir, self._held_at_most)
             self._life.follow(plan)
