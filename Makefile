@@ -10,6 +10,8 @@ OLDEST := .venv-matrix-1.17.0
 BENCH := .venv-bench
 EXECUTORCH := .venv-executorch
 MNN := .venv-mnn
+DOCS := .venv-docs
+RELEASE := .venv-release
 JS := device_runners/js
 export CHROMIUM ?= /usr/bin/chromium
 # Wheels of both end with Python 3.12.
@@ -34,7 +36,7 @@ MATRIX := out/matrix
 DIGITS := out/digits
 
 .PHONY: help demo test contract test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
-	wheel-test conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz sbom \
+	wheel-test docs release conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
 help:
@@ -52,12 +54,14 @@ help:
 	@echo "make app             build the web app and serve it here; BUNDLE=DIR for a bundle of your own"
 	@echo "make test-app        the web app in a phone's browser"
 	@echo "make check           format, lint, types"
+	@echo "make docs            the documentation as a site, strict, in out/site: open out/site/index.html"
 	@echo "make contract        write what is made of csk_sdk/contract: settings and thresholds of both languages, their pages"
 	@echo "make attack MINUTES=10  attack every promise of docs/guarantees.md: kills, lost power, full disks, hostile files"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
 	@echo "make fuzz MINUTES=30    feed the readers what nobody would (Linux, Python 3.11 to 3.13)"
 	@echo "make sbom               write docs/supply-chain.md and out/sbom.json from what is installed"
 	@echo "make wheel-test      build the wheel, install it elsewhere, run its demo"
+	@echo "make release            build the sdist and the wheel, check both, and write the notes; nothing is uploaded"
 	@echo "make memory-limit       ResNet-18 learns within 160 MB of resident memory, all in all (Linux)"
 	@echo "make bench           time and memory of a step beside torch, onnxruntime-training, ExecuTorch and MNN (12 minutes)"
 	@echo "make bench-cifar100 DATA=DIR MODEL=FILE    the CIFAR-100 benchmark"
@@ -221,8 +225,10 @@ check: $(BIN)/.dev
 
 contract: $(BIN)/.dev
 	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund
-	$(BIN)/python tools/contract.py
+	$(BIN)/python -m tools.contract
 	$(BIN)/python tests/contract/make_settings.py
+	$(BIN)/python tests/contract/make_manifests.py
+	$(BIN)/python tests/contract/make_states.py
 	$(BIN)/python docs/generate_cli.py
 
 format: $(BIN)/.dev
@@ -235,6 +241,35 @@ wheel-test:
 	$(PYTHON) -m venv out/wheel/venv
 	wheel=$$(ls out/wheel/*.whl) && out/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check "$$wheel[demo]"
 	cd out/wheel && venv/bin/csk-sdk demo --out demo
+
+# A broken link, a missing anchor or a public name without a docstring ends it; with --quiet, nothing would (MkDocs 1.6.1).
+# The variable is against an advertisement.
+SITE := NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+docs: $(DOCS)/.ready
+	$(SITE)
+	$(DOCS)/bin/python tests/docs/strict_site.py '$(subst $(DOCS),$(CURDIR)/$(DOCS),$(SITE))'
+	@echo "The site: out/site/index.html"
+
+$(DOCS)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+# The wheel is built from the sdist, as others would. It is installed into an empty environment, without any extra.
+release: $(RELEASE)/.ready
+	rm -rf out/release && mkdir -p out/release
+	$(RELEASE)/bin/python -m build --outdir out/release/dist . > out/release/build.log 2>&1 || { tail -20 out/release/build.log; exit 1; }
+	$(RELEASE)/bin/twine --no-color check --strict out/release/dist/*
+	$(PYTHON) tools/release.py check out/release/dist
+	$(PYTHON) -m venv out/release/venv
+	out/release/venv/bin/python -m pip install --quiet --disable-pip-version-check out/release/dist/*.whl
+	$(PYTHON) tools/release.py installed out/release/venv/bin
+	$(PYTHON) tools/release.py notes out/release/notes.md
+
+$(RELEASE)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
+	@touch $@
 
 # MINUTES is how much is tried: 10 is all of it, about as long on two quiet cores.
 attack: MINUTES = 10
@@ -290,4 +325,4 @@ memory-limit: $(BIN)/.dev
 	$(BIN)/python benchmarks/memory_limit.py --out out/memory-limit
 
 clean:
-	rm -rf $(VENV) $(ORT_TRAINING) .venv-matrix-* $(BENCH) $(EXECUTORCH) $(MNN) .cache out build dist
+	rm -rf $(VENV) $(ORT_TRAINING) .venv-matrix-* $(BENCH) $(EXECUTORCH) $(MNN) $(DOCS) $(RELEASE) .cache out build dist

@@ -84,7 +84,7 @@ VARIANTS = {
 
 
 def measure(seed: int, folder: Path) -> dict[str, list[float]]:
-    """Per variant: base accuracy before any task, then base, new tasks (task known), and all ten digits."""
+    """Per variant: base accuracy before any task, then base, new tasks (task-incremental), and all ten digits."""
     digits = load_digits()
     images, labels = np.round(digits.images * 255 / 16).astype(np.uint8), digits.target.astype(np.int64)
     train = np.zeros(len(labels), bool)
@@ -159,7 +159,9 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"runs": runs, "means": means}, indent=1))
         return
-    print("| features | base before | base after | new, task known | all ten digits |\n|---|---|---|---|---|")
+    print(
+        "| features | base before | base after | new, task-incremental | all ten digits |\n|---|---|---|---|---|"
+    )
     for name, row in means.items():
         print(f"| {name} | {' | '.join(f'{value:.1f}' for value in row)} |")
 

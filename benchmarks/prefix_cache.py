@@ -1,4 +1,4 @@
-"""What keeping the features of the frozen first layers gains and costs: numbers of docs/decisions/0013.
+"""What keeping the features of the frozen stem gains and costs: numbers of docs/decisions/0013.
 
     python benchmarks/prefix_cache.py --workspace out/cifar100/workspace --bundle bundle-int8 --out out/prefix.json
 

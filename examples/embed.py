@@ -8,7 +8,7 @@ from csk_sdk import Learner, Task, TrainingConfig
 
 
 def main(bundle: str, data: str) -> None:
-    arrays = np.load(data)  # images: uint8 (n, h, w, c); labels: (n,) indices into class_names
+    arrays = np.load(data)  # images: uint8 RGB (n, h, w, c); labels: (n,) indices into class_names
     learner = Learner.open(bundle, state="state", config=TrainingConfig(epochs=4))
     task = Task.from_arrays("01-new", arrays["images"], arrays["labels"], arrays["class_names"].tolist())
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.analysis.intensity import NewTask, measure_intensity, open_kernel_graph
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
-from csk_artifacts_builder.describe import describe, warnings_about
-from csk_artifacts_builder.emit import static_shape
-from csk_artifacts_builder.graphs.choice import choose_sites
+from csk_artifacts_builder.describe import describe, pixels_said, warnings_about
+from csk_artifacts_builder.graphs.binary import as_two_classes
+from csk_artifacts_builder.graphs.choice import AUTO, choose_sites
 from csk_artifacts_builder.graphs.head import SplitHead, split_head
 from csk_artifacts_builder.graphs.layer_features import with_features
 from csk_artifacts_builder.graphs.losses import require_loss
@@ -31,9 +31,10 @@ from csk_artifacts_builder.measure.memory import predict_memory, step_memory
 from csk_artifacts_builder.measure.verify import same_logits, standard_ops_only
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.ort.artifacts import write_ort_artifacts
-from csk_artifacts_builder.prepare.model import SourceModel, prepare, require_writable
+from csk_artifacts_builder.prepare.model import SourceModel, prepare
+from csk_artifacts_builder.prepare.source_file import require_writable
 from csk_artifacts_builder.site_budget import Budget
-from csk_artifacts_builder.sites import find_sites
+from csk_artifacts_builder.sites import find_sites, left_out
 from csk_sdk.bundle.folder import Bundle, center_of
 from csk_sdk.bundle.signing import private_key
 from csk_sdk.contract.manifest import (
@@ -55,20 +56,26 @@ from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.device import tuning
 from csk_sdk.device.comparing import require_same
+from csk_sdk.errors import UnsupportedOpError
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives import objective_of
 from csk_sdk.runtime.allocator import returning_memory
 from csk_sdk.runtime.providers import find_providers
 
 COMPARED_BATCHES = 4
+# So many pictures of the base data the source model sees before anything is written.
+COMPARED_PICTURES = 8
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What was built, and what its user should know.
+    """What was built, and what its user should know. Immutable.
 
-    `base_accuracy` is in percent, None without base data; `metric` says what it is where it is no accuracy.
-    `agreement` compares int8 with exact.
+    - `bundle`: the folder, `sites`: the convolutions that learn, `classes`: how many the model knows
+    - `base_accuracy`: in percent on the base data, None without; `metric` says what it is where it is no accuracy
+    - `agreement`: int8 compared with exact: `logits`, a relative error, and `gradients`, a cosine for each site; None
+      for exact
+    - `warnings`: sentences about what its user should mend, or know
     """
 
     bundle: Path
@@ -88,8 +95,12 @@ def build_artifacts(
 ) -> BuildReport:
     """Turn a trained ONNX classifier into a bundle.
 
-    Raises ModelError for a model that cannot be trained (UnsupportedOpError names the op), TaskError for base data
-    that does not fit, StorageError when `out` cannot be written. A failed build leaves nothing behind.
+    `on_progress` is called with the images measured, and how many there are. Builds beside each other are for processes
+    of their own: with threads it was not tested.
+
+    Raises ModelError for a model that cannot be trained (UnsupportedOpError names the op),
+    ConfigError for options that do not fit it, TaskError for base data that does not fit, StorageError when `out`
+    cannot be written. A failed build leaves nothing behind, and what was at `out` as it was.
     """
     options = options or BuildOptions()
     if options.sign is not None:
@@ -102,15 +113,20 @@ def _build(
     model: Path, out: Path, options: BuildOptions, on_progress: Callable[[int, int], None]
 ) -> BuildReport:
     providers = find_providers(options.provider and [options.provider], "--provider")
-    source = prepare(model)
+    source = as_two_classes(prepare(model, options.output, options.input_size), options.loss)
     where = source.path.name
     possible = find_sites(source.model, where, options.sites)
     source = with_features(source, possible, options.features)
     head = split_head(source.model, where)
     require_loss(options.loss, head.activation, where)
-    manifest, sites = _with_sites(source, head, possible, options)
-    split = _base_split(options, manifest) if options.base_data else None
-    models = _graphs(source, sites, manifest)
+    split = _base_split(options, describe(source, head, possible, options)) if options.base_data else None
+    try:
+        manifest, sites = _with_sites(source, head, possible, options)
+        models = _graphs(source, sites, manifest)
+    except UnsupportedOpError as error:
+        source, reached = _behind(source, head, possible, options, error)
+        manifest, sites = _with_sites(source, head, reached, options, possible)
+        models = _graphs(source, sites, manifest)
     costs = measure_costs(
         source.model, models.get(TRAINING_MODEL), sites, len(manifest.classes), manifest.channel_ratio
     )
@@ -134,15 +150,16 @@ def _build(
         weights_in_export=_present(models[EXPORT_TEMPLATE], weights),
         kernels={name: _present(model, [site.weight for site in sites]) for name, model in models.items()},
     )
+    real = next(base_feeds(manifest, split, checkpoint))["image"][:COMPARED_PICTURES] if split else None
     accuracy = None
     unchecked: tuple[str, ...] = ()
+    exchanged: tuple[str, ...] = ()
     require_writable(sum(array.nbytes for array in weights.values()), where)
     with BundleDraft(out, options.overwrite) as draft:
         draft.write_weights(weights, (source.model, *models.values()))
         del weights  # from here on they are read from the file
         with draft.scratch(source.model) as prepared:
-            picture = [int(size) for size in static_shape(source.image)[1:]]
-            same_logits(source.path, prepared, source.interface, picture)
+            same_logits(source, prepared, head.activation, real)
         draft.write(models, checkpoint, manifest)
         if ORT_TRAINING in manifest.backends:
             with draft.writing():
@@ -164,18 +181,62 @@ def _build(
             require_same(opened, checkpoint)
             measured = measure_base(opened, split, checkpoint, on_progress)
             checkpoint.update(measured.tensors)
-            accuracy = measured.accuracy
+            accuracy, exchanged = measured.accuracy, measured.exchanged
             draft.seal(checkpoint, manifest)
         draft.publish(options.sign)
     metric = objective_of(options.loss).metric
-    warnings = (*warnings_about(options, manifest, accuracy, agreement), *unchecked)
+    scaled = pixels_said(options, source) if not manifest.input.is_signal else ()
+    about = warnings_about(options, manifest, accuracy, agreement, exchanged, bool(scaled))
+    warnings = (*source.warnings, *scaled, *about, *unchecked)
     return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, agreement, warnings, metric)
 
 
+def _behind(
+    source: SourceModel,
+    head: SplitHead,
+    possible: list[Site],
+    options: BuildOptions,
+    error: UnsupportedOpError,
+) -> tuple[SourceModel, list[Site]]:
+    """With `--trainable auto`, the sites behind the last op that has no gradient rule, and the source with a warning.
+
+    Raises `error` where another choice was asked for, or none lies behind.
+    """
+    manifest = describe(source, head, possible, options)
+    low, high = 1, len(possible)
+    while low < high:
+        middle = (low + high) // 2
+        if _is_differentiable(source, possible[middle:], manifest):
+            high = middle
+        else:
+            low = middle + 1
+    reached = possible[low:]
+    if options.trainable != AUTO or not reached:
+        raise error
+    reason = str(error).split(". Train only later layers")[0]
+    said = f"{reason}: --trainable auto trains what lies behind it, from node '{reached[0].node}' on."
+    return replace(source, warnings=(*source.warnings, said)), reached
+
+
+def _is_differentiable(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> bool:
+    try:
+        training_model(source.model, sites, manifest.head, source.path.name, manifest.loss)
+    except UnsupportedOpError:
+        return False
+    return True
+
+
 def _with_sites(
-    source: SourceModel, head: SplitHead, possible: list[Site], options: BuildOptions
+    source: SourceModel,
+    head: SplitHead,
+    possible: list[Site],
+    options: BuildOptions,
+    candidates: list[Site] | None = None,
 ) -> tuple[Manifest, list[Site]]:
-    """The manifest with the sites that the options choose among the possible ones, and these."""
+    """The manifest with the sites that the options choose among the possible ones, and these.
+
+    `candidates` are those that the manifest names, the possible ones if None.
+    """
     where = source.path.name
     # Before anything is measured: options that do not fit the model are refused here.
     manifest = describe(source, head, possible, options)
@@ -195,8 +256,9 @@ def _with_sites(
     manifest = replace(
         manifest,
         sites=tuple(choice.sites),
-        candidates=_candidates(possible, choice.sites, intensity or {}),
+        candidates=_candidates(candidates or possible, choice.sites, intensity or {}),
         choice=choice.reason,
+        left_out=left_out(source.model, options.sites),
     )
     return manifest, choice.sites
 

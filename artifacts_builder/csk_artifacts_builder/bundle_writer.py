@@ -20,7 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import constant_array
-from csk_artifacts_builder.prepare.model import require_writable
+from csk_artifacts_builder.prepare.source_file import require_writable
 from csk_sdk.bundle.checks import read_manifest
 from csk_sdk.bundle.signing import SIGNATURE, sign
 from csk_sdk.contract.manifest import (

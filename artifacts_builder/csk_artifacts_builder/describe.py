@@ -12,6 +12,8 @@ from csk_artifacts_builder.int8.calibrate import Agreement
 from csk_artifacts_builder.options import BACKEND_CHOICES, BuildOptions
 from csk_artifacts_builder.ort.artifacts import head_capacity
 from csk_artifacts_builder.prepare.model import SourceModel
+from csk_artifacts_builder.prepare.pixels import BYTES
+from csk_artifacts_builder.sites import COMPUTED, SHARED
 from csk_sdk.contract.manifest import (
     BACKENDS,
     CROSS_ENTROPY,
@@ -76,7 +78,7 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
         model=source.path.name,
         classes=classes,
         input=given,
-        preprocessing=_preprocessing(options, given, source.path.name),
+        preprocessing=_preprocessing(options, given, source),
         head=Head(features=features, source_weight=head.weight_name, source_bias=head.bias_name),
         sites=tuple(sites),
         base_protected=options.base_data is not None,
@@ -136,10 +138,12 @@ def _backends(options: BuildOptions) -> tuple[str, ...]:
 _LARGEST, _SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
 
 
-def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> PreprocessingSpec:
-    channels = given.channels
+def _preprocessing(options: BuildOptions, given: InputSpec, source: SourceModel) -> PreprocessingSpec:
+    channels, model = given.channels, source.path.name
     mean = tuple(options.mean) if options.mean is not None else (0.0,) * channels
     std = tuple(options.std) if options.std is not None else (1.0,) * channels
+    if _scales_bytes(options, source) and not given.is_signal:
+        std = (PICTURE_SCALE,) * channels  # the network gets what it scales itself
     for name, values in (("--mean", mean), ("--std", std)):
         if len(values) != channels:
             raise ConfigError(
@@ -149,6 +153,8 @@ def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> Prepr
             raise ConfigError(f"{name} is {values}; every number must be finite, and within float32.")
     if not all(value >= _SMALLEST for value in std):
         raise ConfigError(f"--std is {std}; every number must be above 0.")
+    if not given.is_signal and max(*mean, *std) > 1:
+        raise ConfigError(_of_bytes(mean, std))
     ways = ("crop", "none") if given.is_signal else ("bilinear", "none")
     resize = options.resize or ways[0]
     if resize not in ways:
@@ -164,10 +170,44 @@ def _preprocessing(options: BuildOptions, given: InputSpec, model: str) -> Prepr
     return PreprocessingSpec(mean=mean, std=std, scale=scale, resize=resize, sample_rate=rate)
 
 
+def _scales_bytes(options: BuildOptions, source: SourceModel) -> bool:
+    """Whether the network takes pixels of 0 to 255, and nothing else was said."""
+    return source.pixels == BYTES and options.mean is None and options.std is None
+
+
+def pixels_said(options: BuildOptions, source: SourceModel) -> tuple[str, ...]:
+    """One sentence on the scaling that the network does itself, where `options` leave it to that."""
+    if source.pixels is None or options.mean is not None or options.std is not None:
+        return ()
+    return (
+        f"{source.path.name} scales its pixels itself: it is given pixels of 0 to {source.pixels:g}, and --mean and "
+        "--std need not be given.",
+    )
+
+
+def _of_bytes(mean: Sequence[float], std: Sequence[float]) -> str:
+    """Numbers for pixels of 0 to 255, and what they are for pixels of 0 to 1."""
+    means, stds = (",".join(f"{value / 255:.6g}" for value in values) for values in (mean, std))
+    return (
+        f"--mean is {','.join(f'{value:g}' for value in mean)} and --std {','.join(f'{value:g}' for value in std)}: "
+        "these are for pixels of 0 to 255, and csk-sdk scales pixels to 0..1 first. Divide by 255: "
+        f"--mean {means} --std {stds}"
+    )
+
+
 def warnings_about(
-    options: BuildOptions, manifest: Manifest, accuracy: float | None, agreement: Agreement | None
+    options: BuildOptions,
+    manifest: Manifest,
+    accuracy: float | None,
+    agreement: Agreement | None,
+    exchanged: Sequence[str] = (),
+    scaled_inside: bool = False,
 ) -> tuple[str, ...]:
-    """What the user of a bundle should know; `accuracy` is the model's on its base data, in percent."""
+    """What the user of a bundle should know; `accuracy` is the model's on its base data, in percent.
+
+    `exchanged` are sentences on names of classes that look exchanged there; `scaled_inside` says that the network
+    scales its pixels itself.
+    """
     found = []
     kind = f"{manifest.input.noun}s"
     objective = objective_of(manifest.loss)
@@ -181,11 +221,16 @@ def warnings_about(
             "the base classes are UNPROTECTED: without --base-data the device will forget them, and cannot weigh "
             f"them against new classes. Pass a folder with some {kind} of each base class."
         )
-    if options.mean is None or options.std is None:
+    if not scaled_inside and (options.mean is None or options.std is None):
         found.append(
             f"no --mean/--std given: {_UNNORMALISED[kind]}. If the model was trained on normalised "
             f"{kind}, pass the same numbers here."
         )
+    found += [
+        f"convolution '{one.node}' is never trained: {one.reason}."
+        for one in manifest.left_out
+        if one.reason == COMPUTED or one.reason.startswith(SHARED.format(""))
+    ]
     if options.loss == MSE and manifest.flip:
         found.append(
             "pictures will be mirrored at random while training: pass --no-flip if a mirrored picture has other values."
@@ -197,6 +242,7 @@ def warnings_about(
             else f"the model's {objective.metric} on the base data is only {accuracy:.1f} %"
         )
         found.append(f"{reached}: check --mean/--std and the order of --classes.")
+    found += exchanged
     if agreement is not None and agreement.worst_gradient < SUSPICIOUS_COSINE:
         worst = min(agreement.gradients, key=lambda name: agreement.gradients[name])
         found.append(

@@ -146,3 +146,8 @@ def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
         return default
     value = found.value
     return list(value) if isinstance(value, tuple | list) else value
+
+
+def called(node: ir.Node) -> str:
+    """What messages call a node: its name, or where the file gives it none its output's."""
+    return str(node.name or node.outputs[0].name)

@@ -18,26 +18,36 @@ BACKEND_CHOICES = {**{name: (name,) for name in BACKENDS}, "both": BACKENDS}
 class BuildOptions:
     """What `build-artifacts` can be told.
 
-    `classes` are the model's class names in label order (numbered when None). `mean` and `std` have one number per
-    channel, in units of the scaled pixel `x / 255`, or of samples from -1 to 1; (0, 1) when None. `resize` is
-    "bilinear" (pictures), "crop" (signals) or "none", the first that fits when None. `flip` is on for pictures when
-    None. `sample_rate` is that of the model's signals in Hz. `trainable` is "auto", "all" or "from:NODE", of the
-    convolutions that `sites` names ("center", "1x1" or "all"). `intensity_data` is a task of new classes to measure
-    their knowledge intensity on. `memory_budget` bounds the predicted peak memory of learning, in bytes (memory.py):
-    sites are left out until it holds.
-    `features` are "layers", the network's own and the means of what its last two stages see; "wide", with their root
-    mean squares: more accurate on new classes, and class statistics up to three times as large; or "last", its own
-    only: less accurate, and a fraction of the size.
-    `loss` is one of csk_artifacts_builder.graphs.losses; for "mse", `classes` are the targets' names.
-    `precision` is "exact" (float32) or "int8": frozen convolutions in int8, calibrated on the base data.
-    `backend` is "portable", "ort-training" or "both"; `head_capacity` the most classes that a task may have with
-    ort-training (128, or as many as the base has, when None).
-    `bit_depth` is how many bits count of 16-bit values in the pictures of base data and intensity data, all 16 when
-    None (csk_sdk/data/bit_depth.py).
-    `provider` is what measures the base data, such as "cuda", where the installed ONNX Runtime has it; the CPU when
-    None.
-    `sign` is a PEM file with an ed25519 private key, for devices that trust only its holder; they refuse a bundle whose
-    `counter`, by default the time in seconds, is lower than one that they have seen.
+    Immutable; checked by `build_artifacts`, which raises ConfigError for what does not fit the model.
+
+    - `classes`: the model's class names in label order (numbered when None); for the loss "mse", the targets' names
+    - `mean`, `std`: one number per channel, in the order RGB, in units of the scaled pixel `x / 255`, or of samples
+      from -1 to 1; (0, 1) when None
+    - `input_size`: of what the model leaves open: `(height, width)` of an image, `(length,)` of a signal
+    - `output`: the one of the model's outputs that holds the scores of the classes, where the graph does not tell
+    - `resize`: "bilinear" (images), "crop" (signals) or "none"; the first that fits when None
+    - `flip`: whether training mirrors images; on for images when None
+    - `sample_rate`: of the model's signals, in Hz
+    - `sites`: which convolutions can be trained: "center", "1x1" or "all"
+    - `trainable`: which of these are: "auto", "all" or "from:NODE"
+    - `intensity_data`: a task of new classes to measure their knowledge intensity on
+    - `memory_budget`: in bytes, bounds the predicted peak memory of learning: sites are left out until it holds
+    - `features`: "layers", the network's own and the means of what its last two stages see; "wide", with their root
+      mean squares: more accurate on new classes, and class statistics up to three times as large; or "last", its own
+      only: less accurate, and a fraction of the size
+    - `channel_ratio`: the share of each site's input channels that a task trains, above 0 and at most 1
+    - `batch_size`: images or signals per training step
+    - `loss`: "cross-entropy", "binary-cross-entropy" (any number of labels an image) or "mse" (numbers)
+    - `base_data`: a folder of images or signals of the base classes, `DIR/<class>/*`, or with a `metadata.csv`
+    - `bit_depth`: how many bits count of 16-bit values in the images of base data and intensity data, all 16 when None
+    - `provider`: what measures the base data, such as "cuda", where the installed ONNX Runtime has it; the CPU when
+      None
+    - `precision`: "exact" (fp32) or "int8": frozen convolutions in int8, calibrated on the base data
+    - `backend`: "portable", "ort-training" or "both"; `head_capacity`: the most classes that a task may have with
+      ort-training (128, or as many as the base has, when None)
+    - `overwrite`: whether a bundle that is at the place already is replaced
+    - `sign`: a PEM file with an ed25519 private key, for devices that trust only its holder; they refuse a bundle whose
+      `counter`, by default the time in seconds, is lower than one that they have seen
     """
 
     classes: Sequence[str] | None = None
@@ -46,6 +56,8 @@ class BuildOptions:
     resize: str | None = None
     flip: bool | None = None
     sample_rate: int | None = None
+    input_size: Sequence[int] | None = None
+    output: str | None = None
     sites: str = CENTER
     trainable: str = "auto"
     intensity_data: Path | None = None

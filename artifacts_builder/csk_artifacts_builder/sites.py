@@ -8,11 +8,16 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from csk_artifacts_builder.emit import attribute, constant_array, static_shape
-from csk_sdk.contract.manifest import Site
+from csk_artifacts_builder.model_kinds import kind_of
+from csk_sdk.contract.manifest import LeftOut, Site
 from csk_sdk.errors import ConfigError, ModelError
 
 CENTER, POINTWISE, ALL = "center", "1x1", "all"
 KINDS = (CENTER, POINTWISE, ALL)
+# Why a convolution is left out that its owner would expect to be trained.
+COMPUTED = "its kernel is computed from the picture"
+SHARED = "its kernel is shared with {}"
+_CONVOLUTIONS = {"Conv", "ConvTranspose", "DeformConv"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Geometry:
 
     @property
     def offset(self) -> tuple[int, ...]:
-        """Where the center tap of the first output position reads: `dilation * (k // 2) - pad` (DESIGN 2)."""
+        """Where the center tap of the first output position reads: `dilation * (k // 2) - pad` (docs/method.md)."""
         return self.tap_offset(self.center)
 
     def tap_offset(self, tap: Sequence[int]) -> tuple[int, ...]:
@@ -69,11 +74,19 @@ def geometry(node: ir.Node) -> Geometry:
                 "Export the model with a fixed picture size."
             )
         sizes.append(tuple(int(dim) for dim in shape))
+    dilation = tuple(attribute(node, "dilations", [1] * rank))
+    pads = tuple(attribute(node, "pads", [0] * 2 * rank))
+    for axis in range(rank):
+        if sizes[0][axis] + pads[axis] + pads[axis + rank] <= dilation[axis] * (kernel[axis] - 1):
+            raise ModelError(
+                f"Convolution '{node.name}' has no output: its kernel reaches further than its picture of "
+                f"{'x'.join(map(str, sizes[0]))}."
+            )
     return Geometry(
         kernel=kernel,
         stride=tuple(attribute(node, "strides", [1] * rank)),
-        dilation=tuple(attribute(node, "dilations", [1] * rank)),
-        pads=tuple(attribute(node, "pads", [0] * 2 * rank)),
+        dilation=dilation,
+        pads=pads,
         groups=int(attribute(node, "group", 1)),
         channels=int(weight.shape[1]) * int(attribute(node, "group", 1)),  # type: ignore[arg-type]
         in_size=sizes[0],
@@ -91,30 +104,56 @@ def find_sites(model: ir.Model, where: str, kinds: str = CENTER) -> list[Site]:
     if kinds not in KINDS:
         raise ConfigError(f"--sites is '{kinds}'; it must be {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
     convolutions = [node for node in model.graph if node.op_type == "Conv"]
+    kind = kind_of(model) if len(convolutions) < 2 else None
+    if kind is not None and not any(_why_not(node, kinds) is None for node in convolutions):
+        raise ModelError(
+            f"{where} is {kind}. csk-sdk trains the kernel centers of convolutional networks: take one of those."
+        )
     if not convolutions:
         raise ModelError(
             f"{where} has no convolution; csk-sdk trains the kernel centers of convolutional networks."
         )
-    sites = []
-    for node in convolutions:
-        weight = node.inputs[1]
-        if weight is None or constant_array(weight) is None or len(weight.uses()) != 1:
-            continue
-        shape = geometry(node)
-        if any(k % 2 == 0 for k in shape.kernel) or kinds not in (ALL, _kind(shape)):
-            continue
-        sites.append(_site(node, shape))
+    sites = [_site(node, geometry(node)) for node in convolutions if _why_not(node, kinds) is None]
     if not sites:
-        raise ModelError(_no_site(where, len(convolutions), kinds))
+        raise ModelError(_no_site(where, convolutions, kinds))
     return sites
 
 
-def _kind(shape: Geometry) -> str:
-    return POINTWISE if max(shape.kernel) == 1 else CENTER
+def left_out(model: ir.Model, kinds: str = CENTER) -> tuple[LeftOut, ...]:
+    """Every convolution that `find_sites` leaves out, in graph order, and why."""
+    found = ((node, _why_not(node, kinds)) for node in model.graph if node.op_type in _CONVOLUTIONS)
+    return tuple(LeftOut(str(node.name), reason) for node, reason in found if reason is not None)
 
 
-def _no_site(where: str, convolutions: int, kinds: str) -> str:
-    found = f"{where} has {convolutions} convolutions, but none"
+def _why_not(node: ir.Node, kinds: str) -> str | None:
+    """Why a convolution cannot be trained, None where it can."""
+    if node.op_type != "Conv":
+        return f"{node.op_type} is not trained"
+    weight = node.inputs[1]
+    if weight is None or constant_array(weight) is None:
+        return COMPUTED
+    if len(weight.uses()) != 1:
+        others = {str(user.name) for user, _ in weight.uses() if user is not node}
+        return SHARED.format(", ".join(f"'{name}'" for name in sorted(others)) or "itself")
+    kernel = [int(size) for size in list(weight.shape or ())[2:]]  # type: ignore[arg-type]
+    if any(size % 2 == 0 for size in kernel):
+        return f"a kernel of {'x'.join(map(str, kernel))} has no center"
+    if kinds not in (ALL, _kind(kernel)):
+        return f"not of --sites {kinds}"
+    return None
+
+
+def _kind(kernel: Sequence[int]) -> str:
+    return POINTWISE if max(kernel) == 1 else CENTER
+
+
+def _no_site(where: str, convolutions: Sequence[ir.Node], kinds: str) -> str:
+    found = f"{where} has {len(convolutions)} convolutions, but none"
+    reasons = {_why_not(node, kinds) or "" for node in convolutions}
+    if len(reasons) == 1 and (reason := reasons.pop()) == COMPUTED:
+        return (
+            f"{found} with a kernel of constants: {reason}. Export the model with its weights as constants."
+        )
     if kinds == POINTWISE:
         return (
             f"{found} with a 1x1 kernel of its own. Train the centers of larger kernels with --sites center."

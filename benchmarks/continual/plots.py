@@ -26,7 +26,8 @@ def accuracies(runs: list[Mapping[str, Any]], file: Path) -> None:
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.4), sharex=True)
     chosen = sorted((run for run in runs if run["method"] in SHOWN and run["seed"] == 0), key=_order)
     for panel, kind, title in zip(
-        panels, ("task", "class"), ("Task known: mean accuracy of tasks", "Task unknown: accuracy over all classes"),
+        panels, ("task", "class"),
+        ("Task-incremental: mean accuracy of tasks", "Class-incremental: accuracy over all classes"),
         strict=True,
     ):  # fmt: skip
         for run in chosen:
@@ -35,7 +36,12 @@ def accuracies(runs: list[Mapping[str, Any]], file: Path) -> None:
                 continue
             color, width = SHOWN[run["method"]]
             panel.plot(
-                range(len(values)), values, color=color, linewidth=width, label=run["title"], zorder=width
+                range(len(values)),
+                values,
+                color=color,
+                linewidth=width,
+                label=run["title"].replace("heads only", "frozen backbone"),
+                zorder=width,
             )
         panel.set_title(title, fontsize=11, loc="left")
         panel.set_xlabel("tasks learned")

@@ -51,14 +51,14 @@ PRODUCT = {
         "csk-sdk, all channels, no projection",
         settings={"energy": 0.0, "channel_ratio": 1.0, "max_forgetting": 100.0},
     ),
-    "ours-heads": Row("csk-sdk, heads only", settings={"learning_rate": 0.0, "epochs": 1}),
+    "ours-heads": Row("csk-sdk, frozen backbone", settings={"learning_rate": 0.0, "epochs": 1}),
     "ours-wide": Row("csk-sdk, wide features", {"features": "wide"}),
     "ours-wide-heads": Row(
-        "csk-sdk, wide features, heads only", {"features": "wide"}, {"learning_rate": 0.0, "epochs": 1}
+        "csk-sdk, wide features, frozen backbone", {"features": "wide"}, {"learning_rate": 0.0, "epochs": 1}
     ),
     "ours-last": Row("csk-sdk, last features", {"features": "last"}),
     "ours-last-heads": Row(
-        "csk-sdk, last features, heads only", {"features": "last"}, {"learning_rate": 0.0, "epochs": 1}
+        "csk-sdk, last features, frozen backbone", {"features": "last"}, {"learning_rate": 0.0, "epochs": 1}
     ),
 }
 

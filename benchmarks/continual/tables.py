@@ -41,7 +41,7 @@ COUNTED_AS = {
 def task_table(runs: list[Run]) -> str:
     rows = [
         [
-            run["title"], *_of(many, TASK, "acc", "bwt", "forgetting", "new", "base"),
+            _title(run), *_of(many, TASK, "acc", "bwt", "forgetting", "new", "base"),
             _mean([run_["fwt"] for run_ in many], signed=True), *_of(many, TASK_OWN, "acc", "bwt"), _seeds(many),
         ]
         for run, many in _by_method(compared(runs))
@@ -58,7 +58,12 @@ def task_table(runs: list[Run]) -> str:
         "BWT, own head",
         "seeds",
     ]
-    return f"Task-incremental (the task is known).\n\n{table(header, rows)}"
+    return f"Task-incremental (among the classes of the task).\n\n{table(header, rows)}"
+
+
+def _title(run: Run) -> str:
+    """Runs of before were recorded under another name of the frozen backbone."""
+    return str(run["title"]).replace("heads only", "frozen backbone")
 
 
 def class_table(runs: list[Run]) -> str:
@@ -67,10 +72,10 @@ def class_table(runs: list[Run]) -> str:
         # A loss over all classes leaves no task heads worth a joint head, and the other way round; both are shown.
         final, own = _final(many, CLASS), _final(many, CLASS_OWN)
         rows.append(
-            [run["title"], final, *_of(many, CLASS, "base", "new", "bwt"), own, *_of(many, CLASS_OWN, "base")]
+            [_title(run), final, *_of(many, CLASS, "base", "new", "bwt"), own, *_of(many, CLASS_OWN, "base")]
         )
     header = ["method", "all classes", "base", "new", "BWT", "all classes, own head", "base, own head"]
-    return f"Class-incremental (one decision over all classes).\n\n{table(header, rows)}"
+    return f"Class-incremental (among all classes).\n\n{table(header, rows)}"
 
 
 def gap(runs: list[Run]) -> str:
@@ -99,7 +104,7 @@ def _ended(runs: list[Run], scenario: str) -> dict[str, tuple[str, float]]:
     """By method its title, and its accuracy over all classes after the last task, the mean over seeds."""
     return {
         run["method"]: (
-            run["title"],
+            _title(run),
             statistics.mean(one["scenarios"][scenario]["accuracy"][-1] for one in many),
         )
         for run, many in _by_method(run for run in runs if scenario in run["scenarios"])
@@ -126,7 +131,7 @@ def cost_table(runs: list[Run], every: list[Run]) -> str:
         flops = costs["flops"] - _saved(run) * costs.get("prefix_flops", 0.0)
         rows.append(
             [
-                run["title"], f"{costs['trained']:,}", f"{flops / 1e9:.2f}", f"{flops / full['flops']:.2f}",
+                _title(run), f"{costs['trained']:,}", f"{flops / 1e9:.2f}", f"{flops / full['flops']:.2f}",
                 f"{flops / strongest['flops']:.2f}" if strongest else "",
                 *(f"{costs[part] / 2**20:.2f}" for part in ("activation_bytes", "optimizer_bytes", "state_bytes")),
                 f"{costs['step_bytes'] / full['step_bytes']:.2f}",
@@ -147,7 +152,7 @@ def cost_table(runs: list[Run], every: list[Run]) -> str:
 
 
 def _saved(run: Run) -> float:
-    """The share of passes through the frozen first layers that kept features of them save."""
+    """The share of passes through the frozen stem that kept features of them save."""
     settings = run.get("settings") or {}
     if settings.get("prefix_cache", "off") == "off":
         return 0.0
@@ -165,7 +170,7 @@ def tried(runs: list[Run]) -> str:
 def _in_torch(runs: list[Run], prefix: str, caption: str) -> str:
     rows = [
         [
-            run["title"],
+            _title(run),
             *_of(many, TASK, "acc", "bwt", "new", "base"),
             _final(many, CLASS),
             *_of(many, CLASS, "base"),
@@ -207,7 +212,7 @@ def few_shots(runs: list[Run]) -> str:
         for run, many in _by_method(sorted((r for r in runs if r["protocol"] == protocol), key=place)):
             rows.append(
                 [
-                    str(_pictures(protocol)), run["title"], *_of(many, TASK, "acc", "bwt", "new"),
+                    str(_pictures(protocol)), _title(run), *_of(many, TASK, "acc", "bwt", "new"),
                     _final(many, CLASS), *_of(many, CLASS, "base", "new"), _seeds(many),
                 ]
             )  # fmt: skip

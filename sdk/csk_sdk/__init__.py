@@ -1,4 +1,4 @@
-"""csk-sdk: on-device incremental learning for ONNX classifiers of pictures and signals.
+"""csk-sdk: on-device incremental learning for ONNX classifiers of images and signals.
 
 from csk_sdk import Learner, Task
 

@@ -34,7 +34,7 @@ class TrainingConfig(TrainingFields):
 
     @property
     def follows_drift(self) -> bool:
-        """Whether old heads and statistics are carried over to the features as they drift."""
+        """Whether drift compensation carries old heads and statistics along with the features."""
         return self.energy > 0.0 if self.follow_drift is None else self.follow_drift
 
     @classmethod
@@ -54,7 +54,7 @@ class TrainingConfig(TrainingFields):
             raise ConfigError(f"{where}: {error}") from None
 
     def with_overrides(self, **values: Any) -> TrainingConfig:
-        """A copy with those of `values` that are not None."""
+        """A copy with those of `values` that are not None. Raises ConfigError for a value out of range."""
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:

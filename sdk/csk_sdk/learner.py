@@ -38,10 +38,17 @@ _SMALL_CHUNK = 8
 class Learner:
     """Learns task after task, predicts, exports. Open it with `Learner.open`.
 
+    Images are uint8 `(n, height, width, channels)`, channels in the order **RGB**: OpenCV gives BGR, which has to be
+    turned first (`images[..., ::-1]`).
+
         learner = Learner.open("bundle", state="state")
         learner.learn(Task.from_folder("tasks/01-birds"))
         labels, probabilities, classes = learner.predict(images)
         learner.export("model.onnx")
+
+    - `bundle`, `state`: what it was opened with
+    - `config`: the settings of each `learn` and `stream` that is given none
+    - `backend`, `providers`: what computes training steps, and what predictions
 
     One process writes to a state at a time; any number may read. Threads may share a learner: each call of `predict`,
     `features`, `evaluate` and `export` ends on the generation that it began with, whatever another thread or process
@@ -101,21 +108,30 @@ class Learner:
 
     @property
     def generation(self) -> Generation:
-        """The committed generation that predictions come from."""
+        """The committed generation that predictions come from.
+
+        Raises StateError where its files cannot be read.
+        """
         return self.predictor().generation
 
     @property
     def tasks(self) -> tuple[LearnedTask, ...]:
-        """The learned tasks, oldest first."""
+        """The learned tasks, oldest first. Raises StateError as `generation` does."""
         return self.generation.tasks
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes that a class-incremental prediction decides between, in its order."""
+        """The classes that a class-incremental prediction decides between, in its order.
+
+        Raises StateError as `generation` does.
+        """
         return self.head().classes
 
     def predictor(self) -> Predictor:
-        """The committed generation, opened for predictions; it stays that one when another is committed."""
+        """The committed generation, opened for predictions; it stays that one when another is committed.
+
+        Thread-safe, and shared: threads that ask for it get the same one. Raises StateError as `generation` does.
+        """
         current = self._current()
         if current is None:
             with self._reading:
@@ -139,7 +155,11 @@ class Learner:
         return Predictor(bundle, generation, config.threads, config.micro_batch or _SMALL_CHUNK)
 
     def head(self, task: str | None = None) -> LinearHead:
-        """The linear head of one task ("base" for the source model's own), or of all classes when None."""
+        """The linear head of one task ("base" for the source model's own), or of all classes when None.
+
+        Its weight is `(classes, f)` and its bias `(classes,)`, float32. Raises TaskError for a task that is not
+        learned, StateError for a head that is not finite.
+        """
         return self.predictor().head(task)
 
     def learn(
@@ -157,10 +177,13 @@ class Learner:
         more (what the base knows does). Pictures that look like those of another known class contradict what is known:
         a ContradictionError, unless `replace` is True or False.
 
-        An interrupted run is resumed where its last progress checkpoint was, with the same result.
-        Raises TaskError for data that cannot be learned, StateLockedError while another process learns, StateError
-        where only a newer csk-sdk may write to the state, RuntimeMissingError without the backend's package,
-        ConfigError where the memory budget is too small.
+        `on_progress` is called in this thread; what it raises ends the run, and commits nothing. An interrupted run is
+        resumed where its last progress checkpoint was, with the same result. Of two threads that call this, the second
+        gets StateLockedError.
+        Raises TaskError for data that cannot be learned, StateLockedError while another process or thread learns,
+        StateError where only a newer csk-sdk may write to the state, StorageError where the disk is full,
+        RuntimeMissingError without the backend's package, ConfigError for a setting out of range, or where the memory
+        budget is too small.
         """
         self.state.require_writable()
         if not isinstance(task, Task):
@@ -194,7 +217,11 @@ class Learner:
         *,
         replace: bool | None = None,
     ) -> TaskStream:
-        """Learn a task from batches that the application feeds: see `TaskStream`. `replace` is that of `learn`."""
+        """Learn a task from batches that the application feeds: see `TaskStream`. `replace` is that of `learn`.
+
+        Raises TaskError where a task of this name is learned already, or a name cannot be used; ConfigError for a
+        setting out of range.
+        """
         self.state.require_writable()
         self.require_new(name, classes)
         settings = _settings(config)
@@ -212,39 +239,41 @@ class Learner:
         return bundle.view(time_limit=config.time_limit)
 
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
-        """Features `(n, f)` of pictures or signals, as `predict` takes them."""
+        """Features `(n, f)` float32 of images or signals, as `predict` takes them. Raises TaskError as it does."""
         return self.predictor().features(images)
 
     def predict(self, images: NDArray[Any] | Sequence[Any], task: str | None = None) -> Prediction:
-        """Class names and probabilities of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`.
+        """Class names and probabilities of uint8 RGB images, `(n, h, w, c)` or a list of `(h, w, c)` of any sizes.
 
-        A model of signals takes int16 or float `(n, length, c)` or a list of `(length, c)`. For a bundle of another
-        loss than cross-entropy, see `Prediction`.
+        Images of OpenCV are BGR: give `images[..., ::-1]`. A model of signals takes int16 or float `(n, length, c)` or
+        a list of `(length, c)`. For a bundle of another loss than cross-entropy, see `Prediction`.
 
-        With `task`, among that task's classes (task-incremental); without, among all learned so far.
-        Raises TaskError for pictures or signals of a wrong type, or of which the network computes numbers that are not
-        finite, and for a task that is not learned.
+        With `task`, among that task's classes (task-incremental); without, among all learned so far
+        (class-incremental). Threads may call it at once. Raises TaskError for images or signals of a wrong type, or of
+        which the network computes numbers that are not finite, and for a task that is not learned.
         """
         predictor = self.predictor()
         return predictor.head(task).predict(predictor.features(images), self.bundle.manifest.input.noun)
 
     def evaluate(self, tasks: Sequence[Task], scenario: str = "task") -> Evaluation:
-        """Accuracies on the test splits of `tasks`; the row is kept, so that later calls show forgetting.
+        """Accuracies in percent on the test splits of `tasks`; the row is kept, so that later calls show forgetting.
 
-        `scenario` is "task" (task-incremental) or "class" (class-incremental).
+        `scenario` is "task" (task-incremental) or "class" (class-incremental). Raises ConfigError for another one,
+        TaskError where there is nothing to test, or a test class was never learned.
         """
         require_scenario(scenario)
         return self.score(tasks).evaluation(scenario)
 
     def score(self, tasks: Sequence[Task]) -> Scores:
-        """What `evaluate` measures, for both scenarios at once."""
+        """What `evaluate` measures, for both scenarios at once. Raises TaskError as it does."""
         # One predictor for all: another process may commit while this one measures.
         return score_tasks(self.predictor(), self.state, tasks)
 
     def export(self, path: Path | str, task: str | None = None) -> None:
         """Write an ordinary inference ONNX model over all classes, or over one task's.
 
-        Its input is the source model's input. Raises StorageError where it cannot be written.
+        Its input is the source model's input, normalised as for that one. The file is replaced as a whole, or not at
+        all. Raises TaskError for a task that is not learned, StorageError where it cannot be written.
         """
         predictor = self.predictor()
         export_model(self.bundle, predictor.generation, predictor.head(task), Path(path))
@@ -287,7 +316,8 @@ class Learner:
         """Return to the generation in which `task` had just been learned ("base": before the first task).
 
         Also forward again, as long as that generation is there. Raises StateError for a task that no kept generation
-        ended with, or where only a newer csk-sdk may write to the state.
+        ended with, or where only a newer csk-sdk may write to the state; StateLockedError while another process or
+        thread learns.
         """
         self.state.require_writable()
         with self.state.lock():

@@ -123,6 +123,9 @@ def in_opset(opset: int, batch: str = "N", end: str = "y = Identity(z)") -> onnx
     else:
         tensors["pads"] = np.array([0, 0, 1, 0, 0, 0, 1, 2])
         pad, mean, halves = "Pad(x, pads)", "ReduceMean<axes=[2,3], keepdims=1>(t)", "Split<axis=1>(r)"
+    clip = "Clip(n, low, high)"
+    if opset < 11:
+        pad, clip = "Pad<pads=[0,0,1,0,0,0,1,2]>(x)", "Clip<min=-0.5, max=3.0>(n)"
     if opset >= 13:
         squeeze, unsqueeze = "Squeeze(p, spatial)", "Unsqueeze(d, two)"
         total, parts = "ReduceSum<keepdims=0>(u, two)", "Split<axis=1>(j, sizes)"
@@ -134,7 +137,7 @@ def in_opset(opset: int, batch: str = "N", end: str = "y = Identity(z)") -> onnx
     q = {pad}
     c = Conv(q, w)
     n = {bn("c", "a")}
-    r = Clip(n, low, high)
+    r = {clip}
     k, l = {halves}
     j = Concat<axis=1>(l, k)
     o, e = {parts}

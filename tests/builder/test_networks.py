@@ -282,7 +282,7 @@ def test_second_moment_is_that_of_the_center_sampled_input(cases: Cases, network
 
 
 def center_sampled(x: NDArray, site: Site) -> NDArray:
-    """`(n * positions, c_in)`: position by position, what the center tap of the kernel reads (DESIGN 2)."""
+    """`(n * positions, c_in)`: position by position, what the center tap of the kernel reads (docs/method.md)."""
     rows = []
     for image in x:
         for out in np.ndindex(site.output_size):

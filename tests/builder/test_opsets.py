@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from preparing import HEAD, TAIL, body, buildable, drawn, images, in_opset, last
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.prepare import old_opsets
 from csk_artifacts_builder.prepare.model import prepare
+from csk_sdk.errors import ModelError
 
 
-@pytest.mark.parametrize("opset", [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23])
+@pytest.mark.parametrize("opset", range(7, 29))
 @pytest.mark.parametrize("batch", ["N", "1"], ids=["dynamic", "static"])
 def test_every_opset(tmp_path: Path, opset: int, batch: str) -> None:
     source = prepared(in_opset(opset, batch), tmp_path)
@@ -29,7 +32,7 @@ def test_every_opset(tmp_path: Path, opset: int, batch: str) -> None:
     )
 
 
-@pytest.mark.parametrize("opset", [11, 12, 13, 17, 18, 23])
+@pytest.mark.parametrize("opset", [7, 9, 11, 12, 13, 17, 18, 23, 28])
 @pytest.mark.parametrize("end", ["y = Softmax<axis=1>(z)", "y = Softmax(z)", "y = LogSoftmax<axis=-1>(z)"])
 def test_probabilities_at_the_end(tmp_path: Path, opset: int, end: str) -> None:
     source = prepared(in_opset(opset, "N", end), tmp_path)
@@ -116,3 +119,91 @@ def test_split_into_uneven_parts(tmp_path: Path) -> None:
     )
     tensors = HEAD | drawn(("vv", (5, 5, 3, 3)))
     prepared(model(body(nodes), 18, **tensors), tmp_path)
+
+
+def test_what_onnx_writes_by_default(tmp_path: Path) -> None:
+    """onnx 1.23.2: opset 28 in IR version 14."""
+    proto = in_opset(28)
+    proto.ir_version = 14
+    source = prepared(proto, tmp_path)
+    build_artifacts(source.path, tmp_path / "bundle")
+
+
+# What onnx's converter changes without an error, or takes apart: nodes from `c` (N, 4, 7, 7) to `b` (N, 4, *, *).
+SILENT = {
+    "softmax over all axes": (11, "b = Softmax<axis=1>(c)"),
+    "softmax over two axes": (9, "b = Softmax<axis=2>(c)"),
+    "log softmax over all axes": (12, "b = LogSoftmax(c)"),
+    "hardmax over all axes": (11, "b = Hardmax<axis=1>(c)"),
+    "hardmax over the last": (12, "b = Hardmax<axis=3>(c)"),
+    "softmax of means": (11, "m = GlobalAveragePool(c) \n s = Softmax<axis=1>(m) \n b = Mul(c, s)"),
+    "upsample 7": (7, "b = Upsample<scales=[1.0,1.0,1.7,2.0]>(c)"),
+    "upsample 9": (9, "b = Upsample(c, scales)"),
+    "upsample 9 linear": (9, 'b = Upsample<mode="linear">(c, scales)'),
+    "resize 10": (10, "b = Resize(c, scales)"),
+    "resize 10 linear": (10, 'b = Resize<mode="linear">(c, scales)'),
+    "resize 10 smaller": (10, "b = Resize(c, smaller)"),
+    "resize 10 smaller and larger": (10, "b = Resize(c, both)"),
+    "resize 10 smaller linear": (10, 'b = Resize<mode="linear">(c, smaller)'),
+    "resize 11": (11, 'b = Resize<mode="linear">(c, scales, scales)'),
+}
+
+
+@pytest.mark.parametrize("case", SILENT)
+def test_what_the_converter_would_change_in_silence(tmp_path: Path, case: str) -> None:
+    opset, nodes = SILENT[case]
+    tensors = {"scales": np.array([1.0, 1, 1.7, 2.0]), "smaller": np.array([1.0, 1, 0.6, 0.8])}
+    tensors["both"] = np.array([1.0, 1, 0.6, 1.3])
+    text = f"c = Conv(x, w) \n {nodes} \n t = Conv<pads=[1,1,1,1]>(b, v) \n {TAIL}"
+    used = {name: array for name, array in tensors.items() if name in nodes}
+    proto = model(body(text), opset, ir_version=6, **HEAD, **used)
+    prepared(proto, tmp_path)
+
+
+def without(name: str) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.setattr(old_opsets, name, lambda model: None)
+
+
+def scaled_converter(patch: pytest.MonkeyPatch) -> None:
+    """A converter that makes a LeakyRelu a hundredth steeper."""
+    convert = onnx.version_converter.convert_version
+
+    def broken(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
+        converted = convert(proto, version)
+        for node in converted.graph.node:
+            if node.op_type == "LeakyRelu":
+                node.attribute[0].f *= 1.01
+        return converted
+
+    patch.setattr(onnx.version_converter, "convert_version", broken)
+
+
+MUTATIONS = {
+    "hardmax as onnx reads it now": (without("_raise_softmax"), "m = Hardmax<axis=1>(c) \n b = Add(c, m)", 9),
+    "resize as onnx reads it now": (without("_raise_resize"), 'b = Resize<mode="linear">(c, scales)', 10),
+    "a slope of 0.202": (scaled_converter, "b = LeakyRelu<alpha=0.2>(c)", 12),
+}
+
+
+@pytest.mark.parametrize("end", ["", "Softmax"])
+@pytest.mark.parametrize("case", MUTATIONS)
+def test_a_converter_that_changes_numbers_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, end: str
+) -> None:
+    """Before anything is written, and in probabilities of many classes, too, which are all small."""
+    mutate, nodes, opset = MUTATIONS[case]
+    tensors = HEAD | drawn(("many", (200, 5)), ("hb", (200,)))
+    del tensors["h"]
+    if "scales" in nodes:
+        tensors["scales"] = np.array([1.0, 1, 1.7, 2.0])
+    text = (
+        f"c = Conv(x, w) \n {nodes} \n [second] t = Conv<pads=[1,1,1,1]>(b, v) \n p = GlobalAveragePool(t) \n"
+        f"f = Flatten(p) \n z = Gemm<transB=1>(f, many, hb) \n y = {f'{end}<axis=1>' if end else 'Identity'}(z)"
+    )
+    path, options = tmp_path / "model.onnx", BuildOptions(features="last", trainable="from:second")
+    onnx.save(model(body(text).replace("[N,3]", "[N,200]"), opset, ir_version=6, **tensors), path)
+    build_artifacts(path, tmp_path / "good", options)
+    mutate(monkeypatch)
+    with pytest.raises(ModelError, match="differ by"):
+        build_artifacts(path, tmp_path / "bundle", options)
+    assert not (tmp_path / "bundle").exists()

@@ -61,7 +61,7 @@ def test_int8_tells_how_close_it_comes(run, tmp_path, base_data):
     assert found["precision"] == "int8"
     assert 0 < found["agreement"]["logits"] < 0.02
     assert set(found["agreement"]["gradients"]) == {site["name"] for site in found["sites"]}
-    assert "int8 arithmetic" in run("inspect", out).out
+    assert "int8, centers in fp32" in run("inspect", out).out
     assert run(*arguments, "--precision", "int4").status == 2
 
 

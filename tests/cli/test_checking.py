@@ -133,8 +133,8 @@ def test_demo_shows_progress_and_its_result(run, tmp_path, monkeypatch):
     lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert lines[0] == "building"
     assert "01 98.5 77.0" in lines
-    assert "All ten digits, task not known: accuracy, % 88.0 44.0" in lines
-    assert "Task known: BWT -0.5 -" in lines
+    assert "Class-incremental: accuracy, % 88.0 44.0" in lines
+    assert "Task-incremental: BWT -0.5 -" in lines
     assert "Peak memory of the process 64 MiB 128 MiB" in lines
     done = run("demo", "--out", tmp_path, "--json")
     assert (done.json, done.err) == (result.to_json(), "")

@@ -49,7 +49,7 @@ def test_doctor_shows_what_it_measured_and_train_follows_it(run, workspace_int8:
         "--prefix-cache", "auto", "--prefix-views", "3",
     )  # fmt: skip
     assert done.status == 0
-    assert "Running the frozen first layers" in done.out
+    assert "Running the frozen stem" in done.out
     learned = config_of(workspace_int8, 2)
     assert (learned["precision"], learned["prefix_cache"], learned["prefix_views"]) == ("int8", "memory", 3)
 

@@ -20,4 +20,4 @@ def test_without_accuracies_it_says_how_to_get_them(run, workspace, tmp_path):
     run("train", "--workspace", workspace, "--no-evaluate")
     done = run("report", "--workspace", workspace, "--out", tmp_path / "r.html")
     assert "`csk-sdk evaluate` measures them" in done.out
-    assert "Accuracy, task known" not in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Accuracy, task-incremental" not in (tmp_path / "r.html").read_text(encoding="utf-8")

@@ -67,7 +67,7 @@ def test_build_and_inspect(run, tmp_path):
         "signals of 2048 samples at 8000 Hz, 1 channel, mean 0, std 0.3259; other lengths are cropped"
         in shown
     )
-    assert "batches of 16, shifted in time, exact arithmetic" in shown
+    assert "batches of 16, shifted in time, fp32" in shown
     found = run("inspect", tmp_path / "b", "--json").json
     assert found["input"] == {"name": "image", "channels": 1, "size": [2048]}
     assert found["preprocessing"]["sample_rate"] == 8000

@@ -7,7 +7,6 @@ which then holds a number of its own. The checks are those of test_contract.py; 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 import shutil
 import sys
@@ -15,11 +14,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from csk_sdk.contract.thresholds import THRESHOLDS
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+from tools.contract import drifted  # noqa: E402
+from tools.contract.shared import camel as camel_of  # noqa: E402
+from tools.contract.typescript import value_of  # noqa: E402
+
 PYTHON, TYPESCRIPT = Path("sdk/csk_sdk"), Path("device_runners/js/src")
 # Where thresholds live. What stays there is none: a logit of never, the smallest number, float32's rounding, and how
 # memory is counted and streams are told, in Python only.
@@ -40,22 +43,9 @@ CONSTANTS = re.compile(r"^(?:export )?const ([A-Z_0-9]+)\b[^=\n]*= [^;]*\d[^;]*;
 READS = re.compile(r'\b(?:number|integer)\(\s*"(\w+)",\s*"(\w+)"\s*\)')
 
 
-def generator() -> ModuleType:
-    """tools/contract.py."""
-    spec = importlib.util.spec_from_file_location("contract_generator", ROOT / "tools" / "contract.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-GENERATOR = generator()
-
-
 def stale(root: Path = ROOT) -> list[str]:
     """Generated files that are not what the contract makes of them."""
-    return [f"{path} is stale: run make contract" for path in GENERATOR.drifted(root)]
+    return [f"{path} is stale: run make contract" for path in drifted(root)]
 
 
 def unread(root: Path = ROOT) -> list[str]:
@@ -66,7 +56,7 @@ def unread(root: Path = ROOT) -> list[str]:
     for group, name in keys():
         if python.count((group, name)) != 1:
             found.append(f"Python reads {group}.{name} in {python.count((group, name))} places")
-        own = re.compile(rf"\b{group.upper()}\.{GENERATOR.camel(name)}\b")
+        own = re.compile(rf"\b{group.upper()}\.{camel_of(name)}\b")
         modules = sum(own.search(text) is not None for text in javascript)
         if modules != 1:
             found.append(f"{modules} modules of TypeScript read {group}.{name}")
@@ -85,6 +75,11 @@ def keys() -> Iterator[tuple[str, str]]:
 
 def literal(root: Path = ROOT) -> list[str]:
     """Named numbers that stand in the sources of the method and of learning, and not in the contract."""
+    return [f"{name} is a number of its own" for name in named_numbers(root) if name not in ALLOWED]
+
+
+def named_numbers(root: Path = ROOT) -> list[str]:
+    """Those of both languages, as "module.NAME"."""
     found = []
     for room in WATCHED:
         for path in sorted((root / PYTHON / room).glob("*.py")):
@@ -96,7 +91,7 @@ def literal(root: Path = ROOT) -> list[str]:
                         found += [f"{path.stem}.{ast.unparse(target)}" for target in targets]
         for path in sorted((root / TYPESCRIPT / room).glob("*.ts")):
             found += [f"{path.stem}.{name}" for name in CONSTANTS.findall(path.read_text("utf-8"))]
-    return [f"{name} is a number of its own" for name in found if name not in ALLOWED]
+    return found
 
 
 CHECKS: dict[str, Callable[[Path], list[str]]] = {
@@ -125,15 +120,15 @@ VALUES = TYPESCRIPT / "contract/thresholds.ts"
 
 
 def _default(name: str, typed: str, old: str, new: str) -> Iterator[Change]:
-    camel = GENERATOR.camel(name)
+    camel = camel_of(name)
     yield Change(f"{name} {old}", FIELDS, f"    {name}: {typed} = {old}\n", f"    {name}: {typed} = {new}\n")
     shown, other = (repr(int(float(one))) if one.endswith(".0") else one for one in (old, new))
     yield Change(f"{camel} {shown}", SETTINGS, f"\n  {camel}: {shown},\n", f"\n  {camel}: {other},\n")
 
 
 def _threshold(group: str, name: str, python: str, javascript: str, new: str) -> Iterator[Change]:
-    raw, own = THRESHOLDS[group][name]["value"], GENERATOR.camel(name)
-    camel, value = f"{group.upper()}.{own}", GENERATOR.value_of(raw)
+    raw, own = THRESHOLDS[group][name]["value"], camel_of(name)
+    camel, value = f"{group.upper()}.{own}", value_of(raw)
     kind = "integer" if isinstance(raw, int) else "number"
     yield Change(f"{group}.{name} {value}", PYTHON / python, f'{kind}("{group}", "{name}")', new)
     yield Change(f"{camel} {value}", VALUES, f"  {own}: {value},", f"  {own}: {new},")
@@ -176,7 +171,8 @@ def copied(folder: Path) -> Path:
     for path in (PYTHON, TYPESCRIPT):
         shutil.copytree(ROOT / path, folder / path, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "docs").mkdir()
-    shutil.copy(ROOT / "docs" / "settings.md", folder / "docs")
+    for page in ("settings.md", "thresholds.md"):
+        shutil.copy(ROOT / "docs" / page, folder / "docs")
     return folder
 
 

@@ -5,8 +5,8 @@
         --ort-training PYTHON
 
 Run it once for each change of a schema of bundle or state, with the code that made the change: what it wrote is never
-made again, since later code would not write the same. PYTHON has onnxruntime-training and the builder; without, the
-bundle for that backend is left out. docs/state.md#what-opens-for-ever.
+made again, since later code would not write the same. `--kinds exact` is enough where all kinds change alike. PYTHON
+has onnxruntime-training and the builder; without, the bundle for that backend is left out: docs/state.md.
 
     pictures.safetensors, signals.safetensors   NAME/images and NAME/labels of the tasks 01, 02 and 03; and "probe"
     NAME/bundle                                  a tiny bundle
@@ -21,7 +21,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,26 +52,28 @@ PICTURES = {
     "multi-label": (networks.RESNET, {"features": "layers", "loss": "binary-cross-entropy"}),
     "ort-training": (networks.RESNET, {"features": "last", "backend": "both", "head_capacity": 4}),
 }
-TABULAR, INTERRUPTED, ORT_TRAINING = "multi-label", "exact", "ort-training"
+TABULAR, INTERRUPTED, ORT_TRAINING, SIGNALS = "multi-label", "exact", "ort-training", "signals"
 COUNT, PROBE = 20, 4
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-def main(out: Path, node: Path, ort_training: Path | None) -> None:
+def main(out: Path, kinds: Sequence[str], node: Path, ort_training: Path | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    sets = drawn_pictures()
+    sets, signals = drawn_pictures(), drawn_signals()
     (out / "pictures.safetensors").write_bytes(packed(sets))
-    for name, (network, options) in PICTURES.items():
-        if name == ORT_TRAINING and ort_training is not None:
-            subprocess.run([ort_training, __file__, out, "--only-bundle", name], check=True)
-        elif name != ORT_TRAINING:
-            build_pictures(out / name / "bundle", network, options)
-        if (out / name).exists():
-            learn(out / name, {one: picture_task(out / name, sets, one) for one in TASKS}, sets["probe"])
-    signals = drawn_signals()
     (out / "signals.safetensors").write_bytes(packed(signals))
-    build_signals(out / "signals" / "bundle", signals)
-    learn(out / "signals", {one: signal_task(signals, one) for one in TASKS}, signals["probe"])
+    for kind in kinds:
+        if kind == SIGNALS:
+            build_signals(out / kind / "bundle", signals)
+            learn(out / kind, {one: signal_task(signals, one) for one in TASKS}, signals["probe"])
+            continue
+        if kind != ORT_TRAINING:
+            build_pictures(out / kind / "bundle", *PICTURES[kind])
+        elif ort_training is not None:
+            subprocess.run([ort_training, __file__, out, "--only-bundle", kind], check=True)
+        else:
+            continue
+        learn(out / kind, {one: picture_task(out / kind, sets, one) for one in TASKS}, sets["probe"])
     told = subprocess.run(["node", node, out], check=True, capture_output=True, text=True)
     print(told.stdout, end="")
 
@@ -186,9 +188,10 @@ if __name__ == "__main__":
     parser.add_argument(
         "--ort-training", type=Path, help="a Python with onnxruntime-training and the builder"
     )
+    parser.add_argument("--kinds", nargs="+", default=[*PICTURES, SIGNALS], metavar="KIND")
     parser.add_argument("--only-bundle", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.only_bundle:
         build_pictures(asked.out / asked.only_bundle / "bundle", *PICTURES[asked.only_bundle])
     else:
-        main(asked.out, asked.node, asked.ort_training)
+        main(asked.out, asked.kinds, asked.node, asked.ort_training)

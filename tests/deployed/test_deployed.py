@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from make_deployed import SETTINGS, TABULAR, TASKS, picture_task, signal_task
 from safetensors.numpy import load_file
 
 from csk_sdk import Learner, Task
+from csk_sdk.contract.manifest import SCHEMA_VERSION
+from csk_sdk.state import STATE_SCHEMA_VERSION, GenerationRecord, LearnedTask
 from csk_sdk.workspace.verification import verify
 
 STATES = sorted(
@@ -54,8 +57,7 @@ def opened(state: Path) -> Learner:
 
 
 def told(state: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(state.with_suffix(".json").read_text())
-    return found
+    return _json(state.with_suffix(".json"))
 
 
 def test_all_kinds_of_both_writers_are_there() -> None:
@@ -63,6 +65,30 @@ def test_all_kinds_of_both_writers_are_there() -> None:
     both = {"exact", "int8", "wide", "ort-training"}
     assert kinds >= {(kind, writer) for kind in both for writer in ("python", "javascript")}
     assert kinds >= {("signals", "python"), ("multi-label", "python")}
+
+
+def test_each_schema_is_there() -> None:
+    """Whoever raises one adds what it writes: make_deployed.py."""
+    bundles = {_json(state.parent / "bundle" / "manifest.json")["schema_version"] for state in STATES}
+    states = {_json(state / "state.json")["schema_version"] for state in STATES}
+    assert SCHEMA_VERSION in bundles
+    assert states == set(range(1, STATE_SCHEMA_VERSION + 1))
+
+
+def test_every_field_of_a_record_is_there() -> None:
+    """Whoever adds one adds a state that has it, for those who may drop it."""
+    records = [_json(path) for state in STATES for path in state.glob("generations/*.json")]
+    tasks = {name for record in records for task in record["tasks"] for name in task}
+    assert tasks == {one.name for one in fields(LearnedTask)} - {"more"}
+    of_record = {name for record in records for name in record} - {"min_reader", "min_writer"}
+    assert of_record == {one.name for one in fields(GenerationRecord)} - {"more", "needs", "stored"} | {
+        "check"
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 def test_every_byte_of_it_is_intact(deployed: Path) -> None:

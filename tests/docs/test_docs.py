@@ -158,6 +158,7 @@ def test_every_marked_block_has_a_test() -> None:
         "docs/embedding.md": {"embed"},
         # The second one is run by tests/ort_training, where its package is.
         "docs/bundle.md": {"drive", "ort-training"},
+        "docs/tutorial.md": {"tutorial"},
         "docs/adding-an-op.md": {"thresholded-relu-rule", "thresholded-relu-row"},
     }
 
@@ -278,3 +279,83 @@ def test_the_bundle_page_lists_every_field_of_the_manifest(digits_bundle: Path) 
         *manifest["files"],
     }
     assert {name for name in fields if f"`{name}`" not in text} == set()
+
+
+def test_the_decisions_have_a_list() -> None:
+    folder = REPOSITORY / "docs" / "decisions"
+    rows = re.findall(
+        r"^\| \[(\d{4})\]\(([^)]+)\) \| (.*) \|$", (folder / "README.md").read_text(), re.MULTILINE
+    )
+    titles = {path.name: path.read_text(encoding="utf-8").split("\n")[0] for path in folder.glob("0*.md")}
+    assert {name: f"# {number}: {title}" for number, name, title in rows} == titles
+
+
+SOURCES = sorted(
+    path
+    for folder in ("sdk", "artifacts_builder", "device_runners", "tests", "benchmarks", "examples")
+    for suffix in ("py", "ts", "js")
+    for path in (REPOSITORY / folder).rglob(f"*.{suffix}")
+    if not {"node_modules", "out", "dist", "build"}.intersection(path.relative_to(REPOSITORY).parts)
+)
+
+
+def test_what_comments_cite_is_there() -> None:
+    """Pages of docs/ by their path and heading, and no document that is not part of the repository."""
+    missing = []
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        for name, anchor in re.findall(r"\bdocs/((?:[\w-]+/)*[\w-]+\.md)(?:#([\w-]+))?", text):
+            page = REPOSITORY / "docs" / name
+            if not page.is_file() or (anchor and anchor not in anchors(page)):
+                missing.append((path.name, name, anchor))
+        missing += [(path.name, found, "") for found in re.findall(r"DESIGN\s+\d[\d.]*", text)]
+    assert missing == []
+
+
+PROGRAM = re.compile(
+    r"<!-- tested: tutorial -->\n```python\n(?P<python>.*?)^```$|^```sh\n(?P<shell>.*?)^```$"
+    r"|<!-- printed -->\n```\n(?P<printed>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def form(line: str) -> str:
+    """A line of output without what differs from run to run: numbers, and the width of columns."""
+    return re.sub(r"[\d.]+", "#", re.sub(r"[\s─]+", " ", line)).strip()
+
+
+def test_the_tutorial_from_its_first_block_to_its_last(tmp_path: Path) -> None:
+    """Its shell and Python blocks in their order, in one folder; what it says is printed, is printed before."""
+    text = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    assert text.count("```") == 2 * (len(PROGRAM.findall(text)) + 1), "a block that nothing looks at"
+    output, shell_folder, run = "", tmp_path, []
+    for block in PROGRAM.finditer(text):
+        if block["python"]:
+            output += run_python(block["python"], tmp_path)
+        elif block["printed"]:
+            printed = {form(line) for line in output.splitlines()}
+            assert [one for one in block["printed"].splitlines() if form(one) not in printed] == [], output
+        for line in (block["shell"] or "").replace("\\\n", " ").splitlines():
+            program, *words = shlex.split(line, comments=True)
+            if program == "cd":
+                shell_folder = shell_folder / words[0]
+            elif program == "csk-sdk":
+                run.append(words[0])
+                output += run_cli(words, shell_folder)
+            else:
+                assert (program, words[0]) == ("pip", "install"), line
+    assert run == ["build-artifacts", "doctor", "tasks", "train", "predict", "export", "rollback", "report"]
+    assert all((tmp_path / "device" / name).is_file() for name in ("updated.onnx", "report.html"))
+
+
+def run_cli(arguments: list[str], folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "csk_sdk", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr

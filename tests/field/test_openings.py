@@ -298,7 +298,7 @@ OPENERS = {
 OURS = {
     "Bundle.open", "State.open", "Task.open", "Workspace.open", "Learner.open", "inbox.open", "space.inbox.open",
     "self.inbox.open", "self._space.inbox.open", "self.state.load", "state.load", "self._optimizer.load",
-    "self._targets.load", "digits.load",
+    "self._targets.load", "digits.load", "life.open", "self._life.open",
 }  # fmt: skip
 
 # What is opened in another way all the same, and why.
@@ -308,6 +308,14 @@ ALLOWED = {
     ("csk_sdk/state/atomic.py", "os.open"): "to write a new file, and to sync a folder",
     ("csk_sdk/runtime/int8_sums.py", "ort.InferenceSession"): "gets a model in memory",
     ("csk_sdk/formats/schema.py", "file.read_text"): "csk_sdk's own, in its package",
+    (
+        "csk_sdk/contract/settings.py",
+        "(resources.files('csk_sdk.contract') / 'settings.json').read_text",
+    ): "csk_sdk's own, in its package",
+    (
+        "csk_sdk/contract/thresholds.py",
+        "(resources.files('csk_sdk.contract') / 'thresholds.json').read_text",
+    ): "csk_sdk's own, in its package",
     ("csk_sdk/state/swap.py", "os.open"): "to sync files of a folder that this process wrote",
     (
         "csk_sdk/state/lock.py",
@@ -338,11 +346,14 @@ ALLOWED = {
     ("csk_sdk/runtime/peak_memory.py", "Path('/proc/self/status').read_text"): "the kernel's",
     ("csk_sdk/device/choice.py", "path.read_text"): "the kernel's /proc/cpuinfo and /proc/meminfo",
     (
-        "csk_artifacts_builder/prepare/model.py",
+        "csk_artifacts_builder/prepare/source_file.py",
         "onnx.checker.check_model",
     ): "the operator's model, an ordinary file",
-    ("csk_artifacts_builder/prepare/model.py", "onnx.load"): "the operator's model, an ordinary file",
-    ("csk_artifacts_builder/prepare/model.py", "onnx.load_external_data_for_model"): "the operator's model",
+    ("csk_artifacts_builder/prepare/source_file.py", "onnx.load"): "the operator's model, an ordinary file",
+    (
+        "csk_artifacts_builder/prepare/source_file.py",
+        "onnx.load_external_data_for_model",
+    ): "the operator's model",
     ("csk_artifacts_builder/graphs/prefix.py", "load"): "a function of its own that emits nodes",
     ("csk_artifacts_builder/bundle_writer.py", "path.open"): "to write",
     ("csk_artifacts_builder/bundle_writer.py", "ir.ExternalTensor"): "of the draft that was just written",

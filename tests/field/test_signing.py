@@ -18,6 +18,7 @@ from csk_sdk import Bundle, BundleError, ConfigError, Learner, StorageError, ver
 from csk_sdk.bundle.signing import SIGNATURE, sign
 from csk_sdk.cli import app
 from csk_sdk.contract.manifest import MANIFEST, sealed
+from csk_sdk.state.generation import seal, unseal
 
 PEM, RAW = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 
@@ -325,6 +326,19 @@ def test_what_was_seen_is_not_forgotten_by_damage(device: Path, damage: bytes) -
     assert "accepted.json, which says what signed bundles were accepted, is damaged (" in done.err
     assert status(device, "verify", "--allow-older") == 0
     assert status(device) == 0
+
+
+def test_what_a_newer_csk_sdk_says_of_it_stays(device: Path, built: Path, keys: tuple[Path, Path]) -> None:
+    path = device / "state/accepted.json"
+    raw = unseal(path)
+    (key,) = raw["keys"]
+    raw["keys"][key]["seen_at"] = [1.5]
+    path.write_bytes(seal({**raw, "log": {"of": "doors"}}))
+    with_counter(built, 9, keys[0], device / "bundle")
+    assert status(device) == 0
+    found = unseal(path)
+    assert found["log"] == {"of": "doors"}
+    assert found["keys"] == {key: {"seen_at": [1.5], "highest": 9, "allowed": []}}
 
 
 def test_a_device_that_cannot_write_its_state_still_reads(

@@ -208,7 +208,7 @@ TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] =
     "another optimizer": (
         setting(optimizer="lbfgs"),
         ConfigError,
-        ["optimizer is 'lbfgs'; it must be sgd or adamw."],
+        ["optimizer is 'lbfgs'; it must be sgd, adamw or lion."],
     ),
     "learning_rate -1": (setting(learning_rate=-1.0), ConfigError, ["learning_rate is -1.0", "0 or more"]),
     "learning_rate inf": (

@@ -1,4 +1,4 @@
-"""Features of the frozen first layers, kept: the same learning, whatever the place, to the bit."""
+"""Features of the frozen stem, kept: the same learning, whatever the place, to the bit."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from csk_sdk.network.knowledge import FeatureExtractor
 def test_it_is_fitted_on_so_many_pictures_a_feature(
     digits_bundle: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch, each: int, batch: int
 ) -> None:
-    assert training_module._PICTURES_PER_FEATURE == 4
-    monkeypatch.setattr(training_module, "_PICTURES_PER_FEATURE", each)
+    assert training_module._IMAGES_PER_FEATURE == 4
+    monkeypatch.setattr(training_module, "_IMAGES_PER_FEATURE", each)
     bundle = Bundle.open(digits_bundle)
     images, labels = digits.arrays((4, 5), 0, 120)
     order = np.random.default_rng(0).permutation(len(images))

@@ -14,6 +14,7 @@ import pytest
 
 from conftest import Digits, open_learner
 from csk_sdk import Learner, Prediction, StateLockedError
+from csk_sdk.network.export import export_model
 from csk_sdk.network.knowledge import FeatureExtractor
 from csk_sdk.state import State
 
@@ -139,7 +140,7 @@ def test_an_evaluation_and_an_export_are_one_generations(
         back = lambda: learner.rollback("base")  # noqa: E731
         patch.setattr(
             "csk_sdk.learner.export_model",
-            once(back, __import__("csk_sdk.network.export").export.export_model),
+            once(back, export_model),
         )
         learner.export(tmp_path / "found.onnx")
     assert learner.generation.number == 0

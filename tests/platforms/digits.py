@@ -25,7 +25,7 @@ Run = Callable[[list[str]], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Learned:
-    """What a state knows: the mean of its tasks' accuracies in percent, the task not known; and the time it took."""
+    """What a state knows: the mean of its tasks' class-incremental accuracies in percent; and the time it took."""
 
     accuracy: float
     seconds: float

@@ -122,7 +122,7 @@ def test_centers_that_cost_too_much_are_dropped(wild: Learner, digits: Digits) -
 def test_or_the_task_is_refused(wild: Learner, digits: Digits) -> None:
     config = wild.config.with_overrides(on_forgetting="refuse")
     with pytest.raises(
-        TaskError, match=r"'01' would cost 'base' about \d+\.\d points .*lower --learning-rate"
+        TaskError, match=r"'01' would cost 'base' about \d+\.\d percentage points .*lower --learning-rate"
     ):
         wild.learn(digits.task("01", (4, 5)), config)
     assert wild.generation.number == 0

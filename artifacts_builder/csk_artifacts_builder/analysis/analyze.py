@@ -19,6 +19,7 @@ from csk_artifacts_builder.analysis.intensity import (
 )
 from csk_artifacts_builder.analysis.position_training import train_positions
 from csk_artifacts_builder.describe import describe
+from csk_artifacts_builder.graphs.binary import as_two_classes
 from csk_artifacts_builder.graphs.head import split_head
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.prepare.model import prepare
@@ -179,7 +180,9 @@ def analyze_model(
         raise ConfigError(
             f"--images is {options.images}, less than one batch of {options.batch_size} pictures."
         )
-    source = prepare(Path(model))
+    source = as_two_classes(
+        prepare(Path(model), options.model.output, options.model.input_size), options.model.loss
+    )
     where = source.path.name
     head = split_head(source.model, where)
     sites = find_sites(source.model, where, options.model.sites)

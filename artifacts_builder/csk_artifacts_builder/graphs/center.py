@@ -1,4 +1,4 @@
-"""One site's center branch: forward, gradient and second moment (DESIGN 2, CsKO).
+"""One site's center branch: forward, gradient and second moment (docs/method.md#the-center).
 
 The frozen convolution keeps its constant kernel; beside it runs a 1x1 convolution over the selected channels of the
 center-sampled input, and its weight is the center's change. For a depthwise convolution that is a factor for each
@@ -93,7 +93,7 @@ def _hand_on(y: ir.Value, total: ir.Value) -> None:
 
 
 def sample_center(emit: Emitter, x: ir.Value, shape: Geometry) -> ir.Value:
-    """The center-sampled input x_c `(n, channels, *out)`: what the center tap of the kernel sees (DESIGN 2)."""
+    """The center-sampled input x_c `(n, channels, *out)`: what the center tap of the kernel sees (docs/method.md)."""
     return sample_tap(emit, x, shape, shape.center)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from csk_sdk.contract.manifest import Site
 from csk_sdk.errors import ConfigError, ModelError
 
+AUTO = "auto"
 Fits = Callable[[Sequence[Site]], bool]
 
 
@@ -50,7 +51,7 @@ def _eligible(sites: list[Site], trainable: str, order: list[str], where: str) -
     """What `--trainable` allows, in words too."""
     if trainable == "all":
         return sites, "all sites (--trainable all)"
-    if trainable == "auto":
+    if trainable == AUTO:
         # Reaching further back loses on pictures that were not trained on: measured in decision 0008.
         return last_stages(sites, order), "the sites of the last two stages (--trainable auto)"
     if not trainable.startswith("from:"):

@@ -153,8 +153,22 @@ def export_template(prepared: ir.Model, head: Head, where: str, interface: Inter
     restore_input(model, interface)
     if interface.output_type != ir.DataType.FLOAT:
         output = emit.op("Cast", output, to=interface.output_type)
-    emit.output(output, split.output_name, ["N", "classes"]).dtype = interface.output_type
+    _end(emit, output, split.output_name, interface)
     return finish(model, "csk_inference")
+
+
+def _end(emit: Emitter, scores: ir.Value, name: str, interface: Interface) -> None:
+    """The outputs, by what the source model does with its scores."""
+    if not interface.steps:
+        emit.output(scores, name, ["N", "classes"]).dtype = interface.output_type
+        return
+    values: Sequence[ir.Value] = [scores]
+    taken = 0
+    for step in interface.steps:
+        values, taken = step.put(emit, values[taken]), step.taken
+    for value, output in zip(values, interface.steps[-1].outputs, strict=True):
+        if output is not None:
+            emit.output(value, output.name, output.shape).dtype = output.dtype
 
 
 def _open(prepared: ir.Model, sites: Sequence[Site], where: str) -> _Working:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,15 @@ _SAMPLE_BYTES = 128 << 20
 
 @dataclass(frozen=True)
 class BaseKnowledge:
-    """Tensors for the checkpoint, and the source model's accuracy (or other metric) on the base data in percent."""
+    """Tensors for the checkpoint, and the source model's accuracy (or other metric) on the base data in percent.
+
+    `exchanged` are sentences on names of classes that look exchanged.
+    """
 
     tensors: dict[str, NDArray[Any]]
     images: int
     accuracy: float
+    exchanged: tuple[str, ...] = ()
 
 
 def base_split(
@@ -89,7 +93,7 @@ def base_split(
 def measure_base(
     bundle: Bundle, split: Split, tensors: dict[str, NDArray[Any]], on_progress: Callable[[int, int], None]
 ) -> BaseKnowledge:
-    """Second moments K per site, class statistics and their temperature over `split` (DESIGN 2).
+    """Second moments K per site, class statistics and their temperature over `split` (docs/method.md#setting).
 
     All through the bundle's own graphs. `tensors` is the checkpoint so far. `on_progress(done, total)` counts pictures.
     Raises TaskError for a picture for which the network computes NaN or infinity.
@@ -132,4 +136,41 @@ def measure_base(
     measure = bundle.objective.measure(np.concatenate(logits), classes, split.labels, classes)
     measured: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
     measured.update(statistics.tensors())
-    return BaseKnowledge(measured, len(split), measure.score)
+    exchanged: tuple[str, ...] = ()
+    if bundle.manifest.loss == CROSS_ENTROPY:
+        exchanged = exchanged_names(np.concatenate(logits).argmax(axis=1), split.labels, classes)
+    return BaseKnowledge(measured, len(split), measure.score, exchanged)
+
+
+def exchanged_names(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str]
+) -> tuple[str, ...]:
+    """One sentence for each ring of classes whose pictures are mostly taken for the next one's in it.
+
+    `predicted` and `labels` are `(n,)`. A network that confuses two classes takes both for one of them; one that takes
+    each for the other knows them apart, under exchanged names.
+    """
+    takes: dict[int, tuple[int, float]] = {}
+    for label in range(len(classes)):
+        of_class = predicted[labels == label]
+        counts = np.bincount(of_class, minlength=len(classes))
+        most = int(counts.argmax())
+        if most != label and 2 * counts[most] > len(of_class):
+            takes[label] = most, 100 * counts[most] / len(of_class)
+    said: list[str] = []
+    seen: set[int] = set()
+    for first in takes:
+        ring = [first]
+        while ring[-1] in takes and (following := takes[ring[-1]][0]) not in ring:
+            ring.append(following)
+        if ring[-1] in takes and takes[ring[-1]][0] == first and not seen & set(ring):
+            seen |= set(ring)
+            found = "; ".join(
+                f"{takes[label][1]:.0f} % of '{classes[label]}' are taken for '{classes[takes[label][0]]}'"
+                for label in ring
+            )
+            said.append(
+                f"the names of {len(ring)} classes look exchanged in the base data: {found}. Check the order of "
+                "--classes, and the folders' names."
+            )
+    return tuple(said)

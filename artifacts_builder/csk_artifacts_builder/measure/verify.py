@@ -9,58 +9,141 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
+from csk_artifacts_builder.emit import static_shape
 from csk_artifacts_builder.prepare.constant_sizes import infer_where_possible
-from csk_artifacts_builder.prepare.interface import Interface
-from csk_artifacts_builder.prepare.model import load_source
+from csk_artifacts_builder.prepare.ending import choose_output, cut_labels
+from csk_artifacts_builder.prepare.inference import to_inference
+from csk_artifacts_builder.prepare.model import SourceModel
+from csk_artifacts_builder.prepare.pixels import BYTES
 from csk_artifacts_builder.prepare.pools import write_windows
+from csk_artifacts_builder.prepare.source_file import load_source
 from csk_sdk.errors import ModelError
 from csk_sdk.runtime.allocator import returning_memory
 from csk_sdk.runtime.sessions import has_training_package, load_onnxruntime, open_session
 
-_TOLERANCE = 1e-3
+# Of how far the outputs of different pictures lie apart, and of the largest output at least.
+_OF_SPREAD, _OF_LARGEST = 1e-3, 2e-5
 # From here on ONNX Runtime divides and counts the windows of pools as torch does (decision 0025): 1.25 did not.
 _ONE_READING = (1, 30)
 # A float16 source rounds to 11 bits after every layer, and the prepared graph does not.
-_TOLERANCE_OF_HALF = 3e-2
+_OF_LARGEST_HALF = 3e-2
+# Smaller probabilities say nothing in float32, and in float16.
+_SMALLEST, _SMALLEST_HALF = 1e-20, 1e-4
 
 
-def same_logits(source: Path, prepared: Path, interface: Interface, picture: Sequence[int]) -> None:
-    """Run the source model on random pictures, batch by batch, and the prepared graph on two batches at once.
+def same_logits(
+    source: SourceModel, prepared: Path, activation: str | None, real: NDArray[np.float32] | None = None
+) -> None:
+    """Run the source model, at its own opset, on random and on `real` pictures, and the prepared graph on all of them.
 
-    Both are files, opened one after the other, so that the weights are in memory once; `picture` is the shape of one
-    for the prepared graph. Raises ModelError where their outputs differ by more than 1e-3 of the largest (3e-2 for a
-    float16 source), or one does not run.
+    Both are files, opened one after the other, so that the weights are in memory once; `real` are pictures for the
+    prepared graph `(n, *picture)`. Where `activation` makes probabilities of the logits, these are compared: among many
+    classes all probabilities are small. Raises ModelError where outputs differ by more than 1e-3 of their spread over
+    pictures and 2e-5 of the largest (3 % of the largest for a float16 source), or one does not run.
     """
     session = _open_source(source)
-    dims = session.get_inputs()[0].shape
-    batch = dims[0] if isinstance(dims[0], int) and dims[0] > 0 else 2
-    x = np.random.default_rng(0).normal(size=(2, batch, *picture)).astype(np.float32)
-    shown = [interface.source_input(pictures) for pictures in x]
-    expected = np.concatenate(_run(session, shown, "the source model")).astype(np.float32)
+    batches = _batches(source, session, real)
+    shown = [source.interface.source_input(pictures) for pictures in batches]
+    expected = np.concatenate(_run(session, shown, "the source model", _scores(source, session))).astype(
+        np.float32
+    )
     if not np.isfinite(expected).all():
         raise ModelError(
             "The source model gives NaN or infinity for ordinary noise on this ONNX Runtime: nothing could be learned "
             "on it. Run it on real images first, and export it again."
         )
     del session
+    got = _prepared_outputs(prepared, batches)
+    if source.binary:
+        got, activation = _one_number(got, activation)
+    if got.size != expected.size:
+        count = 2 * len(batches[0])
+        raise _one_batch_size(f"for {count} pictures it gives outputs {list(got.shape)}")
+    logits, others = (
+        _as_logits(values.reshape(len(got), -1), activation, source.interface.half)
+        for values in (expected, got)
+    )
+    difference = float(np.abs(logits - others).max())
+    if not difference <= _tolerance(logits, source.interface.half):
+        raise _differing(source, shown, difference)
+
+
+def _batches(
+    source: SourceModel, session: Any, real: NDArray[np.float32] | None
+) -> list[NDArray[np.float32]]:
+    """Two of noise, and the real pictures, each as large as the source wants it."""
+    dims = session.get_inputs()[0].shape
+    size = dims[0] if isinstance(dims[0], int) and dims[0] > 0 else 2
+    picture = [int(n) for n in static_shape(source.image)[1:]]
+    rng, shape = np.random.default_rng(0), (2, size, *picture)
+    pixels = source.pixels == BYTES
+    noise = (rng.integers(0, 256, shape) if pixels else rng.normal(size=shape)).astype(np.float32)
+    if real is None or not len(real):
+        return list(noise)
+    count = -(-len(real) // size) * size
+    return [*noise, *np.resize(real, (count // size, size, *picture))]
+
+
+def _prepared_outputs(prepared: Path, batches: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """What the prepared graph gives, for two batches at once."""
     session = _open(str(prepared), "the model after preparation")
+    pairs = [np.concatenate(batches[place : place + 2]) for place in range(0, len(batches), 2)]
     try:
-        (got,) = _run(session, [x.reshape(-1, *picture)], "the model after preparation")
+        return np.concatenate(_run(session, pairs, "the model after preparation"))
     except ModelError:
         # Or on no number of pictures at all, which is said first.
-        _run(session, [x[0]], "the model after preparation")
-        raise _one_batch_size(f"for {2 * batch} pictures it does not run") from None
-    if got.size != expected.size:
-        raise _one_batch_size(f"for {2 * batch} pictures it gives outputs {list(got.shape)}")
-    difference = float(np.abs(expected - got.reshape(expected.shape)).max())
-    tolerance = _TOLERANCE_OF_HALF if interface.half else _TOLERANCE
-    if not difference <= tolerance * max(1.0, float(np.abs(expected).max())):
-        raise ModelError(
-            f"After preparation the model's outputs differ by {difference:.2g} from the source model's. "
-            "Please report this model: it must not happen."
+        _run(session, batches[:1], "the model after preparation")
+        raise _one_batch_size(f"for {len(pairs[0])} pictures it does not run") from None
+
+
+def _one_number(
+    values: NDArray[np.float32], activation: str | None
+) -> tuple[NDArray[np.float32], str | None]:
+    """Of two outputs what the source has one of, and what makes a probability of it."""
+    return (values[:, 1:], "Sigmoid") if activation else (values[:, 1:] - values[:, :1], None)
+
+
+def _as_logits(values: NDArray[np.float32], activation: str | None, half: bool) -> NDArray[np.float64]:
+    """`(n, classes)`: what stands in front of a Softmax, up to a number for each picture, or of a Sigmoid."""
+    smallest = _SMALLEST_HALF if half else _SMALLEST
+    if activation == "Softmax":
+        logs = np.log(np.maximum(values.astype(np.float64), smallest))
+        return np.asarray(logs - logs.mean(axis=1, keepdims=True))
+    if activation == "Sigmoid":
+        p = np.clip(values.astype(np.float64), _SMALLEST_HALF, 1 - _SMALLEST_HALF)
+        return np.asarray(np.log(p / (1 - p)))
+    return values.astype(np.float64)
+
+
+def _tolerance(logits: NDArray[np.float64], half: bool) -> float:
+    largest = float(np.abs(logits).max())
+    if half:
+        return _OF_LARGEST_HALF * max(1.0, largest)
+    return max(_OF_SPREAD * float(np.ptp(logits, axis=0).max()), _OF_LARGEST * largest)
+
+
+def _differing(source: SourceModel, shown: Sequence[NDArray[Any]], difference: float) -> ModelError:
+    """Why the outputs differ: chance, the pictures beside a picture, or a fault of ours."""
+    session = _open_source(source)
+    scores = _scores(source, session)
+    (first,) = _run(session, shown[:1], "the source model", scores)
+    if not isinstance(session.get_inputs()[0].shape[0], int):
+        alone = np.concatenate(_run(session, [one[None] for one in shown[0]], "the source model", scores))
+        apart = (
+            float(np.abs(first.reshape(alone.shape) - alone).max()) if first.size == alone.size else np.inf
         )
+        if apart > _OF_SPREAD * max(float(np.abs(first).max()), 1e-6):
+            return ModelError(
+                f"{source.path.name} answers to a picture by the others in its batch: alone, it gives outputs that "
+                f"differ by {apart:.2g}. Export the model for inference (model.eval()), without ops over the batch."
+            )
+    return ModelError(
+        f"After preparation the outputs of {source.path.name} differ by {difference:.2g} from the source model's: this "
+        "is a fault of csk-sdk, please report the model. Exported with opset 17 it may build."
+    )
 
 
 def _one_batch_size(what: str) -> ModelError:
@@ -69,27 +152,35 @@ def _one_batch_size(what: str) -> ModelError:
     )
 
 
-def _open_source(path: Path) -> Any:
-    """The source model as it is, or with its pools' windows as numbers where this runtime reads them otherwise.
+def _open_source(source: SourceModel) -> Any:
+    """The source model as it is, or written as this runtime computes it by the standard.
 
     Of opsets below 22 every release counts windows that torch leaves out, and refuses the classifier behind them.
     """
     version = tuple(map(int, load_onnxruntime().__version__.split(".")[:2]))
-    rewritten = _with_windows(path) if version < _ONE_READING else None
+    path = source.path
+    rewritten = _rewritten(path, source.output) if source.rewritten or version < _ONE_READING else None
     try:
         return _open(rewritten or _inlined(path) or str(path), "the source model")
     except ModelError:
-        rewritten = _with_windows(path)
+        rewritten = _rewritten(path, source.output)
         if rewritten is None:
             raise
         return _open(rewritten, "the source model")
 
 
-def _with_windows(path: Path) -> bytes | None:
-    """The source with its pools' windows as numbers, or None where there is nothing to write."""
+def _rewritten(path: Path, output: str) -> bytes | None:
+    """The source with its pools' windows as numbers, for inference and without labels; None with nothing to write."""
     model = ir.from_proto(load_source(path))
+    passes.InlinePass()(model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     infer_where_possible(model)
-    return bytes(ir.to_proto(model).SerializeToString()) if write_windows(model, path.name) else None
+    changed = bool(to_inference(model))
+    choose_output(model, output or None, path.name)
+    changed |= bool(cut_labels(model))
+    changed |= write_windows(model, path.name)
+    passes.RemoveUnusedNodesPass()(model)
+    return bytes(ir.to_proto(model).SerializeToString()) if changed else None
 
 
 def _inlined(path: Path) -> bytes | None:
@@ -117,10 +208,18 @@ def _open(model: str | bytes, which: str) -> Any:
         raise _cannot_run(which, error) from None
 
 
-def _run(session: Any, batches: Sequence[NDArray[Any]], which: str) -> list[NDArray[np.float32]]:
+def _scores(source: SourceModel, session: Any) -> str:
+    """The source's output that is compared; where labels are cut off, the only one."""
+    names = [output.name for output in session.get_outputs()]
+    return source.output if source.output in names else names[0]
+
+
+def _run(
+    session: Any, batches: Sequence[NDArray[Any]], which: str, output: str | None = None
+) -> list[NDArray[np.float32]]:
     name = session.get_inputs()[0].name
     try:
-        return [session.run(None, {name: batch})[0] for batch in batches]
+        return [session.run(output and [output], {name: batch})[0] for batch in batches]
     except Exception as error:
         raise _cannot_run(which, error) from None
 

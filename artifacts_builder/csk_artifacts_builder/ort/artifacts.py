@@ -1,4 +1,6 @@
-"""The artifacts of onnxruntime-training: its own gradients, for centers and head only (DESIGN 4).
+"""The artifacts of onnxruntime-training: its own gradients, for centers and head only.
+
+docs/decisions/0007-ort-training.md.
 
 The forward graph has every site's frozen convolution with zeros at the kernel's center, and beside it a 1x1
 convolution over the center-sampled input, whose weight is the whole center: one trainable parameter per site. So a

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from onnxscript import optimizer
 
 from csk_artifacts_builder.emit import Emitter, attribute, constant_array
+from csk_artifacts_builder.prepare.constants import may_fold
 
 
 def fold_sizes(model: ir.Model) -> bool:
@@ -35,7 +36,7 @@ def fold_sizes(model: ir.Model) -> bool:
     modified = False
     while any([_fold_gathered_sizes(model, emit), _fold_targets(model, emit), _fold_resizes(model, emit)]):
         modified = True
-        optimizer.fold_constants(model, onnx_shape_inference=False)
+        optimizer.fold_constants(model, onnx_shape_inference=False, should_fold=may_fold)
         passes.RemoveUnusedNodesPass()(model)
         infer_again(model)
     return modified
@@ -113,6 +114,25 @@ def _fold_resizes(model: ir.Model, emit: Emitter) -> bool:
             continue
         scales = [_scale(size, wanted, mode) for size, wanted in zip(x.shape, sizes, strict=True)]
         if None not in scales:
+            node.replace_input_with(2, emit.constant(scales, np.float32, "scales"))
+            node.resize_inputs(3)
+            modified = True
+    return modified
+
+
+def sizes_to_scales(model: ir.Model) -> bool:
+    """Resize to constant sizes, of a known picture and batch, by scales, in place: these follow the batch."""
+    emit = Emitter(model.graph)
+    modified = False
+    for node in model.graph:
+        if node.op_type != "Resize" or len(node.inputs) < 4 or "axes" in node.attributes:
+            continue
+        x, sizes = node.inputs[0], constant_array(node.inputs[3])
+        if x is None or x.shape is None or sizes is None or len(sizes) != len(x.shape):
+            continue
+        mode = attribute(node, "mode", "nearest")
+        scales = [_scale(size, int(wanted), mode) for size, wanted in zip(x.shape, sizes, strict=True)]
+        if None not in scales and attribute(node, "keep_aspect_ratio_policy", "stretch") == "stretch":
             node.replace_input_with(2, emit.constant(scales, np.float32, "scales"))
             node.resize_inputs(3)
             modified = True

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import Emitter, attribute, constant_array
+from csk_artifacts_builder.prepare.ending import Step
 
 # Scaling, and a margin, in front of the layout's change.
 _IN_ORDER = {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Pad", "Sub"}
@@ -27,12 +28,16 @@ _TO_CHANNELS_FIRST = (0, 3, 1, 2)
 
 @dataclass(frozen=True)
 class Interface:
-    """The source model's own input and output; `half` says that it computes in float16 somewhere."""
+    """The source model's own input and output; `half` says that it computes in float16 somewhere.
+
+    `steps` is what the source does with its scores (ending.py).
+    """
 
     channels_last: bool = False
     input_type: ir.DataType = ir.DataType.FLOAT
     output_type: ir.DataType = ir.DataType.FLOAT
     half: bool = False
+    steps: tuple[Step, ...] = ()
 
     def source_input(self, x: NDArray[np.float32]) -> NDArray[Any]:
         """A batch for the prepared graph, `(n, channels, height, width)` float32, as the source model takes it."""

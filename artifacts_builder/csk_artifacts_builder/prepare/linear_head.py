@@ -26,6 +26,7 @@ from csk_artifacts_builder.emit import Emitter, attribute, constant_array, stati
 
 _BEHIND_LOGITS = {"Softmax", "LogSoftmax", "Sigmoid"}
 _MOVES = {"Flatten", "Reshape", "Squeeze", "Transpose"}
+_SCALES = {"Mul", "Div"}
 _BENDS = {"Relu", "LeakyRelu", "Clip", "HardSwish", "Elu"}
 
 
@@ -51,6 +52,9 @@ def to_linear_head(model: ir.Model) -> bool:
     if logits is None:
         return False
     for node in tail.behind:
+        if node.op_type in _SCALES:
+            logits = emit.op(node.op_type, logits, node.inputs[1])
+            continue
         attributes: dict[str, Any] = {} if node.op_type == "Sigmoid" else {"axis": -1}
         logits = emit.op(node.op_type, logits, **attributes)
     # Not by replacing all uses: the old output may be what the new layer reads.
@@ -119,7 +123,9 @@ def _tail(output: ir.Value) -> _Tail | None:
             return None
         if len(value.uses()) != (0 if value is output else 1):
             return None
-        if node.op_type in _BEHIND_LOGITS and logits is None and _over_classes(node):
+        if (node.op_type in _BEHIND_LOGITS and logits is None and _over_classes(node)) or (
+            _is_scale(node) and logits is None
+        ):
             behind.insert(0, node)
         elif _is_mean(node) and not pooled:
             pooled, logits = True, logits or value
@@ -150,6 +156,16 @@ def _over_classes(node: ir.Node) -> bool:
         return True
     axis = int(attribute(node, "axis", -1))
     return _per_image(node.outputs[0]) == static_shape(node.outputs[0])[axis]
+
+
+def _is_probability(node: ir.Node) -> bool:
+    return node.op_type in _BEHIND_LOGITS and _over_classes(node)
+
+
+def _is_scale(node: ir.Node) -> bool:
+    """A temperature: by one number."""
+    constant = constant_array(node.inputs[1]) if node.op_type in _SCALES else None
+    return constant is not None and constant.size == 1
 
 
 def _is_mean(node: ir.Node) -> bool:

@@ -7,25 +7,36 @@ those of the source model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
 from csk_artifacts_builder.emit import attribute, constant_array
-from csk_artifacts_builder.prepare.constant_sizes import fold_sizes, gather_to_reshape, infer_where_possible
+from csk_artifacts_builder.model_kinds import CLASSIFIERS_ONLY, kind_of
+from csk_artifacts_builder.prepare.composites import write_composites
+from csk_artifacts_builder.prepare.constant_sizes import (
+    fold_sizes,
+    gather_to_reshape,
+    infer_where_possible,
+    sizes_to_scales,
+)
+from csk_artifacts_builder.prepare.constants import fold_constants, is_random, may_fold
+from csk_artifacts_builder.prepare.ending import choose_output, cut_labels, flatten_scores, fold_scales
 from csk_artifacts_builder.prepare.fold_batch_norm import fold_batch_norm
+from csk_artifacts_builder.prepare.inference import to_inference
 from csk_artifacts_builder.prepare.interface import Interface, is_channels_last, take_channels_first
 from csk_artifacts_builder.prepare.layer_norm import recognise_layer_norms
 from csk_artifacts_builder.prepare.linear_head import to_linear_head
 from csk_artifacts_builder.prepare.opset import downgrade, upgrade
-from csk_artifacts_builder.prepare.pools import write_windows
+from csk_artifacts_builder.prepare.pixels import pixel_range
+from csk_artifacts_builder.prepare.pools import misread_windows, write_windows
 from csk_artifacts_builder.prepare.precision import to_float32
-from csk_sdk.errors import ModelError
-from csk_sdk.formats.protobuf import MAX_BYTES
+from csk_artifacts_builder.prepare.source_file import load_source
+from csk_sdk.errors import ConfigError, ModelError
 
 BATCH = "N"
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
@@ -34,11 +45,22 @@ _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A prepared model and where it came from."""
+    """A prepared model and where it came from.
+
+    `warnings` are sentences on what is built otherwise than the file says; `rewritten` says that ONNX Runtime cannot
+    tell what the file as it is computes by the standard, or for inference. `output` is the file's output that holds
+    the scores, or is made of them, and `binary` says that its one number became two.
+    `pixels` is what the file's own scaling takes for a white pixel, 255 or 1; None where it scales none.
+    """
 
     model: ir.Model
     path: Path
     interface: Interface
+    warnings: tuple[str, ...] = ()
+    rewritten: bool = False
+    output: str = ""
+    binary: bool = False
+    pixels: float | None = None
 
     @property
     def image(self) -> ir.Value:
@@ -46,72 +68,32 @@ class SourceModel:
         return self.model.graph.inputs[0]
 
 
-def load_source(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file with its external data.
-
-    Raises ModelError when there is none, it is no valid ONNX model, or one of 2 GiB or more.
-    """
-    if not path.is_file():
-        raise ModelError(f"There is no model file {path}. Give the path of a trained ONNX classifier.")
-    require_writable(path.stat().st_size, path.name)
-    try:
-        # By path, and first: the checker makes copies of its own, which are gone before ours is made.
-        onnx.checker.check_model(str(path))
-        proto = onnx.load(str(path), load_external_data=False)
-    except Exception as error:
-        raise _invalid(path, error) from None
-    require_writable(path.stat().st_size + _external_bytes(proto, path.parent), path.name)
-    try:
-        onnx.load_external_data_for_model(proto, str(path.parent))
-    except Exception as error:
-        raise _invalid(path, error) from None
-    return proto
-
-
-def require_writable(count: int, where: str) -> None:
-    """Raise ModelError where `count` bytes of weights do not fit into one ONNX file: protobuf ends at 2 GiB."""
-    if count >= MAX_BYTES:
-        raise ModelError(
-            f"{where} has {count / 2**30:.1f} GiB of weights, and the model that a device exports must stay below "
-            f"{MAX_BYTES >> 30} GiB, the most that an ONNX file holds. Take a smaller network of the same family."
-        )
-
-
-def _invalid(path: Path, error: Exception) -> ModelError:
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    return ModelError(f"{path} is not a valid ONNX model ({reason}).")
-
-
-def _external_bytes(proto: onnx.ModelProto, folder: Path) -> int:
-    """Bytes of the tensors that lie in other files; a tensor without a length takes its whole file."""
-    count = 0
-    for tensor in proto.graph.initializer:
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        if "length" in entries:
-            count += int(entries["length"])
-        elif "location" in entries and (folder / entries["location"]).is_file():
-            count += (folder / entries["location"]).stat().st_size
-    return count
-
-
-def prepare(path: Path) -> SourceModel:
+def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | None = None) -> SourceModel:
     """Load `path` and bring it to the form described above.
 
-    Raises ModelError for what cannot be prepared.
+    `output` names the one of several outputs that holds the scores of the classes, and `input_size` is that of a
+    picture `(height, width)` or signal `(length,)` whose size the file leaves open.
+    Raises ModelError for what cannot be prepared, ConfigError for a size that the file does not have.
     """
-    proto = load_source(path)
     where = path.name
-    model = ir.from_proto(upgrade(proto, where))
-    del proto
+    model = ir.from_proto(load_source(path))
     _own_tensors(model)
     _refuse_foreign(model, where)
     passes.InlinePass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    interface = _source_interface(model, where)
+    fold_constants(model)
+    otherwise = to_inference(model)
+    said = choose_output(model, output, where)
+    scores = str(model.graph.outputs[0].name)
+    model = upgrade(model, where)
+    interface = _source_interface(model, where, input_size)
     image = model.graph.inputs[0]
     infer_where_possible(model)  # while the batch is what the exporter saw
     gather_to_reshape(model)
+    sizes_to_scales(model)
+    write_composites(model)
+    otherwise += misread_windows(model)
     # Before sizes are written as constants: some pools have fewer windows than onnx says of older opsets.
     write_windows(model, where)
     static_batch = _make_batch_dynamic(model, image)
@@ -121,19 +103,36 @@ def prepare(path: Path) -> SourceModel:
         _free_reshapes(model, static_batch)
     passes.ShapeInferencePass()(model)
     downgrade(model, where)
-    optimizer.fold_constants(model, onnx_shape_inference=True, output_size_limit=1 << 28)
+    fold_constants(model)
+    optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=may_fold)
     fold_sizes(model)
+    fold_constants(model)
     _remove_casts_to_same_type(model)
     recognise_layer_norms(model)
     fold_batch_norm(model, where)
     write_windows(model, where)
     _require_pads(model, where)
     _tidy(model)
+    _refuse_random(model, where)
     passes.ShapeInferencePass()(model)
+    labels = cut_labels(model)
+    passes.RemoveUnusedNodesPass()(model)
+    steps = (*flatten_scores(model), *labels)
+    said += tuple(
+        f"op '{step.op_type}' at the end of {where} is cut off: the bundle has the scores in front of it, and exports "
+        "have it again."
+        for step in labels[:1]
+    )
     if to_linear_head(model):
         _tidy(model)
         passes.ShapeInferencePass()(model)
-    return SourceModel(model, path, interface)
+    said += fold_scales(model)
+    _tidy(model)
+    passes.ShapeInferencePass()(model)
+    rewritten = bool(otherwise) or bool(labels)
+    interface = replace(interface, steps=steps)
+    pixels = pixel_range(model, interface.input_type == ir.DataType.UINT8)
+    return SourceModel(model, path, interface, (*otherwise, *said), rewritten, scores, pixels=pixels)
 
 
 def _own_tensors(model: ir.Model) -> None:
@@ -162,39 +161,58 @@ def _refuse_foreign(model: ir.Model, where: str) -> None:
             )
 
 
-def _source_interface(model: ir.Model, where: str) -> Interface:
+def _refuse_random(model: ir.Model, where: str) -> None:
+    for node in model.graph:
+        if is_random(node):
+            raise ModelError(
+                f"{where} has op '{node.op_type}' (node '{node.name}'), which draws random numbers: the same picture "
+                "gets other answers. Export the model for inference."
+            )
+
+
+def _source_interface(model: ir.Model, where: str, size: Sequence[int] | None) -> Interface:
     """Note how the source's input and output are typed and laid out, and make them float32, channels first."""
     types = [value.dtype for value in (*model.graph.inputs[:1], *model.graph.outputs[:1])]
     half = to_float32(model, where)
-    image = _image_input(model, where)
+    if types[0] == ir.DataType.UINT8:
+        model.graph.inputs[0].dtype = ir.DataType.FLOAT  # each of its numbers is one
+    image = _image_input(model, where, size)
     assert image.shape is not None
     channels_last = is_channels_last(image)
     if channels_last:
         take_channels_first(model)
-    if not half:
+    if not half and types[0] == ir.DataType.FLOAT:
         return Interface(channels_last)
     taken, given = (kind or ir.DataType.FLOAT for kind in types)
+    if given not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+        given = ir.DataType.FLOAT  # a label's
     return Interface(channels_last, taken, given, half)
 
 
-def _image_input(model: ir.Model, where: str) -> ir.Value:
+def _image_input(model: ir.Model, where: str, given: Sequence[int] | None) -> ir.Value:
     inputs = list(model.graph.inputs)
     if len(inputs) != 1:
+        _refuse_kind(model, where)
         names = ", ".join(f"'{value.name}'" for value in inputs)
         raise ModelError(f"{where} has {len(inputs)} inputs ({names}); a classifier has one input.")
     image = inputs[0]
     if image.dtype != ir.DataType.FLOAT:
-        raise ModelError(f"{where} takes {image.dtype} input '{image.name}'; export it with float32 input.")
+        raise ModelError(
+            f"{where} takes {image.dtype} input '{image.name}'; export it with float32 or uint8 input."
+        )
     if image.shape is None or len(image.shape) not in (3, 4):
         raise ModelError(
             f"{where}: input '{image.name}' is neither (batch, channels, height, width) nor (batch, channels, length)."
         )
     picture = len(image.shape) == 4
+    if given is not None:
+        _set_size(model, image, given, where)
     if not all(isinstance(dim, int) for dim in image.shape[1:]):
-        what, size = ("height or width", "picture size") if picture else ("length", "length")
+        _refuse_kind(model, where)
+        what, size = ("height or width", "224x224") if picture else ("length", "16000")
         raise ModelError(
-            f"{where}: input '{image.name}' has dynamic {what} {image.shape}. Export it with a fixed "
-            f"{size}; only the batch may be dynamic."
+            f"{where}: input '{image.name}' has dynamic {what} {image.shape}. Say what it is to be on the device with "
+            f"--input-size, such as --input-size {size}; only the batch may be dynamic."
         )
     if not picture and is_channels_last(image):
         raise ModelError(
@@ -202,6 +220,37 @@ def _image_input(model: ir.Model, where: str) -> ir.Value:
             "(batch, channels, length) order."
         )
     return image
+
+
+def _refuse_kind(model: ir.Model, where: str) -> None:
+    """What else would be asked of its user is of no use for a model that is no classifier."""
+    kind = kind_of(model)
+    if kind is not None:
+        raise ModelError(f"{where} is {kind}. {CLASSIFIERS_ONLY}")
+
+
+def _set_size(model: ir.Model, image: ir.Value, given: Sequence[int], where: str) -> None:
+    """Write the size that the file leaves open, in place.
+
+    Raises ConfigError for one of another rank, or another one than the file's.
+    """
+    assert image.shape is not None
+    asked = "x".join(map(str, given))
+    axes = (
+        list(range(1, len(image.shape) - 1)) if is_channels_last(image) else list(range(2, len(image.shape)))
+    )
+    if len(given) != len(axes) or min(given) < 1:
+        what = "HEIGHTxWIDTH, such as 224x224" if len(axes) == 2 else "one number of samples"
+        raise ConfigError(f"--input-size is {asked}; for {where} it must be {what}.")
+    sizes = list(image.shape)
+    for axis, size in zip(axes, given, strict=True):
+        if isinstance(sizes[axis], int) and sizes[axis] != size:
+            raise ConfigError(f"--input-size is {asked}, but {where} takes {image.shape}: leave it out.")
+        sizes[axis] = size
+    image.shape = ir.Shape(sizes)
+    # What the file says of sizes behind it was open, too.
+    for value in (*model.graph.outputs, *(value for node in model.graph for value in node.outputs)):
+        value.shape = None
 
 
 def _make_batch_dynamic(model: ir.Model, image: ir.Value) -> int | None:

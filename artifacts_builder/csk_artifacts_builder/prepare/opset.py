@@ -1,7 +1,7 @@
 """Bringing a graph to opset 17, the one version that every bundle is written in.
 
-Older graphs go up through onnx's own version converter. Newer ones come down by the table below, which holds
-every op of CNN classifiers whose form changed between 18 and 23; all others read the same in both.
+Older graphs go up through onnx's own version converter and `old_opsets.py`. Newer ones come down by the table below,
+which holds every op of CNN classifiers whose form changed between 18 and 28; all others read the same in both.
 """
 
 from __future__ import annotations
@@ -13,39 +13,31 @@ import onnx
 import onnx_ir as ir
 
 from csk_artifacts_builder.emit import Emitter, attribute, constant_array
+from csk_artifacts_builder.prepare.old_opsets import raise_to
 from csk_sdk.errors import ModelError
 
 TARGET_OPSET = 17
-OLDEST_OPSET = 11
-NEWEST_OPSET = 23
+OLDEST_OPSET = 7
+NEWEST_OPSET = 28
 TARGET_IR_VERSION = 8
 
 
-def upgrade(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
+def upgrade(model: ir.Model, where: str) -> ir.Model:
     """Raise an old graph to opset 17; a graph at 17 or above comes back as it is.
 
-    Raises ModelError for an opset outside 11 to 23, or one that onnx cannot convert.
+    Raises ModelError for an opset outside 7 to 28, or one that onnx cannot convert.
     """
-    version = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    version = int(model.graph.opset_imports.get("", model.graph.opset_imports.get("ai.onnx", 0)))
     if not OLDEST_OPSET <= version <= NEWEST_OPSET:
         raise ModelError(
             f"{where} uses opset {version}; opsets {OLDEST_OPSET} to {NEWEST_OPSET} are supported. "
             "Export the model again with opset 17."
         )
-    if version >= TARGET_OPSET:
-        return proto
-    try:
-        return onnx.version_converter.convert_version(proto, TARGET_OPSET)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"{where} could not be raised from opset {version} to {TARGET_OPSET} ({reason}). "
-            "Export the model again with opset 17."
-        ) from None
+    return model if version >= TARGET_OPSET else raise_to(model, TARGET_OPSET, where)
 
 
 def downgrade(model: ir.Model, where: str) -> None:
-    """Lower a graph of opset 18 to 23 to opset 17, in place.
+    """Lower a graph of opset 18 to 28 to opset 17, in place.
 
     Raises ModelError naming a node that cannot be written in opset 17.
     """
@@ -207,6 +199,16 @@ def _mish(emit: Emitter, node: ir.Node) -> None:
     _replace(node, result)
 
 
+def _swish(emit: Emitter, node: ir.Node) -> None:
+    """Swish of opset 24 -> x * sigmoid(alpha x)"""
+    x, alpha = node.inputs[0], float(attribute(node, "alpha", 1.0))
+    with emit.before(node):
+        result = emit.op(
+            "Mul", x, emit.op("Sigmoid", x if alpha == 1 else emit.op("Mul", x, emit.scalar(alpha)))
+        )
+    _replace(node, result)
+
+
 def _group_normalization(emit: Emitter, node: ir.Node) -> None:
     """GroupNormalization of opset 21 -> InstanceNormalization of the groups, then each channel's scale and bias.
 
@@ -260,6 +262,7 @@ _LOWER: dict[str, Callable[[Emitter, ir.Node], None]] = {
     "Pad": _pad,
     "Gelu": _gelu,
     "Mish": _mish,
+    "Swish": _swish,
     "GroupNormalization": _group_normalization,
     "AveragePool": _average_pool,
     "Resize": _drop_defaults(antialias=0, keep_aspect_ratio_policy="stretch"),

@@ -25,7 +25,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from csk_artifacts_builder.emit import Emitter, attribute, constant_array
+from csk_artifacts_builder.emit import Emitter, attribute, called, constant_array
 from csk_artifacts_builder.prepare.constant_sizes import infer_again
 from csk_artifacts_builder.prepare.windows import Windows, padding, picture_size, windows_of
 from csk_sdk.errors import ModelError
@@ -60,11 +60,42 @@ def write_windows(model: ir.Model, where: str) -> bool:
         if node.op_type == "Conv":
             modified |= _write_auto_pad(node)
         elif node.op_type in _POOLS and (windows := windows_of(node)) is not None:
+            if min(windows.out) < 1:
+                raise ModelError(
+                    f"{where}: '{called(node)}' ({node.op_type}) has no window: its kernel reaches further than the "
+                    f"picture of {'x'.join(str(axis.size) for axis in windows.axes)}."
+                )
             before = node.outputs[0].shape
             modified |= _write_pool(emit, node, windows, where)
             if before is not None and list(before)[2:] != windows.out:
                 infer_again(model)
     return modified
+
+
+def misread_windows(model: ir.Model) -> tuple[str, ...]:
+    """One sentence for each node whose `auto_pad` ONNX Runtime, up to 1.32, does not compute as the standard says.
+
+    It pads dilated windows as if they were not dilated (MaxPool) or refuses them (Conv), and refuses to pad where a
+    stride is larger than the kernel.
+    """
+    said = []
+    for node in model.graph:
+        mode = str(attribute(node, "auto_pad", ""))
+        if node.op_type not in ("Conv", *_POOLS) or not mode.startswith("SAME"):
+            continue
+        shape = (
+            list(node.inputs[1].shape or ()) if node.op_type == "Conv" and node.inputs[1] is not None else []
+        )
+        kernel = attribute(node, "kernel_shape") or shape[2:]
+        ones = [1] * len(kernel)
+        strides, dilations = attribute(node, "strides", ones), attribute(node, "dilations", ones)
+        if any(d != 1 for d in dilations) or any(s > k for s, k in zip(strides, kernel, strict=False)):
+            said.append(
+                f"'{called(node)}' ({node.op_type}) has auto_pad {mode} with dilations {dilations}, strides {strides} "
+                f"and a kernel of {kernel}, which ONNX Runtime does not compute as the ONNX standard says: the bundle "
+                "and its exports hold the standard's padding as plain numbers."
+            )
+    return tuple(said)
 
 
 def _write_auto_pad(node: ir.Node) -> bool:
@@ -113,7 +144,7 @@ def _write_max(emit: Emitter, node: ir.Node, windows: Windows, where: str) -> No
     begin, end = windows.over
     if not (windows.cells > 0).all():
         raise ModelError(
-            f"{where}: '{node.name}' (MaxPool) has a window in its padding alone, whose maximum is nothing. "
+            f"{where}: '{called(node)}' (MaxPool) has a window in its padding alone, whose maximum is nothing. "
             "Export the model with less padding or dilation there."
         )
     if not windows.written:

@@ -89,7 +89,7 @@ describe('a state', () => {
     expect((await state.load()).tasks).toEqual([{ ...task('task 1'), protected: {}, notes: [] }]);
     old!.notes = 'no list';
     storage.files.set(path, seal(raw));
-    await expect(state.load()).rejects.toThrow(/mistypes 'tasks\[0\]\.notes'/);
+    await expect(state.load()).rejects.toThrow('tasks[0].notes must be a list.');
   });
 
   it('keeps what a newer csk-sdk wrote of a task', async () => {

@@ -1,4 +1,4 @@
-"""What the Python SDK's guards say, for the JavaScript runner's tests: numbers by case, and lessons of digits."""
+"""What the Python SDK's guards say, for the JavaScript runner's tests: numbers by case, and tasks of digits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAIN = {"energy": 0.0, "channel_ratio": 1.0, "learning_rate": 0.2, "epochs": 10
 
 
 @dataclass(frozen=True)
-class Lesson:
+class GuardedTask:
     """Pictures of some digits, `count` of each, and settings.
 
     The labels may be dealt out in turn, black and white swapped, and `earlier` digits learned before.
@@ -41,24 +41,24 @@ class Lesson:
     earlier: tuple[int, ...] = ()
 
 
-LESSONS = {
-    "few": Lesson(count=12),
-    "few but many rounds": Lesson({"epochs": 12, "patience": 0}, count=12),
-    "protected": Lesson({"epochs": 10, "patience": 0, "learning_rate": 0.05}),
-    "costs": Lesson(PLAIN, (8, 9)),
-    "allowed": Lesson({**PLAIN, "max_forgetting": 100.0}, (8, 9)),
-    "refused": Lesson({**PLAIN, "on_forgetting": "refuse"}, (8, 9)),
-    "seconds": Lesson({"seconds": 1e-6}),
-    "flops": Lesson({"flops": 3.5}),
-    "no step": Lesson({"flops": 0.5}),
-    "known": Lesson(members=(3, 4)),
-    "unfamiliar": Lesson(count=40, inverted=True, earlier=(6, 7)),
-    "shuffled": Lesson(members=(4, 5, 6, 7, 8, 9), count=40, shuffled=True),
+TASKS = {
+    "few": GuardedTask(count=12),
+    "few but many rounds": GuardedTask({"epochs": 12, "patience": 0}, count=12),
+    "protected": GuardedTask({"epochs": 10, "patience": 0, "learning_rate": 0.05}),
+    "costs": GuardedTask(PLAIN, (8, 9)),
+    "allowed": GuardedTask({**PLAIN, "max_forgetting": 100.0}, (8, 9)),
+    "refused": GuardedTask({**PLAIN, "on_forgetting": "refuse"}, (8, 9)),
+    "seconds": GuardedTask({"seconds": 1e-6}),
+    "flops": GuardedTask({"flops": 3.5}),
+    "no step": GuardedTask({"flops": 0.5}),
+    "known": GuardedTask(members=(3, 4)),
+    "unfamiliar": GuardedTask(count=40, inverted=True, earlier=(6, 7)),
+    "shuffled": GuardedTask(members=(4, 5, 6, 7, 8, 9), count=40, shuffled=True),
 }
 
 
 def write_guards(bundle: Path, data: digits.Digits, out: Path) -> None:
-    """Write `guards.safetensors`, `guards.json` and the states `lessons/NAME` into `out`."""
+    """Write `guards.safetensors`, `guards.json` and the states `tasks/NAME` into `out`."""
     tensors: Tensors = {}
     said = {
         "labels": _labels(tensors),
@@ -66,7 +66,7 @@ def write_guards(bundle: Path, data: digits.Digits, out: Path) -> None:
         "novelty": _novelty(tensors),
         "known": _known(tensors),
         "forgetting": _forgetting(tensors),
-        "lessons": _lessons(bundle, data, out / "lessons"),
+        "tasks": _tasks(bundle, data, out / "tasks"),
     }
     (out / "guards.safetensors").write_bytes(packed(tensors))
     (out / "guards.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
@@ -218,15 +218,17 @@ def _forgetting(tensors: Tensors) -> dict[str, Any]:
     return {"statistics": statistics.classes, "classes": classes, "lost": lost}
 
 
-def _lessons(bundle: Path, data: digits.Digits, states: Path) -> dict[str, Any]:
-    """What each lesson brings: the report, or the refusal."""
+def _tasks(bundle: Path, data: digits.Digits, states: Path) -> dict[str, Any]:
+    """What each task brings: the report, or the refusal."""
     found = {}
-    for name, lesson in LESSONS.items():
-        config = TrainingConfig(threads=1, **_with_flops(bundle, lesson.settings))
-        if lesson.earlier:
-            _learned(bundle, states / name, _task(data, Lesson(members=lesson.earlier), "earlier"), config)
-        said = _learned(bundle, states / name, _task(data, lesson), config)
-        found[name] = {**asdict(lesson), "settings": config.to_json(), **said}
+    for name, given in TASKS.items():
+        config = TrainingConfig(threads=1, **_with_flops(bundle, given.settings))
+        if given.earlier:
+            _learned(
+                bundle, states / name, _task(data, GuardedTask(members=given.earlier), "earlier"), config
+            )
+        said = _learned(bundle, states / name, _task(data, given), config)
+        found[name] = {**asdict(given), "settings": config.to_json(), **said}
     return found
 
 
@@ -258,14 +260,14 @@ def _learned(bundle: Path, state: Path, task: Task, config: TrainingConfig) -> d
     return {key: getattr(report, key) for key in keys} | {"protected": report.protected}
 
 
-def _task(data: digits.Digits, lesson: Lesson, name: str = "lesson") -> Task:
-    chosen = [np.flatnonzero(data.train_labels == digit)[: lesson.count] for digit in lesson.members]
+def _task(data: digits.Digits, given: GuardedTask, name: str = "task") -> Task:
+    chosen = [np.flatnonzero(data.train_labels == digit)[: given.count] for digit in given.members]
     labels = np.repeat(np.arange(len(chosen)), [len(one) for one in chosen])
-    if lesson.shuffled:
+    if given.shuffled:
         labels = np.concatenate([np.arange(len(one)) % len(chosen) for one in chosen])
     images = data.train_images[np.concatenate(chosen)][..., None]
-    names = tuple(digits.NAMES[digit] for digit in lesson.members)
-    return Task.from_arrays(name, 255 - images if lesson.inverted else images, labels, names)
+    names = tuple(digits.NAMES[digit] for digit in given.members)
+    return Task.from_arrays(name, 255 - images if given.inverted else images, labels, names)
 
 
 def _statistics(

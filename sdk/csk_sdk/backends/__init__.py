@@ -1,4 +1,4 @@
-"""What computes a training step: two backends behind one protocol, and the choice between them (DESIGN 4)."""
+"""What computes a training step: two backends behind one protocol, and the choice between them."""
 
 from __future__ import annotations
 

@@ -42,7 +42,14 @@ _SUFFIXES = {TRAINING_MODEL: TRAINING_SUFFIX, EVAL_MODEL: MEMORY_SUFFIX, MEMORY_
 
 
 class Bundle:
-    """A folder of training artifacts, read-only. Open it with `Bundle.open`."""
+    """A folder of training artifacts, read-only: threads may share it. Open it with `Bundle.open`.
+
+    - `folder`, `manifest`: where it lies, and what it says of itself
+    - `id`: the sha256 of the manifest, by which a state knows it
+    - `origin`: by whose key it is signed; "" where no key was asked for
+    - `precision`, `from_prefix`, `wide_sums`, `spinning`, `providers`, `time_limit` (seconds): the form of its graphs,
+      as `view` gives another one
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, identity: str, origin: str = "") -> None:
         self.folder = folder
@@ -71,7 +78,10 @@ class Bundle:
 
     @classmethod
     def read_manifest(cls, folder: Path | str, trust: Path | str | None = None) -> Bundle:
-        """A bundle whose manifest is checked, and its signature, but none of its files yet. Raises as `open` does."""
+        """A bundle whose manifest is checked, and its signature, but none of its files yet.
+
+        Raises BundleError and ConfigError as `open` does.
+        """
         folder = Path(folder)
         text = read_manifest(folder)
         if trust is not None:
@@ -102,25 +112,35 @@ class Bundle:
         return self.folder / name
 
     def checkpoint(self) -> dict[str, NDArray[Any]]:
-        """The learnable state before the first task: generation 0."""
+        """The learnable state before the first task, generation 0: shapes and dtypes are in docs/bundle.md.
+
+        Raises BundleError where the file is damaged, or holds another network's.
+        """
         tensors = self._read(CHECKPOINT)
         check_checkpoint(self.manifest, tensors, self.path(CHECKPOINT))
         return tensors
 
     def stored_checkpoint(self) -> StoredTensors:
-        """The same, left in its file until its tensors are asked for, and not checked again."""
+        """The same, left in its file until its tensors are asked for, and not checked again.
+
+        Raises BundleError where it cannot be read.
+        """
         return StoredTensors(self.path(CHECKPOINT), BundleError)
 
     def weights(self, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
-        """Frozen tensors by their name in the source model; all of them when `names` is None."""
+        """Frozen tensors, float32, by their name in the source model and of its shapes, as `(c_out, c_in, 3, 3)`.
+
+        `names` picks some; all when None. Raises BundleError where the file cannot be read, or lacks a name.
+        """
         return self._read(WEIGHTS, names)
 
     def folded_kernels(
         self, tensors: Mapping[str, NDArray[Any]], names: Iterable[str] | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """The sites' kernels `(c_out, c_in / groups, *kernel)` with a generation's centers put in, by weight name.
+        """The sites' kernels `(c_out, c_in / groups, *kernel)` float32 with a generation's centers, by weight name.
 
-        `names` picks some; all when None.
+        `tensors` are a generation's, as `checkpoint` gives them. `names` picks some; all when None. Raises BundleError
+        as `weights` does.
         """
         sites = {site.weight: site for site in self.manifest.sites}
         kernels = self.weights(sites if names is None else names)
@@ -129,7 +149,7 @@ class Bundle:
         return kernels
 
     def graph_file(self, name: str) -> str:
-        """The file of one of the bundle's graphs in the form of this view of the bundle."""
+        """The file of one of the bundle's graphs, such as "eval_model.onnx", in the form of this view of the bundle."""
         if self.from_prefix:
             name = _SUFFIXES[name]
         return exact_twin(name) if self.precision != self.manifest.precision else name
@@ -144,7 +164,9 @@ class Bundle:
         """Open one of the bundle's graphs as a generation sees it, in the form of this view of the bundle.
 
         On another provider than the CPU's, the numbers of selected channels by site are fixed at `channels`, or at the
-        one of neutral deltas: OpenVINO has no convolution with a kernel of open shape.
+        one of neutral deltas: OpenVINO has no convolution with a kernel of open shape. `tensors` are a generation's,
+        of the shapes and dtypes in docs/bundle.md; `threads` 0 means one per core.
+        Raises RuntimeMissingError without ONNX Runtime, BundleError where the graph cannot be opened.
         """
         name = self.graph_file(name)
         kernels = self.folded_kernels(tensors, self.manifest.kernels[name])

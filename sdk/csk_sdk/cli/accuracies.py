@@ -10,7 +10,7 @@ from rich.text import Text
 from csk_sdk.cli.rendering import table
 from csk_sdk.network.evaluation import Evaluation
 
-# Points below its accuracy right after learning, from which a task's number is coloured.
+# Percentage points below its accuracy right after learning, from which a task's number is coloured.
 _NOTICEABLE, _BAD = 2.0, 10.0
 METRICS = {
     "accuracy": "Accuracy in %",
@@ -18,8 +18,8 @@ METRICS = {
     "R2": "R2 in % (share of the variance explained)",
 }
 _SCENARIOS = {
-    "task": "task-incremental (each picture's task is known)",
-    "class": "class-incremental (one decision over all known classes)",
+    "task": "task-incremental (among the classes of each task)",
+    "class": "class-incremental (among all classes learned so far)",
 }
 
 
@@ -34,8 +34,8 @@ def title(evaluation: Evaluation) -> str:
 def present_table(by_task: Evaluation, by_class: Evaluation) -> Table:
     """What every task's accuracy is now, in both scenarios, and how it moved since the task was learned."""
     heading = "Accuracy in %" if by_task.metric == "accuracy" else f"{by_task.metric} in %"
-    everything = "all targets" if by_task.metric == "R2" else "all classes"
-    made = table(heading, "task known", "change", everything, "change")
+    everything = "all targets" if by_task.metric == "R2" else "class-incremental"
+    made = table(heading, "task-incremental", "change", everything, "change")
     for column, name in enumerate(by_task.tasks):
         cells = []
         for evaluation in (by_task, by_class):

@@ -14,6 +14,7 @@ from csk_sdk.cli.building import SiteKind, require_builder
 from csk_sdk.cli.class_file import described
 from csk_sdk.cli.options import AsJson
 from csk_sdk.cli.rendering import Screen, by, plural
+from csk_sdk.cli.size_options import parse_input_size
 
 if TYPE_CHECKING:
     from csk_artifacts_builder.analysis.analyze import Analysis, SiteAnalysis
@@ -38,6 +39,18 @@ def analyze(
         str | None, typer.Option(metavar="a,b,c", help="Subtracted from pixels scaled to 0..1.")
     ] = None,
     std: Annotated[str | None, typer.Option(metavar="a,b,c", help="They are divided by this.")] = None,
+    input_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="The size of pictures (or the length of signals) that MODEL leaves open."
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Which of several outputs of MODEL holds the scores of the classes."
+        ),
+    ] = None,
     bit_depth: Annotated[
         int | None,
         typer.Option(
@@ -76,7 +89,15 @@ def analyze(
     screen = Screen(as_json)
     names, chosen_mean, chosen_std = described(screen, classes, mean, std)
     options = AnalysisOptions(
-        BuildOptions(classes=names, mean=chosen_mean, std=chosen_std, sites=sites.value, bit_depth=bit_depth),
+        BuildOptions(
+            classes=names,
+            mean=chosen_mean,
+            std=chosen_std,
+            input_size=parse_input_size(input_size) if input_size is not None else None,
+            output=output,
+            sites=sites.value,
+            bit_depth=bit_depth,
+        ),
         images=images,
         batch_size=batch_size,
         train_steps=by_training,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csk_sdk.cli.class_file import described
-from csk_sdk.cli.inspecting import memory_rows, outputs, shares_rows
+from csk_sdk.cli.inspecting import left_out_rows, memory_rows, outputs, shares_rows
 from csk_sdk.cli.options import AsJson, ProviderName
 from csk_sdk.cli.rendering import (
     Screen,
@@ -19,7 +19,7 @@ from csk_sdk.cli.rendering import (
     facts,
     size,
 )
-from csk_sdk.cli.size_options import memory_size
+from csk_sdk.cli.size_options import memory_size, parse_input_size
 from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, EXACT, INT8, MSE
 from csk_sdk.errors import RuntimeMissingError
 from csk_sdk.network.inspection import Inspection, inspect_bundle
@@ -118,6 +118,18 @@ def build_artifacts(
         int | None,
         typer.Option(metavar="HZ", help="That of the model's signals; other WAV files are refused."),
     ] = None,
+    input_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="The size of pictures (or the length of signals) that MODEL leaves open."
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Which of several outputs of MODEL holds the scores of the classes."
+        ),
+    ] = None,
     flip: Annotated[
         bool | None,
         typer.Option("--flip/--no-flip", help="Whether mirrored pictures may be trained on; never signals."),
@@ -156,7 +168,7 @@ def build_artifacts(
     ] = None,
     precision: Annotated[
         Precision,
-        typer.Option(help="Frozen convolutions in float32 (exact), or in int8: faster; needs --base-data."),
+        typer.Option(help="Frozen convolutions in fp32 (exact), or in int8: faster; needs --base-data."),
     ] = Precision.exact,
     loss: Annotated[
         Loss,
@@ -202,6 +214,8 @@ def build_artifacts(
         resize=resize.value if resize else None,
         flip=flip,
         sample_rate=sample_rate,
+        input_size=parse_input_size(input_size) if input_size is not None else None,
+        output=output,
         sites=sites.value,
         trainable=trainable,
         intensity_data=intensity_data,
@@ -260,6 +274,7 @@ def _show_built(screen: Screen, built: Inspection, report: BuildReport, seconds:
     rows = [
         (outputs(manifest), str(len(manifest.classes))),
         ("Sites", f"{len(built.sites)}: {', '.join(site.name for site in built.sites)}"),
+        *left_out_rows(manifest),
         *shares_rows(built),
     ]
     if accuracy is not None:

@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from csk_sdk.cli.rendering import facts, table
+from csk_sdk.config import TrainingConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,28 +34,29 @@ def _matrix(run: DemoRun, console: Console) -> None:
         made.add_row(
             name, *(_percent(value) if column <= position else "" for column, value in enumerate(row))
         )
-    _titled("Accuracy in %, one decision over all classes learned so far", made, console)
+    _titled("Accuracy in %, class-incremental (among all classes learned so far)", made, console)
 
 
 def _comparison(runs: tuple[DemoRun, ...], console: Console) -> None:
     made = table("", *(run.label for run in runs))
     rows: list[tuple[str, list[str]]] = [
-        ("All ten digits, task not known: accuracy, %", [_percent(run.classes["accuracy"]) for run in runs]),
-        ("Task not known: BWT", [_signed(run.classes["bwt"]) for run in runs]),
-        ("Task known: ACC, %", [_percent(run.task["acc"]) for run in runs]),
-        ("Task known: BWT", [_signed(run.task["bwt"]) for run in runs]),
+        ("Class-incremental: accuracy, %", [_percent(run.classes["accuracy"]) for run in runs]),
+        ("Class-incremental: BWT", [_signed(run.classes["bwt"]) for run in runs]),
+        ("Task-incremental: ACC, %", [_percent(run.task["acc"]) for run in runs]),
+        ("Task-incremental: BWT", [_signed(run.task["bwt"]) for run in runs]),
         ("Training, three tasks", [f"{run.seconds:.1f} s" for run in runs]),
         ("Peak memory of the process", [f"{run.peak_rss_bytes / 2**20:.0f} MiB" for run in runs]),
     ]
     for label, values in rows:
         made.add_row(label, *values)
     _titled(
-        "The same device, one that learns heads only, and one without protection (--energy 0)", made, console
+        "The same device, one with a frozen backbone, and one without protection (--energy 0)", made, console
     )
     console.print(
         Text(
-            "\n  csk.toml asks for 10 epochs at a rate of 0.05, where 4 at 0.01 are the defaults:\n"
-            "  tasks of 270 pictures of 8x8 pixels have few steps."
+            "\n  csk.toml asks for 10 epochs at a rate of 0.05, where "
+            f"{TrainingConfig.epochs} at {TrainingConfig.learning_rate:g} are the defaults:\n"
+            "  tasks of 270 images of 8x8 pixels have few steps."
         )
     )
 

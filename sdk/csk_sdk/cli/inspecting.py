@@ -11,7 +11,7 @@ import typer
 from csk_sdk.cli.class_file import numbers
 from csk_sdk.cli.options import HERE, AsJson, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, by, counted, facts, large, percent, plural, size, table
-from csk_sdk.contract.manifest import CROSS_ENTROPY, Manifest
+from csk_sdk.contract.manifest import CROSS_ENTROPY, EXACT, Manifest
 from csk_sdk.network.inspection import Inspection, SiteSummary, StepCost, inspection_of
 from csk_sdk.objectives import objective_of
 from csk_sdk.workspace.folder import workspace_of
@@ -35,7 +35,7 @@ def inspect(
     """Show what a bundle trains and what a step costs.
 
     Of each site: its kernel's share of all parameters, what share of its kernel a task trains, and for each image
-    the FLOPs of its convolution and center branch, of their gradients, and the bytes kept for those.
+    the FLOPs of its convolution and center branch, of their gradients, and the bytes of saved activations.
     FLOPs are twice the multiply-adds of all convolutions and matrix products: forward, input gradients and
     weight gradients. Elementwise ops, the optimizer and the projection are not counted. "Kept" is what the
     forward pass holds in memory for the backward pass; full fine-tuning keeps each layer's input and each
@@ -72,7 +72,7 @@ _COLUMNS: tuple[tuple[str, Callable[[SiteSummary, Inspection], str]], ...] = (
     ("a task", lambda site, _: percent(site.trained, site.parameters)),
     ("forward", lambda site, _: large(site.forward_flops)),
     ("backward", lambda site, _: large(site.backward_flops)),
-    ("kept", lambda site, _: size(site.kept_bytes)),
+    ("saved", lambda site, _: size(site.kept_bytes)),
     ("intensity", lambda site, _: "" if site.intensity is None else f"{site.intensity:.2e}"),
 )
 
@@ -88,7 +88,7 @@ def _sites(found: Inspection) -> tuple[list[str], list[list[str]]]:
 def _costs(inference: int, flops: StepCost, kept: StepCost) -> Any:
     made = table("For each image", "this bundle", "full fine-tuning", "ratio")
     made.add_row("FLOPs of a training step", large(flops.centers), large(flops.full), f"{flops.ratio:.2f}")
-    made.add_row("kept for the backward pass", size(kept.centers), size(kept.full), f"{kept.ratio:.2f}")
+    made.add_row("saved activations", size(kept.centers), size(kept.full), f"{kept.ratio:.2f}")
     made.add_row("FLOPs of a prediction", large(inference), large(inference), "1.00")
     return made
 
@@ -106,7 +106,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         *_choice(manifest),
         (
             "Step",
-            f"batches of {manifest.batch_size}, {_augmentation(manifest)}, {manifest.precision} arithmetic",
+            f"batches of {manifest.batch_size}, {_augmentation(manifest)}, {_arithmetic(manifest)}",
         ),
         *memory_rows(manifest),
         ("Backends", _backends(manifest)),
@@ -114,15 +114,34 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     ]
 
 
+def left_out_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """The convolutions that cannot be trained, by the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for one in manifest.left_out:
+        by_reason.setdefault(one.reason, []).append(one.node)
+    return [
+        ("Left out" if position == 0 else "", f"{', '.join(nodes)}: {reason}")
+        for position, (reason, nodes) in enumerate(by_reason.items())
+    ]
+
+
+def _arithmetic(manifest: Manifest) -> str:
+    return "fp32" if manifest.precision == EXACT else "int8, centers in fp32"
+
+
 def _choice(manifest: Manifest) -> list[tuple[str, str]]:
     """Why these sites, and which other convolutions could have been sites."""
     if not manifest.choice:
-        return []
+        return left_out_rows(manifest)
     left = [one for one in manifest.candidates if not one.chosen]
     others = ", ".join(
         one.name if one.intensity is None else f"{one.name} ({one.intensity:.2e})" for one in left
     )
-    return [("Sites", manifest.choice), *([("Not trained", others)] if left else [])]
+    return [
+        ("Sites", manifest.choice),
+        *([("Not trained", others)] if left else []),
+        *left_out_rows(manifest),
+    ]
 
 
 def memory_rows(manifest: Manifest) -> list[tuple[str, str]]:

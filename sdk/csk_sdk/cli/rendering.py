@@ -37,7 +37,7 @@ _INDENT = 2
 _GAP, _LONGEST_NAME = 3, 20
 _PHASES = {
     "check": "Checking the data",
-    "prefix": "Running the frozen first layers",
+    "prefix": "Running the frozen stem",
     "select": "Selecting channels",
     "consolidate": "Consolidating",
 }

@@ -18,3 +18,14 @@ def parse_size(text: str, option: str) -> int:
 def memory_size(text: str) -> int:
     """Bytes of `--memory-budget`."""
     return parse_size(text, "--memory-budget")
+
+
+def parse_input_size(text: str) -> tuple[int, ...]:
+    """`--input-size`: (height, width) of 224x224, or (length,) of 16000. Raises BadParameter for anything else."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(
+            f"{text!r} is neither HEIGHTxWIDTH of pictures, such as 224x224, nor a length of signals.",
+            param_hint="--input-size",
+        )
+    return tuple(int(part) for part in parts)

@@ -33,7 +33,7 @@ _BATCH = 16
 
 
 class Scenario(StrEnum):
-    """Which accuracy matrix: the task is known, one decision over all classes, or both."""
+    """Which accuracy matrix: task-incremental, class-incremental, or both."""
 
     task = "task"
     class_ = "class"
@@ -42,7 +42,8 @@ class Scenario(StrEnum):
 
 def evaluate(
     scenario: Annotated[
-        Scenario, typer.Option(help="task: the task of each is known. class: decide among all classes.")
+        Scenario,
+        typer.Option(help="task: task-incremental, among a task's classes. class: class-incremental, all."),
     ] = Scenario.task,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,

@@ -109,6 +109,14 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A convolution that cannot be a site, by its node's name, and why, in a few words."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Head:
     """The linear classifier: `logits = features @ weight.T + bias`, given as graph inputs.
 
@@ -194,8 +202,8 @@ class Manifest:
     `prefix` is the shape of one picture's features in front of the first site, `()` where the bundle has no graphs
     cut there. `precisions` are those that there are graphs for, the default, `precision`, first; of an older bundle,
     which has that one only, `()`. `agreement` is how far int8 was from exact on the probe of csk_sdk/device/tuning.py.
-    `candidates` are all convolutions that could be trained, in graph order, and `choice` says why the sites are
-    those that they are.
+    `candidates` are all convolutions that could be trained, in graph order, `choice` says why the sites are
+    those that they are, and `left_out` are all other convolutions.
     """
 
     model: str
@@ -222,6 +230,7 @@ class Manifest:
     costs: dict[str, int] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     choice: str = ""
+    left_out: tuple[LeftOut, ...] = ()
     memory: dict[str, int] = field(default_factory=dict)
     step_memory: dict[str, int] = field(default_factory=dict)
     memory_budget: int | None = None
@@ -268,6 +277,7 @@ class Manifest:
                 "head": Head(**raw["head"]),
                 "sites": tuple(Site(**_tupled_values(site)) for site in raw["sites"]),
                 "candidates": tuple(Candidate(**_tupled_values(one)) for one in raw.get("candidates", ())),
+                "left_out": tuple(LeftOut(**one) for one in raw.get("left_out", ())),
                 "kernels": {name: tuple(kernels) for name, kernels in raw["kernels"].items()},
                 "files": {name: FileEntry(**entry) for name, entry in raw["files"].items()},
             }

@@ -46,7 +46,7 @@ _MOST_RUN_LENGTH_PIXELS = 1 << 20
 
 
 class ArrayImages:
-    """Pictures of one size in a uint8 array, `(n, h, w, c)`, or `(n, h, w)` if they are gray.
+    """Images of one size in a uint8 RGB array, `(n, h, w, c)`, or `(n, h, w)` if they are gray.
 
     where: what messages call the array. Raises TaskError when the array is of another dtype or shape.
     """
@@ -106,7 +106,7 @@ class FileImages(Files):
             require_bright(self._top[0], self._bit_depth, self._top[1])
 
     def read(self, index: int) -> Pixels:
-        """Decode a picture: uint8 `(h, w, 1)` if it is gray, else `(h, w, 3)`, upright, without alpha.
+        """Decode a picture: uint8 `(h, w, 1)` if it is gray, else RGB `(h, w, 3)`, upright, without alpha.
 
         Of a GIF the first frame. Raises TaskError when the file is missing, unreadable, damaged, larger than 64
         Mi pixels or slow to decode by its structure, a TIFF that is compressed, or of a format that is not

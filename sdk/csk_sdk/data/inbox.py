@@ -10,9 +10,10 @@ from csk_sdk.errors import TaskError
 
 
 class Inbox:
-    """Tasks by name. A task is a sub-folder or a `.npz` file; hidden ones are ignored.
+    """Tasks by name, in `folder`. A task is a sub-folder or a `.npz` file; hidden ones are ignored.
 
-    bit_depth: how many bits of their pictures' 16-bit values count, as in `Task.open`.
+    bit_depth: how many bits of their images' 16-bit values count, as in `Task.open`. Nothing is kept: each call looks
+    at the folder as it is, so threads may share an inbox, and tasks may arrive meanwhile.
     """
 
     def __init__(self, folder: Path | str, bit_depth: int | None = None) -> None:

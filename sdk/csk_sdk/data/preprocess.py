@@ -1,4 +1,4 @@
-"""From a uint8 picture of any size to the float32 input of the bundle's graphs, and what signals share with that.
+"""From a uint8 RGB image of any size to the float32 input of the bundle's graphs, and what signals share with that.
 
 Two halves, because only the second is needed on every step: `to_size` (channels, then size; still uint8, so
 that resized pictures are small to keep) and `normalize` (float32, channels first). Calling a `Preprocessing` does both.
@@ -117,7 +117,7 @@ class PicturePreprocessing(Preprocessing):
         return np.ascontiguousarray(pixels)
 
     def stack(self, items: NDArray[Any] | Sequence[Any]) -> Pixels:
-        """`to_size` for many: a uint8 `(n, h, w, c)` array, or a list of pictures of any size.
+        """`to_size` for many: a uint8 RGB `(n, h, w, c)` array, or a list of pictures of any size.
 
         A model with one channel also takes `(n, h, w)`. Returns uint8 `(n, height, width, channels)`.
         Raises TaskError as `to_size` does.

@@ -58,10 +58,13 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is learned in one go. Without `train` it can only be evaluated on.
+    """What is learned in one go: made by one of its class methods. Immutable: threads may share it.
 
-    `classes` are the names of what the labels are about: for a table of numbers, of its columns. `unread` are sentences
-    about files in its folders that were not read, and `skipped` says what was left out because it could not be.
+    - `name`: what it is called in the state
+    - `classes`: the names of what the labels are about: for a table of numbers, of its columns
+    - `train`, `test`: images or signals with their labels; without `train` it can only be evaluated on
+    - `unread`: sentences about files in its folders that were not read
+    - `skipped`: what was left out because it could not be read
     """
 
     name: str
@@ -148,7 +151,7 @@ class Task:
 
     @classmethod
     def from_npz(cls, path: Path | str, bit_depth: int | None = None) -> Task:
-        """Open an npz file: `images` uint8 `(n, h, w, c)`, `labels` int `(n,)`, `class_names` str `(k,)`.
+        """Open an npz file: `images` uint8 RGB `(n, h, w, c)`, `labels` int `(n,)`, `class_names` str `(k,)`.
 
         Or, for `images`, `signals` int16 or float `(n, length, c)`. Or labels `(n, k)`, numbers: 0 and 1 under
         `class_names`, any under `target_names`; for one target also `(n,)`. Optional `test_images` or `test_signals`,
@@ -191,11 +194,11 @@ class Task:
     ) -> Task:
         """Make a task of arrays in memory.
 
-        images: uint8 `(n, h, w, c)`, or `(n, h, w)` if gray; not copied. Also uint16, with the `bit_depth` of `open`.
-        labels: ints `(n,)`, indices into `class_names`; or a table `(n, len(class_names))` of 0 and 1, or of numbers,
-        where the names are those of targets (for one target floats `(n,)`, too). The test arrays are of the same form,
-        and come together or not at all.
-        Raises TaskError for another dtype or shape, for a label out of range, for a class without training
+        images: uint8 RGB `(n, h, w, c)`, or `(n, h, w)` if gray; not copied, so leave them as they are. OpenCV gives
+        BGR: `images[..., ::-1]`. Also uint16, with the `bit_depth` of `open`. labels: ints `(n,)`, indices into
+        `class_names`; or a table `(n, len(class_names))` of 0 and 1, or of numbers, where the names are those of
+        targets (for one target floats `(n,)`, too). The test arrays are of the same form, and come together or not at
+        all. Raises TaskError for another dtype or shape, for a label out of range, for a class without training
         pictures, and for fewer than two classes.
         """
         given = {"images": images, "labels": labels, "test_images": test_images, "test_labels": test_labels}
@@ -211,7 +214,10 @@ class Task:
         test_signals: NDArray[Any] | None = None,
         test_labels: NDArray[Any] | Sequence[Any] | None = None,
     ) -> Task:
-        """`from_arrays` for signals: int16 or float `(n, length, c)`, or `(n, length)` for one channel; not copied."""
+        """`from_arrays` for signals: int16 or float `(n, length, c)`, or `(n, length)` for one channel; not copied.
+
+        int16 is scaled to -1 to 1, floats are taken as they are. Raises TaskError as `from_arrays` does.
+        """
         given = {
             "signals": signals,
             "labels": labels,

@@ -54,13 +54,14 @@ def unfamiliar(novelty: float | None, noun: str) -> tuple[str, ...]:
     if novelty is None or novelty < UNFAMILIAR:
         return ()
     return (
-        f"these {noun}s are unlike all that the model knows ({novelty:.1f} times as far from the nearest class as its "
-        f"own {noun}s are): expect little, and check the {noun}s and the bundle's preprocessing.",
+        f"these {noun}s are unlike all that the model knows (out-of-distribution score {novelty:.1f}: so many "
+        f"times as far from the nearest class as its own {noun}s are): expect little, and check the {noun}s and the "
+        "bundle's preprocessing.",
     )
 
 
 def forgets_too_much(forgetting: Mapping[str, float], config: TrainingConfig, task: str) -> bool:
-    """Whether an old task is estimated to lose more than `max_forgetting` points.
+    """Whether an old task is estimated to lose more than `max_forgetting` percentage points.
 
     Raises TaskError where that means to refuse (`on_forgetting`).
     """
@@ -69,7 +70,7 @@ def forgets_too_much(forgetting: Mapping[str, float], config: TrainingConfig, ta
         return False
     if config.on_forgetting == REFUSE:
         raise TaskError(
-            f"Learning '{task}' would cost '{worst}' about {points:.1f} points of accuracy, more than the "
+            f"Learning '{task}' would cost '{worst}' about {points:.1f} percentage points of accuracy, more than the "
             f"{config.max_forgetting:g} that --max-forgetting allows: lower --learning-rate or --channel-ratio, raise "
             "--energy, or pass --on-forgetting heads-only. Nothing was committed."
         )
@@ -80,8 +81,8 @@ def heads_instead(forgetting: Mapping[str, float], config: TrainingConfig) -> st
     """The sentence about a task whose trained centers were dropped."""
     worst, points = worst_of(forgetting)
     return (
-        f"the trained centers would have cost '{worst}' about {points:.1f} points of accuracy, more than the "
-        f"{config.max_forgetting:g} of --max-forgetting: they were dropped, and the new classes have heads on the "
+        f"the trained centers would have cost '{worst}' about {points:.1f} percentage points of accuracy, more than "
+        f"the {config.max_forgetting:g} of --max-forgetting: they were dropped, and the new classes have heads on the "
         "network as it was. A lower --learning-rate or a higher --energy may do better."
     )
 
@@ -99,5 +100,5 @@ def warnings_about(
 
 
 def worst_of(forgetting: Mapping[str, float]) -> tuple[str, float]:
-    """The old task that loses most, and its points; 0 where none is known."""
+    """The old task that loses most, and its percentage points; 0 where none is known."""
     return max(forgetting.items(), key=lambda item: item[1], default=("", 0.0))

@@ -1,4 +1,7 @@
-"""What a learned task leaves: deltas folded into the centers, knowledge added, old heads carried along (DESIGN 2.4)."""
+"""What a learned task leaves: deltas folded into the centers, knowledge added, old heads carried along.
+
+docs/method.md#consolidation.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +43,10 @@ Batches = Callable[[], Iterable[Batch]]
 class Consolidated:
     """What a learned task leaves: the next generation's tensors, and per site `||dC B|| / ||dC||`.
 
-    `forgetting` is by old task the points of accuracy that the trained centers were estimated to cost it; `heads_only`
-    is whether they were dropped for that. `lesson` is what the task contributes under the bundle's untouched network,
-    and `carried` the same as it is counted where centers have moved; None where nothing is kept of its classes.
+    `forgetting` is by old task the percentage points of accuracy that the trained centers were estimated to cost it;
+    `heads_only` is whether they were dropped for that. `lesson` is what the task contributes under the bundle's
+    untouched network, and `carried` the same as it is counted where centers have moved; None where nothing is kept of
+    its classes.
     """
 
     tensors: Tensors

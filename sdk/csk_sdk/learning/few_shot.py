@@ -1,4 +1,4 @@
-"""With few pictures a class, heads on the network as it is do as well as training: docs/decisions/0019-few-shot.md."""
+"""With few pictures a class, heads on the frozen backbone do as well as training: docs/decisions/0019-few-shot.md."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def is_few_shot(
 def few_shot_notes(examples: int, classes: Sequence[str], noun: str) -> tuple[str, ...]:
     """The sentence about a task of `examples` pictures or signals (`noun`) whose centers were not trained."""
     return (
-        f"{examples / len(classes):.3g} {noun}s a class are too few for training to gain much: the network stays "
-        "as it was, and the classes have heads on it. More --epochs, or --few-shot 0, train all the same.",
+        f"{examples / len(classes):.3g} {noun}s a class are too few for training to gain much: the backbone stays "
+        "frozen, and the classes have heads on it. More --epochs, or --few-shot 0, train all the same.",
     )
 
 

@@ -26,7 +26,7 @@ Tensors = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What `Learner.forget` did.
+    """What `Learner.forget` did. Immutable.
 
     `classes` were forgotten, `hidden` are classes of the base, which the bundle still holds. `tasks` are gone with
     their classes, `refitted` have a head made anew. `remains` are sentences about what pictures of the forgotten still

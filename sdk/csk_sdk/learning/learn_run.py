@@ -17,6 +17,7 @@ from csk_sdk.data.augment import augment
 from csk_sdk.data.broken import without_broken
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
+from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.learning.few_shot import is_few_shot
 from csk_sdk.learning.life import LearnReport, TaskLife, Trained
 from csk_sdk.learning.memory_budget import Plan, plan_for
@@ -31,9 +32,12 @@ from csk_sdk.version import __version__
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training run is: `phase` is "check", "prefix", "select", "train" or "consolidate".
+    """Where a training run is. Immutable.
 
-    `note` is a sentence for the user, at the beginning of a run with a memory budget.
+    - `phase`: "check", "prefix", "select", "train" or "consolidate"
+    - `step` of `steps`, `epoch` of `epochs`: counted from 1 while training, else 0
+    - `loss`: of the last step, NaN before there is one
+    - `note`: a sentence for the user, at the beginning of a run with a memory budget; else empty
     """
 
     phase: str
@@ -46,8 +50,6 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-# What a progress checkpoint says beside the identity of its run.
-_PROGRESS = ("step", "loss", "seconds", "profile", "micro_batch", "plateau")
 
 
 class LearnRun:
@@ -193,6 +195,9 @@ class LearnRun:
         if any(meta.get(key) != value for key, value in identity.items()):
             # Another run's; it stays until this one has something better to keep in its place.
             return 0, 0.0, 0.0
+        schema = load_schema("progress")
+        if violation(meta, schema) is not None:
+            return 0, 0.0, 0.0
         plan = replace(
             self._life.plan,
             profile=PROFILES[meta.get("profile", FAST.name)],
@@ -206,7 +211,7 @@ class LearnRun:
         known = self._training.progress()
         self._foreign = (
             {key: value for key, value in tensors.items() if key not in known},
-            {key: value for key, value in meta.items() if key not in (*identity, *_PROGRESS)},
+            {key: value for key, value in meta.items() if key not in schema["properties"]},
         )
         return int(meta["step"]), float(meta["loss"]), float(meta["seconds"])
 

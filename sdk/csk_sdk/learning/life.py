@@ -32,20 +32,28 @@ from csk_sdk.state.generation import commit_bytes
 
 @dataclass(frozen=True)
 class LearnReport:
-    """What learning one task took.
+    """What learning one task took. Immutable.
 
-    `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how many of the selected
-    channels' directions the projection kept for older knowledge, as "r/k": at k/k the site could learn nothing.
-    `forgetting` is how many points of accuracy the trained centers were estimated to cost the old task that loses most,
-    and `heads_only` whether they stayed as they were, `heads_only_because` of which setting: "max-forgetting" where
-    they were dropped for that, "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss`
-    that of the head), else "". `known` are the classes that were known before, and updated, `replaced` those of which
-    nothing learned before counts any more.
-    `stopped` is what ended training: "epochs", "plateau", "seconds" or "flops". `warnings` are sentences about what
-    looks wrong, though not wrong enough to refuse the task. `skipped` are the pictures that were left out, each with
-    what is wrong with it (`skip_broken`).
-    `peak_rss_bytes` is the whole process's, as `memory_budget` is; `profile` and `micro_batch` (None: batches whole)
-    say how it was kept.
+    - `task`, `classes`, `images`: its name, its classes, and how many images or signals it was learned from
+    - `epochs`, `loss`: how many were trained, and the mean loss of the last one
+    - `seconds`: of wall-clock time, in this run
+    - `peak_rss_bytes`: the whole process's resident memory at its peak, as `memory_budget` is
+    - `generation`: the number of the generation that was committed
+    - `leak`: the largest `||dC B|| / ||dC||` of any site, at most 1e-5
+    - `resumed_at_step`: where an interrupted run went on; 0 for one that was not
+    - `protected`: for each site how many of the selected channels' directions the projection kept for older knowledge,
+      as "r/k": at k/k the site could learn nothing
+    - `forgetting`: percentage points of accuracy that the trained centers were estimated to cost the old task that
+      loses most
+    - `heads_only`: whether the backbone stayed frozen, and `heads_only_because` of which setting: "max-forgetting"
+      where the trained centers were dropped for that, "few-shot" where the images were too few to train on (`epochs` is
+      then 0, and `loss` that of the head), else ""
+    - `known`: the classes that were known before, and updated
+    - `replaced`: those of which nothing that was learned before counts any more
+    - `stopped`: what ended training: "epochs", "plateau", "seconds" or "flops"
+    - `warnings`: sentences about what looks wrong, though not wrong enough to refuse the task
+    - `memory_budget` in bytes, `profile` and `micro_batch` (None: batches whole): how memory was kept
+    - `skipped`: the images that were left out, each with what is wrong with it (`skip_broken`)
     """
 
     task: str
@@ -113,6 +121,7 @@ class TaskLife:
         backend: str,
         replaces: bool | None = None,
     ) -> None:
+        state.require_writable()
         require_new_task(generation, bundle.manifest.classes, name, classes)
         require_possible(bundle, name, classes, config, backend)
         self._replaces = replaces

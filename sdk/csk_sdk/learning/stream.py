@@ -41,7 +41,7 @@ class TaskStream:
     """One task, learned batch by batch.
 
         with learner.stream("02-boats", classes=["ferry", "canoe"]) as stream:
-            for images, labels in camera:              # uint8 (n, h, w, c), integer labels into classes
+            for images, labels in camera:              # uint8 RGB (n, h, w, c), integer labels into classes
                 loss = stream.observe(images, labels)
 
     A model of signals is fed int16 or float `(n, length, c)`.
@@ -53,12 +53,15 @@ class TaskStream:
     come yet is masked out of the loss. Where fewer pictures a class came than `few_shot`, the network stays as it was
     and the classes get heads on it. Labels that say nothing about the first pictures are a TaskError
     (`label_check`); `warnings` are sentences about what else looks wrong. The application may reuse its arrays: what is
-    kept of a batch is copied. One thread feeds a stream; others may predict meanwhile.
+    kept of a batch is copied. Not thread-safe: one thread feeds a stream; others may predict meanwhile.
 
     `seconds` (those that learning takes, not the camera), `flops` and `memory_budget` hold as for `Learner.learn`:
     once training has `ended`, further batches are taken into the sample only. `epochs` and `patience` count epochs,
     and a stream is one, unless the application says with `end_epoch` that it has fed all of its data once. After the
     block `report` is what `Learner.learn` returns.
+
+    Entering the block raises StateLockedError while another process or thread learns, and TaskError where a task of
+    this name was learned; leaving it raises TaskError where a class has no picture, or the labels say nothing.
     """
 
     def __init__(
@@ -134,10 +137,12 @@ class TaskStream:
     def observe(
         self, images: NDArray[Any] | Sequence[NDArray[Any]], labels: Sequence[Any] | NDArray[Any]
     ) -> float | None:
-        """Learn from one batch of pictures or signals; the loss, or None while batches are still being held back.
+        """Learn from one batch; the loss, or None while batches are still being held back.
 
-        Once training has ended, the last step's loss. Raises TaskError for pictures, signals or labels that do not fit,
-        ConfigError where `flops` do not make one step of this batch.
+        `images` are uint8 RGB `(n, h, w, c)` or a list of `(h, w, c)` (OpenCV gives BGR: turn them), or signals, int16
+        or float `(n, length, c)`; `labels` `(n,)` integers into `classes`, or a table `(n, classes)`. An empty batch is
+        none. Once training has ended, it is the last step's loss. Raises TaskError for images, signals or labels that
+        do not fit, and where training diverges; ConfigError where `flops` do not make one step of this batch.
         """
         self._since = time.monotonic()
         try:
@@ -153,7 +158,7 @@ class TaskStream:
     def end_epoch(self) -> bool:
         """Say that all data were fed once more, which is what `epochs` and `patience` count; whether training ended.
 
-        What is held back until then is trained on first.
+        What is held back until then is trained on first. Raises TaskError where its labels say nothing.
         """
         self._since = time.monotonic()
         try:

@@ -1,4 +1,4 @@
-"""Learning one task, as pure as it gets with a runtime inside: warm up, step, consolidate (DESIGN 2).
+"""Learning one task, as pure as it gets with a runtime inside: warm up, step, consolidate (docs/method.md).
 
 No file is written and no picture is read here. `Learner` and `TaskStream` feed batches and commit the result.
 """
@@ -183,7 +183,7 @@ class TaskTraining:
     def consolidate(
         self, name: str, batches: Batches, scale: float = 1.0, mirrored: Batches | None = None
     ) -> Consolidated:
-        """Fold the deltas into the centers and add this task to what is protected (DESIGN 2.4).
+        """Fold the deltas into the centers and add this task to what is protected (docs/method.md#consolidation).
 
         `scale` weighs the batches where they are a sample of the task's data. `mirrored` are the batches of mirrored
         pictures, where `batches` hold prefix features, which cannot be mirrored.

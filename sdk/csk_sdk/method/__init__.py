@@ -1,1 +1,1 @@
-"""The method as pure mathematics: arrays in, arrays out (DESIGN 2)."""
+"""The method as pure mathematics: arrays in, arrays out (docs/method.md)."""

@@ -1,4 +1,4 @@
-"""Following the features as they drift, so that what was learned on the old ones stays valid.
+"""Drift compensation: following the features as they move, so that what was learned on the old ones stays valid.
 
 A task moves the features a little even where the projection holds. The drift is visible on the task's own pictures,
 seen by the network before and after, and to first order it is linear: estimated there, it is undone for the old heads

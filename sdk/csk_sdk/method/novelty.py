@@ -1,4 +1,4 @@
-"""How far a task's pictures are from everything known, in the features' own units.
+"""An out-of-distribution score: how far a task's images are from everything known, in the features' own units.
 
 The squared Mahalanobis distance to the nearest known class, with the covariance within classes, over its expectation
 for the pictures that the statistics were made of: about 1 for pictures like those, whatever their classes. It is what

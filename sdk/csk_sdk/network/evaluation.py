@@ -26,11 +26,14 @@ Row = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The accuracy matrix of one scenario: row = after learning that task, column = tested task, in percent.
+    """The accuracies of one scenario, "task" (task-incremental) or "class" (class-incremental). Immutable.
 
-    Its numbers are what `metric` names: "accuracy", "mAP" (mean average precision), or "R2", which has no lower bound.
-    `accuracy` is the present accuracy over all test images together, None for another metric. `details` are
-    further figures of each task as it is now, by their names: "rmse" of each target for "R2".
+    - `scenario`, `tasks`: which one, and the names of the tasks tested, oldest first
+    - `matrix`: row = after learning that task, column = tested task, in percent; NaN where it was not measured
+    - `accuracy`: the present accuracy over all test images together, in percent; None for another metric
+    - `metric`: what the numbers are: "accuracy", "mAP" (mean average precision), or "R2", which has no lower bound
+    - `details`: further figures of each task as it is now, by their names: "rmse" of each target, in its own unit, for
+      "R2"
     """
 
     scenario: str

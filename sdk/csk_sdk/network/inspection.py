@@ -127,6 +127,7 @@ class Inspection:
             "sites": [asdict(site) for site in self.sites],
             "choice": manifest.choice,
             "candidates": [asdict(one) for one in manifest.candidates],
+            "left_out": [asdict(one) for one in manifest.left_out],
             "parameters": self.parameters,
             "trainable": self.trainable,
             "trained_per_task": self.trained,

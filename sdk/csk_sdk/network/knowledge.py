@@ -1,4 +1,4 @@
-"""What a generation's network sees in data: features, second moments, class statistics (DESIGN 2.3, 2.4)."""
+"""What a generation's network sees in data: features, second moments, class statistics (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def measure_knowledge(
     on_features: Callable[[NDArray[np.float32], Labels], None],
     threads: int = 0,
 ) -> dict[str, NDArray[np.float64]]:
-    """What one pass over data tells (DESIGN 2.3, 2.4): second moments, and features.
+    """What one pass over data tells (docs/method.md): second moments, and features.
 
     The moments are `moment/SITE`: K = sum of x_c^T x_c, `(groups, c_in / groups, c_in / groups)`.
     `on_features` sees each batch's features `(n, f)` and labels.

@@ -1,7 +1,7 @@
 """Predictions in both scenarios, from features and the heads that a generation holds.
 
-*Class-incremental*: one decision over all classes learned so far, by a linear discriminant computed from the class
-statistics, so no picture is stored. *Task-incremental*: the task is known, and its own trained head decides. Where
+*Class-incremental*: one decision over all classes learned so far, by an LDA classifier computed from the class
+statistics, so no image is stored. *Task-incremental*: the task is known, and its own trained head decides. Where
 outputs do not compete (multi-label, regression), the first is the heads of all tasks side by side.
 """
 
@@ -88,7 +88,7 @@ class Predictor:
         return self._heads[task]
 
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
-        """Features `(n, f)` of uint8 pictures, `(n, h, w, c)` or a list of `(h, w, c)`.
+        """Features `(n, f)` of uint8 RGB images, `(n, h, w, c)` or a list of `(h, w, c)`.
 
         Of signals, int16 or float `(n, length, c)` or a list of `(length, c)`, where the model takes signals. They are
         finite: raises TaskError where the network computes NaN or infinity, naming the first by its number here.

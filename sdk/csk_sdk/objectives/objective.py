@@ -28,11 +28,13 @@ NamedHead = tuple[tuple[str, ...], NDArray[np.float32], NDArray[np.float32]]
 
 
 class Prediction(NamedTuple):
-    """What is said of `n` pictures; the columns of `probabilities` are in the order of `classes`.
+    """What is said of `n` images; the columns of `probabilities` are in the order of `classes`. Immutable.
 
-    cross-entropy          `labels` `(n,)` class names, `probabilities` `(n, len(classes))` float32, rows sum to 1
-    binary-cross-entropy   `labels` `(n,)` tuples of the names above 0.5, `probabilities` each on its own
-    mse                    `labels` `(n, len(classes))` float32 values of the targets `classes`, no `probabilities`
+    By the bundle's loss:
+
+    - cross-entropy: `labels` `(n,)` class names, `probabilities` `(n, len(classes))` float32, rows sum to 1
+    - binary-cross-entropy: `labels` `(n,)` tuples of the names above 0.5, `probabilities` each on its own
+    - mse: `labels` `(n, len(classes))` float32 values of the targets `classes`, in their own units, no `probabilities`
     """
 
     labels: NDArray[Any]

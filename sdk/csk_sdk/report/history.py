@@ -9,7 +9,7 @@ from csk_sdk.learner import Learner
 from csk_sdk.network.evaluation import Evaluation, recorded_scores
 from csk_sdk.state import LearnedTask
 
-SCENARIO_NAMES = {"task": "task known", "class": "all classes"}
+SCENARIO_NAMES = {"task": "task-incremental", "class": "class-incremental"}
 
 
 @dataclass(frozen=True)

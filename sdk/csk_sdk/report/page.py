@@ -19,7 +19,7 @@ _SCENARIOS = {
     "class": "One decision among all classes known at the time.",
 }
 _NAMED = 5  # tasks that are named one by one beside a setting
-_TITLES = {"task": "task known", "class": "all classes"}
+_TITLES = {"task": "task-incremental", "class": "class-incremental"}
 
 
 def page(history: History) -> str:

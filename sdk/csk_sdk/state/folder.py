@@ -28,20 +28,20 @@ from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.state.atomic import (
     UnreadableError,
     clear_temporaries,
-    exists,
     make_folder,
     names_in,
     remove_file,
     replace_file,
 )
 from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask, seal, unseal
+from csk_sdk.state.identity import check_identity, write_identity
 from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.progress import read_progress, write_progress
 from csk_sdk.state.pruning import forget_generations, prune, prune_ledger
-from csk_sdk.state.store import BASE, IDENTITY, GenerationStore
+from csk_sdk.state.store import BASE, GenerationStore
 from csk_sdk.state.tensorfile import encode
-from csk_sdk.state.versions import STATE_SCHEMA_VERSION, WRITTEN, Needs, NewerStateError
+from csk_sdk.state.versions import WRITTEN, Needs, NewerStateError
 
 # A temporary file this old (seconds) was left by a process that died.
 _ABANDONED = 3600.0
@@ -68,9 +68,9 @@ class State:
         self._lock = StateLock(folder)
         self._store = GenerationStore(folder, bundle_id)
         self._ledger = LedgerFiles(folder)
-        self._identity = folder / IDENTITY
         self._scores = folder / "scores"
         self._progress = folder / "progress.safetensors"
+        self._asked = 0
 
     @classmethod
     def open(cls, folder: Path | str, bundle_id: str, base: Base, *, keep: int = 8) -> State:
@@ -85,7 +85,7 @@ class State:
         if keep < 1:
             raise ConfigError(f"keep is {keep}; it must be at least 1.")
         state = cls(Path(folder), bundle_id, base, keep)
-        state._check_identity()
+        check_identity(state._store, bundle_id)
         return state
 
     def lock(self) -> StateLock:
@@ -296,7 +296,7 @@ class State:
         except NewerStateError:
             return
         text = seal({"generation": number, "scores": dict(row)})
-        self._write_identity()
+        self._claim()
         make_folder(self._scores)
         clear_temporaries(self._scores, _ABANDONED)
         replace_file(self._scores / f"{number:06d}.json", text)
@@ -365,55 +365,19 @@ class State:
 
     def _prepare_to_write(self) -> None:
         self._check_locked()
-        self.require_writable()
-        self._write_identity()
+        if self._asked != self._lock.times:
+            # Once for each time that the lock is taken: nobody else writes meanwhile.
+            self.require_writable()
+            self._asked = self._lock.times
+        self._claim()
         self._store.begin()
         with suppress(StateError):
             # Of a damaged HEAD, nobody knows what was to go; a rollback mends it.
             self._purge()
 
-    def _write_identity(self) -> None:
-        if not self._check_identity():
-            make_folder(self.folder)
-            replace_file(self._identity, identity(self.bundle_id))
-
-    def _check_identity(self) -> bool:
-        """Whether the folder holds a state yet. Raises StateError when it is not this bundle's."""
-        if not exists(self._identity):
-            # In this order, and asked again: another process may be writing the first files just now.
-            if (exists(self._store.head_path) or exists(self._store.generations)) and not exists(
-                self._identity
-            ):
-                raise StateError(
-                    f"{self._identity} is missing, so nobody knows which bundle {self.folder} belongs to. "
-                    "Restore it from a backup, or start a new state folder."
-                )
-            if not exists(self._identity):
-                return False
-        try:
-            raw = unseal(self._identity)
-            version, bundle_id = raw["schema_version"], raw["bundle_id"]
-        except UnreadableError:
-            raise
-        except (StateError, KeyError) as error:
-            raise StateError(
-                f"{str(error).rstrip('.')}: nobody knows which bundle {self.folder} belongs to. Restore it from "
-                "a backup, or start a new state folder."
-            ) from error
-        if type(version) is not int:
-            raise StateError(f"{self._identity} is damaged: its schema_version is {version!r}.")
-        Needs(reader=version).require_reader(self.folder)
-        if bundle_id != self.bundle_id:
-            raise StateError(
-                f"{self.folder} belongs to another bundle (it was learned on {str(bundle_id)[:8]}…, this "
-                f"bundle is {self.bundle_id[:8]}…). Open it with its own bundle, or start a new state folder."
-            )
-        return True
-
-
-def identity(bundle_id: str) -> bytes:
-    """The content of state.json."""
-    return seal({"schema_version": STATE_SCHEMA_VERSION, "bundle_id": bundle_id})
+    def _claim(self) -> None:
+        if not check_identity(self._store, self.bundle_id):
+            write_identity(self._store, self.bundle_id)
 
 
 def _read_only(tensor: np.ndarray) -> np.ndarray:

@@ -14,8 +14,8 @@ import numpy as np
 
 from csk_sdk.errors import StateError
 from csk_sdk.formats.opening import LARGEST_TEXT, RefusedError, read_file
+from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.formats.stored_tensors import StoredTensors
-from csk_sdk.formats.typed import mistyped
 from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
 from csk_sdk.state.atomic import unreadable
 from csk_sdk.state.versions import WRITTEN, Needs
@@ -63,7 +63,7 @@ class LearnedTask:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> LearnedTask:
-        """Of a record's JSON. Raises KeyError or TypeError where a field is missing, or is no sequence."""
+        """Of the JSON of a record that fulfils its schema."""
         known, more = _divided(raw, _TASK_FIELDS)
         return cls(
             **{**known, "classes": tuple(raw["classes"]), "notes": tuple(raw.get("notes", ()))}, more=more
@@ -129,24 +129,21 @@ class GenerationRecord:
         """
         raw = unseal(path)
         needs = read_needs(raw, path)
-        try:
-            # Hundreds of tasks, most of them learned with the same settings: one dict for all of these.
-            configs: dict[str, Any] = {}
-            tasks = tuple(
-                LearnedTask.from_json(
-                    {**task, "config": configs.setdefault(repr(task["config"]), task["config"])}
-                )
-                for task in raw["tasks"]
+        if (wrong := violation(raw, load_schema("record"))) is not None:
+            raise StateError(f"{path}: {wrong}.")
+        # Hundreds of tasks, most of them learned with the same settings: one dict for all of these.
+        configs: dict[str, Any] = {}
+        tasks = tuple(
+            LearnedTask.from_json(
+                {**task, "config": configs.setdefault(repr(task["config"]), task["config"])}
             )
-            stored = _size(tensors) == raw["size"]
-            known, more = _divided(raw, _RECORD_FIELDS)
-            more = {name: value for name, value in more.items() if name not in Needs.NAMES}
-            known |= {"tasks": tasks, **{name: tuple(known.get(name, ())) for name in ("hidden", "purged")}}
-            record = cls(**known, stored=stored, needs=needs, more=more)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise StateError(f"{path} lacks or misnames a field ({error}).") from error
-        if (wrong := mistyped(record)) is not None:
-            raise StateError(f"{path} has a value of a wrong type in '{wrong}'.")
+            for task in raw["tasks"]
+        )
+        stored = _size(tensors) == raw["size"]
+        known, more = _divided(raw, _RECORD_FIELDS)
+        more = {name: value for name, value in more.items() if name not in Needs.NAMES}
+        known |= {"tasks": tasks, **{name: tuple(known.get(name, ())) for name in ("hidden", "purged")}}
+        record = cls(**known, stored=stored, needs=needs, more=more)
         if not 0 <= record.parent < record.number:
             # A parent that is no older would lead the way back in a circle.
             raise StateError(f"{path} says that generation {record.number} was learned from {record.parent}.")

@@ -61,6 +61,8 @@ class StateLock:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._descriptor: int | None = None
+        # How often it was taken.
+        self.times = 0
 
     @property
     def held(self) -> bool:
@@ -101,6 +103,7 @@ class StateLock:
                 "nothing was changed."
             ) from None
         self._descriptor = descriptor
+        self.times += 1
         _sign(descriptor, f"pid {os.getpid()}\n{' '.join(sys.argv)}\n")
         return self
 

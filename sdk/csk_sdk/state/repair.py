@@ -29,11 +29,10 @@ from csk_sdk.state.atomic import (
     is_temporary,
     names_in,
     remove_file,
-    replace_file,
     unreadable,
 )
-from csk_sdk.state.folder import State, identity
 from csk_sdk.state.generation import unseal
+from csk_sdk.state.identity import check_identity, write_identity
 from csk_sdk.state.progress import read_progress
 from csk_sdk.state.store import IDENTITY, GenerationStore
 from csk_sdk.state.versions import NewerStateError
@@ -123,14 +122,14 @@ class StateCheck:
             raise
         except StateError as error:
             if self._owner_by_head() == self.bundle_id:
-                return Finding(path.name, DAMAGED, str(error)), (self._write_identity, "Written again.")
+                return Finding(path.name, DAMAGED, str(error)), (
+                    partial(write_identity, self.store, self.bundle_id),
+                    "Written again.",
+                )
             lost = f"{error} Nobody knows which bundle the state belongs to; restore it from a backup."
             return Finding(path.name, DAMAGED, lost), None
-        State.open(self.folder, self.bundle_id, {})
+        check_identity(self.store, self.bundle_id)
         return Finding(path.name, INTACT, f"of bundle {self.bundle_id[:8]}…"), None
-
-    def _write_identity(self) -> None:
-        replace_file(self.folder / IDENTITY, identity(self.bundle_id))
 
     def _owner_by_head(self) -> str | None:
         try:

@@ -84,41 +84,47 @@ class GenerationStore:
 
     def last(self) -> int:
         """The last number ever committed; when HEAD is damaged, the last one that has a record."""
-        try:
-            return self.read_head()[1]
-        except StateError:
-            return max(self.numbers_of("json"), default=0)
+        return self._numbers_of_head()[1]
 
     def needs(self) -> Needs:
         """Who may read and write this state: what state.json asks for, the current record, and the newest intact one.
 
         The newest counts after a rollback, too: its csk-sdk may keep more here than generations.
         """
-        last = self.last()
-        newest = (number for number in sorted(self.numbers_of("json"), reverse=True) if number <= last)
-        asked = (needs for number in newest if (needs := self._needs_of(number)) is not None)
-        return next(asked, Needs()).both(self._needs_of_current())
+        head, last = self._numbers_of_head()
+        current = self._needs_of(head)
+        found = self._needs_of_all().both(current or Needs())
+        for number in sorted(self.numbers_of("json"), reverse=True):
+            if number <= last and (needs := current if number == head else self._needs_of(number)):
+                return found.both(needs)
+        return found
 
     def require_current(self) -> None:
         """Raise NewerStateError where only a newer csk-sdk may read state.json or the current record.
 
         Damage is another matter.
         """
-        self._needs_of_current().require_reader(self.folder)
+        current = self._needs_of(self._numbers_of_head()[0])
+        self._needs_of_all().both(current or Needs()).require_reader(self.folder)
 
-    def _needs_of_current(self) -> Needs:
-        found = Needs()
-        with suppress(StateError):
-            found = self._needs_of(self.read_head()[0]) or found
+    def _numbers_of_head(self) -> tuple[int, int]:
+        """As `read_head`; where HEAD is damaged, 0, and the last number that has a record."""
+        try:
+            return self.read_head()
+        except StateError:
+            return 0, max(self.numbers_of("json"), default=0)
+
+    def _needs_of_all(self) -> Needs:
         with suppress(StateError):
             version = unseal(self.folder / IDENTITY).get("schema_version")
             if type(version) is int:
-                found = found.both(Needs(version, version))
-        return found
+                return Needs(version, version)
+        return Needs()
 
     def _needs_of(self, number: int) -> Needs | None:
+        """What the record of a generation asks for; None where there is none, or it is damaged."""
         with suppress(StateError, ValueError):
-            return Needs.of(unseal(self.record_path(number)))
+            return Needs.of(unseal(self.record_path(number))) if number else None
         return None
 
     def record(self, number: int) -> GenerationRecord:

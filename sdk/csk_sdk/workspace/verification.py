@@ -19,7 +19,11 @@ __all__ = ["Finding", "Verification", "verify"]
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found, part by part. Statuses: intact, pruned, leftover, damaged, repaired, newer."""
+    """What was found, part by part: of the `bundle`, and of the `state`. Immutable.
+
+    A finding has the `name` of a file or a generation, a `detail`, and a `status`: "intact", "pruned", "leftover",
+    "damaged", "repaired" or "newer".
+    """
 
     bundle: tuple[Finding, ...]
     state: tuple[Finding, ...]
@@ -54,9 +58,10 @@ def verify(
     manifest is damaged the state cannot be verified. With `allow_older`, a bundle signed by the key `trust` is accepted
     from now on although the device has seen a newer one.
 
-    Raises StateError for the state of another bundle, or where only a newer csk-sdk may read what is current, or write
-    what is to be repaired; StateLockedError when another process writes to a state
-    that is to be repaired, StorageError when a repair cannot be written.
+    Nothing is kept between calls, so threads may call it. What is damaged is a finding, and raises nothing. Raises
+    ConfigError where `trust` is no key, StateError for the state of another bundle, or where only a newer csk-sdk may
+    read what is current, or write what is to be repaired; StateLockedError when another process writes to a state that
+    is to be repaired, StorageError when a repair cannot be written.
     """
     folder = Path(state)
     opened, findings = _bundle(Path(bundle), trust, folder, allow_older)

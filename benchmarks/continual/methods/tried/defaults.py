@@ -15,4 +15,4 @@ class Defaults(Centers):
 class Untrained(HeadOnly):
     """No step changes the network."""
 
-    name, title, layers = "tried-heads", "heads only", True
+    name, title, layers = "tried-heads", "frozen backbone", True

@@ -9,17 +9,17 @@ import { Report } from './parts/report.js';
 import { Teach } from './parts/teach.js';
 import { Try } from './parts/try.js';
 import { Unfinished } from './parts/unfinished.js';
-import type { Known, Lesson, LessonProgress, LessonReport } from './protocol.js';
+import type { Known, NewClass, TaskProgress, TaskReport } from './protocol.js';
 
 const client = new Client();
 
 export function App() {
   const [known, setKnown] = useState<Known>();
-  const [progress, setProgress] = useState<LessonProgress>();
-  const [report, setReport] = useState<LessonReport>();
+  const [progress, setProgress] = useState<TaskProgress>();
+  const [report, setReport] = useState<TaskReport>();
   const [problem, setProblem] = useState<string>();
   const [notKept, setNotKept] = useState<string>();
-  // Counts lessons, so that the form is empty after each.
+  // Counts tasks, so that the form is empty after each.
   const [taught, setTaught] = useState(0);
 
   const guarded = async <T,>(work: () => Promise<T>): Promise<T | undefined> => {
@@ -39,7 +39,7 @@ export function App() {
     if (!import.meta.env.DEV) void keepOffline().then(setNotKept);
   }, []);
 
-  const lesson = async (begin: () => Promise<LessonReport>) => {
+  const learn = async (begin: () => Promise<TaskReport>) => {
     setReport(undefined);
     setProgress({ phase: 'read', done: 0, epoch: 0, epochs: 0, loss: Number.NaN });
     // Asked for when there is something to keep: a browser may say no, and the page says so.
@@ -87,7 +87,7 @@ export function App() {
           <>
             <Try
               client={client}
-              learned={known.lessons.map(({ task }) => task).join()}
+              learned={known.tasks.map(({ task }) => task).join()}
               onProblem={setProblem}
             />
             {progress ? (
@@ -97,15 +97,15 @@ export function App() {
                 {report && <Report report={report} onClose={() => setReport(undefined)} />}
                 {known.unfinished ? (
                   <Unfinished
-                    lesson={known.unfinished}
-                    onResume={() => void lesson(() => client.call('resume'))}
+                    task={known.unfinished}
+                    onResume={() => void learn(() => client.call('resume'))}
                     onDiscard={() => void guarded(async () => setKnown(await client.call('discard')))}
                   />
                 ) : (
                   <Teach
                     key={taught}
                     known={known}
-                    onTeach={(lessons: Lesson[]) => void lesson(() => client.call('learn', lessons))}
+                    onTeach={(classes: NewClass[]) => void learn(() => client.call('learn', classes))}
                   />
                 )}
               </>

@@ -1,6 +1,6 @@
 /** The worker's calls as promises. */
 
-import type { Call, Calls, LessonProgress, Request, Response } from './protocol.js';
+import type { Call, Calls, Request, Response, TaskProgress } from './protocol.js';
 
 /** Something went wrong in the worker; the message is a sentence for the user. */
 export class WorkerFault extends Error {
@@ -14,7 +14,7 @@ export class WorkerFault extends Error {
 }
 
 export class Client {
-  onProgress: (progress: LessonProgress) => void = () => {};
+  onProgress: (progress: TaskProgress) => void = () => {};
   private readonly worker = new Worker(new URL('./worker/worker.ts', import.meta.url), { type: 'module' });
   private readonly waiting = new Map<
     number,

@@ -1,7 +1,7 @@
 /** What the page and the worker say to each other. Pictures cross as files; everything heavy stays in the worker. */
 
 /** A class to be taught, with its pictures. */
-export interface Lesson {
+export interface NewClass {
   readonly name: string;
   readonly pictures: readonly Blob[];
 }
@@ -17,18 +17,18 @@ export interface Known {
   readonly model: string;
   readonly base: readonly string[];
   /** Learned here, oldest first. */
-  readonly lessons: readonly {
+  readonly tasks: readonly {
     readonly task: string;
     readonly classes: readonly string[];
     readonly pictures: number;
   }[];
-  /** A lesson that was interrupted, or refused because its pictures looked mixed up, if there is one. */
+  /** A task that was interrupted, or refused because its pictures looked mixed up, if there is one. */
   readonly unfinished: { readonly classes: readonly string[]; readonly refused: boolean } | undefined;
   /** Whether the browser promised not to clear what was learned. */
   readonly persistent: boolean;
 }
 
-export interface LessonProgress {
+export interface TaskProgress {
   readonly phase: 'read' | 'check' | 'select' | 'train' | 'consolidate' | 'test';
   /** From 0 to 1. */
   readonly done: number;
@@ -45,7 +45,7 @@ export interface Tested {
   readonly after: Guess;
 }
 
-export interface LessonReport {
+export interface TaskReport {
   readonly classes: readonly { readonly name: string; readonly right: number; readonly tested: number }[];
   readonly tested: readonly Tested[];
   readonly seconds: number;
@@ -57,10 +57,10 @@ export interface LessonReport {
 export interface Calls {
   open(): Known;
   predict(picture: Blob): readonly Guess[];
-  learn(lessons: readonly Lesson[]): LessonReport;
-  /** Go on with the unfinished lesson; one that was refused is believed now. */
-  resume(): LessonReport;
-  /** Forget the unfinished lesson. */
+  learn(classes: readonly NewClass[]): TaskReport;
+  /** Go on with the unfinished task; one that was refused is believed now. */
+  resume(): TaskReport;
+  /** Forget the unfinished task. */
   discard(): Known;
   stop(): void;
   export(): Blob;
@@ -68,7 +68,7 @@ export interface Calls {
   save(): Blob;
   /** Know what a saved file knows, and nothing else. */
   openSaved(file: Blob): Known;
-  /** Forget the last lesson. */
+  /** Forget the last task. */
   undo(): Known;
 }
 
@@ -83,4 +83,4 @@ export interface Request<C extends Call = Call> {
 export type Response =
   | { readonly id: number; readonly value: unknown }
   | { readonly id: number; readonly error: string; readonly stopped: boolean }
-  | { readonly progress: LessonProgress };
+  | { readonly progress: TaskProgress };

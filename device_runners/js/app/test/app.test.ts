@@ -125,7 +125,7 @@ test('a new class is learned from files, kept offline, and exported', async () =
   expect(phone.problems).toEqual([]);
 });
 
-test('a tab closed in the middle of a lesson goes on with it', async () => {
+test('a tab closed in the middle of a task goes on with it', async () => {
   const { phone, page } = await visit({ stepMs: 300 });
   await opened(page);
   await teach(page, 25);
@@ -133,7 +133,7 @@ test('a tab closed in the middle of a lesson goes on with it', async () => {
   await shot(page, '2-learning');
   const again = await phone.open();
   await again.goto(site.url);
-  await again.getByRole('heading', { name: 'An unfinished lesson' }).waitFor({ timeout: 30_000 });
+  await again.getByRole('heading', { name: 'An unfinished task' }).waitFor({ timeout: 30_000 });
   await shot(again, '5-interrupted');
   expect(await again.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(0);
   await again.getByRole('button', { name: 'Go on learning' }).click();
@@ -141,18 +141,18 @@ test('a tab closed in the middle of a lesson goes on with it', async () => {
   expect(await recognised(again, pictures('five', 25, 26)[0]!)).toBe('five');
 });
 
-test('stopping keeps the lesson, discarding it forgets it, undoing forgets what was learned', async () => {
+test('stopping keeps the task, discarding it forgets it, undoing forgets what was learned', async () => {
   const { page } = await visit({ stepMs: 300 });
   await opened(page);
   await teach(page, 25);
   await page.getByRole('heading', { name: 'Learning' }).waitFor({ timeout: 30_000 });
   await page.getByRole('button', { name: 'Stop' }).click();
-  await page.getByText('Stopped. The lesson is kept').waitFor({ timeout: 30_000 });
+  await page.getByText('Stopped. The task is kept').waitFor({ timeout: 30_000 });
   await page.getByRole('button', { name: 'Discard it' }).click();
   await page.getByRole('heading', { name: 'Teach something new' }).waitFor();
   await teach(page, 25);
   await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
-  await page.getByRole('button', { name: 'Forget the last lesson' }).click();
+  await page.getByRole('button', { name: 'Forget the last task' }).click();
   await page.getByRole('button', { name: 'Forget it' }).click();
   await page.waitForFunction(() => document.querySelectorAll('.chips .new').length === 0);
   expect(await recognised(page, pictures('four', 25, 26)[0]!)).not.toBe('four');
@@ -176,7 +176,7 @@ test('pictures mixed up between classes are refused, and learned all the same wh
   expect(await alert.textContent()).toMatch(
     /^These pictures look mixed up between the classes: a picture's class follows from the others in \d+ % of cases/,
   );
-  await page.getByRole('heading', { name: 'A lesson that looks mixed up' }).waitFor();
+  await page.getByRole('heading', { name: 'A task that looks mixed up' }).waitFor();
   expect(await page.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(0);
   expect(await faults(page)).toEqual([]);
   await shot(page, '9-mixed-up');

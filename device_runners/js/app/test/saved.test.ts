@@ -70,7 +70,7 @@ test('a saved state goes to Python, learns on there, and is opened on another ph
   const script = [join(APP, 'test/run_state.py'), saved, join(APP, 'out/bundle'), classes, more, ...unseen];
   const answer = JSON.parse(execFileSync(PYTHON, script, { encoding: 'utf8' }));
   rmSync(classes, { recursive: true });
-  expect(answer.tasks).toEqual(['lesson-01']);
+  expect(answer.tasks).toEqual(['task-01']);
   const inBrowser = [];
   for (const file of unseen) inBrowser.push(await recognised(first, file));
   expect(answer.said).toEqual(inBrowser);

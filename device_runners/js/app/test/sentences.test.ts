@@ -10,7 +10,7 @@ function said(found: Partial<Found>): string[] {
   return remarks({ headsOnlyBecause: '', forgetting: 0, warnings: [], ...found });
 }
 
-test('a lesson that was trained has no remark, but for what csk-sdk warns of', () => {
+test('a task that was trained has no remark, but for what csk-sdk warns of', () => {
   expect(said({})).toEqual([]);
   expect(said({ warnings: [strange] })).toEqual([
     'These pictures are unlike all that the model knows (2.0 times as far).',
@@ -30,6 +30,8 @@ test('what training would have cost is said in points', () => {
   const warnings = [strange, 'the trained centers would have cost, maxForgetting'];
   const found = said({ headsOnlyBecause: 'max-forgetting', forgetting: 46.1, warnings });
   expect(found).toHaveLength(2);
-  expect(found[1]).toMatch(/^Training would have cost about 46 points of accuracy on what it knew before/);
+  expect(found[1]).toMatch(
+    /^Training would have cost about 46 percentage points of accuracy on what it knew before/,
+  );
   expect(found.join()).not.toMatch(/maxForgetting|fewShot/);
 });

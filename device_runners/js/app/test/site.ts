@@ -115,7 +115,7 @@ export async function beforeWorker(page: Page, code: string): Promise<void> {
   );
 }
 
-/** As on a slow device: each step of training takes at least `ms`, so that a lesson can be met in its middle. */
+/** As on a slow device: each step of training takes at least `ms`, so that a task can be met in its middle. */
 export function slowSteps(page: Page, ms: number): Promise<void> {
   return beforeWorker(
     page,

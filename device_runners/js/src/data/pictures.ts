@@ -18,7 +18,7 @@ export interface Picture {
   readonly channels?: number;
 }
 
-/** Many pictures of the model's size: uint8 `(count, height, width, channels)`. */
+/** Many pictures of the model's size: uint8 RGB `(count, height, width, channels)`. */
 export interface PixelBatch {
   readonly count: number;
   readonly data: Uint8Array;
@@ -154,7 +154,7 @@ function channelsOf(picture: Picture | null | undefined, where: string): number 
   if ((data as unknown) instanceof Uint16Array) {
     throw new TaskError(
       `${where} has values of 16 bits, and a picture has 8: hand over the upper 8 of the bits that the camera fills, ` +
-        'Uint8Array.from(data, (value) => value >> (bitDepth - 8)), in lessons and in predictions.',
+        'Uint8Array.from(data, (value) => value >> (bitDepth - 8)), in tasks and in predictions.',
     );
   }
   if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray)) {

@@ -29,8 +29,8 @@ export function requireLearnable(
 function unfamiliar(novelty: number | undefined): string[] {
   if (novelty === undefined || novelty < NOVELTY.unfamiliar) return [];
   return [
-    `these pictures are unlike all that the model knows (${novelty.toFixed(1)} times as far from the nearest class as ` +
-      "its own pictures are): expect little, and check the pictures and the bundle's preprocessing.",
+    `these pictures are unlike all that the model knows (out-of-distribution score ${novelty.toFixed(1)}: so many ` +
+      "times as far from the nearest class as its own pictures are): expect little, and check the pictures and the bundle's preprocessing.",
   ];
 }
 
@@ -47,7 +47,7 @@ export function forgetsTooMuch(
   if (points <= maxForgetting) return false;
   if (onForgetting === 'refuse') {
     throw new TaskError(
-      `Learning '${task}' would cost '${worst}' about ${points.toFixed(1)} points of accuracy, more than the ` +
+      `Learning '${task}' would cost '${worst}' about ${points.toFixed(1)} percentage points of accuracy, more than the ` +
         `${maxForgetting} that maxForgetting allows: lower learningRate or channelRatio, raise energy, or set ` +
         "onForgetting: 'heads-only'. Nothing was committed.",
     );
@@ -59,7 +59,7 @@ export function forgetsTooMuch(
 function headsInstead(forgetting: ReadonlyMap<string, number>, { maxForgetting }: TrainingConfig): string {
   const { worst, points } = worstOf(forgetting);
   return (
-    `the trained centers would have cost '${worst}' about ${points.toFixed(1)} points of accuracy, more than the ` +
+    `the trained centers would have cost '${worst}' about ${points.toFixed(1)} percentage points of accuracy, more than the ` +
     `${maxForgetting} of maxForgetting: they were dropped, and the new classes have heads on the network as it was. ` +
     'A lower learningRate or a higher energy may do better.'
   );

@@ -28,7 +28,7 @@ import { HEAD_BIAS, HEAD_WEIGHT, type TaskTraining } from './training.js';
 export interface Consolidated {
   readonly tensors: Map<string, StoredTensor>;
   readonly leaks: ReadonlyMap<string, number>;
-  /** By old task, the points of accuracy that the trained centers were estimated to cost it. */
+  /** By old task, the percentage points of accuracy that the trained centers were estimated to cost it. */
   readonly forgetting: ReadonlyMap<string, number>;
   /** Whether they were dropped for that. */
   readonly headsOnly: boolean;

@@ -1,4 +1,4 @@
-/** With few pictures a class, heads on the network as it is do as well as training: docs/decisions/0019-few-shot.md. */
+/** With few pictures a class, heads on the frozen backbone do as well as training: docs/decisions/0019-few-shot.md. */
 
 import { DEFAULTS, type TrainingConfig } from '../config.js';
 
@@ -22,7 +22,7 @@ export function isFewShot(
 export function fewShotNote(count: number, classes: readonly string[]): string {
   const each = Number((count / classes.length).toPrecision(3));
   return (
-    `${each} pictures a class are too few for training to gain much: the network stays as it was, and the classes ` +
+    `${each} pictures a class are too few for training to gain much: the backbone stays frozen, and the classes ` +
     'have heads on it. More epochs, or fewShot: 0, train all the same.'
   );
 }

@@ -2,11 +2,13 @@
 
 import type { Bundle } from '../bundle/bundle.js';
 import { augmentationOf, configRecord, type TrainingConfig } from '../config.js';
+import { PROGRESS_SCHEMA } from '../contract/progressSchema.js';
 import { moved, randomMoves } from '../data/augment.js';
 import type { Preprocessing } from '../data/pictures.js';
 import { Random } from '../data/random.js';
 import { requireNewTask, type Task, TaskPixels, taskClasses } from '../data/task.js';
 import { dumps, type Json } from '../formats/json.js';
+import { violation } from '../formats/schema.js';
 import type { Tensors } from '../formats/tensors.js';
 import { cosine, warmUpSteps } from '../method/optimizers.js';
 import type { Batch, Opening } from '../network/features.js';
@@ -35,7 +37,7 @@ export interface Progress {
  * What learning one task took. `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how
  * many of the selected channels' directions the projection kept for older knowledge, as "r/k".
  *
- * `forgetting` is how many points of accuracy the trained centers were estimated to cost the old task that loses most.
+ * `forgetting` is how many percentage points of accuracy the trained centers were estimated to cost the old task that loses most.
  * `headsOnlyBecause` is the setting for which the network stayed as it was: "max-forgetting" where that was too much,
  * "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss` that of the head), else "".
  * `known` are the classes that were known before, and updated. `stopped` is what ended training. `warnings` are sentences
@@ -66,9 +68,6 @@ export interface LearnOptions {
   /** Stops learning at the next step; a progress checkpoint is kept, and `learn` throws the signal's reason. */
   readonly signal?: AbortSignal;
 }
-
-/** What a progress checkpoint says beside the identity of its run. */
-const PROGRESS: ReadonlySet<string> = new Set(['step', 'loss', 'seconds', 'plateau']);
 
 interface Resumed {
   readonly step: number;
@@ -248,10 +247,12 @@ export class LearnRun {
       ([key, value]) => JSON.stringify(found.meta[key]) === JSON.stringify(value),
     );
     // Another run's stays until this one has something better to keep in its place.
-    if (!same) return fresh;
+    if (!same || violation(found.spelled, PROGRESS_SCHEMA) !== undefined) return fresh;
     this.training.resume(found.tensors);
     const known = this.training.progress();
-    const facts = Object.entries(found.spelled).filter(([key]) => !(key in identity || PROGRESS.has(key)));
+    const facts = Object.entries(found.spelled).filter(
+      ([key]) => !Object.hasOwn(PROGRESS_SCHEMA.properties!, key),
+    );
     this.foreign = {
       tensors: new Map([...found.tensors].filter(([key]) => !known.has(key))),
       meta: Object.fromEntries(facts),

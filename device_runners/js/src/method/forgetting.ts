@@ -30,7 +30,7 @@ export interface OldTask {
 }
 
 /**
- * By old task, the points of accuracy that it is about to lose; below 0 where it gains.
+ * By old task, the percentage points of accuracy that it is about to lose; below 0 where it gains.
  *
  * `statistics` are those before the task, `classes` and heads are by old task. Tasks of which a class has no statistics
  * are left out.

@@ -2,7 +2,7 @@
  * Systems with a symmetric matrix, by its Cholesky factor, as flat, row-major Float64Arrays.
  *
  * All goes by rows, four at a time: with 832 features ml-matrix takes ten times as long to solve and six times to
- * decompose (docs/decisions/0018), and that was most of what a lesson took.
+ * decompose (docs/decisions/0018), and that was most of what a task took.
  */
 
 import { Matrix, solve } from 'ml-matrix';

@@ -1,9 +1,10 @@
 /** What a state remembers: learned tasks, generations, and the small JSON records in its files. */
 
-import { each, fieldsOf, integer, mistyped, number, optional, record, text } from '../bundle/typed.js';
+import { RECORD_SCHEMA } from '../contract/recordSchema.js';
 import { StateError } from '../errors.js';
 import { sha256, textOf, utf8 } from '../formats/bytes.js';
 import { dumps, isObject, type Json, jsonOf, parseJson, plain } from '../formats/json.js';
+import { violation } from '../formats/schema.js';
 import type { Tensors } from '../formats/tensors.js';
 import type { Storage } from './storage.js';
 import { FIRST, type Needs, needsOf, needsRecord, requireReader } from './versions.js';
@@ -88,22 +89,9 @@ function checkOf(values: { [key: string]: Json }): string {
   return sha256(dumps(values, { sorted: true }));
 }
 
-const TASK = {
-  name: text,
-  classes: each(text),
-  epochs: integer,
-  images: integer,
-  seconds: number,
-  loss: number,
-  peak_rss_bytes: integer,
-  config: record(() => undefined),
-  protected: optional(record(text)),
-  notes: optional(each(text)),
-};
-const TASKS = each(fieldsOf(TASK, 'open'));
-const RECORD = { number: integer, parent: integer, created: text, tasks: TASKS, sha256: text, size: integer };
-const TASK_FIELDS: ReadonlySet<string> = new Set(Object.keys(TASK));
-const RECORD_FIELDS: ReadonlySet<string> = new Set([...Object.keys(RECORD), 'min_reader', 'min_writer']);
+const { properties: OF_RECORD } = RECORD_SCHEMA;
+const TASK_FIELDS: ReadonlySet<string> = new Set(Object.keys(OF_RECORD!.tasks!.items!.properties!));
+const RECORD_FIELDS: ReadonlySet<string> = new Set(Object.keys(OF_RECORD!));
 
 /**
  * Read a generation's record. Throws StateError, naming the file, when it is missing or damaged; NewerStateError where
@@ -114,8 +102,8 @@ export async function readRecord(storage: Storage, path: string): Promise<Genera
   const needs = readNeeds(raw, `${storage.name}/${path}`);
   const values = plain(raw) as Record<string, unknown>;
   const where = `${storage.name}/${path}`;
-  const wrong = mistyped(values, fieldsOf(RECORD, 'open'));
-  if (wrong !== undefined) throw new StateError(`${where} lacks, misnames or mistypes '${wrong}'.`);
+  const wrong = violation(raw, RECORD_SCHEMA);
+  if (wrong !== undefined) throw new StateError(`${where}: ${wrong}.`);
   const { number: own, parent } = values as { number: number; parent: number };
   if (!(parent >= 0 && parent < own)) {
     // A parent that is no older would lead the way back in a circle.

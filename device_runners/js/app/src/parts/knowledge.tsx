@@ -18,7 +18,7 @@ interface KnowledgeProps {
 
 export function Knowledge({ known, notKept, busy, onExport, onUndo, onSave, onOpen }: KnowledgeProps) {
   const [asking, setAsking] = useState(false);
-  const last = known.lessons.at(-1);
+  const last = known.tasks.at(-1);
   return (
     <section class="card" aria-labelledby="knowledge">
       <h2 id="knowledge">What it knows</h2>
@@ -26,7 +26,7 @@ export function Knowledge({ known, notKept, busy, onExport, onUndo, onSave, onOp
         {known.base.map((name) => (
           <li key={name}>{name}</li>
         ))}
-        {known.lessons
+        {known.tasks
           .flatMap(({ classes }) => classes)
           .map((name) => (
             <li key={name} class="new">
@@ -43,7 +43,7 @@ export function Knowledge({ known, notKept, busy, onExport, onUndo, onSave, onOp
       )}
       {notKept && <p class="hint">{notKept}</p>}
       <Saving
-        learned={known.lessons.flatMap(({ classes }) => classes)}
+        learned={known.tasks.flatMap(({ classes }) => classes)}
         busy={busy}
         onSave={onSave}
         onOpen={onOpen}
@@ -54,13 +54,13 @@ export function Knowledge({ known, notKept, busy, onExport, onUndo, onSave, onOp
         </button>
         {last && !asking && (
           <button type="button" class="quiet" disabled={busy} onClick={() => setAsking(true)}>
-            Forget the last lesson
+            Forget the last task
           </button>
         )}
       </div>
       {last && asking && (
         <Ask
-          label="Forget the last lesson?"
+          label="Forget the last task?"
           yes="Forget it"
           no="Keep it"
           onYes={() => {

@@ -1,8 +1,8 @@
-/** A lesson being learned. */
+/** A task being learned. */
 
-import type { LessonProgress } from '../protocol.js';
+import type { TaskProgress } from '../protocol.js';
 
-const PHASES: { [phase in LessonProgress['phase']]: string } = {
+const PHASES: { [phase in TaskProgress['phase']]: string } = {
   read: 'Reading the pictures',
   check: 'Checking them',
   select: 'Choosing what to train',
@@ -11,7 +11,7 @@ const PHASES: { [phase in LessonProgress['phase']]: string } = {
   test: 'Testing',
 };
 
-export function Progress({ progress, onStop }: { progress: LessonProgress; onStop: () => void }) {
+export function Progress({ progress, onStop }: { progress: TaskProgress; onStop: () => void }) {
   const { phase, done, epoch, epochs, loss } = progress;
   const training = phase === 'train';
   return (

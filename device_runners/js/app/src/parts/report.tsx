@@ -1,12 +1,12 @@
-/** What a lesson brought: accuracy per class on the pictures kept back, before and after. */
+/** What a task brought: accuracy per class on the pictures kept back, before and after. */
 
-import type { LessonReport } from '../protocol.js';
+import type { TaskReport } from '../protocol.js';
 import { percent } from './guesses.js';
 import { Thumbnail } from './pictures.js';
 
 const SHOWN = 8;
 
-export function Report({ report, onClose }: { report: LessonReport; onClose: () => void }) {
+export function Report({ report, onClose }: { report: TaskReport; onClose: () => void }) {
   const { classes, tested, seconds, learnedFrom, remarks } = report;
   return (
     <section class="card accent" aria-labelledby="report">
@@ -66,7 +66,7 @@ export function Report({ report, onClose }: { report: LessonReport; onClose: () 
 }
 
 /** Some of each class, not the first class alone. */
-function picked(tested: LessonReport['tested']): LessonReport['tested'] {
+function picked(tested: TaskReport['tested']): TaskReport['tested'] {
   const step = Math.max(1, tested.length / SHOWN);
   return Array.from(
     { length: Math.min(SHOWN, tested.length) },

@@ -1,7 +1,7 @@
 /** Teaching: new classes, each with a name and some pictures. */
 
 import { useState } from 'preact/hooks';
-import type { Known, Lesson } from '../protocol.js';
+import type { Known, NewClass } from '../protocol.js';
 import { Picker, Thumbnail } from './pictures.js';
 
 const FEWEST = 5;
@@ -17,9 +17,9 @@ interface Draft {
 let keys = 0;
 const empty = (): Draft => ({ key: ++keys, name: '', pictures: [] });
 
-export function Teach({ known, onTeach }: { known: Known; onTeach: (lessons: Lesson[]) => void }) {
+export function Teach({ known, onTeach }: { known: Known; onTeach: (classes: NewClass[]) => void }) {
   const [drafts, setDrafts] = useState<readonly Draft[]>(() => [empty(), empty()]);
-  const taken = new Set([...known.base, ...known.lessons.flatMap(({ classes }) => classes)].map(folded));
+  const taken = new Set([...known.base, ...known.tasks.flatMap(({ classes }) => classes)].map(folded));
   const change = (key: number, to: Partial<Draft>) =>
     setDrafts((all) => all.map((draft) => (draft.key === key ? { ...draft, ...to } : draft)));
   const missing = whatIsMissing(drafts, taken);

@@ -1,17 +1,17 @@
-/** A lesson whose pictures are kept: it was interrupted, or it looked wrong. */
+/** A task whose pictures are kept: it was interrupted, or it looked wrong. */
 
 import type { Known } from '../protocol.js';
 
 interface Given {
-  readonly lesson: NonNullable<Known['unfinished']>;
+  readonly task: NonNullable<Known['unfinished']>;
   readonly onResume: () => void;
   readonly onDiscard: () => void;
 }
 
-export function Unfinished({ lesson: { classes, refused }, onResume, onDiscard }: Given) {
+export function Unfinished({ task: { classes, refused }, onResume, onDiscard }: Given) {
   return (
     <section class="card accent" aria-labelledby="unfinished">
-      <h2 id="unfinished">{refused ? 'A lesson that looks mixed up' : 'An unfinished lesson'}</h2>
+      <h2 id="unfinished">{refused ? 'A task that looks mixed up' : 'An unfinished task'}</h2>
       <p>
         {refused ? (
           <>

@@ -1,8 +1,8 @@
-/** The lesson being learned, kept in IndexedDB until it is, so that a closed tab costs nothing. */
+/** The task being learned, kept in IndexedDB until it is, so that a closed tab costs nothing. */
 
 import { StorageError } from 'csk-sdk';
 
-/** A lesson: pictures to learn from and pictures to test with, each with the number of its class. */
+/** A task: pictures to learn from and pictures to test with, each with the number of its class. */
 export interface Pending {
   readonly task: string;
   readonly classes: readonly string[];
@@ -17,16 +17,17 @@ export interface Shown {
   readonly label: number;
 }
 
+// As it was called when the first app was installed: tasks that wait there stay.
 const STORE = 'lessons';
 const KEY = 'pending';
 
-export class PendingLesson {
+export class PendingTask {
   private constructor(private readonly database: IDBDatabase) {}
 
-  static async open(): Promise<PendingLesson> {
+  static async open(): Promise<PendingTask> {
     const request = indexedDB.open('csk-sdk-app', 1);
     request.onupgradeneeded = () => request.result.createObjectStore(STORE);
-    return new PendingLesson(await done(request));
+    return new PendingTask(await done(request));
   }
 
   async load(): Promise<Pending | undefined> {
@@ -34,9 +35,9 @@ export class PendingLesson {
   }
 
   /** Throws StorageError where there is no room for the pictures. */
-  async save(lesson: Pending): Promise<void> {
+  async save(task: Pending): Promise<void> {
     const transaction = this.database.transaction(STORE, 'readwrite');
-    transaction.objectStore(STORE).put(lesson, KEY);
+    transaction.objectStore(STORE).put(task, KEY);
     await finished(transaction);
   }
 

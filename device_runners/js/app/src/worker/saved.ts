@@ -3,14 +3,14 @@
 import { copyState, Learner, MemoryStorage, type Runtime, StateError } from 'csk-sdk';
 import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
 import { unzipSync, zipSync } from 'fflate';
-import { PendingLesson } from './pending.js';
+import { PendingTask } from './pending.js';
 
 const STATE = 'state';
-// Everything of a state but the progress of an unfinished lesson, perhaps below the folder that was zipped.
+// Everything of a state but the progress of an unfinished task, perhaps below the folder that was zipped.
 const FILE = /(?:^|\/)(HEAD|state\.json|generations\/\d{6}\.(?:json|safetensors))$/;
 const MOST_BYTES = 1 << 30;
 
-/** The state in this browser. Throws StateLockedError while a lesson is learned. */
+/** The state in this browser. Throws StateLockedError while a task is learned. */
 export async function saved(): Promise<Blob> {
   const copy = new MemoryStorage();
   await copyState(await IndexedDbStorage.open(STATE), copy);
@@ -24,10 +24,8 @@ export async function saved(): Promise<Blob> {
  * Throws StateError for a file that is none, or is of another bundle, and leaves all as it was.
  */
 export async function openSaved(file: Blob, runtime: Runtime, bundle: string): Promise<void> {
-  if (await (await PendingLesson.open()).load()) {
-    throw new StateError(
-      'There is an unfinished lesson: go on with it or discard it, and open the file then.',
-    );
+  if (await (await PendingTask.open()).load()) {
+    throw new StateError('There is an unfinished task: go on with it or discard it, and open the file then.');
   }
   const name = file instanceof File ? file.name : 'This file';
   const storage = new MemoryStorage(name);

@@ -2,7 +2,7 @@
 
 import type { LabelError, LearnReport } from 'csk-sdk';
 
-/** Why a lesson was refused whose pictures and names do not belong together. */
+/** Why a task was refused whose pictures and names do not belong together. */
 export function mixedUp({ evidence: { accuracy, chance } }: LabelError): string {
   return (
     "These pictures look mixed up between the classes: a picture's class follows from the others in " +
@@ -15,7 +15,7 @@ const percent = (share: number): string => `${Math.round(100 * share)} %`;
 
 type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings'>;
 
-/** What a person should know about a lesson that was learned. */
+/** What a person should know about a task that was learned. */
 export function remarks({ headsOnlyBecause, forgetting, warnings }: Found): string[] {
   // The last warning is about heads only, where there is such a one; it is said in other words here.
   const others = (headsOnlyBecause ? warnings.slice(0, -1) : warnings).map(
@@ -29,7 +29,7 @@ export function remarks({ headsOnlyBecause, forgetting, warnings }: Found): stri
   }
   if (headsOnlyBecause === 'max-forgetting') {
     others.push(
-      `Training would have cost about ${Math.round(forgetting)} points of accuracy on what it knew before, so it ` +
+      `Training would have cost about ${Math.round(forgetting)} percentage points of accuracy on what it knew before, so it ` +
         'tells the new classes by what it sees already.',
     );
   }

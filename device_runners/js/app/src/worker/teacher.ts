@@ -1,4 +1,4 @@
-/** A bundle, its state in this browser, and lessons: what the page asks for, on csk-sdk. */
+/** A bundle, its state in this browser, and tasks: what the page asks for, on csk-sdk. */
 
 import {
   LabelError,
@@ -10,9 +10,9 @@ import {
   TaskError,
 } from 'csk-sdk';
 import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
-import type { Guess, Known, Lesson, LessonProgress, LessonReport, Tested } from '../protocol.js';
+import type { Guess, Known, NewClass, TaskProgress, TaskReport, Tested } from '../protocol.js';
 import { decode } from './decode.js';
-import { type Pending, PendingLesson, type Shown } from './pending.js';
+import { type Pending, PendingTask, type Shown } from './pending.js';
 import { mixedUp, remarks } from './sentences.js';
 
 export const FEWEST_PICTURES = 5;
@@ -26,16 +26,16 @@ export class Teacher {
 
   private constructor(
     private readonly learner: Learner,
-    private readonly pending: PendingLesson,
-    private readonly tell: (progress: LessonProgress) => void,
+    private readonly pending: PendingTask,
+    private readonly tell: (progress: TaskProgress) => void,
   ) {}
 
   static async open(
     runtime: Runtime,
     bundle: string,
-    tell: (progress: LessonProgress) => void,
+    tell: (progress: TaskProgress) => void,
   ): Promise<Teacher> {
-    const [storage, pending] = await Promise.all([IndexedDbStorage.open('state'), PendingLesson.open()]);
+    const [storage, pending] = await Promise.all([IndexedDbStorage.open('state'), PendingTask.open()]);
     const learner = await Learner.open({ runtime, bundle: new HttpBundle(bundle), storage });
     return new Teacher(learner, pending, tell);
   }
@@ -47,7 +47,7 @@ export class Teacher {
     return {
       model: manifest.model,
       base: manifest.classes,
-      lessons: learner.tasks.map(({ name, classes, images }) => ({ task: name, classes, pictures: images })),
+      tasks: learner.tasks.map(({ name, classes, images }) => ({ task: name, classes, pictures: images })),
       unfinished: kept && { classes: kept.classes, refused: kept.labels === 'refused' },
       persistent: (await navigator.storage?.persisted?.()) ?? false,
     };
@@ -58,18 +58,18 @@ export class Teacher {
     return guesses!.slice(0, SHOWN_GUESSES);
   }
 
-  /** Learn new classes together. Throws TaskError for what cannot be a lesson. */
-  async learn(lessons: readonly Lesson[]): Promise<LessonReport> {
-    const lesson = this.planned(lessons);
-    await this.pending.save(lesson);
-    return this.run(lesson);
+  /** Learn new classes together. Throws TaskError for what cannot be a task. */
+  async learn(classes: readonly NewClass[]): Promise<TaskReport> {
+    const task = this.planned(classes);
+    await this.pending.save(task);
+    return this.run(task);
   }
 
-  async resume(): Promise<LessonReport> {
-    const lesson = await this.pending.load();
-    if (!lesson) throw new TaskError('There is no unfinished lesson to go on with.');
-    if (lesson.labels !== 'refused') return this.run(lesson);
-    const believed: Pending = { ...lesson, labels: 'believed' };
+  async resume(): Promise<TaskReport> {
+    const task = await this.pending.load();
+    if (!task) throw new TaskError('There is no unfinished task to go on with.');
+    if (task.labels !== 'refused') return this.run(task);
+    const believed: Pending = { ...task, labels: 'believed' };
     await this.pending.save(believed);
     return this.run(believed);
   }
@@ -89,42 +89,42 @@ export class Teacher {
     });
   }
 
-  /** Forget the last lesson. */
+  /** Forget the last task. */
   async undo(): Promise<Known> {
     const { tasks } = this.learner;
     if (tasks.length) await this.learner.rollback(tasks.at(-2)?.name ?? 'base');
     return this.known();
   }
 
-  private planned(lessons: readonly Lesson[]): Pending {
-    if (lessons.length < 2) {
+  private planned(classes: readonly NewClass[]): Pending {
+    if (classes.length < 2) {
       throw new TaskError(
         'Teach at least two new classes together, so that there is something to tell apart.',
       );
     }
-    const few = lessons.find(({ pictures }) => pictures.length < FEWEST_PICTURES);
+    const few = classes.find(({ pictures }) => pictures.length < FEWEST_PICTURES);
     if (few) {
       const count = `${few.pictures.length} ${few.pictures.length === 1 ? 'picture' : 'pictures'}`;
       throw new TaskError(`'${few.name}' has ${count}: add some, ${FEWEST_PICTURES} are the least.`);
     }
-    const shown = lessons.map(({ pictures }, label) =>
+    const shown = classes.map(({ pictures }, label) =>
       pictures.map((picture): Shown => ({ picture, label })),
     );
     const isTest = (_: Shown, index: number) => index % HELD_OUT === HELD_OUT - 1;
     return {
       task: nextName(this.learner.tasks.map(({ name }) => name)),
-      classes: lessons.map(({ name }) => name),
+      classes: classes.map(({ name }) => name),
       train: shown.flatMap((all) => all.filter((one, index) => !isTest(one, index))),
       test: shown.flatMap((all) => all.filter(isTest)),
     };
   }
 
-  private async run(lesson: Pending): Promise<LessonReport> {
+  private async run(task: Pending): Promise<TaskReport> {
     const stopping = new AbortController();
     this.stopping = stopping;
-    const { classes } = lesson;
+    const { classes } = task;
     try {
-      const count = lesson.train.length + lesson.test.length;
+      const count = task.train.length + task.test.length;
       const read = async (shown: readonly Shown[], before: number) => {
         const pictures: Picture[] = [];
         for (const { picture } of shown) {
@@ -134,14 +134,14 @@ export class Teacher {
         }
         return pictures;
       };
-      const pictures = await read(lesson.train, 0);
-      const held = await read(lesson.test, lesson.train.length);
+      const pictures = await read(task.train, 0);
+      const held = await read(task.test, task.train.length);
       const before = await this.guesses(held);
-      const report = await this.taught(lesson, pictures, stopping.signal);
+      const report = await this.taught(task, pictures, stopping.signal);
       await this.pending.clear();
       this.say('test', 1);
       const after = await this.guesses(held);
-      const tested = lesson.test.map(({ picture, label }, index): Tested => {
+      const tested = task.test.map(({ picture, label }, index): Tested => {
         return { picture, truth: classes[label]!, before: before[index]![0]!, after: after[index]![0]! };
       });
       return {
@@ -163,15 +163,15 @@ export class Teacher {
     }
   }
 
-  /** Throws TaskError, and keeps the lesson as refused, where its pictures and labels do not belong together. */
+  /** Throws TaskError, and keeps the task as refused, where its pictures and labels do not belong together. */
   private async taught(
-    lesson: Pending,
+    task: Pending,
     pictures: readonly Picture[],
     signal: AbortSignal,
   ): Promise<LearnReport> {
-    const { task: name, classes, train } = lesson;
+    const { task: name, classes, train } = task;
     const labels = train.map(({ label }) => label);
-    const settings = { epochs: EPOCHS, labelCheck: lesson.labels !== 'believed' };
+    const settings = { epochs: EPOCHS, labelCheck: task.labels !== 'believed' };
     const onProgress = (progress: Progress) => this.sayStep(progress);
     try {
       return await this.learner.learn(
@@ -180,7 +180,7 @@ export class Teacher {
       );
     } catch (error) {
       if (!(error instanceof LabelError)) throw error;
-      await this.pending.save({ ...lesson, labels: 'refused' });
+      await this.pending.save({ ...task, labels: 'refused' });
       throw new TaskError(mixedUp(error));
     }
   }
@@ -207,22 +207,22 @@ export class Teacher {
     this.tell({ phase, done: steps ? step / steps : 0, epoch, epochs, loss });
   }
 
-  private say(phase: LessonProgress['phase'], done: number): void {
+  private say(phase: TaskProgress['phase'], done: number): void {
     this.tell({ phase, done, epoch: 0, epochs: EPOCHS, loss: Number.NaN });
   }
 }
 
-/** Why a lesson ended: the user stopped it. */
+/** Why a task ended: the user stopped it. */
 export class Stopped extends Error {
   constructor() {
-    super('Stopped. The lesson is kept: go on with it whenever you like.');
+    super('Stopped. The task is kept: go on with it whenever you like.');
   }
 }
 
-/** "lesson-01", "lesson-02", ...: task names sort in the order of learning. */
+/** "task-01", "task-02", ...: task names sort in the order of learning. */
 function nextName(taken: readonly string[]): string {
   for (let number = 1; ; number++) {
-    const name = `lesson-${String(number).padStart(2, '0')}`;
+    const name = `task-${String(number).padStart(2, '0')}`;
     if (!taken.includes(name)) return name;
   }
 }

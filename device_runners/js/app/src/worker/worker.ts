@@ -2,7 +2,7 @@
 
 import { CskError } from 'csk-sdk';
 import * as ort from 'onnxruntime-web/wasm';
-import type { Call, Calls, LessonProgress, Request, Response } from '../protocol.js';
+import type { Call, Calls, Request, Response, TaskProgress } from '../protocol.js';
 import { openSaved, saved } from './saved.js';
 import { Stopped, Teacher } from './teacher.js';
 
@@ -37,7 +37,7 @@ const calls: { [C in Call]: (...given: Parameters<Calls[C]>) => Promise<ReturnTy
     return (await opened()).known();
   },
   predict: async (picture) => (await opened()).predict(picture),
-  learn: async (lessons) => (await opened()).learn(lessons),
+  learn: async (classes) => (await opened()).learn(classes),
   resume: async () => (await opened()).resume(),
   discard: async () => (await opened()).discard(),
   stop: async () => (await opened()).stop(),
@@ -70,6 +70,6 @@ function sentence(error: unknown): string {
   return `Something went wrong (${reason}). Reload the page; what was learned is kept.`;
 }
 
-function post(response: Response | { progress: LessonProgress }): void {
+function post(response: Response | { progress: TaskProgress }): void {
   self.postMessage(response);
 }

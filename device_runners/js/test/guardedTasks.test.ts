@@ -14,8 +14,8 @@ import type { Storage } from '../src/state/storage.js';
 import { only } from '../tools/digits.js';
 import { BUNDLE, digits, FIXTURES, python, runtime, temporaryFolder } from './fixtures.js';
 
-/** A lesson of tools/guards.py: its pictures, Python's settings, and its report or its refusal. */
-interface Lesson {
+/** A task of tools/guards.py: its pictures, Python's settings, and its report or its refusal. */
+interface GuardedTask {
   readonly members: readonly number[];
   readonly count: number;
   readonly shuffled: boolean;
@@ -35,14 +35,14 @@ interface Lesson {
 }
 
 const said = JSON.parse(readFileSync(join(FIXTURES, 'guards.json'), 'utf8')) as {
-  lessons: Record<string, Lesson>;
+  tasks: Record<string, GuardedTask>;
 };
 
 /** The settings that both have, under the names of this runner. */
 function settingsOf(name: string): Partial<TrainingConfig> {
   const camel = (snake: string): string =>
     snake.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase());
-  const given = Object.entries(said.lessons[name]!.settings).map(([key, value]) => [camel(key), value]);
+  const given = Object.entries(said.tasks[name]!.settings).map(([key, value]) => [camel(key), value]);
   return Object.fromEntries(given.filter(([key]) => Object.hasOwn(DEFAULTS, key as string)));
 }
 
@@ -55,16 +55,19 @@ function inOtherWords(sentence: string): string {
     .replaceAll(/--([a-z]+(?:-[a-z]+)*)/g, (_, option: string) =>
       option.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase()),
     )
-    .replaceAll(/about [\d.]+ points/g, 'about N points')
+    .replaceAll(/about [\d.]+ percentage points/g, 'about N percentage points')
     .replace(/correctly in \d+ %/, 'correctly in N %');
 }
 
-/** The task of a lesson, as Python had it. */
+/** The task, as Python had it. */
 async function taskOf(name: string) {
-  return digitsOf('lesson', said.lessons[name]!);
+  return digitsOf('task', said.tasks[name]!);
 }
 
-async function digitsOf(name: string, given: Pick<Lesson, 'members' | 'count' | 'shuffled' | 'inverted'>) {
+async function digitsOf(
+  name: string,
+  given: Pick<GuardedTask, 'members' | 'count' | 'shuffled' | 'inverted'>,
+) {
   const { members, count, shuffled, inverted } = given;
   const { names, train } = await digits();
   const pictures = members.map((digit) => only(train, [digit]).pictures.slice(0, count));
@@ -84,8 +87,8 @@ async function open(storage: Storage = new MemoryStorage()): Promise<Learner> {
   return Learner.open({ runtime, bundle: new FolderBundle(BUNDLE), storage });
 }
 
-describe('a lesson is learned as by the Python SDK', () => {
-  it.each(Object.entries(said.lessons).filter(([, { error }]) => !error))('%s', async (name, expected) => {
+describe('a task is learned as by the Python SDK', () => {
+  it.each(Object.entries(said.tasks).filter(([, { error }]) => !error))('%s', async (name, expected) => {
     const learner = await open();
     if (expected.earlier.length) {
       const plain = { members: expected.earlier, count: 1000, shuffled: false, inverted: false };
@@ -136,7 +139,7 @@ describe('refused with the sentence of the Python SDK, and nothing is committed:
     const task = await taskOf('shuffled');
     const error = await learner.learn(task).catch((reason: unknown) => reason);
     if (!(error instanceof LabelError)) throw error;
-    expect(inOtherWords(error.message)).toBe(inOtherWords(said.lessons.shuffled!.error!));
+    expect(inOtherWords(error.message)).toBe(inOtherWords(said.tasks.shuffled!.error!));
     expect(error.evidence.accuracy).toBeLessThan(error.evidence.chance + 0.1);
     expect(learner.generation.number).toBe(0);
     const report = await learner.learn(task, { labelCheck: false, epochs: 1 });
@@ -149,7 +152,7 @@ describe('refused with the sentence of the Python SDK, and nothing is committed:
     const refused = learner.learn(await taskOf('refused'), settingsOf('refused'));
     await expect(refused).rejects.toThrow(TaskError);
     const sentence = await refused.catch((error: Error) => error.message);
-    expect(inOtherWords(sentence as string)).toBe(inOtherWords(said.lessons.refused!.error!));
+    expect(inOtherWords(sentence as string)).toBe(inOtherWords(said.tasks.refused!.error!));
     expect(learner.generation.number).toBe(0);
     await learner.close();
   });
@@ -159,12 +162,12 @@ describe('refused with the sentence of the Python SDK, and nothing is committed:
     const refused = learner.learn(await taskOf('no step'), settingsOf('no step'));
     await expect(refused).rejects.toThrow(ConfigError);
     const sentence = await refused.catch((error: Error) => error.message);
-    expect(sentence).toBe(said.lessons['no step']!.error);
+    expect(sentence).toBe(said.tasks['no step']!.error);
     await learner.close();
   });
 });
 
-it('what a lesson was warned of is in the record, as the Python SDK reads and writes it', async () => {
+it('what a task was warned of is in the record, as the Python SDK reads and writes it', async () => {
   const state = join(temporaryFolder(), 'state');
   const learner = await open(new FolderStorage(state));
   const report = await learner.learn(await taskOf('few'));
@@ -189,8 +192,8 @@ print(json.dumps({"notes": task.notes, "epochs": task.epochs, **kept, "verified"
     ...{ few_shot: 30, seconds: null, verified: true },
   });
   // And the other way round.
-  const pythons = await open(new FolderStorage(join(FIXTURES, 'lessons/costs')));
-  expect(pythons.tasks[0]!.notes).toEqual(said.lessons.costs!.warnings);
-  expect(pythons.tasks[0]!.protected).toEqual(said.lessons.costs!.protected);
+  const pythons = await open(new FolderStorage(join(FIXTURES, 'tasks/costs')));
+  expect(pythons.tasks[0]!.notes).toEqual(said.tasks.costs!.warnings);
+  expect(pythons.tasks[0]!.protected).toEqual(said.tasks.costs!.protected);
   await pythons.close();
 });

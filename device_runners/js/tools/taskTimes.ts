@@ -1,8 +1,8 @@
 /**
- * `npm run lessons -- BUNDLE...`: what a lesson takes in front of its steps, in an epoch of them, and behind them, on one
+ * `npm run task-times -- BUNDLE...`: what a task takes in front of its steps, in an epoch of them, and behind them, on one
  * thread, in Python, on onnxruntime-node and on the WebAssembly of onnxruntime-web.
  *
- * Each side learns a lesson that is not counted, and then one that is, in a new state, in turn for some rounds. Printed
+ * Each side learns a task that is not counted, and then one that is, in a new state, in turn for some rounds. Printed
  * are medians of CPU time. A page cannot ask for CPU time, so the WebAssembly runs in Node, whose engine is Chromium's.
  */
 
@@ -28,7 +28,7 @@ const NOISE = 40;
 web.env.wasm.numThreads = 1;
 
 const PARTS = ['in front of the steps', 'an epoch of steps', 'behind them'] as const;
-/** Seconds of CPU of each of PARTS, as tools/lesson_times.py answers. */
+/** Seconds of CPU of each of PARTS, as tools/task_times.py answers. */
 type Times = readonly number[];
 
 async function inJavaScript(bundle: string, ort: Runtime): Promise<Times> {
@@ -53,11 +53,11 @@ async function inJavaScript(bundle: string, ort: Runtime): Promise<Times> {
   return [train - start, (consolidate - train) / EPOCHS, end - consolidate].map((ms) => ms / 1000);
 }
 
-/** A lesson whose classes can be told apart, so that none of the guards ends it. */
-function mosaics(learner: Learner, lesson: number) {
+/** A task whose classes can be told apart, so that none of the guards ends it. */
+function mosaics(learner: Learner, task: number) {
   const { channels, size } = learner.bundle.manifest.input;
   const [height, width] = size as [number, number];
-  const random = new Random(lesson);
+  const random = new Random(task);
   const colours = Array.from(
     { length: CLASSES * TILES * TILES * channels },
     () => 55 + 145 * random.uniform(),
@@ -75,8 +75,8 @@ function mosaics(learner: Learner, lesson: number) {
     return { data, width, height, channels };
   };
   return {
-    name: `lesson ${lesson}`,
-    classes: Array.from({ length: CLASSES }, (_, i) => `lesson ${lesson}, class ${i}`),
+    name: `task ${task}`,
+    classes: Array.from({ length: CLASSES }, (_, i) => `task ${task}, class ${i}`),
     labels,
     pictures: labels.map(picture),
   };
@@ -86,7 +86,7 @@ console.log(`| bundle | features | ${CLASSES} x ${PICTURES} pictures | Python | 
 console.log('|---|---|---|---|---|---|');
 const given = process.argv.slice(2);
 for (const bundle of (given.length ? given : [resolve(FIXTURES, 'bundle')]).map((one) => resolve(one))) {
-  const python = new PythonScript('lesson_times.py', bundle);
+  const python = new PythonScript('task_times.py', bundle);
   const sides: readonly (() => Promise<Times>)[] = [
     async () => (await python.ask(`${CLASSES} ${PICTURES} ${EPOCHS}`)) as number[],
     () => inJavaScript(bundle, runtime),

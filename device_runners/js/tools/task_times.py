@@ -1,9 +1,9 @@
-"""Lessons of the Python SDK on one thread, timed part by part as often as asked for. See tools/lessons.ts.
+"""Tasks of the Python SDK on one thread, timed part by part as often as asked for. See tools/taskTimes.ts.
 
-python tools/lesson_times.py BUNDLE
+python tools/task_times.py BUNDLE
 
 Each line of standard input is a number of classes, of pictures a class, and of epochs; each line of output a JSON list
-of the CPU seconds in front of the steps, of an epoch of them, and behind them, of the second of two lessons.
+of the CPU seconds in front of the steps, of an epoch of them, and behind them, of the second of two tasks.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ NOISE = 40
 
 
 def main(folder: str) -> None:
-    """Two lessons in a new state for each line, the second one timed."""
+    """Two tasks in a new state for each line, the second one timed."""
     for line in sys.stdin:
         classes, pictures, epochs = (int(number) for number in line.split())
         with tempfile.TemporaryDirectory() as state:
             config = TrainingConfig(threads=1, epochs=epochs, patience=0, prefix_cache="off")
             learner = Learner.open(folder, state, config)
             shape = learner.bundle.manifest.input.shape
-            first, second = (mosaics(shape, lesson, classes, pictures) for lesson in range(2))
+            first, second = (mosaics(shape, task, classes, pictures) for task in range(2))
             learner.learn(first)
             print(json.dumps(times(learner, second, epochs)), flush=True)
 
@@ -48,17 +48,17 @@ def times(learner: Learner, task: Task, epochs: int) -> tuple[float, float, floa
     return train - start, (consolidate - train) / epochs, end - consolidate
 
 
-def mosaics(shape: tuple[int, ...], lesson: int, classes: int, pictures: int) -> Task:
-    """A lesson whose classes can be told apart, as tools/lessons.ts makes them."""
+def mosaics(shape: tuple[int, ...], task: int, classes: int, pictures: int) -> Task:
+    """A task whose classes can be told apart, as tools/taskTimes.ts makes them."""
     channels, height, width = shape
-    rng = np.random.default_rng(lesson)
+    rng = np.random.default_rng(task)
     colours = rng.uniform(55, 200, size=(classes, TILES, TILES, channels))
     rows, columns = np.arange(height) * TILES // height, np.arange(width) * TILES // width
     labels = np.arange(classes * pictures) % classes
     images = colours[:, rows][:, :, columns][labels]
     images += rng.uniform(-NOISE / 2, NOISE / 2, size=images.shape)
-    names = [f"lesson {lesson}, class {number}" for number in range(classes)]
-    return Task.from_arrays(f"lesson-{lesson}", images.astype(np.uint8), labels, names)
+    names = [f"task {task}, class {number}" for number in range(classes)]
+    return Task.from_arrays(f"task-{task}", images.astype(np.uint8), labels, names)
 
 
 if __name__ == "__main__":

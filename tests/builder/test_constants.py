@@ -1,0 +1,104 @@
+"""What a graph computes from constants is folded, whatever its size, by ONNX Runtime at the model's own opset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx_text import model
+from preparing import HEAD, TAIL, body, buildable, images, ops, outputs, prepared
+from small_models import classifier
+
+from csk_artifacts_builder.prepare import constants
+from csk_artifacts_builder.prepare.model import prepare
+
+RNG = np.random.default_rng(0)
+WIDE = RNG.normal(0, 0.1, (64, 40, 3, 3))  # 23,040 elements
+GAIN = RNG.uniform(0.5, 2, (64, 1, 1, 1))
+
+
+def wide(kernel: str, opset: int = 17) -> onnx.ModelProto:
+    """The second of two convolutions reads the kernel `k`."""
+    tensors = {
+        "first": RNG.normal(0, 0.3, (40, 3, 3, 3)),
+        "raw": WIDE,
+        "gain": GAIN,
+        "axes": np.array([1, 2, 3]),
+        "h": RNG.normal(0, 0.3, (3, 64)),
+        "hb": RNG.normal(0, 0.3, 3),
+    }
+    nodes = f"c = Conv(x, first) \n r = Relu(c) \n {kernel} \n t = Conv(r, k) \n {TAIL}"
+    return model(body(nodes), opset, **{name: array for name, array in tensors.items() if name in nodes})
+
+
+@pytest.mark.parametrize(
+    ("kernel", "opset"),
+    [
+        ("n = ReduceL2<axes=[1,2,3]>(raw) \n d = Div(raw, n) \n k = Mul(d, gain)", 17),
+        ("n = ReduceL2(raw, axes) \n d = Div(raw, n) \n k = Mul(d, gain)", 20),
+        ("s = Softmax(raw) \n k = Mul(s, gain)", 12),
+        ("a = Transpose<perm=[3,2,1,0]>(raw) \n k = Transpose<perm=[3,2,1,0]>(a)", 17),
+    ],
+    ids=["weight-norm", "weight-norm-20", "softmax-of-all-axes", "turned-twice"],
+)
+def test_a_large_kernel_of_constants_is_a_site(tmp_path: Path, kernel: str, opset: int) -> None:
+    """It was left out without a word above 8,192 elements."""
+    source = prepared(wide(kernel, opset), tmp_path)
+    assert ops(source)[:3] == ["Conv", "Relu", "Conv"]
+    bundle = buildable(source, tmp_path)
+    assert [site.shape for site in bundle.manifest.sites] == [(40, 3, 3, 3), (64, 40, 3, 3)]
+    assert not bundle.manifest.left_out
+
+
+@pytest.mark.parametrize(
+    "turn",
+    ["g = Transpose(raw)", "a = Transpose(raw) \n g = Reshape(a, shape)"],
+    ids=["transpose", "reshape"],
+)
+def test_a_head_whose_large_weight_is_turned(tmp_path: Path, turn: str) -> None:
+    raw = RNG.normal(0, 0.1, (3, 4900))
+    nodes = f"c = Conv(x, w) \n r = Relu(c) \n f = Flatten(r) \n {turn} \n y = Gemm(f, g, hb)"
+    tensors = {"w": RNG.normal(0, 0.3, (100, 3, 3, 3)), "raw": raw, "hb": HEAD["hb"]}
+    if "shape" in turn:
+        tensors["shape"] = np.array([4900, 3])
+    bundle = buildable(prepared(model(body(nodes), **tensors), tmp_path), tmp_path)
+    np.testing.assert_allclose(bundle.checkpoint()["head/base/weight"], raw, rtol=1e-6)
+
+
+def test_what_would_only_grow_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scalar spread over a picture is no weight: folded, it would be one that the device holds."""
+    monkeypatch.setattr(constants, "GROWS_TO", 1000)
+    proto = classifier(
+        "e = Expand(half, size) \n a = Add(x, e) \n c = Conv(a, w) \n t = Conv(c, v)",
+        half=np.array([0.5]),
+        size=np.array([1, 3, 9, 9]),
+    )
+    model_before = ir.from_proto(proto)
+    assert not constants.fold_constants(model_before)
+    monkeypatch.setattr(constants, "GROWS_TO", 10000)
+    assert constants.fold_constants(model_before)
+
+
+def test_a_random_number_is_not_folded() -> None:
+    drawn = ir.from_proto(
+        classifier("n = RandomNormal<shape=[4,3,3,3]>() \n k = Mul(n, w) \n c = Conv(x, k) \n t = Conv(c, v)")
+    )
+    assert not constants.fold_constants(drawn)
+
+
+def test_pads_that_the_graph_computes(tmp_path: Path) -> None:
+    """Keras 3 writes them so; the picture behind had no known size."""
+    nodes = (
+        "z = ConstantOfShape<value = int64[1] {0}>(six) \n pads = Concat<axis=0>(z, ends) \n"
+        f"q = Pad(x, pads) \n c = Conv(q, w) \n t = Conv(c, v) \n {TAIL}"
+    )
+    tensors = HEAD | {"six": np.array([6]), "ends": np.array([1, 1])}
+    proto = model(body(nodes), **tensors)
+    source = prepared(proto, tmp_path)
+    assert ops(source)[:2] == ["Pad", "Conv"]
+    after = ir.to_proto(prepare(tmp_path / "model.onnx").model)
+    np.testing.assert_allclose(outputs(after, images(2)), outputs(proto, images(2)), rtol=1e-5, atol=1e-6)
+    assert [site.input_size for site in buildable(source, tmp_path).manifest.sites] == [(10, 10), (8, 8)]

@@ -1,0 +1,100 @@
+"""A kink within the step of a difference is no fault of the gradient; a wrong gradient is one, kinks or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_device_runners import check, check_bundle
+
+STEEP = 8.0
+
+
+def steep(folder: Path, seed: int) -> Path:
+    """Four convolutions with a steep ramp behind each: at every step of a difference many are on its kinks."""
+    rng = np.random.default_rng(seed)
+    width, size = 32, 12
+    tensors, nodes, x, channels = {}, [], "x", 3
+    for number in range(4):
+        tensors[f"w{number}"] = rng.normal(0, np.sqrt(2.5 / (channels * 9)), (width, channels, 3, 3))
+        tensors[f"b{number}"] = rng.normal(0, 0.1, width)
+        weights = [x, f"w{number}", f"b{number}"]
+        nodes.append(helper.make_node("Conv", weights, [f"c{number}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("HardSigmoid", [f"c{number}"], [f"r{number}"], alpha=STEEP))
+        x, channels = f"r{number}", width
+    tensors["h"] = rng.normal(0, 0.3, (4, width))
+    nodes.append(helper.make_node("GlobalAveragePool", [x], ["g"]))
+    nodes.append(helper.make_node("Flatten", ["g"], ["f"]))
+    nodes.append(helper.make_node("Gemm", ["f", "h"], ["y"], transB=1))
+    graph = helper.make_graph(
+        nodes,
+        "steep",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3, size, size])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in tensors.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "model.onnx")
+    build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(features="last", trainable="all"))
+    return folder / "bundle"
+
+
+def failed(bundle: Path) -> list[str]:
+    return [f"{result.name}: {result.detail}" for result in check_bundle(bundle) if not result.passed]
+
+
+@pytest.mark.parametrize("seed", [4, 6, 11])
+def test_a_network_of_kinks_passes(tmp_path: Path, seed: int) -> None:
+    """Each was called wrong: off by 0.011 to 0.022 along the gradient of w0, where 0.01 is allowed."""
+    assert failed(steep(tmp_path, seed)) == []
+
+
+@pytest.mark.parametrize("factor", [1.05, 0.9, -1.0])
+def test_its_wrong_gradient_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    step = check._Check._step
+
+    def scaled(self: check._Check, batch: check.Feeds) -> check.Feeds:
+        outputs = step(self, batch)
+        return {name: value * factor if name == "w0.gradient" else value for name, value in outputs.items()}
+
+    monkeypatch.setattr(check._Check, "_step", scaled)
+    assert [line for line in failed(steep(tmp_path, 4)) if "gradient of w0.delta" in line]
+
+
+TRUTH = np.array([2.0, 0.3, -0.2, 0.1, 0.25, -0.3, 0.15, 0.2, -0.1])
+
+
+def slopes(kinks: dict[int, float], steps: int = 3) -> np.ndarray:
+    """Of all directions at all steps; where a kink lies, one side's is another one's."""
+    found = np.repeat(np.repeat(TRUTH[:, None, None], steps, axis=1), 2, axis=2)
+    for direction, change in kinks.items():
+        found[direction, :, 1] *= 1 + change
+    return found
+
+
+def test_what_is_judged() -> None:
+    right = check.judged("d", TRUTH, slopes({}))
+    assert right is not None
+    assert right.passed
+    assert not check.judged("d", TRUTH * 1.03, slopes({})).passed  # type: ignore[union-attr]
+    one = check.judged("d", TRUTH, slopes({3: 2.0, 5: -1.0}))
+    assert one is not None
+    assert one.passed
+    assert "in 6 of 8 directions" in one.detail
+    assert not check.judged("d", TRUTH * 1.06, slopes({3: 2.0, 5: -1.0})).passed  # type: ignore[union-attr]
+    assert check.judged("d", TRUTH, slopes({0: 0.1})) is None
+    assert check.judged("d", TRUTH, slopes(dict.fromkeys(range(1, 6), 2.0))) is None
+
+
+def test_a_step_without_the_kink_is_found() -> None:
+    """It lies within the longer steps only."""
+    found = slopes({0: 0.5, 1: 1.0})
+    found[:, 2] = TRUTH[:, None]
+    result = check.judged("d", TRUTH, found)
+    assert result is not None
+    assert result.passed
