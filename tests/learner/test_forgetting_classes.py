@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from conftest import NAMES, Digits, open_learner
-from csk_sdk import Learner, StorageError, Task, TaskError
+from csk_sdk import Learner, StorageError, Task, TaskError, verify
 from csk_sdk.state import folder as state_folder
 from learner.knowing import accuracy
 
@@ -294,3 +294,37 @@ def test_the_records_of_what_was_forgotten_say_nothing_of_it(device: Callable[..
     record = json.loads((learner.state.folder / "generations" / "000002.json").read_text())
     assert record["tasks"] == []
     assert [one.number for one in learner.state.history()] == [4, 3, 2, 1]
+
+
+def test_rows_of_the_matrix_stay_with_their_tasks(device: Callable[..., Learner], digits: Digits) -> None:
+    learner = device("state", **HEADS)
+    tasks = [digits.task(name, chosen) for name, chosen in TASKS.items()]
+    for count in range(1, 4):
+        learner.learn(tasks[count - 1])
+        learner.evaluate(tasks[:count])
+    learner.merge("zero", "nine")
+    merged = [*tasks[:2], replace(tasks[2], test=None)]
+    matrix = learner.evaluate(merged).to_json()["accuracy_matrix"]
+    assert [sum(one is not None for one in row) for row in matrix[:2]] == [1, 2]
+    learner.forget(task="02")
+    # Its generations are gone, and so are their rows.
+    matrix = learner.evaluate([tasks[0]]).to_json()["accuracy_matrix"]
+    assert matrix[0][0] is not None
+    assert matrix[-1][0] is not None
+
+
+def test_verify_reads_every_contribution(device: Callable[..., Learner]) -> None:
+    learner = device("state", "01", **HEADS)
+    folder = learner.bundle.folder, learner.state.folder
+    found = verify(*folder)
+    assert ("ledger", "2 contributions") in [(one.name, one.detail) for one in found.state]
+    path = learner.state.folder / "ledger" / f"{learner.tasks[0].contributions['five']}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert not verify(*folder).ok
+    assert verify(*folder, repair=True).repaired == 1
+    assert verify(*folder).ok
+    assert not path.exists()
+    # What it told goes as far as it can.
+    assert learner.forget("four").remains[-1].startswith("the spread that all classes share")

@@ -14,6 +14,7 @@ from typing import Any
 from csk_sdk.backends import require_ready
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
+from csk_sdk.errors import TaskError
 from csk_sdk.learning.acceptance import require_agreement, require_learnable, warnings_about, worst_of
 from csk_sdk.learning.consolidation import Batches
 from csk_sdk.learning.few_shot import because, few_shot_notes
@@ -22,6 +23,7 @@ from csk_sdk.learning.revision import replacing
 from csk_sdk.learning.stopping import EPOCHS
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.method.contributions import Lesson
+from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.network.predicting import require_new_task, task_classes
 from csk_sdk.network.profiles import in_profile
 from csk_sdk.runtime.peak_memory import peak_rss_bytes
@@ -47,7 +49,7 @@ class LearnReport:
       loses most
     - `heads_only`: whether the backbone stayed frozen, and `heads_only_because` of which setting: "max-forgetting"
       where the trained centers were dropped for that, "few-shot" where the images were too few to train on (`epochs` is
-      then 0, and `loss` that of the head), else ""
+      then 0, and `loss` that of the head), "one-class" where a decision has nothing to train on, else ""
     - `known`: the classes that were known before, and updated
     - `replaced`: those of which nothing that was learned before counts any more
     - `stopped`: what ended training: "epochs", "plateau", "seconds" or "flops"
@@ -124,6 +126,7 @@ class TaskLife:
         state.require_writable()
         require_new_task(generation, bundle.manifest.classes, name, classes)
         require_possible(bundle, name, classes, config, backend)
+        require_others(bundle, generation, name, classes, config)
         self._replaces = replaces
         self._refitted: dict[str, tuple[str, ...]] = {}
         if replaces:
@@ -215,7 +218,7 @@ class TaskLife:
             protected=learned.protected,
             forgetting=round(worst_of(result.forgetting)[1], 2),
             heads_only=trained.few or result.heads_only,
-            heads_only_because=because(trained.few, result.heads_only),
+            heads_only_because=because(self.classes, trained.few, result.heads_only),
             known=training.known,
             replaced=tuple(
                 name for name in self.classes if any(name in classes for classes in self._refitted.values())
@@ -234,6 +237,26 @@ class TaskLife:
         return {
             name: self.state.keep_contribution(one.tensors()) for name, one in lesson.contributions.items()
         }
+
+
+def require_others(
+    bundle: Bundle, generation: Generation, name: str, classes: Sequence[str], config: TrainingConfig
+) -> None:
+    """Raise TaskError for one class alone where nothing else is known that it could be told from."""
+    if len(classes) != 1 or bundle.objective.tabular:
+        return
+    known = ClassStatistics.from_tensors(generation.tensors)
+    if known.count(known.classes) > known.count(classes) and config.class_statistics:
+        return
+    remedy = (
+        "learn it with class statistics (class_statistics = true)"
+        if not config.class_statistics
+        else "put its other classes beside it, learn a task of several classes first, or build the bundle with "
+        "--base-data"
+    )
+    raise TaskError(
+        f"Task '{name}' has one class only ('{classes[0]}'), and nothing is known that it could be told from: {remedy}."
+    )
 
 
 def require_possible(
