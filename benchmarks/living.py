@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.layer_features import BASE, CLASSES, Set, drawn, measured, only
 
 from csk_artifacts_builder.graphs.layer_features import LAYERS
-from csk_sdk.method.contributions import ContributionSum
+from csk_sdk.method.contributions import ContributionSum, Lesson
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
@@ -110,7 +110,7 @@ def kept(directions: int, mixtures: int) -> Callable[[NDArray[np.float32]], Clas
     def contribution(x: NDArray[np.float32]) -> ClassStatistics:
         total = ContributionSum(x.shape[1], directions, mixtures)
         total.add(x)
-        return total.total().statistics("c")
+        return Lesson(("c",), {"c": total.total()}).after(ClassStatistics.empty(x.shape[1]))
 
     return contribution
 

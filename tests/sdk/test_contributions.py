@@ -79,21 +79,22 @@ def test_errors_of_mixtures_cancel_out_over_classes_and_those_of_directions_alon
 
 def test_as_statistics_it_is_what_the_pictures_are() -> None:
     x = pictures(50)
-    found = contribution(x).statistics("a")
+    found = Lesson(("a",), {"a": contribution(x)}).after(ClassStatistics.empty(40))
     exact = ClassStatistics.empty(40).add(x, np.zeros(50, np.int64), ("a",))
     np.testing.assert_allclose(found.gram, exact.gram, rtol=1e-4, atol=1e-2)
     np.testing.assert_allclose(found.sums, exact.sums, rtol=1e-5)
-    twice = contribution(x).scaled(2.0).statistics("a")
+    twice = Lesson(("a",), {"a": contribution(x).scaled(2.0)}).after(ClassStatistics.empty(40))
     np.testing.assert_allclose(twice.gram, 2 * found.gram, rtol=1e-5, atol=1e-3)
 
 
-def test_mapped_is_that_of_the_mapped_pictures() -> None:
+def test_led_back_it_is_that_of_the_pictures_before() -> None:
     x, matrix = pictures(50), np.eye(40) + 0.1 * np.random.default_rng(1).normal(size=(40, 40))
-    found = contribution(x).mapped(matrix)
-    mapped = contribution((x @ matrix.T).astype(np.float32))
-    np.testing.assert_allclose(found.mean, mapped.mean, rtol=1e-3, atol=1e-3)
+    before = contribution(x)
+    moved = contribution((x @ matrix.T).astype(np.float32))
+    found = Lesson(("a", "b"), {"a": moved, "b": moved}).led_back(matrix).contributions["b"]
+    np.testing.assert_allclose(found.mean, before.mean, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(
-        found.factor.T @ found.factor, mapped.factor.T @ mapped.factor, rtol=1e-2, atol=0.5
+        found.factor.T @ found.factor, before.factor.T @ before.factor, rtol=1e-2, atol=0.5
     )
 
 

@@ -119,6 +119,7 @@ class Consolidation:
         seen = self._lesson(sums, scale, sample)
         carried = self._follow(drifted, tensors, seen)
         forgetting = self._forgetting(tensors, drifted)
+        del drifted, before, sums
         refit(tensors, self.refitted)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = weight, bias
         foreign = set(self.tensors) - known
@@ -201,9 +202,10 @@ class Consolidation:
             old = drift.statistics(old)
             for name in _heads_in(tensors):
                 tensors[f"head/{name}/weight"] = drift.head(tensors[f"head/{name}/weight"])
-        known = old if seen is None else seen.after(old)
-        known.replace_in(tensors)
-        del old, known
+        # Of two that are alike, one goes before the next is made.
+        old = old if seen is None else seen.after(old)
+        old.replace_in(tensors)
+        del old
         stored = self.bundle.stored_checkpoint()
         try:
             matrix = map_of(self.tensors, stored)
@@ -214,16 +216,12 @@ class Consolidation:
             stored.close()
         if matrix is None and not self._moved:
             return None
-        if matrix is None:
-            matrix = np.eye(self.bundle.manifest.head.features)
         if drift is not None and followed:
-            matrix = drift.forward @ matrix
-        tensors[MAP], tensors[MAPPED] = matrix, digest_of_centers(tensors)
-        if seen is None:
-            return None
-        back: NDArray[np.float64] = np.linalg.inv(matrix).astype(np.float64, copy=False)
-        led = {name: one.mapped(back) for name, one in seen.contributions.items()}
-        return Lesson(seen.classes, led, seen.temperature)
+            matrix = drift.forward if matrix is None else drift.forward @ matrix
+        elif matrix is None:
+            matrix = np.eye(self.bundle.manifest.head.features)
+        tensors[MAP], tensors[MAPPED] = matrix.astype(np.float32), digest_of_centers(tensors)
+        return None if seen is None else seen.led_back(matrix)
 
     def _forgetting(self, tensors: Tensors, drift: Drift | None) -> dict[str, float]:
         """What the heads in `tensors` lose on the features as they are now, by old task; empty where nothing moved."""

@@ -114,7 +114,7 @@ class LearnRun:
     def _learn(self) -> LearnReport:
         begun = time.monotonic()
         self._report(Progress("check", note=self._life.plan.sentence))
-        self._life.require_room()
+        self._life.require_room(len(self._split), self._few)
         self._pixels.verify()
         identity = self._identity()
         first, loss, before = self._restore(identity)

@@ -160,9 +160,15 @@ class TaskLife:
         )
         return self.training
 
-    def require_room(self) -> None:
+    def require_room(self, images: int | None = None, few: bool = False) -> None:
         """Raise StorageError where the disk has no room for the commit: now, and not when all steps are done."""
-        size = commit_bytes(self.generation, self.classes, self._source.manifest.head.features)
+        size = commit_bytes(
+            self.generation,
+            self.classes,
+            self._source.manifest.head.features,
+            images,
+            trained=not few,
+        )
         require_room(self.state.folder, size, f"learning {self.name}")
 
     def warm_up(self, batches: Batches, few: bool) -> float:

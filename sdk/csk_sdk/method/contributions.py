@@ -37,13 +37,6 @@ class Contribution:
     mean: Float32
     factor: Float32
 
-    def statistics(self, name: str) -> ClassStatistics:
-        """As the statistics of a class of this name."""
-        mean, factor = self.mean.astype(np.float64), self.factor.astype(np.float64)
-        gram = factor.T @ factor
-        gram += self.count * np.outer(mean, mean)
-        return ClassStatistics((name,), gram, (self.count * mean)[None], np.array([self.count]))
-
     def with_(self, other: Contribution) -> Contribution:
         """The pictures of both, as those of one class; exact, with as many rows as both have and one more."""
         count = self.count + other.count
@@ -55,11 +48,6 @@ class Contribution:
     def scaled(self, times: float) -> Contribution:
         """The same pictures, each for `times` of them."""
         return replace(self, count=self.count * times, factor=self.factor * np.float32(np.sqrt(times)))
-
-    def mapped(self, matrix: Float64) -> Contribution:
-        """As features `x @ matrix.T` would have given it."""
-        mean, factor = (part.astype(np.float64) @ matrix.T for part in (self.mean, self.factor))
-        return Contribution(self.count, mean.astype(np.float32), factor.astype(np.float32))
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """As arrays for a safetensors file: `count` `(1,)` float64, `mean` and `factor` as they are."""
@@ -162,15 +150,29 @@ class Lesson:
     def after(self, known: ClassStatistics) -> ClassStatistics:
         """`known`, and this lesson; new pictures of known classes count as they are to (method/known_classes.py)."""
         times = times_counted({name: one.count for name, one in self.contributions.items()}, known)
-        learned = ClassStatistics.empty(known.features)
-        nothing = np.zeros((len(self.classes), known.features)), np.zeros(len(self.classes))
-        learned = replace(learned, classes=self.classes, sums=nothing[0], counts=nothing[1])
-        for name in self.classes:
-            if name in self.contributions:
-                learned = learned.merge(
-                    self.contributions[name].statistics(name).scaled(times.get(name, 1.0))
-                )
-        return known.merge(replace(learned, temperature=self.temperature))
+        gram = np.zeros((known.features, known.features))
+        sums, counts = np.zeros((len(self.classes), known.features)), np.zeros(len(self.classes))
+        for row, name in enumerate(self.classes):
+            one = self.contributions.get(name)
+            if one is not None:
+                counts[row] = times.get(name, 1.0) * one.count
+                sums[row] = counts[row] * one.mean.astype(np.float64)
+                # The sum of x x^T, with as few matrices of features by features at once as can be.
+                mean = np.sqrt(one.count) * one.mean.astype(np.float64)
+                rows = np.sqrt(times.get(name, 1.0)) * np.vstack([one.factor, mean])
+                gram += rows.T @ rows
+        return known.merge(ClassStatistics(self.classes, gram, sums, counts, self.temperature))
+
+    def led_back(self, matrix: Float64) -> Lesson:
+        """As features gave it of which these are the images under `matrix`."""
+        parts = [part for one in self.contributions.values() for part in (one.mean[None], one.factor)]
+        rows = np.linalg.solve(matrix, np.vstack(parts).T.astype(np.float64)).T
+        ends = np.cumsum([len(part) for part in parts])[:-1]
+        led = iter(part.astype(np.float32) for part in np.split(rows, ends))
+        found = {
+            name: Contribution(one.count, next(led)[0], next(led)) for name, one in self.contributions.items()
+        }
+        return replace(self, contributions=found)
 
 
 def derived(base: ClassStatistics, lessons: Iterable[Lesson]) -> ClassStatistics:

@@ -22,6 +22,8 @@ from csk_sdk.state.versions import WRITTEN, Needs
 
 # Of one task, beside the names of its classes.
 _RECORD_BYTES = 4096
+# Of a contribution's file, beside its numbers.
+_CONTRIBUTION_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -158,14 +160,24 @@ _RECORD_FIELDS = tuple(
 )
 
 
-def commit_bytes(parent: Generation, classes: Sequence[str], features: int) -> int:
-    """How many bytes the generation after `parent` will take, about: with a head, and means, of these classes more."""
+def commit_bytes(
+    parent: Generation, classes: Sequence[str], features: int, images: int | None, trained: bool
+) -> int:
+    """How many bytes the generation after `parent` will take, about: with a head, and means, of these classes more.
+
+    And with what they contribute, of so many `images` (None: of many); twice where centers are `trained`.
+    """
     held = parent.tensors
     size = held.nbytes if isinstance(held, StoredTensors) else sum(one.nbytes for one in held.values())
-    # A head and a mean for each class, in float32; its contribution, twice where centers are trained; a record, with
-    # the names; HEAD.
-    each = 4 * (2 * features + 1) + 2 * 4 * features * (DIRECTIONS + MIXTURES + 1)
-    return size + len(classes) * each + sum(map(len, classes)) + _RECORD_BYTES
+    rows = len(classes) * (DIRECTIONS + MIXTURES)
+    rows = len(classes) + (rows if images is None else min(rows, images))
+    contributed = 4 * features * rows + len(classes) * _CONTRIBUTION_BYTES
+    if trained:
+        contributed *= 2
+        size += 0 if "ledger.map" in held else 4 * features**2
+    # A head and a mean for each class, in float32; contributions; a record, with the names; HEAD.
+    size += 4 * len(classes) * (2 * features + 1) + contributed
+    return size + sum(map(len, classes)) + _RECORD_BYTES
 
 
 @dataclass(frozen=True)
