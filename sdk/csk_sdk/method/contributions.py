@@ -2,7 +2,7 @@
 
 A device's knowledge of its classes is a sum over pictures. Kept apart, class by class, its parts can be taken out
 again: one is dropped, and the sum is made anew of what is left. Full, a part is a matrix of features by features; here
-its spread is a few rows. docs/decisions/0029-ledger.md.
+its spread is a few rows. docs/decisions/0030-ledger.md.
 """
 
 from __future__ import annotations
