@@ -190,7 +190,7 @@ arm64: $(BIN)/.dev
 	@test -d $(DIGITS) || $(BIN)/python tests/conformance/digits.py $(DIGITS)
 	PYTHONPATH=tests $(BIN)/python -m platforms arm64 $(VECTORS) $(DIGITS) --cache .cache/arm64 --results $(RESULTS)
 
-# A bundle and pictures from the Python SDK are what it learns from, and Python opens what it wrote.
+# A bundle and images from the Python SDK are what it learns from, and Python opens what it wrote.
 test-js: $(BIN)/.dev
 	@command -v npm > /dev/null || { echo "The JavaScript runner needs Node 20 or newer with npm."; exit 1; }
 	cd $(JS) && npm ci --ignore-scripts && npm run typecheck && npm run lint

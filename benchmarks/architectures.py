@@ -1,7 +1,7 @@
 """The network families that people deploy, written out compactly in torch: torchvision is not needed.
 
-Each follows its paper and torchvision's numbers. For pictures below 100 pixels the stem keeps the picture's size, as
-everyone does who trains these networks on small pictures. Weights are random; `settle` gives batch norm statistics
+Each follows its paper and torchvision's numbers. For images below 100 pixels the stem keeps the image's size, as
+everyone does who trains these networks on small images. Weights are random; `settle` gives batch norm statistics
 that fit them, perturbed, so that folding batch norm changes every kernel. The last two are 1-d, for signals.
 """
 
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 SMALL_PICTURE = 100
 
-# One input of a network by its size: pictures, and signals.
+# One input of a network by its size: images, and signals.
 SHAPES = {32: (3, 32, 32), 224: (3, 224, 224), 8000: (1, 8000), 128: (9, 128)}
 
 
@@ -56,12 +56,12 @@ class SqueezeExcite(nn.Module):
 
 
 def classifier(features: nn.Module, width: int, classes: int) -> nn.Sequential:
-    """Features, mean over the picture, one fully connected layer."""
+    """Features, mean over the image, one fully connected layer."""
     return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
 
 
 def stem(size: int, width: int) -> list[nn.Module]:
-    """ResNet's: 7x7 stride 2 and a max pool, or 3x3 for small pictures."""
+    """ResNet's: 7x7 stride 2 and a max pool, or 3x3 for small images."""
     if size < SMALL_PICTURE:
         return [unit(3, width)]
     return [unit(3, width, 7, 2), nn.MaxPool2d(3, 2, 1)]
@@ -88,7 +88,7 @@ def resnet(size: int, classes: int, depths: list[int], bottleneck: bool) -> nn.M
 
 
 def vgg11_bn(size: int, classes: int) -> nn.Module:
-    """VGG-11 with batch norm; its three fully connected layers are 512 wide for small pictures."""
+    """VGG-11 with batch norm; its three fully connected layers are 512 wide for small images."""
     layers: list[nn.Module] = []
     c_in = 3
     for entry in (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"):
@@ -267,7 +267,7 @@ def shufflenet_v2(size: int, classes: int) -> nn.Module:
 
 
 class Mean(nn.Module):
-    """The mean over the picture as `x.mean([2, 3])`."""
+    """The mean over the image as `x.mean([2, 3])`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean([2, 3])
@@ -309,7 +309,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 def convnext_tiny(size: int, classes: int) -> nn.Module:
-    """ConvNeXt-tiny (Liu et al., 2022); a 2x2 patch instead of 4x4 for small pictures."""
+    """ConvNeXt-tiny (Liu et al., 2022); a 2x2 patch instead of 4x4 for small images."""
     patch = 2 if size < SMALL_PICTURE else 4
     layers: list[nn.Module] = [nn.Conv2d(3, 96, patch, patch), ChannelNorm(96, 1e-6)]
     width = 96

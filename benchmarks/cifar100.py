@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def prepare(arguments: argparse.Namespace, workspace: Path) -> None:
-    """Unpack the pictures, build the bundles, forget earlier results."""
+    """Unpack the images, build the bundles, forget earlier results."""
     (arguments.out / "results.json").unlink(missing_ok=True)
     facts = json.loads(arguments.model.with_suffix(".json").read_text())
     lay_out(arguments.data, facts, arguments.out, workspace)
@@ -78,7 +78,7 @@ def prepare(arguments: argparse.Namespace, workspace: Path) -> None:
             "--base-data", str(arguments.out / "base-data"), "--classes", str(arguments.model.with_suffix(".json")),
             "--overwrite", "--json",
         )  # fmt: skip
-        print(f"bundle-{folder} built, base accuracy on its training pictures {built['base_accuracy']:.1f} %")
+        print(f"bundle-{folder} built, base accuracy on its training images {built['base_accuracy']:.1f} %")
 
 
 def lay_out(data: Path, facts: dict, out: Path, workspace: Path) -> None:

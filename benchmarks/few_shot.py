@@ -1,9 +1,9 @@
-"""Is training worth it with few pictures? python benchmarks/few_shot.py --workspace out/cifar100/workspace
+"""Is training worth it with few images? python benchmarks/few_shot.py --workspace out/cifar100/workspace
 
-The workspace is one that benchmarks/cifar100.py made. For each number of pictures a class, tasks are drawn: ten of the
-later classes of CIFAR-100, and pictures of them; or five of the digits that the demo's network does not know. Each is
+The workspace is one that benchmarks/cifar100.py made. For each number of images a class, tasks are drawn: ten of the
+later classes of CIFAR-100, and images of them; or five of the digits that the demo's network does not know. Each is
 learned twice from the same bundle: with its centers trained as by default, and with heads only. Accuracies on test
-pictures of the task (told the task), and of the task and the base over all classes. A draw's gain is the difference of
+images of the task (told the task), and of the task and the base over all classes. A draw's gain is the difference of
 the two; the table gives its mean, its standard error over the draws, and how often it was above 0.
 `--trained "energy=0.5 channel_ratio=1"` trains with other settings.
 """
@@ -39,7 +39,7 @@ def main() -> None:
                     gains.append((arm(bundle, task, base, HEADS), arm(bundle, task, base, settings)))
                     print(json.dumps([family, pictures, draw, *gains[-1]]), flush=True)
                 rows.append(row(family, pictures, gains))
-    print("| task | pictures a class | heads only, told / all | trained | gain, told | gain, all classes |")
+    print("| task | images a class | heads only, told / all | trained | gain, told | gain, all classes |")
     print("|---|---|---|---|---|---|")
     print("\n".join(rows))
 
@@ -61,7 +61,7 @@ def options(description: str | None, draws: int) -> argparse.ArgumentParser:
 def drawn(
     family: str, arguments: argparse.Namespace, folder: Path, pictures: int, draw: int
 ) -> tuple[Path, Task, Task]:
-    """A bundle, a task with so many pictures a class, and the base's tests; `folder` keeps what is built."""
+    """A bundle, a task with so many images a class, and the base's tests; `folder` keeps what is built."""
     rng = np.random.default_rng((pictures, draw))
     if family == "digits":
         return digits(folder, pictures, rng)
@@ -72,7 +72,7 @@ def drawn(
 
 
 def arm(bundle: Path, task: Task, base: Task, settings: dict) -> tuple[float, float]:
-    """Accuracy of the task when it is told, and over all classes on the pictures of task and base."""
+    """Accuracy of the task when it is told, and over all classes on the images of task and base."""
     with tempfile.TemporaryDirectory() as state:
         learner = Learner.open(bundle, state, TrainingConfig(threads=1, few_shot=0, **settings))
         learner.learn(task)
@@ -80,7 +80,7 @@ def arm(bundle: Path, task: Task, base: Task, settings: dict) -> tuple[float, fl
 
 
 def scored(learner: Learner, task: Task, base: Task) -> tuple[float, float]:
-    """Accuracy of the task when it is told, and over all classes on the pictures of task and base."""
+    """Accuracy of the task when it is told, and over all classes on the images of task and base."""
     scores = learner.score([base, task]).rows[-1]
     images = [scores[name]["images"] for name in ("base", task.name)]
     everything = [scores[name]["class"] for name in ("base", task.name)]

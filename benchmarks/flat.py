@@ -33,7 +33,7 @@ CLASSES = 2
 
 
 def blobs(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 pictures `(n, *shape)` around one random picture for each class, and their labels."""
+    """uint8 images `(n, *shape)` around one random image for each class, and their labels."""
     labels = np.arange(CLASSES * PICTURES) % CLASSES
     means = rng.integers(0, 256, (CLASSES, *shape))
     noisy = means[labels] + rng.normal(0, 40, (len(labels), *shape))

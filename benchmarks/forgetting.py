@@ -2,7 +2,7 @@
 
 The workspace is one that benchmarks/cifar100.py made. Under each setting a device learns the first tasks with nothing
 forbidden, and the estimate that `max_forgetting` goes by is put beside what the old tasks really lost on their test
-pictures. `--images` per class keep it short.
+images. `--images` per class keep it short.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
     )
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--bundle", type=Path, help="another than the workspace's bundle-exact")
-    parser.add_argument("--images", type=int, default=64, help="training pictures per class")
+    parser.add_argument("--images", type=int, default=64, help="training images per class")
     parser.add_argument("--tasks", type=int, default=2)
     parser.add_argument("--only", choices=SETTINGS, help="one setting")
     arguments = parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def thinned(task: Task, train: int | None, test: int | None) -> Task:
-    """The first pictures of each class, in memory, so that they are decoded once."""
+    """The first images of each class, in memory, so that they are decoded once."""
     parts = {}
     for split, count in (("train", train), ("test", test)):
         found = getattr(task, split)

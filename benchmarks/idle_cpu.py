@@ -4,7 +4,7 @@
 
 By default ONNX Runtime's threads spin on behind a run, waiting for another. csk-sdk lets them sleep; with the setting
 `spinning`, they spin within a training step and stop at its end. Each way has a process of its own, because threads
-spin on into what follows, and the processes take turns: ten predictions of one picture, 20 a second, and some training
+spin on into what follows, and the processes take turns: ten predictions of one image, 20 a second, and some training
 steps, which follow each other at once. CPU time is the process's own, waiting between two predictions included.
 """
 
@@ -66,7 +66,7 @@ def compare(bundle: Path, threads: int, rounds: int) -> None:
     for worker in workers.values():
         worker.communicate()
     medians = {way: 1e3 * np.median(rows[1:], axis=0) for way, rows in found.items()}
-    kinds = ("prediction, 20 a second", "training step, whole batch", "training step, one picture")
+    kinds = ("prediction, 20 a second", "training step, whole batch", "training step, one image")
     for k, kind in enumerate(kinds):
         for way, numbers in medians.items():
             print(

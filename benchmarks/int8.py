@@ -278,7 +278,7 @@ def folding(arguments: argparse.Namespace) -> None:
     generations = [state.load(number).tensors for number in range(state.head() + 1)]
     plain = [features(bundle, tensors, x) for tensors in generations]
     size = np.linalg.norm(plain[0])
-    print(f"features of {len(x)} base pictures, in percent of their norm")
+    print(f"features of {len(x)} base images, in percent of their norm")
     for number in range(1, len(generations)):
         beside = features(bundle, generations[number - 1], x, generations[number])
         from_base = features(bundle, generations[0], x, generations[number])

@@ -1,7 +1,7 @@
-"""Noisy pictures of classes that are known: python benchmarks/known_classes.py --workspace out/cifar100/workspace
+"""Noisy images of classes that are known: python benchmarks/known_classes.py --workspace out/cifar100/workspace
 
-The workspace is one that benchmarks/cifar100.py made, with `base-data` beside it. A device gets a few noisy pictures
-of each base class. Accuracy over all base classes on clean and on noisy test pictures: before, with the new pictures
+The workspace is one that benchmarks/cifar100.py made, with `base-data` beside it. A device gets a few noisy images
+of each base class. Accuracy over all base classes on clean and on noisy test images: before, with the new images
 merely added to the class statistics, and in balance with the old ones. The network is not trained.
 """
 
@@ -44,7 +44,7 @@ def main() -> None:
     folders = arguments.workspace.parent / "base-data"
     drawn = base_pictures(folders, names, 60)
     seen = features(noisy(drawn.reshape(-1, *drawn.shape[2:]))).reshape(len(names), 60, -1)
-    print("| noisy pictures a class | statistics | clean | noisy |\n|---|---|---|---|")
+    print("| noisy images a class | statistics | clean | noisy |\n|---|---|---|---|")
     show("-", "before", old, tests, labels)
     for count in (5, 10, 30, 60):
         x = seen[:, :count].reshape(-1, seen.shape[-1])

@@ -1,11 +1,11 @@
-"""How often the label check refuses: true labels, shuffled labels, many tasks and few pictures.
+"""How often the label check refuses: true labels, shuffled labels, many tasks and few images.
 
     python benchmarks/label_check.py --workspace out/cifar100/workspace
 
 The workspace is one that benchmarks/cifar100.py made: its later fifty classes are cut into tasks of 10, 5 and 2, at
 random, `--draws` times. Digits and sounds are those of the examples. Each row is one kind of task; labels are true, or
 the same labels in a random order. Nothing is trained: the check comes before training. `--pairs` asks for every pair
-of the later classes instead, with 200 pictures each and true labels.
+of the later classes instead, with 200 images each and true labels.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from csk_sdk.method.label_check import class_evidence
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES / "sounds"))
-# As many pictures as the check sees by default: 32 batches of 16.
+# As many images as the check sees by default: 32 batches of 16.
 SEEN = 512
 ROOM = 200
 
@@ -144,7 +144,7 @@ def row(name: str, features: list[np.ndarray], classes: int, pictures: int, draw
 
 def table(rows: list[dict]) -> str:
     lines = [
-        "| task | pictures a class | accuracy, true labels (lowest) | shuffled | refused, true | refused, shuffled |",
+        "| task | images a class | accuracy, true labels (lowest) | shuffled | refused, true | refused, shuffled |",
         "|---|---|---|---|---|---|",
     ]
     lines += [

@@ -2,11 +2,11 @@
 
     python benchmarks/layer_features.py --data DIR --model cifar100-base50.onnx --out docs/results/layer_features.json
 
-The network stays as it was deployed. Features of all pictures of CIFAR-100 once, with csk-sdk, from a bundle with
+The network stays as it was deployed. Features of all images of CIFAR-100 once, with csk-sdk, from a bundle with
 wide features; then heads on parts of them: the task's own heads (ten tasks of five classes), and one discriminant over
-all classes: how much it shrinks, and how much of the noise of means of few pictures it makes up for (without the root
+all classes: how much it shrinks, and how much of the noise of means of few images it makes up for (without the root
 mean squares, as is the default).
-Draws are by seed 0; accuracies in percent, on the test pictures.
+Draws are by seed 0; accuracies in percent, on the test images.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def asked(about: str | None) -> argparse.Namespace:
 
 
 def measured(options: argparse.Namespace, features: str = LAYERS) -> tuple[Set, Set, int]:
-    """Features and labels of all training and test pictures, and how many features are the network's last."""
+    """Features and labels of all training and test images, and how many features are the network's last."""
     facts = facts_of(options.model)
     stream = cut("5x10", Pictures(options.data, options.cache), facts, 0)
     built = bundle(options.model, options.data, options.cache, {"features": features})
@@ -119,7 +119,7 @@ def accuracies(train: Set, test: Set, columns: NDArray[np.int64]) -> dict[str, f
 
 
 def priors(train: Set, test: Set, last: int) -> dict[str, dict[str, float]]:
-    """The discriminant with more and more prior pictures; also without the base, as in a bundle without base data."""
+    """The discriminant with more and more prior images; also without the base, as in a bundle without base data."""
     rows = {}
     for prior in (0.0, 20.0, 50.0, 100.0, 200.0, 400.0, 1000.0):
         row = {}
@@ -131,12 +131,12 @@ def priors(train: Set, test: Set, last: int) -> dict[str, dict[str, float]]:
                     drawn(only(some, wanted), pictures, everyone=True), only(tested, wanted), prior
                 )
             row[f"100 x 500, {width}"] = discriminant(some, tested, prior)
-        rows[f"{prior:g} pictures"] = row
+        rows[f"{prior:g} images"] = row
     return rows
 
 
 def corrections(train: Set, test: Set, last: int) -> dict[str, dict[str, float]]:
-    """The discriminant over all classes, 500 pictures of each of the base, given back shares of the noise of means.
+    """The discriminant over all classes, 500 images of each of the base, given back shares of the noise of means.
 
     The full share is `tr(S^-1 Sw) / (2 n_c)` in a class's logit; the product gives half of it.
     """
@@ -163,7 +163,7 @@ def only(given: Set, classes: NDArray[np.int64]) -> Set:
 
 
 def drawn(given: Set, pictures: int, everyone: bool = False) -> Set:
-    """So many pictures of each later class (or of every class), drawn by seed 0, and all of the base."""
+    """So many images of each later class (or of every class), drawn by seed 0, and all of the base."""
     rng = np.random.default_rng(0)
     kept = [
         rows if label < BASE and not everyone else rng.permutation(rows)[:pictures]

@@ -2,7 +2,7 @@
 
 ledger      How small may the contribution of a class be? CIFAR-100: a base of 50 classes, then 50 new ones, on the
             features of a bundle as the product builds it, with the network as it was deployed. Of the spread of each
-            class in its task more or fewer rows are kept. Accuracies in percent over all test pictures, of the
+            class in its task more or fewer rows are kept. Accuracies in percent over all test images, of the
             discriminant; draws are by seed 0. `without base` is a bundle without --base-data, its new classes alone.
 
 Features are computed once, and kept in --cache.
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def features_of(options: argparse.Namespace) -> tuple[Set, Set]:
-    """Features and labels of all training and test pictures, computed once."""
+    """Features and labels of all training and test images, computed once."""
     kept = options.cache / f"features-{options.model.stem}.npz"
     if not kept.exists():
         train, test, _ = measured(options, LAYERS)

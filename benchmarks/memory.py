@@ -6,7 +6,7 @@
 Every build and every measurement is a fresh process.
 
 Measured is the high-water mark of resident memory (VmHWM, so Linux only) after a task was warmed up and trained for
-three steps on random pictures, less the resident memory after all imports. Predicted is the manifest's
+three steps on random images, less the resident memory after all imports. Predicted is the manifest's
 `memory["peak"]`. A build's peak is the process's own high-water mark, imports included.
 """
 
@@ -41,11 +41,11 @@ imports, of a process that opens the bundle, warms a task up and trains it at th
 explained in `artifacts_builder/csk_artifacts_builder/measure/memory.py`, and what was done about the peak in
 [decision 0009](decisions/0009-memory-of-opening.md); int8 bundles are in
 [decision 0014](decisions/0014-memory-budget.md), and limits on the device in [device-memory.md](device-memory.md). Not
-in it: pictures, or with `--prefix-cache memory` features, cached between epochs (64 MiB at most), consolidation, and
+in it: images, or with `--prefix-cache memory` features, cached between epochs (64 MiB at most), consolidation, and
 predicting at the same time.
 
 *Measured* is the high-water mark of resident memory (VmHWM) of a fresh process after it warmed a task up and trained
-three steps on random pictures, less its resident memory after imports. Bundles are built without base data, with
+three steps on random images, less its resident memory after imports. Bundles are built without base data, with
 `--trainable auto`, `--features last` and a quarter of the channels. Steps are tiny, since noise teaches nothing.
 
 Three constants of the prediction were *fitted*, on the models marked so; none on those *held out*, though these have

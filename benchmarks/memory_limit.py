@@ -2,8 +2,8 @@
 
     python benchmarks/memory_limit.py --out out/memory-limit            (or: make memory-limit)
 
-Writes ResNet-18 for 32x32 pictures (width 64, 11.2 million parameters, random weights: memory does not know the
-difference) and pictures of random blobs, builds an int8 bundle, and then runs `csk-sdk train --memory-budget 160MB`
+Writes ResNet-18 for 32x32 images (width 64, 11.2 million parameters, random weights: memory does not know the
+difference) and images of random blobs, builds an int8 bundle, and then runs `csk-sdk train --memory-budget 160MB`
 under tests/field/memory_limit.py, which kills it when it has more than the limit resident. Linux only.
 """
 
@@ -55,7 +55,7 @@ class Writer:
 
 
 def resnet18(path: Path) -> None:
-    """He et al., 2015, table 1, with a 3x3 stem for small pictures."""
+    """He et al., 2015, table 1, with a 3x3 stem for small images."""
     w = Writer()
     x, width = w.add("Relu", w.conv("image", 3, 64)), 64
     for c_out, first in STAGES:
@@ -78,7 +78,7 @@ def resnet18(path: Path) -> None:
 
 
 def draw(folder: Path, names: list[str], each: int, seed: int) -> None:
-    """Pictures of a few coloured squares for each class, and noise."""
+    """Images of a few coloured squares for each class, and noise."""
     rng = np.random.default_rng(seed)
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)

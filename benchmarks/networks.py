@@ -60,7 +60,7 @@ OLD, OLD_DYNAMIC, NEW = "torchscript", "torchscript, dynamic batch", "dynamo"
 
 @dataclass
 class Row:
-    """One network, one picture size, one exporter; `refused` is the builder's own sentence."""
+    """One network, one image size, one exporter; `refused` is the builder's own sentence."""
 
     network: str
     size: int
@@ -111,7 +111,7 @@ def cases() -> list[tuple[str, int, str]]:
 
 
 def export(network: nn.Module, size: int, exporter: str, path: Path) -> None:
-    """As torch's documentation says, picture in, logits out, batch of 1 or dynamic."""
+    """As torch's documentation says, image in, logits out, batch of 1 or dynamic."""
     picture = (torch.randn(1, *SHAPES[size]),)
     names = {"input_names": ["image"], "output_names": ["logits"], "opset_version": OPSET}
     logging.disable()  # the new exporter writes opset 18, and tries 17 aloud
@@ -194,9 +194,9 @@ def pictures(rng: np.random.Generator, batch: int, size: int) -> dict[str, np.nd
 def redrawn(
     graph: Graph, witness: Witness, feeds: dict[str, np.ndarray], rng: np.random.Generator, size: int
 ) -> float:
-    """The best draw's smallest cosine among ten single pictures.
+    """The best draw's smallest cosine among ten single images.
 
-    A wrong gradient is wrong for every picture; a float32 activation on the other side of a kink is not.
+    A wrong gradient is wrong for every image; a float32 activation on the other side of a kink is not.
     """
     best = 0.0
     for _ in range(10):
@@ -402,19 +402,19 @@ def page(rows: list[Row], measured_with: str) -> str:
         "folded), for a batch of 1 and one of 8, with random changes on a random quarter of each site's channels.",
         "",
         "*Exporter* is `torch.onnx.export` with `dynamo=False` (torchscript) or `dynamo=True`, asked for opset 17; the",
-        "new one mostly writes 18 nevertheless. The batch is fixed to 1 unless dynamic. Small pictures get the stems",
+        "new one mostly writes 18 nevertheless. The batch is fixed to 1 unless dynamic. Small images get the stems",
         "that everyone gives them; large ones are the networks as published. M5 and ResNet-1d take",
         "signals: channels x samples.",
         "",
         "*Cosine* is the smallest over all sites and the head. *Torch float32* is what torch's own float32 gradients",
-        "reach against the same witness on the same pictures. Where both are below 1, activations near a kink of ReLU",
+        "reach against the same witness on the same images. Where both are below 1, activations near a kink of ReLU",
         "fell on its other side in float32: the same networks with SiLU for ReLU, the last rows of the table, have no",
-        "kinks, and both are 1. A network counts as right when its cosine, or that of one of ten other pictures, is at",
-        f"least {ENOUGH}: a wrong rule would be wrong for all of them. *Step* is one training step of 8 pictures",
+        "kinks, and both are 1. A network counts as right when its cosine, or that of one of ten other images, is at",
+        f"least {ENOUGH}: a wrong rule would be wrong for all of them. *Step* is one training step of 8 images",
         "on one thread of a busy machine: good for orders of magnitude only.",
         "",
         "*ORT-training* is the smallest cosine of the same gradients against those that onnxruntime-training 1.19.2",
-        "derives by itself, both in float32; where activations near a kink differ, on the best of ten other pictures.",
+        "derives by itself, both in float32; where activations near a kink differ, on the best of ten other images.",
         "",
         f"{sum(row.right for row in rows)} of {len(rows)} cases build and have right gradients; "
         f"{len(rows) - len(built)} are refused.",
@@ -430,7 +430,7 @@ def page(rows: list[Row], measured_with: str) -> str:
         else:
             result = "works" if row.right else f"cosine low, see `{row.worst}`"
             if row.redrawn and row.right:
-                result = f"works; {row.redrawn:.7f} on another picture"
+                result = f"works; {row.redrawn:.7f} on another image"
             lines.append(
                 f"{head} {row.sites} | {row.cosine:.7f} | {row.torch_cosine:.7f} | {ort_column(row)} "
                 f"| {row.error:.1e} | {row.build_seconds:.1f} | {row.megabytes:.0f} | {row.step_ms:.0f} | {result} |"
@@ -456,7 +456,7 @@ def page(rows: list[Row], measured_with: str) -> str:
 
 
 def _input(row: Row) -> str:
-    """32x32 for a picture, 9x128 (channels, samples) for a signal."""
+    """32x32 for an image, 9x128 (channels, samples) for a signal."""
     shape = SHAPES[row.size]
     return "x".join(str(number) for number in (shape if len(shape) == 2 else shape[1:]))
 
@@ -469,7 +469,7 @@ def summary(row: Row) -> str:
         f"{row.megabytes:.0f} MB, step {row.step_ms:.0f} ms"
     )
     if row.redrawn:
-        numbers += f", worst is {row.worst}, other pictures {row.redrawn:.7f}"
+        numbers += f", worst is {row.worst}, other images {row.redrawn:.7f}"
     return f"{row.network} {row.size} {row.exporter}: {row.refused or numbers}"
 
 
@@ -478,7 +478,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", action="append", help="networks whose name contains this")
-    parser.add_argument("--size", type=int, choices=sorted(CLASSES), help="only this picture size")
+    parser.add_argument("--size", type=int, choices=sorted(CLASSES), help="only this image size")
     parser.add_argument("--out", type=Path, default=Path("out/networks.json"), help="all numbers, as JSON")
     parser.add_argument(
         "--keep", action="store_true", help="measure again only what --out lacks or was refused"

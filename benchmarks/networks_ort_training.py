@@ -5,8 +5,8 @@
 Needs csk-sdk[ort-training], and the models that `benchmarks/networks.py --models DIR` has kept. Each is built for both
 backends, both compute the gradients of the same random changes of a random quarter of the channels for a batch of 1
 and one of 8, and the smallest cosine over all sites and the head is written into the JSON that networks.py has left.
-Where float32 decides a ReLU or a max pool otherwise than the other backend, up to ten draws of pictures are tried: a
-wrong gradient is wrong for every picture.
+Where float32 decides a ReLU or a max pool otherwise than the other backend, up to ten draws of images are tried: a
+wrong gradient is wrong for every image.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> None:
         "--out", type=Path, default=Path("out/networks.json"), help="what networks.py has left"
     )
     parser.add_argument("--only", action="append", help="networks whose name contains this")
-    parser.add_argument("--size", type=int, help="only this picture size")
+    parser.add_argument("--size", type=int, help="only this image size")
     arguments = parser.parse_args()
     content = json.loads(arguments.out.read_text())
     failed = []

@@ -1,10 +1,10 @@
-"""How unfamiliar pictures look, by the number that `train` warns from: docs/decisions/0015-label-check.md.
+"""How unfamiliar images look, by the number that `train` warns from: docs/decisions/0015-label-check.md.
 
     python benchmarks/novelty.py --workspace out/cifar100/workspace
 
-The workspace is one that benchmarks/cifar100.py made. Each row is one kind of pictures: those of the base that are for
+The workspace is one that benchmarks/cifar100.py made. Each row is one kind of images: those of the base that are for
 testing, each later task's, the base's with something done to them, and scans of handwritten digits. Accuracy is that of
-the base's classes, where the pictures show them.
+the base's classes, where the images show them.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from csk_sdk.demo import digits
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.novelty import UNFAMILIAR, novelty
 
-# As many pictures as the check sees by default: 32 batches of 16.
+# As many images as the check sees by default: 32 batches of 16.
 SEEN = 512
 Pictures = NDArray[np.uint8]
 
@@ -40,17 +40,17 @@ def main() -> None:
     tasks = Inbox(arguments.workspace / "tasks")
     base = tasks.open("base")
     names = np.array(base.classes)[base.test.labels[chosen(base.test)]]
-    print("| pictures | distance | warned of | accuracy |")
+    print("| images | distance | warned of | accuracy |")
     print("|---|---|---|---|")
     for name, pictures, shown in kinds(tasks, some(base.test)):
         distance = novelty(known, learner.features(pictures))
-        assert distance is not None, "the base has too few pictures"
+        assert distance is not None, "the base has too few images"
         right = f"{100 * np.mean(learner.predict(pictures, 'base').labels == names):.1f}" if shown else ""
         print(f"| {name} | {distance:.2f} | {'yes' if distance >= UNFAMILIAR else 'no'} | {right} |")
 
 
 def kinds(tasks: Inbox, base: Pictures) -> Iterator[tuple[str, Pictures, bool]]:
-    """Name, pictures, and whether they show the base's classes."""
+    """Name, images, and whether they show the base's classes."""
     rng = np.random.default_rng(0)
     yield "the base's own, for testing", base, True
     for name in tasks.names():

@@ -3,7 +3,7 @@
 The workspace is one that benchmarks/cifar100.py made. Tasks are drawn as in benchmarks/few_shot.py: ten of the later
 classes of CIFAR-100, or five of the digits that the demo's network does not know. Each is learned with far more epochs
 than it needs, and with `patience` of several sizes (0: all epochs). Mean over the draws: epochs that were trained, and
-accuracy on test pictures, told the task, and over all classes.
+accuracy on test images, told the task, and over all classes.
 """
 
 import json
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def learned(bundle: Path, task: Task, base: Task, patience: int, epochs: int) -> tuple[float, float, float]:
-    """Epochs trained, accuracy of the task when it is told, and over all classes on pictures of task and base."""
+    """Epochs trained, accuracy of the task when it is told, and over all classes on images of task and base."""
     with tempfile.TemporaryDirectory() as state:
         learner = Learner.open(bundle, state, TrainingConfig(threads=1, epochs=epochs, patience=patience))
         return learner.learn(task).epochs, *few_shot.scored(learner, task, base)

@@ -105,7 +105,7 @@ def live(arguments: argparse.Namespace, settings: dict, in_turn: bool = False) -
 
 
 def some(task: Task, each: int) -> Task:
-    """The first pictures of every class to train on, the first 50 to test on."""
+    """The first images of every class to train on, the first 50 to test on."""
     arrays = []
     for split, count in ((task.train, each), (task.test, 50)):
         index = np.concatenate(

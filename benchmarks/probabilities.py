@@ -2,9 +2,9 @@
 
     python benchmarks/probabilities.py --data DIR --model cifar100-base50.onnx --out docs/results/probabilities.json
 
-Features of all pictures of CIFAR-100 once, with csk-sdk, from a bundle with the features of layers, of the network as
+Features of all images of CIFAR-100 once, with csk-sdk, from a bundle with the features of layers, of the network as
 it was deployed. Then the discriminant over the base and later classes, with its temperature measured as the product
-does it: on the base data by the builder or, without a base, on the first pictures learned. On the test pictures: the
+does it: on the base data by the builder or, without a base, on the first images learned. On the test images: the
 mean probability of what was decided for, the share that was right, and the expected calibration error in 15 bins. All
 in percent.
 """
@@ -27,7 +27,7 @@ from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
-# The base known or not, later classes, pictures of each.
+# The base known or not, later classes, images of each.
 CASES = (
     (True, 0, 0), (True, 10, 100), (True, 50, 10), (True, 50, 100), (True, 50, 500),
     (False, 2, 50), (False, 10, 100), (False, 10, 500), (False, 50, 30),
@@ -61,7 +61,7 @@ def row(train: Set, test: Set, case: tuple[bool, int, int], width: int) -> dict[
     before, after = (shown(one, tested, answers) for one in (statistics, mended))
     known = f"base and {later} classes" if later and base else "base" if base else f"{later} classes, no base"
     return {
-        "known": known, "pictures a class": str(pictures or ""), "features": width, "right": after[1],
+        "known": known, "images a class": str(pictures or ""), "features": width, "right": after[1],
         "said": before[0], "error": before[2], "temperature": float(mended.temperature or 1.0),
         "said with it": after[0], "error with it": after[2],
     }  # fmt: skip

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A pool with ceil_mode whose last window would begin behind the picture, at opset 17 to 21: onnxruntime 1.32.0 leaves the
+# A pool with ceil_mode whose last window would begin behind the image, at opset 17 to 21: onnxruntime 1.32.0 leaves the
 # window out, as torch does, but counts it when it infers shapes. So no linear layer fits behind a Flatten: the one that
 # torch.onnx.export(dynamo=False) writes, for the 3x3 windows that there are, is refused when the model is opened, and one
 # for the 4x4 that inference tells opens and fails when it runs. At opset 22 the same nodes work.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The gradient of Pow by its base, where the exponent is wider than the base (an exponent for each pixel or channel, a base
-# for each picture): onnxruntime-training-cpu 1.19.2 does not sum it over the places that the base went to, and says nothing.
+# for each image): onnxruntime-training-cpu 1.19.2 does not sum it over the places that the base went to, and says nothing.
 # Expected: the sum, as for Mul and Add, which central differences of the same package's own loss confirm.
 # Exits 1 where that is no longer so. Needs Python 3.11 or 3.12.
 set -euo pipefail

@@ -33,16 +33,16 @@ class Digits:
     labels: np.ndarray
 
     def of(self, digit: int, begin: int, end: int) -> np.ndarray:
-        """Pictures `begin` to `end` of one digit."""
+        """Images `begin` to `end` of one digit."""
         return self.images[np.flatnonzero(self.labels == digit)[begin:end]]
 
     def arrays(self, digits: tuple[int, ...], begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures of some digits, and their positions in `digits` as labels."""
+        """Images of some digits, and their positions in `digits` as labels."""
         parts = [self.of(digit, begin, end) for digit in digits]
         return np.concatenate(parts), np.repeat(np.arange(len(digits)), [len(part) for part in parts])
 
     def task(self, name: str, digits: tuple[int, ...], train: int = 40, test: int = 40) -> Task:
-        """A task of `train` and (other) `test` pictures per digit, with classes called "four", "five", ..."""
+        """A task of `train` and (other) `test` images per digit, with classes called "four", "five", ..."""
         images, labels = self.arrays(digits, 0, train)
         held_out = dict(
             zip(("test_images", "test_labels"), self.arrays(digits, 100, 100 + test), strict=True)
@@ -101,7 +101,7 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory, base_data: Path) -> 
 def open_learner(bundle: Path, state: Path, **settings: Any) -> Learner:
     """A learner on one thread, where results are the same to the bit.
 
-    Shifts, a learning rate of its own, nothing is too much to forget, and no pictures are too few to train on: what
+    Shifts, a learning rate of its own, nothing is too much to forget, and no images are too few to train on: what
     the tests say shall not hang on the defaults of the day.
     """
     fixed = {"threads": 1, "shift": 1, "learning_rate": 0.05, "max_forgetting": 100.0, "few_shot": 0}

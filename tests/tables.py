@@ -39,7 +39,7 @@ def attributes(labels: NDArray, names: tuple[str, ...]) -> NDArray[np.float32]:
 
 
 def tilted(images: NDArray[np.uint8], angles: NDArray) -> NDArray[np.uint8]:
-    """Each picture, turned counterclockwise by so many degrees."""
+    """Each image, turned counterclockwise by so many degrees."""
     turned = []
     for image, angle in zip(images, angles, strict=True):
         large = Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC)
@@ -50,7 +50,7 @@ def tilted(images: NDArray[np.uint8], angles: NDArray) -> NDArray[np.uint8]:
 
 
 def raised(images: NDArray[np.uint8], rows: NDArray) -> NDArray[np.uint8]:
-    """Each picture, moved up by so many eighths of a row."""
+    """Each image, moved up by so many eighths of a row."""
     moved = []
     for image, eighths in zip(images, rows, strict=True):
         large = Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC)
@@ -62,14 +62,14 @@ def raised(images: NDArray[np.uint8], rows: NDArray) -> NDArray[np.uint8]:
 
 
 def chosen(digits: Digits, wanted: tuple[int, ...], begin: int, end: int) -> tuple[NDArray, NDArray]:
-    """Pictures `begin` to `end` of some digits, shuffled, and which digit each is."""
+    """Images `begin` to `end` of some digits, shuffled, and which digit each is."""
     images, labels = digits.arrays(wanted, begin, end)
     order = np.random.default_rng(begin).permutation(len(images))
     return images[order], np.array(wanted)[labels][order]
 
 
 def attribute_task(digits: Digits, name: str, wanted: tuple[int, ...], names: tuple[str, ...]) -> Task:
-    """Tell attributes of some digits; 40 training and 40 other test pictures of each."""
+    """Tell attributes of some digits; 40 training and 40 other test images of each."""
     (images, labels), (held_out, truth) = (chosen(digits, wanted, begin, begin + 40) for begin in (0, 100))
     return Task.from_arrays(
         name, images, attributes(labels, names), names, held_out, attributes(truth, names)
@@ -165,7 +165,7 @@ def with_head(weight: NDArray, bias: NDArray, path: Path, sigmoid: bool = False)
 
 
 def features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the digits network's last layer sees of pictures `(n, 8, 8)`."""
+    """What the digits network's last layer sees of images `(n, 8, 8)`."""
     model = onnx.load(str(MODEL))
     gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
     model.graph.output.append(helper.make_tensor_value_info(gemm.input[0], TensorProto.FLOAT, None))

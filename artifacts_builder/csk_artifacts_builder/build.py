@@ -63,7 +63,7 @@ from csk_sdk.runtime.allocator import returning_memory
 from csk_sdk.runtime.providers import find_providers
 
 COMPARED_BATCHES = 4
-# So many pictures of the base data the source model sees before anything is written.
+# So many images of the base data the source model sees before anything is written.
 COMPARED_PICTURES = 8
 
 

@@ -40,7 +40,7 @@ SUSPICIOUS_COSINE = 0.95
 # What a double holds exactly, and JavaScript with it.
 _LARGEST_COUNTER = (1 << 53) - 1
 _UNNORMALISED = {
-    "pictures": "pixels are only scaled to 0..1",
+    "images": "pixels are only scaled to 0..1",
     "signals": "int16 samples are only scaled to -1..1, and floats are taken as they are",
 }
 
@@ -64,8 +64,8 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
         raise ConfigError(f"--precision is '{options.precision}'; it must be {EXACT} or {INT8}.")
     if options.precision == INT8 and options.base_data is None:
         raise ConfigError(
-            "--precision int8 needs --base-data: the ranges of the network's activations are measured on pictures "
-            "of the base classes. Pass a folder with some pictures of each, or build with --precision exact."
+            "--precision int8 needs --base-data: the ranges of the network's activations are measured on images "
+            "of the base classes. Pass a folder with some images of each, or build with --precision exact."
         )
     backends = _backends(options)
     shape = source.image.shape
@@ -73,7 +73,7 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
     channels, *size = (int(dim) for dim in list(shape)[1:])  # type: ignore[arg-type]
     given = InputSpec("image", channels, tuple(size))
     if options.flip and given.is_signal:
-        raise ConfigError(f"--flip is for pictures, and {source.path.name} takes signals: leave it out.")
+        raise ConfigError(f"--flip is for images, and {source.path.name} takes signals: leave it out.")
     return Manifest(
         model=source.path.name,
         classes=classes,
@@ -163,7 +163,7 @@ def _preprocessing(options: BuildOptions, given: InputSpec, source: SourceModel)
         )
     rate = options.sample_rate
     if rate is not None and not given.is_signal:
-        raise ConfigError(f"--sample-rate is for signals, and {model} takes pictures: leave it out.")
+        raise ConfigError(f"--sample-rate is for signals, and {model} takes images: leave it out.")
     if rate is not None and rate < 1:
         raise ConfigError(f"--sample-rate is {rate}; it must be 1 Hz or more.")
     scale = SIGNAL_SCALE if given.is_signal else PICTURE_SCALE
@@ -233,7 +233,7 @@ def warnings_about(
     ]
     if options.loss == MSE and manifest.flip:
         found.append(
-            "pictures will be mirrored at random while training: pass --no-flip if a mirrored picture has other values."
+            "images will be mirrored at random while training: pass --no-flip if a mirrored image has other values."
         )
     if accuracy is not None and accuracy < objective.suspicious:
         reached = (

@@ -1,16 +1,14 @@
-"""What a model is that is no classifier of whole pictures, said by what its graph shows."""
+"""What a model is that is no classifier of whole images, said by what its graph shows."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-CLASSIFIERS_ONLY = (
-    "csk-sdk teaches classifiers new classes: models with one answer for each picture or signal."
-)
+CLASSIFIERS_ONLY = "csk-sdk teaches classifiers new classes: models with one answer for each image or signal."
 _RECURRENT = {"GRU", "LSTM", "RNN"}
 _LINEAR = {"Add", "Gemm", "MatMul"}
 _BETWEEN = {"Identity", "LogSoftmax", "Reshape", "Softmax", "Transpose"}
-# A transformer has few convolutions, which cut the picture into patches, and as many products of a softmax as layers.
+# A transformer has few convolutions, which cut the image into patches, and as many products of a softmax as layers.
 _FEW_CONVOLUTIONS = 4
 
 
@@ -44,7 +42,7 @@ def _by_place(model: ir.Model) -> str | None:
         if len(shape) == 4 and any(size != 1 for size in shape[2:]):
             return (
                 f"a model of maps (a segmenter, or a part of a detector): its output '{value.name}' {value.shape} has "
-                "an answer for every place of the picture"
+                "an answer for every place of the image"
             )
     return None
 
@@ -70,7 +68,7 @@ def _transformer(model: ir.Model) -> str | None:
     said = (
         f"a transformer: {layers} attention {'layer holds' if layers == 1 else 'layers hold'} what it knows"
     )
-    return said + (", and its convolution only cuts the picture into patches" if convolutions else "")
+    return said + (", and its convolution only cuts the image into patches" if convolutions else "")
 
 
 def _shape(value: ir.Value) -> list[int | ir.SymbolicDim]:

@@ -15,7 +15,7 @@ from csk_sdk.errors import ConfigError, ModelError
 CENTER, POINTWISE, ALL = "center", "1x1", "all"
 KINDS = (CENTER, POINTWISE, ALL)
 # Why a convolution is left out that its owner would expect to be trained.
-COMPUTED = "its kernel is computed from the picture"
+COMPUTED = "its kernel is computed from the image"
 SHARED = "its kernel is shared with {}"
 _CONVOLUTIONS = {"Conv", "ConvTranspose", "DeformConv"}
 
@@ -56,7 +56,7 @@ class Geometry:
 def geometry(node: ir.Node) -> Geometry:
     """Read a Conv node's numbers.
 
-    Raises ModelError where its weight or picture size is not known before run time.
+    Raises ModelError where its weight or image size is not known before run time.
     """
     x, y, weight = node.inputs[0], node.outputs[0], node.inputs[1]
     assert x is not None
@@ -70,8 +70,8 @@ def geometry(node: ir.Node) -> Geometry:
         shape = static_shape(value)[2:] if value.shape is not None else ("?",)
         if not all(isinstance(dim, int) for dim in shape):
             raise ModelError(
-                f"Convolution '{node.name}' works on a picture of unknown height or width {shape}. "
-                "Export the model with a fixed picture size."
+                f"Convolution '{node.name}' works on an image of unknown height or width {shape}. "
+                "Export the model with a fixed image size."
             )
         sizes.append(tuple(int(dim) for dim in shape))
     dilation = tuple(attribute(node, "dilations", [1] * rank))
@@ -79,7 +79,7 @@ def geometry(node: ir.Node) -> Geometry:
     for axis in range(rank):
         if sizes[0][axis] + pads[axis] + pads[axis + rank] <= dilation[axis] * (kernel[axis] - 1):
             raise ModelError(
-                f"Convolution '{node.name}' has no output: its kernel reaches further than its picture of "
+                f"Convolution '{node.name}' has no output: its kernel reaches further than its image of "
                 f"{'x'.join(map(str, sizes[0]))}."
             )
     return Geometry(

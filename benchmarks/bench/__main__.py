@@ -89,7 +89,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--prepare", action="store_true", help="only export the networks and build the bundles"
     )
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and its picture")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and its image")
     for peer in PEERS:
         parser.add_argument(
             f"--{peer.replace('_', '-')}",

@@ -15,7 +15,7 @@ LARGEST_BATCH = 32
 
 @dataclass(frozen=True)
 class Case:
-    """One network at one picture size and one batch; `rounds` turns of `steps` timed steps each."""
+    """One network at one image size and one batch; `rounds` turns of `steps` timed steps each."""
 
     network: str
     size: int

@@ -15,7 +15,7 @@ not in it. Batch norm is folded. `n` is the batch.
     GPM             fine-tuning with SGD; (dW M) M^T, with M of c_in k^2 x r (Saha et al., 2021); r is a half here
     EWC             fine-tuning with a penalty: a Fisher diagonal and the old weights (Kirkpatrick et al., 2017)
     LwF             fine-tuning with the old network's logits as targets, computed beside it (Li and Hoiem, 2016)
-    ER              fine-tuning with as many old pictures as new ones in the step, buffer of 500 (Chaudhry et al., 2019)
+    ER              fine-tuning with as many old images as new ones in the step, buffer of 500 (Chaudhry et al., 2019)
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def lwf(network: Network, n: int) -> Cost:
 
 
 def replay(network: Network, n: int) -> Cost:
-    """Twice the batch, and a buffer of pictures as bytes."""
+    """Twice the batch, and a buffer of images as bytes."""
     return replace(fine_tuning(network, 2 * n), protection=BUFFER_PICTURES * network.layers[0].inputs)
 
 

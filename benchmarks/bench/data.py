@@ -1,4 +1,4 @@
-"""The batch that every method of a case trains on, and the base pictures of the bundles: noise."""
+"""The batch that every method of a case trains on, and the base images of the bundles: noise."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ IMAGES = "images.npy"
 
 
 def write(case: Case, folder: Path) -> None:
-    """The pictures of the largest batch, `(n, 3, size, size)` float32; labels count through the classes."""
+    """The images of the largest batch, `(n, 3, size, size)` float32; labels count through the classes."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((LARGEST_BATCH, 3, case.size, case.size), np.float32)
     np.save(folder / IMAGES, images)
 
 
 def batch(case: Case, folder: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """This case's batch. Mapped, so that a process holds no picture that it does not use."""
+    """This case's batch. Mapped, so that a process holds no image that it does not use."""
     images = np.load(folder / IMAGES, mmap_mode="r")
     return np.array(images[: case.batch]), np.arange(case.batch) % CLASSES

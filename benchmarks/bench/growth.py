@@ -1,4 +1,4 @@
-"""How a step grows with the batch and with the pictures."""
+"""How a step grows with the batch and with the images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def page(found: Results) -> str:
     """Two tables: batches, and sizes."""
     tables = (
         _table("batch", [(str(case.batch), case) for case in BATCHES], found),
-        _table("picture, batch 4", [(f"{case.size}x{case.size}", case) for case in SIZES], found),
+        _table("image, batch 4", [(f"{case.size}x{case.size}", case) for case in SIZES], found),
     )
     return "\n\n".join(tables)
 

@@ -1,4 +1,4 @@
-"""The picture: a step of every method, case by case."""
+"""The image: a step of every method, case by case."""
 
 from __future__ import annotations
 

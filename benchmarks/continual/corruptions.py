@@ -1,7 +1,7 @@
-"""Pictures as a worse camera would take them: ImageNet-C's definitions, with its constants for 32x32 (CIFAR-10-C).
+"""Images as a worse camera would take them: ImageNet-C's definitions, with its constants for 32x32 (CIFAR-10-C).
 
 Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019
-(arXiv 1903.12261). Severity 3 of 5 for all. Pictures are `(n, h, w, 3)` uint8, the constants are for values in 0..1.
+(arXiv 1903.12261). Severity 3 of 5 for all. Images are `(n, h, w, 3)` uint8, the constants are for values in 0..1.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def gaussian_blur(images: Images, rng: np.random.Generator, severity: int = SEVE
 
 
 def contrast(images: Images, rng: np.random.Generator, severity: int = SEVERITY) -> Images:
-    """Every channel of a picture drawn towards its mean."""
+    """Every channel of an image drawn towards its mean."""
     values = images / 255.0
     means = values.mean(axis=(1, 2), keepdims=True)
     return _to_uint8((values - means) * CONTRAST_LEFT[severity - 1] + means)

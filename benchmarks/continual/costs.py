@@ -1,8 +1,8 @@
 """What a step of a method costs, counted on the graph: operations and bytes, not measured.
 
 A multiplication and an addition count 2. Numbers are float32. Bytes of a step are what must be there at once beside the
-network's weights, pictures and heads: inputs kept for weight gradients, one byte per kept ReLU, gradients, optimizer
-slots, and the method's own state (stored pictures one byte a value). Workspace of the runtime is not in it.
+network's weights, images and heads: inputs kept for weight gradients, one byte per kept ReLU, gradients, optimizer
+slots, and the method's own state (stored images one byte a value). Workspace of the runtime is not in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .pictures import BATCH
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one step over `BATCH` new pictures; `prefix_flops` is what is in front of the first trained convolution."""
+    """Of one step over `BATCH` new images; `prefix_flops` is what is in front of the first trained convolution."""
 
     flops: float
     forward_flops: float
@@ -33,7 +33,7 @@ class Costs:
 
 
 def count(method: Method, shape: tuple[int, int, int] = (3, 32, 32)) -> Costs:
-    """Walk the network once with a picture, and count what the method's trained parameters ask for."""
+    """Walk the network once with an image, and count what the method's trained parameters ask for."""
     network = method.network
     trained = set(method.trained)
     forward = prefix = backward = activations = 0.0

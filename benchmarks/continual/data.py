@@ -1,4 +1,4 @@
-"""The pictures of a benchmark, decoded once, and the tasks that a protocol cuts them into."""
+"""The images of a benchmark, decoded once, and the tasks that a protocol cuts them into."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .corruptions import CORRUPTIONS
 # How many later classes are learned: all fifty, in the order of the json beside the model.
 STREAMS = {"5x10": 10, "10x5": 5, "25x2": 2}
 BASE = "base"
-# Between the first row of a matrix and its last one, the base is measured on one test picture in so many.
+# Between the first row of a matrix and its last one, the base is measured on one test image in so many.
 BASE_SHARE = 5
-_PROTOCOL = re.compile(r"(?P<kind>5x10|10x5|25x2|domain)(@(?P<pictures>[1-9]\d*))?")
+_PROTOCOL = re.compile(r"(?P<kind>5x10|10x5|25x2|domain)(@(?P<images>[1-9]\d*))?")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures `(n, h, w, 3)` uint8, and labels `(n,)` int64 into the task's classes."""
+    """Images `(n, h, w, 3)` uint8, and labels `(n,)` int64 into the task's classes."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -72,12 +72,12 @@ class Pictures:
         self._splits = {split: _decoded(data, split, cache) for split in ("train", "test")}
 
     def of(self, split: str, name: str) -> NDArray[np.uint8]:
-        """All pictures of one class, `(n, 32, 32, 3)`, in file-name order."""
+        """All images of one class, `(n, 32, 32, 3)`, in file-name order."""
         images, labels, names = self._splits[split]
         return images[labels == int(np.flatnonzero(names == name)[0])]
 
     def split(self, split: str, classes: tuple[str, ...], count: int | None = None, seed: int = 0) -> Split:
-        """The pictures of `classes`, at most `count` of each, drawn by `seed`."""
+        """The images of `classes`, at most `count` of each, drawn by `seed`."""
         images, labels = [], []
         for label, name in enumerate(classes):
             found = self.of(split, name)
@@ -112,9 +112,9 @@ def facts_of(model: Path) -> dict[str, Any]:
 
 
 def cut(protocol: str, pictures: Pictures, facts: dict[str, Any], seed: int = 0) -> Stream:
-    """The stream of a protocol: `10x5`, `5x10`, `25x2` or `domain`, with `@N` at most N training pictures a class.
+    """The stream of a protocol: `10x5`, `5x10`, `25x2` or `domain`, with `@N` at most N training images a class.
 
-    The seed draws the pictures where N is given, and the noise of corrupted ones. Raises ValueError for another name.
+    The seed draws the images where N is given, and the noise of corrupted ones. Raises ValueError for another name.
     """
     match = _PROTOCOL.fullmatch(protocol)
     if match is None:
@@ -137,7 +137,7 @@ def cut(protocol: str, pictures: Pictures, facts: dict[str, Any], seed: int = 0)
 
 
 def _domains(base: TaskData, pictures: Pictures, count: int | None, seed: int) -> tuple[TaskData, ...]:
-    """The base classes behind one corruption after another; other pictures of the training set each time if it can."""
+    """The base classes behind one corruption after another; other images of the training set each time if it can."""
     tasks = []
     for number, (name, corrupt) in enumerate(CORRUPTIONS.items()):
         train = pictures.split("train", base.classes, count, seed + number)

@@ -1,4 +1,4 @@
-"""The upper bound: training on all classes at once, old pictures included, of our parts or of everything."""
+"""The upper bound: training on all classes at once, old images included, of our parts or of everything."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(
     name: str, stream: Stream, model: Path, normalize: dict[str, Any], protocol: str, seed: int,
     epochs: int = EPOCHS,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train once on the pictures of all tasks and all of the base; measure every scenario once."""
+    """Train once on the images of all tasks and all of the base; measure every scenario once."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     bound = JOINT[name]
@@ -90,7 +90,7 @@ def _discriminant(
 def _calibrated(
     network: Network, batches: Batches, split: Split, classes: tuple[str, ...]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The discriminant as a softmax to start from: scaled so that its cross-entropy on these pictures is least.
+    """The discriminant as a softmax to start from: scaled so that its cross-entropy on these images is least.
 
     With many features it is far too sure of itself, and the first steps would be large ones in no useful direction.
     """

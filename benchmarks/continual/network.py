@@ -79,7 +79,7 @@ class Network(nn.Module):
         return int(self.head[0].shape[1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features `(n, f)` float32 of pictures `(n, c, h, w)`; with `half`, convolutions multiply in bfloat16."""
+        """Features `(n, f)` float32 of images `(n, c, h, w)`; with `half`, convolutions multiply in bfloat16."""
         values = {self._image: x.contiguous(memory_format=torch.channels_last)}
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             for node in self._nodes:

@@ -110,7 +110,7 @@ def _prose(name: str) -> str:
 
 def _heading(protocol: str) -> str:
     kind, _, pictures = protocol.partition("@")
-    many = f"{pictures or 500} pictures a class"
+    many = f"{pictures or 500} images a class"
     return f"Known classes behind a worse camera, {many}" if kind == "domain" else f"{_EACH[kind]}, {many}"
 
 

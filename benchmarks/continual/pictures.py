@@ -1,4 +1,4 @@
-"""Batches of pictures as torch tensors, augmented and normalised as csk-sdk does it."""
+"""Batches of images as torch tensors, augmented and normalised as csk-sdk does it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK = 32
 
 
 class Batches:
-    """Pictures of a split in batches, with csk-sdk's own shuffles and augmentation."""
+    """Images of a split in batches, with csk-sdk's own shuffles and augmentation."""
 
     def __init__(self, normalize: dict[str, Any], seed: int, shift: int = 2) -> None:
         self._mean = np.asarray(normalize["mean"], np.float32)
@@ -40,7 +40,7 @@ class Batches:
             yield self.tensor(images), torch.from_numpy(split.labels[index])
 
     def plain(self, split: Split, flip: bool = False) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All pictures once, in order, as they are or mirrored."""
+        """All images once, in order, as they are or mirrored."""
         for start in range(0, len(split.labels), _CHUNK):
             images = split.images[start : start + _CHUNK]
             yield (
@@ -49,7 +49,7 @@ class Batches:
             )
 
     def shuffled(self, split: Split) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All pictures once in batches of the training's size, shuffled, not augmented."""
+        """All images once in batches of the training's size, shuffled, not augmented."""
         order = np.random.default_rng(self._seed).permutation(len(split.labels))
         for start in range(0, len(order), BATCH):
             index = order[start : start + BATCH]
@@ -64,6 +64,6 @@ class Batches:
         return torch.cat(found), torch.cat(labels)
 
     def sample(self, split: Split, count: int) -> Split:
-        """`count` pictures of a split, spread evenly over it (which is sorted by class)."""
+        """`count` images of a split, spread evenly over it (which is sorted by class)."""
         index = np.linspace(0, len(split.labels) - 1, min(count, len(split.labels))).astype(np.int64)
         return Split(split.images[index], split.labels[index])

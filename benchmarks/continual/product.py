@@ -103,7 +103,7 @@ def run(
 
 
 def bundle(model: Path, data: Path, cache: Path, build: Mapping[str, Any]) -> Path:
-    """A bundle with these options and the base's pictures as its base data, built once into `cache` by this code."""
+    """A bundle with these options and the base's images as its base data, built once into `cache` by this code."""
     kind = "-".join(str(value) for value in build.values()) or "default"
     out = cache / f"bundle-{kind}-{_sources()[:12]}"
     if not out.exists():
@@ -142,9 +142,9 @@ def _unpack(archive: Path, classes: list[str], folder: Path) -> None:
 
 
 def _task(task: TaskData, share: int = 1) -> Task:
-    """A task of the SDK, with every so-manieth test picture."""
+    """A task of the SDK, with every so-manieth test image."""
     images, labels = task.test.images[::share], task.test.labels[::share]
-    # The base is never learned, but the SDK wants training pictures of every task made from arrays.
+    # The base is never learned, but the SDK wants training images of every task made from arrays.
     train = (images, labels) if task.name == BASE else (task.train.images, task.train.labels)
     return Task.from_arrays(task.name, *train, task.classes, images, labels)
 

@@ -1,4 +1,4 @@
-"""Learning rates, searched on the first task of 10x5, by its accuracy on held-out training pictures.
+"""Learning rates, searched on the first task of 10x5, by its accuracy on held-out training images.
 
 That of the base is written down beside it, and not used: it would always choose to learn nothing.
 """
@@ -55,7 +55,7 @@ def search(data: Path, model: Path, cache: Path, methods: list[str], out: Path) 
 def _try(
     name: str, rate: float, stream: Stream, pictures: Pictures, model: Path, facts: dict
 ) -> tuple[float, float]:
-    """Accuracy on held-out pictures of the first task, and on training pictures of the base, in percent.
+    """Accuracy on held-out images of the first task, and on training images of the base, in percent.
 
     A run whose numbers stop being finite counts as 0.
     """
@@ -82,7 +82,7 @@ def _try(
 
 
 def _held_out(task: TaskData, pictures: Pictures) -> Split:
-    """40 training pictures of each class that the protocol did not draw."""
+    """40 training images of each class that the protocol did not draw."""
     images, labels = [], []
     for label, name in enumerate(task.classes):
         drawn = {image.tobytes() for image in task.train.images[task.train.labels == label]}

@@ -17,9 +17,9 @@ Rows = dict[str, list[list[float]]]
 
 
 def measures(rows: Rows, images: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Per scenario the matrix, ACC, BWT, forgetting, new-task accuracy, and accuracy over all pictures after each task.
+    """Per scenario the matrix, ACC, BWT, forgetting, new-task accuracy, and accuracy over all images after each task.
 
-    `images` are the test pictures of each task, the base first.
+    `images` are the test images of each task, the base first.
     """
     found = {}
     for scenario, matrix in rows.items():
@@ -38,7 +38,7 @@ def forward_transfer(ahead: Sequence[float], untouched: Sequence[float]) -> floa
     """FWT: mean over tasks after the first of `ahead[j] - untouched[j]`, in points.
 
     A task's classes have no head before they are learned, so both are accuracies of an exact head fitted to the
-    task's pictures: on the features just before the task, and on those of the network as it was deployed.
+    task's images: on the features just before the task, and on those of the network as it was deployed.
     """
     return round(float(np.mean(np.subtract(ahead, untouched)[1:])), 3)
 

@@ -219,7 +219,7 @@ def few_shots(runs: list[Run]) -> str:
     if not rows:
         return ""
     header = [
-        "pictures a class",
+        "images a class",
         "method",
         "ACC",
         "BWT",
@@ -229,7 +229,7 @@ def few_shots(runs: list[Run]) -> str:
         "new of all",
         "seeds",
     ]
-    return f"## Few pictures: ten tasks of five classes\n\n{table(header, rows)}"
+    return f"## Few images: ten tasks of five classes\n\n{table(header, rows)}"
 
 
 def compared(runs: Iterable[Run]) -> list[Run]:

@@ -41,7 +41,7 @@ _DIRECTIONS = 8
 # rounding where a gradient is small, large ones cross ReLU kinks. A wrong gradient agrees at no step, on no batch.
 _STEPS = (0.01, 0.03, 0.003, 0.1, 0.3, 0.001, 1.0)
 # Along the gradient itself, where a difference is largest, right gradients come out below 0.005, and means that are
-# divided wrongly in the last row and column of a 16x16 picture at 0.03. In random directions kinks hide more: a right
+# divided wrongly in the last row and column of a 16x16 image at 0.03. In random directions kinks hide more: a right
 # gradient of ShuffleNetV2 is off by 0.015 there.
 _ALONG, _ACROSS = 0.01, 0.05
 # int8 rounds, and a difference sees the steps: only that along the gradient itself, over more images, stands out.
@@ -52,7 +52,7 @@ _INT8_SAME = 0.05
 # Features between prefix and suffix: float16, or uint8.
 _STORED, _INT8_STORED = 0.01, 0.2
 _ATTEMPTS = 3
-# Points of one picture each that are looked at where no step agreed: fewer activations, so fewer kinks.
+# Points of one image each that are looked at where no step agreed: fewer activations, so fewer kinks.
 _POINTS = 12
 _NEGATIVE = 1e-5
 _SAME = 1e-3
@@ -194,7 +194,7 @@ class _Check:
             yield found[-1] if found[-1].passed else min(found, key=lambda result: result.value)
 
     def _where_smooth(self, parameter: str, name: str) -> Iterator[Result]:
-        """The gradient at points of one picture, in directions without a kink, until one agrees.
+        """The gradient at points of one image, in directions without a kink, until one agrees.
 
         On both sides of a point the loss has one slope, unless a kink lies within the step: then a difference is the
         slope of neither side, and proves nothing. So for each direction the step is taken whose two slopes are most

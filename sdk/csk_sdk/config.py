@@ -63,7 +63,7 @@ class TrainingConfig(TrainingFields):
 
 
 def augmentation(config: TrainingConfig, manifest: Manifest) -> tuple[bool, int]:
-    """Whether to flip pictures, and by how many pixels or samples to shift, for this bundle.
+    """Whether to flip images, and by how many pixels or samples to shift, for this bundle.
 
     Raises ConfigError where signals are to be flipped.
     """

@@ -6,7 +6,7 @@
     ├── BundleError              a bundle is missing, damaged, or of another schema
     ├── StateError               a state folder is damaged or belongs to another bundle
     │   └── StateLockedError     another process is writing to it
-    ├── TaskError                a task's data cannot be learned from, or nothing can be said of a picture
+    ├── TaskError                a task's data cannot be learned from, or nothing can be said of an image
     │   └── ContradictionError   a task says of known classes that they are others
     ├── StorageError             the disk is full or refuses to be written
     ├── ConfigError              a setting is unknown or out of range
@@ -42,7 +42,7 @@ class StateLockedError(StateError):
 
 
 class TaskError(CskError):
-    """A task's data cannot be learned from, or nothing can be said of a picture or signal."""
+    """A task's data cannot be learned from, or nothing can be said of an image or signal."""
 
 
 class ContradictionError(TaskError):

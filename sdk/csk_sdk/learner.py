@@ -31,7 +31,7 @@ from csk_sdk.runtime.providers import find_providers
 from csk_sdk.runtime.sessions import Provider
 from csk_sdk.state import Generation, LearnedTask, State
 
-# Pictures at once through the network where memory is scarce.
+# Images at once through the network where memory is scarce.
 _SMALL_CHUNK = 8
 
 
@@ -172,9 +172,9 @@ class Learner:
     ) -> LearnReport:
         """Learn one task and commit a new generation.
 
-        `task` may be the path of a task's folder or npz file, `config` a mapping of settings. Pictures of classes that
+        `task` may be the path of a task's folder or npz file, `config` a mapping of settings. Images of classes that
         are known are added to what is known of them; with `replace`, nothing that was learned of them before counts any
-        more (what the base knows does). Pictures that look like those of another known class contradict what is known:
+        more (what the base knows does). Images that look like those of another known class contradict what is known:
         a ContradictionError, unless `replace` is True or False.
 
         `on_progress` is called in this thread; what it raises ends the run, and commits nothing. An interrupted run is

@@ -27,7 +27,7 @@ NORMALIZE = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
 
 
 def small_model(folder: Path) -> Path:
-    """A residual network of random weights for 8x8 pictures, with torch's names."""
+    """A residual network of random weights for 8x8 images, with torch's names."""
     rng = np.random.default_rng(0)
     proto = parser.parse_model(GRAPH)
     # As torch names them; ONNX's text has no dots in names.

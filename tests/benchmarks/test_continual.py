@@ -30,7 +30,7 @@ FACTS = {
 
 
 class Drawn:
-    """Pictures whose every value is their class's number; ten of each for training, three for tests."""
+    """Images whose every value is their class's number; ten of each for training, three for tests."""
 
     def split(self, split: str, classes: tuple[str, ...], count: int | None = None, seed: int = 0) -> Split:
         each = 10 if split == "train" else 3
@@ -53,7 +53,7 @@ def test_streams_are_cut_in_the_given_order(protocol: str, tasks: int, classes: 
     assert stream.classes == (*FACTS["classes"], *FACTS["later_classes_in_order"])
     second = stream.tasks[1]
     assert stream.labels_in_all(second).tolist() == list(range(4 + classes, 4 + 2 * classes))
-    # A picture's value is its class's number, so labels and pictures still belong together.
+    # An image's value is its class's number, so labels and images still belong together.
     assert (second.test.images[:, 0, 0, 0] == classes + second.test.labels).all()
 
 
@@ -142,7 +142,7 @@ def test_seeds_are_averaged_in_one_row() -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """The archive that the base's pictures are unpacked from, and the facts beside the model."""
+    """The archive that the base's images are unpacked from, and the facts beside the model."""
     base = small_stream().base
     with zipfile.ZipFile(tmp_path / "cifar100-train.zip", "w") as archive:
         for number, (image, label) in enumerate(zip(base.train.images, base.train.labels, strict=True)):

@@ -185,7 +185,7 @@ def test_replay_stores_the_same_number_of_every_class(model: Path, stream: Strea
     for task in stream.tasks:
         torch_runs.learn(life, task, life.method.batches, epochs=1)
     sizes = [len(images) for images in life.method._store.images.values()]
-    # 32 pictures of each class exist, and 200 / 6 would be 33.
+    # 32 images of each class exist, and 200 / 6 would be 33.
     assert sizes == [32] * 6 or max(sizes) - min(sizes) <= 1
     assert sum(sizes) <= 200
 

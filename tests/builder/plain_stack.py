@@ -13,7 +13,7 @@ PAD = "kernel_shape=[3,3], pads=[1,1,1,1]"
 
 
 def stack(path: Path, channels: tuple[int, ...], size: int) -> Path:
-    """3x3 convolutions with ReLU, then mean and head; `channels` from the picture's 3 on."""
+    """3x3 convolutions with ReLU, then mean and head; `channels` from the image's 3 on."""
     rng = np.random.default_rng(0)
     nodes, tensors, x = "", {"h": rng.normal(0, 0.1, (4, channels[-1])), "hb": np.zeros(4)}, "x"
     for index, (c_in, c_out) in enumerate(pairwise(channels)):

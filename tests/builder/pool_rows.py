@@ -17,7 +17,7 @@ CHANNELS = 3
 
 @dataclass(frozen=True)
 class PoolRow:
-    """A convolution, perhaps its Relu, perhaps a Pad, and a pool: `size` is the picture's, `pool` the attributes."""
+    """A convolution, perhaps its Relu, perhaps a Pad, and a pool: `size` is the image's, `pool` the attributes."""
 
     name: str
     op: str
@@ -101,8 +101,8 @@ def pooled(
 ) -> NDArray:
     """A pool of opset 22, one window after the other; agrees with torch 2.13 in float64 wherever torch has the form.
 
-    With ceil_mode a last window counts only if it begins in the picture or in the padding before it, and a mean that
-    counts padding divides by the cells of its window that lie within picture and padding.
+    With ceil_mode a last window counts only if it begins in the image or in the padding before it, and a mean that
+    counts padding divides by the cells of its window that lie within image and padding.
     """
     size, rank = x.shape[2:], len(kernel_shape)
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
@@ -170,7 +170,7 @@ ROWS = [
     _of("MaxPool", "zeros in front, rounded up", (8, 8), 3, 2, pads=(0, 0, 1, 1), ceil_mode=1),
     _of("MaxPool", "more zeros in front than a pool may pad", (6, 6), 3, 2, pads=(3, 3, 4, 3)),
     _of("MaxPool", "zeros in front, dilated", (7, 7), 2, 1, pads=(1, 1, 1, 1), dilations=[2, 3]),
-    _of("MaxPool", "last window behind the picture", (17, 17), 2, 3, 1, ceil_mode=1),
+    _of("MaxPool", "last window behind the image", (17, 17), 2, 3, 1, ceil_mode=1),
     _of("MaxPool", "dilated, last window far over the edge", (8, 8), 2, 3, dilations=[4, 4], ceil_mode=1),
     _of("MaxPool", "SAME_LOWER of zeros", (7, 8), 3, 2, pads=(0, 1, 1, 0), auto_pad="SAME_LOWER"),
     _of("MaxPool", "1-d, zeros in front", (11,), 3, 2, pads=(1, 1)),
@@ -183,7 +183,7 @@ ROWS = [
     _of("AveragePool", "padding counted, rounded up", (16, 16), 3, 2, 1, ceil_mode=1, count_include_pad=1),
     _of("AveragePool", "the same in opset 22", (16, 16), 3, 2, 1, ceil_mode=1, count_include_pad=1, opset=22),
     _of("AveragePool", "rounded up", (6, 7), 3, 2, ceil_mode=1),
-    _of("AveragePool", "last window behind the picture", (17, 17), 2, 3, 1, ceil_mode=1),
+    _of("AveragePool", "last window behind the image", (17, 17), 2, 3, 1, ceil_mode=1),
     _of("AveragePool", "the same, padding counted", (17, 17), 2, 3, 1, ceil_mode=1, count_include_pad=1),
     _of("AveragePool", "dilated", (8, 7), 2, 2, 1, dilations=[2, 3], opset=19),
     _of(

@@ -1,7 +1,7 @@
 """A small classifier, and its loss in float64.
 
 Gradients are compared at smooth points: `Network.kinks` names the values in front of a kink, and the bias
-that moves them; `smooth` shifts those biases so that no element comes near the kink on the given pictures.
+that moves them; `smooth` shifts those biases so that no element comes near the kink on the given images.
 """
 
 from __future__ import annotations

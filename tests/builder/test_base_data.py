@@ -30,8 +30,8 @@ def pictures(folder: Path, **counts: int) -> Path:
             {"a": 1, "b": 1, "c": 1, "zebra": 1},
             ("has a folder 'zebra'", "not one of the model's 3 classes", "--classes"),
         ),
-        ({"a": 1, "b": 1}, ("has no pictures of class 'c'. Put some into",)),
-        ({"a": 1, "b": 0, "c": 1}, ("has no pictures of class 'b'. Put some into",)),
+        ({"a": 1, "b": 1}, ("has no images of class 'c'. Put some into",)),
+        ({"a": 1, "b": 0, "c": 1}, ("has no images of class 'b'. Put some into",)),
     ],
     ids=["foreign", "missing", "empty"],
 )
@@ -53,7 +53,7 @@ def test_no_base_data_folder(tmp_path: Path) -> None:
 
 def test_a_damaged_picture_in_the_base_data(tmp_path: Path) -> None:
     base = pictures(tmp_path / "base", a=1, b=1, c=1)
-    (base / "b" / "0.png").write_bytes(b"no picture")
+    (base / "b" / "0.png").write_bytes(b"no image")
     options = BuildOptions(classes=("a", "b", "c"), base_data=base)
     with pytest.raises(TaskError, match=r"0\.png"):
         build_artifacts(saved(tmp_path), tmp_path / "bundle", options)

@@ -58,7 +58,7 @@ from small_network import norm
             norm("a", 4),
         ),
         (
-            "on the picture itself",
+            "on the image itself",
             f"i = {bn('x', 'a')} \n c = Conv<pads=[1,1,1,1]>(i, w) \n t = Conv(c, v)",
             {"Mul", "Add"},
             norm("a", 3),

@@ -64,7 +64,7 @@ def test_one_number_becomes_two_classes(tmp_path: Path, case: str) -> None:
 
 
 def test_it_learns_a_third(tmp_path: Path) -> None:
-    """Pictures that are black, white or striped, of which the model knows the first two."""
+    """Images that are black, white or striped, of which the model knows the first two."""
     rng = np.random.default_rng(0)
     nodes, tensors = LINEAR + " \n y = Sigmoid(z)", dict(HEAD)
     tensors = {"w": HEAD["w"], "v": HEAD["v"], "one": HEAD["h"][:1], "bias": np.array([0.1])}

@@ -69,7 +69,7 @@ def test_a_head_whose_large_weight_is_turned(tmp_path: Path, turn: str) -> None:
 
 
 def test_what_would_only_grow_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scalar spread over a picture is no weight: folded, it would be one that the device holds."""
+    """A scalar spread over an image is no weight: folded, it would be one that the device holds."""
     monkeypatch.setattr(constants, "GROWS_TO", 1000)
     proto = classifier(
         "e = Expand(half, size) \n a = Add(x, e) \n c = Conv(a, w) \n t = Conv(c, v)",
@@ -90,7 +90,7 @@ def test_a_random_number_is_not_folded() -> None:
 
 
 def test_pads_that_the_graph_computes(tmp_path: Path) -> None:
-    """Keras 3 writes them so; the picture behind had no known size."""
+    """Keras 3 writes them so; the image behind had no known size."""
     nodes = (
         "z = ConstantOfShape<value = int64[1] {0}>(six) \n pads = Concat<axis=0>(z, ends) \n"
         f"q = Pad(x, pads) \n c = Conv(q, w) \n t = Conv(c, v) \n {TAIL}"

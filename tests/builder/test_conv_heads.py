@@ -62,7 +62,7 @@ ROWS = [
         WIDTH,
         {"axes": np.array([2, 3])},
     ),
-    Row("kernel as large as the picture", "k = Conv(r, all, b) \n y = Flatten(k)", WIDTH * 49),
+    Row("kernel as large as the image", "k = Conv(r, all, b) \n y = Flatten(k)", WIDTH * 49),
     Row(
         "channels last at the end",
         "p = GlobalAveragePool(r) \n k = Conv(p, one, b) \n t = Transpose<perm=[0,2,3,1]>(k) \n y = Reshape(t, s)",
@@ -202,7 +202,7 @@ def test_gradients_equal_central_differences(row: Row, bundles: dict[str, Bundle
 
 
 def logits_of(row: Row, r: NDArray) -> NDArray:
-    """By hand: convolution, perhaps Relu, mean over the picture."""
+    """By hand: convolution, perhaps Relu, mean over the image."""
     if "three" in row.nodes:
         windows = np.lib.stride_tricks.sliding_window_view(r, (3, 3), axis=(2, 3))
         k = np.einsum("nchwij,ocij->nohw", windows, TENSORS["three"].astype(np.float32).astype(np.float64))

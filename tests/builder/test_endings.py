@@ -48,7 +48,7 @@ ENDINGS = {
     "softmax, argmax": (f"{LOGITS} \n s = Softmax(z) \n y = ArgMax<axis=1, keepdims=0>(s)", "int64[N] y", 17),
     "argmax of opset 9": (f"{LOGITS} \n y = ArgMax<axis=1, keepdims=0>(z)", "int64[N] y", 9),
     "argmax of opset 23": (f"{LOGITS} \n y = ArgMax<axis=1, keepdims=0>(z)", "int64[N] y", 23),
-    "argmax of a picture": (f"{CONV} \n y = ArgMax<axis=1, keepdims=0>(k)", "int64[N,1,1] y", 17),
+    "argmax of an image": (f"{CONV} \n y = ArgMax<axis=1, keepdims=0>(k)", "int64[N,1,1] y", 17),
     "topk": (f"{LOGITS} \n y, i = TopK(z, two)", "float[N,2] y, int64[N,2] i", 17),
     "topk of opset 9": (f"{LOGITS} \n y, i = TopK<k=2>(z)", "float[N,2] y, int64[N,2] i", 9),
     "topk's places": (f"{LOGITS} \n s = Softmax(z) \n v2, i = TopK(s, two) \n y = Cast<to=6>(i)", "int32[N,2] y", 17),
@@ -62,11 +62,11 @@ ENDINGS = {
     "unsqueeze": (f"{LOGITS} \n y = Unsqueeze(z, first)", "float[N,1,3] y", 17),
     "reshape, softmax": (f"{LOGITS} \n u = Reshape(z, between) \n y = Softmax(u)", "float[N,1,3] y", 17),
     "picture": (CONV.replace("k =", "y ="), "float[N,3,1,1] y", 17),
-    "picture, softmax": (f"{CONV} \n y = Softmax<axis=1>(k)", "float[N,3,1,1] y", 17),
-    "picture, softmax of opset 12": (f"{CONV} \n y = Softmax<axis=1>(k)", "float[N,3,1,1] y", 12),
-    "picture, softmax of opset 11": (f"{CONV} \n y = Softmax(k)", "float[N,3,1,1] y", 11),
-    "picture, scale": (f"{CONV} \n m = Mul(k, scale) \n y = Flatten(m)", "float[N,3] y", 17),
-    "mean of pictures, temperature": (
+    "image, softmax": (f"{CONV} \n y = Softmax<axis=1>(k)", "float[N,3,1,1] y", 17),
+    "image, softmax of opset 12": (f"{CONV} \n y = Softmax<axis=1>(k)", "float[N,3,1,1] y", 12),
+    "image, softmax of opset 11": (f"{CONV} \n y = Softmax(k)", "float[N,3,1,1] y", 11),
+    "image, scale": (f"{CONV} \n m = Mul(k, scale) \n y = Flatten(m)", "float[N,3] y", 17),
+    "mean of images, temperature": (
         "c = Conv(x, w) \n r = Relu(c) \n k = Conv(r, hp, hb) \n q = GlobalAveragePool(k) \n d = Div(q, scale) \n"
         "y = Flatten(d)",
         "float[N,3] y",

@@ -140,7 +140,7 @@ ROWS = [
         ),
     ),
     Row(
-        "picture of a computed size on the gradient path",
+        "image of a computed size on the gradient path",
         lambda: classifier(
             "[first] c = Conv(x, w) \n s = ReduceSum<keepdims=0>(c) \n i = Cast<to=7>(s) \n"
             "e = Reshape(i, row) \n [crop] d = Slice(c, from, e, axis) \n [second] t = Conv(d, v)",
@@ -148,7 +148,7 @@ ROWS = [
             **{"from": np.array([0]), "axis": np.array([2])},
         ),
         (
-            "Convolution 'second' works on a picture of unknown height or width",
+            "Convolution 'second' works on an image of unknown height or width",
             "Export the model with a fixed",
         ),
         options=ALL,
@@ -192,7 +192,7 @@ ROWS = [
             order=np.arange(4 * 7 * 7)[::-1].reshape(1, 4, 7, 7),
         ),
         (
-            "The model is written for one batch size: for 2 pictures it does not run.",
+            "The model is written for one batch size: for 2 images it does not run.",
             "Export it again with a dynamic batch.",
         ),
         options={"trainable": "from:second"},
@@ -297,7 +297,7 @@ ROWS = [
     Row(
         "unknown resize",
         classifier,
-        ("--resize is 'cubic'; model.onnx takes pictures, so it must be bilinear or none.",),
+        ("--resize is 'cubic'; model.onnx takes images, so it must be bilinear or none.",),
         ConfigError,
         {"resize": "cubic"},
     ),

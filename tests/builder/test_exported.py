@@ -45,7 +45,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
 
 
 def example(file: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Pictures as the source model takes them, and the framework's outputs."""
+    """Images as the source model takes them, and the framework's outputs."""
     stored = np.load(file.with_suffix(".npz"))
     return stored["x"], stored["y"]
 

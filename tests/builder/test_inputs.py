@@ -1,4 +1,4 @@
-"""What a model may take: pictures of any number of channels, signals; and what is said of the rest."""
+"""What a model may take: images of any number of channels, signals; and what is said of the rest."""
 
 from __future__ import annotations
 
@@ -123,9 +123,9 @@ def test_inputs_that_are_refused(tmp_path: Path, make: Any, message: str) -> Non
     ("shape", "options", "message"),
     [
         ("N,3,9", {"resize": "bilinear"}, "--resize is 'bilinear'; model.onnx takes signals, so it must be crop or"),
-        ("N,3,9,9", {"resize": "crop"}, "--resize is 'crop'; model.onnx takes pictures, so it must be bilinear or"),
-        ("N,3,9", {"flip": True}, "--flip is for pictures, and model.onnx takes signals: leave it out."),
-        ("N,3,9,9", {"sample_rate": 8000}, "--sample-rate is for signals, and model.onnx takes pictures: leave"),
+        ("N,3,9,9", {"resize": "crop"}, "--resize is 'crop'; model.onnx takes images, so it must be bilinear or"),
+        ("N,3,9", {"flip": True}, "--flip is for images, and model.onnx takes signals: leave it out."),
+        ("N,3,9,9", {"sample_rate": 8000}, "--sample-rate is for signals, and model.onnx takes images: leave"),
         ("N,3,9", {"sample_rate": 0}, "--sample-rate is 0; it must be 1 Hz or more."),
         ("N,1,9,9", {"mean": (math.nan,)}, "--mean is (nan,); every number must be finite, and within float32."),
         ("N,1,9", {"mean": (1e39,)}, "--mean is (1e+39,); every number must be finite, and within float32."),

@@ -159,7 +159,7 @@ def test_small_gradients_do_not_underflow() -> None:
 
 
 def new_task(network: Network, manifest: Manifest, count: int = 24, **settings: int) -> NewTask:
-    """Pictures of two classes, one brighter in its middle."""
+    """Images of two classes, one brighter in its middle."""
     rng = np.random.default_rng(1)
     labels = np.arange(count) % 2
     images = rng.integers(0, 120, (count, *network.image[1:], 3))
@@ -219,7 +219,7 @@ def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TaskError) as caught:
         new_task(PAIR, opened.manifest, batch_size=25)
     assert str(caught.value) == (
-        "There are 24 pictures to measure knowledge intensity on, and it takes a whole batch of 25: give more pictures."
+        "There are 24 images to measure knowledge intensity on, and it takes a whole batch of 25: give more images."
     )
 
 
@@ -236,7 +236,7 @@ def test_gradients_that_are_not_finite_are_refused(tmp_path: Path, monkeypatch: 
             lambda images: np.eye(len(images), opened.manifest.head.features, dtype=np.float32),
         )
         with pytest.raises(
-            TaskError, match=r"The gradient of 'c1_w' is not finite on these pictures: check them"
+            TaskError, match=r"The gradient of 'c1_w' is not finite on these images: check them"
         ):
             measure_intensity(graph, data)
 
@@ -247,7 +247,7 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         data = new_task(PAIR, opened.manifest)
         graph.kernels["c2_w"] = graph.kernels["c2_w"] * np.float32(np.nan)
         with pytest.raises(
-            TaskError, match=r"The network's features are not finite on these pictures: check them"
+            TaskError, match=r"The network's features are not finite on these images: check them"
         ):
             fit_head(graph, data)
 
@@ -277,7 +277,7 @@ def test_a_position_trained_alone_is_all_that_changes(
     assert touched == positions | {("c1_w", ()), ("c2_w", ())}
     for name, kernel in graph.kernels.items():
         np.testing.assert_array_equal(kernel, start[name])
-    # Tested on the very pictures that were trained on, both decreases are the same.
+    # Tested on the very images that were trained on, both decreases are the same.
     for name in found.learned:
         np.testing.assert_allclose(found.learned[name], found.held_out[name], atol=1e-7)
 
@@ -328,7 +328,7 @@ def analyze(folder: Path, network: Network = PAIR, **options: object) -> Analysi
 
 
 def test_analysis_of_a_model_in_which_only_the_center_sees_the_picture(tmp_path: Path) -> None:
-    """1x1 pictures: all other positions read padding, and can learn nothing."""
+    """1x1 images: all other positions read padding, and can learn nothing."""
     network = networks.chain("dot", "Tanh", ((4, 3, 3, 3), "<pads=[1,1,1,1]>"), image=(3, 1, 1))
     found = analyze(tmp_path, network)
     (site,) = found.sites
@@ -349,8 +349,8 @@ def test_by_training_without_pictures_to_test_on_is_refused(tmp_path: Path) -> N
     with pytest.raises(ConfigError) as caught:
         analyze(tmp_path, train_steps=2, images=40)
     assert str(caught.value) == (
-        "--by-training needs pictures to test on, and 40 of 40 are trained on: lower --images, or give the task test "
-        "pictures."
+        "--by-training needs images to test on, and 40 of 40 are trained on: lower --images, or give the task test "
+        "images."
     )
 
 
@@ -359,7 +359,7 @@ def test_by_training_without_pictures_to_test_on_is_refused(tmp_path: Path) -> N
     [
         ({"images": 0}, "--images is 0; it must be 1 or more."),
         ({"batch_size": 0}, "--batch-size is 0; it must be 1 or more."),
-        ({"images": 8, "batch_size": 9}, "--images is 8, less than one batch of 9 pictures."),
+        ({"images": 8, "batch_size": 9}, "--images is 8, less than one batch of 9 images."),
         ({"train_steps": -1}, "--by-training is -1; it must be 0 or more."),
         ({"model": BuildOptions(sites="3x3")}, "--sites is '3x3'; it must be center, 1x1 or all."),
         ({"model": BuildOptions(mean=(0.5,))}, "--mean has 1 numbers, but the model's input has 3 channels."),

@@ -52,7 +52,7 @@ KINDS = {
     "transformer": (
         f"{TOKENS} \n y = Gemm<transB=1>(m, h, hb)",
         "float[N,3] y",
-        "a transformer: 1 attention layer holds what it knows, and its convolution only cuts the picture into patches",
+        "a transformer: 1 attention layer holds what it knows, and its convolution only cuts the image into patches",
     ),
 }
 TENSORS = WEIGHTS | {

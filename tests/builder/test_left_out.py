@@ -37,10 +37,10 @@ KINDS = {
     "shared": ("c{n} = Conv<pads=[1,1,1,1]>({x}, three)", "its kernel is shared with"),
     "pointwise": ("c{n} = Conv({x}, one{n})", "not of --sites center"),
     "even": ("c{n} = Conv<pads=[0,0,1,1]>({x}, two{n})", "a kernel of 2x2 has no center"),
-    "of the picture": (
+    "of the image": (
         "s{n} = Shape<start=0, end=1>(x) \n m{n} = Cast<to=1>(s{n}) \n o{n} = Div(m{n}, m{n}) \n"
         "k{n} = Mul(o{n}, three{n}) \n c{n} = Conv<pads=[1,1,1,1]>({x}, k{n})",
-        "its kernel is computed from the picture",
+        "its kernel is computed from the image",
     ),
     "transposed": ("c{n} = ConvTranspose<pads=[1,1,1,1]>({x}, three{n})", "ConvTranspose is not trained"),
 }

@@ -125,7 +125,7 @@ def test_base_data_without_a_table_is_refused(tmp_path: Path, base_data: Path) -
             BuildOptions(loss=MSE, classes=("x", "y", "z"), base_data=base_data),
         )
     assert str(caught.value) == (
-        f"{base_data} has no metadata.csv, and with --loss mse the labels are in it: one line for each picture, with "
+        f"{base_data} has no metadata.csv, and with --loss mse the labels are in it: one line for each image, with "
         "file_name and a number for each of x, y, z."
     )
 

@@ -77,7 +77,7 @@ def make_case(network: Network, every: bool, folder: Path, **options: object) ->
 
 
 def smooth_point(network: Network) -> tuple[Network, NDArray[np.float32]]:
-    """The first random pictures, with biases that avoid kinks on them, whose pooled maxima are clear."""
+    """The first random images, with biases that avoid kinks on them, whose pooled maxima are clear."""
     for seed in range(40):
         images = small_network.pictures(network, IMAGES, seed)
         smoothed = small_network.smooth(network, images)

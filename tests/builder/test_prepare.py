@@ -172,7 +172,7 @@ RESIZED = """
 def test_a_resize_to_fixed_sizes_follows_the_batch(
     tmp_path: Path, mode: str, wanted: tuple[int, int]
 ) -> None:
-    """torch's `interpolate(size=...)`, of a model with dynamic batch, of a picture of 7 x 7."""
+    """torch's `interpolate(size=...)`, of a model with dynamic batch, of an image of 7 x 7."""
     places = {"axis0": np.array([0]), "axis2": np.array([2]), "wanted": np.array(wanted)}
     coordinates, more = ("half_pixel", "") if mode != "nearest" else ("asymmetric", ', nearest_mode="floor"')
     text = RESIZED.format(mode=mode, coordinates=coordinates, more=more)

@@ -512,8 +512,8 @@ def test_an_int8_bundle_says_so_and_gives_every_network_its_kernels(tmp_path: Pa
     [
         (
             {"precision": "int8"},
-            "--precision int8 needs --base-data: the ranges of the network's activations are measured on pictures of "
-            "the base classes. Pass a folder with some pictures of each, or build with --precision exact.",
+            "--precision int8 needs --base-data: the ranges of the network's activations are measured on images of "
+            "the base classes. Pass a folder with some images of each, or build with --precision exact.",
         ),
         ({"precision": "int4"}, "--precision is 'int4'; it must be exact or int8."),
     ],

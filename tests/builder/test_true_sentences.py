@@ -84,7 +84,7 @@ def test_a_model_that_answers_by_the_other_pictures(tmp_path: Path) -> None:
     nodes = (
         "c = Conv(x, w) \n m = ReduceMean<axes=[0], keepdims=1>(c) \n a = Sub(c, m) \n [last] t = Conv(a, v)"
     )
-    with pytest.raises(ModelError, match="answers to a picture by the others in its batch"):
+    with pytest.raises(ModelError, match="answers to an image by the others in its batch"):
         build(classifier(nodes), tmp_path, trainable="from:last")
 
 
@@ -115,7 +115,7 @@ def test_padding_that_onnx_runtime_computes_otherwise(
 
 
 def by_the_standard(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The picture of 7 x 7 in front of `same` padded by a Pad, as the formula in the operator's text has it."""
+    """The image of 7 x 7 in front of `same` padded by a Pad, as the formula in the operator's text has it."""
     written = onnx.ModelProto()
     written.CopyFrom(proto)
     place = next(index for index, node in enumerate(written.graph.node) if node.name == "same")
@@ -147,9 +147,9 @@ def by_the_standard(proto: onnx.ModelProto) -> onnx.ModelProto:
     ("nodes", "said"),
     [
         ("c = Conv(x, w) \n [pool] m = MaxPool<kernel_shape=[4,4], dilations=[3,3]>(c) \n t = Conv(m, one)",
-         "'pool' (MaxPool) has no window: its kernel reaches further than the picture of 7x7"),
+         "'pool' (MaxPool) has no window: its kernel reaches further than the image of 7x7"),
         ("c = Conv(x, w) \n a = MaxPool<kernel_shape=[2,2], strides=[3,3]>(c) \n [far] t = Conv<dilations=[2,2]>(a, v)",
-         "Convolution 'far' has no output: its kernel reaches further than its picture of 2x2"),
+         "Convolution 'far' has no output: its kernel reaches further than its image of 2x2"),
     ],
 )  # fmt: skip
 def test_a_kernel_larger_than_its_picture(tmp_path: Path, nodes: str, said: str) -> None:

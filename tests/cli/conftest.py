@@ -63,7 +63,7 @@ def write_png(path: Path, picture: np.ndarray) -> Path:
 
 @pytest.fixture(scope="session")
 def fresh_workspace(tmp_path_factory: pytest.TempPathFactory, digits: Any, digits_bundle: Path) -> Path:
-    """Tasks 01-four-five (a folder) and 02-six-seven (npz), base with test pictures only; nothing learned."""
+    """Tasks 01-four-five (a folder) and 02-six-seven (npz), base with test images only; nothing learned."""
     folder = tmp_path_factory.mktemp("fresh") / "workspace"
     folder.mkdir()
     (folder / "bundle").symlink_to(digits_bundle)

@@ -1,4 +1,4 @@
-"""analyze: table, verdict, JSON and picture."""
+"""analyze: table, verdict, JSON and image."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ def analyze(run, task):
 def test_the_table_has_every_position_of_every_site(analyze):
     text = analyze().out
     assert "digits-base4.onnx, 2 new classes of " in text
-    assert "64 pictures" in text
+    assert "64 images" in text
     assert "mean 0.3056, std 0.3776" in text
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if "stage3.second.conv" in line)
@@ -83,7 +83,7 @@ def test_by_training(analyze):
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_the_picture(analyze, tmp_path, suffix):
     path = tmp_path / f"intensity{suffix}"
-    assert f"Picture    {path}" in analyze("--picture", path).out
+    assert f"Image    {path}" in analyze("--picture", path).out
     if suffix == ".svg":
         assert path.read_text().count("stage3.second.conv") >= 2
     else:
@@ -97,8 +97,8 @@ def test_the_picture(analyze, tmp_path, suffix):
     ("arguments", "error"),
     [
         (["--picture", "p.gif"], "--picture p.gif must end in .png, .svg or .pdf."),
-        (["--picture", "no/where/p.png"], "The picture could not be written to no/where/p.png (No such file"),
-        (["--batch-size", "80"], "--images is 64, less than one batch of 80 pictures."),
+        (["--picture", "no/where/p.png"], "The image could not be written to no/where/p.png (No such file"),
+        (["--batch-size", "80"], "--images is 64, less than one batch of 80 images."),
         (["--mean", "0.5,0.5"], "--mean has 2 numbers, but the model's input has 1 channels."),
     ],
 )

@@ -158,7 +158,7 @@ def test_inspect_counts_what_can_be_counted_by_hand(run, digits_bundle):
         found["kept_bytes_per_image"]["centers"]
         == selected + (2 * 32 * 16 + 2 * 64 * 4) + 4 * features + 2 * 16
     )
-    # Full: the input of every layer, once (the picture, stem, two in stage 1, two in 2, two in 3, features),
+    # Full: the input of every layer, once (the image, stem, two in stage 1, two in 2, two in 3, features),
     # and no activation that is not also an input, but for the last, which the pooling reads.
     kept = 64 + 3 * 16 * 64 + 2 * 32 * 16 + 2 * 64 * 4 + features
     assert found["kept_bytes_per_image"]["full"] == 4 * kept

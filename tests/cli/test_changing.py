@@ -53,7 +53,7 @@ def test_forget_says_what_it_did_and_what_remains(run: Callable[..., Any], space
     assert " ".join(done.out.split()) == (
         "Forgotten: six. Generation 3 is current. Hidden, and not forgotten: two, known to the base. Heads made anew: "
         "02. 1 older generation that held it removed. remains: the second moments of the trained layers, which are "
-        "sums over all pictures, and protect what was learned remains: the bundle, which is signed as it is: classes "
+        "sums over all images, and protect what was learned remains: the bundle, which is signed as it is: classes "
         "of the base are hidden, and not forgotten"
     )
     assert run("forget", "--task", "01", "--json", *space).json["classes"] == ["four", "five"]

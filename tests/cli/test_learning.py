@@ -14,7 +14,7 @@ def test_train_next_learns_the_first_task_and_shows_accuracies(run, workspace):
     done = run("train", "--workspace", workspace)
     assert (done.status, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert "Learning 01-four-five: 2 classes, 40 pictures" in lines
+    assert "Learning 01-four-five: 2 classes, 40 images" in lines
     assert len([line for line in lines if line.startswith("  Epoch ")]) == 1
     assert any(line.startswith("Learned 01-four-five in ") and "generation 1" in line for line in lines)
     assert [line.split()[0] for line in lines[-2:]] == ["base", "01-four-five"]
@@ -46,7 +46,7 @@ def test_train_by_name_with_settings(run, workspace):
 def test_few_pictures_get_heads_only_and_a_sentence(run, workspace):
     done = run("train", "--workspace", workspace, "--few-shot", "21", "--no-evaluate")
     assert done.status == 0
-    assert "Warning: 20 pictures a class are too few" in done.err
+    assert "Warning: 20 images a class are too few" in done.err
     done = run("train", "--workspace", workspace, "--few-shot", "21", "--no-evaluate", "--json")
     assert (done.json["heads_only"], done.json["heads_only_because"], done.json["epochs"]) == (
         True,
@@ -113,7 +113,7 @@ def test_a_second_writer_is_refused(run, workspace):
 
 
 def test_a_broken_test_split_does_not_hide_what_was_learned(run, workspace):
-    (workspace / "tasks/base/test/zero/0.png").write_bytes(b"no picture")
+    (workspace / "tasks/base/test/zero/0.png").write_bytes(b"no image")
     done = run("train", "--workspace", workspace, "--json")
     assert done.status == 0
     assert done.json["generation"] == 1
@@ -166,7 +166,7 @@ def test_rollback(run, learned):
     [
         (["train", "--task", "nix"], "There is no task 'nix'"),
         (["train", "--task", "01-four-five"], "'01-four-five' is learned already"),
-        (["train", "--task", "base"], "no training pictures"),
+        (["train", "--task", "base"], "no training images"),
         (["train", "--bundle", "nowhere"], "There is no bundle in nowhere"),
         (["tasks", "--bundle", "nowhere"], "There is no bundle in nowhere"),
         (["rollback", "--to", "nix"], "no generation of task 'nix'"),

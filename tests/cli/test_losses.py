@@ -74,7 +74,7 @@ def test_regression(run: Any, tmp_path: Path, digits: Digits) -> None:
     at = ("--workspace", folder)
     learned = run("train", "--task", "all", *at)
     assert learned.status == 0
-    assert "Learning 01: 1 target, 160 pictures" in learned.out
+    assert "Learning 01: 1 target, 160 images" in learned.out
     assert "R2 in %" in learned.out
     assert "all targets" in learned.out
     found = run("evaluate", *at, "--json").json

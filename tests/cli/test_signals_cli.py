@@ -132,13 +132,13 @@ def test_a_picture_for_a_model_of_signals(run, learned, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
     done = run("predict", tmp_path / "x.png", "--workspace", learned)
     assert done.status == 1
-    assert "x.png is a picture (uint8 of shape (8, 8, 3)), and the model takes signals" in done.err
+    assert "x.png is an image (uint8 of shape (8, 8, 3)), and the model takes signals" in done.err
 
 
 def test_a_sound_for_a_model_of_pictures(run, fresh_workspace, recording):
     done = run("predict", recording("x.wav", 1, 8000), "--workspace", fresh_workspace)
     assert done.status == 1
-    assert "x.wav is a signal of 3000 samples, and the model takes pictures of 8x8 pixels" in done.err
+    assert "x.wav is a signal of 3000 samples, and the model takes images of 8x8 pixels" in done.err
 
 
 def test_a_task_with_a_broken_recording_changes_nothing(run, space, tmp_path):

@@ -34,7 +34,7 @@ def test_evaluate_both(run, learned_workspace):
 def test_without_test_pictures_there_is_nothing_to_evaluate(run, learned_workspace, tmp_path):
     done = run("evaluate", "--workspace", learned_workspace, "--tasks", tmp_path)
     assert done.status == 1
-    assert "has test pictures" in done.err
+    assert "has test images" in done.err
 
 
 def test_predict(run, learned_workspace):
@@ -80,7 +80,7 @@ def test_export_is_an_ordinary_model_and_never_overwrites_unasked(run, learned_w
     ("arguments", "error"),
     [
         (["predict", "nowhere.png"], "nowhere.png cannot be read"),
-        (["predict", __file__], "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture"),
+        (["predict", __file__], "not a PNG, JPEG, BMP, WebP, GIF or TIFF image"),
         (["predict", "nowhere.png", "--task", "nix"], "nowhere.png"),
         (["export", "--out", "x.onnx", "--task", "nix"], "Task 'nix' is not learned"),
     ],
@@ -98,4 +98,4 @@ def test_predict_takes_a_folder(run, learned, tmp_path):
     (tmp_path / "empty").mkdir()
     done = run("predict", tmp_path / "empty", "--workspace", learned)
     assert done.status == 1
-    assert done.err.startswith(f"Error: {tmp_path}/empty holds no picture and no signal (")
+    assert done.err.startswith(f"Error: {tmp_path}/empty holds no image and no signal (")

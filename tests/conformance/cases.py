@@ -62,7 +62,7 @@ Draw = Callable[[int], Case]
 
 
 def templates(seed: int, classes: int, size: tuple[int, int] = (9, 9)) -> NDArray:
-    """A picture for each class; samples are these and noise."""
+    """An image for each class; samples are these and noise."""
     return np.random.default_rng(seed).integers(50, 206, (classes, *size, 3))
 
 
@@ -257,7 +257,7 @@ def _point(world: World, rng: np.random.Generator) -> Tensors:
 
 
 def _images(rng: np.random.Generator, world: World, count: int) -> NDArray:
-    """Noise within the range of pictures; no pixel value, which int8 would round on an edge."""
+    """Noise within the range of images; no pixel value, which int8 would round on an edge."""
     return _float32(np.clip(0.8 * rng.normal(size=(count, *world.manifest.input.shape)), -1.9, 1.9))
 
 
@@ -266,7 +266,7 @@ def _step(folder: Path, bundle: str, seed: int, attempt: int, oracle: str = SOUR
     labels = np.array([0, 2, 1, 1])
     inputs = {**_point(world, rng), "images": _images(rng, world, 4), "labels": labels}
     if oracle == SOURCE and bundle.endswith("int8"):
-        # Pictures and changes like those of a task: what is beyond the calibrated range is clipped.
+        # Images and changes like those of a task: what is beyond the calibrated range is clipped.
         inputs["images"] = _float32(world.normalized(samples(rng, templates(0, 3), labels)))
         inputs |= {
             name: value * np.float32(0.2) for name, value in inputs.items() if name.startswith("delta/")

@@ -2,7 +2,7 @@
 
     python tests/conformance/digits.py out/digits
 
-Real pictures (scikit-learn's), few enough for an emulated CPU. For readers without NumPy's npz, the same pictures and
+Real images (scikit-learn's), few enough for an emulated CPU. For readers without NumPy's npz, the same images and
 labels are in `digits.safetensors`: docs/conformance.md.
 """
 
@@ -50,7 +50,7 @@ def main(folder: Path) -> None:
 def _first(
     images: NDArray[np.uint8], labels: NDArray[np.int64], members: tuple[int, ...], count: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The first pictures of each digit, and their place in `members`."""
+    """The first images of each digit, and their place in `members`."""
     found = [np.flatnonzero(labels == digit)[:count] for digit in members]
     return images[np.concatenate(found)], np.repeat(np.arange(len(members)), [len(one) for one in found])
 

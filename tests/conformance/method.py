@@ -159,7 +159,7 @@ def discriminant(
     means = sums / counts[:, None]
     within = gram - np.einsum("c,cf,cg->fg", counts, means, means)
     freedom = counts.sum() - len(counts)
-    # An inverse Wishart prior worth so many pictures without correlation.
+    # An inverse Wishart prior worth so many images without correlation.
     uncorrelated = prior * np.diag(np.diag(within)) / freedom
     shrunk = (within + uncorrelated) / (freedom + prior)
     # A unit that is always zero says nothing.
@@ -167,13 +167,13 @@ def discriminant(
     inverse = np.linalg.inv(shrunk[np.ix_(alive, alive)])
     weight = np.zeros_like(means)
     weight[:, alive] = means[:, alive] @ inverse
-    # How much further everything lies from a mean of one picture than from the true mean.
+    # How much further everything lies from a mean of one image than from the true mean.
     excess = np.trace(inverse @ (within / freedom)[np.ix_(alive, alive)])
     return weight, -0.5 * np.sum(weight * means, axis=1) + 0.25 * excess / counts
 
 
 def temperature(features: NDArray, labels: NDArray, classes: int) -> float:
-    """The T that suits best where, in order of class, each picture is judged by those of the other four fifths.
+    """The T that suits best where, in order of class, each image is judged by those of the other four fifths.
 
     Every class must be in all of these.
     """

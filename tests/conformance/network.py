@@ -178,7 +178,7 @@ class Step:
                 )
                 if abs(narrow - wide) > AGREEMENT * max(abs(wide), 1e-3):
                     raise ValueError(
-                        f"{site} {place} lies on a kink: {narrow} and {wide}; choose other pictures"
+                        f"{site} {place} lies on a kink: {narrow} and {wide}; choose other images"
                     )
                 gradient[place] = narrow
             found[site] = gradient

@@ -175,7 +175,7 @@ def _golden(value: NDArray) -> NDArray:
 
 
 def _settled(found: Tensors, given: Tensors, again: Callable[[Tensors], Tensors]) -> Tensors:
-    """`found`, unless a hundred-thousandth of the pictures changes it, or of what stands for them."""
+    """`found`, unless a hundred-thousandth of the images changes it, or of what stands for them."""
     for seed in range(4):
         rng = np.random.default_rng(seed)
         moved = {
@@ -184,7 +184,7 @@ def _settled(found: Tensors, given: Tensors, again: Callable[[Tensors], Tensors]
         }
         for name, value in again(moved).items():
             if np.abs(value - found[name]).max() > 1e-3 * np.abs(found[name]).max():
-                raise ValueError(f"{name} lies on the edge of a rounding; choose other pictures")
+                raise ValueError(f"{name} lies on the edge of a rounding; choose other images")
     return found
 
 
@@ -312,7 +312,7 @@ def _train(settings: Settings, given: Tensors, world: World, training: Training)
 
 
 def _consolidated(settings: Settings, given: Tensors, world: World, centers: Tensors) -> Tensors:
-    """The next generation's tensors, and what it says of the test pictures."""
+    """The next generation's tensors, and what it says of the test images."""
     source, images, known = world.source, world.normalized(given["pictures"]), world.checkpoint
     labels, names = given["labels"], settings["classes"]
     before = source.features(images)

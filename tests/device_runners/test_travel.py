@@ -95,7 +95,7 @@ def test_another_opinion_of_pictures_is_found(workspace, sent, wrong, capsys):
     sent["told"]["predictions"]["base"] = ["nine"] * min(wrong, len(labels)) + labels[wrong:]
     (finding,) = [one for one in said(workspace, sent) if not one.passed]
     assert finding.what == "begun: host says the same"
-    assert finding.detail.startswith(f"{min(wrong, len(labels))} of 269 pictures differ")
+    assert finding.detail.startswith(f"{min(wrong, len(labels))} of 269 images differ")
     assert main(["states", str(workspace)]) == 1
     assert "FAIL  browser" in capsys.readouterr().out
 

@@ -173,7 +173,7 @@ def npz(data: bytes) -> None:
 
 
 def picture(data: bytes) -> None:
-    """A picture file."""
+    """An image file."""
     path = SCRATCH / "x.png"
     path.write_bytes(data)
     with suppress(TaskError):

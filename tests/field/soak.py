@@ -54,7 +54,7 @@ Digits = dict[int, NDArray[np.uint8]]
 
 
 def prepare(out: Path) -> Digits:
-    """Build the bundle in `out`; 140 pictures of each digit from 4 to 9."""
+    """Build the bundle in `out`; 140 images of each digit from 4 to 9."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
     subprocess.run([sys.executable, "-c", PREPARE, str(out)], env=environment, check=True)
     with np.load(out / "digits.npz") as arrays:
@@ -62,7 +62,7 @@ def prepare(out: Path) -> Digits:
 
 
 def task(digits: Digits, number: int) -> Task:
-    """Two of the digits with names of their own: 20 pictures each to learn, 40 others to test. The first: 4 and 5."""
+    """Two of the digits with names of their own: 20 images each to learn, 40 others to test. The first: 4 and 5."""
     rng = np.random.default_rng(number)
     pair = (4, 5) if number == 1 else tuple(int(digit) for digit in rng.permutation(list(digits))[:2])
     images = np.concatenate([digits[digit][rng.permutation(100)[:20]] for digit in pair])

@@ -32,7 +32,7 @@ EXPLAINS = (
     "The signature, 64 bytes in manifest.sig, is ed25519",
     "What a signature does not do",
     "Tested by tests/field/test_bad_data.py.",
-    "A network can compute NaN or infinity for any picture",
+    "A network can compute NaN or infinity for any image",
     "A camera of 12 bits has white at 4095",
     "in csk.toml; build-artifacts --bit-depth and analyze --bit-depth",
     "In int8, what was NaN in front of a rounding is some number behind it",
@@ -86,7 +86,7 @@ TESTED_ELSEWHERE = {
                 "that never learned the task."
             ),
             (
-                "What pictures of the forgotten still have a share in is said: second moments, centers, and, of what "
+                "What images of the forgotten still have a share in is said: second moments, centers, and, of what "
                 "was learned by a csk-sdk that kept no contributions, the spread that all classes share."
             ),
             "Classes of the base are hidden, and the command says that they are not forgotten.",
@@ -95,7 +95,7 @@ TESTED_ELSEWHERE = {
     ),
     "losses, gradients, centers, second moments, heads and statistics of a task": "tests/learner/test_not_finite.py",
     "heads and statistics of a state, a bundle's checkpoint": "tests/learner/test_not_finite.py",
-    "base data, and the pictures of csk-sdk analyze": "tests/learner/test_not_finite.py",
+    "base data, and the images of csk-sdk analyze": "tests/learner/test_not_finite.py",
     "samples of a float signal": "tests/learner/test_not_finite.py",
     "16-bit PNG of a 10-, 12- or 14-bit camera, and no bit_depth": "tests/sdk/test_bit_depth.py",
     "uint16 arrays": "tests/sdk/test_bit_depth.py",

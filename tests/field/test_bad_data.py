@@ -23,7 +23,7 @@ def read(path: Path) -> np.ndarray:
     return FileImages([path]).read(0)
 
 
-# Pictures
+# Images
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -76,7 +76,7 @@ def test_channels_that_no_picture_has_are_refused(learner: Learner) -> None:
     images = np.zeros((4, 8, 8, 5), np.uint8)
     task = Task.from_arrays("x", images, [0, 1, 0, 1], ["a", "b"])
     with pytest.raises(
-        TaskError, match=r"images\[0\] has 5 channels and the model takes 1: hand over pictures"
+        TaskError, match=r"images\[0\] has 5 channels and the model takes 1: hand over images"
     ):
         learner.learn(task)
 
@@ -109,7 +109,7 @@ def test_duplicates_count_as_often_as_they_are_there(
         learner.learn(task)
         learned[name] = learner.generation.tensors
     np.testing.assert_array_equal(learned["twice"]["statistics.counts"][-2:], [32, 32])
-    # Means are what they were, and so a picture that is there twice changes no decision.
+    # Means are what they were, and so an image that is there twice changes no decision.
     for name, times in (("statistics.means", 1), ("statistics.counts", 2)):
         new = slice(-2, None)
         np.testing.assert_allclose(learned["twice"][name][new], times * learned["once"][name][new], rtol=1e-6)
@@ -135,7 +135,7 @@ def test_a_thousand_to_one(learner: Learner, digits: Digits) -> None:
     images = np.concatenate([many, digits.of(5, 0, 1)])
     learner.learn(Task.from_arrays("x", images, [0] * 1000 + [1], ["many", "rare"]))
     one = digits.of(5, 0, 1)[..., None]
-    assert learner.predict(one, "x").labels.tolist() == ["rare"], "the only picture is not drowned"
+    assert learner.predict(one, "x").labels.tolist() == ["rare"], "the only image is not drowned"
     assert learner.predict(one).labels.tolist() == ["rare"], "nor is it among all classes"
     assert np.mean(learner.predict(digits.of(4, 100, 140)[..., None], "x").labels == "many") > 0.95
 
@@ -182,7 +182,7 @@ def test_class_names_in_any_script(tmp_path: Path, digits_bundle: Path, digits: 
 @pytest.mark.slow
 def test_ten_thousand_class_folders(tmp_path: Path, digits_bundle: Path, digits: Digits) -> None:
     """Opened in seconds, and learned: nothing in it grows with the square of the number of classes."""
-    picture = tmp_path / "picture.png"
+    picture = tmp_path / "image.png"
     Image.fromarray(digits.images[0]).save(picture)
     for number in range(10_000):
         folder = tmp_path / f"01/train/{number:05d}"
@@ -224,7 +224,7 @@ def test_avif_is_read_where_pillow_can(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """5 pictures that are read in each class, and 75 files that are not."""
+    """5 images that are read in each class, and 75 files that are not."""
     folder = tmp_path / "tasks/01"
     for name in ("four", "five"):
         (folder / "train" / name).mkdir(parents=True)
@@ -293,12 +293,12 @@ def test_every_command_tells_what_was_not_read(mixed: Path, digits_bundle: Path)
     assert text in done.lines[0]["report"]["warnings"]
 
 
-# Broken pictures
+# Broken images
 
 
 @pytest.fixture
 def broken(mixed: Path, digits_bundle: Path) -> Path:
-    """A workspace whose task has 3 broken pictures among 10, each in another way."""
+    """A workspace whose task has 3 broken images among 10, each in another way."""
     for path in (mixed / "train/four").iterdir():
         if path.suffix != ".png":
             path.unlink()
@@ -318,7 +318,7 @@ BROKEN = ("five/4.png", "four/0.png", "four/1.png")
 def test_all_broken_pictures_are_listed_in_one_run(broken: Path) -> None:
     done = csk_sdk("train", "--workspace", broken)
     assert done.status == 1
-    assert done.err.startswith("Error: 3 of 10 pictures cannot be learned: ")
+    assert done.err.startswith("Error: 3 of 10 images cannot be learned: ")
     assert done.err.endswith(
         ". Remove or replace them and run the command again, or learn the others with --skip-broken.\n"
     )
@@ -331,7 +331,7 @@ def test_many_broken_pictures_are_counted(broken: Path) -> None:
     for index in range(30):
         (folder / f"bad-{index}.png").write_bytes(b"x")
     done = csk_sdk("train", "--workspace", broken)
-    assert "Error: 33 of 40 pictures cannot be learned: " in done.err
+    assert "Error: 33 of 40 images cannot be learned: " in done.err
     assert "; and 13 more. Remove or replace them" in done.err
 
 
@@ -341,10 +341,10 @@ def test_what_is_broken_can_be_left_out(broken: Path) -> None:
     report = done.json
     assert (report["images"], len(report["skipped"])) == (7, 3)
     assert [any(name in said for said in report["skipped"]) for name in BROKEN] == [True] * 3
-    assert "3 of 10 pictures could not be read and were left out." in report["warnings"]
+    assert "3 of 10 images could not be read and were left out." in report["warnings"]
     (task,) = Learner.open(broken / "bundle", broken / "state").tasks
     assert task.images == 7
-    assert task.notes[0] == "3 of 10 pictures could not be read and were left out."
+    assert task.notes[0] == "3 of 10 images could not be read and were left out."
     # It is what learning the seven alone gives, and names no file.
     expected = {path.name: path.read_bytes() for path in (broken / "state/generations").glob("*.safetensors")}
     assert b".png" not in b"".join(
@@ -359,9 +359,9 @@ def test_what_is_broken_can_be_left_out(broken: Path) -> None:
 
 def test_watch_leaves_out_what_is_broken_where_it_is_told_to(broken: Path) -> None:
     watching = ("watch", "--once", "--settle", "0", "--nice", "0", "--workspace", broken)
-    assert "01 is set aside. 3 of 10 pictures cannot be learned" in " ".join(csk_sdk(*watching).err.split())
+    assert "01 is set aside. 3 of 10 images cannot be learned" in " ".join(csk_sdk(*watching).err.split())
     done = csk_sdk(*watching, "--skip-broken")
-    assert "3 of 10 pictures could not be read and were left out." in done.err
+    assert "3 of 10 images could not be read and were left out." in done.err
     assert "five/4.png cannot be decoded (" in done.out.replace("\n", "")
     settings = broken / "csk.toml"
     settings.write_text(settings.read_text() + "skip_broken = true\n")
@@ -379,4 +379,4 @@ def test_a_class_of_broken_pictures_only_is_refused(broken: Path) -> None:
     for path in (broken / "tasks/01/train/five").iterdir():
         path.write_bytes(b"x")
     done = csk_sdk("train", "--workspace", broken, "--skip-broken")
-    assert "Error: None of the 10 pictures can be learned. The first: " in done.err
+    assert "Error: None of the 10 images can be learned. The first: " in done.err

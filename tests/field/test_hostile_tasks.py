@@ -1,4 +1,4 @@
-"""Tasks made to harm: archives that explode, links that lead out, pictures that are bombs or none."""
+"""Tasks made to harm: archives that explode, links that lead out, images that are bombs or none."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def archive(path: Path, **members: bytes) -> Path:
 
 
 def bomb(size: int) -> Callable[[Path], None]:
-    """An archive whose pictures are `size` bytes of zeros, 1000 times as many as the file has."""
+    """An archive whose images are `size` bytes of zeros, 1000 times as many as the file has."""
 
     def act(path: Path) -> None:
         side = int((size / 3) ** 0.5)
@@ -65,7 +65,7 @@ def bomb(size: int) -> Callable[[Path], None]:
 
 
 def claims(size: int) -> Callable[[Path], None]:
-    """An archive whose directory says that its pictures are `size` bytes long."""
+    """An archive whose directory says that its images are `size` bytes long."""
 
     def act(path: Path) -> None:
         data = bytearray(archive(path).read_bytes())
@@ -78,7 +78,7 @@ def claims(size: int) -> Callable[[Path], None]:
 
 
 def packed(method: int) -> Callable[[Path], None]:
-    """A good archive whose pictures are packed by another method than NumPy's."""
+    """A good archive whose images are packed by another method than NumPy's."""
 
     def act(path: Path) -> None:
         archive(path)
@@ -113,7 +113,7 @@ def pictures(data: bytes) -> Callable[[Path], object]:
 
 
 NPZ: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a bomb": (bomb(300 << 20), "which no pictures do: it is damaged, or a decompression bomb."),
+    "a bomb": (bomb(300 << 20), "which no images do: it is damaged, or a decompression bomb."),
     "a size of 4 GB claimed": (
         claims(0xFFFFFFF0),
         "claims to hold 4.3 GB, and an npz task may hold 4.3 GB|which no",
@@ -125,7 +125,7 @@ NPZ: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "negative dims": (pictures(npy_header((-1, 5, 5, 3), data=b"x" * 75)), "cannot be read"),
     "dims beyond 64 bits": (pictures(npy_header((1 << 40, 1 << 40, 3, 3))), "cannot be read"),
-    "zero times huge": (pictures(npy_header((0, 1 << 62, 1 << 62, 3))), "cannot be read|holds no picture"),
+    "zero times huge": (pictures(npy_header((0, 1 << 62, 1 << 62, 3))), "cannot be read|holds no image"),
     "dims that are code": (pictures(npy_header("__import__('os').abort()")), "cannot be read"),
     "dims nested deep": (pictures(npy_header("(" * 3000 + ")" * 3000)), "cannot be read"),
     "a header of 60,000 bytes": (pictures(npy_header("(" + "1, " * 20_000 + ")")), "cannot be read"),
@@ -211,8 +211,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 LINKS: dict[str, tuple[str, str]] = {
-    "a picture": ("train/a/x.png", "../../../outside/private.png"),
-    "a picture by its whole path": ("train/a/x.png", "{outside}/private.png"),
+    "an image": ("train/a/x.png", "../../../outside/private.png"),
+    "an image by its whole path": ("train/a/x.png", "{outside}/private.png"),
     "a class": ("train/c", "{outside}"),
     "all of train": ("train", "{outside}"),
     "all of test": ("test", "{outside}"),
@@ -270,7 +270,7 @@ def test_a_pipe_does_not_make_it_wait(folder: Path) -> None:
         Task.open(folder.parent / "02.npz")
 
 
-# Pictures
+# Images
 
 
 def png(
@@ -321,15 +321,15 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "PostScript, which runs programs": (
         lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
-        "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture",
+        "not a PNG, JPEG, BMP, WebP, GIF or TIFF image",
     ),
     "an SVG with a link": (
         lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
-        "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture",
+        "not a PNG, JPEG, BMP, WebP, GIF or TIFF image",
     ),
     "a TIFF of zeros called PNG": (
         lambda: b"II*\0" + bytes(100),
-        "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture|cannot",
+        "not a PNG, JPEG, BMP, WebP, GIF or TIFF image|cannot",
     ),
     "a compressed TIFF": (lambda: tiff("tiff_lzw"), "a compressed TIFF; store it as PNG"),
     "a TIFF of floats": (lambda: tiff(mode="F"), "pixels that are not integers; store it as PNG"),

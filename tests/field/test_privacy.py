@@ -1,4 +1,4 @@
-"""What a state holds of the pictures it was learned from, and `--no-class-statistics`."""
+"""What a state holds of the images it was learned from, and `--no-class-statistics`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_state_holds_no_picture(learner: Learner, digits: Digits) -> None:
         normal = learner.bundle.preprocessing([picture])
         for form in (picture.tobytes(), normal.tobytes(), normal.astype(np.float64).tobytes()):
             assert form not in stored
-        # Nor its features: only sums over many pictures.
+        # Nor its features: only sums over many images.
         assert learner.features([picture])[0].tobytes() not in stored
 
 

@@ -11,7 +11,7 @@ HELD_OUT = 100, 170
 
 
 def accuracy(learner: Learner, digits: Digits, chosen: tuple[int, ...], task: str | None = None) -> float:
-    """Share of pictures that no test trains on whose class name is predicted."""
+    """Share of images that no test trains on whose class name is predicted."""
     images, labels = digits.arrays(chosen, *HELD_OUT)
     truth = np.array([NAMES[digit] for digit in chosen])[labels]
     return float(np.mean(learner.predict(images, task).labels == truth))

@@ -1,4 +1,4 @@
-"""A classifier of 8x8 pixels that computes NaN for pictures that are white all over, and for no others."""
+"""A classifier of 8x8 pixels that computes NaN for images that are white all over, and for no others."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def pictures(count: int, seed: int = 0) -> np.ndarray:
 
 
 def write_png(path: Path, picture: np.ndarray) -> Path:
-    """A picture as a file."""
+    """An image as a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture[:, :, 0]).save(path)
     return path

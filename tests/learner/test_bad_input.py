@@ -109,31 +109,31 @@ def from_file(**settings: Any) -> Callable[[Device], object]:
 NAMING = ["A task cannot be called", "valid as a folder's name", "Rename it."]
 
 TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] = {
-    "an empty folder": (empty_folder, TaskError, ["03 has no train/ folder", "put its pictures into"]),
+    "an empty folder": (empty_folder, TaskError, ["03 has no train/ folder", "put its images into"]),
     "an empty train folder": (empty_train, TaskError, ["train has no class folders"]),
-    "an empty class": (empty_class, TaskError, ["ten holds no picture", "or remove the folder"]),
-    "no pictures in arrays": (
+    "an empty class": (empty_class, TaskError, ["ten holds no image", "or remove the folder"]),
+    "no images in arrays": (
         npz(images=np.zeros((0, 8, 8), np.uint8), labels=np.zeros(0, np.int64)),
         TaskError,
-        ["03.npz: images holds no picture"],
+        ["03.npz: images holds no image"],
     ),
-    "a class without pictures": (
+    "a class without images": (
         npz(labels=np.zeros(20, np.int64)),
         TaskError,
-        ["class 'nine' has no picture"],
+        ["class 'nine' has no image"],
     ),
-    "a truncated picture": (truncated_picture, TaskError, ["nine/0007.png cannot be decoded", "replace it"]),
-    "a text called picture": (
+    "a truncated image": (truncated_picture, TaskError, ["nine/0007.png cannot be decoded", "replace it"]),
+    "a text called image": (
         text_as_picture,
         TaskError,
-        ["nine/0003.png", "not a PNG, JPEG, BMP, WebP, GIF or TIFF picture"],
+        ["nine/0003.png", "not a PNG, JPEG, BMP, WebP, GIF or TIFF image"],
     ),
-    "a picture that vanishes": (
+    "an image that vanishes": (
         picture_that_vanishes,
         TaskError,
         ["nine/0003.png cannot be read (No such file"],
     ),
-    "only test pictures": (only_test_pictures, TaskError, ["Task '03' has no training pictures"]),
+    "only test images": (only_test_pictures, TaskError, ["Task '03' has no training images"]),
     "NaN": (nan_images, TaskError, ["images has 1 NaN values", "uint8"]),
     "floats": (
         npz(images=np.zeros((20, 8, 8), np.float32)),
@@ -145,9 +145,9 @@ TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] =
     "labels of floats": (
         npz(labels=twenty(float)),
         TaskError,
-        ["labels is float64", "one integer per picture"],
+        ["labels is float64", "one integer per image"],
     ),
-    "labels missing": (npz(labels=twenty(int)[:19]), TaskError, ["labels has 19 entries for 20 pictures"]),
+    "labels missing": (npz(labels=twenty(int)[:19]), TaskError, ["labels has 19 entries for 20 images"]),
     "class names of bytes": (npz(class_names=np.array([b"a", b"b"])), TaskError, ["class_names is |S1"]),
     "pickled class names": (
         npz(class_names=np.array(["a", None])),
@@ -243,7 +243,7 @@ TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] =
     "nothing to evaluate": (
         lambda device: device.learner().evaluate([]),
         TaskError,
-        ["None of the learned tasks (base, 01) has test pictures"],
+        ["None of the learned tasks (base, 01) has test images"],
     ),
     "an unknown task to predict": (
         lambda device: device.learner().predict(device.digits.of(8, 0, 1), "02"),

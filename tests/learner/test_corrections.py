@@ -16,7 +16,7 @@ def random_tenth(labels: np.ndarray) -> np.ndarray:
     return np.where(np.random.default_rng(0).random(len(labels)) < 0.1, (labels + 1) % 3, labels)
 
 
-# What is told of pictures of three classes.
+# What is told of images of three classes.
 WRONG = {
     "exchanged": lambda labels: np.array([1, 0, 2])[labels],
     "shifted": lambda labels: (labels + 1) % 3,
@@ -78,7 +78,7 @@ def test_a_contradiction_is_noticed_and_nothing_is_overwritten(learner: Learner,
         learner.learn(wrong(digits, {4: 5, 5: 4}))
     said = str(raised.value)
     assert said.startswith("Task 'wrong' contradicts what is known: ")
-    assert "of its pictures of 'four' look like 'five'" in said
+    assert "of its images of 'four' look like 'five'" in said
     assert "--replace;" in said
     assert "--add;" in said
     assert learner.generation.number == before.number

@@ -54,7 +54,7 @@ def test_with_a_frozen_backbone_a_forgotten_task_was_never_learned(
     differ = {name for name in ours if ours[name].tobytes() != theirs[name].tobytes()}
     assert differ == {name for name in ours if name.startswith("moment/")}
     assert report.remains == (
-        "the second moments of the trained layers, which are sums over all pictures, and protect what was learned",
+        "the second moments of the trained layers, which are sums over all images, and protect what was learned",
     )
     assert ledger(learner) == ledger(never), "contributions are named by what is in them"
     assert [one.classes for one in learner.tasks] == [one.classes for one in never.tasks]

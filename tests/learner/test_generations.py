@@ -53,7 +53,7 @@ def test_accuracy_matrices_grow_by_a_row_per_task(learner: Learner, digits: Digi
 def test_without_test_pictures_of_the_base_the_matrix_begins_with_the_first_task(
     learner: Learner, digits: Digits
 ) -> None:
-    with pytest.raises(TaskError, match=r"None of the learned tasks \(base\) has test pictures"):
+    with pytest.raises(TaskError, match=r"None of the learned tasks \(base\) has test images"):
         learner.evaluate([digits.task("01", (4, 5))])
     for name, chosen in (("01", (4, 5)), ("02", (6, 7))):
         learner.learn(digits.task(name, chosen))

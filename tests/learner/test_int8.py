@@ -50,7 +50,7 @@ def lives(
 
 
 def accuracies(learner: Learner, digits: Digits) -> dict[str, float]:
-    """Percent right, of 70 pictures a class that nothing trained on: per task, and over all classes."""
+    """Percent right, of 70 images a class that nothing trained on: per task, and over all classes."""
     found = {}
     for task, chosen in {"base": (0, 1, 2, 3), **TASKS}.items():
         images, labels = digits.arrays(chosen, 100, 170)

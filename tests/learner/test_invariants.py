@@ -341,7 +341,7 @@ def test_energy_0_protects_nothing(digits_bundle: Path, tmp_path: Path, digits: 
 
 @pytest.fixture(scope="module")
 def little_known(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
-    """A bundle with two pictures per base class: so little that even energy 1 leaves directions free."""
+    """A bundle with two images per base class: so little that even energy 1 leaves directions free."""
     folder = tmp_path_factory.mktemp("little")
     pictures = write_pictures(folder / "base", digits, (0, 1, 2, 3), 0, 2)
     return build_digits_bundle(folder / "bundle", base_data=pictures)

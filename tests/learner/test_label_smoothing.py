@@ -1,4 +1,4 @@
-"""Label smoothing, and the mask over classes of which no picture has come yet."""
+"""Label smoothing, and the mask over classes of which no image has come yet."""
 
 from __future__ import annotations
 

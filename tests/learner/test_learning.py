@@ -80,7 +80,7 @@ def test_a_task_with_base_digits_known_to_be_old_updates_their_statistics(
 @pytest.mark.parametrize(
     ("train", "batch_size", "steps"),
     [(40, 500, 1), (8, 15, 2), (8, 16, 1), (3, 1, 6), (1, 4, 1)],
-    ids=["larger than the task", "last of one image", "exactly one", "single images", "one picture a class"],
+    ids=["larger than the task", "last of one image", "exactly one", "single images", "one image a class"],
 )
 def test_batch_sizes(learner: Learner, digits: Digits, train: int, batch_size: int, steps: int) -> None:
     seen: list[Progress] = []

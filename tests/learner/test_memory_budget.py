@@ -93,7 +93,7 @@ def test_without_a_budget_the_settings_are_the_plan(manifest: Manifest) -> None:
 
 
 def test_the_device_predicts_what_the_bundle_says(digits_bundle: Path) -> None:
-    """Of a step's activations: exactly at one picture, and not less at the bundle's batch."""
+    """Of a step's activations: exactly at one image, and not less at the bundle's batch."""
     found = Bundle.open(digits_bundle).manifest
     one = Bundle.open(build_digits_bundle(digits_bundle.parent / "one", batch_size=1)).manifest
     assert found.step_memory["one"] == one.memory["activations"]

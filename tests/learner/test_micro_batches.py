@@ -20,7 +20,7 @@ class Interrupted(BaseException):
 
 
 def step_of(bundle: Bundle, digits: Digits, micro: int | None, masked: bool = False) -> StepResult:
-    """One step on 11 pictures of three classes, with random deltas on half of the channels."""
+    """One step on 11 images of three classes, with random deltas on half of the channels."""
     rng = np.random.default_rng(3)
     images, labels = digits.arrays((4, 5, 6), 0, 4)
     images, labels = images[:11], labels[:11] % (2 if masked else 3)

@@ -118,7 +118,7 @@ def test_the_export_ends_in_the_sources_sigmoid(
 
 
 def test_a_stream_learns_a_rare_class(bundle: Path, tmp_path: Path, digits: Digits) -> None:
-    """One picture in 16 has it; the sample that the head is fitted on keeps some."""
+    """One image in 16 has it; the sample that the head is fitted on keeps some."""
     learner = open_learner(bundle, tmp_path / "state", sensitivity_batches=4)
     images, labels = tables.chosen(digits, EVERY, 0, 60)
     keep = (labels != 9) | (np.arange(len(labels)) % 2 == 0)
@@ -145,13 +145,13 @@ def test_an_interrupted_run_ends_the_same(bundle: Path, tmp_path: Path, tasks: l
         (
             np.array([0, 1, 0, 1]),
             ["a", "b"],
-            "Task 'x' gives each picture one class, but this bundle was built with --loss binary-cross-entropy: give "
+            "Task 'x' gives each image one class, but this bundle was built with --loss binary-cross-entropy: give "
             "labels (n, classes) of 0 and 1, one column for each of class_names, or a metadata.csv",
         ),
         (
             np.array([[0, 1], [1, 0], [0, 0.5], [1, 1]]),
             ["a", "b"],
-            "Task 'x': label 'b' of picture 2 is 0.5, and must be 0 or 1 in a bundle built with --loss "
+            "Task 'x': label 'b' of image 2 is 0.5, and must be 0 or 1 in a bundle built with --loss "
             "binary-cross-entropy. For other numbers, build it with --loss mse.",
         ),
     ],
@@ -175,17 +175,17 @@ def test_bad_batches_of_a_stream_are_refused(bundle: Path, tmp_path: Path, digit
     stream = learner.stream("s", ["a", "b"])
     stream.__enter__()
     for labels, message in (
-        ([0, 1], r"2 pictures came with labels of shape \(2,\): give labels \(n, classes\)"),
+        ([0, 1], r"2 images came with labels of shape \(2,\): give labels \(n, classes\)"),
         ([[0, 1, 1], [0, 1, 1]], r"labels is int64 of shape \(2, 3\), and must be"),
-        ([[0, 1]], "labels has 1 entries for 2 pictures"),
-        ([[0, 2], [0, 1]], "The batch: label 'b' of picture 0 is 2, and must be 0 or 1"),
+        ([[0, 1]], "labels has 1 entries for 2 images"),
+        ([[0, 2], [0, 1]], "The batch: label 'b' of image 0 is 2, and must be 0 or 1"),
         ([[0, np.nan], [0, 1]], r"labels\[0, 1\] \('b'\) is nan, and a label must be a finite number"),
     ):
         with pytest.raises(TaskError, match=message):
             stream.observe(images, labels)
     assert stream.observe(images[:0], []) is None
     stream.observe(images, [[0, 1], [1, 1]])
-    with pytest.raises(TaskError, match="saw only pictures with one and the same label 'b'; nothing was"):
+    with pytest.raises(TaskError, match="saw only images with one and the same label 'b'; nothing was"):
         stream.__exit__(None, None, None)
     assert learner.generation.number == 0
 

@@ -17,11 +17,11 @@ from learner.not_finite import WHITE, fragile_bundle, pictures, write_png
 
 NOTHING = (
     r"^For {which} the network computes numbers that are not finite \(NaN or infinity\), so nothing can be said of it: "
-    r"check the picture\. If others fail, too, try another release of ONNX Runtime, or build the bundle again\.$"
+    r"check the image\. If others fail, too, try another release of ONNX Runtime, or build the bundle again\.$"
 )
 LEARNING = (
-    r"^For a picture of the task the network computes numbers that are not finite \(NaN or infinity\), so nothing can "
-    r"be learned from it: check the task's pictures\. .* Nothing was committed\.$"
+    r"^For an image of the task the network computes numbers that are not finite \(NaN or infinity\), so nothing can "
+    r"be learned from it: check the task's images\. .* Nothing was committed\.$"
 )
 LOSSES = ("cross-entropy", "binary-cross-entropy", "mse")
 
@@ -59,15 +59,15 @@ def test_a_prediction_names_the_picture(learned: Learner, task: str | None) -> N
     good = pictures(3)
     assert len(learned.predict(good, task).labels) == 3
     for images in (np.concatenate([good, WHITE[None]]), [*good, WHITE]):
-        with pytest.raises(TaskError, match=NOTHING.format(which="picture 3")):
+        with pytest.raises(TaskError, match=NOTHING.format(which="image 3")):
             learned.predict(images, task)
-    with pytest.raises(TaskError, match=NOTHING.format(which="picture 3")):
+    with pytest.raises(TaskError, match=NOTHING.format(which="image 3")):
         learned.features([*good, WHITE])
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy"])
 def test_pictures_are_counted_over_all_that_were_handed_over(learned: Learner) -> None:
-    with pytest.raises(TaskError, match=NOTHING.format(which="picture 130")):
+    with pytest.raises(TaskError, match=NOTHING.format(which="image 130")):
         learned.predict(with_white(130, 200))
 
 
@@ -111,7 +111,7 @@ def test_nothing_is_learned_from_a_stream(learned: Learner) -> None:
 def test_a_picture_that_only_the_last_pass_sees_costs_nothing(
     learned: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many pictures: the head is fitted on fewer, and no step sees them if there is none."""
+    """Many images: the head is fitted on fewer, and no step sees them if there is none."""
     task = task_of(with_white(5, 200), name="02")
     config = replace(learned.config, sensitivity_batches=1, batch_size=2, epochs=1, seconds=1e-9)
     with pytest.raises(TaskError, match=r"not finite|became nan"):
@@ -174,7 +174,7 @@ def test_a_head_that_overflows_says_nothing(learned: Learner) -> None:
     whole = learned.state.load()
     huge = {**whole.tensors, "head/01/weight": np.full_like(whole.tensors["head/01/weight"], 3e38)}
     head = Predictor(learned.bundle, replace(whole, tensors=huge)).head("01")
-    with pytest.raises(TaskError, match=NOTHING.format(which="picture 0")):
+    with pytest.raises(TaskError, match=NOTHING.format(which="image 0")):
         head.predict(learned.features(pictures(2)))
 
 

@@ -233,7 +233,7 @@ def test_doctor_compares_them(
     checks = {one["name"]: one for one in csk_sdk("doctor", "--json", *options).json["checks"]}
     found = checks["Providers"]
     assert found["status"] == "ok"
-    assert found["detail"] == f"cpu: 2.00 ms a picture; new: {2 * faster:.2f} ms a picture"
+    assert found["detail"] == f"cpu: 2.00 ms an image; new: {2 * faster:.2f} ms an image"
     assert found["remedy"].startswith(advice)
     assert bool(found["remedy"]) == bool(advice)
     (tmp_path / "csk.toml").write_text('[runtime]\nproviders = ["cuda"]\n')

@@ -123,7 +123,7 @@ def test_a_stream_of_one_target_takes_plain_numbers(bundle: Path, tmp_path: Path
 def test_labels_of_another_loss_are_refused(bundle: Path, tmp_path: Path, digits: Digits) -> None:
     learner = open_learner(bundle, tmp_path / "state")
     message = (
-        "Task 'x' gives each picture one class, but this bundle was built with --loss mse: give labels (n, targets), "
+        "Task 'x' gives each image one class, but this bundle was built with --loss mse: give labels (n, targets), "
         "one column of numbers for each of target_names, or a metadata.csv"
     )
     with pytest.raises(TaskError) as caught:
@@ -142,7 +142,7 @@ def test_a_classifiers_bundle_refuses_tables(digits_bundle: Path, tmp_path: Path
     with pytest.raises(TaskError) as caught:
         learner.learn(tasks[0])
     assert str(caught.value) == (
-        "Task '01' has a table of labels (240, 1), but this bundle learns one class per picture: give labels (n,), "
+        "Task '01' has a table of labels (240, 1), but this bundle learns one class per image: give labels (n,), "
         "indices into class_names, or folders <class>/; or build the bundle with --loss binary-cross-entropy (any "
-        "number of classes per picture) or mse (numbers)."
+        "number of classes per image) or mse (numbers)."
     )

@@ -11,7 +11,7 @@ import pytest
 from conftest import Digits, open_learner
 from csk_sdk import Learner, Progress, Task
 
-# 80 pictures in batches of 16: 5 steps an epoch.
+# 80 images in batches of 16: 5 steps an epoch.
 SETTINGS: dict[str, Any] = {"epochs": 3, "checkpoint_seconds": 0.0}
 STEPS = 15
 
@@ -126,9 +126,7 @@ def test_without_time_for_a_checkpoint_it_starts_afresh(
     assert learner.learn(digits.task("01", (4, 5))).resumed_at_step == 0
 
 
-@pytest.mark.parametrize(
-    "what", ["a pixel", "a picture more", "a class name", "a test picture", "another task"]
-)
+@pytest.mark.parametrize("what", ["a pixel", "an image more", "a class name", "a test image", "another task"])
 def test_other_data_starts_afresh(resumable: Learner, tmp_path: Path, digits: Digits, what: str) -> None:
     interrupt(resumable, digits.task("02", (6, 7), test=5), "train", 8)
     images, labels = digits.arrays((6, 7), 0, 40)
@@ -137,11 +135,11 @@ def test_other_data_starts_afresh(resumable: Learner, tmp_path: Path, digits: Di
     if what == "a pixel":
         images = images.copy()
         images[3, 4, 4] ^= 1
-    elif what == "a picture more":
+    elif what == "an image more":
         images, labels = np.append(images, digits.of(7, 60, 61), axis=0), np.append(labels, 1)
     elif what == "a class name":
         classes[1] = "sept"
-    elif what == "a test picture":
+    elif what == "a test image":
         tests = np.append(tests[1:], tests[:1], axis=0)
     else:
         name = "03"

@@ -1,4 +1,4 @@
-"""A real 1-d network learns new kinds of sound, and pictures of many channels go the same way."""
+"""A real 1-d network learns new kinds of sound, and images of many channels go the same way."""
 
 from __future__ import annotations
 
@@ -156,11 +156,11 @@ def test_pictures_for_a_model_of_signals(learner: Learner, digits: Digits) -> No
     with pytest.raises(TaskError) as caught:
         learner.learn(digits.task("01", (4, 5)))
     assert str(caught.value) == (
-        "None of the 80 pictures can be learned. The first: "
-        "Task '01': images[0] is a picture (uint8 of shape (8, 8, 1)), and the model takes signals: int16 or float, "
+        "None of the 80 images can be learned. The first: "
+        "Task '01': images[0] is an image (uint8 of shape (8, 8, 1)), and the model takes signals: int16 or float, "
         "(length, channels) = (2048, 1)."
     )
-    with pytest.raises(TaskError, match=r"The array is a picture \(uint8 of shape \(20, 8, 8\)\)"):
+    with pytest.raises(TaskError, match=r"The array is an image \(uint8 of shape \(20, 8, 8\)\)"):
         learner.predict(digits.of(4, 0, 20))
     assert learner.generation.number == 0
 
@@ -171,8 +171,8 @@ def test_signals_for_a_model_of_pictures(digits_bundle: Path, tmp_path: Path) ->
         learner.learn(task("01", PAIRS[0][1]))
     assert str(caught.value) == (
         "None of the 100 signals can be learned. The first: "
-        "Task '01': signals[0] is a signal of 2048 samples, and the model takes pictures of 8x8 pixels (width x "
-        "height): hand over uint8 pictures."
+        "Task '01': signals[0] is a signal of 2048 samples, and the model takes images of 8x8 pixels (width x "
+        "height): hand over uint8 images."
     )
     with pytest.raises(TaskError, match="The images are int16 and must be uint8"):
         learner.predict(sounds.clips("tone", 2, 0))
@@ -191,7 +191,7 @@ def test_a_flip_for_signals(sounds_bundle: Path, tmp_path: Path) -> None:
         learner.learn(task("01", PAIRS[0][1]))
 
 
-# Pictures of any number of channels
+# Images of any number of channels
 
 
 def test_pictures_of_five_bands(tmp_path: Path) -> None:

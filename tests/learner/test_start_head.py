@@ -1,4 +1,4 @@
-"""The head that training starts from: fitted on enough pictures for its number of features."""
+"""The head that training starts from: fitted on enough images for its number of features."""
 
 from pathlib import Path
 

@@ -29,7 +29,7 @@ def test_a_budget_of_flops_is_counted_in_advance(learner: Learner, digits: Digit
     assert (len(trained), trained[-1].steps) == (7, 7)
     assert (report.epochs, report.stopped, report.generation) == (2, "flops", 1)
     assert learner.tasks[0].epochs == 2
-    # The mean over the pictures of the epoch that was begun.
+    # The mean over the images of the epoch that was begun.
     assert report.loss == pytest.approx(trained[-1].loss)
 
 

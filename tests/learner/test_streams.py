@@ -57,9 +57,9 @@ def test_an_exception_in_a_stream_commits_nothing_and_frees_the_lock(
     with pytest.raises(ZeroDivisionError):
         learn_and_fail()
     assert learner.tasks == ()
-    with pytest.raises(TaskError, match="Task '01' saw no picture of 'six'; nothing was committed"):
+    with pytest.raises(TaskError, match="Task '01' saw no image of 'six'; nothing was committed"):
         learn_without_the_third()
-    with pytest.raises(TaskError, match="Task '01' saw no picture of 'five'; nothing was committed"):
+    with pytest.raises(TaskError, match="Task '01' saw no image of 'five'; nothing was committed"):
         learn_one_class()
     assert learner.state.head() == 0
     learner.learn(digits.task("01", (4, 5)))
@@ -70,7 +70,7 @@ def test_a_refused_batch_leaves_no_trace_in_a_stream(
 ) -> None:
     other = open_learner(digits_bundle, tmp_path / "other")
     bad: list[tuple[Any, Any, str]] = [
-        (digits.of(4, 0, 3), [0, 1], r"3 pictures came with labels of shape \(2,\)"),
+        (digits.of(4, 0, 3), [0, 1], r"3 images came with labels of shape \(2,\)"),
         (digits.of(4, 0, 3), [0, 1, 2], "Labels run from 0 to 2, but there are 2 classes"),
         (digits.of(4, 0, 3), [0, 1, -1], "Labels run from -1 to 1"),
         (digits.of(4, 0, 3).astype(np.float32), [0, 1, 1], "The images are float32 and must be uint8"),

@@ -180,7 +180,7 @@ def test_before_anything_is_measured_int8_adds_up_as_this_cpu_needs_it(
     assert opened.adds_wide is saturate
     assert in_chosen_precision(opened, "auto", state).adds_wide is saturate
     assert not in_chosen_precision(opened, "exact", state).adds_wide
-    # Narrow sums that came near enough on the probe may saturate on pictures.
+    # Narrow sums that came near enough on the probe may saturate on images.
     remember(opened, state, INT8)
     assert in_chosen_precision(opened, "auto", state).adds_wide is saturate
 

@@ -27,7 +27,7 @@ RELATIVE, POINTS, LOSS = 1e-4, 0.5, 1e-3
 
 
 def random_feeds(bundle: Bundle) -> dict[str, Any]:
-    """Noise for every input of the three graphs: pictures, labels, head, and half of each site's channels."""
+    """Noise for every input of the three graphs: images, labels, head, and half of each site's channels."""
     rng = np.random.default_rng(0)
     image, head, classes = bundle.manifest.input, bundle.manifest.head, 4
     feeds: dict[str, Any] = {

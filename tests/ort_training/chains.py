@@ -157,7 +157,7 @@ up again:
 padded and cut:
     {p}p = Pad({i}, around)
     {o} = Slice({p}p, n2_2, n8_8, n2_3)
-of each picture:
+of each image:
     {p}m = ReduceMean<axes=[1,2,3], keepdims=0>({i})
     {p}u = Unsqueeze({p}m, n1_2_3)
     {o} = Sub({i}, {p}u)
@@ -166,7 +166,7 @@ expanded mean:
     {p}s = Shape({i})
     {p}e = Expand({p}m, {p}s)
     {o} = Mul({i}, {p}e)
-means over pictures' own:
+means over images' own:
     {p}f = Flatten({i})
     {p}l = LogSoftmax({p}f)
     {o} = Reshape({p}l, whole)

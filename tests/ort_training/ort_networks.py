@@ -36,7 +36,7 @@ SPLIT = Network(
 )
 
 WHERE = Network(
-    "a token of the picture in place of some of its pixels",
+    "a token of the image in place of some of its pixels",
     BEGIN
     + """[two] b = Conv <pads=[1,1,1,1]> (r, two_w, two_b)
     s = Relu(b)

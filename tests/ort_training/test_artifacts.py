@@ -95,8 +95,8 @@ def test_the_script_of_the_bundle_page(both: Path, tmp_path: Path) -> None:
     shape = (8, *size.shape)
     script = (
         "import sys\nsys.modules.update(csk_sdk=None, onnx=None, torch=None)\nimport numpy as np\n"
-        f"pictures, labels = np.ones({shape}, np.float32), np.arange(8) % 4\n{code}"
-        "print(loss, *gradient.shape, float(module(pictures, labels)[0]) < float(loss))\n"
+        f"images, labels = np.ones({shape}, np.float32), np.arange(8) % 4\n{code}"
+        "print(loss, *gradient.shape, float(module(images, labels)[0]) < float(loss))\n"
     )
     (tmp_path / "bundle").symlink_to(both)
     done = subprocess.run(

@@ -38,7 +38,7 @@ def losses_of(learner: Learner, task: Task) -> list[float]:
 
 @pytest.fixture(scope="module")
 def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's own pictures and bundle: scikit-learn's digits, all of them."""
+    """The demo's own images and bundle: scikit-learn's digits, all of them."""
     folder = tmp_path_factory.mktemp("demo")
     demo.write_folders(demo.load(), folder / "base-data", folder / "tasks")
     demo.build_bundle(folder / "bundle", base_data=folder / "base-data", backend="both")
@@ -87,7 +87,7 @@ def test_tasks_with_more_classes_than_the_base_and_with_fewer(
 
 
 def random_step(bundle: Bundle, backend: str, classes: int) -> StepResult:
-    """The same random pictures, head, channels and changes whatever the backend."""
+    """The same random images, head, channels and changes whatever the backend."""
     rng = np.random.default_rng(7)
     manifest, tensors = bundle.manifest, bundle.checkpoint()
     size = manifest.input

@@ -19,7 +19,7 @@ NAMES = (
     "MaxPool-more zeros in front than a pool may pad",
     "AveragePool-zeros in front and pads of its own",
     "AveragePool-padding counted, rounded up",
-    "AveragePool-last window behind the picture",
+    "AveragePool-last window behind the image",
     "AveragePool-dilated",
 )
 

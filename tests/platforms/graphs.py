@@ -32,10 +32,10 @@ from csk_sdk.state import Generation
 Tensors = dict[str, NDArray[Any]]
 _THREADS = 1
 
-# The suffixes, and the graphs whose place they take where prefix features stand for pictures.
+# The suffixes, and the graphs whose place they take where prefix features stand for images.
 _WHOLE = {TRAINING_SUFFIX: TRAINING_MODEL, MEMORY_SUFFIX: MEMORY_MODEL}
 _SITES, _HEAD, _LABEL = "sites", "head", "label"
-# What each graph reads beside its pictures.
+# What each graph reads beside its images.
 _READS = {
     TRAINING_MODEL: (_SITES, _HEAD, _LABEL),
     EVAL_MODEL: (_SITES, _HEAD),

@@ -2,7 +2,7 @@
 
 In `states/` of the digits workspace, `NAME/` is a state and `NAME.json` what its writer says of it: `platform`, the
 `sha256` of every file, `told`, and `opened`, what it was when the writer opened it, where it was begun elsewhere. Both
-have `predictions`: of each task's test pictures the class among all classes.
+have `predictions`: of each task's test images the class among all classes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BASE = "base"
 
 @dataclass(frozen=True)
 class Told:
-    """What a state knows: the mean accuracy of base and tasks in percent, and what it says of their test pictures."""
+    """What a state knows: the mean accuracy of base and tasks in percent, and what it says of their test images."""
 
     accuracy: float
     predictions: Mapping[str, Sequence[str]]
@@ -119,11 +119,11 @@ def _near(platform: str, what: str, percent: float, expected: float) -> Finding:
 
 
 def _same(platform: str, what: str, workspace: Path, state: Path, word: Mapping[str, Any]) -> Finding:
-    """Whether this machine says of every test picture what the writer said."""
+    """Whether this machine says of every test image what the writer said."""
     mine, theirs = tell(workspace, state), Told(float(word["accuracy"]), word["predictions"])
     shapes = [{task: len(labels) for task, labels in told.predictions.items()} for told in (mine, theirs)]
     if shapes[0] != shapes[1]:
-        return Finding(platform, what, f"{shapes[1]} pictures there, {shapes[0]} here", False)
+        return Finding(platform, what, f"{shapes[1]} images there, {shapes[0]} here", False)
     pairs = [
         pair
         for task, labels in mine.predictions.items()
@@ -131,14 +131,14 @@ def _same(platform: str, what: str, workspace: Path, state: Path, word: Mapping[
     ]
     other = sum(one != two for one, two in pairs)
     detail = (
-        f"{other} of {len(pairs)} pictures differ; {mine.accuracy:.2f} % here, {theirs.accuracy:.2f} % there"
+        f"{other} of {len(pairs)} images differ; {mine.accuracy:.2f} % here, {theirs.accuracy:.2f} % there"
     )
-    # A picture between two classes may fall to either by rounding, and no more than one in a hundred lies there.
+    # An image between two classes may fall to either by rounding, and no more than one in a hundred lies there.
     return Finding(platform, what, detail, 100 * other <= POINTS * len(pairs))
 
 
 def tell(workspace: Path, state: Path) -> Told:
-    """What this machine says of the test pictures of base and of every task that a state knows."""
+    """What this machine says of the test images of base and of every task that a state knows."""
     tensors = StoredTensors(workspace / "digits.safetensors")
     learner = Learner.open(workspace / "bundle", state, TrainingConfig(threads=1))
     classes = {_BASE: learner.bundle.manifest.classes} | {task.name: task.classes for task in learner.tasks}

@@ -11,7 +11,7 @@ def pictures(n=64, height=7, width=9, channels=3):
 
 
 def every_outcome(image, shift, flip):
-    """All pictures that `augment` may make of one, as bytes -> (down, right, flipped)."""
+    """All images that `augment` may make of one, as bytes -> (down, right, flipped)."""
     height, width, _ = image.shape
     padded = np.pad(image, ((shift, shift), (shift, shift), (0, 0)), mode="reflect")
     outcomes = {}

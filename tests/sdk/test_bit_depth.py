@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits: what counts, in files and arrays, and what is refused."""
+"""Images of more than 8 bits: what counts, in files and arrays, and what is refused."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_fourteen_bits_are_noticed_before_anything_is_learned(
     task = Task.from_folder(folder)
     assert task.train is not None
     task.train.images.read(0)  # one alone may be dark
-    with pytest.raises(TaskError, match="All pictures of 16 bits a value are dark"):
+    with pytest.raises(TaskError, match="All images of 16 bits a value are dark"):
         learner.learn(task)
     assert learner.tasks == ()
     told = Task.open(folder, bit_depth=14)

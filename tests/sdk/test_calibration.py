@@ -33,7 +33,7 @@ def minimum(logits, labels):
 
 @pytest.fixture
 def digits():
-    """Products of pixels of scanned digits, anything but Gaussian: 40 pictures of each, and the rest."""
+    """Products of pixels of scanned digits, anything but Gaussian: 40 images of each, and the rest."""
     images, labels = load_digits(return_X_y=True)
     rng = np.random.default_rng(2)
     # Mixed, for they come writer by writer.

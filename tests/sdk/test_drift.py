@@ -88,7 +88,7 @@ def test_what_a_map_leaves_of_a_picture_is_by_the_map_of_all_others(count: int) 
     after = (before + 0.2 * rng.normal(size=before.shape)).astype(np.float32)
     drift = estimate(before, after, 0.05)
     assert drift.unexplained.shape == (min(count, 512), F)
-    # The pull stays that of all pictures: what is left out is the one picture.
+    # The pull stays that of all images: what is left out is the one image.
     pull = 0.05 * np.trace(before.T.astype(np.float64) @ before) / F
     for left_out in (0, 5, len(drift.unexplained) - 1):
         others = np.arange(count) != left_out

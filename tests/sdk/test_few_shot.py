@@ -1,4 +1,4 @@
-"""Tasks of few pictures get heads on the network as it is, unless they are told otherwise."""
+"""Tasks of few images get heads on the network as it is, unless they are told otherwise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEW = 20
 
 @pytest.fixture
 def learner(digits_bundle: Path, tmp_path: Path) -> Learner:
-    """Twenty pictures a class are what training needs here."""
+    """Twenty images a class are what training needs here."""
     return open_learner(digits_bundle, tmp_path / "state", few_shot=FEW)
 
 
@@ -85,7 +85,7 @@ def test_the_network_stays_as_it_was(learner: Learner, digits: Digits) -> None:
     assert (report.epochs, report.forgetting, report.leak, report.protected) == (0, 0.0, 0.0, {})
     assert 0.0 < report.loss < np.log(2)
     assert report.warnings == learner.tasks[0].notes
-    assert "19 pictures a class are too few" in report.warnings[0]
+    assert "19 images a class are too few" in report.warnings[0]
     assert "--few-shot 0" in report.warnings[0]
     assert centers(learner) == before
     assert right(learner, digits, (0, 1, 2, 3), "base") == old
@@ -136,7 +136,7 @@ def test_a_stream_too(learner: Learner, digits: Digits, batches: int) -> None:
     with learner.stream("01", NAMES[4:6], config) as stream:
         losses = [stream.observe(images[part], labels[part]) for part in np.array_split(order, batches)]
     assert (losses[-1] is not None) == (batches == 16)
-    assert "19 pictures a class are too few" in stream.warnings[0]
+    assert "19 images a class are too few" in stream.warnings[0]
     assert learner.tasks[0].notes == stream.warnings
     assert learner.tasks[0].loss > 0.0
     assert centers(learner) == before

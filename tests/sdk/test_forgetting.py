@@ -41,7 +41,7 @@ def test_estimate_agrees_with_counting(size: float) -> None:
     drift.add(new, after)
     map_ = drift.fit()
     found = estimated_forgetting(statistics, {"old": CLASSES}, {"old": head}, {"old": head}, map_, rng)["old"]
-    # Pictures that were never trained on are WIDTH times as far from their means; these are new, and really moved.
+    # Images that were never trained on are WIDTH times as far from their means; these are new, and really moved.
     x, truth = pictures(20000, WIDTH)
     right = [float(np.mean((y @ head[0].T + head[1]).argmax(1) == truth)) for y in (x, moved(x))]
     assert found == pytest.approx(100 * (right[0] - right[1]), abs=4.0)
@@ -73,7 +73,7 @@ def test_tasks_without_statistics_are_left_out() -> None:
 @pytest.mark.parametrize("pictures", [4, 9, 40], ids=["hardly any", "fewer than features", "enough"])
 @pytest.mark.parametrize("offset", [0.0, 1e4], ids=["", "far from zero"])
 def test_made_up_features_spread_as_the_statistics_say(pictures: int, offset: float) -> None:
-    """Also where the covariance is singular: of few pictures, with a feature that never fires."""
+    """Also where the covariance is singular: of few images, with a feature that never fires."""
     rng = np.random.default_rng(4)
     f = 12
     x = (offset + rng.normal(size=(pictures, f)) @ rng.normal(size=(f, f))).astype(np.float32)

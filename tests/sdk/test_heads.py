@@ -195,7 +195,7 @@ def test_bad_batches_are_refused():
 
 
 def prior_for(shrinkage: float, freedom: int) -> float:
-    """So many prior pictures shrink `freedom` others by this share."""
+    """So many prior images shrink `freedom` others by this share."""
     return shrinkage * freedom / (1.0 - shrinkage)
 
 

@@ -1,4 +1,4 @@
-"""Classes that are known already: one column each, old and new pictures in balance, and better at the new kind."""
+"""Classes that are known already: one column each, old and new images in balance, and better at the new kind."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CENTERS = 6.0 * np.eye(3, 8)
 
 
 def around(*centers: np.ndarray, count: int = 40, seed: int = 1) -> np.ndarray:
-    """Pictures around some centers, of spread 1."""
+    """Images around some centers, of spread 1."""
     rng = np.random.default_rng(seed)
     return np.concatenate([rng.normal(size=(count, 8)) + center for center in centers]).astype(np.float32)
 
@@ -70,7 +70,7 @@ def test_which_classes_are_contradicted(pictures: tuple[np.ndarray, ...], expect
     found = contradicted(known, 10.0, around(*pictures), labels, ("a", "b"))
     assert {name: other for name, (other, _) in found.items()} == expected
     assert all(share > 0.9 for _, share in found.values())
-    # Nothing is said of a class that is not known, nor of few pictures.
+    # Nothing is said of a class that is not known, nor of few images.
     assert contradicted(known, 10.0, around(*pictures), labels, ("new", "other")) == {}
     assert contradicted(known, 10.0, around(*pictures, count=4), np.repeat([0, 1], 4), ("a", "b")) == {}
 

@@ -21,9 +21,7 @@ from csk_sdk.method.label_check import (
 from csk_sdk.method.novelty import novelty
 
 
-@pytest.mark.parametrize(
-    ("pictures", "features"), [(40, 7), (20, 60)], ids=["more pictures", "more features"]
-)
+@pytest.mark.parametrize(("pictures", "features"), [(40, 7), (20, 60)], ids=["more images", "more features"])
 def test_held_out_scores_are_those_of_refits(pictures: int, features: int) -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(3.0, 2.0, (pictures, features)).astype(np.float32)
@@ -60,7 +58,7 @@ def test_labels_without_meaning_score_as_guessing_does() -> None:
             ).accuracy
             for _ in range(60)
         ]
-        # 60 means of 20 to 500 pictures: three standard errors.
+        # 60 means of 20 to 500 images: three standard errors.
         margin = 3 * np.sqrt((1 - 1 / classes) / classes / (60 * classes * pictures)) + 0.01
         assert abs(np.mean(accuracies) - 1 / classes) < margin
 
@@ -96,7 +94,7 @@ def test_a_table_is_as_good_as_its_columns_together() -> None:
     assert table_evidence(x, labels).accuracy > 0.9
     shuffled = table_evidence(x, rng.permutation(labels))
     assert shuffled.refuted
-    # Three columns of the same pictures are no more evidence than the pictures.
+    # Three columns of the same images are no more evidence than the images.
     assert shuffled.pictures < 201
     assert not table_evidence(x, np.ones((200, 2), np.float32)).refuted
 

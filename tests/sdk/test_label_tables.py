@@ -79,7 +79,7 @@ def test_the_fingerprint_changes_with_a_label_of_the_table() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (TABLE[:3], "Task 't': labels has 3 entries for 4 pictures: give one for each."),
+        (TABLE[:3], "Task 't': labels has 3 entries for 4 images: give one for each."),
         (
             np.where(TABLE == 1, np.nan, 0.5),
             "Task 't': labels[0, 1] ('dog') is nan, and a label must be a finite number: correct it",
@@ -87,10 +87,10 @@ def test_the_fingerprint_changes_with_a_label_of_the_table() -> None:
         (TABLE * 1e300, "Task 't': labels[0, 1] ('dog') is 1e+300, and a label must be a finite number"),
         (
             TABLE * [1, 0],
-            "Task 't': the label 'dog' is 0 for every picture, so nothing can be learned of it. Add pictures where",
+            "Task 't': the label 'dog' is 0 for every image, so nothing can be learned of it. Add images where",
         ),
-        (TABLE.astype(str), "Task 't': labels is <U21 of shape (4, 2), and must be one integer per picture"),
-        (TABLE[:, :1], "labels is int64 of shape (4, 1), and must be one integer per picture, an index"),
+        (TABLE.astype(str), "Task 't': labels is <U21 of shape (4, 2), and must be one integer per image"),
+        (TABLE[:, :1], "labels is int64 of shape (4, 1), and must be one integer per image, an index"),
     ],
 )
 def test_bad_tables_are_refused(labels: np.ndarray, message: str) -> None:
@@ -110,18 +110,18 @@ def test_bad_tables_are_refused(labels: np.ndarray, message: str) -> None:
         ("name,cat\na.png,1\n", "metadata.csv must begin with a line of column names"),
         ("file_name,cat,cat\na.png,1,0\n", "metadata.csv: each column needs a name of its own."),
         ("file_name,cat,\na.png,1,0\n", "metadata.csv: each column needs a name of its own."),
-        ("file_name,cat\n", "metadata.csv lists no picture: write one line for each."),
+        ("file_name,cat\n", "metadata.csv lists no image: write one line for each."),
         ("file_name,cat\na.png,1\nc.png\n", "metadata.csv, line 3 has 1 cells, and there are 2 columns."),
         ("file_name,cat\na.png,yes\n", "metadata.csv, line 2: 'cat' is 'yes', and must be a number"),
         ("file_name,cat\na.png,\n", "metadata.csv, line 2: 'cat' is '', and must be a number"),
         ("file_name,cat\na.png,1e99\n", "metadata.csv, line 2: 'cat' is '1e99', and must be a number"),
-        ("file_name,cat\nz.png,1\n", "line 2: there is no picture"),
+        ("file_name,cat\nz.png,1\n", "line 2: there is no image"),
         (
             "file_name,cat\na.txt,1\n",
-            "line 2: 'a.txt' is no picture and no signal (png, jpg, bmp, webp, gif, tif; wav, npy).",
+            "line 2: 'a.txt' is no image and no signal (png, jpg, bmp, webp, gif, tif; wav, npy).",
         ),
         ("file_name,cat\n../a.png,1\n", "line 2: file_name '../a.png' must be a path inside"),
-        ("file_name,cat\na.png,1\nc.png,1\n", "Task 't': the label 'cat' is 1 for every picture"),
+        ("file_name,cat\na.png,1\nc.png,1\n", "Task 't': the label 'cat' is 1 for every image"),
     ],
 )
 def test_bad_metadata_is_refused(tmp_path: Path, text: str, message: str) -> None:

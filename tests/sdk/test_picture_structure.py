@@ -1,4 +1,4 @@
-"""Pictures that would keep a decoder busy are told by their structure; ordinary ones pass. All here are harmless."""
+"""Images that would keep a decoder busy are told by their structure; ordinary ones pass. All here are harmless."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def problem(data: bytes, pixels: int = 1024) -> str | None:
 )
 def test_ordinary_pictures_pass(kind: str, options: dict[str, object]) -> None:
     assert problem(saved(kind, **options)) is None
-    # As large as a picture may be: a camera's progressive JPEG has about ten scans.
+    # As large as an image may be: a camera's progressive JPEG has about ten scans.
     assert problem(saved(kind, **options), 64 << 20) is None
 
 

@@ -124,7 +124,7 @@ def test_gray_batches_may_come_without_a_channel_axis():
     [
         (np.zeros((2, 6, 8, 3), np.float32), "The images are float32 and must be uint8 (0 to 255)"),
         (np.zeros((6, 8, 3), np.uint8), "The images have shape (6, 8, 3) and a batch has shape (n, height, "),
-        (np.zeros((8,), np.uint8), "hand over a single picture as image[None]."),
+        (np.zeros((8,), np.uint8), "hand over a single image as image[None]."),
         ([np.zeros((6, 8, 3), np.int64)], "image 0 is int64 and must be uint8 (0 to 255)."),
         (
             [np.zeros((6, 8, 3), np.uint8), np.zeros((4,), np.uint8)],
@@ -142,7 +142,7 @@ def test_what_is_no_picture_is_refused(images, message):
 
 
 def test_one_color_picture_is_not_taken_for_many_gray_ones():
-    with pytest.raises(TaskError, match=r"hand over a single picture as image\[None\]"):
+    with pytest.raises(TaskError, match=r"hand over a single image as image\[None\]"):
         preprocessing(channels=1)(np.zeros((6, 8, 3), np.uint8))
 
 

@@ -185,7 +185,7 @@ def test_what_is_given_is_not_changed() -> None:
         (np.zeros((6, 3)), "it has 3 channels and the model takes 2: hand over signals with the channels"),
         (np.zeros((2, 6)), "it has shape (2, 6), and the model takes (length, channels) with 2 channels: transpose"),
         (np.zeros((6, 2), np.int32), "it is int32, and signals must be int16 (full scale 32768) or float"),
-        (np.zeros((6, 2), np.uint8), "it is a picture (uint8 of shape (6, 2)), and the model takes signals: int16"),
+        (np.zeros((6, 2), np.uint8), "it is an image (uint8 of shape (6, 2)), and the model takes signals: int16"),
         (np.zeros((1, 6, 2)), "it has shape (1, 6, 2) and must be (length,) or (length, channels)."),
         (np.zeros((0, 2)), "it has shape (0, 2): there is no sample in it."),
         (np.full((6, 2), np.nan), "it has 12 samples that are not finite (NaN or infinite)"),
@@ -203,7 +203,7 @@ def test_what_is_no_signal_of_the_model_is_refused(given: Any, message: str) -> 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.zeros((2, 8, 8, 3), np.uint8), "The array is a picture (uint8 of shape (2, 8, 8, 3)), and the model"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "The array is an image (uint8 of shape (2, 8, 8, 3)), and the model"),
         (np.zeros(6), "The signals have shape (6,) and a batch has shape (n, length, channels): hand over a single"),
         (np.zeros((6, 2)), "hand over a single signal as signal[None]."),
         ([np.zeros((6, 2)), np.zeros((6, 1))], "signal 1 has 1 channels and the model takes 2"),
@@ -251,8 +251,8 @@ def test_a_picture_model_says_that_it_takes_no_signal() -> None:
     with pytest.raises(TaskError) as caught:
         model.to_size(Signal(np.zeros((100, 1))), "signals[3]")
     assert str(caught.value) == (
-        "signals[3] is a signal of 100 samples, and the model takes pictures of 8x6 pixels (width x height): hand "
-        "over uint8 pictures."
+        "signals[3] is a signal of 100 samples, and the model takes images of 8x6 pixels (width x height): hand "
+        "over uint8 images."
     )
 
 
@@ -425,6 +425,6 @@ def test_pictures_and_signals_are_kept_apart(tmp_path: Path) -> None:
     with pytest.raises(TaskError) as caught:
         open_files([tmp_path / "a.png", tmp_path / "b.wav", tmp_path / "c.png"])
     assert str(caught.value) == (
-        f"{tmp_path}/b.wav is a signal and {tmp_path}/a.png is a picture, and one model takes only one of them: "
+        f"{tmp_path}/b.wav is a signal and {tmp_path}/a.png is an image, and one model takes only one of them: "
         "keep them apart."
     )

@@ -1,4 +1,4 @@
-"""Tasks from real picture files, npz files and arrays; what is wrong with them; the inbox."""
+"""Tasks from real image files, npz files and arrays; what is wrong with them; the inbox."""
 
 import re
 import shutil
@@ -31,7 +31,7 @@ def write(path, image=None):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes, four training pictures in four formats, two test pictures."""
+    """Two classes, four training images in four formats, two test images."""
     task = tmp_path / "01-pets"
     for name in ("train/dog/b.JPG", "train/dog/a.png", "train/cat/2.bmp", "train/cat/1.webp"):
         write(task / name)
@@ -83,7 +83,7 @@ class TestFolder:
         task = Task.from_folder(folder)
         assert task.train is None
         assert task.classes == ("cat", "dog")
-        with pytest.raises(TaskError, match="Task '01-pets' has no training pictures, only test pictures"):
+        with pytest.raises(TaskError, match="Task '01-pets' has no training images, only test images"):
             task.require_trainable()
 
     def test_one_class_is_enough_to_be_evaluated(self, folder):
@@ -98,18 +98,18 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("files", "folders", "message"),
         [
-            ([], [], "{task} has no train/ folder: put its pictures into {task}/train/<class>/."),
-            (["cat/1.png"], [], "{task} has no train/ folder: put its pictures into {task}/train/<class>/."),
-            (["train/1.png"], [], "{task}/train has no class folders: put the task's pictures into"),
+            ([], [], "{task} has no train/ folder: put its images into {task}/train/<class>/."),
+            (["cat/1.png"], [], "{task} has no train/ folder: put its images into {task}/train/<class>/."),
+            (["train/1.png"], [], "{task}/train has no class folders: put the task's images into"),
             (
                 ["train/cat/1.png"],
                 ["train/dog"],
-                "{task}/train/dog holds no picture and no signal (png, jpg, bmp, webp, gif, tif; wav, npy): put some",
+                "{task}/train/dog holds no image and no signal (png, jpg, bmp, webp, gif, tif; wav, npy): put some",
             ),
             (
                 ["train/cat/1.png", "train/dog/1.png", "test/emu/1.png"],
                 [],
-                "{task}/test/emu is a class that {task}/train does not have: add training pictures of it, or",
+                "{task}/test/emu is a class that {task}/train does not have: add training images of it, or",
             ),
             (["train/cat/1.png", "train/dog/1.png"], ["test"], "{task}/test has no class folders"),
         ],
@@ -196,7 +196,7 @@ class TestFiles:
             with pytest.raises(TaskError) as caught:
                 source.read(i)
             assert str(caught.value) == (
-                f"{source.name(i)} cannot be decoded (not a PNG, JPEG, BMP, WebP, GIF or TIFF picture): "
+                f"{source.name(i)} cannot be decoded (not a PNG, JPEG, BMP, WebP, GIF or TIFF image): "
                 "remove or replace it, then run the command again."
             )
         for read in (source.read, source.identity):
@@ -248,19 +248,19 @@ class TestArrays:
                 {"images": np.zeros((6, 5), np.uint8)},
                 "images has shape (6, 5), and images must be (n, height",
             ),
-            ({"images": np.zeros((0, 5, 4, 3), np.uint8)}, "images holds no picture (shape (0, 5, 4, 3))"),
-            ({"images": np.zeros((6, 0, 4, 3), np.uint8)}, "there is no pixel in its pictures."),
+            ({"images": np.zeros((0, 5, 4, 3), np.uint8)}, "images holds no image (shape (0, 5, 4, 3))"),
+            ({"images": np.zeros((6, 0, 4, 3), np.uint8)}, "there is no pixel in its images."),
             (
                 {"labels": np.array([0, 1, 2, 0, 3, 7])},
                 "labels[4] is 3, and with 3 class_names a label must be 0 to 2.",
             ),
             ({"labels": np.array([0, -1, 2, 0, 3, 7])}, "labels[1] is -1, and with 3 class_names"),
-            ({"labels": np.array([0, 1, 2])}, "labels has 3 entries for 6 pictures: give one for each."),
-            ({"labels": np.zeros(6)}, "labels is float64 of shape (6,), and must be one integer per picture"),
+            ({"labels": np.array([0, 1, 2])}, "labels has 3 entries for 6 images: give one for each."),
+            ({"labels": np.zeros(6)}, "labels is float64 of shape (6,), and must be one integer per image"),
             ({"labels": np.zeros((6, 1), int)}, "labels is int64 of shape (6, 1), and must be one integer"),
             (
                 {"labels": np.array([0, 0, 2, 0, 2, 2])},
-                "class 'ant' has no picture: no label is 1. Add pictures of it, or remove it",
+                "class 'ant' has no image: no label is 1. Add images of it, or remove it",
             ),
             (
                 {"class_names": np.array(["a", "b", "a"])},

@@ -32,7 +32,7 @@ NOISE, STEADY = 1e-5, 1e-3
 
 
 class Unsteady(ValueError):
-    """A hundred-thousandth of the picture decides: a kink, a tie, a step."""
+    """A hundred-thousandth of the image decides: a kink, a tie, a step."""
 
 
 def inputs(rng: np.random.Generator, manifest: Manifest, classes: int, batch: int = 3) -> Arrays:

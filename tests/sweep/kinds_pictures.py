@@ -1,4 +1,4 @@
-"""Ops on pictures: windows, sizes, normalisation: forms that the sweep draws (kinds.py)."""
+"""Ops on images: windows, sizes, normalisation: forms that the sweep draws (kinds.py)."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _in_known_opset(model: onnx.ModelProto) -> onnx.ModelProto | None:
 
 
 def around(vector: Vector) -> tuple[onnx.ModelProto, NDArray] | None:
-    """A classifier around the vector's node, and the picture that is its input; None where there is no batch."""
+    """A classifier around the vector's node, and the image that is its input; None where there is no batch."""
     node = vector.node
     first = node.input[0] if node.op_type != "Where" else node.input[1]
     x = vector.inputs.get(first)
@@ -101,7 +101,7 @@ def around(vector: Vector) -> tuple[onnx.ModelProto, NDArray] | None:
         return None
     if vector.output.shape[0] != x.shape[0] or vector.output[0].size > _MOST_FEATURES:
         return None
-    # Signals of three axes and pictures of four go in as they are; other inputs as pictures of one row or channel.
+    # Signals of three axes and images of four go in as they are; other inputs as images of one row or channel.
     shape = x.shape if x.ndim == 4 else (x.shape[0], 1, int(np.prod(x.shape[1:-1])), x.shape[-1])
     channels = shape[1]
     same = np.zeros((channels, 1, 3, 3), np.float32)

@@ -1,4 +1,4 @@
-"""A small network, written node by node; shapes come from the reference, on a probe of two pictures."""
+"""A small network, written node by node; shapes come from the reference, on a probe of two images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Network:
         return round(self.draw(st.floats(low, high)), 3)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of the tensor for two pictures."""
+        """Of the tensor for two images."""
         return tuple(self._values[name].shape)
 
     def constant(self, array: Any, dtype: Any = np.float32, name: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The reference's ops on pictures: windows, resizing, normalisation (reference.py)."""
+"""The reference's ops on images: windows, resizing, normalisation (reference.py)."""
 
 from __future__ import annotations
 

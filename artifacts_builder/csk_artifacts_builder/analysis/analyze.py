@@ -33,7 +33,7 @@ from csk_sdk.errors import ConfigError
 
 @dataclass(frozen=True)
 class AnalysisOptions:
-    """What `analyze` can be told: `model` as for a build; at most `images` pictures, `batch_size` at a time.
+    """What `analyze` can be told: `model` as for a build; at most `images` images, `batch_size` at a time.
 
     With `train_steps` above 0 every position is also trained alone, for as many steps.
     """
@@ -50,7 +50,7 @@ class AnalysisOptions:
 class SiteAnalysis:
     """One site: intensity of every kernel position, `(*kernel)`, and what training it alone gained, or None.
 
-    `learned` and `held_out` are decreases of the loss, in nats: on the pictures trained on, and on others.
+    `learned` and `held_out` are decreases of the loss, in nats: on the images trained on, and on others.
     """
 
     site: Site
@@ -93,7 +93,7 @@ class SiteAnalysis:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What `csk-sdk analyze` shows. `loss` is that of the fitted head on the pictures measured on, in nats."""
+    """What `csk-sdk analyze` shows. `loss` is that of the fitted head on the images measured on, in nats."""
 
     model: str
     data: str
@@ -178,7 +178,7 @@ def analyze_model(
             raise ConfigError(f"{name} is {value}; it must be {least} or more.")
     if options.images < options.batch_size:
         raise ConfigError(
-            f"--images is {options.images}, less than one batch of {options.batch_size} pictures."
+            f"--images is {options.images}, less than one batch of {options.batch_size} images."
         )
     source = as_two_classes(
         prepare(Path(model), options.model.output, options.model.input_size), options.model.loss
@@ -225,21 +225,21 @@ def analyze_model(
 
 
 def _held_out(new: NewTask, task: Task) -> NewTask:
-    """Pictures that training does not see: the task's test pictures, or those that measuring left over."""
+    """Images that training does not see: the task's test images, or those that measuring left over."""
     if task.test is not None:
         return replace(new, split=task.test)
     assert task.train is not None
     rest = np.setdiff1d(np.arange(len(task.train)), new.order)
     if len(rest) < new.batch_size:
         raise ConfigError(
-            f"--by-training needs pictures to test on, and {len(new.order)} of {len(task.train)} are trained on: "
-            "lower --images, or give the task test pictures."
+            f"--by-training needs images to test on, and {len(new.order)} of {len(task.train)} are trained on: "
+            "lower --images, or give the task test images."
         )
     return replace(new, split=Split(_Some(task.train.images, rest), task.train.labels[rest]))
 
 
 class _Some:
-    """Some pictures or signals of a source."""
+    """Some images or signals of a source."""
 
     def __init__(self, images: Source, indices: NDArray[np.int64]) -> None:
         self._images = images

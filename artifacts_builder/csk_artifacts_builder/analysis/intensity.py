@@ -68,7 +68,7 @@ class MeasuredIntensity:
 
 @dataclass(frozen=True)
 class NewTask:
-    """Data to measure on: at most `images` pictures of `split`, in one fixed random order, `batch_size` at a time."""
+    """Data to measure on: at most `images` images of `split`, in one fixed random order, `batch_size` at a time."""
 
     split: Split
     preprocessing: Preprocessing
@@ -80,18 +80,18 @@ class NewTask:
     def __post_init__(self) -> None:
         if self.split.labels.ndim != 1:
             raise TaskError(
-                "Knowledge intensity is measured with one class per picture, and this data has a table of labels: "
+                "Knowledge intensity is measured with one class per image, and this data has a table of labels: "
                 "give a task of classes."
             )
         if len(self.order) < self.batch_size:
             raise TaskError(
-                f"There are {len(self.order)} pictures to measure knowledge intensity on, and it takes a whole "
-                f"batch of {self.batch_size}: give more pictures."
+                f"There are {len(self.order)} images to measure knowledge intensity on, and it takes a whole "
+                f"batch of {self.batch_size}: give more images."
             )
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """Indices of the pictures taken, shuffled, so that every batch is a mixture of classes."""
+        """Indices of the images taken, shuffled, so that every batch is a mixture of classes."""
         order: NDArray[np.int64] = np.random.default_rng(self.seed).permutation(len(self.split))
         return order[: self.images]
 
@@ -161,7 +161,7 @@ def fit_head(graph: KernelGraph, data: NewTask) -> HeadArrays:
         features.append(graph.features(images))
         if first_not_finite(features[-1]) is not None:
             raise TaskError(
-                "The network's features are not finite on these pictures: check them, and --mean and --std."
+                "The network's features are not finite on these images: check them, and --mean and --std."
             )
         labels.append(targets)
     return logistic_head(np.concatenate(features), np.concatenate(labels), data.classes)
@@ -187,6 +187,6 @@ def measure_intensity(
     broken = next((name for name, value in values.items() if not np.isfinite(value).all()), None)
     if broken is not None:
         raise TaskError(
-            f"The gradient of '{broken}' is not finite on these pictures: check them, and --mean and --std."
+            f"The gradient of '{broken}' is not finite on these images: check them, and --mean and --std."
         )
     return MeasuredIntensity(values, len(data) * data.batch_size, len(data), float(np.mean(losses)))

@@ -1,4 +1,4 @@
-"""The picture of an analysis: one heat map for each site, the deeper the further right, and bars of the centers."""
+"""The image of an analysis: one heat map for each site, the deeper the further right, and bars of the centers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INK, _QUIET, _MARK = "#22262b", "#6b7280", "#d9480f"
 
 
 def require_drawable(path: Path) -> None:
-    """Raise ConfigError where matplotlib is not installed, or the file's suffix is no picture format."""
+    """Raise ConfigError where matplotlib is not installed, or the file's suffix is no image format."""
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(f"--picture {path} must end in .png, .svg or .pdf.")
     try:
@@ -44,13 +44,13 @@ def draw(analysis: Analysis, path: Path) -> None:
     figure: Any = pyplot.figure(figsize=(width, 1.75 * rows + 3.6), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     above, below = figure.subfigures(2, 1, height_ratios=[1.75 * rows + 0.9, 2.7])
-    title = f"{analysis.model}, {len(analysis.classes)} new classes, {analysis.images} pictures"
+    title = f"{analysis.model}, {len(analysis.classes)} new classes, {analysis.images} images"
     _maps(above, sites, rows, across, title)
     _bars(below.subplots(), sites)
     try:
         figure.savefig(path, dpi=160)
     except OSError as error:
-        raise StorageError(f"The picture could not be written to {path} ({error.strerror}).") from None
+        raise StorageError(f"The image could not be written to {path} ({error.strerror}).") from None
     finally:
         pyplot.close(figure)
 

@@ -21,7 +21,7 @@ from csk_sdk.network.knowledge import Batch
 class TrainedPositions:
     """Per site name, how far `steps` steps of one position alone lowered the loss, `(*kernel)` float64.
 
-    `learned` on the pictures that were trained on, `held_out` on `held_out_images` others; nats per picture.
+    `learned` on the images that were trained on, `held_out` on `held_out_images` others; nats per image.
     """
 
     learned: dict[str, NDArray[np.float64]]
@@ -87,5 +87,5 @@ def _cycled(batches: list[Batch], count: int) -> list[Batch]:
 def _loss(graph: KernelGraph, batches: list[Batch], head: HeadArrays) -> float:
     loss = float(np.mean([graph.run(batch, head, [LOSS])[LOSS] for batch in batches]))
     if not np.isfinite(loss):
-        raise TaskError("The loss is not finite on these pictures: check them, and --mean and --std.")
+        raise TaskError("The loss is not finite on these images: check them, and --mean and --std.")
     return loss

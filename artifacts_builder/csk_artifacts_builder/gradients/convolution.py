@@ -49,8 +49,8 @@ def conv_transpose(emit: Emitter, node: ir.Node, g: ir.Value) -> Sequence[ir.Val
     sizes, out = static_shape(x)[2:], static_shape(node.outputs[0])[2:]
     if not all(isinstance(size, int) for size in (*sizes, *out, *kernel)):
         raise UnsupportedOpError(
-            f"no gradient rule for 'ConvTranspose' on a picture of unknown size (node '{node.name}'). "
-            "Export the model with a fixed picture size."
+            f"no gradient rule for 'ConvTranspose' on an image of unknown size (node '{node.name}'). "
+            "Export the model with a fixed image size."
         )
     rank = len(kernel)
     strides = attribute(node, "strides", [1] * rank)

@@ -89,7 +89,7 @@ def pad(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
 
 @vjp("DepthToSpace")
 def depth_to_space(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
-    """dx = g, each block of the picture back in its channels, in the order that the mode says"""
+    """dx = g, each block of the image back in its channels, in the order that the mode says"""
     block = int(attribute(node, "blocksize"))
     if attribute(node, "mode", "DCR") == "DCR":
         return [emit.op("SpaceToDepth", g, blocksize=block)]
@@ -98,8 +98,8 @@ def depth_to_space(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     _, channels, height, width = static_shape(x)
     if not (isinstance(channels, int) and isinstance(height, int) and isinstance(width, int)):
         raise UnsupportedOpError(
-            f"no gradient rule for 'DepthToSpace' on a picture of unknown size (node '{node.name}'). "
-            "Export the model with a fixed picture size."
+            f"no gradient rule for 'DepthToSpace' on an image of unknown size (node '{node.name}'). "
+            "Export the model with a fixed image size."
         )
     # (n, c, h, b, w, b) -> (n, c, b, b, h, w)
     blocks = emit.op("Reshape", g, emit.ints(0, channels // block**2, height, block, width, block))
@@ -109,5 +109,5 @@ def depth_to_space(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
 
 @vjp("SpaceToDepth")
 def space_to_depth(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
-    """dx = g, the channels back in their blocks of the picture"""
+    """dx = g, the channels back in their blocks of the image"""
     return [emit.op("DepthToSpace", g, blocksize=int(attribute(node, "blocksize")), mode="DCR")]

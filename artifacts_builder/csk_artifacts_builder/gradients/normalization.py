@@ -1,4 +1,4 @@
-"""Gradient rules of normalizations that are computed from the picture itself, with frozen scale and bias.
+"""Gradient rules of normalizations that are computed from the image itself, with frozen scale and bias.
 
 For `n = (x - mean) * r` with `r = 1 / sqrt(var + epsilon)` over some axes, and the gradient `h` of n:
 `dx = r * (h - mean(h) - n * mean(h * n))`, the means over the same axes.
@@ -19,7 +19,7 @@ Gradients = Sequence[ir.Value | None]
 
 @vjp("InstanceNormalization")
 def instance_normalization(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
-    """y = scale * n + bias, n over the picture: dx as above with h = scale * g"""
+    """y = scale * n + bias, n over the image: dx as above with h = scale * g"""
     x, scale = _inputs(node)
     rank = len(static_shape(x))
     per_channel = emit.op("Unsqueeze", scale, emit.ints(*range(1, rank - 1)))

@@ -22,7 +22,7 @@ def _static_spatial(node: ir.Node) -> tuple[ir.Value, list[int]]:
     sizes = static_shape(x)[2:]
     if not all(isinstance(size, int) for size in sizes):
         raise UnsupportedOpError(
-            f"no gradient rule for '{node.op_type}' on a picture of unknown size (node '{node.name}')."
+            f"no gradient rule for '{node.op_type}' on an image of unknown size (node '{node.name}')."
         )
     return x, [int(size) for size in sizes]
 
@@ -76,7 +76,7 @@ def average_pool(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """dx = g / count, added up over the windows that cover each pixel: a transposed depthwise convolution.
 
     `count` is the window's size, without its padding unless count_include_pad is set; it is the same for every
-    picture, so it is a constant.
+    image, so it is a constant.
     """
     x, sizes = _static_spatial(node)
     channels = static_shape(x)[1]

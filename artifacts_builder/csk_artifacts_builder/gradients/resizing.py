@@ -1,7 +1,7 @@
 """The gradient rule of Resize: linear in its input, so its gradient is multiplication with the transposed matrix.
 
-Sizes are static, so along each axis of the picture a resize is a constant matrix `M (out, in)`, `y = M_h x M_w^T` for a
-picture, and `dx = M_h^T g M_w`. The matrices follow the op specification (Resize-13).
+Sizes are static, so along each axis of the image a resize is a constant matrix `M (out, in)`, `y = M_h x M_w^T` for an
+image, and `dx = M_h^T g M_w`. The matrices follow the op specification (Resize-13).
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _gathered(taps: NDArray[np.float64], weights: Matrix, size: int) -> Matrix:
 
 
 def interpolation_matrices(node: ir.Node) -> list[Matrix]:
-    """One for each axis of the picture.
+    """One for each axis of the image.
 
     Raises UnsupportedOpError for what this rule does not cover.
     """
@@ -113,15 +113,15 @@ def interpolation_matrices(node: ir.Node) -> list[Matrix]:
     scales, sizes = (constant_array(value) for value in (*node.inputs[2:4], None, None)[:2])
     if not all(isinstance(size, int) for size in (*before[2:], *after[2:])):
         raise UnsupportedOpError(
-            f"no gradient rule for 'Resize' on a picture of unknown size (node '{node.name}'). "
-            "Export the model with a fixed picture size."
+            f"no gradient rule for 'Resize' on an image of unknown size (node '{node.name}'). "
+            "Export the model with a fixed image size."
         )
     matrices: list[Matrix | None] = []
     for axis in range(2, len(before)):
         size, out = int(before[axis]), int(after[axis])
         given = float(scales[axis]) if scales is not None and scales.size else out / size
         if before[2:] == after[2:]:
-            # Whatever the scale says (1.1 of five pixels), ONNX Runtime copies a picture that keeps its size.
+            # Whatever the scale says (1.1 of five pixels), ONNX Runtime copies an image that keeps its size.
             matrices.append(np.eye(size))
             continue
         matrices.append(interpolation_matrix(node, size, out, given))
@@ -131,7 +131,7 @@ def interpolation_matrices(node: ir.Node) -> list[Matrix]:
         transform = attribute(node, "coordinate_transformation_mode", "half_pixel")
         raise UnsupportedOpError(
             f"no gradient rule for 'Resize' (node '{node.name}') with '{transform}' coordinates, computed sizes, or "
-            "other than along the one or two axes of a picture. Train only later layers with --trainable from:NODE."
+            "other than along the one or two axes of an image. Train only later layers with --trainable from:NODE."
         )
     return known
 

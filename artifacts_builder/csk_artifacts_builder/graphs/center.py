@@ -106,7 +106,7 @@ def sample_tap(emit: Emitter, x: ir.Value, shape: Geometry, tap: Sequence[int]) 
     )
     starts, sizes = list(offsets), list(shape.in_size)
     if not inside:
-        # The tap reads beyond the picture: the first or last positions see padded zeros.
+        # The tap reads beyond the image: the first or last positions see padded zeros.
         want = [max(r, size) - min(0, offset) for r, size, offset in zip(reach, sizes, starts, strict=True)]
         x = place(emit, x, sizes, want, [-min(0, offset) for offset in starts])
         reach = [r - min(0, offset) for r, offset in zip(reach, starts, strict=True)]

@@ -52,7 +52,7 @@ def _eligible(sites: list[Site], trainable: str, order: list[str], where: str) -
     if trainable == "all":
         return sites, "all sites (--trainable all)"
     if trainable == AUTO:
-        # Reaching further back loses on pictures that were not trained on: measured in decision 0008.
+        # Reaching further back loses on images that were not trained on: measured in decision 0008.
         return last_stages(sites, order), "the sites of the last two stages (--trainable auto)"
     if not trainable.startswith("from:"):
         raise ConfigError(f"--trainable is '{trainable}'; it must be auto, all or from:NODE.")
@@ -81,7 +81,7 @@ def _from_the_back(sites: list[Site], fits: Fits) -> list[Site]:
 
 
 def last_stages(sites: list[Site], order: Sequence[str]) -> list[Site]:
-    """The sites whose output has one of the two smallest picture sizes; there back-propagation ends.
+    """The sites whose output has one of the two smallest image sizes; there back-propagation ends.
 
     A site on single pixels (a gate, or a layer behind the pooling) makes no stage: it goes with the stage around it.
     """

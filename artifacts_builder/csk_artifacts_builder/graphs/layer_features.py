@@ -2,7 +2,7 @@
 
 The last features of a network tell apart the classes that it was trained on, and have thrown away some of what would
 tell new ones apart; its earlier layers still have it. With x_1 ... x_m the inputs of the convolutions that
-`--trainable auto` would choose, and mean the mean over the picture (or the signal), the features become
+`--trainable auto` would choose, and mean the mean over the image (or the signal), the features become
 `[features, mean(x_1), ..., mean(x_m)]`, and the classifier `[weight, 0]`: the base's logits stay what they were, and
 every head that is fitted later may use all of them. "wide" adds the root mean squares `rms(x_1), ..., rms(x_m)`: a
 channel that is strong in one place is not what a weak one everywhere is. Class statistics grow with the features'

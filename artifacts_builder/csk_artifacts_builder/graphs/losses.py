@@ -1,10 +1,10 @@
 """The losses of a training graph: each one's mean over the batch, and its gradient by the logits.
 
-    cross-entropy          one class per picture        ONNX SoftmaxCrossEntropyLoss, torch CrossEntropyLoss
+    cross-entropy          one class per image        ONNX SoftmaxCrossEntropyLoss, torch CrossEntropyLoss
     binary-cross-entropy   any number of labels each    torch BCEWithLogitsLoss
     mse                    numbers, not classes         torch MSELoss
 
-All with `reduction="mean"`, as torch takes it: over the pictures for the first, over pictures and outputs for the
+All with `reduction="mean"`, as torch takes it: over the images for the first, over images and outputs for the
 others. A loss is a function that adds its own graph inputs and its nodes, and returns `(loss, g)`: the loss, a
 float32 scalar, and `g = dloss / dlogits`, `(N, classes)`. No exponential of a positive number is taken, so neither
 overflows, however large the logits.
@@ -59,7 +59,7 @@ def cross_entropy(emit: Emitter, logits: ir.Value) -> tuple[ir.Value, ir.Value]:
 def binary_cross_entropy(emit: Emitter, logits: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Binary cross-entropy of each label on its own, from logits `z`.
 
-    In: label `y` float32 `(N, classes)`, from 0 to 1. The loss is the mean over pictures and classes of
+    In: label `y` float32 `(N, classes)`, from 0 to 1. The loss is the mean over images and classes of
     `max(z, 0) - z y + log(1 + exp(-|z|))`, and `g = (sigmoid(z) - y) / (N classes)`.
     """
     label = _table(emit)
@@ -71,7 +71,7 @@ def binary_cross_entropy(emit: Emitter, logits: ir.Value) -> tuple[ir.Value, ir.
 
 
 def mean_squared_error(emit: Emitter, logits: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The mean over pictures and targets of `(z - y)^2`, and `g = 2 (z - y) / (N targets)`.
+    """The mean over images and targets of `(z - y)^2`, and `g = 2 (z - y) / (N targets)`.
 
     In: label `y` float32 `(N, targets)`.
     """

@@ -1,7 +1,7 @@
 """Cutting the graphs in front of the first site: what never changes, and what is trained (docs/decisions/0013).
 
-The layers before the first site are frozen, so what they make of a picture never changes. `prefix_model` computes it,
-and a suffix goes on from it: a graph of the bundle whose input `image` holds prefix features instead of a picture.
+The layers before the first site are frozen, so what they make of an image never changes. `prefix_model` computes it,
+and a suffix goes on from it: a graph of the bundle whose input `image` holds prefix features instead of an image.
 Prefix features are stored, so they are small: float16 between exact graphs, uint8 between int8 ones.
 """
 
@@ -27,7 +27,7 @@ _HALF_MAX = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class Cut:
-    """The tensor at which the network is cut: its name, and the shape of one picture's features without the batch."""
+    """The tensor at which the network is cut: its name, and the shape of one image's features without the batch."""
 
     name: str
     shape: tuple[int, ...]
@@ -36,7 +36,7 @@ class Cut:
 def find_cut(prepared: ir.Model, sites: Sequence[Site]) -> Cut | None:
     """Where to cut in front of the first site, or None where nothing worth computing lies there.
 
-    A cut is a tensor that everything behind it depends on the picture through. Of those the last one saves most; the
+    A cut is a tensor that everything behind it depends on the image through. Of those the last one saves most; the
     smallest is taken of those that save nearly as much.
     """
     flops = flops_by_node(prepared)
@@ -85,7 +85,7 @@ def suffix_model(whole: ir.Model, cut: Cut) -> ir.Model:
         user.replace_input_with(position, features)
     graph.inputs[list(graph.inputs).index(picture)] = features
     finished = finish(model, f"{graph.name}_suffix")
-    assert not picture.uses(), "nothing behind the cut reads the picture"
+    assert not picture.uses(), "nothing behind the cut reads the image"
     return finished
 
 

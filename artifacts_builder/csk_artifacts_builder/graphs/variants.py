@@ -44,7 +44,7 @@ def in_exact(models: Models) -> Models:
 def in_int8(models: Models, feeds: Callable[[], Iterable[Feeds]], head_weight: str) -> Models:
     """The same graphs with their frozen convolutions in int8, and the exact ones as their twins.
 
-    `models` are exact, and as `cut_graphs` left them; `feeds` gives base pictures as often as it is called.
+    `models` are exact, and as `cut_graphs` left them; `feeds` gives base images as often as it is called.
     """
     exact = {exact_twin(name): model for name, model in in_exact(_copies(models)).items()}
     calibration = calibrate(models[TRAINING_MODEL], feeds(), head_weight)

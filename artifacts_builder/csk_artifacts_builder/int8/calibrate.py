@@ -42,7 +42,7 @@ class Agreement:
 
 
 def base_feeds(manifest: Manifest, split: Split, checkpoint: Mapping[str, NDArray[Any]]) -> Iterator[Feeds]:
-    """Batches for the training model: base pictures drawn at random, the base's head, all channels, no change."""
+    """Batches for the training model: base images drawn at random, the base's head, all channels, no change."""
     preprocessing = preprocessing_of(manifest)
     order = np.random.default_rng(0).permutation(len(split))[:_IMAGES]
     fixed: Feeds = {

@@ -47,7 +47,7 @@ class BaseKnowledge:
 def base_split(
     folder: Path, classes: tuple[str, ...], loss: str = CROSS_ENTROPY, bit_depth: int | None = None
 ) -> Split:
-    """The pictures or signals of `folder/<class>/`, or of `folder/metadata.csv`, labelled by the model's class order.
+    """The images or signals of `folder/<class>/`, or of `folder/metadata.csv`, labelled by the model's class order.
 
     `bit_depth` is that of `Task.open`.
 
@@ -56,7 +56,7 @@ def base_split(
     """
     if not folder.is_dir():
         raise TaskError(
-            f"There is no folder {folder}. --base-data needs one sub-folder of pictures per base class."
+            f"There is no folder {folder}. --base-data needs one sub-folder of images per base class."
         )
     objective = objective_of(loss)
     if (folder / METADATA).exists():
@@ -65,7 +65,7 @@ def base_split(
         return split
     if objective.tabular:
         raise TaskError(
-            f"{folder} has no {METADATA}, and with --loss {loss} the labels are in it: one line for each picture, with "
+            f"{folder} has no {METADATA}, and with --loss {loss} the labels are in it: one line for each image, with "
             f"{FILE_NAME} and a number for each of {', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''}."
         )
     folders = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."}
@@ -84,7 +84,7 @@ def base_split(
             else []
         )
         if not found:
-            raise TaskError(f"{folder} has no pictures of class '{name}'. Put some into {folder / name}.")
+            raise TaskError(f"{folder} has no images of class '{name}'. Put some into {folder / name}.")
         paths += found
         labels += [label] * len(found)
     return Split(open_files(paths, bit_depth=bit_depth), np.array(labels, np.int64))
@@ -95,14 +95,14 @@ def measure_base(
 ) -> BaseKnowledge:
     """Second moments K per site, class statistics and their temperature over `split` (docs/method.md#setting).
 
-    All through the bundle's own graphs. `tensors` is the checkpoint so far. `on_progress(done, total)` counts pictures.
-    Raises TaskError for a picture for which the network computes NaN or infinity.
+    All through the bundle's own graphs. `tensors` is the checkpoint so far. `on_progress(done, total)` counts images.
+    Raises TaskError for an image for which the network computes NaN or infinity.
     """
     pixels = PixelCache(split, bundle.preprocessing, 0)
     weight, bias = tensors["head/base/weight"], tensors["head/base/bias"]
     logits: list[NDArray[np.float32]] = []
     sample = FeatureSample(bundle.manifest.head.features, _SAMPLE_BYTES)
-    # Pictures come class by class, so of many every so-manieth is kept.
+    # Images come class by class, so of many every so-manieth is kept.
     step = -(-len(split) // sample.room)
 
     def batches() -> Iterator[Batch]:
@@ -145,7 +145,7 @@ def measure_base(
 def exchanged_names(
     predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> tuple[str, ...]:
-    """One sentence for each ring of classes whose pictures are mostly taken for the next one's in it.
+    """One sentence for each ring of classes whose images are mostly taken for the next one's in it.
 
     `predicted` and `labels` are `(n,)`. A network that confuses two classes takes both for one of them; one that takes
     each for the other knows them apart, under exchanged names.

@@ -11,7 +11,7 @@ def write_conv_shapes(model: ir.Model) -> None:
     """Give the image and the kernel of every `Conv` their shape where it is not written yet, in place.
 
     A source model mostly brings the shapes of its own convolutions; those of their input gradients are inferred here.
-    The number of pictures stays open, and what cannot be inferred is left out. The JavaScript runner needs the sizes
+    The number of images stays open, and what cannot be inferred is left out. The JavaScript runner needs the sizes
     (docs/javascript.md).
     """
     inferred = {value.name: value for node in sized(model, {}).graph for value in node.outputs}

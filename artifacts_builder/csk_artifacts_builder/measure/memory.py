@@ -9,7 +9,7 @@ and trains it at the bundle's batch size. Warming up runs one step with all chan
     weights      all weights as the runtime packs them, and the kernels of input gradients, which it makes itself
     opening      copies that exist only while it does so; in int8, of one kernel at a time
     learning     centers' changes, gradients and the optimizer's state
-    batch        pictures as float32, and once more while they are made
+    batch        images as float32, and once more while they are made
     activations  what is alive at the step's fullest moment
     head         matrices of features by features, while a task's head is fitted
 
@@ -214,7 +214,7 @@ def _computed(values: Sequence[ir.Value | None], constant: set[ir.Value]) -> Ite
 def _workspace(node: ir.Node) -> int:
     """What the runtime's kernel takes beside inputs and outputs.
 
-    ConvTranspose spreads one picture of one group into columns, `(c_out / groups * taps, pixels)`. Where selects from
+    ConvTranspose spreads one image of one group into columns, `(c_out / groups * taps, pixels)`. Where selects from
     either side into a tensor of its own before it merges them.
     """
     if node.op_type == "Where":

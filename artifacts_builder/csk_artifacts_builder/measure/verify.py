@@ -24,7 +24,7 @@ from csk_sdk.errors import ModelError
 from csk_sdk.runtime.allocator import returning_memory
 from csk_sdk.runtime.sessions import has_training_package, load_onnxruntime, open_session
 
-# Of how far the outputs of different pictures lie apart, and of the largest output at least.
+# Of how far the outputs of different images lie apart, and of the largest output at least.
 _OF_SPREAD, _OF_LARGEST = 1e-3, 2e-5
 # From here on ONNX Runtime divides and counts the windows of pools as torch does (decision 0025): 1.25 did not.
 _ONE_READING = (1, 30)
@@ -37,12 +37,12 @@ _SMALLEST, _SMALLEST_HALF = 1e-20, 1e-4
 def same_logits(
     source: SourceModel, prepared: Path, activation: str | None, real: NDArray[np.float32] | None = None
 ) -> None:
-    """Run the source model, at its own opset, on random and on `real` pictures, and the prepared graph on all of them.
+    """Run the source model, at its own opset, on random and on `real` images, and the prepared graph on all of them.
 
-    Both are files, opened one after the other, so that the weights are in memory once; `real` are pictures for the
-    prepared graph `(n, *picture)`. Where `activation` makes probabilities of the logits, these are compared: among many
+    Both are files, opened one after the other, so that the weights are in memory once; `real` are images for the
+    prepared graph `(n, *image)`. Where `activation` makes probabilities of the logits, these are compared: among many
     classes all probabilities are small. Raises ModelError where outputs differ by more than 1e-3 of their spread over
-    pictures and 2e-5 of the largest (3 % of the largest for a float16 source), or one does not run.
+    images and 2e-5 of the largest (3 % of the largest for a float16 source), or one does not run.
     """
     session = _open_source(source)
     batches = _batches(source, session, real)
@@ -61,7 +61,7 @@ def same_logits(
         got, activation = _one_number(got, activation)
     if got.size != expected.size:
         count = 2 * len(batches[0])
-        raise _one_batch_size(f"for {count} pictures it gives outputs {list(got.shape)}")
+        raise _one_batch_size(f"for {count} images it gives outputs {list(got.shape)}")
     logits, others = (
         _as_logits(values.reshape(len(got), -1), activation, source.interface.half)
         for values in (expected, got)
@@ -74,7 +74,7 @@ def same_logits(
 def _batches(
     source: SourceModel, session: Any, real: NDArray[np.float32] | None
 ) -> list[NDArray[np.float32]]:
-    """Two of noise, and the real pictures, each as large as the source wants it."""
+    """Two of noise, and the real images, each as large as the source wants it."""
     dims = session.get_inputs()[0].shape
     size = dims[0] if isinstance(dims[0], int) and dims[0] > 0 else 2
     picture = [int(n) for n in static_shape(source.image)[1:]]
@@ -94,9 +94,9 @@ def _prepared_outputs(prepared: Path, batches: Sequence[NDArray[np.float32]]) ->
     try:
         return np.concatenate(_run(session, pairs, "the model after preparation"))
     except ModelError:
-        # Or on no number of pictures at all, which is said first.
+        # Or on no number of images at all, which is said first.
         _run(session, batches[:1], "the model after preparation")
-        raise _one_batch_size(f"for {len(pairs[0])} pictures it does not run") from None
+        raise _one_batch_size(f"for {len(pairs[0])} images it does not run") from None
 
 
 def _one_number(
@@ -107,7 +107,7 @@ def _one_number(
 
 
 def _as_logits(values: NDArray[np.float32], activation: str | None, half: bool) -> NDArray[np.float64]:
-    """`(n, classes)`: what stands in front of a Softmax, up to a number for each picture, or of a Sigmoid."""
+    """`(n, classes)`: what stands in front of a Softmax, up to a number for each image, or of a Sigmoid."""
     smallest = _SMALLEST_HALF if half else _SMALLEST
     if activation == "Softmax":
         logs = np.log(np.maximum(values.astype(np.float64), smallest))
@@ -126,7 +126,7 @@ def _tolerance(logits: NDArray[np.float64], half: bool) -> float:
 
 
 def _differing(source: SourceModel, shown: Sequence[NDArray[Any]], difference: float) -> ModelError:
-    """Why the outputs differ: chance, the pictures beside a picture, or a fault of ours."""
+    """Why the outputs differ: chance, the images beside an image, or a fault of ours."""
     session = _open_source(source)
     scores = _scores(source, session)
     (first,) = _run(session, shown[:1], "the source model", scores)
@@ -137,7 +137,7 @@ def _differing(source: SourceModel, shown: Sequence[NDArray[Any]], difference: f
         )
         if apart > _OF_SPREAD * max(float(np.abs(first).max()), 1e-6):
             return ModelError(
-                f"{source.path.name} answers to a picture by the others in its batch: alone, it gives outputs that "
+                f"{source.path.name} answers to an image by the others in its batch: alone, it gives outputs that "
                 f"differ by {apart:.2g}. Export the model for inference (model.eval()), without ops over the batch."
             )
     return ModelError(

@@ -34,7 +34,7 @@ _ATTEMPTS = 3
 
 
 def wrong_logits(prepared: ir.Model, folder: Path, where: str) -> str | None:
-    """What is wrong with the logits of the training step in `folder` on two noisy pictures, or None.
+    """What is wrong with the logits of the training step in `folder` on two noisy images, or None.
 
     Raises what the package raises where the artifacts do not run.
     """

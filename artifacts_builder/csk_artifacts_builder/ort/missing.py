@@ -163,7 +163,7 @@ def _sum(emit: Emitter, node: ir.Node, value: ir.Value, axes: Sequence[int] | No
 
 
 def instance_normalization(emit: Emitter, node: ir.Node) -> list[ir.Value]:
-    """`scale (x - mean) / sqrt(variance + epsilon) + bias`, both over the picture"""
+    """`scale (x - mean) / sqrt(variance + epsilon) + bias`, both over the image"""
     x, *rest = node.inputs
     rank = len(static_shape(_x(node)))
     axes = list(range(2, rank))

@@ -1,6 +1,6 @@
 """Ops of older and of converted networks in ops that have a gradient rule, in both backends.
 
-1. LRN (AlexNet, GoogLeNet): a mean over neighbouring channels is one over windows of a picture of channels x pixels.
+1. LRN (AlexNet, GoogLeNet): a mean over neighbouring channels is one over windows of an image of channels x pixels.
 2. LpPool and GlobalLpPool: roots of means of powers.
 3. Einsum of one or two tensors: transposed, added up, multiplied as stacks of matrices.
 
@@ -78,7 +78,7 @@ def _lp_pool(emit: Emitter, node: ir.Node) -> ir.Value | None:
 
 
 def _global_lp_pool(emit: Emitter, node: ir.Node) -> ir.Value | None:
-    """y = sum(|x|^p)^(1/p) over the picture"""
+    """y = sum(|x|^p)^(1/p) over the image"""
     x, p = node.inputs[0], int(attribute(node, "p", 2))
     sizes = _sizes(x)
     if x is None or sizes is None:
@@ -191,7 +191,7 @@ def _size(size: int | ir.SymbolicDim) -> int:
 
 
 def _sizes(x: ir.Value | None) -> list[int] | None:
-    """Channels and picture of `x`; None where they are not known."""
+    """Channels and image of `x`; None where they are not known."""
     sizes = list(x.shape)[1:] if x is not None and x.shape is not None else [None]
     known = [size for size in sizes if isinstance(size, int)]
     return known if len(known) == len(sizes) else None

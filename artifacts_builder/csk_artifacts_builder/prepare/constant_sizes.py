@@ -9,7 +9,7 @@ a Reshape. With them the shapes behind are unknown to shape inference, and a con
 3. A Resize to the input's own batch and to fixed sizes, joined at run time (`interpolate(size=...)` of a model with
    dynamic batch), gets constant scales.
 
-And torch's new exporter writes a change of strides (`as_strided`, from a mean over a permuted picture) as a Gather
+And torch's new exporter writes a change of strides (`as_strided`, from a mean over a permuted image) as a Gather
 from the flat tensor, with the indices of one batch size:
 
 4. Gather(Reshape(x, [-1]), [[0, 1, ...]]) is Reshape(x, the indices' shape), which can follow the batch.
@@ -28,7 +28,7 @@ from csk_artifacts_builder.prepare.constants import may_fold
 
 
 def fold_sizes(model: ir.Model) -> bool:
-    """Write sizes as constants wherever they follow from the picture's, in place; True when something was folded.
+    """Write sizes as constants wherever they follow from the image's, in place; True when something was folded.
 
     Each round tells shape inference more, so rounds follow until nothing is left to fold.
     """
@@ -121,7 +121,7 @@ def _fold_resizes(model: ir.Model, emit: Emitter) -> bool:
 
 
 def sizes_to_scales(model: ir.Model) -> bool:
-    """Resize to constant sizes, of a known picture and batch, by scales, in place: these follow the batch."""
+    """Resize to constant sizes, of a known image and batch, by scales, in place: these follow the batch."""
     emit = Emitter(model.graph)
     modified = False
     for node in model.graph:

@@ -210,7 +210,7 @@ def flatten_scores(model: ir.Model) -> tuple[Step, ...]:
 
 
 def _with_axis(model: ir.Model, old: ir.Value) -> tuple[Step, ...]:
-    """Of one number for each picture, `(N,)`, a column `(N, 1)`."""
+    """Of one number for each image, `(N,)`, a column `(N, 1)`."""
     emit = Emitter(model.graph)
     assert old.shape is not None
     column = emit.op("Unsqueeze", old, emit.ints(1))
@@ -221,7 +221,7 @@ def _with_axis(model: ir.Model, old: ir.Value) -> tuple[Step, ...]:
 
 
 def _holds_scores(value: ir.Value | None) -> bool:
-    """Whether the classes are on one axis of it, or it is one number for each picture."""
+    """Whether the classes are on one axis of it, or it is one number for each image."""
     return _class_axis(value) is not None or (
         value is not None and value.shape is not None and len(value.shape) == 1
     )

@@ -1,7 +1,7 @@
 """Ops that a model left in their form for training, as what they are when it answers.
 
 Dropout in training mode draws random numbers, and BatchNormalization in training mode takes the statistics of its
-batch: a picture's answer would depend on chance, or on the pictures beside it. Whoever holds only the file cannot
+batch: an image's answer would depend on chance, or on the images beside it. Whoever holds only the file cannot
 export it again, so it is built as for inference, and its user is told.
 """
 
@@ -26,7 +26,7 @@ def to_inference(model: ir.Model) -> tuple[str, ...]:
             node.attributes.pop("training_mode", None)
             node.resize_outputs(1)
             said.append(
-                f"batch norm '{called(node)}' is in training mode, so an answer depends on the other pictures of its "
+                f"batch norm '{called(node)}' is in training mode, so an answer depends on the other images of its "
                 "batch: it is built, and will be exported, with its running mean and variance, as for inference."
             )
     return tuple(said)

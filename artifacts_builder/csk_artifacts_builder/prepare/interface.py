@@ -1,6 +1,6 @@
 """What goes in and out of a source model, where that differs from the prepared graph.
 
-The bundle's graphs take float32 pictures with channels first. A source model may take them channels last (TensorFlow,
+The bundle's graphs take float32 images with channels first. A source model may take them channels last (TensorFlow,
 Keras) or in float16, and the exported model is to replace it without a change in the application: so the export puts
 the source's own input and output types back around the network.
 """

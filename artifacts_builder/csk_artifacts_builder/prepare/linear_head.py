@@ -1,9 +1,9 @@
 """Convolutional classifiers, written as the linear layer on a feature vector that the method trains.
 
-A fully convolutional network ends in a convolution with one channel for each class, and a mean over the picture. With
-x the convolution's input, W its kernel, and mean the mean over the picture:
+A fully convolutional network ends in a convolution with one channel for each class, and a mean over the image. With
+x the convolution's input, W its kernel, and mean the mean over the image:
 
-1. Kernel as large as the picture (1x1 behind a global pool, as MobileNetV3's and Keras's): Flatten(Conv(x)) is a linear
+1. Kernel as large as the image (1x1 behind a global pool, as MobileNetV3's and Keras's): Flatten(Conv(x)) is a linear
    layer on Flatten(x).
 2. 1x1 kernel in front of the mean: mean(W x + b) = W mean(x) + b is a linear layer on mean(x).
 3. An activation between them (SqueezeNet's Relu), or a wider kernel: the logits are no linear function of any pooled
@@ -97,7 +97,7 @@ def _linear(
 
 
 def _beside_features(emit: Emitter, tail: _Tail) -> ir.Value | None:
-    """Case 3, or None where the picture's size is not known."""
+    """Case 3, or None where the image's size is not known."""
     x = tail.convolution.inputs[0]
     if x is None or not all(isinstance(size, int) for size in static_shape(x)[1:]):
         return None
@@ -169,7 +169,7 @@ def _is_scale(node: ir.Node) -> bool:
 
 
 def _is_mean(node: ir.Node) -> bool:
-    """A mean over the whole picture, `(N, C, h, w)`."""
+    """A mean over the whole image, `(N, C, h, w)`."""
     x = node.inputs[0]
     assert x is not None
     picture = list(static_shape(x))[2:]

@@ -1,6 +1,6 @@
 """From the file an exporter wrote to the graph that the method works on.
 
-After `prepare`: opset 17, float32, channels first, dynamic batch, static picture size or signal length, no batch norm,
+After `prepare`: opset 17, float32, channels first, dynamic batch, static image size or signal length, no batch norm,
 no dropout, no identity, constants folded, every value's shape known, a linear layer as the classifier. Its logits are
 those of the source model.
 """
@@ -64,15 +64,15 @@ class SourceModel:
 
     @property
     def image(self) -> ir.Value:
-        """The one input: pictures `(N, channels, height, width)` or signals `(N, channels, length)`, float32."""
+        """The one input: images `(N, channels, height, width)` or signals `(N, channels, length)`, float32."""
         return self.model.graph.inputs[0]
 
 
 def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | None = None) -> SourceModel:
     """Load `path` and bring it to the form described above.
 
-    `output` names the one of several outputs that holds the scores of the classes, and `input_size` is that of a
-    picture `(height, width)` or signal `(length,)` whose size the file leaves open.
+    `output` names the one of several outputs that holds the scores of the classes, and `input_size` is that of an
+    image `(height, width)` or signal `(length,)` whose size the file leaves open.
     Raises ModelError for what cannot be prepared, ConfigError for a size that the file does not have.
     """
     where = path.name
@@ -165,7 +165,7 @@ def _refuse_random(model: ir.Model, where: str) -> None:
     for node in model.graph:
         if is_random(node):
             raise ModelError(
-                f"{where} has op '{node.op_type}' (node '{node.name}'), which draws random numbers: the same picture "
+                f"{where} has op '{node.op_type}' (node '{node.name}'), which draws random numbers: the same image "
                 "gets other answers. Export the model for inference."
             )
 
@@ -309,7 +309,7 @@ def _remove_casts_to_same_type(model: ir.Model) -> None:
 
 
 def _require_pads(model: ir.Model, where: str) -> None:
-    """Raise ModelError naming a node whose padding follows from a picture of unknown size."""
+    """Raise ModelError naming a node whose padding follows from an image of unknown size."""
     for node in model.graph:
         if (
             node.op_type in ("Conv", "MaxPool", "AveragePool")

@@ -6,7 +6,7 @@ hidden from it under a domain of their own:
 1. Softmax, LogSoftmax and Hardmax below opset 13 go over all axes from `axis` on. Where only one of them is longer than
    1, it is that one's in opset 13, too; else the axes are made one, and apart again.
 2. Upsample, and Resize of opset 10, take the pixel at the place divided by the scale: asymmetric, and
-   rounded down, or up where the picture becomes smaller. From opset 11 on, Resize without more words does neither.
+   rounded down, or up where the image becomes smaller. From opset 11 on, Resize without more words does neither.
 
 The converter knows no external data and copies all weights, so it sees large ones as inputs.
 """

@@ -218,8 +218,8 @@ def _group_normalization(emit: Emitter, node: ir.Node) -> None:
     shape = list(x.shape or ())[1:] if x is not None else []
     if scale is None or bias is None or not shape or not all(isinstance(dim, int) for dim in shape):
         raise ModelError(
-            f"node '{node.name}' (GroupNormalization) has a computed scale or bias, or a picture of unknown size; "
-            "export it with constant ones and a fixed picture size."
+            f"node '{node.name}' (GroupNormalization) has a computed scale or bias, or an image of unknown size; "
+            "export it with constant ones and a fixed image size."
         )
     channels, *picture = (int(dim) for dim in shape)  # type: ignore[arg-type]
     groups = int(attribute(node, "num_groups"))

@@ -4,9 +4,9 @@ Releases from 1.17 to 1.32 differ in what they make of the following, each by it
 an optimisation that is not exact (docs/decisions/0025). So the rule goes into the graph as plain numbers.
 
 1. `auto_pad` becomes pads.
-2. `ceil_mode` becomes pads at the end. A last window that would begin behind the picture is left out, as torch and
+2. `ceil_mode` becomes pads at the end. A last window that would begin behind the image is left out, as torch and
    opset 22 say; up to 1.20 it was there and gave NaN, 0 or -3.4e38.
-3. A mean that counts padding, with ceil_mode: divided by the cells within the padded picture, as torch does; up to 1.25
+3. A mean that counts padding, with ceil_mode: divided by the cells within the padded image, as torch does; up to 1.25
    and opset 18 by all of the kernel. It becomes a mean over the whole kernel, times a constant for each place.
 4. Zeros by Pad in front of MaxPool: runtimes up to 1.31 drop them into the pool's own padding, which is minus
    infinity. They go there, and what they can add is the maximum with a constant.
@@ -63,7 +63,7 @@ def write_windows(model: ir.Model, where: str) -> bool:
             if min(windows.out) < 1:
                 raise ModelError(
                     f"{where}: '{called(node)}' ({node.op_type}) has no window: its kernel reaches further than the "
-                    f"picture of {'x'.join(str(axis.size) for axis in windows.axes)}."
+                    f"image of {'x'.join(str(axis.size) for axis in windows.axes)}."
                 )
             before = node.outputs[0].shape
             modified |= _write_pool(emit, node, windows, where)
@@ -206,7 +206,7 @@ def _shares(whole: float, counted: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _zeros_in_front(node: ir.Node) -> tuple[ir.Value | None, list[int], list[int]]:
-    """What a Pad in front of a pool pads the pictures of with zeros, and how much; None where there is no such Pad."""
+    """What a Pad in front of a pool pads the images of with zeros, and how much; None where there is no such Pad."""
     nothing: tuple[None, list[int], list[int]] = None, [], []
     pad = node.inputs[0].producer() if node.inputs[0] is not None else None
     while pad is not None and _does_nothing(pad):

@@ -1,4 +1,4 @@
-"""The windows of a pool along each axis of the picture, as plain numbers: where they begin, and what they cover."""
+"""The windows of a pool along each axis of the image, as plain numbers: where they begin, and what they cover."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from csk_artifacts_builder.emit import attribute
 
 @dataclass(frozen=True)
 class Axis:
-    """Windows along one axis of the picture: `size` pixels, `zeros` around them by a Pad, `pads` of the pool."""
+    """Windows along one axis of the image: `size` pixels, `zeros` around them by a Pad, `pads` of the pool."""
 
     size: int
     kernel: int
@@ -29,7 +29,7 @@ class Axis:
         return np.arange(self.out) * self.stride - self.pads[0] - self.zeros[0]
 
     def inside(self, before: int = 0, behind: int = 0) -> NDArray[np.int64]:
-        """How many taps of each window lie in the picture, or up to so many cells in front of it and behind it."""
+        """How many taps of each window lie in the image, or up to so many cells in front of it and behind it."""
         taps = self.starts[:, None] + self.dilation * np.arange(self.kernel)
         return np.asarray(((taps >= -before) & (taps < self.size + behind)).sum(axis=1))
 
@@ -40,7 +40,7 @@ class Axis:
 
     @property
     def over(self) -> tuple[int, int]:
-        """How far windows reach over the picture at its two ends."""
+        """How far windows reach over the image at its two ends."""
         last = int(self.starts[-1]) + self.dilation * (self.kernel - 1) + 1
         return -int(self.starts[0]), max(0, last - self.size)
 
@@ -70,7 +70,7 @@ class Windows:
 
     @property
     def over(self) -> tuple[list[int], list[int]]:
-        """How far they reach over the picture: in front of it and behind it along each axis."""
+        """How far they reach over the image: in front of it and behind it along each axis."""
         return [axis.over[0] for axis in self.axes], [axis.over[1] for axis in self.axes]
 
     @property
@@ -79,7 +79,7 @@ class Windows:
         return all(axis.written for axis in self.axes)
 
     def behind(self, begin: list[int], end: list[int]) -> Windows:
-        """The same windows over a picture that has so many zeros more around it."""
+        """The same windows over an image that has so many zeros more around it."""
         axes = zip(self.axes, begin, end, strict=True)
         return replace(
             self, axes=tuple(replace(axis, size=axis.size - b - e, zeros=(b, e)) for axis, b, e in axes)
@@ -116,7 +116,7 @@ def _outer(counts: list[NDArray[np.int64]]) -> NDArray[np.float64]:
 
 
 def windows_of(node: ir.Node) -> Windows | None:
-    """The windows of a pool, or None where the picture's size is not known yet."""
+    """The windows of a pool, or None where the image's size is not known yet."""
     sizes = picture_size(node.inputs[0])
     if sizes is None:
         return None
@@ -141,7 +141,7 @@ def windows_of(node: ir.Node) -> Windows | None:
 def padding(
     node: ir.Node, sizes: list[int], kernel: list[int], strides: list[int], dilations: list[int]
 ) -> list[int]:
-    """A node's pads, those of SAME_UPPER and SAME_LOWER from the picture's size."""
+    """A node's pads, those of SAME_UPPER and SAME_LOWER from the image's size."""
     rank, mode = len(kernel), attribute(node, "auto_pad", "NOTSET")
     if mode == "NOTSET":
         return list(attribute(node, "pads", [0] * (2 * rank)))
@@ -157,6 +157,6 @@ def padding(
 
 
 def picture_size(x: ir.Value | None) -> list[int] | None:
-    """The picture's size, or None where it is not known yet."""
+    """The image's size, or None where it is not known yet."""
     sizes = list(x.shape)[2:] if x is not None and x.shape is not None else [None]
     return [int(size) for size in sizes] if all(isinstance(size, int) for size in sizes) else None  # type: ignore[arg-type]

@@ -38,7 +38,7 @@ WARM_UP_BATCHES = 2
 
 
 def prepare(case: Case, folder: Path) -> None:
-    """Bundles of both precisions on noisy base pictures, and the sites for the other peers.
+    """Bundles of both precisions on noisy base images, and the sites for the other peers.
 
     Heads see the network's last features, as the other peers' do, except in one bundle that is as built by default.
     """
@@ -105,7 +105,7 @@ def open_training(bundle: Bundle, one: Batch, backend: str) -> Callable[[], obje
 
     training.warm_up(batches)
     order = np.arange(size)
-    # A batch is gathered anew for each step, as from a cache of pictures or features.
+    # A batch is gathered anew for each step, as from a cache of images or features.
     return lambda: training.step((one[0][order], one[1]), 1.0)
 
 

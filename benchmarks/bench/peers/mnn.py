@@ -64,7 +64,7 @@ def open_method(case: Case, method: str, folder: Path) -> Callable[[], object]:
 
 
 def variable(images: np.ndarray) -> object:
-    """Pictures as MNN's input."""
+    """Images as MNN's input."""
     return F.const(images, list(images.shape), F.NCHW)
 
 

@@ -90,7 +90,7 @@ class Centers(Method):
         self._remember(task)
 
     def followed(self, features: torch.Tensor) -> DriftEstimate | None:
-        """The drift of the task's features from before it to `features` `(n, f)`, of the same pictures."""
+        """The drift of the task's features from before it to `features` `(n, f)`, of the same images."""
         if self._before is None:
             return None
         estimate = DriftEstimate(features.shape[1])

@@ -17,7 +17,7 @@ SAMPLES = 125
 class GPM(Method):
     """Gradients lose what lies in the span of old inputs, then plain SGD; biases stay.
 
-    The span is that of 125 pictures a task (for the base, too), by singular vectors that hold 97 % of the energy.
+    The span is that of 125 images a task (for the base, too), by singular vectors that hold 97 % of the energy.
     """
 
     name, title = "gpm", "GPM"
@@ -79,7 +79,7 @@ def extended(old: torch.Tensor, moment: torch.Tensor, threshold: float) -> torch
 
 @torch.no_grad()
 def second_moments(method: Method, task: TaskData, pictures: int) -> dict[str, torch.Tensor]:
-    """`sum x x^T` `(d, d)` over the patches x that each convolution sees, on `pictures` pictures of the task."""
+    """`sum x x^T` `(d, d)` over the patches x that each convolution sees, on `pictures` images of the task."""
     convolutions = method.network.convolutions
     sums: dict[str, torch.Tensor] = {}
 

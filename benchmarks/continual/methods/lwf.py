@@ -15,7 +15,7 @@ WEIGHT = 1.0
 
 
 class LwF(Method):
-    """Distils the old heads' answers to the new pictures, from the network as it was before the task.
+    """Distils the old heads' answers to the new images, from the network as it was before the task.
 
     Sum over old heads of `KL(old / T || new / T)` with T = 2 and weight 1. Old heads stay as they were fitted; the
     paper lets them move too.

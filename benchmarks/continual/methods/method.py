@@ -90,7 +90,7 @@ class Method:
         return None
 
     def state_floats(self) -> int:
-        """Numbers kept between tasks to protect old knowledge, heads apart; stored pictures count a number a value."""
+        """Numbers kept between tasks to protect old knowledge, heads apart; stored images count a number a value."""
         return 0
 
     def share(self, parameter: torch.nn.Parameter) -> float:

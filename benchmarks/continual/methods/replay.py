@@ -1,4 +1,4 @@
-"""Experience replay: a small store of old pictures, as many in each step as new ones."""
+"""Experience replay: a small store of old images, as many in each step as new ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STORED = 200
 
 
 class Store:
-    """Old pictures, the same number of every class seen, at most `total`, drawn at random: `images`, by class."""
+    """Old images, the same number of every class seen, at most `total`, drawn at random: `images`, by class."""
 
     def __init__(self, seed: int, total: int) -> None:
         self._rng, self._total = np.random.default_rng(seed), total
@@ -33,7 +33,7 @@ class Store:
             self.images[label] = self.images[label][: each + (place < extra)]
 
     def drawn(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """`count` augmented pictures, drawn with replacement, and their labels."""
+        """`count` augmented images, drawn with replacement, and their labels."""
         images = np.concatenate(list(self.images.values()))
         labels = np.concatenate([np.full(len(found), label) for label, found in self.images.items()])
         index = self._rng.integers(0, len(labels), count)
@@ -45,12 +45,12 @@ class Store:
 
 
 class Replay(OneSoftmax):
-    """One softmax over all classes seen; 200 pictures, the same number of every class seen, drawn at random.
+    """One softmax over all classes seen; 200 images, the same number of every class seen, drawn at random.
 
-    Each step sees as many stored pictures as new ones, and so costs twice as much.
+    Each step sees as many stored images as new ones, and so costs twice as much.
     """
 
-    name, title = "replay", "experience replay, 200 pictures"
+    name, title = "replay", "experience replay, 200 images"
     source = "Chaudhry et al., 2019, arXiv 1902.10486"
     stores_pictures = True
     batches_a_step = 2

@@ -57,7 +57,7 @@ export function followsDrift(config: TrainingConfig): boolean {
   return config.followDrift ?? config.energy > 0;
 }
 
-/** Whether to flip pictures, and by how many pixels to shift, for this bundle. */
+/** Whether to flip images, and by how many pixels to shift, for this bundle. */
 export function augmentationOf(config: TrainingConfig, manifest: Manifest): { flip: boolean; shift: number } {
   return {
     flip: config.flip ?? manifest.flip,

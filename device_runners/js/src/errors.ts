@@ -22,10 +22,10 @@ export class StateError extends CskError {}
 /** Another process, tab or worker holds the state's lock. */
 export class StateLockedError extends StateError {}
 
-/** A task's data cannot be learned from, or nothing can be said of a picture. */
+/** A task's data cannot be learned from, or nothing can be said of an image. */
 export class TaskError extends CskError {}
 
-/** A task's labels say nothing about its pictures; `evidence` is what was measured. */
+/** A task's labels say nothing about its images; `evidence` is what was measured. */
 export class LabelError extends TaskError {
   constructor(
     message: string,

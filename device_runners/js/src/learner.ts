@@ -35,8 +35,8 @@ export interface LearnerOptions {
  * Learns task after task, predicts, exports.
  *
  *     const learner = await Learner.open({ runtime: ort, bundle, storage });
- *     await learner.learn({ name: '01-birds', classes, pictures, labels });
- *     const { labels } = await learner.predict(pictures);
+ *     await learner.learn({ name: '01-birds', classes, images, labels });
+ *     const { labels } = await learner.predict(images);
  *     const model = await learner.export();
  *
  * One learner writes to a state at a time; any number may read. Calls may overlap: each `predict`, `features` and `export`
@@ -45,7 +45,7 @@ export interface LearnerOptions {
  * beside it, take turns on JavaScript's one thread.
  */
 export class Learner {
-  /** From pictures to the model's input; `preprocessing.toSize` makes pictures small to keep. */
+  /** From images to the model's input; `preprocessing.toSize` makes images small to keep. */
   readonly preprocessing: Preprocessing;
   private current: Predictor;
   private refreshing: Promise<Predictor> | undefined;
@@ -118,14 +118,14 @@ export class Learner {
 
   /**
    * Most probable classes, and probabilities: with `task`, among that task's classes; without, among all learned so far.
-   * Throws TaskError for pictures that do not fit, or of which the network computes numbers that are not finite, and for
+   * Throws TaskError for images that do not fit, or of which the network computes numbers that are not finite, and for
    * a task that is not learned.
    */
   async predict(pictures: readonly Picture[], options: { task?: string } = {}): Promise<Prediction> {
     return (await this.refreshed()).predict(pictures, options.task);
   }
 
-  /** Features of pictures, float32 `(n, f)`. */
+  /** Features of images, float32 `(n, f)`. */
   async features(pictures: readonly Picture[]): Promise<Float32Array> {
     return (await this.refreshed()).features(pictures);
   }

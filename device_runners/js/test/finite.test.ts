@@ -1,4 +1,4 @@
-/** NaN and infinity never become a prediction, or part of a state: on a network that computes NaN for white pictures. */
+/** NaN and infinity never become a prediction, or part of a state: on a network that computes NaN for white images. */
 
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -17,11 +17,11 @@ import { FIXTURES, runtime } from './fixtures.js';
 const FRAGILE = new FolderBundle(join(FIXTURES, 'fragile', 'bundle'));
 const SETTINGS = { epochs: 1, patience: 0, threads: 1, fewShot: 0, labelCheck: false, maxForgetting: 100 };
 const NOTHING =
-  'For picture 3 the network computes numbers that are not finite (NaN or infinity), so nothing can be said of it: ' +
-  'check the picture. If others fail, too, try another release of ONNX Runtime, or build the bundle again.';
+  'For image 3 the network computes numbers that are not finite (NaN or infinity), so nothing can be said of it: ' +
+  'check the image. If others fail, too, try another release of ONNX Runtime, or build the bundle again.';
 const LEARNING =
-  'For a picture of the task the network computes numbers that are not finite (NaN or infinity), so nothing can be ' +
-  "learned from it: check the task's pictures. If others fail, too, try another release of ONNX Runtime, or build the " +
+  'For an image of the task the network computes numbers that are not finite (NaN or infinity), so nothing can be ' +
+  "learned from it: check the task's images. If others fail, too, try another release of ONNX Runtime, or build the " +
   'bundle again. Nothing was committed.';
 
 const white = { width: 8, height: 8, data: new Uint8Array(64).fill(255) };
@@ -54,7 +54,7 @@ describe('numbers that are not finite', () => {
     await expect(failing).rejects.toThrow(TaskError);
     await expect(failing).rejects.toThrow(NOTHING);
     await expect(learner.features([...pictures(3), white])).rejects.toThrow(NOTHING);
-    await expect(learner.predict([...pictures(130), white], options)).rejects.toThrow('For picture 130 ');
+    await expect(learner.predict([...pictures(130), white], options)).rejects.toThrow('For image 130 ');
     // And it goes on.
     expect((await learner.predict(pictures(3), options)).labels).toHaveLength(3);
     await learner.close();
@@ -114,7 +114,7 @@ describe('numbers that are not finite', () => {
     const huge = broken('head/01/weight', ({ shape, data }) =>
       float32(shape, new Float32Array(data.length).fill(3e38)),
     );
-    await expect(huge.predict(pictures(2), '01')).rejects.toThrow('For picture 0 the network computes');
+    await expect(huge.predict(pictures(2), '01')).rejects.toThrow('For image 0 the network computes');
     await learner.close();
   });
 

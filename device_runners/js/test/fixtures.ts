@@ -1,4 +1,4 @@
-/** What tests share: the digits bundle that the Python SDK built, and pictures to learn. */
+/** What tests share: the digits bundle that the Python SDK built, and images to learn. */
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync } from 'node:fs';
@@ -22,7 +22,7 @@ export function digits(): Promise<Digits> {
   return read;
 }
 
-/** A task of the demo, with at most `count` pictures. */
+/** A task of the demo, with at most `count` images. */
 export async function digitsTask(name: string, count = 1000) {
   const { names, tasks, train } = await digits();
   const members = tasks[name]!;

@@ -14,7 +14,7 @@ import type { Storage } from '../src/state/storage.js';
 import { only } from '../tools/digits.js';
 import { BUNDLE, digits, FIXTURES, python, runtime, temporaryFolder } from './fixtures.js';
 
-/** A task of tools/guards.py: its pictures, Python's settings, and its report or its refusal. */
+/** A task of tools/guards.py: its images, Python's settings, and its report or its refusal. */
 interface GuardedTask {
   readonly members: readonly number[];
   readonly count: number;
@@ -107,7 +107,7 @@ describe('a task is learned as by the Python SDK', () => {
     expect(learned!.notes).toEqual(report.warnings);
     expect(learned!.protected).toEqual(report.protected);
     expect(learned!.epochs).toBe(report.epochs);
-    // Another order of pictures is another network; that it forgets, or not, is the same.
+    // Another order of images is another network; that it forgets, or not, is the same.
     expect(report.forgetting > 3).toBe(expected.forgetting > 3);
     if (expected.heads_only_because === 'few-shot') expect(report.loss).toBeCloseTo(expected.loss, 5);
   });

@@ -92,7 +92,7 @@ it('novelty is the distance that Python measures', () => {
   });
 });
 
-it('pictures of known classes count as often as in Python', () => {
+it('images of known classes count as often as in Python', () => {
   said.known.forEach(({ old, classes, names, merged }, number) => {
     const before = statistics(`known/${number}/old`, old);
     const known = new KnownClasses(classes, before);
@@ -169,7 +169,7 @@ describe('the estimate of forgetting', () => {
         new Random(seed),
       );
       expect([...found.keys()]).toEqual(Object.keys(lost));
-      // Each is known to about a point: 2,000 made-up pictures.
+      // Each is known to about a point: 2,000 made-up images.
       for (const [task, points] of found) expect(Math.abs(points - lost[task]!)).toBeLessThan(4);
     }
   });

@@ -36,8 +36,8 @@ import numpy as np
 from csk_sdk import Learner
 from csk_sdk.workspace.verification import verify
 from safetensors.numpy import load_file
-bundle, state, pictures, facts = sys.argv[1:]
-data, names = load_file(pictures), json.load(open(facts))["names"]
+bundle, state, images, facts = sys.argv[1:]
+data, names = load_file(images), json.load(open(facts))["names"]
 learner = Learner.open(bundle, state)
 found = learner.predict(data["test/images"][..., None])
 right = found.labels == np.array(names)[data["test/labels"]]
@@ -275,8 +275,8 @@ print(json.dumps({one.key: one.value for one in model.metadata_props}))
     await refused({ name: 'a/b' }, "cannot be called 'a/b'");
     await refused({ classes: ['one'] }, 'fewer than two classes');
     await refused({ classes: ['one', 'one'] }, "a class called 'one'");
-    await refused({ classes: ['four', 'five', 'six'] }, "no picture of 'six'");
-    await refused({ labels: task.labels.slice(1) }, '20 pictures and 19 labels');
+    await refused({ classes: ['four', 'five', 'six'] }, "no image of 'six'");
+    await refused({ labels: task.labels.slice(1) }, '20 images and 19 labels');
     await refused({ labels: task.labels.map(() => 2) }, 'the label 2, but there are 2 classes');
     expect(learner.generation.number).toBe(0);
     await expect(learner.learn(task, { learningRate: 1e30 })).rejects.toThrow(/Nothing was committed/);

@@ -82,7 +82,7 @@ describe('symmetric systems', () => {
 });
 
 describe('made-up features', () => {
-  it.each([4, 9, 40])('spread as the statistics of %i pictures say, one feature never fires', (pictures) => {
+  it.each([4, 9, 40])('spread as the statistics of %i images say, one feature never fires', (pictures) => {
     const f = 12;
     const x = Float32Array.from(drawn(pictures * f, 1), (value, at) => (at % f === 3 ? 0 : value));
     const labels = Array.from({ length: pictures }, (_, i) => i % 2);

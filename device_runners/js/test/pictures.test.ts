@@ -27,7 +27,7 @@ describe('pictures', () => {
     const given = picture(name);
     const expected = tensors.get(name.replace('/from', '/to'))!.data as Uint8Array;
     const found = preprocessing(given.channels!).toSize(given, 'it');
-    // To the bit, but for tall pictures: newer versions of Pillow then begin with the columns, and a number may round
+    // To the bit, but for tall images: newer versions of Pillow then begin with the columns, and a number may round
     // to its neighbour.
     if (given.height <= 2 * given.width) expect(found).toEqual(expected);
     expect(Math.max(...Array.from(found, (value, i) => Math.abs(value - expected[i]!)))).toBeLessThanOrEqual(
@@ -72,7 +72,7 @@ describe('pictures', () => {
     expect(() => preprocessing(3, 'none', [1, 1]).toSize(wrong, 'it')).toThrow(message);
   });
 
-  it('moves pictures as their own reflection', () => {
+  it('moves images as their own reflection', () => {
     const data = Uint8Array.of(1, 2, 3, 4, 5, 6);
     const size = preprocessing(1, 'none', [2, 3]);
     const go = (down: number, right: number, flip: boolean): number[] => [

@@ -24,7 +24,7 @@ export interface Labelled {
   readonly labels: readonly number[];
 }
 
-/** As the demo's: more and larger steps than the defaults, for 270 pictures of 8x8 pixels. */
+/** As the demo's: more and larger steps than the defaults, for 270 images of 8x8 pixels. */
 export const SETTINGS = { epochs: 10, patience: 0, learningRate: 0.05, threads: 1, fewShot: 0 } as const;
 
 export async function readDigits(fixtures: BundleSource): Promise<Digits> {
@@ -67,7 +67,7 @@ export function openDigits(
   return Learner.open({ runtime, bundle, storage, config: SETTINGS });
 }
 
-/** Percent of the test pictures, of all classes, that are predicted right among all classes. */
+/** Percent of the test images, of all classes, that are predicted right among all classes. */
 export async function accuracyOf(learner: Learner, { names, test }: Digits): Promise<number> {
   const { labels } = await learner.predict(test.pictures);
   const right = labels.filter((label, i) => label === names[test.labels[i]!]).length;

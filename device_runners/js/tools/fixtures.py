@@ -1,4 +1,4 @@
-"""The digits task for the JavaScript runner: a bundle, its pictures, and what the Python SDK makes of them.
+"""The digits task for the JavaScript runner: a bundle, its images, and what the Python SDK makes of them.
 
 python tools/fixtures.py OUT
 """
@@ -28,7 +28,7 @@ SETTINGS = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1, 
 def main(out: Path) -> None:
     """Write `bundle/`, `state/` (the first task, learned here), `digits.*`, `resized.*` and `guards.*` into `out`.
 
-    And `fragile/bundle/`, whose network computes NaN for white pictures.
+    And `fragile/bundle/`, whose network computes NaN for white images.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -63,7 +63,7 @@ def main(out: Path) -> None:
 
 
 def write_resized(path: Path) -> None:
-    """Pictures of many sizes, and what Pillow makes of them: `N/from` and `N/to` uint8, for 24 x 20 pixels."""
+    """Images of many sizes, and what Pillow makes of them: `N/from` and `N/to` uint8, for 24 x 20 pixels."""
     rng = np.random.default_rng(0)
     tensors = {}
     sizes = [(24, 20), (24, 50), (50, 20), (61, 47), (7, 5), (1, 1), (200, 3), (23, 21)]

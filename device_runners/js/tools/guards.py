@@ -28,7 +28,7 @@ PLAIN = {"energy": 0.0, "channel_ratio": 1.0, "learning_rate": 0.2, "epochs": 10
 
 @dataclass(frozen=True)
 class GuardedTask:
-    """Pictures of some digits, `count` of each, and settings.
+    """Images of some digits, `count` of each, and settings.
 
     The labels may be dealt out in turn, black and white swapped, and `earlier` digits learned before.
     """
@@ -73,7 +73,7 @@ def write_guards(bundle: Path, data: digits.Digits, out: Path) -> None:
 
 
 def _labels(tensors: Tensors) -> list[dict[str, Any]]:
-    """Tasks with more and fewer pictures than features, uneven classes, and labels that say something or nothing."""
+    """Tasks with more and fewer images than features, uneven classes, and labels that say something or nothing."""
     rng = np.random.default_rng(3)
     found = []
     for number, (features, sizes, signal) in enumerate(

@@ -13,7 +13,7 @@ import { type Labelled, SHARED } from './digits.js';
 
 const SIZE = 8;
 
-/** What a state knows: of each task's test pictures, the class among all classes. */
+/** What a state knows: of each task's test images, the class among all classes. */
 export interface Told {
   /** The mean of the tasks' accuracies, in percent. */
   readonly accuracy: number;

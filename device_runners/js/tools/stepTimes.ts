@@ -21,7 +21,7 @@ const CLASSES = 10;
 // Milliseconds of steps in which the engine compiles.
 const WARM_UP = 3000;
 
-/** Training steps on random pictures, channels selected as for a task, on one thread. */
+/** Training steps on random images, channels selected as for a task, on one thread. */
 export class TimedSteps {
   private done = 0;
 

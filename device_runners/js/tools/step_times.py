@@ -21,7 +21,7 @@ CLASSES = 10
 
 
 def main(folder: str) -> None:
-    """Steps on random pictures, with about half of the selected directions protected."""
+    """Steps on random images, with about half of the selected directions protected."""
     bundle = Bundle.open(folder)
     rng = np.random.default_rng(0)
     tensors = bundle.checkpoint()

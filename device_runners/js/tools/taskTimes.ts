@@ -82,7 +82,7 @@ function mosaics(learner: Learner, task: number) {
   };
 }
 
-console.log(`| bundle | features | ${CLASSES} x ${PICTURES} pictures | Python | Node | wasm |`);
+console.log(`| bundle | features | ${CLASSES} x ${PICTURES} images | Python | Node | wasm |`);
 console.log('|---|---|---|---|---|---|');
 const given = process.argv.slice(2);
 for (const bundle of (given.length ? given : [resolve(FIXTURES, 'bundle')]).map((one) => resolve(one))) {

@@ -2,7 +2,7 @@
 
 python tools/task_times.py BUNDLE
 
-Each line of standard input is a number of classes, of pictures a class, and of epochs; each line of output a JSON list
+Each line of standard input is a number of classes, of images a class, and of epochs; each line of output a JSON list
 of the CPU seconds in front of the steps, of an epoch of them, and behind them, of the second of two tasks.
 """
 

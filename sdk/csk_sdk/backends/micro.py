@@ -14,9 +14,9 @@ from csk_sdk.data.labels import Labels
 
 
 class MicroBatches:
-    """A `TrainingStep` that runs another one on at most `size` pictures at a time.
+    """A `TrainingStep` that runs another one on at most `size` images at a time.
 
-    Every loss is a mean over the batch's pictures, so that of `n` pictures in parts of `n_i` is the sum of the parts'
+    Every loss is a mean over the batch's images, so that of `n` images in parts of `n_i` is the sum of the parts'
     losses times `n_i / n`, and so is its gradient: the same as the whole batch's but for float32 rounding. Parts are
     cut in the batch's order, so a batch always gives the same bits.
     """
@@ -48,7 +48,7 @@ class MicroBatches:
 def pieces(
     batches: Iterable[tuple[NDArray[np.float32], Labels]], size: int | None
 ) -> Iterator[tuple[NDArray[np.float32], Labels]]:
-    """Batches of pictures and labels, cut into parts of at most `size`; as they are where it is None."""
+    """Batches of images and labels, cut into parts of at most `size`; as they are where it is None."""
     for images, labels in batches:
         step = size or max(1, len(images))
         for start in range(0, len(images), step):

@@ -104,7 +104,7 @@ class Bundle:
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """From pictures or signals to the model's input, as the workstation did it."""
+        """From images or signals to the model's input, as the workstation did it."""
         return preprocessing_of(self.manifest)
 
     def path(self, name: str) -> Path:

@@ -87,7 +87,7 @@ def _sizes(manifest: Manifest) -> Iterator[str]:
         if len(values) != image.channels:
             yield f"preprocessing.{name} must have {image.channels} entries, one for each channel"
     if preprocessing.resize == ("bilinear" if image.is_signal else "crop"):
-        kind = "pictures" if image.is_signal else "signals"
+        kind = "images" if image.is_signal else "signals"
         yield f'preprocessing.resize is "{preprocessing.resize}", which is for {kind}'
     if manifest.precisions and manifest.precisions[0] != manifest.precision:
         yield "precisions must begin with precision"

@@ -72,7 +72,7 @@ def _root(
     """Teach an ONNX classifier new classes on the device it runs on.
 
     \b
-    On a workstation:  csk-sdk build-artifacts model.onnx --out bundle --base-data pictures
+    On a workstation:  csk-sdk build-artifacts model.onnx --out bundle --base-data images
     On the device:     csk-sdk train --task next
     To see it work:    csk-sdk demo
     """

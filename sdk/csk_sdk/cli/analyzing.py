@@ -27,9 +27,7 @@ def analyze(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A trained ONNX image classifier.")],
     data: Annotated[
         Path,
-        typer.Argument(
-            metavar="DATA", help="Pictures of new classes: a task folder (train/<class>/*) or npz."
-        ),
+        typer.Argument(metavar="DATA", help="Images of new classes: a task folder (train/<class>/*) or npz."),
     ],
     classes: Annotated[
         Path | None,
@@ -42,7 +40,7 @@ def analyze(
     input_size: Annotated[
         str | None,
         typer.Option(
-            metavar="HxW", help="The size of pictures (or the length of signals) that MODEL leaves open."
+            metavar="HxW", help="The size of images (or the length of signals) that MODEL leaves open."
         ),
     ] = None,
     output: Annotated[
@@ -55,14 +53,14 @@ def analyze(
         int | None,
         typer.Option(
             metavar="N",
-            help="Bits that count of 16-bit values in pictures: 12 for a camera whose white is 4095; 16 by default.",
+            help="Bits that count of 16-bit values in images: 12 for a camera whose white is 4095; 16 by default.",
         ),
     ] = None,
     sites: Annotated[
         SiteKind, typer.Option(help="Which convolutions: larger than 1x1 (center), 1x1, or all.")
     ] = SiteKind.CENTER,
-    images: Annotated[int, typer.Option(min=1, help="Measure on at most this many pictures.")] = 512,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per gradient.")] = 16,
+    images: Annotated[int, typer.Option(min=1, help="Measure on at most this many images.")] = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per gradient.")] = 16,
     by_training: Annotated[
         int, typer.Option(min=0, metavar="STEPS", help="Also train each position alone, for STEPS steps.")
     ] = 0,
@@ -112,14 +110,14 @@ def analyze(
     _show(screen, found)
     if picture is not None:
         screen.say()
-        screen.say(f"Picture    {picture}")
+        screen.say(f"Image    {picture}")
     screen.json(found.to_json())
 
 
 def _show(screen: Screen, found: Analysis) -> None:
     screen.say(
         f"{found.model}, {plural(len(found.classes), 'new class', 'new classes')} of {found.data}, "
-        f"{plural(found.images, 'picture')}",
+        f"{plural(found.images, 'image')}",
         style="bold",
     )
     screen.say()
@@ -182,7 +180,7 @@ def verdict(found: Analysis) -> list[str]:
         unseen = sum(one.held_out is not None and _is_first(one.held_out) for one in compared)
         lines.append(
             f"Trained alone for {plural(found.train_steps, 'step')}, the center gains most at {first} of "
-            f"{plural(len(compared), 'site')}, on pictures not trained on at {unseen}; gains and intensities of all "
+            f"{plural(len(compared), 'site')}, on images not trained on at {unseen}; gains and intensities of all "
             f"positions have rank correlation {found.agreement:+.2f}."
         )
     return lines

@@ -38,7 +38,7 @@ class Backend(StrEnum):
 
 
 class Resize(StrEnum):
-    """How a picture of another size, or a signal of another length, becomes the model's."""
+    """How an image of another size, or a signal of another length, becomes the model's."""
 
     bilinear = "bilinear"
     crop = "crop"
@@ -78,14 +78,14 @@ class SiteKind(StrEnum):
 
 def build_artifacts(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A trained ONNX classifier of pictures or signals.")
+        Path, typer.Argument(metavar="MODEL", help="A trained ONNX classifier of images or signals.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="The folder to write.")],
     base_data: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Pictures or signals of the base classes, DIR/<class>/* (or DIR/metadata.csv); "
+            help="Images or signals of the base classes, DIR/<class>/* (or DIR/metadata.csv); "
             "they protect what it knows.",
         ),
     ] = None,
@@ -93,7 +93,7 @@ def build_artifacts(
         int | None,
         typer.Option(
             metavar="N",
-            help="Bits that count of 16-bit values in pictures: 12 for a camera whose white is 4095; 16 by default.",
+            help="Bits that count of 16-bit values in images: 12 for a camera whose white is 4095; 16 by default.",
         ),
     ] = None,
     provider: ProviderName = None,
@@ -111,7 +111,7 @@ def build_artifacts(
     resize: Annotated[
         Resize | None,
         typer.Option(
-            help="How other sizes are fitted: pictures bilinear or none, signals crop (or pad with zeros) or none."
+            help="How other sizes are fitted: images bilinear or none, signals crop (or pad with zeros) or none."
         ),
     ] = None,
     sample_rate: Annotated[
@@ -121,7 +121,7 @@ def build_artifacts(
     input_size: Annotated[
         str | None,
         typer.Option(
-            metavar="HxW", help="The size of pictures (or the length of signals) that MODEL leaves open."
+            metavar="HxW", help="The size of images (or the length of signals) that MODEL leaves open."
         ),
     ] = None,
     output: Annotated[
@@ -132,7 +132,7 @@ def build_artifacts(
     ] = None,
     flip: Annotated[
         bool | None,
-        typer.Option("--flip/--no-flip", help="Whether mirrored pictures may be trained on; never signals."),
+        typer.Option("--flip/--no-flip", help="Whether mirrored images may be trained on; never signals."),
     ] = None,
     sites: Annotated[
         SiteKind, typer.Option(help="What can be trained: kernels larger than 1x1 (center), 1x1, or all.")
@@ -158,7 +158,7 @@ def build_artifacts(
         float, typer.Option(help="Share of each site's channels that a task trains.")
     ] = 0.25,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Pictures or signals per training step on the device.")
+        int, typer.Option(min=1, help="Images or signals per training step on the device.")
     ] = 16,
     memory_budget: Annotated[
         str | None,
@@ -173,7 +173,7 @@ def build_artifacts(
     loss: Annotated[
         Loss,
         typer.Option(
-            help="One class per picture or signal, any number (multi-label), or numbers (mse: regression)."
+            help="One class per image or signal, any number (multi-label), or numbers (mse: regression)."
         ),
     ] = Loss.cross_entropy,
     backend: Annotated[
@@ -202,7 +202,7 @@ def build_artifacts(
     """Turn a trained ONNX classifier into a bundle.
 
     \b
-    Example:  csk-sdk build-artifacts model.onnx --out bundle --base-data pictures --classes classes.txt
+    Example:  csk-sdk build-artifacts model.onnx --out bundle --base-data images --classes classes.txt
     """
     builder = require_builder("build-artifacts")
     screen = Screen(as_json)

@@ -22,7 +22,7 @@ def show(result: DemoResult, console: Console) -> None:
     _comparison(result.runs, console)
     console.print()
     console.print(
-        facts([("Picture", str(result.picture)), ("Workspace", str(result.workspace))]), soft_wrap=True
+        facts([("Image", str(result.picture)), ("Workspace", str(result.workspace))]), soft_wrap=True
     )
     console.print(Text(f"\nLook around with  csk-sdk tasks --workspace {result.workspace}"), soft_wrap=True)
 

@@ -194,7 +194,7 @@ def _some(names: tuple[str, ...], most: int = 5) -> str:
 def _evaluate(
     screen: Screen, space: Workspace, learner: Learner, label: str
 ) -> tuple[Evaluation, Evaluation] | None:
-    """Both scenarios; None without test pictures. A failure is a warning: what was learned stays learned."""
+    """Both scenarios; None without test images. A failure is a warning: what was learned stays learned."""
     try:
         testable = space.testable(learner)
         if not testable:

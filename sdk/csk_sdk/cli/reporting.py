@@ -28,7 +28,7 @@ def report(
     """Write what was learned, and its cost, as an HTML page.
 
     Accuracy matrix, forgetting, how full the network is, time and memory of each task, classes and settings. The page
-    needs no network and holds no picture. Nothing is measured anew: accuracies are those that `train` and `evaluate`
+    needs no network and holds no image. Nothing is measured anew: accuracies are those that `train` and `evaluate`
     measured at the time.
 
     \b

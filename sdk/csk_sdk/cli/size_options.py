@@ -25,7 +25,7 @@ def parse_input_size(text: str) -> tuple[int, ...]:
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
         raise typer.BadParameter(
-            f"{text!r} is neither HEIGHTxWIDTH of pictures, such as 224x224, nor a length of signals.",
+            f"{text!r} is neither HEIGHTxWIDTH of images, such as 224x224, nor a length of signals.",
             param_hint="--input-size",
         )
     return tuple(int(part) for part in parts)

@@ -55,7 +55,7 @@ def evaluate(
 ) -> None:
     """Test what is known, and show the accuracy matrix.
 
-    Tested are the pictures or signals of the learned tasks in the inbox, NAME/test/<class>/, and base/test/<class>/.
+    Tested are the images or signals of the learned tasks in the inbox, NAME/test/<class>/, and base/test/<class>/.
     Earlier rows are those that `train` and `evaluate` measured at the time. In place of accuracies, a multi-label
     bundle has mean average precisions (mAP), and a regression shares of variance explained (R2).
 
@@ -101,7 +101,7 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="PNG, JPEG, BMP, WebP, GIF or TIFF pictures, or WAV or npy signals; or their folders.",
+            help="PNG, JPEG, BMP, WebP, GIF or TIFF images, or WAV or npy signals; or their folders.",
         ),
     ],
     task: Annotated[
@@ -118,7 +118,7 @@ def predict(
     provider: ProviderName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name the classes of pictures or signals, among all known.
+    """Name the classes of images or signals, among all known.
 
     A multi-label bundle names every class above 50 %, a regression tells its targets' values.
 
@@ -152,12 +152,12 @@ def _predictions(
 
 
 def _files_at(path: Path) -> list[Path]:
-    """A file as it is; of a folder the pictures and signals in it, by name. Raises ConfigError where it has none."""
+    """A file as it is; of a folder the images and signals in it, by name. Raises ConfigError where it has none."""
     if not path.is_dir():
         return [path]
     found = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and one.name[0] != ".")
     if not found:
-        raise ConfigError(f"{path} holds no picture and no signal ({READ}).")
+        raise ConfigError(f"{path} holds no image and no signal ({READ}).")
     return found
 
 

@@ -30,7 +30,7 @@ def watch(
         bool | None,
         typer.Option(
             "--skip-broken/--no-skip-broken",
-            help="Leave out pictures or signals that cannot be read, and say which.",
+            help="Leave out images or signals that cannot be read, and say which.",
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads; 0 is one per core.")] = None,

@@ -136,7 +136,7 @@ class Head:
 class InputSpec:
     """The input of every graph: float32, `(n, channels, *size)`.
 
-    `size` is `(height, width)` of a picture, or `(length,)` of a signal. The input is called "image" for both.
+    `size` is `(height, width)` of an image, or `(length,)` of a signal. The input is called "image" for both.
     """
 
     name: str
@@ -145,7 +145,7 @@ class InputSpec:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one picture or signal in the graphs: `(channels, *size)`."""
+        """Shape of one image or signal in the graphs: `(channels, *size)`."""
         return self.channels, *self.size
 
     @property
@@ -155,15 +155,15 @@ class InputSpec:
 
     @property
     def noun(self) -> str:
-        """What messages call one input: "picture" or "signal"."""
-        return "signal" if self.is_signal else "picture"
+        """What messages call one input: "image" or "signal"."""
+        return "signal" if self.is_signal else "image"
 
 
 @dataclass(frozen=True)
 class PreprocessingSpec:
-    """How a uint8 picture or a signal becomes the model's input: resize, `x * scale`, minus mean, over std.
+    """How a uint8 image or a signal becomes the model's input: resize, `x * scale`, minus mean, over std.
 
-    `resize` is `"bilinear"` (pictures: stretch to height x width), `"crop"` (signals: the middle of a longer one,
+    `resize` is `"bilinear"` (images: stretch to height x width), `"crop"` (signals: the middle of a longer one,
     zeros around a shorter one) or `"none"` (another size is an error). `mean` and `std` hold one number per channel,
     in units of the scaled number. Of signals only int16 samples are scaled; floats are taken as they are.
     `sample_rate` is what recordings with a rate of their own must have, in Hz; None where the model's is not known.
@@ -199,7 +199,7 @@ class Manifest:
     `head_capacity` is how many classes a task may have with the ort-training backend, 0 without its artifacts.
     `counter` grows from one signed bundle to the next, 0 where it has none: csk_sdk/bundle/accepted.py.
     `op_domains` are the domains of the ops that the graphs may have.
-    `prefix` is the shape of one picture's features in front of the first site, `()` where the bundle has no graphs
+    `prefix` is the shape of one image's features in front of the first site, `()` where the bundle has no graphs
     cut there. `precisions` are those that there are graphs for, the default, `precision`, first; of an older bundle,
     which has that one only, `()`. `agreement` is how far int8 was from exact on the probe of csk_sdk/device/tuning.py.
     `candidates` are all convolutions that could be trained, in graph order, `choice` says why the sites are
@@ -303,7 +303,7 @@ def _digest(text: str) -> str:
 
 
 def _modern_input(raw: Any) -> Any:
-    """Schema 1 knew pictures only, and wrote `height` and `width` for `size`."""
+    """Schema 1 knew images only, and wrote `height` and `width` for `size`."""
     if not isinstance(raw, dict) or "height" not in raw:
         return raw
     rest = {name: value for name, value in raw.items() if name not in ("height", "width")}

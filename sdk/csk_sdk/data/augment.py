@@ -1,4 +1,4 @@
-"""Random flips and shifts of a batch of pictures or signals, so that a small task is not learned by heart."""
+"""Random flips and shifts of a batch of images or signals, so that a small task is not learned by heart."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 
 def augment(batch: NDArray[Any], rng: np.random.Generator, flip: bool, shift: int) -> NDArray[Any]:
-    """Flip each picture left to right with probability 1/2 and move it by up to `shift` pixels each way.
+    """Flip each image left to right with probability 1/2 and move it by up to `shift` pixels each way.
 
     A signal is moved in time by up to `shift` samples, and never flipped: backwards it is another signal.
     batch: uint8 `(n, h, w, c)`, or float32 `(n, length, c)`, left as it is. flip: whether to flip at all. shift: at
-    least 0; what moves in at an edge is the picture's own reflection there (the edge itself not repeated), as in
+    least 0; what moves in at an edge is the image's own reflection there (the edge itself not repeated), as in
     `np.pad(mode="reflect")`. Returns a new array of the same shape. Depends on `rng` alone for its choices.
     """
     if batch.ndim == 3:

@@ -1,7 +1,7 @@
-"""From values of up to 16 bits to the 8 that a picture has: one rule for files and arrays, training and prediction.
+"""From values of up to 16 bits to the 8 that an image has: one rule for files and arrays, training and prediction.
 
 A camera of 10, 12 or 14 bits has its values at the lower end of 16: 4095 is white for one of 12. The PNG standard says
-that 65535 is (its chunk sBIT, too, tells of values that were scaled up), so a file does not tell; and no picture is
+that 65535 is (its chunk sBIT, too, tells of values that were scaled up), so a file does not tell; and no image is
 scaled by what is in it, which would take its brightness. The bit depth is a setting instead, and the upper 8 of that
 many bits count: `value >> (bit_depth - 8)`. Where it is not set 16 count, and what is dark by that is refused.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from csk_sdk.errors import ConfigError, TaskError
 
 _LEAST, _MOST = 8, 16
-# A picture without any value of more than 12 bits is black on 8; a task without any of more than 14, dark.
+# An image without any value of more than 12 bits is black on 8; a task without any of more than 14, dark.
 _BLACK, _DARK = 1 << 12, 1 << 14
 _SAY = "under [data] in csk.toml (bit_depth= in Python, --bit-depth where a bundle is built)"
 
@@ -63,9 +63,9 @@ def images_of_eight_bits(
 
 
 def require_bright(top: int, bit_depth: int | None, example: Path | str) -> None:
-    """Raise TaskError where the largest 16-bit value of many pictures is `top`, and they are dark by no setting."""
+    """Raise TaskError where the largest 16-bit value of many images is `top`, and they are dark by no setting."""
     if bit_depth is None and top < _DARK:
-        raise TaskError(_doubt(f"All pictures of 16 bits a value are dark ({example} is one)", top))
+        raise TaskError(_doubt(f"All images of 16 bits a value are dark ({example} is one)", top))
 
 
 def _doubt(what: str, top: int) -> str:

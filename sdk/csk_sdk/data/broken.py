@@ -1,4 +1,4 @@
-"""Pictures or signals of a task that cannot be read, all of them in one go; and the task without them."""
+"""Images or signals of a task that cannot be read, all of them in one go; and the task without them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_NAMED = 20
 
 
 def broken_in(split: Split, preprocessing: Preprocessing) -> Iterator[tuple[int, TaskError]]:
-    """Index, and what is wrong with it, of every picture or signal that cannot be brought to the model's size."""
+    """Index, and what is wrong with it, of every image or signal that cannot be brought to the model's size."""
     for index in range(len(split)):
         try:
             preprocessing.to_size(split.images.read(index), split.images.name(index))
@@ -27,7 +27,7 @@ def broken_in(split: Split, preprocessing: Preprocessing) -> Iterator[tuple[int,
 
 
 def require_whole(errors: list[TaskError], count: int, noun: str) -> None:
-    """Raise TaskError, naming all of them, where there are errors in `count` pictures or signals."""
+    """Raise TaskError, naming all of them, where there are errors in `count` images or signals."""
     if len(errors) == 1:
         raise errors[0]
     if len(errors) == count > 1:
@@ -42,7 +42,7 @@ def require_whole(errors: list[TaskError], count: int, noun: str) -> None:
 def without_broken(task: Task, preprocessing: Preprocessing) -> Task:
     """The task with what can be read of its training data; its `skipped` says what was left out.
 
-    Reads every picture once. Raises TaskError where a class has none left.
+    Reads every image once. Raises TaskError where a class has none left.
     """
     split = task.train
     assert split is not None

@@ -1,4 +1,4 @@
-"""All 16 bits of a PNG file's values, of which Pillow gives the upper 8 where the picture is in color or has alpha.
+"""All 16 bits of a PNG file's values, of which Pillow gives the upper 8 where the image is in color or has alpha.
 
 Its decoder is told that the bytes lie otherwise, so that the lower ones come out, too. Whatever else decoding does
 (filters, interlacing, checks of the data) stays Pillow's.
@@ -21,7 +21,7 @@ _COLOR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 
 def deep_values(image: Image.Image, again: Callable[[], Image.Image], exact: bool) -> Deep | None:
-    """The values `(h, w, 1)` or `(h, w, 3)` of a picture of 16 bits, upright, without alpha; None for another.
+    """The values `(h, w, 1)` or `(h, w, 3)` of an image of 16 bits, upright, without alpha; None for another.
 
     image: opened, and not decoded yet; `again` opens it once more. Unless `exact`, the lower 8 bits of colors are all
     set, which takes half the time. Raises what Pillow's decoder raises.

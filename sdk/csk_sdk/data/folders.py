@@ -53,7 +53,7 @@ class Unread:
 
 
 def files_by_class(folder: Path, unread: Unread | None = None) -> dict[str, list[Path]]:
-    """Class name -> its pictures or signals, for `NAME/train` or `NAME/test`, all in the order of their names.
+    """Class name -> its images or signals, for `NAME/train` or `NAME/test`, all in the order of their names.
 
     Hidden files are ignored, and those with other suffixes are put into `unread`. Raises TaskError where there is no
     class, a class has no file, something is neither file nor folder, cannot be read, or is a link that leads out of
@@ -76,12 +76,12 @@ def files_by_class(folder: Path, unread: Unread | None = None) -> dict[str, list
         if not files:
             beside = " ".join(("", *others.sentences(class_folder)))
             raise TaskError(
-                f"{class_folder} holds no picture and no signal ({READ}): put some of '{class_folder.name}' into it, "
+                f"{class_folder} holds no image and no signal ({READ}): put some of '{class_folder.name}' into it, "
                 f"or remove the folder.{beside}"
             )
         classes[class_folder.name] = files
     if not classes:
-        raise TaskError(f"{folder} has no class folders: put the task's pictures into {folder}/<class>/.")
+        raise TaskError(f"{folder} has no class folders: put the task's images into {folder}/<class>/.")
     return classes
 
 

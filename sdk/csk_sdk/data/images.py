@@ -1,4 +1,4 @@
-"""Where a task's pictures come from: an array in memory, or picture files decoded when they are asked for."""
+"""Where a task's images come from: an array in memory, or image files decoded when they are asked for."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ArrayImages:
     where: what messages call the array. Raises TaskError when the array is of another dtype or shape.
     """
 
-    noun = "picture"
+    noun = "image"
 
     def __init__(self, images: NDArray[Any], where: str = "images") -> None:
         _check_pixels(images, where)
@@ -59,11 +59,11 @@ class ArrayImages:
         self._where = where
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self._images)
 
     def read(self, index: int) -> Pixels:
-        """Return a view of the picture, uint8 `(h, w, c)`."""
+        """Return a view of the image, uint8 `(h, w, c)`."""
         picture: Pixels = self._images[index]
         return picture
 
@@ -78,13 +78,13 @@ class ArrayImages:
 
 
 class FileImages(Files):
-    """Picture files, opened only while one of them is read.
+    """Image files, opened only while one of them is read.
 
     bit_depth: how many bits of a 16-bit value count, all 16 when None (`data/bit_depth.py`); files of 8 bits have 8.
     Raises ConfigError for another one than 8 to 16.
     """
 
-    noun = "picture"
+    noun = "image"
 
     def __init__(
         self, paths: Sequence[Path | str], root: Path | None = None, bit_depth: int | None = None
@@ -96,17 +96,17 @@ class FileImages(Files):
         self._top: tuple[int, Path] | None = None
 
     def identity(self, index: int) -> str:
-        """As `Files.identity`, and the bit depth where one is set: the same file is another picture then."""
+        """As `Files.identity`, and the bit depth where one is set: the same file is another image then."""
         plain = super().identity(index)
         return plain if self._bit_depth is None else f"{plain} {self._bit_depth} bits"
 
     def require_bright(self) -> None:
-        """Raise TaskError where all 16-bit pictures read so far are dark, and no bit depth was set."""
+        """Raise TaskError where all 16-bit images read so far are dark, and no bit depth was set."""
         if self._top is not None:
             require_bright(self._top[0], self._bit_depth, self._top[1])
 
     def read(self, index: int) -> Pixels:
-        """Decode a picture: uint8 `(h, w, 1)` if it is gray, else RGB `(h, w, 3)`, upright, without alpha.
+        """Decode an image: uint8 `(h, w, 1)` if it is gray, else RGB `(h, w, 3)`, upright, without alpha.
 
         Of a GIF the first frame. Raises TaskError when the file is missing, unreadable, damaged, larger than 64
         Mi pixels or slow to decode by its structure, a TIFF that is compressed, or of a format that is not
@@ -144,7 +144,7 @@ class FileImages(Files):
         except TaskError:
             raise
         except UnidentifiedImageError:
-            raise undecodable(path, f"not a {PICTURE_FORMATS} picture") from None
+            raise undecodable(path, f"not a {PICTURE_FORMATS} image") from None
         except Exception as error:
             # Decoders raise what they like on damaged data: OSError, SyntaxError, struct.error and others.
             if isinstance(error, OSError) and error.errno is not None:
@@ -182,7 +182,7 @@ def _check_pixels(images: NDArray[Any], where: str) -> None:
         bad = int(np.isnan(images).sum())
         if bad:
             raise TaskError(
-                f"{where} has {bad} NaN values, and images must be uint8 (0 to 255): remove the pictures "
+                f"{where} has {bad} NaN values, and images must be uint8 (0 to 255): remove the images "
                 "that hold them, and store the others as uint8."
             )
     if images.dtype == np.uint16 and images.ndim >= 3:
@@ -204,6 +204,6 @@ def _check_pixels(images: NDArray[Any], where: str) -> None:
             "or (n, height, width) if they are gray."
         )
     if len(images) == 0:
-        raise TaskError(f"{where} holds no picture (shape {images.shape}): put at least one into it.")
+        raise TaskError(f"{where} holds no image (shape {images.shape}): put at least one into it.")
     if images.size == 0:
-        raise TaskError(f"{where} has shape {images.shape}: there is no pixel in its pictures.")
+        raise TaskError(f"{where} has shape {images.shape}: there is no pixel in its images.")

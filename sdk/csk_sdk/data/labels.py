@@ -1,4 +1,4 @@
-"""Labels of pictures or signals, in one of two forms.
+"""Labels of images or signals, in one of two forms.
 
 int64   (n,)           one class each, as an index into the task's classes
 float32 (n, columns)   a table: a number each for every class (0 or 1) or for each target
@@ -19,7 +19,7 @@ Labels = NDArray[Any]
 
 
 def check_labels(
-    labels: NDArray[Any], names: Sequence[str], count: int, name: str, noun: str = "picture"
+    labels: NDArray[Any], names: Sequence[str], count: int, name: str, noun: str = "image"
 ) -> Labels:
     """Labels as they are given, checked and in one of the two forms; `name` is what messages call them.
 
@@ -53,7 +53,7 @@ def constant_columns(table: Labels) -> list[int]:
     return np.flatnonzero(np.all(table == table[:1], axis=0)).tolist()
 
 
-def require_learnable(labels: Labels, names: Sequence[str], where: str, noun: str = "picture") -> None:
+def require_learnable(labels: Labels, names: Sequence[str], where: str, noun: str = "image") -> None:
     """Raise TaskError where training labels say nothing of one of `names`."""
     if labels.ndim == 1:
         empty = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)

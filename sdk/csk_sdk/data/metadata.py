@@ -1,11 +1,11 @@
-"""Pictures or signals with a table of labels: a folder with a `metadata.csv` beside them.
+"""Images or signals with a table of labels: a folder with a `metadata.csv` beside them.
 
     file_name,cat,dog          file_name,angle
     0001.png,1,0               0001.png,-12.5
     kitchen/7.jpg,1,1          0002.png,30
 
 The form is that of Hugging Face's ImageFolder (huggingface.co/docs/datasets/image_dataset): `file_name` is a path
-inside the folder, every other column a class (1 where the picture has it, else 0) or a target (a number).
+inside the folder, every other column a class (1 where the image has it, else 0) or a target (a number).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FILE_NAME = "file_name"
 def read_metadata(folder: Path) -> tuple[tuple[str, ...], list[Path], NDArray[np.float32]]:
     """The names of the columns, the files in the file's order, and their labels `(n, columns)` float32.
 
-    Raises TaskError, naming the line, for a file that cannot be read, a picture that is not there, or a cell that
+    Raises TaskError, naming the line, for a file that cannot be read, an image that is not there, or a cell that
     is no finite number.
     """
     path = folder / METADATA
@@ -54,7 +54,7 @@ def read_metadata(folder: Path) -> tuple[tuple[str, ...], list[Path], NDArray[np
         cells = [cell for column, cell in enumerate(row) if column != place]
         numbers.extend(float(_number(cell, name, where)) for cell, name in zip(cells, names, strict=True))
     if not paths:
-        raise TaskError(f"{path} lists no picture: write one line for each.")
+        raise TaskError(f"{path} lists no image: write one line for each.")
     return names, paths, np.array(numbers, np.float32).reshape(len(paths), len(names))
 
 
@@ -84,19 +84,19 @@ def _picture(folder: Path, name: str, where: str) -> Path:
     ) as error:  # links in a circle are a RuntimeError until Python 3.13
         reason = getattr(error, "strerror", None) or str(error)
         shown = name if len(name) <= 80 else name[:80] + "..."
-        raise TaskError(f"{where}: '{shown}' cannot be the name of a picture ({reason}).") from None
+        raise TaskError(f"{where}: '{shown}' cannot be the name of an image ({reason}).") from None
 
 
 def _inside(folder: Path, name: str, where: str) -> Path:
     path = folder / name
     if path.suffix.lower() not in SUFFIXES:
-        raise TaskError(f"{where}: '{name}' is no picture and no signal ({READ}).")
+        raise TaskError(f"{where}: '{name}' is no image and no signal ({READ}).")
     if path.exists() and not path.resolve().is_relative_to(folder.parent.resolve()):
         raise TaskError(
             f"{where}: {path} is a link that leads out of {folder.parent}: put the file itself there."
         )
     if not path.is_file():
-        raise TaskError(f"{where}: there is no picture {path}. Correct the name, or remove the line.")
+        raise TaskError(f"{where}: there is no image {path}. Correct the name, or remove the line.")
     return path
 
 
@@ -108,7 +108,7 @@ def _number(cell: str, name: str, where: str) -> np.float32:
         value = np.float32("nan")
     if not np.isfinite(value):
         raise TaskError(
-            f"{where}: '{name}' is '{cell.strip()}', and must be a number (for a class: 1 where the picture has "
+            f"{where}: '{name}' is '{cell.strip()}', and must be a number (for a class: 1 where the image has "
             "it, else 0)."
         )
     return value

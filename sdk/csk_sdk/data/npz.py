@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from csk_sdk.errors import TaskError
 from csk_sdk.formats.opening import RefusedError, open_file
 
-# Deflate cannot shrink anything to less than 1/1032. Pictures rarely shrink to 1/10; a bomb is near the limit.
+# Deflate cannot shrink anything to less than 1/1032. Images rarely shrink to 1/10; a bomb is near the limit.
 _MOST_INFLATION = 200
 _HARMLESS = 64 << 20
 _LARGEST = 4 << 30
@@ -107,7 +107,7 @@ def _check_sizes(path: Path, packed: int, entries: Iterable[zipfile.ZipInfo]) ->
         )
     if claimed > max(_HARMLESS, _MOST_INFLATION * packed):
         raise TaskError(
-            f"{path} claims to hold {claimed / 1e6:.0f} MB in {packed / 1e6:.1f} MB, which no pictures do: "
+            f"{path} claims to hold {claimed / 1e6:.0f} MB in {packed / 1e6:.1f} MB, which no images do: "
             f"it is damaged, or a decompression bomb. Do not use it; {_AGAIN}"
         )
 

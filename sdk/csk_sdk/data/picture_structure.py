@@ -1,7 +1,7 @@
-"""How long a picture keeps a decoder busy, told from its structure before a decoder sees it.
+"""How long an image keeps a decoder busy, told from its structure before a decoder sees it.
 
 Of most formats time goes with the pixels, which are bounded. These are the exceptions: a progressive JPEG paints the
-whole picture once for every scan, and Pillow walks segments, chunks and comments one by one in Python. Structures are
+whole image once for every scan, and Pillow walks segments, chunks and comments one by one in Python. Structures are
 those of ITU-T T.81 (annex B), the PNG specification (5.3) and GIF89a (15 to 26).
 """
 
@@ -18,7 +18,7 @@ _JPEG, _PNG, _GIF = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF8"
 
 
 def slow_to_open(file: BinaryIO) -> str | None:
-    """What would keep Pillow busy before it knows how large a picture is; None where nothing would.
+    """What would keep Pillow busy before it knows how large an image is; None where nothing would.
 
     Reads from where `file` is, and leaves it there. What is damaged, or of another format, is for the decoder to say.
     """

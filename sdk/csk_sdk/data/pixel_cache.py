@@ -1,4 +1,4 @@
-"""A split's pictures or signals at the model's input size, as many of them in memory as a budget allows."""
+"""A split's images or signals at the model's input size, as many of them in memory as a budget allows."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from csk_sdk.data.source import Subset
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
 
-# uint8 pictures, or float32 signals.
+# uint8 images, or float32 signals.
 Pixels = NDArray[Any]
 
 
 class PixelCache:
-    """Batches of resized pictures, uint8, or of cropped signals, float32.
+    """Batches of resized images, uint8, or of cropped signals, float32.
 
     The first ones that fit into `budget_bytes` are kept, the rest is decoded each time. Nothing is ever
     evicted: training visits all of them once per epoch, and there a least-recently-used cache that is too
@@ -35,12 +35,12 @@ class PixelCache:
         self._kept: dict[int, Pixels] = {}
 
     def __len__(self) -> int:
-        """Return the number of pictures in the split."""
+        """Return the number of images in the split."""
         return len(self._images)
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of the pictures kept; pictures already in memory at the right size are kept as views."""
+        """Bytes of the images kept; images already in memory at the right size are kept as views."""
         return sum(pixels.nbytes for pixels in self._kept.values())
 
     @property
@@ -49,14 +49,14 @@ class PixelCache:
         return self._labels
 
     def forget(self) -> None:
-        """Drop the pictures kept: they are decoded again when they are asked for."""
+        """Drop the images kept: they are decoded again when they are asked for."""
         self._kept.clear()
         self._capacity = 0
 
     def batch(self, indices: Iterable[int] | NDArray[np.int64]) -> Pixels:
-        """Return the pictures at `indices` (of the split): a new array `(n, *size, channels)`.
+        """Return the images at `indices` (of the split): a new array `(n, *size, channels)`.
 
-        Raises TaskError when a picture cannot be read or has a size that the bundle does not take.
+        Raises TaskError when an image cannot be read or has a size that the bundle does not take.
         """
         pictures = [self._picture(int(index)) for index in indices]
         return (
@@ -68,7 +68,7 @@ class PixelCache:
     def batches(
         self, size: int, order: NDArray[np.int64] | None = None
     ) -> Iterator[tuple[Pixels, NDArray[np.int64]]]:
-        """The whole split once: pictures as `batch` gives them, and labels, `size` at a time; the last may be fewer.
+        """The whole split once: images as `batch` gives them, and labels, `size` at a time; the last may be fewer.
 
         `order` `(n,)` are indices of the split, by default its own order.
         """
@@ -78,9 +78,9 @@ class PixelCache:
             yield self.batch(part), self._labels[part]
 
     def verify(self) -> None:
-        """Read every picture once, so that a bad one is found before anything is learned.
+        """Read every image once, so that a bad one is found before anything is learned.
 
-        Raises TaskError naming all bad pictures, up to 20, or where all of them are dark for want of a bit depth.
+        Raises TaskError naming all bad images, up to 20, or where all of them are dark for want of a bit depth.
         """
         errors = []
         for index in range(len(self._images)):

@@ -1,7 +1,7 @@
 """From a uint8 RGB image of any size to the float32 input of the bundle's graphs, and what signals share with that.
 
 Two halves, because only the second is needed on every step: `to_size` (channels, then size; still uint8, so
-that resized pictures are small to keep) and `normalize` (float32, channels first). Calling a `Preprocessing` does both.
+that resized images are small to keep) and `normalize` (float32, channels first). Calling a `Preprocessing` does both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 class Preprocessing(ABC):
     """What the bundle's manifest says about its input, as functions on arrays.
 
-    `shape` and `dtype` are those of one picture or signal out of `to_size`: `(*size, channels)`.
+    `shape` and `dtype` are those of one image or signal out of `to_size`: `(*size, channels)`.
     Raises BundleError when the manifest's mean, std or resize cannot be applied.
     """
 
@@ -59,7 +59,7 @@ class Preprocessing(ABC):
 
     @abstractmethod
     def to_size(self, item: Any, where: str) -> NDArray[Any]:
-        """Give one picture or signal the model's size; `where` names it in errors. Raises TaskError."""
+        """Give one image or signal the model's size; `where` names it in errors. Raises TaskError."""
 
     @abstractmethod
     def stack(self, items: NDArray[Any] | Sequence[Any]) -> NDArray[Any]:
@@ -81,7 +81,7 @@ class Preprocessing(ABC):
 
 
 class PicturePreprocessing(Preprocessing):
-    """Pictures as the manifest says: uint8, the model's channels, resized."""
+    """Images as the manifest says: uint8, the model's channels, resized."""
 
     dtype = np.dtype(np.uint8)
     _RESIZES = ("bilinear", "none")
@@ -92,11 +92,11 @@ class PicturePreprocessing(Preprocessing):
         self._resizes = spec.resize == "bilinear"
 
     def to_size(self, item: NDArray[Any], where: str) -> Pixels:
-        """Give a picture the model's channels and size.
+        """Give an image the model's channels and size.
 
         item: uint8 `(h, w)` or `(h, w, c)`, c = 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha);
-        a model with another number of channels takes pictures with just that many. Alpha is dropped.
-        where: names the picture in errors. Returns uint8 `(height, width, channels)`, C-contiguous; the very
+        a model with another number of channels takes images with just that many. Alpha is dropped.
+        where: names the image in errors. Returns uint8 `(height, width, channels)`, C-contiguous; the very
         memory of `item` if nothing had to change.
         Raises TaskError for another dtype or shape, and for another size if the bundle does not resize.
         """
@@ -117,7 +117,7 @@ class PicturePreprocessing(Preprocessing):
         return np.ascontiguousarray(pixels)
 
     def stack(self, items: NDArray[Any] | Sequence[Any]) -> Pixels:
-        """`to_size` for many: a uint8 RGB `(n, h, w, c)` array, or a list of pictures of any size.
+        """`to_size` for many: a uint8 RGB `(n, h, w, c)` array, or a list of images of any size.
 
         A model with one channel also takes `(n, h, w)`. Returns uint8 `(n, height, width, channels)`.
         Raises TaskError as `to_size` does.
@@ -138,22 +138,22 @@ class PicturePreprocessing(Preprocessing):
                 f"The images are {images.dtype} and must be uint8 (0 to 255): normalisation is part of the "
                 "bundle, so hand over the pixels as the camera or the file gave them."
             )
-        # A single color picture would otherwise pass as `h` gray ones, each 3 pixels wide.
+        # A single color image would otherwise pass as `h` gray ones, each 3 pixels wide.
         one_picture = images.ndim == 3 and images.shape[2] <= 4 and images.shape[2] != self.width
         if images.ndim == 3 and self.channels == 1 and not one_picture:
             return images[:, :, :, None]
         if images.ndim != 4:
             raise TaskError(
                 f"The images have shape {images.shape} and a batch has shape (n, height, width, channels): "
-                "hand over a single picture as image[None]."
+                "hand over a single image as image[None]."
             )
         return images
 
     def _check(self, image: NDArray[Any] | Signal, where: str) -> None:
         if isinstance(image, Signal):
             raise TaskError(
-                f"{where} is a signal of {len(image.samples)} samples, and the model takes pictures of "
-                f"{self.width}x{self.height} pixels (width x height): hand over uint8 pictures."
+                f"{where} is a signal of {len(image.samples)} samples, and the model takes images of "
+                f"{self.width}x{self.height} pixels (width x height): hand over uint8 images."
             )
         if not isinstance(image, np.ndarray):
             raise TaskError(f"{where} is a {type(image).__name__} and must be a uint8 NumPy array.")
@@ -173,7 +173,7 @@ class PicturePreprocessing(Preprocessing):
         if channels > 4 or self.channels not in (1, 3):
             raise TaskError(
                 f"{where} has {channels} channels and the model takes {self.channels}: "
-                "hand over pictures with the channels that the model was trained on."
+                "hand over images with the channels that the model was trained on."
             )
         if channels in (2, 4):
             pixels = np.ascontiguousarray(pixels[:, :, :-1])

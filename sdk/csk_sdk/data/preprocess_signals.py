@@ -39,7 +39,7 @@ class SignalPreprocessing(Preprocessing):
         item: int16 or float `(length,)` or `(length, channels)`, or a `Signal`. where: names it in errors. Of a longer
         signal the middle is kept, a shorter one gets zeros at both ends (of an odd difference, one more at the end).
         Returns float32 `(length, channels)`, C-contiguous.
-        Raises TaskError for a picture, another dtype, shape, number of channels or sample rate, for numbers that are
+        Raises TaskError for an image, another dtype, shape, number of channels or sample rate, for numbers that are
         not finite, and for another length if the bundle does not crop.
         """
         signal = item if isinstance(item, Signal) else Signal(item)
@@ -112,7 +112,7 @@ class SignalPreprocessing(Preprocessing):
 
     def _picture(self, where: str, pixels: NDArray[Any]) -> TaskError:
         return TaskError(
-            f"{where} is a picture ({pixels.dtype} of shape {pixels.shape}), and the model takes signals: "
+            f"{where} is an image ({pixels.dtype} of shape {pixels.shape}), and the model takes signals: "
             f"{self._wanted()}."
         )
 
@@ -132,6 +132,6 @@ class SignalPreprocessing(Preprocessing):
 
 
 def preprocessing_of(manifest: Manifest) -> Preprocessing:
-    """Pictures' or signals', as the manifest's input is. Raises BundleError where it cannot be applied."""
+    """Images' or signals', as the manifest's input is. Raises BundleError where it cannot be applied."""
     kind = SignalPreprocessing if manifest.input.is_signal else PicturePreprocessing
     return kind(manifest.preprocessing, manifest.input)

@@ -1,4 +1,4 @@
-"""Where a split's pictures or signals come from, one at a time."""
+"""Where a split's images or signals come from, one at a time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LARGEST_FILE = (1 << 30) + (64 << 20)
 
 
 class Source(Protocol):
-    """Pictures or signals by index, from 0 to `len(source) - 1`."""
+    """Images or signals by index, from 0 to `len(source) - 1`."""
 
     @property
     def noun(self) -> str:
-        """What messages call one of them: "picture" or "signal"."""
+        """What messages call one of them: "image" or "signal"."""
         ...
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class Source(Protocol):
         ...
 
     def read(self, index: int) -> Any:
-        """Return a picture, uint8 `(h, w, c)`, or a `csk_sdk.data.signals.Signal`.
+        """Return an image, uint8 `(h, w, c)`, or a `csk_sdk.data.signals.Signal`.
 
         Raises TaskError when it cannot be read.
         """
@@ -86,7 +86,7 @@ class Files:
 
 
 class Subset:
-    """Some of a source's pictures or signals, by their `indices` in it."""
+    """Some of a source's images or signals, by their `indices` in it."""
 
     def __init__(self, source: Source, indices: Sequence[int] | NDArray[np.int64]) -> None:
         self.noun = source.noun

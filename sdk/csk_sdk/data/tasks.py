@@ -1,4 +1,4 @@
-"""Tasks: the pictures or signals and classes that are learned together, from a folder, an npz file, or arrays.
+"""Tasks: the images or signals and classes that are learned together, from a folder, an npz file, or arrays.
 
     NAME/train/<class>/*.png|jpg|jpeg|bmp|webp    optional: NAME/test/<class>/...
     NAME/train/<class>/*.wav|npy                  the same for signals
@@ -34,7 +34,7 @@ from csk_sdk.data.signals import ArraySignals
 from csk_sdk.data.source import Source, as_task_error
 from csk_sdk.errors import TaskError
 
-# What an npz file calls its pictures or signals, and the source that reads them.
+# What an npz file calls its images or signals, and the source that reads them.
 _KINDS: dict[str, type[ArrayImages] | type[ArraySignals]] = {"images": ArrayImages, "signals": ArraySignals}
 # What class_names may be called where labels are numbers.
 _TARGETS = "target_names"
@@ -43,7 +43,7 @@ _SHARED = ("labels", "class_names", _TARGETS, "test_labels")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures or signals and their labels: int64 `(n,)`, indices into the task's classes, or a float32 table.
+    """Images or signals and their labels: int64 `(n,)`, indices into the task's classes, or a float32 table.
 
     A table is `(n, classes)`: csk_sdk.data.labels.
     """
@@ -52,7 +52,7 @@ class Split:
     labels: Labels
 
     def __len__(self) -> int:
-        """Return the number of pictures or signals."""
+        """Return the number of images or signals."""
         return len(self.labels)
 
 
@@ -79,7 +79,7 @@ class Task:
         """Open a task folder or an npz file.
 
         bit_depth: how many bits of 16-bit values count, 8 to 16: 12 for a camera whose white is 4095. Where it is None
-        all 16 do, and pictures that are dark by that are refused (`csk_sdk.data.bit_depth`).
+        all 16 do, and images that are dark by that are refused (`csk_sdk.data.bit_depth`).
         Raises TaskError when it is neither, or no good, and ConfigError for another bit depth.
         """
         path = Path(path)
@@ -108,7 +108,7 @@ class Task:
         suffixes is told of in `unread`.
         With test/ alone it is a task for evaluation. With a `metadata.csv` in train/ (and in test/), files and
         labels are those that it lists: `csk_sdk.data.metadata`. `bit_depth` is that of `open`.
-        Raises TaskError when it holds no picture or signal or both kinds, a class is empty, train/ has one class
+        Raises TaskError when it holds no image or signal or both kinds, a class is empty, train/ has one class
         only, or test/ has a class that train/ lacks.
         """
         with as_task_error(Path(path)):
@@ -120,7 +120,7 @@ class Task:
         if not folders:
             if not path.is_dir():
                 raise TaskError(f"There is no folder {path}: give the path of a task's folder.")
-            raise TaskError(f"{path} has no train/ folder: put its pictures into {path / 'train'}/<class>/.")
+            raise TaskError(f"{path} has no train/ folder: put its images into {path / 'train'}/<class>/.")
         if any((folder / METADATA).exists() for folder in folders.values()):
             return cls._from_tables(path, folders, bit_depth)
         unread = {split: Unread() for split in folders}
@@ -131,7 +131,7 @@ class Task:
         if unknown:
             raise TaskError(
                 f"{path / 'test' / unknown[0]} is a class that {path / 'train'} does not have: "
-                "add training pictures of it, or remove it from test/."
+                "add training images of it, or remove it from test/."
             )
         splits = {split: _folder_split(folders[split], files[split], classes, bit_depth) for split in folders}
         task = cls._checked(path.resolve().name, classes, splits.get("train"), splits.get("test"))
@@ -199,7 +199,7 @@ class Task:
         `class_names`; or a table `(n, len(class_names))` of 0 and 1, or of numbers, where the names are those of
         targets (for one target floats `(n,)`, too). The test arrays are of the same form, and come together or not at
         all. Raises TaskError for another dtype or shape, for a label out of range, and for a class without
-        training pictures.
+        training images.
         """
         given = {"images": images, "labels": labels, "test_images": test_images, "test_labels": test_labels}
         return cls._from_given("images", name, given, class_names, bit_depth)
@@ -283,7 +283,7 @@ class Task:
     def require_trainable(self) -> None:
         """Raise TaskError unless there is training data."""
         if self.train is None:
-            nouns = f"{self.test.images.noun if self.test else 'picture'}s"
+            nouns = f"{self.test.images.noun if self.test else 'image'}s"
             raise TaskError(
                 f"Task '{self.name}' has no training {nouns}, only test {nouns}: "
                 "it can be evaluated; to learn it, add a train/ folder."
@@ -291,10 +291,10 @@ class Task:
 
     def fingerprint(self) -> str:
         """Return a sha256 over class names, labels, and the name, size and content of each
-        picture or signal.
+        image or signal.
 
-        Hexadecimal; the same wherever the task lies, and another as soon as a class, a label or a picture
-        changes. Reads one picture at a time. Raises TaskError when a picture cannot be read.
+        Hexadecimal; the same wherever the task lies, and another as soon as a class, a label or an image
+        changes. Reads one image at a time. Raises TaskError when an image cannot be read.
         """
         digest = hashlib.sha256()
         for line in self._fingerprint_lines():
@@ -312,7 +312,7 @@ class Task:
 
 
 def _as_array(value: Any, where: str) -> NDArray[Any]:
-    """What an application hands over as an array: also a list, a generator, or pictures of Pillow's."""
+    """What an application hands over as an array: also a list, a generator, or images of Pillow's."""
     try:
         return np.asarray(list(value) if isinstance(value, Iterator) else value)
     except (ValueError, TypeError):  # parts of different shapes

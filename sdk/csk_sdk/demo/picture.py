@@ -1,4 +1,4 @@
-"""The demo's picture: each life's accuracy matrix, side by side."""
+"""The demo's image: each life's accuracy matrix, side by side."""
 
 from __future__ import annotations
 

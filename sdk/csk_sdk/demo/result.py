@@ -23,7 +23,7 @@ class DemoRun:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """All runs, csk-sdk's first, and where their pictures are."""
+    """All runs, csk-sdk's first, and where their images are."""
 
     workspace: Path
     picture: Path

@@ -1,4 +1,4 @@
-"""`csk-sdk demo`: the main job on real pictures, from an ONNX file to a device that has learned three tasks.
+"""`csk-sdk demo`: the main job on real images, from an ONNX file to a device that has learned three tasks.
 
 The workstation's part runs in this process. The device's part runs as `csk-sdk train` in processes of their own, as
 on a device, so that seconds and peak memory are the device's.
@@ -20,7 +20,7 @@ from csk_sdk.demo import digits
 from csk_sdk.demo.result import DemoResult, DemoRun
 from csk_sdk.errors import ConfigError, CskError
 
-# More and larger steps than the defaults: on 270 pictures of 8x8 pixels, four epochs are 68 steps.
+# More and larger steps than the defaults: on 270 images of 8x8 pixels, four epochs are 68 steps.
 SETTINGS = "[training]\nepochs = 10\nlearning_rate = 0.05\n"
 # The network as it is, and a classifier on its features: as linear probing does.
 FROZEN = ["--few-shot", "1000000"]
@@ -86,7 +86,7 @@ def _live(
 
 def _csk_sdk(*arguments: str) -> dict[str, Any]:
     """Run one command as a process of its own and read its JSON."""
-    # One thread: on pictures of 8x8 pixels, a second one costs more than it brings.
+    # One thread: on images of 8x8 pixels, a second one costs more than it brings.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "csk_sdk", *arguments],

@@ -26,7 +26,7 @@ _ROUNDS = 5
 
 @dataclass(frozen=True)
 class ProviderResult:
-    """One provider's features of the probe: milliseconds for one picture, and the largest difference from the CPU's.
+    """One provider's features of the probe: milliseconds for one image, and the largest difference from the CPU's.
 
     `apart` is in units of the CPU's largest feature. `error` says why there is neither.
     """
@@ -43,7 +43,7 @@ def compare_providers(
 ) -> list[ProviderResult]:
     """Every provider of the installed ONNX Runtime, the CPU's own kernels first; those alone where there are no others.
 
-    One picture at a time, and in turn, since what else the device does takes from all of them.
+    One image at a time, and in turn, since what else the device does takes from all of them.
     """
     others = [name for name in available() if name != CPU]
     images = probe(bundle.manifest)

@@ -1,7 +1,7 @@
 """Which precision is right on this very device: measured by `csk-sdk doctor`, remembered beside the state.
 
 int8 is faster than float32 on most CPUs, not on all; and on x86 CPUs without VNNI, sums of int8 products may saturate.
-So both are timed here, and int8 is compared with exact on a probe: pictures of smooth noise, made from a fixed seed.
+So both are timed here, and int8 is compared with exact on a probe: images of smooth noise, made from a fixed seed.
 The builder compared them on the same probe and wrote into the manifest (`agreement`) how far apart they should be.
 """
 
@@ -25,7 +25,7 @@ from csk_sdk.runtime.sessions import int8_sums_saturate
 Outputs = dict[str, NDArray[Any]]
 
 _PROBE = 8
-# Below the contrast of most pictures: few numbers leave the ranges that int8 was calibrated for.
+# Below the contrast of most images: few numbers leave the ranges that int8 was calibrated for.
 _CONTRAST = 0.5
 # CPUs that add up right agree in many digits; sums that saturated put logits 1.25 times as far off (decision 0010).
 _MORE, _ANYWAY = 1.05, 0.002
@@ -106,7 +106,7 @@ def agreement(bundle: Bundle, tensors: Tensors) -> dict[str, float]:
 
 
 def probe(manifest: Manifest) -> NDArray[np.float32]:
-    """Pictures or signals of smooth noise in the graphs' units, `(8, channels, *size)`."""
+    """Images or signals of smooth noise in the graphs' units, `(8, channels, *size)`."""
     rng = np.random.default_rng(0)
     shape = manifest.input.shape
     coarse = [-(-size // 8) for size in shape[1:]]

@@ -21,7 +21,7 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 # A folder that may be entered need not be one that may be listed.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | _NO_LINK
 # The largest text file, in bytes, that is read as a whole: a record of tens of thousands of tasks, a table of a million
-# pictures.
+# images.
 LARGEST_TEXT = 64 << 20
 
 _PIECE = 1 << 20

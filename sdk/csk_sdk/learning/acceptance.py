@@ -11,7 +11,7 @@ from csk_sdk.method.novelty import UNFAMILIAR
 
 
 def require_learnable(evidence: LabelEvidence | None, config: TrainingConfig, task: str, noun: str) -> None:
-    """Raise TaskError where a task's labels say nothing about its pictures or signals (`noun`).
+    """Raise TaskError where a task's labels say nothing about its images or signals (`noun`).
 
     `evidence` is None where nothing was measured, as after resuming: then there is nothing to say.
     """
@@ -30,7 +30,7 @@ def require_agreement(
 ) -> None:
     """Raise ContradictionError where a task says of known classes that they are others.
 
-    `found` is by class the other one and the share of its pictures or signals (`noun`); `known`, whether it is the
+    `found` is by class the other one and the share of its images or signals (`noun`); `known`, whether it is the
     base that knows it.
     """
     if not found:
@@ -50,7 +50,7 @@ def require_agreement(
 
 
 def unfamiliar(novelty: float | None, noun: str) -> tuple[str, ...]:
-    """A warning where a task's pictures or signals (`noun`) are far from everything known; else nothing."""
+    """A warning where a task's images or signals (`noun`) are far from everything known; else nothing."""
     if novelty is None or novelty < UNFAMILIAR:
         return ()
     return (

@@ -109,7 +109,7 @@ class Consolidation:
             del extractor
         weight, bias = self.bundle.objective.fit_head(*sample.arrays(), self.classes)
         drift = DriftEstimate(self.bundle.manifest.head.features)
-        # The sample begins with the same pictures. The matrices are as large as a small network's kernels, so they are
+        # The sample begins with the same images. The matrices are as large as a small network's kernels, so they are
         # made when no graph is open.
         for old, new in zip(before, sample.parts, strict=False):
             drift.add(old[: len(new)], new)
@@ -139,7 +139,7 @@ class Consolidation:
         sums = self._sums()
 
         def keep(features: NDArray[np.float32], labels: Labels) -> None:
-            # The same pictures had finite ones before a center moved.
+            # The same images had finite ones before a center moved.
             if self._moved:
                 require_converged({"features": features})
             require_learnable_features(features, self.bundle.manifest.input.noun)
@@ -156,7 +156,7 @@ class Consolidation:
         return [ContributionSum(self.bundle.manifest.head.features) for _ in self.classes]
 
     def _lesson(self, sums: list[ContributionSum], scale: float, sample: FeatureSample) -> Lesson | None:
-        """What the task contributes, each picture standing for `scale`."""
+        """What the task contributes, each image standing for `scale`."""
         if not sums:
             return None
         found = {name: one.total() for name, one in zip(self.classes, sums, strict=True)}

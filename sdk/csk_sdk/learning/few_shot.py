@@ -1,4 +1,4 @@
-"""With few pictures a class, heads on the frozen backbone do as well as training: docs/decisions/0019-few-shot.md."""
+"""With few images a class, heads on the frozen backbone do as well as training: docs/decisions/0019-few-shot.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_few_shot(
 ) -> bool:
     """Whether `examples` of so many classes are fewer for each, on average, than `few_shot`, or are all of one class.
 
-    What is lacking is steps: of more `epochs` than the default, each picture counts for as many more.
+    What is lacking is steps: of more `epochs` than the default, each image counts for as many more.
     Only where each has one class: for tables of labels nothing was measured, and their centers are trained.
     """
     counted = examples * max(1.0, epochs / TrainingConfig.epochs)
@@ -28,7 +28,7 @@ def is_few_shot(
 
 
 def few_shot_notes(examples: int, classes: Sequence[str], noun: str) -> tuple[str, ...]:
-    """The sentence about a task of `examples` pictures or signals (`noun`) whose centers were not trained."""
+    """The sentence about a task of `examples` images or signals (`noun`) whose centers were not trained."""
     if len(classes) < 2:
         return ()
     return (

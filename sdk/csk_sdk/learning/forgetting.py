@@ -29,7 +29,7 @@ class Forgotten:
     """What `Learner.forget` did. Immutable.
 
     `classes` were forgotten, `hidden` are classes of the base, which the bundle still holds. `tasks` are gone with
-    their classes, `refitted` have a head made anew. `remains` are sentences about what pictures of the forgotten still
+    their classes, `refitted` have a head made anew. `remains` are sentences about what images of the forgotten still
     have a share in, `removed` how many older generations held it and are gone.
     """
 
@@ -191,12 +191,12 @@ def _hide(tensors: Tensors, base: Sequence[str], hidden: Iterable[str]) -> None:
 def _remains(
     bundle: Bundle, tensors: Tensors, changed: bool, any_left: bool, exact: bool, hidden: Sequence[str]
 ) -> tuple[str, ...]:
-    """What pictures of the forgotten classes still have a share in, one sentence each."""
+    """What images of the forgotten classes still have a share in, one sentence each."""
     found = []
     if changed and any_left:
         if bundle.manifest.sites:
             found.append(
-                "the second moments of the trained layers, which are sums over all pictures, and protect what "
+                "the second moments of the trained layers, which are sums over all images, and protect what "
                 "was learned"
             )
         stored = bundle.stored_checkpoint()

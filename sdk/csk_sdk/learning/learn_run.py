@@ -147,7 +147,7 @@ class LearnRun:
         return replace(report, resumed_at_step=first, warnings=warnings, skipped=self._task.skipped)
 
     def _left_out(self) -> tuple[str, ...]:
-        """How many pictures could not be read: without their names, which no state holds."""
+        """How many images could not be read: without their names, which no state holds."""
         if not self._task.skipped:
             return ()
         noun = self._life.bundle.manifest.input.noun
@@ -183,7 +183,7 @@ class LearnRun:
         return loss / seen, done
 
     def _seen(self, steps: int) -> int:
-        """Pictures seen in the epoch of the last of so many steps."""
+        """Images seen in the epoch of the last of so many steps."""
         return min(((steps - 1) % self._per_epoch + 1) * self._batch_size, len(self._split))
 
     def _restore(self, identity: dict[str, Any]) -> tuple[int, float, float]:

@@ -88,9 +88,9 @@ class LearnReport:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the steps were: over `images` pictures in `epochs` of them, with the last one's mean loss.
+    """What the steps were: over `images` images in `epochs` of them, with the last one's mean loss.
 
-    `few` is whether there were too few pictures for any, `scale` how many pictures each one that is consolidated on
+    `few` is whether there were too few images for any, `scale` how many images each one that is consolidated on
     stands for, `begun` when it all began (`time.monotonic()`), `notes` what a user should know besides.
     """
 
@@ -147,7 +147,7 @@ class TaskLife:
         )
 
     def open(self, from_prefix: bool = False) -> TaskTraining:
-        """Training on the bundle, or on what its frozen first layers made of the pictures."""
+        """Training on the bundle, or on what its frozen first layers made of the images."""
         self.training = TaskTraining(
             self.bundle.view(from_prefix=True) if from_prefix else self.bundle,
             self.generation.tensors,
@@ -268,7 +268,7 @@ def require_others(
 def require_possible(
     bundle: Bundle, name: str, classes: Sequence[str], config: TrainingConfig, backend: str
 ) -> None:
-    """Raise where this bundle cannot learn such a task here, whatever its pictures are.
+    """Raise where this bundle cannot learn such a task here, whatever its images are.
 
     RuntimeMissingError without the backend's package, TaskError for more classes than it has room for, ConfigError for
     settings that it or the bundle's loss cannot keep.

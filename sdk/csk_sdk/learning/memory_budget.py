@@ -38,7 +38,7 @@ _MIB = 1 << 20
 class Plan:
     """How a task is going to be learned.
 
-    `micro_batch` is None where batches are run whole. `pixel_bytes` is for pictures kept between epochs. `predicted`
+    `micro_batch` is None where batches are run whole. `pixel_bytes` is for images kept between epochs. `predicted`
     is the process's peak in bytes, None without a budget.
     """
 
@@ -111,7 +111,7 @@ def require_budget(bundle: Bundle, config: TrainingConfig) -> None:
 def predicted_bytes(
     manifest: Manifest, config: TrainingConfig, profile: Profile, micro: int, pictures: int
 ) -> int:
-    """How far learning a task of so many pictures goes above what a process with an opened bundle has already."""
+    """How far learning a task of so many images goes above what a process with an opened bundle has already."""
     parts, batch = manifest.memory, config.batch_size or manifest.batch_size
     small, int8 = profile.maps_kernels, manifest.precision == INT8
     features = 4 * manifest.head.features

@@ -1,7 +1,7 @@
-"""What the frozen layers in front of the first site make of each picture, computed once (docs/decisions/0013).
+"""What the frozen layers in front of the first site make of each image, computed once (docs/decisions/0013).
 
-Augmentation comes before these layers, so a picture is kept in several views: as it is, mirrored, and moved at random.
-Training goes through a picture's views in turn, from a random one on; everything else reads the first.
+Augmentation comes before these layers, so an image is kept in several views: as it is, mirrored, and moved at random.
+Training goes through an image's views in turn, from a random one on; everything else reads the first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Features = NDArray[Any]
 
 
 def choose_place(config: TrainingConfig, bundle: Bundle, pictures: int, backend: str = PORTABLE) -> str:
-    """Where to keep the prefix features of so many pictures: "off", "memory" or "disk".
+    """Where to keep the prefix features of so many images: "off", "memory" or "disk".
 
     "auto" is memory where all of them fit into MEMORY_BYTES, and off where they do not. A bundle without a frozen
     prefix, or another backend than the portable one, has nothing to keep, and a memory budget no room for it: off.
@@ -51,16 +51,16 @@ def feature_dtype(bundle: Bundle) -> np.dtype[Any]:
 
 
 def feature_bytes(bundle: Bundle) -> int:
-    """Bytes of one view of one picture."""
+    """Bytes of one view of one image."""
     return int(np.prod(bundle.manifest.prefix)) * feature_dtype(bundle).itemsize
 
 
 class PrefixCache:
-    """Prefix features of a split's pictures, in `views` views of each, with batches as training reads them.
+    """Prefix features of a split's images, in `views` views of each, with batches as training reads them.
 
-    Those of the first pictures that fit are kept, the others' are computed each time. `config.prefix_cache` is "memory"
+    Those of the first images that fit are kept, the others' are computed each time. `config.prefix_cache` is "memory"
     (up to MEMORY_BYTES) or "disk" (a file without a name in `folder`, which the system removes when the process ends,
-    however it ends). Results do not depend on the place. What a view looks like depends on the seed, the picture and
+    however it ends). Results do not depend on the place. What a view looks like depends on the seed, the image and
     the view.
     Call `fill` first, and use it in a `with` block.
     """
@@ -93,16 +93,16 @@ class PrefixCache:
 
     @property
     def kept(self) -> int:
-        """Of how many pictures the features are kept."""
+        """Of how many images the features are kept."""
         return self._kept.capacity // self.views
 
     def fill(self, batch_size: int) -> None:
-        """Compute and keep the features of as many pictures as fit, in the order of the split."""
+        """Compute and keep the features of as many images as fit, in the order of the split."""
         self._kept = self._open()
         for start in range(0, self.kept, batch_size):
             index = np.arange(start, min(start + batch_size, self.kept))
             computed = [self._compute(index, np.full(len(index), view)) for view in range(self.views)]
-            # One picture's views lie together.
+            # One image's views lie together.
             rows = np.stack(computed, axis=1).reshape(-1, *self._bundle.manifest.prefix)
             if not self._kept.write(start * self.views, rows):
                 self._kept.capacity = start * self.views
@@ -113,7 +113,7 @@ class PrefixCache:
             self._graph = None
 
     def training(self, index: NDArray[np.int64], epoch: int) -> Features:
-        """Features `(n, *prefix)` of the pictures `index` `(n,)`, in this epoch's view of each."""
+        """Features `(n, *prefix)` of the images `index` `(n,)`, in this epoch's view of each."""
         return self._take(index, (self._first_view[index] + epoch) % self.views)
 
     def plain(self, size: int, order: NDArray[np.int64]) -> Iterator[Batch]:
@@ -121,7 +121,7 @@ class PrefixCache:
         return self._batches(size, order, 0)
 
     def mirrored(self, size: int, order: NDArray[np.int64]) -> Iterator[Batch]:
-        """The same with each picture mirrored."""
+        """The same with each image mirrored."""
         return self._batches(size, order, 1)
 
     def _batches(self, size: int, order: NDArray[np.int64], view: int) -> Iterator[Batch]:
@@ -152,7 +152,7 @@ class PrefixCache:
         return self._graph.run(feeds, release=True)["prefix"]
 
     def _view(self, picture: NDArray[Any], index: int, view: int) -> NDArray[Any]:
-        """0 as it is; 1 mirrored, where pictures may be; then moved, and perhaps mirrored, at random."""
+        """0 as it is; 1 mirrored, where images may be; then moved, and perhaps mirrored, at random."""
         if view == 0:
             return picture
         if view == 1 and self._flip:
@@ -211,7 +211,7 @@ class _OnDisk:
         self._size = int(np.prod(shape)) * dtype.itemsize
         self._file: BinaryIO | None = None
         try:
-            # Features of pictures are as private as the pictures: never under a name that could outlive the task.
+            # Features of images are as private as the images: never under a name that could outlive the task.
             self._file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115
         except OSError:
             self.capacity = 0

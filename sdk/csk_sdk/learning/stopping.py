@@ -61,7 +61,7 @@ class Stopping:
 class StreamStopping:
     """The same for a stream: nobody knows how long it is, and its batches are as large as they come.
 
-    FLOPs are spent by the picture. Seconds are those that learning takes; waiting for the next batch is none of them.
+    FLOPs are spent by the image. Seconds are those that learning takes; waiting for the next batch is none of them.
     An epoch is what the application says it is.
     """
 
@@ -78,7 +78,7 @@ class StreamStopping:
             step_flops(config, manifest, batch_size)
 
     def affords(self, pictures: int) -> bool:
-        """Whether a step of so many pictures may be taken. Raises ConfigError where not even a first one may."""
+        """Whether a step of so many images may be taken. Raises ConfigError where not even a first one may."""
         flops = self._config.flops
         if not self.over and flops is not None:
             if not self._pictures:
@@ -88,7 +88,7 @@ class StreamStopping:
         return not self.over
 
     def took(self, pictures: int, loss: float, seconds: float) -> None:
-        """A step of so many pictures, with this loss; learning has taken so many seconds by now."""
+        """A step of so many images, with this loss; learning has taken so many seconds by now."""
         self._pictures += pictures
         self._done += pictures
         self._summed += loss * pictures

@@ -29,7 +29,7 @@ from csk_sdk.learning.training import TaskTraining
 from csk_sdk.network.knowledge import Batch
 from csk_sdk.state import State
 
-# uint8 pictures, or float32 signals, at the model's size.
+# uint8 images, or float32 signals, at the model's size.
 Pixels = NDArray[Any]
 
 
@@ -48,10 +48,10 @@ class TaskStream:
 
     The first batches are held back until the channels can be selected on them, then every batch is one
     training step. On leaving the block, the task is consolidated on a uniform sample of at most `reservoir`
-    pictures, which never leaves memory, and committed. An exception inside the block commits nothing.
-    Where the bundle's loss is not cross-entropy, labels are a table `(n, classes)`. A class of which no picture has
-    come yet is masked out of the loss. Where fewer pictures a class came than `few_shot`, the network stays as it was
-    and the classes get heads on it. Labels that say nothing about the first pictures are a TaskError
+    images, which never leaves memory, and committed. An exception inside the block commits nothing.
+    Where the bundle's loss is not cross-entropy, labels are a table `(n, classes)`. A class of which no image has
+    come yet is masked out of the loss. Where fewer images a class came than `few_shot`, the network stays as it was
+    and the classes get heads on it. Labels that say nothing about the first images are a TaskError
     (`label_check`); `warnings` are sentences about what else looks wrong. The application may reuse its arrays: what is
     kept of a batch is copied. Not thread-safe: one thread feeds a stream; others may predict meanwhile.
 
@@ -61,7 +61,7 @@ class TaskStream:
     block `report` is what `Learner.learn` returns.
 
     Entering the block raises StateLockedError while another process or thread learns, and TaskError where a task of
-    this name was learned; leaving it raises TaskError where a class has no picture, or the labels say nothing.
+    this name was learned; leaving it raises TaskError where a class has no image, or the labels say nothing.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class TaskStream:
         self._replaces = replaces
         self._objective = bundle.objective
         self._objective.require_names(name, classes)
-        # A setting of another loss is refused now, and not when the first pictures have come.
+        # A setting of another loss is refused now, and not when the first images have come.
         self._objective.targets(classes, config)
         self._backend = choose_backend(backend, bundle)
         require_possible(bundle, name, classes, config, self._backend)
@@ -219,7 +219,7 @@ class TaskStream:
 
     @property
     def _held_at_most(self) -> int:
-        """How many pictures are in memory at most: those held back, and the sample."""
+        """How many images are in memory at most: those held back, and the sample."""
         return _HELD * self._config.sensitivity_batches * self._batch_size + self._reservoir
 
     @property
@@ -231,7 +231,7 @@ class TaskStream:
         return is_few_shot(self._seen, self._classes, self._objective, self._config)
 
     def _remember(self, pixels: Pixels, labels: Labels) -> None:
-        """Reservoir sampling (Vitter, 1985): every picture seen is equally likely to be in the sample."""
+        """Reservoir sampling (Vitter, 1985): every image seen is equally likely to be in the sample."""
         for picture, label in zip(pixels, labels.copy(), strict=True):
             self._seen += 1
             for trait in self._objective.traits(label):
@@ -245,7 +245,7 @@ class TaskStream:
                     self._sample[place] = (picture.copy(), label)
 
     def _commit(self) -> None:
-        # A head over all classes needs a picture of each, and chance may have dropped those of a rare one.
+        # A head over all classes needs an image of each, and chance may have dropped those of a rare one.
         sampled = {trait for _, label in self._sample for trait in self._objective.traits(label)}
         for trait, first in self._first.items():
             if trait not in sampled:

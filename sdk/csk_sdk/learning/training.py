@@ -1,6 +1,6 @@
 """Learning one task, as pure as it gets with a runtime inside: warm up, step, consolidate (docs/method.md).
 
-No file is written and no picture is read here. `Learner` and `TaskStream` feed batches and commit the result.
+No file is written and no image is read here. `Learner` and `TaskStream` feed batches and commit the result.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TaskTraining:
 
     Per site: `selected` `(k,)` int64 channels, `deltas` `(rows, k)` float32 center changes on them, `bases`
     `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head. `evidence` is
-    what the labels say about the pictures, `novelty` how far these are from all that is known, once warmed up. Of
+    what the labels say about the images, `novelty` how far these are from all that is known, once warmed up. Of
     `plan`, the micro-batches and the sample's size count here; the bundle is already as its profile opens it.
     """
 
@@ -74,7 +74,7 @@ class TaskTraining:
         old = (old_classes or {}).items()
         self._old_classes = {name: classes for name, classes in old if name not in self._refitted}
         self.known = known_among(self.classes, self._old_statistics())
-        # Of known classes, those that the pictures say are others; see `method.known_classes.contradicted`.
+        # Of known classes, those that the images say are others; see `method.known_classes.contradicted`.
         self.contradicted: dict[str, tuple[str, float]] = {}
         self._objective = bundle.objective
         self._targets = self._objective.targets(self.classes, config)
@@ -94,7 +94,7 @@ class TaskTraining:
         """Fit the head, rank the channels on the task's data, select them, and span what is protected.
 
         The head starts at its optimum for the features as they are, so that the gradients say what the features
-        lack. The first `sensitivity_batches` of `batches` are read for the channels; four pictures for each feature, or
+        lack. The first `sensitivity_batches` of `batches` are read for the channels; four images for each feature, or
         all, for the head.
         """
         self._start_head(batches)
@@ -115,7 +115,7 @@ class TaskTraining:
     def heads_only(self, batches: Batches) -> float:
         """Instead of warming up and stepping: no center will move. The mean cross-entropy of the head that is fitted.
 
-        As `warm_up`, it fits the head, for the evidence and the novelty in the pictures.
+        As `warm_up`, it fits the head, for the evidence and the novelty in the images.
         """
         features, labels = self._start_head(batches)
         return cross_entropy(features, labels, self.weight, self.bias)
@@ -186,7 +186,7 @@ class TaskTraining:
         """Fold the deltas into the centers and add this task to what is protected (docs/method.md#consolidation).
 
         `scale` weighs the batches where they are a sample of the task's data. `mirrored` are the batches of mirrored
-        pictures, where `batches` hold prefix features, which cannot be mirrored.
+        images, where `batches` hold prefix features, which cannot be mirrored.
         Where the centers cost an old task more than `max_forgetting` allows, they stay as they were, and the task
         gets its heads only; or, as `on_forgetting` has it, it is refused.
         Raises TaskError where it is, or where training ended in numbers that are not finite: committed, they could not
@@ -266,11 +266,11 @@ class TaskTraining:
         return ClassStatistics.from_tensors(self._tensors)
 
     def _parts(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """As much of a batch at once as the plan allows, where only pictures count and not batches."""
+        """As much of a batch at once as the plan allows, where only images count and not batches."""
         return pieces(batches, self._plan.micro_batch)
 
     def _sample(self, batches: Batches, least: int = 0) -> Iterator[Batch]:
-        """The first `sensitivity_batches` batches; more until they are `least` pictures, and some of each class."""
+        """The first `sensitivity_batches` batches; more until they are `least` images, and some of each class."""
         seen: list[Labels] = []
         pictures = 0
         for count, batch in enumerate(batches()):

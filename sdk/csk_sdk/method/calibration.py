@@ -31,7 +31,7 @@ def calibrated(
 ) -> ClassStatistics:
     """`statistics` with the temperature that suits features `(n, f)` and labels `(n,)` into `classes`.
 
-    Cross-validated: sorted by class, every fifth picture is judged by a discriminant of the others, for on the pictures
+    Cross-validated: sorted by class, every fifth image is judged by a discriminant of the others, for on the images
     that it was made from it is right too often. Where that leaves fewer than two classes, or nothing to judge, the
     statistics stay as they are.
     """

@@ -1,6 +1,6 @@
 """What one class of one task contributes to what a device knows, small enough to keep beside all others.
 
-A device's knowledge of its classes is a sum over pictures. Kept apart, class by class, its parts can be taken out
+A device's knowledge of its classes is a sum over images. Kept apart, class by class, its parts can be taken out
 again: one is dropped, and the sum is made anew of what is left. Full, a part is a matrix of features by features; here
 its spread is a few rows. docs/decisions/0030-ledger.md.
 """
@@ -22,13 +22,13 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 # Of the spread of a class in one task: directions that are kept as they are, and mixtures of what these leave.
 DIRECTIONS, MIXTURES = 32, 32
-# So many pictures of a class wait, beside what is kept of it, before they become directions.
+# So many images of a class wait, beside what is kept of it, before they become directions.
 _AT_ONCE = 32
 
 
 @dataclass(frozen=True, eq=False)
 class Contribution:
-    """`count` pictures of a class with the mean `(f,)`; their scatter around it is nearly `factor.T @ factor`.
+    """`count` images of a class with the mean `(f,)`; their scatter around it is nearly `factor.T @ factor`.
 
     `factor` is `(rows, f)`, both are float32. The spread of each single feature is exact.
     """
@@ -38,7 +38,7 @@ class Contribution:
     factor: Float32
 
     def with_(self, other: Contribution) -> Contribution:
-        """The pictures of both, as those of one class; exact, with as many rows as both have and one more."""
+        """The images of both, as those of one class; exact, with as many rows as both have and one more."""
         count = self.count + other.count
         apart = np.sqrt(self.count * other.count / count) * (self.mean.astype(np.float64) - other.mean)
         mean = (self.count * self.mean.astype(np.float64) + other.count * other.mean) / count
@@ -46,7 +46,7 @@ class Contribution:
         return Contribution(count, mean.astype(np.float32), factor)
 
     def scaled(self, times: float) -> Contribution:
-        """The same pictures, each for `times` of them."""
+        """The same images, each for `times` of them."""
         return replace(self, count=self.count * times, factor=self.factor * np.float32(np.sqrt(times)))
 
     def tensors(self) -> dict[str, NDArray[Any]]:
@@ -64,9 +64,9 @@ class Contribution:
 
 
 class ContributionSum:
-    """Makes a contribution of pictures that come in batches, in memory that does not grow with them.
+    """Makes a contribution of images that come in batches, in memory that does not grow with them.
 
-    Of the pictures around their mean, `directions` rows are those of the largest spread. What these leave is mixed,
+    Of the images around their mean, `directions` rows are those of the largest spread. What these leave is mixed,
     with random signs, into `mixtures` more: on average over signs, what these say of any two features is what was left
     of them, so that the errors of many classes cancel out where those of rows that are cut off add up.
     """
@@ -77,11 +77,11 @@ class ContributionSum:
         self._rows, self._mixed = np.zeros((0, features)), np.zeros((mixtures, features))
         self._energy = np.zeros(features)
         self._waiting: list[Float32] = []
-        # Of each class the same signs: a contribution is to depend on its own pictures alone.
+        # Of each class the same signs: a contribution is to depend on its own images alone.
         self._rng = np.random.default_rng(0)
 
     def add(self, features: Float32) -> None:
-        """More pictures: `(n, f)` float32, finite."""
+        """More images: `(n, f)` float32, finite."""
         room = self._most + self._mixtures + _AT_ONCE
         for start in range(0, len(features), _AT_ONCE):
             part = features[start : start + _AT_ONCE]
@@ -95,7 +95,7 @@ class ContributionSum:
         if len(self._rows) > self._most + self._mixtures or self._mixed.any():
             self._shorten()
         elif len(self._rows) > 1:
-            # Nothing is lost, but no row is a picture's any more.
+            # Nothing is lost, but no row is an image's any more.
             self._rows = np.linalg.eigh(self._rows @ self._rows.T)[1].T @ self._rows
         mixed = self._mixed[: 0 if not self._mixed.any() else None]
         # Each feature's own spread is known exactly.
@@ -106,7 +106,7 @@ class ContributionSum:
         return Contribution(float(self._count), self._mean.astype(np.float32), factor.astype(np.float32))
 
     def _take_in(self) -> None:
-        """The waiting pictures into mean and rows."""
+        """The waiting images into mean and rows."""
         if not self._waiting:
             return
         rows = np.concatenate(self._waiting).astype(np.float64)
@@ -138,7 +138,7 @@ class ContributionSum:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What a task contributed: of each of its `classes` that there were pictures of, a contribution.
+    """What a task contributed: of each of its `classes` that there were images of, a contribution.
 
     `temperature` is what was measured on it, where the bundle brings none.
     """
@@ -148,7 +148,7 @@ class Lesson:
     temperature: float | None = None
 
     def after(self, known: ClassStatistics) -> ClassStatistics:
-        """`known`, and this lesson; new pictures of known classes count as they are to (method/known_classes.py)."""
+        """`known`, and this lesson; new images of known classes count as they are to (method/known_classes.py)."""
         times = times_counted({name: one.count for name, one in self.contributions.items()}, known)
         gram = np.zeros((known.features, known.features))
         sums, counts = np.zeros((len(self.classes), known.features)), np.zeros(len(self.classes))

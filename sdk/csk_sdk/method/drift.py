@@ -1,8 +1,8 @@
 """Drift compensation: following the features as they move, so that what was learned on the old ones stays valid.
 
-A task moves the features a little even where the projection holds. The drift is visible on the task's own pictures,
+A task moves the features a little even where the projection holds. The drift is visible on the task's own images,
 seen by the network before and after, and to first order it is linear: estimated there, it is undone for the old heads
-and applied to the old class statistics, without any old picture. After learnable drift compensation (Gomez-Villa et
+and applied to the old class statistics, without any old image. After learnable drift compensation (Gomez-Villa et
 al., ECCV 2024, arXiv 2407.08536); here in closed form, by ridge regression towards the identity.
 """
 
@@ -23,7 +23,7 @@ RIDGE, _MOVEMENTS = number("drift", "ridge"), integer("drift", "movements")
 
 
 class DriftEstimate:
-    """Both maps, from the features of the same pictures before and after; what is added is kept, and not copied."""
+    """Both maps, from the features of the same images before and after; what is added is kept, and not copied."""
 
     def __init__(self, features: int) -> None:
         self._features = features
@@ -45,8 +45,8 @@ class DriftEstimate:
 class Drift:
     """`after = before @ forward.T` and `before = after @ backward.T`, each `(f, f)` float64, to first order.
 
-    `unexplained` `(n, f)` float64 is what a linear map leaves of the movement of the first few hundred pictures, each
-    seen by the map of all others: of fewer pictures than features, a map that has seen them explains almost everything.
+    `unexplained` `(n, f)` float64 is what a linear map leaves of the movement of the first few hundred images, each
+    seen by the map of all others: of fewer images than features, a map that has seen them explains almost everything.
     """
 
     forward: Float64

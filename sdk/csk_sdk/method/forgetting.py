@@ -1,8 +1,8 @@
-"""What a task costs the tasks before it, estimated without any of their pictures.
+"""What a task costs the tasks before it, estimated without any of their images.
 
 Class statistics say where an old class's features were: around its mean, with the covariance that all classes share.
-Made-up features of that kind are moved as the task's own pictures were seen to move, by the linear drift and by what
-of single pictures it does not explain; the old heads are asked before, and the heads as they would be committed after.
+Made-up features of that kind are moved as the task's own images were seen to move, by the linear drift and by what
+of single images it does not explain; the old heads are asked before, and the heads as they would be committed after.
 docs/decisions/0016-max-forgetting.md has how well that agrees with the truth.
 """
 
@@ -64,7 +64,7 @@ def _spread(statistics: ClassStatistics) -> NDArray[np.float64]:
     """`(f, f)`: standard normal rows times it have the covariance within classes, by Cholesky's factor of it."""
     covariance = statistics.covariance()
     own = np.einsum("ii->i", covariance)
-    # Of fewer pictures than features, or a feature that never fires, it is singular. A millionth more of each feature's
+    # Of fewer images than features, or a feature that never fires, it is singular. A millionth more of each feature's
     # own variance is nothing to see; where rounding has left more to mend, ten times that.
     more = _MORE * np.maximum(own, 0.0) + statistics.rounding
     for _ in range(_ATTEMPTS):

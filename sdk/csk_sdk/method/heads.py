@@ -1,6 +1,6 @@
 """Classifier heads in closed form, from statistics that can be added up class by class.
 
-A device cannot keep the pictures of past tasks, but it can keep sums over their features. From these sums a
+A device cannot keep the images of past tasks, but it can keep sums over their features. From these sums a
 head over *all* classes learned so far follows without training, and so without forgetting. Every head is
 `(weight (C, f) float32, bias (C,) float32)` for `logits = features @ weight.T + bias`.
 """
@@ -100,7 +100,7 @@ class ClassStatistics:
         return ClassStatistics(classes, self.gram + other.gram, sums, counts, temperature)
 
     def scaled(self, factor: float) -> ClassStatistics:
-        """The statistics of each picture counted `factor` times."""
+        """The statistics of each image counted `factor` times."""
         gram, sums, counts = self.gram * factor, self.sums * factor, self.counts * factor
         return ClassStatistics(self.classes, gram, sums, counts, self.temperature)
 
@@ -115,7 +115,7 @@ class ClassStatistics:
         return ClassStatistics(classes, self.gram, sums, counts, self.temperature)
 
     def without(self, names: Iterable[str]) -> ClassStatistics:
-        """The statistics of the other classes; of the spread around the means, the share of the pictures that go, goes.
+        """The statistics of the other classes; of the spread around the means, the share of the images that go, goes.
 
         Whose spread it was is not known any more: a spread that all classes share stays what it is.
         """
@@ -133,7 +133,7 @@ class ClassStatistics:
         return ClassStatistics(classes, gram, sums, counts, self.temperature)
 
     def count(self, classes: Iterable[str]) -> float:
-        """How many pictures of these classes, names of which may be unknown, were counted."""
+        """How many images of these classes, names of which may be unknown, were counted."""
         wanted = set(classes)
         return float(sum(n for name, n in zip(self.classes, self.counts, strict=True) if name in wanted))
 
@@ -246,13 +246,13 @@ def lda_head(
     """Linear discriminant analysis (Fisher, 1936; regularised as Friedman, 1989), equal priors for all classes.
 
     `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a diag(Sw)`: features in different units,
-    as those of several layers are, count alike. `a = m / (n - C + m)`, as if `m = prior_pictures` more pictures had
+    as those of several layers are, count alike. `a = m / (n - C + m)`, as if `m = prior_pictures` more images had
     shown no correlation. With this `S`, `w_c = S^-1 mu_c` and `b_c = -mu_c^T S^-1 mu_c / 2`: softmax of the logits is
     the posterior of Gaussian features, and divided by the statistics' temperature nearly that of real ones. The mean of
-    `n_c` pictures is off by noise: all lies `t / n_c` further from it than from the true mean, `t = tr(S^-1 Sw)`. `b_c`
-    gives half of that back, `t / (4 n_c)`, so that classes of few pictures stand their ground beside classes of many
+    `n_c` images is off by noise: all lies `t / n_c` further from it than from the true mean, `t = tr(S^-1 Sw)`. `b_c`
+    gives half of that back, `t / (4 n_c)`, so that classes of few images stand their ground beside classes of many
     (docs/decisions/0021).
-    Equal priors for the classes, since how many pictures a device happened to see says little about what it will
+    Equal priors for the classes, since how many images a device happened to see says little about what it will
     see. `Sw` is shared by everything learned so far, `classes` only picks (and orders) the rows that are returned.
     Where the data show no spread within classes at all, the nearest class mean wins.
     Raises ConfigError for `prior_pictures` below zero, TaskError for a class unknown or without samples.

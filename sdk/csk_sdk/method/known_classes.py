@@ -1,6 +1,6 @@
-"""More pictures of classes that are known already: how much they count beside those that came before.
+"""More images of classes that are known already: how much they count beside those that came before.
 
-Classes are one by name. New pictures of a known class are mostly of another kind than the old ones (another season,
+Classes are one by name. New images of a known class are mostly of another kind than the old ones (another season,
 another camera), or nobody would have collected them; but ten of them vanish in a mean over five hundred. So all that
 a task brings of known classes count as much together as those that were there.
 docs/decisions/0017-known-classes.md.
@@ -17,16 +17,16 @@ from csk_sdk.contract.thresholds import number
 from csk_sdk.method.heads import ClassStatistics, lda_head
 
 MOST = number("known_classes", "most")
-# Above this share of a known class's new pictures that look like another one, they contradict what is known; and of how
-# many pictures at least.
+# Above this share of a known class's new images that look like another one, they contradict what is known; and of how
+# many images at least.
 _CONTRADICTION, _LEAST = 0.5, 5
-# How far from a class's mean pictures that look like its own may lie, squared, over what its own do: CIFAR-100's own
+# How far from a class's mean images that look like its own may lie, squared, over what its own do: CIFAR-100's own
 # are at 0.84 to 1.23, those with noise of 20 grey levels at 1.41 and more, inverted digits at 11.
 _FAMILIAR = 1.3
 
 
 def times_counted(pictures: Mapping[str, float], known: ClassStatistics) -> dict[str, float]:
-    """How many times a new picture of a class that is `known` counts, by name; `pictures` are the new ones' counts."""
+    """How many times a new image of a class that is `known` counts, by name; `pictures` are the new ones' counts."""
     seen = known_among(tuple(pictures), known)
     count = sum(pictures[name] for name in seen)
     factor = min(MOST, max(1.0, known.count(seen) / count)) if count else 1.0
@@ -34,7 +34,7 @@ def times_counted(pictures: Mapping[str, float], known: ClassStatistics) -> dict
 
 
 def known_among(classes: Sequence[str], known: ClassStatistics) -> tuple[str, ...]:
-    """Those of `classes` that `known` has pictures of."""
+    """Those of `classes` that `known` has images of."""
     seen = {name for name, count in zip(known.classes, known.counts, strict=True) if count > 0}
     return tuple(name for name in classes if name in seen)
 
@@ -46,9 +46,9 @@ def contradicted(
     labels: NDArray[np.int64],
     classes: Sequence[str],
 ) -> dict[str, tuple[str, float]]:
-    """Classes that are `known`, of which most new pictures look like those of another one: that one, and their share.
+    """Classes that are `known`, of which most new images look like those of another one: that one, and their share.
 
-    `features` `(n, f)` and `labels` `(n,)` into `classes` are the task's. A picture looks like one of a class where the
+    `features` `(n, f)` and `labels` `(n,)` into `classes` are the task's. An image looks like one of a class where the
     discriminant decides for it, and those of which it does lie no further from its mean than its own do. What is unlike
     everything known, as in another season, has the looks of no class, whichever is nearest.
     """
@@ -73,7 +73,7 @@ def contradicted(
 
 
 class _Distance:
-    """How far pictures are from a class's mean, squared, over what is expected of the class's own."""
+    """How far images are from a class's mean, squared, over what is expected of the class's own."""
 
     def __init__(self, known: ClassStatistics, prior_pictures: float) -> None:
         self._known = known

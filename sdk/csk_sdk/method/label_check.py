@@ -1,7 +1,7 @@
-"""Do a task's labels say anything about its pictures? Cross-validated accuracy of a linear head, exactly.
+"""Do a task's labels say anything about its images? Cross-validated accuracy of a linear head, exactly.
 
 Labels that were shuffled or shifted by a row teach nothing and cost what is known. On the features as they are before
-training, a head fitted to nine tenths of the pictures is asked for the others. By the shortcut of ridge regression
+training, a head fitted to nine tenths of the images is asked for the others. By the shortcut of ridge regression
 (Allen, 1974; for folds, residuals times `(I - H)^-1` of the fold's block) this takes one fit, not ten.
 docs/decisions/0015-label-check.md.
 """
@@ -26,9 +26,9 @@ _MOST_IMAGES = integer("label_check", "most_images")
 
 @dataclass(frozen=True)
 class LabelEvidence:
-    """What a head says of pictures it was not fitted on: `accuracy` and `chance` in 0..1, on `pictures` of them.
+    """What a head says of images it was not fitted on: `accuracy` and `chance` in 0..1, on `pictures` of them.
 
-    `accuracy` is the mean of the classes' own accuracies. `pictures` is how many pictures of equally frequent classes
+    `accuracy` is the mean of the classes' own accuracies. `pictures` is how many images of equally frequent classes
     would tell as much; it is 0 where nothing can be told.
     """
 
@@ -45,16 +45,16 @@ class LabelEvidence:
     def refuted(self) -> bool:
         """Whether labels with an accuracy of `useful` would hardly ever (`LEVEL`) have done this badly.
 
-        Few pictures cannot refute anything: then it is False.
+        Few images cannot refute anything: then it is False.
         """
         count = round(self.pictures)
         return _at_most(math.floor(self.accuracy * count + 0.5), count, self.useful) < LEVEL
 
 
 def class_evidence(features: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> LabelEvidence:
-    """Of one class per picture: features `(n, f)` float32, labels `(n,)` into `classes`.
+    """Of one class per image: features `(n, f)` float32, labels `(n,)` into `classes`.
 
-    Classes with fewer than two pictures cannot be left out and found again; they are left aside.
+    Classes with fewer than two images cannot be left out and found again; they are left aside.
     """
     counts = np.bincount(labels, minlength=classes)
     kept = np.flatnonzero((counts >= 2)[labels])[:_MOST_IMAGES]
@@ -69,15 +69,15 @@ def class_evidence(features: NDArray[np.float32], labels: NDArray[np.int64], cla
     scores = held_out_scores(features[kept], targets, 1.0 / sizes[own], _folds(own))
     right = scores.argmax(axis=1) == own
     recalls = np.bincount(own, weights=right) / sizes
-    # The variance of a mean of recalls is that of so many pictures.
+    # The variance of a mean of recalls is that of so many images.
     pictures = len(present) ** 2 / float(np.sum(1.0 / sizes))
     return LabelEvidence(float(recalls.mean()), 1.0 / len(present), pictures)
 
 
 def table_evidence(features: NDArray[np.float32], labels: NDArray[np.float32]) -> LabelEvidence:
-    """Of any number of classes per picture: labels `(n, classes)` of 0 and 1.
+    """Of any number of classes per image: labels `(n, classes)` of 0 and 1.
 
-    Each class against its absence is a task of two. The more pictures tell of it, the more it weighs; one picture's
+    Each class against its absence is a task of two. The more images tell of it, the more it weighs; one image's
     labels may all hang together, so that many classes are no better evidence than one.
     """
     found = [class_evidence(features, column.astype(np.int64), 2) for column in labels.T]
@@ -91,10 +91,10 @@ def table_evidence(features: NDArray[np.float32], labels: NDArray[np.float32]) -
 def held_out_scores(
     features: NDArray[np.float32], targets: Float64, weights: Float64, folds: NDArray[np.int64]
 ) -> Float64:
-    """For each picture, what ridge regression fitted to the other folds says of it: `(n, columns)`.
+    """For each image, what ridge regression fitted to the other folds says of it: `(n, columns)`.
 
-    features `(n, f)`, targets `(n, columns)`, weights `(n,)` of the pictures in the fit, folds `(n,)` numbers. The
-    scaling of the features is that of all pictures; it knows no label.
+    features `(n, f)`, targets `(n, columns)`, weights `(n,)` of the images in the fit, folds `(n,)` numbers. The
+    scaling of the features is that of all images; it knows no label.
     """
     x = standardized(features)[0].astype(np.float64)
     root = np.sqrt(weights / weights.mean())[:, None]
@@ -116,7 +116,7 @@ def held_out_scores(
 
 
 def _folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The pictures of each class in turn to folds 0, 1, ..., `(n,)`."""
+    """The images of each class in turn to folds 0, 1, ..., `(n,)`."""
     folds = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)

@@ -1,8 +1,8 @@
 """An out-of-distribution score: how far a task's images are from everything known, in the features' own units.
 
 The squared Mahalanobis distance to the nearest known class, with the covariance within classes, over its expectation
-for the pictures that the statistics were made of: about 1 for pictures like those, whatever their classes. It is what
-a network that was never trained for such pictures makes visible: noise, darkness, a wrong preprocessing. After Lee et
+for the images that the statistics were made of: about 1 for images like those, whatever their classes. It is what
+a network that was never trained for such images makes visible: noise, darkness, a wrong preprocessing. After Lee et
 al., arXiv 1807.03888; here on the features before the head only.
 """
 

@@ -11,7 +11,7 @@ Float64 = NDArray[np.float64]
 def average_precision(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float:
     """Average precision of one class: `sum_k (R_k - R_{k-1}) P_k` over all thresholds, not interpolated.
 
-    `P_k` and `R_k` are precision and recall of what scores at least the k-th highest score; pictures of one score
+    `P_k` and `R_k` are precision and recall of what scores at least the k-th highest score; images of one score
     stand or fall together. scores `(n,)`, positive `(n,)` with at least one True. In 0..1; a classifier that knows
     nothing gets about the share of positives. As scikit-learn's `average_precision_score`; Zhu, "Recall, precision
     and average precision", 2004.
@@ -26,9 +26,9 @@ def average_precision(scores: NDArray[np.float32], positive: NDArray[np.bool_]) 
 
 
 def mean_average_precision(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
-    """mAP: the mean of `average_precision` over the classes that at least one picture has ("macro").
+    """mAP: the mean of `average_precision` over the classes that at least one image has ("macro").
 
-    scores `(n, classes)`, labels `(n, classes)` of 0 and 1. In 0..1, NaN where no picture has any class.
+    scores `(n, classes)`, labels `(n, classes)` of 0 and 1. In 0..1, NaN where no image has any class.
     """
     positive = labels > 0.5
     there = np.flatnonzero(positive.any(axis=0))

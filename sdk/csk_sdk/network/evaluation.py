@@ -100,7 +100,7 @@ def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Sc
     row = {name: _score(predictor, known[name]) for name in names if name in known}
     if not row:
         raise TaskError(
-            f"None of the learned tasks ({', '.join(names) or 'none yet'}) has test pictures or signals. Put some into "
+            f"None of the learned tasks ({', '.join(names) or 'none yet'}) has test images or signals. Put some into "
             "tasks/NAME/test/<class>/ (tasks/base/test/<class>/ for the base classes)."
         )
     state.save_scores(generation.number, row)
@@ -133,11 +133,11 @@ def _along_the_way(
     first_tested: bool,
     metric: str,
 ) -> Scores:
-    """Rows of all generations up to this one; `first_tested` is whether the first of `names` has test pictures."""
+    """Rows of all generations up to this one; `first_tested` is whether the first of `names` has test images."""
     numbers = _way(generation, {record.number: record for record in state.records()})
     rows = [{} if number is None else saved.get(number, {}) for number in numbers]
     if not first_tested and len(numbers) == len(names):
-        # No test pictures of the base classes: the matrix begins with the first learned task.
+        # No test images of the base classes: the matrix begins with the first learned task.
         names, rows = names[1:], rows[1:]
     elif len(numbers) > len(names):
         rows = rows[1:]
@@ -167,7 +167,7 @@ def _score(predictor: Predictor, task: Task) -> dict[str, Any]:
     foreign = [name for name in task.classes if name not in heads["task"].classes]
     if foreign:
         raise TaskError(
-            f"The test pictures of task '{task.name}' have class '{foreign[0]}', which is not one of those it "
+            f"The test images of task '{task.name}' have class '{foreign[0]}', which is not one of those it "
             f"learned ({', '.join(heads['task'].classes[:5])}, ...). Correct the folder's name, or remove it."
         )
     objective = predictor.bundle.objective
@@ -188,7 +188,7 @@ def _score(predictor: Predictor, task: Task) -> dict[str, Any]:
 def _logits(
     predictor: Predictor, heads: Mapping[str, LinearHead], split: Split
 ) -> dict[str, NDArray[np.float32]]:
-    """By scenario what its head says of all pictures, `(n, classes)`. Raises TaskError, naming the picture."""
+    """By scenario what its head says of all images, `(n, classes)`. Raises TaskError, naming the image."""
     found: dict[str, list[NDArray[np.float32]]] = {scenario: [] for scenario in heads}
     done = 0
     for pixels, _ in PixelCache(split, predictor.bundle.preprocessing, 0).batches(_BATCH):

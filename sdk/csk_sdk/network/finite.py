@@ -1,6 +1,6 @@
 """Numbers that are not finite never become a prediction, and never part of a state.
 
-A network can compute them for any picture: by a runtime's mistake, a division by nothing, an overflow. `argmax` would
+A network can compute them for any image: by a runtime's mistake, a division by nothing, an overflow. `argmax` would
 make a class of them, and in a sum they would stay for ever. The sentences are JavaScript's, too
 (src/network/finite.ts).
 """
@@ -20,7 +20,7 @@ _ADVICE = "If others fail, too, try another release of ONNX Runtime, or build th
 
 
 class NotFiniteError(TaskError):
-    """Nothing can be said of one picture or signal, the one at `index` of those handed over."""
+    """Nothing can be said of one image or signal, the one at `index` of those handed over."""
 
     def __init__(self, index: int, noun: str, which: str = "") -> None:
         super().__init__(
@@ -29,7 +29,7 @@ class NotFiniteError(TaskError):
         self.index, self.noun = index, noun
 
     def named(self, which: str) -> NotFiniteError:
-        """The same, with the name that the picture or signal has for a user."""
+        """The same, with the name that the image or signal has for a user."""
         return NotFiniteError(self.index, self.noun, which)
 
 
@@ -42,7 +42,7 @@ def first_not_finite(values: NDArray[Any]) -> int | None:
 def require_answers(values: NDArray[Any], noun: str, first: int = 0) -> None:
     """Raise NotFiniteError for the first row of `values` `(n, k)` that is not finite.
 
-    They are what the network or a head computes for `n` pictures or signals (`noun`), the first of which is number
+    They are what the network or a head computes for `n` images or signals (`noun`), the first of which is number
     `first`.
     """
     row = first_not_finite(values)
@@ -51,7 +51,7 @@ def require_answers(values: NDArray[Any], noun: str, first: int = 0) -> None:
 
 
 def require_learnable_features(features: NDArray[Any], noun: str) -> None:
-    """Raise TaskError where features `(n, f)` of a task's pictures or signals (`noun`) are not finite."""
+    """Raise TaskError where features `(n, f)` of a task's images or signals (`noun`) are not finite."""
     if not np.isfinite(features).all():
         raise TaskError(
             f"For a {noun} of the task {_WHAT}, so nothing can be learned from it: check the task's {noun}s. {_ADVICE} "

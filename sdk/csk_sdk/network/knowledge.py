@@ -21,7 +21,7 @@ Tensors = dict[str, NDArray[Any]]
 # Of a bundle's view from the prefix on, prefix features (n, *prefix) as they are stored instead of images.
 Batch = tuple[NDArray[Any], Labels]
 
-# Pictures at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
+# Images at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
 _AT_ONCE = 8
 HEAD_SAMPLE_BYTES = integer("head", "sample_bytes")
 _HEAD = re.compile(r"head/[^/]*/(weight|bias)")

@@ -1,7 +1,7 @@
 """Class statistics made anew of what each task contributed: the bundle's, and then lesson by lesson.
 
 Contributions are of the bundle's untouched network. Once centers have moved, what counts is a second set, `carried`:
-the same pictures as the network of their lesson saw them, led back by `ledger.map`, the product of all drift maps so
+the same images as the network of their lesson saw them, led back by `ledger.map`, the product of all drift maps so
 far (method/drift.py). So a lesson carries one matrix along, and not each known class.
 """
 

@@ -27,7 +27,7 @@ from csk_sdk.network.knowledge import FeatureExtractor
 from csk_sdk.objectives import Objective, Prediction, objective_of
 from csk_sdk.state import BASE, Generation
 
-# Pictures that go through the network at once: an application may hand over a thousand.
+# Images that go through the network at once: an application may hand over a thousand.
 _CHUNK = 64
 _LONGEST_NAME = integer("limits", "name_bytes")
 
@@ -42,18 +42,18 @@ class LinearHead:
     objective: Objective
 
     def logits(
-        self, features: NDArray[np.float32], noun: str = "picture", first: int = 0
+        self, features: NDArray[np.float32], noun: str = "image", first: int = 0
     ) -> NDArray[np.float32]:
         """Of features `(n, f)`: `(n, classes)`, finite.
 
-        Raises TaskError where they are not; `noun` and `first` name the picture or signal as `require_answers` does.
+        Raises TaskError where they are not; `noun` and `first` name the image or signal as `require_answers` does.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             logits: NDArray[np.float32] = features @ self.weight.T + self.bias
         require_answers(logits, noun, first)
         return logits
 
-    def predict(self, features: NDArray[np.float32], noun: str = "picture") -> Prediction:
+    def predict(self, features: NDArray[np.float32], noun: str = "image") -> Prediction:
         """What the logits of `features` `(n, f)` say. Raises TaskError where they are not finite."""
         return self.objective.predict(self.logits(features, noun), self.classes)
 
@@ -62,7 +62,7 @@ class Predictor:
     """One generation, opened for predictions.
 
     Heads and features are the same generation's, whatever another thread or process commits meanwhile. Thread-safe:
-    threads share one opened graph. `chunk` is how many pictures are in memory at once as the network's input.
+    threads share one opened graph. `chunk` is how many images are in memory at once as the network's input.
     """
 
     def __init__(self, bundle: Bundle, generation: Generation, threads: int = 0, chunk: int = _CHUNK) -> None:

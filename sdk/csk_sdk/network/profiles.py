@@ -38,7 +38,7 @@ class Profile:
     """What is traded for memory.
 
     `maps_kernels`: kernels of exact graphs come from a file, too. `sample_bytes` is the memory for features that a head
-    is fitted on, `pixel_bytes` for pictures that are kept between epochs, each at most.
+    is fitted on, `pixel_bytes` for images that are kept between epochs, each at most.
     """
 
     name: str

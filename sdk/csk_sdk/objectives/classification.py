@@ -1,4 +1,4 @@
-"""Cross-entropy: each picture has one class."""
+"""Cross-entropy: each image has one class."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SEEN = "seen"
 
 
 class ClassTargets(Targets):
-    """Classes that no picture has come of yet are masked out.
+    """Classes that no image has come of yet are masked out.
 
     A stream knows its classes before it has seen them all, and a softmax over absent ones would only learn that
     they are absent.
@@ -46,7 +46,7 @@ class ClassTargets(Targets):
         self._smoothing = np.float32(smoothing)
 
     def start(self, head: HeadArrays) -> HeadArrays:
-        """A class without a picture starts from zeros: it is not held improbable for being late."""
+        """A class without an image starts from zeros: it is not held improbable for being late."""
         weight, bias = head
         weight[~self._seen], bias[~self._seen] = 0.0, 0.0
         return head
@@ -80,12 +80,12 @@ class Classification(Objective):
     metric = "accuracy"
 
     def require_split(self, split: Split, where: str, names: Sequence[str]) -> None:
-        """Labels must be one class per picture."""
+        """Labels must be one class per image."""
         if split.labels.ndim != 1:
             raise TaskError(
-                f"{where} has a table of labels {split.labels.shape}, but this bundle learns one class per picture: "
+                f"{where} has a table of labels {split.labels.shape}, but this bundle learns one class per image: "
                 "give labels (n,), indices into class_names, or folders <class>/; or build the bundle with --loss "
-                "binary-cross-entropy (any number of classes per picture) or mse (numbers)."
+                "binary-cross-entropy (any number of classes per image) or mse (numbers)."
             )
 
     def require_names(self, task: str, names: Sequence[str]) -> None:
@@ -94,10 +94,10 @@ class Classification(Objective):
             raise TaskError(f"Task '{task}' has no class: name at least one.")
 
     def batch_labels(self, given: Any, pictures: int, names: Sequence[str]) -> Labels:
-        """Integers `(pictures,)` into `names`."""
+        """Integers `(images,)` into `names`."""
         labels = np.asarray(given, np.int64)
         if labels.shape != (pictures,):
-            raise TaskError(f"{pictures} pictures came with labels of shape {labels.shape}.")
+            raise TaskError(f"{pictures} images came with labels of shape {labels.shape}.")
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
             raise TaskError(
                 f"Labels run from {labels.min()} to {labels.max()}, but there are {len(names)} classes."
@@ -109,12 +109,12 @@ class Classification(Objective):
         return np.zeros(pictures, np.int64)
 
     def missing(self, labels: Labels, names: Sequence[str]) -> list[str]:
-        """Classes without a picture."""
+        """Classes without an image."""
         counts = np.bincount(labels, minlength=len(names))
         return [name for name, count in zip(names, counts, strict=True) if not count]
 
     def traits(self, label: Any) -> Iterable[Hashable]:
-        """A picture of each class."""
+        """An image of each class."""
         return (int(label),)
 
     def targets(self, names: Sequence[str], config: TrainingConfig) -> Targets:
@@ -130,7 +130,7 @@ class Classification(Objective):
     def evidence(
         self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]
     ) -> LabelEvidence | None:
-        """Accuracy on pictures left out, the classes' mean."""
+        """Accuracy on images left out, the classes' mean."""
         return class_evidence(features, labels, len(names))
 
     def statistics(

@@ -1,4 +1,4 @@
-"""Binary cross-entropy: each picture has any number of classes."""
+"""Binary cross-entropy: each image has any number of classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MultiLabel(TableObjective):
     metric = "mAP"
     form = (
         "give labels (n, classes) of 0 and 1, one column for each of class_names, or a metadata.csv of such columns "
-        "beside the pictures"
+        "beside the images"
     )
 
     def require_values(self, labels: Labels, names: Sequence[str], where: str) -> None:
@@ -34,12 +34,12 @@ class MultiLabel(TableObjective):
         if odd.size:
             row, column = odd[0]
             raise TaskError(
-                f"{where}label '{names[column]}' of picture {row} is {labels[row, column]:g}, and must be 0 or 1 in a "
+                f"{where}label '{names[column]}' of image {row} is {labels[row, column]:g}, and must be 0 or 1 in a "
                 f"bundle built with --loss {self.loss}. For other numbers, build it with --loss mse."
             )
 
     def traits(self, label: Any) -> Iterable[Hashable]:
-        """A picture with each class, and one without."""
+        """An image with each class, and one without."""
         return enumerate(label.tolist())
 
     def fit_head(self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]) -> HeadArrays:
@@ -49,7 +49,7 @@ class MultiLabel(TableObjective):
     def evidence(
         self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]
     ) -> LabelEvidence | None:
-        """Accuracy on pictures left out, each class against its absence."""
+        """Accuracy on images left out, each class against its absence."""
         return table_evidence(features, labels)
 
     def predict(self, logits: NDArray[np.float32], names: tuple[str, ...]) -> Prediction:
@@ -63,7 +63,7 @@ class MultiLabel(TableObjective):
     def measure(
         self, logits: NDArray[np.float32], outputs: Sequence[str], labels: Labels, names: Sequence[str]
     ) -> Measure:
-        """Mean average precision in percent. Raises TaskError where no picture has any of the classes."""
+        """Mean average precision in percent. Raises TaskError where no image has any of the classes."""
         if not labels.any():
-            raise TaskError("No test picture has any of its task's classes: add some that have.")
+            raise TaskError("No test image has any of its task's classes: add some that have.")
         return Measure(100.0 * mean_average_precision(logits[:, columns_of(names, outputs)], labels))

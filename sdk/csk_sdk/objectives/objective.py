@@ -123,7 +123,7 @@ class Objective(ABC):
 
     @abstractmethod
     def traits(self, label: Any) -> Iterable[Hashable]:
-        """What a sample of the task must have at least one picture of, as far as it is in this picture."""
+        """What a sample of the task must have at least one image of, as far as it is in this image."""
 
     def targets(self, names: Sequence[str], config: TrainingConfig) -> Targets:
         """What one task's training accumulates. Raises ConfigError for a setting of another loss."""

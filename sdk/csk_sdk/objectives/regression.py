@@ -1,4 +1,4 @@
-"""Mean squared error: each picture has numbers, not classes."""
+"""Mean squared error: each image has numbers, not classes."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class Regression(TableObjective):
     suspicious = 0.0
     form = (
         "give labels (n, targets), one column of numbers for each of target_names, or a metadata.csv of such columns "
-        "beside the pictures"
+        "beside the images"
     )
 
     def traits(self, label: Any) -> Iterable[Hashable]:
-        """None: no single picture is needed."""
+        """None: no single image is needed."""
         return ()
 
     def targets(self, names: Sequence[str], config: TrainingConfig) -> Targets:

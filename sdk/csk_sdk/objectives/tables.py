@@ -1,4 +1,4 @@
-"""What objectives have in common whose labels are a table: a number per picture and output."""
+"""What objectives have in common whose labels are a table: a number per image and output."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TableObjective(Objective):
         """Labels must be a table, of numbers that the loss takes."""
         if split.labels.ndim != 2:
             raise TaskError(
-                f"{where} gives each picture one class, but this bundle was built with --loss {self.loss}: {self.form}."
+                f"{where} gives each image one class, but this bundle was built with --loss {self.loss}: {self.form}."
             )
         self.require_values(split.labels, names, f"{where}: ")
 
@@ -36,14 +36,14 @@ class TableObjective(Objective):
         """Raise TaskError for a number in a table that the loss cannot take."""
 
     def batch_labels(self, given: Any, pictures: int, names: Sequence[str]) -> Labels:
-        """A table `(pictures, names)`, or `(pictures,)` under a single name."""
+        """A table `(images, names)`, or `(images,)` under a single name."""
         labels = np.asarray(given)
         if not pictures and not labels.size:
             return self.blank_labels(0, names)
         if labels.ndim == 1 and len(names) == 1:
             labels = labels[:, None]
         if labels.ndim != 2:
-            raise TaskError(f"{pictures} pictures came with labels of shape {labels.shape}: {self.form}.")
+            raise TaskError(f"{pictures} images came with labels of shape {labels.shape}: {self.form}.")
         labels = check_labels(labels, names, pictures, "labels")
         self.require_values(labels, names, "The batch: ")
         return labels

@@ -160,7 +160,7 @@ def provider_checks(bundle: Bundle, checkpoint: dict[str, Any], space: Workspace
     words = [
         f"{one.name} cannot be used ({one.error.rstrip('.')})"
         if one.error
-        else f"{one.name}: {one.milliseconds:.2f} ms a picture"
+        else f"{one.name}: {one.milliseconds:.2f} ms an image"
         + (f", features within {one.apart:.0e}" if one.apart else "")
         for one in found
     ]

@@ -4,7 +4,7 @@ bundle/     training artifacts, read-only
 state/      what was learned
 tasks/      the inbox
 csk.toml    optional: [training] any setting of TrainingConfig; [state] keep = 8; [bundle] trust = "trust.pem";
-            [data] bit_depth = 12, where pictures of 16 bits a value are of a camera of 12;
+            [data] bit_depth = 12, where images of 16 bits a value are of a camera of 12;
             [runtime] providers = ["openvino"]
 """
 
@@ -137,7 +137,7 @@ class Workspace:
                     yield task
 
     def testable(self, learner: Learner) -> list[Task]:
-        """The learned tasks (and "base") with test pictures in the inbox, without their training pictures.
+        """The learned tasks (and "base") with test images in the inbox, without their training images.
 
         Raises TaskError for one that cannot be opened.
         """

@@ -114,7 +114,7 @@ class Watcher:
         signature = self._seen[name][0]
         try:
             task = self._space.inbox.open(name)
-            if task.train is None:  # pictures to test with; those to learn from may follow
+            if task.train is None:  # images to test with; those to learn from may follow
                 self._aside[name] = signature
                 return None
             report = self._learner.learn(task, on_progress=self._on_progress)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Kink:
-    """`call` over `x` (and `x2`, `x3`), each one row of a picture; `dx` is the gradient of each for a `g` of ones."""
+    """`call` over `x` (and `x2`, `x3`), each one row of an image; `dx` is the gradient of each for a `g` of ones."""
 
     op: str
     case: str

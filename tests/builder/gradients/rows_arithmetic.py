@@ -31,7 +31,7 @@ BROADCASTS = {
     "channel on the left": (CHANNEL, WIDE),
     "scalar on the right": (WIDE, SCALAR),
     "rank 0 on the left": ("", WIDE),
-    "rows against a picture": ("N,3,4,1", "1,3,1,5"),
+    "rows against an image": ("N,3,4,1", "1,3,1,5"),
 }
 
 

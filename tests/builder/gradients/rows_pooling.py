@@ -87,7 +87,7 @@ ROWS = [
         of(op, case, dims, f"<{attributes}>(x)")
         for op in ("ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare")
         for case, dims, attributes in (
-            ("picture, keepdims", "N,3,4,5 -> N,3,1,1", "axes=[2,3]"),
+            ("image, keepdims", "N,3,4,5 -> N,3,1,1", "axes=[2,3]"),
             ("channels, no keepdims", "N,3,4 -> N,4", "axes=[-2], keepdims=0"),
         )
     ),
@@ -112,7 +112,7 @@ ROWS = [
         for mode in ("linear", "cubic")
         for case, dims, attributes, inputs, s in (
             ("half pixel", "N,2,3,4 -> N,2,6,12", 'nearest_mode="floor"', "s", [1.0, 1, 2, 3]),
-            ("to a smaller picture", "N,2,7,6 -> N,2,4,4", 'nearest_mode="floor"', "s", [1.0, 1, 0.6, 0.7]),
+            ("to a smaller image", "N,2,7,6 -> N,2,4,4", 'nearest_mode="floor"', "s", [1.0, 1, 0.6, 0.7]),
             (
                 "align corners to sizes",
                 "2,2,3,4 -> 2,2,5,9",

@@ -60,7 +60,7 @@ def test_gradient_of_any_resize_is_its_adjoint(
         axes = [(3, 3), *axes]  # ONNX Runtime has no 1-d cubic resize
     before, after = zip(*axes, strict=True)
     attributes = f'mode="{mode}", coordinate_transformation_mode="{transform}", nearest_mode="{nearest}"'
-    # A scale a little above the exact one gives the same size, but other places. (ONNX Runtime copies a picture whose
+    # A scale a little above the exact one gives the same size, but other places. (ONNX Runtime copies an image whose
     # size stays the same, whatever the scale says.)
     scales = [1.0, 1.0, *((out + 0.25 * (out != size)) / size for size, out in axes)]
     chosen = np.array(scales) if by_scale else np.array([BATCH, 2, *after])
@@ -114,7 +114,7 @@ def geometries(draw: st.DrawFn) -> tuple[Geometry, int]:
     return shape, rows * groups
 
 
-# The center tap of the last position reads beyond the padded end of a one pixel wide picture.
+# The center tap of the last position reads beyond the padded end of a one pixel wide image.
 BEYOND = Geometry((1, 4), (1, 1), (1, 1), (0, 0, 0, 3), 1, 1, (1, 1), (1, 1))
 
 

@@ -55,7 +55,7 @@ from csk_sdk.errors import UnsupportedOpError
         (
             "(float[N,2,H,W] x) => (float[N,2,1,1] y) { y = GlobalAveragePool(x) }",
             {},
-            "no gradient rule for 'GlobalAveragePool' on a picture of unknown size",
+            "no gradient rule for 'GlobalAveragePool' on an image of unknown size",
         ),
         (
             "(float[N,2] x) => (float[N,2] y) { [soft] y = ThresholdedRelu(x) }",
@@ -115,12 +115,12 @@ from csk_sdk.errors import UnsupportedOpError
         (
             "(float[N,2,4,4] x) => (float[N,4,4,4] y) { [up] y = Resize(x, , s) }",
             {"s": np.array([1.0, 2, 1, 1])},
-            "other than along the one or two axes of a picture. Train only later layers",
+            "other than along the one or two axes of an image. Train only later layers",
         ),
         (
             '(float[N,2,3,4,4] x) => (float[N,2,6,8,8] y) { [up] y = Resize<mode="linear">(x, , s) }',
             {"s": np.array([1.0, 1, 2, 2, 2])},
-            "other than along the one or two axes of a picture. Train only later layers",
+            "other than along the one or two axes of an image. Train only later layers",
         ),
         (
             "(float[N,2,4,4] x) => (float[N,2,8,8] y) "
@@ -131,7 +131,7 @@ from csk_sdk.errors import UnsupportedOpError
         (
             "(float[N,2,H,W] x) => (float[N,2,K,L] y) { y = Resize(x, , s) }",
             {"s": np.array([1.0, 1, 2, 2])},
-            "no gradient rule for 'Resize' on a picture of unknown size",
+            "no gradient rule for 'Resize' on an image of unknown size",
         ),
         (
             "(float[N,3] x, float[N,4] x2) => (float[N,4] y) { [pick] i = ArgMax<axis=1>(x) \n"
@@ -158,12 +158,12 @@ from csk_sdk.errors import UnsupportedOpError
         (
             "(float[N,2,H,W] x) => (float[N,3,K,L] y) { y = ConvTranspose(x, w) }",
             {"w": (2, 3, 3, 3)},
-            "no gradient rule for 'ConvTranspose' on a picture of unknown size",
+            "no gradient rule for 'ConvTranspose' on an image of unknown size",
         ),
         (
             '(float[N,4,H,W] x) => (float[N,1,K,L] y) { y = DepthToSpace<blocksize=2, mode="CRD">(x) }',
             {},
-            "no gradient rule for 'DepthToSpace' on a picture of unknown size",
+            "no gradient rule for 'DepthToSpace' on an image of unknown size",
         ),
     ],
 )

@@ -93,13 +93,13 @@ def nothing_is_executed(tries: Tries, ground: Ground, place: Path) -> None:
     shutil.copytree(workspace, kept)
     files = sorted(path.relative_to(kept) for path in kept.rglob("*") if path.is_file())
     commands = [
-        ("predict", str(place / "picture.png")),
+        ("predict", str(place / "image.png")),
         ("tasks",),
         ("verify", "--repair"),
         ("train",),
         ("doctor",),
     ]
-    (place / "picture.png").write_bytes(picture(ground))
+    (place / "image.png").write_bytes(picture(ground))
     made = payloads(canary)
     for _ in tries:
         target = tries.rng.choice(

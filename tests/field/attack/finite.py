@@ -1,4 +1,4 @@
-"""Numbers that are none: a network that computes NaN for a white picture, among any number of good ones."""
+"""Numbers that are none: a network that computes NaN for a white image, among any number of good ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from field.attack.promise import GUARANTEES, Tries, promise
 @promise(
     GUARANTEES,
     "predict, features, evaluate, every loss, one task's head or all classes",
-    "the pictures of a task, in any pass over them",
+    "the images of a task, in any pass over them",
     tries=80,
     least=4,
 )
 def nothing_comes_of_nan(tries: Tries, ground: Ground, place: Path) -> None:
-    """One white picture anywhere: predictions and tasks with it are refused, and nothing is committed or kept."""
+    """One white image anywhere: predictions and tasks with it are refused, and nothing is committed or kept."""
     from csk_sdk import Learner, Task, TaskError
     from csk_sdk.config import TrainingConfig
     from learner.not_finite import WHITE, fragile_bundle, pictures
@@ -47,7 +47,7 @@ def nothing_comes_of_nan(tries: Tries, ground: Ground, place: Path) -> None:
             ),
         ]
         for act in acts:
-            with tries.one(f"{count} pictures, one of them white"):
+            with tries.one(f"{count} images, one of them white"):
                 try:
                     act()
                 except TaskError as error:

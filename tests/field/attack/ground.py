@@ -65,7 +65,7 @@ class Ground:
         return judge.look(self.state(2)).intact
 
     def digits(self) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures uint8 `(n, 8, 8)` and labels `(n,)`."""
+        """Images uint8 `(n, 8, 8)` and labels `(n,)`."""
         with np.load(self.folder / "digits.npz") as file:
             return file["images"], file["labels"]
 
@@ -90,7 +90,7 @@ class Ground:
 
 
 def save_task(path: Path, ground: Ground, digits: tuple[int, ...], count: int = 20) -> None:
-    """An npz task of `count` pictures a digit to learn from, and 5 to test with."""
+    """An npz task of `count` images a digit to learn from, and 5 to test with."""
     arrays = {}
     for prefix, begin, end in (("", 0, count), ("test_", 100, 105)):
         parts = [ground.of(digit, begin, end) for digit in digits]

@@ -72,7 +72,7 @@ def hostile_archives(tries: Tries, ground: Ground, place: Path) -> None:
                 assert task.classes == tuple(file["class_names"].tolist())
 
 
-@promise(GUARANTEES, "a picture", tries=1500)
+@promise(GUARANTEES, "an image", tries=1500)
 def hostile_pictures(tries: Tries, ground: Ground, place: Path) -> None:
     """Known bombs, and random damage of all four formats: a sentence that names the file, or pixels."""
     from csk_sdk import TaskError

@@ -160,7 +160,7 @@ def watch_goes_on(tries: Tries, ground: Ground, place: Path) -> None:
 
 def _bad(path: Path, tries: Tries) -> str:
     kind = tries.rng.choice(
-        ["junk npz", "long name in a table", "pipe for a table", "broken picture", "loop of links"]
+        ["junk npz", "long name in a table", "pipe for a table", "broken image", "loop of links"]
     )
     if kind == "junk npz":
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def _bad(path: Path, tries: Tries) -> str:
     for name in ("a", "b"):
         (path / "train" / name).mkdir(parents=True)
         (path / f"train/{name}/0.png").write_bytes(
-            b"no picture" if kind == "broken picture" else written(np.zeros((8, 8), np.uint8))
+            b"no image" if kind == "broken image" else written(np.zeros((8, 8), np.uint8))
         )
     if kind == "long name in a table":
         (path / "train/metadata.csv").write_text(f"file_name,label\n{'x' * 5000}.png,a\n")
@@ -212,9 +212,9 @@ def other_formats(tries: Tries, ground: Ground, place: Path) -> None:
                 assert np.array_equal(found[:, :, 0], gray)
 
 
-@promise(GUARANTEES, "broken pictures", "files of other kinds, folders inside a class", tries=40)
+@promise(GUARANTEES, "broken images", "files of other kinds, folders inside a class", tries=40)
 def what_is_left_out_is_told(tries: Tries, ground: Ground, place: Path) -> None:
-    """Any number of broken pictures and of other files: all are told; --skip-broken learns the rest, and says so."""
+    """Any number of broken images and of other files: all are told; --skip-broken learns the rest, and says so."""
     workspace = ground.workspace(place / "workspace")
     (workspace / "tasks").unlink()
     for _ in tries:

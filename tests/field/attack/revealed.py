@@ -29,9 +29,9 @@ def _task(ground: Ground, tries: Tries, name: str = "x") -> tuple[Any, np.ndarra
     return Task.from_arrays(name, images, np.repeat([0, 1], 14), [f"{name}-a", f"{name}-b"]), images
 
 
-@promise(GUARANTEES, "A state holds no picture, no feature vector of a picture, and no file name", tries=20)
+@promise(GUARANTEES, "A state holds no image, no feature vector of an image, and no file name", tries=20)
 def no_picture_in_a_state(tries: Tries, ground: Ground, place: Path) -> None:
-    """Every file of a state, and every progress checkpoint on the way, searched for the bytes of the pictures."""
+    """Every file of a state, and every progress checkpoint on the way, searched for the bytes of the images."""
     for _ in tries:
         task, images = _task(ground, tries)
         learner = fresh(ground, place)
@@ -55,13 +55,13 @@ def no_picture_in_a_state(tries: Tries, ground: Ground, place: Path) -> None:
                 ]
                 for content in kept:
                     assert not any(one in content for one in wanted), (
-                        "a picture, or its features, in the state"
+                        "an image, or its features, in the state"
                     )
 
 
 @promise(
     GUARANTEES,
-    "names of tasks and classes, numbers of pictures, times, settings, accuracies",
+    "names of tasks and classes, numbers of images, times, settings, accuracies",
     "moment/SITE, the second moments",
     "center/SITE, head/...",
     "statistics.means, statistics.counts",
@@ -73,7 +73,7 @@ def no_picture_in_a_state(tries: Tries, ground: Ground, place: Path) -> None:
     tries=12,
 )
 def nothing_else_is_in_a_state(tries: Tries, ground: Ground, place: Path) -> None:
-    """The tensors of a generation are those of the table, and a class's mean is the mean of its pictures' features."""
+    """The tensors of a generation are those of the table, and a class's mean is the mean of its images' features."""
     known = ("moment/", "center/", "head/", "statistics.", "ledger.")
     for _ in tries:
         task, _ = _task(ground, tries)
@@ -119,7 +119,7 @@ def no_class_statistics(tries: Tries, ground: Ground, place: Path) -> None:
             assert b"x-a" not in tensors["statistics.classes"].tobytes()
 
 
-@promise(GUARANTEES, "With --prefix-cache disk, features of pictures", tries=8)
+@promise(GUARANTEES, "With --prefix-cache disk, features of images", tries=8)
 def the_prefix_cache_has_no_name(tries: Tries, ground: Ground, place: Path) -> None:
     """While it is learned there are files without a name, after it none; and none with a name but the state's."""
     if not Path("/proc/self/fd").is_dir():

@@ -1,4 +1,4 @@
-"""What a user may hand over: pictures as people have them, and tasks that are odd."""
+"""What a user may hand over: images as people have them, and tasks that are odd."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from field.attack.promise import GUARANTEES, Tries, promise
     tries=800,
 )
 def pictures_as_people_have_them(tries: Tries, ground: Ground, place: Path) -> None:
-    """Random pictures stored in random ways, compared with what the formats' specifications say of their pixels."""
+    """Random images stored in random ways, compared with what the formats' specifications say of their pixels."""
     from csk_sdk.data.images import FileImages
 
     path = place / "x.png"
@@ -100,11 +100,11 @@ def _deep_png(samples: np.ndarray) -> bytes:
 @promise(
     GUARANTEES,
     "any other number of channels",
-    "the same picture twice in a class",
-    "the same picture in two classes",
+    "the same image twice in a class",
+    "the same image in two classes",
     "class names",
-    "one picture a class",
-    "1,000 pictures of one class, 1 of another",
+    "one image a class",
+    "1,000 images of one class, 1 of another",
     tries=24,
     least=6,
 )
@@ -182,7 +182,7 @@ def _thousand(ground: Ground, place: Path, digits: tuple[int, ...], task: Any, e
 
 @promise(GUARANTEES, "10,000 class folders", tries=1)
 def ten_thousand_classes(tries: Tries, ground: Ground, place: Path) -> None:
-    """Opened, and every picture in its class: twice as many take about twice the CPU time, not four times."""
+    """Opened, and every image in its class: twice as many take about twice the CPU time, not four times."""
     from csk_sdk import Task
 
     (place / "x.png").write_bytes(written(ground.of(4, 0, 1)[0]))

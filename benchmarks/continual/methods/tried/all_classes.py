@@ -53,15 +53,15 @@ class AllClasses(AllFreer):
 
 
 class LatentReplay(AllClasses):
-    """And as many old pictures as new ones in each step, of 2,000 that are kept as what the frozen layers make of them.
+    """And as many old images as new ones in each step, of 2,000 that are kept as what the frozen layers make of them.
 
-    In torch the pictures themselves: what the frozen layers make of a picture never changes, and 8 bits are enough for
+    In torch the images themselves: what the frozen layers make of an image never changes, and 8 bits are enough for
     it (decision 0013).
     """
 
     name, title = (
         "tried-latent-replay",
-        "one loss over all classes seen, and replay of the prefix features of 2,000 old pictures",
+        "one loss over all classes seen, and replay of the prefix features of 2,000 old images",
     )
     stores_pictures, batches_a_step = True, 2
 

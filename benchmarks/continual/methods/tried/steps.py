@@ -1,4 +1,4 @@
-"""How it is trained: longer, with other pictures, by other losses, averaged."""
+"""How it is trained: longer, with other images, by other losses, averaged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FourTimesAsLong(Defaults):
 
 
 class Mixup(Defaults):
-    """Mixtures of two pictures and their labels, weights from Beta(0.2, 0.2) (Zhang et al., arXiv 1710.09412)."""
+    """Mixtures of two images and their labels, weights from Beta(0.2, 0.2) (Zhang et al., arXiv 1710.09412)."""
 
     name, title = "tried-mixup", "mixup"
 
@@ -34,7 +34,7 @@ class Mixup(Defaults):
 
 
 class Rotations(Defaults):
-    """Each picture turned by 0, 90, 180 and 270 degrees is a class of its own (PASS; Zhu et al., CVPR 2021)."""
+    """Each image turned by 0, 90, 180 and 270 degrees is a class of its own (PASS; Zhu et al., CVPR 2021)."""
 
     name, title, batches_a_step = "tried-rotations", "rotations as classes of their own", 4
 

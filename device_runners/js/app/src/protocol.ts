@@ -1,6 +1,6 @@
-/** What the page and the worker say to each other. Pictures cross as files; everything heavy stays in the worker. */
+/** What the page and the worker say to each other. Images cross as files; everything heavy stays in the worker. */
 
-/** A class to be taught, with its pictures. */
+/** A class to be taught, with its images. */
 export interface NewClass {
   readonly name: string;
   readonly pictures: readonly Blob[];
@@ -22,7 +22,7 @@ export interface Known {
     readonly classes: readonly string[];
     readonly pictures: number;
   }[];
-  /** A task that was interrupted, or refused because its pictures looked mixed up, if there is one. */
+  /** A task that was interrupted, or refused because its images looked mixed up, if there is one. */
   readonly unfinished: { readonly classes: readonly string[]; readonly refused: boolean } | undefined;
   /** Whether the browser promised not to clear what was learned. */
   readonly persistent: boolean;
@@ -37,7 +37,7 @@ export interface TaskProgress {
   readonly loss: number;
 }
 
-/** One held-out picture: its true class, and what was said before and after. */
+/** One held-out image: its true class, and what was said before and after. */
 export interface Tested {
   readonly picture: Blob;
   readonly truth: string;

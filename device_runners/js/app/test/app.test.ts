@@ -1,4 +1,4 @@
-/** The built app in a phone's browser, from the first picture to the exported model. */
+/** The built app in a phone's browser, from the first image to the exported model. */
 
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -64,7 +64,7 @@ async function keptOffline(page: Page): Promise<void> {
   await expect.poll(states, { timeout: 30_000 }).toBe('activated');
 }
 
-/** With 25 pictures a class the network itself is trained, and not only its heads. */
+/** With 25 images a class the network itself is trained, and not only its heads. */
 async function teach(page: Page, count = 20): Promise<void> {
   await addClass(page, 1, 'four', pictures('four', 0, count));
   await addClass(page, 2, 'five', pictures('five', 0, count));
@@ -158,10 +158,10 @@ test('stopping keeps the task, discarding it forgets it, undoing forgets what wa
   expect(await recognised(page, pictures('four', 25, 26)[0]!)).not.toBe('four');
 });
 
-test('pictures mixed up between classes are refused, and learned all the same where they are right', async () => {
+test('images mixed up between classes are refused, and learned all the same where they are right', async () => {
   const { page } = await visit();
   await opened(page);
-  // Of each digit, one picture in turn under each name: nothing can be learned from that.
+  // Of each digit, one image in turn under each name: nothing can be learned from that.
   const names = ['four', 'five', 'six', 'seven', 'eight', 'nine'];
   for (const [number, name] of names.entries()) {
     if (number > 1) await page.getByRole('button', { name: 'Add a class' }).click();
@@ -185,14 +185,14 @@ test('pictures mixed up between classes are refused, and learned all the same wh
   expect(await page.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(names.length);
 });
 
-test('few pictures are learned without training, and the page says so', async () => {
+test('few images are learned without training, and the page says so', async () => {
   const { page } = await visit();
   await opened(page);
   await addClass(page, 1, 'four', pictures('four', 0, 8));
   await addClass(page, 2, 'five', pictures('five', 0, 8));
   await page.getByRole('button', { name: 'Learn them' }).click();
   await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
-  await page.getByText('These are too few pictures to train on').waitFor();
+  await page.getByText('These are too few images to train on').waitFor();
   expect(await faults(page)).toEqual([]);
   await shot(page, '10-few-pictures');
   expect(await page.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(2);
@@ -345,7 +345,7 @@ test('an app that could not be kept says that it needs a network', async () => {
   await shot(page, '11-not-kept');
 });
 
-test('pictures and classes that are no good are told at once', async () => {
+test('images and classes that are no good are told at once', async () => {
   const { page } = await visit();
   await opened(page);
   const learn = page.getByRole('button', { name: 'Learn them' });
@@ -354,15 +354,15 @@ test('pictures and classes that are no good are told at once', async () => {
   await page.getByText('Three is known already').waitFor();
   await addClass(page, 1, 'four', pictures('four', 0, 3));
   await addClass(page, 2, 'five', pictures('five', 0, 3));
-  await page.getByText('five needs 2 more pictures.').waitFor();
+  await page.getByText('five needs 2 more images.').waitFor();
   const broken = join(APP, 'out/broken.png');
-  writeFileSync(broken, 'no picture');
+  writeFileSync(broken, 'no image');
   await addClass(page, 2, 'five', [...pictures('five', 3, 7), broken]);
   expect(await learn.isDisabled()).toBe(false);
   await learn.click();
   const alert = page.getByRole('alert');
   await alert.waitFor();
-  expect(await alert.textContent()).toContain('broken.png cannot be read as a picture');
+  expect(await alert.textContent()).toContain('broken.png cannot be read as an image');
 });
 
 test.each([
@@ -403,11 +403,11 @@ test('all of it can be done with a keyboard', async () => {
   }
   expect(reached).toEqual(
     expect.arrayContaining([
-      'Take a picture to recognise',
+      'Take an image to recognise',
       'Choose one to recognise',
       'Name',
-      'Pictures of class 1',
-      'Camera: take a picture of class 2',
+      'Images of class 1',
+      'Camera: take an image of class 2',
       'Add a class',
       'Export the model',
       'Open a file',

@@ -1,4 +1,4 @@
-"""An exported model on pictures, with ONNX Runtime and Pillow alone: prints the classes as JSON.
+"""An exported model on images, with ONNX Runtime and Pillow alone: prints the classes as JSON.
 
 run_export.py MODEL DIGITS_JSON PICTURE...
 """

@@ -2,7 +2,7 @@
 
 run_state.py SAVED BUNDLE CLASSES OUT PICTURE...
 
-SAVED is unpacked; what it says of the pictures is printed. Then the classes in CLASSES, a folder of pictures each,
+SAVED is unpacked; what it says of the images is printed. Then the classes in CLASSES, a folder of images each,
 are learned on top, and the state is packed into OUT.
 """
 

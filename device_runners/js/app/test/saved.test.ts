@@ -60,7 +60,7 @@ test('a saved state goes to Python, learns on there, and is opened on another ph
   const [saved, more] = [join(APP, 'out/learned.zip'), join(APP, 'out/more.zip')];
   await download.saveAs(saved);
 
-  // Python says the same of pictures that nobody learned, and learns two more classes.
+  // Python says the same of images that nobody learned, and learns two more classes.
   const unseen = ['zero', 'one', 'two', 'three', 'four', 'five'].flatMap((name) => pictures(name, 24, 27));
   const classes = mkdtempSync(join(tmpdir(), 'csk-sdk-classes-'));
   for (const name of ['six', 'seven']) {

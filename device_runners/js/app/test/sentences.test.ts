@@ -3,7 +3,7 @@
 import { expect, test } from 'vitest';
 import { remarks } from '../src/worker/sentences.js';
 
-const strange = 'these pictures are unlike all that the model knows (2.0 times as far).';
+const strange = 'these images are unlike all that the model knows (2.0 times as far).';
 type Found = Parameters<typeof remarks>[0];
 
 function said(found: Partial<Found>): string[] {
@@ -13,14 +13,14 @@ function said(found: Partial<Found>): string[] {
 test('a task that was trained has no remark, but for what csk-sdk warns of', () => {
   expect(said({})).toEqual([]);
   expect(said({ warnings: [strange] })).toEqual([
-    'These pictures are unlike all that the model knows (2.0 times as far).',
+    'These images are unlike all that the model knows (2.0 times as far).',
   ]);
 });
 
-test('few pictures are said to be few', () => {
+test('few images are said to be few', () => {
   const [first, ...more] = said({
     headsOnlyBecause: 'few-shot',
-    warnings: ['6 pictures a class. fewShot: 0'],
+    warnings: ['6 images a class. fewShot: 0'],
   });
   expect(first).toMatch(/^These are too few pictures to train on/);
   expect(more).toEqual([]);

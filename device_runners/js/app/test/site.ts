@@ -142,12 +142,12 @@ export async function addClass(page: Page, number: number, name: string, files: 
   await card.getByRole('textbox', { name: 'Name' }).fill(name);
   const [chooser] = await Promise.all([
     page.waitForEvent('filechooser'),
-    card.getByRole('button', { name: `Pictures of ${name}` }).click(),
+    card.getByRole('button', { name: `Images of ${name}` }).click(),
   ]);
   await chooser.setFiles(files);
 }
 
-/** The app's first guess for a picture. */
+/** The app's first guess for an image. */
 export async function recognised(page: Page, file: string): Promise<string> {
   const before = await page.locator('.seen').count();
   const old = before ? await page.locator('.seen img').getAttribute('src') : null;

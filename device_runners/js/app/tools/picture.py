@@ -1,4 +1,4 @@
-"""The picture of docs/web-app.md, from the screenshots that `make test-app` takes.
+"""The image of docs/web-app.md, from the screenshots that `make test-app` takes.
 
 python tools/picture.py out/screenshots ../../../docs/images/app.png
 """

@@ -1,4 +1,4 @@
-"""What the app is built and tested with: a bundle of the digits 0 to 3, and pictures of 4 to 7 to teach.
+"""What the app is built and tested with: a bundle of the digits 0 to 3, and images of 4 to 7 to teach.
 
 python tools/prepare.py OUT
 """

@@ -171,7 +171,7 @@ function requireSupported(manifest: Manifest, where: string): void {
   }
   if (manifest.input.size.length !== 2) {
     throw new BundleError(
-      `${where} takes signals, and the JavaScript runner takes only pictures: use the Python SDK.`,
+      `${where} takes signals, and the JavaScript runner takes only images: use the Python SDK.`,
     );
   }
   if (!manifest.backends.includes(PORTABLE)) {

@@ -74,7 +74,7 @@ export interface Head {
 export interface InputSpec {
   readonly name: string;
   readonly channels: number;
-  /** `[height, width]` of a picture, or `[length]` of a signal. */
+  /** `[height, width]` of an image, or `[length]` of a signal. */
   readonly size: readonly number[];
 }
 
@@ -109,7 +109,7 @@ export interface Manifest {
   /** FLOPs and bytes per image, by name: docs/bundle.md. */
   readonly costs: Readonly<Record<string, number>>;
   readonly flip: boolean;
-  /** Shape of one picture's features in front of the first site; empty where the bundle has no graphs cut there. */
+  /** Shape of one image's features in front of the first site; empty where the bundle has no graphs cut there. */
   readonly prefix: readonly number[];
   readonly precision: string;
   /** What the bundle has graphs for; empty where it is `precision` alone. */
@@ -155,7 +155,7 @@ export function parseManifest(content: string, where: string): Manifest {
   return withDefaults(plain(modern) as unknown as Manifest);
 }
 
-/** Schema 1 knew pictures only, and wrote `height` and `width` for `size`. */
+/** Schema 1 knew images only, and wrote `height` and `width` for `size`. */
 function modernInput(raw: Json | undefined): Json {
   if (!isObject(raw) || !Object.hasOwn(raw, 'height')) return raw ?? null;
   const { height, width, ...rest } = raw;

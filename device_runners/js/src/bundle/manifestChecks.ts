@@ -85,7 +85,7 @@ function* sizes(manifest: Manifest): Generator<string> {
   }
   const signals = input.size.length === 1;
   if (preprocessing.resize === (signals ? 'bilinear' : 'crop')) {
-    yield `preprocessing.resize is "${preprocessing.resize}", which is for ${signals ? 'pictures' : 'signals'}`;
+    yield `preprocessing.resize is "${preprocessing.resize}", which is for ${signals ? 'images' : 'signals'}`;
   }
   if (precisions.length && precisions[0] !== precision) yield 'precisions must begin with precision';
   for (const [index, site] of manifest.sites.entries()) yield* ofSite(site, `sites[${index}]`);

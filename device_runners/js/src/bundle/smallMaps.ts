@@ -1,14 +1,14 @@
 /**
  * Convolutions on maps of a few pixels as matrix products, when a graph is opened.
  *
- * ONNX Runtime computes a convolution as one product per picture, with a column for each output pixel, and its kernels
+ * ONNX Runtime computes a convolution as one product per image, with a column for each output pixel, and its kernels
  * work on 16 columns at once: on a map of 2x2, three quarters of the work is thrown away. (Native code for x86 has
  * another layout for convolutions; WebAssembly has not.) On so few pixels the whole layer is one matrix,
  *
  *     y[n, (m, q)] = sum over (c, p) of x[n, (c, p)] D[(c, p), (m, q)],
  *
  * where D[(c, p), (m, q)] is the kernel's element that leads from input pixel p to output pixel q, or 0 where there is
- * none. All pictures are then one product. D is made of the kernel by ops on constants, which the runtime computes once
+ * none. All images are then one product. D is made of the kernel by ops on constants, which the runtime computes once
  * while it opens the graph. Shapes come from the graph's value_info: where the builder wrote none, nothing changes.
  */
 

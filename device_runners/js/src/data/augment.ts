@@ -3,14 +3,14 @@
 import type { PixelBatch, Preprocessing } from './pictures.js';
 import type { Random } from './random.js';
 
-/** What is done to one picture: moved by so many pixels, then flipped left to right. */
+/** What is done to one image: moved by so many pixels, then flipped left to right. */
 export interface Move {
   readonly down: number;
   readonly right: number;
   readonly flip: boolean;
 }
 
-/** A random move for each of `count` pictures: up to `shift` pixels each way, flipped with probability 1/2. */
+/** A random move for each of `count` images: up to `shift` pixels each way, flipped with probability 1/2. */
 export function randomMoves(count: number, random: Random, flip: boolean, shift: number): Move[] {
   return Array.from({ length: count }, () => ({
     down: random.integer(-shift, shift),
@@ -19,7 +19,7 @@ export function randomMoves(count: number, random: Random, flip: boolean, shift:
   }));
 }
 
-/** A new batch, each picture moved; what moves in at an edge is the picture's own reflection there, without the edge. */
+/** A new batch, each image moved; what moves in at an edge is the image's own reflection there, without the edge. */
 export function moved(batch: PixelBatch, moves: readonly Move[], size: Preprocessing): PixelBatch {
   const { height, width, channels } = size;
   const data = new Uint8Array(batch.data.length);
@@ -37,7 +37,7 @@ export function moved(batch: PixelBatch, moves: readonly Move[], size: Preproces
   return { count: batch.count, data };
 }
 
-/** Every picture, float32 `(n, c, h, w)`, mirrored left to right. */
+/** Every image, float32 `(n, c, h, w)`, mirrored left to right. */
 export function mirrored(images: Float32Array, width: number): Float32Array {
   const out = new Float32Array(images.length);
   for (let row = 0; row < images.length; row += width) {

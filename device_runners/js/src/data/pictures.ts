@@ -1,13 +1,13 @@
-/** Pictures as an application has them, and as the model takes them. */
+/** Images as an application has them, and as the model takes them. */
 
 import type { InputSpec, PreprocessingSpec } from '../bundle/manifest.js';
 import { BundleError, TaskError } from '../errors.js';
 import { resizeBilinear } from './resize.js';
 
 /**
- * A picture: `height * width * channels` numbers from 0 to 255, row by row, the channels of a pixel together. `channels`
+ * An image: `height * width * channels` numbers from 0 to 255, row by row, the channels of a pixel together. `channels`
  * is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha), and follows from the data's length where it is left out: a
- * browser's `ImageData` is a picture. Alpha is dropped. Of a camera with more than 8 bits the upper 8 of those that it
+ * browser's `ImageData` is an image. Alpha is dropped. Of a camera with more than 8 bits the upper 8 of those that it
  * fills, `value >> (bitDepth - 8)`, as `bit_depth` makes them in Python; a browser decodes a PNG of 16 bits as if it
  * filled all of them.
  */
@@ -18,7 +18,7 @@ export interface Picture {
   readonly channels?: number;
 }
 
-/** Many pictures of the model's size: uint8 RGB `(count, height, width, channels)`. */
+/** Many images of the model's size: uint8 RGB `(count, height, width, channels)`. */
 export interface PixelBatch {
   readonly count: number;
   readonly data: Uint8Array;
@@ -66,14 +66,14 @@ export class Preprocessing {
     this.offset = Float32Array.from(std, (value, i) => -mean[i]! / value);
   }
 
-  /** Numbers of one picture of the model's size. */
+  /** Numbers of one image of the model's size. */
   get size(): number {
     return this.height * this.width * this.channels;
   }
 
   /**
-   * Give a picture the model's channels and size: uint8 `(height, width, channels)`; its own data if nothing has to
-   * change. `where` names the picture in errors. Throws TaskError for data that do not fit its size, and for another
+   * Give an image the model's channels and size: uint8 `(height, width, channels)`; its own data if nothing has to
+   * change. `where` names the image in errors. Throws TaskError for data that do not fit its size, and for another
    * size than the model's if the bundle does not resize.
    */
   toSize(picture: Picture, where: string): Uint8Array {
@@ -95,7 +95,7 @@ export class Preprocessing {
   }
 
   /** `toSize` for many. */
-  stack(pictures: readonly Picture[], noun = 'picture'): PixelBatch {
+  stack(pictures: readonly Picture[], noun = 'image'): PixelBatch {
     const data = new Uint8Array(pictures.length * this.size);
     pictures.forEach((picture, i) => {
       data.set(this.toSize(picture, `${noun} ${i}`), i * this.size);
@@ -125,7 +125,7 @@ export class Preprocessing {
     if (channels > 4 || (this.channels !== 1 && this.channels !== 3)) {
       throw new TaskError(
         `${where} has ${channels} channels and the model takes ${this.channels}: ` +
-          'hand over pictures with the channels that the model was trained on.',
+          'hand over images with the channels that the model was trained on.',
       );
     }
     const colors = channels > 2 ? 3 : 1;
@@ -153,7 +153,7 @@ function channelsOf(picture: Picture | null | undefined, where: string): number 
   const { data, width = 0, height = 0, channels } = picture ?? {};
   if ((data as unknown) instanceof Uint16Array) {
     throw new TaskError(
-      `${where} has values of 16 bits, and a picture has 8: hand over the upper 8 of the bits that the camera fills, ` +
+      `${where} has values of 16 bits, and an image has 8: hand over the upper 8 of the bits that the camera fills, ` +
         'Uint8Array.from(data, (value) => value >> (bitDepth - 8)), in tasks and in predictions.',
     );
   }

@@ -1,7 +1,7 @@
 /**
  * A seeded generator of random numbers, xoshiro128** (Blackman & Vigna, 2021), filled by splitmix32.
  *
- * Not NumPy's: the order of pictures and their augmentation differ from the Python SDK's, and results agree within the
+ * Not NumPy's: the order of images and their augmentation differ from the Python SDK's, and results agree within the
  * spread of such choices, not to the bit.
  */
 export class Random {

@@ -1,6 +1,6 @@
 /**
  * Bilinear resizing with antialiasing, as the workstation's library (Pillow) does it: weights in fixed point with 22
- * bits, rounded to 8 bits between the horizontal and the vertical pass. The same to the bit, but for tall pictures:
+ * bits, rounded to 8 bits between the horizontal and the vertical pass. The same to the bit, but for tall images:
  * there, newer versions of Pillow begin with the vertical pass, and a number may round to its neighbour.
  */
 

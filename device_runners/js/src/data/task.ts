@@ -1,4 +1,4 @@
-/** A task: pictures of some classes, to be learned together. */
+/** A task: images of some classes, to be learned together. */
 
 import type { Bundle } from '../bundle/bundle.js';
 import { LIMITS } from '../contract/thresholds.js';
@@ -17,12 +17,12 @@ export interface Task {
   readonly labels: ArrayLike<number>;
 }
 
-/** A task's pictures at the model's size, uint8, in memory. */
+/** A task's images at the model's size, uint8, in memory. */
 export class TaskPixels {
   readonly labels: Int32Array;
   private readonly pixels: PixelBatch;
 
-  /** Throws TaskError for pictures or labels that do not fit. */
+  /** Throws TaskError for images or labels that do not fit. */
   constructor(
     readonly task: Task,
     private readonly preprocessing: Preprocessing,
@@ -33,7 +33,7 @@ export class TaskPixels {
     this.pixels = preprocessing.stack(pictures, `Task '${name}': picture`);
     const missing = classes.find((_, label) => !this.labels.includes(label));
     if (missing !== undefined) {
-      throw new TaskError(`Task '${name}' has no picture of '${missing}': add some, or leave the class out.`);
+      throw new TaskError(`Task '${name}' has no image of '${missing}': add some, or leave the class out.`);
     }
   }
 
@@ -41,7 +41,7 @@ export class TaskPixels {
     return this.labels.length;
   }
 
-  /** The pictures of these numbers, and their labels. */
+  /** The images of these numbers, and their labels. */
   batch(index: Int32Array): { pixels: PixelBatch; labels: Int32Array } {
     const { size } = this.preprocessing;
     const data = new Uint8Array(index.length * size);
@@ -51,7 +51,7 @@ export class TaskPixels {
     return { pixels: { count: index.length, data }, labels: index.map((i) => this.labels[i]!) };
   }
 
-  /** sha256 over classes, labels and every picture: whether a checkpoint is of this very task. */
+  /** sha256 over classes, labels and every image: whether a checkpoint is of this very task. */
   fingerprint(): string {
     const text = JSON.stringify([this.task.classes, [...this.labels]]);
     return new Sha256().update(text).update(this.pixels.data).hex();
@@ -65,7 +65,7 @@ function requireLabels({ name, classes, pictures, labels }: Task): void {
     );
   }
   if (labels.length !== pictures.length) {
-    throw new TaskError(`Task '${name}' has ${pictures.length} pictures and ${labels.length} labels.`);
+    throw new TaskError(`Task '${name}' has ${pictures.length} images and ${labels.length} labels.`);
   }
   for (const label of Array.from(labels)) {
     if (!(Number.isInteger(label) && label >= 0 && label < classes.length)) {

@@ -6,7 +6,7 @@ import { LabelError, TaskError } from '../errors.js';
 import { isRefuted, type LabelEvidence } from '../method/labelCheck.js';
 
 /**
- * Throw LabelError where a task's labels say nothing about its pictures. `evidence` is undefined where nothing was
+ * Throw LabelError where a task's labels say nothing about its images. `evidence` is undefined where nothing was
  * measured, as after resuming: then there is nothing to say.
  */
 export function requireLearnable(
@@ -17,20 +17,20 @@ export function requireLearnable(
   if (!config.labelCheck || !evidence || !isRefuted(evidence)) return;
   const percent = (share: number): string => (100 * share).toFixed(0);
   throw new LabelError(
-    `The labels of task '${task}' look wrong: a classifier fitted to the other pictures names a picture left out ` +
+    `The labels of task '${task}' look wrong: a classifier fitted to the other images names an image left out ` +
       `correctly in ${percent(evidence.accuracy)} % of cases, and guessing in ${percent(evidence.chance)} %. Check ` +
-      'that each class holds its own pictures; if they are right, learn it with labelCheck: false. ' +
+      'that each class holds its own images; if they are right, learn it with labelCheck: false. ' +
       'Nothing was committed.',
     evidence,
   );
 }
 
-/** A warning where a task's pictures are far from everything known; else nothing. */
+/** A warning where a task's images are far from everything known; else nothing. */
 function unfamiliar(novelty: number | undefined): string[] {
   if (novelty === undefined || novelty < NOVELTY.unfamiliar) return [];
   return [
-    `these pictures are unlike all that the model knows (out-of-distribution score ${novelty.toFixed(1)}: so many ` +
-      "times as far from the nearest class as its own pictures are): expect little, and check the pictures and the bundle's preprocessing.",
+    `these images are unlike all that the model knows (out-of-distribution score ${novelty.toFixed(1)}: so many ` +
+      "times as far from the nearest class as its own images are): expect little, and check the images and the bundle's preprocessing.",
   ];
 }
 

@@ -106,7 +106,7 @@ async function seen(training: TaskTraining, tensors: Tensors, batches: Batches):
     classes,
     opening,
     (features, labels) => {
-      // The same pictures had finite ones before a center moved.
+      // The same images had finite ones before a center moved.
       if (moved) requireConverged('features', features);
       requireLearnableFeatures(features);
       repeated.add(features, labels);

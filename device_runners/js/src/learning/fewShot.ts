@@ -1,4 +1,4 @@
-/** With few pictures a class, heads on the frozen backbone do as well as training: docs/decisions/0019-few-shot.md. */
+/** With few images a class, heads on the frozen backbone do as well as training: docs/decisions/0019-few-shot.md. */
 
 import { DEFAULTS, type TrainingConfig } from '../config.js';
 
@@ -6,9 +6,9 @@ import { DEFAULTS, type TrainingConfig } from '../config.js';
 export type HeadsOnlyBecause = '' | 'few-shot' | 'max-forgetting';
 
 /**
- * Whether `count` pictures of so many classes are fewer for each, on average, than `fewShot`.
+ * Whether `count` images of so many classes are fewer for each, on average, than `fewShot`.
  *
- * What is lacking is steps: of more epochs than the default, each picture counts for as many more.
+ * What is lacking is steps: of more epochs than the default, each image counts for as many more.
  */
 export function isFewShot(
   count: number,
@@ -18,11 +18,11 @@ export function isFewShot(
   return count * Math.max(1, epochs / DEFAULTS.epochs) < fewShot * classes.length;
 }
 
-/** The sentence about a task of `count` pictures whose centers were not trained. */
+/** The sentence about a task of `count` images whose centers were not trained. */
 export function fewShotNote(count: number, classes: readonly string[]): string {
   const each = Number((count / classes.length).toPrecision(3));
   return (
-    `${each} pictures a class are too few for training to gain much: the backbone stays frozen, and the classes ` +
+    `${each} images a class are too few for training to gain much: the backbone stays frozen, and the classes ` +
     'have heads on it. More epochs, or fewShot: 0, train all the same.'
   );
 }

@@ -39,7 +39,7 @@ export interface Progress {
  *
  * `forgetting` is how many percentage points of accuracy the trained centers were estimated to cost the old task that loses most.
  * `headsOnlyBecause` is the setting for which the network stayed as it was: "max-forgetting" where that was too much,
- * "few-shot" where the pictures were too few to train on (`epochs` is then 0, and `loss` that of the head), else "".
+ * "few-shot" where the images were too few to train on (`epochs` is then 0, and `loss` that of the head), else "".
  * `known` are the classes that were known before, and updated. `stopped` is what ended training. `warnings` are sentences
  * about what looks wrong, though not wrong enough to refuse the task.
  */
@@ -81,7 +81,7 @@ export class LearnRun {
   private readonly batchSize: number;
   private readonly perEpoch: number;
   private readonly stopping: Stopping;
-  /** Whether the pictures are too few to train on. */
+  /** Whether the images are too few to train on. */
   private readonly few: boolean;
   private readonly training: TaskTraining;
   private order: { epoch: number; index: Int32Array } | undefined;
@@ -233,7 +233,7 @@ export class LearnRun {
     return { loss: loss / this.seen(done), steps: done };
   }
 
-  /** Pictures seen in the epoch of the last of so many steps. */
+  /** Images seen in the epoch of the last of so many steps. */
   private seen(steps: number): number {
     return Math.min((((steps - 1) % this.perEpoch) + 1) * this.batchSize, this.pixels.count);
   }
@@ -267,7 +267,7 @@ export class LearnRun {
     return { ...configRecord(this.config), precision: this.bundle.precision };
   }
 
-  /** What must be equal for a progress checkpoint to be continued: another runner orders pictures differently. */
+  /** What must be equal for a progress checkpoint to be continued: another runner orders images differently. */
   private identity(): Record<string, unknown> {
     const { checkpoint_seconds: _, ...config } = this.configRecord();
     return {

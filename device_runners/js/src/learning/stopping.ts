@@ -24,7 +24,7 @@ export class Stopping {
   private best = Number.POSITIVE_INFINITY;
   private stale = 0;
 
-  /** Of `perEpoch` steps of `batchSize` pictures an epoch. Throws ConfigError for FLOPs that do not make one. */
+  /** Of `perEpoch` steps of `batchSize` images an epoch. Throws ConfigError for FLOPs that do not make one. */
   constructor(
     { epochs, seconds, flops, patience }: TrainingConfig,
     manifest: Manifest,

@@ -52,9 +52,9 @@ export class TaskTraining {
   head: HeadArrays;
   /** Those of its classes that were known before. */
   readonly known: readonly string[];
-  /** What the labels say about the pictures; undefined before the warm-up. */
+  /** What the labels say about the images; undefined before the warm-up. */
   evidence: LabelEvidence | undefined;
-  /** How far the pictures are from all that is known; undefined before the warm-up, or where too little is known. */
+  /** How far the images are from all that is known; undefined before the warm-up, or where too little is known. */
   novelty: number | undefined;
   private readonly optimizer: Optimizer;
   private graph: Graph | undefined;
@@ -98,7 +98,7 @@ export class TaskTraining {
    * Fit the head, rank the channels on the task's data, select them, and span what is protected.
    *
    * The head starts at its optimum for the features as they are, so that the gradients say what the features lack. The
-   * first `sensitivityBatches` of `batches` are read for the channels; four pictures for each feature, or all, for the
+   * first `sensitivityBatches` of `batches` are read for the channels; four images for each feature, or all, for the
    * head; and more until every class was seen.
    */
   async warmUp(batches: Batches): Promise<void> {
@@ -263,7 +263,7 @@ export class TaskTraining {
     this.sites.set(site.name, { site, selected, delta, basis });
   }
 
-  /** The first `sensitivityBatches` batches, and more until they are `least` pictures, and each class was seen. */
+  /** The first `sensitivityBatches` batches, and more until they are `least` images, and each class was seen. */
   private *sample(batches: Batches, least = 0): Generator<Batch> {
     const seen = new Set<number>();
     let count = 0;

@@ -15,7 +15,7 @@ const NEVER = -1e12;
 /**
  * `statistics` with the temperature that suits features `(n, f)` and labels `(n,)` into `classes`, if they tell one.
  *
- * Cross-validated: sorted by class, every fifth picture is judged by a discriminant of the others, for on the pictures that
+ * Cross-validated: sorted by class, every fifth image is judged by a discriminant of the others, for on the images that
  * it was made from it is right too often. Where that leaves fewer than two classes, or nothing to judge, the temperature
  * stays unknown.
  */

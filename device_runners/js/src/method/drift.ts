@@ -1,7 +1,7 @@
 /**
  * Following the features as they drift, so that what was learned on the old ones stays valid.
  *
- * The drift is visible on the task's own pictures, seen by the network before and after, and to first order it is
+ * The drift is visible on the task's own images, seen by the network before and after, and to first order it is
  * linear: estimated there, it is undone for the old heads and applied to the old class statistics. After learnable drift
  * compensation (Gomez-Villa et al., arXiv 2407.08536), in closed form.
  */
@@ -11,10 +11,10 @@ import { ClassStatistics } from './heads.js';
 import { timesTransposed, trace, transposed } from './matrix.js';
 import { SymmetricSystem } from './symmetric.js';
 
-/** Features `(n, f)` of the same pictures, before and after; or the other way round. */
+/** Features `(n, f)` of the same images, before and after; or the other way round. */
 type Pair = readonly [Float32Array, Float32Array];
 
-/** Both maps, from the features of the same pictures before and after; what is added is kept, and not copied. */
+/** Both maps, from the features of the same images before and after; what is added is kept, and not copied. */
 export class DriftEstimate {
   private readonly pairs: Pair[] = [];
 
@@ -38,8 +38,8 @@ export class DriftEstimate {
 /**
  * `after = before @ forward.T` and `before = after @ backward.T`, each `(f, f)`, to first order.
  *
- * `unexplained` `(n, f)` is what a linear map leaves of the movement of the first few hundred pictures, each seen by the
- * map of all others: of fewer pictures than features, a map that has seen them explains almost everything.
+ * `unexplained` `(n, f)` is what a linear map leaves of the movement of the first few hundred images, each seen by the
+ * map of all others: of fewer images than features, a map that has seen them explains almost everything.
  */
 export class Drift {
   constructor(

@@ -1,9 +1,9 @@
 /**
- * What a task costs the tasks before it, estimated without any of their pictures.
+ * What a task costs the tasks before it, estimated without any of their images.
  *
  * Class statistics say where an old class's features were: around its mean, with the covariance that all classes share.
- * Made-up features of that kind are moved as the task's own pictures were seen to move, by the linear drift and by what
- * of single pictures it does not explain; the old heads are asked before, and the heads as they would be committed after.
+ * Made-up features of that kind are moved as the task's own images were seen to move, by the linear drift and by what
+ * of single images it does not explain; the old heads are asked before, and the heads as they would be committed after.
  * docs/decisions/0016-max-forgetting.md has how well that agrees with the truth.
  */
 
@@ -59,7 +59,7 @@ export function estimatedForgetting(
 export function spreadOf(statistics: ClassStatistics): Float64Array {
   const f = statistics.features;
   const covariance = covarianceWithin(statistics);
-  // Of fewer pictures than features, or a feature that never fires, it is singular. A millionth more of each feature's
+  // Of fewer images than features, or a feature that never fires, it is singular. A millionth more of each feature's
   // own variance is nothing to see; where rounding has left more to mend, ten times that.
   const floor = roundingOf(statistics);
   const more = Float64Array.from(
@@ -78,7 +78,7 @@ export function spreadOf(statistics: ClassStatistics): Float64Array {
  * Points of accuracy that one old task loses where its features, around their `means` by `spread`, move by `forward`
  * and by a row of `unexplained`.
  *
- * Only logits are looked at, so the matrices are multiplied with the heads first: a made-up picture then costs as much as
+ * Only logits are looked at, so the matrices are multiplied with the heads first: a made-up image then costs as much as
  * its classes have features, not their square.
  */
 export function pointsLost(

@@ -1,7 +1,7 @@
 /**
  * A head over all classes learned so far, in closed form, from statistics that can be added up class by class.
  *
- * A device cannot keep the pictures of past tasks, but it can keep sums over their features. From these sums a head over
+ * A device cannot keep the images of past tasks, but it can keep sums over their features. From these sums a head over
  * all classes follows without training, and so without forgetting.
  */
 
@@ -193,9 +193,9 @@ function temperatureIn(tensors: Tensors): number | undefined {
  * Linear discriminant analysis (Fisher, 1936; regularised as Friedman, 1989) over all classes, with equal priors.
  *
  * `Sw = (gram - sum n_c mu_c mu_c^T) / (n - C)`, shrunk to `(1 - a) Sw + a diag(Sw)`, with
- * `a = m / (n - C + m)` as if `m = priorPictures` more pictures had shown no correlation; with this `S`,
+ * `a = m / (n - C + m)` as if `m = priorPictures` more images had shown no correlation; with this `S`,
  * `w_c = S^-1 mu_c`, `b_c = -mu_c^T S^-1 mu_c / 2 + tr(S^-1 Sw) / (4 n_c)`: the last term makes up for half of what a mean
- * of few pictures is off by (docs/decisions/0021). All is divided by the statistics' temperature. Where the data show no
+ * of few images is off by (docs/decisions/0021). All is divided by the statistics' temperature. Where the data show no
  * spread within classes, the nearest class mean wins. Throws TaskError for a class without samples.
  */
 export function ldaHead(statistics: ClassStatistics, priorPictures: number): HeadArrays {

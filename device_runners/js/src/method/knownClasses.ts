@@ -1,7 +1,7 @@
 /**
- * More pictures of classes that are known already: how much they count beside those that came before.
+ * More images of classes that are known already: how much they count beside those that came before.
  *
- * Classes are one by name. New pictures of a known class are mostly of another kind than the old ones, or nobody would
+ * Classes are one by name. New images of a known class are mostly of another kind than the old ones, or nobody would
  * have collected them; but ten of them vanish in a mean over five hundred. So all that a task brings of known classes
  * count as much together as those that were there (docs/decisions/0017-known-classes.md).
  */
@@ -9,7 +9,7 @@
 import { KNOWN_CLASSES } from '../contract/thresholds.js';
 import { ClassStatistics } from './heads.js';
 
-/** Which of a task's classes are known by `old` statistics, and the statistics of its pictures of these. */
+/** Which of a task's classes are known by `old` statistics, and the statistics of its images of these. */
 export class KnownClasses {
   readonly names: readonly string[];
   /** By class of the task, its place in `names`, or -1. */
@@ -39,7 +39,7 @@ export class KnownClasses {
     this.again = this.again.add(known, places, this.names);
   }
 
-  /** `learned`, the task's statistics, with the pictures of known classes counted more often. */
+  /** `learned`, the task's statistics, with the images of known classes counted more often. */
   balance(learned: ClassStatistics): ClassStatistics {
     const count = total(this.again, this.names);
     if (!count) return learned;
@@ -52,7 +52,7 @@ function total({ classes, counts }: ClassStatistics, names: readonly string[]): 
   return classes.reduce((sum, name, c) => sum + (names.includes(name) ? counts[c]! : 0), 0);
 }
 
-/** The statistics of each picture counted `factor` times. */
+/** The statistics of each image counted `factor` times. */
 function scaled(
   { features, classes, gram, sums, counts, temperature }: ClassStatistics,
   factor: number,

@@ -1,7 +1,7 @@
 /**
- * Do a task's labels say anything about its pictures? Cross-validated accuracy of a linear head, exactly.
+ * Do a task's labels say anything about its images? Cross-validated accuracy of a linear head, exactly.
  *
- * On the features as they are before training, a head fitted to nine tenths of the pictures is asked for the others. By
+ * On the features as they are before training, a head fitted to nine tenths of the images is asked for the others. By
  * the shortcut of ridge regression (Allen, 1974; for folds, residuals times `(I - H)^-1` of the fold's block) this takes
  * one fit, not ten (docs/decisions/0015-label-check.md).
  */
@@ -13,8 +13,8 @@ import { roundHalfToEven } from './rounding.js';
 import { solveSymmetric } from './symmetric.js';
 
 /**
- * What a head says of pictures it was not fitted on: `accuracy`, the mean of the classes' own, and `chance`, in 0..1.
- * `pictures` is how many pictures of equally frequent classes would tell as much; 0 where nothing can be told.
+ * What a head says of images it was not fitted on: `accuracy`, the mean of the classes' own, and `chance`, in 0..1.
+ * `pictures` is how many images of equally frequent classes would tell as much; 0 where nothing can be told.
  */
 export interface LabelEvidence {
   readonly accuracy: number;
@@ -23,7 +23,7 @@ export interface LabelEvidence {
 }
 
 /**
- * Whether labels that are a fifth of the way from chance to perfect would hardly ever have done this badly. Few pictures
+ * Whether labels that are a fifth of the way from chance to perfect would hardly ever have done this badly. Few images
  * cannot refute anything.
  */
 export function isRefuted({ accuracy, chance, pictures }: LabelEvidence): boolean {
@@ -35,7 +35,7 @@ export function isRefuted({ accuracy, chance, pictures }: LabelEvidence): boolea
 }
 
 /**
- * Of features `(n, f)` and labels `(n,)` into `classes`. Classes with fewer than two pictures cannot be left out and
+ * Of features `(n, f)` and labels `(n,)` into `classes`. Classes with fewer than two images cannot be left out and
  * found again; they are left aside.
  */
 export function classEvidence(
@@ -68,16 +68,16 @@ export function classEvidence(
     if (largest(scores, i * count, count) === label) right[label] = right[label]! + 1;
   });
   const recalls = sizes.map((size, label) => right[label]! / size);
-  // The variance of a mean of recalls is that of so many pictures.
+  // The variance of a mean of recalls is that of so many images.
   const pictures = count ** 2 / sizes.reduce((sum, size) => sum + 1 / size, 0);
   return { accuracy: recalls.reduce((sum, recall) => sum + recall, 0) / count, chance: 1 / count, pictures };
 }
 
 /**
- * For each picture, what ridge regression fitted to the other folds says of it: `(n, columns)`.
+ * For each image, what ridge regression fitted to the other folds says of it: `(n, columns)`.
  *
- * features `(n, f)`, targets `(n, columns)`, `weights` of the pictures in the fit, and numbers of `folds`, `(n,)`. The
- * scaling of the features is that of all pictures; it knows no label.
+ * features `(n, f)`, targets `(n, columns)`, `weights` of the images in the fit, and numbers of `folds`, `(n,)`. The
+ * scaling of the features is that of all images; it knows no label.
  */
 export function heldOutScores(
   features: Float32Array,
@@ -126,7 +126,7 @@ function residualMaker(design: Float64Array, n: number, p: number): Float64Array
   return smoother.map((value, at) => (at % (n + 1) === 0 ? 1 : 0) - value);
 }
 
-/** The pictures of each class in turn to folds 0, 1, ... */
+/** The images of each class in turn to folds 0, 1, ... */
 function foldsOf(labels: readonly number[]): number[] {
   const seen = new Map<number, number>();
   return labels.map((label) => {

@@ -1,8 +1,8 @@
 /**
- * How far a task's pictures are from everything known, in the features' own units.
+ * How far a task's images are from everything known, in the features' own units.
  *
  * The squared Mahalanobis distance to the nearest known class, with the covariance within classes, over its expectation
- * for the pictures that the statistics were made of: about 1 for pictures like those. After Lee et al., arXiv 1807.03888.
+ * for the images that the statistics were made of: about 1 for images like those. After Lee et al., arXiv 1807.03888.
  */
 
 import { NOVELTY } from '../contract/thresholds.js';

@@ -12,22 +12,22 @@ type Numbers = Float32Array | Float64Array;
 
 /**
  * Throws TaskError for the first row of `values` `(n, width)` that is not finite: what the network or a head computes
- * for `n` pictures, the first of which is number `first`.
+ * for `n` images, the first of which is number `first`.
  */
 export function requireAnswers(values: Numbers, width: number, first = 0): void {
   const at = values.findIndex((value) => !Number.isFinite(value));
   if (at < 0) return;
   const picture = first + Math.floor(at / width);
   throw new TaskError(
-    `For picture ${picture} ${WHAT}, so nothing can be said of it: check the picture. ${ADVICE}`,
+    `For image ${picture} ${WHAT}, so nothing can be said of it: check the image. ${ADVICE}`,
   );
 }
 
-/** Throws TaskError where features of a task's pictures are not finite. */
+/** Throws TaskError where features of a task's images are not finite. */
 export function requireLearnableFeatures(features: Float32Array): void {
   if (features.every(Number.isFinite)) return;
   throw new TaskError(
-    `For a picture of the task ${WHAT}, so nothing can be learned from it: check the task's pictures. ${ADVICE} ` +
+    `For an image of the task ${WHAT}, so nothing can be learned from it: check the task's images. ${ADVICE} ` +
       'Nothing was committed.',
   );
 }

@@ -15,7 +15,7 @@ import { requireAnswers, requireUsableHead } from './finite.js';
 
 export const PRIOR_IMAGES = DISCRIMINANT.priorImages;
 
-// Pictures that go through the network at once: an application may hand over a thousand.
+// Images that go through the network at once: an application may hand over a thousand.
 const CHUNK = 64;
 
 /** `logits = features @ weight.T + bias` over `classes`: weight `(classes, f)`, bias `(classes,)`. */
@@ -26,7 +26,7 @@ export interface LinearHead {
 }
 
 /**
- * What is said of `n` pictures: the most probable class of each, and the probabilities of all classes, row by row
+ * What is said of `n` images: the most probable class of each, and the probabilities of all classes, row by row
  * `(n, classes.length)`; rows sum to 1.
  */
 export interface Prediction {
@@ -68,7 +68,7 @@ export class Predictor {
     return found;
   }
 
-  /** Features of pictures, `(n, f)`. Throws TaskError for the first picture of which they are not finite. */
+  /** Features of images, `(n, f)`. Throws TaskError for the first image of which they are not finite. */
   async features(pictures: readonly Picture[]): Promise<Float32Array> {
     this.opened ??= new Shared(FeatureExtractor.open(this.bundle, this.generation.tensors, this.opening));
     const shared = this.opened;
@@ -152,7 +152,7 @@ class Shared {
   }
 }
 
-/** What a head says of features `(n, f)`. Throws TaskError for the first picture of which it is not finite. */
+/** What a head says of features `(n, f)`. Throws TaskError for the first image of which it is not finite. */
 export function predictFrom(
   features: Float32Array,
   { classes, weight, bias }: LinearHead,

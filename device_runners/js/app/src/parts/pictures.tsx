@@ -1,4 +1,4 @@
-/** Pictures as files: choosing them, taking them, and showing them small. */
+/** Images as files: choosing them, taking them, and showing them small. */
 
 import { useEffect, useMemo, useRef } from 'preact/hooks';
 
@@ -13,7 +13,7 @@ interface PickerProps {
   readonly onPick: (files: File[]) => void;
 }
 
-/** A button that asks for pictures; the phone offers its gallery, or with `camera` its camera. */
+/** A button that asks for images; the phone offers its gallery, or with `camera` its camera. */
 export function Picker({ label, describes, multiple, camera, main, onPick }: PickerProps) {
   const input = useRef<HTMLInputElement>(null);
   return (
@@ -45,7 +45,7 @@ export function Picker({ label, describes, multiple, camera, main, onPick }: Pic
   );
 }
 
-/** A picture of a file; its address is given back when it is no longer shown. */
+/** An image of a file; its address is given back when it is no longer shown. */
 export function Thumbnail({ file, alt }: { file: Blob; alt: string }) {
   const url = useMemo(() => URL.createObjectURL(file), [file]);
   useEffect(() => () => URL.revokeObjectURL(url), [url]);

@@ -3,7 +3,7 @@
 import type { TaskProgress } from '../protocol.js';
 
 const PHASES: { [phase in TaskProgress['phase']]: string } = {
-  read: 'Reading the pictures',
+  read: 'Reading the images',
   check: 'Checking them',
   select: 'Choosing what to train',
   train: 'Learning',

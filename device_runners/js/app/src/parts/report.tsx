@@ -1,4 +1,4 @@
-/** What a task brought: accuracy per class on the pictures kept back, before and after. */
+/** What a task brought: accuracy per class on the images kept back, before and after. */
 
 import type { TaskReport } from '../protocol.js';
 import { percent } from './guesses.js';
@@ -44,7 +44,7 @@ export function Report({ report, onClose }: { report: TaskReport; onClose: () =>
       <ul class="compared">
         {picked(tested).map(({ picture, truth, before, after }, index) => (
           <li key={`${truth} ${index}`}>
-            <Thumbnail file={picture} alt={`A picture of ${truth}`} />
+            <Thumbnail file={picture} alt={`An image of ${truth}`} />
             <span class="before">
               <span class="unseen">before: </span>
               {before.label} {percent(before.probability)}

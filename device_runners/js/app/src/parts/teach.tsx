@@ -1,4 +1,4 @@
-/** Teaching: new classes, each with a name and some pictures. */
+/** Teaching: new classes, each with a name and some images. */
 
 import { useState } from 'preact/hooks';
 import type { Known, NewClass } from '../protocol.js';
@@ -108,7 +108,7 @@ function DraftCard({ draft, number, problem, onChange, onRemove }: DraftProps) {
               key={`${file.name} ${index}`}
               type="button"
               class="picture"
-              aria-label={`Remove picture ${index + 1} of ${called}`}
+              aria-label={`Remove image ${index + 1} of ${called}`}
               onClick={() => onChange({ pictures: pictures.filter((_, other) => other !== index) })}
             >
               <Thumbnail file={file} alt="" />
@@ -118,10 +118,10 @@ function DraftCard({ draft, number, problem, onChange, onRemove }: DraftProps) {
         </div>
       )}
       <div class="row">
-        <Picker label="Camera" camera describes={`Camera: take a picture of ${called}`} onPick={add} />
-        <Picker label="Pictures" multiple describes={`Pictures of ${called}`} onPick={add} />
+        <Picker label="Camera" camera describes={`Camera: take an image of ${called}`} onPick={add} />
+        <Picker label="Images" multiple describes={`Images of ${called}`} onPick={add} />
         <span class="count" aria-live="polite">
-          {pictures.length} {pictures.length === 1 ? 'picture' : 'pictures'}
+          {pictures.length} {pictures.length === 1 ? 'image' : 'images'}
         </span>
       </div>
     </fieldset>
@@ -147,5 +147,5 @@ function whatIsMissing(drafts: readonly Draft[], taken: ReadonlySet<string>): st
   const few = drafts.find(({ pictures }) => pictures.length < FEWEST);
   if (!few) return undefined;
   const wanted = FEWEST - few.pictures.length;
-  return `${few.name.trim()} needs ${wanted} more ${wanted === 1 ? 'picture' : 'pictures'}.`;
+  return `${few.name.trim()} needs ${wanted} more ${wanted === 1 ? 'image' : 'images'}.`;
 }

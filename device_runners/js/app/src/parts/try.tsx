@@ -1,4 +1,4 @@
-/** Trying it out: a picture, and what the network takes it for. */
+/** Trying it out: an image, and what the network takes it for. */
 
 import { useEffect, useState } from 'preact/hooks';
 import type { Client } from '../client.js';
@@ -13,7 +13,7 @@ interface Seen {
 
 interface TryProps {
   readonly client: Client;
-  /** Changes when the network does: the picture is looked at again. */
+  /** Changes when the network does: the image is looked at again. */
   readonly learned: string;
   readonly onProblem: (text: string | undefined) => void;
 }
@@ -37,16 +37,16 @@ export function Try({ client, learned, onProblem }: TryProps) {
       <h2 id="try">What is this?</h2>
       {seen && (
         <div class="seen" aria-live="polite">
-          <Thumbnail file={seen.picture} alt={`Your picture: ${seen.guesses[0]?.label ?? 'unknown'}`} />
+          <Thumbnail file={seen.picture} alt={`Your image: ${seen.guesses[0]?.label ?? 'unknown'}`} />
           <Guesses guesses={seen.guesses} />
         </div>
       )}
       <div class="row">
         <Picker
-          label="Take a picture"
+          label="Take an image"
           camera
           main={!seen}
-          describes="Take a picture to recognise"
+          describes="Take an image to recognise"
           onPick={look}
         />
         <Picker label="Choose one" describes="Choose one to recognise" onPick={look} />

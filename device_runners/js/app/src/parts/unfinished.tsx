@@ -1,4 +1,4 @@
-/** A task whose pictures are kept: it was interrupted, or it looked wrong. */
+/** A task whose images are kept: it was interrupted, or it looked wrong. */
 
 import type { Known } from '../protocol.js';
 

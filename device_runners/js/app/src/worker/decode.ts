@@ -1,18 +1,18 @@
-/** From a picture file to pixels, by the browser's own decoders. */
+/** From an image file to pixels, by the browser's own decoders. */
 
 import { type Picture, TaskError } from 'csk-sdk';
 
 // A phone's photo has 12 million pixels; of larger ones not even a thumbnail is needed here.
 const MOST_PIXELS = 100_000_000;
 
-/** Throws TaskError, naming the picture, where the browser cannot read it. */
+/** Throws TaskError, naming the image, where the browser cannot read it. */
 export async function decode(file: Blob): Promise<Picture> {
-  const name = file instanceof File && file.name ? file.name : 'This picture';
+  const name = file instanceof File && file.name ? file.name : 'This image';
   let bitmap: ImageBitmap;
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    throw new TaskError(`${name} cannot be read as a picture: leave it out, or save it as JPEG or PNG.`);
+    throw new TaskError(`${name} cannot be read as an image: leave it out, or save it as JPEG or PNG.`);
   }
   const { width, height } = bitmap;
   if (width * height > MOST_PIXELS) {

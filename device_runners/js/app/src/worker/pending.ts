@@ -2,7 +2,7 @@
 
 import { StorageError } from 'csk-sdk';
 
-/** A task: pictures to learn from and pictures to test with, each with the number of its class. */
+/** A task: images to learn from and images to test with, each with the number of its class. */
 export interface Pending {
   readonly task: string;
   readonly classes: readonly string[];
@@ -34,7 +34,7 @@ export class PendingTask {
     return done(this.database.transaction(STORE).objectStore(STORE).get(KEY));
   }
 
-  /** Throws StorageError where there is no room for the pictures. */
+  /** Throws StorageError where there is no room for the images. */
   async save(task: Pending): Promise<void> {
     const transaction = this.database.transaction(STORE, 'readwrite');
     transaction.objectStore(STORE).put(task, KEY);
@@ -64,7 +64,7 @@ function finished(transaction: IDBTransaction): Promise<void> {
 
 function refused(error: DOMException | null): StorageError {
   return new StorageError(
-    `The browser could not store the pictures (${error?.message || 'no reason given'}): free some space on this ` +
+    `The browser could not store the images (${error?.message || 'no reason given'}): free some space on this ` +
       'device, or leave private browsing, and try again. What was learned is kept.',
   );
 }

@@ -2,12 +2,12 @@
 
 import type { LabelError, LearnReport } from 'csk-sdk';
 
-/** Why a task was refused whose pictures and names do not belong together. */
+/** Why a task was refused whose images and names do not belong together. */
 export function mixedUp({ evidence: { accuracy, chance } }: LabelError): string {
   return (
-    "These pictures look mixed up between the classes: a picture's class follows from the others in " +
+    "These images look mixed up between the classes: an image's class follows from the others in " +
     `${percent(accuracy)} of cases, and guessing is right in ${percent(chance)}. Nothing was learned. ` +
-    'Check that each class has its own pictures.'
+    'Check that each class has its own images.'
   );
 }
 
@@ -23,7 +23,7 @@ export function remarks({ headsOnlyBecause, forgetting, warnings }: Found): stri
   );
   if (headsOnlyBecause === 'few-shot') {
     others.push(
-      'These are too few pictures to train on, so it tells the new classes by what it sees already. ' +
+      'These are too few images to train on, so it tells the new classes by what it sees already. ' +
         'About twenty of each would let it learn more.',
     );
   }

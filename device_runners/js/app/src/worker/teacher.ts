@@ -16,7 +16,7 @@ import { type Pending, PendingTask, type Shown } from './pending.js';
 import { mixedUp, remarks } from './sentences.js';
 
 export const FEWEST_PICTURES = 5;
-// Every so manieth picture of a class is kept back, to tell how well it was learned.
+// Every so manieth image of a class is kept back, to tell how well it was learned.
 const HELD_OUT = 5;
 const EPOCHS = 8;
 const SHOWN_GUESSES = 3;
@@ -104,7 +104,7 @@ export class Teacher {
     }
     const few = classes.find(({ pictures }) => pictures.length < FEWEST_PICTURES);
     if (few) {
-      const count = `${few.pictures.length} ${few.pictures.length === 1 ? 'picture' : 'pictures'}`;
+      const count = `${few.pictures.length} ${few.pictures.length === 1 ? 'image' : 'images'}`;
       throw new TaskError(`'${few.name}' has ${count}: add some, ${FEWEST_PICTURES} are the least.`);
     }
     const shown = classes.map(({ pictures }, label) =>
@@ -163,7 +163,7 @@ export class Teacher {
     }
   }
 
-  /** Throws TaskError, and keeps the task as refused, where its pictures and labels do not belong together. */
+  /** Throws TaskError, and keeps the task as refused, where its images and labels do not belong together. */
   private async taught(
     task: Pending,
     pictures: readonly Picture[],
@@ -186,13 +186,13 @@ export class Teacher {
   }
 
   private async small(picture: Blob): Promise<Picture> {
-    const name = picture instanceof File ? picture.name : 'a picture';
+    const name = picture instanceof File ? picture.name : 'an image';
     const { preprocessing } = this.learner;
     const { width, height, channels } = preprocessing;
     return { data: preprocessing.toSize(await decode(picture), name), width, height, channels };
   }
 
-  /** For each picture all classes, the most probable first. */
+  /** For each image all classes, the most probable first. */
   private async guesses(pictures: readonly Picture[]): Promise<Guess[][]> {
     if (pictures.length === 0) return [];
     const { probabilities, classes } = await this.learner.predict(pictures);

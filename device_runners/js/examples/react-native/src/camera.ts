@@ -1,4 +1,4 @@
-/** A photo as csk-sdk takes pictures: RGBA numbers. */
+/** A photo as csk-sdk takes images: RGBA numbers. */
 
 import { toByteArray } from 'base64-js';
 import type { Picture } from 'csk-sdk';
