@@ -30,7 +30,7 @@ export class TaskPixels {
     const { name, classes, pictures } = task;
     requireLabels(task);
     this.labels = Int32Array.from(task.labels);
-    this.pixels = preprocessing.stack(pictures, `Task '${name}': picture`);
+    this.pixels = preprocessing.stack(pictures, `Task '${name}': image`);
     const missing = classes.find((_, label) => !this.labels.includes(label));
     if (missing !== undefined) {
       throw new TaskError(`Task '${name}' has no image of '${missing}': add some, or leave the class out.`);
