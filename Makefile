@@ -35,13 +35,14 @@ ON ?= $(shell sed 's/\#.*//' $(RUNTIMES) | awk 'NF {print $$1}') node
 MATRIX := out/matrix
 DIGITS := out/digits
 
-.PHONY: help demo test contract test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
-	wheel-test docs release conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz sbom \
+.PHONY: help demo test test-slow contract test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
+	wheel-test docs release conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz fuzz-js sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
-	@echo "make test            the whole test suite, and that of the ort-training backend in its own environment"
+	@echo "make test            the test suite, and that of the ort-training backend in its own environment"
+	@echo "make test-slow       the tests that take seconds each: every call of a disk fails, whole demos, all networks (10 minutes)"
 	@echo "make test-saturating the int8 tests as on an x86 CPU without VNNI (Linux; CPUs whose CPUID can fault)"
 	@echo "make sweep-ort-training DRAWS=30 CHAINS=500    gradients of both backends over every rule (a quarter of an hour)"
 	@echo "make test-oldest     graphs and learning on the oldest ONNX Runtime that is declared"
@@ -59,6 +60,7 @@ help:
 	@echo "make attack MINUTES=10  attack every promise of docs/guarantees.md: kills, lost power, full disks, hostile files"
 	@echo "make soak TASKS=300     a long life: memory, file descriptors and the first task stay"
 	@echo "make fuzz MINUTES=30    feed the readers what nobody would (Linux, Python 3.11 to 3.13)"
+	@echo "make fuzz-js MINUTES=10 the same for the JavaScript readers (Node 20 or newer)"
 	@echo "make sbom               write docs/supply-chain.md and out/sbom.json from what is installed"
 	@echo "make wheel-test      build the wheel, install it elsewhere, run its demo"
 	@echo "make release            build the sdist and the wheel, check both, and write the notes; nothing is uploaded"
@@ -83,8 +85,11 @@ demo: $(BIN)/.demo
 	$(BIN)/csk-sdk demo --out out/demo
 
 test: $(BIN)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 	@$(MAKE) --no-print-directory test-ort-training
+
+test-slow: $(BIN)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
 test-ort-training:
 	@if $(UP_TO_312); then $(MAKE) --no-print-directory run-ort-training; else \
@@ -286,6 +291,12 @@ $(BIN)/.fuzz: $(BIN)/.dev
 
 fuzz: $(BIN)/.fuzz
 	$(BIN)/python tests/field/fuzz.py --minutes $(MINUTES) --out out/fuzz
+
+# The JavaScript readers; their seeds are files of the fixtures' bundle.
+fuzz-js: $(BIN)/.dev
+	@command -v npm > /dev/null || { echo "The JavaScript runner needs Node 20 or newer with npm."; exit 1; }
+	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && PYTHON=$(CURDIR)/$(BIN)/python npm run fixtures
+	cd $(JS) && npm run --silent fuzz -- $(MINUTES)
 
 sbom: $(BIN)/.dev
 	$(BIN)/python docs/generate_supply_chain.py --sbom out/sbom.json

@@ -43,6 +43,7 @@ from csk_sdk.contract.manifest import (
     EXPORT_TEMPLATE,
     INT8,
     MEMORY_MODEL,
+    MOST_FEATURES,
     ORT_FOLDER,
     ORT_TRAINING,
     PORTABLE,
@@ -56,7 +57,7 @@ from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.device import tuning
 from csk_sdk.device.comparing import require_same
-from csk_sdk.errors import UnsupportedOpError
+from csk_sdk.errors import ModelError, UnsupportedOpError
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives import objective_of
 from csk_sdk.runtime.allocator import returning_memory
@@ -119,6 +120,7 @@ def _build(
     source = with_features(source, possible, options.features)
     head = split_head(source.model, where)
     require_loss(options.loss, head.activation, where)
+    _require_few_features(head.weight.shape[1], options, where)
     split = _base_split(options, describe(source, head, possible, options)) if options.base_data else None
     try:
         manifest, sites = _with_sites(source, head, possible, options)
@@ -189,6 +191,17 @@ def _build(
     about = warnings_about(options, manifest, accuracy, agreement, exchanged, bool(scaled))
     warnings = (*source.warnings, *scaled, *about, *unchecked)
     return BuildReport(out, tuple(sites), len(manifest.classes), accuracy, agreement, warnings, metric)
+
+
+def _require_few_features(features: int, options: BuildOptions, where: str) -> None:
+    """What is known of classes is matrices of features by features, here and on every device."""
+    if features > MOST_FEATURES:
+        remedy = " With --features last it has fewer." if options.features != "last" else ""
+        raise ModelError(
+            f"{where}: the classifier sees {features:,} features of an image, and a bundle has at most "
+            f"{MOST_FEATURES:,}: what a device knows of classes would take {8e-9 * features**2:.0f} GB. Take a network "
+            f"with a pooling in front of its classifier.{remedy}"
+        )
 
 
 def _behind(

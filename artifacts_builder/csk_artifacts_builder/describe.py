@@ -31,6 +31,7 @@ from csk_sdk.contract.manifest import (
     Site,
 )
 from csk_sdk.errors import ConfigError
+from csk_sdk.formats.names import LONGEST, is_plain
 from csk_sdk.objectives import objective_of
 from csk_sdk.runtime.sessions import require_training_package
 from csk_sdk.version import __version__
@@ -54,6 +55,12 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
     classes = tuple(options.classes) if options.classes is not None else tuple(str(i) for i in range(count))
     if len(classes) != count:
         raise ConfigError(f"--classes has {len(classes)} names, but {source.path.name} has {count} outputs.")
+    for place, name in enumerate(classes):
+        if not is_plain(name):
+            raise ConfigError(
+                f"--classes calls class {place} {name[:40]!r}, and a name is not empty, at most {LONGEST} characters, "
+                "in valid UTF-8 and without control characters. Rename it."
+            )
     if len(set(classes)) != count:
         raise ConfigError("--classes has the same name twice; every class needs its own.")
     if not 0.0 < options.channel_ratio <= 1.0:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 CLASSIFIERS_ONLY = "csk-sdk teaches classifiers new classes: models with one answer for each image or signal."
 _RECURRENT = {"GRU", "LSTM", "RNN"}
 _LINEAR = {"Add", "Gemm", "MatMul"}
-_BETWEEN = {"Identity", "LogSoftmax", "Reshape", "Softmax", "Transpose"}
+_BETWEEN = {"Flatten", "Identity", "LogSoftmax", "Reshape", "Softmax", "Transpose"}
 # A transformer has few convolutions, which cut the image into patches, and as many products of a softmax as layers.
 _FEW_CONVOLUTIONS = 4
 
@@ -25,8 +25,6 @@ def _detector(model: ir.Model) -> str | None:
         shape = _shape(value)
         if len(shape) == 3 and not _ends_in_classes(model, value):
             return f"a detector: its output '{value.name}' {value.shape} has a box dimension"
-        if len(shape) == 2 and shape[1] == 4 and len(model.graph.outputs) > 1:
-            return f"a detector: its output '{value.name}' {value.shape} holds boxes"
     return None
 
 

@@ -20,7 +20,7 @@ PACKAGES = {"csk_sdk": "sdk", "csk_artifacts_builder": "artifacts_builder"}
 SOURCE = "source"
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 # What searching needs in pages opened from the disk: Material's `offline` plugin takes it from a CDN.
-SHIM = "https://unpkg.com/iframe-worker/shim"
+SHIM = re.compile(r'src="https?://[^"]*/iframe-worker/shim"')
 FETCHED = re.compile(r"""<(?:script|img|iframe|link)[^>]*?(?:src|href)="?(https?://[^"\s>]+)""")
 REFERENCE = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 
@@ -82,7 +82,7 @@ def on_post_template(output: str, template_name: str, **_: Any) -> str:
 
 def _self_contained(page: str, shim: str, name: str) -> str:
     """Warn, and so end the build, of whatever the page would fetch."""
-    page = page.replace(f'src="{SHIM}"', f'src="{shim}"')
+    page = SHIM.sub(f'src="{shim}"', page)
     for fetched in FETCHED.findall(page):
         LOG.warning("%s fetches %s", name, fetched)
     return page

@@ -43,6 +43,8 @@ class TrainingConfig(TrainingFields):
 
         Raises ConfigError for an unknown name, a wrong type, or a value out of range.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{where} is a {type(values).__name__}, and must be a mapping of settings.")
         for name in values:
             if name not in SETTINGS:
                 raise ConfigError(

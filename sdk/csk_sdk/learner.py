@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -17,7 +17,8 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.tasks import Task
 from csk_sdk.device.choice import in_chosen_precision
-from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.errors import ConfigError, StateError, StorageError, TaskError
+from csk_sdk.formats.given import flag_of, path_of, text_of, texts_of
 from csk_sdk.learning.forgetting import Forgotten, forget, merge, rename
 from csk_sdk.learning.learn_run import LearnRun, OnProgress
 from csk_sdk.learning.life import LearnReport
@@ -27,6 +28,7 @@ from csk_sdk.network.export import export_model
 from csk_sdk.network.predicting import LinearHead, Predictor, require_new_task
 from csk_sdk.network.profiles import SMALL, in_profile
 from csk_sdk.objectives import Prediction
+from csk_sdk.runtime.peak_memory import in_memory
 from csk_sdk.runtime.providers import find_providers
 from csk_sdk.runtime.sessions import Provider
 from csk_sdk.state import Generation, LearnedTask, State
@@ -100,8 +102,10 @@ class Learner:
         `trust` is no such key.
         """
         opened = Bundle.open(bundle, trust)
+        state = path_of(state, "state", StateError)
+        allow_older = flag_of(allow_older, "allow_older")
         if trust is not None:
-            accept(opened, trust, Path(state), allow_older)
+            accept(opened, trust, state, allow_older)
         opened.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         stored = State.open(state, opened.id, opened.stored_checkpoint)
         return cls(opened, stored, _settings(config) or TrainingConfig(), backend, providers)
@@ -160,7 +164,8 @@ class Learner:
         Its weight is `(classes, f)` and its bias `(classes,)`, float32. Raises TaskError for a task that is not
         learned, StateError for a head that is not finite.
         """
-        return self.predictor().head(task)
+        with in_memory():
+            return self.predictor().head(task)
 
     def learn(
         self,
@@ -188,6 +193,20 @@ class Learner:
         self.state.require_writable()
         if not isinstance(task, Task):
             task = Task.open(task)
+        with in_memory():
+            return self._learn(task, config, on_progress, replace)
+
+    def _learn(
+        self,
+        task: Task,
+        config: TrainingConfig | Mapping[str, Any] | None,
+        on_progress: OnProgress | None,
+        replace: bool | None,
+    ) -> LearnReport:
+        if replace is not None:
+            flag_of(replace, "replace")
+        if on_progress is not None and not callable(on_progress):
+            raise ConfigError(f"on_progress is {on_progress!r:.40}, and must be a function of a Progress.")
         config = _settings(config)
         task.require_trainable()
         bundle = self._as_set(config)
@@ -222,6 +241,10 @@ class Learner:
         Raises TaskError where a task of this name is learned already, or a name cannot be used; ConfigError for a
         setting out of range.
         """
+        text_of(name, "name", TaskError)
+        classes = texts_of(classes, "classes", TaskError)
+        if replace is not None:
+            flag_of(replace, "replace")
         self.state.require_writable()
         self.require_new(name, classes)
         settings = _settings(config)
@@ -240,20 +263,26 @@ class Learner:
 
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
         """Features `(n, f)` float32 of images or signals, as `predict` takes them. Raises TaskError as it does."""
-        return self.predictor().features(images)
+        with in_memory():
+            return self.predictor().features(images)
 
-    def predict(self, images: NDArray[Any] | Sequence[Any], task: str | None = None) -> Prediction:
+    def predict(
+        self, images: NDArray[Any] | Sequence[Any], task: str | None = None, reject: float | None = None
+    ) -> Prediction:
         """Class names and probabilities of uint8 RGB images, `(n, h, w, c)` or a list of `(h, w, c)` of any sizes.
 
         Images of OpenCV are BGR: give `images[..., ::-1]`. A model of signals takes int16 or float `(n, length, c)` or
         a list of `(length, c)`. For a bundle of another loss than cross-entropy, see `Prediction`.
 
         With `task`, among that task's classes (task-incremental); without, among all learned so far
-        (class-incremental). Threads may call it at once. Raises TaskError for images or signals of a wrong type, or of
-        which the network computes numbers that are not finite, and for a task that is not learned.
+        (class-incremental). `known` of the prediction is False for what is unlike all that is known, whatever `task`;
+        of images of known classes, that is about the share `reject`, 0.05 unless told otherwise; 0 rejects none.
+        Threads may call it at once. Raises ConfigError where `reject` is no share from 0 to below 1, or was never
+        measured (`Prediction`), TaskError for images or signals of a wrong type, or of which the network computes
+        numbers that are not finite, and for a task that is not learned.
         """
-        predictor = self.predictor()
-        return predictor.head(task).predict(predictor.features(images), self.bundle.manifest.input.noun)
+        with in_memory():
+            return self.predictor().predict(images, task, reject)
 
     def evaluate(self, tasks: Sequence[Task], scenario: str = "task") -> Evaluation:
         """Accuracies in percent on the test splits of `tasks`; the row is kept, so that later calls show forgetting.
@@ -261,22 +290,36 @@ class Learner:
         `scenario` is "task" (task-incremental) or "class" (class-incremental). Raises ConfigError for another one,
         TaskError where there is nothing to test, or a test class was never learned.
         """
-        require_scenario(scenario)
+        require_scenario(text_of(scenario, "scenario", ConfigError))
         return self.score(tasks).evaluation(scenario)
 
     def score(self, tasks: Sequence[Task]) -> Scores:
         """What `evaluate` measures, for both scenarios at once. Raises TaskError as it does."""
+        if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
+            raise TaskError(f"tasks is a {type(tasks).__name__}, and must be a list of tasks: [task].")
+        given = list(tasks)
+        if odd := [one for one in given if not isinstance(one, Task)]:
+            raise TaskError(
+                f"tasks has a {type(odd[0]).__name__} in it, and must be a list of tasks: open each with Task.open."
+            )
         # One predictor for all: another process may commit while this one measures.
-        return score_tasks(self.predictor(), self.state, tasks)
+        with in_memory():
+            return score_tasks(self.predictor(), self.state, given)
 
-    def export(self, path: Path | str, task: str | None = None) -> None:
+    def export(self, path: Path | str, task: str | None = None, reject: float | None = None) -> None:
         """Write an ordinary inference ONNX model over all classes, or over one task's.
 
-        Its input is the source model's input, normalised as for that one. The file is replaced as a whole, or not at
-        all. Raises TaskError for a task that is not learned, StorageError where it cannot be written.
+        Its input is the source model's input, normalised as for that one. With `reject`, it has two more outputs in
+        standard ops: `known` bool `(n,)`, as `predict(..., reject=reject)` has it, and `distance` float32 `(n,)`.
+        The file is replaced as a whole, or not at all. Raises TaskError for a task that is not learned, StorageError
+        where it cannot be written, ConfigError for `reject` as `predict` does, and where the file would lie in a bundle
+        or a state.
         """
         predictor = self.predictor()
-        export_model(self.bundle, predictor.generation, predictor.head(task), Path(path))
+        doubt = None if reject is None else predictor.doubt(reject)
+        target = path_of(path, "The exported model's path", StorageError)
+        with in_memory():
+            export_model(self.bundle, predictor.generation, predictor.head(task), target, doubt)
 
     def forget(self, *classes: str, task: str | None = None) -> Forgotten:
         """Forget classes, or a task: what it contributed, its head, and every older generation that holds it.
@@ -293,6 +336,7 @@ class Learner:
 
     def rename(self, old: str, new: str) -> Generation:
         """Give a learned class another name. Raises TaskError for one that is not learned, or a name that is taken."""
+        text_of(old, "old", TaskError), text_of(new, "new", TaskError)
         with self._changing():
             return rename(self.bundle, self.state, old, new)
 
@@ -301,6 +345,7 @@ class Learner:
 
         Raises TaskError for a class that is not known, and for `other` of the base.
         """
+        text_of(into, "into", TaskError), text_of(other, "other", TaskError)
         with self._changing():
             return merge(self.bundle, self.state, into, other)
 
@@ -319,6 +364,7 @@ class Learner:
         ended with, or where only a newer csk-sdk may write to the state; StateLockedError while another process or
         thread learns.
         """
+        text_of(task, "task", StateError)
         self.state.require_writable()
         with self.state.lock():
             self.state.rollback(self.state.generation_at(task))
@@ -328,6 +374,8 @@ class Learner:
 
     def require_new(self, name: str, classes: Sequence[str] = ()) -> None:
         """Raise TaskError where a task of this name is learned already, or a name cannot be used."""
+        text_of(name, "name", TaskError)
+        classes = texts_of(classes, "classes", TaskError)
         require_new_task(self.generation, self.bundle.manifest.classes, name, classes)
 
 

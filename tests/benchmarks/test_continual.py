@@ -154,6 +154,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_product_lives_a_stream(data: Path) -> None:
     cache = data / "cache"
     cache.mkdir()

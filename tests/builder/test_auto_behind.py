@@ -26,6 +26,7 @@ def network(second: str, third: str) -> onnx.ModelProto:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", ["last", "layers"])
 @pytest.mark.parametrize(
     ("second", "third", "sites", "op"),

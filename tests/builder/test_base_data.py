@@ -10,6 +10,7 @@ from PIL import Image
 from small_models import saved
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder.measure.base_knowledge import base_split
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import TaskError
 
@@ -74,3 +75,13 @@ def test_base_data_protects_and_warnings_say_what_is_missing(tmp_path: Path) -> 
     unprotected = build_artifacts(saved(tmp_path), tmp_path / "other")
     assert "UNPROTECTED" in unprotected.warnings[0]
     assert unprotected.base_accuracy is None
+
+
+def test_a_task_s_folder_is_base_data_with_its_train_folder(tmp_path: Path) -> None:
+    classes = ("a", "b", "c")
+    pictures(tmp_path / "task" / "train", a=2, b=1, c=1)
+    pictures(tmp_path / "task" / "test", a=3)
+    split = base_split(tmp_path / "task", classes)
+    assert [Path(split.images.name(index)).parent.parent.name for index in range(len(split))] == ["train"] * 4
+    pictures(tmp_path / "base", train=1, b=1, c=1)
+    assert len(base_split(tmp_path / "base", ("train", "b", "c"))) == 3, "and a class may be called so"

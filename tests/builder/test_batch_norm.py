@@ -11,6 +11,7 @@ from preparing import HEAD, bn, body, buildable, classifier, drawn, ops, prepare
 from small_network import norm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "nodes", "left", "tensors"),
     [

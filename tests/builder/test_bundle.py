@@ -155,6 +155,7 @@ def test_files_can_be_read_by_others(tmp_path: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", MORE, ids=lambda network: network.name)
 def test_two_builds_are_the_same_bytes(tmp_path: Path, network: Network) -> None:
     first, second = build(tmp_path, network, "first"), build(tmp_path, network, "second")
@@ -260,6 +261,7 @@ def test_the_bundles_identity_is_that_of_its_content(bundle: Path, copy: Path, t
 # --- the export template
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["", "Softmax", "LogSoftmax"])
 @pytest.mark.parametrize("network", MORE, ids=lambda network: network.name)
 def test_completed_template_is_the_source_model(tmp_path: Path, network: Network, end: str) -> None:

@@ -219,6 +219,7 @@ def run(path: Path, x: NDArray, output: str | None = None) -> NDArray:
     return session.run(output and [output], {"x": x})[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_it_builds_and_its_export_is_the_source(tmp_path: Path, name: str) -> None:
     case = CASES[name]

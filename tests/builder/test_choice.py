@@ -73,6 +73,7 @@ def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
         sites_of(networks.RESNET, "3x3", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [5, 1])
 @pytest.mark.parametrize("every", [True, False], ids=["all-channels", "some-channels"])
 @pytest.mark.parametrize("network", WITH_POINTWISE, ids=lambda network: network.name)

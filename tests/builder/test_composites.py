@@ -45,6 +45,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FORMS)
 def test_the_same_numbers_and_right_gradients(tmp_path: Path, case: str) -> None:
     nodes, opset = FORMS[case]

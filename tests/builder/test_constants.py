@@ -34,6 +34,7 @@ def wide(kernel: str, opset: int = 17) -> onnx.ModelProto:
     return model(body(nodes), opset, **{name: array for name, array in tensors.items() if name in nodes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "opset"),
     [

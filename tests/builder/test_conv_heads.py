@@ -128,6 +128,7 @@ def base_head(bundle: Bundle) -> dict[str, NDArray]:
     return {"head.weight": start["head/base/weight"], "head.bias": start["head/base/bias"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_base_predictions_stay_what_they_were(row: Row, bundles: dict[str, Bundle], tmp_path: Path) -> None:
     bundle = bundles[row.case]

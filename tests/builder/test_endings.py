@@ -125,6 +125,7 @@ def exported(folder: Path) -> Path:
     return folder / "exported.onnx"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", ["last", "layers"])
 @pytest.mark.parametrize("case", ENDINGS)
 def test_the_export_ends_as_the_source_does(tmp_path: Path, case: str, features: str) -> None:

@@ -44,6 +44,21 @@ ROWS = [
         ("model.onnx has 2 inputs ('x', 'x2'); a classifier has one input.",),
     ),
     Row(
+        "more features than matrices of them fit anywhere",
+        lambda: model(
+            "(float[N,3,200,200] x) => (float[N,3] y) { c = Conv<pads=[1,1,1,1]>(x, w) \n r = Relu(c) \n "
+            "f = Flatten(r) \n y = Gemm<transB=1>(f, flat) }",
+            w=RNG.normal(0, 0.2, (1, 3, 3, 3)).astype(np.float32),
+            flat=RNG.normal(0, 0.2, (3, 40_000)).astype(np.float32),
+        ),
+        (
+            "the classifier sees 40,000 features of an image, and a bundle has at most 32,768",
+            "13 GB",
+            "a pooling",
+        ),
+        options={"features": "last"},
+    ),
+    Row(
         "a source that gives NaN",
         lambda: classifier("s = Sqrt(x) \n c = Conv(s, w) \n t = Conv(c, v)"),
         ("The source model gives NaN or infinity for ordinary noise",),
@@ -271,6 +286,20 @@ ROWS = [
         ("--classes has the same name twice",),
         ConfigError,
         {"classes": ("a", "b", "a")},
+    ),
+    Row(
+        "a class without a name",
+        classifier,
+        ("--classes calls class 1 '', and a name is not empty",),
+        ConfigError,
+        {"classes": ("a", "", "c")},
+    ),
+    Row(
+        "a class name of two lines",
+        classifier,
+        ("--classes calls class 2 'c\\nd', and a name is not empty",),
+        ConfigError,
+        {"classes": ("a", "b", "c\nd")},
     ),
     Row(
         "channel ratio of zero",

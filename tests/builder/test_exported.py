@@ -79,6 +79,7 @@ def test_every_file_is_known() -> None:
     assert {file.stem for file in FILES} == set(SITES)
 
 
+@pytest.mark.slow
 @files
 def test_logits_are_the_frameworks(file: Path, bundles: dict[str, Bundle]) -> None:
     x, y = example(file)

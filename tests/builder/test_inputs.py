@@ -96,7 +96,7 @@ def test_auto_takes_the_last_two_lengths(tmp_path: Path) -> None:
     [
         (
             lambda: conv("N,3,L"),
-            "model.onnx: input 'x' has dynamic length [N,3,L]. Export it with a fixed length; only the batch may be",
+            "model.onnx: input 'x' has dynamic length [N,3,L]. Say what it is to be on the device with",
         ),
         (
             lambda: conv("N,9,3", "i = Transpose<perm=[0,2,1]>(x)"),

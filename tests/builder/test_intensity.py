@@ -81,6 +81,7 @@ def smooth_point(network: Network) -> tuple[Network, NDArray[np.float32]]:
     raise AssertionError(f"{network.name} has no smooth point among 40")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", networks.NETWORKS, ids=lambda network: network.name)
 def test_kernel_gradients_equal_central_differences(tmp_path: Path, network: Network) -> None:
     network, images = smooth_point(network)

@@ -82,6 +82,16 @@ def test_a_model_of_another_kind(tmp_path: Path, case: str, size: str) -> None:
     assert "csk-sdk" in str(caught.value)
 
 
+def test_a_recogniser_of_an_old_opset_and_of_open_width(tmp_path: Path) -> None:
+    """Its Softmax is taken apart where the shape in front of it is not known."""
+    nodes = KINDS["recogniser"][0]
+    text = f"(float[N,3,9,W] x) => (float[N,T,40] y) {{ {nodes} }}"
+    used = {name: TENSORS[name] for name in ("w", "v", "letters")}
+    onnx.save(model(text, 12, ir_version=7, **used), tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="is a recogniser of sequences"):
+        build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

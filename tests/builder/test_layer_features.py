@@ -144,6 +144,7 @@ def maps_of(row: Row) -> ReferenceEvaluator:
     return ReferenceEvaluator(in_float64(proto))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_base_predictions_stay_what_they_were(row: Row, bundles: dict[str, Bundle], tmp_path: Path) -> None:
     bundle = bundles[row.case]
@@ -195,6 +196,7 @@ def test_gradients_equal_central_differences(row: Row, bundles: dict[str, Bundle
         assert float(np.linalg.norm(gradient)) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "features"), [("exact", LAYERS), ("int8", LAYERS), ("int8", WIDE)])
 def test_a_device_learns_and_exports_with_them(
     precision: str, features: str, base_data: Path, digits: Digits, tmp_path: Path

@@ -66,6 +66,7 @@ def network(kinds: list[str]) -> tuple[onnx.ModelProto, list[str]]:
     return model(text, **tensors), [f"node{n}" for n in range(len(kinds) + 1)]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(sorted(KINDS)), max_size=5))
 def test_every_convolution_is_a_candidate_or_has_a_reason(kinds: list[str]) -> None:

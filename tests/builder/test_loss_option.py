@@ -86,6 +86,7 @@ def test_a_manifest_without_a_loss_is_a_classifiers(tmp_path: Path) -> None:
     assert Manifest.from_json(sealed(fields), "here").loss == CROSS_ENTROPY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["attributes", "angle"])
 def test_base_data_with_a_table_of_labels(tmp_path: Path, digits: Digits, kind: str) -> None:
     make = {"attributes": tables.attribute_bundle, "angle": tables.angle_bundle}[kind]
@@ -98,6 +99,7 @@ def test_base_data_with_a_table_of_labels(tmp_path: Path, digits: Digits, kind: 
     assert checkpoint["statistics.counts"].shape == (0,)
 
 
+@pytest.mark.slow
 def test_what_the_base_model_is_worth_is_measured(tmp_path: Path, digits: Digits) -> None:
     tables.attribute_bundle(digits, tmp_path)
     options = BuildOptions(

@@ -21,7 +21,7 @@ from conftest import REPOSITORY, build_digits_bundle
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.bundle_writer import write_tensors
 from csk_artifacts_builder.measure.memory import _constants, _fullest, _packed
-from csk_artifacts_builder.prepare import model as preparing
+from csk_artifacts_builder.prepare import source_file
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import Manifest
 from csk_sdk.errors import ConfigError, ModelError, StorageError
@@ -174,6 +174,7 @@ def peak(bundle: Path) -> int:
     return Bundle.open(bundle).manifest.memory["peak"]
 
 
+@pytest.mark.slow
 def test_sites_are_placed_from_the_back_until_the_budget_is_spent(tmp_path):
     source = stack(tmp_path / "m.onnx", (3, 32, 64, 128, 256), 16)
     names = [f"w{index}" for index in range(4)]
@@ -194,6 +195,7 @@ def test_sites_are_placed_from_the_back_until_the_budget_is_spent(tmp_path):
         assert manifest.memory["peak"] == peaks[index]
 
 
+@pytest.mark.slow
 def test_a_budget_of_int8_is_that_of_int8(tmp_path):
     """Before anything was calibrated; kernels take a quarter of what exact ones do."""
     source, data, classes = stack(tmp_path / "m.onnx", (3, 32, 64, 128, 256), 16), tmp_path / "base", "abcd"
@@ -294,7 +296,7 @@ def test_a_file_above_2_gib_is_refused_before_it_is_read(tmp_path):
 
 def test_a_graph_above_the_limit_leaves_nothing(tmp_path, monkeypatch):
     # Above the source, below the training graph.
-    monkeypatch.setattr(preparing, "MAX_BYTES", 6_000)
+    monkeypatch.setattr(source_file, "MAX_BYTES", 6_000)
     source = stack(tmp_path / "m.onnx", (3, 4, 4, 4), 8)
     assert source.stat().st_size < 6_000
     with pytest.raises(ModelError, match=r"training_model\.onnx has"):

@@ -113,6 +113,7 @@ def drawn_head(bundle: Bundle) -> tuple[NDArray[np.float32], NDArray[np.float32]
 # --- gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch", "every"),
     [(IMAGES, True), (IMAGES, False), (1, False)],

@@ -20,6 +20,7 @@ from csk_artifacts_builder.prepare.model import prepare
 from csk_sdk.errors import ModelError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", range(7, 29))
 @pytest.mark.parametrize("batch", ["N", "1"], ids=["dynamic", "static"])
 def test_every_opset(tmp_path: Path, opset: int, batch: str) -> None:
@@ -185,6 +186,7 @@ MUTATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["", "Softmax"])
 @pytest.mark.parametrize("case", MUTATIONS)
 def test_a_converter_that_changes_numbers_is_caught(

@@ -50,6 +50,7 @@ def test_a_file_in_the_place_of_the_bundle(tmp_path: Path, overwrite: bool) -> N
     assert (tmp_path / "bundle").read_text() == "a file"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", range(6))
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int, overwrite: bool) -> None:

@@ -75,6 +75,7 @@ def written(case: str) -> onnx.ModelProto:
     return model(f"({given} x) => (float[{batch},3] y) {{ {front} \n {BODY} }}", **HEAD, **used, **tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FRONTS)
 def test_the_device_sees_the_same_pixels(tmp_path: Path, case: str) -> None:
     given, _, white, _ = FRONTS[case]

@@ -183,6 +183,7 @@ def drawn(draw: st.DrawFn) -> PoolRow:
     return PoolRow("drawn", op, size, attributes, pads if any(pads) else (), draw(st.booleans()), opset)
 
 
+@pytest.mark.slow
 @given(drawn())
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_any_pool(tmp_path_factory: pytest.TempPathFactory, row: PoolRow) -> None:

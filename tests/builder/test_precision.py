@@ -78,6 +78,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network", [networks.RESNET, networks.MOBILENET_V3], ids=lambda network: network.name
 )

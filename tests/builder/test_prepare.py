@@ -62,6 +62,7 @@ def test_the_demo_model_whose_weights_pass_through_identities(tmp_path: Path) ->
     assert "stage3.second.conv" in [site.name for site in bundle.manifest.sites]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flatten",
     [
@@ -242,6 +243,7 @@ def test_initializers_listed_before_the_picture(tmp_path: Path) -> None:
     build_artifacts(path, tmp_path / "bundle")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [2, 3, 5])
@@ -278,6 +280,7 @@ HEADS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HEADS)
 def test_heads(tmp_path: Path, case: str) -> None:
     text, tensors = HEADS[case]

@@ -131,6 +131,7 @@ def relative(value: NDArray, truth: NDArray) -> float:
 # --- what the graphs are made of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
 def test_every_frozen_convolution_is_in_int8_and_all_is_standard(
     cases: dict[str, Case], network: Network

@@ -98,6 +98,7 @@ SAME = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
 @pytest.mark.parametrize(("op", "attributes"), SAME)
 def test_padding_that_onnx_runtime_computes_otherwise(

@@ -103,6 +103,7 @@ def test_no_two_convolutions_share_what_wide_sums_copy_by_name(network: Network,
         assert not shared, f"{what}s of several convolutions: {shared}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [*NETWORKS, TIED, NARROW], ids=lambda network: network.name)
 def test_graphs_open_with_wide_sums_and_give_what_they_gave(network: Network, tmp_path: Path) -> None:
     model, feeds = quantized(network, tmp_path)

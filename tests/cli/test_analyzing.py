@@ -69,6 +69,7 @@ def test_1x1_sites_are_shown_but_not_compared(analyze):
     assert "strongest position" not in text
 
 
+@pytest.mark.slow
 def test_by_training(analyze):
     done = analyze("--by-training", "2", "--json").json
     assert (done["by_training"]["steps"], done["by_training"]["held_out_images"]) == (2, 64)
@@ -80,6 +81,7 @@ def test_by_training(analyze):
     assert "loss decrease" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_the_picture(analyze, tmp_path, suffix):
     path = tmp_path / f"intensity{suffix}"

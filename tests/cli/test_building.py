@@ -48,6 +48,7 @@ def test_without_base_data_it_warns_and_says_so_in_json(run, tmp_path, class_fil
     assert [site["selected"] / site["channels"] for site in found["sites"][1:]] == [0.5] * 6
 
 
+@pytest.mark.slow
 def test_int8_tells_how_close_it_comes(run, tmp_path, base_data):
     out, classes = tmp_path / "bundle", MODEL.with_suffix(".json")
     arguments = ("build-artifacts", MODEL, "--out", out, "--classes", classes, "--precision", "int8")
@@ -65,6 +66,7 @@ def test_int8_tells_how_close_it_comes(run, tmp_path, base_data):
     assert run(*arguments, "--precision", "int4").status == 2
 
 
+@pytest.mark.slow
 def test_an_existing_bundle_is_only_replaced_when_asked(run, tmp_path):
     arguments = ("build-artifacts", MODEL, "--out", tmp_path / "bundle")
     assert run(*arguments).status == 0
@@ -74,6 +76,7 @@ def test_an_existing_bundle_is_only_replaced_when_asked(run, tmp_path):
     assert run(*arguments, "--overwrite", "--mean", "0.3056", "--std", "0.3776").status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "mean"),
     [

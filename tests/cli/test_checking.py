@@ -15,6 +15,7 @@ def checks(done):
     return {check["name"]: check for check in done.json["checks"]}
 
 
+@pytest.mark.slow
 def test_everything_is_in_order(run, learned_workspace):
     done = run("doctor", "--workspace", learned_workspace, "--json")
     found = checks(done)

@@ -65,6 +65,7 @@ def test_nothing_to_learn(run, learned_workspace):
 
 
 def test_an_empty_inbox_has_nothing_to_learn(run, workspace, tmp_path):
+    (tmp_path / "none").mkdir()
     done = run("train", "--workspace", workspace, "--tasks", tmp_path / "none")
     assert (done.status, done.out) == (
         0,

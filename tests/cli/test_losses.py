@@ -37,6 +37,7 @@ def inhabited(
     return folder
 
 
+@pytest.mark.slow
 def test_multi_label(run: Any, tmp_path: Path, digits: Digits) -> None:
     tasks = [
         tables.attribute_task(digits, "01", (4, 5, 6, 7), ("loop", "prime")),
@@ -68,6 +69,7 @@ def test_multi_label(run: Any, tmp_path: Path, digits: Digits) -> None:
     assert run("inspect", folder / "bundle", "--json").json["loss"] == "binary-cross-entropy"
 
 
+@pytest.mark.slow
 def test_regression(run: Any, tmp_path: Path, digits: Digits) -> None:
     tasks = [tables.angle_task(digits, "01", (4, 5)), tables.height_task(digits, "02", (6, 7))]
     folder = inhabited(tmp_path / "w", tables.angle_bundle, digits, tasks)
@@ -104,6 +106,7 @@ def test_regression(run: Any, tmp_path: Path, digits: Digits) -> None:
     assert "label_smoothing is 0.1, but this bundle's loss is mse" in refused.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "metric"), [("cross-entropy", "accuracy"), ("binary-cross-entropy", "mAP"), ("mse", "R2")]
 )

@@ -27,6 +27,7 @@ IN_A_WORKSPACE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [a_pipe, a_device])
 @pytest.mark.parametrize("name", IN_A_WORKSPACE)
 def test_no_command_waits_for_what_is_no_file(learned: Path, name: str, make: Callable[[Path], None]) -> None:

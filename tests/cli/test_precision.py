@@ -31,6 +31,7 @@ def config_of(workspace: Path, generation: int) -> dict:
     return record["tasks"][-1]["config"]
 
 
+@pytest.mark.slow
 def test_doctor_shows_what_it_measured_and_train_follows_it(run, workspace_int8: Path, monkeypatch) -> None:
     done = run("doctor", "--workspace", workspace_int8)
     assert done.status == 0
@@ -54,6 +55,7 @@ def test_doctor_shows_what_it_measured_and_train_follows_it(run, workspace_int8:
     assert (learned["precision"], learned["prefix_cache"], learned["prefix_views"]) == ("int8", "memory", 3)
 
 
+@pytest.mark.slow
 def test_csk_toml_overrules_what_was_measured(run, workspace_int8: Path) -> None:
     (workspace_int8 / "csk.toml").write_text(
         '[training]\nepochs = 1\nthreads = 1\nfew_shot = 0\nprecision = "exact"\n'
@@ -70,6 +72,7 @@ def test_a_precision_that_the_bundle_has_not_is_one_sentence(run, workspace: Pat
     assert "has no graphs for int8: build it again with --precision int8." in done.err.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_where_it_cannot_be_remembered_doctor_says_so(run, workspace_int8: Path) -> None:
     (workspace_int8 / "device.json").mkdir()
     done = run("doctor", "--workspace", workspace_int8)

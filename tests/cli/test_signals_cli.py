@@ -58,7 +58,7 @@ def test_build_and_inspect(run, tmp_path):
     )
     refused = run("build-artifacts", MODEL, *arguments)
     assert refused.status == 1
-    assert "000.wav is sampled at 8000 Hz, and the bundle does not say what its model takes" in refused.err
+    assert ".wav is sampled at 8000 Hz, and the bundle does not say what its model takes" in refused.err
     done = run("build-artifacts", MODEL, *arguments, "--sample-rate", "8000")
     assert (done.status, done.err) == (0, "")
     assert "Base accuracy  100.0 % of the base data" in done.out

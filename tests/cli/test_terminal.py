@@ -48,6 +48,7 @@ def on_terminal(*arguments: str | Path, **more: str) -> tuple[int, str]:
     return process.wait(timeout=600), b"".join(pieces).decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar_and_a_pipe_gets_lines(workspace, learned):
     status, seen = on_terminal("train", "--workspace", workspace)
     assert status == 0
@@ -66,6 +67,7 @@ def test_json_on_a_terminal_is_still_json(learned_workspace):
     assert len(json.loads(seen)) == 3
 
 
+@pytest.mark.slow
 def test_no_color(learned_workspace):
     _, seen = on_terminal("tasks", "--workspace", learned_workspace)
     assert "\x1b[32m" in seen

@@ -50,6 +50,53 @@ def test_predict(run, learned_workspace):
     assert [line.split()[1] for line in text.splitlines()[2:]] == ["four", "five"]
 
 
+def test_predict_says_what_it_does_not_know(run, learned_workspace, tmp_path):
+    from PIL import Image
+
+    noise = np.random.default_rng(1).integers(0, 256, (30, 8, 8), np.uint8)
+    for index, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(tmp_path / f"{index:02d}.png")
+    arguments = ("predict", tmp_path, "--workspace", learned_workspace)
+    found = run(*arguments, "--json", "--reject", "0.2").json
+    unknown = [one for one in found if not one["known"]]
+    assert unknown
+    # The best guess stays.
+    assert all(one["label"] == one["top"][0]["class"] for one in found)
+    furthest_known = max((one["distance"] for one in found if one["known"]), default=0.0)
+    assert min(one["distance"] for one in unknown) > furthest_known
+    assert f"unknown ({unknown[0]['label']}?)" in run(*arguments, "--reject", "0.2").out
+    assert all(one["known"] for one in run(*arguments, "--json", "--reject", "0").json)
+    assert "unknown" not in run(*arguments, "--reject", "0").out
+
+
+@pytest.mark.parametrize(
+    "command", [("predict", "{image}"), ("export", "--with-rejection", "--out", "{out}")]
+)
+def test_a_share_that_is_none_is_refused(run, learned_workspace, tmp_path, command):
+    picture = f"{learned_workspace}/tasks/01-four-five/test/four/0.png"
+    arguments = [one.format(picture=picture, out=tmp_path / "model.onnx") for one in command]
+    done = run(*arguments, "--workspace", learned_workspace, "--reject", "5")
+    assert done.status == 1
+    assert "reject is 5.0, and must be a share of the known images from 0 to below 1" in done.err
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_export_with_rejection(run, learned_workspace, tmp_path):
+    out = tmp_path / "model.onnx"
+    assert (
+        run(
+            "export", "--out", out, "--with-rejection", "--reject", "0.1", "--workspace", learned_workspace
+        ).status
+        == 0
+    )
+    session = onnxruntime.InferenceSession(str(out))
+    assert [(one.name, one.type) for one in session.get_outputs()[1:]] == [
+        ("known", "tensor(bool)"),
+        ("distance", "tensor(float)"),
+    ]
+    assert session.get_modelmeta().custom_metadata_map["csk_sdk_reject"] == "0.1"
+
+
 def test_predict_among_the_classes_of_one_task(run, learned_workspace):
     picture = learned_workspace / "tasks/01-four-five/test/four/0.png"
     arguments = ("predict", picture, "--workspace", learned_workspace, "--json", "--top", "9")

@@ -116,6 +116,7 @@ def events(workspace):
 ASIDE = [("set aside", "00-odd"), ("learned", "01-four-five"), ("learned", "02-six-seven")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x" * 300 + ".png", "a/" * 3000 + "x.png", "a\0b.png", "loop/x.png"])
 def test_one_bad_line_ends_no_service(workspace, name):
     folder = workspace / "tasks/00-odd/train"
@@ -141,6 +142,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["opening", "learning"])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_whatever_one_task_raises_sets_it_aside(workspace, monkeypatch, error, when):
@@ -163,6 +165,7 @@ def test_whatever_one_task_raises_sets_it_aside(workspace, monkeypatch, error, w
     assert "\n" not in told[0].reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["", "train", "train/four"])
 def test_a_folder_that_may_not_be_read_is_set_aside(workspace, monkeypatch, part):
     # Whoever runs the tests may read everything.
@@ -224,6 +227,7 @@ def test_another_process_that_learns_is_waited_for(workspace):
     assert seen == ["later", "learned", "learned"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process at once on Windows")
 def test_sigterm_stops_at_a_step_and_the_next_start_goes_on(workspace):
     (workspace / "csk.toml").write_text(
@@ -244,3 +248,31 @@ def test_sigterm_stops_at_a_step_and_the_next_start_goes_on(workspace):
     first, second = (happened.report for happened in Watcher(space, space.learner(), 0.0, 0.1).run(once=True))
     assert first.resumed_at_step > 0
     assert second.resumed_at_step == 0
+
+
+def test_a_full_inbox_is_not_counted_anew_for_each_task(workspace, monkeypatch):
+    """1,000 tasks that land at once: what is looked at grows with their number, and not with its square."""
+    shutil.rmtree(workspace / "tasks")
+    counts = {}
+    for many in (50, 200):
+        for number in range(many):
+            (workspace / f"inbox-{many}" / f"{number:04}" / "train").mkdir(parents=True)
+        space = Workspace.open(workspace, tasks=workspace / f"inbox-{many}")
+        watching = Watcher(space, space.learner(), settle=0.0, poll=1000.0)
+        looked_at, learned = [], []
+
+        def signature(paths, seen=looked_at):
+            seen.append(paths)
+            return 1, 1, 1, 0
+
+        def learn(name, done=learned):
+            done.append(name)
+            return watching_module.Happened("learned", name)
+
+        monkeypatch.setattr(watching_module, "_signature", signature)
+        monkeypatch.setattr(watching, "_learn", learn)
+        monkeypatch.setattr(watching, "_known", lambda done=learned: set(done))
+        happened = [one.task for one in watching.run(once=True)]
+        assert happened == [f"{number:04}" for number in range(many)]
+        counts[many] = len(looked_at)
+    assert counts == {50: 100, 200: 400}, "once for all, and once more for each"

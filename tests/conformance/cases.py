@@ -141,6 +141,7 @@ def _parts() -> Iterator[Case]:
     yield _drift(rng)
     yield _discriminant(rng)
     yield _calibration(rng)
+    yield _unknown(rng)
     yield _lion()
 
 
@@ -236,6 +237,19 @@ def _calibration(rng: np.random.Generator) -> Case:
     inputs = {"features": _float32(features), "labels": labels}
     about = "how sure the head over all classes may be"
     return Case("calibration", "calibration", about, {"classes": 4}, inputs)
+
+
+def _unknown(rng: np.random.Generator) -> Case:
+    labels = rng.permutation(np.repeat(np.arange(4), (31, 40, 22, 33)))
+    means = 2 * rng.normal(size=(6, 7))
+    features = rng.standard_t(4, size=(len(labels), 7)) + means[labels]
+    # Of known classes, of two others, and far from all.
+    tested = np.concatenate(
+        [rng.normal(size=(12, 7)) + means[np.arange(12) % 6], 9 * rng.normal(size=(4, 7))]
+    )
+    inputs = {"features": _float32(features), "labels": labels, "tested": _float32(tested)}
+    about = "how far images are from all that is known, and what share of known ones lies further"
+    return Case("unknown", "unknown", about, {"classes": 4, "reject": 0.1}, inputs)
 
 
 def _float32(values: NDArray) -> NDArray:

@@ -172,6 +172,85 @@ def discriminant(
     return weight, -0.5 * np.sum(weight * means, axis=1) + 0.25 * excess / counts
 
 
+def sketch(features: NDArray, labels: NDArray, classes: int, prior: float = 100.0) -> tuple[NDArray, NDArray]:
+    """Quantiles of margins and oddness of each class's images: a discriminant, mean and variance for every image.
+
+    How much is shrunk, the diagonal towards which, and the noise given back are those of all images.
+    """
+    total, one_hot = len(labels), np.eye(classes)[labels]
+    counts = one_hot.sum(axis=0)
+    all_means = one_hot.T @ features / counts[:, None]
+    residuals = features - all_means[labels]
+    whole = residuals.T @ residuals
+    freedom = total - classes
+    own_part = prior / (freedom + prior) * np.diag(np.diag(whole)) / freedom
+    excess = np.trace(np.linalg.inv(whole / (freedom + prior) + own_part) @ whole / freedom)
+
+    def margin(x: NDArray, means: NDArray, scatter: NDArray) -> float:
+        inverse = np.linalg.inv(scatter / (freedom + prior) + own_part)
+        logits = [x @ inverse @ mu - mu @ inverse @ mu / 2 for mu in means] + 0.25 * excess / counts
+        return float(np.max(logits) - np.mean(logits))
+
+    def odd(square: NDArray, means: NDArray, scatter: NDArray) -> float:
+        variance = np.diag(scatter) / freedom + means.var(axis=0)
+        return float(np.minimum(square / variance, 4.0).mean())
+
+    margins, oddness = np.zeros(total), np.zeros(total)
+    for index, x in enumerate(features):
+        kept = np.arange(total) != index
+        means = np.stack([features[kept & (labels == c)].mean(axis=0) for c in range(classes)])
+        rest = features[kept] - means[labels[kept]]
+        own = labels[index]
+        typical = np.diag(whole) / freedom + (all_means[own] - all_means.mean(axis=0)) ** 2
+        margins[index] = margin(x, means, rest.T @ rest) / margin(all_means[own], all_means, whole)
+        oddness[index] = odd((x - means.mean(axis=0)) ** 2, means, rest.T @ rest) / odd(
+            typical, all_means, whole
+        )
+    levels = (np.arange(32) + 0.5) / 32
+    return tuple(
+        np.stack([np.quantile(values[labels == c], levels) for c in range(classes)])
+        for values in (margins, oddness)
+    )  # type: ignore[return-value]
+
+
+def distances(
+    features: NDArray,
+    labels: NDArray,
+    classes: int,
+    tables: tuple[NDArray, NDArray],
+    tested: NDArray,
+    share: float,
+) -> tuple[NDArray, float]:
+    """Of `tested` `(n, f)` from what `features` show, and the one that `share` of known images exceeds."""
+    one_hot = np.eye(classes)[labels]
+    counts = one_hot.sum(axis=0)
+    means = one_hot.T @ features / counts[:, None]
+    weight, bias = discriminant(features.T @ features, one_hot.T @ features, counts)
+
+    def margins(x: NDArray) -> NDArray:
+        logits = x @ weight.T + bias
+        return np.asarray(logits.max(axis=1) - logits.mean(axis=1))
+
+    residuals = features - means[labels]
+    within = (residuals**2).sum(axis=0) / (len(labels) - classes)
+    middle, variance = means.mean(axis=0), within + means.var(axis=0)
+    at_means, (near, odd) = margins(means), tables
+    odd = odd * np.minimum((within + (means - middle) ** 2) / variance, 4.0).mean(axis=1)[:, None]
+    usual = np.quantile(odd, 0.95)
+
+    def penalty(oddness: NDArray) -> NDArray:
+        return np.asarray(np.exp(5.0 * np.maximum(oddness / usual - 1.0, 0.0)))
+
+    known = [
+        a * at_means[c] / at_means.mean() / penalty(b)
+        for c in range(classes)
+        for a in near[c]
+        for b in odd[c]
+    ]
+    oddness = np.minimum((tested - middle) ** 2 / variance, 4.0).mean(axis=1)
+    return penalty(oddness) / (margins(tested) / at_means.mean()), float(1.0 / np.quantile(known, share))
+
+
 def temperature(features: NDArray, labels: NDArray, classes: int) -> float:
     """The T that suits best where, in order of class, each image is judged by those of the other four fifths.
 

@@ -113,6 +113,16 @@ def calibration(settings: Settings, given: Tensors, world: World) -> Tensors:
     return {"temperature": np.array([method.temperature(features, given["labels"], settings["classes"])])}
 
 
+def unknown(settings: Settings, given: Tensors, world: World) -> Tensors:
+    features, labels, classes = given["features"].astype(np.float64), given["labels"], settings["classes"]
+    margins, oddness = method.sketch(features, labels, classes)
+    tested = given["tested"].astype(np.float64)
+    distance, limit = method.distances(
+        features, labels, classes, (margins, oddness), tested, settings["reject"]
+    )
+    return {"margins": margins, "oddness": oddness, "distance": distance, "limit": np.array([limit])}
+
+
 def step(settings: Settings, given: Tensors, world: World) -> Tensors:
     """Against the source network: by finite differences, whatever the bundle's precision."""
     source, names = world.source, [site.name for site in world.source.sites]
@@ -391,6 +401,7 @@ KINDS: dict[str, Callable[[Settings, Tensors, World], Tensors]] = {
     "drift": drift,
     "discriminant": discriminant,
     "calibration": calibration,
+    "unknown": unknown,
     **guard_oracle.KINDS,
     "graphs": graphs,
     "step": step,

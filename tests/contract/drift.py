@@ -150,6 +150,7 @@ CHANGES = [
     Change("energy at most 1", SETTINGS, "rule: 'between 0 and 1',\n    minimum: 0,\n    maximum: 1,",
            "rule: 'between 0 and 1',\n    minimum: 0,\n    maximum: 2,"),
     Change("momentum below 1", SETTINGS, "exclusiveMaximum: 1,", "exclusiveMaximum: 2,"),
+    Change("the sentence of a refusal", TYPESCRIPT / "contract/sentences.ts", "look wrong", "are wrong"),
     Change("the sentence", SETTINGS, "it must be", "it has to be"),
     *_threshold("label_check", "useful", "method/label_check.py", "method/labelCheck.ts", "0.3"),
     *_threshold("label_check", "level", "method/label_check.py", "method/labelCheck.ts", "0.05"),

@@ -26,6 +26,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return drift.copied(tmp_path_factory.mktemp("sources"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", drift.CHANGES, ids=lambda change: f"{change.language} {change.what}")
 def test_a_change_in_one_language_is_noticed(copy: Path, change: drift.Change) -> None:
     assert drift.notices(copy, change)

@@ -37,6 +37,7 @@ def test_each_edit_is_refused_as_recorded() -> None:
     assert sum(edit["refused"] is None for edit in EDITS) >= 50
 
 
+@pytest.mark.slow
 def test_the_schema_is_a_schema_and_is_read_as_the_library_reads_it() -> None:
     validator, schema = oracle(), load_schema("manifest")
     for edit in EDITS:
@@ -45,6 +46,7 @@ def test_the_schema_is_a_schema_and_is_read_as_the_library_reads_it() -> None:
         assert (ours is None) == theirs, (edit, ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keyword", sorted({"maxProperties", "maxItems", "maxLength"}))
 def test_what_is_too_large_to_be_recorded(keyword: str) -> None:
     large: dict[str, Any] = {

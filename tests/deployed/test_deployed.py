@@ -103,6 +103,7 @@ def test_it_predicts_what_its_writer_predicted(deployed: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_it_learns_one_more_task_and_keeps_the_others(deployed: Path) -> None:
     learner, task, probe = opened(deployed), task_of(deployed, "03"), sets_of(deployed)["probe"]
     before = learner.predict(probe, "01")

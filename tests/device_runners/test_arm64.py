@@ -97,11 +97,13 @@ def _heads(state):
     return json.loads((state / "generations" / "000002.json").read_text())["sha256"]
 
 
+@pytest.mark.slow
 def test_a_crash_is_told(native, little, workspace, tmp_path):
     with pytest.raises(Arm64Error, match=r"conformance run on an emulated .* ended with 139: status 139"):
         check_arm64(native("exit 139;"), little, workspace, tmp_path)
 
 
+@pytest.mark.slow
 def test_another_accuracy_is_found(native, little, workspace, tmp_path, monkeypatch):
     monkeypatch.setattr(arm64, "CPUS", (NEOVERSE,))
 

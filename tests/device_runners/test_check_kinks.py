@@ -48,12 +48,14 @@ def failed(bundle: Path) -> list[str]:
     return [f"{result.name}: {result.detail}" for result in check_bundle(bundle) if not result.passed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [4, 6, 11])
 def test_a_network_of_kinks_passes(tmp_path: Path, seed: int) -> None:
     """Each was called wrong: off by 0.011 to 0.022 along the gradient of w0, where 0.01 is allowed."""
     assert failed(steep(tmp_path, seed)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.05, 0.9, -1.0])
 def test_its_wrong_gradient_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     step = check._Check._step

@@ -50,6 +50,7 @@ def test_a_right_bundle_passes_every_check(digits_bundle):
     assert [result.name for result in results][:2] == ["training step, batch 1", "training step, batch 16"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [-1.0, 1.2, 1.03, 0.0])
 @pytest.mark.parametrize("output", ["stage2.second.conv.gradient", "head.weight.gradient"])
 def test_a_wrong_gradient_is_found(spoiled, output, factor):

@@ -56,6 +56,7 @@ def test_every_graph_of_every_bundle_is_run_and_all_its_outputs_are_compared():
     assert run == set((VECTORS / "bundles").glob("*/*.onnx"))
 
 
+@pytest.mark.slow
 def test_columns_are_in_the_order_of_the_runtimes_and_rows_hold_the_largest_deviation(
     result, tmp_path, capsys
 ):
@@ -99,6 +100,7 @@ def test_two_major_versions_of_numpy_are_covered():
     assert majors == {"1", "2"}
 
 
+@pytest.mark.slow
 def test_make_can_add_to_the_vectors_what_is_missing():
     made = subprocess.run(
         [sys.executable, str(REPOSITORY / "tests" / "conformance" / "make.py"), "--add"],

@@ -58,6 +58,7 @@ def said(workspace, word):
     return check_states(workspace)
 
 
+@pytest.mark.slow
 def test_what_is_told_is_what_the_learner_says(workspace, begun):
     told = tell(workspace, begun)
     learner = Learner.open(workspace / "bundle", begun)

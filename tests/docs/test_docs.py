@@ -228,6 +228,7 @@ def test_driving_the_graphs(tmp_path: Path, digits_bundle: Path) -> None:
     assert float(folded.split()[-1]) < 1e-4
 
 
+@pytest.mark.slow
 def test_adding_an_op(tmp_path: Path) -> None:
     """In a process of its own: the rule must not stay registered."""
     programs = programs_of("docs/adding-an-op.md")
@@ -324,6 +325,7 @@ def form(line: str) -> str:
     return re.sub(r"[\d.]+", "#", re.sub(r"[\s─]+", " ", line)).strip()
 
 
+@pytest.mark.slow
 def test_the_tutorial_from_its_first_block_to_its_last(tmp_path: Path) -> None:
     """Its shell and Python blocks in their order, in one folder; what it says is printed, is printed before."""
     text = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")

@@ -63,6 +63,7 @@ def replaced(disk: Path, exchanges: bool, there: bool = True, drop: str = "") ->
     return recorder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [True, False], ids=["over another", "the first"])
 def test_every_disk_that_a_power_cut_can_leave(tmp_path: Path, exchanges: bool, there: bool) -> None:
     disk = tmp_path / "disk"
@@ -91,6 +92,7 @@ def test_every_disk_that_a_power_cut_can_leave(tmp_path: Path, exchanges: bool, 
     assert not there or missing == 0 or not exchanges
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forgotten", ["file sync", "folder sync"])
 def test_a_forgotten_sync_would_be_found(tmp_path: Path, exchanges: bool, forgotten: str) -> None:
     recorder = replaced(tmp_path, exchanges, drop=forgotten)
@@ -138,6 +140,7 @@ def draft_of(out: Path, bundle: Path) -> BundleDraft:
     return draft
 
 
+@pytest.mark.slow
 def test_a_build_that_is_killed_while_it_publishes(
     out: Path, digits_bundle: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
 ) -> None:

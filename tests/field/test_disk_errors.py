@@ -24,6 +24,7 @@ def failing(device: Device, *how: Any) -> Iterator[Disk]:
 
 
 # Hundreds of runs of a whole train.
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)

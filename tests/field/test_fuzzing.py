@@ -46,6 +46,7 @@ def test_any_bytes(name: str) -> None:
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", fuzz_targets.TARGETS)
 def test_any_change_of_a_good_input(name: str) -> None:
     seeds = fuzz_targets.seeds(name)

@@ -482,6 +482,7 @@ def test_what_fails_inside_the_runtime_is_an_error_of_the_bundle(digits_bundle: 
             graph.run({"image": np.zeros((1, 1, 1, 1), np.float32)}, release=release)
 
 
+@pytest.mark.slow
 def test_a_graph_that_computes_for_ever_is_ended(tmp_path: Path) -> None:
     """Ordinary ops, each quick: it is their number that takes minutes."""
     size = 1200

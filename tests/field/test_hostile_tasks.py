@@ -154,6 +154,7 @@ NPZ: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NPZ)
 def test_a_hostile_archive_is_refused(tmp_path: Path, case: str) -> None:
     make, text = NPZ[case]
@@ -166,6 +167,7 @@ def test_a_hostile_archive_is_refused(tmp_path: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [bomb(300 << 20), long_header, members(100_000)], ids=["bomb", "header", "members"]
 )

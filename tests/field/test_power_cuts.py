@@ -52,6 +52,7 @@ def survives(device: Device, tree: Tree, at_least: int, at_most: int) -> int:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learned", [0, 1])
 def test_every_disk_that_a_power_cut_during_train_can_leave(
     device: Device, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], learned: int
@@ -84,6 +85,7 @@ def test_every_disk_that_a_power_cut_during_train_can_leave(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forgotten", ["file sync", "folder sync"])
 def test_a_forgotten_sync_would_be_found(
     device: Device, monkeypatch: pytest.MonkeyPatch, forgotten: str

@@ -144,6 +144,7 @@ def test_a_prediction_leaves_nothing_in_the_users_home(digits_bundle: Path) -> N
     assert files == []
 
 
+@pytest.mark.slow
 def test_so_does_the_builder(tmp_path: Path) -> None:
     model = REPOSITORY / "examples" / "digits" / "digits-base4.onnx"
     home = tmp_path / "home"

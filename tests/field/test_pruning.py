@@ -66,6 +66,7 @@ def test_a_file_that_lost_bytes_does_not_count(tmp_path: Path) -> None:
     assert state.load(1).tasks == (task("A"),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [1, 2, 3, 8])
 def test_disk_space_is_bounded_and_the_way_is_kept(tmp_path: Path, keep: int) -> None:
     rng = np.random.default_rng(keep)

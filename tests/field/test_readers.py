@@ -158,9 +158,9 @@ def test_a_generation_pruned_while_it_is_read_is_read_again_newer(
 def test_the_first_commit_seen_half_way_is_not_taken_for_a_lost_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from csk_sdk.state import folder as state_folder
+    from csk_sdk.state import identity
 
-    exists, asked = state_folder.exists, []
+    exists, asked = identity.exists, []
 
     def exists_late(path: Path) -> bool:
         there = exists(path)
@@ -169,7 +169,7 @@ def test_the_first_commit_seen_half_way_is_not_taken_for_a_lost_state(
             commit(tmp_path / "state", "A")
         return there
 
-    monkeypatch.setattr(state_folder, "exists", exists_late)
+    monkeypatch.setattr(identity, "exists", exists_late)
     assert state_at(tmp_path / "state").head() == 1
     assert asked[0].name == "state.json"
 

@@ -258,6 +258,7 @@ def status(workspace: Path, *command: str | Path) -> int:
     return csk_sdk(*(command or ("tasks",)), "--workspace", workspace).status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("older", [4, 0, None])
 def test_an_older_bundle_is_refused_by_every_command(
     device: Path, built: Path, keys: tuple[Path, Path], older: int | None
@@ -318,6 +319,7 @@ def test_without_a_key_nothing_is_remembered(built: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b"\xff"])
 def test_what_was_seen_is_not_forgotten_by_damage(device: Path, damage: bytes) -> None:
     (device / "state/accepted.json").write_bytes(damage)
@@ -358,6 +360,7 @@ def test_a_device_that_cannot_write_its_state_still_reads(
     assert '"highest":9' in (device / "state/accepted.json").read_text()
 
 
+@pytest.mark.slow
 def test_counters_of_builds(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     assert build_digits_bundle(tmp_path / "a")
     assert Bundle.open(tmp_path / "a").manifest.counter == 0

@@ -176,6 +176,16 @@ TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] =
         TaskError,
         ["'eight', and each class needs a name of its own"],
     ),
+    "a class known but for its case": (
+        with_classes("eight", "Four "),
+        TaskError,
+        ["called 'Four '", "one called 'four'", "only in case", "Call it 'four'"],
+    ),
+    "two classes but for their case": (
+        with_classes("Nine", "nine"),
+        TaskError,
+        ["'nine'", "one called 'Nine'"],
+    ),
     "a class of two lines": (with_classes("eight", "ni\nne"), TaskError, [r"'ni\nne'", "control characters"]),
     "a class that is not UTF-8": (with_classes("a", "\udce9"), TaskError, [r"'\udce9'", "valid UTF-8"]),
     "epochs 0": (setting(epochs=0), ConfigError, ["epochs is 0; it must be a whole number, 1 or more."]),
@@ -268,6 +278,7 @@ TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] =
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TABLE)
 def test_refused_in_one_sentence_and_nothing_changed(device: Device, case: str) -> None:
     act, kind, words = TABLE[case]
@@ -276,6 +287,7 @@ def test_refused_in_one_sentence_and_nothing_changed(device: Device, case: str) 
     assert device.learner(checkpoint_seconds=0.0).learn(device.digits.task("02", (6, 7))).resumed_at_step == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -309,6 +321,7 @@ def test_unusual_names_that_are_fine(device: Device, name: str) -> None:
 # Sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["none", "bilinear"])
 def test_pictures_of_another_size(device: Device, base_data: Path, tmp_path: Path, resize: str) -> None:
     bundle = build_digits_bundle(tmp_path / "other", base_data=base_data, resize=resize)
@@ -331,6 +344,7 @@ def test_pictures_of_another_size(device: Device, base_data: Path, tmp_path: Pat
 # Training that gets out of hand
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -33,6 +33,7 @@ def small_disk(device: Device) -> Iterator[Callable[[int], None]]:
         yield leave
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [0, 8 << 10, 92 << 10, 96 << 10, 100 << 10])
 def test_a_really_full_disk_at_the_commit(
     device: Device, small_disk: Callable[[int], None], free: int
@@ -119,6 +120,7 @@ class Full:
         return os.write(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writes", range(6))
 def test_a_disk_that_is_full_at_any_write(
     device: Device, monkeypatch: pytest.MonkeyPatch, writes: int

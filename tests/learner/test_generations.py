@@ -124,6 +124,7 @@ for name in Inbox(inbox).names():
 """
 
 
+@pytest.mark.slow
 def test_a_reader_sees_whole_generations_while_another_process_trains(
     digits_bundle: Path, tmp_path: Path, digits: Digits
 ) -> None:

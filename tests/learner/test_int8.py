@@ -64,6 +64,7 @@ def names(chosen: range | tuple[int, ...]) -> np.ndarray:
     return np.array([NAMES[digit] for digit in chosen])
 
 
+@pytest.mark.slow
 def test_int8_learns_as_well_as_exact(lives: Lives, digits: Digits) -> None:
     exact, int8 = accuracies(lives.exact, digits), accuracies(lives.int8, digits)
     tasks = ("base", *TASKS)

@@ -169,6 +169,7 @@ def images_of(task: Task) -> np.ndarray:
 # After every task
 
 
+@pytest.mark.slow
 def test_no_step_goes_along_a_protected_direction(learned: History) -> None:
     energy = learned.learner.config.energy
     for parent, child, site in learned.steps:
@@ -347,6 +348,7 @@ def little_known(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Pa
     return build_digits_bundle(folder / "bundle", base_data=pictures)
 
 
+@pytest.mark.slow
 def test_energy_1_leaves_every_sites_output_on_old_data_unchanged(
     little_known: Path, tmp_path: Path, digits: Digits
 ) -> None:

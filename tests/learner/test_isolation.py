@@ -71,6 +71,7 @@ def python(code: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_device_needs_no_onnx_library(digits_bundle: Path, tmp_path: Path, digits: Digits) -> None:
     write_pictures(tmp_path / "tasks" / "01" / "train", digits, (4, 5), 0, 40)
     write_pictures(tmp_path / "tasks" / "01" / "test", digits, (4, 5), 100, 140)

@@ -14,6 +14,7 @@ from csk_sdk.state import State
 from learner.knowing import HELD_OUT, accuracy, same_tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer", [{}, {"optimizer": "adamw", "learning_rate": 1e-3}], ids=["sgd", "adamw"]
 )

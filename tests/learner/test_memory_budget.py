@@ -115,6 +115,7 @@ def learned(request, tmp_path_factory, base_data: Path, digits: Digits):
     return learner
 
 
+@pytest.mark.slow
 def test_both_profiles_compute_the_same(learned, tmp_path: Path, digits: Digits) -> None:
     tensors = learned.generation.tensors
     x = learned.bundle.preprocessing(digits.of(5, 0, 20))
@@ -240,6 +241,7 @@ def workspace(tmp_path: Path, digits_bundle: Path, digits: Digits) -> Path:
     return tmp_path / "w"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
 def test_the_process_stays_within_its_budget_under_a_hard_limit(workspace: Path) -> None:
     train = [Path(sys.executable).with_name("csk-sdk"), "train", "--workspace", workspace, "--json"]
@@ -254,6 +256,7 @@ def test_the_process_stays_within_its_budget_under_a_hard_limit(workspace: Path)
     assert "kept: peak" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
 def test_the_smallest_budget_holds_where_matrices_of_features_are_the_peak(tmp_path: Path) -> None:
     """A network whose kernels are small beside 1,318 features squared, learned with what the refusal says it needs."""

@@ -88,6 +88,7 @@ def test_learning_is_the_same_but_for_rounding(digits_bundle: Path, tmp_path: Pa
         assert np.linalg.norm(parts[key] - whole[key]) < 1e-2 * moved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"micro_batch": 5}, {"micro_batch": 5, "profile": "small"}], ids=str)
 def test_an_interrupted_run_goes_on_to_the_bit(
     digits_bundle: Path, tmp_path: Path, digits: Digits, settings: dict[str, Any]

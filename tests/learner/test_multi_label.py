@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from PIL import Image
 from sklearn.metrics import average_precision_score
 
 import tables
@@ -40,6 +41,7 @@ def base(digits: Digits) -> Task:
     return Task("base", names, None, whole.train)
 
 
+@pytest.mark.slow
 def test_tasks_are_learned_and_nothing_is_forgotten(
     bundle: Path, tmp_path: Path, tasks: list[Task], base: Task
 ) -> None:
@@ -196,3 +198,26 @@ def test_smoothing_belongs_to_cross_entropy(bundle: Path, tmp_path: Path, tasks:
         ConfigError, match=r"label_smoothing is 0\.1, but this bundle's loss is binary-cross-ent"
     ):
         learner.learn(tasks[0], TrainingConfig(label_smoothing=0.1))
+
+
+def test_pictures_that_are_listed_and_not_there_are_all_named_or_left_out(
+    bundle: Path, tmp_path: Path, digits: Digits
+) -> None:
+    folder = tmp_path / "01" / "train"
+    folder.mkdir(parents=True)
+    images, labels = tables.chosen(digits, (4, 5, 6, 7), 0, 10)
+    table = tables.attributes(labels, FIRST)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    lines = [f"{number:02}.png," + ",".join(map(str, row)) for number, row in enumerate(table)]
+    lines += [f"gone-{number}.png,1,0,1" for number in range(3)]
+    (folder / "metadata.csv").write_text("\n".join((f"file_name,{','.join(FIRST)}", *lines)) + "\n")
+    learner = open_learner(bundle, tmp_path / "state")
+    with pytest.raises(TaskError) as caught:
+        learner.learn(Task.open(tmp_path / "01"))
+    assert "3 of 43 images cannot be learned: " in str(caught.value)
+    assert all(f"gone-{number}.png cannot be read (No such file" in str(caught.value) for number in range(3))
+    assert "--skip-broken" in str(caught.value)
+    report = learner.learn(Task.open(tmp_path / "01"), {"skip_broken": True, "threads": 1})
+    assert (report.images, len(report.skipped)) == (40, 3)
+    assert learner.tasks[0].notes[0] == "3 of 43 images could not be read and were left out."

@@ -54,12 +54,14 @@ def accuracy(learner: Learner, digits: Digits) -> float:
     return 100 * float(np.mean(learner.predict(images, "01").labels == names[labels]))
 
 
+@pytest.mark.slow
 def test_memory_and_disk_learn_the_same_to_the_bit(bundle: Path, tmp_path: Path, digits: Digits) -> None:
     memory = learned(bundle, tmp_path / "a", digits, prefix_cache="memory")
     disk = learned(bundle, tmp_path / "b", digits, prefix_cache="disk")
     assert_same(tensors(memory), tensors(disk))
 
 
+@pytest.mark.slow
 def test_it_learns_as_well_as_without(bundle: Path, tmp_path: Path, digits: Digits) -> None:
     without = learned(bundle, tmp_path / "a", digits)
     cached = learned(bundle, tmp_path / "b", digits, prefix_cache="memory")
@@ -139,6 +141,7 @@ def test_views_are_the_picture_the_mirrored_picture_and_moved_ones(filled: Fill,
     np.testing.assert_array_equal(cache.training(identity, 4), seen[:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [0, 1, 7, 44])
 def test_what_does_not_fit_is_computed_again_and_is_the_same(
     bundle: Path, filled: Fill, monkeypatch: pytest.MonkeyPatch, room: int
@@ -216,6 +219,7 @@ def _target(fd: Path) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_bit(bundle: Path, tmp_path: Path, digits: Digits) -> None:
     settings = {"epochs": 3, "prefix_cache": "memory", "checkpoint_seconds": 0.0}
     whole = open_learner(bundle, tmp_path / "whole", **settings)

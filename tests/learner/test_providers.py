@@ -215,6 +215,7 @@ def test_a_workspace_names_its_providers(
     assert "(it has new, cpu)" in " ".join(refused.err.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("faster", "advice"), [(0.5, 'With providers = ["new"] under [runtime]'), (1.0, "")])
 def test_doctor_compares_them(
     faster: float,

@@ -53,6 +53,7 @@ def uninterrupted(
     return bits(twin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "step", "resumed"),
     [
@@ -96,6 +97,7 @@ def test_the_result_is_that_of_an_uninterrupted_run(
     assert not list((tmp_path / "state").glob("*progress*"))
 
 
+@pytest.mark.slow
 def test_many_interruptions_in_a_row(resumable: Learner, tmp_path: Path, digits: Digits) -> None:
     task = digits.task("02", (6, 7), test=0)
     for step in range(2, STEPS + 1):
@@ -126,6 +128,7 @@ def test_without_time_for_a_checkpoint_it_starts_afresh(
     assert learner.learn(digits.task("01", (4, 5))).resumed_at_step == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["a pixel", "an image more", "a class name", "a test image", "another task"])
 def test_other_data_starts_afresh(resumable: Learner, tmp_path: Path, digits: Digits, what: str) -> None:
     interrupt(resumable, digits.task("02", (6, 7), test=5), "train", 8)
@@ -148,6 +151,7 @@ def test_other_data_starts_afresh(resumable: Learner, tmp_path: Path, digits: Di
     assert bits(resumable) == uninterrupted(resumable, tmp_path, changed, digits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -200,6 +204,7 @@ def test_a_rollback_forgets_the_checkpoint(resumable: Learner, digits: Digits) -
     assert resumable.state.load_progress() is None
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_not_believed(resumable: Learner, tmp_path: Path, digits: Digits) -> None:
     task = digits.task("02", (6, 7), test=0)
     path = tmp_path / "state" / "progress.safetensors"

@@ -62,6 +62,7 @@ def lives(sounds_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return made
 
 
+@pytest.mark.slow
 def test_sounds_are_learned_and_nothing_is_forgotten(lives: dict[str, Learner]) -> None:
     learner = lives["protected"]
     assert learner.classes == sounds.BASE + sounds.NEW

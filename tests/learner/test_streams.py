@@ -290,6 +290,20 @@ def test_a_stream_is_refused_what_learn_is(learner: Learner) -> None:
             learner.stream("01", ["four", "five"], settings)
 
 
+def test_a_stream_takes_nothing_outside_its_block(learner: Learner, digits: Digits) -> None:
+    stream = learner.stream("x", ["a", "b"])
+    outside = r"The stream of task 'x' is not open: feed it inside `with learner\.stream"
+    for call in (lambda: stream.observe(digits.of(4, 0, 2), [0, 1]), stream.end_epoch):
+        with pytest.raises(TaskError, match=outside):
+            call()
+    with stream:
+        for batch in batches(digits, (4, 5)):
+            stream.observe(*batch)
+    with pytest.raises(TaskError, match=outside):
+        stream.observe(digits.of(4, 0, 2), [0, 1])
+    assert learner.tasks[-1].name == "x"
+
+
 def test_few_pictures_of_a_stream_get_heads_only(learner: Learner, digits: Digits) -> None:
     with learner.stream("01", ["four", "five"], learner.config.with_overrides(few_shot=100)) as stream:
         for batch in batches(digits, (4, 5)):

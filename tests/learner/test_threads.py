@@ -63,6 +63,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("change", ["learn", "rollback"])
 def test_a_prediction_is_one_generations(
@@ -201,6 +202,7 @@ def test_a_second_writer_is_told_in_one_sentence(learner: Learner, digits: Digit
     assert [task.name for task in learner.tasks] == ["01", "02"]
 
 
+@pytest.mark.slow
 def test_life_in_threads(learner: Learner, pictures: np.ndarray, digits: Digits, tmp_path: Path) -> None:
     """Learning, going back, predicting, evaluating and exporting at once: nothing torn, no error but the lock's."""
     task = digits.task("01", FIRST)

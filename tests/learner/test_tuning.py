@@ -40,6 +40,7 @@ def slower(monkeypatch: pytest.MonkeyPatch, **milliseconds: float) -> None:
     monkeypatch.setattr(tuning, "_milliseconds", lambda view, *_: milliseconds[view.precision])
 
 
+@pytest.mark.slow
 def test_the_faster_one_is_chosen(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     slower(monkeypatch, exact=10.0, int8=4.0)
     choice = choose(opened, opened.checkpoint(), TrainingConfig(threads=1))
@@ -216,6 +217,7 @@ def _all_graphs(bundle: Bundle, tensors: dict, x: np.ndarray) -> list[np.ndarray
     return [FeatureExtractor(bundle, tensors, 1)(x), *(outputs[name] for name in sorted(outputs))]
 
 
+@pytest.mark.slow
 def test_one_precision_learns_on_where_the_other_stopped(
     int8_bundle: Path, digits: Digits, tmp_path: Path
 ) -> None:

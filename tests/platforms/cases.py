@@ -29,6 +29,7 @@ from csk_sdk.method.logistic import logistic_head
 from csk_sdk.method.optimizers import cosine, optimizer_of, warm_up_steps
 from csk_sdk.method.projection import basis, project, restrict
 from csk_sdk.method.selection import Sensitivity, select_channels
+from csk_sdk.method.unknown import distance, measured
 from csk_sdk.network.knowledge import Batch
 from csk_sdk.network.predicting import Predictor
 from csk_sdk.objectives.classification import PRIOR_PICTURES
@@ -114,6 +115,23 @@ def _calibration(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     empty = ClassStatistics.empty(features.shape[1])
     found = calibrated(empty, features, given["labels"], names, PRIOR_PICTURES).temperature
     return {"temperature": np.array([found], np.float64)}
+
+
+def _unknown(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    names = [str(index) for index in range(settings["classes"])]
+    features, labels = given["features"], given["labels"]
+    statistics = ClassStatistics.empty(features.shape[1]).add(features, labels, names)
+    sketch = measured(None, statistics, features, labels, names, PRIOR_PICTURES)
+    found = distance(statistics, sketch, lda_head(statistics, PRIOR_PICTURES))
+    assert sketch is not None
+    assert found is not None
+    limit = np.array([found.limit(settings["reject"])])
+    return {
+        "margins": sketch.margins,
+        "oddness": sketch.oddness,
+        "distance": found.of(given["tested"]),
+        "limit": limit,
+    }
 
 
 def _step(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
@@ -287,6 +305,7 @@ KINDS: dict[str, Kind] = {
     "drift": _drift,
     "discriminant": _discriminant,
     "calibration": _calibration,
+    "unknown": _unknown,
     **GUARDS,
     "graphs": graphs,
     "step": _step,

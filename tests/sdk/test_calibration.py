@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from digit_products import digit_products
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
-from sklearn.datasets import load_digits
 
 from csk_sdk.errors import StateError
 from csk_sdk.method.calibration import HIGHEST, LOWEST, calibrated, temperature
@@ -33,17 +33,8 @@ def minimum(logits, labels):
 
 @pytest.fixture
 def digits():
-    """Products of pixels of scanned digits, anything but Gaussian: 40 images of each, and the rest."""
-    images, labels = load_digits(return_X_y=True)
-    rng = np.random.default_rng(2)
-    # Mixed, for they come writer by writer.
-    order = rng.permutation(len(labels))
-    images, labels = images[order], labels[order]
-    pairs = rng.integers(0, 64, (150, 2))
-    x = (images[:, pairs[:, 0]] * images[:, pairs[:, 1]] / 64).astype(np.float32)
-    known = np.concatenate([np.flatnonzero(labels == c)[:40] for c in range(10)])
-    rest = np.setdiff1d(np.arange(len(labels)), known)
-    return (x[known], labels[known]), (x[rest], labels[rest])
+    """40 images of each digit, and the rest."""
+    return digit_products(10, 40)
 
 
 @pytest.mark.parametrize("scale", [2.0, 7.0, 30.0])

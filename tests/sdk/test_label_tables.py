@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from csk_sdk import Task, TaskError
+from csk_sdk.data.metadata import read_metadata
 
 IMAGES = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
 TABLE = np.array([[0, 1], [1, 1], [0, 0], [1, 0]])
@@ -115,7 +116,7 @@ def test_bad_tables_are_refused(labels: np.ndarray, message: str) -> None:
         ("file_name,cat\na.png,yes\n", "metadata.csv, line 2: 'cat' is 'yes', and must be a number"),
         ("file_name,cat\na.png,\n", "metadata.csv, line 2: 'cat' is '', and must be a number"),
         ("file_name,cat\na.png,1e99\n", "metadata.csv, line 2: 'cat' is '1e99', and must be a number"),
-        ("file_name,cat\nz.png,1\n", "line 2: there is no image"),
+        ("file_name,cat\nin,1\n", "line 2: 'in' is no image and no signal"),
         (
             "file_name,cat\na.txt,1\n",
             "line 2: 'a.txt' is no image and no signal (png, jpg, bmp, webp, gif, tif; wav, npy).",
@@ -147,3 +148,19 @@ def test_train_and_test_must_have_the_same_columns(tmp_path: Path) -> None:
     (tmp_path / "t" / "test" / "metadata.csv").write_bytes(b"file_name,cat\n\xff,1\n")
     with pytest.raises(TaskError, match=r"write it as CSV, in UTF-8"):
         Task.from_folder(tmp_path / "t")
+
+
+def test_files_that_are_listed_and_not_there_are_all_told(tmp_path: Path) -> None:
+    folder = tmp_path / "t" / "train"
+    write(folder, GOOD + "".join(f"gone-{number}.png,{number % 2},0\n" for number in range(5)))
+    task = Task.from_folder(tmp_path / "t")
+    said = f"{folder / 'metadata.csv'}: 5 files that it lists are not there: gone-0.png, gone-1.png, gone-2.png, ...."
+    assert task.unread == (said,)
+    assert task.train is not None
+    assert len(task.train) == 8
+    with pytest.raises(TaskError) as caught:  # as base data is read
+        read_metadata(folder)
+    named = (
+        "gone-0.png, gone-1.png, gone-2.png, gone-3.png, gone-4.png. Correct the names, or remove the lines."
+    )
+    assert named in str(caught.value)

@@ -59,6 +59,7 @@ def test_independent_of_the_features_scale() -> None:
     )
 
 
+@pytest.mark.slow
 def test_default_tolerance_is_near_the_optimum() -> None:
     features, labels = _task(np.random.default_rng(2), 2000, 64, 10)
     quick = logistic_head(features, labels, 10)

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from stored_states import BASE, BUNDLE, flip, learned, same, state_at, task, tasks, tensors, tensors_of
 
-from csk_sdk.errors import ConfigError, StateError
-from csk_sdk.state import LearnedTask, State
+from csk_sdk.errors import ConfigError, StateError, StateLockedError
+from csk_sdk.state import LearnedTask, State, generation
+from csk_sdk.state import identity as state_identity
+from csk_sdk.state.atomic import replace_file
 from csk_sdk.state.generation import seal
+from csk_sdk.state.lock import StateLock
 from csk_sdk.state.tensorfile import decode, packed
 from csk_sdk.version import __version__
 
@@ -275,3 +278,61 @@ def test_progress_is_replaced_and_cleared(tmp_path: Path) -> None:
         state.clear_progress()
         assert state.load_progress() is None
         state.clear_progress()
+
+
+def test_a_commit_reads_no_record_again_that_it_has_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With each task the records grow: a commit that read all of them would take longer and longer."""
+    learned(tmp_path, "ABCDEFGHIJKLMNOP")
+    state = state_at(tmp_path)
+    read: list[str] = []
+    unseal = generation.unseal
+    monkeypatch.setattr(generation, "unseal", lambda path: read.append(path.name) or unseal(path))
+    counts = []
+    with state.lock():
+        for number in range(17, 21):
+            read.clear()
+            state.commit(number - 1, tasks("ABCDEFGHIJKLMNOP" + "QRST"[: number - 16]), tensors(number))
+            counts.append(len(read))
+    assert counts[0] > 10, "the first of a process reads those that are stored"
+    assert max(counts[1:]) <= 5, counts
+
+
+def test_a_record_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    learned(tmp_path, "AB")
+    outlines, path = generation.Outlines(), tmp_path / "generations" / "000002.json"
+    assert outlines.read(path)["tasks"] == 2
+    path.unlink()
+    with pytest.raises(StateError, match="is missing"):
+        outlines.read(path)
+    replace_file(path, seal({"tasks": [1, 2, 3], "number": 2}))
+    assert outlines.read(path)["tasks"] == 3
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StateError, match="cannot be read"):
+        outlines.read(path)
+
+
+def test_scores_begin_a_state_under_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes may begin a state at once, for two bundles: the second must not overwrite what the first said."""
+    folder = tmp_path / "state"
+    begun = []
+
+    def written(path: Path, content: bytes) -> None:
+        if path.name == "state.json":
+            with pytest.raises(StateLockedError):
+                StateLock(folder).__enter__()
+            begun.append(path)
+        replace_file(path, content)
+
+    monkeypatch.setattr(state_identity, "replace_file", written)
+    state_at(folder).save_scores(0, {"base": {"task": 50.0}})
+    assert len(begun) == 1
+    assert state_at(folder).load_scores() == {0: {"base": {"task": 50.0}}}
+
+
+def test_scores_are_not_kept_while_somebody_else_begins_the_state(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with StateLock(folder):
+        state_at(folder).save_scores(0, {"base": {"task": 50.0}})
+    assert sorted(path.name for path in folder.iterdir()) == ["lock"]

@@ -45,6 +45,7 @@ def test_damage_to_the_current_tensors_names_the_file_and_the_way_back(
     assert same(state_at(tmp_path).load().tensors, tensors(2))
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_of_a_record_or_head_is_noticed(tmp_path: Path) -> None:
     state = learned(tmp_path, "AB")
     for path in (record_of(state, 2), tmp_path / "HEAD"):
@@ -175,6 +176,7 @@ HOW: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", ["A", "ABC"])
 @pytest.mark.parametrize("how", HOW)
 def test_a_commit_interrupted_anywhere_is_all_or_nothing_and_can_be_retried(

@@ -134,6 +134,7 @@ def test_a_task_keeps_none_of_them_while_it_trains(digits_bundle: Path, digits: 
         assert stored[name].tobytes() == tensor.tobytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("through", ["Learner.open", "a workspace"])
 def test_neither_does_a_learner(digits_bundle: Path, digits: Digits, tmp_path: Path, through: str) -> None:
     learner = open_learner(digits_bundle, tmp_path / "state", epochs=1)

@@ -483,7 +483,7 @@ class TestInbox:
     def test_no_folder_is_an_empty_inbox(self, tmp_path):
         inbox = Inbox(tmp_path / "tasks")
         assert inbox.names() == []
-        with pytest.raises(TaskError, match=r"There is no task 'x' in .*tasks: it has no tasks at all."):
+        with pytest.raises(TaskError, match=r"There is no task 'x' in .*tasks: there is no such folder."):
             inbox.open("x")
 
     def test_one_name_for_two_tasks(self, inbox, arrays):

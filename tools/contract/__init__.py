@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tools.contract.pages import settings_page, thresholds_page
 from tools.contract.python import python_fields
-from tools.contract.typescript import schema_module, settings_module, thresholds_module
+from tools.contract.typescript import schema_module, sentences_module, settings_module, thresholds_module
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = Path("sdk") / "csk_sdk" / "contract"
@@ -24,14 +24,15 @@ JAVASCRIPT = Path("device_runners") / "js"
 def generated(root: Path = ROOT) -> dict[Path, str]:
     """Each file's text by its path below `root`, in its language's style but for the lines' length."""
     contract = root / CONTRACT
-    settings, thresholds = (
+    settings, thresholds, sentences = (
         json.loads((contract / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("settings", "thresholds")
+        for name in ("settings", "thresholds", "sentences")
     )
     there = JAVASCRIPT / "src" / "contract"
     return {
         CONTRACT / "training_fields.py": python_fields(settings),
         there / "settings.ts": settings_module(settings),
+        there / "sentences.ts": sentences_module(sentences),
         there / "thresholds.ts": thresholds_module(thresholds),
         Path("docs") / "settings.md": settings_page(settings),
         Path("docs") / "thresholds.md": thresholds_page(thresholds),

@@ -111,6 +111,24 @@ def thresholds_module(groups: Raw) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sentences_module(sentences: Raw) -> str:
+    """`sentences.ts`: settings by their properties' names."""
+    lines = [f"/** {HOW.format('sentences.json')} */", "", "export const SENTENCES = {"]
+    for name, text in sentences.items():
+        if not name.startswith("$"):
+            named = re.sub(r"`(\w+)(?: = ([\w-]+))?`", _property, text)
+            lines.append(f"  {camel(name)}: {_quoted(named)},")
+    return "\n".join([*lines, "} as const;"]) + "\n"
+
+
+def _property(found: re.Match[str]) -> str:
+    value = found[2]
+    if value is None:
+        return camel(found[1])
+    plain = value in ("true", "false") or value.isdigit()
+    return f"{camel(found[1])}: {value}" if plain else f"{camel(found[1])}: '{value}'"
+
+
 def _quoted(text: str) -> str:
     return json.dumps(text) if "'" in text else f"'{text}'"
 

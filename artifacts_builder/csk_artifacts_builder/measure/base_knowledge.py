@@ -21,12 +21,16 @@ from csk_sdk.data.tasks import Split, table_split
 from csk_sdk.errors import TaskError
 from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.unknown import measured
 from csk_sdk.network.finite import first_not_finite
 from csk_sdk.network.knowledge import Batch, FeatureSample, measure_knowledge
 from csk_sdk.objectives import objective_of
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 _BATCH = 64
+# Margins of images that the network was never trained on, over those of base images, which it mostly was: measured,
+# docs/decisions/0029-unknown.md.
+_UNSEEN = 0.95
 # Of features that the temperature is measured on.
 _SAMPLE_BYTES = 128 << 20
 
@@ -49,6 +53,7 @@ def base_split(
 ) -> Split:
     """The images or signals of `folder/<class>/`, or of `folder/metadata.csv`, labelled by the model's class order.
 
+    A folder with train/ in it is taken for a task's: then those of `folder/train`.
     `bit_depth` is that of `Task.open`.
 
     Raises TaskError for a missing folder, a folder that is no class, a class without any, a mixture of both, or labels
@@ -58,6 +63,8 @@ def base_split(
         raise TaskError(
             f"There is no folder {folder}. --base-data needs one sub-folder of images per base class."
         )
+    if "train" not in classes and (folder / "train").is_dir() and not (folder / METADATA).exists():
+        folder = folder / "train"  # a task's folder: its train/ holds the classes
     objective = objective_of(loss)
     if (folder / METADATA).exists():
         split = table_split(folder, read_metadata(folder), classes, bit_depth)
@@ -93,7 +100,9 @@ def base_split(
 def measure_base(
     bundle: Bundle, split: Split, tensors: dict[str, NDArray[Any]], on_progress: Callable[[int, int], None]
 ) -> BaseKnowledge:
-    """Second moments K per site, class statistics and their temperature over `split` (docs/method.md#setting).
+    """Second moments K per site, class statistics, temperature, and a sketch of known images over `split`.
+
+    docs/method.md#setting.
 
     All through the bundle's own graphs. `tensors` is the checkpoint so far. `on_progress(done, total)` counts images.
     Raises TaskError for an image for which the network computes NaN or infinity.
@@ -131,15 +140,19 @@ def measure_base(
     known = [ClassStatistics.empty(bundle.manifest.head.features)]
     moments = measure_knowledge(bundle, tensors, batches(), keep)
     statistics = known.pop()
+    sketch = None
     if statistics.classes:
         statistics = calibrated(statistics, *sample.arrays(), classes, PRIOR_PICTURES)
+        sketch = measured(None, statistics, *sample.arrays(), classes, PRIOR_PICTURES, _UNSEEN)
     measure = bundle.objective.measure(np.concatenate(logits), classes, split.labels, classes)
-    measured: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
-    measured.update(statistics.tensors())
+    found: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
+    found.update(statistics.tensors())
+    if sketch is not None:
+        found.update(sketch.tensors())
     exchanged: tuple[str, ...] = ()
     if bundle.manifest.loss == CROSS_ENTROPY:
         exchanged = exchanged_names(np.concatenate(logits).argmax(axis=1), split.labels, classes)
-    return BaseKnowledge(measured, len(split), measure.score, exchanged)
+    return BaseKnowledge(found, len(split), measure.score, exchanged)
 
 
 def exchanged_names(

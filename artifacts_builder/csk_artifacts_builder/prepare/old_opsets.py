@@ -115,7 +115,7 @@ def _raise_softmax(model: ir.Model) -> None:
             if user is not apart.producer():
                 user.replace_input_with(position, apart)
         if y.is_graph_output():
-            apart.name, y.name = y.name, None
+            apart.name, y.name = y.name, f"{y.name}.rows"
             outputs = model.graph.outputs
             outputs[list(outputs).index(y)] = apart
         y.shape = None

@@ -11,6 +11,7 @@ import {
 } from './contract/settings.js';
 import { ConfigError } from './errors.js';
 import { type Json, jsonOf } from './formats/json.js';
+import { filled } from './formats/sentences.js';
 
 export { DEFAULTS, type TrainingConfig };
 
@@ -48,8 +49,7 @@ function allows(setting: Setting, value: unknown): boolean {
 
 function problem(name: string, value: unknown, rule: string): string {
   const shown = typeof value === 'string' ? `'${value}'` : String(value);
-  const parts: Readonly<Record<string, string>> = { name, value: shown, rule };
-  return SENTENCE.replace(/\{(\w+)\}/g, (_, part: string) => parts[part]!);
+  return filled(SENTENCE, { name, value: shown, rule });
 }
 
 /** Whether old heads and statistics are carried over to the features as they drift. */

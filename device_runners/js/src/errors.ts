@@ -40,3 +40,12 @@ export class StorageError extends CskError {}
 
 /** A setting is unknown or out of range. */
 export class ConfigError extends CskError {}
+
+/** Why something failed, in one line: a runtime's own words may quote what it read, line breaks included. */
+export function reasonOf(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  return message
+    .replace(/[\s\p{Cc}]+/gu, ' ')
+    .slice(0, 300)
+    .trim();
+}

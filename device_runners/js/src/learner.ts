@@ -120,9 +120,16 @@ export class Learner {
    * Most probable classes, and probabilities: with `task`, among that task's classes; without, among all learned so far.
    * Throws TaskError for images that do not fit, or of which the network computes numbers that are not finite, and for
    * a task that is not learned.
+   *
+   * `known` of the prediction is false for what is unlike all that is known, whatever `task`; of images of known classes,
+   * that is about the share `reject`, 0.05 unless told otherwise. 0 rejects none. Throws ConfigError where it is no share
+   * from 0 to below 1, or was never measured.
    */
-  async predict(pictures: readonly Picture[], options: { task?: string } = {}): Promise<Prediction> {
-    return (await this.refreshed()).predict(pictures, options.task);
+  async predict(
+    pictures: readonly Picture[],
+    options: { task?: string; reject?: number } = {},
+  ): Promise<Prediction> {
+    return (await this.refreshed()).predict(pictures, options.task, options.reject);
   }
 
   /** Features of images, float32 `(n, f)`. */
@@ -130,10 +137,14 @@ export class Learner {
     return (await this.refreshed()).features(pictures);
   }
 
-  /** An ordinary inference ONNX model over all classes, or over one task's: its bytes. */
-  async export(options: { task?: string } = {}): Promise<Uint8Array> {
+  /**
+   * An ordinary inference ONNX model over all classes, or over one task's: its bytes. With `reject`, it has two more
+   * outputs in standard ops: `known` bool `(n,)`, as `predict` with the same `reject` has it, and `distance` float32 `(n,)`.
+   */
+  async export(options: { task?: string; reject?: number } = {}): Promise<Uint8Array> {
     const predictor = await this.refreshed();
-    return exportModel(this.bundle, predictor.generation, predictor.head(options.task));
+    const doubt = options.reject === undefined ? undefined : predictor.doubt(options.reject);
+    return exportModel(this.bundle, predictor.generation, predictor.head(options.task), doubt);
   }
 
   /**

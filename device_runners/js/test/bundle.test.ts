@@ -49,6 +49,26 @@ describe('opening a bundle', () => {
     },
   );
 
+  it('refuses a checkpoint with numbers of a type that no state has', async () => {
+    const files = await bundleFiles();
+    const header = utf8('{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}');
+    const length = new Uint8Array(8);
+    new DataView(length.buffer).setBigUint64(0, BigInt(header.length), true);
+    const checkpoint = concatenate([length, header, new Uint8Array(4)]);
+    const source = await withManifest((manifest) => {
+      const entry = (manifest.files as { [key: string]: Json })['checkpoint.safetensors'];
+      (entry as { [key: string]: Json }).size = parseJson(String(checkpoint.length));
+      (entry as { [key: string]: Json }).sha256 = sha256(checkpoint);
+    });
+    const changed = new Map(files)
+      .set('manifest.json', (await source.read('manifest.json'))!)
+      .set('checkpoint.safetensors', checkpoint);
+    expect(await refusal(new MemoryBundle(changed, 'bundle'))).toBe(
+      "bundle/checkpoint.safetensors cannot be read (tensor 'a' is F16; a state holds arrays of float32, float64, " +
+        'int64, uint8). Copy the bundle again.',
+    );
+  });
+
   it('notices a changed manifest, a missing one, and a missing file', async () => {
     const files = await bundleFiles();
     const text = textOf(files.get('manifest.json')!);

@@ -50,7 +50,7 @@ function settingsOf(name: string): Partial<TrainingConfig> {
 function inOtherWords(sentence: string): string {
   return sentence
     .replace('--no-label-check (label_check = false)', 'labelCheck: false')
-    .replace('pass --on-forgetting heads-only', "set onForgetting: 'heads-only'")
+    .replace('--on-forgetting heads-only', "onForgetting: 'heads-only'")
     .replaceAll(/--few-shot (?=\d)/g, 'fewShot: ')
     .replaceAll(/--([a-z]+(?:-[a-z]+)*)/g, (_, option: string) =>
       option.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase()),

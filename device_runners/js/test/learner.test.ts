@@ -290,7 +290,7 @@ it('checks settings', () => {
     [{ epochs: 0 }, 'epochs is 0; it must be a whole number, 1 or more.'],
     [{ epochs: 1.5 }, 'epochs is 1.5'],
     [{ energy: 2 }, 'between 0 and 1'],
-    [{ optimizer: 'lbfgs' }, 'sgd or adamw'],
+    [{ optimizer: 'lbfgs' }, 'sgd, adamw or lion'],
     [{ onForgetting: 'nothing' }, "onForgetting is 'nothing'; it must be heads-only or refuse."],
     [{ maxForgetting: 101 }, 'maxForgetting is 101; it must be between 0 and 100.'],
     [{ fewShot: -1 }, 'fewShot is -1'],

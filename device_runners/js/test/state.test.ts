@@ -171,6 +171,16 @@ describe('a state', () => {
     await expect(state.load()).rejects.toThrow(/HEAD is missing although generations are stored/);
   });
 
+  it('says in one line what is wrong with a file of several', async () => {
+    const storage = new MemoryStorage();
+    const state = await commit(storage, 1);
+    await storage.replace('HEAD', utf8('{\n "head": 1,\n oops\n}'));
+    const error = await state.head().catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(StateError);
+    expect((error as Error).message).toMatch(/HEAD cannot be read \(/);
+    expect((error as Error).message).not.toContain('\n');
+  });
+
   it('opens with no other bundle, and no newer schema', async () => {
     const storage = new MemoryStorage();
     await commit(storage, 1);

@@ -17,6 +17,7 @@ import { timesTransposed, transposed } from '../src/method/matrix.js';
 import { cosine, optimizerOf, warmUpSteps } from '../src/method/optimizers.js';
 import { basisOf, project, restrict } from '../src/method/projection.js';
 import { Sensitivity, selectChannels } from '../src/method/selection.js';
+import { distanceFrom, distancesOf, limitOf, measured } from '../src/method/unknown.js';
 import type { Batch, Opening } from '../src/network/features.js';
 import { PRIOR_IMAGES, Predictor } from '../src/network/predicting.js';
 import type { Feed } from '../src/runtime/sessions.js';
@@ -148,6 +149,23 @@ async function calibration(given: Given): Promise<Results> {
   const empty = ClassStatistics.empty(f);
   const found = calibrated(empty, floats(given, 'features'), numbers(given, 'labels'), names, PRIOR_IMAGES);
   return new Map([['temperature', result([1], [found.temperature!])]]);
+}
+
+async function unknown(given: Given): Promise<Results> {
+  const f = tensor(given, 'features').shape[1]!;
+  const names = Array.from({ length: given.settings.classes as number }, (_, i) => String(i));
+  const [features, labels] = [floats(given, 'features'), numbers(given, 'labels')];
+  const statistics = ClassStatistics.empty(f).add(features, labels, names);
+  const sketch = measured(undefined, statistics, features, labels, names, PRIOR_IMAGES)!;
+  const found = distanceFrom(statistics, sketch, ldaHead(statistics, PRIOR_IMAGES))!;
+  const shape = [names.length, sketch.margins.length / names.length];
+  const distance = distancesOf(found, floats(given, 'tested'));
+  return new Map([
+    ['margins', result(shape, sketch.margins)],
+    ['oddness', result(shape, sketch.oddness)],
+    ['distance', result([distance.length], distance)],
+    ['limit', result([1], [limitOf(found, given.settings.reject as number)])],
+  ]);
 }
 
 /** All three graphs at one point. */
@@ -374,6 +392,7 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   drift,
   discriminant,
   calibration,
+  unknown,
   ...GUARDS,
   graphs,
   step,

@@ -15,6 +15,7 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.manifest import BACKENDS, ORT_TRAINING
 from csk_sdk.errors import BundleError, ConfigError, TaskError
+from csk_sdk.formats.given import text_of
 from csk_sdk.runtime.sessions import require_training_package
 
 __all__ = ["AUTO", "StepResult", "TrainingStep", "choose_backend", "open_step", "require_ready"]
@@ -28,6 +29,7 @@ def choose_backend(wanted: str, bundle: Bundle) -> str:
     Raises ConfigError for an unknown name, BundleError where the bundle was built without it.
     """
     built = bundle.manifest.backends
+    text_of(wanted, "backend", ConfigError)
     if wanted == AUTO:
         return built[0]
     if wanted not in BACKENDS:

@@ -21,6 +21,7 @@ from csk_sdk.contract.manifest import MANIFEST, Manifest
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import BundleError
 from csk_sdk.formats.opening import open_file, read_file
+from csk_sdk.formats.places import BUNDLE, mistaken
 from csk_sdk.formats.protobuf import MalformedError
 from csk_sdk.formats.schema import quoted
 from csk_sdk.formats.tensor_header import check_header
@@ -42,6 +43,8 @@ def read_manifest(folder: Path) -> bytes:
                 f"There is no bundle in {folder}: a build was killed just when it replaced it. The one before is in "
                 f"{kept}; rename it to {folder.name}, or build again."
             ) from None
+        if (said := mistaken(folder, BUNDLE)) is not None:
+            raise BundleError(said) from None
         raise BundleError(
             f"There is no bundle in {folder} ({MANIFEST} is missing). Build one on a workstation with "
             "`csk-sdk build-artifacts MODEL --out BUNDLE`, and copy it there."

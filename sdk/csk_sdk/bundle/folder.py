@@ -33,6 +33,7 @@ from csk_sdk.contract.manifest import (
 from csk_sdk.data.preprocess import Preprocessing
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.errors import BundleError
+from csk_sdk.formats.given import optional_path, path_of
 from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.objectives import Objective, objective_of
 from csk_sdk.runtime.sessions import ON_CPU, Graph, Provider, int8_sums_saturate
@@ -82,11 +83,12 @@ class Bundle:
 
         Raises BundleError and ConfigError as `open` does.
         """
-        folder = Path(folder)
+        folder = path_of(folder, "bundle", BundleError)
+        trust = optional_path(trust, "trust")
         text = read_manifest(folder)
         if trust is not None:
             # Before anything in it is believed.
-            check_signature(folder, text, Path(trust))
+            check_signature(folder, text, trust)
         manifest = Manifest.from_json(text.decode("utf-8", "replace"), str(folder / MANIFEST))
         objective_of(manifest.loss)
         check_manifest(manifest, folder)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from csk_sdk.formats.opening import open_file
-from csk_sdk.formats.protobuf import MalformedError, fields, varints
+from csk_sdk.formats.protobuf import MalformedError, as_message, as_text, fields, messages, varints
 
 STANDARD_DOMAIN = "ai.onnx"
 """How the domain of ONNX's own ops is called here; in a file it is the empty string, too."""
@@ -80,7 +80,7 @@ def contents(message: memoryview) -> OnnxContents:
         if number == _MODEL_FUNCTIONS:
             found.functions += 1
         elif number == _MODEL_GRAPH:
-            _graph(_message(value), found, 0)
+            _graph(as_message(value), found, 0)
     return found
 
 
@@ -89,17 +89,17 @@ def _graph(message: memoryview, found: OnnxContents, depth: int) -> None:
         raise MalformedError(f"graphs are nested more than {_DEEPEST} deep")
     for number, value in fields(message):
         if number == _GRAPH_NODE:
-            node = _message(value)
+            node = as_message(value)
             found.domains.add(_last_text(node, _NODE_DOMAIN) or STANDARD_DOMAIN)
             op = _last_text(node, _NODE_OP)
-            for attribute in _messages(node, _NODE_ATTRIBUTE):
+            for attribute in messages(node, _NODE_ATTRIBUTE):
                 _attribute(attribute, found, depth, op)
         elif number == _GRAPH_INITIALIZER:
-            _tensor(_message(value), found)
+            _tensor(as_message(value), found)
         elif number == _GRAPH_SPARSE_INITIALIZER:
-            _sparse(_message(value), found)
+            _sparse(as_message(value), found)
         elif number in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE):
-            name, end = _value(_message(value))
+            name, end = _value(as_message(value))
             found.numbers += math.prod(max(size or 1, 0) for size in end.shape or ())
             if depth == 0 and number != _GRAPH_VALUE:
                 (found.inputs if number == _GRAPH_INPUT else found.outputs)[name] = end
@@ -108,13 +108,13 @@ def _graph(message: memoryview, found: OnnxContents, depth: int) -> None:
 def _value(message: memoryview) -> tuple[str, End]:
     """A ValueInfoProto: a name, and the type and shape of a tensor. What is repeated is merged, as protobuf has it."""
     name, kind, shape = _last_text(message, _VALUE_NAME), 0, None
-    for outer in _messages(message, _VALUE_TYPE):
-        for tensor in _messages(outer, _TYPE_TENSOR):
+    for outer in messages(message, _VALUE_TYPE):
+        for tensor in messages(outer, _TYPE_TENSOR):
             for number, value in fields(tensor):
                 if number == _TENSOR_TYPE and isinstance(value, int):
                     kind = value
                 elif number == _TENSOR_SHAPE:
-                    sizes = (_size(dim) for dim in _messages(_message(value), _SHAPE_DIM))
+                    sizes = (_size(dim) for dim in messages(as_message(value), _SHAPE_DIM))
                     shape = (*(shape or ()), *sizes)
     return name, End(kind, shape)
 
@@ -134,23 +134,23 @@ def _signed(value: int) -> int:
 def _attribute(message: memoryview, found: OnnxContents, depth: int, op: str) -> None:
     for number, value in fields(message):
         if number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-            _tensor(_message(value), found)
+            _tensor(as_message(value), found)
         elif number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
             found.branching.add(op)
-            _graph(_message(value), found, depth + 1)
+            _graph(as_message(value), found, depth + 1)
         elif number in (_ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES):
-            _sparse(_message(value), found)
+            _sparse(as_message(value), found)
 
 
 def _sparse(message: memoryview, found: OnnxContents) -> None:
     for number, value in fields(message):
         if number in _SPARSE_PARTS:
-            _tensor(_message(value), found)
+            _tensor(as_message(value), found)
 
 
 def _tensor(message: memoryview, found: OnnxContents) -> None:
     found.numbers += math.prod(max(size, 0) for size in _dims(message))
-    entries = dict(_entry(entry) for entry in _messages(message, _TENSOR_EXTERNAL))
+    entries = dict(_entry(entry) for entry in messages(message, _TENSOR_EXTERNAL))
     if entries:
         length = entries.get("length")
         found.external.add(
@@ -171,7 +171,7 @@ def _dims(message: memoryview) -> Iterator[int]:
 
 def _entry(message: memoryview) -> tuple[str, str]:
     texts = {
-        number: _text(value) for number, value in fields(message) if number in (_ENTRY_KEY, _ENTRY_VALUE)
+        number: as_text(value) for number, value in fields(message) if number in (_ENTRY_KEY, _ENTRY_VALUE)
     }
     return texts.get(_ENTRY_KEY, ""), texts.get(_ENTRY_VALUE, "")
 
@@ -184,22 +184,5 @@ def _count(text: str) -> int:
 
 def _last_text(message: memoryview, field_number: int) -> str:
     """A text field, "" where there is none. The last one counts, as everywhere in protobuf."""
-    texts = [_text(value) for number, value in fields(message) if number == field_number]
+    texts = [as_text(value) for number, value in fields(message) if number == field_number]
     return texts[-1] if texts else ""
-
-
-def _messages(message: memoryview, field_number: int) -> Iterator[memoryview]:
-    return (_message(value) for number, value in fields(message) if number == field_number)
-
-
-def _message(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise MalformedError("a number stands where a message should")
-    return value
-
-
-def _text(value: int | memoryview) -> str:
-    try:
-        return bytes(_message(value)).decode()
-    except UnicodeDecodeError:
-        raise MalformedError("a name is not UTF-8") from None

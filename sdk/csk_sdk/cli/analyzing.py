@@ -12,7 +12,7 @@ from rich.text import Text
 
 from csk_sdk.cli.building import SiteKind, require_builder
 from csk_sdk.cli.class_file import described
-from csk_sdk.cli.options import AsJson
+from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName
 from csk_sdk.cli.rendering import Screen, by, plural
 from csk_sdk.cli.size_options import parse_input_size
 
@@ -37,25 +37,9 @@ def analyze(
         str | None, typer.Option(metavar="a,b,c", help="Subtracted from pixels scaled to 0..1.")
     ] = None,
     std: Annotated[str | None, typer.Option(metavar="a,b,c", help="They are divided by this.")] = None,
-    input_size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW", help="The size of images (or the length of signals) that MODEL leaves open."
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Which of several outputs of MODEL holds the scores of the classes."
-        ),
-    ] = None,
-    bit_depth: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Bits that count of 16-bit values in images: 12 for a camera whose white is 4095; 16 by default.",
-        ),
-    ] = None,
+    input_size: InputSize = None,
+    output: OutputName = None,
+    bit_depth: BitDepth = None,
     sites: Annotated[
         SiteKind, typer.Option(help="Which convolutions: larger than 1x1 (center), 1x1, or all.")
     ] = SiteKind.CENTER,
@@ -91,7 +75,7 @@ def analyze(
             classes=names,
             mean=chosen_mean,
             std=chosen_std,
-            input_size=parse_input_size(input_size) if input_size is not None else None,
+            input_size=parse_input_size(input_size),
             output=output,
             sites=sites.value,
             bit_depth=bit_depth,

@@ -12,7 +12,7 @@ import typer
 
 from csk_sdk.cli.class_file import described
 from csk_sdk.cli.inspecting import left_out_rows, memory_rows, outputs, shares_rows
-from csk_sdk.cli.options import AsJson, ProviderName
+from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName, ProviderName
 from csk_sdk.cli.rendering import (
     Screen,
     duration,
@@ -89,13 +89,7 @@ def build_artifacts(
             "they protect what it knows.",
         ),
     ] = None,
-    bit_depth: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Bits that count of 16-bit values in images: 12 for a camera whose white is 4095; 16 by default.",
-        ),
-    ] = None,
+    bit_depth: BitDepth = None,
     provider: ProviderName = None,
     classes: Annotated[
         Path | None,
@@ -118,18 +112,8 @@ def build_artifacts(
         int | None,
         typer.Option(metavar="HZ", help="That of the model's signals; other WAV files are refused."),
     ] = None,
-    input_size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW", help="The size of images (or the length of signals) that MODEL leaves open."
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Which of several outputs of MODEL holds the scores of the classes."
-        ),
-    ] = None,
+    input_size: InputSize = None,
+    output: OutputName = None,
     flip: Annotated[
         bool | None,
         typer.Option("--flip/--no-flip", help="Whether mirrored images may be trained on; never signals."),
@@ -214,7 +198,7 @@ def build_artifacts(
         resize=resize.value if resize else None,
         flip=flip,
         sample_rate=sample_rate,
-        input_size=parse_input_size(input_size) if input_size is not None else None,
+        input_size=parse_input_size(input_size),
         output=output,
         sites=sites.value,
         trainable=trainable,

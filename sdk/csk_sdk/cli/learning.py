@@ -9,7 +9,16 @@ import typer
 
 from csk_sdk.cli.accuracies import present_table
 from csk_sdk.cli.guard import Interrupted
-from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
+from csk_sdk.cli.options import (
+    HERE,
+    AsJson,
+    BundleDir,
+    StateDir,
+    TasksDir,
+    TrustKey,
+    WorkspaceDir,
+    require_named,
+)
 from csk_sdk.cli.rendering import LearningView, Screen, counted, learned, plural
 from csk_sdk.cli.setting_options import given_settings, setting
 from csk_sdk.cli.size_options import memory_size
@@ -94,6 +103,7 @@ def train(
     """
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, tasks, trust)
+    require_named(tasks, space.inbox)
     config = space.config.with_overrides(**given_settings(context))
     learner = space.learner(config, backend.value)
     learner.state.require_writable()

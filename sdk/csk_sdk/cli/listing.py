@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir, Yes
+from csk_sdk.cli.options import (
+    HERE,
+    AsJson,
+    BundleDir,
+    StateDir,
+    TasksDir,
+    TrustKey,
+    WorkspaceDir,
+    Yes,
+    require_named,
+)
 from csk_sdk.cli.rendering import Screen, duration, table
 from csk_sdk.errors import StateError
 from csk_sdk.learner import Learner
@@ -33,6 +43,7 @@ def tasks(
     """
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, tasks, trust)
+    require_named(tasks, space.inbox)
     found = space.survey(space.learner())
     screen.json([asdict(status) for status in found])
     if not found:

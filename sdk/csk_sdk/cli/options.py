@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from csk_sdk.data.inbox import Inbox
+
 WorkspaceDir = Annotated[
     Path, typer.Option("--workspace", metavar="DIR", help="Folder with bundle/, state/ and tasks/.")
 ]
@@ -33,5 +35,31 @@ ProviderName = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal.")]
+InputSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW",
+        help="The size of images (or the length of signals) that MODEL leaves open.",
+    ),
+]
+OutputName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which of several outputs of MODEL holds the scores of the classes."),
+]
+BitDepth = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Bits that count of 16-bit values in images: 12 for a camera whose white is 4095; 16 by default.",
+    ),
+]
+
+
+def require_named(tasks: Path | None, inbox: Inbox) -> None:
+    """Raise TaskError where --tasks names a folder that is not there; WORKSPACE/tasks may be missing."""
+    if tasks is not None:
+        inbox.require_folder()
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 HERE = Path()

@@ -18,7 +18,8 @@ def described(prediction: Prediction, files: list[str], top: int, loss: str) -> 
     """Plain values, one object per file.
 
     With one class per file its `label`, with several its `labels`, and the `top` classes with their
-    probabilities; for a regression its `values` by target.
+    probabilities; for a regression its `values` by target. Where it was measured, whether it is `known`, and its
+    `distance` from what is.
     """
     rows = zip(files, prediction.labels, prediction.probabilities, strict=True)
     if loss == MSE:
@@ -40,6 +41,9 @@ def described(prediction: Prediction, files: list[str], top: int, loss: str) -> 
         ]
         decided = {"labels": list(label)} if loss == BINARY_CROSS_ENTROPY else {"label": choices[0]["class"]}
         found.append({"file": file, **decided, "top": choices})
+    if prediction.known is not None and prediction.distance is not None:
+        for one, known, distance in zip(found, prediction.known, prediction.distance, strict=True):
+            one |= {"known": bool(known), "distance": float(f"{distance:.6g}")}
     return found
 
 
@@ -57,6 +61,8 @@ def predictions_table(found: list[dict[str, Any]]) -> Table:
         made.add_column("%", justify="right", no_wrap=True)
     for one in found:
         cells = [(choice["class"], f"{100 * choice['probability']:.1f}") for choice in one["top"]]
+        if not one.get("known", True):
+            cells[0] = (f"unknown ({cells[0][0]}?)", cells[0][1])
         decided = [", ".join(one["labels"]) or "-"] if several else []
         made.add_row(one["file"], *decided, *(cell for pair in cells for cell in pair))
     return made

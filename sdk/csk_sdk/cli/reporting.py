@@ -10,6 +10,7 @@ import typer
 from csk_sdk.cli.options import HERE, BundleDir, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, plural, size
 from csk_sdk.errors import ConfigError
+from csk_sdk.formats.places import kept_whole
 from csk_sdk.report import page, read_history
 from csk_sdk.state.atomic import replace_file
 from csk_sdk.workspace.folder import Workspace
@@ -37,6 +38,8 @@ def report(
     screen = Screen()
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists already. Choose another --out, or pass --overwrite to replace it.")
+    if (said := kept_whole(out)) is not None:
+        raise ConfigError(said)
     history = read_history(Workspace.open(workspace, bundle, state, trust=trust).learner())
     replace_file(out, page(history).encode())
     screen.say(f"Wrote {out}: {plural(len(history.tasks), 'task')}, {size(out.stat().st_size)}.")

@@ -20,8 +20,10 @@ def memory_size(text: str) -> int:
     return parse_size(text, "--memory-budget")
 
 
-def parse_input_size(text: str) -> tuple[int, ...]:
+def parse_input_size(text: str | None) -> tuple[int, ...] | None:
     """`--input-size`: (height, width) of 224x224, or (length,) of 16000. Raises BadParameter for anything else."""
+    if text is None:
+        return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
         raise typer.BadParameter(

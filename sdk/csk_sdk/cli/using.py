@@ -18,6 +18,7 @@ from csk_sdk.cli.options import (
     TasksDir,
     TrustKey,
     WorkspaceDir,
+    require_named,
 )
 from csk_sdk.cli.predictions import described, predictions_table
 from csk_sdk.cli.rendering import Screen, counted, size
@@ -25,6 +26,7 @@ from csk_sdk.data.files import READ, SUFFIXES, open_files
 from csk_sdk.data.source import Source
 from csk_sdk.errors import ConfigError
 from csk_sdk.learner import Learner
+from csk_sdk.method.unknown import REJECT
 from csk_sdk.network.evaluation import Evaluation
 from csk_sdk.network.finite import NotFiniteError
 from csk_sdk.workspace.folder import Workspace
@@ -69,6 +71,7 @@ def evaluate(
     """
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, tasks, trust).on(provider)
+    require_named(tasks, space.inbox)
     learner = space.learner()
     with screen.bar("Testing"):
         scores = learner.score(space.testable(learner))
@@ -111,6 +114,16 @@ def predict(
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    reject: Annotated[
+        float | None,
+        typer.Option(
+            "--reject",
+            metavar="SHARE",
+            help="Call unknown what is unlike all that is known, and so this share of known ones too; 0: nothing. "
+            "[default: 0.05]",
+            show_default=False,
+        ),
+    ] = None,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
     state: StateDir = None,
@@ -120,21 +133,24 @@ def predict(
 ) -> None:
     """Name the classes of images or signals, among all known.
 
-    A multi-label bundle names every class above 50 %, a regression tells its targets' values.
+    What is unlike everything known is "unknown", with the best guess behind it. A multi-label bundle names every class
+    above 50 %, a regression tells its targets' values.
 
     \b
-    Example:  csk-sdk predict photo.jpg --top 1
+    Example:  csk-sdk predict photo.jpg --top 1 --reject 0.1
     """
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, trust=trust).on(provider)
     files = [inner for path in files for inner in _files_at(path)]
-    found = _predictions(space.learner(), open_files(files, bit_depth=space.bit_depth), files, task, top)
+    found = _predictions(
+        space.learner(), open_files(files, bit_depth=space.bit_depth), files, task, top, reject
+    )
     screen.json(found)
     screen.show(predictions_table(found))
 
 
 def _predictions(
-    learner: Learner, source: Source, paths: list[Path], task: str | None, top: int
+    learner: Learner, source: Source, paths: list[Path], task: str | None, top: int, reject: float | None
 ) -> list[dict[str, Any]]:
     fit = learner.bundle.preprocessing.to_size
     found: list[dict[str, Any]] = []
@@ -144,7 +160,7 @@ def _predictions(
         # Fitted here, where a file's name is known, so that an error names it.
         fitted = [fit(source.read(index), source.name(index)) for index in batch]
         try:
-            prediction = learner.predict(fitted, task)
+            prediction = learner.predict(fitted, task, reject)
         except NotFiniteError as error:
             raise error.named(source.name(batch[error.index])) from None
         found += described(prediction, [str(paths[index]) for index in batch], top, loss)
@@ -167,6 +183,21 @@ def export(
         str | None,
         typer.Option("--task", metavar="NAME", help="Only this task's classes (base: the model's own)."),
     ] = None,
+    with_rejection: Annotated[
+        bool,
+        typer.Option(
+            "--with-rejection",
+            help="Two more outputs: whether an image is known, and its distance from what is.",
+        ),
+    ] = False,
+    reject: Annotated[
+        float,
+        typer.Option(
+            "--reject",
+            metavar="SHARE",
+            help="With --with-rejection: the share of known ones that is rejected.",
+        ),
+    ] = REJECT,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace MODEL where it exists.")] = False,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
@@ -185,7 +216,7 @@ def export(
         raise ConfigError(f"{out} exists already. Choose another --out, or pass --overwrite to replace it.")
     learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
     classes = len(learner.head(task).classes)
-    learner.export(out, task)
+    learner.export(out, task, reject if with_rejection else None)
     screen.say(
         f"Wrote {out}: {counted(classes, learner.bundle.manifest)}, generation {learner.generation.number}, "
         f"{size(out.stat().st_size)}."

@@ -57,6 +57,8 @@ def watch(
     watcher = Watcher(space, learner, settle, poll)
     before = [signal.signal(number, lambda *_: watcher.stop()) for number in (signal.SIGTERM, signal.SIGINT)]
     screen.say(f"Watching {space.tasks}: generation {learner.generation.number}.")
+    if not space.tasks.exists():
+        screen.warn(f"there is no folder {space.tasks} yet.")
     try:
         for happened in watcher.run(once):
             _tell(screen, happened)

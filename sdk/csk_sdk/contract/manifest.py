@@ -20,6 +20,9 @@ _UNSEALED = "0" * 64
 PICTURE_SCALE = 1.0 / 255.0
 SIGNAL_SCALE = 1.0 / 32768.0
 
+# Of an image, as the classifier sees it: `maximum` in the schema.
+MOST_FEATURES = 1 << 15
+
 TRAINING_MODEL = "training_model.onnx"
 EVAL_MODEL = "eval_model.onnx"
 MEMORY_MODEL = "memory_model.onnx"

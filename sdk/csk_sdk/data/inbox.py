@@ -7,6 +7,11 @@ from pathlib import Path
 
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import TaskError
+from csk_sdk.formats.given import path_of, text_of
+from csk_sdk.formats.places import INBOX, mistaken
+
+# Names that other folders of csk-sdk have; tasks may have some of them, too.
+_SUSPICIOUS = frozenset({"manifest.json", "state.json", "HEAD", "csk.toml", "bundle", "train", "test"})
 
 
 class Inbox:
@@ -17,7 +22,7 @@ class Inbox:
     """
 
     def __init__(self, folder: Path | str, bit_depth: int | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = path_of(folder, "The folder of tasks", TaskError)
         self._bit_depth = bit_depth
 
     def names(self) -> list[str]:
@@ -29,11 +34,20 @@ class Inbox:
 
     def open(self, name: str) -> Task:
         """Open a task by its name. Raises TaskError when there is none of this name, or it is no good."""
+        text_of(name, "name", TaskError)
         found = self.found()
         if name not in found:
             there = f"it has {', '.join(sorted(found))}" if found else "it has no tasks at all"
+            there = there if os.path.lexists(self.folder) else "there is no such folder"
             raise TaskError(f"There is no task '{name}' in {self.folder}: {there}.")
         return Task.open(self._only(name, found[name]), self._bit_depth)
+
+    def require_folder(self) -> None:
+        """Raise TaskError where there is no such folder, for what cannot do without: an inbox may come later."""
+        if not os.path.lexists(self.folder):
+            raise TaskError(
+                f"There is no folder {self.folder}, where tasks are looked for: make it, or name another with --tasks."
+            )
 
     def paths(self) -> dict[str, Path]:
         """Where each task lies, by its name; empty without a folder. Raises TaskError as `names` does."""
@@ -45,9 +59,11 @@ class Inbox:
         Raises TaskError when the folder cannot be listed.
         """
         found: dict[str, list[Path]] = {}
+        names: set[str] = set()
         try:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
+                    names.add(entry.name)
                     if (name := _task_name(entry)) is not None:
                         found.setdefault(name, []).append(Path(entry.path))
         except FileNotFoundError:
@@ -56,6 +72,8 @@ class Inbox:
             raise TaskError(
                 f"{self.folder} cannot be listed ({error.strerror}): check its permissions."
             ) from None
+        if not _SUSPICIOUS.isdisjoint(names) and (said := mistaken(self.folder, INBOX)) is not None:
+            raise TaskError(said)
         return found
 
     def _only(self, name: str, paths: list[Path]) -> Path:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import stat
 from array import array
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -27,11 +28,15 @@ METADATA = "metadata.csv"
 FILE_NAME = "file_name"
 
 
-def read_metadata(folder: Path) -> tuple[tuple[str, ...], list[Path], NDArray[np.float32]]:
+def read_metadata(
+    folder: Path, absent: list[Path] | None = None
+) -> tuple[tuple[str, ...], list[Path], NDArray[np.float32]]:
     """The names of the columns, the files in the file's order, and their labels `(n, columns)` float32.
 
-    Raises TaskError, naming the line, for a file that cannot be read, an image that is not there, or a cell that
-    is no finite number.
+    Files that are not there are put into `absent` and returned all the same, to be treated as those that cannot be
+    decoded; where that is None, they are refused, all of them in one sentence.
+    Raises TaskError, naming the line, for a file that cannot be read, a name that can be none of an image, or a cell
+    that is no finite number.
     """
     path = folder / METADATA
     rows = _rows(path, folder.parent)
@@ -53,9 +58,22 @@ def read_metadata(folder: Path) -> tuple[tuple[str, ...], list[Path], NDArray[np
         paths.append(_picture(folder, row[place].strip(), where))
         cells = [cell for column, cell in enumerate(row) if column != place]
         numbers.extend(float(_number(cell, name, where)) for cell, name in zip(cells, names, strict=True))
+    gone = [picture for picture in paths if not picture.is_file()]
+    if gone and absent is None:
+        raise TaskError(absent_said(folder, gone, most=20) + " Correct the names, or remove the lines.")
+    (absent if absent is not None else []).extend(gone)
     if not paths:
         raise TaskError(f"{path} lists no image: write one line for each.")
     return names, paths, np.array(numbers, np.float32).reshape(len(paths), len(names))
+
+
+def absent_said(folder: Path, gone: list[Path], most: int = 3) -> str:
+    """Files that are listed and not there, the first of them by name."""
+    named = ", ".join(str(path.relative_to(folder)) for path in gone[:most]) + (
+        ", ..." if len(gone) > most else ""
+    )
+    listed = "file that it lists is" if len(gone) == 1 else "files that it lists are"
+    return f"{folder / METADATA}: {len(gone)} {listed} not there: {named}."
 
 
 def _rows(path: Path, task: Path) -> Iterator[tuple[int, list[str]]]:
@@ -91,12 +109,16 @@ def _inside(folder: Path, name: str, where: str) -> Path:
     path = folder / name
     if path.suffix.lower() not in SUFFIXES:
         raise TaskError(f"{where}: '{name}' is no image and no signal ({READ}).")
-    if path.exists() and not path.resolve().is_relative_to(folder.parent.resolve()):
+    try:
+        there = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    if not path.resolve().is_relative_to(folder.parent.resolve()):
         raise TaskError(
             f"{where}: {path} is a link that leads out of {folder.parent}: put the file itself there."
         )
-    if not path.is_file():
-        raise TaskError(f"{where}: there is no image {path}. Correct the name, or remove the line.")
+    if not stat.S_ISREG(there.st_mode):
+        raise TaskError(f"{where}: {path} is no file. Correct the name, or remove the line.")
     return path
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from csk_sdk.contract.manifest import InputSpec, PreprocessingSpec
 from csk_sdk.data.signals import Signal
 from csk_sdk.errors import BundleError, TaskError
+from csk_sdk.formats.given import items_of
 
 Pixels = NDArray[np.uint8]
 
@@ -122,6 +123,7 @@ class PicturePreprocessing(Preprocessing):
         A model with one channel also takes `(n, h, w)`. Returns uint8 `(n, height, width, channels)`.
         Raises TaskError as `to_size` does.
         """
+        items = items_of(items, "images")
         if isinstance(items, np.ndarray):
             items = self._as_nhwc(items)
             if items.shape[1:] == self.shape:

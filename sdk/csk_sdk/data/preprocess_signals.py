@@ -12,6 +12,7 @@ from csk_sdk.contract.manifest import InputSpec, Manifest, PreprocessingSpec
 from csk_sdk.data.preprocess import PicturePreprocessing, Preprocessing
 from csk_sdk.data.signals import Signal, check_finite, check_samples
 from csk_sdk.errors import TaskError
+from csk_sdk.formats.given import items_of
 
 # No signal has more channels than this beside so few samples: such a matrix is one signal, not a batch of short ones.
 _FEW = 8
@@ -70,6 +71,7 @@ class SignalPreprocessing(Preprocessing):
         A model with one channel also takes `(n, length)`. Returns float32 `(n, length, channels)`.
         Raises TaskError as `to_size` does.
         """
+        items = items_of(items, "signals")
         if isinstance(items, np.ndarray):
             items = self._as_batch(items)
         batch = np.empty((len(items), *self.shape), np.float32)

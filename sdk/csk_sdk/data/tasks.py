@@ -23,16 +23,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.data.bit_depth import images_of_eight_bits
+from csk_sdk.data.bit_depth import images_of_eight_bits, require_bit_depth
 from csk_sdk.data.files import open_files
 from csk_sdk.data.folders import Unread, files_by_class, is_folder
 from csk_sdk.data.images import ArrayImages
 from csk_sdk.data.labels import Labels, check_labels, require_learnable
-from csk_sdk.data.metadata import METADATA, read_metadata
+from csk_sdk.data.metadata import METADATA, absent_said, read_metadata
 from csk_sdk.data.npz import load_arrays
 from csk_sdk.data.signals import ArraySignals
 from csk_sdk.data.source import Source, as_task_error
 from csk_sdk.errors import TaskError
+from csk_sdk.formats.given import array_of, names_of, path_of, text_of
+from csk_sdk.formats.places import TASK, mistaken
 
 # What an npz file calls its images or signals, and the source that reads them.
 _KINDS: dict[str, type[ArrayImages] | type[ArraySignals]] = {"images": ArrayImages, "signals": ArraySignals}
@@ -82,7 +84,8 @@ class Task:
         all 16 do, and images that are dark by that are refused (`csk_sdk.data.bit_depth`).
         Raises TaskError when it is neither, or no good, and ConfigError for another bit depth.
         """
-        path = Path(path)
+        path = path_of(path, "task", TaskError)
+        require_bit_depth(bit_depth)
         with as_task_error(path):
             return cls._open(path, bit_depth)
 
@@ -111,8 +114,10 @@ class Task:
         Raises TaskError when it holds no image or signal or both kinds, a class is empty, train/ has one class
         only, or test/ has a class that train/ lacks.
         """
-        with as_task_error(Path(path)):
-            return cls._from_folder(Path(path), bit_depth)
+        path = path_of(path, "task", TaskError)
+        require_bit_depth(bit_depth)
+        with as_task_error(path):
+            return cls._from_folder(path, bit_depth)
 
     @classmethod
     def _from_folder(cls, path: Path, bit_depth: int | None) -> Task:
@@ -120,6 +125,8 @@ class Task:
         if not folders:
             if not path.is_dir():
                 raise TaskError(f"There is no folder {path}: give the path of a task's folder.")
+            if (said := mistaken(path, TASK)) is not None:
+                raise TaskError(said)
             raise TaskError(f"{path} has no train/ folder: put its images into {path / 'train'}/<class>/.")
         if any((folder / METADATA).exists() for folder in folders.values()):
             return cls._from_tables(path, folders, bit_depth)
@@ -139,7 +146,8 @@ class Task:
 
     @classmethod
     def _from_tables(cls, path: Path, folders: dict[str, Path], bit_depth: int | None) -> Task:
-        tables = {split: read_metadata(folder) for split, folder in folders.items()}
+        gone: dict[str, list[Path]] = {split: [] for split in folders}
+        tables = {split: read_metadata(folder, gone[split]) for split, folder in folders.items()}
         names = next(iter(tables.values()))[0]
         splits = {
             split: table_split(folders[split], table, names, bit_depth) for split, table in tables.items()
@@ -147,7 +155,10 @@ class Task:
         name = path.resolve().name
         if "train" in splits:
             require_learnable(splits["train"].labels, names, f"Task '{name}': ")
-        return cls._checked(name, names, splits.get("train"), splits.get("test"))
+        task = cls._checked(name, names, splits.get("train"), splits.get("test"))
+        return replace(
+            task, unread=tuple(absent_said(folders[one], paths) for one, paths in gone.items() if paths)
+        )
 
     @classmethod
     def from_npz(cls, path: Path | str, bit_depth: int | None = None) -> Task:
@@ -158,7 +169,7 @@ class Task:
         and `test_labels`. Its arrays are loaded into memory. With a `bit_depth`, that of `open`, images may be uint16.
         Raises TaskError when it is no npz file, lacks an array, or `from_arrays` or `from_signals` refuses one.
         """
-        path = Path(path)
+        path = path_of(path, "task", TaskError)
         arrays = load_arrays(path, (*_SHARED, *_KINDS, *(f"test_{kind}" for kind in _KINDS)))
         if _TARGETS in arrays:
             arrays = _as_tables(arrays, path)
@@ -236,11 +247,13 @@ class Task:
         bit_depth: int | None = None,
     ) -> Task:
         arrays = {
-            key: _as_array(value, f"Task '{name}': {key}")
-            for key, value in given.items()
-            if value is not None
+            key: array_of(value, f"Task '{name}': {key}") for key, value in given.items() if value is not None
         }
-        names = [str(one) for one in class_names]
+        text_of(name, "name", TaskError)
+        for needed in (kind, "labels"):
+            if needed not in arrays:
+                raise TaskError(f"Task '{name}': {needed} is None, and must be an array.")
+        names = names_of(class_names, f"Task '{name}': class_names", TaskError)
         return cls._from_arrays(kind, name, arrays, names, f"Task '{name}': ", bit_depth)
 
     @classmethod
@@ -309,16 +322,6 @@ class Task:
             if split is not None:
                 for i, label in enumerate(split.labels):
                     yield [name, label.tolist(), split.images.identity(i)]
-
-
-def _as_array(value: Any, where: str) -> NDArray[Any]:
-    """What an application hands over as an array: also a list, a generator, or images of Pillow's."""
-    try:
-        return np.asarray(list(value) if isinstance(value, Iterator) else value)
-    except (ValueError, TypeError):  # parts of different shapes
-        raise TaskError(
-            f"{where} holds arrays of several shapes, and needs one for all: resize them first, or make a folder."
-        ) from None
 
 
 def _folder_split(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from unicodedata import category
+from collections.abc import Iterable
+from unicodedata import category, normalize
 
 LONGEST = 1024
 """Characters of a class's name at most: every state keeps all of them."""
@@ -18,3 +19,27 @@ def is_plain(name: str) -> bool:
         and len(name) <= LONGEST
         and not any(category(character) in ("Cc", "Cs") for character in name)
     )
+
+
+def likeness(name: str) -> str:
+    """What is the same for two names that a person takes for one: upper and lower case, spaces at the ends, accents.
+
+    Unicode's canonical composition (NFC) and case folding.
+    """
+    return normalize("NFC", normalize("NFC", name).casefold()).strip()
+
+
+def first_twin(names: Iterable[str], known: Iterable[str]) -> tuple[str, str] | None:
+    """The first of `names` that differs only so from a known one or an earlier one, and that one; None where none does.
+
+    A name that is known as it stands has no twin.
+    """
+    there = dict.fromkeys(known)
+    alike: dict[str, str] = {}
+    for name in there:
+        alike.setdefault(likeness(name), name)
+    for name in names:
+        other = alike.setdefault(likeness(name), name)
+        if other != name and name not in there:
+            return name, other
+    return None

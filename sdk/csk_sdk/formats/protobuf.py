@@ -67,6 +67,26 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         position += length
 
 
+def messages(message: memoryview, number: int) -> Iterator[memoryview]:
+    """The sub-messages, texts or bytes in all fields `number`. Raises MalformedError for a number there."""
+    return (as_message(value) for found, value in fields(message) if found == number)
+
+
+def as_message(value: int | memoryview) -> memoryview:
+    """A field's content. Raises MalformedError where a number stands."""
+    if isinstance(value, int):
+        raise MalformedError("a number stands where a message should")
+    return value
+
+
+def as_text(value: int | memoryview) -> str:
+    """A field's content as text. Raises MalformedError where it is none."""
+    try:
+        return bytes(as_message(value)).decode()
+    except UnicodeDecodeError:
+        raise MalformedError("a name is not UTF-8") from None
+
+
 def varints(packed: memoryview) -> Iterator[int]:
     """The numbers of a packed field. Raises MalformedError for what is none."""
     position = 0

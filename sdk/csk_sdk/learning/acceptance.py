@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from csk_sdk.config import REFUSE, TrainingConfig
+from csk_sdk.contract.sentences import said
 from csk_sdk.errors import ContradictionError, TaskError
 from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.novelty import UNFAMILIAR
@@ -17,12 +18,8 @@ def require_learnable(evidence: LabelEvidence | None, config: TrainingConfig, ta
     """
     if not config.label_check or evidence is None or not evidence.refuted:
         return
-    raise TaskError(
-        f"The labels of task '{task}' look wrong: a classifier fitted to the other {noun}s names a {noun} left out "
-        f"correctly in {100 * evidence.accuracy:.0f} % of cases, and guessing in {100 * evidence.chance:.0f} %. Check "
-        f"that each class holds its own {noun}s; if they are right, learn it with --no-label-check "
-        "(label_check = false). Nothing was committed."
-    )
+    accuracy, chance = f"{100 * evidence.accuracy:.0f}", f"{100 * evidence.chance:.0f}"
+    raise TaskError(said("labels_look_wrong", task=task, noun=noun, accuracy=accuracy, chance=chance))
 
 
 def require_agreement(
@@ -53,11 +50,7 @@ def unfamiliar(novelty: float | None, noun: str) -> tuple[str, ...]:
     """A warning where a task's images or signals (`noun`) are far from everything known; else nothing."""
     if novelty is None or novelty < UNFAMILIAR:
         return ()
-    return (
-        f"these {noun}s are unlike all that the model knows (out-of-distribution score {novelty:.1f}: so many "
-        f"times as far from the nearest class as its own {noun}s are): expect little, and check the {noun}s and the "
-        "bundle's preprocessing.",
-    )
+    return (said("unfamiliar", noun=noun, score=f"{novelty:.1f}"),)
 
 
 def forgets_too_much(forgetting: Mapping[str, float], config: TrainingConfig, task: str) -> bool:
@@ -70,9 +63,13 @@ def forgets_too_much(forgetting: Mapping[str, float], config: TrainingConfig, ta
         return False
     if config.on_forgetting == REFUSE:
         raise TaskError(
-            f"Learning '{task}' would cost '{worst}' about {points:.1f} percentage points of accuracy, more than the "
-            f"{config.max_forgetting:g} that --max-forgetting allows: lower --learning-rate or --channel-ratio, raise "
-            "--energy, or pass --on-forgetting heads-only. Nothing was committed."
+            said(
+                "forgets_too_much",
+                task=task,
+                worst=worst,
+                points=f"{points:.1f}",
+                allowed=f"{config.max_forgetting:g}",
+            )
         )
     return True
 
@@ -80,11 +77,7 @@ def forgets_too_much(forgetting: Mapping[str, float], config: TrainingConfig, ta
 def heads_instead(forgetting: Mapping[str, float], config: TrainingConfig) -> str:
     """The sentence about a task whose trained centers were dropped."""
     worst, points = worst_of(forgetting)
-    return (
-        f"the trained centers would have cost '{worst}' about {points:.1f} percentage points of accuracy, more than "
-        f"the {config.max_forgetting:g} of --max-forgetting: they were dropped, and the new classes have heads on the "
-        "network as it was. A lower --learning-rate or a higher --energy may do better."
-    )
+    return said("heads_instead", worst=worst, points=f"{points:.1f}", allowed=f"{config.max_forgetting:g}")
 
 
 def warnings_about(

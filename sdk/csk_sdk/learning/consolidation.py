@@ -24,6 +24,7 @@ from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
 from csk_sdk.method.projection import add_to_centers, leak, project
+from csk_sdk.method.unknown import Familiarity, measured
 from csk_sdk.network.finite import require_converged, require_learnable_features
 from csk_sdk.network.knowledge import (
     Batch,
@@ -96,6 +97,7 @@ class Consolidation:
         threads = self.config.threads
         before = self._features_before(batches)
         moments, sums, sample = self._seen(tensors, batches)
+        own = len(sample.parts)
         with np.errstate(over="ignore"):
             for key in list(moments):
                 # One by one, and out of memory before another graph is opened.
@@ -118,6 +120,8 @@ class Consolidation:
         del drift
         seen = self._lesson(sums, scale, sample)
         carried = self._follow(drifted, tensors, seen)
+        if seen is not None:
+            self._sketch(tensors, sample, own)
         forgetting = self._forgetting(tensors, drifted)
         del drifted, before, sums
         refit(tensors, self.refitted)
@@ -256,6 +260,14 @@ class Consolidation:
             if room <= 0:
                 break
         return kept
+
+    def _sketch(self, tensors: Tensors, sample: FeatureSample, parts: int) -> None:
+        """How close the task's images are to what is known now, of the first `parts` of the sample."""
+        features, labels = sample.arrays(parts)
+        old, known = Familiarity.from_tensors(self.tensors), ClassStatistics.from_tensors(tensors)
+        sketch = measured(old, known, features, labels, self.classes, PRIOR_PICTURES)
+        if sketch is not None:
+            tensors.update(sketch.tensors())
 
     def _parts(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         return pieces(batches, self.plan.micro_batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.sentences import said
 from csk_sdk.objectives import Objective
 
 # Why a task has heads only, by the setting that decides it; "" where its centers were trained.
@@ -31,10 +32,7 @@ def few_shot_notes(examples: int, classes: Sequence[str], noun: str) -> tuple[st
     """The sentence about a task of `examples` images or signals (`noun`) whose centers were not trained."""
     if len(classes) < 2:
         return ()
-    return (
-        f"{examples / len(classes):.3g} {noun}s a class are too few for training to gain much: the backbone stays "
-        "frozen, and the classes have heads on it. More --epochs, or --few-shot 0, train all the same.",
-    )
+    return (said("few_shot", each=f"{examples / len(classes):.3g}", noun=noun),)
 
 
 def because(classes: Sequence[str], few: bool, forgetting: bool) -> str:

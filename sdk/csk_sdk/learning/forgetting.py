@@ -15,6 +15,7 @@ from csk_sdk.formats.names import LONGEST, is_plain
 from csk_sdk.learning.revision import refit, without
 from csk_sdk.method.contributions import Contribution
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.unknown import FAMILIARITY, Familiarity, replace_sketch
 from csk_sdk.network.ledger import digest_of_centers, renamed_statistics
 from csk_sdk.network.predicting import task_names
 from csk_sdk.state import BASE, Generation, LearnedTask, State
@@ -76,6 +77,9 @@ def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | 
     else:
         tensors = dict(generation.tensors)
     statistics.replace_in(tensors)
+    sketch = Familiarity.from_tensors(tensors)
+    if sketch is not None:
+        replace_sketch(tensors, sketch.without(lost))
     _hide(tensors, base, all_hidden)
     _shorten_heads(tensors, changed, kept)
     remains = _remains(bundle, tensors, bool(changed), bool(tasks), exact, hidden)
@@ -106,6 +110,7 @@ def rename(bundle: Bundle, state: State, old: str, new: str) -> Generation:
     tasks = [_named(one, old, new) for one in generation.tasks]
     tensors = dict(generation.tensors)
     renamed_statistics(tensors, {old: new})
+    _rename_sketch(tensors, {old: new})
     return state.commit(generation.number, tasks, tensors)
 
 
@@ -131,11 +136,18 @@ def merge(bundle: Bundle, state: State, into: str, other: str) -> Generation:
     if not exact:
         statistics = ClassStatistics.from_tensors(tensors).named({other: into})
     statistics.replace_in(tensors)
+    _rename_sketch(tensors, {other: into})
     both = {one.name: one.classes for one in generation.tasks if {into, other}.issubset(one.classes)}
     _shorten_heads(tensors, [one for one in generation.tasks if one.name in both], {
         one.name: one.classes for one in tasks
     })  # fmt: skip
     return state.commit(generation.number, tasks, tensors)
+
+
+def _rename_sketch(tensors: Tensors, names: Mapping[str, str]) -> None:
+    sketch = Familiarity.from_tensors(tensors)
+    if sketch is not None:
+        replace_sketch(tensors, sketch.named(names))
 
 
 def _less(task: LearnedTask, names: Collection[str]) -> LearnedTask | None:
@@ -206,6 +218,11 @@ def _remains(
             stored.close()
         if moved:
             found.append("the centers that training has moved, and with them how all features drifted")
+    if changed and any_left and any(f"familiarity.{name}" in tensors for name in FAMILIARITY):
+        found.append(
+            "how clearly, and how far from all, images of the other classes lay: quantiles, measured when the "
+            "forgotten were known"
+        )
     if not exact:
         found.append("the spread that all classes share: not all of it is kept class by class")
     if hidden:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.method.heads import STATISTICS, ClassStatistics, lda_head
+from csk_sdk.method.unknown import FAMILIARITY, Familiarity
 from csk_sdk.network.ledger import UnledgeredError, statistics_of
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.state import Generation, LearnedTask, State
@@ -18,12 +19,13 @@ Tensors = Mapping[str, NDArray[Any]]
 
 
 class Overlay(Mapping[str, NDArray[Any]]):
-    """A generation's tensors with other class statistics; all others are read from where they are."""
+    """A generation's tensors with another knowledge of classes; all others are read from where they are."""
 
-    def __init__(self, tensors: Tensors, statistics: ClassStatistics) -> None:
+    def __init__(self, tensors: Tensors, statistics: ClassStatistics, sketch: Familiarity | None) -> None:
         self._below = tensors
-        self._own = statistics.tensors()
+        self._own = {**statistics.tensors(), **(sketch.tensors() if sketch is not None else {})}
         self._hidden = {f"statistics.{name}" for name in STATISTICS}
+        self._hidden |= {f"familiarity.{name}" for name in FAMILIARITY}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._own[name] if name in self._hidden else self._below[name]
@@ -58,7 +60,10 @@ def replacing(
     tasks = tuple(emptied(task, classes) for task in generation.tasks)
     gone = {name for names in touched.values() for name in names}.intersection(classes)
     statistics, _ = without(bundle, state, generation, tasks, generation.hidden, gone)
-    return replace(generation, tasks=tasks, tensors=Overlay(generation.tensors, statistics)), touched
+    sketch = Familiarity.from_tensors(generation.tensors)
+    if sketch is not None:
+        sketch = sketch.without(gone.difference(bundle.manifest.classes))
+    return replace(generation, tasks=tasks, tensors=Overlay(generation.tensors, statistics, sketch)), touched
 
 
 def emptied(task: LearnedTask, classes: Iterable[str]) -> LearnedTask:

@@ -6,6 +6,7 @@ import math
 
 from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.manifest import Manifest
+from csk_sdk.contract.sentences import said
 from csk_sdk.contract.thresholds import number
 from csk_sdk.errors import ConfigError
 
@@ -140,12 +141,9 @@ def step_flops(config: TrainingConfig, manifest: Manifest, batch_size: int) -> f
     """What a step costs. Raises ConfigError where the bundle does not say, or `config.flops` do not make one."""
     each = manifest.costs.get("step_centers", 0) * batch_size
     if not each:
-        raise ConfigError(
-            "flops is set, and this bundle does not say what a step costs: build it again, or leave flops out."
-        )
+        raise ConfigError(said("flops_unknown"))
     assert config.flops is not None
     if config.flops < each:
-        raise ConfigError(
-            f"flops is {config.flops:g}, and one step of {batch_size} costs {each:g}: allow more."
-        )
+        values = {"flops": f"{config.flops:g}", "batch_size": str(batch_size), "each": f"{each:g}"}
+        raise ConfigError(said("flops_too_few", **values))
     return each

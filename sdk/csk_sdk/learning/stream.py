@@ -27,6 +27,7 @@ from csk_sdk.learning.prefix_cache import OFF
 from csk_sdk.learning.stopping import StreamStopping
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.network.knowledge import Batch
+from csk_sdk.runtime.peak_memory import in_memory
 from csk_sdk.state import State
 
 # uint8 images, or float32 signals, at the model's size.
@@ -101,6 +102,7 @@ class TaskStream:
         self._steps = 0
         self._loss = 0.0
         self._begun = time.monotonic()
+        self._entered = False
         # Seconds that learning has taken, and since when it goes on.
         self._taken, self._since = 0.0, 0.0
         self._stopping = StreamStopping(config, bundle.manifest, self._batch_size)
@@ -123,6 +125,7 @@ class TaskStream:
             self._life.follow(plan)
             self._life.require_room()
             self._held_open = stack.pop_all()
+        self._entered = True
         return self
 
     def __exit__(
@@ -130,8 +133,10 @@ class TaskStream:
     ) -> None:
         try:
             if error is None:
-                self._commit()
+                with in_memory():
+                    self._commit()
         finally:
+            self._entered = False
             self._held_open.close()
 
     def observe(
@@ -142,11 +147,14 @@ class TaskStream:
         `images` are uint8 RGB `(n, h, w, c)` or a list of `(h, w, c)` (OpenCV gives BGR: turn them), or signals, int16
         or float `(n, length, c)`; `labels` `(n,)` integers into `classes`, or a table `(n, classes)`. An empty batch is
         none. Once training has ended, it is the last step's loss. Raises TaskError for images, signals or labels that
-        do not fit, and where training diverges; ConfigError where `flops` do not make one step of this batch.
+        do not fit, outside the block, and where training diverges; ConfigError where `flops` do not make one step of
+        this batch.
         """
+        self._require_entered()
         self._since = time.monotonic()
         try:
-            return self._observe(images, labels)
+            with in_memory():
+                return self._observe(images, labels)
         finally:
             self._taken += time.monotonic() - self._since
 
@@ -158,8 +166,10 @@ class TaskStream:
     def end_epoch(self) -> bool:
         """Say that all data were fed once more, which is what `epochs` and `patience` count; whether training ended.
 
-        What is held back until then is trained on first. Raises TaskError where its labels say nothing.
+        What is held back until then is trained on first. Raises TaskError where its labels say nothing, and outside the
+        block.
         """
+        self._require_entered()
         self._since = time.monotonic()
         try:
             if self._training is None and self._held and not self._is_few():
@@ -168,6 +178,13 @@ class TaskStream:
         finally:
             self._taken += time.monotonic() - self._since
         return self.ended
+
+    def _require_entered(self) -> None:
+        if not self._entered:
+            raise TaskError(
+                f"The stream of task '{self._name}' is not open: feed it inside `with learner.stream(...) as stream:`, "
+                "and begin another one for another task."
+            )
 
     def _observe(self, images: Any, labels: Any) -> float | None:
         pixels = self._bundle.preprocessing.stack(images)

@@ -32,7 +32,7 @@ from csk_sdk.method.optimizers import Optimizer, optimizer_of
 from csk_sdk.method.projection import basis, project, restrict, shared_scratch
 from csk_sdk.method.selection import Sensitivity, select_channels
 from csk_sdk.network.finite import require_converged, require_learnable_features
-from csk_sdk.network.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors
+from csk_sdk.network.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors, require_room
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
@@ -70,6 +70,7 @@ class TaskTraining:
         self._tensors = tensors
         self._config = config
         self.classes = tuple(classes)
+        require_room(bundle.manifest.head.features)
         self._refitted = refitted or {}
         old = (old_classes or {}).items()
         self._old_classes = {name: classes for name, classes in old if name not in self._refitted}

@@ -260,27 +260,44 @@ def lda_head(
     if not 0.0 <= prior_pictures < np.inf:
         raise ConfigError(f"prior_pictures is {prior_pictures}, but it must be a finite number from 0 on.")
     rows = _rows(statistics, classes)
-    freedom, within = statistics.freedom, statistics.covariance()
-    scale = float(np.trace(within)) / statistics.features
-    floor = statistics.rounding
     means = statistics.sums[rows] / statistics.counts[rows][:, None]
-    if scale <= floor:
-        # No spread beyond rounding. Any multiple of the identity decides alike; this one keeps logits O(f).
+    shrunk = shrunk_covariance(statistics, prior_pictures)
+    if shrunk is None:
+        # Any multiple of the identity decides alike; this one keeps logits O(f).
         energy = float(np.trace(statistics.gram)) / statistics.counts.sum() / statistics.features
         weight, noise = means / (energy or 1.0), 0.0
     else:
-        shrinkage = prior_pictures / (freedom + prior_pictures)
-        ridge = shrinkage * np.diag(within) + floor
-        within *= 1.0 - shrinkage
-        # With few samples only the ridge makes it regular.
-        np.einsum("ii->i", within)[:] += ridge
+        within, ridge, shrinkage = shrunk
         inverse = np.linalg.inv(within)
         weight = means @ inverse
-        # Of Sw = (S - ridge) / (1 - a), so that no second matrix is needed.
-        noise = float(np.sum(1.0 - ridge * np.diag(inverse))) / (1.0 - shrinkage)
+        noise = noise_of_means(inverse, ridge, shrinkage)
     bias = -0.5 * np.einsum("cf,cf->c", weight, means) + noise / (4.0 * statistics.counts[rows])
     temperature = statistics.temperature or 1.0
     return (weight / temperature).astype(np.float32), (bias / temperature).astype(np.float32)
+
+
+def shrunk_covariance(
+    statistics: ClassStatistics, prior_pictures: float
+) -> tuple[Float64, Float64, float] | None:
+    """The covariance within classes as `lda_head` shrinks it, what its diagonal `(f,)` got, and the share `a`.
+
+    None where the data show no spread within classes beyond rounding.
+    """
+    freedom, within = statistics.freedom, statistics.covariance()
+    floor = statistics.rounding
+    if float(np.trace(within)) / statistics.features <= floor:
+        return None
+    shrinkage = prior_pictures / (freedom + prior_pictures)
+    ridge = shrinkage * np.diag(within) + floor
+    within *= 1.0 - shrinkage
+    # With few samples only the ridge makes it regular.
+    np.einsum("ii->i", within)[:] += ridge
+    return within, ridge, shrinkage
+
+
+def noise_of_means(inverse: NDArray[Any], ridge: Float64, shrinkage: float) -> float:
+    """`tr(S^-1 Sw)` by `Sw = (S - ridge) / (1 - a)`, so that no second matrix is needed."""
+    return float(np.sum(1.0 - ridge * np.diag(inverse))) / (1.0 - shrinkage)
 
 
 def _rows(statistics: ClassStatistics, classes: Sequence[str] | None) -> NDArray[np.int64]:

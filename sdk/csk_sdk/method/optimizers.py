@@ -128,6 +128,13 @@ class Optimizer(ABC):
                 )
         self._state, self._steps = state, steps
 
+    def _betas(self, given: tuple[float, float] | None) -> tuple[float, float]:
+        """Decay rates of running means: those given, or the contract's. Raises ConfigError out of range."""
+        betas = given or (self.constants["beta1"], self.constants["beta2"])
+        for beta in betas:
+            _require("betas", beta, 0.0 <= beta < 1.0, "at least 0 and below 1")
+        return betas
+
     def _scratch(self, like: Float32) -> Float32:
         if self._buffer.size < like.size:
             self._buffer = np.empty(like.size, np.float32)
@@ -218,13 +225,9 @@ class AdamW(Optimizer):
         multipliers: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay, multipliers)
-        own = self.constants
-        betas = betas or (own["beta1"], own["beta2"])
-        eps = own["epsilon"] if eps is None else eps
-        for beta in betas:
-            _require("betas", beta, 0.0 <= beta < 1.0, "at least 0 and below 1")
+        eps = self.constants["epsilon"] if eps is None else eps
         _require("eps", eps, 0.0 < eps < math.inf, "above 0")
-        self.betas = betas
+        self.betas = self._betas(betas)
         self.eps = eps
 
     _slots = ("first", "second")
@@ -275,9 +278,7 @@ class Lion(Optimizer):
         multipliers: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay, multipliers)
-        self.betas = betas or (self.constants["beta1"], self.constants["beta2"])
-        for beta in self.betas:
-            _require("betas", beta, 0.0 <= beta < 1.0, "at least 0 and below 1")
+        self.betas = self._betas(betas)
 
     _slots = ("mean",)
 

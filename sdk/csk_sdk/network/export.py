@@ -9,7 +9,7 @@ are those of onnx.proto.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import EXPORT_TEMPLATE
-from csk_sdk.errors import StorageError
+from csk_sdk.errors import ConfigError, StorageError
 from csk_sdk.formats.opening import read_file
+from csk_sdk.formats.places import kept_whole
 from csk_sdk.formats.protobuf import LENGTH_DELIMITED, MAX_BYTES, VARINT, field, tag, varint
-from csk_sdk.network.predicting import LinearHead
+from csk_sdk.network.export_rejection import rejection
+from csk_sdk.network.predicting import Doubt, LinearHead
 from csk_sdk.state import Generation
 from csk_sdk.state.atomic import clear_temporaries, make_folder, replace_file
 
@@ -34,10 +36,14 @@ _ABANDONED_SECONDS = 3600.0
 
 
 def complete(
-    template: bytes, tensors: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str]
+    template: bytes,
+    tensors: Mapping[str, NDArray[np.float32]],
+    metadata: Mapping[str, str],
+    pieces: Sequence[bytes] = (),
 ) -> Iterator[bytes]:
-    """The complete model, piece by piece: template, tensors as initializers, metadata properties."""
+    """The complete model, piece by piece: template, `pieces` of more, tensors as initializers, metadata properties."""
     yield template
+    yield from pieces
     for name, array in tensors.items():
         head, data = _tensor(name, array)
         size = len(head) + len(data)
@@ -57,13 +63,23 @@ def _tensor(name: str, array: NDArray[np.float32]) -> tuple[bytes, bytes]:
     return head + tag(_TENSOR_RAW_DATA, LENGTH_DELIMITED) + varint(len(data)), data
 
 
-def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path: Path) -> None:
+def export_model(
+    bundle: Bundle,
+    generation: Generation,
+    head: LinearHead,
+    path: Path,
+    doubt: Doubt | None = None,
+) -> None:
     """Write the generation's network with `head` folded in to `path`, atomically; a float32 ONNX model.
 
     Class names, in the order of the outputs, are in its metadata as JSON under "classes"; for a regression they are
-    target names, under "targets".
-    Raises StorageError where it cannot be written, or would be larger than protobuf allows.
+    target names, under "targets". With a `doubt`, there are the outputs `known` and `distance` beside the model's own,
+    and the share to reject is in the metadata under "csk_sdk_reject".
+    Raises StorageError where it cannot be written, or would be larger than protobuf allows; ConfigError where it would
+    lie in a bundle or a state.
     """
+    if (said := kept_whole(path)) is not None:
+        raise ConfigError(said)
     manifest = bundle.manifest
     tensors = bundle.weights(manifest.weights_in_export)
     tensors.update(bundle.folded_kernels(generation.tensors))
@@ -73,6 +89,12 @@ def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path:
         "csk_sdk_generation": str(generation.number),
     }
     template = read_file(bundle.path(EXPORT_TEMPLATE), MAX_BYTES, bundle.folder)
+    pieces: tuple[bytes, ...] = ()
+    if doubt is not None:
+        more = rejection(template, manifest.head.weight, doubt.distance, doubt.distance.limit(doubt.reject))
+        tensors.update(more.tensors)
+        metadata["csk_sdk_reject"] = f"{doubt.reject:g}"
+        pieces = more.pieces
     count = len(template) + sum(array.nbytes for array in tensors.values())
     if count >= MAX_BYTES:
         raise StorageError(
@@ -81,4 +103,4 @@ def export_model(bundle: Bundle, generation: Generation, head: LinearHead, path:
         )
     make_folder(path.parent)
     clear_temporaries(path.parent, _ABANDONED_SECONDS, of=path.name)
-    replace_file(path, b"".join(complete(template, tensors, metadata)))
+    replace_file(path, b"".join(complete(template, tensors, metadata, pieces)))

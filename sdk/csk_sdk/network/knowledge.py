@@ -13,8 +13,11 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, Site
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
+from csk_sdk.errors import TaskError
 from csk_sdk.method.heads import STATISTICS
+from csk_sdk.method.unknown import FAMILIARITY
 from csk_sdk.network.ledger import LEDGER
+from csk_sdk.runtime.peak_memory import available_bytes
 
 Tensors = dict[str, NDArray[Any]]
 # One batch: images (n, c, h, w) float32, labels (n,) int64 or a table (n, columns) float32.
@@ -23,8 +26,24 @@ Batch = tuple[NDArray[Any], Labels]
 
 # Images at once where only their sums count: half the working memory of a batch, in the same time (decision 0014).
 _AT_ONCE = 8
+# Matrices of features by features, float64, at once where statistics are summed up or a head is computed of them.
+_SQUARES = 3
 HEAD_SAMPLE_BYTES = integer("head", "sample_bytes")
 _HEAD = re.compile(r"head/[^/]*/(weight|bias)")
+
+
+def require_room(features: int) -> None:
+    """Raise TaskError where sums over so many features of an image do not fit into this device's memory.
+
+    What is to be allocated is known before; a system that promises more than it has would end the process instead.
+    """
+    needed, available = _SQUARES * 8 * features**2, available_bytes()
+    if available is not None and needed > available:
+        raise TaskError(
+            f"The model has {features:,} features, and what is known of classes over so many takes {needed / 1e9:.1f} "
+            f"GB of memory, of which this device has {available / 1e9:.1f} GB left. Build the bundle with --features "
+            "last, or from a network whose classifier sees fewer (a pooling in front of it)."
+        )
 
 
 class FeatureExtractor:
@@ -74,9 +93,9 @@ class FeatureSample:
         self._labels.append(labels[: self.room])
         self.room -= len(self._labels[-1])
 
-    def arrays(self) -> tuple[NDArray[np.float32], Labels]:
-        """All features kept, `(n, f)`, and their labels."""
-        return np.concatenate(self._features), np.concatenate(self._labels)
+    def arrays(self, parts: int | None = None) -> tuple[NDArray[np.float32], Labels]:
+        """All features kept, `(n, f)`, and their labels; or those of the first `parts` only."""
+        return np.concatenate(self._features[:parts]), np.concatenate(self._labels[:parts])
 
 
 def measure_knowledge(
@@ -91,6 +110,7 @@ def measure_knowledge(
     The moments are `moment/SITE`: K = sum of x_c^T x_c, `(groups, c_in / groups, c_in / groups)`.
     `on_features` sees each batch's features `(n, f)` and labels.
     """
+    require_room(bundle.manifest.head.features)
     graph = bundle.graph(MEMORY_MODEL, tensors, threads)
     sites = bundle.manifest.sites
     feeds = neutral_deltas(sites)
@@ -110,7 +130,11 @@ def measure_knowledge(
 def known_tensors(tensors: Iterable[str], sites: Sequence[Site]) -> set[str]:
     """Which of these names mean something to this csk-sdk. Others are a newer one's, and are carried on untouched."""
     own = {f"{kind}/{site.name}" for kind in ("center", "moment") for site in sites}
-    own |= {f"statistics.{name}" for name in STATISTICS} | set(LEDGER)
+    own |= (
+        {f"statistics.{name}" for name in STATISTICS}
+        | {f"familiarity.{name}" for name in FAMILIARITY}
+        | set(LEDGER)
+    )
     return {key for key in tensors if key in own or _HEAD.fullmatch(key)}
 
 

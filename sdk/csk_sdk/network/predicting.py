@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from threading import Lock
 from typing import Any
 
@@ -17,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.contract.manifest import Manifest
+from csk_sdk.contract.manifest import CROSS_ENTROPY, Manifest
 from csk_sdk.contract.thresholds import integer
-from csk_sdk.errors import TaskError
-from csk_sdk.formats.names import LONGEST, is_plain
+from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.formats.given import text_of
+from csk_sdk.formats.names import LONGEST, first_twin, is_plain
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.unknown import REJECT, Distance, Familiarity, distance
 from csk_sdk.network.finite import require_answers, require_usable_head
-from csk_sdk.network.knowledge import FeatureExtractor
+from csk_sdk.network.knowledge import FeatureExtractor, require_room
 from csk_sdk.objectives import Objective, Prediction, objective_of
 from csk_sdk.state import BASE, Generation
 
@@ -58,6 +61,21 @@ class LinearHead:
         return self.objective.predict(self.logits(features, noun), self.classes)
 
 
+@dataclass(frozen=True, eq=False)
+class Doubt:
+    """How far images are from all that is known, and which share of known ones is rejected."""
+
+    distance: Distance
+    reject: float
+
+    def judge(self, said: Prediction, features: NDArray[np.float32]) -> Prediction:
+        """What was said of features `(n, f)`, with their distances."""
+        found = Prediction(*said)
+        found.distance = self.distance.of(features)
+        found.known = found.distance <= self.distance.limit(self.reject)
+        return found
+
+
 class Predictor:
     """One generation, opened for predictions.
 
@@ -70,6 +88,8 @@ class Predictor:
         self.bundle = bundle
         self._threads, self._chunk = threads, chunk
         self._heads: dict[str | None, LinearHead] = {}
+        self._distance: Distance | None = None
+        self._measured: bool | None = None
         self._extractor: FeatureExtractor | None = None
         self._opening = Lock()
 
@@ -78,6 +98,8 @@ class Predictor:
 
         Raises TaskError for a task that is not learned, StateError for a head that is not finite.
         """
+        if task is not None:
+            text_of(task, "task", TaskError)
         if task not in self._heads:
             manifest = self.bundle.manifest
             self._heads[task] = (
@@ -86,6 +108,38 @@ class Predictor:
                 else task_head(self.generation, manifest, task)
             )
         return self._heads[task]
+
+    def predict(
+        self, images: NDArray[Any] | Sequence[Any], task: str | None = None, reject: float | None = None
+    ) -> Prediction:
+        """What `Learner.predict` says."""
+        doubt, head, features = self.doubt(reject), self.head(task), self.features(images)
+        said = head.predict(features, self.bundle.manifest.input.noun)
+        return said if doubt is None else doubt.judge(said, features)
+
+    def doubt(self, reject: float | None = None) -> Doubt | None:
+        """What rejects the share `reject` of known images, by default 0.05; None where nothing was measured.
+
+        Raises ConfigError for no such share, and where one is asked for and nothing was measured.
+        """
+        share = REJECT if reject is None else reject
+        if not isinstance(share, Real) or isinstance(share, bool) or not 0.0 <= share < 1.0:
+            noun = self.bundle.manifest.input.noun
+            raise ConfigError(
+                f"reject is {share!r:.40}, and must be a share of the known {noun}s from 0 to below 1, such as "
+                f"{REJECT}."
+            )
+        found = self.distance()
+        if found is None and reject is not None:
+            raise ConfigError(_unmeasured(self.bundle.manifest))
+        return None if found is None else Doubt(found, share)
+
+    def distance(self) -> Distance | None:
+        """How far images are from all that is known, over all classes; None where nothing was measured."""
+        if self._measured is None:
+            self._distance = class_distance(self.generation, self.head())
+            self._measured = True
+        return self._distance
 
     def features(self, images: NDArray[Any] | Sequence[Any]) -> NDArray[np.float32]:
         """Features `(n, f)` of uint8 RGB images, `(n, h, w, c)` or a list of `(h, w, c)`.
@@ -141,6 +195,16 @@ def require_new_task(
                 f"Task '{name}' has a class called {one[:40]!r}, and each class needs a name of its own, not "
                 f"empty, at most {LONGEST} characters, in valid UTF-8 and without control characters. Rename it."
             )
+    twins = first_twin(
+        classes, (one for own in task_classes(generation, base_classes).values() for one in own)
+    )
+    if twins is not None:
+        mine, theirs = (one[:40] for one in twins)
+        raise TaskError(
+            f"Task '{name}' has a class called {mine!r}, and there is one called {theirs!r}, which differs only in "
+            "case, spaces at its ends or how accents are stored: they would share the answers. Call it "
+            f"{theirs!r} where it is the same thing, or something else."
+        )
 
 
 def task_names(generation: Generation, base_classes: Sequence[str]) -> tuple[str, ...]:
@@ -175,6 +239,7 @@ def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
     Raises StateError for one that is not finite.
     """
     objective = objective_of(manifest.loss)
+    require_room(manifest.head.features)
     names = task_names(generation, manifest.classes) or (BASE,)
     heads = [task_head(generation, manifest, name) for name in names]
     classes, weight, bias = objective.head_of_all(
@@ -183,3 +248,29 @@ def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
     )
     require_usable_head(weight, bias, "all classes")
     return LinearHead(classes, weight, bias, objective)
+
+
+def class_distance(generation: Generation, head: LinearHead) -> Distance | None:
+    """The distance from everything known, of which `head` is the head; None where nothing was measured.
+
+    Where a task was learned without class statistics, nothing is known of how far its classes reach.
+    """
+    sketch = Familiarity.from_tensors(generation.tensors)
+    if sketch is None:
+        return None
+    statistics = ClassStatistics.from_tensors(generation.tensors)
+    if statistics.classes != head.classes:
+        return None
+    return distance(statistics, sketch, (head.weight, head.bias))
+
+
+def _unmeasured(manifest: Manifest) -> str:
+    if manifest.loss != CROSS_ENTROPY:
+        return (
+            f"Only where each {manifest.input.noun} has one class, one can be unknown, and this bundle's loss is "
+            f"{manifest.loss}: leave the share to reject out."
+        )
+    return (
+        "How far known classes reach was never measured here, so nothing can be called unknown: learn a task with "
+        "class statistics and two images of a class, or build the bundle with --base-data."
+    )

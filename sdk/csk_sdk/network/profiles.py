@@ -62,10 +62,8 @@ class MappedBundle(Bundle):
     def __init__(
         self, bundle: Bundle, scratch: Path, profile: Profile = SMALL, limited: bool = False
     ) -> None:
-        super().__init__(bundle.folder, bundle.manifest, bundle.id, bundle.origin)
-        self.precision, self.from_prefix = bundle.precision, bundle.from_prefix
-        self.wide_sums, self.spinning, self.providers = bundle.wide_sums, bundle.spinning, bundle.providers
-        self.time_limit = bundle.time_limit
+        # All that a view of it says, as `view` copies it.
+        self.__dict__.update(vars(bundle))
         self._scratch, self._profile = scratch, profile
         self._must_map = profile.maps_kernels or limited
 

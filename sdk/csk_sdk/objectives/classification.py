@@ -14,6 +14,7 @@ from csk_sdk.contract.thresholds import number
 from csk_sdk.data.labels import Labels
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
+from csk_sdk.formats.given import array_of
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
 from csk_sdk.method.logistic import logistic_head
@@ -95,7 +96,10 @@ class Classification(Objective):
 
     def batch_labels(self, given: Any, pictures: int, names: Sequence[str]) -> Labels:
         """Integers `(images,)` into `names`."""
-        labels = np.asarray(given, np.int64)
+        labels = array_of(given, "labels")
+        if labels.size and labels.dtype.kind not in "iu":
+            raise TaskError(f"labels is {labels.dtype}, and must be integers: indices into the classes.")
+        labels = labels.astype(np.int64)
         if labels.shape != (pictures,):
             raise TaskError(f"{pictures} images came with labels of shape {labels.shape}.")
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):

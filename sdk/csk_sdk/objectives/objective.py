@@ -27,7 +27,13 @@ HeadArrays = tuple[NDArray[np.float32], NDArray[np.float32]]
 NamedHead = tuple[tuple[str, ...], NDArray[np.float32], NDArray[np.float32]]
 
 
-class Prediction(NamedTuple):
+class _Said(NamedTuple):
+    labels: NDArray[Any]
+    probabilities: NDArray[np.float32]
+    classes: tuple[str, ...]
+
+
+class Prediction(_Said):
     """What is said of `n` images; the columns of `probabilities` are in the order of `classes`. Immutable.
 
     By the bundle's loss:
@@ -35,11 +41,18 @@ class Prediction(NamedTuple):
     - cross-entropy: `labels` `(n,)` class names, `probabilities` `(n, len(classes))` float32, rows sum to 1
     - binary-cross-entropy: `labels` `(n,)` tuples of the names above 0.5, `probabilities` each on its own
     - mse: `labels` `(n, len(classes))` float32 values of the targets `classes`, in their own units, no `probabilities`
+
+    It unpacks as these three: `labels, probabilities, classes = learner.predict(images)`. Beside them, and None for
+    other losses than cross-entropy, and where nothing was measured that could tell (no `--base-data` and no task yet,
+    or none since this version; the next task measures it):
+
+    - `distance` `(n,)` float32, above 0: how unlike all that is known; about 1 in the middle of a class, no unit
+    - `known` `(n,)` bool: False where only the share `reject` of images of known classes is further; `labels` then
+      holds the best guess all the same
     """
 
-    labels: NDArray[Any]
-    probabilities: NDArray[np.float32]
-    classes: tuple[str, ...]
+    distance: NDArray[np.float32] | None = None
+    known: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)

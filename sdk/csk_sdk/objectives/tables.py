@@ -10,6 +10,7 @@ import numpy as np
 from csk_sdk.data.labels import Labels, check_labels, constant_columns
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
+from csk_sdk.formats.given import array_of
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives.objective import NamedHead, Objective, side_by_side
 
@@ -37,7 +38,7 @@ class TableObjective(Objective):
 
     def batch_labels(self, given: Any, pictures: int, names: Sequence[str]) -> Labels:
         """A table `(images, names)`, or `(images,)` under a single name."""
-        labels = np.asarray(given)
+        labels = array_of(given, "labels")
         if not pictures and not labels.size:
             return self.blank_labels(0, names)
         if labels.ndim == 1 and len(names) == 1:

@@ -31,7 +31,9 @@ def find_providers(wanted: Sequence[Provider] | None, where: str = "providers") 
     float32 throughout. Raises ConfigError, `where` being
     what it calls them, for anything else and for what is not installed.
     """
-    wanted = [wanted] if isinstance(wanted, str) else wanted or ()
+    wanted = [wanted] if isinstance(wanted, str) else () if wanted is None else wanted
+    if not isinstance(wanted, list | tuple):
+        raise ConfigError(f"{where} is a {type(wanted).__name__}, and must be a list such as ['openvino'].")
     if all(isinstance(one, str) and short(one) == short(CPU) for one in wanted):
         return ON_CPU  # without a look at the runtime, which may not be installed
     there = {short(name): name for name in available()}

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from csk_sdk.errors import ConfigError, StateError
+from csk_sdk.errors import ConfigError, StateError, StateLockedError
 from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.state.atomic import (
     UnreadableError,
@@ -287,16 +287,20 @@ class State:
         return 0 if task_name == BASE else self.generation_of(task_name)
 
     def save_scores(self, number: int, row: Mapping[str, Any]) -> None:
-        """Keep `row` (JSON values), measured with generation `number`; replaces an earlier one. No lock.
+        """Keep `row` (JSON values), measured with generation `number`; replaces an earlier one.
 
-        Nothing is kept where only a newer csk-sdk may write. Raises StorageError when it cannot be written.
+        It takes no lock, but where it is the first of a state; then nothing is kept while somebody else writes,
+        nor where only a newer csk-sdk may write. Raises StorageError when it cannot be written.
         """
         try:
             self.require_writable()
         except NewerStateError:
             return
         text = seal({"generation": number, "scores": dict(row)})
-        self._claim()
+        try:
+            self._begin()
+        except StateLockedError:
+            return  # whoever is beginning this state says which bundle it belongs to
         make_folder(self._scores)
         clear_temporaries(self._scores, _ABANDONED)
         replace_file(self._scores / f"{number:06d}.json", text)
@@ -378,6 +382,14 @@ class State:
     def _claim(self) -> None:
         if not check_identity(self._store, self.bundle_id):
             write_identity(self._store, self.bundle_id)
+
+    def _begin(self) -> None:
+        """Say which bundle a new state belongs to, under the lock: another process may be beginning it for another."""
+        if self._lock.held:
+            self._claim()
+        elif not check_identity(self._store, self.bundle_id):
+            with StateLock(self.folder):
+                self._claim()
 
 
 def _read_only(tensor: np.ndarray) -> np.ndarray:

@@ -192,17 +192,47 @@ class RecordLink:
     stored: bool
 
     @classmethod
-    def read(cls, path: Path, tensors: Path) -> RecordLink:
-        """Read it from the record `path` of the tensors file `tensors`. Raises StateError where it cannot be."""
-        raw = unseal(path)
-        read_needs(raw, path)
-        parent, tasks, size = raw.get("parent"), raw.get("tasks"), raw.get("size")
-        number = raw.get("number")
+    def of(cls, outline: Mapping[str, Any], path: Path, tensors: Path) -> RecordLink:
+        """Of the outline of the record `path` of the tensors file `tensors`. Raises StateError where it is none."""
+        read_needs(outline, path)
+        parent, tasks, number = (outline.get(name) for name in ("parent", "tasks", "number"))
         if type(parent) is not int or type(number) is not int or not 0 <= parent < number:
             raise StateError(f"{path} says that generation {number!r} was learned from {parent!r}.")
-        if not isinstance(tasks, list):
+        if not isinstance(tasks, int):
             raise StateError(f"{path} lacks or misnames a field ('tasks').")
-        return cls(parent, len(tasks), _size(tensors) == size)
+        return cls(parent, tasks, _size(tensors) == outline.get("size"))
+
+
+class Outlines:
+    """What records say, but for their tasks: of those, how many. A record is read again once its file is another.
+
+    Threads may share it. Records grow with each task, and a commit asks for those of all stored generations.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, ...], dict[str, Any]]] = {}
+
+    def read(self, path: Path) -> Mapping[str, Any]:
+        """Of the record `path`; its `tasks` are their number, None where it has no list of them. Raises as `unseal`."""
+        before = _identity(path)
+        known = self._known.get(path)
+        if known is not None and known[0] == before:
+            return known[1]
+        raw = unseal(path)
+        tasks = raw.get("tasks")
+        outline = {**raw, "tasks": len(tasks) if isinstance(tasks, list) else None}
+        if before is not None:
+            self._known[path] = before, outline
+        return outline
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What is another once a file is replaced; None where nobody can tell."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def read_needs(raw: Mapping[str, Any], path: Path) -> Needs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from csk_sdk.errors import StateError
+from csk_sdk.formats.places import STATE, mistaken
 from csk_sdk.state.atomic import UnreadableError, exists, make_folder, replace_file
 from csk_sdk.state.generation import seal, unseal
 from csk_sdk.state.store import IDENTITY, GenerationStore
@@ -30,6 +31,8 @@ def check_identity(store: GenerationStore, bundle_id: str) -> bool:
                 "Restore it from a backup, or start a new state folder."
             )
         if not exists(path):
+            if (said := mistaken(store.folder, STATE)) is not None:
+                raise StateError(said)
             return False
     try:
         raw = unseal(path)

@@ -79,7 +79,8 @@ def _prune(store: GenerationStore, keep: int, always: set[int]) -> None:
 def _link(store: GenerationStore, number: int) -> RecordLink | None:
     """Of a record that can be read, what leads on from it."""
     try:
-        return RecordLink.read(store.record_path(number), store.tensors_path(number))
+        path = store.record_path(number)
+        return RecordLink.of(store.outlines.read(path), path, store.tensors_path(number))
     except UnreadableError:
         raise
     except StateError:

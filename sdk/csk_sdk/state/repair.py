@@ -90,12 +90,12 @@ class StateCheck:
             else:
                 yield finding
 
+    def is_empty(self) -> bool:
+        """Whether there is nothing of a state yet."""
+        return not (exists(self.folder / IDENTITY) or exists(self.store.head_path) or self.store.numbers())
+
     def _parts(self) -> Iterator[Checked]:
-        if (
-            not exists(self.folder / IDENTITY)
-            and not exists(self.store.head_path)
-            and not self.store.numbers()
-        ):
+        if self.is_empty():
             return
         yield self._sure("state.json", self._identity)
         # HEAD last of these: where it has to point to is known once the damaged ones are.

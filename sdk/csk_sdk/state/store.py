@@ -27,7 +27,7 @@ from csk_sdk.state.atomic import (
     replace_file,
     unreadable,
 )
-from csk_sdk.state.generation import GenerationRecord, seal, unseal
+from csk_sdk.state.generation import GenerationRecord, Outlines, seal, unseal
 from csk_sdk.state.tensorfile import decode
 from csk_sdk.state.versions import Needs, NewerStateError
 
@@ -48,6 +48,7 @@ class GenerationStore:
         self.folder = folder
         self._bundle_id = bundle_id
         self.head_path = folder / "HEAD"
+        self.outlines = Outlines()
         self.generations = folder / "generations"
 
     def begin(self) -> None:
@@ -124,7 +125,7 @@ class GenerationStore:
     def _needs_of(self, number: int) -> Needs | None:
         """What the record of a generation asks for; None where there is none, or it is damaged."""
         with suppress(StateError, ValueError):
-            return Needs.of(unseal(self.record_path(number))) if number else None
+            return Needs.of(self.outlines.read(self.record_path(number))) if number else None
         return None
 
     def record(self, number: int) -> GenerationRecord:

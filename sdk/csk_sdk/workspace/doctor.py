@@ -16,6 +16,7 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import MANIFEST
 from csk_sdk.device.choice import colon_lines, cpu_name, in_chosen_precision
 from csk_sdk.errors import ConfigError, CskError, StateLockedError, TaskError
+from csk_sdk.formats.places import BUNDLE, mistaken
 from csk_sdk.runtime.providers import CPU
 from csk_sdk.runtime.sessions import installed_runtimes, load_onnxruntime
 from csk_sdk.state import State
@@ -58,7 +59,7 @@ def examine(
         yield Check(
             "Bundle",
             FAIL,
-            f"there is none in {space.bundle}",
+            mistaken(space.bundle, BUNDLE) or f"there is none in {space.bundle}",
             "Build one on a workstation with `csk-sdk build-artifacts`, and copy it there.",
         )
         return

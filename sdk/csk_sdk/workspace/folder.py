@@ -10,6 +10,7 @@ csk.toml    optional: [training] any setting of TrainingConfig; [state] keep = 8
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,12 +24,15 @@ from csk_sdk.config import TrainingConfig
 from csk_sdk.data.bit_depth import require_bit_depth
 from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.tasks import Task
-from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.errors import BundleError, ConfigError, TaskError
 from csk_sdk.formats.byte_sizes import bytes_in
+from csk_sdk.formats.given import optional_path, path_of
 from csk_sdk.formats.opening import read_file
+from csk_sdk.formats.places import WORKSPACE, mistaken
 from csk_sdk.learner import Learner
 from csk_sdk.network.predicting import task_names
 from csk_sdk.state import BASE, State
+from csk_sdk.state.swap import aside
 
 SETTINGS = "csk.toml"
 KEEP = 8
@@ -82,9 +86,15 @@ class Workspace:
 
         Raises ConfigError for a missing folder, or a csk.toml that cannot be used.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
+        folder = path_of(folder, "workspace")
+        bundle, state, tasks, trust = (
+            optional_path(one, what)
+            for one, what in ((bundle, "bundle"), (state, "state"), (tasks, "tasks"), (trust, "trust"))
+        )
+        if not _is_folder(folder):
             raise ConfigError(f"There is no folder {folder}. Make it, and put a bundle/ into it.")
+        if bundle is None and (said := mistaken(folder, WORKSPACE)) is not None:
+            raise ConfigError(said)
         tables = _tables(folder / SETTINGS)
         config, keep, key = _settings(tables, folder / SETTINGS)
         return cls(
@@ -110,10 +120,25 @@ class Workspace:
 
     def open_bundle(self) -> Bundle:
         """Open the bundle, as far as it is trusted, and is no older than one before. Raises BundleError, StateError."""
+        self._require_bundle()
         bundle = Bundle.open(self.bundle, self.trust)
         if self.trust is not None:
             check_age(bundle, self.trust, self.state)
         return bundle
+
+    def _require_bundle(self) -> None:
+        """In a wrong working directory the bundle is what is missed first: say which directory it is."""
+        default = self.bundle == self.folder / "bundle"
+        if (
+            default
+            and not os.path.lexists(self.bundle)
+            and not os.path.lexists(aside(self.bundle.absolute()))
+        ):
+            raise BundleError(
+                f"There is no bundle in {self.folder.absolute()}: run the command in the device's workspace, or name "
+                "that with --workspace. A new one gets its bundle/ from a workstation: `csk-sdk build-artifacts MODEL "
+                "--out bundle`."
+            )
 
     def learner(self, config: TrainingConfig | None = None, backend: str = AUTO) -> Learner:
         """Open bundle and state, and remember how new a signed bundle is. Raises BundleError, StateError."""
@@ -179,6 +204,13 @@ class Workspace:
             test_images=len(task.test) if task.test is not None else 0,
             notes=task.unread,
         )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, and the like
+        return False
 
 
 def workspace_of(

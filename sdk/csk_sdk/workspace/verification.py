@@ -9,7 +9,9 @@ from typing import Any
 
 from csk_sdk.bundle.accepted import accept, check_age
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.errors import BundleError
+from csk_sdk.errors import BundleError, StateError
+from csk_sdk.formats.given import flag_of, path_of
+from csk_sdk.formats.places import STATE, mistaken
 from csk_sdk.state.atomic import exists
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.repair import DAMAGED, INTACT, REPAIRED, Finding, StateCheck
@@ -59,15 +61,21 @@ def verify(
     from now on although the device has seen a newer one.
 
     Nothing is kept between calls, so threads may call it. What is damaged is a finding, and raises nothing. Raises
-    ConfigError where `trust` is no key, StateError for the state of another bundle, or where only a newer csk-sdk may
-    read what is current, or write what is to be repaired; StateLockedError when another process writes to a state that
-    is to be repaired, StorageError when a repair cannot be written.
+    ConfigError where `trust` is no key, StateError for the state of another bundle, for what is plainly no state, or
+    where only a newer csk-sdk may read what is current, or write what is to be repaired; StateLockedError when another
+    process writes to a state that is to be repaired, StorageError when a repair cannot be written.
     """
-    folder = Path(state)
-    opened, findings = _bundle(Path(bundle), trust, folder, allow_older)
+    folder = path_of(state, "state", StateError)
+    repair, allow_older = flag_of(repair, "repair"), flag_of(allow_older, "allow_older")
+    opened, findings = _bundle(path_of(bundle, "bundle", BundleError), trust, folder, allow_older)
     if opened is None or not exists(folder):
         return Verification(findings, ())
     check = StateCheck(folder, opened.id)
+    if check.is_empty():
+        if (said := mistaken(folder, STATE)) is not None:
+            raise StateError(said)
+        # And no lock is left where nothing is to be mended.
+        return Verification(findings, ())
     if not repair:
         return Verification(findings, tuple(check.run()))
     # Before the lock is written.

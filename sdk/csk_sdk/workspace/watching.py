@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +48,8 @@ class Watcher:
 
     A task is taken once none of its files has changed for `settle` seconds, so that one that is still being copied
     is left alone. A task that cannot be learned, for whatever reason, is set aside and the next one is taken. `poll` is
-    the time in seconds between two looks at the inbox.
+    the time in seconds between two looks at the inbox: those that were ready at one are learned one after another, each
+    looked at once more, without another look at all of them.
     """
 
     def __init__(self, space: Workspace, learner: Learner, settle: float = 10.0, poll: float = 5.0) -> None:
@@ -56,6 +59,10 @@ class Watcher:
         # Of each task that waits: its files as they were last seen, and since when (monotonic seconds).
         self._seen: dict[str, tuple[_Signature, float]] = {}
         self._aside: dict[str, _Signature] = {}
+        self._paths: dict[str, list[Path]] = {}
+        # What was ready at the last look at the whole inbox, and when that was (monotonic seconds).
+        self._queue: deque[str] = deque()
+        self._looked = -math.inf
 
     def stop(self) -> None:
         """End `run` soon: at the next training step, or at once while it waits. May be called by a signal handler."""
@@ -81,15 +88,32 @@ class Watcher:
 
     def _look(self) -> Happened | None:
         """Learn the first task whose files have settled; None where there is none."""
-        try:
-            name = self._ready()
-        except TaskError as error:  # the inbox cannot be listed
-            return Happened("later", "", str(error))
-        return None if name is None else self._learn(name)
+        if not self._queue or time.monotonic() - self._looked >= self._poll:
+            try:
+                self._queue = deque(self._ready())
+            except TaskError as error:  # the inbox cannot be listed
+                return Happened("later", "", str(error))
+        while self._queue:
+            name = self._queue.popleft()
+            if self._is_as_seen(name) and (happened := self._learn(name)) is not None:
+                return happened
+        return None
 
-    def _ready(self) -> str | None:
-        """The first task whose files have settled; notes the others' files on the way."""
-        now = time.monotonic()
+    def _is_as_seen(self, name: str) -> bool:
+        """Whether a task's files are still those of the last look; else they have to settle again."""
+        signature = _signature(self._paths.get(name, []))
+        if signature is None:
+            del self._seen[name]
+        elif not self._was(name, signature):
+            self._seen[name] = (signature, time.monotonic())
+        return signature is not None and self._was(name, signature) and self._has_settled(name)
+
+    def _has_settled(self, name: str) -> bool:
+        return time.monotonic() - self._seen[name][1] >= self._settle
+
+    def _ready(self) -> list[str]:
+        """The tasks whose files have settled, by name; notes the others' files on the way."""
+        self._looked = now = time.monotonic()
         waiting = {name: signature for name, signature in self._waiting() if signature is not None}
         self._aside = {name: it for name, it in self._aside.items() if waiting.get(name) == it}
         self._seen = {
@@ -97,18 +121,21 @@ class Watcher:
             for name, signature in waiting.items()
             if name not in self._aside
         }
-        settled = (name for name in sorted(self._seen) if now - self._seen[name][1] >= self._settle)
-        return next(settled, None)
+        return [name for name in sorted(self._seen) if now - self._seen[name][1] >= self._settle]
 
     def _was(self, name: str, signature: _Signature) -> bool:
         return name in self._seen and self._seen[name][0] == signature
 
     def _waiting(self) -> Iterator[tuple[str, _Signature | None]]:
         """Every task of the inbox that is not learned, and its files."""
-        known = task_names(self._learner.generation, self._learner.bundle.manifest.classes)
-        for name, paths in self._space.inbox.found().items():
+        known = self._known()
+        self._paths = self._space.inbox.found()
+        for name, paths in self._paths.items():
             if name not in known:
                 yield name, _signature(paths)
+
+    def _known(self) -> set[str]:
+        return set(task_names(self._learner.generation, self._learner.bundle.manifest.classes))
 
     def _learn(self, name: str) -> Happened | None:
         signature = self._seen[name][0]
@@ -119,9 +146,12 @@ class Watcher:
                 return None
             report = self._learner.learn(task, on_progress=self._on_progress)
         except TaskError as error:
+            if name in self._known():  # by another process, since the last look
+                return None
             self._aside[name] = signature
             return Happened("set aside", name, str(error))
         except (StateLockedError, StorageError) as error:
+            self._queue.clear()
             return Happened("later", name, str(error))
         except CskError:
             raise  # of bundle, state or settings: no other task would fare better

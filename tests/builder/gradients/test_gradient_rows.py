@@ -18,6 +18,7 @@ TABLES = (rows_activations, rows_arithmetic, rows_convolutions, rows_layout, row
 ROWS = [row for table in TABLES for row in table.ROWS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_gradient_equals_central_differences(row: Row) -> None:
     check(row)

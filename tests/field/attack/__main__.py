@@ -58,7 +58,7 @@ def main() -> None:
     given.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if given.page:
         given.page.write_text(page.document(result), encoding="utf-8")
-    print(page.summary(result))
+    print(*page.broken(result), page.summary(result), sep="\n")
     sys.exit(any(one["faults"] for one in result["promises"].values()))
 
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from field.attack import (
-    commits,
-    damaged,
-    disks,
-    executed,
-    finite,
-    handed,
-    intruders,
-    kinds,
-    lost,
-    places,
-    revealed,
-    users,
-)
+from importlib import import_module
+
 from field.attack.promise import PROMISES as _REGISTERED
 from field.attack.promise import ROOT, Promise, plain
 
-MODULES = (commits, damaged, disks, executed, finite, handed, intruders, kinds, lost, places, revealed, users)
+# Each registers its promises when it is imported.
+MODULES = (
+    "cameras",
+    "commits",
+    "damaged",
+    "disks",
+    "executed",
+    "finite",
+    "handed",
+    "intruders",
+    "kinds",
+    "lost",
+    "places",
+    "revealed",
+    "threads",
+    "users",
+)
+for _module in MODULES:
+    import_module(f"field.attack.{_module}")
 
 
 def _stands_at(promise: Promise) -> tuple[str, int]:

@@ -8,6 +8,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,15 @@ class Ground:
         shutil.rmtree(place / "state", ignore_errors=True)
         if learned:
             shutil.copytree(self.state(learned), place / "state")
+
+
+def task_of(ground: Ground, name: str, digits: tuple[int, ...], count: int = 20) -> Any:
+    """A task of arrays, to learn from."""
+    from csk_sdk import Task
+
+    images = np.concatenate([ground.of(digit, 0, count) for digit in digits])
+    labels = np.repeat(np.arange(len(digits)), count)
+    return Task.from_arrays(name, images, labels, [NAMES[digit] for digit in digits])
 
 
 def save_task(path: Path, ground: Ground, digits: tuple[int, ...], count: int = 20) -> None:

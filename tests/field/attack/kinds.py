@@ -212,7 +212,12 @@ def other_formats(tries: Tries, ground: Ground, place: Path) -> None:
                 assert np.array_equal(found[:, :, 0], gray)
 
 
-@promise(GUARANTEES, "broken images", "files of other kinds, folders inside a class", tries=40)
+@promise(
+    GUARANTEES,
+    "broken images, and those that a metadata.csv lists and that are not there",
+    "files of other kinds, folders inside a class",
+    tries=40,
+)
 def what_is_left_out_is_told(tries: Tries, ground: Ground, place: Path) -> None:
     """Any number of broken images and of other files: all are told; --skip-broken learns the rest, and says so."""
     workspace = ground.workspace(place / "workspace")

@@ -51,6 +51,18 @@ def gathered(found: Found) -> Found:
     return result
 
 
+def broken(result: dict[str, Any]) -> list[str]:
+    """Every promise that broke, told again: the end of a log may be all that is kept of it."""
+    lines = []
+    for name, one in result["promises"].items():
+        if one["faults"]:
+            lines.append(
+                f"BROKEN: {name}, {one['faults']} of {one['tries']:,} tries: {' / '.join(one['says'])}"
+            )
+            lines += [f"   FAULT: {fault}" for fault in one["told"]]
+    return lines
+
+
 def summary(result: dict[str, Any]) -> str:
     """The last lines on the terminal."""
     promises = result["promises"].values()

@@ -69,12 +69,13 @@ def no_picture_in_a_state(tries: Tries, ground: Ground, place: Path) -> None:
     "statistics.temperature",
     "ledger/, the contributions",
     "ledger.map, ledger.centers",
+    "familiarity.margins, familiarity.oddness",
     "progress.safetensors, while a task is learned",
     tries=12,
 )
 def nothing_else_is_in_a_state(tries: Tries, ground: Ground, place: Path) -> None:
     """The tensors of a generation are those of the table, and a class's mean is the mean of its images' features."""
-    known = ("moment/", "center/", "head/", "statistics.", "ledger.")
+    known = ("moment/", "center/", "head/", "statistics.", "familiarity.", "ledger.")
     for _ in tries:
         task, _ = _task(ground, tries)
         with tries.one("a task"):

@@ -26,6 +26,7 @@ def victims(ground: Ground) -> list[Victim]:
         _verify(ground),
         _stream(ground),
         _build(ground),
+        _upgrade(ground),
         _export(ground),
         _report(ground),
         _evaluate(ground),
@@ -196,6 +197,34 @@ def _stream(ground: Ground) -> Victim:
     )
 
 
+def _upgrade(ground: Ground) -> Victim:
+    """The same onto the bundle of a device that has learned: with the old one back, all is there."""
+    build = _build(ground)
+    kept: dict[str, dict[str, str]] = {}
+
+    def arm(place: Path, rng: random.Random) -> None:
+        build.arm(place, rng)
+        shutil.copytree(ground.state(2), place / "state")
+        kept.setdefault("state", judge.tree(place / "state"))
+
+    def after(place: Path, armed: object, printed: str) -> None:
+        assert judge.tree(place / "state") == kept["state"], "the state was changed"
+        build.after(place, armed, printed)
+
+    def end(place: Path, armed: object) -> None:
+        build.end(place, armed)
+        assert judge.tree(place / "state") == kept["state"], "the state was changed"
+        assert judge.bundle(place / "bundle") != judge.bundle(ground.bundle)
+        # Taken back: what was learned is of the bundle that was there.
+        shutil.rmtree(place / "bundle")
+        shutil.copytree(ground.bundle, place / "bundle")
+        state_is(place, ground, 2, 2)
+        known = judge.sealed_json(place / "state/state.json")["bundle_id"]
+        assert known == hashlib.sha256((place / "bundle/manifest.json").read_bytes()).hexdigest()
+
+    return Victim("upgrade of a bundle", 0.03, arm, build.command, after, end, make=build.make)
+
+
 def _build(ground: Ground) -> Victim:
     """The new bundle differs in its batch size. At any moment a whole one is there: in its place, or beside it."""
     known: dict[str, str] = {}
@@ -230,7 +259,7 @@ def _build(ground: Ground) -> Victim:
         options = ("--classes", classes, "--mean", "0.3056", "--std", "0.3776", "--batch-size", "8")
         return csk("build-artifacts", str(MODEL), "--out", str(place / "bundle"), *options, "--overwrite")
 
-    return Victim("build-artifacts --overwrite", 0.08, arm, build, after, end, make=make)
+    return Victim("build-artifacts --overwrite", 0.05, arm, build, after, end, make=make)
 
 
 def _written(ground: Ground, name: str, share: float, file: str, *arguments: str) -> Victim:

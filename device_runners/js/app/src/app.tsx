@@ -60,7 +60,7 @@ export function App() {
         <img src="icon.svg" alt="" width="40" height="40" />
         <div>
           <h1>Teach</h1>
-          <p>It learns here. No picture leaves.</p>
+          <p>It learns here. No image leaves.</p>
         </div>
       </header>
       <main>

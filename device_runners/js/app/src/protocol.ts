@@ -12,6 +12,13 @@ export interface Guess {
   readonly probability: number;
 }
 
+/** What an image is taken for, the most probable first. */
+export interface Answer {
+  readonly guesses: readonly Guess[];
+  /** Whether it is like anything known at all; true also where that was never measured. */
+  readonly known: boolean;
+}
+
 /** What is known on this device. */
 export interface Known {
   readonly model: string;
@@ -56,7 +63,7 @@ export interface TaskReport {
 
 export interface Calls {
   open(): Known;
-  predict(picture: Blob): readonly Guess[];
+  predict(picture: Blob): Answer;
   learn(classes: readonly NewClass[]): TaskReport;
   /** Go on with the unfinished task; one that was refused is believed now. */
   resume(): TaskReport;

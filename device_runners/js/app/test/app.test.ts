@@ -174,7 +174,7 @@ test('images mixed up between classes are refused, and learned all the same wher
   const alert = page.getByRole('alert');
   await alert.waitFor(LEARNED);
   expect(await alert.textContent()).toMatch(
-    /^These pictures look mixed up between the classes: a picture's class follows from the others in \d+ % of cases/,
+    /^These images look mixed up between the classes: an image's class follows from the others in \d+ % of cases/,
   );
   await page.getByRole('heading', { name: 'A task that looks mixed up' }).waitFor();
   expect(await page.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(0);
@@ -194,7 +194,7 @@ test('few images are learned without training, and the page says so', async () =
   await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
   await page.getByText('These are too few images to train on').waitFor();
   expect(await faults(page)).toEqual([]);
-  await shot(page, '10-few-pictures');
+  await shot(page, '10-few-images');
   expect(await page.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(2);
   expect(await recognised(page, pictures('two', 2, 3)[0]!)).toBe('two');
 });
@@ -211,7 +211,7 @@ test('the page stays awake while the worker learns', async () => {
   });
   await teach(page);
   await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
-  const report = await page.getByText(/From 32 pictures in/).textContent();
+  const report = await page.getByText(/From 32 images in/).textContent();
   const seconds = Number(/in ([\d.]+) s/.exec(report!)![1]);
   const { longest } = await page.evaluate(
     () => (globalThis as unknown as { seen: { longest: number } }).seen,
@@ -306,7 +306,7 @@ test('a device without room says so, and what was learned stays', async (context
     const alert = page.getByRole('alert');
     await alert.waitFor(LEARNED);
     const said = await alert.textContent();
-    expect(said).toMatch(/^The browser could not store the pictures \(.+\): free some space on this device/);
+    expect(said).toMatch(/^The browser could not store the images \(.+\): free some space on this device/);
     expect(await recognised(page, pictures('four', 25, 26)[0]!)).toBe('four');
     rmSync(join(disk, 'filler'));
     const again = await phones[0]!.open();
@@ -344,6 +344,38 @@ test('an app that could not be kept says that it needs a network', async () => {
   expect(await faults(page)).toEqual([]);
   await shot(page, '11-not-kept');
 });
+
+test('an image like nothing that is known is said to be unknown', async () => {
+  const { page } = await visit();
+  await opened(page);
+  const sentence = page.getByText("I don't know this. It looks most like:");
+  await recognised(page, pictures('two', 2, 3)[0]!);
+  expect(await sentence.count()).toBe(0);
+  const folder = mkdtempSync(join(tmpdir(), 'csk-sdk-white-'));
+  writeFileSync(join(folder, 'white.bmp'), white(8));
+  await recognised(page, join(folder, 'white.bmp'));
+  expect(await sentence.count()).toBe(1);
+  expect(await page.locator('.seen img').getAttribute('alt')).toBe('Your image: unknown');
+  await shot(page, '9-unknown');
+  expect(await faults(page)).toEqual([]);
+  rmSync(folder, { recursive: true });
+});
+
+/** A white square as a BMP file of 24 bits. */
+function white(size: number): Buffer {
+  const pixels = Buffer.alloc(size * size * 3, 255);
+  const head = Buffer.alloc(54);
+  head.write('BM');
+  head.writeUInt32LE(54 + pixels.length, 2);
+  head.writeUInt32LE(54, 10);
+  head.writeUInt32LE(40, 14);
+  head.writeInt32LE(size, 18);
+  head.writeInt32LE(size, 22);
+  head.writeUInt16LE(1, 26);
+  head.writeUInt16LE(24, 28);
+  head.writeUInt32LE(pixels.length, 34);
+  return Buffer.concat([head, pixels]);
+}
 
 test('images and classes that are no good are told at once', async () => {
   const { page } = await visit();

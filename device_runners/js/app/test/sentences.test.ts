@@ -22,7 +22,7 @@ test('few images are said to be few', () => {
     headsOnlyBecause: 'few-shot',
     warnings: ['6 images a class. fewShot: 0'],
   });
-  expect(first).toMatch(/^These are too few pictures to train on/);
+  expect(first).toMatch(/^These are too few images to train on/);
   expect(more).toEqual([]);
 });
 

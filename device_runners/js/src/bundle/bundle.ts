@@ -1,7 +1,7 @@
 /** Opening a bundle: everything is verified before anything is used. */
 
 import { LIMITS } from '../contract/thresholds.js';
-import { BundleError } from '../errors.js';
+import { BundleError, reasonOf } from '../errors.js';
 import { sha256, textOf } from '../formats/bytes.js';
 import { decode, type Place, readHeader, readTensor } from '../formats/safetensors.js';
 import {
@@ -83,7 +83,7 @@ export class Bundle {
       // What lies in folders is of other backends.
       if (!name.includes('/')) files.set(name, content);
     }
-    const { tensors } = decode(files.get(CHECKPOINT)!);
+    const tensors = tensorsOf(files.get(CHECKPOINT)!, `${source.name}/${CHECKPOINT}`);
     checkCheckpoint(manifest, tensors, `${source.name}/${CHECKPOINT}`);
     return new Bundle(source.name, manifest, sha256(text), files, tensors);
   }
@@ -138,6 +138,15 @@ export class Bundle {
       return data.subarray(offset, length === undefined ? data.length : offset + length);
     });
     return Graph.open(runtime, model, `${this.name}/${file}`, { ...settings, wideSums: this.wideSums });
+  }
+}
+
+/** All tensors of a file. Throws BundleError where they are of other types than a state holds. */
+function tensorsOf(file: Uint8Array, where: string): Tensors {
+  try {
+    return decode(file).tensors;
+  } catch (error) {
+    throw new BundleError(`${where} cannot be read (${reasonOf(error)}). Copy the bundle again.`);
   }
 }
 

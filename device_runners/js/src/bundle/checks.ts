@@ -6,7 +6,7 @@
  */
 
 import { LIMITS } from '../contract/thresholds.js';
-import { BundleError } from '../errors.js';
+import { BundleError, reasonOf } from '../errors.js';
 import { sha256 } from '../formats/bytes.js';
 import { byCodePoint } from '../formats/json.js';
 import { readHeader } from '../formats/safetensors.js';
@@ -31,7 +31,7 @@ export function checkFile(manifest: Manifest, name: string, content: Uint8Array,
     else if (name.endsWith('.safetensors')) readHeader(content);
   } catch (error) {
     throw new BundleError(
-      `${where} is damaged or hostile: ${(error as Error).message}. Do not use this bundle; build it again.`,
+      `${where} is damaged or hostile: ${reasonOf(error)}. Do not use this bundle; build it again.`,
     );
   }
 }

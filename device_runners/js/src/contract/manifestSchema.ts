@@ -121,7 +121,7 @@ export const MANIFEST_SCHEMA = JSON.parse(`{
     "features": {
      "type": "integer",
      "minimum": 1,
-     "maximum": 1048576
+     "maximum": 32768
     },
     "weight": {
      "type": "string",

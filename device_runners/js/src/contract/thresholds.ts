@@ -72,6 +72,28 @@ export const DISCRIMINANT = {
   priorImages: 100,
 } as const;
 
+/** What unknown goes by. docs/decisions/0029-unknown.md. */
+export const UNKNOWN = {
+  /** Share of known images that may be called unknown, by default. */
+  reject: 0.05,
+  /** A feature counts as no further off: one alone must not decide. */
+  mostSquared: 4,
+  /** Share of known images that are not odd at all. */
+  usualShare: 0.95,
+  /** What of the exponent an image gets that is twice as odd as usual. */
+  steepness: 5,
+  /** Numbers kept of each class, of its margins and of its oddness. */
+  quantiles: 32,
+  /** No margin is taken for less, as a share of the usual one, so that distances stay finite. */
+  leastMargin: 1e-6,
+  /** What never varies, such as a unit that is always zero, gets this share of the mean variance. */
+  leastVariance: 1e-6,
+  /** Rounding must not make an image all that is known around it: at least this share is others'. */
+  leastLeft: 1e-9,
+  /** So many are judged at once: their rows are float64, and as long as the features. */
+  imagesAtOnce: 256,
+} as const;
+
 /** What covariance goes by. docs/decisions/0016-max-forgetting.md. */
 export const COVARIANCE = {
   /** Rounding of a sum of squares, in units of float64's, as a share of that sum: what a difference of sums may be off by. */

@@ -4,7 +4,7 @@ import type { Bundle } from '../bundle/bundle.js';
 import { LIMITS } from '../contract/thresholds.js';
 import { TaskError } from '../errors.js';
 import { Sha256 } from '../formats/bytes.js';
-import { isPlain, LONGEST } from '../formats/names.js';
+import { firstTwin, isPlain, LONGEST } from '../formats/names.js';
 import type { Generation } from '../state/record.js';
 import { BASE } from '../state/store.js';
 import type { Picture, PixelBatch, Preprocessing } from './pictures.js';
@@ -105,6 +105,15 @@ export function requireNewTask(
     throw new TaskError(
       `Task '${name}' has a class called '${odd.slice(0, 40)}', and each class needs a name of its own, not empty, ` +
         `at most ${LONGEST} characters, and without control characters. Rename it.`,
+    );
+  }
+  const twins = firstTwin(classes, [...taskClasses(generation, bundle).values()].flat());
+  if (twins) {
+    const [mine, theirs] = twins.map((one) => one.slice(0, 40));
+    throw new TaskError(
+      `Task '${name}' has a class called '${mine}', and there is one called '${theirs}', which differs only in case, ` +
+        `spaces at its ends or how accents are stored: they would share the answers. Call it '${theirs}' where it is ` +
+        'the same thing, or something else.',
     );
   }
 }

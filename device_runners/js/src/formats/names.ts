@@ -13,3 +13,32 @@ export function isPlain(name: string): boolean {
 function isControlOrSurrogate(point: number): boolean {
   return point < 0x20 || (point >= 0x7f && point < 0xa0) || (point >= 0xd800 && point < 0xe000);
 }
+
+/**
+ * What is the same for two names that a person takes for one: upper and lower case, spaces at the ends, accents. Unicode's
+ * canonical composition (NFC) and case folding, which is what lower case is of upper case; but a dotless i is no other i.
+ */
+export function likeness(name: string): string {
+  const folded = Array.from(name.normalize('NFC'), (one) =>
+    one === 'ı' ? one : one.toUpperCase().toLowerCase(),
+  );
+  return folded.join('').normalize('NFC').trim();
+}
+
+/**
+ * The first of `names` that differs only so from a known one or an earlier one, and that one. A name that is known as it
+ * stands has no twin.
+ */
+export function firstTwin(
+  names: readonly string[],
+  known: readonly string[],
+): readonly [string, string] | undefined {
+  const there = new Set(known);
+  const alike = new Map([...there].reverse().map((name) => [likeness(name), name]));
+  for (const name of names) {
+    const other = alike.get(likeness(name)) ?? name;
+    if (other !== name && !there.has(name)) return [name, other];
+    alike.set(likeness(name), other);
+  }
+  return undefined;
+}

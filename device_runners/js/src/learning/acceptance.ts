@@ -1,8 +1,10 @@
 /** What a task must pass before it is committed, and the sentences that say why it did not. */
 
 import type { TrainingConfig } from '../config.js';
+import { SENTENCES } from '../contract/sentences.js';
 import { NOVELTY } from '../contract/thresholds.js';
 import { LabelError, TaskError } from '../errors.js';
+import { filled } from '../formats/sentences.js';
 import { isRefuted, type LabelEvidence } from '../method/labelCheck.js';
 
 /**
@@ -17,10 +19,9 @@ export function requireLearnable(
   if (!config.labelCheck || !evidence || !isRefuted(evidence)) return;
   const percent = (share: number): string => (100 * share).toFixed(0);
   throw new LabelError(
-    `The labels of task '${task}' look wrong: a classifier fitted to the other images names an image left out ` +
-      `correctly in ${percent(evidence.accuracy)} % of cases, and guessing in ${percent(evidence.chance)} %. Check ` +
-      'that each class holds its own images; if they are right, learn it with labelCheck: false. ' +
-      'Nothing was committed.',
+    filled(SENTENCES.labelsLookWrong, {
+      ...{ task, noun: 'image', accuracy: percent(evidence.accuracy), chance: percent(evidence.chance) },
+    }),
     evidence,
   );
 }
@@ -28,10 +29,7 @@ export function requireLearnable(
 /** A warning where a task's images are far from everything known; else nothing. */
 function unfamiliar(novelty: number | undefined): string[] {
   if (novelty === undefined || novelty < NOVELTY.unfamiliar) return [];
-  return [
-    `these images are unlike all that the model knows (out-of-distribution score ${novelty.toFixed(1)}: so many ` +
-      "times as far from the nearest class as its own images are): expect little, and check the images and the bundle's preprocessing.",
-  ];
+  return [filled(SENTENCES.unfamiliar, { noun: 'image', score: novelty.toFixed(1) })];
 }
 
 /**
@@ -47,9 +45,7 @@ export function forgetsTooMuch(
   if (points <= maxForgetting) return false;
   if (onForgetting === 'refuse') {
     throw new TaskError(
-      `Learning '${task}' would cost '${worst}' about ${points.toFixed(1)} percentage points of accuracy, more than the ` +
-        `${maxForgetting} that maxForgetting allows: lower learningRate or channelRatio, raise energy, or set ` +
-        "onForgetting: 'heads-only'. Nothing was committed.",
+      filled(SENTENCES.forgetsTooMuch, { task, worst, points: points.toFixed(1), allowed: maxForgetting }),
     );
   }
   return true;
@@ -58,11 +54,7 @@ export function forgetsTooMuch(
 /** The sentence about a task whose trained centers were dropped. */
 function headsInstead(forgetting: ReadonlyMap<string, number>, { maxForgetting }: TrainingConfig): string {
   const { worst, points } = worstOf(forgetting);
-  return (
-    `the trained centers would have cost '${worst}' about ${points.toFixed(1)} percentage points of accuracy, more than the ` +
-    `${maxForgetting} of maxForgetting: they were dropped, and the new classes have heads on the network as it was. ` +
-    'A lower learningRate or a higher energy may do better.'
-  );
+  return filled(SENTENCES.headsInstead, { worst, points: points.toFixed(1), allowed: maxForgetting });
 }
 
 /** All that the user of a learned task should know, one sentence each. */

@@ -11,6 +11,7 @@ import { ClassStatistics } from '../method/heads.js';
 import { KnownClasses } from '../method/knownClasses.js';
 import { type HeadArrays, logisticHead } from '../method/logistic.js';
 import { addToCenters, leak, project } from '../method/projection.js';
+import { Familiarity, measured } from '../method/unknown.js';
 import {
   type Batches,
   FeatureExtractor,
@@ -63,6 +64,7 @@ async function fold(training: TaskTraining, name: string, batches: Batches): Pro
   const tensors = new Map(old);
   const leaks = foldDeltas(training, tensors);
   const { moments, statistics, sample, drift } = await seen(training, tensors, batches);
+  const own = sample.count;
   if (augmentationOf(config, bundle.manifest).flip) await addMirrored(training, tensors, batches, sample);
   const { features, labels } = sample.arrays();
   training.head = logisticHead(features, f, labels, classes.length);
@@ -71,7 +73,12 @@ async function fold(training: TaskTraining, name: string, batches: Batches): Pro
     const sum = known.data.map((value, at) => value + moment[at]!);
     tensors.set(key, float32(known.shape, sum));
   }
-  follow(training, tensors, statistics, drift);
+  const known = follow(training, tensors, statistics, drift);
+  if (statistics.classes.length) {
+    const [x, y] = [features.subarray(0, own * f), labels.subarray(0, own)];
+    const sketch = measured(Familiarity.from(old), known, x, y, classes, PRIOR_IMAGES);
+    for (const [key, tensor] of sketch?.tensors() ?? []) tensors.set(key, tensor);
+  }
   const forgetting = drift ? forgettingOf(training, tensors, drift) : new Map<string, number>();
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
   tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
@@ -127,13 +134,13 @@ async function seen(training: TaskTraining, tensors: Tensors, batches: Batches):
   return { moments, statistics: learned, sample, drift: moved ? drift.fit() : undefined };
 }
 
-/** Carry old heads and statistics over to the features as they are now, and add what was learned. */
+/** Carry old heads and statistics over to the features as they are now, and add what was learned: what is known now. */
 function follow(
   training: TaskTraining,
   tensors: Map<string, StoredTensor>,
   learned: ClassStatistics,
   drift: Drift | undefined,
-): void {
+): ClassStatistics {
   let known = training.oldStatistics();
   if (drift && followsDrift(training.config)) {
     known = drift.statistics(known);
@@ -143,7 +150,9 @@ function follow(
       tensors.set(key, float32(shape, drift.head(data)));
     }
   }
-  known.merge(learned).replaceIn(tensors);
+  const now = known.merge(learned);
+  now.replaceIn(tensors);
+  return now;
 }
 
 /** What the heads in `tensors` lose on the features as they are now, by old task. */

@@ -1,6 +1,8 @@
 /** With few images a class, heads on the frozen backbone do as well as training: docs/decisions/0019-few-shot.md. */
 
 import { DEFAULTS, type TrainingConfig } from '../config.js';
+import { SENTENCES } from '../contract/sentences.js';
+import { filled } from '../formats/sentences.js';
 
 /** Why a task has heads only, by the setting that decides it; "" where its centers were trained. */
 export type HeadsOnlyBecause = '' | 'few-shot' | 'max-forgetting';
@@ -21,8 +23,5 @@ export function isFewShot(
 /** The sentence about a task of `count` images whose centers were not trained. */
 export function fewShotNote(count: number, classes: readonly string[]): string {
   const each = Number((count / classes.length).toPrecision(3));
-  return (
-    `${each} images a class are too few for training to gain much: the backbone stays frozen, and the classes ` +
-    'have heads on it. More epochs, or fewShot: 0, train all the same.'
-  );
+  return filled(SENTENCES.fewShot, { each, noun: 'image' });
 }

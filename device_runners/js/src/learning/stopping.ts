@@ -2,8 +2,10 @@
 
 import type { Manifest } from '../bundle/manifest.js';
 import type { TrainingConfig } from '../config.js';
+import { SENTENCES } from '../contract/sentences.js';
 import { STOPPING } from '../contract/thresholds.js';
 import { ConfigError } from '../errors.js';
+import { filled } from '../formats/sentences.js';
 
 /** What ended training. */
 export type StopReason = 'epochs' | 'plateau' | 'seconds' | 'flops';
@@ -82,15 +84,12 @@ export class Stopping {
 function stepsWithin(flops: number, { costs }: Manifest, batchSize: number): number {
   const each = (costs.step_centers ?? 0) * batchSize;
   if (!each) {
-    throw new ConfigError(
-      'flops is set, and this bundle does not say what a step costs: build it again, or leave flops out.',
-    );
+    throw new ConfigError(SENTENCES.flopsUnknown);
   }
   const possible = Math.floor(flops / each);
   if (possible < 1) {
-    throw new ConfigError(
-      `flops is ${general(flops)}, and one step of ${batchSize} costs ${general(each)}: allow more.`,
-    );
+    const values = { flops: general(flops), batch_size: batchSize, each: general(each) };
+    throw new ConfigError(filled(SENTENCES.flopsTooFew, values));
   }
   return possible;
 }

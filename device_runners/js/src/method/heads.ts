@@ -206,31 +206,18 @@ export function ldaHead(statistics: ClassStatistics, priorPictures: number): Hea
     const what = count ? `class '${classes[empty]}' has no samples` : 'there are no classes';
     throw new TaskError(`${what} to compute a head from: learn a task that contains some.`);
   }
-  const total = counts.reduce((sum, value) => sum + value, 0);
-  const freedom = freedomOf(counts);
   const means = meansOf(statistics);
-  const within = covarianceWithin(statistics);
-  const spread = trace(within, f) / f;
-  const floor = roundingOf(statistics);
+  const shrunk = shrunkCovariance(statistics, priorPictures);
   let weight: Float64Array;
-  let noise = 0;
-  if (spread <= floor) {
-    // No spread beyond rounding. Any multiple of the identity decides alike; this one keeps logits O(f).
+  if (!shrunk) {
+    // Any multiple of the identity decides alike; this one keeps logits O(f).
+    const total = counts.reduce((sum, value) => sum + value, 0);
     const energy = trace(gram, f) / total / f || 1;
     weight = means.map((value) => value / energy);
   } else {
-    const shrinkage = priorPictures / (freedom + priorPictures);
-    const ridge = Float64Array.from({ length: f }, (_, j) => {
-      return shrinkage * within[j * f + j]! + floor;
-    });
-    const loaded = within.map((value) => (1 - shrinkage) * value);
-    for (let j = 0; j < f; j++) loaded[j * f + j] = loaded[j * f + j]! + ridge[j]!;
-    const system = new SymmetricSystem(loaded, f);
-    weight = system.solveRows(means, count);
-    // Of Sw = (S - ridge) / (1 - a).
-    const inverse = system.inverseDiagonal();
-    noise = ridge.reduce((sum, value, j) => sum + 1 - value * inverse[j]!, 0) / (1 - shrinkage);
+    weight = shrunk.system.solveRows(means, count);
   }
+  const noise = shrunk?.noise ?? 0;
   const temperature = statistics.temperature ?? 1;
   const bias = new Float32Array(count);
   for (let c = 0; c < count; c++) {
@@ -239,4 +226,31 @@ export function ldaHead(statistics: ClassStatistics, priorPictures: number): Hea
     bias[c] = (-0.5 * sum + noise / (4 * counts[c]!)) / temperature;
   }
   return { weight: Float32Array.from(weight, (value) => value / temperature), bias };
+}
+
+/** A covariance within classes, decomposed; `noise` is `tr(S^-1 Sw)`, and `shrinkage` the share `a`. */
+export interface ShrunkCovariance {
+  readonly system: SymmetricSystem;
+  readonly noise: number;
+  readonly shrinkage: number;
+}
+
+/** The covariance within classes as `ldaHead` shrinks it; undefined where there is no spread beyond rounding. */
+export function shrunkCovariance(
+  statistics: ClassStatistics,
+  priorPictures: number,
+): ShrunkCovariance | undefined {
+  const { features: f, counts } = statistics;
+  const within = covarianceWithin(statistics);
+  const floor = roundingOf(statistics);
+  if (trace(within, f) / f <= floor) return undefined;
+  const shrinkage = priorPictures / (freedomOf(counts) + priorPictures);
+  const ridge = Float64Array.from({ length: f }, (_, j) => shrinkage * within[j * f + j]! + floor);
+  const loaded = within.map((value) => (1 - shrinkage) * value);
+  for (let j = 0; j < f; j++) loaded[j * f + j] = loaded[j * f + j]! + ridge[j]!;
+  const system = new SymmetricSystem(loaded, f);
+  // Of Sw = (S - ridge) / (1 - a).
+  const inverse = system.inverseDiagonal();
+  const noise = ridge.reduce((sum, value, j) => sum + 1 - value * inverse[j]!, 0) / (1 - shrinkage);
+  return { system, noise, shrinkage };
 }

@@ -12,8 +12,10 @@ import { concatenate, utf8 } from '../formats/bytes.js';
 import { dumps, jsonOf } from '../formats/json.js';
 import { DELIMITED, delimited, tag, VARINT, varint } from '../formats/protobuf.js';
 import { bytesOf, type Float32Tensor, float32 } from '../formats/tensors.js';
+import { limitOf } from '../method/unknown.js';
 import type { Generation } from '../state/record.js';
-import type { LinearHead } from './predicting.js';
+import { rejection } from './exportRejection.js';
+import type { Doubt, LinearHead } from './predicting.js';
 
 const MODEL_GRAPH = 7;
 const MODEL_METADATA = 14;
@@ -23,20 +25,33 @@ const MAX_BYTES = 2 ** 31;
 
 /**
  * The generation's network with `head` folded in: the bytes of a float32 ONNX model. Class names, in the order of the
- * outputs, are in its metadata as JSON under "classes". Throws StorageError where it would be larger than 2 GiB.
+ * outputs, are in its metadata as JSON under "classes". With a `doubt`, there are the outputs `known` and `distance` beside the
+ * model's own, and the share to reject is in the metadata under "csk_sdk_reject". Throws StorageError where it would be larger than 2 GiB.
  */
-export function exportModel(bundle: Bundle, generation: Generation, head: LinearHead): Uint8Array {
+export function exportModel(
+  bundle: Bundle,
+  generation: Generation,
+  head: LinearHead,
+  doubt?: Doubt,
+): Uint8Array {
   const { manifest } = bundle;
   const { features, weight, bias } = manifest.head;
   const tensors = new Map(manifest.weights_in_export.map((name) => [name, bundle.weight(name)]));
   for (const site of manifest.sites) tensors.set(site.weight, bundle.foldedKernel(site, generation.tensors));
   tensors.set(weight, float32([head.classes.length, features], head.weight));
   tensors.set(bias, float32([head.classes.length], head.bias));
-  const pieces = [bundle.file(EXPORT_TEMPLATE)];
+  const template = bundle.file(EXPORT_TEMPLATE);
+  const pieces = [template];
+  if (doubt) {
+    const more = rejection(template, weight, doubt.distance, limitOf(doubt.distance, doubt.reject));
+    pieces.push(...more.pieces);
+    for (const [name, tensor] of more.tensors) tensors.set(name, tensor);
+  }
   for (const [name, tensor] of tensors) pieces.push(...initializer(name, tensor));
   const metadata = {
     classes: dumps(jsonOf(head.classes)),
     csk_sdk_generation: String(generation.number),
+    ...(doubt ? { csk_sdk_reject: String(doubt.reject) } : {}),
   };
   for (const [key, value] of Object.entries(metadata)) {
     pieces.push(...delimited(MODEL_METADATA, [...delimited(1, [utf8(key)]), ...delimited(2, [utf8(value)])]));

@@ -5,6 +5,7 @@ import { EVAL_MODEL, MEMORY_MODEL, rowsOf, type Site } from '../bundle/manifest.
 import { HEAD } from '../contract/thresholds.js';
 import { float32, int64, sizeOf, type Tensors } from '../formats/tensors.js';
 import { ClassStatistics, STATISTICS } from '../method/heads.js';
+import { FAMILIARITY } from '../method/unknown.js';
 import type { Feed, Feeds, Graph, Runtime, SessionSettings } from '../runtime/sessions.js';
 
 export const SAMPLE_BYTES = HEAD.sampleBytes;
@@ -86,6 +87,11 @@ export class FeatureSample {
     return this.room === 0;
   }
 
+  /** How many images it holds. */
+  get count(): number {
+    return this.labelled.length;
+  }
+
   add(features: Float32Array, labels: Int32Array): void {
     const count = Math.min(this.room, labels.length);
     this.parts.push(features.slice(0, count * this.features));
@@ -144,5 +150,6 @@ export async function measureKnowledge(
 export function isKnown(name: string, sites: readonly Site[]): boolean {
   if (/^head\/[^/]*\/(weight|bias)$/.test(name)) return true;
   if (STATISTICS.some((one) => name === `statistics.${one}`)) return true;
+  if (FAMILIARITY.some((one) => name === `familiarity.${one}`)) return true;
   return sites.some((site) => name === `center/${site.name}` || name === `moment/${site.name}`);
 }

@@ -4,10 +4,11 @@ import { type Bundle, headOf } from '../bundle/bundle.js';
 import { DISCRIMINANT } from '../contract/thresholds.js';
 import type { Picture, Preprocessing } from '../data/pictures.js';
 import { taskNames } from '../data/task.js';
-import { StateError, TaskError } from '../errors.js';
+import { ConfigError, StateError, TaskError } from '../errors.js';
 import { ClassStatistics, ldaHead } from '../method/heads.js';
 import { softmaxRows } from '../method/logistic.js';
 import { timesTransposed } from '../method/matrix.js';
+import { type Distance, distanceFrom, distancesOf, Familiarity, limitOf, REJECT } from '../method/unknown.js';
 import type { Generation } from '../state/record.js';
 import { BASE } from '../state/store.js';
 import { FeatureExtractor, type Opening } from './features.js';
@@ -33,6 +34,16 @@ export interface Prediction {
   readonly labels: readonly string[];
   readonly probabilities: Float32Array;
   readonly classes: readonly string[];
+  /** How unlike all that is known, `(n,)`: about 1 in the middle of a class. Undefined where nothing was measured. */
+  readonly distance?: Float32Array;
+  /** Whether it is no further than all but the share `reject` of known images; `labels` holds the best guess anyway. */
+  readonly known?: readonly boolean[];
+}
+
+/** How far images are from all that is known, and which share of known ones is rejected. */
+export interface Doubt {
+  readonly distance: Distance;
+  readonly reject: number;
 }
 
 /**
@@ -43,6 +54,7 @@ export interface Prediction {
 export class Predictor {
   private opened: Shared | undefined;
   private retired = false;
+  private measured: { readonly distance: Distance | undefined } | undefined;
   private readonly heads = new Map<string | undefined, LinearHead>();
 
   constructor(
@@ -95,9 +107,37 @@ export class Predictor {
     return all;
   }
 
-  async predict(pictures: readonly Picture[], task?: string): Promise<Prediction> {
+  async predict(pictures: readonly Picture[], task?: string, reject?: number): Promise<Prediction> {
     const head = this.head(task);
-    return predictFrom(await this.features(pictures), head, pictures.length);
+    const doubt = this.doubt(reject);
+    const features = await this.features(pictures);
+    const said = predictFrom(features, head, pictures.length);
+    if (!doubt) return said;
+    const distance = distancesOf(doubt.distance, features);
+    const limit = limitOf(doubt.distance, doubt.reject);
+    return { ...said, distance, known: Array.from(distance, (value) => value <= limit) };
+  }
+
+  /**
+   * What rejects the share `reject` of known images, by default 0.05; undefined where nothing was measured. Throws
+   * ConfigError for no such share, and where one is asked for and nothing was measured.
+   */
+  doubt(reject?: number): Doubt | undefined {
+    const share = reject ?? REJECT;
+    if (!(share >= 0 && share < 1)) {
+      throw new ConfigError(
+        `reject is ${share}, and must be a share of the known images from 0 to below 1, such as ${REJECT}.`,
+      );
+    }
+    this.measured ??= { distance: classDistance(this.generation, this.head()) };
+    const { distance } = this.measured;
+    if (!distance && reject !== undefined) {
+      throw new ConfigError(
+        'How far known classes reach was never measured here, so nothing can be called unknown: learn a task with ' +
+          'class statistics and two images of a class, or build the bundle with --base-data.',
+      );
+    }
+    return distance && { distance, reject: share };
   }
 
   /** Close the graph as soon as no call is running; the next call opens it again. */
@@ -212,6 +252,20 @@ function classHead(generation: Generation, bundle: Bundle): LinearHead {
   }
   if (!heads[0]) throw new TaskError('There is no class to predict yet: learn a task first.');
   return heads[0];
+}
+
+/**
+ * The distance from everything known, of which `head` is the head; undefined where nothing was measured, or a task was
+ * learned without class statistics: nothing is known of how far its classes reach.
+ */
+function classDistance(generation: Generation, head: LinearHead): Distance | undefined {
+  const sketch = Familiarity.from(generation.tensors);
+  if (!sketch) return undefined;
+  const { classes } = head;
+  const statistics = ClassStatistics.from(generation.tensors, head.weight.length / classes.length);
+  const same = statistics.classes.length === classes.length;
+  if (!same || classes.some((name, c) => statistics.classes[c] !== name)) return undefined;
+  return distanceFrom(statistics, sketch, head);
 }
 
 /** All outputs of several heads; where two have one of the same name, the later head's. */

@@ -1,6 +1,6 @@
 /** What the file system answered, as a sentence. */
 
-import { StorageError } from '../errors.js';
+import { reasonOf, StorageError } from '../errors.js';
 import { fullError } from '../state/memoryStorage.js';
 
 const FULL = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
@@ -14,7 +14,7 @@ export function storageError(error: unknown, action: string): StorageError {
       ? ['The file system is read-only', 'Remount it writable, or choose another folder']
       : code === 'EACCES' || code === 'EPERM'
         ? ['Permission denied', 'Give this user the right to write there, or choose another folder']
-        : [`The disk refused (${(error as Error).message})`, 'Check the disk and the path, and try again'];
+        : [`The disk refused (${reasonOf(error)})`, 'Check the disk and the path, and try again'];
   return new StorageError(`${what}: could not ${action}. ${advice}; nothing that was learned is lost.`, {
     cause: error,
   });

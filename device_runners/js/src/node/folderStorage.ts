@@ -7,7 +7,7 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { StateError } from '../errors.js';
+import { reasonOf, StateError } from '../errors.js';
 import type { Storage, StorageLock } from '../state/storage.js';
 import { codeOf, storageError } from './failures.js';
 import { lockFolder } from './lock.js';
@@ -77,7 +77,7 @@ export class FolderStorage implements Storage {
     } catch (error) {
       if (MISSING.has(codeOf(error))) return undefined;
       throw new StateError(
-        `${whole} cannot be read (${(error as Error).message}): check the disk and the permissions, and try again.`,
+        `${whole} cannot be read (${reasonOf(error)}): check the disk and the permissions, and try again.`,
         { cause: error },
       );
     }

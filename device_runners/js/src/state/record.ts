@@ -1,7 +1,7 @@
 /** What a state remembers: learned tasks, generations, and the small JSON records in its files. */
 
 import { RECORD_SCHEMA } from '../contract/recordSchema.js';
-import { StateError } from '../errors.js';
+import { reasonOf, StateError } from '../errors.js';
 import { sha256, textOf, utf8 } from '../formats/bytes.js';
 import { dumps, isObject, type Json, jsonOf, parseJson, plain } from '../formats/json.js';
 import { violation } from '../formats/schema.js';
@@ -76,7 +76,7 @@ export async function unseal(storage: Storage, path: string): Promise<{ [key: st
   try {
     raw = parseJson(textOf(content));
   } catch (error) {
-    throw new StateError(`${where} cannot be read (${(error as Error).message}).`);
+    throw new StateError(`${where} cannot be read (${reasonOf(error)}).`);
   }
   const { check, ...rest } = isObject(raw) ? raw : {};
   if (check === undefined || check !== checkOf(rest)) {
@@ -120,7 +120,7 @@ function readNeeds(raw: { [key: string]: Json }, where: string): Needs {
   try {
     needs = needsOf(raw);
   } catch (error) {
-    throw new StateError(`${where} has a value of a wrong type (${(error as Error).message}).`);
+    throw new StateError(`${where} has a value of a wrong type (${reasonOf(error)}).`);
   }
   requireReader(needs, where);
   return needs;

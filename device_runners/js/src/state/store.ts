@@ -5,7 +5,7 @@
  * debris of a crash, and never that of a generation that was rolled back from. The files are those of docs/state.md.
  */
 
-import { StateError, StorageError } from '../errors.js';
+import { reasonOf, StateError, StorageError } from '../errors.js';
 import { sha256 } from '../formats/bytes.js';
 import { plain } from '../formats/json.js';
 import { decode } from '../formats/safetensors.js';
@@ -132,7 +132,7 @@ export class GenerationStore {
     try {
       return { record, tensors: decode(file).tensors };
     } catch (error) {
-      throw new StateError(`${where} cannot be read (${(error as Error).message}).`, { cause: error });
+      throw new StateError(`${where} cannot be read (${reasonOf(error)}).`, { cause: error });
     }
   }
 

@@ -69,7 +69,7 @@ export function Knowledge({ known, notKept, busy, onExport, onUndo, onSave, onOp
           }}
           onNo={() => setAsking(false)}
         >
-          Forget <b>{last.classes.join(', ')}</b>? The pictures are not kept, so it cannot be learned again
+          Forget <b>{last.classes.join(', ')}</b>? The images are not kept, so it cannot be learned again
           without them.
         </Ask>
       )}

@@ -12,7 +12,7 @@ export function Report({ report, onClose }: { report: TaskReport; onClose: () =>
     <section class="card accent" aria-labelledby="report">
       <h2 id="report">Learned</h2>
       <p class="hint">
-        From {learnedFrom} pictures in {seconds.toFixed(1)} s. Tested on {tested.length} that it had not seen,
+        From {learnedFrom} images in {seconds.toFixed(1)} s. Tested on {tested.length} that it had not seen,
         among all classes it knows.
       </p>
       {remarks.map((sentence) => (

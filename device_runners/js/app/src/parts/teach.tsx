@@ -27,7 +27,7 @@ export function Teach({ known, onTeach }: { known: Known; onTeach: (classes: New
     <section class="card" aria-labelledby="teach">
       <h2 id="teach">Teach something new</h2>
       <p class="hint">
-        Two classes or more, each with {FEWEST} pictures at least; twenty are better. Every fifth is kept back
+        Two classes or more, each with {FEWEST} images at least; twenty are better. Every fifth is kept back
         for a test.
       </p>
       {drafts.map((draft, index) => (

@@ -2,13 +2,12 @@
 
 import { useEffect, useState } from 'preact/hooks';
 import type { Client } from '../client.js';
-import type { Guess } from '../protocol.js';
+import type { Answer } from '../protocol.js';
 import { Guesses } from './guesses.js';
 import { Picker, Thumbnail } from './pictures.js';
 
-interface Seen {
+interface Seen extends Answer {
   readonly picture: File;
-  readonly guesses: readonly Guess[];
 }
 
 interface TryProps {
@@ -23,7 +22,7 @@ export function Try({ client, learned, onProblem }: TryProps) {
   const look = async ([picture]: File[]) => {
     onProblem(undefined);
     try {
-      setSeen({ picture: picture!, guesses: await client.call('predict', picture!) });
+      setSeen({ picture: picture!, ...(await client.call('predict', picture!)) });
     } catch (error) {
       setSeen(undefined);
       onProblem(error instanceof Error ? error.message : String(error));
@@ -37,8 +36,14 @@ export function Try({ client, learned, onProblem }: TryProps) {
       <h2 id="try">What is this?</h2>
       {seen && (
         <div class="seen" aria-live="polite">
-          <Thumbnail file={seen.picture} alt={`Your image: ${seen.guesses[0]?.label ?? 'unknown'}`} />
-          <Guesses guesses={seen.guesses} />
+          <Thumbnail
+            file={seen.picture}
+            alt={`Your image: ${(seen.known && seen.guesses[0]?.label) || 'unknown'}`}
+          />
+          <div class="answer">
+            {!seen.known && <p class="unknown">I don't know this. It looks most like:</p>}
+            <Guesses guesses={seen.guesses} />
+          </div>
         </div>
       )}
       <div class="row">

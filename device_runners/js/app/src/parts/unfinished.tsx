@@ -15,12 +15,12 @@ export function Unfinished({ task: { classes, refused }, onResume, onDiscard }: 
       <p>
         {refused ? (
           <>
-            <b>{classes.join(', ')}</b> were not learned. If each picture is where it belongs, learn them
+            <b>{classes.join(', ')}</b> were not learned. If each image is where it belongs, learn them
             anyway.
           </>
         ) : (
           <>
-            Learning <b>{classes.join(', ')}</b> was interrupted. Its pictures are still here.
+            Learning <b>{classes.join(', ')}</b> was interrupted. Its images are still here.
           </>
         )}
       </p>

@@ -10,7 +10,7 @@ import {
   TaskError,
 } from 'csk-sdk';
 import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
-import type { Guess, Known, NewClass, TaskProgress, TaskReport, Tested } from '../protocol.js';
+import type { Answer, Known, NewClass, TaskProgress, TaskReport, Tested } from '../protocol.js';
 import { decode } from './decode.js';
 import { type Pending, PendingTask, type Shown } from './pending.js';
 import { mixedUp, remarks } from './sentences.js';
@@ -53,9 +53,9 @@ export class Teacher {
     };
   }
 
-  async predict(picture: Blob): Promise<readonly Guess[]> {
-    const [guesses] = await this.guesses([await this.small(picture)]);
-    return guesses!.slice(0, SHOWN_GUESSES);
+  async predict(picture: Blob): Promise<Answer> {
+    const [answer] = await this.answers([await this.small(picture)]);
+    return { ...answer!, guesses: answer!.guesses.slice(0, SHOWN_GUESSES) };
   }
 
   /** Learn new classes together. Throws TaskError for what cannot be a task. */
@@ -136,13 +136,14 @@ export class Teacher {
       };
       const pictures = await read(task.train, 0);
       const held = await read(task.test, task.train.length);
-      const before = await this.guesses(held);
+      const before = await this.answers(held);
       const report = await this.taught(task, pictures, stopping.signal);
       await this.pending.clear();
       this.say('test', 1);
-      const after = await this.guesses(held);
+      const after = await this.answers(held);
       const tested = task.test.map(({ picture, label }, index): Tested => {
-        return { picture, truth: classes[label]!, before: before[index]![0]!, after: after[index]![0]! };
+        const [told, tells] = [before[index]!.guesses[0]!, after[index]!.guesses[0]!];
+        return { picture, truth: classes[label]!, before: told, after: tells };
       });
       return {
         classes: classes.map((truth) => {
@@ -192,15 +193,16 @@ export class Teacher {
     return { data: preprocessing.toSize(await decode(picture), name), width, height, channels };
   }
 
-  /** For each image all classes, the most probable first. */
-  private async guesses(pictures: readonly Picture[]): Promise<Guess[][]> {
+  /** For each image all classes, the most probable first, and whether it is like any of them. */
+  private async answers(pictures: readonly Picture[]): Promise<Answer[]> {
     if (pictures.length === 0) return [];
-    const { probabilities, classes } = await this.learner.predict(pictures);
-    return pictures.map((_, row) =>
-      classes
+    const { probabilities, classes, known } = await this.learner.predict(pictures);
+    return pictures.map((_, row) => ({
+      guesses: classes
         .map((label, index) => ({ label, probability: probabilities[row * classes.length + index]! }))
         .sort((a, b) => b.probability - a.probability),
-    );
+      known: known?.[row] ?? true,
+    }));
   }
 
   private sayStep({ phase, step, steps, epoch, epochs, loss }: Progress): void {

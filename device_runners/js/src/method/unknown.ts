@@ -1,0 +1,438 @@
+/**
+ * How unlike everything known an image is, from class statistics and the head over all classes: no image is kept.
+ *
+ * An image is unknown that is undecided (the largest logit stands little above the mean of all classes) or odd (its
+ * features lie outside of where all known ones do). `distance = exp(a max(0, oddness / usual - 1)) / (margin / margin at the
+ * classes' means)`. What share of known images lies beyond a distance is told by a sketch: by class, quantiles of margins
+ * and oddness, each image left out of the statistics that judge it, over what the statistics give for the class itself.
+ * csk_sdk/method/unknown.py has the sources; docs/decisions/0029-unknown.md.
+ */
+
+import { UNKNOWN } from '../contract/thresholds.js';
+import { StateError } from '../errors.js';
+import { textOf, utf8 } from '../formats/bytes.js';
+import { float32, type StoredTensor, type Tensors, uint8 } from '../formats/tensors.js';
+import { freedomOf, meansOf, roundingOf } from './covariance.js';
+import { type ClassStatistics, type ShrunkCovariance, shrunkCovariance } from './heads.js';
+import type { HeadArrays } from './logistic.js';
+import { timesTransposed } from './matrix.js';
+
+/** Share of known images that may be called unknown, unless told otherwise. */
+export const REJECT = UNKNOWN.reject;
+const WIDTH = UNKNOWN.quantiles;
+/** What the distance is made with: an exported model has it in its own ops. */
+export const UNKNOWN_NUMBERS = {
+  mostSquared: UNKNOWN.mostSquared,
+  steepness: UNKNOWN.steepness,
+  leastMargin: UNKNOWN.leastMargin,
+};
+/** As tensors of a state, each behind `familiarity.`. */
+export const FAMILIARITY = ['classes', 'margins', 'oddness'] as const;
+
+/** The sketch: what is usual for images of known classes. Both tables are `(classes, WIDTH)`, above 0. */
+export class Familiarity {
+  constructor(
+    readonly classes: readonly string[],
+    readonly margins: Float32Array,
+    readonly oddness: Float32Array,
+  ) {}
+
+  tensors(): Map<string, StoredTensor> {
+    const shape = [this.classes.length, WIDTH];
+    // Plain UTF-8, as Python writes it.
+    const names = `[${this.classes.map((name) => JSON.stringify(name)).join(', ')}]`;
+    return new Map<string, StoredTensor>([
+      ['familiarity.classes', uint8(utf8(names))],
+      ['familiarity.margins', float32(shape, this.margins)],
+      ['familiarity.oddness', float32(shape, this.oddness)],
+    ]);
+  }
+
+  /** Read back what `tensors` gave; undefined where nothing was measured. Throws StateError for what does not fit. */
+  static from(tensors: Tensors): Familiarity | undefined {
+    const [names, margins, oddness] = FAMILIARITY.map((name) => tensors.get(`familiarity.${name}`));
+    if (!names && !margins && !oddness) return undefined;
+    let classes: unknown;
+    try {
+      classes = names?.dtype === 'uint8' ? JSON.parse(textOf(names.data)) : undefined;
+    } catch {
+      classes = undefined;
+    }
+    const fits = (table: StoredTensor | undefined): table is StoredTensor & { data: Float32Array } =>
+      table?.dtype === 'float32' &&
+      Array.isArray(classes) &&
+      classes.length > 0 &&
+      table.data.length === classes.length * WIDTH &&
+      table.data.every((value) => value > 0 && value < Infinity);
+    if (!Array.isArray(classes) || !fits(margins) || !fits(oddness)) {
+      throw new StateError(
+        'the sketch of known images cannot be read (a tensor is missing, damaged or of another shape).',
+      );
+    }
+    return new Familiarity(classes.map(String), margins.data, oddness.data);
+  }
+
+  /** Both; of a class in both, the mean, as new images of a known class count like those that were there. */
+  merge(other: Familiarity): Familiarity {
+    const classes = [...new Set([...this.classes, ...other.classes])];
+    const both = (mine: Float32Array, theirs: Float32Array): Float32Array => {
+      const out = new Float32Array(classes.length * WIDTH);
+      classes.forEach((name, row) => {
+        const [a, b] = [this.classes.indexOf(name), other.classes.indexOf(name)];
+        for (let j = 0; j < WIDTH; j++) {
+          const one = mine[(a < 0 ? 0 : a) * WIDTH + j]!;
+          const two = theirs[(b < 0 ? 0 : b) * WIDTH + j]!;
+          out[row * WIDTH + j] = a < 0 ? two : b < 0 ? one : Math.fround(one + two) / 2;
+        }
+      });
+      return out;
+    };
+    return new Familiarity(classes, both(this.margins, other.margins), both(this.oddness, other.oddness));
+  }
+
+  /** A table for these classes; for one that was not measured, what the others have on average. */
+  of(table: Float32Array, classes: readonly string[]): Float64Array {
+    const mean = Float64Array.from({ length: WIDTH }, (_, j) => {
+      let sum = 0;
+      for (let row = 0; row < this.classes.length; row++) sum += table[row * WIDTH + j]!;
+      return sum / this.classes.length;
+    });
+    const out = new Float64Array(classes.length * WIDTH);
+    classes.forEach((name, c) => {
+      const row = this.classes.indexOf(name);
+      out.set(row < 0 ? mean : table.subarray(row * WIDTH, (row + 1) * WIDTH), c * WIDTH);
+    });
+    return out;
+  }
+}
+
+/**
+ * How far images are from all that is known. `weight` `(C, f)` and `bias` `(C,)` give the logits less their mean, `mean`
+ * and `scale` `(f,)` the features' deviations. `closeness` are the inverse distances of known images, ascending.
+ */
+export interface Distance {
+  readonly weight: Float32Array;
+  readonly bias: Float32Array;
+  readonly mean: Float32Array;
+  readonly scale: Float32Array;
+  readonly usual: number;
+  readonly margin: number;
+  readonly closeness: Float64Array;
+}
+
+/** The distances `(n,)` of features `(n, f)`, above 0. */
+export function distancesOf(distance: Distance, features: Float32Array): Float32Array {
+  const { weight, bias, mean, scale, usual, margin } = distance;
+  const f = mean.length;
+  const n = features.length / f;
+  const count = bias.length;
+  const logits = timesTransposed(Float64Array.from(features), Float64Array.from(weight), n, count, f);
+  return Float32Array.from({ length: n }, (_, i) => {
+    let highest = Number.NEGATIVE_INFINITY;
+    for (let c = 0; c < count; c++) highest = Math.max(highest, logits[i * count + c]! + bias[c]!);
+    let oddness = 0;
+    for (let j = 0; j < f; j++) {
+      const deviation = (features[i * f + j]! - mean[j]!) * scale[j]!;
+      oddness += Math.min(deviation * deviation, UNKNOWN.mostSquared);
+    }
+    return penalty(oddness / f, usual) / Math.max(highest / margin, UNKNOWN.leastMargin);
+  });
+}
+
+/** The distance that this share of known images exceeds, by the sketch; infinity for none. */
+export function limitOf({ closeness }: Distance, share: number): number {
+  return share > 0 ? 1 / quantile(closeness, share) : Number.POSITIVE_INFINITY;
+}
+
+/**
+ * The distance from all that `statistics` know, whose discriminant is `head`; undefined where nothing was measured, or
+ * there is nothing to decide between.
+ */
+export function distanceFrom(
+  statistics: ClassStatistics,
+  sketch: Familiarity | undefined,
+  head: HeadArrays,
+): Distance | undefined {
+  const { classes, features: f } = statistics;
+  const count = classes.length;
+  if (!sketch || !decides(statistics)) return undefined;
+  const means = meansOf(statistics);
+  const logits = timesTransposed(means, Float64Array.from(head.weight), count, count, f);
+  for (let at = 0; at < logits.length; at++) logits[at] = logits[at]! + head.bias[at % count]!;
+  const margins = marginsOf(logits, count);
+  const margin = average(margins);
+  if (!(margin > 0)) return undefined;
+  const { mean, variance, typical } = spreadOf(statistics);
+  const odd = sketch.of(sketch.oddness, classes).map((value, at) => value * typical[Math.floor(at / WIDTH)]!);
+  const usual = quantile(odd.slice().sort(), UNKNOWN.usualShare);
+  const ratios = sketch.of(sketch.margins, classes);
+  // How odd an image is tells next to nothing of its margin, so every pair is as likely.
+  const closeness = Float64Array.from({ length: count * WIDTH * WIDTH }, (_, at) => {
+    const c = Math.floor(at / WIDTH / WIDTH);
+    const i = Math.floor(at / WIDTH) % WIDTH;
+    const near = (ratios[c * WIDTH + i]! * margins[c]!) / margin;
+    return near / penalty(odd[c * WIDTH + (at % WIDTH)]!, usual);
+  });
+  const centre = Float64Array.from({ length: f }, (_, j) => {
+    let sum = 0;
+    for (let c = 0; c < count; c++) sum += head.weight[c * f + j]!;
+    return sum / count;
+  });
+  const middle = average(Float64Array.from(head.bias));
+  return {
+    weight: head.weight.map((value, at) => value - centre[at % f]!),
+    bias: head.bias.map((value) => value - middle),
+    mean: Float32Array.from(mean),
+    scale: Float32Array.from(variance, (value) => 1 / Math.sqrt(value)),
+    usual,
+    margin,
+    closeness: closeness.sort(),
+  };
+}
+
+/**
+ * `known` and the sketch of features `(n, f)`, labels `(n,)` into `classes`, which are part of `statistics`; `known` as it
+ * is where no class has two images, or nothing can be decided between.
+ */
+export function measured(
+  known: Familiarity | undefined,
+  statistics: ClassStatistics,
+  features: Float32Array,
+  labels: ArrayLike<number>,
+  classes: readonly string[],
+  priorPictures: number,
+): Familiarity | undefined {
+  if (!decides(statistics)) return known;
+  const f = statistics.features;
+  const place = classes.map((name) => statistics.classes.indexOf(name));
+  const told = Array.from(labels, (_, i) => i).filter((i) => statistics.counts[place[labels[i]!]!]! > 1);
+  const shrunk = told.length ? shrunkCovariance(statistics, priorPictures) : undefined;
+  if (!shrunk) return known;
+  const leftOut = new LeftOut(statistics, shrunk);
+  const odd = new OddnessLeftOut(statistics);
+  const margins = new Map<number, number[]>();
+  const oddness = new Map<number, number[]>();
+  for (let start = 0; start < told.length; start += UNKNOWN.imagesAtOnce) {
+    const part = told.slice(start, start + UNKNOWN.imagesAtOnce);
+    const own = part.map((i) => place[labels[i]!]!);
+    const x = new Float64Array(part.length * f);
+    for (const [at, i] of part.entries()) x.set(features.subarray(i * f, (i + 1) * f), at * f);
+    const found = leftOut.margins(x, own);
+    for (const [at, c] of own.entries()) {
+      margins.set(c, [...(margins.get(c) ?? []), found[at]!]);
+      oddness.set(c, [...(oddness.get(c) ?? []), odd.of(x.subarray(at * f, (at + 1) * f), c)]);
+    }
+  }
+  const atMeans = leftOut.atMeans();
+  const seen = [...margins.keys()].filter((c) => atMeans[c]! > 0).sort((a, b) => a - b);
+  if (!seen.length) return known;
+  const found = new Familiarity(
+    seen.map((c) => statistics.classes[c]!),
+    tableOf(seen.map((c) => margins.get(c)!.map((value) => value / atMeans[c]!))),
+    tableOf(seen.map((c) => oddness.get(c)!.map((value) => value / odd.typical[c]!))),
+  );
+  return known ? known.merge(found) : found;
+}
+
+function decides({ classes, counts }: ClassStatistics): boolean {
+  return classes.length >= 2 && counts.every((count) => count > 0);
+}
+
+function tableOf(rows: readonly number[][]): Float32Array {
+  return Float32Array.from(
+    rows.flatMap((row) => {
+      const sorted = Float64Array.from(row).sort();
+      return Array.from({ length: WIDTH }, (_, j) =>
+        Math.max(quantile(sorted, (j + 0.5) / WIDTH), UNKNOWN.leastMargin),
+      );
+    }),
+  );
+}
+
+/** Of ascending values, between two of them as far along as `share` is. */
+function quantile(sorted: Float64Array, share: number): number {
+  const place = share * (sorted.length - 1);
+  const below = Math.floor(place);
+  const next = sorted[Math.min(below + 1, sorted.length - 1)]!;
+  return sorted[below]! + (place - below) * (next - sorted[below]!);
+}
+
+function penalty(oddness: number, usual: number): number {
+  return Math.exp(UNKNOWN.steepness * Math.max(oddness / usual - 1, 0));
+}
+
+function average(values: Float64Array): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** Of logits `(n, count)`, how far each row's largest stands above its mean. */
+function marginsOf(logits: Float64Array, count: number): Float64Array {
+  return Float64Array.from({ length: logits.length / count }, (_, i) => {
+    const row = logits.subarray(i * count, (i + 1) * count);
+    return row.reduce((most, value) => Math.max(most, value)) - average(row);
+  });
+}
+
+/** By feature, with every class counting the same. */
+interface Spread {
+  readonly mean: Float64Array;
+  readonly variance: Float64Array;
+  readonly within: Float64Array;
+  /** How odd each class is, `(C,)`. */
+  readonly typical: Float64Array;
+}
+
+function spreadOf(statistics: ClassStatistics): Spread {
+  const { features: f, counts, sums, gram } = statistics;
+  const means = meansOf(statistics);
+  const count = counts.length;
+  const freedom = freedomOf(counts);
+  const mean = new Float64Array(f);
+  const within = new Float64Array(f);
+  const variance = new Float64Array(f);
+  for (let j = 0; j < f; j++) {
+    let scatter = gram[j * f + j]!;
+    for (let c = 0; c < count; c++) {
+      mean[j] = mean[j]! + means[c * f + j]! / count;
+      scatter -= sums[c * f + j]! ** 2 / counts[c]!;
+    }
+    within[j] = Math.max(scatter, 0) / freedom;
+    let between = 0;
+    for (let c = 0; c < count; c++) between += (means[c * f + j]! - mean[j]!) ** 2 / count;
+    variance[j] = within[j]! + between;
+  }
+  const more = UNKNOWN.leastVariance * average(variance) + roundingOf(statistics);
+  for (let j = 0; j < f; j++) variance[j] = variance[j]! + more;
+  const typical = Float64Array.from({ length: count }, (_, c) => {
+    let sum = 0;
+    for (let j = 0; j < f; j++) {
+      const square = within[j]! + (means[c * f + j]! - mean[j]!) ** 2;
+      sum += Math.min(square / variance[j]!, UNKNOWN.mostSquared);
+    }
+    return sum / f;
+  });
+  return { mean, variance, within, typical };
+}
+
+/** How odd images are that are in the statistics, each left out of its class's mean and its scatter. */
+class OddnessLeftOut {
+  readonly typical: Float64Array;
+  private readonly means: Float64Array;
+  private readonly squares: Float64Array;
+  private readonly spread: Spread;
+
+  constructor(private readonly statistics: ClassStatistics) {
+    const { features: f, counts } = statistics;
+    this.means = meansOf(statistics);
+    this.spread = spreadOf(statistics);
+    this.typical = this.spread.typical;
+    this.squares = new Float64Array(f);
+    for (let at = 0; at < this.means.length; at++) {
+      this.squares[at % f] = this.squares[at % f]! + this.means[at]! ** 2 / counts.length;
+    }
+  }
+
+  of(x: Float64Array, own: number): number {
+    const { features: f, counts } = this.statistics;
+    const { mean, variance, within } = this.spread;
+    const classes = counts.length;
+    const n = counts[own]!;
+    const freedom = freedomOf(counts);
+    let sum = 0;
+    for (let j = 0; j < f; j++) {
+      const at = this.means[own * f + j]!;
+      const r = x[j]! - at;
+      const moved = at - r / (n - 1);
+      const others = mean[j]! + (moved - at) / classes;
+      const between = this.squares[j]! + (moved ** 2 - at ** 2) / classes - others ** 2;
+      const left = within[j]! - ((n / (n - 1)) * r ** 2) / freedom + Math.max(between, 0);
+      const square = (x[j]! - others) ** 2 / Math.max(left, UNKNOWN.leastVariance * variance[j]!);
+      sum += Math.min(square, UNKNOWN.mostSquared);
+    }
+    return sum / f;
+  }
+}
+
+/**
+ * The discriminant of `ldaHead`, without each image that it judges in turn: its class's mean is `mu - r / (n_c - 1)`,
+ * `r = x - mu`, and the scatter less by `n_c / (n_c - 1) r r^T`, so that the inverse follows (Sherman and Morrison, 1950).
+ */
+class LeftOut {
+  private readonly means: Float64Array;
+  private readonly ahead: Float64Array;
+  private readonly squares: Float64Array;
+
+  constructor(
+    private readonly statistics: ClassStatistics,
+    private readonly shrunk: ShrunkCovariance,
+  ) {
+    const count = statistics.classes.length;
+    this.means = meansOf(statistics);
+    this.ahead = shrunk.system.solveRows(this.means, count);
+    this.squares = products(this.ahead, this.means, statistics.features);
+  }
+
+  /** The margins `(C,)` at the classes' means. */
+  atMeans(): Float64Array {
+    const { features: f, classes } = this.statistics;
+    const count = classes.length;
+    const logits = timesTransposed(this.means, this.ahead, count, count, f);
+    for (let at = 0; at < logits.length; at++) {
+      logits[at] = logits[at]! + this.given(at % count) - 0.5 * this.squares[at % count]!;
+    }
+    return marginsOf(logits, count);
+  }
+
+  /** The margins `(n,)` of images `x` `(n, f)` of classes `own`, each without itself. */
+  margins(x: Float64Array, own: readonly number[]): Float64Array {
+    const { features: f, counts, classes } = this.statistics;
+    const { means, ahead } = this;
+    const count = classes.length;
+    const n = own.length;
+    const r = x.map((value, at) => value - means[own[Math.floor(at / f)]! * f + (at % f)]!);
+    const a = this.shrunk.system.solveRows(r, n);
+    const withX = products(a, x, f);
+    const withR = products(a, r, f);
+    const withMeans = timesTransposed(a, means, n, count, f);
+    const logits = timesTransposed(x, ahead, n, count, f);
+    const part = (1 - this.shrunk.shrinkage) / freedomOf(counts);
+    for (let i = 0; i < n; i++) {
+      const c = own[i]!;
+      const others = counts[c]! - 1;
+      const share = (part * counts[c]!) / others;
+      const gain = share / Math.max(1 - share * withR[i]!, UNKNOWN.leastLeft);
+      for (let k = 0; k < count; k++) {
+        const at = i * count + k;
+        const square = this.squares[k]! + gain * withMeans[at]! ** 2;
+        logits[at] = logits[at]! + gain * withX[i]! * withMeans[at]! - 0.5 * square + this.given(k);
+      }
+      let [product, square, withMean] = [0, 0, 0];
+      for (let j = 0; j < f; j++) {
+        const mean = means[c * f + j]! - r[i * f + j]! / others;
+        const b = ahead[c * f + j]! - a[i * f + j]! / others;
+        withMean += a[i * f + j]! * mean;
+        product += b * x[i * f + j]!;
+        square += b * mean;
+      }
+      product += gain * withX[i]! * withMean;
+      square += gain * withMean ** 2;
+      logits[i * count + c] = product - 0.5 * square + this.given(c);
+    }
+    return marginsOf(logits, count);
+  }
+
+  /** What of the noise of its mean a class is given back. */
+  private given(c: number): number {
+    return this.shrunk.noise / (4 * this.statistics.counts[c]!);
+  }
+}
+
+/** By row, the product of two matrices' rows of length `f`. */
+function products(a: Float64Array, b: Float64Array, f: number): Float64Array {
+  const out = new Float64Array(a.length / f);
+  for (let at = 0; at < a.length; at++) {
+    const row = Math.floor(at / f);
+    out[row] = out[row]! + a[at]! * b[at]!;
+  }
+  return out;
+}

@@ -1,0 +1,339 @@
+"""How unlike everything known an image is, from class statistics and the head over all classes: no image is kept.
+
+Two things make an image unknown. It is *undecided*: the largest logit stands little above the mean of all classes (the
+maximum logit of Hendrycks et al., ICML 2022, arXiv 1911.11132, and Vaze et al., ICLR 2022, arXiv 2110.06207, taken from
+that mean, since a discriminant's logits have no zero of their own). Or it is *odd*: its features lie outside of where
+all known ones do, by the mean of their squared deviations, each winsorised (Huber, 1964), so that no single feature
+decides. `distance = exp(a max(0, oddness / usual - 1)) / (margin / margin at the classes' means)`: about 1 in the
+middle of a class. docs/decisions/0029-unknown.md has what else was measured.
+
+What share of known images lies beyond a distance is told by a sketch: for each class, quantiles of its images'
+margins and oddness, each image left out of the statistics that judge it, over what the statistics give for the class
+itself. As ratios they stay true when classes are added, and features drift.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.contract.thresholds import integer, number
+from csk_sdk.errors import StateError
+from csk_sdk.method.heads import ClassStatistics, HeadArrays, noise_of_means, shrunk_covariance
+
+Float64 = NDArray[np.float64]
+REJECT = number("unknown", "reject")
+QUANTILES = integer("unknown", "quantiles")
+STEEPNESS, LEAST_MARGIN = number("unknown", "steepness"), number("unknown", "least_margin")
+MOST_SQUARED = number("unknown", "most_squared")
+_USUAL_SHARE, _LEAST_VARIANCE = number("unknown", "usual_share"), number("unknown", "least_variance")
+_LEAST_LEFT, _AT_ONCE = number("unknown", "least_left"), integer("unknown", "images_at_once")
+# As tensors of a state, each behind `familiarity.`.
+FAMILIARITY = ("classes", "margins", "oddness")
+
+
+@dataclass(frozen=True, eq=False)
+class Familiarity:
+    """The sketch: what is usual for images of known classes.
+
+    `margins` and `oddness`, each `(len(classes), QUANTILES)` float32 above 0: at (j + 1/2) / QUANTILES, of a class's
+    images, over the margin at its mean, and over the oddness that its mean and the spread within classes make.
+    """
+
+    classes: tuple[str, ...]
+    margins: NDArray[np.float32]
+    oddness: NDArray[np.float32]
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """As tensors of a state: `familiarity.classes` uint8 JSON, `.margins` and `.oddness` float32."""
+        names = json.dumps(self.classes, ensure_ascii=False).encode()
+        return {
+            "familiarity.classes": np.frombuffer(names, np.uint8),
+            "familiarity.margins": self.margins,
+            "familiarity.oddness": self.oddness,
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> Familiarity | None:
+        """Read back what `tensors` gave; None where nothing was measured. Raises StateError for what does not fit."""
+        found = [tensors.get(f"familiarity.{name}") for name in FAMILIARITY]
+        if all(one is None for one in found):
+            return None
+        try:
+            names, *tables = (np.asarray(one) for one in found)
+            classes = tuple(str(one) for one in json.loads(names.astype(np.uint8).tobytes()))
+            for table in tables:
+                if table.shape != (len(classes), QUANTILES) or not (classes and np.isfinite(table).all()):
+                    raise ValueError(f"{len(classes)} classes, quantiles {table.shape}")
+                if not (table > 0).all():
+                    raise ValueError("a quantile is not above 0")
+        except (TypeError, ValueError) as error:
+            raise StateError(f"the sketch of known images cannot be read ({error}).") from None
+        margins, oddness = (table.astype(np.float32) for table in tables)
+        return cls(classes, margins, oddness)
+
+    def merge(self, other: Familiarity) -> Familiarity:
+        """Both; of a class in both, the mean, as new images of a known class count like those that were there."""
+        rows = dict(zip(self.classes, zip(self.margins, self.oddness, strict=True), strict=True))
+        for name, *new in zip(other.classes, other.margins, other.oddness, strict=True):
+            old = rows.get(name, new)
+            rows[name] = (old[0] + new[0]) / 2, (old[1] + new[1]) / 2
+        margins, oddness = zip(*rows.values(), strict=True)
+        return Familiarity(tuple(rows), np.stack(margins), np.stack(oddness))
+
+    def without(self, names: Collection[str]) -> Familiarity | None:
+        """Of all classes but these; None where none is left."""
+        kept = [row for row, name in enumerate(self.classes) if name not in names]
+        if not kept:
+            return None
+        return Familiarity(tuple(self.classes[row] for row in kept), self.margins[kept], self.oddness[kept])
+
+    def named(self, names: Mapping[str, str]) -> Familiarity:
+        """With other names for some classes; of two that have one name then, the mean."""
+        found: Familiarity | None = None
+        for row, name in enumerate(self.classes):
+            rows = slice(row, row + 1)
+            one = Familiarity((names.get(name, name),), self.margins[rows], self.oddness[rows])
+            found = one if found is None else found.merge(one)
+        assert found is not None
+        return found
+
+    def of(self, classes: Sequence[str]) -> tuple[Float64, Float64]:
+        """Both tables for these classes, float64; for one that was not measured, what the others have on average."""
+        place = {name: row for row, name in enumerate(self.classes)}
+        margins, oddness = (
+            np.stack([table[place[name]] if name in place else table.mean(axis=0) for name in classes])
+            for table in (self.margins.astype(np.float64), self.oddness.astype(np.float64))
+        )
+        return margins, oddness
+
+
+def replace_sketch(tensors: dict[str, NDArray[Any]], sketch: Familiarity | None) -> None:
+    """Put the sketch into a state's `tensors`, in place of the one that is there; None removes it."""
+    for name in FAMILIARITY:
+        tensors.pop(f"familiarity.{name}", None)
+    if sketch is not None:
+        tensors.update(sketch.tensors())
+
+
+@dataclass(frozen=True, eq=False)
+class Distance:
+    """How far images are from all that is known.
+
+    `weight` `(C, f)` and `bias` `(C,)` give the logits less their mean, `mean` and `scale` `(f,)` the features'
+    deviations, all float32. `margin` is that at the classes' means, averaged over them. `usual` is the oddness
+    that a twentieth of known images exceeds, and `closeness` the inverse distances of these, in ascending order.
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    usual: float
+    margin: float
+    closeness: Float64
+
+    def of(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The distances `(n,)` of features `(n, f)`, above 0."""
+        # A deviation too large for float32 is as odd as one can be.
+        with np.errstate(over="ignore"):
+            margins = (features @ self.weight.T + self.bias).max(axis=1) / self.margin
+            squares = np.minimum(((features - self.mean) * self.scale) ** 2, MOST_SQUARED)
+        distances = _penalty(squares.mean(axis=1), self.usual) / np.maximum(margins, LEAST_MARGIN)
+        found: NDArray[np.float32] = distances.astype(np.float32)
+        return found
+
+    def limit(self, share: float) -> float:
+        """The distance that this share of known images exceeds, by the sketch; infinity for none."""
+        place = share * (len(self.closeness) - 1)
+        below = int(place)
+        nearest, next_one = self.closeness[below], self.closeness[min(below + 1, len(self.closeness) - 1)]
+        limit = float(nearest + (place - below) * (next_one - nearest))
+        return 1.0 / limit if share > 0.0 else float("inf")
+
+
+def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: HeadArrays) -> Distance | None:
+    """The distance from all that `statistics` know, whose discriminant is `head`.
+
+    None where nothing was measured, or there is nothing to decide between.
+    """
+    if sketch is None or len(statistics.classes) < 2 or not (statistics.counts > 0).all():
+        return None
+    weight, bias = (part.astype(np.float64) for part in head)
+    means = statistics.sums / statistics.counts[:, None]
+    margins = _margins(means @ weight.T + bias)
+    margin = float(margins.mean())
+    if not margin > 0.0:
+        return None
+    ratios, odd = sketch.of(statistics.classes)
+    mean, variance, typical = _spread(statistics)
+    odd *= typical[:, None]
+    usual = float(np.quantile(odd, _USUAL_SHARE))
+    # How odd an image is tells next to nothing of its margin, so every pair is as likely.
+    closeness = (ratios * (margins / margin)[:, None])[:, :, None] / _penalty(odd, usual)[:, None, :]
+    return Distance(
+        (weight - weight.mean(axis=0)).astype(np.float32),
+        (bias - bias.mean()).astype(np.float32),
+        mean.astype(np.float32),
+        (1.0 / np.sqrt(variance)).astype(np.float32),
+        usual,
+        margin,
+        np.sort(closeness, axis=None),
+    )
+
+
+def measured(
+    known: Familiarity | None,
+    statistics: ClassStatistics,
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    prior_pictures: float,
+    unseen: float = 1.0,
+) -> Familiarity | None:
+    """`known` and the sketch of features `(n, f)`, labels `(n,)` into `classes`, which are part of `statistics`.
+
+    `unseen` is what the closeness of images that the network was not trained on is of that of these. `known` as it is
+    where no class has two images, or nothing can be decided between.
+    """
+    if len(statistics.classes) < 2 or not (statistics.counts > 0).all():
+        return known
+    place = {name: row for row, name in enumerate(statistics.classes)}
+    rows = np.array([place[name] for name in classes], np.int64)[labels]
+    told = statistics.counts[rows] > 1.0
+    features, rows = features[told], rows[told]
+    discriminant = _LeftOut.of(statistics, prior_pictures) if len(rows) else None
+    if discriminant is None:
+        return known
+    typical = _spread(statistics)[2]
+    margins, oddness = np.empty(len(rows)), np.empty(len(rows))
+    for start in range(0, len(rows), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        x = features[part].astype(np.float64)
+        margins[part] = discriminant.margins(x, rows[part])
+        oddness[part] = _oddness_left_out(statistics, x, rows[part])
+    at_means = discriminant.at_means()
+    seen = [row for row in np.unique(rows) if at_means[row] > 0.0]
+    if not seen:
+        return known
+    names = tuple(statistics.classes[row] for row in seen)
+    found = Familiarity(
+        names,
+        np.stack([_quantiles(unseen * margins[rows == row] / at_means[row]) for row in seen]),
+        np.stack([_quantiles(oddness[rows == row] / typical[row]) for row in seen]),
+    )
+    return found if known is None else known.merge(found)
+
+
+def _quantiles(ratios: Float64) -> NDArray[np.float32]:
+    levels = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    return np.maximum(np.quantile(ratios, levels), LEAST_MARGIN).astype(np.float32)
+
+
+def _penalty(oddness: NDArray[Any], usual: float) -> NDArray[Any]:
+    penalty: NDArray[Any] = np.exp(STEEPNESS * np.maximum(oddness / usual - 1.0, 0.0))
+    return penalty
+
+
+def _margins(logits: Float64) -> Float64:
+    margins: Float64 = logits.max(axis=1) - logits.mean(axis=1)
+    return margins
+
+
+def _spread(statistics: ClassStatistics) -> tuple[Float64, Float64, Float64]:
+    """Mean and variance `(f,)` of each feature, every class counting the same, and how odd each class is `(C,)`.
+
+    None of the variances is zero.
+    """
+    means = statistics.sums / statistics.counts[:, None]
+    mean = means.mean(axis=0)
+    within = _within(statistics)
+    between = (means - mean) ** 2
+    variance = within + between.mean(axis=0)
+    variance += _LEAST_VARIANCE * float(variance.mean()) + statistics.rounding
+    return mean, variance, np.minimum((within + between) / variance, MOST_SQUARED).mean(axis=1)
+
+
+def _within(statistics: ClassStatistics) -> Float64:
+    """The variances within classes, `(f,)`."""
+    scatter = np.diag(statistics.gram) - (statistics.sums**2 / statistics.counts[:, None]).sum(axis=0)
+    variances: Float64 = np.maximum(scatter, 0.0) / statistics.freedom
+    return variances
+
+
+def _oddness_left_out(statistics: ClassStatistics, x: Float64, own: NDArray[np.int64]) -> Float64:
+    """The oddness `(n,)` of images `(n, f)` of classes `own`, each left out of its class's mean and its scatter."""
+    means = statistics.sums / statistics.counts[:, None]
+    mean, variance, _ = _spread(statistics)
+    squares = (means**2).mean(axis=0)
+    n = statistics.counts[own][:, None]
+    r = x - means[own]
+    moved = means[own] - r / (n - 1.0)
+    others = mean + (moved - means[own]) / len(means)
+    between = squares + (moved**2 - means[own] ** 2) / len(means) - others**2
+    left = _within(statistics) - n / (n - 1.0) * r**2 / statistics.freedom + np.maximum(between, 0.0)
+    oddness: Float64 = np.minimum(
+        (x - others) ** 2 / np.maximum(left, _LEAST_VARIANCE * variance), MOST_SQUARED
+    )
+    return np.asarray(oddness.mean(axis=1), np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _LeftOut:
+    """The discriminant of `lda_head`, without each image that it judges in turn.
+
+    Without `x`, its class's mean is `mu - r / (n_c - 1)`, `r = x - mu`, and the scatter less by
+    `n_c / (n_c - 1) r r^T`: of rank one, so that the inverse follows (Sherman and Morrison, 1950). How much is shrunk,
+    the diagonal towards which, and the noise that is given back stay.
+    """
+
+    means: Float64
+    counts: Float64
+    inverse: Float64
+    # What of an image's own scatter is in the covariance, but for `n_c / (n_c - 1)`; and by class what is given back.
+    part: float
+    given: Float64
+
+    @classmethod
+    def of(cls, statistics: ClassStatistics, prior_pictures: float) -> _LeftOut | None:
+        """None where there is no spread within classes."""
+        shrunk = shrunk_covariance(statistics, prior_pictures)
+        if shrunk is None:
+            return None
+        covariance, ridge, shrinkage = shrunk
+        inverse: Float64 = np.linalg.inv(covariance).astype(np.float64, copy=False)
+        noise = noise_of_means(inverse, ridge, shrinkage)
+        counts = statistics.counts
+        means = statistics.sums / counts[:, None]
+        return cls(means, counts, inverse, (1.0 - shrinkage) / statistics.freedom, noise / (4.0 * counts))
+
+    def at_means(self) -> Float64:
+        """The margins `(C,)` at the classes' means."""
+        ahead = self.means @ self.inverse
+        return _margins(self.means @ ahead.T + self.given - 0.5 * np.einsum("cf,cf->c", ahead, self.means))
+
+    def margins(self, x: Float64, own: NDArray[np.int64]) -> Float64:
+        """The margins `(n,)` of images `(n, f)` of classes `own`, each without itself."""
+        ahead = self.means @ self.inverse
+        n = self.counts[own]
+        r = x - self.means[own]
+        a = r @ self.inverse
+        part = self.part * n / (n - 1.0)
+        # 1 less the image's own share of what is known around it.
+        left = np.maximum(1.0 - part * np.einsum("nf,nf->n", a, r), _LEAST_LEFT)
+        gain = part / left
+        with_x, with_means = np.einsum("nf,nf->n", a, x), a @ self.means.T
+        logits = x @ ahead.T + (gain * with_x)[:, None] * with_means + self.given
+        logits -= 0.5 * (np.einsum("cf,cf->c", ahead, self.means) + gain[:, None] * with_means**2)
+        mean = self.means[own] - r / (n - 1.0)[:, None]
+        b = ahead[own] - a / (n - 1.0)[:, None]
+        with_mean = np.einsum("nf,nf->n", a, mean)
+        square = np.einsum("nf,nf->n", b, mean) + gain * with_mean**2
+        product = np.einsum("nf,nf->n", b, x) + gain * with_x * with_mean
+        logits[np.arange(len(x)), own] = product - 0.5 * square + self.given[own]
+        return _margins(logits)

@@ -1,0 +1,198 @@
+"""A folder that is plainly another one than the command needs is recognised, and the right one named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csk_sdk import BundleError, Learner, StateError, Task, TaskError
+from csk_sdk.formats.places import kind_of
+
+# What is given -> what is said of it. "{ws}" is the workspace, which holds bundle/, state/ and tasks/.
+WRONG: dict[str, tuple[str, str]] = {
+    "a bundle as workspace": (
+        "tasks --workspace {ws}/bundle",
+        "{ws}/bundle is a bundle, not a workspace: give {ws}.",
+    ),
+    "a state as workspace": (
+        "tasks --workspace {ws}/state",
+        "{ws}/state is a state, not a workspace: give {ws}.",
+    ),
+    "an inbox as workspace": (
+        "train --workspace {ws}/tasks",
+        "{ws}/tasks is a folder of tasks, not a workspace: give {ws}.",
+    ),
+    "a task as workspace": (
+        "train --workspace {ws}/tasks/01-four-five",
+        "{ws}/tasks/01-four-five is a task, not a workspace: give {ws}.",
+    ),
+    "a class as workspace": (
+        "train --workspace {ws}/tasks/01-four-five/train/four",
+        "{ws}/tasks/01-four-five/train/four is inside a workspace: give {ws}.",
+    ),
+    "the folder above as workspace": ("train --workspace {ws}/..", "{above} is not a workspace: give {ws}."),
+    "a bundle elsewhere as workspace": (
+        "predict x.png --workspace {other}",
+        "{other} is a bundle, not a workspace: give it as --bundle.",
+    ),
+    "a state as bundle": (
+        "train --workspace {ws} --bundle {ws}/state",
+        "{ws}/state is a state, not a bundle: give {ws}/bundle.",
+    ),
+    "a workspace as bundle": (
+        "export --out x.onnx --workspace {ws} --bundle {ws}",
+        "{ws} is a workspace, not a bundle: give {ws}/bundle.",
+    ),
+    "a part of a bundle as bundle": (
+        "inspect {ws}/bundle/ort",
+        "{ws}/bundle/ort is inside a bundle: give {ws}/bundle.",
+    ),
+    "a workspace as state": (
+        "train --workspace {ws} --state {ws}",
+        "{ws} is a workspace, not a state: give {ws}/state.",
+    ),
+    "a bundle as state": (
+        "train --workspace {ws} --state {ws}/bundle",
+        "{ws}/bundle is a bundle, not a state: give {ws}/state.",
+    ),
+    "an inbox as state": (
+        "rollback --to base --workspace {ws} --state {ws}/tasks",
+        "{ws}/tasks is a folder of tasks, not a state: give {ws}/state.",
+    ),
+    "a part of a state as state": (
+        "tasks --workspace {ws} --state {ws}/state/generations",
+        "{ws}/state/generations is inside a state: give {ws}/state.",
+    ),
+    "a task as state to verify": (
+        "verify --repair --workspace {ws} --state {ws}/tasks/01-four-five",
+        "{ws}/tasks/01-four-five is a task, not a state: give {ws}/state.",
+    ),
+    "a file as state": (
+        "predict x.png --workspace {ws} --state {ws}/bundle/manifest.json",
+        "{ws}/bundle/manifest.json is a file, not a state: give a folder.",
+    ),
+    "a state as tasks": (
+        "train --workspace {ws} --tasks {ws}/state",
+        "{ws}/state is a state, not a folder of tasks: give {ws}/tasks.",
+    ),
+    "a bundle as tasks": (
+        "tasks --workspace {ws} --tasks {ws}/bundle",
+        "{ws}/bundle is a bundle, not a folder of tasks: give {ws}/tasks.",
+    ),
+    "a workspace as tasks": (
+        "evaluate --workspace {ws} --tasks {ws}",
+        "{ws} is a workspace, not a folder of tasks: give {ws}/tasks.",
+    ),
+    "a task as tasks": (
+        "train --workspace {ws} --tasks {ws}/tasks/01-four-five",
+        "{ws}/tasks/01-four-five is a task, not a folder of tasks: give {ws}/tasks.",
+    ),
+    "tasks that are not there": (
+        "train --workspace {ws} --tasks {ws}/nope",
+        "There is no folder {ws}/nope, where tasks are looked for: make it, or name another with --tasks.",
+    ),
+    "a task of an inbox that is not there": (
+        "train --task nope --workspace {ws}",
+        "There is no task 'nope' in {ws}/tasks: it has 01-four-five, 02-six-seven, base.",
+    ),
+    "an empty folder": (
+        "train --workspace {empty}",
+        "There is no bundle in {empty}: run the command in the device's workspace, or name that with --workspace.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_folder_is_named_and_so_is_the_right_one(
+    run: Any, learned: Path, tmp_path: Path, case: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    bundle = learned / "bundle"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").touch()
+    if "a part of a bundle" in case:  # a real folder, since one may not write into the shared bundle
+        bundle.unlink()
+        (bundle / "ort").mkdir(parents=True)
+        (bundle / "manifest.json").touch()
+    words = {"ws": learned, "above": learned.parent, "other": tmp_path / "other", "empty": tmp_path / "empty"}
+    arguments, said = WRONG[case]
+    before = sorted(path for path in learned.rglob("*"))
+    done = run(*(one.format(**words) for one in arguments.split()))
+    assert done.status == 1, done.out
+    assert done.err.startswith(f"Error: {said.format(**words)}")
+    assert sorted(path for path in learned.rglob("*")) == before, "and nothing is written there"
+
+
+def test_a_wrong_working_directory_is_named(run: Any, learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(learned / "tasks")
+    assert (
+        run("train").err == f"Error: {learned}/tasks is a folder of tasks, not a workspace: give {learned}.\n"
+    )
+    monkeypatch.chdir(learned / "tasks" / "01-four-five")
+    done = run("doctor", "--json")
+    assert f"01-four-five is a task, not a workspace: give {learned}." in done.out
+
+
+def test_the_same_in_python(learned: Path) -> None:
+    with pytest.raises(BundleError, match=r"is a workspace, not a bundle: give .*/bundle"):
+        Learner.open(learned)
+    with pytest.raises(StateError, match=r"is a bundle, not a state: give .*/state"):
+        Learner.open(learned / "bundle", learned / "bundle")
+    with pytest.raises(TaskError, match=r"is a folder of tasks, not a task: give .*/01-four-five"):
+        Task.open(_only_one(learned / "tasks"))
+    with pytest.raises(TaskError, match=r"train is inside a task: give .*/01-four-five"):
+        Task.open(learned / "tasks" / "01-four-five" / "train")
+    with pytest.raises(TaskError, match="bundle is a bundle, not a task"):
+        Task.open(learned / "bundle")
+
+
+def _only_one(tasks: Path) -> Path:
+    """An inbox of one folder, so that the one that is named is known."""
+    (tasks / "base").rename(tasks.parent / "kept")
+    return tasks
+
+
+def test_a_task_may_be_called_train(run: Any, workspace: Path) -> None:
+    (workspace / "tasks" / "01-four-five").rename(workspace / "tasks" / "train")
+    assert kind_of(workspace / "tasks") == "inbox"
+    assert run("train", "--task", "train", "--no-evaluate", "--workspace", workspace).status == 0
+
+
+def test_parts_elsewhere_need_no_workspace(run: Any, learned: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    parts = [f for name in ("bundle", "state", "tasks") for f in (f"--{name}", learned / name)]
+    assert run("tasks", "--workspace", tmp_path / "here", *parts).status == 0
+
+
+@pytest.mark.parametrize("command", ["export", "report"])
+@pytest.mark.parametrize(
+    "name",
+    ["state/HEAD", "state/generations/000001.safetensors", "state/new", "bundle/manifest.json", "bundle/new"],
+)
+def test_nothing_is_written_into_a_bundle_or_a_state(
+    run: Any, learned: Path, command: str, name: str
+) -> None:
+    """Not even when --overwrite says so: every file there is needed, and hashed."""
+    shared = (learned / "bundle").resolve()
+    (learned / "bundle").unlink()
+    shutil.copytree(shared, learned / "bundle")
+    before = {
+        path: path.read_bytes() for path in learned.rglob("*") if path.is_file() and path.name != "lock"
+    }
+    done = run(command, "--out", learned / name, "--overwrite", "--workspace", learned)
+    kind = name.split("/")[0]
+    assert done.status == 1
+    assert done.err == (
+        f"Error: {learned / name} would lie in a {kind}, {learned / kind}, where only csk-sdk's own files are: choose "
+        "another --out.\n"
+    )
+    assert before == {path: path.read_bytes() for path in before}
+    assert not (learned / kind / "new").exists()
+
+
+def test_a_manifest_of_another_program_is_in_nobody_s_way(run: Any, learned: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    assert run("export", "--out", tmp_path / "model.onnx", "--workspace", learned).status == 0
