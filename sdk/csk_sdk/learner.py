@@ -329,6 +329,9 @@ class Learner:
         bundle holds them. It cannot be undone. Raises TaskError for a class or task that is not known, StorageError
         where something cannot be removed.
         """
+        texts_of(classes, "classes", TaskError)
+        if task is not None:
+            text_of(task, "task", TaskError)
         if bool(classes) == (task is not None):
             raise TaskError("Name classes to forget, or a task.")
         with self._changing():

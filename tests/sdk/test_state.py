@@ -296,7 +296,7 @@ def test_a_commit_reads_no_record_again_that_it_has_read(
             state.commit(number - 1, tasks("ABCDEFGHIJKLMNOP" + "QRST"[: number - 16]), tensors(number))
             counts.append(len(read))
     assert counts[0] > 10, "the first of a process reads those that are stored"
-    assert max(counts[1:]) <= 5, counts
+    assert max(counts[1:]) <= 6, counts
 
 
 def test_a_record_that_was_replaced_is_read_again(tmp_path: Path) -> None:

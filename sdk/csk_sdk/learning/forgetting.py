@@ -15,7 +15,7 @@ from csk_sdk.formats.names import LONGEST, is_plain
 from csk_sdk.learning.revision import refit, without
 from csk_sdk.method.contributions import Contribution
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.unknown import FAMILIARITY, Familiarity, replace_sketch
+from csk_sdk.method.unknown import Familiarity, replace_sketch
 from csk_sdk.network.ledger import digest_of_centers, renamed_statistics
 from csk_sdk.network.predicting import task_names
 from csk_sdk.state import BASE, Generation, LearnedTask, State
@@ -23,6 +23,11 @@ from csk_sdk.state import BASE, Generation, LearnedTask, State
 # The logit of a class of the base that is hidden: never the largest, and still a number.
 _NEVER = -1e12
 Tensors = dict[str, NDArray[Any]]
+# Of what was learned after the forgotten.
+_SKETCH = (
+    "how clearly, and how far from all, images of classes learned later lay: quantiles, measured when the forgotten "
+    "were known"
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,13 @@ def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | 
     _hide(tensors, base, all_hidden)
     _shorten_heads(tensors, changed, kept)
     remains = _remains(bundle, tensors, bool(changed), bool(tasks), exact, hidden)
+    if (
+        sketch is not None
+        and changed
+        and tasks
+        and generation.tasks.index(changed[0]) < len(generation.tasks) - 1
+    ):
+        remains = (*remains, _SKETCH)
     purged = state.numbers_with({one.name: set(one.classes) - set(kept.get(one.name, ())) for one in changed})
     committed = state.commit(generation.number, tasks, tensors, hidden=all_hidden, purged=purged)
     state.clear_progress()
@@ -218,11 +230,6 @@ def _remains(
             stored.close()
         if moved:
             found.append("the centers that training has moved, and with them how all features drifted")
-    if changed and any_left and any(f"familiarity.{name}" in tensors for name in FAMILIARITY):
-        found.append(
-            "how clearly, and how far from all, images of the other classes lay: quantiles, measured when the "
-            "forgotten were known"
-        )
     if not exact:
         found.append("the spread that all classes share: not all of it is kept class by class")
     if hidden:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from stat import S_ISREG
@@ -182,13 +182,14 @@ def commit_bytes(
 
 @dataclass(frozen=True)
 class RecordLink:
-    """Of a record: its `parent`, how many `tasks` it lists, and whether its tensors are `stored`.
+    """Of a record: its `parent`, how many `tasks` it lists, their `files`, and whether its tensors are `stored`.
 
     Reading that much leaves the tasks alone, which may be hundreds.
     """
 
     parent: int
     tasks: int
+    files: frozenset[str]
     stored: bool
 
     @classmethod
@@ -200,11 +201,13 @@ class RecordLink:
             raise StateError(f"{path} says that generation {number!r} was learned from {parent!r}.")
         if not isinstance(tasks, int):
             raise StateError(f"{path} lacks or misnames a field ('tasks').")
-        return cls(parent, tasks, _size(tensors) == outline.get("size"))
+        return cls(parent, tasks, outline["files"], _size(tensors) == outline.get("size"))
 
 
 class Outlines:
-    """What records say, but for their tasks: of those, how many. A record is read again once its file is another.
+    """What records say, but for their tasks: of those, how many, and which `files` of the ledger they list.
+
+    A record is read again once its file is another.
 
     Threads may share it. Records grow with each task, and a commit asks for those of all stored generations.
     """
@@ -220,10 +223,20 @@ class Outlines:
             return known[1]
         raw = unseal(path)
         tasks = raw.get("tasks")
-        outline = {**raw, "tasks": len(tasks) if isinstance(tasks, list) else None}
+        listed = tasks if isinstance(tasks, list) else None
+        outline = {**raw, "tasks": None if listed is None else len(listed), "files": _files(listed or ())}
         if before is not None:
             self._known[path] = before, outline
         return outline
+
+
+def _files(tasks: Iterable[Any]) -> frozenset[str]:
+    """The contributions that tasks of a record list, as far as they are what they should be."""
+    kinds = [
+        task.get(kind) for task in tasks if isinstance(task, dict) for kind in ("contributions", "carried")
+    ]
+    files = (file for kind in kinds if isinstance(kind, dict) for file in kind.values())
+    return frozenset(file for file in files if isinstance(file, str) and file)
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

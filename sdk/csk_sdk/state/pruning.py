@@ -54,11 +54,9 @@ def prune_ledger(store: GenerationStore, ledger: LedgerFiles) -> None:
     Where one of them cannot be read, all stay: they may be what can be rescued.
     """
     with suppress(UnreadableError):
-        records = [store.readable(number, certain=True) for number in store.numbers_of("safetensors")]
-        if all(records):
-            ledger.keep(
-                {name for record in records if record for task in record.tasks for name in task.files}
-            )
+        links = [_link(store, number) for number in store.numbers_of("safetensors")]
+        if all(links):
+            ledger.keep({name for link in links if link is not None for name in link.files})
 
 
 def _prune(store: GenerationStore, keep: int, always: set[int]) -> None:
