@@ -13,7 +13,7 @@ import numpy as np
 
 from csk_sdk import Learner, Task
 from csk_sdk.method.heads import ClassStatistics, lda_head
-from csk_sdk.method.known_classes import KnownClasses
+from csk_sdk.method.known_classes import with_known_classes
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 TEST = 30
@@ -49,11 +49,9 @@ def main() -> None:
     for count in (5, 10, 30, 60):
         x = seen[:, :count].reshape(-1, seen.shape[-1])
         y = np.repeat(np.arange(len(names)), count)
-        known = KnownClasses(names, old)
-        known.add(x, y)
         learned = ClassStatistics.empty(old.features).add(x, y, names)
         show(count, "added", old.merge(learned), tests, labels)
-        show(count, "balanced", old.merge(known.balance(learned)), tests, labels)
+        show(count, "balanced", with_known_classes(old, x, y, names), tests, labels)
 
 
 def show(count: object, kind: str, statistics: ClassStatistics, tests: tuple, labels: np.ndarray) -> None:

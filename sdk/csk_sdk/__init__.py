@@ -18,6 +18,7 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.errors import (
     BundleError,
     ConfigError,
+    ContradictionError,
     CskError,
     ModelError,
     RuntimeMissingError,
@@ -28,6 +29,7 @@ from csk_sdk.errors import (
     UnsupportedOpError,
 )
 from csk_sdk.learner import Learner
+from csk_sdk.learning.forgetting import Forgotten
 from csk_sdk.learning.learn_run import Progress
 from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
@@ -39,8 +41,10 @@ __all__ = [
     "Bundle",
     "BundleError",
     "ConfigError",
+    "ContradictionError",
     "CskError",
     "Evaluation",
+    "Forgotten",
     "Inbox",
     "LearnReport",
     "Learner",

@@ -7,6 +7,7 @@
     ├── StateError               a state folder is damaged or belongs to another bundle
     │   └── StateLockedError     another process is writing to it
     ├── TaskError                a task's data cannot be learned from, or nothing can be said of an image
+    │   └── ContradictionError   a task says of known classes that they are others
     ├── StorageError             the disk is full or refuses to be written
     ├── ConfigError              a setting is unknown or out of range
     └── RuntimeMissingError      no ONNX Runtime, or two of them, in this environment
@@ -42,6 +43,10 @@ class StateLockedError(StateError):
 
 class TaskError(CskError):
     """A task's data cannot be learned from, or nothing can be said of an image or signal."""
+
+
+class ContradictionError(TaskError):
+    """A task says of known classes that they are others; it is learned once it is said whether it adds or replaces."""
 
 
 class StorageError(CskError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,6 +19,7 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.device.choice import in_chosen_precision
 from csk_sdk.errors import ConfigError, StateError, StorageError, TaskError
 from csk_sdk.formats.given import flag_of, path_of, text_of, texts_of
+from csk_sdk.learning.forgetting import Forgotten, forget, merge, rename
 from csk_sdk.learning.learn_run import LearnRun, OnProgress
 from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
@@ -29,7 +31,7 @@ from csk_sdk.objectives import Prediction
 from csk_sdk.runtime.peak_memory import in_memory
 from csk_sdk.runtime.providers import find_providers
 from csk_sdk.runtime.sessions import Provider
-from csk_sdk.state import BASE, Generation, LearnedTask, State
+from csk_sdk.state import Generation, LearnedTask, State
 
 # Images at once through the network where memory is scarce.
 _SMALL_CHUNK = 8
@@ -170,10 +172,15 @@ class Learner:
         task: Task | Path | str,
         config: TrainingConfig | Mapping[str, Any] | None = None,
         on_progress: OnProgress | None = None,
+        *,
+        replace: bool | None = None,
     ) -> LearnReport:
         """Learn one task and commit a new generation.
 
-        `task` may be the path of a task's folder or npz file, `config` a mapping of settings.
+        `task` may be the path of a task's folder or npz file, `config` a mapping of settings. Images of classes that
+        are known are added to what is known of them; with `replace`, nothing that was learned of them before counts any
+        more (what the base knows does). Images that look like those of another known class contradict what is known:
+        a ContradictionError, unless `replace` is True or False.
 
         `on_progress` is called in this thread; what it raises ends the run, and commits nothing. An interrupted run is
         resumed where its last progress checkpoint was, with the same result. Of two threads that call this, the second
@@ -187,11 +194,17 @@ class Learner:
         if not isinstance(task, Task):
             task = Task.open(task)
         with in_memory():
-            return self._learn(task, config, on_progress)
+            return self._learn(task, config, on_progress, replace)
 
     def _learn(
-        self, task: Task, config: TrainingConfig | Mapping[str, Any] | None, on_progress: OnProgress | None
+        self,
+        task: Task,
+        config: TrainingConfig | Mapping[str, Any] | None,
+        on_progress: OnProgress | None,
+        replace: bool | None,
     ) -> LearnReport:
+        if replace is not None:
+            flag_of(replace, "replace")
         if on_progress is not None and not callable(on_progress):
             raise ConfigError(f"on_progress is {on_progress!r:.40}, and must be a function of a Progress.")
         config = _settings(config)
@@ -212,23 +225,33 @@ class Learner:
                     config or self.config,
                     self.backend,
                     on_progress or (lambda _: None),
+                    replace,
                 ).run()
 
     def stream(
-        self, name: str, classes: Sequence[str], config: TrainingConfig | Mapping[str, Any] | None = None
+        self,
+        name: str,
+        classes: Sequence[str],
+        config: TrainingConfig | Mapping[str, Any] | None = None,
+        *,
+        replace: bool | None = None,
     ) -> TaskStream:
-        """Learn a task from batches that the application feeds: see `TaskStream`.
+        """Learn a task from batches that the application feeds: see `TaskStream`. `replace` is that of `learn`.
 
         Raises TaskError where a task of this name is learned already, or a name cannot be used; ConfigError for a
         setting out of range.
         """
         text_of(name, "name", TaskError)
         classes = texts_of(classes, "classes", TaskError)
+        if replace is not None:
+            flag_of(replace, "replace")
         self.state.require_writable()
         self.require_new(name, classes)
         settings = _settings(config)
         bundle = self._as_set(settings)
-        return TaskStream(bundle, self.state, name, classes, settings or self.config, backend=self.backend)
+        return TaskStream(
+            bundle, self.state, name, classes, settings or self.config, backend=self.backend, replaces=replace
+        )
 
     def _as_set(self, config: TrainingConfig | None) -> Bundle:
         """The bundle as these settings want it, where they are not the learner's own."""
@@ -298,16 +321,56 @@ class Learner:
         with in_memory():
             export_model(self.bundle, predictor.generation, predictor.head(task), target, doubt)
 
+    def forget(self, *classes: str, task: str | None = None) -> Forgotten:
+        """Forget classes, or a task: what it contributed, its head, and every older generation that holds it.
+
+        What is known of all others is then, where no center was ever trained, to the bit what a device knows that never
+        learned it; `remains` of what is returned says what else is left. Classes of the base are hidden, since the
+        bundle holds them. It cannot be undone. Raises TaskError for a class or task that is not known, StorageError
+        where something cannot be removed.
+        """
+        texts_of(classes, "classes", TaskError)
+        if task is not None:
+            text_of(task, "task", TaskError)
+        if bool(classes) == (task is not None):
+            raise TaskError("Name classes to forget, or a task.")
+        with self._changing():
+            return forget(self.bundle, self.state, classes, task)
+
+    def rename(self, old: str, new: str) -> Generation:
+        """Give a learned class another name. Raises TaskError for one that is not learned, or a name that is taken."""
+        text_of(old, "old", TaskError), text_of(new, "new", TaskError)
+        with self._changing():
+            return rename(self.bundle, self.state, old, new)
+
+    def merge(self, into: str, other: str) -> Generation:
+        """Make one class of two: what was learned of `other` is known of `into`.
+
+        Raises TaskError for a class that is not known, and for `other` of the base.
+        """
+        text_of(into, "into", TaskError), text_of(other, "other", TaskError)
+        with self._changing():
+            return merge(self.bundle, self.state, into, other)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """The lock, and predictions from what is committed afterwards."""
+        self.state.require_writable()
+        with self.state.lock():
+            yield
+            self._predictor = None
+
     def rollback(self, task: str) -> Generation:
         """Return to the generation in which `task` had just been learned ("base": before the first task).
 
-        Raises StateError for a task that is not on the way here, or where only a newer csk-sdk may write to the state;
-        StateLockedError while another process or thread learns.
+        Also forward again, as long as that generation is there. Raises StateError for a task that no kept generation
+        ended with, or where only a newer csk-sdk may write to the state; StateLockedError while another process or
+        thread learns.
         """
         text_of(task, "task", StateError)
         self.state.require_writable()
         with self.state.lock():
-            self.state.rollback(0 if task == BASE else self.state.generation_of(task))
+            self.state.rollback(self.state.generation_at(task))
             self.state.clear_progress()
             current = self._predictor = self._opened(self.state.load())
         return current.generation

@@ -19,14 +19,17 @@ OPTIONS = {
     "train": """--tasks --task --epochs --seconds --flops --seed --batch-size --learning-rate --head-learning-rate
         --optimizer --energy --channel-ratio --label-smoothing --class-statistics --no-class-statistics --label-check
         --no-label-check --max-forgetting --on-forgetting --threads --backend --no-evaluate
-        --precision --prefix-cache --prefix-views --json""",
+        --precision --prefix-cache --prefix-views --replace --add --json""",
     "watch": "--settle --poll --once --nice --threads --tasks --json",
     "tasks": "--tasks --json",
     "evaluate": "--tasks --scenario --json",
     "predict": "FILE... --task --top --json",
     "export": "--out --task --overwrite",
     "report": "--out --overwrite",
-    "rollback": "--to",
+    "rollback": "--to --yes",
+    "forget": "[CLASS]... --task --yes --json",
+    "rename": "OLD NEW",
+    "merge": "CLASS OTHER",
     "doctor": "--tasks --json",
     "verify": "--repair --json",
     "demo": "--out --json",

@@ -30,6 +30,7 @@ CANNOT_FAIL = {
     "Bundle.path",
     "Bundle.session",
     "Evaluation.to_json",
+    "Forgotten.to_json",
     "LearnReport.to_json",
     "TrainingConfig.to_json",
     "Verification.to_json",

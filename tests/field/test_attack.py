@@ -44,6 +44,11 @@ EXPLAINS = (
     "Each learned task makes a generation: everything known up to then",
     "A TaskStream has no progress checkpoint: what it was fed is gone with the process.",
     "Copy while nothing is being committed",
+    "csk-sdk forget CLASS, or --task NAME, takes out what was learned of it",
+    "Deleted files are unlinked",
+    "What a device knows of its classes is a sum, and the ledger keeps who contributed what",
+    "- contributions, of a task, names by class the file",
+    "A commit writes new files before its tensors",
     "Beside the state folder, and no part of it",
     "A device's whole life on each, by make attack",
     "Types and bounds of these fields, and of what the progress checkpoint says",
@@ -69,6 +74,26 @@ def parts(text: str) -> list[tuple[str, str]]:
 
 # Rows that are held by a test of their own, and not attacked yet.
 TESTED_ELSEWHERE = {
+    "a contribution": "tests/learner/test_forgetting_classes.py",
+    **dict.fromkeys(
+        (
+            "A forgotten class is never predicted again, by any head, until it is taught again.",
+            (
+                "No file of the state holds its contribution or its name, in no kept generation: those that held it "
+                "are removed, and a crash in between is made up for before anything else is written."
+            ),
+            (
+                "Where no center was ever trained, everything but the second moments and the quantiles of "
+                "`familiarity.*` is, to the bit, what a device has that never learned the task."
+            ),
+            (
+                "What images of the forgotten still have a share in is said: second moments, centers, and, of what "
+                "was learned by a csk-sdk that kept no contributions, the spread that all classes share."
+            ),
+            "Classes of the base are hidden, and the command says that they are not forgotten.",
+        ),
+        "tests/learner/test_forgetting_classes.py",
+    ),
     # Each try would be a build.
     "base data, and the images of csk-sdk analyze": "tests/learner/test_not_finite.py",
     (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,11 +46,6 @@ def empty_train(device: Device) -> None:
 def empty_class(device: Device) -> None:
     (device.pictures() / "train" / "ten").mkdir()
     Inbox(device.folder / "tasks").open("03")
-
-
-def one_class_folder(device: Device) -> None:
-    shutil.rmtree(device.pictures() / "train" / "eight")
-    device.learn(Inbox(device.folder / "tasks").open("03"))
 
 
 def truncated_picture(device: Device) -> None:
@@ -122,16 +116,6 @@ TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] =
         npz(images=np.zeros((0, 8, 8), np.uint8), labels=np.zeros(0, np.int64)),
         TaskError,
         ["03.npz: images holds no image"],
-    ),
-    "one class in a folder": (
-        one_class_folder,
-        TaskError,
-        ["Task '03' has one class only ('nine')", "at least two"],
-    ),
-    "one class in arrays": (
-        npz(labels=np.zeros(20, np.int64), class_names=np.array(["eight"])),
-        TaskError,
-        ["Task '03' has one class only ('eight')"],
     ),
     "a class without images": (
         npz(labels=np.zeros(20, np.int64)),

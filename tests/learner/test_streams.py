@@ -138,8 +138,7 @@ def test_a_stream_and_another_learner_exclude_each_other(
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (["four"], "fewer than two classes"),
-        ([], "fewer than two classes"),
+        ([], "Task '01' has no class: name at least one."),
         (["four", "five", "four"], "'four', and each class needs a name of its own"),
         (["four", ""], "'', and each class needs a name of its own"),
     ],

@@ -75,13 +75,17 @@ def calls(device: Device) -> dict[str, Call]:
             stream.observe(images, labels)
             raise _Over
 
-    def learn(task: Any, config: Any, on_progress: Any) -> None:
+    def forget(name: Any, task: Any) -> None:
+        learner.forget(*(() if task is not None else (name,)), task=task)
+
+    def learn(task: Any, config: Any, on_progress: Any, replace: Any) -> None:
         def stop(_: Any) -> None:
             raise _Over
 
         try:
             with suppress(_Over):
-                learner.learn(task, config, stop if on_progress is stop_marker else on_progress)
+                on_progress = stop if on_progress is stop_marker else on_progress
+                learner.learn(task, config, on_progress, replace=replace)
         finally:
             learner.rollback("01")
 
@@ -106,8 +110,14 @@ def calls(device: Device) -> dict[str, Call]:
                 "providers": None,
             },
         ),
-        "Learner.learn": (learn, {"task": task, "config": None, "on_progress": stop_marker}),
-        "Learner.stream": (learner.stream, {"name": "03", "classes": ["a", "b"], "config": None}),
+        "Learner.learn": (learn, {"task": task, "config": None, "on_progress": stop_marker, "replace": None}),
+        "Learner.stream": (
+            learner.stream,
+            {"name": "03", "classes": ["a", "b"], "config": None, "replace": None},
+        ),
+        "Learner.forget": (forget, {"name": "four", "task": None}),
+        "Learner.rename": (learner.rename, {"old": "four", "new": "four"}),
+        "Learner.merge": (learner.merge, {"into": "four", "other": "four"}),
         "Learner.features": (learner.features, {"images": images}),
         "Learner.predict": (learner.predict, {"images": images, "task": None}),
         "Learner.evaluate": (learner.evaluate, {"tasks": [device.named("01")], "scenario": "task"}),
@@ -197,6 +207,7 @@ def test_no_public_function_is_left_out(device: Device) -> None:
         "Bundle.path",
         "Bundle.verify_file",
         "Evaluation.to_json",
+        "Forgotten.to_json",
         "Inbox.names",
         "Inbox.paths",
         "Inbox.found",

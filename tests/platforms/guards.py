@@ -19,7 +19,7 @@ from csk_sdk.learning.stopping import EPOCHS, FLOPS, PLATEAU, SECONDS, Stopping
 from csk_sdk.method.drift import Drift
 from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.known_classes import KnownClasses
+from csk_sdk.method.known_classes import with_known_classes
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
 from csk_sdk.method.novelty import novelty
 from csk_sdk.objectives import objective_of
@@ -99,10 +99,7 @@ def _forgetting(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
 
 def _known_classes(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     old, names = _statistics(given, tuple(settings["old"])), tuple(settings["classes"])
-    known = KnownClasses(names, old)
-    known.add(given["features"], given["labels"])
-    learned = ClassStatistics.empty(old.features).add(given["features"], given["labels"], names)
-    merged = old.merge(known.balance(learned))
+    merged = with_known_classes(old, given["features"], given["labels"], names)
     return {"gram": merged.gram, "sums": merged.sums, "counts": merged.counts}
 
 

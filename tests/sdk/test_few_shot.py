@@ -57,11 +57,12 @@ def test_the_rule(pictures: int, loss: str, few_shot: int, epochs: int, expected
 
 
 def test_reasons() -> None:
-    assert [because(True, False), because(False, True), because(False, False)] == [
+    assert [because("ab", *why) for why in ((True, False), (False, True), (False, False))] == [
         "few-shot",
         "max-forgetting",
         "",
     ]
+    assert because("a", True, False) == "one-class"
 
 
 def test_a_negative_number_is_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from conftest import NAMES, Digits, open_learner
 from csk_sdk import Learner, Task
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.known_classes import MOST, KnownClasses
+from csk_sdk.method.known_classes import MOST, contradicted, known_among, times_counted, with_known_classes
 
 
 def statistics(count: int, offset: float, classes: tuple[str, ...] = ("a", "b")) -> ClassStatistics:
@@ -21,29 +21,64 @@ def statistics(count: int, offset: float, classes: tuple[str, ...] = ("a", "b"))
 
 
 @pytest.mark.parametrize("pictures", [40, 4, 200, 400])
-@pytest.mark.parametrize("scale", [1.0, 2.5])
-def test_new_pictures_of_known_classes_count_like_the_old_ones(pictures: int, scale: float) -> None:
+def test_new_pictures_of_known_classes_count_like_the_old_ones(pictures: int) -> None:
     rng = np.random.default_rng(1)
-    known = KnownClasses(("b", "new"), statistics(200, 0.0))
-    assert known.names == ("b",)
+    old = statistics(200, 0.0)
+    assert known_among(("b", "new"), old) == ("b",)
     labels = np.repeat([0, 1], pictures)
     x = rng.normal(size=(2 * pictures, 3)).astype(np.float32)
-    for part in np.array_split(rng.permutation(2 * pictures), 3):
-        known.add(x[part], labels[part])
-    found = known.balance(ClassStatistics.empty(3).add(x, labels, ("b", "new")), scale)
-    factor = max(1.0, min(MOST, 200 / (scale * pictures)))
-    weights = scale * np.where(labels == 0, factor, 1.0)
-    np.testing.assert_allclose(found.gram, (x.T * weights) @ x.astype(np.float64), rtol=1e-6)
-    np.testing.assert_allclose(found.counts, [scale * factor * pictures, scale * pictures])
-    np.testing.assert_allclose(found.sums[0], scale * factor * x[labels == 0].sum(0), rtol=1e-4, atol=1e-4)
+    found = with_known_classes(old, x, labels, ("b", "new"))
+    factor = max(1.0, min(MOST, 200 / pictures))
+    assert times_counted({"b": pictures, "new": pictures}, old) == {"b": factor}
+    weights = np.where(labels == 0, factor, 1.0)
+    np.testing.assert_allclose(
+        found.gram - old.gram, (x.T * weights) @ x.astype(np.float64), rtol=1e-5, atol=1e-3
+    )
+    np.testing.assert_allclose(found.counts, [200, 200 + factor * pictures, pictures])
+    np.testing.assert_allclose(
+        found.sums[1] - old.sums[1], factor * x[labels == 0].sum(0), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_where_nothing_is_known_nothing_is_weighed() -> None:
-    known = KnownClasses(("x", "y"), statistics(50, 0.0))
-    fresh = statistics(10, 1.0, ("x", "y"))
-    known.add(np.ones((2, 3), np.float32), np.array([0, 1]))
-    assert known.names == ()
-    assert known.balance(fresh).counts.tolist() == fresh.counts.tolist()
+    assert known_among(("x", "y"), statistics(50, 0.0)) == ()
+    assert times_counted({"x": 1, "y": 1}, statistics(50, 0.0)) == {}
+
+
+CENTERS = 6.0 * np.eye(3, 8)
+
+
+def around(*centers: np.ndarray, count: int = 40, seed: int = 1) -> np.ndarray:
+    """Images around some centers, of spread 1."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.normal(size=(count, 8)) + center for center in centers]).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "expected"),
+    [
+        ((CENTERS[1], CENTERS[0]), {"a": "b", "b": "a"}),
+        ((CENTERS[0], CENTERS[1]), {}),
+        ((CENTERS[2], CENTERS[1]), {"a": "c"}),
+        # Nearest to another class, but unlike all of them.
+        ((CENTERS[1] + 5.0, CENTERS[1]), {}),
+    ],
+)
+def test_which_classes_are_contradicted(pictures: tuple[np.ndarray, ...], expected: dict[str, str]) -> None:
+    known = ClassStatistics.empty(8).add(around(*CENTERS, seed=0), np.repeat([0, 1, 2], 40), ("a", "b", "c"))
+    labels = np.repeat([0, 1], 40)
+    found = contradicted(known, 10.0, around(*pictures), labels, ("a", "b"))
+    assert {name: other for name, (other, _) in found.items()} == expected
+    assert all(share > 0.9 for _, share in found.values())
+    # Nothing is said of a class that is not known, nor of few images.
+    assert contradicted(known, 10.0, around(*pictures), labels, ("new", "other")) == {}
+    assert contradicted(known, 10.0, around(*pictures, count=4), np.repeat([0, 1], 4), ("a", "b")) == {}
+
+
+def test_a_part_of_a_class_says_nothing() -> None:
+    known = ClassStatistics.empty(8).add(around(*CENTERS, seed=0), np.repeat([0, 1, 2], 40), ("a", "b", "c"))
+    x = np.concatenate([around(CENTERS[0], count=21), around(CENTERS[1], count=19)])
+    assert contradicted(known, 10.0, x, np.zeros(40, np.int64), ("a",)) == {}
 
 
 # A device

@@ -361,10 +361,6 @@ def test_a_task_of_arrays(tmp_path: Path) -> None:
             {"test_signals": np.zeros((2, 5))},
             "test_signals is there alone: give test_signals and test_labels",
         ),
-        (
-            {"class_names": np.array(["a"]), "labels": np.zeros(6, int)},
-            "has one class only ('a'); a task needs at least two classes to tell apart, add signals of",
-        ),
     ],
 )
 def test_arrays_that_are_no_task(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -188,15 +188,17 @@ def test_rollback_then_commit_gets_a_fresh_number_and_the_right_parent(tmp_path:
     assert state.load().tasks == tasks("ABC")
 
 
-def test_generation_of_looks_on_the_way_of_the_current_one(tmp_path: Path) -> None:
+def test_generation_of_looks_on_the_way_of_the_current_one_first(tmp_path: Path) -> None:
     state = learned(tmp_path, "ABC")
     assert [state.generation_of(name) for name in ("base", "A", "B", "C")] == [0, 1, 2, 3]
     with state.lock():
         state.rollback(1)
         state.commit(1, tasks("AD"), tensors(9))
+    # What was rolled back from is led to again, as long as it is there.
+    assert [state.generation_of(name) for name in ("A", "B", "C", "D")] == [1, 2, 3, 4]
     with pytest.raises(StateError) as caught:
-        state.generation_of("C")
-    assert str(caught.value) == f"{tmp_path} has no generation of task 'C'. Known: base, A, D."
+        state.generation_of("E")
+    assert str(caught.value) == f"{tmp_path} has no generation of task 'E'. Known: base, A, D, B, C."
 
 
 def test_a_task_may_be_called_base(tmp_path: Path) -> None:
@@ -294,7 +296,7 @@ def test_a_commit_reads_no_record_again_that_it_has_read(
             state.commit(number - 1, tasks("ABCDEFGHIJKLMNOP" + "QRST"[: number - 16]), tensors(number))
             counts.append(len(read))
     assert counts[0] > 10, "the first of a process reads those that are stored"
-    assert max(counts[1:]) <= 5, counts
+    assert max(counts[1:]) <= 6, counts
 
 
 def test_a_record_that_was_replaced_is_read_again(tmp_path: Path) -> None:

@@ -107,12 +107,6 @@ class TestFolder:
                 "{task}/train/dog holds no image and no signal (png, jpg, bmp, webp, gif, tif; wav, npy): put some",
             ),
             (
-                ["train/cat/1.png"],
-                [],
-                "Task 'x' has one class only ('cat'); a task needs at least two classes to tell apart, "
-                "put its other classes beside it under train/.",
-            ),
-            (
                 ["train/cat/1.png", "train/dog/1.png", "test/emu/1.png"],
                 [],
                 "{task}/test/emu is a class that {task}/train does not have: add training images of it, or",
@@ -273,10 +267,6 @@ class TestArrays:
                 "class_names names 'a' twice: give each class a name",
             ),
             ({"class_names": np.array(["a", "", "c"])}, "class_names is empty or has an empty name in it"),
-            (
-                {"class_names": np.array(["a"]), "labels": np.zeros(6, int)},
-                "has one class only ('a'); a task needs at least two classes to tell apart, add images",
-            ),
             (
                 {"test_images": pixels(2, 5, 4, 3)},
                 "test_images is there alone: give test_images and test_labels",

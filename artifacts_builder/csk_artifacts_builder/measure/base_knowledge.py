@@ -20,6 +20,7 @@ from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split, table_split
 from csk_sdk.errors import TaskError
 from csk_sdk.method.calibration import calibrated
+from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.unknown import measured
 from csk_sdk.network.finite import first_not_finite
 from csk_sdk.network.knowledge import Batch, FeatureSample, measure_knowledge
@@ -133,9 +134,12 @@ def measure_base(
         start = -_BATCH * len(logits) % step
         sample.add(features[start::step], labels[start::step])
         logits.append(features @ weight.T + bias)
+        known.append(bundle.objective.statistics(known.pop(), features, labels, classes))
 
     classes = bundle.manifest.classes
-    moments, statistics = measure_knowledge(bundle, tensors, batches(), classes, on_features=keep)
+    known = [ClassStatistics.empty(bundle.manifest.head.features)]
+    moments = measure_knowledge(bundle, tensors, batches(), keep)
+    statistics = known.pop()
     sketch = None
     if statistics.classes:
         statistics = calibrated(statistics, *sample.arrays(), classes, PRIOR_PICTURES)

@@ -16,7 +16,7 @@ from csk_sdk.method import forgetting as forgetting_module
 from csk_sdk.method.drift import DriftEstimate
 from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.known_classes import KnownClasses
+from csk_sdk.method.known_classes import known_among, with_known_classes
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
 from csk_sdk.method.novelty import novelty
 from csk_sdk.state.tensorfile import packed
@@ -130,17 +130,22 @@ def _known(tensors: Tensors) -> list[dict[str, Any]]:
         [(50, ("b", "d", "a")), (900, ("a", "b")), (5, ("c", "a")), (60, ("d", "e"))]
     ):
         old = _statistics(rng, pictures, ("a", "b", "c"), 5)
-        known, learned = KnownClasses(classes, old), ClassStatistics.empty(5)
+        pictures_of, labels_of = [], []
         _keep(tensors, f"known/{number}/old", old)
         for batch in range(2):
             x = rng.normal(size=(9, 5)).astype(np.float32)
             labels = np.arange(9) % len(classes)
             tensors[f"known/{number}/{batch}/features"] = x
-            known.add(x, labels)
-            learned = learned.add(x, labels, classes)
-        merged = old.merge(known.balance(learned))
+            pictures_of.append(x)
+            labels_of.append(labels)
+        merged = with_known_classes(old, np.concatenate(pictures_of), np.concatenate(labels_of), classes)
         _keep(tensors, f"known/{number}/merged", merged)
-        said = {"old": old.classes, "classes": classes, "names": known.names, "merged": merged.classes}
+        said = {
+            "old": old.classes,
+            "classes": classes,
+            "names": known_among(classes, old),
+            "merged": merged.classes,
+        }
         found.append(said)
     return found
 

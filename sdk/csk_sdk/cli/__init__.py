@@ -11,6 +11,7 @@ import typer
 from csk_sdk.cli import (
     analyzing,
     building,
+    changing,
     checking,
     inspecting,
     learning,
@@ -45,6 +46,9 @@ for _command in (
     using.export,
     reporting.report,
     listing.rollback,
+    changing.forget,
+    changing.rename,
+    changing.merge,
     checking.doctor,
     checking.verify,
     checking.demo,

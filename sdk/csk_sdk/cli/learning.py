@@ -23,8 +23,9 @@ from csk_sdk.cli.rendering import LearningView, Screen, counted, learned, plural
 from csk_sdk.cli.setting_options import given_settings, setting
 from csk_sdk.cli.size_options import memory_size
 from csk_sdk.data.tasks import Task
-from csk_sdk.errors import CskError
+from csk_sdk.errors import ContradictionError, CskError
 from csk_sdk.learner import Learner
+from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stopping import EPOCHS, PLATEAU
 from csk_sdk.network.evaluation import Evaluation
 from csk_sdk.workspace.folder import Workspace
@@ -76,6 +77,14 @@ def train(
     ] = None,
     micro_batch: Annotated[int | None, setting("micro_batch")] = None,
     profile: Annotated[str | None, setting("profile")] = None,
+    replace: Annotated[
+        bool | None,
+        typer.Option(
+            "--replace/--add",
+            help="Whether images of classes that were learned before replace what was learned, or add to it. Without "
+            "either they add, and a task that contradicts what is known is not learned.",
+        ),
+    ] = None,
     no_evaluate: Annotated[bool, typer.Option("--no-evaluate", help="Do not test after learning.")] = False,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
@@ -102,7 +111,7 @@ def train(
     while (chosen := _choose(space, learner, task)) is not None:
         if count:
             screen.say()
-        _learn(screen, space, learner, chosen, evaluate=not no_evaluate)
+        _learn(screen, space, learner, chosen, not no_evaluate, replace)
         count += 1
         if task != "all":
             return
@@ -126,7 +135,9 @@ def _nothing_to_learn(screen: Screen, space: Workspace, learner: Learner) -> Non
     screen.json({"task": None, "learned": learned, "message": text}, indent=None)
 
 
-def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evaluate: bool) -> None:
+def _learn(
+    screen: Screen, space: Workspace, learner: Learner, task: Task, evaluate: bool, replace: bool | None
+) -> None:
     task.require_trainable()
     learner.require_new(task.name)
     generation = learner.generation.number
@@ -138,8 +149,7 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
     count = plural(len(task.train), task.train.images.noun)
     screen.say(f"Learning {task.name}: {classes}, {count}", style="bold")
     try:
-        with LearningView(screen) as view:
-            report = learner.learn(task, on_progress=view)
+        report = _learned(screen, learner, task, replace)
     except KeyboardInterrupt:
         raise Interrupted(_after_interrupt(learner, task.name)) from None
     screen.say(learned(report))
@@ -150,6 +160,8 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
     if report.known:
         count = plural(len(report.known), "class was", "classes were")
         screen.say(f"{count} known before, and updated: {_some(report.known)}.")
+    if report.replaced:
+        screen.say(f"What was learned of {_some(report.replaced)} before counts no more.")
     for warning in report.warnings:
         screen.warn(warning)
     for one in report.skipped:
@@ -165,6 +177,24 @@ def _learn(screen: Screen, space: Workspace, learner: Learner, task: Task, evalu
         screen.show(present_table(*scores))
     metric = learner.bundle.objective.metric
     screen.json({**report.to_json(), metric: _accuracy_json(scores)}, indent=None)
+
+
+def _learned(screen: Screen, learner: Learner, task: Task, replace: bool | None) -> LearnReport:
+    """Learn it; where it contradicts what is known, ask somebody who is there."""
+    try:
+        with LearningView(screen) as view:
+            return learner.learn(task, on_progress=view, replace=replace)
+    except ContradictionError as error:
+        if not screen.can_ask:
+            raise
+        screen.say(str(error))
+        answer = screen.ask(
+            "Replace what is known, add to it, or leave it as it is?", ("replace", "add", "leave")
+        )
+        if answer == "leave":
+            raise
+    with LearningView(screen) as view:
+        return learner.learn(task, on_progress=view, replace=answer == "replace")
 
 
 def _some(names: tuple[str, ...], most: int = 5) -> str:

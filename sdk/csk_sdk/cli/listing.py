@@ -16,9 +16,12 @@ from csk_sdk.cli.options import (
     TasksDir,
     TrustKey,
     WorkspaceDir,
+    Yes,
     require_named,
 )
 from csk_sdk.cli.rendering import Screen, duration, table
+from csk_sdk.errors import StateError
+from csk_sdk.learner import Learner
 from csk_sdk.network.predicting import task_names
 from csk_sdk.workspace.folder import TaskStatus, Workspace
 
@@ -74,20 +77,36 @@ def rollback(
     to: Annotated[
         str, typer.Option("--to", metavar="TASK", help="The last task to keep; base is the bundle as it was.")
     ],
+    yes: Yes = False,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
     state: StateDir = None,
     trust: TrustKey = None,
 ) -> None:
-    """Go back to when TASK had just been learned.
+    """Go back to when TASK had just been learned, or forward.
 
-    Tasks learned after it count as not learned; they can be learned again.
+    Tasks learned after it count as not learned; they can be learned again. As long as their generations are kept,
+    the same command leads to them, too.
 
     \b
     Example:  csk-sdk rollback --to base
     """
     screen = Screen()
     learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
+    dropped = _dropped(learner, to)
+    if dropped and not yes:
+        back = f"`csk-sdk rollback --to {dropped[-1]}` brings them back as long as they are kept."
+        screen.require_yes(f"{', '.join(dropped)} will count as not learned; {back}")
     generation = learner.rollback(to)
     known = task_names(generation, learner.bundle.manifest.classes)
     screen.say(f"Back at generation {generation.number}. Known now: {', '.join(known)}.")
+
+
+def _dropped(learner: Learner, to: str) -> list[str]:
+    """The tasks that count as learned now, and not after a rollback; none where damage leaves that open."""
+    try:
+        now, then = learner.generation, learner.state.load(learner.state.generation_at(to))
+    except StateError:
+        return []  # which a rollback mends, or says what it is
+    kept = {task.name for task in then.tasks}
+    return [task.name for task in now.tasks if task.name not in kept]

@@ -34,6 +34,7 @@ ProviderName = Annotated[
         help="What computes: cpu, openvino, cuda, ... as installed; cpu by default.",
     ),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal.")]
 InputSize = Annotated[
     str | None,
     typer.Option(

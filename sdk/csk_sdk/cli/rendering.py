@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from csk_sdk.cli.guard import Interrupted
 from csk_sdk.contract.manifest import Manifest
 from csk_sdk.learning.learn_run import Progress as LearnProgress
 from csk_sdk.learning.life import LearnReport
@@ -53,6 +55,24 @@ class Screen:
     def width(self) -> int:
         """Columns of the terminal."""
         return self.console.width
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody is there to answer."""
+        return not self.as_json and sys.stdin.isatty() and self.console.is_terminal
+
+    def ask(self, question: str, answers: Sequence[str]) -> str:
+        """One of `answers`; the last one where none is given."""
+        while True:
+            given = self.console.input(Text(f"{question} [{'/'.join(answers)}] ")).strip().lower()
+            found = [one for one in answers if given and one.startswith(given)]
+            if found or not given:
+                return found[0] if found else answers[-1]
+
+    def require_yes(self, question: str) -> None:
+        """Where somebody is there, ask whether to go on. Raises Interrupted where not."""
+        if self.can_ask and self.ask(f"{question} Go on?", ("yes", "no")) != "yes":
+            raise Interrupted("Nothing was changed.")
 
     def say(self, text: str = "", style: str = "") -> None:
         """A line of plain text."""

@@ -31,7 +31,7 @@ from csk_sdk.data.labels import Labels, check_labels, require_learnable
 from csk_sdk.data.metadata import METADATA, absent_said, read_metadata
 from csk_sdk.data.npz import load_arrays
 from csk_sdk.data.signals import ArraySignals
-from csk_sdk.data.source import Files, Source, as_task_error
+from csk_sdk.data.source import Source, as_task_error
 from csk_sdk.errors import TaskError
 from csk_sdk.formats.given import array_of, names_of, path_of, text_of
 from csk_sdk.formats.places import TASK, mistaken
@@ -209,8 +209,8 @@ class Task:
         BGR: `images[..., ::-1]`. Also uint16, with the `bit_depth` of `open`. labels: ints `(n,)`, indices into
         `class_names`; or a table `(n, len(class_names))` of 0 and 1, or of numbers, where the names are those of
         targets (for one target floats `(n,)`, too). The test arrays are of the same form, and come together or not at
-        all. Raises TaskError for another dtype or shape, for a label out of range, for a class without training
-        images, and for fewer than two classes.
+        all. Raises TaskError for another dtype or shape, for a label out of range, and for a class without
+        training images.
         """
         given = {"images": images, "labels": labels, "test_images": test_images, "test_labels": test_labels}
         return cls._from_given("images", name, given, class_names, bit_depth)
@@ -294,22 +294,12 @@ class Task:
         return task
 
     def require_trainable(self) -> None:
-        """Raise TaskError unless there is training data, of at least two classes where each image has one."""
+        """Raise TaskError unless there is training data."""
         if self.train is None:
             nouns = f"{self.test.images.noun if self.test else 'image'}s"
             raise TaskError(
                 f"Task '{self.name}' has no training {nouns}, only test {nouns}: "
                 "it can be evaluated; to learn it, add a train/ folder."
-            )
-        if len(self.classes) < 2 and self.train.labels.ndim == 1:
-            remedy = (
-                "put its other classes beside it under train/"
-                if isinstance(self.train.images, Files)
-                else f"add {self.train.images.noun}s of its other classes to the same arrays"
-            )
-            raise TaskError(
-                f"Task '{self.name}' has one class only ('{self.classes[0]}'); a task needs at least two "
-                f"classes to tell apart, {remedy}."
             )
 
     def fingerprint(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from csk_sdk.config import REFUSE, TrainingConfig
 from csk_sdk.contract.sentences import said
-from csk_sdk.errors import TaskError
+from csk_sdk.errors import ContradictionError, TaskError
 from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.novelty import UNFAMILIAR
 
@@ -20,6 +20,30 @@ def require_learnable(evidence: LabelEvidence | None, config: TrainingConfig, ta
         return
     accuracy, chance = f"{100 * evidence.accuracy:.0f}", f"{100 * evidence.chance:.0f}"
     raise TaskError(said("labels_look_wrong", task=task, noun=noun, accuracy=accuracy, chance=chance))
+
+
+def require_agreement(
+    found: Mapping[str, tuple[str, float]], known: Mapping[str, bool], task: str, noun: str
+) -> None:
+    """Raise ContradictionError where a task says of known classes that they are others.
+
+    `found` is by class the other one and the share of its images or signals (`noun`); `known`, whether it is the
+    base that knows it.
+    """
+    if not found:
+        return
+    some = [
+        f"{100 * share:.0f} % of its {noun}s of '{name}' look like '{other}'"
+        for name, (other, share) in found.items()
+    ]
+    more = f", and so do those of {len(some) - 3} more classes" if len(some) > 3 else ""
+    base = [name for name in found if known[name]]
+    stays = f" (what the base knows of '{base[0]}' counts on)" if base else ""
+    raise ContradictionError(
+        f"Task '{task}' contradicts what is known: {', '.join(some[:3])}{more}. If what is known is wrong, learn the "
+        f"task with --replace{stays}; if it is right and these are {noun}s of another kind, with --add; if the task is "
+        "wrong, correct it. Nothing was committed."
+    )
 
 
 def unfamiliar(novelty: float | None, noun: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ docs/method.md#consolidation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.labels import Labels
 from csk_sdk.learning.memory_budget import Plan
+from csk_sdk.learning.revision import refit
 from csk_sdk.method.calibration import calibrated
+from csk_sdk.method.contributions import ContributionSum, Lesson
 from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
-from csk_sdk.method.known_classes import KnownClasses
 from csk_sdk.method.projection import add_to_centers, leak, project
 from csk_sdk.method.unknown import Familiarity, measured
 from csk_sdk.network.finite import require_converged, require_learnable_features
@@ -33,6 +34,7 @@ from csk_sdk.network.knowledge import (
     known_tensors,
     measure_knowledge,
 )
+from csk_sdk.network.ledger import MAP, MAPPED, UnledgeredError, digest_of_centers, map_of
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 Batches = Callable[[], Iterable[Batch]]
@@ -43,13 +45,17 @@ class Consolidated:
     """What a learned task leaves: the next generation's tensors, and per site `||dC B|| / ||dC||`.
 
     `forgetting` is by old task the percentage points of accuracy that the trained centers were estimated to cost it;
-    `heads_only` is whether they were dropped for that.
+    `heads_only` is whether they were dropped for that. `lesson` is what the task contributes under the bundle's
+    untouched network, and `carried` the same as it is counted where centers have moved; None where nothing is kept of
+    its classes.
     """
 
     tensors: Tensors
     leaks: dict[str, float]
     forgetting: dict[str, float]
     heads_only: bool = False
+    lesson: Lesson | None = None
+    carried: Lesson | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +63,7 @@ class Consolidation:
     """From a generation's `tensors` to the next one's, by what the steps on one task left.
 
     `selected`, `deltas`, `bases` and `scratch` are those of `TaskTraining`, by site; `old_classes` the classes of each
-    older task.
+    older task, and `refitted` those of each whose head is made anew of what is known then.
     """
 
     bundle: Bundle
@@ -70,6 +76,7 @@ class Consolidation:
     deltas: Mapping[str, NDArray[np.float32]]
     bases: Mapping[str, NDArray[np.float32]]
     scratch: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    refitted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def fold(self, name: str, batches: Batches, scale: float, mirrored: Batches | None) -> Consolidated:
         """The tensors of the next generation, from the deltas as they are; see `TaskTraining.consolidate`."""
@@ -89,7 +96,7 @@ class Consolidation:
             add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
         threads = self.config.threads
         before = self._features_before(batches)
-        moments, learned, sample = self._seen(tensors, batches, scale)
+        moments, sums, sample = self._seen(tensors, batches)
         own = len(sample.parts)
         with np.errstate(over="ignore"):
             for key in list(moments):
@@ -111,51 +118,114 @@ class Consolidation:
         drifted = drift.fit() if before else None
         # Each matrix of features by features goes as soon as it is used: of several layers, they are the peak here.
         del drift
-        known_now = self._follow(drifted, tensors, learned)
-        if learned.classes:
-            del learned
-            self._sketch(tensors, known_now, sample, own)
-        del known_now
+        seen = self._lesson(sums, scale, sample)
+        carried = self._follow(drifted, tensors, seen)
+        if seen is not None:
+            self._sketch(tensors, sample, own)
         forgetting = self._forgetting(tensors, drifted)
+        del drifted, before, sums
+        refit(tensors, self.refitted)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = weight, bias
         foreign = set(self.tensors) - known
         require_converged({key: value for key, value in tensors.items() if key not in foreign})
-        return Consolidated(tensors, leaks, forgetting)
+        lesson = seen if carried is None else self._lesson(self._untouched(batches), scale, sample)
+        return Consolidated(tensors, leaks, forgetting, lesson=lesson, carried=carried)
 
     @property
     def _moved(self) -> bool:
         return any(np.any(delta) for delta in self.deltas.values())
 
     def _seen(
-        self, tensors: Tensors, batches: Batches, scale: float
-    ) -> tuple[dict[str, NDArray[np.float64]], ClassStatistics, FeatureSample]:
-        """What the network in `tensors` sees in the task: second moments, statistics to keep, features for a head."""
-        features = self.bundle.manifest.head.features
-        sample = FeatureSample(features, self.plan.profile.sample_bytes)
-        known = ClassStatistics.from_tensors(self.tensors)
-        repeated = KnownClasses(self.classes, known)
+        self, tensors: Tensors, batches: Batches
+    ) -> tuple[dict[str, NDArray[np.float64]], list[ContributionSum], FeatureSample]:
+        """What the network in `tensors` sees in the task: second moments, contributions, features for a head."""
+        sample = FeatureSample(self.bundle.manifest.head.features, self.plan.profile.sample_bytes)
+        sums = self._sums()
 
         def keep(features: NDArray[np.float32], labels: Labels) -> None:
             # The same images had finite ones before a center moved.
             if self._moved:
                 require_converged({"features": features})
             require_learnable_features(features, self.bundle.manifest.input.noun)
-            repeated.add(features, labels)
+            _count(sums, features, labels)
             sample.add(features, labels)
 
-        moments, learned = measure_knowledge(
-            self.bundle,
-            tensors,
-            self._parts(batches()),
-            self.classes,
-            self.config.threads,
-            on_features=keep,
-        )
-        if not self.config.class_statistics:
-            return moments, ClassStatistics.empty(features), sample
-        if learned.classes and known.temperature is None:
-            learned = calibrated(learned, *sample.arrays(), self.classes, PRIOR_PICTURES)
-        return moments, repeated.balance(learned, scale), sample
+        moments = measure_knowledge(self.bundle, tensors, self._parts(batches()), keep, self.config.threads)
+        return moments, sums, sample
+
+    def _sums(self) -> list[ContributionSum]:
+        """One for each class; none where nothing is to be kept of classes, or the bundle's loss is none over them."""
+        if not self.config.class_statistics or self.bundle.objective.tabular:
+            return []
+        return [ContributionSum(self.bundle.manifest.head.features) for _ in self.classes]
+
+    def _lesson(self, sums: list[ContributionSum], scale: float, sample: FeatureSample) -> Lesson | None:
+        """What the task contributes, each image standing for `scale`."""
+        if not sums:
+            return None
+        found = {name: one.total() for name, one in zip(self.classes, sums, strict=True)}
+        found = {name: one.scaled(scale) for name, one in found.items() if one.count}
+        if self._has_temperature:
+            return Lesson(self.classes, found)
+        alone = Lesson(self.classes, found).after(ClassStatistics.empty(self.bundle.manifest.head.features))
+        measured = calibrated(alone, *sample.arrays(), self.classes, PRIOR_PICTURES)
+        return Lesson(self.classes, found, measured.temperature)
+
+    @property
+    def _has_temperature(self) -> bool:
+        stored = self.bundle.stored_checkpoint()
+        try:
+            return "statistics.temperature" in stored
+        finally:
+            stored.close()
+
+    def _untouched(self, batches: Batches) -> list[ContributionSum]:
+        """What the bundle's own network sees in the task."""
+        stored = self.bundle.stored_checkpoint()
+        try:
+            centers = {key: stored[key] for key in stored if key.startswith("center/")}
+        finally:
+            stored.close()
+        sums = self._sums()
+        extractor = FeatureExtractor(self.bundle, centers, self.config.threads, release=True)
+        for images, labels in self._parts(batches()):
+            features = extractor(images)
+            require_learnable_features(features, self.bundle.manifest.input.noun)
+            _count(sums, features, labels)
+        return sums
+
+    def _follow(self, drift: Drift | None, tensors: Tensors, seen: Lesson | None) -> Lesson | None:
+        """Carry old heads and statistics over to the features as they are now, and add what was learned.
+
+        What is added, as it is counted when centers have moved: led back to the untouched network's features. None
+        where none has.
+        """
+        old = ClassStatistics.from_tensors(self.tensors)
+        followed = drift is not None and self.config.follows_drift
+        if drift is not None and followed:
+            old = drift.statistics(old)
+            for name in _heads_in(tensors):
+                tensors[f"head/{name}/weight"] = drift.head(tensors[f"head/{name}/weight"])
+        # Of two that are alike, one goes before the next is made.
+        old = old if seen is None else seen.after(old)
+        old.replace_in(tensors)
+        del old
+        stored = self.bundle.stored_checkpoint()
+        try:
+            matrix = map_of(self.tensors, stored)
+        except UnledgeredError:
+            # Its map ends where someone went on who knows of none.
+            return Lesson(self.classes, {}) if seen is not None else None
+        finally:
+            stored.close()
+        if matrix is None and not self._moved:
+            return None
+        if drift is not None and followed:
+            matrix = drift.forward if matrix is None else drift.forward @ matrix
+        elif matrix is None:
+            matrix = np.eye(self.bundle.manifest.head.features)
+        tensors[MAP], tensors[MAPPED] = matrix.astype(np.float32), digest_of_centers(tensors)
+        return None if seen is None else seen.led_back(matrix)
 
     def _forgetting(self, tensors: Tensors, drift: Drift | None) -> dict[str, float]:
         """What the heads in `tensors` lose on the features as they are now, by old task; empty where nothing moved."""
@@ -191,27 +261,21 @@ class Consolidation:
                 break
         return kept
 
-    def _follow(self, drift: Drift | None, tensors: Tensors, learned: ClassStatistics) -> ClassStatistics:
-        """Carry old heads and statistics over to the features as they are now, and add what was learned."""
-        old = ClassStatistics.from_tensors(self.tensors)
-        if drift is not None and self.config.follows_drift:
-            old = drift.statistics(old)
-            for name in _heads_in(tensors):
-                tensors[f"head/{name}/weight"] = drift.head(tensors[f"head/{name}/weight"])
-        known = old.merge(learned)
-        known.replace_in(tensors)
-        return known
-
-    def _sketch(self, tensors: Tensors, known: ClassStatistics, sample: FeatureSample, parts: int) -> None:
+    def _sketch(self, tensors: Tensors, sample: FeatureSample, parts: int) -> None:
         """How close the task's images are to what is known now, of the first `parts` of the sample."""
         features, labels = sample.arrays(parts)
-        old = Familiarity.from_tensors(self.tensors)
+        old, known = Familiarity.from_tensors(self.tensors), ClassStatistics.from_tensors(tensors)
         sketch = measured(old, known, features, labels, self.classes, PRIOR_PICTURES)
         if sketch is not None:
             tensors.update(sketch.tensors())
 
     def _parts(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         return pieces(batches, self.plan.micro_batch)
+
+
+def _count(sums: list[ContributionSum], features: NDArray[np.float32], labels: Labels) -> None:
+    for index, one in enumerate(sums):
+        one.add(features[labels == index])
 
 
 def _heads_in(tensors: Iterable[str]) -> list[str]:

@@ -64,8 +64,12 @@ class LearnRun:
         config: TrainingConfig,
         backend: str,
         on_progress: OnProgress,
+        replaces: bool | None = None,
     ) -> None:
-        self._life = life = TaskLife(bundle, state, generation, task.name, task.classes, config, backend)
+        self._life = life = TaskLife(
+            bundle, state, generation, task.name, task.classes, config, backend, replaces
+        )
+        self._replaces = bool(replaces)
         assert task.train is not None
         self._given = len(task.train)
         if config.skip_broken:
@@ -110,7 +114,7 @@ class LearnRun:
     def _learn(self) -> LearnReport:
         begun = time.monotonic()
         self._report(Progress("check", note=self._life.plan.sentence))
-        self._life.require_room()
+        self._life.require_room(len(self._split), self._few)
         self._pixels.verify()
         identity = self._identity()
         first, loss, before = self._restore(identity)
@@ -218,7 +222,7 @@ class LearnRun:
             config.pop(name)
         return {
             "task": self._task.name,
-            "fingerprint": self._task.fingerprint(),
+            "fingerprint": self._task.fingerprint() + ("+replace" if self._replaces else ""),
             "generation": self._life.generation.number,
             "config": config,
             "backend": self._life.backend,

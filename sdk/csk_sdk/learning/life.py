@@ -14,12 +14,16 @@ from typing import Any
 from csk_sdk.backends import require_ready
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
-from csk_sdk.learning.acceptance import require_learnable, warnings_about, worst_of
+from csk_sdk.errors import TaskError
+from csk_sdk.learning.acceptance import require_agreement, require_learnable, warnings_about, worst_of
 from csk_sdk.learning.consolidation import Batches
 from csk_sdk.learning.few_shot import because, few_shot_notes
 from csk_sdk.learning.memory_budget import Plan, require_budget
+from csk_sdk.learning.revision import replacing
 from csk_sdk.learning.stopping import EPOCHS
 from csk_sdk.learning.training import TaskTraining
+from csk_sdk.method.contributions import Lesson
+from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.network.predicting import require_new_task, task_classes
 from csk_sdk.network.profiles import in_profile
 from csk_sdk.runtime.peak_memory import peak_rss_bytes
@@ -45,8 +49,9 @@ class LearnReport:
       loses most
     - `heads_only`: whether the backbone stayed frozen, and `heads_only_because` of which setting: "max-forgetting"
       where the trained centers were dropped for that, "few-shot" where the images were too few to train on (`epochs` is
-      then 0, and `loss` that of the head), else ""
+      then 0, and `loss` that of the head), "one-class" where a decision has nothing to train on, else ""
     - `known`: the classes that were known before, and updated
+    - `replaced`: those of which nothing that was learned before counts any more
     - `stopped`: what ended training: "epochs", "plateau", "seconds" or "flops"
     - `warnings`: sentences about what looks wrong, though not wrong enough to refuse the task
     - `memory_budget` in bytes, `profile` and `micro_batch` (None: batches whole): how memory was kept
@@ -74,6 +79,7 @@ class LearnReport:
     profile: str = "fast"
     micro_batch: int | None = None
     skipped: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -101,8 +107,9 @@ class Trained:
 class TaskLife:
     """One task on the generation that it is learned from, under the state's lock.
 
-    `config` says what "auto" came to: the record of the task does, and another choice is another run. After `follow`,
-    `bundle` is opened as the plan has it; after `open`, there is a `training`.
+    `config` says what "auto" came to: the record of the task does, and another choice is another run. `replaces` says
+    whether the task replaces what was learned of its classes or adds to it; None that it must not contradict it. After
+    `follow`, `bundle` is opened as the plan has it; after `open`, there is a `training`.
     """
 
     def __init__(
@@ -114,10 +121,16 @@ class TaskLife:
         classes: Sequence[str],
         config: TrainingConfig,
         backend: str,
+        replaces: bool | None = None,
     ) -> None:
         state.require_writable()
         require_new_task(generation, bundle.manifest.classes, name, classes)
         require_possible(bundle, name, classes, config, backend)
+        require_others(bundle, generation, name, classes, config)
+        self._replaces = replaces
+        self._refitted: dict[str, tuple[str, ...]] = {}
+        if replaces:
+            generation, self._refitted = replacing(bundle, state, generation, classes)
         self.state, self.generation = state, generation
         self.name, self.classes = name, tuple(classes)
         self.config = replace(config, precision=bundle.precision)
@@ -143,12 +156,19 @@ class TaskLife:
             self.backend,
             task_classes(self.generation, self.bundle.manifest.classes),
             self.plan,
+            self._refitted,
         )
         return self.training
 
-    def require_room(self) -> None:
+    def require_room(self, images: int | None = None, few: bool = False) -> None:
         """Raise StorageError where the disk has no room for the commit: now, and not when all steps are done."""
-        size = commit_bytes(self.generation, self.classes, self._source.manifest.head.features)
+        size = commit_bytes(
+            self.generation,
+            self.classes,
+            self._source.manifest.head.features,
+            images,
+            trained=not few,
+        )
         require_room(self.state.folder, size, f"learning {self.name}")
 
     def warm_up(self, batches: Batches, few: bool) -> float:
@@ -160,6 +180,9 @@ class TaskLife:
             self.training.warm_up(batches)
         noun = self.bundle.manifest.input.noun
         require_learnable(self.training.evidence, self.config, self.name, noun)
+        if self._replaces is None:
+            base = {name: name in self.bundle.manifest.classes for name in self.classes}
+            require_agreement(self.training.contradicted, base, self.name, noun)
         return loss
 
     def commit(self, batches: Batches, trained: Trained, mirrored: Batches | None = None) -> LearnReport:
@@ -180,6 +203,9 @@ class TaskLife:
             config=self.config.to_json(),
             protected=training.protected,
             notes=(*trained.notes, *about, *few),
+            contributions=self._kept(result.lesson),
+            carried=self._kept(result.carried),
+            temperature=result.lesson.temperature if result.lesson else None,
         )
         parent = self.generation
         committed = self.state.commit(parent.number, (*parent.tasks, learned), result.tensors)
@@ -198,14 +224,45 @@ class TaskLife:
             protected=learned.protected,
             forgetting=round(worst_of(result.forgetting)[1], 2),
             heads_only=trained.few or result.heads_only,
-            heads_only_because=because(trained.few, result.heads_only),
+            heads_only_because=because(self.classes, trained.few, result.heads_only),
             known=training.known,
+            replaced=tuple(
+                name for name in self.classes if any(name in classes for classes in self._refitted.values())
+            ),
             stopped=trained.stopped,
             warnings=learned.notes,
             memory_budget=self.plan.budget,
             profile=self.plan.profile.name,
             micro_batch=self.plan.micro_batch,
         )
+
+    def _kept(self, lesson: Lesson | None) -> dict[str, str]:
+        """By class, what its contribution is called in the state."""
+        if lesson is None:
+            return {}
+        return {
+            name: self.state.keep_contribution(one.tensors()) for name, one in lesson.contributions.items()
+        }
+
+
+def require_others(
+    bundle: Bundle, generation: Generation, name: str, classes: Sequence[str], config: TrainingConfig
+) -> None:
+    """Raise TaskError for one class alone where nothing else is known that it could be told from."""
+    if len(classes) != 1 or bundle.objective.tabular:
+        return
+    known = ClassStatistics.from_tensors(generation.tensors)
+    if known.count(known.classes) > known.count(classes) and config.class_statistics:
+        return
+    remedy = (
+        "learn it with class statistics (class_statistics = true)"
+        if not config.class_statistics
+        else "put its other classes beside it, learn a task of several classes first, or build the bundle with "
+        "--base-data"
+    )
+    raise TaskError(
+        f"Task '{name}' has one class only ('{classes[0]}'), and nothing is known that it could be told from: {remedy}."
+    )
 
 
 def require_possible(

@@ -27,9 +27,10 @@ from csk_sdk.runtime.sessions import load_onnxruntime
 
 # Kernels that an exact graph in the profile small makes anew in every step: transposed, flipped, unrolled.
 _KERNELS_IN_FLIGHT = 3
-# Square float64 matrices of features by features: of class statistics and their sum, and while the drift is estimated.
-_STATISTICS_MATRICES = 3
-_DRIFT_MATRICES = 6
+# Square float64 matrices of features by features: of class statistics and their sum, half of one for the ledger's map,
+# and while the drift is estimated.
+_STATISTICS_MATRICES = 3.5
+_DRIFT_MATRICES = 7
 _MIB = 1 << 20
 
 
@@ -137,7 +138,7 @@ def predicted_bytes(
     following = centers + moments + _STATISTICS_MATRICES * matrix + 2 * learned
     consolidating = forward + following + max(opening, activations + 3 * moments)
     fitting = following + 3 * learned + max(parts["head"], _DRIFT_MATRICES * matrix)
-    committing = following + 2 * (centers + moments + matrix)
+    committing = following + 2 * (centers + moments) + 3 * matrix
     return int(always + max(training, consolidating, fitting, committing))
 
 

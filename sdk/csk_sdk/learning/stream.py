@@ -74,7 +74,9 @@ class TaskStream:
         config: TrainingConfig,
         reservoir: int = 512,
         backend: str = AUTO,
+        replaces: bool | None = None,
     ) -> None:
+        self._replaces = replaces
         self._objective = bundle.objective
         self._objective.require_names(name, classes)
         # A setting of another loss is refused now, and not when the first images have come.
@@ -115,8 +117,9 @@ class TaskStream:
             generation = stack.enter_context(self._state.opened())
             # Checked again, now that no other process can commit a task of this name.
             self._life = TaskLife(
-                self._bundle, self._state, generation, self._name, self._classes, self._config, self._backend
-            )
+                self._bundle, self._state, generation, self._name, self._classes, self._config, self._backend,
+                self._replaces,
+            )  # fmt: skip
             manifest, config = self._bundle.manifest, self._config
             plan = plan_for(manifest, config, self._backend, self._reservoir, self._held_at_most)
             self._life.follow(plan)
@@ -202,6 +205,10 @@ class TaskStream:
 
     def _begin(self) -> float:
         """Select on the held batches, then train on them; the last one's loss."""
+        if self._one_class:
+            self._warmed_up(few=True)
+            self._held = []
+            return self._loss
         training = self._warmed_up(few=False)
         held, self._held = self._held, []
         return [self._step(training, *batch) for batch in held][-1]
@@ -218,7 +225,7 @@ class TaskStream:
         return (self._normalised(*held) for held in self._held)
 
     def _step(self, training: TaskTraining, pixels: Pixels, labels: Labels) -> float:
-        if not self._stopping.affords(len(pixels)):
+        if self._one_class or not self._stopping.affords(len(pixels)):
             return self._loss
         moved = augment(pixels, self._rng, self._flip, self._shift)
         # The length of a stream is not known, so the learning rate rises over 10 steps and then stays.
@@ -231,6 +238,11 @@ class TaskStream:
     def _held_at_most(self) -> int:
         """How many images are in memory at most: those held back, and the sample."""
         return _HELD * self._config.sensitivity_batches * self._batch_size + self._reservoir
+
+    @property
+    def _one_class(self) -> bool:
+        """Whether a decision within the task would have no loss."""
+        return len(self._classes) < 2 and not self._objective.tabular
 
     def _is_few(self) -> bool:
         return is_few_shot(self._seen, self._classes, self._objective, self._config)

@@ -24,7 +24,7 @@ from csk_sdk.learning.acceptance import forgets_too_much
 from csk_sdk.learning.consolidation import Batches, Consolidated, Consolidation
 from csk_sdk.learning.memory_budget import WHOLE, Plan
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.known_classes import KnownClasses
+from csk_sdk.method.known_classes import contradicted, known_among
 from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.logistic import cross_entropy
 from csk_sdk.method.novelty import novelty
@@ -33,6 +33,7 @@ from csk_sdk.method.projection import basis, project, restrict, shared_scratch
 from csk_sdk.method.selection import Sensitivity, select_channels
 from csk_sdk.network.finite import require_converged, require_learnable_features
 from csk_sdk.network.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors, require_room
+from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
 _IMAGES_PER_FEATURE = integer("warm_up", "images_per_feature")
@@ -45,6 +46,7 @@ class TaskTraining:
     `tensors` are asked for where they are needed, and not kept: best left in their file (`StoredTensors`).
 
     `old_classes` are the classes of each older task, "base" among them; without, nothing is said about what they lose.
+    `refitted` are those of older tasks whose heads are made anew, of what is known in the end.
 
     Per site: `selected` `(k,)` int64 channels, `deltas` `(rows, k)` float32 center changes on them, `bases`
     `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head. `evidence` is
@@ -61,15 +63,20 @@ class TaskTraining:
         backend: str = PORTABLE,
         old_classes: Mapping[str, tuple[str, ...]] | None = None,
         plan: Plan = WHOLE,
+        refitted: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self._bundle, self._plan = bundle, plan
         self._backend = backend
         self._tensors = tensors
         self._config = config
         self.classes = tuple(classes)
-        self._old_classes = old_classes or {}
         require_room(bundle.manifest.head.features)
-        self.known = KnownClasses(self.classes, self._old_statistics()).names
+        self._refitted = refitted or {}
+        old = (old_classes or {}).items()
+        self._old_classes = {name: classes for name, classes in old if name not in self._refitted}
+        self.known = known_among(self.classes, self._old_statistics())
+        # Of known classes, those that the images say are others; see `method.known_classes.contradicted`.
+        self.contradicted: dict[str, tuple[str, float]] = {}
         self._objective = bundle.objective
         self._targets = self._objective.targets(self.classes, config)
         self.sites: tuple[Site, ...] = bundle.manifest.sites
@@ -130,6 +137,10 @@ class TaskTraining:
         features, labels = sample.arrays()
         self.evidence = self._objective.evidence(features, labels, self.classes)
         self.novelty = novelty(self._old_statistics(), features[:_NOVELTY_IMAGES])
+        if self.known:
+            self.contradicted = contradicted(
+                self._old_statistics(), PRIOR_PICTURES, features, labels, self.classes
+            )
         head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
         self.weight, self.bias = self._targets.start(head)
         return features, labels
@@ -187,7 +198,7 @@ class TaskTraining:
         self._optimizer = _optimizer(self._config)
         consolidation = Consolidation(
             self._bundle, self._tensors, self.classes, self._config, self._plan, self._old_classes, self.selected,
-            self.deltas, self.bases, self._scratch,
+            self.deltas, self.bases, self._scratch, self._refitted,
         )  # fmt: skip
         done = consolidation.fold(name, batches, scale, mirrored)
         if forgets_too_much(done.forgetting, self._config, name):

@@ -104,6 +104,34 @@ class ClassStatistics:
         gram, sums, counts = self.gram * factor, self.sums * factor, self.counts * factor
         return ClassStatistics(self.classes, gram, sums, counts, self.temperature)
 
+    def named(self, names: Mapping[str, str]) -> ClassStatistics:
+        """The statistics with other names of some classes; those that have one name then are one class."""
+        own = [names.get(name, name) for name in self.classes]
+        classes = tuple(dict.fromkeys(own))
+        rows = [classes.index(name) for name in own]
+        sums, counts = np.zeros((len(classes), self.features)), np.zeros(len(classes))
+        np.add.at(sums, rows, self.sums)
+        np.add.at(counts, rows, self.counts)
+        return ClassStatistics(classes, self.gram, sums, counts, self.temperature)
+
+    def without(self, names: Iterable[str]) -> ClassStatistics:
+        """The statistics of the other classes; of the spread around the means, the share of the images that go, goes.
+
+        Whose spread it was is not known any more: a spread that all classes share stays what it is.
+        """
+        dropped = set(names)
+        kept = np.array([name not in dropped for name in self.classes], np.bool_)
+        if kept.all():
+            return self
+        sums, counts = self.sums[kept], self.counts[kept]
+        classes = tuple(name for name in self.classes if name not in dropped)
+        rest = ClassStatistics(classes, np.zeros_like(self.gram), sums, counts, self.temperature)
+        share = rest.freedom / self.freedom if counts.any() else 0.0
+        gram = self.scatter()
+        gram *= share
+        gram += _between(sums, counts)
+        return ClassStatistics(classes, gram, sums, counts, self.temperature)
+
     def count(self, classes: Iterable[str]) -> float:
         """How many images of these classes, names of which may be unknown, were counted."""
         wanted = set(classes)

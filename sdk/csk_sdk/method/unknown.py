@@ -15,7 +15,7 @@ itself. As ratios they stay true when classes are added, and features drift.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,23 @@ class Familiarity:
         margins, oddness = zip(*rows.values(), strict=True)
         return Familiarity(tuple(rows), np.stack(margins), np.stack(oddness))
 
+    def without(self, names: Collection[str]) -> Familiarity | None:
+        """Of all classes but these; None where none is left."""
+        kept = [row for row, name in enumerate(self.classes) if name not in names]
+        if not kept:
+            return None
+        return Familiarity(tuple(self.classes[row] for row in kept), self.margins[kept], self.oddness[kept])
+
+    def named(self, names: Mapping[str, str]) -> Familiarity:
+        """With other names for some classes; of two that have one name then, the mean."""
+        found: Familiarity | None = None
+        for row, name in enumerate(self.classes):
+            rows = slice(row, row + 1)
+            one = Familiarity((names.get(name, name),), self.margins[rows], self.oddness[rows])
+            found = one if found is None else found.merge(one)
+        assert found is not None
+        return found
+
     def of(self, classes: Sequence[str]) -> tuple[Float64, Float64]:
         """Both tables for these classes, float64; for one that was not measured, what the others have on average."""
         place = {name: row for row, name in enumerate(self.classes)}
@@ -94,6 +111,14 @@ class Familiarity:
             for table in (self.margins.astype(np.float64), self.oddness.astype(np.float64))
         )
         return margins, oddness
+
+
+def replace_sketch(tensors: dict[str, NDArray[Any]], sketch: Familiarity | None) -> None:
+    """Put the sketch into a state's `tensors`, in place of the one that is there; None removes it."""
+    for name in FAMILIARITY:
+        tensors.pop(f"familiarity.{name}", None)
+    if sketch is not None:
+        tensors.update(sketch.tensors())
 
 
 @dataclass(frozen=True, eq=False)

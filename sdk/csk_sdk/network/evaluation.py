@@ -16,7 +16,7 @@ from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.method.continual_metrics import AccuracyMatrix
 from csk_sdk.network.finite import NotFiniteError
 from csk_sdk.network.predicting import LinearHead, Predictor, task_names
-from csk_sdk.state import Generation, State
+from csk_sdk.state import Generation, GenerationRecord, State
 
 SCENARIOS = ("task", "class")
 _BATCH = 64
@@ -134,7 +134,7 @@ def _along_the_way(
     metric: str,
 ) -> Scores:
     """Rows of all generations up to this one; `first_tested` is whether the first of `names` has test images."""
-    numbers = _way(generation, {record.number: record.parent for record in state.records()})
+    numbers = _way(generation, {record.number: record for record in state.records()})
     rows = [{} if number is None else saved.get(number, {}) for number in numbers]
     if not first_tested and len(numbers) == len(names):
         # No test images of the base classes: the matrix begins with the first learned task.
@@ -144,13 +144,20 @@ def _along_the_way(
     return Scores(tuple(names), tuple(rows), metric)
 
 
-def _way(generation: Generation, parents: Mapping[int, int]) -> list[int | None]:
-    """The generations from 0 to this one, each with one task more; None where a record is lost."""
+def _way(generation: Generation, records: Mapping[int, GenerationRecord]) -> list[int | None]:
+    """The generations from 0 to this one, each with one task more; None where a record is lost.
+
+    Those between that only changed what was known (forgot, renamed, merged), or were forgotten, are left out.
+    """
     way: list[int | None] = [generation.number]
-    parent = generation.parent
+    last, parent = generation.tasks[-1].name if generation.tasks else "", generation.parent
     while len(way) < len(generation.tasks):
-        way.insert(0, parent)
-        parent = None if parent is None else parents.get(parent)
+        record = records.get(parent) if parent else None
+        if record is not None and record.task in ("", last):
+            parent = record.parent
+            continue
+        way.insert(0, parent or None)
+        last, parent = (record.task, record.parent) if record else ("", None)
     return [0, *way] if generation.tasks else way
 
 

@@ -14,8 +14,9 @@ from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, Site
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
-from csk_sdk.method.heads import STATISTICS, ClassStatistics
+from csk_sdk.method.heads import STATISTICS
 from csk_sdk.method.unknown import FAMILIARITY
+from csk_sdk.network.ledger import LEDGER
 from csk_sdk.runtime.peak_memory import available_bytes
 
 Tensors = dict[str, NDArray[Any]]
@@ -101,23 +102,19 @@ def measure_knowledge(
     bundle: Bundle,
     tensors: Mapping[str, NDArray[Any]],
     batches: Iterable[Batch],
-    classes: Sequence[str],
+    on_features: Callable[[NDArray[np.float32], Labels], None],
     threads: int = 0,
-    on_features: Callable[[NDArray[np.float32], Labels], None] | None = None,
-) -> tuple[dict[str, NDArray[np.float64]], ClassStatistics]:
-    """What one pass over data tells (docs/method.md): second moments and class statistics.
+) -> dict[str, NDArray[np.float64]]:
+    """What one pass over data tells (docs/method.md): second moments, and features.
 
     The moments are `moment/SITE`: K = sum of x_c^T x_c, `(groups, c_in / groups, c_in / groups)`.
-    `on_features` sees each batch's features `(n, f)` and labels. Statistics stay empty where the bundle's loss is
-    none over classes.
+    `on_features` sees each batch's features `(n, f)` and labels.
     """
     require_room(bundle.manifest.head.features)
     graph = bundle.graph(MEMORY_MODEL, tensors, threads)
-    objective = bundle.objective
     sites = bundle.manifest.sites
     feeds = neutral_deltas(sites)
     moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}
-    statistics = ClassStatistics.empty(bundle.manifest.head.features)
     for images, labels in batches:
         seen = []
         for start in range(0, len(images), _AT_ONCE):
@@ -126,17 +123,18 @@ def measure_knowledge(
             for site in sites:
                 moments[site.name] += outputs.pop(site.moment)
             seen.append(outputs.pop("features").copy())
-        features = np.concatenate(seen)
-        if on_features is not None:
-            on_features(features, labels)
-        statistics = objective.statistics(statistics, features, labels, classes)
-    return {f"moment/{name}": moment for name, moment in moments.items()}, statistics
+        on_features(np.concatenate(seen), labels)
+    return {f"moment/{name}": moment for name, moment in moments.items()}
 
 
 def known_tensors(tensors: Iterable[str], sites: Sequence[Site]) -> set[str]:
     """Which of these names mean something to this csk-sdk. Others are a newer one's, and are carried on untouched."""
     own = {f"{kind}/{site.name}" for kind in ("center", "moment") for site in sites}
-    own |= {f"statistics.{name}" for name in STATISTICS} | {f"familiarity.{name}" for name in FAMILIARITY}
+    own |= (
+        {f"statistics.{name}" for name in STATISTICS}
+        | {f"familiarity.{name}" for name in FAMILIARITY}
+        | set(LEDGER)
+    )
     return {key for key in tensors if key in own or _HEAD.fullmatch(key)}
 
 

@@ -90,11 +90,9 @@ class Classification(Objective):
             )
 
     def require_names(self, task: str, names: Sequence[str]) -> None:
-        """At least two classes."""
-        if len(set(names)) < 2:
-            raise TaskError(
-                f"Task '{task}' has fewer than two classes; a task needs at least two to tell apart."
-            )
+        """At least one class."""
+        if not names:
+            raise TaskError(f"Task '{task}' has no class: name at least one.")
 
     def batch_labels(self, given: Any, pictures: int, names: Sequence[str]) -> Labels:
         """Integers `(images,)` into `names`."""
@@ -128,7 +126,9 @@ class Classification(Objective):
         return ClassTargets(len(names), config.label_smoothing)
 
     def fit_head(self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]) -> HeadArrays:
-        """Multinomial logistic regression."""
+        """Multinomial logistic regression; of one class alone, zeros."""
+        if len(names) < 2:
+            return np.zeros((1, features.shape[1]), np.float32), np.zeros(1, np.float32)
         return logistic_head(features, labels, len(names))
 
     def evidence(

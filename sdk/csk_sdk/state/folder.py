@@ -4,6 +4,7 @@
     HEAD                            the current generation, and the last number ever committed
     generations/000001.safetensors  the tensors of a generation; pruned when old
     generations/000001.json         its record: parent, tasks, checksum of the tensors; kept as history
+    ledger/SHA256.safetensors       what a class of a task contributed; removed when no stored generation lists it
     scores/000001.json              accuracies measured with that generation
     progress.safetensors            checkpoint of the task being learned
     lock                            held by the one process that writes
@@ -14,8 +15,8 @@ Every file is replaced as a whole, and reading one never executes anything.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,10 @@ from csk_sdk.state.atomic import (
 )
 from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask, seal, unseal
 from csk_sdk.state.identity import check_identity, write_identity
+from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.progress import read_progress, write_progress
-from csk_sdk.state.pruning import prune
+from csk_sdk.state.pruning import forget_generations, prune, prune_ledger
 from csk_sdk.state.store import BASE, GenerationStore
 from csk_sdk.state.tensorfile import encode
 from csk_sdk.state.versions import WRITTEN, Needs, NewerStateError
@@ -65,6 +67,7 @@ class State:
         self._keep = keep
         self._lock = StateLock(folder)
         self._store = GenerationStore(folder, bundle_id)
+        self._ledger = LedgerFiles(folder)
         self._scores = folder / "scores"
         self._progress = folder / "progress.safetensors"
         self._asked = 0
@@ -140,15 +143,23 @@ class State:
         record = self._verify(number)
         tensors: Mapping[str, np.ndarray]
         tensors = self._store.read_tensors(number) if resident else self._store.open_tensors(number)
-        return Generation(number, record.parent, record.tasks, tensors, record.created)
+        return Generation(number, record.parent, record.tasks, tensors, record.created, record.hidden)
 
     def commit(
-        self, parent: int, tasks: Sequence[LearnedTask], tensors: Mapping[str, np.ndarray]
+        self,
+        parent: int,
+        tasks: Sequence[LearnedTask],
+        tensors: Mapping[str, np.ndarray],
+        *,
+        hidden: Sequence[str] | None = None,
+        purged: Sequence[int] = (),
     ) -> Generation:
         """Store a new generation, learned from `parent`, and make it the current one, atomically.
 
         `tasks` are all learned so far, oldest first. The number is one more than any committed before.
-        Afterwards old tensors beyond `keep` are removed. Returns it with the very arrays passed in.
+        `hidden` are classes of the base that do not count from now on, by default those of `parent`. Afterwards old
+        tensors beyond `keep` are removed, and of the generations `purged` all but their numbers: a crash in between is
+        made up for before anything else is written. Returns it with the very arrays passed in.
 
         Raises StateError when not locked, `parent` is unknown, or a dtype is not one that a state holds;
         StorageError when it cannot be written: the current generation is then still the one before
@@ -167,12 +178,50 @@ class State:
             tuple(tasks),
             hashlib.sha256(data).hexdigest(),
             len(data),
+            hidden=tuple((before.hidden if before else ()) if hidden is None else hidden),
+            purged=tuple(purged),
             needs=WRITTEN.both(before.needs if before else Needs()),
             more=before.more if before else {},
         )
         self._store.write(record, data)
+        self._purge()
         prune(self._store, self._keep, always={record.number, parent})
-        return Generation(record.number, parent, record.tasks, dict(tensors), created)
+        prune_ledger(self._store, self._ledger)
+        return Generation(record.number, parent, record.tasks, dict(tensors), created, record.hidden)
+
+    def keep_contribution(self, tensors: Mapping[str, np.ndarray]) -> str:
+        """Keep what a class of a task contributed, for the next commit to list; its name.
+
+        Raises StateError when not locked, StorageError when it cannot be written.
+        """
+        self._prepare_to_write()
+        return self._ledger.write(tensors)
+
+    def contribution(self, name: str) -> dict[str, np.ndarray]:
+        """What `keep_contribution` kept. Raises StateError where it is missing or damaged."""
+        return self._ledger.read(name)
+
+    def numbers_with(self, classes: Mapping[str, Collection[str]]) -> list[int]:
+        """The committed generations that know one of these classes of a task, by the task's name.
+
+        Those whose records cannot be read, and may, are among them.
+        """
+        found = []
+        for number in sorted(self._store.numbers()):
+            record = self._store.readable(number)
+            if record is None or any(
+                classes.get(task.name) and not set(classes[task.name]).isdisjoint(task.classes)
+                for task in record.tasks
+            ):
+                found.append(number)
+        return found
+
+    def _purge(self) -> None:
+        """What the current generation was committed for to be forgotten, and may still be there, goes."""
+        head = self._read_head()[0]
+        record = self._store.readable(head) if head else None
+        if record is not None and record.purged:
+            forget_generations(self._store, record.purged, self._scores)
 
     def rollback(self, number: int) -> None:
         """Make `number` the current generation; later ones stay stored until they are pruned.
@@ -208,24 +257,34 @@ class State:
         return self._store.records()
 
     def generation_of(self, task_name: str) -> int:
-        """The newest intact generation, on the way from the current one back, that ended with this task.
+        """The newest intact generation that ended with this task: on the way from the current one back, or else of
+        those that were rolled back from, as long as they are there.
 
         BASE is 0, unless a task has that name. Raises StateError, listing the known names, if there is none.
         """
         way = self._store.way()
-        of_task = [record.number for record in way if record.task == task_name]
+        seen = {record.number for record in way}
+        others = [record for record in reversed(self._store.records()) if record.number not in seen]
+        of_task = [record.number for record in (*way, *others) if record.task == task_name]
         for number in of_task:
             if self._store.is_intact(number):
                 return number
         if task_name == BASE:
             return 0
-        known = dict.fromkeys([BASE, *(record.task for record in reversed(way) if record.stored)])
+        stored = [
+            record.task for record in (*reversed(way), *reversed(others)) if record.stored and record.task
+        ]
+        known = dict.fromkeys([BASE, *stored])
         problem = (
             f"Generation {of_task[0]} of task {task_name!r} is pruned or damaged."
             if of_task
             else f"{self.folder} has no generation of task {task_name!r}."
         )
         raise StateError(f"{problem} Known: {', '.join(known)}.")
+
+    def generation_at(self, task_name: str) -> int:
+        """Where `rollback` to a task leads: 0 for BASE, else `generation_of` it."""
+        return 0 if task_name == BASE else self.generation_of(task_name)
 
     def save_scores(self, number: int, row: Mapping[str, Any]) -> None:
         """Keep `row` (JSON values), measured with generation `number`; replaces an earlier one.
@@ -316,6 +375,9 @@ class State:
             self._asked = self._lock.times
         self._claim()
         self._store.begin()
+        with suppress(StateError):
+            # Of a damaged HEAD, nobody knows what was to go; a rollback mends it.
+            self._purge()
 
     def _claim(self) -> None:
         if not check_identity(self._store, self.bundle_id):

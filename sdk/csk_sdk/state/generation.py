@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from stat import S_ISREG
@@ -16,11 +16,14 @@ from csk_sdk.errors import StateError
 from csk_sdk.formats.opening import LARGEST_TEXT, RefusedError, read_file
 from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.formats.stored_tensors import StoredTensors
+from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
 from csk_sdk.state.atomic import unreadable
 from csk_sdk.state.versions import WRITTEN, Needs
 
 # Of one task, beside the names of its classes.
 _RECORD_BYTES = 4096
+# Of a contribution's file, beside its numbers.
+_CONTRIBUTION_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,10 @@ class LearnedTask:
     `images` is the number of training images, `seconds` wall time, `loss` the mean loss of the last epoch,
     `peak_rss_bytes` the process's peak memory, `config` the settings used (JSON values), `protected` by site how
     many of the selected channels' directions were kept for older knowledge, as "r/k", `notes` what its user was warned
-    of. What an older csk-sdk did not record is empty; `more` are fields that a newer one recorded, kept as they are.
+    of. `contributions` names by class the file in `ledger/` of what the task contributed under the bundle's untouched
+    network, "" where a later lesson replaced it; `carried` the same as it is counted now, where centers have moved.
+    `temperature` is what was measured on the task, where the bundle brings none.
+    What an older csk-sdk did not record is empty; `more` are fields that a newer one recorded, kept as they are.
     """
 
     name: str
@@ -43,7 +49,15 @@ class LearnedTask:
     config: dict[str, Any]
     protected: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    contributions: dict[str, str] = field(default_factory=dict)
+    carried: dict[str, str] = field(default_factory=dict)
+    temperature: float | None = None
     more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> set[str]:
+        """The files in `ledger/` that the task needs."""
+        return {name for names in (self.contributions, self.carried) for name in names.values() if name}
 
     def to_json(self) -> dict[str, Any]:
         """The task as a record has it."""
@@ -64,7 +78,8 @@ class Generation:
 
     `tasks` are all tasks learned so far, oldest first; `parent` is the generation it was learned from
     (None for generation 0, the bundle's own checkpoint); `created` is ISO-8601 in UTC, empty for
-    generation 0. The tensors' names and shapes are the learner's.
+    generation 0. The tensors' names and shapes are the learner's. `hidden` are classes of the base that are not to be
+    counted.
     """
 
     number: int
@@ -72,6 +87,7 @@ class Generation:
     tasks: tuple[LearnedTask, ...]
     tensors: Mapping[str, np.ndarray]
     created: str = ""
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,8 +95,9 @@ class GenerationRecord:
     """The record of a committed generation: a Generation without its tensors.
 
     `sha256` and `size` (bytes) are those of the tensors file; `stored` tells whether that file is still
-    there with that size (old ones are pruned). `needs` says who may read and write it, and `more` are fields of a newer
-    csk-sdk, which the generations learned from this one carry on.
+    there with that size (old ones are pruned). `purged` are the numbers of generations that went when this one was
+    committed, since they held what was to be forgotten. `needs` says who may read and write it, and `more` are fields
+    of a newer csk-sdk, which the generations learned from this one carry on.
     """
 
     number: int
@@ -89,6 +106,8 @@ class GenerationRecord:
     tasks: tuple[LearnedTask, ...]
     sha256: str
     size: int
+    hidden: tuple[str, ...] = ()
+    purged: tuple[int, ...] = ()
     stored: bool = True
     needs: Needs = WRITTEN
     more: dict[str, Any] = field(default_factory=dict)
@@ -125,36 +144,52 @@ class GenerationRecord:
         stored = _size(tensors) == raw["size"]
         known, more = _divided(raw, _RECORD_FIELDS)
         more = {name: value for name, value in more.items() if name not in Needs.NAMES}
-        record = cls(**{**known, "tasks": tasks}, stored=stored, needs=needs, more=more)
+        known |= {"tasks": tasks, **{name: tuple(known.get(name, ())) for name in ("hidden", "purged")}}
+        record = cls(**known, stored=stored, needs=needs, more=more)
         if not 0 <= record.parent < record.number:
             # A parent that is no older would lead the way back in a circle.
             raise StateError(f"{path} says that generation {record.number} was learned from {record.parent}.")
         return record
 
 
+# Fields that the first states did not have.
+_LATER = frozenset({"contributions", "carried", "temperature", "hidden", "purged"})
 _TASK_FIELDS = tuple(one.name for one in fields(LearnedTask) if one.name != "more")
 _RECORD_FIELDS = tuple(
     one.name for one in fields(GenerationRecord) if one.name not in ("stored", "needs", "more")
 )
 
 
-def commit_bytes(parent: Generation, classes: Sequence[str], features: int) -> int:
-    """How many bytes the generation after `parent` will take, about: with a head, and means, of these classes more."""
+def commit_bytes(
+    parent: Generation, classes: Sequence[str], features: int, images: int | None, trained: bool
+) -> int:
+    """How many bytes the generation after `parent` will take, about: with a head, and means, of these classes more.
+
+    And with what they contribute, of so many `images` (None: of many); twice where centers are `trained`.
+    """
     held = parent.tensors
     size = held.nbytes if isinstance(held, StoredTensors) else sum(one.nbytes for one in held.values())
-    # A head and a mean for each class, in float32; a record, with the names; HEAD.
-    return size + 4 * len(classes) * (2 * features + 1) + sum(map(len, classes)) + _RECORD_BYTES
+    rows = len(classes) * (DIRECTIONS + MIXTURES)
+    rows = len(classes) + (rows if images is None else min(rows, images))
+    contributed = 4 * features * rows + len(classes) * _CONTRIBUTION_BYTES
+    if trained:
+        contributed *= 2
+        size += 0 if "ledger.map" in held else 4 * features**2
+    # A head and a mean for each class, in float32; contributions; a record, with the names; HEAD.
+    size += 4 * len(classes) * (2 * features + 1) + contributed
+    return size + sum(map(len, classes)) + _RECORD_BYTES
 
 
 @dataclass(frozen=True)
 class RecordLink:
-    """Of a record: its `parent`, how many `tasks` it lists, and whether its tensors are `stored`.
+    """Of a record: its `parent`, how many `tasks` it lists, their `files`, and whether its tensors are `stored`.
 
     Reading that much leaves the tasks alone, which may be hundreds.
     """
 
     parent: int
     tasks: int
+    files: frozenset[str]
     stored: bool
 
     @classmethod
@@ -166,11 +201,13 @@ class RecordLink:
             raise StateError(f"{path} says that generation {number!r} was learned from {parent!r}.")
         if not isinstance(tasks, int):
             raise StateError(f"{path} lacks or misnames a field ('tasks').")
-        return cls(parent, tasks, _size(tensors) == outline.get("size"))
+        return cls(parent, tasks, outline["files"], _size(tensors) == outline.get("size"))
 
 
 class Outlines:
-    """What records say, but for their tasks: of those, how many. A record is read again once its file is another.
+    """What records say, but for their tasks: of those, how many, and which `files` of the ledger they list.
+
+    A record is read again once its file is another.
 
     Threads may share it. Records grow with each task, and a commit asks for those of all stored generations.
     """
@@ -186,10 +223,20 @@ class Outlines:
             return known[1]
         raw = unseal(path)
         tasks = raw.get("tasks")
-        outline = {**raw, "tasks": len(tasks) if isinstance(tasks, list) else None}
+        listed = tasks if isinstance(tasks, list) else None
+        outline = {**raw, "tasks": None if listed is None else len(listed), "files": _files(listed or ())}
         if before is not None:
             self._known[path] = before, outline
         return outline
+
+
+def _files(tasks: Iterable[Any]) -> frozenset[str]:
+    """The contributions that tasks of a record list, as far as they are what they should be."""
+    kinds = [
+        task.get(kind) for task in tasks if isinstance(task, dict) for kind in ("contributions", "carried")
+    ]
+    files = (file for kind in kinds if isinstance(kind, dict) for file in kind.values())
+    return frozenset(file for file in files if isinstance(file, str) and file)
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
@@ -215,8 +262,9 @@ def read_needs(raw: Mapping[str, Any], path: Path) -> Needs:
 
 
 def _flat(record: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of a record, and beside them those of a newer csk-sdk."""
-    return {**record.more, **{name: getattr(record, name) for name in names}}
+    """The fields of a record, and beside them those of a newer csk-sdk; of later fields, those that say something."""
+    own = {name: getattr(record, name) for name in names}
+    return {**record.more, **{name: value for name, value in own.items() if value or name not in _LATER}}
 
 
 def _divided(raw: Mapping[str, Any], names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:

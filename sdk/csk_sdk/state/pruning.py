@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from csk_sdk.errors import StateError, StorageError
-from csk_sdk.state.atomic import UnreadableError, remove_file
+from csk_sdk.state.atomic import UnreadableError, exists, remove_file
 from csk_sdk.state.generation import GenerationRecord, RecordLink
+from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.store import GenerationStore
 
 
@@ -23,6 +26,37 @@ def prune(store: GenerationStore, keep: int, always: set[int]) -> None:
     # Which ones to keep is known once all of them can be read; the next commit looks again.
     with suppress(UnreadableError):
         _prune(store, keep, always)
+
+
+def forget_generations(store: GenerationStore, numbers: Sequence[int], scores: Path) -> None:
+    """Remove all of these generations but that they were there: tensors, scores, and what their records tell of tasks.
+
+    Raises StorageError where one cannot be removed: what is to be forgotten must not stay unnoticed.
+    """
+    for number in numbers:
+        for path in (store.tensors_path(number), scores / f"{number:06d}.json"):
+            if not remove_file(path):
+                raise StorageError(
+                    f"{path} holds what is to be forgotten, and could not be removed: check that the disk is writable "
+                    "and this user may write there, and run the command again."
+                )
+        record = store.readable(number)
+        if record is not None and (record.tasks or record.hidden):
+            store.write_record(replace(record, tasks=(), hidden=()))
+        elif record is None and exists(store.record_path(number)):
+            # Unreadable, and so of no use; its names must go, too.
+            remove_file(store.record_path(number))
+
+
+def prune_ledger(store: GenerationStore, ledger: LedgerFiles) -> None:
+    """Remove the contributions that no generation with tensors lists.
+
+    Where one of them cannot be read, all stay: they may be what can be rescued.
+    """
+    with suppress(UnreadableError):
+        links = [_link(store, number) for number in store.numbers_of("safetensors")]
+        if all(links):
+            ledger.keep({name for link in links if link is not None for name in link.files})
 
 
 def _prune(store: GenerationStore, keep: int, always: set[int]) -> None:

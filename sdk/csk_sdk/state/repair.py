@@ -6,6 +6,7 @@ What is mended, each from what else is known:
     HEAD                the newest intact generation becomes the current one; also where the current one is damaged
     a record            from the record of the generation learned next; its tensors, unverifiable, go
     damaged tensors     removed: no checksum, no use; the record stays, as if pruned
+    contributions       removed when damaged: what they told can be taken out in part only
     scores, progress    removed when damaged: they can be measured, or trained, again
     temporary files, generations of a crashed commit    removed
 
@@ -33,6 +34,7 @@ from csk_sdk.state.atomic import (
 )
 from csk_sdk.state.generation import unseal
 from csk_sdk.state.identity import check_identity, write_identity
+from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.progress import read_progress
 from csk_sdk.state.store import IDENTITY, GenerationStore
 from csk_sdk.state.versions import NewerStateError
@@ -100,6 +102,7 @@ class StateCheck:
         for number in sorted(self.store.numbers()):
             yield self._sure(f"generation {number}", partial(self._generation, number))
         yield self._sure("HEAD", self._head)
+        yield from self._contributions()
         yield from self._scores()
         yield from self._progress()
         yield from self._leftovers()
@@ -212,6 +215,25 @@ class StateCheck:
         last = max({self.store.last(), *self.store.numbers()})
         mend = partial(self.store.write_head, number, last)
         return Finding("HEAD", DAMAGED, problem), (mend, f"Generation {number} is now current: {known}.")
+
+    def _contributions(self) -> Iterator[Checked]:
+        """Each damaged one, and how many are as their names say."""
+        ledger = LedgerFiles(self.folder)
+        names, intact = sorted(ledger.names()), 0
+        after = "What it told can be taken out in part only."
+
+        def check(name: str) -> Checked:
+            nonlocal intact
+            if ledger.is_intact(name):
+                intact += 1
+                return Finding("ledger", INTACT), None
+            damage = f"{ledger.path(name)} is damaged: its checksum does not match."
+            return Finding(f"ledger/{name[:8]}…", DAMAGED, damage), _removal(ledger.path(name), after=after)
+
+        checked = [self._sure(f"ledger/{name[:8]}…", partial(check, name)) for name in names]
+        yield from (one for one in checked if one[0].status != INTACT)
+        if intact:
+            yield Finding("ledger", INTACT, f"{intact} contributions"), None
 
     def _scores(self) -> Iterator[Checked]:
         folder = self.folder / "scores"

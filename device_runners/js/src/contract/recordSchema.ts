@@ -70,6 +70,21 @@ export const RECORD_SCHEMA = JSON.parse(`{
       "items": {
        "type": "string"
       }
+     },
+     "contributions": {
+      "type": "object",
+      "additionalProperties": {
+       "type": "string"
+      }
+     },
+     "carried": {
+      "type": "object",
+      "additionalProperties": {
+       "type": "string"
+      }
+     },
+     "temperature": {
+      "type": "number"
      }
     },
     "required": [
@@ -102,6 +117,20 @@ export const RECORD_SCHEMA = JSON.parse(`{
    "type": "integer",
    "minimum": 1,
    "maximum": 9007199254740991
+  },
+  "hidden": {
+   "type": "array",
+   "items": {
+    "type": "string"
+   }
+  },
+  "purged": {
+   "type": "array",
+   "items": {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": 9007199254740991
+   }
   }
  },
  "required": [

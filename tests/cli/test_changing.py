@@ -1,0 +1,138 @@
+"""`forget`, `rename`, `merge`, `rollback` and `train --replace`, as somebody at a terminal meets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.conftest import SETTINGS
+from conftest import NAMES, Digits
+from csk_sdk import Task
+from csk_sdk.cli.rendering import Screen
+
+
+@pytest.fixture
+def space(tmp_path: Path, digits_bundle: Path, digits: Digits) -> list[str]:
+    """A workspace that waits to learn two tasks; options that name it."""
+    (tmp_path / "csk.toml").write_text(SETTINGS.replace("few_shot = 0", "few_shot = 100000"))
+    for name, chosen in (("01", (4, 5)), ("02", (6, 7))):
+        digits.save(digits.task(name, chosen, test=0), tmp_path / "tasks")
+    return ["--workspace", str(tmp_path), "--bundle", str(digits_bundle)]
+
+
+def exchanged(digits: Digits) -> Task:
+    images, labels = digits.arrays((5, 4), 0, 40)
+    return Task.from_arrays("03", images, labels, [NAMES[4], NAMES[5]])
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """Somebody at the terminal, who answers so; what was asked."""
+
+    def answering(given: str) -> list[str]:
+        asked: list[str] = []
+
+        def reply(_: Screen, question: str, answers: Any) -> str:
+            asked.append(question)
+            assert given in answers
+            return given
+
+        monkeypatch.setattr(Screen, "can_ask", True)
+        monkeypatch.setattr(Screen, "ask", reply)
+        return asked
+
+    return answering
+
+
+def test_forget_says_what_it_did_and_what_remains(run: Callable[..., Any], space: list[str]) -> None:
+    assert run("train", "--task", "all", *space).status == 0
+    done = run("forget", "six", "two", *space)
+    assert " ".join(done.out.split()) == (
+        "Forgotten: six. Generation 3 is current. Hidden, and not forgotten: two, known to the base. Heads made anew: "
+        "02. 1 older generation that held it removed. remains: the second moments of the trained layers, which are "
+        "sums over all images, and protect what was learned remains: the bundle, which is signed as it is: classes "
+        "of the base are hidden, and not forgotten"
+    )
+    assert run("forget", "--task", "01", "--json", *space).json["classes"] == ["four", "five"]
+    assert run("forget", *space).err.startswith(
+        "Error: Name the classes to forget, or a task with --task NAME."
+    )
+    done = run("forget", "six", *space)
+    assert (done.status, done.err) == (1, "Error: No class 'six' is known. Known: zero, one, three, seven.\n")
+
+
+def test_rename_and_merge(run: Callable[..., Any], space: list[str]) -> None:
+    run("train", "--task", "all", *space)
+    assert run("rename", "six", "sechs", *space).out == "six is called sechs now. Generation 3 is current.\n"
+    assert run("merge", "three", "sechs", *space).out == "sechs is three now. Generation 4 is current.\n"
+    assert run("rename", "zero", "null", *space).status == 1
+
+
+def test_rollback_and_forward_again(
+    run: Callable[..., Any], space: list[str], answer: Callable[[str], list[str]]
+) -> None:
+    run("train", "--task", "all", *space)
+    asked = answer("no")
+    done = run("rollback", "--to", "base", *space)
+    assert asked == [
+        "01, 02 will count as not learned; `csk-sdk rollback --to 02` brings them back as long as they are kept. Go on?"
+    ]
+    assert (done.status, done.err) == (130, "Nothing was changed.\n")
+    assert run("rollback", "--to", "base", "--yes", *space).out == "Back at generation 0. Known now: base.\n"
+    # Nothing is dropped on the way forward, so nothing is asked.
+    asked.clear()
+    assert run("rollback", "--to", "02", *space).out == "Back at generation 2. Known now: base, 01, 02.\n"
+    assert not asked
+    done = run("rollback", "--to", "09", *space)
+    assert done.err.endswith("has no generation of task '09'. Known: base, 01, 02.\n")
+
+
+def test_forgetting_asks_first(
+    run: Callable[..., Any], space: list[str], answer: Callable[[str], list[str]]
+) -> None:
+    run("train", *space)
+    asked = answer("no")
+    assert run("forget", "four", *space).err == "Nothing was changed.\n"
+    assert asked == ["four: this is forgotten for good, in older generations too. Go on?"]
+    assert run("forget", "four", "--yes", *space).out.startswith("Forgotten: four.")
+
+
+def test_a_contradiction_unattended_and_at_a_terminal(
+    run: Callable[..., Any], space: list[str], digits: Digits, answer: Callable[[str], list[str]]
+) -> None:
+    run("train", *space)
+    tasks = Path(space[1]) / "tasks"
+    digits.save(exchanged(digits), tasks)
+    done = run("train", "--task", "03", *space)
+    assert done.status == 1
+    assert "Error: Task '03' contradicts what is known: " in done.err
+    watched = run("watch", "--once", "--settle", "0", "--json", *space)
+    events = {line["task"]: line["event"] for line in watched.lines}
+    assert events == {"02": "learned", "03": "set aside"}
+    answer("leave")
+    assert run("train", "--task", "03", *space).status == 1
+    answer("replace")
+    done = run("train", "--task", "03", *space)
+    assert "What was learned of four, five before counts no more." in done.out
+    assert done.status == 0
+
+
+@pytest.mark.parametrize(("option", "replaced"), [("--replace", ["four", "five"]), ("--add", [])])
+def test_it_can_be_said_beforehand(
+    run: Callable[..., Any], space: list[str], digits: Digits, option: str, replaced: list[str]
+) -> None:
+    run("train", *space)
+    digits.save(exchanged(digits), Path(space[1]) / "tasks")
+    assert run("train", "--task", "03", option, "--json", *space).json["replaced"] == replaced
+
+
+def test_who_answers_nothing_answers_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    given = iter(["maybe", "R", ""])
+    monkeypatch.setattr(screen.console, "input", lambda _: next(given))
+    assert screen.ask("Which?", ("replace", "leave")) == "replace"
+    assert screen.ask("Which?", ("replace", "leave")) == "leave"
+    assert not screen.can_ask, "the streams of a test are no terminal"
