@@ -5,9 +5,9 @@ import { DEFAULTS, trainingConfig } from '../src/config.js';
 import { warningsAbout } from '../src/learning/acceptance.js';
 import { isFewShot } from '../src/learning/fewShot.js';
 import { Stopping } from '../src/learning/stopping.js';
+import { ContributionSum, Lesson } from '../src/method/contributions.js';
 import { type Draws, estimatedForgetting } from '../src/method/forgetting.js';
 import { ClassStatistics } from '../src/method/heads.js';
-import { KnownClasses } from '../src/method/knownClasses.js';
 import { classEvidence, isRefuted } from '../src/method/labelCheck.js';
 import type { HeadArrays } from '../src/method/logistic.js';
 import { novelty } from '../src/method/novelty.js';
@@ -101,14 +101,27 @@ async function forgetting(given: Given): Promise<Results> {
   return new Map([['lost', result([tasks.length], [...lost.values()])]]);
 }
 
+/** What a task with features `(n, f)` and labels `(n,)` into `classes` contributes. */
+export function lessonOf(
+  features: Float32Array,
+  labels: ArrayLike<number>,
+  classes: readonly string[],
+): Lesson {
+  const f = features.length / labels.length;
+  const sums = classes.map(() => new ContributionSum(f));
+  Array.from(labels).forEach((label, i) => {
+    sums[label]!.add(features.subarray(i * f, (i + 1) * f));
+  });
+  const each = sums.map((sum, label) => [classes[label]!, sum.total()] as const);
+  return new Lesson(classes, new Map(each.filter(([, { count }]) => count)));
+}
+
 async function knownClasses(given: Given): Promise<Results> {
   const { old: before, classes } = given.settings as { old: string[]; classes: string[] };
   const old = statistics(given, before);
   const [features, labels] = [floats(given, 'features'), numbers(given, 'labels')];
-  const known = new KnownClasses(classes, old);
-  known.add(features, labels);
-  const learned = ClassStatistics.empty(old.features).add(features, labels, classes);
-  const { features: f, gram, sums, counts } = old.merge(known.balance(learned));
+  const lesson = lessonOf(features, labels, classes);
+  const { features: f, gram, sums, counts } = lesson.after(old);
   return new Map([
     ['gram', result([f, f], gram)],
     ['sums', result([counts.length, f], sums)],

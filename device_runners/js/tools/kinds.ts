@@ -292,9 +292,9 @@ async function task(given: Given): Promise<Results> {
   }
   const learned = {
     ...{ name, classes, epochs: 1, images: order.length, seconds: 0, loss: 0, peakRssBytes: 0, config: {} },
-    ...{ protected: {}, notes: [] },
+    ...{ protected: {}, notes: [], contributions: new Map(), carried: new Map() },
   };
-  const generation = { number: 1, parent: 0, tasks: [learned], tensors, created: '' };
+  const generation = { number: 1, parent: 0, tasks: [learned], tensors, created: '', hidden: [] };
   const predictor = new Predictor(bundle, preprocessing, generation, opening(given));
   const shown = tensor(given, 'test_pictures');
   const { size, height, width, channels } = preprocessing;
