@@ -12,7 +12,7 @@ import { classEvidence, isRefuted, type LabelEvidence } from '../src/method/labe
 import type { HeadArrays } from '../src/method/logistic.js';
 import { novelty } from '../src/method/novelty.js';
 import { Random } from '../src/method/random.js';
-import { lessonOf } from '../tools/guardKinds.js';
+import { lessonOf } from '../tools/ledgerKinds.js';
 import { FIXTURES } from './fixtures.js';
 
 interface Said {

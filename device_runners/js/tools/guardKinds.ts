@@ -5,13 +5,13 @@ import { DEFAULTS, trainingConfig } from '../src/config.js';
 import { warningsAbout } from '../src/learning/acceptance.js';
 import { isFewShot } from '../src/learning/fewShot.js';
 import { Stopping } from '../src/learning/stopping.js';
-import { ContributionSum, Lesson } from '../src/method/contributions.js';
 import { type Draws, estimatedForgetting } from '../src/method/forgetting.js';
 import { ClassStatistics } from '../src/method/heads.js';
 import { classEvidence, isRefuted } from '../src/method/labelCheck.js';
 import type { HeadArrays } from '../src/method/logistic.js';
 import { novelty } from '../src/method/novelty.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
+import { lessonOf } from './ledgerKinds.js';
 
 type Row = Readonly<Record<string, number>>;
 const REASONS = ['epochs', 'seconds', 'flops', 'plateau'] as const;
@@ -99,21 +99,6 @@ async function forgetting(given: Given): Promise<Results> {
   const lost = estimatedForgetting(known, old, heads('before'), heads('after'), drift, draws);
   draws.requireAllUsed();
   return new Map([['lost', result([tasks.length], [...lost.values()])]]);
-}
-
-/** What a task with features `(n, f)` and labels `(n,)` into `classes` contributes. */
-export function lessonOf(
-  features: Float32Array,
-  labels: ArrayLike<number>,
-  classes: readonly string[],
-): Lesson {
-  const f = features.length / labels.length;
-  const sums = classes.map(() => new ContributionSum(f));
-  Array.from(labels).forEach((label, i) => {
-    sums[label]!.add(features.subarray(i * f, (i + 1) * f));
-  });
-  const each = sums.map((sum, label) => [classes[label]!, sum.total()] as const);
-  return new Lesson(classes, new Map(each.filter(([, { count }]) => count)));
 }
 
 async function knownClasses(given: Given): Promise<Results> {

@@ -24,6 +24,7 @@ import type { Feed } from '../src/runtime/sessions.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
 import { graphs } from './graphs.js';
 import { GUARDS } from './guardKinds.js';
+import { LEDGER } from './ledgerKinds.js';
 
 type Kind = (given: Given) => Promise<Results>;
 
@@ -394,6 +395,7 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   calibration,
   unknown,
   ...GUARDS,
+  ...LEDGER,
   graphs,
   step,
   steps,

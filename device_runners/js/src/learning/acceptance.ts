@@ -9,9 +9,6 @@ import type { ClassStatistics } from '../method/heads.js';
 import type { Contradiction } from '../method/knownClasses.js';
 import { isRefuted, type LabelEvidence } from '../method/labelCheck.js';
 
-/** Of many classes the first are named. */
-const SAID = 3;
-
 /**
  * Throw LabelError where a task's labels say nothing about its images. `evidence` is undefined where nothing was
  * measured, as after resuming: then there is nothing to say.
@@ -46,11 +43,11 @@ export function requireAgreement(
   });
   const of = [...found.keys()].find((name) => base.includes(name));
   const values = {
-    more: some.length > SAID ? filled(SENTENCES.contradictsMore, { count: some.length - SAID }) : '',
+    more: some.length > 3 ? filled(SENTENCES.contradictsMore, { count: some.length - 3 }) : '',
     stays: of === undefined ? '' : filled(SENTENCES.contradictsBase, { name: of }),
     ...{ replace: 'replace: true', add: 'replace: false' },
   };
-  const said = { task, found: some.slice(0, SAID).join(', '), noun: 'image', ...values };
+  const said = { task, found: some.slice(0, 3).join(', '), noun: 'image', ...values };
   throw new ContradictionError(filled(SENTENCES.contradicts, said));
 }
 

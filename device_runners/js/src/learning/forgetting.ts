@@ -17,8 +17,6 @@ import { refit, type TaskClasses, without } from './revision.js';
 
 /** The logit of a class of the base that is hidden: never the largest, and still a number. */
 const NEVER = -1e12;
-/** Of a longer list of names the first are said. */
-const MOST_NAMES = 20;
 
 /**
  * What `Learner.forget` did. `classes` were forgotten, `hidden` are classes of the base, which the bundle still holds. `tasks`
@@ -302,7 +300,6 @@ function requireName(name: string): void {
   throw new TaskError(filled(SENTENCES.className, { name: shown, longest: LONGEST }));
 }
 
-function some(names: readonly string[]): string {
-  const more = names.length > MOST_NAMES ? ', ...' : '';
-  return names.slice(0, MOST_NAMES).join(', ') + more || 'none';
+function some(names: readonly string[], most = 20): string {
+  return names.slice(0, most).join(', ') + (names.length > most ? ', ...' : '') || 'none';
 }
