@@ -15,6 +15,7 @@ from csk_sdk.backends import AUTO, choose_backend
 from csk_sdk.bundle.accepted import accept
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.sentences import said
 from csk_sdk.data.tasks import Task
 from csk_sdk.device.choice import in_chosen_precision
 from csk_sdk.errors import ConfigError, StateError, StorageError, TaskError
@@ -333,7 +334,7 @@ class Learner:
         if task is not None:
             text_of(task, "task", TaskError)
         if bool(classes) == (task is not None):
-            raise TaskError("Name classes to forget, or a task.")
+            raise TaskError(said("forget_what"))
         with self._changing():
             return forget(self.bundle, self.state, classes, task)
 

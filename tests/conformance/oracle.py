@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import guard_oracle
+import ledger_oracle
 import method
 import numpy as np
 from network import SourceNetwork, Step, changed
@@ -403,6 +404,7 @@ KINDS: dict[str, Callable[[Settings, Tensors, World], Tensors]] = {
     "calibration": calibration,
     "unknown": unknown,
     **guard_oracle.KINDS,
+    **ledger_oracle.KINDS,
     "graphs": graphs,
     "step": step,
     "steps": steps,

@@ -35,9 +35,7 @@ ALLOWED = {
         "memory_budget._DRIFT_MATRICES",
     ),
     *("memory_budget._MIB", "prefix_cache.MEMORY_BYTES", "prefix_cache._SPARE_DISK", "stream._HELD"),
-    # Of the ledger and of contradictions, which are in Python only so far.
-    *("contributions.(DIRECTIONS, MIXTURES)", "contributions._AT_ONCE", "forgetting._NEVER"),
-    *("known_classes.(_CONTRADICTION, _LEAST)", "known_classes._FAMILIAR"),
+    *("forgetting._NEVER", "forgetting.NEVER"),
 }
 CONSTANTS = re.compile(r"^(?:export )?const ([A-Z_0-9]+)\b[^=\n]*= [^;]*\d[^;]*;", re.MULTILINE)
 READS = re.compile(r'\b(?:number|integer)\(\s*"(\w+)",\s*"(\w+)"\s*\)')
@@ -158,6 +156,8 @@ CHANGES = [
     *_threshold("novelty", "shrinkage", "method/novelty.py", "method/novelty.ts", "0.05"),
     *_threshold("forgetting", "width", "method/forgetting.py", "method/forgetting.ts", "1.0"),
     *_threshold("known_classes", "most", "method/known_classes.py", "method/knownClasses.ts", "10"),
+    *_threshold("known_classes", "familiar", "method/known_classes.py", "method/knownClasses.ts", "2.0"),
+    *_threshold("contributions", "mixtures", "method/contributions.py", "method/contributions.ts", "16"),
     *_threshold("stopping", "least_fall", "learning/stopping.py", "learning/stopping.ts", "0.02"),
     *_threshold("calibration", "highest", "method/calibration.py", "method/calibration.ts", "10"),
     *_threshold("drift", "ridge", "method/drift.py", "method/drift.ts", "0.1"),

@@ -10,7 +10,8 @@ has onnxruntime-training and the builder; without, the bundle for that backend i
 
     pictures.safetensors, signals.safetensors   NAME/images and NAME/labels of the tasks 01, 02 and 03; and "probe"
     NAME/bundle                                  a tiny bundle
-    NAME/python, NAME/javascript                 a state that has learned 01 and 02 on it
+    NAME/python, NAME/javascript                 a state that has learned 01 and 02 on it; of `ledger`, one that then
+                                                 forgot a class of the base, which is hidden, and one of 02
     NAME/python.json, NAME/javascript.json       what its writer predicted of the probe: classes, and probabilities
 """
 
@@ -50,9 +51,11 @@ PICTURES = {
     "int8": (networks.RESNET, {"features": "layers", "precision": "int8", "trainable": "from:first"}),
     "wide": (networks.MOBILENET, {"features": "wide"}),
     "multi-label": (networks.RESNET, {"features": "layers", "loss": "binary-cross-entropy"}),
+    "ledger": (networks.RESNET, {"features": "layers", "base_data": None}),
     "ort-training": (networks.RESNET, {"features": "last", "backend": "both", "head_capacity": 4}),
 }
 TABULAR, INTERRUPTED, ORT_TRAINING, SIGNALS = "multi-label", "exact", "ort-training", "signals"
+LEDGER, FORGOTTEN = "ledger", ("a", "g")
 COUNT, PROBE = 20, 4
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -128,7 +131,7 @@ def build_pictures(out: Path, network: networks.Network, options: dict[str, Any]
         if tabular:
             (base / "metadata.csv").write_text("\n".join(lines) + "\n")
         classes = list(TABLES["base"] if tabular else BASE)
-        _build(network, out, classes=classes, mean=MEAN, std=STD, base_data=base, **options)
+        _build(network, out, **{"classes": classes, "mean": MEAN, "std": STD, "base_data": base, **options})
 
 
 def build_signals(out: Path, sets: dict[str, NDArray[Any]]) -> None:
@@ -173,6 +176,8 @@ def learn(folder: Path, tasks: dict[str, Task], probe: NDArray[Any]) -> None:
 
         with suppress(KeyboardInterrupt):
             learner.learn(tasks["03"], on_progress=stop)
+    if folder.name == LEDGER:
+        learner.forget(*FORGOTTEN)
     predicted = learner.predict(probe)
     told = {"classes": predicted.classes, "probabilities": np.round(predicted.probabilities, 6).tolist()}
     (folder / "python.json").write_text(json.dumps(told) + "\n")

@@ -62,7 +62,7 @@ def told(state: Path) -> dict[str, Any]:
 
 def test_all_kinds_of_both_writers_are_there() -> None:
     kinds = {(state.parent.name, state.name) for state in STATES}
-    both = {"exact", "int8", "wide", "ort-training"}
+    both = {"exact", "int8", "wide", "ledger", "ort-training"}
     assert kinds >= {(kind, writer) for kind in both for writer in ("python", "javascript")}
     assert kinds >= {("signals", "python"), ("multi-label", "python")}
 
@@ -107,9 +107,10 @@ def test_it_predicts_what_its_writer_predicted(deployed: Path) -> None:
 def test_it_learns_one_more_task_and_keeps_the_others(deployed: Path) -> None:
     learner, task, probe = opened(deployed), task_of(deployed, "03"), sets_of(deployed)["probe"]
     before = learner.predict(probe, "01")
+    last = learner.generation.number
     report = learner.learn(task)
     assert [one.name for one in learner.tasks] == list(TASKS)
-    assert report.generation == 3
+    assert report.generation == last + 1
     assert task.train is not None
     pictures = [task.train.images.read(index) for index in range(len(task.train))]
     if deployed.parent.name == TABULAR:
@@ -118,6 +119,17 @@ def test_it_learns_one_more_task_and_keeps_the_others(deployed: Path) -> None:
         right = learner.predict(pictures, "03").labels == np.array(task.classes)[task.train.labels]
     assert right.mean() > 0.9
     np.testing.assert_allclose(learner.predict(probe, "01").probabilities, before.probabilities, atol=0.2)
+    assert verify(deployed.parent / "bundle", deployed).ok
+
+
+def test_what_has_a_ledger_is_forgotten_from(deployed: Path) -> None:
+    learner = opened(deployed)
+    if not learner.tasks[0].contributions:
+        pytest.skip("of before the ledger")
+    forgotten = learner.forget("d")
+    assert forgotten.classes == ("d",)
+    assert not any(one.startswith("the spread") for one in forgotten.remains)
+    assert "d" not in learner.predict(sets_of(deployed)["probe"]).labels
     assert verify(deployed.parent / "bundle", deployed).ok
 
 

@@ -37,6 +37,7 @@ from csk_sdk.runtime.sessions import ON_CPU
 from csk_sdk.state import Generation, LearnedTask
 from platforms.graphs import graphs
 from platforms.guards import GUARDS
+from platforms.ledger import LEDGER
 
 Tensors = dict[str, NDArray[Any]]
 Settings = Mapping[str, Any]
@@ -307,6 +308,7 @@ KINDS: dict[str, Kind] = {
     "calibration": _calibration,
     "unknown": _unknown,
     **GUARDS,
+    **LEDGER,
     "graphs": graphs,
     "step": _step,
     "steps": _steps,

@@ -25,6 +25,9 @@ export class StateLockedError extends StateError {}
 /** A task's data cannot be learned from, or nothing can be said of an image. */
 export class TaskError extends CskError {}
 
+/** A task says of known classes that they are others. */
+export class ContradictionError extends TaskError {}
+
 /** A task's labels say nothing about its images; `evidence` is what was measured. */
 export class LabelError extends TaskError {
   constructor(

@@ -9,6 +9,7 @@ export type { Task } from './data/task.js';
 export {
   BundleError,
   ConfigError,
+  ContradictionError,
   CskError,
   LabelError,
   StateError,
@@ -18,7 +19,8 @@ export {
 } from './errors.js';
 export { Learner, type LearnerOptions } from './learner.js';
 export type { HeadsOnlyBecause } from './learning/fewShot.js';
-export type { LearnOptions, LearnReport, Progress, StopSignal } from './learning/learnRun.js';
+export type { Forgotten } from './learning/forgetting.js';
+export type { LearnOptions, LearnReport, Progress, StopSignal } from './learning/report.js';
 export type { StopReason } from './learning/stopping.js';
 export type { LabelEvidence } from './method/labelCheck.js';
 export type { LinearHead, Prediction } from './network/predicting.js';

@@ -3,10 +3,14 @@
 import { Bundle } from './bundle/bundle.js';
 import type { BundleSource } from './bundle/source.js';
 import { type TrainingConfig, trainingConfig } from './config.js';
+import { SENTENCES } from './contract/sentences.js';
 import { type Picture, Preprocessing } from './data/pictures.js';
 import type { Task } from './data/task.js';
 import { inRightPrecision } from './device/int8Sums.js';
-import { type LearnOptions, type LearnReport, LearnRun } from './learning/learnRun.js';
+import { TaskError } from './errors.js';
+import { type Forgotten, forget, merge, rename } from './learning/forgetting.js';
+import { LearnRun } from './learning/learnRun.js';
+import type { LearnOptions, LearnReport } from './learning/report.js';
 import { exportModel } from './network/export.js';
 import type { Opening } from './network/features.js';
 import { type LinearHead, type Prediction, Predictor } from './network/predicting.js';
@@ -97,20 +101,37 @@ export class Learner {
 
   /**
    * Learn one task and commit a new generation. An interrupted run is resumed where its last progress checkpoint was.
+   * Images of classes that are known are added to what is known of them; with `replace: true`, nothing that was learned of
+   * them before counts any more (what the base knows does). Images that look like those of another known class contradict
+   * what is known: a ContradictionError, unless `replace` is true or false.
    * Throws TaskError for data that cannot be learned, StateLockedError while somebody else learns, StorageError when it
    * cannot be written; the generation before then stays the current one.
    */
   async learn(task: Task, settings: Partial<TrainingConfig> & LearnOptions = {}): Promise<LearnReport> {
-    const { onProgress, signal, ...overrides } = settings;
+    const { onProgress, signal, replace, ...overrides } = settings;
     const given = Object.entries(overrides).filter(([, value]) => value !== undefined);
     const config = trainingConfig({ ...this.config, ...Object.fromEntries(given) });
     const report = await this.state.locked(async () => {
       const { bundle, state, preprocessing } = this;
       await state.requireWritable();
       const generation = await this.refresh();
-      const options = { ...(onProgress ? { onProgress } : {}), ...(signal ? { signal } : {}) };
+      const options = {
+        ...(onProgress ? { onProgress } : {}),
+        ...(signal ? { signal } : {}),
+        ...(replace === undefined ? {} : { replace }),
+      };
       const opening = this.opening(config.threads);
-      return new LearnRun(bundle, preprocessing, state, generation, task, config, opening, options).run();
+      const run = await LearnRun.open(
+        bundle,
+        preprocessing,
+        state,
+        generation,
+        task,
+        config,
+        opening,
+        options,
+      );
+      return run.run();
     });
     await this.refresh();
     return { ...report, warnings: [...this.warnings, ...report.warnings] };
@@ -148,8 +169,44 @@ export class Learner {
   }
 
   /**
-   * Return to the generation in which `task` had just been learned ("base": before the first task).
-   * Throws StateError for a task that is not on the way here.
+   * Forget classes, or a task: what it contributed, its head, and every older generation that holds it.
+   *
+   * What is known of all others is then, where no center was ever trained, to the bit what a device knows that never learned
+   * it; `remains` of what is returned says what else is left. Classes of the base are hidden, since the bundle holds them. It
+   * cannot be undone. Throws TaskError for a class or task that is not known, StorageError where something cannot be removed.
+   */
+  async forget(what: { classes?: readonly string[]; task?: string }): Promise<Forgotten> {
+    const { classes = [], task } = what;
+    if (classes.length > 0 === (task !== undefined)) throw new TaskError(SENTENCES.forgetWhat);
+    return this.changing(() => forget(this.bundle, this.state, classes, task));
+  }
+
+  /** Give a learned class another name. Throws TaskError for one that is not learned, or a name that is taken. */
+  async rename(old: string, name: string): Promise<Generation> {
+    return this.changing(() => rename(this.bundle, this.state, old, name));
+  }
+
+  /**
+   * Make one class of two: what was learned of `other` is known of `into`. Throws TaskError for a class that is not known, and
+   * for `other` of the base.
+   */
+  async merge(into: string, other: string): Promise<Generation> {
+    return this.changing(() => merge(this.bundle, this.state, into, other));
+  }
+
+  /** The lock, and predictions from what is committed afterwards. */
+  private async changing<T>(work: () => Promise<T>): Promise<T> {
+    const done = await this.state.locked(async () => {
+      await this.state.requireWritable();
+      return work();
+    });
+    await this.refresh();
+    return done;
+  }
+
+  /**
+   * Return to the generation in which `task` had just been learned ("base": before the first task); also forward again, as
+   * long as that generation is there. Throws StateError for a task that no kept generation ended with.
    */
   async rollback(task: string): Promise<Generation> {
     return this.state.locked(async () => {

@@ -21,7 +21,7 @@ interface Told {
   readonly probabilities: readonly (readonly number[])[];
 }
 
-const days = readdirSync(DEPLOYED).filter((day) => existsSync(join(DEPLOYED, day, 'images.safetensors')));
+const days = readdirSync(DEPLOYED).filter((day) => existsSync(join(DEPLOYED, day, 'pictures.safetensors')));
 const states = days.flatMap((day) =>
   readdirSync(join(DEPLOYED, day)).flatMap((kind) =>
     LEFT_OUT.has(kind)
@@ -42,7 +42,7 @@ function opened(day: string, kind: string, writer: string): Promise<Learner> {
 describe('what was deployed', () => {
   it('is there, of all kinds and both writers', () => {
     const kinds = states.map(([, kind, writer]) => `${kind} ${writer}`);
-    for (const kind of ['exact', 'int8', 'wide', 'ort-training'])
+    for (const kind of ['exact', 'int8', 'wide', 'ledger', 'ort-training'])
       expect(kinds).toEqual(expect.arrayContaining([`${kind} python`, `${kind} javascript`]));
   });
 
@@ -61,7 +61,8 @@ describe('what was deployed', () => {
       expect(off).toBeLessThan(CLOSE[kind] ?? 1e-3);
 
       const task = await deployedTask(folder, '03');
-      expect((await learner.learn(task)).generation).toBe(3);
+      const last = learner.generation.number;
+      expect((await learner.learn(task)).generation).toBe(last + 1);
       const { labels } = await learner.predict(task.pictures, { task: '03' });
       const right = labels.filter((label, at) => label === task.classes[task.labels[at]!]).length;
       expect(right / labels.length).toBeGreaterThan(0.9);
@@ -69,4 +70,16 @@ describe('what was deployed', () => {
       await learner.close();
     },
   );
+
+  const withLedger = states.filter((parts) => existsSync(join(DEPLOYED, ...parts, 'ledger')));
+
+  it.each(withLedger)('%s: %s by %s has a ledger, and is forgotten from', async (day, kind, writer) => {
+    const learner = await opened(day, kind, writer);
+    const { classes, remains } = await learner.forget({ classes: ['d'] });
+    expect(classes).toEqual(['d']);
+    expect(remains.filter((one) => one.startsWith('the spread'))).toEqual([]);
+    const { labels } = await learner.predict(await deployedProbe(join(DEPLOYED, day)));
+    expect(labels).not.toContain('d');
+    await learner.close();
+  });
 });

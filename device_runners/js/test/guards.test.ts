@@ -3,15 +3,16 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { Random } from '../src/data/random.js';
 import { decode } from '../src/formats/safetensors.js';
 import { DriftEstimate } from '../src/method/drift.js';
 import { type Draws, estimatedForgetting, pointsLost, spreadOf } from '../src/method/forgetting.js';
 import { ClassStatistics } from '../src/method/heads.js';
-import { KnownClasses } from '../src/method/knownClasses.js';
+import { knownAmong } from '../src/method/knownClasses.js';
 import { classEvidence, isRefuted, type LabelEvidence } from '../src/method/labelCheck.js';
 import type { HeadArrays } from '../src/method/logistic.js';
 import { novelty } from '../src/method/novelty.js';
+import { Random } from '../src/method/random.js';
+import { lessonOf } from '../tools/ledgerKinds.js';
 import { FIXTURES } from './fixtures.js';
 
 interface Said {
@@ -95,16 +96,10 @@ it('novelty is the distance that Python measures', () => {
 it('images of known classes count as often as in Python', () => {
   said.known.forEach(({ old, classes, names, merged }, number) => {
     const before = statistics(`known/${number}/old`, old);
-    const known = new KnownClasses(classes, before);
-    expect(known.names).toEqual(names);
-    let learned = ClassStatistics.empty(before.features);
-    for (const batch of [0, 1]) {
-      const features = floats(`known/${number}/${batch}/features`);
-      const labels = Array.from({ length: 9 }, (_, i) => i % classes.length);
-      known.add(features, labels);
-      learned = learned.add(features, labels, classes);
-    }
-    const found = before.merge(known.balance(learned));
+    expect(knownAmong(classes, before)).toEqual(names);
+    const features = [0, 1].flatMap((batch) => [...floats(`known/${number}/${batch}/features`)]);
+    const labels = Array.from({ length: 18 }, (_, i) => (i % 9) % classes.length);
+    const found = lessonOf(Float32Array.from(features), labels, classes).after(before);
     expect(found.classes).toEqual(merged);
     for (const key of ['gram', 'sums', 'counts'] as const) {
       expect(deviation(found[key], doubles(`known/${number}/merged/${key}`))).toBeLessThan(1e-6);

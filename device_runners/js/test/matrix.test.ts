@@ -1,10 +1,10 @@
 /** Products and systems against sums written out, at every size around the four rows that are computed at a time. */
 
 import { describe, expect, it } from 'vitest';
-import { Random } from '../src/data/random.js';
 import { spreadOf } from '../src/method/forgetting.js';
 import { ClassStatistics } from '../src/method/heads.js';
 import { identity, timesTransposed, transposed } from '../src/method/matrix.js';
+import { Random } from '../src/method/random.js';
 import { choleskyFactor, SymmetricSystem, solveSymmetric } from '../src/method/symmetric.js';
 
 const SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 13];

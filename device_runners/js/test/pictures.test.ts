@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { moved } from '../src/data/augment.js';
 import { type Picture, Preprocessing } from '../src/data/pictures.js';
-import { Random } from '../src/data/random.js';
 import { decode } from '../src/formats/safetensors.js';
+import { Random } from '../src/method/random.js';
 import { FIXTURES } from './fixtures.js';
 
 const { tensors } = decode(new Uint8Array(readFileSync(join(FIXTURES, 'resized.safetensors'))));

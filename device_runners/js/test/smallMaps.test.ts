@@ -5,10 +5,10 @@ import { describe, expect, it } from 'vitest';
 import { message } from '../src/bundle/onnxFile.js';
 import { GRAPH_NODE, readNode, writeNode } from '../src/bundle/onnxGraph.js';
 import { withSmallMaps } from '../src/bundle/smallMaps.js';
-import { Random } from '../src/data/random.js';
 import { concatenate, utf8 } from '../src/formats/bytes.js';
 import { delimited, fields, tag, VARINT, varint } from '../src/formats/protobuf.js';
 import { sizeOf } from '../src/formats/tensors.js';
+import { Random } from '../src/method/random.js';
 
 interface Given {
   readonly image: readonly [channels: number, height: number, width: number];

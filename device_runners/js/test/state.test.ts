@@ -11,6 +11,7 @@ import { State } from '../src/state/state.js';
 
 const BUNDLE = 'b'.repeat(64);
 const base = tensors(0);
+const NO_FILES = { contributions: new Map(), carried: new Map() };
 
 function tensors(value: number): Map<string, StoredTensor> {
   return new Map([['center/a', float32([2], Float32Array.of(value, value))]]);
@@ -18,7 +19,15 @@ function tensors(value: number): Map<string, StoredTensor> {
 
 function task(name: string): LearnedTask {
   const numbers = { epochs: 1, images: 2, seconds: 0.5, loss: 1e-5, peakRssBytes: 0 };
-  return { name, classes: ['x', 'y'], ...numbers, config: {}, protected: { conv1: '2/4' }, notes: ['well'] };
+  return {
+    name,
+    classes: ['x', 'y'],
+    ...numbers,
+    config: {},
+    protected: { conv1: '2/4' },
+    notes: ['well'],
+    ...NO_FILES,
+  };
 }
 
 async function commit(storage: MemoryStorage, count: number, keep?: number): Promise<State> {

@@ -13,6 +13,7 @@ import { storageError } from '../src/node/failures.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
 import { copyState } from '../src/state/copy.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
+import type { Storage } from '../src/state/storage.js';
 import { python, temporaryFolder } from './fixtures.js';
 
 /** A file system that loses the end of what was written last when the battery is empty. */
@@ -47,7 +48,7 @@ class PhoneFiles implements FileSystem {
 }
 
 let opened = 0;
-const places = {
+const places: Record<string, () => Promise<Storage>> = {
   memory: async () => new MemoryStorage(),
   folder: async () => new FolderStorage(join(temporaryFolder(), 'state')),
   'files of a phone': async () => new VersionedStorage(new PhoneFiles(), `state ${(opened += 1)}`),

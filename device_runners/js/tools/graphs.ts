@@ -65,7 +65,14 @@ async function inPrecision(precision: string, { source, runtime }: Given): Promi
 
 /** The template completed as an application completes it, with the case's head. */
 function exported(given: Given, bundle: Bundle, head: LinearHead): Promise<Graph> {
-  const base = { number: 0, parent: undefined, tasks: [], tensors: bundle.checkpoint, created: '' };
+  const base = {
+    number: 0,
+    parent: undefined,
+    tasks: [],
+    tensors: bundle.checkpoint,
+    created: '',
+    hidden: [],
+  };
   return Graph.open(given.runtime, exportModel(bundle, base, head), EXPORT_TEMPLATE, { threads: 1 });
 }
 

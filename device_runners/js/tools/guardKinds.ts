@@ -7,11 +7,11 @@ import { isFewShot } from '../src/learning/fewShot.js';
 import { Stopping } from '../src/learning/stopping.js';
 import { type Draws, estimatedForgetting } from '../src/method/forgetting.js';
 import { ClassStatistics } from '../src/method/heads.js';
-import { KnownClasses } from '../src/method/knownClasses.js';
 import { classEvidence, isRefuted } from '../src/method/labelCheck.js';
 import type { HeadArrays } from '../src/method/logistic.js';
 import { novelty } from '../src/method/novelty.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
+import { lessonOf } from './ledgerKinds.js';
 
 type Row = Readonly<Record<string, number>>;
 const REASONS = ['epochs', 'seconds', 'flops', 'plateau'] as const;
@@ -105,10 +105,8 @@ async function knownClasses(given: Given): Promise<Results> {
   const { old: before, classes } = given.settings as { old: string[]; classes: string[] };
   const old = statistics(given, before);
   const [features, labels] = [floats(given, 'features'), numbers(given, 'labels')];
-  const known = new KnownClasses(classes, old);
-  known.add(features, labels);
-  const learned = ClassStatistics.empty(old.features).add(features, labels, classes);
-  const { features: f, gram, sums, counts } = old.merge(known.balance(learned));
+  const lesson = lessonOf(features, labels, classes);
+  const { features: f, gram, sums, counts } = lesson.after(old);
   return new Map([
     ['gram', result([f, f], gram)],
     ['sums', result([counts.length, f], sums)],

@@ -24,6 +24,7 @@ import type { Feed } from '../src/runtime/sessions.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
 import { graphs } from './graphs.js';
 import { GUARDS } from './guardKinds.js';
+import { LEDGER } from './ledgerKinds.js';
 
 type Kind = (given: Given) => Promise<Results>;
 
@@ -292,9 +293,9 @@ async function task(given: Given): Promise<Results> {
   }
   const learned = {
     ...{ name, classes, epochs: 1, images: order.length, seconds: 0, loss: 0, peakRssBytes: 0, config: {} },
-    ...{ protected: {}, notes: [] },
+    ...{ protected: {}, notes: [], contributions: new Map(), carried: new Map() },
   };
-  const generation = { number: 1, parent: 0, tasks: [learned], tensors, created: '' };
+  const generation = { number: 1, parent: 0, tasks: [learned], tensors, created: '', hidden: [] };
   const predictor = new Predictor(bundle, preprocessing, generation, opening(given));
   const shown = tensor(given, 'test_pictures');
   const { size, height, width, channels } = preprocessing;
@@ -394,6 +395,7 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   calibration,
   unknown,
   ...GUARDS,
+  ...LEDGER,
   graphs,
   step,
   steps,

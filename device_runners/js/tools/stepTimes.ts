@@ -3,11 +3,11 @@
 import { Bundle } from '../src/bundle/bundle.js';
 import type { BundleSource } from '../src/bundle/source.js';
 import { trainingConfig } from '../src/config.js';
-import { Random } from '../src/data/random.js';
 import { inRightPrecision } from '../src/device/int8Sums.js';
 import { float32, sizeOf, type Tensors } from '../src/formats/tensors.js';
 import { TaskTraining } from '../src/learning/training.js';
 import { timesTransposed } from '../src/method/matrix.js';
+import { Random } from '../src/method/random.js';
 import type { Batch } from '../src/network/features.js';
 import type { Runtime, RuntimeSession } from '../src/runtime/sessions.js';
 

@@ -12,7 +12,7 @@ _RAW: dict[str, str] = json.loads(
 _SETTING = re.compile(r"`(\w+)(?: = ([\w-]+))?`")
 
 
-def said(name: str, **values: str) -> str:
+def said(name: str, /, **values: str) -> str:
     """A sentence with these values in it, settings as options of the command line."""
     return _SETTING.sub(_option, _RAW[name]).format(**values)
 

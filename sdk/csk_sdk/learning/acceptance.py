@@ -33,16 +33,15 @@ def require_agreement(
     if not found:
         return
     some = [
-        f"{100 * share:.0f} % of its {noun}s of '{name}' look like '{other}'"
+        said("contradicts_one", share=f"{100 * share:.0f}", noun=noun, name=name, other=other)
         for name, (other, share) in found.items()
     ]
-    more = f", and so do those of {len(some) - 3} more classes" if len(some) > 3 else ""
+    more = said("contradicts_more", count=str(len(some) - 3)) if len(some) > 3 else ""
     base = [name for name in found if known[name]]
-    stays = f" (what the base knows of '{base[0]}' counts on)" if base else ""
+    stays = said("contradicts_base", name=base[0]) if base else ""
+    how = {"replace": "--replace", "add": "--add"}
     raise ContradictionError(
-        f"Task '{task}' contradicts what is known: {', '.join(some[:3])}{more}. If what is known is wrong, learn the "
-        f"task with --replace{stays}; if it is right and these are {noun}s of another kind, with --add; if the task is "
-        "wrong, correct it. Nothing was committed."
+        said("contradicts", task=task, found=", ".join(some[:3]), more=more, stays=stays, noun=noun, **how)
     )
 
 

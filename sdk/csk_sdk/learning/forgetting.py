@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.sentences import said
 from csk_sdk.errors import TaskError
 from csk_sdk.formats.names import LONGEST, is_plain
 from csk_sdk.learning.revision import refit, without
@@ -23,11 +24,6 @@ from csk_sdk.state import BASE, Generation, LearnedTask, State
 # The logit of a class of the base that is hidden: never the largest, and still a number.
 _NEVER = -1e12
 Tensors = dict[str, NDArray[Any]]
-# Of what was learned after the forgotten.
-_SKETCH = (
-    "how clearly, and how far from all, images of classes learned later lay: quantiles, measured when the forgotten "
-    "were known"
-)
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | 
         and tasks
         and generation.tasks.index(changed[0]) < len(generation.tasks) - 1
     ):
-        remains = (*remains, _SKETCH)
+        remains = (*remains, said("remains_sketch"))
     purged = state.numbers_with({one.name: set(one.classes) - set(kept.get(one.name, ())) for one in changed})
     committed = state.commit(generation.number, tasks, tensors, hidden=all_hidden, purged=purged)
     state.clear_progress()
@@ -117,7 +113,7 @@ def rename(bundle: Bundle, state: State, old: str, new: str) -> Generation:
     generation = state.load()
     _require_learned(generation, bundle.manifest.classes, old, "renamed")
     if new in _classes_of(generation, bundle.manifest.classes):
-        raise TaskError(f"Class {new!r} is known already: `csk-sdk merge` makes one class of two.")
+        raise TaskError(said("class_known_already", name=new, merge="`csk-sdk merge`"))
     _require_name(new)
     tasks = [_named(one, old, new) for one in generation.tasks]
     tensors = dict(generation.tensors)
@@ -139,7 +135,7 @@ def merge(bundle: Bundle, state: State, into: str, other: str) -> Generation:
             f"Only classes that exclude each other can be merged, and this bundle's loss is {bundle.manifest.loss}."
         )
     if into == other:
-        raise TaskError(f"Class {into!r} cannot be merged with itself.")
+        raise TaskError(said("merge_itself", name=into))
     _require_known(generation, base, [into], None)
     _require_learned(generation, base, other, "merged into another; the other way round they can be")
     tasks = [_merged(state, bundle, one, into, other) for one in generation.tasks]
@@ -219,23 +215,18 @@ def _remains(
     found = []
     if changed and any_left:
         if bundle.manifest.sites:
-            found.append(
-                "the second moments of the trained layers, which are sums over all images, and protect what "
-                "was learned"
-            )
+            found.append(said("remains_moments"))
         stored = bundle.stored_checkpoint()
         try:
             moved = not np.array_equal(digest_of_centers(tensors), digest_of_centers(stored))
         finally:
             stored.close()
         if moved:
-            found.append("the centers that training has moved, and with them how all features drifted")
+            found.append(said("remains_centers"))
     if not exact:
-        found.append("the spread that all classes share: not all of it is kept class by class")
+        found.append(said("remains_spread"))
     if hidden:
-        found.append(
-            "the bundle, which is signed as it is: classes of the base are hidden, and not forgotten"
-        )
+        found.append(said("remains_base"))
     return tuple(found)
 
 
@@ -286,27 +277,24 @@ def _require_known(
     known = _classes_of(generation, visible)
     for name in names:
         if name not in known:
-            raise TaskError(f"No class {name!r} is known. Known: {_some(known)}.")
+            raise TaskError(said("class_not_known", name=name, known=_some(known)))
     if task == BASE:
-        raise TaskError(
-            "The base is the bundle's, and cannot be forgotten; its classes can be hidden, one by one."
-        )
+        raise TaskError(said("base_stays"))
     if task is not None and task not in task_names(generation, ()):
-        raise TaskError(f"Task {task!r} is not learned. Learned: {_some(task_names(generation, ()))}.")
+        learned = _some(task_names(generation, ()))
+        raise TaskError(said("task_not_learned", task=task, learned=learned))
 
 
 def _require_learned(generation: Generation, base: Sequence[str], name: str, done: str) -> None:
     if name in base:
-        raise TaskError(f"Class {name!r} is one of the base, which is the bundle's, and cannot be {done}.")
+        raise TaskError(said("class_of_base", name=name, done=done))
     _require_known(generation, base, [name], None)
 
 
 def _require_name(name: str) -> None:
     if not is_plain(name):
-        raise TaskError(
-            f"A class cannot be called {name[:40]!r}: its name must be of 1 to {LONGEST} characters, in valid UTF-8 "
-            "and without control characters."
-        )
+        # A control character is shown, and not written to a terminal.
+        raise TaskError(said("class_name", name=repr(name[:40])[1:-1], longest=str(LONGEST)))
 
 
 def _some(names: Sequence[str], most: int = 20) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from csk_sdk.backends import require_ready
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.sentences import said
 from csk_sdk.errors import TaskError
 from csk_sdk.learning.acceptance import require_agreement, require_learnable, warnings_about, worst_of
 from csk_sdk.learning.consolidation import Batches
@@ -255,14 +256,11 @@ def require_others(
     if known.count(known.classes) > known.count(classes) and config.class_statistics:
         return
     remedy = (
-        "learn it with class statistics (class_statistics = true)"
-        if not config.class_statistics
-        else "put its other classes beside it, learn a task of several classes first, or build the bundle with "
-        "--base-data"
+        said("one_class_beside")
+        if config.class_statistics
+        else said("one_class_counted", setting="class_statistics = true")
     )
-    raise TaskError(
-        f"Task '{name}' has one class only ('{classes[0]}'), and nothing is known that it could be told from: {remedy}."
-    )
+    raise TaskError(said("one_class", task=name, name=classes[0], remedy=remedy))
 
 
 def require_possible(

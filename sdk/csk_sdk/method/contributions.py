@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import StateError
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.known_classes import times_counted
@@ -21,9 +22,8 @@ from csk_sdk.method.known_classes import times_counted
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 # Of the spread of a class in one task: directions that are kept as they are, and mixtures of what these leave.
-DIRECTIONS, MIXTURES = 32, 32
-# So many images of a class wait, beside what is kept of it, before they become directions.
-_AT_ONCE = 32
+DIRECTIONS, MIXTURES = integer("contributions", "directions"), integer("contributions", "mixtures")
+_AT_ONCE = integer("contributions", "at_once")
 
 
 @dataclass(frozen=True, eq=False)

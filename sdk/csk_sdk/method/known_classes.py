@@ -13,16 +13,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.contract.thresholds import number
+from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import ClassStatistics, lda_head
 
 MOST = number("known_classes", "most")
-# Above this share of a known class's new images that look like another one, they contradict what is known; and of how
-# many images at least.
-_CONTRADICTION, _LEAST = 0.5, 5
-# How far from a class's mean images that look like its own may lie, squared, over what its own do: CIFAR-100's own
-# are at 0.84 to 1.23, those with noise of 20 grey levels at 1.41 and more, inverted digits at 11.
-_FAMILIAR = 1.3
+_CONTRADICTION, _LEAST = number("known_classes", "contradiction"), integer("known_classes", "least_images")
+_FAMILIAR = number("known_classes", "familiar")
 
 
 def times_counted(pictures: Mapping[str, float], known: ClassStatistics) -> dict[str, float]:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from csk_sdk.contract.sentences import said
 from csk_sdk.errors import StateError, StorageError
 from csk_sdk.state.atomic import UnreadableError, exists, remove_file
 from csk_sdk.state.generation import GenerationRecord, RecordLink
@@ -36,10 +37,7 @@ def forget_generations(store: GenerationStore, numbers: Sequence[int], scores: P
     for number in numbers:
         for path in (store.tensors_path(number), scores / f"{number:06d}.json"):
             if not remove_file(path):
-                raise StorageError(
-                    f"{path} holds what is to be forgotten, and could not be removed: check that the disk is writable "
-                    "and this user may write there, and run the command again."
-                )
+                raise StorageError(said("not_removed", path=str(path)))
         record = store.readable(number)
         if record is not None and (record.tasks or record.hidden):
             store.write_record(replace(record, tasks=(), hidden=()))

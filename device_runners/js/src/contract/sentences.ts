@@ -14,4 +14,32 @@ export const SENTENCES = {
   flopsUnknown:
     'flops is set, and this bundle does not say what a step costs: build it again, or leave flops out.',
   flopsTooFew: 'flops is {flops}, and one step of {batch_size} costs {each}: allow more.',
+  contradicts:
+    "Task '{task}' contradicts what is known: {found}{more}. If what is known is wrong, learn the task with {replace}{stays}; if it is right and these are {noun}s of another kind, with {add}; if the task is wrong, correct it. Nothing was committed.",
+  contradictsOne: "{share} % of its {noun}s of '{name}' look like '{other}'",
+  contradictsMore: ', and so do those of {count} more classes',
+  contradictsBase: " (what the base knows of '{name}' counts on)",
+  oneClass:
+    "Task '{task}' has one class only ('{name}'), and nothing is known that it could be told from: {remedy}.",
+  oneClassCounted: 'learn it with class statistics ({setting})',
+  oneClassBeside:
+    'put its other classes beside it, learn a task of several classes first, or build the bundle with --base-data',
+  forgetWhat: 'Name classes to forget, or a task.',
+  classNotKnown: "No class '{name}' is known. Known: {known}.",
+  taskNotLearned: "Task '{task}' is not learned. Learned: {learned}.",
+  baseStays: "The base is the bundle's, and cannot be forgotten; its classes can be hidden, one by one.",
+  classOfBase: "Class '{name}' is one of the base, which is the bundle's, and cannot be {done}.",
+  classKnownAlready: "Class '{name}' is known already: {merge} makes one class of two.",
+  className:
+    "A class cannot be called '{name}': its name must be of 1 to {longest} characters, in valid UTF-8 and without control characters.",
+  mergeItself: "Class '{name}' cannot be merged with itself.",
+  notRemoved:
+    '{path} holds what is to be forgotten, and could not be removed: check that it can be written there, and do it again.',
+  remainsMoments:
+    'the second moments of the trained layers, which are sums over all images, and protect what was learned',
+  remainsCenters: 'the centers that training has moved, and with them how all features drifted',
+  remainsSpread: 'the spread that all classes share: not all of it is kept class by class',
+  remainsSketch:
+    'how clearly, and how far from all, images of classes learned later lay: quantiles, measured when the forgotten were known',
+  remainsBase: 'the bundle, which is signed as it is: classes of the base are hidden, and not forgotten',
 } as const;

@@ -46,6 +46,22 @@ export const FORGETTING = {
 export const KNOWN_CLASSES = {
   /** An image counts at most so often: a single wrong one must not outweigh what hundreds said. */
   most: 20,
+  /** Above this share of a known class's new images that look like another one, they contradict what is known. */
+  contradiction: 0.5,
+  /** Of fewer nothing is said. */
+  leastImages: 5,
+  /** How far from a class's mean images that look like its own may lie, squared, over what its own do: CIFAR-100's own are at 0.84 to 1.23, those with noise of 20 grey levels at 1.41 and more, inverted digits at 11. */
+  familiar: 1.3,
+} as const;
+
+/** What contributions goes by. docs/decisions/0030-ledger.md. */
+export const CONTRIBUTIONS = {
+  /** Of the spread of a class in one task, directions of the largest are kept as they are. */
+  directions: 32,
+  /** What these leave is mixed, with random signs, into so many more. */
+  mixtures: 32,
+  /** So many more wait, beside what is kept of a class, before they become directions. */
+  atOnce: 32,
 } as const;
 
 /** What stopping goes by. docs/decisions/0022-plateau.md. */

@@ -1,7 +1,7 @@
 /** Random flips and shifts of a batch, so that a small task is not learned by heart. */
 
+import type { Random } from '../method/random.js';
 import type { PixelBatch, Preprocessing } from './pictures.js';
-import type { Random } from './random.js';
 
 /** What is done to one image: moved by so many pixels, then flipped left to right. */
 export interface Move {

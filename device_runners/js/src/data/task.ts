@@ -59,10 +59,8 @@ export class TaskPixels {
 }
 
 function requireLabels({ name, classes, pictures, labels }: Task): void {
-  if (classes.length < 2) {
-    throw new TaskError(
-      `Task '${name}' has fewer than two classes; a task needs at least two to tell apart.`,
-    );
+  if (!classes.length) {
+    throw new TaskError(`Task '${name}' has no class: name what its images show.`);
   }
   if (labels.length !== pictures.length) {
     throw new TaskError(`Task '${name}' has ${pictures.length} images and ${labels.length} labels.`);

@@ -3,8 +3,10 @@
 import type { TrainingConfig } from '../config.js';
 import { SENTENCES } from '../contract/sentences.js';
 import { NOVELTY } from '../contract/thresholds.js';
-import { LabelError, TaskError } from '../errors.js';
+import { ContradictionError, LabelError, TaskError } from '../errors.js';
 import { filled } from '../formats/sentences.js';
+import type { ClassStatistics } from '../method/heads.js';
+import type { Contradiction } from '../method/knownClasses.js';
 import { isRefuted, type LabelEvidence } from '../method/labelCheck.js';
 
 /**
@@ -24,6 +26,43 @@ export function requireLearnable(
     }),
     evidence,
   );
+}
+
+/**
+ * Throw ContradictionError where a task says of known classes that they are others. `base` are the classes that the base
+ * knows.
+ */
+export function requireAgreement(
+  found: ReadonlyMap<string, Contradiction>,
+  base: readonly string[],
+  task: string,
+): void {
+  if (!found.size) return;
+  const some = [...found].map(([name, { other, share }]) => {
+    return filled(SENTENCES.contradictsOne, { share: (100 * share).toFixed(0), noun: 'image', name, other });
+  });
+  const of = [...found.keys()].find((name) => base.includes(name));
+  const values = {
+    more: some.length > 3 ? filled(SENTENCES.contradictsMore, { count: some.length - 3 }) : '',
+    stays: of === undefined ? '' : filled(SENTENCES.contradictsBase, { name: of }),
+    ...{ replace: 'replace: true', add: 'replace: false' },
+  };
+  const said = { task, found: some.slice(0, 3).join(', '), noun: 'image', ...values };
+  throw new ContradictionError(filled(SENTENCES.contradicts, said));
+}
+
+/** Throw TaskError for one class alone where nothing else is known that it could be told from. */
+export function requireOthers(
+  known: ClassStatistics,
+  { classStatistics }: TrainingConfig,
+  task: string,
+  classes: readonly string[],
+): void {
+  if (classes.length !== 1 || (classStatistics && known.count(known.classes) > known.count(classes))) return;
+  const remedy = classStatistics
+    ? SENTENCES.oneClassBeside
+    : filled(SENTENCES.oneClassCounted, { setting: 'classStatistics: true' });
+  throw new TaskError(filled(SENTENCES.oneClass, { task, name: classes[0]!, remedy }));
 }
 
 /** A warning where a task's images are far from everything known; else nothing. */

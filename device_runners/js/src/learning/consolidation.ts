@@ -2,15 +2,16 @@
 
 import { augmentationOf, followsDrift } from '../config.js';
 import { mirrored } from '../data/augment.js';
-import { Random } from '../data/random.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { calibrated } from '../method/calibration.js';
+import { ContributionSum, Lesson } from '../method/contributions.js';
 import { type Drift, DriftEstimate } from '../method/drift.js';
 import { estimatedForgetting } from '../method/forgetting.js';
 import { ClassStatistics } from '../method/heads.js';
-import { KnownClasses } from '../method/knownClasses.js';
 import { type HeadArrays, logisticHead } from '../method/logistic.js';
+import { identity, timesTransposed, transposed } from '../method/matrix.js';
 import { addToCenters, leak, project } from '../method/projection.js';
+import { Random } from '../method/random.js';
 import { Familiarity, measured } from '../method/unknown.js';
 import {
   type Batches,
@@ -21,8 +22,10 @@ import {
   SAMPLE_BYTES,
 } from '../network/features.js';
 import { requireConverged, requireLearnableFeatures } from '../network/finite.js';
+import { mapOf, mapTensors, UnledgeredError } from '../network/ledger.js';
 import { PRIOR_IMAGES } from '../network/predicting.js';
 import { forgetsTooMuch } from './acceptance.js';
+import { refit } from './revision.js';
 import { HEAD_BIAS, HEAD_WEIGHT, type TaskTraining } from './training.js';
 
 /** What a learned task leaves: the next generation's tensors, and per site `||dC B|| / ||dC||`. */
@@ -33,6 +36,10 @@ export interface Consolidated {
   readonly forgetting: ReadonlyMap<string, number>;
   /** Whether they were dropped for that. */
   readonly headsOnly: boolean;
+  /** What the task contributes under the bundle's untouched network; undefined where nothing is kept of its classes. */
+  readonly lesson: Lesson | undefined;
+  /** The same as it is counted where centers have moved. */
+  readonly carried: Lesson | undefined;
 }
 
 /**
@@ -59,11 +66,11 @@ export async function consolidate(
 }
 
 async function fold(training: TaskTraining, name: string, batches: Batches): Promise<Consolidated> {
-  const { bundle, classes, config, tensors: old } = training;
+  const { bundle, classes, config, tensors: old, refitted } = training;
   const { features: f } = bundle.manifest.head;
   const tensors = new Map(old);
   const leaks = foldDeltas(training, tensors);
-  const { moments, statistics, sample, drift } = await seen(training, tensors, batches);
+  const { moments, sums, sample, drift } = await look(training, tensors, batches);
   const own = sample.count;
   if (augmentationOf(config, bundle.manifest).flip) await addMirrored(training, tensors, batches, sample);
   const { features, labels } = sample.arrays();
@@ -73,86 +80,151 @@ async function fold(training: TaskTraining, name: string, batches: Batches): Pro
     const sum = known.data.map((value, at) => value + moment[at]!);
     tensors.set(key, float32(known.shape, sum));
   }
-  const known = follow(training, tensors, statistics, drift);
-  if (statistics.classes.length) {
+  const seen = lessonOf(training, sums, sample);
+  const { known, carried } = follow(training, tensors, seen, drift);
+  if (seen) {
     const [x, y] = [features.subarray(0, own * f), labels.subarray(0, own)];
     const sketch = measured(Familiarity.from(old), known, x, y, classes, PRIOR_IMAGES);
     for (const [key, tensor] of sketch?.tensors() ?? []) tensors.set(key, tensor);
   }
   const forgetting = drift ? forgettingOf(training, tensors, drift) : new Map<string, number>();
+  refit(tensors, refitted, f);
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
   tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
   for (const [key, { data }] of tensors) {
     if (!isKnown(key, bundle.manifest.sites)) continue;
     if (data instanceof Float32Array || data instanceof Float64Array) requireConverged(key, data);
   }
-  return { tensors, leaks, forgetting, headsOnly: false };
+  const lesson = carried ? lessonOf(training, await untouched(training, batches), sample) : seen;
+  return { tensors, leaks, forgetting, headsOnly: false, lesson, carried };
 }
 
 /** What one pass over the task tells. */
 interface Seen {
   readonly moments: ReadonlyMap<string, Float64Array>;
-  readonly statistics: ClassStatistics;
+  /** Of each class what its images contribute; none where nothing is to be kept of classes. */
+  readonly sums: readonly ContributionSum[];
   readonly sample: FeatureSample;
   /** How the features moved; undefined where no center did. */
   readonly drift: Drift | undefined;
 }
 
-async function seen(training: TaskTraining, tensors: Tensors, batches: Batches): Promise<Seen> {
-  const { bundle, classes, config, opening, moved } = training;
+async function look(training: TaskTraining, tensors: Tensors, batches: Batches): Promise<Seen> {
+  const { bundle, opening, moved } = training;
   const { features: f } = bundle.manifest.head;
   const before = moved ? (await featuresBefore(training, batches)).values() : [].values();
   const sample = new FeatureSample(f);
-  const known = training.oldStatistics();
-  const repeated = new KnownClasses(classes, known);
+  const sums = sumsOf(training);
   const drift = new DriftEstimate(f);
-  const { moments, statistics } = await measureKnowledge(
-    bundle,
-    tensors,
-    batches(),
-    classes,
-    opening,
-    (features, labels) => {
-      // The same images had finite ones before a center moved.
-      if (moved) requireConverged('features', features);
-      requireLearnableFeatures(features);
-      repeated.add(features, labels);
-      sample.add(features, labels);
-      const earlier = before.next().value as Float32Array | undefined;
-      if (earlier) drift.add(earlier, features);
-    },
-  );
-  let learned = ClassStatistics.empty(f);
-  if (config.classStatistics) {
-    learned = statistics;
-    if (known.temperature === undefined) {
-      const { features, labels } = sample.arrays();
-      learned = calibrated(learned, features, labels, classes, PRIOR_IMAGES);
-    }
-    learned = repeated.balance(learned);
-  }
-  return { moments, statistics: learned, sample, drift: moved ? drift.fit() : undefined };
+  const moments = await measureKnowledge(bundle, tensors, batches(), opening, (features, labels) => {
+    // The same images had finite ones before a center moved.
+    if (moved) requireConverged('features', features);
+    requireLearnableFeatures(features);
+    count(sums, features, labels, f);
+    sample.add(features, labels);
+    const earlier = before.next().value as Float32Array | undefined;
+    if (earlier) drift.add(earlier, features);
+  });
+  return { moments, sums, sample, drift: moved ? drift.fit() : undefined };
 }
 
-/** Carry old heads and statistics over to the features as they are now, and add what was learned: what is known now. */
+function sumsOf({ bundle, classes, config }: TaskTraining): ContributionSum[] {
+  if (!config.classStatistics) return [];
+  return classes.map(() => new ContributionSum(bundle.manifest.head.features));
+}
+
+function count(
+  sums: readonly ContributionSum[],
+  features: Float32Array,
+  labels: Int32Array,
+  f: number,
+): void {
+  for (const [label, sum] of sums.entries()) {
+    const rows = Array.from(labels, (_, i) => i).filter((i) => labels[i] === label);
+    const own = new Float32Array(rows.length * f);
+    for (const [at, i] of rows.entries()) own.set(features.subarray(i * f, (i + 1) * f), at * f);
+    sum.add(own);
+  }
+}
+
+/** What the task contributes; undefined where nothing is kept of its classes. */
+function lessonOf(
+  { bundle, classes }: TaskTraining,
+  sums: readonly ContributionSum[],
+  sample: FeatureSample,
+): Lesson | undefined {
+  if (!sums.length) return undefined;
+  const each = sums.map((sum, label) => [classes[label]!, sum.total()] as const);
+  const found = new Map(each.filter(([, { count: images }]) => images));
+  const lesson = new Lesson(classes, found);
+  if (bundle.checkpoint.has('statistics.temperature')) return lesson;
+  const alone = lesson.after(ClassStatistics.empty(bundle.manifest.head.features));
+  const { features, labels } = sample.arrays();
+  const { temperature } = calibrated(alone, features, labels, classes, PRIOR_IMAGES);
+  return temperature === undefined ? lesson : new Lesson(classes, found, temperature);
+}
+
+/** What the bundle's own network sees in the task. */
+async function untouched(training: TaskTraining, batches: Batches): Promise<ContributionSum[]> {
+  const { bundle, opening } = training;
+  const sums = sumsOf(training);
+  const extractor = await FeatureExtractor.open(bundle, bundle.checkpoint, opening);
+  try {
+    for (const { images, labels } of batches()) {
+      const features = await extractor.features(images);
+      requireLearnableFeatures(features);
+      count(sums, features, labels, bundle.manifest.head.features);
+    }
+  } finally {
+    await extractor.close();
+  }
+  return sums;
+}
+
+/**
+ * Carry old heads and statistics over to the features as they are now, and add what was learned: what is known now.
+ *
+ * `carried` is what was added as it is counted when centers have moved: led back to the untouched network's features.
+ * Undefined where none has.
+ */
 function follow(
   training: TaskTraining,
   tensors: Map<string, StoredTensor>,
-  learned: ClassStatistics,
+  seen: Lesson | undefined,
   drift: Drift | undefined,
-): ClassStatistics {
+): { known: ClassStatistics; carried: Lesson | undefined } {
+  const { bundle, config } = training;
+  const followed = followsDrift(config) ? drift : undefined;
   let known = training.oldStatistics();
-  if (drift && followsDrift(training.config)) {
-    known = drift.statistics(known);
+  if (followed) {
+    known = followed.statistics(known);
     for (const name of headsIn(tensors)) {
       const key = `head/${name}/weight`;
       const { shape, data } = require32(tensors, key);
-      tensors.set(key, float32(shape, drift.head(data)));
+      tensors.set(key, float32(shape, followed.head(data)));
     }
   }
-  const now = known.merge(learned);
-  now.replaceIn(tensors);
-  return now;
+  known = seen?.after(known) ?? known;
+  known.replaceIn(tensors);
+  let map: Float64Array | undefined;
+  try {
+    map = mapOf(training.tensors, bundle.checkpoint);
+  } catch (error) {
+    if (!(error instanceof UnledgeredError)) throw error;
+    // Its map ends where someone went on who knows of none.
+    return { known, carried: seen && new Lesson(training.classes, new Map()) };
+  }
+  if (!map && !training.moved) return { known, carried: undefined };
+  const f = bundle.manifest.head.features;
+  map = led(map, followed, f);
+  for (const [key, tensor] of mapTensors(map, tensors)) tensors.set(key, tensor);
+  return { known, carried: seen?.ledBack(map) };
+}
+
+/** The map that was, and behind it how the features moved in this lesson. */
+function led(map: Float64Array | undefined, drift: Drift | undefined, f: number): Float64Array {
+  if (!drift) return map ?? identity(f);
+  return map ? timesTransposed(drift.forward, transposed(map, f, f), f, f, f) : drift.forward;
 }
 
 /** What the heads in `tensors` lose on the features as they are now, by old task. */

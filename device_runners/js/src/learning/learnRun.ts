@@ -5,81 +5,38 @@ import { augmentationOf, configRecord, type TrainingConfig } from '../config.js'
 import { PROGRESS_SCHEMA } from '../contract/progressSchema.js';
 import { moved, randomMoves } from '../data/augment.js';
 import type { Preprocessing } from '../data/pictures.js';
-import { Random } from '../data/random.js';
 import { requireNewTask, type Task, TaskPixels, taskClasses } from '../data/task.js';
 import { now } from '../engine.js';
 import { dumps, type Json } from '../formats/json.js';
 import { violation } from '../formats/schema.js';
 import type { Tensors } from '../formats/tensors.js';
+import type { Lesson } from '../method/contributions.js';
+import { ClassStatistics } from '../method/heads.js';
 import { cosine, warmUpSteps } from '../method/optimizers.js';
+import { Random } from '../method/random.js';
 import type { Batch, Opening } from '../network/features.js';
 import { peakRssBytes } from '../runtime/peakMemory.js';
 import type { Generation, LearnedTask } from '../state/record.js';
 import type { State } from '../state/state.js';
 import { VERSION } from '../version.js';
-import { requireLearnable, warningsAbout, worstOf } from './acceptance.js';
+import { requireAgreement, requireLearnable, requireOthers, warningsAbout, worstOf } from './acceptance.js';
 import { type Consolidated, consolidate } from './consolidation.js';
-import { fewShotNote, type HeadsOnlyBecause, isFewShot } from './fewShot.js';
-import { Stopping, type StopReason } from './stopping.js';
+import { because, fewShotNotes, isFewShot } from './fewShot.js';
+import type { LearnOptions, LearnReport, Progress, StopSignal } from './report.js';
+import { replacing, type TaskClasses } from './revision.js';
+import { Stopping } from './stopping.js';
 import { TaskTraining } from './training.js';
-
-/** Where a training run is. */
-export interface Progress {
-  readonly phase: 'check' | 'select' | 'train' | 'consolidate';
-  readonly step: number;
-  readonly steps: number;
-  readonly epoch: number;
-  readonly epochs: number;
-  /** Mean loss of the epoch so far; NaN before the first step. */
-  readonly loss: number;
-}
-
-/**
- * What learning one task took. `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how
- * many of the selected channels' directions the projection kept for older knowledge, as "r/k".
- *
- * `forgetting` is how many percentage points of accuracy the trained centers were estimated to cost the old task that loses most.
- * `headsOnlyBecause` is the setting for which the network stayed as it was: "max-forgetting" where that was too much,
- * "few-shot" where the images were too few to train on (`epochs` is then 0, and `loss` that of the head), else "".
- * `known` are the classes that were known before, and updated. `stopped` is what ended training. `warnings` are sentences
- * about what looks wrong, though not wrong enough to refuse the task.
- */
-export interface LearnReport {
-  readonly task: string;
-  readonly classes: readonly string[];
-  readonly images: number;
-  readonly epochs: number;
-  readonly loss: number;
-  readonly seconds: number;
-  readonly generation: number;
-  readonly leak: number;
-  readonly resumedAtStep: number;
-  readonly protected: Readonly<Record<string, string>>;
-  readonly forgetting: number;
-  readonly headsOnly: boolean;
-  readonly headsOnlyBecause: HeadsOnlyBecause;
-  readonly known: readonly string[];
-  readonly stopped: StopReason;
-  readonly warnings: readonly string[];
-}
-
-/** What an AbortSignal has, of which any object will do: not every engine knows AbortController. */
-export interface StopSignal {
-  readonly aborted: boolean;
-  readonly reason?: unknown;
-}
-
-export interface LearnOptions {
-  /** Called after every step. */
-  readonly onProgress?: (progress: Progress) => void;
-  /** Stops learning at the next step; a progress checkpoint is kept, and `learn` throws the signal's reason. */
-  readonly signal?: StopSignal;
-}
 
 interface Resumed {
   readonly step: number;
   readonly loss: number;
   readonly seconds: number;
+}
+
+/** What a task is learned from, and what of older tasks is made anew for it. */
+interface Ground {
+  readonly generation: Generation;
+  readonly refitted: TaskClasses;
 }
 
 /** One call of `Learner.learn`, under the state's lock. */
@@ -96,17 +53,38 @@ export class LearnRun {
   /** Tensors and facts of a newer csk-sdk in the progress checkpoint that this run goes on from. */
   private foreign: { tensors: Tensors; meta: object } = { tensors: new Map(), meta: {} };
 
-  constructor(
+  /** Check the task, and open it on `generation`, or on what is left of it where the task replaces. */
+  static async open(
+    bundle: Bundle,
+    preprocessing: Preprocessing,
+    state: State,
+    generation: Generation,
+    task: Task,
+    config: TrainingConfig,
+    opening: Opening,
+    options: LearnOptions,
+  ): Promise<LearnRun> {
+    const { name, classes } = task;
+    requireNewTask(generation, bundle, name, classes);
+    const known = ClassStatistics.from(generation.tensors, bundle.manifest.head.features);
+    requireOthers(known, config, name, classes);
+    const ground = options.replace
+      ? await replacing(bundle, state, generation, classes)
+      : { generation, refitted: new Map() };
+    return new LearnRun(bundle, preprocessing, state, ground, task, config, opening, options);
+  }
+
+  private constructor(
     private readonly bundle: Bundle,
     private readonly preprocessing: Preprocessing,
     private readonly state: State,
-    private readonly generation: Generation,
+    private readonly ground: Ground,
     private readonly task: Task,
     private readonly config: TrainingConfig,
     opening: Opening,
     private readonly options: LearnOptions,
   ) {
-    requireNewTask(generation, bundle, task.name, task.classes);
+    const { generation, refitted } = ground;
     this.report('check');
     this.pixels = new TaskPixels(task, preprocessing);
     this.batchSize = config.batchSize ?? bundle.manifest.batch_size;
@@ -114,7 +92,16 @@ export class LearnRun {
     this.stopping = new Stopping(config, bundle.manifest, this.perEpoch, this.batchSize);
     this.few = isFewShot(this.pixels.count, task.classes, config);
     const old = taskClasses(generation, bundle);
-    this.training = new TaskTraining(bundle, generation.tensors, task.classes, config, opening, old);
+    for (const name of refitted.keys()) old.delete(name);
+    this.training = new TaskTraining(
+      bundle,
+      generation.tensors,
+      task.classes,
+      config,
+      opening,
+      old,
+      refitted,
+    );
   }
 
   /** Learn and commit. */
@@ -149,12 +136,24 @@ export class LearnRun {
       config: this.configRecord(),
       protected: training.protected,
       notes: this.notes(result),
+      contributions: await this.kept(result.lesson),
+      carried: await this.kept(result.carried),
+      ...(result.lesson?.temperature === undefined ? {} : { temperature: result.lesson.temperature }),
     };
     throwIfAborted(this.options.signal);
-    const parent = this.generation;
+    const parent = this.ground.generation;
     const committed = await state.commit(parent.number, [...parent.tasks, learned], result.tensors);
     await state.clearProgress();
     return this.reported(learned, result, committed.number, resumed.step);
+  }
+
+  /** By class, what its contribution is called in the state. */
+  private async kept(lesson: Lesson | undefined): Promise<Map<string, string>> {
+    const names = new Map<string, string>();
+    for (const [name, one] of lesson?.contributions ?? []) {
+      names.set(name, await this.state.keepContribution(one.tensors()));
+    }
+    return names;
   }
 
   private reported(
@@ -164,6 +163,7 @@ export class LearnRun {
     resumedAtStep: number,
   ): LearnReport {
     const { few, training, stopping } = this;
+    const refitted = new Set([...this.ground.refitted.values()].flat());
     return {
       ...{
         task,
@@ -180,15 +180,16 @@ export class LearnRun {
       leak: Math.max(0, ...leaks.values()),
       forgetting: Math.round(100 * worstOf(forgetting).points) / 100,
       headsOnly: few || headsOnly,
-      headsOnlyBecause: few ? 'few-shot' : headsOnly ? 'max-forgetting' : '',
+      headsOnlyBecause: because(classes, few, headsOnly),
       known: training.known,
+      replaced: classes.filter((name) => refitted.has(name)),
       stopped: stopping.reason,
     };
   }
 
   /** Warm up, and be sure that there is something to learn; the head's loss where only heads are. */
   private async warmUp(): Promise<number> {
-    const { few, training, config, task } = this;
+    const { few, training, config, task, bundle, options } = this;
     const batches = (): Generator<Batch> => this.plainBatches();
     let loss = 0;
     if (few) {
@@ -198,13 +199,16 @@ export class LearnRun {
       await training.warmUp(batches);
     }
     requireLearnable(training.evidence, config, task.name);
+    if (options.replace === undefined) {
+      requireAgreement(training.contradicted, bundle.manifest.classes, task.name);
+    }
     return loss;
   }
 
   private notes(result: Consolidated): string[] {
     const { few, training, config, task, pixels } = this;
     const notes = warningsAbout(training.novelty, result, config);
-    return few ? [...notes, fewShotNote(pixels.count, task.classes)] : notes;
+    return few ? [...notes, ...fewShotNotes(pixels.count, task.classes)] : notes;
   }
 
   /**
@@ -279,8 +283,8 @@ export class LearnRun {
     const { checkpoint_seconds: _, ...config } = this.configRecord();
     return {
       task: this.task.name,
-      fingerprint: this.pixels.fingerprint(),
-      generation: this.generation.number,
+      fingerprint: this.pixels.fingerprint() + (this.options.replace ? '+replace' : ''),
+      generation: this.ground.generation.number,
       config: JSON.parse(dumps(config)),
       backend: 'portable',
       version: `${VERSION} javascript`,

@@ -7,7 +7,7 @@ import { NOVELTY, WARM_UP } from '../contract/thresholds.js';
 import { TaskError } from '../errors.js';
 import { float32, int64, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { ClassStatistics } from '../method/heads.js';
-import { KnownClasses } from '../method/knownClasses.js';
+import { type Contradiction, contradicted, knownAmong } from '../method/knownClasses.js';
 import { classEvidence, type LabelEvidence } from '../method/labelCheck.js';
 import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
 import { novelty } from '../method/novelty.js';
@@ -23,6 +23,7 @@ import {
   type Opening,
 } from '../network/features.js';
 import { requireConverged, requireLearnableFeatures } from '../network/finite.js';
+import { PRIOR_IMAGES } from '../network/predicting.js';
 import type { Feed, Graph } from '../runtime/sessions.js';
 
 export const HEAD_WEIGHT = 'head.weight';
@@ -52,6 +53,8 @@ export class TaskTraining {
   head: HeadArrays;
   /** Those of its classes that were known before. */
   readonly known: readonly string[];
+  /** Of known classes, those that the images say are others; empty before the warm-up. */
+  contradicted: ReadonlyMap<string, Contradiction> = new Map();
   /** What the labels say about the images; undefined before the warm-up. */
   evidence: LabelEvidence | undefined;
   /** How far the images are from all that is known; undefined before the warm-up, or where too little is known. */
@@ -59,7 +62,10 @@ export class TaskTraining {
   private readonly optimizer: Optimizer;
   private graph: Graph | undefined;
 
-  /** `oldClasses` are those of each older task, "base" among them; without, nothing is said about what they lose. */
+  /**
+   * `oldClasses` are those of each older task, "base" among them; without, nothing is said about what they lose. `refitted`
+   * are those of older tasks whose heads are made anew, of what is known in the end.
+   */
   constructor(
     readonly bundle: Bundle,
     readonly tensors: Tensors,
@@ -67,10 +73,11 @@ export class TaskTraining {
     readonly config: TrainingConfig,
     readonly opening: Opening,
     readonly oldClasses: ReadonlyMap<string, readonly string[]> = new Map(),
+    readonly refitted: ReadonlyMap<string, readonly string[]> = new Map(),
   ) {
     this.optimizer = optimizerOf(config);
     this.head = { weight: new Float32Array(0), bias: new Float32Array(0) };
-    this.known = new KnownClasses(classes, this.oldStatistics()).names;
+    this.known = knownAmong(classes, this.oldStatistics());
   }
 
   /** The class statistics of everything learned before. */
@@ -137,7 +144,11 @@ export class TaskTraining {
     const found = sample.arrays();
     const { features, labels } = found;
     this.evidence = classEvidence(features, f, labels, this.classes.length);
-    this.novelty = novelty(this.oldStatistics(), features.subarray(0, NOVELTY.mostImages * f));
+    const old = this.oldStatistics();
+    this.novelty = novelty(old, features.subarray(0, NOVELTY.mostImages * f));
+    if (this.known.length) {
+      this.contradicted = contradicted(old, PRIOR_IMAGES, features, labels, this.classes);
+    }
     this.head = logisticHead(features, f, labels, this.classes.length);
     return found;
   }

@@ -8,7 +8,7 @@
 import { StateError, TaskError } from '../errors.js';
 import { textOf, utf8 } from '../formats/bytes.js';
 import { float32, float64, type StoredTensor, type Tensors, uint8 } from '../formats/tensors.js';
-import { betweenClasses, covarianceWithin, freedomOf, meansOf, roundingOf } from './covariance.js';
+import { betweenClasses, covarianceWithin, freedomOf, roundingOf } from './covariance.js';
 import type { HeadArrays } from './logistic.js';
 import { timesTransposed, trace, transposed } from './matrix.js';
 import { SymmetricSystem } from './symmetric.js';
@@ -94,6 +94,52 @@ export class ClassStatistics {
     return new ClassStatistics(f, classes, gram, sums, counts, this.temperature ?? other.temperature);
   }
 
+  /** The statistics with other names of some classes; those that have one name then are one class. */
+  named(names: ReadonlyMap<string, string>): ClassStatistics {
+    const f = this.features;
+    const own = this.classes.map((name) => names.get(name) ?? name);
+    const classes = [...new Set(own)];
+    const sums = new Float64Array(classes.length * f);
+    const counts = new Float64Array(classes.length);
+    own.forEach((name, from) => {
+      const to = classes.indexOf(name);
+      counts[to] = counts[to]! + this.counts[from]!;
+      for (let j = 0; j < f; j++) sums[to * f + j] = sums[to * f + j]! + this.sums[from * f + j]!;
+    });
+    return new ClassStatistics(f, classes, this.gram, sums, counts, this.temperature);
+  }
+
+  /**
+   * The statistics of the other classes; of the spread around the means, the share of the images that go, goes. Whose
+   * spread it was is not known any more: a spread that all classes share stays what it is.
+   */
+  without(names: Iterable<string>): ClassStatistics {
+    const f = this.features;
+    const dropped = new Set(names);
+    const kept = this.classes.flatMap((name, c) => (dropped.has(name) ? [] : [c]));
+    if (kept.length === this.classes.length) return this;
+    const counts = Float64Array.from(kept, (c) => this.counts[c]!);
+    const sums = new Float64Array(kept.length * f);
+    for (const [at, c] of kept.entries()) sums.set(this.sums.subarray(c * f, (c + 1) * f), at * f);
+    const share = counts.some(Boolean) ? freedomOf(counts) / freedomOf(this.counts) : 0;
+    const between = betweenClasses(sums, counts, f);
+    const gram = this.scatter().map((value, at) => value * share + between[at]!);
+    return new ClassStatistics(
+      f,
+      kept.map((c) => this.classes[c]!),
+      gram,
+      sums,
+      counts,
+      this.temperature,
+    );
+  }
+
+  /** How many images of these classes, names of which may be unknown, were counted. */
+  count(classes: readonly string[]): number {
+    const wanted = new Set(classes);
+    return this.counts.reduce((sum, count, c) => sum + (wanted.has(this.classes[c]!) ? count : 0), 0);
+  }
+
   /**
    * As tensors of a state; the names as UTF-8 JSON. `means` `(classes, f)` float32, zero for a class without samples;
    * `scatter` `(f, f)` float64: sum of `(x - mu_c) (x - mu_c)^T` over all samples, around the means before rounding.
@@ -102,14 +148,12 @@ export class ClassStatistics {
   tensors(): Map<string, StoredTensor> {
     const f = this.features;
     const count = this.classes.length;
-    // Plain UTF-8, as Python writes it.
-    const names = `[${this.classes.map((name) => JSON.stringify(name)).join(', ')}]`;
     const means = new Float32Array(this.sums.length);
     for (let at = 0; at < means.length; at++) {
       means[at] = this.sums[at]! / (this.counts[Math.floor(at / f)]! || 1);
     }
     const tensors = new Map<string, StoredTensor>([
-      ['statistics.classes', uint8(utf8(names))],
+      ['statistics.classes', uint8(utf8(jsonOfNames(this.classes)))],
       ['statistics.scatter', count ? float64([f, f], this.scatter()) : float64([0, 0])],
       ['statistics.means', float32([count, f], means)],
       ['statistics.counts', float64([count], this.counts)],
@@ -176,6 +220,11 @@ export class ClassStatistics {
   }
 }
 
+/** Names of classes as a state has them: JSON in plain UTF-8, as Python writes it. */
+export function jsonOfNames(names: readonly string[]): string {
+  return `[${names.map((name) => JSON.stringify(name)).join(', ')}]`;
+}
+
 /** Throws StateError for one that nothing can be divided by. */
 function temperatureIn(tensors: Tensors): number | undefined {
   const stored = tensors.get(TEMPERATURE);
@@ -196,22 +245,32 @@ function temperatureIn(tensors: Tensors): number | undefined {
  * `a = m / (n - C + m)` as if `m = priorPictures` more images had shown no correlation; with this `S`,
  * `w_c = S^-1 mu_c`, `b_c = -mu_c^T S^-1 mu_c / 2 + tr(S^-1 Sw) / (4 n_c)`: the last term makes up for half of what a mean
  * of few images is off by (docs/decisions/0021). All is divided by the statistics' temperature. Where the data show no
- * spread within classes, the nearest class mean wins. Throws TaskError for a class without samples.
+ * spread within classes, the nearest class mean wins. `classes` picks, and orders, the rows that are returned. Throws
+ * TaskError for a class without samples.
  */
-export function ldaHead(statistics: ClassStatistics, priorPictures: number): HeadArrays {
-  const { features: f, classes, gram, counts } = statistics;
+export function ldaHead(
+  statistics: ClassStatistics,
+  priorPictures: number,
+  classes: readonly string[] = statistics.classes,
+): HeadArrays {
+  const { features: f, gram, sums } = statistics;
   const count = classes.length;
-  const empty = classes.findIndex((_, c) => counts[c] === 0);
+  const rows = classes.map((name) => statistics.classes.indexOf(name));
+  const counts = Float64Array.from(rows, (row) => statistics.counts[row] ?? 0);
+  const empty = counts.indexOf(0);
   if (!count || empty >= 0) {
     const what = count ? `class '${classes[empty]}' has no samples` : 'there are no classes';
     throw new TaskError(`${what} to compute a head from: learn a task that contains some.`);
   }
-  const means = meansOf(statistics);
+  const means = new Float64Array(count * f);
+  for (const [c, row] of rows.entries()) {
+    for (let j = 0; j < f; j++) means[c * f + j] = sums[row * f + j]! / counts[c]!;
+  }
   const shrunk = shrunkCovariance(statistics, priorPictures);
   let weight: Float64Array;
   if (!shrunk) {
     // Any multiple of the identity decides alike; this one keeps logits O(f).
-    const total = counts.reduce((sum, value) => sum + value, 0);
+    const total = statistics.counts.reduce((sum, value) => sum + value, 0);
     const energy = trace(gram, f) / total / f || 1;
     weight = means.map((value) => value / energy);
   } else {

@@ -7,56 +7,109 @@
  */
 
 import { KNOWN_CLASSES } from '../contract/thresholds.js';
-import { ClassStatistics } from './heads.js';
+import { type ClassStatistics, ldaHead, shrunkCovariance } from './heads.js';
+import { timesTransposed } from './matrix.js';
 
-/** Which of a task's classes are known by `old` statistics, and the statistics of its images of these. */
-export class KnownClasses {
-  readonly names: readonly string[];
-  /** By class of the task, its place in `names`, or -1. */
-  private readonly places: readonly number[];
-  private again: ClassStatistics;
-
-  constructor(
-    classes: readonly string[],
-    private readonly old: ClassStatistics,
-  ) {
-    const seen = new Set(old.classes.filter((_, c) => old.counts[c]! > 0));
-    this.names = classes.filter((name) => seen.has(name));
-    this.places = classes.map((name) => this.names.indexOf(name));
-    this.again = ClassStatistics.empty(old.features);
-  }
-
-  /** One batch of the task: features `(n, f)`, labels `(n,)` into its classes. */
-  add(features: Float32Array, labels: ArrayLike<number>): void {
-    if (!this.names.length) return;
-    const f = this.old.features;
-    const rows = Array.from(labels).flatMap((label, row) => (this.places[label]! >= 0 ? [row] : []));
-    const known = new Float32Array(rows.length * f);
-    rows.forEach((row, at) => {
-      known.set(features.subarray(row * f, (row + 1) * f), at * f);
-    });
-    const places = rows.map((row) => this.places[labels[row]!]!);
-    this.again = this.again.add(known, places, this.names);
-  }
-
-  /** `learned`, the task's statistics, with the images of known classes counted more often. */
-  balance(learned: ClassStatistics): ClassStatistics {
-    const count = total(this.again, this.names);
-    if (!count) return learned;
-    const factor = Math.min(KNOWN_CLASSES.most, Math.max(1, total(this.old, this.names) / count));
-    return learned.merge(scaled(this.again, factor - 1));
-  }
+/** How many times a new image of a class that is `known` counts, by name; `images` are the new ones' counts. */
+export function timesCounted(
+  images: ReadonlyMap<string, number>,
+  known: ClassStatistics,
+): Map<string, number> {
+  const seen = knownAmong([...images.keys()], known);
+  const count = seen.reduce((sum, name) => sum + images.get(name)!, 0);
+  const factor = count ? Math.min(KNOWN_CLASSES.most, Math.max(1, known.count(seen) / count)) : 1;
+  return new Map(seen.map((name) => [name, factor]));
 }
 
-function total({ classes, counts }: ClassStatistics, names: readonly string[]): number {
-  return classes.reduce((sum, name, c) => sum + (names.includes(name) ? counts[c]! : 0), 0);
+/** Those of `classes` that `known` has images of. */
+export function knownAmong(classes: readonly string[], known: ClassStatistics): string[] {
+  const seen = new Set(seenIn(known));
+  return classes.filter((name) => seen.has(name));
 }
 
-/** The statistics of each image counted `factor` times. */
-function scaled(
-  { features, classes, gram, sums, counts, temperature }: ClassStatistics,
-  factor: number,
-): ClassStatistics {
-  const times = (values: Float64Array): Float64Array => values.map((value) => value * factor);
-  return new ClassStatistics(features, classes, times(gram), times(sums), times(counts), temperature);
+/** Of a known class: the other one that most of its new images look like, and their share. */
+export interface Contradiction {
+  readonly other: string;
+  readonly share: number;
+}
+
+/**
+ * Classes that are `known`, of which most new images look like those of another one.
+ *
+ * `features` `(n, f)` and `labels` `(n,)` into `classes` are the task's. An image looks like one of a class where the
+ * discriminant decides for it, and those of which it does lie no further from its mean than its own do. What is unlike
+ * everything known, as in another season, has the looks of no class, whichever is nearest.
+ */
+export function contradicted(
+  known: ClassStatistics,
+  priorPictures: number,
+  features: Float32Array,
+  labels: ArrayLike<number>,
+  classes: readonly string[],
+): Map<string, Contradiction> {
+  const found = new Map<string, Contradiction>();
+  const seen = seenIn(known);
+  const distance = seen.some((name) => classes.includes(name)) && distanceIn(known, priorPictures);
+  if (!distance) return found;
+  const f = known.features;
+  const said = decisions(features, ldaHead(known, priorPictures, seen), f);
+  for (const [index, name] of classes.entries()) {
+    const own = Array.from(labels, (_, i) => i).filter((i) => labels[i] === index);
+    if (!seen.includes(name) || own.length < KNOWN_CLASSES.leastImages) continue;
+    const counts = seen.map((one, c) => (one === name ? 0 : own.filter((i) => said[i] === c).length));
+    const other = counts.indexOf(Math.max(...counts));
+    const share = counts[other]! / own.length;
+    if (share <= KNOWN_CLASSES.contradiction) continue;
+    const theirs = own.filter((i) => said[i] === other).map((i) => features.subarray(i * f, (i + 1) * f));
+    if (distance(theirs, seen[other]!) < KNOWN_CLASSES.familiar) {
+      found.set(name, { other: seen[other]!, share });
+    }
+  }
+  return found;
+}
+
+function seenIn({ classes, counts }: ClassStatistics): string[] {
+  return classes.filter((_, c) => counts[c]! > 0);
+}
+
+/** For each of `(n, f)` features the class of the head that it is taken for. */
+function decisions(
+  features: Float32Array,
+  { weight, bias }: { weight: Float32Array; bias: Float32Array },
+  f: number,
+): Int32Array {
+  const n = features.length / f;
+  const count = bias.length;
+  const logits = timesTransposed(Float64Array.from(features), Float64Array.from(weight), n, count, f);
+  return Int32Array.from({ length: n }, (_, i) => {
+    let best = 0;
+    for (let c = 1; c < count; c++) {
+      if (logits[i * count + c]! + bias[c]! > logits[i * count + best]! + bias[best]!) best = c;
+    }
+    return best;
+  });
+}
+
+/**
+ * How far images are from a class's mean on average, squared, over what is expected of the class's own; undefined where
+ * no class has any spread.
+ */
+function distanceIn(
+  known: ClassStatistics,
+  priorPictures: number,
+): ((images: readonly Float32Array[], name: string) => number) | undefined {
+  const shrunk = shrunkCovariance(known, priorPictures);
+  if (!shrunk) return undefined;
+  const f = known.features;
+  return (images, name) => {
+    const row = known.classes.indexOf(name);
+    const apart = new Float64Array(images.length * f);
+    for (const [i, image] of images.entries()) {
+      for (let j = 0; j < f; j++)
+        apart[i * f + j] = image[j]! - known.sums[row * f + j]! / known.counts[row]!;
+    }
+    const solved = shrunk.system.solveRows(apart, images.length);
+    const total = apart.reduce((sum, value, at) => sum + value * solved[at]!, 0);
+    return total / images.length / shrunk.noise;
+  };
 }

@@ -13,7 +13,7 @@ import { StateError } from '../errors.js';
 import { textOf, utf8 } from '../formats/bytes.js';
 import { float32, type StoredTensor, type Tensors, uint8 } from '../formats/tensors.js';
 import { freedomOf, meansOf, roundingOf } from './covariance.js';
-import { type ClassStatistics, type ShrunkCovariance, shrunkCovariance } from './heads.js';
+import { type ClassStatistics, jsonOfNames, type ShrunkCovariance, shrunkCovariance } from './heads.js';
 import type { HeadArrays } from './logistic.js';
 import { timesTransposed } from './matrix.js';
 
@@ -39,10 +39,8 @@ export class Familiarity {
 
   tensors(): Map<string, StoredTensor> {
     const shape = [this.classes.length, WIDTH];
-    // Plain UTF-8, as Python writes it.
-    const names = `[${this.classes.map((name) => JSON.stringify(name)).join(', ')}]`;
     return new Map<string, StoredTensor>([
-      ['familiarity.classes', uint8(utf8(names))],
+      ['familiarity.classes', uint8(utf8(jsonOfNames(this.classes)))],
       ['familiarity.margins', float32(shape, this.margins)],
       ['familiarity.oddness', float32(shape, this.oddness)],
     ]);
@@ -90,6 +88,32 @@ export class Familiarity {
     return new Familiarity(classes, both(this.margins, other.margins), both(this.oddness, other.oddness));
   }
 
+  /** Of all classes but these; undefined where none is left. */
+  without(names: Iterable<string>): Familiarity | undefined {
+    const dropped = new Set(names);
+    const kept = this.classes.flatMap((name, row) => (dropped.has(name) ? [] : [row]));
+    return kept.length ? this.rows(kept) : undefined;
+  }
+
+  /** With other names for some classes; of two that have one name then, the mean. */
+  named(names: ReadonlyMap<string, string>): Familiarity {
+    const each = this.classes.map((name, row) => {
+      const { margins, oddness } = this.rows([row]);
+      return new Familiarity([names.get(name) ?? name], margins, oddness);
+    });
+    return each.reduce((found, one) => found.merge(one));
+  }
+
+  private rows(rows: readonly number[]): Familiarity {
+    const of = (table: Float32Array): Float32Array =>
+      Float32Array.from(rows.flatMap((row) => [...table.subarray(row * WIDTH, (row + 1) * WIDTH)]));
+    return new Familiarity(
+      rows.map((row) => this.classes[row]!),
+      of(this.margins),
+      of(this.oddness),
+    );
+  }
+
   /** A table for these classes; for one that was not measured, what the others have on average. */
   of(table: Float32Array, classes: readonly string[]): Float64Array {
     const mean = Float64Array.from({ length: WIDTH }, (_, j) => {
@@ -104,6 +128,12 @@ export class Familiarity {
     });
     return out;
   }
+}
+
+/** Put the sketch into a state's `tensors`, in place of the one that is there; undefined removes it. */
+export function replaceSketch(tensors: Map<string, StoredTensor>, sketch: Familiarity | undefined): void {
+  for (const name of FAMILIARITY) tensors.delete(`familiarity.${name}`);
+  for (const [key, tensor] of sketch?.tensors() ?? []) tensors.set(key, tensor);
 }
 
 /**

@@ -54,7 +54,13 @@ export class VersionedStorage implements Storage {
     return [...new Set(names.filter((name): name is string => name !== undefined))];
   }
 
-  async replace(path: string, data: Uint8Array): Promise<void> {
+  async replace(path: string, data: Uint8Array, { forgets = false } = {}): Promise<void> {
+    await this.put(path, data);
+    // The version before is kept: then it is the same.
+    if (forgets) await this.put(path, data);
+  }
+
+  private async put(path: string, data: Uint8Array): Promise<void> {
     const versions = await this.versions(path);
     const next = (versions[0]?.number ?? 0) + 1;
     const temporary = `${this.at(path, next)}${TEMPORARY}`;

@@ -4,9 +4,10 @@ import type { Bundle } from '../bundle/bundle.js';
 import { EVAL_MODEL, MEMORY_MODEL, rowsOf, type Site } from '../bundle/manifest.js';
 import { HEAD } from '../contract/thresholds.js';
 import { float32, int64, sizeOf, type Tensors } from '../formats/tensors.js';
-import { ClassStatistics, STATISTICS } from '../method/heads.js';
+import { STATISTICS } from '../method/heads.js';
 import { FAMILIARITY } from '../method/unknown.js';
 import type { Feed, Feeds, Graph, Runtime, SessionSettings } from '../runtime/sessions.js';
+import { LEDGER } from './ledger.js';
 
 export const SAMPLE_BYTES = HEAD.sampleBytes;
 
@@ -111,23 +112,21 @@ export class FeatureSample {
 }
 
 /**
- * What one pass over data tells: per site the second moment `K = sum x_c^T x_c`, by the name `moment/SITE`, and class
- * statistics. `onFeatures` sees each batch's features and labels.
+ * What one pass over data tells: per site the second moment `K = sum x_c^T x_c`, by the name `moment/SITE`. `onFeatures` sees
+ * each batch's features and labels.
  */
 export async function measureKnowledge(
   bundle: Bundle,
   tensors: Tensors,
   batches: Iterable<Batch>,
-  classes: readonly string[],
   { runtime, settings }: Opening,
   onFeatures: (features: Float32Array, labels: Int32Array) => void,
-): Promise<{ moments: Map<string, Float64Array>; statistics: ClassStatistics }> {
-  const { sites, head } = bundle.manifest;
+): Promise<Map<string, Float64Array>> {
+  const { sites } = bundle.manifest;
   const graph = await bundle.graph(MEMORY_MODEL, tensors, runtime, settings);
   const moments = new Map(
     sites.map((site) => [`moment/${site.name}`, new Float64Array(site.groups * site.shape[1]! ** 2)]),
   );
-  let statistics = ClassStatistics.empty(head.features);
   try {
     for (const { images, labels } of batches) {
       const feeds = { image: imageFeed(bundle, images), ...neutralDeltas(sites) };
@@ -138,18 +137,18 @@ export async function measureKnowledge(
         for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + part[i]!;
       }
       onFeatures(outputs.features!, labels);
-      statistics = statistics.add(outputs.features!, labels, classes);
     }
   } finally {
     await graph.close();
   }
-  return { moments, statistics };
+  return moments;
 }
 
 /** Whether a tensor means something to this csk-sdk. Others are a newer one's, and are carried on untouched. */
 export function isKnown(name: string, sites: readonly Site[]): boolean {
   if (/^head\/[^/]*\/(weight|bias)$/.test(name)) return true;
   if (STATISTICS.some((one) => name === `statistics.${one}`)) return true;
+  if (LEDGER.some((one) => name === one)) return true;
   if (FAMILIARITY.some((one) => name === `familiarity.${one}`)) return true;
   return sites.some((site) => name === `center/${site.name}` || name === `moment/${site.name}`);
 }

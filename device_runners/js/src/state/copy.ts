@@ -1,6 +1,7 @@
 /** A state from one place to another: from a browser or a phone into a folder that the Python SDK opens, and back. */
 
 import { StateError } from '../errors.js';
+import { LEDGER } from './ledger.js';
 import type { Storage } from './storage.js';
 import { GENERATIONS, GenerationStore, HEAD } from './store.js';
 import { requireWriter } from './versions.js';
@@ -17,8 +18,10 @@ export async function copyState(from: Storage, to: Storage): Promise<void> {
   const lock = await from.lock();
   try {
     requireWriter(await new GenerationStore(from, '').needs(), from.name);
-    const generations = (await from.list(GENERATIONS)).map((name) => `${GENERATIONS}/${name}`);
-    for (const path of [...generations, 'state.json', HEAD]) {
+    const below = async (folder: string): Promise<string[]> =>
+      (await from.list(folder)).map((name) => `${folder}/${name}`);
+    const paths = [...(await below(LEDGER)), ...(await below(GENERATIONS))];
+    for (const path of [...paths, 'state.json', HEAD]) {
       const content = await from.read(path);
       if (!content) throw new StateError(`${from.name}/${path} is missing: there is no state to copy.`);
       await to.replace(path, content);

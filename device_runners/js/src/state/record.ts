@@ -14,7 +14,9 @@ import { FIRST, type Needs, needsOf, needsRecord, requireReader } from './versio
  * mean loss of the last epoch, `peakRssBytes` the process's peak memory (0 where it is not known), `config` the settings
  * used, under the names that they have in Python. `protected` says for each site how many of the selected channels'
  * directions were kept for older knowledge, as "r/k", and `notes` what the user was warned of; what an older csk-sdk did
- * not record is empty.
+ * not record is empty. `contributions` names by class the file in `ledger/` of what the task contributed under the bundle's
+ * untouched network, "" where a later lesson replaced it; `carried` the same as it is counted now, where centers have moved.
+ * `temperature` is what was measured on the task, where the bundle brings none.
  */
 export interface LearnedTask {
   readonly name: string;
@@ -27,6 +29,9 @@ export interface LearnedTask {
   readonly config: { readonly [name: string]: Json };
   readonly protected: Readonly<Record<string, string>>;
   readonly notes: readonly string[];
+  readonly contributions: ReadonlyMap<string, string>;
+  readonly carried: ReadonlyMap<string, string>;
+  readonly temperature?: number;
   /** Fields of a newer csk-sdk, which are kept as they are. */
   readonly more?: { readonly [name: string]: Json };
 }
@@ -40,6 +45,8 @@ export interface Generation {
   readonly tensors: Tensors;
   /** ISO 8601, UTC; empty for generation 0. */
   readonly created: string;
+  /** Classes of the base that are not to be counted. */
+  readonly hidden: readonly string[];
 }
 
 /** A generation without its tensors; `sha256` and `size` are those of the tensors' file. */
@@ -50,6 +57,9 @@ export interface GenerationRecord {
   readonly tasks: readonly LearnedTask[];
   readonly sha256: string;
   readonly size: number;
+  readonly hidden?: readonly string[];
+  /** Generations that went when this one was committed, since they held what was to be forgotten. */
+  readonly purged?: readonly number[];
   /** Who may read and write it; every csk-sdk where it is missing. */
   readonly needs?: Needs;
   /** Fields of a newer csk-sdk, which the generations learned from this one carry on. */
@@ -59,6 +69,11 @@ export interface GenerationRecord {
 /** The name of the task learned last. */
 export function taskOf(found: GenerationRecord): string {
   return found.tasks.at(-1)?.name ?? '';
+}
+
+/** The files in `ledger/` that a task needs. */
+export function filesOf({ contributions, carried }: LearnedTask): string[] {
+  return [...contributions.values(), ...carried.values()].filter(Boolean);
 }
 
 /** `values` as JSON with a checksum in its field `check`, so that damage is noticed, not believed. */
@@ -111,8 +126,9 @@ export async function readRecord(storage: Storage, path: string): Promise<Genera
   }
   const found = values as unknown as GenerationRecord;
   const tasks = (raw.tasks as { [key: string]: Json }[]).map(taskFrom);
-  const { created, sha256: sum, size } = found;
-  return { number: own, parent, created, tasks, sha256: sum, size, needs, ...moreOf(raw, RECORD_FIELDS) };
+  const { created, sha256: sum, size, hidden = [], purged = [] } = found;
+  const known = { number: own, parent, created, tasks, sha256: sum, size, hidden, purged };
+  return { ...known, needs, ...moreOf(raw, RECORD_FIELDS) };
 }
 
 function readNeeds(raw: { [key: string]: Json }, where: string): Needs {
@@ -137,13 +153,17 @@ function moreOf(
 
 function taskFrom(raw: { [key: string]: Json }): LearnedTask {
   const values = plain(raw) as LearnedTask & { peak_rss_bytes: number };
-  const { name, classes, epochs, images, seconds, loss, peak_rss_bytes } = values;
+  const { name, classes, epochs, images, seconds, loss, peak_rss_bytes, temperature } = values;
+  const files = (one: unknown): Map<string, string> => new Map(Object.entries((one ?? {}) as object));
   return {
     ...{ name, classes, epochs, images, seconds, loss, peakRssBytes: peak_rss_bytes },
     // As it was spelled: Python's 1.0 must stay 1.0 when the task is written again into the next record.
     config: raw.config as { [key: string]: Json },
     protected: values.protected ?? {},
     notes: values.notes ?? [],
+    contributions: files(values.contributions),
+    carried: files(values.carried),
+    ...(temperature === undefined ? {} : { temperature }),
     ...moreOf(raw, TASK_FIELDS),
   };
 }
@@ -162,8 +182,12 @@ export function recordBytes(found: GenerationRecord): Uint8Array {
     config: task.config,
     protected: task.protected,
     notes: task.notes,
+    ...(task.contributions.size ? { contributions: Object.fromEntries(task.contributions) } : {}),
+    ...(task.carried.size ? { carried: Object.fromEntries(task.carried) } : {}),
+    ...(task.temperature === undefined ? {} : { temperature: task.temperature }),
   }));
-  const { number: own, parent, created, size, more, needs = FIRST } = found;
+  const { number: own, parent, created, size, hidden, purged, more, needs = FIRST } = found;
   const known = { number: own, parent, created, tasks, sha256: found.sha256, size };
-  return seal({ ...more, ...known, ...needsRecord(needs) });
+  const later = { ...(hidden?.length ? { hidden } : {}), ...(purged?.length ? { purged } : {}) };
+  return seal({ ...more, ...known, ...later, ...needsRecord(needs) });
 }

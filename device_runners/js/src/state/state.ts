@@ -8,8 +8,10 @@ import { ConfigError, StateError } from '../errors.js';
 import { sha256 } from '../formats/bytes.js';
 import { plain } from '../formats/json.js';
 import { encode } from '../formats/safetensors.js';
-import type { Tensors } from '../formats/tensors.js';
+import type { StoredTensor, Tensors } from '../formats/tensors.js';
+import { LedgerFiles } from './ledger.js';
 import { PROGRESS, readProgress, type SavedProgress, writeProgress } from './progress.js';
+import { forgetGenerations, prune, pruneLedger } from './pruning.js';
 import { type Generation, type GenerationRecord, type LearnedTask, seal, taskOf, unseal } from './record.js';
 import type { Storage, StorageLock } from './storage.js';
 import { BASE, GENERATIONS, GenerationStore, HEAD } from './store.js';
@@ -31,6 +33,7 @@ const IDENTITY = 'state.json';
  */
 export class State {
   private readonly store: GenerationStore;
+  private readonly ledger: LedgerFiles;
   private lock: StorageLock | undefined;
 
   private constructor(
@@ -40,6 +43,7 @@ export class State {
     private readonly keep: number,
   ) {
     this.store = new GenerationStore(storage, bundleId);
+    this.ledger = new LedgerFiles(storage);
   }
 
   /**
@@ -92,21 +96,33 @@ export class State {
   }
 
   private async loadNumber(number: number): Promise<Generation> {
-    if (number === 0) return { number: 0, parent: undefined, tasks: [], tensors: this.base, created: '' };
+    if (number === 0) {
+      const nothing = { parent: undefined, tasks: [], created: '', hidden: [] };
+      return { number: 0, ...nothing, tensors: this.base };
+    }
     const { record, tensors } = await this.told(() => this.store.read(number), number);
-    return { number, parent: record.parent, tasks: record.tasks, tensors, created: record.created };
+    const { parent, tasks, created, hidden = [] } = record;
+    return { number, parent, tasks, tensors, created, hidden };
   }
 
   /**
    * Store a new generation, learned from `parent`, and make it the current one, atomically. `tasks` are all learned so
-   * far. The number is one more than any committed before. Afterwards old tensors beyond `keep` are removed.
+   * far. The number is one more than any committed before. `hidden` are classes of the base that do not count from now
+   * on, by default those of `parent`. Afterwards old tensors beyond `keep` are removed, and of the generations `purged` all
+   * but their numbers: a crash in between is made up for before anything else is written.
    */
-  async commit(parent: number, tasks: readonly LearnedTask[], tensors: Tensors): Promise<Generation> {
+  async commit(
+    parent: number,
+    tasks: readonly LearnedTask[],
+    tensors: Tensors,
+    { hidden: asked, purged = [] }: { hidden?: readonly string[]; purged?: readonly number[] } = {},
+  ): Promise<Generation> {
     const data = encode(tensors);
     await this.prepareToWrite();
     const { last } = await this.readHead();
     const before = parent !== 0 ? await this.store.record(parent) : undefined;
     await this.store.clearDebris();
+    const hidden = asked ?? before?.hidden ?? [];
     const created = new Date().toISOString().replace(/\.\d+Z$/, '+00:00');
     const record: GenerationRecord = {
       number: last + 1,
@@ -115,12 +131,53 @@ export class State {
       tasks,
       sha256: sha256(data),
       size: data.length,
+      hidden,
+      purged,
       needs: bothOf(before?.needs ?? FIRST, FIRST),
       ...(before?.more ? { more: before.more } : {}),
     };
     await this.store.write(record, data);
-    await this.store.prune(this.keep, new Set([record.number, parent]));
-    return { number: record.number, parent, tasks, tensors, created };
+    await this.purge();
+    await prune(this.store, this.keep, new Set([record.number, parent]));
+    await pruneLedger(this.store, this.ledger);
+    return { number: record.number, parent, tasks, tensors, created, hidden };
+  }
+
+  /** Keep what a class of a task contributed, for the next commit to list; its name. */
+  async keepContribution(tensors: Tensors): Promise<string> {
+    await this.prepareToWrite();
+    return this.ledger.write(tensors);
+  }
+
+  /** What `keepContribution` kept. Throws StateError where it is missing or damaged. */
+  async contribution(name: string): Promise<Map<string, StoredTensor>> {
+    return this.ledger.read(name);
+  }
+
+  /**
+   * The committed generations that know one of these classes of a task, by the task's name. Those whose records cannot be
+   * read, and may, are among them.
+   */
+  async numbersWith(classes: ReadonlyMap<string, ReadonlySet<string>>): Promise<number[]> {
+    const both = [...(await this.store.numbers('json')), ...(await this.store.numbers('safetensors'))];
+    const last = await this.store.last();
+    const found: number[] = [];
+    for (const number of [...new Set(both)].sort((a, b) => a - b)) {
+      if (number > last) continue;
+      const record = await this.store.readable(number);
+      const knows = record?.tasks.some((task) =>
+        task.classes.some((one) => classes.get(task.name)?.has(one)),
+      );
+      if (!record || knows) found.push(number);
+    }
+    return found;
+  }
+
+  /** What the current generation was committed for to be forgotten, and may still be there, goes. */
+  private async purge(): Promise<void> {
+    const { head } = await this.readHead();
+    const purged = head ? (await this.store.readable(head))?.purged : undefined;
+    if (purged?.length) await forgetGenerations(this.store, purged);
   }
 
   /** Make `number` the current generation; 0 is the bundle's checkpoint. Also repairs a damaged or lost HEAD. */
@@ -130,16 +187,23 @@ export class State {
     await this.store.writeHead(number, await this.store.last());
   }
 
-  /** The newest intact generation, on the way from the current one back, that ended with this task. */
+  /**
+   * The newest intact generation that ended with this task: on the way from the current one back, or else of those that
+   * were rolled back from, as long as they are there.
+   */
   async generationOf(task: string): Promise<number> {
     const way = await this.store.way();
-    const numbers = way.filter((record) => taskOf(record) === task).map((record) => record.number);
+    const seen = new Set(way.map((record) => record.number));
+    const others = (await this.store.records()).filter((record) => !seen.has(record.number)).reverse();
+    const ended = [...way, ...others].filter((record) => taskOf(record) === task);
+    const numbers = ended.map((record) => record.number);
     for (const number of numbers) if (await this.store.isIntact(number)) return number;
     if (task === BASE) return 0;
     const problem = numbers.length
       ? `Generation ${numbers[0]} of task '${task}' is pruned or damaged.`
       : `${this.storage.name} has no generation of task '${task}'.`;
-    throw new StateError(`${problem} Known: ${[BASE, ...way.map(taskOf).reverse()].join(', ')}.`);
+    const names = [...way.reverse(), ...others.reverse()].map(taskOf).filter(Boolean);
+    throw new StateError(`${problem} Known: ${[...new Set([BASE, ...names])].join(', ')}.`);
   }
 
   /** Replace the progress checkpoint. */
@@ -185,6 +249,12 @@ export class State {
       await this.storage.replace(IDENTITY, seal(content));
     }
     await this.store.begin();
+    try {
+      await this.purge();
+    } catch (error) {
+      // Of a damaged HEAD, nobody knows what was to go; a rollback mends it.
+      if (!(error instanceof StateError)) throw error;
+    }
   }
 
   /** Whether there is a state yet. Throws StateError when it is not this bundle's. */

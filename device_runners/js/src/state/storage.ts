@@ -20,9 +20,10 @@ export interface Storage {
   size(path: string): Promise<number | undefined>;
   /**
    * Make `data` the content of `path`, atomically: a reader, now or after a crash, sees the old or the new whole. When
-   * the promise is kept, the new content survives a power cut, unless `durable` is false.
+   * the promise is kept, the new content survives a power cut, unless `durable` is false. With `forgets`, nothing of the
+   * content before is kept anywhere.
    */
-  replace(path: string, data: Uint8Array, options?: { durable?: boolean }): Promise<void>;
+  replace(path: string, data: Uint8Array, options?: { durable?: boolean; forgets?: boolean }): Promise<void>;
   /** Remove a file if possible; true when it is gone. Failing is not an error: it only takes space. */
   remove(path: string): Promise<boolean>;
   /** The names of the files in a folder ("" for the top); none where there is no such folder. */

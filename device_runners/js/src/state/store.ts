@@ -5,7 +5,7 @@
  * debris of a crash, and never that of a generation that was rolled back from. The files are those of docs/state.md.
  */
 
-import { reasonOf, StateError, StorageError } from '../errors.js';
+import { reasonOf, StateError } from '../errors.js';
 import { sha256 } from '../formats/bytes.js';
 import { plain } from '../formats/json.js';
 import { decode } from '../formats/safetensors.js';
@@ -136,6 +136,16 @@ export class GenerationStore {
     }
   }
 
+  /** The record of a generation; undefined where it is unknown or damaged. */
+  async readable(number: number): Promise<GenerationRecord | undefined> {
+    return this.quietly(() => this.record(number));
+  }
+
+  /** With `forgets`, nothing of what it said before is kept anywhere. */
+  async writeRecord(record: GenerationRecord, options: { forgets?: boolean } = {}): Promise<void> {
+    await this.storage.replace(recordPath(record.number), recordBytes(record), options);
+  }
+
   async isIntact(number: number): Promise<boolean> {
     return (await this.quietly(() => this.read(number))) !== undefined;
   }
@@ -157,17 +167,24 @@ export class GenerationStore {
       if (!(error instanceof StateError) || error instanceof NewerStateError) throw error;
       const seen = new Set(records.map((found) => found.number));
       for (const number of [...(await this.numbers('json'))].sort((a, b) => b - a)) {
-        const found = seen.has(number) ? undefined : await this.quietly(() => this.record(number));
+        const found = seen.has(number) ? undefined : await this.readable(number);
         if (found) records.push(found);
       }
     }
     return records;
   }
 
+  /** All readable records of committed generations, oldest first, also of those rolled back from. */
+  async records(): Promise<GenerationRecord[]> {
+    const numbers = [...(await this.numbers('json'))].sort((a, b) => a - b);
+    const found = await Promise.all(numbers.map((number) => this.readable(number)));
+    return found.filter((record) => record !== undefined);
+  }
+
   /** Store a generation and make it the current one: tensors, then record, then HEAD. */
   async write(record: GenerationRecord, tensors: Uint8Array): Promise<void> {
     await this.storage.replace(tensorsPath(record.number), tensors);
-    await this.storage.replace(recordPath(record.number), recordBytes(record));
+    await this.writeRecord(record);
     await this.writeHead(record.number, record.number);
   }
 
@@ -180,45 +197,6 @@ export class GenerationStore {
       if (number <= last) continue;
       await this.storage.remove(recordPath(number));
       await this.storage.remove(tensorsPath(number));
-    }
-  }
-
-  /**
-   * Remove the tensors of all but `keep` generations, and those in `always`. Those on the way from the current one back
-   * come first, newest first. What has no readable record is left alone: it may be all that can be rescued. A record
-   * without tensors keeps the task learned last.
-   */
-  async prune(keep: number, always: ReadonlySet<number>): Promise<void> {
-    const records = new Map<number, GenerationRecord>();
-    const stored = new Set<number>();
-    for (const number of [...(await this.numbers('json'))].sort((a, b) => a - b)) {
-      const found = await this.quietly(() => this.record(number));
-      if (!found) continue;
-      records.set(number, found);
-      const size = await this.storage.size(tensorsPath(number));
-      if (size === found.size) stored.add(number);
-      else if (size === undefined) await this.shorten(found);
-    }
-    const way = [(await this.readHead()).head];
-    for (let at = records.get(way[0]!); at; at = records.get(at.parent)) way.push(at.parent);
-    const others = [...stored].filter((number) => !way.includes(number)).sort((a, b) => b - a);
-    const kept = new Set([...way, ...others].filter((number) => stored.has(number)).slice(0, keep));
-    for (const number of stored) {
-      if (always.has(number) || kept.has(number)) continue;
-      if (await this.storage.remove(tensorsPath(number))) await this.shorten(records.get(number)!);
-    }
-  }
-
-  private async shorten(record: GenerationRecord): Promise<void> {
-    if (record.tasks.length < 2) return;
-    try {
-      await this.storage.replace(
-        recordPath(record.number),
-        recordBytes({ ...record, tasks: record.tasks.slice(-1) }),
-      );
-    } catch (error) {
-      // Not worth failing a commit that has succeeded: the next one does it.
-      if (!(error instanceof StorageError)) throw error;
     }
   }
 
@@ -246,7 +224,8 @@ export class GenerationStore {
     return !(await this.storage.list(GENERATIONS)).some((name) => NUMBERED.test(name));
   }
 
-  private async numbers(suffix: 'json' | 'safetensors'): Promise<Set<number>> {
+  /** The numbers of which there is a file. */
+  async numbers(suffix: 'json' | 'safetensors'): Promise<Set<number>> {
     const matches = (await this.storage.list(GENERATIONS)).map((name) => NUMBERED.exec(name));
     return new Set(matches.filter((match) => match?.[2] === suffix).map((match) => Number(match![1])));
   }

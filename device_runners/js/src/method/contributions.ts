@@ -1,0 +1,301 @@
+/**
+ * What one class of one task contributes to what a device knows, small enough to keep beside all others.
+ *
+ * A device's knowledge of its classes is a sum over images. Kept apart, class by class, its parts can be taken out again:
+ * one is dropped, and the sum is made anew of what is left. Full, a part is a matrix of features by features; here its
+ * spread is a few rows. docs/decisions/0030-ledger.md.
+ */
+
+import { CONTRIBUTIONS } from '../contract/thresholds.js';
+import { StateError } from '../errors.js';
+import { float32, float64, type StoredTensor, type Tensors } from '../formats/tensors.js';
+import { ClassStatistics } from './heads.js';
+import { timesCounted } from './knownClasses.js';
+import { eigenSymmetric, solvedRows, timesTransposed, transposed } from './matrix.js';
+import { Random } from './random.js';
+
+/** Of the spread of a class in one task: directions that are kept as they are, and mixtures of what these leave. */
+const DIRECTIONS = CONTRIBUTIONS.directions;
+const MIXTURES = CONTRIBUTIONS.mixtures;
+const AT_ONCE = CONTRIBUTIONS.atOnce;
+
+/**
+ * `count` images of a class with the mean `(f,)`; their scatter around it is nearly `factor^T factor`, `factor` `(rows, f)`.
+ * The spread of each single feature is exact.
+ */
+export class Contribution {
+  constructor(
+    readonly count: number,
+    readonly mean: Float32Array,
+    readonly factor: Float32Array,
+  ) {}
+
+  /** The images of both, as those of one class; exact, with as many rows as both have and one more. */
+  with(other: Contribution): Contribution {
+    const f = this.mean.length;
+    const count = this.count + other.count;
+    const factor = new Float32Array(this.factor.length + other.factor.length + f);
+    factor.set(this.factor);
+    factor.set(other.factor, this.factor.length);
+    const mean = new Float32Array(f);
+    const weight = Math.sqrt((this.count * other.count) / count);
+    for (let j = 0; j < f; j++) {
+      const [mine, theirs] = [this.mean[j]!, other.mean[j]!];
+      mean[j] = (this.count * mine + other.count * theirs) / count;
+      factor[factor.length - f + j] = weight * (mine - theirs);
+    }
+    return new Contribution(count, mean, factor);
+  }
+
+  /** For a safetensors file: `count` `(1,)` float64, `mean` and `factor` float32. */
+  tensors(): Map<string, StoredTensor> {
+    const f = this.mean.length;
+    return new Map<string, StoredTensor>([
+      ['count', float64([1], Float64Array.of(this.count))],
+      ['mean', float32([f], this.mean)],
+      ['factor', float32([this.factor.length / f, f], this.factor)],
+    ]);
+  }
+
+  /** Read back what `tensors` gave. Throws StateError where that is none over so many features. */
+  static from(tensors: Tensors, features: number): Contribution {
+    const [count, mean, factor] = ['count', 'mean', 'factor'].map((name) => tensors.get(name));
+    const finite = (one: StoredTensor): boolean => Array.from(one.data, Number).every(Number.isFinite);
+    if (
+      count?.dtype !== 'float64' ||
+      mean?.dtype !== 'float32' ||
+      factor?.dtype !== 'float32' ||
+      count.data.length !== 1 ||
+      mean.data.length !== features ||
+      factor.shape.length !== 2 ||
+      factor.shape[1] !== features ||
+      ![count, mean, factor].every(finite)
+    ) {
+      throw new StateError(`a contribution is not one over ${features} features.`);
+    }
+    return new Contribution(count.data[0]!, mean.data, factor.data);
+  }
+}
+
+/**
+ * Makes a contribution of images that come in batches, in memory that does not grow with them.
+ *
+ * Of the images around their mean, `directions` rows are those of the largest spread. What these leave is mixed, with random
+ * signs, into `mixtures` more: on average over signs, what these say of any two features is what was left of them, so that
+ * the errors of many classes cancel out where those of rows that are cut off add up.
+ */
+export class ContributionSum {
+  private readonly most: number;
+  private readonly mixtures: number;
+  private readonly mixed: Float64Array;
+  private readonly energy: Float64Array;
+  private readonly mean: Float64Array;
+  private rows: Float64Array = new Float64Array(0);
+  private mixes = false;
+  private images = 0;
+  private waiting: Float32Array[] = [];
+  private waits = 0;
+  /** Of each class the same signs: a contribution is to depend on its own images alone. */
+  private readonly signs = new Random(0);
+
+  constructor(
+    private readonly features: number,
+    { directions = DIRECTIONS, mixtures = MIXTURES }: { directions?: number; mixtures?: number } = {},
+  ) {
+    this.most = directions;
+    this.mixtures = mixtures;
+    this.mixed = new Float64Array(mixtures * features);
+    this.energy = new Float64Array(features);
+    this.mean = new Float64Array(features);
+  }
+
+  /** More images: `(n, f)`, finite. */
+  add(features: Float32Array): void {
+    const f = this.features;
+    const room = this.most + this.mixtures + AT_ONCE;
+    for (let start = 0; start < features.length; start += AT_ONCE * f) {
+      const part = features.slice(start, start + AT_ONCE * f);
+      if (this.waits + part.length / f > room) this.takeIn();
+      this.waiting.push(part);
+      this.waits += part.length / f;
+    }
+  }
+
+  /** Of everything added. */
+  total(): Contribution {
+    const f = this.features;
+    this.takeIn();
+    if (this.count > this.most + this.mixtures || this.mixes) this.shorten();
+    else if (this.count > 1) {
+      // Nothing is lost, but no row is an image's any more.
+      this.rows = timesTransposed(
+        this.directions(this.count),
+        transposed(this.rows, this.count, f),
+        this.count,
+        f,
+        this.count,
+      );
+    }
+    const mixed = this.mixes ? this.mixed : new Float64Array(0);
+    const [kept, found] = [squares(this.rows, f), squares(mixed, f)];
+    // Each feature's own spread is known exactly.
+    const scale = this.energy.map((energy, j) =>
+      found[j]! > 0 ? Math.sqrt(Math.max(energy - kept[j]!, 0) / found[j]!) : 0,
+    );
+    const factor = new Float32Array(this.rows.length + mixed.length);
+    factor.set(this.rows);
+    mixed.forEach((value, at) => {
+      factor[this.rows.length + at] = value * scale[at % f]!;
+    });
+    return new Contribution(this.images, Float32Array.from(this.mean), factor);
+  }
+
+  /** How many rows there are. */
+  private get count(): number {
+    return this.rows.length / this.features;
+  }
+
+  /** The waiting images into mean and rows. */
+  private takeIn(): void {
+    if (!this.waits) return;
+    const f = this.features;
+    const [count, before] = [this.waits, this.images];
+    const both = before + count;
+    // Behind the rows that are there: the images, and one row between the mean of these and that of the others.
+    const old = this.rows.length;
+    const rows = new Float64Array(old + (count + (before ? 1 : 0)) * f);
+    rows.set(this.rows);
+    let at = old;
+    for (const part of this.waiting) {
+      rows.set(part, at);
+      at += part.length;
+    }
+    this.waiting = [];
+    this.waits = 0;
+    const weight = Math.sqrt((before * count) / both);
+    for (let j = 0; j < f; j++) {
+      let sum = 0;
+      for (let i = 0; i < count; i++) sum += rows[old + i * f + j]!;
+      const mean = sum / count;
+      for (let i = 0; i < count; i++) rows[old + i * f + j] = rows[old + i * f + j]! - mean;
+      const apart = mean - this.mean[j]!;
+      if (before) rows[at + j] = weight * apart;
+      this.mean[j] = this.mean[j]! + apart * (count / both);
+    }
+    this.images = both;
+    squares(rows.subarray(old), f).forEach((square, j) => {
+      this.energy[j] = this.energy[j]! + square;
+    });
+    this.rows = rows;
+    if (this.count > this.most + this.mixtures) this.shorten();
+  }
+
+  /** The `most` directions of the largest spread, as combinations of the rows: `(most, count)`. */
+  private directions(most: number): Float64Array {
+    const n = this.count;
+    // Of the rows' products with one another, which are few, and not of the features'.
+    const { vectors } = eigenSymmetric(timesTransposed(this.rows, this.rows, n, n, this.features), n);
+    return vectors.slice(Math.max(n - most, 0) * n);
+  }
+
+  /** Rows to directions, and what these leave into the mixtures. */
+  private shorten(): void {
+    const { features: f, count: n, mixtures } = this;
+    const chosen = this.directions(this.most);
+    const k = chosen.length / n;
+    const columns = transposed(this.rows, n, f);
+    const directions = timesTransposed(chosen, columns, k, f, n);
+    // What is left of each feature in each row: (f, n).
+    const explained = timesTransposed(transposed(directions, k, f), transposed(chosen, k, n), f, n, k);
+    for (let at = 0; at < columns.length; at++) columns[at] = columns[at]! - explained[at]!;
+    this.rows = directions;
+    if (!mixtures) return;
+    const signs = Float64Array.from({ length: mixtures * n }, () => (this.signs.bits() >>> 31 ? 1 : -1));
+    const part = timesTransposed(signs, columns, mixtures, f, n);
+    for (let at = 0; at < part.length; at++) {
+      this.mixed[at] = this.mixed[at]! + part[at]! / Math.sqrt(mixtures);
+    }
+    this.mixes ||= this.mixed.some(Boolean);
+  }
+}
+
+/**
+ * What a task contributed: of each of its `classes` that there were images of, a contribution. `temperature` is what was
+ * measured on it, where the bundle brings none.
+ */
+export class Lesson {
+  constructor(
+    readonly classes: readonly string[],
+    readonly contributions: ReadonlyMap<string, Contribution>,
+    readonly temperature?: number,
+  ) {}
+
+  /** `known`, and this lesson; new images of known classes count as they are to (knownClasses.ts). */
+  after(known: ClassStatistics): ClassStatistics {
+    const f = known.features;
+    const images = new Map([...this.contributions].map(([name, { count }]) => [name, count]));
+    const times = timesCounted(images, known);
+    const gram = new Float64Array(f * f);
+    const product = new Float64Array(f * f);
+    const sums = new Float64Array(this.classes.length * f);
+    const counts = new Float64Array(this.classes.length);
+    for (const [row, name] of this.classes.entries()) {
+      const one = this.contributions.get(name);
+      if (!one) continue;
+      const factor = times.get(name) ?? 1;
+      counts[row] = factor * one.count;
+      one.mean.forEach((mean, j) => {
+        sums[row * f + j] = counts[row]! * mean;
+      });
+      // The sum of x x^T, with as few matrices of features by features at once as can be.
+      const rows = new Float64Array(one.factor.length + f);
+      rows.set(one.factor);
+      one.mean.forEach((mean, j) => {
+        rows[one.factor.length + j] = Math.sqrt(one.count) * mean;
+      });
+      const n = rows.length / f;
+      const columns = transposed(
+        rows.map((value) => Math.sqrt(factor) * value),
+        n,
+        f,
+      );
+      timesTransposed(columns, columns, f, f, n, product);
+      for (let at = 0; at < gram.length; at++) gram[at] = gram[at]! + product[at]!;
+    }
+    return known.merge(new ClassStatistics(f, this.classes, gram, sums, counts, this.temperature));
+  }
+
+  /** As features gave it of which these are the images under `matrix` `(f, f)`. */
+  ledBack(matrix: Float64Array): Lesson {
+    const f = Math.sqrt(matrix.length);
+    const parts = [...this.contributions.values()].flatMap((one) => [one.mean, one.factor]);
+    const rows = new Float64Array(parts.reduce((sum, part) => sum + part.length, 0));
+    let at = 0;
+    for (const part of parts) {
+      rows.set(part, at);
+      at += part.length;
+    }
+    const led = solvedRows(matrix, rows, rows.length / f, f);
+    at = 0;
+    const next = (part: Float32Array): Float32Array =>
+      Float32Array.from(led.subarray(at, (at += part.length)));
+    const found = [...this.contributions].map(
+      ([name, one]) => [name, new Contribution(one.count, next(one.mean), next(one.factor))] as const,
+    );
+    return new Lesson(this.classes, new Map(found), this.temperature);
+  }
+}
+
+/** What a device knows that had only these lessons, in this order, after `base`: to the bit what it has stored. */
+export function derived(base: ClassStatistics, lessons: Iterable<Lesson>): ClassStatistics {
+  let known = base;
+  for (const lesson of lessons) known = ClassStatistics.from(lesson.after(known).tensors(), known.features);
+  return known;
+}
+
+/** The sum of each feature's squares, `(f,)`. */
+function squares(rows: Float64Array, f: number): Float64Array {
+  const total = new Float64Array(f);
+  for (let at = 0; at < rows.length; at++) total[at % f] = total[at % f]! + rows[at]! * rows[at]!;
+  return total;
+}
