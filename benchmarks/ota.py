@@ -3,11 +3,11 @@
     python benchmarks/ota_networks.py --data DIR --model cifar100-base50.onnx --out out/living
     python benchmarks/living.py ota --data DIR --model cifar100-base50.onnx --out docs/results/living.json
 
-csk-sdk learns five tasks of ten classes of CIFAR-100 on a bundle of the model; then that device is upgraded, without any
-image of these classes, to a bundle of `further.onnx`, `other.onnx` (both of ota_networks.py, in --cache), and of the model
-itself with other options. Beside it, a device that learns the same images on that bundle. Heads only (`few_shot` large):
-what is compared is the carrying over, and trained centers do not survive one to another network. Accuracy in percent among
-all 100 classes, and on average over the five tasks among their own ten.
+csk-sdk learns five tasks of ten classes of CIFAR-100 on a bundle of the model; then that device is upgraded, without
+any image of these classes, to a bundle of `further.onnx`, of `other.onnx` (both of ota_networks.py, in --cache), and of
+the model itself with other options. Beside it, a device that learns the same images on that bundle. Heads only
+(`few_shot` large): what is compared is the carrying over, and trained centers do not survive from one network to
+another. Accuracy in percent among all 100 classes, and on average over the five tasks among their own ten.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         learned = _learned(old, device / "state", stream.tasks)
         print("as it was:", _accuracies(learned, tested), flush=True)
         print(
-            "| upgraded to | features kept | map tells, % | learned again | carried over | difference | tasks again | carried |"
+            "| upgraded to | features kept | map tells, % | learned again | carried over | difference "
+            "| tasks again | tasks carried |"
         )
-        print("|---|---|---|---|---|---|---|---|")
+        print("|" + "---|" * 8)
         for title, (name, more) in UPGRADES.items():
             model = options.model if name is None else options.cache / name
             new = _built(
