@@ -27,6 +27,7 @@ from csk_artifacts_builder.int8.calibrate import Agreement, base_feeds, compare
 from csk_artifacts_builder.measure.base_knowledge import base_split, measure_base
 from csk_artifacts_builder.measure.conv_shapes import write_conv_shapes
 from csk_artifacts_builder.measure.costs import measure_costs
+from csk_artifacts_builder.measure.feature_map import bundle_to_upgrade, measure_upgrade
 from csk_artifacts_builder.measure.memory import predict_memory, step_memory
 from csk_artifacts_builder.measure.verify import same_logits, standard_ops_only
 from csk_artifacts_builder.options import BuildOptions
@@ -48,6 +49,7 @@ from csk_sdk.contract.manifest import (
     ORT_TRAINING,
     PORTABLE,
     TRAINING_MODEL,
+    UPGRADE,
     Candidate,
     Manifest,
     Site,
@@ -122,6 +124,7 @@ def _build(
     require_loss(options.loss, head.activation, where)
     _require_few_features(head.weight.shape[1], options, where)
     split = _base_split(options, describe(source, head, possible, options)) if options.base_data else None
+    upgraded = bundle_to_upgrade(options)
     try:
         manifest, sites = _with_sites(source, head, possible, options)
         models = _graphs(source, sites, manifest)
@@ -184,6 +187,10 @@ def _build(
             measured = measure_base(opened, split, checkpoint, on_progress)
             checkpoint.update(measured.tensors)
             accuracy, exchanged = measured.accuracy, measured.exchanged
+            if upgraded is not None:
+                carrying, described = measure_upgrade(upgraded, Bundle.open(draft.folder), split, on_progress)
+                draft.write_tensors(UPGRADE, carrying.tensors())
+                manifest = replace(manifest, upgrade=described)
             draft.seal(checkpoint, manifest)
         draft.publish(options.sign)
     metric = objective_of(options.loss).metric

@@ -130,6 +130,11 @@ class BundleDraft:
         with self.writing():
             path.write_bytes(proto.SerializeToString(deterministic=True))
 
+    def write_tensors(self, name: str, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Write another safetensors file."""
+        with self.writing():
+            write_tensors(self.folder / name, tensors)
+
     def seal(self, checkpoint: Mapping[str, NDArray[Any]], manifest: Manifest) -> None:
         """Write (or replace) the checkpoint, and the manifest with the hash of every file."""
         with self.writing():

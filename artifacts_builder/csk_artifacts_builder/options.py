@@ -39,6 +39,8 @@ class BuildOptions:
     - `batch_size`: images or signals per training step
     - `loss`: "cross-entropy", "binary-cross-entropy" (any number of labels an image) or "mse" (numbers)
     - `base_data`: a folder of images or signals of the base classes, `DIR/<class>/*`, or with a `metadata.csv`
+    - `upgrade_from`: the bundle that devices have now: how its features become this one's is measured on the base data,
+      and what they have learned can be carried over
     - `bit_depth`: how many bits count of 16-bit values in the images of base data and intensity data, all 16 when None
     - `provider`: what measures the base data, such as "cuda", where the installed ONNX Runtime has it; the CPU when
       None
@@ -67,6 +69,7 @@ class BuildOptions:
     batch_size: int = 16
     loss: str = CROSS_ENTROPY
     base_data: Path | None = None
+    upgrade_from: Path | None = None
     bit_depth: int | None = None
     provider: str | None = None
     precision: str = EXACT

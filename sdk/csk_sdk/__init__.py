@@ -35,6 +35,7 @@ from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
 from csk_sdk.network.evaluation import Evaluation
 from csk_sdk.objectives import Prediction
+from csk_sdk.workspace.upgrading import UpgradeReport, upgrade, upgrade_back
 from csk_sdk.workspace.verification import Verification, verify
 
 __all__ = [
@@ -60,6 +61,9 @@ __all__ = [
     "TaskStream",
     "TrainingConfig",
     "UnsupportedOpError",
+    "UpgradeReport",
     "Verification",
+    "upgrade",
+    "upgrade_back",
     "verify",
 ]

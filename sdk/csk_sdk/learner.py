@@ -18,7 +18,7 @@ from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.sentences import said
 from csk_sdk.data.tasks import Task
 from csk_sdk.device.choice import in_chosen_precision
-from csk_sdk.errors import ConfigError, StateError, StorageError, TaskError
+from csk_sdk.errors import BundleError, ConfigError, StateError, StorageError, TaskError
 from csk_sdk.formats.given import flag_of, path_of, text_of, texts_of
 from csk_sdk.learning.forgetting import Forgotten, forget, merge, rename
 from csk_sdk.learning.learn_run import LearnRun, OnProgress
@@ -33,6 +33,7 @@ from csk_sdk.runtime.peak_memory import in_memory
 from csk_sdk.runtime.providers import find_providers
 from csk_sdk.runtime.sessions import Provider
 from csk_sdk.state import Generation, LearnedTask, State
+from csk_sdk.state.handover import finish
 
 # Images at once through the network where memory is scarce.
 _SMALL_CHUNK = 8
@@ -102,8 +103,9 @@ class Learner:
         Raises BundleError, StateError, and ConfigError for another backend, a provider that is not installed, or where
         `trust` is no such key.
         """
-        opened = Bundle.open(bundle, trust)
         state = path_of(state, "state", StateError)
+        finish(path_of(bundle, "bundle", BundleError), state)
+        opened = Bundle.open(bundle, trust)
         allow_older = flag_of(allow_older, "allow_older")
         if trust is not None:
             accept(opened, trust, state, allow_older)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from csk_sdk.state.lock import LOCK_FILE
-from csk_sdk.state.swap import _exchange as swap_names
+from csk_sdk.state.swap import exchange as swap_names
 
 TEMPORARY = re.compile(r"\..*\.csk-tmp")
 # Files by path relative to the disk's root; a folder is a key that ends in "/".
@@ -133,7 +133,7 @@ class Recorder:
         self._log_names(new, {Path(old).name: None, Path(new).name: inode})
 
     def exchange(self, one: Path, other: Path) -> bool:
-        """In place of csk_sdk.state.swap._exchange."""
+        """In place of csk_sdk.state.swap.exchange."""
         assert swap_names(one, other), "this system cannot exchange names"
         names = self._name(one), self._name(other)
         inodes = [self._inodes[name] for name in names]

@@ -37,7 +37,7 @@ def recorded(disk: Path, exchanges: bool, drop: str = "") -> Iterator[Recorder]:
         recorder = Recorder(disk, drop)
         patch.setattr(atomic, "os", recorder)
         patch.setattr(swap, "os", recorder)
-        patch.setattr(swap, "_exchange", recorder.exchange if exchanges else cannot_exchange)
+        patch.setattr(swap, "exchange", recorder.exchange if exchanges else cannot_exchange)
         yield recorder
 
 
@@ -154,7 +154,7 @@ def test_a_build_that_is_killed_while_it_publishes(
             patch.setattr(swap, "os", deadly)
             patch.setattr(atomic, "os", deadly)
             if not exchanges:
-                patch.setattr(swap, "_exchange", cannot_exchange)
+                patch.setattr(swap, "exchange", cannot_exchange)
             try:
                 draft.publish()
                 killed = False
@@ -189,7 +189,7 @@ def test_a_disk_that_refuses_the_second_rename(
             raise OSError(5, "Input/output error")
         real(source, target)
 
-    monkeypatch.setattr(swap, "_exchange", cannot_exchange)
+    monkeypatch.setattr(swap, "exchange", cannot_exchange)
     monkeypatch.setattr(swap, "rename", rename)
     with pytest.raises(StorageError, match=r"could not be written to .* Nothing was left behind"), draft:
         draft.publish()

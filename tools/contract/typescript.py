@@ -141,7 +141,7 @@ def value_of(value: Any) -> str:
         )
     if isinstance(value, list):
         return f"[{', '.join(map(value_of, value))}]"
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     if isinstance(value, float):
         return re.sub(r"e-0*", "e-", repr(value))

@@ -17,6 +17,7 @@ from csk_sdk.cli import (
     learning,
     listing,
     reporting,
+    upgrading,
     using,
     watching,
 )
@@ -49,6 +50,7 @@ for _command in (
     changing.forget,
     changing.rename,
     changing.merge,
+    upgrading.upgrade,
     checking.doctor,
     checking.verify,
     checking.demo,

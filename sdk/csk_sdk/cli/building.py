@@ -20,7 +20,7 @@ from csk_sdk.cli.rendering import (
     size,
 )
 from csk_sdk.cli.size_options import memory_size, parse_input_size
-from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, EXACT, INT8, MSE
+from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, EXACT, INT8, MSE, Manifest
 from csk_sdk.errors import RuntimeMissingError
 from csk_sdk.network.inspection import Inspection, inspect_bundle
 from csk_sdk.objectives import objective_of
@@ -87,6 +87,14 @@ def build_artifacts(
             metavar="DIR",
             help="Images or signals of the base classes, DIR/<class>/* (or DIR/metadata.csv); "
             "they protect what it knows.",
+        ),
+    ] = None,
+    upgrade_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE",
+            help="The bundle that devices have now: what they have learned can be carried over to this one. "
+            "Needs --base-data.",
         ),
     ] = None,
     bit_depth: BitDepth = None,
@@ -209,6 +217,7 @@ def build_artifacts(
         memory_budget=memory_size(memory_budget) if memory_budget is not None else None,
         loss=loss.value,
         base_data=base_data,
+        upgrade_from=upgrade_from,
         bit_depth=bit_depth,
         provider=provider,
         precision=precision.value,
@@ -252,6 +261,19 @@ def require_builder(command: str) -> Any:
     return csk_artifacts_builder
 
 
+def upgrade_words(manifest: Manifest) -> str:
+    """From which bundle a device can be upgraded, and what of it is carried over."""
+    about = manifest.upgrade
+    assert about is not None
+    features = manifest.head.features
+    told = (
+        "all features are carried over as they are"
+        if about.kept == features
+        else f"{about.kept} of {features} features as they are, {100 * about.explained:.0f} % of the variance by a map"
+    )
+    return f"from {about.model} ({about.bundle[:8]}…): {told}"
+
+
 def _show_built(screen: Screen, built: Inspection, report: BuildReport, seconds: float) -> None:
     manifest, accuracy, agreement = built.manifest, report.base_accuracy, report.agreement
     screen.say(f"Built {report.bundle} from {manifest.model} in {duration(seconds)}", style="bold")
@@ -266,6 +288,8 @@ def _show_built(screen: Screen, built: Inspection, report: BuildReport, seconds:
         rows.append(
             (f"Base {metric}", f"{accuracy:.1f} % {'of' if metric == 'accuracy' else 'on'} the base data")
         )
+    if manifest.upgrade is not None:
+        rows.append(("Upgrade", upgrade_words(manifest)))
     if agreement is not None:
         rows.append(
             (

@@ -33,6 +33,8 @@ MEMORY_SUFFIX = "memory_suffix.onnx"
 EXPORT_TEMPLATE = "export_template.onnx"
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+# How what was learned on another bundle is carried over to this one.
+UPGRADE = "upgrade.safetensors"
 MANIFEST = "manifest.json"
 # The artifacts of onnxruntime-training, under the names that it gives them.
 ORT_FOLDER = "ort"
@@ -188,6 +190,23 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class UpgradeFrom:
+    """Which bundle's knowledge can be carried over to this one, by its id, and how well; `upgrade.safetensors` has how.
+
+    `model` and `features` are that bundle's, `images` how many base images the map was fitted on. `kept` counts the
+    features of this bundle that are features of that one; `explained` is the share of all features' variance that the
+    map tells of classes that it has not seen.
+    """
+
+    bundle: str
+    model: str
+    features: int
+    images: int
+    kept: int
+    explained: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a device must know about a bundle before it opens a graph.
 
@@ -206,7 +225,8 @@ class Manifest:
     cut there. `precisions` are those that there are graphs for, the default, `precision`, first; of an older bundle,
     which has that one only, `()`. `agreement` is how far int8 was from exact on the probe of csk_sdk/device/tuning.py.
     `candidates` are all convolutions that could be trained, in graph order, `choice` says why the sites are
-    those that they are, and `left_out` are all other convolutions.
+    those that they are, and `left_out` are all other convolutions. `upgrade` says from which bundle what a device
+    knows can be carried over, None where from none.
     """
 
     model: str
@@ -237,6 +257,7 @@ class Manifest:
     memory: dict[str, int] = field(default_factory=dict)
     step_memory: dict[str, int] = field(default_factory=dict)
     memory_budget: int | None = None
+    upgrade: UpgradeFrom | None = None
     files: dict[str, FileEntry] = field(default_factory=dict)
     producer: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -281,6 +302,7 @@ class Manifest:
                 "sites": tuple(Site(**_tupled_values(site)) for site in raw["sites"]),
                 "candidates": tuple(Candidate(**_tupled_values(one)) for one in raw.get("candidates", ())),
                 "left_out": tuple(LeftOut(**one) for one in raw.get("left_out", ())),
+                "upgrade": UpgradeFrom(**raw["upgrade"]) if raw.get("upgrade") else None,
                 "kernels": {name: tuple(kernels) for name, kernels in raw["kernels"].items()},
                 "files": {name: FileEntry(**entry) for name, entry in raw["files"].items()},
             }

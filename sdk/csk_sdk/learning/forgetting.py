@@ -81,7 +81,7 @@ def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | 
     sketch = Familiarity.from_tensors(tensors)
     if sketch is not None:
         replace_sketch(tensors, sketch.without(lost))
-    _hide(tensors, base, all_hidden)
+    hide(tensors, base, all_hidden)
     _shorten_heads(tensors, changed, kept)
     remains = _remains(bundle, tensors, bool(changed), bool(tasks), exact, hidden)
     if (
@@ -200,7 +200,8 @@ def _shorten_heads(
     refit(tensors, anew)
 
 
-def _hide(tensors: Tensors, base: Sequence[str], hidden: Iterable[str]) -> None:
+def hide(tensors: Tensors, base: Sequence[str], hidden: Iterable[str]) -> None:
+    """Make the base's own head, in `tensors`, never answer with the classes `hidden` of `base`."""
     rows = [base.index(name) for name in hidden]
     if rows:
         weight, bias = tensors["head/base/weight"].copy(), tensors["head/base/bias"].copy()

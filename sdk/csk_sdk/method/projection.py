@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.thresholds import number
 from csk_sdk.errors import ConfigError, StateError
 
 Float32 = NDArray[np.float32]
@@ -25,6 +26,19 @@ Indices = NDArray[np.int64]
 
 # A moment leaves the memory graph as float32: eigenvalues below this share of the largest are rounding.
 _RANK_TOLERANCE = float(np.finfo(np.float32).eps)
+FROZEN = number("projection", "frozen")
+
+
+def frozen_moment(groups: int, channels: int) -> Float32:
+    """The second moment `(groups, channels, channels)` of data of which nobody knows what it was: it forbids all."""
+    return np.broadcast_to(
+        np.float32(FROZEN) * np.eye(channels, dtype=np.float32), (groups, channels, channels)
+    ).copy()
+
+
+def is_frozen(moment: NDArray[Any]) -> bool:
+    """Whether `moment` `(groups, n, n)` leaves no direction to train in, ever."""
+    return bool((np.einsum("gii->gi", moment) >= 0.5 * FROZEN).all())
 
 
 def restrict(moment: NDArray[Any], selected: Indices) -> Float64:
@@ -44,7 +58,8 @@ def basis(moment: Float64, energy: float) -> Float32:
 
     `moment` is `restrict`'s `(k, k)`, symmetric positive semi-definite. `r` is the smallest number of
     eigenvectors whose eigenvalues reach the fraction `energy` of the trace. Energy 0, or a moment of zero (no
-    past data), gives `r = 0`; energy 1 gives every direction with an eigenvalue above rounding.
+    past data), gives `r = 0`; energy 1 gives every direction with an eigenvalue above rounding. Of a `frozen_moment`
+    all are kept, whatever was added to it.
     Raises ConfigError for an energy outside [0, 1], StateError for a moment that is not finite.
     """
     if not 0.0 <= energy <= 1.0:
@@ -58,7 +73,9 @@ def basis(moment: Float64, energy: float) -> Float32:
     if energy == 0.0 or not values.size or values[0] <= 0.0:
         return np.zeros((len(moment), 0), np.float32)
     rank = int(np.count_nonzero(values > _RANK_TOLERANCE * values[0]))
-    if energy < 1.0:
+    if float(np.min(np.diag(moment))) >= 0.5 * FROZEN:
+        rank = len(moment)
+    elif energy < 1.0:
         cumulated = np.cumsum(np.maximum(values, 0.0))
         rank = min(rank, int(np.searchsorted(cumulated, energy * cumulated[-1])) + 1)
     return np.ascontiguousarray(vectors[:, :rank], dtype=np.float32)

@@ -32,13 +32,13 @@ def replace_folder(source: Path, target: Path) -> None:
     Whatever moment the process is killed or power fails at, one of the two is there, whole: under the name `target`,
     or, where names cannot be exchanged, for a moment under `aside(target)`. Raises OSError; the old one is there then.
     """
-    _sync_tree(source)
+    sync_tree(source)
     if not os.path.lexists(target):
         rename(source, target)
         sync_folder(target.parent)
         return
     old = source
-    if not _exchange(source, target):
+    if not exchange(source, target):
         old = aside(target)
         remove_folder(old)
         _put_aside(target, old)
@@ -87,7 +87,8 @@ def remove_folder(folder: Path) -> None:
         os.rmdir(folder)  # noqa: PTH106
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Make a folder and all in it durable. Raises OSError."""
     for inner, _, files in os.walk(folder, topdown=False):
         for name in files:
             # Windows syncs only what is open to be written.
@@ -99,7 +100,7 @@ def _sync_tree(folder: Path) -> None:
         sync_folder(Path(inner))
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def exchange(one: Path, other: Path) -> bool:
     """Exchange two names in one step; False where that cannot be done here."""
     if sys.platform != "linux":
         return False

@@ -32,10 +32,11 @@ from csk_sdk.formats.places import WORKSPACE, mistaken
 from csk_sdk.learner import Learner
 from csk_sdk.network.predicting import task_names
 from csk_sdk.state import BASE, State
+from csk_sdk.state.handover import finish
 from csk_sdk.state.swap import aside
+from csk_sdk.workspace.upgrading import KEEP, Upgrade
 
 SETTINGS = "csk.toml"
-KEEP = 8
 _LARGEST_SETTINGS = 1 << 20
 
 
@@ -126,8 +127,22 @@ class Workspace:
             check_age(bundle, self.trust, self.state)
         return bundle
 
+    def upgrade_to(self, new: Path | str, relearn: bool = True) -> Upgrade:
+        """The upgrade to the bundle in the folder `new`. Raises as `Upgrade.open` does."""
+        self._require_bundle()
+        return Upgrade.open(
+            self.bundle,
+            self.state,
+            new,
+            self.inbox if relearn else None,
+            config=self.config,
+            trust=self.trust,
+            keep=self.keep,
+        )
+
     def _require_bundle(self) -> None:
         """In a wrong working directory the bundle is what is missed first: say which directory it is."""
+        finish(self.bundle, self.state)
         default = self.bundle == self.folder / "bundle"
         if (
             default

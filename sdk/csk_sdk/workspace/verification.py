@@ -13,6 +13,7 @@ from csk_sdk.errors import BundleError, StateError
 from csk_sdk.formats.given import flag_of, path_of
 from csk_sdk.formats.places import STATE, mistaken
 from csk_sdk.state.atomic import exists
+from csk_sdk.state.handover import finish
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.repair import DAMAGED, INTACT, REPAIRED, Finding, StateCheck
 
@@ -67,7 +68,9 @@ def verify(
     """
     folder = path_of(state, "state", StateError)
     repair, allow_older = flag_of(repair, "repair"), flag_of(allow_older, "allow_older")
-    opened, findings = _bundle(path_of(bundle, "bundle", BundleError), trust, folder, allow_older)
+    where = path_of(bundle, "bundle", BundleError)
+    finish(where, folder)
+    opened, findings = _bundle(where, trust, folder, allow_older)
     if opened is None or not exists(folder):
         return Verification(findings, ())
     check = StateCheck(folder, opened.id)

@@ -26,6 +26,20 @@ def stream(place: str, digits: str) -> int:
     return 0
 
 
+def upgrade(place: str, new: str) -> int:
+    """An application that brings its device to another bundle, unless it has it, and says when that is done."""
+    from pathlib import Path
+
+    from csk_sdk import Bundle
+    from csk_sdk.workspace.folder import Workspace
+
+    space = Workspace.open(place)
+    if space.open_bundle().id != Bundle.read_manifest(Path(new)).id:
+        space.upgrade_to(new, relearn=False).run()
+    print(json.dumps({"upgraded": new}), flush=True)
+    return 0
+
+
 def look_on(place: str, digits: str, times: int) -> int:
     """An application that predicts again and again, with whatever is learned by then."""
     from csk_sdk.workspace.folder import Workspace

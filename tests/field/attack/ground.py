@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ class Ground:
     @property
     def bundle(self) -> Path:
         return self.folder / "bundle"
+
+    @property
+    def following(self) -> Path:
+        """Another bundle, to which a device with the first one can be upgraded."""
+        return self.folder / "following"
 
     def state(self, learned: int) -> Path:
         """The state after so many tasks; after 0 there is none."""
@@ -140,6 +145,8 @@ def prepare(folder: Path) -> None:
         base_data=folder / "base",
     )
     build_artifacts(MODEL, folder / "bundle", options)
+    following = replace(options, features="last", upgrade_from=folder / "bundle")
+    build_artifacts(MODEL, ground.following, following)
     for name, digits in TASKS.items():
         save_task(folder / "tasks" / f"{name}.npz", ground, digits)
     place = ground.workspace(folder / "learning")

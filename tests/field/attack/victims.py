@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from field.attack import judge
-from field.attack.applications import look_on, stream
+from field.attack.applications import look_on, stream, upgrade
 from field.attack.ground import MODEL, Ground
 from field.attack.kills import Victim, csk, json_lines, no_leftovers, state_is
 
@@ -27,6 +27,7 @@ def victims(ground: Ground) -> list[Victim]:
         _stream(ground),
         _build(ground),
         _upgrade(ground),
+        _carried(ground),
         _export(ground),
         _report(ground),
         _evaluate(ground),
@@ -53,7 +54,7 @@ def _train(ground: Ground) -> Victim:
 
     return Victim(
         "train",
-        0.2,
+        0.15,
         _at(ground, 1),
         lambda place: csk("train", "--task", "all", "--no-evaluate", "--workspace", str(place)),
         after,
@@ -189,7 +190,7 @@ def _stream(ground: Ground) -> Victim:
 
     return Victim(
         "Learner.stream",
-        0.12,
+        0.07,
         _at(ground, 0),
         lambda place: (stream, str(place), str(ground.folder / "digits.npz")),
         after,
@@ -223,6 +224,54 @@ def _upgrade(ground: Ground) -> Victim:
         assert known == hashlib.sha256((place / "bundle/manifest.json").read_bytes()).hexdigest()
 
     return Victim("upgrade of a bundle", 0.03, arm, build.command, after, end, make=build.make)
+
+
+def _carried(ground: Ground) -> Victim:
+    """What a device has learned, carried over to another bundle: both are the old ones, or both are the new ones."""
+    from csk_sdk.state.handover import finish
+
+    old = judge.bundle(ground.bundle)
+    known: dict[str, Any] = {}
+
+    def make(_: Ground, place: Path) -> None:
+        place.mkdir()
+
+    def arm(place: Path, rng: random.Random) -> None:
+        for path in place.iterdir():
+            shutil.rmtree(path)
+        shutil.copytree(ground.bundle, place / "bundle")
+        shutil.copytree(ground.state(2), place / "state")
+
+    def after(place: Path, armed: object, printed: str) -> None:
+        # As whatever opens the device does first.
+        finish(place / "bundle", place / "state")
+        made, found = judge.bundle(place / "bundle"), judge.look(place / "state")
+        own = hashlib.sha256((place / "bundle/manifest.json").read_bytes()).hexdigest()
+        assert judge.sealed_json(place / "state/state.json")["bundle_id"] == own, "one is old, the other new"
+        assert found.tasks == ("01", "02")
+        if made == old:
+            assert "upgraded" not in printed
+            state_is(place, ground, 2, 2)
+        else:
+            assert made == judge.bundle(ground.following)
+            assert found.intact == known.setdefault("new", found.intact), "it was carried over to other bits"
+
+    def end(place: Path, armed: object) -> None:
+        after(place, armed, "")
+        assert judge.bundle(place / "bundle") != old
+        assert judge.bundle(place / "bundle.before") == old
+        left = {path.name for path in place.iterdir()} - {"device.json"}
+        assert left == {"bundle", "state", "bundle.before", "state.before", ".state.upgrade"}, left
+
+    return Victim(
+        "upgrade of a device that has learned",
+        0.1,
+        arm,
+        lambda place: (upgrade, str(place), str(ground.following)),
+        after,
+        end,
+        make=make,
+    )
 
 
 def _build(ground: Ground) -> Victim:

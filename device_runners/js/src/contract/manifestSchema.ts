@@ -493,6 +493,52 @@ export const MANIFEST_SCHEMA = JSON.parse(`{
    "minimum": 0,
    "maximum": 9007199254740991
   },
+  "upgrade": {
+   "type": [
+    "object",
+    "null"
+   ],
+   "properties": {
+    "bundle": {
+     "type": "string",
+     "minLength": 1,
+     "maxLength": 4096
+    },
+    "model": {
+     "type": "string",
+     "minLength": 0,
+     "maxLength": 4096
+    },
+    "features": {
+     "type": "integer",
+     "minimum": 1,
+     "maximum": 32768
+    },
+    "images": {
+     "type": "integer",
+     "minimum": 0,
+     "maximum": 9007199254740991
+    },
+    "kept": {
+     "type": "integer",
+     "minimum": 0,
+     "maximum": 32768
+    },
+    "explained": {
+     "type": "number",
+     "maximum": 1
+    }
+   },
+   "required": [
+    "bundle",
+    "model",
+    "features",
+    "images",
+    "kept",
+    "explained"
+   ],
+   "additionalProperties": false
+  },
   "files": {
    "type": "object",
    "maxProperties": 65536,

@@ -14,6 +14,12 @@ export const LABEL_CHECK = {
   mostImages: 1024,
 } as const;
 
+/** What projection goes by. docs/decisions/0032-upgrade.md. */
+export const PROJECTION = {
+  /** A site whose second moment is this on the diagonal is never trained: nothing that comes later adds up to a rounding of it. */
+  frozen: 1e30,
+} as const;
+
 /** What novelty goes by. docs/decisions/0015-label-check.md. */
 export const NOVELTY = {
   /** From this out-of-distribution score on a task is called unfamiliar; 1 is what the known images have. */

@@ -8,6 +8,7 @@
  */
 
 import { centerOf } from '../bundle/manifest.js';
+import { PROJECTION } from '../contract/thresholds.js';
 import { ConfigError, StateError } from '../errors.js';
 import { type Float32Tensor, sizeOf } from '../formats/tensors.js';
 import { eigenSymmetric, norm, timesTransposed, transposed } from './matrix.js';
@@ -46,7 +47,8 @@ export function restrict(moment: Float32Tensor, selected: ArrayLike<number>): Fl
 /**
  * Directions to keep clear of: the leading eigenvectors of `moment` `(k, k)`, the smallest number of them whose
  * eigenvalues reach the fraction `energy` of the trace. Energy 0, or a moment of zero, gives none; energy 1 gives every
- * direction with an eigenvalue above rounding.
+ * direction with an eigenvalue above rounding. Of a moment that freezes its site (csk_sdk's `frozen_moment`) all are
+ * kept, whatever was added to it.
  * Throws ConfigError for an energy outside [0, 1], StateError for a moment that is not finite.
  */
 export function basisOf(moment: Float64Array, k: number, energy: number): Basis {
@@ -65,7 +67,12 @@ export function basisOf(moment: Float64Array, k: number, energy: number): Basis 
   const largest = values[order[0] ?? 0] ?? 0;
   if (!(largest > 0)) return basisFrom(new Float64Array(0), k);
   let r = order.filter((i) => values[i]! > RANK_TOLERANCE * largest).length;
-  if (energy < 1) {
+  const frozen = Array.from({ length: k }, (_, i) => moment[i * k + i]!).every(
+    (own) => own >= 0.5 * PROJECTION.frozen,
+  );
+  if (frozen) {
+    r = k;
+  } else if (energy < 1) {
     const total = order.reduce((sum, i) => sum + Math.max(values[i]!, 0), 0);
     let sum = 0;
     const enough = order.findIndex((i) => {

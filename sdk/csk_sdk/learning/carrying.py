@@ -1,0 +1,263 @@
+"""What was learned on one bundle, carried over to another: a first generation on that one, without any image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import UPGRADE, Site
+from csk_sdk.errors import BundleError, StateError
+from csk_sdk.formats.stored_tensors import StoredTensors
+from csk_sdk.learning.forgetting import hide
+from csk_sdk.learning.revision import refit
+from csk_sdk.method.contributions import DIRECTIONS, MIXTURES, Contribution
+from csk_sdk.method.feature_map import FeatureMap
+from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.projection import frozen_moment
+from csk_sdk.method.unknown import Familiarity, replace_sketch
+from csk_sdk.network.ledger import (
+    MAP,
+    MAPPED,
+    UnledgeredError,
+    digest_of_centers,
+    map_of,
+    statistics_of,
+)
+from csk_sdk.state import Generation, LearnedTask, State
+
+Tensors = dict[str, NDArray[Any]]
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What `carry` did.
+
+    `tasks` were carried, `frozen` are sites that are not to be trained any more, `approximate` says whether anything is
+    not what it was. `merged` are learned classes that the new base knows by itself, `lost` those of the old base that
+    it does not know.
+    """
+
+    tasks: tuple[str, ...]
+    frozen: tuple[str, ...]
+    approximate: bool
+    merged: tuple[str, ...] = field(default=())
+    lost: tuple[str, ...] = field(default=())
+
+
+def open_map(old_id: str, old_features: int, new: Bundle) -> FeatureMap:
+    """The map that a bundle brings along for what was learned on the bundle `old_id`.
+
+    Raises BundleError where it brings none for that one, or its file is damaged.
+    """
+    about = new.manifest.upgrade
+    if about is None or about.bundle != old_id:
+        told = f"from bundle {about.bundle[:8]}…" if about else "from no bundle"
+        raise BundleError(
+            f"What was learned on bundle {old_id[:8]}… cannot be carried over to {new.folder}, which says how to "
+            f"upgrade {told}. Build it with `--upgrade-from` the bundle that is on this device."
+        )
+    stored = StoredTensors(new.path(UPGRADE), BundleError)
+    try:
+        return FeatureMap.from_tensors(stored, old_features, new.manifest.head.features)
+    except BundleError as error:
+        raise BundleError(f"{new.path(UPGRADE)}: {error}. Build the bundle again.") from None
+    finally:
+        stored.close()
+
+
+def carry(
+    old: Bundle, state: State, generation: Generation, new: Bundle, into: State, without: Collection[str] = ()
+) -> Carried:
+    """Commit to `into`, an empty state of `new` under its lock, what `generation` of `state` knows.
+
+    `without` are tasks that are learned again instead. Raises BundleError where `new` brings no map for `old`,
+    StateError where what is known cannot be read, StorageError where it cannot be written.
+    """
+    return _Carrying(old, state, generation, new, into).run(without)
+
+
+class _Carrying:
+    """One generation on its way from one bundle to another."""
+
+    def __init__(self, old: Bundle, state: State, generation: Generation, new: Bundle, into: State) -> None:
+        self._old, self._new, self._state, self._into = old, new, state, into
+        self._generation = generation
+        self._map = open_map(old.id, old.manifest.head.features, new)
+        self._before: Mapping[str, NDArray[Any]] = old.checkpoint()
+        self._tensors: Tensors = new.checkpoint()
+        self._drift = self._known_drift()
+        moved = [one for one in old.manifest.sites if not self._is_base(f"center/{one.name}")]
+        self._twins = {one.name for one in new.manifest.sites if self._has_twin(one)}
+        # Where features are what they were, and all that was trained is there, nothing changes.
+        self._whole = self._map.same and all(one.name in self._twins for one in moved)
+        self._moved = bool(moved)
+
+    def run(self, without: Collection[str]) -> Carried:
+        base, generation = self._new.manifest.classes, self._generation
+        hidden = tuple(name for name in generation.hidden if name in base)
+        kept = [task for task in generation.tasks if task.name not in without]
+        tasks = tuple(self._task(task, kept) for task in kept)
+        frozen = self._sites() if tasks else ()
+        if self._whole:
+            self._keep_centers()
+        for task in tasks:
+            self._head(task)
+        self._statistics(tasks, hidden)
+        if not self._new.objective.tabular and not self._whole:
+            refit(self._tensors, {task.name: task.classes for task in tasks})
+        self._sketch(tasks)
+        hide(self._tensors, base, hidden)
+        self._into.commit(0, tasks, self._tensors, hidden=hidden)
+        learned = {name for task in tasks for name in task.classes}
+        before = set(self._old.manifest.classes)
+        return Carried(
+            tuple(task.name for task in tasks),
+            frozen,
+            not self._map.exact or (self._moved and not self._whole),
+            tuple(sorted(learned.intersection(base) - before)),
+            tuple(sorted(before.difference(base, learned, generation.hidden))),
+        )
+
+    # What each task contributed
+
+    def _task(self, task: LearnedTask, kept: list[LearnedTask]) -> LearnedTask:
+        note = f"Carried over from the bundle of {self._old.manifest.model}."
+        task = replace(task, notes=(*(one for one in task.notes if one != note), note))
+        if self._whole:
+            return replace(
+                task, contributions=self._copied(task.contributions), carried=self._copied(task.carried)
+            )
+        if not task.config.get("class_statistics", True) or self._new.objective.tabular:
+            return replace(task, contributions={}, carried={})
+        files = {}
+        for name in task.classes:
+            file = task.contributions.get(name)
+            if file == "":
+                files[name] = ""
+                continue
+            one = self._read(file) if file else None
+            if one is None:
+                one = self._from_totals(name, task, kept)
+            files[name] = self._mapped(task.name, name, one) if one is not None else ""
+        return replace(task, contributions=files, carried={})
+
+    def _copied(self, files: Mapping[str, str]) -> dict[str, str]:
+        """The same, in the new state; without those that are damaged."""
+        found = {}
+        for name, file in files.items():
+            with suppress(StateError):
+                found[name] = self._into.keep_contribution(self._state.contribution(file)) if file else ""
+        return found
+
+    def _read(self, file: str) -> Contribution | None:
+        try:
+            return Contribution.from_tensors(self._state.contribution(file), self._old.manifest.head.features)
+        except StateError:
+            return None
+
+    def _mapped(self, task: str, name: str, one: Contribution) -> str:
+        seed = int.from_bytes(hashlib.sha256(f"{task}\0{name}".encode()).digest()[:8], "big")
+        return self._into.keep_contribution(self._map.contribution(one, seed).tensors())
+
+    def _from_totals(self, name: str, task: LearnedTask, kept: list[LearnedTask]) -> Contribution | None:
+        """Of a class that left no contribution: its mean and count, and the spread that all classes share.
+
+        None where another task says what is known of it.
+        """
+        last = [one for one in kept if name in one.classes][-1]
+        told = any(one.contributions.get(name) for one in kept)
+        totals = ClassStatistics.from_tensors(self._generation.tensors)
+        if told or last is not task or totals.count([name]) <= 0:
+            return None
+        row = totals.classes.index(name)
+        back = np.linalg.inv(self._drift) if self._drift is not None else np.eye(totals.features)
+        count = float(totals.counts[row])
+        values, vectors = np.linalg.eigh(back @ totals.covariance() @ back.T)
+        largest = slice(-(DIRECTIONS + MIXTURES), None)
+        factor = (
+            np.sqrt(np.maximum(values[largest], 0.0) * max(count - 1, 0.0))[:, None] * vectors[:, largest].T
+        )
+        mean = back @ (totals.sums[row] / count)
+        return Contribution(count, mean.astype(np.float32), factor.astype(np.float32))
+
+    # What is made of them
+
+    def _statistics(self, tasks: tuple[LearnedTask, ...], hidden: tuple[str, ...]) -> None:
+        known = Generation(0, None, tasks, self._tensors)
+        try:
+            found = statistics_of(self._new, known, tasks, hidden, self._into.contribution)
+        except UnledgeredError:
+            own = ClassStatistics.from_tensors(self._generation.tensors)
+            fresh = ClassStatistics.from_tensors(self._tensors)
+            gone = {*own.classes, *hidden}
+            names = {name for task in tasks for name in task.classes} | set(self._old.manifest.classes)
+            found = own.without(set(own.classes) - names).merge(fresh.without(gone))
+        found.replace_in(self._tensors)
+
+    def _head(self, task: LearnedTask) -> None:
+        keys = [f"head/{task.name}/{part}" for part in ("weight", "bias")]
+        weight, bias = (self._generation.tensors[key] for key in keys)
+        if not self._whole and self._drift is not None:
+            weight = (weight.astype(np.float64) @ self._drift).astype(np.float32)
+        self._tensors |= dict(zip(keys, self._map.head(weight, bias), strict=True))
+
+    def _sketch(self, tasks: tuple[LearnedTask, ...]) -> None:
+        own = Familiarity.from_tensors(self._generation.tensors)
+        learned = {name for task in tasks for name in task.classes}
+        left = own.without(set(own.classes) - learned) if own is not None else None
+        if left is None or not ClassStatistics.from_tensors(self._tensors).classes:
+            return
+        base = Familiarity.from_tensors(self._tensors)
+        replace_sketch(self._tensors, base.merge(left) if base is not None else left)
+
+    # Sites
+
+    def _known_drift(self) -> Float64 | None:
+        """From the untouched network's features to the present ones; None where they are the same, or nobody knows."""
+        try:
+            return map_of(self._generation.tensors, self._before)
+        except UnledgeredError:
+            return None
+
+    def _is_base(self, name: str) -> bool:
+        return np.array_equal(self._generation.tensors[name], self._before[name])
+
+    def _has_twin(self, site: Site) -> bool:
+        """Whether the old bundle trains the same kernel of the same network."""
+        about, name = self._new.manifest.upgrade, f"center/{site.name}"
+        same = about is not None and about.kept > 0
+        return same and name in self._before and np.array_equal(self._before[name], self._tensors[name])
+
+    def _sites(self) -> tuple[str, ...]:
+        """Second moments of the sites that old tasks left some for; all others are frozen, and named."""
+        frozen = []
+        for site in self._new.manifest.sites:
+            name = f"moment/{site.name}"
+            own = self._tensors[name]
+            if site.name not in self._twins or self._before[name].shape != own.shape:
+                self._tensors[name] = frozen_moment(*own.shape[:2])
+                frozen.append(site.name)
+                continue
+            now, then = self._generation.tensors[name], self._before[name]
+            self._tensors[name] = now if np.array_equal(then, own) else own + (now - then)
+        return tuple(frozen)
+
+    def _keep_centers(self) -> None:
+        for site in self._new.manifest.sites:
+            if site.name in self._twins:
+                self._tensors[f"center/{site.name}"] = self._generation.tensors[f"center/{site.name}"]
+        keys = ("head/base/weight", "head/base/bias")
+        if all(np.array_equal(self._before[key], self._tensors[key]) for key in keys):
+            # The base's own head has followed the centers.
+            self._tensors |= {key: self._generation.tensors[key] for key in keys}
+        if self._drift is not None:
+            self._tensors[MAP] = self._generation.tensors[MAP]
+            self._tensors[MAPPED] = digest_of_centers(self._tensors)

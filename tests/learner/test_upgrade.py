@@ -1,0 +1,379 @@
+"""What was learned on one bundle is carried over to the next, together with the bundle, and can be taken back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from conftest import Digits, build_digits_bundle, open_learner, write_pictures
+from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_sdk import (
+    BundleError,
+    ConfigError,
+    Learner,
+    StateError,
+    StateLockedError,
+    TaskError,
+    upgrade,
+    upgrade_back,
+    verify,
+)
+from csk_sdk.contract.manifest import UPGRADE
+from csk_sdk.demo import digits as demo_digits
+from csk_sdk.method.projection import is_frozen
+from csk_sdk.state.handover import Places
+from csk_sdk.workspace.upgrading import Upgrade
+from learner.knowing import accuracy
+
+HEADS = {"few_shot": 10**6}
+TASKS = {"01": (4, 5, 6), "02": (7, 8, 9)}
+ALL = tuple(range(10))
+
+
+@dataclass(frozen=True)
+class Bundles:
+    """One bundle that devices have, and others built to follow it: with other options, and of another network."""
+
+    folder: Path
+    base: Path
+
+    @property
+    def old(self) -> Path:
+        return self.build("old")
+
+    def build(self, name: str, model: Path | None = None, **options: Any) -> Path:
+        """A bundle, built once; all but "old" say how to upgrade from that one."""
+        out = self.folder / name
+        if not out.exists():
+            after = {} if name == "old" else {"upgrade_from": self.old}
+            path, facts = demo_digits.model_files()
+            known = {"classes": facts["classes"], **facts["normalize"], "flip": False, "base_data": self.base}
+            build_artifacts(model or path, out, BuildOptions(**{**known, **after, **options}))
+        return out
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Bundles:
+    folder = tmp_path_factory.mktemp("bundles")
+    return Bundles(folder, write_pictures(folder / "base", digits, (0, 1, 2, 3), 0, 60))
+
+
+@pytest.fixture
+def device(bundles: Bundles, tmp_path: Path, digits: Digits) -> Callable[..., Learner]:
+    def made(bundle: Path | None = None, name: str = "device", **settings: Any) -> Learner:
+        place = tmp_path / name
+        shutil.copytree(bundle or bundles.old, place / "bundle")
+        learner = open_learner(place / "bundle", place / "state", **settings)
+        for task, classes in TASKS.items():
+            learner.learn(digits.task(task, classes))
+        return learner
+
+    return made
+
+
+def upgraded(learner: Learner, new: Path, **options: Any) -> tuple[Learner, Any]:
+    bundle, state = learner.bundle.folder, learner.state.folder
+    report = upgrade(bundle, state, new, **options)
+    return open_learner(bundle, state, **HEADS), report
+
+
+def known(learner: Learner) -> dict[str, np.ndarray]:
+    return dict(learner.generation.tensors)
+
+
+def further(folder: Path, seed: int = 0) -> Path:
+    """The demo's network with other weights: each kernel a little off, as training would leave it."""
+    model = onnx.load(demo_digits.model_files()[0])
+    rng = np.random.default_rng(seed)
+    for one in model.graph.initializer:
+        array = numpy_helper.to_array(one)
+        if array.ndim == 4:
+            moved = array + 0.1 * array.std() * rng.normal(size=array.shape).astype(np.float32)
+            one.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), one.name))
+    path = folder / "further.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("settings", [HEADS, {}], ids=["heads", "trained"])
+def test_where_all_stays_nothing_changes(
+    device: Callable[..., Learner], bundles: Bundles, settings: dict[str, Any], digits: Digits
+) -> None:
+    learner = device(**settings)
+    before, tasks = known(learner), learner.tasks
+    scores = accuracy(learner, digits, ALL)
+    after, report = upgraded(learner, bundles.build("batches", batch_size=8))
+    assert report.carried == ("01", "02")
+    assert report.notes == ()
+    assert after.bundle.manifest.batch_size == 8
+    assert set(known(after)) == set(before)
+    for name, tensor in known(after).items():
+        if settings or not name.startswith("statistics."):
+            assert tensor.tobytes() == before[name].tobytes(), name
+        else:
+            # The map of a sum, and the sum of what was mapped.
+            np.testing.assert_allclose(
+                tensor, before[name], rtol=1e-4, atol=1e-4 * np.abs(before[name]).max()
+            )
+    assert [one.contributions for one in after.tasks] == [one.contributions for one in tasks]
+    assert [one.carried for one in after.tasks] == [one.carried for one in tasks]
+    assert accuracy(after, digits, ALL) == scores
+    # And it lives on: what was carried can be forgotten, and more be learned.
+    assert after.forget("four").classes == ("four",)
+    after.learn(digits.task("03", (4, 5)))
+    assert accuracy(after, digits, ALL) > scores - 0.03
+
+
+def test_int8_carries_what_float32_learned(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits
+) -> None:
+    learner = device()
+    after, report = upgraded(learner, bundles.build("int8", precision="int8"))
+    assert report.notes == ()
+    assert after.bundle.manifest.upgrade is not None
+    assert after.bundle.manifest.upgrade.kept == after.bundle.manifest.head.features
+    assert accuracy(after, digits, ALL) >= accuracy(device(name="before"), digits, ALL) - 0.003
+
+
+def test_narrower_features_are_those_columns_of_what_is_known(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits
+) -> None:
+    learner = device(**HEADS)
+    before = known(learner)
+    narrow = bundles.build("last", features="last")
+    after, _ = upgraded(learner, narrow)
+    features = after.bundle.manifest.head.features
+    again = device(narrow, "again", **HEADS)
+    ours, theirs = known(after), known(again)
+    np.testing.assert_allclose(ours["statistics.means"], before["statistics.means"][:, :features], atol=1e-5)
+    np.testing.assert_allclose(
+        ours["statistics.scatter"],
+        theirs["statistics.scatter"],
+        rtol=1e-3,
+        atol=1e-3 * np.diag(theirs["statistics.scatter"]).max(),
+    )
+    assert abs(accuracy(after, digits, ALL) - accuracy(again, digits, ALL)) <= 0.003
+
+
+def test_wider_features_are_no_worse_than_before_and_it_says_what_is_missing(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits
+) -> None:
+    learner = device(**HEADS)
+    before = accuracy(learner, digits, ALL)
+    own = accuracy(learner, digits, TASKS["01"], "01")
+    after, report = upgraded(learner, bundles.build("wide", features="wide"))
+    assert accuracy(after, digits, ALL) >= before - 0.005
+    assert accuracy(after, digits, TASKS["01"], "01") >= own - 0.005
+    assert "of 352 features are new" in report.notes[0]
+
+
+def test_another_network_by_a_map(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits, tmp_path: Path
+) -> None:
+    learner = device()
+    new = bundles.build("further", further(tmp_path))
+    after, report = upgraded(learner, new)
+    again = device(new, "again", **HEADS)
+    # The fit has seen four digits only; 5x10 classes of CIFAR-100 are in benchmarks/living.py.
+    assert accuracy(after, digits, ALL) >= accuracy(again, digits, ALL) - 0.06
+    assert accuracy(after, digits, TASKS["02"], "02") >= accuracy(again, digits, TASKS["02"], "02") - 0.06
+    assert "stay frozen from now on" in report.notes[1]
+    sites = [one.name for one in after.bundle.manifest.sites]
+    assert all(is_frozen(known(after)[f"moment/{name}"]) for name in sites)
+    # The base is known as the new bundle knows it, and nothing says more about carried classes than is known.
+    np.testing.assert_array_equal(
+        known(after)["statistics.means"][:4], after.bundle.checkpoint()["statistics.means"]
+    )
+    ours, theirs = (
+        np.trace(known(one)["statistics.scatter"]) / known(one)["statistics.counts"].sum()
+        for one in (after, again)
+    )
+    assert 0.9 < ours / theirs < 1.2
+
+
+def test_a_frozen_site_is_never_trained(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits, tmp_path: Path
+) -> None:
+    new = bundles.build("further", further(tmp_path))
+    after, _ = upgraded(device(**HEADS), new)
+    learner = open_learner(after.bundle.folder, after.state.folder, energy=0.5)
+    report = learner.learn(digits.task("03", (4, 7)))
+    assert report.protected
+    for one in report.protected.values():
+        kept, of = one.split("/")
+        assert kept == of
+    for site in after.bundle.manifest.sites:
+        name = f"center/{site.name}"
+        np.testing.assert_array_equal(known(learner)[name], learner.bundle.checkpoint()[name])
+        assert is_frozen(known(learner)[f"moment/{site.name}"])
+
+
+def test_what_is_hidden_stays_hidden_and_what_both_know_is_one_class(
+    bundles: Bundles, device: Callable[..., Learner], digits: Digits
+) -> None:
+    learner = device(**HEADS)
+    learner.forget("two")
+    learner.rename("nine", "9")
+    after, report = upgraded(learner, bundles.build("batches", batch_size=8))
+    assert after.generation.hidden == ("two",)
+    assert "two" not in after.classes
+    assert "9" in after.classes
+    assert report.merged == ()
+
+
+def test_a_class_that_the_new_base_knows_too(
+    bundles: Bundles, device: Callable[..., Learner], digits: Digits
+) -> None:
+    learner = device(**HEADS)
+    learner.rename("nine", "zero again")
+    new = bundles.folder / "renamed"
+    build_digits_bundle(
+        new,
+        base_data=renamed_base(bundles),
+        classes=["zero again", "one", "two", "three"],
+        upgrade_from=bundles.old,
+    )
+    after, report = upgraded(learner, new)
+    assert report.merged == ("zero again",)
+    assert report.notes == ("The new base does not know zero.",)
+    assert after.classes.count("zero again") == 1
+
+
+def renamed_base(bundles: Bundles) -> Path:
+    folder = bundles.folder / "renamed-base"
+    shutil.copytree(bundles.base, folder)
+    (folder / "zero").rename(folder / "zero again")
+    return folder
+
+
+def test_tasks_whose_images_are_here_are_learned_again(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits, tmp_path: Path
+) -> None:
+    learner = device(**HEADS)
+    inbox = tmp_path / "tasks"
+    digits.save(digits.task("02", TASKS["02"]), inbox)
+    digits.save(digits.task("01", (4, 5)), inbox)
+    new = bundles.build("further", further(tmp_path))
+    plan = Upgrade.open(learner.bundle.folder, learner.state.folder, new, inbox).plan()
+    assert (plan.carried, plan.learned_again) == (("01",), ("02",))
+    assert plan.not_again == ("01 is carried over: its folder has other classes than are known of it now.",)
+    assert plan.memory_bytes > 0
+    assert plan.disk_bytes > sum(one.stat().st_size for one in new.rglob("*"))
+    said: list[str] = []
+    after, report = upgraded(learner, new, tasks=inbox, on_step=said.append)
+    assert (report.carried, report.learned_again) == (("01",), ("02",))
+    assert said[-1] == "Learning 02 again"
+    assert [one.name for one in after.tasks] == ["01", "02"]
+    assert after.tasks[1].notes != after.tasks[0].notes
+
+
+def test_what_cannot_be_learned_again_changes_nothing(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits, tmp_path: Path
+) -> None:
+    learner = device(**HEADS)
+    task = digits.task("02", TASKS["02"])
+    path = digits.save(task, tmp_path / "tasks")
+    with np.load(path, allow_pickle=False) as arrays:
+        content = dict(arrays)
+    content["labels"] = np.random.default_rng(0).permutation(content["labels"])
+    np.savez(path, **content)
+    before = judge(learner)
+    with pytest.raises(TaskError, match="Nothing was upgraded; with --no-relearn"):
+        upgrade(
+            learner.bundle.folder,
+            learner.state.folder,
+            bundles.build("batches", batch_size=8),
+            tmp_path / "tasks",
+        )
+    assert judge(learner) == before
+
+
+def test_the_way_back(device: Callable[..., Learner], bundles: Bundles, digits: Digits) -> None:
+    learner = device(**HEADS)
+    before = judge(learner)
+    after, _ = upgraded(learner, bundles.build("batches", batch_size=8))
+    after.learn(digits.task("03", (4, 9)))
+    upgrade_back(after.bundle.folder, after.state.folder)
+    assert judge(learner) == before
+    with pytest.raises(StateError, match="There is no way back"):
+        upgrade_back(after.bundle.folder, after.state.folder)
+
+
+def test_a_device_that_has_learned_nothing(bundles: Bundles, tmp_path: Path, digits: Digits) -> None:
+    shutil.copytree(bundles.old, tmp_path / "bundle")
+    new = bundles.build("batches", batch_size=8)
+    report = upgrade(tmp_path / "bundle", tmp_path / "state", new)
+    assert (report.generation, report.carried) == (0, ())
+    learner = open_learner(tmp_path / "bundle", tmp_path / "state", **HEADS)
+    assert learner.bundle.manifest.batch_size == 8
+    learner.learn(digits.task("01", (4, 5)))
+    upgrade_back(tmp_path / "bundle", tmp_path / "state")
+    assert open_learner(tmp_path / "bundle", tmp_path / "state").tasks == ()
+
+
+def judge(learner: Learner) -> dict[str, bytes]:
+    place = learner.bundle.folder.parent
+    files = (path for path in place.rglob("*") if path.is_file() and path.name != "lock")
+    return {path.relative_to(place).as_posix(): path.read_bytes() for path in files}
+
+
+def test_refusals_cost_nothing(
+    device: Callable[..., Learner], bundles: Bundles, digits_bundle: Path, tmp_path: Path
+) -> None:
+    learner = device(**HEADS)
+    before = judge(learner)
+    bundle, state = learner.bundle.folder, learner.state.folder
+    with pytest.raises(
+        BundleError, match=r"says how to upgrade from no bundle\. Build it with `--upgrade-from`"
+    ):
+        upgrade(bundle, state, digits_bundle)
+    with pytest.raises(BundleError, match="is the bundle that is on this device already"):
+        upgrade(bundle, state, bundle)
+    with pytest.raises(StateError, match="There is no way back"):
+        upgrade_back(bundle, state)
+    damaged = Path(shutil.copytree(bundles.build("batches", batch_size=8), tmp_path / "damaged"))
+    (damaged / UPGRADE).write_bytes(b"nothing")
+    with pytest.raises(BundleError, match="is not the file that was built"):
+        upgrade(bundle, state, damaged)
+    new = bundles.build("batches", batch_size=8)
+    with learner.state.lock(), pytest.raises(StateLockedError, match="is writing to"):
+        upgrade(bundle, state, new)
+    assert judge(learner) == before
+
+
+def test_a_build_without_base_data_is_refused(bundles: Bundles, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--upgrade-from needs --base-data"):
+        build_digits_bundle(tmp_path / "new", upgrade_from=bundles.old)
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_interrupted_exchange_is_finished_by_the_next_opening(
+    device: Callable[..., Learner], bundles: Bundles, monkeypatch: pytest.MonkeyPatch, digits: Digits
+) -> None:
+    from csk_sdk.state import handover
+
+    learner = device(**HEADS)
+    bundle, state = learner.bundle.folder, learner.state.folder
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    new = bundles.build("batches", batch_size=8)
+    monkeypatch.setattr(handover, "_put", cut)
+    with pytest.raises(KeyboardInterrupt):
+        upgrade(bundle, state, new)
+    monkeypatch.undo()
+    assert Places(bundle, state).journal.exists()
+    assert verify(bundle, state).ok
+    assert not Places(bundle, state).journal.exists()
+    assert json.loads((bundle / "manifest.json").read_text())["batch_size"] == 8
+    assert len(open_learner(bundle, state).tasks) == 2
