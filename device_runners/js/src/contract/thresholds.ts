@@ -14,6 +14,26 @@ export const LABEL_CHECK = {
   mostImages: 1024,
 } as const;
 
+/** What twins goes by. docs/decisions/0033-honest-report.md. */
+export const TWINS = {
+  /** A new class is the twin of an old one where the shares of each that look more like the other are together above this: about 1 for two halves of one class, below 0.5 for two of 50 images. */
+  confused: 0.65,
+  /** Fewer tell nothing of a twin. */
+  leastImages: 10,
+  /** Made-up features over all old classes, for their accuracy. */
+  madeUp: 1000,
+  /** Made-up features of the old class that a new one is nearest to. */
+  ofClass: 400,
+} as const;
+
+/** What not told goes by. docs/decisions/0033-honest-report.md. */
+export const NOT_TOLD = {
+  /** Below this mean share of right decisions over all classes a lesson is warned of, */
+  allClasses: 0.2,
+  /** where the task's own decision has at least this one. */
+  task: 0.6,
+} as const;
+
 /** What novelty goes by. docs/decisions/0015-label-check.md. */
 export const NOVELTY = {
   /** From this out-of-distribution score on a task is called unfamiliar; 1 is what the known images have. */
