@@ -49,9 +49,9 @@ class Consolidated:
 
     `forgetting` is by old task the percentage points of accuracy that the trained centers were estimated to cost it;
     `heads_only` is whether they were dropped for that. `judgement` is what the decision over all classes makes of the
-    task, None where it has no statistics; `apart` are classes that it leaves out. `lesson` is what the task contributes under the bundle's
-    untouched network, and `carried` the same as it is counted where centers have moved; None where nothing is kept of
-    its classes.
+    task, None where it has no statistics; `apart` are classes that it leaves out. `lesson` is what the task contributes
+    under the bundle's untouched network, and `carried` the same as it is counted where centers have moved; None where
+    nothing is kept of its classes.
     """
 
     tensors: Tensors
@@ -69,8 +69,8 @@ class Consolidation:
     """From a generation's `tensors` to the next one's, by what the steps on one task left.
 
     `selected`, `deltas`, `bases` and `scratch` are those of `TaskTraining`, by site; `old_classes` the classes of each
-    older task, and `refitted` those of each whose head is made anew of what is known then. Classes that are `apart` have
-    a place in the task's own head, and none in what is known.
+    older task, and `refitted` those of each whose head is made anew of what is known then. Classes that are `apart`
+    have a place in the task's own head, and none in what is known.
     """
 
     bundle: Bundle
@@ -291,7 +291,8 @@ class Consolidation:
             tensors.update(sketch.tensors())
         again = known_among(classes, ClassStatistics.from_tensors(self.tensors))
         rng = np.random.default_rng(self.config.seed)
-        return judge(known, discriminant, features, labels, classes, again, rng)
+        base = self.bundle.manifest.classes
+        return judge(known, discriminant, features, labels, classes, again, base, rng)
 
     def _counted(
         self, features: NDArray[np.float32], labels: Labels

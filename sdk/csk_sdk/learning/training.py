@@ -189,8 +189,9 @@ class TaskTraining:
         `scale` weighs the batches where they are a sample of the task's data. `mirrored` are the batches of mirrored
         images, where `batches` hold prefix features, which cannot be mirrored.
         Where the centers cost an old task more than `max_forgetting` allows, they stay as they were, and the task
-        gets its heads only; or, as `on_forgetting` has it, it is refused. A class that would take more than that from an
-        old one, since the two cannot be told apart, has a place in the task's own decision only; or the task is refused.
+        gets its heads only; or, as `on_forgetting` has it, it is refused. A class that would take more than that from
+        an old one, since the two cannot be told apart, has a place in the task's own decision only; or the task is
+        refused.
         Raises TaskError where it is, or where training ended in numbers that are not finite: committed, they could not
         be unlearned.
         """

@@ -2,7 +2,11 @@
 
 Of the task's own images each is left out of the statistics that judge it, so that nothing is lost for learning and
 nothing is judged by itself. Of old classes there are no images: they are made up, around the class's mean with the
-covariance that all classes share, as wide as `method.forgetting` makes them.
+covariance that all classes share, as wide as `method.forgetting` makes them; wider where that covariance is of few
+images, since it fits these too closely (`1 / (1 - g)`, g the share of its degrees of freedom that the discriminant
+uses). And a mean of n images lies closer to them than to others of the class, by `t / n` of squared distance, which
+the class's logit is reduced by. Not of the base's classes, whose images the network was trained on, and for whose
+width was measured what others need.
 
 A new class is the *twin* of an old one where the two cannot be told apart: the share of the old one's images that look
 more like the new one, and of the new one's that look more like the old one, are together about one, as they are when
@@ -11,7 +15,7 @@ both show the same thing. docs/decisions/0033-honest-report.md has both measured
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,9 +28,12 @@ from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.left_out import LeftOut
 
 Float64 = NDArray[np.float64]
-_CONFUSED, _LEAST = number("twins", "confused"), integer("twins", "least_images")
+_CONFUSED, _NOISE = number("twins", "confused"), number("twins", "noise")
+_LEAST = integer("twins", "least_images")
 _MADE_UP, _OF_CLASS = integer("twins", "made_up"), integer("twins", "of_class")
 _AT_ONCE = integer("unknown", "images_at_once")
+# Of the degrees of freedom; of hardly any images the rest would be nothing.
+_MOST_USED = 0.5
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Judgement:
     after: float | None = None
 
     def without(self, apart: Collection[str], then: Judgement | None) -> Judgement:
-        """With the twins that are `apart`, of which decisions over all classes know nothing: `then` is all that they do."""
+        """With the twins that are `apart`, which decisions over all classes leave out; `then` is of what is left."""
         expected = {
             name: replace(one, all_classes=0.0, confused=self.twins[name].old, share=self.twins[name].back)
             if name in apart
@@ -95,6 +102,21 @@ class Judgement:
         return {"classes": rounded, **old}
 
 
+def expected_of(recorded: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Any]:
+    """`Judgement.to_json` as a record has it, with other names for classes; None for those that are to be left out."""
+    classes = {}
+    for name, one in recorded.get("classes", {}).items():
+        new = names.get(name, name)
+        if new is not None and isinstance(one, dict):
+            confused = names.get(one.get("confused", ""), one.get("confused", ""))
+            classes[new] = (
+                {**one, "confused": confused}
+                if confused is not None
+                else {**one, "confused": "", "share": 0.0}
+            )
+    return {**recorded, "classes": classes} if recorded else {}
+
+
 def judge(
     statistics: ClassStatistics,
     discriminant: LeftOut,
@@ -102,11 +124,13 @@ def judge(
     labels: NDArray[np.int64],
     classes: Sequence[str],
     known: Sequence[str],
+    base: Collection[str],
     rng: np.random.Generator,
 ) -> Judgement:
     """Of a task's features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted.
 
-    `discriminant` is that of `statistics`; `known` are those of `classes` that were known before.
+    `discriminant` is that of `statistics`; `known` are those of `classes` that were known before, `base` the
+    classes that the network was trained on.
     """
     place = {name: row for row, name in enumerate(statistics.classes)}
     own = np.array([place[name] for name in classes])
@@ -115,26 +139,26 @@ def judge(
     logits = _left_out(discriminant, features[counted], own[labels[counted]])
     labels = labels[counted]
     expected, twins = {}, {}
-    spread = spread_of(statistics) if len(old) else np.zeros((0, 0))
+    made_up = _MadeUp(statistics, discriminant, base, rng) if len(old) else None
     for index, name in enumerate(classes):
         mine = logits[labels == index]
         if not len(mine):
             continue
         expected[name] = _expected(mine, own, index, statistics.classes)
-        if name not in known and len(old) and len(mine) >= _LEAST:
+        if name not in known and made_up is not None and len(mine) >= _LEAST:
             back = (mine[:, old] > mine[:, own[index], None]).mean(axis=0)
             nearest = int(back.argmax())
             row = int(old[nearest])
-            made = _made_up(discriminant, spread, np.full(_OF_CLASS, row), rng)
+            made = made_up.logits(np.full(_OF_CLASS, row))
             lost = float(np.mean(made[:, own[index]] > made[:, row]))
-            if lost + float(back[nearest]) > _CONFUSED:
+            if lost + float(back[nearest]) > _CONFUSED + _NOISE / np.sqrt(len(mine)):
                 right = made[:, old].argmax(axis=1) == nearest
                 taken = float(np.mean(right & (made.argmax(axis=1) == own[index])))
                 twins[name] = Twin(statistics.classes[row], taken, float(back[nearest]))
-    if not len(old):
+    if made_up is None:
         return Judgement(expected, twins)
     rows = np.resize(rng.permutation(len(old)), _MADE_UP)
-    made = _made_up(discriminant, spread, old[rows], rng)
+    made = made_up.logits(old[rows])
     before = float(np.mean(made[:, old].argmax(axis=1) == rows))
     after = float(np.mean(made.argmax(axis=1) == old[rows]))
     return Judgement(expected, twins, before, after)
@@ -161,13 +185,31 @@ def _left_out(discriminant: LeftOut, features: NDArray[np.float32], rows: NDArra
     return np.concatenate(parts) if parts else np.zeros((0, len(discriminant.means)))
 
 
-def _made_up(
-    discriminant: LeftOut, spread: Float64, rows: NDArray[np.int64], rng: np.random.Generator
-) -> Float64:
-    """The logits of made-up images of the classes in `rows`, `(len(rows), C)`."""
-    parts = []
-    for start in range(0, len(rows), _AT_ONCE):
-        some = rows[start : start + _AT_ONCE]
-        x = discriminant.means[some] + WIDTH * rng.normal(size=(len(some), len(spread))) @ spread
-        parts.append(discriminant.logits_of(x))
-    return np.concatenate(parts)
+class _MadeUp:
+    """Images of old classes that look as others of theirs would, to the discriminant."""
+
+    def __init__(
+        self,
+        statistics: ClassStatistics,
+        discriminant: LeftOut,
+        base: Collection[str],
+        rng: np.random.Generator,
+    ) -> None:
+        self._discriminant, self._rng = discriminant, rng
+        # What is given back is a quarter of `t / n`.
+        noise = 4.0 * discriminant.given
+        used = min(float((noise * statistics.counts).max() / statistics.freedom), _MOST_USED)
+        self._spread = WIDTH / (1.0 - used) * spread_of(statistics)
+        learned = np.array([name not in base for name in statistics.classes])
+        self._closer = np.where(learned, noise / (1.0 - used), 0.0)
+
+    def logits(self, rows: NDArray[np.int64]) -> Float64:
+        """Those `(len(rows), C)` of an image of each class in `rows`."""
+        parts = []
+        for start in range(0, len(rows), _AT_ONCE):
+            some = rows[start : start + _AT_ONCE]
+            x = self._rng.normal(size=(len(some), len(self._spread))) @ self._spread
+            logits = self._discriminant.logits_of(self._discriminant.means[some] + x)
+            logits[np.arange(len(some)), some] -= self._closer[some]
+            parts.append(logits)
+        return np.concatenate(parts)
