@@ -31,8 +31,8 @@ def page(history: History) -> str:
         _time(history),
         _memory(history),
         _fullness(history),
-        _expected(history),
         _settings(history),
+        _expected(history),
         _tasks(history),
     ]
     title = f"What {escape(history.model)} has learned"
