@@ -46,6 +46,7 @@ def test_a_twin_takes_nothing_from_a_known_class(
     assert threes(learner, digits) >= before - 0.05
     learner.merge("three", "drei")
     assert learner.tasks[0].classes == ("three", "four")
+    assert not any("drei" in note for note in learner.tasks[0].notes)
     assert threes(learner, digits) >= before - 0.05
     assert learner.forget("three").hidden == ("three",)
 

@@ -250,6 +250,7 @@ def _named(task: LearnedTask, old: str, new: str) -> LearnedTask:
         classes=tuple(new if name == old else name for name in task.classes),
         contributions=by(task.contributions),
         carried=by(task.carried),
+        notes=tuple(note for note in task.notes if f"'{old}'" not in note),
         expected=expected_of(task.expected, {old: new}),
     )
 

@@ -211,9 +211,8 @@ def _expected(history: History) -> str:
         '<tr><th>Class</th><th class="names">Task</th><th>In its task</th><th>Among all</th>'
         '<th class="names">Else mostly</th><th>So often</th></tr>'
     )
-    return _card(
-        "What to expect of each class", told, f'<div class="scroll"><table>{head}{rows}</table></div>'
-    )
+    table = f'<div class="scroll"><table>{head}{rows}</table></div>'
+    return _card("What to expect of each class", told, table, wide=True)
 
 
 def _notes(notes: Sequence[str]) -> str:
