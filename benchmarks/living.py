@@ -2,7 +2,8 @@
 
     python benchmarks/living.py PART --data DIR --model cifar100-base50.onnx --out docs/results/living.json
 
-`--out` keeps the parts that are in the file already. Parts: ledger, ota, unknown.
+`--out` keeps the parts that are in the file already. Parts: corrections, expected, forget, ledger, one-class, ota,
+twins, unknown.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import ledger, ota, unknown
+from benchmarks import ledger, lessons, ota, unknown
 
-PARTS = {"ledger": ledger.run, "ota": ota.run, "unknown": unknown.run}
+PARTS = {"ledger": ledger.run, "ota": ota.run, "unknown": unknown.run, **lessons.PARTS}
 
 
 def main() -> None:

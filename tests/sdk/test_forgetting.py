@@ -12,7 +12,7 @@ from conftest import NAMES, Digits, open_learner
 from csk_sdk import Learner, TaskError
 from csk_sdk.learning.acceptance import worst_of
 from csk_sdk.method.drift import DriftEstimate
-from csk_sdk.method.forgetting import WIDTH, _spread, estimated_forgetting
+from csk_sdk.method.forgetting import WIDTH, estimated_forgetting, spread_of
 from csk_sdk.method.heads import ClassStatistics, lda_head
 
 CLASSES = ("a", "b", "c", "d")
@@ -83,7 +83,7 @@ def test_made_up_features_spread_as_the_statistics_say(pictures: int, offset: fl
     exact = x.astype(np.float64)
     within = np.concatenate([exact[labels == one] - exact[labels == one].mean(axis=0) for one in (0, 1)])
     truth = within.T @ within / (pictures - 2)
-    spread = _spread(statistics)
+    spread = spread_of(statistics)
     np.testing.assert_allclose(spread.T @ spread, truth, rtol=0, atol=1e-5 * np.trace(truth) / f)
 
 

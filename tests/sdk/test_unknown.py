@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from csk_sdk.errors import StateError
 from csk_sdk.method.heads import ClassStatistics, lda_head
-from csk_sdk.method.unknown import QUANTILES, Familiarity, _LeftOut, _oddness_left_out, distance, measured
+from csk_sdk.method.left_out import LeftOut
+from csk_sdk.method.unknown import QUANTILES, Familiarity, _oddness_left_out, distance, margins_of, measured
 
 PRIOR = 100.0
 
@@ -39,7 +40,7 @@ def test_a_picture_is_left_out_of_what_judges_it() -> None:
     labels = np.repeat(np.arange(3), (9, 5, 14))
     x = (rng.standard_t(3, (28, 6)) + 2 * rng.normal(size=(3, 6))[labels]).astype(np.float32)
     statistics = ClassStatistics.empty(6).add(x, labels, "abc")
-    judged = _LeftOut.of(statistics, PRIOR)
+    judged = LeftOut.of(statistics, PRIOR)
     assert judged is not None
     exact = x.astype(np.float64)
     means = np.stack([exact[labels == c].mean(axis=0) for c in range(3)])
@@ -62,7 +63,7 @@ def test_a_picture_is_left_out_of_what_judges_it() -> None:
         expected.append(np.max(logits) - np.mean(logits))
         variance = np.diag(scatter) / 25 + others.var(axis=0)
         odd.append(np.minimum((exact[index] - others.mean(axis=0)) ** 2 / variance, 4).mean())
-    np.testing.assert_allclose(judged.margins(exact, labels), expected, rtol=1e-9)
+    np.testing.assert_allclose(margins_of(judged.logits(exact, labels)), expected, rtol=1e-9)
     np.testing.assert_allclose(_oddness_left_out(statistics, exact, labels), odd, rtol=1e-9)
 
 

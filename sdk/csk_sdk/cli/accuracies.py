@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +14,8 @@ from csk_sdk.network.evaluation import Evaluation
 
 # Percentage points below its accuracy right after learning, from which a task's number is coloured.
 _NOTICEABLE, _BAD = 2.0, 10.0
+# Classes that are told of one by one.
+_MOST_EXPECTED = 8
 METRICS = {
     "accuracy": "Accuracy in %",
     "mAP": "mAP in % (mean average precision)",
@@ -43,6 +47,29 @@ def present_table(by_task: Evaluation, by_class: Evaluation) -> Table:
             fresh = column == len(evaluation.matrix.values) - 1
             cells += [_number(now), Text("new", "dim") if fresh else _change(now - then)]
         made.add_row(name, *cells)
+    return made
+
+
+def expected_table(expected: Mapping[str, Any]) -> Table | None:
+    """What a lesson says of its own classes, those that are told worst first; None where it says nothing.
+
+    `expected` is that of a LearnReport.
+    """
+    classes = sorted(expected.get("classes", {}).items(), key=lambda item: item[1]["all_classes"])
+    if not classes:
+        return None
+    made = table("Expected, in %", "task-incremental", "class-incremental", "else mostly")
+    for name, one in classes[:_MOST_EXPECTED]:
+        confused = f"{one['confused']} ({100 * one['share']:.0f})" if one["confused"] else "-"
+        share = 100 * one["all_classes"]
+        made.add_row(name, f"{100 * one['task']:.0f}", Text(f"{share:.0f}", _style(share - 60.0)), confused)
+    if len(classes) > _MOST_EXPECTED:
+        left = [one for _, one in classes[_MOST_EXPECTED:]]
+        means = [sum(one[key] for one in left) / len(left) for key in ("task", "all_classes")]
+        made.add_row(f"{len(left)} more, on average", *(f"{100 * mean:.0f}" for mean in means), "-")
+    if (old := expected.get("old")) is not None:
+        change = Text(_unsigned_zero(100 * (old["after"] - old["before"]), "+.1f"))
+        made.add_row("all older classes", "-", Text(f"{100 * old['after']:.0f} (") + change + Text(")"), "-")
     return made
 
 

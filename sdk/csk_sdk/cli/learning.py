@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from csk_sdk.cli.accuracies import present_table
+from csk_sdk.cli.accuracies import expected_table, present_table
 from csk_sdk.cli.guard import Interrupted
 from csk_sdk.cli.options import (
     HERE,
@@ -171,6 +171,10 @@ def _learn(
             f"no class statistics of {task.name} are kept: decisions over all classes now come from the tasks' own "
             "heads together, which is much less accurate. With --task they are as good as ever."
         )
+    table = expected_table(report.expected)
+    if table is not None:
+        screen.say()
+        screen.show(table)
     scores = _evaluate(screen, space, learner, "Testing") if evaluate else None
     if scores is not None:
         screen.say()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from csk_sdk.config import REFUSE, TrainingConfig
 from csk_sdk.contract.sentences import said
+from csk_sdk.contract.thresholds import number
 from csk_sdk.errors import ContradictionError, TaskError
+from csk_sdk.method.decisions import Judgement, Twin
 from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.novelty import UNFAMILIAR
+
+_NOT_TOLD, _TOLD = number("not_told", "all_classes"), number("not_told", "task")
 
 
 def require_learnable(evidence: LabelEvidence | None, config: TrainingConfig, task: str, noun: str) -> None:
@@ -79,16 +83,61 @@ def heads_instead(forgetting: Mapping[str, float], config: TrainingConfig) -> st
     return said("heads_instead", worst=worst, points=f"{points:.1f}", allowed=f"{config.max_forgetting:g}")
 
 
+def twins_to_part(
+    judgement: Judgement | None, config: TrainingConfig, task: str, classes: Sequence[str]
+) -> tuple[str, ...]:
+    """Classes that decisions over all classes must leave out, since they would cost an old one `max_forgetting` points.
+
+    Raises TaskError where that means to refuse (`on_forgetting`), or nothing would be left to learn.
+    """
+    found = {} if judgement is None else judgement.twins
+    apart = tuple(name for name, twin in found.items() if 100.0 * twin.taken > config.max_forgetting)
+    if apart and (config.on_forgetting == REFUSE or len(classes) == 1):
+        raise TaskError(said("twin_refused", task=task, **_about(apart[0], found[apart[0]])))
+    return apart
+
+
+def told_twins(judgement: Judgement | None, apart: Sequence[str]) -> tuple[str, ...]:
+    """A sentence for each class that cannot be told from an old one."""
+    found = {} if judgement is None else judgement.twins
+    return tuple(
+        said("twin_apart" if name in apart else "twin_counted", **_about(name, twin))
+        for name, twin in found.items()
+    )
+
+
+def _about(name: str, twin: Twin) -> dict[str, str]:
+    taken, back = f"{100 * twin.taken:.0f}", f"{100 * twin.back:.0f}"
+    return {"new": name, "old": twin.old, "taken": taken, "back": back}
+
+
+def not_told(judgement: Judgement | None, apart: Sequence[str]) -> tuple[str, ...]:
+    """A loud warning where the task's decision works, and the one over all classes hardly ever names its classes."""
+    if judgement is None:
+        return ()
+    counted = [one for name, one in judgement.expected.items() if name not in apart]
+    if len(counted) < 2:
+        return ()
+    everywhere = sum(one.all_classes for one in counted) / len(counted)
+    task = sum(one.task for one in counted) / len(counted)
+    if everywhere >= _NOT_TOLD or task < _TOLD:
+        return ()
+    return (said("not_told", everywhere=f"{100 * everywhere:.0f}", task=f"{100 * task:.0f}"),)
+
+
 def warnings_about(
     novelty: float | None,
     forgetting: Mapping[str, float],
     heads_only: bool,
+    judgement: Judgement | None,
+    apart: Sequence[str],
     config: TrainingConfig,
     noun: str,
 ) -> tuple[str, ...]:
     """All that the user of a learned task should know, one sentence each."""
     dropped = (heads_instead(forgetting, config),) if heads_only else ()
-    return (*unfamiliar(novelty, noun), *dropped)
+    judged = (*told_twins(judgement, apart), *not_told(judgement, apart))
+    return (*unfamiliar(novelty, noun), *dropped, *judged)
 
 
 def worst_of(forgetting: Mapping[str, float]) -> tuple[str, float]:

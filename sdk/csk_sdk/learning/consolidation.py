@@ -20,9 +20,12 @@ from csk_sdk.learning.memory_budget import Plan
 from csk_sdk.learning.revision import refit
 from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.contributions import ContributionSum, Lesson
+from csk_sdk.method.decisions import Judgement, judge
 from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
+from csk_sdk.method.known_classes import known_among
+from csk_sdk.method.left_out import LeftOut
 from csk_sdk.method.projection import add_to_centers, leak, project
 from csk_sdk.method.unknown import Familiarity, measured
 from csk_sdk.network.finite import require_converged, require_learnable_features
@@ -45,15 +48,18 @@ class Consolidated:
     """What a learned task leaves: the next generation's tensors, and per site `||dC B|| / ||dC||`.
 
     `forgetting` is by old task the percentage points of accuracy that the trained centers were estimated to cost it;
-    `heads_only` is whether they were dropped for that. `lesson` is what the task contributes under the bundle's
-    untouched network, and `carried` the same as it is counted where centers have moved; None where nothing is kept of
-    its classes.
+    `heads_only` is whether they were dropped for that. `judgement` is what the decision over all classes makes of the
+    task, None where it has no statistics; `apart` are classes that it leaves out. `lesson` is what the task contributes
+    under the bundle's untouched network, and `carried` the same as it is counted where centers have moved; None where
+    nothing is kept of its classes.
     """
 
     tensors: Tensors
     leaks: dict[str, float]
     forgetting: dict[str, float]
     heads_only: bool = False
+    judgement: Judgement | None = None
+    apart: tuple[str, ...] = ()
     lesson: Lesson | None = None
     carried: Lesson | None = None
 
@@ -63,7 +69,8 @@ class Consolidation:
     """From a generation's `tensors` to the next one's, by what the steps on one task left.
 
     `selected`, `deltas`, `bases` and `scratch` are those of `TaskTraining`, by site; `old_classes` the classes of each
-    older task, and `refitted` those of each whose head is made anew of what is known then.
+    older task, and `refitted` those of each whose head is made anew of what is known then. Classes that are `apart`
+    have a place in the task's own head, and none in what is known.
     """
 
     bundle: Bundle
@@ -77,6 +84,7 @@ class Consolidation:
     bases: Mapping[str, NDArray[np.float32]]
     scratch: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
     refitted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    apart: tuple[str, ...] = ()
 
     def fold(self, name: str, batches: Batches, scale: float, mirrored: Batches | None) -> Consolidated:
         """The tensors of the next generation, from the deltas as they are; see `TaskTraining.consolidate`."""
@@ -120,8 +128,7 @@ class Consolidation:
         del drift
         seen = self._lesson(sums, scale, sample)
         carried = self._follow(drifted, tensors, seen)
-        if seen is not None:
-            self._sketch(tensors, sample, own)
+        judgement = None if seen is None else self._judged(tensors, sample, own)
         forgetting = self._forgetting(tensors, drifted)
         del drifted, before, sums
         refit(tensors, self.refitted)
@@ -129,7 +136,9 @@ class Consolidation:
         foreign = set(self.tensors) - known
         require_converged({key: value for key, value in tensors.items() if key not in foreign})
         lesson = seen if carried is None else self._lesson(self._untouched(batches), scale, sample)
-        return Consolidated(tensors, leaks, forgetting, lesson=lesson, carried=carried)
+        return Consolidated(
+            tensors, leaks, forgetting, judgement=judgement, apart=self.apart, lesson=lesson, carried=carried
+        )
 
     @property
     def _moved(self) -> bool:
@@ -164,12 +173,15 @@ class Consolidation:
         if not sums:
             return None
         found = {name: one.total() for name, one in zip(self.classes, sums, strict=True)}
-        found = {name: one.scaled(scale) for name, one in found.items() if one.count}
-        if self._has_temperature:
-            return Lesson(self.classes, found)
-        alone = Lesson(self.classes, found).after(ClassStatistics.empty(self.bundle.manifest.head.features))
-        measured = calibrated(alone, *sample.arrays(), self.classes, PRIOR_PICTURES)
-        return Lesson(self.classes, found, measured.temperature)
+        found = {
+            name: one.scaled(scale) for name, one in found.items() if one.count and name not in self.apart
+        }
+        counted = tuple(name for name in self.classes if name not in self.apart)
+        if self._has_temperature or not counted:
+            return Lesson(counted, found)
+        alone = Lesson(counted, found).after(ClassStatistics.empty(self.bundle.manifest.head.features))
+        measured = calibrated(alone, *self._counted(*sample.arrays()), PRIOR_PICTURES)
+        return Lesson(counted, found, measured.temperature)
 
     @property
     def _has_temperature(self) -> bool:
@@ -261,13 +273,40 @@ class Consolidation:
                 break
         return kept
 
-    def _sketch(self, tensors: Tensors, sample: FeatureSample, parts: int) -> None:
-        """How close the task's images are to what is known now, of the first `parts` of the sample."""
-        features, labels = sample.arrays(parts)
-        old, known = Familiarity.from_tensors(self.tensors), ClassStatistics.from_tensors(tensors)
-        sketch = measured(old, known, features, labels, self.classes, PRIOR_PICTURES)
+    def _judged(self, tensors: Tensors, sample: FeatureSample, parts: int) -> Judgement | None:
+        """What is to be expected of decisions, and a sketch of how close the task's images are to what is known now.
+
+        By the first `parts` of the sample.
+        """
+        features, labels, classes = self._counted(*sample.arrays(parts))
+        known = ClassStatistics.from_tensors(tensors)
+        if not classes or len(known.classes) < 2 or not (known.counts > 0).all():
+            return None
+        discriminant = LeftOut.of(known, PRIOR_PICTURES)
+        if discriminant is None:
+            return None
+        old = Familiarity.from_tensors(self.tensors)
+        sketch = measured(old, known, features, labels, classes, PRIOR_PICTURES, discriminant=discriminant)
         if sketch is not None:
             tensors.update(sketch.tensors())
+        again = known_among(classes, ClassStatistics.from_tensors(self.tensors))
+        rng = np.random.default_rng(self.config.seed)
+        base = self.bundle.manifest.classes
+        return judge(known, discriminant, features, labels, classes, again, base, rng)
+
+    def _counted(
+        self, features: NDArray[np.float32], labels: Labels
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[str, ...]]:
+        """Of a task's features, labels and classes those that count in what is known."""
+        kept = [index for index, name in enumerate(self.classes) if name not in self.apart]
+        if len(kept) == len(self.classes):
+            return features, labels, self.classes
+        rows = np.isin(labels, kept)
+        return (
+            features[rows],
+            np.searchsorted(kept, labels[rows]),
+            tuple(self.classes[index] for index in kept),
+        )
 
     def _parts(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         return pieces(batches, self.plan.micro_batch)

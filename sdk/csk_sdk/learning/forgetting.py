@@ -15,6 +15,7 @@ from csk_sdk.errors import TaskError
 from csk_sdk.formats.names import LONGEST, is_plain
 from csk_sdk.learning.revision import refit, without
 from csk_sdk.method.contributions import Contribution
+from csk_sdk.method.decisions import expected_of
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.unknown import Familiarity, replace_sketch
 from csk_sdk.network.ledger import digest_of_centers, renamed_statistics
@@ -171,6 +172,7 @@ def _less(task: LearnedTask, names: Collection[str]) -> LearnedTask | None:
         contributions={name: file for name, file in task.contributions.items() if name in classes},
         carried={name: file for name, file in task.carried.items() if name in classes},
         notes=tuple(note for note in task.notes if not any(name in note for name in names)),
+        expected=expected_of(task.expected, dict.fromkeys(names)),
     )
 
 
@@ -240,6 +242,8 @@ def _named(task: LearnedTask, old: str, new: str) -> LearnedTask:
         classes=tuple(new if name == old else name for name in task.classes),
         contributions=by(task.contributions),
         carried=by(task.carried),
+        notes=tuple(note for note in task.notes if f"'{old}'" not in note),
+        expected=expected_of(task.expected, {old: new}),
     )
 
 
@@ -264,6 +268,7 @@ def _merged(state: State, bundle: Bundle, task: LearnedTask, into: str, other: s
         classes=tuple(name for name in task.classes if name != other),
         contributions=both(task.contributions),
         carried=both(task.carried),
+        expected=expected_of(task.expected, {other: None, into: None}),
     )
 
 

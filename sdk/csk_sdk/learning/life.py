@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from csk_sdk.backends import require_ready
@@ -56,6 +56,10 @@ class LearnReport:
     - `stopped`: what ended training: "epochs", "plateau", "seconds" or "flops"
     - `warnings`: sentences about what looks wrong, though not wrong enough to refuse the task
     - `memory_budget` in bytes, `profile` and `micro_batch` (None: batches whole): how memory was kept
+    - `expected`: how often decisions will be right, shares of 0 to 1. `classes`: of each class of the task, each of its
+      images left out of what judges it, among `all_classes` and among the task's own (`task`); the class that most
+      others are taken for (`confused`) and how many (`share`). `old`: all older classes together, `before` and `after`,
+      estimated without their images. Empty where no class statistics are kept
     - `skipped`: the images that were left out, each with what is wrong with it (`skip_broken`)
     """
 
@@ -81,6 +85,7 @@ class LearnReport:
     micro_batch: int | None = None
     skipped: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
+    expected: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -191,7 +196,16 @@ class TaskLife:
         training = self.training
         result = training.consolidate(self.name, batches, trained.scale, mirrored)
         noun = self.bundle.manifest.input.noun
-        about = warnings_about(training.novelty, result.forgetting, result.heads_only, self.config, noun)
+        about = warnings_about(
+            training.novelty,
+            result.forgetting,
+            result.heads_only,
+            result.judgement,
+            result.apart,
+            self.config,
+            noun,
+        )
+        expected = {} if result.judgement is None else result.judgement.to_json()
         few = few_shot_notes(trained.images, self.classes, noun) if trained.few else ()
         learned = LearnedTask(
             name=self.name,
@@ -204,9 +218,10 @@ class TaskLife:
             config=self.config.to_json(),
             protected=training.protected,
             notes=(*trained.notes, *about, *few),
-            contributions=self._kept(result.lesson),
-            carried=self._kept(result.carried),
+            contributions=self._kept(result.lesson, result.apart),
+            carried=self._kept(result.carried, result.apart),
             temperature=result.lesson.temperature if result.lesson else None,
+            expected=expected,
         )
         parent = self.generation
         committed = self.state.commit(parent.number, (*parent.tasks, learned), result.tensors)
@@ -232,16 +247,17 @@ class TaskLife:
             ),
             stopped=trained.stopped,
             warnings=learned.notes,
+            expected=expected,
             memory_budget=self.plan.budget,
             profile=self.plan.profile.name,
             micro_batch=self.plan.micro_batch,
         )
 
-    def _kept(self, lesson: Lesson | None) -> dict[str, str]:
-        """By class, what its contribution is called in the state."""
+    def _kept(self, lesson: Lesson | None, apart: Sequence[str]) -> dict[str, str]:
+        """By class, what its contribution is called in the state; "" for those that are `apart`."""
         if lesson is None:
             return {}
-        return {
+        return dict.fromkeys(apart, "") | {
             name: self.state.keep_contribution(one.tensors()) for name, one in lesson.contributions.items()
         }
 

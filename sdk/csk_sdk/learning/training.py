@@ -20,7 +20,7 @@ from csk_sdk.contract.manifest import PORTABLE, Site
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
-from csk_sdk.learning.acceptance import forgets_too_much
+from csk_sdk.learning.acceptance import forgets_too_much, twins_to_part
 from csk_sdk.learning.consolidation import Batches, Consolidated, Consolidation
 from csk_sdk.learning.memory_budget import WHOLE, Plan
 from csk_sdk.method.heads import ClassStatistics
@@ -189,7 +189,9 @@ class TaskTraining:
         `scale` weighs the batches where they are a sample of the task's data. `mirrored` are the batches of mirrored
         images, where `batches` hold prefix features, which cannot be mirrored.
         Where the centers cost an old task more than `max_forgetting` allows, they stay as they were, and the task
-        gets its heads only; or, as `on_forgetting` has it, it is refused.
+        gets its heads only; or, as `on_forgetting` has it, it is refused. A class that would take more than that from
+        an old one, since the two cannot be told apart, has a place in the task's own decision only; or the task is
+        refused.
         Raises TaskError where it is, or where training ended in numbers that are not finite: committed, they could not
         be unlearned.
         """
@@ -205,6 +207,14 @@ class TaskTraining:
             self.drop_centers()
             without = consolidation.fold(name, batches, scale, mirrored)
             done = replace(without, forgetting=done.forgetting, heads_only=True)
+        apart = twins_to_part(done.judgement, self._config, name, self.classes)
+        if apart:
+            assert done.judgement is not None
+            without = replace(consolidation, apart=apart).fold(name, batches, scale, mirrored)
+            judgement = done.judgement.without(apart, without.judgement)
+            done = replace(
+                without, forgetting=done.forgetting, heads_only=done.heads_only, judgement=judgement
+            )
         self.weight, self.bias = done.tensors[f"head/{name}/weight"], done.tensors[f"head/{name}/bias"]
         return done
 

@@ -43,7 +43,7 @@ def estimated_forgetting(
     }
     if not known:
         return {}
-    spread = _spread(statistics)
+    spread = spread_of(statistics)
     row = {name: index for index, name in enumerate(statistics.classes)}
     lost = {}
     for task, names in known.items():
@@ -60,7 +60,7 @@ def estimated_forgetting(
     return lost
 
 
-def _spread(statistics: ClassStatistics) -> NDArray[np.float64]:
+def spread_of(statistics: ClassStatistics) -> NDArray[np.float64]:
     """`(f, f)`: standard normal rows times it have the covariance within classes, by Cholesky's factor of it."""
     covariance = statistics.covariance()
     own = np.einsum("ii->i", covariance)

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.errors import StateError
-from csk_sdk.method.heads import ClassStatistics, HeadArrays, noise_of_means, shrunk_covariance
+from csk_sdk.method.heads import ClassStatistics, HeadArrays
+from csk_sdk.method.left_out import LeftOut
 
 Float64 = NDArray[np.float64]
 REJECT = number("unknown", "reject")
@@ -32,7 +33,7 @@ QUANTILES = integer("unknown", "quantiles")
 STEEPNESS, LEAST_MARGIN = number("unknown", "steepness"), number("unknown", "least_margin")
 MOST_SQUARED = number("unknown", "most_squared")
 _USUAL_SHARE, _LEAST_VARIANCE = number("unknown", "usual_share"), number("unknown", "least_variance")
-_LEAST_LEFT, _AT_ONCE = number("unknown", "least_left"), integer("unknown", "images_at_once")
+_AT_ONCE = integer("unknown", "images_at_once")
 # As tensors of a state, each behind `familiarity.`.
 FAMILIARITY = ("classes", "margins", "oddness")
 
@@ -166,7 +167,7 @@ def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: Head
         return None
     weight, bias = (part.astype(np.float64) for part in head)
     means = statistics.sums / statistics.counts[:, None]
-    margins = _margins(means @ weight.T + bias)
+    margins = margins_of(means @ weight.T + bias)
     margin = float(margins.mean())
     if not margin > 0.0:
         return None
@@ -195,11 +196,13 @@ def measured(
     classes: Sequence[str],
     prior_pictures: float,
     unseen: float = 1.0,
+    discriminant: LeftOut | None = None,
 ) -> Familiarity | None:
     """`known` and the sketch of features `(n, f)`, labels `(n,)` into `classes`, which are part of `statistics`.
 
-    `unseen` is what the closeness of images that the network was not trained on is of that of these. `known` as it is
-    where no class has two images, or nothing can be decided between.
+    `unseen` is what the closeness of images that the network was not trained on is of that of these, `discriminant`
+    that of `statistics`, where it is there already. `known` as it is where no class has two images, or nothing can be
+    decided between.
     """
     if len(statistics.classes) < 2 or not (statistics.counts > 0).all():
         return known
@@ -207,17 +210,18 @@ def measured(
     rows = np.array([place[name] for name in classes], np.int64)[labels]
     told = statistics.counts[rows] > 1.0
     features, rows = features[told], rows[told]
-    discriminant = _LeftOut.of(statistics, prior_pictures) if len(rows) else None
-    if discriminant is None:
+    if discriminant is None and len(rows):
+        discriminant = LeftOut.of(statistics, prior_pictures)
+    if discriminant is None or not len(rows):
         return known
     typical = _spread(statistics)[2]
     margins, oddness = np.empty(len(rows)), np.empty(len(rows))
     for start in range(0, len(rows), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         x = features[part].astype(np.float64)
-        margins[part] = discriminant.margins(x, rows[part])
+        margins[part] = margins_of(discriminant.logits(x, rows[part]))
         oddness[part] = _oddness_left_out(statistics, x, rows[part])
-    at_means = discriminant.at_means()
+    at_means = margins_of(discriminant.at_means())
     seen = [row for row in np.unique(rows) if at_means[row] > 0.0]
     if not seen:
         return known
@@ -240,7 +244,8 @@ def _penalty(oddness: NDArray[Any], usual: float) -> NDArray[Any]:
     return penalty
 
 
-def _margins(logits: Float64) -> Float64:
+def margins_of(logits: Float64) -> Float64:
+    """How far the largest logit stands above the mean of all, `(n,)`."""
     margins: Float64 = logits.max(axis=1) - logits.mean(axis=1)
     return margins
 
@@ -281,59 +286,3 @@ def _oddness_left_out(statistics: ClassStatistics, x: Float64, own: NDArray[np.i
         (x - others) ** 2 / np.maximum(left, _LEAST_VARIANCE * variance), MOST_SQUARED
     )
     return np.asarray(oddness.mean(axis=1), np.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class _LeftOut:
-    """The discriminant of `lda_head`, without each image that it judges in turn.
-
-    Without `x`, its class's mean is `mu - r / (n_c - 1)`, `r = x - mu`, and the scatter less by
-    `n_c / (n_c - 1) r r^T`: of rank one, so that the inverse follows (Sherman and Morrison, 1950). How much is shrunk,
-    the diagonal towards which, and the noise that is given back stay.
-    """
-
-    means: Float64
-    counts: Float64
-    inverse: Float64
-    # What of an image's own scatter is in the covariance, but for `n_c / (n_c - 1)`; and by class what is given back.
-    part: float
-    given: Float64
-
-    @classmethod
-    def of(cls, statistics: ClassStatistics, prior_pictures: float) -> _LeftOut | None:
-        """None where there is no spread within classes."""
-        shrunk = shrunk_covariance(statistics, prior_pictures)
-        if shrunk is None:
-            return None
-        covariance, ridge, shrinkage = shrunk
-        inverse: Float64 = np.linalg.inv(covariance).astype(np.float64, copy=False)
-        noise = noise_of_means(inverse, ridge, shrinkage)
-        counts = statistics.counts
-        means = statistics.sums / counts[:, None]
-        return cls(means, counts, inverse, (1.0 - shrinkage) / statistics.freedom, noise / (4.0 * counts))
-
-    def at_means(self) -> Float64:
-        """The margins `(C,)` at the classes' means."""
-        ahead = self.means @ self.inverse
-        return _margins(self.means @ ahead.T + self.given - 0.5 * np.einsum("cf,cf->c", ahead, self.means))
-
-    def margins(self, x: Float64, own: NDArray[np.int64]) -> Float64:
-        """The margins `(n,)` of images `(n, f)` of classes `own`, each without itself."""
-        ahead = self.means @ self.inverse
-        n = self.counts[own]
-        r = x - self.means[own]
-        a = r @ self.inverse
-        part = self.part * n / (n - 1.0)
-        # 1 less the image's own share of what is known around it.
-        left = np.maximum(1.0 - part * np.einsum("nf,nf->n", a, r), _LEAST_LEFT)
-        gain = part / left
-        with_x, with_means = np.einsum("nf,nf->n", a, x), a @ self.means.T
-        logits = x @ ahead.T + (gain * with_x)[:, None] * with_means + self.given
-        logits -= 0.5 * (np.einsum("cf,cf->c", ahead, self.means) + gain[:, None] * with_means**2)
-        mean = self.means[own] - r / (n - 1.0)[:, None]
-        b = ahead[own] - a / (n - 1.0)[:, None]
-        with_mean = np.einsum("nf,nf->n", a, mean)
-        square = np.einsum("nf,nf->n", b, mean) + gain * with_mean**2
-        product = np.einsum("nf,nf->n", b, x) + gain * with_x * with_mean
-        logits[np.arange(len(x)), own] = product - 0.5 * square + self.given[own]
-        return _margins(logits)

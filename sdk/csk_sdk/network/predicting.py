@@ -28,6 +28,7 @@ from csk_sdk.method.unknown import REJECT, Distance, Familiarity, distance
 from csk_sdk.network.finite import require_answers, require_usable_head
 from csk_sdk.network.knowledge import FeatureExtractor, require_room
 from csk_sdk.objectives import Objective, Prediction, objective_of
+from csk_sdk.objectives.objective import NamedHead
 from csk_sdk.state import BASE, Generation
 
 # Images that go through the network at once: an application may hand over a thousand.
@@ -244,10 +245,26 @@ def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
     heads = [task_head(generation, manifest, name) for name in names]
     classes, weight, bias = objective.head_of_all(
         ClassStatistics.from_tensors(generation.tensors),
-        [(head.classes, head.weight, head.bias) for head in heads],
+        [_counted(head, name, generation) for name, head in zip(names, heads, strict=True)],
     )
     require_usable_head(weight, bias, "all classes")
     return LinearHead(classes, weight, bias, objective)
+
+
+def _counted(head: LinearHead, task: str, generation: Generation) -> NamedHead:
+    """A task's head for those of its classes that decisions over all classes know by it.
+
+    Not for one that cannot be told from an older one, or that a later lesson replaced.
+    """
+    empty = {
+        name
+        for one in generation.tasks
+        if one.name == task
+        for name, file in one.contributions.items()
+        if not file
+    }
+    rows = [row for row, name in enumerate(head.classes) if name not in empty]
+    return tuple(head.classes[row] for row in rows), head.weight[rows], head.bias[rows]
 
 
 def class_distance(generation: Generation, head: LinearHead) -> Distance | None:

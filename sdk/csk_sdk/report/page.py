@@ -18,6 +18,7 @@ _SCENARIOS = {
     "task": "The task of each {noun} is known, and its own head decides.",
     "class": "One decision among all classes known at the time.",
 }
+_WORST = 20  # classes that are told of
 _NAMED = 5  # tasks that are named one by one beside a setting
 _TITLES = {"task": "task-incremental", "class": "class-incremental"}
 
@@ -31,6 +32,7 @@ def page(history: History) -> str:
         _memory(history),
         _fullness(history),
         _settings(history),
+        _expected(history),
         _tasks(history),
     ]
     title = f"What {escape(history.model)} has learned"
@@ -182,6 +184,35 @@ def _tasks(history: History) -> str:
         "<th>Loss</th><th>Time</th><th>Learned (UTC)</th></tr>"
     )
     return _card("Tasks", "", f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>', wide=True)
+
+
+def _expected(history: History) -> str:
+    classes = [
+        (task.name, name, one)
+        for task in history.tasks
+        for name, one in task.expected.get("classes", {}).items()
+    ]
+    if not classes:
+        return ""
+    worst = sorted(classes, key=lambda item: float(item[2]["all_classes"]))[:_WORST]
+    rows = "".join(
+        f'<tr><td>{escape(name)}</td><td class="names">{escape(task)}</td>'
+        f"<td>{100 * one['task']:.0f}</td><td>{100 * one['all_classes']:.0f}</td>"
+        f'<td class="names">{escape(one["confused"] or "-")}</td><td>{100 * one["share"]:.0f}</td></tr>'
+        for task, name, one in worst
+    )
+    told = (
+        f"In percent, when each was learned: every {history.noun} was judged by all others, among its task's classes "
+        f"and among all. What is mixed up needs more {history.noun}s, or is one thing under two names."
+    )
+    if len(classes) > _WORST:
+        told += f" The {_WORST} lowest of {len(classes)}."
+    head = (
+        '<tr><th>Class</th><th class="names">Task</th><th>In its task</th><th>Among all</th>'
+        '<th class="names">Else mostly</th><th>So often</th></tr>'
+    )
+    table = f'<div class="scroll"><table>{head}{rows}</table></div>'
+    return _card("What to expect of each class", told, table, wide=True)
 
 
 def _notes(notes: Sequence[str]) -> str:

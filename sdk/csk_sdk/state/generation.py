@@ -35,7 +35,8 @@ class LearnedTask:
     many of the selected channels' directions were kept for older knowledge, as "r/k", `notes` what its user was warned
     of. `contributions` names by class the file in `ledger/` of what the task contributed under the bundle's untouched
     network, "" where a later lesson replaced it; `carried` the same as it is counted now, where centers have moved.
-    `temperature` is what was measured on the task, where the bundle brings none.
+    `temperature` is what was measured on the task, where the bundle brings none; `expected` how often decisions were
+    expected to be right, as `LearnReport` has it.
     What an older csk-sdk did not record is empty; `more` are fields that a newer one recorded, kept as they are.
     """
 
@@ -52,6 +53,7 @@ class LearnedTask:
     contributions: dict[str, str] = field(default_factory=dict)
     carried: dict[str, str] = field(default_factory=dict)
     temperature: float | None = None
+    expected: dict[str, Any] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -153,7 +155,7 @@ class GenerationRecord:
 
 
 # Fields that the first states did not have.
-_LATER = frozenset({"contributions", "carried", "temperature", "hidden", "purged"})
+_LATER = frozenset({"contributions", "carried", "temperature", "expected", "hidden", "purged"})
 _TASK_FIELDS = tuple(one.name for one in fields(LearnedTask) if one.name != "more")
 _RECORD_FIELDS = tuple(
     one.name for one in fields(GenerationRecord) if one.name not in ("stored", "needs", "more")

@@ -85,6 +85,10 @@ export const RECORD_SCHEMA = JSON.parse(`{
      },
      "temperature": {
       "type": "number"
+     },
+     "expected": {
+      "type": "object",
+      "additionalProperties": true
      }
     },
     "required": [

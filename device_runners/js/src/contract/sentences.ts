@@ -9,6 +9,14 @@ export const SENTENCES = {
     "Learning '{task}' would cost '{worst}' about {points} percentage points of accuracy, more than the {allowed} that maxForgetting allows: lower learningRate or channelRatio, raise energy, or pass onForgetting: 'heads-only'. Nothing was committed.",
   headsInstead:
     "the trained centers would have cost '{worst}' about {points} percentage points of accuracy, more than the {allowed} of maxForgetting: they were dropped, and the new classes have heads on the network as it was. A lower learningRate or a higher energy may do better.",
+  twinApart:
+    "'{new}' cannot be told from '{old}': {taken} % of '{old}' would be called '{new}', and {back} % of '{new}' look more like '{old}'. Decisions over all classes leave '{new}' out; only its task's own decision has it. If both are the same thing, merge them (`csk-sdk merge {old} {new}`); if not, maxForgetting: 100 counts it all the same.",
+  twinCounted:
+    "'{new}' cannot be told from '{old}': {taken} % of '{old}' will be called '{new}', and {back} % of '{new}' look more like '{old}'. If both are the same thing, merge them (`csk-sdk merge {old} {new}`).",
+  twinRefused:
+    "Task '{task}' teaches '{new}', which cannot be told from '{old}': {taken} % of '{old}' would be called '{new}', and {back} % of '{new}' look more like '{old}'. If both are the same thing, teach it as '{old}'; if not, maxForgetting: 100 counts it all the same. Nothing was committed.",
+  notTold:
+    "among all classes only {everywhere} % of the task's images would be named right, though {task} % are among its own: the model's features hardly tell these classes from known ones. Check that the bundle's mean and std are the model's, and that its base data are what the model was trained on.",
   fewShot:
     '{each} {noun}s a class are too few for training to gain much: the backbone stays frozen, and the classes have heads on it. More epochs, or fewShot: 0, train all the same.',
   flopsUnknown:

@@ -1,0 +1,246 @@
+"""What a device knows, corrected, doubled, forgotten, and taught class by class: the product on CIFAR-100.
+
+    python benchmarks/living.py corrections --data DIR --model cifar100-base50.onnx --out docs/results/living.json
+
+Frozen backbone, features of layers, 100 images a class, seed 0; accuracies over all classes in percent.
+
+- corrections: five classes are learned with wrong labels, then with the right ones and `replace`, beside a device that
+  only saw the right ones.
+- twins: a class of the base is taught again under another name, from half of its test images, and a class that is
+  new; twenty times. What the old class was estimated to lose, and lost on the other half, where the twin is counted
+  (`max_forgetting = 100`) and by default. And how many of 20 classes that were never taught are called twins.
+- forget: ten tasks of five classes, two of them forgotten, beside a device that never learned these.
+- one-class: ten classes one by one, beside one task of ten.
+- expected: what ten tasks of five classes expected of their classes, and what came true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from benchmarks.continual.data import Pictures, Stream, TaskData, cut, facts_of
+from benchmarks.continual.product import _task, bundle
+from numpy.typing import NDArray
+
+from csk_artifacts_builder.graphs.layer_features import LAYERS
+from csk_sdk import ContradictionError, Learner, Task, TrainingConfig
+
+_FROZEN = {"few_shot": 10**6, "threads": 1}
+_PAIRS = 20
+
+
+class World:
+    """The bundle, the stream of 10x5@100, and devices that begin anew."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.pictures, facts = Pictures(options.data, options.cache), facts_of(options.model)
+        self._bundle = bundle(options.model, options.data, options.cache, {"features": LAYERS})
+        self.stream: Stream = cut("10x5@100", self.pictures, facts, 0)
+
+    @contextmanager
+    def device(self, **settings: Any) -> Iterator[Learner]:
+        with tempfile.TemporaryDirectory() as state:
+            yield Learner.open(self._bundle, state, TrainingConfig(**{**_FROZEN, **settings}))
+
+    @property
+    def base(self) -> TaskData:
+        return self.stream.base
+
+    @property
+    def tasks(self) -> Sequence[TaskData]:
+        return self.stream.tasks
+
+
+def accuracy(learner: Learner, parts: Sequence[TaskData]) -> float:
+    """Over all test images of these, in percent."""
+    right = [
+        learner.predict(one.test.images).labels == np.array(one.classes)[one.test.labels] for one in parts
+    ]
+    return 100 * float(np.mean(np.concatenate(right)))
+
+
+def taught(task: TaskData, labels: NDArray[np.int64], name: str) -> Task:
+    return Task.from_arrays(name, task.train.images, labels, list(task.classes))
+
+
+def corrections(options: argparse.Namespace) -> dict[str, Any]:
+    """By kind of error, accuracy of these classes and of all: after the wrong lesson, corrected, and without error."""
+    world = World(options)
+    task = world.tasks[0]
+    right = task.train.labels
+    rng = np.random.default_rng(0)
+    some = rng.random(len(right)) < 0.1
+    kinds = {
+        "exchanged": np.array([1, 0, 2, 3, 4])[right],
+        "shifted": (right + 1) % 5,
+        "one class wrong": np.where(right == 0, 1, right),
+        "10 % random": np.where(some, rng.integers(0, 5, len(right)), right),
+    }
+    found: dict[str, Any] = {}
+    with world.device() as never:
+        never.learn(taught(task, right, "01"))
+        without = accuracy(never, [task]), accuracy(never, [world.base, task])
+    for kind, wrong in kinds.items():
+        with world.device(label_check=False) as learner:
+            learner.learn(_of_present(task, wrong, "01"))
+            before = accuracy(learner, [task])
+            try:
+                learner.learn(taught(task, right, "02"))
+                asked = False
+            except ContradictionError:
+                asked = True
+                learner.learn(taught(task, right, "02"), replace=True)
+            plain = accuracy(learner, [task]), accuracy(learner, [world.base, task])
+            if not asked:
+                learner.learn(taught(task, right, "03"), replace=True)
+            after = accuracy(learner, [task]), accuracy(learner, [world.base, task])
+        found[kind] = {
+            "wrong": before,
+            "asked": asked,
+            "without --replace": None if asked else plain[0],
+            "corrected": after[0],
+            "never wrong": without[0],
+            "all, corrected": after[1],
+            "all, never wrong": without[1],
+        }
+        print(kind, _rounded(found[kind]), flush=True)
+    return found
+
+
+def twins(options: argparse.Namespace) -> dict[str, Any]:
+    """The rows of each pair, and their means."""
+    world = World(options)
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    new = [(task, label) for task in world.tasks for label in range(5)]
+    for pair in range(_PAIRS):
+        old = world.base.classes[2 * pair]
+        images = world.pictures.of("test", old)
+        order = rng.permutation(len(images))
+        half, other = images[order[:50]], images[order[50:]]
+        beside, label = new[2 * pair]
+        fresh = beside.train.images[beside.train.labels == label][:50]
+        task = Task.from_arrays(
+            "twin", np.concatenate([half, fresh]), np.repeat([0, 1], 50), ["twin", beside.classes[label]]
+        )
+        row: dict[str, Any] = {"class": old}
+        for kind, settings in {"counted": {"max_forgetting": 100.0}, "default": {}}.items():
+            with world.device(**settings) as learner:
+                before = np.mean(learner.predict(other).labels == old)
+                report = learner.learn(task)
+                now = learner.predict(other).labels
+                said = [one for one in report.warnings if one.startswith("'twin' cannot be told")]
+                row[kind] = {"found": bool(said), "lost": 100 * float(before - np.mean(now == old))}
+                if said:
+                    row[kind]["estimated"] = float(said[0].split(": ")[1].split(" %")[0])
+                row[kind]["false"] = sum("cannot be told" in one for one in report.warnings) - len(said)
+        rows.append(row)
+        print(row, flush=True)
+    counted = [row["counted"] for row in rows if row["counted"]["found"]]
+    apart = [abs(one["estimated"] - one["lost"]) for one in counted]
+    means = {
+        "found": f"{len(counted)} of {len(rows)}",
+        "new ones called twins": sum(row["counted"]["false"] for row in rows),
+        "lost, counted": float(np.mean([one["lost"] for one in counted])),
+        "estimated": float(np.mean([one["estimated"] for one in counted])),
+        "apart, on average": float(np.mean(apart)),
+        "lost by default, where found": float(
+            np.mean([row["default"]["lost"] for row in rows if row["default"]["found"]])
+        ),
+    }
+    print(_rounded(means), flush=True)
+    return {"pairs": rows, "means": means}
+
+
+def forget(options: argparse.Namespace) -> dict[str, Any]:
+    """Accuracy over the rest, beside that of a device that never learned them."""
+    world = World(options)
+    gone = ("03", "07")
+    rest = [world.base, *(task for task in world.tasks if task.name not in gone)]
+    with world.device() as learner, world.device() as never:
+        for task in world.tasks:
+            learner.learn(_task(task))
+            if task.name not in gone:
+                never.learn(_task(task))
+        for name in gone:
+            learner.forget(task=name)
+        ledger = sum(path.stat().st_size for path in (learner.state.folder / "ledger").glob("*"))
+        found = {
+            "forgot": accuracy(learner, rest),
+            "never learned": accuracy(never, rest),
+            "kB a class": ledger / 1e3 / (len(learner.classes) - len(world.base.classes)),
+        }
+    print(_rounded(found), flush=True)
+    return found
+
+
+def one_class(options: argparse.Namespace) -> dict[str, Any]:
+    """Accuracy over all, of ten classes taught one by one and as one task."""
+    world = World(options)
+    two = world.tasks[:2]
+    found = {}
+    with world.device() as learner:
+        for task in two:
+            for label, name in enumerate(task.classes):
+                images = task.train.images[task.train.labels == label]
+                learner.learn(Task.from_arrays(name, images, np.zeros(len(images), np.int64), [name]))
+        found["one by one"] = accuracy(learner, [world.base, *two])
+    with world.device() as learner:
+        images = np.concatenate([task.train.images for task in two])
+        labels = np.concatenate([two[0].train.labels, two[1].train.labels + 5])
+        learner.learn(Task.from_arrays("ten", images, labels, [*two[0].classes, *two[1].classes]))
+        found["one task"] = accuracy(learner, [world.base, *two])
+    print(_rounded(found), flush=True)
+    return found
+
+
+def expected(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """By task: what was expected, and what test images said at the same moment."""
+    world = World(options)
+    rows = []
+    with world.device(few_shot=30) as learner:
+        for number, task in enumerate(world.tasks):
+            report = learner.learn(_task(task))
+            said = report.expected["classes"]
+            old = [world.base, *world.tasks[:number]]
+            truth = [
+                np.mean(learner.predict(task.test.images[task.test.labels == label]).labels == name)
+                for label, name in enumerate(task.classes)
+            ]
+            estimates = [said[name]["all_classes"] for name in task.classes]
+            row = {
+                "task": task.name,
+                "classes expected": 100 * float(np.mean(estimates)),
+                "classes measured": accuracy(learner, [task]),
+                "apart, a class": 100 * float(np.mean(np.abs(np.array(estimates) - truth))),
+                "old expected": 100 * report.expected["old"]["after"],
+                "old measured": accuracy(learner, old),
+            }
+            rows.append(row)
+            print(_rounded(row), flush=True)
+    return rows
+
+
+def _of_present(task: TaskData, labels: NDArray[np.int64], name: str) -> Task:
+    """With the classes that have images left."""
+    present = np.unique(labels)
+    names = [task.classes[label] for label in present]
+    return Task.from_arrays(name, task.train.images, np.searchsorted(present, labels), names)
+
+
+def _rounded(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 1) if isinstance(value, float) else value for key, value in found.items()}
+
+
+PARTS = {
+    "corrections": corrections,
+    "twins": twins,
+    "forget": forget,
+    "one-class": one_class,
+    "expected": expected,
+}

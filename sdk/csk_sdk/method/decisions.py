@@ -1,0 +1,215 @@
+"""What the decision over all classes makes of a lesson: how often it is right, and what it takes from old classes.
+
+Of the task's own images each is left out of the statistics that judge it, so that nothing is lost for learning and
+nothing is judged by itself. Of old classes there are no images: they are made up, around the class's mean with the
+covariance that all classes share, as wide as `method.forgetting` makes them; wider where that covariance is of few
+images, since it fits these too closely (`1 / (1 - g)`, g the share of its degrees of freedom that the discriminant
+uses). And a mean of n images lies closer to them than to others of the class, by `t / n` of squared distance, which
+the class's logit is reduced by. Not of the base's classes, whose images the network was trained on, and for whose
+width was measured what others need.
+
+A new class is the *twin* of an old one where the two cannot be told apart: the share of the old one's images that look
+more like the new one, and of the new one's that look more like the old one, are together about one, as they are when
+both show the same thing. docs/decisions/0033-honest-report.md has both measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.contract.thresholds import integer, number
+from csk_sdk.method.forgetting import WIDTH, spread_of
+from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.left_out import LeftOut
+
+Float64 = NDArray[np.float64]
+_CONFUSED, _NOISE = number("twins", "confused"), number("twins", "noise")
+_LEAST = integer("twins", "least_images")
+_MADE_UP, _OF_CLASS = integer("twins", "made_up"), integer("twins", "of_class")
+_AT_ONCE = integer("unknown", "images_at_once")
+# Of the degrees of freedom; of hardly any images the rest would be nothing.
+_MOST_USED = 0.5
+
+
+@dataclass(frozen=True)
+class Expected:
+    """How often a class of the task will be recognised, shares of 0 to 1.
+
+    `all_classes` is that of the decision over all classes and `task` that among the task's own; `confused` is the class
+    that most of the others are taken for, "" for none, and `share` how many.
+    """
+
+    all_classes: float
+    task: float
+    confused: str = ""
+    share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A new class that cannot be told from `old`: `taken` of the old one's images would be called the new one.
+
+    `back` is the share of the new one's images that look more like the old one.
+    """
+
+    old: str
+    taken: float
+    back: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """By class of the task what is `expected` of it; its `twins`; and the accuracy of the old classes.
+
+    `before` and `after` are over old classes, all of them alike, without and with the new ones; None without any.
+    """
+
+    expected: dict[str, Expected]
+    twins: dict[str, Twin]
+    before: float | None = None
+    after: float | None = None
+
+    def without(self, apart: Collection[str], then: Judgement | None) -> Judgement:
+        """With the twins that are `apart`, which decisions over all classes leave out; `then` is of what is left."""
+        expected = {
+            name: replace(one, all_classes=0.0, confused=self.twins[name].old, share=self.twins[name].back)
+            if name in apart
+            else (then.expected.get(name, one) if then is not None else one)
+            for name, one in self.expected.items()
+        }
+        after = self.before if then is None else then.after
+        return Judgement(expected, self.twins, self.before, after)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; shares of 0 to 1, with four digits."""
+        rounded = {
+            name: {
+                key: round(value, 4) if isinstance(value, float) else value
+                for key, value in asdict(one).items()
+            }
+            for name, one in self.expected.items()
+        }
+        old = (
+            {}
+            if self.before is None or self.after is None
+            else {"old": {"before": round(self.before, 4), "after": round(self.after, 4)}}
+        )
+        return {"classes": rounded, **old}
+
+
+def expected_of(recorded: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Any]:
+    """`Judgement.to_json` as a record has it, with other names for classes; None for those that are to be left out."""
+    classes = {}
+    for name, one in recorded.get("classes", {}).items():
+        new = names.get(name, name)
+        if new is not None and isinstance(one, dict):
+            confused = names.get(one.get("confused", ""), one.get("confused", ""))
+            classes[new] = (
+                {**one, "confused": confused}
+                if confused is not None
+                else {**one, "confused": "", "share": 0.0}
+            )
+    return {**recorded, "classes": classes} if recorded else {}
+
+
+def judge(
+    statistics: ClassStatistics,
+    discriminant: LeftOut,
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    known: Sequence[str],
+    base: Collection[str],
+    rng: np.random.Generator,
+) -> Judgement:
+    """Of a task's features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted.
+
+    `discriminant` is that of `statistics`; `known` are those of `classes` that were known before, `base` the
+    classes that the network was trained on.
+    """
+    place = {name: row for row, name in enumerate(statistics.classes)}
+    own = np.array([place[name] for name in classes])
+    old = np.array([row for name, row in place.items() if name not in classes or name in known], np.int64)
+    counted = statistics.counts[own[labels]] > 1.0
+    logits = _left_out(discriminant, features[counted], own[labels[counted]])
+    labels = labels[counted]
+    expected, twins = {}, {}
+    made_up = _MadeUp(statistics, discriminant, base, rng) if len(old) else None
+    for index, name in enumerate(classes):
+        mine = logits[labels == index]
+        if not len(mine):
+            continue
+        expected[name] = _expected(mine, own, index, statistics.classes)
+        if name not in known and made_up is not None and len(mine) >= _LEAST:
+            back = (mine[:, old] > mine[:, own[index], None]).mean(axis=0)
+            nearest = int(back.argmax())
+            row = int(old[nearest])
+            made = made_up.logits(np.full(_OF_CLASS, row))
+            lost = float(np.mean(made[:, own[index]] > made[:, row]))
+            if lost + float(back[nearest]) > _CONFUSED + _NOISE / np.sqrt(len(mine)):
+                right = made[:, old].argmax(axis=1) == nearest
+                taken = float(np.mean(right & (made.argmax(axis=1) == own[index])))
+                twins[name] = Twin(statistics.classes[row], taken, float(back[nearest]))
+    if made_up is None:
+        return Judgement(expected, twins)
+    rows = np.resize(rng.permutation(len(old)), _MADE_UP)
+    made = made_up.logits(old[rows])
+    before = float(np.mean(made[:, old].argmax(axis=1) == rows))
+    after = float(np.mean(made.argmax(axis=1) == old[rows]))
+    return Judgement(expected, twins, before, after)
+
+
+def _expected(logits: Float64, own: NDArray[np.int64], index: int, names: Sequence[str]) -> Expected:
+    said = logits.argmax(axis=1)
+    shares = np.bincount(said, minlength=len(names)) / len(said)
+    right = float(shares[own[index]])
+    among = float(np.mean(logits[:, own].argmax(axis=1) == index))
+    shares[own[index]] = 0.0
+    most = int(shares.argmax())
+    share = float(shares[most])
+    return Expected(right, among, names[most] if share else "", share)
+
+
+def _left_out(discriminant: LeftOut, features: NDArray[np.float32], rows: NDArray[np.int64]) -> Float64:
+    parts = [
+        discriminant.logits(
+            features[start : start + _AT_ONCE].astype(np.float64), rows[start : start + _AT_ONCE]
+        )
+        for start in range(0, len(rows), _AT_ONCE)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, len(discriminant.means)))
+
+
+class _MadeUp:
+    """Images of old classes that look as others of theirs would, to the discriminant."""
+
+    def __init__(
+        self,
+        statistics: ClassStatistics,
+        discriminant: LeftOut,
+        base: Collection[str],
+        rng: np.random.Generator,
+    ) -> None:
+        self._discriminant, self._rng = discriminant, rng
+        # What is given back is a quarter of `t / n`.
+        noise = 4.0 * discriminant.given
+        used = min(float((noise * statistics.counts).max() / statistics.freedom), _MOST_USED)
+        self._spread = WIDTH / (1.0 - used) * spread_of(statistics)
+        learned = np.array([name not in base for name in statistics.classes])
+        self._closer = np.where(learned, noise / (1.0 - used), 0.0)
+
+    def logits(self, rows: NDArray[np.int64]) -> Float64:
+        """Those `(len(rows), C)` of an image of each class in `rows`."""
+        parts = []
+        for start in range(0, len(rows), _AT_ONCE):
+            some = rows[start : start + _AT_ONCE]
+            x = self._rng.normal(size=(len(some), len(self._spread))) @ self._spread
+            logits = self._discriminant.logits_of(self._discriminant.means[some] + x)
+            logits[np.arange(len(some)), some] -= self._closer[some]
+            parts.append(logits)
+        return np.concatenate(parts)

@@ -1,0 +1,75 @@
+"""The discriminant over all classes, without each image that it judges in turn: an honest judge of what it learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.contract.thresholds import number
+from csk_sdk.method.heads import ClassStatistics, noise_of_means, shrunk_covariance
+
+Float64 = NDArray[np.float64]
+_LEAST_LEFT = number("unknown", "least_left")
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """The discriminant of `lda_head`, without each image that it judges in turn.
+
+    Without `x`, its class's mean is `mu - r / (n_c - 1)`, `r = x - mu`, and the scatter less by
+    `n_c / (n_c - 1) r r^T`: of rank one, so that the inverse follows (Sherman and Morrison, 1950). How much is shrunk,
+    the diagonal towards which, and the noise that is given back stay.
+    """
+
+    means: Float64
+    counts: Float64
+    inverse: Float64
+    # What of an image's own scatter is in the covariance, but for `n_c / (n_c - 1)`; and by class what is given back.
+    part: float
+    given: Float64
+
+    @classmethod
+    def of(cls, statistics: ClassStatistics, prior_pictures: float) -> LeftOut | None:
+        """None where there is no spread within classes."""
+        shrunk = shrunk_covariance(statistics, prior_pictures)
+        if shrunk is None:
+            return None
+        covariance, ridge, shrinkage = shrunk
+        inverse: Float64 = np.linalg.inv(covariance).astype(np.float64, copy=False)
+        noise = noise_of_means(inverse, ridge, shrinkage)
+        counts = statistics.counts
+        means = statistics.sums / counts[:, None]
+        return cls(means, counts, inverse, (1.0 - shrinkage) / statistics.freedom, noise / (4.0 * counts))
+
+    def at_means(self) -> Float64:
+        """The logits `(C, C)` at the classes' means."""
+        return self.logits_of(self.means)
+
+    def logits_of(self, x: Float64) -> Float64:
+        """Those `(n, C)` of features `(n, f)` of images that the statistics do not hold."""
+        ahead = self.means @ self.inverse
+        logits: Float64 = x @ ahead.T + self.given - 0.5 * np.einsum("cf,cf->c", ahead, self.means)
+        return logits
+
+    def logits(self, x: Float64, own: NDArray[np.int64]) -> Float64:
+        """Those `(n, C)` of images `(n, f)` of classes `own` `(n,)`, of more than one image each, without itself."""
+        ahead = self.means @ self.inverse
+        n = self.counts[own]
+        r = x - self.means[own]
+        a = r @ self.inverse
+        part = self.part * n / (n - 1.0)
+        # 1 less the image's own share of what is known around it.
+        left = np.maximum(1.0 - part * np.einsum("nf,nf->n", a, r), _LEAST_LEFT)
+        gain = part / left
+        with_x, with_means = np.einsum("nf,nf->n", a, x), a @ self.means.T
+        logits: Float64 = x @ ahead.T + (gain * with_x)[:, None] * with_means + self.given
+        logits -= 0.5 * (np.einsum("cf,cf->c", ahead, self.means) + gain[:, None] * with_means**2)
+        mean = self.means[own] - r / (n - 1.0)[:, None]
+        b = ahead[own] - a / (n - 1.0)[:, None]
+        with_mean = np.einsum("nf,nf->n", a, mean)
+        square = np.einsum("nf,nf->n", b, mean) + gain * with_mean**2
+        product = np.einsum("nf,nf->n", b, x) + gain * with_x * with_mean
+        logits[np.arange(len(x)), own] = product - 0.5 * square + self.given[own]
+        return logits

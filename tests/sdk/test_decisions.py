@@ -1,0 +1,88 @@
+"""What a lesson expects of itself, against classes whose confusion is known, and against decisions made one by one."""
+
+from __future__ import annotations
+
+from math import erf, sqrt
+
+import numpy as np
+import pytest
+
+from csk_sdk.config import TrainingConfig
+from csk_sdk.errors import TaskError
+from csk_sdk.learning.acceptance import not_told, twins_to_part
+from csk_sdk.method.decisions import Expected, Judgement, Twin, expected_of, judge
+from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.left_out import LeftOut
+
+PRIOR = 100.0
+
+
+def judged(apart: float, count: int = 400, old: int = 4000, seed: int = 0) -> Judgement:
+    """Two old classes far from each other, and a new one `apart` standard deviations from the first."""
+    rng = np.random.default_rng(seed)
+    means = np.array([[0.0, 0, 0], [40.0, 0, 0]])
+    x = rng.normal(size=(2 * old, 3)) + np.repeat(means, old, axis=0)
+    known = ClassStatistics.empty(3).add(x.astype(np.float32), np.repeat([0, 1], old), ("a", "b"))
+    new = (rng.normal(size=(count, 3)) + np.array([0, apart, 0])).astype(np.float32)
+    labels = np.zeros(count, np.int64)
+    now = known.merge(ClassStatistics.empty(3).add(new, labels, ("n",)))
+    discriminant = LeftOut.of(now, PRIOR)
+    assert discriminant is not None
+    return judge(now, discriminant, new, labels, ("n",), (), ("a", "b"), rng)
+
+
+@pytest.mark.parametrize("apart", [1.0, 2.0, 4.0])
+def test_of_gaussian_classes_it_is_the_known_share(apart: float) -> None:
+    # Halfway between both means; made-up images are 1.5 times as wide.
+    found = judged(apart)
+    assert found.expected["n"].all_classes == pytest.approx(_phi(apart / 2), abs=0.06)
+    assert found.before == pytest.approx(1.0, abs=0.01)
+    assert found.after == pytest.approx(0.5 + 0.5 * _phi(apart / 2 / 1.5), abs=0.04)
+
+
+def test_twins_are_those_that_cannot_be_told_apart() -> None:
+    for seed in range(5):
+        (twin,) = judged(0.0, 60, seed=seed).twins.items()
+        assert (twin[0], twin[1].old) == ("n", "a")
+        assert not judged(3.0, 60, seed=seed).twins
+    assert not judged(0.0, 9).twins, "too few to say"
+
+
+def test_what_is_left_out_of_decisions() -> None:
+    one = Judgement({"n": Expected(0.5, 0.9), "m": Expected(0.4, 0.9)}, {"n": Twin("a", 0.4, 0.6)}, 0.9, 0.7)
+    config = TrainingConfig(max_forgetting=39.0)
+    assert twins_to_part(one, config, "t", ("n", "m")) == ("n",)
+    assert twins_to_part(one, TrainingConfig(max_forgetting=41.0), "t", ("n", "m")) == ()
+    assert twins_to_part(None, config, "t", ("n",)) == ()
+    with pytest.raises(TaskError, match="Task 't' teaches 'n', which cannot be told from 'a': 40 %"):
+        twins_to_part(one, config, "t", ("n",))
+    then = one.without(("n",), Judgement({"m": Expected(0.6, 0.9)}, {}, 0.9, 0.85))
+    assert then.expected == {"n": Expected(0.0, 0.9, "a", 0.6), "m": Expected(0.6, 0.9)}
+    assert (then.before, then.after, then.twins) == (0.9, 0.85, one.twins)
+
+
+def test_a_lesson_that_nothing_shows_of_is_warned_of() -> None:
+    lost = Judgement({"n": Expected(0.0, 0.8), "m": Expected(0.3, 0.9)}, {})
+    (said,) = not_told(lost, ())
+    assert said.startswith(
+        "among all classes only 15 % of the task's images would be named right, though 85 %"
+    )
+    assert not_told(Judgement({"n": Expected(0.0, 0.5), "m": Expected(0.3, 0.6)}, {}), ()) == ()
+    assert not_told(Judgement({"n": Expected(0.3, 0.9), "m": Expected(0.3, 0.9)}, {}), ()) == ()
+    assert not_told(lost, ("n",)) == not_told(None, ()) == ()
+
+
+def test_names_in_a_record_change_with_the_classes() -> None:
+    said = Judgement(
+        {"n": Expected(0.5, 0.9, "m", 0.5), "m": Expected(0.4, 0.9, "a", 0.3)}, {}, 0.9, 0.7
+    ).to_json()
+    assert expected_of(said, {"m": "k"})["classes"]["n"]["confused"] == "k"
+    gone = expected_of(said, {"m": None})
+    assert set(gone["classes"]) == {"n"}
+    assert (gone["classes"]["n"]["confused"], gone["classes"]["n"]["share"]) == ("", 0.0)
+    assert gone["old"] == said["old"]
+    assert expected_of({}, {"m": None}) == {}
+
+
+def _phi(z: float) -> float:
+    return 0.5 * (1.0 + erf(z / sqrt(2.0)))
