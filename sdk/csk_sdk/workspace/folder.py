@@ -143,10 +143,10 @@ class Workspace:
     def learner(self, config: TrainingConfig | None = None, backend: str = AUTO) -> Learner:
         """Open bundle and state, and remember how new a signed bundle is. Raises BundleError, StateError."""
         bundle = self.open_bundle()
-        if self.trust is not None:
-            accept(bundle, self.trust, self.state)
         bundle.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         state = State.open(self.state, bundle.id, bundle.stored_checkpoint, keep=self.keep)
+        if self.trust is not None:
+            accept(bundle, self.trust, self.state)
         return Learner(bundle, state, config or self.config, backend, self.providers)
 
     def waiting(self, learner: Learner) -> Iterator[Task]:

@@ -9,6 +9,7 @@ import { sha256 } from '../formats/bytes.js';
 import { plain } from '../formats/json.js';
 import { encode } from '../formats/safetensors.js';
 import type { Tensors } from '../formats/tensors.js';
+import { IDENTITY, requireOwnFolder } from './identity.js';
 import { PROGRESS, readProgress, type SavedProgress, writeProgress } from './progress.js';
 import { type Generation, type GenerationRecord, type LearnedTask, seal, taskOf, unseal } from './record.js';
 import type { Storage, StorageLock } from './storage.js';
@@ -21,8 +22,6 @@ import {
   requireWriter,
   STATE_SCHEMA_VERSION,
 } from './versions.js';
-
-const IDENTITY = 'state.json';
 
 /**
  * A state, opened with the bundle that it belongs to. Reading needs no lock and creates nothing; writing needs
@@ -197,6 +196,7 @@ export class State {
       // Asked again: another process may be writing the first files just now.
       if ((await this.storage.size(IDENTITY)) === undefined) {
         if (there) throw new StateError(`${name}/${IDENTITY} is missing, so ${unknown}`);
+        await requireOwnFolder(this.storage);
         return false;
       }
     }
