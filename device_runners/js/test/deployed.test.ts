@@ -21,7 +21,7 @@ interface Told {
   readonly probabilities: readonly (readonly number[])[];
 }
 
-const days = readdirSync(DEPLOYED).filter((day) => existsSync(join(DEPLOYED, day, 'images.safetensors')));
+const days = readdirSync(DEPLOYED).filter((day) => existsSync(join(DEPLOYED, day, 'pictures.safetensors')));
 const states = days.flatMap((day) =>
   readdirSync(join(DEPLOYED, day)).flatMap((kind) =>
     LEFT_OUT.has(kind)

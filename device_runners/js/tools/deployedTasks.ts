@@ -29,7 +29,7 @@ export async function deployedProbe(folder: string): Promise<Picture[]> {
 }
 
 async function tensorsIn(folder: string): Promise<Tensors> {
-  return decode(await readFile(join(folder, 'images.safetensors'))).tensors;
+  return decode(await readFile(join(folder, 'pictures.safetensors'))).tensors;
 }
 
 function picturesIn(tensors: Tensors, name: string): Picture[] {
