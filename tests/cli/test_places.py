@@ -112,6 +112,26 @@ WRONG: dict[str, tuple[str, str]] = {
         "train --task nope --workspace {ws}",
         "There is no task 'nope' in {ws}/tasks: it has 01-four-five, 02-six-seven, base.",
     ),
+    "a file as workspace": (
+        "tasks --workspace {ws}/csk.toml",
+        "{ws}/csk.toml is a file, not a workspace: give a folder.",
+    ),
+    "a file as tasks": (
+        "train --workspace {ws} --tasks {ws}/csk.toml",
+        "{ws}/csk.toml is a file, not a folder of tasks: give a folder.",
+    ),
+    "a file as tasks to list": (
+        "tasks --workspace {ws} --tasks {ws}/csk.toml",
+        "{ws}/csk.toml is a file, not a folder of tasks: give a folder.",
+    ),
+    "a file as tasks to watch": (
+        "watch --once --workspace {ws} --tasks {ws}/csk.toml",
+        "{ws}/csk.toml is a file, not a folder of tasks: give a folder.",
+    ),
+    "a file as bundle": (
+        "inspect {ws}/csk.toml",
+        "{ws}/csk.toml is a file, not a bundle: give a folder.",
+    ),
     "an empty folder": (
         "train --workspace {empty}",
         "There is no bundle in {empty}: run the command in the device's workspace, or name that with --workspace.",

@@ -27,7 +27,7 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.errors import BundleError, ConfigError, TaskError
 from csk_sdk.formats.byte_sizes import bytes_in
 from csk_sdk.formats.given import optional_path, path_of
-from csk_sdk.formats.opening import read_file
+from csk_sdk.formats.opening import RefusedError, read_file
 from csk_sdk.formats.places import WORKSPACE, mistaken
 from csk_sdk.learner import Learner
 from csk_sdk.network.predicting import task_names
@@ -92,6 +92,8 @@ class Workspace:
             for one, what in ((bundle, "bundle"), (state, "state"), (tasks, "tasks"), (trust, "trust"))
         )
         if not _is_folder(folder):
+            if folder.is_file():
+                raise ConfigError(mistaken(folder, WORKSPACE))
             raise ConfigError(f"There is no folder {folder}. Make it, and put a bundle/ into it.")
         if bundle is None and (said := mistaken(folder, WORKSPACE)) is not None:
             raise ConfigError(said)
@@ -290,6 +292,10 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(read_file(path, _LARGEST_SETTINGS).decode("utf-8"))
     except FileNotFoundError:
         return {}
+    except RefusedError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}): it must be a small text file."
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
     except ValueError as error:
