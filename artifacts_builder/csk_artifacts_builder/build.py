@@ -32,7 +32,7 @@ from csk_artifacts_builder.measure.memory import predict_memory, step_memory
 from csk_artifacts_builder.measure.verify import same_logits, standard_ops_only
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.ort.artifacts import write_ort_artifacts
-from csk_artifacts_builder.prepare.model import SourceModel, prepare
+from csk_artifacts_builder.prepare.model import SourceModel, prepare, within_memory
 from csk_artifacts_builder.prepare.source_file import require_writable
 from csk_artifacts_builder.site_budget import Budget
 from csk_artifacts_builder.sites import find_sites, left_out
@@ -108,7 +108,7 @@ def build_artifacts(
     options = options or BuildOptions()
     if options.sign is not None:
         private_key(options.sign)  # now, and not when an hour of measuring is over
-    with returning_memory():
+    with returning_memory(), within_memory(Path(model), options.input_size):
         return _build(Path(model), Path(out), options, on_progress)
 
 

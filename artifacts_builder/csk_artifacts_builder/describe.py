@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,7 +32,7 @@ from csk_sdk.contract.manifest import (
     Site,
 )
 from csk_sdk.errors import ConfigError
-from csk_sdk.formats.names import LONGEST, is_plain
+from csk_sdk.formats.names import LONGEST, first_twin, is_plain
 from csk_sdk.objectives import objective_of
 from csk_sdk.runtime.sessions import require_training_package
 from csk_sdk.version import __version__
@@ -54,15 +55,14 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
     count, features = head.weight.shape
     classes = tuple(options.classes) if options.classes is not None else tuple(str(i) for i in range(count))
     if len(classes) != count:
-        raise ConfigError(f"--classes has {len(classes)} names, but {source.path.name} has {count} outputs.")
+        raise ConfigError(_other_count(len(classes), count, source))
     for place, name in enumerate(classes):
         if not is_plain(name):
             raise ConfigError(
                 f"--classes calls class {place} {name[:40]!r}, and a name is not empty, at most {LONGEST} characters, "
                 "in valid UTF-8 and without control characters. Rename it."
             )
-    if len(set(classes)) != count:
-        raise ConfigError("--classes has the same name twice; every class needs its own.")
+    _require_told_apart(classes)
     if not 0.0 < options.channel_ratio <= 1.0:
         raise ConfigError(f"--channel-ratio is {options.channel_ratio}; it must be above 0 and at most 1.")
     if options.batch_size < 1:
@@ -101,6 +101,33 @@ def describe(source: SourceModel, head: SplitHead, sites: Sequence[Site], option
         counter=_counter(options),
         producer=f"csk-sdk {__version__}",
     )
+
+
+def _other_count(names: int, count: int, source: SourceModel) -> str:
+    given = f"--classes has {names} {'name' if names == 1 else 'names'}"
+    where = source.path.name
+    if source.binary:
+        return (
+            f"{given}, and the one output of {where} tells two classes apart: give both names, the class of low values "
+            "first. If it is one label that an image may have or not, build with --loss binary-cross-entropy."
+        )
+    return f"{given}, but {where} has {count} {'output' if count == 1 else 'outputs'}."
+
+
+def _require_told_apart(classes: Sequence[str]) -> None:
+    """Raise ConfigError for names that are twice, or nearly so: a device would refuse a task with these."""
+    again = next((name for name, count in Counter(classes).items() if count > 1), None)
+    if again is not None:
+        raise ConfigError(
+            f"--classes has {again[:40]!r} twice, and every class needs a name of its own: rename one."
+        )
+    twins = first_twin(classes, ())
+    if twins is not None:
+        mine, theirs = (one[:40] for one in twins)
+        raise ConfigError(
+            f"--classes has {theirs!r} and {mine!r}, which differ only in case, spaces at their ends or how accents "
+            "are stored, and no device would learn more of either beside the other: rename one."
+        )
 
 
 def _op_domains(backends: Sequence[str]) -> tuple[str, ...]:

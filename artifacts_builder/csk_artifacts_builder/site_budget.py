@@ -35,9 +35,11 @@ class Budget:
         if parts[PEAK] == parts["runtime"] + parts["head"] and options.features != LAST:
             features = self._head.weight.shape[1]
             return ConfigError(f"{what}fit a head on {features:,} features. {enough}, or --features {LAST}.")
+        size = f"at {'x'.join(map(str, options.input_size))}, " if options.input_size else ""
+        smaller = "a smaller --batch-size or --input-size" if size else "a smaller --batch-size"
         return ConfigError(
-            f"{what}train its last site '{last.name}' alone, in batches of {options.batch_size}. {enough}, a smaller "
-            "--batch-size, or a smaller network."
+            f"{what}train its last site '{last.name}' alone, {size}in batches of {options.batch_size}. {enough}, "
+            f"{smaller}, or a smaller network."
         )
 
     def _parts(self, sites: Sequence[Site]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.backends import AUTO, choose_backend
-from csk_sdk.bundle.accepted import accept
+from csk_sdk.bundle.accepted import accept, check_age
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.sentences import said
@@ -107,10 +107,12 @@ class Learner:
         finish(path_of(bundle, "bundle", BundleError), state)
         opened = Bundle.open(bundle, trust)
         allow_older = flag_of(allow_older, "allow_older")
-        if trust is not None:
-            accept(opened, trust, state, allow_older)
+        if trust is not None and not allow_older:
+            check_age(opened, trust, state)
         opened.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         stored = State.open(state, opened.id, opened.stored_checkpoint)
+        if trust is not None:
+            accept(opened, trust, state, allow_older)
         return cls(opened, stored, _settings(config) or TrainingConfig(), backend, providers)
 
     @property
@@ -315,8 +317,8 @@ class Learner:
         Its input is the source model's input, normalised as for that one. With `reject`, it has two more outputs in
         standard ops: `known` bool `(n,)`, as `predict(..., reject=reject)` has it, and `distance` float32 `(n,)`.
         The file is replaced as a whole, or not at all. Raises TaskError for a task that is not learned, StorageError
-        where it cannot be written, ConfigError for `reject` as `predict` does, and where the file would lie in a bundle
-        or a state.
+        where it cannot be written, ConfigError for `reject` as `predict` does, where the file would lie in a bundle or
+        a state, and where another file than an ONNX model is there.
         """
         predictor = self.predictor()
         doubt = None if reject is None else predictor.doubt(reject)

@@ -13,7 +13,7 @@ from onnx_text import model
 from preparing import HEAD, images
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk import Learner, Task, TrainingConfig
+from csk_sdk import ConfigError, Learner, Task, TrainingConfig
 
 BODY = "c = Conv(x, w) \n r = Relu(c) \n t = Conv(r, v) \n p = GlobalAveragePool(t)"
 LINEAR = f"{BODY} \n f = Flatten(p) \n z = Gemm<transB=1>(f, one, bias)"
@@ -107,3 +107,31 @@ def test_other_losses_keep_one_output(tmp_path: Path, loss: str) -> None:
         tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(loss=loss, classes=("a",))
     )
     assert report.classes == 1
+
+
+@pytest.mark.parametrize(
+    ("classes", "loss", "said"),
+    [
+        (
+            ("yes",),
+            "cross-entropy",
+            "--classes has 1 name, and the one output of model.onnx tells two classes apart: give both names, the "
+            "class of low values first. If it is one label that an image may have or not, build with --loss "
+            "binary-cross-entropy.",
+        ),
+        (
+            ("no", "yes", "so"),
+            "cross-entropy",
+            "--classes has 3 names, and the one output of model.onnx tells two",
+        ),
+        (("no", "yes"), "mse", "--classes has 2 names, but model.onnx has 1 output."),
+    ],
+)
+def test_names_of_one_number(tmp_path: Path, classes: tuple[str, ...], loss: str, said: str) -> None:
+    """The file has one output, whatever is made of it: a sentence about two would be about no file of the user's."""
+    onnx.save(written("logit"), tmp_path / "model.onnx")
+    with pytest.raises(ConfigError) as caught:
+        build_artifacts(
+            tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(classes=classes, loss=loss)
+        )
+    assert str(caught.value).startswith(said)

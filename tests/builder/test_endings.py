@@ -13,11 +13,11 @@ from onnx_text import model
 from preparing import HEAD, images
 from typer.testing import CliRunner
 
-from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder import BuildOptions, build, build_artifacts
 from csk_sdk import Learner
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.cli import app
-from csk_sdk.errors import ConfigError, ModelError
+from csk_sdk.errors import ConfigError, CskError, ModelError
 
 BODY = "c = Conv(x, w) \n r = Relu(c) \n t = Conv(r, v) \n p = GlobalAveragePool(t)"
 FLAT = f"{BODY} \n f = Flatten(p)"
@@ -222,6 +222,68 @@ def test_a_size_that_does_not_fit(tmp_path: Path, size: str, given: tuple[int, .
     with pytest.raises(ConfigError) as caught:
         build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(input_size=given))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "given", "kind", "said"),
+    [
+        (
+            "H,W",
+            (8192, 8192),
+            ConfigError,
+            "--input-size is 8192x8192: more than the 67,108,864 numbers that an input of",
+        ),
+        (
+            "H,W",
+            (1 << 40, 1 << 40),
+            ConfigError,
+            "--input-size is 1099511627776x1099511627776: more than the",
+        ),
+        (
+            "8192,8192",
+            None,
+            ModelError,
+            "model.onnx: input 'x' is [N,3,8192,8192], more than the 67,108,864 numbers",
+        ),
+    ],
+)
+def test_a_size_beyond_what_a_bundle_may_have(
+    tmp_path: Path, size: str, given: tuple[int, ...] | None, kind: type[CskError], said: str
+) -> None:
+    """Said before anything is computed at that size; it was built for minutes, and no device would open it."""
+    onnx.save(written(OPEN, "float[N,3] y", image=f"3,{size}"), tmp_path / "model.onnx")
+    with pytest.raises(kind) as caught:
+        build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(input_size=given))
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((9, 11), "try a smaller --input-size than 9x11, or a machine"),
+        (None, "try the model exported for smaller inputs"),
+    ],
+)
+def test_a_build_without_memory_names_the_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[int, ...] | None, said: str
+) -> None:
+    def too_large(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(build, "same_logits", too_large)
+    onnx.save(written(OPEN, "float[N,3] y", image="3,H,W" if given else "3,9,9"), tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match=f"ran out of memory over model.onnx: {said}"):
+        build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(input_size=given))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_memory_budget_that_is_too_small_for_a_size_names_it(tmp_path: Path) -> None:
+    onnx.save(written(OPEN, "float[N,3] y", image="3,H,W"), tmp_path / "model.onnx")
+    options = BuildOptions(input_size=(900, 901), memory_budget=20 << 20)
+    with pytest.raises(
+        ConfigError, match=r"alone, at 900x901, in batches of 16.* a smaller --batch-size or --input-size"
+    ):
+        build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", options)
 
 
 @pytest.mark.parametrize("text", ["", "224x", "axb", "1x2x3", "0x4", "-1"])

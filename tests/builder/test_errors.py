@@ -281,11 +281,27 @@ ROWS = [
         {"classes": ("a", "b")},
     ),
     Row(
+        "one class",
+        classifier,
+        ("--classes has 1 name, but model.onnx has 3 outputs.",),
+        ConfigError,
+        {"classes": ("a",)},
+    ),
+    Row(
         "duplicate class names",
         classifier,
-        ("--classes has the same name twice",),
+        ("--classes has 'a' twice, and every class needs a name of its own: rename one.",),
         ConfigError,
         {"classes": ("a", "b", "a")},
+    ),
+    Row(
+        "class names that are nearly the same",
+        classifier,
+        (
+            "--classes has 'Café' and 'CAFE\u0301 ', which differ only in case, spaces at their ends or how accents",
+        ),
+        ConfigError,
+        {"classes": ("a", "Café", "CAFE\u0301 ")},
     ),
     Row(
         "a class without a name",

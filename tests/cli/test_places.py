@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from csk_sdk import BundleError, Learner, StateError, Task, TaskError
+from csk_sdk import BundleError, ConfigError, Learner, StateError, Task, TaskError
 from csk_sdk.formats.places import kind_of
+from field.test_openings import a_pipe
 
 # What is given -> what is said of it. "{ws}" is the workspace, which holds bundle/, state/ and tasks/.
 WRONG: dict[str, tuple[str, str]] = {
@@ -74,6 +75,19 @@ WRONG: dict[str, tuple[str, str]] = {
         "predict x.png --workspace {ws} --state {ws}/bundle/manifest.json",
         "{ws}/bundle/manifest.json is a file, not a state: give a folder.",
     ),
+    "a folder of images as state": (
+        "train --workspace {ws} --state {images}",
+        "{images} is no state and holds other things (0.png, 1.png, 10.png, ...): a state needs a folder of its own. "
+        "Give one that is empty, or that is not there yet.",
+    ),
+    "a folder of images as state to verify": (
+        "verify --repair --workspace {ws} --state {images}",
+        "{images} is no state and holds other things (0.png, ",
+    ),
+    "a folder of images as state to watch": (
+        "watch --once --workspace {ws} --state {images}",
+        "{images} is no state and holds other things (0.png, ",
+    ),
     "a state as tasks": (
         "train --workspace {ws} --tasks {ws}/state",
         "{ws}/state is a state, not a folder of tasks: give {ws}/tasks.",
@@ -98,6 +112,26 @@ WRONG: dict[str, tuple[str, str]] = {
         "train --task nope --workspace {ws}",
         "There is no task 'nope' in {ws}/tasks: it has 01-four-five, 02-six-seven, base.",
     ),
+    "a file as workspace": (
+        "tasks --workspace {ws}/csk.toml",
+        "{ws}/csk.toml is a file, not a workspace: give a folder.",
+    ),
+    "a file as tasks": (
+        "train --workspace {ws} --tasks {ws}/csk.toml",
+        "{ws}/csk.toml is a file, not a folder of tasks: give a folder.",
+    ),
+    "a file as tasks to list": (
+        "tasks --workspace {ws} --tasks {ws}/csk.toml",
+        "{ws}/csk.toml is a file, not a folder of tasks: give a folder.",
+    ),
+    "a file as tasks to watch": (
+        "watch --once --workspace {ws} --tasks {ws}/csk.toml",
+        "{ws}/csk.toml is a file, not a folder of tasks: give a folder.",
+    ),
+    "a file as bundle": (
+        "inspect {ws}/csk.toml",
+        "{ws}/csk.toml is a file, not a bundle: give a folder.",
+    ),
     "an empty folder": (
         "train --workspace {empty}",
         "There is no bundle in {empty}: run the command in the device's workspace, or name that with --workspace.",
@@ -117,13 +151,22 @@ def test_a_wrong_folder_is_named_and_so_is_the_right_one(
         bundle.unlink()
         (bundle / "ort").mkdir(parents=True)
         (bundle / "manifest.json").touch()
-    words = {"ws": learned, "above": learned.parent, "other": tmp_path / "other", "empty": tmp_path / "empty"}
+    images = Path(shutil.copytree(learned / "tasks/01-four-five/train/four", tmp_path / "images"))
+    words = {
+        "images": images,
+        "ws": learned,
+        "above": learned.parent,
+        "other": tmp_path / "other",
+        "empty": tmp_path / "empty",
+    }
     arguments, said = WRONG[case]
-    before = sorted(path for path in learned.rglob("*"))
+    before = sorted(path for path in (*learned.rglob("*"), *images.iterdir()))
     done = run(*(one.format(**words) for one in arguments.split()))
     assert done.status == 1, done.out
     assert done.err.startswith(f"Error: {said.format(**words)}")
-    assert sorted(path for path in learned.rglob("*")) == before, "and nothing is written there"
+    assert sorted(path for path in (*learned.rglob("*"), *images.iterdir())) == before, (
+        "and nothing is written there"
+    )
 
 
 def test_a_wrong_working_directory_is_named(run: Any, learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,3 +239,62 @@ def test_nothing_is_written_into_a_bundle_or_a_state(
 def test_a_manifest_of_another_program_is_in_nobody_s_way(run: Any, learned: Path, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     assert run("export", "--out", tmp_path / "model.onnx", "--workspace", learned).status == 0
+
+
+@pytest.mark.parametrize(("command", "what"), [("export", "an ONNX model"), ("report", "an HTML page")])
+def test_only_its_own_kind_of_file_is_replaced(
+    run: Any, learned: Path, tmp_path: Path, command: str, what: str
+) -> None:
+    """--overwrite is said for the file of before, and not for the image that a slip of the finger names."""
+    at = ("--overwrite", "--workspace", learned)
+    image = learned / "tasks/01-four-five/train/four/0.png"
+    words = tmp_path / "notes.txt"
+    words.write_text("0\n")
+    for path in (image, words, learned / "csk.toml"):
+        before = path.read_bytes()
+        done = run(command, "--out", path, *at)
+        assert (done.status, done.err) == (
+            1,
+            f"Error: {path} is there and is not {what}: it would be lost. Choose another --out, or remove it first.\n",
+        )
+        assert path.read_bytes() == before
+    for path in (tmp_path / "new", tmp_path / "empty"):
+        (tmp_path / "empty").touch()
+        for _ in range(2):
+            assert run(command, "--out", path, *at).status == 0
+
+
+def test_what_is_no_file_is_not_replaced(run: Any, learned: Path, tmp_path: Path) -> None:
+    a_pipe(tmp_path / "pipe")
+    done = run("export", "--out", tmp_path / "pipe", "--overwrite", "--workspace", learned)
+    assert done.err.startswith(
+        f"Error: {tmp_path}/pipe is there and is not an ONNX model (not an ordinary file): "
+    )
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_any_onnx_model_may_be_replaced(learned: Path, tmp_path: Path) -> None:
+    """In Python, too: nothing but a model is replaced."""
+    learner = Learner.open(learned / "bundle", learned / "state")
+    shutil.copy(next((learned / "bundle").glob("*.onnx")), tmp_path / "model.onnx")
+    learner.export(tmp_path / "model.onnx")
+    (tmp_path / "0.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(ConfigError, match=r"0\.npy is there and is not an ONNX model: it would be lost"):
+        learner.export(tmp_path / "0.npy")
+
+
+@pytest.mark.parametrize("there", ["", ".gitkeep", "lost+found/", "lock", "kernels-x/", ".csk-tmp"])
+def test_an_empty_folder_becomes_a_state(run: Any, workspace: Path, tmp_path: Path, there: str) -> None:
+    """What systems, and a run that was killed, leave in a folder is in nobody's way."""
+    folder = tmp_path / "new"
+    folder.mkdir()
+    if there.endswith("/"):
+        (folder / there).mkdir()
+    elif there:
+        (folder / there).touch()
+    done = run("train", "--no-evaluate", "--workspace", workspace, "--state", folder)
+    assert done.status == 0, done.err
+    (folder / "notes.txt").touch()
+    assert run("tasks", "--workspace", workspace, "--state", folder).status == 0, (
+        "and whoever has one may add to it"
+    )

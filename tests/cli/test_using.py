@@ -6,6 +6,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from cli.conftest import write_png
+from conftest import build_digits_bundle
+from csk_sdk.cli.predictions import predictions_table
+
 TASKS = ["base", "01-four-five", "02-six-seven"]
 
 
@@ -146,3 +150,48 @@ def test_predict_takes_a_folder(run, learned, tmp_path):
     done = run("predict", tmp_path / "empty", "--workspace", learned)
     assert done.status == 1
     assert done.err.startswith(f"Error: {tmp_path}/empty holds no image and no signal (")
+
+
+def test_predict_names_the_folders_in_a_folder(run, learned):
+    """Class folders are what one has; which of them is meant is for the user to say."""
+    folder = learned / "tasks/01-four-five/test"
+    done = run("predict", folder, "--workspace", learned)
+    assert done.status == 1
+    assert done.err == (
+        f"Error: {folder} holds no image and no signal (png, jpg, bmp, webp, gif, tif; wav, npy). 20 lie in its "
+        f"folders (five, four): give one or more of them, such as {folder}/five.\n"
+    )
+    assert run("predict", folder / "five", folder / "four", "--workspace", learned).status == 0
+    (folder / "five").rename(folder / ".five")
+    for image in sorted((folder / "four").iterdir())[1:]:
+        image.unlink()
+    done = run("predict", folder, "--workspace", learned)
+    assert done.err.endswith(f" 1 lies in its folder four: give {folder}/four.\n")
+
+
+def test_a_share_to_reject_needs_the_outputs_that_tell_of_it(run, learned_workspace, tmp_path):
+    """It was taken, and meant nothing."""
+    arguments = ("export", "--out", tmp_path / "m.onnx", "--reject", "0.2", "--workspace", learned_workspace)
+    done = run(*arguments)
+    assert done.status == 1
+    assert done.err == (
+        "Error: --reject says what --with-rejection rejects: give both, or leave --reject out.\n"
+    )
+    assert run(*arguments, "--with-rejection").status == 0
+    names = [one.name for one in onnxruntime.InferenceSession(str(tmp_path / "m.onnx")).get_outputs()]
+    assert names[1:] == ["known", "distance"]
+
+
+def test_classes_may_be_called_what_the_commands_say(run, tmp_path, digits):
+    """Many a model has a class "unknown", which is what predict says of what is unlike all; "base" names a task."""
+    names = ["unknown", "base", "two", "three"]
+    build_digits_bundle(tmp_path / "bundle", classes=names)
+    for digit, name in enumerate(names):
+        for index, picture in enumerate(digits.of(digit, 0, 4)):
+            write_png(tmp_path / name / f"{index}.png", picture)
+    at = ("--workspace", tmp_path, "--json")
+    found = run("predict", tmp_path / "unknown", tmp_path / "base", "--task", "base", *at).json
+    assert [one["label"] for one in found] == ["unknown"] * 4 + ["base"] * 4
+    assert "known" not in found[0] or all(isinstance(one["known"], bool) for one in found)
+    table = predictions_table([{**found[0], "known": True}, {**found[0], "known": False}])
+    assert [*table.columns[1].cells] == ["unknown", "unknown (unknown?)"]

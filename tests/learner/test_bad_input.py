@@ -174,7 +174,7 @@ TABLE: dict[str, tuple[Callable[[Device], object], type[CskError], list[str]]] =
     "a class twice": (
         with_classes("eight", "eight"),
         TaskError,
-        ["'eight', and each class needs a name of its own"],
+        ["has the class 'eight' twice, and each class needs a name of its own: leave one out, or rename it."],
     ),
     "a class known but for its case": (
         with_classes("eight", "Four "),

@@ -139,8 +139,11 @@ def test_a_stream_and_another_learner_exclude_each_other(
     ("classes", "message"),
     [
         ([], "Task '01' has no class: name at least one."),
-        (["four", "five", "four"], "'four', and each class needs a name of its own"),
-        (["four", ""], "'', and each class needs a name of its own"),
+        (
+            ["four", "five", "four"],
+            "Task '01' has the class 'four' twice, and each class needs a name of its own: leave one out",
+        ),
+        (["four", ""], "a class called '', and a name is not empty"),
     ],
 )
 def test_classes_of_a_stream_are_checked_first(learner: Learner, classes: list[str], message: str) -> None:

@@ -28,7 +28,7 @@ def test_they_take_the_next_task(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / folder.name)
     state = tmp_path / folder.name / "python"
     learner = Learner.open(tmp_path / folder.name / "bundle", state, SETTINGS, backend="ort-training")
-    sets = load_file(folder.parent / "images.safetensors")
+    sets = load_file(folder.parent / "pictures.safetensors")
     report = learner.learn(picture_task(folder, sets, "03"))
     assert report.epochs == SETTINGS["epochs"]
     assert [task.name for task in learner.tasks] == ["01", "02", "03"]

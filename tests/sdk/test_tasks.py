@@ -497,5 +497,5 @@ class TestInbox:
 
     def test_a_folder_that_is_a_file(self, tmp_path):
         (tmp_path / "tasks").write_text("x")
-        with pytest.raises(TaskError, match=r"tasks cannot be listed \(Not a directory\)"):
+        with pytest.raises(TaskError, match="tasks is a file, not a folder of tasks: give a folder"):
             Inbox(tmp_path / "tasks").names()

@@ -22,7 +22,7 @@ from csk_artifacts_builder.describe import describe
 from csk_artifacts_builder.graphs.binary import as_two_classes
 from csk_artifacts_builder.graphs.head import split_head
 from csk_artifacts_builder.options import BuildOptions
-from csk_artifacts_builder.prepare.model import prepare
+from csk_artifacts_builder.prepare.model import prepare, within_memory
 from csk_artifacts_builder.sites import find_sites
 from csk_sdk.contract.manifest import Site
 from csk_sdk.data.preprocess_signals import preprocessing_of
@@ -180,8 +180,13 @@ def analyze_model(
         raise ConfigError(
             f"--images is {options.images}, less than one batch of {options.batch_size} images."
         )
+    with within_memory(Path(model), options.model.input_size):
+        return _analyze(Path(model), data, options, on_progress)
+
+
+def _analyze(model: Path, data: Path | str, options: AnalysisOptions, on_progress: Progress) -> Analysis:
     source = as_two_classes(
-        prepare(Path(model), options.model.output, options.model.input_size), options.model.loss
+        prepare(model, options.model.output, options.model.input_size), options.model.loss
     )
     where = source.path.name
     head = split_head(source.model, where)

@@ -7,7 +7,9 @@ those of the source model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,9 +38,12 @@ from csk_artifacts_builder.prepare.pixels import pixel_range
 from csk_artifacts_builder.prepare.pools import misread_windows, write_windows
 from csk_artifacts_builder.prepare.precision import to_float32
 from csk_artifacts_builder.prepare.source_file import load_source
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, ModelError
 
 BATCH = "N"
+# Manifests of larger ones are refused: csk_sdk/bundle/manifest_checks.py.
+MOST_NUMBERS = integer("limits", "input_numbers")
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"}
 
@@ -135,6 +140,19 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     return SourceModel(model, path, interface, (*otherwise, *said), rewritten, scores, pixels=pixels)
 
 
+@contextmanager
+def within_memory(path: Path, input_size: Sequence[int] | None) -> Iterator[None]:
+    """Within the block, running out of memory is a ModelError about the network's size, and not about a device's."""
+    try:
+        yield
+    except MemoryError as error:
+        size = "x".join(map(str, input_size or ()))
+        remedy = f"a smaller --input-size than {size}" if size else "the model exported for smaller inputs"
+        raise ModelError(
+            f"This machine ran out of memory over {path.name}: try {remedy}, or a machine with more memory."
+        ) from error
+
+
 def _own_tensors(model: ir.Model) -> None:
     """Arrays instead of parts of the protobuf message, which is freed only as a whole."""
     for value in model.graph.initializers.values():
@@ -219,7 +237,21 @@ def _image_input(model: ir.Model, where: str, given: Sequence[int] | None) -> ir
             f"{where}: input '{image.name}' has its channels last in {image.shape}. Export it in "
             "(batch, channels, length) order."
         )
+    _require_device_size(image, given, where)
     return image
+
+
+def _require_device_size(image: ir.Value, given: Sequence[int] | None, where: str) -> None:
+    """Raise where no device opens a bundle of that size: before anything of it is in memory."""
+    assert image.shape is not None
+    if math.prod(int(str(dim)) for dim in image.shape[1:]) <= MOST_NUMBERS:
+        return
+    most = f"more than the {MOST_NUMBERS:,} numbers that an input of a bundle may have"
+    if given is not None:
+        raise ConfigError(
+            f"--input-size is {'x'.join(map(str, given))}: {most}. Give the size that the model was trained for."
+        )
+    raise ModelError(f"{where}: input '{image.name}' is {image.shape}, {most}. Export it for a smaller one.")
 
 
 def _refuse_kind(model: ir.Model, where: str) -> None:

@@ -1,6 +1,8 @@
 /** `Learner`: a bundle and a state, opened together; everything an application needs. */
 
+import { accept, checkAge } from './bundle/accepted.js';
 import { Bundle } from './bundle/bundle.js';
+import { TrustedKey } from './bundle/signing.js';
 import type { BundleSource } from './bundle/source.js';
 import { type TrainingConfig, trainingConfig } from './config.js';
 import { SENTENCES } from './contract/sentences.js';
@@ -31,6 +33,13 @@ export interface LearnerOptions {
   readonly config?: Partial<TrainingConfig>;
   /** Further options for opening sessions, such as `{ executionProviders: ['wasm'] }`. */
   readonly sessionOptions?: object;
+  /**
+   * The text of a PEM file with an ed25519 public key: only bundles that its holder signed are opened, and none that is
+   * older than one which this storage has seen.
+   */
+  readonly trust?: string;
+  /** Accept this bundle for good although a newer one was seen. */
+  readonly allowOlder?: boolean;
   /** How many generations keep their tensors (8). */
   readonly keep?: number;
 }
@@ -69,12 +78,16 @@ export class Learner {
 
   /**
    * Open a bundle with the state learned on it; nothing is written before the first task.
-   * Throws BundleError, StateError, or ConfigError for a setting.
+   * Throws BundleError, StateError, or ConfigError for a setting, or a `trust` that is no key or cannot be checked here.
    */
   static async open(options: LearnerOptions): Promise<Learner> {
     const config = trainingConfig(options.config);
-    const opened = await Bundle.open(options.bundle);
-    const state = await State.open(options.storage, opened.id, opened.checkpoint, options.keep);
+    const { storage, trust, allowOlder = false } = options;
+    const opened = await Bundle.open(options.bundle, trust);
+    const key = trust === undefined ? undefined : TrustedKey.of(trust).fingerprint;
+    if (key !== undefined && !allowOlder) await checkAge(opened, key, storage);
+    const state = await State.open(storage, opened.id, opened.checkpoint, options.keep);
+    if (key !== undefined) await accept(opened, key, storage, allowOlder);
     const { bundle, note } = await inRightPrecision(opened, openingOf(options, config.threads));
     return new Learner(bundle, state, options, config, await state.load(), note ? [note] : []);
   }

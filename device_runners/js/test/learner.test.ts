@@ -274,7 +274,7 @@ print(json.dumps({one.key: one.value for one in model.metadata_props}))
     await refused({ name: 'base' }, "cannot be called 'base'");
     await refused({ name: 'a/b' }, "cannot be called 'a/b'");
     await refused({ classes: [] }, 'has no class');
-    await refused({ classes: ['one', 'one'] }, "a class called 'one'");
+    await refused({ classes: ['one', 'one'] }, "has the class 'one' twice");
     await refused({ classes: ['four', 'five', 'six'] }, "no image of 'six'");
     await refused({ labels: task.labels.slice(1) }, '20 images and 19 labels');
     await refused({ labels: task.labels.map(() => 2) }, 'the label 2, but there are 2 classes');

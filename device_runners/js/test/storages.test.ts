@@ -13,6 +13,7 @@ import { storageError } from '../src/node/failures.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
 import { copyState } from '../src/state/copy.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
+import { State } from '../src/state/state.js';
 import type { Storage } from '../src/state/storage.js';
 import { python, temporaryFolder } from './fixtures.js';
 
@@ -226,4 +227,30 @@ it('copies a state, HEAD last, into an empty place only', async () => {
   await expect(copyState(from, to)).rejects.toThrow(/holds a state already/);
   await expect(copyState(new MemoryStorage(), new MemoryStorage())).rejects.toThrow(/no state to copy/);
   await (await from.lock()).release();
+});
+
+describe('a folder of other things', () => {
+  const begun = (folder: string) => State.open(new FolderStorage(folder), 'b'.repeat(64), new Map());
+
+  it('becomes no state', async () => {
+    const folder = temporaryFolder();
+    for (const name of ['2.png', '0.png', '10.png', '1.png']) writeFileSync(join(folder, name), '');
+    // Python's sentence: tests/cli/test_places.py.
+    await expect(begun(folder)).rejects.toThrow(
+      new StateError(
+        `${folder} is no state and holds other things (0.png, 1.png, 10.png, ...): a state needs a folder of its own. Give ` +
+          'one that is empty, or that is not there yet.',
+      ),
+    );
+    expect(readdirSync(folder)).toHaveLength(4);
+  });
+
+  it.each(['.gitkeep', 'lost+found', 'lock', 'kernels-x'])('is not one with %s only', async (there) => {
+    const folder = temporaryFolder();
+    writeFileSync(join(folder, there), '');
+    const state = await begun(folder);
+    await state.locked(() => state.saveProgress(new Map(), {}));
+    writeFileSync(join(folder, 'notes.txt'), '');
+    expect(await (await begun(folder)).head()).toBe(0);
+  });
 });

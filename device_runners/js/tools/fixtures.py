@@ -14,21 +14,27 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "learner"))
 
 import numpy as np
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from guards import write_guards
 from not_finite import fragile_bundle
 from PIL import Image
 
 from csk_sdk import Learner, Task, TrainingConfig
+from csk_sdk.bundle.signing import SIGNATURE, sign
+from csk_sdk.contract.manifest import MANIFEST, sealed
 from csk_sdk.demo import digits
 from csk_sdk.state.tensorfile import packed
 
+PEM = serialization.Encoding.PEM
 SETTINGS = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1, few_shot=0)
 
 
 def main(out: Path) -> None:
     """Write `bundle/`, `state/` (the first task, learned here), `digits.*`, `resized.*` and `guards.*` into `out`.
 
-    And `fragile/bundle/`, whose network computes NaN for white images.
+    `signed/` has the bundle's manifest with counters and signatures of a key. And `fragile/bundle/`, whose network
+    computes NaN for white images.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -59,7 +65,37 @@ def main(out: Path) -> None:
     (out / "digits.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     write_resized(out / "resized.safetensors")
     write_guards(out / "bundle", data, out)
+    write_signed(out / "bundle", out / "signed")
     fragile_bundle(out / "fragile")
+
+
+def write_signed(bundle: Path, out: Path) -> None:
+    """`COUNTER/manifest.json` and `manifest.sig` for 0, which is none, 4, 5 and 6; `trust.pem`, `other.pem`, `rsa.pem`.
+
+    And `state/`, of a device that has opened the bundle of counter 5.
+    """
+    out.mkdir()
+    key = ed25519.Ed25519PrivateKey.generate()
+    private = out.parent / "key.pem"
+    private.write_bytes(
+        key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    others = {"other": ed25519.Ed25519PrivateKey.generate(), "rsa": rsa.generate_private_key(65537, 2048)}
+    for name, one in {"trust": key, **others}.items():
+        public = one.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        (out / f"{name}.pem").write_bytes(public)
+    raw = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    raw.pop("counter", None)
+    for counter in (0, 4, 5, 6):
+        (out / str(counter)).mkdir()
+        text = sealed({**raw, "counter": counter} if counter else raw).encode()
+        (out / str(counter) / MANIFEST).write_bytes(text)
+        (out / str(counter) / SIGNATURE).write_bytes(sign(text, private))
+    private.unlink()
+    whole = shutil.copytree(bundle, out / "whole")
+    shutil.copytree(out / "5", whole, dirs_exist_ok=True)
+    Learner.open(whole, out / "state", trust=out / "trust.pem")
+    shutil.rmtree(whole)
 
 
 def write_resized(path: Path) -> None:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from csk_sdk.formats.opening import open_file
 from csk_sdk.formats.protobuf import MalformedError, as_message, as_text, fields, messages, varints
@@ -19,7 +20,7 @@ from csk_sdk.formats.protobuf import MalformedError, as_message, as_text, fields
 STANDARD_DOMAIN = "ai.onnx"
 """How the domain of ONNX's own ops is called here; in a file it is the empty string, too."""
 
-_MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
+_MODEL_VERSION, _MODEL_GRAPH, _MODEL_FUNCTIONS = 1, 7, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE_INITIALIZER = 1, 5, 15
 _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE = 11, 12, 13
 _NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
@@ -71,6 +72,17 @@ def read_onnx(path: Path) -> OnnxContents:
             raise MalformedError("it is empty")
         # Closed when the last view of it is gone, which may be in a traceback.
         return contents(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+
+
+def is_onnx(file: BinaryIO) -> bool:
+    """Whether an open file, which is not empty, is an ONNX model: a ModelProto with a version and a graph.
+
+    Raises MalformedError, a ValueError, for what is no message of protobuf's at all.
+    """
+    found = {}
+    for number, value in fields(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))):
+        found[number] = isinstance(value, int)
+    return found.get(_MODEL_VERSION) is True and found.get(_MODEL_GRAPH) is False
 
 
 def contents(message: memoryview) -> OnnxContents:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
 from csk_sdk.cli.options import HERE, BundleDir, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, plural, size
 from csk_sdk.errors import ConfigError
-from csk_sdk.formats.places import kept_whole
+from csk_sdk.formats.places import kept_whole, would_be_lost
 from csk_sdk.report import page, read_history
 from csk_sdk.state.atomic import replace_file
 from csk_sdk.workspace.folder import Workspace
@@ -38,10 +38,21 @@ def report(
     screen = Screen()
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists already. Choose another --out, or pass --overwrite to replace it.")
-    if (said := kept_whole(out)) is not None:
+    said = kept_whole(out) or would_be_lost(out, "an HTML page", _is_page)
+    if said is not None:
         raise ConfigError(said)
     history = read_history(Workspace.open(workspace, bundle, state, trust=trust).learner())
     replace_file(out, page(history).encode())
     screen.say(f"Wrote {out}: {plural(len(history.tasks), 'task')}, {size(out.stat().st_size)}.")
     if not history.evaluations:
         screen.say("No accuracies were ever measured here: `csk-sdk evaluate` measures them.")
+
+
+def _is_page(file: BinaryIO) -> bool:
+    return (
+        file.read(1024)
+        .decode("utf-8-sig", "replace")
+        .lstrip()
+        .lower()
+        .startswith(("<!doctype html", "<html"))
+    )

@@ -171,10 +171,33 @@ def _files_at(path: Path) -> list[Path]:
     """A file as it is; of a folder the images and signals in it, by name. Raises ConfigError where it has none."""
     if not path.is_dir():
         return [path]
-    found = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and one.name[0] != ".")
+    found = _read_in(path)
     if not found:
-        raise ConfigError(f"{path} holds no image and no signal ({READ}).")
+        raise ConfigError(f"{path} holds no image and no signal ({READ}).{_below(path)}")
     return found
+
+
+def _read_in(folder: Path) -> list[Path]:
+    """The images and signals that lie directly in a folder, by name."""
+    return sorted(
+        one
+        for one in folder.iterdir()
+        if one.suffix.lower() in SUFFIXES and one.name[0] != "." and not one.is_dir()
+    )
+
+
+def _below(folder: Path) -> str:
+    """What there is to predict in a folder's own folders, such as those of classes."""
+    inner = sorted(one for one in folder.iterdir() if one.name[0] != "." and one.is_dir())
+    counts = {one.name: len(files) for one in inner if (files := _read_in(one))}
+    if not counts:
+        return ""
+    count, first = sum(counts.values()), folder / next(iter(counts))
+    lie = "1 lies" if count == 1 else f"{count} lie"
+    if len(counts) == 1:
+        return f" {lie} in its folder {first.name}: give {first}."
+    named = ", ".join(list(counts)[:3]) + (", ..." if len(counts) > 3 else "")
+    return f" {lie} in its folders ({named}): give one or more of them, such as {first}."
 
 
 def export(
@@ -191,13 +214,14 @@ def export(
         ),
     ] = False,
     reject: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--reject",
             metavar="SHARE",
-            help="With --with-rejection: the share of known ones that is rejected.",
+            help=f"With --with-rejection: the share of known ones that is rejected. [default: {REJECT:g}]",
+            show_default=False,
         ),
-    ] = REJECT,
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace MODEL where it exists.")] = False,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
@@ -212,11 +236,14 @@ def export(
     Example:  csk-sdk export --out model.onnx
     """
     screen = Screen()
+    if reject is not None and not with_rejection:
+        raise ConfigError("--reject says what --with-rejection rejects: give both, or leave --reject out.")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists already. Choose another --out, or pass --overwrite to replace it.")
     learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
     classes = len(learner.head(task).classes)
-    learner.export(out, task, reject if with_rejection else None)
+    share = REJECT if reject is None else reject
+    learner.export(out, task, share if with_rejection else None)
     screen.say(
         f"Wrote {out}: {counted(classes, learner.bundle.manifest)}, generation {learner.generation.number}, "
         f"{size(out.stat().st_size)}."

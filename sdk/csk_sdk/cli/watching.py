@@ -52,6 +52,7 @@ def watch(
     """
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, tasks, trust)
+    space.inbox.require_no_file()
     _give_way(nice)
     learner = space.learner(space.config.with_overrides(threads=threads, skip_broken=skip_broken))
     watcher = Watcher(space, learner, settle, poll)

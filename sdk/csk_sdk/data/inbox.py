@@ -44,10 +44,16 @@ class Inbox:
 
     def require_folder(self) -> None:
         """Raise TaskError where there is no such folder, for what cannot do without: an inbox may come later."""
+        self.require_no_file()
         if not os.path.lexists(self.folder):
             raise TaskError(
                 f"There is no folder {self.folder}, where tasks are looked for: make it, or name another with --tasks."
             )
+
+    def require_no_file(self) -> None:
+        """Raise TaskError where a file has the folder's name: no task will ever come there."""
+        if self.folder.is_file():
+            raise TaskError(mistaken(self.folder, INBOX))
 
     def paths(self) -> dict[str, Path]:
         """Where each task lies, by its name; empty without a folder. Raises TaskError as `names` does."""
@@ -68,6 +74,9 @@ class Inbox:
                         found.setdefault(name, []).append(Path(entry.path))
         except FileNotFoundError:
             return {}
+        except NotADirectoryError:
+            said = mistaken(self.folder, INBOX)
+            raise TaskError(said or f"{self.folder} is not a folder of tasks: give a folder.") from None
         except OSError as error:
             raise TaskError(
                 f"{self.folder} cannot be listed ({error.strerror}): check its permissions."

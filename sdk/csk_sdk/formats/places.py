@@ -7,10 +7,13 @@ looks for something else in it, and a state would be written into it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
+
+from csk_sdk.formats.opening import open_file
 
 WORKSPACE, BUNDLE, STATE, INBOX, TASK = "workspace", "bundle", "state", "inbox", "task"
 _A = {
@@ -82,6 +85,28 @@ def kept_whole(path: Path) -> str | None:
                 "choose another --out."
             )
     return None
+
+
+def would_be_lost(path: Path, what: str, is_one: Callable[[BinaryIO], bool]) -> str | None:
+    """The sentence for what is at `path` and is none of `what`, which alone may be replaced, or an empty file.
+
+    `is_one` tells of an open file whether it is; raising ValueError is a no. None where nothing would be lost, and for
+    folders, which no file replaces.
+    """
+    try:
+        if path.is_dir():
+            return None
+        with open_file(path) as file:
+            if os.fstat(file.fileno()).st_size == 0 or is_one(file):
+                return None
+        reason = ""
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        reason = ""
+    except OSError as error:
+        reason = f" ({error.strerror})"
+    return f"{path} is there and is not {what}{reason}: it would be lost. Choose another --out, or remove it first."
 
 
 def _near(here: Path, kind: str | None, wanted: str) -> Path | None:

@@ -212,7 +212,7 @@ class _OnDisk:
         self._file: BinaryIO | None = None
         try:
             # Features of images are as private as the images: never under a name that could outlive the task.
-            self._file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115
+            self._file = cast(BinaryIO, tempfile.TemporaryFile(prefix=".features-", dir=folder, buffering=0))  # noqa: SIM115
         except OSError:
             self.capacity = 0
 

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
+from csk_sdk.bundle.onnx_file import is_onnx
 from csk_sdk.contract.manifest import EXPORT_TEMPLATE
 from csk_sdk.errors import ConfigError, StorageError
 from csk_sdk.formats.opening import read_file
-from csk_sdk.formats.places import kept_whole
+from csk_sdk.formats.places import kept_whole, would_be_lost
 from csk_sdk.formats.protobuf import LENGTH_DELIMITED, MAX_BYTES, VARINT, field, tag, varint
 from csk_sdk.network.export_rejection import rejection
 from csk_sdk.network.predicting import Doubt, LinearHead
@@ -76,9 +77,10 @@ def export_model(
     target names, under "targets". With a `doubt`, there are the outputs `known` and `distance` beside the model's own,
     and the share to reject is in the metadata under "csk_sdk_reject".
     Raises StorageError where it cannot be written, or would be larger than protobuf allows; ConfigError where it would
-    lie in a bundle or a state.
+    lie in a bundle or a state, or replace a file that is no ONNX model.
     """
-    if (said := kept_whole(path)) is not None:
+    said = kept_whole(path) or would_be_lost(path, "an ONNX model", is_onnx)
+    if said is not None:
         raise ConfigError(said)
     manifest = bundle.manifest
     tensors = bundle.weights(manifest.weights_in_export)

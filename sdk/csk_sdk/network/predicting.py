@@ -191,10 +191,15 @@ def require_new_task(
             "`csk-sdk rollback --to`."
         )
     for one, count in Counter(classes).items():
-        if not is_plain(one) or count > 1:
+        if count > 1:
             raise TaskError(
-                f"Task '{name}' has a class called {one[:40]!r}, and each class needs a name of its own, not "
-                f"empty, at most {LONGEST} characters, in valid UTF-8 and without control characters. Rename it."
+                f"Task '{name}' has the class {one[:40]!r} twice, and each class needs a name of its own: leave one "
+                "out, or rename it."
+            )
+        if not is_plain(one):
+            raise TaskError(
+                f"Task '{name}' has a class called {one[:40]!r}, and a name is not empty, "
+                f"at most {LONGEST} characters, in valid UTF-8 and without control characters. Rename it."
             )
     twins = first_twin(
         classes, (one for own in task_classes(generation, base_classes).values() for one in own)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from csk_sdk.errors import StateError
 from csk_sdk.formats.places import STATE, mistaken
-from csk_sdk.state.atomic import UnreadableError, exists, make_folder, replace_file
+from csk_sdk.state.atomic import UnreadableError, exists, make_folder, names_in, replace_file
 from csk_sdk.state.generation import seal, unseal
 from csk_sdk.state.store import IDENTITY, GenerationStore
 from csk_sdk.state.versions import STATE_SCHEMA_VERSION, Needs
+
+# What may be there before state.json is: a lock, what bundles were accepted, and what is left of a state.
+_PARTS = frozenset(
+    {IDENTITY, "HEAD", "generations", "scores", "progress.safetensors", "accepted.json", "lock", "lock.node"}
+)
+# Hidden files, and kernels of a run that was killed (network/profiles.py).
+_OUR_SCRATCH = (".", "kernels-")
+# What systems put into folders, or onto disks, by themselves.
+_NOBODYS = frozenset({"lost+found", "system volume information", "thumbs.db", "desktop.ini"})
 
 
 def write_identity(store: GenerationStore, bundle_id: str) -> None:
@@ -31,8 +42,7 @@ def check_identity(store: GenerationStore, bundle_id: str) -> bool:
                 "Restore it from a backup, or start a new state folder."
             )
         if not exists(path):
-            if (said := mistaken(store.folder, STATE)) is not None:
-                raise StateError(said)
+            require_own_folder(store.folder)
             return False
     try:
         raw = unseal(path)
@@ -53,3 +63,26 @@ def check_identity(store: GenerationStore, bundle_id: str) -> bool:
             f"bundle is {bundle_id[:8]}…). Open it with its own bundle, or start a new state folder."
         )
     return True
+
+
+def require_own_folder(folder: Path) -> None:
+    """Raise StateError where `folder`, which holds no state yet, is plainly something else, or holds other things."""
+    said = mistaken(folder, STATE) or _shared(folder)
+    if said is not None and not exists(folder / IDENTITY):
+        raise StateError(said)
+
+
+def _shared(folder: Path) -> str | None:
+    """Nobody looks for a state among other things, and whoever clears them away takes it along."""
+    found = sorted(
+        name
+        for name in names_in(folder)
+        if not name.startswith(_OUR_SCRATCH) and name not in _PARTS and name.lower() not in _NOBODYS
+    )
+    if not found:
+        return None
+    named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+    return (
+        f"{folder} is no state and holds other things ({named}): a state needs a folder of its own. Give one that is "
+        "empty, or that is not there yet."
+    )

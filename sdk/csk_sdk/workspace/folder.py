@@ -27,7 +27,7 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.errors import BundleError, ConfigError, TaskError
 from csk_sdk.formats.byte_sizes import bytes_in
 from csk_sdk.formats.given import optional_path, path_of
-from csk_sdk.formats.opening import read_file
+from csk_sdk.formats.opening import RefusedError, read_file
 from csk_sdk.formats.places import WORKSPACE, mistaken
 from csk_sdk.learner import Learner
 from csk_sdk.network.predicting import task_names
@@ -93,6 +93,8 @@ class Workspace:
             for one, what in ((bundle, "bundle"), (state, "state"), (tasks, "tasks"), (trust, "trust"))
         )
         if not _is_folder(folder):
+            if folder.is_file():
+                raise ConfigError(mistaken(folder, WORKSPACE))
             raise ConfigError(f"There is no folder {folder}. Make it, and put a bundle/ into it.")
         if bundle is None and (said := mistaken(folder, WORKSPACE)) is not None:
             raise ConfigError(said)
@@ -158,10 +160,10 @@ class Workspace:
     def learner(self, config: TrainingConfig | None = None, backend: str = AUTO) -> Learner:
         """Open bundle and state, and remember how new a signed bundle is. Raises BundleError, StateError."""
         bundle = self.open_bundle()
-        if self.trust is not None:
-            accept(bundle, self.trust, self.state)
         bundle.checkpoint()  # refused now if it is damaged, and read again where generation 0 is needed
         state = State.open(self.state, bundle.id, bundle.stored_checkpoint, keep=self.keep)
+        if self.trust is not None:
+            accept(bundle, self.trust, self.state)
         return Learner(bundle, state, config or self.config, backend, self.providers)
 
     def waiting(self, learner: Learner) -> Iterator[Task]:
@@ -305,6 +307,10 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(read_file(path, _LARGEST_SETTINGS).decode("utf-8"))
     except FileNotFoundError:
         return {}
+    except RefusedError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}): it must be a small text file."
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
     except ValueError as error:

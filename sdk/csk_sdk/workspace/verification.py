@@ -11,9 +11,9 @@ from csk_sdk.bundle.accepted import accept, check_age
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import BundleError, StateError
 from csk_sdk.formats.given import flag_of, path_of
-from csk_sdk.formats.places import STATE, mistaken
 from csk_sdk.state.atomic import exists
 from csk_sdk.state.handover import finish
+from csk_sdk.state.identity import require_own_folder
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.repair import DAMAGED, INTACT, REPAIRED, Finding, StateCheck
 
@@ -75,8 +75,7 @@ def verify(
         return Verification(findings, ())
     check = StateCheck(folder, opened.id)
     if check.is_empty():
-        if (said := mistaken(folder, STATE)) is not None:
-            raise StateError(said)
+        require_own_folder(folder)
         # And no lock is left where nothing is to be mended.
         return Verification(findings, ())
     if not repair:
@@ -93,6 +92,8 @@ def _bundle(
     try:
         bundle = Bundle.read_manifest(folder, trust)
         if trust is not None and allow_older:
+            if not exists(state / "HEAD"):
+                require_own_folder(state)
             accept(bundle, trust, state, allow_older=True)
         elif trust is not None:
             check_age(bundle, trust, state)

@@ -29,6 +29,7 @@ import {
 } from './manifest.js';
 import { checkManifest } from './manifestChecks.js';
 import { withTensors } from './onnxFile.js';
+import { SIGNATURE, SIGNATURE_BYTES, TrustedKey } from './signing.js';
 import { withSmallMaps } from './smallMaps.js';
 import type { BundleSource } from './source.js';
 
@@ -55,10 +56,12 @@ export class Bundle {
   /**
    * Read the manifest and check every file that it lists: size, sha256, and that it is safe to open. What is used later
    * is kept as it was checked.
-   * Throws BundleError for a missing, damaged or hostile bundle, one of a newer schema, or one of a kind that this
-   * runner cannot learn.
+   * With `trust`, the text of a PEM file with an ed25519 public key, only one that its holder signed is opened.
+   * Throws BundleError for a missing, damaged or hostile bundle, one that is not signed so, one of a newer schema, or one of
+   * a kind that this runner cannot learn; ConfigError where `trust` is no such key, or this engine cannot check it.
    */
-  static async open(source: BundleSource): Promise<Bundle> {
+  static async open(source: BundleSource, trust?: string): Promise<Bundle> {
+    const key = trust === undefined ? undefined : TrustedKey.of(trust);
     const where = `${source.name}/${MANIFEST}`;
     const text = await read(source, MANIFEST, LIMITS.manifestBytes);
     if (!text) {
@@ -72,6 +75,8 @@ export class Bundle {
         `${where} is larger than ${LIMITS.manifestBytes >> 20} MiB: it is no bundle's manifest.`,
       );
     }
+    // Before anything in it is believed.
+    if (key) await key.check(source, text, await read(source, SIGNATURE, SIGNATURE_BYTES));
     const manifest = parseManifest(textOf(text), where);
     checkManifest(manifest, where);
     requireSupported(manifest, where);

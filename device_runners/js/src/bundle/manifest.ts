@@ -118,6 +118,8 @@ export interface Manifest {
   readonly op_domains: readonly string[];
   readonly kernels: Readonly<Record<string, readonly string[]>>;
   readonly weights_in_export: readonly string[];
+  /** How new a signed bundle is. */
+  readonly counter: number;
   readonly files: Readonly<Record<string, FileEntry>>;
 }
 
@@ -177,7 +179,7 @@ function withDefaults(found: Manifest): Manifest {
   const preprocessing = { scale: 1 / 255, resize: 'bilinear', sample_rate: null };
   return {
     ...{ producer: '', loss: CROSS_ENTROPY, flip: true, precision: EXACT, backends: [PORTABLE] },
-    ...{ op_domains: ['ai.onnx'], weights_in_export: [], costs: {}, prefix: [], precisions: [] },
+    ...{ op_domains: ['ai.onnx'], weights_in_export: [], costs: {}, prefix: [], precisions: [], counter: 0 },
     ...found,
     head: { ...head, ...found.head },
     preprocessing: { ...preprocessing, ...found.preprocessing },

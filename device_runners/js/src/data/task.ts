@@ -98,10 +98,17 @@ export function requireNewTask(
       `Task '${name}' is learned already. Give the new data another name, or go back before it with rollback().`,
     );
   }
-  const odd = classes.find((one, i) => !isPlain(one) || classes.indexOf(one) !== i);
+  const again = classes.find((one, i) => classes.indexOf(one) !== i);
+  if (again !== undefined) {
+    throw new TaskError(
+      `Task '${name}' has the class '${again.slice(0, 40)}' twice, and each class needs a name of its own: leave one out, ` +
+        'or rename it.',
+    );
+  }
+  const odd = classes.find((one) => !isPlain(one));
   if (odd !== undefined) {
     throw new TaskError(
-      `Task '${name}' has a class called '${odd.slice(0, 40)}', and each class needs a name of its own, not empty, ` +
+      `Task '${name}' has a class called '${odd.slice(0, 40)}', and a name is not empty, ` +
         `at most ${LONGEST} characters, and without control characters. Rename it.`,
     );
   }

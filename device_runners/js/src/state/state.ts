@@ -9,6 +9,7 @@ import { sha256 } from '../formats/bytes.js';
 import { plain } from '../formats/json.js';
 import { encode } from '../formats/safetensors.js';
 import type { StoredTensor, Tensors } from '../formats/tensors.js';
+import { IDENTITY, requireOwnFolder } from './identity.js';
 import { LedgerFiles } from './ledger.js';
 import { PROGRESS, readProgress, type SavedProgress, writeProgress } from './progress.js';
 import { forgetGenerations, prune, pruneLedger } from './pruning.js';
@@ -23,8 +24,6 @@ import {
   requireWriter,
   STATE_SCHEMA_VERSION,
 } from './versions.js';
-
-const IDENTITY = 'state.json';
 
 /**
  * A state, opened with the bundle that it belongs to. Reading needs no lock and creates nothing; writing needs
@@ -267,6 +266,7 @@ export class State {
       // Asked again: another process may be writing the first files just now.
       if ((await this.storage.size(IDENTITY)) === undefined) {
         if (there) throw new StateError(`${name}/${IDENTITY} is missing, so ${unknown}`);
+        await requireOwnFolder(this.storage);
         return false;
       }
     }

@@ -1,0 +1,98 @@
+/**
+ * Signed bundles: an ed25519 signature over the manifest, which holds the sha256 of every other file.
+ *
+ * Checked by the engine's Web Crypto. Where it has no Ed25519, nothing is taken for checked: opening is refused.
+ */
+
+import { BundleError, ConfigError } from '../errors.js';
+import { concatenate, sha256, utf8 } from '../formats/bytes.js';
+import type { BundleSource } from './source.js';
+
+export const SIGNATURE = 'manifest.sig';
+// Signed with the manifest, so that a signature made for something else is none for a bundle. Python's: bundle/signing.py.
+const PURPOSE = utf8('csk-sdk bundle manifest, signature scheme 1\n');
+export const SIGNATURE_BYTES = 64;
+// What stands in front of the key's 32 bytes (RFC 8410).
+const ED25519 = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const KEY_BYTES = 32;
+const EXTRACT =
+  'make it with `openssl pkey -in key.pem -pubout -out trust.pem`, and give the text of trust.pem.';
+const PEM = /-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----/;
+
+/** Whose bundles are opened. */
+export class TrustedKey {
+  private constructor(
+    /** The 32 bytes of the public key. */
+    private readonly raw: Uint8Array<ArrayBuffer>,
+    /** sha256 of these, hexadecimal, as `accepted.json` names the key. */
+    readonly fingerprint: string,
+  ) {}
+
+  /** The key in the text of a PEM file, as OpenSSL writes it. Throws ConfigError where it is no ed25519 public key. */
+  static of(pem: unknown): TrustedKey {
+    if (typeof pem !== 'string')
+      throw new ConfigError(`trust is no text, and must be a public key: ${EXTRACT}`);
+    const found = PEM.exec(pem)?.[1];
+    const der = found === undefined ? undefined : bytesOfBase64(found.replace(/\s/g, ''));
+    if (!der) throw new ConfigError(`trust is not a public key in PEM form: ${EXTRACT}`);
+    if (der.length !== ED25519.length + KEY_BYTES || ED25519.some((byte, i) => der[i] !== byte))
+      throw new ConfigError(`trust is not an ed25519 key: ${EXTRACT}`);
+    const raw = der.slice(ED25519.length);
+    return new TrustedKey(raw, sha256(raw));
+  }
+
+  /** What messages call it. */
+  get name(): string {
+    return `the key of the option trust (${this.fingerprint.slice(0, 8)}…)`;
+  }
+
+  /**
+   * Throws BundleError unless `source` holds the signature of `manifest` by the holder of the key, ConfigError where this
+   * engine cannot tell.
+   */
+  async check(source: BundleSource, manifest: Uint8Array, signature: Uint8Array | undefined): Promise<void> {
+    if (!signature) {
+      throw new BundleError(
+        `The bundle in ${source.name} is not signed, and this device trusts only bundles signed by ${this.name}. ` +
+          'Build it with `csk-sdk build-artifacts --sign KEY`.',
+      );
+    }
+    if (!(await this.signed(concatenate([PURPOSE, manifest]), signature.slice()))) {
+      throw new BundleError(
+        `The bundle in ${source.name} is not signed by ${this.name}: the signature does not match. ` +
+          'Do not use it; get the bundle again from whoever built it.',
+      );
+    }
+  }
+
+  private async signed(
+    message: Uint8Array<ArrayBuffer>,
+    signature: Uint8Array<ArrayBuffer>,
+  ): Promise<boolean> {
+    const subtle = globalThis.crypto?.subtle;
+    if (!subtle) throw unable();
+    let key: CryptoKey;
+    try {
+      key = await subtle.importKey('raw', this.raw, 'Ed25519', false, ['verify']);
+    } catch (error) {
+      throw unable(error);
+    }
+    return signature.length === SIGNATURE_BYTES && subtle.verify('Ed25519', key, signature, message);
+  }
+}
+
+function unable(cause?: unknown): ConfigError {
+  return new ConfigError(
+    'Signatures cannot be checked here: this JavaScript engine has no Ed25519 in its Web Crypto. Use Node 20 or newer, or a ' +
+      'current browser on https or localhost; without trust, bundles are opened unchecked.',
+    { cause },
+  );
+}
+
+function bytesOfBase64(text: string): Uint8Array<ArrayBuffer> | undefined {
+  try {
+    return Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+  } catch {
+    return undefined;
+  }
+}
