@@ -2,5 +2,6 @@
 
 from csk_artifacts_builder.build import BuildReport, build_artifacts
 from csk_artifacts_builder.options import BuildOptions
+from csk_artifacts_builder.planning.trial import Trial, try_model
 
-__all__ = ["BuildOptions", "BuildReport", "build_artifacts"]
+__all__ = ["BuildOptions", "BuildReport", "Trial", "build_artifacts", "try_model"]

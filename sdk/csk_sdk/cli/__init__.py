@@ -16,6 +16,7 @@ from csk_sdk.cli import (
     learning,
     listing,
     reporting,
+    trying,
     using,
     watching,
 )
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 
 for _command in (
+    trying.try_,
     building.build_artifacts,
     analyzing.analyze,
     inspecting.inspect,
@@ -49,7 +51,7 @@ for _command in (
     checking.verify,
     checking.demo,
 ):
-    app.command(name=_command.__name__.replace("_", "-"))(_command)
+    app.command(name=_command.__name__.strip("_").replace("_", "-"))(_command)
 
 
 def _print_version(asked: bool) -> None:
@@ -68,7 +70,8 @@ def _root(
     """Teach an ONNX classifier new classes on the device it runs on.
 
     \b
-    On a workstation:  csk-sdk build-artifacts model.onnx --out bundle --base-data images
+    On a workstation:  csk-sdk try model.onnx
+                       csk-sdk build-artifacts model.onnx --out bundle --base-data images
     On the device:     csk-sdk train --task next
     To see it work:    csk-sdk demo
     """
