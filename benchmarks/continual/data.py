@@ -121,7 +121,7 @@ def cut(protocol: str, pictures: Pictures, facts: dict[str, Any], seed: int = 0)
         raise ValueError(
             f"protocol is '{protocol}'; it must be {', '.join(STREAMS)} or domain, perhaps with @N."
         )
-    count = None if match["pictures"] is None else int(match["pictures"])
+    count = None if match["images"] is None else int(match["images"])
     known = tuple(facts["classes"])
     base = TaskData(BASE, known, pictures.split("train", known), pictures.split("test", known))
     if match["kind"] == "domain":

@@ -70,7 +70,7 @@ def test_predict_says_what_it_does_not_know(run, learned_workspace, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [("predict", "{image}"), ("export", "--with-rejection", "--out", "{out}")]
+    "command", [("predict", "{picture}"), ("export", "--with-rejection", "--out", "{out}")]
 )
 def test_a_share_that_is_none_is_refused(run, learned_workspace, tmp_path, command):
     picture = f"{learned_workspace}/tasks/01-four-five/test/four/0.png"

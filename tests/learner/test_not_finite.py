@@ -20,7 +20,7 @@ NOTHING = (
     r"check the image\. If others fail, too, try another release of ONNX Runtime, or build the bundle again\.$"
 )
 LEARNING = (
-    r"^For an image of the task the network computes numbers that are not finite \(NaN or infinity\), so nothing can "
+    r"^For one image of the task the network computes numbers that are not finite \(NaN or infinity\), so nothing can "
     r"be learned from it: check the task's images\. .* Nothing was committed\.$"
 )
 LOSSES = ("cross-entropy", "binary-cross-entropy", "mse")

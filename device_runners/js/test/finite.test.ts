@@ -20,7 +20,7 @@ const NOTHING =
   'For image 3 the network computes numbers that are not finite (NaN or infinity), so nothing can be said of it: ' +
   'check the image. If others fail, too, try another release of ONNX Runtime, or build the bundle again.';
 const LEARNING =
-  'For an image of the task the network computes numbers that are not finite (NaN or infinity), so nothing can be ' +
+  'For one image of the task the network computes numbers that are not finite (NaN or infinity), so nothing can be ' +
   "learned from it: check the task's images. If others fail, too, try another release of ONNX Runtime, or build the " +
   'bundle again. Nothing was committed.';
 

@@ -54,8 +54,8 @@ def require_learnable_features(features: NDArray[Any], noun: str) -> None:
     """Raise TaskError where features `(n, f)` of a task's images or signals (`noun`) are not finite."""
     if not np.isfinite(features).all():
         raise TaskError(
-            f"For a {noun} of the task {_WHAT}, so nothing can be learned from it: check the task's {noun}s. {_ADVICE} "
-            "Nothing was committed."
+            f"For one {noun} of the task {_WHAT}, so nothing can be learned from it: check the task's {noun}s. "
+            f"{_ADVICE} Nothing was committed."
         )
 
 

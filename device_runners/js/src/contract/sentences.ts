@@ -2,7 +2,7 @@
 
 export const SENTENCES = {
   labelsLookWrong:
-    "The labels of task '{task}' look wrong: a classifier fitted to the other {noun}s names a {noun} left out correctly in {accuracy} % of cases, and guessing in {chance} %. Check that each class holds its own {noun}s; if they are right, learn it with labelCheck: false. Nothing was committed.",
+    "The labels of task '{task}' look wrong: a classifier fitted to the other {noun}s names one left out correctly in {accuracy} % of cases, and guessing in {chance} %. Check that each class holds its own {noun}s; if they are right, learn it with labelCheck: false. Nothing was committed.",
   unfamiliar:
     "these {noun}s are unlike all that the model knows (out-of-distribution score {score}: so many times as far from the nearest class as its own {noun}s are): expect little, and check the {noun}s and the bundle's preprocessing.",
   forgetsTooMuch:

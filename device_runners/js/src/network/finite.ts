@@ -27,7 +27,7 @@ export function requireAnswers(values: Numbers, width: number, first = 0): void 
 export function requireLearnableFeatures(features: Float32Array): void {
   if (features.every(Number.isFinite)) return;
   throw new TaskError(
-    `For an image of the task ${WHAT}, so nothing can be learned from it: check the task's images. ${ADVICE} ` +
+    `For one image of the task ${WHAT}, so nothing can be learned from it: check the task's images. ${ADVICE} ` +
       'Nothing was committed.',
   );
 }
