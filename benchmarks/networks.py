@@ -41,6 +41,7 @@ import numpy as np
 import onnx
 import torch
 from architectures import NETWORKS, SHAPES, SIGNALS, SMOOTH, settle
+from real_files import put, section_of
 from torch import nn
 from torch.nn import functional as F
 
@@ -520,7 +521,10 @@ def main() -> None:
     if arguments.write:
         order = {case: position for position, case in enumerate(cases())}
         rows.sort(key=lambda row: order[row.case])
+        others = section_of(arguments.write)
         arguments.write.write_text(page(rows, versions()))
+        if others:
+            put(arguments.write, others)
     if failed:
         sys.exit(f"neither built nor refused: {', '.join(failed)}")
 

@@ -229,6 +229,22 @@ def _of_bytes(mean: Sequence[float], std: Sequence[float]) -> str:
     )
 
 
+def unprotected(options: BuildOptions, manifest: Manifest) -> tuple[str, ...]:
+    """One sentence where there are no base data."""
+    if options.base_data is not None:
+        return ()
+    kind = f"{manifest.input.noun}s"
+    if objective_of(manifest.loss).tabular:
+        return (
+            "what the model knows is UNPROTECTED: without --base-data the device will forget it. Pass a folder with "
+            f"some {kind} of it and their labels in a metadata.csv.",
+        )
+    return (
+        "the base classes are UNPROTECTED: without --base-data the device will forget them, and cannot weigh "
+        f"them against new classes. Pass a folder with some {kind} of each base class.",
+    )
+
+
 def warnings_about(
     options: BuildOptions,
     manifest: Manifest,
@@ -245,16 +261,6 @@ def warnings_about(
     found = []
     kind = f"{manifest.input.noun}s"
     objective = objective_of(manifest.loss)
-    if options.base_data is None and objective.tabular:
-        found.append(
-            "what the model knows is UNPROTECTED: without --base-data the device will forget it. Pass a folder with "
-            f"some {kind} of it and their labels in a metadata.csv."
-        )
-    elif options.base_data is None:
-        found.append(
-            "the base classes are UNPROTECTED: without --base-data the device will forget them, and cannot weigh "
-            f"them against new classes. Pass a folder with some {kind} of each base class."
-        )
     if not scaled_inside and (options.mean is None or options.std is None):
         found.append(
             f"no --mean/--std given: {_UNNORMALISED[kind]}. If the model was trained on normalised "

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from csk_artifacts_builder.emit import attribute, constant_array, static_shape
 from csk_artifacts_builder.model_kinds import kind_of
+from csk_artifacts_builder.prepare.source_facts import CONVOLUTIONS
 from csk_sdk.contract.manifest import LeftOut, Site
 from csk_sdk.errors import ConfigError, ModelError
 
@@ -17,7 +18,6 @@ KINDS = (CENTER, POINTWISE, ALL)
 # Why a convolution is left out that its owner would expect to be trained.
 COMPUTED = "its kernel is computed from the image"
 SHARED = "its kernel is shared with {}"
-_CONVOLUTIONS = {"Conv", "ConvTranspose", "DeformConv"}
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def find_sites(model: ir.Model, where: str, kinds: str = CENTER) -> list[Site]:
 
 def left_out(model: ir.Model, kinds: str = CENTER) -> tuple[LeftOut, ...]:
     """Every convolution that `find_sites` leaves out, in graph order, and why."""
-    found = ((node, _why_not(node, kinds)) for node in model.graph if node.op_type in _CONVOLUTIONS)
+    found = ((node, _why_not(node, kinds)) for node in model.graph if node.op_type in CONVOLUTIONS)
     return tuple(LeftOut(str(node.name), reason) for node, reason in found if reason is not None)
 
 

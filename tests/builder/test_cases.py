@@ -14,8 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder import BuildOptions, build_artifacts, try_model
 from csk_sdk import Learner
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import CskError
 
 RNG = np.random.default_rng(19)
@@ -219,6 +220,33 @@ def run(path: Path, x: NDArray, output: str | None = None) -> NDArray:
     return session.run(output and [output], {"x": x})[0]
 
 
+def says_what_was_built(source: Path, bundle: Path, options: BuildOptions, warnings: tuple[str, ...]) -> None:
+    """`try_model` has the bundle's sites and sentences, and every convolution of the file once."""
+    trial, built = try_model(source, options), Bundle.open(bundle).manifest
+    names = (
+        "input",
+        "preprocessing",
+        "head",
+        "sites",
+        "candidates",
+        "choice",
+        "left_out",
+        "memory",
+        "costs",
+        "prefix",
+    )
+    for name in names:
+        assert getattr(trial.manifest, name) == getattr(built, name), name
+    said = [one for one in (*trial.prepared, *trial.warnings) if one in warnings]
+    assert said == [one for one in warnings if "UNPROTECTED" not in one]
+    trained = [one.node for one in trial.convolutions if one.fate == "trained"]
+    assert trained == [site.node for site in built.sites]
+    left = {one.node: one.reason for one in trial.convolutions if one.fate == "left out"}
+    assert left == {one.node: one.reason for one in built.left_out}
+    graph = onnx.load(str(source)).graph.node
+    assert len(trial.convolutions) == sum(node.op_type == "Conv" for node in graph)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_it_builds_and_its_export_is_the_source(tmp_path: Path, name: str) -> None:
@@ -228,6 +256,7 @@ def test_it_builds_and_its_export_is_the_source(tmp_path: Path, name: str) -> No
     report = build_artifacts(source, tmp_path / "bundle", BuildOptions(**case.options))
     assert case.said in " ".join(report.warnings)
     assert len(report.sites) >= 2
+    says_what_was_built(source, tmp_path / "bundle", BuildOptions(**case.options), report.warnings)
     Learner.open(tmp_path / "bundle", state=tmp_path / "state").export(tmp_path / "exported.onnx")
     rng, shape = np.random.default_rng(0), (3, 3, case.size, case.size)
     pixels = "0 to 255" in case.said

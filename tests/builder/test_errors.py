@@ -12,7 +12,7 @@ import pytest
 from onnx_text import model
 from small_models import GOOD, RNG, WEIGHTS, classifier, quantised, text, unchecked, with_branch, with_loop
 
-from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder import BuildOptions, build_artifacts, try_model
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import ConfigError, CskError, ModelError, UnsupportedOpError
 
@@ -358,6 +358,9 @@ def test_refused(tmp_path: Path, row: Row) -> None:
     for fragment in row.fragments:
         assert fragment in str(caught.value)
     assert "\n" not in str(caught.value)
+    with pytest.raises(row.error) as tried:
+        try_model(tmp_path / "model.onnx", BuildOptions(**row.options))  # type: ignore[arg-type]
+    assert str(tried.value) == str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 

@@ -15,7 +15,7 @@ from onnx_text import model
 from small_models import classifier
 from typer.testing import CliRunner
 
-from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder import BuildOptions, build_artifacts, try_model
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.cli import app
 from csk_sdk.contract.manifest import Manifest
@@ -43,11 +43,42 @@ KINDS = {
         "its kernel is computed from the image",
     ),
     "transposed": ("c{n} = ConvTranspose<pads=[1,1,1,1]>({x}, three{n})", "ConvTranspose is not trained"),
+    "unread": ("[unread{n}] u{n} = Conv({x}, one{n}) \n c{n} = Conv<pads=[1,1,1,1]>({x}, three{n})", None),
+    "of constants": ("[still{n}] q{n} = Conv(image, one{n}) \n c{n} = Add({x}, q{n})", None),
+}
+# Further convolutions of such a kind, and the one that is a classifier.
+BESIDE = {"unread": "nothing of it reaches the scores", "still": "it works on constants alone"}
+# How a network ends behind its pooled features `p`; what the refusal says, None where it builds.
+ENDS = {
+    "linear": ("f = Flatten(p) \n y = Gemm<transB=1>(f, h)", None),
+    "convolution": ("[classifier] k = Conv(p, hc) \n y = Flatten(k)", None),
+    "label": ("f = Flatten(p) \n z = Gemm<transB=1>(f, h) \n y = ArgMax<axis=1, keepdims=0>(z)", None),
+    "relu": (
+        "f = Flatten(p) \n z = Gemm<transB=1>(f, h) \n [bent] y = Relu(z)",
+        "ends in op 'Relu' (node 'bent')",
+    ),
+    "features": ("[flat] y = Flatten(p)", "ends in op 'Flatten' (node 'flat')"),
+    "two layers": (
+        "f = Flatten(p) \n a = Gemm<transB=1>(f, h) \n b = MatMul(f, ht) \n [both] y = Add(a, b)",
+        "ends in op 'Add' (node 'both')",
+    ),
+    "a weight of the image": (
+        "f = Flatten(p) \n m = ReduceMean<axes=[0]>(f) \n v = Mul(h, m) \n [moved] y = Gemm<transB=1>(f, v)",
+        "ends in op 'Gemm' (node 'moved')",
+    ),
+    "two heads": (
+        "f = Flatten(p) \n y = Gemm<transB=1>(f, h) \n w = MatMul(f, ht)",
+        "has 2 outputs ('y' [N,3], 'w' [N,3]), and more than one of them could hold the scores",
+    ),
+    "map": (
+        "[map] y = Conv(r_last, hc)",
+        "is a model of maps (a segmenter, or a part of a detector): its output 'y'",
+    ),
 }
 
 
-def network(kinds: list[str]) -> tuple[onnx.ModelProto, list[str]]:
-    """A chain of such convolutions, an own one last; and the names of their nodes."""
+def network(kinds: list[str], end: str = "linear") -> onnx.ModelProto:
+    """A chain of such convolutions, an own one last, and an end."""
     parts, tensors, x = [], {}, "x"
     for n, kind in enumerate([*kinds, "own"]):
         text = KINDS[kind][0].format(n=n, x=x)
@@ -58,31 +89,76 @@ def network(kinds: list[str]) -> tuple[onnx.ModelProto, list[str]]:
                 tensors[f"{name}{n}"] = array
         if kind == "shared":
             tensors["three"] = KERNELS["three"]
+        if kind == "of constants":
+            tensors["image"] = RNG.normal(0, 1, (1, 4, 6, 6))
         x = f"r{n}"
+    tail = f"p = GlobalAveragePool({x}) \n {ENDS[end][0].replace('r_last', x)}"
+    heads = {"h": (3, 4), "ht": (4, 3), "hc": (3, 4, 1, 1)}
+    tensors |= {
+        name: RNG.normal(0, 0.5, shape)
+        for name, shape in heads.items()
+        if f" {name})" in tail or f"({name}," in tail
+    }
+    outputs = {"label": "int64[N] y", "two heads": "float[N,3] y, float[N,3] w", "map": "float[N,3,6,6] y"}
+    told = outputs.get(end, "float[N,4] y" if end == "features" else "float[N,3] y")
     nodes = "\n".join(parts)
-    tail = f"p = GlobalAveragePool({x}) \n f = Flatten(p) \n y = Gemm<transB=1>(f, h)"
-    tensors["h"] = RNG.normal(0, 0.5, (3, 4))
-    text = f"(float[N,4,6,6] x) => (float[N,3] y) {{ {nodes} \n {tail} }}"
-    return model(text, **tensors), [f"node{n}" for n in range(len(kinds) + 1)]
+    return model(f"(float[N,4,6,6] x) => ({told}) {{ {nodes} \n {tail} }}", **tensors)
+
+
+def expected_reasons(kinds: list[str], end: str) -> dict[str, str | None]:
+    """By node: why it is left out, None where it may be trained."""
+    found: dict[str, str | None] = {}
+    for n, kind in enumerate([*kinds, "own"]):
+        alone = kind == "shared" and kinds.count("shared") == 1  # nobody to share it with
+        if kind != "of constants":
+            found[f"node{n}"] = None if alone else KINDS[kind][1]
+        for name, reason in BESIDE.items():
+            if f"[{name}" in KINDS[kind][0]:
+                found[f"{name}{n}"] = reason
+    return found | ({"classifier": "it is the classifier"} if end == "convolution" else {})
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.sampled_from(sorted(KINDS)), max_size=5))
-def test_every_convolution_is_a_candidate_or_has_a_reason(kinds: list[str]) -> None:
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(sorted(KINDS)), max_size=5), st.sampled_from(sorted(ENDS)))
+def test_every_convolution_has_a_fate_and_every_refused_head_a_reason(kinds: list[str], end: str) -> None:
+    expected, refusal = expected_reasons(kinds, end), ENDS[end][1]
     with tempfile.TemporaryDirectory() as folder:
-        proto, names = network(kinds)
-        onnx.save(proto, Path(folder) / "model.onnx")
-        build_artifacts(Path(folder) / "model.onnx", Path(folder) / "bundle")
-        manifest = Bundle.open(Path(folder) / "bundle").manifest
-    assert len(manifest.candidates) + len(manifest.left_out) == len(names)
-    reasons = {one.node: one.reason for one in manifest.left_out}
-    for name, kind in zip(names, [*kinds, "own"], strict=True):
-        expected = KINDS[kind][1]
-        if kind == "shared" and kinds.count("shared") == 1:
-            expected = None  # nobody to share it with
-        assert (name in reasons) == (expected is not None), (name, kind)
-        assert expected is None or expected in reasons[name]
+        path = Path(folder) / "model.onnx"
+        onnx.save(network(kinds, end), path)
+        if refusal is not None:
+            with pytest.raises(ModelError) as caught:
+                try_model(path)
+            assert refusal in str(caught.value)
+            return
+        trial = try_model(path)
+        assert [one.name for one in Path(folder).iterdir()] == ["model.onnx"]
+    told = {one.node: one for one in trial.convolutions}
+    assert len(told) == len(trial.convolutions)
+    assert told.keys() == expected.keys()
+    for name, reason in expected.items():
+        if reason is None:
+            assert told[name].fate in ("trained", "frozen"), told[name]
+        else:
+            assert told[name].fate == "left out"
+            assert reason in told[name].reason
+    assert {one.node: one.reason for one in trial.manifest.left_out} == {
+        one.node: one.reason for one in trial.convolutions if one.fate == "left out"
+    }
+
+
+@pytest.mark.parametrize(
+    "kinds", [[], ["unread", "of constants", "shared", "shared", "of the image", "even"]]
+)
+def test_the_bundle_names_them_all(tmp_path: Path, kinds: list[str]) -> None:
+    onnx.save(network(kinds, "convolution"), tmp_path / "model.onnx")
+    build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle")
+    manifest = Bundle.open(tmp_path / "bundle").manifest
+    expected = expected_reasons(kinds, "convolution")
+    left = {name: reason for name, reason in expected.items() if reason is not None}
+    assert len(manifest.candidates) + len(left) == len(expected)
+    assert [one.node for one in manifest.left_out] == [name for name in expected if name in left]
+    assert all(left[one.node] in one.reason for one in manifest.left_out)
 
 
 def built(tmp_path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 from onnx_text import model
+from PIL import Image
 from preparing import HEAD, TAIL, body, buildable, drawn, images, in_opset, last_conv, ops, outputs, prepared
 
-from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder import BuildOptions, build_artifacts, try_model
 from csk_artifacts_builder.graphs.head import split_head
 from csk_artifacts_builder.prepare import old_opsets
 from csk_artifacts_builder.prepare.model import prepare
@@ -209,3 +211,47 @@ def test_a_converter_that_changes_numbers_is_caught(
     with pytest.raises(ModelError, match="differ by"):
         build_artifacts(path, tmp_path / "bundle", options)
     assert not (tmp_path / "bundle").exists()
+
+
+def lower_clip(patch: pytest.MonkeyPatch) -> None:
+    """A converter that clips at 20 what the file clips at 80."""
+    convert = onnx.version_converter.convert_version
+
+    def broken(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        for node in copy.graph.node:
+            for attribute in node.attribute:
+                if node.op_type == "Clip" and attribute.name == "max":
+                    attribute.f = 20.0
+        return convert(copy, version)
+
+    patch.setattr(onnx.version_converter, "convert_version", broken)
+
+
+@pytest.mark.slow
+def test_a_converter_is_caught_on_real_images_where_noise_does_not_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison sees base data as the device will: here pixels of 0 to 100, and noise is within 5."""
+    text = f"k = Clip<min=-80.0, max=80.0>(x) \n c = Conv(k, w) \n t = Conv(c, v) \n {TAIL}"
+    path = tmp_path / "model.onnx"
+    onnx.save(model(body(text), 10, ir_version=6, **HEAD), path)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        (tmp_path / "base" / name).mkdir(parents=True)
+        for number in range(2):
+            picture = rng.integers(0, 256, (9, 9, 3), np.uint8)
+            Image.fromarray(picture).save(tmp_path / "base" / name / f"{number}.png")
+    options = BuildOptions(classes=("a", "b", "c"), mean=(0.0,) * 3, std=(0.01,) * 3)
+    with_images = replace(options, base_data=tmp_path / "base")
+    build_artifacts(path, tmp_path / "good", with_images)
+    lower_clip(monkeypatch)
+    build_artifacts(path, tmp_path / "unseen", options)
+    for act in (
+        lambda: build_artifacts(path, tmp_path / "bundle", with_images),
+        lambda: try_model(path, with_images),
+    ):
+        with pytest.raises(ModelError, match="differ by"):
+            act()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["base", "good", "model.onnx", "unseen"]

@@ -71,10 +71,32 @@ def with_half_tensors_only(proto: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def with_one_half_layer(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A float32 graph with one convolution in float16 between casts: a converter that was told to leave the others."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    node = [node for node in copy.graph.node if node.op_type == "Conv"][1]
+    place = list(copy.graph.node).index(node)
+    for tensor in copy.graph.initializer:
+        if tensor.name in node.input:
+            array = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    casts = [
+        onnx.helper.make_node("Cast", [node.input[0]], ["narrow_in"], to=HALF),
+        onnx.helper.make_node("Cast", ["narrow_out"], [node.output[0]], to=TensorProto.FLOAT),
+    ]
+    node.input[0] = "narrow_in"
+    node.output[0] = "narrow_out"
+    copy.graph.node.insert(place, casts[0])
+    copy.graph.node.insert(place + 2, casts[1])
+    return copy
+
+
 FORMS = {
     "everything": (rounded, np.float16),
     "casts-at-the-ends": (with_casts_at_the_ends, np.float32),
     "tensors-only": (with_half_tensors_only, np.float32),
+    "one-layer": (with_one_half_layer, np.float32),
 }
 
 

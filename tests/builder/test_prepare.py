@@ -335,6 +335,40 @@ def test_a_local_function_is_inlined(tmp_path: Path) -> None:
     buildable(source, tmp_path)
 
 
+def test_modules_that_torch_left_as_functions(tmp_path: Path) -> None:
+    """torch 2.1 to 2.4 wrote one for each module, and one for each of its operators: called several times, nested."""
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 18, "pkg.torch" : 1, "pkg.torch_lib" : 1]>
+        g (float[N,3,9,9] x) => (float[N,3] y) {
+            a = pkg.torch.block<pads=[1,1,1,1]>(x, w)
+            b = pkg.torch.block<pads=[1,1,1,1]>(a, v)
+            t = pkg.torch.block<pads=[0,0,0,0]>(b, u)
+            p = GlobalAveragePool(t)
+            f = Flatten(p)
+            y = Gemm<transB=1>(f, h, hb)
+        }
+        <opset_import: ["" : 18, "pkg.torch_lib" : 1], domain: "pkg.torch">
+        block <pads>(i, k) => (o) {
+            [conv] c = pkg.torch_lib.conv<pads: ints = @pads>(i, k)
+            o = pkg.torch_lib.silu(c)
+        }
+        <opset_import: ["" : 18], domain: "pkg.torch_lib">
+        conv <pads>(i, k) => (o) { [n0] o = Conv<pads: ints = @pads>(i, k) }
+        <opset_import: ["" : 18], domain: "pkg.torch_lib">
+        silu (i) => (o) { one = Constant<value_float = 1.0>() \n s = Sigmoid(i) \n m = Mul(i, one) \n o = Mul(m, s) }
+        """
+    )
+    tensors = HEAD | {"u": np.random.default_rng(7).normal(0, 0.3, (5, 5, 3, 3))}
+    for name, array in tensors.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    source = prepared(proto, tmp_path)
+    assert not source.model.functions
+    names = [node.name for node in source.model.graph if node.op_type == "Conv"]
+    assert len(set(names)) == 3
+    assert [one.node for one in source.facts.convolutions] == names
+    assert len(buildable(source, tmp_path).manifest.sites) == 3
+
+
 @pytest.mark.parametrize("network", networks.NETWORKS, ids=lambda network: network.name)
 def test_known_networks(tmp_path: Path, network: small_network.Network) -> None:
     prepared(network.proto(), tmp_path, ",".join(map(str, network.image)))

@@ -10,6 +10,8 @@ from csk_sdk.contract.settings import SETTINGS
 # Each command's arguments and options, those of every device command left out.
 WORKSPACE = {"--workspace", "--bundle", "--state", "--trust"}
 OPTIONS = {
+    "try": """MODEL --base-data --classes --mean --std --input-size --output --sites --trainable --features
+        --channel-ratio --batch-size --memory-budget --precision --loss --json""",
     "build-artifacts": """MODEL --out --base-data --classes --mean --std --resize --sample-rate --flip --no-flip --sites
         --trainable --intensity-data --channel-ratio --batch-size --precision --loss --backend
         --head-capacity --memory-budget --sign --overwrite --json""",
@@ -34,7 +36,7 @@ OPTIONS = {
     "verify": "--repair --json",
     "demo": "--out --json",
 }
-ANYWHERE = {"build-artifacts", "analyze", "inspect", "demo"}
+ANYWHERE = {"try", "build-artifacts", "analyze", "inspect", "demo"}
 
 
 def test_every_command_has_a_row():

@@ -28,6 +28,7 @@ from csk_sdk import (
     TaskError,
     TrainingConfig,
 )
+from csk_sdk.runtime import sessions
 from learner.used_device import Device, refused
 
 # Tasks
@@ -437,6 +438,8 @@ def test_no_runtime_or_two(
     task = device.named("03")
     with monkeypatch.context() as patch:
         patch.setattr(metadata, "version", installed(*names))
+        # As in a process that has not looked yet.
+        patch.setattr(sessions, "installed_runtimes", sessions.installed_runtimes.__wrapped__)
         patch.setitem(sys.modules, "onnxruntime", None)
         refused(device, RuntimeMissingError, words, lambda: device.learn(task))
         refused(

@@ -37,14 +37,18 @@ _SMALLEST, _SMALLEST_HALF = 1e-20, 1e-4
 
 
 def same_logits(
-    source: SourceModel, prepared: Path, activation: str | None, real: NDArray[np.float32] | None = None
+    source: SourceModel,
+    prepared: Path | bytes,
+    activation: str | None,
+    real: NDArray[np.float32] | None = None,
 ) -> None:
     """Run the source model, at its own opset, on random and on `real` images, and the prepared graph on all of them.
 
-    Both are files, opened one after the other, so that the weights are in memory once; `real` are images for the
-    prepared graph `(n, *image)`. Where `activation` makes probabilities of the logits, these are compared: among many
-    classes all probabilities are small. Raises ModelError where outputs differ by more than 1e-3 of their spread over
-    images and 2e-5 of the largest (3 % of the largest for a float16 source), or one does not run.
+    Files are opened one after the other, so that the weights are in memory once (more often if `prepared` are bytes).
+    `real` are images for the prepared graph `(n, *image)`. Where `activation` makes probabilities of the logits, these
+    are compared: among many classes all probabilities are small. Raises ModelError where outputs differ by more than
+    1e-3 of their spread over images and 2e-5 of the largest (3 % of the largest for a float16 source), or one does not
+    run.
     """
     session = _open_source(source)
     batches = _batches(source, session, real)
@@ -90,9 +94,9 @@ def _batches(
     return [*noise, *np.resize(real, (count // size, size, *picture))]
 
 
-def _prepared_outputs(prepared: Path, batches: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _prepared_outputs(prepared: Path | bytes, batches: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """What the prepared graph gives, for two batches at once."""
-    session = _open(str(prepared), "the model after preparation")
+    session = _open(prepared if isinstance(prepared, bytes) else str(prepared), "the model after preparation")
     pairs = [np.concatenate(batches[place : place + 2]) for place in range(0, len(batches), 2)]
     try:
         return np.concatenate(_run(session, pairs, "the model after preparation"))

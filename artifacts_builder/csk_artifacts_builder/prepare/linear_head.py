@@ -78,7 +78,12 @@ def _as_product(emit: Emitter, tail: _Tail) -> ir.Value | None:
     if not plain or not (whole or pointwise):
         return None
     features = emit.op("Flatten", x if whole else emit.op("GlobalAveragePool", x), axis=1)
-    return _linear(emit, features, weight.reshape(len(weight), -1), str(_name(node)), bias)
+    logits = _linear(emit, features, weight.reshape(len(weight), -1), str(_name(node)), bias)
+    # Its user knows the classifier by its name.
+    layer = logits.producer()
+    assert layer is not None
+    layer.name, node.name = node.name, None
+    return logits
 
 
 def _name(node: ir.Node) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -34,9 +34,10 @@ from csk_artifacts_builder.prepare.interface import Interface, is_channels_last,
 from csk_artifacts_builder.prepare.layer_norm import recognise_layer_norms
 from csk_artifacts_builder.prepare.linear_head import to_linear_head
 from csk_artifacts_builder.prepare.opset import downgrade, upgrade
-from csk_artifacts_builder.prepare.pixels import pixel_range
+from csk_artifacts_builder.prepare.pixels import in_front, pixel_range
 from csk_artifacts_builder.prepare.pools import misread_windows, write_windows
 from csk_artifacts_builder.prepare.precision import to_float32
+from csk_artifacts_builder.prepare.source_facts import SourceFacts, note_facts
 from csk_artifacts_builder.prepare.source_file import load_source
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, ModelError
@@ -55,7 +56,8 @@ class SourceModel:
     `warnings` are sentences on what is built otherwise than the file says; `rewritten` says that ONNX Runtime cannot
     tell what the file as it is computes by the standard, or for inference. `output` is the file's output that holds
     the scores, or is made of them, and `binary` says that its one number became two.
-    `pixels` is what the file's own scaling takes for a white pixel, 255 or 1; None where it scales none.
+    `pixels` is what the file's own scaling takes for a white pixel, 255 or 1; None where it scales none. `front` are
+    the ops in front of the first layer. `facts` are of the file as it was, with every convolution of it.
     """
 
     model: ir.Model
@@ -66,6 +68,8 @@ class SourceModel:
     output: str = ""
     binary: bool = False
     pixels: float | None = None
+    front: tuple[str, ...] = ()
+    facts: SourceFacts = field(default_factory=SourceFacts)
 
     @property
     def image(self) -> ir.Value:
@@ -87,9 +91,11 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     passes.InlinePass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    facts = note_facts(model)
     fold_constants(model)
     otherwise = to_inference(model)
     said = choose_output(model, output, where)
+    facts = facts.with_read(model)
     scores = str(model.graph.outputs[0].name)
     model = upgrade(model, where)
     interface = _source_interface(model, where, input_size)
@@ -128,16 +134,20 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
         "have it again."
         for step in labels[:1]
     )
-    if to_linear_head(model):
+    convolutional = to_linear_head(model)
+    if convolutional:
         _tidy(model)
         passes.ShapeInferencePass()(model)
     said += fold_scales(model)
     _tidy(model)
     passes.ShapeInferencePass()(model)
+    facts = facts.with_prepared(model, convolutional)
     rewritten = bool(otherwise) or bool(labels)
     interface = replace(interface, steps=steps)
     pixels = pixel_range(model, interface.input_type == ir.DataType.UINT8)
-    return SourceModel(model, path, interface, (*otherwise, *said), rewritten, scores, pixels=pixels)
+    front = tuple(node.op_type for node in in_front(model))
+    warnings = (*otherwise, *said)
+    return SourceModel(model, path, interface, warnings, rewritten, scores, False, pixels, front, facts)
 
 
 @contextmanager

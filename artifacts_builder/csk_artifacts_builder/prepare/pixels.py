@@ -31,19 +31,27 @@ _AFFINE = {"Add", "Div", "Mul", "Sub"}
 _SMALLEST_FACTOR, _LARGEST_MEAN = 0.1, 2.0
 
 
+def in_front(model: ir.Model) -> tuple[ir.Node, ...]:
+    """What is done to the image before its first layer: scaling, and what moves pixels, one node after another."""
+    nodes: list[ir.Node] = []
+    value = model.graph.inputs[0]
+    while (node := _only_reader(value)) is not None:
+        if node.op_type not in _MOVES and (node.op_type not in _AFFINE or _affine(node, value) is None):
+            break
+        nodes.append(node)
+        value = node.outputs[0]
+    return tuple(nodes)
+
+
 def pixel_range(model: ir.Model, bytes_taken: bool) -> float | None:
     """255, 1, or None where the network does not scale pixels itself; `bytes_taken` says that its input is uint8."""
     if bytes_taken:
         return BYTES
     value, factor, shift, scales = model.graph.inputs[0], 1.0, 0.0, False
-    while (node := _only_reader(value)) is not None:
-        if node.op_type in _AFFINE:
-            found = _affine(node, value)
-            if found is None:
-                break
+    for node in in_front(model):
+        found = _affine(node, value) if node.op_type in _AFFINE else None
+        if found is not None:
             factor, shift, scales = factor * found[0], shift * found[0] + found[1], True
-        elif node.op_type not in _MOVES:
-            break
         value = node.outputs[0]
     if not scales or factor == 0:
         return None

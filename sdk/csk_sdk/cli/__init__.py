@@ -17,6 +17,7 @@ from csk_sdk.cli import (
     learning,
     listing,
     reporting,
+    trying,
     upgrading,
     using,
     watching,
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 
 for _command in (
+    trying.try_,
     building.build_artifacts,
     analyzing.analyze,
     inspecting.inspect,
@@ -55,7 +57,7 @@ for _command in (
     checking.verify,
     checking.demo,
 ):
-    app.command(name=_command.__name__.replace("_", "-"))(_command)
+    app.command(name=_command.__name__.strip("_").replace("_", "-"))(_command)
 
 
 def _print_version(asked: bool) -> None:
@@ -74,7 +76,8 @@ def _root(
     """Teach an ONNX classifier new classes on the device it runs on.
 
     \b
-    On a workstation:  csk-sdk build-artifacts model.onnx --out bundle --base-data images
+    On a workstation:  csk-sdk try model.onnx
+                       csk-sdk build-artifacts model.onnx --out bundle --base-data images
     On the device:     csk-sdk train --task next
     To see it work:    csk-sdk demo
     """

@@ -10,8 +10,9 @@ import typer
 from numpy.typing import NDArray
 from rich.text import Text
 
-from csk_sdk.cli.building import SiteKind, require_builder
+from csk_sdk.cli.building import require_builder
 from csk_sdk.cli.class_file import described
+from csk_sdk.cli.model_options import SiteKind
 from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName
 from csk_sdk.cli.rendering import Screen, by, plural
 from csk_sdk.cli.size_options import parse_input_size

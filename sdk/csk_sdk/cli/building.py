@@ -12,6 +12,24 @@ import typer
 
 from csk_sdk.cli.class_file import described
 from csk_sdk.cli.inspecting import left_out_rows, memory_rows, outputs, shares_rows
+from csk_sdk.cli.model_options import (
+    BaseData,
+    BatchSize,
+    ChannelRatio,
+    ClassNames,
+    FeatureKind,
+    Features,
+    Loss,
+    LossName,
+    Mean,
+    MemoryBudget,
+    Precision,
+    PrecisionName,
+    SiteKind,
+    Sites,
+    Std,
+    Trainable,
+)
 from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName, ProviderName
 from csk_sdk.cli.rendering import (
     Screen,
@@ -20,13 +38,14 @@ from csk_sdk.cli.rendering import (
     size,
 )
 from csk_sdk.cli.size_options import memory_size, parse_input_size
-from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, EXACT, INT8, MSE, Manifest
+from csk_sdk.contract.manifest import Manifest
 from csk_sdk.errors import RuntimeMissingError
 from csk_sdk.network.inspection import Inspection, inspect_bundle
 from csk_sdk.objectives import objective_of
 
 if TYPE_CHECKING:
     from csk_artifacts_builder import BuildReport
+    from csk_artifacts_builder.int8.calibrate import Agreement
 
 
 class Backend(StrEnum):
@@ -45,50 +64,12 @@ class Resize(StrEnum):
     none = "none"
 
 
-class Precision(StrEnum):
-    """The arithmetic of frozen convolutions."""
-
-    exact = EXACT
-    int8 = INT8
-
-
-class Loss(StrEnum):
-    """What a head is trained for; csk_sdk.objectives.OBJECTIVES."""
-
-    cross_entropy = CROSS_ENTROPY
-    binary_cross_entropy = BINARY_CROSS_ENTROPY
-    mse = MSE
-
-
-class Features(StrEnum):
-    """What heads decide by; csk_artifacts_builder.graphs.layer_features.FEATURES."""
-
-    last = "last"
-    layers = "layers"
-    wide = "wide"
-
-
-class SiteKind(StrEnum):
-    """Which convolutions can be trained."""
-
-    CENTER = "center"
-    POINTWISE = "1x1"
-    ALL = "all"
-
-
 def build_artifacts(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A trained ONNX classifier of images or signals.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="The folder to write.")],
-    base_data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Images or signals of the base classes, DIR/<class>/* (or DIR/metadata.csv); "
-            "they protect what it knows.",
-        ),
-    ] = None,
+    base_data: BaseData = None,
     upgrade_from: Annotated[
         Path | None,
         typer.Option(
@@ -99,17 +80,9 @@ def build_artifacts(
     ] = None,
     bit_depth: BitDepth = None,
     provider: ProviderName = None,
-    classes: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help='Class names in label order: one a line, or JSON (a list, or {"classes"}).'
-        ),
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(metavar="a,b,c", help="Subtracted from pixels scaled to 0..1, or samples to -1..1."),
-    ] = None,
-    std: Annotated[str | None, typer.Option(metavar="a,b,c", help="They are divided by this.")] = None,
+    classes: ClassNames = None,
+    mean: Mean = None,
+    std: Std = None,
     resize: Annotated[
         Resize | None,
         typer.Option(
@@ -126,48 +99,20 @@ def build_artifacts(
         bool | None,
         typer.Option("--flip/--no-flip", help="Whether mirrored images may be trained on; never signals."),
     ] = None,
-    sites: Annotated[
-        SiteKind, typer.Option(help="What can be trained: kernels larger than 1x1 (center), 1x1, or all.")
-    ] = SiteKind.CENTER,
-    trainable: Annotated[
-        str,
-        typer.Option(metavar="auto|all|from:NODE", help="Which of them learn; auto: the last two stages."),
-    ] = "auto",
+    sites: Sites = SiteKind.CENTER,
+    trainable: Trainable = "auto",
     intensity_data: Annotated[
         Path | None,
         typer.Option(
             metavar="DATA", help="A task of new classes; the sites' knowledge intensity is measured on it."
         ),
     ] = None,
-    features: Annotated[
-        Features,
-        typer.Option(
-            help="What heads decide by: the last features and the means of the last two stages' layers; wide: their "
-            "root mean squares too; or last only."
-        ),
-    ] = Features.layers,
-    channel_ratio: Annotated[
-        float, typer.Option(help="Share of each site's channels that a task trains.")
-    ] = 0.25,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Images or signals per training step on the device.")
-    ] = 16,
-    memory_budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE", help="Train only as many sites, from the back, as learn in this memory: 64MiB."
-        ),
-    ] = None,
-    precision: Annotated[
-        Precision,
-        typer.Option(help="Frozen convolutions in fp32 (exact), or in int8: faster; needs --base-data."),
-    ] = Precision.exact,
-    loss: Annotated[
-        Loss,
-        typer.Option(
-            help="One class per image or signal, any number (multi-label), or numbers (mse: regression)."
-        ),
-    ] = Loss.cross_entropy,
+    features: FeatureKind = Features.layers,
+    channel_ratio: ChannelRatio = 0.25,
+    batch_size: BatchSize = 16,
+    memory_budget: MemoryBudget = None,
+    precision: PrecisionName = Precision.exact,
+    loss: LossName = Loss.cross_entropy,
     backend: Annotated[
         Backend, typer.Option(help="What may compute training steps; ort-training needs its own extra.")
     ] = Backend.portable,
@@ -290,14 +235,18 @@ def _show_built(screen: Screen, built: Inspection, report: BuildReport, seconds:
         )
     if manifest.upgrade is not None:
         rows.append(("Upgrade", upgrade_words(manifest)))
-    if agreement is not None:
-        rows.append(
-            (
-                "int8",
-                f"logits within {100 * agreement.logits:.1f} % of the exact ones, cosine of each site's gradient "
-                f"at least {agreement.worst_gradient:.3f}",
-            )
-        )
+    rows += agreement_rows(agreement)
     rows += memory_rows(manifest)
     rows.append(("Size", size(sum(built.files.values()))))
     screen.show(facts(rows))
+
+
+def agreement_rows(agreement: Agreement | None) -> list[tuple[str, str]]:
+    """How far int8 is from exact; nothing of an exact bundle."""
+    if agreement is None:
+        return []
+    said = (
+        f"logits within {100 * agreement.logits:.1f} % of the exact ones, cosine of each site's gradient "
+        f"at least {agreement.worst_gradient:.3f}"
+    )
+    return [("int8", said)]

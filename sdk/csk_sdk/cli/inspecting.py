@@ -101,7 +101,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         (outputs(manifest), names),
         *([] if manifest.loss == CROSS_ENTROPY else [("Loss", manifest.loss)]),
         ("Base", "protected" if manifest.base_protected else "not protected"),
-        ("Input", _input(manifest)),
+        ("Input", input_text(manifest)),
         *shares_rows(found),
         *_choice(manifest),
         (
@@ -173,7 +173,8 @@ def shares_rows(found: Inspection) -> list[tuple[str, str]]:
     ]
 
 
-def _input(manifest: Manifest) -> str:
+def input_text(manifest: Manifest) -> str:
+    """What goes in, and how it is normalised and fitted."""
     given, how = manifest.input, manifest.preprocessing
     size_ = by(given.shape)
     if given.is_signal:

@@ -150,10 +150,14 @@ def inspect_bundle(folder: Path | str) -> Inspection:
 
 def inspection_of(bundle: Bundle) -> Inspection:
     """The summary of an opened bundle."""
-    manifest = bundle.manifest
-    intensity = {one.name: one.intensity for one in manifest.candidates}
-    files = {name: entry.size for name, entry in manifest.files.items()}
+    files = {name: entry.size for name, entry in bundle.manifest.files.items()}
     files[MANIFEST] = bundle.path(MANIFEST).stat().st_size
+    return summary_of(bundle.manifest, files)
+
+
+def summary_of(manifest: Manifest, files: dict[str, int]) -> Inspection:
+    """The summary of a manifest; `files` are the bundle's, with their sizes."""
+    intensity = {one.name: one.intensity for one in manifest.candidates}
     return Inspection(
         manifest=manifest,
         sites=tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
 from threading import Event, Timer
@@ -26,8 +27,9 @@ Provider = str | tuple[str, Mapping[str, Any]]
 ON_CPU: tuple[Provider, ...] = ("CPUExecutionProvider",)
 
 
+@cache
 def installed_runtimes() -> dict[str, str]:
-    """The ONNX Runtime distributions of this environment and their versions."""
+    """The ONNX Runtime distributions of this environment and their versions, read once."""
     found = {}
     for name in (*_INFERENCE, *_TRAINING):
         try:

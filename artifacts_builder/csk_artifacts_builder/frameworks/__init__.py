@@ -1,0 +1,1 @@
+"""Bundles from the frameworks that networks are trained in."""

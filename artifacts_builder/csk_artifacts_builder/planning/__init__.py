@@ -1,0 +1,1 @@
+"""What a build comes to, before anything is written."""

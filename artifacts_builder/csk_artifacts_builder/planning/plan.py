@@ -1,0 +1,309 @@
+"""What a build comes to, in memory: what `build_artifacts` writes, and `try_model` tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from csk_artifacts_builder.analysis.intensity import NewTask, measure_intensity, open_kernel_graph
+from csk_artifacts_builder.bundle_writer import large_weights
+from csk_artifacts_builder.describe import describe
+from csk_artifacts_builder.graphs.binary import as_two_classes
+from csk_artifacts_builder.graphs.choice import AUTO, choose_sites
+from csk_artifacts_builder.graphs.head import SplitHead, split_head
+from csk_artifacts_builder.graphs.layer_features import with_features
+from csk_artifacts_builder.graphs.losses import require_loss
+from csk_artifacts_builder.graphs.models import eval_model, export_template, memory_model, training_model
+from csk_artifacts_builder.graphs.prefix import Cut, find_cut
+from csk_artifacts_builder.graphs.variants import cut_graphs, in_exact, in_int8
+from csk_artifacts_builder.int8.calibrate import Agreement, base_feeds, compare
+from csk_artifacts_builder.measure.base_knowledge import base_split
+from csk_artifacts_builder.measure.conv_shapes import write_conv_shapes
+from csk_artifacts_builder.measure.costs import measure_costs
+from csk_artifacts_builder.measure.memory import predict_memory, step_memory
+from csk_artifacts_builder.measure.verify import standard_ops_only
+from csk_artifacts_builder.options import BuildOptions
+from csk_artifacts_builder.planning.site_budget import Budget
+from csk_artifacts_builder.prepare.model import SourceModel, prepare
+from csk_artifacts_builder.sites import find_sites, left_out
+from csk_sdk.bundle.folder import center_of
+from csk_sdk.contract.manifest import (
+    EVAL_MODEL,
+    EXACT,
+    EXPORT_TEMPLATE,
+    INT8,
+    MEMORY_MODEL,
+    MOST_FEATURES,
+    PORTABLE,
+    TRAINING_MODEL,
+    Candidate,
+    LeftOut,
+    Manifest,
+    Site,
+    exact_twin,
+)
+from csk_sdk.data.preprocess_signals import preprocessing_of
+from csk_sdk.data.tasks import Split, Task
+from csk_sdk.errors import ModelError, UnsupportedOpError
+from csk_sdk.method.heads import ClassStatistics
+
+COMPARED_BATCHES = 4
+# So many images of the base data the source model sees before anything is written.
+COMPARED_PICTURES = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A build before anything is written.
+
+    - `source`: the prepared model, with the features that were asked for; `own_features`: how many it has of its own
+    - `manifest`: complete but for what is known of the files only
+    - `models`: every graph by its file's name, the weights in it; `checkpoint`: generation 0 before any base data
+    - `split`: the base data, None without; `agreement`: of int8 with exact
+    """
+
+    source: SourceModel
+    head: SplitHead
+    own_features: int
+    manifest: Manifest
+    models: dict[str, ir.Model]
+    checkpoint: dict[str, NDArray[Any]]
+    split: Split | None
+    agreement: Agreement | None
+
+    def real_images(self) -> NDArray[np.float32] | None:
+        """Some of the base data, as the prepared graph takes them."""
+        if self.split is None:
+            return None
+        feeds = next(base_feeds(self.manifest, self.split, self.checkpoint))
+        return np.asarray(feeds["image"][:COMPARED_PICTURES])
+
+
+def plan_build(model: Path, options: BuildOptions) -> Plan:
+    """Everything that `build_artifacts` decides, and the graphs.
+
+    Raises ModelError for a model that cannot be trained (UnsupportedOpError names the op), ConfigError for options that
+    do not fit it, TaskError for base data that does not fit.
+    """
+    source = as_two_classes(prepare(model, options.output, options.input_size), options.loss)
+    where = source.path.name
+    possible = find_sites(source.model, where, options.sites)
+    own_features = split_head(source.model, where).weight.shape[1]
+    source = with_features(source, possible, options.features)
+    head = split_head(source.model, where)
+    require_loss(options.loss, head.activation, where)
+    _require_few_features(head.weight.shape[1], options, where)
+    split = _base_split(options, describe(source, head, possible, options)) if options.base_data else None
+    try:
+        manifest, sites = _with_sites(source, head, possible, options)
+        models = _graphs(source, sites, manifest)
+    except UnsupportedOpError as error:
+        source, reached = _behind(source, head, possible, options, error)
+        manifest, sites = _with_sites(source, head, reached, options, possible)
+        models = _graphs(source, sites, manifest)
+    costs = measure_costs(
+        source.model, models.get(TRAINING_MODEL), sites, len(manifest.classes), manifest.channel_ratio
+    )
+    checkpoint = _empty_checkpoint(source, head, sites)
+    cut = find_cut(source.model, sites) if PORTABLE in manifest.backends else None
+    models, agreement = _in_all_forms(models, source, cut, manifest, split, checkpoint)
+    manifest = replace(
+        _with_memory(models, manifest),
+        costs=costs,
+        prefix=cut.shape if cut is not None else (),
+        precisions=(INT8, EXACT) if agreement is not None else (EXACT,),
+    )
+    return Plan(source, head, own_features, manifest, models, checkpoint, split, agreement)
+
+
+def _require_few_features(features: int, options: BuildOptions, where: str) -> None:
+    """What is known of classes is matrices of features by features, here and on every device."""
+    if features > MOST_FEATURES:
+        remedy = " With --features last it has fewer." if options.features != "last" else ""
+        raise ModelError(
+            f"{where}: the classifier sees {features:,} features of an image, and a bundle has at most "
+            f"{MOST_FEATURES:,}: what a device knows of classes would take {8e-9 * features**2:.0f} GB. Take a network "
+            f"with a pooling in front of its classifier.{remedy}"
+        )
+
+
+def _behind(
+    source: SourceModel,
+    head: SplitHead,
+    possible: list[Site],
+    options: BuildOptions,
+    error: UnsupportedOpError,
+) -> tuple[SourceModel, list[Site]]:
+    """With `--trainable auto`, the sites behind the last op that has no gradient rule, and the source with a warning.
+
+    Raises `error` where another choice was asked for, or none lies behind.
+    """
+    manifest = describe(source, head, possible, options)
+    low, high = 1, len(possible)
+    while low < high:
+        middle = (low + high) // 2
+        if _is_differentiable(source, possible[middle:], manifest):
+            high = middle
+        else:
+            low = middle + 1
+    reached = possible[low:]
+    if options.trainable != AUTO or not reached:
+        raise error
+    reason = str(error).split(". Train only later layers")[0]
+    said = f"{reason}: --trainable auto trains what lies behind it, from node '{reached[0].node}' on."
+    return replace(source, warnings=(*source.warnings, said)), reached
+
+
+def _is_differentiable(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> bool:
+    try:
+        training_model(source.model, sites, manifest.head, source.path.name, manifest.loss)
+    except UnsupportedOpError:
+        return False
+    return True
+
+
+def _with_sites(
+    source: SourceModel,
+    head: SplitHead,
+    possible: list[Site],
+    options: BuildOptions,
+    candidates: list[Site] | None = None,
+) -> tuple[Manifest, list[Site]]:
+    """The manifest with the sites that the options choose among the possible ones, and these.
+
+    `candidates` are those that the manifest names, the possible ones if None.
+    """
+    where = source.path.name
+    # Before anything is measured: options that do not fit the model are refused here.
+    manifest = describe(source, head, possible, options)
+    order = [str(node.name) for node in source.model.graph]
+    intensity = (
+        _measure_centers(source, manifest, options.intensity_data, options.bit_depth)
+        if options.intensity_data
+        else None
+    )
+    budget = (
+        Budget(options.memory_budget, source, head, options) if options.memory_budget is not None else None
+    )
+    fits = budget.holds if budget is not None else None
+    choice = choose_sites(possible, options.trainable, order, where, intensity, fits)
+    if budget is not None and not choice.sites:
+        raise budget.too_small(possible[-1])
+    manifest = replace(
+        manifest,
+        sites=tuple(choice.sites),
+        candidates=_candidates(candidates or possible, choice.sites, intensity or {}),
+        choice=choice.reason,
+        left_out=_left_out(source, options.sites),
+    )
+    return manifest, choice.sites
+
+
+def _left_out(source: SourceModel, kinds: str) -> tuple[LeftOut, ...]:
+    """The prepared graph's convolutions that are no sites, and those of the file that it lacks, in the file's order."""
+    gone = (LeftOut(one.node, str(one.gone)) for one in source.facts.gone)
+    order = [one.node for one in source.facts.convolutions]
+    found = (*left_out(source.model, kinds), *gone)
+    return tuple(sorted(found, key=lambda one: order.index(one.node) if one.node in order else len(order)))
+
+
+def _with_memory(models: Mapping[str, ir.Model], manifest: Manifest) -> Manifest:
+    """The manifest with what learning takes, of the portable step where there is one."""
+    if TRAINING_MODEL not in models:
+        return manifest
+    training, sites, classes = models[TRAINING_MODEL], manifest.sites, len(manifest.classes)
+    batch = manifest.batch_size
+    memory = predict_memory(
+        training,
+        sites,
+        manifest.head.features,
+        classes,
+        batch,
+        manifest.precision == INT8,
+    )
+    return replace(manifest, memory=memory, step_memory=step_memory(training, sites, classes, batch))
+
+
+def _base_split(options: BuildOptions, manifest: Manifest) -> Split:
+    assert options.base_data is not None
+    return base_split(options.base_data, manifest.classes, options.loss, options.bit_depth)
+
+
+def _measure_centers(
+    source: SourceModel, manifest: Manifest, folder: Path, bit_depth: int | None
+) -> dict[str, float]:
+    """The knowledge intensity of every site's center on the task in `folder`, by site name."""
+    task = Task.open(folder, bit_depth)
+    task.require_trainable()
+    assert task.train is not None
+    sites = manifest.sites
+    data = NewTask(task.train, preprocessing_of(manifest), len(task.classes))
+    with open_kernel_graph(source.model, sites, manifest.head, source.path.name) as graph:
+        values = measure_intensity(graph, data).values
+    return {
+        site.name: float(values[site.name][tuple(size // 2 for size in site.shape[2:])]) for site in sites
+    }
+
+
+def _in_all_forms(
+    models: dict[str, ir.Model],
+    source: SourceModel,
+    cut: Cut | None,
+    manifest: Manifest,
+    split: Split | None,
+    checkpoint: dict[str, NDArray[Any]],
+) -> tuple[dict[str, ir.Model], Agreement | None]:
+    """All graphs but the export template cut in front of the first site, and in the precisions of the bundle."""
+    template = models.pop(EXPORT_TEMPLATE)
+    if cut is not None:
+        models |= cut_graphs(source.model, models, cut)
+    agreement = None
+    if manifest.precision == INT8 and split is not None:
+        models = in_int8(models, lambda: base_feeds(manifest, split, checkpoint), manifest.head.weight)
+        few = list(islice(base_feeds(manifest, split, checkpoint), COMPARED_BATCHES))
+        agreement = compare(models[exact_twin(TRAINING_MODEL)], models[TRAINING_MODEL], few, manifest)
+    else:
+        models = in_exact(models)
+    for model in models.values():
+        write_conv_shapes(model)
+    return {**models, EXPORT_TEMPLATE: template}, agreement
+
+
+def _candidates(
+    possible: Sequence[Site], sites: Sequence[Site], intensity: Mapping[str, float]
+) -> tuple[Candidate, ...]:
+    chosen = {site.name for site in sites}
+    return tuple(
+        Candidate(site.name, site.shape, site.name in chosen, intensity.get(site.name)) for site in possible
+    )
+
+
+def _graphs(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> dict[str, ir.Model]:
+    where, head = source.path.name, manifest.head
+    models = {}
+    if PORTABLE in manifest.backends:
+        models[TRAINING_MODEL] = training_model(source.model, sites, head, where, manifest.loss)
+    models[EVAL_MODEL] = eval_model(source.model, sites, head, where)
+    models[MEMORY_MODEL] = memory_model(source.model, sites, head, where)
+    models[EXPORT_TEMPLATE] = export_template(source.model, head, where, source.interface)
+    for name, model in models.items():
+        standard_ops_only(name, model)
+    return models
+
+
+def _empty_checkpoint(source: SourceModel, head: SplitHead, sites: Sequence[Site]) -> dict[str, NDArray[Any]]:
+    """Generation 0 before any base data: centers and head of the source model, nothing protected."""
+    weights = large_weights(source.model, sites)
+    checkpoint: dict[str, NDArray[Any]] = {"head/base/weight": head.weight, "head/base/bias": head.bias}
+    for site in sites:
+        checkpoint[f"center/{site.name}"] = np.ascontiguousarray(weights[site.weight][center_of(site)])
+        checkpoint[f"moment/{site.name}"] = np.zeros((site.groups, site.shape[1], site.shape[1]), np.float32)
+    checkpoint.update(ClassStatistics.empty(head.weight.shape[1]).tensors())
+    return checkpoint

@@ -1,0 +1,102 @@
+"""try: what would be built, and why not more; nothing is written."""
+
+import pathlib
+import re
+
+import pytest
+
+MODEL = pathlib.Path(__file__).parents[2] / "examples/digits/digits-base4.onnx"
+CLASSES = MODEL.with_suffix(".json")
+
+
+def test_the_table_names_every_convolution(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run("try", MODEL, "--classes", CLASSES)
+    assert (done.status, done.err) == (0, "")
+    text = " ".join(done.out.split())
+    assert "digits-base4.onnx: 4 of 9 convolutions would be trained" in text
+    assert "Classes 4: zero, one, two, three" in text
+    assert "9 batch norms become part of the convolutions in front of them" in text
+    assert "Sites the sites of the last two stages (--trainable auto)" in text
+    assert "11.0 % of 77,604 parameters" in text
+    rows = [
+        line.split(None, 3) for line in done.out.splitlines() if "/conv/Conv" in line or "shortcut" in line
+    ]
+    fates = [row[3].strip() for row in rows]
+    kept = "left out: not of --sites center"
+    assert fates == ["frozen"] * 3 + ["trained", "trained", kept] * 2
+    assert rows[3][1:3] == ["3x3", "16\N{RIGHTWARDS ARROW}32"]
+    assert "csk-sdk build-artifacts" in done.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_change_what_would_be_built(run):
+    everything = run(
+        "try", MODEL, "--classes", CLASSES, "--sites", "all", "--trainable", "all", "--features", "last"
+    )
+    assert "9 of 9 convolutions would be trained" in everything.out
+    assert "sees 64 features\n" in everything.out.replace(" " * 2, "").replace(" \n", "\n")
+    small = run("try", MODEL, "--classes", CLASSES, "--memory-budget", "18MiB", "--json")
+    assert small.json["choice"].endswith("as many from the back as fit into the memory budget")
+    assert small.json["memory"]["peak"] <= 18 << 20
+
+
+def test_json(run, tmp_path):
+    done = run("try", MODEL, "--classes", CLASSES, "--json")
+    found = done.json
+    assert found["file"]["opset"] == 17
+    assert found["head"] == {"node": "/head/Gemm", "features": 208, "own": 64, "activation": None}
+    assert {one["fate"] for one in found["convolutions"]} == {"trained", "frozen", "left out"}
+    assert found["convolutions"][3]["kernel"] == [32, 16, 3, 3]
+    assert "files" not in found
+    built = run("build-artifacts", MODEL, "--classes", CLASSES, "--out", tmp_path / "bundle", "--json").json
+    for name in (
+        "sites",
+        "candidates",
+        "left_out",
+        "memory",
+        "choice",
+        "input",
+        "preprocessing",
+        "parameters",
+    ):
+        assert found[name] == built[name], name
+
+
+@pytest.mark.slow
+def test_int8_is_tried_on_base_data(run, base_data):
+    refused = run("try", MODEL, "--classes", CLASSES, "--precision", "int8")
+    assert refused.status == 1
+    assert "--precision int8 needs --base-data" in refused.err
+    done = run("try", MODEL, "--classes", CLASSES, "--precision", "int8", "--base-data", base_data)
+    assert (done.status, done.err) == (0, "")
+    assert "% of the exact ones, cosine of each site's gradient at least 0.99" in " ".join(done.out.split())
+
+
+def test_base_data_of_other_classes(run, base_data, tmp_path):
+    (tmp_path / "names").write_text("a\nb\nc\nd\n")
+    done = run("try", MODEL, "--classes", tmp_path / "names", "--base-data", base_data)
+    assert done.status == 1
+    assert "one" in done.err
+
+
+@pytest.mark.parametrize("width", [80, 50])
+def test_nothing_is_cut_on_a_terminal(run, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", run("try", MODEL, "--classes", CLASSES).out).splitlines()
+    assert all(len(line.rstrip()) <= width for line in lines)
+    rows = [line for line in lines if " 1x1 " in line or " 3x3 " in line]
+    assert len(rows) == 9
+    assert "\N{HORIZONTAL ELLIPSIS}" not in "".join(lines)
+    if width == 80:  # names stay whole
+        assert sum("conv/Conv " in row for row in rows) == 9
+        assert sum("left out: not of" in row for row in rows) == 2
+
+
+def test_a_refusal_is_one_sentence(run, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"\x24\x00\x00\x00ORTM" + bytes(32))
+    done = run("try", tmp_path / "model.onnx")
+    assert done.status == 1
+    assert "ONNX Runtime's own format (.ort)" in done.err
+    assert done.out == ""
