@@ -35,12 +35,12 @@ from csk_artifacts_builder.prepare.opset import downgrade, upgrade
 from csk_artifacts_builder.prepare.pixels import pixel_range
 from csk_artifacts_builder.prepare.pools import misread_windows, write_windows
 from csk_artifacts_builder.prepare.precision import to_float32
+from csk_artifacts_builder.prepare.quantized import Quantised, to_float
 from csk_artifacts_builder.prepare.source_file import load_source
 from csk_sdk.errors import ConfigError, ModelError
 
 BATCH = "N"
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
-_QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class SourceModel:
     tell what the file as it is computes by the standard, or for inference. `output` is the file's output that holds
     the scores, or is made of them, and `binary` says that its one number became two.
     `pixels` is what the file's own scaling takes for a white pixel, 255 or 1; None where it scales none.
+    `quantised` says how the file is quantised; None where it is not.
     """
 
     model: ir.Model
@@ -61,6 +62,7 @@ class SourceModel:
     output: str = ""
     binary: bool = False
     pixels: float | None = None
+    quantised: Quantised | None = None
 
     @property
     def image(self) -> ir.Value:
@@ -78,13 +80,15 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     where = path.name
     model = ir.from_proto(load_source(path))
     _own_tensors(model)
+    quantised = to_float(model, where)
     _refuse_foreign(model, where)
     passes.InlinePass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     fold_constants(model)
     otherwise = to_inference(model)
-    said = choose_output(model, output, where)
+    said: tuple[str, ...] = (quantised.said,) if quantised is not None else ()
+    said += choose_output(model, output, where)
     scores = str(model.graph.outputs[0].name)
     model = upgrade(model, where)
     interface = _source_interface(model, where, input_size)
@@ -132,7 +136,9 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     rewritten = bool(otherwise) or bool(labels)
     interface = replace(interface, steps=steps)
     pixels = pixel_range(model, interface.input_type == ir.DataType.UINT8)
-    return SourceModel(model, path, interface, (*otherwise, *said), rewritten, scores, pixels=pixels)
+    return SourceModel(
+        model, path, interface, (*otherwise, *said), rewritten, scores, pixels=pixels, quantised=quantised
+    )
 
 
 def _own_tensors(model: ir.Model) -> None:
@@ -148,11 +154,6 @@ def _refuse_foreign(model: ir.Model, where: str) -> None:
             raise ModelError(
                 f"{where} has control flow: op '{node.op_type}' (node '{node.name}'). "
                 "Export the model without loops and branches."
-            )
-        if node.op_type in _QUANTISED:
-            raise ModelError(
-                f"{where} is quantised: op '{node.op_type}' (node '{node.name}'). Give the float32 model "
-                "that it was made from."
             )
         if node.domain not in ("", "ai.onnx") and node.op_identifier() not in model.functions:
             raise ModelError(
