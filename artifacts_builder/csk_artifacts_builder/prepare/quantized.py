@@ -35,11 +35,17 @@ _ENDINGS = {
 
 @dataclass(frozen=True)
 class Quantised:
-    """How a file is quantised: its style, whether kernels have a scale for each channel, and their grids by name."""
+    """How a file is quantised: its style, whether kernels have a scale for each channel, and their grids by name.
+
+    `ends` are the grids of activations, by the two numbers that the float model holds them between, and `largest` is
+    the largest integer of any kernel.
+    """
 
     style: str
     per_channel: bool
     weights: dict[str, Grid] = field(default_factory=dict)
+    ends: dict[tuple[float, float], Grid] = field(default_factory=dict)
+    largest: int = 127
 
     @property
     def said(self) -> str:
@@ -71,7 +77,7 @@ def to_float(model: ir.Model, where: str) -> Quantised | None:
     if MICROSOFT in model.graph.opset_imports and not any(node.domain == MICROSOFT for node in model.graph):
         del model.graph.opset_imports[MICROSOFT]
     per_channel = any(grid.scale.ndim and grid.scale.size > 1 for grid in values.weights.values())
-    return Quantised(style, per_channel, values.weights)
+    return Quantised(style, per_channel, values.weights, values.ends, values.largest)
 
 
 def _style(model: ir.Model) -> str:

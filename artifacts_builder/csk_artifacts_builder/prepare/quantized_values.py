@@ -64,6 +64,8 @@ class Values:
     - `reals`: of each integer value of the graph the float one, and the grid that it was rounded to
     - `weights`: the grid of each constant that became float32, by its name now
     - `clips`: nodes that hold an activation within its grid
+    - `ends`: the grids of activations by the two numbers that they are held between
+    - `largest`: the largest integer of any kernel, counted from its zero point
     """
 
     def __init__(self, model: ir.Model, where: str) -> None:
@@ -74,6 +76,8 @@ class Values:
         self.reals: dict[ir.Value, tuple[ir.Value, Grid]] = {}
         self.weights: dict[str, Grid] = {}
         self.clips: dict[ir.Node, Grid] = {}
+        self.ends: dict[tuple[float, float], Grid] = {}
+        self.largest = 0
         self._floats: dict[tuple[Any, ...], ir.Value] = {}
 
     def refuse(self, node: ir.Node, reason: str) -> ModelError:
@@ -157,7 +161,14 @@ class Values:
             array = self.computed(node, "DequantizeLinear", (value, scale, zero), **given)
             self._floats[key] = self.initializer(value, array)
             self.weights[str(self._floats[key].name)] = grid
+            if grid.dtype != ir.DataType.INT32 and not block_size:
+                self._count(array, grid)
         return self._floats[key]
+
+    def _count(self, array: NDArray[Any], grid: Grid) -> None:
+        shape = [-1 if place == grid.axis % array.ndim else 1 for place in range(array.ndim)]
+        steps = array / (grid.scale.reshape(shape) if grid.scale.ndim else grid.scale)
+        self.largest = max(self.largest, int(np.abs(np.rint(steps)).max(initial=0)))
 
     def biased(self, value: ir.Value | None, scale: NDArray[Any]) -> ir.Value | None:
         """A bias of int32 in units of `scale`, as float; None where there is none."""
@@ -234,6 +245,7 @@ class Values:
             "Clip", source, *(self.emit.constant(end, grid.scale.dtype, "end") for end in (low, high))
         )
         y.shape, y.type = x.shape, x.type
+        self.ends[float(low), float(high)] = grid
         if relu is None:
             producer = y.producer()
             assert producer is not None

@@ -12,7 +12,7 @@ import typer
 
 from csk_sdk.cli.class_file import described
 from csk_sdk.cli.inspecting import left_out_rows, memory_rows, outputs, shares_rows
-from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName, ProviderName
+from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName, Precision, ProviderName
 from csk_sdk.cli.rendering import (
     Screen,
     duration,
@@ -20,7 +20,7 @@ from csk_sdk.cli.rendering import (
     size,
 )
 from csk_sdk.cli.size_options import memory_size, parse_input_size
-from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, EXACT, INT8, MSE
+from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MSE
 from csk_sdk.errors import RuntimeMissingError
 from csk_sdk.network.inspection import Inspection, inspect_bundle
 from csk_sdk.objectives import objective_of
@@ -43,13 +43,6 @@ class Resize(StrEnum):
     bilinear = "bilinear"
     crop = "crop"
     none = "none"
-
-
-class Precision(StrEnum):
-    """The arithmetic of frozen convolutions."""
-
-    exact = EXACT
-    int8 = INT8
 
 
 class Loss(StrEnum):

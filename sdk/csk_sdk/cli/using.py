@@ -13,6 +13,7 @@ from csk_sdk.cli.options import (
     HERE,
     AsJson,
     BundleDir,
+    Precision,
     ProviderName,
     StateDir,
     TasksDir,
@@ -198,6 +199,10 @@ def export(
             help="With --with-rejection: the share of known ones that is rejected.",
         ),
     ] = REJECT,
+    precision: Annotated[
+        Precision,
+        typer.Option("--precision", help="int8: quantised as the model was that the bundle was built from."),
+    ] = Precision.exact,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace MODEL where it exists.")] = False,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
@@ -216,7 +221,7 @@ def export(
         raise ConfigError(f"{out} exists already. Choose another --out, or pass --overwrite to replace it.")
     learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
     classes = len(learner.head(task).classes)
-    learner.export(out, task, reject if with_rejection else None)
+    learner.export(out, task, reject if with_rejection else None, precision.value)
     screen.say(
         f"Wrote {out}: {counted(classes, learner.bundle.manifest)}, generation {learner.generation.number}, "
         f"{size(out.stat().st_size)}."
