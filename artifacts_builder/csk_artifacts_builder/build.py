@@ -90,7 +90,7 @@ def _build(
     # The head's tensors are in no graph: they live in the checkpoint.
     weights = {
         name: array
-        for name, array in large_weights(source.model, sites).items()
+        for name, array in large_weights(source.model, sites, manifest.quantised).items()
         if any(name in model.graph.initializers for model in models.values())
     }
     manifest = replace(

@@ -27,9 +27,11 @@ from csk_sdk.contract.manifest import (
     CHECKPOINT,
     EXPORT_TEMPLATE,
     MANIFEST,
+    QUANTISED_TEMPLATE,
     WEIGHTS,
     FileEntry,
     Manifest,
+    QuantisedLayer,
     Site,
 )
 from csk_sdk.errors import ConfigError, StorageError
@@ -42,12 +44,15 @@ _EXTERNAL_ELEMENTS = 64
 _ABANDONED_SECONDS = 86_400.0
 
 
-def large_weights(model: ir.Model, sites: Sequence[Site]) -> dict[str, NDArray[np.float32]]:
+def large_weights(
+    model: ir.Model, sites: Sequence[Site], layers: Sequence[QuantisedLayer] = ()
+) -> dict[str, NDArray[np.float32]]:
     """The float32 tensors of a prepared model that live in weights.safetensors, by name.
 
-    Those are the large ones, and every site's kernel, which a device replaces however small it is.
+    Those are the large ones, and those that a device replaces or rounds however small they are: every site's kernel,
+    and what an export in int8 has as integers.
     """
-    kernels = {site.weight for site in sites}
+    kernels = {site.weight for site in sites}.union(*({layer.weight, layer.bias} for layer in layers))
     weights = {}
     for name, value in model.graph.initializers.items():
         array = constant_array(value)
@@ -108,7 +113,7 @@ class BundleDraft:
     ) -> None:
         """Write every other file; `models` maps file names to graphs."""
         for name, model in models.items():
-            if name == EXPORT_TEMPLATE:
+            if name in (EXPORT_TEMPLATE, QUANTISED_TEMPLATE):
                 _omit_weights(model)
             self._write_graph(self.folder / name, model)
         self.seal(checkpoint, manifest)

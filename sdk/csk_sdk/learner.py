@@ -15,6 +15,7 @@ from csk_sdk.backends import AUTO, choose_backend
 from csk_sdk.bundle.accepted import accept, check_age
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.manifest import EXACT
 from csk_sdk.contract.sentences import said
 from csk_sdk.data.tasks import Task
 from csk_sdk.device.choice import in_chosen_precision
@@ -311,20 +312,27 @@ class Learner:
         with in_memory():
             return score_tasks(self.predictor(), self.state, given)
 
-    def export(self, path: Path | str, task: str | None = None, reject: float | None = None) -> None:
+    def export(
+        self,
+        path: Path | str,
+        task: str | None = None,
+        reject: float | None = None,
+        precision: str = EXACT,
+    ) -> None:
         """Write an ordinary inference ONNX model over all classes, or over one task's.
 
         Its input is the source model's input, normalised as for that one. With `reject`, it has two more outputs in
         standard ops: `known` bool `(n,)`, as `predict(..., reject=reject)` has it, and `distance` float32 `(n,)`.
+        In `precision` "int8", which only bundles of quantised models have, it is quantised (QDQ) as that model was.
         The file is replaced as a whole, or not at all. Raises TaskError for a task that is not learned, StorageError
-        where it cannot be written, ConfigError for `reject` as `predict` does, where the file would lie in a bundle or
-        a state, and where another file than an ONNX model is there.
+        where it cannot be written, ConfigError for `reject` as `predict` does, for a precision that the bundle has no
+        form for, where the file would lie in a bundle or a state, and where another file than an ONNX model is there.
         """
         predictor = self.predictor()
         doubt = None if reject is None else predictor.doubt(reject)
         target = path_of(path, "The exported model's path", StorageError)
         with in_memory():
-            export_model(self.bundle, predictor.generation, predictor.head(task), target, doubt)
+            export_model(self.bundle, predictor.generation, predictor.head(task), target, doubt, precision)
 
     def forget(self, *classes: str, task: str | None = None) -> Forgotten:
         """Forget classes, or a task: what it contributed, its head, and every older generation that holds it.

@@ -44,8 +44,8 @@ def unchecked(source: str, opset: int = 17, **tensors: NDArray) -> onnx.ModelPro
 
 def quantised() -> onnx.ModelProto:
     return classifier(
-        "q = QuantizeLinear(x, scale) \n d = DequantizeLinear(q, scale) \n c = Conv(d, w) \n t = Conv(c, v)",
-        scale=np.array(0.1),
+        "s = ReduceMax<keepdims=0>(x) \n q = QuantizeLinear(x, s) \n d = DequantizeLinear(q, s) \n c = Conv(d, w) \n"
+        "t = Conv(c, v)"
     )
 
 

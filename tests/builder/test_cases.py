@@ -195,11 +195,12 @@ CASES = {
 }  # fmt: skip
 # What is refused, and what is in the sentence.
 REFUSED = {
-    "quantised": (
+    "quantised by the image": (
         Case(
-            f"q = QuantizeLinear(x, half) \n d = DequantizeLinear(q, half) \n {chain('d')} \n {LOGITS}",
+            "m = ReduceMax<keepdims=0>(x) \n q = QuantizeLinear(x, m) \n d = DequantizeLinear(q, m) \n"
+            f"{chain('d')} \n {LOGITS}",
         ),
-        "is quantised: op 'QuantizeLinear'",
+        "is quantised, and its op 'QuantizeLinear' (node 'q') computes its scale from the image.",
     ),
     "dynamic-hw without a size": (
         Case(f"{chain()} \n {LOGITS}", inputs="float[N,3,h,w] x"),

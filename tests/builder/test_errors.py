@@ -114,7 +114,14 @@ ROWS = [
         ),
     ),
     Row("loop", with_loop, ("control flow: op 'Loop' (node 'again')",)),
-    Row("quantised", quantised, ("model.onnx is quantised: op 'QuantizeLinear'", "Give the float32 model")),
+    Row(
+        "quantised",
+        quantised,
+        (
+            "model.onnx is quantised, and its op 'QuantizeLinear' (node 'q') computes",
+            "Give the float32 model",
+        ),
+    ),
     Row(
         "custom op",
         lambda: unchecked(

@@ -101,6 +101,14 @@ def test_export_with_rejection(run, learned_workspace, tmp_path):
     assert session.get_modelmeta().custom_metadata_map["csk_sdk_reject"] == "0.1"
 
 
+def test_export_in_int8_is_for_bundles_of_quantised_models(run, learned_workspace, tmp_path):
+    out = tmp_path / "model.onnx"
+    done = run("export", "--out", out, "--precision", "int8", "--workspace", learned_workspace)
+    assert done.status == 1
+    assert "--precision int8 is for bundles of quantised models" in done.err
+    assert not out.exists()
+
+
 def test_predict_among_the_classes_of_one_task(run, learned_workspace):
     picture = learned_workspace / "tasks/01-four-five/test/four/0.png"
     arguments = ("predict", picture, "--workspace", learned_workspace, "--json", "--top", "9")

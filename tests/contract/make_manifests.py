@@ -171,6 +171,20 @@ def misfits(manifest: Any) -> Iterator[Edit]:
         yield {"path": ["channel_ratio"], "value": value}
     for value in (1 << 60, 1 << 53, 10**25, 1e20, 16.0):
         yield {"path": ["batch_size"], "value": value}
+    layer = {"weight": first["weight"], "bias": "", "axis": -1, "largest": 127, "input_scale": 0.01}
+    wrong: list[dict[str, Any]] = [
+        {},
+        {"axis": 2},
+        {"largest": 128},
+        {"input_scale": 0},
+        {"weight": ""},
+        {"bits": 8},
+    ]
+    wrong += [{"weight": "nothing"}, {"bias": "nothing"}, {"bias": first["weight"]}, {"input_scale": None}]
+    for one in wrong:
+        yield {"path": ["quantised"], "value": [{**layer, **one}]}
+    yield {"path": ["quantised"], "value": [layer, layer]}
+    yield {"path": ["quantised"], "value": []}
     yield {"path": ["input"], "value": {"name": "image", "channels": 3, "height": 9, "width": 9}}
     yield {"path": ["input"], "value": {"name": "image", "channels": 3, "height": 9}}
     yield {"path": ["a field of the future"], "value": {"any": ["thing"]}}

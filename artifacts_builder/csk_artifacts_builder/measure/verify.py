@@ -30,6 +30,9 @@ _OF_SPREAD, _OF_LARGEST = 1e-3, 2e-5
 _ONE_READING = (1, 30)
 # A float16 source rounds to 11 bits after every layer, and the prepared graph does not.
 _OF_LARGEST_HALF = 3e-2
+# A quantised source rounds after every layer, and the prepared graph only keeps its ranges: root mean square of the
+# difference, of how far the logits of the classes lie apart (decision 0031: 0.02 to 0.08 were seen).
+_OF_CLASSES_QUANTISED = 0.25
 # How many batches of noise come before the real images.
 _NOISES = 2
 # Smaller probabilities say nothing in float32, and in float16.
@@ -47,8 +50,8 @@ def same_logits(
     Files are opened one after the other, so that the weights are in memory once (more often if `prepared` are bytes).
     `real` are images for the prepared graph `(n, *image)`. Where `activation` makes probabilities of the logits, these
     are compared: among many classes all probabilities are small. Raises ModelError where outputs differ by more than
-    1e-3 of their spread over images and 2e-5 of the largest (3 % of the largest for a float16 source), or one does not
-    run.
+    1e-3 of their spread over images and 2e-5 of the largest (3 % of the largest for a float16 source; for a quantised one
+    see below), or one does not run.
     """
     session = _open_source(source)
     batches = _batches(source, session, real)
@@ -70,6 +73,10 @@ def same_logits(
     expected, got = expected.reshape(len(got), -1), got.reshape(len(got), -1)
     # A real image without an answer is named when the base data are measured.
     sure = np.isfinite(expected).all(axis=1)
+    if source.quantised is not None:
+        # As they are: of a probability that is rounded to 0 there is no logarithm.
+        _require_close(source, expected[sure].astype(np.float64), got[sure].astype(np.float64))
+        return
     logits, others = (
         _as_logits(values[sure], activation, source.interface.half) for values in (expected, got)
     )
@@ -130,6 +137,20 @@ def _tolerance(logits: NDArray[np.float64], half: bool) -> float:
     if half:
         return _OF_LARGEST_HALF * max(1.0, largest)
     return max(_OF_SPREAD * float(np.ptp(logits, axis=0).max()), _OF_LARGEST * largest)
+
+
+def _require_close(source: SourceModel, expected: NDArray[np.float64], got: NDArray[np.float64]) -> None:
+    """Raise ModelError where the scores of a quantised source are not those of the prepared graph but for rounding."""
+    one = expected.shape[-1] == 1
+    apart = float(np.std(expected)) if one else float(np.sqrt(np.mean(np.var(expected, axis=-1))))
+    difference = float(np.sqrt(np.mean(np.square(expected - got)))) / max(apart, 1e-12)
+    if not difference <= _OF_CLASSES_QUANTISED:
+        most = f"{100 * _OF_CLASSES_QUANTISED:.0f} %"
+        raise ModelError(
+            f"The scores of {source.path.name} with its activations rounded and not rounded differ by "
+            f"{100 * difference:.0f} % of how far its classes lie apart, where {most} is the most: it is quantised too "
+            "coarsely to be trained, or csk-sdk has misread it. Give the float32 model that it was made from."
+        )
 
 
 def _differing(source: SourceModel, shown: Sequence[NDArray[Any]], difference: float) -> ModelError:

@@ -24,6 +24,7 @@ from csk_artifacts_builder.graphs.models import eval_model, export_template, mem
 from csk_artifacts_builder.graphs.prefix import Cut, find_cut
 from csk_artifacts_builder.graphs.variants import cut_graphs, in_exact, in_int8
 from csk_artifacts_builder.int8.calibrate import Agreement, base_feeds, compare
+from csk_artifacts_builder.int8.deployed import round_as_deployed
 from csk_artifacts_builder.measure.base_knowledge import base_split
 from csk_artifacts_builder.measure.conv_shapes import write_conv_shapes
 from csk_artifacts_builder.measure.costs import measure_costs
@@ -42,6 +43,7 @@ from csk_sdk.contract.manifest import (
     MEMORY_MODEL,
     MOST_FEATURES,
     PORTABLE,
+    QUANTISED_TEMPLATE,
     TRAINING_MODEL,
     Candidate,
     LeftOut,
@@ -108,6 +110,7 @@ def plan_build(model: Path, options: BuildOptions) -> Plan:
         source, reached = _behind(source, head, possible, options, error)
         manifest, sites = _with_sites(source, head, reached, options, possible)
         models = _graphs(source, sites, manifest)
+    manifest = _with_quantised(models, source, manifest)
     costs = measure_costs(
         source.model, models.get(TRAINING_MODEL), sites, len(manifest.classes), manifest.channel_ratio
     )
@@ -260,8 +263,8 @@ def _in_all_forms(
     split: Split | None,
     checkpoint: dict[str, NDArray[Any]],
 ) -> tuple[dict[str, ir.Model], Agreement | None]:
-    """All graphs but the export template cut in front of the first site, and in the precisions of the bundle."""
-    template = models.pop(EXPORT_TEMPLATE)
+    """All graphs but the export templates cut in front of the first site, and in the precisions of the bundle."""
+    templates = {name: models.pop(name) for name in (EXPORT_TEMPLATE, QUANTISED_TEMPLATE) if name in models}
     if cut is not None:
         models |= cut_graphs(source.model, models, cut)
     agreement = None
@@ -273,7 +276,7 @@ def _in_all_forms(
         models = in_exact(models)
     for model in models.values():
         write_conv_shapes(model)
-    return {**models, EXPORT_TEMPLATE: template}, agreement
+    return {**models, **templates}, agreement
 
 
 def _candidates(
@@ -296,6 +299,18 @@ def _graphs(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> d
     for name, model in models.items():
         standard_ops_only(name, model)
     return models
+
+
+def _with_quantised(models: dict[str, ir.Model], source: SourceModel, manifest: Manifest) -> Manifest:
+    """Add the export template in int8 to `models` where the source has such a form; the manifest with its layers."""
+    if source.quantised is None:
+        return manifest
+    template = export_template(source.model, manifest.head, source.path.name, source.interface)
+    layers = round_as_deployed(template, source.quantised, manifest.head)
+    if layers:
+        standard_ops_only(QUANTISED_TEMPLATE, template)
+        models[QUANTISED_TEMPLATE] = template
+    return replace(manifest, quantised=layers)
 
 
 def _empty_checkpoint(source: SourceModel, head: SplitHead, sites: Sequence[Site]) -> dict[str, NDArray[Any]]:

@@ -37,6 +37,7 @@ from csk_artifacts_builder.prepare.opset import downgrade, upgrade
 from csk_artifacts_builder.prepare.pixels import in_front, pixel_range
 from csk_artifacts_builder.prepare.pools import misread_windows, write_windows
 from csk_artifacts_builder.prepare.precision import to_float32
+from csk_artifacts_builder.prepare.quantized import Quantised, to_float
 from csk_artifacts_builder.prepare.source_facts import SourceFacts, note_facts
 from csk_artifacts_builder.prepare.source_file import load_source
 from csk_sdk.contract.thresholds import integer
@@ -46,7 +47,6 @@ BATCH = "N"
 # Manifests of larger ones are refused: csk_sdk/bundle/manifest_checks.py.
 MOST_NUMBERS = integer("limits", "input_numbers")
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
-_QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class SourceModel:
     the scores, or is made of them, and `binary` says that its one number became two.
     `pixels` is what the file's own scaling takes for a white pixel, 255 or 1; None where it scales none. `front` are
     the ops in front of the first layer. `facts` are of the file as it was, with every convolution of it.
+    `quantised` says how the file is quantised; None where it is not.
     """
 
     model: ir.Model
@@ -70,6 +71,7 @@ class SourceModel:
     pixels: float | None = None
     front: tuple[str, ...] = ()
     facts: SourceFacts = field(default_factory=SourceFacts)
+    quantised: Quantised | None = None
 
     @property
     def image(self) -> ir.Value:
@@ -87,6 +89,7 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     where = path.name
     model = ir.from_proto(load_source(path))
     _own_tensors(model)
+    quantised = to_float(model, where)
     _refuse_foreign(model, where)
     passes.InlinePass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
@@ -94,7 +97,8 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     facts = note_facts(model)
     fold_constants(model)
     otherwise = to_inference(model)
-    said = choose_output(model, output, where)
+    said: tuple[str, ...] = (quantised.said,) if quantised is not None else ()
+    said += choose_output(model, output, where)
     facts = facts.with_read(model)
     scores = str(model.graph.outputs[0].name)
     model = upgrade(model, where)
@@ -147,7 +151,9 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     pixels = pixel_range(model, interface.input_type == ir.DataType.UINT8)
     front = tuple(node.op_type for node in in_front(model))
     warnings = (*otherwise, *said)
-    return SourceModel(model, path, interface, warnings, rewritten, scores, False, pixels, front, facts)
+    return SourceModel(
+        model, path, interface, warnings, rewritten, scores, False, pixels, front, facts, quantised=quantised
+    )
 
 
 @contextmanager
@@ -176,11 +182,6 @@ def _refuse_foreign(model: ir.Model, where: str) -> None:
             raise ModelError(
                 f"{where} has control flow: op '{node.op_type}' (node '{node.name}'). "
                 "Export the model without loops and branches."
-            )
-        if node.op_type in _QUANTISED:
-            raise ModelError(
-                f"{where} is quantised: op '{node.op_type}' (node '{node.name}'). Give the float32 model "
-                "that it was made from."
             )
         if node.domain not in ("", "ai.onnx") and node.op_identifier() not in model.functions:
             raise ModelError(

@@ -174,11 +174,13 @@ export class Learner {
   /**
    * An ordinary inference ONNX model over all classes, or over one task's: its bytes. With `reject`, it has two more
    * outputs in standard ops: `known` bool `(n,)`, as `predict` with the same `reject` has it, and `distance` float32 `(n,)`.
+   * In `precision` "int8", which only bundles of quantised models have, it is quantised (QDQ) as that model was.
    */
-  async export(options: { task?: string; reject?: number } = {}): Promise<Uint8Array> {
+  async export(options: { task?: string; reject?: number; precision?: string } = {}): Promise<Uint8Array> {
     const predictor = await this.refreshed();
     const doubt = options.reject === undefined ? undefined : predictor.doubt(options.reject);
-    return exportModel(this.bundle, predictor.generation, predictor.head(options.task), doubt);
+    const head = predictor.head(options.task);
+    return exportModel(this.bundle, predictor.generation, head, doubt, options.precision);
   }
 
   /**

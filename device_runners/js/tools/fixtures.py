@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "learner"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "builder"))
 
 import numpy as np
 from cryptography.hazmat.primitives import serialization
@@ -19,7 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from guards import write_guards
 from not_finite import fragile_bundle
 from PIL import Image
+from quantised_models import STYLES, quantised
 
+from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner, Task, TrainingConfig
 from csk_sdk.bundle.signing import SIGNATURE, sign
 from csk_sdk.contract.manifest import MANIFEST, sealed
@@ -33,8 +36,9 @@ SETTINGS = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1, 
 def main(out: Path) -> None:
     """Write `bundle/`, `state/` (the first task, learned here), `digits.*`, `resized.*` and `guards.*` into `out`.
 
-    `signed/` has the bundle's manifest with counters and signatures of a key. And `fragile/bundle/`, whose network
-    computes NaN for white images.
+    `signed/` has the bundle's manifest with counters and signatures of a key. `fragile/bundle/` has a network that
+    computes NaN for white images, and `quantised/` a bundle of a quantised model, a state of it, and what Python
+    exports in int8.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -45,6 +49,7 @@ def main(out: Path) -> None:
         digits.build_bundle(out / "bundle", base_data=base)
         first = next(iter(digits.TASKS))
         Learner.open(out / "bundle", out / "state", SETTINGS).learn(Task.from_folder(tasks / first))
+        write_quantised(out / "quantised", data, base, tasks / first)
         learner = Learner.open(out / "bundle", Path(folder) / "state", SETTINGS)
         for name in digits.TASKS:
             learner.learn(Task.from_folder(tasks / name))
@@ -96,6 +101,20 @@ def write_signed(bundle: Path, out: Path) -> None:
     shutil.copytree(out / "5", whole, dirs_exist_ok=True)
     Learner.open(whole, out / "state", trust=out / "trust.pem")
     shutil.rmtree(whole)
+
+
+def write_quantised(out: Path, data: digits.Digits, base: Path, task: Path) -> None:
+    """`bundle/`, `state/` with one task, and `int8.onnx`, exported from it."""
+    out.mkdir()
+    model, facts = digits.model_files()
+    mean, std = (facts["normalize"][name][0] for name in ("mean", "std"))
+    pictures = ((data.train_images[:80, None] / 255 - mean) / std).astype(np.float32)
+    deployed = quantised(model, out / "model.onnx", pictures, **STYLES["QDQ-QUInt8-channel"])
+    known = {"classes": facts["classes"], "mean": [mean], "std": [std], "flip": False, "base_data": base}
+    build_artifacts(deployed, out / "bundle", BuildOptions(**known))
+    learner = Learner.open(out / "bundle", out / "state", SETTINGS)
+    learner.learn(Task.from_folder(task))
+    learner.export(out / "int8.onnx", precision="int8")
 
 
 def write_resized(path: Path) -> None:

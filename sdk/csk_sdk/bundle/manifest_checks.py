@@ -19,6 +19,7 @@ from csk_sdk.contract.manifest import (
     MEMORY_SUFFIX,
     PORTABLE,
     PREFIX_MODEL,
+    QUANTISED_TEMPLATE,
     TRAINING_MODEL,
     TRAINING_SUFFIX,
     WEIGHTS,
@@ -53,7 +54,7 @@ def problems(manifest: Manifest) -> Iterator[str]:
     for name in required_files(manifest):
         if name not in manifest.files:
             yield f"it does not list {name}, so nobody knows what it should be. Copy the bundle again."
-    yield from (f"{problem}. {again}" for problem in _kernels(manifest))
+    yield from (f"{problem}. {again}" for problem in (*_kernels(manifest), *_quantised(manifest)))
 
 
 def is_inside(name: str) -> bool:
@@ -74,7 +75,8 @@ def graph_files(manifest: Manifest) -> list[str]:
 
 def required_files(manifest: Manifest) -> list[str]:
     """The files that are read of a bundle with this manifest."""
-    return [*graph_files(manifest), EXPORT_TEMPLATE, WEIGHTS, CHECKPOINT]
+    templates = [EXPORT_TEMPLATE, *([QUANTISED_TEMPLATE] if manifest.quantised else [])]
+    return [*graph_files(manifest), *templates, WEIGHTS, CHECKPOINT]
 
 
 def _sizes(manifest: Manifest) -> Iterator[str]:
@@ -141,6 +143,17 @@ def _names(manifest: Manifest) -> Iterator[str]:
             if name in seen:
                 yield f"two {what} are called {quoted(name)}"
             seen.add(name)
+
+
+def _quantised(manifest: Manifest) -> Iterator[str]:
+    """What an export in int8 rounds is there, and once."""
+    there = {*manifest.weights_in_export, *(site.weight for site in manifest.sites)}
+    there |= {manifest.head.weight, manifest.head.bias}
+    for index, layer in enumerate(manifest.quantised):
+        for name in (layer.weight, *([layer.bias] if layer.bias else [])):
+            if name not in there:
+                yield f"quantised[{index}] has {quoted(name)}, which is no tensor of an export, or another layer's"
+            there.discard(name)
 
 
 def _kernels(manifest: Manifest) -> Iterator[str]:

@@ -23,14 +23,13 @@ from csk_sdk.cli.model_options import (
     LossName,
     Mean,
     MemoryBudget,
-    Precision,
     PrecisionName,
     SiteKind,
     Sites,
     Std,
     Trainable,
 )
-from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName, ProviderName
+from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName, Precision, ProviderName
 from csk_sdk.cli.rendering import (
     Screen,
     duration,

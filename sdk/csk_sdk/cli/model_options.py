@@ -8,14 +8,8 @@ from typing import Annotated
 
 import typer
 
-from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, EXACT, INT8, MSE
-
-
-class Precision(StrEnum):
-    """The arithmetic of frozen convolutions."""
-
-    exact = EXACT
-    int8 = INT8
+from csk_sdk.cli.options import Precision
+from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MSE
 
 
 class Loss(StrEnum):

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from csk_sdk.contract.manifest import EXACT, INT8
 from csk_sdk.data.inbox import Inbox
+
+
+class Precision(StrEnum):
+    """The arithmetic of frozen convolutions, or of an export."""
+
+    exact = EXACT
+    int8 = INT8
+
 
 WorkspaceDir = Annotated[
     Path, typer.Option("--workspace", metavar="DIR", help="Folder with bundle/, state/ and tasks/.")

@@ -24,14 +24,13 @@ from csk_sdk.cli.model_options import (
     LossName,
     Mean,
     MemoryBudget,
-    Precision,
     PrecisionName,
     SiteKind,
     Sites,
     Std,
     Trainable,
 )
-from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName
+from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName, Precision
 from csk_sdk.cli.rendering import Screen, by, facts, plural, size, table
 from csk_sdk.cli.size_options import memory_size, parse_input_size
 

@@ -13,6 +13,7 @@ from csk_sdk.cli.options import (
     HERE,
     AsJson,
     BundleDir,
+    Precision,
     ProviderName,
     StateDir,
     TasksDir,
@@ -222,6 +223,10 @@ def export(
             show_default=False,
         ),
     ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option("--precision", help="int8: quantised as the model was that the bundle was built from."),
+    ] = Precision.exact,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace MODEL where it exists.")] = False,
     workspace: WorkspaceDir = HERE,
     bundle: BundleDir = None,
@@ -243,7 +248,7 @@ def export(
     learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
     classes = len(learner.head(task).classes)
     share = REJECT if reject is None else reject
-    learner.export(out, task, share if with_rejection else None)
+    learner.export(out, task, share if with_rejection else None, precision.value)
     screen.say(
         f"Wrote {out}: {counted(classes, learner.bundle.manifest)}, generation {learner.generation.number}, "
         f"{size(out.stat().st_size)}."

@@ -31,6 +31,7 @@ PREFIX_MODEL = "prefix_model.onnx"
 TRAINING_SUFFIX = "training_suffix.onnx"
 MEMORY_SUFFIX = "memory_suffix.onnx"
 EXPORT_TEMPLATE = "export_template.onnx"
+QUANTISED_TEMPLATE = "export_template_int8.onnx"
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 # How what was learned on another bundle is carried over to this one.
@@ -46,6 +47,10 @@ PORTABLE, ORT_TRAINING = BACKENDS = ("portable", "ort-training")
 EXACT, INT8 = PRECISIONS = ("exact", "int8")
 # The bias of a class that the ort-training head has room for and no use: its softmax is exactly 0.
 UNUSED_CLASS = -1e30
+
+# What tensors of a quantised layer are called: the float one's name and, as onnxruntime.quantization has it,
+KERNEL, KERNEL_SCALE, KERNEL_ZERO = "_quantized", "_scale", "_zero_point"
+BIAS, BIAS_SCALE = "_quantized", "_quantized_scale"
 
 # What a head is trained for: the losses of csk_artifacts_builder/graphs/losses.py, and their names on a command line.
 CROSS_ENTROPY = "cross-entropy"
@@ -182,6 +187,22 @@ class PreprocessingSpec:
 
 
 @dataclass(frozen=True)
+class QuantisedLayer:
+    """A layer that an export in int8 holds as integers: its kernel as int8, its bias as int32.
+
+    `weight` and `bias` are the names of the float tensors, `bias` "" where there is none. `axis` is the kernel's axis
+    with a scale of its own for each output, -1 for one scale. No integer is larger than `largest`. `input_scale` is
+    that of what the layer reads.
+    """
+
+    weight: str
+    bias: str
+    axis: int
+    largest: int
+    input_scale: float
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """Integrity record of one file of the bundle."""
 
@@ -226,7 +247,8 @@ class Manifest:
     which has that one only, `()`. `agreement` is how far int8 was from exact on the probe of csk_sdk/device/tuning.py.
     `candidates` are all convolutions that could be trained, in graph order, `choice` says why the sites are
     those that they are, and `left_out` are all other convolutions. `upgrade` says from which bundle what a device
-    knows can be carried over, None where from none.
+    knows can be carried over, None where from none. `quantised` are the layers of the int8 export template, of a bundle
+    that was built from a quantised model; else there are none.
     """
 
     model: str
@@ -254,6 +276,7 @@ class Manifest:
     candidates: tuple[Candidate, ...] = ()
     choice: str = ""
     left_out: tuple[LeftOut, ...] = ()
+    quantised: tuple[QuantisedLayer, ...] = ()
     memory: dict[str, int] = field(default_factory=dict)
     step_memory: dict[str, int] = field(default_factory=dict)
     memory_budget: int | None = None
@@ -303,6 +326,7 @@ class Manifest:
                 "candidates": tuple(Candidate(**_tupled_values(one)) for one in raw.get("candidates", ())),
                 "left_out": tuple(LeftOut(**one) for one in raw.get("left_out", ())),
                 "upgrade": UpgradeFrom(**raw["upgrade"]) if raw.get("upgrade") else None,
+                "quantised": tuple(QuantisedLayer(**one) for one in raw.get("quantised", ())),
                 "kernels": {name: tuple(kernels) for name, kernels in raw["kernels"].items()},
                 "files": {name: FileEntry(**entry) for name, entry in raw["files"].items()},
             }

@@ -17,6 +17,7 @@ export const PREFIX_MODEL = 'prefix_model.onnx';
 export const TRAINING_SUFFIX = 'training_suffix.onnx';
 export const MEMORY_SUFFIX = 'memory_suffix.onnx';
 export const EXPORT_TEMPLATE = 'export_template.onnx';
+export const QUANTISED_TEMPLATE = 'export_template_int8.onnx';
 export const WEIGHTS = 'weights.safetensors';
 export const CHECKPOINT = 'checkpoint.safetensors';
 export const MANIFEST = 'manifest.json';
@@ -87,6 +88,19 @@ export interface PreprocessingSpec {
   readonly sample_rate: number | null;
 }
 
+/**
+ * A layer that an export in int8 holds as integers: its kernel as int8, its bias as int32. `weight` and `bias` are the names of
+ * the float tensors, `bias` "" where there is none; `axis` is the kernel's axis with a scale of its own for each output, -1 for
+ * one scale; no integer is larger than `largest`; `input_scale` is that of what the layer reads.
+ */
+export interface QuantisedLayer {
+  readonly weight: string;
+  readonly bias: string;
+  readonly axis: number;
+  readonly largest: number;
+  readonly input_scale: number;
+}
+
 export interface FileEntry {
   readonly sha256: string;
   readonly size: number;
@@ -120,6 +134,8 @@ export interface Manifest {
   readonly weights_in_export: readonly string[];
   /** How new a signed bundle is. */
   readonly counter: number;
+  /** The layers of the int8 export template, of a bundle that was built from a quantised model; else there are none. */
+  readonly quantised: readonly QuantisedLayer[];
   readonly files: Readonly<Record<string, FileEntry>>;
 }
 
@@ -179,7 +195,15 @@ function withDefaults(found: Manifest): Manifest {
   const preprocessing = { scale: 1 / 255, resize: 'bilinear', sample_rate: null };
   return {
     ...{ producer: '', loss: CROSS_ENTROPY, flip: true, precision: EXACT, backends: [PORTABLE] },
-    ...{ op_domains: ['ai.onnx'], weights_in_export: [], costs: {}, prefix: [], precisions: [], counter: 0 },
+    ...{
+      op_domains: ['ai.onnx'],
+      weights_in_export: [],
+      quantised: [],
+      costs: {},
+      prefix: [],
+      precisions: [],
+      counter: 0,
+    },
     ...found,
     head: { ...head, ...found.head },
     preprocessing: { ...preprocessing, ...found.preprocessing },

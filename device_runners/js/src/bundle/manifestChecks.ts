@@ -20,6 +20,7 @@ import {
   MEMORY_SUFFIX,
   PORTABLE,
   PREFIX_MODEL,
+  QUANTISED_TEMPLATE,
   type Site,
   TRAINING_MODEL,
   TRAINING_SUFFIX,
@@ -48,6 +49,7 @@ export function* problems(manifest: Manifest): Generator<string> {
     }
   }
   for (const problem of kernels(manifest)) yield `${problem}. ${again}`;
+  for (const problem of quantised(manifest)) yield `${problem}. ${again}`;
 }
 
 /** Whether this is the name of a file in the bundle's folder, written in the one way that there is. */
@@ -67,7 +69,8 @@ function graphFiles(manifest: Manifest): string[] {
 }
 
 function requiredFiles(manifest: Manifest): string[] {
-  return [...graphFiles(manifest), EXPORT_TEMPLATE, WEIGHTS, CHECKPOINT];
+  const templates = [EXPORT_TEMPLATE, ...(manifest.quantised.length ? [QUANTISED_TEMPLATE] : [])];
+  return [...graphFiles(manifest), ...templates, WEIGHTS, CHECKPOINT];
 }
 
 function* sizes(manifest: Manifest): Generator<string> {
@@ -133,6 +136,18 @@ function* names({ head, sites }: Manifest): Generator<string> {
     for (const name of used) {
       if (seen.has(name)) yield `two ${what} are called ${quoted(name)}`;
       seen.add(name);
+    }
+  }
+}
+
+/** What an export in int8 rounds is there, and once. */
+function* quantised({ quantised: layers, weights_in_export, sites, head }: Manifest): Generator<string> {
+  const there = new Set([...weights_in_export, ...sites.map((site) => site.weight), head.weight, head.bias]);
+  for (const [index, layer] of layers.entries()) {
+    for (const name of [layer.weight, ...(layer.bias ? [layer.bias] : [])]) {
+      if (!there.delete(name)) {
+        yield `quantised[${index}] has ${quoted(name)}, which is no tensor of an export, or another layer's`;
+      }
     }
   }
 }

@@ -467,6 +467,47 @@ export const MANIFEST_SCHEMA = JSON.parse(`{
    "minItems": 0,
    "maxItems": 65536
   },
+  "quantised": {
+   "type": "array",
+   "items": {
+    "type": "object",
+    "properties": {
+     "weight": {
+      "type": "string",
+      "minLength": 1,
+      "maxLength": 4096
+     },
+     "bias": {
+      "type": "string",
+      "maxLength": 4096
+     },
+     "axis": {
+      "type": "integer",
+      "minimum": -1,
+      "maximum": 1
+     },
+     "largest": {
+      "type": "integer",
+      "minimum": 1,
+      "maximum": 127
+     },
+     "input_scale": {
+      "type": "number",
+      "exclusiveMinimum": 0
+     }
+    },
+    "required": [
+     "weight",
+     "bias",
+     "axis",
+     "largest",
+     "input_scale"
+    ],
+    "additionalProperties": false
+   },
+   "minItems": 0,
+   "maxItems": 65536
+  },
   "memory": {
    "type": "object",
    "maxProperties": 64,

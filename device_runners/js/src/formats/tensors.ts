@@ -10,6 +10,9 @@ export type Float32Tensor = Typed<'float32', Float32Array>;
 export type Float64Tensor = Typed<'float64', Float64Array>;
 export type Int64Tensor = Typed<'int64', BigInt64Array>;
 export type Uint8Tensor = Typed<'uint8', Uint8Array>;
+/** Only exported models hold these. */
+export type Int8Tensor = Typed<'int8', Int8Array>;
+export type Int32Tensor = Typed<'int32', Int32Array>;
 export type StoredTensor = Float32Tensor | Float64Tensor | Int64Tensor | Uint8Tensor;
 /** Tensors by name, in the order of their file. */
 export type Tensors = ReadonlyMap<string, StoredTensor>;
@@ -52,7 +55,7 @@ export function require32(tensors: Tensors, name: string): Float32Tensor {
 }
 
 /** A tensor's bytes, little-endian as every platform with WebAssembly or Node is. */
-export function bytesOf(tensor: StoredTensor): Uint8Array {
+export function bytesOf(tensor: StoredTensor | Int8Tensor | Int32Tensor): Uint8Array {
   const { buffer, byteOffset, byteLength } = tensor.data;
   return new Uint8Array(buffer, byteOffset, byteLength);
 }
