@@ -50,8 +50,8 @@ def same_logits(
     Files are opened one after the other, so that the weights are in memory once (more often if `prepared` are bytes).
     `real` are images for the prepared graph `(n, *image)`. Where `activation` makes probabilities of the logits, these
     are compared: among many classes all probabilities are small. Raises ModelError where outputs differ by more than
-    1e-3 of their spread over images and 2e-5 of the largest (3 % of the largest for a float16 source; for a quantised one
-    see below), or one does not run.
+    1e-3 of their spread over images and 2e-5 of the largest (3 % of the largest for a float16 source; for a quantised
+    one see below), or one does not run.
     """
     session = _open_source(source)
     batches = _batches(source, session, real)

@@ -5,7 +5,7 @@
  */
 
 import { BundleError, ConfigError } from '../errors.js';
-import { concatenate, sha256, utf8 } from '../formats/bytes.js';
+import { bytesOfBase64, concatenate, sha256, utf8 } from '../formats/bytes.js';
 import type { BundleSource } from './source.js';
 
 export const SIGNATURE = 'manifest.sig';
@@ -18,6 +18,18 @@ const KEY_BYTES = 32;
 const EXTRACT =
   'make it with `openssl pkey -in key.pem -pubout -out trust.pem`, and give the text of trust.pem.';
 const PEM = /-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----/;
+
+/** What is used of Web Crypto, which not every engine has. */
+interface Subtle {
+  importKey(
+    format: 'raw',
+    raw: Uint8Array,
+    name: string,
+    extractable: false,
+    uses: ['verify'],
+  ): Promise<object>;
+  verify(name: string, key: object, signature: Uint8Array, message: Uint8Array): Promise<boolean>;
+}
 
 /** Whose bundles are opened. */
 export class TrustedKey {
@@ -69,9 +81,9 @@ export class TrustedKey {
     message: Uint8Array<ArrayBuffer>,
     signature: Uint8Array<ArrayBuffer>,
   ): Promise<boolean> {
-    const subtle = globalThis.crypto?.subtle;
+    const { subtle } = (globalThis as { crypto?: { subtle?: Subtle } }).crypto ?? {};
     if (!subtle) throw unable();
-    let key: CryptoKey;
+    let key: object;
     try {
       key = await subtle.importKey('raw', this.raw, 'Ed25519', false, ['verify']);
     } catch (error) {
@@ -87,12 +99,4 @@ function unable(cause?: unknown): ConfigError {
       'current browser on https or localhost; without trust, bundles are opened unchecked.',
     { cause },
   );
-}
-
-function bytesOfBase64(text: string): Uint8Array<ArrayBuffer> | undefined {
-  try {
-    return Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
-  } catch {
-    return undefined;
-  }
 }
