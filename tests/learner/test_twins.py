@@ -44,6 +44,8 @@ def test_a_twin_takes_nothing_from_a_known_class(
     # What is learned later does not bring it back.
     learner.learn(digits.task("02", (6, 7)))
     assert threes(learner, digits) >= before - 0.05
+    learner.forget(task="02")
+    assert learner.tasks[0].classes == ("drei", "four")
     learner.merge("three", "drei")
     assert learner.tasks[0].classes == ("three", "four")
     assert not any("drei" in note for note in learner.tasks[0].notes)

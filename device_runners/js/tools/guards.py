@@ -211,7 +211,7 @@ def _forgetting(tensors: Tensors) -> dict[str, Any]:
     _keep(tensors, "forgetting/statistics", statistics)
     tensors["forgetting/forward"] = map_.forward
     tensors["forgetting/unexplained"] = map_.unexplained
-    tensors["forgetting/spread"] = forgetting_module._spread(statistics)
+    tensors["forgetting/spread"] = forgetting_module.spread_of(statistics)
     tensors["forgetting/permutations"] = np.concatenate(draws.permutations)
     tensors["forgetting/normals"] = np.concatenate(draws.normals)
     tensors["forgetting/movements"] = np.concatenate(draws.movements)

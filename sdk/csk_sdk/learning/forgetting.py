@@ -63,7 +63,8 @@ def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | 
     def left_of(one: LearnedTask) -> LearnedTask | None:
         return None if one.name in gone else _less(one, names)
 
-    tasks = _without_orphans([left for one in generation.tasks if (left := left_of(one))], base)
+    left_tasks = [left for one in generation.tasks if (left := left_of(one))]
+    tasks = _without_orphans(left_tasks, generation.tasks, base)
     kept = {one.name: one.classes for one in tasks}
     changed = [one for one in generation.tasks if kept.get(one.name) != one.classes]
     known = {name for classes in kept.values() for name in classes} | set(base)
@@ -176,13 +177,21 @@ def _less(task: LearnedTask, names: Collection[str]) -> LearnedTask | None:
     )
 
 
-def _without_orphans(tasks: Sequence[LearnedTask], base: Iterable[str]) -> tuple[LearnedTask, ...]:
-    """Tasks without classes of which nothing is known any more: a lesson had replaced it, and is gone itself."""
-    known = set(base) | {
-        name for task in tasks for name in task.classes if task.contributions.get(name, "unknown")
-    }
-    orphans = {name for task in tasks for name in task.classes} - known
+def _without_orphans(
+    tasks: Sequence[LearnedTask], before: Iterable[LearnedTask], base: Iterable[str]
+) -> tuple[LearnedTask, ...]:
+    """Tasks without classes of which nothing is known any more, and was `before`.
+
+    Of such a class a lesson had replaced what was known, and is gone itself. One that decisions over all classes never
+    knew stays.
+    """
+    orphans = _told(before) - set(base) - _told(tasks)
     return tuple(left for task in tasks if (left := _less(task, orphans)))
+
+
+def _told(tasks: Iterable[LearnedTask]) -> set[str]:
+    """The classes that a task tells something of; of one without a ledger, all."""
+    return {name for task in tasks for name in task.classes if task.contributions.get(name, "unknown")}
 
 
 def _shorten_heads(

@@ -3,6 +3,7 @@
 import type { Bundle } from '../bundle/bundle.js';
 import { SENTENCES } from '../contract/sentences.js';
 import { TaskError } from '../errors.js';
+import { type Json, JsonNumber } from '../formats/json.js';
 import { isPlain, LONGEST } from '../formats/names.js';
 import { filled } from '../formats/sentences.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
@@ -48,7 +49,7 @@ export async function forget(
   requireKnown(generation, bundle, names, task);
   const hidden = base.filter((name) => names.includes(name) && !generation.hidden.includes(name));
   const left = generation.tasks.flatMap((one) => (one.name === task ? [] : (less(one, names) ?? [])));
-  const tasks = withoutOrphans(left, base);
+  const tasks = withoutOrphans(left, generation.tasks, base);
   const kept = new Map(tasks.map((one) => [one.name, one.classes]));
   const changed = generation.tasks.filter((one) => kept.get(one.name)?.length !== one.classes.length);
   const known = new Set([...[...kept.values()].flat(), ...base]);
@@ -142,15 +143,40 @@ function less(task: LearnedTask, names: readonly string[]): LearnedTask | undefi
     contributions: left(task.contributions),
     carried: left(task.carried),
     notes: task.notes.filter((note) => !names.some((name) => note.includes(name))),
+    ...expectedOf(task, new Map(names.map((name) => [name, undefined]))),
   };
 }
 
-/** Tasks without classes of which nothing is known any more: a lesson had replaced it, and is gone itself. */
-function withoutOrphans(tasks: readonly LearnedTask[], base: readonly string[]): LearnedTask[] {
+/** What was expected of a task's classes, under other names; undefined for those that are to be left out. */
+function expectedOf(
+  { expected }: LearnedTask,
+  names: ReadonlyMap<string, string | undefined>,
+): Pick<LearnedTask, 'expected'> {
+  if (!expected) return {};
+  const now = (name: string): string | undefined => (names.has(name) ? names.get(name) : name);
+  const classes = Object.entries((expected.classes ?? {}) as Record<string, Record<string, Json>>);
+  const kept = classes.flatMap(([name, one]) => {
+    const confused = now(String(one.confused ?? ''));
+    const told =
+      confused === undefined ? { ...one, confused: '', share: new JsonNumber('0.0') } : { ...one, confused };
+    const own = now(name);
+    return own === undefined ? [] : [[own, told] as const];
+  });
+  return { expected: { ...expected, classes: Object.fromEntries(kept) } };
+}
+
+/**
+ * Tasks without classes of which nothing is known any more, and was `before`: a lesson had replaced it, and is gone itself.
+ */
+function withoutOrphans(
+  tasks: readonly LearnedTask[],
+  before: readonly LearnedTask[],
+  base: readonly string[],
+): LearnedTask[] {
   const told = ({ contributions, classes }: LearnedTask): string[] =>
     classes.filter((name) => contributions.get(name) !== '');
   const known = new Set([...base, ...tasks.flatMap(told)]);
-  const orphans = tasks.flatMap(({ classes }) => classes).filter((name) => !known.has(name));
+  const orphans = before.flatMap(told).filter((name) => !known.has(name));
   return tasks.flatMap((task) => less(task, orphans) ?? []);
 }
 
@@ -233,6 +259,8 @@ function named(task: LearnedTask, old: string, name: string): LearnedTask {
     classes: task.classes.map(now),
     contributions: by(task.contributions),
     carried: by(task.carried),
+    notes: task.notes.filter((note) => !note.includes(`'${old}'`)),
+    ...expectedOf(task, new Map([[old, name]])),
   };
 }
 
@@ -260,6 +288,7 @@ async function merged(
     classes: task.classes.filter((name) => name !== other),
     contributions: await both(task.contributions),
     carried: await both(task.carried),
+    ...expectedOf(task, new Map([other, into].map((name) => [name, undefined]))),
   };
 }
 

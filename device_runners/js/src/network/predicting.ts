@@ -239,7 +239,9 @@ function taskHead(generation: Generation, bundle: Bundle, task: string): LinearH
  */
 function classHead(generation: Generation, bundle: Bundle): LinearHead {
   const { features } = bundle.manifest.head;
-  const heads = taskNames(generation, bundle).map((name) => taskHead(generation, bundle, name));
+  const heads = taskNames(generation, bundle).map((name) =>
+    counted(taskHead(generation, bundle, name), generation, name),
+  );
   const statistics = ClassStatistics.from(generation.tensors, features);
   const known = new Set(statistics.classes);
   const tasks = heads.slice(bundle.manifest.classes.length ? 1 : 0);
@@ -252,6 +254,22 @@ function classHead(generation: Generation, bundle: Bundle): LinearHead {
   }
   if (!heads[0]) throw new TaskError('There is no class to predict yet: learn a task first.');
   return heads[0];
+}
+
+/**
+ * A task's head for those of its classes that decisions over all classes know by it: not for one that cannot be told from
+ * an older one, or that a later lesson replaced.
+ */
+function counted(head: LinearHead, { tasks }: Generation, task: string): LinearHead {
+  const files = tasks.find(({ name }) => name === task)?.contributions;
+  const rows = head.classes.flatMap((name, row) => (files?.get(name) === '' ? [] : [row]));
+  if (rows.length === head.classes.length) return head;
+  const f = head.weight.length / head.classes.length;
+  return {
+    classes: rows.map((row) => head.classes[row]!),
+    weight: Float32Array.from(rows.flatMap((row) => [...head.weight.subarray(row * f, (row + 1) * f)])),
+    bias: Float32Array.from(rows, (row) => head.bias[row]!),
+  };
 }
 
 /**

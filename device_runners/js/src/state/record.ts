@@ -16,7 +16,8 @@ import { FIRST, type Needs, needsOf, needsRecord, requireReader } from './versio
  * directions were kept for older knowledge, as "r/k", and `notes` what the user was warned of; what an older csk-sdk did
  * not record is empty. `contributions` names by class the file in `ledger/` of what the task contributed under the bundle's
  * untouched network, "" where a later lesson replaced it; `carried` the same as it is counted now, where centers have moved.
- * `temperature` is what was measured on the task, where the bundle brings none.
+ * `temperature` is what was measured on the task, where the bundle brings none, `expected` how often decisions were
+ * expected to be right, as Python's LearnReport has it.
  */
 export interface LearnedTask {
   readonly name: string;
@@ -32,6 +33,7 @@ export interface LearnedTask {
   readonly contributions: ReadonlyMap<string, string>;
   readonly carried: ReadonlyMap<string, string>;
   readonly temperature?: number;
+  readonly expected?: { readonly [name: string]: Json };
   /** Fields of a newer csk-sdk, which are kept as they are. */
   readonly more?: { readonly [name: string]: Json };
 }
@@ -164,6 +166,7 @@ function taskFrom(raw: { [key: string]: Json }): LearnedTask {
     contributions: files(values.contributions),
     carried: files(values.carried),
     ...(temperature === undefined ? {} : { temperature }),
+    ...(raw.expected === undefined ? {} : { expected: raw.expected as { [key: string]: Json } }),
     ...moreOf(raw, TASK_FIELDS),
   };
 }
@@ -185,6 +188,7 @@ export function recordBytes(found: GenerationRecord): Uint8Array {
     ...(task.contributions.size ? { contributions: Object.fromEntries(task.contributions) } : {}),
     ...(task.carried.size ? { carried: Object.fromEntries(task.carried) } : {}),
     ...(task.temperature === undefined ? {} : { temperature: task.temperature }),
+    ...(task.expected === undefined ? {} : { expected: task.expected }),
   }));
   const { number: own, parent, created, size, hidden, purged, more, needs = FIRST } = found;
   const known = { number: own, parent, created, tasks, sha256: found.sha256, size };
