@@ -22,6 +22,13 @@ REPOSITORY = Path(__file__).parents[1]
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
+@pytest.fixture(autouse=True)
+def _as_nice_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run in the tests' own process, which `watch` would leave slower for all that follow."""
+    if hasattr(os, "nice"):
+        monkeypatch.setattr(os, "nice", lambda increment: increment)
+
+
 @dataclass(frozen=True)
 class Digits:
     """scikit-learn's digits: images uint8 `(n, 8, 8)`, labels int64 `(n,)`.
