@@ -1,5 +1,6 @@
 /** Generated from csk_sdk/contract/record.schema.json: change it there, and run `make contract`. */
 
+import type { Json } from '../formats/json.js';
 import type { Schema } from '../formats/schema.js';
 
 export const RECORD_SCHEMA = JSON.parse(`{
@@ -26,50 +27,62 @@ export const RECORD_SCHEMA = JSON.parse(`{
     "type": "object",
     "properties": {
      "name": {
-      "type": "string"
+      "type": "string",
+      "description": "its name"
      },
      "classes": {
       "type": "array",
+      "description": "its classes, in the order of its labels",
       "items": {
        "type": "string"
       }
      },
      "epochs": {
       "type": "integer",
+      "description": "epochs of training; 0 where heads alone were fitted",
       "minimum": 0,
       "maximum": 9007199254740991
      },
      "images": {
       "type": "integer",
+      "description": "training images",
       "minimum": 0,
       "maximum": 9007199254740991
      },
      "seconds": {
-      "type": "number"
+      "type": "number",
+      "description": "wall time, in seconds"
      },
      "loss": {
-      "type": "number"
+      "type": "number",
+      "description": "mean loss of the last epoch"
      },
      "peak_rss_bytes": {
       "type": "integer",
+      "description": "the process's peak memory; 0 where it is not known",
       "minimum": 0,
       "maximum": 9007199254740991
      },
      "config": {
       "type": "object",
+      "description": "all settings, under the names that they have in Python",
       "additionalProperties": true
      },
      "protected": {
       "type": "object",
+      "description": "by site, how many of the selected channels' directions were kept for older knowledge, as \\"r/k\\"",
       "additionalProperties": {
        "type": "string"
-      }
+      },
+      "default": {}
      },
      "notes": {
       "type": "array",
+      "description": "what the user was warned of",
       "items": {
        "type": "string"
-      }
+      },
+      "default": []
      }
     },
     "required": [
@@ -114,3 +127,41 @@ export const RECORD_SCHEMA = JSON.parse(`{
  ],
  "additionalProperties": true
 }`) as Schema;
+
+/** A task that was learned, and what it took. */
+export interface RecordedTask {
+  /** Its name. */
+  readonly name: string;
+  /** Its classes, in the order of its labels. */
+  readonly classes: readonly string[];
+  /** Epochs of training; 0 where heads alone were fitted. */
+  readonly epochs: number;
+  /** Training images. */
+  readonly images: number;
+  /** Wall time, in seconds. */
+  readonly seconds: number;
+  /** Mean loss of the last epoch. */
+  readonly loss: number;
+  /** The process's peak memory; 0 where it is not known. */
+  readonly peakRssBytes: number;
+  /** All settings, under the names that they have in Python. */
+  readonly config: { readonly [name: string]: Json };
+  /** By site, how many of the selected channels' directions were kept for older knowledge, as "r/k". */
+  readonly protected: Readonly<Record<string, string>>;
+  /** What the user was warned of. */
+  readonly notes: readonly string[];
+}
+
+/** How a record calls each of that. */
+export const TASK_NAMES: { readonly [Name in keyof RecordedTask]: string } = {
+  name: 'name',
+  classes: 'classes',
+  epochs: 'epochs',
+  images: 'images',
+  seconds: 'seconds',
+  loss: 'loss',
+  peakRssBytes: 'peak_rss_bytes',
+  config: 'config',
+  protected: 'protected',
+  notes: 'notes',
+};

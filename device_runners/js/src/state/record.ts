@@ -1,6 +1,6 @@
 /** What a state remembers: learned tasks, generations, and the small JSON records in its files. */
 
-import { RECORD_SCHEMA } from '../contract/recordSchema.js';
+import { RECORD_SCHEMA, type RecordedTask, TASK_NAMES } from '../contract/recordSchema.js';
 import { reasonOf, StateError } from '../errors.js';
 import { sha256, textOf, utf8 } from '../formats/bytes.js';
 import { dumps, isObject, type Json, jsonOf, parseJson, plain } from '../formats/json.js';
@@ -10,23 +10,10 @@ import type { Storage } from './storage.js';
 import { FIRST, type Needs, needsOf, needsRecord, requireReader } from './versions.js';
 
 /**
- * A task that was learned, and what it took: `images` is the number of training images, `seconds` wall time, `loss` the
- * mean loss of the last epoch, `peakRssBytes` the process's peak memory (0 where it is not known), `config` the settings
- * used, under the names that they have in Python. `protected` says for each site how many of the selected channels'
- * directions were kept for older knowledge, as "r/k", and `notes` what the user was warned of; what an older csk-sdk did
- * not record is empty.
+ * A task that was learned, and what it took: what its record says (docs/state.md). What an older csk-sdk did not record is
+ * empty.
  */
-export interface LearnedTask {
-  readonly name: string;
-  readonly classes: readonly string[];
-  readonly epochs: number;
-  readonly images: number;
-  readonly seconds: number;
-  readonly loss: number;
-  readonly peakRssBytes: number;
-  readonly config: { readonly [name: string]: Json };
-  readonly protected: Readonly<Record<string, string>>;
-  readonly notes: readonly string[];
+export interface LearnedTask extends RecordedTask {
   /** Fields of a newer csk-sdk, which are kept as they are. */
   readonly more?: { readonly [name: string]: Json };
 }
@@ -90,7 +77,8 @@ function checkOf(values: { [key: string]: Json }): string {
 }
 
 const { properties: OF_RECORD } = RECORD_SCHEMA;
-const TASK_FIELDS: ReadonlySet<string> = new Set(Object.keys(OF_RECORD!.tasks!.items!.properties!));
+const OF_TASK = OF_RECORD!.tasks!.items!.properties!;
+const TASK_FIELDS: ReadonlySet<string> = new Set(Object.keys(OF_TASK));
 const RECORD_FIELDS: ReadonlySet<string> = new Set(Object.keys(OF_RECORD!));
 
 /**
@@ -136,32 +124,21 @@ function moreOf(
 }
 
 function taskFrom(raw: { [key: string]: Json }): LearnedTask {
-  const values = plain(raw) as LearnedTask & { peak_rss_bytes: number };
-  const { name, classes, epochs, images, seconds, loss, peak_rss_bytes } = values;
-  return {
-    ...{ name, classes, epochs, images, seconds, loss, peakRssBytes: peak_rss_bytes },
-    // As it was spelled: Python's 1.0 must stay 1.0 when the task is written again into the next record.
-    config: raw.config as { [key: string]: Json },
-    protected: values.protected ?? {},
-    notes: values.notes ?? [],
-    ...moreOf(raw, TASK_FIELDS),
-  };
+  const values = Object.entries(TASK_NAMES).map(([own, name]) => {
+    const { additionalProperties, default: unset } = OF_TASK[name]!;
+    if (!Object.hasOwn(raw, name)) return [own, unset];
+    // What may hold anything, as it was spelled: Python's 1.0 must stay 1.0 when it is written into the next record.
+    return [own, additionalProperties === true ? raw[name]! : plain(raw[name]!)];
+  });
+  return { ...(Object.fromEntries(values) as RecordedTask), ...moreOf(raw, TASK_FIELDS) };
 }
 
 /** A record as its file's content. */
 export function recordBytes(found: GenerationRecord): Uint8Array {
-  const tasks = found.tasks.map(({ peakRssBytes, more, ...task }) => ({
-    ...more,
-    name: task.name,
-    classes: task.classes,
-    epochs: task.epochs,
-    images: task.images,
-    seconds: task.seconds,
-    loss: task.loss,
-    peak_rss_bytes: peakRssBytes,
-    config: task.config,
-    protected: task.protected,
-    notes: task.notes,
+  const named = Object.entries(TASK_NAMES) as [keyof RecordedTask, string][];
+  const tasks = found.tasks.map((task) => ({
+    ...task.more,
+    ...Object.fromEntries(named.map(([own, name]) => [name, task[own]])),
   }));
   const { number: own, parent, created, size, more, needs = FIRST } = found;
   const known = { number: own, parent, created, tasks, sha256: found.sha256, size };
