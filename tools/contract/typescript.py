@@ -174,6 +174,8 @@ def recorded_task(record: Raw) -> str:
         for name, raw in properties.items()
     ]
     names = [f"  {camel(name)}: '{name}'," for name in properties]
+    unset = {camel(name): raw["default"] for name, raw in properties.items() if "default" in raw}
+    picked = f"Pick<RecordedTask, {' | '.join(map(_quoted, unset))}>"
     return "\n".join(
         [
             *(
@@ -188,8 +190,9 @@ def recorded_task(record: Raw) -> str:
                 "export const TASK_NAMES: { readonly [Name in keyof RecordedTask]: string } = {",
                 *names,
                 "};",
-                "",
             ),
+            *("", "/** What a task of an older csk-sdk is taken to say where it says nothing. */"),
+            *(f"export const UNRECORDED: {picked} = {value_of(unset)};", ""),
         ]
     )
 

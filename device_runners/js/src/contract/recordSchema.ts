@@ -165,3 +165,6 @@ export const TASK_NAMES: { readonly [Name in keyof RecordedTask]: string } = {
   protected: 'protected',
   notes: 'notes',
 };
+
+/** What a task of an older csk-sdk is taken to say where it says nothing. */
+export const UNRECORDED: Pick<RecordedTask, 'protected' | 'notes'> = { protected: {}, notes: [] };
