@@ -108,7 +108,6 @@ def _build(
         del weights  # from here on they are read from the file
         with draft.scratch(source.model) as prepared:
             same_logits(source, prepared, head.activation, real)
-        draft.write(models, checkpoint, manifest)
         if ORT_TRAINING in manifest.backends:
             with draft.writing():
                 unchecked = write_ort_artifacts(
@@ -119,7 +118,7 @@ def _build(
                     draft.folder / ORT_FOLDER,
                     where,
                 )
-            draft.seal(checkpoint, manifest)
+        draft.write(models, checkpoint, manifest)
         if split is not None:
             # Through the bundle itself, as the device will open it.
             opened = Bundle.open(draft.folder)

@@ -172,7 +172,7 @@ def copied(folder: Path) -> Path:
     for path in (PYTHON, TYPESCRIPT):
         shutil.copytree(ROOT / path, folder / path, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "docs").mkdir()
-    for page in ("settings.md", "thresholds.md"):
+    for page in ("settings.md", "state.md", "thresholds.md"):
         shutil.copy(ROOT / "docs" / page, folder / "docs")
     return folder
 

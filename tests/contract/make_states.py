@@ -17,7 +17,9 @@ from csk_sdk import TrainingConfig
 from csk_sdk.formats.schema import load_schema, violation
 
 HERE = Path(__file__).parent
+OF_TASK = load_schema("record")["properties"]["tasks"]["items"]["properties"]
 TASK = {
+    **{name: raw["default"] for name, raw in OF_TASK.items() if "default" in raw},
     **{"name": "birds", "classes": ["owl", "jay"], "epochs": 4, "images": 60, "seconds": 2.5, "loss": 0.25},
     **{"peak_rss_bytes": 1 << 27, "config": TrainingConfig().to_json(), "protected": {"site": "3/8"}},
     **{"notes": ["something"], "weather": {"of a newer one": [1, 2.5]}},

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 from make_manifests import edited
-from make_states import GOOD, HERE, recorded
+from make_states import GOOD, HERE, TASK, recorded
 
 from csk_sdk.errors import StateError
 from csk_sdk.formats.schema import load_schema, violation
@@ -68,3 +68,17 @@ def test_the_schema_has_the_fields_that_python_has() -> None:
     assert set(schema) == own | {"min_reader", "min_writer"}
     assert set(schema["tasks"]["items"]["properties"]) == {one.name for one in fields(LearnedTask)} - {"more"}
     assert load_schema("progress")["properties"]["profile"]["enum"] == list(PROFILES)
+
+
+def test_a_task_of_a_record_is_what_the_schema_says() -> None:
+    """TypeScript's interface is generated from it; what older files lack is the same in Python."""
+    task = load_schema("record")["properties"]["tasks"]["items"]
+    recorded = {one.name: one for one in fields(LearnedTask) if one.name != "more"}
+    assert list(recorded) == list(task["properties"])
+    assert [name for name, one in recorded.items() if one.default is one.default_factory] == task["required"]
+    written = {name: TASK[name] for name in task["required"]}
+    for name in recorded.keys() - written.keys():
+        assert (
+            json.loads(json.dumps(LearnedTask.from_json(written).to_json()[name]))
+            == task["properties"][name]["default"]
+        )

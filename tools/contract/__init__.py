@@ -12,7 +12,7 @@ import json
 import re
 from pathlib import Path
 
-from tools.contract.pages import settings_page, thresholds_page
+from tools.contract.pages import settings_page, state_page, thresholds_page
 from tools.contract.python import python_fields
 from tools.contract.typescript import schema_module, sentences_module, settings_module, thresholds_module
 
@@ -36,6 +36,10 @@ def generated(root: Path = ROOT) -> dict[Path, str]:
         there / "thresholds.ts": thresholds_module(thresholds),
         Path("docs") / "settings.md": settings_page(settings),
         Path("docs") / "thresholds.md": thresholds_page(thresholds),
+        Path("docs") / "state.md": state_page(
+            (root / "docs" / "state.md").read_text(encoding="utf-8"),
+            json.loads((contract / "record.schema.json").read_text(encoding="utf-8")),
+        ),
         **{
             there / f"{path.name.split('.')[0]}Schema.ts": schema_module(path)
             for path in sorted(contract.glob("*.schema.json"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tools.contract.shared import HOW, Raw, camel
 from tools.contract.typescript import value_of
 
@@ -66,3 +68,17 @@ def thresholds_page(groups: Raw) -> str:
                 value = f"{value_of(one['value'])} {one.get('unit', '')}".rstrip()
                 rows.append(f"| `{group}.{name}` | {value} | {one['description']} | {why} |")
     return THRESHOLDS_PAGE.format(how=HOW.format("thresholds.json"), rows="\n".join(rows))
+
+
+_FIELDS = re.compile(r"(?<=<!-- fields of a task -->\n).*?(?=<!-- end of the fields -->)", re.DOTALL)
+
+
+def state_page(page: str, record: Raw) -> str:
+    """`docs/state.md` with the table of a task's fields in its place."""
+    task = record["properties"]["tasks"]["items"]
+    rows = ["| of a task | |", "|---|---|"]
+    for name, raw in task["properties"].items():
+        older = "" if name in task["required"] else "; missing in older states"
+        rows.append(f"| `{name}` | {raw['description']}{older} |")
+    assert _FIELDS.search(page), "docs/state.md has no place for the fields of a task"
+    return _FIELDS.sub(lambda _: "\n" + "\n".join(rows) + "\n\n", page)

@@ -157,8 +157,61 @@ def schema_module(path: Path) -> str:
         .replace("`", "\\`")
     )
     assert "${" not in text
+    json_type = "import type { Json } from '../formats/json.js';\n" if name == "RECORD" else ""
     return (
-        f"/** {HOW.format(path.name)} */\n\n"
+        f"/** {HOW.format(path.name)} */\n\n{json_type}"
         "import type { Schema } from '../formats/schema.js';\n\n"
         f"export const {name}_SCHEMA = JSON.parse(`{text}`) as Schema;\n"
+        + (recorded_task(json.loads(path.read_text(encoding="utf-8"))) if name == "RECORD" else "")
     )
+
+
+def recorded_task(record: Raw) -> str:
+    """What a record says of a task, as an interface, and under which name it says each of it."""
+    task = record["properties"]["tasks"]["items"]
+    properties = task["properties"]
+
+    def _mark(name: str) -> str:
+        return "" if name in task["required"] or "default" in properties[name] else "?"
+
+    fields = [
+        f"  /** {raw['description'][0].upper()}{raw['description'][1:]}. */\n"
+        f"  readonly {camel(name)}{_mark(name)}: {_typed(raw)};"
+        for name, raw in properties.items()
+    ]
+    names = [f"  {camel(name)}: '{name}'," for name in properties]
+    unset = {camel(name): raw["default"] for name, raw in properties.items() if "default" in raw}
+    picked = f"Pick<RecordedTask, {' | '.join(map(_quoted, unset))}>"
+    return "\n".join(
+        [
+            *(
+                "",
+                "/** A task that was learned, and what it took. */",
+                "export interface RecordedTask {",
+                *fields,
+                "}",
+            ),
+            *("", "/** How a record calls each of that. */"),
+            *(
+                "export const TASK_NAMES: { readonly [Name in keyof RecordedTask]: string } = {",
+                *names,
+                "};",
+            ),
+            *("", "/** What a task of an older csk-sdk is taken to say where it says nothing. */"),
+            *(f"export const UNRECORDED: {picked} = {value_of(unset)};", ""),
+        ]
+    )
+
+
+def _typed(raw: Raw) -> str:
+    """The type of a value that a schema describes."""
+    if raw["type"] == "array":
+        return f"readonly {_typed(raw['items'])}[]"
+    if raw["type"] == "object":
+        inner = raw["additionalProperties"]
+        return (
+            "{ readonly [name: string]: Json }"
+            if inner is True
+            else f"Readonly<Record<string, {_typed(inner)}>>"
+        )
+    return {"integer": "number", "boolean": "boolean"}.get(raw["type"], raw["type"])

@@ -48,6 +48,7 @@ from csk_sdk.contract.manifest import (
     Candidate,
     LeftOut,
     Manifest,
+    QuantisedLayer,
     Site,
     exact_twin,
 )
@@ -102,23 +103,27 @@ def plan_build(model: Path, options: BuildOptions) -> Plan:
     head = split_head(source.model, where)
     require_loss(options.loss, head.activation, where)
     _require_few_features(head.weight.shape[1], options, where)
-    split = _base_split(options, describe(source, head, possible, options)) if options.base_data else None
+    # Before anything is measured: options that do not fit the model are refused here.
+    described = describe(source, head, possible, options)
+    split = _base_split(options, described) if options.base_data else None
     try:
-        manifest, sites = _with_sites(source, head, possible, options)
-        models = _graphs(source, sites, manifest)
+        chosen = _with_sites(source, head, possible, options, described)
+        models = _graphs(source, chosen)
     except UnsupportedOpError as error:
-        source, reached = _behind(source, head, possible, options, error)
-        manifest, sites = _with_sites(source, head, reached, options, possible)
-        models = _graphs(source, sites, manifest)
-    manifest = _with_quantised(models, source, manifest)
+        source, reached = _behind(source, possible, options, described, error)
+        chosen = _with_sites(source, head, reached, options, described)
+        models = _graphs(source, chosen)
+    quantised = _with_quantised(models, source, chosen)
     costs = measure_costs(
-        source.model, models.get(TRAINING_MODEL), sites, len(manifest.classes), manifest.channel_ratio
+        source.model, models.get(TRAINING_MODEL), chosen.sites, len(chosen.classes), chosen.channel_ratio
     )
-    checkpoint = _empty_checkpoint(source, head, sites)
-    cut = find_cut(source.model, sites) if PORTABLE in manifest.backends else None
-    models, agreement = _in_all_forms(models, source, cut, manifest, split, checkpoint)
+    checkpoint = _empty_checkpoint(source, head, chosen.sites)
+    cut = find_cut(source.model, chosen.sites) if PORTABLE in chosen.backends else None
+    models, agreement = _in_all_forms(models, source, cut, chosen, split, checkpoint)
     manifest = replace(
-        _with_memory(models, manifest),
+        chosen,
+        **_memory(models, chosen),
+        quantised=quantised,
         costs=costs,
         prefix=cut.shape if cut is not None else (),
         precisions=(INT8, EXACT) if agreement is not None else (EXACT,),
@@ -139,20 +144,19 @@ def _require_few_features(features: int, options: BuildOptions, where: str) -> N
 
 def _behind(
     source: SourceModel,
-    head: SplitHead,
     possible: list[Site],
     options: BuildOptions,
+    described: Manifest,
     error: UnsupportedOpError,
 ) -> tuple[SourceModel, list[Site]]:
     """With `--trainable auto`, the sites behind the last op that has no gradient rule, and the source with a warning.
 
     Raises `error` where another choice was asked for, or none lies behind.
     """
-    manifest = describe(source, head, possible, options)
     low, high = 1, len(possible)
     while low < high:
         middle = (low + high) // 2
-        if _is_differentiable(source, possible[middle:], manifest):
+        if _is_differentiable(source, possible[middle:], described):
             high = middle
         else:
             low = middle + 1
@@ -173,22 +177,17 @@ def _is_differentiable(source: SourceModel, sites: Sequence[Site], manifest: Man
 
 
 def _with_sites(
-    source: SourceModel,
-    head: SplitHead,
-    possible: list[Site],
-    options: BuildOptions,
-    candidates: list[Site] | None = None,
-) -> tuple[Manifest, list[Site]]:
-    """The manifest with the sites that the options choose among the possible ones, and these.
+    source: SourceModel, head: SplitHead, possible: list[Site], options: BuildOptions, described: Manifest
+) -> Manifest:
+    """The described manifest with the sites that the options choose among the possible ones.
 
-    `candidates` are those that the manifest names, the possible ones if None.
+    Its candidates are all that it was described with, possible or not.
     """
-    where = source.path.name
-    # Before anything is measured: options that do not fit the model are refused here.
-    manifest = describe(source, head, possible, options)
     order = [str(node.name) for node in source.model.graph]
     intensity = (
-        _measure_centers(source, manifest, options.intensity_data, options.bit_depth)
+        _measure_centers(
+            source, replace(described, sites=tuple(possible)), options.intensity_data, options.bit_depth
+        )
         if options.intensity_data
         else None
     )
@@ -196,17 +195,16 @@ def _with_sites(
         Budget(options.memory_budget, source, head, options) if options.memory_budget is not None else None
     )
     fits = budget.holds if budget is not None else None
-    choice = choose_sites(possible, options.trainable, order, where, intensity, fits)
+    choice = choose_sites(possible, options.trainable, order, source.path.name, intensity, fits)
     if budget is not None and not choice.sites:
         raise budget.too_small(possible[-1])
-    manifest = replace(
-        manifest,
+    return replace(
+        described,
         sites=tuple(choice.sites),
-        candidates=_candidates(candidates or possible, choice.sites, intensity or {}),
+        candidates=_candidates(described.sites, choice.sites, intensity or {}),
         choice=choice.reason,
-        left_out=_left_out(source, options.sites),
+        left_out=left_out(source.model, options.sites),
     )
-    return manifest, choice.sites
 
 
 def _left_out(source: SourceModel, kinds: str) -> tuple[LeftOut, ...]:
@@ -217,21 +215,16 @@ def _left_out(source: SourceModel, kinds: str) -> tuple[LeftOut, ...]:
     return tuple(sorted(found, key=lambda one: order.index(one.node) if one.node in order else len(order)))
 
 
-def _with_memory(models: Mapping[str, ir.Model], manifest: Manifest) -> Manifest:
-    """The manifest with what learning takes, of the portable step where there is one."""
+def _memory(models: Mapping[str, ir.Model], chosen: Manifest) -> dict[str, Any]:
+    """The manifest's fields of what learning takes, of the portable step where there is one."""
     if TRAINING_MODEL not in models:
-        return manifest
-    training, sites, classes = models[TRAINING_MODEL], manifest.sites, len(manifest.classes)
-    batch = manifest.batch_size
-    memory = predict_memory(
-        training,
-        sites,
-        manifest.head.features,
-        classes,
-        batch,
-        manifest.precision == INT8,
-    )
-    return replace(manifest, memory=memory, step_memory=step_memory(training, sites, classes, batch))
+        return {}
+    training, sites, classes = models[TRAINING_MODEL], chosen.sites, len(chosen.classes)
+    batch, features, int8 = chosen.batch_size, chosen.head.features, chosen.precision == INT8
+    return {
+        "memory": predict_memory(training, sites, features, classes, batch, int8),
+        "step_memory": step_memory(training, sites, classes, batch),
+    }
 
 
 def _base_split(options: BuildOptions, manifest: Manifest) -> Split:
@@ -288,11 +281,11 @@ def _candidates(
     )
 
 
-def _graphs(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> dict[str, ir.Model]:
-    where, head = source.path.name, manifest.head
+def _graphs(source: SourceModel, chosen: Manifest) -> dict[str, ir.Model]:
+    where, head, sites = source.path.name, chosen.head, chosen.sites
     models = {}
-    if PORTABLE in manifest.backends:
-        models[TRAINING_MODEL] = training_model(source.model, sites, head, where, manifest.loss)
+    if PORTABLE in chosen.backends:
+        models[TRAINING_MODEL] = training_model(source.model, sites, head, where, chosen.loss)
     models[EVAL_MODEL] = eval_model(source.model, sites, head, where)
     models[MEMORY_MODEL] = memory_model(source.model, sites, head, where)
     models[EXPORT_TEMPLATE] = export_template(source.model, head, where, source.interface)
@@ -301,16 +294,18 @@ def _graphs(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> d
     return models
 
 
-def _with_quantised(models: dict[str, ir.Model], source: SourceModel, manifest: Manifest) -> Manifest:
-    """Add the export template in int8 to `models` where the source has such a form; the manifest with its layers."""
+def _with_quantised(
+    models: dict[str, ir.Model], source: SourceModel, chosen: Manifest
+) -> tuple[QuantisedLayer, ...]:
+    """Add the export template in int8 to `models` where the source has such a form; its layers."""
     if source.quantised is None:
-        return manifest
-    template = export_template(source.model, manifest.head, source.path.name, source.interface)
-    layers = round_as_deployed(template, source.quantised, manifest.head)
+        return ()
+    template = export_template(source.model, chosen.head, source.path.name, source.interface)
+    layers = round_as_deployed(template, source.quantised, chosen.head)
     if layers:
         standard_ops_only(QUANTISED_TEMPLATE, template)
         models[QUANTISED_TEMPLATE] = template
-    return replace(manifest, quantised=layers)
+    return layers
 
 
 def _empty_checkpoint(source: SourceModel, head: SplitHead, sites: Sequence[Site]) -> dict[str, NDArray[Any]]:

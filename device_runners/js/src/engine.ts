@@ -8,6 +8,18 @@ interface Ports {
   readonly port2: { postMessage(message: unknown): void };
 }
 
+/** What of Web Crypto is used. */
+interface Subtle {
+  importKey(
+    format: 'raw',
+    key: Uint8Array,
+    algorithm: 'Ed25519',
+    extractable: boolean,
+    usages: readonly string[],
+  ): Promise<unknown>;
+  verify(algorithm: 'Ed25519', key: unknown, signature: Uint8Array, message: Uint8Array): Promise<boolean>;
+}
+
 /** What of these there is. Asked for at each use, since an application may bring what its engine lacks. */
 interface Globals {
   readonly TextEncoder?: new () => { encode(text: string): Uint8Array };
@@ -18,6 +30,7 @@ interface Globals {
   readonly performance?: { now(): number };
   readonly MessageChannel?: new () => Ports;
   readonly setTimeout?: (run: () => void) => unknown;
+  readonly crypto?: { readonly subtle?: Subtle };
 }
 
 const globals = globalThis as Globals;
@@ -48,6 +61,23 @@ export function afterMessages(resume: () => void): void {
     setTimeout(resume);
   } else {
     void Promise.resolve().then(resume);
+  }
+}
+
+/**
+ * What checks signatures by the holder of an ed25519 public key, its 32 bytes. Nothing stands in for it where the engine has
+ * none: undefined then.
+ */
+export async function ed25519(
+  key: Uint8Array,
+): Promise<((signature: Uint8Array, message: Uint8Array) => Promise<boolean>) | undefined> {
+  const subtle = globals.crypto?.subtle;
+  if (!subtle) return undefined;
+  try {
+    const held = await subtle.importKey('raw', key, 'Ed25519', false, ['verify']);
+    return (signature, message) => subtle.verify('Ed25519', held, signature, message);
+  } catch {
+    return undefined;
   }
 }
 

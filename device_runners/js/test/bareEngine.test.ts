@@ -2,7 +2,6 @@ import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { afterMessages, decoded, encoded, now, plainlyDecoded, plainlyEncoded } from '../src/engine.js';
-import { bytesOfBase64 } from '../src/formats/bytes.js';
 import { type Engine, engine, script } from './bareEngine.js';
 import { bundleFiles, digitsTask } from './fixtures.js';
 
@@ -104,15 +103,6 @@ describe('what stands in for an engine', () => {
           }
         }
       }
-    }
-  });
-
-  it('reads base64, and nothing else', () => {
-    for (const text of ['', 'a', 'ab', 'abc', '\u0000\u00ff\u0080', 'x'.repeat(50)]) {
-      expect(bytesOfBase64(btoa(text))).toEqual(Uint8Array.from(text, (one) => one.charCodeAt(0)));
-    }
-    for (const text of ['a', 'ab', '====', 'a===', 'ab=c', 'ab c', 'ab-_', 'YQ==\n']) {
-      expect(bytesOfBase64(text), text).toBe(undefined);
     }
   });
 

@@ -1,6 +1,7 @@
 /** Commits that are interrupted at every point, and what is damaged. */
 
 import { describe, expect, it } from 'vitest';
+import { UNRECORDED } from '../src/contract/recordSchema.js';
 import { StateError, StorageError } from '../src/errors.js';
 import { textOf, utf8 } from '../src/formats/bytes.js';
 import { type Json, parseJson } from '../src/formats/json.js';
@@ -19,15 +20,8 @@ function tensors(value: number): Map<string, StoredTensor> {
 
 function task(name: string): LearnedTask {
   const numbers = { epochs: 1, images: 2, seconds: 0.5, loss: 1e-5, peakRssBytes: 0 };
-  return {
-    name,
-    classes: ['x', 'y'],
-    ...numbers,
-    config: {},
-    protected: { conv1: '2/4' },
-    notes: ['well'],
-    ...NO_FILES,
-  };
+  const said = { protected: { conv1: '2/4' }, notes: ['well'] };
+  return { ...UNRECORDED, ...NO_FILES, name, classes: ['x', 'y'], ...numbers, config: {}, ...said };
 }
 
 async function commit(storage: MemoryStorage, count: number, keep?: number): Promise<State> {

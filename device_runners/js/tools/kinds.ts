@@ -3,6 +3,7 @@
 import { Bundle } from '../src/bundle/bundle.js';
 import { EVAL_MODEL, MEMORY_MODEL, rowsOf, TRAINING_MODEL } from '../src/bundle/manifest.js';
 import { type TrainingConfig, trainingConfig } from '../src/config.js';
+import { UNRECORDED } from '../src/contract/recordSchema.js';
 import { moved } from '../src/data/augment.js';
 import { Preprocessing } from '../src/data/pictures.js';
 import { inRightPrecision } from '../src/device/int8Sums.js';
@@ -293,7 +294,7 @@ async function task(given: Given): Promise<Results> {
   }
   const learned = {
     ...{ name, classes, epochs: 1, images: order.length, seconds: 0, loss: 0, peakRssBytes: 0, config: {} },
-    ...{ protected: {}, notes: [], contributions: new Map(), carried: new Map() },
+    ...{ ...UNRECORDED, contributions: new Map(), carried: new Map() },
   };
   const generation = { number: 1, parent: 0, tasks: [learned], tensors, created: '', hidden: [] };
   const predictor = new Predictor(bundle, preprocessing, generation, opening(given));

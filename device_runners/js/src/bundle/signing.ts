@@ -4,8 +4,9 @@
  * Checked by the engine's Web Crypto. Where it has no Ed25519, nothing is taken for checked: opening is refused.
  */
 
+import { ed25519 } from '../engine.js';
 import { BundleError, ConfigError } from '../errors.js';
-import { bytesOfBase64, concatenate, sha256, utf8 } from '../formats/bytes.js';
+import { concatenate, sha256, utf8 } from '../formats/bytes.js';
 import type { BundleSource } from './source.js';
 
 export const SIGNATURE = 'manifest.sig';
@@ -15,27 +16,16 @@ export const SIGNATURE_BYTES = 64;
 // What stands in front of the key's 32 bytes (RFC 8410).
 const ED25519 = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 const KEY_BYTES = 32;
+const BASE64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
 const EXTRACT =
   'make it with `openssl pkey -in key.pem -pubout -out trust.pem`, and give the text of trust.pem.';
 const PEM = /-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----/;
-
-/** What is used of Web Crypto, which not every engine has. */
-interface Subtle {
-  importKey(
-    format: 'raw',
-    raw: Uint8Array,
-    name: string,
-    extractable: false,
-    uses: ['verify'],
-  ): Promise<object>;
-  verify(name: string, key: object, signature: Uint8Array, message: Uint8Array): Promise<boolean>;
-}
 
 /** Whose bundles are opened. */
 export class TrustedKey {
   private constructor(
     /** The 32 bytes of the public key. */
-    private readonly raw: Uint8Array<ArrayBuffer>,
+    private readonly raw: Uint8Array,
     /** sha256 of these, hexadecimal, as `accepted.json` names the key. */
     readonly fingerprint: string,
   ) {}
@@ -69,34 +59,38 @@ export class TrustedKey {
           'Build it with `csk-sdk build-artifacts --sign KEY`.',
       );
     }
-    if (!(await this.signed(concatenate([PURPOSE, manifest]), signature.slice()))) {
+    const verify = await ed25519(this.raw);
+    if (!verify) throw unable();
+    const message = concatenate([PURPOSE, manifest]);
+    if (signature.length !== SIGNATURE_BYTES || !(await verify(signature.slice(), message))) {
       throw new BundleError(
         `The bundle in ${source.name} is not signed by ${this.name}: the signature does not match. ` +
           'Do not use it; get the bundle again from whoever built it.',
       );
     }
   }
-
-  private async signed(
-    message: Uint8Array<ArrayBuffer>,
-    signature: Uint8Array<ArrayBuffer>,
-  ): Promise<boolean> {
-    const { subtle } = (globalThis as { crypto?: { subtle?: Subtle } }).crypto ?? {};
-    if (!subtle) throw unable();
-    let key: object;
-    try {
-      key = await subtle.importKey('raw', this.raw, 'Ed25519', false, ['verify']);
-    } catch (error) {
-      throw unable(error);
-    }
-    return signature.length === SIGNATURE_BYTES && subtle.verify('Ed25519', key, signature, message);
-  }
 }
 
-function unable(cause?: unknown): ConfigError {
+function unable(): ConfigError {
   return new ConfigError(
     'Signatures cannot be checked here: this JavaScript engine has no Ed25519 in its Web Crypto. Use Node 20 or newer, or a ' +
       'current browser on https or localhost; without trust, bundles are opened unchecked.',
-    { cause },
   );
+}
+
+/** The bytes of a text in base64, filled up to whole groups of four (RFC 4648); undefined where it is none. */
+function bytesOfBase64(text: string): Uint8Array | undefined {
+  const letters = text.replace(/={1,2}$/, '');
+  if (text.length % 4 || /[^A-Za-z0-9+/]/.test(letters)) return undefined;
+  const bytes: number[] = [];
+  let held = 0;
+  let bits = 0;
+  for (const letter of letters) {
+    held = ((held << 6) | BASE64.indexOf(letter)) & 0xfff;
+    bits += 6;
+    if (bits < 8) continue;
+    bits -= 8;
+    bytes.push((held >> bits) & 0xff);
+  }
+  return Uint8Array.from(bytes);
 }

@@ -1,5 +1,6 @@
 /** Generated from csk_sdk/contract/record.schema.json: change it there, and run `make contract`. */
 
+import type { Json } from '../formats/json.js';
 import type { Schema } from '../formats/schema.js';
 
 export const RECORD_SCHEMA = JSON.parse(`{
@@ -26,69 +27,88 @@ export const RECORD_SCHEMA = JSON.parse(`{
     "type": "object",
     "properties": {
      "name": {
-      "type": "string"
+      "type": "string",
+      "description": "its name"
      },
      "classes": {
       "type": "array",
+      "description": "its classes, in the order of its labels",
       "items": {
        "type": "string"
       }
      },
      "epochs": {
       "type": "integer",
+      "description": "epochs of training; 0 where heads alone were fitted",
       "minimum": 0,
       "maximum": 9007199254740991
      },
      "images": {
       "type": "integer",
+      "description": "training images",
       "minimum": 0,
       "maximum": 9007199254740991
      },
      "seconds": {
-      "type": "number"
+      "type": "number",
+      "description": "wall time, in seconds"
      },
      "loss": {
-      "type": "number"
+      "type": "number",
+      "description": "mean loss of the last epoch"
      },
      "peak_rss_bytes": {
       "type": "integer",
+      "description": "the process's peak memory; 0 where it is not known",
       "minimum": 0,
       "maximum": 9007199254740991
      },
      "config": {
       "type": "object",
+      "description": "all settings, under the names that they have in Python",
       "additionalProperties": true
      },
      "protected": {
       "type": "object",
+      "description": "by site, how many of the selected channels' directions were kept for older knowledge, as \\"r/k\\"",
       "additionalProperties": {
        "type": "string"
-      }
+      },
+      "default": {}
      },
      "notes": {
       "type": "array",
+      "description": "what the user was warned of",
       "items": {
        "type": "string"
-      }
+      },
+      "default": []
      },
      "contributions": {
       "type": "object",
+      "description": "by class, the file in \`ledger/\` of what its images are under the bundle's untouched network; \\"\\" where decisions over all classes leave it out, or a later lesson replaced it: [the ledger](#the-ledger)",
       "additionalProperties": {
        "type": "string"
-      }
+      },
+      "default": {}
      },
      "carried": {
       "type": "object",
+      "description": "the same as it is counted now, where centers have moved",
       "additionalProperties": {
        "type": "string"
-      }
+      },
+      "default": {}
      },
      "temperature": {
-      "type": "number"
+      "type": "number",
+      "description": "what was measured on the task, where the bundle brings none"
      },
      "expected": {
       "type": "object",
-      "additionalProperties": true
+      "description": "how often decisions were expected to be right, by class, as \`train --json\` says it; nothing where no class statistics are kept",
+      "additionalProperties": true,
+      "default": {}
      }
     },
     "required": [
@@ -147,3 +167,59 @@ export const RECORD_SCHEMA = JSON.parse(`{
  ],
  "additionalProperties": true
 }`) as Schema;
+
+/** A task that was learned, and what it took. */
+export interface RecordedTask {
+  /** Its name. */
+  readonly name: string;
+  /** Its classes, in the order of its labels. */
+  readonly classes: readonly string[];
+  /** Epochs of training; 0 where heads alone were fitted. */
+  readonly epochs: number;
+  /** Training images. */
+  readonly images: number;
+  /** Wall time, in seconds. */
+  readonly seconds: number;
+  /** Mean loss of the last epoch. */
+  readonly loss: number;
+  /** The process's peak memory; 0 where it is not known. */
+  readonly peakRssBytes: number;
+  /** All settings, under the names that they have in Python. */
+  readonly config: { readonly [name: string]: Json };
+  /** By site, how many of the selected channels' directions were kept for older knowledge, as "r/k". */
+  readonly protected: Readonly<Record<string, string>>;
+  /** What the user was warned of. */
+  readonly notes: readonly string[];
+  /** By class, the file in `ledger/` of what its images are under the bundle's untouched network; "" where decisions over all classes leave it out, or a later lesson replaced it: [the ledger](#the-ledger). */
+  readonly contributions: Readonly<Record<string, string>>;
+  /** The same as it is counted now, where centers have moved. */
+  readonly carried: Readonly<Record<string, string>>;
+  /** What was measured on the task, where the bundle brings none. */
+  readonly temperature?: number;
+  /** How often decisions were expected to be right, by class, as `train --json` says it; nothing where no class statistics are kept. */
+  readonly expected: { readonly [name: string]: Json };
+}
+
+/** How a record calls each of that. */
+export const TASK_NAMES: { readonly [Name in keyof RecordedTask]: string } = {
+  name: 'name',
+  classes: 'classes',
+  epochs: 'epochs',
+  images: 'images',
+  seconds: 'seconds',
+  loss: 'loss',
+  peakRssBytes: 'peak_rss_bytes',
+  config: 'config',
+  protected: 'protected',
+  notes: 'notes',
+  contributions: 'contributions',
+  carried: 'carried',
+  temperature: 'temperature',
+  expected: 'expected',
+};
+
+/** What a task of an older csk-sdk is taken to say where it says nothing. */
+export const UNRECORDED: Pick<
+  RecordedTask,
+  'protected' | 'notes' | 'contributions' | 'carried' | 'expected'
+> = { protected: {}, notes: [], contributions: {}, carried: {}, expected: {} };

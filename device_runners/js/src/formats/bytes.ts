@@ -34,7 +34,7 @@ export function textOf(bytes: Uint8Array): string {
 }
 
 /** Pieces, one behind the other. */
-export function concatenate(pieces: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+export function concatenate(pieces: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
   let position = 0;
   for (const piece of pieces) {
@@ -42,23 +42,4 @@ export function concatenate(pieces: readonly Uint8Array[]): Uint8Array<ArrayBuff
     position += piece.length;
   }
   return whole;
-}
-
-const BASE64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
-
-/** The bytes of a text in base64 (RFC 4648), padded and without anything else; undefined for another one. */
-export function bytesOfBase64(text: string): Uint8Array<ArrayBuffer> | undefined {
-  if (text.length % 4 || !/^[A-Za-z0-9+/]*={0,2}$/.test(text)) return undefined;
-  const digits = text.replace(/=+$/, '');
-  const bytes = new Uint8Array(Math.floor((digits.length * 3) / 4));
-  let [bits, known, length] = [0, 0, 0];
-  for (const digit of digits) {
-    bits = ((bits << 6) | BASE64.indexOf(digit)) & 0xffff;
-    known += 6;
-    if (known >= 8) {
-      known -= 8;
-      bytes[length++] = (bits >> known) & 0xff;
-    }
-  }
-  return bytes;
 }

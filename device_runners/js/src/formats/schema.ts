@@ -28,6 +28,8 @@ export interface Schema {
   readonly maxLength?: number;
   readonly pattern?: string;
   readonly description?: string;
+  /** Of a field that older files lack: what they are taken to say. */
+  readonly default?: unknown;
   readonly minimum?: number;
   readonly exclusiveMinimum?: number;
   readonly maximum?: number;

@@ -152,7 +152,7 @@ function expectedOf(
   { expected }: LearnedTask,
   names: ReadonlyMap<string, string | undefined>,
 ): Pick<LearnedTask, 'expected'> {
-  if (!expected) return {};
+  if (!Object.keys(expected).length) return { expected };
   const now = (name: string): string | undefined => (names.has(name) ? names.get(name) : name);
   const classes = Object.entries((expected.classes ?? {}) as Record<string, Record<string, Json>>);
   const kept = classes.flatMap(([name, one]) => {

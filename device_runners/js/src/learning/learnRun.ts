@@ -138,6 +138,7 @@ export class LearnRun {
       notes: this.notes(result),
       contributions: await this.kept(result.lesson),
       carried: await this.kept(result.carried),
+      expected: {},
       ...(result.lesson?.temperature === undefined ? {} : { temperature: result.lesson.temperature }),
     };
     throwIfAborted(this.options.signal);

@@ -1,6 +1,6 @@
 /** What a state remembers: learned tasks, generations, and the small JSON records in its files. */
 
-import { RECORD_SCHEMA } from '../contract/recordSchema.js';
+import { RECORD_SCHEMA, type RecordedTask, TASK_NAMES } from '../contract/recordSchema.js';
 import { reasonOf, StateError } from '../errors.js';
 import { sha256, textOf, utf8 } from '../formats/bytes.js';
 import { dumps, isObject, type Json, jsonOf, parseJson, plain } from '../formats/json.js';
@@ -10,30 +10,12 @@ import type { Storage } from './storage.js';
 import { FIRST, type Needs, needsOf, needsRecord, requireReader } from './versions.js';
 
 /**
- * A task that was learned, and what it took: `images` is the number of training images, `seconds` wall time, `loss` the
- * mean loss of the last epoch, `peakRssBytes` the process's peak memory (0 where it is not known), `config` the settings
- * used, under the names that they have in Python. `protected` says for each site how many of the selected channels'
- * directions were kept for older knowledge, as "r/k", and `notes` what the user was warned of; what an older csk-sdk did
- * not record is empty. `contributions` names by class the file in `ledger/` of what the task contributed under the bundle's
- * untouched network, "" where a later lesson replaced it; `carried` the same as it is counted now, where centers have moved.
- * `temperature` is what was measured on the task, where the bundle brings none, `expected` how often decisions were
- * expected to be right, as Python's LearnReport has it.
+ * A task that was learned, and what it took: what its record says (docs/state.md). What an older csk-sdk did not record is
+ * empty.
  */
-export interface LearnedTask {
-  readonly name: string;
-  readonly classes: readonly string[];
-  readonly epochs: number;
-  readonly images: number;
-  readonly seconds: number;
-  readonly loss: number;
-  readonly peakRssBytes: number;
-  readonly config: { readonly [name: string]: Json };
-  readonly protected: Readonly<Record<string, string>>;
-  readonly notes: readonly string[];
+export interface LearnedTask extends Omit<RecordedTask, 'contributions' | 'carried'> {
   readonly contributions: ReadonlyMap<string, string>;
   readonly carried: ReadonlyMap<string, string>;
-  readonly temperature?: number;
-  readonly expected?: { readonly [name: string]: Json };
   /** Fields of a newer csk-sdk, which are kept as they are. */
   readonly more?: { readonly [name: string]: Json };
 }
@@ -107,7 +89,8 @@ function checkOf(values: { [key: string]: Json }): string {
 }
 
 const { properties: OF_RECORD } = RECORD_SCHEMA;
-const TASK_FIELDS: ReadonlySet<string> = new Set(Object.keys(OF_RECORD!.tasks!.items!.properties!));
+const OF_TASK = OF_RECORD!.tasks!.items!.properties!;
+const TASK_FIELDS: ReadonlySet<string> = new Set(Object.keys(OF_TASK));
 const RECORD_FIELDS: ReadonlySet<string> = new Set(Object.keys(OF_RECORD!));
 
 /**
@@ -154,41 +137,39 @@ function moreOf(
 }
 
 function taskFrom(raw: { [key: string]: Json }): LearnedTask {
-  const values = plain(raw) as LearnedTask & { peak_rss_bytes: number };
-  const { name, classes, epochs, images, seconds, loss, peak_rss_bytes, temperature } = values;
-  const files = (one: unknown): Map<string, string> => new Map(Object.entries((one ?? {}) as object));
-  return {
-    ...{ name, classes, epochs, images, seconds, loss, peakRssBytes: peak_rss_bytes },
-    // As it was spelled: Python's 1.0 must stay 1.0 when the task is written again into the next record.
-    config: raw.config as { [key: string]: Json },
-    protected: values.protected ?? {},
-    notes: values.notes ?? [],
-    contributions: files(values.contributions),
-    carried: files(values.carried),
-    ...(temperature === undefined ? {} : { temperature }),
-    ...(raw.expected === undefined ? {} : { expected: raw.expected as { [key: string]: Json } }),
-    ...moreOf(raw, TASK_FIELDS),
+  const values = Object.entries(TASK_NAMES).flatMap(([own, name]) => {
+    const { additionalProperties, default: unset } = OF_TASK[name]!;
+    if (!Object.hasOwn(raw, name)) return unset === undefined ? [] : [[own, unset] as const];
+    // What may hold anything, as it was spelled: Python's 1.0 must stay 1.0 when it is written into the next record.
+    return [[own, additionalProperties === true ? raw[name]! : plain(raw[name]!)] as const];
+  });
+  const { contributions, carried, ...task } = Object.fromEntries(values) as unknown as RecordedTask;
+  const files = {
+    contributions: new Map(Object.entries(contributions)),
+    carried: new Map(Object.entries(carried)),
   };
+  return { ...task, ...files, ...moreOf(raw, TASK_FIELDS) };
+}
+
+/** Fields that older states have not, written where they say something. */
+const LATER: ReadonlySet<string> = new Set(['contributions', 'carried', 'temperature', 'expected']);
+
+function isEmpty(value: unknown): boolean {
+  return value === undefined || (typeof value === 'object' && value !== null && !Object.keys(value).length);
 }
 
 /** A record as its file's content. */
 export function recordBytes(found: GenerationRecord): Uint8Array {
-  const tasks = found.tasks.map(({ peakRssBytes, more, ...task }) => ({
-    ...more,
-    name: task.name,
-    classes: task.classes,
-    epochs: task.epochs,
-    images: task.images,
-    seconds: task.seconds,
-    loss: task.loss,
-    peak_rss_bytes: peakRssBytes,
-    config: task.config,
-    protected: task.protected,
-    notes: task.notes,
-    ...(task.contributions.size ? { contributions: Object.fromEntries(task.contributions) } : {}),
-    ...(task.carried.size ? { carried: Object.fromEntries(task.carried) } : {}),
-    ...(task.temperature === undefined ? {} : { temperature: task.temperature }),
-    ...(task.expected === undefined ? {} : { expected: task.expected }),
+  const named = Object.entries(TASK_NAMES) as [keyof RecordedTask, string][];
+  const tasks = found.tasks.map((task) => ({
+    ...task.more,
+    ...Object.fromEntries(
+      named.flatMap(([own, name]) => {
+        const value = task[own];
+        const said = value instanceof Map ? Object.fromEntries(value) : value;
+        return LATER.has(own) && isEmpty(said) ? [] : [[name, said] as const];
+      }),
+    ),
   }));
   const { number: own, parent, created, size, hidden, purged, more, needs = FIRST } = found;
   const known = { number: own, parent, created, tasks, sha256: found.sha256, size };
