@@ -3,6 +3,7 @@
  * what to do next. Whatever is thrown, committed generations stay as they are.
  */
 
+import type { Contradiction } from './method/knownClasses.js';
 import type { LabelEvidence } from './method/labelCheck.js';
 
 /** Base class: catch this to catch everything that csk-sdk throws on purpose. */
@@ -25,8 +26,15 @@ export class StateLockedError extends StateError {}
 /** A task's data cannot be learned from, or nothing can be said of an image. */
 export class TaskError extends CskError {}
 
-/** A task says of known classes that they are others. */
-export class ContradictionError extends TaskError {}
+/** A task says of known classes that they are others: `found` is by class the other one, and the share of its images. */
+export class ContradictionError extends TaskError {
+  constructor(
+    message: string,
+    readonly found: ReadonlyMap<string, Contradiction>,
+  ) {
+    super(message);
+  }
+}
 
 /** A task's labels say nothing about its images; `evidence` is what was measured. */
 export class LabelError extends TaskError {

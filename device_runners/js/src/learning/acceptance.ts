@@ -48,7 +48,7 @@ export function requireAgreement(
     ...{ replace: 'replace: true', add: 'replace: false' },
   };
   const said = { task, found: some.slice(0, 3).join(', '), noun: 'image', ...values };
-  throw new ContradictionError(filled(SENTENCES.contradicts, said));
+  throw new ContradictionError(filled(SENTENCES.contradicts, said), found);
 }
 
 /** Throw TaskError for one class alone where nothing else is known that it could be told from. */
