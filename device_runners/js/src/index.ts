@@ -20,7 +20,7 @@ export {
 export { Learner, type LearnerOptions } from './learner.js';
 export type { HeadsOnlyBecause } from './learning/fewShot.js';
 export type { Forgotten } from './learning/forgetting.js';
-export type { LearnOptions, LearnReport, Progress } from './learning/report.js';
+export type { LearnOptions, LearnReport, Progress, StopSignal } from './learning/report.js';
 export type { StopReason } from './learning/stopping.js';
 export type { Contradiction } from './method/knownClasses.js';
 export type { LabelEvidence } from './method/labelCheck.js';

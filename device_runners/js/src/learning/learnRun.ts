@@ -6,6 +6,7 @@ import { PROGRESS_SCHEMA } from '../contract/progressSchema.js';
 import { moved, randomMoves } from '../data/augment.js';
 import type { Preprocessing } from '../data/pictures.js';
 import { requireNewTask, type Task, TaskPixels, taskClasses } from '../data/task.js';
+import { now } from '../engine.js';
 import { dumps, type Json } from '../formats/json.js';
 import { violation } from '../formats/schema.js';
 import type { Tensors } from '../formats/tensors.js';
@@ -21,7 +22,7 @@ import { VERSION } from '../version.js';
 import { requireAgreement, requireLearnable, requireOthers, warningsAbout, worstOf } from './acceptance.js';
 import { type Consolidated, consolidate } from './consolidation.js';
 import { because, fewShotNotes, isFewShot } from './fewShot.js';
-import type { LearnOptions, LearnReport, Progress } from './report.js';
+import type { LearnOptions, LearnReport, Progress, StopSignal } from './report.js';
 import { replacing, type TaskClasses } from './revision.js';
 import { Stopping } from './stopping.js';
 import { TaskTraining } from './training.js';
@@ -116,7 +117,7 @@ export class LearnRun {
     const { state, task, training } = this;
     const identity = this.identity();
     const resumed = await this.restore(identity);
-    this.begun = performance.now() - 1000 * resumed.seconds;
+    this.begun = now() - 1000 * resumed.seconds;
     const first = resumed.step === 0 ? await this.warmUp() : resumed.loss;
     const { loss, steps } = this.few
       ? { loss: first, steps: 0 }
@@ -219,7 +220,7 @@ export class LearnRun {
     const { signal } = this.options;
     const { steps } = stopping;
     const warmup = warmUpSteps(perEpoch);
-    let saved = performance.now();
+    let saved = now();
     let { loss, step: done } = resumed;
     while (done < steps) {
       const epoch = Math.floor(done / perEpoch);
@@ -230,12 +231,12 @@ export class LearnRun {
       done += 1;
       this.report('train', done, loss / this.seen(done));
       const over = stopping.over(done, this.seconds(), loss / this.seen(done));
-      const due = performance.now() - saved >= 1000 * config.checkpointSeconds;
+      const due = now() - saved >= 1000 * config.checkpointSeconds;
       if (!over && (due || signal?.aborted)) {
         const own = { step: done, loss, seconds: this.seconds(), plateau: stopping.memory };
         const tensors = new Map([...this.foreign.tensors, ...this.training.progress()]);
         await this.state.saveProgress(tensors, { ...this.foreign.meta, ...identity, ...own });
-        saved = performance.now();
+        saved = now();
       }
       throwIfAborted(signal);
       if (over) break;
@@ -320,11 +321,11 @@ export class LearnRun {
   }
 
   private seconds(): number {
-    return (performance.now() - this.begun) / 1000;
+    return (now() - this.begun) / 1000;
   }
 }
 
 /** As the method of that name, which React Native's signals lack. */
-function throwIfAborted(signal: AbortSignal | undefined): void {
+function throwIfAborted(signal: StopSignal | undefined): void {
   if (signal?.aborted) throw signal.reason ?? new Error('learning was stopped');
 }

@@ -45,6 +45,12 @@ export interface LearnReport {
   readonly warnings: readonly string[];
 }
 
+/** What an AbortSignal has, of which any object will do: not every engine knows AbortController. */
+export interface StopSignal {
+  readonly aborted: boolean;
+  readonly reason?: unknown;
+}
+
 export interface LearnOptions {
   /**
    * Whether the task replaces what was learned of its classes (true; what the base knows stays) or adds to it (false).
@@ -54,5 +60,5 @@ export interface LearnOptions {
   /** Called after every step. */
   readonly onProgress?: (progress: Progress) => void;
   /** Stops learning at the next step; a progress checkpoint is kept, and `learn` throws the signal's reason. */
-  readonly signal?: AbortSignal;
+  readonly signal?: StopSignal;
 }
