@@ -25,8 +25,8 @@ export function Unfinished({ task: { classes, because }, onResume, onDiscard }: 
       )}
       {because === 'contradicts' && (
         <p>
-          {names} were not learned. If these images are right and what was taught here before is wrong, replace
-          that. If they are images of another kind, add them.
+          {names} were not learned. If these images are right and what was taught here before is wrong,
+          replace that. If they are images of another kind, add them.
         </p>
       )}
       <div class="row">
