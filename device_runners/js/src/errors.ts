@@ -3,7 +3,6 @@
  * what to do next. Whatever is thrown, committed generations stay as they are.
  */
 
-import type { Contradiction } from './method/knownClasses.js';
 import type { LabelEvidence } from './method/labelCheck.js';
 
 /** Base class: catch this to catch everything that csk-sdk throws on purpose. */
@@ -25,6 +24,12 @@ export class StateLockedError extends StateError {}
 
 /** A task's data cannot be learned from, or nothing can be said of an image. */
 export class TaskError extends CskError {}
+
+/** Of a known class: the other one that most of its new images look like, and their share. */
+export interface Contradiction {
+  readonly other: string;
+  readonly share: number;
+}
 
 /** A task says of known classes that they are others: `found` is by class the other one, and the share of its images. */
 export class ContradictionError extends TaskError {

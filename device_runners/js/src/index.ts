@@ -9,6 +9,7 @@ export type { Task } from './data/task.js';
 export {
   BundleError,
   ConfigError,
+  type Contradiction,
   ContradictionError,
   CskError,
   LabelError,
@@ -22,7 +23,6 @@ export type { HeadsOnlyBecause } from './learning/fewShot.js';
 export type { Forgotten } from './learning/forgetting.js';
 export type { LearnOptions, LearnReport, Progress, StopSignal } from './learning/report.js';
 export type { StopReason } from './learning/stopping.js';
-export type { Contradiction } from './method/knownClasses.js';
 export type { LabelEvidence } from './method/labelCheck.js';
 export type { LinearHead, Prediction } from './network/predicting.js';
 export type { Runtime, RuntimeSession, RuntimeTensor } from './runtime/sessions.js';
