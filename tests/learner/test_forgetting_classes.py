@@ -239,7 +239,8 @@ def test_what_was_learned_without_a_ledger_is_forgotten_as_far_as_it_can_be(
 def test_a_class_gets_another_name(device: Callable[..., Learner], digits: Digits) -> None:
     learner = device("state", "01", "02")
     before = learner.generation.tensors
-    generation = learner.rename("six", "sechs")
+    assert learner.rename("six", "Six").tasks[1].classes == ("Six", "seven")
+    generation = learner.rename("Six", "sechs")
     assert generation.tasks[1].classes == ("sechs", "seven")
     after = learner.generation.tensors
     for name in before:
@@ -281,6 +282,7 @@ def test_what_cannot_be_done_is_said_and_costs_nothing(
         (lambda: learner.forget(task="base"), "The base is the bundle's, and cannot be forgotten"),
         (lambda: learner.rename("zero", "null"), "Class 'zero' is one of the base, which is the bundle's"),
         (lambda: learner.rename("four", "five"), "Class 'five' is known already: `csk-sdk merge` makes one"),
+        (lambda: learner.rename("four", "Five "), "A class cannot be called 'Five ' beside 'five', which differs"),
         (lambda: learner.rename("nine", "x"), "No class 'nine' is known."),
         (lambda: learner.rename("four", "a\nb"), "A class cannot be called 'a\\nb'"),
         (lambda: learner.merge("four", "four"), "Class 'four' cannot be merged with itself."),

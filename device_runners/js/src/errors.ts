@@ -25,8 +25,21 @@ export class StateLockedError extends StateError {}
 /** A task's data cannot be learned from, or nothing can be said of an image. */
 export class TaskError extends CskError {}
 
-/** A task says of known classes that they are others. */
-export class ContradictionError extends TaskError {}
+/** Of a known class: the other one that most of its new images look like, and their share. */
+export interface Contradiction {
+  readonly other: string;
+  readonly share: number;
+}
+
+/** A task says of known classes that they are others: `found` is by class the other one, and the share of its images. */
+export class ContradictionError extends TaskError {
+  constructor(
+    message: string,
+    readonly found: ReadonlyMap<string, Contradiction>,
+  ) {
+    super(message);
+  }
+}
 
 /** A task's labels say nothing about its images; `evidence` is what was measured. */
 export class LabelError extends TaskError {

@@ -9,6 +9,7 @@ export type { Task } from './data/task.js';
 export {
   BundleError,
   ConfigError,
+  type Contradiction,
   ContradictionError,
   CskError,
   LabelError,

@@ -158,7 +158,8 @@ describe('names', () => {
   it('can be changed, and no number changes', async () => {
     const learner = await device(['01', '02']);
     const before = learner.generation.tensors;
-    const generation = await learner.rename('six', 'sechs');
+    expect((await learner.rename('six', 'Six')).tasks[1]!.classes).toEqual(['Six', 'seven']);
+    const generation = await learner.rename('Six', 'sechs');
     expect(generation.tasks[1]!.classes).toEqual(['sechs', 'seven']);
     for (const [key, { data }] of learner.generation.tensors) {
       if (!key.endsWith('.classes')) expect(data, key).toEqual(before.get(key)!.data);
@@ -196,6 +197,10 @@ describe('names', () => {
       [() => learner.forget({ task: 'base' }), "The base is the bundle's, and cannot be forgotten"],
       [() => learner.rename('zero', 'null'), "Class 'zero' is one of the base, which is the bundle's"],
       [() => learner.rename('four', 'five'), "Class 'five' is known already: merge() makes one"],
+      [
+        () => learner.rename('four', 'Five '),
+        "A class cannot be called 'Five ' beside 'five', which differs only",
+      ],
       [() => learner.rename('nine', 'x'), "No class 'nine' is known."],
       [() => learner.rename('four', 'a\nb'), "A class cannot be called 'a\\nb'"],
       [() => learner.merge('four', 'four'), "Class 'four' cannot be merged with itself."],

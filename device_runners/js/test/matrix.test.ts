@@ -5,7 +5,7 @@ import { spreadOf } from '../src/method/forgetting.js';
 import { ClassStatistics } from '../src/method/heads.js';
 import { identity, timesTransposed, transposed } from '../src/method/matrix.js';
 import { Random } from '../src/method/random.js';
-import { choleskyFactor, SymmetricSystem, solveSymmetric } from '../src/method/symmetric.js';
+import { choleskyFactor, SymmetricSystem, solvedRows, solveSymmetric } from '../src/method/symmetric.js';
 
 const SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 13];
 
@@ -78,6 +78,22 @@ describe('symmetric systems', () => {
     const system = new SymmetricSystem(a, 3);
     expectClose(product(system.solveRows(rows, 2), a, 2, 3, 3), rows);
     expectClose(system.inverseDiagonal(), Float64Array.from([-1 / 3, -1 / 3, 1]));
+  });
+});
+
+describe('systems of any form', () => {
+  it.each(SIZES)('of %i unknowns are solved', (n) => {
+    const a = drawn(n * n, n).map((value, at) => value + (at % (n + 1) ? 0 : 3));
+    const rows = drawn(5 * n, 1);
+    expectClose(product(solvedRows(a, rows, 5, n), a, 5, n, n), rows, 1e-9);
+  });
+
+  it('are, where features have all but died', () => {
+    // After three lessons, each of which left a hundredth of some.
+    const n = 12;
+    const a = identity(n).map((value, at) => value * (at % 5 ? 1 : 1e-6) + 0.1 * (at === 1 ? 1 : 0));
+    const known = drawn(4 * n, 2);
+    expectClose(solvedRows(a, product(known, a, 4, n, n), 4, n), known, 1e-6);
   });
 });
 

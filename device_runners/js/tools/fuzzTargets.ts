@@ -11,6 +11,7 @@ import { dumps, isObject, type Json, parseJson } from '../src/formats/json.js';
 import { MalformedError } from '../src/formats/protobuf.js';
 import { decode, encode } from '../src/formats/safetensors.js';
 import type { StoredTensor } from '../src/formats/tensors.js';
+import { Contribution } from '../src/method/contributions.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { readProgress } from '../src/state/progress.js';
 import { readRecord, seal } from '../src/state/record.js';
@@ -30,7 +31,10 @@ export function targetsOf(files: ReadonlyMap<string, Uint8Array>): Record<string
   const graphs = ['prefix_model.onnx', 'export_template.onnx'].map((name) => files.get(name)!);
   return {
     manifest: { seeds: [files.get('manifest.json')!], read: readsManifest },
-    safetensors: { seeds: [encode(TENSORS), encode(TENSORS, { meta: '{}' })], read: readsTensors(manifest) },
+    safetensors: {
+      seeds: [encode(TENSORS), encode(TENSORS, { meta: '{}' }), encode(CONTRIBUTION)],
+      read: readsTensors(manifest),
+    },
     onnx: { seeds: graphs, read: readsGraph(manifest) },
     records: {
       seeds: [seal(RECORD), utf8(JSON.stringify(RECORD)), encode(TENSORS, { meta: '{}', sha256: 'x' })],
@@ -52,7 +56,14 @@ const RECORD = {
   number: 1,
   parent: 0,
   created: '2026-11-28T00:00:00+00:00',
-  tasks: [{ ...TASK, config: { epochs: 1 }, protected: { s: '1/2' }, notes: ['n'] }],
+  tasks: [
+    {
+      ...{ ...TASK, config: { epochs: 1 }, protected: { s: '1/2' }, notes: ['n'] },
+      ...{ contributions: { a: UNSEALED, b: '' }, carried: { a: UNSEALED }, temperature: 1.5 },
+    },
+  ],
+  hidden: ['c'],
+  purged: [1],
   sha256: UNSEALED,
   size: 10,
 };
@@ -61,6 +72,13 @@ const TENSORS = new Map<string, StoredTensor>([
   ['b', { dtype: 'int64', shape: [1], data: new BigInt64Array(1) }],
   ['c', { dtype: 'uint8', shape: [0, 4], data: new Uint8Array(0) }],
 ]);
+
+const FEATURES = 3;
+const CONTRIBUTION = new Contribution(
+  2,
+  new Float32Array(FEATURES),
+  new Float32Array(2 * FEATURES),
+).tensors();
 
 // biome-ignore lint/suspicious/noExplicitAny: any error's class
 type Kind = abstract new (...given: any[]) => Error;
@@ -115,6 +133,7 @@ const readsTensors = (manifest: Manifest) => async (bytes: Uint8Array) => {
   if (said[0] !== 'fine') throw new TypeError('decode takes what the check of a bundle refuses');
   const found = decode(bytes);
   said.push(await told(() => checkCheckpoint(manifest, found.tensors, name), BundleError));
+  said.push(await told(() => Contribution.from(found.tensors, FEATURES), StateError));
   const again = decode(encode(found.tensors, Object.fromEntries(found.metadata)));
   if (again.tensors.size !== found.tensors.size) throw new TypeError('encoded and decoded, it is another');
   return said;

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.sentences import said
 from csk_sdk.errors import TaskError
-from csk_sdk.formats.names import LONGEST, is_plain
+from csk_sdk.formats.names import LONGEST, first_twin, is_plain
 from csk_sdk.learning.revision import refit, without
 from csk_sdk.method.contributions import Contribution
 from csk_sdk.method.decisions import expected_of
@@ -117,6 +117,9 @@ def rename(bundle: Bundle, state: State, old: str, new: str) -> Generation:
     if new in _classes_of(generation, bundle.manifest.classes):
         raise TaskError(said("class_known_already", name=new, merge="`csk-sdk merge`"))
     _require_name(new)
+    others = [name for name in _classes_of(generation, bundle.manifest.classes) if name != old]
+    if (twins := first_twin((new,), others)) is not None:
+        raise TaskError(said("class_twin", name=new[:40], other=twins[1][:40], merge="`csk-sdk merge`"))
     tasks = [_named(one, old, new) for one in generation.tasks]
     tensors = dict(generation.tensors)
     renamed_statistics(tensors, {old: new})

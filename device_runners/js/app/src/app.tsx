@@ -33,6 +33,12 @@ export function App() {
   };
   const open = () => guarded(async () => setKnown(await client.call('open')));
 
+  const change = (work: () => Promise<Known>) =>
+    guarded(async () => {
+      setReport(undefined);
+      setKnown(await work());
+    });
+
   useEffect(() => {
     client.onProgress = setProgress;
     void open();
@@ -85,11 +91,7 @@ export function App() {
         )}
         {known && (
           <>
-            <Try
-              client={client}
-              learned={known.tasks.map(({ task }) => task).join()}
-              onProblem={setProblem}
-            />
+            <Try client={client} learned={JSON.stringify([known.base, known.tasks])} onProblem={setProblem} />
             {progress ? (
               <Progress progress={progress} onStop={() => void client.call('stop')} />
             ) : (
@@ -98,7 +100,7 @@ export function App() {
                 {known.unfinished ? (
                   <Unfinished
                     task={known.unfinished}
-                    onResume={() => void learn(() => client.call('resume'))}
+                    onResume={(replace) => void learn(() => client.call('resume', replace))}
                     onDiscard={() => void guarded(async () => setKnown(await client.call('discard')))}
                   />
                 ) : (
@@ -117,19 +119,11 @@ export function App() {
               onExport={() =>
                 void guarded(async () => download(await client.call('export'), 'taught-model.onnx'))
               }
-              onUndo={() =>
-                void guarded(async () => {
-                  setReport(undefined);
-                  setKnown(await client.call('undo'));
-                })
-              }
+              onUndo={() => void change(() => client.call('undo'))}
+              onForget={(name) => void change(() => client.call('forget', name))}
+              onRename={(old, name) => void change(() => client.call('rename', old, name))}
               onSave={() => void guarded(async () => download(await client.call('save'), 'learned.zip'))}
-              onOpen={(file) =>
-                void guarded(async () => {
-                  setReport(undefined);
-                  setKnown(await client.call('openSaved', file));
-                })
-              }
+              onOpen={(file) => void change(() => client.call('openSaved', file))}
             />
           </>
         )}

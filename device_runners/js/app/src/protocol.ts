@@ -19,6 +19,12 @@ export interface Answer {
   readonly known: boolean;
 }
 
+/** A task that was interrupted, or not learned since its images looked mixed up, or like other known classes. */
+export interface Unfinished {
+  readonly classes: readonly string[];
+  readonly because: 'interrupted' | 'mixed-up' | 'contradicts';
+}
+
 /** What is known on this device. */
 export interface Known {
   readonly model: string;
@@ -29,8 +35,8 @@ export interface Known {
     readonly classes: readonly string[];
     readonly pictures: number;
   }[];
-  /** A task that was interrupted, or refused because its images looked mixed up, if there is one. */
-  readonly unfinished: { readonly classes: readonly string[]; readonly refused: boolean } | undefined;
+  /** A task whose images wait, if there is one. */
+  readonly unfinished: Unfinished | undefined;
   /** Whether the browser promised not to clear what was learned. */
   readonly persistent: boolean;
 }
@@ -65,8 +71,8 @@ export interface Calls {
   open(): Known;
   predict(picture: Blob): Answer;
   learn(classes: readonly NewClass[]): TaskReport;
-  /** Go on with the unfinished task; one that was refused is believed now. */
-  resume(): TaskReport;
+  /** Go on with the unfinished task; one that was refused is believed now, in the place of what is known or beside it. */
+  resume(replace?: boolean): TaskReport;
   /** Forget the unfinished task. */
   discard(): Known;
   stop(): void;
@@ -77,6 +83,10 @@ export interface Calls {
   openSaved(file: Blob): Known;
   /** Forget the last task. */
   undo(): Known;
+  /** Forget a class that was learned here, for good. */
+  forget(name: string): Known;
+  /** Call a class that was learned here something else. */
+  rename(old: string, name: string): Known;
 }
 
 export type Call = keyof Calls;

@@ -185,6 +185,88 @@ test('images mixed up between classes are refused, and learned all the same wher
   expect(await page.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(names.length);
 });
 
+test('one class alone is learned, gets another name, and is forgotten', async () => {
+  const { page } = await visit();
+  await opened(page);
+  await addClass(page, 1, 'four', pictures('four', 0, 20));
+  await shot(page, '12-one-class');
+  await page.getByRole('button', { name: 'Learn it' }).click();
+  await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+  expect(await page.locator('tbody tr').allTextContents()).toEqual([expect.stringMatching(/^four[34] of 4/)]);
+  await page.getByRole('button', { name: 'Done' }).click();
+  const novel = pictures('four', 25, 26)[0]!;
+  expect(await recognised(page, novel)).toBe('four');
+
+  await page.getByRole('button', { name: 'four (learned here)' }).click();
+  const name = page.getByRole('textbox', { name: 'New name' });
+  await name.fill('Three');
+  await page.getByText('Three is known already: choose another name.').waitFor();
+  expect(await page.getByRole('button', { name: 'Rename' }).isDisabled()).toBe(true);
+  await name.fill('vier');
+  expect(await faults(page)).toEqual([]);
+  await shot(page, '13-rename');
+  await page.getByRole('button', { name: 'Rename' }).click();
+  await page.getByRole('button', { name: 'vier (learned here)' }).waitFor();
+  // The image that is shown is looked at again.
+  await expect.poll(() => page.locator('.guesses .name').first().textContent()).toBe('vier');
+
+  await page.getByRole('button', { name: 'vier (learned here)' }).click();
+  await page.getByRole('button', { name: 'Forget vier' }).click();
+  await page.getByRole('alertdialog', { name: 'Forget vier?' }).waitFor();
+  expect(await faults(page)).toEqual([]);
+  await shot(page, '14-forget');
+  await page.getByRole('button', { name: 'Forget it' }).click();
+  await page.waitForFunction(() => document.querySelectorAll('.chips .new').length === 0);
+  await expect.poll(() => page.locator('.guesses .name').first().textContent()).not.toBe('vier');
+  await page.reload();
+  await opened(page);
+  expect(['zero', 'one', 'two', 'three']).toContain(await recognised(page, novel));
+});
+
+test('images that contradict what is known wait, and replace it or are added', async () => {
+  const { page } = await visit();
+  await opened(page);
+  const classes = ['four', 'five', 'six', 'seven'];
+  for (const [at, name] of classes.entries()) {
+    if (at > 1) await page.getByRole('button', { name: 'Add a class' }).click();
+    // The first two under each other's name.
+    const digit = classes[at < 2 ? 1 - at : at]!;
+    await addClass(page, at + 1, name, pictures(digit, 0, 20));
+  }
+  await page.getByRole('button', { name: 'Learn them' }).click();
+  await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+  await page.getByRole('button', { name: 'Done' }).click();
+  const novel = pictures('four', 25, 26)[0]!;
+  expect(await recognised(page, novel)).toBe('five');
+
+  const correct = async () => {
+    await addClass(page, 1, 'Four', pictures('four', 0, 20));
+    await page.getByText('four is known already: these images add to it.').waitFor();
+    await addClass(page, 2, 'five', pictures('five', 0, 20));
+    await page.getByRole('button', { name: 'Learn them' }).click();
+    await page.getByRole('heading', { name: 'These look like something else' }).waitFor(LEARNED);
+  };
+  await correct();
+  const alert = page.getByRole('alert');
+  expect(await alert.textContent()).toMatch(
+    /^\d+ % of your images of 'four' look like 'five', .*Nothing was learned/,
+  );
+  expect(await faults(page)).toEqual([]);
+  await shot(page, '15-contradicts');
+  await page.getByRole('button', { name: 'Replace it' }).click();
+  await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+  expect(await recognised(page, novel)).toBe('four');
+  expect(await page.getByRole('listitem').filter({ hasText: 'learned here' }).count()).toBe(4);
+
+  // As it was before that: what is known is wrong again, and the same images are added to it.
+  await page.getByRole('button', { name: 'Forget the last task' }).click();
+  await page.getByRole('button', { name: 'Forget it' }).click();
+  await expect.poll(() => page.locator('.guesses .name').first().textContent()).toBe('five');
+  await correct();
+  await page.getByRole('button', { name: 'Add them' }).click();
+  await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+});
+
 test('few images are learned without training, and the page says so', async () => {
   const { page } = await visit();
   await opened(page);

@@ -2,10 +2,10 @@
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { zipSync } from 'fflate';
+import { unzipSync, zipSync } from 'fflate';
 import type { Page } from 'playwright-core';
 import { afterEach, expect, test } from 'vitest';
 import { APP, addClass, Phone, pictures, recognised, Site, shot } from './site.js';
@@ -59,6 +59,8 @@ test('a saved state goes to Python, learns on there, and is opened on another ph
   expect(download.suggestedFilename()).toBe('learned.zip');
   const [saved, more] = [join(APP, 'out/learned.zip'), join(APP, 'out/more.zip')];
   await download.saveAs(saved);
+  const ledger = Object.keys(unzipSync(readFileSync(saved))).filter((path) => path.startsWith('ledger/'));
+  expect(ledger.length).toBeGreaterThanOrEqual(2);
 
   // Python says the same of images that nobody learned, and learns two more classes.
   const unseen = ['zero', 'one', 'two', 'three', 'four', 'five'].flatMap((name) => pictures(name, 24, 27));

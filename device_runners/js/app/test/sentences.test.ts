@@ -26,6 +26,11 @@ test('few images are said to be few', () => {
   expect(more).toEqual([]);
 });
 
+test('one class has no remark of its own, and loses none', () => {
+  expect(said({ headsOnlyBecause: 'one-class' })).toEqual([]);
+  expect(said({ headsOnlyBecause: 'one-class', warnings: [strange] })).toHaveLength(1);
+});
+
 test('what training would have cost is said in points', () => {
   const warnings = [strange, 'the trained centers would have cost, maxForgetting'];
   const found = said({ headsOnlyBecause: 'max-forgetting', forgetting: 46.1, warnings });

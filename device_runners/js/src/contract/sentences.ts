@@ -38,6 +38,8 @@ export const SENTENCES = {
   baseStays: "The base is the bundle's, and cannot be forgotten; its classes can be hidden, one by one.",
   classOfBase: "Class '{name}' is one of the base, which is the bundle's, and cannot be {done}.",
   classKnownAlready: "Class '{name}' is known already: {merge} makes one class of two.",
+  classTwin:
+    "A class cannot be called '{name}' beside '{other}', which differs only in case, spaces at its ends or how accents are stored: they would share the answers. Call it something else, or make one class of two: {merge}.",
   className:
     "A class cannot be called '{name}': its name must be of 1 to {longest} characters, in valid UTF-8 and without control characters.",
   mergeItself: "Class '{name}' cannot be merged with itself.",

@@ -3,10 +3,9 @@
 import type { TrainingConfig } from '../config.js';
 import { SENTENCES } from '../contract/sentences.js';
 import { NOVELTY } from '../contract/thresholds.js';
-import { ContradictionError, LabelError, TaskError } from '../errors.js';
+import { type Contradiction, ContradictionError, LabelError, TaskError } from '../errors.js';
 import { filled } from '../formats/sentences.js';
 import type { ClassStatistics } from '../method/heads.js';
-import type { Contradiction } from '../method/knownClasses.js';
 import { isRefuted, type LabelEvidence } from '../method/labelCheck.js';
 
 /**
@@ -48,7 +47,7 @@ export function requireAgreement(
     ...{ replace: 'replace: true', add: 'replace: false' },
   };
   const said = { task, found: some.slice(0, 3).join(', '), noun: 'image', ...values };
-  throw new ContradictionError(filled(SENTENCES.contradicts, said));
+  throw new ContradictionError(filled(SENTENCES.contradicts, said), found);
 }
 
 /** Throw TaskError for one class alone where nothing else is known that it could be told from. */

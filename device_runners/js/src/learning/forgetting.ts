@@ -4,7 +4,7 @@ import type { Bundle } from '../bundle/bundle.js';
 import { SENTENCES } from '../contract/sentences.js';
 import { TaskError } from '../errors.js';
 import { type Json, JsonNumber } from '../formats/json.js';
-import { isPlain, LONGEST } from '../formats/names.js';
+import { firstTwin, isPlain, LONGEST } from '../formats/names.js';
 import { filled } from '../formats/sentences.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { Contribution } from '../method/contributions.js';
@@ -96,6 +96,12 @@ export async function rename(bundle: Bundle, state: State, old: string, name: st
     throw new TaskError(filled(SENTENCES.classKnownAlready, { name, merge: 'merge()' }));
   }
   requireName(name);
+  const others = classesOf(generation, bundle.manifest.classes).filter((one) => one !== old);
+  const twins = firstTwin([name], others);
+  if (twins) {
+    const [mine, other] = twins.map((one) => one.slice(0, 40));
+    throw new TaskError(filled(SENTENCES.classTwin, { name: mine!, other: other!, merge: 'merge()' }));
+  }
   const tensors = new Map(generation.tensors);
   renamedStatistics(tensors, new Map([[old, name]]));
   renameSketch(tensors, new Map([[old, name]]));

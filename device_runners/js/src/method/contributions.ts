@@ -11,8 +11,9 @@ import { StateError } from '../errors.js';
 import { float32, float64, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { ClassStatistics } from './heads.js';
 import { timesCounted } from './knownClasses.js';
-import { eigenSymmetric, solvedRows, timesTransposed, transposed } from './matrix.js';
+import { eigenSymmetric, timesTransposed, transposed } from './matrix.js';
 import { Random } from './random.js';
+import { solvedRows } from './symmetric.js';
 
 /** Of the spread of a class in one task: directions that are kept as they are, and mixtures of what these leave. */
 const DIRECTIONS = CONTRIBUTIONS.directions;

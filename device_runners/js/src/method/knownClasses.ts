@@ -7,6 +7,7 @@
  */
 
 import { KNOWN_CLASSES } from '../contract/thresholds.js';
+import type { Contradiction } from '../errors.js';
 import { type ClassStatistics, ldaHead, shrunkCovariance } from './heads.js';
 import { timesTransposed } from './matrix.js';
 
@@ -25,12 +26,6 @@ export function timesCounted(
 export function knownAmong(classes: readonly string[], known: ClassStatistics): string[] {
   const seen = new Set(seenIn(known));
   return classes.filter((name) => seen.has(name));
-}
-
-/** Of a known class: the other one that most of its new images look like, and their share. */
-export interface Contradiction {
-  readonly other: string;
-  readonly share: number;
 }
 
 /**

@@ -1,11 +1,11 @@
 /**
- * Products of matrices as flat, row-major Float64Arrays; eigenvectors and systems of no special form, which ml-matrix does.
+ * Products of matrices as flat, row-major Float64Arrays, and the eigendecomposition, which ml-matrix does.
  *
  * One kernel does all products. It takes arrays of one element type only, so that the engine compiles it once; float32
  * data are copied into a buffer first, which costs little beside the product.
  */
 
-import { EigenvalueDecomposition, LuDecomposition, Matrix } from 'ml-matrix';
+import { EigenvalueDecomposition, Matrix } from 'ml-matrix';
 
 /**
  * `a b^T`: `a` `(m, k)`, `b` `(n, k)`, into `out` `(m, n)`. Four rows of each at a time, so that every number that is loaded
@@ -143,11 +143,4 @@ export function eigenSymmetric(a: Float64Array, n: number): { values: Float64Arr
     values: Float64Array.from(found.realEigenvalues),
     vectors: Float64Array.from(found.eigenvectorMatrix.transpose().to1DArray()),
   };
-}
-
-/** For each row `b` of `rows` `(m, n)` the `x` with `a x = b`, for any regular `a` `(n, n)`: `(m, n)`. */
-export function solvedRows(a: Float64Array, rows: Float64Array, m: number, n: number): Float64Array {
-  const right = Matrix.from1DArray(m, n, rows).transpose();
-  const found = new LuDecomposition(Matrix.from1DArray(n, n, a)).solve(right);
-  return Float64Array.from(found.transpose().to1DArray());
 }

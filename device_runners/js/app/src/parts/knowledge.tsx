@@ -3,6 +3,8 @@
 import { useState } from 'preact/hooks';
 import type { Known } from '../protocol.js';
 import { Ask } from './ask.js';
+import { LearnedClass } from './learned.js';
+import { namesIn } from './names.js';
 import { Saving } from './saving.js';
 
 interface KnowledgeProps {
@@ -12,13 +14,18 @@ interface KnowledgeProps {
   readonly busy: boolean;
   readonly onExport: () => void;
   readonly onUndo: () => void;
+  readonly onForget: (name: string) => void;
+  readonly onRename: (old: string, name: string) => void;
   readonly onSave: () => void;
   readonly onOpen: (file: File) => void;
 }
 
-export function Knowledge({ known, notKept, busy, onExport, onUndo, onSave, onOpen }: KnowledgeProps) {
+export function Knowledge(props: KnowledgeProps) {
+  const { known, notKept, busy, onExport, onUndo, onForget, onRename, onSave, onOpen } = props;
   const [asking, setAsking] = useState(false);
+  const [chosen, setChosen] = useState<string>();
   const last = known.tasks.at(-1);
+  const learned = namesIn(known).filter((name) => !known.base.includes(name));
   return (
     <section class="card" aria-labelledby="knowledge">
       <h2 id="knowledge">What it knows</h2>
@@ -26,15 +33,33 @@ export function Knowledge({ known, notKept, busy, onExport, onUndo, onSave, onOp
         {known.base.map((name) => (
           <li key={name}>{name}</li>
         ))}
-        {known.tasks
-          .flatMap(({ classes }) => classes)
-          .map((name) => (
-            <li key={name} class="new">
+        {learned.map((name) => (
+          <li key={name} class="new">
+            <button
+              type="button"
+              disabled={busy}
+              aria-expanded={name === chosen}
+              onClick={() => setChosen(name === chosen ? undefined : name)}
+            >
               {name}
               <span class="unseen"> (learned here)</span>
-            </li>
-          ))}
+            </button>
+          </li>
+        ))}
       </ul>
+      {chosen !== undefined && learned.includes(chosen) && (
+        <LearnedClass
+          key={chosen}
+          name={chosen}
+          others={namesIn(known)}
+          busy={busy}
+          onForget={() => onForget(chosen)}
+          onRename={(name) => {
+            setChosen(undefined);
+            onRename(chosen, name);
+          }}
+        />
+      )}
       {last && !known.persistent && (
         <p class="hint">
           The browser may clear this when it needs room. Add the app to the home screen, or save it as a file,
@@ -43,7 +68,7 @@ export function Knowledge({ known, notKept, busy, onExport, onUndo, onSave, onOp
       )}
       {notKept && <p class="hint">{notKept}</p>}
       <Saving
-        learned={known.tasks.flatMap(({ classes }) => classes)}
+        learned={[...new Set(known.tasks.flatMap(({ classes }) => classes))]}
         busy={busy}
         onSave={onSave}
         onOpen={onOpen}

@@ -1,11 +1,12 @@
-/** Teaching: new classes, each with a name and some images. */
+/** Teaching: classes, new or known, each with a name and some images. */
 
 import { useState } from 'preact/hooks';
 import type { Known, NewClass } from '../protocol.js';
+import { folded, namesIn } from './names.js';
 import { Picker, Thumbnail } from './pictures.js';
 
 const FEWEST = 5;
-const FEWEST_CLASSES = 2;
+const CARDS = 2;
 const SHOWN = 12;
 
 interface Draft {
@@ -19,25 +20,30 @@ const empty = (): Draft => ({ key: ++keys, name: '', pictures: [] });
 
 export function Teach({ known, onTeach }: { known: Known; onTeach: (classes: NewClass[]) => void }) {
   const [drafts, setDrafts] = useState<readonly Draft[]>(() => [empty(), empty()]);
-  const taken = new Set([...known.base, ...known.tasks.flatMap(({ classes }) => classes)].map(folded));
+  // By what a person would take for the same, the name that is known.
+  const there = new Map(namesIn(known).map((name) => [folded(name), name]));
   const change = (key: number, to: Partial<Draft>) =>
     setDrafts((all) => all.map((draft) => (draft.key === key ? { ...draft, ...to } : draft)));
-  const missing = whatIsMissing(drafts, taken);
+  const named = (draft: Draft): string => there.get(folded(draft.name)) ?? draft.name.trim();
+  // A card that was left alone is no class.
+  const used = drafts.filter(({ name, pictures }) => name.trim() || pictures.length);
+  const missing = whatIsMissing(used);
   return (
     <section class="card" aria-labelledby="teach">
       <h2 id="teach">Teach something new</h2>
       <p class="hint">
-        Two classes or more, each with {FEWEST} images at least; twenty are better. Every fifth is kept back
-        for a test.
+        One class or more, each with {FEWEST} images at least; twenty are better. Every fifth is kept back for
+        a test.
       </p>
       {drafts.map((draft, index) => (
         <DraftCard
           key={draft.key}
           draft={draft}
           number={index + 1}
-          problem={nameProblem(draft, drafts, taken)}
+          problem={nameProblem(draft, drafts)}
+          known={there.get(folded(draft.name))}
           onChange={(to) => change(draft.key, to)}
-          {...(drafts.length > FEWEST_CLASSES
+          {...(drafts.length > CARDS
             ? { onRemove: () => setDrafts((all) => all.filter(({ key }) => key !== draft.key)) }
             : {})}
         />
@@ -51,9 +57,9 @@ export function Teach({ known, onTeach }: { known: Known; onTeach: (classes: New
           class="main"
           disabled={missing !== undefined}
           aria-describedby="missing"
-          onClick={() => onTeach(drafts.map(({ name, pictures }) => ({ name: name.trim(), pictures })))}
+          onClick={() => onTeach(used.map((draft) => ({ name: named(draft), pictures: draft.pictures })))}
         >
-          Learn them
+          {used.length === 1 ? 'Learn it' : 'Learn them'}
         </button>
       </div>
       <p id="missing" class="hint" aria-live="polite">
@@ -67,11 +73,13 @@ interface DraftProps {
   readonly draft: Draft;
   readonly number: number;
   readonly problem: string | undefined;
+  /** The class of this name that is known. */
+  readonly known: string | undefined;
   readonly onChange: (to: Partial<Draft>) => void;
   readonly onRemove?: () => void;
 }
 
-function DraftCard({ draft, number, problem, onChange, onRemove }: DraftProps) {
+function DraftCard({ draft, number, problem, known, onChange, onRemove }: DraftProps) {
   const { key, name, pictures } = draft;
   const called = name.trim() || `class ${number}`;
   const add = (files: File[]) => onChange({ pictures: [...pictures, ...files] });
@@ -98,8 +106,8 @@ function DraftCard({ draft, number, problem, onChange, onRemove }: DraftProps) {
           </button>
         )}
       </div>
-      <p id={`problem-${key}`} class="wrong">
-        {problem ?? ''}
+      <p id={`problem-${key}`} class={problem ? 'wrong' : 'hint'}>
+        {problem ?? (known ? `${known} is known already: these images add to it.` : '')}
       </p>
       {pictures.length > 0 && (
         <div class="strip">
@@ -128,22 +136,17 @@ function DraftCard({ draft, number, problem, onChange, onRemove }: DraftProps) {
   );
 }
 
-function folded(name: string): string {
-  return name.trim().toLocaleLowerCase();
-}
-
-function nameProblem(draft: Draft, drafts: readonly Draft[], taken: ReadonlySet<string>): string | undefined {
+function nameProblem(draft: Draft, drafts: readonly Draft[]): string | undefined {
   const name = folded(draft.name);
   if (!name) return undefined;
-  if (taken.has(name)) return `${draft.name.trim()} is known already: choose another name.`;
   const twice = drafts.some((other) => other.key !== draft.key && folded(other.name) === name);
   return twice ? 'Two classes have this name: choose another.' : undefined;
 }
 
 /** Why it cannot be learned yet. */
-function whatIsMissing(drafts: readonly Draft[], taken: ReadonlySet<string>): string | undefined {
-  if (drafts.some((draft) => nameProblem(draft, drafts, taken))) return 'Each class needs a name of its own.';
-  if (drafts.some(({ name }) => !name.trim())) return 'Give each class a name.';
+function whatIsMissing(drafts: readonly Draft[]): string | undefined {
+  if (drafts.some((draft) => nameProblem(draft, drafts))) return 'Each class needs a name of its own.';
+  if (!drafts.length || drafts.some(({ name }) => !name.trim())) return 'Give each class a name.';
   const few = drafts.find(({ pictures }) => pictures.length < FEWEST);
   if (!few) return undefined;
   const wanted = FEWEST - few.pictures.length;

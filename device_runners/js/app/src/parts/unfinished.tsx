@@ -1,33 +1,55 @@
-/** A task whose images are kept: it was interrupted, or it looked wrong. */
+/** A task whose images are kept: it was interrupted, it looked wrong, or it contradicts what is known. */
 
-import type { Known } from '../protocol.js';
+import type { Unfinished as Task } from '../protocol.js';
 
 interface Given {
-  readonly task: NonNullable<Known['unfinished']>;
-  readonly onResume: () => void;
+  readonly task: Task;
+  readonly onResume: (replace?: boolean) => void;
   readonly onDiscard: () => void;
 }
 
-export function Unfinished({ task: { classes, refused }, onResume, onDiscard }: Given) {
+const TITLES: { [why in Task['because']]: string } = {
+  interrupted: 'An unfinished task',
+  'mixed-up': 'A task that looks mixed up',
+  contradicts: 'These look like something else',
+};
+
+export function Unfinished({ task: { classes, because }, onResume, onDiscard }: Given) {
+  const names = <b>{classes.join(', ')}</b>;
   return (
     <section class="card accent" aria-labelledby="unfinished">
-      <h2 id="unfinished">{refused ? 'A task that looks mixed up' : 'An unfinished task'}</h2>
-      <p>
-        {refused ? (
+      <h2 id="unfinished">{TITLES[because]}</h2>
+      {because === 'interrupted' && <p>Learning {names} was interrupted. Its images are still here.</p>}
+      {because === 'mixed-up' && (
+        <p>{names} were not learned. If each image is where it belongs, learn them anyway.</p>
+      )}
+      {because === 'contradicts' && (
+        <p>
+          {names} were not learned. If these images are right and what was taught here before is wrong,
+          replace that. If they are images of another kind, add them.
+        </p>
+      )}
+      <div class="row">
+        {because === 'interrupted' && (
+          <button type="button" class="main" onClick={() => onResume()}>
+            Go on learning
+          </button>
+        )}
+        {because === 'mixed-up' && (
+          <button type="button" class="plain" onClick={() => onResume()}>
+            Learn them anyway
+          </button>
+        )}
+        {because === 'contradicts' && (
           <>
-            <b>{classes.join(', ')}</b> were not learned. If each image is where it belongs, learn them
-            anyway.
-          </>
-        ) : (
-          <>
-            Learning <b>{classes.join(', ')}</b> was interrupted. Its images are still here.
+            <button type="button" class="plain" onClick={() => onResume(true)}>
+              Replace it
+            </button>
+            <button type="button" class="plain" onClick={() => onResume(false)}>
+              Add them
+            </button>
           </>
         )}
-      </p>
-      <div class="row">
-        <button type="button" class={refused ? 'plain' : 'main'} onClick={onResume}>
-          {refused ? 'Learn them anyway' : 'Go on learning'}
-        </button>
         <button type="button" class="quiet" onClick={onDiscard}>
           Discard it
         </button>

@@ -10,6 +10,8 @@ export interface Pending {
   readonly test: readonly Shown[];
   /** Whether its labels looked wrong, or did and are to be believed all the same. */
   readonly labels?: 'refused' | 'believed';
+  /** Whether it contradicts what is known, or did and is to be put in the place of that, or beside it. */
+  readonly contradicts?: 'refused' | 'replaces' | 'adds';
 }
 
 export interface Shown {

@@ -7,7 +7,8 @@ import { PendingTask } from './pending.js';
 
 const STATE = 'state';
 // Everything of a state but the progress of an unfinished task, perhaps below the folder that was zipped.
-const FILE = /(?:^|\/)(HEAD|state\.json|generations\/\d{6}\.(?:json|safetensors))$/;
+const FILE =
+  /(?:^|\/)(HEAD|state\.json|generations\/\d{6}\.(?:json|safetensors)|ledger\/[0-9a-f]{64}\.safetensors)$/;
 const MOST_BYTES = 1 << 30;
 
 /** The state in this browser. Throws StateLockedError while a task is learned. */

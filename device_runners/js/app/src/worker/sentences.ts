@@ -1,6 +1,6 @@
 /** What the guards of csk-sdk found, said to a person who has no settings. */
 
-import type { LabelError, LearnReport } from 'csk-sdk';
+import type { ContradictionError, LabelError, LearnReport } from 'csk-sdk';
 
 /** Why a task was refused whose images and names do not belong together. */
 export function mixedUp({ evidence: { accuracy, chance } }: LabelError): string {
@@ -11,6 +11,14 @@ export function mixedUp({ evidence: { accuracy, chance } }: LabelError): string 
   );
 }
 
+/** Why a task was not learned whose images look like other classes that are known. */
+export function contradicting({ found }: ContradictionError): string {
+  const some = [...found].map(
+    ([name, { other, share }]) => `${percent(share)} of your images of '${name}' look like '${other}'`,
+  );
+  return `${some.slice(0, 3).join(', ')}. Nothing was learned: say which of the two is right.`;
+}
+
 const percent = (share: number): string => `${Math.round(100 * share)} %`;
 
 type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings'>;
@@ -18,9 +26,9 @@ type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings'>;
 /** What a person should know about a task that was learned. */
 export function remarks({ headsOnlyBecause, forgetting, warnings }: Found): string[] {
   // The last warning is about heads only, where there is such a one; it is said in other words here.
-  const others = (headsOnlyBecause ? warnings.slice(0, -1) : warnings).map(
-    (sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1),
-  );
+  const others = (
+    headsOnlyBecause && headsOnlyBecause !== 'one-class' ? warnings.slice(0, -1) : warnings
+  ).map((sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1));
   if (headsOnlyBecause === 'few-shot') {
     others.push(
       'These are too few images to train on, so it tells the new classes by what it sees already. ' +

@@ -1,19 +1,22 @@
 /** A bundle, its state in this browser, and tasks: what the page asks for, on csk-sdk. */
 
 import {
+  ContradictionError,
+  type Generation,
   LabelError,
   Learner,
   type LearnReport,
   type Picture,
   type Progress,
   type Runtime,
+  StateError,
   TaskError,
 } from 'csk-sdk';
 import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
-import type { Answer, Known, NewClass, TaskProgress, TaskReport, Tested } from '../protocol.js';
+import type { Answer, Known, NewClass, TaskProgress, TaskReport, Tested, Unfinished } from '../protocol.js';
 import { decode } from './decode.js';
 import { type Pending, PendingTask, type Shown } from './pending.js';
-import { mixedUp, remarks } from './sentences.js';
+import { contradicting, mixedUp, remarks } from './sentences.js';
 
 export const FEWEST_PICTURES = 5;
 // Every so manieth image of a class is kept back, to tell how well it was learned.
@@ -46,9 +49,9 @@ export class Teacher {
     const kept = await this.pending.load();
     return {
       model: manifest.model,
-      base: manifest.classes,
+      base: manifest.classes.filter((name) => !learner.generation.hidden.includes(name)),
       tasks: learner.tasks.map(({ name, classes, images }) => ({ task: name, classes, pictures: images })),
-      unfinished: kept && { classes: kept.classes, refused: kept.labels === 'refused' },
+      unfinished: kept && { classes: kept.classes, because: why(kept) },
       persistent: (await navigator.storage?.persisted?.()) ?? false,
     };
   }
@@ -65,11 +68,15 @@ export class Teacher {
     return this.run(task);
   }
 
-  async resume(): Promise<TaskReport> {
+  async resume(replace = false): Promise<TaskReport> {
     const task = await this.pending.load();
     if (!task) throw new TaskError('There is no unfinished task to go on with.');
-    if (task.labels !== 'refused') return this.run(task);
-    const believed: Pending = { ...task, labels: 'believed' };
+    if (why(task) === 'interrupted') return this.run(task);
+    const believed: Pending = {
+      ...task,
+      ...(task.labels ? { labels: 'believed' } : {}),
+      ...(task.contradicts ? { contradicts: replace ? 'replaces' : 'adds' } : {}),
+    };
     await this.pending.save(believed);
     return this.run(believed);
   }
@@ -89,18 +96,45 @@ export class Teacher {
     });
   }
 
-  /** Forget the last task. */
+  /** Forget the last task: as it was before, where that is still there. */
   async undo(): Promise<Known> {
     const { tasks } = this.learner;
-    if (tasks.length) await this.learner.rollback(tasks.at(-2)?.name ?? 'base');
+    const last = tasks.at(-1);
+    const before = last && (await this.before());
+    if (before) await this.learner.rollback(tasks.at(-2)?.name ?? 'base');
+    else if (last) await this.learner.forget({ task: last.name });
     return this.known();
   }
 
+  async forget(name: string): Promise<Known> {
+    await this.learner.forget({ classes: [name] });
+    return this.known();
+  }
+
+  async rename(old: string, name: string): Promise<Known> {
+    await this.learner.rename(old, name);
+    return this.known();
+  }
+
+  /** What was known before the last task, if it is still there and nothing was renamed or forgotten since. */
+  private async before(): Promise<Generation | undefined> {
+    const { state, tasks, generation } = this.learner;
+    const previous = tasks.at(-2)?.name ?? 'base';
+    try {
+      const found = await state.load(previous === 'base' ? 0 : await state.generationOf(previous));
+      const what = (one: Pick<Generation, 'tasks' | 'hidden'>): string =>
+        JSON.stringify([one.hidden, one.tasks.map(({ name, classes }) => [name, classes])]);
+      return what(found) === what({ ...generation, tasks: tasks.slice(0, -1) }) ? found : undefined;
+    } catch (error) {
+      if (error instanceof StateError) return undefined;
+      throw error;
+    }
+  }
+
   private planned(classes: readonly NewClass[]): Pending {
-    if (classes.length < 2) {
-      throw new TaskError(
-        'Teach at least two new classes together, so that there is something to tell apart.',
-      );
+    const counted = this.learner.generation.tensors.get('statistics.counts')?.data.length;
+    if (!classes.length || (classes.length < 2 && !counted)) {
+      throw new TaskError('Teach two classes together first, so that there is something to tell apart.');
     }
     const few = classes.find(({ pictures }) => pictures.length < FEWEST_PICTURES);
     if (few) {
@@ -172,7 +206,11 @@ export class Teacher {
   ): Promise<LearnReport> {
     const { task: name, classes, train } = task;
     const labels = train.map(({ label }) => label);
-    const settings = { epochs: EPOCHS, labelCheck: task.labels !== 'believed' };
+    const settings = {
+      epochs: EPOCHS,
+      labelCheck: task.labels !== 'believed',
+      ...(task.contradicts ? { replace: task.contradicts === 'replaces' } : {}),
+    };
     const onProgress = (progress: Progress) => this.sayStep(progress);
     try {
       return await this.learner.learn(
@@ -180,9 +218,15 @@ export class Teacher {
         { ...settings, signal, onProgress },
       );
     } catch (error) {
-      if (!(error instanceof LabelError)) throw error;
-      await this.pending.save({ ...task, labels: 'refused' });
-      throw new TaskError(mixedUp(error));
+      if (error instanceof LabelError) {
+        await this.pending.save({ ...task, labels: 'refused' });
+        throw new TaskError(mixedUp(error));
+      }
+      if (error instanceof ContradictionError) {
+        await this.pending.save({ ...task, contradicts: 'refused' });
+        throw new TaskError(contradicting(error));
+      }
+      throw error;
     }
   }
 
@@ -212,6 +256,12 @@ export class Teacher {
   private say(phase: TaskProgress['phase'], done: number): void {
     this.tell({ phase, done, epoch: 0, epochs: EPOCHS, loss: Number.NaN });
   }
+}
+
+/** Why a task waits. */
+function why({ labels, contradicts }: Pending): Unfinished['because'] {
+  if (labels === 'refused') return 'mixed-up';
+  return contradicts === 'refused' ? 'contradicts' : 'interrupted';
 }
 
 /** Why a task ended: the user stopped it. */

@@ -38,7 +38,7 @@ const calls: { [C in Call]: (...given: Parameters<Calls[C]>) => Promise<ReturnTy
   },
   predict: async (picture) => (await opened()).predict(picture),
   learn: async (classes) => (await opened()).learn(classes),
-  resume: async () => (await opened()).resume(),
+  resume: async (replace) => (await opened()).resume(replace),
   discard: async () => (await opened()).discard(),
   stop: async () => (await opened()).stop(),
   export: async () => (await opened()).export(),
@@ -49,6 +49,8 @@ const calls: { [C in Call]: (...given: Parameters<Calls[C]>) => Promise<ReturnTy
     return (await opened()).known();
   },
   undo: async () => (await opened()).undo(),
+  forget: async (name) => (await opened()).forget(name),
+  rename: async (old, name) => (await opened()).rename(old, name),
 };
 
 class Fault extends Error {}
