@@ -18,8 +18,9 @@ from guards import write_guards
 from not_finite import fragile_bundle
 from PIL import Image
 
-from csk_sdk import Learner, Task, TrainingConfig
+from csk_sdk import Learner, Task, TrainingConfig, upgrade
 from csk_sdk.demo import digits
+from csk_sdk.method.projection import is_frozen
 from csk_sdk.state.tensorfile import packed
 
 SETTINGS = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1, few_shot=0)
@@ -28,7 +29,8 @@ SETTINGS = TrainingConfig(epochs=10, patience=0, learning_rate=0.05, threads=1, 
 def main(out: Path) -> None:
     """Write `bundle/`, `state/` (the first task, learned here), `digits.*`, `resized.*` and `guards.*` into `out`.
 
-    And `fragile/bundle/`, whose network computes NaN for white images.
+    And `fragile/bundle/`, whose network computes NaN for white images; and `upgraded/`, a bundle and a state that was
+    carried over to it, of which some sites are frozen, with what is predicted of the test images.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -42,6 +44,7 @@ def main(out: Path) -> None:
         learner = Learner.open(out / "bundle", Path(folder) / "state", SETTINGS)
         for name in digits.TASKS:
             learner.learn(Task.from_folder(tasks / name))
+        write_upgraded(out, base, data)
         predicted = learner.predict(data.test_images[..., None]).labels
     right = predicted == np.array(digits.NAMES)[data.test_labels]
     pictures = {
@@ -60,6 +63,23 @@ def main(out: Path) -> None:
     write_resized(out / "resized.safetensors")
     write_guards(out / "bundle", data, out)
     fragile_bundle(out / "fragile")
+
+
+def write_upgraded(out: Path, base: Path, data: digits.Digits) -> None:
+    """The state of one task, carried over to a bundle that trains more sites than it knows moments of."""
+    place, new = out / "upgraded", out / "new"
+    digits.build_bundle(new, base_data=base, trainable="all", upgrade_from=out / "bundle")
+    for name in ("bundle", "state"):
+        shutil.copytree(out / name, place / name)
+    upgrade(place / "bundle", place / "state", new)
+    shutil.rmtree(new)
+    learner = Learner.open(place / "bundle", place / "state", SETTINGS)
+    told = {"labels": learner.predict(data.test_images[..., None]).labels.tolist()}
+    moments = learner.generation.tensors.items()
+    told["frozen"] = [
+        name.removeprefix("moment/") for name, one in moments if name[:7] == "moment/" and is_frozen(one)
+    ]
+    (place / "told.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
 
 
 def write_resized(path: Path) -> None:
