@@ -34,6 +34,8 @@ from csk_sdk.state import Generation, LearnedTask, State
 
 Tensors = dict[str, NDArray[Any]]
 Float64 = NDArray[np.float64]
+# From this share on that the map tells, a task's old head behind it does better than one made of its statistics.
+_TELLS = 0.9
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,9 @@ class _Carrying:
         for task in tasks:
             self._head(task)
         self._statistics(tasks, hidden)
-        if not self._new.objective.tabular and not self._whole:
-            refit(self._tensors, {task.name: task.classes for task in tasks})
+        about = self._new.manifest.upgrade
+        if about is not None and about.explained < _TELLS:
+            refit(self._tensors, {task.name: task.classes for task in tasks if task.contributions})
         self._sketch(tasks)
         hide(self._tensors, base, hidden)
         self._into.commit(0, tasks, self._tensors, hidden=hidden)
