@@ -124,7 +124,7 @@ def _build(
     require_loss(options.loss, head.activation, where)
     _require_few_features(head.weight.shape[1], options, where)
     split = _base_split(options, describe(source, head, possible, options)) if options.base_data else None
-    upgraded = bundle_to_upgrade(options)
+    upgraded = bundle_to_upgrade(options.upgrade_from, options.base_data)
     try:
         manifest, sites = _with_sites(source, head, possible, options)
         models = _graphs(source, sites, manifest)

@@ -53,6 +53,31 @@ class Carried:
     merged: tuple[str, ...] = field(default=())
     lost: tuple[str, ...] = field(default=())
 
+    def notes(self, new: Bundle) -> tuple[str, ...]:
+        """Sentences about what is not as it was, on the bundle `new`."""
+        about, features, said = new.manifest.upgrade, new.manifest.head.features, []
+        if about is None or not self.tasks:
+            return ()
+        if self.approximate and about.kept < features:
+            said.append(
+                f"{features - about.kept} of {features} features are new: what is known of them is what a map of the "
+                f"old ones says, {100 * about.explained:.0f} % of their variance."
+            )
+        elif self.approximate:
+            said.append(
+                "What training had moved in the old network is left behind: the new bundle has other features, or "
+                "trains other layers."
+            )
+        if self.frozen:
+            sites = ", ".join(self.frozen[:4]) + (", ..." if len(self.frozen) > 4 else "")
+            said.append(
+                f"{len(self.frozen)} of {len(new.manifest.sites)} trainable layers stay frozen from now on, since "
+                f"nobody knows what the carried tasks need of them: {sites}."
+            )
+        if self.lost:
+            said.append(f"The new base does not know {', '.join(self.lost)}.")
+        return tuple(said)
+
 
 def open_map(old_id: str, old_features: int, new: Bundle) -> FeatureMap:
     """The map that a bundle brings along for what was learned on the bundle `old_id`.

@@ -192,7 +192,7 @@ class Upgrade:
             carried.tasks,
             tuple(self.again),
             carried.merged,
-            tuple(_notes(carried, self.old, self.new)),
+            carried.notes(self.new),
         )
 
     def _state(self) -> State:
@@ -301,26 +301,3 @@ def _copy_accepted(source: Path, target: Path) -> None:
             replace_file(target / ACCEPTED, (source / ACCEPTED).read_bytes())
     except OSError as error:
         raise storage_error(error, f"copy {source / ACCEPTED}") from error
-
-
-def _notes(carried: Carried, old: Bundle, new: Bundle) -> Iterator[str]:
-    about = new.manifest.upgrade
-    assert about is not None
-    if not carried.tasks:
-        return
-    features = new.manifest.head.features
-    if carried.approximate and about.kept < features:
-        yield (
-            f"{features - about.kept} of {features} features are new: what is known of them is what a map of the old "
-            f"ones says, {100 * about.explained:.0f} % of their variance."
-        )
-    elif carried.approximate:
-        yield "What training had moved in the old network is left behind: the new bundle trains other layers."
-    if carried.frozen:
-        sites = ", ".join(carried.frozen[:4]) + (", ..." if len(carried.frozen) > 4 else "")
-        yield (
-            f"{len(carried.frozen)} of {len(new.manifest.sites)} trainable layers stay frozen from now on, since "
-            f"nobody knows what the carried tasks need of them: {sites}. New classes get heads."
-        )
-    if carried.lost:
-        yield f"The new base does not know {', '.join(carried.lost)}."
