@@ -33,6 +33,7 @@ CANNOT_FAIL = {
     "Forgotten.to_json",
     "LearnReport.to_json",
     "TrainingConfig.to_json",
+    "UpgradeReport.to_json",
     "Verification.to_json",
 }
 SHAPE = re.compile(r"`\([\w *+./,]*\)`")

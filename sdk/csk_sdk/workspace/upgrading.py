@@ -175,17 +175,14 @@ class Upgrade:
             on_step("Carrying over what was learned")
             fresh = self._begin(new, into)
             carried = Carried((), (), False)
-            generation = state.load()
-            if generation.number:
+            if (generation := state.load()).number:
                 with fresh.lock():
                     carried = carry(self.old, state, generation, new, fresh, self.again)
-            del generation
             learner = Learner(new, fresh, self.config, AUTO)
             for name, task in self.again.items():
                 on_step(f"Learning {name} again")
                 _learn_again(learner, task)
             number = fresh.head()
-            del learner
             commit(self.places, new.id)
         return UpgradeReport(
             number,
@@ -221,8 +218,10 @@ def upgrade(
 
     `new` must have been built with `--upgrade-from` the device's bundle. Of `tasks`, an inbox, those are learned again
     that were learned and whose images are still there. Bundle and state are replaced together, or not at all, and kept
-    as `BUNDLE.before` and `STATE.before` for `upgrade_back`. Learners that are open must be opened again. Raises as
-    `Upgrade.open` and `Upgrade.run` do.
+    as `BUNDLE.before` and `STATE.before` for `upgrade_back`. Learners that are open must be opened again.
+
+    Raises BundleError where `new` was not built so, or a bundle cannot be opened, StateLockedError while something learns,
+    StorageError where there is no room, TaskError where a task cannot be learned again: nothing is changed then.
     """
     return Upgrade.open(bundle, state, new, tasks, config=config, trust=trust).run(on_step)
 
