@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,16 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.tasks import Task
-from csk_sdk.errors import BundleError, CskError, StateError, TaskError
+from csk_sdk.errors import BundleError, ConfigError, CskError, StateError, TaskError
 from csk_sdk.formats.given import optional_path, path_of
-from csk_sdk.learner import Learner
+from csk_sdk.learner import Learner, settings_of
 from csk_sdk.learning.carrying import Carried, carry, open_map
 from csk_sdk.runtime.peak_memory import in_memory, peak_rss_bytes
 from csk_sdk.state import State
 from csk_sdk.state.atomic import exists, make_folder, replace_file, require_room, storage_error
 from csk_sdk.state.handover import Places, commit, commit_back, copy_bundle, finish, handing_over
 from csk_sdk.state.identity import write_identity
+from csk_sdk.state.lock import StateLock
 from csk_sdk.state.store import GenerationStore
 
 KEEP = 8
@@ -99,7 +100,7 @@ class Upgrade:
         new: Path | str,
         tasks: Inbox | Path | str | None = None,
         *,
-        config: TrainingConfig | None = None,
+        config: TrainingConfig | Mapping[str, Any] | None = None,
         trust: Path | str | None = None,
         keep: int = KEEP,
     ) -> Upgrade:
@@ -125,7 +126,16 @@ class Upgrade:
         )
         learned = State.open(folders[1], old.id, old.stored_checkpoint, keep=keep)
         again, not_again = _still_here(learned, inbox)
-        return cls(old, opened, Places(*folders), config or TrainingConfig(), keep, key, again, not_again)
+        return cls(
+            old,
+            opened,
+            Places(*folders),
+            settings_of(config) or TrainingConfig(),
+            keep,
+            key,
+            again,
+            not_again,
+        )
 
     def plan(self) -> UpgradePlan:
         """What `run` would do, and what it takes. Raises StateError where the state cannot be read."""
@@ -158,6 +168,8 @@ class Upgrade:
         the new ones: the next opening finishes what had begun to count. Raises StateLockedError while something else
         learns, StorageError where the disk has no room, TaskError where a task can not be learned again.
         """
+        if not callable(on_step):
+            raise ConfigError(f"on_step is {on_step!r:.40}, and must be a function of a sentence.")
         state = self._state()
         state.require_writable()
         require_room(self.places.bundle.parent, self.plan().disk_bytes, "the upgrade")
@@ -210,7 +222,7 @@ def upgrade(
     new: Path | str,
     tasks: Inbox | Path | str | None = None,
     *,
-    config: TrainingConfig | None = None,
+    config: TrainingConfig | Mapping[str, Any] | None = None,
     trust: Path | str | None = None,
     on_step: OnStep = lambda _: None,
 ) -> UpgradeReport:
@@ -220,7 +232,7 @@ def upgrade(
     that were learned and whose images are still there. Bundle and state are replaced together, or not at all, and kept
     as `BUNDLE.before` and `STATE.before` for `upgrade_back`. Learners that are open must be opened again.
 
-    Raises BundleError where `new` was not built so, or a bundle cannot be opened, StateLockedError while something learns,
+    Raises BundleError where `new` was not built so, or cannot be opened, StateLockedError while something learns,
     StorageError where there is no room, TaskError where a task cannot be learned again: nothing is changed then.
     """
     return Upgrade.open(bundle, state, new, tasks, config=config, trust=trust).run(on_step)
@@ -239,23 +251,13 @@ def upgrade_back(bundle: Path | str, state: Path | str, *, trust: Path | str | N
     if not exists(before):
         raise StateError(f"There is no way back: {before} is not there.")
     old = Bundle.open(before, key)
-    with _locked(folders[1]), handing_over(places):
+    with StateLock(folders[1]) if exists(folders[1]) else nullcontext(), handing_over(places):
         if exists(known):
             # So that going back lets no even older bundle in.
             _copy_accepted(folders[1], known)
             if key is not None:
                 accept(old, key, known, allow_older=True)
         commit_back(places, old.id)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The lock of a state that is there."""
-    if not exists(folder):
-        yield
-        return
-    with State(folder, "", {}, 1).lock():
-        yield
 
 
 def _still_here(state: State, inbox: Inbox | None) -> tuple[dict[str, Task], tuple[str, ...]]:
