@@ -82,7 +82,7 @@ def _build(
     model: Path, out: Path, options: BuildOptions, on_progress: Callable[[int, int], None]
 ) -> BuildReport:
     providers = find_providers(options.provider and [options.provider], "--provider")
-    upgraded = bundle_to_upgrade(options)
+    upgraded = bundle_to_upgrade(options.upgrade_from, options.base_data)
     plan = plan_build(model, options)
     source, head, manifest, models = plan.source, plan.head, plan.manifest, plan.models
     checkpoint, split, agreement = plan.checkpoint, plan.split, plan.agreement

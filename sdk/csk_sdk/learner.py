@@ -114,7 +114,7 @@ class Learner:
         stored = State.open(state, opened.id, opened.stored_checkpoint)
         if trust is not None:
             accept(opened, trust, state, allow_older)
-        return cls(opened, stored, _settings(config) or TrainingConfig(), backend, providers)
+        return cls(opened, stored, settings_of(config) or TrainingConfig(), backend, providers)
 
     @property
     def generation(self) -> Generation:
@@ -213,7 +213,7 @@ class Learner:
             flag_of(replace, "replace")
         if on_progress is not None and not callable(on_progress):
             raise ConfigError(f"on_progress is {on_progress!r:.40}, and must be a function of a Progress.")
-        config = _settings(config)
+        config = settings_of(config)
         task.require_trainable()
         bundle = self._as_set(config)
         with self.state.lock():
@@ -253,7 +253,7 @@ class Learner:
             flag_of(replace, "replace")
         self.state.require_writable()
         self.require_new(name, classes)
-        settings = _settings(config)
+        settings = settings_of(config)
         bundle = self._as_set(settings)
         return TaskStream(
             bundle, self.state, name, classes, settings or self.config, backend=self.backend, replaces=replace
@@ -395,7 +395,7 @@ class Learner:
         require_new_task(self.generation, self.bundle.manifest.classes, name, classes)
 
 
-def _settings(config: TrainingConfig | Mapping[str, Any] | None) -> TrainingConfig | None:
+def settings_of(config: TrainingConfig | Mapping[str, Any] | None) -> TrainingConfig | None:
     """Settings as applications hand them over: those of a TrainingConfig by name, too."""
     if config is None or isinstance(config, TrainingConfig):
         return config

@@ -14,7 +14,7 @@ OPTIONS = {
         --channel-ratio --batch-size --memory-budget --precision --loss --json""",
     "build-artifacts": """MODEL --out --base-data --classes --mean --std --resize --sample-rate --flip --no-flip --sites
         --trainable --intensity-data --channel-ratio --batch-size --precision --loss --backend
-        --head-capacity --memory-budget --sign --overwrite --json""",
+        --head-capacity --memory-budget --sign --overwrite --upgrade-from --json""",
     "analyze": """MODEL DATA --classes --mean --std --sites --images --batch-size --by-training --picture
         --threads --json""",
     "inspect": "BUNDLE --json",
@@ -32,6 +32,7 @@ OPTIONS = {
     "forget": "[CLASS]... --task --yes --json",
     "rename": "OLD NEW",
     "merge": "CLASS OTHER",
+    "upgrade": "[NEW_BUNDLE] --back --relearn --no-relearn --yes --tasks --json",
     "doctor": "--tasks --json",
     "verify": "--repair --json",
     "demo": "--out --json",

@@ -34,6 +34,7 @@ CANNOT_FAIL = {
     "LearnReport.to_json",
     "TrainingConfig.to_json",
     "Trial.to_json",
+    "UpgradeReport.to_json",
     "Verification.to_json",
 }
 SHAPE = re.compile(r"`\([\w *+./,]*\)`")

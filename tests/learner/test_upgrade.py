@@ -200,21 +200,34 @@ def test_another_network_by_a_map(
     assert 0.9 < ours / theirs < 1.2
 
 
-def test_a_frozen_site_is_never_trained(
+def test_where_all_is_frozen_new_classes_get_heads(
     device: Callable[..., Learner], bundles: Bundles, digits: Digits, tmp_path: Path
 ) -> None:
-    new = bundles.build("further", further(tmp_path))
-    after, _ = upgraded(device(**HEADS), new)
-    learner = open_learner(after.bundle.folder, after.state.folder, energy=0.5)
+    after, _ = upgraded(device(**HEADS), bundles.build("further", further(tmp_path)))
+    learner = open_learner(after.bundle.folder, after.state.folder)
     report = learner.learn(digits.task("03", (4, 7)))
-    assert report.protected
-    for one in report.protected.values():
-        kept, of = one.split("/")
-        assert kept == of
-    for site in after.bundle.manifest.sites:
-        name = f"center/{site.name}"
-        np.testing.assert_array_equal(known(learner)[name], learner.bundle.checkpoint()[name])
-        assert is_frozen(known(learner)[f"moment/{site.name}"])
+    assert (report.heads_only, report.heads_only_because) == (True, "frozen")
+    assert "all trainable layers are frozen since this device was upgraded" in report.warnings[0]
+    with learner.stream("04", ["four", "seven"]) as stream:
+        stream.observe(*digits.arrays((4, 7), 0, 40))
+    assert stream.report.heads_only_because == "frozen"
+
+
+def test_a_frozen_site_is_never_trained_and_others_are(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits
+) -> None:
+    after, report = upgraded(device(), bundles.build("sites", trainable="all"))
+    assert "3 of 7 trainable layers stay frozen" in report.notes[0]
+    learner = open_learner(after.bundle.folder, after.state.folder, energy=0.5)
+    before = known(learner)
+    learned = learner.learn(digits.task("03", (4, 7)))
+    for name, protected in learned.protected.items():
+        kept, of = protected.split("/")
+        frozen = is_frozen(before[f"moment/{name}"])
+        assert (kept == of) == frozen
+        assert is_frozen(known(learner)[f"moment/{name}"]) == frozen
+        center = f"center/{name}"
+        assert np.array_equal(known(learner)[center], before[center]) == frozen
 
 
 def test_what_is_hidden_stays_hidden_and_what_both_know_is_one_class(

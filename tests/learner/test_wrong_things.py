@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import csk_sdk
-from csk_sdk import Bundle, CskError, Inbox, Learner, Task, TrainingConfig, verify
+from csk_sdk import Bundle, CskError, Inbox, Learner, Task, TrainingConfig, upgrade, upgrade_back, verify
 from csk_sdk.workspace.folder import Workspace
 from learner.used_device import Device
 
@@ -145,6 +145,20 @@ def calls(device: Device) -> dict[str, Call]:
             Workspace.open,
             {"folder": device.folder, "bundle": None, "state": None, "tasks": None, "trust": None},
         ),
+        "upgrade": (
+            upgrade,
+            # That is the bundle that the device has: one sentence, too.
+            {
+                "bundle": bundle,
+                "state": state,
+                "new": bundle,
+                "tasks": None,
+                "config": None,
+                "trust": None,
+                "on_step": print,
+            },
+        ),
+        "upgrade_back": (upgrade_back, {"bundle": bundle, "state": state, "trust": None}),
         "verify": (
             verify,
             {"bundle": bundle, "state": state, "repair": False, "trust": None, "allow_older": False},
@@ -218,6 +232,7 @@ def test_no_public_function_is_left_out(device: Device) -> None:
         "Task.require_trainable",
         "TaskStream.end_epoch",
         "TrainingConfig.to_json",
+        "UpgradeReport.to_json",
         "Verification.to_json",
         "Prediction.count",
         "Prediction.index",

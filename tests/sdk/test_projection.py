@@ -10,6 +10,8 @@ from csk_sdk.method.optimizers import SGD, AdamW
 from csk_sdk.method.projection import (
     add_to_centers,
     basis,
+    frozen_moment,
+    is_frozen,
     leak,
     project,
     restrict,
@@ -300,3 +302,19 @@ def test_a_grouped_convolution_with_added_centers_is_the_sum_of_both_branches(rn
 def test_a_delta_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"delta of shape \(1, 2\) does not fit 4 rows, 2 channels"):
         add_to_centers(np.zeros((4, 3, 3, 3), np.float32), np.ones((1, 2), np.float32), np.array([0, 1]), 1)
+
+
+def test_a_frozen_site_keeps_every_direction_whatever_was_added(rng):
+    moment = frozen_moment(2, 75)
+    assert is_frozen(moment)
+    x = inputs(rng, 500, 75).astype(np.float32)
+    later = (moment + 1e6 * (x.T @ x)).astype(np.float32)
+    assert is_frozen(later)
+    assert not is_frozen((x.T @ x)[None])
+    selected = np.arange(0, 150, 2)
+    for energy in (0.01, 0.9, 1.0):
+        kept = basis(restrict(later, selected), energy)
+        assert kept.shape == (75, 75)
+        step = np.ones((3, 75), np.float32)
+        project(step, kept)
+        assert not step.any()

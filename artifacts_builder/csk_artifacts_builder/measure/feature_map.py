@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_artifacts_builder.options import BuildOptions
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import EXACT, UpgradeFrom
 from csk_sdk.data.labels import Labels
@@ -91,19 +91,19 @@ def measure_upgrade(
     return forward, about(found.explained)
 
 
-def bundle_to_upgrade(options: BuildOptions) -> Bundle | None:
+def bundle_to_upgrade(folder: Path | None, base_data: Path | None) -> Bundle | None:
     """The bundle that devices have now, opened; None where none is named.
 
     Raises ConfigError without base data, BundleError where it cannot be opened.
     """
-    if options.upgrade_from is None:
+    if folder is None:
         return None
-    if options.base_data is None:
+    if base_data is None:
         raise ConfigError(
             "--upgrade-from needs --base-data: how the old bundle's features become this one's is measured on images "
             "of the base classes."
         )
-    return Bundle.open(options.upgrade_from)
+    return Bundle.open(folder)
 
 
 def require_alike(old: Bundle, new: Bundle) -> None:

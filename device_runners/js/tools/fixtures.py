@@ -23,10 +23,11 @@ from PIL import Image
 from quantised_models import STYLES, quantised
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk import Learner, Task, TrainingConfig
+from csk_sdk import Learner, Task, TrainingConfig, upgrade
 from csk_sdk.bundle.signing import SIGNATURE, sign
 from csk_sdk.contract.manifest import MANIFEST, sealed
 from csk_sdk.demo import digits
+from csk_sdk.method.projection import is_frozen
 from csk_sdk.state.tensorfile import packed
 
 PEM = serialization.Encoding.PEM
@@ -38,7 +39,8 @@ def main(out: Path) -> None:
 
     `signed/` has the bundle's manifest with counters and signatures of a key. `fragile/bundle/` has a network that
     computes NaN for white images, and `quantised/` a bundle of a quantised model, a state of it, and what Python
-    exports in int8.
+    exports in int8. `upgraded/`: a bundle and a state that was carried over to it,
+    of which some sites are frozen, with what is predicted of the test images.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -53,6 +55,7 @@ def main(out: Path) -> None:
         learner = Learner.open(out / "bundle", Path(folder) / "state", SETTINGS)
         for name in digits.TASKS:
             learner.learn(Task.from_folder(tasks / name))
+        write_upgraded(out, base, data)
         predicted = learner.predict(data.test_images[..., None]).labels
     right = predicted == np.array(digits.NAMES)[data.test_labels]
     pictures = {
@@ -115,6 +118,23 @@ def write_quantised(out: Path, data: digits.Digits, base: Path, task: Path) -> N
     learner = Learner.open(out / "bundle", out / "state", SETTINGS)
     learner.learn(Task.from_folder(task))
     learner.export(out / "int8.onnx", precision="int8")
+
+
+def write_upgraded(out: Path, base: Path, data: digits.Digits) -> None:
+    """The state of one task, carried over to a bundle that trains more sites than it knows moments of."""
+    place, new = out / "upgraded", out / "new"
+    digits.build_bundle(new, base_data=base, trainable="all", upgrade_from=out / "bundle")
+    for name in ("bundle", "state"):
+        shutil.copytree(out / name, place / name)
+    upgrade(place / "bundle", place / "state", new)
+    shutil.rmtree(new)
+    learner = Learner.open(place / "bundle", place / "state", SETTINGS)
+    told = {"labels": learner.predict(data.test_images[..., None]).labels.tolist()}
+    moments = learner.generation.tensors.items()
+    told["frozen"] = [
+        name.removeprefix("moment/") for name, one in moments if name[:7] == "moment/" and is_frozen(one)
+    ]
+    (place / "told.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
 
 
 def write_resized(path: Path) -> None:

@@ -38,9 +38,9 @@ def upgrade(
     trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put a new bundle in the place of the device's, and carry over what was learned.
+    """Replace the bundle, and carry over what was learned.
 
-    Both are replaced together, or neither is; the old ones are kept for --back.
+    Both the bundle and the state are replaced, or neither; the old ones are kept for --back.
 
     \\b
     Example:  csk-sdk upgrade new-bundle

@@ -34,6 +34,8 @@ from csk_sdk.state import Generation, LearnedTask, State
 
 Tensors = dict[str, NDArray[Any]]
 Float64 = NDArray[np.float64]
+# From this share on that the map tells, a task's old head behind it does better than one made of its statistics.
+_TELLS = 0.9
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,31 @@ class Carried:
     approximate: bool
     merged: tuple[str, ...] = field(default=())
     lost: tuple[str, ...] = field(default=())
+
+    def notes(self, new: Bundle) -> tuple[str, ...]:
+        """Sentences about what is not as it was, on the bundle `new`."""
+        about, features, said = new.manifest.upgrade, new.manifest.head.features, []
+        if about is None or not self.tasks:
+            return ()
+        if self.approximate and about.kept < features:
+            said.append(
+                f"{features - about.kept} of {features} features are new: what is known of them is what a map of the "
+                f"old ones says, {100 * about.explained:.0f} % of their variance."
+            )
+        elif self.approximate:
+            said.append(
+                "What training had moved in the old network is left behind: the new bundle has other features, or "
+                "trains other layers."
+            )
+        if self.frozen:
+            sites = ", ".join(self.frozen[:4]) + (", ..." if len(self.frozen) > 4 else "")
+            said.append(
+                f"{len(self.frozen)} of {len(new.manifest.sites)} trainable layers stay frozen from now on, since "
+                f"nobody knows what the carried tasks need of them: {sites}."
+            )
+        if self.lost:
+            said.append(f"The new base does not know {', '.join(self.lost)}.")
+        return tuple(said)
 
 
 def open_map(old_id: str, old_features: int, new: Bundle) -> FeatureMap:
@@ -111,8 +138,9 @@ class _Carrying:
         for task in tasks:
             self._head(task)
         self._statistics(tasks, hidden)
-        if not self._new.objective.tabular and not self._whole:
-            refit(self._tensors, {task.name: task.classes for task in tasks})
+        about = self._new.manifest.upgrade
+        if about is not None and about.explained < _TELLS:
+            refit(self._tensors, {task.name: task.classes for task in tasks if task.contributions})
         self._sketch(tasks)
         hide(self._tensors, base, hidden)
         self._into.commit(0, tasks, self._tensors, hidden=hidden)

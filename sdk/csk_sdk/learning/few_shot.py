@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
 
 from csk_sdk.config import TrainingConfig
+from csk_sdk.contract.manifest import Site
 from csk_sdk.contract.sentences import said
+from csk_sdk.method.projection import is_frozen
 from csk_sdk.objectives import Objective
 
 # Why a task has heads only, by the setting that decides it; "" where its centers were trained.
 FEW_SHOT, MAX_FORGETTING = "few-shot", "max-forgetting"
 # Not a setting: a decision among one class has no loss to train on.
 ONE_CLASS = "one-class"
+# Nor is this one: since an upgrade no site may be trained.
+ALL_FROZEN = "frozen"
 
 
 def is_few_shot(
@@ -28,15 +35,27 @@ def is_few_shot(
     return len(classes) < 2 or counted < config.few_shot * len(classes)
 
 
-def few_shot_notes(examples: int, classes: Sequence[str], noun: str) -> tuple[str, ...]:
+def all_frozen(sites: Sequence[Site], tensors: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether there are sites, and a generation with these `tensors` has all of them frozen."""
+    return bool(sites) and all(is_frozen(tensors[f"moment/{site.name}"]) for site in sites)
+
+
+def few_shot_notes(examples: int, classes: Sequence[str], noun: str, frozen: bool = False) -> tuple[str, ...]:
     """The sentence about a task of `examples` images or signals (`noun`) whose centers were not trained."""
+    if frozen:
+        return (
+            "all trainable layers are frozen since this device was upgraded: the classes have heads on the network as "
+            "it is.",
+        )
     if len(classes) < 2:
         return ()
     return (said("few_shot", each=f"{examples / len(classes):.3g}", noun=noun),)
 
 
-def because(classes: Sequence[str], few: bool, forgetting: bool) -> str:
-    """Which setting left a task with heads only, or ""; or that it has one class."""
+def because(classes: Sequence[str], few: bool, forgetting: bool, frozen: bool = False) -> str:
+    """Which setting left a task with heads only, or ""; or that it has one class, or all is frozen."""
+    if few and frozen:
+        return ALL_FROZEN
     if few and len(classes) < 2:
         return ONE_CLASS
     return FEW_SHOT if few else MAX_FORGETTING if forgetting else ""

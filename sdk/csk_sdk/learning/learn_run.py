@@ -82,7 +82,8 @@ class LearnRun:
         )
         self._task, self._split, self._config = task, task.train, life.config
         self._report = on_progress
-        self._few = is_few_shot(len(task.train), task.classes, bundle.objective, config, config.epochs)
+        few = is_few_shot(len(task.train), task.classes, bundle.objective, config, config.epochs)
+        self._few = few or life.frozen
         plan = plan_for(bundle.manifest, config, backend, len(task.train))
         self._pixels = PixelCache(task.train, bundle.preprocessing, plan.pixel_bytes)
         self._batch_size = config.batch_size or bundle.manifest.batch_size

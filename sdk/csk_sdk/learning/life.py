@@ -18,7 +18,7 @@ from csk_sdk.contract.sentences import said
 from csk_sdk.errors import TaskError
 from csk_sdk.learning.acceptance import require_agreement, require_learnable, warnings_about, worst_of
 from csk_sdk.learning.consolidation import Batches
-from csk_sdk.learning.few_shot import because, few_shot_notes
+from csk_sdk.learning.few_shot import all_frozen, because, few_shot_notes
 from csk_sdk.learning.memory_budget import Plan, require_budget
 from csk_sdk.learning.revision import replacing
 from csk_sdk.learning.stopping import EPOCHS
@@ -50,7 +50,8 @@ class LearnReport:
       loses most
     - `heads_only`: whether the backbone stayed frozen, and `heads_only_because` of which setting: "max-forgetting"
       where the trained centers were dropped for that, "few-shot" where the images were too few to train on (`epochs` is
-      then 0, and `loss` that of the head), "one-class" where a decision has nothing to train on, else ""
+      then 0, and `loss` that of the head), "one-class" where a decision has nothing to train on, "frozen" where an
+      upgrade left no layer that may be trained, else ""
     - `known`: the classes that were known before, and updated
     - `replaced`: those of which nothing that was learned before counts any more
     - `stopped`: what ended training: "epochs", "plateau", "seconds" or "flops"
@@ -138,6 +139,8 @@ class TaskLife:
         if replaces:
             generation, self._refitted = replacing(bundle, state, generation, classes)
         self.state, self.generation = state, generation
+        # Since an upgrade (learning/carrying.py) there may be nothing that may be trained.
+        self.frozen = not bundle.objective.tabular and all_frozen(bundle.manifest.sites, generation.tensors)
         self.name, self.classes = name, tuple(classes)
         self.config = replace(config, precision=bundle.precision)
         self.backend = backend
@@ -206,7 +209,7 @@ class TaskLife:
             noun,
         )
         expected = {} if result.judgement is None else result.judgement.to_json()
-        few = few_shot_notes(trained.images, self.classes, noun) if trained.few else ()
+        few = few_shot_notes(trained.images, self.classes, noun, self.frozen) if trained.few else ()
         learned = LearnedTask(
             name=self.name,
             classes=self.classes,
@@ -240,7 +243,7 @@ class TaskLife:
             protected=learned.protected,
             forgetting=round(worst_of(result.forgetting)[1], 2),
             heads_only=trained.few or result.heads_only,
-            heads_only_because=because(self.classes, trained.few, result.heads_only),
+            heads_only_because=because(self.classes, trained.few, result.heads_only, self.frozen),
             known=training.known,
             replaced=tuple(
                 name for name in self.classes if any(name in classes for classes in self._refitted.values())

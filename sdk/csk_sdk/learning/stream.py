@@ -245,7 +245,7 @@ class TaskStream:
         return len(self._classes) < 2 and not self._objective.tabular
 
     def _is_few(self) -> bool:
-        return is_few_shot(self._seen, self._classes, self._objective, self._config)
+        return self._life.frozen or is_few_shot(self._seen, self._classes, self._objective, self._config)
 
     def _remember(self, pixels: Pixels, labels: Labels) -> None:
         """Reservoir sampling (Vitter, 1985): every image seen is equally likely to be in the sample."""

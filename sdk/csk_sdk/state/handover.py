@@ -72,7 +72,8 @@ class Places:
 def _beside(folder: Path, name: str) -> Path:
     # The top may be a link: what counts is beside the name, since that is what is renamed.
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - `resolve` would follow it
-    return folder.with_name(name.format(folder.name))
+    # Nothing lies beside a root.
+    return folder.with_name(name.format(folder.name)) if folder.name else folder / name.format("root")
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,16 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.tasks import Task
-from csk_sdk.errors import BundleError, CskError, StateError, TaskError
+from csk_sdk.errors import BundleError, ConfigError, CskError, StateError, TaskError
 from csk_sdk.formats.given import optional_path, path_of
-from csk_sdk.learner import Learner
+from csk_sdk.learner import Learner, settings_of
 from csk_sdk.learning.carrying import Carried, carry, open_map
 from csk_sdk.runtime.peak_memory import in_memory, peak_rss_bytes
 from csk_sdk.state import State
 from csk_sdk.state.atomic import exists, make_folder, replace_file, require_room, storage_error
 from csk_sdk.state.handover import Places, commit, commit_back, copy_bundle, finish, handing_over
 from csk_sdk.state.identity import write_identity
+from csk_sdk.state.lock import StateLock
 from csk_sdk.state.store import GenerationStore
 
 KEEP = 8
@@ -99,7 +100,7 @@ class Upgrade:
         new: Path | str,
         tasks: Inbox | Path | str | None = None,
         *,
-        config: TrainingConfig | None = None,
+        config: TrainingConfig | Mapping[str, Any] | None = None,
         trust: Path | str | None = None,
         keep: int = KEEP,
     ) -> Upgrade:
@@ -125,7 +126,16 @@ class Upgrade:
         )
         learned = State.open(folders[1], old.id, old.stored_checkpoint, keep=keep)
         again, not_again = _still_here(learned, inbox)
-        return cls(old, opened, Places(*folders), config or TrainingConfig(), keep, key, again, not_again)
+        return cls(
+            old,
+            opened,
+            Places(*folders),
+            settings_of(config) or TrainingConfig(),
+            keep,
+            key,
+            again,
+            not_again,
+        )
 
     def plan(self) -> UpgradePlan:
         """What `run` would do, and what it takes. Raises StateError where the state cannot be read."""
@@ -158,6 +168,8 @@ class Upgrade:
         the new ones: the next opening finishes what had begun to count. Raises StateLockedError while something else
         learns, StorageError where the disk has no room, TaskError where a task can not be learned again.
         """
+        if not callable(on_step):
+            raise ConfigError(f"on_step is {on_step!r:.40}, and must be a function of a sentence.")
         state = self._state()
         state.require_writable()
         require_room(self.places.bundle.parent, self.plan().disk_bytes, "the upgrade")
@@ -175,24 +187,21 @@ class Upgrade:
             on_step("Carrying over what was learned")
             fresh = self._begin(new, into)
             carried = Carried((), (), False)
-            generation = state.load()
-            if generation.number:
+            if (generation := state.load()).number:
                 with fresh.lock():
                     carried = carry(self.old, state, generation, new, fresh, self.again)
-            del generation
             learner = Learner(new, fresh, self.config, AUTO)
             for name, task in self.again.items():
                 on_step(f"Learning {name} again")
                 _learn_again(learner, task)
             number = fresh.head()
-            del learner
             commit(self.places, new.id)
         return UpgradeReport(
             number,
             carried.tasks,
             tuple(self.again),
             carried.merged,
-            tuple(_notes(carried, self.old, self.new)),
+            carried.notes(self.new),
         )
 
     def _state(self) -> State:
@@ -213,7 +222,7 @@ def upgrade(
     new: Path | str,
     tasks: Inbox | Path | str | None = None,
     *,
-    config: TrainingConfig | None = None,
+    config: TrainingConfig | Mapping[str, Any] | None = None,
     trust: Path | str | None = None,
     on_step: OnStep = lambda _: None,
 ) -> UpgradeReport:
@@ -221,8 +230,10 @@ def upgrade(
 
     `new` must have been built with `--upgrade-from` the device's bundle. Of `tasks`, an inbox, those are learned again
     that were learned and whose images are still there. Bundle and state are replaced together, or not at all, and kept
-    as `BUNDLE.before` and `STATE.before` for `upgrade_back`. Learners that are open must be opened again. Raises as
-    `Upgrade.open` and `Upgrade.run` do.
+    as `BUNDLE.before` and `STATE.before` for `upgrade_back`. Learners that are open must be opened again.
+
+    Raises BundleError where `new` was not built so, or cannot be opened, StateLockedError while something learns,
+    StorageError where there is no room, TaskError where a task cannot be learned again: nothing is changed then.
     """
     return Upgrade.open(bundle, state, new, tasks, config=config, trust=trust).run(on_step)
 
@@ -240,23 +251,13 @@ def upgrade_back(bundle: Path | str, state: Path | str, *, trust: Path | str | N
     if not exists(before):
         raise StateError(f"There is no way back: {before} is not there.")
     old = Bundle.open(before, key)
-    with _locked(folders[1]), handing_over(places):
+    with StateLock(folders[1]) if exists(folders[1]) else nullcontext(), handing_over(places):
         if exists(known):
             # So that going back lets no even older bundle in.
             _copy_accepted(folders[1], known)
             if key is not None:
                 accept(old, key, known, allow_older=True)
         commit_back(places, old.id)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The lock of a state that is there."""
-    if not exists(folder):
-        yield
-        return
-    with State(folder, "", {}, 1).lock():
-        yield
 
 
 def _still_here(state: State, inbox: Inbox | None) -> tuple[dict[str, Task], tuple[str, ...]]:
@@ -301,26 +302,3 @@ def _copy_accepted(source: Path, target: Path) -> None:
             replace_file(target / ACCEPTED, (source / ACCEPTED).read_bytes())
     except OSError as error:
         raise storage_error(error, f"copy {source / ACCEPTED}") from error
-
-
-def _notes(carried: Carried, old: Bundle, new: Bundle) -> Iterator[str]:
-    about = new.manifest.upgrade
-    assert about is not None
-    if not carried.tasks:
-        return
-    features = new.manifest.head.features
-    if carried.approximate and about.kept < features:
-        yield (
-            f"{features - about.kept} of {features} features are new: what is known of them is what a map of the old "
-            f"ones says, {100 * about.explained:.0f} % of their variance."
-        )
-    elif carried.approximate:
-        yield "What training had moved in the old network is left behind: the new bundle trains other layers."
-    if carried.frozen:
-        sites = ", ".join(carried.frozen[:4]) + (", ..." if len(carried.frozen) > 4 else "")
-        yield (
-            f"{len(carried.frozen)} of {len(new.manifest.sites)} trainable layers stay frozen from now on, since "
-            f"nobody knows what the carried tasks need of them: {sites}. New classes get heads."
-        )
-    if carried.lost:
-        yield f"The new base does not know {', '.join(carried.lost)}."

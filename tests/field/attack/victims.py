@@ -230,7 +230,6 @@ def _carried(ground: Ground) -> Victim:
     """What a device has learned, carried over to another bundle: both are the old ones, or both are the new ones."""
     from csk_sdk.state.handover import finish
 
-    old = judge.bundle(ground.bundle)
     known: dict[str, Any] = {}
 
     def make(_: Ground, place: Path) -> None:
@@ -241,6 +240,7 @@ def _carried(ground: Ground) -> Victim:
             shutil.rmtree(path)
         shutil.copytree(ground.bundle, place / "bundle")
         shutil.copytree(ground.state(2), place / "state")
+        known["old"] = judge.bundle(ground.bundle)
 
     def after(place: Path, armed: object, printed: str) -> None:
         # As whatever opens the device does first.
@@ -249,7 +249,7 @@ def _carried(ground: Ground) -> Victim:
         own = hashlib.sha256((place / "bundle/manifest.json").read_bytes()).hexdigest()
         assert judge.sealed_json(place / "state/state.json")["bundle_id"] == own, "one is old, the other new"
         assert found.tasks == ("01", "02")
-        if made == old:
+        if made == known["old"]:
             assert "upgraded" not in printed
             state_is(place, ground, 2, 2)
         else:
@@ -258,8 +258,8 @@ def _carried(ground: Ground) -> Victim:
 
     def end(place: Path, armed: object) -> None:
         after(place, armed, "")
-        assert judge.bundle(place / "bundle") != old
-        assert judge.bundle(place / "bundle.before") == old
+        assert judge.bundle(place / "bundle") != known["old"]
+        assert judge.bundle(place / "bundle.before") == known["old"]
         left = {path.name for path in place.iterdir()} - {"device.json"}
         assert left == {"bundle", "state", "bundle.before", "state.before", ".state.upgrade"}, left
 
