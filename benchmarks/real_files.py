@@ -356,7 +356,7 @@ def section(rows: list[Row], measured_with: str) -> str:
         "weights, those of onnx constant ones; the first file is trained, and tells text from text upside down: its",
         f"base accuracy on drawn lines of text is {trained}.",
         "",
-        f"{sum(row.works for row in rows)} of {len(rows)} files live; {len(refused)} are refused by what they are.",
+        f"Living: {sum(row.works for row in rows)} of {len(rows)} files; refused for what they are: {len(refused)}.",
         "",
         "| file | package | exporter | opset | image | said to the build | classes | convolutions | trained | export "
         "| new | check | s |",
