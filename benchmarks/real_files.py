@@ -367,9 +367,8 @@ def section(rows: list[Row], measured_with: str) -> str:
         if row.refused:
             lines_.append(f"{head} | | | {row.convolutions} | | | | refused |")
             continue
-        exported = (
-            f"{row.error:.0e}" if row.same == 1 else f"{row.error:.0e}; answers {100 * row.same:.0f} % alike"
-        )
+        exported = f"{row.error:.0e}" if row.error else "equal"
+        exported += "" if row.same == 1 else f"; answers {100 * row.same:.0f} % alike"
         lines_.append(
             f"{head} {row.image} | {row.options} | {row.classes} | {row.convolutions} | {row.sites} | {exported} "
             f"| {row.new:.0f} % | {row.check} |"
