@@ -342,6 +342,7 @@ def _run(path: Path, bundle: Bundle, pictures: list[NDArray[np.uint8]]) -> NDArr
 
 
 def section(rows: list[Row], measured_with: str) -> str:
+    constant = ", those of onnx constant ones" if any(row.package.startswith("onnx ") for row in rows) else ""
     trained = ", ".join(f"{row.base:.1f} %" for row in rows if row.classes == 2)
     refused = [row for row in rows if row.refused]
     lines_ = [
@@ -353,7 +354,7 @@ def section(rows: list[Row], measured_with: str) -> str:
         f"largest difference over the largest output); two new classes are learned from {NEW_EACH} images each, and",
         f"{2 * TESTED} others of them are told among all classes (*new*); what is exported then answers as the device",
         "does; and `csk_device_runners check` measures every gradient. timm's and Keras's networks have random",
-        "weights, those of onnx constant ones; the first file is trained, and tells text from text upside down: its",
+        f"weights{constant}; the first file is trained, and tells text from text upside down: its",
         f"base accuracy on drawn lines of text is {trained}.",
         "",
         f"Living: {sum(row.works for row in rows)} of {len(rows)} files; refused for what they are: {len(refused)}.",
