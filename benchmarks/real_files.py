@@ -342,6 +342,7 @@ def _run(path: Path, bundle: Bundle, pictures: list[NDArray[np.uint8]]) -> NDArr
 
 
 def section(rows: list[Row], measured_with: str) -> str:
+    constant = ", those of onnx constant ones" if any(row.package.startswith("onnx ") for row in rows) else ""
     trained = ", ".join(f"{row.base:.1f} %" for row in rows if row.classes == 2)
     refused = [row for row in rows if row.refused]
     lines_ = [
@@ -353,26 +354,25 @@ def section(rows: list[Row], measured_with: str) -> str:
         f"largest difference over the largest output); two new classes are learned from {NEW_EACH} images each, and",
         f"{2 * TESTED} others of them are told among all classes (*new*); what is exported then answers as the device",
         "does; and `csk_device_runners check` measures every gradient. timm's and Keras's networks have random",
-        "weights, those of onnx constant ones; the first file is trained, and tells text from text upside down: its",
+        f"weights{constant}; the first file is trained, and tells text from text upside down: its",
         f"base accuracy on drawn lines of text is {trained}.",
         "",
-        f"{sum(row.works for row in rows)} of {len(rows)} files live; {len(refused)} are refused by what they are.",
+        f"Living: {sum(row.works for row in rows)} of {len(rows)} files; refused for what they are: {len(refused)}.",
         "",
         "| file | package | exporter | opset | image | said to the build | classes | convolutions | trained | export "
-        "| new | check | s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| new | check |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         head = f"| {row.file} | {row.package} | {row.exporter} | {row.opset} |"
         if row.refused:
-            lines_.append(f"{head} | | | {row.convolutions} | | | | refused | |")
+            lines_.append(f"{head} | | | {row.convolutions} | | | | refused |")
             continue
-        exported = (
-            f"{row.error:.0e}" if row.same == 1 else f"{row.error:.0e}; answers {100 * row.same:.0f} % alike"
-        )
+        exported = f"{row.error:.0e}" if row.error else "equal"
+        exported += "" if row.same == 1 else f"; answers {100 * row.same:.0f} % alike"
         lines_.append(
             f"{head} {row.image} | {row.options} | {row.classes} | {row.convolutions} | {row.sites} | {exported} "
-            f"| {row.new:.0f} % | {row.check} | {row.seconds:.0f} |"
+            f"| {row.new:.0f} % | {row.check} |"
         )
     if refused:
         lines_ += ["", "What is refused, in the builder's own words:", ""]
@@ -420,6 +420,8 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.only and arguments.only not in f"{case.package} {case.name}":
             continue
         kept = arguments.out / f"{case.package}-{case.name}.json"
+        if arguments.kept and not kept.exists():
+            continue
         if not installed(case.package):
             print(f"{case.name}: left out, {case.package} is not installed", flush=True)
             continue
@@ -440,5 +442,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="what package or file must hold")
     parser.add_argument("--out", type=Path, default=Path("out/real-files"))
+    parser.add_argument("--kept", action="store_true", help="run nothing, take what --out has")
     parser.add_argument("--write", type=Path, help="the page to write the section into")
     sys.exit(main(parser.parse_args()))

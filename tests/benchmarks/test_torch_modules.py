@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csk_artifacts_builder import BuildOptions, from_torch
+from csk_artifacts_builder import BuildOptions, build_artifacts, from_torch
 from csk_sdk import Learner
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import ConfigError, ModelError
@@ -155,6 +155,30 @@ def test_refused(
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("external", [False, True])
+def test_what_torch_writes_unoptimised(tmp_path: Path, external: bool) -> None:
+    """Every operator as its decomposition: Expand, Range, CastLike, sizes computed; and tensors in a file beside."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.GELU(),
+        nn.GroupNorm(2, 8),
+        nn.Conv2d(8, 12, 3, padding=1),
+        nn.Hardswish(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 4),
+    ).eval()
+    path, example = tmp_path / "model.onnx", (torch.randn(1, 3, 16, 16),)
+    torch.onnx.export(
+        module, example, path, dynamo=True, optimize=False, external_data=external, verbose=False
+    )
+    assert path.with_name("model.onnx.data").exists() == external
+    assert len(build_artifacts(path, tmp_path / "bundle").sites) == 2
+    exported_like(module, tmp_path / "bundle", tmp_path)
 
 
 def test_timm(tmp_path: Path) -> None:
