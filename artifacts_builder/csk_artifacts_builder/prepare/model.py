@@ -25,7 +25,13 @@ from csk_artifacts_builder.prepare.constant_sizes import (
     sizes_to_scales,
 )
 from csk_artifacts_builder.prepare.constants import fold_constants, is_random, may_fold
-from csk_artifacts_builder.prepare.ending import choose_output, cut_labels, flatten_scores, fold_scales
+from csk_artifacts_builder.prepare.ending import (
+    PROBABILITIES,
+    choose_output,
+    cut_labels,
+    flatten_scores,
+    fold_scales,
+)
 from csk_artifacts_builder.prepare.fold_batch_norm import fold_batch_norm
 from csk_artifacts_builder.prepare.inference import to_inference
 from csk_artifacts_builder.prepare.interface import Interface, is_channels_last, take_channels_first
@@ -37,6 +43,7 @@ from csk_artifacts_builder.prepare.pools import misread_windows, write_windows
 from csk_artifacts_builder.prepare.precision import to_float32
 from csk_artifacts_builder.prepare.quantized import Quantised, to_float
 from csk_artifacts_builder.prepare.source_file import load_source
+from csk_sdk.contract.manifest import Head
 from csk_sdk.errors import ConfigError, ModelError
 
 BATCH = "N"
@@ -133,6 +140,7 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     said += fold_scales(model)
     _tidy(model)
     passes.ShapeInferencePass()(model)
+    _free_names(model)
     rewritten = bool(otherwise) or bool(labels)
     interface = replace(interface, steps=steps)
     pixels = pixel_range(model, interface.input_type == ir.DataType.UINT8)
@@ -319,6 +327,28 @@ def _require_pads(model: ir.Model, where: str) -> None:
             raise ModelError(
                 f"{where}: the size of '{node.name}' is not known, so its padding is not either."
             )
+
+
+def _free_names(model: ir.Model) -> None:
+    """Give tensors of other layers another name where they are called as the head's are in every bundle."""
+    graph = model.graph
+    classifier = set()
+    node = graph.outputs[0].producer()
+    while (
+        node is not None
+        and node.op_type in PROBABILITIES | {"Add", "Gemm", "MatMul"}
+        and node not in classifier
+    ):
+        classifier.add(node)
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    for name in (Head.weight, Head.bias):
+        value = graph.initializers.get(name)
+        if value is not None and not classifier.issuperset(value.consumers()):
+            del graph.initializers[name]
+            while name in graph.initializers or name in (Head.weight, Head.bias):
+                name += ".source"
+            value.name = name
+            graph.initializers[name] = value
 
 
 def _tidy(model: ir.Model) -> None:
