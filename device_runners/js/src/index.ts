@@ -18,7 +18,7 @@ export {
 } from './errors.js';
 export { Learner, type LearnerOptions } from './learner.js';
 export type { HeadsOnlyBecause } from './learning/fewShot.js';
-export type { LearnOptions, LearnReport, Progress } from './learning/learnRun.js';
+export type { LearnOptions, LearnReport, Progress, StopSignal } from './learning/learnRun.js';
 export type { StopReason } from './learning/stopping.js';
 export type { LabelEvidence } from './method/labelCheck.js';
 export type { LinearHead, Prediction } from './network/predicting.js';

@@ -35,8 +35,8 @@ export interface LearnerOptions {
  * Learns task after task, predicts, exports.
  *
  *     const learner = await Learner.open({ runtime: ort, bundle, storage });
- *     await learner.learn({ name: '01-birds', classes, images, labels });
- *     const { labels } = await learner.predict(images);
+ *     await learner.learn({ name: '01-birds', classes, pictures, labels });
+ *     const { labels } = await learner.predict(pictures);
  *     const model = await learner.export();
  *
  * One learner writes to a state at a time; any number may read. Calls may overlap: each `predict`, `features` and `export`

@@ -1,6 +1,7 @@
 /** The conformance vectors on some runtime: every case computed, compared and reported as docs/conformance.md says. */
 
 import type { BundleSource } from '../src/bundle/source.js';
+import { now } from '../src/engine.js';
 import { textOf } from '../src/formats/bytes.js';
 import { decode } from '../src/formats/safetensors.js';
 import type { Tensors } from '../src/formats/tensors.js';
@@ -99,7 +100,7 @@ export async function runCase(vectors: BundleSource, runtime: Runtime, name: str
     const reason = `needs ${lacking.join(', ')}`;
     return { ...described, status: 'skipped', seconds: 0, reason, deviations: [] };
   }
-  const begun = performance.now();
+  const begun = now();
   try {
     const { tensors } = decode(await content(vectors, `cases/${name}.safetensors`));
     const folder = `bundles/${found.bundle}`;
@@ -123,7 +124,7 @@ export async function runCase(vectors: BundleSource, runtime: Runtime, name: str
     return {
       ...described,
       status: passed ? 'passed' : 'failed',
-      seconds: Math.round(performance.now() - begun) / 1000,
+      seconds: Math.round(now() - begun) / 1000,
       reason: deviations.length ? reason.join('; ') : 'the case expects nothing',
       deviations,
     };

@@ -3,7 +3,7 @@
 import type { Bundle } from '../bundle/bundle.js';
 import { LIMITS } from '../contract/thresholds.js';
 import { TaskError } from '../errors.js';
-import { Sha256 } from '../formats/bytes.js';
+import { Sha256, utf8 } from '../formats/bytes.js';
 import { firstTwin, isPlain, LONGEST } from '../formats/names.js';
 import type { Generation } from '../state/record.js';
 import { BASE } from '../state/store.js';
@@ -89,7 +89,7 @@ export function requireNewTask(
         'Give the new data another name.',
     );
   }
-  if (!isPlain(name) || /[/\\]/.test(name) || new TextEncoder().encode(name).length > LIMITS.nameBytes) {
+  if (!isPlain(name) || /[/\\]/.test(name) || utf8(name).length > LIMITS.nameBytes) {
     throw new TaskError(
       `A task cannot be called '${name.slice(0, 40)}': its name must be valid as a folder's name, without slashes, ` +
         `backslashes and control characters, and at most ${LIMITS.nameBytes} bytes. Rename it.`,

@@ -2,12 +2,11 @@
 
 import { sha256 as digest } from '@noble/hashes/sha2.js';
 import { bytesToHex } from '@noble/hashes/utils.js';
-
-const encoder = new TextEncoder();
+import { decoded, encoded } from '../engine.js';
 
 /** sha256 of bytes, or of a text in UTF-8: hexadecimal. In plain JavaScript, since React Native has no Web Crypto. */
 export function sha256(content: Uint8Array | string): string {
-  return bytesToHex(digest(typeof content === 'string' ? encoder.encode(content) : content));
+  return bytesToHex(digest(typeof content === 'string' ? encoded(content) : content));
 }
 
 /** A sha256 over pieces. */
@@ -15,7 +14,7 @@ export class Sha256 {
   readonly #state = digest.create();
 
   update(content: Uint8Array | string): this {
-    this.#state.update(typeof content === 'string' ? encoder.encode(content) : content);
+    this.#state.update(typeof content === 'string' ? encoded(content) : content);
     return this;
   }
 
@@ -26,12 +25,12 @@ export class Sha256 {
 
 /** A text in UTF-8. */
 export function utf8(text: string): Uint8Array {
-  return encoder.encode(text);
+  return encoded(text);
 }
 
 /** UTF-8 as text; malformed bytes become replacement characters. */
 export function textOf(bytes: Uint8Array): string {
-  return new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
+  return decoded(bytes);
 }
 
 /** Pieces, one behind the other. */

@@ -7,6 +7,7 @@ import { moved, randomMoves } from '../data/augment.js';
 import type { Preprocessing } from '../data/pictures.js';
 import { Random } from '../data/random.js';
 import { requireNewTask, type Task, TaskPixels, taskClasses } from '../data/task.js';
+import { now } from '../engine.js';
 import { dumps, type Json } from '../formats/json.js';
 import { violation } from '../formats/schema.js';
 import type { Tensors } from '../formats/tensors.js';
@@ -62,11 +63,17 @@ export interface LearnReport {
   readonly warnings: readonly string[];
 }
 
+/** What an AbortSignal has, of which any object will do: not every engine knows AbortController. */
+export interface StopSignal {
+  readonly aborted: boolean;
+  readonly reason?: unknown;
+}
+
 export interface LearnOptions {
   /** Called after every step. */
   readonly onProgress?: (progress: Progress) => void;
   /** Stops learning at the next step; a progress checkpoint is kept, and `learn` throws the signal's reason. */
-  readonly signal?: AbortSignal;
+  readonly signal?: StopSignal;
 }
 
 interface Resumed {
@@ -123,7 +130,7 @@ export class LearnRun {
     const { state, task, training } = this;
     const identity = this.identity();
     const resumed = await this.restore(identity);
-    this.begun = performance.now() - 1000 * resumed.seconds;
+    this.begun = now() - 1000 * resumed.seconds;
     const first = resumed.step === 0 ? await this.warmUp() : resumed.loss;
     const { loss, steps } = this.few
       ? { loss: first, steps: 0 }
@@ -209,7 +216,7 @@ export class LearnRun {
     const { signal } = this.options;
     const { steps } = stopping;
     const warmup = warmUpSteps(perEpoch);
-    let saved = performance.now();
+    let saved = now();
     let { loss, step: done } = resumed;
     while (done < steps) {
       const epoch = Math.floor(done / perEpoch);
@@ -220,12 +227,12 @@ export class LearnRun {
       done += 1;
       this.report('train', done, loss / this.seen(done));
       const over = stopping.over(done, this.seconds(), loss / this.seen(done));
-      const due = performance.now() - saved >= 1000 * config.checkpointSeconds;
+      const due = now() - saved >= 1000 * config.checkpointSeconds;
       if (!over && (due || signal?.aborted)) {
         const own = { step: done, loss, seconds: this.seconds(), plateau: stopping.memory };
         const tensors = new Map([...this.foreign.tensors, ...this.training.progress()]);
         await this.state.saveProgress(tensors, { ...this.foreign.meta, ...identity, ...own });
-        saved = performance.now();
+        saved = now();
       }
       throwIfAborted(signal);
       if (over) break;
@@ -310,11 +317,11 @@ export class LearnRun {
   }
 
   private seconds(): number {
-    return (performance.now() - this.begun) / 1000;
+    return (now() - this.begun) / 1000;
   }
 }
 
 /** As the method of that name, which React Native's signals lack. */
-function throwIfAborted(signal: AbortSignal | undefined): void {
+function throwIfAborted(signal: StopSignal | undefined): void {
   if (signal?.aborted) throw signal.reason ?? new Error('learning was stopped');
 }

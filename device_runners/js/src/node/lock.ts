@@ -11,6 +11,7 @@ import { spawn } from 'node:child_process';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { StateError, StateLockedError } from '../errors.js';
+import { textOf } from '../formats/bytes.js';
 import type { StorageLock } from '../state/storage.js';
 import { codeOf, storageError } from './failures.js';
 import { OWN_FILE, readFileAt } from './opening.js';
@@ -131,7 +132,7 @@ function odd(path: string): StateError {
 /** What a file of a lock says, or nothing. */
 async function textAt(path: string): Promise<string> {
   try {
-    return new TextDecoder().decode(await readFileAt(path, { most: LONGEST }));
+    return textOf(await readFileAt(path, { most: LONGEST }));
   } catch {
     return '';
   }

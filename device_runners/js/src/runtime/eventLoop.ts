@@ -1,5 +1,7 @@
 /** Long computations in turns, so that what else the thread has to do is done too. */
 
+import { afterMessages, now } from '../engine.js';
+
 // Browsers call a task of more than 50 ms a long one (W3C, Long Tasks).
 const TURN_MS = 50;
 
@@ -10,22 +12,7 @@ let since = 0;
  * WebAssembly without threads, awaiting a run of ONNX Runtime does not.
  */
 export async function takeTurns(): Promise<void> {
-  if (performance.now() - since < TURN_MS) return;
+  if (now() - since < TURN_MS) return;
   await new Promise<void>((resume) => afterMessages(resume));
-  since = performance.now();
-}
-
-/** A message to itself is not delayed, as browsers delay nested timers; React Native has timers only. */
-function afterMessages(resume: () => void): void {
-  if (typeof MessageChannel === 'undefined') {
-    setTimeout(resume);
-    return;
-  }
-  const { port1, port2 } = new MessageChannel();
-  port1.onmessage = () => {
-    // Open ports would keep Node running.
-    port1.close();
-    resume();
-  };
-  port2.postMessage(undefined);
+  since = now();
 }
