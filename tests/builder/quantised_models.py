@@ -19,7 +19,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from csk_sdk.runtime.sessions import open_session
+from csk_sdk.runtime.sessions import int8_sums_saturate, open_session
 
 STYLES: dict[str, dict[str, Any]] = {
     f"{style.name}-{kind.name}-{'channel' if per_channel else 'tensor'}": {
@@ -71,5 +71,10 @@ def run(model: Path | bytes, x: NDArray, output: str | None = None, optimised: b
     if not optimised:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = open_session(str(model) if isinstance(model, Path) else model, options)
+    try:
+        session = open_session(str(model) if isinstance(model, Path) else model, options)
+    except Exception as error:
+        if "NOT_IMPLEMENTED" in str(error) and int8_sums_saturate():
+            pytest.skip("this ONNX Runtime opens no QOperator file of s8 activations with wide sums")
+        raise
     return np.asarray(session.run(output and [output], {session.get_inputs()[0].name: x})[0])

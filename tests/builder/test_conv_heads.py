@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx_text import in_float64, model
+from preparing import outputs
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner
@@ -211,3 +212,34 @@ def logits_of(row: Row, r: NDArray) -> NDArray:
         k = np.einsum("nchw,oc->nohw", r, TENSORS["one"][:, :, 0, 0].astype(np.float32).astype(np.float64))
     k = k + TENSORS["b"].astype(np.float32).astype(np.float64)[:, None, None]
     return (np.maximum(k, 0) if "Relu" in row.nodes else k).mean(axis=(2, 3))
+
+
+@pytest.mark.parametrize("stem", [("head.weight", "c"), ("w", "head.bias"), ("head.weight", "head.bias")])
+@pytest.mark.parametrize("size", [1, 64])
+def test_tensors_that_are_called_as_the_heads(tmp_path: Path, stem: tuple[str, str], size: int) -> None:
+    """A first layer in a module called `head`, and a classifier elsewhere."""
+    weight, bias = stem
+    rng = np.random.default_rng(0)
+    width = 3 * size
+    proto = model(
+        "(float[N,3,9,9] x) => (float[N,4] y) { c0 = Conv(x, w0, b0) \n r = Relu(c0) \n c1 = Conv(r, v) \n"
+        "p = GlobalAveragePool(c1) \n f = Flatten(p) \n y = Gemm<transB=1>(f, h, b) }",
+        w0=rng.normal(0, 0.3, (width, 3, 3, 3)),
+        b0=rng.normal(0, 0.3, width),
+        v=rng.normal(0, 0.3, (5, width, 3, 3)),
+        h=rng.normal(0, 0.3, (4, 5)),
+        b=TENSORS["b"],
+    )
+    for one in (*proto.graph.initializer, *proto.graph.node):
+        names = {"w0": weight, "b0": bias}
+        if isinstance(one, onnx.TensorProto):
+            one.name = names.get(one.name, one.name)
+        else:
+            one.input[:] = [names.get(name, name) for name in one.input]
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    build_artifacts(path, tmp_path / "bundle", BuildOptions(trainable="all"))
+    Learner.open(tmp_path / "bundle", tmp_path / "state").export(tmp_path / "exported.onnx")
+    x = rng.normal(size=(3, 3, 9, 9)).astype(np.float32)
+    got, expected = (outputs(onnx.load(one), x) for one in (tmp_path / "exported.onnx", path))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)

@@ -19,6 +19,7 @@ from csk_artifacts_builder.prepare.inference import to_inference
 from csk_artifacts_builder.prepare.model import SourceModel
 from csk_artifacts_builder.prepare.pixels import BYTES
 from csk_artifacts_builder.prepare.pools import write_windows
+from csk_artifacts_builder.prepare.quantized_ending import bare_scores, scores_as_float
 from csk_artifacts_builder.prepare.source_file import load_source
 from csk_sdk.errors import ModelError
 from csk_sdk.runtime.allocator import returning_memory
@@ -187,25 +188,30 @@ def _open_source(source: SourceModel) -> Any:
     """
     version = tuple(map(int, load_onnxruntime().__version__.split(".")[:2]))
     path = source.path
-    rewritten = _rewritten(path, source.output) if source.rewritten or version < _ONE_READING else None
+    rewritten = _rewritten(source) if source.rewritten or version < _ONE_READING else None
     try:
         return _open(rewritten or _inlined(path) or str(path), "the source model")
     except ModelError:
-        rewritten = _rewritten(path, source.output)
+        rewritten = _rewritten(source)
         if rewritten is None:
             raise
         return _open(rewritten, "the source model")
 
 
-def _rewritten(path: Path, output: str) -> bytes | None:
+def _rewritten(source: SourceModel) -> bytes | None:
     """The source with its pools' windows as numbers, for inference and without labels; None with nothing to write."""
+    path = source.path
     model = ir.from_proto(load_source(path))
     passes.InlinePass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     infer_where_possible(model)
     changed = bool(to_inference(model))
-    choose_output(model, output or None, path.name)
+    choose_output(model, source.output or None, path.name)
+    if source.quantised is not None:
+        bare_scores(model)
     changed |= bool(cut_labels(model))
+    if source.quantised is not None:
+        scores_as_float(model)
     changed |= write_windows(model, path.name)
     passes.RemoveUnusedNodesPass()(model)
     return bytes(ir.to_proto(model).SerializeToString()) if changed else None

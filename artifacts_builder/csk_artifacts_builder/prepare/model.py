@@ -27,7 +27,13 @@ from csk_artifacts_builder.prepare.constant_sizes import (
     sizes_to_scales,
 )
 from csk_artifacts_builder.prepare.constants import fold_constants, is_random, may_fold
-from csk_artifacts_builder.prepare.ending import choose_output, cut_labels, flatten_scores, fold_scales
+from csk_artifacts_builder.prepare.ending import (
+    PROBABILITIES,
+    choose_output,
+    cut_labels,
+    flatten_scores,
+    fold_scales,
+)
 from csk_artifacts_builder.prepare.fold_batch_norm import fold_batch_norm
 from csk_artifacts_builder.prepare.inference import to_inference
 from csk_artifacts_builder.prepare.interface import Interface, is_channels_last, take_channels_first
@@ -40,6 +46,7 @@ from csk_artifacts_builder.prepare.precision import to_float32
 from csk_artifacts_builder.prepare.quantized import Quantised, to_float
 from csk_artifacts_builder.prepare.source_facts import SourceFacts, note_facts
 from csk_artifacts_builder.prepare.source_file import load_source
+from csk_sdk.contract.manifest import Head
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, ModelError
 
@@ -146,6 +153,7 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     _tidy(model)
     passes.ShapeInferencePass()(model)
     facts = facts.with_prepared(model, convolutional)
+    _free_names(model)
     rewritten = bool(otherwise) or bool(labels)
     interface = replace(interface, steps=steps)
     pixels = pixel_range(model, interface.input_type == ir.DataType.UINT8)
@@ -361,6 +369,28 @@ def _require_pads(model: ir.Model, where: str) -> None:
             raise ModelError(
                 f"{where}: the size of '{node.name}' is not known, so its padding is not either."
             )
+
+
+def _free_names(model: ir.Model) -> None:
+    """Give tensors of other layers another name where they are called as the head's are in every bundle."""
+    graph = model.graph
+    classifier = set()
+    node = graph.outputs[0].producer()
+    while (
+        node is not None
+        and node.op_type in PROBABILITIES | {"Add", "Gemm", "MatMul"}
+        and node not in classifier
+    ):
+        classifier.add(node)
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    for name in (Head.weight, Head.bias):
+        value = graph.initializers.get(name)
+        if value is not None and not classifier.issuperset(value.consumers()):
+            del graph.initializers[name]
+            while name in graph.initializers or name in (Head.weight, Head.bias):
+                name += ".source"
+            value.name = name
+            graph.initializers[name] = value
 
 
 def _tidy(model: ir.Model) -> None:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from csk_artifacts_builder.emit import attribute, constant_array
+from csk_artifacts_builder.prepare.quantized_ending import float_outputs, loosen_ending
 from csk_artifacts_builder.prepare.quantized_ops import DYNAMIC, FEW_BITS, QOPERATORS, fold_scale
 from csk_artifacts_builder.prepare.quantized_values import MICROSOFT, Grid, Values
 
@@ -27,10 +28,6 @@ _MOVES = {
 }  # fmt: skip
 # How many of their outputs are no labels.
 _LABELS = {"ArgMax": 0, "TopK": 1}
-# Between the scores and the end of the graph.
-_ENDINGS = {
-    *("ArgMax", "Cast", "Flatten", "Identity", "LogSoftmax", "Reshape", "Sigmoid", "Softmax", "Squeeze", "TopK"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,8 @@ def to_float(model: ir.Model, where: str) -> Quantised | None:
     values = Values(model, where)
     for node in list(model.graph):
         _rewrite(values, node)
-    _float_outputs(values)
-    _loosen_ending(values)
+    float_outputs(values)
+    loosen_ending(values)
     passes.RemoveUnusedNodesPass()(model)
     if MICROSOFT in model.graph.opset_imports and not any(node.domain == MICROSOFT for node in model.graph):
         del model.graph.opset_imports[MICROSOFT]
@@ -155,8 +152,9 @@ def _dequantize(values: Values, node: ir.Node) -> None:
     else:
         real = values.real(node, x, scale, zero, axis)
     if old.is_graph_output():
-        with values.emit.before(node):
-            real = values.emit.op("Identity", real)
+        if real.producer() is None or real.is_graph_output():
+            with values.emit.before(node):
+                real = values.emit.op("Identity", real)
         real.shape, real.type = old.shape, old.type
         real.name, old.name = old.name, None
     old.replace_all_uses_with(real, replace_graph_outputs=True)
@@ -202,40 +200,3 @@ def _cast(values: Values, node: ir.Node) -> None:
     if old.is_graph_output():
         real.name, old.name = old.name, None
     old.replace_all_uses_with(real, replace_graph_outputs=True)
-
-
-def _float_outputs(values: Values) -> None:
-    """Scores that the file gives as integers come as what these stand for."""
-    graph = values.graph
-    for place, value in enumerate(graph.outputs):
-        if value in values.reals:
-            real = values.reals[value][0]
-            if real is value:
-                continue
-            real = values.emit.op("Identity", real)
-            real.shape, real.dtype = value.shape, ir.DataType.FLOAT
-            real.name, value.name = value.name, None
-            graph.outputs[place] = real
-
-
-def _loosen_ending(values: Values) -> None:
-    """Leave out the ranges of the scores and of what is made of them alone."""
-    waiting = list(values.graph.outputs)
-    while waiting:
-        value = waiting.pop()
-        node = value.producer()
-        if node is None:
-            continue
-        x = node.inputs[0] if node.inputs else None
-        if node in values.clips and x is not None:
-            if value.is_graph_output():
-                with values.emit.before(node):
-                    plain = values.emit.op("Identity", x)
-                plain.shape, plain.type = value.shape, value.type
-                plain.name, value.name = value.name, None
-                value.replace_all_uses_with(plain, replace_graph_outputs=True)
-            else:
-                value.replace_all_uses_with(x)
-            waiting.append(x)
-        elif node.op_type in _ENDINGS and x is not None:
-            waiting.append(x)
