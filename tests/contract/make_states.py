@@ -22,7 +22,13 @@ TASK = {
     **{name: raw["default"] for name, raw in OF_TASK.items() if "default" in raw},
     **{"name": "birds", "classes": ["owl", "jay"], "epochs": 4, "images": 60, "seconds": 2.5, "loss": 0.25},
     **{"peak_rss_bytes": 1 << 27, "config": TrainingConfig().to_json(), "protected": {"site": "3/8"}},
-    **{"notes": ["something"], "weather": {"of a newer one": [1, 2.5]}},
+    **{
+        "notes": ["something"],
+        "contributions": {"owl": "0" * 64},
+        "carried": {"jay": ""},
+        "temperature": 1.5,
+    },
+    **{"expected": {"classes": {"owl": {"task": 0.9}}}, "weather": {"of a newer one": [1, 2.5]}},
 }
 GOOD: dict[str, Any] = {
     "record": {

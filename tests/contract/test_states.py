@@ -15,7 +15,7 @@ from make_states import GOOD, HERE, TASK, recorded
 from csk_sdk.errors import StateError
 from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.network.profiles import PROFILES
-from csk_sdk.state.generation import GenerationRecord, LearnedTask, seal
+from csk_sdk.state.generation import LATER, GenerationRecord, LearnedTask, seal
 
 RECORDED = json.loads((HERE / "states.json").read_text())
 names = pytest.mark.parametrize("name", GOOD)
@@ -55,6 +55,9 @@ def test_reading_a_record_says_the_same(tmp_path: Path) -> None:
             for task in raw["tasks"]:
                 task.setdefault("notes", [])
                 task.setdefault("protected", {})
+                for field in LATER:
+                    if not task.get(field, True):
+                        del task[field]
             assert again == raw
         elif "min_" not in edit["refused"]:
             with pytest.raises(StateError) as caught:
@@ -78,7 +81,5 @@ def test_a_task_of_a_record_is_what_the_schema_says() -> None:
     assert [name for name, one in recorded.items() if one.default is one.default_factory] == task["required"]
     written = {name: TASK[name] for name in task["required"]}
     for name in recorded.keys() - written.keys():
-        assert (
-            json.loads(json.dumps(LearnedTask.from_json(written).to_json()[name]))
-            == task["properties"][name]["default"]
-        )
+        read = json.loads(json.dumps(getattr(LearnedTask.from_json(written), name)))
+        assert read == task["properties"][name].get("default")

@@ -64,7 +64,7 @@ def parts(text: str) -> list[tuple[str, str]]:
     found, title = [], ""
     for part in re.split(r"\n\s*\n", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
         lines = part.strip().splitlines()
-        if not lines:
+        if not lines or lines[0].startswith("<!--"):
             continue
         if lines[0].startswith("#"):
             title = lines[0].lstrip("# ")
@@ -87,7 +87,7 @@ TESTED_ELSEWHERE = {
             ),
             (
                 "Where no center was ever trained, everything but the second moments and the quantiles of "
-                "`familiarity.*` is, to the bit, what a device has that never learned the task."
+                "known images is, to the bit, what a device has that never learned the task."
             ),
             (
                 "What images of the forgotten still have a share in is said: second moments, centers, and, of what "

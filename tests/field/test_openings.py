@@ -298,7 +298,8 @@ OPENERS = {
 OURS = {
     "Bundle.open", "State.open", "Task.open", "Workspace.open", "Learner.open", "inbox.open", "space.inbox.open",
     "self.inbox.open", "self._space.inbox.open", "self.state.load", "state.load", "self._optimizer.load",
-    "self._targets.load", "digits.load", "life.open", "self._life.open",
+    "self._targets.load", "digits.load", "life.open", "self._life.open", "learner.state.load", "Upgrade.open",
+    "self._state().load",
 }  # fmt: skip
 
 # What is opened in another way all the same, and why.
@@ -321,6 +322,10 @@ ALLOWED = {
         "csk_sdk/contract/thresholds.py",
         "(resources.files('csk_sdk.contract') / 'thresholds.json').read_text",
     ): "csk_sdk's own, in its package",
+    (
+        "csk_sdk/state/handover.py",
+        "shutil.copytree",
+    ): "of a bundle's checked files; links are copied as such, and shutil refuses pipes",
     ("csk_sdk/state/swap.py", "os.open"): "to sync files of a folder that this process wrote",
     (
         "csk_sdk/state/lock.py",

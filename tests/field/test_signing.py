@@ -144,9 +144,13 @@ def every_command(workspace: Path) -> list[list[str | Path]]:
         ["rollback", "--to", "base"],
         ["watch", "--once", "--nice", "0"],
         ["inspect", workspace / "bundle"],
+        ["forget", "zero"],
+        ["rename", "zero", "one"],
+        ["merge", "zero", "one"],
+        ["upgrade", workspace / "bundle", "--yes"],
     ]
     named = {str(command[0]) for command in found} | {"doctor", "verify"}
-    no_bundle_of_a_device = {"build-artifacts", "analyze", "demo"}
+    no_bundle_of_a_device = {"build-artifacts", "analyze", "demo", "try"}
     assert named | no_bundle_of_a_device == {command.name for command in app.registered_commands}
     return found
 

@@ -226,6 +226,7 @@ def test_no_public_function_is_left_out(device: Device) -> None:
         "Inbox.paths",
         "Inbox.found",
         "Inbox.require_folder",
+        "Inbox.require_no_file",
         "LearnReport.to_json",
         "Learner.predictor",
         "Task.fingerprint",

@@ -64,7 +64,7 @@ def thresholds_page(groups: Raw) -> str:
             continue
         why = f"[{values['source'][:4]}](decisions/{values['source']}.md)" if values["source"] else ""
         for name, one in values.items():
-            if name != "source":
+            if name not in ("source", "javascript"):
                 value = f"{value_of(one['value'])} {one.get('unit', '')}".rstrip()
                 rows.append(f"| `{group}.{name}` | {value} | {one['description']} | {why} |")
     return THRESHOLDS_PAGE.format(how=HOW.format("thresholds.json"), rows="\n".join(rows))

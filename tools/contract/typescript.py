@@ -99,7 +99,8 @@ def thresholds_module(groups: Raw) -> str:
     """`thresholds.ts`: an object for each group."""
     lines = [f"/** {HOW.format('thresholds.json')} */"]
     for group, values in groups.items():
-        if group.startswith("$"):
+        # What Python alone does is told in Python alone.
+        if group.startswith("$") or not values.get("javascript", True):
             continue
         source = f" docs/decisions/{values['source']}.md." if values["source"] else ""
         lines += ["", f"/** What {group.replace('_', ' ')} goes by.{source} */"]
@@ -144,7 +145,7 @@ def value_of(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     if isinstance(value, float):
-        return re.sub(r"e-0*", "e-", repr(value))
+        return re.sub(r"e\+?(-?)0*", r"e\1", repr(value))
     return _quoted(value) if isinstance(value, str) else json.dumps(value)
 
 

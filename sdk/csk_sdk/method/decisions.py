@@ -26,14 +26,13 @@ from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.forgetting import WIDTH, spread_of
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.left_out import LeftOut
+from csk_sdk.method.unknown import AT_ONCE
 
 Float64 = NDArray[np.float64]
 _CONFUSED, _NOISE = number("twins", "confused"), number("twins", "noise")
 _LEAST = integer("twins", "least_images")
 _MADE_UP, _OF_CLASS = integer("twins", "made_up"), integer("twins", "of_class")
-_AT_ONCE = integer("unknown", "images_at_once")
-# Of the degrees of freedom; of hardly any images the rest would be nothing.
-_MOST_USED = 0.5
+_MOST_USED = number("twins", "most_used")
 
 
 @dataclass(frozen=True)
@@ -178,9 +177,9 @@ def _expected(logits: Float64, own: NDArray[np.int64], index: int, names: Sequen
 def _left_out(discriminant: LeftOut, features: NDArray[np.float32], rows: NDArray[np.int64]) -> Float64:
     parts = [
         discriminant.logits(
-            features[start : start + _AT_ONCE].astype(np.float64), rows[start : start + _AT_ONCE]
+            features[start : start + AT_ONCE].astype(np.float64), rows[start : start + AT_ONCE]
         )
-        for start in range(0, len(rows), _AT_ONCE)
+        for start in range(0, len(rows), AT_ONCE)
     ]
     return np.concatenate(parts) if parts else np.zeros((0, len(discriminant.means)))
 
@@ -206,8 +205,8 @@ class _MadeUp:
     def logits(self, rows: NDArray[np.int64]) -> Float64:
         """Those `(len(rows), C)` of an image of each class in `rows`."""
         parts = []
-        for start in range(0, len(rows), _AT_ONCE):
-            some = rows[start : start + _AT_ONCE]
+        for start in range(0, len(rows), AT_ONCE):
+            some = rows[start : start + AT_ONCE]
             x = self._rng.normal(size=(len(some), len(self._spread))) @ self._spread
             logits = self._discriminant.logits_of(self._discriminant.means[some] + x)
             logits[np.arange(len(some)), some] -= self._closer[some]

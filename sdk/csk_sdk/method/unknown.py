@@ -33,7 +33,7 @@ QUANTILES = integer("unknown", "quantiles")
 STEEPNESS, LEAST_MARGIN = number("unknown", "steepness"), number("unknown", "least_margin")
 MOST_SQUARED = number("unknown", "most_squared")
 _USUAL_SHARE, _LEAST_VARIANCE = number("unknown", "usual_share"), number("unknown", "least_variance")
-_AT_ONCE = integer("unknown", "images_at_once")
+AT_ONCE = integer("unknown", "images_at_once")
 # As tensors of a state, each behind `familiarity.`.
 FAMILIARITY = ("classes", "margins", "oddness")
 
@@ -216,8 +216,8 @@ def measured(
         return known
     typical = _spread(statistics)[2]
     margins, oddness = np.empty(len(rows)), np.empty(len(rows))
-    for start in range(0, len(rows), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
+    for start in range(0, len(rows), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
         x = features[part].astype(np.float64)
         margins[part] = margins_of(discriminant.logits(x, rows[part]))
         oddness[part] = _oddness_left_out(statistics, x, rows[part])

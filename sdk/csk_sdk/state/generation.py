@@ -155,7 +155,7 @@ class GenerationRecord:
 
 
 # Fields that the first states did not have.
-_LATER = frozenset({"contributions", "carried", "temperature", "expected", "hidden", "purged"})
+LATER = frozenset({"contributions", "carried", "temperature", "expected", "hidden", "purged"})
 _TASK_FIELDS = tuple(one.name for one in fields(LearnedTask) if one.name != "more")
 _RECORD_FIELDS = tuple(
     one.name for one in fields(GenerationRecord) if one.name not in ("stored", "needs", "more")
@@ -266,7 +266,7 @@ def read_needs(raw: Mapping[str, Any], path: Path) -> Needs:
 def _flat(record: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """The fields of a record, and beside them those of a newer csk-sdk; of later fields, those that say something."""
     own = {name: getattr(record, name) for name in names}
-    return {**record.more, **{name: value for name, value in own.items() if value or name not in _LATER}}
+    return {**record.more, **{name: value for name, value in own.items() if value or name not in LATER}}
 
 
 def _divided(raw: Mapping[str, Any], names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:

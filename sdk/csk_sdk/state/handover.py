@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from csk_sdk.errors import StateError
+from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 from csk_sdk.state import swap
 from csk_sdk.state.atomic import (
     exists,
@@ -138,7 +139,7 @@ def copy_bundle(source: Path, target: Path) -> None:
 def bundle_id(folder: Path) -> str:
     """By which id a state knows the bundle in a folder; "" where there is none."""
     with suppress(OSError):
-        return hashlib.sha256((folder / _MANIFEST).read_bytes()).hexdigest()
+        return hashlib.sha256(read_file(folder / _MANIFEST, LARGEST_TEXT)).hexdigest()
     return ""
 
 

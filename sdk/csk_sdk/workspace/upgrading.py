@@ -16,6 +16,7 @@ from csk_sdk.data.inbox import Inbox
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import BundleError, ConfigError, CskError, StateError, TaskError
 from csk_sdk.formats.given import optional_path, path_of
+from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 from csk_sdk.learner import Learner, settings_of
 from csk_sdk.learning.carrying import Carried, carry, open_map
 from csk_sdk.runtime.peak_memory import in_memory, peak_rss_bytes
@@ -299,6 +300,6 @@ def _learn_again(learner: Learner, task: Task) -> None:
 def _copy_accepted(source: Path, target: Path) -> None:
     try:
         if exists(source / ACCEPTED):
-            replace_file(target / ACCEPTED, (source / ACCEPTED).read_bytes())
+            replace_file(target / ACCEPTED, read_file(source / ACCEPTED, LARGEST_TEXT))
     except OSError as error:
         raise storage_error(error, f"copy {source / ACCEPTED}") from error
