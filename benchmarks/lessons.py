@@ -205,9 +205,10 @@ def expected(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     with world.device(few_shot=30) as learner:
         for number, task in enumerate(world.tasks):
+            old = [world.base, *world.tasks[:number]]
+            before = accuracy(learner, old)
             report = learner.learn(_task(task))
             said = report.expected["classes"]
-            old = [world.base, *world.tasks[:number]]
             truth = [
                 np.mean(learner.predict(task.test.images[task.test.labels == label]).labels == name)
                 for label, name in enumerate(task.classes)
@@ -218,8 +219,9 @@ def expected(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "classes expected": 100 * float(np.mean(estimates)),
                 "classes measured": accuracy(learner, [task]),
                 "apart, a class": 100 * float(np.mean(np.abs(np.array(estimates) - truth))),
-                "old expected": 100 * report.expected["old"]["after"],
-                "old measured": accuracy(learner, old),
+                "old lose, expected": report.expected["old"]["lost"],
+                "old lose, measured": before - accuracy(learner, old),
+                "called twins": sum("cannot be told from" in one for one in report.warnings),
             }
             rows.append(row)
             print(_rounded(row), flush=True)

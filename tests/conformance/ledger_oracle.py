@@ -70,6 +70,9 @@ def contradiction(settings: Settings, given: Tensors, world: Any) -> Tensors:
     share = prior / (counts.sum() - len(counts) + prior)
     inverse = np.linalg.inv((1.0 - share) * within + share * np.diag(np.diag(within)))
     expected = np.trace(inverse @ within)
+    # Of images that the covariance is not made of.
+    used = (1.0 - share) * expected / (counts.sum() - len(counts))
+    expected /= (1.0 - min(used, threshold("known_classes", "most_used"))) ** 2
     x = given["features"].astype(np.float64)
     scores = x @ weight.T + bias
     best = np.sort(scores, axis=1)

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import NAMES, Digits, open_learner
 from csk_sdk import Learner, Task
+from csk_sdk.method import known_classes
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.known_classes import MOST, contradicted, known_among, times_counted, with_known_classes
 
@@ -127,3 +128,18 @@ def test_a_stream_updates_them_too(learner: Learner, digits: Digits) -> None:
     assert learner.classes == NAMES[:4]
     after = learner.generation.tensors["statistics.counts"]
     np.testing.assert_allclose(after - before, [40, 40, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "features"), [(40, 100), (60, 30), (400, 100)])
+def test_other_images_of_a_class_lie_as_far_as_is_expected(count: int, features: int) -> None:
+    """The covariance fits the images that it is made of too closely; others were taken for foreign ones."""
+    rng = np.random.default_rng(0)
+    shape = rng.normal(size=(features, features)) / np.sqrt(features) + np.eye(features)
+    means = 3 * rng.normal(size=(5, features))
+    labels = np.repeat(np.arange(5), count)
+    x = (means[labels] + rng.normal(size=(5 * count, features)) @ shape).astype(np.float32)
+    known = ClassStatistics.empty(features).add(x, labels, "abcde")
+    others = (means[2] + rng.normal(size=(2000, features)) @ shape).astype(np.float32)
+    distance = known_classes._Distance(known, 100.0)
+    assert distance(others, "c") == pytest.approx(1.0, abs=0.15)
+    assert distance(others + 2 * shape[0].astype(np.float32), "c") > distance(others, "c")

@@ -68,8 +68,8 @@ def expected_table(expected: Mapping[str, Any]) -> Table | None:
         means = [sum(one[key] for one in left) / len(left) for key in ("task", "all_classes")]
         made.add_row(f"{len(left)} more, on average", *(f"{100 * mean:.0f}" for mean in means), "-")
     if (old := expected.get("old")) is not None:
-        change = Text(_unsigned_zero(100 * (old["after"] - old["before"]), "+.1f"))
-        made.add_row("all older classes", "-", Text(f"{100 * old['after']:.0f} (") + change + Text(")"), "-")
+        change = Text(f"{_unsigned_zero(-old['lost'], '+.1f')} points", _style(-old["lost"]))
+        made.add_row("all older classes", "-", change, "-")
     return made
 
 

@@ -59,8 +59,8 @@ class LearnReport:
     - `memory_budget` in bytes, `profile` and `micro_batch` (None: batches whole): how memory was kept
     - `expected`: how often decisions will be right, shares of 0 to 1. `classes`: of each class of the task, each of its
       images left out of what judges it, among `all_classes` and among the task's own (`task`); the class that most
-      others are taken for (`confused`) and how many (`share`). `old`: all older classes together, `before` and `after`,
-      estimated without their images. Empty where no class statistics are kept
+      others are taken for (`confused`) and how many (`share`). `old`: percentage points that all older classes
+      together lose to the new ones (`lost`), estimated without their images. Empty where no class statistics are kept
     - `skipped`: the images that were left out, each with what is wrong with it (`skip_broken`)
     """
 

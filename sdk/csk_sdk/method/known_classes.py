@@ -18,7 +18,7 @@ from csk_sdk.method.heads import ClassStatistics, lda_head
 
 MOST = number("known_classes", "most")
 _CONTRADICTION, _LEAST = number("known_classes", "contradiction"), integer("known_classes", "least_images")
-_FAMILIAR = number("known_classes", "familiar")
+_FAMILIAR, _MOST_USED = number("known_classes", "familiar"), number("known_classes", "most_used")
 
 
 def times_counted(pictures: Mapping[str, float], known: ClassStatistics) -> dict[str, float]:
@@ -69,7 +69,11 @@ def contradicted(
 
 
 class _Distance:
-    """How far images are from a class's mean, squared, over what is expected of the class's own."""
+    """How far images are from a class's mean, squared, over what is expected of others of the class.
+
+    The covariance fits the images that it is made of too closely. With `g` the share of its degrees of freedom that the
+    discriminant uses, others lie `1 / (1 - g)^2` times as far.
+    """
 
     def __init__(self, known: ClassStatistics, prior_pictures: float) -> None:
         self._known = known
@@ -79,7 +83,9 @@ class _Distance:
         shrunk = (1.0 - shrinkage) * within
         np.einsum("ii->i", shrunk)[:] += shrinkage * spread + known.rounding
         self._inverse = np.linalg.inv(shrunk)
-        self._expected = float(np.sum(self._inverse * within))
+        expected = float(np.sum(self._inverse * within))
+        used = min((1.0 - shrinkage) * expected / known.freedom, _MOST_USED)
+        self._expected = expected / (1.0 - used) ** 2
 
     def __call__(self, features: NDArray[np.float32], name: str) -> float:
         row = self._known.classes.index(name)

@@ -58,6 +58,8 @@ export const KNOWN_CLASSES = {
   leastImages: 5,
   /** How far from a class's mean images that look like its own may lie, squared, over what its own do: CIFAR-100's own are at 0.84 to 1.23, those with noise of 20 grey levels at 1.41 and more, inverted digits at 11. */
   familiar: 1.3,
+  /** Share of the degrees of freedom that the discriminant is taken to use, at most: images that it was not made of lie further, by one over the square of what is left. */
+  mostUsed: 0.5,
 } as const;
 
 /** What contributions goes by. docs/decisions/0030-ledger.md. */

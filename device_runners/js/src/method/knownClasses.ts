@@ -8,6 +8,7 @@
 
 import { KNOWN_CLASSES } from '../contract/thresholds.js';
 import type { Contradiction } from '../errors.js';
+import { freedomOf } from './covariance.js';
 import { type ClassStatistics, ldaHead, shrunkCovariance } from './heads.js';
 import { timesTransposed } from './matrix.js';
 
@@ -86,8 +87,9 @@ function decisions(
 }
 
 /**
- * How far images are from a class's mean on average, squared, over what is expected of the class's own; undefined where
- * no class has any spread.
+ * How far images are from a class's mean on average, squared, over what is expected of others of the class; undefined
+ * where no class has any spread. The covariance fits the images that it is made of too closely: with `g` the share of its
+ * degrees of freedom that the discriminant uses, others lie `1 / (1 - g)^2` times as far.
  */
 function distanceIn(
   known: ClassStatistics,
@@ -96,6 +98,10 @@ function distanceIn(
   const shrunk = shrunkCovariance(known, priorPictures);
   if (!shrunk) return undefined;
   const f = known.features;
+  const freedom = freedomOf(known.counts);
+  const kept = freedom / (freedom + priorPictures);
+  const used = Math.min((kept * shrunk.noise) / freedom, KNOWN_CLASSES.mostUsed);
+  const expected = shrunk.noise / (1 - used) ** 2;
   return (images, name) => {
     const row = known.classes.indexOf(name);
     const apart = new Float64Array(images.length * f);
@@ -105,6 +111,6 @@ function distanceIn(
     }
     const solved = shrunk.system.solveRows(apart, images.length);
     const total = apart.reduce((sum, value, at) => sum + value * solved[at]!, 0);
-    return total / images.length / shrunk.noise;
+    return total / images.length / expected;
   };
 }
