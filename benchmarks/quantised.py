@@ -13,12 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import onnx_ir as ir

@@ -203,7 +203,7 @@ def _with_sites(
         sites=tuple(choice.sites),
         candidates=_candidates(described.sites, choice.sites, intensity or {}),
         choice=choice.reason,
-        left_out=left_out(source.model, options.sites),
+        left_out=_left_out(source, options.sites),
     )
 
 
