@@ -31,9 +31,11 @@ Tensors = dict[str, NDArray[Any]]
 class Forgotten:
     """What `Learner.forget` did. Immutable.
 
-    `classes` were forgotten, `hidden` are classes of the base, which the bundle still holds. `tasks` are gone with
-    their classes, `refitted` have a head made anew. `remains` are sentences about what images of the forgotten still
-    have a share in, `removed` how many older generations held it and are gone.
+    - `generation`: the number of the generation that was committed
+    - `classes`: those that were forgotten; `hidden`: those of the base, which the bundle still holds
+    - `tasks`: those that are gone with their classes; `refitted`: those whose head was made anew
+    - `remains`: sentences about what images of the forgotten still have a share in
+    - `removed`: how many older generations held it, and are gone
     """
 
     generation: int
