@@ -30,7 +30,7 @@ from csk_sdk.method.unknown import AT_ONCE
 
 Float64 = NDArray[np.float64]
 _CONFUSED, _NOISE = number("twins", "confused"), number("twins", "noise")
-_LEAST = integer("twins", "least_images")
+_LEAST, _TAKEN = integer("twins", "least_images"), number("twins", "taken")
 _MADE_UP, _OF_CLASS = integer("twins", "made_up"), integer("twins", "of_class")
 _MOST_USED = number("twins", "most_used")
 
@@ -155,7 +155,8 @@ def judge(
             if lost + float(back[nearest]) > _CONFUSED + _NOISE / np.sqrt(len(mine)):
                 right = made[:, old].argmax(axis=1) == nearest
                 taken = float(np.mean(right & (made.argmax(axis=1) == own[index])))
-                twins[name] = Twin(statistics.classes[row], taken, float(back[nearest]))
+                if taken > _TAKEN:
+                    twins[name] = Twin(statistics.classes[row], taken, float(back[nearest]))
     if made_up is None:
         return Judgement(expected, twins)
     rows = np.resize(rng.permutation(len(old)), _MADE_UP)
