@@ -311,8 +311,8 @@ def _build(ground: Ground) -> Victim:
     return Victim("build-artifacts --overwrite", 0.05, arm, build, after, end, make=make)
 
 
-def _written(ground: Ground, name: str, share: float, file: str, *arguments: str) -> Victim:
-    """A command that replaces one file: the old or the new is there, whole, and the state as it was."""
+def _written(ground: Ground, name: str, share: float, file: str, old: bytes) -> Victim:
+    """A command that replaces one file of its own kind, `old`: it or the new one is there, whole, and the state as it was."""
     known: dict[str, str] = {}
     before: dict[str, dict[str, str]] = {}
 
@@ -320,36 +320,36 @@ def _written(ground: Ground, name: str, share: float, file: str, *arguments: str
         if not before:
             ground.reset(place, 2)
             before["state"] = judge.tree(place / "state")
-        (place / file).write_bytes(b"old")
+        (place / file).write_bytes(old)
 
     def whole(place: Path) -> str:
         assert judge.tree(place / "state") == before["state"], "the state was changed"
         return hashlib.sha256((place / file).read_bytes()).hexdigest()
 
     def after(place: Path, armed: object, printed: str) -> None:
-        assert whole(place) in (hashlib.sha256(b"old").hexdigest(), known["new"]), f"half of {file}"
+        assert whole(place) in (hashlib.sha256(old).hexdigest(), known["new"]), f"half of {file}"
 
     def end(place: Path, armed: object) -> None:
         found = whole(place)
         assert known.setdefault("new", found) == found, f"the same command wrote another {file}"
-        assert found != hashlib.sha256(b"old").hexdigest()
+        assert found != hashlib.sha256(old).hexdigest()
 
     return Victim(
         name,
         share,
         arm,
-        lambda place: csk(*arguments, "--out", str(place / file), "--overwrite", "--workspace", str(place)),
+        lambda place: csk(name, "--out", str(place / file), "--overwrite", "--workspace", str(place)),
         after,
         end,
     )
 
 
 def _export(ground: Ground) -> Victim:
-    return _written(ground, "export", 0.08, "model.onnx", "export")
+    return _written(ground, "export", 0.08, "model.onnx", MODEL.read_bytes())
 
 
 def _report(ground: Ground) -> Victim:
-    return _written(ground, "report", 0.04, "report.html", "report")
+    return _written(ground, "report", 0.04, "report.html", b"<!doctype html>old")
 
 
 def _evaluate(ground: Ground) -> Victim:
