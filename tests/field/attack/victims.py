@@ -312,7 +312,7 @@ def _build(ground: Ground) -> Victim:
 
 
 def _written(ground: Ground, name: str, share: float, file: str, old: bytes) -> Victim:
-    """A command that replaces one file of its own kind, `old`: that or the new one is there, and the state as it was."""
+    """A command that replaces one file of its own kind, `old`: that or the new one is there; the state is as it was."""
     known: dict[str, str] = {}
     before: dict[str, dict[str, str]] = {}
 
