@@ -53,6 +53,18 @@ def test_a_twin_takes_nothing_from_a_known_class(
     assert learner.forget("three").hidden == ("three",)
 
 
+def test_a_task_of_twins_alone_takes_nothing_either(learner: Learner, digits: Digits) -> None:
+    learner.learn(digits.task("01", (4, 5)), {"few_shot": 0, "learning_rate": 0.05})
+    before = accuracy(learner, digits, (0, 1, 2, 3, 4, 5))
+    images, labels = digits.arrays((2, 3), 0, 80)
+    report = learner.learn(Task.from_arrays("02", images, labels, ["zwei", "drei"]), {"few_shot": 0})
+    assert sum("cannot be told" in one for one in report.warnings) == 2
+    assert accuracy(learner, digits, (0, 1, 2, 3, 4, 5)) >= before - 0.03
+    learner.learn(digits.task("03", (6, 7)))
+    learner.forget(task="02")
+    assert accuracy(learner, digits, (0, 1, 2, 3, 4, 5, 6, 7)) > 0.9
+
+
 def test_a_twin_of_a_learned_class_is_found_too(learner: Learner, digits: Digits) -> None:
     images, _ = digits.arrays((5,), 0, 160)
     others, _ = digits.arrays((4, 6), 0, 80)

@@ -165,6 +165,8 @@ class Lesson:
 
     def led_back(self, matrix: Float64) -> Lesson:
         """As features gave it of which these are the images under `matrix`."""
+        if not self.contributions:
+            return self
         parts = [part for one in self.contributions.values() for part in (one.mean[None], one.factor)]
         rows = np.linalg.solve(matrix, np.vstack(parts).T.astype(np.float64)).T
         ends = np.cumsum([len(part) for part in parts])[:-1]
