@@ -140,6 +140,7 @@ def test_other_images_of_a_class_lie_as_far_as_is_expected(count: int, features:
     x = (means[labels] + rng.normal(size=(5 * count, features)) @ shape).astype(np.float32)
     known = ClassStatistics.empty(features).add(x, labels, "abcde")
     others = (means[2] + rng.normal(size=(2000, features)) @ shape).astype(np.float32)
-    distance = known_classes._Distance(known, 100.0)
+    distance = known_classes._Distance.of(known, 100.0)
+    assert distance is not None
     assert distance(others, "c") == pytest.approx(1.0, abs=0.25)
     assert distance(others + 2 * shape[0].astype(np.float32), "c") > distance(others, "c")

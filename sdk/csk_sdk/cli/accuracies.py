@@ -61,8 +61,7 @@ def expected_table(expected: Mapping[str, Any]) -> Table | None:
     made = table("Expected, in %", "task-incremental", "class-incremental", "else mostly")
     for name, one in classes[:_MOST_EXPECTED]:
         confused = f"{one['confused']} ({100 * one['share']:.0f})" if one["confused"] else "-"
-        share = 100 * one["all_classes"]
-        made.add_row(name, f"{100 * one['task']:.0f}", Text(f"{share:.0f}", _style(share - 60.0)), confused)
+        made.add_row(name, f"{100 * one['task']:.0f}", f"{100 * one['all_classes']:.0f}", confused)
     if len(classes) > _MOST_EXPECTED:
         left = [one for _, one in classes[_MOST_EXPECTED:]]
         means = [sum(one[key] for one in left) / len(left) for key in ("task", "all_classes")]

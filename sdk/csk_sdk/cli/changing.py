@@ -33,7 +33,7 @@ def forget(
     What they contributed is dropped, and everything that is known is made anew of the rest; older generations that hold
     them are removed, so there is no way back. Classes of the base are hidden, since the bundle holds them.
 
-    \\b
+    \b
     Example:  csk-sdk forget four
     """
     if bool(classes) == (task is not None):
@@ -72,7 +72,7 @@ def rename(
 ) -> None:
     """Give a learned class another name.
 
-    \\b
+    \b
     Example:  csk-sdk rename vier four
     """
     generation = Workspace.open(workspace, bundle, state, trust=trust).learner().rename(old, new)
@@ -91,7 +91,7 @@ def merge(
 
     What was learned of OTHER is known of CLASS then.
 
-    \\b
+    \b
     Example:  csk-sdk merge three drei
     """
     generation = Workspace.open(workspace, bundle, state, trust=trust).learner().merge(into, other)

@@ -42,7 +42,7 @@ def upgrade(
 
     Both the bundle and the state are replaced, or neither; the old ones are kept for --back.
 
-    \\b
+    \b
     Example:  csk-sdk upgrade new-bundle
     """
     if back == (new is not None):

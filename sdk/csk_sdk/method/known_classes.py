@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
-from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.heads import ClassStatistics, lda_head, noise_of_means, shrunk_covariance
 
 MOST = number("known_classes", "most")
 _CONTRADICTION, _LEAST = number("known_classes", "contradiction"), integer("known_classes", "least_images")
@@ -53,7 +53,9 @@ def contradicted(
         return {}
     weight, bias = lda_head(known, prior_pictures, seen)
     said = (features @ weight.T + bias).argmax(axis=1)
-    distance = _Distance(known, prior_pictures)
+    distance = _Distance.of(known, prior_pictures)
+    if distance is None:
+        return {}
     found = {}
     for index, name in enumerate(classes):
         own = said[labels == index]
@@ -75,17 +77,20 @@ class _Distance:
     discriminant uses, others lie `1 / (1 - g)^2` times as far.
     """
 
-    def __init__(self, known: ClassStatistics, prior_pictures: float) -> None:
-        self._known = known
-        within = known.covariance()
-        spread = np.diag(within).copy()
-        shrinkage = prior_pictures / (known.freedom + prior_pictures)
-        shrunk = (1.0 - shrinkage) * within
-        np.einsum("ii->i", shrunk)[:] += shrinkage * spread + known.rounding
-        self._inverse = np.linalg.inv(shrunk)
-        expected = float(np.sum(self._inverse * within))
+    def __init__(self, known: ClassStatistics, inverse: NDArray[np.float64], expected: float) -> None:
+        self._known, self._inverse, self._expected = known, inverse, expected
+
+    @classmethod
+    def of(cls, known: ClassStatistics, prior_pictures: float) -> _Distance | None:
+        """None where no class has any spread."""
+        shrunk = shrunk_covariance(known, prior_pictures)
+        if shrunk is None:
+            return None
+        covariance, ridge, shrinkage = shrunk
+        inverse: NDArray[np.float64] = np.linalg.inv(covariance).astype(np.float64, copy=False)
+        expected = noise_of_means(inverse, ridge, shrinkage)
         used = min((1.0 - shrinkage) * expected / known.freedom, _MOST_USED)
-        self._expected = expected / (1.0 - used) ** 2
+        return cls(known, inverse, expected / (1.0 - used) ** 2)
 
     def __call__(self, features: NDArray[np.float32], name: str) -> float:
         row = self._known.classes.index(name)

@@ -19,6 +19,7 @@ from csk_sdk.formats.given import optional_path, path_of
 from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 from csk_sdk.learner import Learner, settings_of
 from csk_sdk.learning.carrying import Carried, carry, open_map
+from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
 from csk_sdk.runtime.peak_memory import in_memory, peak_rss_bytes
 from csk_sdk.state import State
 from csk_sdk.state.atomic import exists, make_folder, replace_file, require_room, storage_error
@@ -30,8 +31,8 @@ from csk_sdk.state.store import GenerationStore
 KEEP = 8
 # Matrices of features by features, float64, at once: of old by new, and of new by new.
 _MIXED, _SQUARES = 2, 5
-# Of a contribution: rows of float32, and of a file beside them.
-_ROWS, _FILE_BYTES = 65, 4096
+# Of a contribution: rows of float32, its mean among them; and of its file and the record, what is beside them.
+_ROWS, _FILE_BYTES = DIRECTIONS + MIXTURES + 1, 4096
 OnStep = Callable[[str], object]
 
 
