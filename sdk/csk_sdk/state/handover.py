@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from csk_sdk.contract.manifest import MANIFEST
 from csk_sdk.errors import StateError
 from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 from csk_sdk.state import swap
@@ -36,8 +37,6 @@ from csk_sdk.state.generation import seal, unseal
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.store import IDENTITY
 from csk_sdk.state.swap import remove_folder, sync_tree
-
-_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def copy_bundle(source: Path, target: Path) -> None:
 def bundle_id(folder: Path) -> str:
     """By which id a state knows the bundle in a folder; "" where there is none."""
     with suppress(OSError):
-        return hashlib.sha256(read_file(folder / _MANIFEST, LARGEST_TEXT)).hexdigest()
+        return hashlib.sha256(read_file(folder / MANIFEST, LARGEST_TEXT)).hexdigest()
     return ""
 
 
