@@ -116,10 +116,11 @@ class Upgrade:
         finish(*folders)
         old = Bundle.open(folders[0], key)
         opened = Bundle.open(source, key)
+        if key is not None:
+            for signed in (old, opened):
+                check_age(signed, key, folders[1])
         if opened.id == old.id:
             raise BundleError(f"{source} is the bundle that is on this device already.")
-        if key is not None:
-            check_age(opened, key, folders[1])
         open_map(old.id, old.manifest.head.features, opened)
         inbox = (
             tasks
