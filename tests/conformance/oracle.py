@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import decision_oracle
 import guard_oracle
 import ledger_oracle
 import method
@@ -405,6 +406,7 @@ KINDS: dict[str, Callable[[Settings, Tensors, World], Tensors]] = {
     "unknown": unknown,
     **guard_oracle.KINDS,
     **ledger_oracle.KINDS,
+    **decision_oracle.KINDS,
     "graphs": graphs,
     "step": step,
     "steps": steps,

@@ -35,6 +35,7 @@ from csk_sdk.network.predicting import Predictor
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.runtime.sessions import ON_CPU
 from csk_sdk.state import Generation, LearnedTask
+from platforms.decisions import DECISIONS
 from platforms.graphs import graphs
 from platforms.guards import GUARDS
 from platforms.ledger import LEDGER
@@ -309,6 +310,7 @@ KINDS: dict[str, Kind] = {
     "unknown": _unknown,
     **GUARDS,
     **LEDGER,
+    **DECISIONS,
     "graphs": graphs,
     "step": _step,
     "steps": _steps,

@@ -17,12 +17,15 @@ export {
   StateLockedError,
   StorageError,
   TaskError,
+  type Twin,
+  TwinError,
 } from './errors.js';
 export { Learner, type LearnerOptions } from './learner.js';
 export type { HeadsOnlyBecause } from './learning/fewShot.js';
 export type { Forgotten } from './learning/forgetting.js';
-export type { LearnOptions, LearnReport, Progress, StopSignal } from './learning/report.js';
+export type { Expected, LearnOptions, LearnReport, Progress, StopSignal } from './learning/report.js';
 export type { StopReason } from './learning/stopping.js';
+export type { ExpectedClass } from './method/decisions.js';
 export type { LabelEvidence } from './method/labelCheck.js';
 export type { LinearHead, Prediction } from './network/predicting.js';
 export type { Runtime, RuntimeSession, RuntimeTensor } from './runtime/sessions.js';

@@ -22,6 +22,7 @@ import { distanceFrom, distancesOf, limitOf, measured } from '../src/method/unkn
 import type { Batch, Opening } from '../src/network/features.js';
 import { PRIOR_IMAGES, Predictor } from '../src/network/predicting.js';
 import type { Feed } from '../src/runtime/sessions.js';
+import { DECISIONS } from './decisionKinds.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
 import { graphs } from './graphs.js';
 import { GUARDS } from './guardKinds.js';
@@ -397,6 +398,7 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   unknown,
   ...GUARDS,
   ...LEDGER,
+  ...DECISIONS,
   graphs,
   step,
   steps,

@@ -32,7 +32,7 @@ Float64 = NDArray[np.float64]
 _CONFUSED, _NOISE = number("twins", "confused"), number("twins", "noise")
 _LEAST, _TAKEN = integer("twins", "least_images"), number("twins", "taken")
 _MADE_UP, _OF_CLASS = integer("twins", "made_up"), integer("twins", "of_class")
-_MOST_USED = number("twins", "most_used")
+_MOST_USED, _EVEN = number("twins", "most_used"), number("twins", "even")
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def judge(
             nearest = int(back.argmax())
             row = int(old[nearest])
             made = made_up.logits(np.full(_OF_CLASS, row))
+            made[:, own[index]] += _EVEN
             lost = float(np.mean(made[:, own[index]] > made[:, row]))
             if lost + float(back[nearest]) > _CONFUSED + _NOISE / np.sqrt(len(mine)):
                 right = made[:, old].argmax(axis=1) == nearest
