@@ -34,6 +34,7 @@ from csk_sdk.learning.learn_run import Progress
 from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
 from csk_sdk.network.evaluation import Evaluation
+from csk_sdk.network.status import Need, Status
 from csk_sdk.objectives import Prediction
 from csk_sdk.workspace.upgrading import UpgradeReport, upgrade, upgrade_back
 from csk_sdk.workspace.verification import Verification, verify
@@ -50,11 +51,13 @@ __all__ = [
     "LearnReport",
     "Learner",
     "ModelError",
+    "Need",
     "Prediction",
     "Progress",
     "RuntimeMissingError",
     "StateError",
     "StateLockedError",
+    "Status",
     "StorageError",
     "Task",
     "TaskError",
