@@ -12,6 +12,7 @@ import guard_oracle
 import ledger_oracle
 import method
 import numpy as np
+import upgrade_oracle
 from network import SourceNetwork, Step, changed
 from numpy.typing import NDArray
 from quantized import evaluate
@@ -407,6 +408,7 @@ KINDS: dict[str, Callable[[Settings, Tensors, World], Tensors]] = {
     **guard_oracle.KINDS,
     **ledger_oracle.KINDS,
     **decision_oracle.KINDS,
+    **upgrade_oracle.KINDS,
     "graphs": graphs,
     "step": step,
     "steps": steps,

@@ -39,6 +39,7 @@ from platforms.decisions import DECISIONS
 from platforms.graphs import graphs
 from platforms.guards import GUARDS
 from platforms.ledger import LEDGER
+from platforms.upgrades import UPGRADES
 
 Tensors = dict[str, NDArray[Any]]
 Settings = Mapping[str, Any]
@@ -311,6 +312,7 @@ KINDS: dict[str, Kind] = {
     **GUARDS,
     **LEDGER,
     **DECISIONS,
+    **UPGRADES,
     "graphs": graphs,
     "step": _step,
     "steps": _steps,

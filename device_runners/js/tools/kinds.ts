@@ -27,6 +27,7 @@ import { doubles, floats, type Given, numbers, type Results, result, tensor } fr
 import { graphs } from './graphs.js';
 import { GUARDS } from './guardKinds.js';
 import { LEDGER } from './ledgerKinds.js';
+import { UPGRADES } from './upgradeKinds.js';
 
 type Kind = (given: Given) => Promise<Results>;
 
@@ -399,6 +400,7 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   ...GUARDS,
   ...LEDGER,
   ...DECISIONS,
+  ...UPGRADES,
   graphs,
   step,
   steps,
