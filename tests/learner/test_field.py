@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,7 +105,13 @@ def test_no_prediction_fails_for_it(learner: Learner, digits: Digits) -> None:
     learner.count()
     folder = learner.state.folder
     expected = learner.predict(digits.of(3, 100, 104)).labels.tolist()
-    for spoil in (lambda: (folder / "field.lock").mkdir(), lambda: (folder / FIELD).mkdir()):
+    spoils = (
+        lambda: (folder / "field.lock").mkdir(),
+        lambda: (folder / FIELD).mkdir(),
+        lambda: os.mkfifo(folder / FIELD) if hasattr(os, "mkfifo") else None,
+        lambda: (folder / FIELD).symlink_to("/dev/zero"),
+    )
+    for spoil in spoils:
         for name in (FIELD, "field.lock"):
             (folder / name).unlink(missing_ok=True)
         spoil()
