@@ -84,7 +84,7 @@ READ = (
         "tasks/02.npz",
         "tasks/03/metadata.csv",
     ),
-    *("tasks/03/train/a/0.png", "state/lock"),
+    *("tasks/03/train/a/0.png", "state/lock", "state/field.json", "state/field.lock", "tasks/.paused"),
 )
 KINDS = ("a pipe", "a socket", "a folder", "a link to a device", "a link out")
 
@@ -104,6 +104,7 @@ def files_of_odd_kinds(tries: Tries, ground: Ground, place: Path) -> None:
         ("tasks",),
         ("train",),
         ("verify",),
+        ("status",),
         ("predict", str(place / "x.png")),
         ("watch", "--once", "--settle", "0"),
     )
