@@ -20,15 +20,16 @@ def field_body(status: Status) -> tuple[str, str] | None:
         return None
     lines: dict[str, list[float | None]] = {"unknown": [_percent(day.unknown, day) for day in days]}
     for place, share in enumerate(SHARES):
-        lines[f"{100 * share:.0f} % of known"] = [_percent(day.beyond[place], day) for day in days]
+        lines[f"{100 * share:.0f} %"] = [_percent(day.beyond[place], day) for day in days]
+    shares = ", ".join(f"{100 * share:.0f}" for share in SHARES)
     told = (
-        f"{count(status.answers, 'answer')}. The share that was unknown, and the shares that lay further from all that "
-        f"is known than {', '.join(f'{100 * share:.0f}' for share in SHARES)} % of the {status.noun}s that were "
+        f"{count(status.answers, 'answer')} from {days[0].day} to {days[-1].day}. The share that was unknown, and the "
+        f"shares that lay further from all that is known than all but {shares} % of the {status.noun}s that were "
         "learned from: where nothing has changed, these are the same, and they grow as things or surroundings change."
     )
     if status.drift:
         told += f" Now: {status.drift}"
-    return told, line_chart([day.day for day in days], lines)
+    return told, line_chart([day.day[8:] for day in days], lines)
 
 
 def needs_body(status: Status) -> str:

@@ -32,10 +32,10 @@ def page(history: History) -> str:
         _time(history),
         _memory(history),
         _fullness(history),
+        _field(history),
         _settings(history),
         _expected(history),
         _needs(history),
-        _field(history),
         _tasks(history),
     ]
     title = f"What {escape(history.model)} has learned"
