@@ -14,7 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo, OptionInfo
 
-from csk_sdk.cli import app
+from csk_sdk.cli.commands import COMMANDS, function_of
 
 PAGE = Path(__file__).with_name("cli.md")
 HEADER = """# Command line
@@ -58,7 +58,7 @@ class Parameter:
 
 def commands() -> dict[str, Callable[..., Any]]:
     """Every command's function by its name, in the order of `csk-sdk --help`."""
-    return {str(info.name): info.callback for info in app.registered_commands if info.callback}
+    return {command: function_of(command) for command in COMMANDS}
 
 
 def parameters(command: Callable[..., Any]) -> Iterator[Parameter]:

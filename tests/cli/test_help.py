@@ -4,7 +4,8 @@ import inspect
 
 import pytest
 
-from csk_sdk.cli import app, learning
+from csk_sdk.cli import learning
+from csk_sdk.cli.commands import COMMANDS, function_of
 from csk_sdk.contract.settings import SETTINGS
 
 # Each command's arguments and options, those of every device command left out.
@@ -41,7 +42,8 @@ ANYWHERE = {"try", "build-artifacts", "analyze", "inspect", "demo"}
 
 
 def test_every_command_has_a_row():
-    assert [command.name for command in app.registered_commands] == list(OPTIONS)
+    assert list(COMMANDS) == list(OPTIONS)
+    assert all(function_of(command).__doc__ for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", OPTIONS)
