@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from csk_sdk.learning.life import LearnReport
     from csk_sdk.learning.stream import TaskStream
     from csk_sdk.network.evaluation import Evaluation
+    from csk_sdk.network.status import Need, Status
     from csk_sdk.objectives import Prediction
     from csk_sdk.workspace.upgrading import UpgradeReport, upgrade, upgrade_back
     from csk_sdk.workspace.verification import Verification, verify
@@ -54,11 +55,13 @@ __all__ = [
     "LearnReport",
     "Learner",
     "ModelError",
+    "Need",
     "Prediction",
     "Progress",
     "RuntimeMissingError",
     "StateError",
     "StateLockedError",
+    "Status",
     "StorageError",
     "Task",
     "TaskError",
@@ -85,11 +88,13 @@ _MODULES = {
     "LearnReport": "learning.life",
     "Learner": "learner",
     "ModelError": "errors",
+    "Need": "network.status",
     "Prediction": "objectives",
     "Progress": "learning.learn_run",
     "RuntimeMissingError": "errors",
     "StateError": "errors",
     "StateLockedError": "errors",
+    "Status": "network.status",
     "StorageError": "errors",
     "Task": "data.tasks",
     "TaskError": "errors",

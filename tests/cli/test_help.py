@@ -23,7 +23,10 @@ OPTIONS = {
         --optimizer --energy --channel-ratio --label-smoothing --class-statistics --no-class-statistics --label-check
         --no-label-check --max-forgetting --on-forgetting --threads --backend --no-evaluate
         --precision --prefix-cache --prefix-views --replace --add --json""",
-    "watch": "--settle --poll --once --nice --threads --tasks --json",
+    "watch": "--settle --poll --once --nice --when --threads --tasks --json",
+    "pause": "--workspace --tasks",
+    "resume": "--workspace --tasks",
+    "status": "--count --no-count --tasks --json",
     "tasks": "--tasks --json",
     "evaluate": "--tasks --scenario --json",
     "predict": "FILE... --task --top --json",
@@ -38,7 +41,7 @@ OPTIONS = {
     "verify": "--repair --json",
     "demo": "--out --json",
 }
-ANYWHERE = {"try", "build-artifacts", "analyze", "inspect", "demo"}
+ANYWHERE = {"try", "build-artifacts", "analyze", "pause", "resume", "inspect", "demo"}
 
 
 def test_every_command_has_a_row():

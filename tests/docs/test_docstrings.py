@@ -32,6 +32,7 @@ CANNOT_FAIL = {
     "Evaluation.to_json",
     "Forgotten.to_json",
     "LearnReport.to_json",
+    "Status.to_json",
     "TrainingConfig.to_json",
     "Trial.to_json",
     "UpgradeReport.to_json",

@@ -143,6 +143,7 @@ def every_command(workspace: Path) -> list[list[str | Path]]:
         ["report", "--out", workspace / "x.html"],
         ["rollback", "--to", "base"],
         ["watch", "--once", "--nice", "0"],
+        ["status"],
         ["inspect", workspace / "bundle"],
         ["forget", "zero"],
         ["rename", "zero", "one"],
@@ -150,7 +151,7 @@ def every_command(workspace: Path) -> list[list[str | Path]]:
         ["upgrade", workspace / "bundle", "--yes"],
     ]
     named = {str(command[0]) for command in found} | {"doctor", "verify"}
-    no_bundle_of_a_device = {"build-artifacts", "analyze", "demo", "try"}
+    no_bundle_of_a_device = {"build-artifacts", "analyze", "demo", "try", "pause", "resume"}
     assert named | no_bundle_of_a_device == set(COMMANDS)
     return found
 

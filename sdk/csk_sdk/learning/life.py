@@ -7,7 +7,7 @@ they end, is theirs.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from csk_sdk.learning.revision import replacing
 from csk_sdk.learning.stopping import EPOCHS
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.method.contributions import Lesson
+from csk_sdk.method.decisions import Judgement, Twin
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.network.predicting import require_new_task, task_classes
 from csk_sdk.network.profiles import in_profile
@@ -61,6 +62,8 @@ class LearnReport:
       images left out of what judges it, among `all_classes` and among the task's own (`task`); the class that most
       others are taken for (`confused`) and how many (`share`). `old`: percentage points that all older classes
       together lose to the new ones (`lost`), estimated without their images. Empty where no class statistics are kept
+    - `twins`: by class of the task, the `old` class that it cannot be told from, what share of the old one's images
+      would be called the new one (`taken`), and of the new one's that look more like the old one (`back`)
     - `skipped`: the images that were left out, each with what is wrong with it (`skip_broken`)
     """
 
@@ -87,6 +90,7 @@ class LearnReport:
     skipped: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
     expected: dict[str, Any] = field(default_factory=dict)
+    twins: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -249,6 +253,7 @@ class TaskLife:
             stopped=trained.stopped,
             warnings=learned.notes,
             expected=expected,
+            twins={name: asdict(twin) for name, twin in _twins(result.judgement)},
             memory_budget=self.plan.budget,
             profile=self.plan.profile.name,
             micro_batch=self.plan.micro_batch,
@@ -261,6 +266,10 @@ class TaskLife:
         return dict.fromkeys(apart, "") | {
             name: self.state.keep_contribution(one.tensors()) for name, one in lesson.contributions.items()
         }
+
+
+def _twins(judgement: Judgement | None) -> Iterable[tuple[str, Twin]]:
+    return () if judgement is None else judgement.twins.items()
 
 
 def require_others(

@@ -22,7 +22,14 @@ import { VERSION } from '../version.js';
 import { requireAgreement, requireLearnable, requireOthers, warningsAbout, worstOf } from './acceptance.js';
 import { type Consolidated, consolidate } from './consolidation.js';
 import { because, fewShotNotes, isFewShot } from './fewShot.js';
-import type { LearnOptions, LearnReport, Progress, StopSignal } from './report.js';
+import {
+  expectedOf,
+  expectedRecord,
+  type LearnOptions,
+  type LearnReport,
+  type Progress,
+  type StopSignal,
+} from './report.js';
 import { replacing, type TaskClasses } from './revision.js';
 import { Stopping } from './stopping.js';
 import { TaskTraining } from './training.js';
@@ -136,9 +143,9 @@ export class LearnRun {
       config: this.configRecord(),
       protected: training.protected,
       notes: this.notes(result),
-      contributions: await this.kept(result.lesson),
-      carried: await this.kept(result.carried),
-      expected: {},
+      contributions: await this.kept(result.lesson, result.apart),
+      carried: await this.kept(result.carried, result.apart),
+      expected: expectedRecord(result.judgement),
       ...(result.lesson?.temperature === undefined ? {} : { temperature: result.lesson.temperature }),
     };
     throwIfAborted(this.options.signal);
@@ -148,9 +155,9 @@ export class LearnRun {
     return this.reported(learned, result, committed.number, resumed.step);
   }
 
-  /** By class, what its contribution is called in the state. */
-  private async kept(lesson: Lesson | undefined): Promise<Map<string, string>> {
-    const names = new Map<string, string>();
+  /** By class, what its contribution is called in the state; '' for those that are `apart`. */
+  private async kept(lesson: Lesson | undefined, apart: readonly string[]): Promise<Map<string, string>> {
+    const names = new Map<string, string>(lesson ? apart.map((name) => [name, '']) : []);
     for (const [name, one] of lesson?.contributions ?? []) {
       names.set(name, await this.state.keepContribution(one.tensors()));
     }
@@ -159,7 +166,7 @@ export class LearnRun {
 
   private reported(
     { name: task, classes, images, epochs, loss, seconds, protected: kept, notes: warnings }: LearnedTask,
-    { leaks, forgetting, headsOnly }: Consolidated,
+    { leaks, forgetting, headsOnly, judgement }: Consolidated,
     generation: number,
     resumedAtStep: number,
   ): LearnReport {
@@ -185,6 +192,8 @@ export class LearnRun {
       known: training.known,
       replaced: classes.filter((name) => refitted.has(name)),
       stopped: stopping.reason,
+      expected: expectedOf(judgement),
+      twins: Object.fromEntries(judgement?.twins ?? []),
     };
   }
 
