@@ -138,6 +138,7 @@ export class LearnRun {
       notes: this.notes(result),
       contributions: await this.kept(result.lesson),
       carried: await this.kept(result.carried),
+      shared: [],
       expected: {},
       ...(result.lesson?.temperature === undefined ? {} : { temperature: result.lesson.temperature }),
     };
