@@ -57,8 +57,14 @@ class Parameter:
 
 
 def commands() -> dict[str, Callable[..., Any]]:
-    """Every command's function by its name, in the order of `csk-sdk --help`."""
-    return {str(info.name): info.callback for info in app.registered_commands if info.callback}
+    """Every command's function by its name, in the order of `csk-sdk --help`; those of a group behind its name."""
+    groups = ((f"{group.typer_instance.info.name} ", group.typer_instance) for group in app.registered_groups)
+    return {
+        f"{group}{info.name}": info.callback
+        for group, typed in (("", app), *groups)
+        for info in typed.registered_commands
+        if info.callback
+    }
 
 
 def parameters(command: Callable[..., Any]) -> Iterator[Parameter]:
@@ -111,7 +117,10 @@ def _default(value: Any, names: tuple[str, ...]) -> str:
 def page() -> str:
     """The whole of docs/cli.md."""
     listed = commands()
-    rows = [f"| [`{name}`](#csk-sdk-{name}) | {_summary(command)} |" for name, command in listed.items()]
+    rows = [
+        f"| [`{name}`](#csk-sdk-{name.replace(' ', '-')}) | {_summary(command)} |"
+        for name, command in listed.items()
+    ]
     parts = [HEADER, "\n".join(["| command | |", "|---|---|", *rows]) + "\n"]
     parts += [_section(name, command) for name, command in listed.items()]
     return "\n".join(parts)

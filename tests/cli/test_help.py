@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from csk_sdk.cli import app, learning
+from csk_sdk.cli import app, fleet, learning
 from csk_sdk.contract.settings import SETTINGS
 
 # Each command's arguments and options, those of every device command left out.
@@ -36,17 +36,24 @@ OPTIONS = {
     "doctor": "--tasks --json",
     "verify": "--repair --json",
     "demo": "--out --json",
+    "fleet export": "OUT.cskc --least --name --sign --json",
+    "fleet merge": "FILE... --out --same --without --accept --trust --keep-apart --skip-broken --sign --json",
+    "fleet apply": "FILE --json",
+    "fleet inspect": "FILE --json",
 }
-ANYWHERE = {"try", "build-artifacts", "analyze", "inspect", "demo"}
+ANYWHERE = {"try", "build-artifacts", "analyze", "inspect", "demo", "fleet merge", "fleet inspect"}
 
 
 def test_every_command_has_a_row():
-    assert [command.name for command in app.registered_commands] == list(OPTIONS)
+    grouped = [f"fleet {command.name}" for command in fleet.fleet.registered_commands]
+    assert [*(command.name for command in app.registered_commands), *grouped] == list(OPTIONS)
+    assert len(app.registered_groups) == 1
 
 
 @pytest.mark.parametrize("command", OPTIONS)
 def test_help_names_every_option_and_shows_an_example(run, command):
-    done = run(command, "--help")
+    *group, name = command.split()
+    done = run(*group, name, "--help")
     assert (done.status, done.err) == (0, "")
     expected = set(OPTIONS[command].split()) | (set() if command in ANYWHERE else WORKSPACE)
     assert {option for option in expected if option not in done.out} == set()
@@ -55,7 +62,7 @@ def test_help_names_every_option_and_shows_an_example(run, command):
     summary = done.out.splitlines()[2].strip()
     # Short enough that the list of commands shows it whole.
     assert summary.endswith(".")
-    assert summary in run("--help").out
+    assert summary in run(*group, "--help").out
 
 
 def test_version(run):

@@ -13,6 +13,7 @@ from csk_sdk.cli import (
     building,
     changing,
     checking,
+    fleet,
     inspecting,
     learning,
     listing,
@@ -58,6 +59,9 @@ for _command in (
     checking.demo,
 ):
     app.command(name=_command.__name__.strip("_").replace("_", "-"))(_command)
+
+
+app.add_typer(fleet.fleet)
 
 
 def _print_version(asked: bool) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.bundle.signing import raw_public_key
 from csk_sdk.errors import FleetError
-from csk_sdk.fleet.exporting import own_of, require_cross_entropy
+from csk_sdk.fleet.exporting import own_of, require_cross_entropy, require_learner
 from csk_sdk.fleet.files import Content, FleetFile
 from csk_sdk.fleet.merging import merged_of
 from csk_sdk.fleet.packing import content_id, odd, unpack, unpack_sketch
@@ -70,6 +70,7 @@ def apply(learner: Learner, file: Path | str, *, trust: Path | str | None = None
     go together with the device's; StateLockedError while something learns, StorageError where there is no room: nothing
     is changed then.
     """
+    require_learner(learner)
     path, key = path_of(file, "file"), optional_path(trust, "trust")
     require_cross_entropy(learner.bundle)
     opened = _trusted(FleetFile.open(path), key)

@@ -13,7 +13,7 @@ from typing import Any
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.bundle.signing import sign_text
 from csk_sdk.contract.thresholds import integer
-from csk_sdk.errors import FleetError, StateError
+from csk_sdk.errors import ConfigError, FleetError, StateError
 from csk_sdk.fleet.files import Content, require_place, write
 from csk_sdk.fleet.packing import content_id, pack, pack_sketch
 from csk_sdk.fleet.statement import PURPOSE, Entry, Statement, device_of
@@ -79,6 +79,7 @@ def export(
     Raises FleetError where nothing can be exported, ConfigError for `least` below 1 or a key that is none, StorageError
     where it cannot be written, StateLockedError while something learns.
     """
+    require_learner(learner)
     target, key = path_of(out, "out"), optional_path(sign, "sign")
     called = target.stem if name is None else text_of(name, "name", FleetError)
     if not is_plain(called):
@@ -104,6 +105,14 @@ def export(
     for entry in entries:
         classes[entry.name] = classes.get(entry.name, 0.0) + entry.count
     return ExportReport(statement.device, called, statement.sequence, classes, left_out, size)
+
+
+def require_learner(learner: Any) -> None:
+    """Raise ConfigError for anything but a Learner."""
+    if not isinstance(learner, Learner):
+        raise ConfigError(
+            f"learner is a {type(learner).__name__}, and must be a Learner: open it with Learner.open."
+        )
 
 
 def require_cross_entropy(bundle: Bundle) -> None:
@@ -177,12 +186,25 @@ def _entries(own: Own, shared: list[tuple[str, str]], tasks: tuple[LearnedTask, 
     return sorted({(one.name, one.id): one for one in found}.values(), key=lambda one: (one.name, one.id))
 
 
+def _remembered(path: Path) -> dict[str, Any]:
+    """What this device has said before. Raises FleetError where that is damaged."""
+    if not exists(path):
+        return {}
+    try:
+        return unseal(path)
+    except StateError as error:
+        raise FleetError(
+            f"{str(error).rstrip('.')}. It says who this device is to its fleet, and which contributions it has taken "
+            "back: restore it from a backup, or remove it; a device without a key is another one then."
+        ) from None
+
+
 def _said(
     learner: Learner, name: str, entries: list[Entry], sketches: Mapping[str, str], key: Path | None
 ) -> Statement:
     """The device's statement: the last one, where nothing has changed since; and remember it."""
     path = learner.state.folder / REMEMBERED
-    before: dict[str, Any] = unseal(path) if exists(path) else {}
+    before = _remembered(path)
     known = before.get("devices", {})
     device = device_of(sign_text(PURPOSE, "", key)[0]) if key is not None else before.get("unsigned")
     device = device or secrets.token_hex(32)

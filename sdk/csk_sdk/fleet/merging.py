@@ -78,11 +78,11 @@ def merge(
     trusted = _trusted(trust)
     opened, skipped = _opened(paths, trusted, flag_of(skip_broken, "skip_broken"))
     names = _names(same)
-    dropped = texts_of(tuple(without_devices), "without_devices", FleetError)
+    dropped = texts_of(without_devices, "without_devices", FleetError)
     if dropped:
         opened = without(opened, dropped)
     fleet = Collection.of(opened, names)
-    accepted = accepted_among(fleet, texts_of(tuple(accept), "accept", FleetError))
+    accepted = accepted_among(fleet, texts_of(accept, "accept", FleetError))
     found = reduced(fleet, accepted)
     if keep_apart:
         size = write(target, fleet.content, fleet.size_of, fleet.blob, key)
@@ -124,9 +124,9 @@ def _report(fleet: Collection, found: Reduced, skipped: dict[str, str], size: in
 
 def _sentences(found: Reduced) -> tuple[str, ...]:
     looks = [
-        f"'{one}' and '{other}' look like one thing: {100 * share:.0f} % of either would be called the other. If they "
-        f"are, merge again with `--same {one}={other}`."
-        for (one, other), share in sorted(found.alike.items())
+        f"'{one}' and '{other}' look like one thing: they lie {100 * ratio:.0f} % as far apart as two classes do. "
+        f"If they are, merge again with `--same {one}={other}`."
+        for (one, other), ratio in sorted(found.alike.items())
     ]
     spelled = [
         f"'{other}' differs from '{one}' only in case, spaces or accents, and a device can know one of them: merge "
@@ -167,7 +167,7 @@ def _believed(file: FleetFile, trusted: frozenset[str]) -> FleetFile:
 def _trusted(trust: Iterable[Path | str]) -> frozenset[str]:
     """The public keys in PEM files, and in the `*.pem` of folders. Raises ConfigError for one that is none."""
     found = set()
-    for given in trust:
+    for given in texts_of(_as_texts(trust), "trust", ConfigError):
         path = path_of(given, "trust")
         inside = [path / name for name in sorted(names_in(path)) if name.endswith(".pem")]
         if path.is_dir() and not inside:

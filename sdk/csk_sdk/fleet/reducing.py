@@ -17,12 +17,12 @@ from csk_sdk.fleet.collection import Collection, Held
 from csk_sdk.fleet.files import Content, Merged, MergedClass
 from csk_sdk.fleet.packing import content_id, odd, pack, pack_sketch, unpack, unpack_sketch
 from csk_sdk.formats.names import likeness
-from csk_sdk.method.consensus import Doubt, Part, alike, doubted, unconfirmed
+from csk_sdk.method.consensus import Doubt, Part, Space, alike, apart, out_of_measure, unconfirmed
 from csk_sdk.method.contributions import Contribution, ContributionSum, Lesson
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
-_AT_ONCE = integer("fleet", "at_once")
+_AT_ONCE, _SAMPLED = integer("fleet", "at_once"), integer("fleet", "sampled")
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Reduced:
     """Merged knowledge: what a file says of it, and the bytes.
 
     `quarantined` are devices that are set aside, and why, `unconfirmed` classes that fewer than three others hold,
-    `alike` pairs of classes that look like one thing, with the share of either that would be called the other one,
-    `spelled` those whose names differ in nothing that a person would call a difference.
+    `alike` pairs of classes that look like one thing, with how far apart they lie by what is usual, `spelled` those
+    whose names differ in nothing that a person would call a difference.
     """
 
     content: Content
@@ -59,7 +59,10 @@ def reduced(fleet: Collection, accepted: Names[str] = ()) -> Reduced:
     """
     held = fleet.held()
     parts, doubts = _parts(fleet, held)
-    doubts |= {device: why for device, why in doubted(parts).items() if device not in doubts}
+    doubts = out_of_measure(parts) | doubts
+    space = _space(fleet, [one for one in held if one.statement.device not in doubts])
+    if space is not None:
+        doubts = apart(parts, space) | doubts
     doubts = {device: why for device, why in doubts.items() if device not in accepted}
     kept = [one for one in held if one.statement.device not in doubts]
     open_to_doubt = unconfirmed([one for one in parts if one.device not in doubts])
@@ -111,6 +114,20 @@ def _parts(fleet: Collection, held: Sequence[Held]) -> tuple[list[Part], dict[st
         variance = (spread / max(found.count - 1.0, 1.0)).astype(np.float32)
         parts.append(Part(device, one.name, found.count, found.mean, variance))
     return [one for one in parts if one.device not in doubts], doubts
+
+
+def _space(fleet: Collection, held: Sequence[Held]) -> Space | None:
+    """Where means are compared: of some contributions of each class, as many of one as of another."""
+    waiting = [list(reversed(some)) for some in _by_class(held).values()]
+    sample: list[Held] = []
+    while waiting and len(sample) < _SAMPLED:
+        sample += [some.pop() for some in waiting[: _SAMPLED - len(sample)]]
+        waiting = [some for some in waiting if some]
+    known = ClassStatistics.empty(fleet.features)
+    for number, one in enumerate(sample):
+        lesson = {str(number): unpack(fleet.blob(one.entry.id), fleet.features)}
+        known = Lesson(tuple(lesson), lesson).after(known)
+    return Space.of(known, PRIOR_PICTURES)
 
 
 def _by_class(held: Sequence[Held]) -> dict[str, list[Held]]:

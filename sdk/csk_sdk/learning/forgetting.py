@@ -200,9 +200,7 @@ def _without_orphans(
 def _unshared(tasks: Sequence[LearnedTask]) -> tuple[LearnedTask, ...]:
     """Tasks of which counts again what the fleet does not know any more."""
     known = {name for task in tasks if task.fleet is not None for name in task.classes}
-    return tuple(
-        replace(task, shared=tuple(name for name in task.shared if name in known)) for task in tasks
-    )
+    return tuple(replace(task, shared=tuple(name for name in task.shared if name in known)) for task in tasks)
 
 
 def _in_fleet(
@@ -210,9 +208,7 @@ def _in_fleet(
 ) -> bool:
     """Whether what is gone still has a share in what the fleet knows."""
     known = {name for task in tasks if task.fleet is not None for name in task.classes}
-    return any(
-        name in known and name not in kept.get(one.name, ()) for one in changed for name in one.shared
-    )
+    return any(name in known and name not in kept.get(one.name, ()) for one in changed for name in one.shared)
 
 
 def _told(tasks: Iterable[LearnedTask]) -> set[str]:
