@@ -310,9 +310,12 @@ def _new(test: Set) -> Set:
     return test[0][test[1] >= BASE], test[1][test[1] >= BASE]
 
 
-def _product(one: Contribution) -> tuple[Contribution, int]:
-    blob = pack(one)
-    return unpack(blob, len(one.mean)), len(blob)
+def _product(bits: int) -> Callable[[Contribution], tuple[Contribution, int]]:
+    def packed(one: Contribution) -> tuple[Contribution, int]:
+        blob = pack(one, bits)
+        return unpack(blob, len(one.mean)), len(blob)
+
+    return packed
 
 
 def _float16(one: Contribution) -> tuple[Contribution, int]:
@@ -341,7 +344,8 @@ PACKINGS: dict[str, Callable[[Contribution], tuple[Contribution, int]]] = {
     "float16": _float16,
     "8 bits": _by_row(8, False),
     "4 bits": _by_row(4, False),
-    "4 bits, features alike, spread exact": _product,
+    "8 bits, features alike, spread exact": _product(8),
+    "4 bits, features alike, spread exact": _product(4),
     "3 bits, features alike": _by_row(3, True),
     "2 bits, features alike": _by_row(2, True),
 }

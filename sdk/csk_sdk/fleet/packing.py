@@ -1,9 +1,9 @@
 """A contribution as few bytes: what leaves a device of one class of one lesson, named by the sha256 of these bytes.
 
-Rows of a factor are whole numbers from -7 to 7, two a byte, times a scale for each row and one for each feature.
-Features come in different units, so a row's largest number says nothing of the others; over each feature's own spread
-they do. The scale of a feature is such that its spread stays exact. docs/decisions/0034-fleet.md has what else was
-measured.
+Rows of a factor are whole numbers, of four bits where a device sends them and of eight in merged knowledge, of which
+there is one for each class, times a scale for each row and one for each feature. Features come in different units, so a
+row's largest number says nothing of the others; over each feature's own spread they do. The scale of a feature is such
+that its spread stays exact. docs/decisions/0034-fleet.md has what else was measured.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import FleetError
-from csk_sdk.method.contributions import DIRECTIONS, MIXTURES, Contribution
+from csk_sdk.method.contributions import Contribution
 from csk_sdk.method.unknown import QUANTILES
 
 Float32 = NDArray[np.float32]
-# Number of images, rows of the factor, features.
-_HEAD = struct.Struct("<dII")
-_LEVELS, _ZERO = 7, 8
+# Number of images, rows of the factor, features, bits of a number.
+_HEAD = struct.Struct("<dIII")
+FEW_BITS, MANY_BITS = 4, 8
 # Of a class that lessons, or `merge`, have put together.
 MOST_ROWS = integer("fleet", "most_rows")
 MOST_IMAGES = integer("fleet", "most_images")
@@ -34,21 +34,24 @@ def content_id(blob: bytes) -> str:
     return hashlib.sha256(blob).hexdigest()
 
 
-def pack(one: Contribution) -> bytes:
-    """`one` in fewer bytes: little-endian count, rows, features; mean, scales of features, of rows; rows of nibbles."""
+def pack(one: Contribution, bits: int = FEW_BITS) -> bytes:
+    """`one` in fewer bytes, little-endian: count, rows, features, bits; mean, scales of features, of rows; the rows."""
+    zero = 1 << (bits - 1)
+    most = zero - 1
     factor = one.factor.astype(np.float64)
     spread = np.sqrt(np.einsum("nf,nf->f", factor, factor))
     alike = factor / np.where(spread > 0.0, spread, 1.0)
-    rows = (np.abs(alike).max(axis=1, initial=0.0) / _LEVELS).astype(np.float32)
+    rows = (np.abs(alike).max(axis=1, initial=0.0) / most).astype(np.float32)
     steps = np.where(rows > 0.0, rows, 1.0).astype(np.float64)
-    levels = np.clip(np.round(alike / steps[:, None]), -_LEVELS, _LEVELS)
+    levels = np.clip(np.round(alike / steps[:, None]), -most, most)
     kept = levels * rows[:, None]
     found = np.sqrt(np.einsum("nf,nf->f", kept, kept))
     features = np.divide(spread, found, out=np.zeros_like(spread), where=found > 0.0)
-    nibbles = (levels + _ZERO).astype(np.uint8)
-    nibbles = np.pad(nibbles, ((0, 0), (0, nibbles.shape[1] % 2)), constant_values=_ZERO)
-    packed = nibbles[:, ::2] | (nibbles[:, 1::2] << 4)
-    head = _HEAD.pack(one.count, *factor.shape)
+    packed = (levels + zero).astype(np.uint8)
+    if bits == FEW_BITS:
+        packed = np.pad(packed, ((0, 0), (0, packed.shape[1] % 2)), constant_values=zero)
+        packed = packed[:, ::2] | (packed[:, 1::2] << 4)
+    head: bytes = _HEAD.pack(one.count, *factor.shape, bits)
     parts = [one.mean, features, rows]
     return head + b"".join(part.astype("<f4").tobytes() for part in parts) + packed.tobytes()
 
@@ -60,22 +63,27 @@ def unpack(blob: bytes, features: int) -> Contribution:
     """
     if len(blob) < _HEAD.size:
         raise FleetError(f"a contribution of {len(blob)} bytes is none")
-    count, rows, width = _HEAD.unpack_from(blob)
-    if width != features or rows > MOST_ROWS or len(blob) != packed_bytes(rows, features):
+    count, rows, width, bits = _HEAD.unpack_from(blob)
+    if width != features or rows > MOST_ROWS or bits not in (FEW_BITS, MANY_BITS):
+        raise FleetError(f"a contribution is not one over {features} features")
+    if len(blob) != packed_bytes(rows, features, bits):
         raise FleetError(f"a contribution is not one over {features} features")
     numbers = np.frombuffer(blob, "<f4", 2 * features + rows, _HEAD.size).astype(np.float32)
     mean, of_feature, of_row = np.split(numbers, [features, 2 * features])
-    packed = np.frombuffer(blob, np.uint8, offset=_HEAD.size + numbers.nbytes).reshape(rows, -1)
-    levels = np.empty((rows, 2 * packed.shape[1]), np.float32)
-    levels[:, ::2], levels[:, 1::2] = packed & 15, packed >> 4
+    packed = np.frombuffer(blob, np.uint8, offset=_HEAD.size + numbers.nbytes).reshape(
+        rows, (features * bits + 7) // 8
+    )
+    levels = packed.astype(np.float32)
+    if bits == FEW_BITS:
+        levels = np.stack([packed & 15, packed >> 4], axis=2).reshape(rows, -1).astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        factor = (levels[:, :features] - _ZERO) * of_row[:, None] * of_feature
+        factor = (levels[:, :features] - (1 << (bits - 1))) * of_row[:, None] * of_feature
     return Contribution(count, mean, factor)
 
 
-def packed_bytes(rows: int, features: int) -> int:
+def packed_bytes(rows: int, features: int, bits: int = MANY_BITS) -> int:
     """How many bytes `pack` makes of so many rows."""
-    return _HEAD.size + 4 * (2 * features + rows) + rows * ((features + 1) // 2)
+    return _HEAD.size + 4 * (2 * features + rows) + rows * ((features * bits + 7) // 8)
 
 
 def odd(one: Contribution) -> str | None:
@@ -91,7 +99,6 @@ def odd(one: Contribution) -> str | None:
 
 # Sums of so large squares are still numbers.
 _LARGEST = 1e12
-ROWS = DIRECTIONS + MIXTURES
 
 
 def pack_sketch(margins: Float32, oddness: Float32) -> bytes:
