@@ -53,6 +53,7 @@ class Fleet:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.train, self.test = features_of(options)
+        self.seeds = options.seeds
         base = self.train[1] < BASE
         self.base = statistics((self.train[0][base], self.train[1][base]), [str(one) for one in range(BASE)])
         self.features = self.train[0].shape[1]
@@ -147,7 +148,7 @@ def accuracy_over(known: ClassStatistics, test: Set) -> float:
 def worth(world: Fleet) -> list[dict[str, Any]]:
     rows = []
     for kind in ("apart", "overlapping", "half of all"):
-        for seed in range(3):
+        for seed in range(world.seeds):
             plan = world.plan(kind, seed)
             with tempfile.TemporaryDirectory() as made:
                 folder = Path(made)
@@ -201,7 +202,7 @@ def poisons(parts: Mapping[int, Contribution]) -> dict[str, Change | None]:
 def poison(world: Fleet) -> list[dict[str, Any]]:
     """One device of ten spoils what it sends; each class is on five."""
     rows: list[dict[str, Any]] = []
-    for seed in range(3):
+    for seed in range(world.seeds):
         plan = world.plan("half of all", seed)
         kinds = poisons({label: world.contribution(rows) for label, rows in sorted(plan["000"].items())})
         for kind, change in kinds.items():
@@ -283,7 +284,7 @@ def merge_alone(listed: Path, out: Path) -> None:
 def sizes(world: Fleet) -> list[dict[str, Any]]:
     """What else a contribution could have been packed as, and what that costs."""
     rows = []
-    for seed in range(3):
+    for seed in range(world.seeds):
         plan = world.plan("apart", seed)
         for directions, mixtures in ((32, 32), (16, 16)):
             parts: dict[str, Contribution] = {}
@@ -366,6 +367,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--cache", type=Path, default=Path("out/living"))
     parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", choices=PARTS, help="one part of it")
     parser.add_argument("--merge", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)

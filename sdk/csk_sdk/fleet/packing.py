@@ -47,10 +47,10 @@ def pack(one: Contribution, bits: int = FEW_BITS) -> bytes:
     kept = levels * rows[:, None]
     found = np.sqrt(np.einsum("nf,nf->f", kept, kept))
     features = np.divide(spread, found, out=np.zeros_like(spread), where=found > 0.0)
-    packed = (levels + zero).astype(np.uint8)
+    packed: NDArray[np.uint8] = (levels + zero).astype(np.uint8)
     if bits == FEW_BITS:
         packed = np.pad(packed, ((0, 0), (0, packed.shape[1] % 2)), constant_values=zero)
-        packed = packed[:, ::2] | (packed[:, 1::2] << 4)
+        packed = packed[:, ::2] | (packed[:, 1::2] << np.uint8(4))
     head: bytes = _HEAD.pack(one.count, *factor.shape, bits)
     parts = [one.mean, features, rows]
     return head + b"".join(part.astype("<f4").tobytes() for part in parts) + packed.tobytes()

@@ -16,16 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
+from csk_sdk.method.decisions import MOST_USED
 from csk_sdk.method.heads import ClassStatistics, noise_of_means, shrunk_covariance
 
 Float64 = NDArray[np.float64]
 HOLDERS = integer("fleet", "holders")
 _FAR, _WIDE, _MANY = number("fleet", "far"), number("fleet", "wide"), number("fleet", "many")
 _ALIKE = number("fleet", "alike")
-_MOST_USED = number("twins", "most_used")
-# Pairs of means at once.
-_BLOCK = 512
-_LEAST_VARIANCE = 1e-6
+_BLOCK, _LEAST_VARIANCE = integer("fleet", "means_at_once"), number("fleet", "least_variance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +64,7 @@ class Space:
         covariance, ridge, shrinkage = shrunk
         inverse: Float64 = np.linalg.inv(covariance).astype(np.float64, copy=False)
         noise = noise_of_means(inverse, ridge, shrinkage)
-        used = min((1.0 - shrinkage) * noise / statistics.freedom, _MOST_USED)
+        used = min((1.0 - shrinkage) * noise / statistics.freedom, MOST_USED)
         root: Float64 = np.linalg.cholesky((inverse + inverse.T) / 2.0).astype(np.float64, copy=False)
         return cls((1.0 - used) * root, noise * (1.0 - used) ** 2)
 
