@@ -40,7 +40,8 @@ from csk_sdk.fleet.files import Content, FleetFile, write
 from csk_sdk.fleet.packing import content_id, pack, unpack
 from csk_sdk.fleet.statement import Entry, Statement
 from csk_sdk.method.contributions import Contribution, ContributionSum, Lesson
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 BASE, CLASSES, DEVICES, IMAGES = 50, 100, 10, 100
 BUNDLE = "b" * 64
@@ -136,13 +137,10 @@ def known_from(path: Path) -> Lesson:
 
 def per_class(known: ClassStatistics, test: Set) -> NDArray[np.float64]:
     """Accuracy of each class, in percent."""
-    return np.array([
-        accuracy_over(known, (test[0][test[1] == label], test[1][test[1] == label])) for label in range(CLASSES)
-    ])  # fmt: skip
-
-
-def accuracy_over(known: ClassStatistics, test: Set) -> float:
-    return accuracy(known, test)
+    weight, bias = lda_head(known, PRIOR_PICTURES)
+    answers = np.array([int(name) for name in known.classes])
+    right = answers[(test[0] @ weight.T + bias).argmax(axis=1)] == test[1]
+    return np.array([100 * right[test[1] == label].mean() for label in range(CLASSES)])
 
 
 def worth(world: Fleet) -> list[dict[str, Any]]:
@@ -161,10 +159,11 @@ def worth(world: Fleet) -> list[dict[str, Any]]:
                 merged = known_from(folder / "merged.cskc").after(world.base)
                 first = Lesson(*_own(world, plan["000"])).after(world.base)
                 best = world.everything(plan)
-                apart = per_class(merged, world.test) - per_class(best, world.test)
+                found, everything = per_class(merged, world.test), per_class(best, world.test)
+                apart = found - everything
                 row = {
                     "kind": kind, "seed": seed, "alone": accuracy(first, world.test),
-                    "everything": accuracy(best, world.test), "merged": accuracy(merged, world.test),
+                    "everything": float(everything.mean()), "merged": float(found.mean()),
                     "worst class": float(apart.min()), "best class": float(apart.max()),
                     "set aside": len(report.quarantined), "same bits": same, "look alike": len(report.alike),
                     "kB a class and device": sum(one.stat().st_size for one in files) / 1e3 / report.contributions,
