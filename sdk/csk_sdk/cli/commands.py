@@ -32,17 +32,25 @@ COMMANDS = {
     "doctor": "checking",
     "verify": "checking",
     "demo": "checking",
+    "fleet": "fleet",
 }
 
 
-def function_of(command: str) -> Callable[..., None]:
-    """What runs a command: `build_artifacts` of `csk_sdk.cli.building` for "build-artifacts".
+def functions() -> dict[str, Callable[..., Any]]:
+    """What runs each command, by its name as it is typed; those of a group behind the group's."""
+    found: dict[str, Callable[..., Any]] = {}
+    for name in COMMANDS:
+        made = _made(name)
+        group = made.registered_commands if isinstance(made, typer.Typer) else ()
+        found |= {f"{name} {one.name}": one.callback for one in group if one.callback} or {name: made}
+    return found
 
-    Raises KeyError where there is no such command.
-    """
+
+def _made(command: str) -> Any:
+    """`build_artifacts` of `csk_sdk.cli.building` for "build-artifacts"; a group of commands is a Typer."""
     module = import_module(f"csk_sdk.cli.{COMMANDS[command]}")
     name = command.replace("-", "_")
-    return getattr(module, f"{name}_" if name == "try" else name)  # type: ignore[no-any-return]
+    return getattr(module, f"{name}_" if name == "try" else name)
 
 
 class ImportedWhenAsked(MutableMapping[str, Any]):
@@ -73,7 +81,10 @@ class ImportedWhenAsked(MutableMapping[str, Any]):
 
 
 def command_of(name: str) -> Any:
-    """A command as typer runs it."""
+    """A command, or a group of them, as typer runs it."""
+    made = _made(name)
+    if isinstance(made, typer.Typer):
+        return typer.main.get_command(made)
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    alone.command(name=name)(function_of(name))
+    alone.command(name=name)(made)
     return typer.main.get_command(alone)

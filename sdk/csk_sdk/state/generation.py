@@ -36,7 +36,8 @@ class LearnedTask:
     of. `contributions` names by class the file in `ledger/` of what the task contributed under the bundle's untouched
     network, "" where a later lesson replaced it; `carried` the same as it is counted now, where centers have moved.
     `temperature` is what was measured on the task, where the bundle brings none; `expected` how often decisions were
-    expected to be right, as `LearnReport` has it.
+    expected to be right, as `LearnReport` has it. `shared` are classes whose contribution is counted in the task that
+    holds what a fleet knows, whose `fleet` is the sha256 of the knowledge that was applied.
     What an older csk-sdk did not record is empty; `more` are fields that a newer one recorded, kept as they are.
     """
 
@@ -54,6 +55,8 @@ class LearnedTask:
     carried: dict[str, str] = field(default_factory=dict)
     temperature: float | None = None
     expected: dict[str, Any] = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
+    fleet: str | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -70,7 +73,12 @@ class LearnedTask:
         """Of the JSON of a record that fulfils its schema."""
         known, more = _divided(raw, _TASK_FIELDS)
         return cls(
-            **{**known, "classes": tuple(raw["classes"]), "notes": tuple(raw.get("notes", ()))}, more=more
+            **{
+                **known,
+                "classes": tuple(raw["classes"]),
+                **{name: tuple(raw.get(name, ())) for name in ("notes", "shared")},
+            },
+            more=more,
         )
 
 
@@ -155,7 +163,9 @@ class GenerationRecord:
 
 
 # Fields that the first states did not have.
-LATER = frozenset({"contributions", "carried", "temperature", "expected", "hidden", "purged"})
+LATER = frozenset(
+    {"contributions", "carried", "temperature", "expected", "shared", "fleet", "hidden", "purged"}
+)
 _TASK_FIELDS = tuple(one.name for one in fields(LearnedTask) if one.name != "more")
 _RECORD_FIELDS = tuple(
     one.name for one in fields(GenerationRecord) if one.name not in ("stored", "needs", "more")

@@ -145,6 +145,7 @@ export class LearnRun {
       notes: this.notes(result),
       contributions: await this.kept(result.lesson, result.apart),
       carried: await this.kept(result.carried, result.apart),
+      shared: [],
       expected: expectedRecord(result.judgement),
       ...(result.lesson?.temperature === undefined ? {} : { temperature: result.lesson.temperature }),
     };
