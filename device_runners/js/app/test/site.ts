@@ -68,20 +68,28 @@ export class Phone {
   readonly problems: string[] = [];
 
   constructor(
-    private readonly options: { width?: number; height?: number; dark?: boolean; profile?: string } = {},
+    private readonly options: {
+      width?: number;
+      height?: number;
+      dark?: boolean;
+      profile?: string;
+      /** A video that the camera sees, or what the person says when the page asks for one. */
+      camera?: { video: string } | 'refused';
+    } = {},
   ) {
     this.profile = options.profile ?? mkdtempSync(join(tmpdir(), 'csk-sdk-app-'));
   }
 
   async open(): Promise<Page> {
     await this.context?.close();
-    const { width = 390, height = 844, dark = false } = this.options;
+    const { width = 390, height = 844, dark = false, camera } = this.options;
     this.context = await chromium.launchPersistentContext(this.profile, {
       executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
       headless: true,
       args: [
         ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync'],
         ...['--disable-background-networking', '--disable-component-update'],
+        ...(camera ? filming(camera) : []),
       ],
       viewport: { width, height },
       deviceScaleFactor: 2,
@@ -102,6 +110,12 @@ export class Phone {
     await this.context?.close();
     rmSync(this.profile, { recursive: true, force: true });
   }
+}
+
+function filming(camera: { video: string } | 'refused'): string[] {
+  const device = '--use-fake-device-for-media-stream';
+  if (camera === 'refused') return [device, '--use-fake-ui-for-media-stream=deny'];
+  return [device, '--use-fake-ui-for-media-stream', `--use-file-for-fake-video-capture=${camera.video}`];
 }
 
 /** Code that the worker runs before its own: workers have their own realm, so it is put into what they load. */
