@@ -28,6 +28,9 @@ export class Site {
   readonly changed = new Map<string, (content: Buffer) => Buffer>();
   readonly asked: string[] = [];
 
+  /** With another bundle than the app was built with, where one is given. */
+  constructor(private readonly bundle?: string) {}
+
   get url(): string {
     return `http://127.0.0.1:${this.port}/`;
   }
@@ -40,7 +43,7 @@ export class Site {
       );
       this.asked.push(path);
       try {
-        const file = readFileSync(join(APP, 'dist', path || 'index.html'));
+        const file = readFileSync(this.file(path || 'index.html'));
         const content = this.changed.get(path)?.(file) ?? file;
         const type = TYPES[extname(path || 'index.html')] ?? 'application/octet-stream';
         response.writeHead(200, { 'content-type': type, 'cache-control': 'no-cache' });
@@ -51,6 +54,11 @@ export class Site {
     });
     await new Promise<void>((ready) => this.server!.listen(this.port, '127.0.0.1', ready));
     this.port = (this.server.address() as AddressInfo).port;
+  }
+
+  private file(path: string): string {
+    const own = this.bundle && path.startsWith('bundle/');
+    return own ? join(this.bundle, path.slice('bundle/'.length)) : join(APP, 'dist', path);
   }
 
   async stop(): Promise<void> {

@@ -27,7 +27,7 @@ export function logisticHead(
   const p = f + 1;
   const { x, mean, scale } = standardized(features, n, f);
   const columns = transposed(x, n, p);
-  const bound = boundOf(columns, n, p);
+  const bound = n < p ? new FewImages(x, columns, n, p) : boundOf(columns, n, p);
   const decay = (at: number): number => (at % p === f ? 0 : HEAD.weightDecay);
   const gradient = (point: Float64Array): Float64Array => {
     const logits = timesTransposed(x, point, n, classes, p);
@@ -132,6 +132,50 @@ function boundOf(columns: Float64Array, n: number, p: number): SymmetricSystem {
   const jitter = HEAD.jitter * trace(bound, p);
   for (let i = 0; i < p; i++) bound[i * p + i] = bound[i * p + i]! + jitter;
   return new SymmetricSystem(bound, p);
+}
+
+/**
+ * The same bound `X^T X / 2n + D` for fewer images than features, by a system of `n` in the place of `p`: first with the
+ * decay on the bias as well, by the matrix inversion lemma, then without, by the formula of Sherman and Morrison.
+ */
+class FewImages {
+  private readonly system: SymmetricSystem;
+  private readonly diagonal: number;
+  private readonly bias: Float64Array;
+
+  constructor(
+    private readonly x: Float64Array,
+    private readonly columns: Float64Array,
+    private readonly n: number,
+    private readonly p: number,
+  ) {
+    const kernel = timesTransposed(x, x, n, n, p);
+    const jitter = HEAD.jitter * ((0.5 * trace(kernel, n)) / n + HEAD.weightDecay * (p - 1));
+    this.diagonal = HEAD.weightDecay + jitter;
+    for (let i = 0; i < n; i++) kernel[i * n + i] = kernel[i * n + i]! + 2 * n * this.diagonal;
+    this.system = new SymmetricSystem(kernel, n);
+    const unit = new Float64Array(p);
+    unit[p - 1] = 1;
+    this.bias = this.decayed(unit, 1);
+  }
+
+  /** For each row `b` of `rows` `(m, p)` the `x` with `bound x = b`: `(m, p)`. */
+  solveRows(rows: Float64Array, m: number): Float64Array {
+    const { bias, p } = this;
+    const found = this.decayed(rows, m);
+    for (let start = 0; start < m * p; start += p) {
+      const factor = (HEAD.weightDecay * found[start + p - 1]!) / (1 - HEAD.weightDecay * bias[p - 1]!);
+      for (let at = 0; at < p; at++) found[start + at] = found[start + at]! + factor * bias[at]!;
+    }
+    return found;
+  }
+
+  private decayed(rows: Float64Array, m: number): Float64Array {
+    const { x, columns, n, p, diagonal } = this;
+    const solved = this.system.solveRows(timesTransposed(rows, x, m, n, p), m);
+    const seen = timesTransposed(solved, columns, m, p, n);
+    return rows.map((value, at) => (value - seen[at]!) / diagonal);
+  }
 }
 
 function onRawFeatures(

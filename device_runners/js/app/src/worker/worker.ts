@@ -17,10 +17,21 @@ const SIMD = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11,
 ]);
 
+// Between two reports of the same phase, ms: a step may take three, and the page draws each report.
+const REPORTS = 50;
+
 let teacher: Promise<Teacher> | undefined;
+let told: { phase?: string; at: number } = { at: 0 };
+
+function tell(progress: TaskProgress): void {
+  const at = performance.now();
+  if (progress.phase === told.phase && at - told.at < REPORTS) return;
+  told = { phase: progress.phase, at };
+  post({ progress });
+}
 
 function opened(): Promise<Teacher> {
-  teacher ??= Teacher.open(ort, bundle, (progress) => post({ progress })).catch((error) => {
+  teacher ??= Teacher.open(ort, bundle, tell).catch((error) => {
     teacher = undefined;
     throw error;
   });
