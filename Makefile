@@ -202,6 +202,7 @@ test-js: $(BIN)/.dev
 	cd $(JS) && npm ci --ignore-scripts && npm run typecheck && npm run lint
 	cd $(JS) && PYTHON=$(CURDIR)/$(BIN)/python npm run fixtures && PYTHON=$(CURDIR)/$(BIN)/python npm test
 	cd $(JS) && npm run build && cd examples/react-native && npm ci --ignore-scripts && npm run typecheck
+	cd $(JS)/examples/capacitor && npm ci --ignore-scripts && npm run typecheck
 # The web app: built with a bundle of the digits, or with BUNDLE=DIR.
 APP := device_runners/js/app
 

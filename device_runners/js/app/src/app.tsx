@@ -10,6 +10,7 @@ import { Teach } from './parts/teach.js';
 import { Try } from './parts/try.js';
 import { Unfinished } from './parts/unfinished.js';
 import type { Known, NewClass, TaskProgress, TaskReport } from './protocol.js';
+import { handOver } from './shell.js';
 
 const client = new Client();
 // Not 'change', which comes between a finger's touch and its click, when what is below moves up.
@@ -137,12 +138,12 @@ export function App() {
               busy={progress !== undefined || working > 0}
               working={!progress && working > 0}
               onExport={() =>
-                void guarded(async () => download(await client.call('export'), 'taught-model.onnx'))
+                void guarded(async () => handOver(await client.call('export'), 'taught-model.onnx'))
               }
               onUndo={() => void change(() => client.call('undo'))}
               onForget={(name) => void change(() => client.call('forget', name))}
               onRename={(old, name) => void change(() => client.call('rename', old, name))}
-              onSave={() => void guarded(async () => download(await client.call('save'), 'learned.zip'))}
+              onSave={() => void guarded(async () => handOver(await client.call('save'), 'learned.zip'))}
               onOpen={(file) => void change(() => client.call('openSaved', file))}
             />
           </>
@@ -150,13 +151,4 @@ export function App() {
       </main>
     </>
   );
-}
-
-function download(file: Blob, name: string): void {
-  const url = URL.createObjectURL(file);
-  const link = document.createElement('a');
-  link.href = url;
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
