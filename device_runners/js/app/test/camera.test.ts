@@ -257,3 +257,17 @@ test('an error goes away with the next thing that is done', async () => {
   await page.getByRole('button', { name: 'Export the model' }).click();
   await gone();
 });
+
+test.each([
+  { name: 'small phone, dark', width: 320, height: 568, dark: true },
+  { name: 'large phone', width: 430, height: 932, dark: false },
+])('the live view is in the way of nobody: $name', async ({ name, ...options }) => {
+  const page = await opened({ ...options, camera: { video: VIDEO } });
+  await film(page, 1);
+  await card(page, 1).getByRole('button', { name: 'Hold to take images' }).tap();
+  await expect.poll(() => count(page, 1)).toBe(1);
+  expect(await faults(page)).toEqual([]);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  expect(wide).toBeLessThanOrEqual(0);
+  await shot(page, `21-${name.replaceAll(/\W+/g, '-')}`);
+});

@@ -83,6 +83,8 @@ export class Phone {
       profile?: string;
       /** A video that the camera sees, or what the person says when the page asks for one. */
       camera?: { video: string } | 'refused';
+      /** With WebGPU, which the processor computes. */
+      gpu?: boolean;
     } = {},
   ) {
     this.profile = options.profile ?? mkdtempSync(join(tmpdir(), 'csk-sdk-app-'));
@@ -90,12 +92,13 @@ export class Phone {
 
   async open(): Promise<Page> {
     await this.context?.close();
-    const { width = 390, height = 844, dark = false, camera } = this.options;
+    const { width = 390, height = 844, dark = false, camera, gpu = false } = this.options;
     this.context = await chromium.launchPersistentContext(this.profile, {
       executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
       headless: true,
       args: [
-        ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync'],
+        ...['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-sync'],
+        ...(gpu ? SOFTWARE_GPU : ['--disable-gpu']),
         ...['--disable-background-networking', '--disable-component-update'],
         ...(camera ? filming(camera) : []),
       ],
@@ -119,6 +122,12 @@ export class Phone {
     rmSync(this.profile, { recursive: true, force: true });
   }
 }
+
+const SOFTWARE_GPU = [
+  '--enable-unsafe-webgpu',
+  '--use-webgpu-adapter=swiftshader',
+  '--enable-features=Vulkan',
+];
 
 function filming(camera: { video: string } | 'refused'): string[] {
   const device = '--use-fake-device-for-media-stream';
