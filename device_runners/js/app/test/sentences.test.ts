@@ -40,3 +40,12 @@ test('what training would have cost is said in points', () => {
   );
   expect(found.join()).not.toMatch(/maxForgetting|fewShot/);
 });
+
+test('what older classes lose is said where it is known', () => {
+  expect(said({ expected: {} })).toEqual([]);
+  expect(said({ expected: { lost: 0.3 } })).toEqual([
+    'The classes that it knew before are told as well as before, as far as their statistics tell, without their images.',
+  ]);
+  expect(said({ expected: { lost: 1.2 } }).join()).toMatch(/lose about 1 percentage point of accuracy/);
+  expect(said({ expected: { lost: 12.6 } }).join()).toMatch(/lose about 13 percentage points of accuracy/);
+});

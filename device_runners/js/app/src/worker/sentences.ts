@@ -21,10 +21,13 @@ export function contradicting({ found }: ContradictionError): string {
 
 const percent = (share: number): string => `${Math.round(100 * share)} %`;
 
-type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings'>;
+type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings'> & {
+  /** What csk-sdk expects of decisions over all classes, where it does: `lost` in percentage points of the older ones. */
+  readonly expected?: { readonly lost?: number };
+};
 
 /** What a person should know about a task that was learned. */
-export function remarks({ headsOnlyBecause, forgetting, warnings }: Found): string[] {
+export function remarks({ headsOnlyBecause, forgetting, warnings, expected }: Found): string[] {
   // The last warning is about heads only, where there is such a one; it is said in other words here.
   const others = (
     headsOnlyBecause && headsOnlyBecause !== 'one-class' ? warnings.slice(0, -1) : warnings
@@ -41,5 +44,16 @@ export function remarks({ headsOnlyBecause, forgetting, warnings }: Found): stri
         'tells the new classes by what it sees already.',
     );
   }
-  return others;
+  return [...others, ...olderClasses(expected?.lost)];
+}
+
+/** How older classes fare, which were not in the images: from their statistics. */
+function olderClasses(lost: number | undefined): string[] {
+  if (lost === undefined) return [];
+  const points = Math.round(lost);
+  const told = 'as far as their statistics tell, without their images.';
+  if (points < 1) return [`The classes that it knew before are told as well as before, ${told}`];
+  return [
+    `The classes that it knew before lose about ${points} percentage ${points === 1 ? 'point' : 'points'} of accuracy, ${told}`,
+  ];
 }
