@@ -57,12 +57,3 @@ test('what the page asks about, or says in other words, is not said twice', () =
   const hardly = said({ warnings: [sentences.not_told!] });
   expect(hardly.join()).toMatch(/^It tells these classes from one another/);
 });
-
-test('what older classes lose is said where it is known', () => {
-  expect(said({ expected: {} })).toEqual([]);
-  expect(said({ expected: { lost: 0.3 } })).toEqual([
-    'The classes that it knew before are told as well as before, as far as their statistics tell, without their images.',
-  ]);
-  expect(said({ expected: { lost: 1.2 } }).join()).toMatch(/lose about 1 percentage point of accuracy/);
-  expect(said({ expected: { lost: 12.6 } }).join()).toMatch(/lose about 13 percentage points of accuracy/);
-});

@@ -21,16 +21,14 @@ export function contradicting({ found }: ContradictionError): string {
 
 const percent = (share: number): string => `${Math.round(100 * share)} %`;
 
-type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings' | 'twins'> & {
-  readonly expected?: Pick<LearnReport['expected'], 'lost'>;
-};
+type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings' | 'twins'>;
 
 // How csk-sdk's sentences begin that name settings, and are said in other words here.
 const HEADS_INSTEAD = 'the trained centers would have cost';
 const NOT_TOLD = 'among all classes only';
 
 /** What a person should know about a task that was learned. */
-export function remarks({ headsOnlyBecause, forgetting, warnings, twins, expected }: Found): string[] {
+export function remarks({ headsOnlyBecause, forgetting, warnings, twins }: Found): string[] {
   // The last one is about few images, where there are; the page asks about twins.
   const own = headsOnlyBecause === 'few-shot' ? warnings.slice(0, -1) : warnings;
   const asked = Object.keys(twins).map((name) => `'${name}' cannot be told from`);
@@ -55,16 +53,5 @@ export function remarks({ headsOnlyBecause, forgetting, warnings, twins, expecte
         'tells the new classes by what it sees already.',
     );
   }
-  return [...others, ...olderClasses(expected?.lost)];
-}
-
-/** How older classes fare, which were not in the images: from their statistics. */
-function olderClasses(lost: number | undefined): string[] {
-  if (lost === undefined) return [];
-  const points = Math.round(lost);
-  const told = 'as far as their statistics tell, without their images.';
-  if (points < 1) return [`The classes that it knew before are told as well as before, ${told}`];
-  return [
-    `The classes that it knew before lose about ${points} percentage ${points === 1 ? 'point' : 'points'} of accuracy, ${told}`,
-  ];
+  return others;
 }
