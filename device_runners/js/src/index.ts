@@ -6,6 +6,7 @@ export { type BundleSource, MemoryBundle } from './bundle/source.js';
 export { DEFAULTS, type TrainingConfig } from './config.js';
 export { type Picture, Preprocessing } from './data/pictures.js';
 export type { Task } from './data/task.js';
+export { type Choice, chooseWay, type Way } from './device/choosing.js';
 export {
   BundleError,
   ConfigError,

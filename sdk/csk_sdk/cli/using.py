@@ -21,8 +21,8 @@ from csk_sdk.cli.options import (
     WorkspaceDir,
     require_named,
 )
-from csk_sdk.cli.predictions import described, predictions_table
-from csk_sdk.cli.rendering import Screen, counted, size
+from csk_sdk.cli.predictions import counted, described, predictions_table
+from csk_sdk.cli.rendering import Screen, size
 from csk_sdk.data.files import READ, SUFFIXES, open_files
 from csk_sdk.data.source import Source
 from csk_sdk.errors import ConfigError

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from csk_sdk.cli.learning_view import learned
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
-from csk_sdk.cli.rendering import Screen, learned
+from csk_sdk.cli.rendering import Screen
 from csk_sdk.errors import ConfigError
 from csk_sdk.workspace.conditions import (
     Conditions,

@@ -184,11 +184,10 @@ class TaskLife:
         )
         require_room(self.state.folder, size, f"learning {self.name}")
 
-    def warm_up(self, batches: Batches, few: bool) -> float:
-        """Warm up, and be sure that there is something to learn; the head's loss where only heads are."""
-        loss = 0.0
+    def warm_up(self, batches: Batches, few: bool) -> None:
+        """Warm up, and be sure that there is something to learn."""
         if few:
-            loss = self.training.heads_only(batches)
+            self.training.heads_only(batches)
         else:
             self.training.warm_up(batches)
         noun = self.bundle.manifest.input.noun
@@ -196,7 +195,6 @@ class TaskLife:
         if self._replaces is None:
             base = {name: name in self.bundle.manifest.classes for name in self.classes}
             require_agreement(self.training.contradicted, base, self.name, noun)
-        return loss
 
     def commit(self, batches: Batches, trained: Trained, mirrored: Batches | None = None) -> LearnReport:
         """Consolidate on `batches`, as `TaskTraining.consolidate` does, and commit the next generation."""
@@ -220,7 +218,7 @@ class TaskLife:
             epochs=trained.epochs,
             images=trained.images,
             seconds=round(time.monotonic() - trained.begun, 3),
-            loss=trained.loss,
+            loss=trained.loss if result.loss is None else result.loss,
             peak_rss_bytes=peak_rss_bytes(),
             config=self.config.to_json(),
             protected=training.protected,

@@ -32,7 +32,7 @@ Float64 = NDArray[np.float64]
 _CONFUSED, _NOISE = number("twins", "confused"), number("twins", "noise")
 _LEAST, _TAKEN = integer("twins", "least_images"), number("twins", "taken")
 _MADE_UP, _OF_CLASS = integer("twins", "made_up"), integer("twins", "of_class")
-_MOST_USED, _EVEN = number("twins", "most_used"), number("twins", "even")
+MOST_USED, _EVEN = number("twins", "most_used"), number("twins", "even")
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class _MadeUp:
         self._discriminant, self._rng = discriminant, rng
         # What is given back is a quarter of `t / n`.
         noise = 4.0 * discriminant.given
-        used = min(float((noise * statistics.counts).max() / statistics.freedom), _MOST_USED)
+        used = min(float((noise * statistics.counts).max() / statistics.freedom), MOST_USED)
         self._spread = WIDTH / (1.0 - used) * spread_of(statistics)
         learned = np.array([name not in base for name in statistics.classes])
         self._closer = np.where(learned, noise / (1.0 - used), 0.0)

@@ -52,4 +52,6 @@ export const SENTENCES = {
   remainsSketch:
     'how clearly, and how far from all, images of classes learned later lay: quantiles, measured when the forgotten were known',
   remainsBase: 'the bundle, which is signed as it is: classes of the base are hidden, and not forgotten',
+  remainsFleet:
+    "what the fleet knows, in which this device's images count until a file is applied that was merged without them",
 } as const;

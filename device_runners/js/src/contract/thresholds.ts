@@ -170,8 +170,10 @@ export const HEAD = {
   iterations: 200,
   /** A feature whose deviation is at most this share of the largest carries nothing, and gets weight 0. */
   leastDeviation: 1e-6,
-  /** Share of the bound's trace that makes it regular. */
-  jitter: 1e-9,
+  /** Steps that the fit remembers, and tells the curvature by. */
+  memory: 10,
+  /** How steep the loss may rise behind a step of the fit, as a share of how it fell in front; else the step is halved. */
+  overshoot: 0.8,
   /** Memory for the features that a head is fitted on. */
   sampleBytes: 33554432,
 } as const;

@@ -10,7 +10,7 @@ import { type Drift, DriftEstimate } from '../method/drift.js';
 import { estimatedForgetting } from '../method/forgetting.js';
 import { ClassStatistics } from '../method/heads.js';
 import { LeftOut } from '../method/leftOut.js';
-import { type HeadArrays, logisticHead } from '../method/logistic.js';
+import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
 import { identity, timesTransposed, transposed } from '../method/matrix.js';
 import { addToCenters, leak, project } from '../method/projection.js';
 import { Random } from '../method/random.js';
@@ -46,6 +46,8 @@ export interface Consolidated {
   readonly lesson: Lesson | undefined;
   /** The same as it is counted where centers have moved. */
   readonly carried: Lesson | undefined;
+  /** Mean cross-entropy of the task's own head on its images. */
+  readonly loss: () => number;
 }
 
 /**
@@ -65,26 +67,23 @@ export async function consolidate(
   requireConverged(HEAD_BIAS, training.head.bias);
   for (const [site, { delta }] of training.sites) requireConverged(`delta/${site}`, delta);
   await training.close();
-  let done = await fold(training, name, batches);
+  let seen = await see(training, batches);
+  let done = await settle(training, name, seen);
   if (forgetsTooMuch(done.forgetting, training.config, name)) {
     training.dropCenters();
-    done = { ...(await fold(training, name, batches)), forgetting: done.forgetting, headsOnly: true };
+    seen = await see(training, batches);
+    done = { ...(await settle(training, name, seen)), forgetting: done.forgetting, headsOnly: true };
   }
   const { forgetting, headsOnly, judgement } = done;
   const apart = twinsToPart(judgement, training.config, name, training.classes);
   if (!judgement || !apart.length) return done;
-  const without = await fold(training, name, batches, apart);
+  const without = await settle(training, name, seen, apart);
   return { ...without, forgetting, headsOnly, judgement: judgedApart(judgement, apart, without.judgement) };
 }
 
-/** Classes that are `apart` have a place in the task's own head, and none in what is known. */
-async function fold(
-  training: TaskTraining,
-  name: string,
-  batches: Batches,
-  apart: readonly string[] = [],
-): Promise<Consolidated> {
-  const { bundle, classes, config, tensors: old, refitted } = training;
+/** All that is seen in the task's images once the deltas are in the centers, and the task's own head. */
+async function see(training: TaskTraining, batches: Batches): Promise<Seen> {
+  const { bundle, classes, config, tensors: old } = training;
   const { features: f } = bundle.manifest.head;
   const tensors = new Map(old);
   const leaks = foldDeltas(training, tensors);
@@ -98,10 +97,33 @@ async function fold(
     const sum = known.data.map((value, at) => value + moment[at]!);
     tensors.set(key, float32(known.shape, sum));
   }
-  const seen = lessonOf(training, sums, sample, apart);
-  const { known, carried } = follow(training, tensors, seen, drift);
   const taught = { features: features.subarray(0, own * f), labels: labels.subarray(0, own) };
-  const judgement = seen && judged(training, tensors, known, countedOf(training, taught, apart));
+  let sumsBelow: ContributionSum[] | undefined;
+  const below = async (): Promise<ContributionSum[]> => {
+    sumsBelow ??= await untouched(training, batches);
+    return sumsBelow;
+  };
+  return { tensors, leaks, sums, sample, drift, taught, below };
+}
+
+/**
+ * What is known from then on, of what was seen: images are seldom looked at again.
+ *
+ * Classes that are `apart` have a place in the task's own head, and none in what is known.
+ */
+async function settle(
+  training: TaskTraining,
+  name: string,
+  seen: Seen,
+  apart: readonly string[] = [],
+): Promise<Consolidated> {
+  const { bundle, classes, refitted } = training;
+  const { features: f } = bundle.manifest.head;
+  const { leaks, sums, sample, drift, taught } = seen;
+  const tensors = new Map(seen.tensors);
+  const counted = lessonOf(training, sums, sample, apart);
+  const { known, carried } = follow(training, tensors, counted, drift);
+  const judgement = counted && judged(training, tensors, known, countedOf(training, taught, apart));
   const forgetting = drift ? forgettingOf(training, tensors, drift) : new Map<string, number>();
   refit(tensors, refitted, f);
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
@@ -110,8 +132,9 @@ async function fold(
     if (!isKnown(key, bundle.manifest.sites)) continue;
     if (data instanceof Float32Array || data instanceof Float64Array) requireConverged(key, data);
   }
-  const lesson = carried ? lessonOf(training, await untouched(training, batches), sample, apart) : seen;
-  return { tensors, leaks, forgetting, headsOnly: false, judgement, apart, lesson, carried };
+  const lesson = carried ? lessonOf(training, await seen.below(), sample, apart) : counted;
+  const loss = (): number => crossEntropy(taught.features, taught.labels, training.head);
+  return { tensors, leaks, forgetting, headsOnly: false, judgement, apart, lesson, carried, loss };
 }
 
 /** Features `(n, f)` of a task, and their labels `(n,)` into `classes`. */
@@ -156,8 +179,19 @@ function judged(
   return judge(known, discriminant, features, labels, classes, training.known, base, random);
 }
 
+/** What the network, as trained, sees in the task's images: for one decision after the other, and one look. */
+interface Seen extends Pick<Look, 'sums' | 'sample' | 'drift'> {
+  /** Those of the next generation, so far. */
+  readonly tensors: Tensors;
+  readonly leaks: ReadonlyMap<string, number>;
+  /** Features of the images themselves, and not mirrored. */
+  readonly taught: Omit<Taught, 'classes'>;
+  /** What the bundle's own network sees, once it is asked for. */
+  readonly below: () => Promise<ContributionSum[]>;
+}
+
 /** What one pass over the task tells. */
-interface Seen {
+interface Look {
   readonly moments: ReadonlyMap<string, Float64Array>;
   /** Of each class what its images contribute; none where nothing is to be kept of classes. */
   readonly sums: readonly ContributionSum[];
@@ -166,7 +200,7 @@ interface Seen {
   readonly drift: Drift | undefined;
 }
 
-async function look(training: TaskTraining, tensors: Tensors, batches: Batches): Promise<Seen> {
+async function look(training: TaskTraining, tensors: Tensors, batches: Batches): Promise<Look> {
   const { bundle, opening, moved } = training;
   const { features: f } = bundle.manifest.head;
   const before = moved ? (await featuresBefore(training, batches)).values() : [].values();

@@ -125,12 +125,10 @@ export class LearnRun {
     const identity = this.identity();
     const resumed = await this.restore(identity);
     this.begun = now() - 1000 * resumed.seconds;
-    const first = resumed.step === 0 ? await this.warmUp() : resumed.loss;
-    const { loss, steps } = this.few
-      ? { loss: first, steps: 0 }
-      : await this.train({ ...resumed, loss: first }, identity);
-    const epochs = Math.ceil(steps / this.perEpoch);
-    this.report('consolidate', steps, loss);
+    if (resumed.step === 0) await this.warmUp();
+    const trained = this.few ? { loss: 0, steps: 0 } : await this.train(resumed, identity);
+    const epochs = Math.ceil(trained.steps / this.perEpoch);
+    this.report('consolidate', trained.steps, trained.loss);
     const result = await consolidate(training, task.name, () => this.plainBatches());
     const learned: LearnedTask = {
       name: task.name,
@@ -138,13 +136,14 @@ export class LearnRun {
       epochs,
       images: this.pixels.count,
       seconds: Math.round(this.seconds() * 1000) / 1000,
-      loss,
+      loss: this.few ? result.loss() : trained.loss,
       peakRssBytes: peakRssBytes(),
       config: this.configRecord(),
       protected: training.protected,
       notes: this.notes(result),
       contributions: await this.kept(result.lesson, result.apart),
       carried: await this.kept(result.carried, result.apart),
+      shared: [],
       expected: expectedRecord(result.judgement),
       ...(result.lesson?.temperature === undefined ? {} : { temperature: result.lesson.temperature }),
     };
@@ -197,13 +196,12 @@ export class LearnRun {
     };
   }
 
-  /** Warm up, and be sure that there is something to learn; the head's loss where only heads are. */
-  private async warmUp(): Promise<number> {
+  /** Warm up, and be sure that there is something to learn. */
+  private async warmUp(): Promise<void> {
     const { few, training, config, task, bundle, options } = this;
     const batches = (): Generator<Batch> => this.plainBatches();
-    let loss = 0;
     if (few) {
-      loss = await training.headsOnly(batches);
+      await training.headsOnly(batches);
     } else {
       this.report('select');
       await training.warmUp(batches);
@@ -212,7 +210,6 @@ export class LearnRun {
     if (options.replace === undefined) {
       requireAgreement(training.contradicted, bundle.manifest.classes, task.name);
     }
-    return loss;
   }
 
   private notes(result: Consolidated): string[] {

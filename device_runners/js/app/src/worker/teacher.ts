@@ -8,10 +8,10 @@ import {
   type LearnReport,
   type Picture,
   type Progress,
-  type Runtime,
   StateError,
   TaskError,
   TwinError,
+  type Way,
 } from 'csk-sdk';
 import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
 import type { Answer, Known, NewClass, TaskProgress, TaskReport, Tested, Unfinished } from '../protocol.js';
@@ -35,12 +35,12 @@ export class Teacher {
   ) {}
 
   static async open(
-    runtime: Runtime,
+    { runtime, sessionOptions = {} }: Way,
     bundle: string,
     tell: (progress: TaskProgress) => void,
   ): Promise<Teacher> {
     const [storage, pending] = await Promise.all([IndexedDbStorage.open('state'), PendingTask.open()]);
-    const learner = await Learner.open({ runtime, bundle: new HttpBundle(bundle), storage });
+    const learner = await Learner.open({ runtime, bundle: new HttpBundle(bundle), storage, sessionOptions });
     return new Teacher(learner, pending, tell);
   }
 
