@@ -35,12 +35,13 @@ ON ?= $(shell sed 's/\#.*//' $(RUNTIMES) | awk 'NF {print $$1}') node
 MATRIX := out/matrix
 DIGITS := out/digits
 
-.PHONY: help demo test test-slow contract test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
+.PHONY: help demo demo-fleet test test-slow contract test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
 	wheel-test docs release conformance conformance-js arm64 chromium app build-app test-app lessons attack soak fuzz fuzz-js sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
 help:
 	@echo "make demo            learn handwritten digits, with and without forgetting (about a minute)"
+	@echo "make demo-fleet      three devices learn two digits each, and then know all ten (half a minute)"
 	@echo "make test            the test suite, and that of the ort-training backend in its own environment"
 	@echo "make test-slow       the tests that take seconds each: every call of a disk fails, whole demos, all networks (10 minutes)"
 	@echo "make test-saturating the int8 tests as on an x86 CPU without VNNI (Linux; CPUs whose CPUID can fault)"
@@ -84,6 +85,9 @@ $(BIN)/.dev: $(BIN)/.demo
 
 demo: $(BIN)/.demo
 	$(BIN)/csk-sdk demo --out out/demo
+
+demo-fleet: $(BIN)/.demo
+	$(BIN)/python examples/fleet.py --out out/demo-fleet
 
 test: $(BIN)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"

@@ -14,7 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo, OptionInfo
 
-from csk_sdk.cli import app
+from csk_sdk.cli.commands import functions
 
 PAGE = Path(__file__).with_name("cli.md")
 HEADER = """# Command line
@@ -57,8 +57,8 @@ class Parameter:
 
 
 def commands() -> dict[str, Callable[..., Any]]:
-    """Every command's function by its name, in the order of `csk-sdk --help`."""
-    return {str(info.name): info.callback for info in app.registered_commands if info.callback}
+    """Every command's function by its name, in the order of `csk-sdk --help`; those of a group behind its name."""
+    return functions()
 
 
 def parameters(command: Callable[..., Any]) -> Iterator[Parameter]:
@@ -111,7 +111,10 @@ def _default(value: Any, names: tuple[str, ...]) -> str:
 def page() -> str:
     """The whole of docs/cli.md."""
     listed = commands()
-    rows = [f"| [`{name}`](#csk-sdk-{name}) | {_summary(command)} |" for name, command in listed.items()]
+    rows = [
+        f"| [`{name}`](#csk-sdk-{name.replace(' ', '-')}) | {_summary(command)} |"
+        for name, command in listed.items()
+    ]
     parts = [HEADER, "\n".join(["| command | |", "|---|---|", *rows]) + "\n"]
     parts += [_section(name, command) for name, command in listed.items()]
     return "\n".join(parts)

@@ -9,6 +9,7 @@
     ├── TaskError                a task's data cannot be learned from, or nothing can be said of an image
     │   └── ContradictionError   a task says of known classes that they are others
     ├── StorageError             the disk is full or refuses to be written
+    ├── FleetError               a fleet's file is damaged, of another bundle, or says what cannot be
     ├── ConfigError              a setting is unknown or out of range
     └── RuntimeMissingError      no ONNX Runtime, or two of them, in this environment
 
@@ -51,6 +52,10 @@ class ContradictionError(TaskError):
 
 class StorageError(CskError):
     """The disk is full, or refuses to be written."""
+
+
+class FleetError(CskError):
+    """A file of what a device or a fleet has learned is damaged, of another bundle, or not to be trusted."""
 
 
 class ConfigError(CskError):

@@ -4,7 +4,8 @@ import inspect
 
 import pytest
 
-from csk_sdk.cli import app, learning
+from csk_sdk.cli import learning
+from csk_sdk.cli.commands import functions
 from csk_sdk.contract.settings import SETTINGS
 
 # Each command's arguments and options, those of every device command left out.
@@ -22,7 +23,10 @@ OPTIONS = {
         --optimizer --energy --channel-ratio --label-smoothing --class-statistics --no-class-statistics --label-check
         --no-label-check --max-forgetting --on-forgetting --threads --backend --no-evaluate
         --precision --prefix-cache --prefix-views --replace --add --json""",
-    "watch": "--settle --poll --once --nice --threads --tasks --json",
+    "watch": "--settle --poll --once --nice --when --threads --tasks --json",
+    "pause": "--workspace --tasks",
+    "resume": "--workspace --tasks",
+    "status": "--count --no-count --tasks --json",
     "tasks": "--tasks --json",
     "evaluate": "--tasks --scenario --json",
     "predict": "FILE... --task --top --json",
@@ -36,17 +40,25 @@ OPTIONS = {
     "doctor": "--tasks --json",
     "verify": "--repair --json",
     "demo": "--out --json",
+    "fleet export": "OUT.cskc --least --name --sign --json",
+    "fleet merge": "FILE... --out --same --without --accept --trust --keep-apart --skip-broken --sign --json",
+    "fleet apply": "FILE --json",
+    "fleet inspect": "FILE --json",
 }
-ANYWHERE = {"try", "build-artifacts", "analyze", "inspect", "demo"}
+ANYWHERE = {
+    "try", "build-artifacts", "analyze", "pause", "resume", "inspect", "demo", "fleet merge", "fleet inspect",
+}  # fmt: skip
 
 
 def test_every_command_has_a_row():
-    assert [command.name for command in app.registered_commands] == list(OPTIONS)
+    assert list(functions()) == list(OPTIONS)
+    assert all(function.__doc__ for function in functions().values())
 
 
 @pytest.mark.parametrize("command", OPTIONS)
 def test_help_names_every_option_and_shows_an_example(run, command):
-    done = run(command, "--help")
+    *group, name = command.split()
+    done = run(*group, name, "--help")
     assert (done.status, done.err) == (0, "")
     expected = set(OPTIONS[command].split()) | (set() if command in ANYWHERE else WORKSPACE)
     assert {option for option in expected if option not in done.out} == set()
@@ -55,7 +67,7 @@ def test_help_names_every_option_and_shows_an_example(run, command):
     summary = done.out.splitlines()[2].strip()
     # Short enough that the list of commands shows it whole.
     assert summary.endswith(".")
-    assert summary in run("--help").out
+    assert summary in run(*group, "--help").out
 
 
 def test_version(run):

@@ -28,6 +28,7 @@ TASK = {
         "carried": {"jay": ""},
         "temperature": 1.5,
     },
+    **{"shared": ["owl"], "fleet": "0" * 64},
     **{"expected": {"classes": {"owl": {"task": 0.9}}}, "weather": {"of a newer one": [1, 2.5]}},
 }
 GOOD: dict[str, Any] = {

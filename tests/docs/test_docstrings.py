@@ -15,10 +15,10 @@ import pytest
 
 import csk_artifacts_builder
 import csk_sdk
-from csk_sdk import errors
+from csk_sdk import errors, fleet
 
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type)}
-NAMES = [(module, name) for module in (csk_sdk, csk_artifacts_builder) for name in module.__all__]
+NAMES = [(module, name) for module in (csk_sdk, csk_artifacts_builder, fleet) for name in module.__all__]
 CLASSES = [
     pytest.param(value, id=name)
     for module, name in NAMES
@@ -26,12 +26,17 @@ CLASSES = [
 ]
 # These read attributes that are there, and nothing that was handed over: they have nothing to raise.
 CANNOT_FAIL = {
+    "ApplyReport.to_json",
     "Bundle.graph_file",
     "Bundle.path",
     "Bundle.session",
     "Evaluation.to_json",
+    "ExportReport.to_json",
     "Forgotten.to_json",
+    "Inspection.to_json",
     "LearnReport.to_json",
+    "MergeReport.to_json",
+    "Status.to_json",
     "TrainingConfig.to_json",
     "Trial.to_json",
     "UpgradeReport.to_json",

@@ -38,6 +38,16 @@ def test_embed_is_short_and_works(tmp_path: Path, digits, digits_bundle: Path) -
     assert logits.shape == (3, 6)
 
 
+def test_a_fleet_of_three_knows_what_one_device_knows_that_saw_everything(tmp_path: Path) -> None:
+    printed = run(str(REPOSITORY / "examples" / "fleet.py"), "--out", "fleet", cwd=tmp_path)
+    rows = re.findall(r"^  (kitchen|hall|yard) +([\d.]+) +([\d.]+)$", printed, re.MULTILINE)
+    assert [name for name, *_ in rows] == ["kitchen", "hall", "yard"]
+    (best,) = re.findall(r"that learned all three tasks +([\d.]+)$", printed, re.MULTILINE)
+    for _, alone, merged in rows:
+        assert float(alone) < 65.0
+        assert float(merged) >= float(best) - 0.5
+
+
 @pytest.mark.slow
 def test_demo_shows_forgetting_and_its_absence(tmp_path: Path) -> None:
     result = json.loads(run("-m", "csk_sdk", "demo", "--out", "demo", "--json", cwd=tmp_path))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csk_sdk import Bundle, BundleError, Inbox, StateError, Task, TaskError
+from csk_sdk import Bundle, BundleError, FleetError, Inbox, StateError, Task, TaskError, fleet
 from csk_sdk.bundle.signing import SIGNATURE
 from csk_sdk.cli.class_file import read_classes
 from csk_sdk.contract.manifest import MANIFEST
@@ -269,6 +269,13 @@ def test_a_signature_and_a_key_that_are_no_files(
 
 
 @pytest.mark.parametrize("make", ODD)
+def test_a_file_of_a_fleet_that_is_none(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "hall.cskc")
+    with pytest.raises(FleetError, match=r"cannot be read as a \.cskc file \(not an ordinary file\)"):
+        fleet.inspect(tmp_path / "hall.cskc")
+
+
+@pytest.mark.parametrize("make", ODD)
 def test_a_class_file_that_is_none(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "classes.txt")
     with pytest.raises(ConfigError, match=r"--classes .* cannot be read \(not an ordinary file\)"):
@@ -299,7 +306,7 @@ OURS = {
     "Bundle.open", "State.open", "Task.open", "Workspace.open", "Learner.open", "inbox.open", "space.inbox.open",
     "self.inbox.open", "self._space.inbox.open", "self.state.load", "state.load", "self._optimizer.load",
     "self._targets.load", "digits.load", "life.open", "self._life.open", "learner.state.load", "Upgrade.open",
-    "self._state().load",
+    "self._state().load", "FleetFile.open",
 }  # fmt: skip
 
 # What is opened in another way all the same, and why.

@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 
 import csk_sdk
-from csk_sdk import Bundle, CskError, Inbox, Learner, Task, TrainingConfig, upgrade, upgrade_back, verify
+from csk_sdk import (
+    Bundle,
+    CskError,
+    Inbox,
+    Learner,
+    Task,
+    TrainingConfig,
+    fleet,
+    upgrade,
+    upgrade_back,
+    verify,
+)
 from csk_sdk.workspace.folder import Workspace
 from learner.used_device import Device
 
@@ -89,6 +100,16 @@ def calls(device: Device) -> dict[str, Call]:
         finally:
             learner.rollback("01")
 
+    exported, merged = device.folder / "device.cskc", device.folder / "fleet.cskc"
+    fleet.export(learner, exported, least=1)
+    fleet.merge([exported], merged)
+
+    def apply(learner: Any, file: Any, trust: Any) -> None:
+        try:
+            fleet.apply(learner, file, trust=trust)
+        finally:
+            device.learner().rollback("01")
+
     stop_marker = object()
     return {
         "Bundle.open": (Bundle.open, {"folder": bundle, "trust": None}),
@@ -124,6 +145,7 @@ def calls(device: Device) -> dict[str, Call]:
         "Learner.score": (learner.score, {"tasks": [device.named("01")]}),
         "Learner.export": (learner.export, {"path": device.folder / "a.onnx", "task": None}),
         "Learner.head": (learner.head, {"task": None}),
+        "Learner.count": (learner.count, {"on": True}),
         "Learner.rollback": (learner.rollback, {"task": "01"}),
         "Learner.require_new": (learner.require_new, {"name": "03", "classes": ("a", "b")}),
         "Task.open": (Task.open, {"path": npz, "bit_depth": None}),
@@ -145,6 +167,26 @@ def calls(device: Device) -> dict[str, Call]:
             Workspace.open,
             {"folder": device.folder, "bundle": None, "state": None, "tasks": None, "trust": None},
         ),
+        "fleet.export": (
+            fleet.export,
+            {"learner": learner, "out": device.folder / "a.cskc", "least": 20, "name": None, "sign": None},
+        ),
+        "fleet.merge": (
+            fleet.merge,
+            {
+                "files": [exported],
+                "out": device.folder / "merged.cskc",
+                "same": None,
+                "without_devices": (),
+                "accept": (),
+                "trust": (),
+                "keep_apart": False,
+                "skip_broken": False,
+                "sign": None,
+            },
+        ),
+        "fleet.apply": (apply, {"learner": learner, "file": merged, "trust": None}),
+        "fleet.inspect": (fleet.inspect, {"file": merged}),
         "upgrade": (
             upgrade,
             # That is the bundle that the device has: one sentence, too.
@@ -193,6 +235,7 @@ def test_every_wrong_thing_is_one_sentence(
 
 
 def _public() -> Iterator[str]:
+    yield from (f"fleet.{name}" for name in fleet.__all__ if not inspect.isclass(getattr(fleet, name)))
     for name in csk_sdk.__all__:
         value = getattr(csk_sdk, name)
         if not inspect.isclass(value):
@@ -228,6 +271,8 @@ def test_no_public_function_is_left_out(device: Device) -> None:
         "Inbox.require_folder",
         "Inbox.require_no_file",
         "LearnReport.to_json",
+        "Learner.status",
+        "Status.to_json",
         "Learner.predictor",
         "Task.fingerprint",
         "Task.require_trainable",

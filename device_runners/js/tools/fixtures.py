@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "learner"))
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "builder"))
@@ -23,7 +24,7 @@ from PIL import Image
 from quantised_models import STYLES, quantised
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk import Learner, Task, TrainingConfig, upgrade
+from csk_sdk import Learner, Task, TrainingConfig, fleet, upgrade
 from csk_sdk.bundle.signing import SIGNATURE, sign
 from csk_sdk.contract.manifest import MANIFEST, sealed
 from csk_sdk.demo import digits
@@ -40,7 +41,9 @@ def main(out: Path) -> None:
     `signed/` has the bundle's manifest with counters and signatures of a key. `fragile/bundle/` has a network that
     computes NaN for white images, and `quantised/` a bundle of a quantised model, a state of it, and what Python
     exports in int8. `upgraded/`: a bundle and a state that was carried over to it,
-    of which some sites are frozen, with what is predicted of the test images.
+    of which some sites are frozen, with what is predicted of the test images. `upgrades/`: what is to be carried over
+    to other bundles, and what Python made of it. `fleet/`: the state of a device that has learned one task, and knows
+    another from its fleet; what it predicts, and what it knows when something is forgotten.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -56,6 +59,8 @@ def main(out: Path) -> None:
         for name in digits.TASKS:
             learner.learn(Task.from_folder(tasks / name))
         write_upgraded(out, base, data)
+        write_upgrades(out, base, data, tasks / first)
+        write_fleet(out, Path(folder) / "fleet", tasks, data)
         predicted = learner.predict(data.test_images[..., None]).labels
     right = predicted == np.array(digits.NAMES)[data.test_labels]
     pictures = {
@@ -120,6 +125,35 @@ def write_quantised(out: Path, data: digits.Digits, base: Path, task: Path) -> N
     learner.export(out / "int8.onnx", precision="int8")
 
 
+def write_upgrades(out: Path, base: Path, data: digits.Digits, task: Path) -> None:
+    """`upgrades/NAME/`: `from/` and its `state/`, the bundle `to/`, and the state that Python `carried/` over to it."""
+    narrow = out / "narrow"
+    digits.build_bundle(narrow, base_data=base, features="last")
+    Learner.open(narrow, out / "narrow-state", SETTINGS).learn(Task.from_folder(task))
+    kinds: dict[str, tuple[Path, Path, dict[str, Any]]] = {
+        "sites": (out / "bundle", out / "state", {"trainable": "all"}),
+        "narrower": (out / "bundle", out / "state", {"features": "last"}),
+        "wider": (narrow, out / "narrow-state", {"features": "layers"}),
+    }
+    for name, (bundle, state, options) in kinds.items():
+        place = out / "upgrades" / name
+        digits.build_bundle(place / "to", base_data=base, upgrade_from=bundle, **options)
+        shutil.copytree(bundle, place / "from")
+        shutil.copytree(state, place / "state")
+        shutil.copytree(bundle, place / "moving")
+        shutil.copytree(state, place / "carried")
+        report = upgrade(place / "moving", place / "carried", place / "to")
+        learner = Learner.open(place / "moving", place / "carried", SETTINGS)
+        told = {
+            "labels": learner.predict(data.test_images[..., None]).labels.tolist(),
+            "notes": report.notes,
+            "merged": report.merged,
+        }
+        (place / "told.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+    for path in (narrow, out / "narrow-state"):
+        shutil.rmtree(path)
+
+
 def write_upgraded(out: Path, base: Path, data: digits.Digits) -> None:
     """The state of one task, carried over to a bundle that trains more sites than it knows moments of."""
     place, new = out / "upgraded", out / "new"
@@ -135,6 +169,42 @@ def write_upgraded(out: Path, base: Path, data: digits.Digits) -> None:
         name.removeprefix("moment/") for name, one in moments if name[:7] == "moment/" and is_frozen(one)
     ]
     (place / "told.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+
+
+def write_fleet(out: Path, folder: Path, tasks: Path, data: digits.Digits) -> None:
+    """Two devices, of which one knows what both have learned."""
+    names, settings = list(digits.TASKS)[:2], SETTINGS.with_overrides(few_shot=10**6)
+    folder.mkdir()
+    for name in names:
+        learner = Learner.open(out / "bundle", folder / name, settings)
+        learner.learn(Task.from_folder(tasks / name))
+        fleet.export(learner, folder / f"{name}.cskc")
+    fleet.merge([folder / f"{name}.cskc" for name in names], folder / "merged.cskc")
+    fleet.apply(Learner.open(out / "bundle", folder / names[0], settings), folder / "merged.cskc")
+    shutil.copytree(folder / names[0], out / "fleet" / "state")
+    told: dict[str, object] = {}
+    for kind, forgotten in (
+        ("all", {}),
+        ("six", {"classes": ["six"]}),
+        ("own", {"task": "fleet"}),
+        ("lent", {"task": names[0]}),
+    ):
+        shutil.copytree(out / "fleet" / "state", folder / kind)
+        learner = Learner.open(out / "bundle", folder / kind, settings)
+        remains = (
+            learner.forget(*forgotten.get("classes", ()), task=forgotten.get("task")).remains
+            if forgotten
+            else ()
+        )
+        tensors = learner.generation.tensors
+        told[kind] = {
+            "labels": learner.predict(data.test_images[..., None]).labels.tolist(),
+            "classes": learner.classes,
+            "counts": tensors["statistics.counts"].tolist(),
+            "trace": float(np.trace(tensors["statistics.scatter"])),
+            "remains": remains,
+        }
+    (out / "fleet" / "told.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
 
 
 def write_resized(path: Path) -> None:

@@ -76,6 +76,39 @@ def private_key(path: Path) -> Any:
     return key
 
 
+def sign_text(purpose: str, text: str, key: Path) -> tuple[str, str]:
+    """The public key and its signature of `text`, both hexadecimal, by the private key in the PEM file `key`.
+
+    What is signed for one `purpose` is signed for no other. Raises ConfigError as `sign` does.
+    """
+    private = private_key(key)
+    return private.public_key().public_bytes_raw().hex(), private.sign(_signed(purpose, text)).hex()
+
+
+def is_signature(purpose: str, text: str, key: str, signature: str) -> bool:
+    """Whether `signature` is that of `text`, for this purpose, by the holder of the public key `key`, as hexadecimal.
+
+    Raises ConfigError without the extra.
+    """
+    library = _cryptography()
+    try:
+        public = library.ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
+        public.verify(bytes.fromhex(signature), _signed(purpose, text))
+    except (ValueError, library.exceptions.InvalidSignature):
+        return False
+    return True
+
+
+def raw_public_key(path: Path) -> str:
+    """The public key in a PEM file, 64 hexadecimal digits. Raises ConfigError when it is none."""
+    raw: bytes = _public_key(path).public_bytes_raw()
+    return raw.hex()
+
+
+def _signed(purpose: str, text: str) -> bytes:
+    return f"csk-sdk {purpose}, signature scheme 1\n{text}".encode()
+
+
 def _public_key(path: Path) -> Any:
     library = _cryptography()
     try:

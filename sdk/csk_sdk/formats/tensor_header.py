@@ -72,6 +72,15 @@ def read_entries(file: IO[bytes]) -> tuple[dict[str, Any], int]:
     return entries, 8 + length
 
 
+def read_metadata(file: IO[bytes]) -> dict[str, str]:
+    """The text beside the tensors, by name; of a file that passed `check_open_header`, at its beginning."""
+    (length,) = struct.unpack("<Q", file.read(8))
+    found = json.loads(file.read(length)).get("__metadata__")
+    if not isinstance(found, dict):
+        return {}
+    return {str(name): text for name, text in found.items() if isinstance(text, str)}
+
+
 def _place(name: str, entry: Any) -> tuple[str, int, int]:
     name = name if len(name) <= 80 else name[:80] + "..."
     try:

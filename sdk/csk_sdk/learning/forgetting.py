@@ -66,7 +66,7 @@ def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | 
         return None if one.name in gone else _less(one, names)
 
     left_tasks = [left for one in generation.tasks if (left := left_of(one))]
-    tasks = _without_orphans(left_tasks, generation.tasks, base)
+    tasks = _unshared(_without_orphans(left_tasks, generation.tasks, base))
     kept = {one.name: one.classes for one in tasks}
     changed = [one for one in generation.tasks if kept.get(one.name) != one.classes]
     known = {name for classes in kept.values() for name in classes} | set(base)
@@ -95,6 +95,8 @@ def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | 
         and generation.tasks.index(changed[0]) < len(generation.tasks) - 1
     ):
         remains = (*remains, said("remains_sketch"))
+    if _in_fleet(changed, kept, tasks):
+        remains = (*remains, said("remains_fleet"))
     purged = state.numbers_with({one.name: set(one.classes) - set(kept.get(one.name, ())) for one in changed})
     committed = state.commit(generation.number, tasks, tensors, hidden=all_hidden, purged=purged)
     state.clear_progress()
@@ -145,7 +147,7 @@ def merge(bundle: Bundle, state: State, into: str, other: str) -> Generation:
         raise TaskError(said("merge_itself", name=into))
     _require_known(generation, base, [into], None)
     _require_learned(generation, base, other, "merged into another; the other way round they can be")
-    tasks = [_merged(state, bundle, one, into, other) for one in generation.tasks]
+    tasks = [merged_in(state, bundle, one, into, other) for one in generation.tasks]
     statistics, exact = without(bundle, state, generation, tasks, generation.hidden, ())
     tensors = dict(generation.tensors)
     if not exact:
@@ -179,6 +181,7 @@ def _less(task: LearnedTask, names: Collection[str]) -> LearnedTask | None:
         carried={name: file for name, file in task.carried.items() if name in classes},
         notes=tuple(note for note in task.notes if not any(name in note for name in names)),
         expected=expected_of(task.expected, dict.fromkeys(names)),
+        shared=tuple(name for name in task.shared if name not in names),
     )
 
 
@@ -192,6 +195,20 @@ def _without_orphans(
     """
     orphans = _told(before) - set(base) - _told(tasks)
     return tuple(left for task in tasks if (left := _less(task, orphans)))
+
+
+def _unshared(tasks: Sequence[LearnedTask]) -> tuple[LearnedTask, ...]:
+    """Tasks of which counts again what the fleet does not know any more."""
+    known = {name for task in tasks if task.fleet is not None for name in task.classes}
+    return tuple(replace(task, shared=tuple(name for name in task.shared if name in known)) for task in tasks)
+
+
+def _in_fleet(
+    changed: Iterable[LearnedTask], kept: Mapping[str, tuple[str, ...]], tasks: Iterable[LearnedTask]
+) -> bool:
+    """Whether what is gone still has a share in what the fleet knows."""
+    known = {name for task in tasks if task.fleet is not None for name in task.classes}
+    return any(name in known and name not in kept.get(one.name, ()) for one in changed for name in one.shared)
 
 
 def _told(tasks: Iterable[LearnedTask]) -> set[str]:
@@ -258,10 +275,11 @@ def _named(task: LearnedTask, old: str, new: str) -> LearnedTask:
         carried=by(task.carried),
         notes=tuple(note for note in task.notes if f"'{old}'" not in note),
         expected=expected_of(task.expected, {old: new}),
+        shared=tuple(new if name == old else name for name in task.shared),
     )
 
 
-def _merged(state: State, bundle: Bundle, task: LearnedTask, into: str, other: str) -> LearnedTask:
+def merged_in(state: State, bundle: Bundle, task: LearnedTask, into: str, other: str) -> LearnedTask:
     """A task of which `other` is `into`; where it has both, their contributions become one."""
     if not {into, other}.issubset(task.classes):
         return _named(task, other, into)
@@ -283,6 +301,10 @@ def _merged(state: State, bundle: Bundle, task: LearnedTask, into: str, other: s
         contributions=both(task.contributions),
         carried=both(task.carried),
         expected=expected_of(task.expected, {other: None, into: None}),
+        # One that a fleet counts in part is counted here: twice, until the next merge.
+        shared=tuple(
+            name for name in task.shared if name != other and (name != into or other in task.shared)
+        ),
     )
 
 

@@ -70,7 +70,10 @@ def emptied(task: LearnedTask, classes: Iterable[str]) -> LearnedTask:
     """A task of which these classes are counted no more."""
     empty = dict.fromkeys([name for name in task.classes if name in set(classes)], "")
     return replace(
-        task, contributions=task.contributions | empty, carried=task.carried | empty if task.carried else {}
+        task,
+        contributions=task.contributions | empty,
+        carried=task.carried | empty if task.carried else {},
+        shared=tuple(name for name in task.shared if name not in empty),
     )
 
 

@@ -68,12 +68,15 @@ class ContributionSum:
 
     Of the images around their mean, `directions` rows are those of the largest spread. What these leave is mixed,
     with random signs, into `mixtures` more: on average over signs, what these say of any two features is what was left
-    of them, so that the errors of many classes cancel out where those of rows that are cut off add up.
+    of them, so that the errors of many classes cancel out where those of rows that are cut off add up. Of contributions
+    that are added, `wait` more rows are kept before that is done: it takes long.
     """
 
-    def __init__(self, features: int, directions: int = DIRECTIONS, mixtures: int = MIXTURES) -> None:
-        self._most, self._mixtures = directions, mixtures
-        self._count, self._mean = 0, np.zeros(features)
+    def __init__(
+        self, features: int, directions: int = DIRECTIONS, mixtures: int = MIXTURES, wait: int = 0
+    ) -> None:
+        self._most, self._mixtures, self._wait = directions, mixtures, wait
+        self._count, self._mean = 0.0, np.zeros(features)
         self._rows, self._mixed = np.zeros((0, features)), np.zeros((mixtures, features))
         self._energy = np.zeros(features)
         self._waiting: list[Float32] = []
@@ -88,6 +91,11 @@ class ContributionSum:
             if sum(map(len, self._waiting)) + len(part) > room:
                 self._take_in()
             self._waiting.append(part)
+
+    def add_contribution(self, one: Contribution) -> None:
+        """The images of a contribution, of which it has the mean and the spread."""
+        self._take_in()
+        self._join(one.count, one.mean.astype(np.float64), one.factor.astype(np.float64), self._wait)
 
     def total(self) -> Contribution:
         """Of everything added."""
@@ -111,16 +119,20 @@ class ContributionSum:
             return
         rows = np.concatenate(self._waiting).astype(np.float64)
         self._waiting = []
-        count, both = len(rows), self._count + len(rows)
         mean = rows.mean(axis=0)
         rows -= mean
+        self._join(len(rows), mean, rows, 0)
+
+    def _join(self, count: float, mean: Float64, rows: Float64, wait: int) -> None:
+        """`count` more images around `mean`, whose scatter is that of `rows`; `wait` rows more are kept as they are."""
+        both = self._count + count
         apart = mean - self._mean
         between = np.sqrt(self._count * count / both) * apart[None] if self._count else rows[:0]
         self._mean = self._mean + apart * (count / both)
         self._count = both
         self._energy += _squares(rows) + _squares(between)
         self._rows = np.vstack([self._rows, rows, between])
-        if len(self._rows) > self._most + self._mixtures:
+        if len(self._rows) > self._most + self._mixtures + wait:
             self._shorten()
 
     def _shorten(self) -> None:

@@ -95,13 +95,10 @@ def _lesson(task: LearnedTask, moved: bool, features: int, read: Callable[[str],
     lacking = [name for name in task.classes if name not in files]
     if lacking:
         raise UnledgeredError(f"of task '{task.name}' no contributions were kept")
+    counted = tuple(name for name in task.classes if files[name] and name not in task.shared)
     try:
-        kept = {
-            name: Contribution.from_tensors(read(files[name]), features)
-            for name in task.classes
-            if files[name]
-        }
+        kept = {name: Contribution.from_tensors(read(files[name]), features) for name in counted}
     except StateError as error:
         raise UnledgeredError(f"of task '{task.name}' {str(error).rstrip('.')}") from None
-    classes = tuple(name for name in task.classes if files[name])
-    return Lesson(classes, kept, task.temperature)
+    # Of a task all of which a fleet's knowledge counts, the temperature does, too.
+    return Lesson(counted, kept, task.temperature if counted or not task.shared else None)

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,15 +39,23 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     Raises StorageError when the disk is full, read-only or refuses; the temporary file is removed, and
     `path` is as it was (only if the folder's own fsync failed may it already be the new content).
     """
+    replace_by_parts(path, (data,), len(data), durable=durable)
+
+
+def replace_by_parts(path: Path, parts: Iterable[bytes], size: int, *, durable: bool = True) -> None:
+    """`replace_file` by what `parts` give one after another, `size` bytes in all: they need not be in memory at once.
+
+    What `parts` raises ends it, and changes nothing.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
     try:
-        _write_synced(temporary, data)
+        _write_synced(temporary, parts)
         rename(temporary, path)
         if durable:
             sync_folder(path.parent)
     except OSError as error:
         remove_file(temporary)
-        raise storage_error(error, f"write {len(data)} bytes to {path}", path.parent) from error
+        raise storage_error(error, f"write {size} bytes to {path}", path.parent) from error
     except BaseException:
         remove_file(temporary)
         raise
@@ -198,13 +207,14 @@ def _out_of_inodes(folder: Path) -> bool:
     return status.f_files > 0 and status.f_favail == 0
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, parts: Iterable[bytes]) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o666)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        for part in parts:
+            rest = memoryview(part)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -36,7 +36,8 @@ class LearnedTask:
     of. `contributions` names by class the file in `ledger/` of what the task contributed under the bundle's untouched
     network, "" where a later lesson replaced it; `carried` the same as it is counted now, where centers have moved.
     `temperature` is what was measured on the task, where the bundle brings none; `expected` how often decisions were
-    expected to be right, as `LearnReport` has it.
+    expected to be right, as `LearnReport` has it. `shared` are classes whose contribution is counted in the task that
+    holds what a fleet knows, whose `fleet` is the sha256 of the knowledge that was applied.
     What an older csk-sdk did not record is empty; `more` are fields that a newer one recorded, kept as they are.
     """
 
@@ -54,6 +55,8 @@ class LearnedTask:
     carried: dict[str, str] = field(default_factory=dict)
     temperature: float | None = None
     expected: dict[str, Any] = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
+    fleet: str | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -70,7 +73,12 @@ class LearnedTask:
         """Of the JSON of a record that fulfils its schema."""
         known, more = _divided(raw, _TASK_FIELDS)
         return cls(
-            **{**known, "classes": tuple(raw["classes"]), "notes": tuple(raw.get("notes", ()))}, more=more
+            **{
+                **known,
+                "classes": tuple(raw["classes"]),
+                **{name: tuple(raw.get(name, ())) for name in ("notes", "shared")},
+            },
+            more=more,
         )
 
 
@@ -155,7 +163,9 @@ class GenerationRecord:
 
 
 # Fields that the first states did not have.
-LATER = frozenset({"contributions", "carried", "temperature", "expected", "hidden", "purged"})
+LATER = frozenset(
+    {"contributions", "carried", "temperature", "expected", "shared", "fleet", "hidden", "purged"}
+)
 _TASK_FIELDS = tuple(one.name for one in fields(LearnedTask) if one.name != "more")
 _RECORD_FIELDS = tuple(
     one.name for one in fields(GenerationRecord) if one.name not in ("stored", "needs", "more")
@@ -184,13 +194,17 @@ def commit_bytes(
 
 @dataclass(frozen=True)
 class RecordLink:
-    """Of a record: its `parent`, how many `tasks` it lists, their `files`, and whether its tensors are `stored`.
+    """Of a record: `number`, `parent`, when it was `created`, and how many `tasks` it lists, `task` being the last one.
 
-    Reading that much leaves the tasks alone, which may be hundreds.
+    `files` are those of all its tasks in `ledger/`, and `stored` tells whether its tensors are there. Reading that much
+    leaves the tasks alone, which may be hundreds.
     """
 
+    number: int
     parent: int
+    created: str
     tasks: int
+    task: str
     files: frozenset[str]
     stored: bool
 
@@ -203,11 +217,14 @@ class RecordLink:
             raise StateError(f"{path} says that generation {number!r} was learned from {parent!r}.")
         if not isinstance(tasks, int):
             raise StateError(f"{path} lacks or misnames a field ('tasks').")
-        return cls(parent, tasks, outline["files"], _size(tensors) == outline.get("size"))
+        stored = _size(tensors) == outline.get("size")
+        return cls(
+            number, parent, str(outline.get("created", "")), tasks, outline["task"], outline["files"], stored
+        )
 
 
 class Outlines:
-    """What records say, but for their tasks: of those, how many, and which `files` of the ledger they list.
+    """What records say, but for their tasks: of those, how many, the last one's name, and their `files` in the ledger.
 
     A record is read again once its file is another.
 
@@ -219,17 +236,28 @@ class Outlines:
 
     def read(self, path: Path) -> Mapping[str, Any]:
         """Of the record `path`; its `tasks` are their number, None where it has no list of them. Raises as `unseal`."""
-        before = _identity(path)
+        before = file_identity(path)
         known = self._known.get(path)
         if known is not None and known[0] == before:
             return known[1]
         raw = unseal(path)
         tasks = raw.get("tasks")
         listed = tasks if isinstance(tasks, list) else None
-        outline = {**raw, "tasks": None if listed is None else len(listed), "files": _files(listed or ())}
+        outline = {
+            **raw,
+            "tasks": None if listed is None else len(listed),
+            "task": _name_of_last(listed or ()),
+            "files": _files(listed or ()),
+        }
         if before is not None:
             self._known[path] = before, outline
         return outline
+
+
+def _name_of_last(tasks: Sequence[Any]) -> str:
+    last = tasks[-1] if tasks else None
+    name = last.get("name") if isinstance(last, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _files(tasks: Iterable[Any]) -> frozenset[str]:
@@ -241,7 +269,7 @@ def _files(tasks: Iterable[Any]) -> frozenset[str]:
     return frozenset(file for file in files if isinstance(file, str) and file)
 
 
-def _identity(path: Path) -> tuple[int, ...] | None:
+def file_identity(path: Path) -> tuple[int, ...] | None:
     """What is another once a file is replaced; None where nobody can tell."""
     try:
         status = path.stat()

@@ -105,7 +105,8 @@ def files_of_odd_kinds(tries: Tries, ground: Ground, place: Path) -> None:
         ("train",),
         ("verify",),
         ("predict", str(place / "x.png")),
-        ("watch", "--once", "--settle", "0"),
+        # Nicer, it would make this process so, and wait for whatever else runs on the machine.
+        ("watch", "--once", "--settle", "0", "--nice", "0"),
     )
     for _ in tries:
         name, kind, command = tries.rng.choice(READ), tries.rng.choice(KINDS), tries.rng.choice(commands)

@@ -116,7 +116,14 @@ export function App() {
               <Progress progress={progress} onStop={() => void client.call('stop')} />
             ) : (
               <>
-                {report && <Report report={report} onClose={() => setReport(undefined)} />}
+                {report && (
+                  <Report
+                    report={report}
+                    onMerge={(into, other) => void change(() => client.call('merge', into, other))}
+                    onForget={(name) => void change(() => client.call('forget', name))}
+                    onClose={() => setReport(undefined)}
+                  />
+                )}
                 {known.unfinished ? (
                   <Unfinished
                     task={known.unfinished}

@@ -109,6 +109,18 @@ export const RECORD_SCHEMA = JSON.parse(`{
       "description": "how often decisions were expected to be right, by class, as \`train --json\` says it; nothing where no class statistics are kept",
       "additionalProperties": true,
       "default": {}
+     },
+     "shared": {
+      "type": "array",
+      "description": "classes whose contribution is counted as part of what the fleet knows, and not here: [a fleet](fleet.md)",
+      "items": {
+       "type": "string"
+      },
+      "default": []
+     },
+     "fleet": {
+      "type": "string",
+      "description": "of the task that holds what a fleet knows: the sha256 of the merged knowledge that was applied"
      }
     },
     "required": [
@@ -198,6 +210,10 @@ export interface RecordedTask {
   readonly temperature?: number;
   /** How often decisions were expected to be right, by class, as `train --json` says it; nothing where no class statistics are kept. */
   readonly expected: { readonly [name: string]: Json };
+  /** Classes whose contribution is counted as part of what the fleet knows, and not here: [a fleet](fleet.md). */
+  readonly shared: readonly string[];
+  /** Of the task that holds what a fleet knows: the sha256 of the merged knowledge that was applied. */
+  readonly fleet?: string;
 }
 
 /** How a record calls each of that. */
@@ -216,10 +232,12 @@ export const TASK_NAMES: { readonly [Name in keyof RecordedTask]: string } = {
   carried: 'carried',
   temperature: 'temperature',
   expected: 'expected',
+  shared: 'shared',
+  fleet: 'fleet',
 };
 
 /** What a task of an older csk-sdk is taken to say where it says nothing. */
 export const UNRECORDED: Pick<
   RecordedTask,
-  'protected' | 'notes' | 'contributions' | 'carried' | 'expected'
-> = { protected: {}, notes: [], contributions: {}, carried: {}, expected: {} };
+  'protected' | 'notes' | 'contributions' | 'carried' | 'expected' | 'shared'
+> = { protected: {}, notes: [], contributions: {}, carried: {}, expected: {}, shared: [] };

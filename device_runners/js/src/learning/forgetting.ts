@@ -49,7 +49,7 @@ export async function forget(
   requireKnown(generation, bundle, names, task);
   const hidden = base.filter((name) => names.includes(name) && !generation.hidden.includes(name));
   const left = generation.tasks.flatMap((one) => (one.name === task ? [] : (less(one, names) ?? [])));
-  const tasks = withoutOrphans(left, generation.tasks, base);
+  const tasks = unshared(withoutOrphans(left, generation.tasks, base));
   const kept = new Map(tasks.map((one) => [one.name, one.classes]));
   const changed = generation.tasks.filter((one) => kept.get(one.name)?.length !== one.classes.length);
   const known = new Set([...[...kept.values()].flat(), ...base]);
@@ -73,6 +73,7 @@ export async function forget(
   const remains = [
     ...remaining(bundle, tensors, changed.length > 0 && tasks.length > 0, exact, hidden),
     ...(sketch && changed.length && tasks.length && later ? [SENTENCES.remainsSketch] : []),
+    ...(inFleet(changed, kept, tasks) ? [SENTENCES.remainsFleet] : []),
   ];
   const purged = await state.numbersWith(whatWent(changed, kept));
   const committed = await state.commit(generation.number, tasks, tensors, { hidden: allHidden, purged });
@@ -149,6 +150,7 @@ function less(task: LearnedTask, names: readonly string[]): LearnedTask | undefi
     contributions: left(task.contributions),
     carried: left(task.carried),
     notes: task.notes.filter((note) => !names.some((name) => note.includes(name))),
+    shared: task.shared.filter((name) => !names.includes(name)),
     ...expectedOf(task, new Map(names.map((name) => [name, undefined]))),
   };
 }
@@ -184,6 +186,25 @@ function withoutOrphans(
   const known = new Set([...base, ...tasks.flatMap(told)]);
   const orphans = before.flatMap(told).filter((name) => !known.has(name));
   return tasks.flatMap((task) => less(task, orphans) ?? []);
+}
+
+/** The classes that the fleet knows. */
+function ofFleet(tasks: readonly LearnedTask[]): Set<string> {
+  return new Set(tasks.filter(({ fleet }) => fleet !== undefined).flatMap(({ classes }) => classes));
+}
+
+/** Tasks of which counts again what the fleet does not know any more. */
+function unshared(tasks: readonly LearnedTask[]): LearnedTask[] {
+  const known = ofFleet(tasks);
+  return tasks.map((task) => ({ ...task, shared: task.shared.filter((name) => known.has(name)) }));
+}
+
+/** Whether what is gone still has a share in what the fleet knows. */
+function inFleet(changed: readonly LearnedTask[], kept: TaskClasses, tasks: readonly LearnedTask[]): boolean {
+  const known = ofFleet(tasks);
+  return changed.some(({ name, shared }) =>
+    shared.some((one) => known.has(one) && !kept.get(name)?.includes(one)),
+  );
 }
 
 /** By task that changed, the classes that it had and has no more. */
@@ -225,7 +246,12 @@ function shortenHeads(
   refit(tensors, anew, features);
 }
 
-function hide(tensors: Map<string, StoredTensor>, base: readonly string[], hidden: readonly string[]): void {
+/** Make the base's own head never name these of its classes. */
+export function hide(
+  tensors: Map<string, StoredTensor>,
+  base: readonly string[],
+  hidden: readonly string[],
+): void {
   if (!hidden.length) return;
   const [weight, bias] = ['weight', 'bias'].map((part) => require32(tensors, `head/base/${part}`));
   const [rows, biases] = [weight!.data.slice(), bias!.data.slice()];
@@ -266,6 +292,7 @@ function named(task: LearnedTask, old: string, name: string): LearnedTask {
     contributions: by(task.contributions),
     carried: by(task.carried),
     notes: task.notes.filter((note) => !note.includes(`'${old}'`)),
+    shared: task.shared.map(now),
     ...expectedOf(task, new Map([[old, name]])),
   };
 }
@@ -294,6 +321,8 @@ async function merged(
     classes: task.classes.filter((name) => name !== other),
     contributions: await both(task.contributions),
     carried: await both(task.carried),
+    // One that a fleet counts in part is counted here: twice, until the next merge.
+    shared: task.shared.filter((name) => name !== other && (name !== into || task.shared.includes(other))),
     ...expectedOf(task, new Map([other, into].map((name) => [name, undefined]))),
   };
 }

@@ -42,6 +42,7 @@ function emptied(task: LearnedTask, classes: readonly string[]): LearnedTask {
     ...task,
     contributions: new Map([...task.contributions, ...empty]),
     carried: task.carried.size ? new Map([...task.carried, ...empty]) : task.carried,
+    shared: task.shared.filter((name) => !classes.includes(name)),
   };
 }
 

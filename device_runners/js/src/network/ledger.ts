@@ -117,7 +117,7 @@ async function lessonOf(
   if (task.classes.some((name) => !files.has(name))) {
     throw new UnledgeredError(`of task '${task.name}' no contributions were kept`);
   }
-  const classes = task.classes.filter((name) => files.get(name));
+  const classes = task.classes.filter((name) => files.get(name) && !task.shared.includes(name));
   const kept = new Map<string, Contribution>();
   for (const name of classes) {
     try {
@@ -127,5 +127,7 @@ async function lessonOf(
       throw new UnledgeredError(`of task '${task.name}' ${reasonOf(error).replace(/\.$/, '')}`);
     }
   }
-  return new Lesson(classes, kept, task.temperature);
+  // Of a task all of which a fleet's knowledge counts, the temperature does, too.
+  const counts = classes.length > 0 || !task.shared.length;
+  return new Lesson(classes, kept, counts ? task.temperature : undefined);
 }

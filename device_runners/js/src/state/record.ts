@@ -152,7 +152,14 @@ function taskFrom(raw: { [key: string]: Json }): LearnedTask {
 }
 
 /** Fields that older states have not, written where they say something. */
-const LATER: ReadonlySet<string> = new Set(['contributions', 'carried', 'temperature', 'expected']);
+const LATER: ReadonlySet<string> = new Set([
+  'contributions',
+  'carried',
+  'temperature',
+  'expected',
+  'shared',
+  'fleet',
+]);
 
 function isEmpty(value: unknown): boolean {
   return value === undefined || (typeof value === 'object' && value !== null && !Object.keys(value).length);

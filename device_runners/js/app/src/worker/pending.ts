@@ -12,6 +12,8 @@ export interface Pending {
   readonly labels?: 'refused' | 'believed';
   /** Whether it contradicts what is known, or did and is to be put in the place of that, or beside it. */
   readonly contradicts?: 'refused' | 'replaces' | 'adds';
+  /** The known class that its only one cannot be told from; or that it is to be learned all the same. */
+  readonly twin?: { readonly old: string } | 'counted';
 }
 
 export interface Shown {

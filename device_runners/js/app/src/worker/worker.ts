@@ -70,6 +70,7 @@ const calls: { [C in Call]: (...given: Parameters<Calls[C]>) => Promise<ReturnTy
   },
   undo: async () => (await opened()).undo(),
   forget: async (name) => (await opened()).forget(name),
+  merge: async (into, other) => (await opened()).merge(into, other),
   rename: async (old, name) => (await opened()).rename(old, name),
 };
 

@@ -1,0 +1,216 @@
+"""`fleet export`, `merge`, `apply` and `inspect`: what one device learned, all know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from csk_sdk import fleet as files
+from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TrustKey, WorkspaceDir
+from csk_sdk.cli.rendering import Screen, plural, size
+from csk_sdk.errors import ConfigError
+from csk_sdk.fleet.exporting import LEAST
+from csk_sdk.workspace.folder import Workspace
+
+fleet = typer.Typer(
+    name="fleet",
+    help="A fleet that learns together: what one device learned, all know, and no image leaves a device.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SignKey = Annotated[
+    Path | None,
+    typer.Option("--sign", metavar="KEY", help="Sign the file with this private ed25519 key, a PEM file."),
+]
+
+
+def export(
+    out: Annotated[Path, typer.Argument(metavar="OUT.cskc", help="The file to write.")],
+    least: Annotated[
+        int,
+        typer.Option(
+            "--least", metavar="N", help="Of a class, what fewer images of a lesson said stays here."
+        ),
+    ] = LEAST,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", metavar="NAME", help="What people call this device; by default the file's name."
+        ),
+    ] = None,
+    sign: SignKey = None,
+    workspace: WorkspaceDir = HERE,
+    bundle: BundleDir = None,
+    state: StateDir = None,
+    trust: TrustKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write what this device has learned itself to a file.
+
+    No image is in it, but for each class the mean of its images' features and their spread.
+
+    \b
+    Example:  csk-sdk fleet export kitchen.cskc
+    """
+    screen = Screen(as_json)
+    learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
+    report = files.export(learner, out, least=least, name=name, sign=sign)
+    screen.json(report.to_json())
+    screen.say(f"{out}: {_classes(report.classes)}, {size(report.bytes)}, of device {report.device[:8]}.")
+    for one in report.left_out:
+        screen.warn(one)
+
+
+def merge(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="What devices have exported.")],
+    out: Annotated[Path, typer.Option("--out", metavar="OUT.cskc", help="The file to write.")],
+    same: Annotated[
+        list[str] | None,
+        typer.Option("--same", metavar="A=B", help="Class A is another name of class B; may be given again."),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="DEVICE", help="Leave a device out, by its name or number."),
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="DEVICE", help="Count a device, whatever the others say."),
+    ] = None,
+    signed_by: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--trust",
+            metavar="KEY",
+            help="Take only what the holder of this public key signed: a PEM file, or a folder of them.",
+        ),
+    ] = None,
+    keep_apart: Annotated[
+        bool,
+        typer.Option(
+            "--keep-apart", help="Keep what each device said, so that the file can be merged again."
+        ),
+    ] = False,
+    skip_broken: Annotated[
+        bool,
+        typer.Option("--skip-broken", help="Leave out files that cannot be used, and list them."),
+    ] = False,
+    sign: SignKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Merge files of devices into one that each device can apply.
+
+    The order of files makes no difference, and a file given twice counts once. Of each device the newest counts.
+
+    \b
+    Example:  csk-sdk fleet merge kitchen.cskc hall.cskc yard.cskc --out merged.cskc
+    """
+    screen = Screen(as_json)
+    report = files.merge(
+        paths,
+        out,
+        same=_pairs(same or []),
+        without_devices=without or (),
+        accept=accept or (),
+        trust=signed_by or (),
+        keep_apart=keep_apart,
+        skip_broken=skip_broken,
+        sign=sign,
+    )
+    screen.json(report.to_json())
+    screen.say(
+        f"{out}: {_classes(report.classes)}, of {plural(report.devices, 'device')}, {size(report.bytes)}."
+    )
+    if report.withdrawn:
+        screen.say(f"Taken back by their devices, and not in it: {plural(report.withdrawn, 'contribution')}.")
+    for path, why in report.skipped.items():
+        screen.warn(f"left out: {path}: {why}")
+    for device, why in report.quarantined.items():
+        screen.warn(f"set aside: {device}, since its {why}. Look at it; `--accept` counts it all the same.")
+    for one in report.alike:
+        screen.warn(one)
+    if report.unconfirmed:
+        screen.say(
+            f"Unconfirmed, since fewer than three devices hold them: {', '.join(report.unconfirmed)}. Nobody can tell "
+            "whether they are what they are called."
+        )
+
+
+def apply(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="What `csk-sdk fleet merge` wrote.")],
+    workspace: WorkspaceDir = HERE,
+    bundle: BundleDir = None,
+    state: StateDir = None,
+    trust: TrustKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make what a fleet knows part of what this device knows.
+
+    It is one generation more, with one task more; `csk-sdk rollback` leads back. Applying a file again changes nothing.
+    A device that trusts a key takes only files signed by it.
+
+    \b
+    Example:  csk-sdk fleet apply merged.cskc
+    """
+    screen = Screen(as_json)
+    space = Workspace.open(workspace, bundle, state, trust=trust)
+    learner = space.learner()
+    report = files.apply(learner, path, trust=space.trust)
+    screen.json(report.to_json())
+    if not report.changed:
+        screen.say(f"This is known here already. Generation {report.generation} is current.")
+        return
+    new = f"new here: {', '.join(report.new)}" if report.new else "none of them new here"
+    count = plural(len(report.classes), "class", "classes")
+    screen.say(
+        f"Known from the fleet, as task {report.task}: {count}, {new}. Generation {report.generation} is current."
+    )
+    for one in report.notes:
+        screen.warn(one)
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A file of a device, or a merged one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what is in a file of a fleet, and whether it is whole.
+
+    \b
+    Example:  csk-sdk fleet inspect merged.cskc
+    """
+    screen = Screen(as_json)
+    found = files.inspect(path)
+    screen.json(found.to_json())
+    who = f"signed by the key {found.signed_by[:8]}…" if found.signed_by else "signed by nobody as a whole"
+    screen.say(f"{path}: {size(found.bytes)}, for bundle {found.bundle[:8]}…, {who}")
+    for number, one in found.devices.items():
+        how = "signed" if one["signed"] else "not signed"
+        screen.say(f"  {one['name']} ({number[:8]}), {how}: {_classes(one['classes'])}")
+    for name, told in (found.merged or {}).items():
+        screen.say(f"  {name}: {told['images']:g} images of {plural(int(told['devices']), 'device')}")
+    for name, other in found.same.items():
+        screen.say(f"  {name} is {other}")
+
+
+for _command in (export, merge, apply, inspect):
+    fleet.command(name=_command.__name__)(_command)
+
+
+def _classes(classes: dict[str, float]) -> str:
+    if not classes:
+        return "no class"
+    return f"{plural(len(classes), 'class', 'classes')} ({', '.join(f'{name} {n:g}' for name, n in classes.items())})"
+
+
+def _pairs(same: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one in same:
+        name, equals, other = one.partition("=")
+        if not (equals and name and other) or found.setdefault(name, other) != other:
+            raise ConfigError(
+                f"--same is {one[:80]!r}, and must be A=B, a class and the one that it is, each once."
+            )
+    return found

@@ -1,0 +1,231 @@
+"""`export`: what a device has learned, as a file that says as little as merging needs."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.bundle.signing import sign_text
+from csk_sdk.contract.thresholds import integer
+from csk_sdk.errors import ConfigError, FleetError, StateError
+from csk_sdk.fleet.files import Content, require_place, write
+from csk_sdk.fleet.packing import content_id, pack, pack_sketch
+from csk_sdk.fleet.statement import PURPOSE, Entry, Statement, device_of
+from csk_sdk.formats.given import optional_path, path_of, text_of
+from csk_sdk.formats.names import is_plain
+from csk_sdk.learner import Learner
+from csk_sdk.method.contributions import Contribution
+from csk_sdk.method.unknown import Familiarity
+from csk_sdk.state import Generation, LearnedTask, State
+from csk_sdk.state.atomic import exists, replace_file
+from csk_sdk.state.generation import seal, unseal
+
+LEAST = integer("fleet", "least_images")
+# In the state's folder: who this device is to its fleet, and what it has said last.
+REMEMBERED = "fleet.json"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export` did. Immutable.
+
+    - `device`: the number that names this device, `name` what people call it, `sequence` that of its statement
+    - `classes`: how many images of each class the contributions are of
+    - `left_out`: sentences about what stays on the device
+    - `bytes`: the size of the file
+    """
+
+    device: str
+    name: str
+    sequence: int
+    classes: dict[str, float]
+    left_out: tuple[str, ...]
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `fleet export --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a device has learned itself: by task and class the packed contribution; `lacking` says what has none."""
+
+    blobs: dict[tuple[str, str], bytes]
+    counts: dict[tuple[str, str], float]
+    lacking: tuple[str, ...]
+
+
+def export(
+    learner: Learner,
+    out: Path | str,
+    *,
+    least: int = LEAST,
+    name: str | None = None,
+    sign: Path | str | None = None,
+) -> ExportReport:
+    """Write what the device of `learner` has learned itself to the file `out`, for `merge`. No image is in it.
+
+    What fewer than `least` images of a class in a lesson contributed stays here. `name` is what people call the device,
+    by default the file's name. `sign` is the PEM file of the device's private ed25519 key. Without one, nobody can tell
+    whether a file is this device's. Exporting again without having learned gives the same file.
+
+    Raises FleetError where nothing can be exported, ConfigError for `least` below 1 or a key that is none, StorageError
+    where it cannot be written, StateLockedError while something learns.
+    """
+    require_learner(learner)
+    target, key = path_of(out, "out"), optional_path(sign, "sign")
+    called = target.stem if name is None else text_of(name, "name", FleetError)
+    if not is_plain(called):
+        raise FleetError(f"a device cannot be called {called[:40]!r}: give a `--name`.")
+    if isinstance(least, bool) or not isinstance(least, int) or least < 1:
+        raise FleetError(f"least is {least!r:.40}, and must be a whole number of images, 1 or more.")
+    require_cross_entropy(learner.bundle)
+    require_place(target)
+    learner.state.require_writable()
+    with learner.state.lock():
+        generation = learner.state.load()
+        own = own_of(learner.bundle, learner.state, generation.tasks)
+        shared, left_out = _enough(own, least)
+        if not shared:
+            raise FleetError(f"There is nothing to export: {_nothing(generation, left_out)}")
+        blobs = {content_id(own.blobs[one]): own.blobs[one] for one in shared}
+        sketches = _sketches(generation, {name for _, name in shared}, blobs)
+        entries = _entries(own, shared, generation.tasks)
+        statement = _said(learner, called, entries, sketches, key)
+        content = Content(learner.bundle.id, learner.bundle.manifest.head.features, (statement,))
+        size = write(target, content, lambda one: len(blobs[one]), blobs.__getitem__)
+    classes: dict[str, float] = {}
+    for entry in entries:
+        classes[entry.name] = classes.get(entry.name, 0.0) + entry.count
+    return ExportReport(statement.device, called, statement.sequence, classes, left_out, size)
+
+
+def require_learner(learner: Any) -> None:
+    """Raise ConfigError for anything but a Learner."""
+    if not isinstance(learner, Learner):
+        raise ConfigError(
+            f"learner is a {type(learner).__name__}, and must be a Learner: open it with Learner.open."
+        )
+
+
+def require_cross_entropy(bundle: Bundle) -> None:
+    """Raise FleetError where a bundle's classes do not exclude each other: then nothing is known of them one by one."""
+    if bundle.objective.tabular:
+        raise FleetError(
+            f"Only what is known of classes that exclude each other can be merged, and this bundle's loss is "
+            f"{bundle.manifest.loss}."
+        )
+
+
+def own_of(bundle: Bundle, state: State, tasks: tuple[LearnedTask, ...]) -> Own:
+    """What a device has learned itself, and not from its fleet."""
+    blobs, counts, lacking = {}, {}, []
+    for task in tasks:
+        if task.fleet is not None:
+            continue
+        for name in task.classes:
+            file = task.contributions.get(name)
+            if file == "":
+                continue
+            try:
+                if file is None:
+                    raise StateError("none was kept.")
+                one = Contribution.from_tensors(state.contribution(file), bundle.manifest.head.features)
+            except StateError as error:
+                reason = str(error).rstrip(".")
+                lacking.append(
+                    f"'{name}' of task '{task.name}' stays here: its contribution cannot be read ({reason})."
+                )
+                continue
+            blobs[task.name, name], counts[task.name, name] = pack(one), one.count
+    return Own(blobs, counts, tuple(lacking))
+
+
+def _enough(own: Own, least: int) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """What is of so many images, and sentences about the rest."""
+    few = [one for one, count in own.counts.items() if count < least]
+    said = [
+        f"'{name}' of task '{task}' stays here: {own.counts[task, name]:g} images say too much of each, and {least} "
+        "are the least."
+        for task, name in few
+    ]
+    return [one for one in own.blobs if one not in few], (*own.lacking, *said)
+
+
+def _nothing(generation: Generation, left_out: tuple[str, ...]) -> str:
+    if not any(task.fleet is None for task in generation.tasks):
+        return "this device has learned no task."
+    return left_out[0] if left_out else "all that was learned was replaced, or is known from elsewhere."
+
+
+def _sketches(generation: Generation, names: set[str], blobs: dict[str, bytes]) -> dict[str, str]:
+    """The names of what is usual for images of these classes; the bytes go into `blobs`."""
+    sketch = Familiarity.from_tensors(generation.tensors)
+    found = {}
+    for row, name in enumerate(sketch.classes if sketch is not None else ()):
+        if sketch is not None and name in names:
+            blob = pack_sketch(sketch.margins[row], sketch.oddness[row])
+            found[name] = content_id(blob)
+            blobs[found[name]] = blob
+    return found
+
+
+def _entries(own: Own, shared: list[tuple[str, str]], tasks: tuple[LearnedTask, ...]) -> list[Entry]:
+    temperatures = {task.name: task.temperature for task in tasks}
+    found = [
+        Entry(one[1], content_id(own.blobs[one]), own.counts[one], temperatures[one[0]]) for one in shared
+    ]
+    # The same images twice are the same bytes.
+    return sorted({(one.name, one.id): one for one in found}.values(), key=lambda one: (one.name, one.id))
+
+
+def _remembered(path: Path) -> dict[str, Any]:
+    """What this device has said before. Raises FleetError where that is damaged."""
+    if not exists(path):
+        return {}
+    try:
+        return unseal(path)
+    except StateError as error:
+        raise FleetError(
+            f"{str(error).rstrip('.')}. It says who this device is to its fleet, and which contributions it has taken "
+            "back: restore it from a backup, or remove it; a device without a key is another one then."
+        ) from None
+
+
+def _said(
+    learner: Learner, name: str, entries: list[Entry], sketches: Mapping[str, str], key: Path | None
+) -> Statement:
+    """The device's statement: the last one, where nothing has changed since; and remember it."""
+    path = learner.state.folder / REMEMBERED
+    before = _remembered(path)
+    known = before.get("devices", {})
+    device = device_of(sign_text(PURPOSE, "", key)[0]) if key is not None else before.get("unsigned")
+    device = device or secrets.token_hex(32)
+    last = known.get(device, {})
+    now = {one.id for one in entries}
+    withdrawn = sorted({*last.get("withdrawn", ()), *last.get("ids", ())} - now)
+    about = [
+        learner.bundle.id,
+        name,
+        [one.to_json() for one in entries],
+        dict(sorted(sketches.items())),
+        withdrawn,
+    ]
+    digest = hashlib.sha256(seal({"about": about})).hexdigest()
+    sequence = last.get("sequence", 0)
+    if digest != last.get("digest"):
+        sequence = max(sequence + 1, int(time.time()))
+    statement = Statement.of(learner.bundle.id, device, name, sequence, entries, sketches, withdrawn, key)
+    said = {"sequence": sequence, "digest": digest, "ids": sorted(now), "withdrawn": withdrawn}
+    more = {"unsigned": device} if key is None else {}
+    content = {**before, **more, "schema_version": 1, "devices": {**known, device: said}}
+    if content != before:
+        replace_file(path, seal(content))
+    return statement

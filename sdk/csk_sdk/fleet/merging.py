@@ -1,0 +1,192 @@
+"""`merge`: files of devices to what all of them know, or to one file that keeps the devices apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from csk_sdk.bundle.signing import raw_public_key
+from csk_sdk.errors import ConfigError, FleetError
+from csk_sdk.fleet.collection import Collection, device_named, without
+from csk_sdk.fleet.files import Content, FleetFile, require_place, write
+from csk_sdk.fleet.reducing import Reduced, reduced
+from csk_sdk.formats.given import flag_of, optional_path, path_of, text_of, texts_of
+from csk_sdk.state.atomic import names_in
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What `merge` did. Immutable.
+
+    - `devices`, `classes`, `contributions`: how many devices count, how many images there are of each class, and of how
+      many contributions these are
+    - `quarantined`: devices that are set aside, and why; `skipped`: files that were left out, and why
+    - `unconfirmed`: classes that fewer than three devices hold, so that nobody can tell whether they are what they are
+      called
+    - `alike`: sentences about classes of two names that look like one thing
+    - `withdrawn`: contributions that a device's newest file has taken back
+    - `bytes`: the size of the file that was written; `knowledge` names what it holds, the same for the same devices
+    """
+
+    devices: int
+    classes: dict[str, float]
+    contributions: int
+    quarantined: dict[str, str]
+    skipped: dict[str, str]
+    unconfirmed: tuple[str, ...]
+    alike: tuple[str, ...]
+    withdrawn: int
+    bytes: int
+    knowledge: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `fleet merge --json`."""
+        return asdict(self)
+
+
+def merge(
+    files: Iterable[Path | str],
+    out: Path | str,
+    *,
+    same: Mapping[str, str] | None = None,
+    without_devices: Iterable[str] = (),
+    accept: Iterable[str] = (),
+    trust: Iterable[Path | str] = (),
+    keep_apart: bool = False,
+    skip_broken: bool = False,
+    sign: Path | str | None = None,
+) -> MergeReport:
+    """Merge what devices exported, `files`, into `out`: one contribution for each class, for `apply` on every device.
+
+    The result is the same to the bit for any order of files. With `keep_apart`, the file keeps what each device said,
+    can be merged again with others, in any grouping, and can be applied, too; what each device contributed is then told
+    to whoever has it. `same` maps names of classes to those that they are another name of. `without_devices` are left
+    out, and those in `accept` count whatever the others say, each by its name or by how its number begins. With
+    `trust`, PEM files of public keys or folders of them, only what was signed by one of them is taken. `sign` is the
+    PEM file of a private key: devices whose bundles are signed take merged files of that key's holder only.
+
+    Raises FleetError for a file that is damaged, of another bundle, or not signed as it must be: with `skip_broken` it
+    is left out and listed instead. StorageError where `out` cannot be written, ConfigError for keys that are none.
+    """
+    paths = [Path(one) for one in texts_of(_as_texts(files), "files", FleetError)]
+    target = path_of(out, "out")
+    require_place(target)
+    key = optional_path(sign, "sign")
+    flag_of(keep_apart, "keep_apart")
+    trusted = _trusted(trust)
+    opened, skipped = _opened(paths, trusted, flag_of(skip_broken, "skip_broken"))
+    names = _names(same)
+    dropped = texts_of(without_devices, "without_devices", FleetError)
+    if dropped:
+        opened = without(opened, dropped)
+    fleet = Collection.of(opened, names)
+    accepted = accepted_among(fleet, texts_of(accept, "accept", FleetError))
+    found = reduced(fleet, accepted)
+    if keep_apart:
+        size = write(target, fleet.content, fleet.size_of, fleet.blob, key)
+    else:
+        blobs = found.blobs
+        size = write(target, found.content, lambda name: len(blobs[name]), blobs.__getitem__, key)
+    return _report(fleet, found, skipped, size)
+
+
+def accepted_among(fleet: Collection, names: Iterable[str]) -> frozenset[str]:
+    """The devices of these names."""
+    there = {one.device: one.name for one in fleet.statements}
+    return frozenset(device_named(name, there) for name in names)
+
+
+def merged_of(file: FleetFile) -> Reduced | None:
+    """What a file that keeps devices apart comes to; None for one that is merged."""
+    if file.content.merged is not None:
+        return None
+    return reduced(Collection.of([file], {}))
+
+
+def _report(fleet: Collection, found: Reduced, skipped: dict[str, str], size: int) -> MergeReport:
+    shown = {one.device: one.shown for one in fleet.statements}
+    content: Content = found.content
+    return MergeReport(
+        devices=found.merged.devices,
+        classes={one.name: one.count for one in found.merged.classes},
+        contributions=len(found.blobs[found.merged.included]) // 32,
+        quarantined={shown[one]: f"'{why.name}' {why.why}" for one, why in sorted(found.quarantined.items())},
+        skipped=skipped,
+        unconfirmed=found.unconfirmed,
+        alike=_sentences(found),
+        withdrawn=fleet.withdrawn,
+        bytes=size,
+        knowledge=content.knowledge,
+    )
+
+
+def _sentences(found: Reduced) -> tuple[str, ...]:
+    looks = [
+        f"'{one}' and '{other}' look like one thing: they lie {100 * ratio:.0f} % as far apart as two classes do. "
+        f"If they are, merge again with `--same {one}={other}`."
+        for (one, other), ratio in sorted(found.alike.items())
+    ]
+    spelled = [
+        f"'{other}' differs from '{one}' only in case, spaces or accents, and a device can know one of them: merge "
+        f"again with `--same {other}={one}`."
+        for one, other in found.spelled
+    ]
+    return (*looks, *spelled)
+
+
+def _opened(
+    paths: list[Path], trusted: frozenset[str], skip_broken: bool
+) -> tuple[list[FleetFile], dict[str, str]]:
+    opened, skipped = [], {}
+    for path in paths:
+        try:
+            opened.append(_believed(FleetFile.open(path), trusted))
+        except FleetError as error:
+            if not skip_broken:
+                raise
+            skipped[str(path)] = str(error)
+    if not opened:
+        raise FleetError("There is nothing to merge: name the files that devices have exported.")
+    return opened, skipped
+
+
+def _believed(file: FleetFile, trusted: frozenset[str]) -> FleetFile:
+    """Raise FleetError where a device's statement is not signed by one of the trusted keys."""
+    for one in file.content.statements if trusted else ():
+        if one.key not in trusted:
+            how = "by a key that is not trusted" if one.key else "by nobody"
+            raise FleetError(
+                f"{file.path} has what device {one.shown} says, signed {how}. Leave it out, or name its public key "
+                "with `--trust`."
+            )
+    return file
+
+
+def _trusted(trust: Iterable[Path | str]) -> frozenset[str]:
+    """The public keys in PEM files, and in the `*.pem` of folders. Raises ConfigError for one that is none."""
+    found = set()
+    for given in texts_of(_as_texts(trust), "trust", ConfigError):
+        path = path_of(given, "trust")
+        inside = [path / name for name in sorted(names_in(path)) if name.endswith(".pem")]
+        if path.is_dir() and not inside:
+            raise ConfigError(f"{path} has no key in it: put the devices' public keys there, as NAME.pem.")
+        found |= {raw_public_key(one) for one in inside or [path]}
+    return frozenset(found)
+
+
+def _names(same: Mapping[str, str] | None) -> dict[str, str]:
+    if same is not None and not isinstance(same, Mapping):
+        raise FleetError(f"same is a {type(same).__name__}, and must be a mapping of names to names.")
+    return {
+        text_of(name, "same", FleetError): text_of(other, "same", FleetError)
+        for name, other in (same or {}).items()
+    }
+
+
+def _as_texts(files: Any) -> Any:
+    """Paths as texts; anything else as it is, for `texts_of` to refuse."""
+    if isinstance(files, str | bytes | Mapping) or not isinstance(files, Iterable):
+        return files
+    return [str(one) if isinstance(one, Path) else one for one in files]

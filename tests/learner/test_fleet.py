@@ -1,0 +1,319 @@
+"""What one device learned, all know: exported, merged in any order, applied, and taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import NAMES, Digits, open_learner
+from csk_sdk import CskError, FleetError, Learner, Task, fleet
+from learner.knowing import accuracy
+
+FROZEN = {"few_shot": 10**6}
+PLANS = {"kitchen": (4, 5), "hall": (6, 7), "yard": (8, 9)}
+ALL = tuple(range(10))
+Device = Callable[..., Learner]
+
+
+@pytest.fixture
+def device(digits_bundle: Path, tmp_path: Path, digits: Digits) -> Device:
+    """A device that has learned these digits, one task each."""
+
+    def made(name: str, *tasks: tuple[int, ...], images: int = 100, **settings: float) -> Learner:
+        learner = open_learner(digits_bundle, tmp_path / name, **{**FROZEN, **settings})
+        for number, chosen in enumerate(tasks):
+            learner.learn(digits.task(f"{number + 1:02}", chosen, train=images))
+        return learner
+
+    return made
+
+
+@pytest.fixture
+def three(device: Device, tmp_path: Path) -> dict[str, Learner]:
+    """Three devices of two classes each, and their files `NAME.cskc`."""
+    devices = {name: device(name, chosen) for name, chosen in PLANS.items()}
+    for name, learner in devices.items():
+        fleet.export(learner, tmp_path / f"{name}.cskc")
+    return devices
+
+
+def files(folder: Path, *names: str) -> list[Path]:
+    return [folder / f"{name}.cskc" for name in names or PLANS]
+
+
+def test_three_devices_know_what_one_that_saw_everything_knows(
+    three: dict[str, Learner], device: Device, digits: Digits, tmp_path: Path
+) -> None:
+    report = fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    assert report.classes == {NAMES[digit]: 100.0 for digit in sorted(range(4, 10), key=lambda d: NAMES[d])}
+    assert (report.devices, report.contributions, report.quarantined) == (3, 6, {})
+    everything = device("everything", *PLANS.values())
+    best = accuracy(everything, digits, ALL)
+    found = {}
+    for name, learner in three.items():
+        alone = accuracy(learner, digits, ALL)
+        done = fleet.apply(learner, tmp_path / "merged.cskc")
+        assert (done.changed, done.generation, done.own, done.notes) == (True, 2, 2, ())
+        assert set(done.new) == set(report.classes) - {NAMES[digit] for digit in PLANS[name]}
+        assert accuracy(learner, digits, ALL) >= best - 0.006 > alone + 0.2
+        assert accuracy(learner, digits, tuple(range(4, 10)), "fleet") > 0.95
+        assert accuracy(learner, digits, PLANS[name], "01") > 0.93
+        found[name] = learner.generation.tensors
+    for name, tensor in found["hall"].items():
+        # All that is known of classes is the same on all of them, to the bit; each has its own task's head.
+        if name.startswith(("statistics.", "head/base", "head/fleet", "center/")):
+            for other in PLANS:
+                assert tensor.tobytes() == found[other][name].tobytes(), name
+
+
+def test_applying_again_changes_nothing_and_rollback_leads_back(
+    three: dict[str, Learner], digits: Digits, tmp_path: Path
+) -> None:
+    learner = three["hall"]
+    before = learner.generation.tensors
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    fleet.merge(reversed(files(tmp_path)), tmp_path / "again.cskc")
+    fleet.apply(learner, tmp_path / "merged.cskc")
+    for name in ("merged", "again"):
+        done = fleet.apply(learner, tmp_path / f"{name}.cskc")
+        assert (done.changed, done.generation) == (False, 2)
+    assert learner.state.head() == 2
+    learner.rollback("01")
+    assert {name: one.tobytes() for name, one in learner.generation.tensors.items()} == {
+        name: one.tobytes() for name, one in before.items()
+    }
+    assert learner.rollback("fleet").number == 2
+
+
+def test_one_that_knows_nothing_yet_knows_what_the_fleet_knows(
+    three: dict[str, Learner], device: Device, digits: Digits, tmp_path: Path
+) -> None:
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    new, old = device("new"), three["hall"]
+    for learner in (new, old):
+        fleet.apply(learner, tmp_path / "merged.cskc")
+    ours, theirs = new.generation.tensors, old.generation.tensors
+    for name in ("statistics.scatter", "statistics.means", "statistics.counts"):
+        assert ours[name].tobytes() == theirs[name].tobytes()
+    with pytest.raises(FleetError, match="There is nothing to export: this device has learned no task"):
+        fleet.export(new, tmp_path / "new.cskc")
+    # It learns on, and exports that alone.
+    images, labels = digits.arrays((4, 9), 0, 60)
+    new.learn(Task.from_arrays("more", 255 - images, labels, ["light four", "light nine"]))
+    assert set(fleet.export(new, tmp_path / "new.cskc").classes) == {"light four", "light nine"}
+    assert accuracy(new, digits, ALL) > 0.9
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_both_kinds_of_merged_files_come_to_the_same(
+    three: dict[str, Learner], tmp_path: Path, apart: bool
+) -> None:
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc", keep_apart=apart)
+    one, two = three["hall"], three["yard"]
+    fleet.apply(one, tmp_path / "merged.cskc")
+    fleet.merge(files(tmp_path), tmp_path / "other.cskc", keep_apart=not apart)
+    assert fleet.apply(two, tmp_path / "other.cskc").changed
+    assert not fleet.apply(one, tmp_path / "other.cskc").changed
+
+
+def test_what_is_forgotten_or_corrected_on_a_device_goes_everywhere(
+    three: dict[str, Learner], digits: Digits, tmp_path: Path
+) -> None:
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    for learner in three.values():
+        fleet.apply(learner, tmp_path / "merged.cskc")
+    hall, yard = three["hall"], three["yard"]
+    said = hall.forget(task="01").remains
+    assert said[-1].startswith("what the fleet knows, in which this device's images count until")
+    with pytest.raises(FleetError, match="nothing to export"):
+        fleet.export(hall, tmp_path / "hall.cskc")
+    images, labels = digits.arrays((6, 7), 0, 50)
+    hall.learn(Task.from_arrays("02", images, labels, ["six", "seven"]), replace=True)
+    fleet.export(hall, tmp_path / "hall2.cskc")
+    # The older file of the same device counts no more, whichever comes first.
+    for order in (["hall", "hall2", "yard"], ["hall2", "yard", "hall"]):
+        report = fleet.merge(files(tmp_path, *order), tmp_path / "merged.cskc")
+        assert report.classes == {"eight": 100.0, "nine": 100.0, "seven": 50.0, "six": 50.0}
+        assert report.withdrawn == 2
+    yard.forget("nine")
+    assert "nine" not in yard.classes
+    fleet.export(yard, tmp_path / "yard.cskc")
+    report = fleet.merge(files(tmp_path, "kitchen", "hall2", "yard"), tmp_path / "merged.cskc")
+    assert "nine" not in report.classes
+    for learner in three.values():
+        fleet.apply(learner, tmp_path / "merged.cskc")
+        assert "nine" not in learner.classes
+        assert "six" in learner.classes
+
+
+def test_where_the_fleet_s_part_is_forgotten_one_s_own_counts_again(
+    three: dict[str, Learner], tmp_path: Path
+) -> None:
+    learner = three["hall"]
+    before = learner.generation.tensors
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    fleet.apply(learner, tmp_path / "merged.cskc")
+    assert learner.tasks[0].shared == ("six", "seven")
+    learner.forget(task="fleet")
+    after = learner.generation.tensors
+    assert learner.tasks[0].shared == ()
+    for name in ("statistics.classes", "statistics.scatter", "statistics.means", "statistics.counts"):
+        assert before[name].tobytes() == after[name].tobytes(), name
+
+
+def test_few_images_stay_on_the_device(device: Device, tmp_path: Path) -> None:
+    learner = device("few", (4, 5), images=10)
+    with pytest.raises(FleetError, match=r"nothing to export: 'four' of task '01' stays here: 10 images say"):
+        fleet.export(learner, tmp_path / "few.cskc")
+    assert not (tmp_path / "few.cskc").exists()
+    report = fleet.export(learner, tmp_path / "few.cskc", least=10)
+    assert (report.classes, report.left_out) == ({"four": 10.0, "five": 10.0}, ())
+
+
+def test_exporting_again_gives_the_same_file(three: dict[str, Learner], tmp_path: Path) -> None:
+    before = (tmp_path / "hall.cskc").read_bytes()
+    first = fleet.inspect(tmp_path / "hall.cskc")
+    fleet.export(three["hall"], tmp_path / "hall.cskc")
+    assert (tmp_path / "hall.cskc").read_bytes() == before
+    # Applying is no lesson.
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    fleet.apply(three["hall"], tmp_path / "merged.cskc")
+    fleet.export(three["hall"], tmp_path / "hall.cskc")
+    assert (tmp_path / "hall.cskc").read_bytes() == before
+    (found,) = first.devices.values()
+    assert found["classes"] == {"seven": 100.0, "six": 100.0}
+
+
+def test_two_names_for_one_thing(digits_bundle: Path, digits: Digits, tmp_path: Path) -> None:
+    one = open_learner(digits_bundle, tmp_path / "one", **FROZEN)
+    halves = np.concatenate([digits.of(digit, 0, 180)[::2][:80] for digit in (4, 5)])
+    one.learn(Task.from_arrays("01", halves, np.repeat([0, 1], 80), ["four", "five"]))
+    two = open_learner(one.bundle.folder, tmp_path / "two", **FROZEN)
+    # The same writers as those of the other device, none of the same images.
+    images = np.concatenate([digits.of(digit, 0, 180)[1::2][:80] for digit in (4, 6)])
+    labels = np.repeat([0, 1], 80)
+    two.learn(Task.from_arrays("01", images, labels, ["vier", "six"]))
+    for name, learner in (("one", one), ("two", two)):
+        fleet.export(learner, tmp_path / f"{name}.cskc")
+    both = files(tmp_path, "one", "two")
+    report = fleet.merge(both, tmp_path / "merged.cskc")
+    (said,) = report.alike
+    assert said.startswith("'four' and 'vier' look like one thing: ")
+    assert said.endswith("merge again with `--same four=vier`.")
+    report = fleet.merge(both, tmp_path / "merged.cskc", same={"vier": "four"})
+    assert report.classes == {"five": 80.0, "four": 160.0, "six": 80.0}
+    assert report.alike == ()
+    for learner in (one, two):
+        fleet.apply(learner, tmp_path / "merged.cskc")
+        assert learner.classes[-3:] == ("five", "four", "six")
+        assert accuracy(learner, digits, (0, 1, 2, 3, 4, 5, 6)) > 0.9
+    assert two.tasks[0].classes == ("four", "six")
+    fleet.export(two, tmp_path / "two.cskc")
+    assert set(fleet.merge(both, tmp_path / "merged.cskc").classes) == {"five", "four", "six"}
+
+
+def test_a_device_with_trained_centers_is_led_over_by_its_drift(
+    device: Device, digits: Digits, tmp_path: Path
+) -> None:
+    trained = device("trained", (4, 5), few_shot=0)
+    frozen = device("frozen", (6, 7))
+    for name, learner in (("trained", trained), ("frozen", frozen)):
+        fleet.export(learner, tmp_path / f"{name}.cskc")
+    fleet.merge(files(tmp_path, "trained", "frozen"), tmp_path / "merged.cskc")
+    known = (0, 1, 2, 3, 4, 5, 6, 7)
+    done = fleet.apply(trained, tmp_path / "merged.cskc")
+    assert done.notes[0].startswith("This device has trained its network: ")
+    assert fleet.apply(frozen, tmp_path / "merged.cskc").notes == ()
+    assert accuracy(frozen, digits, known) > 0.97
+    assert accuracy(trained, digits, known) > 0.95
+    # And goes on.
+    trained.learn(digits.task("02", (8, 9)), {"few_shot": 0})
+    assert accuracy(trained, digits, ALL) > 0.9
+    trained.forget("six")
+    assert accuracy(trained, digits, (0, 1, 2, 3, 4, 5, 7)) > 0.9
+
+
+def test_what_cannot_be_applied_is_one_sentence_and_changes_nothing(
+    three: dict[str, Learner], device: Device, digits: Digits, tmp_path: Path, sounds_bundle: Path
+) -> None:
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    other = open_learner(sounds_bundle, tmp_path / "sounds")
+    with pytest.raises(
+        FleetError, match=r"is of bundle .{8}…, and this device has .{8}…: take the file that was"
+    ):
+        fleet.apply(other, tmp_path / "merged.cskc")
+    spelled = open_learner(three["hall"].bundle.folder, tmp_path / "spelled", **FROZEN)
+    images, labels = digits.arrays((4, 5), 0, 40)
+    spelled.learn(Task.from_arrays("01", images, labels, ["Six", "five"]))
+    with pytest.raises(
+        FleetError, match="has a class 'six', and there is one called 'Six' here, which differs"
+    ):
+        fleet.apply(spelled, tmp_path / "merged.cskc")
+    assert spelled.state.head() == 1
+    fleet.merge(files(tmp_path), tmp_path / "base.cskc", same={"zero": "six"})
+    with pytest.raises(
+        FleetError, match=r"'zero' is one of the base, which keeps its name: .*--same six=zero"
+    ):
+        fleet.apply(three["hall"], tmp_path / "base.cskc")
+    named = device("named")
+    named.learn(digits.task("fleet", (4, 5)))
+    assert fleet.apply(named, tmp_path / "merged.cskc").task == "fleet-2"
+
+
+@pytest.mark.parametrize("part", ["contribution", "tensors", "record", "HEAD"])
+def test_a_crash_while_it_is_applied_leaves_what_was_there(
+    three: dict[str, Learner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    learner = three["hall"]
+    before = learner.generation.tensors
+    from csk_sdk.state import atomic
+
+    real = atomic.os.replace
+    ends = {
+        "contribution": ".safetensors",
+        "tensors": "000002.safetensors",
+        "record": "000002.json",
+        "HEAD": "HEAD",
+    }
+
+    def killed(source: Path, target: Path) -> None:
+        if str(target).endswith(ends[part]):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(atomic.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fleet.apply(learner, tmp_path / "merged.cskc")
+    again = open_learner(learner.bundle.folder, learner.state.folder, **FROZEN)
+    assert again.state.head() == 1
+    assert {name: one.tobytes() for name, one in again.generation.tensors.items()} == {
+        name: one.tobytes() for name, one in before.items()
+    }
+    assert fleet.apply(again, tmp_path / "merged.cskc").changed
+    fresh = open_learner(learner.bundle.folder, tmp_path / "fresh", **FROZEN)
+    fleet.apply(fresh, tmp_path / "merged.cskc")
+    ours, theirs = again.generation.tensors, fresh.generation.tensors
+    assert ours["statistics.scatter"].tobytes() == theirs["statistics.scatter"].tobytes()
+
+
+def test_no_image_and_no_name_of_a_task_is_in_a_file(three: dict[str, Learner], tmp_path: Path) -> None:
+    learner = three["hall"]
+    learner.learn(Task.from_arrays("a secret", *_light(three), ["eight", "nine"]))
+    fleet.export(learner, tmp_path / "hall.cskc")
+    assert b"secret" not in (tmp_path / "hall.cskc").read_bytes()
+    with pytest.raises(CskError, match="where only csk-sdk's own files are"):
+        fleet.export(learner, learner.state.folder / "x.cskc")
+    (tmp_path / "diary.txt").write_text("dear diary")
+    with pytest.raises(CskError, match=r"is there and is not a \.cskc file: it would be lost"):
+        fleet.export(learner, tmp_path / "diary.txt")
+
+
+def _light(three: dict[str, Learner]) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    images = np.repeat(np.array([30, 200], np.uint8), 40)[:, None, None] + rng.integers(0, 20, (80, 8, 8))
+    return images.astype(np.uint8), np.repeat([0, 1], 40)
