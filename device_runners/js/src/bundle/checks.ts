@@ -5,7 +5,7 @@
  * (`manifest.ts`) and its parts against each other (`manifestChecks.ts`).
  */
 
-import { LIMITS, UNKNOWN } from '../contract/thresholds.js';
+import { LIMITS } from '../contract/thresholds.js';
 import { BundleError, reasonOf } from '../errors.js';
 import { sha256 } from '../formats/bytes.js';
 import { byCodePoint } from '../formats/json.js';
@@ -13,7 +13,7 @@ import { readHeader } from '../formats/safetensors.js';
 import { quoted } from '../formats/schema.js';
 import type { Tensors } from '../formats/tensors.js';
 import { STATISTICS } from '../method/heads.js';
-import { FAMILIARITY } from '../method/unknown.js';
+import { FAMILIARITY, QUANTILES } from '../method/unknown.js';
 import { interfaceOf, misfit } from './graphInterface.js';
 import type { Manifest } from './manifest.js';
 import { readOnnx } from './onnxFile.js';
@@ -95,8 +95,8 @@ function wantedFamiliarity(tensors: Tensors): [string, number[]][] {
   const rows = Math.max(rowsOf('margins'), rowsOf('oddness'));
   return [
     ['familiarity.classes', [rowsOf('classes')]],
-    ['familiarity.margins', [rows, UNKNOWN.quantiles]],
-    ['familiarity.oddness', [rows, UNKNOWN.quantiles]],
+    ['familiarity.margins', [rows, QUANTILES]],
+    ['familiarity.oddness', [rows, QUANTILES]],
   ];
 }
 

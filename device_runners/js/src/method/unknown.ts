@@ -20,7 +20,8 @@ import { timesTransposed } from './matrix.js';
 
 /** Share of known images that may be called unknown, unless told otherwise. */
 export const REJECT = UNKNOWN.reject;
-const WIDTH = UNKNOWN.quantiles;
+/** Numbers of each class in the sketch of known images. */
+export const QUANTILES = UNKNOWN.quantiles;
 /** So many images are judged at once: their rows are float64, and as long as the features. */
 export const AT_ONCE = UNKNOWN.imagesAtOnce;
 /** What the distance is made with: an exported model has it in its own ops. */
@@ -32,7 +33,7 @@ export const UNKNOWN_NUMBERS = {
 /** As tensors of a state, each behind `familiarity.`. */
 export const FAMILIARITY = ['classes', 'margins', 'oddness'] as const;
 
-/** The sketch: what is usual for images of known classes. Both tables are `(classes, WIDTH)`, above 0. */
+/** The sketch: what is usual for images of known classes. Both tables are `(classes, QUANTILES)`, above 0. */
 export class Familiarity {
   constructor(
     readonly classes: readonly string[],
@@ -41,7 +42,7 @@ export class Familiarity {
   ) {}
 
   tensors(): Map<string, StoredTensor> {
-    const shape = [this.classes.length, WIDTH];
+    const shape = [this.classes.length, QUANTILES];
     return new Map<string, StoredTensor>([
       ['familiarity.classes', uint8(utf8(jsonOfNames(this.classes)))],
       ['familiarity.margins', float32(shape, this.margins)],
@@ -63,7 +64,7 @@ export class Familiarity {
       table?.dtype === 'float32' &&
       Array.isArray(classes) &&
       classes.length > 0 &&
-      table.data.length === classes.length * WIDTH &&
+      table.data.length === classes.length * QUANTILES &&
       table.data.every((value) => value > 0 && value < Infinity);
     if (!Array.isArray(classes) || !fits(margins) || !fits(oddness)) {
       throw new StateError(
@@ -77,13 +78,13 @@ export class Familiarity {
   merge(other: Familiarity): Familiarity {
     const classes = [...new Set([...this.classes, ...other.classes])];
     const both = (mine: Float32Array, theirs: Float32Array): Float32Array => {
-      const out = new Float32Array(classes.length * WIDTH);
+      const out = new Float32Array(classes.length * QUANTILES);
       classes.forEach((name, row) => {
         const [a, b] = [this.classes.indexOf(name), other.classes.indexOf(name)];
-        for (let j = 0; j < WIDTH; j++) {
-          const one = mine[(a < 0 ? 0 : a) * WIDTH + j]!;
-          const two = theirs[(b < 0 ? 0 : b) * WIDTH + j]!;
-          out[row * WIDTH + j] = a < 0 ? two : b < 0 ? one : Math.fround(one + two) / 2;
+        for (let j = 0; j < QUANTILES; j++) {
+          const one = mine[(a < 0 ? 0 : a) * QUANTILES + j]!;
+          const two = theirs[(b < 0 ? 0 : b) * QUANTILES + j]!;
+          out[row * QUANTILES + j] = a < 0 ? two : b < 0 ? one : Math.fround(one + two) / 2;
         }
       });
       return out;
@@ -109,7 +110,7 @@ export class Familiarity {
 
   private rows(rows: readonly number[]): Familiarity {
     const of = (table: Float32Array): Float32Array =>
-      Float32Array.from(rows.flatMap((row) => [...table.subarray(row * WIDTH, (row + 1) * WIDTH)]));
+      Float32Array.from(rows.flatMap((row) => [...table.subarray(row * QUANTILES, (row + 1) * QUANTILES)]));
     return new Familiarity(
       rows.map((row) => this.classes[row]!),
       of(this.margins),
@@ -119,15 +120,15 @@ export class Familiarity {
 
   /** A table for these classes; for one that was not measured, what the others have on average. */
   of(table: Float32Array, classes: readonly string[]): Float64Array {
-    const mean = Float64Array.from({ length: WIDTH }, (_, j) => {
+    const mean = Float64Array.from({ length: QUANTILES }, (_, j) => {
       let sum = 0;
-      for (let row = 0; row < this.classes.length; row++) sum += table[row * WIDTH + j]!;
+      for (let row = 0; row < this.classes.length; row++) sum += table[row * QUANTILES + j]!;
       return sum / this.classes.length;
     });
-    const out = new Float64Array(classes.length * WIDTH);
+    const out = new Float64Array(classes.length * QUANTILES);
     classes.forEach((name, c) => {
       const row = this.classes.indexOf(name);
-      out.set(row < 0 ? mean : table.subarray(row * WIDTH, (row + 1) * WIDTH), c * WIDTH);
+      out.set(row < 0 ? mean : table.subarray(row * QUANTILES, (row + 1) * QUANTILES), c * QUANTILES);
     });
     return out;
   }
@@ -196,15 +197,17 @@ export function distanceFrom(
   const margin = average(margins);
   if (!(margin > 0)) return undefined;
   const { mean, variance, typical } = spreadOf(statistics);
-  const odd = sketch.of(sketch.oddness, classes).map((value, at) => value * typical[Math.floor(at / WIDTH)]!);
+  const odd = sketch
+    .of(sketch.oddness, classes)
+    .map((value, at) => value * typical[Math.floor(at / QUANTILES)]!);
   const usual = quantile(odd.slice().sort(), UNKNOWN.usualShare);
   const ratios = sketch.of(sketch.margins, classes);
   // How odd an image is tells next to nothing of its margin, so every pair is as likely.
-  const closeness = Float64Array.from({ length: count * WIDTH * WIDTH }, (_, at) => {
-    const c = Math.floor(at / WIDTH / WIDTH);
-    const i = Math.floor(at / WIDTH) % WIDTH;
-    const near = (ratios[c * WIDTH + i]! * margins[c]!) / margin;
-    return near / penalty(odd[c * WIDTH + (at % WIDTH)]!, usual);
+  const closeness = Float64Array.from({ length: count * QUANTILES * QUANTILES }, (_, at) => {
+    const c = Math.floor(at / QUANTILES / QUANTILES);
+    const i = Math.floor(at / QUANTILES) % QUANTILES;
+    const near = (ratios[c * QUANTILES + i]! * margins[c]!) / margin;
+    return near / penalty(odd[c * QUANTILES + (at % QUANTILES)]!, usual);
   });
   const centre = Float64Array.from({ length: f }, (_, j) => {
     let sum = 0;
@@ -276,8 +279,8 @@ function tableOf(rows: readonly number[][]): Float32Array {
   return Float32Array.from(
     rows.flatMap((row) => {
       const sorted = Float64Array.from(row).sort();
-      return Array.from({ length: WIDTH }, (_, j) =>
-        Math.max(quantile(sorted, (j + 0.5) / WIDTH), UNKNOWN.leastMargin),
+      return Array.from({ length: QUANTILES }, (_, j) =>
+        Math.max(quantile(sorted, (j + 0.5) / QUANTILES), UNKNOWN.leastMargin),
       );
     }),
   );
