@@ -4,6 +4,7 @@ import { checkCheckpoint, checkFile } from '../src/bundle/checks.js';
 import { type Manifest, parseManifest } from '../src/bundle/manifest.js';
 import { checkManifest } from '../src/bundle/manifestChecks.js';
 import { readOnnx, withTensors } from '../src/bundle/onnxFile.js';
+import { withPadsApart } from '../src/bundle/padsApart.js';
 import { withSmallMaps } from '../src/bundle/smallMaps.js';
 import { BundleError, StateError } from '../src/errors.js';
 import { sha256, textOf, utf8 } from '../src/formats/bytes.js';
@@ -147,6 +148,7 @@ const readsGraph = (manifest: Manifest) => async (bytes: Uint8Array) => {
   if (said[1] !== 'fine') return said;
   said.push(await told(() => withTensors(bytes, () => new Uint8Array(4)), MalformedError, Error));
   said.push(await told(() => withSmallMaps(bytes), MalformedError, Error));
+  said.push(await told(() => withPadsApart(bytes), MalformedError, Error));
   return said;
 };
 

@@ -29,6 +29,7 @@ import {
 } from './manifest.js';
 import { checkManifest } from './manifestChecks.js';
 import { withTensors } from './onnxFile.js';
+import { onWebGpu, withPadsApart } from './padsApart.js';
 import { SIGNATURE, SIGNATURE_BYTES, TrustedKey } from './signing.js';
 import { withSmallMaps } from './smallMaps.js';
 import type { BundleSource } from './source.js';
@@ -137,7 +138,9 @@ export class Bundle {
     const file = this.precision === this.manifest.precision ? name : exactTwin(name);
     const sites = new Map(this.manifest.sites.map((site) => [site.weight, site]));
     const data = this.file(WEIGHTS);
-    const model = withTensors(withSmallMaps(this.file(file)), (tensor, { offset, length }) => {
+    const small = withSmallMaps(this.file(file));
+    const written = onWebGpu(settings.options) ? withPadsApart(small) : small;
+    const model = withTensors(written, (tensor, { offset, length }) => {
       const site = sites.get(tensor);
       if (site) return bytesOf(this.foldedKernel(site, tensors));
       return data.subarray(offset, length === undefined ? data.length : offset + length);
