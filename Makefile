@@ -36,7 +36,7 @@ MATRIX := out/matrix
 DIGITS := out/digits
 
 .PHONY: help demo demo-fleet test test-slow contract test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
-	wheel-test docs release conformance conformance-js arm64 chromium app build-app test-app attack soak fuzz fuzz-js sbom \
+	wheel-test docs release conformance conformance-js arm64 chromium app build-app test-app lessons attack soak fuzz fuzz-js sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
 help:
@@ -55,6 +55,7 @@ help:
 	@echo "make test-js         the JavaScript runner: types, lint, tests (Node 20 or newer)"
 	@echo "make app             build the web app and serve it here; BUNDLE=DIR for a bundle of your own"
 	@echo "make test-app        the web app in a phone's browser"
+	@echo "make lessons         how long a lesson takes in it on a slow phone (Linux; 5 minutes)"
 	@echo "make check           format, lint, types"
 	@echo "make docs            the documentation as a site, strict, in out/site: open out/site/index.html"
 	@echo "make contract        write what is made of csk_sdk/contract: settings and thresholds of both languages, their pages"
@@ -205,6 +206,7 @@ test-js: $(BIN)/.dev
 	cd $(JS) && npm ci --ignore-scripts && npm run typecheck && npm run lint
 	cd $(JS) && PYTHON=$(CURDIR)/$(BIN)/python npm run fixtures && PYTHON=$(CURDIR)/$(BIN)/python npm test
 	cd $(JS) && npm run build && cd examples/react-native && npm ci --ignore-scripts && npm run typecheck
+	cd $(JS)/examples/capacitor && npm ci --ignore-scripts && npm run typecheck
 # The web app: built with a bundle of the digits, or with BUNDLE=DIR.
 APP := device_runners/js/app
 
@@ -222,6 +224,11 @@ build-app: $(APP)/node_modules/.ready $(if $(BUNDLE),,$(APP)/out/bundle/manifest
 
 app: build-app
 	cd $(APP) && npm run preview
+
+# How long a lesson takes on a processor that is four times slower; Linux. Times, no tests.
+lessons: $(APP)/out/bundle/manifest.json build-app chromium
+	$(BIN)/python $(APP)/tools/mobilenet.py $(APP)/out/mobilenet
+	cd $(APP) && npm run lessons
 
 test-app: $(APP)/out/bundle/manifest.json build-app chromium
 	cd $(APP) && npm run typecheck && npm run lint

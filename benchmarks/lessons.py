@@ -9,7 +9,8 @@ Frozen backbone, features of layers, 100 images a class, seed 0; accuracies over
 - twins: a class of the base is taught again under another name, from half of its test images, and a class that is
   new; twenty times. What the old class was estimated to lose, and lost on the other half, where the twin is counted
   (`max_forgetting = 100`) and by default. And how many of 20 classes that were never taught are called twins.
-- forget: ten tasks of five classes, two of them forgotten, beside a device that never learned these.
+- forget: ten tasks of five classes, two of them forgotten, beside a device that never learned these; and the same with
+  centers that are trained.
 - one-class: ten classes one by one, beside one task of ten.
 - expected: what ten tasks of five classes expected of their classes, and what came true.
 """
@@ -158,24 +159,28 @@ def twins(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def forget(options: argparse.Namespace) -> dict[str, Any]:
-    """Accuracy over the rest, beside that of a device that never learned them."""
+    """Accuracy over the rest, beside that of a device that never learned them: heads only, and with trained centers."""
     world = World(options)
     gone = ("03", "07")
     rest = [world.base, *(task for task in world.tasks if task.name not in gone)]
-    with world.device() as learner, world.device() as never:
-        for task in world.tasks:
-            learner.learn(_task(task))
-            if task.name not in gone:
-                never.learn(_task(task))
-        for name in gone:
-            learner.forget(task=name)
-        ledger = sum(path.stat().st_size for path in (learner.state.folder / "ledger").glob("*"))
-        found = {
-            "forgot": accuracy(learner, rest),
-            "never learned": accuracy(never, rest),
-            "kB a class": ledger / 1e3 / (len(learner.classes) - len(world.base.classes)),
-        }
-    print(_rounded(found), flush=True)
+    found: dict[str, Any] = {}
+    for kind, settings in {"frozen backbone": {}, "trained centers": {"few_shot": 30}}.items():
+        with world.device(**settings) as learner, world.device(**settings) as never:
+            for task in world.tasks:
+                learner.learn(_task(task))
+                if task.name not in gone:
+                    never.learn(_task(task))
+            before = accuracy(learner, rest)
+            for name in gone:
+                learner.forget(task=name)
+            ledger = sum(path.stat().st_size for path in (learner.state.folder / "ledger").glob("*"))
+            found[kind] = {
+                "before": before,
+                "forgot": accuracy(learner, rest),
+                "never learned": accuracy(never, rest),
+                "kB a class": ledger / 1e3 / (len(learner.classes) - len(world.base.classes)),
+            }
+        print(kind, _rounded(found[kind]), flush=True)
     return found
 
 

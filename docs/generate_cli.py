@@ -14,7 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo, OptionInfo
 
-from csk_sdk.cli import app
+from csk_sdk.cli.commands import functions
 
 PAGE = Path(__file__).with_name("cli.md")
 HEADER = """# Command line
@@ -58,13 +58,7 @@ class Parameter:
 
 def commands() -> dict[str, Callable[..., Any]]:
     """Every command's function by its name, in the order of `csk-sdk --help`; those of a group behind its name."""
-    groups = ((f"{group.typer_instance.info.name} ", group.typer_instance) for group in app.registered_groups)
-    return {
-        f"{group}{info.name}": info.callback
-        for group, typed in (("", app), *groups)
-        for info in typed.registered_commands
-        if info.callback
-    }
+    return functions()
 
 
 def parameters(command: Callable[..., Any]) -> Iterator[Parameter]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -19,21 +19,25 @@ from csk_sdk.contract.manifest import EXACT
 from csk_sdk.contract.sentences import said
 from csk_sdk.data.tasks import Task
 from csk_sdk.device.choice import in_chosen_precision
-from csk_sdk.errors import BundleError, ConfigError, StateError, StorageError, TaskError
+from csk_sdk.errors import BundleError, ConfigError, CskError, StateError, StorageError, TaskError
 from csk_sdk.formats.given import flag_of, path_of, text_of, texts_of
 from csk_sdk.learning.forgetting import Forgotten, forget, merge, rename
 from csk_sdk.learning.learn_run import LearnRun, OnProgress
 from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
+from csk_sdk.network.counting import Counter
 from csk_sdk.network.evaluation import Evaluation, Scores, require_scenario, score_tasks
 from csk_sdk.network.export import export_model
 from csk_sdk.network.predicting import LinearHead, Predictor, require_new_task
 from csk_sdk.network.profiles import SMALL, in_profile
+from csk_sdk.network.status import Status, needs_of
 from csk_sdk.objectives import Prediction
 from csk_sdk.runtime.peak_memory import in_memory
 from csk_sdk.runtime.providers import find_providers
 from csk_sdk.runtime.sessions import Provider
 from csk_sdk.state import Generation, LearnedTask, State
+from csk_sdk.state.atomic import make_folder
+from csk_sdk.state.field import is_counting, read_field, start_counting, stop_counting
 from csk_sdk.state.handover import finish
 
 # Images at once through the network where memory is scarce.
@@ -77,6 +81,7 @@ class Learner:
         self.state = state
         self.config = config
         self.providers = find_providers(providers)
+        self._counter = Counter(state.folder)
         self._predictor: Predictor | None = None
         # Held while a generation is read, so that of several threads one reads it.
         self._reading = Lock()
@@ -288,7 +293,45 @@ class Learner:
         numbers that are not finite, and for a task that is not learned.
         """
         with in_memory():
-            return self.predictor().predict(images, task, reject)
+            predictor = self.predictor()
+            found = predictor.predict(images, task, reject)
+        # Whatever stands in the way of counting, the answer is there.
+        with suppress(CskError, OSError):
+            self._counter.add(predictor, found)
+        return found
+
+    def count(self, on: bool = True) -> None:
+        """Count predictions from now on, or no more; then what was counted is gone, too.
+
+        Counts are kept in the state, for every process that predicts from it: of each day how many answers there were,
+        how many unknown, and how far from all that is known (docs/state.md#fieldjson). No image, no feature and no
+        name of a class is kept, and a prediction never fails for it. `status` tells them. Raises StorageError where
+        the state cannot be written, StateError where only a newer csk-sdk may.
+        """
+        flag_of(on, "on")
+        self.state.require_writable()
+        if on:
+            make_folder(self.state.folder)
+            start_counting(self.state.folder)
+        elif is_counting(self.state.folder):
+            stop_counting(self.state.folder)
+
+    def status(self) -> Status:
+        """How the device is doing: how predictions went, where they are counted, and which classes need more images.
+
+        Nothing is measured anew. Raises StateError where the state, or what was counted, cannot be read.
+        """
+        self._counter.flush()
+        generation = self.generation
+        noun = self.bundle.manifest.input.noun
+        return Status(
+            generation=generation.number,
+            tasks=tuple(task.name for task in generation.tasks),
+            classes=len(self.classes),
+            days=read_field(self.state.folder),
+            needs=needs_of(generation.tasks, noun),
+            noun=noun,
+        )
 
     def evaluate(self, tasks: Sequence[Task], scenario: str = "task") -> Evaluation:
         """Accuracies in percent on the test splits of `tasks`; the row is kept, so that later calls show forgetting.

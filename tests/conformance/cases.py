@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from decision_cases import draws as decisions
 from guard_cases import draws as guards
 from ledger_cases import draws as ledgers
 from numpy.typing import NDArray
 from oracle import KINDS, World
+from upgrade_cases import draws as upgrades
 
 from csk_sdk.contract.manifest import (
     EXACT,
@@ -85,7 +87,7 @@ def drawn(folder: Path) -> Iterator[Draw]:
         # Of a dozen draws these are in the middle: now and then a network this small loses a direction in int8.
         yield partial(_step, folder, name, 300 + 2 * number)
     yield from _every_graph(folder)
-    for guard in (*guards(), *ledgers()):
+    for guard in (*guards(), *ledgers(), *decisions(), *upgrades()):
         yield partial(_guard, guard)
     sgd = {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.0, "energy": 0.8}
     adamw = {"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.01, "energy": 0.5}

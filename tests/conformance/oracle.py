@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import decision_oracle
 import guard_oracle
 import ledger_oracle
 import method
 import numpy as np
+import upgrade_oracle
 from network import SourceNetwork, Step, changed
 from numpy.typing import NDArray
 from quantized import evaluate
@@ -405,6 +407,8 @@ KINDS: dict[str, Callable[[Settings, Tensors, World], Tensors]] = {
     "unknown": unknown,
     **guard_oracle.KINDS,
     **ledger_oracle.KINDS,
+    **decision_oracle.KINDS,
+    **upgrade_oracle.KINDS,
     "graphs": graphs,
     "step": step,
     "steps": steps,

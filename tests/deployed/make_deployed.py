@@ -11,7 +11,8 @@ has onnxruntime-training and the builder; without, the bundle for that backend i
     pictures.safetensors, signals.safetensors   NAME/images and NAME/labels of the tasks 01, 02 and 03; and "probe"
     NAME/bundle                                  a tiny bundle
     NAME/python, NAME/javascript                 a state that has learned 01 and 02 on it; of `ledger`, one that then
-                                                 forgot a class of the base, which is hidden, and one of 02
+                                                 forgot a class of the base, which is hidden, and one of 02; of
+                                                 `fleet`, one that then got 03 from another device
     NAME/python.json, NAME/javascript.json       what its writer predicted of the probe: classes, and probabilities
 """
 
@@ -36,7 +37,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk import Learner, Progress, Task
+from csk_sdk import Learner, Progress, Task, fleet
 from csk_sdk.state.tensorfile import packed
 
 BASE, TASKS = "abc", {"01": "de", "02": "fg", "03": "hi"}
@@ -52,10 +53,11 @@ PICTURES = {
     "wide": (networks.MOBILENET, {"features": "wide"}),
     "multi-label": (networks.RESNET, {"features": "layers", "loss": "binary-cross-entropy"}),
     "ledger": (networks.RESNET, {"features": "layers", "base_data": None}),
+    "fleet": (networks.RESNET, {"features": "layers"}),
     "ort-training": (networks.RESNET, {"features": "last", "backend": "both", "head_capacity": 4}),
 }
 TABULAR, INTERRUPTED, ORT_TRAINING, SIGNALS = "multi-label", "exact", "ort-training", "signals"
-LEDGER, FORGOTTEN = "ledger", ("a", "g")
+LEDGER, FORGOTTEN, FLEET = "ledger", ("a", "g"), "fleet"
 COUNT, PROBE = 20, 4
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -178,6 +180,15 @@ def learn(folder: Path, tasks: dict[str, Task], probe: NDArray[Any]) -> None:
             learner.learn(tasks["03"], on_progress=stop)
     if folder.name == LEDGER:
         learner.forget(*FORGOTTEN)
+    if folder.name == FLEET:
+        with tempfile.TemporaryDirectory() as temporary:
+            friend = Learner.open(folder / "bundle", Path(temporary) / "state", SETTINGS)
+            friend.learn(tasks["03"])
+            files = [Path(temporary) / f"{number}.cskc" for number in range(3)]
+            fleet.export(learner, files[0])
+            fleet.export(friend, files[1])
+            fleet.merge(files[:2], files[2])
+            fleet.apply(learner, files[2])
     predicted = learner.predict(probe)
     told = {"classes": predicted.classes, "probabilities": np.round(predicted.probabilities, 6).tolist()}
     (folder / "python.json").write_text(json.dumps(told) + "\n")

@@ -36,6 +36,7 @@ CANNOT_FAIL = {
     "Inspection.to_json",
     "LearnReport.to_json",
     "MergeReport.to_json",
+    "Status.to_json",
     "TrainingConfig.to_json",
     "Trial.to_json",
     "UpgradeReport.to_json",

@@ -78,6 +78,7 @@ def parts(text: str) -> list[tuple[str, str]]:
 # Rows that are held by a test of their own, and not attacked yet.
 TESTED_ELSEWHERE = {
     "a contribution": "tests/learner/test_forgetting_classes.py",
+    "field.json, where predictions are counted (state.md)": "tests/learner/test_field.py",
     **dict.fromkeys(
         (
             "A forgotten class is never predicted again, by any head, until it is taught again.",
@@ -117,6 +118,7 @@ TESTED_ELSEWHERE = {
 }
 # Of these titles, all rows and paragraphs.
 TITLES_ELSEWHERE = {
+    "field.json": "tests/learner/test_field.py",
     "A state that is newer than its reader": "tests/deployed/test_newer.py",
     "What opens for ever": "tests/deployed/test_deployed.py",
 }

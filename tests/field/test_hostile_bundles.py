@@ -379,6 +379,22 @@ HOSTILE: dict[str, tuple[Callable[[Hostile], object], str]] = {
         checkpoint("statistics.scatter", np.zeros((3, 3))),
         "'statistics.scatter' has shape (3, 3)",
     ),
+    **{
+        f"no {name}, and what belongs to it": (checkpoint(name, None), f"tensor '{name}' is missing")
+        for name in (
+            "statistics.classes",
+            "statistics.counts",
+            "statistics.means",
+            "statistics.scatter",
+            "familiarity.classes",
+            "familiarity.margins",
+            "familiarity.oddness",
+        )
+    },
+    "means of another shape": (
+        checkpoint("statistics.means", np.zeros((4, 3), np.float32)),
+        "'statistics.means' has shape (4, 3)",
+    ),
     "a center that is not finite": (
         checkpoint("center/stage3.first.conv", np.full((64, 32), np.nan, np.float32)),
         "tensor 'center/stage3.first.conv' holds numbers that are not finite. Copy the bundle again.",

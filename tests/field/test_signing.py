@@ -16,7 +16,7 @@ from cli.conftest import csk_sdk
 from conftest import build_digits_bundle
 from csk_sdk import Bundle, BundleError, ConfigError, Learner, StorageError, verify
 from csk_sdk.bundle.signing import SIGNATURE, sign
-from csk_sdk.cli import app, fleet
+from csk_sdk.cli.commands import functions
 from csk_sdk.contract.manifest import MANIFEST, sealed
 from csk_sdk.state.generation import seal, unseal
 
@@ -143,6 +143,7 @@ def every_command(workspace: Path) -> list[list[str | Path]]:
         ["report", "--out", workspace / "x.html"],
         ["rollback", "--to", "base"],
         ["watch", "--once", "--nice", "0"],
+        ["status"],
         ["inspect", workspace / "bundle"],
         ["forget", "zero"],
         ["rename", "zero", "one"],
@@ -151,12 +152,11 @@ def every_command(workspace: Path) -> list[list[str | Path]]:
         ["fleet", "export", workspace / "x.cskc"],
         ["fleet", "apply", workspace / "x.cskc"],
     ]
-    named = {str(command[0]) for command in found if command[0] != "fleet"} | {"doctor", "verify"}
-    of_fleet = {str(command[1]) for command in found if command[0] == "fleet"}
-    # The others open files of a fleet, and no bundle.
-    assert of_fleet | {"merge", "inspect"} == {command.name for command in fleet.fleet.registered_commands}
-    no_bundle_of_a_device = {"build-artifacts", "analyze", "demo", "try"}
-    assert named | no_bundle_of_a_device == {command.name for command in app.registered_commands}
+    named = {" ".join(map(str, command[: 2 if command[0] == "fleet" else 1])) for command in found}
+    no_bundle_of_a_device = {"build-artifacts", "analyze", "demo", "try", "pause", "resume"}
+    # These open files of a fleet, and no bundle.
+    of_files = {"fleet merge", "fleet inspect"}
+    assert named | {"doctor", "verify"} | no_bundle_of_a_device | of_files == set(functions())
     return found
 
 

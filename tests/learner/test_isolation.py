@@ -6,7 +6,6 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import onnx
@@ -86,10 +85,25 @@ def test_a_device_needs_no_onnx_library(digits_bundle: Path, tmp_path: Path, dig
 
 
 def test_importing_is_light() -> None:
-    loaded = python("import sys; import csk_sdk; print(*sys.modules)").split()
+    loaded = python("import sys; from csk_sdk import *; print(*sys.modules)").split()
     for module in ("onnxruntime", "typer", "rich", "tomllib", *BLOCKED):
         assert module not in loaded
     assert "csk_sdk.cli" not in loaded
+    assert "csk_sdk.learner" in loaded
+
+
+def test_what_is_not_used_is_not_imported() -> None:
+    code = """
+import sys
+from csk_sdk.cli import app
+try:
+    app(["--version"], prog_name="csk-sdk")
+except SystemExit:
+    print(*sys.modules)
+"""
+    loaded = python(code).split()
+    for module in ("numpy", "PIL", "rich", "csk_sdk.learner", "csk_sdk.cli.learning"):
+        assert module not in loaded
 
 
 def test_opening_a_bundle_needs_no_runtime(digits_bundle: Path, tmp_path: Path) -> None:
@@ -105,13 +119,18 @@ print(len(learner.classes), len(learner.tasks))
 
 
 def test_all_is_exactly_the_public_names() -> None:
-    public = {
-        name
-        for name, value in vars(csk_sdk).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+    # What a type checker reads, what is imported on first use, and what is listed: the same names of the same modules.
+    told = next(
+        node for node in ast.parse(Path(csk_sdk.__file__).read_text()).body if isinstance(node, ast.If)
+    )
+    imports = [node for node in told.body if isinstance(node, ast.ImportFrom)]
+    assert {name.name: node.module for node in imports for name in node.names} == {
+        name: f"csk_sdk.{module}" for name, module in csk_sdk._MODULES.items()
     }
-    assert public == set(csk_sdk.__all__)
-    assert csk_sdk.__all__ == sorted(csk_sdk.__all__)
+    assert csk_sdk.__all__ == sorted(csk_sdk._MODULES)
+    assert set(csk_sdk.__all__) <= set(dir(csk_sdk))
+    with pytest.raises(AttributeError, match="module 'csk_sdk' has no attribute 'Lerner'"):
+        csk_sdk.Lerner  # noqa: B018
     assert all(getattr(csk_sdk, name).__doc__ for name in csk_sdk.__all__)
 
 

@@ -35,6 +35,7 @@ def test_a_twin_takes_nothing_from_a_known_class(
     assert "csk-sdk merge three drei" in said
     assert threes(learner, digits) >= before - 0.03
     assert accuracy(learner, digits, (0, 1, 2, 4)) > 0.95
+    assert report.twins["drei"]["old"] == "three"
     expected = report.expected["classes"]
     assert expected["drei"]["all_classes"] == 0.0
     assert (expected["drei"]["confused"], expected["drei"]["task"] > 0.95) == ("three", True)
@@ -75,6 +76,21 @@ def test_a_twin_of_a_learned_class_is_found_too(learner: Learner, digits: Digits
     report = learner.learn(Task.from_arrays("02", again, labels, ["fuenf", "six"]), {})
     assert [one.split(":")[0] for one in report.warnings] == ["'fuenf' cannot be told from 'five'"]
     assert accuracy(learner, digits, (4, 5, 6)) > 0.95
+
+
+def test_the_very_same_images_under_another_name_are_a_twin(learner: Learner, digits: Digits) -> None:
+    """Two means that are one: which of both is named would be a matter of rounding."""
+    images, labels = digits.arrays((3, 4), 0, 40)  # those of three are the base's own
+    report = learner.learn(Task.from_arrays("02", images, labels, ["drei", "four"]), {"few_shot": 10**6})
+    assert report.twins["drei"]["old"] == "three"
+    assert report.expected["classes"]["drei"]["all_classes"] == 0.0
+    assert accuracy(learner, digits, (0, 1, 2, 3, 4)) > 0.95
+
+
+def test_a_sentence_can_be_pasted_into_a_shell(learner: Learner, digits: Digits) -> None:
+    images, labels = digits.arrays((3, 4), 0, 80)
+    report = learner.learn(Task.from_arrays("twins", images, labels, ["a 3", "four"]), {"few_shot": 10**6})
+    assert "`csk-sdk merge three 'a 3'`" in report.warnings[0]
 
 
 def test_the_twin_is_refused_where_forgetting_is(learner: Learner, digits: Digits) -> None:

@@ -321,6 +321,27 @@ def test_the_way_back(device: Callable[..., Learner], bundles: Bundles, digits: 
         upgrade_back(after.bundle.folder, after.state.folder)
 
 
+def test_predictions_are_counted_on_the_new_bundle_too(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits
+) -> None:
+    learner = device()
+    learner.count()
+    learner.predict(digits.of(3, 100, 104))
+    folder, state = learner.bundle.folder, learner.state.folder
+    learner.status()
+    upgrade(folder, state, bundles.build("int8", precision="int8"))
+    after = Learner.open(folder, state)
+    assert after.status().days == ()
+    after.predict(digits.of(3, 100, 103))
+    days = after.status().days
+    assert days is not None
+    assert [day.answers for day in days] == [3]
+    upgrade_back(folder, state)
+    days = Learner.open(folder, state).status().days
+    assert days is not None
+    assert [day.answers for day in days] == [4]
+
+
 def test_a_device_that_has_learned_nothing(bundles: Bundles, tmp_path: Path, digits: Digits) -> None:
     shutil.copytree(bundles.old, tmp_path / "bundle")
     new = bundles.build("batches", batch_size=8)

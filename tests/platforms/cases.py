@@ -35,9 +35,11 @@ from csk_sdk.network.predicting import Predictor
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.runtime.sessions import ON_CPU
 from csk_sdk.state import Generation, LearnedTask
+from platforms.decisions import DECISIONS
 from platforms.graphs import graphs
 from platforms.guards import GUARDS
 from platforms.ledger import LEDGER
+from platforms.upgrades import UPGRADES
 
 Tensors = dict[str, NDArray[Any]]
 Settings = Mapping[str, Any]
@@ -309,6 +311,8 @@ KINDS: dict[str, Kind] = {
     "unknown": _unknown,
     **GUARDS,
     **LEDGER,
+    **DECISIONS,
+    **UPGRADES,
     "graphs": graphs,
     "step": _step,
     "steps": _steps,

@@ -7,6 +7,9 @@ import { defineConfig, type Plugin } from 'vite';
 const here = dirname(fileURLToPath(import.meta.url));
 const bundle = resolve(here, process.env.BUNDLE ?? 'out/bundle');
 
+// ONNX Runtime with WebGPU, of 27 MB: kept by the service worker when it is asked for, and not before.
+const LARGE = /webgpu|asyncify/;
+
 /** The bundle beside the page, and all files in the service worker's list: nothing comes from elsewhere. */
 function offline(): Plugin {
   let out = '';
@@ -24,7 +27,7 @@ function offline(): Plugin {
     writeBundle: () => {
       cpSync(bundle, join(out, 'bundle'), { recursive: true });
       const files = readdirSync(out, { recursive: true, withFileTypes: true })
-        .filter((entry) => entry.isFile() && entry.name !== 'sw.js')
+        .filter((entry) => entry.isFile() && entry.name !== 'sw.js' && !LARGE.test(entry.name))
         .map((entry) => relative(out, join(entry.parentPath, entry.name)))
         .sort();
       const digest = createHash('sha256');

@@ -41,6 +41,26 @@ export class ContradictionError extends TaskError {
   }
 }
 
+/**
+ * A new class that cannot be told from `old`: `taken` of the old one's images would be called the new one. `back` is the
+ * share of the new one's images that look more like the old one.
+ */
+export interface Twin {
+  readonly old: string;
+  readonly taken: number;
+  readonly back: number;
+}
+
+/** A task teaches classes that cannot be told from old ones: `found` is by class that one, and what it would lose. */
+export class TwinError extends TaskError {
+  constructor(
+    message: string,
+    readonly found: ReadonlyMap<string, Twin>,
+  ) {
+    super(message);
+  }
+}
+
 /** A task's labels say nothing about its images; `evidence` is what was measured. */
 export class LabelError extends TaskError {
   constructor(

@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "learner"))
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "builder"))
@@ -40,8 +41,9 @@ def main(out: Path) -> None:
     `signed/` has the bundle's manifest with counters and signatures of a key. `fragile/bundle/` has a network that
     computes NaN for white images, and `quantised/` a bundle of a quantised model, a state of it, and what Python
     exports in int8. `upgraded/`: a bundle and a state that was carried over to it,
-    of which some sites are frozen, with what is predicted of the test images. `fleet/`: the state of a device that has
-    learned one task, and knows another from its fleet; what it predicts, and what it knows when something is forgotten.
+    of which some sites are frozen, with what is predicted of the test images. `upgrades/`: what is to be carried over
+    to other bundles, and what Python made of it. `fleet/`: the state of a device that has learned one task, and knows
+    another from its fleet; what it predicts, and what it knows when something is forgotten.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -57,6 +59,7 @@ def main(out: Path) -> None:
         for name in digits.TASKS:
             learner.learn(Task.from_folder(tasks / name))
         write_upgraded(out, base, data)
+        write_upgrades(out, base, data, tasks / first)
         write_fleet(out, Path(folder) / "fleet", tasks, data)
         predicted = learner.predict(data.test_images[..., None]).labels
     right = predicted == np.array(digits.NAMES)[data.test_labels]
@@ -120,6 +123,35 @@ def write_quantised(out: Path, data: digits.Digits, base: Path, task: Path) -> N
     learner = Learner.open(out / "bundle", out / "state", SETTINGS)
     learner.learn(Task.from_folder(task))
     learner.export(out / "int8.onnx", precision="int8")
+
+
+def write_upgrades(out: Path, base: Path, data: digits.Digits, task: Path) -> None:
+    """`upgrades/NAME/`: `from/` and its `state/`, the bundle `to/`, and the state that Python `carried/` over to it."""
+    narrow = out / "narrow"
+    digits.build_bundle(narrow, base_data=base, features="last")
+    Learner.open(narrow, out / "narrow-state", SETTINGS).learn(Task.from_folder(task))
+    kinds: dict[str, tuple[Path, Path, dict[str, Any]]] = {
+        "sites": (out / "bundle", out / "state", {"trainable": "all"}),
+        "narrower": (out / "bundle", out / "state", {"features": "last"}),
+        "wider": (narrow, out / "narrow-state", {"features": "layers"}),
+    }
+    for name, (bundle, state, options) in kinds.items():
+        place = out / "upgrades" / name
+        digits.build_bundle(place / "to", base_data=base, upgrade_from=bundle, **options)
+        shutil.copytree(bundle, place / "from")
+        shutil.copytree(state, place / "state")
+        shutil.copytree(bundle, place / "moving")
+        shutil.copytree(state, place / "carried")
+        report = upgrade(place / "moving", place / "carried", place / "to")
+        learner = Learner.open(place / "moving", place / "carried", SETTINGS)
+        told = {
+            "labels": learner.predict(data.test_images[..., None]).labels.tolist(),
+            "notes": report.notes,
+            "merged": report.merged,
+        }
+        (place / "told.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+    for path in (narrow, out / "narrow-state"):
+        shutil.rmtree(path)
 
 
 def write_upgraded(out: Path, base: Path, data: digits.Digits) -> None:

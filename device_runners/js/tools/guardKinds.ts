@@ -44,7 +44,7 @@ function statistics(given: Given, names: readonly string[]): ClassStatistics {
 async function distance(given: Given): Promise<Results> {
   const names = Array.from(numbers(given, 'counts'), (_, i) => String(i));
   const score = novelty(statistics(given, names), floats(given, 'features'));
-  const warned = warningsAbout(score, { forgetting: new Map(), headsOnly: false }, DEFAULTS);
+  const warned = warningsAbout(score, { forgetting: new Map(), headsOnly: false, apart: [] }, DEFAULTS);
   return one({ told: Number(score !== undefined), score: score ?? 0, unfamiliar: warned.length });
 }
 

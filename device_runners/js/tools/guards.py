@@ -23,7 +23,7 @@ from csk_sdk.state.tensorfile import packed
 
 Tensors = dict[str, NDArray[Any]]
 # Without protection and with too large a rate, eight and nine cost the base half of what it knew.
-PLAIN = {"energy": 0.0, "channel_ratio": 1.0, "learning_rate": 0.2, "epochs": 10, "patience": 0}
+PLAIN = {"energy": 0.0, "channel_ratio": 1.0, "learning_rate": 0.4, "epochs": 10, "patience": 0}
 
 
 @dataclass(frozen=True)

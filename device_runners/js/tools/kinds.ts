@@ -22,10 +22,12 @@ import { distanceFrom, distancesOf, limitOf, measured } from '../src/method/unkn
 import type { Batch, Opening } from '../src/network/features.js';
 import { PRIOR_IMAGES, Predictor } from '../src/network/predicting.js';
 import type { Feed } from '../src/runtime/sessions.js';
+import { DECISIONS } from './decisionKinds.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
 import { graphs } from './graphs.js';
 import { GUARDS } from './guardKinds.js';
 import { LEDGER } from './ledgerKinds.js';
+import { UPGRADES } from './upgradeKinds.js';
 
 type Kind = (given: Given) => Promise<Results>;
 
@@ -397,6 +399,8 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   unknown,
   ...GUARDS,
   ...LEDGER,
+  ...DECISIONS,
+  ...UPGRADES,
   graphs,
   step,
   steps,

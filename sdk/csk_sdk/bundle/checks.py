@@ -25,6 +25,8 @@ from csk_sdk.formats.places import BUNDLE, mistaken
 from csk_sdk.formats.protobuf import MalformedError
 from csk_sdk.formats.schema import quoted
 from csk_sdk.formats.tensor_header import check_header
+from csk_sdk.method.heads import STATISTICS
+from csk_sdk.method.unknown import FAMILIARITY, QUANTILES
 from csk_sdk.state.swap import aside
 
 _AGAIN = "Copy the bundle again."
@@ -94,11 +96,7 @@ def check_checkpoint(manifest: Manifest, tensors: Mapping[str, Any], where: Path
         "head/base/weight": (len(manifest.classes), features),
         "head/base/bias": (len(manifest.classes),),
     }
-    # Of no class yet, it takes no room.
-    if np.size(tensors.get("statistics.counts", ())):
-        # Earlier bundles have sums in place of means.
-        square = "gram" if "statistics.sums" in tensors else "scatter"
-        wanted[f"statistics.{square}"] = (features, features)
+    wanted |= _wanted_statistics(tensors, features) | _wanted_familiarity(tensors)
     for site in manifest.sites:
         wanted[f"center/{site.name}"] = tuple(site.shape[:2])
         wanted[f"moment/{site.name}"] = (site.groups, site.shape[1], site.shape[1])
@@ -112,6 +110,35 @@ def check_checkpoint(manifest: Manifest, tensors: Mapping[str, Any], where: Path
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise BundleError(f"{where}: tensor {name!r} holds numbers that are not finite. {_AGAIN}")
+
+
+def _wanted_statistics(tensors: Mapping[str, Any], features: int) -> dict[str, tuple[int, ...]]:
+    """The class statistics, which are there as a whole or not at all."""
+    if not any(f"statistics.{name}" in tensors for name in STATISTICS):
+        return {}
+    # Earlier bundles have sums in place of means.
+    square, rows = ("gram", "sums") if "statistics.sums" in tensors else ("scatter", "means")
+    classes = np.shape(tensors.get("statistics.counts", ()))[:1]
+    names = np.shape(tensors.get("statistics.classes", ()))[:1] or (0,)
+    wanted = {
+        "statistics.classes": names,
+        "statistics.counts": classes or (0,),
+        f"statistics.{rows}": (*(classes or (0,)), features),
+    }
+    # Of no class yet, the scatter takes no room.
+    return wanted | ({f"statistics.{square}": (features, features)} if classes and classes[0] else {})
+
+
+def _wanted_familiarity(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The sketch of known images, which is there as a whole or not at all."""
+    if not any(f"familiarity.{name}" in tensors for name in FAMILIARITY):
+        return {}
+    names = np.shape(tensors.get("familiarity.classes", ()))[:1] or (0,)
+    tables = [np.shape(tensors.get(f"familiarity.{name}", ())) for name in ("margins", "oddness")]
+    rows = max((shape[0] for shape in tables if shape), default=0)
+    return {"familiarity.classes": names} | {
+        f"familiarity.{name}": (rows, QUANTILES) for name in ("margins", "oddness")
+    }
 
 
 def _check_graph(path: Path, manifest: Manifest, name: str) -> None:

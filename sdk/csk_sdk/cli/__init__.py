@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from csk_sdk.cli import (
-    analyzing,
-    building,
-    changing,
-    checking,
-    fleet,
-    inspecting,
-    learning,
-    listing,
-    reporting,
-    trying,
-    upgrading,
-    using,
-    watching,
-)
+from csk_sdk.cli.commands import ImportedWhenAsked, command_of
 from csk_sdk.cli.guard import GuardedGroup
 from csk_sdk.version import __version__
 
+
+class _Commands(GuardedGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = ImportedWhenAsked(command_of)
+
+
 app = typer.Typer(
     name="csk-sdk",
-    cls=GuardedGroup,
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,32 +29,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-for _command in (
-    trying.try_,
-    building.build_artifacts,
-    analyzing.analyze,
-    inspecting.inspect,
-    learning.train,
-    watching.watch,
-    listing.tasks,
-    using.evaluate,
-    using.predict,
-    using.export,
-    reporting.report,
-    listing.rollback,
-    changing.forget,
-    changing.rename,
-    changing.merge,
-    upgrading.upgrade,
-    checking.doctor,
-    checking.verify,
-    checking.demo,
-):
-    app.command(name=_command.__name__.strip("_").replace("_", "-"))(_command)
-
-
-app.add_typer(fleet.fleet)
 
 
 def _print_version(asked: bool) -> None:

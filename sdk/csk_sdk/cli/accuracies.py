@@ -103,6 +103,22 @@ def errors_table(evaluation: Evaluation) -> Table | None:
     return made
 
 
+def confusions_table(evaluation: Evaluation) -> Table | None:
+    """The tested classes that are right least often, with what they are taken for; None where all are right."""
+    classes = [
+        (task, name, one)
+        for task, found in evaluation.details.get("classes", {}).items()
+        for name, one in found.items()
+        if one["accuracy"] < 100.0
+    ]
+    if not classes:
+        return None
+    made = table("Least right", "task", "accuracy", "else mostly", left=2)
+    for task, name, one in sorted(classes, key=lambda item: float(item[2]["accuracy"]))[:_MOST_EXPECTED]:
+        made.add_row(name, task, f"{one['accuracy']:.1f}", f"{one['confused']} ({one['share']:.1f})")
+    return made
+
+
 def summary_line(evaluation: Evaluation) -> Text:
     """ACC, BWT and forgetting."""
     matrix = evaluation.matrix

@@ -9,6 +9,7 @@ import typer
 
 from csk_sdk.cli.accuracies import expected_table, present_table
 from csk_sdk.cli.guard import Interrupted
+from csk_sdk.cli.learning_view import LearningView, learned
 from csk_sdk.cli.options import (
     HERE,
     AsJson,
@@ -19,7 +20,8 @@ from csk_sdk.cli.options import (
     WorkspaceDir,
     require_named,
 )
-from csk_sdk.cli.rendering import LearningView, Screen, counted, learned, plural
+from csk_sdk.cli.predictions import counted
+from csk_sdk.cli.rendering import Screen, plural
 from csk_sdk.cli.setting_options import given_settings, setting
 from csk_sdk.cli.size_options import memory_size
 from csk_sdk.data.tasks import Task

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from csk_sdk.contract.manifest import EXACT, INT8
-from csk_sdk.data.inbox import Inbox
+
+if TYPE_CHECKING:
+    from csk_sdk.data.inbox import Inbox
 
 
 class Precision(StrEnum):

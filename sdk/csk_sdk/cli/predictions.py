@@ -1,4 +1,4 @@
-"""Predictions as JSON and as a table: one class, several, or numbers, as the bundle's loss has it."""
+"""What a bundle predicts, as JSON and as a table: one class, several, or numbers, as its loss has it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from csk_sdk.cli.rendering import table
-from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, MSE
-from csk_sdk.objectives import Prediction
+from csk_sdk.cli.rendering import plural, table
+from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, MSE, Manifest
+from csk_sdk.objectives import Prediction, objective_of
 
 _ORDINALS = {2: "2nd", 3: "3rd"}
+
+
+def counted(count: int, manifest: Manifest) -> str:
+    """4 classes, or 1 target: what a bundle's heads tell."""
+    if objective_of(manifest.loss).outputs == "targets":
+        return plural(count, "target")
+    return plural(count, "class", "classes")
 
 
 def described(prediction: Prediction, files: list[str], top: int, loss: str) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,10 +23,6 @@ from rich.table import Table
 from rich.text import Text
 
 from csk_sdk.cli.guard import Interrupted
-from csk_sdk.contract.manifest import Manifest
-from csk_sdk.learning.learn_run import Progress as LearnProgress
-from csk_sdk.learning.life import LearnReport
-from csk_sdk.objectives import objective_of
 
 # Nobody's terminal: a line in a pipe is never wrapped or cut.
 _PIPE_WIDTH = 1000
@@ -35,12 +30,6 @@ _BAR_WIDTH = 28
 _INDENT = 2
 # Between two columns of a table; and how wide the names in front may be before they are folded.
 _GAP, _LONGEST_NAME = 3, 20
-_PHASES = {
-    "check": "Checking the data",
-    "prefix": "Running the frozen stem",
-    "select": "Selecting channels",
-    "consolidate": "Consolidating",
-}
 
 
 class Screen:
@@ -137,69 +126,13 @@ class Screen:
             self.say(f"{label} ...")
             yield lambda done, total: None
             return
-        with _bar(console, *extra) as progress:
+        with progress_bar(console, *extra) as progress:
             task = progress.add_task(label, total=None)
             yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-class LearningView:
-    """One task being learned: a line for each epoch, and below them a bar where there is a terminal."""
-
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-        self._progress: Progress | None = None
-        self._last = LearnProgress("")
-        self._resumed = False
-        self._epoch_began = time.monotonic()
-
-    def __enter__(self) -> LearningView:
-        if self._screen.live is not None:
-            self._progress = _bar(self._screen.live, TextColumn("{task.fields[loss]}", style="dim"))
-            self._task = self._progress.add_task("", total=None, loss="")
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def __call__(self, now: LearnProgress) -> None:
-        """Take the learner's report."""
-        last, self._last = self._last, now
-        if now.note:
-            self._screen.say(f"  {now.note}")
-        if last.phase == "train" and (now.phase, now.epoch) != ("train", last.epoch):
-            self._end_epoch(last)
-        if now.phase == "train" and last.phase != "train":
-            self._epoch_began = time.monotonic()
-            if now.step > 1:
-                self._screen.say(
-                    f"  Going on with the interrupted run at step {now.step:,} of {now.steps:,}."
-                )
-        if now.phase in _PHASES:
-            self._begin_phase(_PHASES[now.phase])
-        elif self._progress is not None:
-            label = f"Epoch {now.epoch} of {now.epochs}"
-            loss = f"loss {now.loss:.3f}"
-            self._progress.update(
-                self._task, description=label, completed=now.step, total=now.steps, loss=loss
-            )
-
-    def _begin_phase(self, label: str) -> None:
-        if self._progress is None:
-            self._screen.say(f"  {label} ...")
-        else:
-            self._progress.update(self._task, description=label, total=None, loss="")
-
-    def _end_epoch(self, last: LearnProgress) -> None:
-        seconds = time.monotonic() - self._epoch_began
-        self._epoch_began = time.monotonic()
-        self._screen.say(
-            f"  Epoch {last.epoch} of {last.epochs}   loss {last.loss:.3f}   {duration(seconds)}"
-        )
-
-
-def _bar(console: Console, *extra: ProgressColumn) -> Progress:
+def progress_bar(console: Console, *extra: ProgressColumn) -> Progress:
+    """A bar with what it is for in front, and the time behind it."""
     return Progress(
         TextColumn("  {task.description}"),
         BarColumn(_BAR_WIDTH, complete_style="cyan", pulse_style="cyan"),
@@ -297,13 +230,6 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def counted(count: int, manifest: Manifest) -> str:
-    """4 classes, or 1 target: what a bundle's heads tell."""
-    if objective_of(manifest.loss).outputs == "targets":
-        return plural(count, "target")
-    return plural(count, "class", "classes")
-
-
 def by(sizes: tuple[int, ...]) -> str:
     """64x32x3x3."""
     return "x".join(str(value) for value in sizes)
@@ -314,18 +240,3 @@ def _console(stderr: bool) -> Console:
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     return console
-
-
-def learned(report: LearnReport) -> str:
-    """What is said of a learned task, in a sentence."""
-    return (
-        f"Learned {report.task} in {duration(report.seconds)}: generation {report.generation}, loss "
-        f"{report.loss:.3f}, peak memory {_of_budget(report)}."
-    )
-
-
-def _of_budget(report: LearnReport) -> str:
-    if report.memory_budget is None:
-        return size(report.peak_rss_bytes)
-    peak, budget = report.peak_rss_bytes / 2**20, report.memory_budget / 2**20
-    return f"{peak:.1f} MiB of {budget:.4g} MiB" + ("" if peak <= budget else ", above the budget")

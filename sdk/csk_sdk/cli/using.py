@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from csk_sdk.cli.accuracies import errors_table, matrix_table, summary_line, title
+from csk_sdk.cli.accuracies import confusions_table, errors_table, matrix_table, summary_line, title
 from csk_sdk.cli.options import (
     HERE,
     AsJson,
@@ -21,8 +21,8 @@ from csk_sdk.cli.options import (
     WorkspaceDir,
     require_named,
 )
-from csk_sdk.cli.predictions import described, predictions_table
-from csk_sdk.cli.rendering import Screen, counted, size
+from csk_sdk.cli.predictions import counted, described, predictions_table
+from csk_sdk.cli.rendering import Screen, size
 from csk_sdk.data.files import READ, SUFFIXES, open_files
 from csk_sdk.data.source import Source
 from csk_sdk.errors import ConfigError
@@ -60,7 +60,9 @@ def evaluate(
 
     Tested are the images or signals of the learned tasks in the inbox, NAME/test/<class>/, and base/test/<class>/.
     Earlier rows are those that `train` and `evaluate` measured at the time. In place of accuracies, a multi-label
-    bundle has mean average precisions (mAP), and a regression shares of variance explained (R2).
+    bundle has mean average precisions (mAP), and a regression shares of variance explained (R2). The classes that are
+    right least often are told with what they are taken for; --json has all. Without test images of the base, it is
+    told what its classes are estimated to lose to those learned since (--scenario class).
 
     \b
     ACC         mean accuracy over the tasks now
@@ -98,6 +100,15 @@ def _show(screen: Screen, evaluation: Evaluation) -> None:
     if errors is not None:
         screen.say()
         screen.show(errors)
+    confusions = confusions_table(evaluation)
+    if confusions is not None:
+        screen.say()
+        screen.show(confusions)
+    if evaluation.base_lost is not None:
+        screen.say(
+            "The base has no test images here. By what is kept of its classes, they lose about "
+            f"{max(evaluation.base_lost, 0.0):.1f} points to those learned since."
+        )
 
 
 def predict(

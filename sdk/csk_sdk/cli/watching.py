@@ -9,9 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
+from csk_sdk.cli.learning_view import learned
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
-from csk_sdk.cli.rendering import Screen, learned
+from csk_sdk.cli.rendering import Screen
 from csk_sdk.errors import ConfigError
+from csk_sdk.workspace.conditions import (
+    Conditions,
+    When,
+    is_paused,
+)
+from csk_sdk.workspace.conditions import (
+    pause as pause_inbox,
+)
+from csk_sdk.workspace.conditions import (
+    resume as resume_inbox,
+)
 from csk_sdk.workspace.folder import Workspace
 from csk_sdk.workspace.watching import Happened, Watcher
 
@@ -26,6 +38,13 @@ def watch(
     ] = 5.0,
     once: Annotated[bool, typer.Option("--once", help="End when nothing waits any more.")] = False,
     nice: Annotated[int, typer.Option(min=0, max=19, help="Give way to other processes: 19 the most.")] = 10,
+    when: Annotated[
+        list[When] | None,
+        typer.Option(
+            "--when",
+            help="Learn only while the device is idle, or charging; give it twice for both.",
+        ),
+    ] = None,
     skip_broken: Annotated[
         bool | None,
         typer.Option(
@@ -45,6 +64,8 @@ def watch(
 
     A task is taken once none of its files has changed for --settle seconds. One that cannot be learned is set
     aside, with the reason, until its files change. What was stopped in the middle goes on at the next start.
+    `csk-sdk pause` holds it until `csk-sdk resume`. --when idle waits before a task while more than half of all
+    cores are asked for; --when charging also holds a task in its middle, which goes on later where it was.
     Settings come from the table [training] of csk.toml. docs/service.md has a unit for systemd.
 
     \b
@@ -55,7 +76,7 @@ def watch(
     space.inbox.require_no_file()
     _give_way(nice)
     learner = space.learner(space.config.with_overrides(threads=threads, skip_broken=skip_broken))
-    watcher = Watcher(space, learner, settle, poll)
+    watcher = Watcher(space, learner, settle, poll, Conditions(space.tasks, frozenset(when or ())))
     before = [signal.signal(number, lambda *_: watcher.stop()) for number in (signal.SIGTERM, signal.SIGINT)]
     screen.say(f"Watching {space.tasks}: generation {learner.generation.number}.")
     if not space.tasks.exists():
@@ -67,6 +88,34 @@ def watch(
         for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
             signal.signal(number, handler)
     screen.say("Stopped watching.")
+
+
+def pause(workspace: WorkspaceDir = HERE, tasks: TasksDir = None) -> None:
+    """Hold `watch` until `csk-sdk resume`, across restarts.
+
+    A task that is being learned is held at its next step, and goes on from its last progress checkpoint. It is a file
+    .paused in the inbox; `train` does not ask for it.
+
+    \b
+    Example:  csk-sdk pause
+    """
+    space = Workspace.open(workspace, tasks=tasks)
+    space.inbox.require_no_file()
+    pause_inbox(space.tasks)
+    Screen().say("Paused: what waits is learned after `csk-sdk resume`.")
+
+
+def resume(workspace: WorkspaceDir = HERE, tasks: TasksDir = None) -> None:
+    """Let `watch` learn again after `csk-sdk pause`.
+
+    \b
+    Example:  csk-sdk resume
+    """
+    space = Workspace.open(workspace, tasks=tasks)
+    space.inbox.require_no_file()
+    was = is_paused(space.tasks)
+    resume_inbox(space.tasks)
+    Screen().say("Learning may go on." if was else "Learning was not paused.")
 
 
 def _give_way(nice: int) -> None:
@@ -88,6 +137,10 @@ def _tell(screen: Screen, happened: Happened) -> None:
         screen.warn(f"{happened.task} is set aside. {happened.reason}")
     elif happened.event == "later":
         screen.warn(f"Trying again later. {happened.reason}")
+    elif happened.event == "paused":
+        screen.say(f"{'Held ' + happened.task + '. ' if happened.task else ''}{happened.reason}")
+    elif happened.event == "resumed":
+        screen.say("Learning may go on.")
     else:
         screen.say(f"Stopped while learning {happened.task}. {happened.reason}")
     screen.json(_plain(happened), indent=None)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
 from importlib import resources
 from typing import Any
 
@@ -30,12 +30,20 @@ _NAMES = {
 }  # fmt: skip
 
 
+class LoadedSchema(dict[str, Any]):
+    """A schema that is held against one value after the other."""
+
+    @cached_property
+    def check(self) -> Callable[[Any], tuple[str, str] | None]:
+        """The path below a value and what is wrong there; None where nothing is."""
+        return _check_of(self)
+
+
 @cache
-def load_schema(name: str) -> Schema:
+def load_schema(name: str) -> LoadedSchema:
     """`csk_sdk/contract/NAME.schema.json`."""
     file = resources.files("csk_sdk.contract") / f"{name}.schema.json"
-    schema: Schema = json.loads(file.read_text(encoding="utf-8"))
-    return schema
+    return LoadedSchema(json.loads(file.read_text(encoding="utf-8")))
 
 
 def parse_json(text: str) -> Any:
@@ -56,20 +64,10 @@ def _refused(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
 
 
-def violation(value: Any, schema: Schema, path: str = "") -> str | None:
+def violation(value: Any, schema: Schema) -> str | None:
     """What is first wrong with a value, as "PATH what", such as "sites[0].groups must be a whole number"; or None."""
-    kinds = schema.get("type")
-    if kinds is not None:
-        allowed = [kinds] if isinstance(kinds, str) else kinds
-        kind = next((kind for kind in allowed if _is(value, kind)), None)
-        if kind is None:
-            return f"{path} must be {' or '.join(_NAMES[one] for one in allowed)}"
-        check = _CHECKS.get(kind)
-        return check(value, schema, path) if check else None
-    if value not in schema["enum"] or not isinstance(value, str):
-        shown = f"is {quoted(value)}, and " if isinstance(value, str) else ""
-        return f"{path} {shown}must be one of {', '.join(schema['enum'])}"
-    return None
+    wrong = (schema.check if isinstance(schema, LoadedSchema) else _check_of(schema))(value)
+    return None if wrong is None else "".join(wrong).removeprefix(".")
 
 
 def quoted(text: str) -> str:
@@ -77,77 +75,139 @@ def quoted(text: str) -> str:
     return json.dumps(text[:_SHOWN])
 
 
-def _is(value: Any, kind: str) -> bool:
-    if kind == "integer":
-        return type(value) is int
-    if kind == "number":
-        return type(value) in (int, float) and math.isfinite(value)
-    if kind == "null":
-        return value is None
-    types = {"object": dict, "array": list, "string": str, "boolean": bool}
-    return type(value) is types[kind]
+# What is wrong: the path below the value that was checked, and the rest of the sentence; None where nothing is. Records
+# have thousands of values: a path is put together only where something is wrong, and a schema is looked through once.
+_Wrong = tuple[str, str] | None
+_Check = Callable[[Any], _Wrong]
 
 
-def _object(value: dict[str, Any], schema: Schema, path: str) -> str | None:
-    properties, others = schema.get("properties", {}), schema.get("additionalProperties", True)
-    if len(value) > schema.get("maxProperties", math.inf):
-        return f"{path} has more than {schema['maxProperties']} entries"
-    for name, inner in properties.items():
-        there = f"{path}.{name}" if path else name
-        if name not in value:
-            if name in schema.get("required", ()):
-                return f"{there} is missing"
-            continue
-        if (wrong := violation(value[name], inner, there)) is not None:
-            return wrong
-    if others is True:
+def _check_of(schema: Schema) -> _Check:
+    kinds = schema.get("type")
+    if kinds is None:
+        return _enumeration(schema["enum"])
+    allowed = [kinds] if isinstance(kinds, str) else list(kinds)
+    checks = [(_IS[kind], _CHECKS[kind](schema)) for kind in allowed]
+    wrong = ("", f" must be {' or '.join(_NAMES[one] for one in allowed)}")
+    if len(checks) == 1:
+        fits, inner = checks[0]
+        return lambda value: inner(value) if fits(value) else wrong
+
+    def check(value: Any) -> _Wrong:
+        for fits, inner in checks:
+            if fits(value):
+                return inner(value)
+        return wrong
+
+    return check
+
+
+def _enumeration(values: Sequence[str]) -> _Check:
+    def check(value: Any) -> _Wrong:
+        if isinstance(value, str) and value in values:
+            return None
+        shown = f"is {quoted(value)}, and " if isinstance(value, str) else ""
+        return "", f" {shown}must be one of {', '.join(values)}"
+
+    return check
+
+
+def _object(schema: Schema) -> _Check:
+    required, most = schema.get("required", ()), schema.get("maxProperties", math.inf)
+    properties = {
+        name: (_check_of(inner), name in required) for name, inner in schema.get("properties", {}).items()
+    }
+    others = schema.get("additionalProperties", True)
+    check_other = None if isinstance(others, bool) else _check_of(others)
+
+    def check(value: dict[str, Any]) -> _Wrong:
+        if len(value) > most:
+            return "", f" has more than {most} entries"
+        for name, (inner, needed) in properties.items():
+            if name not in value:
+                if needed:
+                    return f".{name}", " is missing"
+            elif (wrong := inner(value[name])) is not None:
+                return f".{name}{wrong[0]}", wrong[1]
+        if others is True:
+            return None
+        for name in sorted(value.keys() - properties.keys()):
+            if check_other is None:
+                return f"[{quoted(name)}]", " is not known"
+            if (wrong := check_other(value[name])) is not None:
+                return f"[{quoted(name)}]{wrong[0]}", wrong[1]
         return None
-    for name in sorted(value.keys() - properties.keys()):
-        there = f"{path}[{quoted(name)}]"
-        if others is False:
-            return f"{there} is not known"
-        if (wrong := violation(value[name], others, there)) is not None:
-            return wrong
-    return None
+
+    return check
 
 
-def _array(value: list[Any], schema: Schema, path: str) -> str | None:
-    if (wrong := _outside(len(value), schema, "Items", f"{path} must have", " entries")) is not None:
-        return wrong
-    found = (violation(one, schema["items"], f"{path}[{index}]") for index, one in enumerate(value))
-    return next((wrong for wrong in found if wrong is not None), None)
+def _array(schema: Schema) -> _Check:
+    outside, check_item = _bounds(schema, "Items", "entries"), _check_of(schema["items"])
+
+    def check(value: list[Any]) -> _Wrong:
+        if (bounds := outside(len(value))) is not None:
+            return "", bounds
+        for index, one in enumerate(value):
+            if (wrong := check_item(one)) is not None:
+                return f"[{index}]{wrong[0]}", wrong[1]
+        return None
+
+    return check
 
 
-def _string(value: str, schema: Schema, path: str) -> str | None:
-    if (wrong := _outside(len(value), schema, "Length", f"{path} must have", " characters")) is not None:
-        return wrong
-    if "pattern" in schema and not re.search(schema["pattern"], value, re.ASCII):
-        return f"{path} must be {schema['description']}"
-    return None
+def _string(schema: Schema) -> _Check:
+    outside = _bounds(schema, "Length", "characters")
+    pattern = re.compile(schema["pattern"], re.ASCII) if "pattern" in schema else None
+
+    def check(value: str) -> _Wrong:
+        if (bounds := outside(len(value))) is not None:
+            return "", bounds
+        if pattern is not None and not pattern.search(value):
+            return "", f" must be {schema['description']}"
+        return None
+
+    return check
 
 
-def _outside(count: int, schema: Schema, what: str, says: str, unit: str) -> str | None:
+def _bounds(schema: Schema, what: str, unit: str) -> Callable[[int], str | None]:
     least, most = schema.get(f"min{what}", 0), schema.get(f"max{what}", math.inf)
-    if least <= count <= most:
-        return None
     bounds = f"from {least} to {most}" if math.isfinite(most) else f"at least {least}"
-    return f"{says} {bounds}{unit}"
+    return lambda count: None if least <= count <= most else f" must have {bounds} {unit}"
 
 
-def _integer(value: int, schema: Schema, path: str) -> str | None:
+def _integer(schema: Schema) -> _Check:
     least, most = schema["minimum"], schema["maximum"]
-    return None if least <= value <= most else f"{path} is {value}, and must be from {least} to {most}"
+    return lambda value: (
+        None if least <= value <= most else ("", f" is {value}, and must be from {least} to {most}")
+    )
 
 
-def _number(value: float, schema: Schema, path: str) -> str | None:
+def _number(schema: Schema) -> _Check:
     above, least, most = (schema.get(name) for name in ("exclusiveMinimum", "minimum", "maximum"))
-    fits = (above is None or value > above) and (least is None or value >= least)
-    if fits and (most is None or value <= most):
-        return None
     parts = [("above", above), ("at least", least), ("at most", most)]
-    return f"{path} must be {' and '.join(f'{word} {bound}' for word, bound in parts if bound is not None)}"
+    bounds = " and ".join(f"{word} {bound}" for word, bound in parts if bound is not None)
+
+    def check(value: float) -> _Wrong:
+        fits = (above is None or value > above) and (least is None or value >= least)
+        return None if fits and (most is None or value <= most) else ("", f" must be {bounds}")
+
+    return check
 
 
-_CHECKS: dict[str, Callable[[Any, Schema, str], str | None]] = {
-    "object": _object, "array": _array, "string": _string, "integer": _integer, "number": _number,
+def _any(_: Schema) -> _Check:
+    return lambda value: None
+
+
+_IS: dict[str, Callable[[Any], bool]] = {
+    "object": lambda value: type(value) is dict,
+    "array": lambda value: type(value) is list,
+    "string": lambda value: type(value) is str,
+    "boolean": lambda value: type(value) is bool,
+    "integer": lambda value: type(value) is int,
+    "number": lambda value: type(value) in (int, float) and math.isfinite(value),
+    "null": lambda value: value is None,
+}
+
+_CHECKS: dict[str, Callable[[Schema], _Check]] = {
+    "object": _object, "array": _array, "string": _string, "boolean": _any, "integer": _integer,
+    "number": _number, "null": _any,
 }  # fmt: skip

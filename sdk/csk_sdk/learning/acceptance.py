@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from csk_sdk.config import REFUSE, TrainingConfig
@@ -108,7 +109,8 @@ def told_twins(judgement: Judgement | None, apart: Sequence[str]) -> tuple[str, 
 
 def _about(name: str, twin: Twin) -> dict[str, str]:
     taken, back = f"{100 * twin.taken:.0f}", f"{100 * twin.back:.0f}"
-    return {"new": name, "old": twin.old, "taken": taken, "back": back}
+    merge = f"`csk-sdk merge {shlex.quote(twin.old)} {shlex.quote(name)}`"
+    return {"new": name, "old": twin.old, "taken": taken, "back": back, "merge": merge}
 
 
 def not_told(judgement: Judgement | None, apart: Sequence[str]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
 from csk_sdk.method.known_classes import known_among
 from csk_sdk.method.left_out import LeftOut
+from csk_sdk.method.logistic import cross_entropy
 from csk_sdk.method.projection import add_to_centers, leak, project
 from csk_sdk.method.unknown import Familiarity, measured
 from csk_sdk.network.finite import require_converged, require_learnable_features
@@ -51,7 +52,7 @@ class Consolidated:
     `heads_only` is whether they were dropped for that. `judgement` is what the decision over all classes makes of the
     task, None where it has no statistics; `apart` are classes that it leaves out. `lesson` is what the task contributes
     under the bundle's untouched network, and `carried` the same as it is counted where centers have moved; None where
-    nothing is kept of its classes.
+    nothing is kept of its classes. `loss` is that of the task's own head where nothing else was trained.
     """
 
     tensors: Tensors
@@ -62,6 +63,42 @@ class Consolidated:
     apart: tuple[str, ...] = ()
     lesson: Lesson | None = None
     carried: Lesson | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What one pass over a task's images tells: second moments by tensor, contributions by class, features."""
+
+    moments: dict[str, NDArray[np.float64]]
+    sums: list[ContributionSum]
+    sample: FeatureSample
+
+
+@dataclass(eq=False)
+class Seen:
+    """What the network, as trained, sees in a task's images: for one decision after the other, and one look.
+
+    `tensors` are those of the next generation so far, `drift` how features have moved, `own` how many parts of the
+    `sample` are of the images themselves and not mirrored, `head` the task's own. `untouched` is what the bundle's own
+    network sees, once it was asked for.
+    """
+
+    tensors: Tensors
+    leaks: dict[str, float]
+    drift: Drift | None
+    sums: list[ContributionSum]
+    sample: FeatureSample
+    own: int
+    head: HeadArrays
+    batches: Batches
+    scale: float
+    untouched: list[ContributionSum] | None = None
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy of the head on the task's images."""
+        return cross_entropy(*self.sample.arrays(self.own), *self.head)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +123,10 @@ class Consolidation:
     refitted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     apart: tuple[str, ...] = ()
 
-    def fold(self, name: str, batches: Batches, scale: float, mirrored: Batches | None) -> Consolidated:
-        """The tensors of the next generation, from the deltas as they are; see `TaskTraining.consolidate`."""
+    def see(
+        self, batches: Batches, scale: float, mirrored: Batches | None, measured: Measured | None
+    ) -> Seen:
+        """All that is seen in the task's images once the deltas are in the centers; see `TaskTraining.consolidate`."""
         # What is going to be replaced is read when that is done: these are the largest tensors.
         # A newer csk-sdk's, which this one does not know, are carried on as they are.
         known = known_tensors(self.tensors, self.bundle.manifest.sites)
@@ -102,51 +141,60 @@ class Consolidation:
             key = f"center/{site.name}"
             tensors[key] = tensors[key].copy()
             add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
-        threads = self.config.threads
         before = self._features_before(batches)
-        moments, sums, sample = self._seen(tensors, batches)
+        # The same network has seen the same images already, where no center has moved.
+        measured = measured if measured is not None and not self._moved else self.measure(tensors, batches)
+        moments, sums, sample = measured.moments, measured.sums, measured.sample
         own = len(sample.parts)
         with np.errstate(over="ignore"):
             for key in list(moments):
                 # One by one, and out of memory before another graph is opened.
                 tensors[key] = (self.tensors[key] + scale * moments.pop(key)).astype(np.float32)
         if augmentation(self.config, self.bundle.manifest)[0]:
-            extractor = FeatureExtractor(self.bundle, tensors, threads, release=True)
+            extractor = FeatureExtractor(self.bundle, tensors, self.config.threads, release=True)
             for images, labels in self._parts(mirrored() if mirrored else _mirrored(batches())):
                 if sample.full:
                     break
                 sample.add(extractor(images), labels)
             del extractor
-        weight, bias = self.bundle.objective.fit_head(*sample.arrays(), self.classes)
+        head = self.bundle.objective.fit_head(*sample.arrays(), self.classes)
         drift = DriftEstimate(self.bundle.manifest.head.features)
         # The sample begins with the same images. The matrices are as large as a small network's kernels, so they are
         # made when no graph is open.
         for old, new in zip(before, sample.parts, strict=False):
             drift.add(old[: len(new)], new)
-        drifted = drift.fit() if before else None
-        # Each matrix of features by features goes as soon as it is used: of several layers, they are the peak here.
-        del drift
-        seen = self._lesson(sums, scale, sample)
-        carried = self._follow(drifted, tensors, seen)
-        judgement = None if seen is None else self._judged(tensors, sample, own)
-        forgetting = self._forgetting(tensors, drifted)
-        del drifted, before, sums
+        return Seen(tensors, leaks, drift.fit() if before else None, sums, sample, own, head, batches, scale)
+
+    def settle(self, name: str, seen: Seen) -> Consolidated:
+        """The tensors of the next generation, from what was seen; the images are seldom looked at again."""
+        tensors = dict(seen.tensors)
+        lesson = self._lesson(seen.sums, seen)
+        carried = self._follow(seen.drift, tensors, lesson)
+        judgement = None if lesson is None else self._judged(tensors, seen.sample, seen.own)
+        forgetting = self._forgetting(tensors, seen.drift)
         refit(tensors, self.refitted)
-        tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = weight, bias
-        foreign = set(self.tensors) - known
+        tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = seen.head
+        foreign = set(self.tensors) - known_tensors(self.tensors, self.bundle.manifest.sites)
         require_converged({key: value for key, value in tensors.items() if key not in foreign})
-        lesson = seen if carried is None else self._lesson(self._untouched(batches), scale, sample)
+        if carried is not None:
+            if seen.untouched is None:
+                seen.untouched = self._untouched(seen.batches)
+            lesson = self._lesson(seen.untouched, seen)
         return Consolidated(
-            tensors, leaks, forgetting, judgement=judgement, apart=self.apart, lesson=lesson, carried=carried
+            tensors,
+            seen.leaks,
+            forgetting,
+            judgement=judgement,
+            apart=self.apart,
+            lesson=lesson,
+            carried=carried,
         )
 
     @property
     def _moved(self) -> bool:
         return any(np.any(delta) for delta in self.deltas.values())
 
-    def _seen(
-        self, tensors: Tensors, batches: Batches
-    ) -> tuple[dict[str, NDArray[np.float64]], list[ContributionSum], FeatureSample]:
+    def measure(self, tensors: Mapping[str, NDArray[Any]], batches: Batches) -> Measured:
         """What the network in `tensors` sees in the task: second moments, contributions, features for a head."""
         sample = FeatureSample(self.bundle.manifest.head.features, self.plan.profile.sample_bytes)
         sums = self._sums()
@@ -160,7 +208,7 @@ class Consolidation:
             sample.add(features, labels)
 
         moments = measure_knowledge(self.bundle, tensors, self._parts(batches()), keep, self.config.threads)
-        return moments, sums, sample
+        return Measured(moments, sums, sample)
 
     def _sums(self) -> list[ContributionSum]:
         """One for each class; none where nothing is to be kept of classes, or the bundle's loss is none over them."""
@@ -168,19 +216,21 @@ class Consolidation:
             return []
         return [ContributionSum(self.bundle.manifest.head.features) for _ in self.classes]
 
-    def _lesson(self, sums: list[ContributionSum], scale: float, sample: FeatureSample) -> Lesson | None:
-        """What the task contributes, each image standing for `scale`."""
+    def _lesson(self, sums: list[ContributionSum], seen: Seen) -> Lesson | None:
+        """What the task contributes, each image standing for `seen.scale`."""
         if not sums:
             return None
         found = {name: one.total() for name, one in zip(self.classes, sums, strict=True)}
         found = {
-            name: one.scaled(scale) for name, one in found.items() if one.count and name not in self.apart
+            name: one.scaled(seen.scale)
+            for name, one in found.items()
+            if one.count and name not in self.apart
         }
         counted = tuple(name for name in self.classes if name not in self.apart)
         if self._has_temperature or not counted:
             return Lesson(counted, found)
         alone = Lesson(counted, found).after(ClassStatistics.empty(self.bundle.manifest.head.features))
-        measured = calibrated(alone, *self._counted(*sample.arrays()), PRIOR_PICTURES)
+        measured = calibrated(alone, *self._counted(*seen.sample.arrays()), PRIOR_PICTURES)
         return Lesson(counted, found, measured.temperature)
 
     @property

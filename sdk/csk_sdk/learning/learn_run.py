@@ -126,7 +126,7 @@ class LearnRun:
         if first == 0:
             if not self._few:
                 self._report(Progress("select"))
-            loss = self._life.warm_up(self._plain_batches, self._few)
+            self._life.warm_up(self._plain_batches, self._few)
         steps = 0
         if not self._few:
             loss, steps = self._train(first, loss, identity, begun)

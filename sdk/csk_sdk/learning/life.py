@@ -7,7 +7,7 @@ they end, is theirs.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from csk_sdk.learning.revision import replacing
 from csk_sdk.learning.stopping import EPOCHS
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.method.contributions import Lesson
+from csk_sdk.method.decisions import Judgement, Twin
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.network.predicting import require_new_task, task_classes
 from csk_sdk.network.profiles import in_profile
@@ -61,6 +62,8 @@ class LearnReport:
       images left out of what judges it, among `all_classes` and among the task's own (`task`); the class that most
       others are taken for (`confused`) and how many (`share`). `old`: percentage points that all older classes
       together lose to the new ones (`lost`), estimated without their images. Empty where no class statistics are kept
+    - `twins`: by class of the task, the `old` class that it cannot be told from, what share of the old one's images
+      would be called the new one (`taken`), and of the new one's that look more like the old one (`back`)
     - `skipped`: the images that were left out, each with what is wrong with it (`skip_broken`)
     """
 
@@ -87,6 +90,7 @@ class LearnReport:
     skipped: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
     expected: dict[str, Any] = field(default_factory=dict)
+    twins: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -180,11 +184,10 @@ class TaskLife:
         )
         require_room(self.state.folder, size, f"learning {self.name}")
 
-    def warm_up(self, batches: Batches, few: bool) -> float:
-        """Warm up, and be sure that there is something to learn; the head's loss where only heads are."""
-        loss = 0.0
+    def warm_up(self, batches: Batches, few: bool) -> None:
+        """Warm up, and be sure that there is something to learn."""
         if few:
-            loss = self.training.heads_only(batches)
+            self.training.heads_only(batches)
         else:
             self.training.warm_up(batches)
         noun = self.bundle.manifest.input.noun
@@ -192,7 +195,6 @@ class TaskLife:
         if self._replaces is None:
             base = {name: name in self.bundle.manifest.classes for name in self.classes}
             require_agreement(self.training.contradicted, base, self.name, noun)
-        return loss
 
     def commit(self, batches: Batches, trained: Trained, mirrored: Batches | None = None) -> LearnReport:
         """Consolidate on `batches`, as `TaskTraining.consolidate` does, and commit the next generation."""
@@ -216,7 +218,7 @@ class TaskLife:
             epochs=trained.epochs,
             images=trained.images,
             seconds=round(time.monotonic() - trained.begun, 3),
-            loss=trained.loss,
+            loss=trained.loss if result.loss is None else result.loss,
             peak_rss_bytes=peak_rss_bytes(),
             config=self.config.to_json(),
             protected=training.protected,
@@ -251,6 +253,7 @@ class TaskLife:
             stopped=trained.stopped,
             warnings=learned.notes,
             expected=expected,
+            twins={name: asdict(twin) for name, twin in _twins(result.judgement)},
             memory_budget=self.plan.budget,
             profile=self.plan.profile.name,
             micro_batch=self.plan.micro_batch,
@@ -263,6 +266,10 @@ class TaskLife:
         return dict.fromkeys(apart, "") | {
             name: self.state.keep_contribution(one.tensors()) for name, one in lesson.contributions.items()
         }
+
+
+def _twins(judgement: Judgement | None) -> Iterable[tuple[str, Twin]]:
+    return () if judgement is None else judgement.twins.items()
 
 
 def require_others(

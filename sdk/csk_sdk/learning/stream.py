@@ -216,7 +216,7 @@ class TaskStream:
     def _warmed_up(self, few: bool) -> TaskTraining:
         """Training on the held batches; with `few`, they are all there is, and too little to train on."""
         training = self._life.open()
-        self._loss = self._life.warm_up(self._held_batches, few)
+        self._life.warm_up(self._held_batches, few)
         self.warnings = unfamiliar(training.novelty, self._noun)
         self._training = training
         return training

@@ -21,12 +21,11 @@ from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
 from csk_sdk.learning.acceptance import forgets_too_much, twins_to_part
-from csk_sdk.learning.consolidation import Batches, Consolidated, Consolidation
+from csk_sdk.learning.consolidation import Batches, Consolidated, Consolidation, Measured
 from csk_sdk.learning.memory_budget import WHOLE, Plan
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.known_classes import contradicted, known_among
 from csk_sdk.method.label_check import LabelEvidence
-from csk_sdk.method.logistic import cross_entropy
 from csk_sdk.method.novelty import novelty
 from csk_sdk.method.optimizers import Optimizer, optimizer_of
 from csk_sdk.method.projection import basis, project, restrict, shared_scratch
@@ -90,6 +89,8 @@ class TaskTraining:
         self._scratch: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         self._optimizer = _optimizer(config)
         self._step: TrainingStep | None = None
+        # What was seen of images before it was known that no center would move.
+        self._measured: tuple[Batches, Measured] | None = None
 
     def warm_up(self, batches: Batches) -> None:
         """Fit the head, rank the channels on the task's data, select them, and span what is protected.
@@ -113,16 +114,18 @@ class TaskTraining:
             self._select(site, chosen, np.zeros((site.rows, len(chosen)), np.float32))
         self._share_scratch()
 
-    def heads_only(self, batches: Batches) -> float:
-        """Instead of warming up and stepping: no center will move. The mean cross-entropy of the head that is fitted.
+    def heads_only(self, batches: Batches) -> None:
+        """Instead of warming up and stepping, where no center will move: the evidence and the novelty in the images.
 
-        As `warm_up`, it fits the head, for the evidence and the novelty in the images.
+        The network sees them as it will when the task is consolidated on the same `batches`: that is kept until then.
         """
-        features, labels = self._start_head(batches)
-        return cross_entropy(features, labels, self.weight, self.bias)
+        measured = self._consolidation().measure(self._tensors, batches)
+        features, labels = measured.sample.arrays()
+        self._check(features, labels, labels)
+        self._measured = batches, measured
 
-    def _start_head(self, batches: Batches) -> tuple[NDArray[np.float32], Labels]:
-        """The head at its optimum for a sample of the features as they are; these, and their labels."""
+    def _start_head(self, batches: Batches) -> None:
+        """The head at its optimum for a sample of the features as they are."""
         extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
         sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
         seen = []
@@ -133,17 +136,20 @@ class TaskTraining:
             sample.add(features, labels)
             seen.append(labels)
         del extractor
-        self._targets.see(np.concatenate(seen))
         features, labels = sample.arrays()
+        self._check(features, labels, np.concatenate(seen))
+        head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
+        self.weight, self.bias = self._targets.start(head)
+
+    def _check(self, features: NDArray[np.float32], labels: Labels, seen: Labels) -> None:
+        """What the images say of their labels, and of what is known; `seen` are those of all that were looked at."""
+        self._targets.see(seen)
         self.evidence = self._objective.evidence(features, labels, self.classes)
         self.novelty = novelty(self._old_statistics(), features[:_NOVELTY_IMAGES])
         if self.known:
             self.contradicted = contradicted(
                 self._old_statistics(), PRIOR_PICTURES, features, labels, self.classes
             )
-        head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
-        self.weight, self.bias = self._targets.start(head)
-        return features, labels
 
     def step(self, batch: Batch, schedule: float) -> float:
         """One optimizer step; its loss. `schedule` scales both learning rates.
@@ -198,25 +204,34 @@ class TaskTraining:
         require_converged({HEAD_WEIGHT: self.weight, HEAD_BIAS: self.bias, **self.deltas})
         self._step = None
         self._optimizer = _optimizer(self._config)
-        consolidation = Consolidation(
-            self._bundle, self._tensors, self.classes, self._config, self._plan, self._old_classes, self.selected,
-            self.deltas, self.bases, self._scratch, self._refitted,
-        )  # fmt: skip
-        done = consolidation.fold(name, batches, scale, mirrored)
+        consolidation = self._consolidation()
+        heads_only = self._measured is not None
+        measured = self._measured[1] if self._measured is not None and self._measured[0] == batches else None
+        self._measured = None
+        seen = consolidation.see(batches, scale, mirrored, measured)
+        del measured
+        done = consolidation.settle(name, seen)
         if forgets_too_much(done.forgetting, self._config, name):
             self.drop_centers()
-            without = consolidation.fold(name, batches, scale, mirrored)
-            done = replace(without, forgetting=done.forgetting, heads_only=True)
+            del seen
+            seen = consolidation.see(batches, scale, mirrored, None)
+            done = replace(consolidation.settle(name, seen), forgetting=done.forgetting, heads_only=True)
         apart = twins_to_part(done.judgement, self._config, name, self.classes)
         if apart:
             assert done.judgement is not None
-            without = replace(consolidation, apart=apart).fold(name, batches, scale, mirrored)
+            without = replace(consolidation, apart=apart).settle(name, seen)
             judgement = done.judgement.without(apart, without.judgement)
             done = replace(
                 without, forgetting=done.forgetting, heads_only=done.heads_only, judgement=judgement
             )
-        self.weight, self.bias = done.tensors[f"head/{name}/weight"], done.tensors[f"head/{name}/bias"]
-        return done
+        self.weight, self.bias = seen.head
+        return replace(done, loss=seen.loss) if heads_only else done
+
+    def _consolidation(self) -> Consolidation:
+        return Consolidation(
+            self._bundle, self._tensors, self.classes, self._config, self._plan, self._old_classes, self.selected,
+            self.deltas, self.bases, self._scratch, self._refitted,
+        )  # fmt: skip
 
     def drop_centers(self) -> None:
         """Forget what was trained: the network stays as it was."""

@@ -32,7 +32,7 @@ Float64 = NDArray[np.float64]
 _CONFUSED, _NOISE = number("twins", "confused"), number("twins", "noise")
 _LEAST, _TAKEN = integer("twins", "least_images"), number("twins", "taken")
 _MADE_UP, _OF_CLASS = integer("twins", "made_up"), integer("twins", "of_class")
-MOST_USED = number("twins", "most_used")
+MOST_USED, _EVEN = number("twins", "most_used"), number("twins", "even")
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def judge(
             nearest = int(back.argmax())
             row = int(old[nearest])
             made = made_up.logits(np.full(_OF_CLASS, row))
+            made[:, own[index]] += _EVEN
             lost = float(np.mean(made[:, own[index]] > made[:, row]))
             if lost + float(back[nearest]) > _CONFUSED + _NOISE / np.sqrt(len(mine)):
                 right = made[:, old].argmax(axis=1) == nearest
@@ -159,11 +160,23 @@ def judge(
                     twins[name] = Twin(statistics.classes[row], taken, float(back[nearest]))
     if made_up is None:
         return Judgement(expected, twins)
-    rows = np.resize(rng.permutation(len(old)), _MADE_UP)
-    made = made_up.logits(old[rows])
-    before = float(np.mean(made[:, old].argmax(axis=1) == rows))
-    after = float(np.mean(made.argmax(axis=1) == old[rows]))
-    return Judgement(expected, twins, before, after)
+    return Judgement(expected, twins, *made_up.accuracies(old))
+
+
+def lost_to_others(
+    statistics: ClassStatistics,
+    discriminant: LeftOut,
+    old: Collection[str],
+    base: Collection[str],
+    rng: np.random.Generator,
+) -> float:
+    """Points of accuracy that the classes `old`, all alike, lose to all others, estimated without their images.
+
+    `discriminant` is that of `statistics`; `base` are the classes that the network was trained on.
+    """
+    rows = np.array([row for row, name in enumerate(statistics.classes) if name in old], np.int64)
+    before, after = _MadeUp(statistics, discriminant, base, rng).accuracies(rows)
+    return 100.0 * (before - after)
 
 
 def _expected(logits: Float64, own: NDArray[np.int64], index: int, names: Sequence[str]) -> Expected:
@@ -204,6 +217,13 @@ class _MadeUp:
         self._spread = WIDTH / (1.0 - used) * spread_of(statistics)
         learned = np.array([name not in base for name in statistics.classes])
         self._closer = np.where(learned, noise / (1.0 - used), 0.0)
+
+    def accuracies(self, old: NDArray[np.int64]) -> tuple[float, float]:
+        """How many images of the classes `old` are named right, among these alone and among all."""
+        rows = np.resize(self._rng.permutation(len(old)), _MADE_UP)
+        made = self.logits(old[rows])
+        before = float(np.mean(made[:, old].argmax(axis=1) == rows))
+        return before, float(np.mean(made.argmax(axis=1) == old[rows]))
 
     def logits(self, rows: NDArray[np.int64]) -> Float64:
         """Those `(len(rows), C)` of an image of each class in `rows`."""

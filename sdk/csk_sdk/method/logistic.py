@@ -17,7 +17,8 @@ Float32 = NDArray[np.float32]
 HeadArrays = tuple[Float32, Float32]
 DECAY, TOLERANCE = number("head", "weight_decay"), number("head", "tolerance")
 ITERATIONS = integer("head", "iterations")
-LEAST_DEVIATION, JITTER = number("head", "least_deviation"), number("head", "jitter")
+LEAST_DEVIATION = number("head", "least_deviation")
+MEMORY, OVERSHOOT = integer("head", "memory"), number("head", "overshoot")
 
 
 def logistic_head(
@@ -32,11 +33,12 @@ def logistic_head(
 
     features `(n, f)` float32, labels `(n,)` into `classes`; the result is a head on the raw features: weight
     `(classes, f)`, bias `(classes,)`, float32. The bias is not decayed. Stops when the gradient's norm has fallen to
-    `tolerance` of its first value.
+    `tolerance` of its first value, or after so many `iterations`.
 
-    Newton steps with one fixed Hessian, the lower bound of Bohning ("Multinomial logistic regression algorithm",
-    1992): `H >= 1/2 (I - 1 1^T / C) x X^T X / n`, so every step descends, and there is one matrix to factor;
-    accelerated as by Nesterov, restarted where the loss would rise (O'Donoghue & Candes, arXiv 1204.3982).
+    Limited-memory BFGS (Nocedal & Wright, "Numerical Optimization", algorithm 7.4). Its first step is the best along
+    the gradient under the bound of Bohning ("Multinomial logistic regression algorithm", 1992), `H <= 1/2 X^T X / n`;
+    others are halved until they fulfil the approximate Wolfe condition of Hager & Zhang (SIAM J. Optim. 16, 2005),
+    which needs gradients only.
     """
     rows = np.arange(len(features))
 
@@ -67,7 +69,7 @@ def binary_logistic_heads(
 ) -> HeadArrays:
     """Of each class on its own, minimise mean binary cross-entropy + `weight_decay / 2 * |w|^2`.
 
-    features `(n, f)` float32, labels `(n, classes)` of 0 and 1. All else is as in `logistic_head`; the bound on the
+    features `(n, f)` float32, labels `(n, classes)` of 0 and 1. All else is as in `logistic_head`; the bound of the
     Hessian is `1/4 X^T X / n` here, since `p (1 - p) <= 1/4`.
     """
 
@@ -113,9 +115,6 @@ def _fit(
     x, mean, scale = standardized(features)
     decay = np.full(x.shape[1], weight_decay)
     decay[-1] = 0.0
-    bound = curvature * (x.T @ x).astype(np.float64) / len(x) + np.diag(decay)
-    bound[np.diag_indices_from(bound)] += JITTER * np.trace(bound)
-    inverse = np.linalg.inv(bound)
 
     def gradient(point: NDArray[np.float64]) -> NDArray[np.float64]:
         difference = residuals(x @ point.T.astype(np.float32))
@@ -123,19 +122,46 @@ def _fit(
         return slope
 
     weight = np.zeros((classes, x.shape[1]))
-    ahead, momentum = weight, 1.0
-    first = 0.0
-    for _ in range(iterations):
-        slope = gradient(ahead)
-        norm = float(np.linalg.norm(slope))
-        first = first or norm
-        if norm <= tolerance * first:
-            break
-        moved = ahead - slope @ inverse
-        if float(np.sum(slope * (moved - weight))) > 0.0:
-            momentum = 1.0
-        following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
-        ahead = moved + (momentum - 1.0) / following * (moved - weight)
-        weight, momentum = moved, float(following)
+    slope = gradient(weight)
+    along = x @ slope.T.astype(np.float32)
+    bound = curvature * float(np.vdot(along, along)) / len(x) + float(np.vdot(slope, slope * decay))
+    least, left = tolerance * float(np.linalg.norm(slope)), iterations - 1
+    approximation = _InverseHessian(float(np.vdot(slope, slope)) / bound if bound > 0.0 else 0.0)
+    while left > 0 and float(np.linalg.norm(slope)) > least:
+        direction = approximation.times(slope)
+        descent, step = float(np.vdot(slope, direction)), 1.0
+        while True:
+            left -= 1
+            moved = weight - step * direction
+            following = gradient(moved)
+            if -float(np.vdot(following, direction)) <= OVERSHOOT * descent or left <= 0:
+                break
+            step *= 0.5
+        approximation.learn(moved - weight, following - slope)
+        weight, slope = moved, following
     raw = weight[:, :-1] / scale
     return raw.astype(np.float32), (weight[:, -1] - raw @ mean).astype(np.float32)
+
+
+class _InverseHessian:
+    """The inverse of a Hessian, as the last steps and the changes of the gradient along them tell."""
+
+    def __init__(self, scale: float) -> None:
+        self._scale = scale
+        self._pairs: list[tuple[NDArray[np.float64], NDArray[np.float64], float]] = []
+
+    def learn(self, step: NDArray[np.float64], change: NDArray[np.float64]) -> None:
+        curvature = float(np.vdot(step, change))
+        if curvature > 0.0:
+            self._pairs = [*self._pairs, (step, change, 1.0 / curvature)][-MEMORY:]
+            self._scale = curvature / float(np.vdot(change, change))
+
+    def times(self, slope: NDArray[np.float64]) -> NDArray[np.float64]:
+        product, shares = slope.copy(), []
+        for step, change, inverse in reversed(self._pairs):
+            shares.append(inverse * float(np.vdot(step, product)))
+            product -= shares[-1] * change
+        product *= self._scale
+        for (step, change, inverse), share in zip(self._pairs, reversed(shares), strict=True):
+            product += step * (share - inverse * float(np.vdot(change, product)))
+        return product

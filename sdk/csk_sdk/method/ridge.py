@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.thresholds import number
+from csk_sdk.method.logistic import DECAY, HeadArrays, standardized
+
 # The decay is that of the logistic heads: relative to a feature, and to a target, of deviation 1.
-from csk_sdk.method.logistic import DECAY, JITTER, HeadArrays, standardized
+JITTER = number("ridge", "jitter")
 
 
 def ridge_head(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,14 @@ from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.method.continual_metrics import AccuracyMatrix
+from csk_sdk.method.decisions import lost_to_others
+from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.left_out import LeftOut
 from csk_sdk.network.finite import NotFiniteError
 from csk_sdk.network.predicting import LinearHead, Predictor, task_names
-from csk_sdk.state import Generation, GenerationRecord, State
+from csk_sdk.objectives.classification import PRIOR_PICTURES
+from csk_sdk.objectives.objective import CLASSES
+from csk_sdk.state import BASE, Generation, GenerationRecord, State
 
 SCENARIOS = ("task", "class")
 _BATCH = 64
@@ -33,7 +38,10 @@ class Evaluation:
     - `accuracy`: the present accuracy over all test images together, in percent; None for another metric
     - `metric`: what the numbers are: "accuracy", "mAP" (mean average precision), or "R2", which has no lower bound
     - `details`: further figures of each task as it is now, by their names: "rmse" of each target, in its own unit, for
-      "R2"
+      "R2"; "classes" for "accuracy", of each tested class its `images`, its `accuracy`, the class that most others are
+      taken for (`confused`, "" for none) and the `share` of them, in percent
+    - `base_lost`: percentage points that the base's classes are estimated to lose to all classes learned since, in
+      class-incremental decisions; where there are no test images of theirs, else None
     """
 
     scenario: str
@@ -42,6 +50,7 @@ class Evaluation:
     accuracy: float | None
     metric: str = "accuracy"
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    base_lost: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `evaluate --json`; accuracies that were not measured are None."""
@@ -52,6 +61,7 @@ class Evaluation:
             **self.matrix.to_json(),
             **({} if self.accuracy is None else {"accuracy": self.accuracy}),
             **self.details,
+            **({} if self.base_lost is None else {"estimated": {"base": {"lost": self.base_lost}}}),
         }
 
 
@@ -62,6 +72,7 @@ class Scores:
     names: tuple[str, ...]
     rows: tuple[Row, ...]
     metric: str = "accuracy"
+    base_lost: float | None = None
 
     def evaluation(self, scenario: str) -> Evaluation:
         """The accuracy matrix of one scenario. Raises ConfigError for an unknown one."""
@@ -79,7 +90,8 @@ class Scores:
         for name, entry in last.items():
             for kind, value in entry.get("details", {}).get(scenario, {}).items():
                 details.setdefault(kind, {})[name] = value
-        return Evaluation(scenario, self.names, matrix, accuracy, self.metric, details)
+        lost = self.base_lost if scenario == "class" else None
+        return Evaluation(scenario, self.names, matrix, accuracy, self.metric, details, lost)
 
 
 def require_scenario(scenario: str) -> None:
@@ -103,12 +115,39 @@ def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Sc
             f"None of the learned tasks ({', '.join(names) or 'none yet'}) has test images or signals. Put some into "
             "tasks/NAME/test/<class>/ (tasks/base/test/<class>/ for the base classes)."
         )
-    state.save_scores(generation.number, row)
+    state.save_scores(generation.number, {name: _kept(entry) for name, entry in row.items()})
     # Its own row is known, whether or not the disk can give it back.
     saved = {**state.load_scores(), generation.number: row}
-    return _along_the_way(
+    scores = _along_the_way(
         generation, state, names, saved, names[0] in known, predictor.bundle.objective.metric
     )
+    return replace(scores, base_lost=None if BASE in row else _base_lost(predictor))
+
+
+def _kept(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a task's row: nothing that names its classes, which may be forgotten."""
+    details = {
+        scenario: {kind: value for kind, value in found.items() if kind != CLASSES}
+        for scenario, found in entry.get("details", {}).items()
+    }
+    rest = {name: value for name, value in entry.items() if name != "details"}
+    return {**rest, "details": details} if any(details.values()) else rest
+
+
+def _base_lost(predictor: Predictor) -> float | None:
+    """What the base's classes lose to those learned since, by their statistics; None where these do not tell.
+
+    How often they are right is not told: the base's statistics are of images that the network was trained on.
+    """
+    base = set(predictor.bundle.manifest.classes)
+    known = ClassStatistics.from_tensors(predictor.generation.tensors)
+    told = base.intersection(known.classes)
+    if not told or len(told) == len(known.classes) or not (known.counts > 0).all():
+        return None
+    discriminant = LeftOut.of(known, PRIOR_PICTURES)
+    if discriminant is None:
+        return None
+    return round(lost_to_others(known, discriminant, told, base, np.random.default_rng(0)), 2)
 
 
 def recorded_scores(

@@ -19,6 +19,7 @@ from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
 from csk_sdk.method.logistic import logistic_head
 from csk_sdk.objectives.objective import (
+    CLASSES,
     HeadArrays,
     Measure,
     NamedHead,
@@ -171,6 +172,26 @@ class Classification(Objective):
     def measure(
         self, logits: NDArray[np.float32], outputs: Sequence[str], labels: Labels, names: Sequence[str]
     ) -> Measure:
-        """Accuracy in percent."""
-        correct = int(np.sum(logits.argmax(axis=1) == columns_of(names, outputs)[labels]))
-        return Measure(100.0 * correct / len(labels))
+        """Accuracy in percent; by class, too, with the class that most others are taken for, and how many."""
+        said, columns = logits.argmax(axis=1), columns_of(names, outputs)
+        correct = int(np.sum(said == columns[labels]))
+        by_class = {
+            name: _told(said[labels == label], int(columns[label]), outputs)
+            for label, name in enumerate(names)
+            if np.any(labels == label)
+        }
+        return Measure(100.0 * correct / len(labels), {CLASSES: by_class})
+
+
+def _told(said: NDArray[np.int64], own: int, outputs: Sequence[str]) -> dict[str, Any]:
+    """Of images of one class, what was said."""
+    counts = np.bincount(said, minlength=len(outputs))
+    right, counts[own] = int(counts[own]), 0
+    most = int(counts.argmax())
+    percent = 100.0 / len(said)
+    return {
+        "images": len(said),
+        "accuracy": round(percent * right, 2),
+        "confused": outputs[most] if counts[most] else "",
+        "share": round(percent * int(counts[most]), 2),
+    }

@@ -55,6 +55,10 @@ class Prediction(_Said):
     known: NDArray[np.bool_] | None = None
 
 
+# Details of a measure by class; they name classes, so they are told, and not kept.
+CLASSES = "classes"
+
+
 @dataclass(frozen=True)
 class Measure:
     """How good predictions are: `score` is the metric in percent; `details` are figures of their own units."""

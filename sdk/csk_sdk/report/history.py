@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from csk_sdk.learner import Learner
 from csk_sdk.network.evaluation import Evaluation, recorded_scores
+from csk_sdk.network.status import Status
 from csk_sdk.state import LearnedTask
 
 SCENARIO_NAMES = {"task": "task-incremental", "class": "class-incremental"}
@@ -18,7 +19,7 @@ class History:
 
     `fullness` is, by site, the share of the selected channels' directions that were kept for older knowledge when each
     task was learned, None for tasks of an older csk-sdk. `created` is when each task was committed, None where its
-    record is lost. `evaluations` is empty where nothing was ever tested.
+    record is lost. `evaluations` is empty where nothing was ever tested. `status` is how it is doing.
     """
 
     model: str
@@ -31,6 +32,7 @@ class History:
     fullness: Mapping[str, tuple[float | None, ...]]
     metric: str
     noun: str
+    status: Status
 
     @property
     def seconds(self) -> float:
@@ -62,6 +64,7 @@ def read_history(learner: Learner) -> History:
         fullness=_fullness(generation.tasks),
         metric=learner.bundle.objective.metric,
         noun=manifest.input.noun,
+        status=learner.status(),
     )
 
 

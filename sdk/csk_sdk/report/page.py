@@ -9,6 +9,7 @@ from html import escape
 from csk_sdk.config import TrainingConfig
 from csk_sdk.network.evaluation import Evaluation
 from csk_sdk.report.charts import bar_chart, heat_map, line_chart
+from csk_sdk.report.field import field_body, needs_body
 from csk_sdk.report.history import History
 from csk_sdk.report.style import STYLE
 from csk_sdk.report.words import change, count, in_one_unit, memory, percentage, time_spent
@@ -31,8 +32,10 @@ def page(history: History) -> str:
         _time(history),
         _memory(history),
         _fullness(history),
+        _field(history),
         _settings(history),
         _expected(history),
+        _needs(history),
         _tasks(history),
     ]
     title = f"What {escape(history.model)} has learned"
@@ -213,6 +216,17 @@ def _expected(history: History) -> str:
     )
     table = f'<div class="scroll"><table>{head}{rows}</table></div>'
     return _card("What to expect of each class", told, table, wide=True)
+
+
+def _needs(history: History) -> str:
+    body = needs_body(history.status)
+    told = f"Classes of which less than 80 % were expected to be named right: which {history.noun}s to take next."
+    return _card("What to teach next", told, body, wide=True) if body else ""
+
+
+def _field(history: History) -> str:
+    found = field_body(history.status)
+    return "" if found is None else _card("Predictions, day by day", *found)
 
 
 def _notes(notes: Sequence[str]) -> str:

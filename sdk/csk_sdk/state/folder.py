@@ -33,7 +33,7 @@ from csk_sdk.state.atomic import (
     remove_file,
     replace_file,
 )
-from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask, seal, unseal
+from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask, RecordLink, seal, unseal
 from csk_sdk.state.identity import check_identity, write_identity
 from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.lock import StateLock
@@ -234,16 +234,16 @@ class State:
             self._verify(number)
         self._store.write_head(number, self._store.last())
 
-    def history(self) -> list[GenerationRecord]:
-        """The records from the current generation back to, not including, 0: newest first.
+    def history(self) -> list[RecordLink]:
+        """Of the records from the current generation back to, not including, 0, newest first: what leads from each on.
 
         Raises StateError when HEAD or one of the records is damaged.
         """
-        records: list[GenerationRecord] = []
+        records: list[RecordLink] = []
         number = self.head()
         while number != 0:
             try:
-                records.append(self._store.record(number))
+                records.append(self._store.link(number))
             except NewerStateError:
                 raise
             except StateError as error:

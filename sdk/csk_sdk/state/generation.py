@@ -194,13 +194,17 @@ def commit_bytes(
 
 @dataclass(frozen=True)
 class RecordLink:
-    """Of a record: its `parent`, how many `tasks` it lists, their `files`, and whether its tensors are `stored`.
+    """Of a record: `number`, `parent`, when it was `created`, and how many `tasks` it lists, `task` being the last one.
 
-    Reading that much leaves the tasks alone, which may be hundreds.
+    `files` are those of all its tasks in `ledger/`, and `stored` tells whether its tensors are there. Reading that much
+    leaves the tasks alone, which may be hundreds.
     """
 
+    number: int
     parent: int
+    created: str
     tasks: int
+    task: str
     files: frozenset[str]
     stored: bool
 
@@ -213,11 +217,14 @@ class RecordLink:
             raise StateError(f"{path} says that generation {number!r} was learned from {parent!r}.")
         if not isinstance(tasks, int):
             raise StateError(f"{path} lacks or misnames a field ('tasks').")
-        return cls(parent, tasks, outline["files"], _size(tensors) == outline.get("size"))
+        stored = _size(tensors) == outline.get("size")
+        return cls(
+            number, parent, str(outline.get("created", "")), tasks, outline["task"], outline["files"], stored
+        )
 
 
 class Outlines:
-    """What records say, but for their tasks: of those, how many, and which `files` of the ledger they list.
+    """What records say, but for their tasks: of those, how many, the last one's name, and their `files` in the ledger.
 
     A record is read again once its file is another.
 
@@ -229,17 +236,28 @@ class Outlines:
 
     def read(self, path: Path) -> Mapping[str, Any]:
         """Of the record `path`; its `tasks` are their number, None where it has no list of them. Raises as `unseal`."""
-        before = _identity(path)
+        before = file_identity(path)
         known = self._known.get(path)
         if known is not None and known[0] == before:
             return known[1]
         raw = unseal(path)
         tasks = raw.get("tasks")
         listed = tasks if isinstance(tasks, list) else None
-        outline = {**raw, "tasks": None if listed is None else len(listed), "files": _files(listed or ())}
+        outline = {
+            **raw,
+            "tasks": None if listed is None else len(listed),
+            "task": _name_of_last(listed or ()),
+            "files": _files(listed or ()),
+        }
         if before is not None:
             self._known[path] = before, outline
         return outline
+
+
+def _name_of_last(tasks: Sequence[Any]) -> str:
+    last = tasks[-1] if tasks else None
+    name = last.get("name") if isinstance(last, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _files(tasks: Iterable[Any]) -> frozenset[str]:
@@ -251,7 +269,7 @@ def _files(tasks: Iterable[Any]) -> frozenset[str]:
     return frozenset(file for file in files if isinstance(file, str) and file)
 
 
-def _identity(path: Path) -> tuple[int, ...] | None:
+def file_identity(path: Path) -> tuple[int, ...] | None:
     """What is another once a file is replaced; None where nobody can tell."""
     try:
         status = path.stat()

@@ -7,13 +7,25 @@ from pathlib import Path
 from csk_sdk.errors import StateError
 from csk_sdk.formats.places import STATE, mistaken
 from csk_sdk.state.atomic import UnreadableError, exists, make_folder, names_in, replace_file
+from csk_sdk.state.field import FIELD, FIELD_LOCK
 from csk_sdk.state.generation import seal, unseal
 from csk_sdk.state.store import IDENTITY, GenerationStore
 from csk_sdk.state.versions import STATE_SCHEMA_VERSION, Needs
 
 # What may be there before state.json is: a lock, what bundles were accepted, and what is left of a state.
 _PARTS = frozenset(
-    {IDENTITY, "HEAD", "generations", "scores", "progress.safetensors", "accepted.json", "lock", "lock.node"}
+    {
+        IDENTITY,
+        "HEAD",
+        "generations",
+        "scores",
+        "progress.safetensors",
+        "accepted.json",
+        "lock",
+        "lock.node",
+        FIELD,
+    }
+    | {FIELD_LOCK}
 )
 # Hidden files, and kernels of a run that was killed (network/profiles.py).
 _OUR_SCRATCH = (".", "kernels-")

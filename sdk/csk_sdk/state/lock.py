@@ -52,14 +52,16 @@ class StateLock:
 
     Creates the folder when missing. The file `lock` in it says which process holds it, for humans; what
     counts is the operating system's lock on that file, so a stale file never blocks anyone, and a killed
-    process frees it. Not re-entrant. Child processes forked inside the block share it.
+    process frees it. Not re-entrant. Child processes forked inside the block share it. `name` is another file's,
+    for what may be written beside a lesson.
 
     Raises StateLockedError at once, without waiting, when it is held elsewhere, and StorageError when the
     file cannot be created or the file system has no locks, StateError when it is no ordinary file.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = LOCK_FILE) -> None:
         self.folder = folder
+        self._name = name
         self._descriptor: int | None = None
         # How often it was taken.
         self.times = 0
@@ -71,7 +73,7 @@ class StateLock:
 
     def __enter__(self) -> StateLock:
         make_folder(self.folder)
-        path = self.folder / LOCK_FILE
+        path = self.folder / self._name
         try:
             descriptor = os.open(path, _FLAGS, 0o666)
         except OSError as error:

@@ -75,8 +75,7 @@ def _prune(store: GenerationStore, keep: int, always: set[int]) -> None:
 def _link(store: GenerationStore, number: int) -> RecordLink | None:
     """Of a record that can be read, what leads on from it."""
     try:
-        path = store.record_path(number)
-        return RecordLink.of(store.outlines.read(path), path, store.tensors_path(number))
+        return store.link(number)
     except UnreadableError:
         raise
     except StateError:

@@ -27,7 +27,7 @@ from csk_sdk.state.atomic import (
     replace_file,
     unreadable,
 )
-from csk_sdk.state.generation import GenerationRecord, Outlines, seal, unseal
+from csk_sdk.state.generation import GenerationRecord, Outlines, RecordLink, file_identity, seal, unseal
 from csk_sdk.state.tensorfile import decode
 from csk_sdk.state.versions import Needs, NewerStateError
 
@@ -50,6 +50,8 @@ class GenerationStore:
         self.head_path = folder / "HEAD"
         self.outlines = Outlines()
         self.generations = folder / "generations"
+        # A lesson asks for the current record half a dozen times, and it lists every task.
+        self._last_read: tuple[int, tuple[Any, Any], GenerationRecord] | None = None
 
     def begin(self) -> None:
         """Write the first HEAD where there is nothing yet, so that a lost one can be told from a first."""
@@ -135,10 +137,24 @@ class GenerationStore:
         """
         if not 1 <= number <= (last := self.last()):
             raise StateError(f"{self.folder} has no generation {number}; the last one is {last}.")
-        record = GenerationRecord.read(self.record_path(number), self.tensors_path(number))
+        path, tensors = self.record_path(number), self.tensors_path(number)
+        before = file_identity(path), file_identity(tensors)
+        known = self._last_read
+        if known is not None and known[:2] == (number, before) and None not in before:
+            return known[2]
+        record = GenerationRecord.read(path, tensors)
         if record.number != number:
-            raise StateError(f"{self.record_path(number)} is the record of generation {record.number}.")
+            raise StateError(f"{path} is the record of generation {record.number}.")
+        self._last_read = number, before, record
         return record
+
+    def link(self, number: int) -> RecordLink:
+        """Of a record, what leads on from it. Raises as `record` does."""
+        path = self.record_path(number)
+        link = RecordLink.of(self.outlines.read(path), path, self.tensors_path(number))
+        if link.number != number:
+            raise StateError(f"{path} is the record of generation {link.number}.")
+        return link
 
     def records(self, certain: bool = False) -> list[GenerationRecord]:
         """All readable records of committed generations, oldest first.

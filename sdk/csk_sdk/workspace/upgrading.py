@@ -23,6 +23,7 @@ from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
 from csk_sdk.runtime.peak_memory import in_memory, peak_rss_bytes
 from csk_sdk.state import State
 from csk_sdk.state.atomic import exists, make_folder, replace_file, require_room, storage_error
+from csk_sdk.state.field import is_counting, start_counting
 from csk_sdk.state.handover import Places, commit, commit_back, copy_bundle, finish, handing_over
 from csk_sdk.state.identity import write_identity
 from csk_sdk.state.lock import StateLock
@@ -214,6 +215,8 @@ class Upgrade:
         """An empty state of the new bundle, which remembers what signed bundles the device has seen."""
         write_identity(GenerationStore(into, new.id), new.id)
         _copy_accepted(self.places.state, into)
+        if is_counting(self.places.state):
+            start_counting(into)  # with what was counted of the old bundle left beside it
         if self.trust is not None:
             accept(new, self.trust, into)
         return State.open(into, new.id, new.stored_checkpoint, keep=self.keep)

@@ -16,6 +16,7 @@ from csk_sdk.learner import Learner
 from csk_sdk.learning.learn_run import Progress
 from csk_sdk.learning.life import LearnReport
 from csk_sdk.network.predicting import task_names
+from csk_sdk.workspace.conditions import Conditions
 from csk_sdk.workspace.folder import Workspace
 
 
@@ -23,13 +24,19 @@ class Stopped(Exception):
     """Raised out of a training step once the watcher was told to stop."""
 
 
+class _Held(Exception):
+    """Raised out of a training step once it must not go on now; says why."""
+
+
 @dataclass(frozen=True)
 class Happened:
     """What a watcher tells of: one line of a log.
 
     `event` is "learned" (then `report` says what it took), "set aside" (the task is no good; it is looked at
-    again once its files change), "later" (another process learns, or the disk is full: tried again) or "stopped"
-    (in the middle of a task, which goes on when the watcher is started again). `reason` is a sentence.
+    again once its files change), "later" (another process learns, or the disk is full: tried again), "paused" (it is
+    paused, or what it waits for does not hold; in the middle of the task that it names, or before any), "resumed"
+    (that is over) or "stopped" (in the middle of a task, which goes on when the watcher is started again). `reason` is
+    a sentence.
     """
 
     event: str
@@ -49,10 +56,21 @@ class Watcher:
     A task is taken once none of its files has changed for `settle` seconds, so that one that is still being copied
     is left alone. A task that cannot be learned, for whatever reason, is set aside and the next one is taken. `poll` is
     the time in seconds between two looks at the inbox: those that were ready at one are learned one after another, each
-    looked at once more, without another look at all of them.
+    looked at once more, without another look at all of them. `conditions` say when to learn; a task that they end in
+    its middle goes on from its last progress checkpoint once they hold again.
     """
 
-    def __init__(self, space: Workspace, learner: Learner, settle: float = 10.0, poll: float = 5.0) -> None:
+    def __init__(
+        self,
+        space: Workspace,
+        learner: Learner,
+        settle: float = 10.0,
+        poll: float = 5.0,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self._conditions = conditions or Conditions(space.tasks)
+        self._conditions.require_told()
+        self._asked = -math.inf
         self._space, self._learner = space, learner
         self._settle, self._poll = settle, poll
         self._stop = Event()
@@ -69,21 +87,34 @@ class Watcher:
         self._stop.set()
 
     def run(self, once: bool = False) -> Iterator[Happened]:
-        """Learn until told to stop, and tell what happens; with `once`, until nothing waits any more.
+        """Learn until told to stop, and tell what happens; with `once`, until nothing waits any more, or must not now.
 
         What would be told again at every look is told once. Raises what no other task would mend: BundleError,
         StateError, ConfigError.
         """
         self._learner.state.require_writable()
-        told = None
+        told, held = None, ""
         while not self._stop.is_set():
+            if hindrance := self._conditions.hindrance():
+                if hindrance != held:
+                    yield Happened("paused", "", hindrance)
+                if once:
+                    return
+                held = hindrance
+                self._stop.wait(self._poll)
+                continue
+            if held:
+                held = ""
+                yield Happened("resumed", "")
             happened = self._look()
             if happened is None and once and not self._seen:
                 return
             if happened is not None and happened != told:
                 yield happened
             told = happened
-            if happened is None or happened.event == "later":
+            if happened is not None and happened.event == "paused":
+                held = happened.reason
+            elif happened is None or happened.event == "later":
                 self._stop.wait(self._poll)
 
     def _look(self) -> Happened | None:
@@ -155,6 +186,8 @@ class Watcher:
             return Happened("later", name, str(error))
         except CskError:
             raise  # of bundle, state or settings: no other task would fare better
+        except _Held as held:
+            return Happened("paused", name, str(held))
         except Stopped:
             return Happened("stopped", name, "It goes on when the watcher is started again.")
         except Exception as error:
@@ -166,6 +199,11 @@ class Watcher:
     def _on_progress(self, _: Progress) -> None:
         if self._stop.is_set():
             raise Stopped
+        now = time.monotonic()
+        if now - self._asked >= self._poll:
+            self._asked = now
+            if reason := self._conditions.hindrance(learning=True):
+                raise _Held(reason)
 
 
 def _unexpected(error: Exception) -> str:

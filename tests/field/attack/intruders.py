@@ -152,7 +152,10 @@ def _tensors(tries: Tries, bundles: Bundles, folder: Path) -> None:
     with tries.one(f"{kind} of tensor {name}"):
         refused = bundles.opened()
         if refused is None:
-            assert load_file(path).keys() == load_file(bundles.ground.bundle / path.name).keys()
+            # Under another name, it is a newer csk-sdk's: nothing asks for it, and a temperature may be missing.
+            renamed = {name, name + "x"} if (kind, name) == ("renamed", "statistics.temperature") else set()
+            there = load_file(path).keys() ^ load_file(bundles.ground.bundle / path.name).keys()
+            assert there == renamed
 
 
 @promise(GUARANTEES, "Python and JavaScript refuse the same manifests in the same sentences", tries=748)

@@ -84,7 +84,7 @@ READ = (
         "tasks/02.npz",
         "tasks/03/metadata.csv",
     ),
-    *("tasks/03/train/a/0.png", "state/lock"),
+    *("tasks/03/train/a/0.png", "state/lock", "state/field.json", "state/field.lock", "tasks/.paused"),
 )
 KINDS = ("a pipe", "a socket", "a folder", "a link to a device", "a link out")
 
@@ -104,8 +104,10 @@ def files_of_odd_kinds(tries: Tries, ground: Ground, place: Path) -> None:
         ("tasks",),
         ("train",),
         ("verify",),
+        ("status",),
         ("predict", str(place / "x.png")),
-        ("watch", "--once", "--settle", "0"),
+        # Nicer, it would make this process so, and wait for whatever else runs on the machine.
+        ("watch", "--once", "--settle", "0", "--nice", "0"),
     )
     for _ in tries:
         name, kind, command = tries.rng.choice(READ), tries.rng.choice(KINDS), tries.rng.choice(commands)

@@ -10,8 +10,11 @@ import { Teach } from './parts/teach.js';
 import { Try } from './parts/try.js';
 import { Unfinished } from './parts/unfinished.js';
 import type { Known, NewClass, TaskProgress, TaskReport } from './protocol.js';
+import { handOver } from './shell.js';
 
 const client = new Client();
+// Not 'change', which comes between a finger's touch and its click, when what is below moves up.
+const ACTIONS = ['click', 'input'] as const;
 
 export function App() {
   const [known, setKnown] = useState<Known>();
@@ -21,14 +24,19 @@ export function App() {
   const [notKept, setNotKept] = useState<string>();
   // Counts tasks, so that the form is empty after each.
   const [taught, setTaught] = useState(0);
+  // Calls that are under way: what would get in their way waits, and the page says that it works.
+  const [working, setWorking] = useState(0);
 
   const guarded = async <T,>(work: () => Promise<T>): Promise<T | undefined> => {
     setProblem(undefined);
+    setWorking((count) => count + 1);
     try {
       return await work();
     } catch (error) {
       setProblem(error instanceof Error ? error.message : String(error));
       return undefined;
+    } finally {
+      setWorking((count) => count - 1);
     }
   };
   const open = () => guarded(async () => setKnown(await client.call('open')));
@@ -44,6 +52,18 @@ export function App() {
     void open();
     if (!import.meta.env.DEV) void keepOffline().then(setNotKept);
   }, []);
+
+  // What went wrong before is of no use once the person does something else. Before there is anything else, it stays.
+  useEffect(() => {
+    if (!known || problem === undefined) return;
+    const next = ({ target }: Event) => {
+      if (!(target as Element).closest?.('.problem')) setProblem(undefined);
+    };
+    for (const kind of ACTIONS) document.addEventListener(kind, next, true);
+    return () => {
+      for (const kind of ACTIONS) document.removeEventListener(kind, next, true);
+    };
+  }, [known, problem]);
 
   const learn = async (begin: () => Promise<TaskReport>) => {
     setReport(undefined);
@@ -96,7 +116,14 @@ export function App() {
               <Progress progress={progress} onStop={() => void client.call('stop')} />
             ) : (
               <>
-                {report && <Report report={report} onClose={() => setReport(undefined)} />}
+                {report && (
+                  <Report
+                    report={report}
+                    onMerge={(into, other) => void change(() => client.call('merge', into, other))}
+                    onForget={(name) => void change(() => client.call('forget', name))}
+                    onClose={() => setReport(undefined)}
+                  />
+                )}
                 {known.unfinished ? (
                   <Unfinished
                     task={known.unfinished}
@@ -115,14 +142,15 @@ export function App() {
             <Knowledge
               known={known}
               notKept={notKept}
-              busy={progress !== undefined}
+              busy={progress !== undefined || working > 0}
+              working={!progress && working > 0}
               onExport={() =>
-                void guarded(async () => download(await client.call('export'), 'taught-model.onnx'))
+                void guarded(async () => handOver(await client.call('export'), 'taught-model.onnx'))
               }
               onUndo={() => void change(() => client.call('undo'))}
               onForget={(name) => void change(() => client.call('forget', name))}
               onRename={(old, name) => void change(() => client.call('rename', old, name))}
-              onSave={() => void guarded(async () => download(await client.call('save'), 'learned.zip'))}
+              onSave={() => void guarded(async () => handOver(await client.call('save'), 'learned.zip'))}
               onOpen={(file) => void change(() => client.call('openSaved', file))}
             />
           </>
@@ -130,13 +158,4 @@ export function App() {
       </main>
     </>
   );
-}
-
-function download(file: Blob, name: string): void {
-  const url = URL.createObjectURL(file);
-  const link = document.createElement('a');
-  link.href = url;
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }

@@ -1,7 +1,10 @@
 /** The service worker keeps the app on this device; without it the app works as long as there is a network. */
 
+import { inShell } from './shell.js';
+
 /** Resolves, when it is settled, to a sentence where the app could not be kept. */
 export async function keepOffline(): Promise<string | undefined> {
+  if (inShell()) return undefined;
   if (!('serviceWorker' in navigator)) {
     return 'The app starts only with a network: browsers keep one that is opened over HTTPS.';
   }

@@ -19,10 +19,12 @@ export interface Answer {
   readonly known: boolean;
 }
 
-/** A task that was interrupted, or not learned since its images looked mixed up, or like other known classes. */
+/** A task that was interrupted, or not learned since its images looked mixed up, like other known classes, or like one of them. */
 export interface Unfinished {
   readonly classes: readonly string[];
-  readonly because: 'interrupted' | 'mixed-up' | 'contradicts';
+  readonly because: 'interrupted' | 'mixed-up' | 'contradicts' | 'twin';
+  /** Of a twin, the known class that its images cannot be told from. */
+  readonly old?: string;
 }
 
 /** What is known on this device. */
@@ -58,8 +60,28 @@ export interface Tested {
   readonly after: Guess;
 }
 
+/** A class of a task: how it did on images that were kept back, and what to expect of it (shares of 0 to 1). */
+export interface Taught {
+  readonly name: string;
+  readonly right: number;
+  readonly tested: number;
+  readonly expected: Expected | undefined;
+}
+
+/** How often it will be named right, over all classes and among the task's own; what most others are taken for. */
+export interface Expected {
+  readonly allClasses: number;
+  readonly task: number;
+  readonly confused: string;
+  readonly share: number;
+}
+
 export interface TaskReport {
-  readonly classes: readonly { readonly name: string; readonly right: number; readonly tested: number }[];
+  readonly classes: readonly Taught[];
+  /** Percentage points that all classes known before are expected to lose together; undefined where there were none. */
+  readonly lost: number | undefined;
+  /** Classes that cannot be told from a known one, and are left out of answers. */
+  readonly twins: readonly { readonly name: string; readonly old: string }[];
   readonly tested: readonly Tested[];
   readonly seconds: number;
   readonly learnedFrom: number;
@@ -71,7 +93,10 @@ export interface Calls {
   open(): Known;
   predict(picture: Blob): Answer;
   learn(classes: readonly NewClass[]): TaskReport;
-  /** Go on with the unfinished task; one that was refused is believed now, in the place of what is known or beside it. */
+  /**
+   * Go on with the unfinished task; one that was refused is believed now, in the place of what is known or beside it. A twin is
+   * that known class where `replace` is false, and another one where it is true.
+   */
   resume(replace?: boolean): TaskReport;
   /** Forget the unfinished task. */
   discard(): Known;
@@ -85,6 +110,8 @@ export interface Calls {
   undo(): Known;
   /** Forget a class that was learned here, for good. */
   forget(name: string): Known;
+  /** Make one class of two: `other`, which was learned here, is `into`. */
+  merge(into: string, other: string): Known;
   /** Call a class that was learned here something else. */
   rename(old: string, name: string): Known;
 }

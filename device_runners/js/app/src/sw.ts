@@ -4,6 +4,7 @@
 const worker = globalThis as unknown as ServiceWorkerGlobalScope;
 const CACHE = 'teach-__VERSION__';
 const FILES: string[] = ['__FILES__'];
+const LATER = /\/assets\/.*(webgpu|asyncify)/;
 
 worker.addEventListener('install', (event) => {
   event.waitUntil(keep().then(() => worker.skipWaiting()));
@@ -34,6 +35,15 @@ worker.addEventListener('activate', (event) => {
 worker.addEventListener('fetch', (event) => {
   const url = new URL(event.request.url);
   if (event.request.method !== 'GET' || url.origin !== worker.location.origin) return;
-  const cached = caches.open(CACHE).then((cache) => cache.match(event.request, { ignoreSearch: true }));
-  event.respondWith(cached.then((found) => found ?? fetch(event.request)));
+  event.respondWith(answered(event.request, url));
 });
+
+async function answered(request: Request, { pathname }: URL): Promise<Response> {
+  const cache = await caches.open(CACHE);
+  const found = await cache.match(request, { ignoreSearch: true });
+  if (found) return found;
+  const response = await fetch(request);
+  // What not every device needs, of this version of the app: kept for the next time, if there is room.
+  if (response.ok && LATER.test(pathname)) await cache.put(request, response.clone()).catch(() => {});
+  return response;
+}

@@ -1,13 +1,16 @@
 /** What the guards found, in a person's words: no setting is named, and nothing is said twice. */
 
+import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { remarks } from '../src/worker/sentences.js';
 
+const CONTRACT = new URL('../../../../sdk/csk_sdk/contract/sentences.json', import.meta.url);
+const sentences = JSON.parse(readFileSync(CONTRACT, 'utf8')) as Record<string, string>;
 const strange = 'these images are unlike all that the model knows (2.0 times as far).';
 type Found = Parameters<typeof remarks>[0];
 
 function said(found: Partial<Found>): string[] {
-  return remarks({ headsOnlyBecause: '', forgetting: 0, warnings: [], ...found });
+  return remarks({ headsOnlyBecause: '', forgetting: 0, warnings: [], twins: {}, ...found });
 }
 
 test('a task that was trained has no remark, but for what csk-sdk warns of', () => {
@@ -39,4 +42,18 @@ test('what training would have cost is said in points', () => {
     /^Training would have cost about 46 percentage points of accuracy on what it knew before/,
   );
   expect(found.join()).not.toMatch(/maxForgetting|fewShot/);
+});
+
+test('what the page asks about, or says in other words, is not said twice', () => {
+  const twin = sentences.twin_apart!.replace('{new}', 'drei').replace('{old}', 'three');
+  const twins = { drei: { old: 'three', taken: 0.5, back: 0.5 } };
+  expect(said({ warnings: [twin, strange], twins })).toHaveLength(1);
+  const dropped = said({
+    headsOnlyBecause: 'max-forgetting',
+    warnings: [sentences.heads_instead!, twin],
+    twins,
+  });
+  expect(dropped).toHaveLength(1);
+  const hardly = said({ warnings: [sentences.not_told!] });
+  expect(hardly.join()).toMatch(/^It tells these classes from one another/);
 });

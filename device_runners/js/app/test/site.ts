@@ -28,6 +28,9 @@ export class Site {
   readonly changed = new Map<string, (content: Buffer) => Buffer>();
   readonly asked: string[] = [];
 
+  /** With another bundle than the app was built with, where one is given. */
+  constructor(private readonly bundle?: string) {}
+
   get url(): string {
     return `http://127.0.0.1:${this.port}/`;
   }
@@ -40,7 +43,7 @@ export class Site {
       );
       this.asked.push(path);
       try {
-        const file = readFileSync(join(APP, 'dist', path || 'index.html'));
+        const file = readFileSync(this.file(path || 'index.html'));
         const content = this.changed.get(path)?.(file) ?? file;
         const type = TYPES[extname(path || 'index.html')] ?? 'application/octet-stream';
         response.writeHead(200, { 'content-type': type, 'cache-control': 'no-cache' });
@@ -51,6 +54,11 @@ export class Site {
     });
     await new Promise<void>((ready) => this.server!.listen(this.port, '127.0.0.1', ready));
     this.port = (this.server.address() as AddressInfo).port;
+  }
+
+  private file(path: string): string {
+    const own = this.bundle && path.startsWith('bundle/');
+    return own ? join(this.bundle, path.slice('bundle/'.length)) : join(APP, 'dist', path);
   }
 
   async stop(): Promise<void> {
@@ -68,20 +76,31 @@ export class Phone {
   readonly problems: string[] = [];
 
   constructor(
-    private readonly options: { width?: number; height?: number; dark?: boolean; profile?: string } = {},
+    private readonly options: {
+      width?: number;
+      height?: number;
+      dark?: boolean;
+      profile?: string;
+      /** A video that the camera sees, or what the person says when the page asks for one. */
+      camera?: { video: string } | 'refused';
+      /** With WebGPU, which the processor computes. */
+      gpu?: boolean;
+    } = {},
   ) {
     this.profile = options.profile ?? mkdtempSync(join(tmpdir(), 'csk-sdk-app-'));
   }
 
   async open(): Promise<Page> {
     await this.context?.close();
-    const { width = 390, height = 844, dark = false } = this.options;
+    const { width = 390, height = 844, dark = false, camera, gpu = false } = this.options;
     this.context = await chromium.launchPersistentContext(this.profile, {
       executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
       headless: true,
       args: [
-        ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync'],
+        ...['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-sync'],
+        ...(gpu ? SOFTWARE_GPU : ['--disable-gpu']),
         ...['--disable-background-networking', '--disable-component-update'],
+        ...(camera ? filming(camera) : []),
       ],
       viewport: { width, height },
       deviceScaleFactor: 2,
@@ -102,6 +121,18 @@ export class Phone {
     await this.context?.close();
     rmSync(this.profile, { recursive: true, force: true });
   }
+}
+
+const SOFTWARE_GPU = [
+  '--enable-unsafe-webgpu',
+  '--use-webgpu-adapter=swiftshader',
+  '--enable-features=Vulkan',
+];
+
+function filming(camera: { video: string } | 'refused'): string[] {
+  const device = '--use-fake-device-for-media-stream';
+  if (camera === 'refused') return [device, '--use-fake-ui-for-media-stream=deny'];
+  return [device, '--use-fake-ui-for-media-stream', `--use-file-for-fake-video-capture=${camera.video}`];
 }
 
 /** Code that the worker runs before its own: workers have their own realm, so it is put into what they load. */

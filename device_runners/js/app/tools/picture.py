@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-SHOTS = ("1-before.png", "3-learned.png", "8-small-phone-dark.png")
+SHOTS = ("17-burst.png", "3-learned.png", "8-small-phone-dark.png")
 WIDTH, HEIGHT, GAP = 300, 900, 24
 
 

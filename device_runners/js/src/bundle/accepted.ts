@@ -12,7 +12,7 @@ import { seal, unseal } from '../state/record.js';
 import type { Storage } from '../state/storage.js';
 import type { Bundle } from './bundle.js';
 
-const ACCEPTED = 'accepted.json';
+export const ACCEPTED = 'accepted.json';
 const MOST_ALLOWED = 16;
 
 /** Of one key: the highest counter, and the identities of older bundles that the owner has allowed. */

@@ -12,6 +12,8 @@ import { byCodePoint } from '../formats/json.js';
 import { readHeader } from '../formats/safetensors.js';
 import { quoted } from '../formats/schema.js';
 import type { Tensors } from '../formats/tensors.js';
+import { STATISTICS } from '../method/heads.js';
+import { FAMILIARITY, QUANTILES } from '../method/unknown.js';
 import { interfaceOf, misfit } from './graphInterface.js';
 import type { Manifest } from './manifest.js';
 import { readOnnx } from './onnxFile.js';
@@ -71,6 +73,33 @@ function checkGraph(content: Uint8Array, manifest: Manifest, name: string): void
   if (problem !== undefined) throw new Error(problem);
 }
 
+/** The class statistics, which are there as a whole or not at all. */
+function wantedStatistics(tensors: Tensors, features: number): [string, number[]][] {
+  if (!STATISTICS.some((name) => tensors.has(`statistics.${name}`))) return [];
+  // Earlier bundles have sums in place of means.
+  const [square, rows] = tensors.has('statistics.sums') ? ['gram', 'sums'] : ['scatter', 'means'];
+  const classes = tensors.get('statistics.counts')?.shape[0] ?? 0;
+  return [
+    ['statistics.classes', [tensors.get('statistics.classes')?.shape[0] ?? 0]],
+    ['statistics.counts', [classes]],
+    [`statistics.${rows}`, [classes, features]],
+    // Of no class yet, it takes no room.
+    ...(classes ? [[`statistics.${square}`, [features, features]] as [string, number[]]] : []),
+  ];
+}
+
+/** The sketch of known images, which is there as a whole or not at all. */
+function wantedFamiliarity(tensors: Tensors): [string, number[]][] {
+  if (!FAMILIARITY.some((name) => tensors.has(`familiarity.${name}`))) return [];
+  const rowsOf = (name: string): number => tensors.get(`familiarity.${name}`)?.shape[0] ?? 0;
+  const rows = Math.max(rowsOf('margins'), rowsOf('oddness'));
+  return [
+    ['familiarity.classes', [rowsOf('classes')]],
+    ['familiarity.margins', [rows, QUANTILES]],
+    ['familiarity.oddness', [rows, QUANTILES]],
+  ];
+}
+
 /** Throw BundleError unless the checkpoint has the tensors that the manifest's sites and head ask for. */
 export function checkCheckpoint(manifest: Manifest, tensors: Tensors, where: string): void {
   const { features } = manifest.head;
@@ -79,12 +108,7 @@ export function checkCheckpoint(manifest: Manifest, tensors: Tensors, where: str
     ['head/base/weight', [classes, features]],
     ['head/base/bias', [classes]],
   ];
-  // Of no class yet, it takes no room.
-  if (tensors.get('statistics.counts')?.data.length) {
-    // Earlier bundles have sums in place of means.
-    const square = tensors.has('statistics.sums') ? 'gram' : 'scatter';
-    wanted.push([`statistics.${square}`, [features, features]]);
-  }
+  wanted.push(...wantedStatistics(tensors, features), ...wantedFamiliarity(tensors));
   for (const { name, shape, groups } of manifest.sites) {
     wanted.push([`center/${name}`, [shape[0]!, shape[1]!]]);
     wanted.push([`moment/${name}`, [groups, shape[1]!, shape[1]!]]);

@@ -19,6 +19,7 @@ export const MEMORY_SUFFIX = 'memory_suffix.onnx';
 export const EXPORT_TEMPLATE = 'export_template.onnx';
 export const QUANTISED_TEMPLATE = 'export_template_int8.onnx';
 export const WEIGHTS = 'weights.safetensors';
+export const UPGRADE = 'upgrade.safetensors';
 export const CHECKPOINT = 'checkpoint.safetensors';
 export const MANIFEST = 'manifest.json';
 export const PORTABLE = 'portable';
@@ -106,6 +107,16 @@ export interface FileEntry {
   readonly size: number;
 }
 
+/**
+ * From which `bundle` (its id) to upgrade, with the map in `UPGRADE`: how many of this bundle's features are `kept`, and what
+ * share of their variance the map tells of classes that it was not fitted on.
+ */
+export interface UpgradeSpec {
+  readonly bundle: string;
+  readonly kept: number;
+  readonly explained: number;
+}
+
 /** What a device must know about a bundle before it opens a graph. Fields that this runner has no use for are left out. */
 export interface Manifest {
   readonly schema_version: number;
@@ -136,6 +147,8 @@ export interface Manifest {
   readonly counter: number;
   /** The layers of the int8 export template, of a bundle that was built from a quantised model; else there are none. */
   readonly quantised: readonly QuantisedLayer[];
+  /** From which bundle a device may carry over what it learned: docs/decisions/0032-upgrade.md. */
+  readonly upgrade?: UpgradeSpec | null;
   readonly files: Readonly<Record<string, FileEntry>>;
 }
 

@@ -10,9 +10,9 @@ export const SENTENCES = {
   headsInstead:
     "the trained centers would have cost '{worst}' about {points} percentage points of accuracy, more than the {allowed} of maxForgetting: they were dropped, and the new classes have heads on the network as it was. A lower learningRate or a higher energy may do better.",
   twinApart:
-    "'{new}' cannot be told from '{old}': {taken} % of '{old}' would be called '{new}', and {back} % of '{new}' look more like '{old}'. Decisions over all classes leave '{new}' out; only its task's own decision has it. If both are the same thing, merge them (`csk-sdk merge {old} {new}`); if not, maxForgetting: 100 counts it all the same.",
+    "'{new}' cannot be told from '{old}': {taken} % of '{old}' would be called '{new}', and {back} % of '{new}' look more like '{old}'. Decisions over all classes leave '{new}' out; only its task's own decision has it. If both are the same thing, merge them ({merge}); if not, maxForgetting: 100 counts it all the same.",
   twinCounted:
-    "'{new}' cannot be told from '{old}': {taken} % of '{old}' will be called '{new}', and {back} % of '{new}' look more like '{old}'. If both are the same thing, merge them (`csk-sdk merge {old} {new}`).",
+    "'{new}' cannot be told from '{old}': {taken} % of '{old}' will be called '{new}', and {back} % of '{new}' look more like '{old}'. If both are the same thing, merge them ({merge}).",
   twinRefused:
     "Task '{task}' teaches '{new}', which cannot be told from '{old}': {taken} % of '{old}' would be called '{new}', and {back} % of '{new}' look more like '{old}'. If both are the same thing, teach it as '{old}'; if not, maxForgetting: 100 counts it all the same. Nothing was committed.",
   notTold:

@@ -20,6 +20,34 @@ export const PROJECTION = {
   frozen: 1e30,
 } as const;
 
+/** What twins goes by. docs/decisions/0033-honest-report.md. */
+export const TWINS = {
+  /** A new class is the twin of an old one where the shares of each that look more like the other are together above this. */
+  confused: 0.5,
+  /** And above so many over the root of the new class's images more: of 20, shares are known to a tenth. */
+  noise: 1,
+  /** And where so much of the old class would be called the new one: less is what classes that are hard to tell take from each other. */
+  taken: 0.08,
+  /** Fewer tell nothing of a twin. */
+  leastImages: 10,
+  /** Where two logits are no further apart, rounding decides: of an old class that is taught again with the very same images, all are taken. */
+  even: 0.001,
+  /** Made-up features over all old classes, for their accuracy. */
+  madeUp: 1000,
+  /** Made-up features of the old class that a new one is nearest to. */
+  ofClass: 400,
+  /** Share of the degrees of freedom that the discriminant is taken to use, at most: of hardly any images the rest would be nothing. */
+  mostUsed: 0.5,
+} as const;
+
+/** What not told goes by. docs/decisions/0033-honest-report.md. */
+export const NOT_TOLD = {
+  /** Below this mean share of right decisions over all classes a lesson is warned of. */
+  allClasses: 0.2,
+  /** Where the task's own decision has at least this one. */
+  task: 0.6,
+} as const;
+
 /** What novelty goes by. docs/decisions/0015-label-check.md. */
 export const NOVELTY = {
   /** From this out-of-distribution score on a task is called unfamiliar; 1 is what the known images have. */
@@ -142,8 +170,10 @@ export const HEAD = {
   iterations: 200,
   /** A feature whose deviation is at most this share of the largest carries nothing, and gets weight 0. */
   leastDeviation: 1e-6,
-  /** Share of the bound's trace that makes it regular. */
-  jitter: 1e-9,
+  /** Steps that the fit remembers, and tells the curvature by. */
+  memory: 10,
+  /** How steep the loss may rise behind a step of the fit, as a share of how it fell in front; else the step is halved. */
+  overshoot: 0.8,
   /** Memory for the features that a head is fitted on. */
   sampleBytes: 33554432,
 } as const;

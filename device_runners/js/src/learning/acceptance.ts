@@ -2,9 +2,17 @@
 
 import type { TrainingConfig } from '../config.js';
 import { SENTENCES } from '../contract/sentences.js';
-import { NOVELTY } from '../contract/thresholds.js';
-import { type Contradiction, ContradictionError, LabelError, TaskError } from '../errors.js';
+import { NOT_TOLD, NOVELTY } from '../contract/thresholds.js';
+import {
+  type Contradiction,
+  ContradictionError,
+  LabelError,
+  TaskError,
+  type Twin,
+  TwinError,
+} from '../errors.js';
 import { filled } from '../formats/sentences.js';
+import type { Judgement } from '../method/decisions.js';
 import type { ClassStatistics } from '../method/heads.js';
 import { isRefuted, type LabelEvidence } from '../method/labelCheck.js';
 
@@ -95,13 +103,65 @@ function headsInstead(forgetting: ReadonlyMap<string, number>, { maxForgetting }
   return filled(SENTENCES.headsInstead, { worst, points: points.toFixed(1), allowed: maxForgetting });
 }
 
+/**
+ * Classes that decisions over all classes must leave out, since they would cost an old one `maxForgetting` points. Throws
+ * TwinError where that means to refuse (`onForgetting`), or nothing would be left to learn.
+ */
+export function twinsToPart(
+  judgement: Judgement | undefined,
+  { maxForgetting, onForgetting }: TrainingConfig,
+  task: string,
+  classes: readonly string[],
+): string[] {
+  const found = [...(judgement?.twins ?? [])].filter(([, { taken }]) => 100 * taken > maxForgetting);
+  if (found.length && (onForgetting === 'refuse' || classes.length === 1)) {
+    throw new TwinError(filled(SENTENCES.twinRefused, { task, ...about(...found[0]!) }), new Map(found));
+  }
+  return found.map(([name]) => name);
+}
+
+/** A sentence for each class that cannot be told from an old one. */
+function toldTwins(judgement: Judgement | undefined, apart: readonly string[]): string[] {
+  return [...(judgement?.twins ?? [])].map(([name, twin]) =>
+    filled(apart.includes(name) ? SENTENCES.twinApart : SENTENCES.twinCounted, about(name, twin)),
+  );
+}
+
+function about(name: string, { old, taken, back }: Twin): Record<string, string> {
+  const percent = (share: number): string => (100 * share).toFixed(0);
+  const merge = `merge(${JSON.stringify(old)}, ${JSON.stringify(name)})`;
+  return { new: name, old, taken: percent(taken), back: percent(back), merge };
+}
+
+/** A loud warning where the task's decision works, and the one over all classes hardly ever names its classes. */
+function notTold(judgement: Judgement | undefined, apart: readonly string[]): string[] {
+  const counted = [...(judgement?.expected ?? [])].filter(([name]) => !apart.includes(name));
+  if (counted.length < 2) return [];
+  const mean = (of: 'allClasses' | 'task'): number =>
+    counted.reduce((sum, [, one]) => sum + one[of], 0) / counted.length;
+  const [everywhere, task] = [mean('allClasses'), mean('task')];
+  if (everywhere >= NOT_TOLD.allClasses || task < NOT_TOLD.task) return [];
+  const percent = (share: number): string => (100 * share).toFixed(0);
+  return [filled(SENTENCES.notTold, { everywhere: percent(everywhere), task: percent(task) })];
+}
+
+/** What is told of a lesson: `forgetting` by old task, whether trained centers were dropped, and how decisions go. */
+export interface Outcome {
+  readonly forgetting: ReadonlyMap<string, number>;
+  readonly headsOnly: boolean;
+  readonly judgement?: Judgement | undefined;
+  /** Classes that decisions over all classes leave out. */
+  readonly apart: readonly string[];
+}
+
 /** All that the user of a learned task should know, one sentence each. */
 export function warningsAbout(
   novelty: number | undefined,
-  { forgetting, headsOnly }: { forgetting: ReadonlyMap<string, number>; headsOnly: boolean },
+  { forgetting, headsOnly, judgement, apart }: Outcome,
   config: TrainingConfig,
 ): string[] {
-  return [...unfamiliar(novelty), ...(headsOnly ? [headsInstead(forgetting, config)] : [])];
+  const dropped = headsOnly ? [headsInstead(forgetting, config)] : [];
+  return [...unfamiliar(novelty), ...dropped, ...toldTwins(judgement, apart), ...notTold(judgement, apart)];
 }
 
 /** The old task that loses most, and its points; 0 where none is known. */

@@ -5,10 +5,12 @@ import { mirrored } from '../data/augment.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { calibrated } from '../method/calibration.js';
 import { ContributionSum, Lesson } from '../method/contributions.js';
+import { type Judgement, judge, judgedApart } from '../method/decisions.js';
 import { type Drift, DriftEstimate } from '../method/drift.js';
 import { estimatedForgetting } from '../method/forgetting.js';
 import { ClassStatistics } from '../method/heads.js';
-import { type HeadArrays, logisticHead } from '../method/logistic.js';
+import { LeftOut } from '../method/leftOut.js';
+import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
 import { identity, timesTransposed, transposed } from '../method/matrix.js';
 import { addToCenters, leak, project } from '../method/projection.js';
 import { Random } from '../method/random.js';
@@ -24,7 +26,7 @@ import {
 import { requireConverged, requireLearnableFeatures } from '../network/finite.js';
 import { mapOf, mapTensors, UnledgeredError } from '../network/ledger.js';
 import { PRIOR_IMAGES } from '../network/predicting.js';
-import { forgetsTooMuch } from './acceptance.js';
+import { forgetsTooMuch, twinsToPart } from './acceptance.js';
 import { refit } from './revision.js';
 import { HEAD_BIAS, HEAD_WEIGHT, type TaskTraining } from './training.js';
 
@@ -36,18 +38,25 @@ export interface Consolidated {
   readonly forgetting: ReadonlyMap<string, number>;
   /** Whether they were dropped for that. */
   readonly headsOnly: boolean;
+  /** What the decision over all classes makes of the task; undefined where it has no statistics. */
+  readonly judgement: Judgement | undefined;
+  /** Classes that it leaves out. */
+  readonly apart: readonly string[];
   /** What the task contributes under the bundle's untouched network; undefined where nothing is kept of its classes. */
   readonly lesson: Lesson | undefined;
   /** The same as it is counted where centers have moved. */
   readonly carried: Lesson | undefined;
+  /** Mean cross-entropy of the task's own head on its images. */
+  readonly loss: () => number;
 }
 
 /**
  * Fold the deltas into the centers and add the task to what is protected; `batches` are the task's data.
  *
  * Where the centers cost an old task more than `maxForgetting` allows, they stay as they were, and the task gets its heads
- * only; or, as `onForgetting` has it, it is refused. Throws TaskError where it is, or where training ended in numbers that
- * are not finite: committed, they could not be unlearned.
+ * only; or, as `onForgetting` has it, it is refused. A class that would take more than that from an old one, since the two
+ * cannot be told apart, has a place in the task's own decision only; or the task is refused. Throws TaskError where it is, or
+ * where training ended in numbers that are not finite: committed, they could not be unlearned.
  */
 export async function consolidate(
   training: TaskTraining,
@@ -58,15 +67,23 @@ export async function consolidate(
   requireConverged(HEAD_BIAS, training.head.bias);
   for (const [site, { delta }] of training.sites) requireConverged(`delta/${site}`, delta);
   await training.close();
-  const done = await fold(training, name, batches);
-  if (!forgetsTooMuch(done.forgetting, training.config, name)) return done;
-  training.dropCenters();
-  const kept = await fold(training, name, batches);
-  return { ...kept, forgetting: done.forgetting, headsOnly: true };
+  let seen = await see(training, batches);
+  let done = await settle(training, name, seen);
+  if (forgetsTooMuch(done.forgetting, training.config, name)) {
+    training.dropCenters();
+    seen = await see(training, batches);
+    done = { ...(await settle(training, name, seen)), forgetting: done.forgetting, headsOnly: true };
+  }
+  const { forgetting, headsOnly, judgement } = done;
+  const apart = twinsToPart(judgement, training.config, name, training.classes);
+  if (!judgement || !apart.length) return done;
+  const without = await settle(training, name, seen, apart);
+  return { ...without, forgetting, headsOnly, judgement: judgedApart(judgement, apart, without.judgement) };
 }
 
-async function fold(training: TaskTraining, name: string, batches: Batches): Promise<Consolidated> {
-  const { bundle, classes, config, tensors: old, refitted } = training;
+/** All that is seen in the task's images once the deltas are in the centers, and the task's own head. */
+async function see(training: TaskTraining, batches: Batches): Promise<Seen> {
+  const { bundle, classes, config, tensors: old } = training;
   const { features: f } = bundle.manifest.head;
   const tensors = new Map(old);
   const leaks = foldDeltas(training, tensors);
@@ -80,13 +97,33 @@ async function fold(training: TaskTraining, name: string, batches: Batches): Pro
     const sum = known.data.map((value, at) => value + moment[at]!);
     tensors.set(key, float32(known.shape, sum));
   }
-  const seen = lessonOf(training, sums, sample);
-  const { known, carried } = follow(training, tensors, seen, drift);
-  if (seen) {
-    const [x, y] = [features.subarray(0, own * f), labels.subarray(0, own)];
-    const sketch = measured(Familiarity.from(old), known, x, y, classes, PRIOR_IMAGES);
-    for (const [key, tensor] of sketch?.tensors() ?? []) tensors.set(key, tensor);
-  }
+  const taught = { features: features.subarray(0, own * f), labels: labels.subarray(0, own) };
+  let sumsBelow: ContributionSum[] | undefined;
+  const below = async (): Promise<ContributionSum[]> => {
+    sumsBelow ??= await untouched(training, batches);
+    return sumsBelow;
+  };
+  return { tensors, leaks, sums, sample, drift, taught, below };
+}
+
+/**
+ * What is known from then on, of what was seen: images are seldom looked at again.
+ *
+ * Classes that are `apart` have a place in the task's own head, and none in what is known.
+ */
+async function settle(
+  training: TaskTraining,
+  name: string,
+  seen: Seen,
+  apart: readonly string[] = [],
+): Promise<Consolidated> {
+  const { bundle, classes, refitted } = training;
+  const { features: f } = bundle.manifest.head;
+  const { leaks, sums, sample, drift, taught } = seen;
+  const tensors = new Map(seen.tensors);
+  const counted = lessonOf(training, sums, sample, apart);
+  const { known, carried } = follow(training, tensors, counted, drift);
+  const judgement = counted && judged(training, tensors, known, countedOf(training, taught, apart));
   const forgetting = drift ? forgettingOf(training, tensors, drift) : new Map<string, number>();
   refit(tensors, refitted, f);
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
@@ -95,12 +132,66 @@ async function fold(training: TaskTraining, name: string, batches: Batches): Pro
     if (!isKnown(key, bundle.manifest.sites)) continue;
     if (data instanceof Float32Array || data instanceof Float64Array) requireConverged(key, data);
   }
-  const lesson = carried ? lessonOf(training, await untouched(training, batches), sample) : seen;
-  return { tensors, leaks, forgetting, headsOnly: false, lesson, carried };
+  const lesson = carried ? lessonOf(training, await seen.below(), sample, apart) : counted;
+  const loss = (): number => crossEntropy(taught.features, taught.labels, training.head);
+  return { tensors, leaks, forgetting, headsOnly: false, judgement, apart, lesson, carried, loss };
+}
+
+/** Features `(n, f)` of a task, and their labels `(n,)` into `classes`. */
+interface Taught {
+  readonly features: Float32Array;
+  readonly labels: Int32Array;
+  readonly classes: readonly string[];
+}
+
+/** Of a task's features, labels and classes those that count in what is known. */
+function countedOf(
+  { bundle, classes }: TaskTraining,
+  { features, labels }: Omit<Taught, 'classes'>,
+  apart: readonly string[],
+): Taught {
+  if (!apart.length) return { features, labels, classes };
+  const f = bundle.manifest.head.features;
+  const counted = classes.filter((name) => !apart.includes(name));
+  const place = classes.map((name) => counted.indexOf(name));
+  const rows = [...labels.keys()].filter((i) => place[labels[i]!]! >= 0);
+  const kept = new Float32Array(rows.length * f);
+  for (const [at, i] of rows.entries()) kept.set(features.subarray(i * f, (i + 1) * f), at * f);
+  return { features: kept, labels: Int32Array.from(rows, (i) => place[labels[i]!]!), classes: counted };
+}
+
+/** What is to be expected of decisions, and into `tensors` a sketch of how close the images are to what is `known` now. */
+function judged(
+  training: TaskTraining,
+  tensors: Map<string, StoredTensor>,
+  known: ClassStatistics,
+  { features, labels, classes }: Taught,
+): Judgement | undefined {
+  if (!classes.length || known.classes.length < 2 || !known.counts.every((count) => count > 0))
+    return undefined;
+  const discriminant = LeftOut.of(known, PRIOR_IMAGES);
+  if (!discriminant) return undefined;
+  const old = Familiarity.from(training.tensors);
+  const sketch = measured(old, known, features, labels, classes, PRIOR_IMAGES, discriminant);
+  for (const [key, tensor] of sketch?.tensors() ?? []) tensors.set(key, tensor);
+  const random = new Random(training.config.seed);
+  const base = training.bundle.manifest.classes;
+  return judge(known, discriminant, features, labels, classes, training.known, base, random);
+}
+
+/** What the network, as trained, sees in the task's images: for one decision after the other, and one look. */
+interface Seen extends Pick<Look, 'sums' | 'sample' | 'drift'> {
+  /** Those of the next generation, so far. */
+  readonly tensors: Tensors;
+  readonly leaks: ReadonlyMap<string, number>;
+  /** Features of the images themselves, and not mirrored. */
+  readonly taught: Omit<Taught, 'classes'>;
+  /** What the bundle's own network sees, once it is asked for. */
+  readonly below: () => Promise<ContributionSum[]>;
 }
 
 /** What one pass over the task tells. */
-interface Seen {
+interface Look {
   readonly moments: ReadonlyMap<string, Float64Array>;
   /** Of each class what its images contribute; none where nothing is to be kept of classes. */
   readonly sums: readonly ContributionSum[];
@@ -109,7 +200,7 @@ interface Seen {
   readonly drift: Drift | undefined;
 }
 
-async function look(training: TaskTraining, tensors: Tensors, batches: Batches): Promise<Seen> {
+async function look(training: TaskTraining, tensors: Tensors, batches: Batches): Promise<Look> {
   const { bundle, opening, moved } = training;
   const { features: f } = bundle.manifest.head;
   const before = moved ? (await featuresBefore(training, batches)).values() : [].values();
@@ -147,21 +238,25 @@ function count(
   }
 }
 
-/** What the task contributes; undefined where nothing is kept of its classes. */
+/** What the task contributes, but for classes that are `apart`; undefined where nothing is kept of its classes. */
 function lessonOf(
-  { bundle, classes }: TaskTraining,
+  training: TaskTraining,
   sums: readonly ContributionSum[],
   sample: FeatureSample,
+  apart: readonly string[],
 ): Lesson | undefined {
   if (!sums.length) return undefined;
-  const each = sums.map((sum, label) => [classes[label]!, sum.total()] as const);
-  const found = new Map(each.filter(([, { count: images }]) => images));
-  const lesson = new Lesson(classes, found);
-  if (bundle.checkpoint.has('statistics.temperature')) return lesson;
+  const { bundle, classes } = training;
+  const counted = classes.filter((name) => !apart.includes(name));
+  const each = sums.map((sum, label) => [classes[label]!, sum] as const);
+  const totals = each.flatMap(([name, sum]) => (apart.includes(name) ? [] : [[name, sum.total()] as const]));
+  const found = new Map(totals.filter(([, { count: images }]) => images));
+  const lesson = new Lesson(counted, found);
+  if (bundle.checkpoint.has('statistics.temperature') || !counted.length) return lesson;
   const alone = lesson.after(ClassStatistics.empty(bundle.manifest.head.features));
-  const { features, labels } = sample.arrays();
-  const { temperature } = calibrated(alone, features, labels, classes, PRIOR_IMAGES);
-  return temperature === undefined ? lesson : new Lesson(classes, found, temperature);
+  const { features, labels } = countedOf(training, sample.arrays(), apart);
+  const { temperature } = calibrated(alone, features, labels, counted, PRIOR_IMAGES);
+  return temperature === undefined ? lesson : new Lesson(counted, found, temperature);
 }
 
 /** What the bundle's own network sees in the task. */

@@ -246,7 +246,12 @@ function shortenHeads(
   refit(tensors, anew, features);
 }
 
-function hide(tensors: Map<string, StoredTensor>, base: readonly string[], hidden: readonly string[]): void {
+/** Make the base's own head never name these of its classes. */
+export function hide(
+  tensors: Map<string, StoredTensor>,
+  base: readonly string[],
+  hidden: readonly string[],
+): void {
   if (!hidden.length) return;
   const [weight, bias] = ['weight', 'bias'].map((part) => require32(tensors, `head/base/${part}`));
   const [rows, biases] = [weight!.data.slice(), bias!.data.slice()];

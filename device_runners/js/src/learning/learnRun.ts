@@ -22,7 +22,14 @@ import { VERSION } from '../version.js';
 import { requireAgreement, requireLearnable, requireOthers, warningsAbout, worstOf } from './acceptance.js';
 import { type Consolidated, consolidate } from './consolidation.js';
 import { because, fewShotNotes, isFewShot } from './fewShot.js';
-import type { LearnOptions, LearnReport, Progress, StopSignal } from './report.js';
+import {
+  expectedOf,
+  expectedRecord,
+  type LearnOptions,
+  type LearnReport,
+  type Progress,
+  type StopSignal,
+} from './report.js';
 import { replacing, type TaskClasses } from './revision.js';
 import { Stopping } from './stopping.js';
 import { TaskTraining } from './training.js';
@@ -118,12 +125,10 @@ export class LearnRun {
     const identity = this.identity();
     const resumed = await this.restore(identity);
     this.begun = now() - 1000 * resumed.seconds;
-    const first = resumed.step === 0 ? await this.warmUp() : resumed.loss;
-    const { loss, steps } = this.few
-      ? { loss: first, steps: 0 }
-      : await this.train({ ...resumed, loss: first }, identity);
-    const epochs = Math.ceil(steps / this.perEpoch);
-    this.report('consolidate', steps, loss);
+    if (resumed.step === 0) await this.warmUp();
+    const trained = this.few ? { loss: 0, steps: 0 } : await this.train(resumed, identity);
+    const epochs = Math.ceil(trained.steps / this.perEpoch);
+    this.report('consolidate', trained.steps, trained.loss);
     const result = await consolidate(training, task.name, () => this.plainBatches());
     const learned: LearnedTask = {
       name: task.name,
@@ -131,15 +136,15 @@ export class LearnRun {
       epochs,
       images: this.pixels.count,
       seconds: Math.round(this.seconds() * 1000) / 1000,
-      loss,
+      loss: this.few ? result.loss() : trained.loss,
       peakRssBytes: peakRssBytes(),
       config: this.configRecord(),
       protected: training.protected,
       notes: this.notes(result),
-      contributions: await this.kept(result.lesson),
-      carried: await this.kept(result.carried),
+      contributions: await this.kept(result.lesson, result.apart),
+      carried: await this.kept(result.carried, result.apart),
       shared: [],
-      expected: {},
+      expected: expectedRecord(result.judgement),
       ...(result.lesson?.temperature === undefined ? {} : { temperature: result.lesson.temperature }),
     };
     throwIfAborted(this.options.signal);
@@ -149,9 +154,9 @@ export class LearnRun {
     return this.reported(learned, result, committed.number, resumed.step);
   }
 
-  /** By class, what its contribution is called in the state. */
-  private async kept(lesson: Lesson | undefined): Promise<Map<string, string>> {
-    const names = new Map<string, string>();
+  /** By class, what its contribution is called in the state; '' for those that are `apart`. */
+  private async kept(lesson: Lesson | undefined, apart: readonly string[]): Promise<Map<string, string>> {
+    const names = new Map<string, string>(lesson ? apart.map((name) => [name, '']) : []);
     for (const [name, one] of lesson?.contributions ?? []) {
       names.set(name, await this.state.keepContribution(one.tensors()));
     }
@@ -160,7 +165,7 @@ export class LearnRun {
 
   private reported(
     { name: task, classes, images, epochs, loss, seconds, protected: kept, notes: warnings }: LearnedTask,
-    { leaks, forgetting, headsOnly }: Consolidated,
+    { leaks, forgetting, headsOnly, judgement }: Consolidated,
     generation: number,
     resumedAtStep: number,
   ): LearnReport {
@@ -186,16 +191,17 @@ export class LearnRun {
       known: training.known,
       replaced: classes.filter((name) => refitted.has(name)),
       stopped: stopping.reason,
+      expected: expectedOf(judgement),
+      twins: Object.fromEntries(judgement?.twins ?? []),
     };
   }
 
-  /** Warm up, and be sure that there is something to learn; the head's loss where only heads are. */
-  private async warmUp(): Promise<number> {
+  /** Warm up, and be sure that there is something to learn. */
+  private async warmUp(): Promise<void> {
     const { few, training, config, task, bundle, options } = this;
     const batches = (): Generator<Batch> => this.plainBatches();
-    let loss = 0;
     if (few) {
-      loss = await training.headsOnly(batches);
+      await training.headsOnly(batches);
     } else {
       this.report('select');
       await training.warmUp(batches);
@@ -204,7 +210,6 @@ export class LearnRun {
     if (options.replace === undefined) {
       requireAgreement(training.contradicted, bundle.manifest.classes, task.name);
     }
-    return loss;
   }
 
   private notes(result: Consolidated): string[] {

@@ -1,5 +1,8 @@
 /** What a caller of `Learner.learn` may ask for, and is told. */
 
+import type { Twin } from '../errors.js';
+import { type Json, jsonOf } from '../formats/json.js';
+import type { ExpectedClass, Judgement } from '../method/decisions.js';
 import type { HeadsOnlyBecause } from './fewShot.js';
 import type { StopReason } from './stopping.js';
 
@@ -15,6 +18,16 @@ export interface Progress {
 }
 
 /**
+ * How often decisions will be right, shares of 0 to 1: of each class of the task, each of its images left out of what judges
+ * it. `lost` is how many percentage points all older classes together lose to the new ones, estimated without their
+ * images; undefined where there are none. No classes where no class statistics are kept.
+ */
+export interface Expected {
+  readonly classes: Readonly<Record<string, ExpectedClass>>;
+  readonly lost?: number;
+}
+
+/**
  * What learning one task took. `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how
  * many of the selected channels' directions the projection kept for older knowledge, as "r/k".
  *
@@ -23,7 +36,8 @@ export interface Progress {
  * "few-shot" where the images were too few to train on (`epochs` is then 0, and `loss` that of the head), "one-class" where a
  * decision has nothing to train on, else "". `known` are the classes that were known before, and updated, `replaced` those
  * of which nothing that was learned before counts any more. `stopped` is what ended training. `warnings` are sentences
- * about what looks wrong, though not wrong enough to refuse the task.
+ * about what looks wrong, though not wrong enough to refuse the task. `expected` is how often decisions will be right, and
+ * `twins` are by class of the task those that cannot be told from an old one (docs/decisions/0033).
  */
 export interface LearnReport {
   readonly task: string;
@@ -43,6 +57,8 @@ export interface LearnReport {
   readonly replaced: readonly string[];
   readonly stopped: StopReason;
   readonly warnings: readonly string[];
+  readonly expected: Expected;
+  readonly twins: Readonly<Record<string, Twin>>;
 }
 
 /** What an AbortSignal has, of which any object will do: not every engine knows AbortController. */
@@ -61,4 +77,29 @@ export interface LearnOptions {
   readonly onProgress?: (progress: Progress) => void;
   /** Stops learning at the next step; a progress checkpoint is kept, and `learn` throws the signal's reason. */
   readonly signal?: StopSignal;
+}
+
+/** A judgement as a caller is told: shares to four digits, points to two. */
+export function expectedOf(judgement: Judgement | undefined): Expected {
+  const share = (value: number): number => Math.round(1e4 * value) / 1e4;
+  const classes = [...(judgement?.expected ?? [])].map(([name, one]) => {
+    const shares = { allClasses: share(one.allClasses), task: share(one.task), share: share(one.share) };
+    return [name, { ...one, ...shares }] as const;
+  });
+  const { before, after } = judgement ?? {};
+  // Not how often old classes are right: the base's statistics are of images that the network was trained on.
+  const old =
+    before === undefined || after === undefined ? {} : { lost: Math.round(1e4 * (before - after)) / 100 };
+  return { classes: Object.fromEntries(classes), ...old };
+}
+
+/** The same as a record has it. */
+export function expectedRecord(judgement: Judgement | undefined): Record<string, Json> {
+  if (!judgement) return {};
+  const { classes, lost } = expectedOf(judgement);
+  const each = Object.entries(classes).map(([name, { allClasses, task, confused, share }]) => {
+    return [name, { all_classes: allClasses, task, confused, share }] as const;
+  });
+  const old = lost === undefined ? {} : { old: { lost } };
+  return jsonOf({ classes: Object.fromEntries(each), ...old }) as Record<string, Json>;
 }

@@ -9,7 +9,7 @@ import { float32, int64, require32, type StoredTensor, type Tensors } from '../f
 import { ClassStatistics } from '../method/heads.js';
 import { contradicted, knownAmong } from '../method/knownClasses.js';
 import { classEvidence, type LabelEvidence } from '../method/labelCheck.js';
-import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
+import { type HeadArrays, logisticHead } from '../method/logistic.js';
 import { novelty } from '../method/novelty.js';
 import { type Optimizer, optimizerOf } from '../method/optimizers.js';
 import { type Basis, basisOf, project, restrict } from '../method/projection.js';
@@ -119,14 +119,19 @@ export class TaskTraining {
     }
   }
 
-  /** Instead of warming up and stepping: no center will move. The mean cross-entropy of the head that is fitted. */
-  async headsOnly(batches: Batches): Promise<number> {
-    const { features, labels } = await this.startHead(batches);
-    return crossEntropy(features, labels, this.head);
+  /** Instead of warming up and stepping, where no center will move: the evidence and the novelty in the images. */
+  async headsOnly(batches: Batches): Promise<void> {
+    await this.check(batches);
   }
 
-  /** The head at its optimum for a sample of the features as they are; these, and their labels. */
-  private async startHead(batches: Batches): Promise<{ features: Float32Array; labels: Int32Array }> {
+  /** The head at its optimum for a sample of the features as they are. */
+  private async startHead(batches: Batches): Promise<void> {
+    const { features, labels } = await this.check(batches);
+    this.head = logisticHead(features, this.bundle.manifest.head.features, labels, this.classes.length);
+  }
+
+  /** What a sample of the images says of their labels, and of what is known; its features, and their labels. */
+  private async check(batches: Batches): Promise<{ features: Float32Array; labels: Int32Array }> {
     const { manifest } = this.bundle;
     const f = manifest.head.features;
     const sample = new FeatureSample(f);
@@ -149,7 +154,6 @@ export class TaskTraining {
     if (this.known.length) {
       this.contradicted = contradicted(old, PRIOR_IMAGES, features, labels, this.classes);
     }
-    this.head = logisticHead(features, f, labels, this.classes.length);
     return found;
   }
 

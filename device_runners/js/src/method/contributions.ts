@@ -16,8 +16,8 @@ import { Random } from './random.js';
 import { solvedRows } from './symmetric.js';
 
 /** Of the spread of a class in one task: directions that are kept as they are, and mixtures of what these leave. */
-const DIRECTIONS = CONTRIBUTIONS.directions;
-const MIXTURES = CONTRIBUTIONS.mixtures;
+export const DIRECTIONS = CONTRIBUTIONS.directions;
+export const MIXTURES = CONTRIBUTIONS.mixtures;
 const AT_ONCE = CONTRIBUTIONS.atOnce;
 
 /**

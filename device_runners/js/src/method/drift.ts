@@ -29,9 +29,9 @@ export class DriftEstimate {
   fit(ridge = DRIFT.ridge): Drift {
     const turned = this.pairs.map(([before, after]): Pair => [after, before]);
     const f = this.features;
-    const { map, system } = towardsIdentity(this.pairs, f, ridge);
-    const unexplained = leftByOthers(this.pairs, f, map, system);
-    return new Drift(f, map, towardsIdentity(turned, f, ridge).map, unexplained);
+    const there = towardsIdentity(this.pairs, f, ridge);
+    const unexplained = leftByOthers(this.pairs, f, there);
+    return new Drift(f, there.map, towardsIdentity(turned, f, ridge).map, unexplained, there.thin);
   }
 }
 
@@ -47,6 +47,7 @@ export class Drift {
     readonly forward: Float64Array,
     readonly backward: Float64Array,
     readonly unexplained: Float64Array,
+    private readonly thin?: Thin,
   ) {}
 
   /** A head's weight `(n, f)` for the features after, giving the logits that it gave before. */
@@ -59,9 +60,7 @@ export class Drift {
   /** Class statistics as the features after would have given them; counts stay. */
   statistics(old: ClassStatistics): ClassStatistics {
     const f = this.features;
-    // gram is symmetric, so forward gram forward^T = (forward gram) forward^T by two products with a transpose.
-    const half = timesTransposed(this.forward, old.gram, f, f, f);
-    const gram = timesTransposed(half, this.forward, f, f, f);
+    const gram = this.thin ? aroundThin(this.thin, old.gram, f) : around(this.forward, old.gram, f);
     const sums = timesTransposed(old.sums, this.forward, old.classes.length, f, f);
     return new ClassStatistics(f, old.classes, gram, sums, old.counts, old.temperature);
   }
@@ -71,12 +70,78 @@ function accumulate(sum: Float64Array, part: Float64Array): void {
   for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + part[i]!;
 }
 
-/** `M = argmin sum |target - M source|^2 + a |M - I|^2` over pairs of sources and targets, and its normal equations. */
-function towardsIdentity(
-  pairs: readonly Pair[],
-  f: number,
-  ridge: number,
-): { map: Float64Array; system: SymmetricSystem } {
+/** A map `(f, f)` that is the identity and `left right^T`, both `(f, n)`: of fewer images than features. */
+interface Thin {
+  readonly left: Float64Array;
+  readonly right: Float64Array;
+  readonly n: number;
+}
+
+/** `forward gram forward^T`: gram is symmetric, so by two products with a transpose. */
+function around(forward: Float64Array, gram: Float64Array, f: number): Float64Array {
+  return timesTransposed(timesTransposed(forward, gram, f, f, f), forward, f, f, f);
+}
+
+/** The same for a thin map, in products of `f` by `f` by `n`. */
+function aroundThin({ left, right, n }: Thin, gram: Float64Array, f: number): Float64Array {
+  const rows = transposed(right, f, n);
+  const seen = timesTransposed(rows, gram, n, f, f);
+  const inner = timesTransposed(seen, rows, n, n, f);
+  const once = timesTransposed(left, transposed(seen, n, f), f, f, n);
+  const twice = timesTransposed(timesTransposed(left, inner, f, n, n), left, f, f, n);
+  const found = new Float64Array(f * f);
+  for (let i = 0; i < f; i++) {
+    for (let j = 0; j < f; j++) {
+      const at = i * f + j;
+      found[at] = gram[at]! + once[at]! + once[j * f + i]! + twice[at]!;
+    }
+  }
+  return found;
+}
+
+interface Fitted {
+  readonly map: Float64Array;
+  readonly thin?: Thin;
+  /** For the first `n` of the `sources`, what of each the others' map does not see: 1 less its leverage. */
+  readonly unseen: (sources: Float64Array, n: number) => Float64Array;
+}
+
+/** `M = argmin sum |target - M source|^2 + a |M - I|^2` over pairs of sources and targets. */
+function towardsIdentity(pairs: readonly Pair[], f: number, ridge: number): Fitted {
+  const n = pairs.reduce((sum, [source]) => sum + source.length / f, 0);
+  return n < f ? byImages(pairs, f, n, ridge) : byFeatures(pairs, f, ridge);
+}
+
+/**
+ * Of `n` images, fewer than features. With sources `X` and differences `D`, both `(n, f)`, `M - I` is
+ * `D^T X (X^T X + a)^-1 = D^T (X X^T + a)^-1 X`: a system of `n` in the place of `f`.
+ */
+function byImages(pairs: readonly Pair[], f: number, n: number, ridge: number): Fitted {
+  const x = new Float64Array(n * f);
+  const d = new Float64Array(n * f);
+  let at = 0;
+  for (const [source, target] of pairs) {
+    x.set(source, at);
+    for (let i = 0; i < source.length; i++) d[at + i] = target[i]! - source[i]!;
+    at += source.length;
+  }
+  const kernel = timesTransposed(x, x, n, n, f);
+  const pull = (ridge * trace(kernel, n)) / f || 1;
+  for (let i = 0; i < n; i++) kernel[i * n + i] = kernel[i * n + i]! + pull;
+  const system = new SymmetricSystem(kernel, n);
+  const left = system.solveRows(transposed(d, n, f), f);
+  const right = transposed(x, n, f);
+  const map = withIdentity(timesTransposed(left, right, f, f, n), f);
+  const unseen = (_: Float64Array, count: number): Float64Array =>
+    system
+      .inverseDiagonal()
+      .subarray(0, count)
+      .map((value) => pull * value);
+  return { map, thin: { left, right, n }, unseen };
+}
+
+/** Of as many images as features or more: by the normal equations. */
+function byFeatures(pairs: readonly Pair[], f: number, ridge: number): Fitted {
   const energy = new Float64Array(f * f);
   const moved = new Float64Array(f * f);
   const product = new Float64Array(f * f);
@@ -94,28 +159,32 @@ function towardsIdentity(
   const pull = (ridge * trace(energy, f)) / f || 1;
   for (let i = 0; i < f; i++) energy[i * f + i] = energy[i * f + i]! + pull;
   const system = new SymmetricSystem(energy, f);
-  // Exactly no drift leaves exactly the identity: the right-hand side is then zero.
-  const map = system.solveRows(moved, f);
+  const unseen = (sources: Float64Array, n: number): Float64Array => {
+    const solved = system.solveRows(sources, n);
+    return Float64Array.from({ length: n }, (_, row) => {
+      // By the matrix inversion lemma, as the residuals of ridge regression left out one by one.
+      let share = 0;
+      for (let at = row * f; at < (row + 1) * f; at++) share += sources[at]! * solved[at]!;
+      return 1 - share;
+    });
+  };
+  return { map: withIdentity(system.solveRows(moved, f), f), unseen };
+}
+
+/** Exactly no drift leaves exactly the identity: what is added to it is then zero. */
+function withIdentity(map: Float64Array, f: number): Float64Array {
   for (let i = 0; i < f; i++) map[i * f + i] = map[i * f + i]! + 1;
-  return { map, system };
+  return map;
 }
 
 /** What the map that all *other* pairs give leaves of the first targets, `(n, f)`. */
-function leftByOthers(
-  pairs: readonly Pair[],
-  f: number,
-  map: Float64Array,
-  system: SymmetricSystem,
-): Float64Array {
+function leftByOthers(pairs: readonly Pair[], f: number, { map, unseen }: Fitted): Float64Array {
   const [sources, targets] = ([0, 1] as const).map((side) => first(pairs, side, DRIFT.movements * f));
   const n = sources!.length / f;
-  const solved = system.solveRows(sources!, n);
+  const rest = unseen(sources!, n);
   const left = timesTransposed(sources!, map, n, f, f);
   for (let row = 0; row < n; row++) {
-    // By the matrix inversion lemma, as the residuals of ridge regression left out one by one.
-    let share = 0;
-    for (let at = row * f; at < (row + 1) * f; at++) share += sources![at]! * solved[at]!;
-    for (let at = row * f; at < (row + 1) * f; at++) left[at] = (targets![at]! - left[at]!) / (1 - share);
+    for (let at = row * f; at < (row + 1) * f; at++) left[at] = (targets![at]! - left[at]!) / rest[row]!;
   }
   return left;
 }

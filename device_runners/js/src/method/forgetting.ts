@@ -15,6 +15,9 @@ import type { HeadArrays } from './logistic.js';
 import { timesTransposed, transposed } from './matrix.js';
 import { choleskyFactor } from './symmetric.js';
 
+/** How much wider made-up features are than the statistics. */
+export const WIDTH = FORGETTING.width;
+
 /** Where random numbers come from: `data/random.ts`, or a test that replays another generator's. */
 export interface Draws {
   permutation(count: number): ArrayLike<number>;
@@ -99,7 +102,7 @@ export function pointsLost(
     { head: ahead, bias: after.bias },
   ].map(({ head, bias }) => ({
     around: withBias(timesTransposed(means, head, classes, classes, f), bias),
-    wide: timesTransposed(head, spread, classes, f, f).map((value) => FORGETTING.width * value),
+    wide: timesTransposed(head, spread, classes, f, f).map((value) => WIDTH * value),
   }));
   const further = timesTransposed(unexplained, now, movements, classes, f);
   const order = random.permutation(classes);

@@ -1,8 +1,7 @@
 /** A task's own head, fitted exactly: multinomial logistic regression on features (docs/decisions/0005-heads.md). */
 
 import { HEAD } from '../contract/thresholds.js';
-import { norm, timesTransposed, trace, transposed } from './matrix.js';
-import { SymmetricSystem } from './symmetric.js';
+import { norm, timesTransposed, transposed } from './matrix.js';
 
 /** `logits = features @ weight.T + bias`: weight `(classes, f)`, bias `(classes,)`. */
 export interface HeadArrays {
@@ -14,8 +13,9 @@ export interface HeadArrays {
  * Minimise mean cross-entropy + `0.01 / 2 * |W|^2` over standardised features `(n, f)`, `labels` `(n,)` into `classes`.
  * The bias is not decayed.
  *
- * Newton steps with one fixed Hessian, the lower bound of Bohning ("Multinomial logistic regression algorithm", 1992),
- * accelerated as by Nesterov, restarted where the loss would rise (O'Donoghue & Candes, arXiv 1204.3982).
+ * Limited-memory BFGS (Nocedal & Wright, "Numerical Optimization", algorithm 7.4). Its first step is the best one along
+ * the gradient under the bound of Bohning ("Multinomial logistic regression algorithm", 1992); others are halved until they
+ * fulfil the approximate Wolfe condition of Hager & Zhang (SIAM J. Optim. 16, 2005), which needs gradients only.
  */
 export function logisticHead(
   features: Float32Array,
@@ -27,7 +27,6 @@ export function logisticHead(
   const p = f + 1;
   const { x, mean, scale } = standardized(features, n, f);
   const columns = transposed(x, n, p);
-  const bound = boundOf(columns, n, p);
   const decay = (at: number): number => (at % p === f ? 0 : HEAD.weightDecay);
   const gradient = (point: Float64Array): Float64Array => {
     const logits = timesTransposed(x, point, n, classes, p);
@@ -37,27 +36,80 @@ export function logisticHead(
     return slope.map((value, at) => value / n + decay(at) * point[at]!);
   };
   let weight: Float64Array = new Float64Array(classes * p);
-  let ahead = weight;
-  let momentum = 1;
-  let first = 0;
-  for (let iteration = 0; iteration < HEAD.iterations; iteration++) {
-    const slope = gradient(ahead);
-    const size = norm(slope);
-    first ||= size;
-    if (size <= HEAD.tolerance * first) break;
-    const newton = bound.solveRows(slope, classes);
-    const moved = ahead.map((value, at) => value - newton[at]!);
-    let rising = 0;
-    for (let at = 0; at < moved.length; at++) rising += slope[at]! * (moved[at]! - weight[at]!);
-    if (rising > 0) momentum = 1;
-    const following = 0.5 * (1 + Math.sqrt(1 + 4 * momentum ** 2));
-    const factor = (momentum - 1) / following;
-    const before = weight;
-    ahead = moved.map((value, at) => value + factor * (value - before[at]!));
+  let slope = gradient(weight);
+  const along = timesTransposed(x, slope, n, classes, p);
+  const bound =
+    (0.5 * dot(along, along)) / n +
+    dot(
+      slope,
+      slope.map((value, at) => value * decay(at)),
+    );
+  const least = HEAD.tolerance * norm(slope);
+  const approximation = new InverseHessian(bound > 0 ? dot(slope, slope) / bound : 0);
+  let left = HEAD.iterations - 1;
+  while (left > 0 && norm(slope) > least) {
+    const direction = approximation.times(slope);
+    const descent = dot(slope, direction);
+    let moved: Float64Array;
+    let following: Float64Array;
+    for (let step = 1; ; step *= 0.5) {
+      left--;
+      moved = weight.map((value, at) => value - step * direction[at]!);
+      following = gradient(moved);
+      if (-dot(following, direction) <= HEAD.overshoot * descent || left <= 0) break;
+    }
+    approximation.learn(difference(moved, weight), difference(following, slope));
     weight = moved;
-    momentum = following;
+    slope = following;
   }
   return onRawFeatures(weight, classes, mean, scale);
+}
+
+/** The inverse of a Hessian, as the last steps and the changes of the gradient along them tell. */
+class InverseHessian {
+  readonly #pairs: { step: Float64Array; change: Float64Array; inverse: number }[] = [];
+  #scale: number;
+
+  constructor(scale: number) {
+    this.#scale = scale;
+  }
+
+  learn(step: Float64Array, change: Float64Array): void {
+    const curvature = dot(step, change);
+    if (!(curvature > 0)) return;
+    this.#pairs.push({ step, change, inverse: 1 / curvature });
+    if (this.#pairs.length > HEAD.memory) this.#pairs.shift();
+    this.#scale = curvature / dot(change, change);
+  }
+
+  times(slope: Float64Array): Float64Array {
+    const product = slope.slice();
+    const shares: number[] = [];
+    for (const { step, change, inverse } of [...this.#pairs].reverse()) {
+      const share = inverse * dot(step, product);
+      shares.unshift(share);
+      add(product, change, -share);
+    }
+    for (let at = 0; at < product.length; at++) product[at] = product[at]! * this.#scale;
+    this.#pairs.forEach(({ step, change, inverse }, at) => {
+      add(product, step, shares[at]! - inverse * dot(change, product));
+    });
+    return product;
+  }
+}
+
+function dot(a: Float64Array, b: Float64Array): number {
+  let sum = 0;
+  for (let at = 0; at < a.length; at++) sum += a[at]! * b[at]!;
+  return sum;
+}
+
+function add(to: Float64Array, other: Float64Array, factor: number): void {
+  for (let at = 0; at < to.length; at++) to[at] = to[at]! + factor * other[at]!;
+}
+
+function difference(a: Float64Array, b: Float64Array): Float64Array {
+  return a.map((value, at) => value - b[at]!);
 }
 
 /** Mean cross-entropy in nats of a head on features `(n, f)` and `labels` `(n,)`. */
@@ -123,15 +175,6 @@ export function standardized(
     x[i * (f + 1) + f] = 1;
   }
   return { x, mean, scale };
-}
-
-function boundOf(columns: Float64Array, n: number, p: number): SymmetricSystem {
-  const bound = timesTransposed(columns, columns, p, p, n);
-  for (let at = 0; at < bound.length; at++) bound[at] = (0.5 * bound[at]!) / n;
-  for (let i = 0; i < p - 1; i++) bound[i * p + i] = bound[i * p + i]! + HEAD.weightDecay;
-  const jitter = HEAD.jitter * trace(bound, p);
-  for (let i = 0; i < p; i++) bound[i * p + i] = bound[i * p + i]! + jitter;
-  return new SymmetricSystem(bound, p);
 }
 
 function onRawFeatures(

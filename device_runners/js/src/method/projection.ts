@@ -188,3 +188,12 @@ function blockEnds(moment: Float64Array, k: number): number[] {
   }
   return ends;
 }
+
+/** The second moment `(groups, channels, channels)` of data of which nobody knows what it was: it forbids all. */
+export function frozenMoment(groups: number, channels: number): Float32Array {
+  const moment = new Float32Array(groups * channels * channels);
+  for (let row = 0; row < groups * channels; row++) {
+    moment[row * channels + (row % channels)] = PROJECTION.frozen;
+  }
+  return moment;
+}

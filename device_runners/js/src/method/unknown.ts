@@ -13,13 +13,17 @@ import { StateError } from '../errors.js';
 import { textOf, utf8 } from '../formats/bytes.js';
 import { float32, type StoredTensor, type Tensors, uint8 } from '../formats/tensors.js';
 import { freedomOf, meansOf, roundingOf } from './covariance.js';
-import { type ClassStatistics, jsonOfNames, type ShrunkCovariance, shrunkCovariance } from './heads.js';
+import { type ClassStatistics, jsonOfNames } from './heads.js';
+import { LeftOut } from './leftOut.js';
 import type { HeadArrays } from './logistic.js';
 import { timesTransposed } from './matrix.js';
 
 /** Share of known images that may be called unknown, unless told otherwise. */
 export const REJECT = UNKNOWN.reject;
-const WIDTH = UNKNOWN.quantiles;
+/** Numbers of each class in the sketch of known images. */
+export const QUANTILES = UNKNOWN.quantiles;
+/** So many images are judged at once: their rows are float64, and as long as the features. */
+export const AT_ONCE = UNKNOWN.imagesAtOnce;
 /** What the distance is made with: an exported model has it in its own ops. */
 export const UNKNOWN_NUMBERS = {
   mostSquared: UNKNOWN.mostSquared,
@@ -29,7 +33,7 @@ export const UNKNOWN_NUMBERS = {
 /** As tensors of a state, each behind `familiarity.`. */
 export const FAMILIARITY = ['classes', 'margins', 'oddness'] as const;
 
-/** The sketch: what is usual for images of known classes. Both tables are `(classes, WIDTH)`, above 0. */
+/** The sketch: what is usual for images of known classes. Both tables are `(classes, QUANTILES)`, above 0. */
 export class Familiarity {
   constructor(
     readonly classes: readonly string[],
@@ -38,7 +42,7 @@ export class Familiarity {
   ) {}
 
   tensors(): Map<string, StoredTensor> {
-    const shape = [this.classes.length, WIDTH];
+    const shape = [this.classes.length, QUANTILES];
     return new Map<string, StoredTensor>([
       ['familiarity.classes', uint8(utf8(jsonOfNames(this.classes)))],
       ['familiarity.margins', float32(shape, this.margins)],
@@ -60,7 +64,7 @@ export class Familiarity {
       table?.dtype === 'float32' &&
       Array.isArray(classes) &&
       classes.length > 0 &&
-      table.data.length === classes.length * WIDTH &&
+      table.data.length === classes.length * QUANTILES &&
       table.data.every((value) => value > 0 && value < Infinity);
     if (!Array.isArray(classes) || !fits(margins) || !fits(oddness)) {
       throw new StateError(
@@ -74,13 +78,13 @@ export class Familiarity {
   merge(other: Familiarity): Familiarity {
     const classes = [...new Set([...this.classes, ...other.classes])];
     const both = (mine: Float32Array, theirs: Float32Array): Float32Array => {
-      const out = new Float32Array(classes.length * WIDTH);
+      const out = new Float32Array(classes.length * QUANTILES);
       classes.forEach((name, row) => {
         const [a, b] = [this.classes.indexOf(name), other.classes.indexOf(name)];
-        for (let j = 0; j < WIDTH; j++) {
-          const one = mine[(a < 0 ? 0 : a) * WIDTH + j]!;
-          const two = theirs[(b < 0 ? 0 : b) * WIDTH + j]!;
-          out[row * WIDTH + j] = a < 0 ? two : b < 0 ? one : Math.fround(one + two) / 2;
+        for (let j = 0; j < QUANTILES; j++) {
+          const one = mine[(a < 0 ? 0 : a) * QUANTILES + j]!;
+          const two = theirs[(b < 0 ? 0 : b) * QUANTILES + j]!;
+          out[row * QUANTILES + j] = a < 0 ? two : b < 0 ? one : Math.fround(one + two) / 2;
         }
       });
       return out;
@@ -106,7 +110,7 @@ export class Familiarity {
 
   private rows(rows: readonly number[]): Familiarity {
     const of = (table: Float32Array): Float32Array =>
-      Float32Array.from(rows.flatMap((row) => [...table.subarray(row * WIDTH, (row + 1) * WIDTH)]));
+      Float32Array.from(rows.flatMap((row) => [...table.subarray(row * QUANTILES, (row + 1) * QUANTILES)]));
     return new Familiarity(
       rows.map((row) => this.classes[row]!),
       of(this.margins),
@@ -116,15 +120,15 @@ export class Familiarity {
 
   /** A table for these classes; for one that was not measured, what the others have on average. */
   of(table: Float32Array, classes: readonly string[]): Float64Array {
-    const mean = Float64Array.from({ length: WIDTH }, (_, j) => {
+    const mean = Float64Array.from({ length: QUANTILES }, (_, j) => {
       let sum = 0;
-      for (let row = 0; row < this.classes.length; row++) sum += table[row * WIDTH + j]!;
+      for (let row = 0; row < this.classes.length; row++) sum += table[row * QUANTILES + j]!;
       return sum / this.classes.length;
     });
-    const out = new Float64Array(classes.length * WIDTH);
+    const out = new Float64Array(classes.length * QUANTILES);
     classes.forEach((name, c) => {
       const row = this.classes.indexOf(name);
-      out.set(row < 0 ? mean : table.subarray(row * WIDTH, (row + 1) * WIDTH), c * WIDTH);
+      out.set(row < 0 ? mean : table.subarray(row * QUANTILES, (row + 1) * QUANTILES), c * QUANTILES);
     });
     return out;
   }
@@ -193,15 +197,17 @@ export function distanceFrom(
   const margin = average(margins);
   if (!(margin > 0)) return undefined;
   const { mean, variance, typical } = spreadOf(statistics);
-  const odd = sketch.of(sketch.oddness, classes).map((value, at) => value * typical[Math.floor(at / WIDTH)]!);
+  const odd = sketch
+    .of(sketch.oddness, classes)
+    .map((value, at) => value * typical[Math.floor(at / QUANTILES)]!);
   const usual = quantile(odd.slice().sort(), UNKNOWN.usualShare);
   const ratios = sketch.of(sketch.margins, classes);
   // How odd an image is tells next to nothing of its margin, so every pair is as likely.
-  const closeness = Float64Array.from({ length: count * WIDTH * WIDTH }, (_, at) => {
-    const c = Math.floor(at / WIDTH / WIDTH);
-    const i = Math.floor(at / WIDTH) % WIDTH;
-    const near = (ratios[c * WIDTH + i]! * margins[c]!) / margin;
-    return near / penalty(odd[c * WIDTH + (at % WIDTH)]!, usual);
+  const closeness = Float64Array.from({ length: count * QUANTILES * QUANTILES }, (_, at) => {
+    const c = Math.floor(at / QUANTILES / QUANTILES);
+    const i = Math.floor(at / QUANTILES) % QUANTILES;
+    const near = (ratios[c * QUANTILES + i]! * margins[c]!) / margin;
+    return near / penalty(odd[c * QUANTILES + (at % QUANTILES)]!, usual);
   });
   const centre = Float64Array.from({ length: f }, (_, j) => {
     let sum = 0;
@@ -222,7 +228,8 @@ export function distanceFrom(
 
 /**
  * `known` and the sketch of features `(n, f)`, labels `(n,)` into `classes`, which are part of `statistics`; `known` as it
- * is where no class has two images, or nothing can be decided between.
+ * is where no class has two images, or nothing can be decided between. `discriminant` is that of `statistics`, where it is
+ * there already.
  */
 export function measured(
   known: Familiarity | undefined,
@@ -231,29 +238,29 @@ export function measured(
   labels: ArrayLike<number>,
   classes: readonly string[],
   priorPictures: number,
+  discriminant?: LeftOut,
 ): Familiarity | undefined {
   if (!decides(statistics)) return known;
   const f = statistics.features;
   const place = classes.map((name) => statistics.classes.indexOf(name));
   const told = Array.from(labels, (_, i) => i).filter((i) => statistics.counts[place[labels[i]!]!]! > 1);
-  const shrunk = told.length ? shrunkCovariance(statistics, priorPictures) : undefined;
-  if (!shrunk) return known;
-  const leftOut = new LeftOut(statistics, shrunk);
+  const leftOut = told.length ? (discriminant ?? LeftOut.of(statistics, priorPictures)) : undefined;
+  if (!leftOut) return known;
   const odd = new OddnessLeftOut(statistics);
   const margins = new Map<number, number[]>();
   const oddness = new Map<number, number[]>();
-  for (let start = 0; start < told.length; start += UNKNOWN.imagesAtOnce) {
-    const part = told.slice(start, start + UNKNOWN.imagesAtOnce);
+  for (let start = 0; start < told.length; start += AT_ONCE) {
+    const part = told.slice(start, start + AT_ONCE);
     const own = part.map((i) => place[labels[i]!]!);
     const x = new Float64Array(part.length * f);
     for (const [at, i] of part.entries()) x.set(features.subarray(i * f, (i + 1) * f), at * f);
-    const found = leftOut.margins(x, own);
+    const found = marginsOf(leftOut.logits(x, own), statistics.classes.length);
     for (const [at, c] of own.entries()) {
       margins.set(c, [...(margins.get(c) ?? []), found[at]!]);
       oddness.set(c, [...(oddness.get(c) ?? []), odd.of(x.subarray(at * f, (at + 1) * f), c)]);
     }
   }
-  const atMeans = leftOut.atMeans();
+  const atMeans = marginsOf(leftOut.atMeans(), statistics.classes.length);
   const seen = [...margins.keys()].filter((c) => atMeans[c]! > 0).sort((a, b) => a - b);
   if (!seen.length) return known;
   const found = new Familiarity(
@@ -272,8 +279,8 @@ function tableOf(rows: readonly number[][]): Float32Array {
   return Float32Array.from(
     rows.flatMap((row) => {
       const sorted = Float64Array.from(row).sort();
-      return Array.from({ length: WIDTH }, (_, j) =>
-        Math.max(quantile(sorted, (j + 0.5) / WIDTH), UNKNOWN.leastMargin),
+      return Array.from({ length: QUANTILES }, (_, j) =>
+        Math.max(quantile(sorted, (j + 0.5) / QUANTILES), UNKNOWN.leastMargin),
       );
     }),
   );
@@ -381,88 +388,4 @@ class OddnessLeftOut {
     }
     return sum / f;
   }
-}
-
-/**
- * The discriminant of `ldaHead`, without each image that it judges in turn: its class's mean is `mu - r / (n_c - 1)`,
- * `r = x - mu`, and the scatter less by `n_c / (n_c - 1) r r^T`, so that the inverse follows (Sherman and Morrison, 1950).
- */
-class LeftOut {
-  private readonly means: Float64Array;
-  private readonly ahead: Float64Array;
-  private readonly squares: Float64Array;
-
-  constructor(
-    private readonly statistics: ClassStatistics,
-    private readonly shrunk: ShrunkCovariance,
-  ) {
-    const count = statistics.classes.length;
-    this.means = meansOf(statistics);
-    this.ahead = shrunk.system.solveRows(this.means, count);
-    this.squares = products(this.ahead, this.means, statistics.features);
-  }
-
-  /** The margins `(C,)` at the classes' means. */
-  atMeans(): Float64Array {
-    const { features: f, classes } = this.statistics;
-    const count = classes.length;
-    const logits = timesTransposed(this.means, this.ahead, count, count, f);
-    for (let at = 0; at < logits.length; at++) {
-      logits[at] = logits[at]! + this.given(at % count) - 0.5 * this.squares[at % count]!;
-    }
-    return marginsOf(logits, count);
-  }
-
-  /** The margins `(n,)` of images `x` `(n, f)` of classes `own`, each without itself. */
-  margins(x: Float64Array, own: readonly number[]): Float64Array {
-    const { features: f, counts, classes } = this.statistics;
-    const { means, ahead } = this;
-    const count = classes.length;
-    const n = own.length;
-    const r = x.map((value, at) => value - means[own[Math.floor(at / f)]! * f + (at % f)]!);
-    const a = this.shrunk.system.solveRows(r, n);
-    const withX = products(a, x, f);
-    const withR = products(a, r, f);
-    const withMeans = timesTransposed(a, means, n, count, f);
-    const logits = timesTransposed(x, ahead, n, count, f);
-    const part = (1 - this.shrunk.shrinkage) / freedomOf(counts);
-    for (let i = 0; i < n; i++) {
-      const c = own[i]!;
-      const others = counts[c]! - 1;
-      const share = (part * counts[c]!) / others;
-      const gain = share / Math.max(1 - share * withR[i]!, UNKNOWN.leastLeft);
-      for (let k = 0; k < count; k++) {
-        const at = i * count + k;
-        const square = this.squares[k]! + gain * withMeans[at]! ** 2;
-        logits[at] = logits[at]! + gain * withX[i]! * withMeans[at]! - 0.5 * square + this.given(k);
-      }
-      let [product, square, withMean] = [0, 0, 0];
-      for (let j = 0; j < f; j++) {
-        const mean = means[c * f + j]! - r[i * f + j]! / others;
-        const b = ahead[c * f + j]! - a[i * f + j]! / others;
-        withMean += a[i * f + j]! * mean;
-        product += b * x[i * f + j]!;
-        square += b * mean;
-      }
-      product += gain * withX[i]! * withMean;
-      square += gain * withMean ** 2;
-      logits[i * count + c] = product - 0.5 * square + this.given(c);
-    }
-    return marginsOf(logits, count);
-  }
-
-  /** What of the noise of its mean a class is given back. */
-  private given(c: number): number {
-    return this.shrunk.noise / (4 * this.statistics.counts[c]!);
-  }
-}
-
-/** By row, the product of two matrices' rows of length `f`. */
-function products(a: Float64Array, b: Float64Array, f: number): Float64Array {
-  const out = new Float64Array(a.length / f);
-  for (let at = 0; at < a.length; at++) {
-    const row = Math.floor(at / f);
-    out[row] = out[row]! + a[at]! * b[at]!;
-  }
-  return out;
 }

@@ -13,6 +13,8 @@ const PARTS = new Set([
   'scores',
   'progress.safetensors',
   'accepted.json',
+  'field.json',
+  'field.lock',
   'lock',
   'lock.node',
 ]);

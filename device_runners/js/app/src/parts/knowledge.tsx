@@ -12,6 +12,8 @@ interface KnowledgeProps {
   /** Why the app itself is not kept on this device. */
   readonly notKept: string | undefined;
   readonly busy: boolean;
+  /** Whether one of these buttons was pressed, and is not done yet. */
+  readonly working: boolean;
   readonly onExport: () => void;
   readonly onUndo: () => void;
   readonly onForget: (name: string) => void;
@@ -21,7 +23,7 @@ interface KnowledgeProps {
 }
 
 export function Knowledge(props: KnowledgeProps) {
-  const { known, notKept, busy, onExport, onUndo, onForget, onRename, onSave, onOpen } = props;
+  const { known, notKept, busy, working, onExport, onUndo, onForget, onRename, onSave, onOpen } = props;
   const [asking, setAsking] = useState(false);
   const [chosen, setChosen] = useState<string>();
   const last = known.tasks.at(-1);
@@ -83,6 +85,14 @@ export function Knowledge(props: KnowledgeProps) {
           </button>
         )}
       </div>
+      {working && (
+        <div class="working">
+          <p class="hint" role="status">
+            A moment …
+          </p>
+          <progress max="1" aria-label="Working" />
+        </div>
+      )}
       {last && asking && (
         <Ask
           label="Forget the last task?"

@@ -1,6 +1,7 @@
 /** Teaching: classes, new or known, each with a name and some images. */
 
 import { useState } from 'preact/hooks';
+import { Filming } from '../camera/filming.js';
 import type { Known, NewClass } from '../protocol.js';
 import { folded, namesIn } from './names.js';
 import { Picker, Thumbnail } from './pictures.js';
@@ -22,8 +23,9 @@ export function Teach({ known, onTeach }: { known: Known; onTeach: (classes: New
   const [drafts, setDrafts] = useState<readonly Draft[]>(() => [empty(), empty()]);
   // By what a person would take for the same, the name that is known.
   const there = new Map(namesIn(known).map((name) => [folded(name), name]));
-  const change = (key: number, to: Partial<Draft>) =>
-    setDrafts((all) => all.map((draft) => (draft.key === key ? { ...draft, ...to } : draft)));
+  // From what a draft is then: images of a burst come while others are still drawn.
+  const change = (key: number, to: (draft: Draft) => Partial<Draft>) =>
+    setDrafts((all) => all.map((draft) => (draft.key === key ? { ...draft, ...to(draft) } : draft)));
   const named = (draft: Draft): string => there.get(folded(draft.name)) ?? draft.name.trim();
   // A card that was left alone is no class.
   const used = drafts.filter(({ name, pictures }) => name.trim() || pictures.length);
@@ -75,14 +77,14 @@ interface DraftProps {
   readonly problem: string | undefined;
   /** The class of this name that is known. */
   readonly known: string | undefined;
-  readonly onChange: (to: Partial<Draft>) => void;
+  readonly onChange: (to: (draft: Draft) => Partial<Draft>) => void;
   readonly onRemove?: () => void;
 }
 
 function DraftCard({ draft, number, problem, known, onChange, onRemove }: DraftProps) {
   const { key, name, pictures } = draft;
   const called = name.trim() || `class ${number}`;
-  const add = (files: File[]) => onChange({ pictures: [...pictures, ...files] });
+  const add = (files: File[]) => onChange((then) => ({ pictures: [...then.pictures, ...files] }));
   return (
     <fieldset class="draft">
       <legend class="unseen">Class {number}</legend>
@@ -98,7 +100,7 @@ function DraftCard({ draft, number, problem, known, onChange, onRemove }: DraftP
           value={name}
           aria-invalid={problem !== undefined}
           aria-describedby={`problem-${key}`}
-          onInput={({ currentTarget }) => onChange({ name: currentTarget.value })}
+          onInput={({ currentTarget: { value } }) => onChange(() => ({ name: value }))}
         />
         {onRemove && (
           <button type="button" class="quiet" aria-label={`Remove ${called}`} onClick={onRemove}>
@@ -109,6 +111,21 @@ function DraftCard({ draft, number, problem, known, onChange, onRemove }: DraftP
       <p id={`problem-${key}`} class={problem ? 'wrong' : 'hint'}>
         {problem ?? (known ? `${known} is known already: these images add to it.` : '')}
       </p>
+      <Filming
+        label="Camera"
+        describes={`Camera: take an image of ${called}`}
+        byApp={`Camera app: take an image of ${called}`}
+        takes={`Hold to take images of ${called}`}
+        shutter="Hold to take images"
+        bursts
+        onImage={(image) => add([image])}
+      >
+        <Picker label="Images" multiple describes={`Images of ${called}`} onPick={add} />
+        <span class="count" aria-live="polite">
+          {pictures.length} {pictures.length === 1 ? 'image' : 'images'}
+        </span>
+      </Filming>
+      {/* Below the camera, so that nothing moves under the finger that holds its button. */}
       {pictures.length > 0 && (
         <div class="strip">
           {pictures.slice(0, SHOWN).map((file, index) => (
@@ -117,7 +134,9 @@ function DraftCard({ draft, number, problem, known, onChange, onRemove }: DraftP
               type="button"
               class="picture"
               aria-label={`Remove image ${index + 1} of ${called}`}
-              onClick={() => onChange({ pictures: pictures.filter((_, other) => other !== index) })}
+              onClick={() =>
+                onChange((then) => ({ pictures: then.pictures.filter((other) => other !== file) }))
+              }
             >
               <Thumbnail file={file} alt="" />
             </button>
@@ -125,13 +144,6 @@ function DraftCard({ draft, number, problem, known, onChange, onRemove }: DraftP
           {pictures.length > SHOWN && <span class="more">+ {pictures.length - SHOWN}</span>}
         </div>
       )}
-      <div class="row">
-        <Picker label="Camera" camera describes={`Camera: take an image of ${called}`} onPick={add} />
-        <Picker label="Images" multiple describes={`Images of ${called}`} onPick={add} />
-        <span class="count" aria-live="polite">
-          {pictures.length} {pictures.length === 1 ? 'image' : 'images'}
-        </span>
-      </div>
     </fieldset>
   );
 }

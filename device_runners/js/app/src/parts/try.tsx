@@ -1,13 +1,16 @@
 /** Trying it out: an image, and what the network takes it for. */
 
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { Filming } from '../camera/filming.js';
 import type { Client } from '../client.js';
 import type { Answer } from '../protocol.js';
 import { Guesses } from './guesses.js';
 import { Picker, Thumbnail } from './pictures.js';
 
-interface Seen extends Answer {
+interface Seen {
   readonly picture: File;
+  /** Undefined until the network has looked at it. */
+  readonly answer?: Answer;
 }
 
 interface TryProps {
@@ -19,43 +22,62 @@ interface TryProps {
 
 export function Try({ client, learned, onProblem }: TryProps) {
   const [seen, setSeen] = useState<Seen>();
-  const look = async ([picture]: File[]) => {
+  // An answer that comes after a newer image is of no use.
+  const turn = useRef(0);
+  const look = async (picture: File) => {
+    const mine = ++turn.current;
     onProblem(undefined);
+    setSeen((before) => (before?.picture === picture ? before : { picture }));
     try {
-      setSeen({ picture: picture!, ...(await client.call('predict', picture!)) });
+      const answer = await client.call('predict', picture);
+      if (mine === turn.current) setSeen({ picture, answer });
     } catch (error) {
+      if (mine !== turn.current) return;
       setSeen(undefined);
       onProblem(error instanceof Error ? error.message : String(error));
     }
   };
   useEffect(() => {
-    if (seen) void look([seen.picture]);
+    if (seen) void look(seen.picture);
   }, [learned]);
   return (
     <section class="card" aria-labelledby="try">
       <h2 id="try">What is this?</h2>
-      {seen && (
-        <div class="seen" aria-live="polite">
-          <Thumbnail
-            file={seen.picture}
-            alt={`Your image: ${(seen.known && seen.guesses[0]?.label) || 'unknown'}`}
-          />
-          <div class="answer">
-            {!seen.known && <p class="unknown">I don't know this. It looks most like:</p>}
-            <Guesses guesses={seen.guesses} />
-          </div>
-        </div>
-      )}
-      <div class="row">
+      {seen && <Looked seen={seen} />}
+      <Filming
+        label="Take an image"
+        describes="Take an image to recognise"
+        byApp="Camera app: take an image to recognise"
+        takes="Recognise it: take what the camera sees"
+        shutter="Recognise it"
+        main={!seen}
+        onImage={(image) => void look(image)}
+      >
         <Picker
-          label="Take an image"
-          camera
-          main={!seen}
-          describes="Take an image to recognise"
-          onPick={look}
+          label="Choose one"
+          describes="Choose one to recognise"
+          onPick={([picture]) => void look(picture!)}
         />
-        <Picker label="Choose one" describes="Choose one to recognise" onPick={look} />
-      </div>
+      </Filming>
     </section>
+  );
+}
+
+function Looked({ seen: { picture, answer } }: { seen: Seen }) {
+  const taken = answer ? (answer.known && answer.guesses[0]?.label) || 'unknown' : 'not yet recognised';
+  return (
+    <div class="seen" aria-live="polite" aria-busy={!answer}>
+      <Thumbnail file={picture} alt={`Your image: ${taken}`} />
+      <div class="answer">
+        {!answer && (
+          <>
+            <p class="hint">Looking …</p>
+            <progress max="1" aria-label="Looking" />
+          </>
+        )}
+        {answer && !answer.known && <p class="unknown">I don't know this. It looks most like:</p>}
+        {answer && <Guesses guesses={answer.guesses} />}
+      </div>
+    </div>
   );
 }

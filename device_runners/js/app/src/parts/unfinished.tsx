@@ -12,9 +12,10 @@ const TITLES: { [why in Task['because']]: string } = {
   interrupted: 'An unfinished task',
   'mixed-up': 'A task that looks mixed up',
   contradicts: 'These look like something else',
+  twin: 'This is known already',
 };
 
-export function Unfinished({ task: { classes, because }, onResume, onDiscard }: Given) {
+export function Unfinished({ task: { classes, because, old }, onResume, onDiscard }: Given) {
   const names = <b>{classes.join(', ')}</b>;
   return (
     <section class="card accent" aria-labelledby="unfinished">
@@ -29,7 +30,23 @@ export function Unfinished({ task: { classes, because }, onResume, onDiscard }: 
           replace that. If they are images of another kind, add them.
         </p>
       )}
+      {because === 'twin' && (
+        <p>
+          {names} looks like <b>{old}</b>, and was not learned. If it is the same thing, its images can be
+          added to {old}. If not, it can be learned all the same, but the two will be mixed up.
+        </p>
+      )}
       <div class="row">
+        {because === 'twin' && (
+          <>
+            <button type="button" class="plain" onClick={() => onResume(false)}>
+              Add them to {old}
+            </button>
+            <button type="button" class="plain" onClick={() => onResume(true)}>
+              Learn it anyway
+            </button>
+          </>
+        )}
         {because === 'interrupted' && (
           <button type="button" class="main" onClick={() => onResume()}>
             Go on learning

@@ -12,6 +12,8 @@ export interface Pending {
   readonly labels?: 'refused' | 'believed';
   /** Whether it contradicts what is known, or did and is to be put in the place of that, or beside it. */
   readonly contradicts?: 'refused' | 'replaces' | 'adds';
+  /** The known class that its only one cannot be told from; or that it is to be learned all the same. */
+  readonly twin?: { readonly old: string } | 'counted';
 }
 
 export interface Shown {
@@ -27,9 +29,7 @@ export class PendingTask {
   private constructor(private readonly database: IDBDatabase) {}
 
   static async open(): Promise<PendingTask> {
-    const request = indexedDB.open('csk-sdk-app', 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(STORE);
-    return new PendingTask(await done(request));
+    return new PendingTask(await opened());
   }
 
   async load(): Promise<Pending | undefined> {
@@ -48,6 +48,28 @@ export class PendingTask {
     transaction.objectStore(STORE).delete(KEY);
     await finished(transaction);
   }
+}
+
+/** What was remembered of this device under a name, beside the task; undefined where nothing was. */
+export async function recall(key: string): Promise<unknown> {
+  const database = await opened();
+  const found = await done(database.transaction(STORE).objectStore(STORE).get(key));
+  database.close();
+  return found;
+}
+
+export async function remember(key: string, value: unknown): Promise<void> {
+  const database = await opened();
+  const transaction = database.transaction(STORE, 'readwrite');
+  transaction.objectStore(STORE).put(value, key);
+  await finished(transaction);
+  database.close();
+}
+
+function opened(): Promise<IDBDatabase> {
+  const request = indexedDB.open('csk-sdk-app', 1);
+  request.onupgradeneeded = () => request.result.createObjectStore(STORE);
+  return done(request);
 }
 
 function done<T>(request: IDBRequest<T>): Promise<T> {

@@ -21,14 +21,26 @@ export function contradicting({ found }: ContradictionError): string {
 
 const percent = (share: number): string => `${Math.round(100 * share)} %`;
 
-type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings'>;
+type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings' | 'twins'>;
+
+// How csk-sdk's sentences begin that name settings, and are said in other words here.
+const HEADS_INSTEAD = 'the trained centers would have cost';
+const NOT_TOLD = 'among all classes only';
 
 /** What a person should know about a task that was learned. */
-export function remarks({ headsOnlyBecause, forgetting, warnings }: Found): string[] {
-  // The last warning is about heads only, where there is such a one; it is said in other words here.
-  const others = (
-    headsOnlyBecause && headsOnlyBecause !== 'one-class' ? warnings.slice(0, -1) : warnings
-  ).map((sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1));
+export function remarks({ headsOnlyBecause, forgetting, warnings, twins }: Found): string[] {
+  // The last one is about few images, where there are; the page asks about twins.
+  const own = headsOnlyBecause === 'few-shot' ? warnings.slice(0, -1) : warnings;
+  const asked = Object.keys(twins).map((name) => `'${name}' cannot be told from`);
+  const reworded = [...asked, HEADS_INSTEAD, NOT_TOLD];
+  const others = own
+    .filter((sentence) => !reworded.some((begins) => sentence.startsWith(begins)))
+    .map((sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1));
+  if (own.some((sentence) => sentence.startsWith(NOT_TOLD))) {
+    others.push(
+      'It tells these classes from one another, but hardly ever from what it knew before: they look much like that to it.',
+    );
+  }
   if (headsOnlyBecause === 'few-shot') {
     others.push(
       'These are too few images to train on, so it tells the new classes by what it sees already. ' +

@@ -8,9 +8,10 @@ import {
   type LearnReport,
   type Picture,
   type Progress,
-  type Runtime,
   StateError,
   TaskError,
+  TwinError,
+  type Way,
 } from 'csk-sdk';
 import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
 import type { Answer, Known, NewClass, TaskProgress, TaskReport, Tested, Unfinished } from '../protocol.js';
@@ -34,12 +35,12 @@ export class Teacher {
   ) {}
 
   static async open(
-    runtime: Runtime,
+    { runtime, sessionOptions = {} }: Way,
     bundle: string,
     tell: (progress: TaskProgress) => void,
   ): Promise<Teacher> {
     const [storage, pending] = await Promise.all([IndexedDbStorage.open('state'), PendingTask.open()]);
-    const learner = await Learner.open({ runtime, bundle: new HttpBundle(bundle), storage });
+    const learner = await Learner.open({ runtime, bundle: new HttpBundle(bundle), storage, sessionOptions });
     return new Teacher(learner, pending, tell);
   }
 
@@ -51,7 +52,10 @@ export class Teacher {
       model: manifest.model,
       base: manifest.classes.filter((name) => !learner.generation.hidden.includes(name)),
       tasks: learner.tasks.map(({ name, classes, images }) => ({ task: name, classes, pictures: images })),
-      unfinished: kept && { classes: kept.classes, because: why(kept) },
+      unfinished: kept && {
+        ...{ classes: kept.classes, because: why(kept) },
+        ...(typeof kept.twin === 'object' ? { old: kept.twin.old } : {}),
+      },
       persistent: (await navigator.storage?.persisted?.()) ?? false,
     };
   }
@@ -72,8 +76,13 @@ export class Teacher {
     const task = await this.pending.load();
     if (!task) throw new TaskError('There is no unfinished task to go on with.');
     if (why(task) === 'interrupted') return this.run(task);
+    const { twin } = task;
+    const same = typeof twin === 'object' && !replace;
     const believed: Pending = {
       ...task,
+      // More images of the known class; or another one, whatever that takes from it.
+      ...(same ? { classes: [twin.old] } : {}),
+      ...(twin ? { twin: 'counted' } : {}),
       ...(task.labels ? { labels: 'believed' } : {}),
       ...(task.contradicts ? { contradicts: replace ? 'replaces' : 'adds' } : {}),
     };
@@ -108,6 +117,11 @@ export class Teacher {
 
   async forget(name: string): Promise<Known> {
     await this.learner.forget({ classes: [name] });
+    return this.known();
+  }
+
+  async merge(into: string, other: string): Promise<Known> {
+    await this.learner.merge(into, other);
     return this.known();
   }
 
@@ -186,8 +200,11 @@ export class Teacher {
             name: truth,
             tested: its.length,
             right: its.filter((one) => one.after.label === truth).length,
+            expected: report.expected.classes[truth],
           };
         }),
+        lost: report.expected.lost,
+        twins: Object.entries(report.twins).map(([name, { old }]) => ({ name, old })),
         tested,
         seconds: report.seconds,
         learnedFrom: pictures.length,
@@ -209,6 +226,7 @@ export class Teacher {
     const settings = {
       epochs: EPOCHS,
       labelCheck: task.labels !== 'believed',
+      ...(task.twin === 'counted' ? { maxForgetting: 100 } : {}),
       ...(task.contradicts ? { replace: task.contradicts === 'replaces' } : {}),
     };
     const onProgress = (progress: Progress) => this.sayStep(progress);
@@ -221,6 +239,11 @@ export class Teacher {
       if (error instanceof LabelError) {
         await this.pending.save({ ...task, labels: 'refused' });
         throw new TaskError(mixedUp(error));
+      }
+      if (error instanceof TwinError) {
+        const [of, { old }] = [...error.found][0]!;
+        await this.pending.save({ ...task, twin: { old } });
+        throw new TaskError(`These images of '${of}' cannot be told from '${old}'. Nothing was learned.`);
       }
       if (error instanceof ContradictionError) {
         await this.pending.save({ ...task, contradicts: 'refused' });
@@ -259,7 +282,8 @@ export class Teacher {
 }
 
 /** Why a task waits. */
-function why({ labels, contradicts }: Pending): Unfinished['because'] {
+function why({ labels, contradicts, twin }: Pending): Unfinished['because'] {
+  if (typeof twin === 'object') return 'twin';
   if (labels === 'refused') return 'mixed-up';
   return contradicts === 'refused' ? 'contradicts' : 'interrupted';
 }

@@ -1,26 +1,46 @@
 /** The worker: one teacher, calls in the order they come. Learning computes here, so the page stays awake. */
 
 import { CskError } from 'csk-sdk';
-import * as ort from 'onnxruntime-web/wasm';
 import type { Call, Calls, Request, Response, TaskProgress } from '../protocol.js';
+import { fastest, WASM } from './runtime.js';
 import { openSaved, saved } from './saved.js';
 import { Stopped, Teacher } from './teacher.js';
 
 // The worker's own file is in assets/, one below the page.
 const root = new URL(import.meta.env.DEV ? '/' : '../', self.location.href);
 const bundle = new URL('bundle', root).href;
-// Threads need a page that is isolated by its server's headers.
-if (!self.crossOriginIsolated) ort.env.wasm.numThreads = 1;
 
 // The smallest module with a SIMD instruction: (func (result v128) i32.const 0 i8x16.splat).
 const SIMD = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11,
 ]);
 
+// Between two reports of the same phase, ms: a step may take three, and the page draws each report.
+const REPORTS = 50;
+
 let teacher: Promise<Teacher> | undefined;
+let told: { phase?: string; at: number } = { at: 0 };
+
+function tell(progress: TaskProgress): void {
+  const at = performance.now();
+  if (progress.phase === told.phase && at - told.at < REPORTS) return;
+  told = { phase: progress.phase, at };
+  post({ progress });
+}
+
+async function open(): Promise<Teacher> {
+  const way = await fastest(bundle);
+  try {
+    return await Teacher.open(way, bundle, tell);
+  } catch (error) {
+    // A file of the other build may be missing without a network, or its device may be lost.
+    if (way === WASM) throw error;
+    return Teacher.open(WASM, bundle, tell);
+  }
+}
 
 function opened(): Promise<Teacher> {
-  teacher ??= Teacher.open(ort, bundle, (progress) => post({ progress })).catch((error) => {
+  teacher ??= open().catch((error) => {
     teacher = undefined;
     throw error;
   });
@@ -44,12 +64,13 @@ const calls: { [C in Call]: (...given: Parameters<Calls[C]>) => Promise<ReturnTy
   export: async () => (await opened()).export(),
   save: saved,
   openSaved: async (file) => {
-    await openSaved(file, ort, bundle);
+    await openSaved(file, WASM.runtime, bundle);
     teacher = undefined;
     return (await opened()).known();
   },
   undo: async () => (await opened()).undo(),
   forget: async (name) => (await opened()).forget(name),
+  merge: async (into, other) => (await opened()).merge(into, other),
   rename: async (old, name) => (await opened()).rename(old, name),
 };
 

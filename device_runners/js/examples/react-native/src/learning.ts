@@ -2,12 +2,12 @@
 
 import { CskError, Learner, type LearnReport, type Picture, type Progress } from 'csk-sdk';
 import { VersionedStorage } from 'csk-sdk/native';
-import * as ort from 'onnxruntime-react-native';
 import { appBundle, phoneFiles, STATE_FOLDER } from './files';
+import { openRuntime } from './runtime';
 
-export function openLearner(): Promise<Learner> {
+export async function openLearner(): Promise<Learner> {
   return Learner.open({
-    runtime: ort,
+    runtime: await openRuntime(),
     bundle: appBundle,
     storage: new VersionedStorage(phoneFiles, STATE_FOLDER),
     sessionOptions: { executionProviders: ['cpu'] },

@@ -1,0 +1,232 @@
+/**
+ * What the decision over all classes makes of a lesson: how often it is right, and what it takes from old classes.
+ *
+ * Of the task's own images each is left out of the statistics that judge it. Of old classes there are no images: they are
+ * made up, around the class's mean with the covariance that all classes share. csk_sdk/method/decisions.py says how wide,
+ * and what makes a new class the twin of an old one; docs/decisions/0033-honest-report.md has both measured.
+ */
+
+import { TWINS } from '../contract/thresholds.js';
+import type { Twin } from '../errors.js';
+import { freedomOf } from './covariance.js';
+import { type Draws, spreadOf, WIDTH } from './forgetting.js';
+import type { ClassStatistics } from './heads.js';
+import type { LeftOut } from './leftOut.js';
+import { timesTransposed } from './matrix.js';
+import { AT_ONCE } from './unknown.js';
+
+/**
+ * How often a class of the task will be recognised, shares of 0 to 1: in the decision over all classes, and among the
+ * task's own. `confused` is the class that most of the others are taken for, '' for none, and `share` how many.
+ */
+export interface ExpectedClass {
+  readonly allClasses: number;
+  readonly task: number;
+  readonly confused: string;
+  readonly share: number;
+}
+
+/**
+ * By class of the task what is `expected` of it; its `twins`; and the accuracy of the old classes, all of them alike,
+ * without and with the new ones; undefined without any.
+ */
+export interface Judgement {
+  readonly expected: ReadonlyMap<string, ExpectedClass>;
+  readonly twins: ReadonlyMap<string, Twin>;
+  readonly before?: number;
+  readonly after?: number;
+}
+
+/** A judgement with the twins that are `apart`, which decisions over all classes leave out; `then` is of what is left. */
+export function judgedApart(
+  judgement: Judgement,
+  apart: readonly string[],
+  then: Judgement | undefined,
+): Judgement {
+  const { expected, twins, before } = judgement;
+  const of = (name: string, one: ExpectedClass): ExpectedClass => {
+    if (!apart.includes(name)) return then?.expected.get(name) ?? one;
+    const { old, back } = twins.get(name)!;
+    return { ...one, allClasses: 0, confused: old, share: back };
+  };
+  const now = new Map([...expected].map(([name, one]) => [name, of(name, one)]));
+  const after = then ? then.after : before;
+  return {
+    ...{ expected: now, twins },
+    ...(before === undefined ? {} : { before }),
+    ...(after === undefined ? {} : { after }),
+  };
+}
+
+/**
+ * Of a task's features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted.
+ * `discriminant` is that of `statistics`; `known` are those of `classes` that were known before, `base` the classes that
+ * the network was trained on.
+ */
+export function judge(
+  statistics: ClassStatistics,
+  discriminant: LeftOut,
+  features: Float32Array,
+  labels: ArrayLike<number>,
+  classes: readonly string[],
+  known: readonly string[],
+  base: readonly string[],
+  random: Pick<Draws, 'permutation' | 'normal'>,
+): Judgement {
+  const { classes: all, counts } = statistics;
+  const own = classes.map((name) => all.indexOf(name));
+  const old = [...all.keys()].filter((row) => !classes.includes(all[row]!) || known.includes(all[row]!));
+  const logits = leftOutLogits(statistics, discriminant, features, labels, own);
+  const expected = new Map<string, ExpectedClass>();
+  const twins = new Map<string, Twin>();
+  const madeUp = old.length ? new MadeUp(statistics, discriminant, base, random) : undefined;
+  for (const [index, name] of classes.entries()) {
+    const mine = Array.from(labels, (_, i) => i)
+      .filter((i) => labels[i] === index && counts[own[index]!]! > 1)
+      .map((i) => logits.get(i)!);
+    if (!mine.length) continue;
+    expected.set(name, expectedOf(mine, own, index, all));
+    if (known.includes(name) || !madeUp || mine.length < TWINS.leastImages) continue;
+    const twin = twinOf(mine, own[index]!, old, madeUp, all);
+    if (twin) twins.set(name, twin);
+  }
+  return madeUp ? { expected, twins, ...madeUp.accuracies(old) } : { expected, twins };
+}
+
+/** By image its logits over all classes; those of which a class has no other are left out. */
+function leftOutLogits(
+  { features: f, counts }: ClassStatistics,
+  discriminant: LeftOut,
+  features: Float32Array,
+  labels: ArrayLike<number>,
+  own: readonly number[],
+): Map<number, Float64Array> {
+  const told = Array.from(labels, (_, i) => i).filter((i) => counts[own[labels[i]!]!]! > 1);
+  const found = new Map<number, Float64Array>();
+  for (let start = 0; start < told.length; start += AT_ONCE) {
+    const part = told.slice(start, start + AT_ONCE);
+    const x = new Float64Array(part.length * f);
+    for (const [at, i] of part.entries()) x.set(features.subarray(i * f, (i + 1) * f), at * f);
+    const rows = discriminant.logits(
+      x,
+      part.map((i) => own[labels[i]!]!),
+    );
+    for (const [at, i] of part.entries()) {
+      found.set(i, rows.subarray(at * counts.length, (at + 1) * counts.length));
+    }
+  }
+  return found;
+}
+
+function expectedOf(
+  logits: readonly Float64Array[],
+  own: readonly number[],
+  index: number,
+  names: readonly string[],
+): ExpectedClass {
+  const every = [...names.keys()];
+  const said = new Float64Array(names.length);
+  let among = 0;
+  for (const row of logits) {
+    const best = largest(row, every);
+    said[best] = said[best]! + 1;
+    among += Number(largest(row, own) === own[index]);
+  }
+  const right = said[own[index]!]!;
+  said[own[index]!] = 0;
+  const most = largest(said, every);
+  const n = logits.length;
+  return {
+    allClasses: right / n,
+    task: among / n,
+    confused: said[most] ? names[most]! : '',
+    share: said[most]! / n,
+  };
+}
+
+/** The old class that a new one, `own`, with these logits of its images, cannot be told from; undefined for none. */
+function twinOf(
+  logits: readonly Float64Array[],
+  own: number,
+  old: readonly number[],
+  madeUp: MadeUp,
+  names: readonly string[],
+): Twin | undefined {
+  const n = logits.length;
+  const shares = old.map((row) => logits.filter((one) => one[row]! > one[own]!).length / n);
+  const nearest = largest(shares, [...old.keys()]);
+  const row = old[nearest]!;
+  const back = shares[nearest]!;
+  const made = madeUp.logits(new Array<number>(TWINS.ofClass).fill(row));
+  for (const one of made) one[own] = one[own]! + TWINS.even;
+  const lost = made.filter((one) => one[own]! > one[row]!).length / made.length;
+  if (lost + back <= TWINS.confused + TWINS.noise / Math.sqrt(n)) return undefined;
+  const every = [...names.keys()];
+  const taken =
+    made.filter((one) => largest(one, old) === row && largest(one, every) === own).length / made.length;
+  return taken > TWINS.taken ? { old: names[row]!, taken, back } : undefined;
+}
+
+/** Images of old classes that look as others of theirs would, to the discriminant. */
+class MadeUp {
+  private readonly around: Float64Array;
+  private readonly wide: Float64Array;
+  private readonly closer: Float64Array;
+
+  constructor(
+    private readonly statistics: ClassStatistics,
+    discriminant: LeftOut,
+    base: readonly string[],
+    private readonly random: Pick<Draws, 'permutation' | 'normal'>,
+  ) {
+    const { features: f, counts, classes } = statistics;
+    // What is given back is a quarter of `t / n`.
+    const noise = counts.map((_, c) => 4 * discriminant.given(c));
+    const most = noise.reduce((largest, one, c) => Math.max(largest, one * counts[c]!), 0);
+    const used = Math.min(most / freedomOf(counts), TWINS.mostUsed);
+    this.around = discriminant.atMeans();
+    const width = WIDTH / (1 - used);
+    // Only logits are looked at, so the spread is multiplied with the discriminant first.
+    this.wide = timesTransposed(discriminant.ahead, spreadOf(statistics), classes.length, f, f).map(
+      (value) => width * value,
+    );
+    this.closer = noise.map((one, c) => (base.includes(classes[c]!) ? 0 : one / (1 - used)));
+  }
+
+  /** Those of an image of each class in `rows`. */
+  logits(rows: readonly number[]): Float64Array[] {
+    const { features: f, classes } = this.statistics;
+    const count = classes.length;
+    const found: Float64Array[] = [];
+    for (let start = 0; start < rows.length; start += AT_ONCE) {
+      const some = rows.slice(start, start + AT_ONCE);
+      const normals = Float64Array.from({ length: some.length * f }, () => this.random.normal());
+      const logits = timesTransposed(normals, this.wide, some.length, count, f);
+      for (const [at, row] of some.entries()) {
+        const own = logits.subarray(at * count, (at + 1) * count);
+        for (let c = 0; c < count; c++) own[c] = own[c]! + this.around[row * count + c]!;
+        own[row] = own[row]! - this.closer[row]!;
+        found.push(own);
+      }
+    }
+    return found;
+  }
+
+  /** How many images of the `old` classes are named right, among these alone and among all. */
+  accuracies(old: readonly number[]): { before: number; after: number } {
+    const order = this.random.permutation(old.length);
+    const rows = Array.from({ length: TWINS.madeUp }, (_, i) => old[order[i % old.length]!]!);
+    const made = this.logits(rows);
+    const every = [...this.statistics.classes.keys()];
+    const right = (among: readonly number[]): number =>
+      made.filter((one, i) => largest(one, among) === rows[i]).length / made.length;
+    return { before: right(old), after: right(every) };
+  }
+}
+
+/** Of `places` in `values` that of the largest; of equals the first. */
+function largest(values: ArrayLike<number>, places: readonly number[]): number {
+  let best = places[0]!;
+  for (const at of places) if (values[at]! > values[best]!) best = at;
+  return best;
+}

@@ -1,0 +1,101 @@
+/**
+ * The discriminant over all classes, without each image that it judges in turn: an honest judge of what it learned.
+ *
+ * Without `x`, its class's mean is `mu - r / (n_c - 1)`, `r = x - mu`, and the scatter less by `n_c / (n_c - 1) r r^T`: of
+ * rank one, so that the inverse follows (Sherman and Morrison, 1950). How much is shrunk, the diagonal towards which, and
+ * the noise that is given back stay.
+ */
+
+import { UNKNOWN } from '../contract/thresholds.js';
+import { freedomOf, meansOf } from './covariance.js';
+import { type ClassStatistics, type ShrunkCovariance, shrunkCovariance } from './heads.js';
+import { timesTransposed } from './matrix.js';
+
+/** The discriminant of `ldaHead`, of classes that all have images, as it judges them. */
+export class LeftOut {
+  /** `(C, f)`. */
+  readonly means: Float64Array;
+  /** `(C, f)`: each mean by the inverse. */
+  readonly ahead: Float64Array;
+  private readonly squares: Float64Array;
+
+  private constructor(
+    private readonly statistics: ClassStatistics,
+    private readonly shrunk: ShrunkCovariance,
+  ) {
+    this.means = meansOf(statistics);
+    this.ahead = shrunk.system.solveRows(this.means, statistics.classes.length);
+    this.squares = products(this.ahead, this.means, statistics.features);
+  }
+
+  /** Undefined where there is no spread within classes. */
+  static of(statistics: ClassStatistics, priorPictures: number): LeftOut | undefined {
+    const shrunk = shrunkCovariance(statistics, priorPictures);
+    return shrunk && new LeftOut(statistics, shrunk);
+  }
+
+  /** The logits `(C, C)` at the classes' means. */
+  atMeans(): Float64Array {
+    const { features: f, classes } = this.statistics;
+    const count = classes.length;
+    const logits = timesTransposed(this.means, this.ahead, count, count, f);
+    for (let at = 0; at < logits.length; at++) {
+      logits[at] = logits[at]! + this.given(at % count) - 0.5 * this.squares[at % count]!;
+    }
+    return logits;
+  }
+
+  /** The logits `(n, C)` of images `x` `(n, f)` of classes `own`, of more than one image each, without itself. */
+  logits(x: Float64Array, own: readonly number[]): Float64Array {
+    const { features: f, counts, classes } = this.statistics;
+    const { means, ahead } = this;
+    const count = classes.length;
+    const n = own.length;
+    const r = x.map((value, at) => value - means[own[Math.floor(at / f)]! * f + (at % f)]!);
+    const a = this.shrunk.system.solveRows(r, n);
+    const withX = products(a, x, f);
+    const withR = products(a, r, f);
+    const withMeans = timesTransposed(a, means, n, count, f);
+    const logits = timesTransposed(x, ahead, n, count, f);
+    const part = (1 - this.shrunk.shrinkage) / freedomOf(counts);
+    for (let i = 0; i < n; i++) {
+      const c = own[i]!;
+      const others = counts[c]! - 1;
+      const share = (part * counts[c]!) / others;
+      // 1 less the image's own share of what is known around it.
+      const gain = share / Math.max(1 - share * withR[i]!, UNKNOWN.leastLeft);
+      for (let k = 0; k < count; k++) {
+        const at = i * count + k;
+        const square = this.squares[k]! + gain * withMeans[at]! ** 2;
+        logits[at] = logits[at]! + gain * withX[i]! * withMeans[at]! - 0.5 * square + this.given(k);
+      }
+      let [product, square, withMean] = [0, 0, 0];
+      for (let j = 0; j < f; j++) {
+        const mean = means[c * f + j]! - r[i * f + j]! / others;
+        const b = ahead[c * f + j]! - a[i * f + j]! / others;
+        withMean += a[i * f + j]! * mean;
+        product += b * x[i * f + j]!;
+        square += b * mean;
+      }
+      product += gain * withX[i]! * withMean;
+      square += gain * withMean ** 2;
+      logits[i * count + c] = product - 0.5 * square + this.given(c);
+    }
+    return logits;
+  }
+
+  /** What of the noise of its mean a class is given back: a quarter of `tr(S^-1 Sw) / n_c`. */
+  given(c: number): number {
+    return this.shrunk.noise / (4 * this.statistics.counts[c]!);
+  }
+}
+
+/** By row, the product of two matrices' rows of length `f`. */
+function products(a: Float64Array, b: Float64Array, f: number): Float64Array {
+  const out = new Float64Array(a.length / f);
+  for (let at = 0; at < a.length; at++) {
+    const row = Math.floor(at / f);
+    out[row] = out[row]! + a[at]! * b[at]!;
+  }
+  return out;
+}

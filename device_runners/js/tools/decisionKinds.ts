@@ -1,0 +1,38 @@
+/** The kind of conformance cases that judges a lesson (docs/conformance.md), asked of this runner. */
+
+import { judge } from '../src/method/decisions.js';
+import { ClassStatistics } from '../src/method/heads.js';
+import { LeftOut } from '../src/method/leftOut.js';
+import { PRIOR_IMAGES } from '../src/network/predicting.js';
+import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
+
+async function judgement(given: Given): Promise<Results> {
+  const { all, classes, known, base } = given.settings as Record<string, string[]>;
+  const [gram, sums, counts] = ['gram', 'sums', 'counts'].map((name) => doubles(given, name));
+  const statistics = new ClassStatistics(tensor(given, 'gram').shape[0]!, all!, gram!, sums!, counts!);
+  const discriminant = LeftOut.of(statistics, PRIOR_IMAGES)!;
+  const normals = numbers(given, 'normals');
+  let used = 0;
+  // What the case gives, where a random generator is expected.
+  const draws = { normal: () => normals[used++]!, permutation: () => numbers(given, 'permutation') };
+  const [features, labels] = [floats(given, 'features'), numbers(given, 'labels')];
+  const found = judge(statistics, discriminant, features, labels, classes!, known!, base!, draws);
+  if (used !== normals.length) throw new Error('other numbers were drawn than the case gives');
+  const row = (of: (name: string) => number): ReturnType<typeof result> =>
+    result([classes!.length], classes!.map(of));
+  const one = (value: number | undefined): ReturnType<typeof result> => result([1], [value ?? 0]);
+  return new Map([
+    ['told', row((name) => Number(found.expected.has(name)))],
+    ['all_classes', row((name) => found.expected.get(name)?.allClasses ?? 0)],
+    ['task', row((name) => found.expected.get(name)?.task ?? 0)],
+    ['share', row((name) => found.expected.get(name)?.share ?? 0)],
+    ['confused', row((name) => all!.indexOf(found.expected.get(name)?.confused ?? ''))],
+    ['twins', row((name) => all!.indexOf(found.twins.get(name)?.old ?? ''))],
+    ['taken', row((name) => found.twins.get(name)?.taken ?? 0)],
+    ['back', row((name) => found.twins.get(name)?.back ?? 0)],
+    ['before', one(found.before)],
+    ['after', one(found.after)],
+  ]);
+}
+
+export const DECISIONS: Readonly<Record<string, (given: Given) => Promise<Results>>> = { judgement };

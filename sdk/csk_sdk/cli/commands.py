@@ -1,0 +1,90 @@
+"""The commands by name, each imported when it is asked for: `csk-sdk --version` waits for none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from importlib import import_module
+from typing import Any
+
+import typer
+
+# In the order of `csk-sdk --help`: a command, and the module beside this one that has its function.
+COMMANDS = {
+    "try": "trying",
+    "build-artifacts": "building",
+    "analyze": "analyzing",
+    "inspect": "inspecting",
+    "train": "learning",
+    "watch": "watching",
+    "pause": "watching",
+    "resume": "watching",
+    "status": "telling",
+    "tasks": "listing",
+    "evaluate": "using",
+    "predict": "using",
+    "export": "using",
+    "report": "reporting",
+    "rollback": "listing",
+    "forget": "changing",
+    "rename": "changing",
+    "merge": "changing",
+    "upgrade": "upgrading",
+    "doctor": "checking",
+    "verify": "checking",
+    "demo": "checking",
+    "fleet": "fleet",
+}
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    """What runs each command, by its name as it is typed; those of a group behind the group's."""
+    found: dict[str, Callable[..., Any]] = {}
+    for name in COMMANDS:
+        made = _made(name)
+        group = made.registered_commands if isinstance(made, typer.Typer) else ()
+        found |= {f"{name} {one.name}": one.callback for one in group if one.callback} or {name: made}
+    return found
+
+
+def _made(command: str) -> Any:
+    """`build_artifacts` of `csk_sdk.cli.building` for "build-artifacts"; a group of commands is a Typer."""
+    module = import_module(f"csk_sdk.cli.{COMMANDS[command]}")
+    name = command.replace("-", "_")
+    return getattr(module, f"{name}_" if name == "try" else name)
+
+
+class ImportedWhenAsked(MutableMapping[str, Any]):
+    """What a group of typer holds its commands in: all are listed, and made of their functions one by one."""
+
+    def __init__(self, made: Callable[[str], Any]) -> None:
+        self._made = made
+        self._found: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._found:
+            if name not in COMMANDS:
+                raise KeyError(name)
+            self._found[name] = self._made(name)
+        return self._found[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._found[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**COMMANDS, **self._found})
+
+    def __len__(self) -> int:
+        return len({**COMMANDS, **self._found})
+
+
+def command_of(name: str) -> Any:
+    """A command, or a group of them, as typer runs it."""
+    made = _made(name)
+    if isinstance(made, typer.Typer):
+        return typer.main.get_command(made)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command(name=name)(made)
+    return typer.main.get_command(alone)

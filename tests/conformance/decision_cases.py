@@ -1,0 +1,80 @@
+"""The cases of judgements: what is to be expected of a lesson, and which of its classes is the twin of an old one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from guard_oracle import threshold
+from numpy.typing import NDArray
+
+Tensors = dict[str, NDArray]
+Row = tuple[str, str, str, dict[str, Any], Tensors]
+FEATURES = 4
+# By name: what for; of each class known before, its images; and of each class of the task, its images and whose place
+# it has: the class's own, or that of the one it is a twin of. "a" and "b" are the base's.
+LESSONS = {
+    "twins": (
+        "a twin of one of the base's classes, one of a learned class, and a class that is neither",
+        {"a": 60, "b": 50, "c": 40},
+        {"d": (30, "d"), "e": (30, "b"), "f": (30, "c")},
+    ),
+    "known": (
+        "more images of a known class are no twin, and count among the old",
+        {"a": 60, "b": 50, "c": 40},
+        {"a": (25, "a"), "d": (25, "d")},
+    ),
+    "few": (
+        "of nine images no twin is told, and of one nothing",
+        {"a": 60, "b": 50},
+        {"d": (9, "a"), "e": (1, "e"), "f": (14, "f")},
+    ),
+    "first": ("nothing was known before", {}, {"d": (20, "d"), "e": (20, "e"), "f": (20, "f")}),
+}
+APART = 2.5
+
+
+def draws() -> Iterator[Callable[[int], Row]]:
+    """What draws each case."""
+    for number, name in enumerate(LESSONS):
+        yield partial(_judgement, name, 930 + number)
+
+
+def _judgement(name: str, seed: int, attempt: int) -> Row:
+    about, before, task = LESSONS[name]
+    rng = np.random.default_rng((seed, attempt))
+    place = {one: APART * rng.normal(size=FEATURES) for one in "abcdef"}
+    mixing = np.random.default_rng(FEATURES).normal(size=(FEATURES, FEATURES))
+
+    def images(of: str, count: int) -> NDArray:
+        return (place[of] + rng.normal(size=(count, FEATURES)) @ mixing).astype(np.float32)
+
+    old = {one: images(one, count) for one, count in before.items()}
+    new = [images(of, count) for count, of in task.values()]
+    names = [*before, *(one for one in task if one not in before)]
+    parts = {one: [old[one]] if one in old else [] for one in names}
+    for one, x in zip(task, new, strict=True):
+        parts[one].append(x)
+    whole = [np.concatenate(parts[one]).astype(np.float64) for one in names]
+    asked = sum(
+        one not in before and count >= threshold("twins", "least_images") for one, (count, _) in task.items()
+    )
+    drawn = asked * threshold("twins", "of_class") + threshold("twins", "made_up") if before else 0
+    given = {
+        "gram": sum(x.T @ x for x in whole),
+        "sums": np.stack([x.sum(axis=0) for x in whole]),
+        "counts": np.array([float(len(x)) for x in whole]),
+        "features": np.concatenate(new),
+        "labels": np.repeat(np.arange(len(task)), [count for count, _ in task.values()]),
+        "normals": rng.normal(size=(drawn, FEATURES)).astype(np.float32),
+        "permutation": rng.permutation(len(before)),
+    }
+    settings = {
+        "all": names,
+        "classes": list(task),
+        "known": [one for one in task if one in before],
+        "base": [one for one in before if one in "ab"],
+    }
+    return f"judgement-{name}", "judgement", about, settings, given
