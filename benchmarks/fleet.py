@@ -18,12 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,7 @@ from csk_sdk.fleet.statement import Entry, Statement
 from csk_sdk.method.contributions import Contribution, ContributionSum, Lesson
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.objectives.classification import PRIOR_PICTURES
+from csk_sdk.runtime.peak_memory import peak_rss_bytes
 
 BASE, CLASSES, DEVICES, IMAGES = 50, 100, 10, 100
 BUNDLE = "b" * 64
@@ -230,7 +230,7 @@ def poison(world: Fleet) -> list[dict[str, Any]]:
     return rows
 
 
-def many(world: Fleet, counts: Iterable[int] = (125, 250, 500, 1000)) -> list[dict[str, Any]]:
+def many(world: Fleet, counts: Sequence[int] = (250, 500, 1000)) -> list[dict[str, Any]]:
     """Time and peak memory of a merge, as a process of its own on one core."""
     rng = np.random.default_rng(0)
     rows = []
@@ -272,7 +272,7 @@ def merge_alone(listed: Path, out: Path) -> None:
     took = {
         "seconds": time.perf_counter() - begun,
         "CPU seconds": time.process_time() - cpu,
-        "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak MiB": peak_rss_bytes() / 2**20,
         "set aside": len(report.quarantined),
         "contributions": report.contributions,
         "MB": report.bytes / 1e6,

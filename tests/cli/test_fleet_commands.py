@@ -108,6 +108,7 @@ def test_the_others_classes_are_predicted(
             ["export", "x.cskc", "--least", "0", "--workspace", "hall"],
             "least is 0, and must be a whole number",
         ),
+        (["export", "x.cskc", "--bits", "6", "--workspace", "hall"], "bits is 6, and must be 4 or 8."),
         (["export", "x.cskc", "--least", "50", "--workspace", "hall"], "There is nothing to export: "),
     ],
 )

@@ -40,7 +40,7 @@ OPTIONS = {
     "doctor": "--tasks --json",
     "verify": "--repair --json",
     "demo": "--out --json",
-    "fleet export": "OUT.cskc --least --name --sign --json",
+    "fleet export": "OUT.cskc --least --bits --name --sign --json",
     "fleet merge": "FILE... --out --same --without --accept --trust --keep-apart --skip-broken --sign --json",
     "fleet apply": "FILE --json",
     "fleet inspect": "FILE --json",

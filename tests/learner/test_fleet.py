@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import NAMES, Digits, open_learner
-from csk_sdk import CskError, FleetError, Learner, Task, fleet
+from conftest import NAMES, Digits, build_digits_bundle, open_learner
+from csk_sdk import CskError, FleetError, Learner, Task, fleet, upgrade
 from learner.knowing import accuracy
 
 FROZEN = {"few_shot": 10**6}
@@ -317,3 +318,60 @@ def _light(three: dict[str, Learner]) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     images = np.repeat(np.array([30, 200], np.uint8), 40)[:, None, None] + rng.integers(0, 20, (80, 8, 8))
     return images.astype(np.uint8), np.repeat([0, 1], 40)
+
+
+def test_a_class_that_was_renamed_or_merged_here(
+    three: dict[str, Learner], digits: Digits, tmp_path: Path
+) -> None:
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    hall, kitchen = three["hall"], three["kitchen"]
+    hall.rename("six", "sechs")
+    (said,) = fleet.apply(hall, tmp_path / "merged.cskc").notes
+    assert said.startswith("sechs of this device is called otherwise in it")
+    kitchen.merge("five", "four")
+    kitchen.learn(digits.task("02", (8, 9)))
+    for _ in range(3):
+        kitchen.merge("eight", "nine")
+        kitchen.learn(digits.task(f"0{kitchen.state.head()}", (8, 9)))
+    for name in ("hall", "kitchen"):
+        fleet.export(three[name], tmp_path / f"{name}.cskc")
+    report = fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    assert {"sechs": 100.0, "five": 200.0}.items() <= report.classes.items()
+    assert "six" not in report.classes
+    assert fleet.apply(hall, tmp_path / "merged.cskc").notes == ()
+    assert "six" not in hall.classes
+
+
+def test_the_next_bundle_carries_over_what_the_fleet_knows(
+    three: dict[str, Learner], digits: Digits, base_data: Path, tmp_path: Path
+) -> None:
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    learner = three["hall"]
+    fleet.apply(learner, tmp_path / "merged.cskc")
+    before = accuracy(learner, digits, ALL)
+    old = Path(shutil.copytree(learner.bundle.folder, tmp_path / "old"))
+    new = build_digits_bundle(tmp_path / "new", base_data=base_data, upgrade_from=old, trainable="all")
+    report = upgrade(old, learner.state.folder, new)
+    assert report.carried == ("01", "fleet")
+    after = open_learner(old, learner.state.folder, **FROZEN)
+    assert [task.shared for task in after.tasks] == [("six", "seven"), ()]
+    assert accuracy(after, digits, ALL) >= before - 0.01
+    with pytest.raises(FleetError, match="take the file that was merged for this bundle"):
+        fleet.apply(after, tmp_path / "merged.cskc")
+
+
+def test_what_a_device_said_that_is_damaged_is_no_silence(three: dict[str, Learner], tmp_path: Path) -> None:
+    path = three["hall"].state.folder / "fleet.json"
+    path.write_bytes(path.read_bytes().replace(b"sequence", b"sequencf"))
+    with pytest.raises(
+        FleetError, match=r"fleet\.json is damaged: its checksum does not match\. It says who this"
+    ):
+        fleet.export(three["hall"], tmp_path / "hall.cskc")
+
+
+def test_a_device_with_a_thin_line(three: dict[str, Learner], tmp_path: Path) -> None:
+    before = (tmp_path / "hall.cskc").stat().st_size
+    assert fleet.export(three["hall"], tmp_path / "hall.cskc", bits=4).bytes < 0.7 * before
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    for learner in three.values():
+        assert fleet.apply(learner, tmp_path / "merged.cskc").own == 2

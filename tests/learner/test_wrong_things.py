@@ -169,7 +169,14 @@ def calls(device: Device) -> dict[str, Call]:
         ),
         "fleet.export": (
             fleet.export,
-            {"learner": learner, "out": device.folder / "a.cskc", "least": 20, "name": None, "sign": None},
+            {
+                "learner": learner,
+                "out": device.folder / "a.cskc",
+                "least": 20,
+                "bits": 8,
+                "name": None,
+                "sign": None,
+            },
         ),
         "fleet.merge": (
             fleet.merge,

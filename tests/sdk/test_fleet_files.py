@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from csk_sdk import ConfigError, FleetError, fleet
 from csk_sdk.fleet.files import FleetFile
 from csk_sdk.fleet.merging import merged_of
-from csk_sdk.fleet.packing import MANY_BITS, pack, unpack
+from csk_sdk.fleet.packing import FEW_BITS, pack, unpack
 from csk_sdk.fleet.reducing import Reduced
 from csk_sdk.method.contributions import Contribution
 from field.test_signing import write_keys
@@ -46,7 +46,7 @@ def knowledge(path: Path) -> Reduced:
 @pytest.mark.parametrize("count", [1, 2, 20, 100, 300])
 def test_a_packed_contribution_is_nearly_what_it_was(count: int) -> None:
     one = contribution("cat", count)
-    found = unpack(pack(one), FEATURES)
+    found = unpack(pack(one, FEW_BITS), FEATURES)
     assert found.count == count
     assert found.mean.tobytes() == one.mean.tobytes()
     ours, theirs = (part.factor.astype(np.float64).T @ part.factor for part in (found, one))
@@ -54,13 +54,14 @@ def test_a_packed_contribution_is_nearly_what_it_was(count: int) -> None:
     np.testing.assert_allclose(np.diag(ours), np.diag(theirs), rtol=1e-5, atol=1e-9)
     scale = np.sqrt(np.outer(np.diag(theirs), np.diag(theirs))) + 1e-12
     assert np.abs((ours - theirs) / scale).max(initial=0.0) < 0.1
-    fine = unpack(pack(one, MANY_BITS), FEATURES).factor.astype(np.float64)
+    fine = unpack(pack(one), FEATURES).factor.astype(np.float64)
     assert np.abs((fine.T @ fine - theirs) / scale).max(initial=0.0) < 0.01
 
 
-def test_what_is_packed_takes_a_seventh() -> None:
+def test_what_is_packed_takes_a_quarter_or_a_seventh() -> None:
     wide = Contribution(100.0, np.zeros(832, np.float32), np.random.default_rng(0).normal(size=(64, 832)))
-    assert len(pack(wide)) / (4 * 65 * 832) == pytest.approx(0.155, abs=0.001)
+    assert len(pack(wide)) / (4 * 65 * 832) == pytest.approx(0.278, abs=0.001)
+    assert len(pack(wide, FEW_BITS)) / (4 * 65 * 832) == pytest.approx(0.155, abs=0.001)
 
 
 # Any order, any grouping

@@ -12,6 +12,7 @@ from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TrustKey, Wor
 from csk_sdk.cli.rendering import Screen, plural, size
 from csk_sdk.errors import ConfigError
 from csk_sdk.fleet.exporting import LEAST
+from csk_sdk.fleet.packing import MANY_BITS
 from csk_sdk.workspace.folder import Workspace
 
 fleet = typer.Typer(
@@ -36,6 +37,12 @@ def export(
             "--least", metavar="N", help="Of a class, what fewer images of a lesson said stays here."
         ),
     ] = LEAST,
+    bits: Annotated[
+        int,
+        typer.Option(
+            "--bits", metavar="8|4", help="Bits of a number: 4 for a thin line, a little less accurate."
+        ),
+    ] = MANY_BITS,
     name: Annotated[
         str | None,
         typer.Option(
@@ -58,7 +65,7 @@ def export(
     """
     screen = Screen(as_json)
     learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
-    report = files.export(learner, out, least=least, name=name, sign=sign)
+    report = files.export(learner, out, least=least, bits=bits, name=name, sign=sign)
     screen.json(report.to_json())
     screen.say(f"{out}: {_classes(report.classes)}, {size(report.bytes)}, of device {report.device[:8]}.")
     for one in report.left_out:

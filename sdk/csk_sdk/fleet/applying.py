@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.bundle.signing import raw_public_key
 from csk_sdk.errors import FleetError
-from csk_sdk.fleet.exporting import own_of, require_cross_entropy, require_learner
+from csk_sdk.fleet.exporting import Own, own_of, require_cross_entropy, require_learner
 from csk_sdk.fleet.files import Content, FleetFile
 from csk_sdk.fleet.merging import merged_of
-from csk_sdk.fleet.packing import content_id, odd, unpack, unpack_sketch
+from csk_sdk.fleet.packing import FEW_BITS, MANY_BITS, content_id, odd, pack, unpack, unpack_sketch
 from csk_sdk.formats.given import optional_path, path_of
 from csk_sdk.formats.names import first_twin
 from csk_sdk.learner import Learner
@@ -163,12 +163,7 @@ class _Applying:
         own = own_of(self._bundle, self._state, learned)
         tasks = []
         for task in learned:
-            shared = [
-                name
-                for name in task.classes
-                if (task.name, name) in own.blobs
-                and content_id(own.blobs[task.name, name]) in self._found.included
-            ]
+            shared = [name for name in task.classes if self._is_included(own, task.name, name)]
             tasks.append(replace(task, shared=tuple(shared)))
         for name, other in renamed(self._found.content.same).items():
             if name in self._bundle.manifest.classes:
@@ -178,6 +173,12 @@ class _Applying:
                 )
             tasks = [merged_in(self._state, self._bundle, task, other, name) for task in tasks]
         return tuple(tasks)
+
+    def _is_included(self, own: Own, task: str, name: str) -> bool:
+        """Whether what a task contributed to a class is part of what the fleet knows, in however many bits."""
+        one = own.contributions.get((task, name))
+        packed = (pack(one, bits) for bits in (FEW_BITS, MANY_BITS)) if one is not None else ()
+        return any(content_id(blob) in self._found.included for blob in packed)
 
     def _task(self, own: Sequence[LearnedTask]) -> LearnedTask:
         """The task of what the fleet knows: as it is where this very knowledge is here."""
@@ -272,8 +273,14 @@ class _Applying:
                 f"{waiting} of this device's own contributions are not in it, and count beside it: they were too few "
                 "images, learned since the export, never exported, or set aside."
             )
-        found = ClassStatistics.from_tensors(tensors)
         theirs = set(task.classes)
+        renamed_here = sorted({name for one in own for name in one.shared} - theirs)
+        if renamed_here:
+            said.append(
+                f"{', '.join(renamed_here)} of this device is called otherwise in it, since it was exported before it "
+                "was renamed here: export, merge and apply again."
+            )
+        found = ClassStatistics.from_tensors(tensors)
         for one, other in alike(found, PRIOR_PICTURES):
             if (one in theirs) != (other in theirs):
                 mine, new = (other, one) if one in theirs else (one, other)

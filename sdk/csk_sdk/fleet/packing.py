@@ -1,7 +1,7 @@
 """A contribution as few bytes: what leaves a device of one class of one lesson, named by the sha256 of these bytes.
 
-Rows of a factor are whole numbers, of four bits where a device sends them and of eight in merged knowledge, of which
-there is one for each class, times a scale for each row and one for each feature. Features come in different units, so a
+Rows of a factor are whole numbers of eight bits, or of four where a device has a thin line, times a scale for each row
+and one for each feature. Features come in different units, so a
 row's largest number says nothing of the others; over each feature's own spread they do. The scale of a feature is such
 that its spread stays exact. docs/decisions/0034-fleet.md has what else was measured.
 """
@@ -34,7 +34,7 @@ def content_id(blob: bytes) -> str:
     return hashlib.sha256(blob).hexdigest()
 
 
-def pack(one: Contribution, bits: int = FEW_BITS) -> bytes:
+def pack(one: Contribution, bits: int = MANY_BITS) -> bytes:
     """`one` in fewer bytes, little-endian: count, rows, features, bits; mean, scales of features, of rows; the rows."""
     zero = 1 << (bits - 1)
     most = zero - 1

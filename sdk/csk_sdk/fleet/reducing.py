@@ -15,7 +15,7 @@ from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import FleetError
 from csk_sdk.fleet.collection import Collection, Held
 from csk_sdk.fleet.files import Content, Merged, MergedClass
-from csk_sdk.fleet.packing import MANY_BITS, content_id, odd, pack, pack_sketch, unpack, unpack_sketch
+from csk_sdk.fleet.packing import content_id, odd, pack, pack_sketch, unpack, unpack_sketch
 from csk_sdk.formats.names import likeness
 from csk_sdk.method.consensus import Doubt, Part, Space, alike, apart, out_of_measure, unconfirmed
 from csk_sdk.method.contributions import Contribution, ContributionSum, Lesson
@@ -144,7 +144,7 @@ def _together(fleet: Collection, of_class: Sequence[Held]) -> bytes:
     total = ContributionSum(fleet.features, wait=_AT_ONCE)
     for one in of_class:
         total.add_contribution(unpack(fleet.blob(one.entry.id), fleet.features))
-    return pack(total.total(), MANY_BITS)
+    return pack(total.total())
 
 
 def _temperature(kept: Sequence[Held]) -> float | None:
