@@ -96,7 +96,7 @@ import json, sys
 from csk_sdk import Learner
 from csk_sdk.workspace.verification import verify
 learner = Learner.open(*sys.argv[1:])
-record = learner.state.history()[0]
+record = learner.state.records()[-1]
 print(json.dumps([verify(*sys.argv[1:]).ok, record.more, [task.more for task in record.tasks]]))
 `;
     expect(JSON.parse(python(script, BUNDLE, state))).toEqual([true, OF_RECORD, [OF_TASK, OF_TASK, {}]]);
