@@ -107,9 +107,10 @@ def test_it_predicts_what_its_writer_predicted(deployed: Path) -> None:
 def test_it_learns_one_more_task_and_keeps_the_others(deployed: Path) -> None:
     learner, task, probe = opened(deployed), task_of(deployed, "03"), sets_of(deployed)["probe"]
     before = learner.predict(probe, "01")
-    last = learner.generation.number
+    last, names = learner.generation.number, [one.name for one in learner.tasks]
     report = learner.learn(task)
-    assert [one.name for one in learner.tasks] == list(TASKS)
+    assert [one.name for one in learner.tasks] == [*names, "03"]
+    assert set(TASKS) <= {*names, "03"}
     assert report.generation == last + 1
     assert task.train is not None
     pictures = [task.train.images.read(index) for index in range(len(task.train))]

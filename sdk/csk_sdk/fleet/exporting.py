@@ -87,7 +87,7 @@ def export(
         raise FleetError(f"a device cannot be called {called[:40]!r}: give a `--name`.")
     if isinstance(least, bool) or not isinstance(least, int) or least < 1:
         raise FleetError(f"least is {least!r:.40}, and must be a whole number of images, 1 or more.")
-    if isinstance(bits, bool) or bits not in (FEW_BITS, MANY_BITS):
+    if type(bits) is not int or bits not in (FEW_BITS, MANY_BITS):
         raise FleetError(f"bits is {bits!r:.40}, and must be {FEW_BITS} or {MANY_BITS}.")
     require_cross_entropy(learner.bundle)
     require_place(target)

@@ -6,7 +6,7 @@ docs/method.md#consolidation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -79,21 +79,20 @@ class Measured:
 class Seen:
     """What the network, as trained, sees in a task's images: for one decision after the other, and one look.
 
-    `tensors` are those of the next generation so far, `drift` how features have moved, `own` how many parts of the
-    `sample` are of the images themselves and not mirrored, `head` the task's own. `untouched` is what the bundle's own
-    network sees, once it was asked for.
+    `tensors` are those of the next generation so far, `drift` how features have moved, `sums` what the task
+    contributes, and `untouched` what it would under the bundle's own network, where that is another. `own` is how many parts of the
+    `sample` are of the images themselves and not mirrored, `head` the task's own; an image stands for `scale`.
     """
 
     tensors: Tensors
     leaks: dict[str, float]
     drift: Drift | None
     sums: list[ContributionSum]
+    untouched: list[ContributionSum] | None
     sample: FeatureSample
     own: int
     head: HeadArrays
-    batches: Batches
     scale: float
-    untouched: list[ContributionSum] | None = None
 
     @property
     def loss(self) -> float:
@@ -158,15 +157,18 @@ class Consolidation:
                 sample.add(extractor(images), labels)
             del extractor
         head = self.bundle.objective.fit_head(*sample.arrays(), self.classes)
+        untouched = self._untouched(batches) if sums and self._led_back else None
         drift = DriftEstimate(self.bundle.manifest.head.features)
         # The sample begins with the same images. The matrices are as large as a small network's kernels, so they are
         # made when no graph is open.
         for old, new in zip(before, sample.parts, strict=False):
             drift.add(old[: len(new)], new)
-        return Seen(tensors, leaks, drift.fit() if before else None, sums, sample, own, head, batches, scale)
+        return Seen(
+            tensors, leaks, drift.fit() if before else None, sums, untouched, sample, own, head, scale
+        )
 
     def settle(self, name: str, seen: Seen) -> Consolidated:
-        """The tensors of the next generation, from what was seen; the images are seldom looked at again."""
+        """The tensors of the next generation, from what was seen: the images are not looked at again."""
         tensors = dict(seen.tensors)
         lesson = self._lesson(seen.sums, seen)
         carried = self._follow(seen.drift, tensors, lesson)
@@ -176,10 +178,6 @@ class Consolidation:
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = seen.head
         foreign = set(self.tensors) - known_tensors(self.tensors, self.bundle.manifest.sites)
         require_converged({key: value for key, value in tensors.items() if key not in foreign})
-        if carried is not None:
-            if seen.untouched is None:
-                seen.untouched = self._untouched(seen.batches)
-            lesson = self._lesson(seen.untouched, seen)
         return Consolidated(
             tensors,
             seen.leaks,
@@ -193,6 +191,27 @@ class Consolidation:
     @property
     def _moved(self) -> bool:
         return any(np.any(delta) for delta in self.deltas.values())
+
+    def contributed(self, done: Consolidated, seen: Seen) -> Consolidated:
+        """The same, with what the task contributes under the bundle's untouched network, where that is another.
+
+        It comes last, without the map of the drift: that and a temperature are the largest matrices.
+        """
+        if done.carried is None or seen.untouched is None:
+            return done
+        seen.drift = None
+        return replace(done, lesson=self._lesson(seen.untouched, seen))
+
+    @property
+    def _led_back(self) -> bool:
+        """Whether what is counted of the task is not what the bundle's own network sees in it."""
+        stored = self.bundle.stored_checkpoint()
+        try:
+            return self._moved or map_of(self.tensors, stored) is not None
+        except UnledgeredError:
+            return True
+        finally:
+            stored.close()
 
     def measure(self, tensors: Mapping[str, NDArray[Any]], batches: Batches) -> Measured:
         """What the network in `tensors` sees in the task: second moments, contributions, features for a head."""

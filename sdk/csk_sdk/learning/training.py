@@ -219,11 +219,13 @@ class TaskTraining:
         apart = twins_to_part(done.judgement, self._config, name, self.classes)
         if apart:
             assert done.judgement is not None
-            without = replace(consolidation, apart=apart).settle(name, seen)
+            consolidation = replace(consolidation, apart=apart)
+            without = consolidation.settle(name, seen)
             judgement = done.judgement.without(apart, without.judgement)
             done = replace(
                 without, forgetting=done.forgetting, heads_only=done.heads_only, judgement=judgement
             )
+        done = consolidation.contributed(done, seen)
         self.weight, self.bias = seen.head
         return replace(done, loss=seen.loss) if heads_only else done
 
