@@ -95,6 +95,7 @@ def test_the_picture(analyze, tmp_path, suffix):
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -127,6 +128,7 @@ def test_without_the_builder_one_sentence_says_how_to_get_it(run, monkeypatch, t
     assert done.err == "Error: analyze needs the workstation extra: pip install 'csk-sdk[builder]'.\n"
 
 
+@pytest.mark.slow
 def test_a_bundle_remembers_why_its_sites_were_chosen(run, task, tmp_path):
     out = tmp_path / "bundle"
     built = run(

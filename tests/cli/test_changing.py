@@ -100,6 +100,7 @@ def test_forgetting_asks_first(
     assert run("forget", "four", "--yes", *space).out.startswith("Forgotten: four.")
 
 
+@pytest.mark.slow
 def test_a_contradiction_unattended_and_at_a_terminal(
     run: Callable[..., Any], space: list[str], digits: Digits, answer: Callable[[str], list[str]]
 ) -> None:

@@ -126,6 +126,7 @@ def test_build_takes_a_loss_and_names_the_metric(
     assert f"Base {metric} " in shown
 
 
+@pytest.mark.slow
 def test_smoothing_is_a_setting_of_train(run: Any, workspace: Path) -> None:
     losses = []
     for smoothing in ("0", "0.3"):

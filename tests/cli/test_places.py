@@ -241,6 +241,7 @@ def test_a_manifest_of_another_program_is_in_nobody_s_way(run: Any, learned: Pat
     assert run("export", "--out", tmp_path / "model.onnx", "--workspace", learned).status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "what"), [("export", "an ONNX model"), ("report", "an HTML page")])
 def test_only_its_own_kind_of_file_is_replaced(
     run: Any, learned: Path, tmp_path: Path, command: str, what: str

@@ -46,6 +46,7 @@ def learned(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_build_and_inspect(run, tmp_path):
     sounds.write_folder(tmp_path / "base", sounds.BASE, 10, seed=1)
     arguments = (

@@ -30,6 +30,7 @@ def test_the_table_names_every_convolution(run, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_options_change_what_would_be_built(run):
     everything = run(
         "try", MODEL, "--classes", CLASSES, "--sites", "all", "--trainable", "all", "--features", "last"
@@ -41,6 +42,7 @@ def test_options_change_what_would_be_built(run):
     assert small.json["memory"]["peak"] <= 18 << 20
 
 
+@pytest.mark.slow
 def test_json(run, tmp_path):
     done = run("try", MODEL, "--classes", CLASSES, "--json")
     found = done.json

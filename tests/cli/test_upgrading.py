@@ -28,6 +28,7 @@ def space(tmp_path: Path, digits_bundle: Path, digits: Digits) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_an_upgrade_and_back(
     run: Callable[..., Any],
     space: Path,
@@ -70,6 +71,7 @@ def test_either_a_bundle_or_back(run: Callable[..., Any], space: Path) -> None:
         assert (done.status, done.err) == (1, "Error: Name the new bundle, or pass --back.\n")
 
 
+@pytest.mark.slow
 def test_signed_bundles_and_their_counters(
     run: Callable[..., Any], space: Path, base_data: Path, tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ def watcher(workspace, settle=0.0):
     return Watcher(space, space.learner(), settle, poll=0.02)
 
 
+@pytest.mark.slow
 def test_all_that_waits_is_learned_in_order_of_names(run, workspace):
     done = watch(run, workspace, "--json")
     assert (done.status, done.err) == (0, "")

@@ -186,6 +186,7 @@ def test_the_readme_is_short_and_begins_with_python() -> None:
     assert text[: text.index("```python")].count("\n") < 40
 
 
+@pytest.mark.slow
 def test_embedding(tmp_path: Path, digits_bundle: Path, digits: Digits) -> None:
     (tmp_path / "bundle").symlink_to(digits_bundle)
     images, labels = digits.arrays((4, 5), 0, 20)

@@ -285,6 +285,7 @@ def test_what_broke_is_told_again_at_the_end(
     assert last[3].startswith("2 promises, 6 tries, 2 faults in 1 promises; ")
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     forks = Forks()
     (tmp_path / "ground").mkdir()

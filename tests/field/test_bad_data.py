@@ -130,6 +130,7 @@ def test_one_picture_a_class(learner: Learner, digits: Digits) -> None:
     assert np.mean(found == np.array(["a", "b", "c"])[truth]) > 0.6, "by chance it would be a third"
 
 
+@pytest.mark.slow
 def test_a_thousand_to_one(learner: Learner, digits: Digits) -> None:
     many = np.resize(digits.of(4, 0, 100), (1000, 8, 8))
     images = np.concatenate([many, digits.of(5, 0, 1)])
@@ -268,6 +269,7 @@ def test_a_class_of_other_formats_only_says_so(mixed: Path) -> None:
         Task.open(mixed)
 
 
+@pytest.mark.slow
 def test_every_command_tells_what_was_not_read(mixed: Path, digits_bundle: Path) -> None:
     workspace = mixed.parents[1]
     (workspace / "bundle").symlink_to(digits_bundle)
@@ -335,6 +337,7 @@ def test_many_broken_pictures_are_counted(broken: Path) -> None:
     assert "; and 13 more. Remove or replace them" in done.err
 
 
+@pytest.mark.slow
 def test_what_is_broken_can_be_left_out(broken: Path) -> None:
     done = csk_sdk("train", "--workspace", broken, "--skip-broken", "--json")
     assert done.status == 0, done.err

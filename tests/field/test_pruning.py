@@ -98,6 +98,7 @@ def test_the_record_of_a_pruned_generation_keeps_its_own_task_only(tmp_path: Pat
     assert [one.name for one in state.load().tasks] == list("ABCD")
 
 
+@pytest.mark.slow
 def test_the_state_grows_by_the_same_for_every_task(tmp_path: Path) -> None:
     state = opened(tmp_path, keep=2)
     sizes = []

@@ -160,6 +160,7 @@ def every_command(workspace: Path) -> list[list[str | Path]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_command_of_a_device_that_is_configured_with_a_key_refuses(
     signed: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -231,6 +232,7 @@ def test_a_device_without_the_library_refuses(signed: Path, keys: tuple[Path, Pa
     assert done.stdout == "Signed bundles need the extra 'signing': pip install 'csk-sdk[signing]'.\n"
 
 
+@pytest.mark.slow
 def test_build_artifacts_signs(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     model = Path(__file__).parents[2] / "examples/digits/digits-base4.onnx"
     done = csk_sdk("build-artifacts", model, "--out", tmp_path / "bundle", "--sign", keys[0])
@@ -291,6 +293,7 @@ def test_an_older_bundle_is_refused_by_every_command(
     assert status(device) == 1
 
 
+@pytest.mark.slow
 def test_the_owner_may_allow_one_older_bundle(device: Path, built: Path, keys: tuple[Path, Path]) -> None:
     with_counter(built, 3, keys[0], device / "bundle")
     assert status(device) == 1

@@ -104,6 +104,7 @@ def test_the_others_are_known_as_if_it_had_never_been(
     )
 
 
+@pytest.mark.slow
 def test_with_trained_centers_the_rest_is_as_good_and_what_remains_is_said(
     device: Callable[..., Learner], digits: Digits
 ) -> None:
@@ -223,6 +224,7 @@ def without_ledger(learner: Learner) -> None:
         state.commit(learner.generation.number, tasks, tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, HEADS])
 def test_what_was_learned_without_a_ledger_is_forgotten_as_far_as_it_can_be(
     device: Callable[..., Learner], digits: Digits, settings: dict[str, int]

@@ -387,6 +387,7 @@ def test_without_base_data_nothing_is_protected_before_the_first_task(tmp_path: 
     assert learner.predict(digits.of(1, 100, 120), "base").classes == NAMES[:4]
 
 
+@pytest.mark.slow
 def test_the_temperature_is_measured_once_by_whoever_sees_pictures_first(
     tmp_path: Path, digits_bundle: Path, digits: Digits
 ) -> None:

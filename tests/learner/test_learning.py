@@ -124,6 +124,7 @@ def test_settings_may_be_those_of_one_task(learner: Learner, digits: Digits) -> 
     assert (learner.tasks[0].epochs, learner.tasks[0].config["epochs"], learner.config.epochs) == (1, 1, 4)
 
 
+@pytest.mark.slow
 def test_folders_npz_files_and_arrays_are_the_same_task(
     digits_bundle: Path, tmp_path: Path, digits: Digits
 ) -> None:

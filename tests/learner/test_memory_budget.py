@@ -92,6 +92,7 @@ def test_without_a_budget_the_settings_are_the_plan(manifest: Manifest) -> None:
     assert (plan.profile, plan.micro_batch, plan.predicted, plan.sentence) == (FAST, None, None, "")
 
 
+@pytest.mark.slow
 def test_the_device_predicts_what_the_bundle_says(digits_bundle: Path) -> None:
     """Of a step's activations: exactly at one image, and not less at the bundle's batch."""
     found = Bundle.open(digits_bundle).manifest

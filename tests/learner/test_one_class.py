@@ -16,6 +16,7 @@ NEW = (4, 5, 6, 7, 8, 9)
 ALL = (0, 1, 2, 3, *NEW)
 
 
+@pytest.mark.slow
 def test_one_by_one_ends_where_all_at_once_does(
     learner: Learner, digits_bundle: Path, tmp_path: Path, digits: Digits
 ) -> None:
@@ -50,6 +51,7 @@ def test_more_of_a_known_class(learner: Learner, digits: Digits) -> None:
     assert accuracy(learner, digits, (0, 1, 2, 3)) > 0.95
 
 
+@pytest.mark.slow
 def test_where_nothing_else_is_known_it_is_refused(tmp_path: Path, digits: Digits) -> None:
     learner = open_learner(build_digits_bundle(tmp_path / "bundle"), tmp_path / "state")
     with pytest.raises(TaskError) as raised:

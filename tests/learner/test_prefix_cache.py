@@ -70,6 +70,7 @@ def test_it_learns_as_well_as_without(bundle: Path, tmp_path: Path, digits: Digi
     assert accuracy(cached, digits) > 90
 
 
+@pytest.mark.slow
 def test_one_view_and_no_augmentation_is_the_same_learning(
     bundle: Path, tmp_path: Path, digits: Digits
 ) -> None:

@@ -194,6 +194,7 @@ def test_where_sums_saturate_only_wide_ones_are_measured(
     assert [(one.precision, one.wide_sums) for one in choice.measured] == [("exact", False), ("int8", True)]
 
 
+@pytest.mark.slow
 def test_an_int8_bundle_run_exact_is_the_exact_bundle(
     int8_bundle: Path, digits_bundle: Path, digits: Digits, tmp_path: Path
 ) -> None:
@@ -246,6 +247,7 @@ def life(bundle: Path, state: Path, digits: Digits, precisions: tuple[str, ...])
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
+@pytest.mark.slow
 def test_learning_takes_the_remembered_one_and_an_option_overrules_it(
     int8_bundle: Path, digits: Digits, tmp_path: Path
 ) -> None:

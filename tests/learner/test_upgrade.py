@@ -104,6 +104,7 @@ def further(folder: Path, seed: int = 0) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [HEADS, {}], ids=["heads", "trained"])
 def test_where_all_stays_nothing_changes(
     device: Callable[..., Learner], bundles: Bundles, settings: dict[str, Any], digits: Digits
@@ -133,6 +134,7 @@ def test_where_all_stays_nothing_changes(
     assert accuracy(after, digits, ALL) > scores - 0.03
 
 
+@pytest.mark.slow
 def test_int8_carries_what_float32_learned(
     device: Callable[..., Learner], bundles: Bundles, digits: Digits
 ) -> None:
@@ -144,6 +146,7 @@ def test_int8_carries_what_float32_learned(
     assert accuracy(after, digits, ALL) >= accuracy(device(name="before"), digits, ALL) - 0.003
 
 
+@pytest.mark.slow
 def test_narrower_features_are_those_columns_of_what_is_known(
     device: Callable[..., Learner], bundles: Bundles, digits: Digits
 ) -> None:
@@ -164,6 +167,7 @@ def test_narrower_features_are_those_columns_of_what_is_known(
     assert abs(accuracy(after, digits, ALL) - accuracy(again, digits, ALL)) <= 0.003
 
 
+@pytest.mark.slow
 def test_wider_features_are_no_worse_than_before_and_it_says_what_is_missing(
     device: Callable[..., Learner], bundles: Bundles, digits: Digits
 ) -> None:
@@ -176,6 +180,7 @@ def test_wider_features_are_no_worse_than_before_and_it_says_what_is_missing(
     assert "of 352 features are new" in report.notes[0]
 
 
+@pytest.mark.slow
 def test_another_network_by_a_map(
     device: Callable[..., Learner], bundles: Bundles, digits: Digits, tmp_path: Path
 ) -> None:
