@@ -20,6 +20,8 @@ from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
 from csk_sdk.state.atomic import unreadable
 from csk_sdk.state.versions import WRITTEN, Needs
 
+# More than a commit asks for: those with tensors, and the newest ones without.
+_MOST_OUTLINES = 64
 # Of one task, beside the names of its classes.
 _RECORD_BYTES = 4096
 # Of a contribution's file, beside its numbers.
@@ -250,7 +252,11 @@ class Outlines:
             "files": _files(listed or ()),
         }
         if before is not None:
+            self._known.pop(path, None)
             self._known[path] = before, outline
+            # A device that learns for years has thousands of records: only the newest are asked for again.
+            for oldest in list(self._known)[:-_MOST_OUTLINES]:
+                self._known.pop(oldest, None)
         return outline
 
 
