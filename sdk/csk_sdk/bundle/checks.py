@@ -118,27 +118,31 @@ def _wanted_statistics(tensors: Mapping[str, Any], features: int) -> dict[str, t
         return {}
     # Earlier bundles have sums in place of means.
     square, rows = ("gram", "sums") if "statistics.sums" in tensors else ("scatter", "means")
-    classes = np.shape(tensors.get("statistics.counts", ()))[:1]
-    names = np.shape(tensors.get("statistics.classes", ()))[:1] or (0,)
-    wanted = {
-        "statistics.classes": names,
-        "statistics.counts": classes or (0,),
-        f"statistics.{rows}": (*(classes or (0,)), features),
+    classes = _rows(tensors, "statistics.counts")
+    wanted: dict[str, tuple[int, ...]] = {
+        "statistics.classes": (_rows(tensors, "statistics.classes"),),
+        "statistics.counts": (classes,),
+        f"statistics.{rows}": (classes, features),
     }
     # Of no class yet, the scatter takes no room.
-    return wanted | ({f"statistics.{square}": (features, features)} if classes and classes[0] else {})
+    return wanted | ({f"statistics.{square}": (features, features)} if classes else {})
 
 
 def _wanted_familiarity(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The sketch of known images, which is there as a whole or not at all."""
     if not any(f"familiarity.{name}" in tensors for name in FAMILIARITY):
         return {}
-    names = np.shape(tensors.get("familiarity.classes", ()))[:1] or (0,)
-    tables = [np.shape(tensors.get(f"familiarity.{name}", ())) for name in ("margins", "oddness")]
-    rows = max((shape[0] for shape in tables if shape), default=0)
-    return {"familiarity.classes": names} | {
-        f"familiarity.{name}": (rows, QUANTILES) for name in ("margins", "oddness")
+    rows = max(_rows(tensors, "familiarity.margins"), _rows(tensors, "familiarity.oddness"))
+    return {
+        "familiarity.classes": (_rows(tensors, "familiarity.classes"),),
+        "familiarity.margins": (rows, QUANTILES),
+        "familiarity.oddness": (rows, QUANTILES),
     }
+
+
+def _rows(tensors: Mapping[str, Any], name: str) -> int:
+    """0 of a tensor that is missing."""
+    return next(iter(np.shape(tensors.get(name, ()))), 0)
 
 
 def _check_graph(path: Path, manifest: Manifest, name: str) -> None:

@@ -80,16 +80,14 @@ class Seen:
     """What the network, as trained, sees in a task's images: for one decision after the other, and one look.
 
     `tensors` are those of the next generation so far, `drift` how features have moved, `sums` what the task
-    contributes, and `untouched` what it would under the bundle's own network, where that is another. `own` is how many
-    parts of the `sample` are of the images themselves and not mirrored, `head` the task's own; an image stands for
-    `scale`.
+    contributes. `own` is how many parts of the `sample` are of the images themselves and not mirrored, `head` the
+    task's own; an image stands for `scale`.
     """
 
     tensors: Tensors
     leaks: dict[str, float]
     drift: Drift | None
     sums: list[ContributionSum]
-    untouched: list[ContributionSum] | None
     sample: FeatureSample
     own: int
     head: HeadArrays
@@ -158,15 +156,12 @@ class Consolidation:
                 sample.add(extractor(images), labels)
             del extractor
         head = self.bundle.objective.fit_head(*sample.arrays(), self.classes)
-        untouched = self._untouched(batches) if sums and self._led_back else None
         drift = DriftEstimate(self.bundle.manifest.head.features)
         # The sample begins with the same images. The matrices are as large as a small network's kernels, so they are
         # made when no graph is open.
         for old, new in zip(before, sample.parts, strict=False):
             drift.add(old[: len(new)], new)
-        return Seen(
-            tensors, leaks, drift.fit() if before else None, sums, untouched, sample, own, head, scale
-        )
+        return Seen(tensors, leaks, drift.fit() if before else None, sums, sample, own, head, scale)
 
     def settle(self, name: str, seen: Seen) -> Consolidated:
         """The tensors of the next generation, from what was seen: the images are not looked at again."""
@@ -193,26 +188,15 @@ class Consolidation:
     def _moved(self) -> bool:
         return any(np.any(delta) for delta in self.deltas.values())
 
-    def contributed(self, done: Consolidated, seen: Seen) -> Consolidated:
+    def contributed(self, done: Consolidated, seen: Seen, batches: Batches) -> Consolidated:
         """The same, with what the task contributes under the bundle's untouched network, where that is another.
 
         It comes last, without the map of the drift: that and a temperature are the largest matrices.
         """
-        if done.carried is None or seen.untouched is None:
+        if done.carried is None:
             return done
         seen.drift = None
-        return replace(done, lesson=self._lesson(seen.untouched, seen))
-
-    @property
-    def _led_back(self) -> bool:
-        """Whether what is counted of the task is not what the bundle's own network sees in it."""
-        stored = self.bundle.stored_checkpoint()
-        try:
-            return self._moved or map_of(self.tensors, stored) is not None
-        except UnledgeredError:
-            return True
-        finally:
-            stored.close()
+        return replace(done, lesson=self._lesson(self._untouched(batches), seen))
 
     def measure(self, tensors: Mapping[str, NDArray[Any]], batches: Batches) -> Measured:
         """What the network in `tensors` sees in the task: second moments, contributions, features for a head."""

@@ -19,6 +19,7 @@ from csk_sdk.data.augment import augment
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.learning.acceptance import unfamiliar
+from csk_sdk.learning.consolidation import Batches
 from csk_sdk.learning.few_shot import is_few_shot
 from csk_sdk.learning.life import LearnReport, TaskLife, Trained, require_possible
 from csk_sdk.learning.memory_budget import plan_for
@@ -206,17 +207,17 @@ class TaskStream:
     def _begin(self) -> float:
         """Select on the held batches, then train on them; the last one's loss."""
         if self._one_class:
-            self._warmed_up(few=True)
+            self._warmed_up(self._held_batches, few=True)
             self._held = []
             return self._loss
-        training = self._warmed_up(few=False)
+        training = self._warmed_up(self._held_batches, few=False)
         held, self._held = self._held, []
         return [self._step(training, *batch) for batch in held][-1]
 
-    def _warmed_up(self, few: bool) -> TaskTraining:
-        """Training on the held batches; with `few`, they are all there is, and too little to train on."""
+    def _warmed_up(self, batches: Batches, few: bool) -> TaskTraining:
+        """Training that begins on these batches; with `few`, they are too little to train on."""
         training = self._life.open()
-        self._life.warm_up(self._held_batches, few)
+        self._life.warm_up(batches, few)
         self.warnings = unfamiliar(training.novelty, self._noun)
         self._training = training
         return training
@@ -278,7 +279,8 @@ class TaskStream:
             # Batches were so small, or a class so late, that steps were taken before this could be known.
             self._training.drop_centers()
         elif self._training is None and few:
-            self._warmed_up(few=True)
+            # What is committed on: it is not looked at again.
+            self._warmed_up(self._sampled, few=True)
             self._held = []
         elif self._training is None:
             self._begin()

@@ -225,7 +225,7 @@ class TaskTraining:
             done = replace(
                 without, forgetting=done.forgetting, heads_only=done.heads_only, judgement=judgement
             )
-        done = consolidation.contributed(done, seen)
+        done = consolidation.contributed(done, seen, batches)
         self.weight, self.bias = seen.head
         return replace(done, loss=seen.loss) if heads_only else done
 

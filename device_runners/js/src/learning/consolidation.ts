@@ -68,17 +68,21 @@ export async function consolidate(
   for (const [site, { delta }] of training.sites) requireConverged(`delta/${site}`, delta);
   await training.close();
   let seen = await see(training, batches);
-  let done = await settle(training, name, seen);
+  let done = settle(training, name, seen);
   if (forgetsTooMuch(done.forgetting, training.config, name)) {
     training.dropCenters();
     seen = await see(training, batches);
-    done = { ...(await settle(training, name, seen)), forgetting: done.forgetting, headsOnly: true };
+    done = { ...settle(training, name, seen), forgetting: done.forgetting, headsOnly: true };
   }
   const { forgetting, headsOnly, judgement } = done;
   const apart = twinsToPart(judgement, training.config, name, training.classes);
-  if (!judgement || !apart.length) return done;
-  const without = await settle(training, name, seen, apart);
-  return { ...without, forgetting, headsOnly, judgement: judgedApart(judgement, apart, without.judgement) };
+  if (judgement && apart.length) {
+    const without = settle(training, name, seen, apart);
+    done = { ...without, forgetting, headsOnly, judgement: judgedApart(judgement, apart, without.judgement) };
+  }
+  if (!done.carried) return done;
+  const below = await untouched(training, batches);
+  return { ...done, lesson: lessonOf(training, below, seen.sample, apart) };
 }
 
 /** All that is seen in the task's images once the deltas are in the centers, and the task's own head. */
@@ -98,32 +102,27 @@ async function see(training: TaskTraining, batches: Batches): Promise<Seen> {
     tensors.set(key, float32(known.shape, sum));
   }
   const taught = { features: features.subarray(0, own * f), labels: labels.subarray(0, own) };
-  let sumsBelow: ContributionSum[] | undefined;
-  const below = async (): Promise<ContributionSum[]> => {
-    sumsBelow ??= await untouched(training, batches);
-    return sumsBelow;
-  };
-  return { tensors, leaks, sums, sample, drift, taught, below };
+  return { tensors, leaks, sums, sample, drift, taught };
 }
 
 /**
- * What is known from then on, of what was seen: images are seldom looked at again.
+ * What is known from then on, of what was seen: images are not looked at again.
  *
  * Classes that are `apart` have a place in the task's own head, and none in what is known.
  */
-async function settle(
+function settle(
   training: TaskTraining,
   name: string,
   seen: Seen,
   apart: readonly string[] = [],
-): Promise<Consolidated> {
+): Consolidated {
   const { bundle, classes, refitted } = training;
   const { features: f } = bundle.manifest.head;
   const { leaks, sums, sample, drift, taught } = seen;
   const tensors = new Map(seen.tensors);
-  const counted = lessonOf(training, sums, sample, apart);
-  const { known, carried } = follow(training, tensors, counted, drift);
-  const judgement = counted && judged(training, tensors, known, countedOf(training, taught, apart));
+  const lesson = lessonOf(training, sums, sample, apart);
+  const { known, carried } = follow(training, tensors, lesson, drift);
+  const judgement = lesson && judged(training, tensors, known, countedOf(training, taught, apart));
   const forgetting = drift ? forgettingOf(training, tensors, drift) : new Map<string, number>();
   refit(tensors, refitted, f);
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
@@ -132,7 +131,6 @@ async function settle(
     if (!isKnown(key, bundle.manifest.sites)) continue;
     if (data instanceof Float32Array || data instanceof Float64Array) requireConverged(key, data);
   }
-  const lesson = carried ? lessonOf(training, await seen.below(), sample, apart) : counted;
   const loss = (): number => crossEntropy(taught.features, taught.labels, training.head);
   return { tensors, leaks, forgetting, headsOnly: false, judgement, apart, lesson, carried, loss };
 }
@@ -186,8 +184,6 @@ interface Seen extends Pick<Look, 'sums' | 'sample' | 'drift'> {
   readonly leaks: ReadonlyMap<string, number>;
   /** Features of the images themselves, and not mirrored. */
   readonly taught: Omit<Taught, 'classes'>;
-  /** What the bundle's own network sees, once it is asked for. */
-  readonly below: () => Promise<ContributionSum[]>;
 }
 
 /** What one pass over the task tells. */
