@@ -80,8 +80,8 @@ class Seen:
     """What the network, as trained, sees in a task's images: for one decision after the other, and one look.
 
     `tensors` are those of the next generation so far, `drift` how features have moved, `contributions` what the task's
-    classes contribute. `own` is how many parts of the `sample` are of the images themselves and not mirrored, `head` the
-    task's own; an image stands for `scale`.
+    classes contribute. `own` is how many parts of the `sample` are of the images themselves and not mirrored, `head`
+    the task's own; an image stands for `scale`.
     """
 
     tensors: Tensors
