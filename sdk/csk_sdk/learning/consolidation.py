@@ -81,7 +81,7 @@ class Seen:
 
     `tensors` are those of the next generation so far, `drift` how features have moved, `contributions` what the task's
     classes contribute. `own` is how many parts of the `sample` are of the images themselves and not mirrored, `head`
-    the task's own; an image stands for `scale`.
+    the task's own; an image stands for `scale`. `before` are all images' features as they were, where they were kept.
     """
 
     tensors: Tensors
@@ -92,6 +92,7 @@ class Seen:
     own: int
     head: HeadArrays
     scale: float
+    before: FeatureSample | None
 
     @property
     def loss(self) -> float:
@@ -122,9 +123,17 @@ class Consolidation:
     apart: tuple[str, ...] = ()
 
     def see(
-        self, batches: Batches, scale: float, mirrored: Batches | None, measured: Measured | None
+        self,
+        batches: Batches,
+        scale: float,
+        mirrored: Batches | None,
+        measured: Measured | None,
+        before: FeatureSample | None,
     ) -> Seen:
-        """All that is seen in the task's images once the deltas are in the centers; see `TaskTraining.consolidate`."""
+        """All that is seen in the task's images once the deltas are in the centers; see `TaskTraining.consolidate`.
+
+        `measured` and `before` are what was seen of the same images while no center had moved, if it was kept.
+        """
         # What is going to be replaced is read when that is done: these are the largest tensors.
         # A newer csk-sdk's, which this one does not know, are carried on as they are.
         known = known_tensors(self.tensors, self.bundle.manifest.sites)
@@ -139,7 +148,7 @@ class Consolidation:
             key = f"center/{site.name}"
             tensors[key] = tensors[key].copy()
             add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
-        before = self._features_before(batches)
+        were = self._features_before(batches, before)
         # The same network has seen the same images already, where no center has moved.
         measured = measured if measured is not None and not self._moved else self.measure(tensors, batches)
         moments, sums, sample = measured.moments, measured.sums, measured.sample
@@ -159,10 +168,11 @@ class Consolidation:
         drift = DriftEstimate(self.bundle.manifest.head.features)
         # The sample begins with the same images. The matrices are as large as a small network's kernels, so they are
         # made when no graph is open.
-        for old, new in zip(before, sample.parts, strict=False):
+        for old, new in zip(were, sample.parts, strict=False):
             drift.add(old[: len(new)], new)
         contributions = self._totals(sums, scale)
-        return Seen(tensors, leaks, drift.fit() if before else None, contributions, sample, own, head, scale)
+        moved = drift.fit() if were else None
+        return Seen(tensors, leaks, moved, contributions, sample, own, head, scale, before)
 
     def settle(self, name: str, seen: Seen) -> Consolidated:
         """The tensors of the next generation, from what was seen: the images are not looked at again."""
@@ -196,7 +206,7 @@ class Consolidation:
         """The same, with what the task contributes under the bundle's untouched network, where that is another."""
         if done.carried is None or done.lesson is None:
             return done
-        below = self._totals(self._untouched(batches), seen.scale)
+        below = self._totals(self._untouched(batches, seen.before), seen.scale)
         return replace(done, lesson=self._lesson(below, done.lesson.temperature))
 
     def measure(self, tensors: Mapping[str, NDArray[Any]], batches: Batches) -> Measured:
@@ -247,14 +257,18 @@ class Consolidation:
         finally:
             stored.close()
 
-    def _untouched(self, batches: Batches) -> list[ContributionSum]:
-        """What the bundle's own network sees in the task."""
+    def _untouched(self, batches: Batches, before: FeatureSample | None) -> list[ContributionSum]:
+        """What the bundle's own network sees in the task: the same as `before` where no task has moved it yet."""
         stored = self.bundle.stored_checkpoint()
         try:
             centers = {key: stored[key] for key in stored if key.startswith("center/")}
         finally:
             stored.close()
         sums = self._sums()
+        if before is not None and np.array_equal(digest_of_centers(self.tensors), digest_of_centers(centers)):
+            for features, labels in before.pairs:
+                _count(sums, features, labels)
+            return sums
         extractor = FeatureExtractor(self.bundle, centers, self.config.threads, release=True)
         for images, labels in self._parts(batches()):
             features = extractor(images)
@@ -314,20 +328,22 @@ class Consolidation:
             rng,
         )
 
-    def _features_before(self, batches: Batches) -> list[NDArray[np.float32]]:
+    def _features_before(self, batches: Batches, kept: FeatureSample | None) -> list[NDArray[np.float32]]:
         """The task's features as the network was before, batch by batch, as many as fit; none if not needed."""
         if not self._moved:
             return []
+        if kept is not None:
+            return kept.parts
         extractor = FeatureExtractor(self.bundle, self.tensors, self.config.threads, release=True)
-        kept: list[NDArray[np.float32]] = []
+        seen: list[NDArray[np.float32]] = []
         room = self.plan.profile.sample_bytes
         for images, _ in self._parts(batches()):
-            kept.append(extractor(images))
-            require_learnable_features(kept[-1], self.bundle.manifest.input.noun)
-            room -= kept[-1].nbytes
+            seen.append(extractor(images))
+            require_learnable_features(seen[-1], self.bundle.manifest.input.noun)
+            room -= seen[-1].nbytes
             if room <= 0:
                 break
-        return kept
+        return seen
 
     def _judged(self, tensors: Tensors, sample: FeatureSample, parts: int) -> Judgement | None:
         """What is to be expected of decisions, and a sketch of how close the task's images are to what is known now.

@@ -36,6 +36,7 @@ from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
 _IMAGES_PER_FEATURE = integer("warm_up", "images_per_feature")
+_BEFORE_BYTES = integer("head", "before_bytes")
 _NOVELTY_IMAGES = integer("novelty", "most_images")
 
 
@@ -91,6 +92,8 @@ class TaskTraining:
         self._step: TrainingStep | None = None
         # What was seen of images before it was known that no center would move.
         self._measured: tuple[Batches, Measured] | None = None
+        # Features of all images before a center moves, where they take little memory: the drift begins with them.
+        self._before: tuple[Batches, FeatureSample] | None = None
 
     def warm_up(self, batches: Batches) -> None:
         """Fit the head, rank the channels on the task's data, select them, and span what is protected.
@@ -130,12 +133,15 @@ class TaskTraining:
         sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
         seen = []
         wanted = min(_IMAGES_PER_FEATURE * self._bundle.manifest.head.features, sample.room)
-        for images, labels in self._parts(self._sample(batches, wanted)):
+        all_of = _AllOf(batches)
+        for images, labels in self._parts(self._sample(all_of, wanted)):
             features = extractor(images)
             require_learnable_features(features, self._bundle.manifest.input.noun)
             sample.add(features, labels)
             seen.append(labels)
         del extractor
+        if all_of.taken and not sample.full and sample.nbytes <= _BEFORE_BYTES:
+            self._before = batches, sample
         features, labels = sample.arrays()
         self._check(features, labels, np.concatenate(seen))
         head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
@@ -207,14 +213,15 @@ class TaskTraining:
         consolidation = self._consolidation()
         heads_only = self._measured is not None
         measured = self._measured[1] if self._measured is not None and self._measured[0] == batches else None
-        self._measured = None
-        seen = consolidation.see(batches, scale, mirrored, measured)
+        before = self._before[1] if self._before is not None and self._before[0] == batches else None
+        self._measured = self._before = None
+        seen = consolidation.see(batches, scale, mirrored, measured, before)
         del measured
         done = consolidation.settle(name, seen)
         if forgets_too_much(done.forgetting, self._config, name):
             self.drop_centers()
             del seen
-            seen = consolidation.see(batches, scale, mirrored, None)
+            seen = consolidation.see(batches, scale, mirrored, None, None)
             done = replace(consolidation.settle(name, seen), forgetting=done.forgetting, heads_only=True)
         apart = twins_to_part(done.judgement, self._config, name, self.classes)
         if apart:
@@ -308,6 +315,18 @@ class TaskTraining:
             seen.append(batch[1])
             pictures += len(batch[1])
             yield batch
+
+
+class _AllOf:
+    """Batches, and whether all of them have been taken."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self.taken = False
+
+    def __call__(self) -> Iterator[Batch]:
+        yield from self._batches()
+        self.taken = True
 
 
 def _below(prefix: str, saved: Mapping[str, NDArray[Any]]) -> Tensors:

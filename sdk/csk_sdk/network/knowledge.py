@@ -87,6 +87,16 @@ class FeatureSample:
         """Features `(n, f)` as they were added, one array for each time."""
         return self._features
 
+    @property
+    def pairs(self) -> list[tuple[NDArray[np.float32], Labels]]:
+        """The same with their labels `(n,)`."""
+        return list(zip(self._features, self._labels, strict=True))
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the features."""
+        return sum(one.nbytes for one in self._features)
+
     def add(self, features: NDArray[np.float32], labels: Labels) -> None:
         """Keep of features `(n, f)` and their labels as many as fit."""
         self._features.append(features[: self.room])

@@ -176,6 +176,8 @@ export const HEAD = {
   overshoot: 0.8,
   /** Memory for the features that a head is fitted on. */
   sampleBytes: 33554432,
+  /** Features of a task's images as they were are kept while centers are trained where they take at most this memory; else the images are looked at again. */
+  beforeBytes: 2097152,
 } as const;
 
 /** What warm up goes by. docs/decisions/0023-the-head-that-training-starts-from.md. */
