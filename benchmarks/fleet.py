@@ -36,10 +36,11 @@ from benchmarks.ledger import accuracy, features_of, statistics
 
 from csk_sdk import fleet
 from csk_sdk.fleet.files import Content, FleetFile, write
-from csk_sdk.fleet.packing import content_id, pack, unpack
+from csk_sdk.fleet.packing import content_id, pack, pack_sketch, unpack
 from csk_sdk.fleet.statement import Entry, Statement
 from csk_sdk.method.contributions import Contribution, ContributionSum, Lesson
 from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.unknown import QUANTILES
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.runtime.peak_memory import peak_rss_bytes
 
@@ -116,11 +117,14 @@ class Fleet:
 
 def save(folder: Path, device: str, packed: Mapping[str, bytes], features: int) -> Path:
     entries = [
-        Entry(name, content_id(blob), float(np.frombuffer(blob, "<f8", 1)[0]), None)
-        for name, blob in packed.items()
+        Entry(name, content_id(blob), unpack(blob, features).count, None) for name, blob in packed.items()
     ]
-    said = Statement.of(BUNDLE, content_id(device.encode()), device, 1, entries, {}, (), None)
-    blobs = {content_id(blob): blob for blob in packed.values()}
+    # Of its own, as every device has one: how close its images lie, of which these numbers take the place.
+    drawn = np.random.default_rng(list(device.encode())).uniform(0.1, 2.0, (2, QUANTILES))
+    sketch = pack_sketch(*drawn.astype(np.float32))
+    sketches = dict.fromkeys(packed, content_id(sketch))
+    said = Statement.of(BUNDLE, content_id(device.encode()), device, 1, entries, sketches, (), None)
+    blobs = {content_id(blob): blob for blob in (*packed.values(), sketch)}
     path = folder / f"{device}.cskc"
     write(path, Content(BUNDLE, features, (said,)), lambda one: len(blobs[one]), blobs.__getitem__)
     return path
@@ -192,7 +196,7 @@ def poisons(parts: Mapping[int, Contribution]) -> dict[str, Change | None]:
         "means times 1.5": lambda device, label, one: Contribution(one.count, one.mean * 1.5, one.factor),
         "counts times 50": lambda device, label, one: Contribution(one.count * 50, one.mean, one.factor),
         "exchanged, counts times 50": lambda device, label, one: Contribution(
-            5000.0, other[label].mean, other[label].factor * np.float32(50**0.5)
+            one.count * 50, other[label].mean, other[label].factor * np.float32(50**0.5)
         ),
         "NaN": lambda device, label, one: Contribution(one.count, one.mean * np.float32("nan"), one.factor),
     }

@@ -310,6 +310,8 @@ class Learner:
         """
         flag_of(on, "on")
         self.state.require_writable()
+        # What waits is of before: it must not come back when counting begins again.
+        self._counter.flush()
         if on:
             make_folder(self.state.folder)
             start_counting(self.state.folder)

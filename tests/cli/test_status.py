@@ -40,12 +40,22 @@ def test_predict_is_counted_where_asked_for(run, learned):
     assert run("status", "--no-count", "--workspace", learned, "--json").json["counting"] is False
 
 
-def test_counting_goes_on_after_an_upgrade_is_begun_in_an_empty_state(run, workspace):
+def test_counting_may_begin_in_an_empty_state(run, workspace):
     """The folder of a state may be made by counting; the first task finds it."""
     assert run("status", "--count", "--workspace", workspace).status == 0
     assert run("train", "--workspace", workspace).status == 0
-    assert run("status", "--workspace", workspace, "--json").json["generation"] == 1
+    found = run("status", "--workspace", workspace, "--json").json
+    assert (found["generation"], found["counting"]) == (1, True)
     assert run("verify", "--workspace", workspace).status == 0
+
+
+def test_what_can_only_be_tested_does_not_wait(run, workspace):
+    before = run("status", "--workspace", workspace, "--json").json["waiting"]
+    (workspace / "tasks/00-only/test").mkdir(parents=True)
+    shutil.copytree(workspace / "tasks/01-four-five/train/four", workspace / "tasks/00-only/test/four")
+    states = {one["name"]: one["state"] for one in run("tasks", "--workspace", workspace, "--json").json}
+    assert states["00-only"] == "test only"
+    assert run("status", "--workspace", workspace, "--json").json["waiting"] == before
 
 
 def test_pause_holds_watch_and_resume_lets_it_go_on(run, workspace):

@@ -22,7 +22,7 @@ def started():
 def test_its_command_is_one_of_ours():
     program, name, *options = started()
     assert program.endswith("/csk-sdk")
-    command = get_command(app).commands[name]
+    command = get_command(app).get_command(None, name)
     parsed = command.make_context(name, options, resilient_parsing=True).params
     assert (str(parsed["workspace"]), parsed["nice"]) == ("/var/lib/csk-sdk", 15)
 

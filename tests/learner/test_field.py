@@ -78,6 +78,15 @@ def test_a_row_for_each_day_and_generation(learner: Learner, digits: Digits) -> 
     assert found == [("1970-01-11", 0, 4), ("1970-01-11", 1, 3), ("1970-01-12", 1, 2)]
 
 
+def test_what_waits_is_gone_with_the_rest(learner: Learner, digits: Digits) -> None:
+    learner.count()
+    learner.predict(digits.of(3, 100, 104))
+    learner.count(False)
+    learner.count()
+    learner.predict(digits.of(3, 100, 101))
+    assert [day.answers for day in days(learner)] == [1]
+
+
 def test_it_is_bounded_and_names_nothing(tmp_path: Path) -> None:
     start_counting(tmp_path)
     for number in range(3 * DAYS):
@@ -106,7 +115,7 @@ def test_no_prediction_fails_for_it(learner: Learner, digits: Digits) -> None:
     folder = learner.state.folder
     expected = learner.predict(digits.of(3, 100, 104)).labels.tolist()
     spoils = (
-        lambda: (folder / "field.lock").mkdir(),
+        lambda: (start_counting(folder), (folder / "field.lock").mkdir()),
         lambda: (folder / FIELD).mkdir(),
         lambda: os.mkfifo(folder / FIELD) if hasattr(os, "mkfifo") else None,
         lambda: (folder / FIELD).symlink_to("/dev/zero"),

@@ -304,7 +304,7 @@ def test_a_crash_while_it_is_applied_leaves_what_was_there(
 
 def test_no_image_and_no_name_of_a_task_is_in_a_file(three: dict[str, Learner], tmp_path: Path) -> None:
     learner = three["hall"]
-    learner.learn(Task.from_arrays("a secret", *_light(three), ["eight", "nine"]))
+    learner.learn(Task.from_arrays("a secret", *_light(), ["eight", "nine"]))
     fleet.export(learner, tmp_path / "hall.cskc")
     assert b"secret" not in (tmp_path / "hall.cskc").read_bytes()
     with pytest.raises(CskError, match="where only csk-sdk's own files are"):
@@ -314,7 +314,7 @@ def test_no_image_and_no_name_of_a_task_is_in_a_file(three: dict[str, Learner], 
         fleet.export(learner, tmp_path / "diary.txt")
 
 
-def _light(three: dict[str, Learner]) -> tuple[np.ndarray, np.ndarray]:
+def _light() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     images = np.repeat(np.array([30, 200], np.uint8), 40)[:, None, None] + rng.integers(0, 20, (80, 8, 8))
     return images.astype(np.uint8), np.repeat([0, 1], 40)

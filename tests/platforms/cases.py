@@ -25,6 +25,7 @@ from csk_sdk.learning.training import HEAD_BIAS, HEAD_WEIGHT, TaskTraining
 from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.drift import DriftEstimate
 from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.left_out import JudgedImages
 from csk_sdk.method.logistic import logistic_head
 from csk_sdk.method.optimizers import cosine, optimizer_of, warm_up_steps
 from csk_sdk.method.projection import basis, project, restrict
@@ -124,7 +125,9 @@ def _unknown(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     names = [str(index) for index in range(settings["classes"])]
     features, labels = given["features"], given["labels"]
     statistics = ClassStatistics.empty(features.shape[1]).add(features, labels, names)
-    sketch = measured(None, statistics, features, labels, names, PRIOR_PICTURES)
+    images = JudgedImages.of(statistics, features, labels, names, PRIOR_PICTURES)
+    assert images is not None
+    sketch = measured(None, statistics, images)
     found = distance(statistics, sketch, lda_head(statistics, PRIOR_PICTURES))
     assert sketch is not None
     assert found is not None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.method.decisions import Expected, judge
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.left_out import LeftOut
+from csk_sdk.method.left_out import JudgedImages
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 Tensors = dict[str, NDArray[Any]]
@@ -41,13 +41,10 @@ class _Replayed:
 def _judgement(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     names, classes = settings["all"], settings["classes"]
     statistics = ClassStatistics(tuple(names), given["gram"], given["sums"], given["counts"])
-    discriminant = LeftOut.of(statistics, PRIOR_PICTURES)
-    assert discriminant is not None
+    images = JudgedImages.of(statistics, given["features"], given["labels"], classes, PRIOR_PICTURES)
+    assert images is not None
     draws: Any = _Replayed(given)
-    found = judge(
-        statistics, discriminant, given["features"], given["labels"], classes, settings["known"],
-        settings["base"], draws,
-    )  # fmt: skip
+    found = judge(statistics, images, classes, settings["known"], settings["base"], draws)
     assert not draws.left, "all that was drawn is used"
     expected = [found.expected.get(name, Expected(0.0, 0.0)) for name in classes]
     twins = [found.twins.get(name) for name in classes]

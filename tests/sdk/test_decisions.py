@@ -12,7 +12,7 @@ from csk_sdk.errors import TaskError
 from csk_sdk.learning.acceptance import not_told, twins_to_part
 from csk_sdk.method.decisions import Expected, Judgement, Twin, expected_of, judge
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.left_out import LeftOut
+from csk_sdk.method.left_out import JudgedImages
 
 PRIOR = 100.0
 
@@ -26,9 +26,9 @@ def judged(apart: float, count: int = 400, old: int = 4000, seed: int = 0) -> Ju
     new = (rng.normal(size=(count, 3)) + np.array([0, apart, 0])).astype(np.float32)
     labels = np.zeros(count, np.int64)
     now = known.merge(ClassStatistics.empty(3).add(new, labels, ("n",)))
-    discriminant = LeftOut.of(now, PRIOR)
-    assert discriminant is not None
-    return judge(now, discriminant, new, labels, ("n",), (), ("a", "b"), rng)
+    images = JudgedImages.of(now, new, labels, ("n",), PRIOR)
+    assert images is not None
+    return judge(now, images, ("n",), (), ("a", "b"), rng)
 
 
 @pytest.mark.parametrize("apart", [1.0, 2.0, 4.0])

@@ -382,9 +382,8 @@ def test_signed_statements(tmp_path: Path) -> None:
     forged = edited(path, restated(sequence=9))
     with pytest.raises(FleetError, match=r"the signature of device .{8} does not match what it is of"):
         fleet.merge([forged], tmp_path / "m.cskc")
-    # An unsigned statement, however new, does not take the place of a signed one.
-    impostor = edited(path, restated(sequence=99, entries=[]))
 
+    # An unsigned statement, however new, does not take the place of a signed one.
     def unsigned(said: dict[str, Any]) -> None:
         restated(sequence=99, entries=[], sketches={})(said)
         said["statements"][0] |= {"key": "", "signature": ""}

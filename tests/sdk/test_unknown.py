@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from csk_sdk.errors import StateError
 from csk_sdk.method.heads import ClassStatistics, lda_head
-from csk_sdk.method.left_out import LeftOut
+from csk_sdk.method.left_out import JudgedImages, LeftOut
 from csk_sdk.method.unknown import QUANTILES, Familiarity, _oddness_left_out, distance, margins_of, measured
 
 PRIOR = 100.0
@@ -23,9 +23,14 @@ def digits():
     return digit_products(7, 100)
 
 
+def sketched(known, statistics, x, labels, classes):
+    images = JudgedImages.of(statistics, x, labels, classes, PRIOR)
+    return known if images is None else measured(known, statistics, images)
+
+
 def knowing(x, labels, classes):
     statistics = ClassStatistics.empty(x.shape[1]).add(x, labels, classes)
-    return statistics, measured(None, statistics, x, labels, classes, PRIOR)
+    return statistics, sketched(None, statistics, x, labels, classes)
 
 
 def judge(statistics, sketch):
@@ -83,7 +88,7 @@ def test_it_stays_true_when_classes_are_added(digits) -> None:
     early, late = labels < 4, labels >= 4
     first, sketch = knowing(x[early], labels[early], tuple("0123"))
     both = first.add(x[late], labels[late] - 4, tuple("456"))
-    sketch = measured(sketch, both, x[late], labels[late] - 4, tuple("456"), PRIOR)
+    sketch = sketched(sketch, both, x[late], labels[late] - 4, tuple("456"))
     assert sketch is not None
     assert sketch.classes == tuple("0123456")
     judged = judge(both, sketch)
@@ -126,11 +131,11 @@ def test_no_temperature_changes_it(digits) -> None:
 def test_where_nothing_can_be_told_nothing_is_said() -> None:
     x = np.random.default_rng(1).normal(size=(8, 5)).astype(np.float32)
     alone = ClassStatistics.empty(5).add(x, np.zeros(8, np.int64), "a")
-    assert measured(None, alone, x, np.zeros(8, np.int64), "a", PRIOR) is None
+    assert sketched(None, alone, x, np.zeros(8, np.int64), "a") is None
     single = ClassStatistics.empty(5).add(x[:2], np.arange(2), "ab")
-    assert measured(None, single, x[:2], np.arange(2), "ab", PRIOR) is None
+    assert sketched(None, single, x[:2], np.arange(2), "ab") is None
     same = ClassStatistics.empty(5).add(np.ones((4, 5), np.float32), np.arange(4) % 2, "ab")
-    assert measured(None, same, np.ones((4, 5), np.float32), np.arange(4) % 2, "ab", PRIOR) is None
+    assert sketched(None, same, np.ones((4, 5), np.float32), np.arange(4) % 2, "ab") is None
     two = ClassStatistics.empty(5).add(x, np.arange(8) % 2, "ab")
     assert distance(two, None, lda_head(two, PRIOR)) is None
     # Of a class of one image nothing is kept, and it does not stand in the others' way.
@@ -145,7 +150,7 @@ def test_a_class_of_which_nothing_was_measured_is_taken_for_like_the_others(digi
     statistics = ClassStatistics.empty(x.shape[1]).add(x, labels, tuple("0123456"))
     late = labels >= 4
     # As in a state of an earlier version, whose fifth to seventh class were learned by this one.
-    sketch = measured(None, statistics, x[late], labels[late], tuple("0123456"), PRIOR)
+    sketch = sketched(None, statistics, x[late], labels[late], tuple("0123456"))
     assert sketch is not None
     assert sketch.classes == ("4", "5", "6")
     judged = judge(statistics, sketch)

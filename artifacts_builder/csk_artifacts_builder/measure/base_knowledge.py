@@ -21,6 +21,7 @@ from csk_sdk.data.tasks import Split, table_split
 from csk_sdk.errors import TaskError
 from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.left_out import JudgedImages
 from csk_sdk.method.unknown import measured
 from csk_sdk.network.finite import first_not_finite
 from csk_sdk.network.knowledge import Batch, FeatureSample, measure_knowledge
@@ -143,7 +144,8 @@ def measure_base(
     sketch = None
     if statistics.classes:
         statistics = calibrated(statistics, *sample.arrays(), classes, PRIOR_PICTURES)
-        sketch = measured(None, statistics, *sample.arrays(), classes, PRIOR_PICTURES, _UNSEEN)
+        images = JudgedImages.of(statistics, *sample.arrays(), classes, PRIOR_PICTURES)
+        sketch = None if images is None else measured(None, statistics, images, _UNSEEN)
     measure = bundle.objective.measure(np.concatenate(logits), classes, split.labels, classes)
     found: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
     found.update(statistics.tensors())

@@ -81,8 +81,7 @@ def sign_text(purpose: str, text: str, key: Path) -> tuple[str, str]:
 
     What is signed for one `purpose` is signed for no other. Raises ConfigError as `sign` does.
     """
-    private = private_key(key)
-    return private.public_key().public_bytes_raw().hex(), private.sign(_signed(purpose, text)).hex()
+    return raw_public_key_of(key), private_key(key).sign(_signed(purpose, text)).hex()
 
 
 def is_signature(purpose: str, text: str, key: str, signature: str) -> bool:
@@ -102,6 +101,12 @@ def is_signature(purpose: str, text: str, key: str, signature: str) -> bool:
 def raw_public_key(path: Path) -> str:
     """The public key in a PEM file, 64 hexadecimal digits. Raises ConfigError when it is none."""
     raw: bytes = _public_key(path).public_bytes_raw()
+    return raw.hex()
+
+
+def raw_public_key_of(key: Path) -> str:
+    """The public key of the private one in a PEM file, 64 hexadecimal digits. Raises ConfigError as `sign` does."""
+    raw: bytes = private_key(key).public_key().public_bytes_raw()
     return raw.hex()
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
-from csk_sdk.cli.commands import ImportedWhenAsked, command_of
+from csk_sdk.cli.commands import COMMANDS, command_of
 from csk_sdk.cli.guard import GuardedGroup
 from csk_sdk.version import __version__
 
@@ -16,7 +16,12 @@ from csk_sdk.version import __version__
 class _Commands(GuardedGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = ImportedWhenAsked(command_of)
+        # Their names, for lists and suggestions; each is made when it is asked for.
+        self.commands = cast(Any, dict.fromkeys(COMMANDS))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, None for no such."""
+        return command_of(cmd_name) if cmd_name in COMMANDS else None
 
 
 app = typer.Typer(

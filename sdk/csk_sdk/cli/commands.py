@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -51,33 +51,6 @@ def _made(command: str) -> Any:
     module = import_module(f"csk_sdk.cli.{COMMANDS[command]}")
     name = command.replace("-", "_")
     return getattr(module, f"{name}_" if name == "try" else name)
-
-
-class ImportedWhenAsked(MutableMapping[str, Any]):
-    """What a group of typer holds its commands in: all are listed, and made of their functions one by one."""
-
-    def __init__(self, made: Callable[[str], Any]) -> None:
-        self._made = made
-        self._found: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._found:
-            if name not in COMMANDS:
-                raise KeyError(name)
-            self._found[name] = self._made(name)
-        return self._found[name]
-
-    def __setitem__(self, name: str, command: Any) -> None:
-        self._found[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._found[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**COMMANDS, **self._found})
-
-    def __len__(self) -> int:
-        return len({**COMMANDS, **self._found})
 
 
 def command_of(name: str) -> Any:

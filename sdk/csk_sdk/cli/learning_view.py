@@ -25,7 +25,6 @@ class LearningView:
         self._screen = screen
         self._progress: Progress | None = None
         self._last = LearnProgress("")
-        self._resumed = False
         self._epoch_began = time.monotonic()
 
     def __enter__(self) -> LearningView:

@@ -10,7 +10,7 @@ import typer
 from csk_sdk.cli.options import HERE, BundleDir, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, plural, size
 from csk_sdk.errors import ConfigError
-from csk_sdk.formats.places import kept_whole, would_be_lost
+from csk_sdk.formats.places import require_place
 from csk_sdk.report import page, read_history
 from csk_sdk.state.atomic import replace_file
 from csk_sdk.workspace.folder import Workspace
@@ -38,9 +38,7 @@ def report(
     screen = Screen()
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists already. Choose another --out, or pass --overwrite to replace it.")
-    said = kept_whole(out) or would_be_lost(out, "an HTML page", _is_page)
-    if said is not None:
-        raise ConfigError(said)
+    require_place(out, "an HTML page", _is_page)
     history = read_history(Workspace.open(workspace, bundle, state, trust=trust).learner())
     replace_file(out, page(history).encode())
     screen.say(f"Wrote {out}: {plural(len(history.tasks), 'task')}, {size(out.stat().st_size)}.")

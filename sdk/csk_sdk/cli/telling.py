@@ -9,7 +9,6 @@ import typer
 
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, plural, table
-from csk_sdk.network.predicting import task_names
 from csk_sdk.network.status import Need, Status
 from csk_sdk.state.field import SHARES, Day
 from csk_sdk.workspace.conditions import is_paused
@@ -49,8 +48,7 @@ def status(
     if count is not None:
         learner.count(count)
     found = learner.status()
-    known = task_names(learner.generation, learner.bundle.manifest.classes)
-    waiting = [name for name in space.inbox.names() if name not in known]
+    waiting = [one.name for one in space.survey(learner) if one.state in ("next", "waiting", "broken")]
     paused = is_paused(space.tasks)
     screen.json({**found.to_json(), "waiting": waiting, "paused": paused})
     screen.say(

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.bundle.signing import sign_text
+from csk_sdk.bundle.signing import raw_public_key_of
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, FleetError, StateError
-from csk_sdk.fleet.files import Content, require_place, write
+from csk_sdk.fleet.files import Content, require_fleet_place, write
 from csk_sdk.fleet.packing import FEW_BITS, MANY_BITS, content_id, pack, pack_sketch
-from csk_sdk.fleet.statement import PURPOSE, Entry, Statement, device_of
+from csk_sdk.fleet.statement import Entry, Statement, device_of
 from csk_sdk.formats.given import optional_path, path_of, text_of
 from csk_sdk.formats.names import is_plain
 from csk_sdk.learner import Learner
@@ -90,7 +90,7 @@ def export(
     if type(bits) is not int or bits not in (FEW_BITS, MANY_BITS):
         raise FleetError(f"bits is {bits!r:.40}, and must be {FEW_BITS} or {MANY_BITS}.")
     require_cross_entropy(learner.bundle)
-    require_place(target)
+    require_fleet_place(target)
     learner.state.require_writable()
     with learner.state.lock():
         generation = learner.state.load()
@@ -105,10 +105,7 @@ def export(
         statement = _said(learner, called, entries, sketches, key)
         content = Content(learner.bundle.id, learner.bundle.manifest.head.features, (statement,))
         size = write(target, content, lambda one: len(blobs[one]), blobs.__getitem__)
-    classes: dict[str, float] = {}
-    for entry in entries:
-        classes[entry.name] = classes.get(entry.name, 0.0) + entry.count
-    return ExportReport(statement.device, called, statement.sequence, classes, left_out, size)
+    return ExportReport(statement.device, called, statement.sequence, statement.images, left_out, size)
 
 
 def require_learner(learner: Any) -> None:
@@ -223,7 +220,7 @@ def _said(
     path = learner.state.folder / REMEMBERED
     before = _remembered(path)
     known = before.get("devices", {})
-    device = device_of(sign_text(PURPOSE, "", key)[0]) if key is not None else before.get("unsigned")
+    device = device_of(raw_public_key_of(key)) if key is not None else before.get("unsigned")
     device = device or secrets.token_hex(32)
     last = known.get(device, {})
     now = {one.id for one in entries}

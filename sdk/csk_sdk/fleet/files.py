@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from csk_sdk.bundle.signing import is_signature, sign_text
-from csk_sdk.errors import ConfigError, FleetError
+from csk_sdk.errors import FleetError
 from csk_sdk.fleet.packing import MOST_ROWS, content_id, packed_bytes
 from csk_sdk.fleet.statement import Statement
 from csk_sdk.formats.names import is_plain
 from csk_sdk.formats.opening import open_file
-from csk_sdk.formats.places import kept_whole, would_be_lost
+from csk_sdk.formats.places import require_place
 from csk_sdk.formats.schema import load_schema, parse_json, violation
 from csk_sdk.formats.tensor_header import check_open_header, read_entries, read_metadata
 from csk_sdk.state.atomic import clear_temporaries, make_folder, replace_by_parts
@@ -216,11 +216,9 @@ def _require_bytes(content: Content, places: Mapping[str, tuple[int, int]]) -> N
             raise FleetError(f"it has a contribution of {places[name][1]:,} bytes")
 
 
-def require_place(path: Path) -> None:
+def require_fleet_place(path: Path) -> None:
     """Raise ConfigError where a file for a fleet must not be written: in a bundle or state, or over something else."""
-    said = kept_whole(path) or would_be_lost(path, "a .cskc file", _is_one)
-    if said is not None:
-        raise ConfigError(said)
+    require_place(path, "a .cskc file", _is_one)
 
 
 def write(
@@ -233,9 +231,9 @@ def write(
     """Write the file, signed by the private key in the PEM file `key`, if any; its size.
 
     Of each blob, `size_of` tells the size and `read` gives the bytes, when they are needed. Raises ConfigError as
-    `require_place` does, StorageError where it cannot be written: what was there is then as it was.
+    `require_fleet_place` does, StorageError where it cannot be written: what was there is then as it was.
     """
-    require_place(path)
+    require_fleet_place(path)
     text = content.to_text()
     metadata = {"fleet": text, "check": hashlib.sha256(text.encode()).hexdigest()}
     if key is not None:

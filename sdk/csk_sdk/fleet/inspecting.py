@@ -44,14 +44,11 @@ def inspect(file: Path | str) -> Inspection:
         found.blob(name)
     devices: dict[str, dict[str, Any]] = {}
     for one in content.statements:
-        classes: dict[str, float] = {}
-        for entry in one.entries:
-            classes[entry.name] = classes.get(entry.name, 0.0) + entry.count
         devices[one.device] = {
             "name": one.name,
             "sequence": one.sequence,
             "signed": bool(one.key),
-            "classes": classes,
+            "classes": one.images,
             "withdrawn": len(one.withdrawn),
         }
     merged = None

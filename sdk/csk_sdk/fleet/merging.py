@@ -10,9 +10,12 @@ from typing import Any
 from csk_sdk.bundle.signing import raw_public_key
 from csk_sdk.errors import ConfigError, FleetError
 from csk_sdk.fleet.collection import Collection, device_named, without
-from csk_sdk.fleet.files import Content, FleetFile, require_place, write
-from csk_sdk.fleet.reducing import Reduced, reduced
-from csk_sdk.formats.given import flag_of, optional_path, path_of, text_of, texts_of
+from csk_sdk.fleet.files import Content, FleetFile, require_fleet_place, write
+from csk_sdk.fleet.reducing import Reduced, lesson_of, reduced
+from csk_sdk.formats.given import flag_of, optional_path, path_of, paths_of, text_of, texts_of
+from csk_sdk.method.consensus import alike
+from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.state.atomic import names_in
 
 
@@ -70,9 +73,9 @@ def merge(
     Raises FleetError for a file that is damaged, of another bundle, or not signed as it must be: with `skip_broken` it
     is left out and listed instead. StorageError where `out` cannot be written, ConfigError for keys that are none.
     """
-    paths = [Path(one) for one in texts_of(_as_texts(files), "files", FleetError)]
+    paths = paths_of(files, "files", FleetError)
     target = path_of(out, "out")
-    require_place(target)
+    require_fleet_place(target)
     key = optional_path(sign, "sign")
     flag_of(keep_apart, "keep_apart")
     trusted = _trusted(trust)
@@ -123,10 +126,11 @@ def _report(fleet: Collection, found: Reduced, skipped: dict[str, str], size: in
 
 
 def _sentences(found: Reduced) -> tuple[str, ...]:
+    statistics = lesson_of(found).after(ClassStatistics.empty(found.content.features))
     looks = [
         f"'{one}' and '{other}' look like one thing: they lie {100 * ratio:.0f} % as far apart as two classes do. "
         f"If they are, merge again with `--same {one}={other}`."
-        for (one, other), ratio in sorted(found.alike.items())
+        for (one, other), ratio in sorted(alike(statistics, PRIOR_PICTURES).items())
     ]
     spelled = [
         f"'{other}' differs from '{one}' only in case, spaces or accents, and a device can know one of them: merge "
@@ -167,8 +171,7 @@ def _believed(file: FleetFile, trusted: frozenset[str]) -> FleetFile:
 def _trusted(trust: Iterable[Path | str]) -> frozenset[str]:
     """The public keys in PEM files, and in the `*.pem` of folders. Raises ConfigError for one that is none."""
     found = set()
-    for given in texts_of(_as_texts(trust), "trust", ConfigError):
-        path = path_of(given, "trust")
+    for path in paths_of(trust, "trust"):
         inside = [path / name for name in sorted(names_in(path)) if name.endswith(".pem")]
         if path.is_dir() and not inside:
             raise ConfigError(f"{path} has no key in it: put the devices' public keys there, as NAME.pem.")
@@ -183,10 +186,3 @@ def _names(same: Mapping[str, str] | None) -> dict[str, str]:
         text_of(name, "same", FleetError): text_of(other, "same", FleetError)
         for name, other in (same or {}).items()
     }
-
-
-def _as_texts(files: Any) -> Any:
-    """Paths as texts; anything else as it is, for `texts_of` to refuse."""
-    if isinstance(files, str | bytes | Mapping) or not isinstance(files, Iterable):
-        return files
-    return [str(one) if isinstance(one, Path) else one for one in files]

@@ -64,9 +64,8 @@ def unpack(blob: bytes, features: int) -> Contribution:
     if len(blob) < _HEAD.size:
         raise FleetError(f"a contribution of {len(blob)} bytes is none")
     count, rows, width, bits = _HEAD.unpack_from(blob)
-    if width != features or rows > MOST_ROWS or bits not in (FEW_BITS, MANY_BITS):
-        raise FleetError(f"a contribution is not one over {features} features")
-    if len(blob) != packed_bytes(rows, features, bits):
+    fits = width == features and rows <= MOST_ROWS and bits in (FEW_BITS, MANY_BITS)
+    if not fits or len(blob) != packed_bytes(rows, features, bits):
         raise FleetError(f"a contribution is not one over {features} features")
     numbers = np.frombuffer(blob, "<f4", 2 * features + rows, _HEAD.size).astype(np.float32)
     mean, of_feature, of_row = np.split(numbers, [features, 2 * features])

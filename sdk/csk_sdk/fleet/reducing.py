@@ -17,7 +17,7 @@ from csk_sdk.fleet.collection import Collection, Held
 from csk_sdk.fleet.files import Content, Merged, MergedClass
 from csk_sdk.fleet.packing import content_id, odd, pack, pack_sketch, unpack, unpack_sketch
 from csk_sdk.formats.names import likeness
-from csk_sdk.method.consensus import Doubt, Part, Space, alike, apart, out_of_measure, unconfirmed
+from csk_sdk.method.consensus import Doubt, Part, Space, apart, out_of_measure, unconfirmed
 from csk_sdk.method.contributions import Contribution, ContributionSum, Lesson
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives.classification import PRIOR_PICTURES
@@ -38,7 +38,6 @@ class Reduced:
     blobs: Mapping[str, bytes] = field(repr=False)
     quarantined: Mapping[str, Doubt]
     unconfirmed: tuple[str, ...]
-    alike: Mapping[tuple[str, str], float]
     spelled: tuple[tuple[str, str], ...]
 
     @property
@@ -81,9 +80,7 @@ def reduced(fleet: Collection, accepted: Names[str] = ()) -> Reduced:
     devices = len({one.statement.device for one in kept})
     merged = Merged(tuple(classes), _temperature(kept), content_id(included), devices)
     content = Content(fleet.bundle, fleet.features, (), fleet.same, merged)
-    found = Reduced(content, blobs, doubts, open_to_doubt, {}, _spelled(classes))
-    statistics = lesson_of(found).after(ClassStatistics.empty(fleet.features))
-    return Reduced(content, blobs, doubts, open_to_doubt, alike(statistics, PRIOR_PICTURES), found.spelled)
+    return Reduced(content, blobs, doubts, open_to_doubt, _spelled(classes))
 
 
 def lesson_of(found: Reduced) -> Lesson:

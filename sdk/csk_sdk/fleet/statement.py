@@ -64,6 +64,14 @@ class Statement:
         return (*(one.id for one in self.entries), *self.sketches.values())
 
     @property
+    def images(self) -> dict[str, float]:
+        """How many images of each class its contributions are of."""
+        found: dict[str, float] = {}
+        for one in self.entries:
+            found[one.name] = found.get(one.name, 0.0) + one.count
+        return found
+
+    @property
     def shown(self) -> str:
         """The device as people read of it."""
         return f"{self.name} ({self.device[:8]})"

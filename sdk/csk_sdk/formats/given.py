@@ -34,6 +34,16 @@ def optional_path(value: Any, what: str) -> Path | None:
     return None if value is None else path_of(value, what)
 
 
+def paths_of(values: Any, what: str, error: type[CskError] = ConfigError) -> list[Path]:
+    """The paths of a list, or whatever else gives them in an order. Raises `error` for others, and for what is none."""
+    if isinstance(values, str | bytes | Mapping | set | frozenset) or not isinstance(values, Iterable):
+        raise error(f"{what} is {_said(values)}, and must be a list of paths.")
+    try:
+        return [path_of(one, f"{what}[{place}]", error) for place, one in enumerate(values)]
+    except TypeError:  # an array of no dimension
+        raise error(f"{what} is {_said(values)}, and must be a list of paths.") from None
+
+
 def text_of(value: Any, what: str, error: type[CskError]) -> str:
     """The text that is given as `what`. Raises `error` for what is none."""
     if not isinstance(value, str):

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from csk_sdk.errors import ConfigError
 from csk_sdk.formats.opening import open_file
 
 WORKSPACE, BUNDLE, STATE, INBOX, TASK = "workspace", "bundle", "state", "inbox", "task"
@@ -85,6 +86,16 @@ def kept_whole(path: Path) -> str | None:
                 "choose another --out."
             )
     return None
+
+
+def require_place(path: Path, what: str, is_one: Callable[[BinaryIO], bool]) -> None:
+    """Raise ConfigError where `what` must not be written: in a bundle or a state, or over something else.
+
+    `is_one` is that of `would_be_lost`.
+    """
+    said = kept_whole(path) or would_be_lost(path, what, is_one)
+    if said is not None:
+        raise ConfigError(said)
 
 
 def would_be_lost(path: Path, what: str, is_one: Callable[[BinaryIO], bool]) -> str | None:

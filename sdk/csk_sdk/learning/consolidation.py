@@ -19,13 +19,13 @@ from csk_sdk.data.labels import Labels
 from csk_sdk.learning.memory_budget import Plan
 from csk_sdk.learning.revision import refit
 from csk_sdk.method.calibration import calibrated
-from csk_sdk.method.contributions import ContributionSum, Lesson
+from csk_sdk.method.contributions import Contribution, ContributionSum, Lesson
 from csk_sdk.method.decisions import Judgement, judge
 from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
 from csk_sdk.method.known_classes import known_among
-from csk_sdk.method.left_out import LeftOut
+from csk_sdk.method.left_out import JudgedImages
 from csk_sdk.method.logistic import cross_entropy
 from csk_sdk.method.projection import add_to_centers, leak, project
 from csk_sdk.method.unknown import Familiarity, measured
@@ -75,19 +75,19 @@ class Measured:
     sample: FeatureSample
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """What the network, as trained, sees in a task's images: for one decision after the other, and one look.
 
-    `tensors` are those of the next generation so far, `drift` how features have moved, `sums` what the task
-    contributes. `own` is how many parts of the `sample` are of the images themselves and not mirrored, `head` the
-    task's own; an image stands for `scale`.
+    `tensors` are those of the next generation so far, `drift` how features have moved, `contributions` what the task's
+    classes contribute. `own` is how many parts of the `sample` are of the images themselves and not mirrored, `head`
+    the task's own; an image stands for `scale`.
     """
 
     tensors: Tensors
     leaks: dict[str, float]
     drift: Drift | None
-    sums: list[ContributionSum]
+    contributions: dict[str, Contribution]
     sample: FeatureSample
     own: int
     head: HeadArrays
@@ -161,15 +161,19 @@ class Consolidation:
         # made when no graph is open.
         for old, new in zip(before, sample.parts, strict=False):
             drift.add(old[: len(new)], new)
-        return Seen(tensors, leaks, drift.fit() if before else None, sums, sample, own, head, scale)
+        contributions = self._totals(sums, scale)
+        return Seen(tensors, leaks, drift.fit() if before else None, contributions, sample, own, head, scale)
 
     def settle(self, name: str, seen: Seen) -> Consolidated:
         """The tensors of the next generation, from what was seen: the images are not looked at again."""
         tensors = dict(seen.tensors)
-        lesson = self._lesson(seen.sums, seen)
+        lesson = (
+            self._lesson(seen.contributions, self._temperature(seen.sample)) if seen.contributions else None
+        )
         carried = self._follow(seen.drift, tensors, lesson)
         judgement = None if lesson is None else self._judged(tensors, seen.sample, seen.own)
-        forgetting = self._forgetting(tensors, seen.drift)
+        # Whoever asks for classes that are apart knows what older tasks lose.
+        forgetting = {} if self.apart else self._forgetting(tensors, seen.drift)
         refit(tensors, self.refitted)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = seen.head
         foreign = set(self.tensors) - known_tensors(self.tensors, self.bundle.manifest.sites)
@@ -189,14 +193,11 @@ class Consolidation:
         return any(np.any(delta) for delta in self.deltas.values())
 
     def contributed(self, done: Consolidated, seen: Seen, batches: Batches) -> Consolidated:
-        """The same, with what the task contributes under the bundle's untouched network, where that is another.
-
-        It comes last, without the map of the drift: that and a temperature are the largest matrices.
-        """
-        if done.carried is None:
+        """The same, with what the task contributes under the bundle's untouched network, where that is another."""
+        if done.carried is None or done.lesson is None:
             return done
-        seen.drift = None
-        return replace(done, lesson=self._lesson(self._untouched(batches), seen))
+        below = self._totals(self._untouched(batches), seen.scale)
+        return replace(done, lesson=self._lesson(below, done.lesson.temperature))
 
     def measure(self, tensors: Mapping[str, NDArray[Any]], batches: Batches) -> Measured:
         """What the network in `tensors` sees in the task: second moments, contributions, features for a head."""
@@ -220,22 +221,23 @@ class Consolidation:
             return []
         return [ContributionSum(self.bundle.manifest.head.features) for _ in self.classes]
 
-    def _lesson(self, sums: list[ContributionSum], seen: Seen) -> Lesson | None:
-        """What the task contributes, each image standing for `seen.scale`."""
-        if not sums:
-            return None
-        found = {name: one.total() for name, one in zip(self.classes, sums, strict=True)}
-        found = {
-            name: one.scaled(seen.scale)
-            for name, one in found.items()
-            if one.count and name not in self.apart
-        }
+    def _totals(self, sums: list[ContributionSum], scale: float) -> dict[str, Contribution]:
+        """What the task's classes contribute, each image standing for `scale`; empty where nothing is kept of them."""
+        found = {name: one.total() for name, one in zip(self.classes, sums, strict=False)}
+        return {name: one.scaled(scale) for name, one in found.items() if one.count}
+
+    def _lesson(self, contributions: Mapping[str, Contribution], temperature: float | None) -> Lesson:
+        """What of it counts in what is known."""
         counted = tuple(name for name in self.classes if name not in self.apart)
-        if self._has_temperature or not counted:
-            return Lesson(counted, found)
-        alone = Lesson(counted, found).after(ClassStatistics.empty(self.bundle.manifest.head.features))
-        measured = calibrated(alone, *self._counted(*seen.sample.arrays()), PRIOR_PICTURES)
-        return Lesson(counted, found, measured.temperature)
+        found = {name: one for name, one in contributions.items() if name not in self.apart}
+        return Lesson(counted, found, temperature)
+
+    def _temperature(self, sample: FeatureSample) -> float | None:
+        """What is measured on the task, where the bundle brings none."""
+        if self._has_temperature:
+            return None
+        empty = ClassStatistics.empty(self.bundle.manifest.head.features)
+        return calibrated(empty, *self._counted(*sample.arrays()), PRIOR_PICTURES).temperature
 
     @property
     def _has_temperature(self) -> bool:
@@ -334,19 +336,15 @@ class Consolidation:
         """
         features, labels, classes = self._counted(*sample.arrays(parts))
         known = ClassStatistics.from_tensors(tensors)
-        if not classes or len(known.classes) < 2 or not (known.counts > 0).all():
+        images = JudgedImages.of(known, features, labels, classes, PRIOR_PICTURES)
+        if images is None:
             return None
-        discriminant = LeftOut.of(known, PRIOR_PICTURES)
-        if discriminant is None:
-            return None
-        old = Familiarity.from_tensors(self.tensors)
-        sketch = measured(old, known, features, labels, classes, PRIOR_PICTURES, discriminant=discriminant)
+        sketch = measured(Familiarity.from_tensors(self.tensors), known, images)
         if sketch is not None:
             tensors.update(sketch.tensors())
         again = known_among(classes, ClassStatistics.from_tensors(self.tensors))
         rng = np.random.default_rng(self.config.seed)
-        base = self.bundle.manifest.classes
-        return judge(known, discriminant, features, labels, classes, again, base, rng)
+        return judge(known, images, classes, again, self.bundle.manifest.classes, rng)
 
     def _counted(
         self, features: NDArray[np.float32], labels: Labels

@@ -197,9 +197,14 @@ def _without_orphans(
     return tuple(left for task in tasks if (left := _less(task, orphans)))
 
 
+def _of_fleet(tasks: Iterable[LearnedTask]) -> set[str]:
+    """The classes that are known of a fleet."""
+    return {name for task in tasks if task.fleet is not None for name in task.classes}
+
+
 def _unshared(tasks: Sequence[LearnedTask]) -> tuple[LearnedTask, ...]:
     """Tasks of which counts again what the fleet does not know any more."""
-    known = {name for task in tasks if task.fleet is not None for name in task.classes}
+    known = _of_fleet(tasks)
     return tuple(replace(task, shared=tuple(name for name in task.shared if name in known)) for task in tasks)
 
 
@@ -207,7 +212,7 @@ def _in_fleet(
     changed: Iterable[LearnedTask], kept: Mapping[str, tuple[str, ...]], tasks: Iterable[LearnedTask]
 ) -> bool:
     """Whether what is gone still has a share in what the fleet knows."""
-    known = {name for task in tasks if task.fleet is not None for name in task.classes}
+    known = _of_fleet(tasks)
     return any(name in known and name not in kept.get(one.name, ()) for one in changed for name in one.shared)
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
-from csk_sdk.method.decisions import MOST_USED
-from csk_sdk.method.heads import ClassStatistics, noise_of_means, shrunk_covariance
+from csk_sdk.method.heads import ClassStatistics, shrunk_inverse
+from csk_sdk.method.known_classes import share_used
 
 Float64 = NDArray[np.float64]
 HOLDERS = integer("fleet", "holders")
@@ -49,7 +49,7 @@ class Space:
     """Where classes are told apart: features, such that the covariance within classes is that of independent ones.
 
     The covariance is that of `statistics`. It fits the images that it is made of too closely, so others lie farther
-    apart than it says (method/decisions.py): distances between means are by so much too large.
+    apart than it says (method/known_classes.py): distances between means are by so much too large.
     """
 
     def __init__(self, root: Float64, noise: float) -> None:
@@ -58,13 +58,11 @@ class Space:
     @classmethod
     def of(cls, statistics: ClassStatistics, prior_pictures: float) -> Space | None:
         """None where no class has any spread."""
-        shrunk = shrunk_covariance(statistics, prior_pictures)
+        shrunk = shrunk_inverse(statistics, prior_pictures)
         if shrunk is None:
             return None
-        covariance, ridge, shrinkage = shrunk
-        inverse: Float64 = np.linalg.inv(covariance).astype(np.float64, copy=False)
-        noise = noise_of_means(inverse, ridge, shrinkage)
-        used = min((1.0 - shrinkage) * noise / statistics.freedom, MOST_USED)
+        inverse, noise, shrinkage = shrunk
+        used = share_used(noise, shrinkage, statistics.freedom)
         root: Float64 = np.linalg.cholesky((inverse + inverse.T) / 2.0).astype(np.float64, copy=False)
         return cls((1.0 - used) * root, noise * (1.0 - used) ** 2)
 

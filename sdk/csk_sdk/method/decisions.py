@@ -25,14 +25,13 @@ from numpy.typing import NDArray
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.forgetting import WIDTH, spread_of
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.left_out import LeftOut
-from csk_sdk.method.unknown import AT_ONCE
+from csk_sdk.method.left_out import AT_ONCE, JudgedImages, LeftOut
 
 Float64 = NDArray[np.float64]
 _CONFUSED, _NOISE = number("twins", "confused"), number("twins", "noise")
 _LEAST, _TAKEN = integer("twins", "least_images"), number("twins", "taken")
 _MADE_UP, _OF_CLASS = integer("twins", "made_up"), integer("twins", "of_class")
-MOST_USED, _EVEN = number("twins", "most_used"), number("twins", "even")
+_MOST_USED, _EVEN = number("twins", "most_used"), number("twins", "even")
 
 
 @dataclass(frozen=True)
@@ -120,29 +119,23 @@ def expected_of(recorded: Mapping[str, Any], names: Mapping[str, str | None]) ->
 
 def judge(
     statistics: ClassStatistics,
-    discriminant: LeftOut,
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    images: JudgedImages,
     classes: Sequence[str],
     known: Sequence[str],
     base: Collection[str],
     rng: np.random.Generator,
 ) -> Judgement:
-    """Of a task's features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted.
+    """Of a task's images, judged by the discriminant of `statistics`, which `classes` are part of.
 
-    `discriminant` is that of `statistics`; `known` are those of `classes` that were known before, `base` the
-    classes that the network was trained on.
+    `known` are those of `classes` that were known before, `base` the classes that the network was trained on.
     """
     place = {name: row for row, name in enumerate(statistics.classes)}
     own = np.array([place[name] for name in classes])
     old = np.array([row for name, row in place.items() if name not in classes or name in known], np.int64)
-    counted = statistics.counts[own[labels]] > 1.0
-    logits = _left_out(discriminant, features[counted], own[labels[counted]])
-    labels = labels[counted]
     expected, twins = {}, {}
-    made_up = _MadeUp(statistics, discriminant, base, rng) if len(old) else None
+    made_up = _MadeUp(statistics, images.discriminant, base, rng) if len(old) else None
     for index, name in enumerate(classes):
-        mine = logits[labels == index]
+        mine = images.logits[images.labels == index]
         if not len(mine):
             continue
         expected[name] = _expected(mine, own, index, statistics.classes)
@@ -190,16 +183,6 @@ def _expected(logits: Float64, own: NDArray[np.int64], index: int, names: Sequen
     return Expected(right, among, names[most] if share else "", share)
 
 
-def _left_out(discriminant: LeftOut, features: NDArray[np.float32], rows: NDArray[np.int64]) -> Float64:
-    parts = [
-        discriminant.logits(
-            features[start : start + AT_ONCE].astype(np.float64), rows[start : start + AT_ONCE]
-        )
-        for start in range(0, len(rows), AT_ONCE)
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, len(discriminant.means)))
-
-
 class _MadeUp:
     """Images of old classes that look as others of theirs would, to the discriminant."""
 
@@ -213,7 +196,7 @@ class _MadeUp:
         self._discriminant, self._rng = discriminant, rng
         # What is given back is a quarter of `t / n`.
         noise = 4.0 * discriminant.given
-        used = min(float((noise * statistics.counts).max() / statistics.freedom), MOST_USED)
+        used = min(float((noise * statistics.counts).max() / statistics.freedom), _MOST_USED)
         self._spread = WIDTH / (1.0 - used) * spread_of(statistics)
         learned = np.array([name not in base for name in statistics.classes])
         self._closer = np.where(learned, noise / (1.0 - used), 0.0)

@@ -261,16 +261,14 @@ def lda_head(
         raise ConfigError(f"prior_pictures is {prior_pictures}, but it must be a finite number from 0 on.")
     rows = _rows(statistics, classes)
     means = statistics.sums[rows] / statistics.counts[rows][:, None]
-    shrunk = shrunk_covariance(statistics, prior_pictures)
+    shrunk = shrunk_inverse(statistics, prior_pictures)
     if shrunk is None:
         # Any multiple of the identity decides alike; this one keeps logits O(f).
         energy = float(np.trace(statistics.gram)) / statistics.counts.sum() / statistics.features
         weight, noise = means / (energy or 1.0), 0.0
     else:
-        within, ridge, shrinkage = shrunk
-        inverse = np.linalg.inv(within)
+        inverse, noise, _ = shrunk
         weight = means @ inverse
-        noise = noise_of_means(inverse, ridge, shrinkage)
     bias = -0.5 * np.einsum("cf,cf->c", weight, means) + noise / (4.0 * statistics.counts[rows])
     temperature = statistics.temperature or 1.0
     return (weight / temperature).astype(np.float32), (bias / temperature).astype(np.float32)
@@ -295,9 +293,16 @@ def shrunk_covariance(
     return within, ridge, shrinkage
 
 
-def noise_of_means(inverse: NDArray[Any], ridge: Float64, shrinkage: float) -> float:
-    """`tr(S^-1 Sw)` by `Sw = (S - ridge) / (1 - a)`, so that no second matrix is needed."""
-    return float(np.sum(1.0 - ridge * np.diag(inverse))) / (1.0 - shrinkage)
+def shrunk_inverse(statistics: ClassStatistics, prior_pictures: float) -> tuple[Float64, float, float] | None:
+    """The inverse of `shrunk_covariance`, the noise of means `t = tr(S^-1 Sw)`, and the share `a`; None as there."""
+    shrunk = shrunk_covariance(statistics, prior_pictures)
+    if shrunk is None:
+        return None
+    covariance, ridge, shrinkage = shrunk
+    inverse: Float64 = np.linalg.inv(covariance).astype(np.float64, copy=False)
+    # By `Sw = (S - ridge) / (1 - a)`, so that no second matrix is needed.
+    noise = float(np.sum(1.0 - ridge * np.diag(inverse))) / (1.0 - shrinkage)
+    return inverse, noise, shrinkage
 
 
 def _rows(statistics: ClassStatistics, classes: Sequence[str] | None) -> NDArray[np.int64]:

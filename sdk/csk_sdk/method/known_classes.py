@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
-from csk_sdk.method.heads import ClassStatistics, lda_head, noise_of_means, shrunk_covariance
+from csk_sdk.method.heads import ClassStatistics, lda_head, shrunk_inverse
 
 MOST = number("known_classes", "most")
 _CONTRADICTION, _LEAST = number("known_classes", "contradiction"), integer("known_classes", "least_images")
@@ -83,13 +83,11 @@ class _Distance:
     @classmethod
     def of(cls, known: ClassStatistics, prior_pictures: float) -> _Distance | None:
         """None where no class has any spread."""
-        shrunk = shrunk_covariance(known, prior_pictures)
+        shrunk = shrunk_inverse(known, prior_pictures)
         if shrunk is None:
             return None
-        covariance, ridge, shrinkage = shrunk
-        inverse: NDArray[np.float64] = np.linalg.inv(covariance).astype(np.float64, copy=False)
-        expected = noise_of_means(inverse, ridge, shrinkage)
-        used = min((1.0 - shrinkage) * expected / known.freedom, _MOST_USED)
+        inverse, expected, shrinkage = shrunk
+        used = share_used(expected, shrinkage, known.freedom)
         return cls(known, inverse, expected / (1.0 - used) ** 2)
 
     def __call__(self, features: NDArray[np.float32], name: str) -> float:
@@ -99,6 +97,11 @@ class _Distance:
             float(np.einsum("nf,fg,ng->n", apart, self._inverse, apart, optimize=True).mean())
             / self._expected
         )
+
+
+def share_used(noise: float, shrinkage: float, freedom: float) -> float:
+    """`g`, the share of the covariance's degrees of freedom that the discriminant uses; see `shrunk_inverse`."""
+    return min((1.0 - shrinkage) * noise / freedom, _MOST_USED)
 
 
 def with_known_classes(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.contract.thresholds import number
-from csk_sdk.method.heads import ClassStatistics, noise_of_means, shrunk_covariance
+from csk_sdk.contract.thresholds import integer, number
+from csk_sdk.method.heads import ClassStatistics, shrunk_inverse
 
 Float64 = NDArray[np.float64]
 _LEAST_LEFT = number("unknown", "least_left")
+# So many images are judged at once: their rows are float64, and as long as the features.
+AT_ONCE = integer("unknown", "images_at_once")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +36,10 @@ class LeftOut:
     @classmethod
     def of(cls, statistics: ClassStatistics, prior_pictures: float) -> LeftOut | None:
         """None where there is no spread within classes."""
-        shrunk = shrunk_covariance(statistics, prior_pictures)
+        shrunk = shrunk_inverse(statistics, prior_pictures)
         if shrunk is None:
             return None
-        covariance, ridge, shrinkage = shrunk
-        inverse: Float64 = np.linalg.inv(covariance).astype(np.float64, copy=False)
-        noise = noise_of_means(inverse, ridge, shrinkage)
+        inverse, noise, shrinkage = shrunk
         counts = statistics.counts
         means = statistics.sums / counts[:, None]
         return cls(means, counts, inverse, (1.0 - shrinkage) / statistics.freedom, noise / (4.0 * counts))
@@ -73,3 +74,47 @@ class LeftOut:
         product = np.einsum("nf,nf->n", b, x) + gain * with_x * with_mean
         logits[np.arange(len(x)), own] = product - 0.5 * square + self.given[own]
         return logits
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedImages:
+    """A task's images, each judged without itself; of those alone in their class, nothing could be said.
+
+    - `discriminant`: that judges them
+    - `features`: `(n, f)` float32; `labels`: `(n,)` into the task's classes; `rows`: `(n,)` into all
+    - `logits`: `(n, C)` of all classes
+    """
+
+    discriminant: LeftOut
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    logits: Float64
+
+    @classmethod
+    def of(
+        cls,
+        statistics: ClassStatistics,
+        features: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        classes: Sequence[str],
+        prior_pictures: float,
+    ) -> JudgedImages | None:
+        """Of features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted there.
+
+        None where nothing can be decided between.
+        """
+        if not classes or len(statistics.classes) < 2 or not (statistics.counts > 0).all():
+            return None
+        discriminant = LeftOut.of(statistics, prior_pictures)
+        if discriminant is None:
+            return None
+        place = {name: row for row, name in enumerate(statistics.classes)}
+        rows = np.array([place[name] for name in classes], np.int64)[labels]
+        others = statistics.counts[rows] > 1.0
+        features, labels, rows = features[others], labels[others], rows[others]
+        logits = np.empty((len(rows), len(statistics.classes)))
+        for start in range(0, len(rows), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            logits[part] = discriminant.logits(features[part].astype(np.float64), rows[part])
+        return cls(discriminant, features, labels, rows, logits)

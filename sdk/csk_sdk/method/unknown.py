@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.errors import StateError
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
-from csk_sdk.method.left_out import LeftOut
+from csk_sdk.method.left_out import AT_ONCE, JudgedImages
 
 Float64 = NDArray[np.float64]
 REJECT = number("unknown", "reject")
@@ -33,7 +33,6 @@ QUANTILES = integer("unknown", "quantiles")
 STEEPNESS, LEAST_MARGIN = number("unknown", "steepness"), number("unknown", "least_margin")
 MOST_SQUARED = number("unknown", "most_squared")
 _USUAL_SHARE, _LEAST_VARIANCE = number("unknown", "usual_share"), number("unknown", "least_variance")
-AT_ONCE = integer("unknown", "images_at_once")
 # As tensors of a state, each behind `familiarity.`.
 FAMILIARITY = ("classes", "margins", "oddness")
 
@@ -189,39 +188,22 @@ def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: Head
 
 
 def measured(
-    known: Familiarity | None,
-    statistics: ClassStatistics,
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    classes: Sequence[str],
-    prior_pictures: float,
-    unseen: float = 1.0,
-    discriminant: LeftOut | None = None,
+    known: Familiarity | None, statistics: ClassStatistics, images: JudgedImages, unseen: float = 1.0
 ) -> Familiarity | None:
-    """`known` and the sketch of features `(n, f)`, labels `(n,)` into `classes`, which are part of `statistics`.
+    """`known` and the sketch of a task's images, which are part of `statistics` and were judged by its discriminant.
 
-    `unseen` is what the closeness of images that the network was not trained on is of that of these, `discriminant`
-    that of `statistics`, where it is there already. `known` as it is where no class has two images, or nothing can be
-    decided between.
+    `unseen` is what the closeness of images that the network was not trained on is of that of these. `known` as it is
+    where no class has two images.
     """
-    if len(statistics.classes) < 2 or not (statistics.counts > 0).all():
-        return known
-    place = {name: row for row, name in enumerate(statistics.classes)}
-    rows = np.array([place[name] for name in classes], np.int64)[labels]
-    told = statistics.counts[rows] > 1.0
-    features, rows = features[told], rows[told]
-    if discriminant is None and len(rows):
-        discriminant = LeftOut.of(statistics, prior_pictures)
-    if discriminant is None or not len(rows):
+    rows = images.rows
+    if not len(rows):
         return known
     typical = _spread(statistics)[2]
-    margins, oddness = np.empty(len(rows)), np.empty(len(rows))
+    margins, oddness = margins_of(images.logits), np.empty(len(rows))
     for start in range(0, len(rows), AT_ONCE):
         part = slice(start, start + AT_ONCE)
-        x = features[part].astype(np.float64)
-        margins[part] = margins_of(discriminant.logits(x, rows[part]))
-        oddness[part] = _oddness_left_out(statistics, x, rows[part])
-    at_means = margins_of(discriminant.at_means())
+        oddness[part] = _oddness_left_out(statistics, images.features[part].astype(np.float64), rows[part])
+    at_means = margins_of(images.discriminant.at_means())
     seen = [row for row in np.unique(rows) if at_means[row] > 0.0]
     if not seen:
         return known

@@ -33,7 +33,6 @@ class Counter:
         self._waiting = _Waiting(folder)
         self._clock = clock
         self._flushed = clock()
-        self._limits: tuple[int, tuple[float, ...]] | None = None
         weakref.finalize(self, self._waiting.flush, _TRIES)
 
     def add(self, predictor: Predictor, said: Prediction) -> None:
@@ -43,14 +42,16 @@ class Counter:
         now = self._clock()
         day, number = datetime.fromtimestamp(now, UTC).date().isoformat(), predictor.generation.number
         found = Day(day, number, answers=len(said.labels))
-        if said.distance is not None and said.known is not None:
-            limits = self._limits_of(predictor)
+        distance = predictor.distance()
+        if said.distance is not None and said.known is not None and distance is not None:
             found += Day(
                 day,
                 number,
                 measured=len(said.distance),
                 unknown=int(np.count_nonzero(~said.known)),
-                beyond=tuple(int(np.count_nonzero(said.distance > limit)) for limit in limits),
+                beyond=tuple(
+                    int(np.count_nonzero(said.distance > distance.limit(share))) for share in SHARES
+                ),
             )
         self._waiting.add(found)
         # A clock that is set back must not stop it.
@@ -61,17 +62,6 @@ class Counter:
     def flush(self) -> None:
         """Add what waits to the file, if that can be written now."""
         self._waiting.flush(1)
-
-    def _limits_of(self, predictor: Predictor) -> tuple[float, ...]:
-        held = self._limits
-        if held is None or held[0] != predictor.generation.number:
-            distance = predictor.distance()
-            assert distance is not None, "there are distances"
-            held = self._limits = (
-                predictor.generation.number,
-                tuple(distance.limit(share) for share in SHARES),
-            )
-        return held[1]
 
 
 class _Waiting:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class Scores:
     names: tuple[str, ...]
     rows: tuple[Row, ...]
     metric: str = "accuracy"
-    base_lost: float | None = None
+    base_lost: Callable[[], float | None] = field(default=lambda: None, compare=False)
 
     def evaluation(self, scenario: str) -> Evaluation:
         """The accuracy matrix of one scenario. Raises ConfigError for an unknown one."""
@@ -90,7 +91,7 @@ class Scores:
         for name, entry in last.items():
             for kind, value in entry.get("details", {}).get(scenario, {}).items():
                 details.setdefault(kind, {})[name] = value
-        lost = self.base_lost if scenario == "class" else None
+        lost = self.base_lost() if scenario == "class" else None
         return Evaluation(scenario, self.names, matrix, accuracy, self.metric, details, lost)
 
 
@@ -121,7 +122,7 @@ def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Sc
     scores = _along_the_way(
         generation, state, names, saved, names[0] in known, predictor.bundle.objective.metric
     )
-    return replace(scores, base_lost=None if BASE in row else _base_lost(predictor))
+    return scores if BASE in row else replace(scores, base_lost=cache(partial(_base_lost, predictor)))
 
 
 def _kept(entry: Mapping[str, Any]) -> dict[str, Any]:

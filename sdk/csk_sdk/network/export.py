@@ -21,7 +21,7 @@ from csk_sdk.bundle.onnx_file import is_onnx
 from csk_sdk.contract.manifest import EXACT, EXPORT_TEMPLATE, INT8, PRECISIONS, QUANTISED_TEMPLATE
 from csk_sdk.errors import ConfigError, StorageError
 from csk_sdk.formats.opening import read_file
-from csk_sdk.formats.places import kept_whole, would_be_lost
+from csk_sdk.formats.places import require_place
 from csk_sdk.formats.protobuf import LENGTH_DELIMITED, MAX_BYTES, VARINT, field, tag, varint
 from csk_sdk.network.export_quantised import quantised_tensors
 from csk_sdk.network.export_rejection import rejection
@@ -87,9 +87,7 @@ def export_model(
     lie in a bundle or a state, or replace a file that is no ONNX model, and for a precision that the bundle has no form
     for.
     """
-    said = kept_whole(path) or would_be_lost(path, "an ONNX model", is_onnx)
-    if said is not None:
-        raise ConfigError(said)
+    require_place(path, "an ONNX model", is_onnx)
     manifest = bundle.manifest
     require_form(bundle, precision)
     tensors = bundle.weights(manifest.weights_in_export)

@@ -10,7 +10,7 @@ from csk_sdk.state import LearnedTask
 from csk_sdk.state.field import SHARES, Day
 
 # Below this share of right decisions over all classes, more images of a class are asked for.
-_ENOUGH = 0.8
+ENOUGH = 0.8
 # From this share of a class's images on, the class that they are taken for is named.
 _MIXED_UP = 0.1
 # Images are drifting away where so many times as many lie beyond a distance as of known ones do, of so many at least.
@@ -65,7 +65,8 @@ class Status:
     @property
     def unknown(self) -> float | None:
         """The share of them that was called unknown; None where that could be told of none."""
-        return _share(self.days or (), "unknown")
+        measured = sum(day.measured for day in self.days or ())
+        return sum(day.unknown for day in self.days or ()) / measured if measured else None
 
     @property
     def drift(self) -> str:
@@ -104,18 +105,13 @@ class Status:
         }
 
 
-def _share(days: Sequence[Day], what: str) -> float | None:
-    measured = sum(day.measured for day in days)
-    return sum(int(getattr(day, what)) for day in days) / measured if measured else None
-
-
 def needs_of(tasks: Sequence[LearnedTask], noun: str) -> tuple[Need, ...]:
     """Classes of these tasks that need more images, those that are worst first; of a class taught twice, the later."""
     found: dict[str, Need] = {}
     for task in tasks:
         for name, one in task.expected.get("classes", {}).items():
             found.pop(name, None)
-            if float(one["all_classes"]) < _ENOUGH:
+            if float(one["all_classes"]) < ENOUGH:
                 found[name] = _need(name, task, one, noun)
     return tuple(sorted(found.values(), key=lambda need: need.all_classes))
 

@@ -52,5 +52,5 @@ def _row(need: Need) -> str:
     )
 
 
-def _percent(part: int, day: Day) -> float | None:
-    return 100.0 * part / day.measured if day.measured else None
+def _percent(part: int, day: Day) -> float:
+    return 100.0 * part / day.measured

@@ -8,6 +8,7 @@ from html import escape
 
 from csk_sdk.config import TrainingConfig
 from csk_sdk.network.evaluation import Evaluation
+from csk_sdk.network.status import ENOUGH
 from csk_sdk.report.charts import bar_chart, heat_map, line_chart
 from csk_sdk.report.field import field_body, needs_body
 from csk_sdk.report.history import History
@@ -220,7 +221,10 @@ def _expected(history: History) -> str:
 
 def _needs(history: History) -> str:
     body = needs_body(history.status)
-    told = f"Classes of which less than 80 % were expected to be named right: which {history.noun}s to take next."
+    told = (
+        f"Classes of which less than {100 * ENOUGH:.0f} % were expected to be named right: which {history.noun}s to "
+        "take next."
+    )
     return _card("What to teach next", told, body, wide=True) if body else ""
 
 

@@ -148,6 +148,12 @@ def remove_file(path: Path) -> bool:
     return True
 
 
+def remove_or_raise(path: Path) -> None:
+    """Remove `path`, whose being there means something; nothing happens where it is not. Raises StorageError."""
+    if not remove_file(path):
+        raise StorageError(f"{path} cannot be removed: check that this user may write to {path.parent}.")
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file of this name is one that `replace_file` was writing."""
     return name.startswith(".") and name.endswith(_TEMPORARY)

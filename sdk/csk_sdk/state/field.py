@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from csk_sdk.errors import StateError, StorageError
-from csk_sdk.state.atomic import exists, remove_file, replace_file
+from csk_sdk.errors import StateError
+from csk_sdk.state.atomic import exists, remove_or_raise, replace_file
 from csk_sdk.state.generation import seal, unseal
 from csk_sdk.state.lock import StateLock
 
@@ -82,10 +82,7 @@ def start_counting(folder: Path) -> None:
 def stop_counting(folder: Path) -> None:
     """Count no more, and forget what was counted. Raises StorageError."""
     with StateLock(folder, FIELD_LOCK):
-        if is_counting(folder) and not remove_file(folder / FIELD):
-            raise StorageError(
-                f"{folder / FIELD} cannot be removed: check that this user may write to {folder}."
-            )
+        remove_or_raise(folder / FIELD)
 
 
 def add_days(folder: Path, more: Iterable[Day]) -> None:

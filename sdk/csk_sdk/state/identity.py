@@ -24,8 +24,8 @@ _PARTS = frozenset(
         "lock",
         "lock.node",
         FIELD,
+        FIELD_LOCK,
     }
-    | {FIELD_LOCK}
 )
 # Hidden files, and kernels of a run that was killed (network/profiles.py).
 _OUR_SCRATCH = (".", "kernels-")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from csk_sdk.errors import ConfigError, StorageError
+from csk_sdk.errors import ConfigError
 from csk_sdk.formats.opening import read_file
-from csk_sdk.state.atomic import exists, make_folder, remove_file, replace_file
+from csk_sdk.state.atomic import exists, make_folder, remove_or_raise, replace_file
 
 # In the inbox, where hidden names are no tasks: whoever may teach the device may pause it, and an upgrade leaves it.
 PAUSED = ".paused"
@@ -41,8 +41,8 @@ def pause(inbox: Path) -> None:
 
 def resume(inbox: Path) -> None:
     """Let learning go on; nothing happens where it is not paused. Raises StorageError."""
-    if is_paused(inbox) and not remove_file(inbox / PAUSED):
-        raise StorageError(f"{inbox / PAUSED} cannot be removed: check that this user may write to {inbox}.")
+    if is_paused(inbox):
+        remove_or_raise(inbox / PAUSED)
 
 
 @dataclass(frozen=True)
