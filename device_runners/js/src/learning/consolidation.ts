@@ -4,12 +4,12 @@ import { augmentationOf, followsDrift } from '../config.js';
 import { mirrored } from '../data/augment.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { calibrated } from '../method/calibration.js';
-import { ContributionSum, Lesson } from '../method/contributions.js';
+import { type Contribution, ContributionSum, Lesson } from '../method/contributions.js';
 import { type Judgement, judge, judgedApart } from '../method/decisions.js';
 import { type Drift, DriftEstimate } from '../method/drift.js';
 import { estimatedForgetting } from '../method/forgetting.js';
 import { ClassStatistics } from '../method/heads.js';
-import { LeftOut } from '../method/leftOut.js';
+import { JudgedImages } from '../method/leftOut.js';
 import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
 import { identity, timesTransposed, transposed } from '../method/matrix.js';
 import { addToCenters, leak, project } from '../method/projection.js';
@@ -80,9 +80,9 @@ export async function consolidate(
     const without = settle(training, name, seen, apart);
     done = { ...without, forgetting, headsOnly, judgement: judgedApart(judgement, apart, without.judgement) };
   }
-  if (!done.carried) return done;
-  const below = await untouched(training, batches);
-  return { ...done, lesson: lessonOf(training, below, seen.sample, apart) };
+  if (!done.carried || !done.lesson) return done;
+  const below = totalsOf(training, await untouched(training, batches));
+  return { ...done, lesson: lessonOf(training, below, done.lesson.temperature, apart) };
 }
 
 /** All that is seen in the task's images once the deltas are in the centers, and the task's own head. */
@@ -102,7 +102,7 @@ async function see(training: TaskTraining, batches: Batches): Promise<Seen> {
     tensors.set(key, float32(known.shape, sum));
   }
   const taught = { features: features.subarray(0, own * f), labels: labels.subarray(0, own) };
-  return { tensors, leaks, sums, sample, drift, taught };
+  return { tensors, leaks, contributions: totalsOf(training, sums), sample, drift, taught };
 }
 
 /**
@@ -118,12 +118,16 @@ function settle(
 ): Consolidated {
   const { bundle, classes, refitted } = training;
   const { features: f } = bundle.manifest.head;
-  const { leaks, sums, sample, drift, taught } = seen;
+  const { leaks, contributions, sample, drift, taught } = seen;
   const tensors = new Map(seen.tensors);
-  const lesson = lessonOf(training, sums, sample, apart);
+  const lesson = contributions.size
+    ? lessonOf(training, contributions, temperatureOf(training, sample, apart), apart)
+    : undefined;
   const { known, carried } = follow(training, tensors, lesson, drift);
   const judgement = lesson && judged(training, tensors, known, countedOf(training, taught, apart));
-  const forgetting = drift ? forgettingOf(training, tensors, drift) : new Map<string, number>();
+  // Whoever asks for classes that are apart knows what older tasks lose.
+  const forgetting =
+    drift && !apart.length ? forgettingOf(training, tensors, drift) : new Map<string, number>();
   refit(tensors, refitted, f);
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
   tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
@@ -165,23 +169,21 @@ function judged(
   known: ClassStatistics,
   { features, labels, classes }: Taught,
 ): Judgement | undefined {
-  if (!classes.length || known.classes.length < 2 || !known.counts.every((count) => count > 0))
-    return undefined;
-  const discriminant = LeftOut.of(known, PRIOR_IMAGES);
-  if (!discriminant) return undefined;
-  const old = Familiarity.from(training.tensors);
-  const sketch = measured(old, known, features, labels, classes, PRIOR_IMAGES, discriminant);
+  const images = JudgedImages.of(known, features, labels, classes, PRIOR_IMAGES);
+  if (!images) return undefined;
+  const sketch = measured(Familiarity.from(training.tensors), known, images);
   for (const [key, tensor] of sketch?.tensors() ?? []) tensors.set(key, tensor);
   const random = new Random(training.config.seed);
   const base = training.bundle.manifest.classes;
-  return judge(known, discriminant, features, labels, classes, training.known, base, random);
+  return judge(known, images, classes, training.known, base, random);
 }
 
 /** What the network, as trained, sees in the task's images: for one decision after the other, and one look. */
-interface Seen extends Pick<Look, 'sums' | 'sample' | 'drift'> {
+interface Seen extends Pick<Look, 'sample' | 'drift'> {
   /** Those of the next generation, so far. */
   readonly tensors: Tensors;
   readonly leaks: ReadonlyMap<string, number>;
+  readonly contributions: ReadonlyMap<string, Contribution>;
   /** Features of the images themselves, and not mirrored. */
   readonly taught: Omit<Taught, 'classes'>;
 }
@@ -234,25 +236,38 @@ function count(
   }
 }
 
-/** What the task contributes, but for classes that are `apart`; undefined where nothing is kept of its classes. */
-function lessonOf(
-  training: TaskTraining,
+/** What the task's classes contribute; empty where nothing is kept of them. */
+function totalsOf(
+  { classes }: TaskTraining,
   sums: readonly ContributionSum[],
+): ReadonlyMap<string, Contribution> {
+  const totals = sums.map((sum, label) => [classes[label]!, sum.total()] as const);
+  return new Map(totals.filter(([, { count: images }]) => images));
+}
+
+/** What of it counts in what is known: not classes that are `apart`. */
+function lessonOf(
+  { classes }: TaskTraining,
+  contributions: ReadonlyMap<string, Contribution>,
+  temperature: number | undefined,
+  apart: readonly string[],
+): Lesson {
+  const counted = classes.filter((name) => !apart.includes(name));
+  const found = new Map([...contributions].filter(([name]) => !apart.includes(name)));
+  return new Lesson(counted, found, temperature);
+}
+
+/** What is measured on the task, but for classes that are `apart`; undefined where the bundle brings one. */
+function temperatureOf(
+  training: TaskTraining,
   sample: FeatureSample,
   apart: readonly string[],
-): Lesson | undefined {
-  if (!sums.length) return undefined;
-  const { bundle, classes } = training;
-  const counted = classes.filter((name) => !apart.includes(name));
-  const each = sums.map((sum, label) => [classes[label]!, sum] as const);
-  const totals = each.flatMap(([name, sum]) => (apart.includes(name) ? [] : [[name, sum.total()] as const]));
-  const found = new Map(totals.filter(([, { count: images }]) => images));
-  const lesson = new Lesson(counted, found);
-  if (bundle.checkpoint.has('statistics.temperature') || !counted.length) return lesson;
-  const alone = lesson.after(ClassStatistics.empty(bundle.manifest.head.features));
-  const { features, labels } = countedOf(training, sample.arrays(), apart);
-  const { temperature } = calibrated(alone, features, labels, counted, PRIOR_IMAGES);
-  return temperature === undefined ? lesson : new Lesson(counted, found, temperature);
+): number | undefined {
+  const { bundle } = training;
+  if (bundle.checkpoint.has('statistics.temperature')) return undefined;
+  const { features, labels, classes } = countedOf(training, sample.arrays(), apart);
+  const empty = ClassStatistics.empty(bundle.manifest.head.features);
+  return calibrated(empty, features, labels, classes, PRIOR_IMAGES).temperature;
 }
 
 /** What the bundle's own network sees in the task. */

@@ -11,9 +11,8 @@ import type { Twin } from '../errors.js';
 import { freedomOf } from './covariance.js';
 import { type Draws, spreadOf, WIDTH } from './forgetting.js';
 import type { ClassStatistics } from './heads.js';
-import type { LeftOut } from './leftOut.js';
+import { AT_ONCE, type JudgedImages, type LeftOut } from './leftOut.js';
 import { timesTransposed } from './matrix.js';
-import { AT_ONCE } from './unknown.js';
 
 /**
  * How often a class of the task will be recognised, shares of 0 to 1: in the decision over all classes, and among the
@@ -59,31 +58,26 @@ export function judgedApart(
 }
 
 /**
- * Of a task's features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted.
- * `discriminant` is that of `statistics`; `known` are those of `classes` that were known before, `base` the classes that
- * the network was trained on.
+ * Of a task's images, judged by the discriminant of `statistics`, which `classes` are part of. `known` are those of
+ * `classes` that were known before, `base` the classes that the network was trained on.
  */
 export function judge(
   statistics: ClassStatistics,
-  discriminant: LeftOut,
-  features: Float32Array,
-  labels: ArrayLike<number>,
+  images: JudgedImages,
   classes: readonly string[],
   known: readonly string[],
   base: readonly string[],
   random: Pick<Draws, 'permutation' | 'normal'>,
 ): Judgement {
-  const { classes: all, counts } = statistics;
+  const { classes: all } = statistics;
   const own = classes.map((name) => all.indexOf(name));
   const old = [...all.keys()].filter((row) => !classes.includes(all[row]!) || known.includes(all[row]!));
-  const logits = leftOutLogits(statistics, discriminant, features, labels, own);
+  const logits = images.labels.map((_, i) => images.logits.subarray(i * all.length, (i + 1) * all.length));
   const expected = new Map<string, ExpectedClass>();
   const twins = new Map<string, Twin>();
-  const madeUp = old.length ? new MadeUp(statistics, discriminant, base, random) : undefined;
+  const madeUp = old.length ? new MadeUp(statistics, images.discriminant, base, random) : undefined;
   for (const [index, name] of classes.entries()) {
-    const mine = Array.from(labels, (_, i) => i)
-      .filter((i) => labels[i] === index && counts[own[index]!]! > 1)
-      .map((i) => logits.get(i)!);
+    const mine = logits.filter((_, i) => images.labels[i] === index);
     if (!mine.length) continue;
     expected.set(name, expectedOf(mine, own, index, all));
     if (known.includes(name) || !madeUp || mine.length < TWINS.leastImages) continue;
@@ -91,31 +85,6 @@ export function judge(
     if (twin) twins.set(name, twin);
   }
   return madeUp ? { expected, twins, ...madeUp.accuracies(old) } : { expected, twins };
-}
-
-/** By image its logits over all classes; those of which a class has no other are left out. */
-function leftOutLogits(
-  { features: f, counts }: ClassStatistics,
-  discriminant: LeftOut,
-  features: Float32Array,
-  labels: ArrayLike<number>,
-  own: readonly number[],
-): Map<number, Float64Array> {
-  const told = Array.from(labels, (_, i) => i).filter((i) => counts[own[labels[i]!]!]! > 1);
-  const found = new Map<number, Float64Array>();
-  for (let start = 0; start < told.length; start += AT_ONCE) {
-    const part = told.slice(start, start + AT_ONCE);
-    const x = new Float64Array(part.length * f);
-    for (const [at, i] of part.entries()) x.set(features.subarray(i * f, (i + 1) * f), at * f);
-    const rows = discriminant.logits(
-      x,
-      part.map((i) => own[labels[i]!]!),
-    );
-    for (const [at, i] of part.entries()) {
-      found.set(i, rows.subarray(at * counts.length, (at + 1) * counts.length));
-    }
-  }
-  return found;
 }
 
 function expectedOf(

@@ -8,8 +8,11 @@
 
 import { UNKNOWN } from '../contract/thresholds.js';
 import { freedomOf, meansOf } from './covariance.js';
-import { type ClassStatistics, type ShrunkCovariance, shrunkCovariance } from './heads.js';
+import { type ClassStatistics, decides, type ShrunkCovariance, shrunkCovariance } from './heads.js';
 import { timesTransposed } from './matrix.js';
+
+/** So many images are judged at once: their rows are float64, and as long as the features. */
+export const AT_ONCE = UNKNOWN.imagesAtOnce;
 
 /** The discriminant of `ldaHead`, of classes that all have images, as it judges them. */
 export class LeftOut {
@@ -87,6 +90,51 @@ export class LeftOut {
   /** What of the noise of its mean a class is given back: a quarter of `tr(S^-1 Sw) / n_c`. */
   given(c: number): number {
     return this.shrunk.noise / (4 * this.statistics.counts[c]!);
+  }
+}
+
+/** A task's images, each judged without itself; of those alone in their class, nothing could be said. */
+export class JudgedImages {
+  private constructor(
+    readonly discriminant: LeftOut,
+    /** `(n, f)`. */
+    readonly features: Float32Array,
+    /** `(n,)`, into the task's classes. */
+    readonly labels: readonly number[],
+    /** `(n,)`, into all classes. */
+    readonly rows: readonly number[],
+    /** `(n, C)`, of all classes. */
+    readonly logits: Float64Array,
+  ) {}
+
+  /**
+   * Of features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted there. Undefined where
+   * nothing can be decided between.
+   */
+  static of(
+    statistics: ClassStatistics,
+    features: Float32Array,
+    labels: ArrayLike<number>,
+    classes: readonly string[],
+    priorPictures: number,
+  ): JudgedImages | undefined {
+    if (!classes.length || !decides(statistics)) return undefined;
+    const discriminant = LeftOut.of(statistics, priorPictures);
+    if (!discriminant) return undefined;
+    const { features: f, counts } = statistics;
+    const place = classes.map((name) => statistics.classes.indexOf(name));
+    const told = Array.from(labels, (_, i) => i).filter((i) => counts[place[labels[i]!]!]! > 1);
+    const kept = new Float32Array(told.length * f);
+    for (const [at, i] of told.entries()) kept.set(features.subarray(i * f, (i + 1) * f), at * f);
+    const own = told.map((i) => labels[i]!);
+    const rows = own.map((label) => place[label]!);
+    const logits = new Float64Array(told.length * counts.length);
+    for (let start = 0; start < told.length; start += AT_ONCE) {
+      const some = rows.slice(start, start + AT_ONCE);
+      const x = Float64Array.from(kept.subarray(start * f, (start + some.length) * f));
+      logits.set(discriminant.logits(x, some), start * counts.length);
+    }
+    return new JudgedImages(discriminant, kept, own, rows, logits);
   }
 }
 
