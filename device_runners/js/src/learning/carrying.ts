@@ -7,13 +7,12 @@ import { sha256, utf8 } from '../formats/bytes.js';
 import { decode } from '../formats/safetensors.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { Contribution, DIRECTIONS, MIXTURES } from '../method/contributions.js';
-import { covarianceWithin } from '../method/covariance.js';
+import { type LedBack, ledBack } from '../method/drift.js';
 import { FeatureMap } from '../method/featureMap.js';
 import { ClassStatistics } from '../method/heads.js';
-import { eigenSymmetric, timesTransposed, transposed } from '../method/matrix.js';
+import { timesTransposed, transposed } from '../method/matrix.js';
 import { frozenMoment } from '../method/projection.js';
 import { Random } from '../method/random.js';
-import { solvedRows } from '../method/symmetric.js';
 import { Familiarity, replaceSketch } from '../method/unknown.js';
 import { digestOfCenters, MAP, MAPPED, mapOf, statisticsOf, UnledgeredError } from '../network/ledger.js';
 import type { Generation, LearnedTask } from '../state/record.js';
@@ -37,14 +36,20 @@ export interface Upgraded {
 }
 
 /**
- * Commit to `into`, an empty state of `to`, what `state` of `from` knows; both are locked by the caller. Throws BundleError
- * where `to` brings no map for `from`, StateError where what is known cannot be read.
+ * Commit to `into`, an empty state of `to`, what `state` of `from` knows; both are locked by the caller, and `map` is what
+ * `openMap` gave. Throws StateError where what is known cannot be read.
  */
-export async function carry(from: Bundle, state: State, to: Bundle, into: State): Promise<Upgraded> {
-  return new Carrying(from, state, await state.load(), to, into).run();
+export async function carry(
+  from: Bundle,
+  state: State,
+  to: Bundle,
+  into: State,
+  map: FeatureMap,
+): Promise<Upgraded> {
+  return new Carrying(from, state, await state.load(), to, into, map).run();
 }
 
-/** The map that a bundle brings along for what was learned on another one. */
+/** The map that a bundle brings along for what was learned on another one. Throws BundleError where it brings none. */
 export function openMap(from: Bundle, to: Bundle): FeatureMap {
   const about = to.manifest.upgrade;
   if (about?.bundle !== from.id) {
@@ -64,7 +69,6 @@ export function openMap(from: Bundle, to: Bundle): FeatureMap {
 
 /** One generation on its way from one bundle to another. */
 class Carrying {
-  private readonly map: FeatureMap;
   private readonly before: Tensors;
   private readonly tensors: Map<string, StoredTensor>;
   /** From the untouched network's features to the present ones; undefined where they are the same, or nobody knows. */
@@ -74,6 +78,8 @@ class Carrying {
   private readonly moved: boolean;
   /** Whether features are what they were, and all that was trained is there: then nothing changes. */
   private readonly whole: boolean;
+  private totals: ClassStatistics | undefined;
+  private ledBack: LedBack | undefined;
 
   constructor(
     private readonly from: Bundle,
@@ -81,8 +87,8 @@ class Carrying {
     private readonly generation: Generation,
     private readonly to: Bundle,
     private readonly into: State,
+    private readonly map: FeatureMap,
   ) {
-    this.map = openMap(from, to);
     this.before = from.checkpoint;
     this.tensors = new Map(to.checkpoint);
     this.drift = this.knownDrift();
@@ -222,23 +228,20 @@ class Carrying {
     const { tasks, tensors } = this.generation;
     const last = tasks.filter(({ classes }) => classes.includes(name)).at(-1);
     const told = tasks.some(({ contributions }) => contributions.get(name));
+    if (told || last?.name !== task.name) return undefined;
     const f = this.from.manifest.head.features;
-    const totals = ClassStatistics.from(tensors, f);
-    if (told || last?.name !== task.name || totals.count([name]) <= 0) return undefined;
-    const row = totals.classes.indexOf(name);
-    const count = totals.counts[row]!;
-    // Back to the untouched network: x with drift x = mean, and the covariance from both sides.
-    const back = (rows: Float64Array, n: number): Float64Array =>
-      this.drift ? solvedRows(this.drift, rows, n, f) : rows;
-    const covariance = back(transposed(back(covarianceWithin(totals), f), f, f), f);
-    const { values, vectors } = eigenSymmetric(covariance, f);
+    this.totals ??= ClassStatistics.from(tensors, f);
+    const row = this.totals.classes.indexOf(name);
+    const count = this.totals.counts[row] ?? 0;
+    if (count <= 0) return undefined;
+    this.ledBack ??= ledBack(this.totals, this.drift);
+    const { means, values, vectors } = this.ledBack;
     const rows = Math.min(DIRECTIONS + MIXTURES, f);
     const factor = Float32Array.from({ length: rows * f }, (_, at) => {
       const which = f - rows + Math.floor(at / f);
       return Math.sqrt(Math.max(values[which]!, 0) * Math.max(count - 1, 0)) * vectors[which * f + (at % f)]!;
     });
-    const mean = totals.sums.slice(row * f, (row + 1) * f).map((value) => value / count);
-    return new Contribution(count, Float32Array.from(back(mean, 1)), factor);
+    return new Contribution(count, Float32Array.from(means.subarray(row * f, (row + 1) * f)), factor);
   }
 
   private async statistics(tasks: readonly LearnedTask[], hidden: readonly string[]): Promise<void> {

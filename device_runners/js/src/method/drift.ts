@@ -7,9 +7,10 @@
  */
 
 import { DRIFT } from '../contract/thresholds.js';
+import { covarianceWithin } from './covariance.js';
 import { ClassStatistics } from './heads.js';
-import { timesTransposed, trace, transposed } from './matrix.js';
-import { SymmetricSystem } from './symmetric.js';
+import { eigenSymmetric, timesTransposed, trace, transposed } from './matrix.js';
+import { SymmetricSystem, solvedRows } from './symmetric.js';
 
 /** Features `(n, f)` of the same images, before and after; or the other way round. */
 type Pair = readonly [Float32Array, Float32Array];
@@ -64,6 +65,26 @@ export class Drift {
     const sums = timesTransposed(old.sums, this.forward, old.classes.length, f, f);
     return new ClassStatistics(f, old.classes, gram, sums, old.counts, old.temperature);
   }
+}
+
+/**
+ * What is known of all classes together, as the untouched network had it: their means `(classes, f)`, and the eigenvalues
+ * `(f,)`, ascending, and eigenvectors, as rows `(f, f)`, of the covariance that they share.
+ */
+export interface LedBack {
+  readonly means: Float64Array;
+  readonly values: Float64Array;
+  readonly vectors: Float64Array;
+}
+
+/** From features under `drift`: x with drift x = mean, and the covariance from both sides. */
+export function ledBack(totals: ClassStatistics, drift: Float64Array | undefined): LedBack {
+  const { features: f, sums, counts } = totals;
+  const back = (rows: Float64Array, n: number): Float64Array =>
+    drift ? solvedRows(drift, rows, n, f) : rows;
+  const means = sums.map((value, at) => value / (counts[Math.floor(at / f)]! || 1));
+  const covariance = back(transposed(back(covarianceWithin(totals), f), f, f), f);
+  return { means: back(means, counts.length), ...eigenSymmetric(covariance, f) };
 }
 
 function accumulate(sum: Float64Array, part: Float64Array): void {
