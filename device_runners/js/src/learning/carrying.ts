@@ -10,7 +10,7 @@ import { Contribution, DIRECTIONS, MIXTURES } from '../method/contributions.js';
 import { type LedBack, ledBack } from '../method/drift.js';
 import { FeatureMap } from '../method/featureMap.js';
 import { ClassStatistics } from '../method/heads.js';
-import { timesTransposed, transposed } from '../method/matrix.js';
+import { headBehind } from '../method/matrix.js';
 import { frozenMoment } from '../method/projection.js';
 import { Random } from '../method/random.js';
 import { Familiarity, replaceSketch } from '../method/unknown.js';
@@ -267,10 +267,7 @@ class Carrying {
     const own = (part: string): Float32Array =>
       require32(this.generation.tensors, `head/${name}/${part}`).data;
     let weight = own('weight');
-    if (!this.whole && this.drift) {
-      const led = transposed(this.drift, old, old);
-      weight = Float32Array.from(timesTransposed(Float64Array.from(weight), led, classes.length, old, old));
-    }
+    if (!this.whole && this.drift) weight = headBehind(weight, this.drift, old);
     const made = this.map.head({ weight, bias: own('bias') });
     const { features } = this.to.manifest.head;
     this.tensors.set(`head/${name}/weight`, float32([classes.length, features], made.weight));

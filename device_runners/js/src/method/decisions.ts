@@ -12,7 +12,7 @@ import { freedomOf } from './covariance.js';
 import { type Draws, spreadOf, WIDTH } from './forgetting.js';
 import type { ClassStatistics } from './heads.js';
 import { AT_ONCE, type JudgedImages, type LeftOut } from './leftOut.js';
-import { timesTransposed } from './matrix.js';
+import { argmax, timesTransposed } from './matrix.js';
 
 /**
  * How often a class of the task will be recognised, shares of 0 to 1: in the decision over all classes, and among the
@@ -93,17 +93,16 @@ function expectedOf(
   index: number,
   names: readonly string[],
 ): ExpectedClass {
-  const every = [...names.keys()];
   const said = new Float64Array(names.length);
   let among = 0;
   for (const row of logits) {
-    const best = largest(row, every);
+    const best = argmax(row);
     said[best] = said[best]! + 1;
     among += Number(largest(row, own) === own[index]);
   }
   const right = said[own[index]!]!;
   said[own[index]!] = 0;
-  const most = largest(said, every);
+  const most = argmax(said);
   const n = logits.length;
   return {
     allClasses: right / n,
@@ -123,16 +122,14 @@ function twinOf(
 ): Twin | undefined {
   const n = logits.length;
   const shares = old.map((row) => logits.filter((one) => one[row]! > one[own]!).length / n);
-  const nearest = largest(shares, [...old.keys()]);
+  const nearest = argmax(shares);
   const row = old[nearest]!;
   const back = shares[nearest]!;
   const made = madeUp.logits(new Array<number>(TWINS.ofClass).fill(row));
   for (const one of made) one[own] = one[own]! + TWINS.even;
   const lost = made.filter((one) => one[own]! > one[row]!).length / made.length;
   if (lost + back <= TWINS.confused + TWINS.noise / Math.sqrt(n)) return undefined;
-  const every = [...names.keys()];
-  const taken =
-    made.filter((one) => largest(one, old) === row && largest(one, every) === own).length / made.length;
+  const taken = made.filter((one) => largest(one, old) === row && argmax(one) === own).length / made.length;
   return taken > TWINS.taken ? { old: names[row]!, taken, back } : undefined;
 }
 
@@ -186,16 +183,13 @@ class MadeUp {
     const order = this.random.permutation(old.length);
     const rows = Array.from({ length: TWINS.madeUp }, (_, i) => old[order[i % old.length]!]!);
     const made = this.logits(rows);
-    const every = [...this.statistics.classes.keys()];
-    const right = (among: readonly number[]): number =>
-      made.filter((one, i) => largest(one, among) === rows[i]).length / made.length;
-    return { before: right(old), after: right(every) };
+    const right = (said: (one: Float64Array) => number): number =>
+      made.filter((one, i) => said(one) === rows[i]).length / made.length;
+    return { before: right((one) => largest(one, old)), after: right((one) => argmax(one)) };
   }
 }
 
 /** Of `places` in `values` that of the largest; of equals the first. */
-function largest(values: ArrayLike<number>, places: readonly number[]): number {
-  let best = places[0]!;
-  for (const at of places) if (values[at]! > values[best]!) best = at;
-  return best;
+function largest(values: Float64Array, places: readonly number[]): number {
+  return places[argmax(places.map((at) => values[at]!))]!;
 }

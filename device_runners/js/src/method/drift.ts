@@ -9,7 +9,7 @@
 import { DRIFT } from '../contract/thresholds.js';
 import { covarianceWithin } from './covariance.js';
 import { ClassStatistics } from './heads.js';
-import { eigenSymmetric, timesTransposed, trace, transposed } from './matrix.js';
+import { add, around, eigenSymmetric, headBehind, timesTransposed, trace, transposed } from './matrix.js';
 import { SymmetricSystem, solvedRows } from './symmetric.js';
 
 /** Features `(n, f)` of the same images, before and after; or the other way round. */
@@ -53,9 +53,7 @@ export class Drift {
 
   /** A head's weight `(n, f)` for the features after, giving the logits that it gave before. */
   head(weight: Float32Array): Float32Array {
-    const f = this.features;
-    const columns = transposed(this.backward, f, f);
-    return Float32Array.from(timesTransposed(Float64Array.from(weight), columns, weight.length / f, f, f));
+    return headBehind(weight, this.backward, this.features);
   }
 
   /** Class statistics as the features after would have given them; counts stay. */
@@ -87,10 +85,6 @@ export function ledBack(totals: ClassStatistics, drift: Float64Array | undefined
   return { means: back(means, counts.length), ...eigenSymmetric(covariance, f) };
 }
 
-function accumulate(sum: Float64Array, part: Float64Array): void {
-  for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + part[i]!;
-}
-
 /** A map `(f, f)` that is the identity and `left right^T`, both `(f, n)`: of fewer images than features. */
 interface Thin {
   readonly left: Float64Array;
@@ -98,12 +92,7 @@ interface Thin {
   readonly n: number;
 }
 
-/** `forward gram forward^T`: gram is symmetric, so by two products with a transpose. */
-function around(forward: Float64Array, gram: Float64Array, f: number): Float64Array {
-  return timesTransposed(timesTransposed(forward, gram, f, f, f), forward, f, f, f);
-}
-
-/** The same for a thin map, in products of `f` by `f` by `n`. */
+/** `around` of a thin map, in products of `f` by `f` by `n`. */
 function aroundThin({ left, right, n }: Thin, gram: Float64Array, f: number): Float64Array {
   const rows = transposed(right, f, n);
   const seen = timesTransposed(rows, gram, n, f, f);
@@ -174,8 +163,8 @@ function byFeatures(pairs: readonly Pair[], f: number, ridge: number): Fitted {
       n,
       f,
     );
-    accumulate(energy, timesTransposed(columns, columns, f, f, n, product));
-    accumulate(moved, timesTransposed(difference, columns, f, f, n, product));
+    add(energy, timesTransposed(columns, columns, f, f, n, product));
+    add(moved, timesTransposed(difference, columns, f, f, n, product));
   }
   const pull = (ridge * trace(energy, f)) / f || 1;
   for (let i = 0; i < f; i++) energy[i * f + i] = energy[i * f + i]! + pull;

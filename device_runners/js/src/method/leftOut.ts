@@ -9,7 +9,7 @@
 import { UNKNOWN } from '../contract/thresholds.js';
 import { freedomOf, meansOf } from './covariance.js';
 import { type ClassStatistics, decides, type ShrunkCovariance, shrunkCovariance } from './heads.js';
-import { timesTransposed } from './matrix.js';
+import { rowProducts, timesTransposed } from './matrix.js';
 
 /** So many images are judged at once: their rows are float64, and as long as the features. */
 export const AT_ONCE = UNKNOWN.imagesAtOnce;
@@ -28,7 +28,7 @@ export class LeftOut {
   ) {
     this.means = meansOf(statistics);
     this.ahead = shrunk.system.solveRows(this.means, statistics.classes.length);
-    this.squares = products(this.ahead, this.means, statistics.features);
+    this.squares = rowProducts(this.ahead, this.means, statistics.features);
   }
 
   /** Undefined where there is no spread within classes. */
@@ -56,8 +56,8 @@ export class LeftOut {
     const n = own.length;
     const r = x.map((value, at) => value - means[own[Math.floor(at / f)]! * f + (at % f)]!);
     const a = this.shrunk.system.solveRows(r, n);
-    const withX = products(a, x, f);
-    const withR = products(a, r, f);
+    const withX = rowProducts(a, x, f);
+    const withR = rowProducts(a, r, f);
     const withMeans = timesTransposed(a, means, n, count, f);
     const logits = timesTransposed(x, ahead, n, count, f);
     const part = (1 - this.shrunk.shrinkage) / freedomOf(counts);
@@ -136,14 +136,4 @@ export class JudgedImages {
     }
     return new JudgedImages(discriminant, kept, own, rows, logits);
   }
-}
-
-/** By row, the product of two matrices' rows of length `f`. */
-function products(a: Float64Array, b: Float64Array, f: number): Float64Array {
-  const out = new Float64Array(a.length / f);
-  for (let at = 0; at < a.length; at++) {
-    const row = Math.floor(at / f);
-    out[row] = out[row]! + a[at]! * b[at]!;
-  }
-  return out;
 }

@@ -15,8 +15,8 @@ import { float32, type StoredTensor, type Tensors, uint8 } from '../formats/tens
 import { freedomOf, meansOf, roundingOf } from './covariance.js';
 import { type ClassStatistics, decides, jsonOfNames } from './heads.js';
 import type { JudgedImages } from './leftOut.js';
-import type { HeadArrays } from './logistic.js';
-import { timesTransposed } from './matrix.js';
+import { type HeadArrays, logitsOf } from './logistic.js';
+import { argmax, timesTransposed } from './matrix.js';
 
 /** Share of known images that may be called unknown, unless told otherwise. */
 export const REJECT = UNKNOWN.reject;
@@ -154,14 +154,12 @@ export interface Distance {
 
 /** The distances `(n,)` of features `(n, f)`, above 0. */
 export function distancesOf(distance: Distance, features: Float32Array): Float32Array {
-  const { weight, bias, mean, scale, usual, margin } = distance;
+  const { mean, scale, usual, margin } = distance;
   const f = mean.length;
-  const n = features.length / f;
-  const count = bias.length;
-  const logits = timesTransposed(Float64Array.from(features), Float64Array.from(weight), n, count, f);
-  return Float32Array.from({ length: n }, (_, i) => {
-    let highest = Number.NEGATIVE_INFINITY;
-    for (let c = 0; c < count; c++) highest = Math.max(highest, logits[i * count + c]! + bias[c]!);
+  const count = distance.bias.length;
+  const logits = logitsOf(features, distance);
+  return Float32Array.from({ length: features.length / f }, (_, i) => {
+    const highest = logits[i * count + argmax(logits, i * count, count)]!;
     let oddness = 0;
     for (let j = 0; j < f; j++) {
       const deviation = (features[i * f + j]! - mean[j]!) * scale[j]!;
