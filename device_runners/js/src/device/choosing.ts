@@ -7,6 +7,7 @@ import { Bundle } from '../bundle/bundle.js';
 import { channelsOf, rowsOf, TRAINING_MODEL } from '../bundle/manifest.js';
 import type { BundleSource } from '../bundle/source.js';
 import { now } from '../engine.js';
+import { reasonOf } from '../errors.js';
 import { float32, int64, sizeOf } from '../formats/tensors.js';
 import { Random } from '../method/random.js';
 import { channelCount } from '../method/selection.js';
@@ -56,7 +57,7 @@ export async function chooseWay(
   try {
     tried = await timed(bundle, other, clock);
   } catch (error) {
-    return { way: usual, because: `${other.name} cannot compute this bundle: ${(error as Error).message}` };
+    return { way: usual, because: `${other.name} cannot compute this bundle: ${reasonOf(error)}` };
   }
   const off = deviation(known.outputs, tried.outputs);
   const times = `${tried.ms.toFixed(1)} ms a step with ${other.name}, ${known.ms.toFixed(1)} with ${usual.name}`;

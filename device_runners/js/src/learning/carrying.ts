@@ -2,9 +2,10 @@
 
 import type { Bundle } from '../bundle/bundle.js';
 import { UPGRADE } from '../bundle/manifest.js';
-import { BundleError, StateError } from '../errors.js';
+import { BundleError, reasonOf, StateError } from '../errors.js';
 import { sha256, utf8 } from '../formats/bytes.js';
 import { decode } from '../formats/safetensors.js';
+import { listed, percent } from '../formats/sentences.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { Contribution, DIRECTIONS, MIXTURES } from '../method/contributions.js';
 import { type LedBack, ledBack } from '../method/drift.js';
@@ -63,7 +64,7 @@ export function openMap(from: Bundle, to: Bundle): FeatureMap {
     const { tensors } = decode(to.file(UPGRADE));
     return FeatureMap.from(tensors, from.manifest.head.features, to.manifest.head.features);
   } catch (error) {
-    throw new BundleError(`${to.name}/${UPGRADE}: ${(error as Error).message}. Build the bundle again.`);
+    throw new BundleError(`${to.name}/${UPGRADE}: ${reasonOf(error)}. Build the bundle again.`);
   }
 }
 
@@ -147,7 +148,7 @@ class Carrying {
     if (approximate && kept < head.features) {
       notes.push(
         `${head.features - kept} of ${head.features} features are new: what is known of them is what a map of the ` +
-          `old ones says, ${(100 * explained).toFixed(0)} % of their variance.`,
+          `old ones says, ${percent(explained)} % of their variance.`,
       );
     } else if (approximate) {
       notes.push(
@@ -156,10 +157,9 @@ class Carrying {
       );
     }
     if (frozen.length) {
-      const some = frozen.slice(0, 4).join(', ') + (frozen.length > 4 ? ', ...' : '');
       notes.push(
         `${frozen.length} of ${sites.length} trainable layers stay frozen from now on, since nobody knows what the ` +
-          `carried tasks need of them: ${some}.`,
+          `carried tasks need of them: ${listed(frozen, 4)}.`,
       );
     }
     if (lost.length) notes.push(`The new base does not know ${lost.join(', ')}.`);

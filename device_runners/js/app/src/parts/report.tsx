@@ -1,7 +1,7 @@
 /** What a task brought: accuracy per class on the images kept back, before and after. */
 
 import type { TaskReport } from '../protocol.js';
-import { percent } from './guesses.js';
+import { percent } from '../wording.js';
 import { Thumbnail } from './pictures.js';
 
 const SHOWN = 8;

@@ -6,6 +6,7 @@
 import { chooseWay, type Way } from 'csk-sdk';
 import { HttpBundle } from 'csk-sdk/browser';
 import * as ort from 'onnxruntime-web/wasm';
+import { reasonOf } from '../wording.js';
 import { recall, remember } from './pending.js';
 
 const KEY = 'computes-by';
@@ -32,7 +33,7 @@ export async function fastest(bundle: string): Promise<Way> {
   try {
     return await found(bundle);
   } catch (error) {
-    console.info(`WebGPU is not used: ${(error as Error).message}`);
+    console.info(`WebGPU is not used: ${reasonOf(error)}`);
     return WASM;
   }
 }
