@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from conftest import NAMES, Digits
+from csk_sdk import Task
 from csk_sdk.bundle.signing import SIGNATURE, sign
 from csk_sdk.contract.manifest import MANIFEST
 from field.test_signing import write_keys
@@ -20,17 +21,28 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture
-def spaces(tmp_path: Path, digits_bundle: Path, digits: Digits, run: Run) -> dict[str, Path]:
+def learned(tmp_path: Path, digits_bundle: Path, digits: Digits, run: Run) -> Callable[[str, Task], Path]:
+    """Make a workspace of a device that has learned a task."""
+
+    def make(name: str, task: Task) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "bundle").symlink_to(digits_bundle)
+        (folder / "csk.toml").write_text(SETTINGS)
+        digits.save(task, folder / "tasks")
+        assert run("train", "--workspace", folder).status == 0
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def spaces(learned: Callable[[str, Task], Path], digits: Digits) -> dict[str, Path]:
     """Workspaces of two devices that have learned two classes each."""
-    found = {}
-    for name, chosen in (("hall", (4, 5)), ("yard", (6, 7))):
-        found[name] = tmp_path / name
-        found[name].mkdir()
-        (found[name] / "bundle").symlink_to(digits_bundle)
-        (found[name] / "csk.toml").write_text(SETTINGS)
-        digits.save(digits.task("01", chosen), found[name] / "tasks")
-        assert run("train", "--workspace", found[name]).status == 0
-    return found
+    return {
+        name: learned(name, digits.task("01", chosen))
+        for name, chosen in (("hall", (4, 5)), ("yard", (6, 7)))
+    }
 
 
 @pytest.fixture
@@ -174,3 +186,31 @@ def test_devices_sign_what_they_export(
     done = run("fleet", "merge", *exported, "--out", out, "--trust", public)
     assert (done.status, "signed by nobody" in done.err) == (1, True)
     assert run("fleet", "merge", exported[0], "--out", out, "--trust", public).status == 0
+
+
+@pytest.mark.slow
+def test_a_device_with_exchanged_names_is_set_aside_and_two_names_of_one_thing_are_found(
+    learned: Callable[[str, Task], Path], tmp_path: Path, run: Run, digits: Digits
+) -> None:
+    paths = []
+    for device, start in (("one", 0), ("two", 25), ("three", 50), ("wrong", 75)):
+        classes = ["five", "four"] if device == "wrong" else ["four", "five"]
+        images, labels = digits.arrays((4, 5), start, start + 25)
+        learned(device, Task.from_arrays("01", images, labels, classes))
+        paths.append(tmp_path / f"{device}.cskc")
+        assert run("fleet", "export", paths[-1], "--workspace", tmp_path / device).status == 0
+    images, _ = digits.arrays((4,), 10, 70)
+    learned("other", Task.from_arrays("01", images, [0] * len(images), ["quatre"]))
+    paths.append(tmp_path / "other.cskc")
+    assert run("fleet", "export", paths[-1], "--workspace", tmp_path / "other").status == 0
+    out = tmp_path / "merged.cskc"
+    done = run("fleet", "merge", *paths, "--out", out)
+    assert done.status == 0
+    aside, alike = done.err.splitlines()
+    assert "set aside: wrong" in aside
+    assert aside.endswith("Look at it; `--accept` counts it all the same.")
+    assert "'four' and 'quatre' look like one thing" in alike
+    assert f"{out}: 3 classes (five 75, four 75, quatre 60), of " in done.out
+    same = run("fleet", "merge", *paths, "--out", out, "--same", "quatre=four", "--accept", "wrong")
+    assert (same.status, same.err) == (0, "")
+    assert f"{out}: 2 classes (five 100, four 160), of 5 devices" in same.out

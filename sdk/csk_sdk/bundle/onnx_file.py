@@ -101,11 +101,7 @@ def _graph(message: memoryview, found: OnnxContents, depth: int) -> None:
         raise MalformedError(f"graphs are nested more than {_DEEPEST} deep")
     for number, value in fields(message):
         if number == _GRAPH_NODE:
-            node = as_message(value)
-            found.domains.add(_last_text(node, _NODE_DOMAIN) or STANDARD_DOMAIN)
-            op = _last_text(node, _NODE_OP)
-            for attribute in messages(node, _NODE_ATTRIBUTE):
-                _attribute(attribute, found, depth, op)
+            _node(as_message(value), found, depth)
         elif number == _GRAPH_INITIALIZER:
             _tensor(as_message(value), found)
         elif number == _GRAPH_SPARSE_INITIALIZER:
@@ -115,6 +111,21 @@ def _graph(message: memoryview, found: OnnxContents, depth: int) -> None:
             found.numbers += math.prod(max(size or 1, 0) for size in end.shape or ())
             if depth == 0 and number != _GRAPH_VALUE:
                 (found.inputs if number == _GRAPH_INPUT else found.outputs)[name] = end
+
+
+def _node(message: memoryview, found: OnnxContents, depth: int) -> None:
+    op = domain = ""
+    attributes = []
+    for number, value in fields(message):
+        if number == _NODE_OP:
+            op = as_text(value)
+        elif number == _NODE_ATTRIBUTE:
+            attributes.append(as_message(value))
+        elif number == _NODE_DOMAIN:
+            domain = as_text(value)
+    found.domains.add(domain or STANDARD_DOMAIN)
+    for attribute in attributes:
+        _attribute(attribute, found, depth, op)
 
 
 def _value(message: memoryview) -> tuple[str, End]:

@@ -197,7 +197,8 @@ class _MadeUp:
         # What is given back is a quarter of `t / n`.
         noise = 4.0 * discriminant.given
         used = min(float((noise * statistics.counts).max() / statistics.freedom), _MOST_USED)
-        self._spread = WIDTH / (1.0 - used) * spread_of(statistics)
+        # What is drawn goes to the logits at once: features would be as many as the draws, and classes are fewer.
+        self._draws = WIDTH / (1.0 - used) * (spread_of(statistics) @ discriminant.ahead.T)
         learned = np.array([name not in base for name in statistics.classes])
         self._closer = np.where(learned, noise / (1.0 - used), 0.0)
 
@@ -213,8 +214,8 @@ class _MadeUp:
         parts = []
         for start in range(0, len(rows), AT_ONCE):
             some = rows[start : start + AT_ONCE]
-            x = self._rng.normal(size=(len(some), len(self._spread))) @ self._spread
-            logits = self._discriminant.logits_of(self._discriminant.means[some] + x)
+            logits = self._discriminant.logits_of(self._discriminant.means[some])
+            logits += self._rng.normal(size=(len(some), len(self._draws))) @ self._draws
             logits[np.arange(len(some)), some] -= self._closer[some]
             parts.append(logits)
         return np.concatenate(parts)

@@ -50,12 +50,18 @@ def estimated_forgetting(
         rows = np.array([row[name] for name in names])
         means = statistics.sums[rows] / statistics.counts[rows][:, None]
         labels = np.resize(rng.permutation(len(names)), _SAMPLES)
+        # What is drawn goes to the scores of both heads at once: features would be as many as the draws.
+        (weight, bias), (new_weight, new_bias) = before[task], after[task]
+        both = np.concatenate([weight.T.astype(np.float64), drift.forward.T @ new_weight.T], axis=1)
+        biases = np.concatenate([bias, new_bias])
+        at_means, draws, unexplained = means @ both, WIDTH * (spread @ both), drift.unexplained @ new_weight.T
         fewer = 0
         for start in range(0, _SAMPLES, _AT_ONCE):
             own = labels[start : start + _AT_ONCE]
-            x = means[own] + WIDTH * rng.normal(size=(len(own), len(spread))) @ spread
-            moved = x @ drift.forward.T + drift.unexplained[rng.integers(len(drift.unexplained), size=len(x))]
-            fewer += _right(x, before[task], own) - _right(moved, after[task], own)
+            scores = at_means[own] + rng.normal(size=(len(own), len(spread))) @ draws + biases
+            old, new = scores[:, : len(names)], scores[:, len(names) :]
+            new = new + unexplained[rng.integers(len(unexplained), size=len(own))]
+            fewer += int(np.sum(old.argmax(axis=1) == own)) - int(np.sum(new.argmax(axis=1) == own))
         lost[task] = 100.0 * fewer / _SAMPLES
     return lost
 
@@ -74,8 +80,3 @@ def spread_of(statistics: ClassStatistics) -> NDArray[np.float64]:
         except np.linalg.LinAlgError:
             more *= 10.0
     return np.diag(np.sqrt(own))
-
-
-def _right(features: NDArray[np.float64], head: HeadArrays, labels: NDArray[np.int64]) -> int:
-    weight, bias = head
-    return int(np.sum((features @ weight.T.astype(np.float64) + bias).argmax(axis=1) == labels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,15 +49,25 @@ class LeftOut:
         """The logits `(C, C)` at the classes' means."""
         return self.logits_of(self.means)
 
+    @cached_property
+    def ahead(self) -> Float64:
+        """The weights `(C, f)`."""
+        weights: Float64 = self.means @ self.inverse
+        return weights
+
+    @cached_property
+    def _squares(self) -> Float64:
+        squares: Float64 = np.einsum("cf,cf->c", self.ahead, self.means)
+        return squares
+
     def logits_of(self, x: Float64) -> Float64:
         """Those `(n, C)` of features `(n, f)` of images that the statistics do not hold."""
-        ahead = self.means @ self.inverse
-        logits: Float64 = x @ ahead.T + self.given - 0.5 * np.einsum("cf,cf->c", ahead, self.means)
+        logits: Float64 = x @ self.ahead.T + self.given - 0.5 * self._squares
         return logits
 
     def logits(self, x: Float64, own: NDArray[np.int64]) -> Float64:
         """Those `(n, C)` of images `(n, f)` of classes `own` `(n,)`, of more than one image each, without itself."""
-        ahead = self.means @ self.inverse
+        ahead = self.ahead
         n = self.counts[own]
         r = x - self.means[own]
         a = r @ self.inverse
@@ -66,7 +77,7 @@ class LeftOut:
         gain = part / left
         with_x, with_means = np.einsum("nf,nf->n", a, x), a @ self.means.T
         logits: Float64 = x @ ahead.T + (gain * with_x)[:, None] * with_means + self.given
-        logits -= 0.5 * (np.einsum("cf,cf->c", ahead, self.means) + gain[:, None] * with_means**2)
+        logits -= 0.5 * (self._squares + gain[:, None] * with_means**2)
         mean = self.means[own] - r / (n - 1.0)[:, None]
         b = ahead[own] - a / (n - 1.0)[:, None]
         with_mean = np.einsum("nf,nf->n", a, mean)
