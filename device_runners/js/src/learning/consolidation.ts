@@ -3,12 +3,11 @@
 import { augmentationOf, followsDrift } from '../config.js';
 import { mirrored } from '../data/augment.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
-import { calibrated } from '../method/calibration.js';
-import { type Contribution, ContributionSum, Lesson } from '../method/contributions.js';
+import { type Contribution, type ContributionSum, Lesson } from '../method/contributions.js';
 import { type Judgement, judge, judgedApart } from '../method/decisions.js';
 import { type Drift, DriftEstimate } from '../method/drift.js';
 import { estimatedForgetting } from '../method/forgetting.js';
-import { ClassStatistics } from '../method/heads.js';
+import type { ClassStatistics } from '../method/heads.js';
 import { JudgedImages } from '../method/leftOut.js';
 import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
 import { identity, timesTransposed, transposed } from '../method/matrix.js';
@@ -27,6 +26,16 @@ import { requireConverged, requireLearnableFeatures } from '../network/finite.js
 import { mapOf, mapTensors, UnledgeredError } from '../network/ledger.js';
 import { PRIOR_IMAGES } from '../network/predicting.js';
 import { forgetsTooMuch, twinsToPart } from './acceptance.js';
+import {
+  count,
+  countedOf,
+  lessonOf,
+  sumsOf,
+  type Taught,
+  temperatureOf,
+  totalsOf,
+  untouched,
+} from './contributed.js';
 import { refit } from './revision.js';
 import { HEAD_BIAS, HEAD_WEIGHT, type TaskTraining } from './training.js';
 
@@ -81,7 +90,7 @@ export async function consolidate(
     done = { ...without, forgetting, headsOnly, judgement: judgedApart(judgement, apart, without.judgement) };
   }
   if (!done.carried || !done.lesson) return done;
-  const below = totalsOf(training, await untouched(training, batches));
+  const below = await untouched(training, batches);
   return { ...done, lesson: lessonOf(training, below, done.lesson.temperature, apart) };
 }
 
@@ -139,29 +148,6 @@ function settle(
   return { tensors, leaks, forgetting, headsOnly: false, judgement, apart, lesson, carried, loss };
 }
 
-/** Features `(n, f)` of a task, and their labels `(n,)` into `classes`. */
-interface Taught {
-  readonly features: Float32Array;
-  readonly labels: Int32Array;
-  readonly classes: readonly string[];
-}
-
-/** Of a task's features, labels and classes those that count in what is known. */
-function countedOf(
-  { bundle, classes }: TaskTraining,
-  { features, labels }: Omit<Taught, 'classes'>,
-  apart: readonly string[],
-): Taught {
-  if (!apart.length) return { features, labels, classes };
-  const f = bundle.manifest.head.features;
-  const counted = classes.filter((name) => !apart.includes(name));
-  const place = classes.map((name) => counted.indexOf(name));
-  const rows = [...labels.keys()].filter((i) => place[labels[i]!]! >= 0);
-  const kept = new Float32Array(rows.length * f);
-  for (const [at, i] of rows.entries()) kept.set(features.subarray(i * f, (i + 1) * f), at * f);
-  return { features: kept, labels: Int32Array.from(rows, (i) => place[labels[i]!]!), classes: counted };
-}
-
 /** What is to be expected of decisions, and into `tensors` a sketch of how close the images are to what is `known` now. */
 function judged(
   training: TaskTraining,
@@ -215,76 +201,6 @@ async function look(training: TaskTraining, tensors: Tensors, batches: Batches):
     if (earlier) drift.add(earlier, features);
   });
   return { moments, sums, sample, drift: moved ? drift.fit() : undefined };
-}
-
-function sumsOf({ bundle, classes, config }: TaskTraining): ContributionSum[] {
-  if (!config.classStatistics) return [];
-  return classes.map(() => new ContributionSum(bundle.manifest.head.features));
-}
-
-function count(
-  sums: readonly ContributionSum[],
-  features: Float32Array,
-  labels: Int32Array,
-  f: number,
-): void {
-  for (const [label, sum] of sums.entries()) {
-    const rows = Array.from(labels, (_, i) => i).filter((i) => labels[i] === label);
-    const own = new Float32Array(rows.length * f);
-    for (const [at, i] of rows.entries()) own.set(features.subarray(i * f, (i + 1) * f), at * f);
-    sum.add(own);
-  }
-}
-
-/** What the task's classes contribute; empty where nothing is kept of them. */
-function totalsOf(
-  { classes }: TaskTraining,
-  sums: readonly ContributionSum[],
-): ReadonlyMap<string, Contribution> {
-  const totals = sums.map((sum, label) => [classes[label]!, sum.total()] as const);
-  return new Map(totals.filter(([, { count: images }]) => images));
-}
-
-/** What of it counts in what is known: not classes that are `apart`. */
-function lessonOf(
-  { classes }: TaskTraining,
-  contributions: ReadonlyMap<string, Contribution>,
-  temperature: number | undefined,
-  apart: readonly string[],
-): Lesson {
-  const counted = classes.filter((name) => !apart.includes(name));
-  const found = new Map([...contributions].filter(([name]) => !apart.includes(name)));
-  return new Lesson(counted, found, temperature);
-}
-
-/** What is measured on the task, but for classes that are `apart`; undefined where the bundle brings one. */
-function temperatureOf(
-  training: TaskTraining,
-  sample: FeatureSample,
-  apart: readonly string[],
-): number | undefined {
-  const { bundle } = training;
-  if (bundle.checkpoint.has('statistics.temperature')) return undefined;
-  const { features, labels, classes } = countedOf(training, sample.arrays(), apart);
-  const empty = ClassStatistics.empty(bundle.manifest.head.features);
-  return calibrated(empty, features, labels, classes, PRIOR_IMAGES).temperature;
-}
-
-/** What the bundle's own network sees in the task. */
-async function untouched(training: TaskTraining, batches: Batches): Promise<ContributionSum[]> {
-  const { bundle, opening } = training;
-  const sums = sumsOf(training);
-  const extractor = await FeatureExtractor.open(bundle, bundle.checkpoint, opening);
-  try {
-    for (const { images, labels } of batches()) {
-      const features = await extractor.features(images);
-      requireLearnableFeatures(features);
-      count(sums, features, labels, bundle.manifest.head.features);
-    }
-  } finally {
-    await extractor.close();
-  }
-  return sums;
 }
 
 /**

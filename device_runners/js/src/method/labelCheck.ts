@@ -8,7 +8,7 @@
 
 import { LABEL_CHECK } from '../contract/thresholds.js';
 import { standardized } from './logistic.js';
-import { argmax, identity, timesTransposed, transposed } from './matrix.js';
+import { argmax, identity, rowsAt, timesTransposed, transposed } from './matrix.js';
 import { roundHalfToEven } from './rounding.js';
 import { solveSymmetric } from './symmetric.js';
 
@@ -55,14 +55,10 @@ export function classEvidence(
   if (count < 2) return { accuracy: 1, chance: 1, pictures: 0 };
   const own = kept.map((row) => present.indexOf(labels[row]!));
   const sizes = present.map((_, c) => own.filter((label) => label === c).length);
-  const x = new Float32Array(kept.length * f);
   const targets = new Float64Array(kept.length * count);
-  kept.forEach((row, i) => {
-    x.set(features.subarray(row * f, (row + 1) * f), i * f);
-    targets[i * count + own[i]!] = 1;
-  });
+  for (const [i, label] of own.entries()) targets[i * count + label] = 1;
   const weights = own.map((label) => 1 / sizes[label]!);
-  const scores = heldOutScores(x, f, targets, weights, foldsOf(own));
+  const scores = heldOutScores(rowsAt(features, kept, f), f, targets, weights, foldsOf(own));
   const right = new Int32Array(count);
   own.forEach((label, i) => {
     if (argmax(scores, i * count, count) === label) right[label] = right[label]! + 1;

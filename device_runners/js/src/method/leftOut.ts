@@ -9,7 +9,7 @@
 import { UNKNOWN } from '../contract/thresholds.js';
 import { freedomOf, meansOf } from './covariance.js';
 import { type ClassStatistics, decides, type ShrunkCovariance, shrunkCovariance } from './heads.js';
-import { rowProducts, timesTransposed } from './matrix.js';
+import { rowProducts, rowsAt, timesTransposed } from './matrix.js';
 
 /** So many images are judged at once: their rows are float64, and as long as the features. */
 export const AT_ONCE = UNKNOWN.imagesAtOnce;
@@ -124,8 +124,7 @@ export class JudgedImages {
     const { features: f, counts } = statistics;
     const place = classes.map((name) => statistics.classes.indexOf(name));
     const told = Array.from(labels, (_, i) => i).filter((i) => counts[place[labels[i]!]!]! > 1);
-    const kept = new Float32Array(told.length * f);
-    for (const [at, i] of told.entries()) kept.set(features.subarray(i * f, (i + 1) * f), at * f);
+    const kept = rowsAt(features, told, f);
     const own = told.map((i) => labels[i]!);
     const rows = own.map((label) => place[label]!);
     const logits = new Float64Array(told.length * counts.length);

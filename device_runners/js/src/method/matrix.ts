@@ -155,6 +155,13 @@ export function rowProducts(a: Float64Array, b: Float64Array, f: number): Float6
   return out;
 }
 
+/** Those rows of `features` `(n, f)`, copied. */
+export function rowsAt(features: Float32Array, rows: readonly number[], f: number): Float32Array {
+  const out = new Float32Array(rows.length * f);
+  for (const [at, row] of rows.entries()) out.set(features.subarray(row * f, (row + 1) * f), at * f);
+  return out;
+}
+
 /** The sum of squares in each column of `rows` `(n, f)`: `(f,)`. */
 export function columnSquares(rows: Float64Array, f: number): Float64Array {
   const out = new Float64Array(f);
