@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from csk_sdk import (
 )
 from csk_sdk.contract.manifest import UPGRADE
 from csk_sdk.demo import digits as demo_digits
+from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.projection import is_frozen
 from csk_sdk.state.handover import Places
 from csk_sdk.workspace.upgrading import Upgrade
@@ -165,6 +166,22 @@ def test_narrower_features_are_those_columns_of_what_is_known(
         atol=1e-3 * np.diag(theirs["statistics.scatter"]).max(),
     )
     assert abs(accuracy(after, digits, ALL) - accuracy(again, digits, ALL)) <= 0.003
+
+
+@pytest.mark.slow
+def test_what_an_older_csk_sdk_learned_is_carried_by_its_totals(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits
+) -> None:
+    learner = device(**HEADS)
+    older = [replace(task, contributions={}, carried={}) for task in learner.tasks]
+    with learner.state.lock():
+        learner.state.commit(learner.generation.number, older, learner.generation.tensors)
+    before = ClassStatistics.from_tensors(learner.generation.tensors)
+    after, _ = upgraded(learner, bundles.build("narrower", features="last"))
+    statistics = ClassStatistics.from_tensors(known(after))
+    counts = dict(zip(statistics.classes, statistics.counts, strict=True))
+    assert counts == dict(zip(before.classes, before.counts, strict=True))
+    assert accuracy(after, digits, ALL) > 0.85
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from tools.contract.typescript import schema_module, sentences_module, settings_
 ROOT = Path(__file__).parents[2]
 CONTRACT = Path("sdk") / "csk_sdk" / "contract"
 JAVASCRIPT = Path("device_runners") / "js"
+# Of fleets, Python alone reads the files.
+SCHEMAS_IN_JAVASCRIPT = ("manifest", "progress", "record")
 
 
 def generated(root: Path = ROOT) -> dict[Path, str]:
@@ -41,8 +43,8 @@ def generated(root: Path = ROOT) -> dict[Path, str]:
             json.loads((contract / "record.schema.json").read_text(encoding="utf-8")),
         ),
         **{
-            there / f"{path.name.split('.')[0]}Schema.ts": schema_module(path)
-            for path in sorted(contract.glob("*.schema.json"))
+            there / f"{name}Schema.ts": schema_module(contract / f"{name}.schema.json")
+            for name in SCHEMAS_IN_JAVASCRIPT
         },
     }
 

@@ -3,12 +3,10 @@ import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'no
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defineConfig, type Plugin } from 'vite';
+import { LARGE } from './src/large.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const bundle = resolve(here, process.env.BUNDLE ?? 'out/bundle');
-
-// ONNX Runtime with WebGPU, of 27 MB: kept by the service worker when it is asked for, and not before.
-const LARGE = /webgpu|asyncify/;
 
 /** The bundle beside the page, and all files in the service worker's list: nothing comes from elsewhere. */
 function offline(): Plugin {

@@ -79,8 +79,8 @@ export class ConfigError extends CskError {}
 
 /** Why something failed, in one line: a runtime's own words may quote what it read, line breaks included. */
 export function reasonOf(error: unknown): string {
-  const message = error instanceof Error ? error.message : String(error);
-  return message
+  // Engines and browsers throw things that are no Error, or say nothing.
+  return String((error as Partial<Error> | undefined)?.message || error)
     .replace(/[\s\p{Cc}]+/gu, ' ')
     .slice(0, 300)
     .trim();

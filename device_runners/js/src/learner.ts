@@ -14,7 +14,7 @@ import { type Forgotten, forget, merge, rename } from './learning/forgetting.js'
 import { LearnRun } from './learning/learnRun.js';
 import type { LearnOptions, LearnReport } from './learning/report.js';
 import { exportModel } from './network/export.js';
-import type { Opening } from './network/features.js';
+import { type Opening, openingOf } from './network/features.js';
 import { type LinearHead, type Prediction, Predictor } from './network/predicting.js';
 import type { Runtime } from './runtime/sessions.js';
 import type { Generation, LearnedTask } from './state/record.js';
@@ -268,8 +268,4 @@ export class Learner {
   private opening(threads: number): Opening {
     return openingOf(this.options, threads);
   }
-}
-
-function openingOf({ runtime, sessionOptions }: LearnerOptions, threads: number): Opening {
-  return { runtime, settings: { threads, ...(sessionOptions ? { options: sessionOptions } : {}) } };
 }

@@ -38,7 +38,7 @@ export async function upgrade({ from, to, trust, keep }: UpgradeOptions): Promis
   const key = trust === undefined ? undefined : TrustedKey.of(trust).fingerprint;
   if (key !== undefined) for (const one of [old, next]) await checkAge(one, key, from.storage);
   if (old.id === next.id) throw new BundleError(`${next.name} is the bundle that is on this device already.`);
-  openMap(old, next);
+  const map = openMap(old, next);
   const state = await State.open(from.storage, old.id, old.checkpoint);
   const into = await State.open(to.storage, next.id, next.checkpoint, keep);
   const work = async (): Promise<Upgraded> => {
@@ -48,7 +48,7 @@ export async function upgrade({ from, to, trust, keep }: UpgradeOptions): Promis
     const seen = await from.storage.read(ACCEPTED);
     if (seen) await to.storage.replace(ACCEPTED, seen);
     if ((await state.head()) === 0) return { generation: 0, tasks: [], merged: [], lost: [], notes: [] };
-    return carry(old, state, next, into);
+    return carry(old, state, next, into, map);
   };
   const done = await state.locked(() => into.locked(work));
   if (key !== undefined) await accept(next, key, to.storage, false);

@@ -2,7 +2,7 @@
 
 import * as ort from 'onnxruntime-node';
 import { beforeAll, expect, it } from 'vitest';
-import { MemoryBundle } from '../src/bundle/source.js';
+import { type BundleSource, MemoryBundle } from '../src/bundle/source.js';
 import { chooseWay, type Way } from '../src/device/choosing.js';
 import type { Runtime, RuntimeSession, RuntimeTensor } from '../src/runtime/sessions.js';
 import { bundleFiles } from './fixtures.js';
@@ -45,6 +45,20 @@ it('what is hardly faster is not', async () => {
   const { way: chosen, because } = await choose(way('webgpu', 9));
   expect(chosen.name).toBe('wasm');
   expect(because).toBe('It is not faster: 9.0 ms a step with webgpu, 10.0 with wasm.');
+});
+
+it('the bundle is read once for both', async () => {
+  const names: string[] = [];
+  const counting: BundleSource = {
+    name: bundle.name,
+    read: (name) => {
+      names.push(name);
+      return bundle.read(name);
+    },
+  };
+  await chooseWay(counting, way('wasm', 10), way('webgpu', 5), () => time);
+  expect(names).toContain('manifest.json');
+  expect(names).toEqual([...new Set(names)]);
 });
 
 const scaled = (by: number) => (found: Record<string, RuntimeTensor>) => {

@@ -3,7 +3,15 @@
 import { describe, expect, it } from 'vitest';
 import { spreadOf } from '../src/method/forgetting.js';
 import { ClassStatistics } from '../src/method/heads.js';
-import { identity, timesTransposed, transposed } from '../src/method/matrix.js';
+import {
+  argmax,
+  around,
+  columnSquares,
+  identity,
+  rowProducts,
+  timesTransposed,
+  transposed,
+} from '../src/method/matrix.js';
 import { Random } from '../src/method/random.js';
 import { choleskyFactor, SymmetricSystem, solvedRows, solveSymmetric } from '../src/method/symmetric.js';
 
@@ -45,6 +53,31 @@ describe('products', () => {
     const a = drawn(m * 6, m);
     expectClose(timesTransposed(a, a, m, m, 6), product(a, a, m, m, 6));
   });
+});
+
+describe('of rows and columns', () => {
+  it.each(SIZES)('are what sums of %i numbers are', (n) => {
+    const [a, b, map] = [drawn(3 * n, n), drawn(3 * n, 100 + n), drawn(n * n, 200 + n)];
+    const across = product(a, b, 3, 3, n);
+    expectClose(rowProducts(a, b, n), Float64Array.of(across[0]!, across[4]!, across[8]!));
+    const columns = transposed(a, 3, n);
+    const squares = product(columns, columns, n, n, 3);
+    expectClose(
+      columnSquares(a, n),
+      squares.filter((_, at) => at % (n + 1) === 0),
+    );
+    const gram = definite(n, n);
+    const half = product(map, transposed(gram, n, n), n, n, n);
+    expectClose(around(map, gram, n), product(half, map, n, n, n), 1e-8);
+  });
+});
+
+it.each([
+  [[1, 3, 3, 2], undefined, undefined, 1],
+  [[9, 1, 2, 2, 9], 1, 3, 1],
+  [[Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY], undefined, undefined, 0],
+])('of equals the first is the largest: %j from %j, %j of them', (values, start, count, place) => {
+  expect(argmax(values, start, count)).toBe(place);
 });
 
 describe('symmetric systems', () => {

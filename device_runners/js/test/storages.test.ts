@@ -6,7 +6,7 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { IndexedDbStorage } from '../src/browser/indexedDbStorage.js';
-import { StateError, StateLockedError, StorageError } from '../src/errors.js';
+import { reasonOf, StateError, StateLockedError, StorageError } from '../src/errors.js';
 import { utf8 } from '../src/formats/bytes.js';
 import { type FileSystem, VersionedStorage } from '../src/native/versionedStorage.js';
 import { storageError } from '../src/node/failures.js';
@@ -147,6 +147,16 @@ with StateLock(Path(sys.argv[1])):
     expect(of('EACCES')).toMatch(/^Permission denied/);
     expect(of('EIO')).toMatch(/^The disk refused \(x\)/);
   });
+});
+
+it.each([
+  [new Error('two\nlines'), 'two lines'],
+  [{ message: 'no Error' }, 'no Error'],
+  [new DOMException('', 'AbortError'), 'AbortError'],
+  ['a text', 'a text'],
+  [null, 'null'],
+])('says why something failed, whatever was thrown: %s', (thrown, reason) => {
+  expect(reasonOf(thrown)).toBe(reason);
 });
 
 it('tells a full database from a refusal', async () => {

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { BundleError, StateError } from '../src/errors.js';
+import type { Tensors } from '../src/formats/tensors.js';
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
@@ -37,6 +38,21 @@ async function upgraded(kind: string, storage: Storage = new MemoryStorage()) {
   return { report, old: await open(from), learner: await open(to) };
 }
 
+/** Those that are `loose` to a fifth of the largest number, others to 1e-4. */
+function expectSame(mine: Tensors, other: Tensors, loose: RegExp): void {
+  expect([...mine.keys()].sort()).toEqual([...other.keys()].sort());
+  for (const [name, tensor] of other) {
+    const own = mine.get(name)!;
+    expect(own.shape, name).toEqual(tensor.shape);
+    const [values, wanted] = [own, tensor].map(({ data }) =>
+      Array.from<number | bigint, number>(data, Number),
+    );
+    const largest = wanted!.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-30);
+    const off = wanted!.reduce((most, value, at) => Math.max(most, Math.abs(value - values![at]!)), 0);
+    expect(off / largest, name).toBeLessThan(loose.test(name) ? 0.2 : 1e-4);
+  }
+}
+
 describe.each(['sites', 'narrower', 'wider'])('to a bundle of %s', (kind) => {
   it('carries over what Python does', async () => {
     const told = JSON.parse(readFileSync(join(UPGRADES, kind, 'told.json'), 'utf8')) as {
@@ -52,20 +68,9 @@ describe.each(['sites', 'narrower', 'wider'])('to a bundle of %s', (kind) => {
       bundle: bundleOf(kind, 'to'),
       storage: await copied(kind, 'carried'),
     });
-    const [mine, other] = [learner.generation.tensors, theirs.generation.tensors];
-    expect([...mine.keys()].sort()).toEqual([...other.keys()].sort());
-    for (const [name, tensor] of other) {
-      const own = mine.get(name)!;
-      expect(own.shape, name).toEqual(tensor.shape);
-      const [values, wanted] = [own, tensor].map(({ data }) =>
-        Array.from<number | bigint, number>(data, Number),
-      );
-      const largest = wanted!.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-30);
-      const off = wanted!.reduce((most, value, at) => Math.max(most, Math.abs(value - values![at]!)), 0);
-      // Of what a map leaves, mixtures have other signs: they differ where it is carried by one.
-      const loose = kind === 'wider' && /scatter|familiarity|^head\/01/.test(name);
-      expect(off / largest, name).toBeLessThan(loose ? 0.2 : 1e-4);
-    }
+    // Of what a map leaves, mixtures have other signs: they differ where it is carried by one.
+    const loose = kind === 'wider' ? /scatter|familiarity|^head\/01/ : /^$/;
+    expectSame(learner.generation.tensors, theirs.generation.tensors, loose);
     expect(learner.tasks[0]!.notes).toEqual(theirs.tasks[0]!.notes);
     const { labels } = await learner.predict((await digits()).test.pictures);
     const same = labels.filter((label, at) => label === told.labels[at]).length;
@@ -77,6 +82,35 @@ describe.each(['sites', 'narrower', 'wider'])('to a bundle of %s', (kind) => {
     expect([...forgotten.classes].sort()).toEqual(['five', 'four']);
     for (const one of [old, learner, theirs]) await one.close();
   });
+});
+
+it('carries what an older csk-sdk learned over by the spread that all classes share, as Python does', async () => {
+  const folder = temporaryFolder();
+  const script = `
+import shutil, sys
+from dataclasses import replace
+from pathlib import Path
+from csk_sdk import Learner, upgrade
+given, folder = map(Path, sys.argv[1:])
+for name in ("from", "state"):
+    shutil.copytree(given / name, folder / name)
+learner = Learner.open(folder / "from", folder / "state")
+older = [replace(task, contributions={}, carried={}) for task in learner.tasks]
+with learner.state.lock():
+    learner.state.commit(1, older, learner.generation.tensors)
+shutil.copytree(folder / "state", folder / "carried")
+upgrade(folder / "from", folder / "carried", given / "to")
+`;
+  python(script, join(UPGRADES, 'narrower'), folder);
+  const from = { bundle: bundleOf('narrower', 'from'), storage: new FolderStorage(join(folder, 'state')) };
+  const to = { bundle: bundleOf('narrower', 'to'), storage: new MemoryStorage() };
+  await upgrade({ from, to });
+  const mine = await Learner.open({ runtime, ...to });
+  const carried = new FolderStorage(join(folder, 'carried'));
+  const theirs = await Learner.open({ runtime, bundle: to.bundle, storage: carried });
+  expect([...mine.tasks[0]!.contributions.values()].filter(Boolean)).toHaveLength(2);
+  expectSame(mine.generation.tensors, theirs.generation.tensors, /^$/);
+  for (const one of [mine, theirs]) await one.close();
 });
 
 it('is what Python opens, verifies and learns on', async () => {

@@ -2,7 +2,7 @@
 
 import { judge } from '../src/method/decisions.js';
 import { ClassStatistics } from '../src/method/heads.js';
-import { LeftOut } from '../src/method/leftOut.js';
+import { JudgedImages } from '../src/method/leftOut.js';
 import { PRIOR_IMAGES } from '../src/network/predicting.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
 
@@ -10,13 +10,13 @@ async function judgement(given: Given): Promise<Results> {
   const { all, classes, known, base } = given.settings as Record<string, string[]>;
   const [gram, sums, counts] = ['gram', 'sums', 'counts'].map((name) => doubles(given, name));
   const statistics = new ClassStatistics(tensor(given, 'gram').shape[0]!, all!, gram!, sums!, counts!);
-  const discriminant = LeftOut.of(statistics, PRIOR_IMAGES)!;
   const normals = numbers(given, 'normals');
   let used = 0;
   // What the case gives, where a random generator is expected.
   const draws = { normal: () => normals[used++]!, permutation: () => numbers(given, 'permutation') };
   const [features, labels] = [floats(given, 'features'), numbers(given, 'labels')];
-  const found = judge(statistics, discriminant, features, labels, classes!, known!, base!, draws);
+  const images = JudgedImages.of(statistics, features, labels, classes!, PRIOR_IMAGES)!;
+  const found = judge(statistics, images, classes!, known!, base!, draws);
   if (used !== normals.length) throw new Error('other numbers were drawn than the case gives');
   const row = (of: (name: string) => number): ReturnType<typeof result> =>
     result([classes!.length], classes!.map(of));

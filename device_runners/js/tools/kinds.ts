@@ -13,6 +13,7 @@ import { TaskTraining } from '../src/learning/training.js';
 import { calibrated } from '../src/method/calibration.js';
 import { DriftEstimate } from '../src/method/drift.js';
 import { ClassStatistics, ldaHead } from '../src/method/heads.js';
+import { JudgedImages } from '../src/method/leftOut.js';
 import { logisticHead } from '../src/method/logistic.js';
 import { timesTransposed, transposed } from '../src/method/matrix.js';
 import { cosine, optimizerOf, warmUpSteps } from '../src/method/optimizers.js';
@@ -160,7 +161,8 @@ async function unknown(given: Given): Promise<Results> {
   const names = Array.from({ length: given.settings.classes as number }, (_, i) => String(i));
   const [features, labels] = [floats(given, 'features'), numbers(given, 'labels')];
   const statistics = ClassStatistics.empty(f).add(features, labels, names);
-  const sketch = measured(undefined, statistics, features, labels, names, PRIOR_IMAGES)!;
+  const images = JudgedImages.of(statistics, features, labels, names, PRIOR_IMAGES)!;
+  const sketch = measured(undefined, statistics, images)!;
   const found = distanceFrom(statistics, sketch, ldaHead(statistics, PRIOR_IMAGES))!;
   const shape = [names.length, sketch.margins.length / names.length];
   const distance = distancesOf(found, floats(given, 'tested'));

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -202,19 +203,29 @@ class _Carrying:
         """
         last = [one for one in kept if name in one.classes][-1]
         told = any(one.contributions.get(name) for one in kept)
-        totals = ClassStatistics.from_tensors(self._generation.tensors)
-        if told or last is not task or totals.count([name]) <= 0:
+        if told or last.name != task.name or self._totals.count([name]) <= 0:
             return None
-        row = totals.classes.index(name)
-        back = np.linalg.inv(self._drift) if self._drift is not None else np.eye(totals.features)
-        count = float(totals.counts[row])
-        values, vectors = np.linalg.eigh(back @ totals.covariance() @ back.T)
+        row = self._totals.classes.index(name)
+        count = float(self._totals.counts[row])
+        back, values, vectors = self._shared_spread
         largest = slice(-(DIRECTIONS + MIXTURES), None)
         factor = (
             np.sqrt(np.maximum(values[largest], 0.0) * max(count - 1, 0.0))[:, None] * vectors[:, largest].T
         )
-        mean = back @ (totals.sums[row] / count)
+        mean = back @ (self._totals.sums[row] / count)
         return Contribution(count, mean.astype(np.float32), factor.astype(np.float32))
+
+    @cached_property
+    def _totals(self) -> ClassStatistics:
+        return ClassStatistics.from_tensors(self._generation.tensors)
+
+    @cached_property
+    def _shared_spread(self) -> tuple[Float64, Float64, Float64]:
+        """What leads back to the untouched network's features; eigenvalues and eigenvectors of the covariance there."""
+        drift = np.eye(self._totals.features) if self._drift is None else self._drift
+        back: Float64 = np.linalg.inv(drift).astype(np.float64)
+        values, vectors = np.linalg.eigh(back @ self._totals.covariance() @ back.T)
+        return back, values, vectors
 
     # What is made of them
 

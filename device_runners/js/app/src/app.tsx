@@ -11,6 +11,7 @@ import { Try } from './parts/try.js';
 import { Unfinished } from './parts/unfinished.js';
 import type { Known, NewClass, TaskProgress, TaskReport } from './protocol.js';
 import { handOver } from './shell.js';
+import { reasonOf } from './wording.js';
 
 const client = new Client();
 // Not 'change', which comes between a finger's touch and its click, when what is below moves up.
@@ -33,7 +34,7 @@ export function App() {
     try {
       return await work();
     } catch (error) {
-      setProblem(error instanceof Error ? error.message : String(error));
+      setProblem(reasonOf(error));
       return undefined;
     } finally {
       setWorking((count) => count - 1);

@@ -1,5 +1,7 @@
 /** What the page and the worker say to each other. Images cross as files; everything heavy stays in the worker. */
 
+import type { ExpectedClass } from 'csk-sdk';
+
 /** A class to be taught, with its images. */
 export interface NewClass {
   readonly name: string;
@@ -65,23 +67,15 @@ export interface Taught {
   readonly name: string;
   readonly right: number;
   readonly tested: number;
-  readonly expected: Expected | undefined;
-}
-
-/** How often it will be named right, over all classes and among the task's own; what most others are taken for. */
-export interface Expected {
-  readonly allClasses: number;
-  readonly task: number;
-  readonly confused: string;
-  readonly share: number;
+  readonly expected: ExpectedClass | undefined;
 }
 
 export interface TaskReport {
   readonly classes: readonly Taught[];
   /** Percentage points that all classes known before are expected to lose together; undefined where there were none. */
   readonly lost: number | undefined;
-  /** Classes that cannot be told from a known one, and are left out of answers. */
-  readonly twins: readonly { readonly name: string; readonly old: string }[];
+  /** Classes that cannot be told from a known one; those that are `apart` are left out of answers. */
+  readonly twins: readonly { readonly name: string; readonly old: string; readonly apart: boolean }[];
   readonly tested: readonly Tested[];
   readonly seconds: number;
   readonly learnedFrom: number;

@@ -1,10 +1,11 @@
 /// <reference lib="webworker" />
 /** The service worker: after the first visit everything comes from this device. The build fills in names and version. */
 
+import { LARGE } from './large.js';
+
 const worker = globalThis as unknown as ServiceWorkerGlobalScope;
 const CACHE = 'teach-__VERSION__';
 const FILES: string[] = ['__FILES__'];
-const LATER = /\/assets\/.*(webgpu|asyncify)/;
 
 worker.addEventListener('install', (event) => {
   event.waitUntil(keep().then(() => worker.skipWaiting()));
@@ -44,6 +45,7 @@ async function answered(request: Request, { pathname }: URL): Promise<Response> 
   if (found) return found;
   const response = await fetch(request);
   // What not every device needs, of this version of the app: kept for the next time, if there is room.
-  if (response.ok && LATER.test(pathname)) await cache.put(request, response.clone()).catch(() => {});
+  if (response.ok && LARGE.test(pathname.slice(pathname.lastIndexOf('/'))))
+    await cache.put(request, response.clone()).catch(() => {});
   return response;
 }

@@ -2,17 +2,20 @@
 
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import axe from 'axe-core';
+import { DEFAULTS } from 'csk-sdk';
+import { strFromU8, unzipSync } from 'fflate';
 import type { Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect, type TestContext, test } from 'vitest';
 import {
   APP,
   addClass,
   beforeWorker,
+  faults,
   Phone,
+  PYTHON,
   pictures,
   recognised,
   SHOTS,
@@ -21,7 +24,6 @@ import {
   slowSteps,
 } from './site.js';
 
-const PYTHON = process.env.PYTHON ?? join(APP, '../../../.venv/bin/python');
 const LEARNED = { timeout: 90_000 };
 const DIGITS = join(APP, '../../../examples/digits/digits-base4.json');
 let site: Site;
@@ -71,16 +73,18 @@ async function teach(page: Page, count = 20): Promise<void> {
   await page.getByRole('button', { name: 'Learn them' }).click();
 }
 
-async function faults(page: Page): Promise<string[]> {
-  // By the debugger's own channel: the page's Content-Security-Policy stays as it is.
-  await page.evaluate(axe.source);
-  const found = (await page.evaluate(() =>
-    (globalThis as unknown as { axe: typeof axe }).axe.run({
-      runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],
-    }),
-  )) as axe.AxeResults;
-  expect(found.passes.length).toBeGreaterThan(10);
-  return found.violations.flatMap(({ id, nodes }) => nodes.map(({ target }) => `${id}: ${target}`));
+/** The points that the last task was allowed to cost others, as the saved file has it. */
+async function allowedForgetting(page: Page): Promise<number> {
+  const [download] = await Promise.all([
+    page.waitForEvent('download'),
+    page.getByRole('button', { name: 'Save to a file' }).click(),
+  ]);
+  const files = unzipSync(readFileSync(await download.path()));
+  const last = Object.keys(files)
+    .filter((path) => /^generations\/\d+\.json$/.test(path))
+    .sort()
+    .at(-1)!;
+  return JSON.parse(strFromU8(files[last]!)).tasks.at(-1).config.max_forgetting;
 }
 
 test('a new class is learned from files, kept offline, and exported', async () => {
@@ -302,6 +306,29 @@ test('a known thing under another name is asked about, and becomes one class wit
   await page.getByRole('button', { name: 'Add them to four' }).click();
   await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
   expect(await recognised(page, novel)).toBe('four');
+  // Nothing had to be allowed for that: what is known is guarded as ever.
+  expect(await allowedForgetting(page)).toBe(DEFAULTS.maxForgetting);
+});
+
+test('what looks like a known thing is learned as another one, and the page says that both are mixed up', async () => {
+  const { page } = await visit();
+  await opened(page);
+  await teach(page, 25);
+  await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+  await page.getByRole('button', { name: 'Done' }).click();
+  await addClass(page, 1, 'quatre', pictures('four', 0, 25));
+  await page.getByRole('button', { name: 'Learn it' }).click();
+  await page.getByRole('heading', { name: 'This is known already' }).waitFor(LEARNED);
+  await page.getByRole('button', { name: 'Learn it anyway' }).click();
+  await page.getByRole('heading', { name: 'Learned' }).waitFor(LEARNED);
+  await page.getByText('quatre cannot be told from four, so answers will mix the two up.').waitFor();
+  expect(await page.getByText('left out of answers').count()).toBe(0);
+  expect(await faults(page)).toEqual([]);
+  await shot(page, '18-twin-counted');
+  const guessed = await recognised(page, pictures('four', 25, 26)[0]!);
+  expect(['four', 'quatre']).toContain(guessed);
+  expect(await page.locator('.guesses .name').allTextContents()).toContain('quatre');
+  expect(await allowedForgetting(page)).toBe(100);
 });
 
 test('few images are learned without training, and the page says so', async () => {

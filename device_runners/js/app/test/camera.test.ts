@@ -3,12 +3,10 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import axe from 'axe-core';
 import type { Page } from 'playwright-core';
 import { afterEach, beforeAll, expect, test } from 'vitest';
-import { APP, addClass, beforeWorker, Phone, pictures, SHOTS, Site, shot } from './site.js';
+import { APP, addClass, beforeWorker, faults, Phone, PYTHON, pictures, SHOTS, Site, shot } from './site.js';
 
-const PYTHON = process.env.PYTHON ?? join(APP, '../../../.venv/bin/python');
 const VIDEO = join(APP, 'out/four.y4m');
 const COUNT = 25;
 const [WIDTH, HEIGHT, EACH] = [320, 240, 4];
@@ -50,17 +48,6 @@ async function film(page: Page, number: number): Promise<void> {
   await page.waitForFunction(() => document.querySelector('video')?.videoWidth, undefined, {
     timeout: 30_000,
   });
-}
-
-/** Violations of WCAG. */
-async function faults(page: Page): Promise<string[]> {
-  await page.evaluate(axe.source);
-  const found = (await page.evaluate(() =>
-    (globalThis as unknown as { axe: typeof axe }).axe.run({
-      runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],
-    }),
-  )) as axe.AxeResults;
-  return found.violations.flatMap(({ id, nodes }) => nodes.map(({ target }) => `${id}: ${target}`));
 }
 
 /** The luma of the video's different frames: of each image its sharp one, and its blurred one. */

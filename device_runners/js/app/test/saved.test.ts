@@ -8,9 +8,8 @@ import { basename, join } from 'node:path';
 import { unzipSync, zipSync } from 'fflate';
 import type { Page } from 'playwright-core';
 import { afterEach, expect, test } from 'vitest';
-import { APP, addClass, Phone, pictures, recognised, Site, shot } from './site.js';
+import { APP, addClass, Phone, PYTHON, pictures, recognised, Site, shot } from './site.js';
 
-const PYTHON = process.env.PYTHON ?? join(APP, '../../../.venv/bin/python');
 let site: Site;
 let phones: Phone[] = [];
 

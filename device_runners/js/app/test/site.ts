@@ -6,9 +6,12 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import axe from 'axe-core';
 import { type BrowserContext, chromium, type Page } from 'playwright-core';
+import { expect } from 'vitest';
 
 export const APP = fileURLToPath(new URL('..', import.meta.url));
+export const PYTHON = process.env.PYTHON ?? join(APP, '../../../.venv/bin/python');
 export const SHOTS = join(APP, 'out/screenshots');
 const TYPES: Record<string, string> = {
   '.html': 'text/html; charset=utf-8',
@@ -192,6 +195,19 @@ export async function recognised(page: Page, file: string): Promise<string> {
     return found && found !== src;
   }, old);
   return (await page.locator('.guesses .name').first().textContent())!;
+}
+
+/** Violations of WCAG. */
+export async function faults(page: Page): Promise<string[]> {
+  // By the debugger's own channel: the page's Content-Security-Policy stays as it is.
+  await page.evaluate(axe.source);
+  const found = (await page.evaluate(() =>
+    (globalThis as unknown as { axe: typeof axe }).axe.run({
+      runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],
+    }),
+  )) as axe.AxeResults;
+  expect(found.passes.length).toBeGreaterThan(10);
+  return found.violations.flatMap(({ id, nodes }) => nodes.map(({ target }) => `${id}: ${target}`));
 }
 
 export async function shot(page: Page, name: string): Promise<void> {

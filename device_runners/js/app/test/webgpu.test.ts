@@ -13,11 +13,11 @@ afterEach(async () => {
   await site.stop();
 });
 
-async function opened(page: Page): Promise<string[]> {
+async function opened(page: Page, timeout = PATIENCE): Promise<string[]> {
   const said: string[] = [];
   page.on('console', (message) => said.push(message.text()));
   await page.goto(site.url);
-  await page.getByRole('heading', { name: 'What it knows' }).waitFor({ timeout: PATIENCE });
+  await page.getByRole('heading', { name: 'What it knows' }).waitFor({ timeout });
   return said;
 }
 
@@ -72,3 +72,39 @@ test(
   },
   2 * PATIENCE,
 );
+
+// What the worker has in place of hardware, and what this browser refuses it.
+const ADAPTER = `Object.defineProperty(navigator, 'gpu', {
+  value: { requestAdapter: async () => ({ info: { vendor: 'v', architecture: 'a', device: 'd', description: '' } }) },
+});`;
+
+test.each([
+  {
+    what: 'cannot remember what was found',
+    code: `const put = IDBObjectStore.prototype.put;
+    IDBObjectStore.prototype.put = function (value, key) {
+      if (key === 'computes-by') throw new DOMException('no room', 'QuotaExceededError');
+      return put.call(this, value, key);
+    };`,
+    said: 'WebGPU is not used: no room',
+  },
+  {
+    what: 'cannot fetch what it is about',
+    code: `const load = self.fetch.bind(self);
+    let asked = 0;
+    self.fetch = (...given) => {
+      if (String(given[0]).endsWith('manifest.json') && !asked++) return Promise.reject(new TypeError('no network'));
+      return load(...given);
+    };`,
+    said: 'WebGPU is not used: no network',
+  },
+])('where the browser $what, the app opens with WebAssembly', async ({ code, said }) => {
+  site = new Site();
+  await site.start();
+  phone = new Phone();
+  const page = await phone.open();
+  await beforeWorker(page, ADAPTER + code);
+  expect(await opened(page, 20_000)).toContain(said);
+  expect(await recognised(page, pictures('two', 2, 3)[0]!)).toBe('two');
+  expect(phone.problems).toEqual([]);
+});

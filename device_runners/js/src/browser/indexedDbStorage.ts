@@ -5,7 +5,7 @@
  * browser once for `navigator.storage.persist()`, or it may drop the database when it needs room.
  */
 
-import { StateError, StateLockedError, StorageError } from '../errors.js';
+import { reasonOf, StateError, StateLockedError, StorageError } from '../errors.js';
 import { fullError, namesBelow } from '../state/memoryStorage.js';
 import type { Storage, StorageLock } from '../state/storage.js';
 
@@ -33,7 +33,7 @@ export class IndexedDbStorage implements Storage {
       return new IndexedDbStorage(name, database);
     } catch (error) {
       throw new StorageError(
-        `The browser refused to open its database for ${name} (${messageOf(error)}): leave private browsing, or allow ` +
+        `The browser refused to open its database for ${name} (${reasonOf(error)}): leave private browsing, or allow ` +
           'this site to store data.',
         { cause: error },
       );
@@ -139,7 +139,7 @@ export class IndexedDbStorage implements Storage {
       return await done(request());
     } catch (error) {
       throw new StateError(
-        `${this.name}/${path} cannot be read (${messageOf(error)}): reload the page and try again.`,
+        `${this.name}/${path} cannot be read (${reasonOf(error)}): reload the page and try again.`,
         {
           cause: error,
         },
@@ -152,7 +152,7 @@ export class IndexedDbStorage implements Storage {
 function refused(error: unknown, action: string): StorageError {
   if ((error as DOMException)?.name === 'QuotaExceededError') return fullError(action, error);
   return new StorageError(
-    `The browser refused (${messageOf(error)}): could not ${action}. Reload the page and try again; ` +
+    `The browser refused (${reasonOf(error)}): could not ${action}. Reload the page and try again; ` +
       'nothing that was learned is lost.',
     { cause: error },
   );
@@ -171,8 +171,4 @@ function committed(transaction: IDBTransaction): Promise<void> {
     transaction.onabort = () => reject(transaction.error);
     transaction.onerror = () => reject(transaction.error);
   });
-}
-
-function messageOf(error: unknown): string {
-  return (error as Error)?.message || String(error);
 }

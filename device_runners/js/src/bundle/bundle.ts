@@ -172,10 +172,12 @@ async function read(source: BundleSource, name: string, most: number): Promise<U
   try {
     return await source.read(name, most);
   } catch (error) {
-    const reason = (error as Error)?.message ?? String(error);
-    throw new BundleError(`${source.name}/${name} cannot be read (${reason}). Copy the bundle again.`, {
-      cause: error,
-    });
+    throw new BundleError(
+      `${source.name}/${name} cannot be read (${reasonOf(error)}). Copy the bundle again.`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 

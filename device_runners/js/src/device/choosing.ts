@@ -7,9 +7,11 @@ import { Bundle } from '../bundle/bundle.js';
 import { channelsOf, rowsOf, TRAINING_MODEL } from '../bundle/manifest.js';
 import type { BundleSource } from '../bundle/source.js';
 import { now } from '../engine.js';
+import { reasonOf } from '../errors.js';
 import { float32, int64, sizeOf } from '../formats/tensors.js';
 import { Random } from '../method/random.js';
-import { imageFeed } from '../network/features.js';
+import { channelCount } from '../method/selection.js';
+import { imageFeed, openingOf } from '../network/features.js';
 import type { Feed, Runtime } from '../runtime/sessions.js';
 import { inRightPrecision } from './int8Sums.js';
 
@@ -49,12 +51,13 @@ export async function chooseWay(
   other: Way,
   clock: () => number = now,
 ): Promise<Choice> {
-  const known = await timed(source, usual, clock);
+  const bundle = await Bundle.open(source);
+  const known = await timed(bundle, usual, clock);
   let tried: Steps;
   try {
-    tried = await timed(source, other, clock);
+    tried = await timed(bundle, other, clock);
   } catch (error) {
-    return { way: usual, because: `${other.name} cannot compute this bundle: ${(error as Error).message}` };
+    return { way: usual, because: `${other.name} cannot compute this bundle: ${reasonOf(error)}` };
   }
   const off = deviation(known.outputs, tried.outputs);
   const times = `${tried.ms.toFixed(1)} ms a step with ${other.name}, ${known.ms.toFixed(1)} with ${usual.name}`;
@@ -82,11 +85,10 @@ function deviation(a: Steps['outputs'], b: Steps['outputs']): number {
   return Math.max(...each);
 }
 
-async function timed(source: BundleSource, way: Way, clock: () => number): Promise<Steps> {
-  const { runtime, sessionOptions: options } = way;
-  const opening = { runtime, settings: { threads: 0, ...(options ? { options } : {}) } };
-  const { bundle } = await inRightPrecision(await Bundle.open(source), opening);
-  const graph = await bundle.graph(TRAINING_MODEL, bundle.checkpoint, runtime, opening.settings);
+async function timed(opened: Bundle, way: Way, clock: () => number): Promise<Steps> {
+  const opening = openingOf(way, 0);
+  const { bundle } = await inRightPrecision(opened, opening);
+  const graph = await bundle.graph(TRAINING_MODEL, bundle.checkpoint, opening.runtime, opening.settings);
   try {
     const { feeds, names } = madeUp(bundle);
     const outputs = await graph.run(feeds, names);
@@ -116,7 +118,7 @@ function madeUp(bundle: Bundle): { feeds: Record<string, Feed>; names: string[] 
     [head.bias]: float32([CLASSES]),
   };
   for (const site of sites) {
-    const chosen = Math.max(1, Math.round(ratio * channelsOf(site)));
+    const chosen = channelCount(channelsOf(site), ratio);
     feeds[site.indices] = int64(Array.from({ length: chosen }, (_, i) => i));
     feeds[site.delta] = float32([rowsOf(site), chosen]);
   }

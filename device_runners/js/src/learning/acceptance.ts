@@ -11,7 +11,7 @@ import {
   type Twin,
   TwinError,
 } from '../errors.js';
-import { filled } from '../formats/sentences.js';
+import { filled, percent } from '../formats/sentences.js';
 import type { Judgement } from '../method/decisions.js';
 import type { ClassStatistics } from '../method/heads.js';
 import { isRefuted, type LabelEvidence } from '../method/labelCheck.js';
@@ -26,7 +26,6 @@ export function requireLearnable(
   task: string,
 ): void {
   if (!config.labelCheck || !evidence || !isRefuted(evidence)) return;
-  const percent = (share: number): string => (100 * share).toFixed(0);
   throw new LabelError(
     filled(SENTENCES.labelsLookWrong, {
       ...{ task, noun: 'image', accuracy: percent(evidence.accuracy), chance: percent(evidence.chance) },
@@ -46,7 +45,7 @@ export function requireAgreement(
 ): void {
   if (!found.size) return;
   const some = [...found].map(([name, { other, share }]) => {
-    return filled(SENTENCES.contradictsOne, { share: (100 * share).toFixed(0), noun: 'image', name, other });
+    return filled(SENTENCES.contradictsOne, { share: percent(share), noun: 'image', name, other });
   });
   const of = [...found.keys()].find((name) => base.includes(name));
   const values = {
@@ -128,7 +127,6 @@ function toldTwins(judgement: Judgement | undefined, apart: readonly string[]): 
 }
 
 function about(name: string, { old, taken, back }: Twin): Record<string, string> {
-  const percent = (share: number): string => (100 * share).toFixed(0);
   const merge = `merge(${JSON.stringify(old)}, ${JSON.stringify(name)})`;
   return { new: name, old, taken: percent(taken), back: percent(back), merge };
 }
@@ -141,7 +139,6 @@ function notTold(judgement: Judgement | undefined, apart: readonly string[]): st
     counted.reduce((sum, [, one]) => sum + one[of], 0) / counted.length;
   const [everywhere, task] = [mean('allClasses'), mean('task')];
   if (everywhere >= NOT_TOLD.allClasses || task < NOT_TOLD.task) return [];
-  const percent = (share: number): string => (100 * share).toFixed(0);
   return [filled(SENTENCES.notTold, { everywhere: percent(everywhere), task: percent(task) })];
 }
 

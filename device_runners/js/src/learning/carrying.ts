@@ -2,18 +2,18 @@
 
 import type { Bundle } from '../bundle/bundle.js';
 import { UPGRADE } from '../bundle/manifest.js';
-import { BundleError, StateError } from '../errors.js';
+import { BundleError, reasonOf, StateError } from '../errors.js';
 import { sha256, utf8 } from '../formats/bytes.js';
 import { decode } from '../formats/safetensors.js';
+import { listed, percent } from '../formats/sentences.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { Contribution, DIRECTIONS, MIXTURES } from '../method/contributions.js';
-import { covarianceWithin } from '../method/covariance.js';
+import { type LedBack, ledBack } from '../method/drift.js';
 import { FeatureMap } from '../method/featureMap.js';
 import { ClassStatistics } from '../method/heads.js';
-import { eigenSymmetric, timesTransposed, transposed } from '../method/matrix.js';
+import { headBehind } from '../method/matrix.js';
 import { frozenMoment } from '../method/projection.js';
 import { Random } from '../method/random.js';
-import { solvedRows } from '../method/symmetric.js';
 import { Familiarity, replaceSketch } from '../method/unknown.js';
 import { digestOfCenters, MAP, MAPPED, mapOf, statisticsOf, UnledgeredError } from '../network/ledger.js';
 import type { Generation, LearnedTask } from '../state/record.js';
@@ -37,14 +37,20 @@ export interface Upgraded {
 }
 
 /**
- * Commit to `into`, an empty state of `to`, what `state` of `from` knows; both are locked by the caller. Throws BundleError
- * where `to` brings no map for `from`, StateError where what is known cannot be read.
+ * Commit to `into`, an empty state of `to`, what `state` of `from` knows; both are locked by the caller, and `map` is what
+ * `openMap` gave. Throws StateError where what is known cannot be read.
  */
-export async function carry(from: Bundle, state: State, to: Bundle, into: State): Promise<Upgraded> {
-  return new Carrying(from, state, await state.load(), to, into).run();
+export async function carry(
+  from: Bundle,
+  state: State,
+  to: Bundle,
+  into: State,
+  map: FeatureMap,
+): Promise<Upgraded> {
+  return new Carrying(from, state, await state.load(), to, into, map).run();
 }
 
-/** The map that a bundle brings along for what was learned on another one. */
+/** The map that a bundle brings along for what was learned on another one. Throws BundleError where it brings none. */
 export function openMap(from: Bundle, to: Bundle): FeatureMap {
   const about = to.manifest.upgrade;
   if (about?.bundle !== from.id) {
@@ -58,13 +64,12 @@ export function openMap(from: Bundle, to: Bundle): FeatureMap {
     const { tensors } = decode(to.file(UPGRADE));
     return FeatureMap.from(tensors, from.manifest.head.features, to.manifest.head.features);
   } catch (error) {
-    throw new BundleError(`${to.name}/${UPGRADE}: ${(error as Error).message}. Build the bundle again.`);
+    throw new BundleError(`${to.name}/${UPGRADE}: ${reasonOf(error)}. Build the bundle again.`);
   }
 }
 
 /** One generation on its way from one bundle to another. */
 class Carrying {
-  private readonly map: FeatureMap;
   private readonly before: Tensors;
   private readonly tensors: Map<string, StoredTensor>;
   /** From the untouched network's features to the present ones; undefined where they are the same, or nobody knows. */
@@ -74,6 +79,8 @@ class Carrying {
   private readonly moved: boolean;
   /** Whether features are what they were, and all that was trained is there: then nothing changes. */
   private readonly whole: boolean;
+  private totals: ClassStatistics | undefined;
+  private ledBack: LedBack | undefined;
 
   constructor(
     private readonly from: Bundle,
@@ -81,8 +88,8 @@ class Carrying {
     private readonly generation: Generation,
     private readonly to: Bundle,
     private readonly into: State,
+    private readonly map: FeatureMap,
   ) {
-    this.map = openMap(from, to);
     this.before = from.checkpoint;
     this.tensors = new Map(to.checkpoint);
     this.drift = this.knownDrift();
@@ -141,7 +148,7 @@ class Carrying {
     if (approximate && kept < head.features) {
       notes.push(
         `${head.features - kept} of ${head.features} features are new: what is known of them is what a map of the ` +
-          `old ones says, ${(100 * explained).toFixed(0)} % of their variance.`,
+          `old ones says, ${percent(explained)} % of their variance.`,
       );
     } else if (approximate) {
       notes.push(
@@ -150,10 +157,9 @@ class Carrying {
       );
     }
     if (frozen.length) {
-      const some = frozen.slice(0, 4).join(', ') + (frozen.length > 4 ? ', ...' : '');
       notes.push(
         `${frozen.length} of ${sites.length} trainable layers stay frozen from now on, since nobody knows what the ` +
-          `carried tasks need of them: ${some}.`,
+          `carried tasks need of them: ${listed(frozen, 4)}.`,
       );
     }
     if (lost.length) notes.push(`The new base does not know ${lost.join(', ')}.`);
@@ -222,23 +228,20 @@ class Carrying {
     const { tasks, tensors } = this.generation;
     const last = tasks.filter(({ classes }) => classes.includes(name)).at(-1);
     const told = tasks.some(({ contributions }) => contributions.get(name));
+    if (told || last?.name !== task.name) return undefined;
     const f = this.from.manifest.head.features;
-    const totals = ClassStatistics.from(tensors, f);
-    if (told || last?.name !== task.name || totals.count([name]) <= 0) return undefined;
-    const row = totals.classes.indexOf(name);
-    const count = totals.counts[row]!;
-    // Back to the untouched network: x with drift x = mean, and the covariance from both sides.
-    const back = (rows: Float64Array, n: number): Float64Array =>
-      this.drift ? solvedRows(this.drift, rows, n, f) : rows;
-    const covariance = back(transposed(back(covarianceWithin(totals), f), f, f), f);
-    const { values, vectors } = eigenSymmetric(covariance, f);
+    this.totals ??= ClassStatistics.from(tensors, f);
+    const row = this.totals.classes.indexOf(name);
+    const count = this.totals.counts[row] ?? 0;
+    if (count <= 0) return undefined;
+    this.ledBack ??= ledBack(this.totals, this.drift);
+    const { means, values, vectors } = this.ledBack;
     const rows = Math.min(DIRECTIONS + MIXTURES, f);
     const factor = Float32Array.from({ length: rows * f }, (_, at) => {
       const which = f - rows + Math.floor(at / f);
       return Math.sqrt(Math.max(values[which]!, 0) * Math.max(count - 1, 0)) * vectors[which * f + (at % f)]!;
     });
-    const mean = totals.sums.slice(row * f, (row + 1) * f).map((value) => value / count);
-    return new Contribution(count, Float32Array.from(back(mean, 1)), factor);
+    return new Contribution(count, Float32Array.from(means.subarray(row * f, (row + 1) * f)), factor);
   }
 
   private async statistics(tasks: readonly LearnedTask[], hidden: readonly string[]): Promise<void> {
@@ -264,10 +267,7 @@ class Carrying {
     const own = (part: string): Float32Array =>
       require32(this.generation.tensors, `head/${name}/${part}`).data;
     let weight = own('weight');
-    if (!this.whole && this.drift) {
-      const led = transposed(this.drift, old, old);
-      weight = Float32Array.from(timesTransposed(Float64Array.from(weight), led, classes.length, old, old));
-    }
+    if (!this.whole && this.drift) weight = headBehind(weight, this.drift, old);
     const made = this.map.head({ weight, bias: own('bias') });
     const { features } = this.to.manifest.head;
     this.tensors.set(`head/${name}/weight`, float32([classes.length, features], made.weight));

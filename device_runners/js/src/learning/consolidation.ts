@@ -3,13 +3,12 @@
 import { augmentationOf, followsDrift } from '../config.js';
 import { mirrored } from '../data/augment.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
-import { calibrated } from '../method/calibration.js';
-import { ContributionSum, Lesson } from '../method/contributions.js';
+import { type Contribution, type ContributionSum, Lesson } from '../method/contributions.js';
 import { type Judgement, judge, judgedApart } from '../method/decisions.js';
 import { type Drift, DriftEstimate } from '../method/drift.js';
 import { estimatedForgetting } from '../method/forgetting.js';
-import { ClassStatistics } from '../method/heads.js';
-import { LeftOut } from '../method/leftOut.js';
+import type { ClassStatistics } from '../method/heads.js';
+import { JudgedImages } from '../method/leftOut.js';
 import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
 import { identity, timesTransposed, transposed } from '../method/matrix.js';
 import { addToCenters, leak, project } from '../method/projection.js';
@@ -27,6 +26,16 @@ import { requireConverged, requireLearnableFeatures } from '../network/finite.js
 import { mapOf, mapTensors, UnledgeredError } from '../network/ledger.js';
 import { PRIOR_IMAGES } from '../network/predicting.js';
 import { forgetsTooMuch, twinsToPart } from './acceptance.js';
+import {
+  count,
+  countedOf,
+  lessonOf,
+  sumsOf,
+  type Taught,
+  temperatureOf,
+  totalsOf,
+  untouched,
+} from './contributed.js';
 import { refit } from './revision.js';
 import { HEAD_BIAS, HEAD_WEIGHT, type TaskTraining } from './training.js';
 
@@ -80,9 +89,9 @@ export async function consolidate(
     const without = settle(training, name, seen, apart);
     done = { ...without, forgetting, headsOnly, judgement: judgedApart(judgement, apart, without.judgement) };
   }
-  if (!done.carried) return done;
+  if (!done.carried || !done.lesson) return done;
   const below = await untouched(training, batches);
-  return { ...done, lesson: lessonOf(training, below, seen.sample, apart) };
+  return { ...done, lesson: lessonOf(training, below, done.lesson.temperature, apart) };
 }
 
 /** All that is seen in the task's images once the deltas are in the centers, and the task's own head. */
@@ -102,7 +111,7 @@ async function see(training: TaskTraining, batches: Batches): Promise<Seen> {
     tensors.set(key, float32(known.shape, sum));
   }
   const taught = { features: features.subarray(0, own * f), labels: labels.subarray(0, own) };
-  return { tensors, leaks, sums, sample, drift, taught };
+  return { tensors, leaks, contributions: totalsOf(training, sums), sample, drift, taught };
 }
 
 /**
@@ -118,12 +127,16 @@ function settle(
 ): Consolidated {
   const { bundle, classes, refitted } = training;
   const { features: f } = bundle.manifest.head;
-  const { leaks, sums, sample, drift, taught } = seen;
+  const { leaks, contributions, sample, drift, taught } = seen;
   const tensors = new Map(seen.tensors);
-  const lesson = lessonOf(training, sums, sample, apart);
+  const lesson = contributions.size
+    ? lessonOf(training, contributions, temperatureOf(training, sample, apart), apart)
+    : undefined;
   const { known, carried } = follow(training, tensors, lesson, drift);
   const judgement = lesson && judged(training, tensors, known, countedOf(training, taught, apart));
-  const forgetting = drift ? forgettingOf(training, tensors, drift) : new Map<string, number>();
+  // Whoever asks for classes that are apart knows what older tasks lose.
+  const forgetting =
+    drift && !apart.length ? forgettingOf(training, tensors, drift) : new Map<string, number>();
   refit(tensors, refitted, f);
   tensors.set(`head/${name}/weight`, float32([classes.length, f], training.head.weight));
   tensors.set(`head/${name}/bias`, float32([classes.length], training.head.bias));
@@ -135,29 +148,6 @@ function settle(
   return { tensors, leaks, forgetting, headsOnly: false, judgement, apart, lesson, carried, loss };
 }
 
-/** Features `(n, f)` of a task, and their labels `(n,)` into `classes`. */
-interface Taught {
-  readonly features: Float32Array;
-  readonly labels: Int32Array;
-  readonly classes: readonly string[];
-}
-
-/** Of a task's features, labels and classes those that count in what is known. */
-function countedOf(
-  { bundle, classes }: TaskTraining,
-  { features, labels }: Omit<Taught, 'classes'>,
-  apart: readonly string[],
-): Taught {
-  if (!apart.length) return { features, labels, classes };
-  const f = bundle.manifest.head.features;
-  const counted = classes.filter((name) => !apart.includes(name));
-  const place = classes.map((name) => counted.indexOf(name));
-  const rows = [...labels.keys()].filter((i) => place[labels[i]!]! >= 0);
-  const kept = new Float32Array(rows.length * f);
-  for (const [at, i] of rows.entries()) kept.set(features.subarray(i * f, (i + 1) * f), at * f);
-  return { features: kept, labels: Int32Array.from(rows, (i) => place[labels[i]!]!), classes: counted };
-}
-
 /** What is to be expected of decisions, and into `tensors` a sketch of how close the images are to what is `known` now. */
 function judged(
   training: TaskTraining,
@@ -165,23 +155,21 @@ function judged(
   known: ClassStatistics,
   { features, labels, classes }: Taught,
 ): Judgement | undefined {
-  if (!classes.length || known.classes.length < 2 || !known.counts.every((count) => count > 0))
-    return undefined;
-  const discriminant = LeftOut.of(known, PRIOR_IMAGES);
-  if (!discriminant) return undefined;
-  const old = Familiarity.from(training.tensors);
-  const sketch = measured(old, known, features, labels, classes, PRIOR_IMAGES, discriminant);
+  const images = JudgedImages.of(known, features, labels, classes, PRIOR_IMAGES);
+  if (!images) return undefined;
+  const sketch = measured(Familiarity.from(training.tensors), known, images);
   for (const [key, tensor] of sketch?.tensors() ?? []) tensors.set(key, tensor);
   const random = new Random(training.config.seed);
   const base = training.bundle.manifest.classes;
-  return judge(known, discriminant, features, labels, classes, training.known, base, random);
+  return judge(known, images, classes, training.known, base, random);
 }
 
 /** What the network, as trained, sees in the task's images: for one decision after the other, and one look. */
-interface Seen extends Pick<Look, 'sums' | 'sample' | 'drift'> {
+interface Seen extends Pick<Look, 'sample' | 'drift'> {
   /** Those of the next generation, so far. */
   readonly tensors: Tensors;
   readonly leaks: ReadonlyMap<string, number>;
+  readonly contributions: ReadonlyMap<string, Contribution>;
   /** Features of the images themselves, and not mirrored. */
   readonly taught: Omit<Taught, 'classes'>;
 }
@@ -213,63 +201,6 @@ async function look(training: TaskTraining, tensors: Tensors, batches: Batches):
     if (earlier) drift.add(earlier, features);
   });
   return { moments, sums, sample, drift: moved ? drift.fit() : undefined };
-}
-
-function sumsOf({ bundle, classes, config }: TaskTraining): ContributionSum[] {
-  if (!config.classStatistics) return [];
-  return classes.map(() => new ContributionSum(bundle.manifest.head.features));
-}
-
-function count(
-  sums: readonly ContributionSum[],
-  features: Float32Array,
-  labels: Int32Array,
-  f: number,
-): void {
-  for (const [label, sum] of sums.entries()) {
-    const rows = Array.from(labels, (_, i) => i).filter((i) => labels[i] === label);
-    const own = new Float32Array(rows.length * f);
-    for (const [at, i] of rows.entries()) own.set(features.subarray(i * f, (i + 1) * f), at * f);
-    sum.add(own);
-  }
-}
-
-/** What the task contributes, but for classes that are `apart`; undefined where nothing is kept of its classes. */
-function lessonOf(
-  training: TaskTraining,
-  sums: readonly ContributionSum[],
-  sample: FeatureSample,
-  apart: readonly string[],
-): Lesson | undefined {
-  if (!sums.length) return undefined;
-  const { bundle, classes } = training;
-  const counted = classes.filter((name) => !apart.includes(name));
-  const each = sums.map((sum, label) => [classes[label]!, sum] as const);
-  const totals = each.flatMap(([name, sum]) => (apart.includes(name) ? [] : [[name, sum.total()] as const]));
-  const found = new Map(totals.filter(([, { count: images }]) => images));
-  const lesson = new Lesson(counted, found);
-  if (bundle.checkpoint.has('statistics.temperature') || !counted.length) return lesson;
-  const alone = lesson.after(ClassStatistics.empty(bundle.manifest.head.features));
-  const { features, labels } = countedOf(training, sample.arrays(), apart);
-  const { temperature } = calibrated(alone, features, labels, counted, PRIOR_IMAGES);
-  return temperature === undefined ? lesson : new Lesson(counted, found, temperature);
-}
-
-/** What the bundle's own network sees in the task. */
-async function untouched(training: TaskTraining, batches: Batches): Promise<ContributionSum[]> {
-  const { bundle, opening } = training;
-  const sums = sumsOf(training);
-  const extractor = await FeatureExtractor.open(bundle, bundle.checkpoint, opening);
-  try {
-    for (const { images, labels } of batches()) {
-      const features = await extractor.features(images);
-      requireLearnableFeatures(features);
-      count(sums, features, labels, bundle.manifest.head.features);
-    }
-  } finally {
-    await extractor.close();
-  }
-  return sums;
 }
 
 /**

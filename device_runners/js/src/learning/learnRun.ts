@@ -201,7 +201,7 @@ export class LearnRun {
     const { few, training, config, task, bundle, options } = this;
     const batches = (): Generator<Batch> => this.plainBatches();
     if (few) {
-      await training.headsOnly(batches);
+      await training.check(batches);
     } else {
       this.report('select');
       await training.warmUp(batches);

@@ -119,19 +119,17 @@ export class TaskTraining {
     }
   }
 
-  /** Instead of warming up and stepping, where no center will move: the evidence and the novelty in the images. */
-  async headsOnly(batches: Batches): Promise<void> {
-    await this.check(batches);
-  }
-
   /** The head at its optimum for a sample of the features as they are. */
   private async startHead(batches: Batches): Promise<void> {
     const { features, labels } = await this.check(batches);
     this.head = logisticHead(features, this.bundle.manifest.head.features, labels, this.classes.length);
   }
 
-  /** What a sample of the images says of their labels, and of what is known; its features, and their labels. */
-  private async check(batches: Batches): Promise<{ features: Float32Array; labels: Int32Array }> {
+  /**
+   * What a sample of the images says of their labels, and of what is known; its features, and their labels. Where no center
+   * will move, in the place of warming up and stepping.
+   */
+  async check(batches: Batches): Promise<{ features: Float32Array; labels: Int32Array }> {
     const { manifest } = this.bundle;
     const f = manifest.head.features;
     const sample = new FeatureSample(f);

@@ -8,6 +8,7 @@
 
 import { CALIBRATION } from '../contract/thresholds.js';
 import { ClassStatistics, ldaHead } from './heads.js';
+import { rowsAt } from './matrix.js';
 
 // The logit of a class that a fold's discriminant does not know.
 const NEVER = -1e12;
@@ -56,13 +57,8 @@ export function calibrated(
   return new ClassStatistics(f, statistics.classes, gram, sums, counts, found);
 
   function statisticsOf(chosen: readonly number[]): ClassStatistics {
-    const rows = new Float32Array(chosen.length * f);
-    for (const [at, i] of chosen.entries()) rows.set(features.subarray(i * f, (i + 1) * f), at * f);
-    return ClassStatistics.empty(f).add(
-      rows,
-      chosen.map((i) => labels[i]!),
-      classes,
-    );
+    const own = chosen.map((i) => labels[i]!);
+    return ClassStatistics.empty(f).add(rowsAt(features, chosen, f), own, classes);
   }
 }
 

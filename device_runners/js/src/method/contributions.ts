@@ -11,7 +11,7 @@ import { StateError } from '../errors.js';
 import { float32, float64, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { ClassStatistics } from './heads.js';
 import { timesCounted } from './knownClasses.js';
-import { eigenSymmetric, timesTransposed, transposed } from './matrix.js';
+import { columnSquares, eigenSymmetric, timesTransposed, transposed } from './matrix.js';
 import { Random } from './random.js';
 import { solvedRows } from './symmetric.js';
 
@@ -138,7 +138,7 @@ export class ContributionSum {
       );
     }
     const mixed = this.mixes ? this.mixed : new Float64Array(0);
-    const [kept, found] = [squares(this.rows, f), squares(mixed, f)];
+    const [kept, found] = [columnSquares(this.rows, f), columnSquares(mixed, f)];
     // Each feature's own spread is known exactly.
     const scale = this.energy.map((energy, j) =>
       found[j]! > 0 ? Math.sqrt(Math.max(energy - kept[j]!, 0) / found[j]!) : 0,
@@ -184,7 +184,7 @@ export class ContributionSum {
       this.mean[j] = this.mean[j]! + apart * (count / both);
     }
     this.images = both;
-    squares(rows.subarray(old), f).forEach((square, j) => {
+    columnSquares(rows.subarray(old), f).forEach((square, j) => {
       this.energy[j] = this.energy[j]! + square;
     });
     this.rows = rows;
@@ -292,11 +292,4 @@ export function derived(base: ClassStatistics, lessons: Iterable<Lesson>): Class
   let known = base;
   for (const lesson of lessons) known = ClassStatistics.from(lesson.after(known).tensors(), known.features);
   return known;
-}
-
-/** The sum of each feature's squares, `(f,)`. */
-function squares(rows: Float64Array, f: number): Float64Array {
-  const total = new Float64Array(f);
-  for (let at = 0; at < rows.length; at++) total[at % f] = total[at % f]! + rows[at]! * rows[at]!;
-  return total;
 }

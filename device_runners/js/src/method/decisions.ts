@@ -11,9 +11,8 @@ import type { Twin } from '../errors.js';
 import { freedomOf } from './covariance.js';
 import { type Draws, spreadOf, WIDTH } from './forgetting.js';
 import type { ClassStatistics } from './heads.js';
-import type { LeftOut } from './leftOut.js';
-import { timesTransposed } from './matrix.js';
-import { AT_ONCE } from './unknown.js';
+import { AT_ONCE, type JudgedImages, type LeftOut } from './leftOut.js';
+import { argmax, timesTransposed } from './matrix.js';
 
 /**
  * How often a class of the task will be recognised, shares of 0 to 1: in the decision over all classes, and among the
@@ -59,31 +58,26 @@ export function judgedApart(
 }
 
 /**
- * Of a task's features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted.
- * `discriminant` is that of `statistics`; `known` are those of `classes` that were known before, `base` the classes that
- * the network was trained on.
+ * Of a task's images, judged by the discriminant of `statistics`, which `classes` are part of. `known` are those of
+ * `classes` that were known before, `base` the classes that the network was trained on.
  */
 export function judge(
   statistics: ClassStatistics,
-  discriminant: LeftOut,
-  features: Float32Array,
-  labels: ArrayLike<number>,
+  images: JudgedImages,
   classes: readonly string[],
   known: readonly string[],
   base: readonly string[],
   random: Pick<Draws, 'permutation' | 'normal'>,
 ): Judgement {
-  const { classes: all, counts } = statistics;
+  const { classes: all } = statistics;
   const own = classes.map((name) => all.indexOf(name));
   const old = [...all.keys()].filter((row) => !classes.includes(all[row]!) || known.includes(all[row]!));
-  const logits = leftOutLogits(statistics, discriminant, features, labels, own);
+  const logits = images.labels.map((_, i) => images.logits.subarray(i * all.length, (i + 1) * all.length));
   const expected = new Map<string, ExpectedClass>();
   const twins = new Map<string, Twin>();
-  const madeUp = old.length ? new MadeUp(statistics, discriminant, base, random) : undefined;
+  const madeUp = old.length ? new MadeUp(statistics, images.discriminant, base, random) : undefined;
   for (const [index, name] of classes.entries()) {
-    const mine = Array.from(labels, (_, i) => i)
-      .filter((i) => labels[i] === index && counts[own[index]!]! > 1)
-      .map((i) => logits.get(i)!);
+    const mine = logits.filter((_, i) => images.labels[i] === index);
     if (!mine.length) continue;
     expected.set(name, expectedOf(mine, own, index, all));
     if (known.includes(name) || !madeUp || mine.length < TWINS.leastImages) continue;
@@ -93,48 +87,22 @@ export function judge(
   return madeUp ? { expected, twins, ...madeUp.accuracies(old) } : { expected, twins };
 }
 
-/** By image its logits over all classes; those of which a class has no other are left out. */
-function leftOutLogits(
-  { features: f, counts }: ClassStatistics,
-  discriminant: LeftOut,
-  features: Float32Array,
-  labels: ArrayLike<number>,
-  own: readonly number[],
-): Map<number, Float64Array> {
-  const told = Array.from(labels, (_, i) => i).filter((i) => counts[own[labels[i]!]!]! > 1);
-  const found = new Map<number, Float64Array>();
-  for (let start = 0; start < told.length; start += AT_ONCE) {
-    const part = told.slice(start, start + AT_ONCE);
-    const x = new Float64Array(part.length * f);
-    for (const [at, i] of part.entries()) x.set(features.subarray(i * f, (i + 1) * f), at * f);
-    const rows = discriminant.logits(
-      x,
-      part.map((i) => own[labels[i]!]!),
-    );
-    for (const [at, i] of part.entries()) {
-      found.set(i, rows.subarray(at * counts.length, (at + 1) * counts.length));
-    }
-  }
-  return found;
-}
-
 function expectedOf(
   logits: readonly Float64Array[],
   own: readonly number[],
   index: number,
   names: readonly string[],
 ): ExpectedClass {
-  const every = [...names.keys()];
   const said = new Float64Array(names.length);
   let among = 0;
   for (const row of logits) {
-    const best = largest(row, every);
+    const best = argmax(row);
     said[best] = said[best]! + 1;
     among += Number(largest(row, own) === own[index]);
   }
   const right = said[own[index]!]!;
   said[own[index]!] = 0;
-  const most = largest(said, every);
+  const most = argmax(said);
   const n = logits.length;
   return {
     allClasses: right / n,
@@ -154,16 +122,14 @@ function twinOf(
 ): Twin | undefined {
   const n = logits.length;
   const shares = old.map((row) => logits.filter((one) => one[row]! > one[own]!).length / n);
-  const nearest = largest(shares, [...old.keys()]);
+  const nearest = argmax(shares);
   const row = old[nearest]!;
   const back = shares[nearest]!;
   const made = madeUp.logits(new Array<number>(TWINS.ofClass).fill(row));
   for (const one of made) one[own] = one[own]! + TWINS.even;
   const lost = made.filter((one) => one[own]! > one[row]!).length / made.length;
   if (lost + back <= TWINS.confused + TWINS.noise / Math.sqrt(n)) return undefined;
-  const every = [...names.keys()];
-  const taken =
-    made.filter((one) => largest(one, old) === row && largest(one, every) === own).length / made.length;
+  const taken = made.filter((one) => largest(one, old) === row && argmax(one) === own).length / made.length;
   return taken > TWINS.taken ? { old: names[row]!, taken, back } : undefined;
 }
 
@@ -217,16 +183,13 @@ class MadeUp {
     const order = this.random.permutation(old.length);
     const rows = Array.from({ length: TWINS.madeUp }, (_, i) => old[order[i % old.length]!]!);
     const made = this.logits(rows);
-    const every = [...this.statistics.classes.keys()];
-    const right = (among: readonly number[]): number =>
-      made.filter((one, i) => largest(one, among) === rows[i]).length / made.length;
-    return { before: right(old), after: right(every) };
+    const right = (said: (one: Float64Array) => number): number =>
+      made.filter((one, i) => said(one) === rows[i]).length / made.length;
+    return { before: right((one) => largest(one, old)), after: right((one) => argmax(one)) };
   }
 }
 
 /** Of `places` in `values` that of the largest; of equals the first. */
-function largest(values: ArrayLike<number>, places: readonly number[]): number {
-  let best = places[0]!;
-  for (const at of places) if (values[at]! > values[best]!) best = at;
-  return best;
+function largest(values: Float64Array, places: readonly number[]): number {
+  return places[argmax(places.map((at) => values[at]!))]!;
 }

@@ -7,9 +7,10 @@
  */
 
 import { DRIFT } from '../contract/thresholds.js';
+import { covarianceWithin } from './covariance.js';
 import { ClassStatistics } from './heads.js';
-import { timesTransposed, trace, transposed } from './matrix.js';
-import { SymmetricSystem } from './symmetric.js';
+import { add, around, eigenSymmetric, headBehind, timesTransposed, trace, transposed } from './matrix.js';
+import { SymmetricSystem, solvedRows } from './symmetric.js';
 
 /** Features `(n, f)` of the same images, before and after; or the other way round. */
 type Pair = readonly [Float32Array, Float32Array];
@@ -52,9 +53,7 @@ export class Drift {
 
   /** A head's weight `(n, f)` for the features after, giving the logits that it gave before. */
   head(weight: Float32Array): Float32Array {
-    const f = this.features;
-    const columns = transposed(this.backward, f, f);
-    return Float32Array.from(timesTransposed(Float64Array.from(weight), columns, weight.length / f, f, f));
+    return headBehind(weight, this.backward, this.features);
   }
 
   /** Class statistics as the features after would have given them; counts stay. */
@@ -66,8 +65,24 @@ export class Drift {
   }
 }
 
-function accumulate(sum: Float64Array, part: Float64Array): void {
-  for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + part[i]!;
+/**
+ * What is known of all classes together, as the untouched network had it: their means `(classes, f)`, and the eigenvalues
+ * `(f,)`, ascending, and eigenvectors, as rows `(f, f)`, of the covariance that they share.
+ */
+export interface LedBack {
+  readonly means: Float64Array;
+  readonly values: Float64Array;
+  readonly vectors: Float64Array;
+}
+
+/** From features under `drift`: x with drift x = mean, and the covariance from both sides. */
+export function ledBack(totals: ClassStatistics, drift: Float64Array | undefined): LedBack {
+  const { features: f, sums, counts } = totals;
+  const back = (rows: Float64Array, n: number): Float64Array =>
+    drift ? solvedRows(drift, rows, n, f) : rows;
+  const means = sums.map((value, at) => value / (counts[Math.floor(at / f)]! || 1));
+  const covariance = back(transposed(back(covarianceWithin(totals), f), f, f), f);
+  return { means: back(means, counts.length), ...eigenSymmetric(covariance, f) };
 }
 
 /** A map `(f, f)` that is the identity and `left right^T`, both `(f, n)`: of fewer images than features. */
@@ -77,12 +92,7 @@ interface Thin {
   readonly n: number;
 }
 
-/** `forward gram forward^T`: gram is symmetric, so by two products with a transpose. */
-function around(forward: Float64Array, gram: Float64Array, f: number): Float64Array {
-  return timesTransposed(timesTransposed(forward, gram, f, f, f), forward, f, f, f);
-}
-
-/** The same for a thin map, in products of `f` by `f` by `n`. */
+/** `around` of a thin map, in products of `f` by `f` by `n`. */
 function aroundThin({ left, right, n }: Thin, gram: Float64Array, f: number): Float64Array {
   const rows = transposed(right, f, n);
   const seen = timesTransposed(rows, gram, n, f, f);
@@ -153,8 +163,8 @@ function byFeatures(pairs: readonly Pair[], f: number, ridge: number): Fitted {
       n,
       f,
     );
-    accumulate(energy, timesTransposed(columns, columns, f, f, n, product));
-    accumulate(moved, timesTransposed(difference, columns, f, f, n, product));
+    add(energy, timesTransposed(columns, columns, f, f, n, product));
+    add(moved, timesTransposed(difference, columns, f, f, n, product));
   }
   const pull = (ridge * trace(energy, f)) / f || 1;
   for (let i = 0; i < f; i++) energy[i * f + i] = energy[i * f + i]! + pull;

@@ -10,7 +10,7 @@ import { BundleError } from '../errors.js';
 import type { StoredTensor, Tensors } from '../formats/tensors.js';
 import { Contribution, DIRECTIONS, MIXTURES } from './contributions.js';
 import type { HeadArrays } from './logistic.js';
-import { eigenSymmetric, timesTransposed, transposed } from './matrix.js';
+import { columnSquares, eigenSymmetric, headBehind, timesTransposed, transposed } from './matrix.js';
 import type { Random } from './random.js';
 
 const NAMES = ['columns', 'forward', 'offset', 'unexplained', 'backward', 'back_offset'] as const;
@@ -89,7 +89,7 @@ export class FeatureMap {
     }
     const moved = timesTransposed(Float64Array.from(mean), forward, 1, after, before);
     const left = this.unexplained.length / after;
-    const wanted = squares(this.unexplained, after).map((value) => count * value);
+    const wanted = columnSquares(this.unexplained, after).map((value) => count * value);
     const mixed = withSquares(signed(this.unexplained, left, after, random), wanted, after);
     const rows = new Float64Array((n + MIXTURES) * after);
     rows.set(timesTransposed(Float64Array.from(factor), forward, n, after, before));
@@ -105,11 +105,9 @@ export class FeatureMap {
   head({ weight, bias }: HeadArrays): HeadArrays {
     if (this.same) return { weight, bias };
     const { before, after, backward, backOffset } = this;
-    const n = bias.length;
-    const wide = Float64Array.from(weight);
-    const now = timesTransposed(wide, transposed(backward, before, after), n, after, before);
-    const more = timesTransposed(wide, backOffset, n, 1, before);
-    return { weight: Float32Array.from(now), bias: bias.map((value, c) => value + more[c]!) };
+    const more = timesTransposed(Float64Array.from(weight), backOffset, bias.length, 1, before);
+    const now = headBehind(weight, backward, before, after);
+    return { weight: now, bias: bias.map((value, c) => value + more[c]!) };
   }
 }
 
@@ -129,7 +127,7 @@ function shortened(rows: Float64Array, f: number, random: Random): Float64Array 
     DIRECTIONS,
   );
   const rest = rows.map((value, at) => value - explained[at]!);
-  const [all, kept] = [squares(rows, f), squares(largest, f)];
+  const [all, kept] = [columnSquares(rows, f), columnSquares(largest, f)];
   const wanted = all.map((value, j) => Math.max(value - kept[j]!, 0));
   const mixed = withSquares(signed(rest, n, f, random), wanted, f);
   const out = new Float64Array(largest.length + mixed.length);
@@ -146,15 +144,9 @@ function signed(rows: Float64Array, n: number, f: number, random: Random): Float
 
 /** Rows with each feature scaled so that its squares sum up to `wanted`. */
 function withSquares(rows: Float64Array, wanted: Float64Array, f: number): Float64Array {
-  const found = squares(rows, f);
+  const found = columnSquares(rows, f);
   return rows.map((value, at) => {
     const j = at % f;
     return found[j]! > 0 ? value * Math.sqrt(wanted[j]! / found[j]!) : 0;
   });
-}
-
-function squares(rows: Float64Array, f: number): Float64Array {
-  const total = new Float64Array(f);
-  for (let at = 0; at < rows.length; at++) total[at % f] = total[at % f]! + rows[at]! ** 2;
-  return total;
 }

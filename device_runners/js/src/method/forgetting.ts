@@ -12,7 +12,7 @@ import { covarianceWithin, roundingOf } from './covariance.js';
 import type { Drift } from './drift.js';
 import type { ClassStatistics } from './heads.js';
 import type { HeadArrays } from './logistic.js';
-import { timesTransposed, transposed } from './matrix.js';
+import { argmax, timesTransposed, transposed } from './matrix.js';
 import { choleskyFactor } from './symmetric.js';
 
 /** How much wider made-up features are than the statistics. */
@@ -106,6 +106,7 @@ export function pointsLost(
   }));
   const further = timesTransposed(unexplained, now, movements, classes, f);
   const order = random.permutation(classes);
+  const [was, is] = [new Float64Array(classes), new Float64Array(classes)];
   let fewer = 0;
   for (let start = 0; start < FORGETTING.samples; start += FORGETTING.atOnce) {
     const normals = Float64Array.from({ length: FORGETTING.atOnce * f }, () => random.normal());
@@ -115,10 +116,11 @@ export function pointsLost(
     for (let i = 0; i < FORGETTING.atOnce; i++) {
       const own = order[(start + i) % classes]!;
       const movement = random.integer(0, movements - 1) * classes;
-      const was = (c: number): number => asked[0]!.around[own * classes + c]! + here![i * classes + c]!;
-      const is = (c: number): number =>
-        asked[1]!.around[own * classes + c]! + there![i * classes + c]! + further[movement + c]!;
-      fewer += Number(decides(was, classes) === own) - Number(decides(is, classes) === own);
+      for (let c = 0; c < classes; c++) {
+        was[c] = asked[0]!.around[own * classes + c]! + here![i * classes + c]!;
+        is[c] = asked[1]!.around[own * classes + c]! + there![i * classes + c]! + further[movement + c]!;
+      }
+      fewer += Number(argmax(was) === own) - Number(argmax(is) === own);
     }
   }
   return (100 * fewer) / FORGETTING.samples;
@@ -141,18 +143,4 @@ function meansOf(
 /** Rows of logits, each with `bias` added. */
 function withBias(logits: Float64Array, bias: Float32Array): Float64Array {
   return logits.map((value, at) => value + bias[at % bias.length]!);
-}
-
-/** The class with the largest logit; of equals the first. */
-function decides(logit: (label: number) => number, classes: number): number {
-  let best = 0;
-  let most = logit(0);
-  for (let c = 1; c < classes; c++) {
-    const value = logit(c);
-    if (value > most) {
-      best = c;
-      most = value;
-    }
-  }
-  return best;
 }

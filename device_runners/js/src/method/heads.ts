@@ -220,6 +220,11 @@ export class ClassStatistics {
   }
 }
 
+/** Whether there is something to decide between, all of it seen. */
+export function decides({ classes, counts }: ClassStatistics): boolean {
+  return classes.length >= 2 && counts.every((count) => count > 0);
+}
+
 /** Names of classes as a state has them: JSON in plain UTF-8, as Python writes it. */
 export function jsonOfNames(names: readonly string[]): string {
   return `[${names.map((name) => JSON.stringify(name)).join(', ')}]`;

@@ -10,7 +10,8 @@ import { KNOWN_CLASSES } from '../contract/thresholds.js';
 import type { Contradiction } from '../errors.js';
 import { freedomOf } from './covariance.js';
 import { type ClassStatistics, ldaHead, shrunkCovariance } from './heads.js';
-import { timesTransposed } from './matrix.js';
+import { type HeadArrays, logitsOf } from './logistic.js';
+import { argmax, dot } from './matrix.js';
 
 /** How many times a new image of a class that is `known` counts, by name; `images` are the new ones' counts. */
 export function timesCounted(
@@ -48,12 +49,12 @@ export function contradicted(
   const distance = seen.some((name) => classes.includes(name)) && distanceIn(known, priorPictures);
   if (!distance) return found;
   const f = known.features;
-  const said = decisions(features, ldaHead(known, priorPictures, seen), f);
+  const said = decisions(features, ldaHead(known, priorPictures, seen));
   for (const [index, name] of classes.entries()) {
     const own = Array.from(labels, (_, i) => i).filter((i) => labels[i] === index);
     if (!seen.includes(name) || own.length < KNOWN_CLASSES.leastImages) continue;
     const counts = seen.map((one, c) => (one === name ? 0 : own.filter((i) => said[i] === c).length));
-    const other = counts.indexOf(Math.max(...counts));
+    const other = argmax(counts);
     const share = counts[other]! / own.length;
     if (share <= KNOWN_CLASSES.contradiction) continue;
     const theirs = own.filter((i) => said[i] === other).map((i) => features.subarray(i * f, (i + 1) * f));
@@ -69,21 +70,10 @@ function seenIn({ classes, counts }: ClassStatistics): string[] {
 }
 
 /** For each of `(n, f)` features the class of the head that it is taken for. */
-function decisions(
-  features: Float32Array,
-  { weight, bias }: { weight: Float32Array; bias: Float32Array },
-  f: number,
-): Int32Array {
-  const n = features.length / f;
-  const count = bias.length;
-  const logits = timesTransposed(Float64Array.from(features), Float64Array.from(weight), n, count, f);
-  return Int32Array.from({ length: n }, (_, i) => {
-    let best = 0;
-    for (let c = 1; c < count; c++) {
-      if (logits[i * count + c]! + bias[c]! > logits[i * count + best]! + bias[best]!) best = c;
-    }
-    return best;
-  });
+function decisions(features: Float32Array, head: HeadArrays): number[] {
+  const count = head.bias.length;
+  const logits = logitsOf(features, head);
+  return Array.from({ length: logits.length / count }, (_, i) => argmax(logits, i * count, count));
 }
 
 /**
@@ -110,7 +100,6 @@ function distanceIn(
         apart[i * f + j] = image[j]! - known.sums[row * f + j]! / known.counts[row]!;
     }
     const solved = shrunk.system.solveRows(apart, images.length);
-    const total = apart.reduce((sum, value, at) => sum + value * solved[at]!, 0);
-    return total / images.length / expected;
+    return dot(apart, solved) / images.length / expected;
   };
 }

@@ -8,7 +8,7 @@
 
 import { LABEL_CHECK } from '../contract/thresholds.js';
 import { standardized } from './logistic.js';
-import { identity, timesTransposed, transposed } from './matrix.js';
+import { argmax, identity, rowsAt, timesTransposed, transposed } from './matrix.js';
 import { roundHalfToEven } from './rounding.js';
 import { solveSymmetric } from './symmetric.js';
 
@@ -55,17 +55,13 @@ export function classEvidence(
   if (count < 2) return { accuracy: 1, chance: 1, pictures: 0 };
   const own = kept.map((row) => present.indexOf(labels[row]!));
   const sizes = present.map((_, c) => own.filter((label) => label === c).length);
-  const x = new Float32Array(kept.length * f);
   const targets = new Float64Array(kept.length * count);
-  kept.forEach((row, i) => {
-    x.set(features.subarray(row * f, (row + 1) * f), i * f);
-    targets[i * count + own[i]!] = 1;
-  });
+  for (const [i, label] of own.entries()) targets[i * count + label] = 1;
   const weights = own.map((label) => 1 / sizes[label]!);
-  const scores = heldOutScores(x, f, targets, weights, foldsOf(own));
+  const scores = heldOutScores(rowsAt(features, kept, f), f, targets, weights, foldsOf(own));
   const right = new Int32Array(count);
   own.forEach((label, i) => {
-    if (largest(scores, i * count, count) === label) right[label] = right[label]! + 1;
+    if (argmax(scores, i * count, count) === label) right[label] = right[label]! + 1;
   });
   const recalls = sizes.map((size, label) => right[label]! / size);
   // The variance of a mean of recalls is that of so many images.
@@ -138,13 +134,6 @@ function foldsOf(labels: readonly number[]): number[] {
 
 function columnsOf(matrix: Float64Array, row: number, columns: number): number[] {
   return Array.from(matrix.subarray(row * columns, (row + 1) * columns));
-}
-
-/** Where the largest of `count` numbers from `start` on is; of equals the first. */
-function largest(values: Float64Array, start: number, count: number): number {
-  let best = 0;
-  for (let c = 1; c < count; c++) if (values[start + c]! > values[start + best]!) best = c;
-  return best;
 }
 
 /** P(X <= successes) of a binomial X. */

@@ -8,8 +8,11 @@
 
 import { UNKNOWN } from '../contract/thresholds.js';
 import { freedomOf, meansOf } from './covariance.js';
-import { type ClassStatistics, type ShrunkCovariance, shrunkCovariance } from './heads.js';
-import { timesTransposed } from './matrix.js';
+import { type ClassStatistics, decides, type ShrunkCovariance, shrunkCovariance } from './heads.js';
+import { rowProducts, rowsAt, timesTransposed } from './matrix.js';
+
+/** So many images are judged at once: their rows are float64, and as long as the features. */
+export const AT_ONCE = UNKNOWN.imagesAtOnce;
 
 /** The discriminant of `ldaHead`, of classes that all have images, as it judges them. */
 export class LeftOut {
@@ -25,7 +28,7 @@ export class LeftOut {
   ) {
     this.means = meansOf(statistics);
     this.ahead = shrunk.system.solveRows(this.means, statistics.classes.length);
-    this.squares = products(this.ahead, this.means, statistics.features);
+    this.squares = rowProducts(this.ahead, this.means, statistics.features);
   }
 
   /** Undefined where there is no spread within classes. */
@@ -53,8 +56,8 @@ export class LeftOut {
     const n = own.length;
     const r = x.map((value, at) => value - means[own[Math.floor(at / f)]! * f + (at % f)]!);
     const a = this.shrunk.system.solveRows(r, n);
-    const withX = products(a, x, f);
-    const withR = products(a, r, f);
+    const withX = rowProducts(a, x, f);
+    const withR = rowProducts(a, r, f);
     const withMeans = timesTransposed(a, means, n, count, f);
     const logits = timesTransposed(x, ahead, n, count, f);
     const part = (1 - this.shrunk.shrinkage) / freedomOf(counts);
@@ -90,12 +93,46 @@ export class LeftOut {
   }
 }
 
-/** By row, the product of two matrices' rows of length `f`. */
-function products(a: Float64Array, b: Float64Array, f: number): Float64Array {
-  const out = new Float64Array(a.length / f);
-  for (let at = 0; at < a.length; at++) {
-    const row = Math.floor(at / f);
-    out[row] = out[row]! + a[at]! * b[at]!;
+/** A task's images, each judged without itself; of those alone in their class, nothing could be said. */
+export class JudgedImages {
+  private constructor(
+    readonly discriminant: LeftOut,
+    /** `(n, f)`. */
+    readonly features: Float32Array,
+    /** `(n,)`, into the task's classes. */
+    readonly labels: readonly number[],
+    /** `(n,)`, into all classes. */
+    readonly rows: readonly number[],
+    /** `(n, C)`, of all classes. */
+    readonly logits: Float64Array,
+  ) {}
+
+  /**
+   * Of features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted there. Undefined where
+   * nothing can be decided between.
+   */
+  static of(
+    statistics: ClassStatistics,
+    features: Float32Array,
+    labels: ArrayLike<number>,
+    classes: readonly string[],
+    priorPictures: number,
+  ): JudgedImages | undefined {
+    if (!classes.length || !decides(statistics)) return undefined;
+    const discriminant = LeftOut.of(statistics, priorPictures);
+    if (!discriminant) return undefined;
+    const { features: f, counts } = statistics;
+    const place = classes.map((name) => statistics.classes.indexOf(name));
+    const told = Array.from(labels, (_, i) => i).filter((i) => counts[place[labels[i]!]!]! > 1);
+    const kept = rowsAt(features, told, f);
+    const own = told.map((i) => labels[i]!);
+    const rows = own.map((label) => place[label]!);
+    const logits = new Float64Array(told.length * counts.length);
+    for (let start = 0; start < told.length; start += AT_ONCE) {
+      const some = rows.slice(start, start + AT_ONCE);
+      const x = Float64Array.from(kept.subarray(start * f, (start + some.length) * f));
+      logits.set(discriminant.logits(x, some), start * counts.length);
+    }
+    return new JudgedImages(discriminant, kept, own, rows, logits);
   }
-  return out;
 }

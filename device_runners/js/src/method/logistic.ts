@@ -1,7 +1,7 @@
 /** A task's own head, fitted exactly: multinomial logistic regression on features (docs/decisions/0005-heads.md). */
 
 import { HEAD } from '../contract/thresholds.js';
-import { norm, timesTransposed, transposed } from './matrix.js';
+import { add, difference, dot, norm, timesTransposed, transposed } from './matrix.js';
 
 /** `logits = features @ weight.T + bias`: weight `(classes, f)`, bias `(classes,)`. */
 export interface HeadArrays {
@@ -98,33 +98,24 @@ class InverseHessian {
   }
 }
 
-function dot(a: Float64Array, b: Float64Array): number {
-  let sum = 0;
-  for (let at = 0; at < a.length; at++) sum += a[at]! * b[at]!;
-  return sum;
-}
-
-function add(to: Float64Array, other: Float64Array, factor: number): void {
-  for (let at = 0; at < to.length; at++) to[at] = to[at]! + factor * other[at]!;
-}
-
-function difference(a: Float64Array, b: Float64Array): Float64Array {
-  return a.map((value, at) => value - b[at]!);
+/** What a head says of features `(n, f)`: `(n, classes)`. */
+export function logitsOf(features: Float32Array, { weight, bias }: HeadArrays): Float64Array {
+  const classes = bias.length;
+  const f = weight.length / classes;
+  const n = features.length / f;
+  const logits = timesTransposed(Float64Array.from(features), Float64Array.from(weight), n, classes, f);
+  for (let at = 0; at < logits.length; at++) logits[at] = logits[at]! + bias[at % classes]!;
+  return logits;
 }
 
 /** Mean cross-entropy in nats of a head on features `(n, f)` and `labels` `(n,)`. */
-export function crossEntropy(
-  features: Float32Array,
-  labels: ArrayLike<number>,
-  { weight, bias }: HeadArrays,
-): number {
+export function crossEntropy(features: Float32Array, labels: ArrayLike<number>, head: HeadArrays): number {
   const n = labels.length;
-  const classes = bias.length;
-  const f = weight.length / classes;
-  const logits = timesTransposed(Float64Array.from(features), Float64Array.from(weight), n, classes, f);
+  const classes = head.bias.length;
+  const logits = logitsOf(features, head);
   let sum = 0;
   for (let i = 0; i < n; i++) {
-    const row = logits.subarray(i * classes, (i + 1) * classes).map((value, c) => value + bias[c]!);
+    const row = logits.subarray(i * classes, (i + 1) * classes);
     const largest = Math.max(...row);
     const total = row.reduce((all, value) => all + Math.exp(value - largest), 0);
     sum += Math.log(total) + largest - row[labels[i]!]!;

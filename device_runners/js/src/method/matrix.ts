@@ -129,6 +129,64 @@ export function norm(a: ArrayLike<number>): number {
   return Math.sqrt(sum);
 }
 
+/** The sum of all products of two elements at one place. */
+export function dot(a: Float64Array, b: Float64Array): number {
+  let sum = 0;
+  for (let at = 0; at < a.length; at++) sum += a[at]! * b[at]!;
+  return sum;
+}
+
+/** `to + factor other`, in place. */
+export function add(to: Float64Array, other: Float64Array, factor = 1): void {
+  for (let at = 0; at < to.length; at++) to[at] = to[at]! + factor * other[at]!;
+}
+
+export function difference(a: Float64Array, b: Float64Array): Float64Array {
+  return a.map((value, at) => value - b[at]!);
+}
+
+/** By row, the product of `a`'s and `b`'s, both `(n, f)`: `(n,)`. */
+export function rowProducts(a: Float64Array, b: Float64Array, f: number): Float64Array {
+  const out = new Float64Array(a.length / f);
+  for (let at = 0; at < a.length; at++) {
+    const row = Math.floor(at / f);
+    out[row] = out[row]! + a[at]! * b[at]!;
+  }
+  return out;
+}
+
+/** Those rows of `features` `(n, f)`, copied. */
+export function rowsAt(features: Float32Array, rows: readonly number[], f: number): Float32Array {
+  const out = new Float32Array(rows.length * f);
+  for (const [at, row] of rows.entries()) out.set(features.subarray(row * f, (row + 1) * f), at * f);
+  return out;
+}
+
+/** The sum of squares in each column of `rows` `(n, f)`: `(f,)`. */
+export function columnSquares(rows: Float64Array, f: number): Float64Array {
+  const out = new Float64Array(f);
+  for (let at = 0; at < rows.length; at++) out[at % f] = out[at % f]! + rows[at]! * rows[at]!;
+  return out;
+}
+
+/** `map gram map^T`, all `(n, n)`: gram is symmetric, so by two products with a transpose. */
+export function around(map: Float64Array, gram: Float64Array, n: number): Float64Array {
+  return timesTransposed(timesTransposed(map, gram, n, n, n), map, n, n, n);
+}
+
+/** A head's weight `(n, f)` as it is in front of `map` `(f, g)`, which leads to its features: `weight map`, `(n, g)`. */
+export function headBehind(weight: Float32Array, map: Float64Array, f: number, g = f): Float32Array {
+  const columns = transposed(map, f, g);
+  return Float32Array.from(timesTransposed(Float64Array.from(weight), columns, weight.length / f, g, f));
+}
+
+/** Where the largest of `count` numbers from `start` on is, counted from there; of equals the first. */
+export function argmax(values: ArrayLike<number>, start = 0, count = values.length - start): number {
+  let best = 0;
+  for (let c = 1; c < count; c++) if (values[start + c]! > values[start + best]!) best = c;
+  return best;
+}
+
 /** The identity `(n, n)`. */
 export function identity(n: number): Float64Array {
   const out = new Float64Array(n * n);

@@ -8,7 +8,7 @@
 import { NOVELTY } from '../contract/thresholds.js';
 import { covarianceWithin, meansOf } from './covariance.js';
 import type { ClassStatistics } from './heads.js';
-import { timesTransposed } from './matrix.js';
+import { rowProducts, timesTransposed } from './matrix.js';
 import { SymmetricSystem } from './symmetric.js';
 
 /** The mean distance of features `(n, f)` from the nearest known class; undefined where too little is known. */
@@ -29,7 +29,7 @@ export function novelty(known: ClassStatistics, features: Float32Array): number 
   all.set(features);
   all.set(means, n * f);
   const white = new SymmetricSystem(within, f).solveRows(all, n + count);
-  const own = squares(all, white, f);
+  const own = rowProducts(all, white, f);
   const across = timesTransposed(all.subarray(0, n * f), white.subarray(n * f), n, count, f);
   let sum = 0;
   for (let i = 0; i < n; i++) {
@@ -40,14 +40,4 @@ export function novelty(known: ClassStatistics, features: Float32Array): number 
     sum += nearest;
   }
   return sum / n / f;
-}
-
-/** By row, the product of two matrices' rows of length `f`. */
-function squares(a: Float64Array, b: Float64Array, f: number): Float64Array {
-  const out = new Float64Array(a.length / f);
-  for (let at = 0; at < a.length; at++) {
-    const row = Math.floor(at / f);
-    out[row] = out[row]! + a[at]! * b[at]!;
-  }
-  return out;
 }

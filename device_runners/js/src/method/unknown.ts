@@ -13,17 +13,15 @@ import { StateError } from '../errors.js';
 import { textOf, utf8 } from '../formats/bytes.js';
 import { float32, type StoredTensor, type Tensors, uint8 } from '../formats/tensors.js';
 import { freedomOf, meansOf, roundingOf } from './covariance.js';
-import { type ClassStatistics, jsonOfNames } from './heads.js';
-import { LeftOut } from './leftOut.js';
-import type { HeadArrays } from './logistic.js';
-import { timesTransposed } from './matrix.js';
+import { type ClassStatistics, decides, jsonOfNames } from './heads.js';
+import type { JudgedImages } from './leftOut.js';
+import { type HeadArrays, logitsOf } from './logistic.js';
+import { argmax, timesTransposed } from './matrix.js';
 
 /** Share of known images that may be called unknown, unless told otherwise. */
 export const REJECT = UNKNOWN.reject;
 /** Numbers of each class in the sketch of known images. */
 export const QUANTILES = UNKNOWN.quantiles;
-/** So many images are judged at once: their rows are float64, and as long as the features. */
-export const AT_ONCE = UNKNOWN.imagesAtOnce;
 /** What the distance is made with: an exported model has it in its own ops. */
 export const UNKNOWN_NUMBERS = {
   mostSquared: UNKNOWN.mostSquared,
@@ -156,14 +154,12 @@ export interface Distance {
 
 /** The distances `(n,)` of features `(n, f)`, above 0. */
 export function distancesOf(distance: Distance, features: Float32Array): Float32Array {
-  const { weight, bias, mean, scale, usual, margin } = distance;
+  const { mean, scale, usual, margin } = distance;
   const f = mean.length;
-  const n = features.length / f;
-  const count = bias.length;
-  const logits = timesTransposed(Float64Array.from(features), Float64Array.from(weight), n, count, f);
-  return Float32Array.from({ length: n }, (_, i) => {
-    let highest = Number.NEGATIVE_INFINITY;
-    for (let c = 0; c < count; c++) highest = Math.max(highest, logits[i * count + c]! + bias[c]!);
+  const count = distance.bias.length;
+  const logits = logitsOf(features, distance);
+  return Float32Array.from({ length: features.length / f }, (_, i) => {
+    const highest = logits[i * count + argmax(logits, i * count, count)]!;
     let oddness = 0;
     for (let j = 0; j < f; j++) {
       const deviation = (features[i * f + j]! - mean[j]!) * scale[j]!;
@@ -227,52 +223,34 @@ export function distanceFrom(
 }
 
 /**
- * `known` and the sketch of features `(n, f)`, labels `(n,)` into `classes`, which are part of `statistics`; `known` as it
- * is where no class has two images, or nothing can be decided between. `discriminant` is that of `statistics`, where it is
- * there already.
+ * `known` and the sketch of a task's images, which are part of `statistics` and were judged by its discriminant; `known` as
+ * it is where no class has two images.
  */
 export function measured(
   known: Familiarity | undefined,
   statistics: ClassStatistics,
-  features: Float32Array,
-  labels: ArrayLike<number>,
-  classes: readonly string[],
-  priorPictures: number,
-  discriminant?: LeftOut,
+  { discriminant, features, rows, logits }: JudgedImages,
 ): Familiarity | undefined {
-  if (!decides(statistics)) return known;
-  const f = statistics.features;
-  const place = classes.map((name) => statistics.classes.indexOf(name));
-  const told = Array.from(labels, (_, i) => i).filter((i) => statistics.counts[place[labels[i]!]!]! > 1);
-  const leftOut = told.length ? (discriminant ?? LeftOut.of(statistics, priorPictures)) : undefined;
-  if (!leftOut) return known;
+  if (!rows.length) return known;
+  const { features: f, classes } = statistics;
   const odd = new OddnessLeftOut(statistics);
+  const each = marginsOf(logits, classes.length);
   const margins = new Map<number, number[]>();
   const oddness = new Map<number, number[]>();
-  for (let start = 0; start < told.length; start += AT_ONCE) {
-    const part = told.slice(start, start + AT_ONCE);
-    const own = part.map((i) => place[labels[i]!]!);
-    const x = new Float64Array(part.length * f);
-    for (const [at, i] of part.entries()) x.set(features.subarray(i * f, (i + 1) * f), at * f);
-    const found = marginsOf(leftOut.logits(x, own), statistics.classes.length);
-    for (const [at, c] of own.entries()) {
-      margins.set(c, [...(margins.get(c) ?? []), found[at]!]);
-      oddness.set(c, [...(oddness.get(c) ?? []), odd.of(x.subarray(at * f, (at + 1) * f), c)]);
-    }
+  for (const [i, c] of rows.entries()) {
+    if (!margins.has(c)) for (const one of [margins, oddness]) one.set(c, []);
+    margins.get(c)!.push(each[i]!);
+    oddness.get(c)!.push(odd.of(features.subarray(i * f, (i + 1) * f), c));
   }
-  const atMeans = marginsOf(leftOut.atMeans(), statistics.classes.length);
+  const atMeans = marginsOf(discriminant.atMeans(), classes.length);
   const seen = [...margins.keys()].filter((c) => atMeans[c]! > 0).sort((a, b) => a - b);
   if (!seen.length) return known;
   const found = new Familiarity(
-    seen.map((c) => statistics.classes[c]!),
+    seen.map((c) => classes[c]!),
     tableOf(seen.map((c) => margins.get(c)!.map((value) => value / atMeans[c]!))),
     tableOf(seen.map((c) => oddness.get(c)!.map((value) => value / odd.typical[c]!))),
   );
   return known ? known.merge(found) : found;
-}
-
-function decides({ classes, counts }: ClassStatistics): boolean {
-  return classes.length >= 2 && counts.every((count) => count > 0);
 }
 
 function tableOf(rows: readonly number[][]): Float32Array {
@@ -369,7 +347,7 @@ class OddnessLeftOut {
     }
   }
 
-  of(x: Float64Array, own: number): number {
+  of(x: Float32Array, own: number): number {
     const { features: f, counts } = this.statistics;
     const { mean, variance, within } = this.spread;
     const classes = counts.length;

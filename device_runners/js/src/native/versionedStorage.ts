@@ -6,7 +6,7 @@
  * until there is a third. So whatever a crash or an empty battery leaves, the old or the new content is there, whole.
  */
 
-import { StateError, StateLockedError, StorageError } from '../errors.js';
+import { reasonOf, StateError, StateLockedError, StorageError } from '../errors.js';
 import { concatenate, sha256, textOf, utf8 } from '../formats/bytes.js';
 import type { Storage, StorageLock } from '../state/storage.js';
 
@@ -71,7 +71,7 @@ export class VersionedStorage implements Storage {
     } catch (error) {
       await this.files.remove(temporary).catch(() => undefined);
       throw new StorageError(
-        `The phone refused (${messageOf(error)}): could not write ${data.length} bytes to ${this.name}/${path}. ` +
+        `The phone refused (${reasonOf(error)}): could not write ${data.length} bytes to ${this.name}/${path}. ` +
           'Free some space and try again; nothing that was learned is lost.',
         { cause: error },
       );
@@ -138,13 +138,9 @@ export class VersionedStorage implements Storage {
       return await look();
     } catch (error) {
       throw new StateError(
-        `${this.name}/${path} cannot be read (${messageOf(error)}): restart the app and try again.`,
+        `${this.name}/${path} cannot be read (${reasonOf(error)}): restart the app and try again.`,
         { cause: error },
       );
     }
   }
-}
-
-function messageOf(error: unknown): string {
-  return (error as Error)?.message ?? String(error);
 }

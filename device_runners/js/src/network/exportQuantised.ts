@@ -7,6 +7,7 @@
 import type { QuantisedLayer } from '../bundle/manifest.js';
 import { BundleError } from '../errors.js';
 import { type Float32Tensor, float32, type Int8Tensor, type Int32Tensor } from '../formats/tensors.js';
+import { roundHalfToEven } from '../method/rounding.js';
 
 // A bias is int32: its scale is kept large enough for it.
 const BIAS_MAX = 2 ** 30;
@@ -33,7 +34,9 @@ export function quantisedTensors(
     written.set(`${layer.weight}_zero_point`, { dtype: 'int8', shape, data: new Int8Array(scale.length) });
     if (!bias) continue;
     const units = scale.map((one) => Math.fround(layer.input_scale) * one);
-    const data = Int32Array.from(bias.data, (value, i) => even(value / units[layer.axis < 0 ? 0 : i]!));
+    const data = Int32Array.from(bias.data, (value, i) =>
+      roundHalfToEven(value / units[layer.axis < 0 ? 0 : i]!),
+    );
     written.set(`${layer.bias}_quantized`, { dtype: 'int32', shape: bias.shape, data });
     written.set(`${layer.bias}_quantized_scale`, float32(shape, units));
   }
@@ -70,7 +73,7 @@ function scalesOf(layer: QuantisedLayer, kernel: Float32Tensor, bias?: Float32Te
 function rounded(layer: QuantisedLayer, kernel: Float32Tensor, scale: Float32Array): Int8Tensor {
   const output = outputOf(layer, kernel);
   const data = Int8Array.from(kernel.data, (value, i) => {
-    const integer = even(Math.fround(value / scale[output(i)]!));
+    const integer = roundHalfToEven(Math.fround(value / scale[output(i)]!));
     return Math.min(Math.max(integer, -layer.largest), layer.largest);
   });
   return { dtype: 'int8', shape: kernel.shape, data };
@@ -82,11 +85,4 @@ function outputOf(layer: QuantisedLayer, kernel: Float32Tensor): (place: number)
   const size = kernel.shape[layer.axis]!;
   const behind = kernel.shape.slice(layer.axis + 1).reduce((product, one) => product * one, 1);
   return (place) => Math.floor(place / behind) % size;
-}
-
-/** The nearest whole number, of two the even one. */
-function even(value: number): number {
-  const below = Math.floor(value);
-  const rest = value - below;
-  return rest < 0.5 || (rest === 0.5 && below % 2 === 0) ? below : below + 1;
 }

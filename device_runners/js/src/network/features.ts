@@ -26,6 +26,14 @@ export interface Opening {
   readonly settings: SessionSettings;
 }
 
+/** How an application wants its sessions opened. */
+export function openingOf(
+  { runtime, sessionOptions }: { readonly runtime: Runtime; readonly sessionOptions?: object },
+  threads: number,
+): Opening {
+  return { runtime, settings: { threads, ...(sessionOptions ? { options: sessionOptions } : {}) } };
+}
+
 /** Images `(n, c, h, w)` -> features `(n, f)`. Close it when it is no longer needed. */
 export class FeatureExtractor {
   private constructor(

@@ -21,7 +21,7 @@ import {
 } from '../formats/tensors.js';
 import { Contribution, derived, Lesson } from '../method/contributions.js';
 import { ClassStatistics, jsonOfNames } from '../method/heads.js';
-import { timesTransposed } from '../method/matrix.js';
+import { around, timesTransposed } from '../method/matrix.js';
 import type { Generation, LearnedTask } from '../state/record.js';
 
 export const MAP = 'ledger.map';
@@ -99,8 +99,7 @@ export async function statisticsOf(
   // One lesson at a time: all contributions together may be larger than what is in memory.
   for (const task of tasks) known = derived(known, [await lessonOf(task, map !== undefined, f, read)]);
   if (!map || !known.classes.length) return known;
-  const half = timesTransposed(map, known.gram, f, f, f);
-  const gram = timesTransposed(half, map, f, f, f);
+  const gram = around(map, known.gram, f);
   const sums = timesTransposed(known.sums, map, known.classes.length, f, f);
   return new ClassStatistics(f, known.classes, gram, sums, known.counts, known.temperature);
 }

@@ -6,8 +6,8 @@ import type { Picture, Preprocessing } from '../data/pictures.js';
 import { taskNames } from '../data/task.js';
 import { ConfigError, StateError, TaskError } from '../errors.js';
 import { ClassStatistics, ldaHead } from '../method/heads.js';
-import { softmaxRows } from '../method/logistic.js';
-import { timesTransposed } from '../method/matrix.js';
+import { logitsOf, softmaxRows } from '../method/logistic.js';
+import { argmax } from '../method/matrix.js';
 import { type Distance, distanceFrom, distancesOf, Familiarity, limitOf, REJECT } from '../method/unknown.js';
 import type { Generation } from '../state/record.js';
 import { BASE } from '../state/store.js';
@@ -193,22 +193,13 @@ class Shared {
 }
 
 /** What a head says of features `(n, f)`. Throws TaskError for the first image of which it is not finite. */
-export function predictFrom(
-  features: Float32Array,
-  { classes, weight, bias }: LinearHead,
-  n: number,
-): Prediction {
+export function predictFrom(features: Float32Array, head: LinearHead, n: number): Prediction {
+  const { classes } = head;
   const count = classes.length;
-  const f = weight.length / count;
-  const logits = timesTransposed(Float64Array.from(features), Float64Array.from(weight), n, count, f);
-  for (let at = 0; at < logits.length; at++) logits[at] = logits[at]! + bias[at % count]!;
+  const logits = logitsOf(features, head);
   requireAnswers(Float32Array.from(logits), count);
   softmaxRows(logits, count);
-  const labels = Array.from({ length: n }, (_, i) => {
-    let best = 0;
-    for (let c = 1; c < count; c++) if (logits[i * count + c]! > logits[i * count + best]!) best = c;
-    return classes[best]!;
-  });
+  const labels = Array.from({ length: n }, (_, i) => classes[argmax(logits, i * count, count)]!);
   return { labels, probabilities: Float32Array.from(logits), classes };
 }
 

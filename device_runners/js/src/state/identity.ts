@@ -1,6 +1,7 @@
 /** Whether a place may become a state: nobody looks for one among other things, or keeps it when these are cleared away. */
 
 import { StateError } from '../errors.js';
+import { listed } from '../formats/sentences.js';
 import type { Storage } from './storage.js';
 
 /** Which bundle a state belongs to. */
@@ -30,9 +31,8 @@ export async function requireOwnFolder(storage: Storage): Promise<void> {
     .sort();
   // Asked again: another process may be writing the first files just now.
   if (!found.length || (await storage.size(IDENTITY)) !== undefined) return;
-  const named = found.slice(0, 3).join(', ') + (found.length > 3 ? ', ...' : '');
   throw new StateError(
-    `${storage.name} is no state and holds other things (${named}): a state needs a folder of its own. Give one that is ` +
+    `${storage.name} is no state and holds other things (${listed(found, 3)}): a state needs a folder of its own. Give one that is ` +
       'empty, or that is not there yet.',
   );
 }

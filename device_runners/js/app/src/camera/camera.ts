@@ -15,9 +15,6 @@ export function canFilm(): boolean {
   return typeof navigator.mediaDevices?.getUserMedia === 'function';
 }
 
-/** Why there is no live view; the message is a sentence for the user. */
-export class CameraFault extends Error {}
-
 // Phones give one camera to one stream: who opens it next closes it here.
 let last: { close: () => void } | undefined;
 
@@ -33,13 +30,13 @@ export class Camera {
     document.addEventListener('visibilitychange', this.hidden);
   }
 
-  /** Throws CameraFault. `onClosed` is called once, however it is closed. */
+  /** Throws an Error whose message is a sentence for the user. `onClosed` is called once, however it is closed. */
   static async open(onClosed: () => void): Promise<Camera> {
     let stream: MediaStream;
     try {
       stream = await navigator.mediaDevices.getUserMedia(WANTED);
     } catch (error) {
-      throw new CameraFault(reason(error));
+      throw new Error(reason(error));
     }
     last?.close();
     const camera = new Camera(stream, onClosed);

@@ -1,10 +1,7 @@
 /** Probabilities as bars. */
 
 import type { Guess } from '../protocol.js';
-
-export function percent(probability: number): string {
-  return `${Math.round(100 * probability)} %`;
-}
+import { percent } from '../wording.js';
 
 export function Guesses({ guesses }: { guesses: readonly Guess[] }) {
   return (

@@ -1,7 +1,7 @@
 /** What a task brought: accuracy per class on the images kept back, before and after. */
 
 import type { TaskReport } from '../protocol.js';
-import { percent } from './guesses.js';
+import { percent } from '../wording.js';
 import { Thumbnail } from './pictures.js';
 
 const SHOWN = 8;
@@ -29,11 +29,11 @@ export function Report({ report, onMerge, onForget, onClose }: Given) {
           {sentence}
         </p>
       ))}
-      {twins.map(({ name, old }) => (
+      {twins.map(({ name, old, apart }) => (
         <div key={name} class="remark">
           <p>
-            <b>{name}</b> cannot be told from <b>{old}</b>, so {name} is left out of answers. Is it the same
-            thing?
+            <b>{name}</b> cannot be told from <b>{old}</b>, so{' '}
+            {apart ? `${name} is left out of answers` : 'answers will mix the two up'}. Is it the same thing?
           </p>
           <div class="row">
             <button type="button" class="plain" onClick={() => onMerge(old, name)}>

@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { Filming } from '../camera/filming.js';
 import type { Client } from '../client.js';
 import type { Answer } from '../protocol.js';
+import { reasonOf } from '../wording.js';
 import { Guesses } from './guesses.js';
 import { Picker, Thumbnail } from './pictures.js';
 
@@ -34,7 +35,7 @@ export function Try({ client, learned, onProblem }: TryProps) {
     } catch (error) {
       if (mine !== turn.current) return;
       setSeen(undefined);
-      onProblem(error instanceof Error ? error.message : String(error));
+      onProblem(reasonOf(error));
     }
   };
   useEffect(() => {

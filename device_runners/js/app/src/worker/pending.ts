@@ -33,37 +33,47 @@ export class PendingTask {
   }
 
   async load(): Promise<Pending | undefined> {
-    return done(this.database.transaction(STORE).objectStore(STORE).get(KEY));
+    return read(this.database, KEY) as Promise<Pending | undefined>;
   }
 
   /** Throws StorageError where there is no room for the images. */
   async save(task: Pending): Promise<void> {
-    const transaction = this.database.transaction(STORE, 'readwrite');
-    transaction.objectStore(STORE).put(task, KEY);
-    await finished(transaction);
+    await write(this.database, (store) => store.put(task, KEY));
   }
 
   async clear(): Promise<void> {
-    const transaction = this.database.transaction(STORE, 'readwrite');
-    transaction.objectStore(STORE).delete(KEY);
-    await finished(transaction);
+    await write(this.database, (store) => store.delete(KEY));
   }
 }
 
 /** What was remembered of this device under a name, beside the task; undefined where nothing was. */
 export async function recall(key: string): Promise<unknown> {
   const database = await opened();
-  const found = await done(database.transaction(STORE).objectStore(STORE).get(key));
-  database.close();
-  return found;
+  try {
+    return await read(database, key);
+  } finally {
+    database.close();
+  }
 }
 
 export async function remember(key: string, value: unknown): Promise<void> {
   const database = await opened();
+  try {
+    await write(database, (store) => store.put(value, key));
+  } finally {
+    database.close();
+  }
+}
+
+function read(database: IDBDatabase, key: string): Promise<unknown> {
+  return done(database.transaction(STORE).objectStore(STORE).get(key));
+}
+
+/** Resolves when what `change` asks for is on the disk. */
+function write(database: IDBDatabase, change: (store: IDBObjectStore) => unknown): Promise<void> {
   const transaction = database.transaction(STORE, 'readwrite');
-  transaction.objectStore(STORE).put(value, key);
-  await finished(transaction);
-  database.close();
+  change(transaction.objectStore(STORE));
+  return finished(transaction);
 }
 
 function opened(): Promise<IDBDatabase> {

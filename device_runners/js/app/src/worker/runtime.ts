@@ -6,6 +6,7 @@
 import { chooseWay, type Way } from 'csk-sdk';
 import { HttpBundle } from 'csk-sdk/browser';
 import * as ort from 'onnxruntime-web/wasm';
+import { reasonOf } from '../wording.js';
 import { recall, remember } from './pending.js';
 
 const KEY = 'computes-by';
@@ -27,31 +28,34 @@ interface Remembered {
   readonly webgpu: boolean;
 }
 
-/** What the bundle at this address is computed by. */
+/** What the bundle at this address is computed by: WebAssembly wherever the other cannot be asked or remembered. */
 export async function fastest(bundle: string): Promise<Way> {
+  try {
+    return await found(bundle);
+  } catch (error) {
+    console.info(`WebGPU is not used: ${reasonOf(error)}`);
+    return WASM;
+  }
+}
+
+async function found(bundle: string): Promise<Way> {
   const adapter = await hardware();
   if (!adapter) return WASM;
   const manifest = await (await fetch(`${bundle}/manifest.json`)).text();
   const of = JSON.stringify([manifest, adapter, ort.env.versions.common]);
   const known = (await recall(KEY)) as Remembered | undefined;
-  if (known?.of === of) return known.webgpu ? webgpu().catch(() => WASM) : WASM;
+  if (known?.of === of) return known.webgpu ? webgpu() : WASM;
   // Without a network it may not be there: that says nothing about the device.
-  const other = await webgpu().catch(() => undefined);
-  if (!other) return WASM;
+  const other = await webgpu();
   // Before it is tried: where a driver ends the tab, the app opens without it the next time.
   await remember(KEY, { of, webgpu: false });
   const late = new Promise<never>((_, reject) => {
     setTimeout(() => reject(new Error('it took too long')), LONGEST);
   });
-  try {
-    const { way, because } = await Promise.race([chooseWay(new HttpBundle(bundle), WASM, other), late]);
-    console.info(because);
-    await remember(KEY, { of, webgpu: way !== WASM });
-    return way;
-  } catch (error) {
-    console.info(`WebGPU is not used: ${(error as Error).message}`);
-    return WASM;
-  }
+  const { way, because } = await Promise.race([chooseWay(new HttpBundle(bundle), WASM, other), late]);
+  console.info(because);
+  await remember(KEY, { of, webgpu: way !== WASM });
+  return way;
 }
 
 /** Another build of ONNX Runtime, of twice the size: loaded only where it may be used. */

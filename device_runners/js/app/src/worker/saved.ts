@@ -3,6 +3,7 @@
 import { copyState, Learner, MemoryStorage, type Runtime, StateError } from 'csk-sdk';
 import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
 import { unzipSync, zipSync } from 'fflate';
+import { reasonOf } from '../wording.js';
 import { PendingTask } from './pending.js';
 
 const STATE = 'state';
@@ -61,7 +62,7 @@ function unpacked(bytes: Uint8Array, name: string): Record<string, Uint8Array> {
     });
   } catch (error) {
     throw new StateError(
-      `${name} cannot be opened (${(error as Error).message}): choose a file that this app saved.`,
+      `${name} cannot be opened (${reasonOf(error)}): choose a file that this app saved.`,
       { cause: error },
     );
   }

@@ -1,6 +1,7 @@
 /** What the guards of csk-sdk found, said to a person who has no settings. */
 
 import type { ContradictionError, LabelError, LearnReport } from 'csk-sdk';
+import { percent } from '../wording.js';
 
 /** Why a task was refused whose images and names do not belong together. */
 export function mixedUp({ evidence: { accuracy, chance } }: LabelError): string {
@@ -18,8 +19,6 @@ export function contradicting({ found }: ContradictionError): string {
   );
   return `${some.slice(0, 3).join(', ')}. Nothing was learned: say which of the two is right.`;
 }
-
-const percent = (share: number): string => `${Math.round(100 * share)} %`;
 
 type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings' | 'twins'>;
 

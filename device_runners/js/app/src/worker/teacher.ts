@@ -76,13 +76,12 @@ export class Teacher {
     const task = await this.pending.load();
     if (!task) throw new TaskError('There is no unfinished task to go on with.');
     if (why(task) === 'interrupted') return this.run(task);
-    const { twin } = task;
+    const { twin, ...rest } = task;
     const same = typeof twin === 'object' && !replace;
     const believed: Pending = {
-      ...task,
+      ...rest,
       // More images of the known class; or another one, whatever that takes from it.
-      ...(same ? { classes: [twin.old] } : {}),
-      ...(twin ? { twin: 'counted' } : {}),
+      ...(same ? { classes: [twin.old] } : twin ? { twin: 'counted' } : {}),
       ...(task.labels ? { labels: 'believed' } : {}),
       ...(task.contradicts ? { contradicts: replace ? 'replaces' : 'adds' } : {}),
     };
@@ -189,6 +188,7 @@ export class Teacher {
       await this.pending.clear();
       this.say('test', 1);
       const after = await this.answers(held);
+      const apart = (name: string) => this.learner.tasks.at(-1)?.contributions.get(name) === '';
       const tested = task.test.map(({ picture, label }, index): Tested => {
         const [told, tells] = [before[index]!.guesses[0]!, after[index]!.guesses[0]!];
         return { picture, truth: classes[label]!, before: told, after: tells };
@@ -204,7 +204,7 @@ export class Teacher {
           };
         }),
         lost: report.expected.lost,
-        twins: Object.entries(report.twins).map(([name, { old }]) => ({ name, old })),
+        twins: Object.entries(report.twins).map(([name, { old }]) => ({ name, old, apart: apart(name) })),
         tested,
         seconds: report.seconds,
         learnedFrom: pictures.length,

@@ -2,6 +2,7 @@
 
 import { CskError } from 'csk-sdk';
 import type { Call, Calls, Request, Response, TaskProgress } from '../protocol.js';
+import { reasonOf } from '../wording.js';
 import { fastest, WASM } from './runtime.js';
 import { openSaved, saved } from './saved.js';
 import { Stopped, Teacher } from './teacher.js';
@@ -89,8 +90,7 @@ self.addEventListener('message', async ({ data }: MessageEvent<Request>) => {
 function sentence(error: unknown): string {
   if (error instanceof CskError || error instanceof Fault || error instanceof Stopped) return error.message;
   console.error(error);
-  const reason = error instanceof Error ? error.message : String(error);
-  return `Something went wrong (${reason}). Reload the page; what was learned is kept.`;
+  return `Something went wrong (${reasonOf(error)}). Reload the page; what was learned is kept.`;
 }
 
 function post(response: Response | { progress: TaskProgress }): void {
