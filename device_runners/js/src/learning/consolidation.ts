@@ -65,18 +65,20 @@ export interface Consolidated {
  * Where the centers cost an old task more than `maxForgetting` allows, they stay as they were, and the task gets its heads
  * only; or, as `onForgetting` has it, it is refused. A class that would take more than that from an old one, since the two
  * cannot be told apart, has a place in the task's own decision only; or the task is refused. Throws TaskError where it is, or
- * where training ended in numbers that are not finite: committed, they could not be unlearned.
+ * where training ended in numbers that are not finite: committed, they could not be unlearned. `looked` is what
+ * `headsOnly` made of the same batches.
  */
 export async function consolidate(
   training: TaskTraining,
   name: string,
   batches: Batches,
+  looked?: Look,
 ): Promise<Consolidated> {
   requireConverged(HEAD_WEIGHT, training.head.weight);
   requireConverged(HEAD_BIAS, training.head.bias);
   for (const [site, { delta }] of training.sites) requireConverged(`delta/${site}`, delta);
   await training.close();
-  let seen = await see(training, batches);
+  let seen = await see(training, batches, looked);
   let done = settle(training, name, seen);
   if (forgetsTooMuch(done.forgetting, training.config, name)) {
     training.dropCenters();
@@ -94,13 +96,25 @@ export async function consolidate(
   return { ...done, lesson: lessonOf(training, below, done.lesson.temperature, apart) };
 }
 
+/**
+ * Instead of warming up and stepping, where no center will move: what the images say of their labels, and of what is known.
+ *
+ * The network sees them as it will when the task is consolidated on the same `batches`: that is returned.
+ */
+export async function headsOnly(training: TaskTraining, batches: Batches): Promise<Look> {
+  const looked = await look(training, training.tensors, batches);
+  const { features, labels } = looked.sample.arrays();
+  training.check(features, labels);
+  return looked;
+}
+
 /** All that is seen in the task's images once the deltas are in the centers, and the task's own head. */
-async function see(training: TaskTraining, batches: Batches): Promise<Seen> {
+async function see(training: TaskTraining, batches: Batches, looked?: Look): Promise<Seen> {
   const { bundle, classes, config, tensors: old } = training;
   const { features: f } = bundle.manifest.head;
   const tensors = new Map(old);
   const leaks = foldDeltas(training, tensors);
-  const { moments, sums, sample, drift } = await look(training, tensors, batches);
+  const { moments, sums, sample, drift } = looked ?? (await look(training, tensors, batches));
   const own = sample.count;
   if (augmentationOf(config, bundle.manifest).flip) await addMirrored(training, tensors, batches, sample);
   const { features, labels } = sample.arrays();
@@ -175,7 +189,7 @@ interface Seen extends Pick<Look, 'sample' | 'drift'> {
 }
 
 /** What one pass over the task tells. */
-interface Look {
+export interface Look {
   readonly moments: ReadonlyMap<string, Float64Array>;
   /** Of each class what its images contribute; none where nothing is to be kept of classes. */
   readonly sums: readonly ContributionSum[];
@@ -187,7 +201,7 @@ interface Look {
 async function look(training: TaskTraining, tensors: Tensors, batches: Batches): Promise<Look> {
   const { bundle, opening, moved } = training;
   const { features: f } = bundle.manifest.head;
-  const before = moved ? (await featuresBefore(training, batches)).values() : [].values();
+  const before = (moved ? await featuresBefore(training, batches) : []).values();
   const sample = new FeatureSample(f);
   const sums = sumsOf(training);
   const drift = new DriftEstimate(f);
@@ -292,6 +306,8 @@ function foldDeltas(training: TaskTraining, tensors: Map<string, StoredTensor>):
 
 /** The task's features as the network was before, batch by batch, as many as fit. */
 async function featuresBefore(training: TaskTraining, batches: Batches): Promise<Float32Array[]> {
+  const were = training.keptOf(batches);
+  if (were) return were.pairs().map(({ features }) => features);
   const extractor = await FeatureExtractor.open(training.bundle, training.tensors, training.opening);
   const kept: Float32Array[] = [];
   let room = SAMPLE_BYTES;

@@ -6,6 +6,7 @@ import { ClassStatistics } from '../method/heads.js';
 import { rowsAt } from '../method/matrix.js';
 import { type Batches, FeatureExtractor, type FeatureSample } from '../network/features.js';
 import { requireLearnableFeatures } from '../network/finite.js';
+import { sameCenters } from '../network/ledger.js';
 import { PRIOR_IMAGES } from '../network/predicting.js';
 import type { TaskTraining } from './training.js';
 
@@ -91,6 +92,14 @@ export async function untouched(
 ): Promise<ReadonlyMap<string, Contribution>> {
   const { bundle, opening } = training;
   const sums = sumsOf(training);
+  const kept = training.keptOf(batches);
+  // The same network has seen the same images already, where no task had moved a center.
+  if (kept && sameCenters(training.tensors, bundle.checkpoint)) {
+    for (const { features, labels } of kept.pairs()) {
+      count(sums, features, labels, bundle.manifest.head.features);
+    }
+    return totalsOf(training, sums);
+  }
   const extractor = await FeatureExtractor.open(bundle, bundle.checkpoint, opening);
   try {
     for (const { images, labels } of batches()) {

@@ -20,7 +20,7 @@ import type { Generation, LearnedTask } from '../state/record.js';
 import type { State } from '../state/state.js';
 import { VERSION } from '../version.js';
 import { requireAgreement, requireLearnable, requireOthers, warningsAbout, worstOf } from './acceptance.js';
-import { type Consolidated, consolidate } from './consolidation.js';
+import { type Consolidated, consolidate, headsOnly, type Look } from './consolidation.js';
 import { because, fewShotNotes, isFewShot } from './fewShot.js';
 import {
   expectedOf,
@@ -55,6 +55,10 @@ export class LearnRun {
   /** Whether the images are too few to train on. */
   private readonly few: boolean;
   private readonly training: TaskTraining;
+  /** The task's images, the same for every look at them. */
+  private readonly batches = (): Generator<Batch> => this.plainBatches();
+  /** What was seen of them, where no center moves. */
+  private looked: Look | undefined;
   private order: { epoch: number; index: Int32Array } | undefined;
   private begun = 0;
   /** Tensors and facts of a newer csk-sdk in the progress checkpoint that this run goes on from. */
@@ -129,7 +133,7 @@ export class LearnRun {
     const trained = this.few ? { loss: 0, steps: 0 } : await this.train(resumed, identity);
     const epochs = Math.ceil(trained.steps / this.perEpoch);
     this.report('consolidate', trained.steps, trained.loss);
-    const result = await consolidate(training, task.name, () => this.plainBatches());
+    const result = await consolidate(training, task.name, this.batches, this.looked);
     const learned: LearnedTask = {
       name: task.name,
       classes: [...task.classes],
@@ -199,12 +203,11 @@ export class LearnRun {
   /** Warm up, and be sure that there is something to learn. */
   private async warmUp(): Promise<void> {
     const { few, training, config, task, bundle, options } = this;
-    const batches = (): Generator<Batch> => this.plainBatches();
     if (few) {
-      await training.check(batches);
+      this.looked = await headsOnly(training, this.batches);
     } else {
       this.report('select');
-      await training.warmUp(batches);
+      await training.warmUp(this.batches);
     }
     requireLearnable(training.evidence, config, task.name);
     if (options.replace === undefined) {

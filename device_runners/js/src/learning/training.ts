@@ -3,7 +3,7 @@
 import type { Bundle } from '../bundle/bundle.js';
 import { channelsOf, rowsOf, type Site, TRAINING_MODEL } from '../bundle/manifest.js';
 import type { TrainingConfig } from '../config.js';
-import { NOVELTY, WARM_UP } from '../contract/thresholds.js';
+import { HEAD, NOVELTY, WARM_UP } from '../contract/thresholds.js';
 import { type Contradiction, TaskError } from '../errors.js';
 import { float32, int64, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { ClassStatistics } from '../method/heads.js';
@@ -61,6 +61,8 @@ export class TaskTraining {
   novelty: number | undefined;
   private readonly optimizer: Optimizer;
   private graph: Graph | undefined;
+  /** Features of all images before a center moves, where they take little memory: the drift begins with them. */
+  private before: { readonly batches: Batches; readonly sample: FeatureSample } | undefined;
 
   /**
    * `oldClasses` are those of each older task, "base" among them; without, nothing is said about what they lose. `refitted`
@@ -121,22 +123,13 @@ export class TaskTraining {
 
   /** The head at its optimum for a sample of the features as they are. */
   private async startHead(batches: Batches): Promise<void> {
-    const { features, labels } = await this.check(batches);
-    this.head = logisticHead(features, this.bundle.manifest.head.features, labels, this.classes.length);
-  }
-
-  /**
-   * What a sample of the images says of their labels, and of what is known; its features, and their labels. Where no center
-   * will move, in the place of warming up and stepping.
-   */
-  async check(batches: Batches): Promise<{ features: Float32Array; labels: Int32Array }> {
-    const { manifest } = this.bundle;
-    const f = manifest.head.features;
+    const f = this.bundle.manifest.head.features;
     const sample = new FeatureSample(f);
     const wanted = Math.min(WARM_UP.imagesPerFeature * f, sample.room);
+    const all = new AllOf(batches);
     const extractor = await FeatureExtractor.open(this.bundle, this.tensors, this.opening);
     try {
-      for (const { images, labels } of this.sample(batches, wanted)) {
+      for (const { images, labels } of this.sample(() => all.taking(), wanted)) {
         const features = await extractor.features(images);
         requireLearnableFeatures(features);
         sample.add(features, labels);
@@ -144,15 +137,26 @@ export class TaskTraining {
     } finally {
       await extractor.close();
     }
-    const found = sample.arrays();
-    const { features, labels } = found;
+    if (all.taken && !sample.full && sample.byteLength <= HEAD.beforeBytes) this.before = { batches, sample };
+    const { features, labels } = sample.arrays();
+    this.check(features, labels);
+    this.head = logisticHead(features, f, labels, this.classes.length);
+  }
+
+  /** What features `(n, f)` of images and their labels say of the labels, and of what is known. */
+  check(features: Float32Array, labels: Int32Array): void {
+    const f = this.bundle.manifest.head.features;
     this.evidence = classEvidence(features, f, labels, this.classes.length);
     const old = this.oldStatistics();
     this.novelty = novelty(old, features.subarray(0, NOVELTY.mostImages * f));
     if (this.known.length) {
       this.contradicted = contradicted(old, PRIOR_IMAGES, features, labels, this.classes);
     }
-    return found;
+  }
+
+  /** Features of all images of `batches` as they were before a center moved; undefined where they were not kept. */
+  keptOf(batches: Batches): FeatureSample | undefined {
+    return this.before?.batches === batches ? this.before.sample : undefined;
   }
 
   private async sensitivities(batches: Batches): Promise<Map<string, Sensitivity>> {
@@ -289,6 +293,18 @@ export class TaskTraining {
       count += 1;
       yield batch;
     }
+  }
+}
+
+/** Batches, and whether all of them have been taken. */
+class AllOf {
+  taken = false;
+
+  constructor(private readonly batches: Batches) {}
+
+  *taking(): Generator<Batch> {
+    yield* this.batches();
+    this.taken = true;
   }
 }
 

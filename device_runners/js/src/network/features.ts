@@ -108,6 +108,20 @@ export class FeatureSample {
     this.room -= count;
   }
 
+  get byteLength(): number {
+    return 4 * this.features * this.count;
+  }
+
+  /** Features `(n, f)` and labels `(n,)` as they were added. */
+  pairs(): { features: Float32Array; labels: Int32Array }[] {
+    let position = 0;
+    return this.parts.map((features) => {
+      const begin = position;
+      position += features.length / this.features;
+      return { features, labels: Int32Array.from(this.labelled.slice(begin, position)) };
+    });
+  }
+
   arrays(): { features: Float32Array; labels: Int32Array } {
     const features = new Float32Array(this.labelled.length * this.features);
     let position = 0;

@@ -1,0 +1,65 @@
+/** How often the network looks at a task's images. */
+
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { Learner } from '../src/learner.js';
+import { FolderBundle } from '../src/node/folderBundle.js';
+import type { Runtime, RuntimeSession } from '../src/runtime/sessions.js';
+import { MemoryStorage } from '../src/state/memoryStorage.js';
+import { FIXTURES, runtime } from './fixtures.js';
+
+const bundle = new FolderBundle(join(FIXTURES, 'fragile', 'bundle'));
+const COUNT = 40;
+const pictures = Array.from({ length: COUNT }, (_, i) => ({
+  width: 8,
+  height: 8,
+  data: Uint8Array.from({ length: 64 }, (_, at) => ((i * 7919 + at * 104729) % 120) + 60 * (i % 2)),
+}));
+const labels = pictures.map((_, i) => i % 2);
+
+/** onnxruntime-node that counts images in runs that end at the features, and in steps. */
+class Counting implements Runtime {
+  readonly Tensor = runtime.Tensor;
+  looked = 0;
+
+  readonly InferenceSession = {
+    create: async (model: Uint8Array, options?: object): Promise<RuntimeSession> => {
+      const session = await runtime.InferenceSession.create(model, options);
+      return {
+        run: async (feeds, fetches) => {
+          const image = feeds.image as unknown as { dims: readonly number[] };
+          if ((fetches as string[]).includes('features')) this.looked += image.dims[0]!;
+          return session.run(feeds as never, fetches as string[]) as never;
+        },
+        release: async () => session.release(),
+      };
+    },
+  };
+}
+
+async function looks(settings: object): Promise<number[]> {
+  const counting = new Counting();
+  const config = { epochs: 1, patience: 0, threads: 1, labelCheck: false, maxForgetting: 100, flip: false };
+  const storage = new MemoryStorage();
+  const learner = await Learner.open({
+    ...{ bundle, storage, runtime: counting, config: { ...config, ...settings } },
+  });
+  const found: number[] = [];
+  for (const [name, classes] of [
+    ['01', ['c', 'd']],
+    ['02', ['e', 'f']],
+  ] as const) {
+    counting.looked = 0;
+    await learner.learn({ name, classes: [...classes], pictures, labels });
+    found.push(counting.looked / COUNT);
+  }
+  return found;
+}
+
+test('heads are learned with one look at each image', async () => {
+  expect(await looks({ fewShot: 1000 })).toEqual([1, 1]);
+});
+
+test('with trained centers there is one look before and one after, and one for what a moved network cannot tell', async () => {
+  expect(await looks({ fewShot: 0 })).toEqual([2, 3]);
+});
