@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class Disk:
         self.root = str(root)
         self.fails_at, self.code, self.for_good = fails_at, code, for_good
         self.calls: Counter[str] = Counter()
+        # Of each call what it was, and from which lines of csk-sdk it came, the innermost first.
+        self.places: list[tuple[str, ...]] = []
         self._descriptors: set[int] = set()
 
     @property
@@ -77,5 +80,15 @@ class Disk:
         if self.code != errno.EIO and name not in WRITING:
             return
         self.calls[name] += 1
+        self.places.append((name, *_lines()))
         if self.calls.total() == self.fails_at or (self.for_good and self.failed):
             raise OSError(self.code, os.strerror(self.code), str(what))
+
+
+def _lines() -> list[str]:
+    frame, found = sys._getframe(2), []
+    while frame is not None:
+        if "csk_sdk" in frame.f_code.co_filename:
+            found.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
