@@ -81,15 +81,15 @@ class PixelCache:
     def verify(self) -> None:
         """Read every image once, so that a bad one is found before anything is learned.
 
-        Raises TaskError naming all bad images, up to 20, or where all of them are dark for want of a bit depth.
+        Raises TaskError for bad images, each reason once, or where all of them are dark for want of a bit depth.
         """
-        errors = []
+        broken = []
         for index in range(len(self._images)):
             try:
                 self._picture(index)
             except TaskError as error:
-                errors.append(error)
-        require_whole(errors, len(self._images), self._images.noun)
+                broken.append((self._images.name(index), error))
+        require_whole(broken, len(self._images), self._images.noun)
         require_bright(self._images)
 
     def _picture(self, index: int) -> Pixels:
