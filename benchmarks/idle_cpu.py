@@ -23,7 +23,8 @@ import numpy as np
 
 from csk_sdk import Bundle, Learner, TrainingConfig
 from csk_sdk.contract.manifest import TRAINING_MODEL
-from csk_sdk.device.tuning import _feeds, probe
+from csk_sdk.device.probe import probe
+from csk_sdk.device.tuning import _feeds
 from csk_sdk.runtime import sessions as runtime
 
 WAYS = ("default", "spinning", "sleeping")

@@ -24,7 +24,8 @@ from csk_artifacts_builder.int8 import quantize
 from csk_artifacts_builder.int8.quantize import FrozenConv, frozen_convolutions
 from csk_sdk import Bundle
 from csk_sdk.contract.manifest import EVAL_MODEL, TRAINING_MODEL
-from csk_sdk.device.tuning import _feeds, probe
+from csk_sdk.device.probe import probe
+from csk_sdk.device.tuning import _feeds
 from csk_sdk.runtime.sessions import Graph
 
 ALL, NONE = "all int8", "exact"

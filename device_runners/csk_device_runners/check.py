@@ -28,6 +28,7 @@ from csk_sdk.contract.manifest import (
     PREFIX_MODEL,
     TRAINING_MODEL,
 )
+from csk_sdk.device.probe import like_data
 from csk_sdk.errors import BundleError
 from csk_sdk.method.selection import channel_count
 from csk_sdk.runtime.sessions import Graph
@@ -127,7 +128,8 @@ class _Check:
 
     def _batch(self, images: int) -> Feeds:
         shape = (images, *self.manifest.input.shape)
-        return {"image": self._rng.normal(size=shape).astype(np.float32), "label": self._label(images)}
+        images_like = like_data(self.manifest, self._rng.normal(size=shape))
+        return {"image": images_like, "label": self._label(images)}
 
     def _label(self, images: int) -> NDArray[Any]:
         classes = len(self.manifest.classes)

@@ -7,7 +7,8 @@
     ├── StateError               a state folder is damaged or belongs to another bundle
     │   └── StateLockedError     another process is writing to it
     ├── TaskError                a task's data cannot be learned from, or nothing can be said of an image
-    │   └── ContradictionError   a task says of known classes that they are others
+    │   ├── ContradictionError   a task says of known classes that they are others
+    │   └── DivergedError        numbers became NaN or infinite while a task was learned
     ├── StorageError             the disk is full or refuses to be written
     ├── FleetError               a fleet's file is damaged, of another bundle, or says what cannot be
     ├── ConfigError              a setting is unknown or out of range
@@ -48,6 +49,10 @@ class TaskError(CskError):
 
 class ContradictionError(TaskError):
     """A task says of known classes that they are others; it is learned once it is said whether it adds or replaces."""
+
+
+class DivergedError(TaskError):
+    """Numbers became NaN or infinite while a task was learned, by an image or by the training."""
 
 
 class StorageError(CskError):

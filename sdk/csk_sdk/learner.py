@@ -196,7 +196,8 @@ class Learner:
         `on_progress` is called in this thread; what it raises ends the run, and commits nothing. An interrupted run is
         resumed where its last progress checkpoint was, with the same result. Of two threads that call this, the second
         gets StateLockedError.
-        Raises TaskError for data that cannot be learned, StateLockedError while another process or thread learns,
+        Raises TaskError for data that cannot be learned (DivergedError where numbers became NaN or infinite, by an
+        image, which is named, or by the training), StateLockedError while another process or thread learns,
         StateError where only a newer csk-sdk may write to the state, StorageError where the disk is full,
         RuntimeMissingError without the backend's package, ConfigError for a setting out of range, or where the memory
         budget is too small.

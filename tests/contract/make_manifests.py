@@ -128,6 +128,11 @@ def misfits(manifest: Any) -> Iterator[Edit]:
     for name in ("mean", "std"):
         for count in (1, 2, 4):
             yield {"path": ["preprocessing", name], "value": [0.5] * count}
+    for name in ("mean", "std"):
+        for count in (1, 3, 4):
+            yield {"path": ["probe"], "value": {"mean": [0.5] * 3, "std": [0.5] * 3, name: [0.5] * count}}
+    for spec in ({"mean": [0.5] * 3}, {"mean": [0.0] * 3, "std": [0.0, 1.0, -0.5]}):
+        yield {"path": ["probe"], "value": spec}
     for resize in ("crop", "none"):
         yield {"path": ["preprocessing", "resize"], "value": resize}
     for value in (["exact"], ["exact", "int8"], [], ["int8"], ["int8", "int8"]):

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import NAMES, REPOSITORY, Digits
+from conftest import NAMES, REPOSITORY, Digits, build_digits_bundle
 from csk_artifacts_builder.gradients import registered_ops
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, TRAINING_MODEL
 
 PAGES = sorted(
     [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("examples/**/*.md")]
@@ -230,6 +232,61 @@ def test_driving_the_graphs(tmp_path: Path, digits_bundle: Path) -> None:
     losses = [float(line.split()[1]) for line in steps]
     assert losses[-1] < 0.7 * losses[0]
     assert float(folded.split()[-1]) < 1e-4
+
+
+# Around the page's program: what its sessions are opened with, and one step of theirs.
+WATCHED = """
+import sys
+sys.modules.update(csk_sdk=None, onnx=None, safetensors=None)
+import onnxruntime
+asked = []
+class Watched(onnxruntime.InferenceSession):
+    def __init__(self, path, options, **given):
+        wide = options.get_session_config_entry("session.x64quantprecision")
+        asked.append([path, wide, *given["disabled_optimizers"]])
+        super().__init__(path, options, **given)
+onnxruntime.InferenceSession = Watched
+"""
+STEP = """
+zeros = {name: np.zeros_like(value) for name, value in learned.items() if name in deltas}
+head_only = {**learned, **zeros}
+names = [output.name for output in training.get_outputs()]
+found = training.run(names, {"image": images, "label": labels, **selected, **head_only})
+outputs = {"out." + name: value for name, value in zip(names, found)}
+np.savez("step.npz", image=images, label=labels, **selected, **head_only, **outputs)
+json.dump(asked, open("asked.json", "w"))
+"""
+
+
+@pytest.mark.parametrize("precision", ["exact", "int8"])
+def test_the_sessions_of_the_page_are_those_of_the_sdk(
+    tmp_path: Path, base_data: Path, precision: str
+) -> None:
+    """Where sums saturate, too: `make test-saturating` runs this on such a CPU."""
+    build_digits_bundle(tmp_path / "bundle", base_data=base_data, precision=precision)
+    run_python(WATCHED + programs_of("docs/bundle.md")["drive"] + STEP, tmp_path)
+    asked = json.loads((tmp_path / "asked.json").read_text())
+    assert {Path(path).name for path, *_ in asked} == {TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL}
+    for _, *one in asked:
+        assert one == ["1", "WhereDummyDq", "CommonSubexpressionElimination"]
+    with np.load(tmp_path / "step.npz") as step:
+        given = {name: step[name] for name in step.files if not name.startswith("out.")}
+        theirs = {name.removeprefix("out."): step[name] for name in step.files if name.startswith("out.")}
+    bundle = Bundle.open(tmp_path / "bundle")
+    ours = bundle.graph(TRAINING_MODEL, bundle.checkpoint(), 1).run(given)
+    assert set(ours) == set(theirs)
+    for name, value in ours.items():
+        largest = max(float(np.abs(value).max()), 1e-30)
+        assert float(np.abs(theirs[name] - value).max()) < 1e-5 * largest, name
+
+
+def test_the_page_leaves_nothing_in_a_home(tmp_path: Path, digits_bundle: Path) -> None:
+    (tmp_path / "bundle").symlink_to(digits_bundle)
+    home = "import os\nos.environ.pop('ORT_DISABLE_TELEMETRY', None)\n"
+    home += "os.environ.update(HOME=os.getcwd() + '/home', XDG_CACHE_HOME=os.getcwd() + '/home/cache')\n"
+    (tmp_path / "home").mkdir()
+    run_python(home + programs_of("docs/bundle.md")["drive"], tmp_path)
+    assert list((tmp_path / "home").rglob("*")) == []
 
 
 @pytest.mark.slow

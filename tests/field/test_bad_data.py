@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from conftest import Digits, open_learner
 from csk_sdk import Learner, Task, TaskError
 from csk_sdk.data.files import SUFFIXES
 from csk_sdk.data.images import FileImages
+from csk_sdk.data.pixel_cache import PixelCache
+from csk_sdk.data.preprocess import PicturePreprocessing
 
 RNG = np.random.default_rng(0)
 COLOR = RNG.integers(0, 256, (6, 4, 3), np.uint8)
@@ -325,7 +329,7 @@ def test_all_broken_pictures_are_listed_in_one_run(broken: Path) -> None:
         ". Remove or replace them and run the command again, or learn the others with --skip-broken.\n"
     )
     for name in BROKEN:
-        assert f"{broken}/tasks/01/train/{name} cannot be decoded (" in done.err
+        assert f"{broken}/tasks/01/train/{name}" in done.err
 
 
 def test_many_broken_pictures_are_counted(broken: Path) -> None:
@@ -334,7 +338,63 @@ def test_many_broken_pictures_are_counted(broken: Path) -> None:
         (folder / f"bad-{index}.png").write_bytes(b"x")
     done = csk_sdk("train", "--workspace", broken)
     assert "Error: 33 of 40 images cannot be learned: " in done.err
-    assert "; and 13 more. Remove or replace them" in done.err
+    # One reason once, however many have it.
+    assert done.err.count("cannot be decoded") == 1
+    assert re.search(
+        r"cannot be decoded \(not a PNG, .* image\) \(32 more like it: .*/bad-\d+\.png, \.\.\.\)", done.err
+    )
+    assert len(done.err) < 1000
+
+
+def test_a_hot_pixel_among_twelve_bits_is_one_short_sentence(tmp_path: Path, digits_bundle: Path) -> None:
+    """The one that is bright is not broken, so the others are some of the task, not all."""
+    values = np.full((8, 8), 3000, np.uint16)
+    for index in range(20):
+        values[0, 0] = 3500 + index if index else 65535
+        path = tmp_path / "tasks/01/train" / ("four" if index % 2 else "five") / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)
+    options = ("--workspace", tmp_path, "--bundle", digits_bundle)
+    told = " ".join(csk_sdk("train", *options).err.split())
+    assert told.startswith("Error: 19 of 20 images cannot be learned: ")
+    assert told.count("bit_depth=") == told.count("has 16 bits a value") == 1
+    assert "(18 more like it: " in told
+    assert told.endswith(
+        "Data of 10, 12 or 14 bits? Set bit_depth to the camera's own under [data] in csk.toml (bit_depth= in Python, "
+        "--bit-depth where a bundle is built), or to 16 where they are meant to be this dark. Or remove or replace "
+        "them and run the command again, or learn the others with --skip-broken."
+    )
+    assert len(told) < 1200
+    (tmp_path / "csk.toml").write_text("[data]\nbit_depth = 12\n")
+    told = " ".join(csk_sdk("train", *options).err.split())
+    assert "0.png has a value of 65535, and with bit_depth = 12 white is 4095: set bit_depth" in told
+
+
+def test_reasons_that_differ_are_each_told_once(tmp_path: Path, learner: Learner, digits: Digits) -> None:
+    """Sizes that a bundle without resizing refuses differ in numbers alone."""
+    task = tmp_path / "01" / "train"
+    for name, digit in (("four", 4), ("five", 5)):
+        (task / name).mkdir(parents=True)
+        for index, image in enumerate(digits.of(digit, 0, 6)):
+            Image.fromarray(image).save(task / name / f"{index}.png")
+    for index in range(3):
+        Image.fromarray(np.zeros((5 + index, 9), np.uint8)).save(task / "four" / f"size-{index}.png")
+        (task / "five" / f"text-{index}.png").write_text("no image")
+    spec = replace(learner.bundle.manifest.preprocessing, resize="none")
+    preprocessing = PicturePreprocessing(spec, learner.bundle.manifest.input)
+    split = Task.from_folder(tmp_path / "01").train
+    assert split is not None
+    with pytest.raises(TaskError) as caught:
+        PixelCache(split, preprocessing).verify()
+    told = str(caught.value)
+    assert told.startswith("6 of 18 images cannot be learned: ")
+    assert told.count("resize it, or build the bundle with --resize bilinear") == 1
+    assert told.count("cannot be decoded") == 1
+    assert told.count("2 more like it") == 2
+    assert all(f"{kind}-{index}.png" in told for kind in ("size", "text") for index in range(3))
+    assert told.endswith(
+        ". Remove or replace them and run the command again, or learn the others with --skip-broken."
+    )
 
 
 @pytest.mark.slow

@@ -216,7 +216,8 @@ def test_pictures_that_are_listed_and_not_there_are_all_named_or_left_out(
     with pytest.raises(TaskError) as caught:
         learner.learn(Task.open(tmp_path / "01"))
     assert "3 of 43 images cannot be learned: " in str(caught.value)
-    assert all(f"gone-{number}.png cannot be read (No such file" in str(caught.value) for number in range(3))
+    assert str(caught.value).count("cannot be read (No such file") == 1
+    assert all(f"gone-{number}.png" in str(caught.value) for number in range(3))
     assert "--skip-broken" in str(caught.value)
     report = learner.learn(Task.open(tmp_path / "01"), {"skip_broken": True, "threads": 1})
     assert (report.images, len(report.skipped)) == (40, 3)

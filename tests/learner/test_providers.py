@@ -34,9 +34,9 @@ def newcomer(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     session = ort.InferenceSession
 
     class Session(session):  # type: ignore[misc,valid-type]
-        def __init__(self, path: str, options: Any, providers: list[Any], **named: Any) -> None:
+        def __init__(self, path: str | bytes, options: Any, providers: list[Any], **named: Any) -> None:
             self.claimed = [one if isinstance(one, str) else one[0] for one in providers]
-            asked.append({"graph": Path(path).name, "providers": providers})
+            asked.append({"graph": Path(path).name if isinstance(path, str) else "", "providers": providers})
             super().__init__(path, options, providers=["CPUExecutionProvider"], **named)
 
         def get_providers(self) -> list[str]:

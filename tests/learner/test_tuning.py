@@ -18,7 +18,8 @@ from csk_sdk import Learner, TrainingConfig
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import TRAINING_MODEL
 from csk_sdk.device.choice import in_chosen_precision, recall, remember
-from csk_sdk.device.tuning import Choice, Measured, choose, probe
+from csk_sdk.device.probe import probe
+from csk_sdk.device.tuning import Choice, Measured, choose
 from csk_sdk.errors import BundleError
 from csk_sdk.network.knowledge import FeatureExtractor
 from csk_sdk.runtime.sessions import Graph

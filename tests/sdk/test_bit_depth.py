@@ -12,6 +12,7 @@ from PIL import Image
 from cli.conftest import csk_sdk
 from conftest import Digits
 from csk_sdk import ConfigError, Learner, Task, TaskError
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.data.images import FileImages
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.workspace.folder import Workspace
@@ -117,6 +118,43 @@ def test_fourteen_bits_are_noticed_before_anything_is_learned(
     assert told.train is not None
     PixelCache(told.train, learner.bundle.preprocessing).verify()
     assert told.fingerprint() != task.fingerprint()
+
+
+def test_fourteen_bits_are_asked_about_where_sixteen_were_learned(
+    digits_bundle: Path, tmp_path: Path, digits: Digits
+) -> None:
+    """No setting was needed to learn; what is tested or predicted then would be black, without a word."""
+    deep_task(tmp_path / "tasks" / "01", digits, 16)
+    options = ("--workspace", str(tmp_path), "--bundle", str(digits_bundle))
+    assert csk_sdk("train", "--task", "next", *options).status == 0
+    dark = deep_task(tmp_path / "dark", digits, 14) / "train"
+    question = "data of 10, 12 or 14 bits? Set bit_depth to the camera's own under [data] in csk.toml"
+
+    for extra in ((), ("--json",)):
+        predicted = csk_sdk("predict", str(dark / "four"), *extra, *options)
+        assert predicted.status == 0
+        assert question in " ".join(predicted.err.split())
+    one = csk_sdk("predict", str(dark / "four" / "0.png"), *options)
+    assert question in " ".join(one.err.split())
+    bright = tmp_path / "tasks" / "01" / "train" / "four" / "0.png"
+    assert csk_sdk("predict", str(bright), str(dark / "four" / "0.png"), *options).err == ""
+
+    dark.rename(tmp_path / "tasks" / "01" / "test")
+    tested = csk_sdk("evaluate", *options)
+    assert tested.status == 1
+    assert question in " ".join(tested.err.split())
+    (tmp_path / "csk.toml").write_text("[data]\nbit_depth = 16\n")
+    assert csk_sdk("evaluate", *options).status == 0
+    assert csk_sdk("predict", str(tmp_path / "tasks" / "01" / "test" / "four"), *options).err == ""
+
+
+def test_intensity_is_not_measured_on_black(digits_bundle: Path, tmp_path: Path, digits: Digits) -> None:
+    folder = deep_task(tmp_path / "01", digits, 14)
+    split = Task.from_folder(folder).train
+    assert split is not None
+    pixels = PixelCache(split, Bundle.open(digits_bundle).preprocessing)
+    with pytest.raises(TaskError, match="All images of 16 bits a value are dark"):
+        list(pixels.batches(4, np.arange(6)))
 
 
 def test_a_workspace_learns_and_predicts_twelve_bits_as_it_does_eight(

@@ -26,7 +26,7 @@ from csk_artifacts_builder.prepare.model import prepare, within_memory
 from csk_artifacts_builder.sites import find_sites
 from csk_sdk.contract.manifest import Site
 from csk_sdk.data.preprocess_signals import preprocessing_of
-from csk_sdk.data.source import Source
+from csk_sdk.data.source import Subset
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import ConfigError
 
@@ -240,28 +240,7 @@ def _held_out(new: NewTask, task: Task) -> NewTask:
             f"--by-training needs images to test on, and {len(new.order)} of {len(task.train)} are trained on: "
             "lower --images, or give the task test images."
         )
-    return replace(new, split=Split(_Some(task.train.images, rest), task.train.labels[rest]))
-
-
-class _Some:
-    """Some images or signals of a source."""
-
-    def __init__(self, images: Source, indices: NDArray[np.int64]) -> None:
-        self._images = images
-        self.noun = images.noun
-        self._indices = indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def read(self, index: int) -> Any:
-        return self._images.read(int(self._indices[index]))
-
-    def name(self, index: int) -> str:
-        return self._images.name(int(self._indices[index]))
-
-    def identity(self, index: int) -> str:
-        return self._images.identity(int(self._indices[index]))
+    return replace(new, split=Split(Subset(task.train.images, rest), task.train.labels[rest]))
 
 
 def center_rank(values: NDArray[np.float64]) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.int8.quantize import Calibration, Range, frozen_convolutions
-from csk_sdk.contract.manifest import Manifest
+from csk_sdk.contract.manifest import Manifest, ProbeSpec
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split
@@ -80,6 +80,13 @@ def calibrate(training: ir.Model, feeds: Iterable[Feeds], head_weight: str) -> C
         else:
             inputs[name], outputs[name] = _range(x), _range(y)
     return Calibration(inputs, outputs, growth)
+
+
+def level_of(feeds: Sequence[Feeds]) -> ProbeSpec:
+    """What probes are to be like: mean and deviation of each channel of these base images."""
+    channels = np.concatenate([np.moveaxis(batch["image"], 1, 0) for batch in feeds], axis=1)
+    values = channels.reshape(len(channels), -1).astype(np.float64)
+    return ProbeSpec(*(tuple(map(float, found)) for found in (values.mean(axis=1), values.std(axis=1))))
 
 
 def output_range(model: ir.Model, feeds: Iterable[Feeds]) -> Range:

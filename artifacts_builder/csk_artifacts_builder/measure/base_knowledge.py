@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import CROSS_ENTROPY
 from csk_sdk.data.files import SUFFIXES, open_files
-from csk_sdk.data.images import FileImages
 from csk_sdk.data.labels import Labels
 from csk_sdk.data.metadata import FILE_NAME, METADATA, read_metadata
 from csk_sdk.data.pixel_cache import PixelCache
@@ -121,8 +120,6 @@ def measure_base(
             yield bundle.preprocessing.normalize(images), labels
             done += len(labels)
             on_progress(done, len(split))
-        if isinstance(split.images, FileImages):
-            split.images.require_bright()
 
     def keep(features: NDArray[np.float32], labels: Labels) -> None:
         row = first_not_finite(features)

@@ -23,7 +23,7 @@ from csk_artifacts_builder.graphs.losses import require_loss
 from csk_artifacts_builder.graphs.models import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.graphs.prefix import Cut, find_cut
 from csk_artifacts_builder.graphs.variants import cut_graphs, in_exact, in_int8
-from csk_artifacts_builder.int8.calibrate import Agreement, base_feeds, compare
+from csk_artifacts_builder.int8.calibrate import Agreement, base_feeds, compare, level_of
 from csk_artifacts_builder.int8.deployed import round_as_deployed
 from csk_artifacts_builder.measure.base_knowledge import base_split
 from csk_artifacts_builder.measure.conv_shapes import write_conv_shapes
@@ -48,6 +48,7 @@ from csk_sdk.contract.manifest import (
     Candidate,
     LeftOut,
     Manifest,
+    ProbeSpec,
     QuantisedLayer,
     Site,
     exact_twin,
@@ -119,7 +120,7 @@ def plan_build(model: Path, options: BuildOptions) -> Plan:
     )
     checkpoint = _empty_checkpoint(source, head, chosen.sites)
     cut = find_cut(source.model, chosen.sites) if PORTABLE in chosen.backends else None
-    models, agreement = _in_all_forms(models, source, cut, chosen, split, checkpoint)
+    models, agreement, probe = _in_all_forms(models, source, cut, chosen, split, checkpoint)
     manifest = replace(
         chosen,
         **_memory(models, chosen),
@@ -127,6 +128,7 @@ def plan_build(model: Path, options: BuildOptions) -> Plan:
         costs=costs,
         prefix=cut.shape if cut is not None else (),
         precisions=(INT8, EXACT) if agreement is not None else (EXACT,),
+        probe=probe,
     )
     return Plan(source, head, own_features, manifest, models, checkpoint, split, agreement)
 
@@ -255,21 +257,25 @@ def _in_all_forms(
     manifest: Manifest,
     split: Split | None,
     checkpoint: dict[str, NDArray[Any]],
-) -> tuple[dict[str, ir.Model], Agreement | None]:
-    """All graphs but the export templates cut in front of the first site, and in the precisions of the bundle."""
+) -> tuple[dict[str, ir.Model], Agreement | None, ProbeSpec | None]:
+    """All graphs but the export templates cut in front of the first site, and in the precisions of the bundle.
+
+    With int8, how close it comes to exact, and what a device is to try it with.
+    """
     templates = {name: models.pop(name) for name in (EXPORT_TEMPLATE, QUANTISED_TEMPLATE) if name in models}
     if cut is not None:
         models |= cut_graphs(source.model, models, cut)
-    agreement = None
+    agreement = probe = None
     if manifest.precision == INT8 and split is not None:
         models = in_int8(models, lambda: base_feeds(manifest, split, checkpoint), manifest.head.weight)
         few = list(islice(base_feeds(manifest, split, checkpoint), COMPARED_BATCHES))
         agreement = compare(models[exact_twin(TRAINING_MODEL)], models[TRAINING_MODEL], few, manifest)
+        probe = level_of(few)
     else:
         models = in_exact(models)
     for model in models.values():
         write_conv_shapes(model)
-    return {**models, **templates}, agreement
+    return {**models, **templates}, agreement, probe
 
 
 def _candidates(

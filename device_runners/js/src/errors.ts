@@ -25,6 +25,9 @@ export class StateLockedError extends StateError {}
 /** A task's data cannot be learned from, or nothing can be said of an image. */
 export class TaskError extends CskError {}
 
+/** While a task was learned, numbers became NaN or infinite, by an image or by the training. Nothing was committed. */
+export class DivergedError extends TaskError {}
+
 /** Of a known class: the other one that most of its new images look like, and their share. */
 export interface Contradiction {
   readonly other: string;

@@ -13,6 +13,7 @@ export {
   type Contradiction,
   ContradictionError,
   CskError,
+  DivergedError,
   LabelError,
   StateError,
   StateLockedError,

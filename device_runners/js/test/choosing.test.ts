@@ -2,8 +2,11 @@
 
 import * as ort from 'onnxruntime-node';
 import { beforeAll, expect, it } from 'vitest';
+import type { Manifest } from '../src/bundle/manifest.js';
 import { type BundleSource, MemoryBundle } from '../src/bundle/source.js';
 import { chooseWay, type Way } from '../src/device/choosing.js';
+import { madeUpImages } from '../src/device/probe.js';
+import { Random } from '../src/method/random.js';
 import type { Runtime, RuntimeSession, RuntimeTensor } from '../src/runtime/sessions.js';
 import { bundleFiles } from './fixtures.js';
 
@@ -88,4 +91,36 @@ it('what throws is not taken, and the usual way may throw', async () => {
   expect(chosen.name).toBe('wasm');
   expect(because).toMatch(/^webgpu cannot compute this bundle: .*the device was lost/);
   await expect(chooseWay(bundle, broken, way('other', 1), () => time)).rejects.toThrow('the device was lost');
+});
+
+const specs = { unit: [1 / 255, 0, 1], normalised: [1 / 255, 0.5, 0.25], bytes: [1, 0, 1] } as const;
+
+it.each(Object.entries(specs))('images of %s that nobody measured are pixels', (_, [scale, mean, std]) => {
+  const manifest = {
+    input: { name: 'image', channels: 2, size: [17, 9] },
+    preprocessing: { mean: [mean, mean], std: [std, std], scale, resize: 'none', sample_rate: null },
+  } as unknown as Manifest;
+  const pixels = madeUpImages(manifest, 8, new Random(0)).map((value) => (value * std + mean) / scale);
+  expect(pixels.length).toBe(8 * 2 * 17 * 9);
+  const average = pixels.reduce((sum, value) => sum + value, 0) / pixels.length;
+  const spread = Math.sqrt(pixels.reduce((sum, value) => sum + (value - average) ** 2, 0) / pixels.length);
+  expect(Math.min(...pixels)).toBeGreaterThan(-0.01);
+  expect(Math.max(...pixels)).toBeLessThan(255.01);
+  expect(average).toBeGreaterThan(110);
+  expect(average).toBeLessThan(145);
+  expect(spread).toBeGreaterThan(20);
+  expect(spread).toBeLessThan(45);
+});
+
+it('what was measured is what they are like', () => {
+  const manifest = {
+    input: { name: 'image', channels: 2, size: [400] },
+    preprocessing: { mean: [0, 0], std: [1, 1], scale: 1 / 32768, resize: 'crop', sample_rate: null },
+    probe: { mean: [900, -3], std: [250, 0] },
+  } as unknown as Manifest;
+  const made = madeUpImages(manifest, 1, new Random(0));
+  const loud = made.slice(0, 400);
+  expect(loud.reduce((sum, value) => sum + value, 0) / 400).toBeGreaterThan(870);
+  expect(Math.max(...loud) - Math.min(...loud)).toBeGreaterThan(400);
+  expect(new Set(made.slice(400))).toEqual(new Set([-3]));
 });

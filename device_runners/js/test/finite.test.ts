@@ -19,10 +19,10 @@ const SETTINGS = { epochs: 1, patience: 0, threads: 1, fewShot: 0, labelCheck: f
 const NOTHING =
   'For image 3 the network computes numbers that are not finite (NaN or infinity), so nothing can be said of it: ' +
   'check the image. If others fail, too, try another release of ONNX Runtime, or build the bundle again.';
-const LEARNING =
-  'For one image of the task the network computes numbers that are not finite (NaN or infinity), so nothing can be ' +
-  "learned from it: check the task's images. If others fail, too, try another release of ONNX Runtime, or build the " +
-  'bundle again. Nothing was committed.';
+const learning = (image: number) =>
+  `For image ${image} of task '02' the network computes numbers that are not finite (NaN or infinity), so nothing can be ` +
+  'learned from it: check the image. If others fail, too, try another release of ONNX Runtime, or build the bundle again. ' +
+  'Nothing was committed.';
 
 const white = { width: 8, height: 8, data: new Uint8Array(64).fill(255) };
 
@@ -63,7 +63,7 @@ describe('numbers that are not finite', () => {
   it.each([0, 1000])('are not learned from (fewShot %i)', async (fewShot) => {
     const { learner, storage } = await learned();
     const task = taskOf('02', [...pictures(39), white]);
-    await expect(learner.learn(task, { fewShot })).rejects.toThrow(LEARNING);
+    await expect(learner.learn(task, { fewShot })).rejects.toThrow(learning(39));
     expect(learner.tasks.map(({ name }) => name)).toEqual(['01']);
     expect(await storage.list('')).not.toContain('progress.safetensors');
     await learner.close();
@@ -73,8 +73,21 @@ describe('numbers that are not finite', () => {
     const { learner } = await learned();
     const task = taskOf('02', [...pictures(5), white, ...pictures(194)]);
     const settings = { sensitivityBatches: 1, batchSize: 2, seconds: 1e-9 };
-    await expect(learner.learn(task, settings)).rejects.toThrow(/not finite|became NaN/);
+    await expect(learner.learn(task, settings)).rejects.toThrow(learning(5));
     expect(learner.generation.number).toBe(1);
+    await learner.close();
+  });
+
+  it('are told from a rate that is too high, where a step sees them first', async () => {
+    const { learner } = await learned();
+    for (const at of [5, 197]) {
+      const shown = pictures(200).map((picture, i) => (i === at ? white : picture));
+      const settings = { sensitivityBatches: 1, batchSize: 2, epochs: 2 };
+      await expect(learner.learn(taskOf('02', shown), settings)).rejects.toThrow(learning(at));
+    }
+    const settings = { learningRate: 1e30, headLearningRate: 1e30, epochs: 5 };
+    const diverging = learner.learn(taskOf('02', pictures(40)), settings);
+    await expect(diverging).rejects.toThrow(/(became|diverged).*lower learningRate/);
     await learner.close();
   });
 

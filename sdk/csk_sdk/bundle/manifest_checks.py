@@ -85,9 +85,10 @@ def _sizes(manifest: Manifest) -> Iterator[str]:
         yield f"input.channels and input.size are more than {_MOST_PIXELS} numbers"
     if math.prod(manifest.prefix) > _MOST_PIXELS:
         yield f"prefix is a shape of more than {_MOST_PIXELS} numbers"
-    for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
-        if len(values) != image.channels:
-            yield f"preprocessing.{name} must have {image.channels} entries, one for each channel"
+    for where, spec in (("preprocessing", preprocessing), ("probe", manifest.probe)):
+        for name, values in (("mean", spec.mean), ("std", spec.std)) if spec else ():
+            if len(values) != image.channels:
+                yield f"{where}.{name} must have {image.channels} entries, one for each channel"
     if preprocessing.resize == ("bilinear" if image.is_signal else "crop"):
         kind = "images" if image.is_signal else "signals"
         yield f'preprocessing.resize is "{preprocessing.resize}", which is for {kind}'

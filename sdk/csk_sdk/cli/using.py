@@ -24,8 +24,8 @@ from csk_sdk.cli.options import (
 from csk_sdk.cli.predictions import counted, described, predictions_table
 from csk_sdk.cli.rendering import Screen, size
 from csk_sdk.data.files import READ, SUFFIXES, open_files
-from csk_sdk.data.source import Source
-from csk_sdk.errors import ConfigError
+from csk_sdk.data.source import Source, require_bright
+from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.learner import Learner
 from csk_sdk.method.unknown import REJECT
 from csk_sdk.network.evaluation import Evaluation
@@ -154,11 +154,15 @@ def predict(
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, trust=trust).on(provider)
     files = [inner for path in files for inner in _files_at(path)]
-    found = _predictions(
-        space.learner(), open_files(files, bit_depth=space.bit_depth), files, task, top, reject
-    )
+    source = open_files(files, bit_depth=space.bit_depth)
+    found = _predictions(space.learner(), source, files, task, top, reject)
     screen.json(found)
     screen.show(predictions_table(found))
+    try:
+        require_bright(source)
+    except TaskError as error:
+        # What is seen may be that dark, at night: so there is an answer, and the question that training asks.
+        screen.warn(str(error))
 
 
 def _predictions(

@@ -203,6 +203,17 @@ class QuantisedLayer:
 
 
 @dataclass(frozen=True)
+class ProbeSpec:
+    """Level and contrast of the base data: mean and deviation of each channel, in the graphs' units.
+
+    Probes are drawn like it (csk_sdk/device/probe.py), and `agreement` was measured on such a one.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """Integrity record of one file of the bundle."""
 
@@ -244,7 +255,8 @@ class Manifest:
     `op_domains` are the domains of the ops that the graphs may have.
     `prefix` is the shape of one image's features in front of the first site, `()` where the bundle has no graphs
     cut there. `precisions` are those that there are graphs for, the default, `precision`, first; of an older bundle,
-    which has that one only, `()`. `agreement` is how far int8 was from exact on the probe of csk_sdk/device/tuning.py.
+    which has that one only, `()`. `agreement` is how far int8 was from exact on a probe, which is drawn
+    as `probe` says; None for exact, and in older bundles, whose `agreement` is of another probe.
     `candidates` are all convolutions that could be trained, in graph order, `choice` says why the sites are
     those that they are, and `left_out` are all other convolutions. `upgrade` says from which bundle what a device
     knows can be carried over, None where from none. `quantised` are the layers of the int8 export template, of a bundle
@@ -264,6 +276,7 @@ class Manifest:
     prefix: tuple[int, ...] = ()
     precisions: tuple[str, ...] = ()
     agreement: dict[str, float] = field(default_factory=dict)
+    probe: ProbeSpec | None = None
     loss: str = CROSS_ENTROPY
     precision: str = EXACT
     backends: tuple[str, ...] = (PORTABLE,)
@@ -326,6 +339,7 @@ class Manifest:
                 "candidates": tuple(Candidate(**_tupled_values(one)) for one in raw.get("candidates", ())),
                 "left_out": tuple(LeftOut(**one) for one in raw.get("left_out", ())),
                 "upgrade": UpgradeFrom(**raw["upgrade"]) if raw.get("upgrade") else None,
+                "probe": ProbeSpec(**_tupled_values(raw["probe"])) if raw.get("probe") else None,
                 "quantised": tuple(QuantisedLayer(**one) for one in raw.get("quantised", ())),
                 "kernels": {name: tuple(kernels) for name, kernels in raw["kernels"].items()},
                 "files": {name: FileEntry(**entry) for name, entry in raw["files"].items()},

@@ -40,12 +40,12 @@ def eight_bits(values: NDArray[Any], bit_depth: int | None, where: str) -> NDArr
     """
     top = int(values.max(initial=0))
     if bit_depth is None and top < _BLACK:
-        raise TaskError(_doubt(f"{where} has 16 bits a value", top))
+        raise _doubt(f"{where} has 16 bits a value", top)
     bits = bit_depth or _MOST
     if top >> bits:
-        raise TaskError(
-            f"{where} has a value of {top}, and with bit_depth = {bits} white is {(1 << bits) - 1}: set bit_depth to "
-            f"the camera's own {_SAY}."
+        raise _with_advice(
+            f"{where} has a value of {top}, and with bit_depth = {bits} white is {(1 << bits) - 1}",
+            f"set bit_depth to the camera's own {_SAY}.",
         )
     shifted: NDArray[np.uint8] = (values >> (bits - _LEAST)).astype(np.uint8)
     return shifted
@@ -65,11 +65,19 @@ def images_of_eight_bits(
 def require_bright(top: int, bit_depth: int | None, example: Path | str) -> None:
     """Raise TaskError where the largest 16-bit value of many images is `top`, and they are dark by no setting."""
     if bit_depth is None and top < _DARK:
-        raise TaskError(_doubt(f"All images of 16 bits a value are dark ({example} is one)", top))
+        raise _doubt(f"All images of 16 bits a value are dark ({example} is one)", top)
 
 
-def _doubt(what: str, top: int) -> str:
-    return (
-        f"{what}, and none of them is above {top} of 65535: data of 10, 12 or 14 bits? Set bit_depth to the camera's "
-        f"own {_SAY}, or to 16 where they are meant to be this dark."
+def _doubt(what: str, top: int) -> TaskError:
+    return _with_advice(
+        f"{what}, and none of them is above {top} of 65535",
+        f"data of 10, 12 or 14 bits? Set bit_depth to the camera's own {_SAY}, or to 16 where they are meant to be "
+        "this dark.",
     )
+
+
+def _with_advice(what: str, advice: str) -> TaskError:
+    """Apart, for a list of several (data/broken.py), which gives it once."""
+    error = TaskError(f"{what}: {advice}")
+    vars(error).update(what=what, advice=advice[0].upper() + advice[1:])
+    return error

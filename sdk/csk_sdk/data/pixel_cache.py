@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.data.broken import require_whole
-from csk_sdk.data.images import FileImages
 from csk_sdk.data.preprocess import Preprocessing
-from csk_sdk.data.source import Subset
+from csk_sdk.data.source import require_bright
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
 
@@ -70,27 +69,28 @@ class PixelCache:
     ) -> Iterator[tuple[Pixels, NDArray[np.int64]]]:
         """The whole split once: images as `batch` gives them, and labels, `size` at a time; the last may be fewer.
 
-        `order` `(n,)` are indices of the split, by default its own order.
+        `order` `(n,)` are indices of the split, by default its own order. Raises TaskError for an image that cannot be
+        read and, at the end, where all of them are dark for want of a bit depth.
         """
         indices = np.arange(len(self)) if order is None else order
         for start in range(0, len(indices), size):
             part = indices[start : start + size]
             yield self.batch(part), self._labels[part]
+        require_bright(self._images)
 
     def verify(self) -> None:
         """Read every image once, so that a bad one is found before anything is learned.
 
-        Raises TaskError naming all bad images, up to 20, or where all of them are dark for want of a bit depth.
+        Raises TaskError for bad images, each reason once, or where all of them are dark for want of a bit depth.
         """
-        errors = []
+        broken = []
         for index in range(len(self._images)):
             try:
                 self._picture(index)
             except TaskError as error:
-                errors.append(error)
-        require_whole(errors, len(self._images), self._images.noun)
-        if isinstance(self._images, FileImages | Subset):
-            self._images.require_bright()
+                broken.append((self._images.name(index), error))
+        require_whole(broken, len(self._images), self._images.noun)
+        require_bright(self._images)
 
     def _picture(self, index: int) -> Pixels:
         kept = self._kept.get(index)

@@ -109,8 +109,15 @@ class Subset:
         return self._source.identity(self._indices[index])
 
     def require_bright(self) -> None:
-        """As the source does, where it does: `csk_sdk.data.images.FileImages`."""
-        getattr(self._source, "require_bright", lambda: None)()
+        """As the source does: `csk_sdk.data.images.FileImages`."""
+        require_bright(self._source)
+
+
+def require_bright(source: Source) -> None:
+    """Raise TaskError where all 16-bit images read so far are dark, and no bit depth was set."""
+    check = getattr(source, "require_bright", None)
+    if check is not None:
+        check()
 
 
 def undecodable(path: Path, reason: str) -> TaskError:

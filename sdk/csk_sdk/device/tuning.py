@@ -3,6 +3,8 @@
 int8 is faster than float32 on most CPUs, not on all; and on x86 CPUs without VNNI, sums of int8 products may saturate.
 So both are timed here, and int8 is compared with exact on a probe: images of smooth noise, made from a fixed seed.
 The builder compared them on the same probe and wrote into the manifest (`agreement`) how far apart they should be.
+Older bundles have that of another probe, much of which lay outside the range of the data (they have no `probe`): there,
+int8 with wide sums on this very device says how far.
 """
 
 from __future__ import annotations
@@ -18,15 +20,15 @@ from numpy.typing import NDArray
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.manifest import EXACT, INT8, LABEL, PREFIX_MODEL, TRAINING_MODEL, Manifest
+from csk_sdk.device.probe import probe
 from csk_sdk.method.selection import channel_count
 from csk_sdk.network.knowledge import Tensors
 from csk_sdk.runtime.sessions import int8_sums_saturate
 
 Outputs = dict[str, NDArray[Any]]
 
-_PROBE = 8
-# Below the contrast of most images: few numbers leave the ranges that int8 was calibrated for.
-_CONTRAST = 0.5
+# How far off a number is that is not finite.
+_BEYOND = 1e9
 # CPUs that add up right agree in many digits; sums that saturated put logits 1.25 times as far off (decision 0010).
 _MORE, _ANYWAY = 1.05, 0.002
 # int8 must be worth its rounding.
@@ -69,11 +71,14 @@ def choose(bundle: Bundle, tensors: Tensors, config: TrainingConfig) -> Choice:
     exact = bundle.view(EXACT)
     truth = _outputs(exact, tensors, images, config.threads)
     measured = [_measure(exact, tensors, config, {})]
-    limits = _limits(bundle.manifest)
-    for wide in (True,) if int8_sums_saturate() else (False, True):
+
+    def off(wide: bool) -> dict[str, float]:
         view = bundle.view(INT8, wide_sums=wide)
-        apart = _apart(bundle.manifest, truth, _outputs(view, tensors, images, config.threads))
-        measured.append(_measure(view, tensors, config, apart))
+        return _apart(bundle.manifest, truth, _outputs(view, tensors, images, config.threads))
+
+    limits = _limits(bundle.manifest.agreement if bundle.manifest.probe else off(wide=True))
+    for wide in (True,) if int8_sums_saturate() else (False, True):
+        measured.append(_measure(bundle.view(INT8, wide_sums=wide), tensors, config, off(wide)))
         if _agrees(measured[-1], limits):
             break
     return _choice(measured, limits)
@@ -105,24 +110,13 @@ def agreement(bundle: Bundle, tensors: Tensors) -> dict[str, float]:
     return _apart(bundle.manifest, truth, other)
 
 
-def probe(manifest: Manifest) -> NDArray[np.float32]:
-    """Images or signals of smooth noise in the graphs' units, `(8, channels, *size)`."""
-    rng = np.random.default_rng(0)
-    shape = manifest.input.shape
-    coarse = [-(-size // 8) for size in shape[1:]]
-    smooth = rng.normal(size=(_PROBE, shape[0], *coarse))
-    for axis, size in enumerate(shape[1:], start=2):
-        smooth = np.repeat(smooth, 8, axis=axis).take(range(size), axis=axis)
-    noise = rng.normal(size=(_PROBE, *shape))
-    return (_CONTRAST * (smooth + 0.2 * noise)).astype(np.float32)
-
-
-def _limits(manifest: Manifest) -> dict[str, float]:
-    return {name: _MORE * off + _ANYWAY for name, off in manifest.agreement.items()}
+def _limits(expected: Mapping[str, float]) -> dict[str, float]:
+    return {name: _MORE * expected.get(name, 0.0) + _ANYWAY for name in ("logits", "gradients")}
 
 
 def _agrees(one: Measured, limits: Mapping[str, float]) -> bool:
-    return one.logits <= limits.get("logits", 0.0) and one.gradients <= limits.get("gradients", 0.0)
+    near = one.logits <= limits["logits"] and one.gradients <= limits["gradients"]
+    return near and max(one.logits, one.gradients) < _BEYOND
 
 
 def _outputs(view: Bundle, tensors: Tensors, images: NDArray[Any], threads: int = 0) -> Outputs:
@@ -155,7 +149,7 @@ def _apart(manifest: Manifest, truth: Outputs, other: Outputs) -> dict[str, floa
         "logits": float(np.linalg.norm(b - a) / max(float(np.linalg.norm(a)), 1e-30)),
         "gradients": 1.0 - min(cosines),
     }
-    return {name: value if np.isfinite(value) else 1e9 for name, value in apart.items()}
+    return {name: value if np.isfinite(value) else _BEYOND for name, value in apart.items()}
 
 
 def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:

@@ -17,12 +17,14 @@ from csk_sdk.data.augment import augment
 from csk_sdk.data.broken import without_broken
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
+from csk_sdk.errors import DivergedError
 from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.learning.few_shot import is_few_shot
 from csk_sdk.learning.life import LearnReport, TaskLife, Trained
 from csk_sdk.learning.memory_budget import Plan, plan_for
 from csk_sdk.learning.prefix_cache import OFF, PrefixCache, choose_place
 from csk_sdk.learning.stopping import Stopping
+from csk_sdk.learning.unlearnable import Numbered, naming
 from csk_sdk.method.optimizers import cosine, warm_up_steps
 from csk_sdk.network.knowledge import Batch, Tensors
 from csk_sdk.network.profiles import FAST, PROFILES
@@ -92,6 +94,8 @@ class LearnRun:
         self._stopping = Stopping(config, bundle.manifest, self._per_epoch, self._batch_size)
         self._steps = self._stopping.steps
         self._order = -1, np.empty(0, np.int64)
+        # The images of the step that is being taken.
+        self._stepping: NDArray[np.int64] | None = None
         # Tensors and facts of a newer csk-sdk in the progress checkpoint that this run goes on from.
         self._foreign: tuple[Tensors, dict[str, Any]] = {}, {}
         self._follow(plan)
@@ -110,7 +114,19 @@ class LearnRun:
     def run(self) -> LearnReport:
         """Learn and commit."""
         with self._prefix or nullcontext():
-            return self._learn()
+            try:
+                return self._learn()
+            except DivergedError as error:
+                found = naming(error, self._life, self._suspects(), self._split.images.name)
+                raise found from None
+
+    def _suspects(self) -> Iterator[Numbered]:
+        """The images of the step that failed, or all where it was no step."""
+        order = np.arange(len(self._split)) if self._stepping is None else self._stepping
+        size = self._life.plan.micro_batch or self._batch_size
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            yield part, self._pixels.batch(part)
 
     def _learn(self) -> LearnReport:
         begun = time.monotonic()
@@ -181,6 +197,7 @@ class LearnRun:
                 tensors, more = self._foreign
                 self._life.state.save_progress({**tensors, **self._training.progress()}, {**more, **meta})
                 saved = time.monotonic()
+        self._stepping = None
         return loss / seen, done
 
     def _seen(self, steps: int) -> int:
@@ -237,6 +254,7 @@ class LearnRun:
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng((seed, epoch)).permutation(len(self._split))
         index = self._order[1][position * self._batch_size : (position + 1) * self._batch_size]
+        self._stepping = index
         if self._prefix is not None:
             return self._prefix.training(index, epoch), self._split.labels[index]
         rng = np.random.default_rng((seed, epoch, position))

@@ -17,7 +17,7 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
 from csk_sdk.data.labels import Labels
-from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.errors import ConfigError, DivergedError, TaskError
 from csk_sdk.learning.acceptance import unfamiliar
 from csk_sdk.learning.consolidation import Batches
 from csk_sdk.learning.few_shot import is_few_shot
@@ -27,6 +27,7 @@ from csk_sdk.learning.prefix_cache import AUTO as WHERE_IT_FITS
 from csk_sdk.learning.prefix_cache import OFF
 from csk_sdk.learning.stopping import StreamStopping
 from csk_sdk.learning.training import TaskTraining
+from csk_sdk.learning.unlearnable import Numbered, naming
 from csk_sdk.network.knowledge import Batch
 from csk_sdk.runtime.peak_memory import in_memory
 from csk_sdk.state import State
@@ -94,9 +95,12 @@ class TaskStream:
         self._noun = bundle.manifest.input.noun
         self._batch_size = config.batch_size or bundle.manifest.batch_size
         self._held: list[tuple[Pixels, Labels]] = []
-        self._sample: list[tuple[Pixels, Any]] = []
+        # With what number each was fed.
+        self._sample: list[tuple[Pixels, Any, int]] = []
         # The first one with each trait that the sample must not lack: of each class, for one.
-        self._first: dict[Hashable, tuple[Pixels, Any]] = {}
+        self._first: dict[Hashable, tuple[Pixels, Any, int]] = {}
+        # What `observe` was called with, while it runs.
+        self._fed: Numbered | None = None
         self._reservoir = reservoir
         self._rng = np.random.default_rng(config.seed)
         self._seen = 0
@@ -136,6 +140,8 @@ class TaskStream:
             if error is None:
                 with in_memory():
                     self._commit()
+        except DivergedError as diverged:
+            raise self._naming(diverged) from None
         finally:
             self._entered = False
             self._held_open.close()
@@ -156,7 +162,10 @@ class TaskStream:
         try:
             with in_memory():
                 return self._observe(images, labels)
+        except DivergedError as error:
+            raise self._naming(error) from None
         finally:
+            self._fed = None
             self._taken += time.monotonic() - self._since
 
     @property
@@ -176,6 +185,8 @@ class TaskStream:
             if self._training is None and self._held and not self._is_few():
                 self._begin()
             self._stopping.end_epoch()
+        except DivergedError as error:
+            raise self._naming(error) from None
         finally:
             self._taken += time.monotonic() - self._since
         return self.ended
@@ -211,8 +222,9 @@ class TaskStream:
             self._held = []
             return self._loss
         training = self._warmed_up(self._held_batches, few=False)
-        held, self._held = self._held, []
-        return [self._step(training, *batch) for batch in held][-1]
+        loss = [self._step(training, *batch) for batch in self._held][-1]
+        self._held = []
+        return loss
 
     def _warmed_up(self, batches: Batches, few: bool) -> TaskTraining:
         """Training that begins on these batches; with `few`, they are too little to train on."""
@@ -250,26 +262,44 @@ class TaskStream:
 
     def _remember(self, pixels: Pixels, labels: Labels) -> None:
         """Reservoir sampling (Vitter, 1985): every image seen is equally likely to be in the sample."""
-        for picture, label in zip(pixels, labels.copy(), strict=True):
+        numbers = range(self._seen, self._seen + len(pixels))
+        self._fed = numbers, pixels
+        for picture, label, number in zip(pixels, labels.copy(), numbers, strict=True):
             self._seen += 1
             for trait in self._objective.traits(label):
                 if trait not in self._first:
-                    self._first[trait] = picture.copy(), label
+                    self._first[trait] = picture.copy(), label, number
             if len(self._sample) < self._reservoir:
-                self._sample.append((picture.copy(), label))
+                self._sample.append((picture.copy(), label, number))
             else:
                 place = int(self._rng.integers(self._seen))
                 if place < self._reservoir:
-                    self._sample[place] = (picture.copy(), label)
+                    self._sample[place] = (picture.copy(), label, number)
+
+    def _naming(self, error: DivergedError) -> DivergedError:
+        return naming(
+            error, self._life, self._in_memory(), lambda number: f"{self._noun} {number} of those fed"
+        )
+
+    def _in_memory(self) -> Iterator[Numbered]:
+        """What was fed last, what is held back, and the sample."""
+        if self._fed is not None:
+            yield self._fed
+        first = 0
+        for pixels, _ in self._held:
+            yield range(first, first + len(pixels)), pixels
+            first += len(pixels)
+        for pixels, _, number in self._sample:
+            yield (number,), pixels[None]
 
     def _commit(self) -> None:
         # A head over all classes needs an image of each, and chance may have dropped those of a rare one.
-        sampled = {trait for _, label in self._sample for trait in self._objective.traits(label)}
+        sampled = {trait for _, label, _ in self._sample for trait in self._objective.traits(label)}
         for trait, first in self._first.items():
             if trait not in sampled:
                 self._sample.append(first)
                 sampled.update(self._objective.traits(first[1]))
-        labels = [label for _, label in self._sample]
+        labels = [label for _, label, _ in self._sample]
         unseen = self._objective.missing(np.array(labels), self._classes) if labels else self._classes
         if unseen:
             lacking = self._objective.lacking.format(noun=self._noun, name=repr(unseen[0]))
@@ -299,7 +329,7 @@ class TaskStream:
     def _sampled(self) -> Iterator[Batch]:
         size = self._batch_size
         for start in range(0, len(self._sample), size):
-            pictures, labels = zip(*self._sample[start : start + size], strict=True)
+            pictures, labels, _ = zip(*self._sample[start : start + size], strict=True)
             yield self._normalised(np.stack(pictures), np.array(labels))
 
     def _normalised(self, pixels: Pixels, labels: Labels) -> Batch:

@@ -19,7 +19,7 @@ from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.manifest import PORTABLE, Site
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
-from csk_sdk.errors import TaskError
+from csk_sdk.errors import DivergedError
 from csk_sdk.learning.acceptance import forgets_too_much, twins_to_part
 from csk_sdk.learning.consolidation import Batches, Consolidated, Consolidation, Measured
 from csk_sdk.learning.memory_budget import WHOLE, Plan
@@ -160,13 +160,13 @@ class TaskTraining:
     def step(self, batch: Batch, schedule: float) -> float:
         """One optimizer step; its loss. `schedule` scales both learning rates.
 
-        Raises TaskError when the loss is no longer finite.
+        Raises DivergedError when the loss is no longer finite.
         """
         self._targets.see(batch[1])
         result = self._run(batch, self.selected, self.deltas)
         loss = result.loss
         if not np.isfinite(loss):
-            raise TaskError(
+            raise DivergedError(
                 f"The training loss became {loss}: lower --learning-rate, and check this task's data. "
                 "Nothing was committed."
             )

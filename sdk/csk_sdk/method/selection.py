@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.errors import ConfigError, DivergedError
 
 
 class Sensitivity:
@@ -58,13 +58,13 @@ def select_channels(sensitivity: NDArray[np.float64], channel_ratio: float) -> N
     """The most sensitive channels, `(k,)` int64 in ascending order; `k` is `channel_count`'s.
 
     `sensitivity` is `(c_in,)`. Of equally sensitive channels the lower index wins, so the choice is the same
-    on every platform. Raises ConfigError for a ratio outside (0, 1], TaskError when a sensitivity is NaN or
+    on every platform. Raises ConfigError for a ratio outside (0, 1], DivergedError when a sensitivity is NaN or
     infinite (nothing could be learned from such gradients).
     """
     count = channel_count(sensitivity.size, channel_ratio)
     broken = np.flatnonzero(~np.isfinite(sensitivity))
     if broken.size:
-        raise TaskError(
+        raise DivergedError(
             f"the gradient of input channel {broken[0]} is not finite on this task's data: "
             "check the images, and that the bundle's preprocessing fits the model."
         )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.errors import StateError, TaskError
+from csk_sdk.errors import DivergedError, StateError, TaskError
 
 _WHAT = "the network computes numbers that are not finite (NaN or infinity)"
 _ADVICE = "If others fail, too, try another release of ONNX Runtime, or build the bundle again."
@@ -50,20 +50,26 @@ def require_answers(values: NDArray[Any], noun: str, first: int = 0) -> None:
         raise NotFiniteError(first + row, noun)
 
 
+def unlearnable(noun: str, which: str = "") -> DivergedError:
+    """Nothing can be learned from one of a task's images or signals (`noun`), `which` it is where that is known."""
+    check = f"check the {noun}" if which else f"check the task's {noun}s"
+    return DivergedError(
+        f"For {which or f'one {noun} of the task'} {_WHAT}, so nothing can be learned from it: {check}. {_ADVICE} "
+        "Nothing was committed."
+    )
+
+
 def require_learnable_features(features: NDArray[Any], noun: str) -> None:
-    """Raise TaskError where features `(n, f)` of a task's images or signals (`noun`) are not finite."""
+    """Raise DivergedError where features `(n, f)` of a task's images or signals (`noun`) are not finite."""
     if not np.isfinite(features).all():
-        raise TaskError(
-            f"For one {noun} of the task {_WHAT}, so nothing can be learned from it: check the task's {noun}s. "
-            f"{_ADVICE} Nothing was committed."
-        )
+        raise unlearnable(noun)
 
 
 def require_converged(tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Raise TaskError where a tensor of a task's training is not finite: committed, it could not be unlearned."""
+    """Raise DivergedError where a tensor of a task's training is not finite: committed, it could not be unlearned."""
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
-            raise TaskError(
+            raise DivergedError(
                 f"Training diverged ('{name}' is no longer finite): lower --learning-rate, and check this "
                 "task's data. Nothing was committed."
             )

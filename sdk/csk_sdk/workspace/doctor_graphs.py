@@ -22,6 +22,7 @@ from csk_sdk.contract.manifest import (
 )
 from csk_sdk.device.choice import remember
 from csk_sdk.device.comparing import compare_providers, in_turn
+from csk_sdk.device.probe import like_data
 from csk_sdk.device.tuning import Measured, choose
 from csk_sdk.errors import CskError
 from csk_sdk.method.selection import channel_count
@@ -104,7 +105,7 @@ def _training_step(
     batch = config.batch_size or manifest.batch_size
     ratio = config.channel_ratio or manifest.channel_ratio
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(batch, *manifest.input.shape)).astype(np.float32)
+    images = like_data(manifest, rng.normal(size=(batch, *manifest.input.shape)))
     targets = {LABEL: bundle.objective.blank_labels(batch, manifest.classes)}
     head = checkpoint["head/base/weight"], checkpoint["head/base/bias"]
     selected = {site.name: np.arange(channel_count(site.channels, ratio)) for site in manifest.sites}

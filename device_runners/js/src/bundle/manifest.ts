@@ -102,6 +102,12 @@ export interface QuantisedLayer {
   readonly input_scale: number;
 }
 
+/** Level and contrast of the base data, in the graphs' units: mean and deviation of each channel. Probes are drawn like it. */
+export interface ProbeSpec {
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+}
+
 export interface FileEntry {
   readonly sha256: string;
   readonly size: number;
@@ -139,6 +145,8 @@ export interface Manifest {
   readonly precision: string;
   /** What the bundle has graphs for; empty where it is `precision` alone. */
   readonly precisions: readonly string[];
+  /** Missing for exact, and in older bundles. */
+  readonly probe?: ProbeSpec | null;
   readonly backends: readonly string[];
   readonly op_domains: readonly string[];
   readonly kernels: Readonly<Record<string, readonly string[]>>;

@@ -81,9 +81,11 @@ function* sizes(manifest: Manifest): Generator<string> {
   if (product(manifest.prefix) > LIMITS.inputNumbers) {
     yield `prefix is a shape of more than ${LIMITS.inputNumbers} numbers`;
   }
-  for (const name of ['mean', 'std'] as const) {
-    if (preprocessing[name].length !== input.channels) {
-      yield `preprocessing.${name} must have ${input.channels} entries, one for each channel`;
+  for (const [where, spec] of Object.entries({ preprocessing, probe: manifest.probe })) {
+    for (const name of ['mean', 'std'] as const) {
+      if (spec && spec[name].length !== input.channels) {
+        yield `${where}.${name} must have ${input.channels} entries, one for each channel`;
+      }
     }
   }
   const signals = input.size.length === 1;

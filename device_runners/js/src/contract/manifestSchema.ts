@@ -334,6 +334,36 @@ export const MANIFEST_SCHEMA = JSON.parse(`{
     "minimum": 0
    }
   },
+  "probe": {
+   "type": [
+    "object",
+    "null"
+   ],
+   "properties": {
+    "mean": {
+     "type": "array",
+     "items": {
+      "type": "number"
+     },
+     "minItems": 1,
+     "maxItems": 65536
+    },
+    "std": {
+     "type": "array",
+     "items": {
+      "type": "number",
+      "minimum": 0
+     },
+     "minItems": 1,
+     "maxItems": 65536
+    }
+   },
+   "required": [
+    "mean",
+    "std"
+   ],
+   "additionalProperties": false
+  },
   "backends": {
    "type": "array",
    "items": {

@@ -8,12 +8,13 @@ import { channelsOf, rowsOf, TRAINING_MODEL } from '../bundle/manifest.js';
 import type { BundleSource } from '../bundle/source.js';
 import { now } from '../engine.js';
 import { reasonOf } from '../errors.js';
-import { float32, int64, sizeOf } from '../formats/tensors.js';
+import { float32, int64 } from '../formats/tensors.js';
 import { Random } from '../method/random.js';
 import { channelCount } from '../method/selection.js';
 import { imageFeed, openingOf } from '../network/features.js';
 import type { Feed, Runtime } from '../runtime/sessions.js';
 import { inRightPrecision } from './int8Sums.js';
+import { madeUpImages } from './probe.js';
 
 /** A package of ONNX Runtime, and options for its sessions, such as `{ executionProviders: ['webgpu'] }`. */
 export interface Way {
@@ -104,13 +105,13 @@ async function timed(opened: Bundle, way: Way, clock: () => number): Promise<Ste
   }
 }
 
-/** A step as of a task: random images and head, the share of channels that a task trains, none of them moved yet. */
+/** A step as of a task: made-up images and head, the share of channels that a task trains, none of them moved yet. */
 function madeUp(bundle: Bundle): { feeds: Record<string, Feed>; names: string[] } {
-  const { batch_size: count, channel_ratio: ratio, head, input, sites } = bundle.manifest;
+  const { batch_size: count, channel_ratio: ratio, head, sites } = bundle.manifest;
   const random = new Random(0);
   const drawn = (size: number, scale: number): Float32Array =>
     Float32Array.from({ length: size }, () => scale * random.normal());
-  const images = drawn(count * sizeOf([input.channels, ...input.size]), 1);
+  const images = madeUpImages(bundle.manifest, count, random);
   const feeds: Record<string, Feed> = {
     image: imageFeed(bundle, images),
     label: int64(Int32Array.from({ length: count }, (_, i) => i % CLASSES)),

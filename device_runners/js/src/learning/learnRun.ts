@@ -7,6 +7,7 @@ import { moved, randomMoves } from '../data/augment.js';
 import type { Preprocessing } from '../data/pictures.js';
 import { requireNewTask, type Task, TaskPixels, taskClasses } from '../data/task.js';
 import { now } from '../engine.js';
+import { DivergedError } from '../errors.js';
 import { dumps, type Json } from '../formats/json.js';
 import { violation } from '../formats/schema.js';
 import type { Tensors } from '../formats/tensors.js';
@@ -33,6 +34,7 @@ import {
 import { replacing, type TaskClasses } from './revision.js';
 import { Stopping } from './stopping.js';
 import { TaskTraining } from './training.js';
+import { type Numbered, naming } from './unlearnable.js';
 
 interface Resumed {
   readonly step: number;
@@ -60,6 +62,8 @@ export class LearnRun {
   /** What was seen of them, where no center moves. */
   private looked: Look | undefined;
   private order: { epoch: number; index: Int32Array } | undefined;
+  /** The images of the step that is being taken. */
+  private stepping: Int32Array | undefined;
   private begun = 0;
   /** Tensors and facts of a newer csk-sdk in the progress checkpoint that this run goes on from. */
   private foreign: { tensors: Tensors; meta: object } = { tensors: new Map(), meta: {} };
@@ -92,7 +96,7 @@ export class LearnRun {
     private readonly ground: Ground,
     private readonly task: Task,
     private readonly config: TrainingConfig,
-    opening: Opening,
+    private readonly opening: Opening,
     private readonly options: LearnOptions,
   ) {
     const { generation, refitted } = ground;
@@ -119,8 +123,25 @@ export class LearnRun {
   async run(): Promise<LearnReport> {
     try {
       return await this.learn();
+    } catch (error) {
+      throw error instanceof DivergedError ? await this.naming(error) : error;
     } finally {
       await this.training.close();
+    }
+  }
+
+  private naming(error: DivergedError): Promise<DivergedError> {
+    const { bundle, ground, opening, task } = this;
+    const name = (image: number) => `image ${image} of task '${task.name}'`;
+    return naming(error, bundle, ground.generation.tensors, opening, this.suspects(), name);
+  }
+
+  /** The images of the step that failed, or all where it was no step. */
+  private *suspects(): Generator<Numbered> {
+    const order = this.stepping ?? Int32Array.from({ length: this.pixels.count }, (_, i) => i);
+    for (let start = 0; start < order.length; start += this.batchSize) {
+      const numbers = order.subarray(start, start + this.batchSize);
+      yield { numbers, images: this.preprocessing.normalize(this.pixels.batch(numbers).pixels) };
     }
   }
 
@@ -251,6 +272,7 @@ export class LearnRun {
       throwIfAborted(signal);
       if (over) break;
     }
+    this.stepping = undefined;
     return { loss: loss / this.seen(done), steps: done };
   }
 
@@ -308,6 +330,7 @@ export class LearnRun {
       this.order = { epoch, index: new Random(seed, epoch).permutation(this.pixels.count) };
     }
     const index = this.order.index.subarray(position * this.batchSize, (position + 1) * this.batchSize);
+    this.stepping = index;
     const { pixels, labels } = this.pixels.batch(index);
     const { flip, shift } = augmentationOf(this.config, this.bundle.manifest);
     const moves = randomMoves(pixels.count, new Random(seed, epoch, position), flip, shift);

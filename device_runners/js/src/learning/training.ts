@@ -4,7 +4,7 @@ import type { Bundle } from '../bundle/bundle.js';
 import { channelsOf, rowsOf, type Site, TRAINING_MODEL } from '../bundle/manifest.js';
 import type { TrainingConfig } from '../config.js';
 import { HEAD, NOVELTY, WARM_UP } from '../contract/thresholds.js';
-import { type Contradiction, TaskError } from '../errors.js';
+import { type Contradiction, DivergedError } from '../errors.js';
 import { float32, int64, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { ClassStatistics } from '../method/heads.js';
 import { contradicted, knownAmong } from '../method/knownClasses.js';
@@ -176,12 +176,12 @@ export class TaskTraining {
 
   /**
    * One optimizer step; its loss. `schedule` scales both learning rates.
-   * Throws TaskError when the loss is no longer finite.
+   * Throws DivergedError when the loss is no longer finite.
    */
   async step(batch: Batch, schedule: number): Promise<number> {
     const result = await this.run(batch, [...this.sites.values()]);
     if (!Number.isFinite(result.loss)) {
-      throw new TaskError(
+      throw new DivergedError(
         `The training loss became ${result.loss}: lower learningRate, and check this task's data. ` +
           'Nothing was committed.',
       );

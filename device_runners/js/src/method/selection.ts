@@ -1,6 +1,6 @@
 /** Dynamic channel element selection (CsKO, arXiv 2406.08830): which input channels of a site a task may train. */
 
-import { ConfigError, TaskError } from '../errors.js';
+import { ConfigError, DivergedError } from '../errors.js';
 import { roundHalfToEven } from './rounding.js';
 
 /** Running sensitivity of one site's input channels, `s_j = sum over batches of ||dL/dC[:, j]||^2`. */
@@ -31,12 +31,12 @@ export function channelCount(channels: number, ratio: number): number {
   return Math.max(1, roundHalfToEven(ratio * channels));
 }
 
-/** The most sensitive channels, ascending; of equally sensitive ones the lower. Throws TaskError where one is not finite. */
+/** The most sensitive channels, ascending; of equally sensitive ones the lower. Throws DivergedError where one is not finite. */
 export function selectChannels(sensitivity: Float64Array, ratio: number): number[] {
   const count = channelCount(sensitivity.length, ratio);
   const broken = sensitivity.findIndex((value) => !Number.isFinite(value));
   if (broken >= 0) {
-    throw new TaskError(
+    throw new DivergedError(
       `the gradient of input channel ${broken} is not finite on this task's data: ` +
         "check the images, and that the bundle's preprocessing fits the model.",
     );

@@ -3,7 +3,7 @@
  * (csk_sdk/network/finite.py).
  */
 
-import { StateError, TaskError } from '../errors.js';
+import { DivergedError, StateError, TaskError } from '../errors.js';
 
 const WHAT = 'the network computes numbers that are not finite (NaN or infinity)';
 const ADVICE = 'If others fail, too, try another release of ONNX Runtime, or build the bundle again.';
@@ -23,19 +23,23 @@ export function requireAnswers(values: Numbers, width: number, first = 0): void 
   );
 }
 
-/** Throws TaskError where features of a task's images are not finite. */
-export function requireLearnableFeatures(features: Float32Array): void {
-  if (features.every(Number.isFinite)) return;
-  throw new TaskError(
-    `For one image of the task ${WHAT}, so nothing can be learned from it: check the task's images. ${ADVICE} ` +
-      'Nothing was committed.',
+/** Nothing can be learned from one of a task's images, `which` it is where that is known. */
+export function unlearnable(which?: string): DivergedError {
+  return new DivergedError(
+    `For ${which ?? 'one image of the task'} ${WHAT}, so nothing can be learned from it: ` +
+      `check the ${which === undefined ? "task's images" : 'image'}. ${ADVICE} Nothing was committed.`,
   );
 }
 
-/** Throws TaskError where numbers of a task's training are not finite: committed, they could not be unlearned. */
+/** Throws DivergedError where features of a task's images are not finite. */
+export function requireLearnableFeatures(features: Float32Array): void {
+  if (!features.every(Number.isFinite)) throw unlearnable();
+}
+
+/** Throws DivergedError where numbers of a task's training are not finite: committed, they could not be unlearned. */
 export function requireConverged(name: string, values: Numbers): void {
   if (values.every(Number.isFinite)) return;
-  throw new TaskError(
+  throw new DivergedError(
     `Training diverged ('${name}' is no longer finite): lower learningRate, and check this task's data. ` +
       'Nothing was committed.',
   );
