@@ -1,7 +1,7 @@
 """A disk that is full, read-only or broken, at the calls of one whole `csk-sdk train`, reads included.
 
-Of reads that come from the same lines of csk-sdk, one after the other, the first stands for all. Of a disk that breaks for
-good, which ends a train soon, it is a third of these.
+Of reads that come from the same lines of csk-sdk, one after the other, the first stands for all. Of a disk that breaks
+for good, which ends a train soon, it is a third of these.
 """
 
 from __future__ import annotations
