@@ -214,6 +214,7 @@ def _rewritten(source: SourceModel) -> bytes | None:
         scores_as_float(model)
     changed |= write_windows(model, path.name)
     passes.RemoveUnusedNodesPass()(model)
+    model.ir_version = max(model.ir_version, 4)  # from here on initializers need not be inputs
     return bytes(ir.to_proto(model).SerializeToString()) if changed else None
 
 
