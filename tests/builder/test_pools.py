@@ -19,7 +19,7 @@ from pool_rows import ROWS, PoolRow, convolved, pooled
 
 from csk_artifacts_builder import BuildOptions, build_artifacts, try_model
 from csk_artifacts_builder.emit import attribute, constant_array
-from csk_artifacts_builder.measure import verify
+from csk_artifacts_builder.measure import running
 from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.prepare.pools import write_windows
 from csk_device_runners import check_bundle
@@ -98,9 +98,9 @@ def test_windows_are_written_in_the_opset_of_the_source(
         one = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         proto.graph.input.append(one)
     onnx.save(proto, tmp_path / "model.onnx")
-    monkeypatch.setattr(verify, "_ONE_READING", (1000, 0))
+    monkeypatch.setattr(running, "_ONE_READING", (1000, 0))
     try_model(tmp_path / "model.onnx", BuildOptions(trainable="all"))  # compares it with the prepared graph
-    written = verify._rewritten(prepare(tmp_path / "model.onnx"))
+    written = running.rewritten_source(prepare(tmp_path / "model.onnx"))
     onnx.checker.check_model(onnx.load_from_string(written), full_check=True)
     x = rng.normal(size=(3, 2, 16, 16)).astype(np.float32)
     w, h, b = (onnx.numpy_helper.to_array(tensor).astype(np.float64) for tensor in proto.graph.initializer)
