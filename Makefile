@@ -17,6 +17,8 @@ export CHROMIUM ?= /usr/bin/chromium
 # Wheels of both end with Python 3.12.
 UP_TO_312 := $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'
 WORKERS ?= 2
+# Some tests take minutes: whoever is done takes over from the other.
+SHARED_OUT := -n $(WORKERS) --dist worksteal
 # NumPy's threads would fight ONNX Runtime's for the same two cores.
 export OMP_NUM_THREADS ?= 1
 # For scripts that import onnxruntime before csk_sdk, which sets it too.
@@ -90,18 +92,18 @@ demo-fleet: $(BIN)/.demo
 	$(BIN)/python examples/fleet.py --out out/demo-fleet
 
 test: $(BIN)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest $(SHARED_OUT) -m "not slow"
 	@$(MAKE) --no-print-directory test-ort-training
 
 test-slow: $(BIN)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+	$(BIN)/python -m pytest $(SHARED_OUT) -m slow
 
 test-ort-training:
 	@if $(UP_TO_312); then $(MAKE) --no-print-directory run-ort-training; else \
 		echo "Left out: the ort-training suite, for which there are packages up to Python 3.12 (make PYTHON=python3.12 $@)"; fi
 
 run-ort-training: $(ORT_TRAINING)/.ready
-	$(ORT_TRAINING)/bin/python -m pytest -n $(WORKERS) tests/ort_training
+	$(ORT_TRAINING)/bin/python -m pytest $(SHARED_OUT) tests/ort_training
 
 # Gradients of both backends, over every rule and over chains of blocks.
 sweep-ort-training: $(ORT_TRAINING)/.ready

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from cli.conftest import Done, csk_sdk
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.learner import Learner
+from csk_sdk.state.folder import State
 from csk_sdk.workspace.folder import Workspace
 from field.simulated_disk import Tree, write_tree
 
@@ -27,6 +30,14 @@ class Device:
     def disk(self) -> Path:
         return self.folder / "disk"
 
+    @cached_property
+    def bundle(self) -> Bundle:
+        """Opened once: nothing here changes it, and its checks take longer than to read a small state."""
+        return Bundle.open(self.folder / "bundle")
+
+    def state(self) -> State:
+        return State.open(self.disk / "state", self.bundle.id, self.bundle.stored_checkpoint)
+
     def learner(self) -> Learner:
         return Workspace.open(self.folder, state=self.disk / "state").learner()
 
@@ -34,7 +45,7 @@ class Device:
         return csk_sdk("train", "--workspace", self.folder, "--state", self.disk / "state")
 
     def bits(self, number: int | None = None) -> Bits:
-        tensors = self.learner().state.load(number).tensors
+        tensors = self.state().load(number).tensors
         return {name: tensor.tobytes() for name, tensor in tensors.items()}
 
     def put(self, tree: Tree) -> None:

@@ -42,7 +42,7 @@ def test_every_call_of_train_may_fail(
             break
         where = f"call {call}"
         assert done.status in (0, 1), where
-        found = device.learner().generation.number
+        found = device.state().load().number
         # Whatever happened, what was committed is there.
         assert found in (1, 2), where
         for number in range(found + 1):

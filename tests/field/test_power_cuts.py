@@ -43,7 +43,7 @@ def survives(device: Device, tree: Tree, at_least: int, at_most: int) -> int:
     done = device.train()
     assert (done.status, done.err) == (0, "")
     after = min(found + 1, max(device.expected))
-    assert device.learner().generation.number == after
+    assert device.state().load().number == after
     assert device.bits() == device.expected[after]
     if after > found:
         left = [name for name in read_tree(device.disk) if TEMPORARY.fullmatch(Path(name).name)]

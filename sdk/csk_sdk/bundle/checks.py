@@ -10,13 +10,15 @@ import errno
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from csk_sdk.bundle.graph_interface import interface, misfit
-from csk_sdk.bundle.onnx_file import read_onnx
+from csk_sdk.bundle.onnx_file import OnnxContents, read_onnx
 from csk_sdk.contract.manifest import MANIFEST, Manifest
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import BundleError
@@ -78,7 +80,7 @@ def check_file(folder: Path, manifest: Manifest, name: str) -> None:
                 f"{path} is not the file that was built: its content differs from the manifest's sha256. {_AGAIN}"
             )
         if path.suffix == ".onnx":
-            _check_graph(path, manifest, name)
+            _check_graph(_contents(_Graph(entry.sha256, path)), manifest, name)
         elif path.suffix == ".safetensors":
             check_header(path)
     except OSError as error:
@@ -145,8 +147,21 @@ def _rows(tensors: Mapping[str, Any], name: str) -> int:
     return next(iter(np.shape(tensors.get(name, ()))), 0)
 
 
-def _check_graph(path: Path, manifest: Manifest, name: str) -> None:
-    found = read_onnx(path)
+@dataclass(frozen=True)
+class _Graph:
+    """A file, and what it was just found to hold."""
+
+    sha256: str
+    path: Path = field(compare=False)
+
+
+@lru_cache(maxsize=64)
+def _contents(graph: _Graph) -> OnnxContents:
+    """Read once for each content, whichever bundle has it: whoever opens a bundle again waits less."""
+    return read_onnx(graph.path)
+
+
+def _check_graph(found: OnnxContents, manifest: Manifest, name: str) -> None:
     if found.functions:
         raise MalformedError(f"it defines {found.functions} functions of its own")
     if found.branching:
