@@ -18,7 +18,7 @@ from small_models import WEIGHTS, classifier, text, unchecked
 from small_network import norm
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.prepare import pools
+from csk_artifacts_builder.prepare import pools, source_file
 from csk_artifacts_builder.prepare.model import prepare
 from csk_sdk import Learner
 from csk_sdk.errors import ModelError
@@ -107,6 +107,17 @@ def test_what_the_standard_says_where_a_file_says_nothing(tmp_path: Path, opset:
     assert said[0] == said[1]
     assert said[0].startswith("Error: model.onnx answers to an image by the others in its batch")
     assert said[0].count("\n") == 1
+
+
+def test_an_op_that_onnx_infers_nothing_of_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the classifier's input is no matrix was not true: nothing was known of it."""
+    monkeypatch.setattr(source_file, "_WITHOUT_DEFAULT", {})
+    nodes = "c = Conv(x, w) \n [norm] m = MeanVarianceNormalization(c) \n t = Conv(m, v)"
+    onnx.save(unchecked(text(nodes)), tmp_path / "model.onnx")
+    with pytest.raises(
+        ModelError, match=r"shape of the classifier's input 'f' is not known, because none .*\(node '"
+    ):
+        build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions())
 
 
 def test_what_libraries_log_is_not_on_stderr() -> None:
