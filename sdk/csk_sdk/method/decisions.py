@@ -32,6 +32,7 @@ _CONFUSED, _NOISE = number("twins", "confused"), number("twins", "noise")
 _LEAST, _TAKEN = integer("twins", "least_images"), number("twins", "taken")
 _MADE_UP, _OF_CLASS = integer("twins", "made_up"), integer("twins", "of_class")
 _MOST_USED, _EVEN = number("twins", "most_used"), number("twins", "even")
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,13 @@ def judge(
             back = (mine[:, old] > mine[:, own[index], None]).mean(axis=0)
             nearest = int(back.argmax())
             row = int(old[nearest])
-            made = made_up.logits(np.full(_OF_CLASS, row))
-            made[:, own[index]] += _EVEN
-            lost = float(np.mean(made[:, own[index]] > made[:, row]))
+            # Of most classes the two scores say enough, and not all of them are made.
+            normals = made_up.normals(_OF_CLASS)
+            pair = made_up.of_class(row, normals, np.array([own[index], row]))
+            lost = float(np.mean(pair[:, 0] + _EVEN > pair[:, 1]))
             if lost + float(back[nearest]) > _CONFUSED + _NOISE / np.sqrt(len(mine)):
+                made = made_up.of_class(row, normals)
+                made[:, own[index]] += _EVEN
                 right = made[:, old].argmax(axis=1) == nearest
                 taken = float(np.mean(right & (made.argmax(axis=1) == own[index])))
                 if taken > _TAKEN:
@@ -214,8 +218,20 @@ class _MadeUp:
         parts = []
         for start in range(0, len(rows), AT_ONCE):
             some = rows[start : start + AT_ONCE]
-            logits = self._discriminant.logits_of(self._discriminant.means[some])
-            logits += self._rng.normal(size=(len(some), len(self._draws))) @ self._draws
+            there, place = np.unique(some, return_inverse=True)
+            logits = self._discriminant.logits_of(self._discriminant.means[there])[place]
+            logits += self.normals(len(some)) @ self._draws
             logits[np.arange(len(some)), some] -= self._closer[some]
             parts.append(logits)
         return np.concatenate(parts)
+
+    def normals(self, count: int) -> Float64:
+        """What makes images differ from their class's mean, `(count, f)`."""
+        return self._rng.normal(size=(count, len(self._draws)))
+
+    def of_class(self, row: int, normals: Float64, among: NDArray[np.int64] | slice = _ALL) -> Float64:
+        """The logits of images of class `row` for the classes `among`, `(len(normals), len(among))`."""
+        logits = self._discriminant.logits_of(self._discriminant.means[[row]])
+        logits[:, row] -= self._closer[row]
+        found: Float64 = logits[:, among] + normals @ self._draws[:, among]
+        return found

@@ -12,7 +12,7 @@ import { freedomOf } from './covariance.js';
 import { type Draws, spreadOf, WIDTH } from './forgetting.js';
 import type { ClassStatistics } from './heads.js';
 import { AT_ONCE, type JudgedImages, type LeftOut } from './leftOut.js';
-import { argmax, timesTransposed } from './matrix.js';
+import { argmax, rowsAt, timesTransposed } from './matrix.js';
 
 /**
  * How often a class of the task will be recognised, shares of 0 to 1: in the decision over all classes, and among the
@@ -125,10 +125,13 @@ function twinOf(
   const nearest = argmax(shares);
   const row = old[nearest]!;
   const back = shares[nearest]!;
-  const made = madeUp.logits(new Array<number>(TWINS.ofClass).fill(row));
-  for (const one of made) one[own] = one[own]! + TWINS.even;
-  const lost = made.filter((one) => one[own]! > one[row]!).length / made.length;
+  // Of most classes the two scores say enough, and not all of them are made.
+  const normals = madeUp.normals(TWINS.ofClass);
+  const pair = madeUp.ofClass(row, normals, [own, row]);
+  const lost = pair.filter(([one, other]) => one! + TWINS.even > other!).length / pair.length;
   if (lost + back <= TWINS.confused + TWINS.noise / Math.sqrt(n)) return undefined;
+  const made = madeUp.ofClass(row, normals, [...names.keys()]);
+  for (const one of made) one[own] = one[own]! + TWINS.even;
   const taken = made.filter((one) => largest(one, old) === row && argmax(one) === own).length / made.length;
   return taken > TWINS.taken ? { old: names[row]!, taken, back } : undefined;
 }
@@ -159,6 +162,26 @@ class MadeUp {
     this.closer = noise.map((one, c) => (base.includes(classes[c]!) ? 0 : one / (1 - used)));
   }
 
+  /** What makes images differ from their class's mean, `(count, f)`. */
+  normals(count: number): Float64Array {
+    return Float64Array.from({ length: count * this.statistics.features }, () => this.random.normal());
+  }
+
+  /** The logits of images of class `row`, one for each row of `normals`, for the classes `among`. */
+  ofClass(row: number, normals: Float64Array, among: readonly number[]): Float64Array[] {
+    const { features: f, classes } = this.statistics;
+    const n = normals.length / f;
+    const logits = timesTransposed(normals, rowsAt(this.wide, among, f), n, among.length, f);
+    const mean = among.map(
+      (c) => this.around[row * classes.length + c]! - (c === row ? this.closer[row]! : 0),
+    );
+    return Array.from({ length: n }, (_, i) => {
+      const own = logits.subarray(i * among.length, (i + 1) * among.length);
+      for (let at = 0; at < own.length; at++) own[at] = own[at]! + mean[at]!;
+      return own;
+    });
+  }
+
   /** Those of an image of each class in `rows`. */
   logits(rows: readonly number[]): Float64Array[] {
     const { features: f, classes } = this.statistics;
@@ -166,8 +189,7 @@ class MadeUp {
     const found: Float64Array[] = [];
     for (let start = 0; start < rows.length; start += AT_ONCE) {
       const some = rows.slice(start, start + AT_ONCE);
-      const normals = Float64Array.from({ length: some.length * f }, () => this.random.normal());
-      const logits = timesTransposed(normals, this.wide, some.length, count, f);
+      const logits = timesTransposed(this.normals(some.length), this.wide, some.length, count, f);
       for (const [at, row] of some.entries()) {
         const own = logits.subarray(at * count, (at + 1) * count);
         for (let c = 0; c < count; c++) own[c] = own[c]! + this.around[row * count + c]!;

@@ -156,8 +156,15 @@ export function rowProducts(a: Float64Array, b: Float64Array, f: number): Float6
 }
 
 /** Those rows of `features` `(n, f)`, copied. */
-export function rowsAt(features: Float32Array, rows: readonly number[], f: number): Float32Array {
-  const out = new Float32Array(rows.length * f);
+export function rowsAt(features: Float32Array, rows: readonly number[], f: number): Float32Array;
+export function rowsAt(features: Float64Array, rows: readonly number[], f: number): Float64Array;
+export function rowsAt(
+  features: Float32Array | Float64Array,
+  rows: readonly number[],
+  f: number,
+): Float32Array | Float64Array {
+  const out =
+    features instanceof Float32Array ? new Float32Array(rows.length * f) : new Float64Array(rows.length * f);
   for (const [at, row] of rows.entries()) out.set(features.subarray(row * f, (row + 1) * f), at * f);
   return out;
 }
