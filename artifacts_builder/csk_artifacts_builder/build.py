@@ -107,7 +107,7 @@ def _build(
         draft.write_weights(weights, (source.model, *models.values()))
         del weights  # from here on they are read from the file
         with draft.scratch(source.model) as prepared:
-            same_logits(source, prepared, head.activation, real)
+            inexact = same_logits(source, prepared, head.activation, real)
         if ORT_TRAINING in manifest.backends:
             with draft.writing():
                 unchecked = write_ort_artifacts(
@@ -138,7 +138,7 @@ def _build(
     metric = objective_of(options.loss).metric
     scaled = pixels_said(options, source) if not manifest.input.is_signal else ()
     about = warnings_about(options, manifest, accuracy, agreement, exchanged, bool(scaled))
-    warnings = (*source.warnings, *scaled, *unprotected(options, manifest), *about, *unchecked)
+    warnings = (*source.warnings, *inexact, *scaled, *unprotected(options, manifest), *about, *unchecked)
     return BuildReport(out, sites, len(manifest.classes), accuracy, agreement, warnings, metric)
 
 

@@ -24,6 +24,12 @@ class Emitter:
         self._before: ir.Node | None = None
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
+    @property
+    def opset(self) -> int:
+        """The opset that the graph is written in."""
+        opsets = self.graph.opset_imports
+        return int(opsets[""] if "" in opsets else opsets["ai.onnx"])
+
     @contextmanager
     def behind(self, node: ir.Node | None) -> Iterator[None]:
         """Within the block, add nodes in order right behind `node`; None leaves the place as it is."""
@@ -69,6 +75,12 @@ class Emitter:
         else:
             self.graph.append(node)
         return node.outputs
+
+    def pad(self, x: ir.Value, pads: Sequence[int], value: float = 0.0) -> ir.Value:
+        """Pad `x` with a number, in the form that the graph's opset has: before 11 pads are attributes."""
+        if self.opset < 11:
+            return self.op("Pad", x, pads=list(pads), value=value)
+        return self.op("Pad", x, self.ints(*pads), *([self.scalar(value)] if value else []))
 
     def constant(self, array: Any, dtype: Any, name: str = "constant") -> ir.Value:
         """An initializer; equal constants are shared."""

@@ -8,10 +8,11 @@ measured, more coarsely: it finds a wrong sign, scale or layout, not an error of
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from timeit import repeat
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,7 @@ _ATTEMPTS = 3
 _POINTS = 12
 # A loss that changes by less, relative to itself, over ten times the parameter's norm, does not change in float32.
 _NOTHING, _FAR = 2 * float(np.finfo(np.float32).eps), 10.0
-_NEGATIVE = 1e-5
-_SAME = 1e-3
+_NEGATIVE, _SAME = 1e-5, 1e-3
 _TIMED_STEPS = 5
 
 
@@ -116,13 +116,15 @@ class _Check:
         yield self._time()
 
     def _random_point(self, checkpoint: Feeds) -> Feeds:
-        """The base's head, random channels, and center changes of a tenth of the centers' spread."""
+        """The base's head, random channels, and center changes of a tenth of the centers' spread (or 1: see below)."""
         head = self.manifest.head
         feeds = {head.weight: checkpoint["head/base/weight"], head.bias: checkpoint["head/base/bias"]}
         for site in self.manifest.sites:
             count = channel_count(site.channels, self.manifest.channel_ratio)
             feeds[site.indices] = np.sort(self._rng.choice(site.channels, count, replace=False))
-            spread = 0.1 * float(checkpoint[f"center/{site.name}"].std())
+            center = checkpoint[f"center/{site.name}"]
+            # Unmoved, channels without weights, as pruning leaves them, are exactly at the kink of a Relu.
+            spread = 0.1 * (float(center.std()) if center.any() else 1.0)
             feeds[site.delta] = (spread * self._rng.normal(size=(site.rows, count))).astype(np.float32)
         return feeds
 
@@ -334,7 +336,7 @@ class _Check:
 
     def _time(self) -> Result:
         feeds = {**self._batch(self.manifest.batch_size), **self._parameters}
-        seconds = sorted(_timed(self.training, feeds) for _ in range(_TIMED_STEPS))[_TIMED_STEPS // 2]
+        seconds = median(repeat(lambda: self.training.run(feeds), number=1, repeat=_TIMED_STEPS))
         detail = f"{1e3 * seconds:.1f} ms for {self.manifest.batch_size} images (median of {_TIMED_STEPS})"
         return Result("time of a training step", True, detail, seconds)
 
@@ -406,9 +408,3 @@ def judged(parameter: str, given: NDArray[np.float64], slopes: NDArray[np.float6
     return Result(
         f"gradient of {parameter}", along <= _ALONG and across <= _ACROSS, detail, max(along, across)
     )
-
-
-def _timed(graph: Graph, feeds: Feeds) -> float:
-    begun = time.perf_counter()
-    graph.run(feeds)
-    return time.perf_counter() - begun

@@ -21,6 +21,27 @@ class Erf(OpRun):
         return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
 
 
+class Pad(OpRun):
+    """onnx.reference's own (1.23) knows no negative pads, which cut; by a constant only."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: NDArray,
+        pads: NDArray,
+        value: NDArray | None = None,
+        axes: NDArray | None = None,
+        mode: str = "",
+    ) -> tuple[NDArray]:
+        assert mode == "constant"
+        assert axes is None
+        cut = np.maximum(-pads, 0).reshape(2, -1)
+        kept = x[tuple(slice(b, n - e) for b, e, n in zip(*cut, x.shape, strict=True))]
+        around = np.maximum(pads, 0).reshape(2, -1).T
+        return (np.pad(kept, around, constant_values=x.dtype.type(0 if value is None else value)),)
+
+
 def model(text: str, opset: int = 17, ir_version: int = 8, **tensors: NDArray) -> onnx.ModelProto:
     """A checked model from `(inputs) => (outputs) { nodes }`; `tensors` are its initializers.
 

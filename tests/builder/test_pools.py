@@ -17,8 +17,9 @@ from onnx.backend.test.case.node import averagepool, maxpool
 from onnx_text import initializer, model
 from pool_rows import ROWS, PoolRow, convolved, pooled
 
-from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder import BuildOptions, build_artifacts, try_model
 from csk_artifacts_builder.emit import attribute, constant_array
+from csk_artifacts_builder.measure import running
 from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.prepare.pools import write_windows
 from csk_device_runners import check_bundle
@@ -59,6 +60,57 @@ def test_prepared_as_defined(row: PoolRow, tmp_path: Path) -> None:
     for level in LEVELS:
         got = run(ir.to_proto(source.model), x, level)
         np.testing.assert_allclose(got, row.expected(x), rtol=1e-5, atol=1e-5)
+
+
+# Of opsets in which pads of a Pad were attributes, and a Max had no broadcasting (7): what stands in front, the pool.
+OLD = [
+    *[(opset, (1, 1, 1, 1), "MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2]}) for opset in range(7, 11)],
+    *[(opset, (3, 3, 4, 3), "MaxPool", {"kernel_shape": [3, 3], "pads": [1] * 4}) for opset in range(7, 11)],
+    *[(opset, (1, 0, 0, 1), "AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2]}) for opset in range(7, 11)],
+    (10, (0,) * 4, "MaxPool", {"kernel_shape": [3, 3], "strides": [3, 3], "pads": [1] * 4, "ceil_mode": 1,
+                               "dilations": [2, 2]}),
+    (10, (0,) * 4, "AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4, "ceil_mode": 1,
+                                   "count_include_pad": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ir_version", [3, 8])
+@pytest.mark.parametrize(("opset", "pads", "op", "attributes"), OLD)
+def test_windows_are_written_in_the_opset_of_the_source(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    opset: int,
+    pads: tuple[int, ...],
+    op: str,
+    attributes: dict,
+    ir_version: int,
+) -> None:
+    """Older runtimes are shown the source with its windows as numbers; this one is here, too."""
+    front = f"q = Pad<pads={[0, 0, *pads[:2], 0, 0, *pads[2:]]}>(c)" if any(pads) else "q = Identity(c)"
+    given = ", ".join(f"{name}={value}" for name, value in attributes.items())
+    nodes = f"c = Conv<pads=[1,1,1,1]>(x, w) {front} p = {op}<{given}>(q)"
+    nodes += " m = GlobalAveragePool(p) f = Flatten(m) y = Gemm(f, h, b)"
+    text = f"(float[N,2,16,16] x) => (float[N,3] y) {{ {nodes} }}"
+    rng = np.random.default_rng(0)
+    proto = model(text, opset, w=rng.normal(size=(4, 2, 3, 3)), h=rng.normal(size=(4, 3)), b=np.full(3, 0.1))
+    proto.ir_version = ir_version
+    for tensor in proto.graph.initializer if ir_version < 4 else ():
+        one = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        proto.graph.input.append(one)
+    onnx.save(proto, tmp_path / "model.onnx")
+    monkeypatch.setattr(running, "_ONE_READING", (1000, 0))
+    try_model(tmp_path / "model.onnx", BuildOptions(trainable="all"))  # compares it with the prepared graph
+    written = running.rewritten_source(prepare(tmp_path / "model.onnx"))
+    onnx.checker.check_model(onnx.load_from_string(written), full_check=True)
+    x = rng.normal(size=(3, 2, 16, 16)).astype(np.float32)
+    w, h, b = (onnx.numpy_helper.to_array(tensor).astype(np.float64) for tensor in proto.graph.initializer)
+    before = np.pad(
+        convolved(x.astype(np.float64), w), [(0, 0), (0, 0), *zip(pads[:2], pads[2:], strict=True)]
+    )
+    expected = pooled(op, before, **attributes).mean(axis=(2, 3)) @ h + b
+    np.testing.assert_allclose(
+        run(onnx.load_from_string(written), x, LEVELS[0]), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("row", [ROWS[0], ROWS[4], ROWS[14], ROWS[19]], ids=str)

@@ -18,12 +18,14 @@ from onnx.reference.op_run import OpRun
 from onnx_text import Erf, in_float64, model
 from small_network import Network
 
+from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.graphs.head import split_head
 from csk_artifacts_builder.graphs.models import eval_model, memory_model, training_model
 from csk_artifacts_builder.graphs.prefix import Cut, find_cut, prefix_model, store_as_half, suffix_model
 from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.sites import find_sites
-from csk_sdk.contract.manifest import Head, Site
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import MEMORY_SUFFIX, PREFIX_MODEL, TRAINING_SUFFIX, Head, Site
 
 DEEP = [network for network in NETWORKS if network.name not in ("thin",)]
 
@@ -209,3 +211,26 @@ def test_where_the_first_layer_is_trained_there_is_nothing_to_keep(tmp_path: Pat
         m = GlobalAveragePool(r)  f = Flatten(m)  y = MatMul(f, w)
     }"""
     assert cut_of(tmp_path, text, "site", **kernels("k0", "w")) is None
+
+
+@pytest.mark.parametrize(
+    ("features", "joined", "prefix"),
+    [("last", "c", (4, 8, 8)), ("layers", "c", ()), ("wide", "c", ()), ("last", "q", ())],
+    ids=["the frozen layer", "features of layers", "wide ones", "a shortcut from the image"],
+)
+def test_where_everything_else_reads_the_image_there_is_no_cut(
+    tmp_path: Path, features: str, joined: str, prefix: tuple[int, ...]
+) -> None:
+    """As docs/bundle.md says: features of layers of such a small network begin with the means of the image."""
+    text = f"""(float[N,3,8,8] x) => (float[N,2] y) {{
+        a = Conv<pads=[1,1,1,1]>(x, k0)  r = Relu(a)  [site] c = Conv<pads=[1,1,1,1]>(r, k1)
+        o = Conv(x, past)  q = Add(c, o)  m = GlobalAveragePool({joined})  f = Flatten(m)  y = MatMul(f, w)
+    }}"""
+    past = np.ones((4, 3, 1, 1), np.float32)
+    onnx.save(model(text, **kernels("k0", "k1", "w"), past=past), tmp_path / "model.onnx")
+    options = BuildOptions(features=features, trainable="from:site")
+    build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", options)
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert tuple(bundle.manifest.prefix) == prefix
+    for name in (PREFIX_MODEL, TRAINING_SUFFIX, MEMORY_SUFFIX):
+        assert bundle.path(name).exists() == bool(prefix)

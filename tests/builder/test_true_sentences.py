@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from small_models import WEIGHTS, classifier, text, unchecked
 from small_network import norm
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.prepare import pools
+from csk_artifacts_builder.prepare import pools, source_file
 from csk_artifacts_builder.prepare.model import prepare
 from csk_sdk import Learner
 from csk_sdk.errors import ModelError
@@ -86,6 +89,44 @@ def test_a_model_that_answers_by_the_other_pictures(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelError, match="answers to an image by the others in its batch"):
         build(classifier(nodes), tmp_path, trainable="from:last")
+
+
+@pytest.mark.parametrize("opset", [9, 13, 17, 18])
+def test_what_the_standard_says_where_a_file_says_nothing(tmp_path: Path, opset: int) -> None:
+    """The axes of MeanVarianceNormalization are those of the batch, too, as they are where they are written out."""
+    said = []
+    for number, axes in enumerate(("", "<axes=[0,2,3]>")):
+        nodes = f"c = Conv(x, w) \n m = MeanVarianceNormalization{axes}(c) \n [last] t = Conv(m, v)"
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        onnx.save(unchecked(text(nodes), opset), folder / "model.onnx")
+        command = [sys.executable, "-m", "csk_sdk", "try", folder / "model.onnx", "--trainable", "from:last"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        said.append(re.sub(r"differ by [\d.]+", "differ", done.stderr))
+    assert said[0] == said[1]
+    assert said[0].startswith("Error: model.onnx answers to an image by the others in its batch")
+    assert said[0].count("\n") == 1
+
+
+def test_an_op_that_onnx_infers_nothing_of_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the classifier's input is no matrix was not true: nothing was known of it."""
+    monkeypatch.setattr(source_file, "_WITHOUT_DEFAULT", {})
+    nodes = "c = Conv(x, w) \n [norm] m = MeanVarianceNormalization(c) \n t = Conv(m, v)"
+    onnx.save(unchecked(text(nodes)), tmp_path / "model.onnx")
+    with pytest.raises(
+        ModelError, match=r"shape of the classifier's input 'f' is not known, because none .*\(node '"
+    ):
+        build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions())
+
+
+def test_what_libraries_log_is_not_on_stderr() -> None:
+    code = (
+        "import logging, csk_artifacts_builder, onnx_ir.passes.common.shape_inference as inference\n"
+        "inference.logger.warning('seen')\nlogging.getLogger('onnxscript.optimizer').error('seen')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 SAME = [

@@ -107,6 +107,41 @@ def test_a_gradient_of_zero_is_one(tmp_path: Path) -> None:
     assert "zero but for rounding" in results["gradient of w.delta"].detail
 
 
+# Without the others' weights a whole layer is at its kink, and a difference sees half of one side.
+DEAD = {
+    "Relu, a whole layer": ("r = Relu(c)", 8, 0),
+    "Relu, the second": ("r = Relu(c)", 0, 8),
+    "Relu, both and one channel": ("r = Relu(c)", 8, 7),
+    "Relu, half": ("r = Relu(c)", 4, 4),
+    "Clip": ("r = Clip(c, z, six)", 8, 0),
+    "LeakyRelu": ("r = LeakyRelu(c)", 8, 4),
+    "MaxPool of equal places": ("p1 = MaxPool<kernel_shape=[3,3]>(c) r = Relu(p1)", 8, 0),
+    "Min": ("r = Min(c, z)", 8, 0),
+}
+
+
+@pytest.mark.parametrize("case", DEAD)
+def test_channels_without_weights_pass(tmp_path: Path, case: str) -> None:
+    """As pruning leaves them: with no bias they are exactly at the kink of what follows, where a gradient is a rule."""
+    between, first, second = DEAD[case]
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,3,12,12] x) => (float[N,3] y) {{
+            c = Conv<pads=[1,1,1,1]>(x, w) {between} t = Conv<pads=[1,1,1,1]>(r, v) s = Relu(t)
+            p = GlobalAveragePool(s) f = Flatten(p) y = Gemm<transB=1>(f, h)
+        }}"""
+    )
+    tensors = {"w": rng.normal(0, 0.4, (8, 3, 3, 3)), "v": rng.normal(0, 0.3, (8, 8, 3, 3))}
+    tensors["w"][:first], tensors["v"][:second] = 0, 0
+    tensors |= {"h": rng.normal(0, 0.7, (3, 8)), "z": np.array(0.0), "six": np.array(6.0)}
+    for name, array in tensors.items():
+        proto.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
+    onnx.save(proto, tmp_path / "model.onnx")
+    build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(trainable="all"))
+    assert failed(tmp_path / "bundle") == []
+
+
 @pytest.mark.slow
 def test_a_gradient_where_there_is_none_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = check._Check._step

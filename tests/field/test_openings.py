@@ -379,10 +379,10 @@ ALLOWED = {
         "ir.ExternalTensor",
     ): "stands for weights that are never read",
     (
-        "csk_artifacts_builder/measure/verify.py",
+        "csk_artifacts_builder/measure/running.py",
         "onnx.load",
     ): "the operator's model, as prepare.py has opened it",
-    ("csk_artifacts_builder/measure/verify.py", "onnx.load_external_data_for_model"): "the operator's model",
+    ("csk_artifacts_builder/measure/running.py", "onnx.load_external_data_for_model"): "the operator's model",
     ("csk_artifacts_builder/ort/artifacts.py", "onnx.load"): "of a draft that was just written",
     ("csk_artifacts_builder/ort/check.py", "api.CheckpointState.load_checkpoint"): "of a draft",
     ("csk_artifacts_builder/ort/check.py", "api.Module"): "of a draft that was just written",

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import onnx_ir as ir
-import onnx_ir.passes.common as passes
 import pytest
 from kinks import KINKS, Kink
-from onnx_text import model
 
 from csk_artifacts_builder.gradients import registered_ops
 from csk_artifacts_builder.ort import dialect as ort_dialect
@@ -26,8 +23,7 @@ DRAWS, CHAINS = 3, 25
 @pytest.mark.parametrize("kink", KINKS, ids=str)
 def test_gradient_at_a_kink(kink: Kink) -> None:
     """The table that the portable rules are held to (tests/builder/gradients/test_gradient_kinks.py)."""
-    forward = ir.from_proto(model(kink.text, **kink.tensors))
-    passes.ShapeInferencePass()(forward)
+    forward = kink.forward()
     g = np.ones([int(dim) for dim in kink.out.split(",")], np.float32)
     with quiet():
         found = ort_gradients(forward, kink.feeds, g)
@@ -65,8 +61,7 @@ def test_what_is_rewritten_would_be_wrong_otherwise(op: str) -> None:
 
 
 def _same_raw(kink: Kink) -> bool:
-    forward = ir.from_proto(model(kink.text, **kink.tensors))
-    passes.ShapeInferencePass()(forward)
+    forward = kink.forward()
     g = np.ones([int(dim) for dim in kink.out.split(",")], np.float32)
     try:
         with quiet():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import Emitter, constant_array
 from csk_artifacts_builder.gradients.registry import needed, vjp
@@ -138,9 +140,10 @@ def where(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
 def extremum(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
     """dx_i = g where x_i = y, shared equally where several are, and nothing where a constant 0 is; else 0
 
-    So Max(x, 0) has gradient 0 at 0, as Relu (docs/gradients.md).
+    So Max(x, 0) has gradient 0 at 0, as Relu (docs/gradients.md), also where only some elements of a constant are 0.
     """
     y, zero = node.outputs[0], emit.scalar(0.0)
+    zeros = constant_zeros(node)
     moving = [x for x in node.inputs if not is_zero(x)]
     with emit.behind(node):
         at_y = {x: emit.op("Equal", x, y) for x in moving}
@@ -148,9 +151,12 @@ def extremum(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
         # Where none of them is y, a quotient by 0 is in no gradient.
         counts = [emit.op("Cast", at_y[x], to=ir.DataType.FLOAT) for x in moving]
         g = emit.op("Div", g, emit.op("Sum", *counts))
-    if len(moving) < len(node.inputs):
+    if zeros is not None:
         with emit.behind(node):
-            bent = emit.op("Not", emit.op("Equal", y, zero))
+            at_zero = emit.op("Equal", y, zero)
+            if not zeros.all():
+                at_zero = emit.op("And", at_zero, emit.constant(zeros, np.bool_, "zeros"))
+            bent = emit.op("Not", at_zero)
         g = emit.op("Where", bent, g, zero)
     return [
         elementwise(emit, node, "Where", at_y[x], g, zero) if needed(node, position) and x in at_y else None
@@ -162,3 +168,11 @@ def is_zero(x: ir.Value | None) -> bool:
     """Whether an input is a constant of zeros."""
     array = constant_array(x)
     return array is not None and not array.any()
+
+
+def constant_zeros(node: ir.Node) -> NDArray[np.bool_] | None:
+    """Where a constant input of a Max or Min is 0, in a shape that broadcasts to its output; None where none is."""
+    places = [
+        array == 0 for array in map(constant_array, node.inputs) if array is not None and not array.all()
+    ]
+    return reduce(np.logical_or, places) if places else None

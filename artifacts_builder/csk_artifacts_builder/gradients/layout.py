@@ -70,21 +70,25 @@ def concat(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
 
 @vjp("Pad")
 def pad(emit: Emitter, node: ir.Node, g: ir.Value) -> Gradients:
-    """dx = the middle of g; only constant padding that adds elements"""
-    pads = constant_array(node.inputs[1])
-    if pads is None or attribute(node, "mode", "constant") != "constant" or (pads < 0).any():
+    """dx = the middle of g, and zeros where negative pads have cut; only constant padding"""
+    pads, mode = constant_array(node.inputs[1]), attribute(node, "mode", "constant")
+    if pads is None or mode != "constant":
+        form = "computed pads" if mode == "constant" else f"mode '{mode}'"
         raise UnsupportedOpError(
-            f"no gradient rule for 'Pad' with mode '{attribute(node, 'mode', 'constant')}' or computed or "
-            f"negative pads (node '{node.name}'). Train only later layers with --trainable from:NODE."
+            f"no gradient rule for 'Pad' with {form} (node '{node.name}'). "
+            "Train only later layers with --trainable from:NODE."
         )
     rank = len(pads) // 2
-    axes = [axis for axis in range(rank) if pads[axis] or pads[axis + rank]]
-    if not axes:
-        return [g, None, None]
-    starts = [int(pads[axis]) for axis in axes]
-    # A negative end counts from the back; nothing to cut there means "to the end".
-    ends = [-int(pads[axis + rank]) or np.iinfo(np.int64).max for axis in axes]
-    return [emit.op("Slice", g, emit.ints(*starts), emit.ints(*ends), emit.ints(*axes)), None, None]
+    added, cut = np.maximum(pads, 0), np.maximum(-pads, 0)
+    axes = [axis for axis in range(rank) if added[axis] or added[axis + rank]]
+    if axes:
+        starts = [int(added[axis]) for axis in axes]
+        # A negative end counts from the back; nothing to cut there means "to the end".
+        ends = [-int(added[axis + rank]) or np.iinfo(np.int64).max for axis in axes]
+        g = emit.op("Slice", g, emit.ints(*starts), emit.ints(*ends), emit.ints(*axes))
+    if cut.any():
+        g = emit.op("Pad", g, emit.constant(cut, np.int64, "pads"))
+    return [g, None, None]
 
 
 @vjp("DepthToSpace")

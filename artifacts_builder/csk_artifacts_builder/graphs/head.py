@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from csk_artifacts_builder.emit import called
 from csk_artifacts_builder.linear_layer import linear_layer
 from csk_artifacts_builder.model_kinds import CLASSIFIERS_ONLY, kind_of
 from csk_sdk.errors import ModelError
@@ -60,7 +61,22 @@ def split_head(model: ir.Model, where: str) -> SplitHead:
         kind = kind_of(model)
         if kind is not None:
             raise ModelError(f"{where} is {kind}. {CLASSIFIERS_ONLY}")
+        if features.shape is None:
+            raise _unknown_shape(model, str(features.name), where)
         raise ModelError(
             f"{where}: the classifier's input '{features.name}' is not a (batch, features) matrix."
         )
     return SplitHead(features, weight, bias, weight_name, bias_name, str(output.name), activation, node)
+
+
+def _unknown_shape(model: ir.Model, features: str, where: str) -> ModelError:
+    first = next((node for node in model.graph if any(one.shape is None for one in node.outputs)), None)
+    because = (
+        f", because none is known of what op '{first.op_type}' (node '{called(first)}') gives"
+        if first
+        else ""
+    )
+    return ModelError(
+        f"{where}: the shape of the classifier's input '{features}' is not known{because}. Export the model with sizes "
+        "that do not depend on the image's numbers."
+    )

@@ -32,6 +32,7 @@ from csk_artifacts_builder.prepare.opset import TARGET_IR_VERSION
 from csk_sdk.bundle.folder import center_of
 from csk_sdk.contract.manifest import UNUSED_CLASS, Head, Site
 from csk_sdk.errors import ConfigError, ModelError, UnsupportedOpError
+from csk_sdk.runtime.reasons import reason_of
 from csk_sdk.runtime.sessions import import_training
 
 # A task has as many classes as the head has rows, or fewer; the rows are fixed in the artifacts.
@@ -165,13 +166,11 @@ def _with_room(split: SplitHead, capacity: int) -> tuple[NDArray[np.float32], ND
 
 
 def reason(error: Exception) -> str:
-    """What a C++ exception says, without the source line and the signature in front of it."""
+    """What a C++ exception says, and in words of our own where a gradient is missing."""
     missing = no_gradient(error)
     if missing:
         return f"it has no gradient for op '{missing[0]}' (node '{missing[1]}')"
-    text = str(error).strip() or type(error).__name__
-    text = re.sub(r"^.*?\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text.splitlines()[0])
-    return re.sub(r"^/\S+:\d+ .*?\) (const )?", "", text).rstrip(". ")[:200]
+    return reason_of(error)
 
 
 def no_gradient(error: Exception) -> tuple[str, str] | None:

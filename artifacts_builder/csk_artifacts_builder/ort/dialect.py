@@ -13,7 +13,7 @@ import onnx_ir.convenience as convenience
 import onnx_ir.passes.common as passes
 
 from csk_artifacts_builder.emit import Emitter, attribute, constant_array, static_shape
-from csk_artifacts_builder.gradients.arithmetic import is_zero
+from csk_artifacts_builder.gradients.arithmetic import constant_zeros, is_zero
 from csk_artifacts_builder.gradients.reductions import reduced_axes
 from csk_artifacts_builder.ort.missing import MISSING, Rewrite, between, like
 
@@ -177,18 +177,28 @@ def _where(emit: Emitter, node: ir.Node) -> list[ir.Value] | None:
 
 
 def _extremum(emit: Emitter, node: ir.Node) -> list[ir.Value] | None:
-    """`max(x, 0)` as `relu(x)`, and `min(x, 0)` as `-relu(-x)`: MaxGrad and MinGrad of 1.19.2 are a half at 0."""
+    """`max(x, 0)` as `relu(x)`, and `min(x, 0)` as `-relu(-x)`: MaxGrad and MinGrad of 1.19.2 are a half at 0.
+
+    Of constants that are 0 in some places: there `relu(max(x, c))`, which is the same number.
+    """
+    places = constant_zeros(node)
     zeros = [x for x in node.inputs if is_zero(x)]
     others = [x for x in node.inputs if not is_zero(x)]
-    if not zeros or not others:
+    if places is None or not others:
         return None
     x = others[0] if len(others) == 1 else emit.op(node.op_type, *others)
-    if not _same_shape(others[0], node.outputs[0]):
+    assert x is not None
+    if zeros and not _same_shape(others[0], node.outputs[0]):
         for zero in zeros:
             x = emit.op("Add", x, zero)
-    if node.op_type == "Max":
-        return [like(node, emit.op("Relu", x))]
-    return [like(node, emit.op("Neg", like(node, emit.op("Relu", like(node, emit.op("Neg", x))))))]
+    bent = like(node, emit.op("Relu", x)) if node.op_type == "Max" else _negative_part(emit, node, x)
+    if zeros:
+        return [bent]
+    return [like(node, emit.op("Where", emit.constant(places, np.bool_, "zeros"), bent, like(node, x)))]
+
+
+def _negative_part(emit: Emitter, node: ir.Node, x: ir.Value) -> ir.Value:
+    return like(node, emit.op("Neg", like(node, emit.op("Relu", like(node, emit.op("Neg", x))))))
 
 
 def _power(emit: Emitter, node: ir.Node) -> list[ir.Value] | None:

@@ -116,11 +116,11 @@ def try_model(model: Path | str, options: BuildOptions | None = None) -> Trial:
         weights = sum(tensor.nbytes for tensor in tensors if tensor is not None)
         require_writable(weights, source.path.name)
         prepared = ir.to_proto(source.model).SerializeToString()
-        same_logits(source, prepared, plan.head.activation, plan.real_images())
-    return _told(plan, options)
+        inexact = same_logits(source, prepared, plan.head.activation, plan.real_images())
+    return _told(plan, options, inexact)
 
 
-def _told(plan: Plan, options: BuildOptions) -> Trial:
+def _told(plan: Plan, options: BuildOptions, inexact: tuple[str, ...]) -> Trial:
     source, manifest = plan.source, plan.manifest
     scaled = pixels_said(options, source) if not manifest.input.is_signal else ()
     about = warnings_about(options, manifest, None, plan.agreement, (), bool(scaled))
@@ -132,7 +132,7 @@ def _told(plan: Plan, options: BuildOptions) -> Trial:
         convolutions=tuple(_convolutions(source, manifest)),
         head=TrialHead(str(head.node.name), head.weight.shape[1], plan.own_features, head.activation),
         front=source.front,
-        prepared=(*_changes(source), *source.warnings, *scaled),
+        prepared=(*_changes(source), *source.warnings, *inexact, *scaled),
         warnings=about,
         agreement=plan.agreement,
     )

@@ -20,6 +20,7 @@ an optimisation that is not exact (docs/decisions/0025). So the rule goes into t
 from __future__ import annotations
 
 from functools import partial, reduce
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -32,6 +33,8 @@ from csk_sdk.errors import ModelError
 
 _LOWEST = float(np.finfo(np.float32).min)
 _NEXT_TO_ZERO = float(np.finfo(np.float32).tiny)
+# Before it the inputs of Max had one shape, and zeros in front of a pool stay there.
+_BROADCASTING = 8
 _POOLS = ("MaxPool", "AveragePool")
 _NEVER_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softplus", "Exp", "Abs"}
 _KEEP_SIGN = {
@@ -120,7 +123,12 @@ def _write_pool(emit: Emitter, node: ir.Node, windows: Windows, where: str) -> b
     written = attribute(node, "auto_pad", "NOTSET") == "NOTSET" and not attribute(node, "ceil_mode", 0)
     if source is not None:
         inner = windows.behind(begin, end)
-        if inner.written and not inner.dilated_mean and not _tells_places(node):
+        if (
+            inner.written
+            and not inner.dilated_mean
+            and not _tells_places(node)
+            and emit.opset >= _BROADCASTING
+        ):
             node.replace_input_with(0, source)
             windows = inner
         else:
@@ -213,21 +221,32 @@ def _zeros_in_front(node: ir.Node) -> tuple[ir.Value | None, list[int], list[int
         pad = pad.inputs[0].producer() if pad.inputs[0] is not None else None
     if pad is None or pad.op_type != "Pad" or attribute(pad, "mode", "constant") != "constant":
         return nothing
-    inputs = [*pad.inputs, None, None]
-    value, pads, axes = (constant_array(inputs[position]) for position in (2, 1, 3))
     x = node.inputs[0]
     assert x is not None
     assert x.shape is not None
     rank = len(x.shape)
-    if pads is None or (inputs[2] is not None and (value is None or float(value.item()) != 0.0)):
-        return nothing
-    if inputs[3] is not None and axes is None:
+    pads, value, axes = _padding_of(pad, rank)
+    if pads is None or value != 0.0 or axes is None:
         return nothing
     around = np.zeros((2, rank), np.int64)
-    around[:, range(rank) if axes is None else axes] = pads.reshape(2, -1)
+    around[:, axes] = pads.reshape(2, -1)
     if (around < 0).any() or around[:, :2].any() or not around.any():
         return nothing
     return pad.inputs[0], around[0, 2:].tolist(), around[1, 2:].tolist()
+
+
+def _padding_of(
+    pad: ir.Node, rank: int
+) -> tuple[NDArray[np.int64] | None, float | None, NDArray[np.int64] | None]:
+    """The pads of a Pad of any opset, its number and its axes; None for what the graph computes."""
+    if "pads" in pad.attributes:  # below opset 11
+        return np.asarray(attribute(pad, "pads")), float(attribute(pad, "value", 0.0)), np.arange(rank)
+    default: tuple[NDArray[Any] | None, ...] = (None, np.zeros(()), np.arange(rank))
+    given = [*pad.inputs, None, None, None][1:4]
+    pads, value, axes = (
+        missing if one is None else constant_array(one) for one, missing in zip(given, default, strict=True)
+    )
+    return pads, None if value is None else float(value.item()), axes
 
 
 def _does_nothing(node: ir.Node) -> bool:
@@ -255,8 +274,7 @@ def _never_negative(value: ir.Value) -> bool:
 
 def _padded(emit: Emitter, x: ir.Value, begin: list[int], end: list[int], value: float) -> ir.Value:
     assert x.shape is not None
-    around = emit.ints(0, 0, *begin, 0, 0, *end)
-    padded = emit.op("Pad", x, around, *([emit.scalar(value)] if value else []))
+    padded = emit.pad(x, [0, 0, *begin, 0, 0, *end], value)
     batch, channels, *sizes = x.shape
     padded.shape = ir.Shape(
         [batch, channels, *(int(n) + b + e for n, b, e in zip(sizes, begin, end, strict=True))]  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import Emitter, attribute, called, constant_array
 from csk_sdk.errors import ModelError
+from csk_sdk.runtime.reasons import reason_of
 from csk_sdk.runtime.sessions import load_onnxruntime, open_session
 
 MICROSOFT = "com.microsoft"
@@ -216,9 +217,9 @@ class Values:
         try:
             return np.asarray(open_session(single.SerializeToString(), options).run(None, {})[0])
         except Exception as error:
-            reason = str(error).strip().splitlines()[0][:200]
+            version = load_onnxruntime().__version__
             raise self.refuse(
-                node, f"is not computed by ONNX Runtime {load_onnxruntime().__version__} ({reason})"
+                node, f"is not computed by ONNX Runtime {version} ({reason_of(error)})"
             ) from None
 
     def rounded(self, node: ir.Node, result: ir.Value, scale: ir.Value | None, zero: ir.Value | None) -> None:

@@ -10,6 +10,8 @@ from csk_sdk.errors import ModelError
 from csk_sdk.formats.opening import open_file
 from csk_sdk.formats.protobuf import MAX_BYTES
 
+# An op of which onnx's inference reads the definition, without the default of this attribute.
+_WITHOUT_DEFAULT = {"MeanVarianceNormalization": "axes"}
 # What other files begin with: offset, bytes, and what they are.
 _OTHERS = (
     (
@@ -57,7 +59,18 @@ def load_source(path: Path) -> onnx.ModelProto:
         onnx.load_external_data_for_model(proto, str(path.parent))
     except Exception as error:
         raise _invalid(path, error) from None
+    _write_defaults(proto)
     return proto
+
+
+def _write_defaults(proto: onnx.ModelProto) -> None:
+    """Write out the default that onnx's own shape inference stumbles over where it is left away."""
+    for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        for node in nodes:
+            wanted = _WITHOUT_DEFAULT.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+            if wanted is not None and not any(given.name == wanted for given in node.attribute):
+                default = onnx.defs.get_schema(node.op_type).attributes[wanted].default_value
+                node.attribute.append(default)
 
 
 def require_writable(count: int, where: str) -> None:

@@ -25,6 +25,7 @@ from csk_sdk.contract.manifest import (
 )
 from csk_sdk.errors import BundleError
 from csk_sdk.method.projection import add_to_centers, gather
+from csk_sdk.runtime.reasons import reason_of
 from csk_sdk.runtime.sessions import import_training, session_options
 
 
@@ -45,9 +46,8 @@ class OrtTrainingStep:
             )
         except Exception as error:
             # The training package raises its own classes, which cannot be named without importing it.
-            reason = str(error).strip().splitlines()[0]
             raise BundleError(
-                f"onnxruntime-training cannot open {bundle.path(ORT_TRAINING_MODEL).parent} ({reason})."
+                f"onnxruntime-training cannot open {bundle.path(ORT_TRAINING_MODEL).parent} ({reason_of(error)})."
             ) from None
         self._module.train()
 

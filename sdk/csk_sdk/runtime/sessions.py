@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from csk_sdk.errors import BundleError, CskError, RuntimeMissingError
 from csk_sdk.runtime import int8_sums, telemetry
 from csk_sdk.runtime.allocator import returning_memory
+from csk_sdk.runtime.reasons import reason_of
 
 _INFERENCE = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 _TRAINING = ("onnxruntime-training", "onnxruntime-training-cpu")
@@ -236,10 +237,10 @@ class Graph:
         return options
 
     def _failed(self, what: str, error: Exception) -> BundleError | RuntimeMissingError:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = reason_of(error)
         if self._provider:
             return RuntimeMissingError(
-                f"{self._provider} cannot compute this network ({reason[:300]}): leave it out of the providers."
+                f"{self._provider} cannot compute this network ({reason}): leave it out of the providers."
             )
         version = load_onnxruntime().__version__
         return BundleError(f"ONNX Runtime {version} cannot {what} {self._path} ({reason}).")

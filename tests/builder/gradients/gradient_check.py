@@ -13,7 +13,7 @@ from gradient_row import BATCH, Row
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
-from onnx_text import Erf, in_float64, model
+from onnx_text import Erf, Pad, in_float64, model
 
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.gradients import differentiate
@@ -30,7 +30,7 @@ def check(row: Row, may_be_zero: bool = False) -> None:
     forward = model(row.text, **{name: tensor(rng, spec) for name, spec in row.tensors.items()})
     names = [value.name for value in forward.graph.input]
     feeds = {value.name: smooth(rng, dims_of(value), row) for value in forward.graph.input}
-    oracle = ReferenceEvaluator(in_float64(forward), new_ops=[Erf, ConvTranspose])
+    oracle = ReferenceEvaluator(in_float64(forward), new_ops=[Erf, ConvTranspose, Pad])
 
     def loss(arrays: Arrays) -> float:
         return float(np.sum(oracle.run(None, arrays)[0] * g))
@@ -42,7 +42,7 @@ def check(row: Row, may_be_zero: bool = False) -> None:
     gradient = gradient_model(forward)
     agree(run_ort(gradient, feeds | {"g": g}), expected, may_be_zero)
     if not row.reference_fault:
-        computed = ReferenceEvaluator(gradient).run(None, feeds | {"g": g})
+        computed = ReferenceEvaluator(gradient, new_ops=[Pad]).run(None, feeds | {"g": g})
         agree(dict(zip(names, computed, strict=True)), expected, may_be_zero)
 
 

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
+from onnx_text import model
+
+from csk_artifacts_builder.prepare.pools import write_windows
 
 
 @dataclass(frozen=True)
@@ -21,9 +26,18 @@ class Kink:
     tensors: Mapping[str, NDArray] = field(default_factory=dict)
     shape: str = "1,1,1,{n}"
     wide: str = ""
+    front: str = ""
 
     def __str__(self) -> str:
         return f"{self.op}-{self.case}"
+
+    def forward(self) -> ir.Model:
+        """The graph as a build differentiates it: the windows of pools are written as numbers."""
+        graph = ir.from_proto(model(self.text, **self.tensors))
+        passes.ShapeInferencePass()(graph)
+        write_windows(graph, str(self))
+        passes.NameFixPass()(graph)
+        return graph
 
     @property
     def text(self) -> str:
@@ -31,13 +45,13 @@ class Kink:
         dims = self.shape.format(n=len(self.x[0]))
         names = ("x", "x2", "x3")[: len(self.x)]
         typed = ", ".join(f"float[{dims}] {name}" for name in names)
-        return f"({typed}) => (float[{self.out}] y) {{ y = {self.call} }}"
+        return f"({typed}) => (float[{self.out}] y) {{ {self.front} y = {self.call} }}"
 
     @property
     def out(self) -> str:
         """The shape of `y`: that of `x`, or a wider one, or one number of what reduces."""
         reduces = self.op in ("ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "GlobalMaxPool", "MaxPool")
-        return "1,1,1,1" if reduces else self.wide or self.shape.format(n=len(self.x[0]))
+        return self.wide or ("1,1,1,1" if reduces else self.shape.format(n=len(self.x[0])))
 
     @property
     def feeds(self) -> dict[str, NDArray[np.float32]]:
@@ -88,6 +102,34 @@ KINKS = [
     kink("Min", "with 0", "Min(x, z)", SIGNS, [1, 0, 0], z=0.0),
     kink("Max", "with another constant", "Max(x, z)", [0, 1, 2], [0, 0.5, 1], z=1.0),
     kink("Min", "with another constant", "Min(z, x)", [0, 1, 2], [1, 0.5, 0], z=1.0),
+    kink("Max", "with some zeros", "Max(x, z)", [0, 1, 2, -1, 0], [0, 0.5, 1, 0, 0], z=[0.0, 1, 1, 0, 1]),
+    kink("Min", "with some zeros", "Min(z, x)", [0, 1, 2, -1, 0], [0, 0.5, 0, 1, 1], z=[0.0, 1, 1, 0, 1]),
+    kink(
+        "Max",
+        "with zeros of two",
+        "Max(x, z, k)",
+        [0, 0, 1, 1],
+        [0, 0, 1 / 3, 1],
+        z=[0.0, -1, 1, 0.5],
+        k=[-1.0, 0, 1, 0],
+    ),
+    Kink(
+        "Max",
+        "with some zeros wider than x",
+        "Max(x, z)",
+        [SIGNS],
+        [[0.5, 1, 2]],
+        {"z": np.array([[[[0.0], [-1.0]]]])},
+        wide="1,1,2,3",
+    ),
+    Kink(
+        "Max",
+        "of two with some zeros",
+        "Max(x, z, x2)",
+        [[0, 1, -1, 2], [0, 1, -2, 2]],
+        [[0, 1 / 3, 0, 0.5], [0, 1 / 3, 0, 0.5]],
+        {"z": np.array([0.0, 1, 0, -1])},
+    ),
     kink("Max", "of one", "Max(x)", SIGNS, [1, 1, 1]),
     kink("Max", "of the same", "Max(x, x)", SIGNS, [1, 1, 1]),
     kink("Min", "of the same", "Min(x, x)", SIGNS, [1, 1, 1]),
@@ -125,5 +167,34 @@ KINKS = [
         [[1, 2, 2, 2]],
         [[0, 1, 0, 0]],
         shape="1,1,2,2",
+    ),
+    *(
+        Kink(
+            "MaxPool",
+            f"of zeros by a Pad {where}",
+            f"MaxPool<kernel_shape=[{kernel}]>(q)",
+            [x],
+            [dx],
+            {"around": np.array(around)},
+            shape="1,1,2,2",
+            front="q = Pad(x, around)",
+        )
+        for where, around, kernel in (
+            ("in front", [0, 0, 1, 0, 0, 0, 0, 0], "3,2"),
+            ("behind", [0, 0, 0, 0, 0, 0, 1, 1], "3,3"),
+            ("wider than a pool's", [0, 0, 4, 4, 0, 0, 1, 1], "7,7"),
+        )
+        for x, dx in (([0, -1, -2, 0], [0, 0, 0, 0]), ([-1, 0, 2, 2], [0, 0, 1, 0]))
+    ),
+    Kink(
+        "MaxPool",
+        "of zeros by a Pad in some windows",
+        "MaxPool<kernel_shape=[2,2], strides=[2,2]>(q)",
+        [[0, -1, 0, 0, -1, 0, 0, -1]],
+        [[0, 0, 1, 0, 0, 0, 0, 0]],
+        {"around": np.array([0, 0, 0, 1, 0, 0, 0, 1])},
+        shape="1,1,2,4",
+        wide="1,1,1,3",
+        front="q = Pad(x, around)",
     ),
 ]

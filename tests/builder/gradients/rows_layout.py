@@ -42,6 +42,15 @@ ROWS = [
         p=np.array([0, 1, 0, 0, 0, 2, 0, 1]),
         v=np.array(0.7),
     ),
+    of("Pad", "that cuts", "N,2,3,4 -> N,2,2,2", "(x, p)", p=np.array([0, 0, -1, -1, 0, 0, 0, -1])),
+    of(
+        "Pad",
+        "that cuts and adds",
+        "N,2,3,4 -> N,1,3,5",
+        "(x, p, v)",
+        p=np.array([0, -1, -1, 2, 0, 0, 1, -1]),
+        v=np.array(0.3),
+    ),
     of("Pad", "by nothing", "N,2,3 -> N,2,3", "(x, p)", p=np.zeros(6, int)),
     Row(
         "Split",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from gradient_check import gradient_model, run_ort
 from kinks import KINKS, Kink
-from onnx_text import model
 
 from conftest import REPOSITORY
 from csk_artifacts_builder.gradients import registered_ops
@@ -16,7 +16,7 @@ from csk_artifacts_builder.gradients import registered_ops
 
 @pytest.mark.parametrize("kink", KINKS, ids=str)
 def test_gradient_at_a_kink(kink: Kink) -> None:
-    gradient = gradient_model(model(kink.text, **kink.tensors))
+    gradient = gradient_model(ir.to_proto(kink.forward()))
     g = np.ones([int(dim) for dim in kink.out.split(",")], np.float32)
     found = run_ort(gradient, kink.feeds | {"g": g})
     for name, dx in zip(kink.feeds, kink.dx, strict=True):
