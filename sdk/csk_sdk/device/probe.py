@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.contract.manifest import Manifest
+from csk_sdk.contract.thresholds import number
 
 _PROBE = 8
-# Below the contrast of the data: few numbers leave the ranges that int8 was calibrated for.
-_CONTRAST = 0.5
-# Pixels of data that nobody has measured: the middle of their range, and the contrast of most photographs.
-_LARGEST, _MIDDLE, _SPREAD = 255, 127.5, 64.0
+_LARGEST = 255
+_CONTRAST, _LEVEL, _SPREAD = number("probe", "contrast"), number("probe", "level"), number("probe", "spread")
 
 
 def probe(manifest: Manifest) -> NDArray[np.float32]:
@@ -52,7 +51,7 @@ def like_data(manifest: Manifest, noise: NDArray[Any]) -> NDArray[np.float32]:
     elif manifest.input.is_signal:
         level, spread = np.zeros(1), np.ones(1)
     else:
-        level, spread = of_pixels(_MIDDLE), of_pixels(_MIDDLE + _SPREAD) - of_pixels(_MIDDLE)
+        level, spread = of_pixels(_LEVEL), of_pixels(_LEVEL + _SPREAD) - of_pixels(_LEVEL)
     made = level + spread * noise
     if not manifest.input.is_signal:
         made = np.clip(made, of_pixels(0), of_pixels(_LARGEST))

@@ -188,6 +188,16 @@ export const WARM_UP = {
   mostSteps: 50,
 } as const;
 
+/** What probe goes by. docs/decisions/0010-int8.md. */
+export const PROBE = {
+  /** Noise that stands in for a device's data has so much of their contrast: few numbers leave the ranges that int8 was calibrated for. */
+  contrast: 0.5,
+  /** Pixels of images that nobody has measured: the middle of their range. */
+  level: 127.5,
+  /** The contrast of such images, as most photographs have it. */
+  spread: 64,
+} as const;
+
 /** What limits goes by. */
 export const LIMITS = {
   /** A million classes; what Python and JavaScript both read in seconds. */

@@ -1,13 +1,11 @@
 /** Made-up images that are like a bundle's data in level and contrast, for trying its graphs: as csk_sdk/device/probe.py. */
 
 import type { Manifest } from '../bundle/manifest.js';
+import { PROBE } from '../contract/thresholds.js';
 import { sizeOf } from '../formats/tensors.js';
 import type { Random } from '../method/random.js';
 
-// Below the contrast of the data: few numbers leave the ranges that int8 was calibrated for.
-const CONTRAST = 0.5;
-// Pixels of data that nobody has measured: the middle of their range, and the contrast of most photographs.
-const [LARGEST, MIDDLE, SPREAD] = [255, 127.5, 64];
+const LARGEST = 255;
 
 /**
  * `count` images or signals of noise in the graphs' units, `(count, channels, ...size)`. Level and contrast are what the builder
@@ -26,8 +24,8 @@ export function madeUpImages(manifest: Manifest, count: number, random: Random):
       ? [probe.mean[channel]!, probe.std[channel]!]
       : isSignal
         ? [0, 1]
-        : [of(MIDDLE), of(MIDDLE + SPREAD) - of(MIDDLE)];
-    const value = level + CONTRAST * spread * random.normal();
+        : [of(PROBE.level), of(PROBE.level + PROBE.spread) - of(PROBE.level)];
+    const value = level + PROBE.contrast * spread * random.normal();
     made[at] = isSignal ? value : Math.min(Math.max(value, of(0)), of(LARGEST));
   }
   return made;
