@@ -18,6 +18,7 @@ from conftest import build_digits_bundle, open_learner
 from csk_sdk import (
     ConfigError,
     CskError,
+    DivergedError,
     Inbox,
     Learner,
     RuntimeMissingError,
@@ -376,7 +377,7 @@ def test_a_stream_that_diverges_commits_nothing(device: Device) -> None:
                 with suppress(TaskError):
                     stream.observe(images, labels)
 
-    refused(device, TaskError, ["lower --learning-rate", "Nothing was committed."], act)
+    refused(device, DivergedError, ["lower --learning-rate", "Nothing was committed."], act)
 
 
 # Other processes
