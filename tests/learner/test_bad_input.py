@@ -362,7 +362,7 @@ def test_pictures_of_another_size(device: Device, base_data: Path, tmp_path: Pat
 def test_training_that_diverges_commits_nothing(device: Device, settings: dict[str, Any]) -> None:
     task = device.digits.task("03", (7, 8, 9), test=0)
     words = ["lower --learning-rate", "Nothing was committed."]
-    refused(device, TaskError, words, lambda: device.learn(task, **settings))
+    refused(device, DivergedError, words, lambda: device.learn(task, **settings))
     assert device.learner().learn(task).generation == 2
 
 
