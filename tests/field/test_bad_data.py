@@ -329,7 +329,7 @@ def test_all_broken_pictures_are_listed_in_one_run(broken: Path) -> None:
         ". Remove or replace them and run the command again, or learn the others with --skip-broken.\n"
     )
     for name in BROKEN:
-        assert f"{broken}/tasks/01/train/{name}" in done.err
+        assert name in done.err
 
 
 def test_many_broken_pictures_are_counted(broken: Path) -> None:

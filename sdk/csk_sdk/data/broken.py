@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import TaskError
 
 # More in one message nobody reads: reasons, and images of one reason.
-_MOST_REASONS, _MOST_NAMED = 20, 4
+_MOST_REASONS, _MOST_NAMED = 20, 19
 _NUMBER = re.compile(r"[0-9]+")
 # What an image is called, and what is wrong with it.
 Broken = tuple[str, TaskError]
@@ -86,7 +87,9 @@ def _reason(alike: Sequence[Broken]) -> str:
     said, others = _said(alike[0][1]), [name for name, _ in alike[1:]]
     if not others:
         return said
-    named = ", ".join(others[:_MOST_NAMED]) + (", ..." if len(others) > _MOST_NAMED else "")
+    # The first is told with its whole path: of others their class's folder and their name.
+    short = ["/".join(Path(name).parts[-2:]) for name in others[:_MOST_NAMED]]
+    named = ", ".join(short) + (", ..." if len(others) > _MOST_NAMED else "")
     return f"{said} ({len(others)} more like it: {named})"
 
 
