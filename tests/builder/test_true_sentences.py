@@ -91,6 +91,7 @@ def test_a_model_that_answers_by_the_other_pictures(tmp_path: Path) -> None:
         build(classifier(nodes), tmp_path, trainable="from:last")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [9, 13, 17, 18])
 def test_what_the_standard_says_where_a_file_says_nothing(tmp_path: Path, opset: int) -> None:
     """The axes of MeanVarianceNormalization are those of the batch, too, as they are where they are written out."""

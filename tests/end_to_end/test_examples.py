@@ -38,6 +38,7 @@ def test_embed_is_short_and_works(tmp_path: Path, digits, digits_bundle: Path) -
     assert logits.shape == (3, 6)
 
 
+@pytest.mark.slow
 def test_a_fleet_of_three_knows_what_one_device_knows_that_saw_everything(tmp_path: Path) -> None:
     printed = run(str(REPOSITORY / "examples" / "fleet.py"), "--out", "fleet", cwd=tmp_path)
     rows = re.findall(r"^  (kitchen|hall|yard) +([\d.]+) +([\d.]+)$", printed, re.MULTILINE)

@@ -67,6 +67,7 @@ def test_what_is_packed_takes_a_quarter_or_a_seventh() -> None:
 # Any order, any grouping
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_order_and_any_grouping_come_to_the_same_bits(data: st.DataObject, tmp_path: Path) -> None:
