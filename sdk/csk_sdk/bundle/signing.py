@@ -81,7 +81,8 @@ def sign_text(purpose: str, text: str, key: Path) -> tuple[str, str]:
 
     What is signed for one `purpose` is signed for no other. Raises ConfigError as `sign` does.
     """
-    return raw_public_key_of(key), private_key(key).sign(_signed(purpose, text)).hex()
+    private = private_key(key)
+    return _raw(private), private.sign(_signed(purpose, text)).hex()
 
 
 def is_signature(purpose: str, text: str, key: str, signature: str) -> bool:
@@ -106,7 +107,11 @@ def raw_public_key(path: Path) -> str:
 
 def raw_public_key_of(key: Path) -> str:
     """The public key of the private one in a PEM file, 64 hexadecimal digits. Raises ConfigError as `sign` does."""
-    raw: bytes = private_key(key).public_key().public_bytes_raw()
+    return _raw(private_key(key))
+
+
+def _raw(private: Any) -> str:
+    raw: bytes = private.public_key().public_bytes_raw()
     return raw.hex()
 
 

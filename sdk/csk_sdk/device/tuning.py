@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,7 @@ def choose(bundle: Bundle, tensors: Tensors, config: TrainingConfig) -> Choice:
     truth = _outputs(exact, tensors, images, config.threads)
     measured = [_measure(exact, tensors, config, {})]
 
+    @cache
     def off(wide: bool) -> dict[str, float]:
         view = bundle.view(INT8, wide_sums=wide)
         return _apart(bundle.manifest, truth, _outputs(view, tensors, images, config.threads))

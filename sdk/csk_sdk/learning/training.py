@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
 _IMAGES_PER_FEATURE = integer("warm_up", "images_per_feature")
 _BEFORE_BYTES = integer("head", "before_bytes")
 _NOVELTY_IMAGES = integer("novelty", "most_images")
+_Kept = TypeVar("_Kept")
 
 
 class TaskTraining:
@@ -212,8 +213,7 @@ class TaskTraining:
         self._optimizer = _optimizer(self._config)
         consolidation = self._consolidation()
         heads_only = self._measured is not None
-        measured = self._measured[1] if self._measured is not None and self._measured[0] == batches else None
-        before = self._before[1] if self._before is not None and self._before[0] == batches else None
+        measured, before = _seen_in(batches, self._measured), _seen_in(batches, self._before)
         self._measured = self._before = None
         seen = consolidation.see(batches, scale, mirrored, measured, before)
         del measured
@@ -315,6 +315,11 @@ class TaskTraining:
             seen.append(batch[1])
             pictures += len(batch[1])
             yield batch
+
+
+def _seen_in(batches: Batches, kept: tuple[Batches, _Kept] | None) -> _Kept | None:
+    """What was kept of the same batches."""
+    return kept[1] if kept is not None and kept[0] == batches else None
 
 
 class _AllOf:
