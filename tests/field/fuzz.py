@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # Readers and what they rest on; instrumenting all of NumPy would only slow them down.
 INSTRUMENTED = ["csk_sdk", "zipfile", "json", "PIL", "numpy.lib.format", "numpy.lib._format_impl"]
 SECONDS_EACH, MEBIBYTES = 20, 1024
+LAST_LINES = 60
 
 
 def fuzz_one(name: str, corpus: Path, seconds: int) -> None:
@@ -64,7 +65,19 @@ def run(name: str, out: Path, seconds: int) -> dict[str, object]:
         "peak_rss_mib": int(stats.get("peak_rss_mb", 0)),
         "seconds": round(time.monotonic() - begun, 1),
         "finding": done.returncode != 0,
+        "exit": done.returncode,
+        # Where it stopped: what a person who cannot reach `--out` has to go on.
+        "last": done.stderr.splitlines()[-LAST_LINES:] if done.returncode else [],
     }
+
+
+def _told(result: dict[str, object]) -> list[str]:
+    """The end of the log of a target that found something, its traceback and its input in it."""
+    if not result["finding"]:
+        return []
+    last = result["last"]
+    assert isinstance(last, list)
+    return [f"  exit {result['exit']}\n", *(f"  | {line}\n" for line in last)]
 
 
 def main() -> None:
@@ -88,6 +101,7 @@ def main() -> None:
         results.append(run(name, given.out, share))
         print("{target:12} {iterations:>12,} iterations {peak_rss_mib:>5} MiB".format(**results[-1]), end="")
         print("   FINDING: see " + str(given.out) if results[-1]["finding"] else "", flush=True)
+        print(*_told(results[-1]), sep="", end="", flush=True)
     total = sum(int(str(result["iterations"])) for result in results)
     seconds = sum(float(str(result["seconds"])) for result in results)
     print(f"{'all':12} {total:>12,} iterations in {seconds / 60:.1f} minutes")

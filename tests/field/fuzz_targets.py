@@ -91,6 +91,27 @@ def edited(good: Any, choices: Choices) -> Any:
     return changed
 
 
+def each_value_changed(good: Any) -> Iterator[Any]:
+    """JSON values with one place removed or replaced: every place, every hostile value, one after the other."""
+    text = json.dumps(good)
+    for path in _places(good):
+        for value in VALUES:
+            changed = json.loads(text)
+            place = changed
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = value
+            yield changed
+        del place[path[-1]]
+        yield changed
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from _places(value[key], (*path, key))
+
+
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
     """An empty folder."""
@@ -130,9 +151,14 @@ def manifest(data: bytes) -> None:
                 text = sealed(edited(good_manifest(), choices))
             except (ValueError, TypeError):
                 return
-        read = Manifest.from_json(text, "manifest.json")
-        check_manifest(read, Path("bundle"))
-        text.encode("utf-8", "replace")
+        read_manifest(text)
+
+
+def read_manifest(text: str) -> None:
+    """A manifest as a bundle's opening reads it. Raises BundleError."""
+    read = Manifest.from_json(text, "manifest.json")
+    check_manifest(read, Path("bundle"))
+    text.encode("utf-8", "replace")
 
 
 def onnx(data: bytes) -> None:
@@ -200,6 +226,13 @@ _NAMES = [
 ]
 
 
+def _within(folder: Path, path: Path) -> bool:
+    """Whether `path` lies in `folder` once its links are followed."""
+    with suppress(OSError, RuntimeError):  # a circle of links leads nowhere
+        return path.resolve().is_relative_to(folder.resolve())
+    return False
+
+
 def task_folder(data: bytes) -> None:
     """An inbox with any files, folders, links and pipes in it."""
     choices = Choices(data)
@@ -207,6 +240,8 @@ def task_folder(data: bytes) -> None:
         for _ in range(choices.below(12)):
             parts = [_NAMES[choices.below(len(_NAMES))] for _ in range(1 + choices.below(4))]
             path = folder.joinpath(*parts)
+            if not _within(folder, path.parent):
+                continue  # a link leads out of the folder: nothing of the machine is written
             with suppress(OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if path.is_symlink() or path.is_fifo():
@@ -233,7 +268,7 @@ def task_folder(data: bytes) -> None:
                             split.images.read(len(split) - 1)
 
 
-_STATE_FILES = [
+STATE_FILES = [
     "state.json",
     "HEAD",
     "generations/000001.json",
@@ -246,18 +281,30 @@ _TENSORS = ["generations/000002.safetensors", "progress.safetensors"]
 def state(data: bytes) -> None:
     """A state folder with one file of any bytes, or of hostile values whose checksum fits; then it is repaired."""
     choices = Choices(data)
+    name = [*STATE_FILES, *_TENSORS][choices.below(7)]
+    if name in _TENSORS or choices.below(4) == 0:
+        changed = choices.left
+    else:
+        try:
+            changed = seal(edited(good_record(name), choices))
+        except (ValueError, TypeError):
+            changed = _good_state()[name]
+    read_state({name: changed})
+
+
+def good_record(name: str) -> dict[str, Any]:
+    """What one of STATE_FILES holds, without its checksum."""
+    raw: dict[str, Any] = json.loads(_good_state()[name])
+    del raw["check"]
+    return raw
+
+
+def read_state(changed: dict[str, bytes]) -> None:
+    """Read a state of two tasks with some files as given here, repair it, and hold the repair to its word."""
     with scratch("state") as folder:
-        for name, content in _good_state().items():
+        for name, content in (_good_state() | changed).items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
-        name = [*_STATE_FILES, *_TENSORS][choices.below(7)]
-        if name in _TENSORS or choices.below(4) == 0:
-            (folder / name).write_bytes(choices.left)
-        else:
-            raw = json.loads((folder / name).read_bytes())
-            del raw["check"]
-            with suppress(ValueError, TypeError):
-                (folder / name).write_bytes(seal(edited(raw, choices)))
         with suppress(CskError):
             opened = State.open(folder, "b" * 64, {"t": np.zeros(2, np.float32)})
             opened.load_progress()

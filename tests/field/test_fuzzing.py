@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from csk_sdk.contract.manifest import sealed
+from csk_sdk.errors import BundleError
+from csk_sdk.state.generation import seal
 from field import fuzz_targets
 
 # Inputs that once broke a reader: (target, input, what it was).
@@ -44,6 +48,28 @@ def test_any_bytes(name: str) -> None:
         fuzz_targets.TARGETS[name](data)
 
     check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", fuzz_targets.STATE_FILES)
+def test_every_value_of_a_state_may_be_any_other(name: str) -> None:
+    """A record's checksum fits, so that its values are read: a whole number that no float holds, for one."""
+    for changed in fuzz_targets.each_value_changed(fuzz_targets.good_record(name)):
+        try:
+            content = seal(changed)
+        except (ValueError, TypeError):
+            continue  # no JSON, or no text
+        fuzz_targets.read_state({name: content})
+
+
+def test_every_value_of_a_manifest_may_be_any_other() -> None:
+    for changed in fuzz_targets.each_value_changed(fuzz_targets.good_manifest()):
+        try:
+            text = sealed(changed)
+        except (ValueError, TypeError):
+            continue
+        with suppress(BundleError):
+            fuzz_targets.read_manifest(text)
 
 
 @pytest.mark.slow

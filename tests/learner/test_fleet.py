@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from conftest import NAMES, Digits, build_digits_bundle, open_learner
 from csk_sdk import CskError, FleetError, Learner, Task, fleet, upgrade
+from csk_sdk.state.generation import seal
+from field.fuzz_targets import each_value_changed
 from learner.knowing import accuracy
 
 FROZEN = {"few_shot": 10**6}
@@ -367,6 +370,26 @@ def test_what_a_device_said_that_is_damaged_is_no_silence(three: dict[str, Learn
         FleetError, match=r"fleet\.json is damaged: its checksum does not match\. It says who this"
     ):
         fleet.export(three["hall"], tmp_path / "hall.cskc")
+
+
+@pytest.mark.slow
+def test_what_a_device_said_is_whole_or_refused(three: dict[str, Learner], tmp_path: Path) -> None:
+    """Each value of it replaced by any other, under a checksum that fits."""
+    path = three["hall"].state.folder / "fleet.json"
+    said = json.loads(path.read_text())
+    del said["check"]
+    refused: list[str] = []
+    for changed in each_value_changed(said):
+        try:
+            path.write_bytes(seal(changed))
+        except (ValueError, TypeError):
+            continue  # no JSON, or no text
+        try:
+            fleet.export(three["hall"], tmp_path / "again.cskc")
+        except FleetError as error:
+            refused.append(str(error))
+    assert len(refused) > 100
+    assert all("fleet.json is damaged: " in one for one in refused)
 
 
 def test_a_device_with_a_thin_line(three: dict[str, Learner], tmp_path: Path) -> None:

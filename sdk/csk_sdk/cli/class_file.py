@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import typer
 from csk_sdk.cli.rendering import Screen
 from csk_sdk.errors import ConfigError
 from csk_sdk.formats.opening import read_file
+from csk_sdk.formats.schema import is_finite, parse_json
 
 # A million names.
 _LARGEST = 16 << 20
@@ -54,7 +54,7 @@ def read_classes(path: Path) -> ClassFile:
     if not text.lstrip().startswith(("[", "{")):
         return ClassFile([line.strip() for line in text.splitlines() if line.strip()])
     try:
-        raw: Any = json.loads(text)
+        raw: Any = parse_json(text)
     except ValueError as error:
         raise ConfigError(f"--classes {path} is not valid JSON ({error}).") from None
     normalize = raw.get("normalize", {}) if isinstance(raw, dict) else {}
@@ -83,9 +83,13 @@ def _numbers_of(path: Path, normalize: dict[str, Any], name: str) -> list[float]
     values = normalize.get(name)
     if values is None:
         return None
-    if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+    if not isinstance(values, list) or not all(_is_number(value) for value in values):
         raise ConfigError(f'--classes {path}: "{name}" in "normalize" must be a list of numbers.')
     return [float(value) for value in values]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and is_finite(value)
 
 
 def numbers(values: tuple[float, ...] | list[float]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
 from typing import Any
+
+from csk_sdk.formats.schema import is_finite
 
 _RAW: dict[str, Any] = json.loads(
     (resources.files("csk_sdk.contract") / "settings.json").read_text(encoding="utf-8")
@@ -63,7 +64,7 @@ class Setting:
             return isinstance(value, str) and value in self.choices
         if not isinstance(value, int if self.type == "integer" else (int, float)):
             return False
-        if self.type == "number" and not _is_finite(value):
+        if self.type == "number" and not is_finite(value):
             return False
         return all(_HOLDS[word](value, bound) for word, bound in self.bounds.items())
 
@@ -83,13 +84,6 @@ _HOLDS: dict[str, Callable[[float, float], bool]] = {
     "maximum": lambda value, bound: value <= bound,
     "exclusiveMaximum": lambda value, bound: value < bound,
 }
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False
 
 
 def _rule(whole: bool, bounds: Mapping[str, float]) -> str:

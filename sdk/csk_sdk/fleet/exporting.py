@@ -19,6 +19,7 @@ from csk_sdk.fleet.packing import FEW_BITS, MANY_BITS, content_id, pack, pack_sk
 from csk_sdk.fleet.statement import Entry, Statement, device_of
 from csk_sdk.formats.given import optional_path, path_of, text_of
 from csk_sdk.formats.names import is_plain
+from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.learner import Learner
 from csk_sdk.method.contributions import DIRECTIONS, MIXTURES, Contribution, ContributionSum
 from csk_sdk.method.unknown import Familiarity
@@ -205,7 +206,10 @@ def _remembered(path: Path) -> dict[str, Any]:
     if not exists(path):
         return {}
     try:
-        return unseal(path)
+        said = unseal(path)
+        if (wrong := violation(said, load_schema("fleet_device"))) is not None:
+            raise StateError(f"{path} is damaged: {wrong}.")
+        return said
     except StateError as error:
         raise FleetError(
             f"{str(error).rstrip('.')}. It says who this device is to its fleet, and which contributions it has taken "

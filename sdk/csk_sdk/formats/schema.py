@@ -70,6 +70,14 @@ def violation(value: Any, schema: Schema) -> str | None:
     return None if wrong is None else "".join(wrong).removeprefix(".")
 
 
+def is_finite(value: float) -> bool:
+    """Whether a number is one that float64 holds: JSON's whole numbers may have more digits than that."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def quoted(text: str) -> str:
     """A text as JSON, cut after 80 characters: the same in both languages."""
     return json.dumps(text[:_SHOWN])
@@ -203,7 +211,7 @@ _IS: dict[str, Callable[[Any], bool]] = {
     "string": lambda value: type(value) is str,
     "boolean": lambda value: type(value) is bool,
     "integer": lambda value: type(value) is int,
-    "number": lambda value: type(value) in (int, float) and math.isfinite(value),
+    "number": lambda value: type(value) in (int, float) and is_finite(value),
     "null": lambda value: value is None,
 }
 

@@ -36,7 +36,7 @@ def read_progress(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | 
         meta = json.loads(text)
     except UnreadableError:
         raise
-    except (StateError, KeyError, ValueError):
+    except (StateError, KeyError, ValueError, RecursionError):
         return None
     if header.get("sha256") != checksum(tensors, text) or not isinstance(meta, dict):
         return None
