@@ -52,7 +52,7 @@ def main() -> None:
         workspace = out / device
         workspace.mkdir()
         # Heads on the network as it is: what is merged is then exactly what one device would know.
-        (workspace / "csk.toml").write_text("[training]\nfew_shot = 1000000\n", encoding="utf-8")
+        (workspace / "csk.toml").write_text('[training]\ntrain = "heads"\n', encoding="utf-8")
         shutil.copytree(out / "bundle", workspace / "bundle")
         shutil.copytree(out / "tasks" / task, workspace / "tasks" / task)
         print(f"\n{device}: learns {task}", flush=True)
@@ -76,7 +76,7 @@ def main() -> None:
 def one_device(out: Path, data: digits.Digits) -> float:
     """The accuracy of a device that saw everything."""
     workspace = out / "one-device"
-    learner = Learner.open(out / "bundle", workspace / "state", {"few_shot": 10**6, "threads": 1})
+    learner = Learner.open(out / "bundle", workspace / "state", {"train": "heads", "threads": 1})
     for task in DEVICES.values():
         learner.learn(out / "tasks" / task)
     shutil.copytree(out / "bundle", workspace / "bundle")

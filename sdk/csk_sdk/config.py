@@ -12,6 +12,8 @@ from csk_sdk.contract.training_fields import TrainingFields
 from csk_sdk.errors import ConfigError
 
 PREFIX_CACHES = SETTINGS["prefix_cache"].choices
+# What a task trains; AUTO is decided on its own images.
+AUTO, HEADS, CENTERS = SETTINGS["train"].choices
 # What happens to a task that would cost older ones too much: learned by its heads alone, or not at all.
 HEADS_ONLY, REFUSE = SETTINGS["on_forgetting"].choices
 

@@ -43,6 +43,19 @@ def test_train_by_name_with_settings(run, workspace):
     assert (saved["seed"], saved["batch_size"], saved["optimizer"]) == (3, 8, "adamw")
 
 
+def test_what_is_trained_is_said(run, workspace):
+    done = run("train", "--workspace", workspace, "--train", "heads", "--no-evaluate", "--json")
+    assert (done.json["heads_only_because"], done.json["epochs"], done.json["choice"]) == ("train", 0, "")
+    auto = ("--train", "auto", "--learning-rate", "1e-7", "--batch-size", "8", "--no-evaluate")
+    done = run("train", "--workspace", workspace, *auto)
+    assert done.status == 0
+    assert "Training would not pay: after" in done.out
+    assert "--train centers trains all the same" in done.out
+    assert "Warning: training" not in done.err
+    done = run("train", "--workspace", workspace, "--train", "never", "--no-evaluate")
+    assert (done.status, "train is 'never'; it must be auto, heads or centers" in done.err) == (2, True)
+
+
 def test_few_pictures_get_heads_only_and_a_sentence(run, workspace):
     done = run("train", "--workspace", workspace, "--few-shot", "21", "--no-evaluate")
     assert done.status == 0

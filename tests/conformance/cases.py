@@ -32,7 +32,7 @@ _CUT = (PREFIX_MODEL, TRAINING_SUFFIX, MEMORY_SUFFIX)
 # Outputs that count or name something.
 _EXACT = (
     *("rank", "pictures", "selected", "refuted", "told", "unfamiliar", "heads_only"),
-    *("planned", "stopped", "reason", "others"),
+    *("planned", "stopped", "reason", "others", "clear", "pays"),
 )
 GRAPH = "graph"
 SOURCE = "source"

@@ -40,6 +40,10 @@ def draws() -> Iterator[Callable[[int], Row]]:
     ):
         yield partial(_known_classes, name, images, classes, 850 + number)
     yield _few_shot
+    for number, (name, better, lost) in enumerate(
+        (("clear", 0.7, 0.0), ("none", 0.0, 0.0), ("dear", 0.7, 1.5))
+    ):
+        yield partial(_gain, name, better, lost, 860 + number)
     for name, about, settings, factors in _lives():
         yield partial(_stopping, name, about, settings, factors)
 
@@ -142,6 +146,25 @@ def _known_classes(name: str, images: int, classes: list[str], seed: int, attemp
         {"old": ["a", "b", "c"], "classes": classes},
         given,
     )
+
+
+def _gain(name: str, better: float, lost: float, seed: int, attempt: int) -> Row:
+    """Three classes and a fourth of which nothing was trained on; training moves images towards their class's mean."""
+    rng = np.random.default_rng((seed, attempt))
+    labels = {"fitted": np.arange(24) % 3, "held": np.arange(42) % 4}
+    means, given = 1.2 * rng.normal(size=(4, 5)), {}
+    for part, own in labels.items():
+        noise, moved = rng.normal(size=(2, len(own), 5))
+        given[f"{part}/labels"] = own
+        given[f"{part}/before"] = _float32(means[own] + noise)
+        given[f"{part}/after"] = _float32(means[own] + (1.0 - better) * noise + 0.05 * moved)
+    about = {
+        "clear": "held-out images that are told apart better: training pays",
+        "none": "images that only move: it does not",
+        "dear": "an older task is about to lose more than it may",
+    }[name]
+    settings = {"classes": 4, "done": 0.25, "lost": lost, "max_forgetting": 3.0}
+    return f"gain-{name}", "gain", about, settings, given
 
 
 def _few_shot(attempt: int) -> Row:

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from method import discriminant
 from numpy.typing import NDArray
 from scipy.linalg import cholesky
+from scipy.optimize import minimize_scalar
 from scipy.spatial.distance import cdist
-from scipy.stats import binom
+from scipy.special import log_softmax
+from scipy.stats import binom, ttest_rel
 
 Tensors = dict[str, NDArray]
 Settings = Mapping[str, Any]
@@ -185,6 +188,45 @@ def few_shot(settings: Settings, given: Tensors, world: Any) -> Tensors:
     return {"heads_only": np.array(found, np.int64)}
 
 
+def gain(settings: Settings, given: Tensors, world: Any) -> Tensors:
+    """Discriminants by their formula, a temperature by SciPy's minimiser, its t statistic by SciPy's test."""
+    judged = []
+    present = np.unique(given["fitted/labels"])
+    kept = np.isin(given["held/labels"], present)
+    own = np.searchsorted(present, given["held/labels"][kept])
+    rows = np.arange(len(own))
+    for when in ("before", "after"):
+        x, one_hot = given[f"fitted/{when}"].astype(np.float64), np.eye(len(present))[given["fitted/labels"]]
+        weight, bias = discriminant(x.T @ x, one_hot.T @ x, one_hot.sum(axis=0))
+        logits = given[f"held/{when}"][kept].astype(np.float64) @ weight.T + bias
+        _clear(_margins(logits), "an answer")
+
+        def likelihoods(exponent: float, logits: NDArray = logits) -> NDArray:
+            return log_softmax(logits / np.exp(exponent), axis=1)[rows, own]
+
+        found = minimize_scalar(
+            lambda exponent, of=likelihoods: -of(exponent).mean(),
+            bounds=tuple(np.log([threshold("calibration", name) for name in ("lowest", "highest")])),
+            method="bounded",
+            options={"xatol": 1e-9},
+        )
+        judged.append((likelihoods(found.x), logits.argmax(axis=1) == own))
+    (before, was), (after, now) = judged
+    likelihood, sure = float((after - before).mean()), float(ttest_rel(after, before).statistic)
+    clear = sure >= threshold("gain", "sure") and likelihood / settings["done"] >= threshold("gain", "worth")
+    pays = clear and settings["lost"] / settings["done"] <= settings["max_forgetting"]
+    found = {
+        "images": len(own),
+        "heads": was.mean(),
+        "centers": now.mean(),
+        "likelihood": likelihood,
+        "sure": sure,
+        "clear": int(clear),
+        "pays": int(pays),
+    }
+    return {name: np.array([value]) for name, value in found.items()}
+
+
 def stopping(settings: Settings, given: Tensors, world: Any) -> Tensors:
     """The earliest of the ends that there could be, each found on its own; of two at one step, as `REASONS` follow.
 
@@ -221,5 +263,6 @@ KINDS = {
     "forgetting": forgetting,
     "known_classes": known_classes,
     "few_shot": few_shot,
+    "gain": gain,
     "stopping": stopping,
 }

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import log_expit
 from sklearn.metrics import average_precision_score
 
 import tables
 from conftest import Digits, open_learner
-from csk_sdk import ConfigError, Task, TaskError, TrainingConfig
+from csk_sdk import ConfigError, Learner, Task, TaskError, TrainingConfig
 
 FIRST, SECOND = ("loop", "prime", "above five"), ("stem", "round")
 EVERY = tuple(range(10))
@@ -69,6 +72,33 @@ def test_trained_centers_beat_a_head_alone(bundle: Path, tmp_path: Path, tasks: 
         learner.learn(tasks[1])
         scores.append(learner.score(tasks).evaluation("task").matrix.acc)
     assert scores[1] > scores[0] + 0.5
+
+
+def _told(learner: Learner, task: Task) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What the task's own head says of its images, and their labels."""
+    assert task.train is not None
+    images = [task.train.images.read(index) for index in range(len(task.train))]
+    tensors = learner.generation.tensors
+    weight, bias = (tensors[f"head/{task.name}/{part}"] for part in ("weight", "bias"))
+    return learner.features(images).astype(np.float64) @ weight.T + bias, task.train.labels
+
+
+@pytest.mark.parametrize("train", ["heads", "auto"])
+def test_heads_only_where_it_is_asked_for(
+    bundle: Path, tmp_path: Path, tasks: list[Task], train: str
+) -> None:
+    still = open_learner(bundle, tmp_path / "still", learning_rate=0.0, epochs=1)
+    still.learn(tasks[0])
+    learner = open_learner(bundle, tmp_path / "state", train=train)
+    report = learner.learn(tasks[0])
+    assert report.gain == {}, "nothing was measured for several labels an image: auto trains"
+    assert report.heads_only_because == ("train" if train == "heads" else "")
+    if train == "heads":
+        for name, tensor in learner.generation.tensors.items():
+            np.testing.assert_array_equal(tensor, still.generation.tensors[name], err_msg=name)
+        z, y = _told(learner, tasks[0])
+        expected = -np.mean(y * log_expit(z) + (1 - y) * log_expit(-z))
+        assert report.loss == pytest.approx(expected, rel=1e-4)
 
 
 def test_predictions_are_sigmoids_of_independent_heads(

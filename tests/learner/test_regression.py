@@ -51,6 +51,20 @@ def test_tasks_are_learned_and_nothing_is_forgotten(bundle: Path, tmp_path: Path
     assert 0 < rmse["02"]["height"] < 5
 
 
+def test_heads_only_where_it_is_asked_for(bundle: Path, tmp_path: Path, tasks: list[Task]) -> None:
+    learner = open_learner(bundle, tmp_path / "state", train="heads")
+    report = learner.learn(tasks[0])
+    assert (report.heads_only_because, report.epochs) == ("train", 0)
+    split = tasks[0].train
+    assert split is not None
+    images = [split.images.read(index) for index in range(len(split))]
+    tensors = learner.generation.tensors
+    weight, bias = (tensors[f"head/01/{part}"] for part in ("weight", "bias"))
+    values = learner.features(images).astype(np.float64) @ weight.T + bias
+    # In units of the targets' deviation, as training has it: what ridge regression leaves unexplained.
+    assert report.loss == pytest.approx(np.mean((values - split.labels) ** 2) / split.labels.var(), rel=1e-4)
+
+
 def test_trained_centers_beat_a_head_alone(bundle: Path, tmp_path: Path, tasks: list[Task]) -> None:
     scores = []
     for rate in (0.0, 0.05):

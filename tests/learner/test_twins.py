@@ -54,6 +54,22 @@ def test_a_twin_takes_nothing_from_a_known_class(
     assert learner.forget("three").hidden == ("three",)
 
 
+def test_images_of_a_twin_are_never_right_over_all_classes(learner: Learner, digits: Digits) -> None:
+    images, labels = digits.arrays((3, 4), 0, 80)
+    test_images, test_labels = digits.arrays((3, 4), 100, 140)
+    names = ["drei", "four"]
+    task = Task.from_arrays("twins", images, labels, names, test_images, test_labels)
+    assert "drei" in learner.learn(task, {}).twins
+    found = learner.score([task])
+    row = found.rows[-1]["twins"]
+    told = row["details"]["class"]["classes"]
+    assert (told["drei"]["accuracy"], told["drei"]["confused"]) == (0.0, "three")
+    right = np.mean(learner.predict(test_images).labels == np.array(names)[test_labels])
+    assert row["class"] == pytest.approx(100 * right)
+    assert right < 0.6
+    assert row["task"] > 95
+
+
 def test_a_task_of_twins_alone_takes_nothing_either(learner: Learner, digits: Digits) -> None:
     learner.learn(digits.task("01", (4, 5)), {"few_shot": 0, "learning_rate": 0.05})
     before = accuracy(learner, digits, (0, 1, 2, 3, 4, 5))

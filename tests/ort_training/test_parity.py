@@ -19,6 +19,7 @@ from csk_sdk.backends import StepResult, open_step
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import BACKENDS, CLASS_MASK, LABEL, ORT_TRAINING, PORTABLE
 from csk_sdk.demo import digits as demo
+from csk_sdk.method import gain
 from ort_training.ort_networks import REWRITTEN
 
 TASKS = (("01", (4, 5)), ("02", (6, 7)), ("03", (8, 9)))
@@ -194,6 +195,24 @@ def test_half_a_task_of_the_other_backend_is_not_gone_on_with(
     task = digits.task("01", (4, 5), test=0)
     interrupt(opened(both, tmp_path / "state", PORTABLE, checkpoint_seconds=0.0), task, step=7)
     assert opened(both, tmp_path / "state", ORT_TRAINING).learn(task).resumed_at_step == 0
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_whether_training_pays_is_found_with_it(
+    both: Path, tmp_path: Path, digits: Digits, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if pays:
+        monkeypatch.setattr(gain, "SURE", -np.inf)
+        monkeypatch.setattr(gain, "WORTH", -np.inf)
+    task, rate = digits.task("01", (4, 5), test=0), 0.05 if pays else 1e-7
+    same, auto = (
+        opened(both, tmp_path / train, ORT_TRAINING, train=train, learning_rate=rate, max_forgetting=100.0)
+        for train in ("centers" if pays else "heads", "auto")
+    )
+    same.learn(task)
+    assert auto.learn(task).heads_only is not pays
+    for name, tensor in auto.generation.tensors.items():
+        np.testing.assert_array_equal(tensor, same.generation.tensors[name], err_msg=name)
 
 
 def test_a_stream_learns_with_it(ort_only: Path, tmp_path: Path, digits: Digits) -> None:

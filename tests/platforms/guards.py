@@ -18,11 +18,13 @@ from csk_sdk.learning.few_shot import is_few_shot
 from csk_sdk.learning.stopping import EPOCHS, FLOPS, PLATEAU, SECONDS, Stopping
 from csk_sdk.method.drift import Drift
 from csk_sdk.method.forgetting import estimated_forgetting
+from csk_sdk.method.gain import Judged, gain_of
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.known_classes import with_known_classes
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
 from csk_sdk.method.novelty import novelty
 from csk_sdk.objectives import objective_of
+from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 Tensors = dict[str, NDArray[Any]]
 Settings = Mapping[str, Any]
@@ -113,6 +115,28 @@ def _few_shot(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     return {"heads_only": np.array(found, np.int64)}
 
 
+def _gain(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    classes = [str(index) for index in range(settings["classes"])]
+    judged = []
+    for when in ("before", "after"):
+        fitted = given[f"fitted/{when}"]
+        known = ClassStatistics.empty(fitted.shape[1]).add(fitted, given["fitted/labels"], classes)
+        held = given[f"held/{when}"], given["held/labels"]
+        judged.append(Judged.by(known, *held, classes, PRIOR_PICTURES))
+    before, after = judged
+    found = replace(gain_of(before, after, settings["done"]), lost=settings["lost"])
+    said = {
+        "images": found.images,
+        "heads": found.heads,
+        "centers": found.centers,
+        "likelihood": found.likelihood,
+        "sure": found.sure,
+        "clear": int(found.clear),
+        "pays": int(found.pays(settings["max_forgetting"])),
+    }
+    return {name: np.array([value]) for name, value in said.items()}
+
+
 def _stopping(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     manifest = replace(Bundle.open(bundle).manifest, costs={"step_centers": 100})
     size, flops = settings["batch_size"], settings["flops"]
@@ -139,5 +163,6 @@ GUARDS: dict[str, Callable[[Settings, Tensors, Path], Tensors]] = {
     "forgetting": _forgetting,
     "known_classes": _known_classes,
     "few_shot": _few_shot,
+    "gain": _gain,
     "stopping": _stopping,
 }

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from conftest import NAMES, Digits, open_learner
 from csk_sdk import ConfigError, Learner, TrainingConfig
-from csk_sdk.learning.few_shot import because, is_few_shot
+from csk_sdk.learning.few_shot import heads_because, is_few_shot
 from csk_sdk.method.logistic import cross_entropy
 from csk_sdk.objectives import OBJECTIVES
 
@@ -56,13 +56,26 @@ def test_the_rule(pictures: int, loss: str, few_shot: int, epochs: int, expected
     assert is_few_shot(pictures, ("a", "b"), OBJECTIVES[loss], config, epochs) is expected
 
 
-def test_reasons() -> None:
-    assert [because("ab", *why) for why in ((True, False), (False, True), (False, False))] == [
-        "few-shot",
-        "max-forgetting",
-        "",
-    ]
-    assert because("a", True, False) == "one-class"
+@pytest.mark.parametrize(
+    ("classes", "pictures", "train", "loss", "frozen", "expected"),
+    [
+        ("ab", 59, "centers", "cross-entropy", False, "few-shot"),
+        ("ab", 59, "auto", "cross-entropy", False, "few-shot"),
+        ("ab", 60, "centers", "cross-entropy", False, ""),
+        ("ab", 60, "auto", "cross-entropy", False, ""),
+        ("ab", 60, "heads", "cross-entropy", False, "train"),
+        ("ab", 59, "heads", "cross-entropy", False, "train"),
+        ("a", 60, "centers", "cross-entropy", False, "one-class"),
+        ("a", 60, "heads", "cross-entropy", False, "one-class"),
+        ("ab", 60, "centers", "cross-entropy", True, "frozen"),
+        ("a", 1, "centers", "mse", False, ""),
+        ("a", 1, "heads", "mse", False, "train"),
+        ("ab", 59, "heads", "binary-cross-entropy", False, "train"),
+    ],
+)
+def test_reasons(classes: str, pictures: int, train: str, loss: str, frozen: bool, expected: str) -> None:
+    config = TrainingConfig(train=train)
+    assert heads_because(pictures, classes, OBJECTIVES[loss], config, 1, frozen) == expected
 
 
 def test_a_negative_number_is_refused() -> None:
@@ -75,7 +88,7 @@ def test_cross_entropy_is_that_of_scipy() -> None:
     x, labels = rng.normal(size=(50, 7)).astype(np.float32), rng.integers(3, size=50)
     weight, bias = rng.normal(size=(3, 7)).astype(np.float32), rng.normal(size=3).astype(np.float32)
     expected = -np.mean(log_softmax(x @ weight.T + bias, axis=1)[np.arange(50), labels])
-    assert cross_entropy(x, labels, weight, bias) == pytest.approx(expected, rel=1e-5)
+    assert cross_entropy(x @ weight.T + bias, labels) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_network_stays_as_it_was(learner: Learner, digits: Digits) -> None:

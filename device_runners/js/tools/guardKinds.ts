@@ -6,10 +6,12 @@ import { warningsAbout } from '../src/learning/acceptance.js';
 import { isFewShot } from '../src/learning/fewShot.js';
 import { Stopping } from '../src/learning/stopping.js';
 import { type Draws, estimatedForgetting } from '../src/method/forgetting.js';
+import { gainOf, isClear, judgedBy, pays } from '../src/method/gain.js';
 import { ClassStatistics } from '../src/method/heads.js';
 import { classEvidence, isRefuted } from '../src/method/labelCheck.js';
 import type { HeadArrays } from '../src/method/logistic.js';
 import { novelty } from '../src/method/novelty.js';
+import { PRIOR_IMAGES } from '../src/network/predicting.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
 import { lessonOf } from './ledgerKinds.js';
 
@@ -125,6 +127,27 @@ async function fewShot(given: Given): Promise<Results> {
   return new Map([['heads_only', result([found.length], found)]]);
 }
 
+async function gain(given: Given): Promise<Results> {
+  const { classes: count, done, lost, max_forgetting: most } = given.settings as Record<string, number>;
+  const classes = Array.from({ length: count! }, (_, i) => String(i));
+  const [before, after] = (['before', 'after'] as const).map((when) => {
+    const f = tensor(given, `fitted/${when}`).shape[1]!;
+    const fitted = floats(given, `fitted/${when}`);
+    const known = ClassStatistics.empty(f).add(fitted, numbers(given, 'fitted/labels'), classes);
+    return judgedBy(
+      known,
+      floats(given, `held/${when}`),
+      numbers(given, 'held/labels'),
+      classes,
+      PRIOR_IMAGES,
+    );
+  });
+  const found = { ...gainOf(before!, after!, done!), lost: lost! };
+  const { images, heads, centers, likelihood, sure } = found;
+  const said = { clear: Number(isClear(found)), pays: Number(pays(found, most!)) };
+  return one({ images, heads, centers, likelihood, sure, ...said });
+}
+
 async function stopping(given: Given): Promise<Results> {
   const { epochs, patience, seconds, flops, per_epoch, batch_size } = given.settings as Record<
     string,
@@ -154,5 +177,6 @@ export const GUARDS: Readonly<Record<string, (given: Given) => Promise<Results>>
   forgetting,
   known_classes: knownClasses,
   few_shot: fewShot,
+  gain,
   stopping,
 };

@@ -63,6 +63,7 @@ def train(
     max_forgetting: Annotated[float | None, setting("max_forgetting", metavar="POINTS")] = None,
     on_forgetting: Annotated[str | None, setting("on_forgetting")] = None,
     few_shot: Annotated[int | None, setting("few_shot", metavar="N")] = None,
+    train: Annotated[str | None, setting("train")] = None,
     skip_broken: Annotated[bool | None, setting("skip_broken")] = None,
     seed: Annotated[int | None, setting("seed")] = None,
     threads: Annotated[int | None, setting("threads")] = None,
@@ -164,6 +165,8 @@ def _learn(
         screen.say(f"{count} known before, and updated: {_some(report.known)}.")
     if report.replaced:
         screen.say(f"What was learned of {_some(report.replaced)} before counts no more.")
+    if report.choice:
+        screen.say(f"{report.choice[0].upper()}{report.choice[1:]}")
     for warning in report.warnings:
         screen.warn(warning)
     for one in report.skipped:

@@ -129,6 +129,8 @@ def _tell(screen: Screen, happened: Happened) -> None:
     report = happened.report
     if report is not None:
         screen.say(learned(report))
+        if report.choice:
+            screen.say(f"{happened.task}: {report.choice}")
         for warning in report.warnings:
             screen.warn(f"{happened.task}: {warning}")
         for one in report.skipped:

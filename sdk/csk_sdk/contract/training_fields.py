@@ -113,6 +113,11 @@ class TrainingFields:
     class.
     """
 
+    train: str = "centers"
+    """What a task trains: its heads on the frozen backbone, or the centers too; auto: the centers where
+    images held out in the first epoch say that it pays. Of fewer images than `few_shot`, heads.
+    """
+
     skip_broken: bool = False
     """Leave out images or signals that cannot be read, and say which."""
 

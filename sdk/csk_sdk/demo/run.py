@@ -23,7 +23,7 @@ from csk_sdk.errors import ConfigError, CskError
 # More and larger steps than the defaults: on 270 images of 8x8 pixels, four epochs are 68 steps.
 SETTINGS = "[training]\nepochs = 10\nlearning_rate = 0.05\n"
 # The network as it is, and a classifier on its features: as linear probing does.
-FROZEN = ["--few-shot", "1000000"]
+FROZEN = ["--train", "heads"]
 # Plain training: no projection, old heads do not follow the drift either, and nothing is too much to forget.
 UNPROTECTED = ["--energy", "0", "--channel-ratio", "1", "--max-forgetting", "100"]
 

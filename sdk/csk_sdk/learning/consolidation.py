@@ -26,7 +26,6 @@ from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
 from csk_sdk.method.known_classes import known_among
 from csk_sdk.method.left_out import JudgedImages
-from csk_sdk.method.logistic import cross_entropy
 from csk_sdk.method.projection import add_to_centers, leak, project
 from csk_sdk.method.unknown import Familiarity, measured
 from csk_sdk.network.finite import require_converged, require_learnable_features
@@ -52,7 +51,7 @@ class Consolidated:
     `heads_only` is whether they were dropped for that. `judgement` is what the decision over all classes makes of the
     task, None where it has no statistics; `apart` are classes that it leaves out. `lesson` is what the task contributes
     under the bundle's untouched network, and `carried` the same as it is counted where centers have moved; None where
-    nothing is kept of its classes. `loss` is that of the task's own head where nothing else was trained.
+    nothing is kept of its classes. `loss` is that of the task's own head where nothing else was trained, or was kept.
     """
 
     tensors: Tensors
@@ -93,11 +92,6 @@ class Seen:
     head: HeadArrays
     scale: float
     before: FeatureSample | None
-
-    @property
-    def loss(self) -> float:
-        """Mean cross-entropy of the head on the task's images."""
-        return cross_entropy(*self.sample.arrays(self.own), *self.head)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,14 +134,11 @@ class Consolidation:
         replaced = {key for key in known if key.startswith(("moment/", "statistics."))}
         tensors = {key: self.tensors[key] for key in self.tensors if key not in replaced}
         leaks = {}
-        for site in [site for site in self.bundle.manifest.sites if site.name in self.deltas]:
-            delta = self.deltas[site.name]
+        for name, delta in self.deltas.items():
             # Once more, on the sum of all steps: what rounding left along the basis goes too.
-            project(delta, self.bases[site.name], self.scratch[site.name])
-            leaks[site.name] = leak(delta, self.bases[site.name])
-            key = f"center/{site.name}"
-            tensors[key] = tensors[key].copy()
-            add_to_centers(tensors[key], delta, self.selected[site.name], site.groups)
+            project(delta, self.bases[name], self.scratch[name])
+            leaks[name] = leak(delta, self.bases[name])
+        tensors |= self.moved_centers()
         were = self._features_before(batches, before)
         # The same network has seen the same images already, where no center has moved.
         measured = measured if measured is not None and not self._moved else self.measure(tensors, batches)
@@ -183,7 +174,7 @@ class Consolidation:
         carried = self._follow(seen.drift, tensors, lesson)
         judgement = None if lesson is None else self._judged(tensors, seen.sample, seen.own)
         # Whoever asks for classes that are apart knows what older tasks lose.
-        forgetting = {} if self.apart else self._forgetting(tensors, seen.drift)
+        forgetting = {} if self.apart else self.forgetting(tensors, seen.drift)
         refit(tensors, self.refitted)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = seen.head
         foreign = set(self.tensors) - known_tensors(self.tensors, self.bundle.manifest.sites)
@@ -197,6 +188,15 @@ class Consolidation:
             lesson=lesson,
             carried=carried,
         )
+
+    def moved_centers(self) -> Tensors:
+        """The trained centers as the steps have left them, new arrays."""
+        centers = {}
+        for site in [site for site in self.bundle.manifest.sites if site.name in self.deltas]:
+            key = f"center/{site.name}"
+            centers[key] = self.tensors[key].copy()
+            add_to_centers(centers[key], self.deltas[site.name], self.selected[site.name], site.groups)
+        return centers
 
     @property
     def _moved(self) -> bool:
@@ -309,7 +309,7 @@ class Consolidation:
         tensors[MAP], tensors[MAPPED] = matrix.astype(np.float32), digest_of_centers(tensors)
         return None if seen is None else seen.led_back(matrix)
 
-    def _forgetting(self, tensors: Tensors, drift: Drift | None) -> dict[str, float]:
+    def forgetting(self, tensors: Tensors, drift: Drift | None) -> dict[str, float]:
         """What the heads in `tensors` lose on the features as they are now, by old task; empty where nothing moved."""
         if drift is None:
             return {}

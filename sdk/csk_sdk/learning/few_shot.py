@@ -1,4 +1,4 @@
-"""With few images a class, heads on the frozen backbone do as well as training: docs/decisions/0019-few-shot.md."""
+"""Which tasks get heads on the frozen backbone, and why: docs/decisions/0019-few-shot.md, 0035-train.md."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from csk_sdk.config import TrainingConfig
+from csk_sdk.config import HEADS, TrainingConfig
 from csk_sdk.contract.manifest import Site
 from csk_sdk.contract.sentences import said
+from csk_sdk.method.gain import Gain
 from csk_sdk.method.projection import is_frozen
 from csk_sdk.objectives import Objective
 
 # Why a task has heads only, by the setting that decides it; "" where its centers were trained.
 FEW_SHOT, MAX_FORGETTING = "few-shot", "max-forgetting"
+# It was asked for heads, or it was left to be decided and training would not have paid.
+ASKED, NO_GAIN = "train", "no-gain"
 # Not a setting: a decision among one class has no loss to train on.
 ONE_CLASS = "one-class"
 # Nor is this one: since an upgrade no site may be trained.
@@ -40,22 +43,49 @@ def all_frozen(sites: Sequence[Site], tensors: Mapping[str, NDArray[Any]]) -> bo
     return bool(sites) and all(is_frozen(tensors[f"moment/{site.name}"]) for site in sites)
 
 
-def few_shot_notes(examples: int, classes: Sequence[str], noun: str, frozen: bool = False) -> tuple[str, ...]:
-    """The sentence about a task of `examples` images or signals (`noun`) whose centers were not trained."""
+def heads_because(
+    examples: int,
+    classes: Sequence[str],
+    objective: Objective,
+    config: TrainingConfig,
+    epochs: int = 1,
+    frozen: bool = False,
+) -> str:
+    """Why a task is to have heads only, before anything is seen of its images; "" where its centers may be trained.
+
+    `frozen` is whether an upgrade left no site that may be.
+    """
     if frozen:
+        return ALL_FROZEN
+    if len(classes) < 2 and not objective.tabular:
+        return ONE_CLASS
+    if config.train == HEADS:
+        return ASKED
+    return FEW_SHOT if is_few_shot(examples, classes, objective, config, epochs) else ""
+
+
+def heads_notes(why: str, examples: int, classes: Sequence[str], noun: str) -> tuple[str, ...]:
+    """The sentence about a task of `examples` images or signals (`noun`) that has heads only, as was known before.
+
+    What was measured on its images is said by `gain_note`, and by `acceptance.heads_instead`.
+    """
+    if why == ALL_FROZEN:
         return (
             "all trainable layers are frozen since this device was upgraded: the classes have heads on the network as "
             "it is.",
         )
-    if len(classes) < 2:
-        return ()
-    return (said("few_shot", each=f"{examples / len(classes):.3g}", noun=noun),)
+    if why == FEW_SHOT:
+        return (said("few_shot", each=f"{examples / len(classes):.3g}", noun=noun),)
+    return ()
 
 
-def because(classes: Sequence[str], few: bool, forgetting: bool, frozen: bool = False) -> str:
-    """Which setting left a task with heads only, or ""; or that it has one class, or all is frozen."""
-    if few and frozen:
-        return ALL_FROZEN
-    if few and len(classes) < 2:
-        return ONE_CLASS
-    return FEW_SHOT if few else MAX_FORGETTING if forgetting else ""
+def gain_note(gain: Gain, noun: str, max_forgetting: float) -> str:
+    """The sentence about what held-out images or signals (`noun`) said of training, and what was chosen."""
+    values = {"images": str(gain.images), "noun": noun}
+    if not gain.images:
+        return said("heads_untold", **values)
+    values |= {"done": f"{100 * gain.done:.0f}", "likelihood": f"{gain.likelihood:.4f}"}
+    if gain.clear and not gain.pays(max_forgetting):
+        return said("centers_cost", lost=f"{gain.lost:.1f}", allowed=f"{max_forgetting:g}", **values)
+    values |= {"before": f"{100 * gain.heads:.1f}", "after": f"{100 * gain.centers:.1f}"}
+    return said("centers_pay" if gain.clear else "heads_pay", **values)

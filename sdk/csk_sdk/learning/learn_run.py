@@ -5,31 +5,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.config import TrainingConfig, augmentation
+from csk_sdk.config import AUTO, TrainingConfig, augmentation
+from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.augment import augment
 from csk_sdk.data.broken import without_broken
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import DivergedError
 from csk_sdk.formats.schema import load_schema, violation
-from csk_sdk.learning.few_shot import is_few_shot
+from csk_sdk.learning.few_shot import NO_GAIN, heads_because
 from csk_sdk.learning.life import LearnReport, TaskLife, Trained
 from csk_sdk.learning.memory_budget import Plan, plan_for
 from csk_sdk.learning.prefix_cache import OFF, PrefixCache, choose_place
-from csk_sdk.learning.stopping import Stopping
+from csk_sdk.learning.stopping import EPOCHS, Stopping
 from csk_sdk.learning.unlearnable import Numbered, naming
+from csk_sdk.method.gain import Gain
 from csk_sdk.method.optimizers import cosine, warm_up_steps
 from csk_sdk.network.knowledge import Batch, Tensors
 from csk_sdk.network.profiles import FAST, PROFILES
 from csk_sdk.state import Generation, State
 from csk_sdk.version import __version__
+
+_MOST_HELD_OUT = integer("gain", "most_images")
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,11 @@ class LearnRun:
         )
         self._task, self._split, self._config = task, task.train, life.config
         self._report = on_progress
-        few = is_few_shot(len(task.train), task.classes, bundle.objective, config, config.epochs)
-        self._few = few or life.frozen
+        # Why only heads are fitted, or ""; and what held-out images said of training, once they were asked.
+        self._heads_because = heads_because(
+            len(task.train), task.classes, bundle.objective, config, config.epochs, life.frozen
+        )
+        self._gain: Gain | None = None
         plan = plan_for(bundle.manifest, config, backend, len(task.train))
         self._pixels = PixelCache(task.train, bundle.preprocessing, plan.pixel_bytes)
         self._batch_size = config.batch_size or bundle.manifest.batch_size
@@ -131,7 +139,7 @@ class LearnRun:
     def _learn(self) -> LearnReport:
         begun = time.monotonic()
         self._report(Progress("check", note=self._life.plan.sentence))
-        self._life.require_room(len(self._split), self._few)
+        self._life.require_room(len(self._split), bool(self._heads_because))
         self._pixels.verify()
         identity = self._identity()
         first, loss, before = self._restore(identity)
@@ -140,11 +148,11 @@ class LearnRun:
             self._report(Progress("prefix"))
             self._prefix.fill(self._batch_size)
         if first == 0:
-            if not self._few:
+            if not self._heads_because:
                 self._report(Progress("select"))
-            self._life.warm_up(self._plain_batches, self._few)
+            self._life.warm_up(self._plain_batches, bool(self._heads_because))
         steps = 0
-        if not self._few:
+        if not self._heads_because:
             loss, steps = self._train(first, loss, identity, begun)
         epochs = -(-steps // self._per_epoch)
         self._report(Progress("consolidate", steps, steps, epochs, epochs, loss))
@@ -152,10 +160,11 @@ class LearnRun:
             images=len(self._split),
             epochs=epochs,
             loss=loss,
-            few=self._few,
+            heads_because=self._heads_because,
             begun=begun,
-            stopped=self._stopping.reason,
+            stopped=EPOCHS if self._heads_because else self._stopping.reason,
             notes=self._left_out(),
+            gain=self._gain,
         )
         mirrored = self._mirrored_batches if self._prefix else None
         report = self._life.commit(self._plain_batches, trained, mirrored)
@@ -172,7 +181,7 @@ class LearnRun:
         return (f"{count} could not be read and were left out.",)
 
     def _train(self, first: int, loss: float, identity: dict[str, Any], begun: float) -> tuple[float, int]:
-        """All steps from `first`; the mean loss of the last epoch, and how many steps there were.
+        """All steps from `first`; the mean loss of the last epoch, and how many steps there were that count.
 
         Depends on seed and step, not on resuming (but for a budget of seconds).
         """
@@ -181,6 +190,10 @@ class LearnRun:
         warmup = warm_up_steps(self._per_epoch)
         done, seen = first, self._seen(first)
         for step in range(first, self._steps):
+            if step == self._probe and not self._pays():
+                self._heads_because = NO_GAIN
+                self._training.stay_frozen()
+                return 0.0, 0
             epoch, position = divmod(step, self._per_epoch)
             loss = 0.0 if position == 0 else loss
             batch = self._training_batch(epoch, position)
@@ -194,11 +207,43 @@ class LearnRun:
                 meta = {**identity, "step": done, "loss": loss, "seconds": time.monotonic() - begun}
                 meta |= {"profile": self._life.plan.profile.name, "micro_batch": self._life.plan.micro_batch}
                 meta |= {"plateau": self._stopping.memory}
+                meta |= {"gain": asdict(self._gain)} if self._gain else {}
                 tensors, more = self._foreign
                 self._life.state.save_progress({**tensors, **self._training.progress()}, {**more, **meta})
                 saved = time.monotonic()
         self._stepping = None
         return loss / seen, done
+
+    @property
+    def _probe(self) -> int:
+        """After how many steps it is decided whether to go on; -1 for never.
+
+        Half of the first epoch, so that the other half's images are held out; less where there are fewer steps.
+        """
+        if self._config.train != AUTO or self._life.bundle.objective.tabular:
+            return -1
+        return min(self._per_epoch, self._steps) // 2
+
+    def _pays(self) -> bool:
+        """Whether the first steps are worth going on, by images that they have not seen."""
+        self._stepping = None
+        order, seen = self._shuffled(0), self._probe * self._batch_size
+        fitted, held_out = order[:seen][-_MOST_HELD_OUT:], order[seen:][:_MOST_HELD_OUT]
+        if self._gain is None:
+            self._gain = Gain(0)
+            if len(fitted):
+                self._gain = self._training.gain(
+                    partial(self._plain_batches, fitted),
+                    partial(self._plain_batches, held_out),
+                    self._share(self._probe),
+                )
+        return self._gain.pays(self._config.max_forgetting)
+
+    def _share(self, done: int) -> float:
+        """What the first so many steps are of all, by their learning rates."""
+        warmup = warm_up_steps(self._per_epoch)
+        rates = [cosine(step, self._steps, warmup) for step in range(self._steps)]
+        return sum(rates[:done]) / sum(rates)
 
     def _seen(self, steps: int) -> int:
         """Images seen in the epoch of the last of so many steps."""
@@ -226,6 +271,7 @@ class LearnRun:
             self._follow(plan)
         self._training.resume(tensors)
         self._stopping.resume(meta["plateau"])
+        self._gain = Gain(**meta["gain"]) if "gain" in meta else None
         known = self._training.progress()
         self._foreign = (
             {key: value for key, value in tensors.items() if key not in known},
@@ -251,9 +297,7 @@ class LearnRun:
     def _training_batch(self, epoch: int, position: int) -> Batch:
         """Shuffled by (seed, epoch) and augmented by (seed, epoch, position), so that any step can be redone."""
         seed = self._config.seed
-        if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((seed, epoch)).permutation(len(self._split))
-        index = self._order[1][position * self._batch_size : (position + 1) * self._batch_size]
+        index = self._shuffled(epoch)[position * self._batch_size : (position + 1) * self._batch_size]
         self._stepping = index
         if self._prefix is not None:
             return self._prefix.training(index, epoch), self._split.labels[index]
@@ -261,9 +305,18 @@ class LearnRun:
         pixels = augment(self._pixels.batch(index), rng, self._flip, self._shift)
         return self._life.bundle.preprocessing.normalize(pixels), self._split.labels[index]
 
-    def _plain_batches(self) -> Iterator[Batch]:
-        """The whole split once, shuffled by the seed, without augmentation."""
-        order = self._plain_order()
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        """All images in the order of an epoch."""
+        if self._order[0] != epoch:
+            self._order = (
+                epoch,
+                np.random.default_rng((self._config.seed, epoch)).permutation(len(self._split)),
+            )
+        return self._order[1]
+
+    def _plain_batches(self, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
+        """The images of `order`, without augmentation; where it is None, the whole split, shuffled by the seed."""
+        order = self._plain_order() if order is None else order
         if self._prefix is not None:
             yield from self._prefix.plain(self._batch_size, order)
             return

@@ -18,13 +18,14 @@ from csk_sdk.contract.sentences import said
 from csk_sdk.errors import TaskError
 from csk_sdk.learning.acceptance import require_agreement, require_learnable, warnings_about, worst_of
 from csk_sdk.learning.consolidation import Batches
-from csk_sdk.learning.few_shot import all_frozen, because, few_shot_notes
+from csk_sdk.learning.few_shot import MAX_FORGETTING, all_frozen, gain_note, heads_notes
 from csk_sdk.learning.memory_budget import Plan, require_budget
 from csk_sdk.learning.revision import replacing
 from csk_sdk.learning.stopping import EPOCHS
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.method.contributions import Lesson
 from csk_sdk.method.decisions import Judgement, Twin
+from csk_sdk.method.gain import Gain
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.network.predicting import require_new_task, task_classes
 from csk_sdk.network.profiles import in_profile
@@ -50,9 +51,14 @@ class LearnReport:
     - `forgetting`: percentage points of accuracy that the trained centers were estimated to cost the old task that
       loses most
     - `heads_only`: whether the backbone stayed frozen, and `heads_only_because` of which setting: "max-forgetting"
-      where the trained centers were dropped for that, "few-shot" where the images were too few to train on (`epochs` is
-      then 0, and `loss` that of the head), "one-class" where a decision has nothing to train on, "frozen" where an
-      upgrade left no layer that may be trained, else ""
+      where the trained centers were dropped for that, "few-shot" where the images were too few to train on, "train"
+      where it was asked for, "no-gain" where training would not have paid, "one-class" where a decision has nothing to
+      train on, "frozen" where an upgrade left no layer that may be trained, else "". But for the first, `epochs` is
+      then 0, and `loss` that of the head
+    - `gain`: where it was left to be decided (`train = auto`), what held-out images said; else empty. How many
+      `images`, shares of 0 to 1 that heads name right on the network as it was (`heads`) and on the one in training
+      (`centers`), and the rest of `csk_sdk.method.gain.Gain`
+    - `choice`: the same as a sentence: what was chosen, and why; also in the record's notes
     - `known`: the classes that were known before, and updated
     - `replaced`: those of which nothing that was learned before counts any more
     - `stopped`: what ended training: "epochs", "plateau", "seconds" or "flops"
@@ -91,6 +97,8 @@ class LearnReport:
     replaced: tuple[str, ...] = ()
     expected: dict[str, Any] = field(default_factory=dict)
     twins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    gain: dict[str, Any] = field(default_factory=dict)
+    choice: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -101,18 +109,20 @@ class LearnReport:
 class Trained:
     """What the steps were: over `images` images in `epochs` of them, with the last one's mean loss.
 
-    `few` is whether there were too few images for any, `scale` how many images each one that is consolidated on
-    stands for, `begun` when it all began (`time.monotonic()`), `notes` what a user should know besides.
+    `heads_because` says why there were none, or none that count; else it is "". `scale` is how many images each one
+    that is consolidated on stands for, `begun` when it all began (`time.monotonic()`), `notes` what a user should know
+    besides, `gain` what held-out images said of training.
     """
 
     images: int
     epochs: int
     loss: float
-    few: bool
+    heads_because: str
     begun: float
     stopped: str = EPOCHS
     scale: float = 1.0
     notes: tuple[str, ...] = ()
+    gain: Gain | None = None
 
 
 class TaskLife:
@@ -173,20 +183,20 @@ class TaskLife:
         )
         return self.training
 
-    def require_room(self, images: int | None = None, few: bool = False) -> None:
+    def require_room(self, images: int | None = None, heads_only: bool = False) -> None:
         """Raise StorageError where the disk has no room for the commit: now, and not when all steps are done."""
         size = commit_bytes(
             self.generation,
             self.classes,
             self._source.manifest.head.features,
             images,
-            trained=not few,
+            trained=not heads_only,
         )
         require_room(self.state.folder, size, f"learning {self.name}")
 
-    def warm_up(self, batches: Batches, few: bool) -> None:
+    def warm_up(self, batches: Batches, heads_only: bool) -> None:
         """Warm up, and be sure that there is something to learn."""
-        if few:
+        if heads_only:
             self.training.heads_only(batches)
         else:
             self.training.warm_up(batches)
@@ -211,7 +221,8 @@ class TaskLife:
             noun,
         )
         expected = {} if result.judgement is None else result.judgement.to_json()
-        few = few_shot_notes(trained.images, self.classes, noun, self.frozen) if trained.few else ()
+        heads = heads_notes(trained.heads_because, trained.images, self.classes, noun)
+        chosen = () if trained.gain is None else (gain_note(trained.gain, noun, self.config.max_forgetting),)
         learned = LearnedTask(
             name=self.name,
             classes=self.classes,
@@ -222,12 +233,13 @@ class TaskLife:
             peak_rss_bytes=peak_rss_bytes(),
             config=self.config.to_json(),
             protected=training.protected,
-            notes=(*trained.notes, *about, *few),
+            notes=(*trained.notes, *about, *heads, *chosen),
             contributions=self._kept(result.lesson, result.apart),
             carried=self._kept(result.carried, result.apart),
             temperature=result.lesson.temperature if result.lesson else None,
             expected=expected,
         )
+        because = trained.heads_because or (MAX_FORGETTING if result.heads_only else "")
         parent = self.generation
         committed = self.state.commit(parent.number, (*parent.tasks, learned), result.tensors)
         self.state.clear_progress()
@@ -244,16 +256,18 @@ class TaskLife:
             resumed_at_step=0,
             protected=learned.protected,
             forgetting=round(worst_of(result.forgetting)[1], 2),
-            heads_only=trained.few or result.heads_only,
-            heads_only_because=because(self.classes, trained.few, result.heads_only, self.frozen),
+            heads_only=bool(because),
+            heads_only_because=because,
             known=training.known,
             replaced=tuple(
                 name for name in self.classes if any(name in classes for classes in self._refitted.values())
             ),
             stopped=trained.stopped,
-            warnings=learned.notes,
+            warnings=(*trained.notes, *about, *heads),
+            choice="".join(chosen),
             expected=expected,
             twins={name: asdict(twin) for name, twin in _twins(result.judgement)},
+            gain={} if trained.gain is None else asdict(trained.gain),
             memory_budget=self.plan.budget,
             profile=self.plan.profile.name,
             micro_batch=self.plan.micro_batch,

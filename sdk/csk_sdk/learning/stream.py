@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from csk_sdk.backends import AUTO, choose_backend
 from csk_sdk.bundle.folder import Bundle
+from csk_sdk.config import AUTO as DECIDED
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.augment import augment
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import ConfigError, DivergedError, TaskError
 from csk_sdk.learning.acceptance import unfamiliar
 from csk_sdk.learning.consolidation import Batches
-from csk_sdk.learning.few_shot import is_few_shot
+from csk_sdk.learning.few_shot import FEW_SHOT, NO_GAIN, heads_because
 from csk_sdk.learning.life import LearnReport, TaskLife, Trained, require_possible
 from csk_sdk.learning.memory_budget import plan_for
 from csk_sdk.learning.prefix_cache import AUTO as WHERE_IT_FITS
@@ -28,6 +29,7 @@ from csk_sdk.learning.prefix_cache import OFF
 from csk_sdk.learning.stopping import StreamStopping
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.learning.unlearnable import Numbered, naming
+from csk_sdk.method.gain import Gain
 from csk_sdk.network.knowledge import Batch
 from csk_sdk.runtime.peak_memory import in_memory
 from csk_sdk.state import State
@@ -55,8 +57,10 @@ class TaskStream:
     Where the bundle's loss is not cross-entropy, labels are a table `(n, classes)`. A class of which no image has
     come yet is masked out of the loss. Where fewer images a class came than `few_shot`, the network stays as it was
     and the classes get heads on it. Labels that say nothing about the first images are a TaskError
-    (`label_check`); `warnings` are sentences about what else looks wrong. The application may reuse its arrays: what is
-    kept of a batch is copied. Not thread-safe: one thread feeds a stream; others may predict meanwhile.
+    (`label_check`); with `train = auto`, half of the batches that were held back are held out to decide what is
+    trained, and where training does not pay, those that follow are taken into the sample only. `warnings` are sentences
+    about what else looks wrong. The application may reuse its arrays: what is kept of a batch is copied. Not
+    thread-safe: one thread feeds a stream; others may predict meanwhile.
 
     `seconds` (those that learning takes, not the camera), `flops` and `memory_budget` hold as for `Learner.learn`:
     once training has `ended`, further batches are taken into the sample only. `epochs` and `patience` count epochs,
@@ -112,6 +116,9 @@ class TaskStream:
         self._taken, self._since = 0.0, 0.0
         self._stopping = StreamStopping(config, bundle.manifest, self._batch_size)
         self._training: TaskTraining | None = None
+        # Why only heads are fitted, as far as it is known by now; and what held-out images said of training.
+        self._heads_because = ""
+        self._gain: Gain | None = None
         self.warnings: tuple[str, ...] = ()
         self.report: LearnReport | None = None
         self._flip, self._shift = augmentation(config, bundle.manifest)
@@ -182,7 +189,7 @@ class TaskStream:
         self._require_entered()
         self._since = time.monotonic()
         try:
-            if self._training is None and self._held and not self._is_few():
+            if self._training is None and self._held and not self._why_heads():
                 self._begin()
             self._stopping.end_epoch()
         except DivergedError as error:
@@ -217,19 +224,47 @@ class TaskStream:
 
     def _begin(self) -> float:
         """Select on the held batches, then train on them; the last one's loss."""
-        if self._one_class:
-            self._warmed_up(self._held_batches, few=True)
+        # Too few images are known at the end only: more may come.
+        why = self._why_heads()
+        self._heads_because = "" if why == FEW_SHOT else why
+        if self._heads_because:
+            self._warmed_up(self._held_batches, heads_only=True)
             self._held = []
             return self._loss
-        training = self._warmed_up(self._held_batches, few=False)
-        loss = [self._step(training, *batch) for batch in self._held][-1]
+        training = self._warmed_up(self._held_batches, heads_only=False)
+        for number, batch in enumerate(self._held):
+            if number == self._probe:
+                self._decide(training)
+            self._step(training, *batch)
         self._held = []
-        return loss
+        return self._loss
 
-    def _warmed_up(self, batches: Batches, few: bool) -> TaskTraining:
-        """Training that begins on these batches; with `few`, they are too little to train on."""
+    @property
+    def _probe(self) -> int:
+        """After how many of the held batches it is decided whether to go on; -1 for never."""
+        return len(self._held) // 2 if self._config.train == DECIDED and not self._objective.tabular else -1
+
+    def _decide(self, training: TaskTraining) -> None:
+        """Stop training where what it has gained, on held batches that it has not seen, is not clear."""
+
+        def batches(part: slice) -> Batches:
+            return lambda: (self._normalised(*held) for held in self._held[part])
+
+        probe = self._probe
+        self._gain = Gain(0)
+        if probe:
+            # How many batches are to come is not known: what is held back is taken for all.
+            rates = [_rate(step) for step in range(len(self._held))]
+            done = sum(rates[:probe]) / sum(rates)
+            self._gain = training.gain(batches(slice(probe)), batches(slice(probe, None)), done)
+        if not self._gain.pays(self._config.max_forgetting):
+            self._heads_because = NO_GAIN
+            training.stay_frozen()
+
+    def _warmed_up(self, batches: Batches, heads_only: bool) -> TaskTraining:
+        """Training that begins on these batches; with `heads_only`, nothing but heads is fitted to them."""
         training = self._life.open()
-        self._life.warm_up(batches, few)
+        self._life.warm_up(batches, heads_only)
         self.warnings = unfamiliar(training.novelty, self._noun)
         self._training = training
         return training
@@ -238,11 +273,10 @@ class TaskStream:
         return (self._normalised(*held) for held in self._held)
 
     def _step(self, training: TaskTraining, pixels: Pixels, labels: Labels) -> float:
-        if self._one_class or not self._stopping.affords(len(pixels)):
+        if self._heads_because or not self._stopping.affords(len(pixels)):
             return self._loss
         moved = augment(pixels, self._rng, self._flip, self._shift)
-        # The length of a stream is not known, so the learning rate rises over 10 steps and then stays.
-        self._loss = training.step(self._normalised(moved, labels), min(1.0, (self._steps + 1) / 10))
+        self._loss = training.step(self._normalised(moved, labels), _rate(self._steps))
         self._steps += 1
         self._stopping.took(len(pixels), self._loss, self._taken + time.monotonic() - self._since)
         return self._loss
@@ -252,13 +286,11 @@ class TaskStream:
         """How many images are in memory at most: those held back, and the sample."""
         return _HELD * self._config.sensitivity_batches * self._batch_size + self._reservoir
 
-    @property
-    def _one_class(self) -> bool:
-        """Whether a decision within the task would have no loss."""
-        return len(self._classes) < 2 and not self._objective.tabular
-
-    def _is_few(self) -> bool:
-        return self._life.frozen or is_few_shot(self._seen, self._classes, self._objective, self._config)
+    def _why_heads(self) -> str:
+        """Why only heads are to be fitted, by the images that have come; "" where centers may be trained."""
+        return self._heads_because or heads_because(
+            self._seen, self._classes, self._objective, self._config, frozen=self._life.frozen
+        )
 
     def _remember(self, pixels: Pixels, labels: Labels) -> None:
         """Reservoir sampling (Vitter, 1985): every image seen is equally likely to be in the sample."""
@@ -304,24 +336,25 @@ class TaskStream:
         if unseen:
             lacking = self._objective.lacking.format(noun=self._noun, name=repr(unseen[0]))
             raise TaskError(f"Task '{self._name}' {lacking}; nothing was committed.")
-        few = self._is_few()
-        if self._training is not None and few:
+        self._heads_because = self._why_heads()
+        if self._training is not None and self._heads_because == FEW_SHOT:
             # Batches were so small, or a class so late, that steps were taken before this could be known.
-            self._training.drop_centers()
-        elif self._training is None and few:
+            self._training.stay_frozen()
+        elif self._training is None and self._heads_because:
             # What is committed on: it is not looked at again.
-            self._warmed_up(self._sampled, few=True)
+            self._warmed_up(self._sampled, heads_only=True)
             self._held = []
         elif self._training is None:
             self._begin()
         trained = Trained(
             images=self._seen,
-            epochs=0 if few else max(1, self._stopping.epochs),
+            epochs=0 if self._heads_because else max(1, self._stopping.epochs),
             loss=self._loss,
-            few=few,
+            heads_because=self._heads_because,
             begun=self._begun,
             stopped=self._stopping.reason,
             scale=self._seen / len(self._sample),
+            gain=self._gain,
         )
         self.report = self._life.commit(self._sampled, trained)
         self.warnings = self.report.warnings
@@ -334,3 +367,8 @@ class TaskStream:
 
     def _normalised(self, pixels: Pixels, labels: Labels) -> Batch:
         return self._bundle.preprocessing.normalize(pixels), labels
+
+
+def _rate(step: int) -> float:
+    """Factor of the learning rate at `step`: how long a stream is nobody knows, so it rises over 10 steps and stays."""
+    return min(1.0, (step + 1) / 10)

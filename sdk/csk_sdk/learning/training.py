@@ -21,8 +21,10 @@ from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import DivergedError
 from csk_sdk.learning.acceptance import forgets_too_much, twins_to_part
-from csk_sdk.learning.consolidation import Batches, Consolidated, Consolidation, Measured
+from csk_sdk.learning.consolidation import Batches, Consolidated, Consolidation, Measured, Seen
+from csk_sdk.learning.gaining import gain_so_far
 from csk_sdk.learning.memory_budget import WHOLE, Plan
+from csk_sdk.method.gain import Gain
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.known_classes import contradicted, known_among
 from csk_sdk.method.label_check import LabelEvidence
@@ -93,6 +95,8 @@ class TaskTraining:
         self._step: TrainingStep | None = None
         # What was seen of images before it was known that no center would move.
         self._measured: tuple[Batches, Measured] | None = None
+        # Whether it has come to that: then no center does.
+        self._frozen = False
         # Features of all images before a center moves, where they take little memory: the drift begins with them.
         self._before: tuple[Batches, FeatureSample] | None = None
 
@@ -123,6 +127,7 @@ class TaskTraining:
 
         The network sees them as it will when the task is consolidated on the same `batches`: that is kept until then.
         """
+        self._frozen = True
         measured = self._consolidation().measure(self._tensors, batches)
         features, labels = measured.sample.arrays()
         self._check(features, labels, labels)
@@ -212,7 +217,6 @@ class TaskTraining:
         self._step = None
         self._optimizer = _optimizer(self._config)
         consolidation = self._consolidation()
-        heads_only = self._measured is not None
         measured, before = _seen_in(batches, self._measured), _seen_in(batches, self._before)
         self._measured = self._before = None
         seen = consolidation.see(batches, scale, mirrored, measured, before)
@@ -234,7 +238,29 @@ class TaskTraining:
             )
         done = consolidation.contributed(done, seen, batches)
         self.weight, self.bias = seen.head
-        return replace(done, loss=seen.loss) if heads_only else done
+        return replace(done, loss=self._loss(seen)) if self._frozen else done
+
+    def _loss(self, seen: Seen) -> float:
+        """That of the head on the task's images, in the units that steps would have had it in."""
+        features, labels = seen.sample.arrays(seen.own)
+        weight, bias = seen.head
+        scaled = self._targets.scaled
+        return self._objective.head_loss(scaled(features @ weight.T + bias), scaled(labels))
+
+    def gain(self, fitted: Batches, held_out: Batches, done: float) -> Gain:
+        """What the steps so far, the share `done` of all, have gained on `held_out` batches; see `gain_so_far`.
+
+        Nothing changes: the next step is what it would have been.
+        """
+        # A graph of its own is opened for that, and two at once would be the peak of memory.
+        self._step = None
+        return gain_so_far(self._consolidation(), fitted, held_out, done)
+
+    def stay_frozen(self) -> None:
+        """Drop all that was trained: the task is consolidated as one that no step was taken for."""
+        self._frozen = True
+        self._step = self._before = None
+        self.selected, self.deltas, self.bases, self._scratch = {}, {}, {}, {}
 
     def _consolidation(self) -> Consolidation:
         return Consolidation(

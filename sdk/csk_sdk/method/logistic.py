@@ -52,9 +52,9 @@ def logistic_head(
     return _fit(features, classes, residuals, 0.5, weight_decay, tolerance, iterations)
 
 
-def cross_entropy(features: Float32, labels: NDArray[np.int64], weight: Float32, bias: Float32) -> float:
-    """Mean cross-entropy in nats of a head `(classes, f)` and `(classes,)` on features `(n, f)`, labels `(n,)`."""
-    logits = (features @ weight.T + bias).astype(np.float64)
+def cross_entropy(logits: Float32, labels: NDArray[np.int64]) -> float:
+    """Mean cross-entropy in nats of logits `(n, classes)` and labels `(n,)`."""
+    logits = logits.astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     of_label = logits[np.arange(len(labels)), labels]
     return float(np.mean(np.log(np.exp(logits).sum(axis=1)) - of_label))

@@ -17,7 +17,7 @@ from csk_sdk.errors import TaskError
 from csk_sdk.formats.given import array_of
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
-from csk_sdk.method.logistic import logistic_head
+from csk_sdk.method.logistic import cross_entropy, logistic_head
 from csk_sdk.objectives.objective import (
     CLASSES,
     HeadArrays,
@@ -27,7 +27,6 @@ from csk_sdk.objectives.objective import (
     Prediction,
     Targets,
     Tensors,
-    columns_of,
     side_by_side,
 )
 
@@ -132,6 +131,10 @@ class Classification(Objective):
             return np.zeros((1, features.shape[1]), np.float32), np.zeros(1, np.float32)
         return logistic_head(features, labels, len(names))
 
+    def head_loss(self, logits: NDArray[np.float32], labels: Labels) -> float:
+        """Mean cross-entropy."""
+        return cross_entropy(logits, labels)
+
     def evidence(
         self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]
     ) -> LabelEvidence | None:
@@ -172,8 +175,12 @@ class Classification(Objective):
     def measure(
         self, logits: NDArray[np.float32], outputs: Sequence[str], labels: Labels, names: Sequence[str]
     ) -> Measure:
-        """Accuracy in percent; by class, too, with the class that most others are taken for, and how many."""
-        said, columns = logits.argmax(axis=1), columns_of(names, outputs)
+        """Accuracy in percent; by class, too, with the class that most others are taken for, and how many.
+
+        A class that is no output, since it could not be told from an older one, is never right.
+        """
+        place = {name: index for index, name in enumerate(outputs)}
+        said, columns = logits.argmax(axis=1), np.array([place.get(name, -1) for name in names], np.int64)
         correct = int(np.sum(said == columns[labels]))
         by_class = {
             name: _told(said[labels == label], int(columns[label]), outputs)
@@ -184,9 +191,9 @@ class Classification(Objective):
 
 
 def _told(said: NDArray[np.int64], own: int, outputs: Sequence[str]) -> dict[str, Any]:
-    """Of images of one class, what was said."""
-    counts = np.bincount(said, minlength=len(outputs))
-    right, counts[own] = int(counts[own]), 0
+    """Of images of one class, `own` of the outputs or -1, what was said."""
+    right = int(np.sum(said == own))
+    counts = np.bincount(said[said != own], minlength=len(outputs))
     most = int(counts.argmax())
     percent = 100.0 / len(said)
     return {

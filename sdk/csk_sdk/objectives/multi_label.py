@@ -46,6 +46,11 @@ class MultiLabel(TableObjective):
         """A logistic regression for each class."""
         return binary_logistic_heads(features, labels)
 
+    def head_loss(self, logits: NDArray[np.float32], labels: Labels) -> float:
+        """Mean binary cross-entropy."""
+        logits = logits.astype(np.float64)
+        return float(np.mean(np.logaddexp(0.0, logits) - labels * logits))
+
     def evidence(
         self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]
     ) -> LabelEvidence | None:

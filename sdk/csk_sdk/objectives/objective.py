@@ -155,6 +155,10 @@ class Objective(ABC):
     def fit_head(self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]) -> HeadArrays:
         """The best head for features `(n, f)` float32 as they are: weight `(names, f)`, bias `(names,)`."""
 
+    @abstractmethod
+    def head_loss(self, logits: NDArray[np.float32], labels: Labels) -> float:
+        """The mean loss, as training has it, of a head that says `logits` `(n, names)` in the units of `labels`."""
+
     def evidence(
         self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]
     ) -> LabelEvidence | None:

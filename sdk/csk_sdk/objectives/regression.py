@@ -75,6 +75,10 @@ class Regression(TableObjective):
         """Ridge regression."""
         return ridge_head(features, labels)
 
+    def head_loss(self, logits: NDArray[np.float32], labels: Labels) -> float:
+        """Mean squared error."""
+        return float(np.mean(np.square(logits.astype(np.float64) - labels)))
+
     def predict(self, logits: NDArray[np.float32], names: tuple[str, ...]) -> Prediction:
         """The values themselves."""
         return Prediction(logits.astype(np.float32), np.empty((len(logits), 0), np.float32), names)

@@ -70,6 +70,46 @@ export const PROGRESS_SCHEMA = JSON.parse(`{
     "stale"
    ],
    "additionalProperties": true
+  },
+  "gain": {
+   "type": "object",
+   "description": "what held-out images said of training, once they were asked",
+   "properties": {
+    "images": {
+     "type": "integer",
+     "minimum": 0,
+     "maximum": 9007199254740991
+    },
+    "heads": {
+     "type": "number"
+    },
+    "centers": {
+     "type": "number"
+    },
+    "likelihood": {
+     "type": "number"
+    },
+    "sure": {
+     "type": "number"
+    },
+    "lost": {
+     "type": "number"
+    },
+    "done": {
+     "type": "number",
+     "exclusiveMinimum": 0
+    }
+   },
+   "required": [
+    "images",
+    "heads",
+    "centers",
+    "likelihood",
+    "sure",
+    "lost",
+    "done"
+   ],
+   "additionalProperties": false
   }
  },
  "required": [

@@ -19,6 +19,14 @@ export const SENTENCES = {
     "among all classes only {everywhere} % of the task's images would be named right, though {task} % are among its own: the model's features hardly tell these classes from known ones. Check that the bundle's mean and std are the model's, and that its base data are what the model was trained on.",
   fewShot:
     '{each} {noun}s a class are too few for training to gain much: the backbone stays frozen, and the classes have heads on it. More epochs, or fewShot: 0, train all the same.',
+  headsPay:
+    "training would not pay: after {done} % of it, heads name {after} % of {images} {noun}s that were held out right, and on the untouched network {before} %; {likelihood} nats of log-likelihood are no clear gain. The backbone stays frozen, and the classes have heads on it; train: 'centers' trains all the same.",
+  headsUntold:
+    "{images} {noun}s in one step are too few to hold some out and tell whether training pays: the backbone stays frozen, and the classes have heads on it. A smaller batchSize, or train: 'centers', trains them.",
+  centersPay:
+    'training pays: after {done} % of it, heads name {after} % of {images} {noun}s that were held out right, and on the untouched network {before} %; they gain {likelihood} nats of log-likelihood. The centers are trained.',
+  centersCost:
+    'training would cost too much: after {done} % of it, heads gain {likelihood} nats of log-likelihood on {images} {noun}s that were held out, and an older task has lost {lost} percentage points of accuracy, on the way to more than the {allowed} that maxForgetting allows. The backbone stays frozen, and the classes have heads on it.',
   flopsUnknown:
     'flops is set, and this bundle does not say what a step costs: build it again, or leave flops out.',
   flopsTooFew: 'flops is {flops}, and one step of {batch_size} costs {each}: allow more.',

@@ -48,6 +48,8 @@ export interface TrainingConfig {
   readonly onForgetting: 'heads-only' | 'refuse';
   /** With fewer images or signals a class, on average, learn heads on the frozen backbone; as many fewer as there are more epochs than the default. 0 trains always. A whole number, 0 or more, in images a class. */
   readonly fewShot: number;
+  /** What a task trains: its heads on the frozen backbone, or the centers too; auto: the centers where images held out in the first epoch say that it pays. Of fewer images than `fewShot`, heads. */
+  readonly train: 'auto' | 'heads' | 'centers';
   /** Time between progress checkpoints. 0 or more, and finite, in seconds. */
   readonly checkpointSeconds: number;
 }
@@ -77,6 +79,7 @@ export const DEFAULTS: TrainingConfig = {
   maxForgetting: 3,
   onForgetting: 'heads-only',
   fewShot: 30,
+  train: 'centers',
   checkpointSeconds: 20,
 };
 
@@ -222,6 +225,13 @@ export const SETTINGS: { readonly [Name in keyof TrainingConfig]: Setting } = {
     optional: false,
     rule: 'a whole number, 0 or more',
     minimum: 0,
+  },
+  train: {
+    record: 'train',
+    type: 'string',
+    optional: false,
+    rule: 'auto, heads or centers',
+    choices: ['auto', 'heads', 'centers'],
   },
   checkpointSeconds: {
     record: 'checkpoint_seconds',

@@ -62,6 +62,16 @@ export const NOVELTY = {
   mostImages: 512,
 } as const;
 
+/** What gain goes by. docs/decisions/0035-train.md. */
+export const GAIN = {
+  /** Standard errors that the mean gain in log-likelihood of held-out images must be above 0 for training to go on. */
+  sure: 2,
+  /** What that gain must come to by the end of training, if it goes on at the rate of the first steps. */
+  worth: 0.05,
+  /** So many held-out images tell it, beside a discriminant of as many that were trained on. */
+  mostImages: 1000,
+} as const;
+
 /** What forgetting goes by. docs/decisions/0016-max-forgetting.md. */
 export const FORGETTING = {
   /** Standard deviations of made-up features, over those of the statistics: images that were never trained on are farther from their class's mean. */

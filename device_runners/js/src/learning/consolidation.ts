@@ -264,7 +264,7 @@ function led(map: Float64Array | undefined, drift: Drift | undefined, f: number)
 }
 
 /** What the heads in `tensors` lose on the features as they are now, by old task. */
-function forgettingOf(training: TaskTraining, tensors: Tensors, drift: Drift): Map<string, number> {
+export function forgettingOf(training: TaskTraining, tensors: Tensors, drift: Drift): Map<string, number> {
   const names = headsIn(training.tensors);
   const heads = (of: Tensors): Map<string, HeadArrays> => {
     const head = (name: string): HeadArrays => ({
@@ -284,24 +284,33 @@ function forgettingOf(training: TaskTraining, tensors: Tensors, drift: Drift): M
 }
 
 /** The tasks that have a head. */
-function headsIn(tensors: Tensors): string[] {
+export function headsIn(tensors: Tensors): string[] {
   return [...tensors.keys()].flatMap((key) => /^head\/(.*)\/weight$/s.exec(key)?.[1] ?? []);
 }
 
 /** Put the projected sum of all steps into the centers; per site, what share of it lies along what is protected. */
 function foldDeltas(training: TaskTraining, tensors: Map<string, StoredTensor>): Map<string, number> {
   const leaks = new Map<string, number>();
-  for (const [name, { site, selected, delta, basis }] of training.sites) {
+  for (const [name, { delta, basis }] of training.sites) {
     // Once more, on the sum of all steps: what rounding left along the basis goes too.
     project(delta, basis);
     leaks.set(name, leak(delta, basis));
+  }
+  for (const [key, center] of movedCenters(training)) tensors.set(key, center);
+  return leaks;
+}
+
+/** The trained centers as the steps have left them, new arrays. */
+export function movedCenters(training: TaskTraining): Map<string, StoredTensor> {
+  const centers = new Map<string, StoredTensor>();
+  for (const [name, { site, selected, delta }] of training.sites) {
     const key = `center/${name}`;
-    const center = require32(tensors, key);
+    const center = require32(training.tensors, key);
     const changed = float32(center.shape, center.data.slice());
     addToCenters(changed, delta, selected, site.groups);
-    tensors.set(key, changed);
+    centers.set(key, changed);
   }
-  return leaks;
+  return centers;
 }
 
 /** The task's features as the network was before, batch by batch, as many as fit. */

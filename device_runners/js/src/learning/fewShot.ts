@@ -1,14 +1,16 @@
-/** With few images a class, heads on the frozen backbone do as well as training: docs/decisions/0019-few-shot.md. */
+/** Which tasks get heads on the frozen backbone, and why: docs/decisions/0019-few-shot.md, 0035-train.md. */
 
 import { DEFAULTS, type TrainingConfig } from '../config.js';
 import { SENTENCES } from '../contract/sentences.js';
 import { filled } from '../formats/sentences.js';
+import { type Gain, isClear, pays } from '../method/gain.js';
 
 /**
- * Why a task has heads only, by the setting that decides it, or "one-class": a decision among one class has no loss to train
- * on. "" where its centers were trained.
+ * Why a task has heads only, by the setting that decides it ("train" where it was asked for them), "no-gain" where it was left
+ * to be decided and training would not have paid, or "one-class": a decision among one class has no loss to train on. ""
+ * where its centers were trained.
  */
-export type HeadsOnlyBecause = '' | 'few-shot' | 'max-forgetting' | 'one-class';
+export type HeadsOnlyBecause = '' | 'few-shot' | 'max-forgetting' | 'train' | 'no-gain' | 'one-class';
 
 /**
  * Whether `count` images of so many classes are fewer for each, on average, than `fewShot`, or are all of one class.
@@ -23,15 +25,39 @@ export function isFewShot(
   return classes.length < 2 || count * Math.max(1, epochs / DEFAULTS.epochs) < fewShot * classes.length;
 }
 
-/** The sentence about a task of `count` images whose centers were not trained. */
-export function fewShotNotes(count: number, classes: readonly string[]): string[] {
-  if (classes.length < 2) return [];
+/** Why a task is to have heads only, before anything is seen of its images; "" where its centers may be trained. */
+export function headsBecause(
+  count: number,
+  classes: readonly string[],
+  config: TrainingConfig,
+): HeadsOnlyBecause {
+  if (classes.length < 2) return 'one-class';
+  if (config.train === 'heads') return 'train';
+  return isFewShot(count, classes, config) ? 'few-shot' : '';
+}
+
+/** The sentence about a task of `count` images that has heads only, as was known before. */
+export function headsNotes(why: HeadsOnlyBecause, count: number, classes: readonly string[]): string[] {
+  if (why !== 'few-shot') return [];
   const each = Number((count / classes.length).toPrecision(3));
   return [filled(SENTENCES.fewShot, { each, noun: 'image' })];
 }
 
-/** Which setting left a task with heads only, or ""; or that it has one class. */
-export function because(classes: readonly string[], few: boolean, forgetting: boolean): HeadsOnlyBecause {
-  if (few) return classes.length < 2 ? 'one-class' : 'few-shot';
-  return forgetting ? 'max-forgetting' : '';
+/** The sentence about what held-out images said of training, and what was chosen. */
+export function gainNote(gain: Gain, maxForgetting: number): string {
+  const { images } = gain;
+  const noun = 'image';
+  if (!images) return filled(SENTENCES.headsUntold, { images, noun });
+  const values = {
+    images,
+    noun,
+    done: (100 * gain.done).toFixed(0),
+    likelihood: gain.likelihood.toFixed(4),
+  };
+  if (isClear(gain) && !pays(gain, maxForgetting)) {
+    const lost = gain.lost.toFixed(1);
+    return filled(SENTENCES.centersCost, { ...values, lost, allowed: maxForgetting });
+  }
+  const shares = { before: (100 * gain.heads).toFixed(1), after: (100 * gain.centers).toFixed(1) };
+  return filled(isClear(gain) ? SENTENCES.centersPay : SENTENCES.headsPay, { ...values, ...shares });
 }

@@ -3,6 +3,7 @@
 import type { Bundle } from '../bundle/bundle.js';
 import { augmentationOf, configRecord, type TrainingConfig } from '../config.js';
 import { PROGRESS_SCHEMA } from '../contract/progressSchema.js';
+import { GAIN } from '../contract/thresholds.js';
 import { moved, randomMoves } from '../data/augment.js';
 import type { Preprocessing } from '../data/pictures.js';
 import { requireNewTask, type Task, TaskPixels, taskClasses } from '../data/task.js';
@@ -12,6 +13,7 @@ import { dumps, type Json } from '../formats/json.js';
 import { violation } from '../formats/schema.js';
 import type { Tensors } from '../formats/tensors.js';
 import type { Lesson } from '../method/contributions.js';
+import { type Gain, pays, untold } from '../method/gain.js';
 import { ClassStatistics } from '../method/heads.js';
 import { cosine, warmUpSteps } from '../method/optimizers.js';
 import { Random } from '../method/random.js';
@@ -22,7 +24,8 @@ import type { State } from '../state/state.js';
 import { VERSION } from '../version.js';
 import { requireAgreement, requireLearnable, requireOthers, warningsAbout, worstOf } from './acceptance.js';
 import { type Consolidated, consolidate, headsOnly, type Look } from './consolidation.js';
-import { because, fewShotNotes, isFewShot } from './fewShot.js';
+import { gainNote, type HeadsOnlyBecause, headsBecause, headsNotes } from './fewShot.js';
+import { gainSoFar } from './gaining.js';
 import {
   expectedOf,
   expectedRecord,
@@ -54,8 +57,10 @@ export class LearnRun {
   private readonly batchSize: number;
   private readonly perEpoch: number;
   private readonly stopping: Stopping;
-  /** Whether the images are too few to train on. */
-  private readonly few: boolean;
+  /** Why only heads are fitted, or "". */
+  private because: HeadsOnlyBecause;
+  /** What held-out images said of training, once they were asked. */
+  private gain: Gain | undefined;
   private readonly training: TaskTraining;
   /** The task's images, the same for every look at them. */
   private readonly batches = (): Generator<Batch> => this.plainBatches();
@@ -105,7 +110,7 @@ export class LearnRun {
     this.batchSize = config.batchSize ?? bundle.manifest.batch_size;
     this.perEpoch = Math.ceil(this.pixels.count / this.batchSize);
     this.stopping = new Stopping(config, bundle.manifest, this.perEpoch, this.batchSize);
-    this.few = isFewShot(this.pixels.count, task.classes, config);
+    this.because = headsBecause(this.pixels.count, task.classes, config);
     const old = taskClasses(generation, bundle);
     for (const name of refitted.keys()) old.delete(name);
     this.training = new TaskTraining(
@@ -151,7 +156,7 @@ export class LearnRun {
     const resumed = await this.restore(identity);
     this.begun = now() - 1000 * resumed.seconds;
     if (resumed.step === 0) await this.warmUp();
-    const trained = this.few ? { loss: 0, steps: 0 } : await this.train(resumed, identity);
+    const trained = this.because ? { loss: 0, steps: 0 } : await this.train(resumed, identity);
     const epochs = Math.ceil(trained.steps / this.perEpoch);
     this.report('consolidate', trained.steps, trained.loss);
     const result = await consolidate(training, task.name, this.batches, this.looked);
@@ -161,11 +166,11 @@ export class LearnRun {
       epochs,
       images: this.pixels.count,
       seconds: Math.round(this.seconds() * 1000) / 1000,
-      loss: this.few ? result.loss() : trained.loss,
+      loss: this.because ? result.loss() : trained.loss,
       peakRssBytes: peakRssBytes(),
       config: this.configRecord(),
       protected: training.protected,
-      notes: this.notes(result),
+      notes: [...this.warnings(result), ...(this.gain ? [this.choice] : [])],
       contributions: await this.kept(result.lesson, result.apart),
       carried: await this.kept(result.carried, result.apart),
       shared: [],
@@ -189,12 +194,14 @@ export class LearnRun {
   }
 
   private reported(
-    { name: task, classes, images, epochs, loss, seconds, protected: kept, notes: warnings }: LearnedTask,
-    { leaks, forgetting, headsOnly, judgement }: Consolidated,
+    { name: task, classes, images, epochs, loss, seconds, protected: kept }: LearnedTask,
+    result: Consolidated,
     generation: number,
     resumedAtStep: number,
   ): LearnReport {
-    const { few, training, stopping } = this;
+    const { training, stopping } = this;
+    const { leaks, forgetting, judgement } = result;
+    const because = this.because || (result.headsOnly ? 'max-forgetting' : '');
     const refitted = new Set([...this.ground.refitted.values()].flat());
     return {
       ...{
@@ -207,15 +214,17 @@ export class LearnRun {
         generation,
         resumedAtStep,
         protected: kept,
-        warnings,
+        warnings: this.warnings(result),
       },
       leak: Math.max(0, ...leaks.values()),
       forgetting: Math.round(100 * worstOf(forgetting).points) / 100,
-      headsOnly: few || headsOnly,
-      headsOnlyBecause: because(classes, few, headsOnly),
+      headsOnly: because !== '',
+      headsOnlyBecause: because,
+      gain: this.gain,
+      choice: this.choice,
       known: training.known,
       replaced: classes.filter((name) => refitted.has(name)),
-      stopped: stopping.reason,
+      stopped: this.because ? 'epochs' : stopping.reason,
       expected: expectedOf(judgement),
       twins: Object.fromEntries(judgement?.twins ?? []),
     };
@@ -223,8 +232,8 @@ export class LearnRun {
 
   /** Warm up, and be sure that there is something to learn. */
   private async warmUp(): Promise<void> {
-    const { few, training, config, task, bundle, options } = this;
-    if (few) {
+    const { training, config, task, bundle, options } = this;
+    if (this.because) {
       this.looked = await headsOnly(training, this.batches);
     } else {
       this.report('select');
@@ -236,10 +245,15 @@ export class LearnRun {
     }
   }
 
-  private notes(result: Consolidated): string[] {
-    const { few, training, config, task, pixels } = this;
-    const notes = warningsAbout(training.novelty, result, config);
-    return few ? [...notes, ...fewShotNotes(pixels.count, task.classes)] : notes;
+  private warnings(result: Consolidated): string[] {
+    const { because, training, config, task, pixels } = this;
+    const about = warningsAbout(training.novelty, result, config);
+    return [...about, ...headsNotes(because, pixels.count, task.classes)];
+  }
+
+  /** What was chosen and why, where it was left to be decided; else "". */
+  private get choice(): string {
+    return this.gain ? gainNote(this.gain, this.config.maxForgetting) : '';
   }
 
   /**
@@ -254,6 +268,11 @@ export class LearnRun {
     let saved = now();
     let { loss, step: done } = resumed;
     while (done < steps) {
+      if (done === this.probe && !(await this.pays())) {
+        this.because = 'no-gain';
+        await this.training.stayFrozen();
+        return { loss: 0, steps: 0 };
+      }
       const epoch = Math.floor(done / perEpoch);
       const position = done % perEpoch;
       if (position === 0) loss = 0;
@@ -264,7 +283,8 @@ export class LearnRun {
       const over = stopping.over(done, this.seconds(), loss / this.seen(done));
       const due = now() - saved >= 1000 * config.checkpointSeconds;
       if (!over && (due || signal?.aborted)) {
-        const own = { step: done, loss, seconds: this.seconds(), plateau: stopping.memory };
+        const asked = this.gain ? { gain: this.gain } : {};
+        const own = { step: done, loss, seconds: this.seconds(), plateau: stopping.memory, ...asked };
         const tensors = new Map([...this.foreign.tensors, ...this.training.progress()]);
         await this.state.saveProgress(tensors, { ...this.foreign.meta, ...identity, ...own });
         saved = now();
@@ -274,6 +294,41 @@ export class LearnRun {
     }
     this.stepping = undefined;
     return { loss: loss / this.seen(done), steps: done };
+  }
+
+  /**
+   * After how many steps it is decided whether to go on; -1 for never. Half of the first epoch, so that the other half's
+   * images are held out; less where there are fewer steps.
+   */
+  private get probe(): number {
+    return this.config.train === 'auto' ? Math.floor(Math.min(this.perEpoch, this.stopping.steps) / 2) : -1;
+  }
+
+  /** Whether the first steps are worth going on, by images that they have not seen. */
+  private async pays(): Promise<boolean> {
+    this.stepping = undefined;
+    const order = this.shuffled(0);
+    const seen = this.probe * this.batchSize;
+    const fitted = order.slice(Math.max(0, seen - GAIN.mostImages), seen);
+    const heldOut = order.slice(seen, seen + GAIN.mostImages);
+    this.gain ??= fitted.length
+      ? await gainSoFar(
+          this.training,
+          () => this.plainBatches(fitted),
+          () => this.plainBatches(heldOut),
+          this.share(this.probe),
+        )
+      : untold();
+    return pays(this.gain, this.config.maxForgetting);
+  }
+
+  /** What the first so many steps are of all, by their learning rates. */
+  private share(done: number): number {
+    const { steps } = this.stopping;
+    const warmup = warmUpSteps(this.perEpoch);
+    const rates = Array.from({ length: steps }, (_, step) => cosine(step, steps, warmup));
+    const sum = (some: readonly number[]): number => some.reduce((total, rate) => total + rate, 0);
+    return sum(rates.slice(0, done)) / sum(rates);
   }
 
   /** Images seen in the epoch of the last of so many steps. */
@@ -302,6 +357,7 @@ export class LearnRun {
     };
     const { step, loss, seconds, plateau } = found.meta;
     this.stopping.resume(plateau as { best: number; stale: number });
+    this.gain = found.meta.gain as Gain | undefined;
     return { step: Number(step), loss: Number(loss), seconds: Number(seconds) };
   }
 
@@ -326,10 +382,7 @@ export class LearnRun {
   /** Shuffled by (seed, epoch) and augmented by (seed, epoch, position), so that any step can be redone. */
   private trainingBatch(epoch: number, position: number): Batch {
     const { seed } = this.config;
-    if (this.order?.epoch !== epoch) {
-      this.order = { epoch, index: new Random(seed, epoch).permutation(this.pixels.count) };
-    }
-    const index = this.order.index.subarray(position * this.batchSize, (position + 1) * this.batchSize);
+    const index = this.shuffled(epoch).subarray(position * this.batchSize, (position + 1) * this.batchSize);
     this.stepping = index;
     const { pixels, labels } = this.pixels.batch(index);
     const { flip, shift } = augmentationOf(this.config, this.bundle.manifest);
@@ -337,9 +390,18 @@ export class LearnRun {
     return { images: this.preprocessing.normalize(moved(pixels, moves, this.preprocessing)), labels };
   }
 
-  /** The whole task once, shuffled by the seed, without augmentation. */
-  private *plainBatches(): Generator<Batch> {
-    const order = new Random(this.config.seed).permutation(this.pixels.count);
+  /** All images in the order of an epoch. */
+  private shuffled(epoch: number): Int32Array {
+    if (this.order?.epoch !== epoch) {
+      this.order = { epoch, index: new Random(this.config.seed, epoch).permutation(this.pixels.count) };
+    }
+    return this.order.index;
+  }
+
+  /** The images of `order` once, without augmentation: the whole task, shuffled by the seed, where nothing is named. */
+  private *plainBatches(
+    order = new Random(this.config.seed).permutation(this.pixels.count),
+  ): Generator<Batch> {
     for (let start = 0; start < order.length; start += this.batchSize) {
       throwIfAborted(this.options.signal);
       const { pixels, labels } = this.pixels.batch(order.subarray(start, start + this.batchSize));

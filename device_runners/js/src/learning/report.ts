@@ -3,6 +3,7 @@
 import type { Twin } from '../errors.js';
 import { type Json, jsonOf } from '../formats/json.js';
 import type { ExpectedClass, Judgement } from '../method/decisions.js';
+import type { Gain } from '../method/gain.js';
 import type { HeadsOnlyBecause } from './fewShot.js';
 import type { StopReason } from './stopping.js';
 
@@ -33,8 +34,10 @@ export interface Expected {
  *
  * `forgetting` is how many percentage points of accuracy the trained centers were estimated to cost the old task that loses most.
  * `headsOnlyBecause` is the setting for which the network stayed as it was: "max-forgetting" where that was too much,
- * "few-shot" where the images were too few to train on (`epochs` is then 0, and `loss` that of the head), "one-class" where a
- * decision has nothing to train on, else "". `known` are the classes that were known before, and updated, `replaced` those
+ * "few-shot" where the images were too few to train on, "train" where it was asked for, "no-gain" where training would not
+ * have paid, "one-class" where a decision has nothing to train on, else ""; but for the first, `epochs` is then 0, and `loss`
+ * that of the head. `gain` is what held-out images said where it was left to be decided (`train: 'auto'`), and `choice` the
+ * same as a sentence, else "". `known` are the classes that were known before, and updated, `replaced` those
  * of which nothing that was learned before counts any more. `stopped` is what ended training. `warnings` are sentences
  * about what looks wrong, though not wrong enough to refuse the task. `expected` is how often decisions will be right, and
  * `twins` are by class of the task those that cannot be told from an old one (docs/decisions/0033).
@@ -53,6 +56,8 @@ export interface LearnReport {
   readonly forgetting: number;
   readonly headsOnly: boolean;
   readonly headsOnlyBecause: HeadsOnlyBecause;
+  readonly gain: Gain | undefined;
+  readonly choice: string;
   readonly known: readonly string[];
   readonly replaced: readonly string[];
   readonly stopped: StopReason;

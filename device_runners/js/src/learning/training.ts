@@ -98,6 +98,13 @@ export class TaskTraining {
     return Object.fromEntries(kept);
   }
 
+  /** Drop all that was trained: the task is consolidated as one that no step was taken for. */
+  async stayFrozen(): Promise<void> {
+    await this.close();
+    this.before = undefined;
+    this.sites.clear();
+  }
+
   /** Forget what was trained: the network stays as it was. */
   dropCenters(): void {
     for (const { delta } of this.sites.values()) delta.fill(0);

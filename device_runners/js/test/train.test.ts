@@ -1,0 +1,121 @@
+/** `train`: heads, centers, or what held-out images say; each is to the bit what it is called. */
+
+import { afterEach, expect, test } from 'vitest';
+import { GAIN } from '../src/contract/thresholds.js';
+import type { Tensors } from '../src/formats/tensors.js';
+import type { Learner } from '../src/learner.js';
+import { MemoryStorage } from '../src/state/memoryStorage.js';
+import { SETTINGS } from '../tools/digits.js';
+import { device, HEADS, TASKS, task } from './teaching.js';
+
+// 80 images in batches of 16: 5 steps an epoch, of which two are taken before the decision.
+const PROBE = 2;
+const CENTERS = { ...SETTINGS, epochs: 3, fewShot: 0, checkpointSeconds: 0 };
+/** So small that nothing can come of it. */
+const NOTHING = { ...CENTERS, learningRate: 1e-7 };
+const { sure, worth } = GAIN;
+
+/** Every gain is enough: the digits are too easy for a real one. */
+function anyGainWillDo(): void {
+  Object.assign(GAIN, { sure: Number.NEGATIVE_INFINITY, worth: Number.NEGATIVE_INFINITY });
+}
+
+afterEach(() => {
+  Object.assign(GAIN, { sure, worth });
+});
+
+function bits(learner: Learner): Record<string, unknown> {
+  const { tensors } = learner.generation;
+  return Object.fromEntries([...(tensors as Tensors)].map(([name, { data }]) => [name, data]));
+}
+
+const learned = () => task('01', TASKS['01']);
+
+test('heads take no step', async () => {
+  const few = await device(['01'], HEADS);
+  const heads = await device([], { ...CENTERS, train: 'heads' });
+  const phases: string[] = [];
+  const report = await heads.learn(await learned(), { onProgress: ({ phase }) => void phases.push(phase) });
+  expect(phases).toEqual(['check', 'consolidate']);
+  expect(bits(heads)).toEqual(bits(few));
+  expect(report).toMatchObject({ headsOnly: true, headsOnlyBecause: 'train', epochs: 0, protected: {} });
+  expect(report).toMatchObject({ gain: undefined, choice: '', warnings: [] });
+});
+
+test('where training does not pay it is heads, to the bit', async () => {
+  const heads = await device(['01'], { ...NOTHING, train: 'heads' });
+  const auto = await device([], { ...NOTHING, train: 'auto' });
+  let steps = 0;
+  const report = await auto.learn(await learned(), {
+    onProgress: ({ phase }) => {
+      steps += Number(phase === 'train');
+    },
+  });
+  expect(steps).toBe(PROBE);
+  expect(bits(auto)).toEqual(bits(heads));
+  expect(report).toMatchObject({ headsOnly: true, headsOnlyBecause: 'no-gain', epochs: 0, protected: {} });
+  expect(report.gain!.images).toBe(80 - 16 * PROBE);
+  expect(report.choice).toMatch(/^training would not pay: after .* train: 'centers' trains all the same/);
+});
+
+test('where it pays it is centers, to the bit', async () => {
+  anyGainWillDo();
+  const centers = await device(['01'], { ...CENTERS, train: 'centers' });
+  const auto = await device([], { ...CENTERS, train: 'auto' });
+  const report = await auto.learn(await learned());
+  expect(bits(auto)).toEqual(bits(centers));
+  expect(report).toMatchObject({ headsOnly: false, headsOnlyBecause: '', epochs: 3 });
+  expect(report.choice).toMatch(/^training pays: after /);
+});
+
+test('an older task may be about to lose too much', async () => {
+  anyGainWillDo();
+  // Labels that say nothing: their gradients are large.
+  const config = {
+    ...{ ...CENTERS, train: 'auto', energy: 0, channelRatio: 1, learningRate: 1, maxForgetting: 0 },
+    labelCheck: false,
+  };
+  const { labels, ...rest } = await learned();
+  const shuffled = { ...rest, labels: Array.from(labels!, (_, i) => i % 2) };
+  const report = await (await device([], config)).learn(shuffled);
+  expect(report.gain!.lost).toBeGreaterThan(0);
+  expect(report.headsOnlyBecause).toBe('no-gain');
+  expect(report.choice).toContain('maxForgetting');
+});
+
+test.each([
+  [false, 1],
+  [false, 2],
+  [true, 1],
+  [true, 2],
+  [true, 3],
+])('a stopped lesson makes the same choice (pays: %s, step %i)', async (enough, at) => {
+  if (enough) anyGainWillDo();
+  const config = { ...CENTERS, train: 'auto', ...(enough ? {} : { learningRate: 1e-7 }) };
+  const whole = await device([], config);
+  const expected = await whole.learn(await learned());
+  const storage = new MemoryStorage();
+  const stopped = await device([], config, storage);
+  const stop = new AbortController();
+  const phone = new Error('the phone rang');
+  const onProgress = ({ step }: { step: number }): void => {
+    if (step === at) stop.abort(phone);
+  };
+  await expect(stopped.learn(await learned(), { signal: stop.signal, onProgress })).rejects.toThrow(phone);
+  const again = await device([], config, storage);
+  const report = await again.learn(await learned());
+  expect(report.resumedAtStep).toBe(at);
+  expect([report.headsOnlyBecause, report.gain, report.choice]).toEqual([
+    enough ? '' : 'no-gain',
+    expected.gain,
+    expected.choice,
+  ]);
+  expect(bits(again)).toEqual(bits(whole));
+});
+
+test('of one batch nothing can be held out', async () => {
+  const auto = await device([], { ...CENTERS, train: 'auto', batchSize: 80 });
+  const report = await auto.learn(await learned());
+  expect(report).toMatchObject({ headsOnlyBecause: 'no-gain', gain: { images: 0 } });
+  expect(report.choice).toContain('batchSize');
+});
