@@ -17,11 +17,13 @@ from PIL import Image
 from .corruptions import CORRUPTIONS
 
 # How many later classes are learned: all fifty, in the order of the json beside the model.
-STREAMS = {"5x10": 10, "10x5": 5, "25x2": 2}
+STREAMS = {"5x10": 10, "10x5": 5, "25x2": 2, "9x10": 10, "18x5": 5}
+# Those of a base that knows ten classes.
+COLD = ("9x10", "18x5")
 BASE = "base"
 # Between the first row of a matrix and its last one, the base is measured on one test image in so many.
 BASE_SHARE = 5
-_PROTOCOL = re.compile(r"(?P<kind>5x10|10x5|25x2|domain)(@(?P<images>[1-9]\d*))?")
+_PROTOCOL = re.compile(r"(?P<kind>5x10|10x5|25x2|9x10|18x5|domain)(@(?P<images>[1-9]\d*))?")
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,10 @@ def facts_of(model: Path) -> dict[str, Any]:
 
 
 def cut(protocol: str, pictures: Pictures, facts: dict[str, Any], seed: int = 0) -> Stream:
-    """The stream of a protocol: `10x5`, `5x10`, `25x2` or `domain`, with `@N` at most N training images a class.
+    """The stream of a protocol of STREAMS, or `domain`, with `@N` at most N training images a class.
 
-    The seed draws the images where N is given, and the noise of corrupted ones. Raises ValueError for another name.
+    The seed draws the images where N is given, and the noise of corrupted ones. Raises ValueError for another name, or
+    a base with another number of classes to learn.
     """
     match = _PROTOCOL.fullmatch(protocol)
     if match is None:
@@ -128,6 +131,8 @@ def cut(protocol: str, pictures: Pictures, facts: dict[str, Any], seed: int = 0)
         return Stream(base, _domains(base, pictures, count, seed), domains=True)
     later = facts["later_classes_in_order"]
     size = STREAMS[match["kind"]]
+    if match["kind"] != f"{len(later) // size}x{size}" or len(later) % size:
+        raise ValueError(f"protocol is '{protocol}', and {len(later)} classes are left to be learned.")
     tasks = []
     for start in range(0, len(later), size):
         classes = tuple(sorted(later[start : start + size]))

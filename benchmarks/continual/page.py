@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .cold import choices, cold, is_cold, published
 from .corruptions import BLUR_DEVIATION, CONTRAST_LEFT, NOISE_DEVIATION, SEVERITY
 from .results import key
 from .tables import (
@@ -32,6 +33,8 @@ _EACH = {
     "10x5": "Ten tasks of five classes",
     "5x10": "Five tasks of ten classes",
     "25x2": "25 tasks of two classes",
+    "9x10": "Nine tasks of ten classes",
+    "18x5": "18 tasks of five classes",
 }
 _UNDER_PLOT = "On the right each method has the better of its own head and ours."
 _CONSTANTS = {
@@ -78,7 +81,7 @@ def render(runs: list[dict[str, Any]], pictures: Mapping[str, str]) -> str:
     parts = [_prose("introduction.md")]
     for protocol in protocols(runs):
         chosen = sorted((run for run in runs if run["protocol"] == protocol), key=place)
-        if few_shot(protocol):
+        if few_shot(protocol) or is_cold(protocol):
             continue
         parts.append(f"## {_heading(protocol)}")
         if protocol.startswith("domain"):
@@ -90,8 +93,21 @@ def render(runs: list[dict[str, Any]], pictures: Mapping[str, str]) -> str:
         if protocol in pictures:
             parts.append(f"![Accuracy over the stream, {protocol}]({pictures[protocol]})\n\n{_UNDER_PLOT}")
         parts += [cost_table(chosen, runs), ablation(chosen), tried(chosen), left_out(chosen)]
-    parts += [few_shots(runs), _prose("how-it-was-made.md"), _made_with(runs)]
+    parts += [*_cold_start(runs), few_shots(runs), _prose("how-it-was-made.md"), _made_with(runs)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _cold_start(runs: list[dict[str, Any]]) -> list[str]:
+    """What a weak base comes to, and what was published."""
+    found = [protocol for protocol in protocols(runs) if is_cold(protocol)]
+    if not found:
+        return []
+    parts = [_prose("cold-start.md")]
+    for protocol in found:
+        parts.append(f"{_heading(protocol)}, seconds as they were measured on two cores:")
+        of = [run for run in runs if run["protocol"] == protocol]
+        parts += [cold(of), choices(of)]
+    return [*parts, published()]
 
 
 def protocols(runs: Iterable[Run]) -> list[str]:
@@ -116,7 +132,7 @@ def _heading(protocol: str) -> str:
 
 def has_plot(protocol: str) -> bool:
     """Whether the page has a plot of this protocol."""
-    return not few_shot(protocol) and not protocol.startswith("domain")
+    return not few_shot(protocol) and not protocol.startswith("domain") and not is_cold(protocol)
 
 
 def slug(protocol: str) -> str:

@@ -76,7 +76,9 @@ def key(run: Mapping[str, Any]) -> tuple[str, str, int]:
 
 def describe(run: Mapping[str, Any]) -> str:
     """A few lines for the terminal."""
-    lines = [f"{run['protocol']} {run['method']} seed {run['seed']} ({sum(run['cpu_seconds']):.0f} CPU s)"]
+    took = f"{sum(run['cpu_seconds']):.0f} CPU s of learning"
+    took += f", {run['whole_seconds']} s in all" if "whole_seconds" in run else ""
+    lines = [f"{run['protocol']} {run['method']} seed {run['seed']} ({took})"]
     for label, one in run["scenarios"].items():
         forgetting = "" if one["bwt"] is None else f" BWT {one['bwt']:+.2f}"
         lines.append(

@@ -12,7 +12,8 @@ TASK_OWN, CLASS_OWN = "task, own head", "class, own head"
 # The order of rows; whatever else there is comes last.
 ORDER = (
     "ours", "ours-int8", "ours-prefix", "ours-int8-prefix", "ours-all-channels", "ours-no-projection", "ours-plain",
-    "ours-heads", "ours-wide", "ours-wide-heads", "ours-last", "ours-last-heads", "finetune", "finetune-layers",
+    "ours-heads", "ours-centers", "ours-auto",
+    "ours-wide", "ours-wide-heads", "ours-last", "ours-last-heads", "finetune", "finetune-layers",
     "finetune-gentle", "one-softmax", "last-stage", "last-stage-gentle", "head-only", "bias-only", "sparse-update",
     "ewc", "lwf", "gpm", "adam-nscl", "replay", "fecam", "fetril", "joint", "joint-layers", "joint-everything",
 )  # fmt: skip
@@ -27,6 +28,8 @@ UNPROTECTED = (
     "bias-only",
     "sparse-update",
 )
+# Rows of the cold start: elsewhere, one of the two is the defaults'.
+OF_COLD_START = ("ours-centers", "ours-auto")
 # How the names of methods begin that are csk-sdk's own, written in torch: its parts, and what it might have been.
 ABLATIONS, TRIED = "csko-torch", "tried"
 # Counted on the same method in torch: the operations are the product's. int8 has as many of them as float32.
@@ -41,10 +44,10 @@ COUNTED_AS = {
 def task_table(runs: list[Run]) -> str:
     rows = [
         [
-            _title(run), *_of(many, TASK, "acc", "bwt", "forgetting", "new", "base"),
-            _mean([run_["fwt"] for run_ in many], signed=True), *_of(many, TASK_OWN, "acc", "bwt"), _seeds(many),
+            title_of(run), *_of(many, TASK, "acc", "bwt", "forgetting", "new", "base"),
+            mean_of([run_["fwt"] for run_ in many], signed=True), *_of(many, TASK_OWN, "acc", "bwt"), seeds_of(many),
         ]
-        for run, many in _by_method(compared(runs))
+        for run, many in by_method(compared(runs))
     ]  # fmt: skip
     header = [
         "method",
@@ -61,18 +64,24 @@ def task_table(runs: list[Run]) -> str:
     return f"Task-incremental (among the classes of the task).\n\n{table(header, rows)}"
 
 
-def _title(run: Run) -> str:
+def title_of(run: Run) -> str:
     """Runs of before were recorded under another name of the frozen backbone."""
     return str(run["title"]).replace("heads only", "frozen backbone")
 
 
 def class_table(runs: list[Run]) -> str:
     rows = []
-    for run, many in _by_method(compared(runs)):
+    for run, many in by_method(compared(runs)):
         # A loss over all classes leaves no task heads worth a joint head, and the other way round; both are shown.
         final, own = _final(many, CLASS), _final(many, CLASS_OWN)
         rows.append(
-            [_title(run), final, *_of(many, CLASS, "base", "new", "bwt"), own, *_of(many, CLASS_OWN, "base")]
+            [
+                title_of(run),
+                final,
+                *_of(many, CLASS, "base", "new", "bwt"),
+                own,
+                *_of(many, CLASS_OWN, "base"),
+            ]
         )
     header = ["method", "all classes", "base", "new", "BWT", "all classes, own head", "base, own head"]
     return f"Class-incremental (among all classes).\n\n{table(header, rows)}"
@@ -104,17 +113,17 @@ def _ended(runs: list[Run], scenario: str) -> dict[str, tuple[str, float]]:
     """By method its title, and its accuracy over all classes after the last task, the mean over seeds."""
     return {
         run["method"]: (
-            _title(run),
+            title_of(run),
             statistics.mean(one["scenarios"][scenario]["accuracy"][-1] for one in many),
         )
-        for run, many in _by_method(run for run in runs if scenario in run["scenarios"])
+        for run, many in by_method(run for run in runs if scenario in run["scenarios"])
     }
 
 
 def left_out(runs: list[Run]) -> str:
     """Which rows of the other tables this protocol lacks."""
     present = {run["method"] for run in runs}
-    missing = [name for name in ORDER if name not in present]
+    missing = [name for name in ORDER if name not in present and name not in OF_COLD_START]
     return f"Not run yet: {', '.join(f'`{name}`' for name in missing)}." if missing else ""
 
 
@@ -124,19 +133,19 @@ def cost_table(runs: list[Run], every: list[Run]) -> str:
     full = counted.get("finetune")
     strongest = counted.get("adam-nscl")
     rows = []
-    for run, many in _by_method(compared(runs)):
+    for run, many in by_method(compared(runs)):
         costs = counted.get(COUNTED_AS.get(run["method"], run["method"]))
         if run["method"].startswith("joint") or not costs or not full:
             continue
         flops = costs["flops"] - _saved(run) * costs.get("prefix_flops", 0.0)
         rows.append(
             [
-                _title(run), f"{costs['trained']:,}", f"{flops / 1e9:.2f}", f"{flops / full['flops']:.2f}",
+                title_of(run), f"{costs['trained']:,}", f"{flops / 1e9:.2f}", f"{flops / full['flops']:.2f}",
                 f"{flops / strongest['flops']:.2f}" if strongest else "",
                 *(f"{costs[part] / 2**20:.2f}" for part in ("activation_bytes", "optimizer_bytes", "state_bytes")),
                 f"{costs['step_bytes'] / full['step_bytes']:.2f}",
                 f"{costs['step_bytes'] / strongest['step_bytes']:.3f}" if strongest else "",
-                _mean([sum(one["cpu_seconds"]) if "cpu_seconds" in one else None for one in many]),
+                mean_of([sum(one["cpu_seconds"]) if "cpu_seconds" in one else None for one in many]),
                 f"{run['peak_rss_bytes'] / 2**20:.0f}", run["by"],
             ]
         )  # fmt: skip
@@ -170,13 +179,13 @@ def tried(runs: list[Run]) -> str:
 def _in_torch(runs: list[Run], prefix: str, caption: str) -> str:
     rows = [
         [
-            _title(run),
+            title_of(run),
             *_of(many, TASK, "acc", "bwt", "new", "base"),
             _final(many, CLASS),
             *_of(many, CLASS, "base"),
         ]
         for run, many in sorted(
-            _by_method(run for run in runs if run["method"].startswith(prefix)), key=_acc, reverse=True
+            by_method(run for run in runs if run["method"].startswith(prefix)), key=_acc, reverse=True
         )
     ]
     if not rows:
@@ -191,7 +200,7 @@ def _acc(one: tuple[Run, list[Run]]) -> float:
 
 def domains(runs: list[Run]) -> str:
     rows = []
-    for run, many in _by_method(runs):
+    for run, many in by_method(runs):
         for label, scenario in (("one softmax", CLASS_OWN), ("our head", CLASS)):
             if scenario in run["scenarios"]:
                 last = run["scenarios"][scenario]["accuracy_matrix"][-1]
@@ -209,11 +218,11 @@ def domains(runs: list[Run]) -> str:
 def few_shots(runs: list[Run]) -> str:
     rows = []
     for protocol in sorted({run["protocol"] for run in runs if few_shot(run["protocol"])}, key=_pictures):
-        for run, many in _by_method(sorted((r for r in runs if r["protocol"] == protocol), key=place)):
+        for run, many in by_method(sorted((r for r in runs if r["protocol"] == protocol), key=place)):
             rows.append(
                 [
-                    str(_pictures(protocol)), _title(run), *_of(many, TASK, "acc", "bwt", "new"),
-                    _final(many, CLASS), *_of(many, CLASS, "base", "new"), _seeds(many),
+                    str(_pictures(protocol)), title_of(run), *_of(many, TASK, "acc", "bwt", "new"),
+                    _final(many, CLASS), *_of(many, CLASS, "base", "new"), seeds_of(many),
                 ]
             )  # fmt: skip
     if not rows:
@@ -237,7 +246,7 @@ def compared(runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if not run["method"].startswith((ABLATIONS, TRIED))]
 
 
-def _by_method(runs: Iterable[Run]) -> list[tuple[Run, list[Run]]]:
+def by_method(runs: Iterable[Run]) -> list[tuple[Run, list[Run]]]:
     """One run of each method, and those of all seeds."""
     found: dict[str, list[Run]] = {}
     for run in runs:
@@ -247,18 +256,18 @@ def _by_method(runs: Iterable[Run]) -> list[tuple[Run, list[Run]]]:
 
 def _of(runs: list[Run], scenario: str, *names: str) -> list[str]:
     return [
-        _mean([run["scenarios"].get(scenario, {}).get(name) for run in runs], name in ("bwt",))
+        mean_of([run["scenarios"].get(scenario, {}).get(name) for run in runs], name in ("bwt",))
         for name in names
     ]
 
 
 def _final(runs: list[Run], scenario: str) -> str:
-    return _mean(
+    return mean_of(
         [run["scenarios"][scenario]["accuracy"][-1] if scenario in run["scenarios"] else None for run in runs]
     )
 
 
-def _mean(values: list[Any], signed: bool = False) -> str:
+def mean_of(values: list[Any], signed: bool = False) -> str:
     """The mean, and the standard deviation over seeds where there are several."""
     known = [float(value) for value in values if value is not None]
     if not known:
@@ -267,7 +276,7 @@ def _mean(values: list[Any], signed: bool = False) -> str:
     return f"{mean} ± {statistics.stdev(known):.1f}" if len(known) > 1 else mean
 
 
-def _seeds(runs: list[Run]) -> str:
+def seeds_of(runs: list[Run]) -> str:
     return ", ".join(str(run["seed"]) for run in runs)
 
 

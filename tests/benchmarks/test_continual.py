@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.continual import page, product
+from benchmarks.continual import cold, page, product
 from benchmarks.continual.corruptions import contrast, gaussian_blur, gaussian_noise
 from benchmarks.continual.data import Split, Stream, TaskData, cut
 from benchmarks.continual.results import forward_transfer, measures
@@ -66,8 +66,69 @@ def test_domains_show_the_base_classes_again() -> None:
 
 
 def test_an_unknown_protocol_is_named() -> None:
-    with pytest.raises(ValueError, match=r"protocol is '7x7'; it must be 5x10, 10x5, 25x2 or domain"):
+    with pytest.raises(
+        ValueError, match=r"protocol is '7x7'; it must be 5x10, 10x5, 25x2, 9x10, 18x5 or domain"
+    ):
         cut("7x7", Drawn(), FACTS)  # type: ignore[arg-type]
+
+
+def test_a_protocol_of_another_base_is_named() -> None:
+    with pytest.raises(ValueError, match="protocol is '9x10@100', and 50 classes are left to be learned"):
+        cut("9x10@100", Drawn(), FACTS)  # type: ignore[arg-type]
+
+
+def test_the_cold_start_is_cut_in_the_order_of_the_field() -> None:
+    names = [f"c{i:03d}" for i in range(100)]
+    order = [names[i] for i in np.random.RandomState(1993).permutation(100)]
+    facts = {"classes": order[:10], "later_classes_in_order": order[10:]}
+
+    class Named(Drawn):
+        def split(
+            self, split: str, classes: tuple[str, ...], count: int | None = None, seed: int = 0
+        ) -> Split:
+            return super().split(split, tuple(f"new{name[1:]}" for name in classes), count, seed)
+
+    stream = cut("9x10@2", Named(), facts)  # type: ignore[arg-type]
+    assert [set(task.classes) for task in stream.tasks] == [
+        set(order[i : i + 10]) for i in range(10, 100, 10)
+    ]
+    assert len(cut("18x5@2", Named(), facts).tasks) == 18  # type: ignore[arg-type]
+
+
+def test_the_cold_starts_table_says_what_the_runs_said() -> None:
+    scenarios = {
+        TASK: {"acc": 70.04, "bwt": -1.0, "new": 71.0, "accuracy": [90.0]},
+        CLASS: {"acc": 40.0, "bwt": -20.0, "new": 50.0, "accuracy": [90.0, 60.0, 45.0]},
+    }
+    run = {
+        "protocol": "9x10@100", "method": "ours-auto", "title": "auto", "seed": 0, "scenarios": scenarios,
+        "epochs_trained": [4, 0, 4], "cpu_seconds": [1.0, 2.0], "whole_seconds": 7,
+    }  # fmt: skip
+    row = cold.cold([run]).splitlines()[-1]
+    assert row == "| auto | 70.0 | -1.0 | 71.0 | 65.0 | 45.0 | -20.0 | 2.0 | 3.0 | 7.0 | 0 |"
+    assert "| AdaGauss |  |  | 66.7 |" in cold.published()
+
+
+def test_the_table_of_choices_says_what_each_lesson_gains() -> None:
+    def lived(method: str, new: float, everything: float, epochs: int) -> dict[str, Any]:
+        scenarios = {
+            TASK: {"accuracy_matrix": [[90.0], [88.0, new]]},
+            CLASS: {"accuracy": [90.0, everything]},
+        }
+        gain = {"likelihood": 0.02, "done": 0.25, "sure": 3.04}
+        return {
+            "method": method, "seed": 1, "tasks": ["01"], "scenarios": scenarios, "gains": [gain],
+            "epochs_trained": [epochs],
+        }  # fmt: skip
+
+    runs = [
+        lived("ours-heads", 70.0, 60.0, 0),
+        lived("ours-centers", 71.5, 59.0, 4),
+        lived("ours-auto", 71.5, 59.0, 4),
+    ]
+    assert cold.choices(runs[:2]) == ""
+    row = cold.choices(runs).splitlines()[-1]
+    assert row == "| 1 | 01 | 70.0 | +1.5 | 60.0 | -1.0 | 0.080 | 3.0 | centers |"
 
 
 @pytest.mark.parametrize(("severity", "deviation"), [(1, 0.4), (3, 0.7), (5, 1.0)])
