@@ -21,6 +21,7 @@ from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import DivergedError
 from csk_sdk.formats.schema import load_schema, violation
+from csk_sdk.learning.consolidation import Batches
 from csk_sdk.learning.few_shot import NO_GAIN, heads_because
 from csk_sdk.learning.life import LearnReport, TaskLife, Trained
 from csk_sdk.learning.memory_budget import Plan, plan_for
@@ -227,17 +228,22 @@ class LearnRun:
     def _pays(self) -> bool:
         """Whether the first steps are worth going on, by images that they have not seen."""
         self._stepping = None
+        if self._gain is None:
+            self._gain = self._gained() if self._probe else Gain(0)
+        return self._gain.pays(self._config.max_forgetting)
+
+    def _gained(self) -> Gain:
+        """Of at most so many images that were trained on, and so many that were not."""
         order, seen = self._shuffled(0), self._probe * self._batch_size
         fitted, held_out = order[:seen][-_MOST_HELD_OUT:], order[seen:][:_MOST_HELD_OUT]
-        if self._gain is None:
-            self._gain = Gain(0)
-            if len(fitted):
-                self._gain = self._training.gain(
-                    partial(self._plain_batches, fitted),
-                    partial(self._plain_batches, held_out),
-                    self._share(self._probe),
-                )
-        return self._gain.pays(self._config.max_forgetting)
+        asked = np.concatenate([fitted, held_out])
+        batches: Batches = self._plain_batches
+        if len(asked) == len(self._split):
+            # In the order in which the warm-up has seen them: what it has kept need not be looked at again.
+            asked = self._plain_order()
+        else:
+            batches = partial(self._plain_batches, asked)
+        return self._training.gain(batches, np.isin(asked, held_out), self._share(self._probe))
 
     def _share(self, done: int) -> float:
         """What the first so many steps are of all, by their learning rates."""

@@ -247,16 +247,15 @@ class TaskStream:
     def _decide(self, training: TaskTraining) -> None:
         """Stop training where what it has gained, on held batches that it has not seen, is not clear."""
 
-        def batches(part: slice) -> Batches:
-            return lambda: (self._normalised(*held) for held in self._held[part])
-
         probe = self._probe
         self._gain = Gain(0)
         if probe:
             # How many batches are to come is not known: what is held back is taken for all.
             rates = [_rate(step) for step in range(len(self._held))]
             done = sum(rates[:probe]) / sum(rates)
-            self._gain = training.gain(batches(slice(probe)), batches(slice(probe, None)), done)
+            sizes = [len(labels) for _, labels in self._held]
+            held_out = np.arange(sum(sizes)) >= sum(sizes[:probe])
+            self._gain = training.gain(self._held_batches, held_out, done)
         if not self._gain.pays(self._config.max_forgetting):
             self._heads_because = NO_GAIN
             training.stay_frozen()

@@ -246,14 +246,14 @@ class TaskTraining:
         scaled = self._targets.scaled
         return self._objective.head_loss(scaled(features @ weight.T + bias), scaled(labels))
 
-    def gain(self, fitted: Batches, held_out: Batches, done: float) -> Gain:
-        """What the steps so far, the share `done` of all, have gained on `held_out` batches; see `gain_so_far`.
+    def gain(self, batches: Batches, held_out: NDArray[np.bool_], done: float) -> Gain:
+        """What the steps so far, the share `done` of all, have gained on those of `batches` that are `held_out`.
 
-        Nothing changes: the next step is what it would have been.
+        Nothing changes: the next step is what it would have been. See `gain_so_far`.
         """
         # A graph of its own is opened for that, and two at once would be the peak of memory.
         self._step = None
-        return gain_so_far(self._consolidation(), fitted, held_out, done)
+        return gain_so_far(self._consolidation(), batches, held_out, _seen_in(batches, self._before), done)
 
     def stay_frozen(self) -> None:
         """Drop all that was trained: the task is consolidated as one that no step was taken for."""

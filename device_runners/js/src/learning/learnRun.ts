@@ -307,19 +307,22 @@ export class LearnRun {
   /** Whether the first steps are worth going on, by images that they have not seen. */
   private async pays(): Promise<boolean> {
     this.stepping = undefined;
+    this.gain ??= this.probe ? await this.gained() : untold();
+    return pays(this.gain, this.config.maxForgetting);
+  }
+
+  /** Of at most so many images that were trained on, and so many that were not. */
+  private gained(): Promise<Gain> {
     const order = this.shuffled(0);
     const seen = this.probe * this.batchSize;
-    const fitted = order.slice(Math.max(0, seen - GAIN.mostImages), seen);
-    const heldOut = order.slice(seen, seen + GAIN.mostImages);
-    this.gain ??= fitted.length
-      ? await gainSoFar(
-          this.training,
-          () => this.plainBatches(fitted),
-          () => this.plainBatches(heldOut),
-          this.share(this.probe),
-        )
-      : untold();
-    return pays(this.gain, this.config.maxForgetting);
+    const some = order.slice(Math.max(0, seen - GAIN.mostImages), seen + GAIN.mostImages);
+    const held = new Set(order.slice(seen, seen + GAIN.mostImages));
+    // In the order in which the warm-up has seen them: what it has kept need not be looked at again.
+    const all = some.length === this.pixels.count;
+    const asked = all ? this.plainOrder() : some;
+    const heldOut = Array.from(asked, (image) => held.has(image));
+    const batches = all ? this.batches : () => this.plainBatches(asked);
+    return gainSoFar(this.training, batches, heldOut, this.share(this.probe));
   }
 
   /** What the first so many steps are of all, by their learning rates. */
@@ -398,10 +401,12 @@ export class LearnRun {
     return this.order.index;
   }
 
+  private plainOrder(): Int32Array {
+    return new Random(this.config.seed).permutation(this.pixels.count);
+  }
+
   /** The images of `order` once, without augmentation: the whole task, shuffled by the seed, where nothing is named. */
-  private *plainBatches(
-    order = new Random(this.config.seed).permutation(this.pixels.count),
-  ): Generator<Batch> {
+  private *plainBatches(order = this.plainOrder()): Generator<Batch> {
     for (let start = 0; start < order.length; start += this.batchSize) {
       throwIfAborted(this.options.signal);
       const { pixels, labels } = this.pixels.batch(order.subarray(start, start + this.batchSize));
