@@ -142,6 +142,19 @@ def test_of_one_batch_nothing_can_be_held_out(opened: Open, task: Task) -> None:
     assert "--batch-size" in report.choice
 
 
+def test_a_budget_that_no_step_was_taken_of_ended_nothing(opened: Open, task: Task) -> None:
+    costs = opened("costs").bundle.manifest.costs["step_centers"]
+    heads = opened("heads", **SETTINGS, train="heads", flops=2.0 * 16 * costs)
+    assert heads.learn(task).stopped == "epochs"
+
+
+def test_of_a_budget_for_two_steps_the_first_is_asked(opened: Open, task: Task) -> None:
+    costs = opened("costs").bundle.manifest.costs["step_centers"]
+    auto = opened("auto", **NOTHING, train="auto", flops=2.0 * 16 * costs)
+    report = auto.learn(task)
+    assert (report.gain["images"], report.heads_only_because) == (64, "no-gain")
+
+
 def test_few_images_are_not_asked(opened: Open, task: Task) -> None:
     report = opened("auto", **SETTINGS, **{"few_shot": 1000}, train="auto").learn(task)
     assert (report.heads_only_because, report.gain) == ("few-shot", {})
