@@ -36,6 +36,8 @@ from csk_sdk.state import Generation, State
 from csk_sdk.version import __version__
 
 _MOST_HELD_OUT = integer("gain", "most_images")
+# Settings of no consequence for the result.
+_NO_MATTER = ("checkpoint_seconds", "spinning", "time_limit")
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,7 @@ class LearnRun:
         found = self._life.state.load_progress()
         if found is None:
             return 0, 0.0, 0.0
-        tensors, meta = found
+        tensors, meta = found[0], _with_defaults(found[1])
         if any(meta.get(key) != value for key, value in identity.items()):
             # Another run's; it stays until this one has something better to keep in its place.
             return 0, 0.0, 0.0
@@ -288,7 +290,7 @@ class LearnRun:
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a progress checkpoint to be continued."""
         config = self._config.to_json()
-        for name in ("checkpoint_seconds", "spinning", "time_limit"):  # of no consequence for the result
+        for name in _NO_MATTER:
             config.pop(name)
         return {
             "task": self._task.name,
@@ -335,3 +337,12 @@ class LearnRun:
 
     def _plain_order(self) -> NDArray[np.int64]:
         return np.random.default_rng(self._config.seed).permutation(len(self._split))
+
+
+def _with_defaults(meta: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says; a setting that it lacks was none yet, and was as its default is."""
+    config = meta.get("config")
+    if not isinstance(config, dict):
+        return meta
+    defaults = {name: value for name, value in TrainingConfig().to_json().items() if name not in _NO_MATTER}
+    return {**meta, "config": {**defaults, **config}}

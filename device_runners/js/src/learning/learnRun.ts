@@ -1,7 +1,7 @@
 /** One task learned from start to commit, resumable at any step. */
 
 import type { Bundle } from '../bundle/bundle.js';
-import { augmentationOf, configRecord, type TrainingConfig } from '../config.js';
+import { augmentationOf, configRecord, DEFAULTS, type TrainingConfig } from '../config.js';
 import { PROGRESS_SCHEMA } from '../contract/progressSchema.js';
 import { GAIN } from '../contract/thresholds.js';
 import { moved, randomMoves } from '../data/augment.js';
@@ -344,9 +344,11 @@ export class LearnRun {
     const fresh = { step: 0, loss: 0, seconds: 0 };
     const found = await this.state.loadProgress();
     if (!found) return fresh;
-    const same = Object.entries(identity).every(
-      ([key, value]) => JSON.stringify(found.meta[key]) === JSON.stringify(value),
-    );
+    // A setting that it lacks was none yet, and was as its default is.
+    const { checkpoint_seconds: _, ...defaults } = configRecord(DEFAULTS);
+    const config = { ...JSON.parse(dumps(defaults)), ...(found.meta.config as object) };
+    const said: Record<string, unknown> = { ...found.meta, config };
+    const same = Object.entries(identity).every(([key, value]) => sorted(said[key]) === sorted(value));
     // Another run's stays until this one has something better to keep in its place.
     if (!same || violation(found.spelled, PROGRESS_SCHEMA) !== undefined) return fresh;
     this.training.resume(found.tensors);
@@ -428,4 +430,10 @@ export class LearnRun {
 /** As the method of that name, which React Native's signals lack. */
 function throwIfAborted(signal: StopSignal | undefined): void {
   if (signal?.aborted) throw signal.reason ?? new Error('learning was stopped');
+}
+
+/** As JSON, an object's names in order. */
+function sorted(value: unknown): string {
+  const plain = typeof value === 'object' && value !== null && !Array.isArray(value);
+  return JSON.stringify(plain ? Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)) : value);
 }
