@@ -2,9 +2,11 @@
 
 import { afterEach, expect, test } from 'vitest';
 import { GAIN } from '../src/contract/thresholds.js';
+import type { Json } from '../src/formats/json.js';
 import type { Tensors } from '../src/formats/tensors.js';
 import type { Learner } from '../src/learner.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
+import { readProgress, writeProgress } from '../src/state/progress.js';
 import { SETTINGS } from '../tools/digits.js';
 import { device, HEADS, TASKS, task } from './teaching.js';
 
@@ -111,6 +113,24 @@ test.each([
     expected.choice,
   ]);
   expect(bits(again)).toEqual(bits(whole));
+});
+
+test('a checkpoint that was written before there was a setting is gone on from', async () => {
+  const storage = new MemoryStorage();
+  const stopped = await device([], CENTERS, storage);
+  const stop = new AbortController();
+  const onProgress = ({ step }: { step: number }): void => {
+    if (step === 3) stop.abort(new Error('the phone rang'));
+  };
+  await expect(stopped.learn(await learned(), { signal: stop.signal, onProgress })).rejects.toThrow('rang');
+  const { tensors, spelled } = (await readProgress(storage))!;
+  const { train: _, ...before } = spelled.config as Record<string, Json>;
+  await writeProgress(storage, tensors, { ...spelled, config: before });
+  const again = await device([], CENTERS, storage);
+  expect((await again.learn(await learned())).resumedAtStep).toBe(3);
+});
+  const other = await again.learn(await task('02', TASKS['02']), { train: 'auto' });
+  expect(other.resumedAtStep).toBe(0);
 });
 
 test('of one batch nothing can be held out', async () => {
