@@ -129,9 +129,6 @@ test('a checkpoint that was written before there was a setting is gone on from',
   const again = await device([], CENTERS, storage);
   expect((await again.learn(await learned())).resumedAtStep).toBe(3);
 });
-  const other = await again.learn(await task('02', TASKS['02']), { train: 'auto' });
-  expect(other.resumedAtStep).toBe(0);
-});
 
 test('of one batch nothing can be held out', async () => {
   const auto = await device([], { ...CENTERS, train: 'auto', batchSize: 80 });
