@@ -2,8 +2,9 @@
 
     python benchmarks/living.py PART --data DIR --model cifar100-base50.onnx --out docs/results/living.json
 
-`--out` keeps the parts that are in the file already. Parts: corrections, expected, forget, ledger, one-class, ota,
-twins, unknown.
+`--images` is how many images of each new class are learned, 100 or up to 500; the file has a part of 500 as `PART@500`.
+`--out` keeps the parts that are in the file already. Parts: corrections, expected, forget, learned-twins, ledger,
+one-class, ota, twins, unknown.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import ledger, lessons, ota, unknown
 
+IMAGES = 100
 PARTS = {"ledger": ledger.run, "ota": ota.run, "unknown": unknown.run, **lessons.PARTS}
 
 
@@ -27,6 +29,7 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--cache", type=Path, default=Path("out/living"))
     parser.add_argument("--out", type=Path, help="JSON to write")
     options = parser.parse_args()
@@ -34,7 +37,8 @@ def main() -> None:
     found = PARTS[options.part](options)
     if options.out:
         before = json.loads(options.out.read_text()) if options.out.exists() else {}
-        options.out.write_text(json.dumps({**before, options.part: found}, indent=1) + "\n")
+        name = options.part if options.images == IMAGES else f"{options.part}@{options.images}"
+        options.out.write_text(json.dumps({**before, name: found}, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

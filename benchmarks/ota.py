@@ -26,8 +26,8 @@ from PIL import Image
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner, Task, TrainingConfig, upgrade
 
-# Images of a class: of the base to build with, of the others to learn, and of all to test with.
-BASE, LEARNED, TESTED = 100, 100, 50
+# Images of a class: of the base to build with, and of all to test with.
+BASE, TESTED = 100, 50
 CONFIG = TrainingConfig(threads=1, few_shot=10**6)
 # By title: the network's file, None for the model itself, and options of the build.
 UPGRADES: dict[str, tuple[str | None, dict[str, Any]]] = {
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of the table, printed as they come."""
     facts = facts_of(options.model)
     pictures = Pictures(options.data, options.cache)
-    stream = cut(f"5x10@{LEARNED}", pictures, facts, 0)
+    stream = cut(f"5x10@{options.images}", pictures, facts, 0)
     folder = _base(options.cache, pictures, stream.base.classes)
     old = _built(options.cache / "ota-old", options.model, folder, facts)
     tested = [_few(task) for task in (stream.base, *stream.tasks)]

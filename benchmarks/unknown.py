@@ -3,7 +3,7 @@
     python benchmarks/living.py unknown --data DIR --model cifar100-base50.onnx --out docs/results/living.json
 
 csk-sdk learns CIFAR-100 as an application would, on a bundle with the features of layers: five tasks of five classes,
-and on another state 25 tasks of two, 100 images a class. As deployed, and after the last task of each: the test
+and on another state 25 tasks of two, `--images` a class. As deployed, and after the last task of each: the test
 images of all known classes against those of classes that were never taught, and against blank images, noise and
 digits, by our distance and by published scores on the same features and statistics. Areas under the ROC curve in
 percent. Then the share of known test images that is rejected where a share is asked for.
@@ -28,7 +28,7 @@ from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 # Which streams, and after how many of their tasks.
-STREAMS = (("10x5@100", 5), ("25x2@100", 25))
+STREAMS = (("10x5", 5), ("25x2", 25))
 SHARES = (0.01, 0.05, 0.1, 0.2)
 # Of the images that were trained on, for what ViM is scaled by.
 TRAINED = 10
@@ -41,7 +41,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     pictures, facts = Pictures(options.data, options.cache), facts_of(options.model)
     built = bundle(options.model, options.data, options.cache, {"features": LAYERS})
     found: dict[str, Any] = {"against": {}, "rejected": {}}
-    for protocol, tasks in STREAMS:
+    for kind, tasks in STREAMS:
+        protocol = f"{kind}@{options.images}"
         stream = cut(protocol, pictures, facts, 0)
         with tempfile.TemporaryDirectory() as state:
             learner = Learner.open(built, state, TrainingConfig(threads=1))
