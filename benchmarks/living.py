@@ -4,7 +4,7 @@
 
 `--images` is how many images of each new class are learned, 100 or up to 500; the file has a part of 500 as `PART@500`.
 `--out` keeps the parts that are in the file already. Parts: corrections, expected, forget, learned-twins, ledger,
-one-class, ota, twins, unknown.
+one-class, ota, other-kinds, twins, unknown.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON to write")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
+    options.name = options.part if options.images == IMAGES else f"{options.part}@{options.images}"
     found = PARTS[options.part](options)
     if options.out:
         before = json.loads(options.out.read_text()) if options.out.exists() else {}
-        name = options.part if options.images == IMAGES else f"{options.part}@{options.images}"
-        options.out.write_text(json.dumps({**before, name: found}, indent=1, sort_keys=True) + "\n")
+        options.out.write_text(json.dumps({**before, options.name: found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
