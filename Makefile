@@ -13,6 +13,11 @@ MNN := .venv-mnn
 DOCS := .venv-docs
 RELEASE := .venv-release
 JS := device_runners/js
+JS_PACKAGES := $(JS)/node_modules/.ready
+JS_TOOLS := $(JS)/out/build/.ready
+JS_FIXTURES := $(JS)/out/fixtures/.ready
+JS_SOURCES = $(wildcard $(JS)/*.json $(JS)/*.ts) $(shell find $(JS)/src $(JS)/tools -name '*.ts')
+PYTHON_SOURCES = $(shell find sdk artifacts_builder $(JS)/tools tests/builder tests/learner -name '*.py' -o -name '*.json')
 export CHROMIUM ?= /usr/bin/chromium
 # Wheels of both end with Python 3.12.
 UP_TO_312 := $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'
@@ -156,20 +161,18 @@ run-matrix: $(BIN)/.dev $(patsubst %,.venv-matrix-%/.ready,$(filter-out node,$(O
 	PYTHONPATH=tests $(BIN)/python -m platforms matrix $(VECTORS) $(foreach one,$(ON:node=node browser),$(MATRIX)/$(one).json) \
 		--runtimes $(RUNTIMES) $(if $(filter file,$(origin ON)),--write docs/matrix.md)
 
-matrix-js: chromium
-	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build:tools
+matrix-js: $(JS_TOOLS) chromium
 	-cd $(JS) && CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(MATRIX)" node out/build/tools/conformanceNode.js
 	-cd $(JS) && CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(MATRIX)" node out/build/tools/conformanceBrowser.js
 
 # Networks drawn at random, built, and run on the oldest and the newest runtime and in WebAssembly, against torch in float64.
 SWEEP := out/sweep
-sweep: $(BENCH)/.ready .venv-matrix-1.17.0/.ready .venv-matrix-1.32.0/.ready
+sweep: $(BENCH)/.ready .venv-matrix-1.17.0/.ready .venv-matrix-1.32.0/.ready $(JS_TOOLS)
 	@mkdir -p $(SWEEP)
 	$(BENCH)/bin/python tests/sweep/record.py $(SWEEP) --graphs $(GRAPHS) --workers $(WORKERS) 2> out/sweep.log \
 		|| { tail -20 out/sweep.log; exit 1; }
 	.venv-matrix-1.17.0/bin/python tests/sweep/replay.py $(SWEEP) $(SWEEP)/1.17.0.json
 	.venv-matrix-1.32.0/bin/python tests/sweep/replay.py $(SWEEP) $(SWEEP)/1.32.0.json
-	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build:tools
 	cd $(JS) && node out/build/tools/sweepWeb.js "$(CURDIR)/$(SWEEP)" "$(CURDIR)/$(SWEEP)/web.json"
 	$(BENCH)/bin/python tests/sweep/summary.py $(SWEEP) 1.17.0 1.32.0 web
 
@@ -191,10 +194,9 @@ conformance: $(BIN)/.dev
 		else echo "Left out: the JavaScript runner, which needs Node 20 or newer with npm"; fi
 	PYTHONPATH=tests $(BIN)/python -m platforms table $(VECTORS) $(RESULTS)/*.json
 
-conformance-js: chromium
-	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && PYTHON="$(CURDIR)/$(BIN)/python" npm run fixtures
+conformance-js: $(JS_TOOLS) $(JS_FIXTURES) chromium
 	cd $(JS) && CONFORMANCE_VECTORS="$(CURDIR)/$(VECTORS)" CONFORMANCE_OUT="$(CURDIR)/$(RESULTS)" \
-		CONFORMANCE_DIGITS="$(CURDIR)/$(DIGITS)" npm run conformance
+		CONFORMANCE_DIGITS="$(CURDIR)/$(DIGITS)" sh -c 'node out/build/tools/conformanceNode.js && node out/build/tools/conformanceBrowser.js'
 	PYTHONPATH=tests $(BIN)/python -m platforms states $(DIGITS) $(if $(wildcard .cache/arm64),--cache .cache/arm64)
 
 # Vectors, and a learned task, on ARM64 CPUs that qemu emulates; needs apt, no rights, and about 250 MB in .cache.
@@ -202,18 +204,30 @@ arm64: $(BIN)/.dev
 	@test -d $(DIGITS) || $(BIN)/python tests/conformance/digits.py $(DIGITS)
 	PYTHONPATH=tests $(BIN)/python -m platforms arm64 $(VECTORS) $(DIGITS) --cache .cache/arm64 --results $(RESULTS)
 
-# A bundle and images from the Python SDK are what it learns from, and Python opens what it wrote.
-test-js: $(BIN)/.dev
+# What several of these share is installed, and made, once: when one runs beside another, nothing changes below it.
+$(JS_PACKAGES): $(JS)/package.json $(JS)/package-lock.json
 	@command -v npm > /dev/null || { echo "The JavaScript runner needs Node 20 or newer with npm."; exit 1; }
-	cd $(JS) && npm ci --ignore-scripts && npm run typecheck && npm run lint
-	cd $(JS) && PYTHON=$(CURDIR)/$(BIN)/python npm run fixtures && PYTHON=$(CURDIR)/$(BIN)/python npm test
+	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+$(JS_TOOLS): $(JS_PACKAGES) $(JS_SOURCES)
+	cd $(JS) && npm run --silent build:tools
+	@touch $@
+
+$(JS_FIXTURES): $(JS_PACKAGES) $(PYTHON_SOURCES) | $(BIN)/.dev
+	cd $(JS) && PYTHON=$(CURDIR)/$(BIN)/python npm run --silent fixtures
+	@touch $@
+
+# A bundle and images from the Python SDK are what it learns from, and Python opens what it wrote.
+test-js: $(JS_PACKAGES) $(JS_FIXTURES)
+	cd $(JS) && npm run typecheck && npm run lint
+	cd $(JS) && PYTHON=$(CURDIR)/$(BIN)/python npm test
 	cd $(JS) && npm run build && cd examples/react-native && npm ci --ignore-scripts && npm run typecheck
 	cd $(JS)/examples/capacitor && npm ci --ignore-scripts && npm run typecheck
 # The web app: built with a bundle of the digits, or with BUNDLE=DIR, and with BEFORE=DIR, which devices have now.
 APP := device_runners/js/app
 
-$(APP)/node_modules/.ready: $(APP)/package-lock.json device_runners/js/package-lock.json
-	cd device_runners/js && npm ci --ignore-scripts --no-audit --no-fund
+$(APP)/node_modules/.ready: $(APP)/package-lock.json $(JS_PACKAGES)
 	cd $(APP) && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
@@ -221,7 +235,7 @@ $(APP)/out/bundle/manifest.json: $(BIN)/.demo $(APP)/tools/prepare.py
 	$(BIN)/python $(APP)/tools/prepare.py $(APP)/out
 
 build-app: $(APP)/node_modules/.ready $(if $(BUNDLE),,$(APP)/out/bundle/manifest.json)
-	cd device_runners/js && npm run build
+	cd $(JS) && npm run build
 	cd $(APP) && $(if $(BUNDLE),BUNDLE='$(abspath $(BUNDLE))') $(if $(BEFORE),BEFORE='$(abspath $(BEFORE))') npm run build
 
 app: build-app
@@ -241,8 +255,7 @@ check: $(BIN)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-contract: $(BIN)/.dev
-	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund
+contract: $(BIN)/.dev $(JS_PACKAGES)
 	$(BIN)/python -m tools.contract
 	$(BIN)/python tests/contract/make_settings.py
 	$(BIN)/python tests/contract/make_manifests.py
@@ -306,10 +319,8 @@ fuzz: $(BIN)/.fuzz
 	$(BIN)/python tests/field/fuzz.py --minutes $(MINUTES) --out out/fuzz
 
 # The JavaScript readers; their seeds are files of the fixtures' bundle.
-fuzz-js: $(BIN)/.dev
-	@command -v npm > /dev/null || { echo "The JavaScript runner needs Node 20 or newer with npm."; exit 1; }
-	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund && PYTHON=$(CURDIR)/$(BIN)/python npm run fixtures
-	cd $(JS) && npm run --silent fuzz -- $(MINUTES)
+fuzz-js: $(JS_TOOLS) $(JS_FIXTURES)
+	cd $(JS) && node out/build/tools/fuzz.js $(MINUTES)
 
 sbom: $(BIN)/.dev
 	$(BIN)/python docs/generate_supply_chain.py --sbom out/sbom.json

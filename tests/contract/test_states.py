@@ -15,7 +15,8 @@ from make_states import GOOD, HERE, TASK, recorded
 from csk_sdk.errors import StateError
 from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.network.profiles import PROFILES
-from csk_sdk.state.generation import LATER, GenerationRecord, LearnedTask, seal
+from csk_sdk.state.generation import LATER, GenerationRecord, LearnedTask
+from csk_sdk.state.sealing import seal
 
 RECORDED = json.loads((HERE / "states.json").read_text())
 names = pytest.mark.parametrize("name", GOOD)

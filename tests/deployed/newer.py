@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from csk_sdk.state.atomic import replace_file
-from csk_sdk.state.generation import seal, unseal
+from csk_sdk.state.sealing import seal, unseal
 from csk_sdk.state.tensorfile import decode, encode
 
 # What nobody knows yet: beside the known fields of a record, of each task and of HEAD.

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from cli.conftest import csk_sdk
 from csk_sdk import Learner, Progress, StateError, Task
 from csk_sdk.state import State
-from csk_sdk.state.generation import unseal
+from csk_sdk.state.sealing import unseal
 from csk_sdk.version import __version__
 from csk_sdk.workspace.verification import verify
 

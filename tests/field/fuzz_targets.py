@@ -30,8 +30,8 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.errors import BundleError, CskError, StateError, TaskError
 from csk_sdk.formats.protobuf import MalformedError
 from csk_sdk.state import LearnedTask, State
-from csk_sdk.state.generation import seal
 from csk_sdk.state.repair import StateCheck
+from csk_sdk.state.sealing import seal
 from csk_sdk.state.tensorfile import decode, encode
 
 Target = Callable[[bytes], None]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from csk_sdk.contract.manifest import sealed
 from csk_sdk.errors import BundleError
-from csk_sdk.state.generation import seal
+from csk_sdk.state.sealing import seal
 from field import fuzz_targets
 
 # Inputs that once broke a reader: (target, input, what it was).

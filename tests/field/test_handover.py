@@ -12,9 +12,9 @@ import pytest
 
 from csk_sdk import StateError, StateLockedError
 from csk_sdk.state import atomic, handover, swap
-from csk_sdk.state.generation import seal
 from csk_sdk.state.handover import Places, commit, commit_back, finish, handing_over
 from csk_sdk.state.lock import StateLock
+from csk_sdk.state.sealing import seal
 from field.simulated_disk import Recorder, crash_states, read_tree, write_tree
 
 KINDS = ("old", "new")

@@ -18,7 +18,7 @@ from csk_sdk import Bundle, BundleError, ConfigError, Learner, StorageError, ver
 from csk_sdk.bundle.signing import SIGNATURE, sign
 from csk_sdk.cli.commands import functions
 from csk_sdk.contract.manifest import MANIFEST, sealed
-from csk_sdk.state.generation import seal, unseal
+from csk_sdk.state.sealing import seal, unseal
 
 PEM, RAW = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import NAMES, Digits, build_digits_bundle, open_learner
 from csk_sdk import CskError, FleetError, Learner, Task, fleet, upgrade
-from csk_sdk.state.generation import seal
+from csk_sdk.state.sealing import seal
 from field.fuzz_targets import each_value_changed
 from learner.knowing import accuracy
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from csk_sdk import StorageError
+from csk_sdk import StorageError, fleet
 from csk_sdk.learning.learn_run import Progress
 from csk_sdk.state import atomic
 from csk_sdk.state.generation import commit_bytes
@@ -102,6 +102,25 @@ def test_a_really_full_disk_at_an_export(device: Device, small_disk: Callable[[i
         device, StorageError, ["The disk is full", "exported.onnx"], lambda: device.learner().export(path)
     )
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["known.onnx", "kitchen.cskc"])
+def test_what_killed_writers_of_a_file_left_is_removed_by_the_next(device: Device, name: str) -> None:
+    """Once they are old: those of a living process are not."""
+    folder = device.folder / "out"
+    folder.mkdir()
+    old, young, other = (
+        folder / f".{one}.csk-tmp" for one in (f"{name}.1-ab", f"{name}.2-cd", "another.3-ef")
+    )
+    for path in (old, young, other):
+        path.write_bytes(b"half of it")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    if name.endswith(".onnx"):
+        device.learner().export(folder / name)
+    else:
+        fleet.export(device.learner(), folder / name, least=1)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([name, young.name, other.name])
 
 
 class Full:

@@ -10,7 +10,7 @@ import pytest
 from conftest import NAMES, Digits, open_learner
 from csk_sdk import Learner, Task
 from csk_sdk.method import known_classes
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.heads import ClassStatistics, images_counted
 from csk_sdk.method.known_classes import MOST, contradicted, known_among, times_counted, with_known_classes
 
 
@@ -25,7 +25,7 @@ def statistics(count: int, offset: float, classes: tuple[str, ...] = ("a", "b"))
 def test_new_pictures_of_known_classes_count_like_the_old_ones(pictures: int) -> None:
     rng = np.random.default_rng(1)
     old = statistics(200, 0.0)
-    assert known_among(("b", "new"), old) == ("b",)
+    assert known_among(("b", "new"), old.counted) == ("b",)
     labels = np.repeat([0, 1], pictures)
     x = rng.normal(size=(2 * pictures, 3)).astype(np.float32)
     found = with_known_classes(old, x, labels, ("b", "new"))
@@ -42,7 +42,7 @@ def test_new_pictures_of_known_classes_count_like_the_old_ones(pictures: int) ->
 
 
 def test_where_nothing_is_known_nothing_is_weighed() -> None:
-    assert known_among(("x", "y"), statistics(50, 0.0)) == ()
+    assert known_among(("x", "y"), images_counted(statistics(50, 0.0).tensors())) == ()
     assert times_counted({"x": 1, "y": 1}, statistics(50, 0.0)) == {}
 
 

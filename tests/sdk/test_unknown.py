@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from csk_sdk.errors import StateError
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.left_out import JudgedImages, LeftOut
-from csk_sdk.method.unknown import QUANTILES, Familiarity, _oddness_left_out, distance, margins_of, measured
+from csk_sdk.method.unknown import QUANTILES, Familiarity, Spread, distance, margins_of, measured
 
 PRIOR = 100.0
 
@@ -69,7 +69,7 @@ def test_a_picture_is_left_out_of_what_judges_it() -> None:
         variance = np.diag(scatter) / 25 + others.var(axis=0)
         odd.append(np.minimum((exact[index] - others.mean(axis=0)) ** 2 / variance, 4).mean())
     np.testing.assert_allclose(margins_of(judged.logits(exact, labels)), expected, rtol=1e-9)
-    np.testing.assert_allclose(_oddness_left_out(statistics, exact, labels), odd, rtol=1e-9)
+    np.testing.assert_allclose(Spread.of(statistics).left_out(exact, labels), odd, rtol=1e-9)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2])

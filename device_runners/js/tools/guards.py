@@ -143,7 +143,7 @@ def _known(tensors: Tensors) -> list[dict[str, Any]]:
         said = {
             "old": old.classes,
             "classes": classes,
-            "names": known_among(classes, old),
+            "names": known_among(classes, old.counted),
             "merged": merged.classes,
         }
         found.append(said)

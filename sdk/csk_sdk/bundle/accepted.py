@@ -16,8 +16,8 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.bundle.signing import fingerprint
 from csk_sdk.errors import BundleError, StateError, StateLockedError, StorageError
 from csk_sdk.state.atomic import exists, replace_file
-from csk_sdk.state.generation import seal, unseal
 from csk_sdk.state.lock import StateLock
+from csk_sdk.state.sealing import seal, unseal
 
 ACCEPTED = "accepted.json"
 _MOST_ALLOWED = 16

@@ -25,7 +25,7 @@ from csk_sdk.method.contributions import DIRECTIONS, MIXTURES, Contribution, Con
 from csk_sdk.method.unknown import Familiarity
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.state.atomic import exists, replace_file
-from csk_sdk.state.generation import seal, unseal
+from csk_sdk.state.sealing import seal, unseal
 
 LEAST = integer("fleet", "least_images")
 # In the state's folder: who this device is to its fleet, and what it has said last.

@@ -23,7 +23,7 @@ from csk_sdk.method.contributions import Contribution, ContributionSum, Lesson
 from csk_sdk.method.decisions import Judgement, judge
 from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.forgetting import estimated_forgetting
-from csk_sdk.method.heads import ClassStatistics, HeadArrays
+from csk_sdk.method.heads import ClassStatistics, HeadArrays, images_counted
 from csk_sdk.method.known_classes import known_among
 from csk_sdk.method.left_out import JudgedImages
 from csk_sdk.method.logistic import cross_entropy
@@ -358,7 +358,7 @@ class Consolidation:
         sketch = measured(Familiarity.from_tensors(self.tensors), known, images)
         if sketch is not None:
             tensors.update(sketch.tensors())
-        again = known_among(classes, ClassStatistics.from_tensors(self.tensors))
+        again = known_among(classes, images_counted(self.tensors))
         rng = np.random.default_rng(self.config.seed)
         return judge(known, images, classes, again, self.bundle.manifest.classes, rng)
 

@@ -23,7 +23,7 @@ from csk_sdk.errors import DivergedError
 from csk_sdk.learning.acceptance import forgets_too_much, twins_to_part
 from csk_sdk.learning.consolidation import Batches, Consolidated, Consolidation, Measured
 from csk_sdk.learning.memory_budget import WHOLE, Plan
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.heads import ClassStatistics, images_counted
 from csk_sdk.method.known_classes import contradicted, known_among
 from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.novelty import novelty
@@ -75,7 +75,7 @@ class TaskTraining:
         self._refitted = refitted or {}
         old = (old_classes or {}).items()
         self._old_classes = {name: classes for name, classes in old if name not in self._refitted}
-        self.known = known_among(self.classes, self._old_statistics())
+        self.known = known_among(self.classes, images_counted(self._tensors))
         # Of known classes, those that the images say are others; see `method.known_classes.contradicted`.
         self.contradicted: dict[str, tuple[str, float]] = {}
         self._objective = bundle.objective
@@ -152,11 +152,10 @@ class TaskTraining:
         """What the images say of their labels, and of what is known; `seen` are those of all that were looked at."""
         self._targets.see(seen)
         self.evidence = self._objective.evidence(features, labels, self.classes)
-        self.novelty = novelty(self._old_statistics(), features[:_NOVELTY_IMAGES])
+        old = self._old_statistics()
+        self.novelty = novelty(old, features[:_NOVELTY_IMAGES])
         if self.known:
-            self.contradicted = contradicted(
-                self._old_statistics(), PRIOR_PICTURES, features, labels, self.classes
-            )
+            self.contradicted = contradicted(old, PRIOR_PICTURES, features, labels, self.classes)
 
     def step(self, batch: Batch, schedule: float) -> float:
         """One optimizer step; its loss. `schedule` scales both learning rates.

@@ -222,23 +222,25 @@ class _MadeUp:
         self._closer = np.where(learned, noise / (1.0 - used), 0.0)
 
     def accuracies(self, old: NDArray[np.int64]) -> tuple[float, float]:
-        """How many images of the classes `old` are named right, among these alone and among all."""
-        rows = np.resize(self._rng.permutation(len(old)), _MADE_UP)
-        made = self.logits(old[rows])
-        before = float(np.mean(made[:, old].argmax(axis=1) == rows))
-        return before, float(np.mean(made.argmax(axis=1) == old[rows]))
-
-    def logits(self, rows: NDArray[np.int64]) -> Float64:
-        """Those `(len(rows), C)` of an image of each class in `rows`."""
-        parts = []
+        """How many images of the classes `old`, ascending, are named right, among these alone and among all."""
+        rows = old[np.resize(self._rng.permutation(len(old)), _MADE_UP)]
+        others = np.delete(np.arange(len(self._discriminant.means)), old)
+        before = after = 0
         for start in range(0, len(rows), AT_ONCE):
             some = rows[start : start + AT_ONCE]
-            there, place = np.unique(some, return_inverse=True)
-            logits = self._discriminant.logits_of(self._discriminant.means[there])[place]
-            logits += self.normals(len(some)) @ self._draws
-            logits[np.arange(len(some)), some] -= self._closer[some]
-            parts.append(logits)
-        return np.concatenate(parts)
+            logits = self._logits(some)
+            after += int(np.count_nonzero(logits.argmax(axis=1) == some))
+            logits[:, others] = -np.inf
+            before += int(np.count_nonzero(logits.argmax(axis=1) == some))
+        return before / len(rows), after / len(rows)
+
+    def _logits(self, rows: NDArray[np.int64]) -> Float64:
+        """Those `(len(rows), C)` of an image of each class in `rows`."""
+        there, place = np.unique(rows, return_inverse=True)
+        logits = self._discriminant.logits_of(self._discriminant.means[there])[place]
+        logits += self.normals(len(rows)) @ self._draws
+        logits[np.arange(len(rows)), rows] -= self._closer[rows]
+        return logits
 
     def normals(self, count: int) -> Float64:
         """What makes images differ from their class's mean, `(count, f)`."""

@@ -138,6 +138,11 @@ class ClassStatistics:
         return float(sum(n for name, n in zip(self.classes, self.counts, strict=True) if name in wanted))
 
     @property
+    def counted(self) -> dict[str, float]:
+        """How many images of each class are counted, by name."""
+        return dict(zip(self.classes, self.counts.tolist(), strict=True))
+
+    @property
     def freedom(self) -> float:
         """Degrees of freedom within classes: samples less classes that have some, at least 1."""
         return max(float(self.counts.sum()) - int((self.counts > 0).sum()), 1.0)
@@ -198,7 +203,7 @@ class ClassStatistics:
         summed = f"{prefix}sums" in tensors
         square, rows = ("gram", "sums") if summed else ("scatter", "means")
         try:
-            names = json.loads(tensors[f"{prefix}classes"].astype(np.uint8).tobytes())
+            names = _names(tensors, prefix)
             gram, sums, counts = (
                 np.asarray(tensors[prefix + key], np.float64) for key in (square, rows, "counts")
             )
@@ -216,6 +221,23 @@ class ClassStatistics:
             sums = sums * counts[:, None]
             gram = gram + _between(sums, counts)
         return cls(tuple(names), gram, sums, counts, _temperature(tensors.get(f"{prefix}temperature")))
+
+
+def images_counted(tensors: Mapping[str, NDArray[Any]], prefix: str = "statistics.") -> dict[str, float]:
+    """`ClassStatistics.counted` of those in `tensors`; all else is left where it lies.
+
+    Raises StateError when arrays are missing or do not fit together.
+    """
+    try:
+        counts = tensors[f"{prefix}counts"].tolist()
+        return dict(zip(_names(tensors, prefix), counts, strict=True))
+    except (KeyError, ValueError, TypeError) as error:
+        raise StateError(f"the class statistics {prefix!r} cannot be read ({error}).") from None
+
+
+def _names(tensors: Mapping[str, NDArray[Any]], prefix: str) -> list[str]:
+    names: list[str] = json.loads(tensors[f"{prefix}classes"].astype(np.uint8).tobytes())
+    return names
 
 
 def _temperature(stored: NDArray[Any] | None) -> float | None:

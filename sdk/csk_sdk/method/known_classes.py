@@ -23,16 +23,15 @@ _FAMILIAR, _MOST_USED = number("known_classes", "familiar"), number("known_class
 
 def times_counted(pictures: Mapping[str, float], known: ClassStatistics) -> dict[str, float]:
     """How many times a new image of a class that is `known` counts, by name; `pictures` are the new ones' counts."""
-    seen = known_among(tuple(pictures), known)
+    seen = known_among(tuple(pictures), known.counted)
     count = sum(pictures[name] for name in seen)
     factor = min(MOST, max(1.0, known.count(seen) / count)) if count else 1.0
     return dict.fromkeys(seen, factor)
 
 
-def known_among(classes: Sequence[str], known: ClassStatistics) -> tuple[str, ...]:
-    """Those of `classes` that `known` has images of."""
-    seen = {name for name, count in zip(known.classes, known.counts, strict=True) if count > 0}
-    return tuple(name for name in classes if name in seen)
+def known_among(classes: Sequence[str], counted: Mapping[str, float]) -> tuple[str, ...]:
+    """Those of `classes` of which images were `counted`."""
+    return tuple(name for name in classes if counted.get(name, 0.0) > 0)
 
 
 def contradicted(

@@ -62,7 +62,9 @@ class LeftOut:
 
     def logits_of(self, x: Float64) -> Float64:
         """Those `(n, C)` of features `(n, f)` of images that the statistics do not hold."""
-        logits: Float64 = x @ self.ahead.T + self.given - 0.5 * self._squares
+        logits: Float64 = x @ self.ahead.T
+        logits += self.given
+        logits -= 0.5 * self._squares
         return logits
 
     def logits(self, x: Float64, own: NDArray[np.int64]) -> Float64:

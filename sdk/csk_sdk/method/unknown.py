@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,7 +171,8 @@ def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: Head
     if not margin > 0.0:
         return None
     ratios, odd = sketch.of(statistics.classes)
-    mean, variance, typical = _spread(statistics)
+    spread = Spread.of(statistics)
+    mean, variance, typical = spread.mean, spread.variance, spread.typical
     odd *= typical[:, None]
     usual = float(np.quantile(odd, _USUAL_SHARE))
     # How odd an image is tells next to nothing of its margin, so every pair is as likely.
@@ -198,11 +199,11 @@ def measured(
     rows = images.rows
     if not len(rows):
         return known
-    typical = _spread(statistics)[2]
+    spread = Spread.of(statistics)
     margins, oddness = margins_of(images.logits), np.empty(len(rows))
     for start in range(0, len(rows), AT_ONCE):
         part = slice(start, start + AT_ONCE)
-        oddness[part] = _oddness_left_out(statistics, images.features[part].astype(np.float64), rows[part])
+        oddness[part] = spread.left_out(images.features[part].astype(np.float64), rows[part])
     at_means = margins_of(images.discriminant.at_means())
     seen = [row for row in np.unique(rows) if at_means[row] > 0.0]
     if not seen:
@@ -211,7 +212,7 @@ def measured(
     found = Familiarity(
         names,
         np.stack([_quantiles(unseen * margins[rows == row] / at_means[row]) for row in seen]),
-        np.stack([_quantiles(oddness[rows == row] / typical[row]) for row in seen]),
+        np.stack([_quantiles(oddness[rows == row] / spread.typical[row]) for row in seen]),
     )
     return found if known is None else known.merge(found)
 
@@ -232,18 +233,46 @@ def margins_of(logits: Float64) -> Float64:
     return margins
 
 
-def _spread(statistics: ClassStatistics) -> tuple[Float64, Float64, Float64]:
-    """Mean and variance `(f,)` of each feature, every class counting the same, and how odd each class is `(C,)`.
+class Spread(NamedTuple):
+    """How features are spread over the classes of statistics, every class counting the same.
 
-    None of the variances is zero.
+    `mean` and `variance` `(f,)` of each feature, none of the variances zero, and how odd each class is, `typical`
+    `(C,)`. Of these, by feature: the variance `within` classes, and the mean of their means' `squares`.
     """
-    means = statistics.sums / statistics.counts[:, None]
-    mean = means.mean(axis=0)
-    within = _within(statistics)
-    between = (means - mean) ** 2
-    variance = within + between.mean(axis=0)
-    variance += _LEAST_VARIANCE * float(variance.mean()) + statistics.rounding
-    return mean, variance, np.minimum((within + between) / variance, MOST_SQUARED).mean(axis=1)
+
+    statistics: ClassStatistics
+    means: Float64
+    mean: Float64
+    squares: Float64
+    within: Float64
+    variance: Float64
+    typical: Float64
+
+    @classmethod
+    def of(cls, statistics: ClassStatistics) -> Spread:
+        """Of statistics whose classes all have images."""
+        means = statistics.sums / statistics.counts[:, None]
+        mean = means.mean(axis=0)
+        within = _within(statistics)
+        between = (means - mean) ** 2
+        variance = within + between.mean(axis=0)
+        variance += _LEAST_VARIANCE * float(variance.mean()) + statistics.rounding
+        typical = np.minimum((within + between) / variance, MOST_SQUARED).mean(axis=1)
+        return cls(statistics, means, mean, (means**2).mean(axis=0), within, variance, typical)
+
+    def left_out(self, x: Float64, own: NDArray[np.int64]) -> Float64:
+        """The oddness `(n,)` of images `(n, f)` of classes `own`, each left out of its class's mean and its scatter."""
+        statistics, means = self.statistics, self.means
+        n = statistics.counts[own][:, None]
+        r = x - means[own]
+        moved = means[own] - r / (n - 1.0)
+        others = self.mean + (moved - means[own]) / len(means)
+        between = self.squares + (moved**2 - means[own] ** 2) / len(means) - others**2
+        left = self.within - n / (n - 1.0) * r**2 / statistics.freedom + np.maximum(between, 0.0)
+        oddness: Float64 = np.minimum(
+            (x - others) ** 2 / np.maximum(left, _LEAST_VARIANCE * self.variance), MOST_SQUARED
+        )
+        return np.asarray(oddness.mean(axis=1), np.float64)
 
 
 def _within(statistics: ClassStatistics) -> Float64:
@@ -251,20 +280,3 @@ def _within(statistics: ClassStatistics) -> Float64:
     scatter = np.diag(statistics.gram) - (statistics.sums**2 / statistics.counts[:, None]).sum(axis=0)
     variances: Float64 = np.maximum(scatter, 0.0) / statistics.freedom
     return variances
-
-
-def _oddness_left_out(statistics: ClassStatistics, x: Float64, own: NDArray[np.int64]) -> Float64:
-    """The oddness `(n,)` of images `(n, f)` of classes `own`, each left out of its class's mean and its scatter."""
-    means = statistics.sums / statistics.counts[:, None]
-    mean, variance, _ = _spread(statistics)
-    squares = (means**2).mean(axis=0)
-    n = statistics.counts[own][:, None]
-    r = x - means[own]
-    moved = means[own] - r / (n - 1.0)
-    others = mean + (moved - means[own]) / len(means)
-    between = squares + (moved**2 - means[own] ** 2) / len(means) - others**2
-    left = _within(statistics) - n / (n - 1.0) * r**2 / statistics.freedom + np.maximum(between, 0.0)
-    oddness: Float64 = np.minimum(
-        (x - others) ** 2 / np.maximum(left, _LEAST_VARIANCE * variance), MOST_SQUARED
-    )
-    return np.asarray(oddness.mean(axis=1), np.float64)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 
 from csk_sdk.errors import StateError, StorageError
 
@@ -253,3 +254,23 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
+
+
+def file_identity(path: Path) -> tuple[int, ...] | None:
+    """What is another once a file is replaced; None where nobody can tell."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def ordinary_size(path: Path) -> int | None:
+    """The bytes of an ordinary file; None where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return status.st_size if S_ISREG(status.st_mode) else None

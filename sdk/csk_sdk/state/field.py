@@ -16,8 +16,8 @@ from typing import Any
 
 from csk_sdk.errors import StateError
 from csk_sdk.state.atomic import exists, remove_or_raise, replace_file
-from csk_sdk.state.generation import seal, unseal
 from csk_sdk.state.lock import StateLock
+from csk_sdk.state.sealing import seal, unseal
 
 FIELD, FIELD_LOCK = "field.json", "field.lock"
 # Rows that are kept: a day has more than one where something was learned on it.

@@ -33,12 +33,14 @@ from csk_sdk.state.atomic import (
     remove_file,
     replace_file,
 )
-from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask, RecordLink, seal, unseal
+from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask
 from csk_sdk.state.identity import check_identity, write_identity
 from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.lock import StateLock
+from csk_sdk.state.outlines import RecordLink
 from csk_sdk.state.progress import read_progress, write_progress
 from csk_sdk.state.pruning import forget_generations, prune, prune_ledger
+from csk_sdk.state.sealing import seal, unseal
 from csk_sdk.state.store import BASE, GenerationStore
 from csk_sdk.state.tensorfile import encode
 from csk_sdk.state.versions import WRITTEN, Needs, NewerStateError
@@ -171,11 +173,12 @@ class State:
         before = self._store.record(parent) if parent != 0 else None
         self._store.clear_debris()
         created = datetime.now(UTC).isoformat(timespec="seconds")
+        written = {id(task) for task in before.tasks} if before else set()
         record = GenerationRecord(
             last + 1,
             parent,
             created,
-            tuple(tasks),
+            tuple(task if id(task) in written else task.as_written() for task in tasks),
             hashlib.sha256(data).hexdigest(),
             len(data),
             hidden=tuple((before.hidden if before else ()) if hidden is None else hidden),

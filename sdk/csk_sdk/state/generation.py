@@ -1,27 +1,25 @@
-"""What a state remembers: learned tasks, generations, and the small JSON records on disk."""
+"""What a state remembers: learned tasks, generations, and the records of these on disk."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 import numpy as np
 
 from csk_sdk.errors import StateError
-from csk_sdk.formats.opening import LARGEST_TEXT, RefusedError, read_file
 from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
-from csk_sdk.state.atomic import unreadable
-from csk_sdk.state.versions import WRITTEN, Needs
+from csk_sdk.state.atomic import ordinary_size
+from csk_sdk.state.outlines import Outline
+from csk_sdk.state.sealing import json_texts, lists_of, seal_texts, unseal
+from csk_sdk.state.versions import WRITTEN, Needs, read_needs
 
-# More than a commit asks for: those with tensors, and the newest ones without.
-_MOST_OUTLINES = 64
 # Of one task, beside the names of its classes.
 _RECORD_BYTES = 4096
 # Of a contribution's file, beside its numbers.
@@ -69,6 +67,15 @@ class LearnedTask:
     def to_json(self) -> dict[str, Any]:
         """The task as a record has it."""
         return _flat(self, _TASK_FIELDS)
+
+    @cached_property
+    def texts(self) -> tuple[str, str]:
+        """The same as the JSON of a record's file, and of its checksum: each later record lists the task again."""
+        return json_texts(self.to_json())
+
+    def as_written(self) -> LearnedTask:
+        """The task as it will be read: NumPy's numbers are plain ones."""
+        return LearnedTask.from_json(json.loads(self.texts[0]))
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> LearnedTask:
@@ -131,8 +138,20 @@ class GenerationRecord:
 
     def to_bytes(self) -> bytes:
         """The record as sealed JSON."""
-        tasks = [task.to_json() for task in self.tasks]
-        return seal({**_flat(self, _RECORD_FIELDS), "tasks": tasks, **self.needs.to_json()})
+        texts = {name: json_texts(value) for name, value in self._said().items()}
+        return seal_texts({**texts, "tasks": lists_of(task.texts for task in self.tasks)})
+
+    def outline(self) -> Outline:
+        """What reading it would give."""
+        files = frozenset(file for task in self.tasks for file in task.files)
+        last = json.loads(self.tasks[-1].texts[0]) if self.tasks else None
+        said = {name: json.loads(json_texts(value)[0]) for name, value in self._said().items()}
+        return Outline(said, len(self.tasks), last, files)
+
+    def _said(self) -> dict[str, Any]:
+        """All but the tasks."""
+        own = {name: value for name, value in _flat(self, _RECORD_FIELDS).items() if name != "tasks"}
+        return {**own, **self.needs.to_json()}
 
     @classmethod
     def read(cls, path: Path, tensors: Path) -> GenerationRecord:
@@ -153,7 +172,7 @@ class GenerationRecord:
             )
             for task in raw["tasks"]
         )
-        stored = _size(tensors) == raw["size"]
+        stored = ordinary_size(tensors) == raw["size"]
         known, more = _divided(raw, _RECORD_FIELDS)
         more = {name: value for name, value in more.items() if name not in Needs.NAMES}
         known |= {"tasks": tasks, **{name: tuple(known.get(name, ())) for name in ("hidden", "purged")}}
@@ -194,109 +213,6 @@ def commit_bytes(
     return size + sum(map(len, classes)) + _RECORD_BYTES
 
 
-@dataclass(frozen=True)
-class RecordLink:
-    """Of a record: `number`, `parent`, when it was `created`, and how many `tasks` it lists, `task` being the last one.
-
-    `files` are those of all its tasks in `ledger/`, and `stored` tells whether its tensors are there. Reading that much
-    leaves the tasks alone, which may be hundreds.
-    """
-
-    number: int
-    parent: int
-    created: str
-    tasks: int
-    task: str
-    files: frozenset[str]
-    stored: bool
-
-    @classmethod
-    def of(cls, outline: Mapping[str, Any], path: Path, tensors: Path) -> RecordLink:
-        """Of the outline of the record `path` of the tensors file `tensors`. Raises StateError where it is none."""
-        read_needs(outline, path)
-        parent, tasks, number = (outline.get(name) for name in ("parent", "tasks", "number"))
-        if type(parent) is not int or type(number) is not int or not 0 <= parent < number:
-            raise StateError(f"{path} says that generation {number!r} was learned from {parent!r}.")
-        if not isinstance(tasks, int):
-            raise StateError(f"{path} lacks or misnames a field ('tasks').")
-        stored = _size(tensors) == outline.get("size")
-        return cls(
-            number, parent, str(outline.get("created", "")), tasks, outline["task"], outline["files"], stored
-        )
-
-
-class Outlines:
-    """What records say, but for their tasks: of those, how many, the last one's name, and their `files` in the ledger.
-
-    A record is read again once its file is another.
-
-    Threads may share it. Records grow with each task, and a commit asks for those of all stored generations.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[Path, tuple[tuple[int, ...], dict[str, Any]]] = {}
-
-    def read(self, path: Path) -> Mapping[str, Any]:
-        """Of the record `path`; its `tasks` are their number, None where it has no list of them. Raises as `unseal`."""
-        before = file_identity(path)
-        known = self._known.get(path)
-        if known is not None and known[0] == before:
-            return known[1]
-        raw = unseal(path)
-        tasks = raw.get("tasks")
-        listed = tasks if isinstance(tasks, list) else None
-        outline = {
-            **raw,
-            "tasks": None if listed is None else len(listed),
-            "task": _name_of_last(listed or ()),
-            "files": _files(listed or ()),
-        }
-        if before is not None:
-            self._known.pop(path, None)
-            self._known[path] = before, outline
-            # A device that learns for years has thousands of records: only the newest are asked for again.
-            for oldest in list(self._known)[:-_MOST_OUTLINES]:
-                self._known.pop(oldest, None)
-        return outline
-
-
-def _name_of_last(tasks: Sequence[Any]) -> str:
-    last = tasks[-1] if tasks else None
-    name = last.get("name") if isinstance(last, dict) else None
-    return name if isinstance(name, str) else ""
-
-
-def _files(tasks: Iterable[Any]) -> frozenset[str]:
-    """The contributions that tasks of a record list, as far as they are what they should be."""
-    kinds = [
-        task.get(kind) for task in tasks if isinstance(task, dict) for kind in ("contributions", "carried")
-    ]
-    files = (file for kind in kinds if isinstance(kind, dict) for file in kind.values())
-    return frozenset(file for file in files if isinstance(file, str) and file)
-
-
-def file_identity(path: Path) -> tuple[int, ...] | None:
-    """What is another once a file is replaced; None where nobody can tell."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def read_needs(raw: Mapping[str, Any], path: Path) -> Needs:
-    """Who may read and write what the sealed JSON of `path` belongs to.
-
-    Raises NewerStateError where only a newer csk-sdk may read it, StateError where it does not say that right.
-    """
-    try:
-        needs = Needs.of(raw)
-    except ValueError as error:
-        raise StateError(f"{path} has a value of a wrong type ({error}).") from None
-    needs.require_reader(path)
-    return needs
-
-
 def _flat(record: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """The fields of a record, and beside them those of a newer csk-sdk; of later fields, those that say something."""
     own = {name: getattr(record, name) for name in names}
@@ -307,54 +223,3 @@ def _divided(raw: Mapping[str, Any], names: tuple[str, ...]) -> tuple[dict[str, 
     """The fields of these names, and those of a newer csk-sdk."""
     more = {name: value for name, value in raw.items() if name not in names}
     return {name: value for name, value in raw.items() if name in names}, more
-
-
-def _size(path: Path) -> int | None:
-    """The bytes of an ordinary file; None where there is none."""
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise unreadable(path, error) from error
-    return status.st_size if S_ISREG(status.st_mode) else None
-
-
-def seal(record: Mapping[str, Any]) -> bytes:
-    """`record` as JSON with a checksum in its field `check`, so that damage is noticed, not believed.
-
-    NumPy scalars become plain numbers. Raises TypeError for what JSON cannot hold.
-    """
-    plain = json.loads(json.dumps(dict(record), default=_plain))
-    # It grows with every task, so without spaces; `csk-sdk tasks --json` is for people.
-    return (json.dumps({**plain, "check": _check(plain)}, separators=(",", ":")) + "\n").encode()
-
-
-def unseal(path: Path) -> dict[str, Any]:
-    """Read what `seal` wrote to `path`.
-
-    Raises StateError, naming the file, when it is missing or damaged; UnreadableError where the disk does not give it
-    back.
-    """
-    try:
-        raw = json.loads(read_file(path, LARGEST_TEXT))
-    except FileNotFoundError:
-        raise StateError(f"{path} is missing.") from None
-    except (RefusedError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StateError(f"{path} cannot be read ({reason}).") from error
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if not isinstance(raw, dict) or raw.pop("check", None) != _check(raw):
-        raise StateError(f"{path} is damaged: its checksum does not match.")
-    return raw
-
-
-def _check(plain: Any) -> str:
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} cannot be stored as JSON")

@@ -33,8 +33,8 @@ from csk_sdk.state.atomic import (
     storage_error,
     sync_folder,
 )
-from csk_sdk.state.generation import seal, unseal
 from csk_sdk.state.lock import StateLock
+from csk_sdk.state.sealing import seal, unseal
 from csk_sdk.state.store import IDENTITY
 from csk_sdk.state.swap import remove_folder, sync_tree
 

@@ -8,7 +8,7 @@ from csk_sdk.errors import StateError
 from csk_sdk.formats.places import STATE, mistaken
 from csk_sdk.state.atomic import UnreadableError, exists, make_folder, names_in, replace_file
 from csk_sdk.state.field import FIELD, FIELD_LOCK
-from csk_sdk.state.generation import seal, unseal
+from csk_sdk.state.sealing import seal, unseal
 from csk_sdk.state.store import IDENTITY, GenerationStore
 from csk_sdk.state.versions import STATE_SCHEMA_VERSION, Needs
 

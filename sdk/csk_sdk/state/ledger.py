@@ -62,7 +62,7 @@ class LedgerFiles:
 
     def names(self) -> set[str]:
         """All files that are there, by their names."""
-        return {Path(one).stem for one in names_in(self.folder) if _NAME.fullmatch(one)}
+        return {one[:64] for one in names_in(self.folder) if _NAME.fullmatch(one)}
 
     def keep(self, wanted: Iterable[str]) -> None:
         """Remove all others, and what crashed commits left. Call it only with the lock held."""

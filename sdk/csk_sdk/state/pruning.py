@@ -10,8 +10,8 @@ from pathlib import Path
 from csk_sdk.contract.sentences import said
 from csk_sdk.errors import StateError, StorageError
 from csk_sdk.state.atomic import UnreadableError, exists, remove_file
-from csk_sdk.state.generation import GenerationRecord, RecordLink
 from csk_sdk.state.ledger import LedgerFiles
+from csk_sdk.state.outlines import RecordLink
 from csk_sdk.state.store import GenerationStore
 
 
@@ -68,8 +68,10 @@ def _prune(store: GenerationStore, keep: int, always: set[int]) -> None:
         remove_file(store.tensors_path(number))
     for number in _without_tensors(store, keep):
         link = _link(store, number)
-        if link is not None and link.tasks > 1 and (record := store.readable(number)) is not None:
-            _shorten(store, record)
+        if link is not None and link.tasks > 1:
+            # Not worth failing a commit that has succeeded: the next one does it.
+            with suppress(StateError, StorageError):
+                store.shorten(number)
 
 
 def _link(store: GenerationStore, number: int) -> RecordLink | None:
@@ -97,10 +99,3 @@ def _way_through(store: GenerationStore, wanted: set[int], links: dict[int, Reco
 def _without_tensors(store: GenerationStore, keep: int) -> list[int]:
     """The newest records that have none; older ones were shortened when they were among these."""
     return sorted(store.numbers_of("json") - store.numbers_of("safetensors"))[-2 * keep - 2 :]
-
-
-def _shorten(store: GenerationStore, record: GenerationRecord) -> None:
-    # Not worth failing a commit that has succeeded: the next one does it.
-    with suppress(StorageError):
-        if len(record.tasks) > 1:
-            store.write_record(replace(record, tasks=record.tasks[-1:]))

@@ -32,10 +32,10 @@ from csk_sdk.state.atomic import (
     remove_file,
     unreadable,
 )
-from csk_sdk.state.generation import unseal
 from csk_sdk.state.identity import check_identity, write_identity
 from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.progress import read_progress
+from csk_sdk.state.sealing import unseal
 from csk_sdk.state.store import IDENTITY, GenerationStore
 from csk_sdk.state.versions import NewerStateError
 

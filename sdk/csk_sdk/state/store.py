@@ -21,13 +21,16 @@ from csk_sdk.state.atomic import (
     UnreadableError,
     clear_temporaries,
     exists,
+    file_identity,
     make_folder,
     names_in,
     remove_file,
     replace_file,
     unreadable,
 )
-from csk_sdk.state.generation import GenerationRecord, Outlines, RecordLink, file_identity, seal, unseal
+from csk_sdk.state.generation import GenerationRecord
+from csk_sdk.state.outlines import Outline, Outlines, RecordLink
+from csk_sdk.state.sealing import seal, unseal
 from csk_sdk.state.tensorfile import decode
 from csk_sdk.state.versions import Needs, NewerStateError
 
@@ -127,7 +130,7 @@ class GenerationStore:
     def _needs_of(self, number: int) -> Needs | None:
         """What the record of a generation asks for; None where there is none, or it is damaged."""
         with suppress(StateError, ValueError):
-            return Needs.of(self.outlines.read(self.record_path(number))) if number else None
+            return Needs.of(self.outlines.read(self.record_path(number)).said) if number else None
         return None
 
     def record(self, number: int) -> GenerationRecord:
@@ -241,14 +244,29 @@ class GenerationStore:
     def write(self, record: GenerationRecord, tensors: bytes) -> None:
         """Store a generation and make it the current one: tensors, then record, then HEAD."""
         text = record.to_bytes()
+        path, beside = self.record_path(record.number), self.tensors_path(record.number)
         make_folder(self.generations)
-        replace_file(self.tensors_path(record.number), tensors)
-        replace_file(self.record_path(record.number), text)
+        replace_file(beside, tensors)
+        replace_file(path, text)
         self.write_head(record.number, record.number)
+        # What was written is not read again, as long as its files are these.
+        self.outlines.wrote(path, record.outline())
+        self._last_read = record.number, (file_identity(path), file_identity(beside)), record
 
     def write_record(self, record: GenerationRecord) -> None:
         """Replace the record of a generation, and nothing else."""
-        replace_file(self.record_path(record.number), record.to_bytes())
+        self._replace_record(record.number, record.to_bytes(), record.outline())
+
+    def shorten(self, number: int) -> None:
+        """Leave in the record of a generation the task learned last alone; nothing happens where it can't be read."""
+        raw = self.outlines.read(self.record_path(number)).shortened()
+        if raw is not None:
+            self._replace_record(number, seal(raw), Outline.of(raw))
+
+    def _replace_record(self, number: int, text: bytes, outline: Outline) -> None:
+        path = self.record_path(number)
+        replace_file(path, text)
+        self.outlines.wrote(path, outline)
 
     def clear_debris(self) -> None:
         """Remove what crashed commits left behind. Call it only with the lock held and HEAD readable."""

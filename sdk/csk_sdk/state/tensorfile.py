@@ -17,6 +17,7 @@ from csk_sdk.formats.tensor_header import check_header
 from csk_sdk.state.atomic import unreadable
 
 DTYPES = ("float32", "float64", "int64", "uint8")
+_USUAL = frozenset(np.dtype(name) for name in DTYPES)
 
 # What a file that is not, or no longer, safetensors can make the reader raise.
 _DAMAGED = (SafetensorError, ValueError, TypeError, KeyError)
@@ -81,6 +82,9 @@ def _dense(tensor: np.ndarray) -> np.ndarray:
 
 
 def _check_dtype(name: str, tensor: Any) -> None:
+    # A name is put together each time that it is asked for: a state has hundreds of tensors.
+    if isinstance(tensor, np.ndarray) and tensor.dtype in _USUAL:
+        return
     kind = tensor.dtype.name if isinstance(tensor, np.ndarray) else type(tensor).__name__
     if kind not in DTYPES:
         raise StateError(f"Tensor {name!r} is {kind}; a state holds arrays of {', '.join(DTYPES)}.")

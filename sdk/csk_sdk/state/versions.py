@@ -74,3 +74,16 @@ def _sentence(what: Path, doing: str, version: int, rest: str) -> str:
         f"{what} was written by a newer csk-sdk, and {doing} takes one that knows schema {version} of states "
         f"(csk-sdk {__version__} knows {STATE_SCHEMA_VERSION}): {rest}"
     )
+
+
+def read_needs(raw: Mapping[str, Any], path: Path) -> Needs:
+    """Who may read and write what the sealed JSON of `path` belongs to.
+
+    Raises NewerStateError where only a newer csk-sdk may read it, StateError where it does not say that right.
+    """
+    try:
+        needs = Needs.of(raw)
+    except ValueError as error:
+        raise StateError(f"{path} has a value of a wrong type ({error}).") from None
+    needs.require_reader(path)
+    return needs

@@ -1,0 +1,121 @@
+"""What leads on from records: reading that much leaves their tasks alone, which may be hundreds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from csk_sdk.errors import StateError
+from csk_sdk.formats.schema import load_schema, violation
+from csk_sdk.state.atomic import file_identity, ordinary_size
+from csk_sdk.state.sealing import unseal
+from csk_sdk.state.versions import read_needs
+
+# More than a commit asks for: those with tensors, and the newest ones without.
+_MOST_OUTLINES = 64
+
+
+@dataclass(frozen=True)
+class RecordLink:
+    """Of a record: `number`, `parent`, when it was `created`, and how many `tasks` it lists, `task` being the last one.
+
+    `files` are those of all its tasks in `ledger/`, and `stored` tells whether its tensors are there. Reading that much
+    leaves the tasks alone, which may be hundreds.
+    """
+
+    number: int
+    parent: int
+    created: str
+    tasks: int
+    task: str
+    files: frozenset[str]
+    stored: bool
+
+    @classmethod
+    def of(cls, outline: Outline, path: Path, tensors: Path) -> RecordLink:
+        """Of the outline of the record `path` of the tensors file `tensors`. Raises StateError where it is none."""
+        said = outline.said
+        read_needs(said, path)
+        parent, number = said.get("parent"), said.get("number")
+        if type(parent) is not int or type(number) is not int or not 0 <= parent < number:
+            raise StateError(f"{path} says that generation {number!r} was learned from {parent!r}.")
+        if outline.tasks is None:
+            raise StateError(f"{path} lacks or misnames a field ('tasks').")
+        stored = ordinary_size(tensors) == said.get("size")
+        created = str(said.get("created", ""))
+        return cls(number, parent, created, outline.tasks, outline.task, outline.files, stored)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a record has `said`, but for its tasks: of those, how many, the `last` one, and their `files` in the ledger.
+
+    `tasks` is None where it has no list of them.
+    """
+
+    said: Mapping[str, Any]
+    tasks: int | None
+    last: Any
+    files: frozenset[str]
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Outline:
+        """Of a record's JSON."""
+        tasks = raw.get("tasks")
+        said = {name: value for name, value in raw.items() if name != "tasks"}
+        if not isinstance(tasks, list):
+            return cls(said, None, None, frozenset())
+        return cls(said, len(tasks), tasks[-1] if tasks else None, _files(tasks))
+
+    @property
+    def task(self) -> str:
+        """The name of the task learned last; "" where there is none."""
+        name = self.last.get("name") if isinstance(self.last, dict) else None
+        return name if isinstance(name, str) else ""
+
+    def shortened(self) -> dict[str, Any] | None:
+        """The record's JSON with nothing but the last of its tasks; None where that would be no record."""
+        raw = {**self.said, "tasks": [self.last]}
+        return raw if violation(raw, load_schema("record")) is None else None
+
+
+class Outlines:
+    """The outlines of records, each read again once its file is another.
+
+    Threads may share it. Records grow with each task, and a commit asks for those of all stored generations.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, ...], Outline]] = {}
+
+    def read(self, path: Path) -> Outline:
+        """That of the record `path`. Raises as `unseal`."""
+        before = file_identity(path)
+        known = self._known.get(path)
+        if known is not None and known[0] == before:
+            return known[1]
+        return self._keep(path, before, Outline.of(unseal(path)))
+
+    def wrote(self, path: Path, outline: Outline) -> None:
+        """The record `path` says that now, so that it need not be read."""
+        self._keep(path, file_identity(path), outline)
+
+    def _keep(self, path: Path, identity: tuple[int, ...] | None, outline: Outline) -> Outline:
+        if identity is not None:
+            self._known.pop(path, None)
+            self._known[path] = identity, outline
+            # A device that learns for years has thousands of records: only the newest are asked for again.
+            for oldest in list(self._known)[:-_MOST_OUTLINES]:
+                self._known.pop(oldest, None)
+        return outline
+
+
+def _files(tasks: Iterable[Any]) -> frozenset[str]:
+    """The contributions that tasks of a record list, as far as they are what they should be."""
+    kinds = [
+        task.get(kind) for task in tasks if isinstance(task, dict) for kind in ("contributions", "carried")
+    ]
+    files = (file for kind in kinds if isinstance(kind, dict) for file in kind.values())
+    return frozenset(file for file in files if isinstance(file, str) and file)
