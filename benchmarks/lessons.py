@@ -301,6 +301,7 @@ def expected(options: argparse.Namespace) -> list[dict[str, Any]]:
         for number, task in enumerate(world.tasks):
             old = [world.base, *world.tasks[:number]]
             before = accuracy(learner, old)
+            knew = {name: learner.predict(images).labels for name, images in _tested(old)}
             report = learner.learn(_task(task))
             said = report.expected["classes"]
             truth = [
@@ -316,10 +317,39 @@ def expected(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "old lose, expected": report.expected["old"]["lost"],
                 "old lose, measured": before - accuracy(learner, old),
                 "called twins": sum("cannot be told from" in one for one in report.warnings),
+                "hard to tell": [
+                    _taken(learner, one, knew, dict(_tested(old)))
+                    for one in report.warnings
+                    if " is hard to tell from " in one
+                ],
             }
             rows.append(row)
             print(_rounded(row), flush=True)
     return rows
+
+
+def _tested(parts: Sequence[TaskData]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """By class its test images."""
+    for part in parts:
+        for label, name in enumerate(part.classes):
+            yield name, part.test.images[part.test.labels == label]
+
+
+def _taken(
+    learner: Learner,
+    said: str,
+    knew: Mapping[str, NDArray[np.str_]],
+    tested: Mapping[str, NDArray[np.uint8]],
+) -> dict[str, Any]:
+    """What a sentence says that a new class takes from an old one, and what it took of test images, in percent."""
+    _, new, _, old, *_ = said.split("'")
+    now = learner.predict(tested[old]).labels
+    return {
+        "new": new,
+        "old": old,
+        "estimated": float(said.split(" %")[0].split()[-1]),
+        "taken": 100 * float(np.mean((knew[old] == old) & (now == new))),
+    }
 
 
 def _of_present(task: TaskData, labels: NDArray[np.int64], name: str) -> Task:
