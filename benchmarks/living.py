@@ -3,8 +3,8 @@
     python benchmarks/living.py PART --data DIR --model cifar100-base50.onnx --out docs/results/living.json
 
 `--images` is how many images of each new class are learned, 100 or up to 500; the file has a part of 500 as `PART@500`.
-`--out` keeps the parts that are in the file already. Parts: corrections, expected, forget, learned-twins, ledger,
-one-class, ota, other-kinds, twins, unknown.
+`--out` keeps the parts that are in the file already. Parts: corrections, digits, expected, forget, learned-twins,
+ledger, one-class, ota, other-kinds, twins, unknown.
 """
 
 from __future__ import annotations
@@ -16,10 +16,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import ledger, lessons, ota, unknown
+from benchmarks import ledger, lessons, living_digits, ota, unknown
 
 IMAGES = 100
-PARTS = {"ledger": ledger.run, "ota": ota.run, "unknown": unknown.run, **lessons.PARTS}
+PARTS = {
+    "digits": living_digits.run,
+    "ledger": ledger.run,
+    "ota": ota.run,
+    "unknown": unknown.run,
+    **lessons.PARTS,
+}
 
 
 def main() -> None:
