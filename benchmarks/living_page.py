@@ -213,8 +213,8 @@ def expected(found: Found) -> str:
 def the_digits(found: Found) -> str:
     return section_of(
         "The digits",
-        "The same on the demo's network of four digits, which learns six more, about 135 images of each; 450 test images "
-        "in all. Of twins, 22 or 23 images are taught and as many tested.",
+        "The same on the demo's network of four digits, which learns six more, about 135 images of each; 450 test "
+        "images in all. Of twins, 22 or 23 images are taught and as many tested.",
         ["", "aimed at", "measured"],
         digits_rows(found["digits"]) if "digits" in found else [],
     )
