@@ -77,7 +77,8 @@ class ContributionSum:
     ) -> None:
         self._most, self._mixtures, self._wait = directions, mixtures, wait
         self._count, self._mean = 0.0, np.zeros(features)
-        self._rows, self._mixed = np.zeros((0, features)), np.zeros((mixtures, features))
+        # Nothing is mixed before there are more images than rows: of many classes of few, that would be most of all.
+        self._rows, self._mixed = np.zeros((0, features)), np.zeros((0, features))
         self._energy = np.zeros(features)
         self._waiting: list[Float32] = []
         # Of each class the same signs: a contribution is to depend on its own images alone.
@@ -145,7 +146,8 @@ class ContributionSum:
         rows -= vectors @ self._rows
         if self._mixtures:
             signs = self._rng.integers(0, 2, (self._mixtures, len(rows))) * 2.0 - 1.0
-            self._mixed += signs @ rows / np.sqrt(self._mixtures)
+            mixed = signs @ rows / np.sqrt(self._mixtures)
+            self._mixed = self._mixed + mixed if len(self._mixed) else mixed
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,14 +166,18 @@ class Lesson:
         times = times_counted({name: one.count for name, one in self.contributions.items()}, known)
         gram = np.zeros((known.features, known.features))
         sums, counts = np.zeros((len(self.classes), known.features)), np.zeros(len(self.classes))
+        # The sum of x x^T, of many rows at once: each sum adds a matrix of features by features.
+        waiting: list[Float64] = []
         for row, name in enumerate(self.classes):
             one = self.contributions.get(name)
             if one is not None:
                 counts[row] = times.get(name, 1.0) * one.count
                 sums[row] = counts[row] * one.mean.astype(np.float64)
-                # The sum of x x^T, with as few matrices of features by features at once as can be.
                 mean = np.sqrt(one.count) * one.mean.astype(np.float64)
-                rows = np.sqrt(times.get(name, 1.0)) * np.vstack([one.factor, mean])
+                waiting.append(np.sqrt(times.get(name, 1.0)) * np.vstack([one.factor, mean]))
+            if waiting and (sum(map(len, waiting)) >= _AT_ONCE or row + 1 == len(self.classes)):
+                rows = np.vstack(waiting)
+                waiting = []
                 gram += rows.T @ rows
         return known.merge(ClassStatistics(self.classes, gram, sums, counts, self.temperature))
 

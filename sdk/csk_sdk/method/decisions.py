@@ -237,7 +237,7 @@ class _MadeUp:
     def _logits(self, rows: NDArray[np.int64]) -> Float64:
         """Those `(len(rows), C)` of an image of each class in `rows`."""
         there, place = np.unique(rows, return_inverse=True)
-        logits = self._discriminant.logits_of(self._discriminant.means[there])[place]
+        logits = self._discriminant.at_means(there)[place]
         logits += self.normals(len(rows)) @ self._draws
         logits[np.arange(len(rows)), rows] -= self._closer[rows]
         return logits
@@ -248,7 +248,7 @@ class _MadeUp:
 
     def of_class(self, row: int, normals: Float64, among: NDArray[np.int64] | slice = _ALL) -> Float64:
         """The logits of images of class `row` for the classes `among`, `(len(normals), len(among))`."""
-        logits = self._discriminant.logits_of(self._discriminant.means[[row]])
+        logits = self._discriminant.at_means(np.array([row]))
         logits[:, row] -= self._closer[row]
         found: Float64 = logits[:, among] + normals @ self._draws[:, among]
         return found

@@ -45,9 +45,9 @@ class LeftOut:
         means = statistics.sums / counts[:, None]
         return cls(means, counts, inverse, (1.0 - shrinkage) / statistics.freedom, noise / (4.0 * counts))
 
-    def at_means(self) -> Float64:
-        """The logits `(C, C)` at the classes' means."""
-        return self.logits_of(self.means)
+    def at_means(self, rows: NDArray[np.int64]) -> Float64:
+        """The logits `(len(rows), C)` at the means of classes."""
+        return self.logits_of(self.means[rows])
 
     @cached_property
     def ahead(self) -> Float64:

@@ -95,7 +95,8 @@ def standardized(features: Float32) -> tuple[Float32, NDArray[np.float64], NDArr
     deviation = features.std(axis=0, dtype=np.float64)
     scale = np.where(deviation > LEAST_DEVIATION * max(float(deviation.max()), 1e-30), deviation, np.inf)
     x = np.ones((len(features), features.shape[1] + 1), np.float32)
-    np.divide(features - mean.astype(np.float32), scale.astype(np.float32), out=x[:, :-1])
+    np.subtract(features, mean.astype(np.float32), out=x[:, :-1])
+    x[:, :-1] /= scale.astype(np.float32)
     return x, mean, scale
 
 
@@ -144,17 +145,21 @@ def _fit(
 
 
 class _InverseHessian:
-    """The inverse of a Hessian, as the last steps and the changes of the gradient along them tell."""
+    """The inverse of a Hessian, as the last steps and the changes of the gradient along them tell.
+
+    Both are kept as float32: of many classes they would be most of what a lesson takes, and what they tell is rough.
+    """
 
     def __init__(self, scale: float) -> None:
         self._scale = scale
-        self._pairs: list[tuple[NDArray[np.float64], NDArray[np.float64], float]] = []
+        self._pairs: list[tuple[Float32, Float32, float]] = []
 
     def learn(self, step: NDArray[np.float64], change: NDArray[np.float64]) -> None:
         curvature = float(np.vdot(step, change))
         if curvature > 0.0:
-            self._pairs = [*self._pairs, (step, change, 1.0 / curvature)][-MEMORY:]
             self._scale = curvature / float(np.vdot(change, change))
+            self._pairs = self._pairs[1 - MEMORY :]
+            self._pairs.append((step.astype(np.float32), change.astype(np.float32), 1.0 / curvature))
 
     def times(self, slope: NDArray[np.float64]) -> NDArray[np.float64]:
         product, shares = slope.copy(), []

@@ -204,8 +204,9 @@ def measured(
     for start in range(0, len(rows), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         oddness[part] = spread.left_out(images.features[part].astype(np.float64), rows[part])
-    at_means = margins_of(images.discriminant.at_means())
-    seen = [row for row in np.unique(rows) if at_means[row] > 0.0]
+    there = np.unique(rows)
+    at_means = dict(zip(there, margins_of(images.discriminant.at_means(there)), strict=True))
+    seen = [row for row in there if at_means[row] > 0.0]
     if not seen:
         return known
     names = tuple(statistics.classes[row] for row in seen)

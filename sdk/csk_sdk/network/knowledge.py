@@ -76,6 +76,7 @@ class FeatureSample:
         self.room = max(1, room_bytes // (4 * features))
         self._features: list[NDArray[np.float32]] = []
         self._labels: list[Labels] = []
+        self._together: NDArray[np.float32] | None = None
 
     @property
     def full(self) -> bool:
@@ -99,13 +100,21 @@ class FeatureSample:
 
     def add(self, features: NDArray[np.float32], labels: Labels) -> None:
         """Keep of features `(n, f)` and their labels as many as fit."""
+        self._together = None
         self._features.append(features[: self.room])
         self._labels.append(labels[: self.room])
         self.room -= len(self._labels[-1])
 
     def arrays(self, parts: int | None = None) -> tuple[NDArray[np.float32], Labels]:
-        """All features kept, `(n, f)`, and their labels; or those of the first `parts` only."""
-        return np.concatenate(self._features[:parts]), np.concatenate(self._labels[:parts])
+        """All features kept, `(n, f)`, and their labels; or those of the first `parts` only. Not to be written into."""
+        if self._together is None:
+            self._together = np.concatenate(self._features)
+            self._together.flags.writeable = False
+            # The parts lie in it from now on: all features twice would be a lesson's largest arrays.
+            ends = np.cumsum([len(one) for one in self._features])[:-1]
+            self._features = np.split(self._together, ends)
+        count = sum(map(len, self._labels[:parts]))
+        return self._together[:count], np.concatenate(self._labels[:parts])
 
 
 def measure_knowledge(
