@@ -103,7 +103,7 @@ def twins(bundle: Path, place: Path) -> list[dict[str, Any]]:
 
 
 def unknown(bundle: Path, place: Path) -> dict[str, Any]:
-    """As deployed, and after each task: the area under the ROC curve against digits never taught, and what is rejected."""
+    """As deployed and after each task: area under the ROC curve against digits never taught, and what is rejected."""
     learner = Learner.open(bundle, place / "state", TrainingConfig(threads=1))
     found = {}
     for tasks in range(len(digits.TASKS) + 1):
