@@ -1,6 +1,6 @@
 """How does a device's life scale: known tasks, images in a task, classes in a task?
 
-    python benchmarks/scale.py --out docs/results/scale.json     (about five minutes on a quiet core)
+    python benchmarks/scale.py --out docs/results/scale.json     (about ten minutes on a quiet core)
 
 Three tables, of the demo's network on 8x8 images and one thread. The first learns one small task after another (two
 classes, four images each) and looks, at some numbers of known tasks, at the CPU time of the tasks around it, at what
@@ -149,9 +149,9 @@ def page(found: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, print the tables, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--known", type=int, nargs="+", default=[1, 50, 100, 200, 400])
-    parser.add_argument("--pictures", type=int, nargs="+", default=[1_000, 10_000])
-    parser.add_argument("--classes", type=int, nargs="+", default=[10, 100, 500])
+    parser.add_argument("--known", type=int, nargs="+", default=[1, 10, 50, 100, 200, 400, 1000])
+    parser.add_argument("--pictures", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--classes", type=int, nargs="+", default=[10, 100, 500, 2000])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -29,6 +29,7 @@ EXTRAS = {
     "": "the core: reading bundles and states, the command line",
     "device": "on a device: learning and predicting",
     "signing": "signed bundles, on devices and workstations",
+    "fleet": "receiving files of a fleet's devices, where they are merged",
     "builder": "on a workstation: `csk-sdk build-artifacts`",
     "demo": "`csk-sdk demo`",
 }

@@ -44,9 +44,11 @@ OPTIONS = {
     "fleet merge": "FILE... --out --same --without --accept --trust --keep-apart --skip-broken --sign --json",
     "fleet apply": "FILE --json",
     "fleet inspect": "FILE --json",
+    "fleet serve": "FOLDER --trust --merged --bundle --token --certificate --key --host --port",
 }
 ANYWHERE = {
     "try", "build-artifacts", "analyze", "pause", "resume", "inspect", "demo", "fleet merge", "fleet inspect",
+    "fleet serve",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`fleet export`, `merge`, `apply` and `inspect`: what one device learned, all know."""
+"""`fleet export`, `merge`, `apply`, `inspect` and `serve`: what one device learned, all know."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TrustKey, Wor
 from csk_sdk.cli.rendering import Screen, plural, size
 from csk_sdk.errors import ConfigError
 from csk_sdk.fleet.exporting import LEAST
+from csk_sdk.fleet.listening import LOOPBACK, Place, Site, listen
 from csk_sdk.fleet.packing import MANY_BITS
 from csk_sdk.workspace.folder import Workspace
 
@@ -202,7 +203,57 @@ def inspect(
         screen.say(f"  {name} is {other}")
 
 
-for _command in (export, merge, apply, inspect):
+def serve(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where files of devices are kept.")],
+    signed_by: Annotated[
+        list[Path],
+        typer.Option(
+            "--trust",
+            metavar="KEY",
+            help="Take only what the holder of this public key signed: a PEM file, or a folder of them.",
+        ),
+    ],
+    merged: Annotated[
+        Path | None,
+        typer.Option(
+            "--merged", metavar="FILE.cskc", help="What devices get: the file that `fleet merge` writes."
+        ),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", metavar="DIR", help="Take only what was learned on this bundle."),
+    ] = None,
+    token: Annotated[
+        Path | None,
+        typer.Option("--token", metavar="FILE", help="Whoever asks must know what is in this file."),
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", metavar="PEM", help="The certificate chain for HTTPS.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option("--key", metavar="PEM", help="Its private key.")] = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="The address to listen on.")
+    ] = LOOPBACK,
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", help="The port; 0 for any that is free.")
+    ] = 8443,
+) -> None:
+    """Receive files over HTTPS, and give out what was merged.
+
+    Of each device the newest is kept. Merging stays yours: read what `csk-sdk fleet merge` says. Beyond this machine,
+    which is what it listens on by default, it needs a certificate and a token. Stop it with Ctrl-C.
+
+    \b
+    Example:  csk-sdk fleet serve inbox --trust keys --merged merged.cskc
+    """
+    listen(
+        Site(folder, tuple(signed_by), merged, bundle, token),
+        Place(host, port, certificate, key),
+        typer.echo,
+    )
+
+
+for _command in (export, merge, apply, inspect, serve):
     fleet.command(name=_command.__name__)(_command)
 
 

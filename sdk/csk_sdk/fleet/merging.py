@@ -7,16 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from csk_sdk.bundle.signing import raw_public_key
-from csk_sdk.errors import ConfigError, FleetError
+from csk_sdk.errors import FleetError
 from csk_sdk.fleet.collection import Collection, device_named, without
 from csk_sdk.fleet.files import Content, FleetFile, require_fleet_place, write
 from csk_sdk.fleet.reducing import Reduced, lesson_of, reduced
+from csk_sdk.fleet.trusting import require_signed, trusted_keys
 from csk_sdk.formats.given import flag_of, optional_path, path_of, paths_of, text_of, texts_of
 from csk_sdk.method.consensus import alike
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives.classification import PRIOR_PICTURES
-from csk_sdk.state.atomic import names_in
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def merge(
     require_fleet_place(target)
     key = optional_path(sign, "sign")
     flag_of(keep_apart, "keep_apart")
-    trusted = _trusted(trust)
+    trusted = trusted_keys(trust)
     opened, skipped = _opened(paths, trusted, flag_of(skip_broken, "skip_broken"))
     names = _names(same)
     dropped = texts_of(without_devices, "without_devices", FleetError)
@@ -146,7 +145,7 @@ def _opened(
     opened, skipped = [], {}
     for path in paths:
         try:
-            opened.append(_believed(FleetFile.open(path), trusted))
+            opened.append(require_signed(FleetFile.open(path), trusted))
         except FleetError as error:
             if not skip_broken:
                 raise
@@ -154,29 +153,6 @@ def _opened(
     if not opened:
         raise FleetError("There is nothing to merge: name the files that devices have exported.")
     return opened, skipped
-
-
-def _believed(file: FleetFile, trusted: frozenset[str]) -> FleetFile:
-    """Raise FleetError where a device's statement is not signed by one of the trusted keys."""
-    for one in file.content.statements if trusted else ():
-        if one.key not in trusted:
-            how = "by a key that is not trusted" if one.key else "by nobody"
-            raise FleetError(
-                f"{file.path} has what device {one.shown} says, signed {how}. Leave it out, or name its public key "
-                "with `--trust`."
-            )
-    return file
-
-
-def _trusted(trust: Iterable[Path | str]) -> frozenset[str]:
-    """The public keys in PEM files, and in the `*.pem` of folders. Raises ConfigError for one that is none."""
-    found = set()
-    for path in paths_of(trust, "trust"):
-        inside = [path / name for name in sorted(names_in(path)) if name.endswith(".pem")]
-        if path.is_dir() and not inside:
-            raise ConfigError(f"{path} has no key in it: put the devices' public keys there, as NAME.pem.")
-        found |= {raw_public_key(one) for one in inside or [path]}
-    return frozenset(found)
 
 
 def _names(same: Mapping[str, str] | None) -> dict[str, str]:
