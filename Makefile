@@ -60,7 +60,7 @@ help:
 	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
 	@echo "make arm64           the part of it on emulated ARM64 CPUs (Debian)"
 	@echo "make test-js         the JavaScript runner: types, lint, tests (Node 20 or newer)"
-	@echo "make app             build the web app and serve it here; BUNDLE=DIR for a bundle of your own"
+	@echo "make app             build the web app and serve it here; BUNDLE=DIR for a bundle of your own, BEFORE=DIR for the one devices have"
 	@echo "make test-app        the web app in a phone's browser"
 	@echo "make lessons         how long a lesson takes in it on a slow phone (Linux; 5 minutes)"
 	@echo "make check           format, lint, types"
@@ -224,7 +224,7 @@ test-js: $(JS_PACKAGES) $(JS_FIXTURES)
 	cd $(JS) && PYTHON=$(CURDIR)/$(BIN)/python npm test
 	cd $(JS) && npm run build && cd examples/react-native && npm ci --ignore-scripts && npm run typecheck
 	cd $(JS)/examples/capacitor && npm ci --ignore-scripts && npm run typecheck
-# The web app: built with a bundle of the digits, or with BUNDLE=DIR.
+# The web app: built with a bundle of the digits, or with BUNDLE=DIR, and with BEFORE=DIR, which devices have now.
 APP := device_runners/js/app
 
 $(APP)/node_modules/.ready: $(APP)/package-lock.json $(JS_PACKAGES)
@@ -236,7 +236,7 @@ $(APP)/out/bundle/manifest.json: $(BIN)/.demo $(APP)/tools/prepare.py
 
 build-app: $(APP)/node_modules/.ready $(if $(BUNDLE),,$(APP)/out/bundle/manifest.json)
 	cd $(JS) && npm run build
-	cd $(APP) && npm run build
+	cd $(APP) && $(if $(BUNDLE),BUNDLE='$(abspath $(BUNDLE))') $(if $(BEFORE),BEFORE='$(abspath $(BEFORE))') npm run build
 
 app: build-app
 	cd $(APP) && npm run preview

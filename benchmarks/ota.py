@@ -7,27 +7,33 @@ csk-sdk learns five tasks of ten classes of CIFAR-100 on a bundle of the model; 
 any image of these classes, to a bundle of `further.onnx`, of `other.onnx` (both of ota_networks.py, in --cache), and of
 the model itself with other options. Beside it, a device that learns the same images on that bundle. Heads only
 (`few_shot` large): what is compared is the carrying over, and trained centers do not survive from one network to
-another. Accuracy in percent among all 100 classes, and on average over the five tasks among their own ten.
+another. Accuracy in percent on all test images, among all 100 classes, and on average over the five tasks among their
+own ten; where only options differ, means over draws of what is learned. Rows of networks that are not in --cache are
+kept from --out.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.continual.data import Pictures, TaskData, cut, facts_of
+from benchmarks.continual.data import Pictures, Stream, cut, facts_of
 from numpy.typing import NDArray
 from PIL import Image
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner, Task, TrainingConfig, upgrade
 
-# Images of a class: of the base to build with, of the others to learn, and of all to test with.
-BASE, LEARNED, TESTED = 100, 100, 50
+# Images of a class of the base to build with.
+BASE = 100
+# How often what is learned is drawn anew where only options differ: of one draw, accuracies differ by a few tenths.
+DRAWS = 3
+Seen = list[tuple[str, NDArray[np.float32], NDArray[np.str_]]]
 CONFIG = TrainingConfig(threads=1, few_shot=10**6)
 # By title: the network's file, None for the model itself, and options of the build.
 UPGRADES: dict[str, tuple[str | None, dict[str, Any]]] = {
@@ -42,15 +48,17 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of the table, printed as they come."""
     facts = facts_of(options.model)
     pictures = Pictures(options.data, options.cache)
-    stream = cut(f"5x10@{LEARNED}", pictures, facts, 0)
-    folder = _base(options.cache, pictures, stream.base.classes)
+    # All there are is one draw.
+    draws = DRAWS if options.images < len(pictures.of("train", facts["classes"][0])) else 1
+    streams = [cut(f"5x10@{options.images}", pictures, facts, seed) for seed in range(draws)]
+    base = streams[0].base
+    folder = _base(options.cache, pictures, base.classes)
     old = _built(options.cache / "ota-old", options.model, folder, facts)
-    tested = [_few(task) for task in (stream.base, *stream.tasks)]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=options.cache) as place:
         device = Path(place)
-        learned = _learned(old, device / "state", stream.tasks)
-        print("as it was:", _accuracies(learned, tested), flush=True)
+        learned = [_learned(old, device / str(seed), stream) for seed, stream in enumerate(streams)]
+        print("as it was:", _accuracies(learned[0], _seen(learned[0], streams[0])), flush=True)
         print(
             "| upgraded to | features kept | map tells, % | learned again | carried over | difference "
             "| tasks again | tasks carried |"
@@ -58,6 +66,10 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         print("|" + "---|" * 8)
         for title, (name, more) in UPGRADES.items():
             model = options.model if name is None else options.cache / name
+            if not model.exists():
+                print(f"{model} is not there: what was measured before stays", flush=True)
+                rows += [row for row in _before(options) if row["upgraded to"] == title]
+                continue
             new = _built(
                 options.cache / f"ota-{title.replace(' ', '-').replace(',', '')}",
                 model,
@@ -66,29 +78,51 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
                 upgrade_from=old,
                 **more,
             )
-            shutil.copytree(old, device / "carried" / "bundle")
-            shutil.copytree(device / "state", device / "carried" / "state")
-            upgrade(device / "carried/bundle", device / "carried/state", new)
-            carried = Learner.open(device / "carried/bundle", device / "carried/state", CONFIG)
-            ours = _accuracies(carried, tested)
-            again = _accuracies(_learned(new, device / "again", stream.tasks), tested)
-            about = carried.bundle.manifest.upgrade
+            found: dict[str, list[dict[str, float]]] = {"again": [], "carried": []}
+            seen: Seen = []
+            for seed, stream in enumerate(streams[: draws if name is None else 1]):
+                again = _learned(new, device / "again", stream)
+                shutil.copytree(old, device / "carried" / "bundle")
+                shutil.copytree(device / str(seed), device / "carried" / "state")
+                upgrade(device / "carried/bundle", device / "carried/state", new)
+                carried = Learner.open(device / "carried/bundle", device / "carried/state", CONFIG)
+                # No center is trained: the features are the bundle's.
+                seen = seen or _seen(again, stream)
+                found["again"].append(_accuracies(again, seen))
+                found["carried"].append(_accuracies(carried, seen))
+                for part in ("carried", "again"):
+                    shutil.rmtree(device / part)
+            about = again.bundle.manifest.upgrade
             assert about is not None
+            means = {
+                kind: {key: float(np.mean([one[key] for one in some])) for key in some[0]}
+                for kind, some in found.items()
+            }
+            differences = [
+                round(one["all"] - other["all"], 2)
+                for one, other in zip(found["carried"], found["again"], strict=True)
+            ]
             row = {
                 "upgraded to": title,
-                "kept": f"{about.kept} of {carried.bundle.manifest.head.features}",
+                "kept": f"{about.kept} of {again.bundle.manifest.head.features}",
                 "explained": 100 * about.explained,
-                "again": again,
-                "carried": ours,
+                **means,
+                "differences": differences,
             }
             rows.append(row)
+            ours, theirs = means["carried"], means["again"]
             print(
-                f"| {title} | {row['kept']} | {row['explained']:.0f} | {again['all']:.1f} | {ours['all']:.1f} | "
-                f"{ours['all'] - again['all']:+.1f} | {again['tasks']:.1f} | {ours['tasks']:.1f} |",
+                f"| {title} | {row['kept']} | {row['explained']:.0f} | {theirs['all']:.1f} | {ours['all']:.1f} | "
+                f"{differences} | {theirs['tasks']:.1f} | {ours['tasks']:.1f} |",
                 flush=True,
             )
-            for part in ("carried", "again"):
-                shutil.rmtree(device / part)
+    return rows
+
+
+def _before(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of an earlier run, of as many images."""
+    found = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    rows: list[dict[str, Any]] = found.get(options.name, [])
     return rows
 
 
@@ -110,28 +144,25 @@ def _built(out: Path, model: Path, base: Path, facts: dict[str, Any], **more: An
     return out
 
 
-def _learned(bundle: Path, state: Path, tasks: tuple[TaskData, ...]) -> Learner:
+def _learned(bundle: Path, state: Path, stream: Stream) -> Learner:
     learner = Learner.open(bundle, state, CONFIG)
-    for task in tasks:
+    for task in stream.tasks:
         learner.learn(Task.from_arrays(task.name, task.train.images, task.train.labels, list(task.classes)))
     return learner
 
 
-def _few(task: TaskData) -> tuple[str, NDArray[np.uint8], NDArray[np.str_]]:
-    """A task's name, the first test images of each class, and their class names."""
-    kept = np.concatenate(
-        [np.flatnonzero(task.test.labels == label)[:TESTED] for label in range(len(task.classes))]
-    )
-    return task.name, task.test.images[kept], np.array(task.classes)[task.test.labels[kept]]
+def _seen(learner: Learner, stream: Stream) -> Seen:
+    """By part of the stream its test images' features, and their class names."""
+    return [
+        (task.name, learner.features(task.test.images), np.array(task.classes)[task.test.labels])
+        for task in (stream.base, *stream.tasks)
+    ]
 
 
-def _accuracies(
-    learner: Learner, tested: list[tuple[str, NDArray[np.uint8], NDArray[np.str_]]]
-) -> dict[str, float]:
+def _accuracies(learner: Learner, seen: Seen) -> dict[str, float]:
     right, own = [], []
     head = learner.head()
-    for name, images, truth in tested:
-        features = learner.features(images)
+    for name, features, truth in seen:
         right.append(np.array(head.classes)[head.logits(features).argmax(axis=1)] == truth)
         if name != "base":
             mine = learner.head(name)

@@ -7,6 +7,8 @@ import { LARGE } from './src/large.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const bundle = resolve(here, process.env.BUNDLE ?? 'out/bundle');
+// The bundle of the app that devices have now, where `bundle` was built with --upgrade-from it.
+const before = process.env.BEFORE ? resolve(here, process.env.BEFORE) : undefined;
 
 /** The bundle beside the page, and all files in the service worker's list: nothing comes from elsewhere. */
 function offline(): Plugin {
@@ -21,9 +23,11 @@ function offline(): Plugin {
           `There is no bundle in ${bundle}: set BUNDLE=DIR, or run "make app", which builds one.`,
         );
       }
+      if (before !== undefined) requireUpgrade(before);
     },
     writeBundle: () => {
       cpSync(bundle, join(out, 'bundle'), { recursive: true });
+      if (before !== undefined) cpSync(before, join(out, 'bundle.before'), { recursive: true });
       const files = readdirSync(out, { recursive: true, withFileTypes: true })
         .filter((entry) => entry.isFile() && entry.name !== 'sw.js' && !LARGE.test(entry.name))
         .map((entry) => relative(out, join(entry.parentPath, entry.name)))
@@ -40,6 +44,19 @@ function offline(): Plugin {
       writeFileSync(worker, text);
     },
   };
+}
+
+/** Throws where what devices have learned on this bundle could not be carried over. */
+function requireUpgrade(old: string): void {
+  const manifest = join(old, 'manifest.json');
+  if (!existsSync(manifest))
+    throw new Error(`There is no bundle in ${old}: BEFORE is the one devices have now.`);
+  const id = createHash('sha256').update(readFileSync(manifest)).digest('hex');
+  const about = JSON.parse(readFileSync(join(bundle, 'manifest.json'), 'utf8')).upgrade;
+  if (about?.bundle === id) return;
+  throw new Error(
+    `What was learned on ${old} cannot be carried over to ${bundle}: build that with --upgrade-from ${old}.`,
+  );
 }
 
 export default defineConfig({

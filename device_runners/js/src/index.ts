@@ -38,5 +38,5 @@ export type { Generation, LearnedTask } from './state/record.js';
 export { State } from './state/state.js';
 export type { Storage, StorageLock } from './state/storage.js';
 export { BASE } from './state/store.js';
-export { type Place, type UpgradeOptions, upgrade } from './upgrading.js';
+export { type Place, type UpgradeOptions, upgrade, upgradeBack } from './upgrading.js';
 export { VERSION } from './version.js';

@@ -3,14 +3,14 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { BundleError, StateError } from '../src/errors.js';
+import { BundleError, StateError, StateLockedError } from '../src/errors.js';
 import type { Tensors } from '../src/formats/tensors.js';
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import type { Storage } from '../src/state/storage.js';
-import { upgrade } from '../src/upgrading.js';
+import { upgrade, upgradeBack } from '../src/upgrading.js';
 import { BUNDLE, digits, digitsTask, FIXTURES, python, runtime, temporaryFolder } from './fixtures.js';
 import { NAMES } from './teaching.js';
 
@@ -195,4 +195,162 @@ it('begins anew where it was interrupted at any write', async () => {
   const learner = await Learner.open({ runtime, ...to });
   expect(learner.tasks.map(({ name }) => name)).toEqual(['01-four-five']);
   await learner.close();
+});
+
+describe('taken back', () => {
+  const known = (storage: MemoryStorage) =>
+    new Map([...storage.files].map(([path, content]) => [path, content.toString()]));
+
+  async function placed(kind = 'wider', storage = new MemoryStorage('the new place')) {
+    const from = { bundle: bundleOf(kind, 'from'), storage: await copied(kind, 'state') };
+    const to = { bundle: bundleOf(kind, 'to'), storage };
+    await upgrade({ from, to });
+    return { from, to };
+  }
+
+  it('leaves the old state to the byte, and a place that can be upgraded into again', async () => {
+    const { from, to } = await placed();
+    const before = known(from.storage);
+    const carried = known(to.storage);
+    const learner = await Learner.open({ runtime, ...to });
+    await learner.learn(await digitsTask('02-six-seven'), { epochs: 1 });
+    await learner.close();
+    await upgradeBack({ from, to });
+    expect(known(from.storage)).toEqual(before);
+    expect([...to.storage.files.keys()]).toEqual([]);
+    const old = await Learner.open({ runtime, ...from });
+    expect(old.tasks.map(({ name }) => name)).toEqual(['01-four-five']);
+    await old.close();
+    await upgrade({ from, to });
+    expect([...to.storage.files.keys()].sort()).toEqual([...carried.keys()].sort());
+    await upgradeBack({ from, to });
+    await upgradeBack({ from, to });
+    expect([...to.storage.files.keys()]).toEqual([]);
+  });
+
+  it('is whole, or nothing is known there, wherever it was interrupted', async () => {
+    class Failing extends MemoryStorage {
+      left = Number.POSITIVE_INFINITY;
+      private change(): void {
+        if (this.left-- <= 0) throw new Error('the battery is empty');
+      }
+      override async replace(path: string, content: Uint8Array): Promise<void> {
+        this.change();
+        await super.replace(path, content);
+      }
+      override async remove(path: string): Promise<boolean> {
+        this.change();
+        return super.remove(path);
+      }
+    }
+    const storage = new Failing();
+    const { from, to } = await placed('wider', storage);
+    const whole = new Map(storage.files);
+    const seen: number[] = [];
+    for (let changes = 0; ; changes++) {
+      storage.files.clear();
+      for (const [path, content] of whole) storage.files.set(path, content);
+      storage.left = changes;
+      const failed = await upgradeBack({ from, to }).catch((error: Error) => error.message);
+      storage.left = Number.POSITIVE_INFINITY;
+      if (failed === undefined) break;
+      expect(failed).toBe('the battery is empty');
+      const learner = await Learner.open({ runtime, ...to });
+      seen.push(learner.tasks.length);
+      await learner.close();
+      await upgradeBack({ from, to });
+      expect([...storage.files.keys()]).toEqual([]);
+      await upgrade({ from, to });
+      await upgradeBack({ from, to });
+    }
+    expect(seen).toEqual([1, ...seen.slice(1).map(() => 0)]);
+    expect(seen.length).toBeGreaterThan(5);
+  });
+
+  it('is refused where there is no way back, and while somebody learns, and changes nothing', async () => {
+    const { from, to } = await placed();
+    const carried = known(to.storage);
+    const nothing = upgradeBack({ from: { ...from, storage: new MemoryStorage('the old place') }, to });
+    await expect(nothing).rejects.toThrow(StateError);
+    await expect(nothing).rejects.toThrow(
+      'There is no way back: the old place holds no state, and the new place would lose its own.',
+    );
+    const damaged = await copied('wider', 'state');
+    const tensors = 'generations/000001.safetensors';
+    damaged.files.set(tensors, damaged.files.get(tensors)!.slice(0, 99));
+    await expect(upgradeBack({ from: { ...from, storage: damaged }, to })).rejects.toThrow(StateError);
+    const other = { bundle: bundleOf('sites', 'to'), storage: to.storage };
+    await expect(upgradeBack({ from, to: other })).rejects.toThrow(BundleError);
+    const foreign = { bundle: to.bundle, storage: await copied('sites', 'carried') };
+    await expect(upgradeBack({ from, to: foreign })).rejects.toThrow('belongs to another bundle');
+    for (const { storage } of [from, to]) {
+      const lock = await storage.lock();
+      await expect(upgradeBack({ from, to })).rejects.toThrow(StateLockedError);
+      await lock.release();
+    }
+    expect(known(to.storage)).toEqual(carried);
+  });
+
+  it('says which file a storage keeps, and goes on with it', async () => {
+    class Stuck extends MemoryStorage {
+      stuck = true;
+      override async remove(path: string): Promise<boolean> {
+        return this.stuck && path.endsWith('.safetensors') ? false : super.remove(path);
+      }
+    }
+    const storage = new Stuck('the new place');
+    const { from, to } = await placed('wider', storage);
+    await expect(upgradeBack({ from, to })).rejects.toThrow(
+      'the new place/generations/000001.safetensors could not be removed.',
+    );
+    storage.stuck = false;
+    await upgradeBack({ from, to });
+    expect([...storage.files.keys()]).toEqual([]);
+  });
+
+  it('of signed bundles accepts the older one for good, and none that is older still', async () => {
+    const folder = temporaryFolder();
+    const script = `
+import hashlib, json, shutil, sys
+from pathlib import Path
+from cryptography.hazmat.primitives import serialization as to
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from csk_sdk.bundle.signing import sign
+from csk_sdk.contract.manifest import sealed
+given, folder = map(Path, sys.argv[1:])
+key = ed25519.Ed25519PrivateKey.generate()
+private = folder / "key.pem"
+private.write_bytes(key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption()))
+public = key.public_key().public_bytes(to.Encoding.PEM, to.PublicFormat.SubjectPublicKeyInfo)
+(folder / "trust.pem").write_bytes(public)
+def signed(source, name, counter, **changes):
+    place = shutil.copytree(given / source, folder / name)
+    raw = json.loads((place / "manifest.json").read_text())
+    text = sealed({**raw, **changes, "counter": counter}).encode()
+    (place / "manifest.json").write_bytes(text)
+    (place / "manifest.sig").write_bytes(sign(text, private))
+    return hashlib.sha256(text).hexdigest(), raw
+old, _ = signed("from", "from", 4)
+signed("from", "between", 5)
+about = json.loads((given / "to/manifest.json").read_text())["upgrade"]
+signed("to", "to", 6, upgrade={**about, "bundle": old})
+`;
+    python(script, join(UPGRADES, 'wider'), folder);
+    const trust = readFileSync(join(folder, 'trust.pem'), 'utf8');
+    const at = (name: string) => ({
+      bundle: new FolderBundle(join(folder, name)),
+      storage: new MemoryStorage(),
+    });
+    const [from, to] = [at('from'), at('to')];
+    await upgrade({ from, to, trust });
+    await (await Learner.open({ runtime, ...to, trust })).close();
+    await upgradeBack({ from, to, trust });
+    await (await Learner.open({ runtime, ...from, trust })).close();
+    const between = Learner.open({ runtime, ...at('between'), storage: from.storage, trust });
+    await expect(between).rejects.toThrow(
+      'is older than one that this device has accepted: its counter is 5, and 6',
+    );
+    // What was seen there stays known there, too.
+    expect([...to.storage.files.keys()]).toEqual(['accepted.json']);
+  });
 });

@@ -98,13 +98,19 @@ def twins_to_part(
     return apart
 
 
-def told_twins(judgement: Judgement | None, apart: Sequence[str]) -> tuple[str, ...]:
-    """A sentence for each class that cannot be told from an old one."""
-    found = {} if judgement is None else judgement.twins
-    return tuple(
+def told_twins(judgement: Judgement | None, apart: Sequence[str], noun: str) -> tuple[str, ...]:
+    """A sentence for each class that cannot be told from an old one, or takes much of it."""
+    if judgement is None:
+        return ()
+    twins = tuple(
         said("twin_apart" if name in apart else "twin_counted", **_about(name, twin))
-        for name, twin in found.items()
+        for name, twin in judgement.twins.items()
     )
+    rivals = (
+        said("hard_to_tell", new=name, old=rival.old, taken=f"{100 * rival.taken:.0f}", noun=noun)
+        for name, rival in judgement.rivals.items()
+    )
+    return (*twins, *rivals)
 
 
 def _about(name: str, twin: Twin) -> dict[str, str]:
@@ -138,7 +144,7 @@ def warnings_about(
 ) -> tuple[str, ...]:
     """All that the user of a learned task should know, one sentence each."""
     dropped = (heads_instead(forgetting, config),) if heads_only else ()
-    judged = (*told_twins(judgement, apart), *not_told(judgement, apart))
+    judged = (*told_twins(judgement, apart, noun), *not_told(judgement, apart))
     return (*unfamiliar(novelty, noun), *dropped, *judged)
 
 

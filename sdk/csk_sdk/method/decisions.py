@@ -10,13 +10,14 @@ width was measured what others need.
 
 A new class is the *twin* of an old one where the two cannot be told apart: the share of the old one's images that look
 more like the new one, and of the new one's that look more like the old one, are together about one, as they are when
-both show the same thing. docs/decisions/0033-honest-report.md has both measured.
+both show the same thing. A class that can be told apart, and would take much of an old one all the same, is its
+*rival*. docs/decisions/0033-honest-report.md has both measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Twin:
-    """A new class that cannot be told from `old`: `taken` of the old one's images would be called the new one.
+    """A new class that takes from `old`: `taken` of the old one's images would be called the new one.
 
     `back` is the share of the new one's images that look more like the old one.
     """
@@ -63,7 +64,7 @@ class Twin:
 
 @dataclass(frozen=True)
 class Judgement:
-    """By class of the task what is `expected` of it; its `twins`; and the accuracy of the old classes.
+    """By class of the task what is `expected` of it; its `twins` and `rivals`; and the accuracy of the old classes.
 
     `before` and `after` are over old classes, all of them alike, without and with the new ones; None without any.
     """
@@ -72,6 +73,7 @@ class Judgement:
     twins: dict[str, Twin]
     before: float | None = None
     after: float | None = None
+    rivals: dict[str, Twin] = field(default_factory=dict)
 
     def without(self, apart: Collection[str], then: Judgement | None) -> Judgement:
         """With the twins that are `apart`, which decisions over all classes leave out; `then` is of what is left."""
@@ -82,7 +84,7 @@ class Judgement:
             for name, one in self.expected.items()
         }
         after = self.before if then is None else then.after
-        return Judgement(expected, self.twins, self.before, after)
+        return Judgement(expected, self.twins, self.before, after, {} if then is None else then.rivals)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: shares of 0 to 1 with four digits, and what old classes lose in percentage points.
@@ -133,7 +135,9 @@ def judge(
     place = {name: row for row, name in enumerate(statistics.classes)}
     own = np.array([place[name] for name in classes])
     old = np.array([row for name, row in place.items() if name not in classes or name in known], np.int64)
-    expected, twins = {}, {}
+    expected: dict[str, Expected] = {}
+    twins: dict[str, Twin] = {}
+    rivals: dict[str, Twin] = {}
     made_up = _MadeUp(statistics, images.discriminant, base, rng) if len(old) else None
     for index, name in enumerate(classes):
         mine = images.logits[images.labels == index]
@@ -141,23 +145,34 @@ def judge(
             continue
         expected[name] = _expected(mine, own, index, statistics.classes)
         if name not in known and made_up is not None and len(mine) >= _LEAST:
-            back = (mine[:, old] > mine[:, own[index], None]).mean(axis=0)
-            nearest = int(back.argmax())
-            row = int(old[nearest])
-            # Of most classes the two scores say enough, and not all of them are made.
-            normals = made_up.normals(_OF_CLASS)
-            pair = made_up.of_class(row, normals, np.array([own[index], row]))
-            lost = float(np.mean(pair[:, 0] + _EVEN > pair[:, 1]))
-            if lost + float(back[nearest]) > _CONFUSED + _NOISE / np.sqrt(len(mine)):
-                made = made_up.of_class(row, normals)
-                made[:, own[index]] += _EVEN
-                right = made[:, old].argmax(axis=1) == nearest
-                taken = float(np.mean(right & (made.argmax(axis=1) == own[index])))
-                if taken > _TAKEN:
-                    twins[name] = Twin(statistics.classes[row], taken, float(back[nearest]))
+            found = _rival(mine, int(own[index]), old, made_up, statistics.classes)
+            if found is not None:
+                one, alike = found
+                (twins if alike else rivals)[name] = one
     if made_up is None:
         return Judgement(expected, twins)
-    return Judgement(expected, twins, *made_up.accuracies(old))
+    return Judgement(expected, twins, *made_up.accuracies(old), rivals)
+
+
+def _rival(
+    logits: Float64, own: int, old: NDArray[np.int64], made_up: _MadeUp, names: Sequence[str]
+) -> tuple[Twin, bool] | None:
+    """The old class that a new one, `own`, with these logits of its images takes much from; whether it is a twin."""
+    back = (logits[:, old] > logits[:, own, None]).mean(axis=0)
+    nearest = int(back.argmax())
+    row = int(old[nearest])
+    # Of most classes the two scores say enough, and not all of them are made.
+    normals = made_up.normals(_OF_CLASS)
+    pair = made_up.of_class(row, normals, np.array([own, row]))
+    lost = float(np.mean(pair[:, 0] + _EVEN > pair[:, 1]))
+    alike = lost + float(back[nearest]) > _CONFUSED + _NOISE / np.sqrt(len(logits))
+    if not alike and lost <= _TAKEN:
+        return None
+    made = made_up.of_class(row, normals)
+    made[:, own] += _EVEN
+    right = made[:, old].argmax(axis=1) == nearest
+    taken = float(np.mean(right & (made.argmax(axis=1) == own)))
+    return (Twin(names[row], taken, float(back[nearest])), bool(alike)) if taken > _TAKEN else None
 
 
 def lost_to_others(

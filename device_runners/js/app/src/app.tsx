@@ -9,6 +9,7 @@ import { Report } from './parts/report.js';
 import { Teach } from './parts/teach.js';
 import { Try } from './parts/try.js';
 import { Unfinished } from './parts/unfinished.js';
+import { Version } from './parts/version.js';
 import type { Known, NewClass, TaskProgress, TaskReport } from './protocol.js';
 import { handOver } from './shell.js';
 import { reasonOf } from './wording.js';
@@ -139,6 +140,15 @@ export function App() {
                   />
                 )}
               </>
+            )}
+            {known.version && !progress && (
+              <Version
+                told={known.version}
+                busy={working > 0}
+                onBack={() => void change(() => client.call('version', 'back'))}
+                onForward={() => void change(() => client.call('version', 'forward'))}
+                onClose={() => void change(() => client.call('version', 'keep'))}
+              />
             )}
             <Knowledge
               known={known}

@@ -29,6 +29,13 @@ export interface Unfinished {
   readonly old?: string;
 }
 
+/** Of an app that came with another network: whether what was learned was carried over, or the one before it counts. */
+export interface Version {
+  readonly is: 'carried' | 'before';
+  /** What is not as it was, one sentence each. */
+  readonly notes: readonly string[];
+}
+
 /** What is known on this device. */
 export interface Known {
   readonly model: string;
@@ -43,6 +50,8 @@ export interface Known {
   readonly unfinished: Unfinished | undefined;
   /** Whether the browser promised not to clear what was learned. */
   readonly persistent: boolean;
+  /** What to know about the app's network; undefined where it is the one that was always there. */
+  readonly version: Version | undefined;
 }
 
 export interface TaskProgress {
@@ -108,6 +117,8 @@ export interface Calls {
   merge(into: string, other: string): Known;
   /** Call a class that was learned here something else. */
   rename(old: string, name: string): Known;
+  /** Back to the network before this one, and to what was known then; forward again; or keep this one, and say no more. */
+  version(which: 'back' | 'forward' | 'keep'): Known;
 }
 
 export type Call = keyof Calls;

@@ -31,8 +31,11 @@ export class Site {
   readonly changed = new Map<string, (content: Buffer) => Buffer>();
   readonly asked: string[] = [];
 
-  /** With another bundle than the app was built with, where one is given. */
-  constructor(private readonly bundle?: string) {}
+  /** With another bundle than the app was built with, and the one before it, where they are given. */
+  constructor(
+    public bundle?: string,
+    public before?: string,
+  ) {}
 
   get url(): string {
     return `http://127.0.0.1:${this.port}/`;
@@ -60,8 +63,9 @@ export class Site {
   }
 
   private file(path: string): string {
-    const own = this.bundle && path.startsWith('bundle/');
-    return own ? join(this.bundle, path.slice('bundle/'.length)) : join(APP, 'dist', path);
+    const [folder, ...below] = path.split('/');
+    const given = { bundle: this.bundle, 'bundle.before': this.before }[folder!];
+    return given ? join(given, ...below) : join(APP, 'dist', path);
   }
 
   async stop(): Promise<void> {

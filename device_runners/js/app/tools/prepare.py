@@ -1,4 +1,4 @@
-"""What the app is built and tested with: a bundle of the digits 0 to 3, and images of 4 to 7 to teach.
+"""What the app is built and tested with: a bundle of the digits 0 to 3, the next one, and images of 4 to 7 to teach.
 
 python tools/prepare.py OUT
 """
@@ -19,7 +19,7 @@ PICTURES, SIZE = 30, 96
 
 
 def main(out: Path) -> None:
-    """Write `bundle/` and `pictures/<class>/*.png` into `out`."""
+    """Write `bundle/`, `next/` that follows it, and `pictures/<class>/*.png` into `out`."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     data = digits.load()
@@ -27,6 +27,7 @@ def main(out: Path) -> None:
         base = Path(folder) / "base"
         digits.write_folders(data, base, Path(folder) / "tasks")
         digits.build_bundle(out / "bundle", base_data=base)
+        digits.build_bundle(out / "next", base_data=base, upgrade_from=out / "bundle", trainable="all")
     # As a person would have them: larger than the network's, each a file.
     for digit, name in enumerate(digits.NAMES):
         chosen = (

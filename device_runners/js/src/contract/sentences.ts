@@ -13,6 +13,8 @@ export const SENTENCES = {
     "'{new}' cannot be told from '{old}': {taken} % of '{old}' would be called '{new}', and {back} % of '{new}' look more like '{old}'. Decisions over all classes leave '{new}' out; only its task's own decision has it. If both are the same thing, merge them ({merge}); if not, maxForgetting: 100 counts it all the same.",
   twinCounted:
     "'{new}' cannot be told from '{old}': {taken} % of '{old}' will be called '{new}', and {back} % of '{new}' look more like '{old}'. If both are the same thing, merge them ({merge}).",
+  hardToTell:
+    "'{new}' is hard to tell from '{old}': about {taken} % of '{old}' will be called '{new}'. More {noun}s of both help; if both are the same thing, give them one name.",
   twinRefused:
     "Task '{task}' teaches '{new}', which cannot be told from '{old}': {taken} % of '{old}' would be called '{new}', and {back} % of '{new}' look more like '{old}'. If both are the same thing, teach it as '{old}'; if not, maxForgetting: 100 counts it all the same. Nothing was committed.",
   notTold:

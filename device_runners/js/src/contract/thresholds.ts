@@ -26,7 +26,7 @@ export const TWINS = {
   confused: 0.5,
   /** And above so many over the root of the new class's images more: of 20, shares are known to a tenth. */
   noise: 1,
-  /** And where so much of the old class would be called the new one: less is what classes that are hard to tell take from each other. */
+  /** And where so much of the old class would be called the new one. Where that is all, the two are called hard to tell. */
   taken: 0.08,
   /** Fewer tell nothing of a twin. */
   leastImages: 10,

@@ -119,11 +119,15 @@ export function twinsToPart(
   return found.map(([name]) => name);
 }
 
-/** A sentence for each class that cannot be told from an old one. */
+/** A sentence for each class that cannot be told from an old one, or takes much of it. */
 function toldTwins(judgement: Judgement | undefined, apart: readonly string[]): string[] {
-  return [...(judgement?.twins ?? [])].map(([name, twin]) =>
+  const twins = [...(judgement?.twins ?? [])].map(([name, twin]) =>
     filled(apart.includes(name) ? SENTENCES.twinApart : SENTENCES.twinCounted, about(name, twin)),
   );
+  const rivals = [...(judgement?.rivals ?? [])].map(([name, { old, taken }]) =>
+    filled(SENTENCES.hardToTell, { new: name, old, taken: percent(taken), noun: 'image' }),
+  );
+  return [...twins, ...rivals];
 }
 
 function about(name: string, { old, taken, back }: Twin): Record<string, string> {

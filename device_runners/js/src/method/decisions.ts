@@ -26,12 +26,13 @@ export interface ExpectedClass {
 }
 
 /**
- * By class of the task what is `expected` of it; its `twins`; and the accuracy of the old classes, all of them alike,
- * without and with the new ones; undefined without any.
+ * By class of the task what is `expected` of it; its `twins`, and its `rivals`, which can be told apart and take much all the
+ * same; and the accuracy of the old classes, all of them alike, without and with the new ones; undefined without any.
  */
 export interface Judgement {
   readonly expected: ReadonlyMap<string, ExpectedClass>;
   readonly twins: ReadonlyMap<string, Twin>;
+  readonly rivals: ReadonlyMap<string, Twin>;
   readonly before?: number;
   readonly after?: number;
 }
@@ -51,7 +52,7 @@ export function judgedApart(
   const now = new Map([...expected].map(([name, one]) => [name, of(name, one)]));
   const after = then ? then.after : before;
   return {
-    ...{ expected: now, twins },
+    ...{ expected: now, twins, rivals: then?.rivals ?? new Map() },
     ...(before === undefined ? {} : { before }),
     ...(after === undefined ? {} : { after }),
   };
@@ -74,17 +75,17 @@ export function judge(
   const old = [...all.keys()].filter((row) => !classes.includes(all[row]!) || known.includes(all[row]!));
   const logits = images.labels.map((_, i) => images.logits.subarray(i * all.length, (i + 1) * all.length));
   const expected = new Map<string, ExpectedClass>();
-  const twins = new Map<string, Twin>();
+  const [twins, rivals] = [new Map<string, Twin>(), new Map<string, Twin>()];
   const madeUp = old.length ? new MadeUp(statistics, images.discriminant, base, random) : undefined;
   for (const [index, name] of classes.entries()) {
     const mine = logits.filter((_, i) => images.labels[i] === index);
     if (!mine.length) continue;
     expected.set(name, expectedOf(mine, own, index, all));
     if (known.includes(name) || !madeUp || mine.length < TWINS.leastImages) continue;
-    const twin = twinOf(mine, own[index]!, old, madeUp, all);
-    if (twin) twins.set(name, twin);
+    const found = rivalOf(mine, own[index]!, old, madeUp, all);
+    if (found) (found.alike ? twins : rivals).set(name, found.twin);
   }
-  return madeUp ? { expected, twins, ...madeUp.accuracies(old) } : { expected, twins };
+  return { expected, twins, rivals, ...madeUp?.accuracies(old) };
 }
 
 function expectedOf(
@@ -112,14 +113,14 @@ function expectedOf(
   };
 }
 
-/** The old class that a new one, `own`, with these logits of its images, cannot be told from; undefined for none. */
-function twinOf(
+/** The old class that a new one, `own`, with these logits of its images, takes much from, and whether it is its twin. */
+function rivalOf(
   logits: readonly Float64Array[],
   own: number,
   old: readonly number[],
   madeUp: MadeUp,
   names: readonly string[],
-): Twin | undefined {
+): { readonly twin: Twin; readonly alike: boolean } | undefined {
   const n = logits.length;
   const shares = old.map((row) => logits.filter((one) => one[row]! > one[own]!).length / n);
   const nearest = argmax(shares);
@@ -129,11 +130,12 @@ function twinOf(
   const normals = madeUp.normals(TWINS.ofClass);
   const pair = madeUp.ofClass(row, normals, [own, row]);
   const lost = pair.filter(([one, other]) => one! + TWINS.even > other!).length / pair.length;
-  if (lost + back <= TWINS.confused + TWINS.noise / Math.sqrt(n)) return undefined;
+  const alike = lost + back > TWINS.confused + TWINS.noise / Math.sqrt(n);
+  if (!alike && lost <= TWINS.taken) return undefined;
   const made = madeUp.ofClass(row, normals, [...names.keys()]);
   for (const one of made) one[own] = one[own]! + TWINS.even;
   const taken = made.filter((one) => largest(one, old) === row && argmax(one) === own).length / made.length;
-  return taken > TWINS.taken ? { old: names[row]!, taken, back } : undefined;
+  return taken > TWINS.taken ? { twin: { old: names[row]!, taken, back }, alike } : undefined;
 }
 
 /** Images of old classes that look as others of theirs would, to the discriminant. */

@@ -5,17 +5,17 @@ import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
 import { unzipSync, zipSync } from 'fflate';
 import { reasonOf } from '../wording.js';
 import { PendingTask } from './pending.js';
+import type { Versions } from './version.js';
 
-const STATE = 'state';
 // Everything of a state but the progress of an unfinished task, perhaps below the folder that was zipped.
 const FILE =
   /(?:^|\/)(HEAD|state\.json|generations\/\d{6}\.(?:json|safetensors)|ledger\/[0-9a-f]{64}\.safetensors)$/;
 const MOST_BYTES = 1 << 30;
 
 /** The state in this browser. Throws StateLockedError while a task is learned. */
-export async function saved(): Promise<Blob> {
+export async function saved({ storage }: Versions): Promise<Blob> {
   const copy = new MemoryStorage();
-  await copyState(await IndexedDbStorage.open(STATE), copy);
+  await copyState(await IndexedDbStorage.open(storage), copy);
   // Numbers that were learned do not get smaller.
   const zip = zipSync(Object.fromEntries(copy.files), { level: 0 });
   return new Blob([zip as Uint8Array<ArrayBuffer>], { type: 'application/zip' });
@@ -25,7 +25,7 @@ export async function saved(): Promise<Blob> {
  * Make a saved state this browser's own, in place of what it knew. It is opened with this app's bundle first.
  * Throws StateError for a file that is none, or is of another bundle, and leaves all as it was.
  */
-export async function openSaved(file: Blob, runtime: Runtime, bundle: string): Promise<void> {
+export async function openSaved(file: Blob, runtime: Runtime, versions: Versions): Promise<void> {
   if (await (await PendingTask.open()).load()) {
     throw new StateError('There is an unfinished task: go on with it or discard it, and open the file then.');
   }
@@ -37,9 +37,9 @@ export async function openSaved(file: Blob, runtime: Runtime, bundle: string): P
   if (!storage.files.has('HEAD')) {
     throw new StateError(`${name} holds nothing that was learned: choose a file that this app saved.`);
   }
-  const learner = await Learner.open({ runtime, bundle: new HttpBundle(bundle), storage });
+  const learner = await Learner.open({ runtime, bundle: new HttpBundle(versions.bundle), storage });
   await learner.close();
-  const place = await IndexedDbStorage.open(STATE);
+  const place = await IndexedDbStorage.open(versions.storage);
   const lock = await place.lock();
   try {
     await place.replaceAll(storage.files);

@@ -18,6 +18,7 @@ import type { Answer, Known, NewClass, TaskProgress, TaskReport, Tested, Unfinis
 import { decode } from './decode.js';
 import { type Pending, PendingTask, type Shown } from './pending.js';
 import { contradicting, mixedUp, remarks } from './sentences.js';
+import type { Versions } from './version.js';
 
 export const FEWEST_PICTURES = 5;
 // Every so manieth image of a class is kept back, to tell how well it was learned.
@@ -30,18 +31,23 @@ export class Teacher {
 
   private constructor(
     private readonly learner: Learner,
+    private readonly versions: Versions,
     private readonly pending: PendingTask,
     private readonly tell: (progress: TaskProgress) => void,
   ) {}
 
   static async open(
     { runtime, sessionOptions = {} }: Way,
-    bundle: string,
+    versions: Versions,
     tell: (progress: TaskProgress) => void,
   ): Promise<Teacher> {
-    const [storage, pending] = await Promise.all([IndexedDbStorage.open('state'), PendingTask.open()]);
-    const learner = await Learner.open({ runtime, bundle: new HttpBundle(bundle), storage, sessionOptions });
-    return new Teacher(learner, pending, tell);
+    const [storage, pending] = await Promise.all([
+      IndexedDbStorage.open(versions.storage),
+      PendingTask.open(),
+    ]);
+    const bundle = new HttpBundle(versions.bundle);
+    const learner = await Learner.open({ runtime, bundle, storage, sessionOptions });
+    return new Teacher(learner, versions, pending, tell);
   }
 
   async known(): Promise<Known> {
@@ -56,6 +62,7 @@ export class Teacher {
         ...{ classes: kept.classes, because: why(kept) },
         ...(typeof kept.twin === 'object' ? { old: kept.twin.old } : {}),
       },
+      version: this.versions.told,
       persistent: (await navigator.storage?.persisted?.()) ?? false,
     };
   }

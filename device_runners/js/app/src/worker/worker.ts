@@ -1,15 +1,15 @@
 /** The worker: one teacher, calls in the order they come. Learning computes here, so the page stays awake. */
 
-import { CskError } from 'csk-sdk';
-import type { Call, Calls, Request, Response, TaskProgress } from '../protocol.js';
+import { CskError, StateError, StateLockedError } from 'csk-sdk';
+import type { Call, Calls, Known, Request, Response, TaskProgress } from '../protocol.js';
 import { reasonOf } from '../wording.js';
 import { fastest, WASM } from './runtime.js';
 import { openSaved, saved } from './saved.js';
 import { Stopped, Teacher } from './teacher.js';
+import { Versions } from './version.js';
 
 // The worker's own file is in assets/, one below the page.
 const root = new URL(import.meta.env.DEV ? '/' : '../', self.location.href);
-const bundle = new URL('bundle', root).href;
 
 // The smallest module with a SIMD instruction: (func (result v128) i32.const 0 i8x16.splat).
 const SIMD = new Uint8Array([
@@ -20,6 +20,7 @@ const SIMD = new Uint8Array([
 const REPORTS = 50;
 
 let teacher: Promise<Teacher> | undefined;
+let known: Promise<Versions> | undefined;
 let told: { phase?: string; at: number } = { at: 0 };
 
 function tell(progress: TaskProgress): void {
@@ -29,15 +30,30 @@ function tell(progress: TaskProgress): void {
   post({ progress });
 }
 
+function versions(): Promise<Versions> {
+  known ??= Versions.open(root);
+  return known;
+}
+
 async function open(): Promise<Teacher> {
-  const way = await fastest(bundle);
+  const which = await versions();
+  const way = await fastest(which.bundle);
   try {
-    return await Teacher.open(way, bundle, tell);
+    return await Teacher.open(way, which, tell);
   } catch (error) {
+    // Perhaps it was learned on the network before this one.
+    const another = error instanceof StateError && !(error instanceof StateLockedError);
+    if (another && (await which.carry())) return Teacher.open(WASM, which, tell);
     // A file of the other build may be missing without a network, or its device may be lost.
-    if (way === WASM) throw error;
-    return Teacher.open(WASM, bundle, tell);
+    if (way === WASM || another) throw error;
+    return Teacher.open(WASM, which, tell);
   }
+}
+
+/** Another network, or another state: what is open is opened anew. */
+async function anew(): Promise<Known> {
+  teacher = undefined;
+  return (await opened()).known();
 }
 
 function opened(): Promise<Teacher> {
@@ -63,16 +79,20 @@ const calls: { [C in Call]: (...given: Parameters<Calls[C]>) => Promise<ReturnTy
   discard: async () => (await opened()).discard(),
   stop: async () => (await opened()).stop(),
   export: async () => (await opened()).export(),
-  save: saved,
+  save: async () => saved(await versions()),
   openSaved: async (file) => {
-    await openSaved(file, WASM.runtime, bundle);
-    teacher = undefined;
-    return (await opened()).known();
+    await openSaved(file, WASM.runtime, await versions());
+    return anew();
   },
   undo: async () => (await opened()).undo(),
   forget: async (name) => (await opened()).forget(name),
   merge: async (into, other) => (await opened()).merge(into, other),
   rename: async (old, name) => (await opened()).rename(old, name),
+  version: async (which) => {
+    const now = await versions();
+    await { back: () => now.back(), forward: () => now.forward(), keep: () => now.close() }[which]();
+    return anew();
+  },
 };
 
 class Fault extends Error {}

@@ -1,0 +1,53 @@
+/** A new class that can be told from an old one, and takes much of it all the same, is named: as in Python. */
+
+import { expect, it } from 'vitest';
+import { DEFAULTS } from '../src/config.js';
+import { warningsAbout } from '../src/learning/acceptance.js';
+import { judge, judgedApart } from '../src/method/decisions.js';
+import { ClassStatistics } from '../src/method/heads.js';
+import { JudgedImages } from '../src/method/leftOut.js';
+import { Random } from '../src/method/random.js';
+
+const [FEATURES, COUNT] = [8, 400];
+const CLASSES = ['old', 'far', 'new'];
+
+/** What is said of `new`, which is so many deviations from `old`. */
+function judged(apart: number) {
+  const random = new Random(0);
+  const x = Float32Array.from({ length: 3 * COUNT * FEATURES }, (_, i) => {
+    const [row, column] = [Math.floor(i / (COUNT * FEATURES)), i % FEATURES];
+    const mean = row === 1 && column === 1 ? 12 : row === 2 && column === 0 ? apart : 0;
+    return mean + random.normal();
+  });
+  const labels = Array.from({ length: 3 * COUNT }, (_, i) => Math.floor(i / COUNT));
+  const statistics = ClassStatistics.empty(FEATURES).add(x, labels, CLASSES);
+  const own = x.slice(2 * COUNT * FEATURES);
+  const images = JudgedImages.of(statistics, own, new Array(COUNT).fill(0), ['new'], 100)!;
+  return judge(statistics, images, ['new'], [], [], random);
+}
+
+const said = (judgement: ReturnType<typeof judged>) =>
+  warningsAbout(undefined, { forgetting: new Map(), headsOnly: false, judgement, apart: [] }, DEFAULTS);
+
+it('a rival is named with what it takes', () => {
+  const found = judged(2.5);
+  expect(found.twins.size).toBe(0);
+  const { old, taken } = found.rivals.get('new')!;
+  expect(old).toBe('old');
+  // Half of the way of 2.5 deviations, of images 1.5 times as wide.
+  expect(Math.abs(taken - 0.2)).toBeLessThan(0.06);
+  expect(said(found)).toEqual([
+    `'new' is hard to tell from 'old': about ${Math.round(100 * taken)} % of 'old' will be called 'new'. More images of ` +
+      'both help; if both are the same thing, give them one name.',
+  ]);
+});
+
+it('one that cannot be told is a twin, and one that can is neither', () => {
+  const twin = judged(0);
+  expect([[...twin.twins.keys()], twin.rivals.size]).toEqual([['new'], 0]);
+  const clear = judged(8);
+  expect([clear.twins.size, clear.rivals.size]).toEqual([0, 0]);
+  expect(said(clear)).toEqual([]);
+  const rival = judged(2.5);
+  expect(judgedApart(twin, ['new'], rival).rivals).toBe(rival.rivals);
+});
