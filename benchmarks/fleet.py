@@ -10,7 +10,8 @@ CIFAR-100, a base of 50 classes. Ten devices learn 50 further ones, frozen backb
 
 Beside them is one device that saw all of these images as one task. Contributions and files are the product's; the
 features are computed once, and kept in --cache. Accuracy in percent over the 10,000 test images, of the discriminant
-over all classes. Then poison, sizes, and 1,000 devices whose classes are drawn from the 50.
+over all classes. Then federated averaging of heads, poison, sizes, and 1,000 devices whose classes are drawn from the
+50.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.averaging import Head, compared
 from benchmarks.layer_features import Set
 from benchmarks.ledger import accuracy, features_of, statistics
 
@@ -40,6 +42,7 @@ from csk_sdk.fleet.packing import content_id, pack, pack_sketch, unpack
 from csk_sdk.fleet.statement import Entry, Statement
 from csk_sdk.method.contributions import Contribution, ContributionSum, Lesson
 from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.logistic import logistic_head
 from csk_sdk.method.unknown import QUANTILES
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.runtime.peak_memory import peak_rss_bytes
@@ -284,6 +287,38 @@ def merge_alone(listed: Path, out: Path) -> None:
     print(json.dumps(took))
 
 
+def averaging(world: Fleet) -> list[dict[str, Any]]:
+    """Federated averaging of heads on the same images, for as many rounds as it likes; merged takes one."""
+    mean = world.base.sums.sum(axis=0) / world.base.counts.sum()
+    scale = np.sqrt(np.maximum(np.diag(world.base.gram) / world.base.counts.sum() - mean**2, 1e-12))
+
+    def standard(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return ((x - mean) / scale).astype(np.float32)
+
+    some = np.concatenate([np.flatnonzero(world.train[1] == label)[:IMAGES] for label in range(BASE)])
+    server = standard(world.train[0][some]), world.train[1][some]
+    weight, bias = logistic_head(*server, BASE)
+    start = Head(
+        np.vstack([weight, np.zeros((CLASSES - BASE, world.features), np.float32)]),
+        np.concatenate([bias, np.zeros(CLASSES - BASE, np.float32)]),
+    )
+    rows: list[dict[str, Any]] = []
+    for kind in ("apart", "overlapping"):
+        plans = {}
+        for seed in range(world.seeds):
+            plans[seed] = [
+                (
+                    standard(world.train[0][np.concatenate(list(own.values()))]),
+                    np.repeat(list(own), [len(some) for some in own.values()]),
+                )
+                for own in world.plan(kind, seed).values()
+            ] + [server]
+        for row in compared(start, plans, (standard(world.test[0]), world.test[1])):
+            rows.append({"kind": kind, **row})
+            print(_rounded(rows[-1]), flush=True)
+    return rows
+
+
 def sizes(world: Fleet) -> list[dict[str, Any]]:
     """What else a contribution could have been packed as, and what that costs."""
     rows = []
@@ -359,7 +394,7 @@ def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: round(value, 2) if isinstance(value, float) else value for key, value in row.items()}
 
 
-PARTS = {"worth": worth, "poison": poison, "many": many, "sizes": sizes}
+PARTS = {"worth": worth, "averaging": averaging, "poison": poison, "many": many, "sizes": sizes}
 
 
 def main() -> None:
