@@ -324,7 +324,7 @@ def test_what_was_committed_is_what_is_read(tmp_path: Path) -> None:
     path = tmp_path / "generations" / "000003.json"
     written = state._store.outlines.read(path)
     assert again._store.outlines.read(path) == written
-    assert written.last == json.loads(path.read_bytes())["tasks"][-1]
+    assert json.loads(written.last) == json.loads(path.read_bytes())["tasks"][-1]
 
 
 def test_scores_begin_a_state_under_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,9 +144,9 @@ class GenerationRecord:
     def outline(self) -> Outline:
         """What reading it would give."""
         files = frozenset(file for task in self.tasks for file in task.files)
-        last = json.loads(self.tasks[-1].texts[0]) if self.tasks else None
+        last = self.tasks[-1].texts[0] if self.tasks else "null"
         said = {name: json.loads(json_texts(value)[0]) for name, value in self._said().items()}
-        return Outline(said, len(self.tasks), last, files)
+        return Outline(said, len(self.tasks), self.task, last, files)
 
     def _said(self) -> dict[str, Any]:
         """All but the tasks."""

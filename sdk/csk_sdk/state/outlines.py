@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import Any
 from csk_sdk.errors import StateError
 from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.state.atomic import file_identity, ordinary_size
-from csk_sdk.state.sealing import unseal
+from csk_sdk.state.sealing import json_texts, unseal
 from csk_sdk.state.versions import read_needs
 
 # More than a commit asks for: those with tensors, and the newest ones without.
-_MOST_OUTLINES = 64
+_MOST_OUTLINES = 40
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,14 @@ class RecordLink:
 class Outline:
     """What a record has `said`, but for its tasks: of those, how many, the `last` one, and their `files` in the ledger.
 
-    `tasks` is None where it has no list of them.
+    `tasks` is None where it has no list of them. `last` is JSON, and `task` its name, "" where there is none: as values
+    it would take some times as much memory, of each record that is known.
     """
 
     said: Mapping[str, Any]
     tasks: int | None
-    last: Any
+    task: str
+    last: str
     files: frozenset[str]
 
     @classmethod
@@ -66,18 +69,15 @@ class Outline:
         tasks = raw.get("tasks")
         said = {name: value for name, value in raw.items() if name != "tasks"}
         if not isinstance(tasks, list):
-            return cls(said, None, None, frozenset())
-        return cls(said, len(tasks), tasks[-1] if tasks else None, _files(tasks))
-
-    @property
-    def task(self) -> str:
-        """The name of the task learned last; "" where there is none."""
-        name = self.last.get("name") if isinstance(self.last, dict) else None
-        return name if isinstance(name, str) else ""
+            return cls(said, None, "", "null", frozenset())
+        last = tasks[-1] if tasks else None
+        name = last.get("name") if isinstance(last, dict) else None
+        shown = name if isinstance(name, str) else ""
+        return cls(said, len(tasks), shown, json_texts(last)[0], _files(tasks))
 
     def shortened(self) -> dict[str, Any] | None:
         """The record's JSON with nothing but the last of its tasks; None where that would be no record."""
-        raw = {**self.said, "tasks": [self.last]}
+        raw = {**self.said, "tasks": [json.loads(self.last)]}
         return raw if violation(raw, load_schema("record")) is None else None
 
 
