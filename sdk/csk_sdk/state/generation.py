@@ -144,7 +144,7 @@ class GenerationRecord:
     def outline(self) -> Outline:
         """What reading it would give."""
         files = frozenset(file for task in self.tasks for file in task.files)
-        last = self.tasks[-1].texts[0] if self.tasks else "null"
+        last = self.tasks[-1].texts[0] if len(self.tasks) > 1 else ""
         said = {name: json.loads(json_texts(value)[0]) for name, value in self._said().items()}
         return Outline(said, len(self.tasks), self.task, last, files)
 

@@ -15,7 +15,7 @@ from csk_sdk.state.sealing import json_texts, unseal
 from csk_sdk.state.versions import read_needs
 
 # More than a commit asks for: those with tensors, and the newest ones without.
-_MOST_OUTLINES = 40
+_MOST_OUTLINES = 32
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class RecordLink:
 class Outline:
     """What a record has `said`, but for its tasks: of those, how many, the `last` one, and their `files` in the ledger.
 
-    `tasks` is None where it has no list of them. `last` is JSON, and `task` its name, "" where there is none: as values
-    it would take some times as much memory, of each record that is known.
+    `tasks` is None where it has no list of them. `task` is the last one's name, and `last` its JSON, where there are
+    others that can be left out: as values it would take some times as much memory, of each record that is known.
     """
 
     said: Mapping[str, Any]
@@ -69,14 +69,16 @@ class Outline:
         tasks = raw.get("tasks")
         said = {name: value for name, value in raw.items() if name != "tasks"}
         if not isinstance(tasks, list):
-            return cls(said, None, "", "null", frozenset())
+            return cls(said, None, "", "", frozenset())
         last = tasks[-1] if tasks else None
         name = last.get("name") if isinstance(last, dict) else None
         shown = name if isinstance(name, str) else ""
-        return cls(said, len(tasks), shown, json_texts(last)[0], _files(tasks))
+        return cls(said, len(tasks), shown, json_texts(last)[0] if len(tasks) > 1 else "", _files(tasks))
 
     def shortened(self) -> dict[str, Any] | None:
-        """The record's JSON with nothing but the last of its tasks; None where that would be no record."""
+        """The record's JSON with nothing but the last of its tasks; None where that is no other one, or none at all."""
+        if not self.last:
+            return None
         raw = {**self.said, "tasks": [json.loads(self.last)]}
         return raw if violation(raw, load_schema("record")) is None else None
 
