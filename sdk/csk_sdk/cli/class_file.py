@@ -11,10 +11,11 @@ import typer
 from csk_sdk.cli.rendering import Screen
 from csk_sdk.errors import ConfigError
 from csk_sdk.formats.opening import read_file
-from csk_sdk.formats.schema import is_finite, parse_json
+from csk_sdk.formats.schema import parse_json, violation
 
 # A million names.
 _LARGEST = 16 << 20
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,9 @@ def _numbers_of(path: Path, normalize: dict[str, Any], name: str) -> list[float]
     values = normalize.get(name)
     if values is None:
         return None
-    if not isinstance(values, list) or not all(_is_number(value) for value in values):
+    if violation(values, _NUMBERS) is not None:
         raise ConfigError(f'--classes {path}: "{name}" in "normalize" must be a list of numbers.')
     return [float(value) for value in values]
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and is_finite(value)
 
 
 def numbers(values: tuple[float, ...] | list[float]) -> str:

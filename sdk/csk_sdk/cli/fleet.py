@@ -12,7 +12,6 @@ from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TrustKey, Wor
 from csk_sdk.cli.rendering import Screen, plural, size
 from csk_sdk.errors import ConfigError
 from csk_sdk.fleet.exporting import LEAST
-from csk_sdk.fleet.listening import LOOPBACK, Place, Site, listen
 from csk_sdk.fleet.packing import MANY_BITS
 from csk_sdk.workspace.folder import Workspace
 
@@ -233,7 +232,7 @@ def serve(
     key: Annotated[Path | None, typer.Option("--key", metavar="PEM", help="Its private key.")] = None,
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="The address to listen on.")
-    ] = LOOPBACK,
+    ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", metavar="N", help="The port; 0 for any that is free.")
     ] = 8443,
@@ -246,6 +245,9 @@ def serve(
     \b
     Example:  csk-sdk fleet serve inbox --trust keys --merged merged.cskc
     """
+    # TLS and asyncio, which no device needs.
+    from csk_sdk.fleet.listening import Place, Site, listen
+
     listen(
         Site(folder, tuple(signed_by), merged, bundle, token),
         Place(host, port, certificate, key),

@@ -12,10 +12,9 @@ from types import ModuleType
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import ConfigError
-from csk_sdk.fleet.serving import application
+from csk_sdk.fleet.serving import MISSING, application
 from csk_sdk.formats.opening import read_file
 
-LOOPBACK = "127.0.0.1"
 _MOST_AT_ONCE = 32
 _LARGEST_TOKEN = 4096
 _LEAST_TOKEN = 16
@@ -37,7 +36,7 @@ class Site:
 class Place:
     """Where: the address `host` and `port`, 0 for any that is free, with a `certificate` and its `key`."""
 
-    host: str = LOOPBACK
+    host: str = "127.0.0.1"
     port: int = 0
     certificate: Path | None = None
     key: Path | None = None
@@ -127,7 +126,5 @@ def _uvicorn() -> ModuleType:
     try:
         import uvicorn
     except ImportError:
-        raise ConfigError(
-            "Receiving files of a fleet needs the extra 'fleet': pip install 'csk-sdk[fleet]'."
-        ) from None
+        raise ConfigError(MISSING) from None
     return uvicorn

@@ -33,6 +33,7 @@ LARGEST = 64 << 20
 """Bytes that a device may send: a hundred lessons of ten classes, with 832 features."""
 PATIENCE = 300.0
 """Seconds that sending may take."""
+MISSING = "Receiving files of a fleet needs the extra 'fleet': pip install 'csk-sdk[fleet]'."
 
 
 def application(
@@ -191,6 +192,4 @@ def _starlette() -> _Library:
     try:
         return _Library()
     except ImportError:
-        raise ConfigError(
-            "Receiving files of a fleet needs the extra 'fleet': pip install 'csk-sdk[fleet]'."
-        ) from None
+        raise ConfigError(MISSING) from None

@@ -246,7 +246,6 @@ class TaskStream:
 
     def _decide(self, training: TaskTraining) -> None:
         """Stop training where what it has gained, on held batches that it has not seen, is not clear."""
-
         probe = self._probe
         self._gain = Gain(0)
         if probe:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from csk_sdk.contract.thresholds import number
 from csk_sdk.method.calibration import temperature
 from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.logistic import log_likelihoods
 
 Float64 = NDArray[np.float64]
 SURE, WORTH = number("gain", "sure"), number("gain", "worth")
@@ -81,10 +82,7 @@ class Judged:
         weight, bias = lda_head(statistics, prior_pictures, names)
         logits = features[kept].astype(np.float64) @ weight.T + bias
         right = logits.argmax(axis=1) == own
-        logits /= temperature(logits, own)
-        logits -= logits.max(axis=1, keepdims=True)
-        of_label = logits[np.arange(len(own)), own]
-        return cls(of_label - np.log(np.exp(logits).sum(axis=1)), right)
+        return cls(log_likelihoods(logits / temperature(logits, own), own), right)
 
 
 def gain_of(before: Judged, after: Judged, done: float = 1.0) -> Gain:

@@ -7,6 +7,7 @@ A few epochs of stochastic steps leave a head two points short of its optimum, a
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +53,18 @@ def logistic_head(
     return _fit(features, classes, residuals, 0.5, weight_decay, tolerance, iterations)
 
 
+def log_likelihoods(logits: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Of each image, the logarithm of its label's softmax, in nats, `(n,)`: logits `(n, classes)` and labels `(n,)`."""
+    shifted: NDArray[np.float64] = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    of_label = shifted[np.arange(len(labels)), labels]
+    found: NDArray[np.float64] = of_label - np.log(np.exp(shifted).sum(axis=1))
+    return found
+
+
 def cross_entropy(logits: Float32, labels: NDArray[np.int64]) -> float:
     """Mean cross-entropy in nats of logits `(n, classes)` and labels `(n,)`."""
-    logits = logits.astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    of_label = logits[np.arange(len(labels)), labels]
-    return float(np.mean(np.log(np.exp(logits).sum(axis=1)) - of_label))
+    return -float(np.mean(log_likelihoods(logits, labels)))
 
 
 def binary_logistic_heads(
