@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from csk_sdk import CskError, FleetError, Learner, Task, fleet, upgrade
 from csk_sdk.state.sealing import seal
 from field.fuzz_targets import each_value_changed
 from learner.knowing import accuracy
+from sdk.fleets import edited
 
 FROZEN = {"few_shot": 10**6}
 PLANS = {"kitchen": (4, 5), "hall": (6, 7), "yard": (8, 9)}
@@ -265,6 +267,20 @@ def test_what_cannot_be_applied_is_one_sentence_and_changes_nothing(
     named = device("named")
     named.learn(digits.task("fleet", (4, 5)))
     assert fleet.apply(named, tmp_path / "merged.cskc").task == "fleet-2"
+
+
+def test_what_a_merged_file_tells_of_images_is_not_believed(
+    three: dict[str, Learner], tmp_path: Path
+) -> None:
+    """Each contribution says how many there are: the sum of larger numbers would be none."""
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+
+    def claims(said: dict[str, Any]) -> None:
+        for one in said["merged"]["classes"]:
+            one["count"] = 1e308
+
+    fleet.apply(three["hall"], edited(tmp_path / "merged.cskc", claims))
+    assert three["hall"].tasks[-1].images == 600
 
 
 @pytest.mark.parametrize("part", ["contribution", "tensors", "record", "HEAD"])

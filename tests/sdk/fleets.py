@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -92,3 +95,18 @@ class Fake:
 def alike(count: int, *classes: str) -> list[Fake]:
     """So many devices, all of which have seen these classes."""
     return [Fake(f"device {n:03}", {name: name for name in classes}, seed=n) for n in range(count)]
+
+
+def edited(path: Path, change: Callable[[dict[str, Any]], Any], **metadata: str) -> Path:
+    """The file with something else in what it says, and a checksum that fits."""
+    raw = path.read_bytes()
+    (length,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8 : 8 + length])
+    said = json.loads(header["__metadata__"]["fleet"])
+    said = change(said) or said
+    text = json.dumps(said)
+    header["__metadata__"] = {"fleet": text, "check": hashlib.sha256(text.encode()).hexdigest(), **metadata}
+    packed = json.dumps(header).encode()
+    out = path.with_name("edited.cskc")
+    out.write_bytes(struct.pack("<Q", len(packed)) + packed + raw[8 + length :])
+    return out

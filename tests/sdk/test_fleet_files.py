@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from csk_sdk.fleet.packing import FEW_BITS, pack, unpack
 from csk_sdk.fleet.reducing import Reduced
 from csk_sdk.method.contributions import Contribution
 from field.test_signing import write_keys
-from sdk.fleets import FEATURES, Fake, alike, contribution, images_of
+from sdk.fleets import FEATURES, Fake, alike, contribution, edited, images_of
 
 MIXED = [
     Fake("a", {"cat": "cat", "dog": "dog"}, seed=1),
@@ -297,21 +295,6 @@ def test_every_damage_is_noticed(tmp_path: Path) -> None:
             fleet.merge([path], tmp_path / "m.cskc")
 
 
-def edited(path: Path, change: Callable[[dict[str, Any]], Any], **metadata: str) -> Path:
-    """The file with something else in what it says, and a checksum that fits."""
-    raw = path.read_bytes()
-    (length,) = struct.unpack("<Q", raw[:8])
-    header = json.loads(raw[8 : 8 + length])
-    said = json.loads(header["__metadata__"]["fleet"])
-    said = change(said) or said
-    text = json.dumps(said)
-    header["__metadata__"] = {"fleet": text, "check": hashlib.sha256(text.encode()).hexdigest(), **metadata}
-    packed = json.dumps(header).encode()
-    out = path.with_name("edited.cskc")
-    out.write_bytes(struct.pack("<Q", len(packed)) + packed + raw[8 + length :])
-    return out
-
-
 def restated(**fields: Any) -> Callable[[dict[str, Any]], None]:
     def change(said: dict[str, Any]) -> None:
         one = json.loads(said["statements"][0]["text"])
@@ -329,6 +312,11 @@ def restated(**fields: Any) -> Callable[[dict[str, Any]], None]:
         (lambda said: said.update(features=13), "a contribution is not one over 13 features"),
         (lambda said: said.update(statements=said["statements"] * 2), "two statements of one device"),
         (lambda said: said.update(same={"a\n": "b"}), "a name that is none"),
+        (
+            lambda said: said.update(same={"a": "b", "b": "a"}),
+            "says that 'a' is another class, which is 'a' again",
+        ),
+        (lambda said: said["statements"][0].update(text='"\ud800"'), "statement is no JSON .it is no text."),
         (lambda said: [said], "must be an object"),
         (restated(sequence=0), "sequence is 0, and must be"),
         (restated(name="a\nb"), "has a name that is none"),
@@ -347,6 +335,12 @@ def test_what_a_file_says_is_checked(
     said = refused_or_set_aside(path)
     assert re.search(text, said)
     assert len(said.splitlines()) == 1
+
+
+def test_what_is_no_text_is_one_sentence(tmp_path: Path) -> None:
+    path = edited(MIXED[0].write(tmp_path), lambda said: None, fleet='"\ud800"')
+    with pytest.raises(FleetError, match="it is damaged: its checksum does not match"):
+        fleet.inspect(path)
 
 
 def refused_or_set_aside(path: Path) -> str:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from tools.contract.pages import settings_page, state_page, thresholds_page
 from tools.contract.python import python_fields
+from tools.contract.shared import camel
 from tools.contract.typescript import schema_module, sentences_module, settings_module, thresholds_module
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = Path("sdk") / "csk_sdk" / "contract"
 JAVASCRIPT = Path("device_runners") / "js"
-# Of fleets, Python alone reads the files.
-SCHEMAS_IN_JAVASCRIPT = ("manifest", "progress", "record")
+SCHEMAS = ("fleet", "fleet_device", "manifest", "progress", "record", "statement")
 
 
 def generated(root: Path = ROOT) -> dict[Path, str]:
@@ -43,8 +43,8 @@ def generated(root: Path = ROOT) -> dict[Path, str]:
             json.loads((contract / "record.schema.json").read_text(encoding="utf-8")),
         ),
         **{
-            there / f"{name}Schema.ts": schema_module(contract / f"{name}.schema.json")
-            for name in SCHEMAS_IN_JAVASCRIPT
+            there / f"{camel(name)}Schema.ts": schema_module(contract / f"{name}.schema.json")
+            for name in SCHEMAS
         },
     }
 

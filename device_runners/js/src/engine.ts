@@ -11,12 +11,14 @@ interface Ports {
 /** What of Web Crypto is used. */
 interface Subtle {
   importKey(
-    format: 'raw',
+    format: 'raw' | 'pkcs8',
     key: Uint8Array,
     algorithm: 'Ed25519',
     extractable: boolean,
     usages: readonly string[],
   ): Promise<unknown>;
+  exportKey(format: 'jwk', key: unknown): Promise<{ readonly x?: string }>;
+  sign(algorithm: 'Ed25519', key: unknown, message: Uint8Array): Promise<ArrayBuffer>;
   verify(algorithm: 'Ed25519', key: unknown, signature: Uint8Array, message: Uint8Array): Promise<boolean>;
 }
 
@@ -30,7 +32,7 @@ interface Globals {
   readonly performance?: { now(): number };
   readonly MessageChannel?: new () => Ports;
   readonly setTimeout?: (run: () => void) => unknown;
-  readonly crypto?: { readonly subtle?: Subtle };
+  readonly crypto?: { readonly subtle?: Subtle; getRandomValues?(bytes: Uint8Array): unknown };
 }
 
 const globals = globalThis as Globals;
@@ -76,9 +78,46 @@ export async function ed25519(
   try {
     const held = await subtle.importKey('raw', key, 'Ed25519', false, ['verify']);
     return (signature, message) => subtle.verify('Ed25519', held, signature, message);
-  } catch {
-    return undefined;
+  } catch (error) {
+    // An engine that knows keys, and this is none: nothing is signed by it.
+    return isNoKey(error) ? async () => false : undefined;
   }
+}
+
+/** What signs with an ed25519 private key, and its public key, 32 bytes in base64 for addresses. */
+export interface Signer {
+  readonly publicKey: string;
+  sign(message: Uint8Array): Promise<Uint8Array>;
+}
+
+/**
+ * The holder of an ed25519 private key, PKCS #8; null where that is none, undefined where the engine cannot sign.
+ */
+export async function ed25519Signer(pkcs8: Uint8Array): Promise<Signer | null | undefined> {
+  const subtle = globals.crypto?.subtle;
+  if (!subtle) return undefined;
+  try {
+    const held = await subtle.importKey('pkcs8', pkcs8, 'Ed25519', true, ['sign']);
+    const { x: publicKey } = await subtle.exportKey('jwk', held);
+    if (publicKey === undefined) return undefined;
+    const sign = async (message: Uint8Array): Promise<Uint8Array> =>
+      new Uint8Array(await subtle.sign('Ed25519', held, message));
+    return { publicKey, sign };
+  } catch (error) {
+    return isNoKey(error) ? null : undefined;
+  }
+}
+
+function isNoKey(error: unknown): boolean {
+  return (error as { name?: unknown } | undefined)?.name === 'DataError';
+}
+
+/** Bytes that no other device draws. Nothing may depend on nobody guessing them: an engine may have its own numbers only. */
+export function drawn(count: number): Uint8Array {
+  const bytes = new Uint8Array(count);
+  if (globals.crypto?.getRandomValues) globals.crypto.getRandomValues(bytes);
+  else for (let at = 0; at < count; at++) bytes[at] = Math.floor(256 * Math.random());
+  return bytes;
 }
 
 /** A text in UTF-8; a surrogate without its other half becomes a replacement character (WHATWG Encoding). */

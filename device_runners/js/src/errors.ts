@@ -77,6 +77,9 @@ export class LabelError extends TaskError {
 /** The storage is full, or refuses to be written. */
 export class StorageError extends CskError {}
 
+/** A file of what a device or a fleet has learned is damaged, of another bundle, or not to be trusted. */
+export class FleetError extends CskError {}
+
 /** A setting is unknown or out of range. */
 export class ConfigError extends CskError {}
 

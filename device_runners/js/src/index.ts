@@ -14,6 +14,7 @@ export {
   ContradictionError,
   CskError,
   DivergedError,
+  FleetError,
   LabelError,
   StateError,
   StateLockedError,
@@ -22,6 +23,8 @@ export {
   type Twin,
   TwinError,
 } from './errors.js';
+export type { ApplyOptions, ExportOptions, FleetApplied, FleetExport } from './fleet/index.js';
+export * as fleet from './fleet/index.js';
 export { Learner, type LearnerOptions } from './learner.js';
 export type { Upgraded } from './learning/carrying.js';
 export type { HeadsOnlyBecause } from './learning/fewShot.js';

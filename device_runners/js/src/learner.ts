@@ -97,6 +97,11 @@ export class Learner {
     return this.current.generation;
   }
 
+  /** The key whose holder's bundles are opened, and files of a fleet applied: `trust` of the options. */
+  get trust(): string | undefined {
+    return this.options.trust;
+  }
+
   /** The learned tasks, oldest first. */
   get tasks(): readonly LearnedTask[] {
     return this.generation.tasks;

@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { afterMessages, decoded, encoded, now, plainlyDecoded, plainlyEncoded } from '../src/engine.js';
 import { type Engine, engine, script } from './bareEngine.js';
-import { bundleFiles, digitsTask } from './fixtures.js';
+import { bundleFiles, digitsTask, FIXTURES, stateIn } from './fixtures.js';
 
 const VECTORS = resolve('../../tests/conformance/vectors');
 
@@ -66,6 +66,27 @@ describe('in an engine that knows ECMAScript only', () => {
     const right = labels.filter((label: string, i: number) => label === given.classes[given.labels[i]!]);
     expect(right.length).toBeGreaterThan(17);
     expect((await again.export()).length).toBeGreaterThan(1000);
+  });
+
+  it('what a fleet knows is applied, and what a device knows is exported', async () => {
+    const { fleet, Learner, MemoryBundle, MemoryStorage } = bare.runner;
+    const files = [...(await bundleFiles())].map(([name, bytes]) => [name, bare.bytes(bytes)] as const);
+    const source = new MemoryBundle(new Map(files), 'bundle');
+    const storage = new MemoryStorage();
+    for (const [path, content] of (await stateIn(join(FIXTURES, 'fleet/kitchen'))).files) {
+      storage.files.set(path, bare.bytes(content));
+    }
+    const learner = await Learner.open({ runtime: bare.runtime, bundle: source, storage });
+    const { bytes, device } = await fleet.export(learner, { name: 'kitchen' });
+    expect(device).toMatch(/^[0-9a-f]{64}$/);
+    expect(bytes.length).toBeGreaterThan(30_000);
+    const merged = async (name: string) =>
+      bare.bytes(await readFile(join(FIXTURES, `fleet/merged/${name}.cskc`)));
+    await expect(fleet.apply(learner, await merged('signed'))).rejects.toThrow(
+      'Here it is signed, and signatures cannot be checked',
+    );
+    expect((await fleet.apply(learner, await merged('plain'))).own).toBe(2);
+    expect(learner.classes).toHaveLength(10);
   });
 });
 

@@ -6,8 +6,12 @@ import { readdir, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import * as ort from 'onnxruntime-node';
+import { expect } from 'vitest';
 import { MemoryBundle } from '../src/bundle/source.js';
+import type { Tensors } from '../src/formats/tensors.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
+import { FolderStorage } from '../src/node/folderStorage.js';
+import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { type Digits, only, readDigits } from '../tools/digits.js';
 
 export const runtime = ort;
@@ -46,6 +50,34 @@ export async function bundleFiles(): Promise<Map<string, Uint8Array>> {
 
 export async function memoryBundle(): Promise<MemoryBundle> {
   return new MemoryBundle(await bundleFiles(), 'bundle');
+}
+
+/** A state that lies in a folder, in memory. */
+export async function stateIn(path: string): Promise<MemoryStorage> {
+  const [from, to] = [new FolderStorage(path), new MemoryStorage()];
+  for (const folder of ['', 'generations', 'ledger', 'scores']) {
+    for (const file of await from.list(folder)) {
+      const place = folder ? `${folder}/${file}` : file;
+      const content = await from.read(place).catch(() => undefined);
+      if (content) await to.replace(place, content);
+    }
+  }
+  return to;
+}
+
+/** What is in a state's tensors, but for rounding: those that are `loose` to a fifth of the largest number, others to 1e-4. */
+export function expectSame(mine: Tensors, other: Tensors, loose = /^$/): void {
+  expect([...mine.keys()].sort()).toEqual([...other.keys()].sort());
+  for (const [name, tensor] of other) {
+    const own = mine.get(name)!;
+    expect(own.shape, name).toEqual(tensor.shape);
+    const [values, wanted] = [own, tensor].map(({ data }) =>
+      Array.from<number | bigint, number>(data, Number),
+    );
+    const largest = wanted!.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-30);
+    const off = wanted!.reduce((most, value, at) => Math.max(most, Math.abs(value - values![at]!)), 0);
+    expect(off / largest, name).toBeLessThan(loose.test(name) ? 0.2 : 1e-4);
+  }
 }
 
 export function temporaryFolder(): string {

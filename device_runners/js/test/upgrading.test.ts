@@ -4,30 +4,29 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { BundleError, StateError, StateLockedError } from '../src/errors.js';
-import type { Tensors } from '../src/formats/tensors.js';
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import type { Storage } from '../src/state/storage.js';
 import { upgrade, upgradeBack } from '../src/upgrading.js';
-import { BUNDLE, digits, digitsTask, FIXTURES, python, runtime, temporaryFolder } from './fixtures.js';
+import {
+  BUNDLE,
+  digits,
+  digitsTask,
+  expectSame,
+  FIXTURES,
+  python,
+  runtime,
+  stateIn,
+  temporaryFolder,
+} from './fixtures.js';
 import { NAMES } from './teaching.js';
 
 const UPGRADES = join(FIXTURES, 'upgrades');
 const bundleOf = (kind: string, name: string) => new FolderBundle(join(UPGRADES, kind, name));
 
-async function copied(kind: string, name: string): Promise<MemoryStorage> {
-  const [from, to] = [new FolderStorage(join(UPGRADES, kind, name)), new MemoryStorage()];
-  for (const folder of ['', 'generations', 'ledger', 'scores']) {
-    for (const file of await from.list(folder)) {
-      const path = folder ? `${folder}/${file}` : file;
-      const content = await from.read(path).catch(() => undefined);
-      if (content) await to.replace(path, content);
-    }
-  }
-  return to;
-}
+const copied = (kind: string, name: string) => stateIn(join(UPGRADES, kind, name));
 
 async function upgraded(kind: string, storage: Storage = new MemoryStorage()) {
   const state = await copied(kind, 'state');
@@ -36,21 +35,6 @@ async function upgraded(kind: string, storage: Storage = new MemoryStorage()) {
   const report = await upgrade({ from, to });
   const open = async (place: typeof from | typeof to) => Learner.open({ runtime, ...place });
   return { report, old: await open(from), learner: await open(to) };
-}
-
-/** Those that are `loose` to a fifth of the largest number, others to 1e-4. */
-function expectSame(mine: Tensors, other: Tensors, loose: RegExp): void {
-  expect([...mine.keys()].sort()).toEqual([...other.keys()].sort());
-  for (const [name, tensor] of other) {
-    const own = mine.get(name)!;
-    expect(own.shape, name).toEqual(tensor.shape);
-    const [values, wanted] = [own, tensor].map(({ data }) =>
-      Array.from<number | bigint, number>(data, Number),
-    );
-    const largest = wanted!.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-30);
-    const off = wanted!.reduce((most, value, at) => Math.max(most, Math.abs(value - values![at]!)), 0);
-    expect(off / largest, name).toBeLessThan(loose.test(name) ? 0.2 : 1e-4);
-  }
 }
 
 describe.each(['sites', 'narrower', 'wider'])('to a bundle of %s', (kind) => {

@@ -12,19 +12,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[3] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "learner"))
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "builder"))
 
 import numpy as np
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from fleet_fixtures import write_fleet
 from guards import write_guards
 from not_finite import fragile_bundle
 from PIL import Image
 from quantised_models import STYLES, quantised
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_sdk import Learner, Task, TrainingConfig, fleet, upgrade
+from csk_sdk import Learner, Task, TrainingConfig, upgrade
 from csk_sdk.bundle.signing import SIGNATURE, sign
 from csk_sdk.contract.manifest import MANIFEST, sealed
 from csk_sdk.demo import digits
@@ -42,8 +44,7 @@ def main(out: Path) -> None:
     computes NaN for white images, and `quantised/` a bundle of a quantised model, a state of it, and what Python
     exports in int8. `upgraded/`: a bundle and a state that was carried over to it,
     of which some sites are frozen, with what is predicted of the test images. `upgrades/`: what is to be carried over
-    to other bundles, and what Python made of it. `fleet/`: the state of a device that has learned one task, and knows
-    another from its fleet; what it predicts, and what it knows when something is forgotten.
+    to other bundles, and what Python made of it. `fleet/`: fleet_fixtures.py says what.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -60,7 +61,7 @@ def main(out: Path) -> None:
             learner.learn(Task.from_folder(tasks / name))
         write_upgraded(out, base, data)
         write_upgrades(out, base, data, tasks / first)
-        write_fleet(out, Path(folder) / "fleet", tasks, data)
+        write_fleet(out / "fleet", out / "bundle", tasks, data, SETTINGS)
         predicted = learner.predict(data.test_images[..., None]).labels
     right = predicted == np.array(digits.NAMES)[data.test_labels]
     pictures = {
@@ -169,42 +170,6 @@ def write_upgraded(out: Path, base: Path, data: digits.Digits) -> None:
         name.removeprefix("moment/") for name, one in moments if name[:7] == "moment/" and is_frozen(one)
     ]
     (place / "told.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
-
-
-def write_fleet(out: Path, folder: Path, tasks: Path, data: digits.Digits) -> None:
-    """Two devices, of which one knows what both have learned."""
-    names, settings = list(digits.TASKS)[:2], SETTINGS.with_overrides(few_shot=10**6)
-    folder.mkdir()
-    for name in names:
-        learner = Learner.open(out / "bundle", folder / name, settings)
-        learner.learn(Task.from_folder(tasks / name))
-        fleet.export(learner, folder / f"{name}.cskc")
-    fleet.merge([folder / f"{name}.cskc" for name in names], folder / "merged.cskc")
-    fleet.apply(Learner.open(out / "bundle", folder / names[0], settings), folder / "merged.cskc")
-    shutil.copytree(folder / names[0], out / "fleet" / "state")
-    told: dict[str, object] = {}
-    for kind, forgotten in (
-        ("all", {}),
-        ("six", {"classes": ["six"]}),
-        ("own", {"task": "fleet"}),
-        ("lent", {"task": names[0]}),
-    ):
-        shutil.copytree(out / "fleet" / "state", folder / kind)
-        learner = Learner.open(out / "bundle", folder / kind, settings)
-        remains = (
-            learner.forget(*forgotten.get("classes", ()), task=forgotten.get("task")).remains
-            if forgotten
-            else ()
-        )
-        tensors = learner.generation.tensors
-        told[kind] = {
-            "labels": learner.predict(data.test_images[..., None]).labels.tolist(),
-            "classes": learner.classes,
-            "counts": tensors["statistics.counts"].tolist(),
-            "trace": float(np.trace(tensors["statistics.scatter"])),
-            "remains": remains,
-        }
-    (out / "fleet" / "told.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
 
 
 def write_resized(path: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.bundle.signing import raw_public_key
+from csk_sdk.contract.sentences import said as sentence
 from csk_sdk.errors import FleetError
 from csk_sdk.fleet.exporting import Own, own_of, require_cross_entropy, require_learner
 from csk_sdk.fleet.files import Content, FleetFile
@@ -95,11 +96,8 @@ class Knowledge:
 
 def _trusted(file: FleetFile, trust: Path | None) -> FleetFile:
     if trust is not None and file.key != raw_public_key(trust):
-        how = "by another key" if file.key else "by nobody"
-        raise FleetError(
-            f"{file.path} is signed {how}, and this device takes only what was signed by the key of {trust}. Merge "
-            "with `--sign KEY`."
-        )
+        how = "fleet_signed_other" if file.key else "fleet_signed_none"
+        raise FleetError(sentence(how, path=str(file.path), trust=f"the key of {trust}"))
     return file
 
 
@@ -108,8 +106,7 @@ def _read(file: FleetFile, bundle: Bundle) -> Knowledge:
     content = file.content
     if (content.bundle, content.features) != (bundle.id, bundle.manifest.head.features):
         raise FleetError(
-            f"{file.path} is of bundle {content.bundle[:8]}…, and this device has {bundle.id[:8]}…: take the file that "
-            "was merged for this bundle."
+            sentence("fleet_other_bundle", path=str(file.path), theirs=content.bundle[:8], own=bundle.id[:8])
         )
     require_room(content.features)
     apart = merged_of(file)
@@ -120,14 +117,12 @@ def _read(file: FleetFile, bundle: Bundle) -> Knowledge:
     for one in content.merged.classes:
         found[one.name] = unpack(read(one.id), content.features)
         if (wrong := odd(found[one.name])) is not None:
-            raise FleetError(
-                f"{file.path} has {wrong} of class '{one.name}': merge the devices' files again."
-            )
+            raise FleetError(sentence("fleet_odd", path=str(file.path), wrong=wrong, name=one.name))
         row = unpack_sketch(read(one.sketch)) if one.sketch else None
         if row is not None:
             sketches[one.name] = row
     if not found:
-        raise FleetError(f"{file.path} knows no class: there is nothing to apply.")
+        raise FleetError(sentence("fleet_no_class", path=str(file.path)))
     listed = read(content.merged.included).hex()
     included = frozenset(listed[start : start + 64] for start in range(0, len(listed), 64))
     return Knowledge(content, found, sketches, included)
@@ -167,10 +162,7 @@ class _Applying:
             tasks.append(replace(task, shared=tuple(shared)))
         for name, other in renamed(self._found.content.same).items():
             if name in self._bundle.manifest.classes:
-                raise FleetError(
-                    f"{self._path} calls '{name}' '{other}', and '{name}' is one of the base, which keeps its name: "
-                    f"merge again with `--same {other}={name}`."
-                )
+                raise FleetError(sentence("fleet_base_name", path=str(self._path), name=name, other=other))
             tasks = [merged_in(self._state, self._bundle, task, other, name) for task in tasks]
         return tuple(tasks)
 
@@ -195,7 +187,7 @@ class _Applying:
             one: self._state.keep_contribution(found.tensors())
             for one, found in self._found.contributions.items()
         }
-        images = round(sum(one.count for one in merged.classes))
+        images = round(sum(one.count for one in self._found.contributions.values()))
         return LearnedTask(
             name=name,
             classes=tuple(files),
@@ -214,10 +206,7 @@ class _Applying:
         known = [*self._bundle.manifest.classes, *(name for one in own for name in one.classes)]
         twins = first_twin(task.classes, known)
         if twins is not None:
-            raise FleetError(
-                f"{self._path} has a class '{twins[0]}', and there is one called '{twins[1]}' here, which differs only "
-                f"in case, spaces or accents: merge again with `--same {twins[0]}={twins[1]}`."
-            )
+            raise FleetError(sentence("fleet_twin", path=str(self._path), name=twins[0], other=twins[1]))
 
     def _tensors(self, tasks: tuple[LearnedTask, ...], task: LearnedTask) -> Tensors:
         before = self._generation
@@ -232,8 +221,7 @@ class _Applying:
             )
         except UnledgeredError as error:
             raise FleetError(
-                f"What a fleet knows cannot be added here, since {error}: a csk-sdk that kept no contributions has "
-                "learned on this device. Begin a new state, or go back before that with `csk-sdk rollback --to`."
+                sentence("fleet_unledgered", reason=str(error), rollback="`csk-sdk rollback --to`")
             ) from None
         found.replace_in(tensors)
         weight, bias = lda_head(found, PRIOR_PICTURES, task.classes)
@@ -261,31 +249,19 @@ class _Applying:
     def _notes(self, task: LearnedTask, tensors: Tensors, own: Sequence[LearnedTask]) -> tuple[str, ...]:
         said = []
         if MAP in tensors:
-            said.append(
-                "This device has trained its network: what the fleet knows, measured under the bundle's own, is led "
-                "over by how features have drifted, which is nearly, and not exactly, what its network would see."
-            )
+            said.append(sentence("fleet_led"))
         waiting = sum(
             1 for one in own for name, file in one.contributions.items() if file and name not in one.shared
         )
         if waiting:
-            said.append(
-                f"{waiting} of this device's own contributions are not in it, and count beside it: they were too few "
-                "images, learned since the export, never exported, or set aside."
-            )
+            said.append(sentence("fleet_waiting", count=str(waiting)))
         theirs = set(task.classes)
         renamed_here = sorted({name for one in own for name in one.shared} - theirs)
         if renamed_here:
-            said.append(
-                f"{', '.join(renamed_here)} of this device is called otherwise in it, since it was exported before it "
-                "was renamed here: export, merge and apply again."
-            )
+            said.append(sentence("fleet_renamed", names=", ".join(renamed_here)))
         found = ClassStatistics.from_tensors(tensors)
         for one, other in alike(found, PRIOR_PICTURES):
             if (one in theirs) != (other in theirs):
                 mine, new = (other, one) if one in theirs else (one, other)
-                said.append(
-                    f"'{new}' of the fleet and '{mine}' look like one thing: if they are, merge the fleet's files "
-                    f"again with `--same {new}={mine}`."
-                )
+                said.append(sentence("fleet_alike", new=new, mine=mine))
         return tuple(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.bundle.signing import raw_public_key_of
+from csk_sdk.contract.sentences import said as sentence
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, FleetError, StateError
 from csk_sdk.fleet.files import Content, require_fleet_place, write
@@ -85,11 +87,13 @@ def export(
     target, key = path_of(out, "out"), optional_path(sign, "sign")
     called = target.stem if name is None else text_of(name, "name", FleetError)
     if not is_plain(called):
-        raise FleetError(f"a device cannot be called {called[:40]!r}: give a `--name`.")
+        raise FleetError(sentence("fleet_name", name=json.dumps(called[:40], ensure_ascii=False)[1:-1]))
     if isinstance(least, bool) or not isinstance(least, int) or least < 1:
-        raise FleetError(f"least is {least!r:.40}, and must be a whole number of images, 1 or more.")
+        raise FleetError(sentence("fleet_least", given=f"{least!r:.40}"))
     if type(bits) is not int or bits not in (FEW_BITS, MANY_BITS):
-        raise FleetError(f"bits is {bits!r:.40}, and must be {FEW_BITS} or {MANY_BITS}.")
+        raise FleetError(
+            sentence("fleet_bits", given=f"{bits!r:.40}", few=str(FEW_BITS), many=str(MANY_BITS))
+        )
     require_cross_entropy(learner.bundle)
     require_fleet_place(target)
     learner.state.require_writable()
@@ -98,7 +102,7 @@ def export(
         own = own_of(learner.bundle, learner.state, generation.tasks)
         shared, left_out = _enough(own, least)
         if not shared:
-            raise FleetError(f"There is nothing to export: {_nothing(generation, left_out)}")
+            raise FleetError(sentence("fleet_nothing", why=_nothing(generation, left_out)))
         packed = {place: pack(own.contributions[place], bits) for place in shared}
         blobs = {content_id(one): one for one in packed.values()}
         sketches = _sketches(generation, {name for _, name in shared}, blobs)
@@ -143,9 +147,7 @@ def own_of(bundle: Bundle, state: State, tasks: tuple[LearnedTask, ...]) -> Own:
                 one = Contribution.from_tensors(state.contribution(file), bundle.manifest.head.features)
             except StateError as error:
                 reason = str(error).rstrip(".")
-                lacking.append(
-                    f"'{name}' of task '{task.name}' stays here: its contribution cannot be read ({reason})."
-                )
+                lacking.append(sentence("fleet_lacking", name=name, task=task.name, reason=reason))
                 continue
             found[task.name, name] = _short(one)
     return Own(found, tuple(lacking))
@@ -164,8 +166,13 @@ def _enough(own: Own, least: int) -> tuple[list[tuple[str, str]], tuple[str, ...
     """What is of so many images, and sentences about the rest."""
     few = [place for place, one in own.contributions.items() if one.count < least]
     said = [
-        f"'{name}' of task '{task}' stays here: {own.contributions[task, name].count:g} images say too much of each, "
-        f"and {least} are the least."
+        sentence(
+            "fleet_few",
+            name=name,
+            task=task,
+            count=f"{own.contributions[task, name].count:g}",
+            least=str(least),
+        )
         for task, name in few
     ]
     return [place for place in own.contributions if place not in few], (*own.lacking, *said)
@@ -173,8 +180,8 @@ def _enough(own: Own, least: int) -> tuple[list[tuple[str, str]], tuple[str, ...
 
 def _nothing(generation: Generation, left_out: tuple[str, ...]) -> str:
     if not any(task.fleet is None for task in generation.tasks):
-        return "this device has learned no task."
-    return left_out[0] if left_out else "all that was learned was replaced, or is known from elsewhere."
+        return sentence("fleet_no_task")
+    return left_out[0] if left_out else sentence("fleet_elsewhere")
 
 
 def _sketches(generation: Generation, names: set[str], blobs: dict[str, bytes]) -> dict[str, str]:
@@ -194,11 +201,16 @@ def _entries(
 ) -> list[Entry]:
     temperatures = {task.name: task.temperature for task in tasks}
     found = [
-        Entry(place[1], content_id(one), own.contributions[place].count, temperatures[place[0]])
+        Entry(place[1], content_id(one), own.contributions[place].count, _number(temperatures[place[0]]))
         for place, one in packed.items()
     ]
     # The same images twice are the same bytes.
     return sorted({(one.name, one.id): one for one in found}.values(), key=lambda one: (one.name, one.id))
+
+
+def _number(value: float | None) -> float | None:
+    """As one number is always spelled: JavaScript writes 1.0 as 1."""
+    return None if value is None else float(value)
 
 
 def _remembered(path: Path) -> dict[str, Any]:
@@ -211,10 +223,7 @@ def _remembered(path: Path) -> dict[str, Any]:
             raise StateError(f"{path} is damaged: {wrong}.")
         return said
     except StateError as error:
-        raise FleetError(
-            f"{str(error).rstrip('.')}. It says who this device is to its fleet, and which contributions it has taken "
-            "back: restore it from a backup, or remove it; a device without a key is another one then."
-        ) from None
+        raise FleetError(sentence("fleet_said", reason=str(error).rstrip("."))) from None
 
 
 def _said(
@@ -243,7 +252,7 @@ def _said(
     statement = Statement.of(learner.bundle.id, device, name, sequence, entries, sketches, withdrawn, key)
     said = {"sequence": sequence, "digest": digest, "ids": sorted(now), "withdrawn": withdrawn}
     more = {"unsigned": device} if key is None else {}
-    content = {**before, **more, "schema_version": 1, "devices": {**known, device: said}}
+    content = {**before, **more, "schema_version": 1, "devices": {**known, device: {**last, **said}}}
     if content != before:
         replace_file(path, seal(content))
     return statement

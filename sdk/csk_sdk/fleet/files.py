@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from csk_sdk.bundle.signing import is_signature, sign_text
+from csk_sdk.contract.sentences import said
 from csk_sdk.errors import FleetError
 from csk_sdk.fleet.packing import MOST_ROWS, content_id, packed_bytes
 from csk_sdk.fleet.statement import Statement
@@ -24,6 +25,7 @@ from csk_sdk.formats.opening import open_file
 from csk_sdk.formats.places import require_place
 from csk_sdk.formats.schema import load_schema, parse_json, violation
 from csk_sdk.formats.tensor_header import check_open_header, read_entries, read_metadata
+from csk_sdk.method.consensus import renamed
 from csk_sdk.state.atomic import clear_temporaries, make_folder, replace_by_parts
 
 SCHEMA = 1
@@ -131,7 +133,7 @@ class FleetFile:
                 size = file.seek(0, 2)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise FleetError(f"{path} cannot be read as a .cskc file ({reason}).") from None
+            raise FleetError(said("fleet_unreadable", path=str(path), reason=str(reason))) from None
         places = {
             name: (begin + one["data_offsets"][0], one["data_offsets"][1] - one["data_offsets"][0])
             for name, one in entries.items()
@@ -140,7 +142,7 @@ class FleetFile:
             content, key = _content(metadata)
             _require_bytes(content, places)
         except FleetError as error:
-            raise FleetError(f"{path}: {error}. Get it again from where it was made.") from None
+            raise FleetError(said("fleet_file", path=str(path), wrong=str(error))) from None
         return cls(path, content, key, size, places)
 
     def blob(self, name: str) -> bytes:
@@ -153,7 +155,7 @@ class FleetFile:
         except OSError as error:
             raise FleetError(f"{self.path} cannot be read ({error.strerror}).") from None
         if content_id(found) != name:
-            raise FleetError(f"{self.path} is damaged: what it holds is not what it says. Get it again.")
+            raise FleetError(said("fleet_damaged", path=str(self.path)))
         return found
 
     def size_of(self, name: str) -> int:
@@ -165,34 +167,44 @@ def _content(metadata: Mapping[str, str]) -> tuple[Content, str]:
     """What the metadata say, and who signed it."""
     text = metadata.get("fleet")
     if text is None:
-        raise FleetError("it is no file of a fleet's contributions")
-    if metadata.get("check") != hashlib.sha256(text.encode()).hexdigest():
-        raise FleetError("it is damaged: its checksum does not match")
+        raise FleetError(said("fleet_none"))
+    if metadata.get("check") != _checksum(text):
+        raise FleetError(said("fleet_checksum"))
     try:
         raw = parse_json(text)
     except ValueError as error:
-        raise FleetError(f"what it says is no JSON ({error})") from None
+        raise FleetError(said("fleet_no_json", reason=str(error))) from None
     least = raw.get("min_reader") if isinstance(raw, dict) else None
     if type(least) is int and least > SCHEMA:
-        raise FleetError(
-            f"it takes a csk-sdk that reads schema {least} of such files, and this one reads {SCHEMA}"
-        )
+        raise FleetError(said("fleet_newer", schema=str(least), own=str(SCHEMA)))
     if (wrong := violation(raw, load_schema("fleet"))) is not None:
         raise FleetError(wrong)
     key, signature = metadata.get("key", ""), metadata.get("signature", "")
     if (key or signature) and not is_signature(PURPOSE, text, key, signature):
-        raise FleetError("its signature does not match")
+        raise FleetError(said("fleet_unsigned"))
     statements = tuple(map(Statement.read, raw["statements"]))
     if len({one.device for one in statements}) < len(statements):
-        raise FleetError("it has two statements of one device")
+        raise FleetError(said("fleet_twice"))
     if any(one.bundle != raw["bundle"] for one in statements):
-        raise FleetError("it has a statement about another bundle")
+        raise FleetError(said("fleet_other_statement"))
     merged = _merged(raw["merged"]) if "merged" in raw else None
     if merged is not None and statements:
-        raise FleetError("it is merged, and has statements of devices")
+        raise FleetError(said("fleet_both"))
     if not all(is_plain(name) for pair in raw["same"].items() for name in pair):
-        raise FleetError("it has a name that is none")
+        raise FleetError(said("fleet_no_name"))
+    try:
+        renamed(raw["same"])
+    except ValueError as error:
+        raise FleetError(said("fleet_circle", name=str(error))) from None
     return Content(raw["bundle"], raw["features"], statements, raw["same"], merged), key
+
+
+def _checksum(text: str) -> str | None:
+    """None for half a surrogate pair, of which JSON can tell, and UTF-8 cannot."""
+    try:
+        return hashlib.sha256(text.encode()).hexdigest()
+    except UnicodeEncodeError:
+        return None
 
 
 def _merged(raw: Mapping[str, Any]) -> Merged:
@@ -202,7 +214,7 @@ def _merged(raw: Mapping[str, Any]) -> Merged:
     )
     names = [one.name for one in classes]
     if len(set(names)) < len(names) or not all(map(is_plain, names)):
-        raise FleetError("it has a class twice, or one with a name that is none")
+        raise FleetError(said("fleet_class_twice"))
     return Merged(classes, raw["temperature"], raw["included"], raw["devices"])
 
 
@@ -211,9 +223,9 @@ def _require_bytes(content: Content, places: Mapping[str, tuple[int, int]]) -> N
     most = max(_LARGEST_BLOB, packed_bytes(MOST_ROWS, content.features))
     for name in content.blobs:
         if name not in places:
-            raise FleetError("bytes that it lists are missing")
+            raise FleetError(said("fleet_missing"))
         if places[name][1] > most:
-            raise FleetError(f"it has a contribution of {places[name][1]:,} bytes")
+            raise FleetError(said("fleet_too_large", bytes=f"{places[name][1]:,}"))
 
 
 def require_fleet_place(path: Path) -> None:

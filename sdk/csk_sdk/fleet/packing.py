@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.contract.sentences import said
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import FleetError
 from csk_sdk.method.contributions import Contribution
@@ -62,11 +63,11 @@ def unpack(blob: bytes, features: int) -> Contribution:
     Raises FleetError where the bytes are none of a contribution.
     """
     if len(blob) < _HEAD.size:
-        raise FleetError(f"a contribution of {len(blob)} bytes is none")
+        raise FleetError(said("contribution_short", bytes=str(len(blob))))
     count, rows, width, bits = _HEAD.unpack_from(blob)
     fits = width == features and rows <= MOST_ROWS and bits in (FEW_BITS, MANY_BITS)
     if not fits or len(blob) != packed_bytes(rows, features, bits):
-        raise FleetError(f"a contribution is not one over {features} features")
+        raise FleetError(said("contribution_other", features=str(features)))
     numbers = np.frombuffer(blob, "<f4", 2 * features + rows, _HEAD.size).astype(np.float32)
     mean, of_feature, of_row = np.split(numbers, [features, 2 * features])
     packed = np.frombuffer(blob, np.uint8, offset=_HEAD.size + numbers.nbytes).reshape(
@@ -88,11 +89,11 @@ def packed_bytes(rows: int, features: int, bits: int = MANY_BITS) -> int:
 def odd(one: Contribution) -> str | None:
     """What a contribution cannot be, as the end of a sentence about it; None where it can be one."""
     if not (np.isfinite(one.count) and np.isfinite(one.mean).all() and np.isfinite(one.factor).all()):
-        return "numbers that are not finite"
+        return said("contribution_not_finite")
     if not 1.0 <= one.count <= MOST_IMAGES:
-        return f"{one.count:g} images"
+        return said("contribution_images", count=f"{one.count:g}")
     if max(np.abs(one.mean).max(initial=0.0), np.abs(one.factor).max(initial=0.0)) > _LARGEST:
-        return "numbers too large for features"
+        return said("contribution_too_large")
     return None
 
 

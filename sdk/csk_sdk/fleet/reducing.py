@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from csk_sdk.contract.sentences import said
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import FleetError
 from csk_sdk.fleet.collection import Collection, Held
@@ -103,7 +104,7 @@ def _parts(fleet: Collection, held: Sequence[Held]) -> tuple[list[Part], dict[st
         except FleetError as error:
             wrong = str(error)
         if wrong is None and found.count != one.entry.count:
-            wrong = f"{one.entry.count:g} images where the contribution has {found.count:g}"
+            wrong = said("contribution_miscounted", said=f"{one.entry.count:g}", found=f"{found.count:g}")
         if wrong is not None:
             doubts.setdefault(device, Doubt(one.name, f"has {wrong}"))
             continue

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from csk_sdk.bundle.signing import is_signature, sign_text
+from csk_sdk.contract.sentences import said as sentence
 from csk_sdk.errors import FleetError
 from csk_sdk.formats.names import is_plain
 from csk_sdk.formats.schema import load_schema, parse_json, violation
@@ -111,20 +112,23 @@ class Statement:
         """Of a file. Raises FleetError, the end of a sentence about it, for what is none, or not signed as it says."""
         text, key, signature = raw["text"], raw["key"], raw["signature"]
         try:
+            text.encode()
             said = parse_json(text)
+        except UnicodeEncodeError:
+            raise FleetError(sentence("statement_no_json", reason="it is no text")) from None
         except ValueError as error:
-            raise FleetError(f"a device's statement is no JSON ({error})") from None
+            raise FleetError(sentence("statement_no_json", reason=str(error))) from None
         if (wrong := violation(said, load_schema("statement"))) is not None:
-            raise FleetError(f"a device's statement is not one: {wrong}")
+            raise FleetError(sentence("statement_none", wrong=wrong))
         classes = {one["class"] for one in said["entries"]} | set(said["sketches"])
         if not all(map(is_plain, (said["name"], *classes))):
-            raise FleetError("a device's statement has a name that is none")
+            raise FleetError(sentence("statement_no_name"))
         if bool(key) != bool(signature):
-            raise FleetError("a device's statement has half a signature")
+            raise FleetError(sentence("statement_half"))
         if key and said["device"] != device_of(key):
-            raise FleetError("a device's statement is of another device than its key")
+            raise FleetError(sentence("statement_other_device"))
         if key and check and not is_signature(PURPOSE, text, key, signature):
-            raise FleetError(f"the signature of device {said['device'][:8]} does not match what it is of")
+            raise FleetError(sentence("statement_unsigned", device=said["device"][:8]))
         entries = tuple(
             Entry(one["class"], one["id"], float(one["count"]), one["temperature"]) for one in said["entries"]
         )

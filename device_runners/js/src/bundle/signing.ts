@@ -4,9 +4,9 @@
  * Checked by the engine's Web Crypto. Where it has no Ed25519, nothing is taken for checked: opening is refused.
  */
 
-import { ed25519 } from '../engine.js';
+import { ed25519, ed25519Signer, type Signer } from '../engine.js';
 import { BundleError, ConfigError } from '../errors.js';
-import { concatenate, sha256, utf8 } from '../formats/bytes.js';
+import { concatenate, hexOf, sha256, utf8 } from '../formats/bytes.js';
 import type { BundleSource } from './source.js';
 
 export const SIGNATURE = 'manifest.sig';
@@ -19,6 +19,12 @@ const KEY_BYTES = 32;
 const BASE64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
 const EXTRACT =
   'make it with `openssl pkey -in key.pem -pubout -out trust.pem`, and give the text of trust.pem.';
+const MAKE_ONE =
+  'make one with `openssl genpkey -algorithm ed25519 -out key.pem`, and give the text of key.pem.';
+const PRIVATE = /-----BEGIN (ENCRYPTED )?PRIVATE KEY-----([A-Za-z0-9+/=\s]+)-----END/;
+// Which kind of key it is, behind its version (RFC 8410).
+const KIND = [0x06, 0x03, 0x2b, 0x65, 0x70];
+const KIND_AT = 7;
 const PEM = /-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----/;
 
 /** Whose bundles are opened. */
@@ -41,6 +47,11 @@ export class TrustedKey {
       throw new ConfigError(`trust is not an ed25519 key: ${EXTRACT}`);
     const raw = der.slice(ED25519.length);
     return new TrustedKey(raw, sha256(raw));
+  }
+
+  /** The public key, hexadecimal. */
+  get hex(): string {
+    return hexOf(this.raw);
   }
 
   /** What messages call it. */
@@ -71,10 +82,72 @@ export class TrustedKey {
   }
 }
 
-function unable(): ConfigError {
+/** What was said, and by whom: public key and signature, hexadecimal. */
+export interface Signed {
+  readonly key: string;
+  readonly signature: string;
+}
+
+/** Who signs for one device or operator: the holder of an ed25519 private key. */
+export class SigningKey {
+  private constructor(
+    private readonly signer: Signer,
+    /** The public key, hexadecimal. */
+    readonly hex: string,
+  ) {}
+
+  /**
+   * The key in the text of a PEM file, as OpenSSL writes it. Throws ConfigError where it is no ed25519 private key, has a
+   * password, or where this engine cannot sign.
+   */
+  static async of(pem: unknown): Promise<SigningKey> {
+    if (typeof pem !== 'string')
+      throw new ConfigError(`sign is no text, and must be a private key: ${MAKE_ONE}`);
+    const [, password, text] = PRIVATE.exec(pem) ?? [];
+    if (password) throw new ConfigError('The key in sign has a password: give one without.');
+    const der = text === undefined ? undefined : bytesOfBase64(text.replace(/\s/g, ''));
+    if (!der) throw new ConfigError(`sign is not a private key in PEM form: ${MAKE_ONE}`);
+    const signer = KIND.some((byte, i) => der[KIND_AT + i] !== byte) ? null : await ed25519Signer(der);
+    if (signer === null) throw new ConfigError(`sign is not an ed25519 key: ${MAKE_ONE}`);
+    if (!signer) throw unable('nothing can be signed');
+    const letters = signer.publicKey.replaceAll('-', '+').replaceAll('_', '/');
+    return new SigningKey(signer, hexOf(bytesOfBase64(letters.padEnd(44, '='))!));
+  }
+
+  /** `text`, signed for this purpose and for no other. */
+  async sign(purpose: string, text: string): Promise<Signed> {
+    return { key: this.hex, signature: hexOf(await this.signer.sign(signedFor(purpose, text))) };
+  }
+}
+
+/** Whether that is the signature of `text`, for this purpose. Throws ConfigError where this engine cannot tell. */
+export async function isSignature(
+  purpose: string,
+  text: string,
+  { key, signature }: Signed,
+): Promise<boolean> {
+  const [raw, said] = [bytesOfHex(key), bytesOfHex(signature)];
+  if (raw?.length !== KEY_BYTES || said?.length !== SIGNATURE_BYTES) return false;
+  const verify = await ed25519(raw);
+  if (!verify) throw unable('it is signed, and signatures cannot be checked');
+  return verify(said, signedFor(purpose, text));
+}
+
+function signedFor(purpose: string, text: string): Uint8Array {
+  return utf8(`csk-sdk ${purpose}, signature scheme 1\n${text}`);
+}
+
+function bytesOfHex(text: string): Uint8Array | undefined {
+  if (!/^([0-9a-f]{2})*$/.test(text)) return undefined;
+  return Uint8Array.from(text.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16));
+}
+
+function unable(what?: string): ConfigError {
+  const engine =
+    'this JavaScript engine has no Ed25519 in its Web Crypto. Use Node 20 or newer, or a current browser on https or';
+  if (what) return new ConfigError(`Here ${what}: ${engine} localhost.`);
   return new ConfigError(
-    'Signatures cannot be checked here: this JavaScript engine has no Ed25519 in its Web Crypto. Use Node 20 or newer, or a ' +
-      'current browser on https or localhost; without trust, bundles are opened unchecked.',
+    `Signatures cannot be checked here: ${engine} localhost; without trust, bundles are opened unchecked.`,
   );
 }
 

@@ -64,4 +64,65 @@ export const SENTENCES = {
   remainsBase: 'the bundle, which is signed as it is: classes of the base are hidden, and not forgotten',
   remainsFleet:
     "what the fleet knows, in which this device's images count until a file is applied that was merged without them",
+  fleetName: "a device cannot be called '{name}': give another name.",
+  fleetLeast: 'least is {given}, and must be a whole number of images, 1 or more.',
+  fleetBits: 'bits is {given}, and must be {few} or {many}.',
+  fleetNothing: 'There is nothing to export: {why}',
+  fleetNoTask: 'this device has learned no task.',
+  fleetElsewhere: 'all that was learned was replaced, or is known from elsewhere.',
+  fleetLacking: "'{name}' of task '{task}' stays here: its contribution cannot be read ({reason}).",
+  fleetFew:
+    "'{name}' of task '{task}' stays here: {count} images say too much of each, and {least} are the least.",
+  fleetSaid:
+    '{reason}. It says who this device is to its fleet, and which contributions it has taken back: restore it from a backup, or remove it; a device without a key is another one then.',
+  fleetUnreadable: '{path} cannot be read as a .cskc file ({reason}).',
+  fleetFile: '{path}: {wrong}. Get it again from where it was made.',
+  fleetDamaged: '{path} is damaged: what it holds is not what it says. Get it again.',
+  fleetNone: "it is no file of a fleet's contributions",
+  fleetChecksum: 'it is damaged: its checksum does not match',
+  fleetNoJson: 'what it says is no JSON ({reason})',
+  fleetNewer: 'it takes a csk-sdk that reads schema {schema} of such files, and this one reads {own}',
+  fleetUnsigned: 'its signature does not match',
+  fleetTwice: 'it has two statements of one device',
+  fleetOtherStatement: 'it has a statement about another bundle',
+  fleetBoth: 'it is merged, and has statements of devices',
+  fleetNoName: 'it has a name that is none',
+  fleetClassTwice: 'it has a class twice, or one with a name that is none',
+  fleetMissing: 'bytes that it lists are missing',
+  fleetTooLarge: 'it has a contribution of {bytes} bytes',
+  fleetCircle: "it says that '{name}' is another class, which is '{name}' again",
+  statementNoJson: "a device's statement is no JSON ({reason})",
+  statementNone: "a device's statement is not one: {wrong}",
+  statementNoName: "a device's statement has a name that is none",
+  statementHalf: "a device's statement has half a signature",
+  statementOtherDevice: "a device's statement is of another device than its key",
+  statementUnsigned: 'the signature of device {device} does not match what it is of',
+  contributionShort: 'a contribution of {bytes} bytes is none',
+  contributionOther: 'a contribution is not one over {features} features',
+  contributionNotFinite: 'numbers that are not finite',
+  contributionImages: '{count} images',
+  contributionTooLarge: 'numbers too large for features',
+  contributionMiscounted: '{said} images where the contribution has {found}',
+  fleetSignedOther:
+    '{path} is signed by another key, and this device takes only what was signed by {trust}. Merge with `--sign KEY`.',
+  fleetSignedNone:
+    '{path} is signed by nobody, and this device takes only what was signed by {trust}. Merge with `--sign KEY`.',
+  fleetOtherBundle:
+    '{path} is of bundle {theirs}…, and this device has {own}…: take the file that was merged for this bundle.',
+  fleetOdd: "{path} has {wrong} of class '{name}': merge the devices' files again.",
+  fleetNoClass: '{path} knows no class: there is nothing to apply.',
+  fleetBaseName:
+    "{path} calls '{name}' '{other}', and '{name}' is one of the base, which keeps its name: merge again with `--same {other}={name}`.",
+  fleetTwin:
+    "{path} has a class '{name}', and there is one called '{other}' here, which differs only in case, spaces or accents: merge again with `--same {name}={other}`.",
+  fleetUnledgered:
+    'What a fleet knows cannot be added here, since {reason}: a csk-sdk that kept no contributions has learned on this device. Begin a new state, or go back before that with {rollback}.',
+  fleetLed:
+    "This device has trained its network: what the fleet knows, measured under the bundle's own, is led over by how features have drifted, which is nearly, and not exactly, what its network would see.",
+  fleetWaiting:
+    "{count} of this device's own contributions are not in it, and count beside it: they were too few images, learned since the export, never exported, or set aside.",
+  fleetRenamed:
+    '{names} of this device is called otherwise in it, since it was exported before it was renamed here: export, merge and apply again.',
+  fleetAlike:
+    "'{new}' of the fleet and '{mine}' look like one thing: if they are, merge the fleet's files again with `--same {new}={mine}`.",
 } as const;

@@ -110,6 +110,34 @@ export const CONTRIBUTIONS = {
   atOnce: 32,
 } as const;
 
+/** What fleet goes by. docs/decisions/0034-fleet.md. */
+export const FLEET = {
+  /** What fewer images of a class in a lesson contributed stays on the device, by default: it says too much of each. */
+  leastImages: 20,
+  /** Rows of a contribution in a file, at most. */
+  mostRows: 256,
+  /** No lesson has more of a class: a device that claims so is set aside. */
+  mostImages: 1000000,
+  /** A class that fewer hold cannot be checked against others: it is listed as unconfirmed. */
+  holders: 3,
+  /** A device's mean of a class is far from another's above this share of the squared distance that lies between two classes as a rule. */
+  far: 0.5,
+  /** A spread of so many times the usual variance is none of the same features. */
+  wide: 8,
+  /** So many times the images that devices usually have of a class are not believed. */
+  many: 100,
+  /** Two classes look like one thing below this share of the squared distance that lies between two as a rule. */
+  alike: 0.12,
+  /** Contributions, of all classes alike, that the covariance within classes is estimated of, to compare devices. */
+  sampled: 256,
+  /** Means of one class that are compared with all others of it at once. */
+  meansAtOnce: 512,
+  /** What never varies, such as a unit that is always zero, gets this share of the mean variance. */
+  leastVariance: 1e-6,
+  /** Rows of one class that wait, while a fleet's are put together, before they become directions. */
+  atOnce: 512,
+} as const;
+
 /** What stopping goes by. docs/decisions/0022-plateau.md. */
 export const STOPPING = {
   /** An epoch whose mean loss is not below the best one's by this share has brought nothing. */

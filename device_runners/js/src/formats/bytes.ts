@@ -23,6 +23,11 @@ export class Sha256 {
   }
 }
 
+/** Bytes as hexadecimal digits. */
+export function hexOf(bytes: Uint8Array): string {
+  return bytesToHex(bytes);
+}
+
 /** A text in UTF-8. */
 export function utf8(text: string): Uint8Array {
   return encoded(text);

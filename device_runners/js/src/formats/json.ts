@@ -67,19 +67,33 @@ export function isObject(value: Json | undefined): value is { [key: string]: Jso
   );
 }
 
-/** As `json.dumps(value, sort_keys=sorted, indent=indent)` in Python. */
-export function dumps(value: Json, options: { sorted?: boolean; indent?: number } = {}, level = 0): string {
+export interface Spelling {
+  readonly sorted?: boolean;
+  readonly indent?: number;
+  /** Without a space behind commas and colons. */
+  readonly compact?: boolean;
+  /** All characters as they are, but for those that JSON has no other way for. */
+  readonly unescaped?: boolean;
+}
+
+/**
+ * As `json.dumps(value, sort_keys=sorted, indent=indent)` in Python, or with `separators=(",", ":")`, and with
+ * `ensure_ascii=False`.
+ */
+export function dumps(value: Json, options: Spelling = {}, level = 0): string {
   if (value instanceof JsonNumber) return value.text;
-  if (typeof value === 'string') return pythonString(value);
+  const quoted = options.unescaped ? JSON.stringify : pythonString;
+  if (typeof value === 'string') return quoted(value);
   if (value === null || typeof value === 'boolean') return String(value);
   const inner = (one: Json): string => dumps(one, options, level + 1);
   const keys = Array.isArray(value) ? [] : Object.keys(value);
   if (options.sorted) keys.sort(byCodePoint);
   const pieces = Array.isArray(value)
     ? value.map(inner)
-    : keys.map((key) => `${pythonString(key)}: ${inner(value[key])}`);
+    : keys.map((key) => `${quoted(key)}${options.compact ? ':' : ': '}${inner(value[key]!)}`);
   const [open, close] = Array.isArray(value) ? '[]' : '{}';
-  if (!pieces.length || options.indent === undefined) return open + pieces.join(', ') + close;
+  if (!pieces.length || options.indent === undefined)
+    return open + pieces.join(options.compact ? ',' : ', ') + close;
   const pad = ' '.repeat(options.indent * (level + 1));
   const end = ' '.repeat(options.indent * level);
   return `${open}\n${pieces.map((piece) => pad + piece).join(',\n')}\n${end}${close}`;
@@ -96,6 +110,12 @@ export function pythonNumber(value: number): string {
     return text.includes('.') ? text : `${text}.0`;
   }
   return `${mantissa}e${exponent < 0 ? '-' : '+'}${String(Math.abs(exponent)).padStart(2, '0')}`;
+}
+
+/** A number that is a float in Python, whole or not. */
+export function pythonFloat(value: number): JsonNumber {
+  const whole = Number.isInteger(value) && Math.abs(value) < 1e16;
+  return new JsonNumber(whole ? `${value}.0` : pythonNumber(value));
 }
 
 const SHORT: Record<string, string> = { '\b': '\\b', '\f': '\\f', '\n': '\\n', '\r': '\\r', '\t': '\\t' };

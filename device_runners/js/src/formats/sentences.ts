@@ -10,6 +10,19 @@ export function percent(share: number): string {
   return (100 * share).toFixed(0);
 }
 
+/** A number as Python's `:g` has it: six digits, an exponent below 1e-4 and from 1e6 on. */
+export function general(value: number): string {
+  const [digits, power] = value.toExponential(5).split('e') as [string, string];
+  if (!Number.isFinite(value) || (Number(power) >= -4 && Number(power) < 6))
+    return String(Number(value.toPrecision(6)));
+  return `${Number(digits)}e${power[0]}${power.slice(1).padStart(2, '0')}`;
+}
+
+/** A whole number with commas between thousands. */
+export function grouped(value: number): string {
+  return String(value).replace(/\B(?=(\d{3})+$)/g, ',');
+}
+
 /** The first of these names, "none" without any. */
 export function listed(names: readonly string[], most = 20): string {
   return names.slice(0, most).join(', ') + (names.length > most ? ', ...' : '') || 'none';

@@ -121,7 +121,7 @@ export async function merge(bundle: Bundle, state: State, into: string, other: s
   requireKnown(generation, bundle, [into]);
   requireLearned(generation, bundle, other, 'merged into another; the other way round they can be');
   const tasks: LearnedTask[] = [];
-  for (const one of generation.tasks) tasks.push(await merged(state, one, into, other, features));
+  for (const one of generation.tasks) tasks.push(await mergedIn(state, one, into, other, features));
   const names = new Map([[other, into]]);
   const found = await without(bundle, state, generation, tasks, generation.hidden, []);
   const tensors = new Map(generation.tensors);
@@ -298,7 +298,7 @@ function named(task: LearnedTask, old: string, name: string): LearnedTask {
 }
 
 /** A task of which `other` is `into`; where it has both, their contributions become one. */
-async function merged(
+export async function mergedIn(
   state: State,
   task: LearnedTask,
   into: string,

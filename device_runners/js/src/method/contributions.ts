@@ -88,6 +88,8 @@ export class Contribution {
 export class ContributionSum {
   private readonly most: number;
   private readonly mixtures: number;
+  /** Of contributions that are added, so many more rows are kept before they become directions: that takes long. */
+  private readonly wait: number;
   private readonly mixed: Float64Array;
   private readonly energy: Float64Array;
   private readonly mean: Float64Array;
@@ -101,8 +103,13 @@ export class ContributionSum {
 
   constructor(
     private readonly features: number,
-    { directions = DIRECTIONS, mixtures = MIXTURES }: { directions?: number; mixtures?: number } = {},
+    {
+      directions = DIRECTIONS,
+      mixtures = MIXTURES,
+      wait = 0,
+    }: { directions?: number; mixtures?: number; wait?: number } = {},
   ) {
+    this.wait = wait;
     this.most = directions;
     this.mixtures = mixtures;
     this.mixed = new Float64Array(mixtures * features);
@@ -120,6 +127,12 @@ export class ContributionSum {
       this.waiting.push(part);
       this.waits += part.length / f;
     }
+  }
+
+  /** The images of a contribution, of which it has the mean and the spread. */
+  addContribution({ count, mean, factor }: Contribution): void {
+    this.takeIn();
+    this.join(count, Float64Array.from(mean), Float64Array.from(factor), this.wait);
   }
 
   /** Of everything added. */
@@ -160,35 +173,47 @@ export class ContributionSum {
   private takeIn(): void {
     if (!this.waits) return;
     const f = this.features;
-    const [count, before] = [this.waits, this.images];
-    const both = before + count;
-    // Behind the rows that are there: the images, and one row between the mean of these and that of the others.
-    const old = this.rows.length;
-    const rows = new Float64Array(old + (count + (before ? 1 : 0)) * f);
-    rows.set(this.rows);
-    let at = old;
+    const count = this.waits;
+    const rows = new Float64Array(count * f);
+    let at = 0;
     for (const part of this.waiting) {
       rows.set(part, at);
       at += part.length;
     }
     this.waiting = [];
     this.waits = 0;
-    const weight = Math.sqrt((before * count) / both);
+    const means = new Float64Array(f);
     for (let j = 0; j < f; j++) {
       let sum = 0;
-      for (let i = 0; i < count; i++) sum += rows[old + i * f + j]!;
-      const mean = sum / count;
-      for (let i = 0; i < count; i++) rows[old + i * f + j] = rows[old + i * f + j]! - mean;
-      const apart = mean - this.mean[j]!;
-      if (before) rows[at + j] = weight * apart;
+      for (let i = 0; i < count; i++) sum += rows[i * f + j]!;
+      means[j] = sum / count;
+      for (let i = 0; i < count; i++) rows[i * f + j] = rows[i * f + j]! - means[j]!;
+    }
+    this.join(count, means, rows, 0);
+  }
+
+  /** `count` more images around `mean`, whose scatter is that of `rows`; `wait` rows more are kept as they are. */
+  private join(count: number, mean: Float64Array, rows: Float64Array, wait: number): void {
+    const f = this.features;
+    const before = this.images;
+    const both = before + count;
+    // Behind the rows that are there: the new ones, and one between the mean of these and that of the others.
+    const old = this.rows.length;
+    const all = new Float64Array(old + rows.length + (before ? f : 0));
+    all.set(this.rows);
+    all.set(rows, old);
+    const weight = Math.sqrt((before * count) / both);
+    for (let j = 0; j < f; j++) {
+      const apart = mean[j]! - this.mean[j]!;
+      if (before) all[old + rows.length + j] = weight * apart;
       this.mean[j] = this.mean[j]! + apart * (count / both);
     }
     this.images = both;
-    columnSquares(rows.subarray(old), f).forEach((square, j) => {
+    columnSquares(all.subarray(old), f).forEach((square, j) => {
       this.energy[j] = this.energy[j]! + square;
     });
-    this.rows = rows;
-    if (this.count > this.most + this.mixtures) this.shorten();
+    this.rows = all;
+    if (this.count > this.most + this.mixtures + wait) this.shorten();
   }
 
   /** The `most` directions of the largest spread, as combinations of the rows: `(most, count)`. */

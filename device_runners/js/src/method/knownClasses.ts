@@ -9,7 +9,7 @@
 import { KNOWN_CLASSES } from '../contract/thresholds.js';
 import type { Contradiction } from '../errors.js';
 import { freedomOf } from './covariance.js';
-import { type ClassStatistics, ldaHead, shrunkCovariance } from './heads.js';
+import { type ClassStatistics, ldaHead, type ShrunkCovariance, shrunkCovariance } from './heads.js';
 import { type HeadArrays, logitsOf } from './logistic.js';
 import { argmax, dot } from './matrix.js';
 
@@ -88,9 +88,7 @@ function distanceIn(
   const shrunk = shrunkCovariance(known, priorPictures);
   if (!shrunk) return undefined;
   const f = known.features;
-  const freedom = freedomOf(known.counts);
-  const kept = freedom / (freedom + priorPictures);
-  const used = Math.min((kept * shrunk.noise) / freedom, KNOWN_CLASSES.mostUsed);
+  const used = shareUsed(shrunk, freedomOf(known.counts));
   const expected = shrunk.noise / (1 - used) ** 2;
   return (images, name) => {
     const row = known.classes.indexOf(name);
@@ -102,4 +100,9 @@ function distanceIn(
     const solved = shrunk.system.solveRows(apart, images.length);
     return dot(apart, solved) / images.length / expected;
   };
+}
+
+/** `g`, the share of the covariance's degrees of freedom that the discriminant uses. */
+export function shareUsed({ noise, shrinkage }: Omit<ShrunkCovariance, 'system'>, freedom: number): number {
+  return Math.min(((1 - shrinkage) * noise) / freedom, KNOWN_CLASSES.mostUsed);
 }

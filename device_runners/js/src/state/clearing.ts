@@ -4,6 +4,7 @@ import { StorageError } from '../errors.js';
 import { IDENTITY } from './identity.js';
 import { LEDGER } from './ledger.js';
 import { PROGRESS } from './progress.js';
+import { SAID } from './said.js';
 import type { Storage } from './storage.js';
 import { GENERATIONS, GenerationStore, HEAD } from './store.js';
 
@@ -22,7 +23,7 @@ export async function clearState(storage: Storage, bundleId: string): Promise<vo
     for (const name of await storage.list(folder)) await gone(storage, `${folder}/${name}`);
   }
   // Whose place it was goes last.
-  for (const path of [PROGRESS, 'field.json', HEAD, IDENTITY]) await gone(storage, path);
+  for (const path of [PROGRESS, 'field.json', SAID, HEAD, IDENTITY]) await gone(storage, path);
 }
 
 async function gone(storage: Storage, path: string): Promise<void> {

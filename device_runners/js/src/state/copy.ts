@@ -2,6 +2,7 @@
 
 import { StateError } from '../errors.js';
 import { LEDGER } from './ledger.js';
+import { SAID } from './said.js';
 import type { Storage } from './storage.js';
 import { GENERATIONS, GenerationStore, HEAD } from './store.js';
 import { requireWriter } from './versions.js';
@@ -21,6 +22,8 @@ export async function copyState(from: Storage, to: Storage): Promise<void> {
     const below = async (folder: string): Promise<string[]> =>
       (await from.list(folder)).map((name) => `${folder}/${name}`);
     const paths = [...(await below(LEDGER)), ...(await below(GENERATIONS))];
+    // The copy is the same device to its fleet, and may take back what this one has said.
+    if ((await from.size(SAID)) !== undefined) paths.push(SAID);
     for (const path of [...paths, 'state.json', HEAD]) {
       const content = await from.read(path);
       if (!content) throw new StateError(`${from.name}/${path} is missing: there is no state to copy.`);
