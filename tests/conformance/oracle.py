@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import decision_oracle
+import fleet_oracle
 import guard_oracle
 import ledger_oracle
 import method
@@ -409,6 +410,7 @@ KINDS: dict[str, Callable[[Settings, Tensors, World], Tensors]] = {
     **ledger_oracle.KINDS,
     **decision_oracle.KINDS,
     **upgrade_oracle.KINDS,
+    **fleet_oracle.KINDS,
     "graphs": graphs,
     "step": step,
     "steps": steps,

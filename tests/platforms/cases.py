@@ -37,6 +37,7 @@ from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.runtime.sessions import ON_CPU
 from csk_sdk.state import Generation, LearnedTask
 from platforms.decisions import DECISIONS
+from platforms.fleets import FLEETS
 from platforms.graphs import graphs
 from platforms.guards import GUARDS
 from platforms.ledger import LEDGER
@@ -314,6 +315,7 @@ KINDS: dict[str, Kind] = {
     "unknown": _unknown,
     **GUARDS,
     **LEDGER,
+    **FLEETS,
     **DECISIONS,
     **UPGRADES,
     "graphs": graphs,

@@ -24,6 +24,7 @@ import type { Batch, Opening } from '../src/network/features.js';
 import { PRIOR_IMAGES, Predictor } from '../src/network/predicting.js';
 import type { Feed } from '../src/runtime/sessions.js';
 import { DECISIONS } from './decisionKinds.js';
+import { FLEETS } from './fleetKinds.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
 import { graphs } from './graphs.js';
 import { GUARDS } from './guardKinds.js';
@@ -403,6 +404,7 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   ...LEDGER,
   ...DECISIONS,
   ...UPGRADES,
+  ...FLEETS,
   graphs,
   step,
   steps,
