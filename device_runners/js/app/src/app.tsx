@@ -10,7 +10,7 @@ import { Teach } from './parts/teach.js';
 import { Try } from './parts/try.js';
 import { Unfinished } from './parts/unfinished.js';
 import { Version } from './parts/version.js';
-import type { Known, NewClass, TaskProgress, TaskReport } from './protocol.js';
+import type { FromFleet, Known, NewClass, TaskProgress, TaskReport } from './protocol.js';
 import { handOver } from './shell.js';
 import { reasonOf } from './wording.js';
 
@@ -23,6 +23,8 @@ export function App() {
   const [progress, setProgress] = useState<TaskProgress>();
   const [report, setReport] = useState<TaskReport>();
   const [problem, setProblem] = useState<string>();
+  const [fromFleet, setFromFleet] = useState<FromFleet>();
+  const [leftOut, setLeftOut] = useState<readonly string[]>([]);
   const [notKept, setNotKept] = useState<string>();
   // Counts tasks, so that the form is empty after each.
   const [taught, setTaught] = useState(0);
@@ -31,6 +33,8 @@ export function App() {
 
   const guarded = async <T,>(work: () => Promise<T>): Promise<T | undefined> => {
     setProblem(undefined);
+    setFromFleet(undefined);
+    setLeftOut([]);
     setWorking((count) => count + 1);
     try {
       return await work();
@@ -163,6 +167,23 @@ export function App() {
               onRename={(old, name) => void change(() => client.call('rename', old, name))}
               onSave={() => void guarded(async () => handOver(await client.call('save'), 'learned.zip'))}
               onOpen={(file) => void change(() => client.call('openSaved', file))}
+              fromFleet={fromFleet}
+              leftOut={leftOut}
+              onSaveForFleet={(name) =>
+                void guarded(async () => {
+                  const saved = await client.call('saveForFleet', name);
+                  setLeftOut(saved.leftOut);
+                  handOver(saved.file, `${name.replace(/[^\p{L}\p{N}]+/gu, '-')}.cskc`);
+                })
+              }
+              onApplyFleet={(file) =>
+                void guarded(async () => {
+                  setReport(undefined);
+                  const found = await client.call('applyFleet', file);
+                  setKnown(await client.call('open'));
+                  setFromFleet(found);
+                })
+              }
             />
           </>
         )}

@@ -45,6 +45,8 @@ export interface Known {
     readonly task: string;
     readonly classes: readonly string[];
     readonly pictures: number;
+    /** Whether other devices have learned it, too. */
+    readonly fleet: boolean;
   }[];
   /** A task whose images wait, if there is one. */
   readonly unfinished: Unfinished | undefined;
@@ -92,6 +94,21 @@ export interface TaskReport {
   readonly remarks: readonly string[];
 }
 
+/** What this device has learned, for whoever merges what a fleet has; and what stays here, one sentence each. */
+export interface ForFleet {
+  readonly file: Blob;
+  readonly leftOut: readonly string[];
+}
+
+/** What the fleet knew that is known here now. */
+export interface FromFleet {
+  readonly changed: boolean;
+  /** Classes that were not known here. */
+  readonly new: readonly string[];
+  /** What is not as one may expect, one sentence each. */
+  readonly notes: readonly string[];
+}
+
 export interface Calls {
   open(): Known;
   predict(picture: Blob): Answer;
@@ -109,6 +126,10 @@ export interface Calls {
   save(): Blob;
   /** Know what a saved file knows, and nothing else. */
   openSaved(file: Blob): Known;
+  /** What was learned here, for the fleet, under this name of the device. */
+  saveForFleet(name: string): ForFleet;
+  /** Know what the fleet knows, too. */
+  applyFleet(file: Blob): FromFleet;
   /** Forget the last task. */
   undo(): Known;
   /** Forget a class that was learned here, for good. */

@@ -1,8 +1,9 @@
 /** What this device knows, and taking it elsewhere. */
 
 import { useState } from 'preact/hooks';
-import type { Known } from '../protocol.js';
+import type { FromFleet, Known } from '../protocol.js';
 import { Ask } from './ask.js';
+import { Fleet } from './fleet.js';
 import { LearnedClass } from './learned.js';
 import { namesIn } from './names.js';
 import { Saving } from './saving.js';
@@ -20,6 +21,11 @@ interface KnowledgeProps {
   readonly onRename: (old: string, name: string) => void;
   readonly onSave: () => void;
   readonly onOpen: (file: File) => void;
+  /** What was taken over from the fleet just now, and what stays here of what was saved for it. */
+  readonly fromFleet: FromFleet | undefined;
+  readonly leftOut: readonly string[];
+  readonly onSaveForFleet: (name: string) => void;
+  readonly onApplyFleet: (file: File) => void;
 }
 
 export function Knowledge(props: KnowledgeProps) {
@@ -27,6 +33,7 @@ export function Knowledge(props: KnowledgeProps) {
   const [asking, setAsking] = useState(false);
   const [chosen, setChosen] = useState<string>();
   const last = known.tasks.at(-1);
+  const here = new Set(known.tasks.filter(({ fleet }) => !fleet).flatMap(({ classes }) => classes));
   const learned = namesIn(known).filter((name) => !known.base.includes(name));
   return (
     <section class="card" aria-labelledby="knowledge">
@@ -44,7 +51,7 @@ export function Knowledge(props: KnowledgeProps) {
               onClick={() => setChosen(name === chosen ? undefined : name)}
             >
               {name}
-              <span class="unseen"> (learned here)</span>
+              <span class="unseen">{here.has(name) ? ' (learned here)' : ' (from the fleet)'}</span>
             </button>
           </li>
         ))}
@@ -81,7 +88,7 @@ export function Knowledge(props: KnowledgeProps) {
         </button>
         {last && !asking && (
           <button type="button" class="quiet" disabled={busy} onClick={() => setAsking(true)}>
-            Forget the last task
+            {last.fleet ? 'Forget what came from the fleet' : 'Forget the last task'}
           </button>
         )}
       </div>
@@ -95,7 +102,7 @@ export function Knowledge(props: KnowledgeProps) {
       )}
       {last && asking && (
         <Ask
-          label="Forget the last task?"
+          label={last.fleet ? 'Forget what came from the fleet?' : 'Forget the last task?'}
           yes="Forget it"
           no="Keep it"
           onYes={() => {
@@ -104,10 +111,24 @@ export function Knowledge(props: KnowledgeProps) {
           }}
           onNo={() => setAsking(false)}
         >
-          Forget <b>{last.classes.join(', ')}</b>? The images are not kept, so it cannot be learned again
-          without them.
+          {last.fleet ? (
+            'Forget what came from the fleet? What was learned here stays, and the file can be taken over again.'
+          ) : (
+            <>
+              Forget <b>{last.classes.join(', ')}</b>? The images are not kept, so it cannot be learned again
+              without them.
+            </>
+          )}
         </Ask>
       )}
+      <Fleet
+        learned={here.size > 0}
+        busy={busy}
+        told={props.fromFleet}
+        leftOut={props.leftOut}
+        onSave={props.onSaveForFleet}
+        onApply={props.onApplyFleet}
+      />
     </section>
   );
 }

@@ -10,12 +10,16 @@ import type { Versions } from './version.js';
 // Everything of a state but the progress of an unfinished task, perhaps below the folder that was zipped.
 const FILE =
   /(?:^|\/)(HEAD|state\.json|generations\/\d{6}\.(?:json|safetensors)|ledger\/[0-9a-f]{64}\.safetensors)$/;
+// What this device has told its fleet.
+const SAID = 'fleet.json';
 const MOST_BYTES = 1 << 30;
 
 /** The state in this browser. Throws StateLockedError while a task is learned. */
 export async function saved({ storage }: Versions): Promise<Blob> {
   const copy = new MemoryStorage();
   await copyState(await IndexedDbStorage.open(storage), copy);
+  // Who opens the file is another device to the fleet.
+  copy.files.delete(SAID);
   // Numbers that were learned do not get smaller.
   const zip = zipSync(Object.fromEntries(copy.files), { level: 0 });
   return new Blob([zip as Uint8Array<ArrayBuffer>], { type: 'application/zip' });
@@ -42,6 +46,8 @@ export async function openSaved(file: Blob, runtime: Runtime, versions: Versions
   const place = await IndexedDbStorage.open(versions.storage);
   const lock = await place.lock();
   try {
+    const said = await place.read(SAID);
+    if (said) storage.files.set(SAID, said);
     await place.replaceAll(storage.files);
   } finally {
     await lock.release();

@@ -2,6 +2,7 @@
 
 import {
   ContradictionError,
+  fleet,
   type Generation,
   LabelError,
   Learner,
@@ -14,7 +15,17 @@ import {
   type Way,
 } from 'csk-sdk';
 import { HttpBundle, IndexedDbStorage } from 'csk-sdk/browser';
-import type { Answer, Known, NewClass, TaskProgress, TaskReport, Tested, Unfinished } from '../protocol.js';
+import type {
+  Answer,
+  ForFleet,
+  FromFleet,
+  Known,
+  NewClass,
+  TaskProgress,
+  TaskReport,
+  Tested,
+  Unfinished,
+} from '../protocol.js';
 import { decode } from './decode.js';
 import { type Pending, PendingTask, type Shown } from './pending.js';
 import { contradicting, mixedUp, remarks } from './sentences.js';
@@ -57,7 +68,9 @@ export class Teacher {
     return {
       model: manifest.model,
       base: manifest.classes.filter((name) => !learner.generation.hidden.includes(name)),
-      tasks: learner.tasks.map(({ name, classes, images }) => ({ task: name, classes, pictures: images })),
+      tasks: learner.tasks.map(({ name, classes, images, fleet: knowledge }) => ({
+        ...{ task: name, classes, pictures: images, fleet: knowledge !== undefined },
+      })),
       unfinished: kept && {
         ...{ classes: kept.classes, because: why(kept) },
         ...(typeof kept.twin === 'object' ? { old: kept.twin.old } : {}),
@@ -109,6 +122,18 @@ export class Teacher {
     return new Blob([(await this.learner.export()) as Uint8Array<ArrayBuffer>], {
       type: 'application/octet-stream',
     });
+  }
+
+  async saveForFleet(name: string): Promise<ForFleet> {
+    const { bytes, leftOut } = await fleet.export(this.learner, { name });
+    const file = new Blob([bytes as Uint8Array<ArrayBuffer>], { type: 'application/octet-stream' });
+    return { file, leftOut };
+  }
+
+  async applyFleet(file: Blob): Promise<FromFleet> {
+    const name = file instanceof File ? file.name : 'This file';
+    const found = await fleet.apply(this.learner, new Uint8Array(await file.arrayBuffer()), { name });
+    return { changed: found.changed, new: found.new, notes: found.notes };
   }
 
   /** Forget the last task: as it was before, where that is still there. */

@@ -84,6 +84,8 @@ const calls: { [C in Call]: (...given: Parameters<Calls[C]>) => Promise<ReturnTy
     await openSaved(file, WASM.runtime, await versions());
     return anew();
   },
+  saveForFleet: async (name) => (await opened()).saveForFleet(name),
+  applyFleet: async (file) => (await opened()).applyFleet(file),
   undo: async () => (await opened()).undo(),
   forget: async (name) => (await opened()).forget(name),
   merge: async (into, other) => (await opened()).merge(into, other),
