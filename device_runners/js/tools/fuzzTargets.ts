@@ -6,13 +6,17 @@ import { checkManifest } from '../src/bundle/manifestChecks.js';
 import { readOnnx, withTensors } from '../src/bundle/onnxFile.js';
 import { withPadsApart } from '../src/bundle/padsApart.js';
 import { withSmallMaps } from '../src/bundle/smallMaps.js';
-import { BundleError, StateError } from '../src/errors.js';
-import { sha256, textOf, utf8 } from '../src/formats/bytes.js';
+import { BundleError, FleetError, StateError } from '../src/errors.js';
+import { FleetFile, fileOf } from '../src/fleet/files.js';
+import { contentId, pack, packSketch, unpack } from '../src/fleet/packing.js';
+import { reducedOf } from '../src/fleet/reducing.js';
+import { concatenate, sha256, textOf, utf8 } from '../src/formats/bytes.js';
 import { dumps, isObject, type Json, parseJson } from '../src/formats/json.js';
 import { MalformedError } from '../src/formats/protobuf.js';
 import { decode, encode } from '../src/formats/safetensors.js';
 import type { StoredTensor } from '../src/formats/tensors.js';
 import { Contribution } from '../src/method/contributions.js';
+import { QUANTILES } from '../src/method/unknown.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { readProgress } from '../src/state/progress.js';
 import { readRecord, seal } from '../src/state/record.js';
@@ -41,6 +45,7 @@ export function targetsOf(files: ReadonlyMap<string, Uint8Array>): Record<string
       seeds: [seal(RECORD), utf8(JSON.stringify(RECORD)), encode(TENSORS, { meta: '{}', sha256: 'x' })],
       read: readsRecords,
     },
+    fleet: { seeds: [deviceFile(4), deviceFile(8)], read: readsFleet },
   };
 }
 
@@ -80,6 +85,27 @@ const CONTRIBUTION = new Contribution(
   new Float32Array(FEATURES),
   new Float32Array(2 * FEATURES),
 ).tensors();
+
+/** What a device without a key says of one class. */
+function deviceFile(bits: number): Uint8Array {
+  const contribution = pack(
+    new Contribution(2, new Float32Array(FEATURES), new Float32Array(2 * FEATURES)),
+    bits,
+  );
+  const ones = new Float32Array(QUANTILES).fill(1);
+  const sketch = packSketch({ margins: ones, oddness: ones });
+  const [id, drawn] = [contentId(contribution), contentId(sketch)];
+  const entry = { class: 'a', id, count: 2, temperature: 1.5 };
+  const said = { bundle: UNSEALED, device: UNSEALED, name: 'd', sequence: 1, entries: [entry] };
+  const text = JSON.stringify({ ...said, sketches: { a: drawn }, withdrawn: [UNSEALED] });
+  const entries = [{ name: 'a', id, count: 2, temperature: 1.5 }];
+  const statement = { ...said, entries, sketches: new Map([['a', drawn]]), withdrawn: [], text };
+  const blobs = new Map([
+    [id, contribution],
+    [drawn, sketch],
+  ]);
+  return fileOf(UNSEALED, FEATURES, { ...statement, key: '', signature: '' }, blobs);
+}
 
 // biome-ignore lint/suspicious/noExplicitAny: any error's class
 type Kind = abstract new (...given: any[]) => Error;
@@ -165,4 +191,40 @@ async function readsRecords(bytes: Uint8Array): Promise<string[]> {
   const storage = new MemoryStorage('state');
   await storage.replace('progress.safetensors', bytes);
   return [...said, (await readProgress(storage)) ? 'progress' : 'no progress'];
+}
+
+/** A file of a fleet as it is, and under a checksum that fits; what it holds, and what it comes to. */
+async function readsFleet(bytes: Uint8Array): Promise<string[]> {
+  const said: string[] = [];
+  for (const content of [bytes, ...checked(bytes)]) {
+    let file: FleetFile | undefined;
+    const opened = await told(async () => {
+      file = await FleetFile.open(content, 'the file');
+    }, FleetError);
+    said.push(opened);
+    const found = file;
+    if (!found) continue;
+    const { statements, features } = found.content;
+    for (const { id } of statements.flatMap(({ entries }) => entries)) {
+      said.push(await told(() => unpack(found.blob(id), features), FleetError));
+    }
+    // More than a file of these seeds is about takes memory, as it would on a device with such a bundle.
+    if (features <= 64) said.push(await told(() => reducedOf(found), FleetError));
+  }
+  return said;
+}
+
+function checked(bytes: Uint8Array): Uint8Array[] {
+  try {
+    const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
+    const header = JSON.parse(textOf(bytes.subarray(8, 8 + length))) as { __metadata__: { fleet: string } };
+    const { fleet } = header.__metadata__;
+    const metadata = { ...header.__metadata__, check: sha256(fleet) };
+    const text = utf8(JSON.stringify({ ...header, __metadata__: metadata }));
+    const prefix = new Uint8Array(8);
+    new DataView(prefix.buffer).setBigUint64(0, BigInt(text.length), true);
+    return [concatenate([prefix, text, bytes.subarray(8 + length)])];
+  } catch {
+    return [];
+  }
 }
