@@ -20,7 +20,7 @@ from csk_sdk.contract.sentences import said
 from csk_sdk.data.tasks import Task
 from csk_sdk.device.choice import in_chosen_precision
 from csk_sdk.errors import BundleError, ConfigError, CskError, StateError, StorageError, TaskError
-from csk_sdk.formats.given import flag_of, path_of, text_of, texts_of
+from csk_sdk.formats.given import flag_of, optional_path, path_of, text_of, texts_of
 from csk_sdk.learning.forgetting import Forgotten, forget, merge, rename
 from csk_sdk.learning.learn_run import LearnRun, OnProgress
 from csk_sdk.learning.life import LearnReport
@@ -57,6 +57,7 @@ class Learner:
 
     - `bundle`, `state`: what it was opened with
     - `config`: the settings of each `learn` and `stream` that is given none
+    - `trust`: the key whose holder's bundles, and merged files of a fleet, are taken; None for anyone's
     - `backend`, `providers`: what computes training steps, and what predictions
 
     One process writes to a state at a time; any number may read. Threads may share a learner: each call of `predict`,
@@ -73,7 +74,9 @@ class Learner:
         config: TrainingConfig,
         backend: str = AUTO,
         providers: Sequence[Provider] | None = None,
+        trust: Path | None = None,
     ) -> None:
+        self.trust = trust
         self.backend = choose_backend(backend, bundle)
         self.bundle = in_chosen_precision(
             bundle, config.precision, state.folder, config.memory_budget is not None
@@ -111,6 +114,7 @@ class Learner:
         """
         state = path_of(state, "state", StateError)
         finish(path_of(bundle, "bundle", BundleError), state)
+        key = optional_path(trust, "trust")
         opened = Bundle.open(bundle, trust)
         allow_older = flag_of(allow_older, "allow_older")
         if trust is not None and not allow_older:
@@ -119,7 +123,7 @@ class Learner:
         stored = State.open(state, opened.id, opened.stored_checkpoint)
         if trust is not None:
             accept(opened, trust, state, allow_older)
-        return cls(opened, stored, settings_of(config) or TrainingConfig(), backend, providers)
+        return cls(opened, stored, settings_of(config) or TrainingConfig(), backend, providers, key)
 
     @property
     def generation(self) -> Generation:

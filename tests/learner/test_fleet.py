@@ -13,8 +13,11 @@ import pytest
 
 from conftest import NAMES, Digits, build_digits_bundle, open_learner
 from csk_sdk import CskError, FleetError, Learner, Task, fleet, upgrade
+from csk_sdk.bundle.signing import SIGNATURE, sign
+from csk_sdk.contract.manifest import MANIFEST
 from csk_sdk.state.sealing import seal
 from field.fuzz_targets import each_value_changed
+from field.test_signing import write_keys
 from learner.knowing import accuracy
 from sdk.fleets import edited
 
@@ -281,6 +284,22 @@ def test_what_a_merged_file_tells_of_images_is_not_believed(
 
     fleet.apply(three["hall"], edited(tmp_path / "merged.cskc", claims))
     assert three["hall"].tasks[-1].images == 600
+
+
+def test_a_learner_that_trusts_a_key_takes_what_its_holder_merged(
+    three: dict[str, Learner], tmp_path: Path
+) -> None:
+    private, public = write_keys(tmp_path, "ours")
+    bundle = Path(shutil.copytree(three["hall"].bundle.folder, tmp_path / "signed"))
+    (bundle / SIGNATURE).write_bytes(sign((bundle / MANIFEST).read_bytes(), private))
+    learner = Learner.open(bundle, tmp_path / "trusting", trust=public)
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc")
+    with pytest.raises(
+        FleetError, match="is signed by nobody, and this device takes only what was signed by the key"
+    ):
+        fleet.apply(learner, tmp_path / "merged.cskc")
+    fleet.merge(files(tmp_path), tmp_path / "merged.cskc", sign=private)
+    assert fleet.apply(learner, tmp_path / "merged.cskc").changed
 
 
 @pytest.mark.parametrize("part", ["contribution", "tensors", "record", "HEAD"])

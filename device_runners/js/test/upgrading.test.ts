@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { BundleError, StateError, StateLockedError } from '../src/errors.js';
+import { fleet } from '../src/index.js';
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
@@ -198,6 +199,8 @@ describe('taken back', () => {
     const carried = known(to.storage);
     const learner = await Learner.open({ runtime, ...to });
     await learner.learn(await digitsTask('02-six-seven'), { epochs: 1 });
+    // What was said of it goes, too.
+    await fleet.export(learner, { name: 'kitchen' });
     await learner.close();
     await upgradeBack({ from, to });
     expect(known(from.storage)).toEqual(before);

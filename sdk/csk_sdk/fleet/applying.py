@@ -65,14 +65,14 @@ def apply(learner: Learner, file: Path | str, *, trust: Path | str | None = None
 
     What the device has contributed itself is counted there from then on, and not twice. What an earlier file brought is
     replaced, so applying one again changes nothing. `learner.rollback` leads back. With `trust`, the PEM file of a
-    public key, only a file signed by its holder is taken.
+    public key and by default that of `Learner.open`, only a file signed by its holder is taken.
 
     Raises FleetError for a file that is damaged, of another bundle, not signed as it must be, or whose classes do not
     go together with the device's; StateLockedError while something learns, StorageError where there is no room: nothing
     is changed then.
     """
     require_learner(learner)
-    path, key = path_of(file, "file"), optional_path(trust, "trust")
+    path, key = path_of(file, "file"), optional_path(trust, "trust") or learner.trust
     require_cross_entropy(learner.bundle)
     opened = _trusted(FleetFile.open(path), key)
     found = _read(opened, learner.bundle)

@@ -164,7 +164,7 @@ class Workspace:
         state = State.open(self.state, bundle.id, bundle.stored_checkpoint, keep=self.keep)
         if self.trust is not None:
             accept(bundle, self.trust, self.state)
-        return Learner(bundle, state, config or self.config, backend, self.providers)
+        return Learner(bundle, state, config or self.config, backend, self.providers, self.trust)
 
     def waiting(self, learner: Learner) -> Iterator[Task]:
         """Tasks that can be learned and are not yet, in name order, each opened when it is asked for.
