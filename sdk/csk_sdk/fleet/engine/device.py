@@ -31,7 +31,12 @@ class FleetDevice(Executor):  # type: ignore[misc]
 
     def _answer(self, task: str, asked: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         local = Path(fl_ctx.get_engine().get_workspace().get_site_config_dir())
-        device = Device(read_device(local), fl_ctx.get_identity_name(), lambda: bool(abort_signal.triggered))
+        device = Device(
+            read_device(local),
+            fl_ctx.get_identity_name(),
+            lambda: bool(abort_signal.triggered),
+            lambda said: self.log_info(fl_ctx, said),
+        )
         if task == CONTRIBUTE:
             return _reply(**{FILE: device.contribute()})
         if task == APPLY:

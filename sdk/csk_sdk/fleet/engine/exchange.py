@@ -20,6 +20,7 @@ from csk_sdk.workspace.folder import Workspace
 
 _LOOK_AGAIN_SECONDS = 0.5
 T = TypeVar("T")
+BUSY = "Something learns on this device: waiting until it is done."
 
 
 class Stopped(CskError):
@@ -27,14 +28,17 @@ class Stopped(CskError):
 
 
 class Device:
-    """A device's part: what it has learned, and what it takes. `stopped` tells whether the round has ended.
+    """A device's part: what it has learned, and what it takes.
 
-    While the device learns, both wait until it is done.
+    While something learns on the device, both wait until it is done, or `stopped` tells that the round is over; `say`
+    is told so.
     """
 
-    def __init__(self, site: DeviceSite, name: str, stopped: Callable[[], bool]) -> None:
+    def __init__(
+        self, site: DeviceSite, name: str, stopped: Callable[[], bool], say: Callable[[str], object]
+    ) -> None:
         """`name` is what people call the device."""
-        self._site, self._name, self._stopped = site, name, stopped
+        self._site, self._name, self._stopped, self._say = site, name, stopped, say
 
     def contribute(self) -> bytes:
         """What `fleet.export` writes. Raises what that raises, and Stopped."""
@@ -61,12 +65,16 @@ class Device:
         return apply(space.learner(), path, trust=space.trust)
 
     def _when_free(self, do: Callable[[], T]) -> T:
+        said = False
         while True:
             try:
                 return do()
             except StateLockedError:
                 if self._stopped():
-                    raise Stopped("The device was learning until the round was over: it is asked again in the next.") from None
+                    raise Stopped("It was learning until the round was over.") from None
+                if not said:
+                    self._say(BUSY)
+                said = True
                 time.sleep(_LOOK_AGAIN_SECONDS)
 
 

@@ -1,7 +1,7 @@
-"""`fleet prepare`: what NVFlare provisioned for a site, made to carry a fleet's files, and to let an operator do no more.
+"""`fleet prepare`: what NVFlare provisioned for a site carries a fleet's files, and lets an operator do no more.
 
-As it is provisioned, a kit lets an operator send code to every device, and read its files; the server keeps its jobs where
-all of the machine's servers do. Here, a device runs the classes of csk-sdk only, whatever is asked of it.
+As it is provisioned, a kit lets an operator send code to every device, and read its files; the server keeps its jobs
+where all servers of the machine do. Here, a device runs one class of csk-sdk only, whatever is asked of it.
 """
 
 from __future__ import annotations

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from csk_sdk.errors import ConfigError, FleetError
 from csk_sdk.fleet.engine.kits import DEVICE_CLASS, ROUND_CLASS
 from csk_sdk.fleet.engine.words import APPLY, CONTRIBUTE, REFUSED, REPORT
+from csk_sdk.fleet.merging import MergeReport
 from csk_sdk.formats.opening import read_file
 from csk_sdk.formats.schema import parse_json
 from csk_sdk.state.sealing import unseal
@@ -22,6 +25,8 @@ MISSING = (
 WAIT = 600.0
 """Seconds that devices have for each of a round's two steps."""
 _LARGEST = 1 << 20
+_LONGEST = 1_000_000
+_CONNECT_SECONDS = 30.0
 _DEPLOY_SECONDS = 600.0
 
 
@@ -32,8 +37,10 @@ class RoundReport:
     - `asked`: who was there
     - `contributed`: of each whose file came, its status as in `Receipt`; `applied`: of each that has taken what was
       merged, the generation that is current there
-    - `refused`: of each that did not, its sentence; `silent`: who has not answered in time: asked again in the next round
-    - `merged`: what `fleet.merge` says, as JSON; None where nothing was merged
+    - `refused`: of each that did not, its sentence; `silent`: who has not answered in time, and is asked again in the
+      next round
+    - `merged`: what `fleet.merge` says; None where nothing was merged
+    - `ended`: why the round ended before its end; empty where it did not
     """
 
     asked: tuple[str, ...]
@@ -41,7 +48,8 @@ class RoundReport:
     applied: dict[str, int]
     refused: dict[str, str]
     silent: tuple[str, ...]
-    merged: dict[str, Any] | None
+    merged: MergeReport | None
+    ended: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `fleet round --json`."""
@@ -54,25 +62,30 @@ def run_round(
     wait: float = WAIT,
     enough: int = 0,
     grace: float = 0.0,
-    steps: Iterable[str] = (CONTRIBUTE, APPLY),
-    merge: bool = True,
+    only: str | None = None,
     same: Mapping[str, str] | None = None,
     without: Iterable[str] = (),
     accept: Iterable[str] = (),
 ) -> RoundReport:
     """Run one round, as the operator whose provisioned folder `kit` is, and wait for its end.
 
-    Devices have `wait` seconds for each step, and `grace` seconds once `enough` of them have answered (0: all). The
+    Devices have `wait` seconds for each step, and `grace` seconds once `enough` of them have answered (0: all). With
+    `only`, "contribute" or "apply", files are collected and not merged, or what was merged last is given out. The
     others are what `fleet.merge` takes. Raises ConfigError for a folder that is no operator's kit or without NVFlare;
-    FleetError where the server cannot be reached, does not let this operator in, or the round failed.
+    FleetError where the server cannot be reached, does not let this operator in, or the round did not come to its end.
     """
     user = _user(kit)
+    if only not in (None, CONTRIBUTE, APPLY):
+        raise ConfigError(f"only is {only!r:.40}, and must be {CONTRIBUTE!r} or {APPLY!r}.")
+    if not 1 <= wait <= _LONGEST or not 0 <= grace <= _LONGEST or enough < 0:
+        raise ConfigError(
+            "wait must be from 1 to a million seconds, grace from 0, and enough no less than 0."
+        )
     job = {
         "wait": wait,
         "enough": enough,
         "grace": grace,
-        "steps": list(steps),
-        "merge": merge,
+        "only": only or "",
         "same": dict(same or {}),
         "without": list(without),
         "accept": list(accept),
@@ -118,8 +131,14 @@ def _run(kit: Path, user: str, folder: Path, most: float) -> dict[str, Any]:
         from nvflare.fuel.flare_api.flare_api import new_secure_session
     except ImportError:
         raise ConfigError(MISSING) from None
+    # What NVFlare tells a terminal.
+    with redirect_stdout(sys.stderr):
+        return _run_in(new_secure_session, kit, user, folder, most)
+
+
+def _run_in(connect: Callable[..., Any], kit: Path, user: str, folder: Path, most: float) -> dict[str, Any]:
     try:
-        session = new_secure_session(user, str(kit.absolute()), timeout=30.0)
+        session = connect(user, str(kit.absolute()), timeout=_CONNECT_SECONDS)
     except Exception as error:
         raise FleetError(
             f"The server does not let {user} in, or cannot be reached ({_said(error)})."
@@ -145,8 +164,6 @@ def _said(error: Exception) -> str:
 
 
 def _report(raw: dict[str, Any]) -> RoundReport:
-    if "error" in raw:
-        raise FleetError(f"The round ended early: {raw['error']}")
     steps = raw["contributed"], raw["applied"]
     refused = {name: one[REFUSED] for step in steps for name, one in step.items() if REFUSED in one}
     answered = {name for step in steps for name in step}
@@ -160,5 +177,10 @@ def _report(raw: dict[str, Any]) -> RoundReport:
         },
         refused=refused,
         silent=tuple(name for name in raw["asked"] if name not in answered),
-        merged=raw["merged"],
+        merged=None if raw["merged"] is None else _merge_report(raw["merged"]),
+        ended=raw["ended"],
     )
+
+
+def _merge_report(raw: dict[str, Any]) -> MergeReport:
+    return MergeReport(**{**raw, "unconfirmed": tuple(raw["unconfirmed"]), "alike": tuple(raw["alike"])})

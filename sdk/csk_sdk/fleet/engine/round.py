@@ -27,8 +27,8 @@ class FleetRound(Controller):  # type: ignore[misc]
     """Asks every device that is there for what it has learned, merges what is kept, and gives it to every device.
 
     Each of the two steps ends when all have answered, `grace` seconds after `enough` have, or after `wait` seconds.
-    Whoever answers later is kept, and counts in the next round. `steps` are those to be done of CONTRIBUTE and APPLY:
-    without the second nothing is merged, without the first what was merged last is given out. The others are what
+    Whoever answers later is kept, and counts in the next round. With `only`, one of the two steps is done, and nothing
+    is merged: what devices have learned is collected, or what was merged last is given out. The others are what
     `fleet.merge` takes.
     """
 
@@ -37,15 +37,14 @@ class FleetRound(Controller):  # type: ignore[misc]
         wait: float,
         enough: int = 0,
         grace: float = 0.0,
-        steps: Iterable[str] = (CONTRIBUTE, APPLY),
-        merge: bool = True,
+        only: str = "",
         same: Mapping[str, str] | None = None,
         without: Iterable[str] = (),
         accept: Iterable[str] = (),
     ) -> None:
         super().__init__(task_check_period=0.1)
         self._wait, self._enough, self._grace = wait, enough, grace
-        self._steps, self._merge = tuple(steps), merge
+        self._only = only
         self._how = (dict(same or {}), tuple(without), tuple(accept))
         self._answers: dict[str, dict[str, Any]] = {CONTRIBUTE: {}, APPLY: {}}
         self._lock = threading.Lock()
@@ -57,7 +56,7 @@ class FleetRound(Controller):  # type: ignore[misc]
         try:
             self._server = Server(read_server(local))
         except CskError as error:
-            self._end(fl_ctx, {"error": str(error)})
+            self._end(fl_ctx, {**_nothing(), "ended": str(error)})
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
         """Nothing is left open."""
@@ -66,18 +65,18 @@ class FleetRound(Controller):  # type: ignore[misc]
         """The round."""
         if self._server is None:
             return
-        report: dict[str, Any] = {"asked": [], "contributed": {}, "merged": None, "applied": {}}
+        report = _nothing()
         try:
-            if CONTRIBUTE in self._steps:
+            if self._only != APPLY:
                 report["asked"] = self._ask(CONTRIBUTE, Shareable(), abort_signal, fl_ctx)
-            if self._merge and not abort_signal.triggered:
+            if not self._only and not abort_signal.triggered:
                 report["merged"] = self._server.merge(*self._how).to_json()
-            if APPLY in self._steps and not abort_signal.triggered:
+            if self._only != CONTRIBUTE and not abort_signal.triggered:
                 carried = Shareable()
                 carried[FILE] = self._server.merged()
                 report["asked"] = sorted({*report["asked"], *self._ask(APPLY, carried, abort_signal, fl_ctx)})
         except (CskError, OSError) as error:
-            report["error"] = str(error)
+            report["ended"] = str(error)
         with self._lock:
             report["contributed"], report["applied"] = map(dict, self._answers.values())
         self._end(fl_ctx, report)
@@ -135,3 +134,7 @@ class FleetRound(Controller):  # type: ignore[misc]
     def _end(self, fl_ctx: FLContext, report: dict[str, Any]) -> None:
         workspace = fl_ctx.get_engine().get_workspace()
         replace_file(Path(workspace.get_run_dir(fl_ctx.get_job_id())) / REPORT, seal(report))
+
+
+def _nothing() -> dict[str, Any]:
+    return {"asked": [], "contributed": {}, "merged": None, "applied": {}, "ended": ""}

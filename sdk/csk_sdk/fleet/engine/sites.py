@@ -97,5 +97,7 @@ def _read(folder: Path, role: str) -> dict[str, Any]:
             f"{path} cannot be read ({reason}): write it with `csk-sdk fleet prepare`."
         ) from None
     if (wrong := violation(raw, _SCHEMAS[role])) is not None:
-        raise ConfigError(f"{path} does not describe a {role}: {wrong}. Write it with `csk-sdk fleet prepare`.")
+        raise ConfigError(
+            f"{path} does not describe a {role}: {wrong}. Write it with `csk-sdk fleet prepare`."
+        )
     return dict(raw)
