@@ -6,6 +6,8 @@ import json
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -77,38 +79,56 @@ def test_strangers(ours: Fleet, stranger: Path) -> None:
     assert not ours.kept
 
 
-def test_no_code_of_an_operator_runs_on_a_device(ours: Fleet) -> None:
-    from nvflare.fuel.flare_api.flare_api import new_secure_session
+# What an operator can do with NVFlare's own interface: two jobs, and a look at files.
+OPERATING = """
+import json, sys
+from nvflare.fuel.flare_api.flare_api import new_secure_session
 
+user, kit, bound, *jobs = sys.argv[1:]
+session = new_secure_session(user, kit, timeout=60.0)
+begun = [session.submit_job(job) for job in jobs]
+found = [session.wait_for_job(job, timeout=float(bound), poll_interval=0.5)["status"] for job in begun]
+for look in (session.ls_target, lambda name: session.cat_target(name, file="local/csk-fleet.json")):
+    try:
+        found.append(look("kitchen"))
+    except Exception as error:
+        found.append(f"refused: {error}")
+session.close()
+print("FOUND", json.dumps(found))
+"""
+
+
+def test_no_code_of_an_operator_runs_on_a_device(ours: Fleet) -> None:
+    # The server as it was provisioned, which lets an operator do all: it is the device that refuses.
+    for one in ("authorization.json", "resources.json"):
+        (ours.kits / SERVER / "local" / one).unlink()
     ours.start(SERVER)
     ours.start("kitchen")
     ran = ours.folder / "ran"
-    session = new_secure_session(OPERATOR, str(ours.kits / OPERATOR), timeout=60.0)
-    try:
-        code = ours.folder / "code"
-        write_job(code, {"wait": BOUND})
-        custom = code / "app" / "custom" / "other.py"
-        custom.parent.mkdir()
-        custom.write_text(
-            f"open({str(ran)!r}, 'w')\nfrom csk_sdk.fleet.engine.device import FleetDevice as Other\n"
-        )
-        named = ours.folder / "named"
-        write_job(named, {"wait": BOUND})
-        for job, path, arguments in (
-            (code, "other.Other", {}),
-            (named, "subprocess.Popen", {"args": ["touch", str(ran)]}),
-        ):
-            config = job / "app" / "config" / "config_fed_client.json"
-            raw = json.loads(config.read_text())
-            raw["executors"][0]["executor"] = {"path": path, "args": arguments}
-            config.write_text(json.dumps(raw))
-            ended = session.wait_for_job(session.submit_job(str(job)), timeout=BOUND, poll_interval=0.5)
-            assert ended["status"] != "FINISHED:COMPLETED"
-        assert "not authorized" in ours.log("kitchen")
-        assert "is not in allow_list" in ours.log("kitchen")
-        assert not ran.exists()
-        for look in (session.ls_target, session.cat_target):
-            with pytest.raises(Exception, match="not authorized"):
-                look("kitchen")
-    finally:
-        session.close()
+    code, named = ours.folder / "code", ours.folder / "named"
+    for job, path, arguments in (
+        (code, "other.Other", {}),
+        (named, "subprocess.Popen", {"args": ["touch", str(ran)]}),
+    ):
+        write_job(job, {"wait": BOUND})
+        config = job / "app" / "config" / "config_fed_client.json"
+        raw = json.loads(config.read_text())
+        raw["executors"][0]["executor"] = {"path": path, "args": arguments}
+        config.write_text(json.dumps(raw))
+    custom = code / "app" / "custom" / "other.py"
+    custom.parent.mkdir()
+    custom.write_text(
+        f"open({str(ran)!r}, 'w')\nfrom csk_sdk.fleet.engine.device import FleetDevice as Other\n"
+    )
+    arguments = [OPERATOR, str(ours.kits / OPERATOR), str(BOUND), str(code), str(named)]
+    done = subprocess.run(
+        [sys.executable, "-c", OPERATING, *arguments], env=ours.environment, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    *ended, listed, read = json.loads(done.stdout.partition("FOUND ")[2])
+    assert len(ended) == 2
+    assert "FINISHED:COMPLETED" not in ended
+    assert "not authorized" in listed
+    assert "not authorized" in read
+    assert "is not in allow_list" in ours.log("kitchen")
+    assert not ran.exists()

@@ -26,7 +26,7 @@ WAIT = 600.0
 """Seconds that devices have for each of a round's two steps."""
 _LARGEST = 1 << 20
 _LONGEST = 1_000_000
-_CONNECT_SECONDS = 30.0
+_CONNECT_SECONDS = 15.0
 _DEPLOY_SECONDS = 600.0
 
 
