@@ -7,8 +7,9 @@ An attacker has the bundle and one class's contribution, as a file has it (packe
 whose features say the same, by gradient descent on their pixels (Adam, box, total variation):
 
 - one: the mean of a class of one image, which `--least 1` would send
-- mean: the mean of 20 images: one picture
-- rows: mean and rows of 20 images, which `--least 20` sends: 20 pictures at once, whose mean and scatter are the file's
+- mean: the mean of `--images`, 20 by default: one picture
+- rows: mean and rows, which a device sends: as many pictures at once, whose mean and scatter are those of the file
+- span: the same, but for each picture alone: its features are to be the mean and some mixture of the rows
 
 A picture is compared with 1,000 candidates by the correlation of pixels, the true image among them: its rank, 500 where
 nothing was learned. Candidates are of all classes, or (`same class`) of the true one only, as many as there are. Beside
@@ -45,7 +46,7 @@ from csk_sdk.fleet.packing import pack, unpack
 from csk_sdk.method.contributions import Contribution, ContributionSum
 
 LEAST, CANDIDATES = 20, 1000
-MEMBERS = (20, 40, 80, 160)
+MEMBERS = (20, 40, 80, 160, 320)
 Array = np.ndarray
 
 
@@ -153,8 +154,9 @@ def sent(features: Array) -> Contribution:
 
 @dataclass(frozen=True)
 class Search:
-    """From how many starts, for how many steps; the weight of total variation."""
+    """Of how many images a file is; from how many starts, for how many steps; the weight of total variation."""
 
+    images: int
     starts: int
     steps: int
     smooth: float
@@ -207,6 +209,30 @@ def of_rows(data: Data, one: Contribution, spread: Array, how: Search) -> Array:
     starts = max(1, how.starts // 4)
     found, loss = searched(data, loss_of, (starts, int(one.count), *data.images.shape[1:]), how)
     return found[loss[:, 0].argmin()]
+
+
+def of_span(data: Data, one: Contribution, spread: Array, how: Search) -> Array:
+    """As many images, each looked for alone, whose features are the mean and some mixture of the rows.
+
+    Of all that were found, those that are so most nearly, and do not look alike.
+    """
+    unit = torch.from_numpy(spread)
+    mean = torch.from_numpy(one.mean)
+    axes = torch.linalg.svd(torch.from_numpy(one.factor / spread), full_matrices=False)[2]
+    axes = axes[: min(len(axes), int(one.count) - 1)]
+
+    def loss_of(features: torch.Tensor) -> torch.Tensor:
+        around = (features - mean) / unit
+        return ((around - around @ axes.T @ axes) ** 2).mean(-1)
+
+    found, loss = searched(data, loss_of, (how.starts, int(one.count), *data.images.shape[1:]), how)
+    found, loss = found.reshape(-1, *found.shape[2:]), loss.ravel()
+    near = alike(found, found)
+    chosen: list[int] = []
+    for place in np.argsort(loss).tolist():
+        if len(chosen) < one.count and all(near[place, other] < 0.9 for other in chosen):
+            chosen.append(place)
+    return found[chosen]
 
 
 def alike(pictures: Array, images: Array) -> Array:
@@ -292,45 +318,48 @@ def members(data: Data, label: int, spread: Array, rng: np.random.Generator) -> 
 
 
 def attacked(data: Data, how: Search, sets: int) -> tuple[dict[str, Any], Array]:
-    """A row for each attack, and pictures: true images, made of each, of their rows, of their mean; and their mean."""
+    """A row for each attack, and pictures: true images; made of each, of their rows, two ways, and of their mean."""
     rng = np.random.default_rng(0)
     # What a feature varies by as a rule: the attacker has images of their own.
     spread = np.maximum(data.network.of(data.images[rng.permutation(len(data.labels))[:1000]]).std(0), 1e-3)
-    ranks = {name: Ranks(data, rng) for name in ("one", "mean", "rows")}
+    ranks = {name: Ranks(data, rng) for name in ("one", "mean", "rows", "span")}
     shown: Array | None = None
+    found: dict[str, Any] = {}
     known: dict[int, list[float]] = {}
     for label in data.classes[:sets]:
         chosen = rng.permutation(np.flatnonzero(data.labels == label))
-        true, others = chosen[:LEAST], chosen[LEAST : 2 * LEAST]
+        true, others = chosen[: how.images], chosen[how.images : 2 * how.images]
         features = data.network.of(data.images[true])
         alone = of_means(data, np.stack([sent(one[None]).mean for one in features]), spread, how)
         mean = of_means(data, sent(features).mean[None], spread, how)
         rows = of_rows(data, sent(features), spread, how)
-        for place in range(LEAST):
+        span = of_span(data, sent(features), spread, how)
+        for place in range(min(how.images, len(others))):
             ranks["one"].add(alone[place : place + 1], true[place : place + 1], others[place : place + 1])
         ranks["mean"].add(mean, true, others)
         ranks["rows"].add(rows, true, others)
+        ranks["span"].add(span, true, others)
         if shown is None:
-            to_true = linear_sum_assignment(-alike(data.images[true], rows))[1]
             average = data.images[true].mean(0, keepdims=True)
-            shown = np.stack(
-                [
-                    data.images[true][:10],
-                    alone[:10],
-                    rows[to_true][:10],
-                    np.repeat(mean, 10, 0),
-                    np.repeat(average, 10, 0),
-                ]
-            )
+            matched = [_beside(data.images[true], one)[:10] for one in (rows, span)]
+            same = [np.repeat(one, 10, 0) for one in (mean, average)]
+            shown = np.stack([data.images[true][:10], alone[:10], *matched, *same])
         for count, area in members(data, label, spread, rng).items():
             known.setdefault(count, []).append(area)
-        print(f"{data.name}, class {label}:", {name: one.row() for name, one in ranks.items()}, flush=True)
+        found = {name: one.row() for name, one in ranks.items()}
+        means = {count: round(float(np.mean(one)), 1) for count, one in known.items()}
+        found["members, area under the ROC, %"] = means
+        print(f"{data.name}, up to class {label}: {json.dumps(found)}", flush=True)
     assert shown is not None
-    found: dict[str, Any] = {name: one.row() for name, one in ranks.items()}
-    found["members, area under the ROC, %"] = {
-        count: round(float(np.mean(one)), 1) for count, one in known.items()
-    }
     return found, shown
+
+
+def _beside(images: Array, pictures: Array) -> Array:
+    """For each image the picture that is most like it, each once; black where there are too few."""
+    to_image, to_picture = linear_sum_assignment(-alike(images, pictures))
+    found = np.zeros_like(images)
+    found[to_image] = pictures[to_picture]
+    return found
 
 
 def grid(pictures: Array, scale: int) -> Image.Image:
@@ -354,6 +383,7 @@ def main() -> None:
     parser.add_argument(
         "--starts", type=int, default=12, help="how often each search begins anew; rows: a quarter"
     )
+    parser.add_argument("--images", type=int, default=LEAST, help="of a class in a file")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--smooth", type=float, default=0.005, help="weight of total variation")
     parser.add_argument("--sets", type=int, default=6, help="classes of 20 images that are attacked")
@@ -363,9 +393,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     begun = time.perf_counter()
     data = the_digits() if options.data is None else cifar100(options.data, options.model)
-    found, shown = attacked(data, Search(options.starts, options.steps, options.smooth), options.sets)
+    found, shown = attacked(
+        data, Search(options.images, options.starts, options.steps, options.smooth), options.sets
+    )
     options.out.mkdir(parents=True, exist_ok=True)
-    name = data.name.lower()
+    name = data.name.lower() + (f"-{options.images}" if options.images != LEAST else "")
     grid(shown, 5 if data.images.shape[-1] < 16 else 2).save(
         options.out / f"inversion-{name}.png", optimize=True
     )
