@@ -200,15 +200,20 @@ class Fleet:
         return self.log(name)[self.before.get(name, 0) :]
 
     def kill(self, name: str) -> None:
-        """All its processes at once, as when power is lost."""
+        """All its processes at once, as when power is lost: nobody is left to tell of it."""
         process = self.running.pop(name)
+        others: list[psutil.Process] = []
         with psutil_gone():
-            all_of_it = psutil.Process(process.pid).children(recursive=True)
-            for one in all_of_it:
-                with psutil_gone():
-                    one.send_signal(signal.SIGKILL)
+            others = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait()
+        _killed(others)
+
+    def kill_job(self, name: str) -> None:
+        """The processes of its part of a round, and not the site's own."""
+        others = psutil.Process(self.running[name].pid).children(recursive=True)
+        assert others
+        _killed(others)
 
     def round(self, *options: str, kit: Path | None = None) -> subprocess.Popen[str]:
         """`csk-sdk fleet round`, begun."""
@@ -224,6 +229,12 @@ class Fleet:
     def learning(self, name: str) -> Any:
         """While the block runs, the device is as one that learns."""
         return self.learner(name).state.lock()
+
+
+def _killed(processes: list[psutil.Process]) -> None:
+    for one in processes:
+        with psutil_gone():
+            one.send_signal(signal.SIGKILL)
 
 
 @contextmanager

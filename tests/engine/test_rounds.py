@@ -24,6 +24,9 @@ def test_a_device_and_the_server_die_in_the_middle(ours: Fleet, digits: Digits) 
     with ours.learning("yard"), ours.learning("kitchen"):
         first = ours.round("--enough", "2")
         wait_for(lambda: busy(ours, "yard") and busy(ours, "kitchen"), "both are asked")
+        # First its part of the round, as for want of memory: that is its own trouble. Then all of it.
+        ours.kill_job("yard")
+        wait_for(lambda: "child worker process finished" in ours.new("yard"), "yard has noticed")
         ours.kill("yard")
     report = report_of(first)
     assert report["contributed"] == {"hall": "new", "kitchen": "new"}

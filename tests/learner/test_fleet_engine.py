@@ -20,7 +20,11 @@ from csk_sdk.fleet.engine.exchange import BUSY, Device, Server, Stopped
 from csk_sdk.fleet.trusting import UntrustedError
 from learner.test_fleet_https import device_key
 
-RESOURCES = {"format_version": 2, "class_allow_list": ["a.b"], "components": []}
+RESOURCES = {
+    "format_version": 2,
+    "class_allow_list": ["a.b"],
+    "components": [{"id": "process_launcher", "path": "nvflare.Launcher", "args": {}}],
+}
 ON_SERVER = {
     **RESOURCES,
     "snapshot_persistor": {"args": {"storage": {"args": {"root_dir": "/tmp/shared"}}}},
@@ -112,6 +116,7 @@ def test_a_device_s_kit(space: Path, tmp_path: Path) -> None:
     resources = json.loads((made / "local" / "resources.json").read_text())
     assert resources["class_allow_list"] == [kits.DEVICE_CLASS]
     assert resources["class_list_enforcement_mode"] == "enforce"
+    assert [one["path"] for one in resources["components"]] == [kits.LAUNCHER_CLASS]
     rights = json.loads((made / "local" / "authorization.json").read_text())["permissions"]
     assert list(rights) == ["project_admin"]
     assert {rights["project_admin"][one] for one in ("byoc", "shell_commands", "download_job")} == {"none"}

@@ -24,6 +24,7 @@ from csk_sdk.state.atomic import make_folder, replace_file
 from csk_sdk.workspace.folder import Workspace
 
 DEVICE_CLASS = "csk_sdk.fleet.engine.device.FleetDevice"
+LAUNCHER_CLASS = "csk_sdk.fleet.engine.launching.DeviceLauncher"
 ROUND_CLASS = "csk_sdk.fleet.engine.round.FleetRound"
 _LARGEST = 1 << 20
 # What a site lets the project's operator do: no code with a job, no look at files. Everyone else: nothing.
@@ -56,8 +57,15 @@ def prepare_device(
     Workspace.open(workspace)
     if sign is not None:
         raw_public_key_of(sign)
-    resources = _read(local / "resources.json.default")
-    _write(local / "resources.json", {**resources, **_only(DEVICE_CLASS), "allow_log_streaming": False})
+    resources = {
+        **_read(local / "resources.json.default"),
+        **_only(DEVICE_CLASS),
+        "allow_log_streaming": False,
+    }
+    for one in resources["components"]:
+        if one["id"] == "process_launcher":
+            one.update(path=LAUNCHER_CLASS, args={})
+    _write(local / "resources.json", resources)
     _write(local / "authorization.json", _rights({"download_job": "none"}))
     key = None if sign is None else str(sign.absolute())
     write_site(local, DeviceSite(str(workspace.absolute()), key, least, bits))

@@ -77,6 +77,8 @@ class FleetRound(Controller):  # type: ignore[misc]
                 report["asked"] = sorted({*report["asked"], *self._ask(APPLY, carried, abort_signal, fl_ctx)})
         except (CskError, OSError) as error:
             report["ended"] = str(error)
+        if abort_signal.triggered:
+            report["ended"] = report["ended"] or "It was stopped: the server's log says by whom."
         with self._lock:
             report["contributed"], report["applied"] = map(dict, self._answers.values())
         self._end(fl_ctx, report)
