@@ -20,6 +20,8 @@ from csk_sdk.data.tasks import Split
 from csk_sdk.runtime.sessions import load_onnxruntime, open_session
 
 Feeds = dict[str, NDArray[Any]]
+# Batch by batch, by name.
+Outputs = dict[str, list[NDArray[np.float32]]]
 
 # Ranges are medians of the batches' extremes, so both numbers are part of what "range" means: decision 0010.
 _IMAGES, _BATCH = 256, 16
@@ -98,8 +100,12 @@ def output_range(model: ir.Model, feeds: Iterable[Feeds]) -> Range:
 
 def compare(exact: ir.Model, rounded: ir.Model, feeds: Sequence[Feeds], manifest: Manifest) -> Agreement:
     """Run both training models over `feeds`."""
-    names = ["logits", *(site.gradient for site in manifest.sites)]
-    truth, other = (_outputs(model, names, feeds) for model in (exact, rounded))
+    truth, other = (training_outputs(model, feeds, manifest) for model in (exact, rounded))
+    return agreement_of(truth, other, manifest)
+
+
+def agreement_of(truth: Outputs, other: Outputs, manifest: Manifest) -> Agreement:
+    """How near the outputs of a training model are to those of the exact one, for the same batches."""
     a, b = (np.concatenate(outputs["logits"]) for outputs in (truth, other))
     return Agreement(
         logits=float(np.linalg.norm(b - a) / np.linalg.norm(a)),
@@ -110,10 +116,9 @@ def compare(exact: ir.Model, rounded: ir.Model, feeds: Sequence[Feeds], manifest
     )
 
 
-def _outputs(
-    model: ir.Model, names: Sequence[str], feeds: Sequence[Feeds]
-) -> dict[str, list[NDArray[np.float32]]]:
-    """Batch by batch, by name."""
+def training_outputs(model: ir.Model, feeds: Sequence[Feeds], manifest: Manifest) -> Outputs:
+    """Logits and the sites' gradients of a training model, batch by batch, by name."""
+    names = ["logits", *(site.gradient for site in manifest.sites)]
     session = _session(model)
     batches = [session.run(names, batch) for batch in feeds]
     return {name: [batch[position] for batch in batches] for position, name in enumerate(names)}
