@@ -17,7 +17,8 @@ from small_network import Network, Witness
 from test_quantize import Case, make_case, pictures, run
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
-from csk_artifacts_builder.int8.mixed import LEAST_COSINE, first_that, mix
+from csk_artifacts_builder.int8.calibrate import calibrations
+from csk_artifacts_builder.int8.mixed import LEAST_COSINE, Mixed, first_that, mix
 from csk_artifacts_builder.int8.quantize import quantize
 from csk_sdk import Learner, Task
 from csk_sdk.bundle.folder import Bundle
@@ -52,6 +53,11 @@ def cosine(a: NDArray, b: NDArray) -> float:
     return float(a.ravel() @ b.ravel() / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
+def mixed_of(case: Case) -> Mixed:
+    exact, head = case.exact[TRAINING_MODEL], case.manifest.head.weight
+    return mix(exact, calibrations(exact, case.feeds, head), lambda: case.feeds, case.manifest)
+
+
 def shown(graph: ir.Model) -> list[str]:
     return [node.op_type for node in graph.graph]
 
@@ -82,7 +88,7 @@ def measured_gradient(case: Case, name: str) -> NDArray[np.float64]:
 
 def test_a_network_that_int8_is_too_coarse_for_keeps_its_gradients(case: Case) -> None:
     """Held against the loss itself in float64, which knows neither rounding nor our rules."""
-    mixed = mix(case.exact[TRAINING_MODEL], case.calibration, case.feeds, case.manifest)
+    mixed = mixed_of(case)
     assert mixed.unmixed.worst_gradient < 0.9
     assert mixed.agreement.worst_gradient >= LEAST_COSINE
     # What is made of the large channel, and what reads it. The stem stays in int8.
@@ -104,9 +110,9 @@ def test_a_network_that_int8_is_too_coarse_for_keeps_its_gradients(case: Case) -
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
 def test_nothing_changes_where_int8_is_near(network: Network, tmp_path: Path) -> None:
     case = make_case(network, tmp_path)
-    mixed = mix(case.exact[TRAINING_MODEL], case.calibration, case.feeds, case.manifest)
+    mixed = mixed_of(case)
     if mixed.unmixed.worst_gradient < LEAST_COSINE:
-        assert mixed.calibration.in_float
+        assert mixed.agreement.worst_gradient >= LEAST_COSINE
         return
     assert mixed.calibration == case.calibration
     assert mixed.agreement == mixed.unmixed
@@ -115,11 +121,25 @@ def test_nothing_changes_where_int8_is_near(network: Network, tmp_path: Path) ->
     assert shown(graph) == shown(case.rounded[TRAINING_MODEL])
 
 
+def test_a_rare_image_is_not_cut_off(tmp_path: Path) -> None:
+    """One of many images is far brighter: beyond the usual range, its gradient would turn around."""
+    case = make_case(networks.RESNET, tmp_path)
+    feeds = [dict(batch) for batch in case.feeds]
+    feeds[0]["image"] = feeds[0]["image"].copy()
+    feeds[0]["image"][:1] *= 6
+    exact, head = case.exact[TRAINING_MODEL], case.manifest.head.weight
+    usual, widest = calibrations(exact, feeds, head)
+    mixed = mix(exact, (usual, widest), lambda: feeds, case.manifest)
+    assert mixed.unmixed.worst_gradient < LEAST_COSINE <= mixed.agreement.worst_gradient
+    assert mixed.calibration == widest
+    assert widest.inputs["stem"].high == max(float(batch["image"].max()) for batch in feeds)
+
+
 def test_where_nothing_is_near_enough_all_stays_in_float32(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("csk_artifacts_builder.int8.mixed.LEAST_COSINE", 1.0 - 1e-9)
-    mixed = mix(case.exact[TRAINING_MODEL], case.calibration, case.feeds, case.manifest)
+    mixed = mixed_of(case)
     assert mixed.nothing
     assert mixed.agreement.worst_gradient == pytest.approx(1.0)
     graph = case.exact[TRAINING_MODEL].clone()

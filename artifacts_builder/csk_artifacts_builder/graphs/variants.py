@@ -58,7 +58,7 @@ def in_int8(
         for model in (models[PREFIX_MODEL], *suffixes):
             quantize(model, calibration, head_weight)
     elif PREFIX_MODEL in models:
-        span = output_range(models[PREFIX_MODEL], feeds())
+        span = output_range(models[PREFIX_MODEL], feeds(), calibration.widest)
         suffixes = [models[name] for name in _SUFFIXES]
         store_as_uint8(models[PREFIX_MODEL], suffixes, calibration, span, head_weight)
     _require_standard(models)

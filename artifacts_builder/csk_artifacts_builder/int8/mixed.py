@@ -1,32 +1,33 @@
-"""Which convolutions stay in float32 in the int8 graphs: as few as leave every site's gradient near the exact one.
+"""What int8 needs of a network to leave its gradients what they are: wider ranges, or convolutions in float32.
 
-Some networks answer to the noise of eight bits more than others, whatever the ranges (decision 0010): of those, a part
-is left in float32. The part is one stretch of the network, in the graph's order, because each change between int8 and
-float32 costs time; it is found by halving, on base images, so a build tries some dozen graphs at most.
+Two things were seen to spoil gradients (decision 0010). A rare image has activations far beyond the usual range, and
+what is cut off turns its gradient around: the widest range holds it. And some networks answer to the noise of eight
+bits, whatever the ranges: of those, a part is left in float32. The part is one stretch of the network, in the graph's
+order, because each change between int8 and float32 costs time; it is found by halving, on base images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from csk_artifacts_builder.int8.calibrate import Agreement, Feeds, agreement_of, training_outputs
+from csk_artifacts_builder.int8.calibrate import Agreement, Feeds, agreement_of, open_model, outputs_of
 from csk_artifacts_builder.int8.quantize import Calibration, frozen_convolutions, quantize
 from csk_sdk.contract.manifest import Manifest
 
-# Of a site's gradient with the exact one, summed over four batches; 0.9 is what is promised, and other images differ.
+# Of a site's gradient with the exact one; 0.9 is what is promised, and other images differ.
 LEAST_COSINE = 0.92
-# The agreement is that of the first batches; where something stays in float32, as many further ones must agree, too.
+# Over so many batches a gradient is summed before it is compared.
 COMPARED_BATCHES = 4
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """What is in int8, and how near that comes to exact: `agreement`, and `unmixed` with every convolution in int8.
+    """What is in int8, and how near it comes to exact: `agreement`, and `unmixed` with usual ranges and all in int8.
 
-    `nothing` says that no convolution is.
+    Each is that of the worst batches. `nothing` says that no convolution is in int8.
     """
 
     calibration: Calibration
@@ -35,33 +36,43 @@ class Mixed:
     nothing: bool = False
 
 
-def mix(training: ir.Model, calibration: Calibration, feeds: Sequence[Feeds], manifest: Manifest) -> Mixed:
-    """Leave a stretch of forward convolutions in float32 where int8 is too coarse; none where it is not.
+def mix(
+    training: ir.Model,
+    calibrations: Sequence[Calibration],
+    feeds: Callable[[], Iterable[Feeds]],
+    manifest: Manifest,
+) -> Mixed:
+    """The first of the calibrations that is near enough to exact; else with as short a stretch in float32 as is.
 
-    `training` is the exact training model, and `feeds` are batches of base images. Where no stretch is enough, not even
-    all of them, everything stays in float32.
+    `training` is the exact training model; `feeds` gives batches of base images as often as it is called. Where no
+    stretch of forward convolutions is enough, not even all of them, everything stays in float32.
     """
     judge = _Judge(training, feeds, manifest)
-    unmixed = judge.agreements(calibration, 1)[0]
+    unmixed = judge.worst(calibrations[0])
     if unmixed.worst_gradient >= LEAST_COSINE:
-        return Mixed(calibration, unmixed, unmixed)
+        return Mixed(calibrations[0], unmixed, unmixed)
+    found = next((one for one in calibrations[1:] if judge.is_near(one)), None)
     convs = frozen_convolutions(training, manifest.head.weight)
-    forward = [str(conv.node.name) for conv in convs if not conv.backward]
+    if found is None:
+        forward = [str(conv.node.name) for conv in convs if not conv.backward]
+        ways = [way for one in calibrations if (way := _with_stretch(one, forward, judge)) is not None]
+        found = min(ways, key=lambda way: len(way.in_float), default=None)
+    nothing = found is None
+    chosen = found or replace(calibrations[0], in_float=frozenset(str(conv.node.name) for conv in convs))
+    return Mixed(chosen, judge.worst(chosen), unmixed, nothing)
 
-    def without(names: Sequence[str]) -> Calibration:
-        return replace(calibration, in_float=frozenset(names))
 
-    def holds(begin: int, end: int) -> bool:
-        return judge.is_near(without(forward[begin:end]))
+def _with_stretch(calibration: Calibration, forward: Sequence[str], judge: _Judge) -> Calibration | None:
+    """As few convolutions in a row in float32 as are near enough; None where not even all are."""
+
+    def without(begin: int, end: int) -> Calibration:
+        return replace(calibration, in_float=frozenset(forward[begin:end]))
 
     # Everything from the front up to an end; then as little in front of that end as holds.
-    end = first_that(lambda place: holds(0, place), 1, len(forward))
-    begin = end - first_that(lambda count: holds(end - count, end), 1, end)
-    chosen = without(forward[begin:end])
-    nothing = not judge.is_near(chosen)
-    if nothing:
-        chosen = without([str(conv.node.name) for conv in convs])
-    return Mixed(chosen, judge.agreements(chosen, 1)[0], unmixed, nothing)
+    end = first_that(lambda place: judge.is_near(without(0, place)), 1, len(forward))
+    count = first_that(lambda few: judge.is_near(without(end - few, end)), 1, end)
+    found = without(end - count, end)
+    return found if judge.is_near(found) else None
 
 
 def first_that(holds: Callable[[int], bool], low: int, high: int) -> int:
@@ -78,28 +89,35 @@ def first_that(holds: Callable[[int], bool], low: int, high: int) -> int:
 class _Judge:
     """Compares graphs with the exact one, whose outputs are kept."""
 
-    def __init__(self, exact: ir.Model, feeds: Sequence[Feeds], manifest: Manifest) -> None:
-        self._exact, self._manifest = exact, manifest
-        parts = [
-            feeds[begin : begin + COMPARED_BATCHES] for begin in (0, COMPARED_BATCHES) if len(feeds) > begin
-        ]
-        self._parts = [(part, training_outputs(exact, part, manifest)) for part in parts[:1]]
-        self._more = parts[1:]
+    def __init__(self, exact: ir.Model, feeds: Callable[[], Iterable[Feeds]], manifest: Manifest) -> None:
+        self._exact, self._feeds, self._manifest = exact, feeds, manifest
+        session = open_model(exact)
+        self._truths = [outputs_of(session, part, manifest) for part in self._parts()]
 
-    def agreements(self, calibration: Calibration, parts: int = 2) -> list[Agreement]:
-        """Of the first batches, and of the next."""
-        if parts > 1 and self._more:
-            self._parts += [
-                (part, training_outputs(self._exact, part, self._manifest)) for part in self._more
-            ]
-            self._more = []
-        graph = self._exact.clone()
-        quantize(graph, calibration, self._manifest.head.weight)
-        return [
-            agreement_of(truth, training_outputs(graph, part, self._manifest), self._manifest)
-            for part, truth in self._parts[:parts]
-        ]
+    def worst(self, calibration: Calibration) -> Agreement:
+        """Of all batches, the agreement of those that agree least."""
+        return min(self._agreements(calibration), key=lambda one: one.worst_gradient)
 
     def is_near(self, calibration: Calibration) -> bool:
-        """Whether every site's gradient is near the exact one, on both."""
-        return all(one.worst_gradient >= LEAST_COSINE for one in self.agreements(calibration))
+        """Whether every site's gradient is near the exact one, on all batches."""
+        return all(one.worst_gradient >= LEAST_COSINE for one in self._agreements(calibration))
+
+    def _agreements(self, calibration: Calibration) -> Iterator[Agreement]:
+        graph = self._exact.clone()
+        quantize(graph, calibration, self._manifest.head.weight)
+        session = open_model(graph)
+        for truth, part in zip(self._truths, self._parts(), strict=True):
+            yield agreement_of(truth, outputs_of(session, part, self._manifest), self._manifest)
+
+    def _parts(self) -> Iterator[list[Feeds]]:
+        """Batches that are compared together; the last ones with those that are left over."""
+        part: list[Feeds] = []
+        for batch in self._feeds():
+            if len(part) >= 2 * COMPARED_BATCHES:
+                yield part[:COMPARED_BATCHES]
+                del part[:COMPARED_BATCHES]
+            part.append(batch)
+        if len(part) >= 2 * COMPARED_BATCHES:
+            yield part[:COMPARED_BATCHES]
+            del part[:COMPARED_BATCHES]
+        yield part

@@ -42,12 +42,14 @@ class Calibration:
 
     `inputs` and `outputs` are the ranges of a forward convolution; `growth` is `max |dx| / max |dy|` of a
     convolution that computes an input gradient dx. Those of `in_float` stay in float32.
+    `widest` says that ranges are the widest of all batches, and not usual ones.
     """
 
     inputs: Mapping[str, Range]
     outputs: Mapping[str, Range]
     growth: Mapping[str, float]
     in_float: frozenset[str] = frozenset()
+    widest: bool = False
 
 
 def unmeasured(model: ir.Model, head_weight: str) -> Calibration:

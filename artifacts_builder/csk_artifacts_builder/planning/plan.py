@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from csk_artifacts_builder.graphs.losses import require_loss
 from csk_artifacts_builder.graphs.models import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.graphs.prefix import Cut, find_cut
 from csk_artifacts_builder.graphs.variants import cut_graphs, in_exact, in_int8
-from csk_artifacts_builder.int8.calibrate import Agreement, base_feeds, calibrate, level_of
+from csk_artifacts_builder.int8.calibrate import Agreement, Feeds, base_feeds, calibrations, level_of
 from csk_artifacts_builder.int8.deployed import round_as_deployed
 from csk_artifacts_builder.int8.mixed import COMPARED_BATCHES, Mixed, mix
 from csk_artifacts_builder.measure.base_knowledge import base_split
@@ -273,11 +273,13 @@ def _in_all_forms(
     mixed = probe = None
     if manifest.precision == INT8 and split is not None:
         head, training = manifest.head.weight, models[TRAINING_MODEL]
-        calibration = calibrate(training, base_feeds(manifest, split, checkpoint), head)
-        some = list(islice(base_feeds(manifest, split, checkpoint), 2 * COMPARED_BATCHES))
-        mixed = mix(training, calibration, some, manifest)
-        probe = level_of(some[:COMPARED_BATCHES])
-        models = in_int8(models, mixed.calibration, lambda: base_feeds(manifest, split, checkpoint), head)
+
+        def feeds() -> Iterator[Feeds]:
+            return base_feeds(manifest, split, checkpoint)
+
+        mixed = mix(training, calibrations(training, feeds(), head), feeds, manifest)
+        probe = level_of(list(islice(feeds(), COMPARED_BATCHES)))
+        models = in_int8(models, mixed.calibration, feeds, head)
     else:
         models = in_exact(models)
     for model in models.values():
