@@ -32,7 +32,14 @@ LESSONS = {
         {"d": (9, "a"), "e": (1, "e"), "f": (14, "f")},
     ),
     "first": ("nothing was known before", {}, {"d": (20, "d"), "e": (20, "e"), "f": (20, "f")}),
+    "recognised": (
+        "a learned class that was right less often than what is made up loses as much less to its twin",
+        {"a": 60, "b": 50, "c": 40},
+        {"d": (30, "c"), "e": (30, "e")},
+    ),
 }
+# How often learned classes were right when they were learned.
+RIGHT = {"recognised": {"c": 0.5}}
 APART = 2.5
 
 
@@ -71,10 +78,12 @@ def _judgement(name: str, seed: int, attempt: int) -> Row:
         "normals": rng.normal(size=(drawn, FEATURES)).astype(np.float32),
         "permutation": rng.permutation(len(before)),
     }
-    settings = {
+    settings: dict[str, Any] = {
         "all": names,
         "classes": list(task),
         "known": [one for one in task if one in before],
         "base": [one for one in before if one in "ab"],
     }
+    if name in RIGHT:
+        settings["right"] = RIGHT[name]
     return f"judgement-{name}", "judgement", about, settings, given

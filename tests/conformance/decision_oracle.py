@@ -89,7 +89,8 @@ def judgement(settings: Settings, given: Tensors, world: Any) -> Tensors:
         _add(rows, _expected(logits, own, index))
         asked = told and old and name not in settings["known"]
         asked = asked and len(features) >= threshold("twins", "least_images")
-        twin = _twin(logits, own[index], old, made) if asked else (-1, 0.0, 0.0)
+        right = {names.index(learned): share for learned, share in settings.get("right", {}).items()}
+        twin = _twin(logits, own[index], old, made, right) if asked else (-1, 0.0, 0.0)
         _add(rows, dict(zip(("twins", "taken", "back"), twin, strict=True)))
     before, after = _accuracies(old, given["permutation"], made) if old else (0.0, 0.0)
     assert not made.left, "all that was drawn is used"
@@ -119,14 +120,17 @@ def _expected(logits: Sequence[NDArray], own: Sequence[int], index: int) -> dict
     }
 
 
-def _twin(logits: Sequence[NDArray], own: int, old: Sequence[int], made: _MadeUp) -> tuple[int, float, float]:
+def _twin(
+    logits: Sequence[NDArray], own: int, old: Sequence[int], made: _MadeUp, right: Mapping[int, float]
+) -> tuple[int, float, float]:
     shares = {row: float(np.mean([_above(one[row], one[own]) for one in logits])) for row in old}
     nearest = max(old, key=lambda row: (shares[row], -row))
-    lost, taken = 0, 0
+    lost, taken, named = 0, 0, 0
     for _ in range(threshold("twins", "of_class")):
         one = made.logits(nearest)
         one[own] += threshold("twins", "even")
         lost += _above(one[own], one[nearest])
+        named += _best(one, old) == nearest
         taken += _best(one, old) == nearest and _best(one, range(len(one))) == own
     lost_share, taken_share = lost / threshold("twins", "of_class"), taken / threshold("twins", "of_class")
     limit = threshold("twins", "confused") + threshold("twins", "noise") / len(logits) ** 0.5
@@ -135,6 +139,10 @@ def _twin(logits: Sequence[NDArray], own: int, old: Sequence[int], made: _MadeUp
         return -1, 0.0, 0.0
     if taken_share <= threshold("twins", "taken"):
         return -1, 0.0, 0.0
+    # So many of its images were right as the class was learned, and `named` of those that are made up are.
+    named_share = named / threshold("twins", "of_class")
+    if right.get(nearest, 1.0) < named_share:
+        taken_share = right[nearest] * taken / named
     return nearest, taken_share, shares[nearest]
 
 

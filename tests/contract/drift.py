@@ -24,11 +24,17 @@ from tools.contract.shared import camel as camel_of  # noqa: E402
 from tools.contract.typescript import value_of  # noqa: E402
 
 PYTHON, TYPESCRIPT = Path("sdk/csk_sdk"), Path("device_runners/js/src")
-# Where thresholds live. What stays there is none: a logit of never, the smallest number, float32's rounding, and how
-# memory is counted and streams are told, in Python only.
+# Where thresholds live. What stays there is none: a logit of never, the smallest number, float32's rounding, and
+# how large a block is; and how memory is counted and streams are told, in Python only.
 WATCHED = ("method", "learning")
 ALLOWED = {
-    *("calibration._NEVER", "calibration.NEVER", "covariance.TINY", "projection.RANK_TOLERANCE"),
+    *(
+        "calibration._NEVER",
+        "calibration.NEVER",
+        "covariance.TINY",
+        "projection.RANK_TOLERANCE",
+        "symmetric.BLOCK",
+    ),
     *(
         "memory_budget._KERNELS_IN_FLIGHT",
         "memory_budget._STATISTICS_MATRICES",

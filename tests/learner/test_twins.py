@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from conftest import NAMES, Digits, open_learner
 from csk_sdk import Learner, Task, TaskError
+from csk_sdk.learning import consolidation
+from csk_sdk.method.decisions import Judgement, judge
 from learner.knowing import accuracy
 
 
@@ -52,6 +55,25 @@ def test_a_twin_takes_nothing_from_a_known_class(
     assert not any("drei" in note for note in learner.tasks[0].notes)
     assert threes(learner, digits) >= before - 0.05
     assert learner.forget("three").hidden == ("three",)
+
+
+def test_what_a_twin_of_a_learned_class_takes_is_told_of_what_was_right(
+    learner: Learner, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = digits.arrays((4, 5), 0, 120)
+    first = Task.from_arrays("01", images[::2], labels[::2], ["four", "five"])
+    learner.learn(first, {"few_shot": 10**6})
+    (task,) = learner.generation.tasks
+    expected = task.expected["classes"]["four"]["all_classes"]
+    given: list[Any] = []
+
+    def judged(*inputs: Any) -> Judgement:
+        given.append(inputs[-1])
+        return judge(*inputs)
+
+    monkeypatch.setattr(consolidation, "judge", judged)
+    learner.learn(Task.from_arrays("02", images[1::2], labels[1::2], ["vier", "fuenf"]), {"few_shot": 10**6})
+    assert given[0] == {"four": expected, "five": task.expected["classes"]["five"]["all_classes"]}
 
 
 def test_images_of_a_twin_are_never_right_over_all_classes(learner: Learner, digits: Digits) -> None:

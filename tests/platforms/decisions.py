@@ -44,7 +44,9 @@ def _judgement(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     images = JudgedImages.of(statistics, given["features"], given["labels"], classes, PRIOR_PICTURES)
     assert images is not None
     draws: Any = _Replayed(given)
-    found = judge(statistics, images, classes, settings["known"], settings["base"], draws)
+    found = judge(
+        statistics, images, classes, settings["known"], settings["base"], draws, settings.get("right")
+    )
     assert not draws.left, "all that was drawn is used"
     expected = [found.expected.get(name, Expected(0.0, 0.0)) for name in classes]
     twins = [found.twins.get(name) for name in classes]

@@ -10,14 +10,16 @@ import pytest
 from csk_sdk.config import TrainingConfig
 from csk_sdk.errors import TaskError
 from csk_sdk.learning.acceptance import not_told, twins_to_part
-from csk_sdk.method.decisions import Expected, Judgement, Twin, expected_of, judge
+from csk_sdk.method.decisions import Expected, Judgement, Twin, expected_of, judge, recognised
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.left_out import JudgedImages
 
 PRIOR = 100.0
 
 
-def judged(apart: float, count: int = 400, old: int = 4000, seed: int = 0) -> Judgement:
+def judged(
+    apart: float, count: int = 400, old: int = 4000, seed: int = 0, right: dict[str, float] | None = None
+) -> Judgement:
     """Two old classes far from each other, and a new one `apart` standard deviations from the first."""
     rng = np.random.default_rng(seed)
     means = np.array([[0.0, 0, 0], [40.0, 0, 0]])
@@ -28,7 +30,7 @@ def judged(apart: float, count: int = 400, old: int = 4000, seed: int = 0) -> Ju
     now = known.merge(ClassStatistics.empty(3).add(new, labels, ("n",)))
     images = JudgedImages.of(now, new, labels, ("n",), PRIOR)
     assert images is not None
-    return judge(now, images, ("n",), (), ("a", "b"), rng)
+    return judge(now, images, ("n",), (), ("a", "b"), rng, right)
 
 
 @pytest.mark.parametrize("apart", [1.0, 2.0, 4.0])
@@ -46,6 +48,29 @@ def test_twins_are_those_that_cannot_be_told_apart() -> None:
         assert (twin[0], twin[1].old) == ("n", "a")
         assert not judged(3.0, 60, seed=seed).twins
     assert not judged(0.0, 9).twins, "too few to say"
+
+
+def test_a_twin_takes_no_more_of_a_learned_class_than_was_right_before() -> None:
+    made_up = judged(0.0).twins["n"].taken
+    assert made_up == pytest.approx(0.5, abs=0.05), "of what is made up here, all is right before"
+    half = judged(0.0, right={"a": 0.5, "b": 0.1}).twins["n"]
+    assert half.taken == pytest.approx(0.5 * made_up, abs=1e-3)
+    assert judged(0.0, right={"b": 0.1}).twins["n"].taken == made_up
+    assert judged(0.0, right={"a": 0.0}).twins["n"].taken == 0.0
+
+
+def test_how_often_learned_classes_were_right_is_what_the_last_lesson_says() -> None:
+    said = [
+        Judgement({"n": Expected(0.5, 0.9), "m": Expected(0.25, 0.9)}, {}).to_json(),
+        {},
+        Judgement({"n": Expected(0.75, 0.9)}, {}).to_json(),
+    ]
+    assert recognised(said) == {"n": 0.75, "m": 0.25}
+    # Nobody checks what a record says of this.
+    for wrong in (None, [], "0.5", True, -0.1, 1.1, {"share": 0.5}):
+        assert recognised([{"classes": {"n": {"all_classes": wrong}}}]) == {}
+    for wrong in (None, [], {"n": 0.5}, {"n": []}):
+        assert recognised([{"classes": wrong}]) == {}
 
 
 def test_what_is_left_out_of_decisions() -> None:

@@ -2,8 +2,9 @@
 
 import { expect, it } from 'vitest';
 import { DEFAULTS } from '../src/config.js';
+import { jsonOf } from '../src/formats/json.js';
 import { warningsAbout } from '../src/learning/acceptance.js';
-import { judge, judgedApart } from '../src/method/decisions.js';
+import { judge, judgedApart, recognised } from '../src/method/decisions.js';
 import { ClassStatistics } from '../src/method/heads.js';
 import { JudgedImages } from '../src/method/leftOut.js';
 import { Random } from '../src/method/random.js';
@@ -12,7 +13,7 @@ const [FEATURES, COUNT] = [8, 400];
 const CLASSES = ['old', 'far', 'new'];
 
 /** What is said of `new`, which is so many deviations from `old`. */
-function judged(apart: number) {
+function judged(apart: number, right = new Map<string, number>()) {
   const random = new Random(0);
   const x = Float32Array.from({ length: 3 * COUNT * FEATURES }, (_, i) => {
     const [row, column] = [Math.floor(i / (COUNT * FEATURES)), i % FEATURES];
@@ -23,7 +24,7 @@ function judged(apart: number) {
   const statistics = ClassStatistics.empty(FEATURES).add(x, labels, CLASSES);
   const own = x.slice(2 * COUNT * FEATURES);
   const images = JudgedImages.of(statistics, own, new Array(COUNT).fill(0), ['new'], 100)!;
-  return judge(statistics, images, ['new'], [], [], random);
+  return judge(statistics, images, ['new'], [], [], random, right);
 }
 
 const said = (judgement: ReturnType<typeof judged>) =>
@@ -50,4 +51,27 @@ it('one that cannot be told is a twin, and one that can is neither', () => {
   expect(said(clear)).toEqual([]);
   const rival = judged(2.5);
   expect(judgedApart(twin, ['new'], rival).rivals).toBe(rival.rivals);
+});
+
+it('a twin takes no more of a learned class than was right before', () => {
+  const madeUp = judged(0).twins.get('new')!.taken;
+  expect(Math.abs(madeUp - 0.5)).toBeLessThan(0.1);
+  expect(judged(0, new Map([['old', 0.5]])).twins.get('new')!.taken).toBeCloseTo(0.5 * madeUp, 2);
+  expect(judged(0, new Map([['far', 0.1]])).twins.get('new')!.taken).toBe(madeUp);
+});
+
+it('how often learned classes were right is what the last lesson says', () => {
+  const said = (classes: unknown) => jsonOf({ classes }) as Record<string, ReturnType<typeof jsonOf>>;
+  const [first, last] = [{ n: { all_classes: 0.5 }, m: { all_classes: 1 } }, { n: { all_classes: 0.75 } }];
+  expect(recognised([said(first), {}, said(last)])).toEqual(
+    new Map([
+      ['n', 0.75],
+      ['m', 1],
+    ]),
+  );
+  // Nobody checks what a record says of this.
+  for (const wrong of [null, [], '0.5', true, -0.1, 1.1, { share: 0.5 }]) {
+    expect(recognised([said({ n: { all_classes: wrong } })]).size).toBe(0);
+  }
+  for (const wrong of [null, [], { n: 0.5 }, { n: [] }]) expect(recognised([said(wrong)]).size).toBe(0);
 });

@@ -8,6 +8,7 @@ import { doubles, floats, type Given, numbers, type Results, result, tensor } fr
 
 async function judgement(given: Given): Promise<Results> {
   const { all, classes, known, base } = given.settings as Record<string, string[]>;
+  const right = new Map(Object.entries((given.settings.right ?? {}) as Record<string, number>));
   const [gram, sums, counts] = ['gram', 'sums', 'counts'].map((name) => doubles(given, name));
   const statistics = new ClassStatistics(tensor(given, 'gram').shape[0]!, all!, gram!, sums!, counts!);
   const normals = numbers(given, 'normals');
@@ -16,7 +17,7 @@ async function judgement(given: Given): Promise<Results> {
   const draws = { normal: () => normals[used++]!, permutation: () => numbers(given, 'permutation') };
   const [features, labels] = [floats(given, 'features'), numbers(given, 'labels')];
   const images = JudgedImages.of(statistics, features, labels, classes!, PRIOR_IMAGES)!;
-  const found = judge(statistics, images, classes!, known!, base!, draws);
+  const found = judge(statistics, images, classes!, known!, base!, draws, right);
   if (used !== normals.length) throw new Error('other numbers were drawn than the case gives');
   const row = (of: (name: string) => number): ReturnType<typeof result> =>
     result([classes!.length], classes!.map(of));

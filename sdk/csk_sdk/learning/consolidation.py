@@ -99,8 +99,9 @@ class Consolidation:
     """From a generation's `tensors` to the next one's, by what the steps on one task left.
 
     `selected`, `deltas`, `bases` and `scratch` are those of `TaskTraining`, by site; `old_classes` the classes of each
-    older task, and `refitted` those of each whose head is made anew of what is known then. Classes that are `apart`
-    have a place in the task's own head, and none in what is known.
+    older task, and `refitted` those of each whose head is made anew of what is known then; `recognised` is how often
+    learned classes were right (`method.decisions.recognised`). Classes that are `apart` have a place in the task's own
+    head, and none in what is known.
     """
 
     bundle: Bundle
@@ -114,6 +115,7 @@ class Consolidation:
     bases: Mapping[str, NDArray[np.float32]]
     scratch: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
     refitted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    recognised: Mapping[str, float] = field(default_factory=dict)
     apart: tuple[str, ...] = ()
 
     def see(
@@ -360,7 +362,7 @@ class Consolidation:
             tensors.update(sketch.tensors())
         again = known_among(classes, images_counted(self.tensors))
         rng = np.random.default_rng(self.config.seed)
-        return judge(known, images, classes, again, self.bundle.manifest.classes, rng)
+        return judge(known, images, classes, again, self.bundle.manifest.classes, rng, self.recognised)
 
     def _counted(
         self, features: NDArray[np.float32], labels: Labels

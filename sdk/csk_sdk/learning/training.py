@@ -49,7 +49,8 @@ class TaskTraining:
     `tensors` are asked for where they are needed, and not kept: best left in their file (`StoredTensors`).
 
     `old_classes` are the classes of each older task, "base" among them; without, nothing is said about what they lose.
-    `refitted` are those of older tasks whose heads are made anew, of what is known in the end.
+    `refitted` are those of older tasks whose heads are made anew, of what is known in the end. `recognised` is how
+    often learned classes were right, as `method.decisions.recognised` has it.
 
     Per site: `selected` `(k,)` int64 channels, `deltas` `(rows, k)` float32 center changes on them, `bases`
     `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head. `evidence` is
@@ -67,6 +68,7 @@ class TaskTraining:
         old_classes: Mapping[str, tuple[str, ...]] | None = None,
         plan: Plan = WHOLE,
         refitted: Mapping[str, tuple[str, ...]] | None = None,
+        recognised: Mapping[str, float] | None = None,
     ) -> None:
         self._bundle, self._plan = bundle, plan
         self._backend = backend
@@ -74,7 +76,7 @@ class TaskTraining:
         self._config = config
         self.classes = tuple(classes)
         require_room(bundle.manifest.head.features)
-        self._refitted = refitted or {}
+        self._refitted, self._recognised = refitted or {}, recognised or {}
         old = (old_classes or {}).items()
         self._old_classes = {name: classes for name, classes in old if name not in self._refitted}
         self.known = known_among(self.classes, images_counted(self._tensors))
@@ -264,7 +266,7 @@ class TaskTraining:
     def _consolidation(self) -> Consolidation:
         return Consolidation(
             self._bundle, self._tensors, self.classes, self._config, self._plan, self._old_classes, self.selected,
-            self.deltas, self.bases, self._scratch, self._refitted,
+            self.deltas, self.bases, self._scratch, self._refitted, self._recognised,
         )  # fmt: skip
 
     def drop_centers(self) -> None:

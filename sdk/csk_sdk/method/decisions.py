@@ -6,7 +6,8 @@ covariance that all classes share, as wide as `method.forgetting` makes them; wi
 images, since it fits these too closely (`1 / (1 - g)`, g the share of its degrees of freedom that the discriminant
 uses). And a mean of n images lies closer to them than to others of the class, by `t / n` of squared distance, which
 the class's logit is reduced by. Not of the base's classes, whose images the network was trained on, and for whose
-width was measured what others need.
+width was measured what others need. Of a learned class, its lesson found by images left out how often it is right:
+where those that are made up are right more often, what a new one takes of them is less by as much.
 
 A new class is the *twin* of an old one where the two cannot be told apart: the share of the old one's images that look
 more like the new one, and of the new one's that look more like the old one, are together about one, as they are when
@@ -16,7 +17,7 @@ both show the same thing. A class that can be told apart, and would take much of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -120,6 +121,18 @@ def expected_of(recorded: Mapping[str, Any], names: Mapping[str, str | None]) ->
     return {**recorded, "classes": classes} if recorded else {}
 
 
+def recognised(expected: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """By learned class, how often it was expected to be right over all classes: of what tasks `expected`, in order."""
+    found: dict[str, float] = {}
+    for one in expected:
+        classes = one.get("classes")
+        for name, said in classes.items() if isinstance(classes, dict) else ():
+            share = said.get("all_classes") if isinstance(said, dict) else None
+            if isinstance(share, int | float) and not isinstance(share, bool) and 0.0 <= share <= 1.0:
+                found[name] = float(share)
+    return found
+
+
 def judge(
     statistics: ClassStatistics,
     images: JudgedImages,
@@ -127,10 +140,12 @@ def judge(
     known: Sequence[str],
     base: Collection[str],
     rng: np.random.Generator,
+    right: Mapping[str, float] | None = None,
 ) -> Judgement:
     """Of a task's images, judged by the discriminant of `statistics`, which `classes` are part of.
 
-    `known` are those of `classes` that were known before, `base` the classes that the network was trained on.
+    `known` are those of `classes` that were known before, `base` the classes that the network was trained on, and
+    `right` how often learned ones are, as `recognised` has it.
     """
     place = {name: row for row, name in enumerate(statistics.classes)}
     own = np.array([place[name] for name in classes])
@@ -145,7 +160,7 @@ def judge(
             continue
         expected[name] = _expected(mine, own, index, statistics.classes)
         if name not in known and made_up is not None and len(mine) >= _LEAST:
-            found = _rival(mine, int(own[index]), old, made_up, statistics.classes)
+            found = _rival(mine, int(own[index]), old, made_up, statistics.classes, right or {})
             if found is not None:
                 one, alike = found
                 (twins if alike else rivals)[name] = one
@@ -155,7 +170,12 @@ def judge(
 
 
 def _rival(
-    logits: Float64, own: int, old: NDArray[np.int64], made_up: _MadeUp, names: Sequence[str]
+    logits: Float64,
+    own: int,
+    old: NDArray[np.int64],
+    made_up: _MadeUp,
+    names: Sequence[str],
+    recognised: Mapping[str, float],
 ) -> tuple[Twin, bool] | None:
     """The old class that a new one, `own`, with these logits of its images takes much from; whether it is a twin."""
     back = (logits[:, old] > logits[:, own, None]).mean(axis=0)
@@ -172,7 +192,11 @@ def _rival(
     made[:, own] += _EVEN
     right = made[:, old].argmax(axis=1) == nearest
     taken = float(np.mean(right & (made.argmax(axis=1) == own)))
-    return (Twin(names[row], taken, float(back[nearest])), bool(alike)) if taken > _TAKEN else None
+    if taken <= _TAKEN:
+        return None
+    # More of what is made up is right than of images, and what is wrong already is not taken.
+    less = min(1.0, recognised.get(names[row], 1.0) / float(right.mean()))
+    return Twin(names[row], less * taken, float(back[nearest])), bool(alike)
 
 
 def lost_to_others(

@@ -175,7 +175,7 @@ function judged(
   for (const [key, tensor] of sketch?.tensors() ?? []) tensors.set(key, tensor);
   const random = new Random(training.config.seed);
   const base = training.bundle.manifest.classes;
-  return judge(known, images, classes, training.known, base, random);
+  return judge(known, images, classes, training.known, base, random, training.recognised);
 }
 
 /** What the network, as trained, sees in the task's images: for one decision after the other, and one look. */

@@ -13,6 +13,7 @@ import { dumps, type Json } from '../formats/json.js';
 import { violation } from '../formats/schema.js';
 import type { Tensors } from '../formats/tensors.js';
 import type { Lesson } from '../method/contributions.js';
+import { recognised } from '../method/decisions.js';
 import { type Gain, pays, untold } from '../method/gain.js';
 import { ClassStatistics } from '../method/heads.js';
 import { cosine, warmUpSteps } from '../method/optimizers.js';
@@ -121,6 +122,7 @@ export class LearnRun {
       opening,
       old,
       refitted,
+      recognised(generation.tasks.map((one) => one.expected)),
     );
   }
 

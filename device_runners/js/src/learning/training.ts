@@ -66,7 +66,8 @@ export class TaskTraining {
 
   /**
    * `oldClasses` are those of each older task, "base" among them; without, nothing is said about what they lose. `refitted`
-   * are those of older tasks whose heads are made anew, of what is known in the end.
+   * are those of older tasks whose heads are made anew, of what is known in the end. `recognised` is how often learned classes
+   * were right (`method/decisions.ts`).
    */
   constructor(
     readonly bundle: Bundle,
@@ -76,6 +77,7 @@ export class TaskTraining {
     readonly opening: Opening,
     readonly oldClasses: ReadonlyMap<string, readonly string[]> = new Map(),
     readonly refitted: ReadonlyMap<string, readonly string[]> = new Map(),
+    readonly recognised: ReadonlyMap<string, number> = new Map(),
   ) {
     this.optimizer = optimizerOf(config);
     this.head = { weight: new Float32Array(0), bias: new Float32Array(0) };

@@ -8,6 +8,7 @@
 
 import { TWINS } from '../contract/thresholds.js';
 import type { Twin } from '../errors.js';
+import { isObject, type Json, plain } from '../formats/json.js';
 import { freedomOf } from './covariance.js';
 import { type Draws, spreadOf, WIDTH } from './forgetting.js';
 import type { ClassStatistics } from './heads.js';
@@ -58,9 +59,23 @@ export function judgedApart(
   };
 }
 
+/** By learned class, how often it was expected to be right over all classes: of what tasks expected, oldest first. */
+export function recognised(expected: Iterable<Readonly<Record<string, Json>>>): Map<string, number> {
+  const found = new Map<string, number>();
+  for (const { classes } of expected) {
+    if (!isObject(classes)) continue;
+    for (const [name, said] of Object.entries(classes)) {
+      const share = isObject(said) ? plain(said.all_classes ?? null) : undefined;
+      if (typeof share === 'number' && share >= 0 && share <= 1) found.set(name, share);
+    }
+  }
+  return found;
+}
+
 /**
  * Of a task's images, judged by the discriminant of `statistics`, which `classes` are part of. `known` are those of
- * `classes` that were known before, `base` the classes that the network was trained on.
+ * `classes` that were known before, `base` the classes that the network was trained on, and `right` how often learned ones
+ * are, as `recognised` has it.
  */
 export function judge(
   statistics: ClassStatistics,
@@ -69,6 +84,7 @@ export function judge(
   known: readonly string[],
   base: readonly string[],
   random: Pick<Draws, 'permutation' | 'normal'>,
+  right: ReadonlyMap<string, number> = new Map(),
 ): Judgement {
   const { classes: all } = statistics;
   const own = classes.map((name) => all.indexOf(name));
@@ -82,7 +98,7 @@ export function judge(
     if (!mine.length) continue;
     expected.set(name, expectedOf(mine, own, index, all));
     if (known.includes(name) || !madeUp || mine.length < TWINS.leastImages) continue;
-    const found = rivalOf(mine, own[index]!, old, madeUp, all);
+    const found = rivalOf(mine, own[index]!, old, madeUp, all, right);
     if (found) (found.alike ? twins : rivals).set(name, found.twin);
   }
   return { expected, twins, rivals, ...madeUp?.accuracies(old) };
@@ -120,6 +136,7 @@ function rivalOf(
   old: readonly number[],
   madeUp: MadeUp,
   names: readonly string[],
+  recognised: ReadonlyMap<string, number>,
 ): { readonly twin: Twin; readonly alike: boolean } | undefined {
   const n = logits.length;
   const shares = old.map((row) => logits.filter((one) => one[row]! > one[own]!).length / n);
@@ -134,8 +151,12 @@ function rivalOf(
   if (!alike && lost <= TWINS.taken) return undefined;
   const made = madeUp.ofClass(row, normals, [...names.keys()]);
   for (const one of made) one[own] = one[own]! + TWINS.even;
-  const taken = made.filter((one) => largest(one, old) === row && argmax(one) === own).length / made.length;
-  return taken > TWINS.taken ? { twin: { old: names[row]!, taken, back }, alike } : undefined;
+  const right = made.filter((one) => largest(one, old) === row);
+  const taken = right.filter((one) => argmax(one) === own).length / made.length;
+  if (taken <= TWINS.taken) return undefined;
+  // More of what is made up is right than of images, and what is wrong already is not taken.
+  const less = Math.min(1, (recognised.get(names[row]!) ?? 1) / (right.length / made.length));
+  return { twin: { old: names[row]!, taken: less * taken, back }, alike };
 }
 
 /** Images of old classes that look as others of theirs would, to the discriminant. */

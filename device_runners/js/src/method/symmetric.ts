@@ -1,12 +1,16 @@
 /**
  * Systems with a symmetric matrix, by its Cholesky factor, as flat, row-major Float64Arrays.
  *
- * All goes by rows, four at a time: with 832 features ml-matrix takes ten times as long to solve and six times to
- * decompose (docs/decisions/0018), and that was most of what a task took.
+ * All goes by blocks of columns: what the columns before a block make of it is one product of matrices, and only within the
+ * block one number follows from the other. ml-matrix takes ten times as long to solve and six times to decompose with 832
+ * features (docs/decisions/0018), and that was most of what a task took.
  */
 
 import { Matrix, solve } from 'ml-matrix';
 import { identity, timesTransposed, transposed } from './matrix.js';
+
+/** Columns of a block: few enough that its triangle stays in the cache, and enough that products are most of the work. */
+const BLOCK = 48;
 
 /** `x` `(n, m)` with `a x = b`, for an `a` `(n, n)` as `SymmetricSystem` takes and `b` `(n, m)`. */
 export function solveSymmetric(a: Float64Array, b: Float64Array, n: number, m: number): Float64Array {
@@ -53,10 +57,21 @@ export class SymmetricSystem {
       );
     }
     const found = rows.slice();
-    for (let row = 0; row < m; row += 4) {
-      const four = fourRows(row, m, n);
-      for (let i = 0; i < n; i++) substitute(lower, n, i, 0, i, found, four);
-      for (let i = n - 1; i >= 0; i--) substitute(upper, n, i, i + 1, n, found, four);
+    for (let start = 0; start < n; start += BLOCK) {
+      const end = Math.min(start + BLOCK, n);
+      subtractProduct(found, m, lower, n, start, end, 0, start);
+      for (let row = 0; row < m; row += 4) {
+        const four = fourRows(row, m, n);
+        for (let i = start; i < end; i++) substitute(lower, n, i, start, i, found, four);
+      }
+    }
+    for (let end = n; end > 0; end -= Math.min(BLOCK, end)) {
+      const start = Math.max(end - BLOCK, 0);
+      subtractProduct(found, m, upper, n, start, end, end, n);
+      for (let row = 0; row < m; row += 4) {
+        const four = fourRows(row, m, n);
+        for (let i = end - 1; i >= start; i--) substitute(upper, n, i, i + 1, end, found, four);
+      }
     }
     return found;
   }
@@ -92,20 +107,69 @@ export function choleskyFactor(a: Float64Array, n: number): Float64Array | undef
   for (let i = 0; i < n; i++) {
     for (let j = 0; j <= i; j++) lower[i * n + j] = (a[i * n + j]! + a[j * n + i]!) / 2;
   }
-  for (let start = 0; start < n; start += 4) {
-    const four = fourRows(start, n, n);
-    for (let i = 0; i < start; i++) substitute(lower, n, i, 0, i, lower, four);
-    for (let row = start; row < Math.min(start + 4, n); row++) {
-      for (let column = start; column <= row; column++) {
-        let rest = lower[row * n + column]!;
-        for (let k = 0; k < column; k++) rest -= lower[row * n + k]! * lower[column * n + k]!;
-        if (column < row) lower[row * n + column] = rest / lower[column * n + column]!;
-        else if (rest > 0) lower[row * n + row] = Math.sqrt(rest);
-        else return undefined;
-      }
+  for (let start = 0; start < n; start += BLOCK) {
+    const end = Math.min(start + BLOCK, n);
+    const below = lower.subarray(start * n);
+    subtractProduct(below, n - start, lower, n, start, end, 0, start);
+    if (!factorBlock(lower, n, start, end)) return undefined;
+    for (let row = end; row < n; row += 4) {
+      const four = fourRows(row, n, n);
+      for (let i = start; i < end; i++) substitute(lower, n, i, start, i, lower, four);
     }
   }
+  // The products went over the diagonal.
+  for (let i = 0; i < n; i++) lower.fill(0, i * n + i + 1, (i + 1) * n);
   return lower;
+}
+
+/** The block on the diagonal from `start` to `end`, of which what lies before is subtracted; false where it is not definite. */
+function factorBlock(lower: Float64Array, n: number, start: number, end: number): boolean {
+  for (let row = start; row < end; row++) {
+    for (let column = start; column <= row; column++) {
+      let rest = lower[row * n + column]!;
+      for (let k = start; k < column; k++) rest -= lower[row * n + k]! * lower[column * n + k]!;
+      if (column < row) lower[row * n + column] = rest / lower[column * n + column]!;
+      else if (rest > 0) lower[row * n + row] = Math.sqrt(rest);
+      else return false;
+    }
+  }
+  return true;
+}
+
+/**
+ * From columns `start` to `end` of `x` `(m, n)`, subtract its columns `first` to `last` times those of rows `start` to `end`
+ * of the `triangle` `(n, n)`.
+ */
+function subtractProduct(
+  x: Float64Array,
+  m: number,
+  triangle: Float64Array,
+  n: number,
+  start: number,
+  end: number,
+  first: number,
+  last: number,
+): void {
+  const [depth, width] = [last - first, end - start];
+  if (!depth) return;
+  const rows = columnsOf(triangle.subarray(start * n), width, n, first, last);
+  // Some rows at a time, so that what is copied stays small.
+  for (let at = 0; at < m; at += BLOCK) {
+    const count = Math.min(BLOCK, m - at);
+    const part = columnsOf(x.subarray(at * n), count, n, first, last);
+    const product = timesTransposed(part, rows, count, width, depth);
+    for (let i = 0; i < count; i++) {
+      const to = (at + i) * n + start;
+      for (let j = 0; j < width; j++) x[to + j] = x[to + j]! - product[i * width + j]!;
+    }
+  }
+}
+
+/** Columns `first` to `last` of the first `m` rows of `x`, which are `n` long, copied. */
+function columnsOf(x: Float64Array, m: number, n: number, first: number, last: number): Float64Array {
+  const found = new Float64Array(m * (last - first));
+  for (let i = 0; i < m; i++) found.set(x.subarray(i * n + first, i * n + last), i * (last - first));
+  return found;
 }
 
 type Four = readonly [number, number, number, number];
