@@ -51,12 +51,16 @@ def mix(
     unmixed = judge.worst(calibrations[0])
     if unmixed.worst_gradient >= LEAST_COSINE:
         return Mixed(calibrations[0], unmixed, unmixed)
-    found = next((one for one in calibrations[1:] if judge.is_near(one)), None)
+    worst = {one.widest: judge.worst(one).worst_gradient for one in calibrations[1:]}
+    worst[calibrations[0].widest] = unmixed.worst_gradient
     convs = frozen_convolutions(training, manifest.head.weight)
-    if found is None:
-        forward = [str(conv.node.name) for conv in convs if not conv.backward]
-        ways = [way for one in calibrations if (way := _with_stretch(one, forward, judge)) is not None]
-        found = min(ways, key=lambda way: len(way.in_float), default=None)
+    forward = [str(conv.node.name) for conv in convs if not conv.backward]
+    # From the ranges that are better to begin with; the others only where these are of no use.
+    ways = (
+        one if worst[one.widest] >= LEAST_COSINE else _with_stretch(one, forward, judge)
+        for one in sorted(calibrations, key=lambda one: -worst[one.widest])
+    )
+    found = next((way for way in ways if way is not None), None)
     nothing = found is None
     chosen = found or replace(calibrations[0], in_float=frozenset(str(conv.node.name) for conv in convs))
     return Mixed(chosen, judge.worst(chosen), unmixed, nothing)
