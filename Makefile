@@ -12,6 +12,8 @@ EXECUTORCH := .venv-executorch
 MNN := .venv-mnn
 DOCS := .venv-docs
 RELEASE := .venv-release
+# NVFlare pins what nothing else of csk-sdk needs.
+ENGINE := .venv-engine
 JS := device_runners/js
 JS_PACKAGES := $(JS)/node_modules/.ready
 JS_TOOLS := $(JS)/out/build/.ready
@@ -42,7 +44,7 @@ ON ?= $(shell sed 's/\#.*//' $(RUNTIMES) | awk 'NF {print $$1}') node
 MATRIX := out/matrix
 DIGITS := out/digits
 
-.PHONY: help demo demo-fleet test test-slow contract test-ort-training run-ort-training sweep-ort-training test-ssh test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
+.PHONY: help demo demo-fleet test test-slow contract test-ort-training run-ort-training sweep-ort-training test-ssh test-engine test-saturating test-oldest run-oldest matrix run-matrix matrix-js sweep test-js check format \
 	wheel-test docs release conformance conformance-js arm64 chromium app build-app test-app lessons attack soak fuzz fuzz-js sbom \
 	bench bench-peers bench-cifar100 bench-continual test-benchmarks memory-limit clean
 
@@ -57,6 +59,7 @@ help:
 	@echo "make matrix          every graph on every declared runtime, as one table: docs/matrix.md (ON='1.17.0 node': some)"
 	@echo "make sweep GRAPHS=2300   networks drawn at random, on three runtimes, against torch in float64 (a quarter of an hour)"
 	@echo "make test-ssh        learning on a board over ssh, against an sshd on this machine"
+	@echo "make test-engine     a fleet whose files NVFlare carries: rounds on loopback, deaths, strangers (2 minutes)"
 	@echo "make conformance     what this and other platforms compute, against goldens, as one table"
 	@echo "make arm64           the part of it on emulated ARM64 CPUs (Debian)"
 	@echo "make test-js         the JavaScript runner: types, lint, tests (Node 20 or newer)"
@@ -125,6 +128,15 @@ test-ssh: $(BIN)/.dev
 		apt-get update -qq && apt-get install -y -qq openssh-server >/dev/null; } || \
 		{ echo "test-ssh needs OpenSSH's server: install the package openssh-server"; exit 1; }
 	CSK_SDK_SSHD=1 $(BIN)/python -m pytest tests/device_runners/test_remote.py
+
+# A server, devices and an operator as processes of their own, on loopback.
+test-engine: $(ENGINE)/.ready
+	$(ENGINE)/bin/python -m pytest -n 2 tests/engine
+
+$(ENGINE)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(ENGINE)
+	$(ENGINE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[engine-test]'
+	@touch $@
 
 # On x86 CPUs with VNNI int8 sums are right by themselves; here they saturate as on the others.
 test-saturating: $(BIN)/.dev
@@ -360,4 +372,4 @@ memory-limit: $(BIN)/.dev
 	$(BIN)/python benchmarks/memory_limit.py --out out/memory-limit
 
 clean:
-	rm -rf $(VENV) $(ORT_TRAINING) .venv-matrix-* $(BENCH) $(EXECUTORCH) $(MNN) $(DOCS) $(RELEASE) .cache out build dist
+	rm -rf $(VENV) $(ORT_TRAINING) .venv-matrix-* $(BENCH) $(EXECUTORCH) $(MNN) $(DOCS) $(RELEASE) $(ENGINE) .cache out build dist

@@ -85,7 +85,7 @@ def _build(
     upgraded = bundle_to_upgrade(options.upgrade_from, options.base_data)
     plan = plan_build(model, options)
     source, head, manifest, models = plan.source, plan.head, plan.manifest, plan.models
-    checkpoint, split, agreement = plan.checkpoint, plan.split, plan.agreement
+    checkpoint, split, mixed = plan.checkpoint, plan.split, plan.mixed
     where, sites = source.path.name, manifest.sites
     # The head's tensors are in no graph: they live in the checkpoint.
     weights = {
@@ -137,9 +137,9 @@ def _build(
         draft.publish(options.sign)
     metric = objective_of(options.loss).metric
     scaled = pixels_said(options, source) if not manifest.input.is_signal else ()
-    about = warnings_about(options, manifest, accuracy, agreement, exchanged, bool(scaled))
+    about = warnings_about(options, manifest, accuracy, mixed, exchanged, bool(scaled))
     warnings = (*source.warnings, *inexact, *scaled, *unprotected(options, manifest), *about, *unchecked)
-    return BuildReport(out, sites, len(manifest.classes), accuracy, agreement, warnings, metric)
+    return BuildReport(out, sites, len(manifest.classes), accuracy, plan.agreement, warnings, metric)
 
 
 def _present(model: ir.Model, names: Iterable[str]) -> tuple[str, ...]:

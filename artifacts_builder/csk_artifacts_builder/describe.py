@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from csk_artifacts_builder.graphs.head import SplitHead
-from csk_artifacts_builder.int8.calibrate import Agreement
+from csk_artifacts_builder.int8.mixed import Mixed
 from csk_artifacts_builder.options import BACKEND_CHOICES, BuildOptions
 from csk_artifacts_builder.ort.artifacts import head_capacity
 from csk_artifacts_builder.prepare.model import SourceModel
@@ -37,8 +37,6 @@ from csk_sdk.objectives import objective_of
 from csk_sdk.runtime.sessions import require_training_package
 from csk_sdk.version import __version__
 
-# Below this cosine of a site's gradient to the exact one, int8 costs accuracy: decision 0010.
-SUSPICIOUS_COSINE = 0.95
 # What a double holds exactly, and JavaScript with it.
 _LARGEST_COUNTER = (1 << 53) - 1
 _UNNORMALISED = {
@@ -249,7 +247,7 @@ def warnings_about(
     options: BuildOptions,
     manifest: Manifest,
     accuracy: float | None,
-    agreement: Agreement | None,
+    mixed: Mixed | None,
     exchanged: Sequence[str] = (),
     scaled_inside: bool = False,
 ) -> tuple[str, ...]:
@@ -283,10 +281,28 @@ def warnings_about(
         )
         found.append(f"{reached}: check --mean/--std and the order of --classes.")
     found += exchanged
-    if agreement is not None and agreement.worst_gradient < SUSPICIOUS_COSINE:
-        worst = min(agreement.gradients, key=lambda name: agreement.gradients[name])
-        found.append(
-            f"int8 is too coarse for this network: the gradient of site '{worst}' has a cosine of only "
-            f"{agreement.worst_gradient:.2f} to the exact one. Build with --precision exact."
-        )
+    found += [] if mixed is None else _in_float(mixed, manifest)
     return tuple(found)
+
+
+def _in_float(mixed: Mixed, manifest: Manifest) -> list[str]:
+    """A sentence on what stays in float32 in the int8 graphs, and why."""
+    names, before = manifest.in_float, mixed.unmixed
+    if not mixed.calibration.in_float:
+        return []
+    worst = min(before.gradients, key=lambda name: before.gradients[name])
+    coarse = (
+        f"int8 is too coarse for parts of this network: with every convolution in int8, the gradient of site '{worst}' "
+        f"has a cosine of only {before.worst_gradient:.2f} to the exact one."
+    )
+    if mixed.nothing:
+        return [f"{coarse} Nothing is left to gain, so all stays in float32: build with --precision exact."]
+    which = (
+        f"convolution '{names[0]}' stays"
+        if len(names) == 1
+        else (f"{len(names)} convolutions, from '{names[0]}' to '{names[-1]}', stay")
+    )
+    return [
+        f"{coarse} So {which} in float32, and the smallest cosine is {mixed.agreement.worst_gradient:.2f}. "
+        "csk-sdk doctor measures on each device whether int8 is still faster there."
+    ]

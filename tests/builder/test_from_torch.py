@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from csk_artifacts_builder import from_torch
-from csk_artifacts_builder.frameworks.torch_module import ModuleConfig, module_config
+from csk_artifacts_builder import from_keras, from_torch
+from csk_artifacts_builder.frameworks.torch_module import ModuleConfig, module_config, told_apart
 from csk_sdk.errors import ConfigError, RuntimeMissingError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -29,7 +29,7 @@ def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_builder_imports_no_framework() -> None:
     code = (
-        "import sys; sys.modules.update(torch=None, timm=None, torchvision=None)\n"
+        "import sys; sys.modules.update(torch=None, timm=None, torchvision=None, keras=None)\n"
         "import csk_artifacts_builder; print('torch' in sys.modules and sys.modules['torch'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -70,3 +70,19 @@ def test_torchvision_says_it_in_its_weights(crop: list[int] | None, size: tuple[
 def test_weights_of_something_else() -> None:
     with pytest.raises(ConfigError, match="is none of torchvision's"):
         module_config(SimpleNamespace(), "IMAGENET1K_V1")
+
+
+def test_without_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(RuntimeMissingError, match="from_keras needs Keras 3 and one of its backends"):
+        from_keras(object(), tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_twice_get_their_number() -> None:
+    """As ImageNet's are: a dog and a jacket, a bird and a machine."""
+    given = ["tench", "crane", "Cardigan", "crane", "cardigan"]
+    names, renamed = told_apart(given)
+    assert names == ("tench", "crane (1)", "Cardigan (2)", "crane (3)", "cardigan (4)")
+    assert renamed == names[1:]
+    assert told_apart(["a", "b"]) == (("a", "b"), ())

@@ -7,6 +7,7 @@ import io
 import logging
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
@@ -16,13 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_artifacts_builder.build import BuildReport, build_artifacts
+from csk_artifacts_builder.frameworks.comparing import reason_of, require_same_outputs
 from csk_artifacts_builder.options import BuildOptions
 from csk_sdk.errors import ConfigError, ModelError, RuntimeMissingError
-from csk_sdk.runtime.sessions import load_onnxruntime, open_session
-
-# Of the largest output; and of a module in half precision, which rounds after every layer.
-_TOLERANCE, _TOLERANCE_HALF = 1e-3, 3e-2
-_LONGEST_REASON = 200
+from csk_sdk.formats.names import likeness
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def from_torch(
         path = Path(folder) / f"{_name(module)}.onnx"
         outputs = _outputs(torch, module, x)
         _export(torch, module, x, path)
-        _compare(path, x, outputs)
+        require_same_outputs(path, x.cpu().numpy(), outputs, "torch", "module", half=x.element_size() < 4)
         options, said = _with_config(options, config, x.shape[1], outputs)
         report = build_artifacts(path, out, options, on_progress)
     return replace(report, warnings=(*said, *report.warnings))
@@ -157,7 +155,7 @@ def _outputs(torch: Any, module: Any, x: Any) -> list[NDArray[np.float32]]:
         given = module(x)
     except Exception as error:
         raise ModelError(
-            f"The module does not run on an example {tuple(x.shape)} ({_reason(error)})."
+            f"The module does not run on an example {tuple(x.shape)} ({reason_of(error)})."
         ) from None
     leaves = torch.utils._pytree.tree_leaves(given)
     return [leaf.float().cpu().numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
@@ -174,51 +172,46 @@ def _export(torch: Any, module: Any, x: Any, path: Path) -> None:
             )
     except Exception as error:
         raise ModelError(
-            f"torch {torch.__version__} does not export {type(module).__name__} ({_reason(error)}). Export it yourself "
-            "with torch.onnx.export, perhaps dynamo=False, and build from the file."
+            f"torch {torch.__version__} does not export {type(module).__name__} ({reason_of(error)}). Export it "
+            "yourself with torch.onnx.export, perhaps dynamo=False, and build from the file."
         ) from None
     finally:
         logging.disable(level)
-
-
-def _compare(path: Path, x: Any, expected: Sequence[NDArray[np.float32]]) -> None:
-    """Raise ModelError where the exported file says something else than the module."""
-    ort = load_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        session = open_session(str(path), options)
-        got = session.run(None, {session.get_inputs()[0].name: x.cpu().numpy()})
-    except Exception as error:
-        raise ModelError(
-            f"ONNX Runtime {ort.__version__} does not run what torch exported ({_reason(error)})."
-        ) from None
-    tolerance = _TOLERANCE_HALF if x.element_size() < 4 else _TOLERANCE
-    for a, b in zip(got, expected, strict=False):
-        if a.shape != b.shape or np.abs(a - b).max(initial=0) > tolerance * max(
-            1e-3, np.abs(b).max(initial=0)
-        ):
-            raise ModelError(
-                "What torch exported gives other outputs than the module for the same example: does it draw random "
-                "numbers, or change itself as it runs?"
-            )
 
 
 def _with_config(
     options: BuildOptions, config: ModuleConfig, channels: int, outputs: Sequence[NDArray[np.float32]]
 ) -> tuple[BuildOptions, tuple[str, ...]]:
     """The options, filled up from the configuration, and a sentence on what was."""
-    taken = []
+    taken: list[str] = []
+    renamed: tuple[str, ...] = ()
     sizes = [len(values or ()) for values in (config.mean, config.std)]
     if options.mean is None and options.std is None and sizes == [channels, channels]:
         options = replace(options, mean=config.mean, std=config.std)
         taken += ["mean", "std"]
     count = outputs[0].shape[-1] if outputs and outputs[0].ndim > 1 else 0
     if options.classes is None and config.classes is not None and len(config.classes) == count:
-        options = replace(options, classes=config.classes)
+        classes, renamed = told_apart(config.classes)
+        options = replace(options, classes=classes)
         taken.append("class names")
     listed = f"{', '.join(taken[:-1])} and {taken[-1]}" if taken[1:] else "".join(taken)
-    return options, (f"{listed} are those of {config.source}.",) if taken else ()
+    said = [f"{listed} are those of {config.source}."] if taken else []
+    if renamed:
+        said.append(
+            f"names that {config.source} gives to several classes, but for capitals, have their class's number behind "
+            f"them: {', '.join(repr(name) for name in renamed)}."
+        )
+    return options, tuple(said)
+
+
+def told_apart(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names that no device takes for one another, and those that got their class's number behind them for it.
+
+    ImageNet's have a dog and a jacket: Cardigan and cardigan.
+    """
+    alike = Counter(likeness(name) for name in names)
+    apart = [f"{name} ({n})" if alike[likeness(name)] > 1 else name for n, name in enumerate(names)]
+    return tuple(apart), tuple(new for new, old in zip(apart, names, strict=True) if new != old)
 
 
 def _name(module: Any) -> str:
@@ -240,8 +233,3 @@ def _names(values: Any) -> tuple[str, ...] | None:
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         return None
     return tuple(str(value) for value in values)
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:_LONGEST_REASON]

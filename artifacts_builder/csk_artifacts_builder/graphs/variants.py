@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 import onnx_ir as ir
 
 from csk_artifacts_builder.graphs.prefix import Cut, prefix_model, store_as_half, store_as_uint8, suffix_model
-from csk_artifacts_builder.int8.calibrate import Feeds, calibrate, output_range
-from csk_artifacts_builder.int8.quantize import quantize
+from csk_artifacts_builder.int8.calibrate import Feeds, output_range
+from csk_artifacts_builder.int8.quantize import Calibration, quantize
 from csk_artifacts_builder.measure.verify import standard_ops_only
 from csk_sdk.contract.manifest import (
     EVAL_MODEL,
@@ -41,17 +41,24 @@ def in_exact(models: Models) -> Models:
     return models
 
 
-def in_int8(models: Models, feeds: Callable[[], Iterable[Feeds]], head_weight: str) -> Models:
+def in_int8(
+    models: Models, calibration: Calibration, feeds: Callable[[], Iterable[Feeds]], head_weight: str
+) -> Models:
     """The same graphs with their frozen convolutions in int8, and the exact ones as their twins.
 
-    `models` are exact, and as `cut_graphs` left them; `feeds` gives base images as often as it is called.
+    `models` are exact, and as `cut_graphs` left them; `feeds` gives base images. Where some convolutions stay in
+    float32, features at the cut are float16 as between exact graphs: rounding them to eight bits would be as coarse.
     """
     exact = {exact_twin(name): model for name, model in in_exact(_copies(models)).items()}
-    calibration = calibrate(models[TRAINING_MODEL], feeds(), head_weight)
     for name in (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL):
         quantize(models[name], calibration, head_weight)
-    if PREFIX_MODEL in models:
-        span = output_range(models[PREFIX_MODEL], feeds())
+    if PREFIX_MODEL in models and calibration.in_float:
+        suffixes = [models[name] for name in _SUFFIXES]
+        store_as_half(models[PREFIX_MODEL], suffixes)
+        for model in (models[PREFIX_MODEL], *suffixes):
+            quantize(model, calibration, head_weight)
+    elif PREFIX_MODEL in models:
+        span = output_range(models[PREFIX_MODEL], feeds(), calibration.widest)
         suffixes = [models[name] for name in _SUFFIXES]
         store_as_uint8(models[PREFIX_MODEL], suffixes, calibration, span, head_weight)
     _require_standard(models)

@@ -20,6 +20,8 @@ from csk_sdk.data.tasks import Split
 from csk_sdk.runtime.sessions import load_onnxruntime, open_session
 
 Feeds = dict[str, NDArray[Any]]
+# Batch by batch, by name.
+Outputs = dict[str, list[NDArray[np.float32]]]
 
 # Ranges are medians of the batches' extremes, so both numbers are part of what "range" means: decision 0010.
 _IMAGES, _BATCH = 256, 16
@@ -57,7 +59,17 @@ def base_feeds(manifest: Manifest, split: Split, checkpoint: Mapping[str, NDArra
 
 
 def calibrate(training: ir.Model, feeds: Iterable[Feeds], head_weight: str) -> Calibration:
-    """Run the exact training model over `feeds`, and see what its frozen convolutions read and write."""
+    """Run the exact training model over `feeds`, and see what its frozen convolutions usually read and write."""
+    return calibrations(training, feeds, head_weight)[0]
+
+
+def calibrations(
+    training: ir.Model, feeds: Iterable[Feeds], head_weight: str
+) -> tuple[Calibration, Calibration]:
+    """With the usual ranges, and with the widest that were seen.
+
+    Usual ranges are finer, and cut off what a rare image has beyond them (decision 0010).
+    """
     model = training.clone()
     emit = Emitter(model.graph)
     convs = frozen_convolutions(model, head_weight)
@@ -69,17 +81,20 @@ def calibrate(training: ir.Model, feeds: Iterable[Feeds], head_weight: str) -> C
                 names.append(f"csk.{extreme}.{end}.{conv.node.name}")
                 emit.output(emit.op(extreme, value, keepdims=0), names[-1], [])
     passes.RemoveUnusedNodesPass()(model)
-    session = _session(model)
+    session = open_model(model)
     runs = np.array([session.run(names, batch) for batch in feeds], np.float64)
     seen = runs.reshape(len(runs), len(convs), 2, 2)  # batch, convolution, x or y, min or max
-    inputs, outputs, growth = {}, {}, {}
+    growth: dict[str, float] = {}
+    found: tuple[tuple[dict[str, Range], dict[str, Range]], ...] = (({}, {}), ({}, {}))
     for position, conv in enumerate(convs):
         name, x, y = str(conv.node.name), seen[:, position, 0], seen[:, position, 1]
         if conv.backward:
             growth[name] = _growth(np.abs(x).max(axis=1), np.abs(y).max(axis=1))
         else:
-            inputs[name], outputs[name] = _range(x), _range(y)
-    return Calibration(inputs, outputs, growth)
+            for (inputs, outputs), range_of in zip(found, (_range, _widest), strict=True):
+                inputs[name], outputs[name] = range_of(x), range_of(y)
+    usual, widest = found
+    return Calibration(*usual, growth), Calibration(*widest, growth, widest=True)
 
 
 def level_of(feeds: Sequence[Feeds]) -> ProbeSpec:
@@ -89,17 +104,22 @@ def level_of(feeds: Sequence[Feeds]) -> ProbeSpec:
     return ProbeSpec(*(tuple(map(float, found)) for found in (values.mean(axis=1), values.std(axis=1))))
 
 
-def output_range(model: ir.Model, feeds: Iterable[Feeds]) -> Range:
-    """The range of a graph's only output; its only input is `image`."""
-    session = _session(model)
+def output_range(model: ir.Model, feeds: Iterable[Feeds], widest: bool = False) -> Range:
+    """The usual range of a graph's only output, or the widest; its only input is `image`."""
+    session = open_model(model)
     outputs = (session.run(None, {"image": batch["image"]})[0] for batch in feeds)
-    return _range(np.array([(y.min(), y.max()) for y in outputs], np.float64))
+    extremes = np.array([(y.min(), y.max()) for y in outputs], np.float64)
+    return _widest(extremes) if widest else _range(extremes)
 
 
 def compare(exact: ir.Model, rounded: ir.Model, feeds: Sequence[Feeds], manifest: Manifest) -> Agreement:
     """Run both training models over `feeds`."""
-    names = ["logits", *(site.gradient for site in manifest.sites)]
-    truth, other = (_outputs(model, names, feeds) for model in (exact, rounded))
+    truth, other = (training_outputs(model, feeds, manifest) for model in (exact, rounded))
+    return agreement_of(truth, other, manifest)
+
+
+def agreement_of(truth: Outputs, other: Outputs, manifest: Manifest) -> Agreement:
+    """How near the outputs of a training model are to those of the exact one, for the same batches."""
     a, b = (np.concatenate(outputs["logits"]) for outputs in (truth, other))
     return Agreement(
         logits=float(np.linalg.norm(b - a) / np.linalg.norm(a)),
@@ -110,16 +130,20 @@ def compare(exact: ir.Model, rounded: ir.Model, feeds: Sequence[Feeds], manifest
     )
 
 
-def _outputs(
-    model: ir.Model, names: Sequence[str], feeds: Sequence[Feeds]
-) -> dict[str, list[NDArray[np.float32]]]:
-    """Batch by batch, by name."""
-    session = _session(model)
+def training_outputs(model: ir.Model, feeds: Sequence[Feeds], manifest: Manifest) -> Outputs:
+    """Logits and the sites' gradients of a training model, batch by batch, by name."""
+    return outputs_of(open_model(model), feeds, manifest)
+
+
+def outputs_of(session: Any, feeds: Sequence[Feeds], manifest: Manifest) -> Outputs:
+    """The same of one that is open."""
+    names = ["logits", *(site.gradient for site in manifest.sites)]
     batches = [session.run(names, batch) for batch in feeds]
     return {name: [batch[position] for batch in batches] for position, name in enumerate(names)}
 
 
-def _session(model: ir.Model) -> Any:
+def open_model(model: ir.Model) -> Any:
+    """A session of a graph that is in memory."""
     options = load_onnxruntime().SessionOptions()
     options.log_severity_level = 3
     data = ir.to_proto(model).SerializeToString()
@@ -130,6 +154,11 @@ def _range(extremes: NDArray[np.float64]) -> Range:
     """Extremes `(batches, 2)` -> their medians."""
     low, high = np.median(extremes, axis=0)
     return Range(float(low), float(high))
+
+
+def _widest(extremes: NDArray[np.float64]) -> Range:
+    """Extremes `(batches, 2)` -> those of all."""
+    return Range(float(extremes[:, 0].min()), float(extremes[:, 1].max()))
 
 
 def _growth(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:

@@ -41,12 +41,15 @@ class Calibration:
     """What was seen on base data, by name of the Conv node.
 
     `inputs` and `outputs` are the ranges of a forward convolution; `growth` is `max |dx| / max |dy|` of a
-    convolution that computes an input gradient dx.
+    convolution that computes an input gradient dx. Those of `in_float` stay in float32.
+    `widest` says that ranges are the widest of all batches, and not usual ones.
     """
 
     inputs: Mapping[str, Range]
     outputs: Mapping[str, Range]
     growth: Mapping[str, float]
+    in_float: frozenset[str] = frozenset()
+    widest: bool = False
 
 
 def unmeasured(model: ir.Model, head_weight: str) -> Calibration:
@@ -103,7 +106,8 @@ def quantize(model: ir.Model, calibration: Calibration, head_weight: str) -> Non
     """
     pass_ = _Quantizer(model, calibration)
     for conv in frozen_convolutions(model, head_weight):
-        (pass_.backward if conv.backward else pass_.forward)(conv.node)
+        if conv.node.name not in calibration.in_float:
+            (pass_.backward if conv.backward else pass_.forward)(conv.node)
     pass_.spread_scalars()
     passes.RemoveUnusedNodesPass()(model)
     passes.NameFixPass()(model)

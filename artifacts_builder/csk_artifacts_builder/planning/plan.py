@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,8 +23,9 @@ from csk_artifacts_builder.graphs.losses import require_loss
 from csk_artifacts_builder.graphs.models import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.graphs.prefix import Cut, find_cut
 from csk_artifacts_builder.graphs.variants import cut_graphs, in_exact, in_int8
-from csk_artifacts_builder.int8.calibrate import Agreement, base_feeds, compare, level_of
+from csk_artifacts_builder.int8.calibrate import Agreement, Feeds, base_feeds, calibrations, level_of
 from csk_artifacts_builder.int8.deployed import round_as_deployed
+from csk_artifacts_builder.int8.mixed import COMPARED_BATCHES, Mixed, mix
 from csk_artifacts_builder.measure.base_knowledge import base_split
 from csk_artifacts_builder.measure.conv_shapes import write_conv_shapes
 from csk_artifacts_builder.measure.costs import measure_costs
@@ -51,14 +52,12 @@ from csk_sdk.contract.manifest import (
     ProbeSpec,
     QuantisedLayer,
     Site,
-    exact_twin,
 )
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import ModelError, UnsupportedOpError
 from csk_sdk.method.heads import ClassStatistics
 
-COMPARED_BATCHES = 4
 # So many images of the base data the source model sees before anything is written.
 COMPARED_PICTURES = 8
 
@@ -70,7 +69,7 @@ class Plan:
     - `source`: the prepared model, with the features that were asked for; `own_features`: how many it has of its own
     - `manifest`: complete but for what is known of the files only
     - `models`: every graph by its file's name, the weights in it; `checkpoint`: generation 0 before any base data
-    - `split`: the base data, None without; `agreement`: of int8 with exact
+    - `split`: the base data, None without; `mixed`: what is in int8, and how near it is to exact, None for exact
     """
 
     source: SourceModel
@@ -80,7 +79,12 @@ class Plan:
     models: dict[str, ir.Model]
     checkpoint: dict[str, NDArray[Any]]
     split: Split | None
-    agreement: Agreement | None
+    mixed: Mixed | None
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """Of int8 with exact; None for exact."""
+        return self.mixed.agreement if self.mixed is not None else None
 
     def real_images(self) -> NDArray[np.float32] | None:
         """Some of the base data, as the prepared graph takes them."""
@@ -120,17 +124,18 @@ def plan_build(model: Path, options: BuildOptions) -> Plan:
     )
     checkpoint = _empty_checkpoint(source, head, chosen.sites)
     cut = find_cut(source.model, chosen.sites) if PORTABLE in chosen.backends else None
-    models, agreement, probe = _in_all_forms(models, source, cut, chosen, split, checkpoint)
+    models, mixed, probe = _in_all_forms(models, source, cut, chosen, split, checkpoint)
     manifest = replace(
         chosen,
         **_memory(models, chosen),
         quantised=quantised,
         costs=costs,
         prefix=cut.shape if cut is not None else (),
-        precisions=(INT8, EXACT) if agreement is not None else (EXACT,),
+        precisions=(INT8, EXACT) if mixed is not None else (EXACT,),
+        in_float=_in_order(source, mixed.calibration.in_float) if mixed is not None else (),
         probe=probe,
     )
-    return Plan(source, head, own_features, manifest, models, checkpoint, split, agreement)
+    return Plan(source, head, own_features, manifest, models, checkpoint, split, mixed)
 
 
 def _require_few_features(features: int, options: BuildOptions, where: str) -> None:
@@ -257,25 +262,34 @@ def _in_all_forms(
     manifest: Manifest,
     split: Split | None,
     checkpoint: dict[str, NDArray[Any]],
-) -> tuple[dict[str, ir.Model], Agreement | None, ProbeSpec | None]:
+) -> tuple[dict[str, ir.Model], Mixed | None, ProbeSpec | None]:
     """All graphs but the export templates cut in front of the first site, and in the precisions of the bundle.
 
-    With int8, how close it comes to exact, and what a device is to try it with.
+    With int8, what is in it and how close it comes to exact, and what a device is to try it with.
     """
     templates = {name: models.pop(name) for name in (EXPORT_TEMPLATE, QUANTISED_TEMPLATE) if name in models}
     if cut is not None:
         models |= cut_graphs(source.model, models, cut)
-    agreement = probe = None
+    mixed = probe = None
     if manifest.precision == INT8 and split is not None:
-        models = in_int8(models, lambda: base_feeds(manifest, split, checkpoint), manifest.head.weight)
-        few = list(islice(base_feeds(manifest, split, checkpoint), COMPARED_BATCHES))
-        agreement = compare(models[exact_twin(TRAINING_MODEL)], models[TRAINING_MODEL], few, manifest)
-        probe = level_of(few)
+        head, training = manifest.head.weight, models[TRAINING_MODEL]
+
+        def feeds() -> Iterator[Feeds]:
+            return base_feeds(manifest, split, checkpoint)
+
+        mixed = mix(training, calibrations(training, feeds(), head), feeds, manifest)
+        probe = level_of(list(islice(feeds(), COMPARED_BATCHES)))
+        models = in_int8(models, mixed.calibration, feeds, head)
     else:
         models = in_exact(models)
     for model in models.values():
         write_conv_shapes(model)
-    return {**models, **templates}, agreement, probe
+    return {**models, **templates}, mixed, probe
+
+
+def _in_order(source: SourceModel, names: Collection[str]) -> tuple[str, ...]:
+    """Those of the network's convolutions that `names` has, as they follow each other."""
+    return tuple(str(node.name) for node in source.model.graph if node.name in names)
 
 
 def _candidates(

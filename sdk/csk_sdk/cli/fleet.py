@@ -1,4 +1,4 @@
-"""`fleet export`, `merge`, `apply`, `inspect` and `serve`: what one device learned, all know."""
+"""`fleet ...`: what one device learned, all know. `prepare`, `start` and `round` are in `fleet_engine.py`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from csk_sdk import fleet as files
+from csk_sdk.cli.fleet_engine import prepare, round_, start
+from csk_sdk.cli.fleet_telling import classes_text, same_of, say_merged
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, plural, size
-from csk_sdk.errors import ConfigError
 from csk_sdk.fleet.exporting import LEAST
 from csk_sdk.fleet.packing import MANY_BITS
 from csk_sdk.workspace.folder import Workspace
@@ -67,7 +68,7 @@ def export(
     learner = Workspace.open(workspace, bundle, state, trust=trust).learner()
     report = files.export(learner, out, least=least, bits=bits, name=name, sign=sign)
     screen.json(report.to_json())
-    screen.say(f"{out}: {_classes(report.classes)}, {size(report.bytes)}, of device {report.device[:8]}.")
+    screen.say(f"{out}: {classes_text(report.classes)}, {size(report.bytes)}, of device {report.device[:8]}.")
     for one in report.left_out:
         screen.warn(one)
 
@@ -119,7 +120,7 @@ def merge(
     report = files.merge(
         paths,
         out,
-        same=_pairs(same or []),
+        same=same_of(same),
         without_devices=without or (),
         accept=accept or (),
         trust=signed_by or (),
@@ -129,21 +130,9 @@ def merge(
     )
     screen.json(report.to_json())
     screen.say(
-        f"{out}: {_classes(report.classes)}, of {plural(report.devices, 'device')}, {size(report.bytes)}."
+        f"{out}: {classes_text(report.classes)}, of {plural(report.devices, 'device')}, {size(report.bytes)}."
     )
-    if report.withdrawn:
-        screen.say(f"Taken back by their devices, and not in it: {plural(report.withdrawn, 'contribution')}.")
-    for path, why in report.skipped.items():
-        screen.warn(f"left out: {path}: {why}")
-    for device, why in report.quarantined.items():
-        screen.warn(f"set aside: {device}, since its {why}. Look at it; `--accept` counts it all the same.")
-    for one in report.alike:
-        screen.warn(one)
-    if report.unconfirmed:
-        screen.say(
-            f"Unconfirmed, since fewer than three devices hold them: {', '.join(report.unconfirmed)}. Nobody can tell "
-            "whether they are what they are called."
-        )
+    say_merged(screen, report)
 
 
 def apply(
@@ -195,7 +184,7 @@ def inspect(
     screen.say(f"{path}: {size(found.bytes)}, for bundle {found.bundle[:8]}…, {who}")
     for number, one in found.devices.items():
         how = "signed" if one["signed"] else "not signed"
-        screen.say(f"  {one['name']} ({number[:8]}), {how}: {_classes(one['classes'])}")
+        screen.say(f"  {one['name']} ({number[:8]}), {how}: {classes_text(one['classes'])}")
     for name, told in (found.merged or {}).items():
         screen.say(f"  {name}: {told['images']:g} images of {plural(int(told['devices']), 'device')}")
     for name, other in found.same.items():
@@ -255,22 +244,5 @@ def serve(
     )
 
 
-for _command in (export, merge, apply, inspect, serve):
-    fleet.command(name=_command.__name__)(_command)
-
-
-def _classes(classes: dict[str, float]) -> str:
-    if not classes:
-        return "no class"
-    return f"{plural(len(classes), 'class', 'classes')} ({', '.join(f'{name} {n:g}' for name, n in classes.items())})"
-
-
-def _pairs(same: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for one in same:
-        name, equals, other = one.partition("=")
-        if not (equals and name and other) or found.setdefault(name, other) != other:
-            raise ConfigError(
-                f"--same is {one[:80]!r}, and must be A=B, a class and the one that it is, each once."
-            )
-    return found
+for _command in (export, merge, apply, inspect, serve, prepare, start, round_):
+    fleet.command(name=_command.__name__.rstrip("_"))(_command)

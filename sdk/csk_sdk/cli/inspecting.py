@@ -127,7 +127,11 @@ def left_out_rows(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def _arithmetic(manifest: Manifest) -> str:
-    return "fp32" if manifest.precision == EXACT else "int8, centers in fp32"
+    if manifest.precision == EXACT:
+        return "fp32"
+    kept = len(manifest.in_float)
+    convolutions = f"{kept} convolutions" if kept > 1 else "1 convolution"
+    return f"int8, centers and {convolutions} in fp32" if kept else "int8, centers in fp32"
 
 
 def _choice(manifest: Manifest) -> list[tuple[str, str]]:

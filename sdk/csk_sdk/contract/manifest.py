@@ -256,7 +256,8 @@ class Manifest:
     `prefix` is the shape of one image's features in front of the first site, `()` where the bundle has no graphs
     cut there. `precisions` are those that there are graphs for, the default, `precision`, first; of an older bundle,
     which has that one only, `()`. `agreement` is how far int8 was from exact on a probe, which is drawn
-    as `probe` says; None for exact, and in older bundles, whose `agreement` is of another probe.
+    as `probe` says; None for exact, and in older bundles, whose `agreement` is of another probe. `in_float` are the
+    convolutions that stay in float32 in the int8 graphs, by node name: features at the cut are float16 there, too.
     `candidates` are all convolutions that could be trained, in graph order, `choice` says why the sites are
     those that they are, and `left_out` are all other convolutions. `upgrade` says from which bundle what a device
     knows can be carried over, None where from none. `quantised` are the layers of the int8 export template, of a bundle
@@ -276,6 +277,7 @@ class Manifest:
     prefix: tuple[int, ...] = ()
     precisions: tuple[str, ...] = ()
     agreement: dict[str, float] = field(default_factory=dict)
+    in_float: tuple[str, ...] = ()
     probe: ProbeSpec | None = None
     loss: str = CROSS_ENTROPY
     precision: str = EXACT

@@ -47,7 +47,8 @@ def choose_place(config: TrainingConfig, bundle: Bundle, pictures: int, backend:
 
 def feature_dtype(bundle: Bundle) -> np.dtype[Any]:
     """How the bundle's prefix model stores its features in the precision that it runs in."""
-    return np.dtype(np.uint8 if bundle.precision == INT8 else np.float16)
+    rounded = bundle.precision == INT8 and not bundle.manifest.in_float
+    return np.dtype(np.uint8 if rounded else np.float16)
 
 
 def feature_bytes(bundle: Bundle) -> int:

@@ -121,6 +121,7 @@ class Inspection:
             "preprocessing": asdict(manifest.preprocessing),
             "flip": manifest.flip,
             "precision": manifest.precision,
+            "in_float": list(manifest.in_float),
             "backends": list(manifest.backends),
             "batch_size": manifest.batch_size,
             "channel_ratio": manifest.channel_ratio,

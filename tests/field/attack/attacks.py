@@ -20,6 +20,7 @@ MODULES = (
     "kinds",
     "lost",
     "places",
+    "receivers",
     "revealed",
     "threads",
     "users",

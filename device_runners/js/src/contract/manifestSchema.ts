@@ -396,6 +396,15 @@ export const MANIFEST_SCHEMA = JSON.parse(`{
    "minItems": 0,
    "maxItems": 2
   },
+  "in_float": {
+   "type": "array",
+   "items": {
+    "type": "string",
+    "maxLength": 4096
+   },
+   "minItems": 0,
+   "maxItems": 65536
+  },
   "weights_in_export": {
    "type": "array",
    "items": {

@@ -1,0 +1,292 @@
+"""What a whole lesson costs, beside today's build of another time and beside torch: one process a lesson, in turn.
+
+    python benchmarks/lesson_times.py --data DIR --model cifar100-base50.onnx --torch PYTHON --before CHECKOUT \
+        --sizes 5x20 5x100 --rounds 3 --out docs/results/lesson-times.json --write docs/lesson-times.md
+
+`--sizes` are classes and training images a class. Every way learns the same images of CIFAR-100 in the same round, on
+one thread, and is tested on the same test images. `--before` is a checkout of an earlier commit, whose own builder
+makes its bundle. `--torch` is a Python with torch and csk-sdk's extra `benchmarks`. What `--out` has of other sizes is
+kept. Linux only: the peak of memory is begun anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+# How many tasks a protocol of benchmarks/continual cuts the classes into, by classes a task.
+PROTOCOLS = {5: "10x5", 10: "5x10"}
+FROZEN = {"few_shot": 10**6}
+TRAINED = {"few_shot": 0}
+NOW, BEFORE, TORCH = "now", "before", "torch"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A row of the tables: `by` is the build that learns, `method` one of benchmarks/continual for torch."""
+
+    title: str
+    by: str
+    method: str = ""
+    build: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+WAYS = {
+    "heads": Way("csk-sdk, heads on the frozen backbone", NOW, settings=FROZEN),
+    "heads-before": Way("heads, the build before", BEFORE, settings=FROZEN),
+    "auto": Way("csk-sdk, train = auto", NOW, settings={**TRAINED, "train": "auto"}),
+    "centers": Way("csk-sdk, centers", NOW, settings=TRAINED),
+    "centers-before": Way("centers, the build before", BEFORE, settings=TRAINED),
+    "int8": Way("csk-sdk, centers, int8", NOW, build={"precision": "int8"}, settings=TRAINED),
+    "int8-before": Way(
+        "centers, int8, the build before", BEFORE, build={"precision": "int8"}, settings=TRAINED
+    ),
+    "torch-heads": Way("torch, head only", TORCH, "head-only"),
+    "torch-fecam": Way("torch, FeCAM", TORCH, "fecam"),
+    "torch-full": Way("torch, full fine-tuning", TORCH, "finetune"),
+}
+# What each way is compared with, by the goals that were set for it.
+BASES = {
+    "heads": ("heads-before", "torch-heads"),
+    "auto": ("centers", "centers-before"),
+    "centers": ("centers-before", "torch-full"),
+    "int8": ("int8-before", "torch-full"),
+}
+
+
+def main() -> None:
+    options = _options()
+    if options.one:
+        _one(options)
+        return
+    found = json.loads(options.out.read_text()) if options.out.exists() else {"sizes": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        options.place = Path(folder)
+        for size in options.sizes:
+            found["sizes"][size] = _measured(options, size)
+            found["machine"] = (
+                f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+            )
+            options.out.write_text(json.dumps(found, indent=1) + "\n")
+    if options.write:
+        options.write.write_text(page(found))
+
+
+def _measured(options: argparse.Namespace, size: str) -> dict[str, list[dict[str, float]]]:
+    """By way, what each round gave."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    ways = [
+        name
+        for name, way in WAYS.items()
+        if (way.by != TORCH or options.torch) and (way.by != BEFORE or options.before)
+    ]
+    for number in range(options.rounds):
+        # Not always the same one behind the same other.
+        for name in ways[number % len(ways) :] + ways[: number % len(ways)]:
+            row = _in_a_process(options, name, size, number)
+            rows.setdefault(name, []).append(row)
+            print(size, number, name, row, flush=True)
+    return {name: rows[name] for name in ways}
+
+
+def _in_a_process(options: argparse.Namespace, name: str, size: str, number: int) -> dict[str, float]:
+    way = WAYS[name]
+    root = options.before if way.by == BEFORE else ROOT
+    packages = [root / "sdk", root / "artifacts_builder", root / "device_runners", root]
+    environment = {
+        **os.environ,
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+        "PYTHONPATH": os.pathsep.join(str(one) for one in packages),
+    }
+    command = [
+        options.torch if way.by == TORCH else sys.executable, str(Path(__file__).resolve()), "--one", name,
+        *("--data", options.data, "--model", options.model, "--cache", options.cache),
+        *("--sizes", size, "--rounds", number, "--out", options.place / "one.json"),
+    ]  # fmt: skip
+    subprocess.run(
+        [str(part) for part in command],
+        check=True,
+        env=environment,
+        cwd=options.place,
+        stdout=subprocess.DEVNULL,
+    )
+    found: dict[str, float] = json.loads((options.place / "one.json").read_text())
+    return found
+
+
+def _one(options: argparse.Namespace) -> None:
+    """One lesson, in this process."""
+    way, (size,), number = WAYS[options.one], options.sizes, options.rounds
+    classes, images = (int(one) for one in size.split("x"))
+    # Another build's modules stand in front of this folder's.
+    sys.path.remove(str(ROOT))
+    sys.path.append(str(ROOT))
+    from benchmarks.continual.data import Pictures, cut, facts_of
+
+    facts = facts_of(options.model)
+    stream = cut(f"{PROTOCOLS[classes]}@{images}", Pictures(options.data, options.cache), facts, number)
+    learn = _by_torch if way.by == TORCH else _by_product
+    options.out.write_text(json.dumps(learn(way, stream, stream.tasks[number], options, facts)))
+
+
+def _by_product(way: Way, stream: Any, task: Any, options: argparse.Namespace, _: Any) -> dict[str, float]:
+    from benchmarks.continual.product import bundle
+
+    from csk_sdk import Learner, Task, TrainingConfig
+
+    built = bundle(options.model, options.data, options.cache, way.build)
+    given = Task.from_arrays(task.name, task.train.images, task.train.labels, list(task.classes))
+    used = _Used()
+    with tempfile.TemporaryDirectory() as state:
+        learner = Learner.open(built, Path(state), TrainingConfig(threads=1, **way.settings))
+        learner.learn(given)
+        row = used.so_far()
+
+        def right(one: Any, name: str | None, every: int = 1) -> float:
+            images, labels = one.test.images[::every], one.test.labels[::every]
+            said = learner.predict(images) if name is None else learner.predict(images, name)
+            return 100 * float(np.mean(np.asarray(said.labels) == np.array(one.classes)[labels]))
+
+        return {
+            **row,
+            "task": right(task, task.name),
+            "all": right(task, None),
+            "base": right(stream.base, None, 5),
+        }
+
+
+def _by_torch(
+    way: Way, stream: Any, task: Any, options: argparse.Namespace, facts: dict[str, Any]
+) -> dict[str, float]:
+    from dataclasses import replace
+
+    import torch
+    from benchmarks.continual import torch_runs
+    from benchmarks.continual.__main__ import _rate
+    from benchmarks.continual.data import Split
+    from benchmarks.continual.methods import METHODS
+    from benchmarks.continual.network import Network
+    from benchmarks.continual.pictures import Batches
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = Network(options.model, METHODS[way.method].layers)
+    batches = Batches(facts["normalize"], 0)
+    known = torch_runs._base_statistics(network, stream, batches, options.cache)
+    stream = replace(stream, tasks=(task,))
+    method = METHODS[way.method](network, stream, batches, 0, _rate(way.method))
+    method.heads["base"] = network.head
+    life = torch_runs.Life(method, known, {"base": network.head})
+    method.start()
+    # The stream's own benchmark looks at test images in front of a task.
+    few = replace(task, test=Split(task.test.images[:1], task.test.labels[:1]))
+    used = _Used()
+    torch_runs.learn(life, few, batches, torch_runs.EPOCHS)
+    row = used.so_far()
+    torch_runs._evaluate(life, stream, batches, 1)
+    (base, all_classes), (_, own) = life.rows["class, our head"][-1], life.rows["task, our head"][-1]
+    return {**row, "task": own, "all": all_classes, "base": base}
+
+
+def _memory(name: str) -> float:
+    """A line of the process's memory in MiB, such as VmRSS."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) / 1024
+
+
+class _Used:
+    """What a lesson takes, from when this is made."""
+
+    def __init__(self) -> None:
+        # The peak begins anew (Linux).
+        Path("/proc/self/clear_refs").write_text("5")
+        self._before = _memory("VmRSS")
+        self._begun, self._used = time.monotonic(), time.process_time()
+
+    def so_far(self) -> dict[str, float]:
+        """CPU and wall time in seconds, and the peak of resident memory in MiB over what was there before."""
+        cpu, wall = time.process_time() - self._used, time.monotonic() - self._begun
+        return {"cpu": cpu, "wall": wall, "peak": _memory("VmHWM") - self._before}
+
+
+def page(found: dict[str, Any]) -> str:
+    """The page of what was found."""
+    parts = [HEAD.format(machine=found["machine"])]
+    for size, rows in found["sizes"].items():
+        classes, images = size.split("x")
+        middle = {
+            name: {key: statistics.median(row[key] for row in of) for key in of[0]}
+            for name, of in rows.items()
+        }
+        rounds = len(next(iter(rows.values())))
+        parts.append(f"## {classes} classes of {images} images\n\nMedians of {rounds} lessons.\n")
+        parts.append(
+            "| | CPU, s | by the clock, s | peak, MiB | task-incremental, % | class-incremental, % | base, % |\n"
+            "|---|---|---|---|---|---|---|"
+        )
+        for name, one in middle.items():
+            values = (f"{one[key]:.{digits}f}" for key, digits in SHOWN)
+            parts.append(f"| {WAYS[name].title} | {' | '.join(values)} |")
+        parts.append(
+            "\nCPU time over that of another way, round by round, median:\n\n| | of | |\n|---|---|---|"
+        )
+        for name, others in BASES.items():
+            for other in others:
+                if name in rows and other in rows:
+                    pairs = zip(rows[name], rows[other], strict=True)
+                    ratio = statistics.median(mine["cpu"] / theirs["cpu"] for mine, theirs in pairs)
+                    parts.append(f"| {WAYS[name].title} | {WAYS[other].title} | {ratio:.2f} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+SHOWN = (("cpu", 2), ("wall", 2), ("peak", 0), ("task", 1), ("all", 1), ("base", 1))
+HEAD = """# What a whole lesson costs
+
+Written by `python benchmarks/lesson_times.py --write docs/lesson-times.md` from
+[results/lesson-times.json](results/lesson-times.json); do not edit it by hand.
+
+CIFAR-100 on a network of 1.2 million parameters that knows 50 classes: one lesson, from opening the bundle to what is
+committed on the disk, in a process of its own and on one thread; reading images and imports are not counted. *Peak*: of
+resident memory, over what the process had when the lesson began. Every way learns the same images in a round, one
+behind the other. *The build before* is commit 36b1ee1 of 2026-11-28 with its own bundle. In torch, methods are those of
+[the streams](results.md), whose heads are fitted as csk-sdk's; nothing of them is written to the disk. *Base*: a fifth
+of its test images, among all classes; in torch all of them. {machine}; the machine did other work, too, so that ratios
+say more than seconds.
+"""
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--torch", help="a Python with torch; without, no row of torch")
+    parser.add_argument("--before", type=Path, help="a checkout of an earlier commit; without, no row of it")
+    parser.add_argument("--sizes", nargs="*", default=["5x20", "5x100"])
+    parser.add_argument("--rounds", type=int, default=3, help="lessons, of other classes each")
+    parser.add_argument("--cache", type=Path, default=Path("out/lesson-times").resolve())
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/results/lesson-times.json")
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""`fleet prepare`, `fleet start` and `fleet round`: files of a fleet, carried by NVFlare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from csk_sdk.cli.fleet_telling import classes_text, same_of, say_merged
+from csk_sdk.cli.options import HERE, AsJson
+from csk_sdk.cli.rendering import Screen, plural
+from csk_sdk.errors import ConfigError, FleetError
+from csk_sdk.fleet.exporting import LEAST
+from csk_sdk.fleet.packing import MANY_BITS
+
+Kit = Annotated[
+    Path, typer.Argument(metavar="KIT", help="The folder that `nvflare provision` wrote for a site.")
+]
+
+
+def prepare(
+    kit: Kit,
+    workspace: Annotated[
+        Path, typer.Option("--workspace", metavar="DIR", help="A device's kit: the workspace on that device.")
+    ] = HERE,
+    least: Annotated[
+        int,
+        typer.Option(
+            "--least", metavar="N", help="Of a class, what fewer images of a lesson said stays on the device."
+        ),
+    ] = LEAST,
+    bits: Annotated[
+        int, typer.Option("--bits", metavar="8|4", help="Bits of a number: 4 for a thin line.")
+    ] = MANY_BITS,
+    inbox: Annotated[
+        Path | None,
+        typer.Option("--inbox", metavar="DIR", help="The server's kit: where devices' files are kept."),
+    ] = None,
+    merged: Annotated[
+        Path | None, typer.Option("--merged", metavar="FILE.cskc", help="The file that merging writes.")
+    ] = None,
+    signed_by: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--trust",
+            metavar="KEY",
+            help="Take only what the holder of this public key signed: a PEM file, or a folder of them.",
+        ),
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", metavar="DIR", help="Take only files of this bundle.")
+    ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            "--sign", metavar="KEY", help="Sign what leaves the site with this private key, a PEM file."
+        ),
+    ] = None,
+) -> None:
+    """Make a kit of NVFlare carry a fleet's files, and let an operator do no more than that.
+
+    Run it on the site itself, as its paths are kept. Of a device, an operator's job can then run two classes of csk-sdk
+    and no code that comes along.
+
+    \b
+    Example:  csk-sdk fleet prepare kits/kitchen --workspace kitchen --sign kitchen-key.pem
+    Example:  csk-sdk fleet prepare kits/server --inbox inbox --merged merged.cskc --trust keys
+    """
+    from csk_sdk.fleet.engine.kits import prepare_device, prepare_server
+
+    if inbox is None and merged is None and not signed_by:
+        prepare_device(kit, workspace, sign=sign, least=least, bits=bits)
+        typer.echo(
+            f"{kit}: a device, whose files are those of {workspace}. Start it: csk-sdk fleet start {kit}"
+        )
+        return
+    if inbox is None or merged is None or not signed_by:
+        raise ConfigError("A server needs --inbox, --merged and --trust; a device needs none of them.")
+    prepare_server(kit, inbox, merged, trust=tuple(signed_by), bundle=bundle, sign=sign)
+    typer.echo(f"{kit}: the server, which keeps files in {inbox}. Start it: csk-sdk fleet start {kit}")
+
+
+def start(kit: Kit) -> None:
+    """Be one of the sites that files of a fleet travel between: a device, or the server. Stop it with Ctrl-C.
+
+    \b
+    Example:  csk-sdk fleet start kits/kitchen
+    """
+    from csk_sdk.fleet.engine import starting
+
+    starting.start(kit)
+
+
+def round_(
+    kit: Kit,
+    wait: Annotated[
+        float,
+        typer.Option("--wait", metavar="SECONDS", help="How long devices have for each of the two steps."),
+    ] = 600.0,
+    enough: Annotated[
+        int, typer.Option("--enough", metavar="N", help="Go on when N devices have answered; 0 for all.")
+    ] = 0,
+    grace: Annotated[
+        float,
+        typer.Option(
+            "--grace", metavar="SECONDS", help="How long the others have once enough have answered."
+        ),
+    ] = 0.0,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only", metavar="contribute|apply", help="Collect files, or give out what was merged last."
+        ),
+    ] = None,
+    same: Annotated[
+        list[str] | None,
+        typer.Option("--same", metavar="A=B", help="Class A is another name of class B; may be given again."),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="DEVICE", help="Leave a device out, by its name or number."),
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="DEVICE", help="Count a device, whatever the others say."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask all devices for what they have learned, merge it on the server, and give it to all.
+
+    KIT is the operator's. Whoever does not answer in time is asked again in the next round, and what comes late counts
+    there.
+
+    \b
+    Example:  csk-sdk fleet round kits/operator@example.org
+    """
+    from csk_sdk.fleet.engine.operator import run_round
+
+    screen = Screen(as_json)
+    report = run_round(
+        kit,
+        wait=wait,
+        enough=enough,
+        grace=grace,
+        only=only,
+        same=same_of(same),
+        without=without or (),
+        accept=accept or (),
+    )
+    screen.json(report.to_json())
+    for name, status in sorted(report.contributed.items()):
+        screen.say(f"{name}: its file is here ({status}).")
+    for name, generation in sorted(report.applied.items()):
+        screen.say(f"{name}: knows what the fleet knows; generation {generation} is current.")
+    for name, why in sorted(report.refused.items()):
+        screen.warn(f"{name}: {why}")
+    for name in report.silent:
+        screen.warn(f"{name}: no answer in time; it is asked again in the next round.")
+    if report.merged is not None:
+        screen.say(
+            f"Merged: {classes_text(report.merged.classes)}, of {plural(report.merged.devices, 'device')}."
+        )
+        say_merged(screen, report.merged)
+    if report.ended:
+        raise FleetError(f"The round ended early: {report.ended}")
