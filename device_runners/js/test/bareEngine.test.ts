@@ -83,7 +83,7 @@ describe('in an engine that knows ECMAScript only', () => {
     const merged = async (name: string) =>
       bare.bytes(await readFile(join(FIXTURES, `fleet/merged/${name}.cskc`)));
     await expect(fleet.apply(learner, await merged('signed'))).rejects.toThrow(
-      'Here it is signed, and signatures cannot be checked',
+      'It is signed, and that cannot be checked here',
     );
     expect((await fleet.apply(learner, await merged('plain'))).own).toBe(2);
     expect(learner.classes).toHaveLength(10);

@@ -232,7 +232,7 @@ describe('whose files are taken', () => {
     try {
       Object.defineProperty(globalThis, 'crypto', { value: undefined, configurable: true });
       await expect(fleet.apply(learner, merged('signed'))).rejects.toThrow(
-        'Here it is signed, and signatures cannot be checked: this JavaScript engine has no Ed25519',
+        'It is signed, and that cannot be checked here: this JavaScript engine has no Ed25519',
       );
       expect((await fleet.apply(learner, merged('plain'))).changed).toBe(true);
     } finally {

@@ -233,7 +233,7 @@ print(json.dumps([report.classes, fleet.inspect(files[0]).to_json()["devices"]])
     try {
       Object.defineProperty(globalThis, 'crypto', { value: undefined, configurable: true });
       await expect(fleet.export(learner, { name: 'x', sign: text('device.pem') })).rejects.toThrow(
-        'Here nothing can be signed: this JavaScript engine has no Ed25519',
+        'Nothing can be signed here: this JavaScript engine has no Ed25519',
       );
       expect((await fleet.export(learner, { name: 'x' })).device).toMatch(/^[0-9a-f]{64}$/);
     } finally {

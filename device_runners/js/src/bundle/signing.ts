@@ -109,7 +109,7 @@ export class SigningKey {
     if (!der) throw new ConfigError(`sign is not a private key in PEM form: ${MAKE_ONE}`);
     const signer = KIND.some((byte, i) => der[KIND_AT + i] !== byte) ? null : await ed25519Signer(der);
     if (signer === null) throw new ConfigError(`sign is not an ed25519 key: ${MAKE_ONE}`);
-    if (!signer) throw unable('nothing can be signed');
+    if (!signer) throw unable('Nothing can be signed here');
     const letters = signer.publicKey.replaceAll('-', '+').replaceAll('_', '/');
     return new SigningKey(signer, hexOf(bytesOfBase64(letters.padEnd(44, '='))!));
   }
@@ -129,7 +129,7 @@ export async function isSignature(
   const [raw, said] = [bytesOfHex(key), bytesOfHex(signature)];
   if (raw?.length !== KEY_BYTES || said?.length !== SIGNATURE_BYTES) return false;
   const verify = await ed25519(raw);
-  if (!verify) throw unable('it is signed, and signatures cannot be checked');
+  if (!verify) throw unable('It is signed, and that cannot be checked here');
   return verify(said, signedFor(purpose, text));
 }
 
@@ -145,7 +145,7 @@ function bytesOfHex(text: string): Uint8Array | undefined {
 function unable(what?: string): ConfigError {
   const engine =
     'this JavaScript engine has no Ed25519 in its Web Crypto. Use Node 20 or newer, or a current browser on https or';
-  if (what) return new ConfigError(`Here ${what}: ${engine} localhost.`);
+  if (what) return new ConfigError(`${what}: ${engine} localhost.`);
   return new ConfigError(
     `Signatures cannot be checked here: ${engine} localhost; without trust, bundles are opened unchecked.`,
   );
