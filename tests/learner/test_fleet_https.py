@@ -27,11 +27,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from conftest import NAMES, Digits, open_learner
-from csk_sdk import ConfigError, FleetError, Learner, fleet
+from csk_sdk import ConfigError, FleetError, Learner, StorageError, fleet
+from csk_sdk.fleet import receiving
 from csk_sdk.fleet.listening import Place, Site, listen
-from csk_sdk.fleet.receiving import Receiver
+from csk_sdk.fleet.receiving import LOCK_FILE, Receiver
 from csk_sdk.fleet.serving import application
 from csk_sdk.fleet.trusting import UntrustedError
+from csk_sdk.state.lock import StateLock
 
 pytestmark = pytest.mark.slow
 PEM = serialization.Encoding.PEM
@@ -112,6 +114,11 @@ class Fleet:
             device_key(self.folder, name, self.folder / "keys" if known else None)
         fleet.export(learner, self.folder / f"{name}.cskc", sign=key)
 
+    @property
+    def kept(self) -> list[Path]:
+        """All that is in the inbox but for its lock."""
+        return sorted(one for one in self.inbox.iterdir() if one.name != LOCK_FILE)
+
     def put(self, name: str, **how: Any) -> Answer:
         return self.ask("PUT", "/contributions", (self.folder / f"{name}.cskc").read_bytes(), **how)
 
@@ -181,7 +188,7 @@ def test_three_devices_and_a_server_that_dies_in_the_middle(ours: Fleet, digits:
             (201, "new"),
         ]
         kept = sorted(ours.inbox.glob("*.cskc"))
-        assert [one.name for one in ours.inbox.iterdir() if one not in kept] == []
+        assert ours.kept == kept
         report = fleet.merge(kept, ours.merged)
         assert (report.devices, len(report.classes)) == (3, 6)
         got = ours.ask("GET", "/merged")
@@ -208,12 +215,52 @@ def test_of_each_device_the_newest_is_kept(ours: Fleet) -> None:
         assert (answer.status, answer.json["status"], len(answer.json["classes"])) == (200, "newer", 4)
         late = ours.ask("PUT", "/contributions", older)
         assert (late.status, late.json["status"]) == (200, "older")
-        (kept,) = ours.inbox.iterdir()
+        (kept,) = ours.kept
         assert kept.read_bytes() == (ours.folder / "kitchen.cskc").read_bytes()
         # What time has damaged there is replaced by the next.
         kept.write_bytes(kept.read_bytes()[:-20])
         assert ours.put("kitchen").json["status"] == "new"
         assert kept.read_bytes() == (ours.folder / "kitchen.cskc").read_bytes()
+
+
+def test_the_newest_is_kept_by_two_receivers_of_one_folder(
+    ours: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One compares the older file, and would put it in place of the newer one that has come meanwhile."""
+    learner = ours.device("kitchen", (4, 5))
+    older = ours.folder / "older.cskc"
+    older.write_bytes((ours.folder / "kitchen.cskc").read_bytes())
+    learner.learn(ours.digits.task("02", (6, 7), train=40))
+    ours.export(learner, "kitchen")
+    one, other = (Receiver(ours.inbox, [ours.folder / "keys"]) for _ in range(2))
+    came: list[str] = []
+    meanwhile = threading.Thread(target=lambda: came.append(other.take(ours.folder / "kitchen.cskc").status))
+    compare = receiving._status
+
+    def slowly(*them: Any) -> str:
+        found = compare(*them)
+        if not meanwhile.ident:
+            meanwhile.start()
+            meanwhile.join(0.5)
+        return found
+
+    monkeypatch.setattr(receiving, "_status", slowly)
+    assert one.take(older).status == "new"
+    meanwhile.join(60)
+    assert came == ["newer"]
+    (kept,) = ours.kept
+    assert kept.read_bytes() == (ours.folder / "kitchen.cskc").read_bytes()
+
+
+def test_a_folder_that_another_process_holds_is_waited_for_no_longer_than_said(
+    ours: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours.device("kitchen", (4, 5))
+    receiver = Receiver(ours.inbox, [ours.folder / "keys"])
+    monkeypatch.setattr(receiving, "_LOCK_SECONDS", 0.1)
+    with StateLock(ours.inbox, LOCK_FILE), pytest.raises(StorageError, match=r"is writing to .*inbox"):
+        receiver.take(ours.folder / "kitchen.cskc")
+    assert receiver.take(ours.folder / "kitchen.cskc").status == "new"
 
 
 def test_strangers_are_refused(ours: Fleet, tmp_path: Path) -> None:
@@ -239,7 +286,7 @@ def test_strangers_are_refused(ours: Fleet, tmp_path: Path) -> None:
         other = certificate(tmp_path, "other")
         with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
             ours.put("kitchen", trusted=other)
-        assert list(ours.inbox.iterdir()) == []
+        assert ours.kept == []
         assert ours.put("kitchen").status == 201
 
 
@@ -267,7 +314,7 @@ def test_what_is_no_file_of_a_device_is_one_sentence(ours: Fleet, tmp_path: Path
             assert str(tmp_path) not in answer.json["error"]
         assert ours.ask("POST", "/contributions", whole).status == 405
         assert ours.ask("GET", "/inbox").status == 404
-        assert list(ours.inbox.iterdir()) == []
+        assert ours.kept == []
 
 
 def test_who_hangs_up_in_the_middle_leaves_nothing(ours: Fleet) -> None:
@@ -282,7 +329,7 @@ def test_who_hangs_up_in_the_middle_leaves_nothing(ours: Fleet) -> None:
             head = f"PUT /contributions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
             half.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode() + bytes(500))
         assert ours.put("kitchen").status == 201
-        assert len(list(ours.inbox.iterdir())) == 1
+        assert len(ours.kept) == 1
 
 
 def test_what_is_too_large_or_too_slow_ends(ours: Fleet) -> None:
@@ -307,7 +354,7 @@ def test_what_is_too_large_or_too_slow_ends(ours: Fleet) -> None:
         finally:
             server.should_exit = True
             thread.join(60)
-    assert list(ours.inbox.iterdir()) == []
+    assert ours.kept == []
 
 
 def changed(folder: Path, **what: Any) -> tuple[Site, Place]:
@@ -359,4 +406,4 @@ def test_a_bundle_of_another_fleet(tmp_path: Path, digits_bundle: Path, digits: 
     device_key(tmp_path, "other", tmp_path / "others")
     with pytest.raises(UntrustedError, match="by a key that this fleet does not know"):
         Receiver(ours.inbox, [tmp_path / "others"]).take(tmp_path / "kitchen.cskc")
-    assert list(ours.inbox.iterdir()) == []
+    assert ours.kept == []

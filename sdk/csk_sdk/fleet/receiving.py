@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from csk_sdk.errors import FleetError
+from csk_sdk.errors import FleetError, StateLockedError, StorageError
 from csk_sdk.fleet.files import FleetFile
 from csk_sdk.fleet.statement import Statement
 from csk_sdk.fleet.trusting import UntrustedError, require_signed, trusted_keys
 from csk_sdk.formats.opening import read_file
 from csk_sdk.state.atomic import exists, make_folder, replace_file
+from csk_sdk.state.lock import StateLock
 
 LARGEST_FILE = 1 << 30
 SENT = "What was sent"
+LOCK_FILE = ".csk-lock"
+"""In a receiver's folder: whoever holds it compares a file with the one that is kept, and replaces that."""
+# Each holds it for as long as one file takes to be written.
+_LOCK_SECONDS = 30.0
+_LOOK_AGAIN_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Receiver:
     """Takes files of devices into `folder`, `DEVICE.cskc` each.
 
     Only what is signed by a key of `trust` (PEM files, or folders of them) is taken, and, where `bundle` is given, of
-    that bundle (its id) only. One for each folder; threads may share it.
+    that bundle (its id) only. Threads may share it, and processes the folder.
     """
 
     def __init__(self, folder: Path, trust: Iterable[Path | str], bundle: str | None = None) -> None:
@@ -60,14 +67,15 @@ class Receiver:
         """Check every byte of `file`, which is the caller's, and keep a copy of it where it is its device's newest.
 
         Raises FleetError where it is no file of one device, damaged, or of another bundle; UntrustedError where nobody
-        who is trusted signed it; StorageError where it cannot be kept.
+        who is trusted signed it; StorageError where it cannot be kept, or another process that keeps files in the same
+        folder holds it for half a minute.
         """
         try:
             statement = self._statement(FleetFile.open(file))
         except FleetError as error:
             raise type(error)(str(error).replace(str(file), SENT)) from None
         kept = self.folder / f"{statement.device}.cskc"
-        with self._one_at_a_time:
+        with self._one_at_a_time, _held(self.folder):
             before = _statement_in(kept)
             status = _status(statement, before)
             if status in ("new", "newer"):
@@ -93,6 +101,25 @@ class Receiver:
         for name in content.blobs:
             file.blob(name)
         return content.statements[0]
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The folder's lock, which other receivers of the same folder take, too: for a moment each."""
+    lock = StateLock(folder, LOCK_FILE)
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            lock.__enter__()
+            break
+        except StateLockedError as error:
+            if time.monotonic() > end:
+                raise StorageError(str(error)) from None
+            time.sleep(_LOOK_AGAIN_SECONDS)
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
 
 
 def _statement_in(kept: Path) -> Statement | None:

@@ -96,7 +96,7 @@ class StateLock:
             if error.errno in _NONE:
                 raise StorageError(
                     f"The file system of {self.folder} has no locks ({error.strerror or error}), so that two processes "
-                    "could write there at once. Put the state on a local disk (--state); nothing was changed."
+                    "could write there at once. Put it on a local disk (a state: --state); nothing was changed."
                 ) from error
             if error.errno not in _BUSY:
                 raise storage_error(error, f"lock {path}") from error

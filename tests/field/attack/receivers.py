@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from csk_sdk.fleet.receiving import LOCK_FILE
 from field.attack.ground import Ground
 from field.attack.intruders import random_bits
 from field.attack.promise import GUARANTEES, Tries, promise
@@ -75,7 +76,8 @@ class Site:
         there = list(self.inbox.iterdir()) if self.inbox.exists() else []
         whole = [one for one in there if one.suffix == ".cskc"]
         assert len(whole) <= 1, f"{len(whole)} files of one device"
-        left = [one.name for one in there if one not in whole and not one.name.endswith(".csk-tmp")]
+        passing = [one for one in there if one.name == LOCK_FILE or one.name.endswith(".csk-tmp")]
+        left = [one.name for one in there if one not in (*whole, *passing)]
         assert not left, f"left in the inbox: {left}"
         return 1 + self.said.index(whole[0].read_bytes()) if whole else 0
 
@@ -133,7 +135,7 @@ def a_receiver_keeps_what_it_acknowledged(tries: Tries, ground: Ground, place: P
         # A fault is told once.
         floor = min(floor, site.kept())
         if floor == len(site.said):
-            for one in site.inbox.iterdir():
+            for one in site.inbox.glob("*.cskc"):
                 one.unlink()
             floor = 0
 
