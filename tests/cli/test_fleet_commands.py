@@ -214,3 +214,29 @@ def test_a_device_with_exchanged_names_is_set_aside_and_two_names_of_one_thing_a
     same = run("fleet", "merge", *paths, "--out", out, "--same", "quatre=four", "--accept", "wrong")
     assert (same.status, same.err) == (0, "")
     assert f"{out}: 2 classes (five 100, four 160), of 5 devices" in same.out
+
+
+@pytest.mark.parametrize(
+    ("startup", "options", "words"),
+    [
+        ("fed_client.json", ["--bundle", "b"], "is a device's kit, which has no --bundle: leave that out."),
+        (
+            "fed_client.json",
+            ["--trust", "k", "--inbox", "i"],
+            "is a device's kit, which has no --inbox and no --trust",
+        ),
+        ("fed_server.json", ["--least", "20"], "is the server's kit, which has no --least: leave that out."),
+        ("fed_server.json", ["--workspace", "w", "--bits", "8"], "which has no --workspace and no --bits"),
+        ("fed_server.json", ["--inbox", "i"], "which needs --inbox, --merged and --trust"),
+    ],
+)
+def test_options_of_the_other_kind_of_kit(
+    tmp_path: Path, run: Run, startup: str, options: list[str], words: str
+) -> None:
+    made = tmp_path / "kit"
+    (made / "startup").mkdir(parents=True)
+    (made / "local").mkdir()
+    (made / "startup" / startup).write_text("{}")
+    done = run("fleet", "prepare", made, *options)
+    assert done.status == 1
+    assert words in done.err

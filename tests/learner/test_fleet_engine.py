@@ -155,6 +155,14 @@ def test_the_server_s_kit(digits_bundle: Path, tmp_path: Path) -> None:
             lambda t, s: prepare_server(t / "server", t, t / "m", trust=(t / "empty",)),
             "has no key in it",
         ),
+        (
+            lambda t, s: prepare_device(t / "bare", s),
+            "resources.json.default is not what this NVFlare provisions",
+        ),
+        (
+            lambda t, s: prepare_server(t / "bare", t, t / "m", trust=(t / "keys",)),
+            "resources.json.default is not what this NVFlare provisions (KeyError: 'snapshot_persistor')",
+        ),
         (lambda t, s: run_round(t / "device"), "is not what `nvflare provision` writes for an operator"),
         (lambda t, s: run_round(t / "operator", only="both"), "only is 'both', and must be 'contribute' or"),
         (lambda t, s: run_round(t / "operator", wait=0), "wait must be from 1"),
@@ -168,10 +176,36 @@ def test_what_does_not_fit(
     kit(tmp_path / "server", "fed_server.json", ON_SERVER)
     kit(tmp_path / "operator", "fed_admin.json", RESOURCES)
     (tmp_path / "operator" / "startup" / "fed_admin.json").write_text('{"admin": {"username": "me"}}')
+    kit(tmp_path / "bare", "fed_client.json", {"format_version": 2})
+    (tmp_path / "bare" / "startup" / "fed_server.json").write_text("{}")
     (tmp_path / "empty").mkdir()
     device_key(tmp_path, "kitchen", tmp_path / "keys")
     with pytest.raises(ConfigError, match=re.escape(words)):
         do(tmp_path, space)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"least": -7}, "least is -7, and must be a whole number of images, 1 or more."),
+        ({"least": 0}, "least is 0, and must be a whole number of images, 1 or more."),
+        ({"bits": 16}, "bits is 16, and must be 4 or 8."),
+        ({"bits": 5}, "bits is 5, and must be 4 or 8."),
+    ],
+)
+def test_what_no_export_takes_is_refused_at_once(
+    space: Path, tmp_path: Path, how: dict[str, int], words: str
+) -> None:
+    made = kit(tmp_path / "kit", "fed_client.json", RESOURCES)
+    with pytest.raises(FleetError, match=re.escape(words)):
+        prepare_device(made, space, **how)  # type: ignore[arg-type]
+    assert [one.name for one in (made / "local").iterdir()] == ["resources.json.default"]
+
+
+def test_what_export_takes_is_what_a_kit_says(space: Path, tmp_path: Path) -> None:
+    made = kit(tmp_path / "kit", "fed_client.json", RESOURCES)
+    prepare_device(made, space, least=2_000_000, bits=4)
+    assert sites.read_device(made / "local").least == 2_000_000
 
 
 def test_without_its_extra(tmp_path: Path, space: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,11 @@ Kit = Annotated[
 ]
 
 
+_OF_DEVICES, _OF_SERVERS = ("workspace", "least", "bits"), ("inbox", "merged", "signed_by", "bundle")
+
+
 def prepare(
+    context: typer.Context,
     kit: Kit,
     workspace: Annotated[
         Path, typer.Option("--workspace", metavar="DIR", help="A device's kit: the workspace on that device.")
@@ -60,25 +64,39 @@ def prepare(
 ) -> None:
     """Make a kit of NVFlare carry a fleet's files, and let an operator do no more than that.
 
-    Run it on the site itself, as its paths are kept. Of a device, an operator's job can then run two classes of csk-sdk
+    Run it on the site itself, as its paths are kept. Of a device, an operator's job can then run one class of csk-sdk
     and no code that comes along.
 
     \b
     Example:  csk-sdk fleet prepare kits/kitchen --workspace kitchen --sign kitchen-key.pem
     Example:  csk-sdk fleet prepare kits/server --inbox inbox --merged merged.cskc --trust keys
     """
-    from csk_sdk.fleet.engine.kits import prepare_device, prepare_server
+    from csk_sdk.fleet.engine.kits import is_server, prepare_device, prepare_server
 
-    if inbox is None and merged is None and not signed_by:
+    if not is_server(kit):
+        _refuse_given(context, _OF_SERVERS, f"{kit} is a device's kit")
         prepare_device(kit, workspace, sign=sign, least=least, bits=bits)
         typer.echo(
             f"{kit}: a device, whose files are those of {workspace}. Start it: csk-sdk fleet start {kit}"
         )
         return
+    _refuse_given(context, _OF_DEVICES, f"{kit} is the server's kit")
     if inbox is None or merged is None or not signed_by:
-        raise ConfigError("A server needs --inbox, --merged and --trust; a device needs none of them.")
+        raise ConfigError(f"{kit} is the server's kit, which needs --inbox, --merged and --trust.")
     prepare_server(kit, inbox, merged, trust=tuple(signed_by), bundle=bundle, sign=sign)
     typer.echo(f"{kit}: the server, which keeps files in {inbox}. Start it: csk-sdk fleet start {kit}")
+
+
+def _refuse_given(context: typer.Context, names: tuple[str, ...], whose: str) -> None:
+    """Raise ConfigError where one of these parameters was given."""
+    options = {one.name: one.opts[0] for one in context.command.params if one.name in names}
+    given = [
+        option
+        for name, option in options.items()
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise ConfigError(f"{whose}, which has no {' and no '.join(given)}: leave that out.")
 
 
 def start(kit: Kit) -> None:

@@ -88,12 +88,7 @@ def export(
     called = target.stem if name is None else text_of(name, "name", FleetError)
     if not is_plain(called):
         raise FleetError(sentence("fleet_name", name=json.dumps(called[:40], ensure_ascii=False)[1:-1]))
-    if isinstance(least, bool) or not isinstance(least, int) or least < 1:
-        raise FleetError(sentence("fleet_least", given=f"{least!r:.40}"))
-    if type(bits) is not int or bits not in (FEW_BITS, MANY_BITS):
-        raise FleetError(
-            sentence("fleet_bits", given=f"{bits!r:.40}", few=str(FEW_BITS), many=str(MANY_BITS))
-        )
+    require_terms(least, bits)
     require_cross_entropy(learner.bundle)
     require_fleet_place(target)
     learner.state.require_writable()
@@ -160,6 +155,16 @@ def _short(one: Contribution) -> Contribution:
     total = ContributionSum(len(one.mean))
     total.add_contribution(one)
     return total.total()
+
+
+def require_terms(least: int, bits: int) -> None:
+    """Raise FleetError where `export` takes no such `least` or `bits`."""
+    if isinstance(least, bool) or not isinstance(least, int) or least < 1:
+        raise FleetError(sentence("fleet_least", given=f"{least!r:.40}"))
+    if type(bits) is not int or bits not in (FEW_BITS, MANY_BITS):
+        raise FleetError(
+            sentence("fleet_bits", given=f"{bits!r:.40}", few=str(FEW_BITS), many=str(MANY_BITS))
+        )
 
 
 def _enough(own: Own, least: int) -> tuple[list[tuple[str, str]], tuple[str, ...]]:

@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from csk_sdk.fleet.receiving import LOCK_FILE
 from field.attack.ground import Ground
 from field.attack.intruders import random_bits
 from field.attack.promise import GUARANTEES, Tries, promise
@@ -73,6 +72,8 @@ class Site:
 
     def kept(self) -> int:
         """Which of what the device said is there: from 1; 0 where nothing is. Everything else is a fault."""
+        from csk_sdk.fleet.receiving import LOCK_FILE
+
         there = list(self.inbox.iterdir()) if self.inbox.exists() else []
         whole = [one for one in there if one.suffix == ".cskc"]
         assert len(whole) <= 1, f"{len(whole)} files of one device"

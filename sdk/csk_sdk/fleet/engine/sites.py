@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from csk_sdk.errors import ConfigError
+from csk_sdk.fleet.packing import FEW_BITS, MANY_BITS
 from csk_sdk.formats.opening import read_file
 from csk_sdk.formats.schema import parse_json, violation
 from csk_sdk.state.atomic import replace_file
@@ -25,8 +26,8 @@ _SCHEMAS = {
             "role": {"enum": ["device"]},
             "workspace": _TEXT,
             "sign": {"type": ["string", "null"]},
-            "least": {"type": "integer", "minimum": 1, "maximum": 1_000_000},
-            "bits": {"type": "integer", "minimum": 4, "maximum": 8},
+            "least": {"type": "integer", "minimum": 1, "maximum": 2**53 - 1},
+            "bits": {"type": "integer", "minimum": FEW_BITS, "maximum": MANY_BITS},
         },
     },
     "server": {
