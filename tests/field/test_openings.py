@@ -311,7 +311,7 @@ OURS = {
 
 # What is opened in another way all the same, and why.
 ALLOWED = {
-    ("csk_sdk/fleet/serving.py", "place.open"): "written into a folder that was just made",
+    ("csk_sdk/fleet/serving.py", "place.open"): "written under a name that was just drawn",
     ("csk_sdk/formats/opening.py", "io.open"): "the one function itself",
     ("csk_sdk/formats/opening.py", "os.open"): "the one function itself",
     ("csk_sdk/state/atomic.py", "os.open"): "to write a new file, and to sync a folder",

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from conftest import NAMES, Digits, open_learner
-from csk_sdk import ConfigError, FleetError, Learner, StorageError, fleet
+from csk_sdk import ConfigError, FleetError, Learner, StateLockedError, fleet
 from csk_sdk.fleet import receiving
 from csk_sdk.fleet.listening import Place, Site, listen
 from csk_sdk.fleet.receiving import LOCK_FILE, Receiver
@@ -258,7 +259,7 @@ def test_a_folder_that_another_process_holds_is_waited_for_no_longer_than_said(
     ours.device("kitchen", (4, 5))
     receiver = Receiver(ours.inbox, [ours.folder / "keys"])
     monkeypatch.setattr(receiving, "_LOCK_SECONDS", 0.1)
-    with StateLock(ours.inbox, LOCK_FILE), pytest.raises(StorageError, match=r"is writing to .*inbox"):
+    with StateLock(ours.inbox, LOCK_FILE), pytest.raises(StateLockedError, match=r"is writing to .*inbox"):
         receiver.take(ours.folder / "kitchen.cskc")
     assert receiver.take(ours.folder / "kitchen.cskc").status == "new"
 
@@ -269,8 +270,8 @@ def test_strangers_are_refused(ours: Fleet, tmp_path: Path) -> None:
     unsigned = open_learner(ours.bundle, tmp_path / "unsigned", few_shot=10**6)
     unsigned.learn(ours.digits.task("01", (8, 9), train=40))
     fleet.export(unsigned, tmp_path / "unsigned.cskc")
-    ours.merged.write_bytes(b"what was merged")
     with ours.serving():
+        ours.merged.write_bytes(b"what was merged")
         for token in (None, "", TOKEN[:-1], "ü" * 20):
             for method, path in (("PUT", "/contributions"), ("GET", "/merged")):
                 answer = ours.ask(
@@ -330,6 +331,129 @@ def test_who_hangs_up_in_the_middle_leaves_nothing(ours: Fleet) -> None:
             half.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode() + bytes(500))
         assert ours.put("kitchen").status == 201
         assert len(ours.kept) == 1
+
+
+@contextmanager
+def half_sent(ours: Fleet) -> Iterator[ssl.SSLSocket]:
+    """A connection on which half a file was sent, and is being kept."""
+    port = int(ours.url.rsplit(":", 1)[1])
+    context = ssl.create_default_context(cafile=str(ours.trusted))
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as half,
+    ):
+        head = f"PUT /contributions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        half.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode() + bytes(500))
+        half.settimeout(60)
+        while len(list(ours.inbox.glob(".sent.*"))) < 2:
+            time.sleep(0.01)
+        yield half
+
+
+def test_what_a_killed_receiver_was_being_sent_goes_at_the_next_start(ours: Fleet) -> None:
+    ours.device("kitchen", (4, 5))
+    with ours.serving() as process, half_sent(ours):
+        assert list(ours.inbox.glob("*.cskc")) == []
+        # Another receiver of the folder leaves it alone.
+        Receiver(ours.inbox, [ours.folder / "keys"])
+        assert len(ours.kept) == 2
+        process.kill()
+        process.wait()
+    assert len(ours.kept) == 2
+    with ours.serving():
+        assert ours.kept == []
+        assert ours.put("kitchen").status == 201
+
+
+def test_ctrl_c_ends_what_is_being_sent_in_a_sentence(ours: Fleet) -> None:
+    ours.device("kitchen", (4, 5))
+    with ours.serving() as process, half_sent(ours) as half:
+        process.send_signal(signal.SIGINT)
+        answer = b"".join(iter(lambda: half.recv(1 << 16), b""))
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert answer.endswith(b'{"error":"The receiver is being stopped: send it again later."}')
+        half.close()
+        out, err = process.communicate(timeout=60)
+        assert err == "Interrupted.\n"
+        assert out == (
+            "Refused 127.0.0.1, PUT /contributions: The receiver is being stopped: send it again later.\n"
+        )
+    assert ours.kept == []
+
+
+def test_a_line_of_what_came_and_of_what_was_refused(ours: Fleet) -> None:
+    learner = ours.device("kitchen", (4, 5))
+    ours.device("stranger", (6, 7), known=False)
+    with ours.serving() as process:
+        first = ours.put("kitchen").json["device"][:8]
+        ours.put("kitchen")
+        learner.learn(ours.digits.task("02", (6,), train=40))
+        ours.export(learner, "kitchen")
+        ours.put("kitchen")
+        ours.put("stranger")
+        ours.ask("GET", "/merged")
+        elsewhere = ours.ask("GET", "/inbox")
+        assert (elsewhere.status, list(elsewhere.json)) == (404, ["error"])
+        other = ours.ask("POST", "/contributions", b"x")
+        assert (other.status, other.headers["allow"], list(other.json)) == (405, "PUT", ["error"])
+        ours.inbox.rename(ours.folder / "moved")
+        ours.inbox.write_text("in the way")
+        refused = ours.put("kitchen")
+        assert (refused.status, str(ours.folder) in refused.json["error"]) == (507, False)
+        process.send_signal(signal.SIGINT)
+        lines = process.communicate(timeout=60)[0].splitlines()
+    who, only = "Refused 127.0.0.1, ", "There are `PUT /contributions` and `GET /merged`, and nothing else."
+    assert lines[:-1] == [
+        f"kitchen ({first}): 2 classes, new.",
+        f"kitchen ({first}): 2 classes, here already.",
+        f"kitchen ({first}): 3 classes, newer than what was here.",
+        f"{who}PUT /contributions: What was sent is signed by a key that this fleet does not know: export it with "
+        "`--sign`, and give the public key to whoever merges.",
+        f"{who}GET /merged: Nothing was merged yet: ask again later.",
+        f"{who}GET /inbox: {only}",
+        f"{who}POST /contributions: {only}",
+    ]
+    assert str(ours.inbox) in lines[-1]
+    assert "a file of that name is in the way" in lines[-1]
+
+
+def test_only_a_whole_merged_file_is_given_out(ours: Fleet) -> None:
+    ours.device("kitchen", (4, 5))
+    sent = (ours.folder / "kitchen.cskc").read_bytes()
+    fleet.merge([ours.folder / "kitchen.cskc"], ours.merged)
+    whole = ours.merged.read_bytes()
+    wrong = {
+        b"junk, and no file of a fleet": "cannot be read as a .cskc file",
+        b"": "cannot be read as a .cskc file",
+        whole[:-1]: "cannot be read as a .cskc file",
+        whole[:-1] + bytes([whole[-1] ^ 1]): "is damaged",
+        sent: "has what single devices say, which is not for all",
+    }
+    with ours.serving() as process:
+        assert ours.ask("GET", "/merged").body == whole
+        for content in wrong:
+            ours.merged.write_bytes(content)
+            answer = ours.ask("GET", "/merged")
+            assert (answer.status, answer.json) == (
+                503,
+                {"error": "What was merged cannot be given out, since it is not whole: ask again later."},
+            )
+            ours.merged.write_bytes(whole)
+            assert ours.ask("GET", "/merged").body == whole
+        process.send_signal(signal.SIGINT)
+        lines = process.communicate(timeout=60)[0].splitlines()
+    for line, words in zip(lines, wrong.values(), strict=True):
+        assert line.startswith(f"Refused 127.0.0.1, GET /merged: {ours.merged}")
+        assert words in line
+    for content, words in wrong.items():
+        ours.merged.write_bytes(content)
+        with pytest.raises(ConfigError, match=words):
+            listen(*changed(ours.folder, merged=ours.merged), pytest.fail)
+    with pytest.raises(ConfigError, match="cannot be given out"):
+        listen(*changed(ours.folder, merged=ours.inbox), pytest.fail)
+    ours.merged.write_bytes(whole)
+    with pytest.raises(ConfigError, match=r"is of bundle .*, and this fleet learns on 00000000"):
+        application(ours.inbox, [ours.folder / "keys"], merged=ours.merged, bundle="0" * 64)
 
 
 def test_what_is_too_large_or_too_slow_ends(ours: Fleet) -> None:

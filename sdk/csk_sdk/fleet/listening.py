@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import ConfigError
 from csk_sdk.fleet.serving import MISSING, application
 from csk_sdk.formats.opening import read_file
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 _MOST_AT_ONCE = 32
 _LARGEST_TOKEN = 4096
@@ -43,7 +49,8 @@ class Place:
 
 
 def listen(site: Site, place: Place, say: Callable[[str], object]) -> None:
-    """Serve until the process is told to end (SIGINT, SIGTERM); `say` is told the address once it is listened on.
+    """Serve until the process is told to end (SIGINT, SIGTERM); `say` is told the address once it is listened on, and
+    what `application` says.
 
     Raises ConfigError for what does not fit together, an address that cannot be had, and without the extra `fleet`.
     """
@@ -57,10 +64,10 @@ def listen(site: Site, place: Place, say: Callable[[str], object]) -> None:
     _check_certificate(place)
     bundle = None if site.bundle is None else Bundle.open(site.bundle).id
     token = None if site.token is None else _token(site.token)
-    app = application(site.folder, site.trust, merged=site.merged, token=token, bundle=bundle)
+    app = application(site.folder, site.trust, merged=site.merged, token=token, bundle=bundle, say=say)
     uvicorn = _uvicorn()
     config = uvicorn.Config(
-        app,
+        _quietly(app),
         ssl_certfile=place.certificate,
         ssl_keyfile=place.key,
         log_level="warning",
@@ -74,7 +81,28 @@ def listen(site: Site, place: Place, say: Callable[[str], object]) -> None:
         host, port = heard.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         say(f"Listening on http{'s' if place.certificate else ''}://{shown}:{port}")
-        uvicorn.Server(config).run(sockets=[heard])
+        _server(uvicorn, config, app).run(sockets=[heard])
+
+
+def _server(uvicorn: ModuleType, config: Any, app: Starlette) -> Any:
+    """A server that, once it is told to end, does not wait for what is being sent."""
+
+    class Server(uvicorn.Server):  # type: ignore[misc, name-defined]
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.end()
+            await super().shutdown(sockets)
+
+    return Server(config)
+
+
+def _quietly(app: Starlette) -> Any:
+    """`app`, where what is cancelled at the end, such as a download that takes too long, leaves no traceback."""
+
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        with suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return run
 
 
 def _listening(place: Place) -> socket.socket:

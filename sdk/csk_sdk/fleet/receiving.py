@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -10,12 +11,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from csk_sdk.errors import FleetError, StateLockedError, StorageError
+from csk_sdk.errors import CskError, FleetError, StateLockedError
 from csk_sdk.fleet.files import FleetFile
 from csk_sdk.fleet.statement import Statement
 from csk_sdk.fleet.trusting import UntrustedError, require_signed, trusted_keys
 from csk_sdk.formats.opening import read_file
-from csk_sdk.state.atomic import exists, make_folder, replace_file
+from csk_sdk.state.atomic import (
+    TEMPORARY,
+    clear_temporaries,
+    exists,
+    make_folder,
+    names_in,
+    remove_file,
+    replace_file,
+)
 from csk_sdk.state.lock import StateLock
 
 LARGEST_FILE = 1 << 30
@@ -25,6 +34,10 @@ LOCK_FILE = ".csk-lock"
 # Each holds it for as long as one file takes to be written.
 _LOCK_SECONDS = 30.0
 _LOOK_AGAIN_SECONDS = 0.02
+# What is being sent lies beside what is kept, on the same disk, and with a lock that its receiver holds meanwhile.
+_SENDING = ".sent."
+_LOCK = f".lock{TEMPORARY}"
+_ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -61,14 +74,33 @@ class Receiver:
         self.folder, self._bundle = folder, bundle
         self._keys = trusted_keys(trust)
         make_folder(folder)
+        _clear(folder)
         self._one_at_a_time = threading.Lock()
+
+    @contextmanager
+    def upload(self) -> Iterator[Path]:
+        """A place in the folder for what is being sent, which no reader of the folder takes for a file of a device.
+
+        It is removed at the end; where the process is killed before, by the next receiver of the folder. Raises
+        StorageError where nothing can be written.
+        """
+        name = f"{_SENDING}{secrets.token_hex(8)}"
+        place, lock = self.folder / f"{name}{TEMPORARY}", f"{name}{_LOCK}"
+        try:
+            with StateLock(self.folder, lock):
+                try:
+                    yield place
+                finally:
+                    remove_file(place)
+        finally:
+            remove_file(self.folder / lock)
 
     def take(self, file: Path) -> Receipt:
         """Check every byte of `file`, which is the caller's, and keep a copy of it where it is its device's newest.
 
         Raises FleetError where it is no file of one device, damaged, or of another bundle; UntrustedError where nobody
-        who is trusted signed it; StorageError where it cannot be kept, or another process that keeps files in the same
-        folder holds it for half a minute.
+        who is trusted signed it; StorageError where it cannot be kept, StateLockedError where another process that
+        keeps files in the same folder holds it for half a minute.
         """
         try:
             statement = self._statement(FleetFile.open(file))
@@ -103,6 +135,19 @@ class Receiver:
         return content.statements[0]
 
 
+def _clear(folder: Path) -> None:
+    """Remove what receivers that were killed had been sent until then."""
+    clear_temporaries(folder, _ABANDONED_SECONDS)
+    for name in names_in(folder):
+        if name.startswith(_SENDING) and name.endswith(TEMPORARY) and not name.endswith(_LOCK):
+            lock = name.removesuffix(TEMPORARY) + _LOCK
+            # Held: it is being sent just now.
+            with suppress(CskError):
+                with StateLock(folder, lock):
+                    remove_file(folder / name)
+                remove_file(folder / lock)
+
+
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """The folder's lock, which other receivers of the same folder take, too: for a moment each."""
@@ -112,9 +157,9 @@ def _held(folder: Path) -> Iterator[None]:
         try:
             lock.__enter__()
             break
-        except StateLockedError as error:
+        except StateLockedError:
             if time.monotonic() > end:
-                raise StorageError(str(error)) from None
+                raise
             time.sleep(_LOOK_AGAIN_SECONDS)
     try:
         yield

@@ -4,8 +4,9 @@
                            Receipt as JSON
     GET /merged            what was merged last, with an ETag; 304 where that is the one asked about, 404 before any
 
-What went wrong is `{"error": SENTENCE}`: 400 no such file, 401 no token, 403 nobody who is trusted signed it, 408 too
-slow, 413 too large, 507 no room. Devices need nothing but an HTTPS client: csk-sdk opens no connection of its own.
+What went wrong is `{"error": SENTENCE}`: 400 no such file, 401 no token, 403 nobody who is trusted signed it, 404 no
+such place, 405 no such method there, 408 too slow, 413 too large, 503 not now, 507 no room. Devices need nothing but an
+HTTPS client: csk-sdk opens no connection of its own.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csk_sdk.errors import ConfigError, CskError, FleetError, StorageError
-from csk_sdk.fleet.receiving import LARGEST_FILE, SENT, Receiver
+from csk_sdk.errors import ConfigError, CskError, FleetError, StateError, StorageError
+from csk_sdk.fleet.giving import MergedFile
+from csk_sdk.fleet.receiving import LARGEST_FILE, SENT, Receipt, Receiver
 from csk_sdk.fleet.trusting import UntrustedError
-from csk_sdk.formats.opening import read_file
 from csk_sdk.state.atomic import storage_error
 
 if TYPE_CHECKING:
@@ -33,6 +34,14 @@ LARGEST = 64 << 20
 """Bytes that a device may send: a hundred lessons of ten classes, with 832 features."""
 PATIENCE = 300.0
 """Seconds that sending may take."""
+ENDING = "The receiver is being stopped: send it again later."
+_LONGEST_LINE = 1000
+_STATUSES = {
+    "new": "new",
+    "newer": "newer than what was here",
+    "same": "here already",
+    "older": "older than what is here",
+}
 MISSING = "Receiving files of a fleet needs the extra 'fleet': pip install 'csk-sdk[fleet]'."
 
 
@@ -45,22 +54,35 @@ def application(
     bundle: str | None = None,
     largest: int = LARGEST,
     patience: float = PATIENCE,
+    say: Callable[[str], object] | None = None,
 ) -> Starlette:
     """What receives files of devices into `folder`, as `Receiver` does, and gives out the file `merged`.
 
     With `token`, whoever asks must send it (`Authorization: Bearer TOKEN`). Of what is sent no more than `largest`
-    bytes are taken, and for no longer than `patience` seconds. Raises ConfigError for what is no key, or without
-    Starlette; StorageError where the folder cannot be made.
+    bytes are taken, and for no longer than `patience` seconds. `say` is told a line of each file that came, and of what
+    was refused. Its `state.end()` ends what is being sent, each with a sentence; call it in the event loop. Raises
+    ConfigError for what is no key, a `merged` that is there and not what `fleet.merge` writes, or without Starlette;
+    StorageError where the folder cannot be made.
     """
     starlette = _starlette()
+    given = None if merged is None else MergedFile(merged, bundle)
+    if given is not None:
+        try:
+            with suppress(FileNotFoundError):
+                given.require_whole()
+        except FleetError as error:
+            raise ConfigError(f"What was merged cannot be given out: {error}") from None
     site = _Site(
-        starlette, Receiver(folder, trust, bundle), merged, token, min(largest, LARGEST_FILE), patience
+        starlette, Receiver(folder, trust, bundle), given, token, min(largest, LARGEST_FILE), patience, say
     )
     routes = [
         starlette.Route("/contributions", site.put, methods=["PUT"]),
         starlette.Route("/merged", site.get, methods=["GET"]),
     ]
-    found: Starlette = starlette.Starlette(routes=routes)
+    found: Starlette = starlette.Starlette(
+        routes=routes, exception_handlers={starlette.HTTPException: site.elsewhere}
+    )
+    found.state.end = site.end
     return found
 
 
@@ -69,13 +91,16 @@ class _Site:
         self,
         library: _Library,
         receiver: Receiver,
-        merged: Path | None,
+        merged: MergedFile | None,
         token: str | None,
         largest: int,
         patience: float,
+        say: Callable[[str], object] | None,
     ) -> None:
         self._library, self._receiver, self._merged = library, receiver, merged
-        self._token, self._largest, self._patience = token, largest, patience
+        self._token, self._largest, self._patience, self._say = token, largest, patience, say
+        self._sending: set[asyncio.Timeout] = set()
+        self._ending = False
 
     async def put(self, request: Request) -> Response:
         """`PUT /contributions`."""
@@ -84,24 +109,17 @@ class _Site:
         # Before anything is read: whoever says that it is too large need not send it.
         said = request.headers.get("content-length", "")
         if said.isdecimal() and int(said) > self._largest:
-            return self._too_large()
-        with tempfile.TemporaryDirectory(prefix="csk-fleet-") as place:
-            sent = Path(place) / "sent.cskc"
-            try:
-                async with asyncio.timeout(self._patience):
-                    if not await self._receive(request, sent):
-                        return self._too_large()
+            return self._error(request, *self._too_large())
+        try:
+            with self._receiver.upload() as sent:
+                if (wrong := await self._receive(request, sent)) is not None:
+                    return self._error(request, *wrong)
                 receipt = await self._library.run_in_threadpool(self._receiver.take, sent)
-            except TimeoutError:
-                return self._error(408, f"{SENT} took longer than {self._patience:g} s: send it again.")
-            except self._library.ClientDisconnect:
-                return self._error(400, f"{SENT} was cut short: send it again.")
-            except UntrustedError as error:
-                return self._error(403, str(error))
-            except StorageError as error:
-                return self._error(507, str(error))
-            except FleetError as error:
-                return self._error(400, str(error))
+        except CskError as error:
+            # Where it lies here is for who reads the lines, and nobody else.
+            shown = str(error).replace(str(self._receiver.folder), "the receiver's folder")
+            return self._error(request, _status_of(error), shown, str(error))
+        self._tell(_line_of(receipt))
         answer: Response = self._library.JSONResponse(
             receipt.to_json(), status_code=201 if receipt.status == "new" else 200
         )
@@ -113,8 +131,11 @@ class _Site:
             return refused
         try:
             content = await self._library.run_in_threadpool(self._read_merged)
+        except FileNotFoundError:
+            return self._error(request, 404, "Nothing was merged yet: ask again later.")
         except CskError as error:
-            return self._error(404, str(error))
+            shown = "What was merged cannot be given out, since it is not whole: ask again later."
+            return self._error(request, 503, shown, str(error))
         tag = f'"{hashlib.sha256(content).hexdigest()}"'
         known = [
             one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")
@@ -128,29 +149,51 @@ class _Site:
         )
         return found
 
-    async def _receive(self, request: Request, place: Path) -> bool:
-        """Write what is sent to `place`; False where it is too large."""
+    async def elsewhere(self, request: Request, error: Any) -> Response:
+        """What is asked of another place, or in another way."""
+        answer = self._error(
+            request, error.status_code, "There are `PUT /contributions` and `GET /merged`, and nothing else."
+        )
+        answer.headers.update(error.headers or {})
+        return answer
+
+    def end(self) -> None:
+        """End what is being sent."""
+        self._ending = True
+        now = asyncio.get_running_loop().time()
+        for one in self._sending:
+            if not one.expired():
+                one.reschedule(now)
+
+    async def _receive(self, request: Request, place: Path) -> tuple[int, str] | None:
+        """Write what is sent to `place`; a status and a sentence where it did not come."""
         count = 0
+        limit = asyncio.timeout(0 if self._ending else self._patience)
+        self._sending.add(limit)
         try:
-            with place.open("wb") as file:
-                async for part in request.stream():
-                    count += len(part)
-                    if count > self._largest:
-                        return False
-                    file.write(part)
+            async with limit:
+                with place.open("wb") as file:
+                    async for part in request.stream():
+                        count += len(part)
+                        if count > self._largest:
+                            return self._too_large()
+                        file.write(part)
+        except TimeoutError:
+            if self._ending:
+                return 503, ENDING
+            return 408, f"{SENT} took longer than {self._patience:g} s: send it again."
+        except self._library.ClientDisconnect:
+            return 400, f"{SENT} was cut short: send it again."
         except OSError as error:
-            raise storage_error(error, "keep what was sent") from error
-        return True
+            raise storage_error(error, f"keep what was sent in {place.parent}", place.parent) from error
+        finally:
+            self._sending.discard(limit)
+        return None
 
     def _read_merged(self) -> bytes:
-        if self._merged is not None:
-            try:
-                return read_file(self._merged, LARGEST_FILE)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                raise FleetError(f"What was merged cannot be read ({error.strerror}).") from None
-        raise FleetError("Nothing was merged yet: ask again later.")
+        if self._merged is None:
+            raise FileNotFoundError
+        return self._merged.read()
 
     def _refused(self, request: Request) -> Response | None:
         if self._token is None:
@@ -158,12 +201,17 @@ class _Site:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if hmac.compare_digest(given.encode(), self._token.encode()):
             return None
-        return self._error(401, "The fleet's token is missing or wrong: send `Authorization: Bearer TOKEN`.")
+        return self._error(
+            request, 401, "The fleet's token is missing or wrong: send `Authorization: Bearer TOKEN`."
+        )
 
-    def _too_large(self) -> Response:
-        return self._error(413, f"{SENT} is larger than {self._largest / 1e6:g} MB.")
+    def _too_large(self) -> tuple[int, str]:
+        return 413, f"{SENT} is larger than {self._largest / 1e6:g} MB."
 
-    def _error(self, status: int, sentence: str) -> Response:
+    def _error(self, request: Request, status: int, sentence: str, cause: str = "") -> Response:
+        """Refuse with a sentence, and tell whoever runs this its `cause`, if that is another."""
+        who = f" {request.client.host}" if request.client is not None else ""
+        self._tell(f"Refused{who}, {request.method} {request.url.path}: {cause or sentence}")
         # What was not read of a refused request would be taken for the next one.
         headers = {"connection": "close"}
         if status == 401:
@@ -173,16 +221,34 @@ class _Site:
         )
         return refused
 
+    def _tell(self, line: str) -> None:
+        if self._say is not None:
+            # A device whose file is kept is told so, whether or not anybody reads of it.
+            with suppress(OSError):
+                self._say("".join(one if one.isprintable() else "?" for one in line[:_LONGEST_LINE]))
+
+
+def _line_of(receipt: Receipt) -> str:
+    count = len(receipt.classes)
+    classes = "1 class" if count == 1 else f"{count} classes"
+    return f"{receipt.name} ({receipt.device[:8]}): {classes}, {_STATUSES[receipt.status]}."
+
+
+def _status_of(error: CskError) -> int:
+    kinds = ((UntrustedError, 403), (StorageError, 507), (StateError, 503))
+    return next((status for kind, status in kinds if isinstance(error, kind)), 400)
+
 
 class _Library:
     """The parts of Starlette that are used."""
 
     def __init__(self) -> None:
-        from starlette import applications, concurrency, requests, responses, routing
+        from starlette import applications, concurrency, exceptions, requests, responses, routing
 
         self.Starlette: Any = applications.Starlette
         self.run_in_threadpool: Any = concurrency.run_in_threadpool
         self.ClientDisconnect = requests.ClientDisconnect
+        self.HTTPException = exceptions.HTTPException
         self.JSONResponse: Any = responses.JSONResponse
         self.Response: Any = responses.Response
         self.Route: Any = routing.Route

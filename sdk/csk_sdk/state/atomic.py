@@ -20,7 +20,7 @@ from stat import S_ISREG
 from csk_sdk.errors import StateError, StorageError
 
 # Leading dot and suffix together: no file that a user or csk-sdk keeps is ever named so.
-_TEMPORARY = ".csk-tmp"
+TEMPORARY = ".csk-tmp"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 # What file systems answer that cannot fsync a folder (FUSE, some network shares), or may not open it.
@@ -48,7 +48,7 @@ def replace_by_parts(path: Path, parts: Iterable[bytes], size: int, *, durable: 
 
     What `parts` raises ends it, and changes nothing.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
     try:
         _write_synced(temporary, parts)
         rename(temporary, path)
@@ -157,7 +157,7 @@ def remove_or_raise(path: Path) -> None:
 
 def is_temporary(name: str) -> bool:
     """Whether a file of this name is one that `replace_file` was writing."""
-    return name.startswith(".") and name.endswith(_TEMPORARY)
+    return name.startswith(".") and name.endswith(TEMPORARY)
 
 
 def clear_temporaries(folder: Path, minimum_age: float = 0.0, of: str = "") -> None:

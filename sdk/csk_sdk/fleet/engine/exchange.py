@@ -15,7 +15,7 @@ from csk_sdk.fleet.exporting import export
 from csk_sdk.fleet.merging import MergeReport, merge
 from csk_sdk.fleet.receiving import LARGEST_FILE, Receipt, Receiver
 from csk_sdk.formats.opening import read_file
-from csk_sdk.state.atomic import make_folder
+from csk_sdk.state.atomic import make_folder, storage_error
 from csk_sdk.workspace.folder import Workspace
 
 _LOOK_AGAIN_SECONDS = 0.5
@@ -89,9 +89,11 @@ class Server:
 
     def receive(self, sent: bytes) -> Receipt:
         """Keep what a device sent, as `fleet serve` does. Raises what `Receiver.take` raises."""
-        with tempfile.TemporaryDirectory(prefix="csk-fleet-") as place:
-            path = Path(place) / "sent.cskc"
-            path.write_bytes(sent)
+        with self._receiver.upload() as path:
+            try:
+                path.write_bytes(sent)
+            except OSError as error:
+                raise storage_error(error, f"keep what was sent in {path.parent}") from error
             return self._receiver.take(path)
 
     def merge(self, same: Mapping[str, str], without: Iterable[str], accept: Iterable[str]) -> MergeReport:
