@@ -60,8 +60,8 @@ def prepare(
 ) -> None:
     """Make a kit of NVFlare carry files of a fleet.
 
-    And let an operator do no more than that: a device then runs one class of csk-sdk, and no code that comes with a job.
-    Run it on the site itself, as its paths are kept.
+    And let an operator do no more than that: a device then runs one class of csk-sdk, and no code that comes with a
+    job. Run it on the site itself, as its paths are kept.
 
     \b
     Example:  csk-sdk fleet prepare kits/kitchen --workspace kitchen --sign kitchen-key.pem
