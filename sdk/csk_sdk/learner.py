@@ -85,7 +85,8 @@ class Learner:
         self.config = config
         self.providers = find_providers(providers)
         self._counter = Counter(state.folder)
-        self._predictor: Predictor | None = None
+        # What predictions come from, and what the state said of it then.
+        self._held: tuple[tuple[int, ...], Predictor] | None = None
         # Held while a generation is read, so that of several threads one reads it.
         self._reading = Lock()
 
@@ -156,13 +157,20 @@ class Learner:
             with self._reading:
                 current = self._current()
                 if current is None:
-                    current = self._predictor = self._opened(self.state.load())
+                    current = self._read()
         return current
 
     def _current(self) -> Predictor | None:
         # Looked at once: another thread may put another in its place at any moment, or none.
-        held = self._predictor
-        return held if held is not None and held.generation.number == self.state.head() else None
+        held = self._held
+        return held[1] if held is not None and held[0] == self.state.stamp() else None
+
+    def _read(self) -> Predictor:
+        # Asked first: where another generation is committed meanwhile, it is read once more.
+        stamp = self.state.stamp()
+        predictor = self._opened(self.state.load())
+        self._held = stamp, predictor
+        return predictor
 
     def _opened(self, generation: Generation) -> Predictor:
         config = self.config
@@ -228,9 +236,9 @@ class Learner:
         bundle = self._as_set(config)
         with self.state.lock():
             # An opened graph, and a generation's tensors, would take the room that learning needs.
-            before, self._predictor = self._predictor, None
+            before, self._held = self._held, None
             if before is not None:
-                before.release()
+                before[1].release()
             del before
             with self.state.opened() as generation:
                 return LearnRun(
@@ -421,7 +429,7 @@ class Learner:
         self.state.require_writable()
         with self.state.lock():
             yield
-            self._predictor = None
+            self._held = None
 
     def rollback(self, task: str) -> Generation:
         """Return to the generation in which `task` had just been learned ("base": before the first task).
@@ -435,7 +443,7 @@ class Learner:
         with self.state.lock():
             self.state.rollback(self.state.generation_at(task))
             self.state.clear_progress()
-            current = self._predictor = self._opened(self.state.load())
+            current = self._read()
         return current.generation
 
     def require_new(self, name: str, classes: Sequence[str] = ()) -> None:

@@ -64,10 +64,23 @@ def test_forget_says_what_it_did_and_what_remains(run: Callable[..., Any], space
     assert (done.status, done.err) == (1, "Error: No class 'six' is known. Known: zero, one, three, seven.\n")
 
 
-def test_rename_and_merge(run: Callable[..., Any], space: list[str]) -> None:
+def test_rename_and_merge(run: Callable[..., Any], space: list[str], tmp_path: Path) -> None:
     run("train", "--task", "all", *space)
-    assert run("rename", "six", "sechs", *space).out == "six is called sechs now. Generation 3 is current.\n"
-    assert run("merge", "three", "sechs", *space).out == "sechs is three now. Generation 4 is current.\n"
+    inbox = tmp_path / "tasks"
+    (inbox / "02" / "test" / "six").mkdir(parents=True)
+    done = run("rename", "six", "sechs", *space)
+    # Its folder of test images is the owner's.
+    assert done.out == (
+        "six is called sechs now. Generation 3 is current.\n"
+        f"  {inbox / '02' / 'test' / 'six'}: rename it to sechs, or 02 cannot be tested.\n"
+    )
+    (inbox / "02" / "test" / "six").rename(inbox / "02" / "test" / "sechs")
+    done = run("merge", "three", "sechs", *space)
+    assert done.out == (
+        "sechs is three now. Generation 4 is current.\n"
+        f"  {inbox / '02' / 'test' / 'sechs'}: its images are of three now, so move them there, or rename it to three, "
+        "or 02 cannot be tested.\n"
+    )
     assert run("rename", "zero", "null", *space).status == 1
 
 

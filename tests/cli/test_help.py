@@ -45,10 +45,13 @@ OPTIONS = {
     "fleet apply": "FILE --json",
     "fleet inspect": "FILE --json",
     "fleet serve": "FOLDER --trust --merged --bundle --token --certificate --key --host --port",
+    "fleet prepare": "KIT --workspace --least --bits --inbox --merged --trust --bundle --sign",
+    "fleet start": "KIT",
+    "fleet round": "KIT --wait --enough --grace --only --same --without --accept --json",
 }
 ANYWHERE = {
     "try", "build-artifacts", "analyze", "pause", "resume", "inspect", "demo", "fleet merge", "fleet inspect",
-    "fleet serve",
+    "fleet serve", "fleet prepare", "fleet start", "fleet round",
 }  # fmt: skip
 
 

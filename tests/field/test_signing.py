@@ -154,8 +154,8 @@ def every_command(workspace: Path) -> list[list[str | Path]]:
     ]
     named = {" ".join(map(str, command[: 2 if command[0] == "fleet" else 1])) for command in found}
     no_bundle_of_a_device = {"build-artifacts", "analyze", "demo", "try", "pause", "resume"}
-    # These open files of a fleet, and no bundle of a device.
-    of_files = {"fleet merge", "fleet inspect", "fleet serve"}
+    # These open files of a fleet or kits of an engine, and no bundle of a device.
+    of_files = {f"fleet {name}" for name in ("merge", "inspect", "serve", "prepare", "start", "round")}
     assert named | {"doctor", "verify"} | no_bundle_of_a_device | of_files == set(functions())
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -84,7 +85,7 @@ def test_a_prediction_is_one_generations(
             learner.rollback("base")
 
     if moment == "when it reads that generation":
-        learner._predictor = None  # as another thread's learn leaves it
+        learner._held = None  # as another thread's learn leaves it
     where, name = MOMENTS[moment]
     with monkeypatch.context() as patch:
         patch.setattr(where, name, once(other, getattr(where, name)))
@@ -246,3 +247,16 @@ def test_life_in_threads(learner: Learner, pictures: np.ndarray, digits: Digits,
             over.set()
         assert all(reader.result() > 0 for reader in readers)
     assert {6} <= set(known) <= {6, 8}
+
+
+def test_a_state_that_was_begun_anew_is_not_what_it_was(
+    learner: Learner, digits_bundle: Path, digits: Digits, pictures: np.ndarray
+) -> None:
+    learner.predict(pictures)
+    folder = learner.state.folder
+    shutil.rmtree(folder)
+    other = open_learner(digits_bundle, folder, epochs=1, label_check=False)
+    other.learn(digits.task("02", SECOND))
+    assert learner.state.head() == 1, "the number is the same"
+    assert learner.tasks == other.tasks
+    assert same(learner.predict(pictures), other.predict(pictures))

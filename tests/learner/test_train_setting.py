@@ -11,6 +11,7 @@ import pytest
 
 from conftest import NAMES, Digits, build_digits_bundle, open_learner
 from csk_sdk import Learner, Progress, Task
+from csk_sdk.learning import consolidation
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.method import gain
 
@@ -62,6 +63,21 @@ def test_heads_take_no_step(opened: Open, task: Task, monkeypatch: pytest.Monkey
     assert (report.heads_only, report.heads_only_because, report.epochs) == (True, "train", 0)
     assert (report.protected, report.gain, report.choice, report.warnings) == ({}, {}, "", ())
     assert heads.tasks[0].config["train"] == "heads"
+
+
+def test_centers_that_are_dropped_in_the_end_are_not_said_to_be_trained(
+    opened: Open, task: Task, monkeypatch: pytest.MonkeyPatch, worth_nothing: None
+) -> None:
+    # Nothing when it is decided, and much in the end.
+    lost = iter((0.0, *[50.0] * 9))
+    monkeypatch.setattr(consolidation, "estimated_forgetting", lambda *_: {"base": next(lost)})
+    report = opened("auto", **SETTINGS, train="auto", max_forgetting=3.0).learn(task)
+    assert (report.heads_only, report.heads_only_because) == (True, "max-forgetting")
+    assert report.choice.startswith("training seemed to pay: after")
+    assert report.choice.endswith(
+        "So the centers were trained, and dropped in the end: older tasks would have lost more than "
+        "--max-forgetting allows."
+    )
 
 
 def test_where_training_does_not_pay_it_is_heads_to_the_bit(opened: Open, task: Task) -> None:

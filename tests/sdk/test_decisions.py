@@ -106,6 +106,11 @@ def test_names_in_a_record_change_with_the_classes() -> None:
     assert set(gone["classes"]) == {"n"}
     assert (gone["classes"]["n"]["confused"], gone["classes"]["n"]["share"]) == ("", 0.0)
     assert gone["old"] == said["old"]
+    # Of two that become one, what was taken for the other is right.
+    (one,) = expected_of(said, {"n": "one", "m": "one"})["classes"].values()
+    assert (one["all_classes"], one["confused"], one["share"]) == (0.4, "a", 0.3)
+    alone = expected_of({"classes": {"n": said["classes"]["n"]}}, {"m": "n"})["classes"]["n"]
+    assert (alone["all_classes"], alone["confused"], alone["share"]) == (1.0, "", 0.0)
     assert expected_of({}, {"m": None}) == {}
 
 

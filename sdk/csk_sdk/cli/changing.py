@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glob import escape
 from typing import Annotated
 
 import typer
@@ -75,8 +76,11 @@ def rename(
     \b
     Example:  csk-sdk rename vier four
     """
-    generation = Workspace.open(workspace, bundle, state, trust=trust).learner().rename(old, new)
-    Screen().say(f"{old} is called {new} now. Generation {generation.number} is current.")
+    space = Workspace.open(workspace, bundle, state, trust=trust)
+    generation = space.learner().rename(old, new)
+    screen = Screen()
+    screen.say(f"{old} is called {new} now. Generation {generation.number} is current.")
+    _say_folders(screen, space, old, f"rename it to {new}")
 
 
 def merge(
@@ -94,5 +98,16 @@ def merge(
     \b
     Example:  csk-sdk merge three drei
     """
-    generation = Workspace.open(workspace, bundle, state, trust=trust).learner().merge(into, other)
-    Screen().say(f"{other} is {into} now. Generation {generation.number} is current.")
+    space = Workspace.open(workspace, bundle, state, trust=trust)
+    generation = space.learner().merge(into, other)
+    screen = Screen()
+    screen.say(f"{other} is {into} now. Generation {generation.number} is current.")
+    _say_folders(
+        screen, space, other, f"its images are of {into} now, so move them there, or rename it to {into}"
+    )
+
+
+def _say_folders(screen: Screen, space: Workspace, name: str, remedy: str) -> None:
+    """Test images in the inbox go by the names of their folders, which nobody renames but their owner."""
+    for folder in sorted(space.tasks.glob(f"*/test/{escape(name)}")):
+        screen.say(f"  {folder}: {remedy}, or {folder.parts[-3]} cannot be tested.")

@@ -62,10 +62,10 @@ def prepare(
         ),
     ] = None,
 ) -> None:
-    """Make a kit of NVFlare carry a fleet's files, and let an operator do no more than that.
+    """Make a kit of NVFlare carry files of a fleet.
 
-    Run it on the site itself, as its paths are kept. Of a device, an operator's job can then run one class of csk-sdk
-    and no code that comes along.
+    And let an operator do no more than that: a device then runs one class of csk-sdk, and no code that comes with a
+    job. Run it on the site itself, as its paths are kept.
 
     \b
     Example:  csk-sdk fleet prepare kits/kitchen --workspace kitchen --sign kitchen-key.pem
@@ -100,7 +100,9 @@ def _refuse_given(context: typer.Context, names: tuple[str, ...], whose: str) ->
 
 
 def start(kit: Kit) -> None:
-    """Be one of the sites that files of a fleet travel between: a device, or the server. Stop it with Ctrl-C.
+    """Be a device of a fleet, or its server.
+
+    Stop it with Ctrl-C.
 
     \b
     Example:  csk-sdk fleet start kits/kitchen
@@ -145,7 +147,7 @@ def round_(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask all devices for what they have learned, merge it on the server, and give it to all.
+    """Collect from all devices, merge, and give out.
 
     KIT is the operator's. Whoever does not answer in time is asked again in the next round, and what comes late counts
     there.

@@ -79,8 +79,11 @@ def heads_notes(why: str, examples: int, classes: Sequence[str], noun: str) -> t
     return ()
 
 
-def gain_note(gain: Gain, noun: str, max_forgetting: float) -> str:
-    """The sentence about what held-out images or signals (`noun`) said of training, and what was chosen."""
+def gain_note(gain: Gain, noun: str, max_forgetting: float, dropped: bool = False) -> str:
+    """The sentence about what held-out images or signals (`noun`) said of training, and what was chosen.
+
+    `dropped` says that centers were trained, and cost older tasks too much.
+    """
     values = {"images": str(gain.images), "noun": noun}
     if not gain.images:
         return said("heads_untold", **values)
@@ -88,4 +91,5 @@ def gain_note(gain: Gain, noun: str, max_forgetting: float) -> str:
     if gain.clear and not gain.pays(max_forgetting):
         return said("centers_cost", lost=f"{gain.lost:.1f}", allowed=f"{max_forgetting:g}", **values)
     values |= {"before": f"{100 * gain.heads:.1f}", "after": f"{100 * gain.centers:.1f}"}
-    return said("centers_pay" if gain.clear else "heads_pay", **values)
+    chosen = "centers_dropped" if dropped else "centers_pay"
+    return said(chosen if gain.clear else "heads_pay", **values)

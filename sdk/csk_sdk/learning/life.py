@@ -223,7 +223,10 @@ class TaskLife:
         )
         expected = {} if result.judgement is None else result.judgement.to_json()
         heads = heads_notes(trained.heads_because, trained.images, self.classes, noun)
-        chosen = () if trained.gain is None else (gain_note(trained.gain, noun, self.config.max_forgetting),)
+        chosen: tuple[str, ...] = ()
+        if trained.gain is not None:
+            allowed = self.config.max_forgetting
+            chosen = (gain_note(trained.gain, noun, allowed, dropped=result.heads_only),)
         learned = LearnedTask(
             name=self.name,
             classes=self.classes,

@@ -113,10 +113,14 @@ def expected_of(recorded: Mapping[str, Any], names: Mapping[str, str | None]) ->
         new = names.get(name, name)
         if new is not None and isinstance(one, dict):
             confused = names.get(one.get("confused", ""), one.get("confused", ""))
+            if confused == new:
+                # What was taken for the other class of a merged one is right.
+                right = round(min(1.0, one.get("all_classes", 0.0) + one.get("share", 0.0)), 4)
+                one = {**one, "all_classes": right}
             classes[new] = (
-                {**one, "confused": confused}
-                if confused is not None
-                else {**one, "confused": "", "share": 0.0}
+                {**one, "confused": "", "share": 0.0}
+                if confused is None or confused == new
+                else {**one, "confused": confused}
             )
     return {**recorded, "classes": classes} if recorded else {}
 

@@ -105,6 +105,14 @@ class State:
         """
         return self._read_head()[0]
 
+    def stamp(self) -> tuple[int, ...]:
+        """What tells the current generation from another, and from one of its number in a state that was begun anew.
+
+        Its number, and of its record, which is written once, where it lies and when it was written. Raises StateError
+        as `head` does.
+        """
+        return self._store.stamp(self.head())
+
     def load(self, number: int | None = None) -> Generation:
         """Read a generation, by default the current one; generation 0 is the bundle's own checkpoint.
 

@@ -302,6 +302,14 @@ class GenerationStore:
         """All numbers that have a record or tensors, debris included."""
         return self.numbers_of("json") | self.numbers_of("safetensors")
 
+    def stamp(self, number: int) -> tuple[int, ...]:
+        """Of a generation, its number and what the file system says of its record; without a record, the number."""
+        try:
+            found = self.record_path(number).stat()
+        except OSError:
+            return (number,)
+        return number, found.st_ino, found.st_mtime_ns
+
     def record_path(self, number: int) -> Path:
         """Where a generation's record lies."""
         return self.generations / f"{number:06d}.json"

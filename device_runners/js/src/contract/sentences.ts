@@ -27,6 +27,8 @@ export const SENTENCES = {
     "{images} {noun}s in one step are too few to hold some out and tell whether training pays: the backbone stays frozen, and the classes have heads on it. A smaller batchSize, or train: 'centers', trains them.",
   centersPay:
     'training pays: after {done} % of it, heads name {after} % of {images} {noun}s that were held out right, and on the untouched network {before} %; they gain {likelihood} nats of log-likelihood. The centers are trained.',
+  centersDropped:
+    'training seemed to pay: after {done} % of it, heads name {after} % of {images} {noun}s that were held out right, and on the untouched network {before} %; they gain {likelihood} nats of log-likelihood. So the centers were trained, and dropped in the end: older tasks would have lost more than maxForgetting allows.',
   centersCost:
     'training would cost too much: after {done} % of it, heads gain {likelihood} nats of log-likelihood on {images} {noun}s that were held out, and an older task has lost {lost} percentage points of accuracy, on the way to more than the {allowed} that maxForgetting allows. The backbone stays frozen, and the classes have heads on it.',
   flopsUnknown:

@@ -43,8 +43,11 @@ export function headsNotes(why: HeadsOnlyBecause, count: number, classes: readon
   return [filled(SENTENCES.fewShot, { each, noun: 'image' })];
 }
 
-/** The sentence about what held-out images said of training, and what was chosen. */
-export function gainNote(gain: Gain, maxForgetting: number): string {
+/**
+ * The sentence about what held-out images said of training, and what was chosen. `dropped` says that centers were trained,
+ * and cost older tasks too much.
+ */
+export function gainNote(gain: Gain, maxForgetting: number, dropped = false): string {
   const { images } = gain;
   const noun = 'image';
   if (!images) return filled(SENTENCES.headsUntold, { images, noun });
@@ -59,5 +62,6 @@ export function gainNote(gain: Gain, maxForgetting: number): string {
     return filled(SENTENCES.centersCost, { ...values, lost, allowed: maxForgetting });
   }
   const shares = { before: (100 * gain.heads).toFixed(1), after: (100 * gain.centers).toFixed(1) };
-  return filled(isClear(gain) ? SENTENCES.centersPay : SENTENCES.headsPay, { ...values, ...shares });
+  const chosen = dropped ? SENTENCES.centersDropped : SENTENCES.centersPay;
+  return filled(isClear(gain) ? chosen : SENTENCES.headsPay, { ...values, ...shares });
 }

@@ -3,7 +3,7 @@
 import type { Bundle } from '../bundle/bundle.js';
 import { SENTENCES } from '../contract/sentences.js';
 import { TaskError } from '../errors.js';
-import { type Json, JsonNumber } from '../formats/json.js';
+import { type Json, JsonNumber, jsonOf } from '../formats/json.js';
 import { firstTwin, isPlain, LONGEST } from '../formats/names.js';
 import { filled, listed } from '../formats/sentences.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
@@ -155,6 +155,8 @@ function less(task: LearnedTask, names: readonly string[]): LearnedTask | undefi
   };
 }
 
+const numberOf = (value: Json | undefined): number => (value instanceof JsonNumber ? value.value : 0);
+
 /** What was expected of a task's classes, under other names; undefined for those that are to be left out. */
 function expectedOf(
   { expected }: LearnedTask,
@@ -164,11 +166,14 @@ function expectedOf(
   const now = (name: string): string | undefined => (names.has(name) ? names.get(name) : name);
   const classes = Object.entries((expected.classes ?? {}) as Record<string, Record<string, Json>>);
   const kept = classes.flatMap(([name, one]) => {
-    const confused = now(String(one.confused ?? ''));
-    const told =
-      confused === undefined ? { ...one, confused: '', share: new JsonNumber('0.0') } : { ...one, confused };
-    const own = now(name);
-    return own === undefined ? [] : [[own, told] as const];
+    const [own, confused] = [now(name), now(String(one.confused ?? ''))];
+    if (own === undefined) return [];
+    const sure = { ...one, confused: '', share: new JsonNumber('0.0') };
+    if (confused === undefined) return [[own, sure] as const];
+    if (confused !== own) return [[own, { ...one, confused }] as const];
+    // What was taken for the other class of a merged one is right.
+    const right = Math.min(1, numberOf(one.all_classes) + numberOf(one.share));
+    return [[own, { ...sure, all_classes: jsonOf(Math.round(1e4 * right) / 1e4) }] as const];
   });
   return { expected: { ...expected, classes: Object.fromEntries(kept) } };
 }

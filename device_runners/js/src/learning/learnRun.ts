@@ -172,7 +172,7 @@ export class LearnRun {
       peakRssBytes: peakRssBytes(),
       config: this.configRecord(),
       protected: training.protected,
-      notes: [...this.warnings(result), ...(this.gain ? [this.choice] : [])],
+      notes: [...this.warnings(result), ...(this.gain ? [this.choice(result)] : [])],
       contributions: await this.kept(result.lesson, result.apart),
       carried: await this.kept(result.carried, result.apart),
       shared: [],
@@ -223,7 +223,7 @@ export class LearnRun {
       headsOnly: because !== '',
       headsOnlyBecause: because,
       gain: this.gain,
-      choice: this.choice,
+      choice: this.choice(result),
       known: training.known,
       replaced: classes.filter((name) => refitted.has(name)),
       stopped: this.because ? 'epochs' : stopping.reason,
@@ -254,8 +254,8 @@ export class LearnRun {
   }
 
   /** What was chosen and why, where it was left to be decided; else "". */
-  private get choice(): string {
-    return this.gain ? gainNote(this.gain, this.config.maxForgetting) : '';
+  private choice({ headsOnly: dropped }: Consolidated): string {
+    return this.gain ? gainNote(this.gain, this.config.maxForgetting, dropped) : '';
   }
 
   /**
