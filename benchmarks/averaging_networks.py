@@ -30,7 +30,7 @@ from benchmarks.continual.network import Network
 from benchmarks.continual.pictures import Batches
 
 DEVICES, IMAGES, SERVER_IMAGES = 10, 100, 20
-RATES, SEARCHED = (0.003, 0.01, 0.03), 2
+RATES, SEARCHED = (0.0003, 0.001, 0.003), 2
 ROUNDS = (1, 2, 5, 10, 20)
 State = dict[str, torch.Tensor]
 
