@@ -1,4 +1,4 @@
-"""What a whole lesson costs, beside today's build of another time and beside torch: one process a lesson, in turn.
+"""What a whole lesson costs, beside an earlier build and beside torch: one process a lesson, in turn.
 
     python benchmarks/lesson_times.py --data DIR --model cifar100-base50.onnx --torch PYTHON --before CHECKOUT \
         --sizes 5x20 5x100 --rounds 3 --out docs/results/lesson-times.json --write docs/lesson-times.md

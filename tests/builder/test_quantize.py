@@ -24,7 +24,7 @@ from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.graphs.choice import choose_sites
 from csk_artifacts_builder.graphs.head import split_head
 from csk_artifacts_builder.graphs.models import eval_model, memory_model, training_model
-from csk_artifacts_builder.int8.calibrate import calibrate, compare
+from csk_artifacts_builder.int8.calibrate import calibrations, compare
 from csk_artifacts_builder.int8.quantize import Calibration, Range, frozen_convolutions, quantize
 from csk_artifacts_builder.measure.verify import standard_ops_only
 from csk_artifacts_builder.prepare.model import prepare
@@ -85,7 +85,7 @@ def make_case(network: Network, folder: Path) -> Case:
         }
         for seed in range(BATCHES)
     ]
-    calibration = calibrate(exact[TRAINING_MODEL], feeds, head.weight)
+    calibration, _ = calibrations(exact[TRAINING_MODEL], feeds, head.weight)
     for graph in rounded.values():
         quantize(graph, calibration, head.weight)
     manifest = Manifest(

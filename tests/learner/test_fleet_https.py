@@ -321,21 +321,15 @@ def test_what_is_no_file_of_a_device_is_one_sentence(ours: Fleet, tmp_path: Path
 def test_who_hangs_up_in_the_middle_leaves_nothing(ours: Fleet) -> None:
     ours.device("kitchen", (4, 5))
     with ours.serving():
-        port = int(ours.url.rsplit(":", 1)[1])
-        context = ssl.create_default_context(cafile=str(ours.trusted))
-        with (
-            socket.create_connection(("127.0.0.1", port)) as plain,
-            context.wrap_socket(plain, server_hostname="127.0.0.1") as half,
-        ):
-            head = f"PUT /contributions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
-            half.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode() + bytes(500))
+        with sending(ours):
+            pass
         assert ours.put("kitchen").status == 201
         assert len(ours.kept) == 1
 
 
 @contextmanager
-def half_sent(ours: Fleet) -> Iterator[ssl.SSLSocket]:
-    """A connection on which half a file was sent, and is being kept."""
+def sending(ours: Fleet) -> Iterator[ssl.SSLSocket]:
+    """A connection on which half a file was sent."""
     port = int(ours.url.rsplit(":", 1)[1])
     context = ssl.create_default_context(cafile=str(ours.trusted))
     with (
@@ -344,6 +338,13 @@ def half_sent(ours: Fleet) -> Iterator[ssl.SSLSocket]:
     ):
         head = f"PUT /contributions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
         half.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode() + bytes(500))
+        yield half
+
+
+@contextmanager
+def half_sent(ours: Fleet) -> Iterator[ssl.SSLSocket]:
+    """The same, and it is being kept."""
+    with sending(ours) as half:
         half.settimeout(60)
         while len(list(ours.inbox.glob(".sent.*"))) < 2:
             time.sleep(0.01)

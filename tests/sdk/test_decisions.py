@@ -111,6 +111,8 @@ def test_names_in_a_record_change_with_the_classes() -> None:
     assert (one["all_classes"], one["confused"], one["share"]) == (0.4, "a", 0.3)
     alone = expected_of({"classes": {"n": said["classes"]["n"]}}, {"m": "n"})["classes"]["n"]
     assert (alone["all_classes"], alone["confused"], alone["share"]) == (1.0, "", 0.0)
+    told = {"n": {"all_classes": "most", "share": None, "confused": "m"}}
+    assert expected_of({"classes": told}, {"m": "n"})["classes"]["n"]["all_classes"] == 0.0
     assert expected_of({}, {"m": None}) == {}
 
 

@@ -58,15 +58,10 @@ def base_feeds(manifest: Manifest, split: Split, checkpoint: Mapping[str, NDArra
         yield {"image": preprocessing.normalize(images), "label": labels, **fixed}
 
 
-def calibrate(training: ir.Model, feeds: Iterable[Feeds], head_weight: str) -> Calibration:
-    """Run the exact training model over `feeds`, and see what its frozen convolutions usually read and write."""
-    return calibrations(training, feeds, head_weight)[0]
-
-
 def calibrations(
     training: ir.Model, feeds: Iterable[Feeds], head_weight: str
 ) -> tuple[Calibration, Calibration]:
-    """With the usual ranges, and with the widest that were seen.
+    """What frozen convolutions of the exact training model read and write: usual ranges, and the widest that were seen.
 
     Usual ranges are finer, and cut off what a rare image has beyond them (decision 0010).
     """
@@ -114,7 +109,7 @@ def output_range(model: ir.Model, feeds: Iterable[Feeds], widest: bool = False) 
 
 def compare(exact: ir.Model, rounded: ir.Model, feeds: Sequence[Feeds], manifest: Manifest) -> Agreement:
     """Run both training models over `feeds`."""
-    truth, other = (training_outputs(model, feeds, manifest) for model in (exact, rounded))
+    truth, other = (outputs_of(open_model(model), feeds, manifest) for model in (exact, rounded))
     return agreement_of(truth, other, manifest)
 
 
@@ -130,13 +125,8 @@ def agreement_of(truth: Outputs, other: Outputs, manifest: Manifest) -> Agreemen
     )
 
 
-def training_outputs(model: ir.Model, feeds: Sequence[Feeds], manifest: Manifest) -> Outputs:
-    """Logits and the sites' gradients of a training model, batch by batch, by name."""
-    return outputs_of(open_model(model), feeds, manifest)
-
-
 def outputs_of(session: Any, feeds: Sequence[Feeds], manifest: Manifest) -> Outputs:
-    """The same of one that is open."""
+    """Logits and the sites' gradients of an open training model, batch by batch, by name."""
     names = ["logits", *(site.gradient for site in manifest.sites)]
     batches = [session.run(names, batch) for batch in feeds]
     return {name: [batch[position] for batch in batches] for position, name in enumerate(names)}

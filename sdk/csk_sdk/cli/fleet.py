@@ -9,6 +9,7 @@ import typer
 
 from csk_sdk import fleet as files
 from csk_sdk.cli.fleet_engine import prepare, round_, start
+from csk_sdk.cli.fleet_options import SIGNED_BY, AcceptDevices, SameNames, SignedBy, WithoutDevices
 from csk_sdk.cli.fleet_telling import classes_text, same_of, say_merged
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen, plural, size
@@ -76,26 +77,10 @@ def export(
 def merge(
     paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="What devices have exported.")],
     out: Annotated[Path, typer.Option("--out", metavar="OUT.cskc", help="The file to write.")],
-    same: Annotated[
-        list[str] | None,
-        typer.Option("--same", metavar="A=B", help="Class A is another name of class B; may be given again."),
-    ] = None,
-    without: Annotated[
-        list[str] | None,
-        typer.Option("--without", metavar="DEVICE", help="Leave a device out, by its name or number."),
-    ] = None,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option("--accept", metavar="DEVICE", help="Count a device, whatever the others say."),
-    ] = None,
-    signed_by: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--trust",
-            metavar="KEY",
-            help="Take only what the holder of this public key signed: a PEM file, or a folder of them.",
-        ),
-    ] = None,
+    same: SameNames = None,
+    without: WithoutDevices = None,
+    accept: AcceptDevices = None,
+    signed_by: SignedBy = None,
     keep_apart: Annotated[
         bool,
         typer.Option(
@@ -154,7 +139,7 @@ def apply(
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, trust=trust)
     learner = space.learner()
-    report = files.apply(learner, path, trust=space.trust)
+    report = files.apply(learner, path)
     screen.json(report.to_json())
     if not report.changed:
         screen.say(f"This is known here already. Generation {report.generation} is current.")
@@ -193,14 +178,7 @@ def inspect(
 
 def serve(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where files of devices are kept.")],
-    signed_by: Annotated[
-        list[Path],
-        typer.Option(
-            "--trust",
-            metavar="KEY",
-            help="Take only what the holder of this public key signed: a PEM file, or a folder of them.",
-        ),
-    ],
+    signed_by: Annotated[list[Path], SIGNED_BY],
     merged: Annotated[
         Path | None,
         typer.Option(

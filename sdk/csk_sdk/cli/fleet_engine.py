@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from csk_sdk.cli.fleet_options import AcceptDevices, SameNames, SignedBy, WithoutDevices
 from csk_sdk.cli.fleet_telling import classes_text, same_of, say_merged
 from csk_sdk.cli.options import HERE, AsJson
 from csk_sdk.cli.rendering import Screen, plural
@@ -44,14 +45,7 @@ def prepare(
     merged: Annotated[
         Path | None, typer.Option("--merged", metavar="FILE.cskc", help="The file that merging writes.")
     ] = None,
-    signed_by: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--trust",
-            metavar="KEY",
-            help="Take only what the holder of this public key signed: a PEM file, or a folder of them.",
-        ),
-    ] = None,
+    signed_by: SignedBy = None,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", metavar="DIR", help="Take only files of this bundle.")
     ] = None,
@@ -133,18 +127,9 @@ def round_(
             "--only", metavar="contribute|apply", help="Collect files, or give out what was merged last."
         ),
     ] = None,
-    same: Annotated[
-        list[str] | None,
-        typer.Option("--same", metavar="A=B", help="Class A is another name of class B; may be given again."),
-    ] = None,
-    without: Annotated[
-        list[str] | None,
-        typer.Option("--without", metavar="DEVICE", help="Leave a device out, by its name or number."),
-    ] = None,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option("--accept", metavar="DEVICE", help="Count a device, whatever the others say."),
-    ] = None,
+    same: SameNames = None,
+    without: WithoutDevices = None,
+    accept: AcceptDevices = None,
     as_json: AsJson = False,
 ) -> None:
     """Collect from all devices, merge, and give out.

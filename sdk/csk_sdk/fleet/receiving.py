@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -151,20 +151,17 @@ def _clear(folder: Path) -> None:
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """The folder's lock, which other receivers of the same folder take, too: for a moment each."""
-    lock = StateLock(folder, LOCK_FILE)
     end = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            lock.__enter__()
-            break
-        except StateLockedError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(_LOOK_AGAIN_SECONDS)
-    try:
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(StateLock(folder, LOCK_FILE))
+                break
+            except StateLockedError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_LOOK_AGAIN_SECONDS)
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 def _statement_in(kept: Path) -> Statement | None:

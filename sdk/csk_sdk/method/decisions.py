@@ -115,8 +115,8 @@ def expected_of(recorded: Mapping[str, Any], names: Mapping[str, str | None]) ->
             confused = names.get(one.get("confused", ""), one.get("confused", ""))
             if confused == new:
                 # What was taken for the other class of a merged one is right.
-                right = round(min(1.0, one.get("all_classes", 0.0) + one.get("share", 0.0)), 4)
-                one = {**one, "all_classes": right}
+                right = sum(_share(one, key) or 0.0 for key in ("all_classes", "share"))
+                one = {**one, "all_classes": round(min(1.0, right), 4)}
             classes[new] = (
                 {**one, "confused": "", "share": 0.0}
                 if confused is None or confused == new
@@ -131,10 +131,18 @@ def recognised(expected: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     for one in expected:
         classes = one.get("classes")
         for name, said in classes.items() if isinstance(classes, dict) else ():
-            share = said.get("all_classes") if isinstance(said, dict) else None
-            if isinstance(share, int | float) and not isinstance(share, bool) and 0.0 <= share <= 1.0:
-                found[name] = float(share)
+            share = _share(said, "all_classes") if isinstance(said, dict) else None
+            if share is not None:
+                found[name] = share
     return found
+
+
+def _share(said: Mapping[str, Any], key: str) -> float | None:
+    """A share that a record tells of a class; None where it tells none, as nobody has checked."""
+    value = said.get(key)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= 1.0:
+        return float(value)
+    return None
 
 
 def judge(

@@ -8,6 +8,7 @@ import { firstTwin, isPlain, LONGEST } from '../formats/names.js';
 import { filled, listed } from '../formats/sentences.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { Contribution } from '../method/contributions.js';
+import { shareOf } from '../method/decisions.js';
 import { ClassStatistics } from '../method/heads.js';
 import { Familiarity, replaceSketch } from '../method/unknown.js';
 import { renamedStatistics, sameCenters } from '../network/ledger.js';
@@ -155,8 +156,6 @@ function less(task: LearnedTask, names: readonly string[]): LearnedTask | undefi
   };
 }
 
-const numberOf = (value: Json | undefined): number => (value instanceof JsonNumber ? value.value : 0);
-
 /** What was expected of a task's classes, under other names; undefined for those that are to be left out. */
 function expectedOf(
   { expected }: LearnedTask,
@@ -172,7 +171,7 @@ function expectedOf(
     if (confused === undefined) return [[own, sure] as const];
     if (confused !== own) return [[own, { ...one, confused }] as const];
     // What was taken for the other class of a merged one is right.
-    const right = Math.min(1, numberOf(one.all_classes) + numberOf(one.share));
+    const right = Math.min(1, (shareOf(one.all_classes) ?? 0) + (shareOf(one.share) ?? 0));
     return [[own, { ...sure, all_classes: jsonOf(Math.round(1e4 * right) / 1e4) }] as const];
   });
   return { expected: { ...expected, classes: Object.fromEntries(kept) } };

@@ -65,11 +65,17 @@ export function recognised(expected: Iterable<Readonly<Record<string, Json>>>): 
   for (const { classes } of expected) {
     if (!isObject(classes)) continue;
     for (const [name, said] of Object.entries(classes)) {
-      const share = isObject(said) ? plain(said.all_classes ?? null) : undefined;
-      if (typeof share === 'number' && share >= 0 && share <= 1) found.set(name, share);
+      const share = isObject(said) ? shareOf(said.all_classes) : undefined;
+      if (share !== undefined) found.set(name, share);
     }
   }
   return found;
+}
+
+/** A share that a record tells; undefined where it is none, as nobody has checked. */
+export function shareOf(told: Json | undefined): number | undefined {
+  const share = plain(told ?? null);
+  return typeof share === 'number' && share >= 0 && share <= 1 ? share : undefined;
 }
 
 /**

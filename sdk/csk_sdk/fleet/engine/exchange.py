@@ -15,7 +15,7 @@ from csk_sdk.fleet.exporting import export
 from csk_sdk.fleet.merging import MergeReport, merge
 from csk_sdk.fleet.receiving import LARGEST_FILE, Receipt, Receiver
 from csk_sdk.formats.opening import read_file
-from csk_sdk.state.atomic import make_folder, storage_error
+from csk_sdk.state.atomic import make_folder, replace_file, storage_error
 from csk_sdk.workspace.folder import Workspace
 
 _LOOK_AGAIN_SECONDS = 0.5
@@ -51,7 +51,7 @@ class Device:
         """Apply the bytes that `fleet.merge` wrote. Raises what `fleet.apply` raises, and Stopped."""
         with tempfile.TemporaryDirectory(prefix="csk-fleet-") as place:
             path = Path(place) / "merged.cskc"
-            path.write_bytes(merged)
+            replace_file(path, merged)
             return self._when_free(lambda: self._apply(path))
 
     def _export(self, out: Path) -> None:
@@ -61,8 +61,7 @@ class Device:
         export(learner, out, least=site.least, bits=site.bits, name=self._name, sign=key)
 
     def _apply(self, path: Path) -> ApplyReport:
-        space = Workspace.open(self._site.workspace)
-        return apply(space.learner(), path, trust=space.trust)
+        return apply(Workspace.open(self._site.workspace).learner(), path)
 
     def _when_free(self, do: Callable[[], T]) -> T:
         said = False
