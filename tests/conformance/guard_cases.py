@@ -44,6 +44,7 @@ def draws() -> Iterator[Callable[[int], Row]]:
         (("clear", 0.7, 0.0), ("none", 0.0, 0.0), ("dear", 0.7, 1.5))
     ):
         yield partial(_gain, name, better, lost, 860 + number)
+    yield partial(_mirroring, 870)
     for name, about, settings, factors in _lives():
         yield partial(_stopping, name, about, settings, factors)
 
@@ -106,6 +107,16 @@ def _novelty(name: str, images: int, scale: float, seed: int, attempt: int) -> R
         "unknown": "too few images to judge others",
     }[name]
     return f"novelty-{name}", "novelty", about, {}, {**known, "features": _float32(x)}
+
+
+def _mirroring(seed: int, attempt: int) -> Row:
+    rng = np.random.default_rng((seed, attempt))
+    own = rng.normal(size=(11, 3))
+    mirrored = own[:4] + 0.1 * rng.normal(size=(4, 3))
+    about = "of eleven images four are mirrored, and the others change as these did; how many of 1 to 2,000"
+    images = np.array([1, 99, 100, 101, 400, 401, 402, 500, 2000])
+    inputs = {"own": _float32(own), "mirrored": _float32(mirrored), "images": images}
+    return "mirroring", "mirroring", about, {}, inputs
 
 
 def _forgetting(seed: int, attempt: int) -> Row:

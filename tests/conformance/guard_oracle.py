@@ -256,6 +256,20 @@ def stopping(settings: Settings, given: Tensors, world: Any) -> Tensors:
     return {name: np.array([value], np.int64) for name, value in found.items()}
 
 
+def mirroring(settings: Settings, given: Tensors, world: Any) -> Tensors:
+    """Image by image."""
+    own, mirrored = given["own"].astype(np.float64), given["mirrored"].astype(np.float64)
+    first = len(mirrored)
+    rest = [own[i] + mirrored[i % first] - own[i % first] for i in range(first, len(own))]
+    least, share = threshold("mirroring", "least_images"), Fraction(1, int(threshold("mirroring", "one_in")))
+    # As few as are no less than that share of all, than so many, or than all there are.
+    counts = [
+        next(count for count in range(n + 1) if count == n or (count >= least and count >= share * n))
+        for n in given["images"].tolist()
+    ]
+    return {"counts": np.array(counts), "rest": np.array(rest)}
+
+
 KINDS = {
     "label_check": label_check,
     "label_verdict": label_verdict,
@@ -264,5 +278,6 @@ KINDS = {
     "known_classes": known_classes,
     "few_shot": few_shot,
     "gain": gain,
+    "mirroring": mirroring,
     "stopping": stopping,
 }

@@ -1,4 +1,4 @@
-"""How often the network looks at a task's images while centers are trained, and that it makes no difference."""
+"""How often the network looks at a task's images, and that it makes no difference where it looks less."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Digits, open_learner
+from conftest import Digits, build_digits_bundle, open_learner
 from csk_sdk import Task
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.learning import consolidation, training
+from csk_sdk.method.logistic import logistic_head
 from csk_sdk.network.knowledge import FeatureExtractor, Tensors
 
 SETTINGS = {"few_shot": 0, "epochs": 1, "threads": 1, "max_forgetting": 100.0}
@@ -49,3 +51,34 @@ def test_features_as_they_were_are_kept_where_they_are_few_and_looked_at_again_w
     assert kept.keys() == again.keys()
     for name, tensor in kept.items():
         assert np.array_equal(tensor, again[name]), name
+
+
+def test_of_many_images_a_quarter_is_mirrored_and_the_others_change_as_these(
+    base_data: Path, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task's own head is that of all images, and all of them mirrored, of which the network saw a part."""
+    bundle = build_digits_bundle(tmp_path / "bundle", base_data=base_data, flip=True)
+    opened = Bundle.open(bundle)
+    everything = FeatureExtractor(opened, opened.checkpoint(), 1)
+    images, labels = digits.arrays((4, 5, 6, 7), 0, 110)
+    assert len(images) == 440
+    mirrored: list[int] = []
+
+    class Counted(FeatureExtractor):
+        def __call__(self, batch: np.ndarray) -> np.ndarray:
+            mirrored.append(len(batch))
+            return super().__call__(batch)
+
+    monkeypatch.setattr(consolidation, "FeatureExtractor", Counted)
+    learner = open_learner(bundle, tmp_path / "state", few_shot=10**6)
+    learner.learn(Task.from_arrays("01", images, labels, ["four", "five", "six", "seven"]))
+    assert sum(mirrored) == 110
+
+    order = np.random.default_rng(0).permutation(len(images))
+    own, turned = (everything(opened.preprocessing(some[order])) for some in (images, images[:, :, ::-1]))
+    guessed = [own[i] + turned[i % 110] - own[i % 110] for i in range(110, 440)]
+    sample = np.concatenate([own, turned[:110], guessed])
+    weight, bias = logistic_head(sample, np.tile(labels[order], 2), 4)
+    found = learner.generation.tensors
+    np.testing.assert_allclose(found["head/01/weight"], weight, atol=1e-3 * np.abs(weight).max())
+    np.testing.assert_allclose(found["head/01/bias"], bias, atol=1e-3 * np.abs(bias).max())

@@ -22,6 +22,7 @@ from csk_sdk.method.gain import Judged, gain_of
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.known_classes import with_known_classes
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
+from csk_sdk.method.mirroring import mirrored_by_the_network, mirrored_like
 from csk_sdk.method.novelty import novelty
 from csk_sdk.objectives import objective_of
 from csk_sdk.objectives.classification import PRIOR_PICTURES
@@ -57,6 +58,11 @@ def _novelty(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
         "score": np.array([score or 0.0]),
         "unfamiliar": np.array([len(warned)]),
     }
+
+
+def _mirroring(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    counts = [mirrored_by_the_network(images) for images in given["images"].tolist()]
+    return {"counts": np.array(counts), "rest": mirrored_like(given["own"], given["mirrored"])}
 
 
 class _Replayed:
@@ -164,5 +170,6 @@ GUARDS: dict[str, Callable[[Settings, Tensors, Path], Tensors]] = {
     "known_classes": _known_classes,
     "few_shot": _few_shot,
     "gain": _gain,
+    "mirroring": _mirroring,
     "stopping": _stopping,
 }

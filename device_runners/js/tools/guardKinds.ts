@@ -10,6 +10,7 @@ import { gainOf, isClear, judgedBy, pays } from '../src/method/gain.js';
 import { ClassStatistics } from '../src/method/heads.js';
 import { classEvidence, isRefuted } from '../src/method/labelCheck.js';
 import type { HeadArrays } from '../src/method/logistic.js';
+import { mirroredByTheNetwork, mirroredLike } from '../src/method/mirroring.js';
 import { novelty } from '../src/method/novelty.js';
 import { PRIOR_IMAGES } from '../src/network/predicting.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
@@ -48,6 +49,16 @@ async function distance(given: Given): Promise<Results> {
   const score = novelty(statistics(given, names), floats(given, 'features'));
   const warned = warningsAbout(score, { forgetting: new Map(), headsOnly: false, apart: [] }, DEFAULTS);
   return one({ told: Number(score !== undefined), score: score ?? 0, unfamiliar: warned.length });
+}
+
+async function mirroring(given: Given): Promise<Results> {
+  const f = tensor(given, 'own').shape[1]!;
+  const rest = mirroredLike(floats(given, 'own'), floats(given, 'mirrored'));
+  const counts = Array.from(numbers(given, 'images'), mirroredByTheNetwork);
+  return new Map([
+    ['counts', result([counts.length], counts)],
+    ['rest', result([rest.length / f, f], rest)],
+  ]);
 }
 
 /** Stands where a random generator is expected, and says what the case gives, task by task. */
@@ -178,5 +189,6 @@ export const GUARDS: Readonly<Record<string, (given: Given) => Promise<Results>>
   known_classes: knownClasses,
   few_shot: fewShot,
   gain,
+  mirroring,
   stopping,
 };

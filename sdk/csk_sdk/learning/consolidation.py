@@ -26,6 +26,7 @@ from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, HeadArrays, images_counted
 from csk_sdk.method.known_classes import known_among
 from csk_sdk.method.left_out import JudgedImages
+from csk_sdk.method.mirroring import mirrored_by_the_network, mirrored_like
 from csk_sdk.method.projection import add_to_centers, leak, project
 from csk_sdk.method.unknown import Familiarity, measured
 from csk_sdk.network.finite import require_converged, require_learnable_features
@@ -151,12 +152,7 @@ class Consolidation:
                 # One by one, and out of memory before another graph is opened.
                 tensors[key] = (self.tensors[key] + scale * moments.pop(key)).astype(np.float32)
         if augmentation(self.config, self.bundle.manifest)[0]:
-            extractor = FeatureExtractor(self.bundle, tensors, self.config.threads, release=True)
-            for images, labels in self._parts(mirrored() if mirrored else _mirrored(batches())):
-                if sample.full:
-                    break
-                sample.add(extractor(images), labels)
-            del extractor
+            self._add_mirrored(tensors, mirrored() if mirrored else _mirrored(batches()), sample)
         head = self.bundle.objective.fit_head(*sample.arrays(), self.classes)
         drift = DriftEstimate(self.bundle.manifest.head.features)
         # The sample begins with the same images. The matrices are as large as a small network's kernels, so they are
@@ -166,6 +162,23 @@ class Consolidation:
         contributions = self._totals(sums, scale)
         moved = drift.fit() if were else None
         return Seen(tensors, leaks, moved, contributions, sample, own, head, scale, before)
+
+    def _add_mirrored(self, tensors: Tensors, mirrored: Iterable[Batch], sample: FeatureSample) -> None:
+        """To a sample of images as they are, the same mirrored: some by the network, the others as these changed."""
+        features, labels = sample.arrays()
+        wanted = min(mirrored_by_the_network(len(features)), sample.room)
+        if not wanted:
+            return
+        extractor = FeatureExtractor(self.bundle, tensors, self.config.threads, release=True)
+        seen: list[NDArray[np.float32]] = []
+        for images, _ in self._parts(mirrored):
+            seen.append(extractor(images[: wanted - sum(map(len, seen))]))
+            if sum(map(len, seen)) == wanted:
+                break
+        del extractor
+        changed = np.concatenate(seen)
+        sample.add(changed, labels[:wanted])
+        sample.add(mirrored_like(features, changed), labels[wanted:])
 
     def settle(self, name: str, seen: Seen) -> Consolidated:
         """The tensors of the next generation, from what was seen: the images are not looked at again."""

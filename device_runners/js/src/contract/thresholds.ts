@@ -218,6 +218,14 @@ export const HEAD = {
   beforeBytes: 2097152,
 } as const;
 
+/** What mirroring goes by. docs/decisions/0005-heads.md. */
+export const MIRRORING = {
+  /** Of a task, so many at least are mirrored themselves for its own head: what that changes in others is told by these. */
+  leastImages: 100,
+  /** And one in so many of all. */
+  oneIn: 4,
+} as const;
+
 /** What warm up goes by. docs/decisions/0023-the-head-that-training-starts-from.md. */
 export const WARM_UP = {
   /** A head that is fitted on fewer images than features tells them apart by accidents, and training follows these. */

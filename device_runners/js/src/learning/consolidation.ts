@@ -11,6 +11,7 @@ import type { ClassStatistics } from '../method/heads.js';
 import { JudgedImages } from '../method/leftOut.js';
 import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
 import { identity, timesTransposed, transposed } from '../method/matrix.js';
+import { mirroredByTheNetwork, mirroredLike } from '../method/mirroring.js';
 import { addToCenters, leak, project } from '../method/projection.js';
 import { Random } from '../method/random.js';
 import { Familiarity, measured } from '../method/unknown.js';
@@ -334,20 +335,31 @@ async function featuresBefore(training: TaskTraining, batches: Batches): Promise
   return kept;
 }
 
+/** To a sample of images as they are, the same mirrored: some by the network, the others as these changed. */
 async function addMirrored(
   training: TaskTraining,
   tensors: Map<string, StoredTensor>,
   batches: Batches,
   sample: FeatureSample,
 ): Promise<void> {
-  const width = training.bundle.manifest.input.size.at(-1)!;
+  const { input, head } = training.bundle.manifest;
+  const own = sample.arrays();
+  const wanted = Math.min(mirroredByTheNetwork(sample.count), sample.room);
+  if (wanted === 0) return;
+  const changed = new Float32Array(wanted * head.features);
   const extractor = await FeatureExtractor.open(training.bundle, tensors, training.opening);
+  let seen = 0;
   try {
     for (const { images, labels } of batches()) {
-      if (sample.full) break;
-      sample.add(await extractor.features(mirrored(images, width)), labels);
+      const count = Math.min(labels.length, wanted - seen);
+      const some = images.subarray(0, (images.length / labels.length) * count);
+      changed.set(await extractor.features(mirrored(some, input.size.at(-1)!)), seen * head.features);
+      seen += count;
+      if (seen === wanted) break;
     }
   } finally {
     await extractor.close();
   }
+  sample.add(changed, own.labels.subarray(0, wanted));
+  sample.add(mirroredLike(own.features, changed), own.labels.subarray(wanted));
 }
