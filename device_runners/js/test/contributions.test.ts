@@ -7,6 +7,7 @@ import { float32, float64 } from '../src/formats/tensors.js';
 import { Contribution, ContributionSum, derived, Lesson } from '../src/method/contributions.js';
 import { ClassStatistics } from '../src/method/heads.js';
 import { contradicted } from '../src/method/knownClasses.js';
+import { WholeMap } from '../src/method/linearMap.js';
 import { norm, timesTransposed, trace, transposed } from '../src/method/matrix.js';
 import { Random } from '../src/method/random.js';
 
@@ -137,7 +138,7 @@ describe('a contribution', () => {
         ['b', contribution(moved)],
       ]),
     );
-    const { mean, factor } = lesson.ledBack(map).contributions.get('b')!;
+    const { mean, factor } = lesson.ledBack([new WholeMap(map, f)]).contributions.get('b')!;
     const before = contribution(x);
     expect(off(mean, Float64Array.from(before.mean))).toBeLessThan(1e-4);
     expect(off(spread(factor, f), spread(before.factor, f))).toBeLessThan(1e-4);

@@ -52,8 +52,8 @@ it.each([5, F, 40])('of %i images of 9 features', (n) => {
   const { before, after, drift } = seen(n);
   const found = drift();
   for (const [map, source, target] of [
-    [found.forward, before, after],
-    [found.backward, after, before],
+    [found.forward.matrix, before, after],
+    [found.backward.matrix, after, before],
   ] as const) {
     const m = rows(map, F);
     const own = (DRIFT.ridge * source.flat().reduce((sum, value) => sum + value ** 2, 0)) / F;
@@ -67,7 +67,7 @@ it.each([5, F, 40])('of %i images of 9 features', (n) => {
   }
 
   // Statistics of features after: what the map makes of those before.
-  const forward = rows(found.forward, F);
+  const forward = rows(found.forward.matrix, F);
   const gram = times(turned(before), before);
   const sums = before.slice(0, 2);
   const old = new ClassStatistics(
@@ -91,7 +91,7 @@ it.each([6, 40])('what the others leave of each of %i images is what a map witho
   const left = rows(whole.unexplained, F);
   for (let i = 0; i < n; i++) {
     // The pull is that of all images, where a map without one has a little less: hence not to the bit.
-    const guess = times([before[i]!], turned(rows(drift(i).forward, F)))[0]!;
+    const guess = times([before[i]!], turned(rows(drift(i).forward.matrix, F)))[0]!;
     for (let j = 0; j < F; j++) expect(left[i]![j]!).toBeCloseTo(after[i]![j]! - guess[j]!, 2);
   }
 });

@@ -142,7 +142,7 @@ describe('made-up features', () => {
     const within = Float64Array.from(x, (value, at) => value - means[labels[Math.floor(at / f)]!]![at % f]!);
     const columns = transposed(within, pictures, f);
     const covariance = product(columns, columns, f, f, pictures).map((value) => value / (pictures - 2));
-    const spread = transposed(spreadOf(known), f, f);
+    const spread = spreadOf(known).times(identity(f), f);
     expectClose(product(spread, spread, f, f, f), covariance, 1e-5);
   });
 });

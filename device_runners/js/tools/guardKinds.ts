@@ -9,6 +9,7 @@ import { type Draws, estimatedForgetting } from '../src/method/forgetting.js';
 import { gainOf, isClear, judgedBy, pays } from '../src/method/gain.js';
 import { ClassStatistics } from '../src/method/heads.js';
 import { classEvidence, isRefuted } from '../src/method/labelCheck.js';
+import { WholeMap } from '../src/method/linearMap.js';
 import type { HeadArrays } from '../src/method/logistic.js';
 import { mirroredByTheNetwork, mirroredLike } from '../src/method/mirroring.js';
 import { novelty } from '../src/method/novelty.js';
@@ -106,9 +107,10 @@ async function forgetting(given: Given): Promise<Results> {
       }),
     );
   const old = new Map(tasks.map((names, task) => [String(task), names]));
-  const drift = { forward: doubles(given, 'forward'), unexplained: doubles(given, 'unexplained') };
   const draws = new Replayed(given);
   const known = statistics(given, classes);
+  const forward = new WholeMap(doubles(given, 'forward'), known.features);
+  const drift = { forward, unexplained: doubles(given, 'unexplained') };
   const lost = estimatedForgetting(known, old, heads('before'), heads('after'), drift, draws);
   draws.requireAllUsed();
   return new Map([['lost', result([tasks.length], [...lost.values()])]]);

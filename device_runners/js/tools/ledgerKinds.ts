@@ -3,6 +3,7 @@
 import { type Contribution, ContributionSum, derived, Lesson } from '../src/method/contributions.js';
 import { ClassStatistics } from '../src/method/heads.js';
 import { contradicted } from '../src/method/knownClasses.js';
+import { WholeMap } from '../src/method/linearMap.js';
 import { identity, timesTransposed, transposed } from '../src/method/matrix.js';
 import { PRIOR_IMAGES } from '../src/network/predicting.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
@@ -74,7 +75,7 @@ async function ledger(given: Given): Promise<Results> {
     let lesson = lessonOf(floats(given, `features/${task}`), numbers(given, `labels/${task}`), classes);
     if (moved) {
       map = timesTransposed(doubles(given, `forward/${task}`), transposed(map, f, f), f, f, f);
-      lesson = lesson.ledBack(map);
+      lesson = lesson.ledBack([new WholeMap(map, f)]);
     }
     const left = classes.filter((name) => !forgotten.includes(name));
     const kept = left.map((name): [string, Contribution] => [name, lesson.contributions.get(name)!]);

@@ -188,6 +188,10 @@ export const UNKNOWN = {
 export const COVARIANCE = {
   /** Rounding of a sum of squares, in units of float64's, as a share of that sum: what a difference of sums may be off by. */
   roundings: 8,
+  /** Up to this share as many rows as features stand for a covariance; else it is the whole matrix. */
+  thin: 0.25,
+  /** What such rows may leave of a feature's variance, as a share of it: rounding. */
+  left: 1e-13,
 } as const;
 
 /** What drift goes by. docs/decisions/0006-following-the-drift.md. */

@@ -9,8 +9,9 @@ import { type Drift, DriftEstimate } from '../method/drift.js';
 import { estimatedForgetting } from '../method/forgetting.js';
 import type { ClassStatistics } from '../method/heads.js';
 import { JudgedImages } from '../method/leftOut.js';
+import { WholeMap } from '../method/linearMap.js';
 import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
-import { identity, timesTransposed, transposed } from '../method/matrix.js';
+import { identity } from '../method/matrix.js';
 import { mirroredByTheNetwork, mirroredLike } from '../method/mirroring.js';
 import { addToCenters, leak, project } from '../method/projection.js';
 import { Random } from '../method/random.js';
@@ -253,15 +254,15 @@ function follow(
   }
   if (!map && !training.moved) return { known, carried: undefined };
   const f = bundle.manifest.head.features;
-  map = led(map, followed, f);
-  for (const [key, tensor] of mapTensors(map, tensors)) tensors.set(key, tensor);
-  return { known, carried: seen?.ledBack(map) };
+  for (const [key, tensor] of mapTensors(led(map, followed, f), tensors)) tensors.set(key, tensor);
+  const maps = [...(map ? [new WholeMap(map, f)] : []), ...(followed ? [followed.forward] : [])];
+  return { known, carried: seen?.ledBack(maps) };
 }
 
 /** The map that was, and behind it how the features moved in this lesson. */
 function led(map: Float64Array | undefined, drift: Drift | undefined, f: number): Float64Array {
   if (!drift) return map ?? identity(f);
-  return map ? timesTransposed(drift.forward, transposed(map, f, f), f, f, f) : drift.forward;
+  return map ? drift.forward.times(map) : drift.forward.matrix;
 }
 
 /** What the heads in `tensors` lose on the features as they are now, by old task. */

@@ -11,9 +11,9 @@ import { StateError } from '../errors.js';
 import { float32, float64, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { ClassStatistics } from './heads.js';
 import { timesCounted } from './knownClasses.js';
-import { columnSquares, eigenSymmetric, timesTransposed, transposed } from './matrix.js';
+import type { LinearMap } from './linearMap.js';
+import { add, columnSquares, eigenSymmetric, timesTransposed, transposed } from './matrix.js';
 import { Random } from './random.js';
-import { solvedRows } from './symmetric.js';
 
 /** Of the spread of a class in one task: directions that are kept as they are, and mixtures of what these leave. */
 export const DIRECTIONS = CONTRIBUTIONS.directions;
@@ -261,7 +261,7 @@ export class Lesson {
     const f = known.features;
     const images = new Map([...this.contributions].map(([name, { count }]) => [name, count]));
     const times = timesCounted(images, known);
-    const gram = new Float64Array(f * f);
+    const scatter = new Float64Array(f * f);
     const product = new Float64Array(f * f);
     const sums = new Float64Array(this.classes.length * f);
     const counts = new Float64Array(this.classes.length);
@@ -273,27 +273,18 @@ export class Lesson {
       one.mean.forEach((mean, j) => {
         sums[row * f + j] = counts[row]! * mean;
       });
-      // The sum of x x^T, with as few matrices of features by features at once as can be.
-      const rows = new Float64Array(one.factor.length + f);
-      rows.set(one.factor);
-      one.mean.forEach((mean, j) => {
-        rows[one.factor.length + j] = Math.sqrt(one.count) * mean;
-      });
-      const n = rows.length / f;
-      const columns = transposed(
-        rows.map((value) => Math.sqrt(factor) * value),
-        n,
-        f,
-      );
-      timesTransposed(columns, columns, f, f, n, product);
-      for (let at = 0; at < gram.length; at++) gram[at] = gram[at]! + product[at]!;
+      // With as few matrices of features by features at once as can be.
+      const n = one.factor.length / f;
+      const columns = transposed(one.factor, n, f);
+      for (let at = 0; at < columns.length; at++) columns[at] = Math.sqrt(factor) * columns[at]!;
+      add(scatter, timesTransposed(columns, columns, f, f, n, product));
     }
-    return known.merge(new ClassStatistics(f, this.classes, gram, sums, counts, this.temperature));
+    return known.merge(new ClassStatistics(f, this.classes, { scatter }, sums, counts, this.temperature));
   }
 
-  /** As features gave it of which these are the images under `matrix` `(f, f)`. */
-  ledBack(matrix: Float64Array): Lesson {
-    const f = Math.sqrt(matrix.length);
+  /** As features gave it that led here through `maps`, the first of them first. */
+  ledBack(maps: readonly LinearMap[]): Lesson {
+    const f = [...this.contributions.values()][0]?.mean.length ?? 1;
     const parts = [...this.contributions.values()].flatMap((one) => [one.mean, one.factor]);
     const rows = new Float64Array(parts.reduce((sum, part) => sum + part.length, 0));
     let at = 0;
@@ -301,10 +292,11 @@ export class Lesson {
       rows.set(part, at);
       at += part.length;
     }
-    const led = solvedRows(matrix, rows, rows.length / f, f);
+    let led: Float64Array = rows;
+    for (const map of [...maps].reverse()) led = map.ledBack(led, rows.length / f);
     at = 0;
     const next = (part: Float32Array): Float32Array =>
-      Float32Array.from(led.subarray(at, (at += part.length)));
+      new Float32Array(led.subarray(at, (at += part.length)));
     const found = [...this.contributions].map(
       ([name, one]) => [name, new Contribution(one.count, next(one.mean), next(one.factor))] as const,
     );

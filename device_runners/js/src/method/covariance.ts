@@ -6,16 +6,16 @@ import { timesTransposed, trace, transposed } from './matrix.js';
 const ROUNDING = COVARIANCE.roundings * Number.EPSILON;
 const TINY = 2.2250738585072014e-308;
 
-/** Of class statistics, the sums: features `f`, counts `(classes,)`, sums `(classes, f)`, gram `(f, f)`. */
+/** Of class statistics: features `f`, counts `(classes,)`, sums `(classes, f)`, and the `scatter` `(f, f)` around the means. */
 export interface ClassSums {
   readonly features: number;
   readonly counts: Float64Array;
   readonly sums: Float64Array;
-  readonly gram: Float64Array;
+  readonly scatter: Float64Array;
 }
 
 /** Means `(seen, f)` of the classes that have samples, in the order of the statistics. */
-export function meansOf({ features: f, counts, sums }: Omit<ClassSums, 'gram'>): Float64Array {
+export function meansOf({ features: f, counts, sums }: Omit<ClassSums, 'scatter'>): Float64Array {
   const seen = Array.from(counts.keys()).filter((c) => counts[c]! > 0);
   const out = new Float64Array(seen.length * f);
   seen.forEach((c, row) => {
@@ -37,14 +37,24 @@ export function freedomOf(counts: Float64Array): number {
   return Math.max(counts.reduce((sum, count) => sum + count, 0) - seen, 1);
 }
 
-/** The covariance within classes, `(f, f)`: `(gram - sum n_c mu_c mu_c^T)` over the degrees of freedom. */
-export function covarianceWithin({ features: f, counts, sums, gram }: ClassSums): Float64Array {
-  const between = betweenClasses(sums, counts, f);
+/** The covariance within classes, `(f, f)`, a new one: the scatter over the degrees of freedom. */
+export function covarianceWithin({ counts, scatter }: Pick<ClassSums, 'counts' | 'scatter'>): Float64Array {
+  const found = scatter.slice();
   const freedom = freedomOf(counts);
-  return gram.map((value, at) => (value - between[at]!) / freedom);
+  for (let at = 0; at < found.length; at++) found[at] = found[at]! / freedom;
+  return found;
+}
+
+/** Its diagonal, `(f,)`. */
+export function variancesWithin({ features: f, counts, scatter }: Omit<ClassSums, 'sums'>): Float64Array {
+  const freedom = freedomOf(counts);
+  return Float64Array.from({ length: f }, (_, j) => scatter[j * f + j]! / freedom);
 }
 
 /** What rounding of these sums may make a variance off by; above 0, so that it makes a matrix regular. */
-export function roundingOf({ features: f, counts, gram }: Omit<ClassSums, 'sums'>): number {
-  return Math.max((ROUNDING * trace(gram, f)) / freedomOf(counts), TINY);
+export function roundingOf({ features: f, counts, sums, scatter }: ClassSums): number {
+  // The sum of all squares: around the means, and of these.
+  let total = trace(scatter, f);
+  for (let at = 0; at < sums.length; at++) total += sums[at]! ** 2 / (counts[Math.floor(at / f)]! || 1);
+  return Math.max((ROUNDING * total) / freedomOf(counts), TINY);
 }

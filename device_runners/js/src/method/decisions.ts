@@ -177,7 +177,7 @@ class MadeUp {
     base: readonly string[],
     private readonly random: Pick<Draws, 'permutation' | 'normal'>,
   ) {
-    const { features: f, counts, classes } = statistics;
+    const { counts, classes } = statistics;
     // What is given back is a quarter of `t / n`.
     const noise = counts.map((_, c) => 4 * discriminant.given(c));
     const most = noise.reduce((largest, one, c) => Math.max(largest, one * counts[c]!), 0);
@@ -185,15 +185,17 @@ class MadeUp {
     this.around = discriminant.atMeans();
     const width = WIDTH / (1 - used);
     // Only logits are looked at, so the spread is multiplied with the discriminant first.
-    this.wide = timesTransposed(discriminant.ahead, spreadOf(statistics), classes.length, f, f).map(
-      (value) => width * value,
-    );
+    this.wide = spreadOf(statistics)
+      .times(discriminant.ahead, classes.length)
+      .map((value) => width * value);
     this.closer = noise.map((one, c) => (base.includes(classes[c]!) ? 0 : one / (1 - used)));
   }
 
   /** What makes images differ from their class's mean, `(count, f)`. */
   normals(count: number): Float64Array {
-    return Float64Array.from({ length: count * this.statistics.features }, () => this.random.normal());
+    const found = new Float64Array(count * this.statistics.features);
+    for (let at = 0; at < found.length; at++) found[at] = this.random.normal();
+    return found;
   }
 
   /** The logits of images of class `row`, one for each row of `normals`, for the classes `among`. */

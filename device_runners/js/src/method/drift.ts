@@ -9,7 +9,8 @@
 import { DRIFT } from '../contract/thresholds.js';
 import { covarianceWithin } from './covariance.js';
 import { ClassStatistics } from './heads.js';
-import { add, around, eigenSymmetric, headBehind, timesTransposed, trace, transposed } from './matrix.js';
+import { type LinearMap, ThinMap, WholeMap } from './linearMap.js';
+import { add, eigenSymmetric, timesTransposed, trace, transposed } from './matrix.js';
 import { SymmetricSystem, solvedRows } from './symmetric.js';
 
 /** Features `(n, f)` of the same images, before and after; or the other way round. */
@@ -32,12 +33,12 @@ export class DriftEstimate {
     const f = this.features;
     const there = towardsIdentity(this.pairs, f, ridge);
     const unexplained = leftByOthers(this.pairs, f, there);
-    return new Drift(f, there.map, towardsIdentity(turned, f, ridge).map, unexplained, there.thin);
+    return new Drift(f, there.map, towardsIdentity(turned, f, ridge).map, unexplained);
   }
 }
 
 /**
- * `after = before @ forward.T` and `before = after @ backward.T`, each `(f, f)`, to first order.
+ * `after = before @ forward.T` and `before = after @ backward.T`, to first order.
  *
  * `unexplained` `(n, f)` is what a linear map leaves of the movement of the first few hundred images, each seen by the
  * map of all others: of fewer images than features, a map that has seen them explains almost everything.
@@ -45,23 +46,22 @@ export class DriftEstimate {
 export class Drift {
   constructor(
     private readonly features: number,
-    readonly forward: Float64Array,
-    readonly backward: Float64Array,
+    readonly forward: LinearMap,
+    readonly backward: LinearMap,
     readonly unexplained: Float64Array,
-    private readonly thin?: Thin,
   ) {}
 
   /** A head's weight `(n, f)` for the features after, giving the logits that it gave before. */
   head(weight: Float32Array): Float32Array {
-    return headBehind(weight, this.backward, this.features);
+    const rows = new Float64Array(weight);
+    return new Float32Array(this.backward.ahead(rows, weight.length / this.features));
   }
 
   /** Class statistics as the features after would have given them; counts stay. */
   statistics(old: ClassStatistics): ClassStatistics {
-    const f = this.features;
-    const gram = this.thin ? aroundThin(this.thin, old.gram, f) : around(this.forward, old.gram, f);
-    const sums = timesTransposed(old.sums, this.forward, old.classes.length, f, f);
-    return new ClassStatistics(f, old.classes, gram, sums, old.counts, old.temperature);
+    const scatter = this.forward.around(old.scatter);
+    const sums = this.forward.led(old.sums, old.classes.length);
+    return new ClassStatistics(this.features, old.classes, { scatter }, sums, old.counts, old.temperature);
   }
 }
 
@@ -85,33 +85,8 @@ export function ledBack(totals: ClassStatistics, drift: Float64Array | undefined
   return { means: back(means, counts.length), ...eigenSymmetric(covariance, f) };
 }
 
-/** A map `(f, f)` that is the identity and `left right^T`, both `(f, n)`: of fewer images than features. */
-interface Thin {
-  readonly left: Float64Array;
-  readonly right: Float64Array;
-  readonly n: number;
-}
-
-/** `around` of a thin map, in products of `f` by `f` by `n`. */
-function aroundThin({ left, right, n }: Thin, gram: Float64Array, f: number): Float64Array {
-  const rows = transposed(right, f, n);
-  const seen = timesTransposed(rows, gram, n, f, f);
-  const inner = timesTransposed(seen, rows, n, n, f);
-  const once = timesTransposed(left, transposed(seen, n, f), f, f, n);
-  const twice = timesTransposed(timesTransposed(left, inner, f, n, n), left, f, f, n);
-  const found = new Float64Array(f * f);
-  for (let i = 0; i < f; i++) {
-    for (let j = 0; j < f; j++) {
-      const at = i * f + j;
-      found[at] = gram[at]! + once[at]! + once[j * f + i]! + twice[at]!;
-    }
-  }
-  return found;
-}
-
 interface Fitted {
-  readonly map: Float64Array;
-  readonly thin?: Thin;
+  readonly map: LinearMap;
   /** For the first `n` of the `sources`, what of each the others' map does not see: 1 less its leverage. */
   readonly unseen: (sources: Float64Array, n: number) => Float64Array;
 }
@@ -140,14 +115,13 @@ function byImages(pairs: readonly Pair[], f: number, n: number, ridge: number): 
   for (let i = 0; i < n; i++) kernel[i * n + i] = kernel[i * n + i]! + pull;
   const system = new SymmetricSystem(kernel, n);
   const left = system.solveRows(transposed(d, n, f), f);
-  const right = transposed(x, n, f);
-  const map = withIdentity(timesTransposed(left, right, f, f, n), f);
+  const map = new ThinMap(left, transposed(x, n, f), n, f);
   const unseen = (_: Float64Array, count: number): Float64Array =>
     system
       .inverseDiagonal()
       .subarray(0, count)
       .map((value) => pull * value);
-  return { map, thin: { left, right, n }, unseen };
+  return { map, unseen };
 }
 
 /** Of as many images as features or more: by the normal equations. */
@@ -178,7 +152,7 @@ function byFeatures(pairs: readonly Pair[], f: number, ridge: number): Fitted {
       return 1 - share;
     });
   };
-  return { map: withIdentity(system.solveRows(moved, f), f), unseen };
+  return { map: new WholeMap(withIdentity(system.solveRows(moved, f), f), f), unseen };
 }
 
 /** Exactly no drift leaves exactly the identity: what is added to it is then zero. */
@@ -192,7 +166,7 @@ function leftByOthers(pairs: readonly Pair[], f: number, { map, unseen }: Fitted
   const [sources, targets] = ([0, 1] as const).map((side) => first(pairs, side, DRIFT.movements * f));
   const n = sources!.length / f;
   const rest = unseen(sources!, n);
-  const left = timesTransposed(sources!, map, n, f, f);
+  const left = map.led(sources!, n);
   for (let row = 0; row < n; row++) {
     for (let at = row * f; at < (row + 1) * f; at++) left[at] = (targets![at]! - left[at]!) / rest[row]!;
   }

@@ -8,12 +8,13 @@
  */
 
 import { FORGETTING } from '../contract/thresholds.js';
-import { covarianceWithin, roundingOf } from './covariance.js';
+import { covarianceWithin, roundingOf, variancesWithin } from './covariance.js';
 import type { Drift } from './drift.js';
 import type { ClassStatistics } from './heads.js';
 import type { HeadArrays } from './logistic.js';
 import { argmax, timesTransposed, transposed } from './matrix.js';
 import { choleskyFactor } from './symmetric.js';
+import { thinCovariance, timesFactor } from './thin.js';
 
 /** How much wider made-up features are than the statistics. */
 export const WIDTH = FORGETTING.width;
@@ -47,7 +48,7 @@ export function estimatedForgetting(
   random: Draws,
 ): Map<string, number> {
   const lost = new Map<string, number>();
-  let spread: Float64Array | undefined;
+  let spread: Spread | undefined;
   for (const [task, names] of classes) {
     const means = meansOf(statistics, names);
     if (!means) continue;
@@ -58,23 +59,32 @@ export function estimatedForgetting(
   return lost;
 }
 
-/** `(f, f)`: standard normal rows times it have the covariance within classes, by Cholesky's factor of it. */
-export function spreadOf(statistics: ClassStatistics): Float64Array {
+/** What makes the covariance within classes of standard normal numbers: a lower triangular matrix `(f, f)`. */
+export interface Spread {
+  /** `rows` `(m, f)` times it: `(m, f)`. */
+  times(rows: Float64Array, m: number): Float64Array;
+}
+
+/** Cholesky's factor of the covariance within classes. */
+export function spreadOf(statistics: ClassStatistics): Spread {
   const f = statistics.features;
-  const covariance = covarianceWithin(statistics);
+  const own = variancesWithin(statistics);
   // Of fewer images than features, or a feature that never fires, it is singular. A millionth more of each feature's
   // own variance is nothing to see; where rounding has left more to mend, ten times that.
   const floor = roundingOf(statistics);
-  const more = Float64Array.from(
-    { length: f },
-    (_, j) => FORGETTING.moreVariance * Math.max(covariance[j * f + j]!, 0) + floor,
-  );
+  const more = own.map((value) => FORGETTING.moreVariance * Math.max(value, 0) + floor);
+  const thin = thinCovariance(statistics);
+  if (thin) return { times: (rows, m) => timesFactor(thin, more, rows, m) };
+  const covariance = covarianceWithin(statistics);
   for (let attempt = 0; attempt < FORGETTING.attempts; attempt++) {
     for (let j = 0; j < f; j++) covariance[j * f + j] = covariance[j * f + j]! + more[j]! * 10 ** attempt;
     const factor = choleskyFactor(covariance, f);
-    if (factor) return transposed(factor, f, f);
+    if (!factor) continue;
+    const upper = transposed(factor, f, f);
+    return { times: (rows, m) => timesTransposed(rows, upper, m, f, f) };
   }
-  return covariance.map((value, at) => (at % (f + 1) === 0 ? Math.sqrt(value) : 0));
+  const deviation = own.map((_, j) => Math.sqrt(covariance[j * f + j]!));
+  return { times: (rows) => rows.map((value, at) => value * deviation[at % f]!) };
 }
 
 /**
@@ -86,7 +96,7 @@ export function spreadOf(statistics: ClassStatistics): Float64Array {
  */
 export function pointsLost(
   { means, before, after }: OldTask,
-  spread: Float64Array,
+  spread: Spread,
   { forward, unexplained }: Pick<Drift, 'forward' | 'unexplained'>,
   random: Draws,
 ): number {
@@ -96,20 +106,21 @@ export function pointsLost(
   const old = Float64Array.from(before.weight);
   const now = Float64Array.from(after.weight);
   // The head after, of the features before.
-  const ahead = timesTransposed(now, transposed(forward, f, f), classes, f, f);
+  const ahead = forward.ahead(now, classes);
   const asked = [
     { head: old, bias: before.bias },
     { head: ahead, bias: after.bias },
   ].map(({ head, bias }) => ({
     around: withBias(timesTransposed(means, head, classes, classes, f), bias),
-    wide: timesTransposed(head, spread, classes, f, f).map((value) => WIDTH * value),
+    wide: spread.times(head, classes).map((value) => WIDTH * value),
   }));
   const further = timesTransposed(unexplained, now, movements, classes, f);
   const order = random.permutation(classes);
   const [was, is] = [new Float64Array(classes), new Float64Array(classes)];
+  const normals = new Float64Array(FORGETTING.atOnce * f);
   let fewer = 0;
   for (let start = 0; start < FORGETTING.samples; start += FORGETTING.atOnce) {
-    const normals = Float64Array.from({ length: FORGETTING.atOnce * f }, () => random.normal());
+    for (let at = 0; at < normals.length; at++) normals[at] = random.normal();
     const [here, there] = asked.map(({ wide }) =>
       timesTransposed(normals, wide, FORGETTING.atOnce, classes, f),
     );

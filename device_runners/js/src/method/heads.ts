@@ -8,29 +8,50 @@
 import { StateError, TaskError } from '../errors.js';
 import { textOf, utf8 } from '../formats/bytes.js';
 import { float32, float64, type StoredTensor, type Tensors, uint8 } from '../formats/tensors.js';
-import { betweenClasses, covarianceWithin, freedomOf, roundingOf } from './covariance.js';
+import { betweenClasses, covarianceWithin, freedomOf, roundingOf, variancesWithin } from './covariance.js';
 import type { HeadArrays } from './logistic.js';
-import { timesTransposed, trace, transposed } from './matrix.js';
+import { add, difference, timesTransposed, trace, transposed } from './matrix.js';
 import { SymmetricSystem } from './symmetric.js';
+import { ThinSystem, thinCovariance } from './thin.js';
 
 const TEMPERATURE = 'statistics.temperature';
 /** What they are stored as, now and at first, behind "statistics.". */
 export const STATISTICS = ['classes', 'scatter', 'means', 'gram', 'sums', 'counts', 'temperature'] as const;
 
 /**
- * Sums over the features of everything learned so far. `gram` `(f, f)`: sum of `x x^T` over all samples. `sums`
+ * Sums over the features of everything learned so far. `gram` `(f, f)`: sum of `x x^T` over all samples; or of `scatter`, the
+ * same around the classes' means: each is made of the other where it is asked for, and neither is ever changed. `sums`
  * `(classes, f)`, `counts` `(classes,)`: sum of `x`, and number of samples, per class. `temperature` is what the
  * discriminant's scores are divided by to be probabilities, undefined where it was never measured (calibration.ts).
  */
 export class ClassStatistics {
+  #gram: Float64Array | undefined;
+  #scatter: Float64Array | undefined;
+
   constructor(
     readonly features: number,
     readonly classes: readonly string[],
-    readonly gram: Float64Array,
+    gram: Float64Array | { readonly scatter: Float64Array },
     readonly sums: Float64Array,
     readonly counts: Float64Array,
     readonly temperature?: number,
-  ) {}
+  ) {
+    if (gram instanceof Float64Array) this.#gram = gram;
+    else this.#scatter = gram.scatter;
+  }
+
+  get gram(): Float64Array {
+    if (!this.#gram) {
+      this.#gram = betweenClasses(this.sums, this.counts, this.features);
+      add(this.#gram, this.#scatter!);
+    }
+    return this.#gram;
+  }
+
+  get scatter(): Float64Array {
+    this.#scatter ??= difference(this.gram, betweenClasses(this.sums, this.counts, this.features));
+    return this.#scatter;
+  }
 
   static empty(features: number): ClassStatistics {
     return new ClassStatistics(
@@ -90,8 +111,34 @@ export class ClassStatistics {
         for (let j = 0; j < f; j++) sums[to * f + j] = sums[to * f + j]! + part.sums[from * f + j]!;
       });
     }
-    const gram = this.gram.map((value, at) => value + other.gram[at]!);
-    return new ClassStatistics(f, classes, gram, sums, counts, this.temperature ?? other.temperature);
+    const temperature = this.temperature ?? other.temperature;
+    if (!this.#scatter && !other.#scatter) {
+      const gram = this.gram.slice();
+      add(gram, other.gram);
+      return new ClassStatistics(f, classes, gram, sums, counts, temperature);
+    }
+    const scatter = this.scatter.slice();
+    add(scatter, other.scatter);
+    const apart = this.between(other);
+    if (apart.length) add(scatter, timesTransposed(apart, apart, f, f, apart.length / f));
+    return new ClassStatistics(f, classes, { scatter }, sums, counts, temperature);
+  }
+
+  /** Of the classes of both, what lies between their two means: `(f, n)`, whose product with its transpose is that scatter. */
+  private between(other: ClassStatistics): Float64Array {
+    const f = this.features;
+    const pairs = this.classes
+      .map((name, row) => [row, other.classes.indexOf(name)] as const)
+      .filter(([row, theirs]) => this.counts[row]! > 0 && other.counts[theirs]! > 0);
+    const rows = new Float64Array(pairs.length * f);
+    for (const [at, [row, theirs]] of pairs.entries()) {
+      const [n, m] = [this.counts[row]!, other.counts[theirs]!];
+      const weight = Math.sqrt((n * m) / (n + m));
+      for (let j = 0; j < f; j++) {
+        rows[at * f + j] = weight * (this.sums[row * f + j]! / n - other.sums[theirs * f + j]! / m);
+      }
+    }
+    return transposed(rows, pairs.length, f);
   }
 
   /** The statistics with other names of some classes; those that have one name then are one class. */
@@ -122,12 +169,11 @@ export class ClassStatistics {
     const sums = new Float64Array(kept.length * f);
     for (const [at, c] of kept.entries()) sums.set(this.sums.subarray(c * f, (c + 1) * f), at * f);
     const share = counts.some(Boolean) ? freedomOf(counts) / freedomOf(this.counts) : 0;
-    const between = betweenClasses(sums, counts, f);
-    const gram = this.scatter().map((value, at) => value * share + between[at]!);
+    const scatter = this.scatter.map((value) => value * share);
     return new ClassStatistics(
       f,
       kept.map((c) => this.classes[c]!),
-      gram,
+      { scatter },
       sums,
       counts,
       this.temperature,
@@ -154,7 +200,7 @@ export class ClassStatistics {
     }
     const tensors = new Map<string, StoredTensor>([
       ['statistics.classes', uint8(utf8(jsonOfNames(this.classes)))],
-      ['statistics.scatter', count ? float64([f, f], this.scatter()) : float64([0, 0])],
+      ['statistics.scatter', count ? float64([f, f], this.scatter) : float64([0, 0])],
       ['statistics.means', float32([count, f], means)],
       ['statistics.counts', float64([count], this.counts)],
     ]);
@@ -168,11 +214,6 @@ export class ClassStatistics {
   replaceIn(tensors: Map<string, StoredTensor>): void {
     for (const key of STATISTICS) tensors.delete(`statistics.${key}`);
     for (const [key, tensor] of this.tensors()) tensors.set(key, tensor);
-  }
-
-  private scatter(): Float64Array {
-    const between = betweenClasses(this.sums, this.counts, this.features);
-    return this.gram.map((value, at) => value - between[at]!);
   }
 
   /**
@@ -202,7 +243,7 @@ export class ClassStatistics {
     }
     const count = classes.length;
     const counts = counted.data;
-    const sums = Float64Array.from(perClass.data as Float32Array | Float64Array);
+    const sums = new Float64Array(perClass.data as Float32Array | Float64Array);
     if (!count && !stored.data.length) return ClassStatistics.empty(features);
     if (stored.data.length !== features ** 2 || sums.length !== count * features || counts.length !== count) {
       throw new StateError(
@@ -210,12 +251,10 @@ export class ClassStatistics {
           `${square} ${stored.data.length}, ${rows} ${sums.length}, counts ${counts.length}.`,
       );
     }
-    let gram = stored.data;
     if (!summed) {
       for (let at = 0; at < sums.length; at++) sums[at] = sums[at]! * counts[Math.floor(at / features)]!;
-      const between = betweenClasses(sums, counts, features);
-      gram = gram.map((value, at) => value + between[at]!);
     }
+    const gram = summed ? stored.data : { scatter: stored.data };
     return new ClassStatistics(features, classes.map(String), gram, sums, counts, temperatureIn(tensors));
   }
 }
@@ -258,7 +297,7 @@ export function ldaHead(
   priorPictures: number,
   classes: readonly string[] = statistics.classes,
 ): HeadArrays {
-  const { features: f, gram, sums } = statistics;
+  const { features: f, sums } = statistics;
   const count = classes.length;
   const rows = classes.map((name) => statistics.classes.indexOf(name));
   const counts = Float64Array.from(rows, (row) => statistics.counts[row] ?? 0);
@@ -276,7 +315,7 @@ export function ldaHead(
   if (!shrunk) {
     // Any multiple of the identity decides alike; this one keeps logits O(f).
     const total = statistics.counts.reduce((sum, value) => sum + value, 0);
-    const energy = trace(gram, f) / total / f || 1;
+    const energy = trace(statistics.gram, f) / total / f || 1;
     weight = means.map((value) => value / energy);
   } else {
     weight = shrunk.system.solveRows(means, count);
@@ -289,12 +328,12 @@ export function ldaHead(
     for (let j = 0; j < f; j++) sum += weight[c * f + j]! * means[c * f + j]!;
     bias[c] = (-0.5 * sum + noise / (4 * counts[c]!)) / temperature;
   }
-  return { weight: Float32Array.from(weight, (value) => value / temperature), bias };
+  return { weight: new Float32Array(weight.map((value) => value / temperature)), bias };
 }
 
 /** A covariance within classes, decomposed; `noise` is `tr(S^-1 Sw)`, and `shrinkage` the share `a`. */
 export interface ShrunkCovariance {
-  readonly system: SymmetricSystem;
+  readonly system: { solveRows(rows: Float64Array, m: number): Float64Array };
   readonly noise: number;
   readonly shrinkage: number;
 }
@@ -305,12 +344,19 @@ export function shrunkCovariance(
   priorPictures: number,
 ): ShrunkCovariance | undefined {
   const { features: f, counts } = statistics;
-  const within = covarianceWithin(statistics);
+  const own = variancesWithin(statistics);
   const floor = roundingOf(statistics);
-  if (trace(within, f) / f <= floor) return undefined;
+  if (own.reduce((sum, value) => sum + value, 0) / f <= floor) return undefined;
   const shrinkage = priorPictures / (freedomOf(counts) + priorPictures);
-  const ridge = Float64Array.from({ length: f }, (_, j) => shrinkage * within[j * f + j]! + floor);
-  const loaded = within.map((value) => (1 - shrinkage) * value);
+  const ridge = own.map((value) => shrinkage * value + floor);
+  // Without a prior, nothing but rounding keeps a covariance of few images regular.
+  const thin = priorPictures > 0 ? thinCovariance(statistics) : undefined;
+  if (thin) {
+    const system = new ThinSystem(thin, ridge, 1 - shrinkage);
+    return { system, noise: system.noise(), shrinkage };
+  }
+  const loaded = covarianceWithin(statistics);
+  for (let at = 0; at < loaded.length; at++) loaded[at] = (1 - shrinkage) * loaded[at]!;
   for (let j = 0; j < f; j++) loaded[j * f + j] = loaded[j * f + j]! + ridge[j]!;
   const system = new SymmetricSystem(loaded, f);
   // Of Sw = (S - ridge) / (1 - a).

@@ -7,6 +7,9 @@
 
 import { EigenvalueDecomposition, Matrix } from 'ml-matrix';
 
+/** Rows and columns that are turned at once. */
+const SQUARE = 32;
+
 /**
  * `a b^T`: `a` `(m, k)`, `b` `(n, k)`, into `out` `(m, n)`. Four rows of each at a time, so that every number that is loaded
  * is used four times. Where a fourth row is missing, the last one comes again, and the same number is written twice. Of
@@ -28,7 +31,7 @@ export function timesTransposed(
       tile(a, b, n, k, out, i, i1, i2, i3, j, j1, j2, j3);
     }
   }
-  if (symmetric) for (let i = 1; i < n; i++) for (let j = 0; j < i; j++) out[i * n + j] = out[j * n + i]!;
+  if (symmetric) mirror(out, n);
   return out;
 }
 
@@ -108,10 +111,33 @@ function tile(
   out[i3 * n + j3] = s33;
 }
 
+/** What is above the diagonal of `a` `(n, n)` below it, too. By squares, of which both sides are in the cache. */
+function mirror(a: Float64Array, n: number): void {
+  for (let top = 0; top < n; top += SQUARE) {
+    const bottom = Math.min(top + SQUARE, n);
+    for (let left = 0; left <= top; left += SQUARE) {
+      for (let i = top; i < bottom; i++) {
+        const end = Math.min(left + SQUARE, i);
+        for (let j = left; j < end; j++) a[i * n + j] = a[j * n + i]!;
+      }
+    }
+  }
+}
+
 /** The transpose of `a` `(m, n)`: `(n, m)`. */
-export function transposed(a: ArrayLike<number>, m: number, n: number): Float64Array {
+export function transposed(a: Float32Array | Float64Array, m: number, n: number): Float64Array {
+  // Of one element type, as in a product.
+  const from = a instanceof Float64Array ? a : new Float64Array(a);
   const out = new Float64Array(m * n);
-  for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) out[j * m + i] = a[i * n + j]!;
+  for (let top = 0; top < m; top += SQUARE) {
+    const bottom = Math.min(top + SQUARE, m);
+    for (let left = 0; left < n; left += SQUARE) {
+      const right = Math.min(left + SQUARE, n);
+      for (let j = left; j < right; j++) {
+        for (let i = top; i < bottom; i++) out[j * m + i] = from[i * n + j]!;
+      }
+    }
+  }
   return out;
 }
 
@@ -142,7 +168,9 @@ export function add(to: Float64Array, other: Float64Array, factor = 1): void {
 }
 
 export function difference(a: Float64Array, b: Float64Array): Float64Array {
-  return a.map((value, at) => value - b[at]!);
+  const out = a.slice();
+  for (let at = 0; at < out.length; at++) out[at] = out[at]! - b[at]!;
+  return out;
 }
 
 /** By row, the product of `a`'s and `b`'s, both `(n, f)`: `(n,)`. */
@@ -184,7 +212,7 @@ export function around(map: Float64Array, gram: Float64Array, n: number): Float6
 /** A head's weight `(n, f)` as it is in front of `map` `(f, g)`, which leads to its features: `weight map`, `(n, g)`. */
 export function headBehind(weight: Float32Array, map: Float64Array, f: number, g = f): Float32Array {
   const columns = transposed(map, f, g);
-  return Float32Array.from(timesTransposed(Float64Array.from(weight), columns, weight.length / f, g, f));
+  return new Float32Array(timesTransposed(new Float64Array(weight), columns, weight.length / f, g, f));
 }
 
 /** Where the largest of `count` numbers from `start` on is, counted from there; of equals the first. */

@@ -298,7 +298,7 @@ interface Spread {
 }
 
 function spreadOf(statistics: ClassStatistics): Spread {
-  const { features: f, counts, sums, gram } = statistics;
+  const { features: f, counts, scatter } = statistics;
   const means = meansOf(statistics);
   const count = counts.length;
   const freedom = freedomOf(counts);
@@ -306,12 +306,8 @@ function spreadOf(statistics: ClassStatistics): Spread {
   const within = new Float64Array(f);
   const variance = new Float64Array(f);
   for (let j = 0; j < f; j++) {
-    let scatter = gram[j * f + j]!;
-    for (let c = 0; c < count; c++) {
-      mean[j] = mean[j]! + means[c * f + j]! / count;
-      scatter -= sums[c * f + j]! ** 2 / counts[c]!;
-    }
-    within[j] = Math.max(scatter, 0) / freedom;
+    for (let c = 0; c < count; c++) mean[j] = mean[j]! + means[c * f + j]! / count;
+    within[j] = Math.max(scatter[j * f + j]!, 0) / freedom;
     let between = 0;
     for (let c = 0; c < count; c++) between += (means[c * f + j]! - mean[j]!) ** 2 / count;
     variance[j] = within[j]! + between;

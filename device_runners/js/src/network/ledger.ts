@@ -60,14 +60,14 @@ export function mapOf(tensors: Tensors, untouched: Tensors): Float64Array | unde
   if (!map || String(tensors.get(MAPPED)?.data) !== String(digestOfCenters(tensors).data)) {
     throw new UnledgeredError('a csk-sdk that keeps no contributions has trained the network');
   }
-  return Float64Array.from(map.data);
+  return new Float64Array(map.data);
 }
 
 /** The tensors of a map, which leads to the centers in `tensors`. */
 export function mapTensors(map: Float64Array, tensors: Tensors): [string, Float32Tensor | Uint8Tensor][] {
   const f = Math.sqrt(map.length);
   return [
-    [MAP, { dtype: 'float32', shape: [f, f], data: Float32Array.from(map) }],
+    [MAP, { dtype: 'float32', shape: [f, f], data: new Float32Array(map) }],
     [MAPPED, digestOfCenters(tensors)],
   ];
 }
@@ -99,9 +99,9 @@ export async function statisticsOf(
   // One lesson at a time: all contributions together may be larger than what is in memory.
   for (const task of tasks) known = derived(known, [await lessonOf(task, map !== undefined, f, read)]);
   if (!map || !known.classes.length) return known;
-  const gram = around(map, known.gram, f);
+  const scatter = around(map, known.scatter, f);
   const sums = timesTransposed(known.sums, map, known.classes.length, f, f);
-  return new ClassStatistics(f, known.classes, gram, sums, known.counts, known.temperature);
+  return new ClassStatistics(f, known.classes, { scatter }, sums, known.counts, known.temperature);
 }
 
 async function lessonOf(

@@ -1,0 +1,127 @@
+/** A linear map of features: the whole matrix, or of fewer images than features what they add to the identity. */
+
+import { add, around, identity, timesTransposed, transposed } from './matrix.js';
+import { solvedRows } from './symmetric.js';
+
+/** `x -> M x`, of rows `x -> x M^T`. */
+export interface LinearMap {
+  /** `M`, `(f, f)`. */
+  readonly matrix: Float64Array;
+  /** `rows M^T`, `(m, f)`: where rows `(m, f)` are led. */
+  led(rows: Float64Array, m: number): Float64Array;
+  /** `rows M`, `(m, f)`: what in front of the map is as `rows` are behind it. */
+  ahead(rows: Float64Array, m: number): Float64Array;
+  /** For each of `rows` `(m, f)` what is led to it. */
+  ledBack(rows: Float64Array, m: number): Float64Array;
+  /** `M gram M^T`, of a symmetric gram. */
+  around(gram: Float64Array): Float64Array;
+  /** `M other`, of any `other` `(f, f)`. */
+  times(other: Float64Array): Float64Array;
+}
+
+/** Any regular matrix `(f, f)`. */
+export class WholeMap implements LinearMap {
+  constructor(
+    readonly matrix: Float64Array,
+    private readonly f: number,
+  ) {}
+
+  led(rows: Float64Array, m: number): Float64Array {
+    return timesTransposed(rows, this.matrix, m, this.f, this.f);
+  }
+
+  ahead(rows: Float64Array, m: number): Float64Array {
+    return timesTransposed(rows, transposed(this.matrix, this.f, this.f), m, this.f, this.f);
+  }
+
+  ledBack(rows: Float64Array, m: number): Float64Array {
+    return solvedRows(this.matrix, rows, m, this.f);
+  }
+
+  around(gram: Float64Array): Float64Array {
+    return around(this.matrix, gram, this.f);
+  }
+
+  times(other: Float64Array): Float64Array {
+    return timesTransposed(this.matrix, transposed(other, this.f, this.f), this.f, this.f, this.f);
+  }
+}
+
+/** The identity and `left right^T`, both `(f, n)`: all is products of `f` by `f` by `n`, or less. */
+export class ThinMap implements LinearMap {
+  private readonly leftRows: Float64Array;
+  private readonly rightRows: Float64Array;
+  private whole: Float64Array | undefined;
+
+  constructor(
+    private readonly left: Float64Array,
+    private readonly right: Float64Array,
+    private readonly n: number,
+    private readonly f: number,
+  ) {
+    this.leftRows = transposed(left, f, n);
+    this.rightRows = transposed(right, f, n);
+  }
+
+  get matrix(): Float64Array {
+    const { left, right, n, f } = this;
+    if (!this.whole) {
+      this.whole = timesTransposed(left, right, f, f, n);
+      for (let i = 0; i < f; i++) this.whole[i * f + i] = this.whole[i * f + i]! + 1;
+    }
+    return this.whole;
+  }
+
+  led(rows: Float64Array, m: number): Float64Array {
+    return this.more(rows, this.rightRows, this.left, m);
+  }
+
+  ahead(rows: Float64Array, m: number): Float64Array {
+    return this.more(rows, this.leftRows, this.right, m);
+  }
+
+  /** `M x = b` is `x + left t = b` with `t = right^T x`, so that `(1 + right^T left) t = right^T b` (Woodbury, 1950). */
+  ledBack(rows: Float64Array, m: number): Float64Array {
+    const { left, n, f } = this;
+    const inner = timesTransposed(this.rightRows, this.leftRows, n, n, f);
+    add(inner, identity(n));
+    const seen = solvedRows(inner, timesTransposed(rows, this.rightRows, m, n, f), m, n);
+    const found = rows.slice();
+    add(found, timesTransposed(seen, left, m, f, n), -1);
+    return found;
+  }
+
+  around(gram: Float64Array): Float64Array {
+    const { left, n, f } = this;
+    const seen = timesTransposed(this.rightRows, gram, n, f, f);
+    const inner = timesTransposed(seen, this.rightRows, n, n, f);
+    // G + L S + (L S)^T + L I L^T, with S = R^T G and I = S R: half of the last on either side, so that it is one product.
+    const half = transposed(seen, n, f);
+    add(half, timesTransposed(left, inner, f, n, n), 0.5);
+    const once = timesTransposed(left, half, f, f, n);
+    const found = new Float64Array(f * f);
+    for (let i = 0; i < f; i++) {
+      for (let j = 0; j <= i; j++) {
+        const value = gram[i * f + j]! + (once[i * f + j]! + once[j * f + i]!);
+        found[i * f + j] = value;
+        found[j * f + i] = value;
+      }
+    }
+    return found;
+  }
+
+  times(other: Float64Array): Float64Array {
+    const { left, n, f } = this;
+    const seen = timesTransposed(this.rightRows, transposed(other, f, f), n, f, f);
+    const found = other.slice();
+    add(found, timesTransposed(left, transposed(seen, n, f), f, f, n));
+    return found;
+  }
+
+  /** `rows + rows by^T onto^T`, `by` `(n, f)` and `onto` `(f, n)`, of `rows` `(m, f)`. */
+  private more(rows: Float64Array, by: Float64Array, onto: Float64Array, m: number): Float64Array {
+    const found = rows.slice();
+    add(found, timesTransposed(timesTransposed(rows, by, m, this.n, this.f), onto, m, this.f, this.n));
+    return found;
+  }
+}

@@ -1,0 +1,170 @@
+/**
+ * A covariance of fewer images than features. It is `rows^T rows` with as many rows as images, so that what is done with it
+ * takes products of features by images by images, where Cholesky's factor takes the cube of the features.
+ */
+
+import { COVARIANCE } from '../contract/thresholds.js';
+import { type ClassSums, freedomOf, roundingOf, variancesWithin } from './covariance.js';
+import { argmax, timesTransposed, transposed } from './matrix.js';
+import { choleskyFactor } from './symmetric.js';
+
+/** Rows `(n, f)`. */
+export interface Rows {
+  readonly rows: Float64Array;
+  readonly n: number;
+  readonly f: number;
+}
+
+/** Rows whose `rows^T rows` is the covariance within classes; undefined where these are not few. */
+export function thinCovariance(statistics: ClassSums): Rows | undefined {
+  const { features: f, counts, scatter } = statistics;
+  const freedom = freedomOf(counts);
+  if (freedom > COVARIANCE.thin * f) return undefined;
+  const row = (j: number): Float64Array => scatter.slice(j * f, (j + 1) * f).map((value) => value / freedom);
+  return pivoted(variancesWithin(statistics), row, roundingOf(statistics));
+}
+
+/**
+ * Cholesky's factor with complete pivoting (Higham, "Accuracy and Stability of Numerical Algorithms", section 10.3), of a
+ * matrix whose rows are asked for one by one. Each feature's own variance is made 1 first, but for a `floor` under it, so that
+ * no feature counts for less than another.
+ */
+function pivoted(diagonal: Float64Array, row: (j: number) => Float64Array, floor: number): Rows | undefined {
+  const f = diagonal.length;
+  const scale = diagonal.map((value) => 1 / Math.sqrt(Math.max(value, 0) + floor));
+  const left = diagonal.map((value, j) => value * scale[j]! ** 2);
+  const most = Math.floor(COVARIANCE.thin * f);
+  const rows = new Float64Array(most * f);
+  for (let n = 0; ; n++) {
+    const pivot = argmax(left);
+    if (!(left[pivot]! > COVARIANCE.left)) {
+      for (let at = 0; at < n * f; at++) rows[at] = rows[at]! / scale[at % f]!;
+      return { rows: rows.slice(0, n * f), n, f };
+    }
+    if (n === most) return undefined;
+    const found = row(pivot);
+    for (let j = 0; j < f; j++) found[j] = found[j]! * scale[j]! * scale[pivot]!;
+    for (let k = 0; k < n; k++) subtractRow(found, rows, k * f, rows[k * f + pivot]!);
+    const root = Math.sqrt(left[pivot]!);
+    for (let j = 0; j < f; j++) {
+      const value = found[j]! / root;
+      rows[n * f + j] = value;
+      left[j] = left[j]! - value * value;
+    }
+    left[pivot] = 0;
+  }
+}
+
+/** From `to` subtract `factor` times what is in `rows` from `start` on. */
+function subtractRow(to: Float64Array, rows: Float64Array, start: number, factor: number): void {
+  for (let j = 0; j < to.length; j++) to[j] = to[j]! - factor * rows[start + j]!;
+}
+
+/** `share rows^T rows` and a diagonal `ridge` above 0 (Woodbury, 1950). */
+export class ThinSystem {
+  /** `(f,)`: 1 over the root of the ridge. */
+  private readonly narrow: Float64Array;
+  /** `(n, f)`: the inverse is that of the ridge, less `within^T within`, from both sides times `narrow`. */
+  private readonly within: Float64Array;
+  private readonly columns: Float64Array;
+
+  constructor(
+    private readonly thin: Rows,
+    ridge: Float64Array,
+    private readonly share: number,
+  ) {
+    const { rows, n, f } = thin;
+    this.narrow = ridge.map((value) => 1 / Math.sqrt(value));
+    const root = Math.sqrt(share);
+    const within = rows.map((value, at) => root * value * this.narrow[at % f]!);
+    const kernel = timesTransposed(within, within, n, n, f);
+    for (let i = 0; i < n; i++) kernel[i * n + i] = kernel[i * n + i]! + 1;
+    // Not definite where a number is not finite, as then nothing is that follows.
+    const lower = choleskyFactor(kernel, n) ?? kernel.fill(Number.NaN);
+    for (let i = 0; i < n; i++) {
+      const own = within.subarray(i * f, (i + 1) * f);
+      for (let k = 0; k < i; k++) subtractRow(own, within, k * f, lower[i * n + k]!);
+      for (let j = 0; j < f; j++) own[j] = own[j]! / lower[i * n + i]!;
+    }
+    this.within = within;
+    this.columns = transposed(within, n, f);
+  }
+
+  /** The trace of the inverse times `rows^T rows`. */
+  noise(): number {
+    let sum = 0;
+    for (const value of this.within) sum += value * value;
+    return sum / this.share;
+  }
+
+  /** For each row `b` of `rows` `(m, f)` the `x` that this makes `b` of: `(m, f)`. */
+  solveRows(rows: Float64Array, m: number): Float64Array {
+    const { narrow, within, columns } = this;
+    const { n, f } = this.thin;
+    const found = rows.map((value, at) => value * narrow[at % f]!);
+    const seen = timesTransposed(found, within, m, n, f);
+    const less = timesTransposed(seen, columns, m, f, n);
+    for (let at = 0; at < found.length; at++) found[at] = (found[at]! - less[at]!) * narrow[at % f]!;
+    return found;
+  }
+}
+
+/**
+ * `heads` `(m, f)` times the lower triangular Cholesky factor of `rows^T rows` and a diagonal `more`: `(m, f)`. Below its
+ * diagonal, number `(i, j)` of the factor is the product of column `i` of the rows with one `(n,)` for each `j`.
+ */
+export function timesFactor(
+  { rows, n, f }: Rows,
+  more: Float64Array,
+  heads: Float64Array,
+  m: number,
+): Float64Array {
+  const columns = transposed(rows, n, f);
+  const { behind, own } = factorOf(columns, n, more);
+  const out = new Float64Array(m * f);
+  // By head, its numbers for the columns behind, times these columns.
+  const below = new Float64Array(m * n);
+  for (let j = f - 1; j >= 0; j--) {
+    for (let c = 0; c < m; c++) {
+      const weight = heads[c * f + j]!;
+      let sum = weight * own[j]!;
+      for (let k = 0; k < n; k++) {
+        sum += below[c * n + k]! * behind[j * n + k]!;
+        below[c * n + k] = below[c * n + k]! + weight * columns[j * n + k]!;
+      }
+      out[c * f + j] = sum;
+    }
+  }
+  return out;
+}
+
+/** Of `columns` `(f, n)`: what makes the factor's columns of them, `(f, n)`, and its diagonal, `(f,)`. */
+function factorOf(
+  columns: Float64Array,
+  n: number,
+  more: Float64Array,
+): { behind: Float64Array; own: Float64Array } {
+  const behind = new Float64Array(columns.length);
+  const own = new Float64Array(more.length);
+  // What the columns so far leave of the identity, `(n, n)`.
+  const rest = new Float64Array(n * n);
+  for (let k = 0; k < n; k++) rest[k * n + k] = 1;
+  for (let j = 0; j < more.length; j++) {
+    const column = columns.subarray(j * n, (j + 1) * n);
+    const found = behind.subarray(j * n, (j + 1) * n);
+    let square = more[j]!;
+    for (let k = 0; k < n; k++) {
+      let sum = 0;
+      for (let l = 0; l < n; l++) sum += rest[k * n + l]! * column[l]!;
+      found[k] = sum;
+      square += sum * column[k]!;
+    }
+    for (let k = 0; k < n; k++) {
+      const factor = found[k]! / square;
+      for (let l = 0; l < n; l++) rest[k * n + l] = rest[k * n + l]! - factor * found[l]!;
+    }
+    own[j] = Math.sqrt(square);
+    for (let k = 0; k < n; k++) found[k] = found[k]! / own[j]!;
+  }
+  return { behind, own };
+}
