@@ -10,6 +10,7 @@ interface Ports {
 
 /** What of Web Crypto is used. */
 interface Subtle {
+  digest?(algorithm: 'SHA-256', data: Uint8Array): Promise<ArrayBuffer>;
   importKey(
     format: 'raw' | 'pkcs8',
     key: Uint8Array,
@@ -63,6 +64,17 @@ export function afterMessages(resume: () => void): void {
     setTimeout(resume);
   } else {
     void Promise.resolve().then(resume);
+  }
+}
+
+/** sha256 by the engine's own code, which takes a tenth of the time; undefined where it has none, or not for these bytes. */
+export async function ownSha256(bytes: Uint8Array): Promise<Uint8Array | undefined> {
+  const subtle = globals.crypto?.subtle;
+  try {
+    const found = await subtle?.digest?.('SHA-256', bytes);
+    return found && new Uint8Array(found);
+  } catch {
+    return undefined;
   }
 }
 

@@ -88,6 +88,9 @@ describe('a convolution on a small map', () => {
     ['uneven', { image: [3, 2, 2], kernel: [4, 3, 2, 2], attributes: { pads: [1, 0, 0, 1] }, bias: true }],
     ['5x3', { image: [2, 2, 3], kernel: [3, 2, 5, 3], attributes: { pads: [2, 1, 2, 1], group: 1 } }],
     ['one pixel', { image: [4, 1, 1], kernel: [3, 4, 3, 3], attributes: { pads: [1, 1, 1, 1] }, bias: true }],
+    ['1x1', { image: [20, 3, 3], kernel: [48, 20, 1, 1], bias: true }],
+    ['1x1 without a bias', { image: [20, 7, 7], kernel: [48, 20, 1, 1] }],
+    ['1x1, turned', { image: [48, 5, 5], kernel: [32, 48, 1, 1], turned: true }],
     ['turned', { image: [5, 2, 2], kernel: [7, 5, 3, 3], attributes: { pads: [1, 1, 1, 1] }, turned: true }],
   ])('is one product: %s', async (_, given) => {
     const model = modelOf(given);
@@ -111,6 +114,15 @@ describe('a convolution on a small map', () => {
   it.each<[string, Given]>([
     ['a large map', { image: [4, 8, 8], kernel: [4, 4, 3, 3], attributes: { pads: [1, 1, 1, 1] } }],
     ['1x1 taps', { image: [4, 2, 2], kernel: [4, 4, 1, 1] }],
+    ['1x1 taps on many pixels', { image: [20, 12, 12], kernel: [64, 20, 1, 1] }],
+    [
+      '1x1 taps with padding',
+      { image: [20, 3, 3], kernel: [48, 20, 1, 1], attributes: { pads: [0, 0, 1, 1] } },
+    ],
+    [
+      '1x1 taps with a stride',
+      { image: [20, 5, 5], kernel: [48, 20, 1, 1], attributes: { strides: [2, 2] } },
+    ],
     ['groups', { image: [4, 2, 2], kernel: [4, 2, 3, 3], attributes: { pads: [1, 1, 1, 1], group: 2 } }],
     [
       'a kernel that is fed',

@@ -85,7 +85,7 @@ export class Bundle {
     for (const [name, { size }] of Object.entries(manifest.files)) {
       const content = await read(source, name, size);
       if (!content) throw new BundleError(`${source.name}/${name} is missing. Copy the bundle again.`);
-      checkFile(manifest, name, content, `${source.name}/${name}`);
+      await checkFile(manifest, name, content, `${source.name}/${name}`);
       // What lies in folders is of other backends.
       if (!name.includes('/')) files.set(name, content);
     }

@@ -7,7 +7,7 @@
 
 import { LIMITS } from '../contract/thresholds.js';
 import { BundleError, reasonOf } from '../errors.js';
-import { sha256 } from '../formats/bytes.js';
+import { sha256OfMany } from '../formats/bytes.js';
 import { byCodePoint } from '../formats/json.js';
 import { readHeader } from '../formats/safetensors.js';
 import { quoted } from '../formats/schema.js';
@@ -21,9 +21,14 @@ import { readOnnx } from './onnxFile.js';
 const AGAIN = 'Copy the bundle again.';
 
 /** Throw BundleError unless a file is what the manifest says, and safe to open. */
-export function checkFile(manifest: Manifest, name: string, content: Uint8Array, where: string): void {
+export async function checkFile(
+  manifest: Manifest,
+  name: string,
+  content: Uint8Array,
+  where: string,
+): Promise<void> {
   const entry = manifest.files[name]!;
-  if (content.length !== entry.size || sha256(content) !== entry.sha256) {
+  if (content.length !== entry.size || (await sha256OfMany(content)) !== entry.sha256) {
     throw new BundleError(
       `${where} is not the file that was built: its content differs from the manifest's sha256. ${AGAIN}`,
     );

@@ -9,7 +9,9 @@
  *
  * where D[(c, p), (m, q)] is the kernel's element that leads from input pixel p to output pixel q, or 0 where there is
  * none. All images are then one product. D is made of the kernel by ops on constants, which the runtime computes once
- * while it opens the graph. Shapes come from the graph's value_info: where the builder wrote none, nothing changes.
+ * while it opens the graph. Of a 1x1 kernel on a few more pixels, D would be mostly zeros: there the pixels of all images are
+ * the rows of one product, y[(n, p), m] = sum over c of x[(n, p), c] K[m, c], and channels are moved behind and back.
+ * Shapes come from the graph's value_info: where the builder wrote none, nothing changes.
  */
 
 import { concatenate } from '../formats/bytes.js';
@@ -52,6 +54,8 @@ interface Layer {
   readonly dilations: Pair;
   /** Rows above and columns on the left. */
   readonly before: Pair;
+  /** On any side. */
+  readonly padded: boolean;
 }
 
 /** The model with its convolutions on small maps as products, where that is less work. Throws MalformedError. */
@@ -71,6 +75,8 @@ function graphWithSmallMaps(graph: Uint8Array): Uint8Array[] {
     const node = number === GRAPH_NODE ? readNode(message(value)) : undefined;
     const layer = node && constants.has(node.inputs[1] ?? '') ? layerOf(node, shapes) : undefined;
     if (node && layer && isWorthIt(layer)) pieces.push(...product(node, layer, `${PREFIX}${count++}`));
+    else if (node && layer && isWorthTurning(layer))
+      pieces.push(...turned(node, layer, `${PREFIX}${count++}`));
     else pieces.push(whole);
   }
   return pieces;
@@ -129,15 +135,51 @@ function layerOf({ op, domain, inputs, attributes, ints }: OnnxNode, shapes: Sha
     strides: pair(strides),
     dilations: pair(dilations),
     before: pair(pads),
+    padded: pads.some(Boolean),
   };
 }
 
 function isWorthIt({ kernel, taps, input, output }: Layer): boolean {
   const dense = sizeOf(input) * sizeOf(output);
-  const columns = COLUMNS * Math.ceil(sizeOf(output) / COLUMNS);
+  const columns = columnsFor(sizeOf(output));
   const elements = sizeOf(kernel) * dense;
   const room = Math.max(ALWAYS, GROWTH * sizeOf(kernel) * sizeOf(taps));
   return dense < WORTH * sizeOf(taps) * columns && elements <= room;
+}
+
+/** How many columns are computed where there are so many. */
+function columnsFor(count: number): number {
+  return COLUMNS * Math.ceil(count / COLUMNS);
+}
+
+/** A 1x1 kernel that fills the columns better with its channels than with the pixels. */
+function isWorthTurning({ kernel: [m], taps, output, strides, padded }: Layer): boolean {
+  if (padded || sizeOf(taps) !== 1 || sizeOf(strides) !== 1) return false;
+  const pixels = sizeOf(output);
+  return pixels * columnsFor(m) < WORTH * m * columnsFor(pixels);
+}
+
+/** Nodes in place of a 1x1 convolution: one product whose rows are the pixels of all images. */
+function turned({ inputs, outputs }: OnnxNode, layer: Layer, name: string): Uint8Array[] {
+  const [m, c] = layer.kernel;
+  const pixels = sizeOf(layer.output);
+  const own = (part: string): string => `${name}.${part}`;
+  const [x, kernel, bias] = inputs;
+  return [
+    writeInts(own('kernel.shape'), [2], [m, c]),
+    writeInts(own('flat.shape'), [3], [0, c, pixels]),
+    writeInts(own('rows.shape'), [2], [-1, c]),
+    writeInts(own('product.shape'), [3], [-1, pixels, m]),
+    writeInts(own('map.shape'), [4], [0, m, ...layer.output]),
+    writeNode('Reshape', [kernel!, own('kernel.shape')], own('matrix')),
+    writeNode('Reshape', [x!, own('flat.shape')], own('flat')),
+    writeNode('Transpose', [own('flat')], own('behind'), { perm: [0, 2, 1] }),
+    writeNode('Reshape', [own('behind'), own('rows.shape')], own('rows')),
+    writeNode('Gemm', [own('rows'), own('matrix'), ...(bias ? [bias] : [])], own('product'), { transB: 1 }),
+    writeNode('Reshape', [own('product'), own('product.shape')], own('pixels')),
+    writeNode('Transpose', [own('pixels')], own('back'), { perm: [0, 2, 1] }),
+    writeNode('Reshape', [own('back'), own('map.shape')], outputs[0]!),
+  ].flat();
 }
 
 /** Nodes and constants in place of a convolution; `name` is the beginning of their names. */

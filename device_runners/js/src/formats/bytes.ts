@@ -2,11 +2,16 @@
 
 import { sha256 as digest } from '@noble/hashes/sha2.js';
 import { bytesToHex } from '@noble/hashes/utils.js';
-import { decoded, encoded } from '../engine.js';
+import { decoded, encoded, ownSha256 } from '../engine.js';
 
 /** sha256 of bytes, or of a text in UTF-8: hexadecimal. In plain JavaScript, since React Native has no Web Crypto. */
 export function sha256(content: Uint8Array | string): string {
   return bytesToHex(digest(typeof content === 'string' ? encoded(content) : content));
+}
+
+/** The same of many bytes, by the engine where it can. */
+export async function sha256OfMany(content: Uint8Array): Promise<string> {
+  return bytesToHex((await ownSha256(content)) ?? digest(content));
 }
 
 /** A sha256 over pieces. */

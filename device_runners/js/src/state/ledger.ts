@@ -5,7 +5,7 @@
  */
 
 import { reasonOf, StateError } from '../errors.js';
-import { sha256 } from '../formats/bytes.js';
+import { sha256OfMany } from '../formats/bytes.js';
 import { decode, encode } from '../formats/safetensors.js';
 import type { StoredTensor, Tensors } from '../formats/tensors.js';
 import type { Storage } from './storage.js';
@@ -20,7 +20,7 @@ export class LedgerFiles {
   /** Keep `tensors`; the name that they have now. Throws StorageError. */
   async write(tensors: Tensors): Promise<string> {
     const data = encode(tensors);
-    const name = sha256(data);
+    const name = await sha256OfMany(data);
     if (!(await this.intact(name))) await this.storage.replace(pathOf(name), data);
     return name;
   }
@@ -52,7 +52,7 @@ export class LedgerFiles {
   /** The content of a file that is there, and what its name says. */
   private async intact(name: string): Promise<Uint8Array | undefined> {
     const data = await this.storage.read(pathOf(name));
-    return data && sha256(data) === name ? data : undefined;
+    return data && (await sha256OfMany(data)) === name ? data : undefined;
   }
 }
 

@@ -5,7 +5,7 @@
  */
 
 import { ConfigError, StateError } from '../errors.js';
-import { sha256 } from '../formats/bytes.js';
+import { sha256OfMany } from '../formats/bytes.js';
 import { plain } from '../formats/json.js';
 import { encode } from '../formats/safetensors.js';
 import type { StoredTensor, Tensors } from '../formats/tensors.js';
@@ -128,7 +128,7 @@ export class State {
       parent,
       created,
       tasks,
-      sha256: sha256(data),
+      sha256: await sha256OfMany(data),
       size: data.length,
       hidden,
       purged,

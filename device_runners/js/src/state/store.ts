@@ -6,7 +6,7 @@
  */
 
 import { reasonOf, StateError } from '../errors.js';
-import { sha256 } from '../formats/bytes.js';
+import { sha256OfMany } from '../formats/bytes.js';
 import { plain } from '../formats/json.js';
 import { decode } from '../formats/safetensors.js';
 import type { StoredTensor } from '../formats/tensors.js';
@@ -126,7 +126,7 @@ export class GenerationStore {
     if (file.length !== record.size) {
       throw new StateError(`${where} is damaged: it has ${file.length} bytes instead of ${record.size}.`);
     }
-    if (sha256(file) !== record.sha256) {
+    if ((await sha256OfMany(file)) !== record.sha256) {
       throw new StateError(`${where} is damaged: its checksum does not match.`);
     }
     try {
