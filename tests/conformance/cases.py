@@ -148,6 +148,7 @@ def _parts() -> Iterator[Case]:
     yield _calibration(rng)
     yield _unknown(rng)
     yield _lion()
+    yield from _few_images(np.random.default_rng(15))
 
 
 def _lion() -> Case:
@@ -233,6 +234,25 @@ def _discriminant(rng: np.random.Generator) -> Case:
     return Case(
         "discriminant", "discriminant", "the head over all classes, from sums", {"temperature": 2.5}, inputs
     )
+
+
+def _few_images(rng: np.random.Generator) -> Iterator[Case]:
+    """Fewer images than a quarter of the features, and features of different units, one of which never fires."""
+    labels = np.repeat(np.arange(3), (4, 6, 3))
+    units = 10.0 ** (np.arange(48) % 5 - 2)
+    features = (rng.normal(size=(len(labels), 48)) + rng.normal(size=(3, 48))[labels]) * units
+    features[:, 7] = 0.0
+    one_hot = np.eye(3)[labels]
+    inputs = {"gram": features.T @ features, "sums": one_hot.T @ features, "counts": one_hot.sum(axis=0)}
+    about = "the head over all classes, from sums of few images"
+    yield Case("discriminant-few", "discriminant", about, {"temperature": 2.5}, inputs)
+    before = _float32(np.maximum(rng.normal(size=(7, 16)) + 0.5, 0))
+    after = _float32(before @ (np.eye(16) + 0.1 * rng.normal(size=(16, 16))))
+    seen = rng.normal(size=(30, 16))
+    inputs = {"before": before, "after": after, "weight": _float32(rng.normal(size=(3, 16)))}
+    inputs |= {"gram": seen.T @ seen, "sums": seen.reshape(3, 10, 16).sum(axis=1)}
+    about = "an old head and old statistics follow the features that few images show"
+    yield Case("drift-few", "drift", about, {}, inputs)
 
 
 def _calibration(rng: np.random.Generator) -> Case:

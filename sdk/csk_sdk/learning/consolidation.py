@@ -318,7 +318,7 @@ class Consolidation:
         if matrix is None and not self._moved:
             return None
         if drift is not None and followed:
-            matrix = drift.forward if matrix is None else drift.forward @ matrix
+            matrix = drift.forward if matrix is None else drift.behind(matrix)
         elif matrix is None:
             matrix = np.eye(self.bundle.manifest.head.features)
         tensors[MAP], tensors[MAPPED] = matrix.astype(np.float32), digest_of_centers(tensors)

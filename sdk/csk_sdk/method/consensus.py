@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
-from csk_sdk.method.heads import ClassStatistics, shrunk_inverse
+from csk_sdk.method.heads import ClassStatistics, Shrunk
 from csk_sdk.method.known_classes import share_used
 
 Float64 = NDArray[np.float64]
@@ -58,13 +58,13 @@ class Space:
     @classmethod
     def of(cls, statistics: ClassStatistics, prior_pictures: float) -> Space | None:
         """None where no class has any spread."""
-        shrunk = shrunk_inverse(statistics, prior_pictures)
+        shrunk = Shrunk.of(statistics, prior_pictures)
         if shrunk is None:
             return None
-        inverse, noise, shrinkage = shrunk
-        used = share_used(noise, shrinkage, statistics.freedom)
+        inverse = shrunk.solve(np.eye(statistics.features))
+        used = share_used(shrunk.noise, shrunk.shrinkage, statistics.freedom)
         root: Float64 = np.linalg.cholesky((inverse + inverse.T) / 2.0).astype(np.float64, copy=False)
-        return cls((1.0 - used) * root, noise * (1.0 - used) ** 2)
+        return cls((1.0 - used) * root, shrunk.noise * (1.0 - used) ** 2)
 
     def points(self, means: Sequence[NDArray[np.float32]] | Float64) -> Float64:
         """Where means `(n, f)` lie."""

@@ -35,8 +35,12 @@ class DriftEstimate:
 
     def fit(self, ridge: float = RIDGE) -> Drift:
         """Least squares with `ridge * trace / f` on the distance from the identity."""
-        forward, unexplained = _towards_identity(self._pairs, self._features, ridge, _MOVEMENTS)
         turned = [(after, before) for before, after in self._pairs]
+        if sum(len(before) for before, _ in self._pairs) < self._features:
+            forward, unexplained, thin = _by_images(self._pairs, self._features, ridge, _MOVEMENTS)
+            backward, _, _ = _by_images(turned, self._features, ridge)
+            return Drift(forward, backward, unexplained, thin)
+        forward, unexplained = _towards_identity(self._pairs, self._features, ridge, _MOVEMENTS)
         backward, _ = _towards_identity(turned, self._features, ridge)
         return Drift(forward, backward, unexplained)
 
@@ -52,6 +56,8 @@ class Drift:
     forward: Float64
     backward: Float64
     unexplained: Float64
+    # `forward` is the identity and `left.T @ right`, both `(n, f)`, where it was seen on fewer images than features.
+    _thin: tuple[Float64, Float64] | None = None
 
     def head(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
         """A head's weight `(n, f)` for the features after, giving the logits that it gave before."""
@@ -61,11 +67,50 @@ class Drift:
         """Class statistics as the features after would have given them; counts stay."""
         return ClassStatistics(
             statistics.classes,
-            self.forward @ statistics.gram @ self.forward.T,
+            self._around(statistics.gram),
             statistics.sums @ self.forward.T,
             statistics.counts,
             statistics.temperature,
         )
+
+    def behind(self, matrix: Float64) -> Float64:
+        """`forward @ matrix`, `(f, f)`."""
+        if self._thin is None:
+            return np.asarray(self.forward @ matrix)
+        left, right = self._thin
+        return np.asarray(matrix + left.T @ (right @ matrix))
+
+    def _around(self, gram: Float64) -> Float64:
+        """`forward @ gram @ forward.T`, of a symmetric gram."""
+        if self._thin is None:
+            return np.asarray(self.forward @ gram @ self.forward.T)
+        left, right = self._thin
+        seen = right @ gram
+        # G + L^T S + (L^T S)^T + L^T (S R^T) L, half of the last on either side, so that it is one product.
+        once = left.T @ (seen + 0.5 * (seen @ right.T) @ left)
+        return np.asarray(gram + (once + once.T))
+
+
+def _by_images(
+    pairs: Sequence[Pair], features: int, ridge: float, kept: int = 0
+) -> tuple[Float64, Float64, tuple[Float64, Float64]]:
+    """`_towards_identity` of `n` images, fewer than features, and `left` and `right` of the map.
+
+    With sources `X` and differences `D`, both `(n, f)`, `M - I` is `D^T X (X^T X + a)^-1 = D^T (X X^T + a)^-1 X`: a
+    system of `n` in the place of `f`.
+    """
+    sources, targets = _first(pairs, features, features)
+    kernel = sources @ sources.T
+    pull = ridge * float(np.trace(kernel)) / features or 1.0
+    np.einsum("ii->i", kernel)[:] += pull
+    inverse = np.linalg.inv(kernel)
+    left = inverse @ (targets - sources)
+    change = left.T @ sources
+    np.einsum("ii->i", change)[:] += 1.0
+    # 1 less the image's leverage, as the residuals of ridge regression left out one by one.
+    rest = pull * np.diag(inverse)[:kept]
+    unexplained = (targets[:kept] - sources[:kept] @ change.T) / rest[:, None]
+    return change, unexplained, (left, sources)
 
 
 def _towards_identity(

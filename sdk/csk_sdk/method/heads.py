@@ -8,7 +8,7 @@ head over *all* classes learned so far follows without training, and so without 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, StateError, TaskError
+from csk_sdk.method.thin import THIN, ThinInverse, thin_rows
 
 Float64 = NDArray[np.float64]
 HeadArrays = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -283,48 +284,51 @@ def lda_head(
         raise ConfigError(f"prior_pictures is {prior_pictures}, but it must be a finite number from 0 on.")
     rows = _rows(statistics, classes)
     means = statistics.sums[rows] / statistics.counts[rows][:, None]
-    shrunk = shrunk_inverse(statistics, prior_pictures)
+    shrunk = Shrunk.of(statistics, prior_pictures)
     if shrunk is None:
         # Any multiple of the identity decides alike; this one keeps logits O(f).
         energy = float(np.trace(statistics.gram)) / statistics.counts.sum() / statistics.features
         weight, noise = means / (energy or 1.0), 0.0
     else:
-        inverse, noise, _ = shrunk
-        weight = means @ inverse
+        weight, noise = shrunk.solve(means), shrunk.noise
     bias = -0.5 * np.einsum("cf,cf->c", weight, means) + noise / (4.0 * statistics.counts[rows])
     temperature = statistics.temperature or 1.0
     return (weight / temperature).astype(np.float32), (bias / temperature).astype(np.float32)
 
 
-def shrunk_covariance(
-    statistics: ClassStatistics, prior_pictures: float
-) -> tuple[Float64, Float64, float] | None:
-    """The covariance within classes as `lda_head` shrinks it, what its diagonal `(f,)` got, and the share `a`.
+@dataclass(frozen=True, eq=False)
+class Shrunk:
+    """The inverse of the covariance within classes as `lda_head` shrinks it, `S = (1 - a) Sw + a diag(Sw)`.
 
-    None where the data show no spread within classes beyond rounding.
+    `solve` multiplies rows `(n, f)` with it; `noise` is that of means, `t = tr(S^-1 Sw)`; `shrinkage` is the share `a`.
     """
-    freedom, within = statistics.freedom, statistics.covariance()
-    floor = statistics.rounding
-    if float(np.trace(within)) / statistics.features <= floor:
-        return None
-    shrinkage = prior_pictures / (freedom + prior_pictures)
-    ridge = shrinkage * np.diag(within) + floor
-    within *= 1.0 - shrinkage
-    # With few samples only the ridge makes it regular.
-    np.einsum("ii->i", within)[:] += ridge
-    return within, ridge, shrinkage
 
+    solve: Callable[[Float64], Float64]
+    noise: float
+    shrinkage: float
 
-def shrunk_inverse(statistics: ClassStatistics, prior_pictures: float) -> tuple[Float64, float, float] | None:
-    """The inverse of `shrunk_covariance`, the noise of means `t = tr(S^-1 Sw)`, and the share `a`; None as there."""
-    shrunk = shrunk_covariance(statistics, prior_pictures)
-    if shrunk is None:
-        return None
-    covariance, ridge, shrinkage = shrunk
-    inverse: Float64 = np.linalg.inv(covariance).astype(np.float64, copy=False)
-    # By `Sw = (S - ridge) / (1 - a)`, so that no second matrix is needed.
-    noise = float(np.sum(1.0 - ridge * np.diag(inverse))) / (1.0 - shrinkage)
-    return inverse, noise, shrinkage
+    @classmethod
+    def of(cls, statistics: ClassStatistics, prior_pictures: float) -> Shrunk | None:
+        """None where the data show no spread within classes beyond rounding."""
+        freedom, within = statistics.freedom, statistics.covariance()
+        floor = statistics.rounding
+        if float(np.trace(within)) / statistics.features <= floor:
+            return None
+        shrinkage = prior_pictures / (freedom + prior_pictures)
+        ridge = shrinkage * np.diag(within) + floor
+        # Without a prior, nothing but rounding keeps a covariance of few images regular.
+        few = prior_pictures > 0.0 and freedom <= THIN * statistics.features
+        rows = thin_rows(within, floor) if few else None
+        if rows is not None:
+            thin = ThinInverse(rows, ridge, 1.0 - shrinkage)
+            return cls(thin, thin.noise, shrinkage)
+        within *= 1.0 - shrinkage
+        # With few samples only the ridge makes it regular.
+        np.einsum("ii->i", within)[:] += ridge
+        inverse: Float64 = np.linalg.inv(within).astype(np.float64, copy=False)
+        # By `Sw = (S - ridge) / (1 - a)`, so that no second matrix is needed.
+        noise = float(np.sum(1.0 - ridge * np.diag(inverse))) / (1.0 - shrinkage)
+        return cls(lambda rows: np.asarray(rows @ inverse), noise, shrinkage)
 
 
 def _rows(statistics: ClassStatistics, classes: Sequence[str] | None) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
-from csk_sdk.method.heads import ClassStatistics, lda_head, shrunk_inverse
+from csk_sdk.method.heads import ClassStatistics, Shrunk, lda_head
 
 MOST = number("known_classes", "most")
 _CONTRADICTION, _LEAST = number("known_classes", "contradiction"), integer("known_classes", "least_images")
@@ -76,30 +76,26 @@ class _Distance:
     discriminant uses, others lie `1 / (1 - g)^2` times as far.
     """
 
-    def __init__(self, known: ClassStatistics, inverse: NDArray[np.float64], expected: float) -> None:
-        self._known, self._inverse, self._expected = known, inverse, expected
+    def __init__(self, known: ClassStatistics, shrunk: Shrunk, expected: float) -> None:
+        self._known, self._shrunk, self._expected = known, shrunk, expected
 
     @classmethod
     def of(cls, known: ClassStatistics, prior_pictures: float) -> _Distance | None:
         """None where no class has any spread."""
-        shrunk = shrunk_inverse(known, prior_pictures)
+        shrunk = Shrunk.of(known, prior_pictures)
         if shrunk is None:
             return None
-        inverse, expected, shrinkage = shrunk
-        used = share_used(expected, shrinkage, known.freedom)
-        return cls(known, inverse, expected / (1.0 - used) ** 2)
+        used = share_used(shrunk.noise, shrunk.shrinkage, known.freedom)
+        return cls(known, shrunk, shrunk.noise / (1.0 - used) ** 2)
 
     def __call__(self, features: NDArray[np.float32], name: str) -> float:
         row = self._known.classes.index(name)
         apart = features - self._known.sums[row] / self._known.counts[row]
-        return (
-            float(np.einsum("nf,fg,ng->n", apart, self._inverse, apart, optimize=True).mean())
-            / self._expected
-        )
+        return float(np.vdot(apart, self._shrunk.solve(apart))) / len(apart) / self._expected
 
 
 def share_used(noise: float, shrinkage: float, freedom: float) -> float:
-    """`g`, the share of the covariance's degrees of freedom that the discriminant uses; see `shrunk_inverse`."""
+    """`g`, the share of the covariance's degrees of freedom that the discriminant uses; see `Shrunk`."""
     return min((1.0 - shrinkage) * noise / freedom, _MOST_USED)
 
 

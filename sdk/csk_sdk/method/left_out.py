@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
-from csk_sdk.method.heads import ClassStatistics, shrunk_inverse
+from csk_sdk.method.heads import ClassStatistics, Shrunk
 
 Float64 = NDArray[np.float64]
 _LEAST_LEFT = number("unknown", "least_left")
@@ -29,7 +29,8 @@ class LeftOut:
 
     means: Float64
     counts: Float64
-    inverse: Float64
+    # Rows `(n, f)` by the inverse.
+    solve: Callable[[Float64], Float64]
     # What of an image's own scatter is in the covariance, but for `n_c / (n_c - 1)`; and by class what is given back.
     part: float
     given: Float64
@@ -37,13 +38,13 @@ class LeftOut:
     @classmethod
     def of(cls, statistics: ClassStatistics, prior_pictures: float) -> LeftOut | None:
         """None where there is no spread within classes."""
-        shrunk = shrunk_inverse(statistics, prior_pictures)
+        shrunk = Shrunk.of(statistics, prior_pictures)
         if shrunk is None:
             return None
-        inverse, noise, shrinkage = shrunk
         counts = statistics.counts
         means = statistics.sums / counts[:, None]
-        return cls(means, counts, inverse, (1.0 - shrinkage) / statistics.freedom, noise / (4.0 * counts))
+        part = (1.0 - shrunk.shrinkage) / statistics.freedom
+        return cls(means, counts, shrunk.solve, part, shrunk.noise / (4.0 * counts))
 
     def at_means(self, rows: NDArray[np.int64]) -> Float64:
         """The logits `(len(rows), C)` at the means of classes."""
@@ -52,8 +53,7 @@ class LeftOut:
     @cached_property
     def ahead(self) -> Float64:
         """The weights `(C, f)`."""
-        weights: Float64 = self.means @ self.inverse
-        return weights
+        return self.solve(self.means)
 
     @cached_property
     def _squares(self) -> Float64:
@@ -72,7 +72,7 @@ class LeftOut:
         ahead = self.ahead
         n = self.counts[own]
         r = x - self.means[own]
-        a = r @ self.inverse
+        a = self.solve(r)
         part = self.part * n / (n - 1.0)
         # 1 less the image's own share of what is known around it.
         left = np.maximum(1.0 - part * np.einsum("nf,nf->n", a, r), _LEAST_LEFT)
