@@ -25,7 +25,7 @@ from tools.contract.typescript import value_of  # noqa: E402
 
 PYTHON, TYPESCRIPT = Path("sdk/csk_sdk"), Path("device_runners/js/src")
 # Where thresholds live. What stays there is none: a logit of never, the smallest number, float32's rounding, and
-# how large a block is; and how memory is counted and streams are told, in Python only.
+# how large a block is, and when iterating ends; and how memory is counted and streams are told, in Python only.
 WATCHED = ("method", "learning")
 ALLOWED = {
     *(
@@ -34,6 +34,8 @@ ALLOWED = {
         "covariance.TINY",
         "projection.RANK_TOLERANCE",
         "symmetric.BLOCK",
+        "matrix.SQUARE",
+        *("linearMap.NEAR", "linearMap.EXACT", "linearMap.ROUNDS"),
     ),
     *(
         "memory_budget._KERNELS_IN_FLIGHT",

@@ -1,12 +1,13 @@
 /** Covariances of few images, and maps that these add to the identity, against the whole matrices. */
 
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { freedomOf, roundingOf } from '../src/method/covariance.js';
 import { spreadOf } from '../src/method/forgetting.js';
 import { ClassStatistics, ldaHead, shrunkCovariance } from '../src/method/heads.js';
 import { type LinearMap, ThinMap, WholeMap } from '../src/method/linearMap.js';
 import { identity, timesTransposed, transposed } from '../src/method/matrix.js';
 import { Random } from '../src/method/random.js';
+import * as symmetric from '../src/method/symmetric.js';
 import { choleskyFactor, SymmetricSystem } from '../src/method/symmetric.js';
 import { thinCovariance } from '../src/method/thin.js';
 
@@ -157,6 +158,41 @@ describe('a map of few images', () => {
     ['times', (map) => map.times(other)],
   ])('does as the whole one: %s', (_, of) => {
     expect(off(of(thin), of(same), f)).toBeLessThan(1e-10);
+  });
+
+  it('that is only known as a whole leads back as exactly', () => {
+    // Two lessons' maps, one behind the other, and as a state keeps them.
+    const wide = 64;
+    const map = (seed: number, size: number): ThinMap => {
+      const some = drawn(wide * 4, seed).map((value) => size * value);
+      return new ThinMap(some, drawn(wide * 4, seed + 1), 4, wide);
+    };
+    const product = map(7, 0.1).times(map(9, 0.001).matrix);
+    const stored = new Float64Array(new Float32Array(product));
+    const asked = drawn(5 * wide, 11);
+    const solve = vi.spyOn(symmetric, 'solvedRows');
+    for (const matrix of [product, stored]) {
+      const whole = new WholeMap(matrix, wide);
+      solve.mockClear();
+      const found = whole.ledBack(asked, 5);
+      expect(off(whole.led(found, 5), asked, wide)).toBeLessThan(1e-11);
+      // Of the map's eight directions, and not of its 64.
+      expect(solve.mock.calls.length).toBeGreaterThan(0);
+      expect(solve.mock.calls.every(([, , , n]) => n < 16)).toBe(true);
+    }
+    solve.mockRestore();
+  });
+
+  it('that it is not near to is solved as any other', () => {
+    const whole = new WholeMap(
+      drawn(f * f, 12).map((value, at) => value + (at % (f + 1) ? 0 : 9)),
+      f,
+    );
+    expect(off(whole.led(whole.ledBack(rows, 5), 5), rows, f)).toBeLessThan(1e-9);
+  });
+
+  it('of nothing leaves everything as it is', () => {
+    expect(new WholeMap(identity(f), f).ledBack(rows, 5)).toEqual(rows);
   });
 
   it('leads back what it led', () => {

@@ -317,7 +317,7 @@ class Shrunk:
         shrinkage = prior_pictures / (freedom + prior_pictures)
         ridge = shrinkage * np.diag(within) + floor
         # Without a prior, nothing but rounding keeps a covariance of few images regular.
-        few = prior_pictures > 0.0 and freedom <= THIN * statistics.features
+        few = prior_pictures > 0.0 and freedom <= int(THIN * statistics.features)
         rows = thin_rows(within, floor) if few else None
         if rows is not None:
             thin = ThinInverse(rows, ridge, 1.0 - shrinkage)

@@ -15,11 +15,16 @@ export interface Rows {
   readonly f: number;
 }
 
+/** So many rows in the place of `f` features are few. */
+export function mostRows(f: number): number {
+  return Math.floor(COVARIANCE.thin * f);
+}
+
 /** Rows whose `rows^T rows` is the covariance within classes; undefined where these are not few. */
 export function thinCovariance(statistics: ClassSums): Rows | undefined {
   const { features: f, counts, scatter } = statistics;
   const freedom = freedomOf(counts);
-  if (freedom > COVARIANCE.thin * f) return undefined;
+  if (freedom > mostRows(f)) return undefined;
   const row = (j: number): Float64Array => scatter.slice(j * f, (j + 1) * f).map((value) => value / freedom);
   return pivoted(variancesWithin(statistics), row, roundingOf(statistics));
 }
@@ -33,7 +38,7 @@ function pivoted(diagonal: Float64Array, row: (j: number) => Float64Array, floor
   const f = diagonal.length;
   const scale = diagonal.map((value) => 1 / Math.sqrt(Math.max(value, 0) + floor));
   const left = diagonal.map((value, j) => value * scale[j]! ** 2);
-  const most = Math.floor(COVARIANCE.thin * f);
+  const most = mostRows(f);
   const rows = new Float64Array(most * f);
   for (let n = 0; ; n++) {
     const pivot = argmax(left);
