@@ -20,26 +20,40 @@ export function mostRows(f: number): number {
   return Math.floor(COVARIANCE.thin * f);
 }
 
+/** What was found of statistics that are asked for again: they do not change. */
+const asked = new WeakMap<ClassSums, { readonly found: Rows | undefined }>();
+
 /** Rows whose `rows^T rows` is the covariance within classes; undefined where these are not few. */
 export function thinCovariance(statistics: ClassSums): Rows | undefined {
+  const known = asked.get(statistics) ?? { found: rowsOf(statistics) };
+  asked.set(statistics, known);
+  return known.found;
+}
+
+function rowsOf(statistics: ClassSums): Rows | undefined {
   const { features: f, counts, scatter } = statistics;
   const freedom = freedomOf(counts);
   if (freedom > mostRows(f)) return undefined;
-  const row = (j: number): Float64Array => scatter.slice(j * f, (j + 1) * f).map((value) => value / freedom);
-  return pivoted(variancesWithin(statistics), row, roundingOf(statistics));
+  return pivoted(scatter, 1 / freedom, variancesWithin(statistics), roundingOf(statistics));
 }
 
 /**
- * Cholesky's factor with complete pivoting (Higham, "Accuracy and Stability of Numerical Algorithms", section 10.3), of a
- * matrix whose rows are asked for one by one. Each feature's own variance is made 1 first, but for a `floor` under it, so that
- * no feature counts for less than another.
+ * Cholesky's factor with complete pivoting (Higham, "Accuracy and Stability of Numerical Algorithms", section 10.3), of `share`
+ * of the `scatter`, whose diagonal is given. Each feature's own variance is made 1 first, but for a `floor` under it, so that no
+ * feature counts for less than another.
  */
-function pivoted(diagonal: Float64Array, row: (j: number) => Float64Array, floor: number): Rows | undefined {
+function pivoted(
+  scatter: Float64Array,
+  share: number,
+  diagonal: Float64Array,
+  floor: number,
+): Rows | undefined {
   const f = diagonal.length;
   const scale = diagonal.map((value) => 1 / Math.sqrt(Math.max(value, 0) + floor));
   const left = diagonal.map((value, j) => value * scale[j]! ** 2);
   const most = mostRows(f);
   const rows = new Float64Array(most * f);
+  const found = new Float64Array(f);
   for (let n = 0; ; n++) {
     const pivot = argmax(left);
     if (!(left[pivot]! > COVARIANCE.left)) {
@@ -47,8 +61,8 @@ function pivoted(diagonal: Float64Array, row: (j: number) => Float64Array, floor
       return { rows: rows.slice(0, n * f), n, f };
     }
     if (n === most) return undefined;
-    const found = row(pivot);
-    for (let j = 0; j < f; j++) found[j] = found[j]! * scale[j]! * scale[pivot]!;
+    const own = share * scale[pivot]!;
+    for (let j = 0; j < f; j++) found[j] = scatter[pivot * f + j]! * own * scale[j]!;
     for (let k = 0; k < n; k++) subtractRow(found, rows, k * f, rows[k * f + pivot]!);
     const root = Math.sqrt(left[pivot]!);
     for (let j = 0; j < f; j++) {
@@ -151,25 +165,31 @@ function factorOf(
 ): { behind: Float64Array; own: Float64Array } {
   const behind = new Float64Array(columns.length);
   const own = new Float64Array(more.length);
-  // What the columns so far leave of the identity, `(n, n)`.
+  // What the columns so far leave of the identity, `(n, n)`; and of the last one, before it is taken in.
   const rest = new Float64Array(n * n);
   for (let k = 0; k < n; k++) rest[k * n + k] = 1;
+  let last = new Float64Array(n);
+  let found = new Float64Array(n);
   for (let j = 0; j < more.length; j++) {
-    const column = columns.subarray(j * n, (j + 1) * n);
-    const found = behind.subarray(j * n, (j + 1) * n);
+    const at = j * n;
     let square = more[j]!;
     for (let k = 0; k < n; k++) {
+      const factor = last[k]!;
       let sum = 0;
-      for (let l = 0; l < n; l++) sum += rest[k * n + l]! * column[l]!;
+      for (let l = 0; l < n; l++) {
+        const left = rest[k * n + l]! - factor * last[l]!;
+        rest[k * n + l] = left;
+        sum += left * columns[at + l]!;
+      }
       found[k] = sum;
-      square += sum * column[k]!;
-    }
-    for (let k = 0; k < n; k++) {
-      const factor = found[k]! / square;
-      for (let l = 0; l < n; l++) rest[k * n + l] = rest[k * n + l]! - factor * found[l]!;
+      square += sum * columns[at + k]!;
     }
     own[j] = Math.sqrt(square);
-    for (let k = 0; k < n; k++) found[k] = found[k]! / own[j]!;
+    for (let k = 0; k < n; k++) {
+      found[k] = found[k]! / own[j]!;
+      behind[at + k] = found[k]!;
+    }
+    [last, found] = [found, last];
   }
   return { behind, own };
 }

@@ -80,6 +80,14 @@ export class Teacher {
     };
   }
 
+  /** Look at an image of nothing: what the engine compiles at the first one is there when somebody waits for it. */
+  async warmUp(): Promise<void> {
+    const { width, height, channels } = this.learner.preprocessing;
+    await this.learner.features([
+      { data: new Uint8Array(width * height * channels), width, height, channels },
+    ]);
+  }
+
   async predict(picture: Blob): Promise<Answer> {
     const [answer] = await this.answers([await this.small(picture)]);
     return { ...answer!, guesses: answer!.guesses.slice(0, SHOWN_GUESSES) };

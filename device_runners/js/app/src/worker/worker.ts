@@ -71,7 +71,11 @@ const calls: { [C in Call]: (...given: Parameters<Calls[C]>) => Promise<ReturnTy
         'This browser is too old to learn in (its WebAssembly has no SIMD): update it, or use another.',
       );
     }
-    return (await opened()).known();
+    const now = await opened();
+    const said = await now.known();
+    // Once the page has that. Whatever goes wrong is said where an image is to be looked at.
+    setTimeout(() => now.warmUp().catch(() => undefined));
+    return said;
   },
   predict: async (picture) => (await opened()).predict(picture),
   learn: async (classes) => (await opened()).learn(classes),
