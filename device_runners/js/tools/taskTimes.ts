@@ -1,6 +1,7 @@
 /**
- * `npm run task-times -- BUNDLE...`: what a task takes in front of its steps, in an epoch of them, and behind them, on one
- * thread, in Python, on onnxruntime-node and on the WebAssembly of onnxruntime-web.
+ * `npm run task-times -- [CLASSESxIMAGESxEPOCHS] BUNDLE...`: what a task, of 5x100x2 unless told otherwise, takes in front of
+ * its steps, in an epoch of them, and behind them, on one thread, in Python, on onnxruntime-node and on the WebAssembly of
+ * onnxruntime-web.
  *
  * Each side learns a task that is not counted, and then one that is, in a new state, in turn for some rounds. Printed
  * are medians of CPU time. A page cannot ask for CPU time, so the WebAssembly runs in Node, whose engine is Chromium's.
@@ -19,9 +20,10 @@ import { FIXTURES, runtime } from './onNode.js';
 import { cpuTime, median, PythonScript } from './timing.js';
 
 const ROUNDS = 3;
-const CLASSES = 5;
-const PICTURES = 100;
-const EPOCHS = 2;
+const SIZE = /^(\d+)x(\d+)x(\d+)$/;
+const [CLASSES, PICTURES, EPOCHS] = process.argv
+  .flatMap((one) => SIZE.exec(one)?.slice(1, 4).map(Number) ?? [])
+  .concat(5, 100, 2) as [number, number, number];
 // A class is a mosaic of so many colours in each direction, with noise of so many levels.
 const TILES = 4;
 const NOISE = 40;
@@ -84,7 +86,7 @@ function mosaics(learner: Learner, task: number) {
 
 console.log(`| bundle | features | ${CLASSES} x ${PICTURES} images | Python | Node | wasm |`);
 console.log('|---|---|---|---|---|---|');
-const given = process.argv.slice(2);
+const given = process.argv.slice(2).filter((one) => !SIZE.test(one));
 for (const bundle of (given.length ? given : [resolve(FIXTURES, 'bundle')]).map((one) => resolve(one))) {
   const python = new PythonScript('task_times.py', bundle);
   const sides: readonly (() => Promise<Times>)[] = [
