@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from numpy.typing import NDArray
 from onnx_text import model
 from preparing import HEAD, TAIL, body, buildable, images, ops, outputs, prepared
-from small_models import classifier
+from small_models import classifier, text, unchecked
 
 from csk_artifacts_builder.prepare import constants
 from csk_artifacts_builder.prepare.model import prepare
@@ -81,6 +83,79 @@ def test_what_would_only_grow_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not constants.fold_constants(model_before)
     monkeypatch.setattr(constants, "GROWS_TO", 10000)
     assert constants.fold_constants(model_before)
+
+
+@pytest.mark.parametrize(
+    ("node", "folded"),
+    [
+        ("e = ConstantOfShape(size)", False),
+        ("e = ConstantOfShape(times)", True),
+        ("e = Tile(cell, times)", False),
+        ("e = Tile(cell, twice)", True),
+        ("e = Range(zero, hundred, one)", True),
+        ("e = Range(zero, thousand, one)", False),
+        ("e = Range(hundred, zero, one)", True),
+        ("e = Range(one, hundred, zero)", False),
+        ("e = OneHot(places, ten, off_on)", True),
+        ("e = OneHot(places, hundred, off_on)", False),
+    ],
+)
+def test_what_a_node_makes_of_constants_is_counted_before_it_is_made(
+    node: str, folded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to 125 numbers here; what ONNX Runtime does not run stays, too."""
+    monkeypatch.setattr(constants, "GROWS_TO", 1000)
+    given = {
+        **{"zero": np.array(0), "one": np.array(1), "ten": np.array(10)},
+        **{"hundred": np.array(100), "thousand": np.array(1000)},
+        **{"size": np.array([1, 3, 9, 9]), "times": np.array([2, 3, 4]), "twice": np.array([1, 2, 2])},
+        **{
+            "cell": np.arange(12.0).reshape(1, 3, 4),
+            "places": np.array([1, 2, 9]),
+            "off_on": np.array([0.0, 1.0]),
+        },
+    }
+    read = re.findall(r"\w+", node)
+    proto = model(
+        f"(float[N] x) => (float[N] y) {{ {node} \n"
+        " s = ReduceSum<keepdims=0>(e) \n c = Cast<to=1>(s) \n y = Add(x, c) }",
+        **{name: array for name, array in given.items() if name in read},
+    )
+    loaded = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    constants.fold_constants(loaded)
+    left = [one.op_type for one in loaded.graph]
+    assert left == ["Add"] if folded else left[0] != "Add"
+    if node != "e = Range(one, hundred, zero)":
+        x = np.arange(3, dtype=np.float32)
+        np.testing.assert_array_equal(outputs(ir.to_proto(loaded), x), outputs(proto, x))
+
+
+@pytest.mark.parametrize(
+    ("node", "tensors"),
+    [
+        ("e = Expand(cell, size)", {"cell": np.ones((2, 2)), "size": np.array([1, 3, 9, 9])}),
+        ("e = ConstantOfShape(size)", {"size": np.array([-1, 3])}),
+        ("e = Range(cell, size, size)", {"cell": np.ones((2, 2)), "size": np.array([3.0, 3.0])}),
+        ("e = Range(cell, size, cell)", {"cell": np.array(1.0), "size": np.array(np.inf)}),
+        ("e = Range(cell, size, cell)", {"cell": np.array(1.0), "size": np.array(np.nan)}),
+    ],
+    ids=["cannot-spread", "below-zero", "of-vectors", "without-end", "no-number"],
+)
+def test_what_does_not_run_stays(node: str, tensors: dict[str, NDArray]) -> None:
+    """ONNX Runtime says so when the model is opened; here it was an error of NumPy's."""
+    nodes = f"{node} \n d = ReduceSum<keepdims=0>(e) \n c = Conv(x, w) \n g = Mul(c, d) \n t = Conv(g, v)"
+    loaded = ir.from_proto(unchecked(text(nodes), **tensors))
+    assert not constants.fold_constants(loaded)
+
+
+@pytest.mark.parametrize(("mode", "folded"), [("", True), (", off", True), (", on", False)])
+def test_a_dropout_of_a_constant_is_folded_where_it_drops_nothing(mode: str, folded: bool) -> None:
+    nodes = "off = Cast<to=9>(zero) \n on = Cast<to=9>(one_)"
+    nodes += f" \n k = Dropout(w, half{mode}) \n c = Conv(x, k) \n t = Conv(c, v)"
+    proto = classifier(nodes, half=np.array(0.5), zero=np.array(0), one_=np.array(1))
+    loaded = ir.from_proto(proto)
+    assert constants.fold_constants(loaded)
+    assert ("Dropout" in [node.op_type for node in loaded.graph]) != folded
 
 
 def test_a_random_number_is_not_folded() -> None:

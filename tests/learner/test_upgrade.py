@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
 from conftest import Digits, build_digits_bundle, open_learner, write_pictures
-from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import (
     BundleError,
     ConfigError,
@@ -28,38 +25,12 @@ from csk_sdk import (
     verify,
 )
 from csk_sdk.contract.manifest import UPGRADE
-from csk_sdk.demo import digits as demo_digits
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.projection import is_frozen
 from csk_sdk.state.handover import Places
 from csk_sdk.workspace.upgrading import Upgrade
 from learner.knowing import accuracy
-
-HEADS = {"few_shot": 10**6}
-TASKS = {"01": (4, 5, 6), "02": (7, 8, 9)}
-ALL = tuple(range(10))
-
-
-@dataclass(frozen=True)
-class Bundles:
-    """One bundle that devices have, and others built to follow it: with other options, and of another network."""
-
-    folder: Path
-    base: Path
-
-    @property
-    def old(self) -> Path:
-        return self.build("old")
-
-    def build(self, name: str, model: Path | None = None, **options: Any) -> Path:
-        """A bundle, built once; all but "old" say how to upgrade from that one."""
-        out = self.folder / name
-        if not out.exists():
-            after = {} if name == "old" else {"upgrade_from": self.old}
-            path, facts = demo_digits.model_files()
-            known = {"classes": facts["classes"], **facts["normalize"], "flip": False, "base_data": self.base}
-            build_artifacts(model or path, out, BuildOptions(**{**known, **after, **options}))
-        return out
+from learner.upgrading import ALL, HEADS, TASKS, Bundles, further, known, upgraded, used
 
 
 @pytest.fixture(scope="module")
@@ -71,38 +42,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Bundles
 @pytest.fixture
 def device(bundles: Bundles, tmp_path: Path, digits: Digits) -> Callable[..., Learner]:
     def made(bundle: Path | None = None, name: str = "device", **settings: Any) -> Learner:
-        place = tmp_path / name
-        shutil.copytree(bundle or bundles.old, place / "bundle")
-        learner = open_learner(place / "bundle", place / "state", **settings)
-        for task, classes in TASKS.items():
-            learner.learn(digits.task(task, classes))
-        return learner
+        return used(bundle or bundles.old, tmp_path / name, digits, **settings)
 
     return made
-
-
-def upgraded(learner: Learner, new: Path, **options: Any) -> tuple[Learner, Any]:
-    bundle, state = learner.bundle.folder, learner.state.folder
-    report = upgrade(bundle, state, new, **options)
-    return open_learner(bundle, state, **HEADS), report
-
-
-def known(learner: Learner) -> dict[str, np.ndarray]:
-    return dict(learner.generation.tensors)
-
-
-def further(folder: Path, seed: int = 0) -> Path:
-    """The demo's network with other weights: each kernel a little off, as training would leave it."""
-    model = onnx.load(demo_digits.model_files()[0])
-    rng = np.random.default_rng(seed)
-    for one in model.graph.initializer:
-        array = numpy_helper.to_array(one)
-        if array.ndim == 4:
-            moved = array + 0.1 * array.std() * rng.normal(size=array.shape).astype(np.float32)
-            one.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), one.name))
-    path = folder / "further.onnx"
-    onnx.save(model, path)
-    return path
 
 
 @pytest.mark.slow

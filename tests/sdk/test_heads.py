@@ -342,3 +342,13 @@ def test_decisions_do_not_depend_on_each_features_unit(rng):
         for weight, bias in [lda_head(statistics_of(given, labels), 30.0)]
     )
     np.testing.assert_allclose(scaled, plain, rtol=1e-3, atol=1e-3)
+
+
+def test_classes_that_get_one_name_are_one_class(rng):
+    """What was counted of both, as if they had been named so from the start."""
+    x, labels = clouds(rng, (10, 20, 30))
+    both = np.array([0, 1, 0])[labels]
+    named = statistics_of(x, labels).named({"cat": "ant"})
+    assert_same(named, statistics_of(x, both, NAMES[:2]))
+    renamed = statistics_of(x, labels).named({"bee": "wasp"})
+    assert_same(renamed, statistics_of(x, labels, ("ant", "wasp", "cat")))

@@ -81,13 +81,19 @@ def _fits(node: ir.Node) -> bool:
     """Whether the result stays small, or is made of as much."""
     if node.op_type not in _GROWING:
         return True
-    count = _elements(node)
+    try:
+        count = _elements(node)
+    except (ValueError, OverflowError):
+        return False
     read = sum(value.const_value.nbytes for value in node.inputs if value is not None and value.const_value)
     return count is not None and 8 * count <= max(GROWS_TO, 2 * read)
 
 
 def _elements(node: ir.Node) -> int | None:
-    """How many numbers a node that makes more of its input gives; None where that is not easily said."""
+    """How many numbers a node that makes more of its input gives; None where that is not easily said.
+
+    Raises ValueError or OverflowError for inputs that do not fit together.
+    """
     arrays = [constant_array(value) for value in node.inputs]
     if node.op_type == "ConstantOfShape" and arrays[0] is not None:
         return int(np.prod(arrays[0]))

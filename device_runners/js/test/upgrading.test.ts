@@ -98,6 +98,23 @@ upgrade(folder / "from", folder / "carried", given / "to")
   for (const one of [mine, theirs]) await one.close();
 });
 
+it.each(['narrower', 'sites'])('knows by the totals what a damaged contribution said: %s', async (kind) => {
+  const from = { bundle: bundleOf(kind, 'from'), storage: await copied(kind, 'state') };
+  const before = await Learner.open({ runtime, ...from });
+  const file = `ledger/${before.tasks[0]!.contributions.get('four')}.safetensors`;
+  from.storage.files.set(file, from.storage.files.get(file)!.slice(0, -100));
+  const to = { bundle: bundleOf(kind, 'to'), storage: new MemoryStorage() };
+  await upgrade({ from, to });
+  const after = await Learner.open({ runtime, ...to });
+  const [counted, carried] = [before, after].map(({ generation }) => generation.tensors);
+  expect(carried!.get('statistics.counts')).toEqual(counted!.get('statistics.counts'));
+  const { test } = await digits();
+  const { labels } = await after.predict(test.pictures);
+  const right = labels.filter((label, i) => label === NAMES[test.labels[i]!]).length;
+  expect(right / test.labels.filter((label) => label < 6).length).toBeGreaterThan(0.9);
+  for (const one of [before, after]) await one.close();
+});
+
 it('is what Python opens, verifies and learns on', async () => {
   const state = join(temporaryFolder(), 'state');
   const { old, learner } = await upgraded('wider', new FolderStorage(state));

@@ -101,6 +101,7 @@ def flag_of(value: Any, what: str) -> bool:
 
 
 def _said(value: Any) -> str:
-    return (
-        "None" if value is None else f"a {type(value).__name__}" if not isinstance(value, type) else "a class"
-    )
+    if value is None or isinstance(value, type):
+        return "None" if value is None else "a class"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

@@ -197,12 +197,13 @@ class _Carrying:
         return self._into.keep_contribution(self._map.contribution(one, seed).tensors())
 
     def _from_totals(self, name: str, task: LearnedTask, kept: list[LearnedTask]) -> Contribution | None:
-        """Of a class that left no contribution: its mean and count, and the spread that all classes share.
+        """Of a class that left no contribution, or a damaged one: its mean and count, and the spread that all share.
 
         None where another task says what is known of it.
         """
         last = [one for one in kept if name in one.classes][-1]
-        told = any(one.contributions.get(name) for one in kept)
+        files = (one.contributions.get(name) for one in kept)
+        told = any(self._read(file) is not None for file in files if file)
         if told or last.name != task.name or self._totals.count([name]) <= 0:
             return None
         row = self._totals.classes.index(name)
@@ -230,6 +231,8 @@ class _Carrying:
     # What is made of them
 
     def _statistics(self, tasks: tuple[LearnedTask, ...], hidden: tuple[str, ...]) -> None:
+        if self._new.objective.tabular:
+            return
         known = Generation(0, None, tasks, self._tensors)
         try:
             found = statistics_of(self._new, known, tasks, hidden, self._into.contribution)

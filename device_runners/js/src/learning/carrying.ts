@@ -186,7 +186,7 @@ class Carrying {
         files.set(name, '');
         continue;
       }
-      const one = (file && (await this.read(file))) || this.fromTotals(name, task);
+      const one = (file && (await this.read(file))) || (await this.fromTotals(name, task));
       files.set(name, one ? await this.mapped(task.name, name, one) : '');
     }
     return { ...task, contributions: files, carried: none };
@@ -221,14 +221,17 @@ class Carrying {
   }
 
   /**
-   * Of a class that left no contribution: its mean and count, and the spread that all classes share. Undefined where another
-   * task says what is known of it.
+   * Of a class that left no contribution, or a damaged one: its mean and count, and the spread that all classes share.
+   * Undefined where another task says what is known of it.
    */
-  private fromTotals(name: string, task: LearnedTask): Contribution | undefined {
+  private async fromTotals(name: string, task: LearnedTask): Promise<Contribution | undefined> {
     const { tasks, tensors } = this.generation;
     const last = tasks.filter(({ classes }) => classes.includes(name)).at(-1);
-    const told = tasks.some(({ contributions }) => contributions.get(name));
-    if (told || last?.name !== task.name) return undefined;
+    if (last?.name !== task.name) return undefined;
+    for (const { contributions } of tasks) {
+      const file = contributions.get(name);
+      if (file && (await this.read(file))) return undefined;
+    }
     const f = this.from.manifest.head.features;
     this.totals ??= ClassStatistics.from(tensors, f);
     const row = this.totals.classes.indexOf(name);
