@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, StateError, TaskError
+from csk_sdk.method.symmetric import inverse_of
 from csk_sdk.method.thin import THIN, ThinInverse, thin_rows
 
 Float64 = NDArray[np.float64]
@@ -325,7 +326,7 @@ class Shrunk:
         within *= 1.0 - shrinkage
         # With few samples only the ridge makes it regular.
         np.einsum("ii->i", within)[:] += ridge
-        inverse: Float64 = np.linalg.inv(within).astype(np.float64, copy=False)
+        inverse = inverse_of(within)
         # By `Sw = (S - ridge) / (1 - a)`, so that no second matrix is needed.
         noise = float(np.sum(1.0 - ridge * np.diag(inverse))) / (1.0 - shrinkage)
         return cls(lambda rows: np.asarray(rows @ inverse), noise, shrinkage)

@@ -59,7 +59,7 @@ export const NOVELTY = {
   /** A covariance from fewer fits them too closely to judge others. */
   imagesPerFeature: 10,
   /** The score is a mean over images: so many tell it well enough, and no more are in memory as float64. */
-  mostImages: 512,
+  mostImages: 128,
 } as const;
 
 /** What gain goes by. docs/decisions/0035-train.md. */
