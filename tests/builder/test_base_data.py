@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from PIL import Image
 from small_models import saved
 
@@ -75,6 +77,20 @@ def test_base_data_protects_and_warnings_say_what_is_missing(tmp_path: Path) -> 
     unprotected = build_artifacts(saved(tmp_path), tmp_path / "other")
     assert "UNPROTECTED" in unprotected.warnings[0]
     assert unprotected.base_accuracy is None
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_a_model_without_trained_weights_is_called_one(tmp_path: Path, filled: bool) -> None:
+    """Its mean, std and class names are not to blame."""
+    proto = onnx.load(saved(tmp_path))
+    for tensor in proto.graph.initializer if filled else ():
+        constant = np.full_like(numpy_helper.to_array(tensor), 0.02)
+        tensor.CopyFrom(numpy_helper.from_array(constant, tensor.name))
+    onnx.save(proto, tmp_path / "filled.onnx")
+    options = BuildOptions(classes=("a", "b", "c"), base_data=pictures(tmp_path / "base", a=2, b=2, c=2))
+    said = " ".join(build_artifacts(tmp_path / "filled.onnx", tmp_path / "bundle", options).warnings)
+    assert ("all classes are equally likely on each of the 6 base images" in said) is filled
+    assert ("check --mean/--std and the order of --classes" in said) is not filled
 
 
 def test_a_task_s_folder_is_base_data_with_its_train_folder(tmp_path: Path) -> None:

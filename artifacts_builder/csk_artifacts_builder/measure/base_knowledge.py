@@ -28,6 +28,8 @@ from csk_sdk.objectives import objective_of
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 _BATCH = 64
+# Scores that differ by less of their size are one number.
+_ROUNDING = 1e-6
 # Margins of images that the network was never trained on, over those of base images, which it mostly was: measured,
 # docs/decisions/0029-unknown.md.
 _UNSEEN = 0.95
@@ -39,13 +41,15 @@ _SAMPLE_BYTES = 128 << 20
 class BaseKnowledge:
     """Tensors for the checkpoint, and the source model's accuracy (or other metric) on the base data in percent.
 
-    `exchanged` are sentences on names of classes that look exchanged.
+    `exchanged` are sentences on names of classes that look exchanged. `is_blind` says that to the model all classes
+    are equally likely, on every image.
     """
 
     tensors: dict[str, NDArray[Any]]
     images: int
     accuracy: float
     exchanged: tuple[str, ...] = ()
+    is_blind: bool = False
 
 
 def base_split(
@@ -143,15 +147,22 @@ def measure_base(
         statistics = calibrated(statistics, *sample.arrays(), classes, PRIOR_PICTURES)
         images = JudgedImages.of(statistics, *sample.arrays(), classes, PRIOR_PICTURES)
         sketch = None if images is None else measured(None, statistics, images, _UNSEEN)
-    measure = bundle.objective.measure(np.concatenate(logits), classes, split.labels, classes)
+    scores = np.concatenate(logits)
+    measure = bundle.objective.measure(scores, classes, split.labels, classes)
     found: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
     found.update(statistics.tensors())
     if sketch is not None:
         found.update(sketch.tensors())
     exchanged: tuple[str, ...] = ()
     if bundle.manifest.loss == CROSS_ENTROPY:
-        exchanged = exchanged_names(np.concatenate(logits).argmax(axis=1), split.labels, classes)
-    return BaseKnowledge(found, len(split), measure.score, exchanged)
+        exchanged = exchanged_names(scores.argmax(axis=1), split.labels, classes)
+    return BaseKnowledge(found, len(split), measure.score, exchanged, is_blind(scores))
+
+
+def is_blind(scores: NDArray[np.float32]) -> bool:
+    """Whether scores `(images, classes)` are the same for all classes but for rounding, on every image."""
+    size = np.abs(scores).max(axis=1)
+    return scores.shape[1] > 1 and bool((np.ptp(scores, axis=1) <= _ROUNDING * size).all())
 
 
 def exchanged_names(

@@ -162,22 +162,18 @@ class Bundle:
         tensors: Mapping[str, NDArray[Any]],
         threads: int = 0,
         channels: Mapping[str, int] | None = None,
-        partial: bool = False,
     ) -> Graph:
         """Open one of the bundle's graphs as a generation sees it, in the form of this view of the bundle.
 
         On another provider than the CPU's, the numbers of selected channels by site are fixed at `channels`, or at the
         one of neutral deltas: OpenVINO has no convolution with a kernel of open shape. `tensors` are a generation's,
-        of the shapes and dtypes in docs/bundle.md; `threads` 0 means one per core; `partial` is that of `Graph`.
+        of the shapes and dtypes in docs/bundle.md; `threads` 0 means one per core.
         Raises RuntimeMissingError without ONNX Runtime, BundleError where the graph cannot be opened.
         """
         name = self.graph_file(name)
         kernels = self.folded_kernels(tensors, self.manifest.kernels[name])
         # Features alone are asked of a graph that has the second moments too.
-        session = self.session(channels)
-        return Graph(
-            self.path(name), threads, kernels, **(session | {"partial": partial or session["partial"]})
-        )
+        return Graph(self.path(name), threads, kernels, **self.session(channels))
 
     def session(self, channels: Mapping[str, int] | None = None) -> dict[str, Any]:
         """How this view of the bundle opens its graphs, as arguments of `Graph`."""
