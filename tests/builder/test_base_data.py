@@ -9,12 +9,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from PIL import Image
-from small_models import saved
+from small_models import WEIGHTS, classifier, saved
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.measure.base_knowledge import base_split
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.errors import TaskError
+from csk_sdk.errors import ModelError, TaskError
 
 
 def pictures(folder: Path, **counts: int) -> Path:
@@ -91,6 +91,24 @@ def test_a_model_without_trained_weights_is_called_one(tmp_path: Path, filled: b
     said = " ".join(build_artifacts(tmp_path / "filled.onnx", tmp_path / "bundle", options).warnings)
     assert ("all classes are equally likely on each of the 6 base images" in said) is filled
     assert ("check --mean/--std and the order of --classes" in said) is not filled
+
+
+def test_activations_whose_squares_overflow(tmp_path: Path) -> None:
+    """Finite themselves, they gave a bundle that nobody could open: its checkpoint had infinity in it."""
+    tensors = {"w": WEIGHTS["w"] * 1e25, "h": WEIGHTS["h"] * 1e-25}
+    proto = classifier()
+    for tensor in proto.graph.initializer:
+        if tensor.name in tensors:
+            array = tensors[tensor.name].astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.save(proto, tmp_path / "large.onnx")
+    options = BuildOptions(classes=("a", "b", "c"), base_data=pictures(tmp_path / "base", a=2, b=2, c=2))
+    with pytest.raises(ModelError) as caught:
+        build_artifacts(tmp_path / "large.onnx", tmp_path / "bundle", options)
+    assert "large.onnx: what convolution 'second' reads is so large that sums of its squares" in str(
+        caught.value
+    )
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_task_s_folder_is_base_data_with_its_train_folder(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.contract.manifest import CROSS_ENTROPY
+from csk_sdk.contract.manifest import CROSS_ENTROPY, Manifest
 from csk_sdk.data.files import SUFFIXES, open_files
 from csk_sdk.data.labels import Labels
 from csk_sdk.data.metadata import FILE_NAME, METADATA, read_metadata
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split, table_split
-from csk_sdk.errors import TaskError
+from csk_sdk.errors import ModelError, TaskError
 from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.left_out import JudgedImages
@@ -153,10 +153,21 @@ def measure_base(
     found.update(statistics.tensors())
     if sketch is not None:
         found.update(sketch.tensors())
+    _require_finite(found, bundle.manifest)
     exchanged: tuple[str, ...] = ()
     if bundle.manifest.loss == CROSS_ENTROPY:
         exchanged = exchanged_names(scores.argmax(axis=1), split.labels, classes)
     return BaseKnowledge(found, len(split), measure.score, exchanged, is_blind(scores))
+
+
+def _require_finite(moments: Mapping[str, NDArray[Any]], manifest: Manifest) -> None:
+    """No device opens a checkpoint with infinity in it."""
+    for site in manifest.sites:
+        if not np.isfinite(moments[f"moment/{site.name}"]).all():
+            raise ModelError(
+                f"{manifest.model}: what convolution '{site.node}' reads is so large that sums of its squares overflow "
+                "float32, so it cannot learn. Check that the weights are trained ones, and --mean and --std."
+            )
 
 
 def is_blind(scores: NDArray[np.float32]) -> bool:
