@@ -382,7 +382,7 @@ def _run(path: Path, bundle: Bundle, pictures: list[NDArray[np.uint8]]) -> NDArr
 
 
 def section(rows: list[Row], measured_with: str) -> str:
-    constant = ", those of onnx constant ones" if any(row.package.startswith("onnx ") for row in rows) else ""
+    constant = ", those of onnx kernels of one number" if any(row.package.startswith("onnx ") for row in rows) else ""
     trained = ", ".join(f"{row.base:.1f} %" for row in rows if row.classes == 2)
     refused = [row for row in rows if row.refused]
     blind = [row for row in rows if row.is_blind]
@@ -431,7 +431,7 @@ def blind_lines(blind: list[Row]) -> list[str]:
     right = sum(row.is_right for row in blind)
     return [
         "",
-        f"Of {len(blind)} files every weight is one number, so that the channels of a layer are one: their features of",
+        f"Of {len(blind)} files every kernel holds one number; the channels of a layer differ by a bias at most. Features of",
         f"{2 * TESTED} images have a rank of {between}. {right} of them build, export what they are and have right",
         "gradients, but classes cannot be learned with them. Where answers differ behind the export, rounding decides.",
     ]

@@ -141,7 +141,7 @@ class _Check:
         """A head in the base's place where that tells no class from another; else nothing.
 
         Of such a head every gradient is zero but for rounding, and proves nothing of the graph. So it is where all
-        weights of a network are one number, as in the models that come with onnx. The drawn one's logits are about 1.
+        kernels of a network hold one number, as in the models that come with onnx. The drawn one's logits are about 1.
         """
         batch = self._batch(_IMAGES)
         outputs = self.eval.run({"image": batch["image"], **self._parameters})
