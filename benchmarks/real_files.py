@@ -11,7 +11,8 @@ Of each file, images of all its classes are drawn (shapes, or lines of text) and
 data; what it exports is compared with the file, by ONNX Runtime, on these images; two new classes are learned; their
 test images are told among all classes; what is exported then is compared with the device's own predictions; and
 `csk_device_runners check` measures every gradient. Networks of onnx, timm and Keras have no trained weights, so their
-accuracy on base classes says nothing, and is not shown.
+accuracy on base classes says nothing, and is not shown. Kernels of onnx's hold one number, so that the channels of a
+layer differ by a bias at most: how many of a bundle's features differ is the rank of what it sees of the tests.
 """
 
 from __future__ import annotations
@@ -382,7 +383,11 @@ def _run(path: Path, bundle: Bundle, pictures: list[NDArray[np.uint8]]) -> NDArr
 
 
 def section(rows: list[Row], measured_with: str) -> str:
-    constant = ", those of onnx kernels of one number" if any(row.package.startswith("onnx ") for row in rows) else ""
+    constant = (
+        ", those of onnx kernels of one number"
+        if any(row.package.startswith("onnx ") for row in rows)
+        else ""
+    )
     trained = ", ".join(f"{row.base:.1f} %" for row in rows if row.classes == 2)
     refused = [row for row in rows if row.refused]
     blind = [row for row in rows if row.is_blind]
@@ -431,8 +436,8 @@ def blind_lines(blind: list[Row]) -> list[str]:
     right = sum(row.is_right for row in blind)
     return [
         "",
-        f"Of {len(blind)} files every kernel holds one number; the channels of a layer differ by a bias at most. Features of",
-        f"{2 * TESTED} images have a rank of {between}. {right} of them build, export what they are and have right",
+        f"Of {len(blind)} files every kernel holds one number; the channels of a layer differ by a bias at most.",
+        f"Features of {2 * TESTED} images have a rank of {between}. {right} of them build, export what they are and have right",
         "gradients, but classes cannot be learned with them. Where answers differ behind the export, rounding decides.",
     ]
 
