@@ -191,8 +191,7 @@ def test_a_gradient_where_there_is_none_is_found(tmp_path: Path, monkeypatch: py
 
     def moved(self: check._Check, batch: check.Feeds) -> check.Feeds:
         return {
-            name: value + 1e-3 if name == "w.gradient" else value
-            for name, value in step(self, batch).items()
+            name: value + 1e-3 if name == "w.gradient" else value for name, value in step(self, batch).items()
         }
 
     monkeypatch.setattr(check._Check, "_step", moved)
