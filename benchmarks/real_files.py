@@ -437,9 +437,9 @@ def blind_lines(blind: list[Row]) -> list[str]:
     return [
         "",
         f"Of {len(blind)} files every kernel holds one number; the channels of a layer differ by a bias at most.",
-        f"Features of {2 * TESTED} images have a rank of {between}. {right} of them build, export what they are and",
-        "have right gradients, but classes cannot be learned with them. Where answers differ behind the export, rounding",
-        "decides.",
+        f"Features of {2 * TESTED} images have a rank of {between}. {right} of them build, export what they are",
+        "and have right gradients, but classes cannot be learned with them. Where answers differ behind the export,",
+        "rounding decides.",
     ]
 
 
