@@ -99,9 +99,8 @@ def _build(
         kernels={name: _present(model, [site.weight for site in sites]) for name, model in models.items()},
     )
     real = plan.real_images()
-    accuracy = None
+    measured = None
     unchecked: tuple[str, ...] = ()
-    exchanged: tuple[str, ...] = ()
     require_writable(sum(array.nbytes for array in weights.values()), where)
     with BundleDraft(out, options.overwrite) as draft:
         draft.write_weights(weights, (source.model, *models.values()))
@@ -128,7 +127,6 @@ def _build(
             require_same(opened, checkpoint)
             measured = measure_base(opened, split, checkpoint, on_progress)
             checkpoint.update(measured.tensors)
-            accuracy, exchanged = measured.accuracy, measured.exchanged
             if upgraded is not None:
                 carrying, described = measure_upgrade(upgraded, Bundle.open(draft.folder), split, on_progress)
                 draft.write_tensors(UPGRADE, carrying.tensors())
@@ -137,8 +135,9 @@ def _build(
         draft.publish(options.sign)
     metric = objective_of(options.loss).metric
     scaled = pixels_said(options, source) if not manifest.input.is_signal else ()
-    about = warnings_about(options, manifest, accuracy, mixed, exchanged, bool(scaled))
+    about = warnings_about(options, manifest, measured, mixed, bool(scaled))
     warnings = (*source.warnings, *inexact, *scaled, *unprotected(options, manifest), *about, *unchecked)
+    accuracy = measured.accuracy if measured is not None else None
     return BuildReport(out, sites, len(manifest.classes), accuracy, plan.agreement, warnings, metric)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from csk_artifacts_builder.graphs.head import SplitHead
 from csk_artifacts_builder.int8.mixed import Mixed
+from csk_artifacts_builder.measure.base_knowledge import BaseKnowledge
 from csk_artifacts_builder.options import BACKEND_CHOICES, BuildOptions
 from csk_artifacts_builder.ort.artifacts import head_capacity
 from csk_artifacts_builder.prepare.model import SourceModel
@@ -246,19 +247,16 @@ def unprotected(options: BuildOptions, manifest: Manifest) -> tuple[str, ...]:
 def warnings_about(
     options: BuildOptions,
     manifest: Manifest,
-    accuracy: float | None,
+    measured: BaseKnowledge | None,
     mixed: Mixed | None,
-    exchanged: Sequence[str] = (),
     scaled_inside: bool = False,
 ) -> tuple[str, ...]:
-    """What the user of a bundle should know; `accuracy` is the model's on its base data, in percent.
+    """What the user of a bundle should know; `measured` is what was seen of the model on its base data.
 
-    `exchanged` are sentences on names of classes that look exchanged there; `scaled_inside` says that the network
-    scales its pixels itself.
+    `scaled_inside` says that the network scales its pixels itself.
     """
     found = []
     kind = f"{manifest.input.noun}s"
-    objective = objective_of(manifest.loss)
     if not scaled_inside and (options.mean is None or options.std is None):
         found.append(
             f"no --mean/--std given: {_UNNORMALISED[kind]}. If the model was trained on normalised "
@@ -273,16 +271,28 @@ def warnings_about(
         found.append(
             "images will be mirrored at random while training: pass --no-flip if a mirrored image has other values."
         )
-    if accuracy is not None and accuracy < objective.suspicious:
-        reached = (
-            f"the model gets only {accuracy:.1f} % of the base data right"
-            if objective.metric == "accuracy"
-            else f"the model's {objective.metric} on the base data is only {accuracy:.1f} %"
-        )
-        found.append(f"{reached}: check --mean/--std and the order of --classes.")
-    found += exchanged
+    found += [] if measured is None else _of_base_data(measured, manifest)
     found += [] if mixed is None else _in_float(mixed, manifest)
     return tuple(found)
+
+
+def _of_base_data(measured: BaseKnowledge, manifest: Manifest) -> list[str]:
+    """Sentences on a model that answers its base data badly."""
+    objective, score = objective_of(manifest.loss), measured.accuracy
+    if measured.is_blind:
+        return [
+            f"to the model all classes are equally likely on each of the {measured.images} base images, as where its "
+            "weights, or those of its classifier, were never trained."
+        ]
+    found = list(measured.exchanged)
+    if score < objective.suspicious:
+        reached = (
+            f"the model gets only {score:.1f} % of the base data right"
+            if objective.metric == "accuracy"
+            else f"the model's {objective.metric} on the base data is only {score:.1f} %"
+        )
+        found.insert(0, f"{reached}: check --mean/--std and the order of --classes.")
+    return found
 
 
 def _in_float(mixed: Mixed, manifest: Manifest) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import real_files
@@ -34,6 +35,22 @@ def test_a_life(tmp_path: Path) -> None:
     assert (row.classes, row.convolutions, row.sites, row.image) == (3, 2, 2, "3x12x12")
     assert row.exporter == "by hand 1"
     assert row.new >= 75
+    assert not row.is_blind
+
+
+def test_features_that_tell_nothing_apart_have_a_low_rank() -> None:
+    rng = np.random.default_rng(0)
+    several = rng.normal(size=(20, 3)).astype(np.float32)
+    one_number = np.repeat(several[:, :1], 300, axis=1) * (1 + 1e-7 * rng.normal(size=(20, 300)))
+    assert real_files.rank_of(one_number.astype(np.float32)) == 1
+    assert real_files.rank_of(np.concatenate([several, one_number, np.zeros((20, 2))], axis=1)) == 3
+    row = Row("a.onnx", "onnx 1", image="3x8x8", classes=2, check="passed", same=0.7, rank=3)
+    assert row.is_right
+    assert row.is_blind
+    assert not row.works
+    page = section([row], "versions")
+    assert "Features of 20 images have a rank of 3. 1 of them build" in page
+    assert "answers 70 % alike" in page
 
 
 def test_the_section_is_put_in_its_place_and_replaced(tmp_path: Path) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from PIL import Image
-from small_models import saved
+from small_models import WEIGHTS, classifier, saved
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.measure.base_knowledge import base_split
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.errors import TaskError
+from csk_sdk.errors import ModelError, TaskError
 
 
 def pictures(folder: Path, **counts: int) -> Path:
@@ -75,6 +77,38 @@ def test_base_data_protects_and_warnings_say_what_is_missing(tmp_path: Path) -> 
     unprotected = build_artifacts(saved(tmp_path), tmp_path / "other")
     assert "UNPROTECTED" in unprotected.warnings[0]
     assert unprotected.base_accuracy is None
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_a_model_without_trained_weights_is_called_one(tmp_path: Path, filled: bool) -> None:
+    """Its mean, std and class names are not to blame."""
+    proto = onnx.load(saved(tmp_path))
+    for tensor in proto.graph.initializer if filled else ():
+        constant = np.full_like(numpy_helper.to_array(tensor), 0.02)
+        tensor.CopyFrom(numpy_helper.from_array(constant, tensor.name))
+    onnx.save(proto, tmp_path / "filled.onnx")
+    options = BuildOptions(classes=("a", "b", "c"), base_data=pictures(tmp_path / "base", a=2, b=2, c=2))
+    said = " ".join(build_artifacts(tmp_path / "filled.onnx", tmp_path / "bundle", options).warnings)
+    assert ("all classes are equally likely on each of the 6 base images" in said) is filled
+    assert ("check --mean/--std and the order of --classes" in said) is not filled
+
+
+def test_activations_whose_squares_overflow(tmp_path: Path) -> None:
+    """Finite themselves, they gave a bundle that nobody could open: its checkpoint had infinity in it."""
+    tensors = {"w": WEIGHTS["w"] * 1e25, "h": WEIGHTS["h"] * 1e-25}
+    proto = classifier()
+    for tensor in proto.graph.initializer:
+        if tensor.name in tensors:
+            array = tensors[tensor.name].astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.save(proto, tmp_path / "large.onnx")
+    options = BuildOptions(classes=("a", "b", "c"), base_data=pictures(tmp_path / "base", a=2, b=2, c=2))
+    with pytest.raises(ModelError) as caught:
+        build_artifacts(tmp_path / "large.onnx", tmp_path / "bundle", options)
+    assert "large.onnx: what convolution 'second' reads is so large that sums of its squares" in str(
+        caught.value
+    )
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_task_s_folder_is_base_data_with_its_train_folder(tmp_path: Path) -> None:

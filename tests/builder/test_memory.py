@@ -195,30 +195,58 @@ def test_sites_are_placed_from_the_back_until_the_budget_is_spent(tmp_path):
         assert manifest.memory["peak"] == peaks[index]
 
 
-@pytest.mark.slow
-def test_a_budget_of_int8_is_that_of_int8(tmp_path):
-    """Before anything was calibrated; kernels take a quarter of what exact ones do."""
-    source, data, classes = stack(tmp_path / "m.onnx", (3, 32, 64, 128, 256), 16), tmp_path / "base", "abcd"
+@pytest.fixture
+def int8_options(tmp_path):
+    data, classes = tmp_path / "base", "abcd"
     for name in classes:
         (data / name).mkdir(parents=True)
         for number in range(8):
             picture = RNG.integers(0, 256, (16, 16, 3), np.uint8)
             Image.fromarray(picture).save(data / name / f"{number}.png")
-    int8 = BuildOptions(
+    return BuildOptions(
         features="last", trainable="all", precision="int8", base_data=data, classes=[*classes]
     )
 
-    def built(name: str, options: BuildOptions) -> Manifest:
+
+@pytest.fixture
+def built(tmp_path):
+    source = stack(tmp_path / "m.onnx", (3, 32, 64, 128, 256), 16)
+
+    def build(name: str, options: BuildOptions) -> Manifest:
         build_artifacts(source, tmp_path / name, options)
         return Bundle.open(tmp_path / name).manifest
 
-    whole = built("whole", int8)
+    return build
+
+
+@pytest.mark.slow
+def test_a_budget_of_int8_is_that_of_int8(int8_options, built):
+    """Before anything was calibrated; kernels take a quarter of what exact ones do."""
+    whole = built("whole", int8_options)
     enough = whole.memory["peak"] + 256  # some scales and zero points are equal, and stored once
-    assert built("enough", replace(int8, memory_budget=enough)).sites == whole.sites
-    for name, options in (("less", int8), ("exact", replace(int8, precision="exact", base_data=None))):
+    assert built("enough", replace(int8_options, memory_budget=enough)).sites == whole.sites
+    exact = replace(int8_options, precision="exact", base_data=None)
+    for name, options in (("less", int8_options), ("exact", exact)):
         fewer = built(name, replace(options, memory_budget=enough - 512))
         assert 0 < len(fewer.sites) < len(whole.sites)
         assert fewer.memory["peak"] < enough
+
+
+@pytest.mark.slow
+def test_a_budget_of_int8_counts_what_stays_in_float32(int8_options, built, monkeypatch):
+    """Which convolutions do is known once sites are chosen: then fewer of them are."""
+    in_int8 = built("int8", int8_options)
+    last = built("last", replace(int8_options, trainable="from:conv3"))
+    monkeypatch.setattr("csk_artifacts_builder.int8.mixed.LEAST_COSINE", 1.0 - 1e-9)
+    whole = built("whole", int8_options)
+    assert whole.in_float
+    between = (in_int8.memory["peak"] + whole.memory["peak"]) // 2
+    assert in_int8.memory["peak"] < between
+    fewer = built("fewer", replace(int8_options, memory_budget=between))
+    assert 0 < len(fewer.sites) < len(whole.sites)
+    assert fewer.memory["peak"] <= between
+    with pytest.raises(ConfigError, match="to train its last site"):
+        built("none", replace(int8_options, memory_budget=last.memory["peak"] + 512))
 
 
 def test_a_budget_for_nothing_says_what_would_do(tmp_path):

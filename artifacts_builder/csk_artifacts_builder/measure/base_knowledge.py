@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.contract.manifest import CROSS_ENTROPY
+from csk_sdk.contract.manifest import CROSS_ENTROPY, Manifest
 from csk_sdk.data.files import SUFFIXES, open_files
 from csk_sdk.data.labels import Labels
 from csk_sdk.data.metadata import FILE_NAME, METADATA, read_metadata
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Split, table_split
-from csk_sdk.errors import TaskError
+from csk_sdk.errors import ModelError, TaskError
 from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.left_out import JudgedImages
@@ -28,6 +28,8 @@ from csk_sdk.objectives import objective_of
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 _BATCH = 64
+# Scores that differ by less of their size are one number.
+_ROUNDING = 1e-6
 # Margins of images that the network was never trained on, over those of base images, which it mostly was: measured,
 # docs/decisions/0029-unknown.md.
 _UNSEEN = 0.95
@@ -39,13 +41,15 @@ _SAMPLE_BYTES = 128 << 20
 class BaseKnowledge:
     """Tensors for the checkpoint, and the source model's accuracy (or other metric) on the base data in percent.
 
-    `exchanged` are sentences on names of classes that look exchanged.
+    `exchanged` are sentences on names of classes that look exchanged. `is_blind` says that to the model all classes
+    are equally likely, on every image.
     """
 
     tensors: dict[str, NDArray[Any]]
     images: int
     accuracy: float
     exchanged: tuple[str, ...] = ()
+    is_blind: bool = False
 
 
 def base_split(
@@ -143,15 +147,33 @@ def measure_base(
         statistics = calibrated(statistics, *sample.arrays(), classes, PRIOR_PICTURES)
         images = JudgedImages.of(statistics, *sample.arrays(), classes, PRIOR_PICTURES)
         sketch = None if images is None else measured(None, statistics, images, _UNSEEN)
-    measure = bundle.objective.measure(np.concatenate(logits), classes, split.labels, classes)
+    scores = np.concatenate(logits)
+    measure = bundle.objective.measure(scores, classes, split.labels, classes)
     found: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
     found.update(statistics.tensors())
     if sketch is not None:
         found.update(sketch.tensors())
+    _require_finite(found, bundle.manifest)
     exchanged: tuple[str, ...] = ()
     if bundle.manifest.loss == CROSS_ENTROPY:
-        exchanged = exchanged_names(np.concatenate(logits).argmax(axis=1), split.labels, classes)
-    return BaseKnowledge(found, len(split), measure.score, exchanged)
+        exchanged = exchanged_names(scores.argmax(axis=1), split.labels, classes)
+    return BaseKnowledge(found, len(split), measure.score, exchanged, is_blind(scores))
+
+
+def _require_finite(moments: Mapping[str, NDArray[Any]], manifest: Manifest) -> None:
+    """No device opens a checkpoint with infinity in it."""
+    for site in manifest.sites:
+        if not np.isfinite(moments[f"moment/{site.name}"]).all():
+            raise ModelError(
+                f"{manifest.model}: what convolution '{site.node}' reads is so large that sums of its squares overflow "
+                "float32, so it cannot learn. Check that the weights are trained ones, and --mean and --std."
+            )
+
+
+def is_blind(scores: NDArray[np.float32]) -> bool:
+    """Whether scores `(images, classes)` are the same for all classes but for rounding, on every image."""
+    size = np.abs(scores).max(axis=1)
+    return scores.shape[1] > 1 and bool((np.ptp(scores, axis=1) <= _ROUNDING * size).all())
 
 
 def exchanged_names(

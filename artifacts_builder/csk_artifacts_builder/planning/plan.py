@@ -111,12 +111,34 @@ def plan_build(model: Path, options: BuildOptions) -> Plan:
     # Before anything is measured: options that do not fit the model are refused here.
     described = describe(source, head, possible, options)
     split = _base_split(options, described) if options.base_data else None
+    budget = (
+        Budget(options.memory_budget, source, head, options) if options.memory_budget is not None else None
+    )
+    plan = _planned(source, own_features, possible, options, described, split, budget)
+    # What stays in float32 is known of chosen sites only, and takes more than a budget for int8 had counted.
+    while budget is not None and plan.mixed is not None and not budget.is_kept(plan.manifest, plan.mixed):
+        budget.count(plan.mixed)
+        plan = _planned(source, own_features, possible, options, described, split, budget)
+    return plan
+
+
+def _planned(
+    source: SourceModel,
+    own_features: int,
+    possible: list[Site],
+    options: BuildOptions,
+    described: Manifest,
+    split: Split | None,
+    budget: Budget | None,
+) -> Plan:
+    """Sites, graphs and what is known of both."""
+    head = split_head(source.model, source.path.name)
     try:
-        chosen = _with_sites(source, head, possible, options, described)
+        chosen = _with_sites(source, possible, options, described, budget)
         models = _graphs(source, chosen)
     except UnsupportedOpError as error:
         source, reached = _behind(source, possible, options, described, error)
-        chosen = _with_sites(source, head, reached, options, described)
+        chosen = _with_sites(source, reached, options, described, budget)
         models = _graphs(source, chosen)
     quantised = _with_quantised(models, source, chosen)
     costs = measure_costs(
@@ -184,7 +206,11 @@ def _is_differentiable(source: SourceModel, sites: Sequence[Site], manifest: Man
 
 
 def _with_sites(
-    source: SourceModel, head: SplitHead, possible: list[Site], options: BuildOptions, described: Manifest
+    source: SourceModel,
+    possible: list[Site],
+    options: BuildOptions,
+    described: Manifest,
+    budget: Budget | None,
 ) -> Manifest:
     """The described manifest with the sites that the options choose among the possible ones.
 
@@ -197,9 +223,6 @@ def _with_sites(
         )
         if options.intensity_data
         else None
-    )
-    budget = (
-        Budget(options.memory_budget, source, head, options) if options.memory_budget is not None else None
     )
     fits = budget.holds if budget is not None else None
     choice = choose_sites(possible, options.trainable, order, source.path.name, intensity, fits)

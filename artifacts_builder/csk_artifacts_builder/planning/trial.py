@@ -123,7 +123,7 @@ def try_model(model: Path | str, options: BuildOptions | None = None) -> Trial:
 def _told(plan: Plan, options: BuildOptions, inexact: tuple[str, ...]) -> Trial:
     source, manifest = plan.source, plan.manifest
     scaled = pixels_said(options, source) if not manifest.input.is_signal else ()
-    about = warnings_about(options, manifest, None, plan.mixed, (), bool(scaled))
+    about = warnings_about(options, manifest, None, plan.mixed, bool(scaled))
     head = plan.head
     return Trial(
         manifest=manifest,
