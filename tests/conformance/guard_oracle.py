@@ -259,8 +259,15 @@ def stopping(settings: Settings, given: Tensors, world: Any) -> Tensors:
 def mirroring(settings: Settings, given: Tensors, world: Any) -> Tensors:
     """Image by image."""
     own, mirrored = given["own"].astype(np.float64), given["mirrored"].astype(np.float64)
-    first = len(mirrored)
-    rest = [own[i] + mirrored[i % first] - own[i % first] for i in range(first, len(own))]
+    # The first of each of as many stretches, which are as long as can be alike.
+    first = [
+        next(i for i in range(len(own)) if (i + 1) * len(mirrored) > k * len(own))
+        for k in range(len(mirrored))
+    ]
+    rest = []
+    for number, i in enumerate(one for one in range(len(own)) if one not in first):
+        like = number % len(first)
+        rest.append(own[i] + mirrored[like] - own[first[like]])
     least, share = threshold("mirroring", "least_images"), Fraction(1, int(threshold("mirroring", "one_in")))
     # As few as are no less than that share of all, than so many, or than all there are.
     counts = [

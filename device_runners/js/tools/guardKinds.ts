@@ -54,7 +54,7 @@ async function distance(given: Given): Promise<Results> {
 
 async function mirroring(given: Given): Promise<Results> {
   const f = tensor(given, 'own').shape[1]!;
-  const rest = mirroredLike(floats(given, 'own'), floats(given, 'mirrored'));
+  const rest = mirroredLike(floats(given, 'own'), floats(given, 'mirrored'), f);
   const counts = Array.from(numbers(given, 'images'), mirroredByTheNetwork);
   return new Map([
     ['counts', result([counts.length], counts)],

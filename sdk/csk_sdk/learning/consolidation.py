@@ -26,7 +26,7 @@ from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, HeadArrays, images_counted
 from csk_sdk.method.known_classes import known_among
 from csk_sdk.method.left_out import JudgedImages
-from csk_sdk.method.mirroring import mirrored_by_the_network, mirrored_like
+from csk_sdk.method.mirroring import mirrored_by_the_network, mirrored_like, spread_over
 from csk_sdk.method.projection import add_to_centers, leak, project
 from csk_sdk.method.unknown import Familiarity, measured
 from csk_sdk.network.finite import require_converged, require_learnable_features
@@ -169,16 +169,20 @@ class Consolidation:
         wanted = min(mirrored_by_the_network(len(features)), sample.room)
         if not wanted:
             return
+        chosen = spread_over(len(features), wanted)
         extractor = FeatureExtractor(self.bundle, tensors, self.config.threads, release=True)
-        seen: list[NDArray[np.float32]] = []
+        seen, start = [], 0
         for images, _ in self._parts(mirrored):
-            seen.append(extractor(images[: wanted - sum(map(len, seen))]))
-            if sum(map(len, seen)) == wanted:
+            rows = chosen[(start <= chosen) & (chosen < start + len(images))] - start
+            if len(rows):
+                seen.append(extractor(images[rows]))
+            start += len(images)
+            if start > chosen[-1]:
                 break
         del extractor
         changed = np.concatenate(seen)
-        sample.add(changed, labels[:wanted])
-        sample.add(mirrored_like(features, changed), labels[wanted:])
+        sample.add(changed, labels[chosen])
+        sample.add(mirrored_like(features, changed), np.delete(labels, chosen, axis=0))
 
     def settle(self, name: str, seen: Seen) -> Consolidated:
         """The tensors of the next generation, from what was seen: the images are not looked at again."""

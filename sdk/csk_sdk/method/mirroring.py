@@ -20,15 +20,21 @@ def mirrored_by_the_network(images: int) -> int:
     return min(images, max(_LEAST, -(-images // _ONE_IN)))
 
 
-def mirrored_like(own: NDArray[np.float32], mirrored: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The features `(n - m, f)` float32 of the images behind the first `m`, as if they were mirrored.
+def spread_over(images: int, count: int) -> NDArray[np.int64]:
+    """Which `count` of so many images, ascending: they may lie sorted by class, and all are to be among them."""
+    return np.arange(count) * images // count
 
-    `own` `(n, f)` are those of all images as they are, in an order that has nothing to do with what they show, and
-    `mirrored` `(m, f)` those of the first `m` mirrored. Image `i` changes as image `i mod m` did.
+
+def mirrored_like(own: NDArray[np.float32], mirrored: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The features `(n - m, f)` float32 of the images that are not mirrored themselves, as if they were.
+
+    `own` `(n, f)` are those of all images as they are, and `mirrored` `(m, f)` those of the images `spread_over(n, m)`
+    mirrored. The first of the others changes as the first of these did, and so on, over and over.
     """
     count = len(mirrored)
-    others = own[count:].copy()
-    change = mirrored - own[:count]
+    chosen = spread_over(len(own), count)
+    change = mirrored - own[chosen]
+    others = np.delete(own, chosen, axis=0)
     for start in range(0, len(others), count):
         part = others[start : start + count]
         part += change[: len(part)]

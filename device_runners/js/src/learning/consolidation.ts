@@ -11,8 +11,8 @@ import type { ClassStatistics } from '../method/heads.js';
 import { JudgedImages } from '../method/leftOut.js';
 import { WholeMap } from '../method/linearMap.js';
 import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
-import { identity } from '../method/matrix.js';
-import { mirroredByTheNetwork, mirroredLike } from '../method/mirroring.js';
+import { identity, rowsAt } from '../method/matrix.js';
+import { mirroredByTheNetwork, mirroredLike, othersOf, spreadOver } from '../method/mirroring.js';
 import { addToCenters, leak, project } from '../method/projection.js';
 import { Random } from '../method/random.js';
 import { Familiarity, measured } from '../method/unknown.js';
@@ -344,23 +344,30 @@ async function addMirrored(
   sample: FeatureSample,
 ): Promise<void> {
   const { input, head } = training.bundle.manifest;
+  const [f, width] = [head.features, input.size.at(-1)!];
   const own = sample.arrays();
-  const wanted = Math.min(mirroredByTheNetwork(sample.count), sample.room);
-  if (wanted === 0) return;
-  const changed = new Float32Array(wanted * head.features);
+  const images = own.labels.length;
+  const chosen = spreadOver(images, Math.min(mirroredByTheNetwork(images), sample.room));
+  if (chosen.length === 0) return;
+  const changed = new Float32Array(chosen.length * f);
   const extractor = await FeatureExtractor.open(training.bundle, tensors, training.opening);
-  let seen = 0;
+  let [start, seen] = [0, 0];
   try {
-    for (const { images, labels } of batches()) {
-      const count = Math.min(labels.length, wanted - seen);
-      const some = images.subarray(0, (images.length / labels.length) * count);
-      changed.set(await extractor.features(mirrored(some, input.size.at(-1)!)), seen * head.features);
-      seen += count;
-      if (seen === wanted) break;
+    for (const batch of batches()) {
+      const count = batch.labels.length;
+      const rows = chosen.filter((at) => start <= at && at < start + count).map((at) => at - start);
+      if (rows.length) {
+        const some = rowsAt(batch.images, rows, batch.images.length / count);
+        changed.set(await extractor.features(mirrored(some, width)), seen * f);
+      }
+      start += count;
+      seen += rows.length;
+      if (seen === chosen.length) break;
     }
   } finally {
     await extractor.close();
   }
-  sample.add(changed, own.labels.subarray(0, wanted));
-  sample.add(mirroredLike(own.features, changed), own.labels.subarray(wanted));
+  const labelsAt = (rows: readonly number[]) => Int32Array.from(rows, (at) => own.labels[at]!);
+  sample.add(changed, labelsAt(chosen));
+  sample.add(mirroredLike(own.features, changed, f), labelsAt(othersOf(images, chosen)));
 }

@@ -5,20 +5,34 @@
  */
 
 import { MIRRORING } from '../contract/thresholds.js';
+import { rowsAt } from './matrix.js';
 
 /** How many of so many images are mirrored themselves. */
 export function mirroredByTheNetwork(images: number): number {
   return Math.min(images, Math.max(MIRRORING.leastImages, Math.ceil(images / MIRRORING.oneIn)));
 }
 
+/** Which `count` of so many images, in ascending order: they may lie sorted by class, and all are to be among them. */
+export function spreadOver(images: number, count: number): number[] {
+  return Array.from({ length: count }, (_, at) => Math.floor((at * images) / count));
+}
+
+/** And the others, in ascending order. */
+export function othersOf(images: number, chosen: readonly number[]): number[] {
+  const taken = new Set(chosen);
+  return Array.from({ length: images }, (_, at) => at).filter((at) => !taken.has(at));
+}
+
 /**
- * The features `(n - m, f)` of the images behind the first `m`, as if they were mirrored.
+ * The features `(n - m, f)` of the images that are not mirrored themselves, as if they were.
  *
- * `own` `(n, f)` are those of all images as they are, in an order that has nothing to do with what they show, and
- * `mirrored` `(m, f)` those of the first `m` mirrored. Image `i` changes as image `i mod m` did.
+ * `own` `(n, f)` are those of all images as they are, and `mirrored` `(m, f)` those of the images `spreadOver(n, m)` mirrored.
+ * The first of the others changes as the first of these did, and so on, over and over.
  */
-export function mirroredLike(own: Float32Array, mirrored: Float32Array): Float32Array {
-  const size = mirrored.length;
-  const change = mirrored.map((value, at) => value - own[at]!);
-  return own.slice(size).map((value, at) => value + change[at % size]!);
+export function mirroredLike(own: Float32Array, mirrored: Float32Array, f: number): Float32Array {
+  const [n, m] = [own.length / f, mirrored.length / f];
+  const chosen = spreadOver(n, m);
+  const were = rowsAt(own, chosen, f);
+  const change = mirrored.map((value, at) => value - were[at]!);
+  return rowsAt(own, othersOf(n, chosen), f).map((value, at) => value + change[at % change.length]!);
 }
