@@ -7,6 +7,7 @@ import { FolderBundle } from '../src/node/folderBundle.js';
 import type { Runtime, RuntimeSession } from '../src/runtime/sessions.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { FIXTURES, runtime } from './fixtures.js';
+import { accuracy, device, HEADS, task } from './teaching.js';
 
 const bundle = new FolderBundle(join(FIXTURES, 'fragile', 'bundle'));
 const COUNT = 40;
@@ -37,7 +38,10 @@ class Counting implements Runtime {
   };
 }
 
-async function looks(settings: object): Promise<number[]> {
+async function looks(settings: object, times = 1): Promise<number[]> {
+  const [shown, named] = [pictures, labels].map((some) =>
+    Array.from({ length: times }, () => some).flat(),
+  ) as [typeof pictures, typeof labels];
   const counting = new Counting();
   const config = { epochs: 1, patience: 0, threads: 1, labelCheck: false, maxForgetting: 100, flip: false };
   const storage = new MemoryStorage();
@@ -50,8 +54,8 @@ async function looks(settings: object): Promise<number[]> {
     ['02', ['e', 'f']],
   ] as const) {
     counting.looked = 0;
-    await learner.learn({ name, classes: [...classes], pictures, labels });
-    found.push(counting.looked / COUNT);
+    await learner.learn({ name, classes: [...classes], pictures: shown, labels: named });
+    found.push(counting.looked / shown.length);
   }
   return found;
 }
@@ -62,4 +66,16 @@ test('heads are learned with one look at each image', async () => {
 
 test('with trained centers there is one look before and one after, and one for what a moved network cannot tell', async () => {
   expect(await looks({ fewShot: 0 })).toEqual([2, 3]);
+});
+
+test('for their mirrored images there is one look more, and where they are many a quarter of one', async () => {
+  expect(await looks({ fewShot: 1000, flip: true })).toEqual([2, 2]);
+  expect(await looks({ fewShot: 1000, flip: true }, 10)).toEqual([1.25, 1.25]);
+});
+
+test('a head that is fitted on a quarter of them mirrored knows the others, too', async () => {
+  const chosen = [4, 5, 6, 7];
+  const learner = await device([], { ...HEADS, flip: true });
+  await learner.learn(await task('01', chosen, undefined, { count: 120 }));
+  expect(await accuracy(learner, chosen, '01')).toBeGreaterThan(0.95);
 });
