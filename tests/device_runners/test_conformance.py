@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from csk_sdk.method.drift import Drift
 from csk_sdk.state.tensorfile import packed
 from platforms.__main__ import main
 from platforms.cases import KINDS
@@ -99,6 +100,11 @@ def test_a_golden_that_is_not_current_is_found(tmp_path):
     ]
 
 
+def _no_drift(estimate, ridge=0.0):
+    size = estimate._features
+    return Drift(np.eye(size), np.eye(size), np.zeros((1, size)))
+
+
 # What a port may get wrong, and the kinds of cases that must tell.
 FAULTS = {
     "no projection": ("csk_sdk.learning.training.project", lambda step, *_: None, {"steps", "task"}),
@@ -129,11 +135,7 @@ FAULTS = {
         0.0,
         {"discriminant", "calibration", "unknown"},
     ),
-    "no drift": (
-        "csk_sdk.method.drift._towards_identity",
-        lambda source, across, ridge: np.eye(len(source)),
-        {"drift", "task"},
-    ),
+    "no drift": ("csk_sdk.method.drift.DriftEstimate.fit", _no_drift, {"drift", "task"}),
     "a moment too many": (
         "csk_sdk.learning.training.basis",
         lambda moment, energy: np.linalg.eigh(moment)[1][:, -1:].astype(np.float32),

@@ -13,12 +13,16 @@ import pytest
 from csk_sdk.fleet.serving import application
 from learner.test_fleet_https import device_key
 
-LENGTHLESS = ((b"host", b"fleet"),)
+Headers = tuple[tuple[bytes, bytes], ...]
+LENGTHLESS: Headers = ((b"host", b"fleet"),)
 
 
-async def _asked(app: Any, method: str, path: str, parts: list[bytes]) -> tuple[int, Any]:
-    """How `app` answers a request whose body comes in `parts`, and whose length it is not told."""
+async def _asked(
+    app: Any, method: str, path: str, parts: list[bytes], headers: Headers = LENGTHLESS
+) -> tuple[int, Any, int]:
+    """How `app` answers a request whose body comes in `parts`, and how many of these it had not read by then."""
     sent: list[dict[str, Any]] = []
+    left: list[int] = []
     given = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     given.append({"type": "http.request", "body": b"", "more_body": False})
 
@@ -27,15 +31,16 @@ async def _asked(app: Any, method: str, path: str, parts: list[bytes]) -> tuple[
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
+        left.append(max(0, len(given) - 1))
 
     scope = {
         **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "https"},
         **{"method": method, "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b""},
-        **{"headers": LENGTHLESS, "client": ("10.0.0.7", 4711), "server": ("fleet", 443)},
+        **{"headers": headers, "client": ("10.0.0.7", 4711), "server": ("fleet", 443)},
     }
     await app(scope, receive, send)
     body = b"".join(message.get("body", b"") for message in sent[1:])
-    return sent[0]["status"], json.loads(body)
+    return sent[0]["status"], json.loads(body), left[0]
 
 
 class Receiving:
@@ -47,7 +52,13 @@ class Receiving:
         self.app = application(self.inbox, [folder / "keys"], say=self.said.append, **settings)
 
     def ask(self, method: str, path: str, parts: Iterable[bytes] = ()) -> tuple[int, Any]:
-        return asyncio.run(_asked(self.app, method, path, list(parts)))
+        return asyncio.run(_asked(self.app, method, path, list(parts)))[:2]
+
+    def unread(self, path: str, parts: Iterable[bytes], headers: Headers = LENGTHLESS) -> int:
+        """How many parts of a PUT that is refused were not read when it was answered."""
+        status, _, left = asyncio.run(_asked(self.app, "PUT", path, list(parts), headers))
+        assert status >= 400
+        return left
 
 
 def test_without_a_token_everyone_may_ask_and_without_a_place_nothing_is_given_out(tmp_path: Path) -> None:
@@ -91,3 +102,14 @@ def test_a_line_is_short_and_of_one_line(tmp_path: Path) -> None:
     (line,) = ours.said
     assert len(line) == 1000
     assert line.isprintable()
+
+
+def test_who_is_refused_may_finish_sending_where_it_is_little(tmp_path: Path) -> None:
+    """Cut off while it sends, an HTTPS client reports a broken connection in the place of the sentence."""
+    ours = Receiving(tmp_path, token="t" * 16)
+    for path in ("/contributions", "/elsewhere"):
+        assert ours.unread(path, [bytes(100_000)] * 5) == 0
+        assert ours.unread(path, [bytes(500_000)] * 9) == 6
+        # Whoever asks first, or says that it is far too large, sends nothing yet.
+        assert ours.unread(path, [bytes(100)] * 3, (*LENGTHLESS, (b"expect", b"100-continue"))) == 3
+        assert ours.unread(path, [bytes(100)] * 3, (*LENGTHLESS, (b"content-length", b"99000000"))) == 3

@@ -35,6 +35,9 @@ LARGEST = 64 << 20
 PATIENCE = 300.0
 """Seconds that sending may take."""
 ENDING = "The receiver is being stopped: send it again later."
+# Of a refused request so many bytes are read all the same, and for so many seconds: whoever is cut off while sending
+# reads no answer.
+_READ_IN_VAIN, _WAITED_IN_VAIN = 1 << 20, 2.0
 _LONGEST_LINE = 1000
 _STATUSES = {
     "new": "new",
@@ -104,11 +107,16 @@ class _Site:
 
     async def put(self, request: Request) -> Response:
         """`PUT /contributions`."""
+        answer = await self._put(request)
+        if answer.status_code >= 400 and answer.status_code != 408:
+            await self._read_on(request)
+        return answer
+
+    async def _put(self, request: Request) -> Response:
         if (refused := self._refused(request)) is not None:
             return refused
         # Before anything is read: whoever says that it is too large need not send it.
-        said = request.headers.get("content-length", "")
-        if said.isdecimal() and int(said) > self._largest:
+        if _length_of(request) > self._largest:
             return self._error(request, *self._too_large())
         try:
             with self._receiver.upload() as sent:
@@ -155,6 +163,7 @@ class _Site:
             request, error.status_code, "There are `PUT /contributions` and `GET /merged`, and nothing else."
         )
         answer.headers.update(error.headers or {})
+        await self._read_on(request)
         return answer
 
     def end(self) -> None:
@@ -189,6 +198,20 @@ class _Site:
         finally:
             self._sending.discard(limit)
         return None
+
+    async def _read_on(self, request: Request) -> None:
+        """What a refused request still sends, where that is little and not waited with."""
+        waits = "expect" in request.headers
+        if self._ending or waits or _length_of(request) > self._largest:
+            return
+        count = 0
+        # Where all was read already, Starlette says so by RuntimeError.
+        with suppress(TimeoutError, RuntimeError, self._library.ClientDisconnect):
+            async with asyncio.timeout(_WAITED_IN_VAIN):
+                async for part in request.stream():
+                    count += len(part)
+                    if count > _READ_IN_VAIN:
+                        return
 
     def _read_merged(self) -> bytes:
         if self._merged is None:
@@ -226,6 +249,12 @@ class _Site:
             # A device whose file is kept is told so, whether or not anybody reads of it.
             with suppress(OSError):
                 self._say("".join(one if one.isprintable() else "?" for one in line[:_LONGEST_LINE]))
+
+
+def _length_of(request: Request) -> int:
+    """What it says of its body's length; 0 where it says nothing."""
+    said = request.headers.get("content-length", "")
+    return int(said) if said.isdecimal() else 0
 
 
 def _line_of(receipt: Receipt) -> str:
