@@ -97,9 +97,7 @@ class _Check:
         self._centers = {site.delta for site in self.manifest.sites}
         checkpoint = bundle.checkpoint()
         # A difference asks for logits alone, two to three times as often as for gradients: it computes nothing else.
-        name = bundle.graph_file(TRAINING_MODEL)
-        kernels = bundle.folded_kernels(checkpoint, bundle.manifest.kernels[name])
-        self.training = Graph(bundle.path(name), threads, kernels, **(bundle.session() | {"partial": True}))
+        self.training = bundle.view(partial=True).graph(TRAINING_MODEL, checkpoint, threads)
         self.eval, self.memory = (
             bundle.graph(name, checkpoint, threads) for name in (EVAL_MODEL, MEMORY_MODEL)
         )

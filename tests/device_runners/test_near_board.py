@@ -17,6 +17,7 @@ from csk_device_runners import remote
 from csk_device_runners.remote import RemoteRun, learn_remotely
 from csk_device_runners.ssh import Board, ConnectionBroken, RemoteError, fingerprint
 from csk_sdk import Learner, TaskError
+from device_runners.sending import sent_once
 
 # What is given last is the script; what `broken` says is there instead of it, once.
 SSH = """#!/bin/sh
@@ -62,13 +63,7 @@ def test_without_ssh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_files_arrive_whole_and_once(board: Board, tmp_path: Path) -> None:
-    source = tmp_path / "a folder"
-    (source / ".hidden").mkdir(parents=True)
-    (source / ".hidden/x y.bin").write_bytes(os.urandom(300_000))
-    (source / "empty").touch()
-    assert board.send(source, "tasks/it's")
-    assert not board.send(source, "tasks/it's")
-    assert fingerprint(tmp_path / "board/tasks/it's") == fingerprint(source)
+    source = sent_once(board, tmp_path)
     (source / "empty").write_text("no more")
     assert board.send(source, "tasks/it's")
     assert board.send(source / "empty", "one")

@@ -17,6 +17,7 @@ from conftest import REPOSITORY
 from csk_device_runners.remote import learn_remotely
 from csk_device_runners.ssh import Board, ConnectionBroken, RemoteError, fingerprint
 from csk_sdk import Learner
+from device_runners.sending import sent_once
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 # It installs csk-sdk as on a board, from the package index, so it has a target of its own: make test-ssh.
@@ -123,13 +124,7 @@ def tasks(tmp_path, digits):
 
 
 def test_files_arrive_whole_and_once(board, tmp_path):
-    source = tmp_path / "a folder"
-    (source / ".hidden").mkdir(parents=True)
-    (source / ".hidden/x y.bin").write_bytes(os.urandom(300_000))
-    (source / "empty").touch()
-    assert board.send(source, "tasks/it's")
-    assert not board.send(source, "tasks/it's")
-    assert fingerprint(tmp_path / "board/tasks/it's") == fingerprint(source)
+    source = sent_once(board, tmp_path)
     assert [path.name for path in (tmp_path / "board/tasks").iterdir()] == ["it's"]
     (source / "empty").write_text("no more")
     assert board.send(source, "tasks/it's")

@@ -29,8 +29,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Bundles:
-    folder = tmp_path_factory.mktemp("bundles")
-    return Bundles(folder, write_pictures(folder / "base", digits, (0, 1, 2, 3), 0, 60))
+    return Bundles.made(tmp_path_factory.mktemp("bundles"), digits)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import Digits, build_digits_bundle, open_learner, write_pictures
+from conftest import Digits, build_digits_bundle, open_learner
 from csk_sdk import (
     BundleError,
     ConfigError,
@@ -35,8 +35,7 @@ from learner.upgrading import ALL, HEADS, TASKS, Bundles, further, known, upgrad
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Bundles:
-    folder = tmp_path_factory.mktemp("bundles")
-    return Bundles(folder, write_pictures(folder / "base", digits, (0, 1, 2, 3), 0, 60))
+    return Bundles.made(tmp_path_factory.mktemp("bundles"), digits)
 
 
 @pytest.fixture

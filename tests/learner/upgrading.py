@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from conftest import Digits, open_learner
+from conftest import Digits, open_learner, write_pictures
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner, upgrade
 from csk_sdk.demo import digits as demo_digits
@@ -27,6 +27,10 @@ class Bundles:
 
     folder: Path
     base: Path
+
+    @classmethod
+    def made(cls, folder: Path, digits: Digits) -> Bundles:
+        return cls(folder, write_pictures(folder / "base", digits, (0, 1, 2, 3), 0, 60))
 
     @property
     def old(self) -> Path:

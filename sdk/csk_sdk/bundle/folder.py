@@ -48,8 +48,8 @@ class Bundle:
     - `folder`, `manifest`: where it lies, and what it says of itself
     - `id`: the sha256 of the manifest, by which a state knows it
     - `origin`: by whose key it is signed; "" where no key was asked for
-    - `precision`, `from_prefix`, `wide_sums`, `spinning`, `providers`, `time_limit` (seconds): the form of its graphs,
-      as `view` gives another one
+    - `precision`, `from_prefix`, `wide_sums`, `spinning`, `providers`, `time_limit` (seconds), `partial`: the form of
+      its graphs, as `view` gives another one
     """
 
     def __init__(self, folder: Path, manifest: Manifest, identity: str, origin: str = "") -> None:
@@ -63,6 +63,7 @@ class Bundle:
         self.spinning = False
         self.providers = ON_CPU
         self.time_limit: float | None = None
+        self.partial = False
 
     @classmethod
     def open(cls, folder: Path | str, trust: Path | str | None = None) -> Bundle:
@@ -179,7 +180,7 @@ class Bundle:
         """How this view of the bundle opens its graphs, as arguments of `Graph`."""
         sizes = {f"{site.name}.k": (channels or {}).get(site.name, 1) for site in self.manifest.sites}
         return {
-            "partial": self.from_prefix,
+            "partial": self.from_prefix or self.partial,
             "wide_sums": self.adds_wide,
             "spinning": self.spinning,
             "providers": self.providers,
@@ -195,12 +196,13 @@ class Bundle:
         spinning: bool | None = None,
         providers: tuple[Provider, ...] | None = None,
         time_limit: float | None = None,
+        partial: bool | None = None,
     ) -> Bundle:
         """The same bundle with its graphs in another form; what is None stays as it is.
 
         With `from_prefix` the input `image` of the graphs holds prefix features. `wide_sums` says how int8 adds up:
         until it is said, as this CPU needs it (`adds_wide`). `spinning`,
-        `providers` and `time_limit` are those of `Graph`.
+        `providers`, `time_limit` and `partial` are those of `Graph`.
         Raises BundleError where the bundle was built without these graphs.
         """
         other = copy.copy(self)
@@ -226,6 +228,8 @@ class Bundle:
             other.providers = providers
         if time_limit is not None:
             other.time_limit = time_limit
+        if partial is not None:
+            other.partial = partial
         return other
 
     @property

@@ -1,5 +1,7 @@
 /** A matrix of nearly low rank as the products of a few of its own rows and columns. */
 
+import { subtractRow } from './matrix.js';
+
 /** As columns of `left` and `right`, both as rows here, `(n, f)`: the matrix is nearly `left^T right`. */
 export interface Crosses {
   readonly left: Float64Array;
@@ -23,23 +25,18 @@ export function crosses(a: Float64Array, f: number, least: number, most: number)
     const column = left.subarray(n * f, (n + 1) * f);
     row.set(a.subarray(i * f, (i + 1) * f));
     row[i] = row[i]! - 1;
-    for (let k = 0; k < n; k++) subtract(row, right, k * f, left[k * f + i]!);
+    for (let k = 0; k < n; k++) subtractRow(row, right, k * f, left[k * f + i]!);
     taken[i] = 1;
     const j = largest(row);
     const pivot = row[j]!;
     if (Math.abs(pivot) <= least) return { left, right, n };
     for (let at = 0; at < f; at++) column[at] = a[at * f + j]!;
     column[j] = column[j]! - 1;
-    for (let k = 0; k < n; k++) subtract(column, left, k * f, right[k * f + j]!);
+    for (let k = 0; k < n; k++) subtractRow(column, left, k * f, right[k * f + j]!);
     for (let at = 0; at < f; at++) column[at] = column[at]! / pivot;
     i = largest(column, taken);
   }
   return { left, right, n: most };
-}
-
-/** From `to` subtract `factor` times what is in `rows` from `start` on. */
-function subtract(to: Float64Array, rows: Float64Array, start: number, factor: number): void {
-  for (let j = 0; j < to.length; j++) to[j] = to[j]! - factor * rows[start + j]!;
 }
 
 /** Where the largest is, whatever its sign; not where something is `taken`. */

@@ -167,6 +167,11 @@ export function add(to: Float64Array, other: Float64Array, factor = 1): void {
   for (let at = 0; at < to.length; at++) to[at] = to[at]! + factor * other[at]!;
 }
 
+/** From `to` subtract `factor` times what is in `rows` from `start` on. */
+export function subtractRow(to: Float64Array, rows: Float64Array, start: number, factor: number): void {
+  for (let j = 0; j < to.length; j++) to[j] = to[j]! - factor * rows[start + j]!;
+}
+
 export function difference(a: Float64Array, b: Float64Array): Float64Array {
   const out = a.slice();
   for (let at = 0; at < out.length; at++) out[at] = out[at]! - b[at]!;

@@ -5,7 +5,7 @@
 
 import { COVARIANCE } from '../contract/thresholds.js';
 import { type ClassSums, freedomOf, roundingOf, variancesWithin } from './covariance.js';
-import { argmax, timesTransposed, transposed } from './matrix.js';
+import { argmax, subtractRow, timesTransposed, transposed } from './matrix.js';
 import { choleskyFactor } from './symmetric.js';
 
 /** Rows `(n, f)`. */
@@ -72,11 +72,6 @@ function pivoted(
     }
     left[pivot] = 0;
   }
-}
-
-/** From `to` subtract `factor` times what is in `rows` from `start` on. */
-function subtractRow(to: Float64Array, rows: Float64Array, start: number, factor: number): void {
-  for (let j = 0; j < to.length; j++) to[j] = to[j]! - factor * rows[start + j]!;
 }
 
 /** `share rows^T rows` and a diagonal `ridge` above 0 (Woodbury, 1950). */
