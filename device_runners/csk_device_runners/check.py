@@ -47,6 +47,9 @@ _STEPS = (0.01, 0.03, 0.003, 0.1, 0.3, 0.001, 1.0, 10.0)
 # divided wrongly in the last row and column of a 16x16 image at 0.03. In random directions kinks hide more: a right
 # gradient of ShuffleNetV2 is off by 0.015 there.
 _ALONG, _ACROSS = 0.01, 0.05
+# Where weights move by as much as they differ the loss curves, and only a network that hardly tells anything apart
+# is asked there: its right gradients are off by 0.09 (Inception v2 with weights of one number).
+_FAR_ACROSS = 0.1
 # int8 rounds, and a difference sees the steps: only that along the gradient itself, over more images, stands out.
 _INT8_IMAGES = 32
 _INT8_TOLERANCE = 0.3
@@ -189,11 +192,10 @@ class _Check:
         batch = self._batch(2)
         whole = self._step(batch)
         halves = [self._step({name: value[i : i + 1] for name, value in batch.items()}) for i in (0, 1)]
-        error = 0.0
-        for parameter, name in self._gradient_names().items():
-            mean = (halves[0][name] + halves[1][name]) / 2
-            if norm(mean - whole[name]) > self._resolution(parameter, float(whole["loss"])):
-                error = max(error, relative(mean, whole[name]))
+        error = max(
+            self._apart(parameter, (halves[0][name] + halves[1][name]) / 2, whole, name)
+            for parameter, name in self._gradient_names().items()
+        )
         same = _INT8_SAME if self._int8 else _SAME
         return Result("gradient of a batch = mean", error <= same, f"relative error {error:.1e}", error)
 
@@ -204,14 +206,15 @@ class _Check:
         batches counts, and then of single images, which have fewer units. A wrong cut is wrong for all of them.
         """
         limit = _INT8_STORED if self._int8 else _STORED
-        names = self._gradient_names().values()
-        best = dict.fromkeys(names, np.inf)
+        gradients = self._gradient_names()
+        best = dict.fromkeys(gradients, np.inf)
         for images in (*[_IMAGES] * _ATTEMPTS, *[1] * _POINTS):
             batch = self._batch(images)
             whole = self._step(batch)
             features = prefix.run({"image": batch["image"]})["prefix"]
             cut = suffix.run({**batch, "image": features, **self._parameters})
-            best = {name: min(best[name], relative(cut[name], whole[name])) for name in names}
+            for parameter, name in gradients.items():
+                best[parameter] = min(best[parameter], self._apart(parameter, cut[name], whole, name))
             if max(best.values()) <= limit:
                 break
         error = float(max(best.values()))
@@ -234,6 +237,12 @@ class _Check:
             if not found[-1].passed and not self._int8:
                 found += self._where_smooth(parameter, name)
             yield found[-1] if found[-1].passed else min(found, key=lambda result: result.value)
+
+    def _apart(self, parameter: str, got: NDArray[np.float64], whole: Feeds, name: str) -> float:
+        """How far a gradient is from that of the whole graph, relative to it; 0 where no step could tell them apart."""
+        if norm(got - whole[name]) <= self._resolution(parameter, float(whole["loss"])):
+            return 0.0
+        return float(relative(got, whole[name]))
 
     def _resolution(self, parameter: str, loss: float) -> float:
         """A gradient of a smaller norm is zero: not even a far step along it changes the loss in float32."""
@@ -302,7 +311,7 @@ class _Check:
         measured = np.array([self._difference(batch, parameter, direction, step) for direction in others])
         across, cosine = relative(given[1:], measured), _cosine(given[1:], measured)
         detail = f"cosine {cosine:.5f}, relative error {across:.1e}, {said}"
-        return Result(name, across <= _ACROSS, detail, max(along, across))
+        return Result(name, across <= (_ACROSS if step < 1 else _FAR_ACROSS), detail, max(along, across))
 
     def _directions(self, gradient: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """The gradient's own direction, then random signs; all of length 1."""

@@ -149,7 +149,8 @@ def measure_base(
         sketch = None if images is None else measured(None, statistics, images, _UNSEEN)
     scores = np.concatenate(logits)
     measure = bundle.objective.measure(scores, classes, split.labels, classes)
-    found: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
+    with np.errstate(over="ignore"):  # said in a sentence below
+        found: dict[str, NDArray[Any]] = {name: moment.astype(np.float32) for name, moment in moments.items()}
     found.update(statistics.tensors())
     if sketch is not None:
         found.update(sketch.tensors())
