@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from cryptography.x509.oid import NameOID
 
 from conftest import NAMES, Digits, open_learner
 from csk_sdk import ConfigError, FleetError, Learner, StateLockedError, fleet
-from csk_sdk.fleet import receiving
+from csk_sdk.fleet import receiving, serving
 from csk_sdk.fleet.listening import Place, Site, listen
 from csk_sdk.fleet.receiving import LOCK_FILE, Receiver
 from csk_sdk.fleet.serving import application
@@ -145,15 +146,19 @@ class Fleet:
             return Answer(error.code, error.read(), dict(error.headers.items()))
 
     @contextmanager
-    def serving(self, *options: str) -> Iterator[subprocess.Popen[str]]:
-        """The receiver, until the block ends."""
+    def serving(
+        self, *options: str, first: Callable[[], object] | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
+        """The receiver, until the block ends; its process does `first` before all else."""
         command = [
             *(sys.executable, "-m", "csk_sdk", "fleet", "serve", str(self.inbox)),
             *("--trust", str(self.folder / "keys"), "--merged", str(self.merged), "--port", "0"),
             *("--certificate", str(self.trusted), "--key", str(self.folder / "server-key.pem")),
             *("--token", str(self.folder / "token"), "--bundle", str(self.bundle), *options),
         ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=first
+        )
         assert process.stdout is not None
         assert process.stderr is not None
         try:
@@ -366,16 +371,21 @@ def test_what_a_killed_receiver_was_being_sent_goes_at_the_next_start(ours: Flee
         assert ours.put("kitchen").status == 201
 
 
-def test_ctrl_c_ends_what_is_being_sent_in_a_sentence(ours: Fleet) -> None:
+@pytest.mark.parametrize("background", [False, True])
+def test_ctrl_c_ends_what_is_being_sent_in_a_sentence(ours: Fleet, background: bool) -> None:
+    """What a script's shell runs in the background ignores SIGINT, until the server takes it."""
     ours.device("kitchen", (4, 5))
-    with ours.serving() as process, half_sent(ours) as half:
+    first = partial(
+        signal.signal, signal.SIGINT, signal.SIG_IGN if background else signal.default_int_handler
+    )
+    with ours.serving(first=first) as process, half_sent(ours) as half:
         process.send_signal(signal.SIGINT)
         answer = b"".join(iter(lambda: half.recv(1 << 16), b""))
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert answer.endswith(b'{"error":"The receiver is being stopped: send it again later."}')
         half.close()
         out, err = process.communicate(timeout=60)
-        assert err == "Interrupted.\n"
+        assert (process.returncode, err) == (130, "Interrupted.\n")
         assert out == (
             "Refused 127.0.0.1, PUT /contributions: The receiver is being stopped: send it again later.\n"
         )
@@ -459,27 +469,57 @@ def test_only_a_whole_merged_file_is_given_out(ours: Fleet) -> None:
 
 def test_what_is_too_large_or_too_slow_ends(ours: Fleet) -> None:
     """On a server within this process, which has little patience."""
-    import uvicorn
-
     ours.device("kitchen", (4, 5))
     app = application(ours.inbox, [ours.folder / "keys"], token=TOKEN, largest=5_000, patience=0.5)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    with within(app) as place:
+        ours.url = f"http://127.0.0.1:{place[1]}"
+        answer = ours.put("kitchen")
+        assert (answer.status, answer.json) == (413, {"error": "What was sent is larger than 0.005 MB."})
+        with socket.create_connection(place) as slow:
+            slow.settimeout(60)
+            head = f"PUT /contributions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+            slow.sendall(f"{head}Content-Length: 4000\r\n\r\n".encode() + bytes(10))
+            assert slow.recv(1 << 16).startswith(b"HTTP/1.1 408 ")
+    assert ours.kept == []
+
+
+@contextmanager
+def within(app: Any, **settings: Any) -> Iterator[tuple[str, int]]:
+    """Where a server within this process listens, until the block ends."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", **settings))
     with socket.create_server(("127.0.0.1", 0)) as heard:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [heard]})
         thread.start()
         try:
-            ours.url = f"http://127.0.0.1:{heard.getsockname()[1]}"
-            answer = ours.put("kitchen")
-            assert (answer.status, answer.json) == (413, {"error": "What was sent is larger than 0.005 MB."})
-            with socket.create_connection(heard.getsockname()) as slow:
-                slow.settimeout(60)
-                head = f"PUT /contributions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
-                slow.sendall(f"{head}Content-Length: 4000\r\n\r\n".encode() + bytes(10))
-                assert slow.recv(1 << 16).startswith(b"HTTP/1.1 408 ")
+            yield heard.getsockname()
         finally:
             server.should_exit = True
             thread.join(60)
-    assert ours.kept == []
+
+
+@pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"], ids=["sends", "asks, and does not wait"])
+def test_who_is_refused_while_sending_reads_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect: str
+) -> None:
+    monkeypatch.setattr(serving, "_WAITED_IN_VAIN", 60.0)
+    trusted = certificate(tmp_path, "server")
+    device_key(tmp_path, "kitchen", tmp_path / "keys")
+    app = application(tmp_path / "inbox", [tmp_path / "keys"], token=TOKEN)
+    context = ssl.create_default_context(cafile=str(trusted))
+    count = 8 << 20
+    with (
+        within(app, ssl_certfile=trusted, ssl_keyfile=tmp_path / "server-key.pem") as place,
+        socket.create_connection(place, timeout=60) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as client,
+    ):
+        head = f"PUT /contributions HTTP/1.1\r\nHost: x\r\n{expect}Content-Length: {count}\r\n\r\n"
+        client.sendall(head.encode())
+        client.sendall(bytes(count))
+        answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert answer.endswith(b'send `Authorization: Bearer TOKEN`."}')
 
 
 def changed(folder: Path, **what: Any) -> tuple[Site, Place]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from csk_sdk.fleet import serving
 from csk_sdk.fleet.serving import application
 from learner.test_fleet_https import device_key
 
@@ -20,7 +22,7 @@ LENGTHLESS: Headers = ((b"host", b"fleet"),)
 async def _asked(
     app: Any, method: str, path: str, parts: list[bytes], headers: Headers = LENGTHLESS
 ) -> tuple[int, Any, int]:
-    """How `app` answers a request whose body comes in `parts`, and how many of these it had not read by then."""
+    """How `app` answers a request whose body comes in `parts`, and how many of these it had not read in the end."""
     sent: list[dict[str, Any]] = []
     left: list[int] = []
     given = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
@@ -33,14 +35,18 @@ async def _asked(
         sent.append(message)
         left.append(max(0, len(given) - 1))
 
-    scope = {
+    await app(_scope(method, path, headers), receive, send)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    assert left[0] == left[1], "the answer is whole before anything more is read"
+    return sent[0]["status"], json.loads(body), left[-1]
+
+
+def _scope(method: str, path: str, headers: Headers) -> dict[str, Any]:
+    return {
         **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "https"},
         **{"method": method, "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b""},
         **{"headers": headers, "client": ("10.0.0.7", 4711), "server": ("fleet", 443)},
     }
-    await app(scope, receive, send)
-    body = b"".join(message.get("body", b"") for message in sent[1:])
-    return sent[0]["status"], json.loads(body), left[0]
 
 
 class Receiving:
@@ -104,12 +110,85 @@ def test_a_line_is_short_and_of_one_line(tmp_path: Path) -> None:
     assert line.isprintable()
 
 
-def test_who_is_refused_may_finish_sending_where_it_is_little(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["/contributions", "/elsewhere"])
+def test_who_is_refused_may_finish_sending(tmp_path: Path, path: str) -> None:
     """Cut off while it sends, an HTTPS client reports a broken connection in the place of the sentence."""
     ours = Receiving(tmp_path, token="t" * 16)
-    for path in ("/contributions", "/elsewhere"):
-        assert ours.unread(path, [bytes(100_000)] * 5) == 0
-        assert ours.unread(path, [bytes(500_000)] * 9) == 6
-        # Whoever asks first, or says that it is far too large, sends nothing yet.
-        assert ours.unread(path, [bytes(100)] * 3, (*LENGTHLESS, (b"expect", b"100-continue"))) == 3
-        assert ours.unread(path, [bytes(100)] * 3, (*LENGTHLESS, (b"content-length", b"99000000"))) == 3
+    assert ours.unread(path, [bytes(500_000)] * 9) == 0
+    # Whoever asks first has the answer by then, and may not have waited for it.
+    assert ours.unread(path, [bytes(100)] * 3, (*LENGTHLESS, (b"expect", b"100-continue"))) == 0
+    assert ours.unread(path, [bytes(100)] * 3, (*LENGTHLESS, (b"content-length", b"99000000"))) == 0
+
+
+@pytest.mark.parametrize("path", ["/contributions", "/elsewhere"])
+def test_no_more_is_read_in_vain_than_may_be_sent(tmp_path: Path, path: str) -> None:
+    ours = Receiving(tmp_path, token="t" * 16, largest=1 << 20)
+    assert ours.unread(path, [bytes(500_000)] * 9) == 6
+
+
+def test_who_is_refused_and_goes_on_sending_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_WAITED_IN_VAIN", 0.01)
+    ours = Receiving(tmp_path, token="t" * 16)
+    assert asyncio.run(_stalled(ours.app))[0]["status"] == 401
+
+
+async def _stalled(app: Any, headers: Headers = LENGTHLESS) -> list[dict[str, Any]]:
+    """What `app` says to one who begins to send, and then does nothing."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await app(_scope("PUT", "/contributions", headers), asyncio.Event().wait, send)
+    return sent
+
+
+@asynccontextmanager
+async def _others(app: Any, count: int) -> AsyncIterator[None]:
+    """So many others who have begun to send."""
+    them = [asyncio.create_task(_stalled(app)) for _ in range(count)]
+    await asyncio.sleep(0)
+    yield
+    for one in them:
+        one.cancel()
+    await asyncio.gather(*them, return_exceptions=True)
+
+
+def test_a_crowd_is_refused_in_a_sentence_and_told_of_once(tmp_path: Path) -> None:
+    ours = Receiving(tmp_path, most=4)
+    refused = 503, {"error": "Too many are asking at once: try again later."}
+
+    async def asked(method: str = "GET", path: str = "/merged") -> tuple[int, Any]:
+        return (await _asked(ours.app, method, path, []))[:2]
+
+    async def crowd() -> None:
+        async with _others(ours.app, 3):
+            async with _others(ours.app, 1):
+                assert [await asked(), await asked("PUT", "/contributions")] == [refused] * 2
+            # Who finds a place at its edge is answered, and it is the same crowd.
+            assert (await asked())[0] == 404
+            async with _others(ours.app, 1):
+                assert await asked() == refused
+
+    asyncio.run(crowd())
+    told = (
+        "Refused 10.0.0.7, GET /merged: Too many are asking at once: try again later. More than 4 do; of others there "
+        "is no line."
+    )
+    assert [one for one in ours.said if "Too many" in one] == [told]
+    asyncio.run(crowd())
+    assert [one for one in ours.said if "Too many" in one] == [told] * 2
+
+
+def test_strangers_that_stall_keep_nobody_out(tmp_path: Path) -> None:
+    """They are read on, so that they read why they are refused; that is no reason to refuse others."""
+    ours = Receiving(tmp_path, token="t" * 16, most=4)
+    known: Headers = (*LENGTHLESS, (b"authorization", b"Bearer " + b"t" * 16))
+
+    async def crowd() -> int:
+        async with _others(ours.app, 50):
+            return (await _asked(ours.app, "GET", "/merged", [], known))[0]
+
+    assert asyncio.run(crowd()) == 404

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.errors import ConfigError
-from csk_sdk.fleet.serving import MISSING, application
+from csk_sdk.fleet.serving import MISSING, MOST_AT_ONCE, application
 from csk_sdk.formats.opening import read_file
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-_MOST_AT_ONCE = 32
 _LARGEST_TOKEN = 4096
 _LEAST_TOKEN = 16
 _LAST_PORT = 65535
@@ -74,7 +73,6 @@ def listen(site: Site, place: Place, say: Callable[[str], object]) -> None:
         access_log=False,
         server_header=False,
         lifespan="off",
-        limit_concurrency=_MOST_AT_ONCE,
         timeout_graceful_shutdown=10,
     )
     with _listening(place) as heard:
@@ -82,6 +80,8 @@ def listen(site: Site, place: Place, say: Callable[[str], object]) -> None:
         shown = f"[{host}]" if ":" in host else host
         say(f"Listening on http{'s' if place.certificate else ''}://{shown}:{port}")
         _server(uvicorn, config, app).run(sockets=[heard])
+        # Told to end by a SIGINT that the process began by ignoring, uvicorn returns as if nothing had been.
+        raise KeyboardInterrupt
 
 
 def _server(uvicorn: ModuleType, config: Any, app: Starlette) -> Any:
@@ -110,7 +110,7 @@ def _listening(place: Place) -> socket.socket:
         raise ConfigError(f"--port is {place.port}, and must be from 0 to {_LAST_PORT}.")
     try:
         family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
-        return socket.create_server((place.host, place.port), family=family, backlog=_MOST_AT_ONCE)
+        return socket.create_server((place.host, place.port), family=family, backlog=MOST_AT_ONCE)
     except OSError as error:
         raise ConfigError(
             f"{place.host}, port {place.port} cannot be listened on ({error.strerror})."

@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,12 @@ LARGEST = 64 << 20
 """Bytes that a device may send: a hundred lessons of ten classes, with 832 features."""
 PATIENCE = 300.0
 """Seconds that sending may take."""
+MOST_AT_ONCE = 32
+"""Requests that are answered at once; more are refused."""
 ENDING = "The receiver is being stopped: send it again later."
-# Of a refused request so many bytes are read all the same, and for so many seconds: whoever is cut off while sending
-# reads no answer.
-_READ_IN_VAIN, _WAITED_IN_VAIN = 1 << 20, 2.0
+CROWDED = "Too many are asking at once: try again later."
+# For so many seconds a refused request is read on: whoever is cut off while sending reads no answer.
+_WAITED_IN_VAIN = 2.0
 _LONGEST_LINE = 1000
 _STATUSES = {
     "new": "new",
@@ -57,15 +60,16 @@ def application(
     bundle: str | None = None,
     largest: int = LARGEST,
     patience: float = PATIENCE,
+    most: int = MOST_AT_ONCE,
     say: Callable[[str], object] | None = None,
 ) -> Starlette:
     """What receives files of devices into `folder`, as `Receiver` does, and gives out the file `merged`.
 
     With `token`, whoever asks must send it (`Authorization: Bearer TOKEN`). Of what is sent no more than `largest`
-    bytes are taken, and for no longer than `patience` seconds. `say` is told a line of each file that came, and of what
-    was refused. Its `state.end()` ends what is being sent, each with a sentence; call it in the event loop. Raises
-    ConfigError for what is no key, a `merged` that is there and not what `fleet.merge` writes, or without Starlette;
-    StorageError where the folder cannot be made.
+    bytes are taken, for no longer than `patience` seconds, and of no more than `most` requests at once. `say` is told a
+    line of each file that came, and of what was refused. Its `state.end()` ends what is being sent, each with a
+    sentence; call it in the event loop. Raises ConfigError for what is no key, a `merged` that is there and not what
+    `fleet.merge` writes, or without Starlette; StorageError where the folder cannot be made.
     """
     starlette = _starlette()
     given = None if merged is None else MergedFile(merged, bundle)
@@ -76,14 +80,23 @@ def application(
         except FleetError as error:
             raise ConfigError(f"What was merged cannot be given out: {error}") from None
     site = _Site(
-        starlette, Receiver(folder, trust, bundle), given, token, min(largest, LARGEST_FILE), patience, say
+        starlette,
+        Receiver(folder, trust, bundle),
+        given,
+        token,
+        min(largest, LARGEST_FILE),
+        patience,
+        most,
+        say,
     )
     routes = [
         starlette.Route("/contributions", site.put, methods=["PUT"]),
         starlette.Route("/merged", site.get, methods=["GET"]),
     ]
     found: Starlette = starlette.Starlette(
-        routes=routes, exception_handlers={starlette.HTTPException: site.elsewhere}
+        routes=routes,
+        exception_handlers={starlette.HTTPException: site.elsewhere},
+        middleware=[starlette.Middleware(site.uncrowded)],
     )
     found.state.end = site.end
     return found
@@ -98,21 +111,45 @@ class _Site:
         token: str | None,
         largest: int,
         patience: float,
+        most: int,
         say: Callable[[str], object] | None,
     ) -> None:
         self._library, self._receiver, self._merged = library, receiver, merged
         self._token, self._largest, self._patience, self._say = token, largest, patience, say
+        # Requests that are being answered, and those of them that are refused already, and only read on.
+        self._most, self._asked, self._in_vain = most, 0, 0
+        self._crowded = False
         self._sending: set[asyncio.Timeout] = set()
         self._ending = False
 
-    async def put(self, request: Request) -> Response:
-        """`PUT /contributions`."""
-        answer = await self._put(request)
-        if answer.status_code >= 400 and answer.status_code != 408:
-            await self._read_on(request)
-        return answer
+    def uncrowded(self, app: Any) -> Any:
+        """`app`, while no more ask than it answers at once; whoever comes then is refused."""
 
-    async def _put(self, request: Request) -> Response:
+        async def run(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            self._asked += 1
+            try:
+                answer = self._crowd_refused(self._library.Request(scope, receive)) or app
+                await answer(scope, receive, send)
+            finally:
+                self._asked -= 1
+
+        return run
+
+    def _crowd_refused(self, request: Request) -> _Refusal | None:
+        busy = self._asked - self._in_vain
+        if busy <= self._most:
+            # However many come and go at the edge of a crowd, it is told once.
+            self._crowded = self._crowded and 2 * busy > self._most
+            return None
+        line = None if self._crowded else f"{CROWDED} More than {self._most} do; of others there is no line."
+        self._crowded = True
+        return self._error(request, 503, CROWDED, line)
+
+    async def put(self, request: Request) -> Response | _Refusal:
+        """`PUT /contributions`."""
         if (refused := self._refused(request)) is not None:
             return refused
         # Before anything is read: whoever says that it is too large need not send it.
@@ -133,7 +170,7 @@ class _Site:
         )
         return answer
 
-    async def get(self, request: Request) -> Response:
+    async def get(self, request: Request) -> Response | _Refusal:
         """`GET /merged`."""
         if (refused := self._refused(request)) is not None:
             return refused
@@ -157,13 +194,12 @@ class _Site:
         )
         return found
 
-    async def elsewhere(self, request: Request, error: Any) -> Response:
+    async def elsewhere(self, request: Request, error: Any) -> _Refusal:
         """What is asked of another place, or in another way."""
         answer = self._error(
             request, error.status_code, "There are `PUT /contributions` and `GET /merged`, and nothing else."
         )
         answer.headers.update(error.headers or {})
-        await self._read_on(request)
         return answer
 
     def end(self) -> None:
@@ -200,25 +236,28 @@ class _Site:
         return None
 
     async def _read_on(self, request: Request) -> None:
-        """What a refused request still sends, where that is little and not waited with."""
-        waits = "expect" in request.headers
-        if self._ending or waits or _length_of(request) > self._largest:
+        """What a refused request still sends, up to `largest` bytes."""
+        if self._ending or self._in_vain >= self._most:
             return
         count = 0
-        # Where all was read already, Starlette says so by RuntimeError.
-        with suppress(TimeoutError, RuntimeError, self._library.ClientDisconnect):
-            async with asyncio.timeout(_WAITED_IN_VAIN):
-                async for part in request.stream():
-                    count += len(part)
-                    if count > _READ_IN_VAIN:
-                        return
+        self._in_vain += 1
+        try:
+            # Where all was read already, Starlette says so by RuntimeError.
+            with suppress(TimeoutError, RuntimeError, self._library.ClientDisconnect):
+                async with asyncio.timeout(_WAITED_IN_VAIN):
+                    async for part in request.stream():
+                        count += len(part)
+                        if count > self._largest:
+                            return
+        finally:
+            self._in_vain -= 1
 
     def _read_merged(self) -> bytes:
         if self._merged is None:
             raise FileNotFoundError
         return self._merged.read()
 
-    def _refused(self, request: Request) -> Response | None:
+    def _refused(self, request: Request) -> _Refusal | None:
         if self._token is None:
             return None
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -231,24 +270,41 @@ class _Site:
     def _too_large(self) -> tuple[int, str]:
         return 413, f"{SENT} is larger than {self._largest / 1e6:g} MB."
 
-    def _error(self, request: Request, status: int, sentence: str, cause: str = "") -> Response:
-        """Refuse with a sentence, and tell whoever runs this its `cause`, if that is another."""
+    def _error(self, request: Request, status: int, sentence: str, cause: str | None = "") -> _Refusal:
+        """Refuse with a sentence, and tell whoever runs this its `cause`, if that is another; None to tell nothing."""
         who = f" {request.client.host}" if request.client is not None else ""
-        self._tell(f"Refused{who}, {request.method} {request.url.path}: {cause or sentence}")
+        if cause is not None:
+            self._tell(f"Refused{who}, {request.method} {request.url.path}: {cause or sentence}")
         # What was not read of a refused request would be taken for the next one.
         headers = {"connection": "close"}
         if status == 401:
             headers["www-authenticate"] = "Bearer"
-        refused: Response = self._library.JSONResponse(
-            {"error": sentence}, status_code=status, headers=headers
-        )
-        return refused
+        answer = self._library.JSONResponse({"error": sentence}, status_code=status, headers=headers)
+        return _Refusal(answer, partial(self._read_on, request))
 
     def _tell(self, line: str) -> None:
         if self._say is not None:
             # A device whose file is kept is told so, whether or not anybody reads of it.
             with suppress(OSError):
                 self._say("".join(one if one.isprintable() else "?" for one in line[:_LONGEST_LINE]))
+
+
+class _Refusal:
+    """An answer, and reading on behind it: who waits to be told to go on is not told, who does not wait is heard."""
+
+    def __init__(self, answer: Response, read_on: Callable[[], Awaitable[None]]) -> None:
+        self._answer, self._read_on = answer, read_on
+        self.headers = answer.headers
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def unfinished(message: Any) -> None:
+            await send(
+                message if message["type"] == "http.response.start" else {**message, "more_body": True}
+            )
+
+        await self._answer(scope, receive, unfinished)
+        await self._read_on()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _length_of(request: Request) -> int:
@@ -272,13 +328,15 @@ class _Library:
     """The parts of Starlette that are used."""
 
     def __init__(self) -> None:
-        from starlette import applications, concurrency, exceptions, requests, responses, routing
+        from starlette import applications, concurrency, exceptions, middleware, requests, responses, routing
 
         self.Starlette: Any = applications.Starlette
         self.run_in_threadpool: Any = concurrency.run_in_threadpool
         self.ClientDisconnect = requests.ClientDisconnect
         self.HTTPException = exceptions.HTTPException
         self.JSONResponse: Any = responses.JSONResponse
+        self.Middleware: Any = middleware.Middleware
+        self.Request: Any = requests.Request
         self.Response: Any = responses.Response
         self.Route: Any = routing.Route
 
