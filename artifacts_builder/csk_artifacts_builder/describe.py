@@ -34,6 +34,7 @@ from csk_sdk.contract.manifest import (
 )
 from csk_sdk.errors import ConfigError
 from csk_sdk.formats.names import LONGEST, first_twin, is_plain
+from csk_sdk.formats.wording import plural, rounded
 from csk_sdk.objectives import objective_of
 from csk_sdk.runtime.sessions import require_training_package
 from csk_sdk.version import __version__
@@ -180,7 +181,7 @@ def _preprocessing(options: BuildOptions, given: InputSpec, source: SourceModel)
     for name, values in (("--mean", mean), ("--std", std)):
         if len(values) != channels:
             raise ConfigError(
-                f"{name} has {len(values)} numbers, but the model's input has {channels} channels."
+                f"{name} has {plural(len(values), 'number')}, but the model's input has {plural(channels, 'channel')}."
             )
         if not all(abs(value) <= _LARGEST for value in values):  # nor NaN
             raise ConfigError(f"{name} is {values}; every number must be finite, and within float32.")
@@ -289,7 +290,7 @@ def _of_base_data(measured: BaseKnowledge, manifest: Manifest) -> list[str]:
         reached = (
             f"the model gets only {score:.1f} % of the base data right"
             if objective.metric == "accuracy"
-            else f"the model's {objective.metric} on the base data is only {score:.1f} %"
+            else f"the model's {objective.metric} on the base data is only {rounded(score, '.1f')} %"
         )
         found.insert(0, f"{reached}: check --mean/--std and the order of --classes.")
     return found
@@ -303,7 +304,7 @@ def _in_float(mixed: Mixed, manifest: Manifest) -> list[str]:
     worst = min(before.gradients, key=lambda name: before.gradients[name])
     coarse = (
         f"int8 is too coarse for parts of this network: with every convolution in int8, the gradient of site '{worst}' "
-        f"has a cosine of only {before.worst_gradient:.2f} to the exact one."
+        f"has a cosine of only {rounded(before.worst_gradient, '.2f')} to the exact one."
     )
     if mixed.nothing:
         return [f"{coarse} Nothing is left to gain, so all stays in float32: build with --precision exact."]

@@ -12,6 +12,7 @@ from csk_artifacts_builder.model_kinds import kind_of
 from csk_artifacts_builder.prepare.source_facts import CONVOLUTIONS
 from csk_sdk.contract.manifest import LeftOut, Site
 from csk_sdk.errors import ConfigError, ModelError
+from csk_sdk.formats.wording import plural
 
 CENTER, POINTWISE, ALL = "center", "1x1", "all"
 KINDS = (CENTER, POINTWISE, ALL)
@@ -148,7 +149,7 @@ def _kind(kernel: Sequence[int]) -> str:
 
 
 def _no_site(where: str, convolutions: Sequence[ir.Node], kinds: str) -> str:
-    found = f"{where} has {len(convolutions)} convolutions, but none"
+    found = f"{where} has {plural(len(convolutions), 'convolution')}, but none"
     reasons = {_why_not(node, kinds) or "" for node in convolutions}
     if len(reasons) == 1 and (reason := reasons.pop()) == COMPUTED:
         return (

@@ -31,6 +31,7 @@ from csk_sdk.contract.manifest import (
 )
 from csk_sdk.device.probe import like_data
 from csk_sdk.errors import BundleError
+from csk_sdk.formats.wording import plural
 from csk_sdk.method.selection import channel_count
 from csk_sdk.runtime.sessions import Graph
 from csk_sdk.workspace.folder import workspace_of
@@ -382,7 +383,7 @@ class _Check:
     def _time(self) -> Result:
         feeds = {**self._batch(self.manifest.batch_size), **self._parameters}
         seconds = median(repeat(lambda: self.training.run(feeds), number=1, repeat=_TIMED_STEPS))
-        detail = f"{1e3 * seconds:.1f} ms for {self.manifest.batch_size} images (median of {_TIMED_STEPS})"
+        detail = f"{1e3 * seconds:.1f} ms for {plural(self.manifest.batch_size, 'image')} (median of {_TIMED_STEPS})"
         return Result("time of a training step", True, detail, seconds)
 
     def _gradient_names(self) -> dict[str, str]:

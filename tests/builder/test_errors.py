@@ -341,7 +341,7 @@ ROWS = [
     Row(
         "mean of another length",
         classifier,
-        ("--mean has 1 numbers, but the model's input has 3 channels.",),
+        ("--mean has 1 number, but the model's input has 3 channels.",),
         ConfigError,
         {"mean": (0.5,)},
     ),

@@ -132,7 +132,7 @@ def test_inputs_that_are_refused(tmp_path: Path, make: Any, message: str) -> Non
         ("N,1,9,9", {"std": (math.inf,)}, "--std is (inf,); every number must be finite, and within float32."),
         ("N,1,9,9", {"std": (math.nan,)}, "--std is (nan,); every number must be finite, and within float32."),
         ("N,1,9,9", {"std": (1e-46,)}, "--std is (1e-46,); every number must be above 0."),
-        ("N,3,9", {"mean": (0.0,)}, "--mean has 1 numbers, but the model's input has 3 channels."),
+        ("N,3,9", {"mean": (0.0,)}, "--mean has 1 number, but the model's input has 3 channels."),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit_the_input(

@@ -363,7 +363,7 @@ def test_by_training_without_pictures_to_test_on_is_refused(tmp_path: Path) -> N
         ({"images": 8, "batch_size": 9}, "--images is 8, less than one batch of 9 images."),
         ({"train_steps": -1}, "--by-training is -1; it must be 0 or more."),
         ({"model": BuildOptions(sites="3x3")}, "--sites is '3x3'; it must be center, 1x1 or all."),
-        ({"model": BuildOptions(mean=(0.5,))}, "--mean has 1 numbers, but the model's input has 3 channels."),
+        ({"model": BuildOptions(mean=(0.5,))}, "--mean has 1 number, but the model's input has 3 channels."),
     ],
 )
 def test_options_out_of_range(tmp_path: Path, options: dict, message: str) -> None:

@@ -102,7 +102,7 @@ def test_the_picture(analyze, tmp_path, suffix):
         (["--picture", "p.gif"], "--picture p.gif must end in .png, .svg or .pdf."),
         (["--picture", "no/where/p.png"], "The image could not be written to no/where/p.png (No such file"),
         (["--batch-size", "80"], "--images is 64, less than one batch of 80 images."),
-        (["--mean", "0.5,0.5"], "--mean has 2 numbers, but the model's input has 1 channels."),
+        (["--mean", "0.5,0.5"], "--mean has 2 numbers, but the model's input has 1 channel."),
     ],
 )
 def test_errors(analyze, arguments, error):

@@ -59,7 +59,7 @@ def test_what_is_trained_is_said(run, workspace):
 def test_few_pictures_get_heads_only_and_a_sentence(run, workspace):
     done = run("train", "--workspace", workspace, "--few-shot", "21", "--no-evaluate")
     assert done.status == 0
-    assert "Warning: 20 images a class are too few" in done.err
+    assert "Warning: 20 images a class: too few" in done.err
     done = run("train", "--workspace", workspace, "--few-shot", "21", "--no-evaluate", "--json")
     assert (done.json["heads_only"], done.json["heads_only_because"], done.json["epochs"]) == (
         True,

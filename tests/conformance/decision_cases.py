@@ -32,12 +32,24 @@ LESSONS = {
         {"d": (9, "a"), "e": (1, "e"), "f": (14, "f")},
     ),
     "first": ("nothing was known before", {}, {"d": (20, "d"), "e": (20, "e"), "f": (20, "f")}),
+    "same": (
+        "where two new classes have the very same images, none of these is right",
+        {"a": 60, "b": 50},
+        {"d": (3, "d"), "e": (3, "d"), "f": (14, "f")},
+    ),
+    "alike": (
+        "new classes that show one thing cannot be told from each other, known ones are not asked",
+        {"a": 60, "b": 50, "c": 40},
+        {"d": (30, "d"), "e": (40, "d"), "c": (30, "d"), "f": (30, "f")},
+    ),
     "recognised": (
         "a learned class that was right less often than what is made up loses as much less to its twin",
         {"a": 60, "b": 50, "c": 40},
         {"d": (30, "c"), "e": (30, "e")},
     ),
 }
+# Of these, the images of two classes are one and the same image.
+SAME = {"same": ("d", "e")}
 # How often learned classes were right when they were learned.
 RIGHT = {"recognised": {"c": 0.5}}
 APART = 2.5
@@ -60,6 +72,8 @@ def _judgement(name: str, seed: int, attempt: int) -> Row:
 
     old = {one: images(one, count) for one, count in before.items()}
     new = [images(of, count) for count, of in task.values()]
+    for one in SAME.get(name, ()):
+        new[list(task).index(one)][...] = new[0][0]
     names = [*before, *(one for one in task if one not in before)]
     parts = {one: [old[one]] if one in old else [] for one in names}
     for one, x in zip(task, new, strict=True):

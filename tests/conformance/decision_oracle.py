@@ -82,10 +82,12 @@ def judgement(settings: Settings, given: Tensors, world: Any) -> Tensors:
     made = _MadeUp(known, settings, given)
     rows = {"told": [], "all_classes": [], "task": [], "share": [], "confused": []}
     rows |= {"twins": [], "taken": [], "back": []}
+    judged = []
     for index, name in enumerate(classes):
         features = given["features"][labels == index].astype(np.float64)
         told = known.counts[own[index]] > 1
         logits = [known.logits(x, own[index]) for x in features] if told else []
+        judged.append([] if name in settings["known"] else logits)
         _add(rows, _expected(logits, own, index))
         asked = told and old and name not in settings["known"]
         asked = asked and len(features) >= threshold("twins", "least_images")
@@ -94,7 +96,8 @@ def judgement(settings: Settings, given: Tensors, world: Any) -> Tensors:
         _add(rows, dict(zip(("twins", "taken", "back"), twin, strict=True)))
     before, after = _accuracies(old, given["permutation"], made) if old else (0.0, 0.0)
     assert not made.left, "all that was drawn is used"
-    whole = {"told", "confused", "twins"}
+    rows["alike"] = _alike(judged, own)
+    whole = {"told", "confused", "twins", "alike"}
     found = {key: np.array(row, np.int64 if key in whole else np.float64) for key, row in rows.items()}
     return {**found, "before": np.array([before]), "after": np.array([after])}
 
@@ -107,6 +110,10 @@ def _add(rows: dict[str, list[Any]], values: Mapping[str, Any]) -> None:
 def _expected(logits: Sequence[NDArray], own: Sequence[int], index: int) -> dict[str, Any]:
     if not logits:
         return {"told": 0, "all_classes": 0.0, "task": 0.0, "share": 0.0, "confused": -1}
+    # What is no likelier than another is not named for sure.
+    logits = [
+        np.array(row) - threshold("twins", "even") * (np.arange(len(row)) == own[index]) for row in logits
+    ]
     said = [_best(row, range(len(row))) for row in logits]
     among = [_best(row, own) for row in logits]
     others = [said.count(row) if row != own[index] else 0 for row in range(len(logits[0]))]
@@ -118,6 +125,23 @@ def _expected(logits: Sequence[NDArray], own: Sequence[int], index: int) -> dict
         "share": others[most] / len(said),
         "confused": most if others[most] else -1,
     }
+
+
+def _alike(judged: Sequence[Sequence[NDArray]], own: Sequence[int]) -> list[list[int]]:
+    """Which classes of the task look like which others of it: image by image, and pair by pair."""
+
+    def taken(one: int, other: int) -> float:
+        even = threshold("twins", "even")
+        return sum(_above(row[own[other]] + even, row[own[one]]) for row in judged[one]) / len(judged[one])
+
+    def same(one: int, other: int) -> bool:
+        least = min(len(judged[one]), len(judged[other]))
+        if one == other or not least:
+            return False
+        limit = threshold("twins", "confused") + threshold("twins", "noise") / least**0.5
+        return _above(taken(one, other) + taken(other, one), limit)
+
+    return [[int(same(one, other)) for other in range(len(own))] for one in range(len(own))]
 
 
 def _twin(

@@ -209,7 +209,7 @@ def test_bad_batches_of_a_stream_are_refused(bundle: Path, tmp_path: Path, digit
     for labels, message in (
         ([0, 1], r"2 images came with labels of shape \(2,\): give labels \(n, classes\)"),
         ([[0, 1, 1], [0, 1, 1]], r"labels is int64 of shape \(2, 3\), and must be"),
-        ([[0, 1]], "labels has 1 entries for 2 images"),
+        ([[0, 1]], "labels has 1 entry for 2 images"),
         ([[0, 2], [0, 1]], "The batch: label 'b' of image 0 is 2, and must be 0 or 1"),
         ([[0, np.nan], [0, 1]], r"labels\[0, 1\] \('b'\) is nan, and a label must be a finite number"),
     ):

@@ -71,7 +71,7 @@ def test_a_refused_batch_leaves_no_trace_in_a_stream(
     other = open_learner(digits_bundle, tmp_path / "other")
     bad: list[tuple[Any, Any, str]] = [
         (digits.of(4, 0, 3), [0, 1], r"3 images came with labels of shape \(2,\)"),
-        (digits.of(4, 0, 3), [0, 1, 2], "Labels run from 0 to 2, but there are 2 classes"),
+        (digits.of(4, 0, 3), [0, 1, 2], "Labels run from 0 to 2, but the task has 2 classes"),
         (digits.of(4, 0, 3), [0, 1, -1], "Labels run from -1 to 1"),
         (digits.of(4, 0, 3).astype(np.float32), [0, 1, 1], "The images are float32 and must be uint8"),
     ]

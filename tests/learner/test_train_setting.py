@@ -201,6 +201,45 @@ def test_in_int8(
     assert bits(auto) == bits(same)
 
 
+def test_of_one_step_nothing_can_be_held_out(opened: Open, task: Task, digits: Digits) -> None:
+    auto = opened("auto", **SETTINGS, train="auto", batch_size=128)
+    report = auto.learn(task)
+    assert (report.heads_only_because, report.gain["images"]) == ("no-gain", 0)
+    assert report.choice.startswith(
+        "of 80 images, none could be held out that would tell whether training pays:"
+    )
+    assert "--batch-size" in report.choice
+    images, labels = digits.arrays((6, 7), 0, 20)
+    config = auto.config.with_overrides(sensitivity_batches=1)
+    with auto.stream("02", NAMES[6:8], config) as stream:
+        for part in range(4):
+            stream.observe(images[part::4], labels[part::4])
+    assert stream.report is not None
+    assert stream.report.images == 40
+    assert stream.report.choice.startswith("of 10 images, none could be held out"), (
+        "of those that had come by then"
+    )
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_time_may_be_over_before_it_is_decided(
+    opened: Open, task: Task, monkeypatch: pytest.MonkeyPatch, dropped: bool
+) -> None:
+    if dropped:
+        monkeypatch.setattr(consolidation, "estimated_forgetting", lambda *_: {"base": 50.0})
+    auto = opened("auto", **SETTINGS, train="auto", seconds=1e-6, max_forgetting=3.0)
+    report = auto.learn(task)
+    assert (report.stopped, report.epochs, report.gain, report.heads_only) == ("seconds", 1, {}, dropped)
+    fate = "dropped, as older tasks would have lost too much" if dropped else "kept"
+    assert report.choice == (
+        "the time that --seconds gives (1e-06 s) was over after 1 of 15 steps, before it could be told whether "
+        f"training pays: what these have trained is {fate}."
+    )
+    assert report.choice in auto.tasks[0].notes
+    # Without a decision to make there is nothing to say.
+    assert opened("centers", **SETTINGS, seconds=1e-6, max_forgetting=3.0).learn(task).choice == ""
+
+
 @pytest.mark.parametrize(("train", "pays"), [("heads", False), ("auto", False), ("auto", True)])
 def test_a_stream_too(
     opened: Open, digits: Digits, train: str, pays: bool, monkeypatch: pytest.MonkeyPatch

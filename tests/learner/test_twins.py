@@ -125,6 +125,25 @@ def test_the_very_same_images_under_another_name_are_a_twin(learner: Learner, di
     assert accuracy(learner, digits, (0, 1, 2, 3, 4)) > 0.95
 
 
+@pytest.mark.parametrize("count", [3, 40])
+def test_two_new_classes_of_the_same_images_are_a_guess(learner: Learner, digits: Digits, count: int) -> None:
+    """Which of the two is named would be a matter of rounding, and of their order."""
+    image = digits.of(4, 0, 1)
+    others = digits.of(6, 0, count)
+    images, labels = (
+        np.concatenate([np.repeat(image, 2 * count, axis=0), others]),
+        np.repeat([0, 1, 2], count),
+    )
+    task = Task.from_arrays("01", images, labels, ["left", "right", "six"])
+    report = learner.learn(task, {"few_shot": 10**6, "label_check": False})
+    told = report.expected["classes"]
+    for name, other in (("left", "right"), ("right", "left")):
+        assert told[name] == {"all_classes": 0.0, "task": 0.0, "confused": other, "share": 1.0}
+    assert told["six"]["task"] > 0.6
+    (said,) = (one for one in report.warnings if "told apart" in one)
+    assert said.startswith("'left' and 'right' cannot be told apart by these images: ")
+
+
 def test_a_sentence_can_be_pasted_into_a_shell(learner: Learner, digits: Digits) -> None:
     images, labels = digits.arrays((3, 4), 0, 80)
     report = learner.learn(Task.from_arrays("twins", images, labels, ["a 3", "four"]), {"few_shot": 10**6})

@@ -50,6 +50,10 @@ def _judgement(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     assert not draws.left, "all that was drawn is used"
     expected = [found.expected.get(name, Expected(0.0, 0.0)) for name in classes]
     twins = [found.twins.get(name) for name in classes]
+    alike = np.zeros((len(classes), len(classes)), np.int64)
+    for pair in found.alike:
+        one, other = map(classes.index, pair)
+        alike[one, other] = alike[other, one] = 1
     return {
         "told": np.array([int(name in found.expected) for name in classes]),
         "all_classes": np.array([one.all_classes for one in expected]),
@@ -59,6 +63,7 @@ def _judgement(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
         "twins": np.array([names.index(one.old) if one else -1 for one in twins]),
         "taken": np.array([one.taken if one else 0.0 for one in twins]),
         "back": np.array([one.back if one else 0.0 for one in twins]),
+        "alike": alike,
         "before": np.array([found.before or 0.0]),
         "after": np.array([found.after or 0.0]),
     }

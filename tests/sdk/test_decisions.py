@@ -9,7 +9,7 @@ import pytest
 
 from csk_sdk.config import TrainingConfig
 from csk_sdk.errors import TaskError
-from csk_sdk.learning.acceptance import not_told, twins_to_part
+from csk_sdk.learning.acceptance import not_told, told_alike, twins_to_part
 from csk_sdk.method.decisions import Expected, Judgement, Twin, expected_of, judge, recognised
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.left_out import JudgedImages
@@ -48,6 +48,32 @@ def test_twins_are_those_that_cannot_be_told_apart() -> None:
         assert (twin[0], twin[1].old) == ("n", "a")
         assert not judged(3.0, 60, seed=seed).twins
     assert not judged(0.0, 9).twins, "too few to say"
+
+
+def two_classes(apart: float, count: int, seed: int = 0) -> Judgement:
+    """Of two new classes, `apart` standard deviations from each other."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], count)
+    x = (rng.normal(size=(2 * count, 3)) + np.outer(labels, [apart, 0, 0])).astype(np.float32)
+    known = ClassStatistics.empty(3).add(x, labels, ("m", "n"))
+    images = JudgedImages.of(known, x, labels, ("m", "n"), PRIOR)
+    assert images is not None
+    return judge(known, images, ("m", "n"), (), (), rng)
+
+
+def test_classes_of_a_task_may_be_twins_of_each_other() -> None:
+    for seed in range(5):
+        for count in (20, 200):
+            assert two_classes(0.0, count, seed).alike == (("m", "n"),)
+            assert two_classes(3.0, count, seed).alike == ()
+    one = two_classes(0.0, 20)
+    assert one.without((), one).alike == one.alike
+    assert told_alike(one, "image")[0].startswith("'m' and 'n' cannot be told apart by these images: ")
+    many = Judgement({}, {}, alike=(("a", "b"), ("a", "c"), ("b", "c"), ("c", "d")))
+    assert told_alike(many, "signal")[0].startswith(
+        "'a' and 'b', 'a' and 'c', 'b' and 'c', ... cannot be told apart by these signals: "
+    )
+    assert told_alike(None, "image") == told_alike(Judgement({}, {}), "image") == ()
 
 
 def test_a_twin_takes_no_more_of_a_learned_class_than_was_right_before() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from conftest import NAMES, Digits, open_learner
-from csk_sdk import ConfigError, Learner, TrainingConfig
+from conftest import NAMES, Digits, build_digits_bundle, open_learner
+from csk_sdk import ConfigError, Learner, Task, TrainingConfig
 from csk_sdk.learning.few_shot import heads_because, is_few_shot
 from csk_sdk.method.logistic import cross_entropy
 from csk_sdk.objectives import OBJECTIVES
@@ -98,7 +98,7 @@ def test_the_network_stays_as_it_was(learner: Learner, digits: Digits) -> None:
     assert (report.epochs, report.forgetting, report.leak, report.protected) == (0, 0.0, 0.0, {})
     assert 0.0 < report.loss < np.log(2)
     assert report.warnings == learner.tasks[0].notes
-    assert "19 images a class are too few" in report.warnings[0]
+    assert "19 images a class: too few for training" in report.warnings[0]
     assert "--few-shot 0" in report.warnings[0]
     assert centers(learner) == before
     assert right(learner, digits, (0, 1, 2, 3), "base") == old
@@ -116,6 +116,31 @@ def test_it_is_what_training_without_moving_the_centers_gives(
     assert learner.generation.tensors.keys() == expected.keys()
     for name, tensor in learner.generation.tensors.items():
         np.testing.assert_array_equal(tensor, expected[name], err_msg=name)
+
+
+def test_of_one_image_nothing_is_promised(learner: Learner, digits: Digits) -> None:
+    report = learner.learn(digits.task("01", (4, 5), train=1))
+    few, *_ = (one for one in report.warnings if one.startswith("1 image a class: too few for training"))
+    said = (
+        "there is one image only of {}: how often that is recognised cannot be estimated, and is likely seldom. 20 or "
+        "more of each class are advised."
+    )
+    assert report.warnings[-2:] == (said.format("'four', 'five'"), few)
+    assert report.expected["classes"] == {}
+    images, labels = digits.arrays((6, 7), 0, 5)
+    report = learner.learn(Task.from_arrays("02", images[:6], labels[:6], NAMES[6:8]))
+    assert said.format("'seven'") in report.warnings
+    assert list(report.expected["classes"]) == ["six"]
+    # What is known of a class beside it counts.
+    report = learner.learn(digits.task("03", (6, 7), train=1))
+    assert not any("one image only" in one for one in report.warnings)
+
+
+def test_of_one_image_a_class_nothing_is_promised_without_base_data(tmp_path: Path, digits: Digits) -> None:
+    learner = open_learner(build_digits_bundle(tmp_path / "bundle"), tmp_path / "state", few_shot=FEW)
+    report = learner.learn(digits.task("01", (4, 5), train=1))
+    assert any("there is one image only of 'four', 'five'" in one for one in report.warnings)
+    assert report.expected == {}
 
 
 def test_enough_pictures_are_trained_on(learner: Learner, digits: Digits) -> None:
@@ -149,7 +174,7 @@ def test_a_stream_too(learner: Learner, digits: Digits, batches: int) -> None:
     with learner.stream("01", NAMES[4:6], config) as stream:
         losses = [stream.observe(images[part], labels[part]) for part in np.array_split(order, batches)]
     assert (losses[-1] is not None) == (batches == 16)
-    assert "19 images a class are too few" in stream.warnings[0]
+    assert "19 images a class: too few for training" in stream.warnings[0]
     assert learner.tasks[0].notes == stream.warnings
     assert learner.tasks[0].loss > 0.0
     assert centers(learner) == before

@@ -11,10 +11,11 @@ import pytest
 
 from conftest import Digits
 from csk_sdk import Learner
+from csk_sdk.formats.wording import plural
 from csk_sdk.network.evaluation import recorded_scores
 from csk_sdk.report import page, read_history
 from csk_sdk.report.charts import bar_chart, heat_map, line_chart
-from csk_sdk.report.words import change, count, in_one_unit, memory, percentage, time_spent
+from csk_sdk.report.words import change, in_one_unit, memory, percentage, time_spent
 
 VOID = {"meta"}
 
@@ -162,8 +163,8 @@ def test_a_line_is_where_its_values_are() -> None:
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
-        (count(1, "task"), "1 task"),
-        (count(1200, "task"), "1,200 tasks"),
+        (plural(1, "task"), "1 task"),
+        (plural(1200, "task"), "1,200 tasks"),
         (percentage(float("nan")), "-"),
         (change(-0.04), "0.0"),
         (change(-1.25), "−1.2"),

@@ -206,7 +206,7 @@ def test_what_is_no_signal_of_the_model_is_refused(given: Any, message: str) -> 
         (np.zeros((2, 8, 8, 3), np.uint8), "The array is an image (uint8 of shape (2, 8, 8, 3)), and the model"),
         (np.zeros(6), "The signals have shape (6,) and a batch has shape (n, length, channels): hand over a single"),
         (np.zeros((6, 2)), "hand over a single signal as signal[None]."),
-        ([np.zeros((6, 2)), np.zeros((6, 1))], "signal 1 has 1 channels and the model takes 2"),
+        ([np.zeros((6, 2)), np.zeros((6, 1))], "signal 1 has 1 channel and the model takes 2"),
     ],
 )  # fmt: skip
 def test_what_is_no_batch_is_refused(given: Any, message: str) -> None:

@@ -26,6 +26,7 @@ from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.preprocess import Preprocessing
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
+from csk_sdk.formats.wording import plural
 from csk_sdk.method.logistic import HeadArrays, logistic_head
 from csk_sdk.network.finite import first_not_finite
 from csk_sdk.network.knowledge import Batch
@@ -85,8 +86,8 @@ class NewTask:
             )
         if len(self.order) < self.batch_size:
             raise TaskError(
-                f"There are {len(self.order)} images to measure knowledge intensity on, and it takes a whole "
-                f"batch of {self.batch_size}: give more images."
+                f"Knowledge intensity is measured on a whole batch of {self.batch_size}, and there is no more than "
+                f"{plural(len(self.order), 'image')}: give more images."
             )
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 
 from csk_artifacts_builder.analysis.analyze import Analysis, SiteAnalysis
 from csk_sdk.errors import ConfigError, StorageError
+from csk_sdk.formats.wording import plural
 
 FORMATS = (".png", ".svg", ".pdf")
 # Light to dark in one order for every kind of colour vision (ColorBrewer), so that it survives printing.
@@ -44,7 +45,8 @@ def draw(analysis: Analysis, path: Path) -> None:
     figure: Any = pyplot.figure(figsize=(width, 1.75 * rows + 3.6), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     above, below = figure.subfigures(2, 1, height_ratios=[1.75 * rows + 0.9, 2.7])
-    title = f"{analysis.model}, {len(analysis.classes)} new classes, {analysis.images} images"
+    classes = plural(len(analysis.classes), "new class", "new classes")
+    title = f"{analysis.model}, {classes}, {plural(analysis.images, 'image')}"
     _maps(above, sites, rows, across, title)
     _bars(below.subplots(), sites)
     try:

@@ -181,7 +181,7 @@ print(json.dumps([report.classes, fleet.inspect(files[0]).to_json()["devices"]])
     const few = await open(new MemoryStorage());
     await few.learn({ ...(await digitsTask('01-four-five', 12)), name: '01' }, { labelCheck: false });
     await expect(fleet.export(few, { name: 'x' })).rejects.toThrow(
-      /^There is nothing to export: '(four|five)' of task '01' stays here: \d images say too much of each, and 20 are the least\.$/,
+      /^There is nothing to export: '(four|five)' of task '01' stays here: of \d images it would say too much, and 20 are the least\.$/,
     );
     expect((await fleet.export(few, { name: 'x', least: 1 })).leftOut).toEqual([]);
   });

@@ -277,7 +277,7 @@ print(json.dumps({one.key: one.value for one in model.metadata_props}))
     await refused({ classes: ['one', 'one'] }, "has the class 'one' twice");
     await refused({ classes: ['four', 'five', 'six'] }, "no image of 'six'");
     await refused({ labels: task.labels.slice(1) }, '20 images and 19 labels');
-    await refused({ labels: task.labels.map(() => 2) }, 'the label 2, but there are 2 classes');
+    await refused({ labels: task.labels.map(() => 2) }, 'the label 2, but 2 classes, from 0');
     expect(learner.generation.number).toBe(0);
     await expect(learner.learn(task, { learningRate: 1e30 })).rejects.toThrow(/Nothing was committed/);
     expect(learner.generation.number).toBe(0);

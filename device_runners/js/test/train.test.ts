@@ -134,5 +134,41 @@ test('of one batch nothing can be held out', async () => {
   const auto = await device([], { ...CENTERS, train: 'auto', batchSize: 80 });
   const report = await auto.learn(await learned());
   expect(report).toMatchObject({ headsOnlyBecause: 'no-gain', gain: { images: 0 } });
+  expect(report.choice).toMatch(
+    /^of 80 images, none could be held out that would tell whether training pays: /,
+  );
   expect(report.choice).toContain('batchSize');
+});
+
+test.each([false, true])('time may be over before it is decided (dropped: %s)', async (dropped) => {
+  // Labels that say nothing have large gradients, and nothing is protected: older tasks lose something.
+  const harmful = { energy: 0, channelRatio: 1, learningRate: 30, maxForgetting: 0, labelCheck: false };
+  const over = { ...CENTERS, seconds: 1e-6, ...(dropped ? harmful : {}) };
+  const given = await learned();
+  const labels = dropped ? given.pictures.map((_, i) => i % 2) : given.labels!;
+  const auto = await device([], { ...over, train: 'auto' });
+  const report = await auto.learn({ ...given, labels });
+  expect(report).toMatchObject({ stopped: 'seconds', epochs: 1, gain: undefined, headsOnly: dropped });
+  expect(report.choice).toBe(
+    'the time that seconds gives (1e-06 s) was over after 1 of 15 steps, before it could be told whether training pays: what ' +
+      `these have trained is ${dropped ? 'dropped, as older tasks would have lost too much' : 'kept'}.`,
+  );
+  expect(auto.generation.tasks[0]!.notes).toContain(report.choice);
+  expect((await (await device([], over)).learn({ ...given, labels })).choice).toBe('');
+});
+
+test('of one image nothing is promised', async () => {
+  const said = (names: string): string =>
+    `there is one image only of ${names}: how often that is recognised cannot be estimated, and is likely seldom. 20 or ` +
+    'more of each class are advised.';
+  const learner = await device([], { ...CENTERS, fewShot: 20 });
+  const report = await learner.learn(await task('01', [4, 5], undefined, { count: 1 }));
+  expect(report.expected.classes).toEqual({});
+  expect(report.warnings.at(-2)).toBe(said("'four', 'five'"));
+  expect(report.warnings.at(-1)).toMatch(/^1 image a class: too few for training to gain much\. /);
+  const { pictures, labels, ...two } = await task('02', [6, 7], undefined, { count: 5 });
+  const some = { ...two, pictures: pictures.slice(0, 6), labels: Array.from(labels!).slice(0, 6) };
+  expect((await learner.learn(some)).warnings).toContain(said("'seven'"));
+  const again = await learner.learn(await task('03', [6, 7], undefined, { count: 1 }));
+  expect(again.warnings.join()).not.toContain('one image only');
 });

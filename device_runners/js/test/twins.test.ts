@@ -141,3 +141,22 @@ it('what is expected of a lesson is what Python expects, and in the record', asy
   expect(Math.abs(report.expected.lost! - found.theirs.old.lost)).toBeLessThan(3);
   expect(found.mine.old.lost).toBe(report.expected.lost);
 });
+
+it('two new classes of the same images are a guess', async () => {
+  const learner = await device([], { ...HEADS, labelCheck: false });
+  const { pictures } = await task('01', [4], undefined, { count: 1 });
+  const others = await task('01', [6], undefined, { count: 3 });
+  const same = {
+    name: '01',
+    classes: ['left', 'right', 'six'],
+    pictures: [...Array.from({ length: 6 }, () => pictures[0]!), ...others.pictures],
+    labels: [0, 0, 0, 1, 1, 1, 2, 2, 2],
+  };
+  const { expected, warnings } = await learner.learn(same);
+  expect(expected.classes.left).toEqual({ allClasses: 0, task: 0, confused: 'right', share: 1 });
+  expect(expected.classes.right).toEqual({ allClasses: 0, task: 0, confused: 'left', share: 1 });
+  expect(expected.classes.six!.task).toBeGreaterThan(0.6);
+  expect(warnings.filter((one) => one.includes('told apart')).map((one) => one.split(':')[0])).toEqual([
+    "'left' and 'right' cannot be told apart by these images",
+  ]);
+});

@@ -21,6 +21,9 @@ async function judgement(given: Given): Promise<Results> {
   if (used !== normals.length) throw new Error('other numbers were drawn than the case gives');
   const row = (of: (name: string) => number): ReturnType<typeof result> =>
     result([classes!.length], classes!.map(of));
+  const alike = classes!.flatMap((name) =>
+    classes!.map((other) => Number(found.alike.some((pair) => pair.includes(name) && pair.includes(other)))),
+  );
   const one = (value: number | undefined): ReturnType<typeof result> => result([1], [value ?? 0]);
   return new Map([
     ['told', row((name) => Number(found.expected.has(name)))],
@@ -31,6 +34,13 @@ async function judgement(given: Given): Promise<Results> {
     ['twins', row((name) => all!.indexOf(found.twins.get(name)?.old ?? ''))],
     ['taken', row((name) => found.twins.get(name)?.taken ?? 0)],
     ['back', row((name) => found.twins.get(name)?.back ?? 0)],
+    [
+      'alike',
+      result(
+        [classes!.length, classes!.length],
+        alike.map((same, at) => (at % (classes!.length + 1) ? same : 0)),
+      ),
+    ],
     ['before', one(found.before)],
     ['after', one(found.after)],
   ]);

@@ -31,6 +31,7 @@ from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import BundleError
 from csk_sdk.formats.names import is_plain
 from csk_sdk.formats.schema import quoted
+from csk_sdk.formats.wording import plural
 
 _MOST_PIXELS, _MOST_PARAMETERS = integer("limits", "input_numbers"), integer("limits", "kernel_numbers")
 
@@ -88,7 +89,7 @@ def _sizes(manifest: Manifest) -> Iterator[str]:
     for where, spec in (("preprocessing", preprocessing), ("probe", manifest.probe)):
         for name, values in (("mean", spec.mean), ("std", spec.std)) if spec else ():
             if len(values) != image.channels:
-                yield f"{where}.{name} must have {image.channels} entries, one for each channel"
+                yield f"{where}.{name} must have {plural(image.channels, 'entry', 'entries')}, one for each channel"
     if preprocessing.resize == ("bilinear" if image.is_signal else "crop"):
         kind = "images" if image.is_signal else "signals"
         yield f'preprocessing.resize is "{preprocessing.resize}", which is for {kind}'
@@ -109,7 +110,8 @@ def _site(site: Site, where: str) -> Iterator[str]:
     }
     for name, (values, count) in lists.items():
         if len(values) != count:
-            yield f"{where}.{name} must have {count} entries, as its kernel has {axes} axes"
+            entries, kernel = plural(count, "entry", "entries"), plural(axes, "axis", "axes")
+            yield f"{where}.{name} must have {entries}, as its kernel has {kernel}"
     if math.prod(site.shape) > _MOST_PARAMETERS:
         yield f"{where}.shape is a kernel of more than {_MOST_PARAMETERS} numbers"
     if site.shape[0] % site.groups:

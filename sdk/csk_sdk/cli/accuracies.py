@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from csk_sdk.cli.rendering import table
+from csk_sdk.formats.wording import rounded
 from csk_sdk.network.evaluation import Evaluation
 
 # Percentage points below its accuracy right after learning, from which a task's number is coloured.
@@ -67,7 +68,7 @@ def expected_table(expected: Mapping[str, Any]) -> Table | None:
         means = [sum(one[key] for one in left) / len(left) for key in ("task", "all_classes")]
         made.add_row(f"{len(left)} more, on average", *(f"{100 * mean:.0f}" for mean in means), "-")
     if (old := expected.get("old")) is not None:
-        change = Text(f"{_unsigned_zero(-old['lost'], '+.1f')} points", _style(-old["lost"]))
+        change = Text(f"{rounded(-old['lost'], '+.1f')} points", _style(-old["lost"]))
         made.add_row("all older classes", "-", change, "-")
     return made
 
@@ -130,7 +131,7 @@ def summary_line(evaluation: Evaluation) -> Text:
     text = Text()
     for name, value, form in parts:
         text.append(f"{name} ", "dim")
-        text.append("-" if math.isnan(value) else _unsigned_zero(value, form), "bold")
+        text.append("-" if math.isnan(value) else rounded(value, form), "bold")
         text.append("    ")
     text.rstrip()
     return text
@@ -142,23 +143,18 @@ def _now_and_then(evaluation: Evaluation, column: int) -> tuple[float, float]:
 
 
 def _number(value: float) -> Text:
-    return Text("-", "dim") if math.isnan(value) else Text(f"{value:.1f}")
+    return Text("-", "dim") if math.isnan(value) else Text(rounded(value, ".1f"))
 
 
 def _change(points: float) -> Text:
-    return Text("-", "dim") if math.isnan(points) else Text(_unsigned_zero(points, "+.1f"), _style(points))
+    return Text("-", "dim") if math.isnan(points) else Text(rounded(points, "+.1f"), _style(points))
 
 
 def _coloured(value: float, then: float) -> Text:
     if math.isnan(value):
         return Text("")
-    return Text(f"{value:.1f}", "" if math.isnan(then) else _style(value - then))
+    return Text(rounded(value, ".1f"), "" if math.isnan(then) else _style(value - then))
 
 
 def _style(points: float) -> str:
     return "red" if points <= -_BAD else "yellow" if points <= -_NOTICEABLE else ""
-
-
-def _unsigned_zero(value: float, form: str) -> str:
-    text = format(value, form)
-    return text.lstrip("+-") if float(text) == 0 else text

@@ -14,8 +14,9 @@ from csk_sdk.cli.building import require_builder
 from csk_sdk.cli.class_file import described
 from csk_sdk.cli.model_options import SiteKind
 from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName
-from csk_sdk.cli.rendering import Screen, by, plural
+from csk_sdk.cli.rendering import Screen, by
 from csk_sdk.cli.size_options import parse_input_size
+from csk_sdk.formats.wording import plural, rounded
 
 if TYPE_CHECKING:
     from csk_artifacts_builder.analysis.analyze import Analysis, SiteAnalysis
@@ -166,7 +167,7 @@ def verdict(found: Analysis) -> list[str]:
         lines.append(
             f"Trained alone for {plural(found.train_steps, 'step')}, the center gains most at {first} of "
             f"{plural(len(compared), 'site')}, on images not trained on at {unseen}; gains and intensities of all "
-            f"positions have rank correlation {found.agreement:+.2f}."
+            f"positions have rank correlation {rounded(found.agreement, '+.2f')}."
         )
     return lines
 
@@ -181,6 +182,6 @@ def _trend(thing: str, correlation: float | None) -> list[str]:
     if correlation is None:
         return []
     if abs(correlation) < _CLEAR:
-        return [f"{thing} hardly changes with depth: rank correlation {correlation:+.2f}."]
+        return [f"{thing} hardly changes with depth: rank correlation {rounded(correlation, '+.2f')}."]
     which = "grows" if correlation > 0 else "falls"
-    return [f"{thing} {which} with depth: rank correlation {correlation:+.2f}."]
+    return [f"{thing} {which} with depth: rank correlation {rounded(correlation, '+.2f')}."]

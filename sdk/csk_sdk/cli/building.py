@@ -39,6 +39,7 @@ from csk_sdk.cli.rendering import (
 from csk_sdk.cli.size_options import memory_size, parse_input_size
 from csk_sdk.contract.manifest import Manifest
 from csk_sdk.errors import RuntimeMissingError
+from csk_sdk.formats.wording import rounded
 from csk_sdk.network.inspection import Inspection, inspect_bundle
 from csk_sdk.objectives import objective_of
 
@@ -230,7 +231,10 @@ def _show_built(screen: Screen, built: Inspection, report: BuildReport, seconds:
     if accuracy is not None:
         metric = objective_of(manifest.loss).metric
         rows.append(
-            (f"Base {metric}", f"{accuracy:.1f} % {'of' if metric == 'accuracy' else 'on'} the base data")
+            (
+                f"Base {metric}",
+                f"{rounded(accuracy, '.1f')} % {'of' if metric == 'accuracy' else 'on'} the base data",
+            )
         )
     if manifest.upgrade is not None:
         rows.append(("Upgrade", upgrade_words(manifest)))

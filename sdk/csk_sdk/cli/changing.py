@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TrustKey, WorkspaceDir, Yes
-from csk_sdk.cli.rendering import Screen, plural
+from csk_sdk.cli.rendering import Screen
 from csk_sdk.errors import ConfigError
+from csk_sdk.formats.wording import plural
 from csk_sdk.learning.forgetting import Forgotten
 from csk_sdk.workspace.folder import Workspace
 

@@ -12,8 +12,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
-from csk_sdk.cli.rendering import Screen, plural, table
+from csk_sdk.cli.rendering import Screen, table
 from csk_sdk.errors import ConfigError
+from csk_sdk.formats.wording import plural
 from csk_sdk.workspace.folder import Workspace
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from csk_sdk.cli.rendering import facts, table
 from csk_sdk.config import TrainingConfig
+from csk_sdk.formats.wording import rounded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,8 +70,8 @@ def _titled(title: str, content: Any, console: Console) -> None:
 
 
 def _percent(value: Any) -> str:
-    return "-" if value is None else f"{value:.1f}"
+    return "-" if value is None else rounded(value, ".1f")
 
 
 def _signed(value: Any) -> str:
-    return "-" if value is None else f"{value:+.1f}"
+    return "-" if value is None else rounded(value, "+.1f")

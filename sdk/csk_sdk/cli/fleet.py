@@ -12,9 +12,10 @@ from csk_sdk.cli.fleet_engine import prepare, round_, start
 from csk_sdk.cli.fleet_options import SIGNED_BY, AcceptDevices, SameNames, SignedBy, WithoutDevices
 from csk_sdk.cli.fleet_telling import classes_text, same_of, say_merged
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TrustKey, WorkspaceDir
-from csk_sdk.cli.rendering import Screen, plural, size
+from csk_sdk.cli.rendering import Screen, size
 from csk_sdk.fleet.exporting import LEAST
 from csk_sdk.fleet.packing import MANY_BITS
+from csk_sdk.formats.wording import plural
 from csk_sdk.workspace.folder import Workspace
 
 fleet = typer.Typer(

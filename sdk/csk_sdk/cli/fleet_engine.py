@@ -10,10 +10,11 @@ import typer
 from csk_sdk.cli.fleet_options import AcceptDevices, SameNames, SignedBy, WithoutDevices
 from csk_sdk.cli.fleet_telling import classes_text, same_of, say_merged
 from csk_sdk.cli.options import HERE, AsJson
-from csk_sdk.cli.rendering import Screen, plural
+from csk_sdk.cli.rendering import Screen
 from csk_sdk.errors import ConfigError, FleetError
 from csk_sdk.fleet.exporting import LEAST
 from csk_sdk.fleet.packing import MANY_BITS
+from csk_sdk.formats.wording import plural
 
 Kit = Annotated[
     Path, typer.Argument(metavar="KIT", help="The folder that `nvflare provision` wrote for a site.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from csk_sdk.cli.rendering import Screen, plural
+from csk_sdk.cli.rendering import Screen
 from csk_sdk.errors import ConfigError
 from csk_sdk.fleet.merging import MergeReport
+from csk_sdk.formats.wording import plural
 
 
 def classes_text(classes: dict[str, float]) -> str:

@@ -11,8 +11,9 @@ import typer
 from csk_sdk.cli.class_file import numbers
 from csk_sdk.cli.options import HERE, AsJson, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.predictions import counted
-from csk_sdk.cli.rendering import Screen, by, facts, large, percent, plural, size, table
+from csk_sdk.cli.rendering import Screen, by, facts, large, percent, size, table
 from csk_sdk.contract.manifest import CROSS_ENTROPY, EXACT, Manifest
+from csk_sdk.formats.wording import plural
 from csk_sdk.network.inspection import Inspection, SiteSummary, StepCost, inspection_of
 from csk_sdk.objectives import objective_of
 from csk_sdk.workspace.folder import workspace_of

@@ -21,11 +21,12 @@ from csk_sdk.cli.options import (
     require_named,
 )
 from csk_sdk.cli.predictions import counted
-from csk_sdk.cli.rendering import Screen, plural
+from csk_sdk.cli.rendering import Screen
 from csk_sdk.cli.setting_options import given_settings, setting
 from csk_sdk.cli.size_options import memory_size
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import ContradictionError, CskError
+from csk_sdk.formats.wording import plural
 from csk_sdk.learner import Learner
 from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stopping import EPOCHS, PLATEAU

@@ -7,6 +7,7 @@ import time
 from rich.progress import Progress, TextColumn
 
 from csk_sdk.cli.rendering import Screen, duration, progress_bar, size
+from csk_sdk.formats.wording import rounded
 from csk_sdk.learning.learn_run import Progress as LearnProgress
 from csk_sdk.learning.life import LearnReport
 
@@ -55,7 +56,7 @@ class LearningView:
             self._begin_phase(_PHASES[now.phase])
         elif self._progress is not None:
             label = f"Epoch {now.epoch} of {now.epochs}"
-            loss = f"loss {now.loss:.3f}"
+            loss = f"loss {rounded(now.loss, '.3f')}"
             self._progress.update(
                 self._task, description=label, completed=now.step, total=now.steps, loss=loss
             )
@@ -70,7 +71,7 @@ class LearningView:
         seconds = time.monotonic() - self._epoch_began
         self._epoch_began = time.monotonic()
         self._screen.say(
-            f"  Epoch {last.epoch} of {last.epochs}   loss {last.loss:.3f}   {duration(seconds)}"
+            f"  Epoch {last.epoch} of {last.epochs}   loss {rounded(last.loss, '.3f')}   {duration(seconds)}"
         )
 
 
@@ -78,7 +79,7 @@ def learned(report: LearnReport) -> str:
     """What is said of a learned task, in a sentence."""
     return (
         f"Learned {report.task} in {duration(report.seconds)}: generation {report.generation}, loss "
-        f"{report.loss:.3f}, peak memory {_of_budget(report)}."
+        f"{rounded(report.loss, '.3f')}, peak memory {_of_budget(report)}."
     )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from csk_sdk.cli.rendering import plural, table
+from csk_sdk.cli.rendering import table
 from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, MSE, Manifest
+from csk_sdk.formats.wording import plural, rounded
 from csk_sdk.objectives import Prediction, objective_of
 
 _ORDINALS = {2: "2nd", 3: "3rd"}
@@ -59,7 +60,7 @@ def predictions_table(found: list[dict[str, Any]]) -> Table:
     if "values" in found[0]:
         made = table("File", *found[0]["values"])
         for one in found:
-            made.add_row(one["file"], *(f"{value:.4g}" for value in one["values"].values()))
+            made.add_row(one["file"], *(rounded(value, ".4g") for value in one["values"].values()))
         return made
     several = "labels" in found[0]
     made = table("File", *(("Has", "1st", "%") if several else ("Class", "%")), left=3 if several else 2)

@@ -225,11 +225,6 @@ def percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %"
 
 
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """1 task, 2 tasks."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
 def by(sizes: tuple[int, ...]) -> str:
     """64x32x3x3."""
     return "x".join(str(value) for value in sizes)

@@ -8,9 +8,10 @@ from typing import Annotated, BinaryIO
 import typer
 
 from csk_sdk.cli.options import HERE, BundleDir, StateDir, TrustKey, WorkspaceDir
-from csk_sdk.cli.rendering import Screen, plural, size
+from csk_sdk.cli.rendering import Screen, size
 from csk_sdk.errors import ConfigError
 from csk_sdk.formats.places import require_place
+from csk_sdk.formats.wording import plural
 from csk_sdk.report import page, read_history
 from csk_sdk.state.atomic import replace_file
 from csk_sdk.workspace.folder import Workspace

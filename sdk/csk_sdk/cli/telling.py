@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir
-from csk_sdk.cli.rendering import Screen, plural, table
+from csk_sdk.cli.rendering import Screen, table
+from csk_sdk.formats.wording import plural
 from csk_sdk.network.status import Need, Status
 from csk_sdk.state.field import SHARES, Day
 from csk_sdk.workspace.conditions import is_paused

@@ -31,8 +31,9 @@ from csk_sdk.cli.model_options import (
     Trainable,
 )
 from csk_sdk.cli.options import AsJson, BitDepth, InputSize, OutputName, Precision
-from csk_sdk.cli.rendering import Screen, by, facts, plural, size, table
+from csk_sdk.cli.rendering import Screen, by, facts, size, table
 from csk_sdk.cli.size_options import memory_size, parse_input_size
+from csk_sdk.formats.wording import plural
 
 if TYPE_CHECKING:
     from csk_artifacts_builder import Trial

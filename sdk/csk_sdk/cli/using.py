@@ -26,6 +26,7 @@ from csk_sdk.cli.rendering import Screen, size
 from csk_sdk.data.files import READ, SUFFIXES, open_files
 from csk_sdk.data.source import Source, require_bright
 from csk_sdk.errors import ConfigError, TaskError
+from csk_sdk.formats.wording import rounded
 from csk_sdk.learner import Learner
 from csk_sdk.method.unknown import REJECT
 from csk_sdk.network.evaluation import Evaluation
@@ -107,7 +108,7 @@ def _show(screen: Screen, evaluation: Evaluation) -> None:
     if evaluation.base_lost is not None:
         screen.say(
             "The base has no test images here. By what is kept of its classes, they lose about "
-            f"{max(evaluation.base_lost, 0.0):.1f} points to those learned since."
+            f"{rounded(max(evaluation.base_lost, 0.0), '.1f')} points to those learned since."
         )
 
 

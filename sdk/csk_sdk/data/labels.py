@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.errors import TaskError
+from csk_sdk.formats.wording import plural
 
 # Either form; which of them a bundle learns from, its loss says: csk_sdk.objectives.
 Labels = NDArray[Any]
@@ -87,4 +88,6 @@ def _table(labels: NDArray[Any], names: Sequence[str], count: int, name: str, no
 
 def _require_one_each(labels: NDArray[Any], count: int, name: str, noun: str) -> None:
     if len(labels) != count:
-        raise TaskError(f"{name} has {len(labels)} entries for {count} {noun}s: give one for each.")
+        raise TaskError(
+            f"{name} has {plural(len(labels), 'entry', 'entries')} for {plural(count, noun)}: give one for each."
+        )

@@ -18,6 +18,7 @@ from csk_sdk.contract.manifest import InputSpec, PreprocessingSpec
 from csk_sdk.data.signals import Signal
 from csk_sdk.errors import BundleError, TaskError
 from csk_sdk.formats.given import items_of
+from csk_sdk.formats.wording import plural
 
 Pixels = NDArray[np.uint8]
 
@@ -154,7 +155,7 @@ class PicturePreprocessing(Preprocessing):
     def _check(self, image: NDArray[Any] | Signal, where: str) -> None:
         if isinstance(image, Signal):
             raise TaskError(
-                f"{where} is a signal of {len(image.samples)} samples, and the model takes images of "
+                f"{where} is a signal of {plural(len(image.samples), 'sample')}, and the model takes images of "
                 f"{self.width}x{self.height} pixels (width x height): hand over uint8 images."
             )
         if not isinstance(image, np.ndarray):
@@ -174,7 +175,7 @@ class PicturePreprocessing(Preprocessing):
         channels = pixels.shape[2]
         if channels > 4 or self.channels not in (1, 3):
             raise TaskError(
-                f"{where} has {channels} channels and the model takes {self.channels}: "
+                f"{where} has {plural(channels, 'channel')} and the model takes {self.channels}: "
                 "hand over images with the channels that the model was trained on."
             )
         if channels in (2, 4):

@@ -13,6 +13,7 @@ from csk_sdk.data.preprocess import PicturePreprocessing, Preprocessing
 from csk_sdk.data.signals import Signal, check_finite, check_samples
 from csk_sdk.errors import TaskError
 from csk_sdk.formats.given import items_of
+from csk_sdk.formats.wording import plural
 
 # No signal has more channels than this beside so few samples: such a matrix is one signal, not a batch of short ones.
 _FEW = 8
@@ -50,7 +51,7 @@ class SignalPreprocessing(Preprocessing):
             raise self._other_channels(samples, where)
         if len(samples) != self.length and not self._crops:
             raise TaskError(
-                f"{where} is {len(samples)} samples long and the model takes {self.length}: cut it to that "
+                f"{where} is {plural(len(samples), 'sample')} long and the model takes {self.length}: cut it to that "
                 "length, or build the bundle with --resize crop."
             )
         begin = max(0, len(samples) - self.length) // 2
@@ -125,8 +126,8 @@ class SignalPreprocessing(Preprocessing):
                 "channels: transpose it."
             )
         return TaskError(
-            f"{where} has {samples.shape[1]} channels and the model takes {self.channels}: hand over signals with "
-            "the channels that the model was trained on."
+            f"{where} has {plural(samples.shape[1], 'channel')} and the model takes {self.channels}: hand over signals "
+            "with the channels that the model was trained on."
         )
 
     def _wanted(self) -> str:

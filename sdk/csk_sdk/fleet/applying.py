@@ -20,6 +20,7 @@ from csk_sdk.fleet.merging import merged_of
 from csk_sdk.fleet.packing import FEW_BITS, MANY_BITS, content_id, odd, pack, unpack, unpack_sketch
 from csk_sdk.formats.given import optional_path, path_of
 from csk_sdk.formats.names import first_twin
+from csk_sdk.formats.wording import plural
 from csk_sdk.learner import Learner
 from csk_sdk.learning.forgetting import merged_in
 from csk_sdk.method.consensus import alike, renamed
@@ -254,7 +255,7 @@ class _Applying:
             1 for one in own for name, file in one.contributions.items() if file and name not in one.shared
         )
         if waiting:
-            said.append(sentence("fleet_waiting", count=str(waiting)))
+            said.append(sentence("fleet_waiting", contributions=plural(waiting, "own contribution")))
         theirs = set(task.classes)
         renamed_here = sorted({name for one in own for name in one.shared} - theirs)
         if renamed_here:

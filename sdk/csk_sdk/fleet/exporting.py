@@ -22,6 +22,7 @@ from csk_sdk.fleet.statement import Entry, Statement, device_of
 from csk_sdk.formats.given import optional_path, path_of, text_of
 from csk_sdk.formats.names import is_plain
 from csk_sdk.formats.schema import load_schema, violation
+from csk_sdk.formats.wording import plural
 from csk_sdk.learner import Learner
 from csk_sdk.method.contributions import DIRECTIONS, MIXTURES, Contribution, ContributionSum
 from csk_sdk.method.unknown import Familiarity
@@ -175,7 +176,7 @@ def _enough(own: Own, least: int) -> tuple[list[tuple[str, str]], tuple[str, ...
             "fleet_few",
             name=name,
             task=task,
-            count=f"{own.contributions[task, name].count:g}",
+            images=plural(f"{own.contributions[task, name].count:g}", "image"),
             least=str(least),
         )
         for task, name in few

@@ -18,6 +18,7 @@ from csk_sdk.fleet.collection import Collection, Held
 from csk_sdk.fleet.files import Content, Merged, MergedClass
 from csk_sdk.fleet.packing import content_id, odd, pack, pack_sketch, unpack, unpack_sketch
 from csk_sdk.formats.names import likeness
+from csk_sdk.formats.wording import plural
 from csk_sdk.method.consensus import Doubt, Part, Space, apart, out_of_measure, unconfirmed
 from csk_sdk.method.contributions import Contribution, ContributionSum, Lesson
 from csk_sdk.method.heads import ClassStatistics
@@ -104,7 +105,11 @@ def _parts(fleet: Collection, held: Sequence[Held]) -> tuple[list[Part], dict[st
         except FleetError as error:
             wrong = str(error)
         if wrong is None and found.count != one.entry.count:
-            wrong = said("contribution_miscounted", said=f"{one.entry.count:g}", found=f"{found.count:g}")
+            wrong = said(
+                "contribution_miscounted",
+                images=plural(f"{one.entry.count:g}", "image"),
+                found=f"{found.count:g}",
+            )
         if wrong is not None:
             doubts.setdefault(device, Doubt(one.name, f"has {wrong}"))
             continue

@@ -24,6 +24,7 @@ from csk_sdk.errors import ConfigError, CskError, FleetError, StateError, Storag
 from csk_sdk.fleet.giving import MergedFile
 from csk_sdk.fleet.receiving import LARGEST_FILE, SENT, Receipt, Receiver
 from csk_sdk.fleet.trusting import UntrustedError
+from csk_sdk.formats.wording import plural
 from csk_sdk.state.atomic import storage_error
 
 if TYPE_CHECKING:
@@ -314,8 +315,7 @@ def _length_of(request: Request) -> int:
 
 
 def _line_of(receipt: Receipt) -> str:
-    count = len(receipt.classes)
-    classes = "1 class" if count == 1 else f"{count} classes"
+    classes = plural(len(receipt.classes), "class", "classes")
     return f"{receipt.name} ({receipt.device[:8]}): {classes}, {_STATUSES[receipt.status]}."
 
 

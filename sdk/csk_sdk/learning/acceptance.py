@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from csk_sdk.config import REFUSE, TrainingConfig
 from csk_sdk.contract.sentences import said
-from csk_sdk.contract.thresholds import number
+from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.errors import ContradictionError, TaskError
+from csk_sdk.formats.wording import plural
 from csk_sdk.method.decisions import Judgement, Twin
 from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.novelty import UNFAMILIAR
 
 _NOT_TOLD, _TOLD = number("not_told", "all_classes"), number("not_told", "task")
+_ADVISED = integer("one_image", "advised")
 
 
 def require_learnable(evidence: LabelEvidence | None, config: TrainingConfig, task: str, noun: str) -> None:
@@ -41,7 +43,11 @@ def require_agreement(
         said("contradicts_one", share=f"{100 * share:.0f}", noun=noun, name=name, other=other)
         for name, (other, share) in found.items()
     ]
-    more = said("contradicts_more", count=str(len(some) - 3)) if len(some) > 3 else ""
+    more = (
+        said("contradicts_more", classes=plural(len(some) - 3, "more class", "more classes"))
+        if len(some) > 3
+        else ""
+    )
     base = [name for name in found if known[name]]
     stays = said("contradicts_base", name=base[0]) if base else ""
     how = {"replace": "--replace", "add": "--add"}
@@ -133,19 +139,48 @@ def not_told(judgement: Judgement | None, apart: Sequence[str]) -> tuple[str, ..
     return (said("not_told", everywhere=f"{100 * everywhere:.0f}", task=f"{100 * task:.0f}"),)
 
 
+def alone(classes: Sequence[str], judgement: Judgement | None, images: int) -> tuple[str, ...]:
+    """Of a task of so many images, the classes that have one only, so that nothing judges what is made of it."""
+    if judgement is None:
+        return tuple(classes) if images == len(classes) else ()
+    return tuple(name for name in classes if name not in judgement.expected)
+
+
+def of_one_image(names: Sequence[str], noun: str) -> tuple[str, ...]:
+    """What to expect of classes that were learned from one image or signal (`noun`)."""
+    if not names:
+        return ()
+    return (
+        said("one_image", names=_listed([f"'{name}'" for name in names]), noun=noun, advised=f"{_ADVISED}"),
+    )
+
+
+def told_alike(judgement: Judgement | None, noun: str) -> tuple[str, ...]:
+    """A warning of classes of the task that its images or signals (`noun`) cannot tell apart."""
+    if judgement is None or not judgement.alike:
+        return ()
+    pairs = _listed([f"'{one}' and '{other}'" for one, other in judgement.alike])
+    return (said("alike", pairs=pairs, noun=noun),)
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
 def warnings_about(
     novelty: float | None,
     forgetting: Mapping[str, float],
     heads_only: bool,
     judgement: Judgement | None,
     apart: Sequence[str],
+    single: Sequence[str],
     config: TrainingConfig,
     noun: str,
 ) -> tuple[str, ...]:
-    """All that the user of a learned task should know, one sentence each."""
+    """All that the user of a learned task should know, one sentence each; `single` are classes of one image."""
     dropped = (heads_instead(forgetting, config),) if heads_only else ()
-    judged = (*told_twins(judgement, apart, noun), *not_told(judgement, apart))
-    return (*unfamiliar(novelty, noun), *dropped, *judged)
+    judged = (*told_twins(judgement, apart, noun), *told_alike(judgement, noun), *not_told(judgement, apart))
+    return (*unfamiliar(novelty, noun), *dropped, *judged, *of_one_image(single, noun))
 
 
 def worst_of(forgetting: Mapping[str, float]) -> tuple[str, float]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from csk_sdk.config import HEADS, TrainingConfig
 from csk_sdk.contract.manifest import Site
 from csk_sdk.contract.sentences import said
+from csk_sdk.formats.wording import plural, rounded
 from csk_sdk.method.gain import Gain
 from csk_sdk.method.projection import is_frozen
 from csk_sdk.objectives import Objective
@@ -75,21 +76,28 @@ def heads_notes(why: str, examples: int, classes: Sequence[str], noun: str) -> t
             "it is.",
         )
     if why == FEW_SHOT:
-        return (said("few_shot", each=f"{examples / len(classes):.3g}", noun=noun),)
+        return (said("few_shot", each=plural(f"{examples / len(classes):.3g}", noun)),)
     return ()
 
 
-def gain_note(gain: Gain, noun: str, max_forgetting: float, dropped: bool = False) -> str:
+def gain_note(gain: Gain, asked: int, noun: str, max_forgetting: float, dropped: bool = False) -> str:
     """The sentence about what held-out images or signals (`noun`) said of training, and what was chosen.
 
-    `dropped` says that centers were trained, and cost older tasks too much.
+    `asked` is how many there were, held out or not; `dropped` says that centers were trained, and cost older tasks too
+    much.
     """
-    values = {"images": str(gain.images), "noun": noun}
     if not gain.images:
-        return said("heads_untold", **values)
-    values |= {"done": f"{100 * gain.done:.0f}", "likelihood": f"{gain.likelihood:.4f}"}
+        return said("heads_untold", images=plural(asked, noun))
+    values = {"images": plural(gain.images, noun), "done": f"{100 * gain.done:.0f}"}
+    values["likelihood"] = rounded(gain.likelihood, ".4f")
     if gain.clear and not gain.pays(max_forgetting):
         return said("centers_cost", lost=f"{gain.lost:.1f}", allowed=f"{max_forgetting:g}", **values)
     values |= {"before": f"{100 * gain.heads:.1f}", "after": f"{100 * gain.centers:.1f}"}
     chosen = "centers_dropped" if dropped else "centers_pay"
     return said(chosen if gain.clear else "heads_pay", **values)
+
+
+def undecided_note(done: int, steps: int, seconds: float, dropped: bool) -> str:
+    """The sentence about a task whose time was over before held-out images were asked, after `done` of its `steps`."""
+    fate = "dropped, as older tasks would have lost too much" if dropped else "kept"
+    return said("undecided", seconds=f"{seconds:g}", done=f"{done:,}", steps=f"{steps:,}", fate=fate)

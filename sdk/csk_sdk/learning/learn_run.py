@@ -21,8 +21,9 @@ from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.tasks import Task
 from csk_sdk.errors import DivergedError
 from csk_sdk.formats.schema import load_schema, violation
+from csk_sdk.formats.wording import plural
 from csk_sdk.learning.consolidation import Batches
-from csk_sdk.learning.few_shot import NO_GAIN, heads_because
+from csk_sdk.learning.few_shot import NO_GAIN, heads_because, undecided_note
 from csk_sdk.learning.life import LearnReport, TaskLife, Trained
 from csk_sdk.learning.memory_budget import Plan, plan_for
 from csk_sdk.learning.prefix_cache import OFF, PrefixCache, choose_place
@@ -168,6 +169,8 @@ class LearnRun:
             stopped=EPOCHS if self._heads_because else self._stopping.reason,
             notes=self._left_out(),
             gain=self._gain,
+            asked=len(self._split),
+            choice=self._undecided(steps),
         )
         mirrored = self._mirrored_batches if self._prefix else None
         report = self._life.commit(self._plain_batches, trained, mirrored)
@@ -180,8 +183,8 @@ class LearnRun:
         if not self._task.skipped:
             return ()
         noun = self._life.bundle.manifest.input.noun
-        count = f"{len(self._task.skipped)} of {self._given} {noun}s"
-        return (f"{count} could not be read and were left out.",)
+        skipped, were = len(self._task.skipped), "was" if len(self._task.skipped) == 1 else "were"
+        return (f"{skipped} of {plural(self._given, noun)} could not be read and {were} left out.",)
 
     def _train(self, first: int, loss: float, identity: dict[str, Any], begun: float) -> tuple[float, int]:
         """All steps from `first`; the mean loss of the last epoch, and how many steps there were that count.
@@ -252,6 +255,12 @@ class LearnRun:
         warmup = warm_up_steps(self._per_epoch)
         rates = [cosine(step, self._steps, warmup) for step in range(self._steps)]
         return sum(rates[:done]) / sum(rates)
+
+    def _undecided(self, done: int) -> Callable[[bool], str] | None:
+        """What to say where its seconds were over before it was decided whether to go on."""
+        if self._heads_because or self._probe < done or self._config.seconds is None:
+            return None
+        return partial(undecided_note, done, self._steps, self._config.seconds)
 
     def _seen(self, steps: int) -> int:
         """Images seen in the epoch of the last of so many steps."""

@@ -7,7 +7,7 @@ they end, is theirs.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.sentences import said
 from csk_sdk.errors import TaskError
-from csk_sdk.learning.acceptance import require_agreement, require_learnable, warnings_about, worst_of
+from csk_sdk.learning.acceptance import alone, require_agreement, require_learnable, warnings_about, worst_of
 from csk_sdk.learning.consolidation import Batches
 from csk_sdk.learning.few_shot import MAX_FORGETTING, all_frozen, gain_note, heads_notes
 from csk_sdk.learning.memory_budget import Plan, require_budget
@@ -58,7 +58,8 @@ class LearnReport:
     - `gain`: where it was left to be decided (`train = auto`), what held-out images said; else empty. How many
       `images`, shares of 0 to 1 that heads name right on the network as it was (`heads`) and on the one in training
       (`centers`), and the rest of `csk_sdk.method.gain.Gain`
-    - `choice`: the same as a sentence: what was chosen, and why; also in the record's notes
+    - `choice`: the same as a sentence: what was chosen, and why, or that time was over before; also in the record's
+      notes
     - `known`: the classes that were known before, and updated
     - `replaced`: those of which nothing that was learned before counts any more
     - `stopped`: what ended training: "epochs", "plateau", "seconds" or "flops"
@@ -111,7 +112,8 @@ class Trained:
 
     `heads_because` says why there were none, or none that count; else it is "". `scale` is how many images each one
     that is consolidated on stands for, `begun` when it all began (`time.monotonic()`), `notes` what a user should know
-    besides, `gain` what held-out images said of training.
+    besides, `gain` what held-out images said of training, of `asked` in all, and `choice` what to say where they
+    were not asked, by whether the centers were dropped in the end.
     """
 
     images: int
@@ -123,6 +125,8 @@ class Trained:
     scale: float = 1.0
     notes: tuple[str, ...] = ()
     gain: Gain | None = None
+    asked: int = 0
+    choice: Callable[[bool], str] | None = None
 
 
 class TaskLife:
@@ -218,6 +222,7 @@ class TaskLife:
             result.heads_only,
             result.judgement,
             result.apart,
+            () if self.bundle.objective.tabular else alone(self.classes, result.judgement, trained.images),
             self.config,
             noun,
         )
@@ -226,7 +231,9 @@ class TaskLife:
         chosen: tuple[str, ...] = ()
         if trained.gain is not None:
             allowed = self.config.max_forgetting
-            chosen = (gain_note(trained.gain, noun, allowed, dropped=result.heads_only),)
+            chosen = (gain_note(trained.gain, trained.asked, noun, allowed, result.heads_only),)
+        elif trained.choice is not None:
+            chosen = (trained.choice(result.heads_only),)
         learned = LearnedTask(
             name=self.name,
             classes=self.classes,

@@ -116,9 +116,10 @@ class TaskStream:
         self._taken, self._since = 0.0, 0.0
         self._stopping = StreamStopping(config, bundle.manifest, self._batch_size)
         self._training: TaskTraining | None = None
-        # Why only heads are fitted, as far as it is known by now; and what held-out images said of training.
+        # Why only heads are fitted, as far as it is known by now; and what held-out images of so many said of training.
         self._heads_because = ""
         self._gain: Gain | None = None
+        self._asked = 0
         self.warnings: tuple[str, ...] = ()
         self.report: LearnReport | None = None
         self._flip, self._shift = augmentation(config, bundle.manifest)
@@ -247,7 +248,7 @@ class TaskStream:
     def _decide(self, training: TaskTraining) -> None:
         """Stop training where what it has gained, on held batches that it has not seen, is not clear."""
         probe = self._probe
-        self._gain = Gain(0)
+        self._gain, self._asked = Gain(0), self._seen
         if probe:
             # How many batches are to come is not known: what is held back is taken for all.
             rates = [_rate(step) for step in range(len(self._held))]
@@ -353,6 +354,7 @@ class TaskStream:
             stopped=self._stopping.reason,
             scale=self._seen / len(self._sample),
             gain=self._gain,
+            asked=self._asked,
         )
         self.report = self._life.commit(self._sampled, trained)
         self.warnings = self.report.warnings

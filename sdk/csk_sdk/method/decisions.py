@@ -68,6 +68,7 @@ class Judgement:
     """By class of the task what is `expected` of it; its `twins` and `rivals`; and the accuracy of the old classes.
 
     `before` and `after` are over old classes, all of them alike, without and with the new ones; None without any.
+    `alike` are pairs of the task's new classes that cannot be told from each other.
     """
 
     expected: dict[str, Expected]
@@ -75,6 +76,7 @@ class Judgement:
     before: float | None = None
     after: float | None = None
     rivals: dict[str, Twin] = field(default_factory=dict)
+    alike: tuple[tuple[str, str], ...] = ()
 
     def without(self, apart: Collection[str], then: Judgement | None) -> Judgement:
         """With the twins that are `apart`, which decisions over all classes leave out; `then` is of what is left."""
@@ -85,7 +87,8 @@ class Judgement:
             for name, one in self.expected.items()
         }
         after = self.before if then is None else then.after
-        return Judgement(expected, self.twins, self.before, after, {} if then is None else then.rivals)
+        rivals = {} if then is None else then.rivals
+        return Judgement(expected, self.twins, self.before, after, rivals, self.alike)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: shares of 0 to 1 with four digits, and what old classes lose in percentage points.
@@ -102,7 +105,8 @@ class Judgement:
         }
         old: dict[str, Any] = {}
         if self.before is not None and self.after is not None:
-            old = {"old": {"lost": round(100.0 * (self.before - self.after), 2)}}
+            # Without the sign of a zero.
+            old = {"old": {"lost": round(100.0 * (self.before - self.after), 2) + 0.0}}
         return {"classes": rounded, **old}
 
 
@@ -176,9 +180,25 @@ def judge(
             if found is not None:
                 one, alike = found
                 (twins if alike else rivals)[name] = one
+    same = _alike(images, own, [index for index, name in enumerate(classes) if name not in known])
+    pairs = tuple((classes[one], classes[other]) for one, other in same)
     if made_up is None:
-        return Judgement(expected, twins)
-    return Judgement(expected, twins, *made_up.accuracies(old), rivals)
+        return Judgement(expected, twins, alike=pairs)
+    return Judgement(expected, twins, *made_up.accuracies(old), rivals, pairs)
+
+
+def _alike(images: JudgedImages, own: NDArray[np.int64], new: Sequence[int]) -> NDArray[np.int64]:
+    """Pairs `(p, 2)` of the task's classes `new` that are to each other what a twin is to an old class."""
+    counts = np.zeros(len(own))
+    looks = np.zeros((len(own), len(own)))
+    for index in new:
+        mine = images.logits[images.labels == index][:, own]
+        if len(mine):
+            counts[index] = len(mine)
+            looks[index] = (mine + _EVEN > mine[:, index, None]).mean(axis=0)
+    with np.errstate(divide="ignore"):
+        limit = _CONFUSED + _NOISE / np.sqrt(np.minimum.outer(counts, counts))
+    return np.argwhere(np.triu(looks + looks.T > limit, 1))
 
 
 def _rival(
@@ -228,6 +248,9 @@ def lost_to_others(
 
 
 def _expected(logits: Float64, own: NDArray[np.int64], index: int, names: Sequence[str]) -> Expected:
+    # Where another is as likely, to within rounding, it is not named for sure.
+    logits = logits.copy()
+    logits[:, own[index]] -= _EVEN
     said = logits.argmax(axis=1)
     shares = np.bincount(said, minlength=len(names)) / len(said)
     right = float(shares[own[index]])

@@ -15,6 +15,7 @@ from csk_sdk.data.labels import Labels
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
 from csk_sdk.formats.given import array_of
+from csk_sdk.formats.wording import plural
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
 from csk_sdk.method.logistic import cross_entropy, logistic_head
@@ -101,11 +102,10 @@ class Classification(Objective):
             raise TaskError(f"labels is {labels.dtype}, and must be integers: indices into the classes.")
         labels = labels.astype(np.int64)
         if labels.shape != (pictures,):
-            raise TaskError(f"{pictures} images came with labels of shape {labels.shape}.")
+            raise TaskError(f"{plural(pictures, 'image')} came with labels of shape {labels.shape}.")
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
-            raise TaskError(
-                f"Labels run from {labels.min()} to {labels.max()}, but there are {len(names)} classes."
-            )
+            classes = plural(len(names), "class", "classes")
+            raise TaskError(f"Labels run from {labels.min()} to {labels.max()}, but the task has {classes}.")
         return labels
 
     def blank_labels(self, pictures: int, names: Sequence[str]) -> Labels:

@@ -11,6 +11,7 @@ from csk_sdk.data.labels import Labels, check_labels, constant_columns
 from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
 from csk_sdk.formats.given import array_of
+from csk_sdk.formats.wording import plural
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.objectives.objective import NamedHead, Objective, side_by_side
 
@@ -44,7 +45,9 @@ class TableObjective(Objective):
         if labels.ndim == 1 and len(names) == 1:
             labels = labels[:, None]
         if labels.ndim != 2:
-            raise TaskError(f"{pictures} images came with labels of shape {labels.shape}: {self.form}.")
+            raise TaskError(
+                f"{plural(pictures, 'image')} came with labels of shape {labels.shape}: {self.form}."
+            )
         labels = check_labels(labels, names, pictures, "labels")
         self.require_values(labels, names, "The batch: ")
         return labels

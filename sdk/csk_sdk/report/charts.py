@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from csk_sdk.formats.wording import rounded
+
 Values = Sequence[float | None]
 Format = Callable[[float], str]
 
@@ -36,7 +38,7 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], values: Sequence[Value
             parts.append(_text(left - 8, middle + 4, name, "end"))
         for x, value in enumerate(line):
             if value is not None:
-                told = f"after {rows[y]}: {columns[x]} {value:.1f}"
+                told = f"after {rows[y]}: {columns[x]} {rounded(value, '.1f')}"
                 parts.append(_cell(left + x * cell, top + y * high, cell, high, value, lowest, told))
     if cell >= 30:
         fits = max(3, int(cell / _LETTER) - 1)
@@ -78,7 +80,7 @@ def line_chart(
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(f'<polyline class="line" {style} points="{path}"/>')
         for (x, value), (px, py) in zip(points, places, strict=True):
-            told = escape(f"{name}, after {x_names[x]}: {value:.1f} {unit}")
+            told = escape(f"{name}, after {x_names[x]}: {rounded(value, '.1f')} {unit}")
             # A line alone says more than a chain of dots; its last point still tells its value.
             if len(x_names) <= _DOTS or (px, py) == places[-1]:
                 parts.append(
@@ -120,7 +122,7 @@ def _cell(x: float, y: float, width: float, height: float, value: float, lowest:
     if width < 30:
         return drawn
     kind = "strong" if strength > 0.78 else "middle" if strength > 0.55 else "weak"
-    return drawn + _text(x + width / 2, y + height / 2 + 4, f"{value:.1f}", kind=kind)
+    return drawn + _text(x + width / 2, y + height / 2 + 4, rounded(value, ".1f"), kind=kind)
 
 
 def _grid(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
+from csk_sdk.formats.wording import plural
 from csk_sdk.network.status import Need, Status
 from csk_sdk.report.charts import line_chart
-from csk_sdk.report.words import count
 from csk_sdk.state.field import SHARES, Day
 
 # Classes that are told of.
@@ -23,7 +23,7 @@ def field_body(status: Status) -> tuple[str, str] | None:
         lines[f"{100 * share:.0f} %"] = [_percent(day.beyond[place], day) for day in days]
     shares = ", ".join(f"{100 * share:.0f}" for share in SHARES)
     told = (
-        f"{count(status.answers, 'answer')} from {days[0].day} to {days[-1].day}. The share that was unknown, and the "
+        f"{plural(status.answers, 'answer')} from {days[0].day} to {days[-1].day}. The share that was unknown, and the "
         f"shares that lay further from all that is known than all but {shares} % of the {status.noun}s that were "
         "learned from: where nothing has changed, these are the same, and they grow as things or surroundings change."
     )

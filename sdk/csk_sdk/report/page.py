@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from html import escape
 
 from csk_sdk.config import TrainingConfig
+from csk_sdk.formats.wording import plural, rounded
 from csk_sdk.network.evaluation import Evaluation
 from csk_sdk.network.status import ENOUGH
 from csk_sdk.report.charts import bar_chart, heat_map, line_chart
 from csk_sdk.report.field import field_body, needs_body
 from csk_sdk.report.history import History
 from csk_sdk.report.style import STYLE
-from csk_sdk.report.words import change, count, in_one_unit, memory, percentage, time_spent
+from csk_sdk.report.words import change, in_one_unit, memory, percentage, time_spent
 from csk_sdk.version import __version__
 
 _SCENARIOS = {
@@ -66,12 +67,12 @@ def page(history: History) -> str:
 
 def _summary(history: History) -> str:
     if not history.tasks:
-        classes = count(len(history.classes), "class", "classes")
+        classes = plural(len(history.classes), "class", "classes")
         return f"Nothing yet: the model knows {classes}, and no task was learned."
     text = (
-        f"{count(len(history.tasks), 'task')} learned in {time_spent(history.seconds)} on the device, from "
-        f"{count(sum(task.images for task in history.tasks), history.noun)}. "
-        f"Known now: {count(len(history.classes), 'class', 'classes')}."
+        f"{plural(len(history.tasks), 'task')} learned in {time_spent(history.seconds)} on the device, from "
+        f"{plural(sum(task.images for task in history.tasks), history.noun)}. "
+        f"Known now: {plural(len(history.classes), 'class', 'classes')}."
     )
     known = history.evaluations.get("task")
     if known is not None and not math.isnan(known.matrix.bwt):
@@ -81,16 +82,17 @@ def _summary(history: History) -> str:
 
 def _tiles(history: History) -> str:
     tiles = [
-        (count(len(history.tasks), "", ""), "tasks learned"),
-        (count(len(history.classes), "", ""), "classes known"),
+        (plural(len(history.tasks), "", ""), "tasks learned"),
+        (plural(len(history.classes), "", ""), "classes known"),
     ]
     for name, evaluation in history.evaluations.items():
         tiles.append((percentage(evaluation.matrix.acc), f"{history.metric}, {_TITLES[name]} (ACC)"))
         if name == "task":
             tiles.append((change(evaluation.matrix.bwt), "points since learned (BWT)"))
     if history.tasks:
+        images = sum(task.images for task in history.tasks)
         tiles += [
-            (f"{sum(task.images for task in history.tasks):,}", f"{history.noun}s learned from"),
+            (f"{images:,}", f"{plural(images, history.noun).split()[1]} learned from"),
             (time_spent(history.seconds), "time spent learning"),
             (memory(history.peak_bytes), "peak memory"),
         ]
@@ -174,7 +176,7 @@ def _tasks(history: History) -> str:
         cells = (
             f"{task.images:,}",
             f"{task.epochs}",
-            f"{task.loss:.3f}",
+            rounded(task.loss, ".3f"),
             time_spent(task.seconds),
             (created or "-")[:16].replace("T", " "),
         )
@@ -260,7 +262,7 @@ def _used(history: History, name: str) -> str:
     if len(tasks) == 1:
         return next(iter(tasks))
     return "; ".join(
-        f"{value} ({', '.join(of) if len(of) <= _NAMED else count(len(of), 'task')})"
+        f"{value} ({', '.join(of) if len(of) <= _NAMED else plural(len(of), 'task')})"
         for value, of in tasks.items()
     )
 

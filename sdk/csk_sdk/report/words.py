@@ -5,23 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """1 task, 2 tasks."""
-    return f"{number:,} {one if number == 1 else (one + 's' if many is None else many)}"
+from csk_sdk.formats.wording import rounded
 
 
 def percentage(value: float) -> str:
     """78.9 %; "-" where nothing was measured."""
-    return "-" if math.isnan(value) else f"{value:.1f} %"
+    return "-" if math.isnan(value) else f"{rounded(value, '.1f')} %"
 
 
 def change(points: float) -> str:
     """+0.4, −1.2, 0.0; "-" where nothing was measured."""
     if math.isnan(points):
         return "-"
-    text = f"{points:+.1f}".replace("-", "−")
-    return text.lstrip("+−") if float(f"{points:.1f}") == 0 else text
+    return rounded(points, "+.1f").replace("-", "−")
 
 
 def time_spent(seconds: float) -> str:

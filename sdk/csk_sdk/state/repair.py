@@ -24,6 +24,7 @@ from pathlib import Path
 
 from csk_sdk.errors import StateError, StorageError
 from csk_sdk.formats.opening import RefusedError, open_file
+from csk_sdk.formats.wording import plural
 from csk_sdk.state.atomic import (
     UnreadableError,
     exists,
@@ -233,7 +234,7 @@ class StateCheck:
         checked = [self._sure(f"ledger/{name[:8]}…", partial(check, name)) for name in names]
         yield from (one for one in checked if one[0].status != INTACT)
         if intact:
-            yield Finding("ledger", INTACT, f"{intact} contributions"), None
+            yield Finding("ledger", INTACT, plural(intact, "contribution")), None
 
     def _scores(self) -> Iterator[Checked]:
         folder = self.folder / "scores"

@@ -17,6 +17,7 @@ from csk_sdk.contract.manifest import MANIFEST
 from csk_sdk.device.choice import colon_lines, cpu_name, in_chosen_precision
 from csk_sdk.errors import ConfigError, CskError, StateLockedError, TaskError
 from csk_sdk.formats.places import BUNDLE, mistaken
+from csk_sdk.formats.wording import plural
 from csk_sdk.runtime.providers import CPU
 from csk_sdk.runtime.sessions import installed_runtimes, load_onnxruntime
 from csk_sdk.state import State
@@ -141,8 +142,8 @@ def _bundle(bundle: Bundle) -> Check:
     manifest = bundle.manifest
     size = sum(entry.size for entry in manifest.files.values())
     detail = (
-        f"{manifest.model}: {len(manifest.classes)} classes, {len(manifest.sites)} sites, "
-        f"{size / 1e6:.1f} MB; every file is as it was built"
+        f"{manifest.model}: {plural(len(manifest.classes), 'class', 'classes')}, "
+        f"{plural(len(manifest.sites), 'site')}, {size / 1e6:.1f} MB; every file is as it was built"
         f"{', ' + bundle.origin if bundle.origin else ''}"
     )
     if not manifest.base_protected:

@@ -25,6 +25,7 @@ from csk_sdk.device.comparing import compare_providers, in_turn
 from csk_sdk.device.probe import like_data
 from csk_sdk.device.tuning import Measured, choose
 from csk_sdk.errors import CskError
+from csk_sdk.formats.wording import plural
 from csk_sdk.method.selection import channel_count
 from csk_sdk.runtime.peak_memory import peak_rss_bytes
 from csk_sdk.runtime.providers import find_providers, provider_names, short
@@ -134,7 +135,7 @@ def _training_step(
             "Check --mean and --std; build the bundle again.",
         )
     ours = 1e3 * took[str(config.spinning)]
-    detail = f"{ours:.1f} ms for {batch} images, peak memory {peak_rss_bytes() / 1e6:.0f} MB"
+    detail = f"{ours:.1f} ms for {plural(batch, 'image')}, peak memory {peak_rss_bytes() / 1e6:.0f} MB"
     return Check("Training step", OK, detail, _about_spinning(took, config))
 
 

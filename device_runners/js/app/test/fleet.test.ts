@@ -60,7 +60,7 @@ test('what was learned is saved for the fleet, and what it knows is taken over',
     form.getByRole('button', { name: 'Save', exact: true }).click(),
   ]);
   expect(download.suggestedFilename()).toBe('Küche.cskc');
-  await page.getByText(/^'five' of task 'task-01' stays here: 10 images say too much of each/).waitFor();
+  await page.getByText(/^'five' of task 'task-01' stays here: of 10 images it would say too much/).waitFor();
   const out = join(APP, 'out');
   await shot(page, '19-for-the-fleet');
   await download.saveAs(join(out, 'kitchen.cskc'));
@@ -80,7 +80,7 @@ test('what was learned is saved for the fleet, and what it knows is taken over',
 
   await applied(page, merged);
   await page.getByText('New here, from the fleet: seven, six.').waitFor({ timeout: 60_000 });
-  await page.getByText(/^1 of this device's own contributions are not in it, and count beside it/).waitFor();
+  await page.getByText(/^It lacks 1 own contribution of this device, counted beside it/).waitFor();
   const chips = await page.getByRole('list', { name: 'Classes' }).getByRole('listitem').allTextContents();
   expect(chips.slice(-4).sort()).toEqual([
     'five (learned here)',

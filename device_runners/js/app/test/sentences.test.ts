@@ -10,7 +10,7 @@ const strange = 'these images are unlike all that the model knows (2.0 times as 
 type Found = Parameters<typeof remarks>[0];
 
 function said(found: Partial<Found>): string[] {
-  return remarks({ headsOnlyBecause: '', forgetting: 0, warnings: [], twins: {}, ...found });
+  return remarks({ headsOnlyBecause: '', forgetting: 0, warnings: [], twins: {}, gain: undefined, ...found });
 }
 
 test('a task that was trained has no remark, but for what csk-sdk warns of', () => {
@@ -27,6 +27,17 @@ test('few images are said to be few', () => {
   });
   expect(first).toMatch(/^These are too few images to train on/);
   expect(more).toEqual([]);
+});
+
+test('what was chosen, and why, is said without a setting', () => {
+  const gain = { images: 12, heads: 0.9, centers: 0.9, likelihood: 0, sure: 0, lost: 0, done: 0.2 };
+  expect(said({ headsOnlyBecause: 'no-gain', gain })).toEqual([
+    'Whether training helps was asked of 12 of your images, and it was not clear that it does: it tells the new classes by ' +
+      'what it sees already.',
+  ]);
+  expect(said({ gain })).toEqual([
+    'Whether training helps was asked of 12 of your images, and it does: it was trained.',
+  ]);
 });
 
 test('one class has no remark of its own, and loses none', () => {

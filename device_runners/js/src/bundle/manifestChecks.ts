@@ -10,6 +10,7 @@ import { BundleError } from '../errors.js';
 import { byCodePoint } from '../formats/json.js';
 import { isPlain } from '../formats/names.js';
 import { quoted } from '../formats/schema.js';
+import { plural } from '../formats/sentences.js';
 import {
   CHECKPOINT,
   EVAL_MODEL,
@@ -84,7 +85,7 @@ function* sizes(manifest: Manifest): Generator<string> {
   for (const [where, spec] of Object.entries({ preprocessing, probe: manifest.probe })) {
     for (const name of ['mean', 'std'] as const) {
       if (spec && spec[name].length !== input.channels) {
-        yield `${where}.${name} must have ${input.channels} entries, one for each channel`;
+        yield `${where}.${name} must have ${plural(input.channels, 'entry', 'entries')}, one for each channel`;
       }
     }
   }
@@ -101,7 +102,7 @@ function* ofSite(site: Site, where: string): Generator<string> {
   const lists = { stride: axes, dilation: axes, pads: 2 * axes, input_size: axes, output_size: axes };
   for (const [name, count] of Object.entries(lists)) {
     if (site[name as keyof typeof lists].length !== count) {
-      yield `${where}.${name} must have ${count} entries, as its kernel has ${axes} axes`;
+      yield `${where}.${name} must have ${plural(count, 'entry', 'entries')}, as its kernel has ${plural(axes, 'axis', 'axes')}`;
     }
   }
   if (product(site.shape) > LIMITS.kernelNumbers) {

@@ -19,25 +19,31 @@ export const SENTENCES = {
     "Task '{task}' teaches '{new}', which cannot be told from '{old}': {taken} % of '{old}' would be called '{new}', and {back} % of '{new}' look more like '{old}'. If both are the same thing, teach it as '{old}'; if not, maxForgetting: 100 counts it all the same. Nothing was committed.",
   notTold:
     "among all classes only {everywhere} % of the task's images would be named right, though {task} % are among its own: the model's features hardly tell these classes from known ones. Check that the bundle's mean and std are the model's, and that its base data are what the model was trained on.",
+  oneImage:
+    'there is one {noun} only of {names}: how often that is recognised cannot be estimated, and is likely seldom. {advised} or more of each class are advised.',
+  alike:
+    '{pairs} cannot be told apart by these {noun}s: most look as much like the other. Check that each class holds its own {noun}s; if two are the same thing, give them one name.',
   fewShot:
-    '{each} {noun}s a class are too few for training to gain much: the backbone stays frozen, and the classes have heads on it. More epochs, or fewShot: 0, train all the same.',
+    '{each} a class: too few for training to gain much. The backbone stays frozen, and the classes have heads on it. More epochs, or fewShot: 0, train all the same.',
   headsPay:
-    "training would not pay: after {done} % of it, heads name {after} % of {images} {noun}s that were held out right, and on the untouched network {before} %; {likelihood} nats of log-likelihood are no clear gain. The backbone stays frozen, and the classes have heads on it; train: 'centers' trains all the same.",
+    "training would not pay: after {done} % of it, heads name {after} % right of {images} held out, and {before} % on the untouched network; {likelihood} nats of log-likelihood are no clear gain. The backbone stays frozen, and the classes have heads on it; train: 'centers' trains all the same.",
   headsUntold:
-    "{images} {noun}s in one step are too few to hold some out and tell whether training pays: the backbone stays frozen, and the classes have heads on it. A smaller batchSize, or train: 'centers', trains them.",
+    "of {images}, none could be held out that would tell whether training pays: the backbone stays frozen, and the classes have heads on it. A smaller batchSize may leave some; train: 'centers' trains all the same.",
+  undecided:
+    'the time that seconds gives ({seconds} s) was over after {done} of {steps} steps, before it could be told whether training pays: what these have trained is {fate}.',
   centersPay:
-    'training pays: after {done} % of it, heads name {after} % of {images} {noun}s that were held out right, and on the untouched network {before} %; they gain {likelihood} nats of log-likelihood. The centers are trained.',
+    'training pays: after {done} % of it, heads name {after} % right of {images} held out, and {before} % on the untouched network; they gain {likelihood} nats of log-likelihood. The centers are trained.',
   centersDropped:
-    'training seemed to pay: after {done} % of it, heads name {after} % of {images} {noun}s that were held out right, and on the untouched network {before} %; they gain {likelihood} nats of log-likelihood. So the centers were trained, and dropped in the end: older tasks would have lost more than maxForgetting allows.',
+    'training seemed to pay: after {done} % of it, heads name {after} % right of {images} held out, and {before} % on the untouched network; they gain {likelihood} nats of log-likelihood. So the centers were trained, and dropped in the end: older tasks would have lost more than maxForgetting allows.',
   centersCost:
-    'training would cost too much: after {done} % of it, heads gain {likelihood} nats of log-likelihood on {images} {noun}s that were held out, and an older task has lost {lost} percentage points of accuracy, on the way to more than the {allowed} that maxForgetting allows. The backbone stays frozen, and the classes have heads on it.',
+    'training would cost too much: after {done} % of it, heads gain {likelihood} nats of log-likelihood on {images} held out, and an older task has lost {lost} percentage points of accuracy, on the way to more than the {allowed} that maxForgetting allows. The backbone stays frozen, and the classes have heads on it.',
   flopsUnknown:
     'flops is set, and this bundle does not say what a step costs: build it again, or leave flops out.',
   flopsTooFew: 'flops is {flops}, and one step of {batch_size} costs {each}: allow more.',
   contradicts:
     "Task '{task}' contradicts what is known: {found}{more}. If what is known is wrong, learn the task with {replace}{stays}; if it is right and these are {noun}s of another kind, with {add}; if the task is wrong, correct it. Nothing was committed.",
   contradictsOne: "{share} % of its {noun}s of '{name}' look like '{other}'",
-  contradictsMore: ', and so do those of {count} more classes',
+  contradictsMore: ', and so do those of {classes}',
   contradictsBase: " (what the base knows of '{name}' counts on)",
   oneClass:
     "Task '{task}' has one class only ('{name}'), and nothing is known that it could be told from: {remedy}.",
@@ -74,7 +80,7 @@ export const SENTENCES = {
   fleetElsewhere: 'all that was learned was replaced, or is known from elsewhere.',
   fleetLacking: "'{name}' of task '{task}' stays here: its contribution cannot be read ({reason}).",
   fleetFew:
-    "'{name}' of task '{task}' stays here: {count} images say too much of each, and {least} are the least.",
+    "'{name}' of task '{task}' stays here: of {images} it would say too much, and {least} are the least.",
   fleetSaid:
     '{reason}. It says who this device is to its fleet, and which contributions it has taken back: restore it from a backup, or remove it; a device without a key is another one then.',
   fleetUnreadable: '{path} cannot be read as a .cskc file ({reason}).',
@@ -104,7 +110,7 @@ export const SENTENCES = {
   contributionNotFinite: 'numbers that are not finite',
   contributionImages: '{count} images',
   contributionTooLarge: 'numbers too large for features',
-  contributionMiscounted: '{said} images where the contribution has {found}',
+  contributionMiscounted: '{images} where the contribution has {found}',
   fleetSignedOther:
     '{path} is signed by another key, and this device takes only what was signed by {trust}. Merge with `--sign KEY`.',
   fleetSignedNone:
@@ -122,7 +128,7 @@ export const SENTENCES = {
   fleetLed:
     "This device has trained its network: what the fleet knows, measured under the bundle's own, is led over by how features have drifted, which is nearly, and not exactly, what its network would see.",
   fleetWaiting:
-    "{count} of this device's own contributions are not in it, and count beside it: they were too few images, learned since the export, never exported, or set aside.",
+    'It lacks {contributions} of this device, counted beside it: of too few images, learned since the export, never exported, or set aside.',
   fleetRenamed:
     '{names} of this device is called otherwise in it, since it was exported before it was renamed here: export, merge and apply again.',
   fleetAlike:

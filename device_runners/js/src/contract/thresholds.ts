@@ -48,6 +48,12 @@ export const NOT_TOLD = {
   task: 0.6,
 } as const;
 
+/** What one image goes by. docs/decisions/0019-few-shot.md. */
+export const ONE_IMAGE = {
+  /** Of a class: with so many, heads name the task's images right within five percentage points of what 100 give. */
+  advised: 20,
+} as const;
+
 /** What novelty goes by. docs/decisions/0015-label-check.md. */
 export const NOVELTY = {
   /** From this out-of-distribution score on a task is called unfamiliar; 1 is what the known images have. */

@@ -2,6 +2,7 @@
 
 import type { InputSpec, PreprocessingSpec } from '../bundle/manifest.js';
 import { BundleError, TaskError } from '../errors.js';
+import { plural } from '../formats/sentences.js';
 import { resizeBilinear } from './resize.js';
 
 /**
@@ -124,7 +125,7 @@ export class Preprocessing {
   private convert(pixels: Uint8Array, channels: number, where: string): [Uint8Array, number] {
     if (channels > 4 || (this.channels !== 1 && this.channels !== 3)) {
       throw new TaskError(
-        `${where} has ${channels} channels and the model takes ${this.channels}: ` +
+        `${where} has ${plural(channels, 'channel')} and the model takes ${this.channels}: ` +
           'hand over images with the channels that the model was trained on.',
       );
     }

@@ -5,6 +5,7 @@ import { LIMITS } from '../contract/thresholds.js';
 import { TaskError } from '../errors.js';
 import { Sha256, utf8 } from '../formats/bytes.js';
 import { firstTwin, isPlain, LONGEST } from '../formats/names.js';
+import { plural } from '../formats/sentences.js';
 import type { Generation } from '../state/record.js';
 import { BASE } from '../state/store.js';
 import type { Picture, PixelBatch, Preprocessing } from './pictures.js';
@@ -63,12 +64,14 @@ function requireLabels({ name, classes, pictures, labels }: Task): void {
     throw new TaskError(`Task '${name}' has no class: name what its images show.`);
   }
   if (labels.length !== pictures.length) {
-    throw new TaskError(`Task '${name}' has ${pictures.length} images and ${labels.length} labels.`);
+    throw new TaskError(
+      `Task '${name}' has ${plural(pictures.length, 'image')} and ${plural(labels.length, 'label')}.`,
+    );
   }
   for (const label of Array.from(labels)) {
     if (!(Number.isInteger(label) && label >= 0 && label < classes.length)) {
       throw new TaskError(
-        `Task '${name}' has the label ${label}, but there are ${classes.length} classes, from 0.`,
+        `Task '${name}' has the label ${label}, but ${plural(classes.length, 'class', 'classes')}, from 0.`,
       );
     }
   }

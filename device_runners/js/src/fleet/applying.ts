@@ -8,7 +8,7 @@ import { FleetError, reasonOf } from '../errors.js';
 import { hexOf } from '../formats/bytes.js';
 import { byCodePoint, dumps, jsonOf } from '../formats/json.js';
 import { firstTwin } from '../formats/names.js';
-import { filled } from '../formats/sentences.js';
+import { filled, plural } from '../formats/sentences.js';
 import { float32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import type { Learner } from '../learner.js';
 import { mergedIn } from '../learning/forgetting.js';
@@ -281,7 +281,10 @@ class Applying {
     const waiting = own.flatMap(({ contributions, shared }) =>
       [...contributions].filter(([name, file]) => file && !shared.includes(name)),
     );
-    if (waiting.length) said.push(filled(SENTENCES.fleetWaiting, { count: waiting.length }));
+    if (waiting.length) {
+      const contributions = plural(waiting.length, 'own contribution');
+      said.push(filled(SENTENCES.fleetWaiting, { contributions }));
+    }
     const theirs = new Set(task.classes);
     const elsewhere = new Set(own.flatMap(({ shared }) => shared).filter((name) => !theirs.has(name)));
     if (elsewhere.size) {

@@ -8,7 +8,7 @@ import { FleetError, reasonOf, StateError } from '../errors.js';
 import { hexOf, sha256 } from '../formats/bytes.js';
 import { byCodePoint, dumps, type Json } from '../formats/json.js';
 import { isPlain } from '../formats/names.js';
-import { filled, general } from '../formats/sentences.js';
+import { filled, general, plural } from '../formats/sentences.js';
 import type { Learner } from '../learner.js';
 import { Contribution, ContributionSum, DIRECTIONS, MIXTURES } from '../method/contributions.js';
 import { Familiarity, QUANTILES } from '../method/unknown.js';
@@ -113,7 +113,7 @@ class Exporting {
     const leftOut = [
       ...lacking,
       ...few.map(({ task, name, contribution: { count } }) =>
-        filled(SENTENCES.fleetFew, { name, task: task.name, count: general(count), least }),
+        filled(SENTENCES.fleetFew, { name, task: task.name, images: plural(general(count), 'image'), least }),
       ),
     ];
     if (!shared.length) throw new FleetError(filled(SENTENCES.fleetNothing, { why: this.nothing(leftOut) }));

@@ -18,6 +18,18 @@ export function general(value: number): string {
   return `${Number(digits)}e${power[0]}${power.slice(1).padStart(2, '0')}`;
 }
 
+/** `value` with so many digits; what that rounds to zero is not below it. */
+export function rounded(value: number, digits: number): string {
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace('-', '') : text;
+}
+
+/** 1 task, 2 tasks; a count that is no whole number comes as text. */
+export function plural(count: number | string, one: string, many = `${one}s`): string {
+  const text = typeof count === 'string' ? count : grouped(count);
+  return `${text} ${text === '1' ? one : many}`;
+}
+
 /** A whole number with commas between thousands. */
 export function grouped(value: number): string {
   return String(value).replace(/\B(?=(\d{3})+$)/g, ',');

@@ -2,7 +2,7 @@
 
 import type { TrainingConfig } from '../config.js';
 import { SENTENCES } from '../contract/sentences.js';
-import { NOT_TOLD, NOVELTY } from '../contract/thresholds.js';
+import { NOT_TOLD, NOVELTY, ONE_IMAGE } from '../contract/thresholds.js';
 import {
   type Contradiction,
   ContradictionError,
@@ -11,7 +11,7 @@ import {
   type Twin,
   TwinError,
 } from '../errors.js';
-import { filled, percent } from '../formats/sentences.js';
+import { filled, listed, percent, plural } from '../formats/sentences.js';
 import type { Judgement } from '../method/decisions.js';
 import type { ClassStatistics } from '../method/heads.js';
 import { isRefuted, type LabelEvidence } from '../method/labelCheck.js';
@@ -49,7 +49,12 @@ export function requireAgreement(
   });
   const of = [...found.keys()].find((name) => base.includes(name));
   const values = {
-    more: some.length > 3 ? filled(SENTENCES.contradictsMore, { count: some.length - 3 }) : '',
+    more:
+      some.length > 3
+        ? filled(SENTENCES.contradictsMore, {
+            classes: plural(some.length - 3, 'more class', 'more classes'),
+          })
+        : '',
     stays: of === undefined ? '' : filled(SENTENCES.contradictsBase, { name: of }),
     ...{ replace: 'replace: true', add: 'replace: false' },
   };
@@ -146,6 +151,39 @@ function notTold(judgement: Judgement | undefined, apart: readonly string[]): st
   return [filled(SENTENCES.notTold, { everywhere: percent(everywhere), task: percent(task) })];
 }
 
+/** Of a task of so many images, the classes that have one only, so that nothing judges what is made of it. */
+export function alone(
+  classes: readonly string[],
+  judgement: Judgement | undefined,
+  images: number,
+): readonly string[] {
+  if (!judgement) return images === classes.length ? classes : [];
+  return classes.filter((name) => !judgement.expected.has(name));
+}
+
+/** What to expect of classes that were learned from one image. */
+function ofOneImage(names: readonly string[]): string[] {
+  if (!names.length) return [];
+  const values = {
+    names: listed(
+      names.map((name) => `'${name}'`),
+      3,
+    ),
+    noun: 'image',
+  };
+  return [filled(SENTENCES.oneImage, { ...values, advised: ONE_IMAGE.advised })];
+}
+
+/** A warning of classes of the task that its images cannot tell apart. */
+function toldAlike(judgement: Judgement | undefined): string[] {
+  if (!judgement?.alike.length) return [];
+  const pairs = listed(
+    judgement.alike.map(([one, other]) => `'${one}' and '${other}'`),
+    3,
+  );
+  return [filled(SENTENCES.alike, { pairs, noun: 'image' })];
+}
+
 /** What is told of a lesson: `forgetting` by old task, whether trained centers were dropped, and how decisions go. */
 export interface Outcome {
   readonly forgetting: ReadonlyMap<string, number>;
@@ -155,14 +193,16 @@ export interface Outcome {
   readonly apart: readonly string[];
 }
 
-/** All that the user of a learned task should know, one sentence each. */
+/** All that the user of a learned task should know, one sentence each; `single` are classes of one image. */
 export function warningsAbout(
   novelty: number | undefined,
   { forgetting, headsOnly, judgement, apart }: Outcome,
   config: TrainingConfig,
+  single: readonly string[] = [],
 ): string[] {
   const dropped = headsOnly ? [headsInstead(forgetting, config)] : [];
-  return [...unfamiliar(novelty), ...dropped, ...toldTwins(judgement, apart), ...notTold(judgement, apart)];
+  const judged = [...toldTwins(judgement, apart), ...toldAlike(judgement), ...notTold(judgement, apart)];
+  return [...unfamiliar(novelty), ...dropped, ...judged, ...ofOneImage(single)];
 }
 
 /** The old task that loses most, and its points; 0 where none is known. */

@@ -2,7 +2,7 @@
 
 import { DEFAULTS, type TrainingConfig } from '../config.js';
 import { SENTENCES } from '../contract/sentences.js';
-import { filled } from '../formats/sentences.js';
+import { filled, general, grouped, plural, rounded } from '../formats/sentences.js';
 import { type Gain, isClear, pays } from '../method/gain.js';
 
 /**
@@ -40,22 +40,19 @@ export function headsBecause(
 export function headsNotes(why: HeadsOnlyBecause, count: number, classes: readonly string[]): string[] {
   if (why !== 'few-shot') return [];
   const each = Number((count / classes.length).toPrecision(3));
-  return [filled(SENTENCES.fewShot, { each, noun: 'image' })];
+  return [filled(SENTENCES.fewShot, { each: plural(String(each), 'image') })];
 }
 
 /**
- * The sentence about what held-out images said of training, and what was chosen. `dropped` says that centers were trained,
- * and cost older tasks too much.
+ * The sentence about what held-out images said of training, and what was chosen. `asked` is how many there were, held out or
+ * not; `dropped` says that centers were trained, and cost older tasks too much.
  */
-export function gainNote(gain: Gain, maxForgetting: number, dropped = false): string {
-  const { images } = gain;
-  const noun = 'image';
-  if (!images) return filled(SENTENCES.headsUntold, { images, noun });
+export function gainNote(gain: Gain, asked: number, maxForgetting: number, dropped = false): string {
+  if (!gain.images) return filled(SENTENCES.headsUntold, { images: plural(asked, 'image') });
   const values = {
-    images,
-    noun,
+    images: plural(gain.images, 'image'),
     done: (100 * gain.done).toFixed(0),
-    likelihood: gain.likelihood.toFixed(4),
+    likelihood: rounded(gain.likelihood, 4),
   };
   if (isClear(gain) && !pays(gain, maxForgetting)) {
     const lost = gain.lost.toFixed(1);
@@ -64,4 +61,11 @@ export function gainNote(gain: Gain, maxForgetting: number, dropped = false): st
   const shares = { before: (100 * gain.heads).toFixed(1), after: (100 * gain.centers).toFixed(1) };
   const chosen = dropped ? SENTENCES.centersDropped : SENTENCES.centersPay;
   return filled(isClear(gain) ? chosen : SENTENCES.headsPay, { ...values, ...shares });
+}
+
+/** The sentence about a task whose time was over before held-out images were asked, after `done` of its `steps`. */
+export function undecidedNote(done: number, steps: number, seconds: number, dropped: boolean): string {
+  const fate = dropped ? 'dropped, as older tasks would have lost too much' : 'kept';
+  const values = { seconds: general(seconds), done: grouped(done), steps: grouped(steps), fate };
+  return filled(SENTENCES.undecided, values);
 }

@@ -23,9 +23,16 @@ import { peakRssBytes } from '../runtime/peakMemory.js';
 import type { Generation, LearnedTask } from '../state/record.js';
 import type { State } from '../state/state.js';
 import { VERSION } from '../version.js';
-import { requireAgreement, requireLearnable, requireOthers, warningsAbout, worstOf } from './acceptance.js';
+import {
+  alone,
+  requireAgreement,
+  requireLearnable,
+  requireOthers,
+  warningsAbout,
+  worstOf,
+} from './acceptance.js';
 import { type Consolidated, consolidate, headsOnly, type Look } from './consolidation.js';
-import { gainNote, type HeadsOnlyBecause, headsBecause, headsNotes } from './fewShot.js';
+import { gainNote, type HeadsOnlyBecause, headsBecause, headsNotes, undecidedNote } from './fewShot.js';
 import { gainSoFar } from './gaining.js';
 import {
   expectedOf,
@@ -71,6 +78,8 @@ export class LearnRun {
   /** The images of the step that is being taken. */
   private stepping: Int32Array | undefined;
   private begun = 0;
+  /** Steps that count. */
+  private taken = 0;
   /** Tensors and facts of a newer csk-sdk in the progress checkpoint that this run goes on from. */
   private foreign: { tensors: Tensors; meta: object } = { tensors: new Map(), meta: {} };
 
@@ -160,6 +169,7 @@ export class LearnRun {
     if (resumed.step === 0) await this.warmUp();
     const trained = this.because ? { loss: 0, steps: 0 } : await this.train(resumed, identity);
     const epochs = Math.ceil(trained.steps / this.perEpoch);
+    this.taken = trained.steps;
     this.report('consolidate', trained.steps, trained.loss);
     const result = await consolidate(training, task.name, this.batches, this.looked);
     const learned: LearnedTask = {
@@ -172,7 +182,7 @@ export class LearnRun {
       peakRssBytes: peakRssBytes(),
       config: this.configRecord(),
       protected: training.protected,
-      notes: [...this.warnings(result), ...(this.gain ? [this.choice(result)] : [])],
+      notes: [...this.warnings(result), ...(this.choice(result) ? [this.choice(result)] : [])],
       contributions: await this.kept(result.lesson, result.apart),
       carried: await this.kept(result.carried, result.apart),
       shared: [],
@@ -249,13 +259,17 @@ export class LearnRun {
 
   private warnings(result: Consolidated): string[] {
     const { because, training, config, task, pixels } = this;
-    const about = warningsAbout(training.novelty, result, config);
+    const single = alone(task.classes, result.judgement, pixels.count);
+    const about = warningsAbout(training.novelty, result, config, single);
     return [...about, ...headsNotes(because, pixels.count, task.classes)];
   }
 
-  /** What was chosen and why, where it was left to be decided; else "". */
+  /** What was chosen and why, where it was left to be decided, or that its seconds were over before; else "". */
   private choice({ headsOnly: dropped }: Consolidated): string {
-    return this.gain ? gainNote(this.gain, this.config.maxForgetting, dropped) : '';
+    const { gain, config, stopping, taken } = this;
+    if (gain) return gainNote(gain, this.pixels.count, config.maxForgetting, dropped);
+    if (this.because || this.probe < taken || config.seconds === null) return '';
+    return undecidedNote(taken, stopping.steps, config.seconds, dropped);
   }
 
   /**

@@ -94,7 +94,7 @@ export function expectedOf(judgement: Judgement | undefined): Expected {
   const { before, after } = judgement ?? {};
   // Not how often old classes are right: the base's statistics are of images that the network was trained on.
   const old =
-    before === undefined || after === undefined ? {} : { lost: Math.round(1e4 * (before - after)) / 100 };
+    before === undefined || after === undefined ? {} : { lost: Math.round(1e4 * (before - after)) / 100 + 0 };
   return { classes: Object.fromEntries(classes), ...old };
 }
 

@@ -36,6 +36,8 @@ export interface Judgement {
   readonly rivals: ReadonlyMap<string, Twin>;
   readonly before?: number;
   readonly after?: number;
+  /** Pairs of the task's new classes that cannot be told from each other. */
+  readonly alike: readonly (readonly [string, string])[];
 }
 
 /** A judgement with the twins that are `apart`, which decisions over all classes leave out; `then` is of what is left. */
@@ -44,7 +46,7 @@ export function judgedApart(
   apart: readonly string[],
   then: Judgement | undefined,
 ): Judgement {
-  const { expected, twins, before } = judgement;
+  const { expected, twins, before, alike } = judgement;
   const of = (name: string, one: ExpectedClass): ExpectedClass => {
     if (!apart.includes(name)) return then?.expected.get(name) ?? one;
     const { old, back } = twins.get(name)!;
@@ -53,7 +55,7 @@ export function judgedApart(
   const now = new Map([...expected].map(([name, one]) => [name, of(name, one)]));
   const after = then ? then.after : before;
   return {
-    ...{ expected: now, twins, rivals: then?.rivals ?? new Map() },
+    ...{ expected: now, twins, rivals: then?.rivals ?? new Map(), alike },
     ...(before === undefined ? {} : { before }),
     ...(after === undefined ? {} : { after }),
   };
@@ -107,7 +109,38 @@ export function judge(
     const found = rivalOf(mine, own[index]!, old, madeUp, all, right);
     if (found) (found.alike ? twins : rivals).set(name, found.twin);
   }
-  return { expected, twins, rivals, ...madeUp?.accuracies(old) };
+  const alike = alikeOf(logits, images.labels, own, classes, known);
+  return { expected, twins, rivals, alike, ...madeUp?.accuracies(old) };
+}
+
+/** Pairs of the task's new classes that are to each other what a twin is to an old class. */
+function alikeOf(
+  logits: readonly Float64Array[],
+  labels: readonly number[],
+  own: readonly number[],
+  classes: readonly string[],
+  known: readonly string[],
+): [string, string][] {
+  const counts = classes.map(() => 0);
+  // Of each class, how many of its images look as much like each other one.
+  const looks = classes.map(() => new Float64Array(classes.length));
+  for (const [i, row] of logits.entries()) {
+    const label = labels[i]!;
+    counts[label]! += 1;
+    for (const [other, place] of own.entries()) {
+      looks[label]![other]! += Number(row[place]! + TWINS.even > row[own[label]!]!);
+    }
+  }
+  const found: [string, string][] = [];
+  for (const [one, name] of classes.entries()) {
+    for (let other = one + 1; other < classes.length; other++) {
+      const least = Math.min(counts[one]!, counts[other]!);
+      if (!least || known.includes(name) || known.includes(classes[other]!)) continue;
+      const share = looks[one]![other]! / counts[one]! + looks[other]![one]! / counts[other]!;
+      if (share > TWINS.confused + TWINS.noise / Math.sqrt(least)) found.push([name, classes[other]!]);
+    }
+  }
+  return found;
 }
 
 function expectedOf(
@@ -118,7 +151,10 @@ function expectedOf(
 ): ExpectedClass {
   const said = new Float64Array(names.length);
   let among = 0;
-  for (const row of logits) {
+  for (const its of logits) {
+    // Where another is as likely, to within rounding, it is not named for sure.
+    const row = its.slice();
+    row[own[index]!]! -= TWINS.even;
     const best = argmax(row);
     said[best] = said[best]! + 1;
     among += Number(largest(row, own) === own[index]);

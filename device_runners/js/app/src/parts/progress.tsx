@@ -1,6 +1,7 @@
 /** A task being learned. */
 
 import type { TaskProgress } from '../protocol.js';
+import { rounded } from '../wording.js';
 
 const PHASES: { [phase in TaskProgress['phase']]: string } = {
   read: 'Reading the images',
@@ -19,7 +20,7 @@ export function Progress({ progress, onStop }: { progress: TaskProgress; onStop:
       <h2 id="learning">{PHASES[phase]}</h2>
       <progress max="1" value={training || phase === 'read' ? done : undefined} aria-labelledby="learning" />
       <p class="hint" role="status">
-        {training ? `Round ${Math.max(1, epoch)} of ${epochs}, error ${loss.toFixed(2)}` : 'A moment'}
+        {training ? `Round ${Math.max(1, epoch)} of ${epochs}, error ${rounded(loss, 2)}` : 'A moment'}
       </p>
       <div class="row">
         <button type="button" class="plain" onClick={onStop}>

@@ -20,14 +20,14 @@ export function contradicting({ found }: ContradictionError): string {
   return `${some.slice(0, 3).join(', ')}. Nothing was learned: say which of the two is right.`;
 }
 
-type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings' | 'twins'>;
+type Found = Pick<LearnReport, 'headsOnlyBecause' | 'forgetting' | 'warnings' | 'twins' | 'gain'>;
 
 // How csk-sdk's sentences begin that name settings, and are said in other words here.
 const HEADS_INSTEAD = 'the trained centers would have cost';
 const NOT_TOLD = 'among all classes only';
 
 /** What a person should know about a task that was learned. */
-export function remarks({ headsOnlyBecause, forgetting, warnings, twins }: Found): string[] {
+export function remarks({ headsOnlyBecause, forgetting, warnings, twins, gain }: Found): string[] {
   // The last one is about few images, where there are; the page asks about twins.
   const own = headsOnlyBecause === 'few-shot' ? warnings.slice(0, -1) : warnings;
   const asked = Object.keys(twins).map((name) => `'${name}' cannot be told from`);
@@ -50,6 +50,16 @@ export function remarks({ headsOnlyBecause, forgetting, warnings, twins }: Found
     others.push(
       `Training would have cost about ${Math.round(forgetting)} percentage points of accuracy on what it knew before, so it ` +
         'tells the new classes by what it sees already.',
+    );
+  }
+  if (gain && headsOnlyBecause === 'no-gain') {
+    others.push(
+      `Whether training helps was asked of ${gain.images || 'none'} of your images, and it was not clear that it does: it tells the ` +
+        'new classes by what it sees already.',
+    );
+  } else if (gain && headsOnlyBecause === '') {
+    others.push(
+      `Whether training helps was asked of ${gain.images} of your images, and it does: it was trained.`,
     );
   }
   return others;
