@@ -220,7 +220,7 @@ def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TaskError) as caught:
         new_task(PAIR, opened.manifest, batch_size=25)
     assert str(caught.value) == (
-        "There are 24 images to measure knowledge intensity on, and it takes a whole batch of 25: give more images."
+        "Knowledge intensity is measured on a whole batch of 25, and there is no more than 24 images: give more images."
     )
 
 

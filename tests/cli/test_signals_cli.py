@@ -139,7 +139,7 @@ def test_a_picture_for_a_model_of_signals(run, learned, tmp_path):
 def test_a_sound_for_a_model_of_pictures(run, fresh_workspace, recording):
     done = run("predict", recording("x.wav", 1, 8000), "--workspace", fresh_workspace)
     assert done.status == 1
-    assert "x.wav is a signal of 3000 samples, and the model takes images of 8x8 pixels" in done.err
+    assert "x.wav is a signal of 3,000 samples, and the model takes images of 8x8 pixels" in done.err
 
 
 def test_a_task_with_a_broken_recording_changes_nothing(run, space, tmp_path):

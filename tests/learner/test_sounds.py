@@ -172,7 +172,7 @@ def test_signals_for_a_model_of_pictures(digits_bundle: Path, tmp_path: Path) ->
         learner.learn(task("01", PAIRS[0][1]))
     assert str(caught.value) == (
         "None of the 100 signals can be learned. The first: "
-        "Task '01': signals[0] is a signal of 2048 samples, and the model takes images of 8x8 pixels (width x "
+        "Task '01': signals[0] is a signal of 2,048 samples, and the model takes images of 8x8 pixels (width x "
         "height): hand over uint8 images."
     )
     with pytest.raises(TaskError, match="The images are int16 and must be uint8"):
