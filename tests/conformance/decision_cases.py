@@ -47,6 +47,11 @@ LESSONS = {
         {"a": 60, "b": 50, "c": 40},
         {"d": (30, "c"), "e": (30, "e")},
     ),
+    "many": (
+        "far more old classes than features, of which new ones take from some and not from others",
+        dict.fromkeys("abcghijklmnopqrstuvwxyz", 20),
+        {"d": (20, "d"), "e": (20, "b"), "f": (20, "f")},
+    ),
 }
 # Of these, the images of two classes are one and the same image.
 SAME = {"same": ("d", "e")}
@@ -64,7 +69,7 @@ def draws() -> Iterator[Callable[[int], Row]]:
 def _judgement(name: str, seed: int, attempt: int) -> Row:
     about, before, task = LESSONS[name]
     rng = np.random.default_rng((seed, attempt))
-    place = {one: APART * rng.normal(size=FEATURES) for one in "abcdef"}
+    place = {one: APART * rng.normal(size=FEATURES) for one in sorted({*"abcdef", *before})}
     mixing = np.random.default_rng(FEATURES).normal(size=(FEATURES, FEATURES))
 
     def images(of: str, count: int) -> NDArray:

@@ -94,12 +94,12 @@ def judgement(settings: Settings, given: Tensors, world: Any) -> Tensors:
         right = {names.index(learned): share for learned, share in settings.get("right", {}).items()}
         twin = _twin(logits, own[index], old, made, right) if asked else (-1, 0.0, 0.0)
         _add(rows, dict(zip(("twins", "taken", "back"), twin, strict=True)))
-    before, after = _accuracies(old, given["permutation"], made) if old else (0.0, 0.0)
+    lost = _lost(old, given["permutation"], made) if old else 0.0
     assert not made.left, "all that was drawn is used"
     rows["alike"] = _alike(judged, own)
     whole = {"told", "confused", "twins", "alike"}
     found = {key: np.array(row, np.int64 if key in whole else np.float64) for key, row in rows.items()}
-    return {**found, "before": np.array([before]), "after": np.array([after])}
+    return {**found, "lost": np.array([lost])}
 
 
 def _add(rows: dict[str, list[Any]], values: Mapping[str, Any]) -> None:
@@ -170,7 +170,7 @@ def _twin(
     return nearest, taken_share, shares[nearest]
 
 
-def _accuracies(old: Sequence[int], permutation: NDArray, made: _MadeUp) -> tuple[float, float]:
+def _lost(old: Sequence[int], permutation: NDArray, made: _MadeUp) -> float:
     count = threshold("twins", "made_up")
     before, after = 0, 0
     for sample in range(count):
@@ -178,7 +178,7 @@ def _accuracies(old: Sequence[int], permutation: NDArray, made: _MadeUp) -> tupl
         one = made.logits(row)
         before += _best(one, old) == row
         after += _best(one, range(len(one))) == row
-    return before / count, after / count
+    return (before - after) / count
 
 
 def _best(values: NDArray, places: Sequence[int]) -> int:

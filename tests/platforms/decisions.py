@@ -64,8 +64,7 @@ def _judgement(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
         "taken": np.array([one.taken if one else 0.0 for one in twins]),
         "back": np.array([one.back if one else 0.0 for one in twins]),
         "alike": alike,
-        "before": np.array([found.before or 0.0]),
-        "after": np.array([found.after or 0.0]),
+        "lost": np.array([found.lost or 0.0]),
     }
 
 

@@ -38,8 +38,7 @@ def test_of_gaussian_classes_it_is_the_known_share(apart: float) -> None:
     # Halfway between both means; made-up images are 1.5 times as wide.
     found = judged(apart)
     assert found.expected["n"].all_classes == pytest.approx(_phi(apart / 2), abs=0.06)
-    assert found.before == pytest.approx(1.0, abs=0.01)
-    assert found.after == pytest.approx(0.5 + 0.5 * _phi(apart / 2 / 1.5), abs=0.04)
+    assert found.lost == pytest.approx(0.5 - 0.5 * _phi(apart / 2 / 1.5), abs=0.04)
 
 
 def test_twins_are_those_that_cannot_be_told_apart() -> None:
@@ -100,16 +99,17 @@ def test_how_often_learned_classes_were_right_is_what_the_last_lesson_says() -> 
 
 
 def test_what_is_left_out_of_decisions() -> None:
-    one = Judgement({"n": Expected(0.5, 0.9), "m": Expected(0.4, 0.9)}, {"n": Twin("a", 0.4, 0.6)}, 0.9, 0.7)
+    one = Judgement({"n": Expected(0.5, 0.9), "m": Expected(0.4, 0.9)}, {"n": Twin("a", 0.4, 0.6)}, 0.2)
     config = TrainingConfig(max_forgetting=39.0)
     assert twins_to_part(one, config, "t", ("n", "m")) == ("n",)
     assert twins_to_part(one, TrainingConfig(max_forgetting=41.0), "t", ("n", "m")) == ()
     assert twins_to_part(None, config, "t", ("n",)) == ()
     with pytest.raises(TaskError, match="Task 't' teaches 'n', which cannot be told from 'a': 40 %"):
         twins_to_part(one, config, "t", ("n",))
-    then = one.without(("n",), Judgement({"m": Expected(0.6, 0.9)}, {}, 0.9, 0.85))
+    then = one.without(("n",), Judgement({"m": Expected(0.6, 0.9)}, {}, 0.05))
     assert then.expected == {"n": Expected(0.0, 0.9, "a", 0.6), "m": Expected(0.6, 0.9)}
-    assert (then.before, then.after, then.twins) == (0.9, 0.85, one.twins)
+    assert (then.lost, then.twins) == (0.05, one.twins)
+    assert one.without(("n",), None).lost == 0.0
 
 
 def test_a_lesson_that_nothing_shows_of_is_warned_of() -> None:
@@ -125,7 +125,7 @@ def test_a_lesson_that_nothing_shows_of_is_warned_of() -> None:
 
 def test_names_in_a_record_change_with_the_classes() -> None:
     said = Judgement(
-        {"n": Expected(0.5, 0.9, "m", 0.5), "m": Expected(0.4, 0.9, "a", 0.3)}, {}, 0.9, 0.7
+        {"n": Expected(0.5, 0.9, "m", 0.5), "m": Expected(0.4, 0.9, "a", 0.3)}, {}, 0.2
     ).to_json()
     assert expected_of(said, {"m": "k"})["classes"]["n"]["confused"] == "k"
     gone = expected_of(said, {"m": None})

@@ -41,8 +41,7 @@ async function judgement(given: Given): Promise<Results> {
         alike.map((same, at) => (at % (classes!.length + 1) ? same : 0)),
       ),
     ],
-    ['before', one(found.before)],
-    ['after', one(found.after)],
+    ['lost', one(found.lost)],
   ]);
 }
 

@@ -27,14 +27,13 @@ from numpy.typing import NDArray
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.forgetting import WIDTH, spread_of
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.left_out import AT_ONCE, JudgedImages, LeftOut
+from csk_sdk.method.left_out import ALL, AT_ONCE, JudgedImages, LeftOut, Rows
 
 Float64 = NDArray[np.float64]
 _CONFUSED, _NOISE = number("twins", "confused"), number("twins", "noise")
 _LEAST, _TAKEN = integer("twins", "least_images"), number("twins", "taken")
 _MADE_UP, _OF_CLASS = integer("twins", "made_up"), integer("twins", "of_class")
 _MOST_USED, _EVEN = number("twins", "most_used"), number("twins", "even")
-_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -65,16 +64,16 @@ class Twin:
 
 @dataclass(frozen=True)
 class Judgement:
-    """By class of the task what is `expected` of it; its `twins` and `rivals`; and the accuracy of the old classes.
+    """By class of the task what is `expected` of it; its `twins` and `rivals`; and what the old classes lose to it.
 
-    `before` and `after` are over old classes, all of them alike, without and with the new ones; None without any.
+    `lost` is the share of old classes' images, all of these alike, that are named right without the new classes and not
+    with them; None without any old ones.
     `alike` are pairs of the task's new classes that cannot be told from each other.
     """
 
     expected: dict[str, Expected]
     twins: dict[str, Twin]
-    before: float | None = None
-    after: float | None = None
+    lost: float | None = None
     rivals: dict[str, Twin] = field(default_factory=dict)
     alike: tuple[tuple[str, str], ...] = ()
 
@@ -86,9 +85,9 @@ class Judgement:
             else (then.expected.get(name, one) if then is not None else one)
             for name, one in self.expected.items()
         }
-        after = self.before if then is None else then.after
-        rivals = {} if then is None else then.rivals
-        return Judgement(expected, self.twins, self.before, after, rivals, self.alike)
+        if then is None:
+            return Judgement(expected, self.twins, None if self.lost is None else 0.0, alike=self.alike)
+        return Judgement(expected, self.twins, then.lost, then.rivals, self.alike)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: shares of 0 to 1 with four digits, and what old classes lose in percentage points.
@@ -104,9 +103,8 @@ class Judgement:
             for name, one in self.expected.items()
         }
         old: dict[str, Any] = {}
-        if self.before is not None and self.after is not None:
-            # Without the sign of a zero.
-            old = {"old": {"lost": round(100.0 * (self.before - self.after), 2) + 0.0}}
+        if self.lost is not None:
+            old = {"old": {"lost": round(100.0 * self.lost, 2)}}
         return {"classes": rounded, **old}
 
 
@@ -184,7 +182,7 @@ def judge(
     pairs = tuple((classes[one], classes[other]) for one, other in same)
     if made_up is None:
         return Judgement(expected, twins, alike=pairs)
-    return Judgement(expected, twins, *made_up.accuracies(old), rivals, pairs)
+    return Judgement(expected, twins, made_up.lost(old), rivals, pairs)
 
 
 def _alike(images: JudgedImages, own: NDArray[np.int64], new: Sequence[int]) -> NDArray[np.int64]:
@@ -243,8 +241,7 @@ def lost_to_others(
     `discriminant` is that of `statistics`; `base` are the classes that the network was trained on.
     """
     rows = np.array([row for row, name in enumerate(statistics.classes) if name in old], np.int64)
-    before, after = _MadeUp(statistics, discriminant, base, rng).accuracies(rows)
-    return 100.0 * (before - after)
+    return 100.0 * _MadeUp(statistics, discriminant, base, rng).lost(rows)
 
 
 def _expected(logits: Float64, own: NDArray[np.int64], index: int, names: Sequence[str]) -> Expected:
@@ -275,39 +272,59 @@ class _MadeUp:
         # What is given back is a quarter of `t / n`.
         noise = 4.0 * discriminant.given
         used = min(float((noise * statistics.counts).max() / statistics.freedom), _MOST_USED)
-        # What is drawn goes to the logits at once: features would be as many as the draws, and classes are fewer.
-        self._draws = WIDTH / (1.0 - used) * (spread_of(statistics) @ discriminant.ahead.T)
-        learned = np.array([name not in base for name in statistics.classes])
+        self._spread = WIDTH / (1.0 - used) * spread_of(statistics)
+        known = frozenset(base)
+        learned = np.array([name not in known for name in statistics.classes])
         self._closer = np.where(learned, noise / (1.0 - used), 0.0)
 
-    def accuracies(self, old: NDArray[np.int64]) -> tuple[float, float]:
-        """How many images of the classes `old`, ascending, are named right, among these alone and among all."""
-        rows = old[np.resize(self._rng.permutation(len(old)), _MADE_UP)]
-        others = np.delete(np.arange(len(self._discriminant.means)), old)
-        before = after = 0
-        for start in range(0, len(rows), AT_ONCE):
-            some = rows[start : start + AT_ONCE]
-            logits = self._logits(some)
-            after += int(np.count_nonzero(logits.argmax(axis=1) == some))
-            logits[:, others] = -np.inf
-            before += int(np.count_nonzero(logits.argmax(axis=1) == some))
-        return before / len(rows), after / len(rows)
+    def lost(self, old: NDArray[np.int64]) -> float:
+        """The share of images of the classes `old` that are named right among these alone, and not among all.
 
-    def _logits(self, rows: NDArray[np.int64]) -> Float64:
-        """Those `(len(rows), C)` of an image of each class in `rows`."""
+        Of most images it is enough that none of the other classes stands above their own.
+        """
+        others = np.delete(np.arange(len(self._discriminant.means)), old)
+        if not len(others):
+            return 0.0
+        rows = old[np.resize(self._rng.permutation(len(old)), _MADE_UP)]
         there, place = np.unique(rows, return_inverse=True)
-        logits = self._discriminant.at_means(there)[place]
-        logits += self.normals(len(rows)) @ self._draws
-        logits[np.arange(len(rows)), rows] -= self._closer[rows]
-        return logits
+        # What is drawn goes to the logits at once: features would be as many as the draws, and classes are fewer.
+        own_draws, other_draws = self._draws(there), self._draws(others)
+        own_at_mean = self._discriminant.at_own_mean - self._closer
+        doubtful: list[NDArray[np.int64]] = []
+        drawn: list[Float64] = []
+        for start in range(0, len(rows), AT_ONCE):
+            some, part = rows[start : start + AT_ONCE], place[start : start + AT_ONCE]
+            normals = self.normals(len(some))
+            own = own_at_mean[some] + np.einsum("nf,nf->n", normals, own_draws[part])
+            most = self._discriminant.at_means(some, others)
+            most += normals @ other_draws.T
+            below = most.max(axis=1) > own
+            doubtful.append(some[below])
+            drawn.append(normals[below])
+        asked = np.concatenate(doubtful)
+        logits = self._logits(asked, np.concatenate(drawn))
+        logits[:, others] = -np.inf
+        return float(np.count_nonzero(logits.argmax(axis=1) == asked)) / len(rows)
 
     def normals(self, count: int) -> Float64:
         """What makes images differ from their class's mean, `(count, f)`."""
-        return self._rng.normal(size=(count, len(self._draws)))
+        return self._rng.normal(size=(count, len(self._spread)))
 
-    def of_class(self, row: int, normals: Float64, among: NDArray[np.int64] | slice = _ALL) -> Float64:
+    def of_class(self, row: int, normals: Float64, among: Rows = ALL) -> Float64:
         """The logits of images of class `row` for the classes `among`, `(len(normals), len(among))`."""
-        logits = self._discriminant.at_means(np.array([row]))
-        logits[:, row] -= self._closer[row]
-        found: Float64 = logits[:, among] + normals @ self._draws[:, among]
-        return found
+        return self._logits(np.full(len(normals), row), normals, among)
+
+    def _logits(self, rows: NDArray[np.int64], normals: Float64, among: Rows = ALL) -> Float64:
+        """Those `(n, len(among))` of an image of each class in `rows`, by its `normals` `(n, f)`."""
+        there, place = np.unique(rows, return_inverse=True)
+        logits = self._discriminant.at_means(there, among)[place]
+        if len(normals) < logits.shape[1]:
+            logits += (normals @ self._spread) @ self._discriminant.ahead[among].T
+        else:
+            logits += normals @ self._draws(among).T
+        logits -= np.where(rows[:, None] == np.arange(len(self._closer))[among], self._closer[among], 0.0)
+        return logits
+
+    def _draws(self, among: Rows) -> Float64:
+        """What normals add to the logits of these classes, `(len(among), f)`."""
+        return np.asarray(self._discriminant.ahead[among] @ self._spread.T)

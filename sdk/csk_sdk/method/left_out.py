@@ -16,6 +16,9 @@ Float64 = NDArray[np.float64]
 _LEAST_LEFT = number("unknown", "least_left")
 # So many images are judged at once: their rows are float64, and as long as the features.
 AT_ONCE = integer("unknown", "images_at_once")
+# Some of all classes, by their places.
+Rows = NDArray[np.int64] | slice
+ALL = slice(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +49,16 @@ class LeftOut:
         part = (1.0 - shrunk.shrinkage) / statistics.freedom
         return cls(means, counts, shrunk.solve, part, shrunk.noise / (4.0 * counts))
 
-    def at_means(self, rows: NDArray[np.int64]) -> Float64:
-        """The logits `(len(rows), C)` at the means of classes."""
-        return self.logits_of(self.means[rows])
+    def at_means(self, rows: NDArray[np.int64], among: Rows = ALL) -> Float64:
+        """The logits `(len(rows), len(among))` at the means of classes."""
+        logits: Float64 = self.means[rows] @ self.ahead[among].T
+        logits += (self.given - 0.5 * self._squares)[among]
+        return logits
+
+    @property
+    def at_own_mean(self) -> Float64:
+        """Of each class its own logit at its mean, `(C,)`."""
+        return np.asarray(self.given + 0.5 * self._squares)
 
     @cached_property
     def ahead(self) -> Float64:
@@ -59,13 +69,6 @@ class LeftOut:
     def _squares(self) -> Float64:
         squares: Float64 = np.einsum("cf,cf->c", self.ahead, self.means)
         return squares
-
-    def logits_of(self, x: Float64) -> Float64:
-        """Those `(n, C)` of features `(n, f)` of images that the statistics do not hold."""
-        logits: Float64 = x @ self.ahead.T
-        logits += self.given
-        logits -= 0.5 * self._squares
-        return logits
 
     def logits(self, x: Float64, own: NDArray[np.int64]) -> Float64:
         """Those `(n, C)` of images `(n, f)` of classes `own` `(n,)`, of more than one image each, without itself."""

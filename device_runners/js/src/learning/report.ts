@@ -91,10 +91,8 @@ export function expectedOf(judgement: Judgement | undefined): Expected {
     const shares = { allClasses: share(one.allClasses), task: share(one.task), share: share(one.share) };
     return [name, { ...one, ...shares }] as const;
   });
-  const { before, after } = judgement ?? {};
   // Not how often old classes are right: the base's statistics are of images that the network was trained on.
-  const old =
-    before === undefined || after === undefined ? {} : { lost: Math.round(1e4 * (before - after)) / 100 + 0 };
+  const old = judgement?.lost === undefined ? {} : { lost: Math.round(1e4 * judgement.lost) / 100 };
   return { classes: Object.fromEntries(classes), ...old };
 }
 

@@ -10,10 +10,10 @@ import { TWINS } from '../contract/thresholds.js';
 import type { Twin } from '../errors.js';
 import { isObject, type Json, plain } from '../formats/json.js';
 import { freedomOf } from './covariance.js';
-import { type Draws, spreadOf, WIDTH } from './forgetting.js';
+import { type Draws, type Spread, spreadOf, WIDTH } from './forgetting.js';
 import type { ClassStatistics } from './heads.js';
-import { AT_ONCE, type JudgedImages, type LeftOut } from './leftOut.js';
-import { argmax, rowsAt, timesTransposed } from './matrix.js';
+import type { JudgedImages, LeftOut } from './leftOut.js';
+import { argmax, dot, rowsAt, timesTransposed } from './matrix.js';
 
 /**
  * How often a class of the task will be recognised, shares of 0 to 1: in the decision over all classes, and among the
@@ -28,14 +28,14 @@ export interface ExpectedClass {
 
 /**
  * By class of the task what is `expected` of it; its `twins`, and its `rivals`, which can be told apart and take much all the
- * same; and the accuracy of the old classes, all of them alike, without and with the new ones; undefined without any.
+ * same; and what the old classes lose to it, `lost`: the share of their images, all of these classes alike, that are named
+ * right without the new classes and not with them; undefined without any old ones.
  */
 export interface Judgement {
   readonly expected: ReadonlyMap<string, ExpectedClass>;
   readonly twins: ReadonlyMap<string, Twin>;
   readonly rivals: ReadonlyMap<string, Twin>;
-  readonly before?: number;
-  readonly after?: number;
+  readonly lost?: number;
   /** Pairs of the task's new classes that cannot be told from each other. */
   readonly alike: readonly (readonly [string, string])[];
 }
@@ -46,18 +46,17 @@ export function judgedApart(
   apart: readonly string[],
   then: Judgement | undefined,
 ): Judgement {
-  const { expected, twins, before, alike } = judgement;
+  const { expected, twins, alike } = judgement;
   const of = (name: string, one: ExpectedClass): ExpectedClass => {
     if (!apart.includes(name)) return then?.expected.get(name) ?? one;
     const { old, back } = twins.get(name)!;
     return { ...one, allClasses: 0, confused: old, share: back };
   };
   const now = new Map([...expected].map(([name, one]) => [name, of(name, one)]));
-  const after = then ? then.after : before;
+  const lost = then ? then.lost : judgement.lost === undefined ? undefined : 0;
   return {
     ...{ expected: now, twins, rivals: then?.rivals ?? new Map(), alike },
-    ...(before === undefined ? {} : { before }),
-    ...(after === undefined ? {} : { after }),
+    ...(lost === undefined ? {} : { lost }),
   };
 }
 
@@ -110,7 +109,7 @@ export function judge(
     if (found) (found.alike ? twins : rivals).set(name, found.twin);
   }
   const alike = alikeOf(logits, images.labels, own, classes, known);
-  return { expected, twins, rivals, alike, ...madeUp?.accuracies(old) };
+  return { expected, twins, rivals, alike, ...(madeUp ? { lost: madeUp.lost(old) } : {}) };
 }
 
 /** Pairs of the task's new classes that are to each other what a twin is to an old class. */
@@ -203,13 +202,13 @@ function rivalOf(
 
 /** Images of old classes that look as others of theirs would, to the discriminant. */
 class MadeUp {
-  private readonly around: Float64Array;
-  private readonly wide: Float64Array;
+  private readonly spread: Spread;
+  private readonly width: number;
   private readonly closer: Float64Array;
 
   constructor(
     private readonly statistics: ClassStatistics,
-    discriminant: LeftOut,
+    private readonly discriminant: LeftOut,
     base: readonly string[],
     private readonly random: Pick<Draws, 'permutation' | 'normal'>,
   ) {
@@ -218,13 +217,10 @@ class MadeUp {
     const noise = counts.map((_, c) => 4 * discriminant.given(c));
     const most = noise.reduce((largest, one, c) => Math.max(largest, one * counts[c]!), 0);
     const used = Math.min(most / freedomOf(counts), TWINS.mostUsed);
-    this.around = discriminant.atMeans();
-    const width = WIDTH / (1 - used);
-    // Only logits are looked at, so the spread is multiplied with the discriminant first.
-    this.wide = spreadOf(statistics)
-      .times(discriminant.ahead, classes.length)
-      .map((value) => width * value);
-    this.closer = noise.map((one, c) => (base.includes(classes[c]!) ? 0 : one / (1 - used)));
+    this.spread = spreadOf(statistics);
+    this.width = WIDTH / (1 - used);
+    const known = new Set(base);
+    this.closer = noise.map((one, c) => (known.has(classes[c]!) ? 0 : one / (1 - used)));
   }
 
   /** What makes images differ from their class's mean, `(count, f)`. */
@@ -236,46 +232,70 @@ class MadeUp {
 
   /** The logits of images of class `row`, one for each row of `normals`, for the classes `among`. */
   ofClass(row: number, normals: Float64Array, among: readonly number[]): Float64Array[] {
-    const { features: f, classes } = this.statistics;
-    const n = normals.length / f;
-    const logits = timesTransposed(normals, rowsAt(this.wide, among, f), n, among.length, f);
-    const mean = among.map(
-      (c) => this.around[row * classes.length + c]! - (c === row ? this.closer[row]! : 0),
-    );
-    return Array.from({ length: n }, (_, i) => {
-      const own = logits.subarray(i * among.length, (i + 1) * among.length);
-      for (let at = 0; at < own.length; at++) own[at] = own[at]! + mean[at]!;
+    return this.logits(Array<number>(normals.length / this.statistics.features).fill(row), normals, among);
+  }
+
+  /**
+   * The share of images of the `old` classes that are named right among these alone, and not among all. Of most images it is
+   * enough that none of the other classes stands above their own.
+   */
+  lost(old: readonly number[]): number {
+    const among = new Set(old);
+    const others = [...this.statistics.classes.keys()].filter((c) => !among.has(c));
+    if (!others.length) return 0;
+    const { features: f } = this.statistics;
+    const order = this.random.permutation(old.length);
+    const rows = Array.from({ length: TWINS.madeUp }, (_, i) => old[order[i % old.length]!]!);
+    const there = [...new Set(rows)];
+    const place = new Map(there.map((row, at) => [row, at]));
+    const [ownDraws, otherDraws] = [this.draws(there), this.draws(others)];
+    const atMeans = this.discriminant.atMeans(there, others);
+    const [doubtful, theirs]: [number[], Float64Array[]] = [[], []];
+    for (const row of rows) {
+      const normals = this.normals(1);
+      const at = place.get(row)!;
+      const own = this.discriminant.atOwnMean(row) - this.closer[row]! + product(normals, ownDraws, at);
+      if (others.every((_, c) => atMeans[at * others.length + c]! + product(normals, otherDraws, c) <= own))
+        continue;
+      doubtful.push(row);
+      theirs.push(normals);
+    }
+    const normals = new Float64Array(doubtful.length * f);
+    for (const [at, one] of theirs.entries()) normals.set(one, at * f);
+    const right = this.logits(doubtful, normals, old).filter((one, i) => old[argmax(one)] === doubtful[i]);
+    return right.length / rows.length;
+  }
+
+  /** Those for the classes `among` of an image of each class in `rows`, by its `normals`. */
+  private logits(rows: readonly number[], normals: Float64Array, among: readonly number[]): Float64Array[] {
+    if (!rows.length) return [];
+    const { features: f } = this.statistics;
+    const count = among.length;
+    const there = [...new Set(rows)];
+    const place = new Map(there.map((row, at) => [row, at]));
+    const atMeans = this.discriminant.atMeans(there, among);
+    const logits = timesTransposed(normals, this.draws(among), rows.length, count, f);
+    return rows.map((row, i) => {
+      const own = logits.subarray(i * count, (i + 1) * count);
+      const mean = place.get(row)! * count;
+      for (const [at, c] of among.entries()) {
+        own[at] = own[at]! + atMeans[mean + at]! - (c === row ? this.closer[c]! : 0);
+      }
       return own;
     });
   }
 
-  /** Those of an image of each class in `rows`. */
-  logits(rows: readonly number[]): Float64Array[] {
-    const { features: f, classes } = this.statistics;
-    const count = classes.length;
-    const found: Float64Array[] = [];
-    for (let start = 0; start < rows.length; start += AT_ONCE) {
-      const some = rows.slice(start, start + AT_ONCE);
-      const logits = timesTransposed(this.normals(some.length), this.wide, some.length, count, f);
-      for (const [at, row] of some.entries()) {
-        const own = logits.subarray(at * count, (at + 1) * count);
-        for (let c = 0; c < count; c++) own[c] = own[c]! + this.around[row * count + c]!;
-        own[row] = own[row]! - this.closer[row]!;
-        found.push(own);
-      }
-    }
-    return found;
+  /** What normals add to the logits of these classes, `(among.length, f)`: features would be as many as the draws. */
+  private draws(among: readonly number[]): Float64Array {
+    const { features: f } = this.statistics;
+    const draws = this.spread.times(rowsAt(this.discriminant.ahead, among, f), among.length);
+    return draws.map((value) => this.width * value);
   }
+}
 
-  /** How many images of the `old` classes are named right, among these alone and among all. */
-  accuracies(old: readonly number[]): { before: number; after: number } {
-    const order = this.random.permutation(old.length);
-    const rows = Array.from({ length: TWINS.madeUp }, (_, i) => old[order[i % old.length]!]!);
-    const made = this.logits(rows);
-    const right = (said: (one: Float64Array) => number): number =>
-      made.filter((one, i) => said(one) === rows[i]).length / made.length;
-    return { before: right((one) => largest(one, old)), after: right((one) => argmax(one)) };
-  }
+/** `a`, and row `row` of `b`, as long as it is. */
+function product(a: Float64Array, b: Float64Array, row: number): number {
+  return dot(a, b.subarray(row * a.length, (row + 1) * a.length));
 }
 
 /** Of `places` in `values` that of the largest; of equals the first. */

@@ -37,15 +37,21 @@ export class LeftOut {
     return shrunk && new LeftOut(statistics, shrunk);
   }
 
-  /** The logits `(C, C)` at the classes' means. */
-  atMeans(): Float64Array {
-    const { features: f, classes } = this.statistics;
-    const count = classes.length;
-    const logits = timesTransposed(this.means, this.ahead, count, count, f);
+  /** The logits `(rows.length, among.length)` at the means of classes, for the classes `among`. */
+  atMeans(rows: readonly number[], among: readonly number[]): Float64Array {
+    const { features: f } = this.statistics;
+    const [means, ahead] = [rowsAt(this.means, rows, f), rowsAt(this.ahead, among, f)];
+    const logits = timesTransposed(means, ahead, rows.length, among.length, f);
     for (let at = 0; at < logits.length; at++) {
-      logits[at] = logits[at]! + this.given(at % count) - 0.5 * this.squares[at % count]!;
+      const c = among[at % among.length]!;
+      logits[at] = logits[at]! + this.given(c) - 0.5 * this.squares[c]!;
     }
     return logits;
+  }
+
+  /** A class's own logit at its mean. */
+  atOwnMean(c: number): number {
+    return this.given(c) + 0.5 * this.squares[c]!;
   }
 
   /** The logits `(n, C)` of images `x` `(n, f)` of classes `own`, of more than one image each, without itself. */

@@ -242,12 +242,14 @@ export function measured(
     margins.get(c)!.push(each[i]!);
     oddness.get(c)!.push(odd.of(features.subarray(i * f, (i + 1) * f), c));
   }
-  const atMeans = marginsOf(discriminant.atMeans(), classes.length);
-  const seen = [...margins.keys()].filter((c) => atMeans[c]! > 0).sort((a, b) => a - b);
+  const there = [...margins.keys()].sort((a, b) => a - b);
+  const ofMeans = marginsOf(discriminant.atMeans(there, [...classes.keys()]), classes.length);
+  const atMeans = new Map(there.map((c, at) => [c, ofMeans[at]!]));
+  const seen = there.filter((c) => atMeans.get(c)! > 0);
   if (!seen.length) return known;
   const found = new Familiarity(
     seen.map((c) => classes[c]!),
-    tableOf(seen.map((c) => margins.get(c)!.map((value) => value / atMeans[c]!))),
+    tableOf(seen.map((c) => margins.get(c)!.map((value) => value / atMeans.get(c)!))),
     tableOf(seen.map((c) => oddness.get(c)!.map((value) => value / odd.typical[c]!))),
   );
   return known ? known.merge(found) : found;
