@@ -101,7 +101,7 @@ def kept(directions: int, mixtures: int) -> Callable[[NDArray[np.float32]], Clas
 def diagonal(x: NDArray[np.float32]) -> ClassStatistics:
     exact = statistics((x, np.zeros(len(x), np.int64)), ["c"])
     between = exact.gram - exact.scatter()
-    return replace(exact, gram=between + np.diag(np.diag(exact.scatter())))
+    return replace(exact, matrix=between + np.diag(np.diag(exact.scatter())))
 
 
 def accuracy(known: ClassStatistics, test: Set) -> float:

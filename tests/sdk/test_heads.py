@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from safetensors.numpy import load_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from csk_sdk.errors import ConfigError, StateError, TaskError
-from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.heads import ClassStatistics, Scatter, lda_head
 from csk_sdk.state.tensorfile import packed
 
 NAMES = ("ant", "bee", "cat", "dog", "élan")
@@ -95,6 +96,32 @@ def test_merging_is_the_sum(rng):
     assert_same(parts[0].merge(parts[1]), statistics_of(x, labels))
     with pytest.raises(StateError, match="over 6 and 5 features do not belong to one model"):
         parts[0].merge(ClassStatistics.empty(5))
+
+
+def test_what_is_stored_is_what_is_added_to(rng):
+    stored = statistics_of(*clouds(rng, [30, 20, 9])).tensors()
+    read = ClassStatistics.from_tensors(stored)
+    again = read.tensors()
+    # To the bit: no lesson rounds anew what it leaves alone.
+    for key, value in stored.items():
+        np.testing.assert_array_equal(again[key], value, err_msg=key)
+    x, labels = clouds(rng, [8])
+    grown = read.merge(ClassStatistics.empty(6).add(x, labels, ("dog",)))
+    apart = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(grown.scatter() - stored["statistics.scatter"], apart.T @ apart, rtol=1e-9)
+
+
+def test_of_a_class_in_both_the_means_lie_apart(rng):
+    x, labels = clouds(rng, [9, 8, 7])
+    both = [
+        ClassStatistics.empty(6).add(x[part], labels[part], NAMES[:3]) for part in (slice(10), slice(10, 24))
+    ]
+    kept = [replace(one, matrix=Scatter(one.scatter())) for one in both]
+    for merged in (kept[0].merge(kept[1]), kept[0].merge(both[1]), both[0].merge(kept[1])):
+        assert_same(merged, statistics_of(x, labels), rtol=1e-10)
+        np.testing.assert_allclose(merged.scatter(), both[0].merge(both[1]).scatter(), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(merged.variances(), np.diag(merged.covariance()), rtol=1e-9)
+        assert merged.energy == pytest.approx(np.trace(merged.gram))
 
 
 def test_tensors_return_through_a_safetensors_file_with_means_rounded_to_float32(rng, tmp_path):

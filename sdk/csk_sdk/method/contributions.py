@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import StateError
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.heads import ClassStatistics, Scatter
 from csk_sdk.method.known_classes import times_counted
 
 Float32 = NDArray[np.float32]
@@ -164,22 +164,21 @@ class Lesson:
     def after(self, known: ClassStatistics) -> ClassStatistics:
         """`known`, and this lesson; new images of known classes count as they are to (method/known_classes.py)."""
         times = times_counted({name: one.count for name, one in self.contributions.items()}, known)
-        gram = np.zeros((known.features, known.features))
+        scatter = np.zeros((known.features, known.features))
         sums, counts = np.zeros((len(self.classes), known.features)), np.zeros(len(self.classes))
-        # The sum of x x^T, of many rows at once: each sum adds a matrix of features by features.
+        # Of many rows at once: each sum adds a matrix of features by features.
         waiting: list[Float64] = []
         for row, name in enumerate(self.classes):
             one = self.contributions.get(name)
             if one is not None:
                 counts[row] = times.get(name, 1.0) * one.count
                 sums[row] = counts[row] * one.mean.astype(np.float64)
-                mean = np.sqrt(one.count) * one.mean.astype(np.float64)
-                waiting.append(np.sqrt(times.get(name, 1.0)) * np.vstack([one.factor, mean]))
+                waiting.append(np.sqrt(times.get(name, 1.0)) * one.factor.astype(np.float64))
             if waiting and (sum(map(len, waiting)) >= _AT_ONCE or row + 1 == len(self.classes)):
                 rows = np.vstack(waiting)
                 waiting = []
-                gram += rows.T @ rows
-        return known.merge(ClassStatistics(self.classes, gram, sums, counts, self.temperature))
+                scatter += rows.T @ rows
+        return known.merge(ClassStatistics(self.classes, Scatter(scatter), sums, counts, self.temperature))
 
     def led_back(self, matrix: Float64) -> Lesson:
         """As features gave it of which these are the images under `matrix`."""

@@ -65,13 +65,7 @@ class Drift:
 
     def statistics(self, statistics: ClassStatistics) -> ClassStatistics:
         """Class statistics as the features after would have given them; counts stay."""
-        return ClassStatistics(
-            statistics.classes,
-            self._around(statistics.gram),
-            statistics.sums @ self.forward.T,
-            statistics.counts,
-            statistics.temperature,
-        )
+        return statistics.mapped(self._around, statistics.sums @ self.forward.T)
 
     def behind(self, matrix: Float64) -> Float64:
         """`forward @ matrix`, `(f, f)`."""
@@ -80,15 +74,15 @@ class Drift:
         left, right = self._thin
         return np.asarray(matrix + left.T @ (right @ matrix))
 
-    def _around(self, gram: Float64) -> Float64:
-        """`forward @ gram @ forward.T`, of a symmetric gram."""
+    def _around(self, matrix: Float64) -> Float64:
+        """`forward @ matrix @ forward.T`, of a symmetric one."""
         if self._thin is None:
-            return np.asarray(self.forward @ gram @ self.forward.T)
+            return np.asarray(self.forward @ matrix @ self.forward.T)
         left, right = self._thin
-        seen = right @ gram
+        seen = right @ matrix
         # G + L^T S + (L^T S)^T + L^T (S R^T) L, half of the last on either side, so that it is one product.
         once = left.T @ (seen + 0.5 * (seen @ right.T) @ left)
-        return np.asarray(gram + (once + once.T))
+        return np.asarray(matrix + (once + once.T))
 
 
 def _by_images(

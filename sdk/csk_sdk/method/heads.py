@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,18 +30,27 @@ STATISTICS = ("classes", "scatter", "means", "gram", "sums", "counts", "temperat
 _ROUNDING = integer("covariance", "roundings") * float(np.finfo(np.float64).eps)
 
 
+@dataclass(frozen=True)
+class Scatter:
+    """`sum (x - mu_c) (x - mu_c)^T` over samples `x` of classes with the means `mu_c`, `(f, f)` float64."""
+
+    around: Float64
+
+
 @dataclass(frozen=True, eq=False)
 class ClassStatistics:
     """Sums over the features of everything learned so far; a new object per change, so no state is half-made.
 
-    `classes`: names, in the order in which they were first seen. `gram` `(f, f)`: sum of `x x^T` over all
-    samples. `sums` `(n_classes, f)`, `counts` `(n_classes,)`: sum of `x`, and number of samples, per class.
-    All float64: moments are differences of these sums. `temperature` is what the discriminant's scores are divided by
-    to be probabilities, None where it was never measured (method/calibration.py). `tensors` says how they are stored.
+    `classes`: names, in the order in which they were first seen. `sums` `(n_classes, f)`, `counts` `(n_classes,)`:
+    sum of `x`, and number of samples, per class. Their `matrix` is the `gram`, sum of `x x^T` over all samples, or the
+    scatter around the means, as it is stored: each is made of the other where it is asked for, by a product over all
+    classes. No array is written into. All float64: moments are differences of these sums. `temperature` is what the
+    discriminant's scores are divided by to be probabilities, None where it was never measured (method/calibration.py).
+    `tensors` says how they are stored.
     """
 
     classes: tuple[str, ...]
-    gram: Float64
+    matrix: Float64 | Scatter
     sums: Float64
     counts: Float64
     temperature: float | None = None
@@ -53,7 +63,25 @@ class ClassStatistics:
     @property
     def features(self) -> int:
         """Length `f` of a feature vector."""
-        return int(self.gram.shape[0])
+        return int(self.sums.shape[1])
+
+    @property
+    def gram(self) -> Float64:
+        """The sum of `x x^T`, `(f, f)`."""
+        if not isinstance(self.matrix, Scatter):
+            return self.matrix
+        gram = _between(self.sums, self.counts)
+        gram += self.matrix.around
+        return gram
+
+    def scatter(self) -> Float64:
+        """`gram - sum n_c mu_c mu_c^T`, `(f, f)`: the spread around the classes' means."""
+        if isinstance(self.matrix, Scatter):
+            return self.matrix.around
+        # In place: with features of several layers, a matrix of features by features is larger than many a network.
+        scatter = _between(self.sums, self.counts)
+        np.subtract(self.matrix, scatter, out=scatter)
+        return scatter
 
     def add(
         self, features: NDArray[np.float32], labels: NDArray[Any], classes: Sequence[str]
@@ -92,19 +120,42 @@ class ClassStatistics:
             )
         classes = tuple(dict.fromkeys(self.classes + other.classes))
         row = {name: index for index, name in enumerate(classes)}
-        sums = np.zeros((len(classes), self.features))
-        counts = np.zeros(len(classes))
-        for part in (self, other):
-            rows = np.array([row[name] for name in part.classes], np.int64)
-            np.add.at(sums, rows, part.sums)
-            np.add.at(counts, rows, part.counts)
+        rows = np.array([row[name] for name in other.classes], np.int64)
+        more = len(classes) - len(self.classes)
+        sums, counts = np.pad(self.sums, ((0, more), (0, 0))), np.pad(self.counts, (0, more))
+        sums[rows] += other.sums
+        counts[rows] += other.counts
         temperature = other.temperature if self.temperature is None else self.temperature
-        return ClassStatistics(classes, self.gram + other.gram, sums, counts, temperature)
+        return ClassStatistics(classes, self._matrix_with(other, rows), sums, counts, temperature)
+
+    def _matrix_with(self, other: ClassStatistics, rows: NDArray[np.int64]) -> Float64 | Scatter:
+        """That of both, `rows` being the place of each of the other's classes in these and the new ones."""
+        if not isinstance(self.matrix, Scatter) and not isinstance(other.matrix, Scatter):
+            return self.matrix + other.matrix
+        scatter = self.scatter() + other.scatter()
+        there = np.flatnonzero(rows < len(self.classes))
+        n, m = self.counts[rows[there]], other.counts[there]
+        both = (n > 0) & (m > 0)
+        there, n, m = there[both], n[both, None], m[both, None]
+        # Of a class in both, what lies between its two means.
+        apart = np.sqrt(n * m / (n + m)) * (self.sums[rows[there]] / n - other.sums[there] / m)
+        scatter += apart.T @ apart
+        return Scatter(scatter)
 
     def scaled(self, factor: float) -> ClassStatistics:
         """The statistics of each image counted `factor` times."""
-        gram, sums, counts = self.gram * factor, self.sums * factor, self.counts * factor
-        return ClassStatistics(self.classes, gram, sums, counts, self.temperature)
+        sums, counts = self.sums * factor, self.counts * factor
+        return ClassStatistics(
+            self.classes, self._changed(lambda one: one * factor), sums, counts, self.temperature
+        )
+
+    def mapped(self, around: Callable[[Float64], Float64], sums: Float64) -> ClassStatistics:
+        """Those of features under a linear map: `around` gives `map @ matrix @ map.T` of a symmetric matrix."""
+        return ClassStatistics(self.classes, self._changed(around), sums, self.counts, self.temperature)
+
+    def _changed(self, how: Callable[[Float64], Float64]) -> Float64 | Scatter:
+        matrix = self.matrix
+        return Scatter(how(matrix.around)) if isinstance(matrix, Scatter) else how(matrix)
 
     def named(self, names: Mapping[str, str]) -> ClassStatistics:
         """The statistics with other names of some classes; those that have one name then are one class."""
@@ -127,12 +178,8 @@ class ClassStatistics:
             return self
         sums, counts = self.sums[kept], self.counts[kept]
         classes = tuple(name for name in self.classes if name not in dropped)
-        rest = ClassStatistics(classes, np.zeros_like(self.gram), sums, counts, self.temperature)
-        share = rest.freedom / self.freedom if counts.any() else 0.0
-        gram = self.scatter()
-        gram *= share
-        gram += _between(sums, counts)
-        return ClassStatistics(classes, gram, sums, counts, self.temperature)
+        share = _freedom(counts) / self.freedom if counts.any() else 0.0
+        return ClassStatistics(classes, Scatter(share * self.scatter()), sums, counts, self.temperature)
 
     def count(self, classes: Iterable[str]) -> float:
         """How many images of these classes, names of which may be unknown, were counted."""
@@ -147,25 +194,36 @@ class ClassStatistics:
     @property
     def freedom(self) -> float:
         """Degrees of freedom within classes: samples less classes that have some, at least 1."""
-        return max(float(self.counts.sum()) - int((self.counts > 0).sum()), 1.0)
+        return _freedom(self.counts)
 
     @property
+    def energy(self) -> float:
+        """The sum of all squares, the trace of `gram`."""
+        if not isinstance(self.matrix, Scatter):
+            return float(np.trace(self.matrix))
+        roots = _roots(self.sums, self.counts)
+        return float(np.trace(self.matrix.around)) + float(np.vdot(roots, roots))
+
+    @cached_property
     def rounding(self) -> float:
         """What rounding of these sums may make a variance off by; above 0, so that it makes a matrix regular."""
-        return max(_ROUNDING * float(np.trace(self.gram)) / self.freedom, float(np.finfo(np.float64).tiny))
-
-    def scatter(self) -> Float64:
-        """`gram - sum n_c mu_c mu_c^T`, `(f, f)`: the spread around the classes' means, a new array."""
-        # In place: with features of several layers, a matrix of features by features is larger than many a network.
-        scatter = _between(self.sums, self.counts)
-        np.subtract(self.gram, scatter, out=scatter)
-        return scatter
+        return max(_ROUNDING * self.energy / self.freedom, float(np.finfo(np.float64).tiny))
 
     def covariance(self) -> Float64:
         """The covariance within classes, `(f, f)`: the scatter over the degrees of freedom, a new array."""
+        if isinstance(self.matrix, Scatter):
+            return np.asarray(self.matrix.around / self.freedom)
         covariance = self.scatter()
         covariance /= self.freedom
         return covariance
+
+    def variances(self) -> Float64:
+        """Its diagonal, `(f,)`, none below zero."""
+        if isinstance(self.matrix, Scatter):
+            scatter = np.diag(self.matrix.around)
+        else:
+            scatter = np.diag(self.matrix) - (_roots(self.sums, self.counts) ** 2).sum(axis=0)
+        return np.asarray(np.maximum(scatter, 0.0) / self.freedom)
 
     def tensors(self, prefix: str = "statistics.") -> dict[str, NDArray[Any]]:
         """As arrays for a safetensors file; the names as UTF-8 JSON in `PREFIXclasses`, uint8.
@@ -221,8 +279,8 @@ class ClassStatistics:
             )
         if not summed:
             sums = sums * counts[:, None]
-            gram = gram + _between(sums, counts)
-        return cls(tuple(names), gram, sums, counts, _temperature(tensors.get(f"{prefix}temperature")))
+        temperature = _temperature(tensors.get(f"{prefix}temperature"))
+        return cls(tuple(names), gram if summed else Scatter(gram), sums, counts, temperature)
 
 
 def images_counted(tensors: Mapping[str, NDArray[Any]], prefix: str = "statistics.") -> dict[str, float]:
@@ -260,8 +318,17 @@ def _divided(sums: Float64, counts: Float64) -> Float64:
 
 def _between(sums: Float64, counts: Float64) -> Float64:
     """`sum n_c mu_c mu_c^T`, `(f, f)`: what the classes' means contribute to the sum of `x x^T`."""
-    roots = sums / np.sqrt(np.where(counts > 0, counts, 1.0))[:, None]
+    roots = _roots(sums, counts)
     return roots.T @ roots
+
+
+def _roots(sums: Float64, counts: Float64) -> Float64:
+    """The means, each times the root of how many samples it is of, `(n_classes, f)`."""
+    return sums / np.sqrt(np.where(counts > 0, counts, 1.0))[:, None]
+
+
+def _freedom(counts: Float64) -> float:
+    return max(float(counts.sum()) - int((counts > 0).sum()), 1.0)
 
 
 def lda_head(
@@ -288,7 +355,7 @@ def lda_head(
     shrunk = Shrunk.of(statistics, prior_pictures)
     if shrunk is None:
         # Any multiple of the identity decides alike; this one keeps logits O(f).
-        energy = float(np.trace(statistics.gram)) / statistics.counts.sum() / statistics.features
+        energy = statistics.energy / statistics.counts.sum() / statistics.features
         weight, noise = means / (energy or 1.0), 0.0
     else:
         weight, noise = shrunk.solve(means), shrunk.noise

@@ -254,7 +254,7 @@ class Spread(NamedTuple):
         """Of statistics whose classes all have images."""
         means = statistics.sums / statistics.counts[:, None]
         mean = means.mean(axis=0)
-        within = _within(statistics)
+        within = statistics.variances()
         between = (means - mean) ** 2
         variance = within + between.mean(axis=0)
         variance += _LEAST_VARIANCE * float(variance.mean()) + statistics.rounding
@@ -274,10 +274,3 @@ class Spread(NamedTuple):
             (x - others) ** 2 / np.maximum(left, _LEAST_VARIANCE * self.variance), MOST_SQUARED
         )
         return np.asarray(oddness.mean(axis=1), np.float64)
-
-
-def _within(statistics: ClassStatistics) -> Float64:
-    """The variances within classes, `(f,)`."""
-    scatter = np.diag(statistics.gram) - (statistics.sums**2 / statistics.counts[:, None]).sum(axis=0)
-    variances: Float64 = np.maximum(scatter, 0.0) / statistics.freedom
-    return variances

@@ -83,8 +83,7 @@ def statistics_of(
     found = derived(base, lessons)
     if matrix is None or not found.classes:
         return found
-    gram, sums = matrix @ found.gram @ matrix.T, found.sums @ matrix.T
-    return ClassStatistics(found.classes, gram, sums, found.counts, found.temperature)
+    return found.mapped(lambda one: np.asarray(matrix @ one @ matrix.T), found.sums @ matrix.T)
 
 
 def _lesson(task: LearnedTask, moved: bool, features: int, read: Callable[[str], Tensors]) -> Lesson:
