@@ -26,6 +26,9 @@ def likeness(name: str) -> str:
 
     Unicode's canonical composition (NFC) and case folding.
     """
+    if name.isascii():
+        # Nothing to compose; a lesson asks for every name that is known.
+        return name.lower().strip()
     return normalize("NFC", normalize("NFC", name).casefold()).strip()
 
 

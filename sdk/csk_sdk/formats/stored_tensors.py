@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any, cast
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from csk_sdk.errors import CskError, StateError
 from csk_sdk.formats.opening import open_file
-from csk_sdk.formats.tensor_header import check_open_header, read_entries
+from csk_sdk.formats.tensor_header import check_open_header
 
-_DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "U8": "u1"}
+_DTYPES = {
+    code: np.dtype(name) for code, name in (("F64", "<f8"), ("F32", "<f4"), ("I64", "<i8"), ("U8", "u1"))
+}
 
 
 class StoredTensors(Mapping[str, NDArray[Any]]):
@@ -33,9 +35,7 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
             # Without a buffer, which would hold a copy of what is read.
             self._file = cast(FileIO, open_file(path).detach())
             weakref.finalize(self, self._file.close)
-            check_open_header(self._file)
-            self._file.seek(0)
-            self._entries, self._begin = read_entries(self._file)
+            self._entries, self._begin = check_open_header(self._file)
         except (OSError, ValueError) as problem:
             raise self._unreadable(problem) from problem
         for name, entry in self._entries.items():
@@ -45,9 +45,34 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         entry = self._entries[name]
         found = np.empty(entry["shape"], _DTYPES[entry["dtype"]])
-        rest = found.reshape(-1).view(np.uint8).data
+        self._read(entry["data_offsets"][0], found.reshape(-1).view(np.uint8))
+        return found
+
+    def several(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Tensors of these names, in the order of the file.
+
+        Those that lie beside each other are read at once, and are parts of one array: a state has two for each task.
+        """
+        places = sorted([(*self._entries[name]["data_offsets"], name) for name in names])
+        found: dict[str, NDArray[Any]] = {}
+        at = 0
+        while at < len(places):
+            last = at
+            while last + 1 < len(places) and places[last + 1][0] == places[last][1]:
+                last += 1
+            first = places[at][0]
+            run = np.empty(places[last][1] - first, np.uint8)
+            self._read(first, run)
+            for begin, _, name in places[at : last + 1]:
+                entry = self._entries[name]
+                found[name] = np.ndarray(entry["shape"], _DTYPES[entry["dtype"]], run, begin - first)
+            at = last + 1
+        return found
+
+    def _read(self, begin: int, into: NDArray[np.uint8]) -> None:
+        rest = into.data
         try:
-            self._file.seek(self._begin + entry["data_offsets"][0])
+            self._file.seek(self._begin + begin)
             while rest:
                 count = self._file.readinto(rest)
                 if not count:
@@ -55,7 +80,6 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
                 rest = rest[count:]
         except OSError as problem:
             raise self._unreadable(problem) from problem
-        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -74,3 +98,12 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
 
     def _unreadable(self, problem: object) -> CskError:
         return self._error(f"{self._path} cannot be read ({problem}). `csk-sdk verify` says what is intact.")
+
+
+def several(tensors: Mapping[str, NDArray[Any]], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Tensors of these names, read at once as far as they lie in a file."""
+    return (
+        tensors.several(names)
+        if isinstance(tensors, StoredTensors)
+        else {name: tensors[name] for name in names}
+    )

@@ -7,9 +7,9 @@ tensor's dtype, shape and place in the data.
 from __future__ import annotations
 
 import json
-import math
 import os
 import struct
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +18,9 @@ from csk_sdk.formats.opening import open_file
 _BYTES = {"F64": 8, "F32": 4, "I64": 8, "U8": 1, "F16": 2, "BF16": 2, "I32": 4, "I16": 2, "I8": 1, "BOOL": 1}
 # Some 100,000 tensors with long names, or the names of as many classes in the metadata.
 _LONGEST_HEADER = 16 << 20
+_BY_PLACE = itemgetter(0, 1)
+# Of a shape or an offset.
+_MOST = 1 << 48
 
 
 def check_header(path: Path) -> None:
@@ -30,8 +33,8 @@ def check_header(path: Path) -> None:
         check_open_header(file)
 
 
-def check_open_header(file: IO[bytes]) -> None:
-    """`check_header` of a file that is open, at its beginning."""
+def check_open_header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
+    """`check_header` of a file that is open, at its beginning; gives what `read_entries` does."""
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(8)
     if len(prefix) < 8:
@@ -47,14 +50,13 @@ def check_open_header(file: IO[bytes]) -> None:
         raise ValueError("its header is not a JSON object")
     header.pop("__metadata__", None)
     end = 0
-    for name, begin, stop in sorted(
-        (_place(name, entry) for name, entry in header.items()), key=lambda p: p[1:]
-    ):
+    for begin, stop, name in sorted(_places(header), key=_BY_PLACE):
         if begin != end:
-            raise ValueError(f"tensor {name!r} does not begin where the one before it ends")
+            raise ValueError(f"tensor {_short(name)!r} does not begin where the one before it ends")
         end = stop
     if end != size - 8 - length:
         raise ValueError(f"its tensors take {end} bytes, and the file has {size - 8 - length} for them")
+    return header, 8 + length
 
 
 def tensor_places(path: Path) -> dict[str, int]:
@@ -81,17 +83,28 @@ def read_metadata(file: IO[bytes]) -> dict[str, str]:
     return {str(name): text for name, text in found.items() if isinstance(text, str)}
 
 
-def _place(name: str, entry: Any) -> tuple[str, int, int]:
-    name = name if len(name) <= 80 else name[:80] + "..."
-    try:
-        dtype, shape, (begin, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"tensor {name!r} lacks dtype, shape or data_offsets") from None
-    if not isinstance(dtype, str) or dtype not in _BYTES:
-        raise ValueError(f"tensor {name!r} has a dtype that is not known")
-    numbers = [begin, stop, *shape] if isinstance(shape, list) else [None]
-    if len(numbers) > 66 or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
-        raise ValueError(f"tensor {name!r} has a shape or offsets that cannot be")
-    if stop - begin != math.prod(shape) * _BYTES[dtype]:
-        raise ValueError(f"tensor {name!r} of shape {shape[:8]} cannot have {stop - begin} bytes")
-    return name, begin, stop
+def _places(header: dict[str, Any]) -> list[tuple[int, int, str]]:
+    """Where each tensor begins and ends, and its name. A state has two for each task: all that is done is done here."""
+    places = []
+    for name, entry in header.items():
+        try:
+            dtype, shape, (begin, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"tensor {_short(name)!r} lacks dtype, shape or data_offsets") from None
+        if type(dtype) is not str or dtype not in _BYTES:
+            raise ValueError(f"tensor {_short(name)!r} has a dtype that is not known")
+        size = _BYTES[dtype]
+        possible = type(shape) is list and len(shape) <= 64 and type(begin) is type(stop) is int
+        for count in shape if possible else ():
+            possible = possible and type(count) is int and 0 <= count < _MOST
+            size *= count if possible else 0
+        if not possible or not (0 <= begin < _MOST and 0 <= stop < _MOST):
+            raise ValueError(f"tensor {_short(name)!r} has a shape or offsets that cannot be")
+        if stop - begin != size:
+            raise ValueError(f"tensor {_short(name)!r} of shape {shape[:8]} cannot have {stop - begin} bytes")
+        places.append((begin, stop, name))
+    return places
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else name[:80] + "..."

@@ -16,6 +16,7 @@ from csk_sdk.backends.micro import pieces
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.labels import Labels
+from csk_sdk.formats.stored_tensors import several
 from csk_sdk.learning.memory_budget import Plan
 from csk_sdk.learning.revision import refit
 from csk_sdk.method.calibration import calibrated
@@ -23,7 +24,7 @@ from csk_sdk.method.contributions import Contribution, ContributionSum, Lesson
 from csk_sdk.method.decisions import Judgement, judge
 from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.forgetting import estimated_forgetting
-from csk_sdk.method.heads import ClassStatistics, HeadArrays, images_counted
+from csk_sdk.method.heads import STATISTICS, ClassStatistics, HeadArrays, images_counted
 from csk_sdk.method.known_classes import known_among
 from csk_sdk.method.left_out import JudgedImages
 from csk_sdk.method.mirroring import mirrored_by_the_network, mirrored_like, spread_over
@@ -35,7 +36,6 @@ from csk_sdk.network.knowledge import (
     FeatureExtractor,
     FeatureSample,
     Tensors,
-    known_tensors,
     measure_knowledge,
 )
 from csk_sdk.network.ledger import MAP, MAPPED, UnledgeredError, digest_of_centers, map_of
@@ -79,12 +79,14 @@ class Measured:
 class Seen:
     """What the network, as trained, sees in a task's images: for one decision after the other, and one look.
 
-    `tensors` are those of the next generation so far, `drift` how features have moved, `contributions` what the task's
-    classes contribute. `own` is how many parts of the `sample` are of the images themselves and not mirrored, `head`
-    the task's own; an image stands for `scale`. `before` are all images' features as they were, where they were kept.
+    `tensors` are those of the next generation so far, of which `kept` are as they were. `drift` is how features have
+    moved, `contributions` what the task's classes contribute. `own` is how many parts of the `sample` are of the images
+    themselves and not mirrored, `head` the task's own; an image stands for `scale`. `before` are all images' features
+    as they were, where they were kept.
     """
 
     tensors: Tensors
+    kept: Tensors
     leaks: dict[str, float]
     drift: Drift | None
     contributions: dict[str, Contribution]
@@ -133,9 +135,10 @@ class Consolidation:
         """
         # What is going to be replaced is read when that is done: these are the largest tensors.
         # A newer csk-sdk's, which this one does not know, are carried on as they are.
-        known = known_tensors(self.tensors, self.bundle.manifest.sites)
-        replaced = {key for key in known if key.startswith(("moment/", "statistics."))}
-        tensors = {key: self.tensors[key] for key in self.tensors if key not in replaced}
+        replaced = {f"moment/{site.name}" for site in self.bundle.manifest.sites}
+        replaced |= {f"statistics.{name}" for name in STATISTICS} | {f"center/{name}" for name in self.deltas}
+        kept = several(self.tensors, (key for key in self.tensors if key not in replaced))
+        tensors = dict(kept)
         leaks = {}
         for name, delta in self.deltas.items():
             # Once more, on the sum of all steps: what rounding left along the basis goes too.
@@ -161,7 +164,7 @@ class Consolidation:
             drift.add(old[: len(new)], new)
         contributions = self._totals(sums, scale)
         moved = drift.fit() if were else None
-        return Seen(tensors, leaks, moved, contributions, sample, own, head, scale, before)
+        return Seen(tensors, kept, leaks, moved, contributions, sample, own, head, scale, before)
 
     def _add_mirrored(self, tensors: Tensors, mirrored: Iterable[Batch], sample: FeatureSample) -> None:
         """To a sample of images as they are, the same mirrored: some by the network, the others as these changed."""
@@ -196,8 +199,7 @@ class Consolidation:
         forgetting = {} if self.apart else self.forgetting(tensors, seen.drift)
         refit(tensors, self.refitted)
         tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = seen.head
-        foreign = set(self.tensors) - known_tensors(self.tensors, self.bundle.manifest.sites)
-        require_converged({key: value for key, value in tensors.items() if key not in foreign})
+        require_converged({key: value for key, value in tensors.items() if value is not seen.kept.get(key)})
         return Consolidated(
             tensors,
             seen.leaks,

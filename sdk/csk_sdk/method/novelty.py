@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.symmetric import inverse_of
 
 UNFAMILIAR = number("novelty", "unfamiliar")
 _SHRINKAGE, _LEAST_VARIANCE = number("novelty", "shrinkage"), number("novelty", "least_variance")
@@ -34,8 +35,9 @@ def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | No
     within.flat[:: known.features + 1] += _SHRINKAGE * spread + _LEAST_VARIANCE * spread.mean()
     means = known.sums[seen] / known.counts[seen][:, None]
     x = features.astype(np.float64)
-    white = np.linalg.solve(within, np.concatenate([x, means]).T).T
-    own = np.einsum("nf,nf->n", x, white[: len(x)])
-    other = np.einsum("cf,cf->c", means, white[len(x) :])
-    nearest = (own[:, None] + other - 2.0 * x @ white[len(x) :].T).min(axis=1)
+    inverse = inverse_of(within)
+    white = x @ inverse
+    own = np.einsum("nf,nf->n", x, white)
+    other = np.einsum("cf,cf->c", means @ inverse, means)
+    nearest = (own[:, None] + other - 2.0 * white @ means.T).min(axis=1)
     return float(nearest.mean()) / known.features

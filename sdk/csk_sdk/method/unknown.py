@@ -79,12 +79,16 @@ class Familiarity:
 
     def merge(self, other: Familiarity) -> Familiarity:
         """Both; of a class in both, the mean, as new images of a known class count like those that were there."""
-        rows = dict(zip(self.classes, zip(self.margins, self.oddness, strict=True), strict=True))
-        for name, *new in zip(other.classes, other.margins, other.oddness, strict=True):
-            old = rows.get(name, new)
-            rows[name] = (old[0] + new[0]) / 2, (old[1] + new[1]) / 2
-        margins, oddness = zip(*rows.values(), strict=True)
-        return Familiarity(tuple(rows), np.stack(margins), np.stack(oddness))
+        classes = tuple(dict.fromkeys(self.classes + other.classes))
+        place = {name: row for row, name in enumerate(classes)}
+        rows = np.array([place[name] for name in other.classes], np.int64)
+        there = rows < len(self.classes)
+        tables = []
+        for old, new in ((self.margins, other.margins), (self.oddness, other.oddness)):
+            table = np.concatenate([old, new[~there]])
+            table[rows[there]] = (old[rows[there]] + new[there]) / 2
+            tables.append(table)
+        return Familiarity(classes, *tables)
 
     def without(self, names: Collection[str]) -> Familiarity | None:
         """Of all classes but these; None where none is left."""
@@ -106,8 +110,9 @@ class Familiarity:
     def of(self, classes: Sequence[str]) -> tuple[Float64, Float64]:
         """Both tables for these classes, float64; for one that was not measured, what the others have on average."""
         place = {name: row for row, name in enumerate(self.classes)}
+        rows = np.array([place.get(name, len(place)) for name in classes], np.int64)
         margins, oddness = (
-            np.stack([table[place[name]] if name in place else table.mean(axis=0) for name in classes])
+            np.concatenate([table, table.mean(axis=0)[None]])[rows]
             for table in (self.margins.astype(np.float64), self.oddness.astype(np.float64))
         )
         return margins, oddness
@@ -172,8 +177,8 @@ def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: Head
         return None
     ratios, odd = sketch.of(statistics.classes)
     spread = Spread.of(statistics)
-    mean, variance, typical = spread.mean, spread.variance, spread.typical
-    odd *= typical[:, None]
+    mean, variance = spread.mean, spread.variance
+    odd *= spread.typical(slice(None))[:, None]
     usual = float(np.quantile(odd, _USUAL_SHARE))
     # How odd an image is tells next to nothing of its margin, so every pair is as likely.
     closeness = (ratios * (margins / margin)[:, None])[:, :, None] / _penalty(odd, usual)[:, None, :]
@@ -206,6 +211,7 @@ def measured(
         oddness[part] = spread.left_out(images.features[part].astype(np.float64), rows[part])
     there = np.unique(rows)
     at_means = dict(zip(there, margins_of(images.discriminant.at_means(there)), strict=True))
+    typical = dict(zip(there, spread.typical(there), strict=True))
     seen = [row for row in there if at_means[row] > 0.0]
     if not seen:
         return known
@@ -213,7 +219,7 @@ def measured(
     found = Familiarity(
         names,
         np.stack([_quantiles(unseen * margins[rows == row] / at_means[row]) for row in seen]),
-        np.stack([_quantiles(oddness[rows == row] / spread.typical[row]) for row in seen]),
+        np.stack([_quantiles(oddness[rows == row] / typical[row]) for row in seen]),
     )
     return found if known is None else known.merge(found)
 
@@ -237,8 +243,8 @@ def margins_of(logits: Float64) -> Float64:
 class Spread(NamedTuple):
     """How features are spread over the classes of statistics, every class counting the same.
 
-    `mean` and `variance` `(f,)` of each feature, none of the variances zero, and how odd each class is, `typical`
-    `(C,)`. Of these, by feature: the variance `within` classes, and the mean of their means' `squares`.
+    `mean` and `variance` `(f,)` of each feature, none of the variances zero. Of these, by feature: the variance
+    `within` classes, and the mean of their means' `squares`.
     """
 
     statistics: ClassStatistics
@@ -247,7 +253,6 @@ class Spread(NamedTuple):
     squares: Float64
     within: Float64
     variance: Float64
-    typical: Float64
 
     @classmethod
     def of(cls, statistics: ClassStatistics) -> Spread:
@@ -255,11 +260,19 @@ class Spread(NamedTuple):
         means = statistics.sums / statistics.counts[:, None]
         mean = means.mean(axis=0)
         within = statistics.variances()
-        between = (means - mean) ** 2
-        variance = within + between.mean(axis=0)
+        apart = means - mean
+        between = np.einsum("cf,cf->f", apart, apart) / len(means)
+        squares = np.einsum("cf,cf->f", means, means) / len(means)
+        variance = within + between
         variance += _LEAST_VARIANCE * float(variance.mean()) + statistics.rounding
-        typical = np.minimum((within + between) / variance, MOST_SQUARED).mean(axis=1)
-        return cls(statistics, means, mean, (means**2).mean(axis=0), within, variance, typical)
+        return cls(statistics, means, mean, squares, within, variance)
+
+    def typical(self, rows: NDArray[np.int64] | slice) -> Float64:
+        """How odd each of some classes is, `(len(rows),)`: by its mean, and the variance within classes."""
+        odd = (self.means[rows] - self.mean) ** 2
+        odd += self.within
+        odd /= self.variance
+        return np.asarray(np.minimum(odd, MOST_SQUARED, out=odd).mean(axis=1))
 
     def left_out(self, x: Float64, own: NDArray[np.int64]) -> Float64:
         """The oddness `(n,)` of images `(n, f)` of classes `own`, each left out of its class's mean and its scatter."""

@@ -15,9 +15,10 @@ from csk_sdk.errors import StateError
 from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
+from csk_sdk.method.decisions import recognised
 from csk_sdk.state.atomic import ordinary_size
 from csk_sdk.state.outlines import Outline
-from csk_sdk.state.sealing import json_texts, lists_of, seal_texts, unseal
+from csk_sdk.state.sealing import Texts, json_texts, lists_of, seal_texts, unseal
 from csk_sdk.state.versions import WRITTEN, Needs, read_needs
 
 # Of one task, beside the names of its classes.
@@ -59,17 +60,22 @@ class LearnedTask:
     fleet: str | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def files(self) -> set[str]:
         """The files in `ledger/` that the task needs."""
         return {name for names in (self.contributions, self.carried) for name in names.values() if name}
+
+    @cached_property
+    def recognised(self) -> dict[str, float]:
+        """By class, how often it was expected to be right over all classes."""
+        return recognised([self.expected])
 
     def to_json(self) -> dict[str, Any]:
         """The task as a record has it."""
         return _flat(self, _TASK_FIELDS)
 
     @cached_property
-    def texts(self) -> tuple[str, str]:
+    def texts(self) -> Texts:
         """The same as the JSON of a record's file, and of its checksum: each later record lists the task again."""
         return json_texts(self.to_json())
 
@@ -143,8 +149,8 @@ class GenerationRecord:
 
     def outline(self) -> Outline:
         """What reading it would give."""
-        files = frozenset(file for task in self.tasks for file in task.files)
-        last = self.tasks[-1].texts[0] if len(self.tasks) > 1 else ""
+        files: frozenset[str] = frozenset().union(*(task.files for task in self.tasks))
+        last = self.tasks[-1].texts[0] if len(self.tasks) > 1 else b""
         said = {name: json.loads(json_texts(value)[0]) for name, value in self._said().items()}
         return Outline(said, len(self.tasks), self.task, last, files)
 

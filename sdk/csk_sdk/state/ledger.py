@@ -16,8 +16,8 @@ import numpy as np
 from csk_sdk.errors import StateError
 from csk_sdk.formats.opening import RefusedError, open_file
 from csk_sdk.state.atomic import (
-    clear_temporaries,
     exists,
+    is_temporary,
     make_folder,
     names_in,
     remove_file,
@@ -66,9 +66,10 @@ class LedgerFiles:
 
     def keep(self, wanted: Iterable[str]) -> None:
         """Remove all others, and what crashed commits left. Call it only with the lock held."""
-        clear_temporaries(self.folder)
-        for name in self.names().difference(wanted):
-            remove_file(self.path(name))
+        others = set(names_in(self.folder)).difference(f"{name}.safetensors" for name in wanted)
+        for name in others:
+            if is_temporary(name) or _NAME.fullmatch(name):
+                remove_file(self.folder / name)
 
     def path(self, name: str) -> Path:
         """Where a file of this name lies. Raises StateError for what is no such name."""

@@ -60,7 +60,7 @@ class Outline:
     said: Mapping[str, Any]
     tasks: int | None
     task: str
-    last: str
+    last: bytes
     files: frozenset[str]
 
     @classmethod
@@ -69,11 +69,11 @@ class Outline:
         tasks = raw.get("tasks")
         said = {name: value for name, value in raw.items() if name != "tasks"}
         if not isinstance(tasks, list):
-            return cls(said, None, "", "", frozenset())
+            return cls(said, None, "", b"", frozenset())
         last = tasks[-1] if tasks else None
         name = last.get("name") if isinstance(last, dict) else None
         shown = name if isinstance(name, str) else ""
-        return cls(said, len(tasks), shown, json_texts(last)[0] if len(tasks) > 1 else "", _files(tasks))
+        return cls(said, len(tasks), shown, json_texts(last)[0] if len(tasks) > 1 else b"", _files(tasks))
 
     def shortened(self) -> dict[str, Any] | None:
         """The record's JSON with nothing but the last of its tasks; None where that is no other one, or none at all."""

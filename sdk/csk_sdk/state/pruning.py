@@ -54,7 +54,7 @@ def prune_ledger(store: GenerationStore, ledger: LedgerFiles) -> None:
     with suppress(UnreadableError):
         links = [_link(store, number) for number in store.numbers_of("safetensors")]
         if all(links):
-            ledger.keep({name for link in links if link is not None for name in link.files})
+            ledger.keep(frozenset().union(*(link.files for link in links if link is not None)))
 
 
 def _prune(store: GenerationStore, keep: int, always: set[int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ import numpy as np
 from csk_sdk.errors import StateError
 from csk_sdk.formats.opening import LARGEST_TEXT, RefusedError, read_file
 from csk_sdk.state.atomic import unreadable
+
+# A value as JSON: as its file has it, and as its checksum is of.
+Texts = tuple[bytes, bytes]
 
 
 def seal(record: Mapping[str, Any]) -> bytes:
@@ -23,28 +26,41 @@ def seal(record: Mapping[str, Any]) -> bytes:
     return seal_texts({name: json_texts(value) for name, value in record.items()})
 
 
-def seal_texts(texts: Mapping[str, tuple[str, str]]) -> bytes:
+def seal_texts(texts: Mapping[str, Texts]) -> bytes:
     """`seal` of an object by what `json_texts` gave of each of its values."""
-    ordered = ", ".join(f"{json.dumps(name)}: {texts[name][1]}" for name in sorted(texts))
-    written = {name: text for name, (text, _) in texts.items()} | {
-        "check": f'"{_sha256("{" + ordered + "}")}"'
-    }
-    pairs = ",".join(f"{json.dumps(name)}:{text}" for name, text in written.items())
-    return f"{{{pairs}}}\n".encode()
+    # A record is as long as all tasks together: no copy of it is made but the one that is written.
+    check = hashlib.sha256()
+    for part in _object([(name, texts[name][1]) for name in sorted(texts)], b", ", b": "):
+        check.update(part)
+    written = [(name, short) for name, (short, _) in texts.items() if name != "check"]
+    written.append(("check", f'"{check.hexdigest()}"'.encode()))
+    return b"".join([*_object(written, b",", b":"), b"\n"])
 
 
-def json_texts(value: Any) -> tuple[str, str]:
+def _object(pairs: Sequence[tuple[str, bytes]], between: bytes, behind: bytes) -> Iterator[bytes]:
+    """The parts of a JSON object of these names and values."""
+    yield b"{"
+    for index, (name, text) in enumerate(pairs):
+        if index:
+            yield between
+        yield json.dumps(name).encode() + behind
+        yield text
+    yield b"}"
+
+
+def json_texts(value: Any) -> Texts:
     """A value as JSON: as its file has it, and as its checksum is of. Raises TypeError for what JSON cannot hold."""
     # A record grows with every task, so without spaces; `csk-sdk tasks --json` is for people.
     short = json.dumps(value, default=_plain, separators=(",", ":"))
     # Names are in the order of what they are as texts.
-    return short, json.dumps(json.loads(short), sort_keys=True)
+    return short.encode(), json.dumps(json.loads(short), sort_keys=True).encode()
 
 
-def lists_of(texts: Iterable[tuple[str, str]]) -> tuple[str, str]:
+def lists_of(texts: Iterable[Texts]) -> Texts:
     """`json_texts` of a list by those of its entries."""
     pairs = list(texts)
-    return f"[{','.join(one for one, _ in pairs)}]", f"[{', '.join(one for _, one in pairs)}]"
+    short, ordered = ([pair[which] for pair in pairs] for which in (0, 1))
+    return b"[%s]" % b",".join(short), b"[%s]" % b", ".join(ordered)
 
 
 def unseal(path: Path) -> dict[str, Any]:

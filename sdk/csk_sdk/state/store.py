@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,15 @@ class GenerationStore:
         head, last = self._numbers_of_head()
         current = self._needs_of(head)
         found = self._needs_of_all().both(current or Needs())
-        for number in sorted(self.numbers_of("json"), reverse=True):
-            if number <= last and (needs := current if number == head else self._needs_of(number)):
+        for number in self._newest_first(last):
+            if needs := current if number == head else self._needs_of(number):
                 return found.both(needs)
         return found
+
+    def _newest_first(self, last: int) -> Iterator[int]:
+        """The numbers up to `last` that may have a record; others, as many as tasks, only where that one has none."""
+        yield last
+        yield from sorted((number for number in self.numbers_of("json") if number < last), reverse=True)
 
     def require_current(self) -> None:
         """Raise NewerStateError where only a newer csk-sdk may read state.json or the current record.
@@ -300,7 +306,8 @@ class GenerationStore:
 
     def numbers(self) -> set[int]:
         """All numbers that have a record or tensors, debris included."""
-        return self.numbers_of("json") | self.numbers_of("safetensors")
+        matches = (_NUMBERED.fullmatch(name) for name in names_in(self.generations))
+        return {int(match[1]) for match in matches if match}
 
     def stamp(self, number: int) -> tuple[int, ...]:
         """Of a generation, its number and what the file system says of its record; without a record, the number."""
@@ -329,7 +336,8 @@ class GenerationStore:
 
     def numbers_of(self, suffix: str) -> set[int]:
         """The numbers that have a file of this kind, "json" or "safetensors"."""
-        matches = (_NUMBERED.fullmatch(name) for name in names_in(self.generations))
+        names = (name for name in names_in(self.generations) if name.endswith(suffix))
+        matches = (_NUMBERED.fullmatch(name) for name in names)
         return {int(match[1]) for match in matches if match and match[2] == suffix}
 
     def _is_fresh(self) -> bool:
