@@ -10,7 +10,7 @@ import pytest
 from csk_sdk.config import TrainingConfig
 from csk_sdk.errors import TaskError
 from csk_sdk.learning.acceptance import not_told, told_alike, twins_to_part
-from csk_sdk.method.decisions import Expected, Judgement, Twin, expected_of, judge, recognised
+from csk_sdk.method.decisions import Expected, Judgement, Recognised, Twin, expected_of, judge
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.left_out import JudgedImages
 
@@ -90,12 +90,12 @@ def test_how_often_learned_classes_were_right_is_what_the_last_lesson_says() -> 
         {},
         Judgement({"n": Expected(0.75, 0.9)}, {}).to_json(),
     ]
-    assert recognised(said) == {"n": 0.75, "m": 0.25}
+    assert Recognised(said) == {"n": 0.75, "m": 0.25}
     # Nobody checks what a record says of this.
     for wrong in (None, [], "0.5", True, -0.1, 1.1, {"share": 0.5}):
-        assert recognised([{"classes": {"n": {"all_classes": wrong}}}]) == {}
+        assert Recognised([{"classes": {"n": {"all_classes": wrong}}}]) == {}
     for wrong in (None, [], {"n": 0.5}, {"n": []}):
-        assert recognised([{"classes": wrong}]) == {}
+        assert Recognised([{"classes": wrong}]) == {}
 
 
 def test_what_is_left_out_of_decisions() -> None:

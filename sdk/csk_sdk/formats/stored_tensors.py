@@ -90,7 +90,7 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
     @property
     def nbytes(self) -> int:
         """The bytes of all tensors."""
-        return sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in self._entries.values())
+        return max((entry["data_offsets"][1] for entry in reversed(self._entries.values())), default=0)
 
     def close(self) -> None:
         """Close the file; nothing can be read afterwards."""

@@ -103,7 +103,7 @@ class Consolidation:
 
     `selected`, `deltas`, `bases` and `scratch` are those of `TaskTraining`, by site; `old_classes` the classes of each
     older task, and `refitted` those of each whose head is made anew of what is known then; `recognised` is how often
-    learned classes were right (`method.decisions.recognised`). Classes that are `apart` have a place in the task's own
+    learned classes were right (`method.decisions.Recognised`). Classes that are `apart` have a place in the task's own
     head, and none in what is known.
     """
 

@@ -24,7 +24,7 @@ from csk_sdk.learning.revision import replacing
 from csk_sdk.learning.stopping import EPOCHS
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.method.contributions import Lesson
-from csk_sdk.method.decisions import Judgement, Twin
+from csk_sdk.method.decisions import Judgement, Recognised, Twin
 from csk_sdk.method.gain import Gain
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.network.predicting import require_new_task, task_classes
@@ -184,7 +184,7 @@ class TaskLife:
             task_classes(self.generation, self.bundle.manifest.classes),
             self.plan,
             self._refitted,
-            {name: share for task in self.generation.tasks for name, share in task.recognised.items()},
+            Recognised(task.expected for task in self.generation.tasks),
         )
         return self.training
 

@@ -50,7 +50,7 @@ class TaskTraining:
 
     `old_classes` are the classes of each older task, "base" among them; without, nothing is said about what they lose.
     `refitted` are those of older tasks whose heads are made anew, of what is known in the end. `recognised` is how
-    often learned classes were right, as `method.decisions.recognised` has it.
+    often learned classes were right, as `method.decisions.Recognised` has it.
 
     Per site: `selected` `(k,)` int64 channels, `deltas` `(rows, k)` float32 center changes on them, `bases`
     `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head. `evidence` is
@@ -76,7 +76,7 @@ class TaskTraining:
         self._config = config
         self.classes = tuple(classes)
         require_room(bundle.manifest.head.features)
-        self._refitted, self._recognised = refitted or {}, recognised or {}
+        self._refitted, self._recognised = refitted or {}, {} if recognised is None else recognised
         old = (old_classes or {}).items()
         self._old_classes = {name: classes for name, classes in old if name not in self._refitted}
         self.known = known_among(self.classes, images_counted(self._tensors))

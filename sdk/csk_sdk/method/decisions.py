@@ -17,7 +17,7 @@ both show the same thing. A class that can be told apart, and would take much of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -127,16 +127,31 @@ def expected_of(recorded: Mapping[str, Any], names: Mapping[str, str | None]) ->
     return {**recorded, "classes": classes} if recorded else {}
 
 
-def recognised(expected: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """By learned class, how often it was expected to be right over all classes: of what tasks `expected`, in order."""
-    found: dict[str, float] = {}
-    for one in expected:
-        classes = one.get("classes")
-        for name, said in classes.items() if isinstance(classes, dict) else ():
+class Recognised(Mapping[str, float]):
+    """By learned class, how often it was expected to be right over all classes: of what tasks `expected`, in order.
+
+    Looked up where it is asked for, which is of few classes.
+    """
+
+    def __init__(self, expected: Iterable[Mapping[str, Any]]) -> None:
+        self._expected = list(expected)
+
+    def __getitem__(self, name: str) -> float:
+        for one in reversed(self._expected):
+            classes = one.get("classes")
+            said = classes.get(name) if isinstance(classes, dict) else None
             share = _share(said, "all_classes") if isinstance(said, dict) else None
             if share is not None:
-                found[name] = share
-    return found
+                return share
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        known = (one.get("classes") for one in self._expected)
+        names = dict.fromkeys(name for classes in known if isinstance(classes, dict) for name in classes)
+        return (name for name in names if self.get(name) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _share(said: Mapping[str, Any], key: str) -> float | None:
@@ -159,7 +174,7 @@ def judge(
     """Of a task's images, judged by the discriminant of `statistics`, which `classes` are part of.
 
     `known` are those of `classes` that were known before, `base` the classes that the network was trained on, and
-    `right` how often learned ones are, as `recognised` has it.
+    `right` how often learned ones are, as `Recognised` has it.
     """
     place = {name: row for row, name in enumerate(statistics.classes)}
     own = np.array([place[name] for name in classes])
@@ -174,7 +189,7 @@ def judge(
             continue
         expected[name] = _expected(mine, own, index, statistics.classes)
         if name not in known and made_up is not None and len(mine) >= _LEAST:
-            found = _rival(mine, int(own[index]), old, made_up, statistics.classes, right or {})
+            found = _rival(mine, int(own[index]), old, made_up, statistics.classes, right)
             if found is not None:
                 one, alike = found
                 (twins if alike else rivals)[name] = one
@@ -205,7 +220,7 @@ def _rival(
     old: NDArray[np.int64],
     made_up: _MadeUp,
     names: Sequence[str],
-    recognised: Mapping[str, float],
+    recognised: Mapping[str, float] | None,
 ) -> tuple[Twin, bool] | None:
     """The old class that a new one, `own`, with these logits of its images takes much from; whether it is a twin."""
     back = (logits[:, old] > logits[:, own, None]).mean(axis=0)
@@ -225,7 +240,7 @@ def _rival(
     if taken <= _TAKEN:
         return None
     # More of what is made up is right than of images, and what is wrong already is not taken.
-    less = min(1.0, recognised.get(names[row], 1.0) / float(right.mean()))
+    less = min(1.0, (1.0 if recognised is None else recognised.get(names[row], 1.0)) / float(right.mean()))
     return Twin(names[row], less * taken, float(back[nearest])), bool(alike)
 
 

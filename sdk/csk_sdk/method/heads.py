@@ -121,8 +121,8 @@ class ClassStatistics:
         classes = tuple(dict.fromkeys(self.classes + other.classes))
         row = {name: index for index, name in enumerate(classes)}
         rows = np.array([row[name] for name in other.classes], np.int64)
-        more = len(classes) - len(self.classes)
-        sums, counts = np.pad(self.sums, ((0, more), (0, 0))), np.pad(self.counts, (0, more))
+        sums, counts = np.zeros((len(classes), self.features)), np.zeros(len(classes))
+        sums[: len(self.classes)], counts[: len(self.classes)] = self.sums, self.counts
         sums[rows] += other.sums
         counts[rows] += other.counts
         temperature = other.temperature if self.temperature is None else self.temperature
@@ -186,6 +186,11 @@ class ClassStatistics:
         wanted = set(classes)
         return float(sum(n for name, n in zip(self.classes, self.counts, strict=True) if name in wanted))
 
+    @cached_property
+    def means(self) -> Float64:
+        """Of each class, `(n_classes, f)`; zero where there are no samples."""
+        return self.sums / np.where(self.counts > 0, self.counts, 1.0)[:, None]
+
     @property
     def counted(self) -> dict[str, float]:
         """How many images of each class are counted, by name."""
@@ -242,7 +247,7 @@ class ClassStatistics:
             **measured,
             f"{prefix}classes": np.frombuffer(names, np.uint8),
             f"{prefix}scatter": np.zeros((0, 0)) if empty else self.scatter(),
-            f"{prefix}means": _divided(self.sums, self.counts).astype(np.float32),
+            f"{prefix}means": self.means.astype(np.float32),
             f"{prefix}counts": self.counts,
         }
 
@@ -264,9 +269,8 @@ class ClassStatistics:
         square, rows = ("gram", "sums") if summed else ("scatter", "means")
         try:
             names = _names(tensors, prefix)
-            gram, sums, counts = (
-                np.asarray(tensors[prefix + key], np.float64) for key in (square, rows, "counts")
-            )
+            gram, counts = (np.asarray(tensors[prefix + key], np.float64) for key in (square, "counts"))
+            sums = np.asarray(tensors[prefix + rows])
         except (KeyError, ValueError) as error:
             raise StateError(f"the class statistics {prefix!r} cannot be read ({error}).") from None
         if not names and sums.ndim == 2 and gram.size == 0:
@@ -277,8 +281,9 @@ class ClassStatistics:
                 f"the class statistics {prefix!r} do not fit together: {count} classes, {square} {gram.shape}, "
                 f"{rows} {sums.shape}, counts {counts.shape}."
             )
-        if not summed:
-            sums = sums * counts[:, None]
+        sums = (
+            np.asarray(sums, np.float64) if summed else np.multiply(sums, counts[:, None], dtype=np.float64)
+        )
         temperature = _temperature(tensors.get(f"{prefix}temperature"))
         return cls(tuple(names), gram if summed else Scatter(gram), sums, counts, temperature)
 
@@ -309,11 +314,6 @@ def _temperature(stored: NDArray[Any] | None) -> float | None:
             f"the class statistics have the temperature {stored.tolist()}, which is not one number above 0."
         )
     return float(stored[0])
-
-
-def _divided(sums: Float64, counts: Float64) -> Float64:
-    """Means `(n_classes, f)`; zero where there are no samples."""
-    return sums / np.where(counts > 0, counts, 1.0)[:, None]
 
 
 def _between(sums: Float64, counts: Float64) -> Float64:

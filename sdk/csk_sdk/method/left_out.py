@@ -45,7 +45,7 @@ class LeftOut:
         if shrunk is None:
             return None
         counts = statistics.counts
-        means = statistics.sums / counts[:, None]
+        means = statistics.means
         part = (1.0 - shrunk.shrinkage) / statistics.freedom
         return cls(means, counts, shrunk.solve, part, shrunk.noise / (4.0 * counts))
 

@@ -18,11 +18,12 @@ from csk_sdk.method.symmetric import inverse_of
 UNFAMILIAR = number("novelty", "unfamiliar")
 _SHRINKAGE, _LEAST_VARIANCE = number("novelty", "shrinkage"), number("novelty", "least_variance")
 _IMAGES_PER_FEATURE = integer("novelty", "images_per_feature")
+# So many classes are looked at together.
+_AT_ONCE = 256
 
 
 def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | None:
     """The mean distance of features `(n, f)` float32 from the nearest known class; None where too little is known."""
-    seen = known.counts > 0
     count = float(known.counts.sum())
     if count < _IMAGES_PER_FEATURE * known.features:
         return None
@@ -33,11 +34,15 @@ def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | No
     # Towards no correlation; what never varies (a unit that is always zero) gets a little of the mean.
     within *= 1.0 - _SHRINKAGE
     within.flat[:: known.features + 1] += _SHRINKAGE * spread + _LEAST_VARIANCE * spread.mean()
-    means = known.sums[seen] / known.counts[seen][:, None]
     x = features.astype(np.float64)
     inverse = inverse_of(within)
     white = x @ inverse
-    own = np.einsum("nf,nf->n", x, white)
-    other = np.einsum("cf,cf->c", means @ inverse, means)
-    nearest = (own[:, None] + other - 2.0 * white @ means.T).min(axis=1)
+    nearest = np.full(len(x), np.inf)
+    rows = np.flatnonzero(known.counts > 0)
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        means = known.sums[some] / known.counts[some, None]
+        far = np.einsum("cf,cf->c", means @ inverse, means) - 2.0 * white @ means.T
+        np.minimum(nearest, far.min(axis=1), out=nearest)
+    nearest += np.einsum("nf,nf->n", x, white)
     return float(nearest.mean()) / known.features

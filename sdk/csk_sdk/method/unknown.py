@@ -170,8 +170,7 @@ def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: Head
     if sketch is None or len(statistics.classes) < 2 or not (statistics.counts > 0).all():
         return None
     weight, bias = (part.astype(np.float64) for part in head)
-    means = statistics.sums / statistics.counts[:, None]
-    margins = margins_of(means @ weight.T + bias)
+    margins = margins_of(statistics.means @ weight.T + bias)
     margin = float(margins.mean())
     if not margin > 0.0:
         return None
@@ -257,7 +256,7 @@ class Spread(NamedTuple):
     @classmethod
     def of(cls, statistics: ClassStatistics) -> Spread:
         """Of statistics whose classes all have images."""
-        means = statistics.sums / statistics.counts[:, None]
+        means = statistics.means
         mean = means.mean(axis=0)
         within = statistics.variances()
         apart = means - mean

@@ -15,7 +15,6 @@ from csk_sdk.errors import StateError
 from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
-from csk_sdk.method.decisions import recognised
 from csk_sdk.state.atomic import ordinary_size
 from csk_sdk.state.outlines import Outline
 from csk_sdk.state.sealing import Texts, json_texts, lists_of, seal_texts, unseal
@@ -64,11 +63,6 @@ class LearnedTask:
     def files(self) -> set[str]:
         """The files in `ledger/` that the task needs."""
         return {name for names in (self.contributions, self.carried) for name in names.values() if name}
-
-    @cached_property
-    def recognised(self) -> dict[str, float]:
-        """By class, how often it was expected to be right over all classes."""
-        return recognised([self.expected])
 
     def to_json(self) -> dict[str, Any]:
         """The task as a record has it."""

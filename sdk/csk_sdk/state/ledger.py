@@ -66,9 +66,9 @@ class LedgerFiles:
 
     def keep(self, wanted: Iterable[str]) -> None:
         """Remove all others, and what crashed commits left. Call it only with the lock held."""
-        others = set(names_in(self.folder)).difference(f"{name}.safetensors" for name in wanted)
-        for name in others:
-            if is_temporary(name) or _NAME.fullmatch(name):
+        kept = frozenset(wanted)
+        for name in names_in(self.folder):
+            if name[:64] not in kept and (_NAME.fullmatch(name) or is_temporary(name)):
                 remove_file(self.folder / name)
 
     def path(self, name: str) -> Path:

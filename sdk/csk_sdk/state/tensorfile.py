@@ -52,13 +52,16 @@ def encode(tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = 
         dense[name] = tensor = tensor if code and tensor.flags.c_contiguous else _dense(tensor)
         of_dtype[code or _CODES[tensor.dtype]].append(name)
     entries, parts, end = [], [], 0
+    shapes: dict[tuple[int, ...], str] = {}
     for code, names in of_dtype.items():
         for name in sorted(names):
             tensor = dense[name]
             begin, end = end, end + tensor.nbytes
-            shape = str(list(tensor.shape)).replace(" ", "")
+            shape = shapes.get(tensor.shape) or shapes.setdefault(
+                tensor.shape, ",".join(map(str, tensor.shape))
+            )
             entries.append(
-                f'{_quoted(name)}:{{"dtype":"{code}","shape":{shape},"data_offsets":[{begin},{end}]}}'
+                f'{_quoted(name)}:{{"dtype":"{code}","shape":[{shape}],"data_offsets":[{begin},{end}]}}'
             )
             parts.append(tensor.data)
     header = f"{{{','.join(entries)}}}".encode()
