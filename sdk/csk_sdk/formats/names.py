@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from unicodedata import category, normalize
 
 LONGEST = 1024
@@ -21,14 +22,13 @@ def is_plain(name: str) -> bool:
     )
 
 
+# A lesson asks for every name that is known.
+@lru_cache(1 << 16)
 def likeness(name: str) -> str:
     """What is the same for two names that a person takes for one: upper and lower case, spaces at the ends, accents.
 
     Unicode's canonical composition (NFC) and case folding.
     """
-    if name.isascii():
-        # Nothing to compose; a lesson asks for every name that is known.
-        return name.lower().strip()
     return normalize("NFC", normalize("NFC", name).casefold()).strip()
 
 

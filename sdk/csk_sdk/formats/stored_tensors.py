@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from io import FileIO
@@ -90,7 +91,7 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
     @property
     def nbytes(self) -> int:
         """The bytes of all tensors."""
-        return max((entry["data_offsets"][1] for entry in reversed(self._entries.values())), default=0)
+        return os.fstat(self._file.fileno()).st_size - self._begin
 
     def close(self) -> None:
         """Close the file; nothing can be read afterwards."""

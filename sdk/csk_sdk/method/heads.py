@@ -206,8 +206,7 @@ class ClassStatistics:
         """The sum of all squares, the trace of `gram`."""
         if not isinstance(self.matrix, Scatter):
             return float(np.trace(self.matrix))
-        roots = _roots(self.sums, self.counts)
-        return float(np.trace(self.matrix.around)) + float(np.vdot(roots, roots))
+        return float(np.trace(self.matrix.around)) + float(np.vdot(self.sums, self.means))
 
     @cached_property
     def rounding(self) -> float:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,7 +67,7 @@ class Familiarity:
             return None
         try:
             names, *tables = (np.asarray(one) for one in found)
-            classes = tuple(str(one) for one in json.loads(names.astype(np.uint8).tobytes()))
+            classes = tuple(map(str, json.loads(names.astype(np.uint8).tobytes())))
             for table in tables:
                 if table.shape != (len(classes), QUANTILES) or not (classes and np.isfinite(table).all()):
                     raise ValueError(f"{len(classes)} classes, quantiles {table.shape}")
@@ -132,7 +133,8 @@ class Distance:
 
     `weight` `(C, f)` and `bias` `(C,)` give the logits less their mean, `mean` and `scale` `(f,)` the features'
     deviations, all float32. `margin` is that at the classes' means, averaged over them. `usual` is the oddness
-    that a twentieth of known images exceeds, and `closeness` the inverse distances of these, in ascending order.
+    that a twentieth of known images exceeds. By class `(C, QUANTILES)`, their `margins` over that margin and the
+    `penalties` of their oddness: each by each are the inverse distances of known images.
     """
 
     weight: NDArray[np.float32]
@@ -141,7 +143,8 @@ class Distance:
     scale: NDArray[np.float32]
     usual: float
     margin: float
-    closeness: Float64
+    margins: Float64
+    penalties: Float64
 
     def of(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """The distances `(n,)` of features `(n, f)`, above 0."""
@@ -155,11 +158,26 @@ class Distance:
 
     def limit(self, share: float) -> float:
         """The distance that this share of known images exceeds, by the sketch; infinity for none."""
-        place = share * (len(self.closeness) - 1)
-        below = int(place)
-        nearest, next_one = self.closeness[below], self.closeness[min(below + 1, len(self.closeness) - 1)]
-        limit = float(nearest + (place - below) * (next_one - nearest))
-        return 1.0 / limit if share > 0.0 else float("inf")
+        if not share > 0.0:
+            return float("inf")
+        # Asked for each image.
+        found = self._limits.get(share)
+        if found is None:
+            found = self._limits[share] = self._limit(share)
+        return found
+
+    @cached_property
+    def _limits(self) -> dict[float, float]:
+        return {}
+
+    def _limit(self, share: float) -> float:
+        # How odd an image is tells next to nothing of its margin, so every pair is as likely.
+        closeness = (self.margins[:, :, None] / self.penalties[:, None, :]).ravel()
+        place = share * (len(closeness) - 1)
+        below, above = int(place), min(int(place) + 1, len(closeness) - 1)
+        closeness.partition((below, above))
+        nearest, next_one = closeness[below], closeness[above]
+        return 1.0 / float(nearest + (place - below) * (next_one - nearest))
 
 
 def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: HeadArrays) -> Distance | None:
@@ -170,7 +188,10 @@ def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: Head
     if sketch is None or len(statistics.classes) < 2 or not (statistics.counts > 0).all():
         return None
     weight, bias = (part.astype(np.float64) for part in head)
-    margins = margins_of(statistics.means @ weight.T + bias)
+    # The logits at all means, of which there are as many squared, are never in memory together.
+    starts = range(0, len(weight), AT_ONCE)
+    parts = (statistics.means[start : start + AT_ONCE] @ weight.T + bias for start in starts)
+    margins = np.concatenate([margins_of(part) for part in parts])
     margin = float(margins.mean())
     if not margin > 0.0:
         return None
@@ -179,8 +200,6 @@ def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: Head
     mean, variance = spread.mean, spread.variance
     odd *= spread.typical(slice(None))[:, None]
     usual = float(np.quantile(odd, _USUAL_SHARE))
-    # How odd an image is tells next to nothing of its margin, so every pair is as likely.
-    closeness = (ratios * (margins / margin)[:, None])[:, :, None] / _penalty(odd, usual)[:, None, :]
     return Distance(
         (weight - weight.mean(axis=0)).astype(np.float32),
         (bias - bias.mean()).astype(np.float32),
@@ -188,7 +207,8 @@ def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: Head
         (1.0 / np.sqrt(variance)).astype(np.float32),
         usual,
         margin,
-        np.sort(closeness, axis=None),
+        ratios * (margins / margin)[:, None],
+        _penalty(odd, usual),
     )
 
 

@@ -8,7 +8,7 @@ outputs do not compete (multi-label, regression), the first is the heads of all 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from threading import Lock
@@ -23,7 +23,7 @@ from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.formats.given import text_of
 from csk_sdk.formats.names import LONGEST, first_twin, is_plain
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.heads import ClassStatistics, HeadArrays
 from csk_sdk.method.unknown import REJECT, Distance, Familiarity, distance
 from csk_sdk.network.finite import require_answers, require_usable_head
 from csk_sdk.network.knowledge import FeatureExtractor, require_room
@@ -232,11 +232,14 @@ def task_head(generation: Generation, manifest: Manifest, task: str) -> LinearHe
     """
     classes = task_classes(generation, manifest.classes)
     if task not in classes:
-        known = ", ".join(task_names(generation, manifest.classes))
-        raise TaskError(f"Task '{task}' is not learned. Learned: {known or 'none'}.")
+        raise TaskError(f"Task '{task}' is not learned. Learned: {', '.join(classes) or 'none'}.")
+    return LinearHead(classes[task], *_stored_head(generation, task), objective_of(manifest.loss))
+
+
+def _stored_head(generation: Generation, task: str) -> HeadArrays:
     weight, bias = (generation.tensors[f"head/{task}/{part}"] for part in ("weight", "bias"))
     require_usable_head(weight, bias, f"task '{task}'")
-    return LinearHead(classes[task], weight, bias, objective_of(manifest.loss))
+    return weight, bias
 
 
 def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
@@ -246,30 +249,33 @@ def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
     """
     objective = objective_of(manifest.loss)
     require_room(manifest.head.features)
-    names = task_names(generation, manifest.classes) or (BASE,)
-    heads = [task_head(generation, manifest, name) for name in names]
-    classes, weight, bias = objective.head_of_all(
-        ClassStatistics.from_tensors(generation.tensors),
-        [_counted(head, name, generation) for name, head in zip(names, heads, strict=True)],
-    )
+    known = task_classes(generation, manifest.classes)
+    if not known:
+        return task_head(generation, manifest, BASE)
+    contributions = {task.name: task.contributions for task in generation.tasks}
+    heads = [
+        _counted(names, *_stored_head(generation, task), contributions.get(task, {}))
+        for task, names in known.items()
+    ]
+    classes, weight, bias = objective.head_of_all(ClassStatistics.from_tensors(generation.tensors), heads)
     require_usable_head(weight, bias, "all classes")
     return LinearHead(classes, weight, bias, objective)
 
 
-def _counted(head: LinearHead, task: str, generation: Generation) -> NamedHead:
+def _counted(
+    classes: tuple[str, ...],
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    contributions: Mapping[str, str],
+) -> NamedHead:
     """A task's head for those of its classes that decisions over all classes know by it.
 
-    Not for one that cannot be told from an older one, or that a later lesson replaced.
+    Not for one that cannot be told from an older one, or that a later lesson replaced: these contribute nothing.
     """
-    empty = {
-        name
-        for one in generation.tasks
-        if one.name == task
-        for name, file in one.contributions.items()
-        if not file
-    }
-    rows = [row for row, name in enumerate(head.classes) if name not in empty]
-    return tuple(head.classes[row] for row in rows), head.weight[rows], head.bias[rows]
+    rows = [row for row, name in enumerate(classes) if contributions.get(name, name)]
+    if len(rows) == len(classes):
+        return classes, weight, bias
+    return tuple(classes[row] for row in rows), weight[rows], bias[rows]
 
 
 def class_distance(generation: Generation, head: LinearHead) -> Distance | None:

@@ -159,7 +159,8 @@ class Classification(Objective):
         learned without class statistics, all heads decide together; each was fitted against its own task's classes
         only, so that their logits are not made to be compared.
         """
-        if any(set(names).difference(statistics.classes) for names, _, _ in heads[1:]):
+        known = frozenset(statistics.classes)
+        if not all(known.issuperset(names) for names, _, _ in heads[1:]):
             return side_by_side(heads)
         if not statistics.classes:
             return heads[0]

@@ -59,14 +59,17 @@ def prune_ledger(store: GenerationStore, ledger: LedgerFiles) -> None:
 
 def _prune(store: GenerationStore, keep: int, always: set[int]) -> None:
     # Only what has tensors is read, and the way that leads there: with each task learned there is one record more.
-    links = {number: _link(store, number) for number in store.numbers_of("safetensors")}
+    records, tensors = store.listed()
+    links = {number: _link(store, number) for number in tensors}
     stored = {number for number, link in links.items() if link is not None and link.stored}
     way = _way_through(store, stored, links)
     others = sorted(stored.difference(way), reverse=True)
     kept = [number for number in (*way, *others) if number in stored][:keep]
     for number in sorted(stored - always - set(kept)):
-        remove_file(store.tensors_path(number))
-    for number in _without_tensors(store, keep):
+        if remove_file(store.tensors_path(number)):
+            tensors.discard(number)
+    # The newest that have none; older ones were shortened when they were among these.
+    for number in sorted(records - tensors)[-2 * keep - 2 :]:
         link = _link(store, number)
         if link is not None and link.tasks > 1:
             # Not worth failing a commit that has succeeded: the next one does it.
@@ -94,8 +97,3 @@ def _way_through(store: GenerationStore, wanted: set[int], links: dict[int, Reco
         link = links.get(number) or _link(store, number)
         number = link.parent if link else 0
     return way
-
-
-def _without_tensors(store: GenerationStore, keep: int) -> list[int]:
-    """The newest records that have none; older ones were shortened when they were among these."""
-    return sorted(store.numbers_of("json") - store.numbers_of("safetensors"))[-2 * keep - 2 :]

@@ -23,6 +23,7 @@ from csk_sdk.state.atomic import (
     clear_temporaries,
     exists,
     file_identity,
+    is_temporary,
     make_folder,
     names_in,
     remove_file,
@@ -278,11 +279,10 @@ class GenerationStore:
         """Remove what crashed commits left behind. Call it only with the lock held and HEAD readable."""
         last = self.read_head()[1]
         clear_temporaries(self.folder)
-        clear_temporaries(self.generations)
-        for number in self.numbers():
-            if number > last:
-                remove_file(self.record_path(number))
-                remove_file(self.tensors_path(number))
+        for name in names_in(self.generations):
+            numbered = _NUMBERED.fullmatch(name)
+            if is_temporary(name) or (numbered and int(numbered[1]) > last):
+                remove_file(self.generations / name)
 
     def way_back(self, damaged: int | None = None) -> str:
         """The sentence that tells a user what to do when generation `damaged`, or HEAD (None), is damaged."""
@@ -306,8 +306,8 @@ class GenerationStore:
 
     def numbers(self) -> set[int]:
         """All numbers that have a record or tensors, debris included."""
-        matches = (_NUMBERED.fullmatch(name) for name in names_in(self.generations))
-        return {int(match[1]) for match in matches if match}
+        records, tensors = self.listed()
+        return records | tensors
 
     def stamp(self, number: int) -> tuple[int, ...]:
         """Of a generation, its number and what the file system says of its record; without a record, the number."""
@@ -336,9 +336,17 @@ class GenerationStore:
 
     def numbers_of(self, suffix: str) -> set[int]:
         """The numbers that have a file of this kind, "json" or "safetensors"."""
-        names = (name for name in names_in(self.generations) if name.endswith(suffix))
-        matches = (_NUMBERED.fullmatch(name) for name in names)
-        return {int(match[1]) for match in matches if match and match[2] == suffix}
+        return self.listed()[suffix != "json"]
+
+    def listed(self) -> tuple[set[int], set[int]]:
+        """The numbers that have a record, and those that have tensors."""
+        records: set[int] = set()
+        tensors: set[int] = set()
+        for name in names_in(self.generations):
+            numbered = _NUMBERED.fullmatch(name)
+            if numbered:
+                (records if numbered[2] == "json" else tensors).add(int(numbered[1]))
+        return records, tensors
 
     def _is_fresh(self) -> bool:
         return not (exists(self.head_path) or self.numbers())
