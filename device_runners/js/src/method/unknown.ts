@@ -75,10 +75,11 @@ export class Familiarity {
   /** Both; of a class in both, the mean, as new images of a known class count like those that were there. */
   merge(other: Familiarity): Familiarity {
     const classes = [...new Set([...this.classes, ...other.classes])];
+    const [own, others] = [placesOf(this.classes), placesOf(other.classes)];
     const both = (mine: Float32Array, theirs: Float32Array): Float32Array => {
       const out = new Float32Array(classes.length * QUANTILES);
       classes.forEach((name, row) => {
-        const [a, b] = [this.classes.indexOf(name), other.classes.indexOf(name)];
+        const [a, b] = [own.get(name) ?? -1, others.get(name) ?? -1];
         for (let j = 0; j < QUANTILES; j++) {
           const one = mine[(a < 0 ? 0 : a) * QUANTILES + j]!;
           const two = theirs[(b < 0 ? 0 : b) * QUANTILES + j]!;
@@ -124,12 +125,17 @@ export class Familiarity {
       return sum / this.classes.length;
     });
     const out = new Float64Array(classes.length * QUANTILES);
+    const places = placesOf(this.classes);
     classes.forEach((name, c) => {
-      const row = this.classes.indexOf(name);
+      const row = places.get(name) ?? -1;
       out.set(row < 0 ? mean : table.subarray(row * QUANTILES, (row + 1) * QUANTILES), c * QUANTILES);
     });
     return out;
   }
+}
+
+function placesOf(names: readonly string[]): Map<string, number> {
+  return new Map(names.map((name, place) => [name, place]));
 }
 
 /** Put the sketch into a state's `tensors`, in place of the one that is there; undefined removes it. */

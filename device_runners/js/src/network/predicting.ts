@@ -205,10 +205,10 @@ export function predictFrom(features: Float32Array, head: LinearHead, n: number)
 
 function taskHead(generation: Generation, bundle: Bundle, task: string): LinearHead {
   const { classes: base } = bundle.manifest;
-  const names = taskNames(generation, bundle);
   const classes = task === BASE ? base : generation.tasks.find((one) => one.name === task)?.classes;
   if (!classes?.length) {
-    throw new TaskError(`Task '${task}' is not learned. Learned: ${names.join(', ') || 'none'}.`);
+    const names = taskNames(generation, bundle).join(', ');
+    throw new TaskError(`Task '${task}' is not learned. Learned: ${names || 'none'}.`);
   }
   const head = headOf(generation.tensors, task);
   const { features } = bundle.manifest.head;
