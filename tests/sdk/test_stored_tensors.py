@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from conftest import Digits, open_learner
 from csk_sdk import BundleError, Progress, StateError, TrainingConfig
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.formats.stored_tensors import StoredTensors
+from csk_sdk.formats.stored_tensors import StoredTensors, several
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.state import State
 from csk_sdk.state.tensorfile import packed
@@ -45,6 +45,27 @@ def test_they_are_those_of_the_file(path: Path) -> None:
         assert (stored[name].dtype, stored[name].shape) == (tensor.dtype, tensor.shape)
     with pytest.raises(KeyError):
         stored["d"]
+
+
+@pytest.mark.parametrize("left_out", [(), ("b/c",), ("a", "numbers"), tuple(TENSORS)])
+def test_several_at_once_are_what_each_is(path: Path, left_out: tuple[str, ...]) -> None:
+    wanted = [name for name in reversed(TENSORS) if name not in left_out]
+    stored = StoredTensors(path)
+    found = several(stored, wanted)
+    assert sorted(found) == sorted(wanted)
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], stored[name])
+        assert (found[name].dtype, found[name].shape) == (stored[name].dtype, stored[name].shape)
+    assert set(several(TENSORS, wanted)) == set(wanted)
+    with pytest.raises(KeyError):
+        several(stored, ["d"])
+
+
+def test_several_are_missed_where_the_file_was_cut(path: Path) -> None:
+    stored = StoredTensors(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(StateError, match="it was cut short"):
+        stored.several(TENSORS)
 
 
 def test_each_reading_is_an_array_of_its_own(path: Path) -> None:

@@ -82,6 +82,17 @@ def test_of_other_pictures_of_known_classes_the_chosen_share_lies_further(digits
     assert not np.any(judged.of(tested) > judged.limit(0.0))
 
 
+def test_the_limit_is_a_quantile_of_all_pairs(digits) -> None:
+    (x, labels), _ = digits
+    judged = judge(*knowing(x, labels, tuple("0123456")))
+    pairs = [
+        a / b for own, odd in zip(judged.margins, judged.penalties, strict=True) for a in own for b in odd
+    ]
+    for share in (0.01, 0.05, 0.5, 1.0):
+        assert judged.limit(share) == pytest.approx(1.0 / np.quantile(pairs, share), rel=1e-12)
+        assert judged.limit(share) == judged.limit(share)
+
+
 def test_it_stays_true_when_classes_are_added(digits) -> None:
     """The first four classes' part of the sketch is from when only they were known."""
     (x, labels), (tested, answers) = digits
