@@ -67,7 +67,7 @@ def test_nor_has_it_where_it_is_said() -> None:
     assert "loss 0.000," in said[0]
     assert "right of 1 image held out" in said[1]
     assert "; 0.0000 nats" in said[1]
-    record = Judgement({}, {}, 0.9, 0.9 + 1e-9).to_json()
+    record = Judgement({}, {}, 1e-9).to_json()
     assert json.dumps(record["old"]) == '{"lost": 0.0}'
     shown = io.StringIO()
     old = {
