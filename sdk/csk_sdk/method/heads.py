@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -284,7 +284,7 @@ class ClassStatistics:
             np.asarray(sums, np.float64) if summed else np.multiply(sums, counts[:, None], dtype=np.float64)
         )
         temperature = _temperature(tensors.get(f"{prefix}temperature"))
-        return cls(tuple(names), gram if summed else Scatter(gram), sums, counts, temperature)
+        return cls(names, gram if summed else Scatter(gram), sums, counts, temperature)
 
 
 def images_counted(tensors: Mapping[str, NDArray[Any]], prefix: str = "statistics.") -> dict[str, float]:
@@ -299,9 +299,14 @@ def images_counted(tensors: Mapping[str, NDArray[Any]], prefix: str = "statistic
         raise StateError(f"the class statistics {prefix!r} cannot be read ({error}).") from None
 
 
-def _names(tensors: Mapping[str, NDArray[Any]], prefix: str) -> list[str]:
-    names: list[str] = json.loads(tensors[f"{prefix}classes"].astype(np.uint8).tobytes())
-    return names
+def _names(tensors: Mapping[str, NDArray[Any]], prefix: str) -> tuple[str, ...]:
+    return _parsed(tensors[f"{prefix}classes"].astype(np.uint8).tobytes())
+
+
+# A lesson reads the same names half a dozen times.
+@lru_cache(2)
+def _parsed(names: bytes) -> tuple[str, ...]:
+    return tuple(json.loads(names))
 
 
 def _temperature(stored: NDArray[Any] | None) -> float | None:
