@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.left_out import AT_ONCE
 from csk_sdk.method.symmetric import inverse_of
 
 UNFAMILIAR = number("novelty", "unfamiliar")
 _SHRINKAGE, _LEAST_VARIANCE = number("novelty", "shrinkage"), number("novelty", "least_variance")
 _IMAGES_PER_FEATURE = integer("novelty", "images_per_feature")
-# So many classes are looked at together.
-_AT_ONCE = 256
 
 
 def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | None:
@@ -39,8 +38,8 @@ def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | No
     white = x @ inverse
     nearest = np.full(len(x), np.inf)
     rows = np.flatnonzero(known.counts > 0)
-    for start in range(0, len(rows), _AT_ONCE):
-        some = rows[start : start + _AT_ONCE]
+    for start in range(0, len(rows), AT_ONCE):
+        some = rows[start : start + AT_ONCE]
         means = known.sums[some] / known.counts[some, None]
         far = np.einsum("cf,cf->c", means @ inverse, means) - 2.0 * white @ means.T
         np.minimum(nearest, far.min(axis=1), out=nearest)
