@@ -20,6 +20,7 @@ from small_network import Network
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.graphs.head import split_head
+from csk_artifacts_builder.graphs.layer_features import with_features
 from csk_artifacts_builder.graphs.models import eval_model, memory_model, training_model
 from csk_artifacts_builder.graphs.prefix import Cut, find_cut, prefix_model, store_as_half, suffix_model
 from csk_artifacts_builder.prepare.model import prepare
@@ -52,18 +53,22 @@ class Case:
     feeds: dict[str, NDArray]
 
 
-@pytest.fixture(params=DEEP, ids=lambda network: network.name, scope="module")
+CASES = [(network, features) for network in DEEP for features in ("last", "layers")]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0].name}, {case[1]}", scope="module")
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    network: Network = request.param
+    network: Network = request.param[0]
     path = tmp_path_factory.mktemp(network.name) / "model.onnx"
     onnx.save(network.proto(), path)
     source = prepare(path)
+    source = with_features(source, find_sites(source.model, "model.onnx"), request.param[1])
     split = split_head(source.model, "model.onnx")
     head = Head(split.weight.shape[1], source_weight=split.weight_name, source_bias=split.bias_name)
     sites = find_sites(source.model, "model.onnx")[-1:]
     cut = find_cut(source.model, sites)
     if cut is None:
-        pytest.skip("its only site is the first layer")
+        pytest.skip("its only site is the first layer, or the image is pooled beside it")
     rng = np.random.default_rng(0)
     feeds = {
         "image": small_network.pictures(network, 5, 0),
@@ -96,13 +101,17 @@ def in_doubles(graph: ir.Model, feeds: dict[str, NDArray]) -> dict[str, NDArray]
     return dict(zip(names, ReferenceEvaluator(proto, new_ops=[Erf, OneHot]).run(names, wanted), strict=True))
 
 
+def from_the_cut(case: Case, features: dict[str, NDArray]) -> dict[str, NDArray]:
+    return case.feeds | features | {"image": features["prefix"]}
+
+
 @pytest.mark.parametrize("make", [training_model, eval_model, memory_model])
 def test_prefix_and_suffix_give_what_the_whole_graph_gives(case: Case, make) -> None:
     whole = make(case.prepared, case.sites, case.head, "model.onnx")
     prefix, suffix = prefix_model(case.prepared, case.cut), suffix_model(whole, case.cut)
-    features = run(prefix, case.feeds)["prefix"]
-    assert features.shape == (5, *case.cut.shape)
-    expected, got = run(whole, case.feeds), run(suffix, {**case.feeds, "image": features})
+    features = run(prefix, case.feeds)
+    assert features["prefix"].shape == (5, *case.cut.shape)
+    expected, got = run(whole, case.feeds), run(suffix, from_the_cut(case, features))
     assert expected.keys() == got.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-5 * np.abs(value).max(), err_msg=name)
@@ -114,8 +123,8 @@ def test_gradients_of_a_suffix_are_those_of_the_whole_network_in_float64(case: C
         pytest.skip("onnx.reference pools in float32; the test above has this network")
     whole = training_model(case.prepared, case.sites, case.head, "model.onnx")
     prefix, suffix = prefix_model(case.prepared, case.cut), suffix_model(whole, case.cut)
-    features = in_doubles(prefix, case.feeds)["prefix"]
-    expected, got = in_doubles(whole, case.feeds), in_doubles(suffix, {**case.feeds, "image": features})
+    features = in_doubles(prefix, case.feeds)
+    expected, got = in_doubles(whole, case.feeds), in_doubles(suffix, from_the_cut(case, features))
     for site in case.sites:
         assert np.abs(expected[site.gradient]).max() > 0
         np.testing.assert_allclose(got[site.gradient], expected[site.gradient], rtol=1e-12, atol=1e-12)
@@ -127,6 +136,7 @@ def test_half_precision_in_between_costs_a_thousandth(case: Case) -> None:
     store_as_half(prefix, [suffix])
     features = run(prefix, case.feeds)["prefix"]
     assert features.dtype == np.float16
+    assert features.shape == (5, *case.cut.stored)
     got = run(suffix, {**case.feeds, "image": features})["features"]
     expected = run(whole, case.feeds)["features"]
     assert 0 <= np.linalg.norm(got - expected) < 2e-3 * np.linalg.norm(expected)

@@ -1,12 +1,15 @@
-"""Features of several layers: what the convolutions of the last two stages see, beside the network's own features.
+"""Features of several layers: what the network's convolutions see, beside the network's own features.
 
 The last features of a network tell apart the classes that it was trained on, and have thrown away some of what would
-tell new ones apart; its earlier layers still have it. With x_1 ... x_m the inputs of the convolutions that
-`--trainable auto` would choose, and mean the mean over the image (or the signal), the features become
-`[features, mean(x_1), ..., mean(x_m)]`, and the classifier `[weight, 0]`: the base's logits stay what they were, and
-every head that is fitted later may use all of them. "wide" adds the root mean squares `rms(x_1), ..., rms(x_m)`: a
-channel that is strong in one place is not what a weak one everywhere is. Class statistics grow with the features'
-number's square, so of a wide network's channels some are taken (docs/decisions/0020-features-of-layers.md).
+tell new ones apart; its earlier layers still have it. With x_1 ... x_m the inputs of the convolutions of the last two
+stages (those that `--trainable auto` would choose), e_1 ... e_k the inputs of those in front of them, and mean and rms
+over the image (or the signal), the features become `[features, mean(x_1) ... mean(x_m), rms(e_k) ... rms(e_1)]`, and
+the classifier `[weight, 0]`: the base's logits stay what they were, and every head that is fitted later may use all of
+them. A root mean square tells more than a mean, for a channel that is strong in one place is not what a weak one
+everywhere is; but its gradient reads the whole map, so that means stand where training passes. "wide" adds
+`rms(x_1) ... rms(x_m)` and `mean(e_k) ... mean(e_1)`. Class statistics grow with the features' number's square, so
+earlier layers come in, the nearest first, as long as there is room for all of their channels; and of too many channels
+of the last two stages some are taken (docs/decisions/0020-features-of-layers.md).
 """
 
 from __future__ import annotations
@@ -46,27 +49,39 @@ def with_features(source: SourceModel, sites: Sequence[Site], features: str) -> 
     if features == LAST:
         return source
     order = [str(node.name) for node in source.model.graph]
-    chosen = choose_sites(list(sites), "auto", order, source.path.name).sites
-    return replace(source, model=add_layer_features(source.model, chosen, source.path.name, features))
+    late = choose_sites(list(sites), "auto", order, source.path.name).sites
+    return replace(source, model=add_layer_features(source.model, sites, late, source.path.name, features))
 
 
-def add_layer_features(prepared: ir.Model, sites: Sequence[Site], where: str, features: str) -> ir.Model:
-    """A copy of the prepared model whose features also hold the means of what `sites` see, with the same logits.
+def add_layer_features(
+    prepared: ir.Model, sites: Sequence[Site], late: Sequence[Site], where: str, features: str
+) -> ir.Model:
+    """A copy of the prepared model whose features also hold what is pooled of `sites`' inputs, with the same logits.
 
-    Where `features` are "wide", root mean squares too. An input that two sites share is taken once; of too many
-    channels, some evenly spread over all of them. Raises ModelError as `split_head` does.
+    `late` are those of the last two stages. An input that two sites share is taken once, and the image is no layer.
+    Raises ModelError as `split_head` does.
     """
     model = prepared.clone()
     split = split_head(model, where)
     emit = Emitter(model.graph)
-    seen = list(dict.fromkeys(x for site in sites if (x := site_node(model, site).inputs[0]) is not None))
-    pooled = [_mean(emit, x) for x in seen]
-    if features == WIDE:
-        pooled += [_root_mean_square(emit, x) for x in seen]
     # Where a model flattens by a computed shape, inference does not find this one.
     split.features.shape = ir.Shape([static_shape(model.graph.inputs[0])[0], split.weight.shape[1]])
-    added = sum(int(static_shape(value)[1]) for value in pooled)
     most = max(_FEATURES_IN_ALL[features] - split.weight.shape[1], _ADDED_AT_LEAST)
+    seen = _inputs(model, late)
+    before = [x for x in reversed(_inputs(model, sites)) if x not in seen and _is_layer(x)]
+    chosen = [(_mean, x) for x in seen]
+    further = [(_root_mean_square, x) for x in before]
+    if features == WIDE:
+        chosen += [(_root_mean_square, x) for x in seen]
+        further += [(_mean, x) for x in before]
+    room = most - _channels([x for _, x in chosen])
+    for pool, x in further:
+        room -= _channels([x])
+        if room < 0:
+            break
+        chosen.append((pool, x))
+    pooled = [pool(emit, x) for pool, x in chosen]
+    added = _channels(pooled)
     if added > most:
         spread = emit.constant(np.linspace(0, added - 1, most).round(), np.int64)
         pooled = [emit.op("Gather", _joined(emit, pooled), spread, axis=1)]
@@ -91,9 +106,33 @@ def add_layer_features(prepared: ir.Model, sites: Sequence[Site], where: str, fe
     return model
 
 
+def _inputs(model: ir.Model, sites: Sequence[Site]) -> list[ir.Value]:
+    """What sites see, in graph order, each once."""
+    return list(dict.fromkeys(x for site in sites if (x := site_node(model, site).inputs[0]) is not None))
+
+
+def _is_layer(x: ir.Value) -> bool:
+    """Whether a convolution has made it: the image, scaled or not, is no layer."""
+    todo, met = [x.producer()], set[ir.Node]()
+    while todo:
+        node = todo.pop()
+        if node is None or node in met:
+            continue
+        if node.op_type == "Conv":
+            return True
+        met.add(node)
+        todo += [value.producer() for value in node.inputs if value is not None]
+    return False
+
+
+def _channels(values: Sequence[ir.Value]) -> int:
+    return sum(int(static_shape(value)[1]) for value in values)
+
+
 def _mean(emit: Emitter, x: ir.Value) -> ir.Value:
     """The mean of each channel, `(N, c)`."""
-    mean = emit.op("Flatten", emit.op("GlobalAveragePool", x), axis=1)
+    with emit.behind(x.producer()):
+        mean = emit.op("Flatten", emit.op("GlobalAveragePool", x), axis=1)
     mean.shape, mean.type = ir.Shape(static_shape(x)[:2]), x.type
     return mean
 
@@ -102,9 +141,10 @@ def _root_mean_square(emit: Emitter, x: ir.Value) -> ir.Value:
     """`sqrt(mean(x^2))` of each channel, `(N, c)`: its norm over the root of how many numbers it has."""
     size = static_shape(x)
     # Without its reduced axes, onnxruntime-training 1.19.2 has no right gradient for it.
-    norm = emit.op("ReduceL2", x, axes=list(range(2, len(size))), keepdims=1)
-    flat = emit.op("Flatten", norm, axis=1)
-    root = emit.op("Mul", flat, emit.scalar(float(np.prod([int(n) for n in size[2:]])) ** -0.5))
+    with emit.behind(x.producer()):
+        norm = emit.op("ReduceL2", x, axes=list(range(2, len(size))), keepdims=1)
+        flat = emit.op("Flatten", norm, axis=1)
+        root = emit.op("Mul", flat, emit.scalar(float(np.prod([int(n) for n in size[2:]])) ** -0.5))
     norm.shape, norm.type = ir.Shape([*size[:2], *[1] * (len(size) - 2)]), x.type
     for value in (flat, root):
         value.shape, value.type = ir.Shape(size[:2]), x.type

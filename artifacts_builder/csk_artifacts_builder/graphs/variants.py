@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 import onnx_ir as ir
 
 from csk_artifacts_builder.graphs.prefix import Cut, prefix_model, store_as_half, store_as_uint8, suffix_model
-from csk_artifacts_builder.int8.calibrate import Feeds, output_range
+from csk_artifacts_builder.int8.calibrate import Feeds, output_ranges
 from csk_artifacts_builder.int8.quantize import Calibration, quantize
 from csk_artifacts_builder.measure.verify import standard_ops_only
 from csk_sdk.contract.manifest import (
@@ -58,9 +58,9 @@ def in_int8(
         for model in (models[PREFIX_MODEL], *suffixes):
             quantize(model, calibration, head_weight)
     elif PREFIX_MODEL in models:
-        span = output_range(models[PREFIX_MODEL], feeds(), calibration.widest)
+        spans = output_ranges(models[PREFIX_MODEL], feeds(), calibration.widest)
         suffixes = [models[name] for name in _SUFFIXES]
-        store_as_uint8(models[PREFIX_MODEL], suffixes, calibration, span, head_weight)
+        store_as_uint8(models[PREFIX_MODEL], suffixes, calibration, spans, head_weight)
     _require_standard(models)
     return {**models, **exact}
 

@@ -99,12 +99,16 @@ def level_of(feeds: Sequence[Feeds]) -> ProbeSpec:
     return ProbeSpec(*(tuple(map(float, found)) for found in (values.mean(axis=1), values.std(axis=1))))
 
 
-def output_range(model: ir.Model, feeds: Iterable[Feeds], widest: bool = False) -> Range:
-    """The usual range of a graph's only output, or the widest; its only input is `image`."""
+def output_ranges(model: ir.Model, feeds: Iterable[Feeds], widest: bool = False) -> dict[str, Range]:
+    """The usual range of each output of a graph by name, or the widest; its only input is `image`."""
     session = open_model(model)
-    outputs = (session.run(None, {"image": batch["image"]})[0] for batch in feeds)
-    extremes = np.array([(y.min(), y.max()) for y in outputs], np.float64)
-    return _widest(extremes) if widest else _range(extremes)
+    names = [value.name for value in session.get_outputs()]
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for batch in feeds:
+        for name, y in zip(names, session.run(names, {"image": batch["image"]}), strict=True):
+            found[name].append((y.min(), y.max()))
+    choose = _widest if widest else _range
+    return {name: choose(np.array(extremes, np.float64)) for name, extremes in found.items()}
 
 
 def compare(exact: ir.Model, rounded: ir.Model, feeds: Sequence[Feeds], manifest: Manifest) -> Agreement:

@@ -152,7 +152,7 @@ def _planned(
         **_memory(models, chosen),
         quantised=quantised,
         costs=costs,
-        prefix=cut.shape if cut is not None else (),
+        prefix=cut.stored if cut is not None else (),
         precisions=(INT8, EXACT) if mixed is not None else (EXACT,),
         in_float=_in_order(source, mixed.calibration.in_float) if mixed is not None else (),
         probe=probe,
