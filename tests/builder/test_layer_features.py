@@ -1,6 +1,6 @@
-"""`--features layers`: the means of what the last two stages see are features too; the logits stay the source's.
+"""`--features layers`: what layers see is pooled, and is features too; the logits stay the source's.
 
-`--features wide`: and their root mean squares.
+Means of the last two stages, root mean squares in front of them; with `--features wide` both of all.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def drawn(name: str, *shape: int) -> NDArray:
 class Row:
     """A network of three stages, `x` -> `a` -> `b` -> `c` -> `d`; the last two see `a`, `b` and `c`.
 
+    With `early` the first stage has two layers more, `x` -> `e` -> `g` -> `a`.
     `tail` leads from the features `f` `(N, 7)` to `y`; `kept` are those columns of all wide features that become
     features when no more than `most` may.
     """
@@ -45,6 +46,7 @@ class Row:
     most: int = 1024
     kept: tuple[int, ...] = tuple(range(22))
     features: str = LAYERS
+    early: bool = False
 
     def __str__(self) -> str:
         return self.case.replace(" ", "-")
@@ -61,12 +63,20 @@ class Row:
             name: drawn(name, *shape, *kernel)
             for name, shape in {"w1": (4, 3), "w2": (5, 4), "w3": (6, 5), "w4": (7, 6)}.items()
         }
+        first = f"k1 = Conv<{pads}>(x, w1)"
+        if self.early:
+            tensors |= {"w5": drawn("w5", 4, 3, *kernel), "w6": drawn("w6", 3, 4, *kernel)}
+            first = f"""k5 = Conv<{pads}>(x, w5)
+            e = Softplus(k5)
+            [n6] k6 = Conv<{pads}>(e, w6)
+            g = Softplus(k6)
+            [n1] k1 = Conv<{pads}>(g, w1)"""
         tensors["fc"] = drawn("fc", *((7, CLASSES) if "MatMul" in self.tail else (CLASSES, 7)))
         tensors["fb"] = drawn("fb", CLASSES)
         image = ",".join(map(str, self.image))
         return model(
             f"""(float[N,{image}] x) => (float[N,{CLASSES}] y) {{
-            [n1] k1 = Conv<{pads}>(x, w1)
+            {first}
             a = Softplus(k1)
             [n2] k2 = Conv<{pads}, {strides}>(a, w2)
             b = Softplus(k2)
@@ -81,22 +91,28 @@ class Row:
         )
 
 
+GEMM = "y = Gemm<transB=1>(f, fc, fb)"
 ROWS = [
-    Row("Gemm", "y = Gemm<transB=1>(f, fc, fb)"),
+    Row("Gemm", GEMM),
     Row("MatMul and Add", "m = MatMul(f, fc) \n y = Add(m, fb)"),
     Row("softmax behind", "m = Gemm<transB=1>(f, fc, fb) \n y = Softmax<axis=-1>(m)"),
-    Row("signals", "y = Gemm<transB=1>(f, fc, fb)", axes=(2,)),
-    Row("too many", "y = Gemm<transB=1>(f, fc, fb)", most=12, kept=(*range(7), 7, 11, 14, 17, 21)),
-    Row("the least", "y = Gemm<transB=1>(f, fc, fb)", most=4, kept=(*range(7), 7, 14, 21)),
-    Row("wide", "y = Gemm<transB=1>(f, fc, fb)", kept=tuple(range(37)), features=WIDE),
-    Row("wide signals", "y = Gemm<transB=1>(f, fc, fb)", axes=(2,), kept=tuple(range(37)), features=WIDE),
+    Row("signals", GEMM, axes=(2,)),
+    Row("too many", GEMM, most=12, kept=(*range(7), 7, 11, 14, 17, 21)),
+    Row("the least", GEMM, most=4, kept=(*range(7), 7, 14, 21)),
+    Row("wide", GEMM, kept=tuple(range(37)), features=WIDE),
+    Row("wide signals", GEMM, axes=(2,), kept=tuple(range(37)), features=WIDE),
     Row(
         "too many and wide",
-        "y = Gemm<transB=1>(f, fc, fb)",
+        GEMM,
         most=12,
         kept=(*range(7), 7, 14, 21, 29, 36),
         features=WIDE,
     ),
+    Row("early layers", GEMM, kept=(*range(22), *range(37, 44)), early=True),
+    Row("early layers of signals", GEMM, axes=(2,), kept=(*range(22), *range(37, 44)), early=True),
+    Row("room for the nearest", GEMM, most=26, kept=(*range(22), *range(37, 40)), early=True),
+    Row("room for none", GEMM, most=24, early=True),
+    Row("early and wide", GEMM, kept=tuple(range(51)), features=WIDE, early=True),
 ]
 WIDTHS = (7, 4, 5, 6)  # of d, a, b and c
 
@@ -128,18 +144,22 @@ def feeds_of(bundle: Bundle, row: Row, weight: NDArray, bias: NDArray) -> dict[s
 
 
 def features_of(row: Row, evaluator: ReferenceEvaluator) -> NDArray[np.float64]:
-    """Means of d, a, b and c in the source model, and root mean squares of a, b and c, as far as they are features."""
+    """Those of the source model's maps that are features.
+
+    Means of d, a, b and c, root mean squares of a, b, c, g and e, means of g and e.
+    """
     maps = evaluator.run(None, {"x": pictures(row).astype(np.float64)})
     means = [array.mean(axis=row.axes) for array in maps]
     roots = [np.sqrt((array**2).mean(axis=row.axes)) for array in maps[1:]]
-    return np.concatenate(means + roots, axis=1)[:, row.kept]
+    return np.concatenate(means[:4] + roots + means[4:], axis=1)[:, row.kept]
 
 
 def maps_of(row: Row) -> ReferenceEvaluator:
     proto = row.proto()
     del proto.graph.output[:]
     proto.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "dabc"
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in ("dabcge" if row.early else "dabc")
     )
     return ReferenceEvaluator(in_float64(proto))
 
@@ -161,7 +181,7 @@ def test_base_predictions_stay_what_they_were(row: Row, bundles: dict[str, Bundl
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_features_are_those_of_what_the_last_two_stages_see(row: Row, bundles: dict[str, Bundle]) -> None:
+def test_features_are_those_of_what_layers_see(row: Row, bundles: dict[str, Bundle]) -> None:
     bundle = bundles[row.case]
     head = np.zeros((2, len(row.kept)), np.float32), np.zeros(2, np.float32)
     got = Graph(bundle.path(EVAL_MODEL), 1).run(feeds_of(bundle, row, *head), ["features"])["features"]
