@@ -65,8 +65,8 @@ Trainable = Annotated[
 FeatureKind = Annotated[
     Features,
     typer.Option(
-        help="What heads decide by: the last features and the means of the last two stages' layers; wide: their "
-        "root mean squares too; or last only."
+        help="What heads decide by: the last features and what is pooled of the layers; wide: means and root mean "
+        "squares of all of them; or last only."
     ),
 ]
 ChannelRatio = Annotated[float, typer.Option(help="Share of each site's channels that a task trains.")]
