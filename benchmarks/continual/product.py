@@ -116,10 +116,10 @@ def run(
 def bundle(model: Path, data: Path, cache: Path, build: Mapping[str, Any]) -> Path:
     """A bundle with these options and the base's images as its base data, built once into `cache` by this code."""
     kind = "-".join(str(value) for value in build.values()) or "default"
-    out = cache / f"bundle-{kind}-{_sources()[:12]}"
+    out = cache / f"bundle-{model.stem}-{kind}-{_sources()[:12]}"
     if not out.exists():
         facts = facts_of(model)
-        pictures = cache / "base-data"
+        pictures = cache / f"base-data-{model.stem}"
         _unpack(data / "cifar100-train.zip", facts["classes"], pictures)
         normalize = facts["normalize"]
         options = BuildOptions(

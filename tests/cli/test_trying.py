@@ -18,7 +18,7 @@ def test_the_table_names_every_convolution(run, tmp_path, monkeypatch):
     assert "Classes 4: zero, one, two, three" in text
     assert "9 batch norms become part of the convolutions in front of them" in text
     assert "Sites the sites of the last two stages (--trainable auto)" in text
-    assert "11.0 % of 77,604 parameters" in text
+    assert "11.1 % of 77,732 parameters" in text
     rows = [
         line.split(None, 3) for line in done.out.splitlines() if "/conv/Conv" in line or "shortcut" in line
     ]
@@ -47,7 +47,7 @@ def test_json(run, tmp_path):
     done = run("try", MODEL, "--classes", CLASSES, "--json")
     found = done.json
     assert found["file"]["opset"] == 17
-    assert found["head"] == {"node": "/head/Gemm", "features": 208, "own": 64, "activation": None}
+    assert found["head"] == {"node": "/head/Gemm", "features": 240, "own": 64, "activation": None}
     assert {one["fate"] for one in found["convolutions"]} == {"trained", "frozen", "left out"}
     assert found["convolutions"][3]["kernel"] == [32, 16, 3, 3]
     assert "files" not in found

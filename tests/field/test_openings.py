@@ -372,7 +372,6 @@ ALLOWED = {
         "csk_artifacts_builder/prepare/source_file.py",
         "onnx.load_external_data_for_model",
     ): "the operator's model",
-    ("csk_artifacts_builder/graphs/prefix.py", "load"): "a function of its own that emits nodes",
     ("csk_artifacts_builder/bundle_writer.py", "path.open"): "to write",
     ("csk_artifacts_builder/bundle_writer.py", "ir.ExternalTensor"): "of the draft that was just written",
     (

@@ -21,7 +21,7 @@ def test_it_is_fitted_on_so_many_pictures_a_feature(
     assert training_module._IMAGES_PER_FEATURE == 4
     monkeypatch.setattr(training_module, "_IMAGES_PER_FEATURE", each)
     bundle = Bundle.open(digits_bundle)
-    images, labels = digits.arrays((4, 5), 0, 120)
+    images, labels = digits.arrays((4, 5), 0, 136)
     order = np.random.default_rng(0).permutation(len(images))
     read = 0
 

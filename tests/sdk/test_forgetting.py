@@ -89,7 +89,7 @@ def test_made_up_features_spread_as_the_statistics_say(pictures: int, offset: fl
 
 # A device that forgets
 
-WILD: dict[str, Any] = {"energy": 0.0, "channel_ratio": 1.0, "learning_rate": 0.6, "max_forgetting": 3.0}
+WILD: dict[str, Any] = {"energy": 0.0, "channel_ratio": 1.0, "learning_rate": 1.0, "max_forgetting": 3.0}
 
 
 def accuracy(learner: Learner, digits: Digits, chosen: tuple[int, ...], task: str) -> float:

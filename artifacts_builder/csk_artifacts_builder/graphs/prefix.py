@@ -147,7 +147,7 @@ class _Form:
 
     dtype: ir.DataType
     store: Change
-    load: Change
+    restore: Change
 
 
 def _half(emit: Emitter, x: ir.Value) -> ir.Value:
@@ -207,7 +207,7 @@ def _write(model: ir.Model, at_cut: _Form, pooled: _Form, rest: _Form) -> None:
     for beside in others:
         beside.name = f"{BESIDE}.float"
         rounded = pooled.store(emit, beside)
-        left = rest.store(emit, emit.op("Sub", beside, pooled.load(emit, rounded)))
+        left = rest.store(emit, emit.op("Sub", beside, pooled.restore(emit, rounded)))
         y = emit.op("Concat", emit.op("Flatten", y, axis=1), rounded, left, axis=1)
         shape = [shape[0], math.prod(shape[1:]) + 2 * static_shape(beside)[1]]
     y.name, y.dtype, y.shape = PREFIX, at_cut.dtype, ir.Shape(shape)
@@ -232,11 +232,11 @@ def _read(model: ir.Model, at_cut: _Form, pooled: _Form, rest: _Form) -> None:
                 for begin, end in ((0, size), (size, size + kept), (size + kept, size + 2 * kept))
             )
             packed = emit.op("Reshape", flat, emit.ints(-1, *shape[1:]))
-            summed = emit.op("Add", pooled.load(emit, rounded), rest.load(emit, left))
+            summed = emit.op("Add", pooled.restore(emit, rounded), rest.restore(emit, left))
             summed.shape, summed.dtype = beside.shape, ir.DataType.FLOAT
             _read_instead(beside, summed)
             graph.inputs.remove(beside)
-        x = at_cut.load(emit, packed)
+        x = at_cut.restore(emit, packed)
     x.dtype, x.shape = ir.DataType.FLOAT, image.shape
     _read_instead(image, x)
     image.name = None
