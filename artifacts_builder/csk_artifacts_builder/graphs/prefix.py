@@ -203,14 +203,14 @@ def _write(model: ir.Model, at_cut: _Form, pooled: _Form, rest: _Form) -> None:
     model.graph.outputs.clear()
     x.name = f"{PREFIX}.float"
     emit = Emitter(model.graph)
-    y, shape = at_cut.store(emit, x), list(static_shape(x))
+    y, shape = at_cut.store(emit, x), _of_one(x)
     for beside in others:
         beside.name = f"{BESIDE}.float"
         rounded = pooled.store(emit, beside)
         left = rest.store(emit, emit.op("Sub", beside, pooled.restore(emit, rounded)))
         y = emit.op("Concat", emit.op("Flatten", y, axis=1), rounded, left, axis=1)
-        shape = [shape[0], math.prod(shape[1:]) + 2 * static_shape(beside)[1]]
-    y.name, y.dtype, y.shape = PREFIX, at_cut.dtype, ir.Shape(shape)
+        shape = (math.prod(shape) + 2 * math.prod(_of_one(beside)),)
+    y.name, y.dtype, y.shape = PREFIX, at_cut.dtype, ir.Shape(["N", *shape])
     model.graph.outputs.append(y)
 
 
@@ -219,19 +219,19 @@ def _read(model: ir.Model, at_cut: _Form, pooled: _Form, rest: _Form) -> None:
     graph = model.graph
     (image,) = [value for value in graph.inputs if value.name == IMAGE]
     beside = next((value for value in graph.inputs if value.name == BESIDE), None)
-    shape = list(static_shape(image))
     stored = ir.Value(name=IMAGE, shape=image.shape, type=ir.TensorType(at_cut.dtype))
     emit, first = Emitter(graph), graph[0]
     with emit.before(first):
         packed: ir.Value = stored
         if beside is not None:
-            size, kept = math.prod(shape[1:]), int(static_shape(beside)[1])
-            stored.shape = ir.Shape([shape[0], size + 2 * kept])
+            shape, kept = _of_one(image), math.prod(_of_one(beside))
+            size = math.prod(shape)
+            stored.shape = ir.Shape(["N", size + 2 * kept])
             flat, rounded, left = (
                 emit.op("Slice", stored, emit.ints(begin), emit.ints(end), emit.ints(1))
                 for begin, end in ((0, size), (size, size + kept), (size + kept, size + 2 * kept))
             )
-            packed = emit.op("Reshape", flat, emit.ints(-1, *shape[1:]))
+            packed = emit.op("Reshape", flat, emit.ints(-1, *shape))
             summed = emit.op("Add", pooled.restore(emit, rounded), rest.restore(emit, left))
             summed.shape, summed.dtype = beside.shape, ir.DataType.FLOAT
             _read_instead(beside, summed)
