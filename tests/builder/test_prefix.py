@@ -18,6 +18,7 @@ from onnx.reference.op_run import OpRun
 from onnx_text import Erf, in_float64, model
 from small_network import Network
 
+from conftest import Digits, build_digits_bundle
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.graphs.head import split_head
 from csk_artifacts_builder.graphs.layer_features import with_features
@@ -26,7 +27,7 @@ from csk_artifacts_builder.graphs.prefix import Cut, find_cut, prefix_model, sto
 from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.sites import find_sites
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.contract.manifest import MEMORY_SUFFIX, PREFIX_MODEL, TRAINING_SUFFIX, Head, Site
+from csk_sdk.contract.manifest import MEMORY_MODEL, MEMORY_SUFFIX, PREFIX_MODEL, TRAINING_SUFFIX, Head, Site
 
 DEEP = [network for network in NETWORKS if network.name not in ("thin",)]
 
@@ -244,3 +245,24 @@ def test_where_everything_else_reads_the_image_there_is_no_cut(
     assert tuple(bundle.manifest.prefix) == prefix
     for name in (PREFIX_MODEL, TRAINING_SUFFIX, MEMORY_SUFFIX):
         assert bundle.path(name).exists() == bool(prefix)
+
+
+@pytest.mark.parametrize("precision", ["exact", "int8"])
+def test_what_is_pooled_in_front_of_the_cut_comes_through(
+    precision: str, base_data: Path, digits: Digits, tmp_path: Path
+) -> None:
+    """Of 240 features of the demo's network, the last 32 are of stage 1, which is never trained."""
+    bundle = Bundle.open(build_digits_bundle(tmp_path / "bundle", base_data=base_data, precision=precision))
+    manifest, tensors = bundle.manifest, bundle.checkpoint()
+    assert manifest.prefix == (16 * 8 * 8 + 2 * 32,)
+    images = bundle.preprocessing(digits.arrays((0, 5, 9), 0, 10)[0])
+    deltas = {site.delta: np.zeros((site.rows, 0), np.float32) for site in manifest.sites}
+    deltas |= {site.indices: np.zeros(0, np.int64) for site in manifest.sites}
+    stored = bundle.graph(PREFIX_MODEL, tensors, 1).run({"image": images})["prefix"]
+    assert stored.dtype == (np.float16 if precision == "exact" else np.uint8)
+    suffix = bundle.view(from_prefix=True).graph(MEMORY_MODEL, tensors, 1)
+    whole = bundle.graph(MEMORY_MODEL, tensors, 1).run({"image": images, **deltas}, ["features"])["features"]
+    got = suffix.run({"image": stored, **deltas}, ["features"])["features"]
+    scale = np.abs(whole[:, -32:]).max()
+    np.testing.assert_allclose(got[:, -32:], whole[:, -32:], rtol=0, atol=1e-4 * scale)
+    assert np.linalg.norm(got - whole) < (2e-3 if precision == "exact" else 5e-2) * np.linalg.norm(whole)
