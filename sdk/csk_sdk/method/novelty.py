@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.left_out import AT_ONCE
-from csk_sdk.method.symmetric import inverse_of
+from csk_sdk.method.symmetric import solve_lower
 
 UNFAMILIAR = number("novelty", "unfamiliar")
 _SHRINKAGE, _LEAST_VARIANCE = number("novelty", "shrinkage"), number("novelty", "least_variance")
@@ -33,15 +33,17 @@ def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | No
     # Towards no correlation; what never varies (a unit that is always zero) gets a little of the mean.
     within *= 1.0 - _SHRINKAGE
     within.flat[:: known.features + 1] += _SHRINKAGE * spread + _LEAST_VARIANCE * spread.mean()
-    x = features.astype(np.float64)
-    inverse = inverse_of(within)
-    white = x @ inverse
-    nearest = np.full(len(x), np.inf)
+    try:
+        lower = np.linalg.cholesky(within).astype(np.float64, copy=False)
+    except np.linalg.LinAlgError:  # regular but for rounding
+        return None
+    images = solve_lower(lower, features.T.astype(np.float64))
+    nearest = np.full(len(features), np.inf)
     rows = np.flatnonzero(known.counts > 0)
     for start in range(0, len(rows), AT_ONCE):
         some = rows[start : start + AT_ONCE]
-        means = known.sums[some] / known.counts[some, None]
-        far = np.einsum("cf,cf->c", means @ inverse, means) - 2.0 * white @ means.T
+        means = solve_lower(lower, (known.sums[some] / known.counts[some, None]).T)
+        far = np.einsum("fc,fc->c", means, means) - 2.0 * images.T @ means
         np.minimum(nearest, far.min(axis=1), out=nearest)
-    nearest += np.einsum("nf,nf->n", x, white)
+    nearest += np.einsum("fn,fn->n", images, images)
     return float(nearest.mean()) / known.features
