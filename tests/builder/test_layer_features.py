@@ -20,7 +20,7 @@ from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_artifacts_builder.graphs.layer_features import _FEATURES_IN_ALL, LAYERS, WIDE
 from csk_sdk import Learner
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.contract.manifest import EVAL_MODEL, TRAINING_MODEL
+from csk_sdk.contract.manifest import EVAL_MODEL, MEMORY_MODEL, PREFIX_MODEL, TRAINING_MODEL
 from csk_sdk.errors import ConfigError
 from csk_sdk.runtime.sessions import Graph
 
@@ -237,6 +237,26 @@ def test_a_device_learns_and_exports_with_them(
     assert np.mean(np.array(said.classes)[logits.argmax(axis=1)] == said.labels) >= (
         1.0 if precision == "exact" else 0.98
     )
+
+
+def test_stored_features_of_a_white_image_are_those_of_the_whole_network(
+    base_data: Path, tmp_path: Path
+) -> None:
+    """What is pooled of it lies far beyond what base images show: no head is fitted on features that were cut short."""
+    folder = build_digits_bundle(tmp_path / "bundle", base_data=base_data, precision="int8")
+    bundle = Bundle.open(folder)
+    checkpoint = bundle.checkpoint()
+    feeds = {site.delta: np.zeros((site.rows, 1), np.float32) for site in bundle.manifest.sites}
+    feeds |= {site.indices: np.zeros(1, np.int64) for site in bundle.manifest.sites}
+    white = bundle.preprocessing(np.full((1, 8, 8), 255, np.uint8))
+    (stored,) = bundle.graph(PREFIX_MODEL, checkpoint, 1).run({"image": white}).values()
+    suffix = bundle.view(from_prefix=True).graph(MEMORY_MODEL, checkpoint, 1)
+    whole = bundle.graph(MEMORY_MODEL, checkpoint, 1)
+    got, expected = (
+        graph.run({"image": x, **feeds}, ["features"])["features"]
+        for graph, x in ((suffix, stored), (whole, white))
+    )
+    np.testing.assert_allclose(got, expected, atol=0.02)
 
 
 def test_another_word_is_refused(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ PREFIX = "prefix"
 BESIDE = "prefix.beside"
 # A cut further ahead is taken where it holds smaller features and still saves this share of what the last one does.
 _WORTH = 0.9
+# Two bytes keep a sixteen-thousandth of what base images show even so.
+_BEYOND = 4.0
 _HALF_MAX = float(np.finfo(np.float16).max)
 
 
@@ -180,10 +182,11 @@ def store_as_uint8(
 ) -> None:
     """Put prefix and suffixes into int8, in place, with uint8 features between them.
 
-    `spans` are the ranges of the prefix' outputs by name. What is pooled may go beyond its range by half.
+    `spans` are the ranges of the prefix' outputs by name. What is pooled of an image on a bright ground lies far beyond
+    what base images show, while the network's own features stay in theirs, so it may be `_BEYOND` times as large.
     """
     beside = spans.get(BESIDE, Range(0.0, 1.0))
-    wide = Range(1.5 * min(beside.low, 0.0), 1.5 * max(beside.high, 0.0))
+    wide = Range(_BEYOND * min(beside.low, 0.0), _BEYOND * max(beside.high, 0.0))
     step = (wide.high - wide.low) / 255
     _store(prefix, suffixes, _bytes(spans[PREFIX]), _bytes(wide), _bytes(Range(-step / 2, step / 2)))
     for model in (prefix, *suffixes):
