@@ -15,6 +15,8 @@ from cli.conftest import SETTINGS
 from conftest import Digits, build_digits_bundle
 from csk_sdk.cli.rendering import Screen
 
+MODEL = Path(__file__).parents[2] / "examples/digits/digits-base4.onnx"
+
 
 @pytest.fixture
 def space(tmp_path: Path, digits_bundle: Path, digits: Digits) -> Path:
@@ -63,6 +65,29 @@ def test_an_upgrade_and_back(
     found = run("upgrade", str(new), "--no-relearn", "--json", *here).json
     assert (found["carried"], found["learned_again"]) == (["01", "02"], [])
     assert run("verify", *here).status == 0
+    listed = run("tasks", *here).out
+    assert listed.count("learned") == 2
+    assert "None" not in listed
+
+
+def test_a_bundle_to_upgrade_to_says_how(
+    run: Callable[..., Any], base_data: Path, tmp_path: Path, digits_bundle: Path
+) -> None:
+    done = run(
+        "build-artifacts",
+        MODEL,
+        "--out",
+        tmp_path / "new",
+        "--base-data",
+        base_data,
+        "--upgrade-from",
+        digits_bundle,
+    )
+    assert done.status == 0, done.err
+    assert (
+        "copy the bundle beside the one that the device has, and there run\n  csk-sdk upgrade new\n"
+        in done.out
+    )
 
 
 def test_either_a_bundle_or_back(run: Callable[..., Any], space: Path) -> None:

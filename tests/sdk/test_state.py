@@ -127,7 +127,7 @@ def test_another_bundle_is_refused(tmp_path: Path) -> None:
         State.open(tmp_path, "5e6f7a8b" * 8, BASE)
     assert str(caught.value) == (
         f"{tmp_path} belongs to another bundle (it was learned on 1a2b3c4d…, this bundle is 5e6f7a8b…). "
-        "Open it with its own bundle, or start a new state folder."
+        "Open it with its own bundle, carry it over to this one with csk-sdk upgrade, or start a new state folder."
     )
 
 

@@ -59,7 +59,8 @@ def add_layer_features(
 ) -> ir.Model:
     """A copy of the prepared model whose features also hold what is pooled of `sites`' inputs, with the same logits.
 
-    `late` are those of the last two stages. An input that two sites share is taken once, and the image is no layer.
+    `late` are those of the last two stages. An input that two sites share is taken once. In front of
+    the last two stages the image is no layer; where it is what their first site sees, its means are features too.
     Raises ModelError as `split_head` does.
     """
     model = prepared.clone()

@@ -181,8 +181,9 @@ def build_artifacts(
     for warning in report.warnings:
         screen.warn(warning)
     screen.say()
-    screen.say("Next: copy the bundle to the device's workspace, and there run")
-    screen.say("  csk-sdk train --task next", style="bold")
+    place = "beside the one that the device has" if upgrade_from else "to the device's workspace"
+    screen.say(f"Next: copy the bundle {place}, and there run")
+    screen.say(f"  csk-sdk {f'upgrade {out.name}' if upgrade_from else 'train --task next'}", style="bold")
     screen.json(
         {
             "bundle": str(report.bundle),

@@ -62,7 +62,9 @@ def tasks(
 
 
 def _state_words(status: TaskStatus) -> str:
-    return f"learned, generation {status.generation}" if status.state == "learned" else status.state
+    # What an upgrade carried over at once, or forgetting wrote anew, has no generation of its own.
+    learned_alone = status.state == "learned" and status.generation is not None
+    return f"learned, generation {status.generation}" if learned_alone else status.state
 
 
 def _numbers(status: TaskStatus) -> list[str]:

@@ -72,7 +72,8 @@ def check_identity(store: GenerationStore, bundle_id: str) -> bool:
     if owner != bundle_id:
         raise StateError(
             f"{store.folder} belongs to another bundle (it was learned on {str(owner)[:8]}…, this "
-            f"bundle is {bundle_id[:8]}…). Open it with its own bundle, or start a new state folder."
+            f"bundle is {bundle_id[:8]}…). Open it with its own bundle, carry it over to this one "
+            "with csk-sdk upgrade, or start a new state folder."
         )
     return True
 

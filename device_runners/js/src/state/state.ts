@@ -284,7 +284,8 @@ export class State {
     if (bundle !== this.bundleId) {
       throw new StateError(
         `${name} belongs to another bundle (it was learned on ${String(bundle).slice(0, 8)}…, this bundle is ` +
-          `${this.bundleId.slice(0, 8)}…). Open it with its own bundle, or start a new state.`,
+          `${this.bundleId.slice(0, 8)}…). Open it with its own bundle, carry it over with upgrade, or start a new ` +
+          'state.',
       );
     }
     return true;
