@@ -73,16 +73,15 @@ def test_an_upgrade_and_back(
 def test_a_bundle_to_upgrade_to_says_how(
     run: Callable[..., Any], base_data: Path, tmp_path: Path, digits_bundle: Path
 ) -> None:
-    done = run(
-        "build-artifacts",
-        MODEL,
-        "--out",
-        tmp_path / "new",
+    given = (
         "--base-data",
         base_data,
+        "--classes",
+        MODEL.with_suffix(".json"),
         "--upgrade-from",
         digits_bundle,
     )
+    done = run("build-artifacts", MODEL, "--out", tmp_path / "new", *given)
     assert done.status == 0, done.err
     assert (
         "copy the bundle beside the one that the device has, and there run\n  csk-sdk upgrade new\n"
