@@ -135,7 +135,7 @@ def test_wider_features_are_no_worse_than_before_and_it_says_what_is_missing(
     after, report = upgraded(learner, bundles.build("wide", features="wide"))
     assert accuracy(after, digits, ALL) >= before - 0.005
     assert accuracy(after, digits, TASKS["01"], "01") >= own - 0.005
-    assert "of 352 features are new" in report.notes[0]
+    assert "of 416 features are new" in report.notes[0]
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def _comparison(runs: tuple[DemoRun, ...], console: Console) -> None:
     )
     console.print(
         Text(
-            "\n  csk.toml asks for 10 epochs at a rate of 0.05, where "
+            "\n  csk.toml asks for 10 epochs at a rate of 0.1, where "
             f"{TrainingConfig.epochs} at {TrainingConfig.learning_rate:g} are the defaults:\n"
             "  tasks of 270 images of 8x8 pixels have few steps."
         )
