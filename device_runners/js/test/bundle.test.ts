@@ -32,7 +32,7 @@ describe('opening a bundle', () => {
     const bundle = await Bundle.open(await memoryBundle());
     expect(bundle.manifest.classes).toEqual(['zero', 'one', 'two', 'three']);
     expect(bundle.id).toBe(sha256((await bundleFiles()).get('manifest.json')!));
-    expect(bundle.checkpoint.get('head/base/weight')?.shape).toEqual([4, 208]);
+    expect(bundle.checkpoint.get('head/base/weight')?.shape).toEqual([4, 240]);
   });
 
   it.each(['training_model.onnx', 'eval_model.onnx', 'weights.safetensors', 'checkpoint.safetensors'])(
