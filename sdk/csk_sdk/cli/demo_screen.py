@@ -9,6 +9,7 @@ from rich.text import Text
 
 from csk_sdk.cli.rendering import facts, table
 from csk_sdk.config import TrainingConfig
+from csk_sdk.demo.run import EPOCHS, RATE
 from csk_sdk.formats.wording import rounded
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _comparison(runs: tuple[DemoRun, ...], console: Console) -> None:
     )
     console.print(
         Text(
-            "\n  csk.toml asks for 10 epochs at a rate of 0.1, where "
+            f"\n  csk.toml asks for {EPOCHS} epochs at a rate of {RATE}, where "
             f"{TrainingConfig.epochs} at {TrainingConfig.learning_rate:g} are the defaults:\n"
             "  tasks of 270 images of 8x8 pixels have few steps."
         )

@@ -24,7 +24,7 @@ from csk_sdk.formats.names import is_plain
 from csk_sdk.formats.opening import open_file
 from csk_sdk.formats.places import require_place
 from csk_sdk.formats.schema import load_schema, parse_json, violation
-from csk_sdk.formats.tensor_header import check_open_header, read_entries, read_metadata
+from csk_sdk.formats.tensor_header import check_open_header, read_metadata
 from csk_sdk.method.consensus import renamed
 from csk_sdk.state.atomic import clear_temporaries, make_folder, replace_by_parts
 
@@ -125,11 +125,9 @@ class FleetFile:
         """Read what the file says. Raises FleetError where it is no such file, damaged, or only for newer readers."""
         try:
             with open_file(path) as file:
-                check_open_header(file)
+                entries, begin = check_open_header(file)
                 file.seek(0)
                 metadata = read_metadata(file)
-                file.seek(0)
-                entries, begin = read_entries(file)
                 size = file.seek(0, 2)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error

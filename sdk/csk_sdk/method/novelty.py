@@ -42,7 +42,7 @@ def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | No
     rows = np.flatnonzero(known.counts > 0)
     for start in range(0, len(rows), AT_ONCE):
         some = rows[start : start + AT_ONCE]
-        means = solve_lower(lower, (known.sums[some] / known.counts[some, None]).T)
+        means = solve_lower(lower, known.means[some].T)
         far = np.einsum("fc,fc->c", means, means) - 2.0 * images.T @ means
         np.minimum(nearest, far.min(axis=1), out=nearest)
     nearest += np.einsum("fn,fn->n", images, images)

@@ -41,7 +41,7 @@ def solve_lower(lower: Float64, columns: Float64) -> Float64:
     """`lower^-1 @ columns`, a new array `(n, k)`: of a lower triangular matrix `(n, n)`, by forward substitution."""
     count = len(lower)
     if count <= _AT_ONCE:
-        return np.asarray(np.linalg.solve(np.tril(lower), columns), np.float64)
+        return np.asarray(np.linalg.solve(lower, columns), np.float64)
     half = count // 2
     above = solve_lower(lower[:half, :half], columns[:half])
     below = solve_lower(lower[half:, half:], columns[half:] - lower[half:, :half] @ above)

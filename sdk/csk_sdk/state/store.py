@@ -336,7 +336,8 @@ class GenerationStore:
 
     def numbers_of(self, suffix: str) -> set[int]:
         """The numbers that have a file of this kind, "json" or "safetensors"."""
-        return self.listed()[suffix != "json"]
+        records, tensors = self.listed()
+        return records if suffix == "json" else tensors
 
     def listed(self) -> tuple[set[int], set[int]]:
         """The numbers that have a record, and those that have tensors."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import struct
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,14 +18,6 @@ from csk_sdk.state.atomic import unreadable
 
 DTYPES = ("float32", "float64", "int64", "uint8")
 _USUAL = frozenset(np.dtype(name) for name in DTYPES)
-# How safetensors calls and orders them: the largest elements first, so that all are aligned.
-_CODES = {
-    np.dtype("int64"): "I64",
-    np.dtype("float64"): "F64",
-    np.dtype("float32"): "F32",
-    np.dtype("uint8"): "U8",
-}
-_quoted = json.encoder.encode_basestring
 
 # What a file that is not, or no longer, safetensors can make the reader raise.
 _DAMAGED = (SafetensorError, ValueError, TypeError, KeyError)
@@ -41,32 +30,7 @@ def encode(tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = 
     """
     for name, tensor in tensors.items():
         _check_dtype(name, tensor)
-    if metadata is not None or sys.byteorder != "little":
-        return packed(tensors, metadata)
-    # What safetensors writes, byte for byte. It asks NumPy for the name of each tensor's dtype, which takes longer than
-    # all else for the two tensors of each of a thousand tasks.
-    of_dtype: dict[str, list[str]] = {code: [] for code in _CODES.values()}
-    dense = {}
-    for name, tensor in tensors.items():
-        code = _CODES.get(tensor.dtype)
-        dense[name] = tensor = tensor if code and tensor.flags.c_contiguous else _dense(tensor)
-        of_dtype[code or _CODES[tensor.dtype]].append(name)
-    entries, parts, end = [], [], 0
-    shapes: dict[tuple[int, ...], str] = {}
-    for code, names in of_dtype.items():
-        for name in sorted(names):
-            tensor = dense[name]
-            begin, end = end, end + tensor.nbytes
-            shape = shapes.get(tensor.shape) or shapes.setdefault(
-                tensor.shape, ",".join(map(str, tensor.shape))
-            )
-            entries.append(
-                f'{_quoted(name)}:{{"dtype":"{code}","shape":[{shape}],"data_offsets":[{begin},{end}]}}'
-            )
-            parts.append(tensor.data)
-    header = f"{{{','.join(entries)}}}".encode()
-    header += b" " * (-len(header) % 8)
-    return b"".join([struct.pack("<Q", len(header)), header, *parts])
+    return packed(tensors, metadata)
 
 
 def packed(tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
