@@ -32,6 +32,8 @@ _KERNELS_IN_FLIGHT = 3
 _STATISTICS_MATRICES = 3.5
 _DRIFT_MATRICES = 7
 _MIB = 1 << 20
+# What a process has before it learns differs from one to the next by less: a megabyte was seen.
+_DIFFERS = 4 * _MIB
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def plan_for(
     raise ConfigError(
         f"The memory budget is {_mebibytes(budget)}, and learning needs about {-(-needed // _MIB)} MiB here even in "
         f"the smallest way: {present // _MIB} MiB that this process has already, and the rest for "
-        f"{manifest.model}. Pass {-(-needed // _MIB)}MiB or more, or build the bundle {_smaller_bundle(manifest)}."
+        f"{manifest.model}. Pass {-(-(needed + _DIFFERS) // _MIB)}MiB or more, or build the bundle {_smaller_bundle(manifest)}."
     )
 
 
