@@ -351,8 +351,9 @@ class Learner:
     def evaluate(self, tasks: Sequence[Task], scenario: str = "task") -> Evaluation:
         """Accuracies in percent on the test splits of `tasks`; the row is kept, so that later calls show forgetting.
 
-        `scenario` is "task" (task-incremental) or "class" (class-incremental). Raises ConfigError for another one,
-        TaskError where there is nothing to test, or a test class was never learned.
+        Test images of classes that their task does not know are left out, and `notes` say so. `scenario` is "task"
+        (task-incremental) or "class" (class-incremental). Raises ConfigError for another one, TaskError where there is
+        nothing to test.
         """
         require_scenario(text_of(scenario, "scenario", ConfigError))
         return self.score(tasks).evaluation(scenario)

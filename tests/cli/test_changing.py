@@ -64,6 +64,18 @@ def test_forget_says_what_it_did_and_what_remains(run: Callable[..., Any], space
     assert (done.status, done.err) == (1, "Error: No class 'six' is known. Known: zero, one, three, seven.\n")
 
 
+def test_evaluate_goes_on_behind_forget(
+    run: Callable[..., Any], space: list[str], tmp_path: Path, digits: Digits
+) -> None:
+    for name, chosen in (("01", (4, 5)), ("02", (6, 7))):
+        digits.save(digits.task(name, chosen, test=10), tmp_path / "tasks")
+    assert run("train", "--task", "all", *space).status == 0
+    assert run("forget", "six", *space).status == 0
+    done = run("evaluate", *space)
+    assert done.status == 0
+    assert "Test images of 'six' in task '02' are left out" in " ".join(done.err.split())
+
+
 def test_rename_and_merge(run: Callable[..., Any], space: list[str], tmp_path: Path) -> None:
     run("train", "--task", "all", *space)
     inbox = tmp_path / "tasks"

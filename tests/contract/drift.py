@@ -42,6 +42,7 @@ ALLOWED = {
         "memory_budget._KERNELS_IN_FLIGHT",
         "memory_budget._STATISTICS_MATRICES",
         "memory_budget._DRIFT_MATRICES",
+        "memory_budget._DIFFERS",
     ),
     *("memory_budget._MIB", "prefix_cache.MEMORY_BYTES", "prefix_cache._SPARE_DISK", "stream._HELD"),
     *("forgetting._NEVER", "forgetting.NEVER", "carrying._TELLS", "carrying.TELLS"),

@@ -337,3 +337,34 @@ def test_verify_reads_every_contribution(device: Callable[..., Learner]) -> None
     assert not path.exists()
     # What it told goes as far as it can.
     assert learner.forget("four").remains[-1].startswith("the spread that all classes share")
+
+
+# --- testing afterwards
+
+
+def test_images_of_a_forgotten_class_are_left_out_of_tests(
+    device: Callable[..., Learner], digits: Digits
+) -> None:
+    """Their folder is still there; all other tasks are tested as before."""
+    learner = device("tested", "01", "02", **HEADS)
+    tested = [digits.task(name, TASKS[name], test=20) for name in ("01", "02")]
+    before = learner.evaluate(tested)
+    assert before.notes == ()
+    learner.forget("six")
+    after = learner.evaluate(tested)
+    assert after.notes == (
+        "Test images of 'six' in task '02' are left out: it does not know this class. Remove what was forgotten, and "
+        "rename what has another name now.",
+    )
+    assert after.to_json()["notes"] == list(after.notes)
+    assert after.details["classes"]["01"] == before.details["classes"]["01"]
+    assert set(after.details["classes"]["02"]) == {"seven"}
+    assert after.details["classes"]["02"]["seven"]["images"] == 20
+    learner.rename("seven", "siete")
+    last = learner.evaluate(tested)
+    assert "'six', 'seven' in task '02' are left out: it does not know these classes" in last.notes[0]
+    assert set(last.details["classes"]) == {"01"}
+    with pytest.raises(
+        TaskError, match=r"There is nothing to test\. Test images of 'six', 'seven' in task '02'"
+    ):
+        learner.evaluate(tested[1:])

@@ -72,8 +72,9 @@ def test_a_budget_that_nothing_fits_says_what_would_do(manifest: Manifest) -> No
     needed = int(str(caught.value).split("needs about ")[1].split(" MiB")[0])
     assert str(caught.value) == (
         f"The memory budget is 51 MiB, and learning needs about {needed} MiB here even in the smallest way: 50 MiB "
-        f"that this process has already, and the rest for digits-base4.onnx. Pass {needed + 4}MiB or more, or build the "
-        "bundle with --precision int8, or fewer features (--features) or sites (--trainable)."
+        "that this process has already, and the rest for digits-base4.onnx. Pass "
+        f"{needed + 4}MiB or more, or build the bundle with --precision int8, or fewer features (--features) "
+        "or sites (--trainable)."
     )
     planned(manifest, needed * MIB)
     with pytest.raises(ConfigError):

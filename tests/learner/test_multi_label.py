@@ -252,3 +252,18 @@ def test_pictures_that_are_listed_and_not_there_are_all_named_or_left_out(
     report = learner.learn(Task.open(tmp_path / "01"), {"skip_broken": True, "threads": 1})
     assert (report.images, len(report.skipped)) == (40, 3)
     assert learner.tasks[0].notes[0] == "3 of 43 images could not be read and were left out."
+
+
+def test_a_forgotten_column_is_left_out_of_tests(bundle: Path, tmp_path: Path, tasks: list[Task]) -> None:
+    learner = open_learner(bundle, tmp_path / "state", few_shot=10**6)
+    for task in tasks:
+        learner.learn(task)
+    learner.forget("stem")
+    found = learner.score(tasks)
+    assert found.notes[0].startswith("Test images of 'stem' in task '02' are left out")
+    assert set(found.rows[-1]) == {"01", "02"}
+    assert tasks[1].test is not None
+    images = np.stack([tasks[1].test.images.read(index) for index in range(len(tasks[1].test))])
+    told = learner.predict(images, task="02").probabilities[:, 0]
+    expected = 100 * average_precision_score(tasks[1].test.labels[:, 1], told)
+    assert found.rows[-1]["02"]["task"] == pytest.approx(expected)

@@ -281,6 +281,35 @@ def test_what_cannot_be_merged_is_one_sentence(tmp_path: Path) -> None:
     assert report.devices == 2
 
 
+def test_every_file_that_cannot_be_used_is_skipped(tmp_path: Path) -> None:
+    """Whatever is wrong with it, and wherever: with the others it comes to what they come to alone."""
+    good = [fake.write(tmp_path) for fake in MIXED[:2]]
+    fleet.merge(good, tmp_path / "alone.cskc")
+    rotten = MIXED[2].write(tmp_path, "rotten")
+    rotten.write_bytes(rotten.read_bytes()[:-1] + bytes([rotten.read_bytes()[-1] ^ 4]))
+    merged = tmp_path / "merged.cskc"
+    fleet.merge(good, merged)
+    other = MIXED[3].but(bundle="c" * 64).write(tmp_path)
+    (tmp_path / "text.cskc").write_text("no file of ours")
+    bad = {
+        other: "is of bundle cccccccc…",
+        rotten: "is damaged",
+        merged: "is merged already",
+        tmp_path / "text.cskc": "cannot be read",
+    }
+    out = tmp_path / "out.cskc"
+    for files in ([*bad, *good], [*good, *bad]):
+        report = fleet.merge(files, out, skip_broken=True)
+        assert set(report.skipped) == set(map(str, bad))
+        assert all(text in report.skipped[str(path)] for path, text in bad.items()), report.skipped
+        assert report.devices == 2
+        assert out.read_bytes() == (tmp_path / "alone.cskc").read_bytes()
+    with pytest.raises(FleetError, match=r"There is nothing to merge.*is damaged"):
+        fleet.merge([rotten], out, skip_broken=True)
+    with pytest.raises(FleetError, match="only what was learned on one bundle"):
+        fleet.merge([good[0], other], out, skip_broken=True)  # nobody knows which is meant
+
+
 def test_every_damage_is_noticed(tmp_path: Path) -> None:
     good = MIXED[0].write(tmp_path).read_bytes()
     path = tmp_path / "damaged.cskc"

@@ -228,6 +228,8 @@ def _evaluate(
     except CskError as error:
         screen.warn(f"not tested. {error}")
         return None
+    for note in scores.notes:
+        screen.warn(note)
     return scores.evaluation("task"), scores.evaluation("class")
 
 

@@ -81,6 +81,8 @@ def evaluate(
         scores = learner.score(space.testable(learner))
     wanted = ["task", "class"] if scenario is Scenario.both else [scenario.value]
     found = {name: scores.evaluation(name) for name in wanted}
+    for note in scores.notes:
+        screen.warn(note)
     for position, evaluation in enumerate(found.values()):
         if position:
             screen.say()

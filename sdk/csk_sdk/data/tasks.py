@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from csk_sdk.data.labels import Labels, check_labels, require_learnable
 from csk_sdk.data.metadata import METADATA, absent_said, read_metadata
 from csk_sdk.data.npz import load_arrays
 from csk_sdk.data.signals import ArraySignals
-from csk_sdk.data.source import Source, as_task_error
+from csk_sdk.data.source import Source, Subset, as_task_error
 from csk_sdk.errors import TaskError
 from csk_sdk.formats.given import array_of, names_of, path_of, text_of
 from csk_sdk.formats.places import TASK, mistaken
@@ -56,6 +56,15 @@ class Split:
     def __len__(self) -> int:
         """Return the number of images or signals."""
         return len(self.labels)
+
+    def among(self, names: Sequence[str], known: Collection[str]) -> tuple[Split, tuple[str, ...]]:
+        """What of it is about `known` classes, of those that its labels index, `names`; and these classes."""
+        columns = [index for index, name in enumerate(names) if name in known]
+        kept = tuple(names[index] for index in columns)
+        if self.labels.ndim == 2:
+            return Split(self.images, self.labels[:, columns]), kept
+        rows = np.flatnonzero(np.isin(self.labels, columns))
+        return Split(Subset(self.images, rows), np.searchsorted(columns, self.labels[rows])), kept
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,16 +47,8 @@ class Collection:
         first = files[0]
         for file in files:
             content = file.content
-            if content.merged is not None:
-                raise FleetError(
-                    f"{file.path} is merged already, for devices: merge the devices' own files again, or write files "
-                    "that are to be merged again with `--keep-apart`."
-                )
-            if (content.bundle, content.features) != (first.content.bundle, first.content.features):
-                raise FleetError(
-                    f"{file.path} is of bundle {content.bundle[:8]}…, and {first.path} of {first.content.bundle[:8]}…: "
-                    "only what was learned on one bundle can be merged. Upgrade the devices, and export again."
-                )
+            require_unmerged(file)
+            require_one_bundle(file, first)
             for one in content.statements:
                 known.setdefault(one.device, set()).update(entry.id for entry in one.entries)
                 if one.device not in newest or newest[one.device].rank < one.rank:
@@ -108,6 +100,29 @@ class Collection:
                 pair = statement.device, statement.sketches[name]
                 found.setdefault(ends.get(name, name), []).append(pair)
         return found
+
+
+def require_unmerged(file: FleetFile) -> None:
+    """Raise FleetError for a file that is merged, and can only be applied."""
+    if file.content.merged is not None:
+        raise FleetError(
+            f"{file.path} is merged already, for devices: merge the devices' own files again, or write files "
+            "that are to be merged again with `--keep-apart`."
+        )
+
+
+def require_one_bundle(file: FleetFile, first: FleetFile) -> None:
+    """Raise FleetError where a file is not of the bundle that `first` is of."""
+    if bundle_of(file) != bundle_of(first):
+        raise FleetError(
+            f"{file.path} is of bundle {file.content.bundle[:8]}…, and {first.path} of {first.content.bundle[:8]}…: "
+            "only what was learned on one bundle can be merged. Upgrade the devices, and export again."
+        )
+
+
+def bundle_of(file: FleetFile) -> tuple[str, int]:
+    """What two files have in common that can be merged."""
+    return file.content.bundle, file.content.features
 
 
 def _add_names(names: dict[str, str], more: Mapping[str, str], file: FleetFile) -> None:

@@ -156,6 +156,11 @@ class FleetFile:
             raise FleetError(said("fleet_damaged", path=str(self.path)))
         return found
 
+    def require_whole(self) -> None:
+        """Read all of it. Raises FleetError where bytes are other ones."""
+        for name in self.content.blobs:
+            self.blob(name)
+
     def size_of(self, name: str) -> int:
         """How many bytes there are of this name."""
         return self._places[name][1]

@@ -40,8 +40,7 @@ def inspect(file: Path | str) -> Inspection:
     """What is in a file that `export` or `merge` wrote. Raises FleetError where it is damaged, or none of them."""
     found = FleetFile.open(path_of(file, "file", FleetError))
     content = found.content
-    for name in content.blobs:
-        found.blob(name)
+    found.require_whole()
     devices: dict[str, dict[str, Any]] = {}
     for one in content.statements:
         devices[one.device] = {

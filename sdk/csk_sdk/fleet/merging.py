@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from csk_sdk.errors import FleetError
-from csk_sdk.fleet.collection import Collection, device_named, without
+from csk_sdk.fleet.collection import (
+    Collection,
+    bundle_of,
+    device_named,
+    require_one_bundle,
+    require_unmerged,
+    without,
+)
 from csk_sdk.fleet.files import Content, FleetFile, require_fleet_place, write
 from csk_sdk.fleet.reducing import Reduced, lesson_of, reduced
 from csk_sdk.fleet.trusting import require_signed, trusted_keys
@@ -69,8 +77,9 @@ def merge(
     `trust`, PEM files of public keys or folders of them, only what was signed by one of them is taken. `sign` is the
     PEM file of a private key: devices whose bundles are signed take merged files of that key's holder only.
 
-    Raises FleetError for a file that is damaged, of another bundle, or not signed as it must be: with `skip_broken` it
-    is left out and listed instead. StorageError where `out` cannot be written, ConfigError for keys that are none.
+    Raises FleetError for a file that is damaged, merged already, of another bundle than the rest (with `skip_broken`:
+    than most of the rest), or not signed as it must be: with `skip_broken` it is left out and listed instead.
+    StorageError where `out` cannot be written, ConfigError for keys that are none.
     """
     paths = paths_of(files, "files", FleetError)
     target = path_of(out, "out")
@@ -142,17 +151,44 @@ def _sentences(found: Reduced) -> tuple[str, ...]:
 def _opened(
     paths: list[Path], trusted: frozenset[str], skip_broken: bool
 ) -> tuple[list[FleetFile], dict[str, str]]:
-    opened, skipped = [], {}
+    opened: list[FleetFile] = []
+    skipped: dict[str, str] = {}
     for path in paths:
         try:
-            opened.append(require_signed(FleetFile.open(path), trusted))
+            file = require_signed(FleetFile.open(path), trusted)
+            if skip_broken:
+                require_unmerged(file)
+                file.require_whole()
         except FleetError as error:
             if not skip_broken:
                 raise
             skipped[str(path)] = str(error)
+        else:
+            opened.append(file)
     if not opened:
-        raise FleetError("There is nothing to merge: name the files that devices have exported.")
-    return opened, skipped
+        raise FleetError(
+            f"There is nothing to merge: name the files that devices have exported.{_why(skipped)}"
+        )
+    return _of_one_bundle(opened, skipped) if skip_broken else opened, skipped
+
+
+def _of_one_bundle(opened: list[FleetFile], skipped: dict[str, str]) -> list[FleetFile]:
+    """Those of the bundle that most are of; the others are `skipped`. All of them where no bundle has the most."""
+    first = sorted(Counter(map(bundle_of, opened)).items(), key=lambda one: -one[1])
+    if len(first) > 1 and first[0][1] == first[1][1]:
+        return opened
+    kept = [file for file in opened if bundle_of(file) == first[0][0]]
+    for file in opened:
+        try:
+            require_one_bundle(file, kept[0])
+        except FleetError as error:
+            skipped[str(file.path)] = str(error)
+    return kept
+
+
+def _why(skipped: Mapping[str, str]) -> str:
+    """Why the first of those that cannot be used is not."""
+    return f" {next(iter(skipped.values()))}" if skipped else ""
 
 
 def _names(same: Mapping[str, str] | None) -> dict[str, str]:

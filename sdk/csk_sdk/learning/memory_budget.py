@@ -96,7 +96,8 @@ def plan_for(
     raise ConfigError(
         f"The memory budget is {_mebibytes(budget)}, and learning needs about {-(-needed // _MIB)} MiB here even in "
         f"the smallest way: {present // _MIB} MiB that this process has already, and the rest for "
-        f"{manifest.model}. Pass {-(-(needed + _DIFFERS) // _MIB)}MiB or more, or build the bundle {_smaller_bundle(manifest)}."
+        f"{manifest.model}. Pass {-(-(needed + _DIFFERS) // _MIB)}MiB or more, or build the bundle "
+        f"{_smaller_bundle(manifest)}."
     )
 
 

@@ -41,6 +41,7 @@ class Evaluation:
     - `details`: further figures of each task as it is now, by their names: "rmse" of each target, in its own unit, for
       "R2"; "classes" for "accuracy", of each tested class its `images`, its `accuracy`, the class that most others are
       taken for (`confused`, "" for none) and the `share` of them, in percent
+    - `notes`: sentences about test images that were left out
     - `base_lost`: percentage points that the base's classes are estimated to lose to all classes learned since, in
       class-incremental decisions; where there are no test images of theirs, else None
     """
@@ -52,6 +53,7 @@ class Evaluation:
     metric: str = "accuracy"
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     base_lost: float | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `evaluate --json`; accuracies that were not measured are None."""
@@ -63,6 +65,7 @@ class Evaluation:
             **({} if self.accuracy is None else {"accuracy": self.accuracy}),
             **self.details,
             **({} if self.base_lost is None else {"estimated": {"base": {"lost": self.base_lost}}}),
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
 
@@ -74,6 +77,7 @@ class Scores:
     rows: tuple[Row, ...]
     metric: str = "accuracy"
     base_lost: Callable[[], float | None] = field(default=lambda: None, compare=False)
+    notes: tuple[str, ...] = ()
 
     def evaluation(self, scenario: str) -> Evaluation:
         """The accuracy matrix of one scenario. Raises ConfigError for an unknown one."""
@@ -92,7 +96,7 @@ class Scores:
             for kind, value in entry.get("details", {}).get(scenario, {}).items():
                 details.setdefault(kind, {})[name] = value
         lost = self.base_lost() if scenario == "class" else None
-        return Evaluation(scenario, self.names, matrix, accuracy, self.metric, details, lost)
+        return Evaluation(scenario, self.names, matrix, accuracy, self.metric, details, lost, self.notes)
 
 
 def require_scenario(scenario: str) -> None:
@@ -105,12 +109,19 @@ def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Sc
     """Measure a generation on every learned task that has a test split, and keep the row.
 
     The base classes are tested with a task called "base" that has a test split only.
-    Raises TaskError where there is nothing to test, or a test class was never learned.
+    Test images of classes that their task does not know are left out: it never learned them, they were forgotten, or
+    have another name now. Raises TaskError where there is nothing to test.
     """
     generation = predictor.generation
     names = task_names(generation, predictor.bundle.manifest.classes)
-    known = {task.name: task for task in tasks if task.test is not None}
-    row = {name: _score(predictor, known[name]) for name in names if name in known}
+    given = {task.name: task for task in tasks if task.test is not None and task.name in names}
+    known, notes = {}, []
+    for name, task in given.items():
+        known[name], left_out = _known_part(task, predictor.head(name).classes)
+        notes += [left_out] if left_out else []
+    row = {name: _score(predictor, known[name]) for name in names if name in known and known[name].test}
+    if not row and notes:
+        raise TaskError(f"There is nothing to test. {' '.join(notes)}")
     if not row:
         raise TaskError(
             f"None of the learned tasks ({', '.join(names) or 'none yet'}) has test images or signals. Put some into "
@@ -120,9 +131,30 @@ def score_tasks(predictor: Predictor, state: State, tasks: Sequence[Task]) -> Sc
     # Its own row is known, whether or not the disk can give it back.
     saved = {**state.load_scores(), generation.number: row}
     scores = _along_the_way(
-        generation, state, names, saved, names[0] in known, predictor.bundle.objective.metric
+        generation, state, names, saved, names[0] in row, predictor.bundle.objective.metric
     )
+    scores = replace(scores, notes=tuple(notes))
     return scores if BASE in row else replace(scores, base_lost=cache(partial(_base_lost, predictor)))
+
+
+def _known_part(task: Task, known: Sequence[str]) -> tuple[Task, str]:
+    """The task with test images of `known` classes only, `test` None where there are none; a sentence about others."""
+    assert task.test is not None
+    if all(name in known for name in task.classes):
+        return task, ""
+    test, classes = task.test.among(task.classes, known)
+    part = replace(task, classes=classes, test=test if classes and len(test) else None)
+    labels = task.test.labels
+    found = set(labels.tolist()) if labels.ndim == 1 else set(np.flatnonzero(labels.any(axis=0)).tolist())
+    gone = [name for index, name in enumerate(task.classes) if name not in known and index in found]
+    if not gone:
+        return part, ""
+    some = ", ".join(f"'{name[:40]}'" for name in gone[:5]) + (", ..." if len(gone) > 5 else "")
+    return part, (
+        f"Test {task.test.images.noun}s of {some} in task '{task.name}' are left out: it does not know "
+        f"{'this class' if len(gone) == 1 else 'these classes'}. Remove what was forgotten, and rename what has "
+        "another name now."
+    )
 
 
 def _kept(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,12 +236,6 @@ def _way(generation: Generation, records: Mapping[int, GenerationRecord]) -> lis
 def _score(predictor: Predictor, task: Task) -> dict[str, Any]:
     assert task.test is not None
     heads = {"task": predictor.head(task.name), "class": predictor.head()}
-    foreign = [name for name in task.classes if name not in heads["task"].classes]
-    if foreign:
-        raise TaskError(
-            f"The test images of task '{task.name}' have class '{foreign[0]}', which is not one of those it "
-            f"learned ({', '.join(heads['task'].classes[:5])}, ...). Correct the folder's name, or remove it."
-        )
     objective = predictor.bundle.objective
     objective.require_split(task.test, f"Test data of task '{task.name}'", task.classes)
     logits = _logits(predictor, heads, task.test)

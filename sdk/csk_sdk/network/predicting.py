@@ -296,7 +296,7 @@ def _unmeasured(manifest: Manifest) -> str:
     if manifest.loss != CROSS_ENTROPY:
         return (
             f"Only where each {manifest.input.noun} has one class, one can be unknown, and this bundle's loss is "
-            f"{manifest.loss}: leave the share to reject out."
+            f"{manifest.loss}: predict and export here without rejecting any."
         )
     return (
         "How far known classes reach was never measured here, so nothing can be called unknown: learn a task with "

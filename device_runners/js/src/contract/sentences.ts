@@ -26,9 +26,9 @@ export const SENTENCES = {
   fewShot:
     '{each} a class: too few for training to gain much. The backbone stays frozen, and the classes have heads on it. More epochs, or fewShot: 0, train all the same.',
   headsPay:
-    "training would not pay: after {done} % of it, heads name {after} % right of {images} held out, and {before} % on the untouched network; {likelihood} nats of log-likelihood are no clear gain. The backbone stays frozen, and the classes have heads on it; train: 'centers' trains all the same.",
+    "training would not pay: after {done} % of it, heads name {after} % right of {images} held out, and {before} % on the untouched network; their log-likelihood changed by {likelihood} nats, which is no clear gain. The backbone stays frozen, and the classes have heads on it; train: 'centers' trains all the same.",
   headsUntold:
-    "of {images}, none could be held out that would tell whether training pays: the backbone stays frozen, and the classes have heads on it. A smaller batchSize may leave some; train: 'centers' trains all the same.",
+    "of {images}, none could be held out that would tell whether training pays: the backbone stays frozen, and the classes have heads on it. More images, or a smaller batchSize, may leave some; train: 'centers' trains all the same.",
   undecided:
     'the time that seconds gives ({seconds} s) was over after {done} of {steps} steps, before it could be told whether training pays: what these have trained is {fate}.',
   centersPay:
