@@ -26,6 +26,7 @@ from csk_artifacts_builder.graphs.models import eval_model, memory_model, traini
 from csk_artifacts_builder.graphs.prefix import Cut, find_cut, prefix_model, store_as_half, suffix_model
 from csk_artifacts_builder.prepare.model import prepare
 from csk_artifacts_builder.sites import find_sites
+from csk_device_runners.check import check_bundle
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import MEMORY_MODEL, MEMORY_SUFFIX, PREFIX_MODEL, TRAINING_SUFFIX, Head, Site
 
@@ -266,3 +267,23 @@ def test_what_is_pooled_in_front_of_the_cut_comes_through(
     scale = np.abs(whole[:, -32:]).max()
     np.testing.assert_allclose(got[:, -32:], whole[:, -32:], rtol=0, atol=1e-4 * scale)
     assert np.linalg.norm(got - whole) < (2e-3 if precision == "exact" else 5e-2) * np.linalg.norm(whole)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_features_beyond_float16_are_not_kept(tmp_path: Path, scale: float) -> None:
+    """They would be cut off at 65504, and the suffix would compute something else."""
+    text = """(float[N,3,8,8] x) => (float[N,2] y) {
+        a = Conv<pads=[1,1,1,1]>(x, k0)  r = Relu(a)  [site] c = Conv<pads=[1,1,1,1]>(r, k1)
+        m = GlobalAveragePool(c)  f = Flatten(m)  y = MatMul(f, w)
+    }"""
+    tensors = kernels("k0", "k1", "w")
+    onnx.save(
+        model(text, **tensors | {"k0": scale * tensors["k0"], "w": tensors["w"] / scale}), tmp_path / "m.onnx"
+    )
+    report = build_artifacts(
+        tmp_path / "m.onnx", tmp_path / "b", BuildOptions(features="last", trainable="from:site")
+    )
+    kept = scale == 1.0
+    assert bool(Bundle.open(tmp_path / "b").manifest.prefix) == kept
+    assert any("beyond float16" in warning for warning in report.warnings) == (not kept)
+    assert [result.detail for result in check_bundle(tmp_path / "b") if not result.passed] == []

@@ -21,7 +21,7 @@ from csk_artifacts_builder.graphs.head import SplitHead, split_head
 from csk_artifacts_builder.graphs.layer_features import with_features
 from csk_artifacts_builder.graphs.losses import require_loss
 from csk_artifacts_builder.graphs.models import eval_model, export_template, memory_model, training_model
-from csk_artifacts_builder.graphs.prefix import Cut, find_cut
+from csk_artifacts_builder.graphs.prefix import Cut, find_cut, prefix_model
 from csk_artifacts_builder.graphs.variants import cut_graphs, in_exact, in_int8
 from csk_artifacts_builder.int8.calibrate import Agreement, Feeds, base_feeds, calibrations, level_of
 from csk_artifacts_builder.int8.deployed import round_as_deployed
@@ -30,6 +30,7 @@ from csk_artifacts_builder.measure.base_knowledge import base_split
 from csk_artifacts_builder.measure.conv_shapes import write_conv_shapes
 from csk_artifacts_builder.measure.costs import measure_costs
 from csk_artifacts_builder.measure.memory import predict_memory, step_memory
+from csk_artifacts_builder.measure.running import PREPARED, open_graph, run
 from csk_artifacts_builder.measure.verify import standard_ops_only
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.planning.site_budget import Budget
@@ -58,6 +59,8 @@ from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import ModelError, UnsupportedOpError
 from csk_sdk.method.heads import ClassStatistics
 
+# Other images than base images reach further: so many times as far, and what float16 holds is not enough.
+_LARGEST_KEPT = float(np.finfo(np.float16).max) / 4
 # So many images of the base data the source model sees before anything is written.
 COMPARED_PICTURES = 8
 
@@ -146,6 +149,9 @@ def _planned(
     )
     checkpoint = _empty_checkpoint(source, head, chosen.sites)
     cut = find_cut(source.model, chosen.sites) if PORTABLE in chosen.backends else None
+    if cut is not None and (largest := _largest_at(cut, source, chosen, split, checkpoint)) > _LARGEST_KEPT:
+        source = replace(source, warnings=(*source.warnings, _too_large(largest)))
+        cut = None
     models, mixed, probe = _in_all_forms(models, source, cut, chosen, split, checkpoint)
     manifest = replace(
         chosen,
@@ -308,6 +314,36 @@ def _in_all_forms(
     for model in models.values():
         write_conv_shapes(model)
     return {**models, **templates}, mixed, probe
+
+
+def _largest_at(
+    cut: Cut,
+    source: SourceModel,
+    manifest: Manifest,
+    split: Split | None,
+    checkpoint: Mapping[str, NDArray[Any]],
+) -> float:
+    """The largest number in front of the first site, of base images or noise; 0 where it does not run: said later."""
+    if split is not None:
+        images = next(base_feeds(manifest, split, checkpoint))["image"][:COMPARED_PICTURES]
+    else:
+        shape = (COMPARED_PICTURES, *manifest.input.shape)
+        images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    try:
+        graph = open_graph(ir.to_proto(prefix_model(source.model, cut)).SerializeToString(), PREPARED)
+        return max(
+            float(np.abs(run(graph, [images], PREPARED, output.name)[0]).max())
+            for output in graph.get_outputs()
+        )
+    except ModelError:
+        return 0.0
+
+
+def _too_large(largest: float) -> str:
+    return (
+        f"what the layers in front of the first trained one compute reaches {largest:.1e}, beyond float16, in which it "
+        "would be kept between epochs: nothing is, whatever --prefix-cache says."
+    )
 
 
 def _in_order(source: SourceModel, names: Collection[str]) -> tuple[str, ...]:
