@@ -25,14 +25,14 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import INT8, PREFIX_MODEL, TRAINING_MODEL, exact_twin
 from csk_sdk.learning.prefix_cache import feature_dtype
 
-# So small, since what c3 reads is up to ten thousand.
+# So small, since what c3 reads is up to two thousand.
 STEP = 1e-8
 
 
 def uneven() -> Network:
-    """One channel between c2 and c3 is ten thousand times larger than the others, which alone decide."""
+    """One channel between c2 and c3 is two thousand times larger than the others, which alone decide."""
     rng = np.random.default_rng(0)
-    scales = np.array([1e4, 1.0, 1.0, 1.0]).reshape(4, 1)
+    scales = np.array([2e3, 1.0, 1.0, 1.0]).reshape(4, 1)
     third = rng.normal(size=(5, 4, 3, 3)) * 0.3
     third[:, 0] *= 1e-6
     second = (rng.normal(size=(4, 27)) * 0.2 * scales).reshape(4, 3, 3, 3)
