@@ -487,7 +487,7 @@ def main(arguments: argparse.Namespace) -> int:
         kept = arguments.out / f"{case.package}-{case.name}.json"
         if arguments.kept and not kept.exists():
             continue
-        if not installed(case.package):
+        if not (arguments.kept or installed(case.package)):
             print(f"{case.name}: left out, {case.package} is not installed", flush=True)
             continue
         if kept.exists():
