@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
+import tables
 from conftest import NAMES, Digits, build_digits_bundle, open_learner, write_pictures
+from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import BundleError, ConfigError, Learner, Task, upgrade
 from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, UPGRADE, sealed
 from csk_sdk.method import carried_heads
@@ -27,6 +30,10 @@ from learner.upgrading import ALL, HEADS, TASKS, Bundles, further, known, upgrad
 
 pytestmark = pytest.mark.slow
 # Tasks of digits that others have, too, under names of their own.
+TABLES = (
+    ("01", (4, 5, 6, 7), ("loop", "above five", "prime")),
+    ("02", (6, 7, 8, 9), ("stem", "even", "round")),
+)
 PAIRS = {"a": (4, 9), "b": (5, 8), "c": (4, 5, 6, 7, 8, 9)}
 
 
@@ -182,7 +189,7 @@ def test_a_way_back_that_tells_little_makes_heads_of_what_was_counted(
     monkeypatch.setattr(carried_heads, "TELLS", 1.1)
     made, report = upgraded(learner, new)
     monkeypatch.undo()
-    assert "The heads of 2 of 2 tasks were made anew, of what is known of the classes." in report.notes
+    assert "The heads of 2 of 2 tasks were made anew, of what is known of their images." in report.notes
     mapped, report = upgraded(open_learner(place / "bundle", place / "state", **HEADS), new)
     assert not any("made anew" in note for note in report.notes)
     assert not np.allclose(known(made)["head/01/weight"], known(mapped)["head/01/weight"], rtol=0.1)
@@ -215,7 +222,7 @@ def test_heads_over_fewer_features_do_as_well_as_those_learned_there(
     gone, of = (176, 240) if features == "layers" else (352, 416)
     assert report.notes == (
         f"{gone} of {of} features are gone, and what heads read of them is told by the others.",
-        f"The heads of {len(tasks)} of {len(tasks)} tasks were made anew, of what is known of the classes.",
+        f"The heads of {len(tasks)} of {len(tasks)} tasks were made anew, of what is known of their images.",
     )
 
 
@@ -245,14 +252,11 @@ def test_what_training_had_moved_and_what_is_gone_are_both_said(
     assert (
         report.notes[0] == "176 of 240 features are gone, and what heads read of them is told by the others."
     )
-    assert report.notes[1] == "The heads of 2 of 2 tasks were made anew, of what is known of the classes."
+    assert report.notes[1] == "The heads of 2 of 2 tasks were made anew, of what is known of their images."
     assert report.notes[2].startswith("What training had moved in the old network is left behind")
 
 
 def test_labels_that_are_tables(tmp_path: Path, digits: Digits) -> None:
-    import tables
-    from csk_artifacts_builder import BuildOptions, build_artifacts
-
     names = ("even", "round")
     bundle = tables.attribute_bundle(digits, tmp_path)
     learner = open_learner(
@@ -285,8 +289,80 @@ def test_labels_that_are_tables(tmp_path: Path, digits: Digits) -> None:
     before = right(learner)
     after, report = upgraded(learner, new)
     assert report.carried == ("01",)
-    assert after.tasks[0].contributions == {}
+    # One file of all images, by which heads would be fitted anew where features went.
+    assert len(set(after.tasks[0].contributions.values())) == 1
+    assert list(counts(after)) == []
     assert right(after) >= before - 0.03
+
+
+@pytest.mark.parametrize("train", ["heads", "centers"])
+def test_tables_over_fewer_features(tmp_path: Path, digits: Digits, train: str) -> None:
+    """Three labels at once of digits that the base has never seen, as well as where they are learned there."""
+    old, new = _of_tables(tmp_path, digits)
+    tasks = [tables.attribute_task(digits, *one) for one in TABLES]
+    shutil.copytree(old, tmp_path / "device" / "bundle")
+    learner = open_learner(tmp_path / "device" / "bundle", tmp_path / "device" / "state", train=train)
+    again = open_learner(new, tmp_path / "again", train="heads")
+    for one in (learner, again):
+        for task in tasks:
+            one.learn(task)
+    before, wanted = _precision(learner, tasks), _precision(again, tasks)
+    after, report = upgraded(learner, new)
+    carried = _precision(after, tasks)
+    assert carried >= wanted - 0.01
+    assert carried >= before - 0.03
+    assert report.notes[:2] == (
+        "176 of 240 features are gone, and what heads read of them is told by the others.",
+        "The heads of 2 of 2 tasks were made anew, of what is known of their images.",
+    )
+
+
+def test_tables_of_which_nothing_was_kept_are_said_to_be_doubtful(tmp_path: Path, digits: Digits) -> None:
+    old, new = _of_tables(tmp_path, digits)
+    shutil.copytree(old, tmp_path / "device" / "bundle")
+    learner = open_learner(tmp_path / "device" / "bundle", tmp_path / "device" / "state", train="heads")
+    for one in TABLES:
+        learner.learn(tables.attribute_task(digits, *one))
+    # What a task's images were goes with any of its labels: those of the forgotten are among them.
+    learner.forget("loop")
+    assert learner.tasks[0].contributions == {}
+    assert len(list((learner.state.folder / "ledger").iterdir())) == 1
+    learner.forget(task="02")
+    assert not list((learner.state.folder / "ledger").iterdir())
+    _, report = upgraded(learner, new)
+    assert report.notes == (
+        "176 of 240 features are gone, and what heads read of them is told by the others.",
+        "Of the images of 1 task nothing is known: what heads read of features that are gone is told as images of the "
+        "base have it, and may be wrong.",
+    )
+
+
+def _of_tables(folder: Path, digits: Digits) -> tuple[Path, Path]:
+    """A bundle of attributes with all features, and one to follow it with fewer."""
+    tables.attribute_bundle(digits, folder)
+    options = BuildOptions(
+        classes=("even", "round"),
+        mean=tables.NORMALIZE["mean"],
+        std=tables.NORMALIZE["std"],
+        flip=False,
+        loss=BINARY_CROSS_ENTROPY,
+        base_data=folder / "base-data",
+    )
+    build_artifacts(folder / "attributes.onnx", folder / "layers", options)
+    fewer = replace(options, features="last", upgrade_from=folder / "layers")
+    build_artifacts(folder / "attributes.onnx", folder / "last", fewer)
+    return folder / "layers", folder / "last"
+
+
+def _precision(learner: Learner, tasks: list[Task]) -> float:
+    """Mean average precision over tasks, as scikit-learn has it."""
+    found = []
+    for task in tasks:
+        assert task.test is not None
+        images = [task.test.images.read(index) for index in range(len(task.test))]
+        scores = learner.predict(images, task.name).probabilities
+        found.append(float(average_precision_score(task.test.labels > 0.5, scores, average="macro")))
+    return float(np.mean(found))
 
 
 def test_a_map_that_is_none(device: Callable[..., Learner], bundles: Bundles, tmp_path: Path) -> None:

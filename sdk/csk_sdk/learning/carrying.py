@@ -20,7 +20,7 @@ from csk_sdk.formats.wording import plural
 from csk_sdk.learning.forgetting import hide
 from csk_sdk.method import carried_heads
 from csk_sdk.method.carried_heads import CarriedHeads
-from csk_sdk.method.contributions import DIRECTIONS, MIXTURES, Contribution
+from csk_sdk.method.contributions import DIRECTIONS, MIXTURES, Contribution, Lesson
 from csk_sdk.method.feature_map import FeatureMap
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.projection import frozen_moment
@@ -43,9 +43,10 @@ Float64 = NDArray[np.float64]
 class Carried:
     """What `carry` did.
 
-    `tasks` were carried, the heads of `anew` fitted anew, `frozen` are sites that are not to be trained any more,
-    `approximate` says whether anything is not what it was, `behind` whether that is what training had moved. `merged`
-    are learned classes that the new base knows by itself, `lost` those of the old base that it does not know.
+    `tasks` were carried, the heads of `anew` fitted anew, and of those of `untold` nobody knows what they lost.
+    `frozen` are sites that are not to be trained any more, `approximate` says whether anything is not what it was,
+    `behind` whether that is what training had moved. `merged` are learned classes that the new base knows by itself,
+    `lost` those of the old base that it does not know.
     """
 
     tasks: tuple[str, ...]
@@ -53,6 +54,7 @@ class Carried:
     approximate: bool
     behind: bool = False
     anew: tuple[str, ...] = field(default=())
+    untold: tuple[str, ...] = field(default=())
     merged: tuple[str, ...] = field(default=())
     lost: tuple[str, ...] = field(default=())
 
@@ -90,7 +92,12 @@ class Carried:
         if self.anew:
             yield (
                 f"The heads of {len(self.anew)} of {plural(len(self.tasks), 'task')} were made anew, of what is known "
-                "of the classes."
+                "of their images."
+            )
+        if self.untold and gone > 0:
+            yield (
+                f"Of the images of {plural(len(self.untold), 'task')} nothing is known: what heads read of features "
+                "that are gone is told as images of the base have it, and may be wrong."
             )
 
 
@@ -164,6 +171,7 @@ class _Carrying:
         self._whole = self._map.same and moved <= self._twins
         self._moved = bool(moved)
         self._anew: list[str] = []
+        self._untold: list[str] = []
 
     def run(self, without: Collection[str]) -> Carried:
         base, generation = self._new.manifest.classes, self._generation
@@ -186,6 +194,7 @@ class _Carrying:
             not self._whole,
             self._moved and not self._whole,
             tuple(self._anew),
+            tuple(self._untold),
             tuple(sorted(learned.intersection(base) - before)),
             tuple(sorted(before.difference(base, learned, generation.hidden))),
         )
@@ -199,7 +208,11 @@ class _Carrying:
             return replace(
                 task, contributions=self._copied(task.contributions), carried=self._copied(task.carried)
             )
-        if not task.config.get("class_statistics", True) or self._new.objective.tabular:
+        if self._new.objective.tabular:
+            one = self._of_table(task)
+            files = dict.fromkeys(task.classes, self._mapped(task.name, "", one)) if one is not None else {}
+            return replace(task, contributions=files, carried={})
+        if not task.config.get("class_statistics", True):
             return replace(task, contributions={}, carried={})
         files = {}
         for name in task.classes:
@@ -226,6 +239,10 @@ class _Carrying:
             return Contribution.from_tensors(self._state.contribution(file), self._old.manifest.head.features)
         except StateError:
             return None
+
+    def _of_table(self, task: LearnedTask) -> Contribution | None:
+        """What was kept of all images of a task whose labels are a table."""
+        return next((one for file in set(task.contributions.values()) if (one := self._read(file))), None)
 
     def _mapped(self, task: str, name: str, one: Contribution) -> str:
         seed = int.from_bytes(hashlib.sha256(f"{task}\0{name}".encode()).digest()[:8], "big")
@@ -292,22 +309,35 @@ class _Carrying:
             if not self._whole and self._drift is not None:
                 weight = (weight.astype(np.float64) @ self._drift).astype(np.float32)
             made = self._map.head(weight, bias)
-            if known is not None and known.told(weight, task.classes) < carried_heads.TELLS:
-                made = known.head(weight, bias, task.classes)
+            # Of a table each output is a decision of its own, on images of the whole task.
+            table = self._new.objective.tabular
+            classes = (task.name,) if table else task.classes
+            if known is not None and known.told(weight, classes, exclusive=not table) < carried_heads.TELLS:
+                made = known.head(weight, bias, classes)
                 self._anew.append(task.name)
+            elif known is None and not self._map.same:
+                self._untold.append(task.name)
             self._tensors |= dict(zip(keys, made, strict=True))
 
     def _known_of_heads(self) -> CarriedHeads | None:
-        """None where heads stay as they are, or nothing is known of any class."""
-        if self._map.same or not self._totals.counts.any():
+        """None where heads stay as they are, or nothing is known of any image."""
+        if self._map.same:
             return None
-        statistics = self._totals
-        if self._drift is not None:
+        statistics = self._of_tables() if self._new.objective.tabular else self._totals
+        if not statistics.counts.any():
+            return None
+        if self._drift is not None and not self._new.objective.tabular:
             back = self._back
             statistics = statistics.mapped(
                 lambda one: np.asarray(back @ one @ back.T), statistics.sums @ back.T
             )
         return CarriedHeads(self._map, statistics)
+
+    def _of_tables(self) -> ClassStatistics:
+        """Of each task whose labels are a table its images, as those of one class of its name."""
+        found = {one.name: one for one in self._generation.tasks}
+        told = {name: one for name, task in found.items() if (one := self._of_table(task))}
+        return Lesson(tuple(told), told).after(ClassStatistics.empty(self._old.manifest.head.features))
 
     def _sketch(self, tasks: tuple[LearnedTask, ...]) -> None:
         own = Familiarity.from_tensors(self._generation.tensors)

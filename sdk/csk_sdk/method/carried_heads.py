@@ -44,11 +44,15 @@ class CarriedHeads:
         np.einsum("ii->i", varied)[:] += statistics.rounding
         self._inverse = inverse_of(varied)
 
-    def told(self, weight: NDArray[np.float32], classes: Sequence[str]) -> float:
-        """The share of the variance of a head's logits, each less their mean, that is the same behind the way back."""
+    def told(self, weight: NDArray[np.float32], classes: Sequence[str], exclusive: bool = True) -> float:
+        """The share of the variance of a head's logits that is the same behind the way back.
+
+        Of `exclusive` classes each less their mean, which decides nothing.
+        """
         apart = self._apart(classes)[1]
         own = weight.astype(np.float64)
-        own -= own.mean(axis=0)
+        if exclusive:
+            own -= own.mean(axis=0)
         behind = own @ self._way.backward
         lost = own - self._way.back_through(behind)
         total = self._energy(own, apart)

@@ -81,6 +81,8 @@ class Carrying {
   private ledBack: LedBack | undefined;
   /** How many heads were fitted anew. */
   private anew = 0;
+  /** Of how many heads nobody knows what they lost. */
+  private untold = 0;
 
   constructor(
     private readonly from: Bundle,
@@ -155,7 +157,13 @@ class Carrying {
     }
     if (this.anew) {
       notes.push(
-        `The heads of ${this.anew} of ${plural(tasks, 'task')} were made anew, of what is known of the classes.`,
+        `The heads of ${this.anew} of ${plural(tasks, 'task')} were made anew, of what is known of their images.`,
+      );
+    }
+    if (this.untold && gone > 0) {
+      notes.push(
+        `Of the images of ${plural(this.untold, 'task')} nothing is known: what heads read of features that are gone ` +
+          'is told as images of the base have it, and may be wrong.',
       );
     }
     if (this.moved && !this.whole && kept) {
@@ -286,6 +294,7 @@ class Carrying {
       const head = { weight, bias: own('bias') };
       const fresh = known !== undefined && known.told(weight, classes) < TELLS;
       if (fresh) this.anew++;
+      else if (!known && !this.map.same) this.untold++;
       const made = fresh ? known.head(head, classes) : this.map.head(head);
       this.tensors.set(`head/${name}/weight`, float32([classes.length, features], made.weight));
       this.tensors.set(`head/${name}/bias`, float32([classes.length], made.bias));
