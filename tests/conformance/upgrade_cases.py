@@ -26,10 +26,21 @@ MAPS = {
 }
 
 
+# By name: what for, the map that it goes by, and how many of three classes of the task were counted.
+HEADS = {
+    "picked": ("each new feature is one of the old ones", "picked", 3),
+    "mapped": ("a linear map, and what it leaves", "mapped", 3),
+    "kept-and-mapped": ("some features stay", "kept-and-mapped", 3),
+    "uncounted": ("a class of the task was never counted: by all that is known", "picked", 2),
+}
+
+
 def draws() -> Iterator[Callable[[int], Row]]:
     """What draws each case."""
     for number, name in enumerate(MAPS):
         yield partial(_feature_map, name, 940 + number)
+    for number, name in enumerate(HEADS):
+        yield partial(_carried_head, name, 960 + number)
 
 
 def _feature_map(name: str, seed: int, attempt: int) -> Row:
@@ -66,3 +77,23 @@ def _feature_map(name: str, seed: int, attempt: int) -> Row:
     given["weight"] = rng.normal(size=(4, before)).astype(np.float32)
     given["bias"] = rng.normal(size=4).astype(np.float32)
     return f"feature-map-{name}", "feature_map", about, {"before": before, "after": after}, given
+
+
+def _carried_head(name: str, seed: int, attempt: int) -> Row:
+    about, by, counted = HEADS[name]
+    _, _, _, settings, given = _feature_map(by, seed, attempt)
+    rng = np.random.default_rng((seed, attempt, 1))
+    features, classes = settings["before"], 5
+    counts = np.array([7.0, 4.0, 9.0, 12.0, 3.0])
+    counts[3:] = counts[3:] if counted == 3 else (12.0, 0.0)
+    means = rng.normal(size=(classes, features))
+    means[counts == 0] = 0.0
+    rows = rng.normal(size=(int(counts.sum()), features)) * rng.uniform(0.5, 2.0, features)
+    chosen = {
+        key: given[key] for key in ("columns", "forward", "offset", "unexplained", "backward", "back_offset")
+    }
+    chosen |= {"counts": counts, "sums": means * counts[:, None], "scatter": rows.T @ rows}
+    chosen |= {"weight": given["weight"][:3], "bias": given["bias"][:3]}
+    names = [f"class {index}" for index in range(classes)]
+    more = {"classes": names, "task": names[2:], "prior_images": 10}
+    return f"carried-head-{name}", "carried_head", about, {**settings, **more}, chosen

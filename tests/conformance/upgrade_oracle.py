@@ -43,4 +43,44 @@ def feature_map(settings: Mapping[str, Any], given: Tensors, world: Any) -> Tens
     }
 
 
-KINDS = {"feature_map": feature_map}
+def carried_head(settings: Mapping[str, Any], given: Tensors, world: Any) -> Tensors:
+    """Images are made up that have the classes' means and spread; what the old head says of them is fitted.
+
+    By least squares with an intercept, to what the map makes of each image, with what it leaves on either side.
+    """
+    before, after = settings["before"], settings["after"]
+    counts = given["counts"]
+    scatter = given["scatter"]
+    freedom = counts.sum() - np.count_nonzero(counts)
+    covariance = scatter / freedom
+    share = settings["prior_images"] / (freedom + settings["prior_images"])
+    covariance = (1 - share) * covariance + share * np.diag(np.diag(covariance))
+    names = np.array(settings["classes"])
+    seen = counts[np.isin(names, settings["task"])]
+    chosen = (np.isin(names, settings["task"]) if seen.all() else True) & (counts > 0)
+    spread = np.sqrt(before) * np.linalg.cholesky(covariance).T
+    means = given["sums"][chosen] / counts[chosen][:, None]
+    old = np.concatenate([mean + sign * spread for mean in means for sign in (1, -1)])
+    mapped = given["forward"].size > 0
+    forward, offset = np.zeros((after, before)), np.zeros(after)
+    forward[np.arange(after), np.maximum(given["columns"], 0)] = 1.0
+    if mapped:
+        forward, offset = given["forward"].astype(np.float64), given["offset"].astype(np.float64)
+    left = given["unexplained"].astype(np.float64) * np.sqrt(len(given["unexplained"]))
+    noise = np.concatenate([left, -left]) if mapped else np.zeros((1, after))
+    new = ((old @ forward.T + offset)[:, None] + noise).reshape(-1, after)
+    weight, bias = (given[key].astype(np.float64) for key in ("weight", "bias"))
+    logits = np.repeat(old @ weight.T + bias, len(noise), axis=0)
+    found = np.linalg.lstsq(np.column_stack([new, np.ones(len(new))]), logits, rcond=None)[0]
+    behind = (new @ given["backward"].T.astype(np.float64) + given["back_offset"]) @ weight.T + bias
+    lost = logits - behind
+
+    def variance(one: NDArray[Any]) -> float:
+        """Of what a softmax sees of logits."""
+        return float((one - one.mean(axis=1, keepdims=True)).var(axis=0).sum())
+
+    told = 1 - variance(lost) / variance(logits)
+    return {"weight": found[:-1].T, "bias": found[-1], "share": np.array([told])}
+
+
+KINDS = {"feature_map": feature_map, "carried_head": carried_head}

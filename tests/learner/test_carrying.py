@@ -8,23 +8,33 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
+import tables
 from conftest import NAMES, Digits, build_digits_bundle, open_learner, write_pictures
-from csk_sdk import BundleError, ConfigError, Learner, upgrade
+from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_sdk import BundleError, ConfigError, Learner, Task, upgrade
 from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY, UPGRADE, sealed
-from csk_sdk.learning import carrying
+from csk_sdk.method import carried_heads
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.network.ledger import LEDGER
 from csk_sdk.state import LearnedTask
 from csk_sdk.state.tensorfile import packed
 from csk_sdk.workspace.upgrading import Upgrade
-from learner.knowing import accuracy
+from learner.knowing import HELD_OUT, accuracy
 from learner.upgrading import ALL, HEADS, TASKS, Bundles, further, known, upgraded, used
 
 pytestmark = pytest.mark.slow
+# Tasks of digits that others have, too, under names of their own.
+TABLES = (
+    ("01", (4, 5, 6, 7), ("loop", "above five", "prime")),
+    ("02", (6, 7, 8, 9), ("stem", "even", "round")),
+)
+PAIRS = {"a": (4, 9), "b": (5, 8), "c": (4, 5, 6, 7, 8, 9)}
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +176,7 @@ def test_a_device_whose_base_nobody_protected(bundles: Bundles, tmp_path: Path, 
     assert accuracy(after, digits, ALL) > 0.85
 
 
-def test_a_map_that_tells_little_makes_heads_of_what_was_counted(
+def test_a_way_back_that_tells_little_makes_heads_of_what_was_counted(
     device: Callable[..., Learner],
     bundles: Bundles,
     digits: Digits,
@@ -175,21 +185,78 @@ def test_a_map_that_tells_little_makes_heads_of_what_was_counted(
 ) -> None:
     learner = device(**HEADS)
     place = shutil.copytree(tmp_path / "device", tmp_path / "other")
-    new = bundles.build("further", further(tmp_path))
-    monkeypatch.setattr(carrying, "_TELLS", 1.1)
-    made, _ = upgraded(learner, new)
+    new = bundles.build("wide", features="wide")
+    monkeypatch.setattr(carried_heads, "TELLS", 1.1)
+    made, report = upgraded(learner, new)
     monkeypatch.undo()
-    mapped, _ = upgraded(open_learner(place / "bundle", place / "state", **HEADS), new)
+    assert "The heads of 2 of 2 tasks were made anew, of what is known of their images." in report.notes
+    mapped, report = upgraded(open_learner(place / "bundle", place / "state", **HEADS), new)
+    assert not any("made anew" in note for note in report.notes)
     assert not np.allclose(known(made)["head/01/weight"], known(mapped)["head/01/weight"], rtol=0.1)
     for name in ("statistics.means", "statistics.counts"):
         np.testing.assert_array_equal(known(made)[name], known(mapped)[name])
     assert accuracy(made, digits, TASKS["01"], "01") > 0.9
 
 
-def test_labels_that_are_tables(tmp_path: Path, digits: Digits) -> None:
-    import tables
-    from csk_artifacts_builder import BuildOptions, build_artifacts
+@pytest.mark.parametrize("features", ["layers", "wide"])
+def test_heads_over_fewer_features_do_as_well_as_those_learned_there(
+    bundles: Bundles, digits: Digits, tmp_path: Path, features: str
+) -> None:
+    """Of new classes, and of such as cannot be told from known ones, and were never counted."""
+    tasks = [digits.task(name, chosen) for name, chosen in TASKS.items()]
+    tasks += [Task.from_arrays(*_renamed(digits, f"pair {name}", chosen)) for name, chosen in PAIRS.items()]
+    old = bundles.build("old" if features == "layers" else "old-wide", features=features, upgrade_from=None)
+    new = bundles.build(f"{features}-to-last", features="last", upgrade_from=old)
+    shutil.copytree(old, tmp_path / "device" / "bundle")
+    settings = {**HEADS, "max_forgetting": 3}
+    learner = open_learner(tmp_path / "device" / "bundle", tmp_path / "device" / "state", **settings)
+    again = open_learner(new, tmp_path / "again", **settings)
+    for one in (learner, again):
+        for task in tasks:
+            one.learn(task, replace=False)
+    assert any("" in task.contributions.values() for task in learner.tasks)
+    wanted = _own(again, digits, tasks)
+    after, report = upgraded(learner, new)
+    assert _own(after, digits, tasks) >= wanted - 0.01
+    assert accuracy(after, digits, ALL) >= accuracy(again, digits, ALL) - 0.01
+    gone, of = (176, 240) if features == "layers" else (352, 416)
+    assert report.notes == (
+        f"{gone} of {of} features are gone, and what heads read of them is told by the others.",
+        f"The heads of {len(tasks)} of {len(tasks)} tasks were made anew, of what is known of their images.",
+    )
 
+
+def _renamed(digits: Digits, name: str, chosen: tuple[int, ...]) -> tuple[str, Any, Any, list[str]]:
+    return name, *digits.arrays(chosen, 0, 40), [f"{name} {digit}" for digit in chosen]
+
+
+def _own(learner: Learner, digits: Digits, tasks: list[Task]) -> float:
+    """How often images that nobody trained on are named right, on average over tasks, each among its own classes."""
+    found = []
+    for task in tasks:
+        chosen = TASKS.get(task.name) or PAIRS[task.name.removeprefix("pair ")]
+        images, labels = digits.arrays(chosen, *HELD_OUT)
+        truth = np.array(task.classes)[labels]
+        found.append(float(np.mean(learner.predict(images, task.name).labels == truth)))
+    return float(np.mean(found))
+
+
+def test_what_training_had_moved_and_what_is_gone_are_both_said(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits
+) -> None:
+    learner = device()
+    new = bundles.build("last", features="last")
+    plan = Upgrade.open(learner.bundle.folder, learner.state.folder, new).plan()
+    assert (plan.exact, plan.added, plan.gone) == (False, 0, 176)
+    _, report = upgraded(learner, new)
+    assert (
+        report.notes[0] == "176 of 240 features are gone, and what heads read of them is told by the others."
+    )
+    assert report.notes[1] == "The heads of 2 of 2 tasks were made anew, of what is known of their images."
+    assert report.notes[2].startswith("What training had moved in the old network is left behind")
+
+
+def test_labels_that_are_tables(tmp_path: Path, digits: Digits) -> None:
     names = ("even", "round")
     bundle = tables.attribute_bundle(digits, tmp_path)
     learner = open_learner(
@@ -222,8 +289,80 @@ def test_labels_that_are_tables(tmp_path: Path, digits: Digits) -> None:
     before = right(learner)
     after, report = upgraded(learner, new)
     assert report.carried == ("01",)
-    assert after.tasks[0].contributions == {}
+    # One file of all images, by which heads would be fitted anew where features went.
+    assert len(set(after.tasks[0].contributions.values())) == 1
+    assert list(counts(after)) == []
     assert right(after) >= before - 0.03
+
+
+@pytest.mark.parametrize("train", ["heads", "centers"])
+def test_tables_over_fewer_features(tmp_path: Path, digits: Digits, train: str) -> None:
+    """Three labels at once of digits that the base has never seen, as well as where they are learned there."""
+    old, new = _of_tables(tmp_path, digits)
+    tasks = [tables.attribute_task(digits, *one) for one in TABLES]
+    shutil.copytree(old, tmp_path / "device" / "bundle")
+    learner = open_learner(tmp_path / "device" / "bundle", tmp_path / "device" / "state", train=train)
+    again = open_learner(new, tmp_path / "again", train="heads")
+    for one in (learner, again):
+        for task in tasks:
+            one.learn(task)
+    before, wanted = _precision(learner, tasks), _precision(again, tasks)
+    after, report = upgraded(learner, new)
+    carried = _precision(after, tasks)
+    assert carried >= wanted - 0.01
+    assert carried >= before - 0.03
+    assert report.notes[:2] == (
+        "176 of 240 features are gone, and what heads read of them is told by the others.",
+        "The heads of 2 of 2 tasks were made anew, of what is known of their images.",
+    )
+
+
+def test_tables_of_which_nothing_was_kept_are_said_to_be_doubtful(tmp_path: Path, digits: Digits) -> None:
+    old, new = _of_tables(tmp_path, digits)
+    shutil.copytree(old, tmp_path / "device" / "bundle")
+    learner = open_learner(tmp_path / "device" / "bundle", tmp_path / "device" / "state", train="heads")
+    for one in TABLES:
+        learner.learn(tables.attribute_task(digits, *one))
+    # What a task's images were goes with any of its labels: those of the forgotten are among them.
+    learner.forget("loop")
+    assert learner.tasks[0].contributions == {}
+    assert len(list((learner.state.folder / "ledger").iterdir())) == 1
+    learner.forget(task="02")
+    assert not list((learner.state.folder / "ledger").iterdir())
+    _, report = upgraded(learner, new)
+    assert report.notes == (
+        "176 of 240 features are gone, and what heads read of them is told by the others.",
+        "Of the images of 1 task nothing is known: what heads read of features that are gone is told as images of the "
+        "base have it, and may be wrong.",
+    )
+
+
+def _of_tables(folder: Path, digits: Digits) -> tuple[Path, Path]:
+    """A bundle of attributes with all features, and one to follow it with fewer."""
+    tables.attribute_bundle(digits, folder)
+    options = BuildOptions(
+        classes=("even", "round"),
+        mean=tables.NORMALIZE["mean"],
+        std=tables.NORMALIZE["std"],
+        flip=False,
+        loss=BINARY_CROSS_ENTROPY,
+        base_data=folder / "base-data",
+    )
+    build_artifacts(folder / "attributes.onnx", folder / "layers", options)
+    fewer = replace(options, features="last", upgrade_from=folder / "layers")
+    build_artifacts(folder / "attributes.onnx", folder / "last", fewer)
+    return folder / "layers", folder / "last"
+
+
+def _precision(learner: Learner, tasks: list[Task]) -> float:
+    """Mean average precision over tasks, as scikit-learn has it."""
+    found = []
+    for task in tasks:
+        assert task.test is not None
+        images = [task.test.images.read(index) for index in range(len(task.test))]
+        scores = learner.predict(images, task.name).probabilities
+        found.append(float(average_precision_score(task.test.labels > 0.5, scores, average="macro")))
+    return float(np.mean(found))
 
 
 def test_a_map_that_is_none(device: Callable[..., Learner], bundles: Bundles, tmp_path: Path) -> None:

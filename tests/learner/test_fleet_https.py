@@ -474,7 +474,7 @@ def test_what_is_too_large_or_too_slow_ends(ours: Fleet) -> None:
     with within(app) as place:
         ours.url = f"http://127.0.0.1:{place[1]}"
         answer = ours.put("kitchen")
-        assert (answer.status, answer.json) == (413, {"error": "What was sent is larger than 0.005 MB."})
+        assert (answer.status, answer.json) == (413, {"error": "What was sent is larger than 4.9 KiB."})
         with socket.create_connection(place) as slow:
             slow.settimeout(60)
             head = f"PUT /contributions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"

@@ -77,7 +77,7 @@ def test_without_a_token_everyone_may_ask_and_without_a_place_nothing_is_given_o
 def test_what_grows_too_large_on_its_way_ends(tmp_path: Path) -> None:
     ours = Receiving(tmp_path, largest=5_000)
     answer = ours.ask("PUT", "/contributions", [bytes(2_000)] * 3)
-    assert answer == (413, {"error": "What was sent is larger than 0.005 MB."})
+    assert answer == (413, {"error": "What was sent is larger than 4.9 KiB."})
     assert not list(ours.inbox.glob("*.cskc"))
 
 

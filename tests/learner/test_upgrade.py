@@ -54,7 +54,9 @@ def test_where_all_stays_nothing_changes(
     learner = device(**settings)
     before, tasks = known(learner), learner.tasks
     scores = accuracy(learner, digits, ALL)
-    after, report = upgraded(learner, bundles.build("batches", batch_size=8))
+    same = bundles.build("batches", batch_size=8)
+    assert Upgrade.open(learner.bundle.folder, learner.state.folder, same).plan().exact
+    after, report = upgraded(learner, same)
     assert report.carried == ("01", "02")
     assert report.notes == ()
     assert after.bundle.manifest.batch_size == 8
@@ -282,6 +284,23 @@ def test_the_way_back(device: Callable[..., Learner], bundles: Bundles, digits: 
     assert judge(learner) == before
     with pytest.raises(StateError, match="There is no way back"):
         upgrade_back(after.bundle.folder, after.state.folder)
+
+
+def test_tasks_that_came_over_together_have_one_generation(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits
+) -> None:
+    after, _ = upgraded(device(**HEADS), bundles.build("batches", batch_size=8))
+    after.learn(digits.task("03", (4, 9)))
+    with pytest.raises(StateError) as refused:
+        after.rollback("01")
+    assert str(refused.value) == (
+        "'01' was carried over by an upgrade, together with 02, in one generation: there is none that ends with it. "
+        "`csk-sdk upgrade --back` takes the upgrade back, and `csk-sdk rollback --to 02` leads to what it brought. "
+        "Known: base, 02, 03."
+    )
+    with pytest.raises(StateError, match=r"has no generation of task '04'\. Known: base, 02, 03\."):
+        after.rollback("04")
+    assert [one.name for one in after.rollback("02").tasks] == ["01", "02"]
 
 
 def test_predictions_are_counted_on_the_new_bundle_too(

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.method.carried_heads import CarriedHeads
 from csk_sdk.method.contributions import Contribution
 from csk_sdk.method.feature_map import FeatureMap
+from csk_sdk.method.heads import ClassStatistics, Scatter
 
 Tensors = dict[str, NDArray[Any]]
 Settings = Mapping[str, Any]
@@ -31,4 +33,18 @@ def _feature_map(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     }
 
 
-UPGRADES: dict[str, Callable[[Settings, Tensors, Path], Tensors]] = {"feature_map": _feature_map}
+def _carried_head(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    way = FeatureMap.from_tensors(given, settings["before"], settings["after"])
+    statistics = ClassStatistics(
+        tuple(settings["classes"]), Scatter(given["scatter"]), given["sums"], given["counts"]
+    )
+    heads = CarriedHeads(way, statistics)
+    weight, bias = heads.head(given["weight"], given["bias"], settings["task"])
+    told = heads.told(given["weight"], settings["task"])
+    return {"weight": weight, "bias": bias, "share": np.array([told])}
+
+
+UPGRADES: dict[str, Callable[[Settings, Tensors, Path], Tensors]] = {
+    "feature_map": _feature_map,
+    "carried_head": _carried_head,
+}

@@ -79,6 +79,18 @@ describe('a state', () => {
     expect((await state.load()).tensors).toBe(base);
   });
 
+  it('says of tasks that an upgrade brought together that they have one generation', async () => {
+    const state = await commit(new MemoryStorage(), 0);
+    const brought = ['a', 'b', 'c'].map((name) => task(name));
+    await state.locked(async () => state.commit(0, brought, tensors(1)));
+    await state.locked(async () => state.commit(1, [...brought, task('d')], tensors(2)));
+    await expect(state.generationOf('b')).rejects.toThrow(
+      "'b' was carried over by an upgrade, together with a, c, in one generation: there is none that ends with it. " +
+        "`upgradeBack` takes the upgrade back, and `rollback('c')` leads to what it brought. Known: base, c, d.",
+    );
+    expect(await state.generationOf('c')).toBe(1);
+  });
+
   it('reads tasks of an older csk-sdk, which recorded less', async () => {
     const storage = new MemoryStorage();
     await commit(storage, 1);

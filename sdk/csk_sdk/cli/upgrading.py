@@ -10,6 +10,7 @@ import typer
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TasksDir, TrustKey, WorkspaceDir, Yes
 from csk_sdk.cli.rendering import Screen, size
 from csk_sdk.errors import ConfigError
+from csk_sdk.formats.wording import plural
 from csk_sdk.workspace.folder import Workspace
 from csk_sdk.workspace.upgrading import UpgradePlan, upgrade_back
 
@@ -74,13 +75,20 @@ def _show(screen: Screen, plan: UpgradePlan, new: Path) -> None:
         f"Upgrading to {new} takes {size(plan.disk_bytes)} of disk, and up to {size(plan.memory_bytes)} of memory."
     )
     if plan.carried:
-        how = (
-            "exactly as it was"
-            if plan.exact
-            else f"by a map that tells {100 * plan.explained:.0f} % of the new features"
-        )
-        screen.say(f"Carried over, {how}: {', '.join(plan.carried)}.")
+        screen.say(f"Carried over, {_how(plan)}: {', '.join(plan.carried)}.")
     if plan.learned_again:
         screen.say(f"Learned again, since their images are here: {', '.join(plan.learned_again)}.")
     for one in plan.not_again:
         screen.say(one)
+
+
+def _how(plan: UpgradePlan) -> str:
+    if plan.exact:
+        return "exactly as it was"
+    if plan.added:
+        return f"by a map that tells {100 * plan.explained:.0f} % of the new features"
+    return (
+        f"without {plural(plan.gone, 'feature')} that are gone"
+        if plan.gone
+        else "without what training had moved"
+    )

@@ -24,6 +24,7 @@ from csk_sdk.errors import ConfigError, CskError, FleetError, StateError, Storag
 from csk_sdk.fleet.giving import MergedFile
 from csk_sdk.fleet.receiving import LARGEST_FILE, SENT, Receipt, Receiver
 from csk_sdk.fleet.trusting import UntrustedError
+from csk_sdk.formats.byte_sizes import size_of
 from csk_sdk.formats.wording import plural
 from csk_sdk.state.atomic import storage_error
 
@@ -269,7 +270,7 @@ class _Site:
         )
 
     def _too_large(self) -> tuple[int, str]:
-        return 413, f"{SENT} is larger than {self._largest / 1e6:g} MB."
+        return 413, f"{SENT} is larger than {size_of(self._largest)}."
 
     def _error(self, request: Request, status: int, sentence: str, cause: str | None = "") -> _Refusal:
         """Refuse with a sentence, and tell whoever runs this its `cause`, if that is another; None to tell nothing."""

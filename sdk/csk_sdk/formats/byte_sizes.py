@@ -23,3 +23,11 @@ def bytes_in(text: str) -> int | None:
     if found is None or unit is None:
         return None
     return int(float(found[1]) * unit) or None
+
+
+def size_of(count: int) -> str:
+    """Bytes as people write them: 64 MiB, 4.9 KiB."""
+    for unit in ("MIB", "KIB"):
+        if count >= _UNITS[unit]:
+            return f"{round(count / _UNITS[unit], 1):g} {unit[0]}iB"
+    return f"{count} bytes"

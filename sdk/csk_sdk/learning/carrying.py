@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.contract.manifest import UPGRADE, Site
+from csk_sdk.contract.manifest import UPGRADE, UpgradeFrom
 from csk_sdk.errors import BundleError, StateError
 from csk_sdk.formats.stored_tensors import StoredTensors
+from csk_sdk.formats.wording import plural
 from csk_sdk.learning.forgetting import hide
-from csk_sdk.learning.revision import refit
-from csk_sdk.method.contributions import DIRECTIONS, MIXTURES, Contribution
+from csk_sdk.method import carried_heads
+from csk_sdk.method.carried_heads import CarriedHeads
+from csk_sdk.method.contributions import DIRECTIONS, MIXTURES, Contribution, Lesson
 from csk_sdk.method.feature_map import FeatureMap
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.projection import frozen_moment
@@ -35,36 +37,34 @@ from csk_sdk.state import Generation, LearnedTask, State
 
 Tensors = dict[str, NDArray[Any]]
 Float64 = NDArray[np.float64]
-# From this share on that the map tells, a task's old head behind it does better than one made of its statistics.
-_TELLS = 0.9
 
 
 @dataclass(frozen=True)
 class Carried:
     """What `carry` did.
 
-    `tasks` were carried, `frozen` are sites that are not to be trained any more, `approximate` says whether anything is
-    not what it was. `merged` are learned classes that the new base knows by itself, `lost` those of the old base that
-    it does not know.
+    `tasks` were carried, the heads of `anew` fitted anew, and of those of `untold` nobody knows what they lost.
+    `frozen` are sites that are not to be trained any more, `approximate` says whether anything is not what it was,
+    `behind` whether that is what training had moved. `merged` are learned classes that the new base knows by itself,
+    `lost` those of the old base that it does not know.
     """
 
     tasks: tuple[str, ...]
     frozen: tuple[str, ...]
     approximate: bool
+    behind: bool = False
+    anew: tuple[str, ...] = field(default=())
+    untold: tuple[str, ...] = field(default=())
     merged: tuple[str, ...] = field(default=())
     lost: tuple[str, ...] = field(default=())
 
     def notes(self, new: Bundle) -> tuple[str, ...]:
         """Sentences about what is not as it was, on the bundle `new`."""
-        about, features, said = new.manifest.upgrade, new.manifest.head.features, []
+        about, features = new.manifest.upgrade, new.manifest.head.features
         if about is None or not self.tasks:
             return ()
-        if self.approximate and about.kept < features:
-            said.append(
-                f"{features - about.kept} of {features} features are new: what is known of them is what a map of the "
-                f"old ones says, {100 * about.explained:.0f} % of their variance."
-            )
-        elif self.approximate:
+        said = [*self._features(about, features)]
+        if self.behind and about.kept:
             said.append(
                 "What training had moved in the old network is left behind: the new bundle has other features, or "
                 "trains other layers."
@@ -78,6 +78,27 @@ class Carried:
         if self.lost:
             said.append(f"The new base does not know {', '.join(self.lost)}.")
         return tuple(said)
+
+    def _features(self, about: UpgradeFrom, features: int) -> Iterator[str]:
+        """Of features that are new, and of those that are gone."""
+        if about.kept < features:
+            yield (
+                f"{features - about.kept} of {features} features are new: what is known of them is what a map of the "
+                f"old ones says, {100 * about.explained:.0f} % of their variance."
+            )
+        gone = about.features - about.kept
+        if about.kept and gone > 0:
+            yield f"{gone} of {about.features} features are gone, and what heads read of them is told by the others."
+        if self.anew:
+            yield (
+                f"The heads of {len(self.anew)} of {plural(len(self.tasks), 'task')} were made anew, of what is known "
+                "of their images."
+            )
+        if self.untold and gone > 0:
+            yield (
+                f"Of the images of {plural(len(self.untold), 'task')} nothing is known: what heads read of features "
+                "that are gone is told as images of the base have it, and may be wrong."
+            )
 
 
 def open_map(old_id: str, old_features: int, new: Bundle) -> FeatureMap:
@@ -112,6 +133,28 @@ def carry(
     return _Carrying(old, state, generation, new, into).run(without)
 
 
+def stays_as_it_was(old: Bundle, generation: Generation, new: Bundle) -> bool:
+    """Whether all that `generation` of `old` knows goes over to `new` unchanged."""
+    before = old.checkpoint()
+    same = open_map(old.id, old.manifest.head.features, new).same
+    return same and _moved(old, before, generation) <= _twins(before, new, new.checkpoint())
+
+
+def _moved(old: Bundle, before: Mapping[str, NDArray[Any]], generation: Generation) -> set[str]:
+    """Sites whose centers training has moved."""
+    keys = {site.name: f"center/{site.name}" for site in old.manifest.sites}
+    return {name for name, key in keys.items() if not np.array_equal(generation.tensors[key], before[key])}
+
+
+def _twins(before: Mapping[str, NDArray[Any]], new: Bundle, after: Mapping[str, NDArray[Any]]) -> set[str]:
+    """Sites of the new bundle that are the same kernel of the same network as in the old one."""
+    about = new.manifest.upgrade
+    if about is None or not about.kept:
+        return set()
+    keys = {site.name: f"center/{site.name}" for site in new.manifest.sites}
+    return {name for name, key in keys.items() if key in before and np.array_equal(before[key], after[key])}
+
+
 class _Carrying:
     """One generation on its way from one bundle to another."""
 
@@ -122,11 +165,13 @@ class _Carrying:
         self._before: Mapping[str, NDArray[Any]] = old.checkpoint()
         self._tensors: Tensors = new.checkpoint()
         self._drift = self._known_drift()
-        moved = [one for one in old.manifest.sites if not self._is_base(f"center/{one.name}")]
-        self._twins = {one.name for one in new.manifest.sites if self._has_twin(one)}
+        self._twins = _twins(self._before, new, self._tensors)
+        moved = _moved(old, self._before, generation)
         # Where features are what they were, and all that was trained is there, nothing changes.
-        self._whole = self._map.same and all(one.name in self._twins for one in moved)
+        self._whole = self._map.same and moved <= self._twins
         self._moved = bool(moved)
+        self._anew: list[str] = []
+        self._untold: list[str] = []
 
     def run(self, without: Collection[str]) -> Carried:
         base, generation = self._new.manifest.classes, self._generation
@@ -136,12 +181,8 @@ class _Carrying:
         frozen = self._sites() if tasks else ()
         if self._whole:
             self._keep_centers()
-        for task in tasks:
-            self._head(task)
+        self._heads(tasks)
         self._statistics(tasks, hidden)
-        about = self._new.manifest.upgrade
-        if about is not None and about.explained < _TELLS:
-            refit(self._tensors, {task.name: task.classes for task in tasks if task.contributions})
         self._sketch(tasks)
         hide(self._tensors, base, hidden)
         self._into.commit(0, tasks, self._tensors, hidden=hidden)
@@ -150,7 +191,10 @@ class _Carrying:
         return Carried(
             tuple(task.name for task in tasks),
             frozen,
-            not self._map.exact or (self._moved and not self._whole),
+            not self._whole,
+            self._moved and not self._whole,
+            tuple(self._anew),
+            tuple(self._untold),
             tuple(sorted(learned.intersection(base) - before)),
             tuple(sorted(before.difference(base, learned, generation.hidden))),
         )
@@ -164,7 +208,11 @@ class _Carrying:
             return replace(
                 task, contributions=self._copied(task.contributions), carried=self._copied(task.carried)
             )
-        if not task.config.get("class_statistics", True) or self._new.objective.tabular:
+        if self._new.objective.tabular:
+            one = self._of_table(task)
+            files = dict.fromkeys(task.classes, self._mapped(task.name, "", one)) if one is not None else {}
+            return replace(task, contributions=files, carried={})
+        if not task.config.get("class_statistics", True):
             return replace(task, contributions={}, carried={})
         files = {}
         for name in task.classes:
@@ -191,6 +239,10 @@ class _Carrying:
             return Contribution.from_tensors(self._state.contribution(file), self._old.manifest.head.features)
         except StateError:
             return None
+
+    def _of_table(self, task: LearnedTask) -> Contribution | None:
+        """What was kept of all images of a task whose labels are a table."""
+        return next((one for file in set(task.contributions.values()) if (one := self._read(file))), None)
 
     def _mapped(self, task: str, name: str, one: Contribution) -> str:
         seed = int.from_bytes(hashlib.sha256(f"{task}\0{name}".encode()).digest()[:8], "big")
@@ -221,12 +273,16 @@ class _Carrying:
         return ClassStatistics.from_tensors(self._generation.tensors)
 
     @cached_property
+    def _back(self) -> Float64:
+        """What leads back to the untouched network's features."""
+        drift = np.eye(self._totals.features) if self._drift is None else self._drift
+        return np.linalg.inv(drift).astype(np.float64)
+
+    @cached_property
     def _shared_spread(self) -> tuple[Float64, Float64, Float64]:
         """What leads back to the untouched network's features; eigenvalues and eigenvectors of the covariance there."""
-        drift = np.eye(self._totals.features) if self._drift is None else self._drift
-        back: Float64 = np.linalg.inv(drift).astype(np.float64)
-        values, vectors = np.linalg.eigh(back @ self._totals.covariance() @ back.T)
-        return back, values, vectors
+        values, vectors = np.linalg.eigh(self._back @ self._totals.covariance() @ self._back.T)
+        return self._back, values, vectors
 
     # What is made of them
 
@@ -244,12 +300,44 @@ class _Carrying:
             found = own.without(set(own.classes) - names).merge(fresh.without(gone))
         found.replace_in(self._tensors)
 
-    def _head(self, task: LearnedTask) -> None:
-        keys = [f"head/{task.name}/{part}" for part in ("weight", "bias")]
-        weight, bias = (self._generation.tensors[key] for key in keys)
-        if not self._whole and self._drift is not None:
-            weight = (weight.astype(np.float64) @ self._drift).astype(np.float32)
-        self._tensors |= dict(zip(keys, self._map.head(weight, bias), strict=True))
+    def _heads(self, tasks: tuple[LearnedTask, ...]) -> None:
+        """Each behind the way back, or fitted anew where that loses what statistics tell."""
+        known = self._known_of_heads()
+        for task in tasks:
+            keys = [f"head/{task.name}/{part}" for part in ("weight", "bias")]
+            weight, bias = (self._generation.tensors[key] for key in keys)
+            if not self._whole and self._drift is not None:
+                weight = (weight.astype(np.float64) @ self._drift).astype(np.float32)
+            made = self._map.head(weight, bias)
+            # Of a table each output is a decision of its own, on images of the whole task.
+            table = self._new.objective.tabular
+            classes = (task.name,) if table else task.classes
+            if known is not None and known.told(weight, classes, exclusive=not table) < carried_heads.TELLS:
+                made = known.head(weight, bias, classes)
+                self._anew.append(task.name)
+            elif known is None and not self._map.same:
+                self._untold.append(task.name)
+            self._tensors |= dict(zip(keys, made, strict=True))
+
+    def _known_of_heads(self) -> CarriedHeads | None:
+        """None where heads stay as they are, or nothing is known of any image."""
+        if self._map.same:
+            return None
+        statistics = self._of_tables() if self._new.objective.tabular else self._totals
+        if not statistics.counts.any():
+            return None
+        if self._drift is not None and not self._new.objective.tabular:
+            back = self._back
+            statistics = statistics.mapped(
+                lambda one: np.asarray(back @ one @ back.T), statistics.sums @ back.T
+            )
+        return CarriedHeads(self._map, statistics)
+
+    def _of_tables(self) -> ClassStatistics:
+        """Of each task whose labels are a table its images, as those of one class of its name."""
+        found = {one.name: one for one in self._generation.tasks}
+        told = {name: one for name, task in found.items() if (one := self._of_table(task))}
+        return Lesson(tuple(told), told).after(ClassStatistics.empty(self._old.manifest.head.features))
 
     def _sketch(self, tasks: tuple[LearnedTask, ...]) -> None:
         own = Familiarity.from_tensors(self._generation.tensors)
@@ -268,15 +356,6 @@ class _Carrying:
             return map_of(self._generation.tensors, self._before)
         except UnledgeredError:
             return None
-
-    def _is_base(self, name: str) -> bool:
-        return np.array_equal(self._generation.tensors[name], self._before[name])
-
-    def _has_twin(self, site: Site) -> bool:
-        """Whether the old bundle trains the same kernel of the same network."""
-        about, name = self._new.manifest.upgrade, f"center/{site.name}"
-        same = about is not None and about.kept > 0
-        return same and name in self._before and np.array_equal(self._before[name], self._tensors[name])
 
     def _sites(self) -> tuple[str, ...]:
         """Second moments of the sites that old tasks left some for; all others are frozen, and named."""

@@ -190,11 +190,17 @@ class Consolidation:
     def settle(self, name: str, seen: Seen) -> Consolidated:
         """The tensors of the next generation, from what was seen: the images are not looked at again."""
         tensors = dict(seen.tensors)
-        lesson = (
-            self._lesson(seen.contributions, self._temperature(seen.sample)) if seen.contributions else None
+        lesson, carried = None, None
+        if self.bundle.objective.tabular:
+            self._follow(seen.drift, tensors, None)
+            lesson = self._of_table(tensors, seen)
+        else:
+            if seen.contributions:
+                lesson = self._lesson(seen.contributions, self._temperature(seen.sample))
+            carried = self._follow(seen.drift, tensors, lesson)
+        judgement = (
+            self._judged(tensors, seen.sample, seen.own) if lesson is not None and lesson.classes else None
         )
-        carried = self._follow(seen.drift, tensors, lesson)
-        judgement = None if lesson is None else self._judged(tensors, seen.sample, seen.own)
         # Whoever asks for classes that are apart knows what older tasks lose.
         forgetting = {} if self.apart else self.forgetting(tensors, seen.drift)
         refit(tensors, self.refitted)
@@ -247,14 +253,21 @@ class Consolidation:
         return Measured(moments, sums, sample)
 
     def _sums(self) -> list[ContributionSum]:
-        """One for each class; none where nothing is to be kept of classes, or the bundle's loss is none over them."""
-        if not self.config.class_statistics or self.bundle.objective.tabular:
+        """One for each class, or one for all images where labels are a table; none where nothing is to be kept."""
+        if not self.config.class_statistics:
             return []
-        return [ContributionSum(self.bundle.manifest.head.features) for _ in self.classes]
+        count = 1 if self.bundle.objective.tabular else len(self.classes)
+        return [ContributionSum(self.bundle.manifest.head.features) for _ in range(count)]
 
     def _totals(self, sums: list[ContributionSum], scale: float) -> dict[str, Contribution]:
-        """What the task's classes contribute, each image standing for `scale`; empty where nothing is kept of them."""
-        found = {name: one.total() for name, one in zip(self.classes, sums, strict=False)}
+        """What the task's classes contribute, each image standing for `scale`; empty where nothing is kept of them.
+
+        Where labels are a table, each image is one of all classes, with or without them.
+        """
+        if self.bundle.objective.tabular:
+            found = dict.fromkeys(self.classes, sums[0].total()) if sums else {}
+        else:
+            found = {name: one.total() for name, one in zip(self.classes, sums, strict=False)}
         return {name: one.scaled(scale) for name, one in found.items() if one.count}
 
     def _lesson(self, contributions: Mapping[str, Contribution], temperature: float | None) -> Lesson:
@@ -262,6 +275,25 @@ class Consolidation:
         counted = tuple(name for name in self.classes if name not in self.apart)
         found = {name: one for name, one in contributions.items() if name not in self.apart}
         return Lesson(counted, found, temperature)
+
+    def _of_table(self, tensors: Tensors, seen: Seen) -> Lesson | None:
+        """What is kept of the images of a table, for an upgrade: in nothing that decides is it counted.
+
+        Led back to the untouched network's features; None where nobody knows the way.
+        """
+        stored = self.bundle.stored_checkpoint()
+        try:
+            matrix = map_of(tensors, stored)
+        except UnledgeredError:
+            return None
+        finally:
+            stored.close()
+        if not seen.contributions:
+            return None
+        one = next(iter(seen.contributions.values()))
+        if matrix is not None:
+            one = Lesson((), {"": one}).led_back(matrix).contributions[""]
+        return Lesson((), dict.fromkeys(self.classes, one))
 
     def _temperature(self, sample: FeatureSample) -> float | None:
         """What is measured on the task, where the bundle brings none."""
@@ -402,6 +434,10 @@ class Consolidation:
 
 
 def _count(sums: list[ContributionSum], features: NDArray[np.float32], labels: Labels) -> None:
+    if labels.ndim > 1:
+        for one in sums:
+            one.add(features)
+        return
     for index, one in enumerate(sums):
         one.add(features[labels == index])
 

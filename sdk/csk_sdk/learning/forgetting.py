@@ -69,6 +69,12 @@ def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | 
     tasks = _unshared(_without_orphans(left_tasks, generation.tasks, base))
     kept = {one.name: one.classes for one in tasks}
     changed = [one for one in generation.tasks if kept.get(one.name) != one.classes]
+    if bundle.objective.tabular:
+        # What is kept is of all of a task's images, those of the forgotten among them.
+        tasks = tuple(
+            replace(one, contributions={}) if one.name in {was.name for was in changed} else one
+            for one in tasks
+        )
     known = {name for classes in kept.values() for name in classes} | set(base)
     lost = [name for one in changed for name in one.classes if name not in known]
     all_hidden = (*generation.hidden, *hidden)

@@ -71,8 +71,23 @@ class FeatureMap:
         rows = np.vstack([one.factor.astype(np.float64) @ self.forward.T.astype(np.float64), mixed])
         return Contribution(one.count, mean.astype(np.float32), shortened(rows, rng).astype(np.float32))
 
+    def through(self, rows: Float64, offset: Float32 | None = None) -> Float64:
+        """Rows `(n, f_old)` as they are over the new features, `(n, f_new)`; points, with `offset`."""
+        if self.exact:
+            return np.ascontiguousarray(rows[:, self.columns])
+        moved: Float64 = rows @ self.forward.T.astype(np.float64)
+        return moved if offset is None else moved + offset
+
+    def back_through(self, rows: Float64) -> Float64:
+        """Weights over the new features `(n, f_new)` as weights over the old ones, `(n, f_old)`."""
+        if not self.exact:
+            return np.asarray(rows @ self.forward)
+        found = np.zeros((len(rows), len(self.back_offset)))
+        np.add.at(found.T, self.columns, rows.T)
+        return found
+
     def head(self, weight: Float32, bias: Float32) -> HeadArrays:
-        """A head over the old features, `(n, f_old)` and `(n,)`, for the new ones: as nearly its logits as can be."""
+        """A head over the old features, `(n, f_old)` and `(n,)`, for the new ones: behind the way back."""
         if self.same:
             return weight, bias
         wide = weight.astype(np.float64)

@@ -69,8 +69,10 @@ def statistics_of(
     """What a device would know that had learned only `tasks`, on a base without the classes `hidden`.
 
     `read` gives the tensors of a contribution by its name. Where no center was ever trained, the numbers are to the bit
-    those of such a device. Raises UnledgeredError where something that is known is in no contribution.
+    those of such a device. Raises UnledgeredError where something that is known is in no contribution, or is a table.
     """
+    if bundle.objective.tabular:
+        raise UnledgeredError("images of a table are of no class")
     untouched = bundle.stored_checkpoint()
     try:
         matrix = map_of(generation.tensors, untouched)

@@ -15,7 +15,7 @@ Every file is replaced as a whole, and reading one never executes anything.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from csk_sdk.contract.sentences import said
 from csk_sdk.errors import ConfigError, StateError, StateLockedError
 from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.state.atomic import (
@@ -286,11 +287,17 @@ class State:
             record.task for record in (*reversed(way), *reversed(others)) if record.stored and record.task
         ]
         known = dict.fromkeys([BASE, *stored])
-        problem = (
-            f"Generation {of_task[0]} of task {task_name!r} is pruned or damaged."
-            if of_task
-            else f"{self.folder} has no generation of task {task_name!r}."
-        )
+        problem = f"{self.folder} has no generation of task {task_name!r}."
+        if of_task:
+            problem = f"Generation {of_task[0]} of task {task_name!r} is pruned or damaged."
+        elif (together := _carried_with(task_name, (*way, *others))) is not None:
+            problem = said(
+                "carried_together",
+                task=task_name,
+                others=", ".join(task.name for task in together.tasks if task.name != task_name),
+                back="`csk-sdk upgrade --back`",
+                rollback=f"`csk-sdk rollback --to {together.task}`",
+            )
         raise StateError(f"{problem} Known: {', '.join(known)}.")
 
     def generation_at(self, task_name: str) -> int:
@@ -408,3 +415,9 @@ def _read_only(tensor: np.ndarray) -> np.ndarray:
     view = tensor.view()
     view.flags.writeable = False
     return view
+
+
+def _carried_with(task: str, records: Iterable[GenerationRecord]) -> GenerationRecord | None:
+    """The generation that an upgrade began a state with, if it brought this task and others."""
+    began = (record for record in records if record.parent == 0 and len(record.tasks) > 1)
+    return next((record for record in began if any(one.name == task for one in record.tasks)), None)

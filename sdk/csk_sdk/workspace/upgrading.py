@@ -18,7 +18,7 @@ from csk_sdk.errors import BundleError, ConfigError, CskError, StateError, TaskE
 from csk_sdk.formats.given import optional_path, path_of
 from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 from csk_sdk.learner import Learner, settings_of
-from csk_sdk.learning.carrying import Carried, carry, open_map
+from csk_sdk.learning.carrying import Carried, carry, open_map, stays_as_it_was
 from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
 from csk_sdk.runtime.peak_memory import in_memory, peak_rss_bytes
 from csk_sdk.state import State
@@ -30,8 +30,8 @@ from csk_sdk.state.lock import StateLock
 from csk_sdk.state.store import GenerationStore
 
 KEEP = 8
-# Matrices of features by features, float64, at once: of old by new, and of new by new.
-_MIXED, _SQUARES = 2, 5
+# Matrices of features by features, float64, at once: of old by new, of new by new, and of old by old.
+_MIXED, _SQUARES, _OLD_SQUARES = 2, 5, 3
 # Of a contribution: rows of float32, its mean among them; and of its file and the record, what is beside them.
 _ROWS, _FILE_BYTES = DIRECTIONS + MIXTURES + 1, 4096
 OnStep = Callable[[str], object]
@@ -44,7 +44,8 @@ class UpgradePlan:
     - `carried`: tasks whose knowledge is carried over; `learned_again`: those whose images are still here
     - `not_again`: sentences about tasks whose images are here and are not learned again
     - `exact`: whether what is carried stays exactly what it was; else `explained` is the share of the new features'
-      variance that the map tells of classes that it was not fitted on
+      variance that the map tells of classes that it was not fitted on, `added` counts the features that none of the old
+      ones is, and `gone` the old ones that the new bundle has not (0 where none is kept: the network is another one)
     - `disk_bytes`: what is written; the old bundle and state stay as long as there is a way back
     - `memory_bytes`: the peak of the process, about
     """
@@ -54,6 +55,8 @@ class UpgradePlan:
     not_again: tuple[str, ...]
     exact: bool
     explained: float
+    added: int
+    gone: int
     disk_bytes: int
     memory_bytes: int
 
@@ -145,21 +148,25 @@ class Upgrade:
         """What `run` would do, and what it takes. Raises StateError where the state cannot be read."""
         about = self.new.manifest.upgrade
         assert about is not None
-        tasks = self._state().load().tasks
+        generation = self._state().load()
+        tasks = generation.tasks
         carried = [task for task in tasks if task.name not in self.again]
         size, old_size = self.new.manifest.head.features, self.old.manifest.head.features
         classes = sum(len(task.classes) for task in tasks)
         kept = sum(entry.size for entry in self.new.manifest.files.values())
         held = self.new.manifest.files["checkpoint.safetensors"].size
         knowledge = held + classes * (_ROWS * 4 * size * 2 + _FILE_BYTES)
-        matrices = 8 * (_MIXED * size * old_size + _SQUARES * size**2) + 2 * held
+        numbers = _MIXED * size * old_size + _SQUARES * size**2 + _OLD_SQUARES * old_size**2
+        matrices = 8 * numbers + 2 * held
         learning = self.new.manifest.memory.get("peak", 0) if self.again else 0
         return UpgradePlan(
             tuple(task.name for task in carried),
             tuple(self.again),
             self.not_again,
-            about.kept == size,
+            stays_as_it_was(self.old, generation, self.new),
             about.explained,
+            size - about.kept,
+            (old_size - about.kept) if about.kept else 0,
             kept + knowledge,
             peak_rss_bytes() + max(matrices, learning),
         )

@@ -50,6 +50,8 @@ export const SENTENCES = {
   oneClassCounted: 'learn it with class statistics ({setting})',
   oneClassBeside:
     'put its other classes beside it, learn a task of several classes first, or build the bundle with --base-data',
+  carriedTogether:
+    "'{task}' was carried over by an upgrade, together with {others}, in one generation: there is none that ends with it. {back} takes the upgrade back, and {rollback} leads to what it brought.",
   forgetWhat: 'Name classes to forget, or a task.',
   classNotKnown: "No class '{name}' is known. Known: {known}.",
   taskNotLearned: "Task '{task}' is not learned. Learned: {learned}.",

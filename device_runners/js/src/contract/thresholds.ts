@@ -106,6 +106,14 @@ export const KNOWN_CLASSES = {
   mostUsed: 0.5,
 } as const;
 
+/** What upgrade goes by. docs/decisions/0032-upgrade.md. */
+export const UPGRADE = {
+  /** Where less of the variance of a head's logits goes over by the base images' way back, the head is fitted anew to its old logits, on what is known of the classes. */
+  tells: 0.97,
+  /** Of so many more images without any correlation the covariance is then made. */
+  priorImages: 10,
+} as const;
+
 /** What contributions goes by. docs/decisions/0030-ledger.md. */
 export const CONTRIBUTIONS = {
   /** Of the spread of a class in one task, directions of the largest are kept as they are. */

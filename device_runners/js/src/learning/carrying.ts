@@ -5,10 +5,11 @@ import { UPGRADE } from '../bundle/manifest.js';
 import { BundleError, reasonOf, StateError } from '../errors.js';
 import { sha256, utf8 } from '../formats/bytes.js';
 import { decode } from '../formats/safetensors.js';
-import { listed, percent } from '../formats/sentences.js';
+import { listed, percent, plural } from '../formats/sentences.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
+import { CarriedHeads, TELLS } from '../method/carriedHeads.js';
 import { Contribution, DIRECTIONS, MIXTURES } from '../method/contributions.js';
-import { type LedBack, ledBack } from '../method/drift.js';
+import { beforeDrift, type LedBack, ledBack } from '../method/drift.js';
 import { FeatureMap } from '../method/featureMap.js';
 import { ClassStatistics } from '../method/heads.js';
 import { headBehind } from '../method/matrix.js';
@@ -19,10 +20,6 @@ import { digestOfCenters, MAP, MAPPED, mapOf, statisticsOf, UnledgeredError } fr
 import type { Generation, LearnedTask } from '../state/record.js';
 import type { State } from '../state/state.js';
 import { hide } from './forgetting.js';
-import { refit } from './revision.js';
-
-/** From this share on that the map tells, a task's old head behind it does better than one made of its statistics. */
-const TELLS = 0.9;
 
 /**
  * What an upgrade did. `tasks` were carried; `merged` are learned classes that the new base knows by itself, `lost` those of
@@ -79,8 +76,13 @@ class Carrying {
   private readonly moved: boolean;
   /** Whether features are what they were, and all that was trained is there: then nothing changes. */
   private readonly whole: boolean;
+  /** What is known of all classes, as the untouched network had it. */
   private totals: ClassStatistics | undefined;
   private ledBack: LedBack | undefined;
+  /** How many heads were fitted anew. */
+  private anew = 0;
+  /** Of how many heads nobody knows what they lost. */
+  private untold = 0;
 
   constructor(
     private readonly from: Bundle,
@@ -113,12 +115,8 @@ class Carrying {
     for (const task of generation.tasks) tasks.push(await this.task(task));
     const frozen = tasks.length ? this.sites() : [];
     if (this.whole) this.keepCenters();
-    for (const task of tasks) this.head(task);
+    this.heads(tasks);
     await this.statistics(tasks, hidden);
-    if (to.manifest.upgrade!.explained < TELLS) {
-      const counted = tasks.filter(({ contributions }) => contributions.size);
-      refit(this.tensors, new Map(counted.map((one) => [one.name, one.classes])), to.manifest.head.features);
-    }
     this.sketch(tasks);
     hide(this.tensors, base, hidden);
     const committed = await this.into.commit(0, tasks, this.tensors, { hidden });
@@ -136,21 +134,39 @@ class Carrying {
       tasks: tasks.map(({ name }) => name),
       merged: [...learned].filter((name) => base.includes(name) && !old.includes(name)).sort(),
       lost: gone,
-      notes: tasks.length ? this.notes(frozen, gone) : [],
+      notes: tasks.length ? this.notes(tasks.length, frozen, gone) : [],
     };
   }
 
-  private notes(frozen: readonly string[], lost: readonly string[]): string[] {
+  private notes(tasks: number, frozen: readonly string[], lost: readonly string[]): string[] {
     const { sites, head, upgrade } = this.to.manifest;
     const { kept, explained } = upgrade!;
-    const approximate = !this.map.exact || (this.moved && !this.whole);
+    const { features } = this.from.manifest.head;
     const notes: string[] = [];
-    if (approximate && kept < head.features) {
+    if (kept < head.features) {
       notes.push(
         `${head.features - kept} of ${head.features} features are new: what is known of them is what a map of the ` +
           `old ones says, ${percent(explained)} % of their variance.`,
       );
-    } else if (approximate) {
+    }
+    const gone = features - kept;
+    if (kept && gone > 0) {
+      notes.push(
+        `${gone} of ${features} features are gone, and what heads read of them is told by the others.`,
+      );
+    }
+    if (this.anew) {
+      notes.push(
+        `The heads of ${this.anew} of ${plural(tasks, 'task')} were made anew, of what is known of their images.`,
+      );
+    }
+    if (this.untold && gone > 0) {
+      notes.push(
+        `Of the images of ${plural(this.untold, 'task')} nothing is known: what heads read of features that are gone ` +
+          'is told as images of the base have it, and may be wrong.',
+      );
+    }
+    if (this.moved && !this.whole && kept) {
       notes.push(
         'What training had moved in the old network is left behind: the new bundle has other features, or ' +
           'trains other layers.',
@@ -233,11 +249,11 @@ class Carrying {
       if (file && (await this.read(file))) return undefined;
     }
     const f = this.from.manifest.head.features;
-    this.totals ??= ClassStatistics.from(tensors, f);
+    this.totals ??= beforeDrift(ClassStatistics.from(tensors, f), this.drift);
     const row = this.totals.classes.indexOf(name);
     const count = this.totals.counts[row] ?? 0;
     if (count <= 0) return undefined;
-    this.ledBack ??= ledBack(this.totals, this.drift);
+    this.ledBack ??= ledBack(this.totals);
     const { means, values, vectors } = this.ledBack;
     const rows = Math.min(DIRECTIONS + MIXTURES, f);
     const factor = Float32Array.from({ length: rows * f }, (_, at) => {
@@ -265,16 +281,33 @@ class Carrying {
     found.replaceIn(tensors);
   }
 
-  private head({ name, classes }: LearnedTask): void {
+  /** Each behind the way back, or fitted anew where that loses what statistics tell. */
+  private heads(tasks: readonly LearnedTask[]): void {
     const { features: old } = this.from.manifest.head;
-    const own = (part: string): Float32Array =>
-      require32(this.generation.tensors, `head/${name}/${part}`).data;
-    let weight = own('weight');
-    if (!this.whole && this.drift) weight = headBehind(weight, this.drift, old);
-    const made = this.map.head({ weight, bias: own('bias') });
     const { features } = this.to.manifest.head;
-    this.tensors.set(`head/${name}/weight`, float32([classes.length, features], made.weight));
-    this.tensors.set(`head/${name}/bias`, float32([classes.length], made.bias));
+    const known = this.knownOfHeads();
+    for (const { name, classes } of tasks) {
+      const own = (part: string): Float32Array =>
+        require32(this.generation.tensors, `head/${name}/${part}`).data;
+      let weight = own('weight');
+      if (!this.whole && this.drift) weight = headBehind(weight, this.drift, old);
+      const head = { weight, bias: own('bias') };
+      const fresh = known !== undefined && known.told(weight, classes) < TELLS;
+      if (fresh) this.anew++;
+      else if (!known && !this.map.same) this.untold++;
+      const made = fresh ? known.head(head, classes) : this.map.head(head);
+      this.tensors.set(`head/${name}/weight`, float32([classes.length, features], made.weight));
+      this.tensors.set(`head/${name}/bias`, float32([classes.length], made.bias));
+    }
+  }
+
+  /** Undefined where heads stay as they are, or nothing is known of any class. */
+  private knownOfHeads(): CarriedHeads | undefined {
+    const f = this.from.manifest.head.features;
+    if (this.map.same) return undefined;
+    this.totals ??= beforeDrift(ClassStatistics.from(this.generation.tensors, f), this.drift);
+    if (!this.totals.counts.some((count) => count > 0)) return undefined;
+    return new CarriedHeads(this.map, this.totals);
   }
 
   private sketch(tasks: readonly LearnedTask[]): void {

@@ -75,14 +75,21 @@ export interface LedBack {
   readonly vectors: Float64Array;
 }
 
-/** From features under `drift`: x with drift x = mean, and the covariance from both sides. */
-export function ledBack(totals: ClassStatistics, drift: Float64Array | undefined): LedBack {
+/** Class statistics from in front of `drift`: sums x with drift x = sum, and the scatter from both sides. */
+export function beforeDrift(totals: ClassStatistics, drift: Float64Array | undefined): ClassStatistics {
+  if (!drift) return totals;
+  const { features: f, classes, counts } = totals;
+  const back = (rows: Float64Array, n: number): Float64Array => solvedRows(drift, rows, n, f);
+  const scatter = back(transposed(back(totals.scatter, f), f, f), f);
+  const sums = back(totals.sums, classes.length);
+  return new ClassStatistics(f, classes, { scatter }, sums, counts, totals.temperature);
+}
+
+/** Of statistics of the untouched network. */
+export function ledBack(totals: ClassStatistics): LedBack {
   const { features: f, sums, counts } = totals;
-  const back = (rows: Float64Array, n: number): Float64Array =>
-    drift ? solvedRows(drift, rows, n, f) : rows;
   const means = sums.map((value, at) => value / (counts[Math.floor(at / f)]! || 1));
-  const covariance = back(transposed(back(covarianceWithin(totals), f), f, f), f);
-  return { means: back(means, counts.length), ...eigenSymmetric(covariance, f) };
+  return { means, ...eigenSymmetric(covarianceWithin(totals), f) };
 }
 
 interface Fitted {

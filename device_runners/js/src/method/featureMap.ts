@@ -101,7 +101,55 @@ export class FeatureMap {
     );
   }
 
-  /** A head over the old features for the new ones: as nearly its logits as can be. */
+  /** `n` rows over the old features as they are over the new ones, without the offset. */
+  through(rows: Float64Array, n: number): Float64Array {
+    const { before, after, columns } = this;
+    if (!this.exact) return timesTransposed(rows, this.forward, n, after, before);
+    return Float64Array.from({ length: n * after }, (_, at) => {
+      return rows[Math.floor(at / after) * before + columns[at % after]!]!;
+    });
+  }
+
+  /** A point of the old features, in the new ones. */
+  point(features: Float64Array): Float64Array {
+    const found = this.through(features, 1);
+    return this.exact ? found : found.map((value, j) => value + this.offset[j]!);
+  }
+
+  /** Weights `(n, before)` over the old features behind the way back: over the new ones. */
+  behind(weight: Float64Array, n: number): Float64Array {
+    return timesTransposed(
+      weight,
+      transposed(this.backward, this.before, this.after),
+      n,
+      this.after,
+      this.before,
+    );
+  }
+
+  /** Weights `(n, after)` over the new features as weights over the old ones. */
+  backThrough(rows: Float64Array, n: number): Float64Array {
+    const { before, after, columns } = this;
+    if (!this.exact) {
+      return timesTransposed(rows, transposed(this.forward, after, before), n, before, after);
+    }
+    const found = new Float64Array(n * before);
+    rows.forEach((value, at) => {
+      const place = Math.floor(at / after) * before + columns[at % after]!;
+      found[place] = found[place]! + value;
+    });
+    return found;
+  }
+
+  /** The covariance of what the way to the new features leaves, `(after, after)`. */
+  left(): Float64Array {
+    const { after, unexplained } = this;
+    const n = this.exact ? 0 : unexplained.length / after;
+    const columns = n ? transposed(unexplained, n, after) : unexplained;
+    return n ? timesTransposed(columns, columns, after, after, n) : new Float64Array(after * after);
+  }
+
+  /** A head over the old features for the new ones: behind the way back. */
   head({ weight, bias }: HeadArrays): HeadArrays {
     if (this.same) return { weight, bias };
     const { before, after, backward, backOffset } = this;

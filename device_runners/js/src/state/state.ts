@@ -4,10 +4,12 @@
  * The files are the same as Python's (docs/state.md), so that each opens and continues what the other learned.
  */
 
+import { SENTENCES } from '../contract/sentences.js';
 import { ConfigError, StateError } from '../errors.js';
 import { sha256OfMany } from '../formats/bytes.js';
 import { plain } from '../formats/json.js';
 import { encode } from '../formats/safetensors.js';
+import { filled } from '../formats/sentences.js';
 import type { StoredTensor, Tensors } from '../formats/tensors.js';
 import { IDENTITY, requireOwnFolder } from './identity.js';
 import { LedgerFiles } from './ledger.js';
@@ -200,7 +202,8 @@ export class State {
     if (task === BASE) return 0;
     const problem = numbers.length
       ? `Generation ${numbers[0]} of task '${task}' is pruned or damaged.`
-      : `${this.storage.name} has no generation of task '${task}'.`;
+      : (carriedTogether(task, [...way, ...others]) ??
+        `${this.storage.name} has no generation of task '${task}'.`);
     const names = [...way.reverse(), ...others.reverse()].map(taskOf).filter(Boolean);
     throw new StateError(`${problem} Known: ${[...new Set([BASE, ...names])].join(', ')}.`);
   }
@@ -290,4 +293,19 @@ export class State {
     }
     return true;
   }
+}
+
+/** What to say of a task that an upgrade brought together with others, in the generation that it began a state with. */
+function carriedTogether(task: string, records: readonly GenerationRecord[]): string | undefined {
+  const brought = ({ parent, tasks }: GenerationRecord): boolean =>
+    parent === 0 && tasks.length > 1 && tasks.some(({ name }) => name === task);
+  const together = records.find(brought);
+  if (!together) return undefined;
+  const names = together.tasks.map(({ name }) => name).filter((name) => name !== task);
+  return filled(SENTENCES.carriedTogether, {
+    task,
+    others: names.join(', '),
+    back: '`upgradeBack`',
+    rollback: `\`rollback('${taskOf(together)}')\``,
+  });
 }
