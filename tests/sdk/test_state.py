@@ -285,16 +285,17 @@ def test_a_commit_reads_no_record_again_that_it_has_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With each task the records grow: a commit that read all of them would take longer and longer."""
-    learned(tmp_path, "ABCDEFGHIJKLMNOP")
+    names = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    learned(tmp_path, names[:36])
     state = state_at(tmp_path)
     read: list[str] = []
     for module in (generation, outlines):
         monkeypatch.setattr(module, "unseal", lambda path: read.append(path.name) or sealing.unseal(path))
     counts = []
     with state.lock():
-        for number in range(17, 21):
+        for number in range(37, 49):
             read.clear()
-            state.commit(number - 1, tasks("ABCDEFGHIJKLMNOP" + "QRST"[: number - 16]), tensors(number))
+            state.commit(number - 1, tasks(names[:number]), tensors(number))
             counts.append(len(read))
     assert counts[0] > 10, "the first of a process reads those that are stored"
     assert max(counts[1:]) <= 1, counts

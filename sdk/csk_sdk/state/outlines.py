@@ -97,7 +97,7 @@ class Outlines:
         before = file_identity(path)
         known = self._known.get(path)
         if known is not None and known[0] == before:
-            return known[1]
+            return self._keep(path, before, known[1])
         return self._keep(path, before, Outline.of(unseal(path)))
 
     def wrote(self, path: Path, outline: Outline) -> None:
