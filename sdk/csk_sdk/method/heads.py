@@ -39,9 +39,12 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Means:
-    """Of each class, the mean of its samples, `(n_classes, f)` float64; zero where there are none."""
+    """Of each class, the mean of its samples, `(n_classes, f)`; zero where there are none.
 
-    of: Float64
+    In float32 as long as they are as they were stored, half as large.
+    """
+
+    of: Float64 | NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,9 @@ class ClassStatistics:
     def sums(self) -> Float64:
         """The sum of each class's samples, `(n_classes, f)`."""
         totals = self.totals
-        return totals.of * self.counts[:, None] if isinstance(totals, Means) else totals
+        if not isinstance(totals, Means):
+            return totals
+        return np.multiply(totals.of, self.counts[:, None], dtype=np.float64)
 
     @property
     def gram(self) -> Float64:
@@ -222,14 +227,14 @@ class ClassStatistics:
         """Of each class, `(n_classes, f)`; zero where there are no samples."""
         totals = self.totals
         if isinstance(totals, Means):
-            return totals.of
+            return np.asarray(totals.of, np.float64)
         return totals / np.where(self.counts > 0, self.counts, 1.0)[:, None]
 
     def means_of(self, rows: NDArray[np.int64]) -> Float64:
         """Of some classes, by their places, a new array: no more is made of the others."""
         totals = self.totals
         if isinstance(totals, Means):
-            return totals.of[rows]
+            return totals.of[rows].astype(np.float64, copy=False)
         counts = self.counts[rows]
         return np.asarray(totals[rows] / np.where(counts > 0, counts, 1.0)[:, None])
 
@@ -313,7 +318,7 @@ class ClassStatistics:
         try:
             names = _names(tensors, prefix)
             gram, counts = (np.asarray(tensors[prefix + key], np.float64) for key in (square, "counts"))
-            totals = np.asarray(tensors[prefix + rows], np.float64)
+            totals = np.asarray(tensors[prefix + rows], np.float64 if summed else np.float32)
         except (KeyError, ValueError) as error:
             raise StateError(f"the class statistics {prefix!r} cannot be read ({error}).") from None
         if not names and totals.ndim == 2 and gram.size == 0:

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.left_out import AT_ONCE
 from csk_sdk.method.symmetric import inverse_of_lower
 
 UNFAMILIAR = number("novelty", "unfamiliar")
 _SHRINKAGE, _LEAST_VARIANCE = number("novelty", "shrinkage"), number("novelty", "least_variance")
 _IMAGES_PER_FEATURE = integer("novelty", "images_per_feature")
+# So many classes at once: as arrays, they are small enough for the C library not to ask the system for each anew.
+_AT_ONCE = 64
 
 
 def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | None:
@@ -42,11 +43,8 @@ def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | No
     images = features.astype(np.float64) @ whiten
     nearest = np.full(len(features), np.inf)
     rows = np.flatnonzero(known.counts > 0)
-    # One array for all parts: a new one each time would be taken from the system each time.
-    room = np.empty((min(AT_ONCE, len(rows)), known.features))
-    for start in range(0, len(rows), AT_ONCE):
-        some = rows[start : start + AT_ONCE]
-        means = np.matmul(known.means[some], whiten, out=room[: len(some)])
+    for start in range(0, len(rows), _AT_ONCE):
+        means = known.means_of(rows[start : start + _AT_ONCE]) @ whiten
         far = np.einsum("cf,cf->c", means, means) - 2.0 * images @ means.T
         np.minimum(nearest, far.min(axis=1), out=nearest)
     nearest += np.einsum("nf,nf->n", images, images)

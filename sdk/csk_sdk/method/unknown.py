@@ -305,8 +305,11 @@ class Spread(NamedTuple):
         mean = means.mean(axis=0)
         within = statistics.variances()
         between = np.zeros(len(mean))
+        # One array for all parts: a new one each time would be taken from the system each time.
+        room = np.empty((min(AT_ONCE, len(means)), len(mean)))
         for start in range(0, len(means), AT_ONCE):
-            between += _squares(means[start : start + AT_ONCE] - mean)
+            part = means[start : start + AT_ONCE]
+            between += _squares(np.subtract(part, mean, out=room[: len(part)]))
         between /= len(means)
         squares = _squares(means) / len(means)
         variance = within + between
