@@ -253,9 +253,8 @@ class ClassStatistics:
         """The sum of all squares, the trace of `gram`."""
         if not isinstance(self.matrix, Scatter):
             return float(np.trace(self.matrix))
-        return float(np.trace(self.matrix.around)) + float(
-            self.counts @ np.einsum("cf,cf->c", *[self.means] * 2)
-        )
+        squares = np.einsum("cf,cf->c", self.means, self.means)
+        return float(np.trace(self.matrix.around)) + float(self.counts @ squares)
 
     @cached_property
     def rounding(self) -> float:
@@ -318,7 +317,9 @@ class ClassStatistics:
         try:
             names = _names(tensors, prefix)
             gram, counts = (np.asarray(tensors[prefix + key], np.float64) for key in (square, "counts"))
-            totals = np.asarray(tensors[prefix + rows], np.float64 if summed else np.float32)
+            totals: Float64 | NDArray[np.float32] = tensors[prefix + rows]
+            if summed or totals.dtype != np.float32:
+                totals = np.asarray(totals, np.float64)
         except (KeyError, ValueError) as error:
             raise StateError(f"the class statistics {prefix!r} cannot be read ({error}).") from None
         if not names and totals.ndim == 2 and gram.size == 0:
@@ -331,7 +332,7 @@ class ClassStatistics:
             )
         temperature = _temperature(tensors.get(f"{prefix}temperature"))
         if summed:
-            return cls(names, gram, totals, counts, temperature)
+            return cls(names, gram, np.asarray(totals, np.float64), counts, temperature)
         return cls(names, Scatter(gram), Means(totals), counts, temperature)
 
 
