@@ -315,6 +315,50 @@ def test_a_record_that_was_replaced_is_read_again(tmp_path: Path) -> None:
         known.read(path)
 
 
+def test_records_of_tasks_that_were_written_are_not_parsed_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first commit of a process asks for all that are stored: read one by one, they are most of what it takes."""
+    learned(tmp_path, "ABCDEFGHIJ")
+    state = state_at(tmp_path)
+    read: list[str] = []
+    monkeypatch.setattr(outlines, "unseal", lambda path: read.append(path.name) or sealing.unseal(path))
+    with state.lock():
+        state.commit(10, tasks("ABCDEFGHIJK"), tensors(11))
+    assert {f"{number:06d}.json" for number in range(4, 10)}.isdisjoint(read)
+    for path in sorted((tmp_path / "generations").glob("*.json")):
+        assert state._store.outlines.read(path) == outlines.Outlines().read(path)
+
+
+def test_damage_is_noticed_where_the_tasks_are_known(tmp_path: Path) -> None:
+    state, path = learned(tmp_path, "ABCD"), tmp_path / "generations" / "000003.json"
+    whole = path.read_bytes()
+    listed = state._store.outlines.tasks
+    assert outlines._outline_by(listed, path) == outlines.Outlines().read(path)
+    for at in range(0, len(whole), 3):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert outlines._outline_by(listed, path) is None or at >= len(whole) - 1, whole[at - 9 : at + 9]
+    for raw in (
+        {"more": {"tasks": [json.loads(one.texts[0]) for one in listed[:2]]}, "tasks": []},
+        {"tasks": [], "more": {"tasks": [json.loads(one.texts[0]) for one in listed[:2]]}},
+        {"tasks": {"tasks": [json.loads(one.texts[0]) for one in listed[:2]]}},
+    ):
+        path.write_bytes(seal(raw))
+        assert outlines._outline_by(listed, path) is None
+    for content in (
+        b"",
+        b"{",
+        b'"tasks":[',
+        whole[:-20],
+        whole.replace(b'"tasks":[', b'"task":['),
+        b'["tasks":[]]',
+    ):
+        path.write_bytes(content)
+        assert outlines._outline_by(listed, path) is None
+    path.unlink()
+    assert outlines._outline_by(listed, path) is None
+
+
 def test_what_was_committed_is_what_is_read(tmp_path: Path) -> None:
     """The process that wrote it does not read it again: it must not know it otherwise than the next one does."""
     state = learned(tmp_path, "ABC")

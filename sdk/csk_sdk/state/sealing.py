@@ -29,14 +29,31 @@ def seal(record: Mapping[str, Any]) -> bytes:
 def seal_texts(texts: Mapping[str, Texts], lists: Mapping[str, Iterable[Texts]] | None = None) -> bytes:
     """`seal` of an object by what `json_texts` gave of each of its values; of `lists`, of each of their entries."""
     # A record is as long as all tasks together: no copy of it is made but the one that is written.
+    parts = _parts_of(texts, lists or {})
+    written = [(name, short) for name, (short, _) in parts.items() if name != "check"]
+    written.append(("check", [f'"{_check_of(parts)}"'.encode()]))
+    return b"".join([*_object(written, b",", b":"), b"\n"])
+
+
+def check_of_texts(texts: Mapping[str, Texts], lists: Mapping[str, Iterable[Texts]]) -> str:
+    """The checksum that `seal_texts` writes."""
+    return _check_of(_parts_of(texts, lists))
+
+
+# Both texts of a value, in parts that are not put together.
+_Parts = tuple[list[bytes], list[bytes]]
+
+
+def _parts_of(texts: Mapping[str, Texts], lists: Mapping[str, Iterable[Texts]]) -> dict[str, _Parts]:
     parts = {name: ([short], [ordered]) for name, (short, ordered) in texts.items()}
-    parts |= {name: _list_of(entries) for name, entries in (lists or {}).items()}
+    return parts | {name: _list_of(entries) for name, entries in lists.items()}
+
+
+def _check_of(parts: Mapping[str, _Parts]) -> str:
     check = hashlib.sha256()
     for part in _object([(name, parts[name][1]) for name in sorted(parts)], b", ", b": "):
         check.update(part)
-    written = [(name, short) for name, (short, _) in parts.items() if name != "check"]
-    written.append(("check", [f'"{check.hexdigest()}"'.encode()]))
-    return b"".join([*_object(written, b",", b":"), b"\n"])
+    return check.hexdigest()
 
 
 def _object(pairs: Sequence[tuple[str, Iterable[bytes]]], between: bytes, behind: bytes) -> Iterator[bytes]:
@@ -50,7 +67,7 @@ def _object(pairs: Sequence[tuple[str, Iterable[bytes]]], between: bytes, behind
     yield b"}"
 
 
-def _list_of(entries: Iterable[Texts]) -> tuple[list[bytes], list[bytes]]:
+def _list_of(entries: Iterable[Texts]) -> _Parts:
     """The parts of both texts of a list."""
     short, ordered = [b"["], [b"["]
     for one, other in entries:
