@@ -49,7 +49,18 @@ def task(number: int, classes: int = 2, pictures: int = 4) -> Task:
 
 def bytes_in(folder: Path) -> int:
     """Of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(size for _, size in files_in(folder).values())
+
+
+def files_in(folder: Path) -> dict[Path, tuple[int, int]]:
+    """By its path, a file's inode and bytes: each change of a state makes a new file."""
+    found = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {path: (status.st_ino, status.st_size) for path, status in found.items()}
+
+
+def written(before: dict[Path, tuple[int, int]], after: dict[Path, tuple[int, int]]) -> int:
+    """The bytes of what is new."""
+    return sum(one[1] for path, one in after.items() if before.get(path) != one)
 
 
 def opening(bundle: Path, state: Path) -> dict[str, float]:
@@ -70,11 +81,18 @@ def opening(bundle: Path, state: Path) -> dict[str, float]:
     }
 
 
+def openings(bundle: Path, state: Path) -> dict[str, float]:
+    """The median of several: other processes take a share of a short look's caches."""
+    found = [opening(bundle, state) for _ in range(AROUND)]
+    return {key: statistics.median(one[key] for one in found) for key in found[0]}
+
+
 def life(bundle: Path, state: Path, tiers: list[int]) -> list[dict[str, Any]]:
     """What tasks cost around each number of known ones."""
     learner = Learner.open(bundle, state, CONFIG)
     rows, times = [], []
     for number in range(1, max(tiers) + 1):
+        before = files_in(state) if number in tiers else {}
         begun = time.process_time()
         learner.learn(task(number))
         times.append(time.process_time() - begun)
@@ -83,10 +101,11 @@ def life(bundle: Path, state: Path, tiers: list[int]) -> list[dict[str, Any]]:
             row = {
                 "known": number,
                 "learn_s": statistics.median(times[-AROUND:]),
-                **opening(bundle, state),
+                **openings(bundle, state),
                 "tensors_bytes": newest.with_suffix(".safetensors").stat().st_size,
                 "record_bytes": newest.with_suffix(".json").stat().st_size,
                 "state_bytes": bytes_in(state),
+                "written_bytes": written(before, files_in(state)),
                 "resident_bytes": resident_bytes(),
             }
             rows.append(row)
@@ -124,19 +143,41 @@ def mib(count: float) -> str:
     return f"{count / 2**20:,.0f} MiB" if count >= 2**20 else f"{count / 1e3:,.0f} kB"
 
 
+def each_class(few: dict[str, Any], many: dict[str, Any]) -> str:
+    """What one known class more costs, between two numbers of known tasks."""
+    classes = 2 * (many["known"] - few["known"])
+
+    def more(key: str, times: float) -> float:
+        return times * float(many[key] - few[key]) / classes
+
+    costs = (
+        f"{more('learn_s', 1e3):.3f} ms of a lesson",
+        f"{more('first_ms', 1):.3f} ms of a first prediction",
+        f"{more('predict_ms', 1):.4f} ms of a later one",
+        f"{more('written_bytes', 1e-3):.1f} kB that a commit writes",
+        f"{more('state_bytes', 1e-3):.1f} kB of the state",
+        f"{more('resident_bytes', 1e-3):.1f} kB of memory",
+    )
+    return f"Between {few['known']:,} and {many['known']:,} tasks, a known class costs {', '.join(costs)}."
+
+
 def page(found: dict[str, Any]) -> str:
     """The tables of docs/device-memory.md."""
     lines = [
-        "| known tasks | learning one more | open | first prediction | a later one | tensors | record | state | "
-        "resident |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| known tasks | learning one more | open | first prediction | a later one | tensors | record | "
+        "a commit writes | state | resident |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
+    shown = ("tensors", "record", "written", "state", "resident")
     for row in found["life"]:
-        sizes = " | ".join(mib(row[f"{name}_bytes"]) for name in ("tensors", "record", "state", "resident"))
+        sizes = " | ".join(mib(row[f"{name}_bytes"]) for name in shown)
         lines.append(
             f"| {row['known']:,} | {row['learn_s']:.3f} s | {row['open_ms']:.0f} ms | {row['first_ms']:.0f} ms | "
             f"{row['predict_ms']:.2f} ms | {sizes} |"
         )
+    # The first task of a process has more to do than others.
+    if len(found["life"]) > 2:
+        lines += ["", each_class(found["life"][1], found["life"][-1])]
     lines += ["", "| one task | CPU time | for each image | peak memory |", "|---|---|---|---|"]
     for row in found["tasks"]:
         lines.append(

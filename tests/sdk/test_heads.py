@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from csk_sdk.errors import ConfigError, StateError, TaskError
-from csk_sdk.method.heads import ClassStatistics, Scatter, lda_head
+from csk_sdk.method.heads import ClassStatistics, Means, Scatter, lda_head
 from csk_sdk.state.tensorfile import packed
 
 NAMES = ("ant", "bee", "cat", "dog", "élan")
@@ -117,11 +117,34 @@ def test_of_a_class_in_both_the_means_lie_apart(rng):
         ClassStatistics.empty(6).add(x[part], labels[part], NAMES[:3]) for part in (slice(10), slice(10, 24))
     ]
     kept = [replace(one, matrix=Scatter(one.scatter())) for one in both]
-    for merged in (kept[0].merge(kept[1]), kept[0].merge(both[1]), both[0].merge(kept[1])):
+    as_means = [replace(one, totals=Means(one.means)) for one in kept]
+    pairs = [(first, second) for first in (0, 1, 2) for second in (0, 1, 2) if first or second]
+    forms = list(zip(both, kept, as_means, strict=True))
+    for merged in (forms[0][first].merge(forms[1][second]) for first, second in pairs):
         assert_same(merged, statistics_of(x, labels), rtol=1e-10)
         np.testing.assert_allclose(merged.scatter(), both[0].merge(both[1]).scatter(), rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(merged.variances(), np.diag(merged.covariance()), rtol=1e-9)
         assert merged.energy == pytest.approx(np.trace(merged.gram))
+
+
+def test_means_are_sums_that_were_divided(rng):
+    """As a state stores them, and as images are added: the same in every question."""
+    x, labels = clouds(rng, [9, 8, 7, 3])
+    summed = statistics_of(x, labels)
+    divided = replace(summed, matrix=Scatter(summed.scatter()), totals=Means(summed.means))
+    assert_same(divided, summed)
+    rows = np.array([2, 0])
+    np.testing.assert_allclose(divided.means_of(rows), summed.means_of(rows), rtol=1e-12)
+    np.testing.assert_allclose(
+        summed.means_of(rows), [x[labels == row].mean(axis=0) for row in rows], rtol=1e-5
+    )
+    assert divided.features == 6
+    assert divided.energy == pytest.approx(np.trace(summed.gram))
+    assert_same(divided.scaled(3.0), summed.scaled(3.0), rtol=1e-9)
+    assert_same(divided.without(["bee"]), summed.without(["bee"]), rtol=1e-9)
+    assert_same(divided.named({"ant": "cat"}), summed.named({"ant": "cat"}), rtol=1e-9)
+    for first, second in zip(lda_head(divided, 100.0), lda_head(summed, 100.0), strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-4)
 
 
 def test_tensors_return_through_a_safetensors_file_with_means_rounded_to_float32(rng, tmp_path):

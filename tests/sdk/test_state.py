@@ -285,16 +285,17 @@ def test_a_commit_reads_no_record_again_that_it_has_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With each task the records grow: a commit that read all of them would take longer and longer."""
-    learned(tmp_path, "ABCDEFGHIJKLMNOP")
+    names = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    learned(tmp_path, names[:36])
     state = state_at(tmp_path)
     read: list[str] = []
     for module in (generation, outlines):
         monkeypatch.setattr(module, "unseal", lambda path: read.append(path.name) or sealing.unseal(path))
     counts = []
     with state.lock():
-        for number in range(17, 21):
+        for number in range(37, 49):
             read.clear()
-            state.commit(number - 1, tasks("ABCDEFGHIJKLMNOP" + "QRST"[: number - 16]), tensors(number))
+            state.commit(number - 1, tasks(names[:number]), tensors(number))
             counts.append(len(read))
     assert counts[0] > 10, "the first of a process reads those that are stored"
     assert max(counts[1:]) <= 1, counts
@@ -312,6 +313,50 @@ def test_a_record_that_was_replaced_is_read_again(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(StateError, match="cannot be read"):
         known.read(path)
+
+
+def test_records_of_tasks_that_were_written_are_not_parsed_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first commit of a process asks for all that are stored: read one by one, they are most of what it takes."""
+    learned(tmp_path, "ABCDEFGHIJ")
+    state = state_at(tmp_path)
+    read: list[str] = []
+    monkeypatch.setattr(outlines, "unseal", lambda path: read.append(path.name) or sealing.unseal(path))
+    with state.lock():
+        state.commit(10, tasks("ABCDEFGHIJK"), tensors(11))
+    assert {f"{number:06d}.json" for number in range(4, 10)}.isdisjoint(read)
+    for path in sorted((tmp_path / "generations").glob("*.json")):
+        assert state._store.outlines.read(path) == outlines.Outlines().read(path)
+
+
+def test_damage_is_noticed_where_the_tasks_are_known(tmp_path: Path) -> None:
+    state, path = learned(tmp_path, "ABCD"), tmp_path / "generations" / "000003.json"
+    whole = path.read_bytes()
+    listed = state._store.outlines.tasks
+    assert outlines._outline_by(listed, path) == outlines.Outlines().read(path)
+    for at in range(0, len(whole), 3):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert outlines._outline_by(listed, path) is None or at >= len(whole) - 1, whole[at - 9 : at + 9]
+    for raw in (
+        {"more": {"tasks": [json.loads(one.texts[0]) for one in listed[:2]]}, "tasks": []},
+        {"tasks": [], "more": {"tasks": [json.loads(one.texts[0]) for one in listed[:2]]}},
+        {"tasks": {"tasks": [json.loads(one.texts[0]) for one in listed[:2]]}},
+    ):
+        path.write_bytes(seal(raw))
+        assert outlines._outline_by(listed, path) is None
+    for content in (
+        b"",
+        b"{",
+        b'"tasks":[',
+        whole[:-20],
+        whole.replace(b'"tasks":[', b'"task":['),
+        b'["tasks":[]]',
+    ):
+        path.write_bytes(content)
+        assert outlines._outline_by(listed, path) is None
+    path.unlink()
+    assert outlines._outline_by(listed, path) is None
 
 
 def test_what_was_committed_is_what_is_read(tmp_path: Path) -> None:

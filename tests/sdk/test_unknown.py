@@ -206,3 +206,25 @@ def test_a_sketch_that_does_not_fit_is_refused(damage) -> None:
     tensors = Familiarity(("a",), ones, ones).tensors() | damage
     with pytest.raises(StateError, match="the sketch of known images cannot be read"):
         Familiarity.from_tensors({name: one for name, one in tensors.items() if one is not None})
+
+
+@pytest.mark.parametrize("pictures", [(5, 5, 5, 5), (3, 9, 4, 30), (2, 2, 90, 40)])
+def test_the_margins_at_means_are_those_of_all_classes_with_all(pictures) -> None:
+    """Where classes of fewer images stand above a class at its own mean, too: these lie close to each other."""
+    rng = np.random.default_rng(sum(pictures))
+    counts = np.repeat(pictures, 80)
+    rng.shuffle(counts)
+    names, labels = [str(row) for row in range(len(counts))], np.repeat(np.arange(len(counts)), counts)
+    means = np.concatenate([0.05 * rng.normal(size=(200, 6)), 3 * rng.normal(size=(len(counts) - 200, 6))])
+    x = (means[labels] + rng.normal(size=(len(labels), 6))).astype(np.float32)
+    statistics = ClassStatistics.empty(6).add(x, labels, names)
+    even = np.ones((len(names), QUANTILES), np.float32)
+    weight, bias = lda_head(statistics, PRIOR)
+    logits = statistics.means @ weight.astype(np.float64).T + bias.astype(np.float64)
+    margins = logits.max(axis=1) - logits.mean(axis=1)
+    above = np.mean(logits.argmax(axis=1) != np.arange(len(names)))
+    assert above > 0.05 if len(set(pictures)) > 1 else above == 0.0
+    found = distance(statistics, Familiarity(tuple(names), even, even), (weight, bias))
+    assert found is not None
+    np.testing.assert_allclose(found.margin, margins.mean(), rtol=1e-6)
+    np.testing.assert_allclose(found.margins[:, 0], margins / margins.mean(), rtol=1e-5, atol=1e-6)

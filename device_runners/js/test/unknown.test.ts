@@ -6,7 +6,8 @@ import { describe, expect, it } from 'vitest';
 import { ConfigError } from '../src/errors.js';
 import { float32 } from '../src/formats/tensors.js';
 import { Learner } from '../src/learner.js';
-import { Familiarity } from '../src/method/unknown.js';
+import { ClassStatistics, ldaHead } from '../src/method/heads.js';
+import { distanceFrom, Familiarity, QUANTILES } from '../src/method/unknown.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
@@ -104,4 +105,43 @@ describe('the sketch of known images', () => {
       expect(() => Familiarity.from(tensors)).toThrow('the sketch of known images cannot be read');
     }
   });
+
+  it.each([[[5, 5, 5, 5]], [[3, 9, 4, 30]], [[2, 2, 90, 40]]])(
+    'has the margins at means of all classes with all, of %j images each',
+    (images) => {
+      // Classes that lie close to each other, so that one of fewer images may stand above another at its own mean.
+      const [f, classes] = [6, 320];
+      let seed = 1;
+      const random = (): number => {
+        seed = (seed * 48271) % 2147483647;
+        return seed / 2147483647 - 0.5;
+      };
+      const labels = Array.from({ length: classes }, (_, c) => Array<number>(images[c % 4]!).fill(c)).flat();
+      const means = Float64Array.from({ length: classes * f }, (_, at) => (at < 1200 ? 0.1 : 9) * random());
+      const features = Float32Array.from(
+        labels.flatMap((c) => Array.from({ length: f }, (_, j) => means[c * f + j]! + 3 * random())),
+      );
+      const names = Array.from({ length: classes }, (_, c) => `${c}`);
+      const known = ClassStatistics.empty(f).add(features, Int32Array.from(labels), names);
+      const head = ldaHead(known, 100);
+      let sum = 0;
+      let above = 0;
+      for (let c = 0; c < classes; c++) {
+        const logits = names.map((_, other) => {
+          let logit = head.bias[other]!;
+          for (let j = 0; j < f; j++) {
+            logit += (known.sums[c * f + j]! / known.counts[c]!) * head.weight[other * f + j]!;
+          }
+          return logit;
+        });
+        const highest = Math.max(...logits);
+        above += highest > logits[c]! ? 1 : 0;
+        sum += highest - logits.reduce((all, one) => all + one, 0) / classes;
+      }
+      expect(above > 0).toBe(new Set(images).size > 1);
+      const even = new Float32Array(classes * QUANTILES).fill(1);
+      const found = distanceFrom(known, new Familiarity(names, even, even), head)!;
+      expect(found.margin / (sum / classes)).toBeCloseTo(1, 6);
+    },
+  );
 });

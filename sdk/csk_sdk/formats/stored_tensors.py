@@ -70,6 +70,13 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
             at = last + 1
         return found
 
+    def resident(self) -> dict[str, NDArray[Any]]:
+        """All of them; the file is closed afterwards."""
+        try:
+            return self.several(self)
+        finally:
+            self.close()
+
     def _read(self, begin: int, into: NDArray[np.uint8]) -> None:
         rest = into.data
         try:

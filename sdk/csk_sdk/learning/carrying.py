@@ -265,7 +265,7 @@ class _Carrying:
         factor = (
             np.sqrt(np.maximum(values[largest], 0.0) * max(count - 1, 0.0))[:, None] * vectors[:, largest].T
         )
-        mean = back @ (self._totals.sums[row] / count)
+        mean = back @ self._totals.means[row]
         return Contribution(count, mean.astype(np.float32), factor.astype(np.float32))
 
     @cached_property

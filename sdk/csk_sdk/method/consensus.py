@@ -134,7 +134,7 @@ def alike(statistics: ClassStatistics, prior_pictures: float) -> dict[tuple[str,
     if space is None:
         return {}
     counts = statistics.counts[seen]
-    points = space.points(statistics.sums[seen] / counts[:, None])
+    points = space.points(statistics.means_of(np.array(seen)))
     noise, usual = space.noise(counts.tolist()), _between(points)
     ratios = (_squares(points, points) - noise[:, None] - noise[None]) / (usual or 1.0)
     pairs = zip(*np.nonzero(np.triu(ratios < _ALIKE, 1)), strict=True)

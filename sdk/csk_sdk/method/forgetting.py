@@ -48,7 +48,7 @@ def estimated_forgetting(
     lost = {}
     for task, names in known.items():
         rows = np.array([row[name] for name in names])
-        means = statistics.sums[rows] / statistics.counts[rows][:, None]
+        means = statistics.means_of(rows)
         labels = np.resize(rng.permutation(len(names)), _SAMPLES)
         # What is drawn goes to the scores of both heads at once: features would be as many as the draws.
         (weight, bias), (new_weight, new_bias) = before[task], after[task]

@@ -37,6 +37,16 @@ class Scatter:
     around: Float64
 
 
+@dataclass(frozen=True)
+class Means:
+    """Of each class, the mean of its samples, `(n_classes, f)`; zero where there are none.
+
+    In float32 as long as they are as they were stored, half as large.
+    """
+
+    of: Float64 | NDArray[np.float32]
+
+
 @dataclass(frozen=True, eq=False)
 class ClassStatistics:
     """Sums over the features of everything learned so far; a new object per change, so no state is half-made.
@@ -44,14 +54,15 @@ class ClassStatistics:
     `classes`: names, in the order in which they were first seen. `sums` `(n_classes, f)`, `counts` `(n_classes,)`:
     sum of `x`, and number of samples, per class. Their `matrix` is the `gram`, sum of `x x^T` over all samples, or the
     scatter around the means, as it is stored: each is made of the other where it is asked for, by a product over all
-    classes. No array is written into. All float64: moments are differences of these sums. `temperature` is what the
+    classes. So are `sums` and `means` of their `totals`, either of which is as large as all classes together. No array
+    is written into. All float64: moments are differences of these sums. `temperature` is what the
     discriminant's scores are divided by to be probabilities, None where it was never measured (method/calibration.py).
     `tensors` says how they are stored.
     """
 
     classes: tuple[str, ...]
     matrix: Float64 | Scatter
-    sums: Float64
+    totals: Float64 | Means
     counts: Float64
     temperature: float | None = None
 
@@ -63,7 +74,16 @@ class ClassStatistics:
     @property
     def features(self) -> int:
         """Length `f` of a feature vector."""
-        return int(self.sums.shape[1])
+        totals = self.totals
+        return int((totals.of if isinstance(totals, Means) else totals).shape[1])
+
+    @cached_property
+    def sums(self) -> Float64:
+        """The sum of each class's samples, `(n_classes, f)`."""
+        totals = self.totals
+        if not isinstance(totals, Means):
+            return totals
+        return np.multiply(totals.of, self.counts[:, None], dtype=np.float64)
 
     @property
     def gram(self) -> Float64:
@@ -121,12 +141,28 @@ class ClassStatistics:
         classes = tuple(dict.fromkeys(self.classes + other.classes))
         row = {name: index for index, name in enumerate(classes)}
         rows = np.array([row[name] for name in other.classes], np.int64)
-        sums, counts = np.zeros((len(classes), self.features)), np.zeros(len(classes))
-        sums[: len(self.classes)], counts[: len(self.classes)] = self.sums, self.counts
-        sums[rows] += other.sums
+        before = np.zeros(len(classes))
+        before[: len(self.classes)] = self.counts
+        counts = before.copy()
         counts[rows] += other.counts
+        totals = self._totals_with(other, rows, before[rows], counts[rows])
         temperature = other.temperature if self.temperature is None else self.temperature
-        return ClassStatistics(classes, self._matrix_with(other, rows), sums, counts, temperature)
+        return ClassStatistics(classes, self._matrix_with(other, rows), totals, counts, temperature)
+
+    def _totals_with(
+        self, other: ClassStatistics, rows: NDArray[np.int64], before: Float64, after: Float64
+    ) -> Float64 | Means:
+        """Those of both; `rows` as in `_matrix_with`, and of each how many samples there were `before` and `after`."""
+        count = max(len(self.classes), int(rows.max(initial=-1)) + 1)
+        mine, found = self.totals, np.zeros((count, self.features))
+        if not isinstance(mine, Means):
+            found[: len(self.classes)] = mine
+            found[rows] += other.sums
+            return found
+        found[: len(self.classes)] = mine.of
+        sums = found[rows] * before[:, None] + other.sums
+        found[rows] = sums / np.where(after > 0, after, 1.0)[:, None]
+        return Means(found)
 
     def _matrix_with(self, other: ClassStatistics, rows: NDArray[np.int64]) -> Float64 | Scatter:
         """That of both, `rows` being the place of each of the other's classes in these and the new ones."""
@@ -138,7 +174,7 @@ class ClassStatistics:
         both = (n > 0) & (m > 0)
         there, n, m = there[both], n[both, None], m[both, None]
         # Of a class in both, what lies between its two means.
-        apart = np.sqrt(n * m / (n + m)) * (self.sums[rows[there]] / n - other.sums[there] / m)
+        apart = np.sqrt(n * m / (n + m)) * (self.means_of(rows[there]) - other.means_of(there))
         scatter += apart.T @ apart
         return Scatter(scatter)
 
@@ -189,7 +225,18 @@ class ClassStatistics:
     @cached_property
     def means(self) -> Float64:
         """Of each class, `(n_classes, f)`; zero where there are no samples."""
-        return self.sums / np.where(self.counts > 0, self.counts, 1.0)[:, None]
+        totals = self.totals
+        if isinstance(totals, Means):
+            return np.asarray(totals.of, np.float64)
+        return totals / np.where(self.counts > 0, self.counts, 1.0)[:, None]
+
+    def means_of(self, rows: NDArray[np.int64]) -> Float64:
+        """Of some classes, by their places, a new array: no more is made of the others."""
+        totals = self.totals
+        if isinstance(totals, Means):
+            return totals.of[rows].astype(np.float64, copy=False)
+        counts = self.counts[rows]
+        return np.asarray(totals[rows] / np.where(counts > 0, counts, 1.0)[:, None])
 
     @property
     def counted(self) -> dict[str, float]:
@@ -206,7 +253,8 @@ class ClassStatistics:
         """The sum of all squares, the trace of `gram`."""
         if not isinstance(self.matrix, Scatter):
             return float(np.trace(self.matrix))
-        return float(np.trace(self.matrix.around)) + float(np.vdot(self.sums, self.means))
+        squares = np.einsum("cf,cf->c", self.means, self.means)
+        return float(np.trace(self.matrix.around)) + float(self.counts @ squares)
 
     @cached_property
     def rounding(self) -> float:
@@ -269,22 +317,23 @@ class ClassStatistics:
         try:
             names = _names(tensors, prefix)
             gram, counts = (np.asarray(tensors[prefix + key], np.float64) for key in (square, "counts"))
-            sums = np.asarray(tensors[prefix + rows])
+            totals: Float64 | NDArray[np.float32] = tensors[prefix + rows]
+            if summed or totals.dtype != np.float32:
+                totals = np.asarray(totals, np.float64)
         except (KeyError, ValueError) as error:
             raise StateError(f"the class statistics {prefix!r} cannot be read ({error}).") from None
-        if not names and sums.ndim == 2 and gram.size == 0:
-            gram = np.zeros((sums.shape[1], sums.shape[1]))
+        if not names and totals.ndim == 2 and gram.size == 0:
+            gram = np.zeros((totals.shape[1], totals.shape[1]))
         count, features = len(names), len(gram)
-        if (gram.shape, sums.shape, counts.shape) != ((features, features), (count, features), (count,)):
+        if (gram.shape, totals.shape, counts.shape) != ((features, features), (count, features), (count,)):
             raise StateError(
                 f"the class statistics {prefix!r} do not fit together: {count} classes, {square} {gram.shape}, "
-                f"{rows} {sums.shape}, counts {counts.shape}."
+                f"{rows} {totals.shape}, counts {counts.shape}."
             )
-        sums = (
-            np.asarray(sums, np.float64) if summed else np.multiply(sums, counts[:, None], dtype=np.float64)
-        )
         temperature = _temperature(tensors.get(f"{prefix}temperature"))
-        return cls(names, gram if summed else Scatter(gram), sums, counts, temperature)
+        if summed:
+            return cls(names, gram, np.asarray(totals, np.float64), counts, temperature)
+        return cls(names, Scatter(gram), Means(totals), counts, temperature)
 
 
 def images_counted(tensors: Mapping[str, NDArray[Any]], prefix: str = "statistics.") -> dict[str, float]:
@@ -355,7 +404,7 @@ def lda_head(
     if not 0.0 <= prior_pictures < np.inf:
         raise ConfigError(f"prior_pictures is {prior_pictures}, but it must be a finite number from 0 on.")
     rows = _rows(statistics, classes)
-    means = statistics.sums[rows] / statistics.counts[rows][:, None]
+    means = statistics.means if classes is None else statistics.means_of(rows)
     shrunk = Shrunk.of(statistics, prior_pictures)
     if shrunk is None:
         # Any multiple of the identity decides alike; this one keeps logits O(f).
@@ -365,7 +414,8 @@ def lda_head(
         weight, noise = shrunk.solve(means), shrunk.noise
     bias = -0.5 * np.einsum("cf,cf->c", weight, means) + noise / (4.0 * statistics.counts[rows])
     temperature = statistics.temperature or 1.0
-    return (weight / temperature).astype(np.float32), (bias / temperature).astype(np.float32)
+    weight /= temperature
+    return weight.astype(np.float32), (bias / temperature).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

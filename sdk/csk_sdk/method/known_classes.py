@@ -90,7 +90,7 @@ class _Distance:
 
     def __call__(self, features: NDArray[np.float32], name: str) -> float:
         row = self._known.classes.index(name)
-        apart = features - self._known.sums[row] / self._known.counts[row]
+        apart = features - self._known.means[row]
         return float(np.vdot(apart, self._shrunk.solve(apart))) / len(apart) / self._expected
 
 

@@ -1,4 +1,4 @@
-"""Symmetric matrices by their Cholesky factor: NumPy's own inverse takes twice the time, and solves no triangle."""
+"""Symmetric matrices by their Cholesky factor: NumPy's own inverse takes twice the time, and knows no triangle."""
 
 from __future__ import annotations
 
@@ -19,30 +19,19 @@ def inverse_of(matrix: Float64) -> Float64:
         lower = np.linalg.cholesky(matrix).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
         return np.asarray(np.linalg.inv(matrix), np.float64)
-    rows = _inverse_of_lower(lower)
+    rows = inverse_of_lower(lower)
     # One factor with itself is half of a product.
     return np.asarray(rows.T @ rows)
 
 
-def _inverse_of_lower(lower: Float64) -> Float64:
+def inverse_of_lower(lower: Float64) -> Float64:
     """That of a lower triangular matrix: of its two triangles, and the block below is a product of these."""
     count = len(lower)
     if count <= _AT_ONCE:
         return np.asarray(np.tril(np.linalg.inv(lower)), np.float64)
     half = count // 2
     inverse = np.zeros_like(lower)
-    inverse[:half, :half] = above = _inverse_of_lower(lower[:half, :half])
-    inverse[half:, half:] = below = _inverse_of_lower(lower[half:, half:])
+    inverse[:half, :half] = above = inverse_of_lower(lower[:half, :half])
+    inverse[half:, half:] = below = inverse_of_lower(lower[half:, half:])
     inverse[half:, :half] = -below @ (lower[half:, :half] @ above)
     return inverse
-
-
-def solve_lower(lower: Float64, columns: Float64) -> Float64:
-    """`lower^-1 @ columns`, a new array `(n, k)`: of a lower triangular matrix `(n, n)`, by forward substitution."""
-    count = len(lower)
-    if count <= _AT_ONCE:
-        return np.asarray(np.linalg.solve(lower, columns), np.float64)
-    half = count // 2
-    above = solve_lower(lower[:half, :half], columns[:half])
-    below = solve_lower(lower[half:, half:], columns[half:] - lower[half:, :half] @ above)
-    return np.concatenate([above, below])

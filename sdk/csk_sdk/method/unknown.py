@@ -188,20 +188,19 @@ def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: Head
     if sketch is None or len(statistics.classes) < 2 or not (statistics.counts > 0).all():
         return None
     weight, bias = (part.astype(np.float64) for part in head)
-    # The logits at all means, of which there are as many squared, are never in memory together.
-    starts = range(0, len(weight), AT_ONCE)
-    parts = (statistics.means[start : start + AT_ONCE] @ weight.T + bias for start in starts)
-    margins = np.concatenate([margins_of(part) for part in parts])
+    margins = _margins_at_means(statistics, weight, bias)
     margin = float(margins.mean())
     if not margin > 0.0:
         return None
     ratios, odd = sketch.of(statistics.classes)
     spread = Spread.of(statistics)
     mean, variance = spread.mean, spread.variance
-    odd *= spread.typical(slice(None))[:, None]
+    starts = range(0, len(odd), AT_ONCE)
+    odd *= np.concatenate([spread.typical(slice(start, start + AT_ONCE)) for start in starts])[:, None]
     usual = float(np.quantile(odd, _USUAL_SHARE))
+    weight -= weight.mean(axis=0)
     return Distance(
-        (weight - weight.mean(axis=0)).astype(np.float32),
+        weight.astype(np.float32),
         (bias - bias.mean()).astype(np.float32),
         mean.astype(np.float32),
         (1.0 / np.sqrt(variance)).astype(np.float32),
@@ -210,6 +209,27 @@ def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: Head
         ratios * (margins / margin)[:, None],
         _penalty(odd, usual),
     )
+
+
+def _margins_at_means(statistics: ClassStatistics, weight: Float64, bias: Float64) -> Float64:
+    """By class, how far the largest logit of their discriminant at its mean stands above the mean of all, `(C,)`.
+
+    The largest is its own, or that of a class of fewer images: at a mean, `-(mu_i - mu_c)^T S^-1 (mu_i - mu_c) / 2`
+    is largest for the class itself, and what is given back for the noise of a mean, `t / (4 n_c)`, is more only for
+    these. So no product of all classes with all is needed where they have about as many images.
+    """
+    means, counts = statistics.means, statistics.counts
+    largest = np.einsum("cf,cf->c", means, weight) + bias
+    order = np.argsort(counts, kind="stable")
+    rising = counts[order]
+    # As many squared are never in memory together.
+    for start in range(0, len(order), AT_ONCE):
+        rows = order[start : start + AT_ONCE]
+        fewer = order[: np.searchsorted(rising, counts[rows[-1]])]
+        if len(fewer):
+            others = (means[rows] @ weight[fewer].T + bias[fewer]).max(axis=1)
+            largest[rows] = np.maximum(largest[rows], others)
+    return np.asarray(np.maximum(largest - means @ weight.mean(axis=0) - bias.mean(), 0.0))
 
 
 def measured(
@@ -253,6 +273,11 @@ def _penalty(oddness: NDArray[Any], usual: float) -> NDArray[Any]:
     return penalty
 
 
+def _squares(rows: Float64) -> Float64:
+    """The sum of each feature's squares, `(f,)`."""
+    return np.asarray(np.einsum("cf,cf->f", rows, rows))
+
+
 def margins_of(logits: Float64) -> Float64:
     """How far the largest logit stands above the mean of all, `(n,)`."""
     margins: Float64 = logits.max(axis=1) - logits.mean(axis=1)
@@ -279,9 +304,14 @@ class Spread(NamedTuple):
         means = statistics.means
         mean = means.mean(axis=0)
         within = statistics.variances()
-        apart = means - mean
-        between = np.einsum("cf,cf->f", apart, apart) / len(means)
-        squares = np.einsum("cf,cf->f", means, means) / len(means)
+        between = np.zeros(len(mean))
+        # One array for all parts: a new one each time would be taken from the system each time.
+        room = np.empty((min(AT_ONCE, len(means)), len(mean)))
+        for start in range(0, len(means), AT_ONCE):
+            part = means[start : start + AT_ONCE]
+            between += _squares(np.subtract(part, mean, out=room[: len(part)]))
+        between /= len(means)
+        squares = _squares(means) / len(means)
         variance = within + between
         variance += _LEAST_VARIANCE * float(variance.mean()) + statistics.rounding
         return cls(statistics, means, mean, squares, within, variance)

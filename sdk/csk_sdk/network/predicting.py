@@ -8,7 +8,7 @@ outputs do not compete (multi-label, regression), the first is the heads of all 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from threading import Lock
@@ -237,9 +237,23 @@ def task_head(generation: Generation, manifest: Manifest, task: str) -> LinearHe
 
 
 def _stored_head(generation: Generation, task: str) -> HeadArrays:
-    weight, bias = (generation.tensors[f"head/{task}/{part}"] for part in ("weight", "bias"))
+    weight, bias = _stored_parts(generation, task)
     require_usable_head(weight, bias, f"task '{task}'")
     return weight, bias
+
+
+def _stored_parts(generation: Generation, task: str) -> HeadArrays:
+    weight, bias = (generation.tensors[f"head/{task}/{part}"] for part in ("weight", "bias"))
+    return weight, bias
+
+
+def _stored_heads(generation: Generation, tasks: Iterable[str]) -> dict[str, HeadArrays]:
+    """Those of several tasks, looked at together, as there may be a thousand; raises as `_stored_head`."""
+    heads = {task: _stored_parts(generation, task) for task in tasks}
+    if not all(np.isfinite(np.concatenate(parts)).all() for parts in zip(*heads.values(), strict=True)):
+        for task, head in heads.items():
+            require_usable_head(*head, f"task '{task}'")
+    return heads
 
 
 def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
@@ -253,10 +267,8 @@ def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
     if not known:
         return task_head(generation, manifest, BASE)
     contributions = {task.name: task.contributions for task in generation.tasks}
-    heads = [
-        _counted(names, *_stored_head(generation, task), contributions.get(task, {}))
-        for task, names in known.items()
-    ]
+    stored = _stored_heads(generation, known)
+    heads = [_counted(names, *stored[task], contributions.get(task, {})) for task, names in known.items()]
     classes, weight, bias = objective.head_of_all(ClassStatistics.from_tensors(generation.tensors), heads)
     require_usable_head(weight, bias, "all classes")
     return LinearHead(classes, weight, bias, objective)

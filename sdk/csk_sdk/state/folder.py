@@ -152,8 +152,8 @@ class State:
                 base = {name: _read_only(tensor) for name, tensor in base.items()}
             return Generation(0, None, (), base)
         record = self._verify(number)
-        tensors: Mapping[str, np.ndarray]
-        tensors = self._store.read_tensors(number) if resident else self._store.open_tensors(number)
+        stored = self._store.open_tensors(number)
+        tensors = stored.resident() if resident else stored
         return Generation(number, record.parent, record.tasks, tensors, record.created, record.hidden)
 
     def commit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
 from csk_sdk.state.atomic import ordinary_size
 from csk_sdk.state.outlines import Outline
-from csk_sdk.state.sealing import Texts, json_texts, lists_of, seal_texts, unseal
+from csk_sdk.state.sealing import Texts, json_texts, seal_texts, unseal
 from csk_sdk.state.versions import WRITTEN, Needs, read_needs
 
 # Of one task, beside the names of its classes.
@@ -80,7 +80,7 @@ class LearnedTask:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> LearnedTask:
         """Of the JSON of a record that fulfils its schema."""
-        known, more = _divided(raw, _TASK_FIELDS)
+        known, more = _divided(raw, _TASK_NAMES)
         return cls(
             **{
                 **known,
@@ -139,7 +139,7 @@ class GenerationRecord:
     def to_bytes(self) -> bytes:
         """The record as sealed JSON."""
         texts = {name: json_texts(value) for name, value in self._said().items()}
-        return seal_texts({**texts, "tasks": lists_of(task.texts for task in self.tasks)})
+        return seal_texts(texts, {"tasks": (task.texts for task in self.tasks)})
 
     def outline(self) -> Outline:
         """What reading it would give."""
@@ -188,6 +188,8 @@ LATER = frozenset(
     {"contributions", "carried", "temperature", "expected", "shared", "fleet", "hidden", "purged"}
 )
 _TASK_FIELDS = tuple(one.name for one in fields(LearnedTask) if one.name != "more")
+# A record may have a thousand tasks, each with as many fields to be looked up.
+_TASK_NAMES = frozenset(_TASK_FIELDS)
 _RECORD_FIELDS = tuple(
     one.name for one in fields(GenerationRecord) if one.name not in ("stored", "needs", "more")
 )
@@ -219,7 +221,8 @@ def _flat(record: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {**record.more, **{name: value for name, value in own.items() if value or name not in LATER}}
 
 
-def _divided(raw: Mapping[str, Any], names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _divided(raw: Mapping[str, Any], names: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of these names, and those of a newer csk-sdk."""
-    more = {name: value for name, value in raw.items() if name not in names}
-    return {name: value for name, value in raw.items() if name in names}, more
+    known = {name: value for name, value in raw.items() if name in names}
+    more = {} if len(known) == len(raw) else {name: value for name, value in raw.items() if name not in known}
+    return known, more

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from csk_sdk.errors import StateError
+from csk_sdk.formats.opening import LARGEST_TEXT, read_file
 from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.state.atomic import file_identity, ordinary_size
-from csk_sdk.state.sealing import json_texts, unseal
+from csk_sdk.state.sealing import Texts, check_of_texts, json_texts, unseal
 from csk_sdk.state.versions import read_needs
 
 # More than a commit asks for: those with tensors, and the newest ones without.
 _MOST_OUTLINES = 32
+# As a record's file begins the list of its tasks.
+_TASKS = b'"tasks":['
+
+
+class Listed(Protocol):
+    """A task that records list: its name, the contributions that it needs, and its JSON as a record's file has it."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def files(self) -> set[str]: ...  # noqa: D102
+
+    @property
+    def texts(self) -> Texts: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -86,19 +102,22 @@ class Outline:
 class Outlines:
     """The outlines of records, each read again once its file is another.
 
-    Threads may share it. Records grow with each task, and a commit asks for those of all stored generations.
+    Threads may share it. Records grow with each task, and a commit asks for those of all stored generations. Those
+    that list the first of `tasks`, of the record that was written last, and nothing else, are not parsed for them.
     """
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[tuple[int, ...], Outline]] = {}
+        self.tasks: Sequence[Listed] = ()
 
     def read(self, path: Path) -> Outline:
         """That of the record `path`. Raises as `unseal`."""
         before = file_identity(path)
         known = self._known.get(path)
         if known is not None and known[0] == before:
-            return known[1]
-        return self._keep(path, before, Outline.of(unseal(path)))
+            return self._keep(path, before, known[1])
+        outline = _outline_by(self.tasks, path) if self.tasks else None
+        return self._keep(path, before, outline or Outline.of(unseal(path)))
 
     def wrote(self, path: Path, outline: Outline) -> None:
         """The record `path` says that now, so that it need not be read."""
@@ -112,6 +131,45 @@ class Outlines:
             for oldest in list(self._known)[:-_MOST_OUTLINES]:
                 self._known.pop(oldest, None)
         return outline
+
+
+def _outline_by(tasks: Sequence[Listed], path: Path) -> Outline | None:
+    """The outline of a record of the first of `tasks`; None for any other record, and for a damaged one.
+
+    Its file has the very bytes of these tasks, and its checksum is that of what they say.
+    """
+    try:
+        data = read_file(path, LARGEST_TEXT)
+    except OSError:
+        return None
+    place = data.find(_TASKS)
+    if place < 0:
+        return None
+    begin = end = place + len(_TASKS)
+    listed: list[Listed] = []
+    for task in tasks:
+        if not data.startswith(task.texts[0], end):
+            break
+        end += len(task.texts[0]) + 1
+        listed.append(task)
+        if data[end - 1 : end] != b",":
+            break
+    if not listed or data[end - 1 : end] != b"]":
+        return None
+    try:
+        said = json.loads(data[:begin] + data[end - 1 :])
+    except (ValueError, RecursionError):
+        return None
+    # Where the name is found in another place than the list's, the checksum is another.
+    if not isinstance(said, dict) or said.pop("tasks", None) != []:
+        return None
+    check = said.pop("check", None)
+    texts = {name: json_texts(value) for name, value in said.items()}
+    if check != check_of_texts(texts, {"tasks": (task.texts for task in listed)}):
+        return None
+    last = listed[-1].texts[0] if len(listed) > 1 else b""
+    files: frozenset[str] = frozenset().union(*(task.files for task in listed))
+    return Outline(said, len(listed), listed[-1].name, last, files)
 
 
 def _files(tasks: Iterable[Any]) -> frozenset[str]:

@@ -26,26 +26,57 @@ def seal(record: Mapping[str, Any]) -> bytes:
     return seal_texts({name: json_texts(value) for name, value in record.items()})
 
 
-def seal_texts(texts: Mapping[str, Texts]) -> bytes:
-    """`seal` of an object by what `json_texts` gave of each of its values."""
+def seal_texts(texts: Mapping[str, Texts], lists: Mapping[str, Iterable[Texts]] | None = None) -> bytes:
+    """`seal` of an object by what `json_texts` gave of each of its values; of `lists`, of each of their entries."""
     # A record is as long as all tasks together: no copy of it is made but the one that is written.
-    check = hashlib.sha256()
-    for part in _object([(name, texts[name][1]) for name in sorted(texts)], b", ", b": "):
-        check.update(part)
-    written = [(name, short) for name, (short, _) in texts.items() if name != "check"]
-    written.append(("check", f'"{check.hexdigest()}"'.encode()))
+    parts = _parts_of(texts, lists or {})
+    written = [(name, short) for name, (short, _) in parts.items() if name != "check"]
+    written.append(("check", [f'"{_check_of(parts)}"'.encode()]))
     return b"".join([*_object(written, b",", b":"), b"\n"])
 
 
-def _object(pairs: Sequence[tuple[str, bytes]], between: bytes, behind: bytes) -> Iterator[bytes]:
+def check_of_texts(texts: Mapping[str, Texts], lists: Mapping[str, Iterable[Texts]]) -> str:
+    """The checksum that `seal_texts` writes."""
+    return _check_of(_parts_of(texts, lists))
+
+
+# Both texts of a value, in parts that are not put together.
+_Parts = tuple[list[bytes], list[bytes]]
+
+
+def _parts_of(texts: Mapping[str, Texts], lists: Mapping[str, Iterable[Texts]]) -> dict[str, _Parts]:
+    parts = {name: ([short], [ordered]) for name, (short, ordered) in texts.items()}
+    return parts | {name: _list_of(entries) for name, entries in lists.items()}
+
+
+def _check_of(parts: Mapping[str, _Parts]) -> str:
+    check = hashlib.sha256()
+    for part in _object([(name, parts[name][1]) for name in sorted(parts)], b", ", b": "):
+        check.update(part)
+    return check.hexdigest()
+
+
+def _object(pairs: Sequence[tuple[str, Iterable[bytes]]], between: bytes, behind: bytes) -> Iterator[bytes]:
     """The parts of a JSON object of these names and values."""
     yield b"{"
-    for index, (name, text) in enumerate(pairs):
+    for index, (name, value) in enumerate(pairs):
         if index:
             yield between
         yield json.dumps(name).encode() + behind
-        yield text
+        yield from value
     yield b"}"
+
+
+def _list_of(entries: Iterable[Texts]) -> _Parts:
+    """The parts of both texts of a list."""
+    short, ordered = [b"["], [b"["]
+    for one, other in entries:
+        short += (one, b",")
+        ordered += (other, b", ")
+    # Behind the last entry there is nothing to part it from.
+    if len(short) > 1:
+        short.pop(), ordered.pop()
+    return [*short, b"]"], [*ordered, b"]"]
 
 
 def json_texts(value: Any) -> Texts:
@@ -54,13 +85,6 @@ def json_texts(value: Any) -> Texts:
     short = json.dumps(value, default=_plain, separators=(",", ":"))
     # Names are in the order of what they are as texts.
     return short.encode(), json.dumps(json.loads(short), sort_keys=True).encode()
-
-
-def lists_of(texts: Iterable[Texts]) -> Texts:
-    """`json_texts` of a list by those of its entries."""
-    pairs = list(texts)
-    short, ordered = ([pair[which] for pair in pairs] for which in (0, 1))
-    return b"[%s]" % b",".join(short), b"[%s]" % b", ".join(ordered)
 
 
 def unseal(path: Path) -> dict[str, Any]:

@@ -258,6 +258,7 @@ class GenerationStore:
         self.write_head(record.number, record.number)
         # What was written is not read again, as long as its files are these.
         self.outlines.wrote(path, record.outline())
+        self.outlines.tasks = record.tasks
         self._last_read = record.number, (file_identity(path), file_identity(beside)), record
 
     def write_record(self, record: GenerationRecord) -> None:

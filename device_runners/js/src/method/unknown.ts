@@ -16,7 +16,7 @@ import { freedomOf, meansOf, roundingOf } from './covariance.js';
 import { type ClassStatistics, decides, jsonOfNames } from './heads.js';
 import type { JudgedImages } from './leftOut.js';
 import { type HeadArrays, logitsOf } from './logistic.js';
-import { argmax, timesTransposed } from './matrix.js';
+import { argmax, rowProducts, rowsAt, timesTransposed } from './matrix.js';
 
 /** Share of known images that may be called unknown, unless told otherwise. */
 export const REJECT = UNKNOWN.reject;
@@ -192,10 +192,7 @@ export function distanceFrom(
   const { classes, features: f } = statistics;
   const count = classes.length;
   if (!sketch || !decides(statistics)) return undefined;
-  const means = meansOf(statistics);
-  const logits = timesTransposed(means, Float64Array.from(head.weight), count, count, f);
-  for (let at = 0; at < logits.length; at++) logits[at] = logits[at]! + head.bias[at % count]!;
-  const margins = marginsOf(logits, count);
+  const margins = marginsAtMeans(statistics, head);
   const margin = average(margins);
   if (!(margin > 0)) return undefined;
   const { mean, variance, typical } = spreadOf(statistics);
@@ -211,11 +208,7 @@ export function distanceFrom(
     const near = (ratios[c * QUANTILES + i]! * margins[c]!) / margin;
     return near / penalty(odd[c * QUANTILES + (at % QUANTILES)]!, usual);
   });
-  const centre = Float64Array.from({ length: f }, (_, j) => {
-    let sum = 0;
-    for (let c = 0; c < count; c++) sum += head.weight[c * f + j]!;
-    return sum / count;
-  });
+  const centre = meanOfRows(head.weight, f);
   const middle = average(Float64Array.from(head.bias));
   return {
     weight: head.weight.map((value, at) => value - centre[at % f]!),
@@ -226,6 +219,49 @@ export function distanceFrom(
     margin,
     closeness: closeness.sort(),
   };
+}
+
+/**
+ * By class, how far the largest logit of `head`, their discriminant, at its mean stands above the mean of all.
+ *
+ * The largest is its own, or that of a class of fewer images: at a mean, `-(mu_i - mu_c)^T S^-1 (mu_i - mu_c) / 2` is
+ * largest for the class itself, and what is given back for the noise of a mean, `t / (4 n_c)`, is more only for these. So
+ * no product of all classes with all is needed where they have about as many images.
+ */
+function marginsAtMeans(statistics: ClassStatistics, head: HeadArrays): Float64Array {
+  const { counts, features: f } = statistics;
+  const order = [...counts.keys()].sort((a, b) => counts[a]! - counts[b]!);
+  const means = rowsAt(meansOf(statistics), order, f);
+  const weight = Float64Array.from(rowsAt(head.weight, order, f));
+  const bias = Float64Array.from(order, (c) => head.bias[c]!);
+  const largest = rowProducts(means, weight, f).map((one, at) => one + bias[at]!);
+  // As many squared are never in memory together.
+  for (let start = 0; start < order.length; start += UNKNOWN.imagesAtOnce) {
+    const end = Math.min(start + UNKNOWN.imagesAtOnce, order.length);
+    const fewer = order.findIndex((c) => counts[c]! >= counts[order[end - 1]!]!);
+    const rows = means.subarray(start * f, end * f);
+    const logits = timesTransposed(rows, weight.subarray(0, fewer * f), end - start, fewer, f);
+    for (let at = 0; at < logits.length; at++) {
+      const row = start + Math.floor(at / fewer);
+      largest[row] = Math.max(largest[row]!, logits[at]! + bias[at % fewer]!);
+    }
+  }
+  const centre = meanOfRows(weight, f);
+  const middle = average(bias);
+  const margins = new Float64Array(order.length);
+  order.forEach((c, at) => {
+    let ofAll = middle;
+    for (let j = 0; j < f; j++) ofAll += means[at * f + j]! * centre[j]!;
+    margins[c] = Math.max(largest[at]! - ofAll, 0);
+  });
+  return margins;
+}
+
+/** The mean `(f,)` of all rows. */
+function meanOfRows(values: ArrayLike<number>, f: number): Float64Array {
+  const sums = new Float64Array(f);
+  for (let at = 0; at < values.length; at++) sums[at % f] = sums[at % f]! + values[at]!;
+  return sums.map((sum) => (sum * f) / values.length);
 }
 
 /**
