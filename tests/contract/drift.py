@@ -34,7 +34,7 @@ ALLOWED = {
         "covariance.TINY",
         "projection.RANK_TOLERANCE",
         "symmetric.BLOCK",
-        "symmetric._AT_ONCE",
+        *("symmetric._AT_ONCE", "novelty._AT_ONCE"),
         "matrix.SQUARE",
         *("linearMap.NEAR", "linearMap.EXACT", "linearMap.ROUNDS"),
     ),

@@ -14,7 +14,7 @@ import { textOf, utf8 } from '../formats/bytes.js';
 import { float32, type StoredTensor, type Tensors, uint8 } from '../formats/tensors.js';
 import { freedomOf, meansOf, roundingOf } from './covariance.js';
 import { type ClassStatistics, decides, jsonOfNames } from './heads.js';
-import type { JudgedImages } from './leftOut.js';
+import { AT_ONCE, type JudgedImages } from './leftOut.js';
 import { type HeadArrays, logitsOf } from './logistic.js';
 import { argmax, rowProducts, rowsAt, timesTransposed } from './matrix.js';
 
@@ -236,8 +236,8 @@ function marginsAtMeans(statistics: ClassStatistics, head: HeadArrays): Float64A
   const bias = Float64Array.from(order, (c) => head.bias[c]!);
   const largest = rowProducts(means, weight, f).map((one, at) => one + bias[at]!);
   // As many squared are never in memory together.
-  for (let start = 0; start < order.length; start += UNKNOWN.imagesAtOnce) {
-    const end = Math.min(start + UNKNOWN.imagesAtOnce, order.length);
+  for (let start = 0; start < order.length; start += AT_ONCE) {
+    const end = Math.min(start + AT_ONCE, order.length);
     const fewer = order.findIndex((c) => counts[c]! >= counts[order[end - 1]!]!);
     const rows = means.subarray(start * f, end * f);
     const logits = timesTransposed(rows, weight.subarray(0, fewer * f), end - start, fewer, f);
