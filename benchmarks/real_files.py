@@ -438,7 +438,8 @@ def blind_lines(blind: list[Row]) -> list[str]:
     right = sum(row.is_right for row in blind)
     return [
         "",
-        f"Of {len(blind)} files every kernel holds one number; the channels of a layer differ by a bias at most.",
+        f"Of {len(blind)} files features tell next to nothing apart. Kernels of onnx's hold one number each, and the",
+        "channels of a layer differ by a bias at most; in an untrained RepVGG gradients die away layer by layer.",
         f"Features of {2 * TESTED} images have a rank of {between}. {right} of them build, export what they are",
         "and have right gradients, but classes cannot be learned with them. Where answers differ behind the export,",
         "rounding decides.",
