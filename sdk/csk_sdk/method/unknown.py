@@ -133,8 +133,8 @@ class Distance:
 
     `weight` `(C, f)` and `bias` `(C,)` give the logits less their mean, `mean` and `scale` `(f,)` the features'
     deviations, all float32. `margin` is that at the classes' means, averaged over them. `usual` is the oddness
-    that the rest of known images exceeds (`unknown.usual_share`). By class `(C, QUANTILES)`, their `margins` over that margin and the
-    `penalties` of their oddness: each by each are the inverse distances of known images.
+    that few known images exceed (`unknown.usual_share`). By class `(C, QUANTILES)`, their `margins` over that
+    margin and the `penalties` of their oddness: each by each are the inverse distances of known images.
     """
 
     weight: NDArray[np.float32]
