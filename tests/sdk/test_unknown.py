@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from csk_sdk.errors import StateError
 from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.left_out import JudgedImages, LeftOut
-from csk_sdk.method.unknown import QUANTILES, Familiarity, Spread, distance, margins_of, measured
+from csk_sdk.method.unknown import QUANTILES, Distance, Familiarity, Spread, distance, margins_of, measured
 
 PRIOR = 100.0
 
@@ -91,6 +91,22 @@ def test_the_limit_is_a_quantile_of_all_pairs(digits) -> None:
     for share in (0.01, 0.05, 0.5, 1.0):
         assert judged.limit(share) == pytest.approx(1.0 / np.quantile(pairs, share), rel=1e-12)
         assert judged.limit(share) == judged.limit(share)
+
+
+@pytest.mark.parametrize(("margin", "penalty"), [(0.1, 0.0), (0.1, 1.0), (3.0, 30.0), (1.0, 200.0)])
+def test_the_limit_is_that_however_pairs_differ(margin, penalty) -> None:
+    rng = np.random.default_rng(7)
+    nothing = np.zeros((1, 1), np.float32)
+    for classes in (2, 3, 40):
+        shape = (classes, QUANTILES)
+        margins = np.exp(rng.normal(0, margin, shape))
+        penalties = np.exp(np.maximum(rng.normal(0, penalty, shape), 0.0))
+        pairs = np.sort((margins[:, :, None] / penalties[:, None, :]).ravel())
+        judged = Distance(nothing, nothing, nothing, nothing, 1.0, 1.0, margins, penalties)
+        for place in (0, 1, QUANTILES - 1, QUANTILES, len(pairs) // 3, len(pairs) - 2):
+            # Half way between two pairs.
+            share = (place + 0.5) / (len(pairs) - 1)
+            assert judged.limit(share) == pytest.approx(2.0 / (pairs[place] + pairs[place + 1]), rel=1e-9)
 
 
 def test_it_stays_true_when_classes_are_added(digits) -> None:

@@ -98,7 +98,12 @@ def _check_of(schema: Schema) -> _Check:
     wrong = ("", f" must be {' or '.join(_NAMES[one] for one in allowed)}")
     if len(checks) == 1:
         fits, inner = checks[0]
-        return lambda value: inner(value) if fits(value) else wrong
+        kind = _TYPES.get(allowed[0])
+        if kind is None:
+            return lambda value: inner(value) if fits(value) else wrong
+        if inner is _nothing:
+            return lambda value: None if isinstance(value, kind) else wrong
+        return lambda value: inner(value) if isinstance(value, kind) else wrong
 
     def check(value: Any) -> _Wrong:
         for fits, inner in checks:
@@ -138,7 +143,7 @@ def _object(schema: Schema) -> _Check:
                 return f".{name}{wrong[0]}", wrong[1]
         if others is True:
             return None
-        for name in sorted(value.keys() - properties.keys()):
+        for name in sorted(value.keys() - properties.keys() if properties else value):
             if check_other is None:
                 return f"[{quoted(name)}]", " is not known"
             if (wrong := check_other(value[name])) is not None:
@@ -165,6 +170,8 @@ def _array(schema: Schema) -> _Check:
 def _string(schema: Schema) -> _Check:
     outside = _bounds(schema, "Length", "characters")
     pattern = re.compile(schema["pattern"], re.ASCII) if "pattern" in schema else None
+    if pattern is None and not {"minLength", "maxLength"} & schema.keys():
+        return _nothing
 
     def check(value: str) -> _Wrong:
         if (bounds := outside(len(value))) is not None:
@@ -202,17 +209,25 @@ def _number(schema: Schema) -> _Check:
 
 
 def _any(_: Schema) -> _Check:
-    return lambda value: None
+    return _nothing
 
 
+def _nothing(value: Any) -> _Wrong:
+    """Any value of its kind is right."""
+    return None
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+_TYPES: dict[str, type] = {
+    "object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)
+}  # fmt: skip
 _IS: dict[str, Callable[[Any], bool]] = {
-    "object": lambda value: type(value) is dict,
-    "array": lambda value: type(value) is list,
-    "string": lambda value: type(value) is str,
-    "boolean": lambda value: type(value) is bool,
+    **{name: _is(kind) for name, kind in _TYPES.items()},
     "integer": lambda value: type(value) is int,
     "number": lambda value: type(value) in (int, float) and is_finite(value),
-    "null": lambda value: value is None,
 }
 
 _CHECKS: dict[str, Callable[[Schema], _Check]] = {

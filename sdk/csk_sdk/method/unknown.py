@@ -110,6 +110,8 @@ class Familiarity:
 
     def of(self, classes: Sequence[str]) -> tuple[Float64, Float64]:
         """Both tables for these classes, float64; for one that was not measured, what the others have on average."""
+        if tuple(classes) == self.classes:
+            return self.margins.astype(np.float64), self.oddness.astype(np.float64)
         place = {name: row for row, name in enumerate(self.classes)}
         rows = np.array([place.get(name, len(place)) for name in classes], np.int64)
         margins, oddness = (
@@ -172,12 +174,27 @@ class Distance:
 
     def _limit(self, share: float) -> float:
         # How odd an image is tells next to nothing of its margin, so every pair is as likely.
-        closeness = (self.margins[:, :, None] / self.penalties[:, None, :]).ravel()
-        place = share * (len(closeness) - 1)
-        below, above = int(place), min(int(place) + 1, len(closeness) - 1)
+        count = self.margins.size * self.penalties.shape[1]
+        place = share * (count - 1)
+        below, above = int(place), min(int(place) + 1, count - 1)
+        closeness = self._closest(above + 1)
         closeness.partition((below, above))
         nearest, next_one = closeness[below], closeness[above]
         return 1.0 / float(nearest + (place - below) * (next_one - nearest))
+
+    def _closest(self, least: int) -> Float64:
+        """The closeness of at least so many pairs, those where it is lowest: all pairs together are large.
+
+        A class's pairs of one margin lie between what its largest and smallest penalty make of that. Where it is lowest
+        by the smallest, there are enough of them.
+        """
+        highest = (self.margins / self.penalties.min(axis=1)[:, None]).ravel()
+        last = (least - 1) // self.penalties.shape[1]
+        bound = np.partition(highest, last)[last]
+        classes, places = np.nonzero(self.margins / self.penalties.max(axis=1)[:, None] <= bound)
+        closeness = self.penalties[classes]
+        np.divide(self.margins[classes, places, None], closeness, out=closeness)
+        return closeness.reshape(-1)
 
 
 def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: HeadArrays) -> Distance | None:

@@ -8,8 +8,9 @@ outputs do not compete (multi-label, regression), the first is the heads of all 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from numbers import Real
 from threading import Lock
 from typing import Any
@@ -138,7 +139,11 @@ class Predictor:
     def distance(self) -> Distance | None:
         """How far images are from all that is known, over all classes; None where nothing was measured."""
         if self._measured is None:
-            self._distance = class_distance(self.generation, self.head())
+            # A state with many classes takes long to sum up: once is enough for the head and the distance.
+            statistics = cache(lambda: ClassStatistics.from_tensors(self.generation.tensors))
+            if None not in self._heads:
+                self._heads[None] = class_head(self.generation, self.bundle.manifest, statistics)
+            self._distance = class_distance(self.generation, self._heads[None], statistics)
             self._measured = True
         return self._distance
 
@@ -256,8 +261,10 @@ def _stored_heads(generation: Generation, tasks: Iterable[str]) -> dict[str, Hea
     return heads
 
 
-def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
-    """The head over everything learned, as the bundle's objective makes it.
+def class_head(
+    generation: Generation, manifest: Manifest, statistics: Callable[[], ClassStatistics] | None = None
+) -> LinearHead:
+    """The head over everything learned, as the bundle's objective makes it; `statistics` gives the generation's.
 
     Raises StateError for one that is not finite.
     """
@@ -269,7 +276,8 @@ def class_head(generation: Generation, manifest: Manifest) -> LinearHead:
     contributions = {task.name: task.contributions for task in generation.tasks}
     stored = _stored_heads(generation, known)
     heads = [_counted(names, *stored[task], contributions.get(task, {})) for task, names in known.items()]
-    classes, weight, bias = objective.head_of_all(ClassStatistics.from_tensors(generation.tensors), heads)
+    sums = statistics() if statistics else ClassStatistics.from_tensors(generation.tensors)
+    classes, weight, bias = objective.head_of_all(sums, heads)
     require_usable_head(weight, bias, "all classes")
     return LinearHead(classes, weight, bias, objective)
 
@@ -290,18 +298,21 @@ def _counted(
     return tuple(classes[row] for row in rows), weight[rows], bias[rows]
 
 
-def class_distance(generation: Generation, head: LinearHead) -> Distance | None:
+def class_distance(
+    generation: Generation, head: LinearHead, statistics: Callable[[], ClassStatistics] | None = None
+) -> Distance | None:
     """The distance from everything known, of which `head` is the head; None where nothing was measured.
 
-    Where a task was learned without class statistics, nothing is known of how far its classes reach.
+    Where a task was learned without class statistics, nothing is known of how far its classes reach. `statistics` as in
+    `class_head`.
     """
     sketch = Familiarity.from_tensors(generation.tensors)
     if sketch is None:
         return None
-    statistics = ClassStatistics.from_tensors(generation.tensors)
-    if statistics.classes != head.classes:
+    sums = statistics() if statistics else ClassStatistics.from_tensors(generation.tensors)
+    if sums.classes != head.classes:
         return None
-    return distance(statistics, sketch, (head.weight, head.bias))
+    return distance(sums, sketch, (head.weight, head.bias))
 
 
 def _unmeasured(manifest: Manifest) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
 from csk_sdk.state.atomic import ordinary_size
 from csk_sdk.state.outlines import Outline
 from csk_sdk.state.sealing import Texts, json_texts, seal_texts, unseal
+from csk_sdk.state.settings import Settings
 from csk_sdk.state.versions import WRITTEN, Needs, read_needs
 
 # Of one task, beside the names of its classes.
@@ -71,7 +72,10 @@ class LearnedTask:
     @cached_property
     def texts(self) -> Texts:
         """The same as the JSON of a record's file, and of its checksum: each later record lists the task again."""
-        return json_texts(self.to_json())
+        raw = self.to_json()
+        if not isinstance(self.config, Settings):
+            return json_texts(raw)
+        return self.config.put_into(json_texts({**raw, "config": ""})) or json_texts(raw)
 
     def as_written(self) -> LearnedTask:
         """The task as it will be read: NumPy's numbers are plain ones."""
@@ -81,14 +85,9 @@ class LearnedTask:
     def from_json(cls, raw: Mapping[str, Any]) -> LearnedTask:
         """Of the JSON of a record that fulfils its schema."""
         known, more = _divided(raw, _TASK_NAMES)
-        return cls(
-            **{
-                **known,
-                "classes": tuple(raw["classes"]),
-                **{name: tuple(raw.get(name, ())) for name in ("notes", "shared")},
-            },
-            more=more,
-        )
+        for name in ("classes", "notes", "shared"):
+            known[name] = tuple(known.get(name, ()))
+        return cls(**known, more=more)
 
 
 @dataclass(frozen=True)
@@ -164,16 +163,9 @@ class GenerationRecord:
         needs = read_needs(raw, path)
         if (wrong := violation(raw, load_schema("record"))) is not None:
             raise StateError(f"{path}: {wrong}.")
-        # Hundreds of tasks, most of them learned with the same settings: one dict for all of these.
-        configs: dict[str, Any] = {}
-        tasks = tuple(
-            LearnedTask.from_json(
-                {**task, "config": configs.setdefault(repr(task["config"]), task["config"])}
-            )
-            for task in raw["tasks"]
-        )
+        tasks = tuple(LearnedTask.from_json(task) for task in raw["tasks"])
         stored = ordinary_size(tensors) == raw["size"]
-        known, more = _divided(raw, _RECORD_FIELDS)
+        known, more = _divided(raw, _RECORD_NAMES)
         more = {name: value for name, value in more.items() if name not in Needs.NAMES}
         known |= {"tasks": tasks, **{name: tuple(known.get(name, ())) for name in ("hidden", "purged")}}
         record = cls(**known, stored=stored, needs=needs, more=more)
@@ -188,11 +180,11 @@ LATER = frozenset(
     {"contributions", "carried", "temperature", "expected", "shared", "fleet", "hidden", "purged"}
 )
 _TASK_FIELDS = tuple(one.name for one in fields(LearnedTask) if one.name != "more")
-# A record may have a thousand tasks, each with as many fields to be looked up.
-_TASK_NAMES = frozenset(_TASK_FIELDS)
 _RECORD_FIELDS = tuple(
     one.name for one in fields(GenerationRecord) if one.name not in ("stored", "needs", "more")
 )
+# A record may have a thousand tasks, each with as many fields to be looked up.
+_TASK_NAMES, _RECORD_NAMES = frozenset(_TASK_FIELDS), frozenset(_RECORD_FIELDS)
 
 
 def commit_bytes(
@@ -221,8 +213,9 @@ def _flat(record: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {**record.more, **{name: value for name, value in own.items() if value or name not in LATER}}
 
 
-def _divided(raw: Mapping[str, Any], names: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _divided(raw: Mapping[str, Any], names: Set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of these names, and those of a newer csk-sdk."""
+    if raw.keys() <= names:
+        return dict(raw), {}
     known = {name: value for name, value in raw.items() if name in names}
-    more = {} if len(known) == len(raw) else {name: value for name, value in raw.items() if name not in known}
-    return known, more
+    return known, {name: value for name, value in raw.items() if name not in known}

@@ -13,6 +13,7 @@ import numpy as np
 from csk_sdk.errors import StateError
 from csk_sdk.formats.opening import LARGEST_TEXT, RefusedError, read_file
 from csk_sdk.state.atomic import unreadable
+from csk_sdk.state.settings import ordered_json, parse_shared
 
 # A value as JSON: as its file has it, and as its checksum is of.
 Texts = tuple[bytes, bytes]
@@ -82,9 +83,9 @@ def _list_of(entries: Iterable[Texts]) -> _Parts:
 def json_texts(value: Any) -> Texts:
     """A value as JSON: as its file has it, and as its checksum is of. Raises TypeError for what JSON cannot hold."""
     # A record grows with every task, so without spaces; `csk-sdk tasks --json` is for people.
-    short = json.dumps(value, default=_plain, separators=(",", ":"))
+    short = _SHORT(value)
     # Names are in the order of what they are as texts.
-    return short.encode(), json.dumps(json.loads(short), sort_keys=True).encode()
+    return short.encode(), _ORDERED(json.loads(short)).encode()
 
 
 def unseal(path: Path) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def unseal(path: Path) -> dict[str, Any]:
     back.
     """
     try:
-        raw = json.loads(read_file(path, LARGEST_TEXT))
+        raw, shared = parse_shared(read_file(path, LARGEST_TEXT))
     except FileNotFoundError:
         raise StateError(f"{path} is missing.") from None
     except (RefusedError, ValueError, RecursionError) as error:
@@ -102,20 +103,23 @@ def unseal(path: Path) -> dict[str, Any]:
         raise StateError(f"{path} cannot be read ({reason}).") from error
     except OSError as error:
         raise unreadable(path, error) from error
-    if not isinstance(raw, dict) or raw.pop("check", None) != _check(raw):
+    if not isinstance(raw, dict) or raw.pop("check", None) != _check(ordered_json(raw, shared)):
         raise StateError(f"{path} is damaged: its checksum does not match.")
     return raw
 
 
-def _check(plain: Any) -> str:
-    return _sha256(json.dumps(plain, sort_keys=True))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _check(ordered: Iterable[str]) -> str:
+    check = hashlib.sha256()
+    for part in ordered:
+        check.update(part.encode())
+    return check.hexdigest()
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} cannot be stored as JSON")
+
+
+_SHORT = json.JSONEncoder(default=_plain, separators=(",", ":")).encode
+_ORDERED = json.JSONEncoder(sort_keys=True).encode

@@ -100,7 +100,7 @@ class GenerationStore:
         The newest counts after a rollback, too: its csk-sdk may keep more here than generations.
         """
         head, last = self._numbers_of_head()
-        current = self._needs_of(head)
+        current = self._needs_of_current(head)
         found = self._needs_of_all().both(current or Needs())
         for number in self._newest_first(last):
             if needs := current if number == head else self._needs_of(number):
@@ -133,6 +133,12 @@ class GenerationStore:
             if type(version) is int:
                 return Needs(version, version)
         return Needs()
+
+    def _needs_of_current(self, head: int) -> Needs | None:
+        """The same as of any other; who is about to write asks for the whole record next, which is read once so."""
+        with suppress(StateError):
+            return self.record(head).needs if head else None
+        return self._needs_of(head)
 
     def _needs_of(self, number: int) -> Needs | None:
         """What the record of a generation asks for; None where there is none, or it is damaged."""
