@@ -92,15 +92,19 @@ def test_each_damage_is_named_as_in_any_json(tmp_path: Path, name: str) -> None:
     assert False in said
 
 
-def test_a_task_that_was_read_has_the_texts_of_one_that_was_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spaces", [None, 1])
+def test_a_task_that_was_read_has_the_texts_of_one_that_was_not(tmp_path: Path, spaces: int | None) -> None:
     path = record_of(learned(tmp_path, "ABC"), 3)
+    whole = path.read_bytes()
+    # As JavaScript writes it.
+    path.write_text(json.dumps(json.loads(whole), indent=spaces, separators=None if spaces else (",", ":")))
     tasks = GenerationRecord.read(path, path).tasks
     assert isinstance(tasks[0].config, Settings)
     assert tasks[0].config is tasks[2].config
     for task in tasks:
         assert task.texts == json_texts(json.loads(json.dumps(task.to_json())))
     listed = b",".join(task.texts[0] for task in tasks)
-    assert b'"tasks":[' + listed + b"]" in path.read_bytes()
+    assert b'"tasks":[' + listed + b"]" in whole
     awkward = {**json.loads(tasks[0].texts[0]), "more": {"config": ""}}
     again = generation.LearnedTask.from_json({**awkward, "config": tasks[0].config})
     assert again.texts == json_texts(again.to_json())

@@ -163,6 +163,11 @@ class GenerationRecord:
         needs = read_needs(raw, path)
         if (wrong := violation(raw, load_schema("record"))) is not None:
             raise StateError(f"{path}: {wrong}.")
+        # JavaScript writes records with spaces, so that their settings were parsed one by one.
+        configs: dict[str, Settings] = {}
+        for task in raw["tasks"]:
+            if not isinstance(config := task["config"], Settings):
+                task["config"] = configs.setdefault(repr(config), Settings(config))
         tasks = tuple(LearnedTask.from_json(task) for task in raw["tasks"])
         stored = ordinary_size(tensors) == raw["size"]
         known, more = _divided(raw, _RECORD_NAMES)
