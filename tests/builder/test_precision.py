@@ -132,6 +132,36 @@ def test_a_half_precision_model_trains_in_float32_and_exports_under_its_own_inte
     np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("loss", ["cross-entropy", "binary-cross-entropy"])
+def test_logits_beyond_float16_are_exported_as_what_decides_the_same(tmp_path: Path, loss: str) -> None:
+    """A discriminant over far apart classes has logits beyond 65504: as infinities they would be ties."""
+    network = networks.RESNET
+    onnx.save(rounded(network.proto()), tmp_path / "model.onnx")
+    options = BuildOptions(loss=loss, classes=tuple(f"c{n}" for n in range(network.classes)))
+    build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", options)
+    x = small_network.pictures(network, 6).astype(np.float16)
+    logits = {}
+    for scale in (1.0, 1e6):
+        learner = Learner.open(tmp_path / "bundle", tmp_path / f"state{scale:g}")
+        generation = learner.state.load()
+        tensors = dict(generation.tensors)
+        tensors["head/base/weight"] = tensors["head/base/weight"] * np.float32(scale)
+        tensors["head/base/bias"] = tensors["head/base/bias"] * np.float32(scale)
+        with learner.state.lock():
+            learner.state.commit(0, (), tensors)
+        learner.export(tmp_path / "m.onnx", "base")
+        logits[scale] = run(onnx.load(str(tmp_path / "m.onnx")), x).astype(np.float64)
+    small, large = logits.values()
+    assert np.isfinite(large).all()
+    if loss == "cross-entropy":
+        assert large.argmax(axis=1).tolist() == small.argmax(axis=1).tolist()
+        assert (large.max(axis=1) <= 65504).all()
+        assert len(np.unique(large.argmax(axis=1))) > 1
+        assert ((large == large.max(axis=1, keepdims=True)).sum(axis=1) == 1).all()
+    else:
+        np.testing.assert_array_equal(np.sign(large), np.sign(small))
+
+
 def types(model: onnx.ModelProto) -> set[int]:
     found = {tensor.data_type for tensor in model.graph.initializer}
     found |= {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
@@ -24,6 +25,7 @@ IMAGE = "image"
 LOSS = "loss"
 LOGITS = "logits"
 FEATURES = "features"
+HALF_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass
@@ -133,7 +135,9 @@ def _kernel_segment(node: ir.Node, site: Site, kernel: ir.Value) -> Segment:
     return Segment(frozenset({node}), (x, kernel), node.outputs[0], rule)
 
 
-def export_template(prepared: ir.Model, head: Head, where: str, interface: Interface) -> ir.Model:
+def export_template(
+    prepared: ir.Model, head: Head, where: str, interface: Interface, loss: str = CROSS_ENTROPY
+) -> ir.Model:
     """The inference model with the head's tensors left undefined.
 
     In: the source model's own input; out: its own output, with the number of classes left open. A device
@@ -150,11 +154,25 @@ def export_template(prepared: ir.Model, head: Head, where: str, interface: Inter
     if split.activation is not None:
         attributes: dict[str, Any] = {} if split.activation == "Sigmoid" else {"axis": -1}
         output = emit.op(split.activation, output, **attributes)
+    elif interface.output_type == ir.DataType.FLOAT16:
+        output = _within_half(emit, output, loss == CROSS_ENTROPY)
     restore_input(model, interface)
     if interface.output_type != ir.DataType.FLOAT:
         output = emit.op("Cast", output, to=interface.output_type)
     _end(emit, output, split.output_name, interface)
     return finish(model, "csk_inference")
+
+
+def _within_half(emit: Emitter, logits: ir.Value, exclusive: bool) -> ir.Value:
+    """Logits that float16 holds: a discriminant's may be larger, and infinite ones decide nothing.
+
+    Of `exclusive` classes one number less for all of an image's says the same, so the largest stays what can be held.
+    """
+    if exclusive:
+        largest = emit.op("ReduceMax", logits, axes=[-1], keepdims=1)
+        over = emit.op("Relu", emit.op("Sub", largest, emit.scalar(HALF_MAX)))
+        logits = emit.op("Sub", logits, over)
+    return emit.op("Clip", logits, emit.scalar(-HALF_MAX), emit.scalar(HALF_MAX))
 
 
 def _end(emit: Emitter, scores: ir.Value, name: str, interface: Interface) -> None:

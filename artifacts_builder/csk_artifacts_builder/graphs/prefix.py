@@ -14,11 +14,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from csk_artifacts_builder.emit import Emitter, static_shape
-from csk_artifacts_builder.graphs.models import IMAGE, finish
+from csk_artifacts_builder.graphs.models import HALF_MAX, IMAGE, finish
 from csk_artifacts_builder.int8.quantize import Calibration, Range, quantize, scale_and_zero
 from csk_artifacts_builder.measure.costs import flops_by_node
 from csk_sdk.contract.manifest import Site
@@ -29,7 +28,6 @@ BESIDE = "prefix.beside"
 _WORTH = 0.9
 # Two bytes keep a sixteen-thousandth of what base images show even so.
 _BEYOND = 4.0
-_HALF_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ class _Form:
 
 
 def _half(emit: Emitter, x: ir.Value) -> ir.Value:
-    clipped = emit.op("Clip", x, emit.scalar(-_HALF_MAX), emit.scalar(_HALF_MAX))
+    clipped = emit.op("Clip", x, emit.scalar(-HALF_MAX), emit.scalar(HALF_MAX))
     return emit.op("Cast", clipped, to=ir.DataType.FLOAT16)
 
 

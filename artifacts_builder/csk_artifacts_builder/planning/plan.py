@@ -20,7 +20,13 @@ from csk_artifacts_builder.graphs.choice import AUTO, choose_sites
 from csk_artifacts_builder.graphs.head import SplitHead, split_head
 from csk_artifacts_builder.graphs.layer_features import with_features
 from csk_artifacts_builder.graphs.losses import require_loss
-from csk_artifacts_builder.graphs.models import eval_model, export_template, memory_model, training_model
+from csk_artifacts_builder.graphs.models import (
+    HALF_MAX,
+    eval_model,
+    export_template,
+    memory_model,
+    training_model,
+)
 from csk_artifacts_builder.graphs.prefix import Cut, find_cut, prefix_model
 from csk_artifacts_builder.graphs.variants import cut_graphs, in_exact, in_int8
 from csk_artifacts_builder.int8.calibrate import Agreement, Feeds, base_feeds, calibrations, level_of
@@ -60,7 +66,7 @@ from csk_sdk.errors import ModelError, UnsupportedOpError
 from csk_sdk.method.heads import ClassStatistics
 
 # Other images than base images reach further: so many times as far, and what float16 holds is not enough.
-_LARGEST_KEPT = float(np.finfo(np.float16).max) / 4
+_LARGEST_KEPT = HALF_MAX / 4
 # So many images of the base data the source model sees before anything is written.
 COMPARED_PICTURES = 8
 
@@ -367,7 +373,7 @@ def _graphs(source: SourceModel, chosen: Manifest) -> dict[str, ir.Model]:
         models[TRAINING_MODEL] = training_model(source.model, sites, head, where, chosen.loss)
     models[EVAL_MODEL] = eval_model(source.model, sites, head, where)
     models[MEMORY_MODEL] = memory_model(source.model, sites, head, where)
-    models[EXPORT_TEMPLATE] = export_template(source.model, head, where, source.interface)
+    models[EXPORT_TEMPLATE] = export_template(source.model, head, where, source.interface, chosen.loss)
     for name, model in models.items():
         standard_ops_only(name, model)
     return models
@@ -379,7 +385,7 @@ def _with_quantised(
     """Add the export template in int8 to `models` where the source has such a form; its layers."""
     if source.quantised is None:
         return ()
-    template = export_template(source.model, chosen.head, source.path.name, source.interface)
+    template = export_template(source.model, chosen.head, source.path.name, source.interface, chosen.loss)
     layers = round_as_deployed(template, source.quantised, chosen.head)
     if layers:
         standard_ops_only(QUANTISED_TEMPLATE, template)
