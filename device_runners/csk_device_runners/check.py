@@ -113,6 +113,8 @@ class _Check:
             suffix = bundle.view(from_prefix=True, partial=True).graph(TRAINING_MODEL, checkpoint, threads)
             self._pieces = bundle.graph(PREFIX_MODEL, checkpoint, threads), suffix
         self._rng = np.random.default_rng(0)
+        # int8 knows the range of the data, and a network may be one of pixels only: of a power, or a logarithm.
+        self._like_data = self._int8 or not self._takes_noise(checkpoint)
         self._parameters = self._random_point(checkpoint)
         # What a step is relative to: the parameter's norm, or so much where that is next to nothing.
         self._sizes = {name: max(norm(value), 1e-2) for name, value in self._parameters.items()}
@@ -130,6 +132,19 @@ class _Check:
         if self._pieces is not None:
             yield self._in_two_pieces(*self._pieces)
         yield self._time()
+
+    def _takes_noise(self, checkpoint: Feeds) -> bool:
+        """Whether the network has an answer to numbers that no pixel has."""
+        head, shape = self.manifest.head, (_IMAGES, *self.manifest.input.shape)
+        feeds: Feeds = {
+            "image": np.random.default_rng(0).normal(size=shape).astype(np.float32),
+            head.weight: checkpoint["head/base/weight"],
+            head.bias: checkpoint["head/base/bias"],
+        }
+        for site in self.manifest.sites:
+            feeds[site.indices] = np.zeros(0, np.int64)
+            feeds[site.delta] = np.zeros((site.rows, 0), np.float32)
+        return bool(np.isfinite(self.eval.run(feeds, ["logits"])["logits"]).all())
 
     def _random_point(self, checkpoint: Feeds) -> Feeds:
         """The base's head, random channels, and center changes of a tenth of the centers' spread (or 1: see below)."""
@@ -163,8 +178,8 @@ class _Check:
 
     def _batch(self, images: int) -> Feeds:
         noise = self._rng.normal(size=(images, *self.manifest.input.shape))
-        # int8 knows the range of the data. Elsewhere more contrast tells small gradients from rounding.
-        made = like_data(self.manifest, noise) if self._int8 else noise.astype(np.float32)
+        # Where it can be, more contrast than images have tells small gradients from rounding.
+        made = like_data(self.manifest, noise) if self._like_data else noise.astype(np.float32)
         image = self._prefix.run({"image": made})["prefix"] if self._prefix is not None else made
         return {"image": image, "label": self._label(images)}
 

@@ -5,10 +5,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from onnx_text import model
 
+from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_device_runners import check_bundle
 from csk_device_runners.__main__ import main
 from csk_sdk.contract.manifest import sealed
@@ -92,3 +95,22 @@ def test_a_wrong_gradient_behind_the_cut_is_found(spoiled, digits_bundle):
     bundle = spoiled("training_suffix.onnx", site["gradient"], 1.1)
     failed = [result.name for result in check_bundle(bundle) if not result.passed]
     assert failed == ["suffix of prefix = whole"]
+
+
+def test_a_network_of_pixels_only_is_shown_pixels(tmp_path):
+    """A power, as of gamma, has no answer to noise below zero, which no device ever sees."""
+    text = """(float[N,3,8,8] x) => (float[N,2] y) {
+        d = Div(x, white)  g = Pow(d, e)  a = Conv<pads=[1,1,1,1]>(g, k0)  r = Relu(a)  [site] c = Conv<pads=[1,1,1,1]>(r, k1)
+        m = GlobalAveragePool(c)  f = Flatten(m)  y = MatMul(f, w)
+    }"""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "k0": rng.normal(size=(4, 3, 3, 3)),
+        "k1": rng.normal(size=(4, 4, 3, 3)),
+        "w": rng.normal(size=(4, 2)),
+    }
+    onnx.save(model(text, white=np.float32(255), e=np.float32(2.2), **tensors), tmp_path / "m.onnx")
+    build_artifacts(
+        tmp_path / "m.onnx", tmp_path / "bundle", BuildOptions(features="last", trainable="from:site")
+    )
+    assert [result for result in check_bundle(tmp_path / "bundle") if not result.passed] == []
