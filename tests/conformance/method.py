@@ -236,10 +236,10 @@ def distances(
     middle, variance = means.mean(axis=0), within + means.var(axis=0)
     at_means, (near, odd) = margins(means), tables
     odd = odd * np.minimum((within + (means - middle) ** 2) / variance, 4.0).mean(axis=1)[:, None]
-    usual = np.quantile(odd, 0.93)
+    usual = np.quantile(odd, 0.94)
 
     def penalty(oddness: NDArray) -> NDArray:
-        return np.asarray(np.exp(4.0 * np.maximum(oddness / usual - 1.0, 0.0)))
+        return np.asarray(np.exp(4.5 * np.maximum(oddness / usual - 1.0, 0.0)))
 
     known = [
         a * at_means[c] / at_means.mean() / penalty(b)

@@ -183,9 +183,9 @@ export const UNKNOWN = {
   /** A feature counts as no further off: one alone must not decide. */
   mostSquared: 4,
   /** Share of known images that are not odd at all. */
-  usualShare: 0.93,
+  usualShare: 0.94,
   /** What of the exponent an image gets that is twice as odd as usual. */
-  steepness: 4,
+  steepness: 4.5,
   /** Numbers kept of each class, of its margins and of its oddness. */
   quantiles: 32,
   /** No margin is taken for less, as a share of the usual one, so that distances stay finite. */
