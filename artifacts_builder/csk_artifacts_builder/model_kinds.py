@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 CLASSIFIERS_ONLY = "csk-sdk teaches classifiers new classes: models with one answer for each image or signal."
 _RECURRENT = {"GRU", "LSTM", "RNN"}
+_ELEMENTWISE = {"Identity", "Sigmoid", "Tanh"}
 _LINEAR = {"Add", "Gemm", "MatMul"}
 _BETWEEN = {"Flatten", "Identity", "LogSoftmax", "Reshape", "Softmax", "Transpose"}
 # A transformer has few convolutions, which cut the image into patches, and as many products of a softmax as layers.
@@ -24,25 +25,49 @@ def _detector(model: ir.Model) -> str | None:
     for value in model.graph.outputs:
         shape = _shape(value)
         if len(shape) == 3 and not _ends_in_classes(model, value):
-            return f"a detector: its output '{value.name}' {value.shape} has a box dimension"
+            return f"a detector: its output {_said(value)} has a box dimension"
     return None
 
 
 def _by_place(model: ir.Model) -> str | None:
-    """A recogniser of text or speech, or a segmenter: one answer for each place."""
+    """A recogniser of text or speech, a segmenter, or a table of numbers: one answer for each place."""
     for value in model.graph.outputs:
         shape = _shape(value)
+        if len(shape) == 3 and _is_table(value):
+            return f"a model of many numbers (landmarks, boxes): its output {_said(value)} is a table of them"
         if len(shape) == 3:
             return (
-                f"a recogniser of sequences (text, speech): its output '{value.name}' {value.shape} tells a class at "
-                "each of many places"
+                f"a recogniser of sequences (text, speech): its output {_said(value)} tells a class at each of many "
+                "places"
             )
         if len(shape) == 4 and any(size != 1 for size in shape[2:]):
             return (
-                f"a model of maps (a segmenter, or a part of a detector): its output '{value.name}' {value.shape} has "
+                f"a model of maps (a segmenter, an autoencoder, a part of a detector): its output {_said(value)} has "
                 "an answer for every place of the image"
             )
     return None
+
+
+def _is_table(value: ir.Value) -> bool:
+    """Whether it is a row of numbers an image, in another shape."""
+    node = value.producer()
+    while node is not None and node.op_type in _ELEMENTWISE and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    if node is None or node.op_type != "Reshape" or node.inputs[0] is None:
+        return False
+    row = node.inputs[0].producer()
+    return len(_shape(node.inputs[0])) == 2 or (row is not None and row.op_type == "Gemm")
+
+
+def _said(value: ir.Value) -> str:
+    """Its name and shape; N or ? where the file has no name of a size."""
+    sizes = [str(size) for size in _shape(value)]
+    named = [size not in ("None", "?") and not size.startswith("unk__") for size in sizes]
+    shown = (
+        size if own else "?" if place else "N"
+        for place, (size, own) in enumerate(zip(sizes, named, strict=True))
+    )
+    return f"'{value.name}' [{','.join(shown)}]"
 
 
 def _ends_in_classes(model: ir.Model, value: ir.Value) -> bool:

@@ -135,7 +135,8 @@ ROWS = [
             "(float[N,3,9,9] x) => (float[N,5,5,5] y) { c = Conv(x, w) \n [last] y = Conv(c, v) }"
         ),
         (
-            "model.onnx is a model of maps (a segmenter, or a part of a detector): its output 'y' [N,5,5,5] has",
+            "model.onnx is a model of maps (a segmenter, an autoencoder, a part of a detector): its output 'y' "
+            "[N,5,5,5] has",
         ),
     ),
     Row(
@@ -197,7 +198,8 @@ ROWS = [
             m=RNG.normal(size=(7, 2)),
         ),
         (
-            "model.onnx is a model of maps (a segmenter, or a part of a detector): its output 'y' [N,4,7,2] has",
+            "model.onnx is a model of maps (a segmenter, an autoencoder, a part of a detector): its output 'y' "
+            "[N,4,7,2] has",
         ),
     ),
     Row(
@@ -214,7 +216,7 @@ ROWS = [
             order=np.arange(4 * 7 * 7)[::-1].reshape(1, 4, 7, 7),
         ),
         (
-            "The model is written for one batch size: for 2 images it does not run.",
+            "model.onnx is written for one batch size: for 2 images it does not run.",
             "Export it again with a dynamic batch.",
         ),
         options={"trainable": "from:second"},

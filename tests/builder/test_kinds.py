@@ -44,10 +44,16 @@ KINDS = {
         "float[N,5,40] y",
         "a recogniser of sequences (text, speech): its output 'y' [N,5,40] tells a class at each of many places",
     ),
+    "landmarks": (
+        f"{BODY} \n p = ReduceMean<axes=[2,3], keepdims=0>(t) \n m = Gemm(p, letters) \n y = Reshape(m, points)",
+        "float[N,20,2] y",
+        "a model of many numbers (landmarks, boxes): its output 'y' [N,20,2] is a table of them",
+    ),
     "segmenter": (
         f"{BODY} \n y = Softmax<axis=1>(t)",
         "float[N,5,5,5] y",
-        "a model of maps (a segmenter, or a part of a detector): its output 'y' [N,5,5,5] has an answer for",
+        "a model of maps (a segmenter, an autoencoder, a part of a detector): its output 'y' "
+        "[N,5,5,5] has an answer for",
     ),
     "transformer": (
         f"{TOKENS} \n y = Gemm<transB=1>(m, h, hb)",
@@ -57,6 +63,7 @@ KINDS = {
 }
 TENSORS = WEIGHTS | {
     "boxes": np.array([0, 5, 25]),
+    "points": np.array([-1, 20, 2]),
     "zero": np.array([0]),
     "four": np.array([4]),
     "two": np.array([2]),

@@ -72,7 +72,7 @@ ENDS = {
     ),
     "map": (
         "[map] y = Conv(r_last, hc)",
-        "is a model of maps (a segmenter, or a part of a detector): its output 'y'",
+        "is a model of maps (a segmenter, an autoencoder, a part of a detector): its output 'y'",
     ),
 }
 

@@ -100,8 +100,8 @@ def test_a_wrong_gradient_behind_the_cut_is_found(spoiled, digits_bundle):
 def test_a_network_of_pixels_only_is_shown_pixels(tmp_path):
     """A power, as of gamma, has no answer to noise below zero, which no device ever sees."""
     text = """(float[N,3,8,8] x) => (float[N,2] y) {
-        d = Div(x, white)  g = Pow(d, e)  a = Conv<pads=[1,1,1,1]>(g, k0)  r = Relu(a)  [site] c = Conv<pads=[1,1,1,1]>(r, k1)
-        m = GlobalAveragePool(c)  f = Flatten(m)  y = MatMul(f, w)
+        d = Div(x, white)  g = Pow(d, e)  a = Conv<pads=[1,1,1,1]>(g, k0)  r = Relu(a)
+        [site] c = Conv<pads=[1,1,1,1]>(r, k1)  m = GlobalAveragePool(c)  f = Flatten(m)  y = MatMul(f, w)
     }"""
     rng = np.random.default_rng(0)
     tensors = {

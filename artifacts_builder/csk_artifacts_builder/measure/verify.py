@@ -67,12 +67,12 @@ def same_logits(
     del session
     expected = np.concatenate(answers).astype(np.float32)
     finite = np.isfinite(np.concatenate(answers[:_NOISES])).all()
-    got = _prepared_outputs(prepared, batches)
+    got = _prepared_outputs(prepared, batches, source.path.name)
     if source.binary:
         got, activation = _one_number(got, activation)
     if got.size != expected.size:
         count = 2 * len(batches[0])
-        raise _one_batch_size(f"for {count} images it gives outputs {list(got.shape)}")
+        raise _one_batch_size(source.path.name, f"for {count} images it gives outputs {list(got.shape)}")
     expected, got = expected.reshape(len(got), -1), got.reshape(len(got), -1)
     if finite and source.quantised is not None:
         # As they are: of a probability that is rounded to 0 there is no logarithm.
@@ -165,7 +165,9 @@ def _batches(
     return [*noise, *np.resize(real, (count // size, size, *picture))]
 
 
-def _prepared_outputs(prepared: Path | bytes, batches: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _prepared_outputs(
+    prepared: Path | bytes, batches: Sequence[NDArray[np.float32]], where: str
+) -> NDArray[np.float32]:
     """What the prepared graph gives, for two batches at once."""
     session = open_graph(prepared if isinstance(prepared, bytes) else str(prepared), PREPARED)
     pairs = [np.concatenate(batches[place : place + 2]) for place in range(0, len(batches), 2)]
@@ -174,7 +176,7 @@ def _prepared_outputs(prepared: Path | bytes, batches: Sequence[NDArray[np.float
     except ModelError:
         # Or on no number of images at all, which is said first.
         run(session, batches[:1], PREPARED)
-        raise _one_batch_size(f"for {len(pairs[0])} images it does not run") from None
+        raise _one_batch_size(where, f"for {len(pairs[0])} images it does not run") from None
 
 
 def _one_number(
@@ -240,10 +242,8 @@ def _differing(source: SourceModel, shown: Sequence[NDArray[Any]], difference: f
     )
 
 
-def _one_batch_size(what: str) -> ModelError:
-    return ModelError(
-        f"The model is written for one batch size: {what}. Export it again with a dynamic batch."
-    )
+def _one_batch_size(where: str, what: str) -> ModelError:
+    return ModelError(f"{where} is written for one batch size: {what}. Export it again with a dynamic batch.")
 
 
 def standard_ops_only(name: str, model: ir.Model) -> None:

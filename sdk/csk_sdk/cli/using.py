@@ -253,7 +253,8 @@ def export(
 ) -> None:
     """Write what is known as an ordinary ONNX model.
 
-    Its input is the source model's; its class names are in the metadata under "classes".
+    Its input is the source model's; its class names are in the metadata under "classes". Where class statistics are
+    kept, scores are those of a discriminant over all classes; --task base has those of the source model.
 
     \b
     Example:  csk-sdk export --out model.onnx
