@@ -263,6 +263,11 @@ def warnings_about(
             f"no --mean/--std given: {_UNNORMALISED[kind]}. If the model was trained on normalised "
             f"{kind}, pass the same numbers here."
         )
+    if not manifest.input.is_signal and manifest.input.channels not in (1, 3):
+        found.append(
+            f"the model takes {manifest.input.channels} channels, and picture files are read as gray or RGB, without "
+            "alpha: hand over arrays, such as those of an npz file, and leave out --base-data."
+        )
     found += [
         f"convolution '{one.node}' is never trained: {one.reason}."
         for one in manifest.left_out

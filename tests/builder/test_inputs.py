@@ -10,13 +10,20 @@ import numpy as np
 import onnx
 import pytest
 from networks import AUDIO, chain
+from onnx.reference import ReferenceEvaluator
 from onnx_text import model
+from PIL import Image
 
-from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder import BuildOptions, build_artifacts, try_model
+from csk_sdk import Learner
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.errors import ConfigError, CskError, ModelError
+from csk_sdk.errors import ConfigError, CskError, ModelError, TaskError
 
 RNG = np.random.default_rng(0)
+
+
+# Taken apart into rows of pixels, and put together again with the channels first.
+UNFOLLOWED = "r = Reshape(x, to) \n [turn] t = Transpose<perm=[0,2,1]>(r) \n i = Reshape(t, back)"
 
 
 def conv(
@@ -85,6 +92,75 @@ def test_pictures_with_any_number_of_channels_last(
     assert made.manifest.input.shape == (channels, 9, 8)
 
 
+FIRST_THREE = {"none": np.array([0]), "three": np.array([3]), "axis": np.array([3])}
+TO_FIRST = "i = Transpose<perm=[0,3,1,2]>(a)"
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "nodes", "tensors"),
+    [
+        ("N,9,8,4", 3, f"a = Slice(x, none, three, axis) \n {TO_FIRST}", FIRST_THREE),
+        ("N,9,8,4", 4, 'm = Sub(x, mean) \n i = Einsum<equation="nhwc->nchw">(m)', {"mean": RNG.normal(size=4)}),
+        ("N,9,8,3", 3, f"a = MatMul(x, colors) \n {TO_FIRST}", {"colors": RNG.normal(size=(3, 3))}),
+        ("N,9,8,3", 1, f"a = ReduceMean<axes=[3], keepdims=1>(x) \n {TO_FIRST}", {}),
+        ("N,9,8,1", 3, f"a = Expand(x, to) \n {TO_FIRST}", {"to": np.array([1, 1, 1, 3])}),
+        ("N,9,8,3", 3, f"a = Resize(x, , scales) \n {TO_FIRST}", {"scales": np.array([1, 2, 2, 1.0])}),
+        ("N,9,8,3", 3, "i = Transpose<perm=[0,3,2,1]>(x)", {}),
+        ("N,9,8,3", 3, "a = Transpose<perm=[0,1,3,2]>(x) \n i = Transpose<perm=[0,2,1,3]>(a)", {}),
+    ],
+    ids=["of four", "einsum", "mixed", "gray", "thrice", "resized", "width first", "in two turns"],
+)  # fmt: skip
+def test_what_is_done_before_the_channels_come_first(
+    tmp_path: Path, shape: str, channels: int, nodes: str, tensors: dict[str, Any]
+) -> None:
+    """The bundle is of the images that the file takes, and its export is the file."""
+    proto = conv(shape, nodes, channels, 2, **tensors)
+    given = build(proto, tmp_path).manifest.input
+    height, width, last = (int(size) for size in shape.split(",")[1:])
+    assert (given.channels, given.size) == (last, (height, width))
+    Learner.open(tmp_path / "bundle", state=tmp_path / "state").export(tmp_path / "exported.onnx")
+    x = RNG.normal(size=(3, height, width, last)).astype(np.float32)
+    made = ReferenceEvaluator(str(tmp_path / "exported.onnx")).run(None, {"x": x})[0]
+    np.testing.assert_allclose(made, ReferenceEvaluator(proto).run(None, {"x": x})[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "nodes"),
+    [
+        ("N,9,8,3", 9, "i = Abs(x)"),
+        ("N,9,8,3", 9, "i = Transpose<perm=[0,1,3,2]>(x)"),
+        ("N,9,8,3", 9, "a = Transpose<perm=[0,3,2,1]>(x) \n i = Transpose<perm=[0,3,2,1]>(a)"),
+    ],
+    ids=["scaled", "on its side", "there and back"],
+)
+def test_many_channels_first(tmp_path: Path, shape: str, channels: int, nodes: str) -> None:
+    """A convolution that reads nine channels says so, whatever its image's width is."""
+    given = build(conv(shape, nodes, channels, 2), tmp_path).manifest.input
+    assert (given.channels, given.size) == (9, (8, 3))
+
+
+@pytest.mark.parametrize(("channels", "said"), [(1, False), (3, False), (4, True), (6, True)])
+def test_what_picture_files_do_not_hold_is_said(tmp_path: Path, channels: int, said: bool) -> None:
+    onnx.save(conv(f"N,{channels},9,8", channels=channels, rank=2), tmp_path / "model.onnx")
+    sentence = (
+        f"the model takes {channels} channels, and picture files are read as gray or RGB, without alpha: hand over "
+        "arrays, such as those of an npz file, and leave out --base-data."
+    )
+    assert (sentence in try_model(tmp_path / "model.onnx").warnings) == said
+
+
+def test_alpha_of_base_images_is_not_read(tmp_path: Path) -> None:
+    proto = conv("N,4,9,8", channels=4, rank=2)
+    folder = tmp_path / "base"
+    for name in ("a", "b", "c"):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(RNG.integers(0, 255, (9, 8, 4), np.uint8)).save(folder / name / "0.png")
+    with pytest.raises(
+        TaskError, match=r"0\.png has 3 channels without alpha, which is not read of picture files"
+    ):
+        build(proto, tmp_path, base_data=folder, classes=("a", "b", "c"))
+
+
 def test_auto_takes_the_last_two_lengths(tmp_path: Path) -> None:
     layers = [((4, 2, 3), "<strides=[2]>"), *[((4, 4, 3), "<strides=[2]>")] * 2]
     sites = build(chain("stages", "Tanh", *layers, image=(2, 33)).proto(), tmp_path).manifest.sites
@@ -109,6 +185,25 @@ def test_auto_takes_the_last_two_lengths(tmp_path: Path) -> None:
         (
             lambda: conv("N,27", "i = Reshape(x, to)", to=np.array([-1, 3, 9])),
             "input 'x' is neither (batch, channels, height, width) nor (batch, channels, length).",
+        ),
+        (
+            lambda: conv("N,9,8,3", UNFOLLOWED, 3, 2, to=np.array([0, 72, 3]), back=np.array([0, 3, 9, 8])),
+            "model.onnx: input 'x' [N,9,8,3] looks like an image with its channels last, but what is done to it in "
+            "front of 'turn' (Transpose) cannot be followed. Export the model with (batch, channels, height, width) "
+            "input.",
+        ),
+        (
+            lambda: conv("N,H,W,3", UNFOLLOWED, 3, 2, to=np.array([0, 72, 3]), back=np.array([0, 3, 9, 8])),
+            "model.onnx: input 'x' [N,H,W,3] looks like an image with its channels last, but what is done",
+        ),
+        (
+            lambda: conv("9,8,3", "t = Transpose<perm=[2,0,1]>(x) \n i = Unsqueeze(t, to)", 3, 2, to=np.array([0])),
+            "model.onnx: input 'x' [9,8,3] has no batch dimension: its sizes are those of one image. Export the model "
+            "for a batch of images, such as [1,9,8,3].",
+        ),
+        (
+            lambda: conv("3,9,8", "i = Reshape(x, to)", 3, 2, to=np.array([1, 3, 9, 8])),
+            "model.onnx: input 'x' [3,9,8] has no batch dimension",
         ),
     ],
 )  # fmt: skip

@@ -52,6 +52,37 @@ FRONTS: dict[str, tuple[str, str, float, dict[str, NDArray]]] = {
         255,
         {"order": np.array([2, 1, 0])},
     ),
+    "channels last, blue first": (
+        "float[N,9,9,3]",
+        "b = Slice(x, from, to, axis, back) \n m = Sub(b, caffe) \n s = Transpose<perm=[0,3,1,2]>(m)",
+        255,
+        {
+            "from": np.array([-1]),
+            "to": np.array([np.iinfo(np.int64).min]),
+            "axis": np.array([-1]),
+            "back": np.array([-1]),
+            "caffe": np.array([103.9, 116.8, 123.7]),
+        },
+    ),
+    "uint8, channels last, in another order": (
+        "uint8[1,9,9,3]",
+        "b = Gather<axis=3>(x, order) \n i = Cast<to=1>(b) \n d = Div(i, white) \n s = Transpose<perm=[0,3,1,2]>(d)",
+        255,
+        {"order": np.array([1, 2, 0]), "white": np.array(255.0)},
+    ),
+    "channels last, turned by an Einsum": (
+        "float[N,9,9,3]",
+        'd = Mul(scale, x) \n s = Einsum<equation="nhwc->nchw">(d)',
+        255,
+        {"scale": np.array([0.02, 0.03, 0.04])},
+    ),
+    "channels last, apart and together": (
+        "float[N,9,9,3]",
+        "m = Sub(x, caffe) \n j, k, l = Split<axis=3>(m) \n q = Concat<axis=3>(l, k, j) \n"
+        " s = Transpose<perm=[0,3,1,2]>(q)",
+        255,
+        {"caffe": np.array([103.9, 116.8, 123.7])},
+    ),
     "mean and std of 0 to 1": ("float[N,3,9,9]", "m = Sub(x, mean) \n s = Div(m, std)", 1, {}),
     "resized first": (
         "float[1,3,12,12]",

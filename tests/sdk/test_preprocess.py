@@ -58,7 +58,10 @@ def test_a_model_of_four_bands_takes_four_bands_each_resized_alone():
         alone = Image.fromarray(np.ascontiguousarray(bands[:, :, band]))
         expected = np.asarray(alone.resize((8, 6), Image.Resampling.BILINEAR))
         np.testing.assert_array_equal(model.to_size(bands, "it")[:, :, band], expected)
-    with pytest.raises(TaskError, match=r"^it has 3 channels and the model takes 4: hand over"):
+    sentence = (
+        r"^it has 3 channels without alpha, which is not read of picture files, and the model takes 4: hand"
+    )
+    with pytest.raises(TaskError, match=sentence):
         model.to_size(picture(6, 8, 3), "it")
 
 

@@ -21,6 +21,14 @@ from csk_artifacts_builder.emit import Emitter, attribute
 _NOTHING = 1e-30
 
 
+def einsum_order(node: ir.Node) -> list[int] | None:
+    """The order in which an Einsum that is a Transpose puts the axes of its input; None for another."""
+    terms = _terms(attribute(node, "equation"))
+    if terms is None or len(terms) != 2 or len(terms[0]) != len(terms[1]):
+        return None
+    return [terms[0].index(axis) for axis in terms[1]]
+
+
 def write_composites(model: ir.Model) -> bool:
     """Rewrite such nodes as above, in place; True when there was one."""
     emit = Emitter(model.graph)

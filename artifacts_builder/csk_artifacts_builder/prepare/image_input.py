@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from csk_artifacts_builder.model_kinds import CLASSIFIERS_ONLY, kind_of
-from csk_artifacts_builder.prepare.interface import is_channels_last
+from csk_artifacts_builder.prepare.channel_axis import adds_its_batch, is_channels_last, require_known_layout
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, ModelError
 
@@ -36,7 +36,13 @@ def image_input(model: ir.Model, where: str, given: Sequence[int] | None) -> ir.
         raise ModelError(
             f"{where}: input '{image.name}' is neither (batch, channels, height, width) nor (batch, channels, length)."
         )
+    if adds_its_batch(image):
+        raise ModelError(
+            f"{where}: input '{image.name}' {image.shape} has no batch dimension: its sizes are those of one image. "
+            f"Export the model for a batch of images, such as [1,{','.join(map(str, image.shape))}]."
+        )
     picture = len(image.shape) == 4
+    require_known_layout(image, where)
     if given is not None:
         _set_size(model, image, given, where)
     if not all(isinstance(dim, int) for dim in image.shape[1:]):

@@ -7,7 +7,6 @@ the source's own input and output types back around the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from csk_artifacts_builder.emit import Emitter, attribute, constant_array
+from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.prepare.ending import Step
 
-# Scaling, and a margin, in front of the layout's change.
-_IN_ORDER = {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Pad", "Sub"}
-# Ops in front of or instead of a first convolution, which read the channels from axis 1.
-_CHANNELS_FIRST = {"Conv", "Pad", "BatchNormalization", "Unsqueeze"}
 _TO_CHANNELS_LAST = (0, 2, 3, 1)
 _TO_CHANNELS_FIRST = (0, 3, 1, 2)
 
@@ -43,36 +38,6 @@ class Interface:
         """A batch for the prepared graph, `(n, channels, height, width)` float32, as the source model takes it."""
         shown = x.transpose(_TO_CHANNELS_LAST) if self.channels_last else x
         return np.ascontiguousarray(shown, self.input_type.numpy())
-
-
-def is_channels_last(image: ir.Value) -> bool:
-    """Whether an input `(n, a, b, c)` or `(n, a, b)` has its channels at the end.
-
-    It does where the graph moves its last axis behind the batch, by a Transpose, or by a Reshape of one channel, before
-    anything else is done that depends on the order of axes. A convolution reads its channels from axis 1.
-    """
-    assert image.shape is not None
-    rank = len(image.shape)
-    moved = [0, rank - 1, *range(1, rank - 1)]
-    for node in _readers(image):
-        if node.op_type == "Transpose" and list(attribute(node, "perm", [])) == moved:
-            # Of three axes the swap is its own inverse, and a layer norm or a matrix product wants the channels last.
-            behind = {user.op_type for user in node.outputs[0].consumers()}
-            return rank == 4 or bool(behind & _CHANNELS_FIRST)
-        if node.op_type == "Reshape" and image.shape[-1] == 1:
-            target = constant_array(node.inputs[1])
-            if target is not None and list(target[1:]) == [image.shape[axis] for axis in moved[1:]]:
-                return True
-    return False
-
-
-def _readers(value: ir.Value) -> Iterator[ir.Node]:
-    """The nodes that read `value`, or what keeps its axes in their order."""
-    for node in value.consumers():
-        if node.op_type in _IN_ORDER and node.inputs[0] is value:
-            yield from _readers(node.outputs[0])
-        else:
-            yield node
 
 
 def take_channels_first(model: ir.Model) -> None:

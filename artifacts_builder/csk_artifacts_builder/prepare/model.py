@@ -17,6 +17,7 @@ import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
 from csk_artifacts_builder.emit import attribute, constant_array
+from csk_artifacts_builder.prepare.channel_axis import is_channels_last
 from csk_artifacts_builder.prepare.composites import write_composites
 from csk_artifacts_builder.prepare.constant_sizes import (
     fold_sizes,
@@ -35,7 +36,7 @@ from csk_artifacts_builder.prepare.ending import (
 from csk_artifacts_builder.prepare.fold_batch_norm import fold_batch_norm
 from csk_artifacts_builder.prepare.image_input import image_input
 from csk_artifacts_builder.prepare.inference import to_inference
-from csk_artifacts_builder.prepare.interface import Interface, is_channels_last, take_channels_first
+from csk_artifacts_builder.prepare.interface import Interface, take_channels_first
 from csk_artifacts_builder.prepare.layer_norm import recognise_layer_norms
 from csk_artifacts_builder.prepare.linear_head import to_linear_head
 from csk_artifacts_builder.prepare.opset import downgrade, upgrade

@@ -173,6 +173,12 @@ class PicturePreprocessing(Preprocessing):
     def _convert(self, pixels: Pixels, where: str) -> Pixels:
         """`(h, w, c)` to the model's channels; gray for an RGB model stays `(h, w, 1)`."""
         channels = pixels.shape[2]
+        if channels != 4 == self.channels:
+            raise TaskError(
+                f"{where} has {plural(channels, 'channel')} without alpha, which is not read of picture files, and the "
+                "model takes 4: hand over arrays, such as those of an npz file, with the channels that the model was "
+                "trained on."
+            )
         if channels > 4 or self.channels not in (1, 3):
             raise TaskError(
                 f"{where} has {plural(channels, 'channel')} and the model takes {self.channels}: "
