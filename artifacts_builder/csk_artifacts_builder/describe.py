@@ -235,14 +235,22 @@ def unprotected(options: BuildOptions, manifest: Manifest) -> tuple[str, ...]:
         return ()
     kind = f"{manifest.input.noun}s"
     if objective_of(manifest.loss).tabular:
-        return (
-            "what the model knows is UNPROTECTED: without --base-data the device will forget it. Pass a folder with "
-            f"some {kind} of it and their labels in a metadata.csv.",
+        risk = "what the model knows is UNPROTECTED: without --base-data the device will forget it"
+        remedy = f"Pass a folder with some {kind} of it and their labels in a metadata.csv"
+    else:
+        risk = (
+            "the base classes are UNPROTECTED: without --base-data the device will forget them, and cannot weigh "
+            "them against new classes"
         )
-    return (
-        "the base classes are UNPROTECTED: without --base-data the device will forget them, and cannot weigh "
-        f"them against new classes. Pass a folder with some {kind} of each base class.",
-    )
+        remedy = f"Pass a folder with some {kind} of each base class"
+    if _beyond_picture_files(manifest):
+        remedy = f"The files that it reads do not hold {manifest.input.channels} channels"
+    return (f"{risk}. {remedy}.",)
+
+
+def _beyond_picture_files(manifest: Manifest) -> bool:
+    """Whether the model takes images of channels that no picture file is read with."""
+    return not manifest.input.is_signal and manifest.input.channels not in (1, 3)
 
 
 def warnings_about(
@@ -263,10 +271,10 @@ def warnings_about(
             f"no --mean/--std given: {_UNNORMALISED[kind]}. If the model was trained on normalised "
             f"{kind}, pass the same numbers here."
         )
-    if not manifest.input.is_signal and manifest.input.channels not in (1, 3):
+    if _beyond_picture_files(manifest):
         found.append(
             f"the model takes {manifest.input.channels} channels, and picture files are read as gray or RGB, without "
-            "alpha: hand over arrays, such as those of an npz file, and leave out --base-data."
+            "alpha: hand over arrays, such as those of an npz file."
         )
     found += [
         f"convolution '{one.node}' is never trained: {one.reason}."

@@ -144,9 +144,14 @@ def test_what_picture_files_do_not_hold_is_said(tmp_path: Path, channels: int, s
     onnx.save(conv(f"N,{channels},9,8", channels=channels, rank=2), tmp_path / "model.onnx")
     sentence = (
         f"the model takes {channels} channels, and picture files are read as gray or RGB, without alpha: hand over "
-        "arrays, such as those of an npz file, and leave out --base-data."
+        "arrays, such as those of an npz file."
     )
     assert (sentence in try_model(tmp_path / "model.onnx").warnings) == said
+    built = build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle").warnings
+    assert (sentence in built) == said
+    advised = any("Pass a folder with some images of each base class." in one for one in built)
+    refused = any(f"The files that it reads do not hold {channels} channels." in one for one in built)
+    assert (advised, refused) == (not said, said)
 
 
 def test_alpha_of_base_images_is_not_read(tmp_path: Path) -> None:
