@@ -1,6 +1,7 @@
 """Computing what a graph makes of its constants alone, whatever the size: kernels of weight norm, pads, turned weights.
 
-Each node is run by ONNX Runtime at the model's own opset, so what is folded is what the deployed model computes.
+Each node is run by ONNX Runtime at the model's own opset, so what is folded is what the deployed model computes. NumPy
+has no bfloat16 and no float8, so ONNX Runtime takes none from it: what is made of those, `onnx.reference` computes.
 onnxscript's folding, which follows with its partial knowledge of sizes, computes by onnx.reference, stops at 8,192
 elements, and draws a random number once.
 """
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
 from csk_artifacts_builder.emit import constant_array
 from csk_sdk.runtime.sessions import load_onnxruntime, open_session
@@ -32,6 +34,10 @@ _FED = {
     *(ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BOOL, ir.DataType.INT8),
     *(ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT32, ir.DataType.UINT32),
     *(ir.DataType.INT64, ir.DataType.UINT64),
+}
+_NOT_FED = {
+    *(ir.DataType.BFLOAT16, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E4M3FNUZ),
+    *(ir.DataType.FLOAT8E5M2, ir.DataType.FLOAT8E5M2FNUZ),
 }
 
 
@@ -72,7 +78,8 @@ def _is_constant(node: ir.Node) -> bool:
     if any(value.is_graph_output() for value in node.outputs):
         return False
     return all(
-        value is None or (value.is_initializer() and value.dtype in _FED and value.const_value is not None)
+        value is None
+        or (value.is_initializer() and value.dtype in _FED | _NOT_FED and value.const_value is not None)
         for value in node.inputs
     )
 
@@ -111,7 +118,7 @@ def _elements(node: ir.Node) -> int | None:
 
 
 def _computed(node: ir.Node, opset: int) -> list[NDArray[Any]] | None:
-    """What the node gives, by ONNX Runtime; None where that does not run it."""
+    """What the node gives, by ONNX Runtime or, of numbers that it takes none of, by onnx; None where it is not run."""
     feeds = {str(value.name): value for value in node.inputs if value is not None}
     proto = ir.to_proto(node)
     inputs = [
@@ -124,9 +131,11 @@ def _computed(node: ir.Node, opset: int) -> list[NDArray[Any]] | None:
     single = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
     options = load_onnxruntime().SessionOptions()
     options.log_severity_level = 4
+    arrays = {name: constant_array(value) for name, value in feeds.items()}
     try:
-        session = open_session(single.SerializeToString(), options)
-        return list(session.run(None, {name: constant_array(value) for name, value in feeds.items()}))
+        if any(value.dtype in _NOT_FED for value in feeds.values()):
+            return [np.asarray(one) for one in ReferenceEvaluator(single).run(None, arrays)]
+        return list(open_session(single.SerializeToString(), options).run(None, arrays))
     except Exception:
         return None
 
