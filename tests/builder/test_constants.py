@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from onnx_text import model
 from preparing import HEAD, TAIL, body, buildable, images, ops, outputs, prepared
 from small_models import classifier, text, unchecked
 
+from csk_artifacts_builder.emit import constant_array
 from csk_artifacts_builder.prepare import constants
 from csk_artifacts_builder.prepare.model import prepare
 
@@ -51,6 +54,36 @@ def test_a_large_kernel_of_constants_is_a_site(tmp_path: Path, kernel: str, opse
     """It was left out without a word above 8,192 elements."""
     source = prepared(wide(kernel, opset), tmp_path)
     assert ops(source)[:3] == ["Conv", "Relu", "Conv"]
+    bundle = buildable(source, tmp_path)
+    assert [site.shape for site in bundle.manifest.sites] == [(40, 3, 3, 3), (64, 40, 3, 3)]
+    assert not bundle.manifest.left_out
+
+
+STORED = {
+    "bfloat16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16),
+    "float8e4m3fn": (TensorProto.FLOAT8E4M3FN, ml_dtypes.float8_e4m3fn),
+    "float8e5m2": (TensorProto.FLOAT8E5M2, ml_dtypes.float8_e5m2),
+    "float16": (TensorProto.FLOAT16, np.float16),
+    "double": (TensorProto.DOUBLE, np.float64),
+}
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["cast", "turned-and-cast"])
+@pytest.mark.parametrize("stored", STORED)
+def test_a_large_kernel_in_another_type_behind_a_cast(tmp_path: Path, stored: str, turned: bool) -> None:
+    """Exporters keep weights in bfloat16 and cast them; above 8,192 elements the kernel was said to be computed."""
+    kind, numbers = STORED[stored]
+    back = "q = Transpose<perm=[3,2,1,0]>(raw) \n j = Cast<to=1>(q) \n k = Transpose<perm=[3,2,1,0]>(j)"
+    proto = wide(back if turned else "k = Cast<to=1>(raw)", 21)
+    raw = next(one for one in proto.graph.initializer if one.name == "raw")
+    rounded = WIDE.astype(numbers)
+    raw.CopyFrom(
+        helper.make_tensor("raw", kind, WIDE.shape, rounded.view(f"u{rounded.itemsize}").tobytes(), raw=True)
+    )
+    onnx.save(proto, tmp_path / "model.onnx")
+    source = prepare(tmp_path / "model.onnx")
+    kernels = [constant_array(node.inputs[1]) for node in source.model.graph if node.op_type == "Conv"]
+    np.testing.assert_array_equal(kernels[1], rounded.astype(np.float32))
     bundle = buildable(source, tmp_path)
     assert [site.shape for site in bundle.manifest.sites] == [(40, 3, 3, 3), (64, 40, 3, 3)]
     assert not bundle.manifest.left_out

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx_text import in_float64, model
 from preparing import outputs
+from quantised_models import quantised_weights
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
+from csk_artifacts_builder.prepare.model import prepare
 from csk_sdk import Learner
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import EVAL_MODEL, TRAINING_MODEL
@@ -55,6 +58,18 @@ BOTH = CLASSES + WIDTH
 ROWS = [
     Row("mean then 1x1", "p = GlobalAveragePool(r) \n k = Conv(p, one, b) \n y = Flatten(k)", WIDTH),
     Row("no bias", "p = GlobalAveragePool(r) \n k = Conv(p, one) \n y = Flatten(k)", WIDTH),
+    Row(
+        "its bias added behind",
+        "k = Conv(r, one) \n a = Add(k, apart) \n p = GlobalAveragePool(a) \n y = Flatten(p)",
+        WIDTH,
+        {"apart": TENSORS["b"].reshape(1, -1, 1, 1)},
+    ),
+    Row(
+        "a bias added in front of a bend",
+        "k = Conv(r, one, half) \n a = Add(apart, k) \n u = Relu(a) \n p = GlobalAveragePool(u) \n y = Flatten(p)",
+        BOTH,
+        {"half": TENSORS["b"] / 2, "apart": TENSORS["b"].reshape(1, -1, 1, 1) / 2},
+    ),
     Row("1x1 then mean", "k = Conv(r, one, b) \n p = GlobalAveragePool(k) \n y = Flatten(p)", WIDTH),
     Row("1x1 then ReduceMean", "k = Conv(r, one, b) \n y = ReduceMean<axes=[2,3], keepdims=0>(k)", WIDTH),
     Row(
@@ -157,6 +172,18 @@ def test_features_are_the_logits_and_the_means(row: Row, bundles: dict[str, Bund
     evaluator = ReferenceEvaluator(in_float64(with_output(row.proto(), "r")))
     means = evaluator.run(None, {"x": pictures().astype(np.float64)})[0].mean(axis=(2, 3))
     np.testing.assert_allclose(got[:, CLASSES:], means, rtol=1e-5, atol=1e-6)
+
+
+def test_a_head_that_quantize_dynamic_took_apart(tmp_path: Path) -> None:
+    """Its bias stands behind the product and its scales: the network was said to end in a Flatten."""
+    row = next(row for row in ROWS if row.case == "1x1 then mean")
+    onnx.save(row.proto(), tmp_path / "source.onnx")
+    deployed = quantised_weights(tmp_path / "source.onnx", tmp_path / "model.onnx")
+    assert "Add" in [node.op_type for node in onnx.load(deployed).graph.node]
+    model = ir.to_proto(prepare(deployed).model)
+    expected = outputs(onnx.load(deployed), pictures())
+    assert model.graph.node[-1].op_type == "Gemm"
+    assert np.abs(outputs(model, pictures()) - expected).max() <= 0.03 * np.ptp(expected)
 
 
 def with_output(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:

@@ -14,6 +14,7 @@ from preparing import HEAD, images
 from typer.testing import CliRunner
 
 from csk_artifacts_builder import BuildOptions, build, build_artifacts
+from csk_artifacts_builder.prepare.model import prepare
 from csk_sdk import Learner
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.cli import app
@@ -87,12 +88,18 @@ ENDINGS = {
     "probabilities and labels": (
         f"{LOGITS} \n i = ArgMax<axis=1>(z) \n s = Softmax(z)", "int64[N,1] i, float[N,3] s", 17
     ),
+    "best probability and label": (
+        f"{LOGITS} \n s = Softmax(z) \n m = ReduceMax<axes=[1], keepdims=0>(s) \n i = ArgMax<axis=1, keepdims=0>(s)",
+        "float[N] m, int64[N] i",
+        17,
+    ),
 }  # fmt: skip
 LEFT = {
     "logits and features": "y",
     "features and logits": "y",
     "logits and probabilities": "z",
     "probabilities and labels": "s",
+    "best probability and label": "i",
 }
 
 
@@ -144,6 +151,25 @@ def test_the_export_ends_as_the_source_does(tmp_path: Path, case: str, features:
         assert got[name].dtype == array.dtype
         assert got[name].shape == array.shape
         np.testing.assert_allclose(got[name], array, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "chosen"),
+    [
+        ("float[N] m, int64[N] i", "i"),
+        ("int64[N] i, float[N] m", "i"),
+        ("float[N] m, float[N,3] s", "s"),
+        ("float[N,3] z, float[N] m, int64[N] i", "z"),
+    ],
+)
+def test_the_best_score_holds_no_scores(tmp_path: Path, outputs: str, chosen: str) -> None:
+    """`softmax(x).max(1)` gives it beside the label: one of two outputs had to be named, and only the label works."""
+    nodes, _, opset = ENDINGS["best probability and label"]
+    onnx.save(written(nodes, outputs, opset), tmp_path / "model.onnx")
+    found = prepare(tmp_path / "model.onnx")
+    assert found.output == chosen
+    assert f"output '{chosen}' of model.onnx; bundle and exports leave out 'm'" in found.warnings[0]
+    assert ("the scores of the classes" in found.warnings[0]) == (chosen != "i")
 
 
 def test_what_is_cut_or_folded_is_said(tmp_path: Path) -> None:

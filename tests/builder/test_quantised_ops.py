@@ -62,9 +62,14 @@ GRAPHS = {
     "transpose": f"{PLAIN} v = Transpose<perm=[0,2,3,1]>(c) \n t = Transpose<perm=[0,3,1,2]>(v)",
     "split": f"{PLAIN} a, d = Split<axis=1>(c) \n t = Add(a, d)",
     "resize": f'{PLAIN} t = Resize<mode="nearest">(c, , scales)',
+    "instance-norm": f"{PLAIN} e = Reshape(c, groups) \n s = Shape(c) \n n = InstanceNormalization(e, ones, none) \n"
+    "t = Reshape(n, s)",
+    "layer-norm": f"{PLAIN} e = Transpose<perm=[0,2,3,1]>(c) \n n = LayerNormalization<axis=-1>(e, by, b) \n"
+    "t = Transpose<perm=[0,3,1,2]>(n)",
     "unsqueeze": "last = Constant<value_ints=[3]>() \n f = GlobalMaxPool(x) \n s = Squeeze(f, last) \n"
     "v = Unsqueeze(s, last) \n t = Conv(v, u3)",
 }  # fmt: skip
+TENSORS |= {"groups": np.array([0, 2, -1]), "ones": np.ones(2), "none": np.zeros(2), "by": np.full(6, 1.5)}
 TENSORS["u3"] = RNG.normal(0, 0.3, (4, 4, 1, 1))
 
 

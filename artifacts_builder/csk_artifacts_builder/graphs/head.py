@@ -76,7 +76,12 @@ def _unknown_shape(model: ir.Model, features: str, where: str) -> ModelError:
         if first
         else ""
     )
+    remedy = "Export the model with sizes that do not depend on the image's numbers."
+    if first is not None and first.op_type == "Squeeze" and not any(first.inputs[1:]):
+        remedy = (
+            "It says no axes, and .squeeze() takes the batch away, too, where it is 1: write .flatten(1) or "
+            ".squeeze(dim) in its place."
+        )
     return ModelError(
-        f"{where}: the shape of the classifier's input '{features}' is not known{because}. Export the model with sizes "
-        "that do not depend on the image's numbers."
+        f"{where}: the shape of the classifier's input '{features}' is not known{because}. {remedy}"
     )

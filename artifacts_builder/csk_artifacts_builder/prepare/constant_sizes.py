@@ -76,7 +76,7 @@ def _holds(flat: ir.Node, count: int) -> bool:
 def _fold_gathered_sizes(model: ir.Model, emit: Emitter) -> bool:
     modified = False
     for node in list(model.graph):
-        sizes = _gathered(node)
+        sizes = known_sizes(node)
         if sizes is not None:
             constant = emit.constant(sizes, np.int64, "sizes")
             node.outputs[0].replace_all_uses_with(constant, replace_graph_outputs=True)
@@ -85,7 +85,7 @@ def _fold_gathered_sizes(model: ir.Model, emit: Emitter) -> bool:
     return modified
 
 
-def _gathered(node: ir.Node) -> NDArray[np.int64] | None:
+def known_sizes(node: ir.Node) -> NDArray[np.int64] | None:
     """What `Gather(Shape(x), i)` gives, or None where the node is something else or a dimension is open."""
     shape = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] is not None else None
     if shape is None or shape.op_type != "Shape" or shape.inputs[0] is None or shape.inputs[0].shape is None:

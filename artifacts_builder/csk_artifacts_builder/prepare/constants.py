@@ -1,18 +1,21 @@
 """Computing what a graph makes of its constants alone, whatever the size: kernels of weight norm, pads, turned weights.
 
-Each node is run by ONNX Runtime at the model's own opset, so what is folded is what the deployed model computes.
+Each node is run by ONNX Runtime at the model's own opset, so what is folded is what the deployed model computes. NumPy
+has no bfloat16 and no float8, so ONNX Runtime takes none from it: what is made of those, `onnx.reference` computes.
 onnxscript's folding, which follows with its partial knowledge of sizes, computes by onnx.reference, stops at 8,192
 elements, and draws a random number once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
 from csk_artifacts_builder.emit import constant_array
 from csk_sdk.runtime.sessions import load_onnxruntime, open_session
@@ -33,19 +36,26 @@ _FED = {
     *(ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT32, ir.DataType.UINT32),
     *(ir.DataType.INT64, ir.DataType.UINT64),
 }
+_NOT_FED = {
+    *(ir.DataType.BFLOAT16, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E4M3FNUZ),
+    *(ir.DataType.FLOAT8E5M2, ir.DataType.FLOAT8E5M2FNUZ),
+}
+FOLDED = frozenset(_FED | _NOT_FED)
 
 
-def fold_constants(model: ir.Model) -> bool:
-    """Replace every node whose inputs are all constants by what it gives, in place; True when there was one.
+def fold_constants(model: ir.Model, of: Set[ir.DataType] = FOLDED) -> bool:
+    """Replace every node whose inputs are all constants, `of` these types, by what it gives, in place.
 
+    True when there was one.
     Nodes that draw random numbers stay, those whose result would be larger than 64 MiB and than all its inputs, and
     those that this ONNX Runtime does not run.
     """
     opset = model.graph.opset_imports.get("", 1)
     modified = False
     for node in list(model.graph):
-        if _is_constant(node) and _fits(node):
-            arrays = _computed(node, opset)
+        if _is_constant(node, of) and _fits(node):
+            given = {str(value.name): value.const_value for value in node.inputs if value is not None}
+            arrays = computed(node, opset, given)  # type: ignore[arg-type]
             if arrays is not None:
                 _put(model.graph, node, arrays)
                 modified = True
@@ -66,13 +76,13 @@ def may_fold(node: ir.Node) -> bool | None:
     return False if is_random(node) else None
 
 
-def _is_constant(node: ir.Node) -> bool:
+def _is_constant(node: ir.Node, of: Set[ir.DataType]) -> bool:
     if node.domain not in ("", "ai.onnx") or is_random(node) or not any(node.outputs):
         return False
     if any(value.is_graph_output() for value in node.outputs):
         return False
     return all(
-        value is None or (value.is_initializer() and value.dtype in _FED and value.const_value is not None)
+        value is None or (value.is_initializer() and value.dtype in of and value.const_value is not None)
         for value in node.inputs
     )
 
@@ -110,13 +120,15 @@ def _elements(node: ir.Node) -> int | None:
     return int(np.prod(shape.numpy()))
 
 
-def _computed(node: ir.Node, opset: int) -> list[NDArray[Any]] | None:
-    """What the node gives, by ONNX Runtime; None where that does not run it."""
-    feeds = {str(value.name): value for value in node.inputs if value is not None}
+def computed(node: ir.Node, opset: int, given: Mapping[str, ir.TensorProtocol]) -> list[NDArray[Any]] | None:
+    """What the node makes of its inputs, by ONNX Runtime or, of numbers that it takes none of, by onnx.
+
+    None where it is not run.
+    """
     proto = ir.to_proto(node)
     inputs = [
-        onnx.helper.make_tensor_value_info(name, int(value.dtype or 0), list(value.const_value.shape.numpy()))  # type: ignore[union-attr]
-        for name, value in feeds.items()
+        onnx.helper.make_tensor_value_info(name, int(tensor.dtype), list(tensor.shape.numpy()))
+        for name, tensor in given.items()
     ]
     outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
     graph = onnx.helper.make_graph([proto], "constant", inputs, outputs)
@@ -124,9 +136,11 @@ def _computed(node: ir.Node, opset: int) -> list[NDArray[Any]] | None:
     single = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
     options = load_onnxruntime().SessionOptions()
     options.log_severity_level = 4
+    arrays = {name: tensor.numpy() for name, tensor in given.items()}
     try:
-        session = open_session(single.SerializeToString(), options)
-        return list(session.run(None, {name: constant_array(value) for name, value in feeds.items()}))
+        if any(tensor.dtype in _NOT_FED for tensor in given.values()):
+            return [np.asarray(one) for one in ReferenceEvaluator(single).run(None, arrays)]
+        return list(open_session(single.SerializeToString(), options).run(None, arrays))
     except Exception:
         return None
 

@@ -24,6 +24,8 @@ from csk_sdk.errors import ModelError
 
 PROBABILITIES = {"Softmax", "LogSoftmax", "Sigmoid"}
 _LABELS = {"ArgMax", "TopK"}
+# The best score itself, beside its label: no scores can be had of it.
+_BEST = {"ReduceMax"}
 _MOVES = {"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 _SCALES = {"Add", "Div", "Mul", "Sub"}
 
@@ -93,9 +95,9 @@ def choose_output(model: ir.Model, wanted: str | None, where: str) -> tuple[str,
     left = ", ".join(f"'{value.name}'" for value in outputs if value not in kept)
     if not left:
         return ()
-    return (
-        f"the scores of the classes are output '{chosen.name}' of {where}; bundle and exports leave out {left}.",
-    )
+    label = _goes_through(_LABELS, _chain(chosen))
+    what = "what a bundle is built of is" if label else "the scores of the classes are"
+    return (f"{what} output '{chosen.name}' of {where}; bundle and exports leave out {left}.",)
 
 
 def _of_one_node(chosen: ir.Value, outputs: Sequence[ir.Value]) -> list[ir.Value]:
@@ -107,15 +109,16 @@ def _of_one_node(chosen: ir.Value, outputs: Sequence[ir.Value]) -> list[ir.Value
 
 
 def _scores(outputs: Sequence[ir.Value]) -> ir.Value | None:
-    """The output that all others lead to, or are made of; of several made of one, the first that is not a label."""
+    """The output that all others lead to, or are made of; of several made of one, the first that is no label."""
     chains = {value: _chain(value) for value in outputs}
     for value in outputs:
         family = [other for other in outputs if chains[other][-1] is chains[value][-1]]
         above = _above(chains[value][-1])
         if all(other in family or other in above for other in outputs):
             raw = [one for one in family if all(one in chains[other] for other in family)]
-            scores = [one for one in family if not _has_label(chains[one])]
-            return (raw or scores or family)[0]
+            scores = [one for one in family if not _goes_through(_LABELS | _BEST, chains[one])]
+            labels = [one for one in family if not _goes_through(_BEST, chains[one])]
+            return (raw or scores or labels or family)[0]
     return None
 
 
@@ -124,7 +127,7 @@ def _chain(value: ir.Value) -> list[ir.Value]:
     chain = [value]
     while True:
         node = chain[-1].producer()
-        if node is None or node.op_type not in PROBABILITIES | _LABELS | _MOVES | _SCALES | {"Cast"}:
+        if node is None or node.op_type not in PROBABILITIES | _LABELS | _BEST | _MOVES | _SCALES | {"Cast"}:
             return chain
         given = [one for one in node.inputs if one is not None and constant_array(one) is None]
         if len(given) != 1:
@@ -132,8 +135,8 @@ def _chain(value: ir.Value) -> list[ir.Value]:
         chain.append(given[0])
 
 
-def _has_label(chain: Sequence[ir.Value]) -> bool:
-    return any((node := value.producer()) is not None and node.op_type in _LABELS for value in chain)
+def _goes_through(ops: set[str], chain: Sequence[ir.Value]) -> bool:
+    return any((node := value.producer()) is not None and node.op_type in ops for value in chain)
 
 
 def _above(value: ir.Value) -> set[ir.Value]:

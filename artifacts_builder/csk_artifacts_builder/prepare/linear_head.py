@@ -134,6 +134,9 @@ def _tail(output: ir.Value) -> _Tail | None:
             behind.insert(0, node)
         elif _is_mean(node) and not pooled:
             pooled, logits = True, logits or value
+        elif node.op_type == "Add" and (folded := _with_bias(node)) is not None:
+            value = folded
+            continue
         elif node.op_type in _BENDS:
             bent, logits = True, logits or value
         elif node.op_type == "Conv" and (pooled or _per_image(value) == _classes(output)):
@@ -141,6 +144,41 @@ def _tail(output: ir.Value) -> _Tail | None:
         elif node.op_type not in _MOVES or _per_image(value) != _classes(output):
             return None
         value = node.inputs[0]
+
+
+def _with_bias(node: ir.Node) -> ir.Value | None:
+    """Fold an Add of a number for each channel into the convolution in front of it, in place.
+
+    What the convolution gives then; None where that is not what it is. `quantize_dynamic` writes biases so.
+    """
+    x, added = node.inputs[0], constant_array(node.inputs[1])
+    if added is None:
+        x, added = node.inputs[1], constant_array(node.inputs[0])
+    convolution = x.producer() if x is not None else None
+    if (
+        convolution is None
+        or convolution.op_type != "Conv"
+        or x is None
+        or added is None
+        or len(x.uses()) != 1
+    ):
+        return None
+    given = convolution.inputs[2] if len(convolution.inputs) > 2 else None
+    bias, channels = constant_array(given), static_shape(x)[1]
+    if (given is not None and bias is None) or added.size != channels or added.ndim != len(static_shape(x)):
+        return None
+    if added.shape[1] != channels:
+        return None
+    total = added.reshape(-1) if bias is None else added.reshape(-1) + bias
+    assert node.graph is not None
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    convolution.resize_inputs(3)
+    own = Emitter(graph).initializer(total.astype(np.float32), f"{node.outputs[0].name}.bias")
+    convolution.replace_input_with(2, own)
+    node.outputs[0].replace_all_uses_with(x, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    return x
 
 
 def _is_open(value: ir.Value) -> bool:

@@ -17,6 +17,7 @@ import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
 from csk_artifacts_builder.emit import attribute, constant_array
+from csk_artifacts_builder.prepare.branches import take_branches
 from csk_artifacts_builder.prepare.channel_axis import is_channels_last
 from csk_artifacts_builder.prepare.composites import write_composites
 from csk_artifacts_builder.prepare.constant_sizes import (
@@ -46,6 +47,7 @@ from csk_artifacts_builder.prepare.precision import to_float32
 from csk_artifacts_builder.prepare.quantized import Quantised, to_float
 from csk_artifacts_builder.prepare.source_facts import SourceFacts, note_facts
 from csk_artifacts_builder.prepare.source_file import load_source
+from csk_artifacts_builder.prepare.squeezes import squeeze_beside_batch
 from csk_sdk.contract.manifest import Head
 from csk_sdk.errors import ModelError
 
@@ -93,6 +95,7 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     where = path.name
     model = ir.from_proto(load_source(path))
     _own_tensors(model)
+    take_branches(model)
     quantised = to_float(model, where)
     _refuse_foreign(model, where)
     passes.InlinePass()(model)
@@ -109,6 +112,7 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     interface = _source_interface(model, where, input_size)
     image = model.graph.inputs[0]
     infer_where_possible(model)  # while the batch is what the exporter saw
+    squeeze_beside_batch(model)
     gather_to_reshape(model)
     sizes_to_scales(model)
     write_composites(model)
@@ -246,6 +250,8 @@ def _free_reshapes(model: ir.Model, batch: int) -> None:
             continue
         freed = target.copy()
         freed[0] = 0 if -1 in target[1:] else -1
+        if freed[0] == 0 and 0 not in target[1:]:
+            node.attributes.pop("allowzero", None)  # by which 0 would be a size, and not the batch's
         name = f"{node.name or node.outputs[0].name}.shape"
         value = ir.Value(name=name, const_value=ir.tensor(freed, name=name))
         value.shape, value.dtype = ir.Shape(freed.shape), ir.DataType.INT64

@@ -103,7 +103,7 @@ def _rewrite(values: Values, node: ir.Node) -> None:
         _dequantize(values, node)
     elif rule is not None:
         rule(values, node)
-    elif any(value in values.reals for value in read):
+    elif any(value in values.reals and (node, value) not in values.float_reads for value in read):
         _move(values, node)
     elif read and all(constant_array(value) is not None for value in read) and _is_scale_or_integers(node):
         _fold(values, node)
@@ -151,6 +151,7 @@ def _dequantize(values: Values, node: ir.Node) -> None:
         real = values.dequantised(node, x, scale, zero, grid, block_size=block)
     else:
         real = values.real(node, x, scale, zero, axis)
+    values.float_reads.update((reader, real) for reader in old.consumers())
     if old.is_graph_output():
         if real.producer() is None or real.is_graph_output():
             with values.emit.before(node):

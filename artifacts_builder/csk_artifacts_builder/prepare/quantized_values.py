@@ -63,6 +63,7 @@ class Values:
     """The float values behind the integers of a graph that is being rewritten, and what was seen on the way.
 
     - `reals`: of each integer value of the graph the float one, and the grid that it was rounded to
+    - `float_reads`: nodes that read such a float value as it is, and not as integers, though it is a key of `reals`
     - `weights`: the grid of each constant that became float32, by its name now
     - `clips`: nodes that hold an activation within its grid
     - `ends`: the grids of activations by the two numbers that they are held between
@@ -75,6 +76,7 @@ class Values:
         self.where = where
         self.opset = model.graph.opset_imports.get("", 1)
         self.reals: dict[ir.Value, tuple[ir.Value, Grid]] = {}
+        self.float_reads: set[tuple[ir.Node, ir.Value]] = set()
         self.weights: dict[str, Grid] = {}
         self.clips: dict[ir.Node, Grid] = {}
         self.ends: dict[tuple[float, float], Grid] = {}
