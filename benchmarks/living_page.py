@@ -24,9 +24,10 @@ by hand.
 
 CIFAR-100: a network of 1.2 million parameters that knows 50 classes, in a bundle with the features of layers, and what
 it learns of the other 50, 100 or 500 images a class, seed 0. Accuracies in percent over all classes that are known,
-where nothing else is said. How each thing works, and what was tried beside it, is in the decisions.
-""" Unknown images,
-the next base model and the digits are of bundles with 992 features (240 for the digits), the rest of builds that had 832.
+where nothing else is said. How each thing works, and what was tried beside it, is in the decisions. What is
+unknown, the next base model and the digits are of bundles with 992 features (the digits: 240), the rest of builds that
+had 832.
+"""
 
 SCORES = ("maximum softmax probability", "ViM", "Mahalanobis", "relative Mahalanobis", "ours")
 AGAINST = ("never taught", "blank", "noise", "digits")
