@@ -287,3 +287,18 @@ def test_features_beyond_float16_are_not_kept(tmp_path: Path, scale: float) -> N
     assert bool(Bundle.open(tmp_path / "b").manifest.prefix) == kept
     assert any("beyond float16" in warning for warning in report.warnings) == (not kept)
     assert [result.detail for result in check_bundle(tmp_path / "b") if not result.passed] == []
+
+
+def test_a_network_that_scales_its_pixels_is_measured_with_pixels(tmp_path: Path) -> None:
+    """Noise around 0, divided by 255, would reach a hundredth of what images do."""
+    text = """(float[N,3,8,8] x) => (float[N,2] y) {
+        d = Div(x, white)  a = Conv<pads=[1,1,1,1]>(d, k0)  r = Relu(a)  [site] c = Conv<pads=[1,1,1,1]>(r, k1)
+        m = GlobalAveragePool(c)  f = Flatten(m)  y = MatMul(f, w)
+    }"""
+    tensors = kernels("k0", "k1", "w")
+    tensors |= {"k0": 1e5 * np.abs(tensors["k0"]), "w": tensors["w"] / 1e5, "white": np.float32(255)}
+    onnx.save(model(text, **tensors), tmp_path / "m.onnx")
+    options = BuildOptions(features="last", trainable="from:site")
+    report = build_artifacts(tmp_path / "m.onnx", tmp_path / "b", options)
+    assert Bundle.open(tmp_path / "b").manifest.prefix == ()
+    assert any("beyond float16" in warning for warning in report.warnings)

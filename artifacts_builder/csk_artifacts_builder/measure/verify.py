@@ -156,13 +156,18 @@ def _batches(
     dims = session.get_inputs()[0].shape
     size = dims[0] if isinstance(dims[0], int) and dims[0] > 0 else 2
     picture = [int(n) for n in static_shape(source.image)[1:]]
-    rng, shape = np.random.default_rng(0), (_NOISES, size, *picture)
-    pixels = source.pixels == BYTES
-    noise = (rng.integers(0, 256, shape) if pixels else rng.normal(size=shape)).astype(np.float32)
+    noise = noise_for(source, (_NOISES, size, *picture))
     if real is None or not len(real):
         return list(noise)
     count = -(-len(real) // size) * size
     return [*noise, *np.resize(real, (count // size, size, *picture))]
+
+
+def noise_for(source: SourceModel, shape: Sequence[int]) -> NDArray[np.float32]:
+    """What the prepared graph takes for an image, drawn at random: pixels where the network scales them itself."""
+    rng = np.random.default_rng(0)
+    pixels = source.pixels == BYTES
+    return (rng.integers(0, 256, shape) if pixels else rng.normal(size=shape)).astype(np.float32)
 
 
 def _prepared_outputs(

@@ -20,14 +20,8 @@ from csk_artifacts_builder.graphs.choice import AUTO, choose_sites
 from csk_artifacts_builder.graphs.head import SplitHead, split_head
 from csk_artifacts_builder.graphs.layer_features import with_features
 from csk_artifacts_builder.graphs.losses import require_loss
-from csk_artifacts_builder.graphs.models import (
-    HALF_MAX,
-    eval_model,
-    export_template,
-    memory_model,
-    training_model,
-)
-from csk_artifacts_builder.graphs.prefix import Cut, find_cut, prefix_model
+from csk_artifacts_builder.graphs.models import eval_model, export_template, memory_model, training_model
+from csk_artifacts_builder.graphs.prefix import Cut, find_cut
 from csk_artifacts_builder.graphs.variants import cut_graphs, in_exact, in_int8
 from csk_artifacts_builder.int8.calibrate import Agreement, Feeds, base_feeds, calibrations, level_of
 from csk_artifacts_builder.int8.deployed import round_as_deployed
@@ -36,9 +30,9 @@ from csk_artifacts_builder.measure.base_knowledge import base_split
 from csk_artifacts_builder.measure.conv_shapes import write_conv_shapes
 from csk_artifacts_builder.measure.costs import measure_costs
 from csk_artifacts_builder.measure.memory import predict_memory, step_memory
-from csk_artifacts_builder.measure.running import PREPARED, open_graph, run
-from csk_artifacts_builder.measure.verify import standard_ops_only
+from csk_artifacts_builder.measure.verify import noise_for, standard_ops_only
 from csk_artifacts_builder.options import BuildOptions
+from csk_artifacts_builder.planning.half_range import beyond_half
 from csk_artifacts_builder.planning.site_budget import Budget
 from csk_artifacts_builder.prepare.model import SourceModel, prepare
 from csk_artifacts_builder.sites import find_sites, left_out
@@ -65,8 +59,6 @@ from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import ModelError, UnsupportedOpError
 from csk_sdk.method.heads import ClassStatistics
 
-# Other images than base images reach further: so many times as far, and what float16 holds is not enough.
-_LARGEST_KEPT = HALF_MAX / 4
 # So many images of the base data the source model sees before anything is written.
 COMPARED_PICTURES = 8
 
@@ -97,10 +89,7 @@ class Plan:
 
     def real_images(self) -> NDArray[np.float32] | None:
         """Some of the base data, as the prepared graph takes them."""
-        if self.split is None:
-            return None
-        feeds = next(base_feeds(self.manifest, self.split, self.checkpoint))
-        return np.asarray(feeds["image"][:COMPARED_PICTURES])
+        return _real_images(self.manifest, self.split, self.checkpoint)
 
 
 def plan_build(model: Path, options: BuildOptions) -> Plan:
@@ -155,9 +144,12 @@ def _planned(
     )
     checkpoint = _empty_checkpoint(source, head, chosen.sites)
     cut = find_cut(source.model, chosen.sites) if PORTABLE in chosen.backends else None
-    if cut is not None and (largest := _largest_at(cut, source, chosen, split, checkpoint)) > _LARGEST_KEPT:
-        source = replace(source, warnings=(*source.warnings, _too_large(largest)))
-        cut = None
+    if cut is not None:
+        images = _real_images(chosen, split, checkpoint)
+        if images is None:
+            images = noise_for(source, (COMPARED_PICTURES, *chosen.input.shape))
+        if told := beyond_half(source, cut, images):
+            source, cut = replace(source, warnings=(*source.warnings, told)), None
     models, mixed, probe = _in_all_forms(models, source, cut, chosen, split, checkpoint)
     manifest = replace(
         chosen,
@@ -257,6 +249,14 @@ def _left_out(source: SourceModel, kinds: str) -> tuple[LeftOut, ...]:
     return tuple(sorted(found, key=lambda one: order.index(one.node) if one.node in order else len(order)))
 
 
+def _real_images(
+    manifest: Manifest, split: Split | None, checkpoint: Mapping[str, NDArray[Any]]
+) -> NDArray[np.float32] | None:
+    if split is None:
+        return None
+    return np.asarray(next(base_feeds(manifest, split, checkpoint))["image"][:COMPARED_PICTURES])
+
+
 def _memory(models: Mapping[str, ir.Model], chosen: Manifest) -> dict[str, Any]:
     """The manifest's fields of what learning takes, of the portable step where there is one."""
     if TRAINING_MODEL not in models:
@@ -320,36 +320,6 @@ def _in_all_forms(
     for model in models.values():
         write_conv_shapes(model)
     return {**models, **templates}, mixed, probe
-
-
-def _largest_at(
-    cut: Cut,
-    source: SourceModel,
-    manifest: Manifest,
-    split: Split | None,
-    checkpoint: Mapping[str, NDArray[Any]],
-) -> float:
-    """The largest number in front of the first site, of base images or noise; 0 where it does not run: said later."""
-    if split is not None:
-        images = next(base_feeds(manifest, split, checkpoint))["image"][:COMPARED_PICTURES]
-    else:
-        shape = (COMPARED_PICTURES, *manifest.input.shape)
-        images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    try:
-        graph = open_graph(ir.to_proto(prefix_model(source.model, cut)).SerializeToString(), PREPARED)
-        return max(
-            float(np.abs(run(graph, [images], PREPARED, output.name)[0]).max())
-            for output in graph.get_outputs()
-        )
-    except ModelError:
-        return 0.0
-
-
-def _too_large(largest: float) -> str:
-    return (
-        f"what the layers in front of the first trained one compute reaches {largest:.1e}, beyond float16, in which it "
-        "would be kept between epochs: nothing is, whatever --prefix-cache says."
-    )
 
 
 def _in_order(source: SourceModel, names: Collection[str]) -> tuple[str, ...]:

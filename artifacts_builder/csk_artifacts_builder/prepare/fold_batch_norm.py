@@ -28,7 +28,7 @@ def fold_batch_norm(model: ir.Model, where: str) -> bool:
                 f"{where} has batch norm '{node.name}' in training mode. Export the model in eval mode."
             )
         scale, shift = _affine(node, where)
-        convolution = _foldable_convolution(node)
+        convolution = foldable_convolution(node.inputs[0])
         if convolution is not None:
             _scale_convolution(emit, convolution, scale, shift)
             replacement = convolution.outputs[0]
@@ -55,8 +55,8 @@ def _affine(node: ir.Node, where: str) -> tuple[NDArray[np.float64], NDArray[np.
     return scale, beta - mean * scale
 
 
-def _foldable_convolution(node: ir.Node) -> ir.Node | None:
-    x = node.inputs[0]
+def foldable_convolution(x: ir.Value | None) -> ir.Node | None:
+    """The convolution that gives `x`, where nothing else reads that, and kernel and bias are constants."""
     producer = x.producer() if x is not None else None
     if producer is None or producer.op_type != "Conv" or x is None:
         return None

@@ -23,6 +23,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import Emitter, attribute, constant_array, static_shape
+from csk_artifacts_builder.prepare.fold_batch_norm import foldable_convolution
 
 _BEHIND_LOGITS = {"Softmax", "LogSoftmax", "Sigmoid"}
 _MOVES = {"Flatten", "Reshape", "Squeeze", "Transpose"}
@@ -154,23 +155,16 @@ def _with_bias(node: ir.Node) -> ir.Value | None:
     x, added = node.inputs[0], constant_array(node.inputs[1])
     if added is None:
         x, added = node.inputs[1], constant_array(node.inputs[0])
-    convolution = x.producer() if x is not None else None
-    if (
-        convolution is None
-        or convolution.op_type != "Conv"
-        or x is None
-        or added is None
-        or len(x.uses()) != 1
-    ):
+    convolution = foldable_convolution(x)
+    if convolution is None or x is None or added is None:
         return None
-    given = convolution.inputs[2] if len(convolution.inputs) > 2 else None
-    bias, channels = constant_array(given), static_shape(x)[1]
-    if (given is not None and bias is None) or added.size != channels or added.ndim != len(static_shape(x)):
-        return None
-    if added.shape[1] != channels:
+    bias, shape = (
+        constant_array(convolution.inputs[2] if len(convolution.inputs) > 2 else None),
+        static_shape(x),
+    )
+    if added.ndim != len(shape) or not added.size == added.shape[1] == shape[1]:
         return None
     total = added.reshape(-1) if bias is None else added.reshape(-1) + bias
-    assert node.graph is not None
     graph = node.graph
     assert isinstance(graph, ir.Graph)
     convolution.resize_inputs(3)

@@ -174,10 +174,10 @@ def _opened(
 
 def _of_one_bundle(opened: list[FleetFile], skipped: dict[str, str]) -> list[FleetFile]:
     """Those of the bundle that most are of; the others are `skipped`. All of them where no bundle has the most."""
-    first = sorted(Counter(map(bundle_of, opened)).items(), key=lambda one: -one[1])
-    if len(first) > 1 and first[0][1] == first[1][1]:
+    (bundle, most), *others = Counter(map(bundle_of, opened)).most_common(2)
+    if others and others[0][1] == most:
         return opened
-    kept = [file for file in opened if bundle_of(file) == first[0][0]]
+    kept = [file for file in opened if bundle_of(file) == bundle]
     for file in opened:
         try:
             require_one_bundle(file, kept[0])
