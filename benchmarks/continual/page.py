@@ -11,7 +11,7 @@ from typing import Any
 
 from .cold import choices, cold, is_cold, published
 from .corruptions import BLUR_DEVIATION, CONTRAST_LEFT, NOISE_DEVIATION, SEVERITY
-from .results import key
+from .results import key, network_of
 from .tables import (
     Run,
     ablation,
@@ -104,9 +104,12 @@ def _cold_start(runs: list[dict[str, Any]]) -> list[str]:
         return []
     parts = [_prose("cold-start.md")]
     for protocol in found:
-        parts.append(f"{_heading(protocol)}, seconds as they were measured on two cores:")
         of = [run for run in runs if run["protocol"] == protocol]
-        parts += [cold(of), choices(of)]
+        for network in sorted({network_of(run) for run in of}):
+            kind = f"{_heading(protocol)}, {network}" if network else _heading(protocol)
+            parts.append(f"{kind}, seconds as they were measured on two cores:")
+            same = [run for run in of if network_of(run) == network]
+            parts += [cold(same), choices(same)]
     return [*parts, published()]
 
 

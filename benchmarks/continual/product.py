@@ -24,7 +24,7 @@ from csk_sdk.method.logistic import logistic_head
 from csk_sdk.runtime.peak_memory import peak_rss_bytes
 
 from .data import BASE, BASE_SHARE, COLD, Stream, TaskData, facts_of
-from .results import Rows, forward_transfer, machine, measures
+from .results import NETWORKS, Rows, forward_transfer, machine, measures
 
 _FEW_TESTS = 1000
 PACKAGES = ("csk-sdk", "numpy", "onnx", "onnxruntime")
@@ -100,7 +100,8 @@ def run(
             print(f"{row.title}: {task.name}, {report.seconds:.0f} s", flush=True)
         images = [len(task.test.labels) for task in (stream.base, *stream.tasks)]
         return {
-            "protocol": protocol, "method": name, "title": row.title, "source": "", "by": "csk-sdk", "seed": seed,
+            "protocol": protocol, "network": NETWORKS.get(model.stem, ""), "method": name, "title": row.title,
+            "source": "", "by": "csk-sdk", "seed": seed,
             "epochs": config.epochs, "batch": learner.bundle.manifest.batch_size, "rate": config.learning_rate,
             "settings": config.to_json(), "scenarios": measures(rows, images),
             "fwt": forward_transfer(ahead, untouched) if transfers else None,

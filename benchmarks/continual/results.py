@@ -14,6 +14,8 @@ from csk_sdk.method.continual_metrics import AccuracyMatrix
 
 # By scenario: per learned task (row), the accuracy in percent of each task known then (column).
 Rows = dict[str, list[list[float]]]
+# By the name of its file, what tables call a network that is none of 1.2 million parameters.
+NETWORKS = {"resnet18-base10": "ResNet-18, 11.2 million parameters"}
 
 
 def measures(rows: Rows, images: Sequence[int]) -> dict[str, dict[str, Any]]:
@@ -69,9 +71,14 @@ def _rounded(value: Any) -> Any:
     return round(value, 3) if isinstance(value, float) else value
 
 
-def key(run: Mapping[str, Any]) -> tuple[str, str, int]:
+def key(run: Mapping[str, Any]) -> tuple[str, str, int, str]:
     """What makes a run one of a kind."""
-    return run["protocol"], run["method"], run["seed"]
+    return run["protocol"], run["method"], run["seed"], network_of(run)
+
+
+def network_of(run: Mapping[str, Any]) -> str:
+    """Which of the larger networks it is of; nothing for those of 1.2 million parameters."""
+    return str(run.get("network", ""))
 
 
 def describe(run: Mapping[str, Any]) -> str:

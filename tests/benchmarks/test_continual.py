@@ -13,7 +13,7 @@ import pytest
 from benchmarks.continual import cold, page, product
 from benchmarks.continual.corruptions import contrast, gaussian_blur, gaussian_noise
 from benchmarks.continual.data import Split, Stream, TaskData, cut
-from benchmarks.continual.results import forward_transfer, measures
+from benchmarks.continual.results import forward_transfer, key, measures
 from benchmarks.continual.tables import CLASS, TASK
 from PIL import Image
 from scipy import ndimage
@@ -107,6 +107,14 @@ def test_the_cold_starts_table_says_what_the_runs_said() -> None:
     row = cold.cold([run]).splitlines()[-1]
     assert row == "| auto | 70.0 | -1.0 | 71.0 | 65.0 | 45.0 | -20.0 | 2.0 | 3.0 | 7.0 | 0 |"
     assert "| AdaGauss |  |  | 66.7 |" in cold.published()
+
+
+def test_a_larger_network_has_a_table_of_its_own() -> None:
+    run = next(one for one in page.load(RESULTS) if one["protocol"] == "9x10@500")
+    text = page.render([run, {**run, "network": "ResNet-18"}], {})
+    assert text.count("Nine tasks of ten classes, 500 images a class, seconds") == 1
+    assert text.count("Nine tasks of ten classes, 500 images a class, ResNet-18, seconds") == 1
+    assert key(run) != key({**run, "network": "ResNet-18"})
 
 
 def test_the_table_of_choices_says_what_each_lesson_gains() -> None:

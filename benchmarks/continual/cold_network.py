@@ -1,0 +1,138 @@
+"""The larger network that knows ten classes: ResNet-18, trained on the base classes of another model; needs torch.
+
+    python -m benchmarks.continual.cold_network --data DIR --model cifar100-base10.onnx --out out/cold
+
+Writes `resnet18-base10.onnx` and `.json`. Each image is shown in one of four rotations, and the network learns to tell
+class and rotation together, which gives features that other classes can use, too (Lee et al. 2020, "Self-supervised
+label augmentation via input transformations"); the file has the logits of images as they are. Crops, mirrored images,
+SGD, one cosine, bfloat16 where the processor has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.architectures import resnet
+from benchmarks.continual.data import Pictures, facts_of
+
+BATCH, MARGIN, ROTATIONS = 64, 4, 4
+NAME = "resnet18-base10"
+
+
+def augmented(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images `(n, 3, 32, 32)` cropped, mirrored and rotated, each in its own way; labels of class and rotation."""
+    n, _, height, width = images.shape
+    padded = F.pad(images, (MARGIN,) * 4)
+    top, left = torch.randint(0, 2 * MARGIN + 1, (2, n, 1))
+    rows = (top + torch.arange(height))[:, None, :, None]
+    columns = (left + torch.arange(width))[:, None, None, :]
+    found = padded[torch.arange(n)[:, None, None, None], torch.arange(3)[None, :, None, None], rows, columns]
+    mirrored = torch.rand(n) < 0.5
+    found[mirrored] = found[mirrored].flip(3)
+    turned = torch.randint(0, ROTATIONS, (n,))
+    for turns in range(1, ROTATIONS):
+        found[turned == turns] = found[turned == turns].rot90(turns, (2, 3))
+    return found, labels * ROTATIONS + turned
+
+
+def train(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int, rate: float) -> None:
+    """Print the mean loss of each epoch."""
+    steps = epochs * (len(images) // BATCH)
+    optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    warm = max(1, steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / steps)))
+    )
+    network.train()
+    begun = time.process_time()
+    for epoch in range(epochs):
+        order, losses = torch.randperm(len(images)), []
+        for start in range(0, len(images) - BATCH + 1, BATCH):
+            chosen = order[start : start + BATCH]
+            x, y = augmented(images[chosen], labels[chosen])
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = network(x.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits.float(), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+        spent = time.process_time() - begun
+        print(f"epoch {epoch + 1}/{epochs}: loss {np.mean(losses):.3f}, {spent:.0f} s", flush=True)
+
+
+def accuracy(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """In percent."""
+    with torch.no_grad():
+        found = torch.cat([network(part).argmax(1) for part in images.split(200)])
+    return 100 * float((found == labels).float().mean())
+
+
+def as_it_is(network: nn.Sequential) -> nn.Sequential:
+    """With the logits of images that are not rotated alone."""
+    head = network[-1]
+    assert isinstance(head, nn.Linear)
+    kept = nn.Linear(head.in_features, head.out_features // ROTATIONS)
+    kept.load_state_dict({name: value[::ROTATIONS] for name, value in head.state_dict().items()})
+    return nn.Sequential(*network[:-1], kept).to(memory_format=torch.contiguous_format).eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True, help="whose base classes they are")
+    parser.add_argument("--out", type=Path, default=Path("out/cold"))
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--rate", type=float, default=0.1)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    facts = facts_of(options.model)
+    pictures = Pictures(options.data, options.out)
+    mean, std = (np.array(facts["normalize"][name], np.float32) for name in ("mean", "std"))
+
+    def tensors(split: str) -> tuple[torch.Tensor, torch.Tensor]:
+        found = pictures.split(split, tuple(facts["classes"]))
+        x = (found.images.astype(np.float32) / 255 - mean) / std
+        return torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(found.labels)
+
+    network = resnet(32, ROTATIONS * len(facts["classes"]), depths=[2, 2, 2, 2], bottleneck=False)
+    network.to(memory_format=torch.channels_last)
+    images, labels = tensors("train")
+    train(network, images, labels, options.epochs, options.rate)
+    plain = as_it_is(network)
+    print(f"{accuracy(plain, *tensors('test')):.1f} % of base test images", flush=True)
+    path = options.out / f"{NAME}.onnx"
+    torch.onnx.export(
+        plain,
+        (images[:1],),
+        path,
+        dynamo=False,
+        dynamic_axes={"image": {0: "N"}},
+        input_names=["image"],
+        output_names=["logits"],
+        opset_version=17,
+    )
+    stored = json.loads(options.model.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**stored, "model": path.name}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
