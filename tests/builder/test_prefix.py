@@ -271,9 +271,9 @@ def test_what_is_pooled_in_front_of_the_cut_comes_through(
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_features_beyond_float16_are_not_kept(tmp_path: Path, scale: float) -> None:
-    """They would be cut off at 65504, and the suffix would compute something else."""
+    """They would be cut off at 65504, and the suffix would compute something else; Softplus takes no smaller ones."""
     text = """(float[N,3,8,8] x) => (float[N,2] y) {
-        a = Conv<pads=[1,1,1,1]>(x, k0)  r = Relu(a)  [site] c = Conv<pads=[1,1,1,1]>(r, k1)
+        a = Conv<pads=[1,1,1,1]>(x, k0)  r = Softplus(a)  [site] c = Conv<pads=[1,1,1,1]>(r, k1)
         m = GlobalAveragePool(c)  f = Flatten(m)  y = MatMul(f, w)
     }"""
     tensors = kernels("k0", "k1", "w")
@@ -292,7 +292,7 @@ def test_features_beyond_float16_are_not_kept(tmp_path: Path, scale: float) -> N
 def test_a_network_that_scales_its_pixels_is_measured_with_pixels(tmp_path: Path) -> None:
     """Noise around 0, divided by 255, would reach a hundredth of what images do."""
     text = """(float[N,3,8,8] x) => (float[N,2] y) {
-        d = Div(x, white)  a = Conv<pads=[1,1,1,1]>(d, k0)  r = Relu(a)  [site] c = Conv<pads=[1,1,1,1]>(r, k1)
+        d = Div(x, white)  a = Conv<pads=[1,1,1,1]>(d, k0)  r = Softplus(a)  [site] c = Conv<pads=[1,1,1,1]>(r, k1)
         m = GlobalAveragePool(c)  f = Flatten(m)  y = MatMul(f, w)
     }"""
     tensors = kernels("k0", "k1", "w")

@@ -23,7 +23,14 @@ from csk_artifacts_builder.graphs.losses import require_loss
 from csk_artifacts_builder.graphs.models import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.graphs.prefix import Cut, find_cut
 from csk_artifacts_builder.graphs.variants import cut_graphs, in_exact, in_int8
-from csk_artifacts_builder.int8.calibrate import Agreement, Feeds, base_feeds, calibrations, level_of
+from csk_artifacts_builder.int8.calibrate import (
+    Agreement,
+    Feeds,
+    base_batches,
+    base_feeds,
+    calibrations,
+    level_of,
+)
 from csk_artifacts_builder.int8.deployed import round_as_deployed
 from csk_artifacts_builder.int8.mixed import COMPARED_BATCHES, Mixed, mix
 from csk_artifacts_builder.measure.base_knowledge import base_split
@@ -33,6 +40,7 @@ from csk_artifacts_builder.measure.memory import predict_memory, step_memory
 from csk_artifacts_builder.measure.verify import noise_for, standard_ops_only
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.planning.half_range import beyond_half
+from csk_artifacts_builder.planning.leveling import leveled
 from csk_artifacts_builder.planning.site_budget import Budget
 from csk_artifacts_builder.prepare.model import SourceModel, prepare
 from csk_artifacts_builder.sites import find_sites, left_out
@@ -89,7 +97,7 @@ class Plan:
 
     def real_images(self) -> NDArray[np.float32] | None:
         """Some of the base data, as the prepared graph takes them."""
-        return _real_images(self.manifest, self.split, self.checkpoint)
+        return _real_images(self.manifest, self.split)
 
 
 def plan_build(model: Path, options: BuildOptions) -> Plan:
@@ -98,26 +106,37 @@ def plan_build(model: Path, options: BuildOptions) -> Plan:
     Raises ModelError for a model that cannot be trained (UnsupportedOpError names the op), ConfigError for options that
     do not fit it, TaskError for base data that does not fit.
     """
-    source = as_two_classes(prepare(model, options.output, options.input_size), options.loss)
-    where = source.path.name
-    possible = find_sites(source.model, where, options.sites)
-    own_features = split_head(source.model, where).weight.shape[1]
-    source = with_features(source, possible, options.features)
-    head = split_head(source.model, where)
-    require_loss(options.loss, head.activation, where)
-    _require_few_features(head.weight.shape[1], options, where)
+    plain = as_two_classes(prepare(model, options.output, options.input_size), options.loss)
+    where = plain.path.name
+    possible = find_sites(plain.model, where, options.sites)
+    own_features = split_head(plain.model, where).weight.shape[1]
     # Before anything is measured: options that do not fit the model are refused here.
-    described = describe(source, head, possible, options)
+    source, described = _described(plain, possible, options)
     split = _base_split(options, described) if options.base_data else None
-    budget = (
-        Budget(options.memory_budget, source, head, options) if options.memory_budget is not None else None
-    )
+    even = leveled(plain, _shown(plain, described, split))
+    if even is not plain:
+        source, described = _described(even, possible, options)
+    budget = None
+    if options.memory_budget is not None:
+        budget = Budget(options.memory_budget, source, split_head(source.model, where), options)
     plan = _planned(source, own_features, possible, options, described, split, budget)
     # What stays in float32 is known of chosen sites only, and takes more than a budget for int8 had counted.
     while budget is not None and plan.mixed is not None and not budget.is_kept(plan.manifest, plan.mixed):
         budget.count(plan.mixed)
         plan = _planned(source, own_features, possible, options, described, split, budget)
     return plan
+
+
+def _described(
+    plain: SourceModel, possible: list[Site], options: BuildOptions
+) -> tuple[SourceModel, Manifest]:
+    """The prepared model with the features that were asked for, and the manifest that describes it."""
+    source = with_features(plain, possible, options.features)
+    where = source.path.name
+    head = split_head(source.model, where)
+    require_loss(options.loss, head.activation, where)
+    _require_few_features(head.weight.shape[1], options, where)
+    return source, describe(source, head, possible, options)
 
 
 def _planned(
@@ -144,12 +163,8 @@ def _planned(
     )
     checkpoint = _empty_checkpoint(source, head, chosen.sites)
     cut = find_cut(source.model, chosen.sites) if PORTABLE in chosen.backends else None
-    if cut is not None:
-        images = _real_images(chosen, split, checkpoint)
-        if images is None:
-            images = noise_for(source, (COMPARED_PICTURES, *chosen.input.shape))
-        if told := beyond_half(source, cut, images):
-            source, cut = replace(source, warnings=(*source.warnings, told)), None
+    if cut is not None and (told := beyond_half(source, cut, _shown(source, chosen, split))):
+        source, cut = replace(source, warnings=(*source.warnings, told)), None
     models, mixed, probe = _in_all_forms(models, source, cut, chosen, split, checkpoint)
     manifest = replace(
         chosen,
@@ -249,12 +264,16 @@ def _left_out(source: SourceModel, kinds: str) -> tuple[LeftOut, ...]:
     return tuple(sorted(found, key=lambda one: order.index(one.node) if one.node in order else len(order)))
 
 
-def _real_images(
-    manifest: Manifest, split: Split | None, checkpoint: Mapping[str, NDArray[Any]]
-) -> NDArray[np.float32] | None:
+def _real_images(manifest: Manifest, split: Split | None) -> NDArray[np.float32] | None:
     if split is None:
         return None
-    return np.asarray(next(base_feeds(manifest, split, checkpoint))["image"][:COMPARED_PICTURES])
+    return next(base_batches(manifest, split))[0][:COMPARED_PICTURES]
+
+
+def _shown(source: SourceModel, manifest: Manifest, split: Split | None) -> NDArray[np.float32]:
+    """What activations are measured on: some of the base data, or noise where there are none."""
+    real = _real_images(manifest, split)
+    return real if real is not None else noise_for(source, (COMPARED_PICTURES, *manifest.input.shape))
 
 
 def _memory(models: Mapping[str, ir.Model], chosen: Manifest) -> dict[str, Any]:
