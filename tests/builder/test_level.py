@@ -145,7 +145,7 @@ def test_scores_are_the_same_bits(parts: list[tuple[str, int]], seed: int) -> No
         assert even is source
     elif not any(KINDS[kind].stays for kind in kinds):
         assert max(inside.values()) <= LARGEST, inside
-        assert "are the same numbers" in even.warnings[-1]
+        assert "are the same numbers" in even.notes[-1]
     assert [(node.op_type, node.name) for node in even.model.graph] == [
         (node.op_type, node.name) for node in source.model.graph
     ]
@@ -263,10 +263,10 @@ def test_a_network_of_too_large_activations_lives(
     """Built, taught, asked, exported and checked; squares of 1e21 overflow float32, so it was refused."""
     options = BuildOptions(classes=NAMES[:4], base_data=base_data, flip=False)
     report = build_artifacts(grown, tmp_path / "bundle", options)
-    said = [one for one in report.warnings if "grown.onnx reach" in one]
+    said = [one for one in report.notes if "grown.onnx reach" in one]
     assert len(said) == 1
-    assert "beyond what float16 and squares in float32 hold" in said[0]
-    assert not any("beyond float16, in which" in one for one in report.warnings)
+    assert "more than float16 and squares in float32 hold" in said[0]
+    assert not any("beyond float16, in which" in one for one in report.notes)
     assert [one.detail for one in check_bundle(tmp_path / "bundle") if not one.passed] == []
     bundle, demo = Bundle.open(tmp_path / "bundle"), Bundle.open(digits_bundle)
     assert bundle.manifest.prefix == demo.manifest.prefix != ()

@@ -15,6 +15,9 @@ from csk_artifacts_builder.prepare.model import SourceModel
 from csk_artifacts_builder.prepare.source_file import require_writable
 from csk_sdk.errors import ModelError
 
+# The largest number that float32 has a square of.
+_SQUARED = float(np.sqrt(np.finfo(np.float32).max))
+
 
 def leveled(source: SourceModel, images: NDArray[np.float32]) -> SourceModel:
     """The source with its activations within float16 for these images, where powers of two bring them there.
@@ -33,12 +36,12 @@ def leveled(source: SourceModel, images: NDArray[np.float32]) -> SourceModel:
     if not smaller:
         return source
     most = max(largest[name] for name in smaller if name in largest)
+    beyond = "float16 and squares in float32 hold" if most > _SQUARED else "float16 holds"
     said = (
-        f"activations of {source.path.name} reach {most:.1e}, beyond what float16 and squares in float32 hold: "
-        "layers compute them divided by powers of two, which the classifier multiplies by again, so scores are the "
-        "same numbers."
+        f"activations of {source.path.name} reach {most:.1e}, more than {beyond}: layers give them divided by powers of "
+        "two, which the classifier multiplies by again, so the scores are the same numbers."
     )
-    return replace(source, model=model, warnings=(*source.warnings, said))
+    return replace(source, model=model, notes=(*source.notes, said))
 
 
 def reached(model: ir.Model, images: NDArray[np.float32]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from csk_artifacts_builder.analysis.intensity import NewTask, measure_intensity,
 from csk_artifacts_builder.bundle_writer import large_weights
 from csk_artifacts_builder.describe import describe
 from csk_artifacts_builder.graphs.binary import as_two_classes
-from csk_artifacts_builder.graphs.choice import AUTO, choose_sites
+from csk_artifacts_builder.graphs.choice import choose_sites
 from csk_artifacts_builder.graphs.head import SplitHead, split_head
 from csk_artifacts_builder.graphs.layer_features import with_features
 from csk_artifacts_builder.graphs.losses import require_loss
@@ -41,6 +41,8 @@ from csk_artifacts_builder.measure.verify import noise_for, standard_ops_only
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.planning.half_range import beyond_half
 from csk_artifacts_builder.planning.leveling import leveled
+from csk_artifacts_builder.planning.named_output import naming_output
+from csk_artifacts_builder.planning.reaching import sites_behind
 from csk_artifacts_builder.planning.site_budget import Budget
 from csk_artifacts_builder.prepare.model import SourceModel, prepare
 from csk_artifacts_builder.sites import find_sites, left_out
@@ -106,7 +108,9 @@ def plan_build(model: Path, options: BuildOptions) -> Plan:
     Raises ModelError for a model that cannot be trained (UnsupportedOpError names the op), ConfigError for options that
     do not fit it, TaskError for base data that does not fit.
     """
-    plain = as_two_classes(prepare(model, options.output, options.input_size), options.loss)
+    prepared = prepare(model, options.output, options.input_size)
+    with naming_output(prepared, options.output):
+        plain = as_two_classes(prepared, options.loss)
     where = plain.path.name
     possible = find_sites(plain.model, where, options.sites)
     own_features = split_head(plain.model, where).weight.shape[1]
@@ -154,7 +158,7 @@ def _planned(
         chosen = _with_sites(source, possible, options, described, budget)
         models = _graphs(source, chosen)
     except UnsupportedOpError as error:
-        source, reached = _behind(source, possible, options, described, error)
+        source, reached = sites_behind(source, possible, options, described, error)
         chosen = _with_sites(source, reached, options, described, budget)
         models = _graphs(source, chosen)
     quantised = _with_quantised(models, source, chosen)
@@ -164,7 +168,7 @@ def _planned(
     checkpoint = _empty_checkpoint(source, head, chosen.sites)
     cut = find_cut(source.model, chosen.sites) if PORTABLE in chosen.backends else None
     if cut is not None and (told := beyond_half(source, cut, _shown(source, chosen, split))):
-        source, cut = replace(source, warnings=(*source.warnings, told)), None
+        source, cut = replace(source, notes=(*source.notes, told)), None
     models, mixed, probe = _in_all_forms(models, source, cut, chosen, split, checkpoint)
     manifest = replace(
         chosen,
@@ -188,40 +192,6 @@ def _require_few_features(features: int, options: BuildOptions, where: str) -> N
             f"{MOST_FEATURES:,}: what a device knows of classes would take {8e-9 * features**2:.0f} GB. Take a network "
             f"with a pooling in front of its classifier.{remedy}"
         )
-
-
-def _behind(
-    source: SourceModel,
-    possible: list[Site],
-    options: BuildOptions,
-    described: Manifest,
-    error: UnsupportedOpError,
-) -> tuple[SourceModel, list[Site]]:
-    """With `--trainable auto`, the sites behind the last op that has no gradient rule, and the source with a warning.
-
-    Raises `error` where another choice was asked for, or none lies behind.
-    """
-    low, high = 1, len(possible)
-    while low < high:
-        middle = (low + high) // 2
-        if _is_differentiable(source, possible[middle:], described):
-            high = middle
-        else:
-            low = middle + 1
-    reached = possible[low:]
-    if options.trainable != AUTO or not reached:
-        raise error
-    reason = str(error).split(". Train only later layers")[0]
-    said = f"{reason}: --trainable auto trains what lies behind it, from node '{reached[0].node}' on."
-    return replace(source, warnings=(*source.warnings, said)), reached
-
-
-def _is_differentiable(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> bool:
-    try:
-        training_model(source.model, sites, manifest.head, source.path.name, manifest.loss)
-    except UnsupportedOpError:
-        return False
-    return True
 
 
 def _with_sites(
