@@ -38,8 +38,8 @@ def leveled(source: SourceModel, images: NDArray[np.float32]) -> SourceModel:
     most = max(largest[name] for name in smaller if name in largest)
     beyond = "float16 and squares in float32 hold" if most > _SQUARED else "float16 holds"
     said = (
-        f"activations of {source.path.name} reach {most:.1e}, more than {beyond}: layers give them divided by powers of "
-        "two, which the classifier multiplies by again, so the scores are the same numbers."
+        f"activations of {source.path.name} reach {most:.1e}, more than {beyond}: layers give them divided by powers "
+        "of two, which the classifier multiplies by again, so the scores are the same numbers."
     )
     return replace(source, model=model, notes=(*source.notes, said))
 
