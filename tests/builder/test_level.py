@@ -70,6 +70,14 @@ KINDS = {
     "moved": Kind("t{n} = Transpose<perm=[0,1,3,2]>({x}) \n {y} = Reshape(t{n}, sizes)", {}),
     "halves": Kind("a{n}, b{n} = Split<axis=1>({x}, two) \n {y} = Concat<axis=1>(b{n}, a{n})", {}),
     "shared": Kind(f"{layer('{x}', 'c{n}', 'three')} \n {layer('c{n}', '{y}', 'three')}", {}),
+    "by its batch": Kind(
+        "n{n} = Shape<start=0, end=1>({x}) \n o{n} = Concat<axis=0>(n{n}, rest) \n {y} = Reshape({x}, o{n})",
+        {},
+    ),
+    "filled": Kind(
+        "n{n} = Shape({x}) \n u{n} = ConstantOfShape<value: tensor = float[1] {{3.0}}>(n{n}) \n {y} = Add({x}, u{n})",
+        {},
+    ),
     "gate": Kind(
         "g{n} = GlobalAveragePool({x}) \n h{n} = Conv(g{n}, e{n}) \n i{n} = Sigmoid(h{n}) \n {y} = Mul({x}, i{n})",
         {"e": (4, 4, 1, 1)},
@@ -84,6 +92,7 @@ COMMON = {
     "around": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
     "sizes": np.array([0, 4, 8, 8]),
     "two": np.array([2, 2]),
+    "rest": np.array([4, 8, 8]),
 }
 
 
@@ -224,6 +233,16 @@ def test_a_constant_that_would_not_survive_keeps_its_layer_as_it_is(tmp_path: Pa
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(4, 2.0**-120, np.float32), "k0b"))
     source = prepared(proto, tmp_path)
     assert level(source.model, {"c0": 2.0**30, "c1": 1.0}) == ()
+
+
+def test_sizes_that_are_computed_stay(tmp_path: Path) -> None:
+    """Preparation leaves some: they are no activations, and Concat, Add and Gather of them are none."""
+    proto = network(["no bias", "by its batch", "no bias"], [0, 0, 0])
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    assert any(node.op_type == "Concat" for node in graph.graph)
+    assert set(level(graph, {"y0": 1e6, "y1": 1e6, "y2": 1.0, "c3": 1.0})) == {"y0", "y1"}
+    onnx.checker.check_model(ir.to_proto(graph), full_check=True)
+    assert np.array_equal(kernel(ir.to_proto(graph), 0), 2.0**-16 * kernel(proto, 0))
 
 
 def test_what_is_not_finite_is_no_measure(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from csk_artifacts_builder.emit import Emitter, attribute, constant_array, stati
 LARGEST = float(np.finfo(np.float16).max) / 4
 # The largest activations of networks that are trained to be steady: gradients and steps are what settings are made for.
 _USUAL = 16.0
-# Parts of a constant that are smaller, compared with its largest number, may be rounded.
+# Numbers of a constant that are smaller, compared with its largest, may be lost.
 _NEGLIGIBLE = 2.0**-48
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -110,21 +110,21 @@ class _Change:
     @property
     def is_exact(self) -> bool:
         """Whether float32 holds all that matters of it, without denormal numbers, which some CPUs round to 0."""
-        array, scaled = self._constant.astype(np.float64), self._scaled.astype(np.float64)
+        array, scaled = self._constant, self._scaled
         if not array.size:
             return True
-        kept = np.where(np.abs(scaled) < _TINY, 0.0, np.ldexp(scaled, -self.shift))
-        error = np.abs(kept - array)[np.abs(array) > _TINY]
-        return bool(np.isfinite(scaled).all() and (error <= _NEGLIGIBLE * np.abs(array).max()).all())
+        size = np.abs(array)
+        lost = (np.abs(scaled) < _TINY) & (size > max(_TINY, _NEGLIGIBLE * size.max()))
+        return bool(np.isfinite(scaled).all()) and not lost.any()
 
     def write(self, emit: Emitter) -> None:
         """Into the constant itself where only this node reads it, else into a copy."""
         value = self.node.inputs[self.place]
         assert value is not None
         maker, scaled = value.producer(), self._scaled
-        if maker is not None:
+        if maker is not None and maker.op_type == "ConstantOfShape":
             maker.attributes["value"] = ir.AttrTensor("value", ir.tensor(scaled))
-        elif len(value.uses()) == 1 and not value.is_graph_output():
+        elif maker is None and len(value.uses()) == 1 and not value.is_graph_output():
             value.const_value = ir.tensor(scaled, name=value.name)
         else:
             name = f"{value.name}.{self.node.outputs[0].name}.{self.place}"
@@ -170,7 +170,9 @@ class _Groups:
         return root
 
     def join(self, *values: ir.Value) -> None:
-        """Make one group of those of all values."""
+        """Make one group of those of all values; of sizes and places there are none."""
+        if not values:
+            return
         roots = {self.of(value) for value in values}
         first = self.of(values[0])
         self._parent |= dict.fromkeys(roots, first)
