@@ -20,7 +20,8 @@ from conftest import NAMES, REPOSITORY, Digits, open_learner
 from csk_artifacts_builder import BuildOptions, build_artifacts, try_model
 from csk_artifacts_builder.measure.running import PREPARED, open_graph, run_all
 from csk_artifacts_builder.planning.leveling import leveled, reached
-from csk_artifacts_builder.prepare.level import LARGEST, level
+from csk_artifacts_builder.prepare.exponents import LARGEST
+from csk_artifacts_builder.prepare.level import level
 from csk_artifacts_builder.prepare.model import SourceModel, prepare
 from csk_device_runners.check import check_bundle
 from csk_sdk.bundle.folder import Bundle
@@ -87,7 +88,7 @@ KINDS = {
     "silu": Kind("i{n} = Sigmoid({x}) \n {y} = Mul({x}, i{n})", {}, stays=True),
 }
 COMMON = {
-    "low": np.float32(-1e30),
+    "low": np.float32(-np.inf),
     "high": np.float32(6.0),
     "around": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
     "sizes": np.array([0, 4, 8, 8]),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.graphs.prefix import Cut, prefix_model
 from csk_artifacts_builder.measure.running import PREPARED, open_graph, run_all
-from csk_artifacts_builder.prepare.level import LARGEST
+from csk_artifacts_builder.prepare.exponents import LARGEST
 from csk_artifacts_builder.prepare.model import SourceModel
 from csk_sdk.errors import ModelError
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.measure.running import PREPARED, open_graph, run_all
-from csk_artifacts_builder.prepare.level import level, may_grow
+from csk_artifacts_builder.prepare.exponents import may_grow
+from csk_artifacts_builder.prepare.level import level
 from csk_artifacts_builder.prepare.model import SourceModel
 from csk_artifacts_builder.prepare.source_file import require_writable
 from csk_sdk.errors import ModelError

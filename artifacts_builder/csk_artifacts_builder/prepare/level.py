@@ -3,60 +3,31 @@
 Dividing by a power of two changes no mantissa. Most layers of a convolutional network give `f(x / 2^e) = f(x) / 2^e`,
 and a layer of constant weights gives whatever its weights are scaled to, so that each layer's activations have an
 exponent of their own, and the classifier's weight takes the last one back: the logits are the same bits, until numbers
-become smaller than float32 has. What is known of each op:
-
-1. A product with a constant (Conv, ConvTranspose, Gemm, MatMul, Mul, Div) is free: from x of exponent a to y of b its
-   constant is multiplied by `2^(a - b)`, a bias divided by `2^b`. A kernel that two layers share stays: then a = b.
-2. Relu, pools, means, sums, and ops that only move numbers have one exponent for what they read and give. Constants
-   that are added, compared with or padded with are divided by `2^b`.
-3. A product of a layer and a smaller one (squeeze and excitation) has the larger one's exponent, and the smaller 0.
-4. Everything else, the input and the output are borders: their exponent is 0.
-
-Where nothing lies beyond `LARGEST` nothing is done. Else every exponent is the least that brings activations to
-`_USUAL`, so that a kernel becomes smaller by what its layer magnifies, and a step of training moves it as it moves the
-kernels of a network that magnifies nothing. Behind a border that is larger, activations become smaller by half from one
-layer to the next at most: at once, the first kernel would become as small as that is large.
+become smaller than float32 has. Which exponents these are: exponents.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import frexp, prod
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from csk_artifacts_builder.emit import Emitter, attribute, constant_array, static_shape
+from csk_artifacts_builder.emit import Emitter
+from csk_artifacts_builder.prepare.exponents import (
+    ADDED,
+    MOVED,
+    constant_of,
+    exponents_of,
+    factor_place,
+    is_homogeneous,
+)
 
-# A quarter of what float16 holds: other images reach further than those that were measured.
-LARGEST = float(np.finfo(np.float16).max) / 4
-# The largest activations of networks that are trained to be steady: gradients and steps are what settings are made for.
-_USUAL = 16.0
 # Numbers of a constant that are smaller, compared with its largest, may be lost.
 _NEGLIGIBLE = 2.0**-48
 _TINY = float(np.finfo(np.float32).tiny)
-
-_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-_KERNELS = {"Conv", "ConvTranspose"}
-_FACTORS = {"Mul", "Div"}
-_ADDED = {"Add", "Sub", "Sum", "Mean", "Max", "Min", "Concat"}
-# By the place of what they read, and the places of constants of the same kind of number.
-_MOVED: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(("Relu", "LeakyRelu", "Neg", "Abs", "Identity"), ()),
-    **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"), ()),
-    **dict.fromkeys(
-        ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather"), ()
-    ),
-    **dict.fromkeys(
-        ("Expand", "Tile", "DepthToSpace", "SpaceToDepth", "ReduceMean", "ReduceSum", "ReduceMax"), ()
-    ),
-    "Clip": (1, 2),
-    "Pad": (2,),
-}
-# What they say of numbers does not depend on how large these are.
-_UNCONCERNED = {"Shape", "Size"}
 
 
 def level(model: ir.Model, largest: Mapping[str, float]) -> tuple[str, ...]:
@@ -66,7 +37,7 @@ def level(model: ir.Model, largest: Mapping[str, float]) -> tuple[str, ...]:
     """
     border: set[ir.Value] = set()
     while True:
-        exponents = _exponents(model, largest, border)
+        exponents = exponents_of(model, largest, border)
         changes = [change for node in model.graph for change in _changes(node, exponents)]
         kept = {change.value for change in changes if not change.is_exact}
         if not kept:
@@ -76,12 +47,6 @@ def level(model: ir.Model, largest: Mapping[str, float]) -> tuple[str, ...]:
     for change in changes:
         change.write(emit)
     return tuple(str(value.name) for value, exponent in exponents.items() if exponent)
-
-
-def may_grow(node: ir.Node) -> list[ir.Value]:
-    """What a node computes of layers that may be larger than what it reads; only moved numbers are not."""
-    moves = node.op_type in _MOVED.keys() - {"ReduceSum"} or node.op_type in _UNCONCERNED
-    return [] if moves or not _read(node) else [value for value in _given(node) if value.dtype is not None]
 
 
 @dataclass(frozen=True)
@@ -95,7 +60,7 @@ class _Change:
 
     @property
     def _constant(self) -> NDArray[np.float32]:
-        array = _constant_of(self.node, self.place)
+        array = constant_of(self.node, self.place)
         assert array is not None
         return array
 
@@ -110,11 +75,9 @@ class _Change:
     @property
     def is_exact(self) -> bool:
         """Whether float32 holds all that matters of it, without denormal numbers, which some CPUs round to 0."""
-        array, scaled = self._constant, self._scaled
-        if not array.size:
-            return True
-        size = np.abs(array)
-        lost = (np.abs(scaled) < _TINY) & (size > max(_TINY, _NEGLIGIBLE * size.max()))
+        finite = np.isfinite(self._constant)
+        size, scaled = np.abs(self._constant[finite]), np.abs(self._scaled[finite])
+        lost = (scaled < _TINY) & (size > max(_TINY, _NEGLIGIBLE * size.max(initial=0.0)))
         return bool(np.isfinite(scaled).all()) and not lost.any()
 
     def write(self, emit: Emitter) -> None:
@@ -131,184 +94,11 @@ class _Change:
             self.node.replace_input_with(self.place, emit.initializer(scaled, name))
 
 
-def _constant_of(node: ir.Node, place: int) -> NDArray[np.float32] | None:
-    """The numbers of a constant input; of one that is filled with a number, that number. None where it is computed."""
-    value = node.inputs[place] if place < len(node.inputs) else None
-    maker = value.producer() if value is not None else None
-    if (
-        value is not None
-        and maker is not None
-        and maker.op_type == "ConstantOfShape"
-        and len(value.uses()) == 1
-    ):
-        filled = attribute(maker, "value")
-        array = np.zeros(1, np.float32) if filled is None else np.asarray(filled.numpy())
-    else:
-        found = constant_array(value)
-        if found is None:
-            return None
-        array = found
-    return array if array.dtype == np.float32 else None
-
-
-# Exponents
-
-
-class _Groups:
-    """Values that have one exponent; those of a border's group have 0."""
-
-    def __init__(self) -> None:
-        self._parent: dict[ir.Value, ir.Value] = {}
-        self._at_border: set[ir.Value] = set()
-
-    def of(self, value: ir.Value) -> ir.Value:
-        """What stands for the group of a value, which it becomes part of the table with."""
-        root = value
-        while (parent := self._parent.setdefault(root, root)) is not root:
-            root = parent
-        self._parent[value] = root
-        return root
-
-    def join(self, *values: ir.Value) -> None:
-        """Make one group of those of all values; of sizes and places there are none."""
-        if not values:
-            return
-        roots = {self.of(value) for value in values}
-        first = self.of(values[0])
-        self._parent |= dict.fromkeys(roots, first)
-        if roots & self._at_border:
-            self._at_border.add(first)
-
-    def bind(self, *values: ir.Value) -> None:
-        """Put the groups of all values at the border."""
-        self._at_border |= {self.of(value) for value in values}
-
-    def is_border(self, root: ir.Value) -> bool:
-        """Whether the group that `root` stands for is at the border."""
-        return root in self._at_border
-
-    def members(self) -> dict[ir.Value, list[ir.Value]]:
-        """Every group, by what stands for it."""
-        found: dict[ir.Value, list[ir.Value]] = {}
-        for value in list(self._parent):
-            found.setdefault(self.of(value), []).append(value)
-        return found
-
-
-def _exponents(model: ir.Model, largest: Mapping[str, float], border: set[ir.Value]) -> dict[ir.Value, int]:
-    """Of every value that has one; nothing where they would bring none of those that lie beyond within."""
-    groups = _Groups()
-    groups.bind(*model.graph.inputs, *model.graph.outputs, *border)
-    for node in model.graph:
-        if node.op_type not in _UNCONCERNED:
-            _relate(groups, node)
-    kernels = [(groups.of(x), groups.of(y)) for node in model.graph for x, y in _convolved(node)]
-    members = groups.members()
-    reached = {one: max(largest.get(str(value.name), 0.0) for value in members[one]) for one in members}
-    found = {
-        one: frexp(reached[one] / _USUAL)[1]
-        for one in members
-        if not groups.is_border(one) and _USUAL < reached[one] < np.inf
-    }
-    while capped := _capped(found, reached, kernels):
-        found |= capped
-    if not any(LARGEST < reached[one] <= LARGEST * 2.0 ** found[one] for one in found):
-        return {}
-    return {value: exponent for one, exponent in found.items() if exponent for value in members[one]}
-
-
-def _convolved(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value]]:
-    """What a convolution reads and gives, where its kernel is divided."""
-    if node.op_type in _KERNELS and _factor(node) is not None and node.inputs[0] is not None:
-        yield node.inputs[0], node.outputs[0]
-
-
-def _capped(
-    found: Mapping[ir.Value, int],
-    reached: Mapping[ir.Value, float],
-    kernels: Sequence[tuple[ir.Value, ir.Value]],
-) -> dict[ir.Value, int]:
-    """Exponents that are too large: with them a layer gives less than half of what it reads, and that is not usual."""
-    capped: dict[ir.Value, int] = {}
-    for x, y in kernels:
-        a = found.get(x, 0)
-        if y in found and reached[x] > _USUAL * 2.0**a:
-            most = max(a + frexp(reached[y] / reached[x])[1], 0)
-            if most < capped.get(y, found[y]):
-                capped[y] = most
-    return capped
-
-
-def _relate(groups: _Groups, node: ir.Node) -> None:
-    """Which values of a node have one exponent, and which have none."""
-    read, given = _read(node), _given(node)
-    place = _factor(node)
-    if place is not None:
-        kernel = node.inputs[place]
-        assert kernel is not None
-        added = [value for value in node.inputs[2:] if value in read]
-        groups.join(*given, *added)
-        if node.op_type in _KERNELS and len(kernel.uses()) > 1:
-            groups.join(*given, *read)
-    elif _is_homogeneous(node):
-        groups.join(*given, *read)
-    elif (gate := _gate(node)) is not None:
-        groups.join(*given, *(value for value in read if value is not gate))
-        groups.bind(gate)
-    else:
-        groups.bind(*given, *read)
-
-
-def _real(values: Sequence[ir.Value | None]) -> list[ir.Value]:
-    """Those that hold real numbers, or may."""
-    return [value for value in values if value is not None and value.dtype in (None, ir.DataType.FLOAT)]
-
-
-def _given(node: ir.Node) -> list[ir.Value]:
-    return _real(node.outputs)
-
-
-def _read(node: ir.Node) -> list[ir.Value]:
-    """What a node reads that is no constant."""
-    return _real([value for place, value in enumerate(node.inputs) if _constant_of(node, place) is None])
-
-
-def _factor(node: ir.Node) -> int | None:
-    """The place of the constant that a node multiplies by, or divides by; None for other nodes."""
-    if node.op_type not in _LAYERS | _FACTORS or len(node.inputs) < 2:
-        return None
-    constant = [place for place in (0, 1) if _constant_of(node, place) is not None]
-    usual = node.op_type in ("MatMul", "Mul") or constant == [1]
-    return constant[0] if len(constant) == 1 and usual else None
-
-
-def _is_homogeneous(node: ir.Node) -> bool:
-    """Whether a node gives half of what it gives where it reads half, and its constants of numbers are halved."""
-    if node.op_type in _ADDED:
-        return True
-    if node.op_type == "Resize":
-        plain = attribute(node, "coordinate_transformation_mode") != "tf_crop_and_resize"
-        return plain and _read(node) == [node.inputs[0]]
-    known = (0, *_MOVED.get(node.op_type, ()))
-    return node.op_type in _MOVED and all(
-        value not in _read(node) for place, value in enumerate(node.inputs) if place not in known
-    )
-
-
-def _gate(node: ir.Node) -> ir.Value | None:
-    """The smaller factor of two layers, None where there is none."""
-    read = _read(node)
-    if node.op_type != "Mul" or len(read) != 2 or any(value.shape is None for value in read):
-        return None
-    sizes = [prod(size for size in static_shape(value) if isinstance(size, int)) for value in read]
-    return None if sizes[0] == sizes[1] else read[sizes.index(min(sizes))]
-
-
 def _changes(node: ir.Node, exponents: Mapping[ir.Value, int]) -> Iterator[_Change]:
     """What has to be done to a node's constants."""
     y = node.outputs[0]
     b = exponents.get(y, 0)
-    place = _factor(node)
+    place = factor_place(node)
     if place is not None:
         x = node.inputs[1 - place]
         assert x is not None
@@ -317,9 +107,9 @@ def _changes(node: ir.Node, exponents: Mapping[ir.Value, int]) -> Iterator[_Chan
         if shift:
             yield _Change(node, place, shift, y if b else x)
         places: Sequence[int] = range(2, len(node.inputs))
-    elif _is_homogeneous(node):
-        places = range(len(node.inputs)) if node.op_type in _ADDED else _MOVED.get(node.op_type, ())
+    elif is_homogeneous(node):
+        places = range(len(node.inputs)) if node.op_type in ADDED else MOVED.get(node.op_type, ())
     else:
         places = ()
     if b:
-        yield from (_Change(node, one, -b, y) for one in places if _constant_of(node, one) is not None)
+        yield from (_Change(node, one, -b, y) for one in places if constant_of(node, one) is not None)
