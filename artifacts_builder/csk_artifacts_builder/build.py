@@ -45,6 +45,7 @@ class BuildReport:
     - `agreement`: int8 compared with exact: `logits`, a relative error, and `gradients`, a cosine for each site; None
       for exact
     - `warnings`: sentences about what its user should mend, or know
+    - `notes`: sentences on what was built otherwise than the file says
     """
 
     bundle: Path
@@ -54,6 +55,7 @@ class BuildReport:
     agreement: Agreement | None = None
     warnings: tuple[str, ...] = field(default=())
     metric: str = "accuracy"
+    notes: tuple[str, ...] = field(default=())
 
 
 def build_artifacts(
@@ -136,9 +138,10 @@ def _build(
     metric = objective_of(options.loss).metric
     scaled = pixels_said(options, source) if not manifest.input.is_signal else ()
     about = warnings_about(options, manifest, measured, mixed, bool(scaled))
-    warnings = (*source.warnings, *inexact, *scaled, *unprotected(options, manifest), *about, *unchecked)
+    warnings = (*source.warnings, *unprotected(options, manifest), *about, *unchecked)
+    notes = (*source.notes, *inexact, *scaled)
     accuracy = measured.accuracy if measured is not None else None
-    return BuildReport(out, sites, len(manifest.classes), accuracy, plan.agreement, warnings, metric)
+    return BuildReport(out, sites, len(manifest.classes), accuracy, plan.agreement, warnings, metric, notes)
 
 
 def _present(model: ir.Model, names: Iterable[str]) -> tuple[str, ...]:

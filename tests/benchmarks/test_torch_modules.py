@@ -81,7 +81,7 @@ def test_in_one_call(tmp_path: Path) -> None:
     np.testing.assert_allclose(manifest.preprocessing.mean, MEAN)
     np.testing.assert_allclose(manifest.preprocessing.std, STD)
     assert len(report.sites) == 2
-    assert "mean and std are those of the module's pretrained_cfg." in report.warnings
+    assert "mean and std are those of the module's pretrained_cfg." in report.notes
     assert not any("--mean" in said for said in report.warnings)
     exported_like(module, tmp_path / "bundle", tmp_path)
 
@@ -96,7 +96,7 @@ def test_an_example_says_the_size_and_options_come_first(tmp_path: Path, example
     assert manifest.input.size == (16, 20)
     np.testing.assert_allclose(manifest.preprocessing.mean, (0.1,) * 3)
     assert manifest.classes == ("a", "b", "c", "d")
-    assert "class names are those of the module's pretrained_cfg." in report.warnings
+    assert "class names are those of the module's pretrained_cfg." in report.notes
 
 
 def test_a_config_of_other_channels_and_classes_is_not_taken(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_timm(tmp_path: Path) -> None:
     manifest = Bundle.open(tmp_path / "bundle").manifest
     assert manifest.model == "mobilenetv3_small_050.onnx"
     np.testing.assert_allclose(manifest.preprocessing.mean, (0.485, 0.456, 0.406))
-    assert "mean and std are those of the module's pretrained_cfg." in report.warnings
+    assert "mean and std are those of the module's pretrained_cfg." in report.notes
     exported_like(module, tmp_path / "bundle", tmp_path)
 
 
@@ -202,7 +202,6 @@ def test_torchvision(tmp_path: Path) -> None:
     manifest = Bundle.open(tmp_path / "bundle").manifest
     assert manifest.classes[:2] == ("tench", "goldfish")
     assert any(
-        "mean, std and class names are those of MobileNet_V3_Small_Weights" in said
-        for said in report.warnings
+        "mean, std and class names are those of MobileNet_V3_Small_Weights" in said for said in report.notes
     )
     exported_like(module, tmp_path / "bundle", tmp_path)

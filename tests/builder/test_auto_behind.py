@@ -11,7 +11,7 @@ from small_models import RNG, classifier
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.errors import UnsupportedOpError
+from csk_sdk.errors import ModelError, UnsupportedOpError
 
 MORE = {"v2": RNG.normal(0, 0.3, (5, 5, 3, 3)), "v3": RNG.normal(0, 0.3, (5, 5, 3, 3))}
 
@@ -43,7 +43,7 @@ def test_auto_begins_behind_it(
     onnx.save(network(second, third), tmp_path / "model.onnx")
     report = build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(features=features))
     manifest = Bundle.open(tmp_path / "bundle").manifest
-    said = [one for one in report.warnings if "--trainable auto trains what lies behind it" in one]
+    said = [one for one in report.notes if "--trainable auto trains what lies behind it" in one]
     if features == "last":
         assert [site.node for site in manifest.sites] == sites
         assert len(said) == bool(op)
@@ -76,5 +76,12 @@ def test_nothing_lies_behind(tmp_path: Path) -> None:
         "a = Conv(x, w) \n b = Conv(a, v) \n [last_bend] t = ThresholdedRelu(b)", **{"unused": np.zeros(1)}
     )
     onnx.save(proto, tmp_path / "model.onnx")
-    with pytest.raises(UnsupportedOpError, match="last_bend"):
-        build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions())
+    for trainable in ("auto", "all", "from:last_bend"):
+        with pytest.raises(ModelError) as caught:
+            build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(trainable=trainable))
+        assert "--trainable from:NODE" not in str(caught.value)
+        if trainable != "from:last_bend":
+            assert "(node 'last_bend' of model.onnx" in str(caught.value)
+            assert str(caught.value).endswith(
+                "and no convolution that could be trained lies behind it: of this network none can."
+            )

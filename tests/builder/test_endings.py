@@ -144,7 +144,7 @@ def test_the_export_ends_as_the_source_does(tmp_path: Path, case: str, features:
     x = images(6)
     expected, got = results(source, x), results(exported(tmp_path), x)
     if case in LEFT:
-        assert any(f"output '{LEFT[case]}'" in said and "leave out" in said for said in report.warnings)
+        assert any(f"output '{LEFT[case]}'" in said and "leave out" in said for said in report.notes)
         expected = {LEFT[case]: expected[LEFT[case]]}
     assert list(got) == list(expected)
     for name, array in expected.items():
@@ -168,8 +168,8 @@ def test_the_best_score_holds_no_scores(tmp_path: Path, outputs: str, chosen: st
     onnx.save(written(nodes, outputs, opset), tmp_path / "model.onnx")
     found = prepare(tmp_path / "model.onnx")
     assert found.output == chosen
-    assert f"output '{chosen}' of model.onnx; bundle and exports leave out 'm'" in found.warnings[0]
-    assert ("the scores of the classes" in found.warnings[0]) == (chosen != "i")
+    assert f"output '{chosen}' of model.onnx; bundle and exports leave out 'm'" in found.notes[0]
+    assert ("the scores of the classes" in found.notes[0]) == (chosen != "i")
 
 
 def test_what_is_cut_or_folded_is_said(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_what_is_cut_or_folded_is_said(tmp_path: Path) -> None:
         nodes, declared, opset = ENDINGS[case]
         onnx.save(written(nodes, declared, opset), tmp_path / "model.onnx")
         report = build_artifacts(tmp_path / "model.onnx", tmp_path / case)
-        assert any(sentence in said for said in report.warnings), report.warnings
+        assert any(sentence in said for said in report.notes), report.notes
 
 
 TWO_HEADS = f"{LOGITS} \n y = Gemm<transB=1>(f, g)"
@@ -326,3 +326,19 @@ def test_a_size_that_is_none(tmp_path: Path, text: str) -> None:
     run = CliRunner().invoke(app, command)
     assert run.exit_code == 2
     assert "224x224" in run.output
+
+
+def test_a_named_output_without_scores_is_refused_by_what_it_is(tmp_path: Path) -> None:
+    """What is put behind it in preparation is no op of the file, and helps nobody."""
+    nodes = (
+        "[first] c = Conv(x, w) \n r = Relu(c) \n t = Conv(r, v) \n s = Sigmoid(t) \n"
+        "[pool] p = GlobalAveragePool(s) \n f = Flatten(p) \n y = Gemm<transB=1>(f, h, hb)"
+    )
+    onnx.save(written(nodes, "float[N,3] y, float[N,5,1,1] p"), tmp_path / "model.onnx")
+    with pytest.raises(ModelError) as caught:
+        build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", BuildOptions(output="p"))
+    assert str(caught.value) == (
+        "--output names 'p', which op 'GlobalAveragePool' (node 'pool') of model.onnx gives: it is not what a fully "
+        "connected layer (Gemm, or MatMul and Add) gives, nor made of that, so it holds no scores of classes. The "
+        "other outputs are 'y'."
+    )

@@ -35,7 +35,7 @@ class Built:
 
     name: str
     options: BuildOptions
-    warnings: tuple[str, ...] = ("as it was built",)
+    notes: tuple[str, ...] = ("as it was built",)
 
 
 def built(path: Path, out: Path, options: BuildOptions, on_progress: object) -> Built:
@@ -143,7 +143,7 @@ def test_a_module_is_exported_for_inference_and_left_as_it_was(
     assert (report.options.mean, report.options.std) == (MEAN, STD)
     assert report.options.classes == ("a", "b", "c")
     said = "mean, std and class names are those of the module's pretrained_cfg."
-    assert report.warnings == (said, "as it was built")
+    assert report.notes == (said, "as it was built")
 
 
 def test_options_come_first_and_names_that_are_twice_are_told(torch: SimpleNamespace, tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_options_come_first_and_names_that_are_twice_are_told(torch: SimpleNames
     report: Any = from_torch(module, np.zeros((2, 3, 9, 9)), tmp_path / "bundle", options)
     assert report.options.mean == (0.1,) * 3
     assert report.options.classes == ("crane (0)", "b", "Crane (2)")
-    assert report.warnings[0] == "class names are those of the module's pretrained_cfg."
-    assert report.warnings[1].endswith("have their class's number behind them: 'crane (0)', 'Crane (2)'.")
+    assert report.notes[0] == "class names are those of the module's pretrained_cfg."
+    assert report.notes[1].endswith("have their class's number behind them: 'crane (0)', 'Crane (2)'.")
 
 
 def test_what_a_configuration_says_of_other_channels_and_classes_is_not_taken(
@@ -162,7 +162,7 @@ def test_what_a_configuration_says_of_other_channels_and_classes_is_not_taken(
     config = {**CONFIG, "mean": (0.5,), "std": (0.2,), "label_names": ["a", "b"]}
     report: Any = from_torch(Module(config), np.zeros((1, 3, 9, 9)), tmp_path / "bundle")
     assert (report.options.mean, report.options.classes) == (None, None)
-    assert report.warnings == ("as it was built",)
+    assert report.notes == ("as it was built",)
 
 
 def test_a_module_that_says_something_else_than_its_file(torch: SimpleNamespace, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def keras(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_a_keras_model_is_compared_on_pixels(keras: SimpleNamespace, tmp_path: Path) -> None:
     model = Model((None, 3, 9, 9))
     report: Any = from_keras(model, tmp_path / "bundle")
-    assert (report.name, report.warnings) == ("small_net.onnx", ("as it was built",))
+    assert (report.name, report.notes) == ("small_net.onnx", ("as it was built",))
     (x,) = model.seen
     assert x.shape == (1, 3, 9, 9)
     assert 0 <= x.min() < 10 < 240 < x.max() <= 255

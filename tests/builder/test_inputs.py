@@ -93,6 +93,7 @@ def test_pictures_with_any_number_of_channels_last(
 
 
 FIRST_THREE = {"none": np.array([0]), "three": np.array([3]), "axis": np.array([3])}
+CROP = {"begin": np.array([1, 2]), "end": np.array([8, 8]), "axes": np.array([1, 2])}
 TO_FIRST = "i = Transpose<perm=[0,3,1,2]>(a)"
 
 
@@ -107,8 +108,10 @@ TO_FIRST = "i = Transpose<perm=[0,3,1,2]>(a)"
         ("N,9,8,3", 3, f"a = Resize(x, , scales) \n {TO_FIRST}", {"scales": np.array([1, 2, 2, 1.0])}),
         ("N,9,8,3", 3, "i = Transpose<perm=[0,3,2,1]>(x)", {}),
         ("N,9,8,3", 3, "a = Transpose<perm=[0,1,3,2]>(x) \n i = Transpose<perm=[0,2,1,3]>(a)", {}),
+        ("N,9,8,1", 1, "a = Slice(x, begin, end, axes) \n i = Reshape(a, to)", CROP | {"to": np.array([-1, 1, 7, 6])}),
+        ("N,9,8,1", 1, "a = Slice(x, begin, end, axes) \n i = Reshape(a, to)", CROP | {"to": np.array([0, 1, 7, -1])}),
     ],
-    ids=["of four", "einsum", "mixed", "gray", "thrice", "resized", "width first", "in two turns"],
+    ids=["of four", "einsum", "mixed", "gray", "thrice", "resized", "width first", "in two turns", "cut", "cut, open"],
 )  # fmt: skip
 def test_what_is_done_before_the_channels_come_first(
     tmp_path: Path, shape: str, channels: int, nodes: str, tensors: dict[str, Any]

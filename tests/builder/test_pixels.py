@@ -113,7 +113,7 @@ def test_the_device_sees_the_same_pixels(tmp_path: Path, case: str) -> None:
     source = tmp_path / "model.onnx"
     onnx.save(written(case), source)
     report = build_artifacts(source, tmp_path / "bundle", BuildOptions(features="last"))
-    assert any(f"it is given pixels of 0 to {white:g}" in said for said in report.warnings)
+    assert any(f"it is given pixels of 0 to {white:g}" in said for said in report.notes)
     assert not any("no --mean/--std given" in said for said in report.warnings)
     bundle = Bundle.open(tmp_path / "bundle")
     size = bundle.manifest.input.size
@@ -140,7 +140,7 @@ def test_what_its_user_says_counts(tmp_path: Path) -> None:
     options = BuildOptions(mean=(0.5,) * 3, std=(0.5,) * 3)
     report = build_artifacts(tmp_path / "model.onnx", tmp_path / "bundle", options)
     assert Bundle.open(tmp_path / "bundle").manifest.preprocessing.std == (0.5,) * 3
-    assert not any("pixels of 0 to 255" in said for said in report.warnings)
+    assert not any("pixels of 0 to 255" in said for said in report.notes)
 
 
 def test_a_network_that_scales_nothing_is_asked_about(tmp_path: Path) -> None:

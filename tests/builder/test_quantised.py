@@ -49,7 +49,7 @@ def test_it_learns_and_decides_as_the_deployed_file(
     deployed = quantised(SOURCE, tmp_path / "model.onnx", pixels(calibration), **STYLES[style])
     report = build(deployed, tmp_path / "unprotected")
     kind, _, which = style.split("-")
-    assert report.warnings[0] == (
+    assert report.notes[0] == (
         f"quantised model ({kind}, per {which}): weights dequantised; activations are held to the ranges it was "
         "deployed with."
     )
@@ -85,9 +85,7 @@ def test_weights_alone_are_quantised(tmp_path: Path, digits: Digits, fold: bool)
         quant_pre_process(str(SOURCE), str(source), skip_symbolic_shape=True)
     deployed = quantised_weights(source, tmp_path / "model.onnx")
     report = build(deployed, tmp_path / "bundle")
-    assert report.warnings[0].startswith(
-        "quantised model (dynamic, per tensor): weights dequantised; its activ"
-    )
+    assert report.notes[0].startswith("quantised model (dynamic, per tensor): weights dequantised; its activ")
     open_learner(tmp_path / "bundle", tmp_path / "unused").export(tmp_path / "base.onnx")
     assert agreement(deployed, tmp_path / "base.onnx", digits) >= 0.98
 

@@ -81,6 +81,8 @@ def compared(proto: onnx.ModelProto, folder: Path, batch: int) -> SourceModel:
 def test_a_squeeze_without_axes(tmp_path: Path, tail: str, batch: str, output: str | None) -> None:
     result = compared(source(tail, batch, output), tmp_path, 2 if batch == "N" else int(batch))
     buildable(result, tmp_path)
+    said = "output 'y' [3] has no batch: the bundle, and what is exported of it, give [N,3], a row for each image."
+    assert result.notes == ((said,) if output else ())
 
 
 def test_a_squeeze_of_what_no_batch_can_follow_is_refused(tmp_path: Path) -> None:

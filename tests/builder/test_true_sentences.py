@@ -32,7 +32,8 @@ def exported(folder: Path) -> onnx.ModelProto:
 
 def build(proto: onnx.ModelProto, folder: Path, **options: object) -> tuple[str, ...]:
     onnx.save(proto, folder / "model.onnx")
-    return build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(**options)).warnings  # type: ignore[arg-type]
+    report = build_artifacts(folder / "model.onnx", folder / "bundle", BuildOptions(**options))  # type: ignore[arg-type]
+    return (*report.notes, *report.warnings)
 
 
 @pytest.mark.parametrize("opset", [12, 13, 17, 22])
@@ -226,4 +227,5 @@ def test_no_window_is_misread_without_dilation(tmp_path: Path) -> None:
     plain = 'c = Conv(x, w) \n m = MaxPool<auto_pad="SAME_UPPER", kernel_shape=[2,2]>(c) \n t = Conv(m, v)'
     assert not prepared(classifier(plain), tmp_path).rewritten
     assert not pools.misread_windows(ir.from_proto(classifier(plain)))
-    assert not prepare(tmp_path / "model.onnx").warnings
+    found = prepare(tmp_path / "model.onnx")
+    assert (found.notes, found.warnings) == ((), ())

@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import onnx
 import pytest
 
 MODEL = pathlib.Path(__file__).parents[2] / "examples/digits/digits-base4.onnx"
@@ -102,3 +103,58 @@ def test_a_refusal_is_one_sentence(run, tmp_path):
     assert done.status == 1
     assert "ONNX Runtime's own format (.ort)" in done.err
     assert done.out == ""
+
+
+LONG = "StatefulPartitionedCall/" + "/".join(f"a_block_of_layers_{number}" for number in range(9))
+
+
+def renamed(path: pathlib.Path) -> pathlib.Path:
+    """The model; its first convolution has a name of 200 characters."""
+    proto = onnx.load(MODEL)
+    next(node for node in proto.graph.node if node.op_type == "Conv").name = LONG
+    onnx.save(proto, path)
+    return path
+
+
+def test_long_names_make_no_wide_table_in_a_pipe(run, tmp_path):
+    done = run("try", renamed(tmp_path / "model.onnx"), "--classes", CLASSES)
+    lines = done.out.splitlines()
+    table = lines[
+        next(number for number, line in enumerate(lines) if line.lstrip().startswith("Convolution")) :
+    ]
+    assert max(len(line.rstrip()) for line in table) <= 160
+    names = "".join(line[2:62].strip() for line in table[2:8])
+    assert LONG in names
+
+
+def test_try_and_build_call_convolutions_by_one_name(run, tmp_path):
+    tried = run("try", MODEL, "--classes", CLASSES)
+    built = run("build-artifacts", MODEL, "--classes", CLASSES, "--out", tmp_path / "bundle")
+    rows = [line.split() for line in tried.out.splitlines() if line.rstrip().endswith("trained")]
+    trained = [row[0] for row in rows if len(row) == 4]
+    assert len(trained) == 4
+    assert f"4: {', '.join(trained)}" in " ".join(built.out.split())
+
+
+def test_what_is_built_otherwise_is_no_warning(run, tmp_path):
+    """A second output that is left out: nobody needs to act on it."""
+    proto = onnx.load(MODEL)
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("/flatten/Flatten_output_0", 1, ["N", 64]))
+    onnx.save(proto, tmp_path / "model.onnx")
+    done = run("build-artifacts", tmp_path / "model.onnx", "--classes", CLASSES, "--out", tmp_path / "bundle")
+    said = "output 'logits' of model.onnx; bundle and exports leave out '/flatten/Flatten_output_0'."
+    assert re.search(rf"Changed +the scores of the classes are {re.escape(said)}", done.out)
+    assert "leave out" not in done.err
+    assert "Warning: the base classes are UNPROTECTED" in done.err
+    arguments = (
+        "build-artifacts",
+        tmp_path / "model.onnx",
+        "--classes",
+        CLASSES,
+        "--out",
+        tmp_path / "other",
+        "--json",
+    )
+    as_json = run(*arguments)
+    assert [said in one for one in as_json.json["notes"]] == [True]
+    assert not any(said in one for one in as_json.json["warnings"])

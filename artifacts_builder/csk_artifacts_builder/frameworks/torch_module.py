@@ -72,7 +72,7 @@ def from_torch(
         require_same_outputs(path, x.cpu().numpy(), outputs, "torch", "module", half=x.element_size() < 4)
         options, said = _with_config(options, config, x.shape[1], outputs)
         report = build_artifacts(path, out, options, on_progress)
-    return replace(report, warnings=(*said, *report.warnings))
+    return replace(report, notes=(*said, *report.notes))
 
 
 def module_config(module: Any, weights: Any = None) -> ModuleConfig:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from csk_artifacts_builder.emit import Emitter
 from csk_artifacts_builder.int8.quantize import Calibration, Range, frozen_convolutions
 from csk_sdk.contract.manifest import Manifest, ProbeSpec
+from csk_sdk.data.labels import Labels
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split
@@ -45,8 +46,6 @@ class Agreement:
 
 def base_feeds(manifest: Manifest, split: Split, checkpoint: Mapping[str, NDArray[Any]]) -> Iterator[Feeds]:
     """Batches for the training model: base images drawn at random, the base's head, all channels, no change."""
-    preprocessing = preprocessing_of(manifest)
-    order = np.random.default_rng(0).permutation(len(split))[:_IMAGES]
     fixed: Feeds = {
         manifest.head.weight: checkpoint["head/base/weight"],
         manifest.head.bias: checkpoint["head/base/bias"],
@@ -54,8 +53,16 @@ def base_feeds(manifest: Manifest, split: Split, checkpoint: Mapping[str, NDArra
     for site in manifest.sites:
         fixed[site.indices] = np.arange(site.channels)
         fixed[site.delta] = np.zeros((site.rows, site.channels), np.float32)
+    for images, labels in base_batches(manifest, split):
+        yield {"image": images, "label": labels, **fixed}
+
+
+def base_batches(manifest: Manifest, split: Split) -> Iterator[tuple[NDArray[np.float32], Labels]]:
+    """Base images drawn at random as the graphs take them, and their labels."""
+    preprocessing = preprocessing_of(manifest)
+    order = np.random.default_rng(0).permutation(len(split))[:_IMAGES]
     for images, labels in PixelCache(split, preprocessing, 0).batches(_BATCH, order):
-        yield {"image": preprocessing.normalize(images), "label": labels, **fixed}
+        yield preprocessing.normalize(images), labels
 
 
 def calibrations(

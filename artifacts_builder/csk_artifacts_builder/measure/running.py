@@ -110,6 +110,14 @@ def run(
         raise _cannot_run(which, error) from None
 
 
+def run_all(session: Any, batch: NDArray[Any], which: str) -> list[NDArray[np.float32]]:
+    """Every output for one batch; `which` is what a ModelError calls the graph."""
+    try:
+        return list(session.run(None, {session.get_inputs()[0].name: batch}))
+    except Exception as error:
+        raise _cannot_run(which, error) from None
+
+
 def _cannot_run(which: str, error: Exception) -> ModelError:
     what = " Another release may, or export the model again with opset 17." if which == SOURCE else ""
     return ModelError(

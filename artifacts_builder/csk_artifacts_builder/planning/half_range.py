@@ -6,14 +6,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from csk_artifacts_builder.graphs.models import HALF_MAX
 from csk_artifacts_builder.graphs.prefix import Cut, prefix_model
-from csk_artifacts_builder.measure.running import PREPARED, open_graph, run
+from csk_artifacts_builder.measure.running import PREPARED, open_graph, run_all
+from csk_artifacts_builder.prepare.exponents import LARGEST
 from csk_artifacts_builder.prepare.model import SourceModel
 from csk_sdk.errors import ModelError
-
-# Other images than base images reach further: so many times as far, and what float16 holds is not enough.
-_LARGEST = HALF_MAX / 4
 
 
 def beyond_half(source: SourceModel, cut: Cut, images: NDArray[np.float32]) -> str:
@@ -23,11 +20,11 @@ def beyond_half(source: SourceModel, cut: Cut, images: NDArray[np.float32]) -> s
     """
     try:
         graph = open_graph(ir.to_proto(prefix_model(source.model, cut)).SerializeToString(), PREPARED)
-        found = [run(graph, [images], PREPARED, output.name)[0] for output in graph.get_outputs()]
+        found = run_all(graph, images, PREPARED)
     except ModelError:
         return ""
     largest = max(float(np.abs(one).max()) for one in found)
-    if not largest > _LARGEST:
+    if not largest > LARGEST:
         return ""
     return (
         f"what the layers in front of the first trained one compute reaches {largest:.1e}, beyond float16, in which it "

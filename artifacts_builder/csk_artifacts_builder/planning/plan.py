@@ -16,14 +16,21 @@ from csk_artifacts_builder.analysis.intensity import NewTask, measure_intensity,
 from csk_artifacts_builder.bundle_writer import large_weights
 from csk_artifacts_builder.describe import describe
 from csk_artifacts_builder.graphs.binary import as_two_classes
-from csk_artifacts_builder.graphs.choice import AUTO, choose_sites
+from csk_artifacts_builder.graphs.choice import choose_sites
 from csk_artifacts_builder.graphs.head import SplitHead, split_head
 from csk_artifacts_builder.graphs.layer_features import with_features
 from csk_artifacts_builder.graphs.losses import require_loss
 from csk_artifacts_builder.graphs.models import eval_model, export_template, memory_model, training_model
 from csk_artifacts_builder.graphs.prefix import Cut, find_cut
 from csk_artifacts_builder.graphs.variants import cut_graphs, in_exact, in_int8
-from csk_artifacts_builder.int8.calibrate import Agreement, Feeds, base_feeds, calibrations, level_of
+from csk_artifacts_builder.int8.calibrate import (
+    Agreement,
+    Feeds,
+    base_batches,
+    base_feeds,
+    calibrations,
+    level_of,
+)
 from csk_artifacts_builder.int8.deployed import round_as_deployed
 from csk_artifacts_builder.int8.mixed import COMPARED_BATCHES, Mixed, mix
 from csk_artifacts_builder.measure.base_knowledge import base_split
@@ -33,6 +40,9 @@ from csk_artifacts_builder.measure.memory import predict_memory, step_memory
 from csk_artifacts_builder.measure.verify import noise_for, standard_ops_only
 from csk_artifacts_builder.options import BuildOptions
 from csk_artifacts_builder.planning.half_range import beyond_half
+from csk_artifacts_builder.planning.leveling import leveled
+from csk_artifacts_builder.planning.named_output import naming_output
+from csk_artifacts_builder.planning.reaching import sites_behind
 from csk_artifacts_builder.planning.site_budget import Budget
 from csk_artifacts_builder.prepare.model import SourceModel, prepare
 from csk_artifacts_builder.sites import find_sites, left_out
@@ -89,7 +99,7 @@ class Plan:
 
     def real_images(self) -> NDArray[np.float32] | None:
         """Some of the base data, as the prepared graph takes them."""
-        return _real_images(self.manifest, self.split, self.checkpoint)
+        return _real_images(self.manifest, self.split)
 
 
 def plan_build(model: Path, options: BuildOptions) -> Plan:
@@ -98,26 +108,39 @@ def plan_build(model: Path, options: BuildOptions) -> Plan:
     Raises ModelError for a model that cannot be trained (UnsupportedOpError names the op), ConfigError for options that
     do not fit it, TaskError for base data that does not fit.
     """
-    source = as_two_classes(prepare(model, options.output, options.input_size), options.loss)
-    where = source.path.name
-    possible = find_sites(source.model, where, options.sites)
-    own_features = split_head(source.model, where).weight.shape[1]
-    source = with_features(source, possible, options.features)
-    head = split_head(source.model, where)
-    require_loss(options.loss, head.activation, where)
-    _require_few_features(head.weight.shape[1], options, where)
+    prepared = prepare(model, options.output, options.input_size)
+    with naming_output(prepared, options.output):
+        plain = as_two_classes(prepared, options.loss)
+    where = plain.path.name
+    possible = find_sites(plain.model, where, options.sites)
+    own_features = split_head(plain.model, where).weight.shape[1]
     # Before anything is measured: options that do not fit the model are refused here.
-    described = describe(source, head, possible, options)
+    source, described = _described(plain, possible, options)
     split = _base_split(options, described) if options.base_data else None
-    budget = (
-        Budget(options.memory_budget, source, head, options) if options.memory_budget is not None else None
-    )
+    even = leveled(plain, _shown(plain, described, split))
+    if even is not plain:
+        source, described = _described(even, possible, options)
+    budget = None
+    if options.memory_budget is not None:
+        budget = Budget(options.memory_budget, source, split_head(source.model, where), options)
     plan = _planned(source, own_features, possible, options, described, split, budget)
     # What stays in float32 is known of chosen sites only, and takes more than a budget for int8 had counted.
     while budget is not None and plan.mixed is not None and not budget.is_kept(plan.manifest, plan.mixed):
         budget.count(plan.mixed)
         plan = _planned(source, own_features, possible, options, described, split, budget)
     return plan
+
+
+def _described(
+    plain: SourceModel, possible: list[Site], options: BuildOptions
+) -> tuple[SourceModel, Manifest]:
+    """The prepared model with the features that were asked for, and the manifest that describes it."""
+    source = with_features(plain, possible, options.features)
+    where = source.path.name
+    head = split_head(source.model, where)
+    require_loss(options.loss, head.activation, where)
+    _require_few_features(head.weight.shape[1], options, where)
+    return source, describe(source, head, possible, options)
 
 
 def _planned(
@@ -135,7 +158,7 @@ def _planned(
         chosen = _with_sites(source, possible, options, described, budget)
         models = _graphs(source, chosen)
     except UnsupportedOpError as error:
-        source, reached = _behind(source, possible, options, described, error)
+        source, reached = sites_behind(source, possible, options, described, error)
         chosen = _with_sites(source, reached, options, described, budget)
         models = _graphs(source, chosen)
     quantised = _with_quantised(models, source, chosen)
@@ -144,12 +167,8 @@ def _planned(
     )
     checkpoint = _empty_checkpoint(source, head, chosen.sites)
     cut = find_cut(source.model, chosen.sites) if PORTABLE in chosen.backends else None
-    if cut is not None:
-        images = _real_images(chosen, split, checkpoint)
-        if images is None:
-            images = noise_for(source, (COMPARED_PICTURES, *chosen.input.shape))
-        if told := beyond_half(source, cut, images):
-            source, cut = replace(source, warnings=(*source.warnings, told)), None
+    if cut is not None and (told := beyond_half(source, cut, _shown(source, chosen, split))):
+        source, cut = replace(source, notes=(*source.notes, told)), None
     models, mixed, probe = _in_all_forms(models, source, cut, chosen, split, checkpoint)
     manifest = replace(
         chosen,
@@ -173,40 +192,6 @@ def _require_few_features(features: int, options: BuildOptions, where: str) -> N
             f"{MOST_FEATURES:,}: what a device knows of classes would take {8e-9 * features**2:.0f} GB. Take a network "
             f"with a pooling in front of its classifier.{remedy}"
         )
-
-
-def _behind(
-    source: SourceModel,
-    possible: list[Site],
-    options: BuildOptions,
-    described: Manifest,
-    error: UnsupportedOpError,
-) -> tuple[SourceModel, list[Site]]:
-    """With `--trainable auto`, the sites behind the last op that has no gradient rule, and the source with a warning.
-
-    Raises `error` where another choice was asked for, or none lies behind.
-    """
-    low, high = 1, len(possible)
-    while low < high:
-        middle = (low + high) // 2
-        if _is_differentiable(source, possible[middle:], described):
-            high = middle
-        else:
-            low = middle + 1
-    reached = possible[low:]
-    if options.trainable != AUTO or not reached:
-        raise error
-    reason = str(error).split(". Train only later layers")[0]
-    said = f"{reason}: --trainable auto trains what lies behind it, from node '{reached[0].node}' on."
-    return replace(source, warnings=(*source.warnings, said)), reached
-
-
-def _is_differentiable(source: SourceModel, sites: Sequence[Site], manifest: Manifest) -> bool:
-    try:
-        training_model(source.model, sites, manifest.head, source.path.name, manifest.loss)
-    except UnsupportedOpError:
-        return False
-    return True
 
 
 def _with_sites(
@@ -249,12 +234,16 @@ def _left_out(source: SourceModel, kinds: str) -> tuple[LeftOut, ...]:
     return tuple(sorted(found, key=lambda one: order.index(one.node) if one.node in order else len(order)))
 
 
-def _real_images(
-    manifest: Manifest, split: Split | None, checkpoint: Mapping[str, NDArray[Any]]
-) -> NDArray[np.float32] | None:
+def _real_images(manifest: Manifest, split: Split | None) -> NDArray[np.float32] | None:
     if split is None:
         return None
-    return np.asarray(next(base_feeds(manifest, split, checkpoint))["image"][:COMPARED_PICTURES])
+    return next(base_batches(manifest, split))[0][:COMPARED_PICTURES]
+
+
+def _shown(source: SourceModel, manifest: Manifest, split: Split | None) -> NDArray[np.float32]:
+    """What activations are measured on: some of the base data, or noise where there are none."""
+    real = _real_images(manifest, split)
+    return real if real is not None else noise_for(source, (COMPARED_PICTURES, *manifest.input.shape))
 
 
 def _memory(models: Mapping[str, ir.Model], chosen: Manifest) -> dict[str, Any]:

@@ -132,8 +132,8 @@ def _told(plan: Plan, options: BuildOptions, inexact: tuple[str, ...]) -> Trial:
         convolutions=tuple(_convolutions(source, manifest)),
         head=TrialHead(str(head.node.name), head.weight.shape[1], plan.own_features, head.activation),
         front=source.front,
-        prepared=(*_changes(source), *source.warnings, *inexact, *scaled),
-        warnings=about,
+        prepared=(*_changes(source), *source.notes, *inexact, *scaled),
+        warnings=(*source.warnings, *about),
         agreement=plan.agreement,
     )
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from csk_artifacts_builder.emit import attribute, called, constant_array
 from csk_artifacts_builder.prepare.composites import einsum_order
@@ -89,8 +91,20 @@ def _takes_last(image: ir.Value, node: ir.Node, order: _Order) -> bool:
         return _turned(order, perm) == _moved(last) and (last == 3 or bool(behind & _CHANNELS_FIRST))
     if node.op_type == "Reshape" and image.shape[-1] == 1:
         target = constant_array(node.inputs[1])
-        return target is not None and list(target[1:]) == [image.shape[axis] for axis in _moved(last)[1:]]
+        whole = [image.shape[axis] for axis in _moved(last)[1:]]
+        return target is not None and (
+            list(target[1:]) == whole or _puts_one_first(node.inputs[0], target, order)
+        )
     return node.op_type == "Conv" and order[1] == last
+
+
+def _puts_one_first(x: ir.Value | None, target: NDArray[np.int64], order: _Order) -> bool:
+    """Whether a Reshape moves the one channel of an image that was cut or padded behind the batch."""
+    if order != tuple(range(len(order))) or len(target) != len(order) or target[1] != 1 or 1 in target[2:]:
+        return False
+    sizes = list(x.shape)[1:-1] if x is not None and x.shape is not None else [None] * (len(order) - 2)
+    pairs = zip(target[2:], sizes, strict=True)
+    return all(wanted < 1 or not isinstance(size, int) or wanted == size for wanted, size in pairs)
 
 
 def _readers(image: ir.Value) -> Iterator[tuple[ir.Node, _Order]]:

@@ -59,7 +59,8 @@ _CONTROL_FLOW = {"If", "Loop", "Scan"}
 class SourceModel:
     """A prepared model and where it came from.
 
-    `warnings` are sentences on what is built otherwise than the file says; `rewritten` says that ONNX Runtime cannot
+    `notes` are sentences on what is built otherwise than the file says, and `warnings` those that its user should look
+    into; `rewritten` says that ONNX Runtime cannot
     tell what the file as it is computes by the standard, or for inference. `output` is the file's output that holds
     the scores, or is made of them, and `binary` says that its one number became two.
     `pixels` is what the file's own scaling takes for a white pixel, 255 or 1; None where it scales none. `front` are
@@ -70,6 +71,7 @@ class SourceModel:
     model: ir.Model
     path: Path
     interface: Interface
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     rewritten: bool = False
     output: str = ""
@@ -103,11 +105,12 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     facts = note_facts(model)
     fold_constants(model)
-    otherwise = to_inference(model)
+    trained = to_inference(model)
     said: tuple[str, ...] = (quantised.said,) if quantised is not None else ()
     said += choose_output(model, output, where)
     facts = facts.with_read(model)
     scores = str(model.graph.outputs[0].name)
+    alone = _without_batch(model)
     model = upgrade(model, where)
     interface = _source_interface(model, where, input_size)
     image = model.graph.inputs[0]
@@ -116,7 +119,8 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
     gather_to_reshape(model)
     sizes_to_scales(model)
     write_composites(model)
-    otherwise += misread_windows(model)
+    misread = misread_windows(model)
+    said = (*misread, *said)
     # Before sizes are written as constants: some pools have fewer windows than onnx says of older opsets.
     write_windows(model, where)
     static_batch = _make_batch_dynamic(model, image)
@@ -151,17 +155,27 @@ def prepare(path: Path, output: str | None = None, input_size: Sequence[int] | N
         _tidy(model)
         passes.ShapeInferencePass()(model)
     said += fold_scales(model)
+    said += tuple(one for one in alone if not steps)
     _tidy(model)
     passes.ShapeInferencePass()(model)
     facts = facts.with_prepared(model, convolutional)
     _free_names(model)
-    rewritten = bool(otherwise) or bool(labels)
+    rewritten = bool(trained or misread or labels)
     interface = replace(interface, steps=steps)
     pixels = pixel_range(model, interface.input_type == ir.DataType.UINT8)
     front = tuple(node.op_type for node in in_front(model))
-    warnings = (*otherwise, *said)
     return SourceModel(
-        model, path, interface, warnings, rewritten, scores, False, pixels, front, facts, quantised=quantised
+        model,
+        path,
+        interface,
+        notes=said,
+        warnings=trained,
+        rewritten=rewritten,
+        output=scores,
+        pixels=pixels,
+        front=front,
+        facts=facts,
+        quantised=quantised,
     )
 
 
@@ -225,6 +239,18 @@ def _source_interface(model: ir.Model, where: str, size: Sequence[int] | None) -
     if given not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
         given = ir.DataType.FLOAT  # a label's
     return Interface(channels_last, taken, given, half)
+
+
+def _without_batch(model: ir.Model) -> tuple[str, ...]:
+    """A sentence on an output of one axis, of fixed size: a file for one image that has squeezed its batch away."""
+    output = model.graph.outputs[0]
+    shape = list(output.shape) if output.shape is not None else []
+    if len(shape) != 1 or not isinstance(shape[0], int):
+        return ()
+    return (
+        f"output '{output.name}' [{shape[0]}] has no batch: the bundle, and what is exported of it, give "
+        f"[N,{shape[0]}], a row for each image.",
+    )
 
 
 def _make_batch_dynamic(model: ir.Model, image: ir.Value) -> int | None:

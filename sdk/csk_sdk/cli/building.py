@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -190,6 +191,7 @@ def build_artifacts(
             "seconds": round(seconds, 3),
             f"base_{report.metric}": report.base_accuracy,
             "agreement": asdict(report.agreement) if report.agreement else None,
+            "notes": list(report.notes),
             "warnings": list(report.warnings),
             **built.to_json(),
         }
@@ -225,7 +227,8 @@ def _show_built(screen: Screen, built: Inspection, report: BuildReport, seconds:
     screen.say(f"Built {report.bundle} from {manifest.model} in {duration(seconds)}", style="bold")
     rows = [
         (outputs(manifest), str(len(manifest.classes))),
-        ("Sites", f"{len(built.sites)}: {', '.join(site.name for site in built.sites)}"),
+        *changed_rows(report.notes),
+        ("Sites", f"{len(built.sites)}: {', '.join(site.node for site in manifest.sites)}"),
         *left_out_rows(manifest),
         *shares_rows(built),
     ]
@@ -243,6 +246,11 @@ def _show_built(screen: Screen, built: Inspection, report: BuildReport, seconds:
     rows += memory_rows(manifest)
     rows.append(("Size", size(sum(built.files.values()))))
     screen.show(facts(rows))
+
+
+def changed_rows(notes: Sequence[str]) -> list[tuple[str, str]]:
+    """What is built otherwise than it stands in the file."""
+    return [("Changed" if number == 0 else "", said) for number, said in enumerate(notes)]
 
 
 def agreement_rows(agreement: Agreement | None) -> list[tuple[str, str]]:

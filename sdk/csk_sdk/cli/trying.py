@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from csk_sdk.cli.building import agreement_rows, require_builder
+from csk_sdk.cli.building import agreement_rows, changed_rows, require_builder
 from csk_sdk.cli.class_file import described
 from csk_sdk.cli.inspecting import input_text, memory_rows, outputs, shares_rows
 from csk_sdk.cli.model_options import (
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from csk_artifacts_builder.planning.trial import Convolution
 
 _STYLES = {"trained": "green", "frozen": "", "left out": "dim"}
+# In a pipe, too, a table is no wider than a wide terminal: longer names and reasons take several lines.
+_WIDEST_NAME, _WIDEST_REASON = 60, 70
 # As many classes are named.
 _NAMED = 6
 
@@ -126,7 +128,7 @@ def _facts(trial: Trial) -> list[tuple[str, str]]:
         *([("In front", f"{', '.join(trial.front)}: part of the network")] if trial.front else []),
         (outputs(manifest), f"{len(manifest.classes):,}: {names}"),
         ("Head", f"'{head.node}' sees {plural(head.features, 'feature')}{own}{behind}"),
-        *(("Changed" if number == 0 else "", said) for number, said in enumerate(trial.prepared)),
+        *changed_rows(trial.prepared),
         ("Sites", manifest.choice),
         *shares_rows(trial.inspection),
         *agreement_rows(trial.agreement),
@@ -136,7 +138,8 @@ def _facts(trial: Trial) -> list[tuple[str, str]]:
 
 def _convolutions(found: Iterable[Convolution]) -> Table:
     made = table("Convolution", "kernel", "channels")
-    made.add_column("", overflow="fold")
+    made.columns[0].max_width = _WIDEST_NAME
+    made.add_column("", overflow="fold", max_width=_WIDEST_REASON)
     for one in found:
         style = _STYLES[one.fate]
         said = f"{one.fate}: {one.reason}" if one.fate == "left out" else one.fate
