@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from csk_sdk.errors import StateError
 from csk_sdk.version import __version__
 
-STATE_SCHEMA_VERSION = 1
+STATE_SCHEMA_VERSION = 2
 """The newest schema of states that this csk-sdk knows."""
 
 

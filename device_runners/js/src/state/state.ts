@@ -24,7 +24,6 @@ import {
   NewerStateError,
   requireReader,
   requireWriter,
-  STATE_SCHEMA_VERSION,
 } from './versions.js';
 
 /**
@@ -247,7 +246,8 @@ export class State {
     this.checkLocked();
     await this.requireWritable();
     if (!(await this.checkIdentity())) {
-      const content = { schema_version: STATE_SCHEMA_VERSION, bundle_id: this.bundleId };
+      // The records say where they take more.
+      const content = { schema_version: FIRST.reader, bundle_id: this.bundleId };
       await this.storage.replace(IDENTITY, seal(content));
     }
     await this.store.begin();
