@@ -65,8 +65,9 @@ class Needs:
             raise NewerStateError(_sentence(what, "writing to it", self.writer, rest))
 
 
-# What this csk-sdk writes needs no more than the first schema.
+# What this csk-sdk writes needs no more than the first schema, but for a record that lists blocks.
 WRITTEN = Needs()
+WITH_BLOCKS = Needs(2, 2)
 
 
 def _sentence(what: Path, doing: str, version: int, rest: str) -> str:
