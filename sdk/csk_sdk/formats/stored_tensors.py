@@ -127,17 +127,19 @@ class JoinedTensors(Mapping[str, NDArray[Any]]):
 
     def __init__(self, behind: Sequence[StoredTensors], last: StoredTensors, hidden: str) -> None:
         self._files = (*behind, last)
-        # By name, which of the files have it.
-        self._places: dict[str, list[int]] = {}
+        # By name, the file that has it; of what several files have, the last, and all of them.
+        self._place: dict[str, int] = {}
+        self._parts: dict[str, tuple[int, ...]] = {}
         for place, file in enumerate(self._files):
-            for name in file:
-                if file is last or name != hidden:
-                    self._places.setdefault(name, []).append(place)
+            names = dict.fromkeys((name for name in file if file is last or name != hidden), place)
+            for name in names.keys() & self._place.keys():
+                self._parts[name] = (*self._parts.get(name, (self._place[name],)), place)
+            self._place |= names
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        files = [self._files[place] for place in self._places[name]]
-        if len(files) == 1:
-            return files[0][name]
+        if name not in self._parts:
+            return self._files[self._place[name]][name]
+        files = [self._files[place] for place in self._parts[name]]
         kinds = [file.kind(name) for file in files]
         rest, dtype = kinds[0][0][1:], kinds[0][1]
         if any(not shape or shape[1:] != rest or kind != dtype for shape, kind in kinds):
@@ -150,14 +152,12 @@ class JoinedTensors(Mapping[str, NDArray[Any]]):
 
     def several(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
         """Tensors of these names; those that lie beside each other in a file are read at once."""
-        found: dict[str, NDArray[Any]] = {}
+        wanted = list(names)
+        found = {name: self[name] for name in wanted if name in self._parts}
         alone: dict[int, list[str]] = {}
-        for name in names:
-            first, *others = self._places[name]
-            if others:
-                found[name] = self[name]
-            else:
-                alone.setdefault(first, []).append(name)
+        for name in wanted:
+            if name not in self._parts:
+                alone.setdefault(self._place[name], []).append(name)
         for place, own in alone.items():
             found |= self._files[place].several(own)
         return found
@@ -170,10 +170,10 @@ class JoinedTensors(Mapping[str, NDArray[Any]]):
             self.close()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._place)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._place)
 
     @property
     def nbytes(self) -> int:

@@ -10,7 +10,6 @@ rows is made of the parts in its blocks and then the one in its own file; everyt
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,11 +24,12 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import StateError
-from csk_sdk.formats.schema import load_schema, violation
+from csk_sdk.formats.schema import LoadedSchema, load_schema, violation
 from csk_sdk.formats.stored_tensors import InFiles, JoinedTensors, StoredTensors
 from csk_sdk.state.atomic import UnreadableError
 from csk_sdk.state.content_files import ENDING, ContentFiles
 from csk_sdk.state.generation import LearnedTask, tasks_of
+from csk_sdk.state.settings import parse_shared, put_back
 from csk_sdk.state.tensorfile import encode
 
 BLOCK_CLASSES = integer("state", "block_classes")
@@ -218,12 +218,15 @@ def _listed(tasks: Sequence[LearnedTask]) -> bytes:
 
 def _parsed(listed: bytes, path: Path) -> tuple[LearnedTask, ...]:
     try:
-        raw = json.loads(listed)
+        raw, settings = parse_shared(b'{"%s":%s}' % (TASKS.encode(), listed))
     except (ValueError, RecursionError) as error:
         raise StateError(f"{path} cannot be read ({error}).") from error
-    if (wrong := violation({TASKS: raw}, _OF_BLOCK)) is not None:
+    put_back(raw, settings)
+    if (wrong := violation(raw, _OF_BLOCK)) is not None:
         raise StateError(f"{path}: {wrong}.")
-    return tasks_of(raw)
+    return tasks_of(raw[TASKS])
 
 
-_OF_BLOCK = {"type": "object", "properties": {TASKS: load_schema("record")["properties"]["tasks"]}}
+_OF_BLOCK = LoadedSchema(
+    {"type": "object", "properties": {TASKS: load_schema("record")["properties"]["tasks"]}}
+)
