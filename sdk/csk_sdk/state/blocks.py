@@ -139,7 +139,8 @@ class BlockFiles(ContentFiles):
         """What is known of a block. Raises StateError where it is lost, or not as it should be."""
         if name not in self._known:
             path = self.place(name)
-            with closing(StoredTensors(path)) as stored:
+            # It is what its name says, so what goes wrong now is the disk.
+            with closing(StoredTensors(path, UnreadableError)) as stored:
                 rows = max((len(stored[one]) for one in ROWS if one in stored), default=0)
                 listed = stored[TASKS].tobytes() if TASKS in stored else b""
             self._known[name] = Block(_parsed(listed, path), rows, listed)

@@ -18,7 +18,7 @@ may succeed. Neither is a record that only a newer csk-sdk may read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,7 +35,6 @@ from csk_sdk.state.atomic import (
     remove_file,
     unreadable,
 )
-from csk_sdk.state.generation import GenerationRecord
 from csk_sdk.state.identity import check_identity, write_identity
 from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.progress import read_progress
@@ -107,6 +106,7 @@ class StateCheck:
         for number in sorted(self.store.numbers()):
             yield self._sure(f"generation {number}", partial(self._generation, number))
         yield self._sure("HEAD", self._head)
+        yield from self._unlisted_blocks()
         yield from self._contributions()
         yield from self._scores()
         yield from self._progress()
@@ -185,9 +185,8 @@ class StateCheck:
         return Finding(name, DAMAGED, damage), _removal(path, after="Its record stays.")
 
     def _blocks(self) -> Iterator[Checked]:
-        """Each of which a file is lost, those that no generation lists, and how many are intact."""
+        """Each of which a file is lost, and how many are intact."""
         blocks, intact = self.store.blocks, 0
-        listed, certain = self._listed_blocks()
 
         def check(name: str) -> Checked:
             nonlocal intact
@@ -201,13 +200,21 @@ class StateCheck:
                 return Finding(shown, DAMAGED, f"{damage}."), again
             return Finding(shown, DAMAGED, f"{damage}, and so is its copy."), _removal(*lost)
 
-        checked = [self._sure(f"blocks/{name[:8]}…", partial(check, name)) for name in sorted(listed)]
+        checked = [
+            self._sure(f"blocks/{name[:8]}…", partial(check, name))
+            for name in sorted(self._listed_blocks()[0])
+        ]
         yield from (one for one in checked if one[0].status != INTACT)
         if intact:
             yield Finding("blocks", INTACT, plural(intact, "block")), None
-        others = [path for name in blocks.names() - listed for path in blocks.paths(name)] if certain else []
-        if others:
-            yield Finding("blocks", LEFTOVER, "Of a commit that never ended."), _removal(*others)
+
+    def _unlisted_blocks(self) -> Iterator[Checked]:
+        """Those that no generation lists, where it is certain which do."""
+        listed, certain = self._listed_blocks()
+        names = sorted(self.store.blocks.names() - listed) if certain else []
+        if names:
+            paths = [path for name in names for path in self.store.blocks.paths(name)]
+            yield Finding("blocks", LEFTOVER, "Of a commit that never ended."), _removal(*paths)
 
     def _listed_blocks(self) -> tuple[set[str], bool]:
         """The blocks of all generations that have tensors, and whether all their records could be read."""
@@ -228,7 +235,7 @@ class StateCheck:
             raise
         except StateError:
             return None
-        if all(self.store.blocks.sound(name) for name in names):
+        if not self._lacks(names):
             return None
 
         def drop() -> None:
@@ -237,10 +244,15 @@ class StateCheck:
 
         return drop, "Its tensors were removed, and its record stays."
 
+    def _lacks(self, blocks: Sequence[str]) -> bool:
+        return any(self.store.blocks.sound(name) is None for name in blocks)
+
     def _rebuild(self, number: int) -> Mend | None:
         """Write a lost record again from that of the generation learned next; None where there is none."""
         records = self.store.records(certain=True)
-        child = next((record for record in records if record.parent == number and _is_whole(record)), None)
+        children = (record for record in records if record.parent == number and len(record.tasks) > 1)
+        # One without tensors may lack the tasks of its blocks.
+        child = next((record for record in children if not self._lacks(record.blocks)), None)
         if child is None:
             return None
         tasks = child.tasks[:-1]
@@ -334,11 +346,6 @@ class StateCheck:
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             yield Finding("temporary files", LEFTOVER, f"{found[0].name}{more}"), _removal(*found)
-
-
-def _is_whole(record: GenerationRecord) -> bool:
-    """Whether a record has all tasks that were known then, and not the last one alone."""
-    return len(record.tasks) > 1 and (record.stored or not record.blocks)
 
 
 def _removal(*paths: Path, after: str = "") -> Mend:
