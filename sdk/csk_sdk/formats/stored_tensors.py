@@ -79,6 +79,16 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
             at = last + 1
         return found
 
+    def holds(self, tensors: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether these are all its tensors, to the bit."""
+        kinds = {name: (one.shape, one.dtype.newbyteorder("<")) for name, one in tensors.items()}
+        if kinds != {name: self.kind(name) for name in self}:
+            return False
+        data = np.empty(self.nbytes, np.uint8)
+        self._read(0, data)
+        places = {name: slice(*self._entries[name]["data_offsets"]) for name in self}
+        return all(data[places[name]].data == one.tobytes() for name, one in tensors.items())
+
     def resident(self) -> dict[str, NDArray[Any]]:
         """All of them; the file is closed afterwards."""
         try:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, zip_longest
+from itertools import accumulate
 from operator import is_
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,22 +118,41 @@ class BlockFiles(ContentFiles):
 
         Those that are there stay. Raises StateError where one of `parent` is lost, StorageError.
         """
-        before = [self.read(name) for name in parent]
-        extents = layout(
-            [len(task.classes) for task in tasks], rows_of(tensors), [one.extent for one in before]
-        )
-        names, rest = [], dict(tensors)
+        before = [self.read(name).extent for name in parent]
+        extents = layout([len(task.classes) for task in tasks], rows_of(tensors), before)
+        names, rest, first = [], dict(tensors), 0
         heads = heads_of(tensors)
-        first = 0
-        for extent, old in zip_longest(extents, before[: len(extents)]):
+        for index, extent in enumerate(extents):
             own = tuple(tasks[first : first + extent.tasks])
             first += extent.tasks
-            listed = old.listed if old is not None and _same(old.tasks, own) else _listed(own)
-            content = {TASKS: np.frombuffer(listed, np.uint8), **_cut(rest, extent.rows)}
+            content = _cut(rest, extent.rows)
             content |= {name: rest.pop(name) for task in own for name in heads.get(task.name, ())}
-            names.append(self.put(encode(content)))
-            self._known[names[-1]] = Block(own, extent.rows, listed)
+            old = parent[index] if index < len(parent) else None
+            names.append(self._kept(old, own, content) or self._written(own, extent.rows, content))
         return Divided(tuple(names), first, rest)
+
+    def _kept(self, old: str | None, own: Sequence[LearnedTask], content: Tensors) -> str | None:
+        """The block `old`, where it holds just these tasks and tensors; both its files are there then.
+
+        Comparing takes less time than encoding, and what another language wrote stays as it is.
+        """
+        if old is None or not _same(self.read(old).tasks, own):
+            return None
+        try:
+            with closing(StoredTensors(self.place(old, again=False))) as stored:
+                if not stored.holds({**content, TASKS: np.frombuffer(self.read(old).listed, np.uint8)}):
+                    return None
+            self.mend(old)
+        except StateError:
+            # Lost since it was read: all that it held is at hand.
+            return None
+        return old
+
+    def _written(self, own: tuple[LearnedTask, ...], rows: int, content: Tensors) -> str:
+        listed = b"[" + b",".join(task.texts[0] for task in own) + b"]"
+        name = self.put(encode({TASKS: np.frombuffer(listed, np.uint8), **content}))
+        self._known[name] = Block(own, rows, listed)
+        return name
 
     def read(self, name: str) -> Block:
         """What is known of a block. Raises StateError where it is lost, or not as it should be."""
@@ -141,7 +160,9 @@ class BlockFiles(ContentFiles):
             path = self.place(name)
             # It is what its name says, so what goes wrong now is the disk.
             with closing(StoredTensors(path, UnreadableError)) as stored:
-                rows = max((len(stored[one]) for one in ROWS if one in stored), default=0)
+                rows = max(
+                    (len(stored[one]) for one in ROWS if one in stored and stored[one].ndim), default=0
+                )
                 listed = stored[TASKS].tobytes() if TASKS in stored else b""
             self._known[name] = Block(_parsed(listed, path), rows, listed)
         return self._known[name]
@@ -160,12 +181,12 @@ class BlockFiles(ContentFiles):
                 raise
             return ()
 
-    def place(self, name: str) -> Path:
-        """Where a block can be read.
+    def place(self, name: str, again: bool = True) -> Path:
+        """Where a block can be read; not looked at `again` where its file has been since it was written.
 
         Raises StateError where it is lost, UnreadableError where the disk leaves that open.
         """
-        path = self.sound(name)
+        path = self.sound(name, again)
         if path is None:
             raise StateError(f"{self.path(name)} is missing or damaged, and so is its copy.")
         return path
@@ -184,7 +205,9 @@ class BlockFiles(ContentFiles):
 
 def rows_of(tensors: Tensors) -> int:
     """How many rows can be parted from others: those that all tensors of rows have."""
-    return min((len(tensors[name]) for name in ROWS if name in tensors), default=0)
+    return min(
+        (len(tensors[name]) if tensors[name].ndim else 0 for name in ROWS if name in tensors), default=0
+    )
 
 
 def heads_of(tensors: Iterable[str]) -> dict[str, list[str]]:
@@ -211,10 +234,6 @@ def _cut(rest: dict[str, NDArray[Any]], rows: int) -> dict[str, NDArray[Any]]:
 def _same(one: Sequence[LearnedTask], other: Sequence[LearnedTask]) -> bool:
     """Whether they are the very same objects: then a block need not be put into words again."""
     return len(one) == len(other) and all(map(is_, one, other))
-
-
-def _listed(tasks: Sequence[LearnedTask]) -> bytes:
-    return b"[" + b",".join(task.texts[0] for task in tasks) + b"]"
 
 
 def _parsed(listed: bytes, path: Path) -> tuple[LearnedTask, ...]:

@@ -51,15 +51,16 @@ class ContentFiles:
                 self._seen[path] = file_identity(path)
         return name
 
-    def sound(self, name: str) -> Path | None:
+    def sound(self, name: str, again: bool = True) -> Path | None:
         """A file of this name that is there, and what its name says; None where there is none.
 
-        Raises UnreadableError where the disk leaves that open.
+        Not `again`: where it was that before, and nothing has been written since, it is not read. Raises
+        UnreadableError where the disk leaves that open.
         """
         unsure: UnreadableError | None = None
         for path in self.paths(name):
             try:
-                if self.is_sound(path, name):
+                if (not again and self._was_intact(path)) or self.is_sound(path, name):
                     return path
             except UnreadableError as error:
                 unsure = unsure or error
@@ -82,6 +83,8 @@ class ContentFiles:
 
     def mend(self, name: str) -> None:
         """Write those files of a name again that are lost, from one that is not. Raises StateError, StorageError."""
+        if all(map(self._was_intact, self.paths(name))):
+            return
         path = self.sound(name)
         if path is None:
             raise StateError(f"{self.path(name)} is missing or damaged.")

@@ -13,18 +13,11 @@ import numpy as np
 
 from csk_sdk.errors import StateError
 from csk_sdk.formats.schema import load_schema, violation
-from csk_sdk.formats.stored_tensors import InFiles
-from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
 from csk_sdk.state.atomic import ordinary_size
 from csk_sdk.state.outlines import Outline
 from csk_sdk.state.sealing import Texts, json_texts, seal_texts, unseal
 from csk_sdk.state.settings import Settings
 from csk_sdk.state.versions import WRITTEN, Needs, read_needs
-
-# Of one task, beside the names of its classes.
-_RECORD_BYTES = 4096
-# Of a contribution's file, beside its numbers.
-_CONTRIBUTION_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -216,26 +209,6 @@ _RECORD_FIELDS = tuple(
 )
 # A record may have a thousand tasks, each with as many fields to be looked up.
 _TASK_NAMES, _RECORD_NAMES = frozenset(_TASK_FIELDS), frozenset(_RECORD_FIELDS)
-
-
-def commit_bytes(
-    parent: Generation, classes: Sequence[str], features: int, images: int | None, trained: bool
-) -> int:
-    """How many bytes the generation after `parent` will take, about: with a head, and means, of these classes more.
-
-    And with what they contribute, of so many `images` (None: of many); twice where centers are `trained`.
-    """
-    held = parent.tensors
-    size = held.nbytes if isinstance(held, InFiles) else sum(one.nbytes for one in held.values())
-    rows = len(classes) * (DIRECTIONS + MIXTURES)
-    rows = len(classes) + (rows if images is None else min(rows, images))
-    contributed = 4 * features * rows + len(classes) * _CONTRIBUTION_BYTES
-    if trained:
-        contributed *= 2
-        size += 0 if "ledger.map" in held else 4 * features**2
-    # A head and a mean for each class, in float32; contributions; a record, with the names; HEAD.
-    size += 4 * len(classes) * (2 * features + 1) + contributed
-    return size + sum(map(len, classes)) + _RECORD_BYTES
 
 
 def _flat(record: Any, names: tuple[str, ...]) -> dict[str, Any]:
