@@ -137,7 +137,7 @@ def test_a_generation_pruned_while_it_is_read_is_read_again_newer(
 ) -> None:
     commit(tmp_path, "A")
     reader = state_at(tmp_path)
-    opened = reader._store.open
+    opened = reader._store.opened
     waiting = ["AB", "ABC", "ABCD"]
 
     def opened_late(number: int) -> object:
@@ -147,7 +147,7 @@ def test_a_generation_pruned_while_it_is_read_is_read_again_newer(
         waiting.clear()
         return opened(number)
 
-    monkeypatch.setattr(reader._store, "open", opened_late)
+    monkeypatch.setattr(reader._store, "opened", opened_late)
     generation = reader.load()
     assert generation.number == 4
     assert generation.tensors["t"].tolist() == [4.0, 4.0]

@@ -154,7 +154,7 @@ class State:
             if resident or not isinstance(base, StoredTensors):
                 base = {name: _read_only(tensor) for name, tensor in base.items()}
             return Generation(0, None, (), base)
-        record, stored = self._checked(number, self._store.open)
+        record, stored = self._checked(number, self._store.opened)
         tensors = stored.resident() if resident else stored
         return Generation(number, record.parent, record.tasks, tensors, record.created, record.hidden)
 

@@ -168,7 +168,7 @@ class StateCheck:
             with open_file(path) as file:
                 same = hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
             if same:
-                with closing(self.store.open(number)[1]) as tensors:
+                with closing(self.store.opened(number)[1]) as tensors:
                     for one in tensors:
                         tensors[one]
                 return Finding(name, INTACT, f"{record.size:,} bytes"), None

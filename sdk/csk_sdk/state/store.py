@@ -205,7 +205,7 @@ class GenerationStore:
             self.blocks.place(name)
         return record
 
-    def open(self, number: int) -> tuple[GenerationRecord, InFiles]:
+    def opened(self, number: int) -> tuple[GenerationRecord, InFiles]:
         """The record of a generation, and its tensors, left in their files; checked, and raising, as `verify`."""
         record = self._verify_own(number)
         return record, self.blocks.join(record.blocks, StoredTensors(self.tensors_path(number)))
