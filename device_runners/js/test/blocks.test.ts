@@ -28,6 +28,17 @@ const BUNDLE = 'b'.repeat(64);
 const F = 16;
 const NONE = 1e9;
 const USUAL = STATE.blockClasses;
+const LAYOUTS = JSON.parse(
+  readFileSync(new URL('../../../tests/contract/layouts.json', import.meta.url), 'utf8'),
+) as { block_classes: number; cases: Layout[] };
+
+interface Layout {
+  readonly about: string;
+  readonly before: readonly number[][];
+  readonly classes: readonly number[];
+  readonly rows: number;
+  readonly layout: readonly number[][];
+}
 
 /** From here on a block is closed at so many classes. */
 function closedAt(classes: number): void {
@@ -104,79 +115,10 @@ async function wanted(storage: MemoryStorage): Promise<string[]> {
 }
 
 describe('the layout of blocks', () => {
-  it.each([
-    ['nothing', [], [], 0, []],
-    ['fewer classes than a block has', [], [2, 1], 3, []],
-    ['as many', [], [2, 2], 4, [[2, 4]]],
-    ['what is left behind one', [], [2, 2, 2, 1], 7, [[2, 4]]],
-    ['one that gets more than it needs', [], [3, 3, 1], 7, [[2, 4]]],
-    ['a task that has enough alone', [], [9, 1], 10, [[1, 4]]],
-    ['rows of a base, up to twice as many', [], [], 8, []],
-    ['rows of a base', [], [], 9, [[0, 4]]],
-    [
-      'many rows of a base, and tasks',
-      [],
-      [2, 2],
-      22,
-      [
-        [2, 4],
-        [0, 4],
-        [0, 4],
-        [0, 4],
-      ],
-    ], // prettier-ignore
-    [
-      'tasks without rows',
-      [],
-      [4, 4],
-      0,
-      [
-        [1, 0],
-        [1, 0],
-      ],
-    ], // prettier-ignore
-    ['blocks of before', [[2, 4]], [2, 2, 1], 5, [[2, 4]]],
-    [
-      'blocks of before, whatever they have',
-      [
-        [1, 1],
-        [3, 0],
-      ],
-      [1, 1, 1, 1, 1],
-      5,
-      [
-        [1, 1],
-        [3, 0],
-      ],
-    ], // prettier-ignore
-    [
-      'blocks of before that have too many tasks',
-      [
-        [2, 4],
-        [2, 4],
-      ],
-      [2, 2, 2],
-      8,
-      [[2, 4]],
-    ], // prettier-ignore
-    [
-      'blocks of before that have too many rows',
-      [
-        [2, 4],
-        [2, 4],
-      ],
-      [2, 2, 2, 2],
-      7,
-      [
-        [2, 4],
-        [2, 3],
-      ],
-    ], // prettier-ignore
-  ] as const)('is of %s', (_, before, classes, rows, expected) => {
-    closedAt(4);
+  it.each(LAYOUTS.cases)("is Python's: $about", ({ before, classes, rows, layout }) => {
+    closedAt(LAYOUTS.block_classes);
     const extents = before.map(([tasks, count]) => ({ tasks: tasks!, rows: count! }));
-    const layout = layoutOf(extents, classes, rows);
-    expect(layout.map((one) => [one.tasks, one.rows])).toEqual(expected);
+    expect(layoutOf(extents, classes, rows).map((one) => [one.tasks, one.rows])).toEqual(layout);
   });
 });
 
