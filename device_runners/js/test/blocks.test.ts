@@ -6,10 +6,10 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { UNRECORDED } from '../src/contract/recordSchema.js';
 import { STATE } from '../src/contract/thresholds.js';
 import { StateError, StorageError } from '../src/errors.js';
-import { sha256, textOf } from '../src/formats/bytes.js';
+import { sha256, textOf, utf8 } from '../src/formats/bytes.js';
 import { type Json, JsonNumber } from '../src/formats/json.js';
-import { decode } from '../src/formats/safetensors.js';
-import { bytesOf, float32, type StoredTensor } from '../src/formats/tensors.js';
+import { decode, encode } from '../src/formats/safetensors.js';
+import { bytesOf, float32, type StoredTensor, uint8 } from '../src/formats/tensors.js';
 import type { Learner } from '../src/learner.js';
 import { VersionedStorage } from '../src/native/versionedStorage.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
@@ -17,7 +17,7 @@ import { layoutOf } from '../src/state/blocks.js';
 import { clearState } from '../src/state/clearing.js';
 import { copyState } from '../src/state/copy.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
-import { type LearnedTask, unseal } from '../src/state/record.js';
+import { type LearnedTask, seal, unseal } from '../src/state/record.js';
 import { State } from '../src/state/state.js';
 import type { Storage } from '../src/state/storage.js';
 import { digits, temporaryFolder } from './fixtures.js';
@@ -289,6 +289,42 @@ describe('a damaged block', () => {
     expect((await state.load()).tensors).toEqual(tensorsOf(3));
     await learn(storage, 2);
     expect((await state.load()).tensors).toEqual(tensorsOf(5));
+  });
+});
+
+describe('a block under the name of its bytes that is none', () => {
+  const listing = (tasks: string): StoredTensor => uint8(utf8(tasks));
+
+  it.each([
+    ['no safetensors', utf8('no tensors'), 'cannot be read (its header claims'],
+    ['no tasks', encode(new Map()), 'cannot be read ('],
+    ['tasks that are no JSON', encode(new Map([['tasks', listing('[')]])), 'cannot be read ('],
+    ['tasks that are no list', encode(new Map([['tasks', listing('{}')]])), ': tasks must be a list.'],
+    ['a task without a name', encode(new Map([['tasks', listing('[{}]')]])), ': tasks[0].name is missing.'],
+    [
+      'rows of another width',
+      encode(
+        new Map([
+          ['tasks', listing('[]')],
+          ['statistics.means', float32([1, F + 1])],
+        ]),
+      ),
+      ": the parts of tensor 'statistics.means' do not fit together.",
+    ],
+  ])('(%s) is refused, in one line', async (_, data, reason) => {
+    closedAt(4);
+    const storage = new MemoryStorage('state');
+    await learn(storage, 4);
+    const name = sha256(data);
+    for (const ending of ['', '.copy']) storage.files.set(`blocks/${name}${ending}.safetensors`, data);
+    const path = 'generations/000004.json';
+    const record = await unseal(storage, path);
+    storage.files.set(path, seal({ ...record, blocks: [...(record.blocks as string[]), name] }));
+    const failed = (await State.open(storage, BUNDLE, new Map())).load();
+    await expect(failed).rejects.toThrow(StateError);
+    await expect(failed).rejects.toThrow(`state/blocks/${name}.safetensors`);
+    await expect(failed).rejects.toThrow(reason);
+    await expect(failed).rejects.not.toThrow('\n');
   });
 });
 

@@ -8,7 +8,7 @@
 
 import { STATE } from '../contract/thresholds.js';
 import { reasonOf, StateError } from '../errors.js';
-import { textOf, utf8 } from '../formats/bytes.js';
+import { concatenate, textOf, utf8 } from '../formats/bytes.js';
 import { dumps, type Json, parseJson } from '../formats/json.js';
 import { decode, encode } from '../formats/safetensors.js';
 import { bytesOf, type StoredTensor, sizeOf, type Tensors, uint8 } from '../formats/tensors.js';
@@ -41,6 +41,12 @@ export interface KnownBlock {
   readonly block: Block;
   readonly tasks: readonly LearnedTask[];
   readonly listed: Uint8Array;
+}
+
+/** Tensors of one file. */
+interface Part {
+  readonly where: string;
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
 }
 
 /**
@@ -131,16 +137,24 @@ export class BlockFiles {
     return found;
   }
 
-  /** The tensors of a generation: those of its blocks, and its `own`. Throws StateError as `find`. */
-  async joined(names: readonly string[], own: Map<string, StoredTensor>): Promise<Map<string, StoredTensor>> {
-    if (!names.length) return own;
-    const parts: Map<string, StoredTensor>[] = [];
-    for (const name of names) parts.push(await this.read(name));
-    const tensors = new Map(parts.flatMap((part) => [...part].filter(([key]) => key !== TASKS)));
+  /**
+   * The tensors of a generation: those of its blocks, and its `own`, which were read from `where`. Throws StateError as
+   * `find`.
+   */
+  async joined(
+    names: readonly string[],
+    own: Map<string, StoredTensor>,
+    where: string,
+  ): Promise<Map<string, StoredTensor>> {
+    const parts: Part[] = [];
+    for (const name of names) parts.push({ where: this.files.where(name), tensors: await this.read(name) });
+    const tensors = new Map(parts.flatMap((part) => [...part.tensors]));
+    tensors.delete(TASKS);
     for (const [key, tensor] of own) tensors.set(key, tensor);
+    parts.push({ where, tensors: own });
     for (const key of ROWS) {
-      const pieces = [...parts, own].flatMap((part) => part.get(key) ?? []);
-      if (pieces.length > 1) tensors.set(key, stacked(key, pieces));
+      const rows = stacked(key, parts);
+      if (rows) tensors.set(key, rows);
     }
     return tensors;
   }
@@ -230,20 +244,26 @@ function rowsFrom(tensor: StoredTensor, begin: number, end = tensor.shape[0] ?? 
   return { ...tensor, shape: [end - begin, ...row], data } as StoredTensor;
 }
 
-/** Pieces of one tensor, each with some of its rows. */
-function stacked(key: string, pieces: readonly StoredTensor[]): StoredTensor {
-  const [first] = pieces as readonly [StoredTensor];
-  const row = first.shape.slice(1);
-  if (pieces.some(({ dtype, shape }) => dtype !== first.dtype || String(shape.slice(1)) !== String(row))) {
-    throw new StateError(`The parts of tensor '${key}' do not fit together.`);
+/** A tensor of which each part has some rows; undefined where none has any. Throws StateError where these do not fit. */
+function stacked(key: string, parts: readonly Part[]): StoredTensor | undefined {
+  const pieces: StoredTensor[] = [];
+  for (const { where, tensors } of parts) {
+    const piece = tensors.get(key);
+    if (!piece) continue;
+    if (kindOf(piece) !== kindOf(pieces[0] ?? piece)) {
+      throw new StateError(`${where}: the parts of tensor '${key}' do not fit together.`);
+    }
+    pieces.push(piece);
   }
+  const [first] = pieces;
+  if (!first || pieces.length === 1) return first;
+  const { buffer } = concatenate(pieces.map(bytesOf));
   const count = pieces.reduce((sum, { shape }) => sum + shape[0]!, 0);
-  const bytes = new Uint8Array(pieces.reduce((sum, { data }) => sum + data.byteLength, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    bytes.set(bytesOf(piece), at);
-    at += piece.data.byteLength;
-  }
-  const Kind = first.data.constructor as new (buffer: ArrayBuffer) => StoredTensor['data'];
-  return { ...first, shape: [count, ...row], data: new Kind(bytes.buffer) } as StoredTensor;
+  const Kind = first.data.constructor as new (buffer: ArrayBufferLike) => StoredTensor['data'];
+  return { ...first, shape: [count, ...first.shape.slice(1)], data: new Kind(buffer) } as StoredTensor;
+}
+
+/** What all rows of a tensor have in common. */
+function kindOf({ dtype, shape }: StoredTensor): string {
+  return String([dtype, shape.length, ...shape.slice(1)]);
 }

@@ -163,7 +163,7 @@ export class GenerationStore {
       throw new StateError(`${where} cannot be read (${reasonOf(error)}).`, { cause: error });
     }
     const names = (record.blocks ?? []).map(({ name }) => name);
-    return { record, tensors: await this.blocks.joined(names, own) };
+    return { record, tensors: await this.blocks.joined(names, own, where) };
   }
 
   /** The records of all committed generations, oldest first, as their files have them; none that are damaged. */
