@@ -132,6 +132,10 @@ export class GenerationStore {
     if (!(1 <= number && number <= last)) {
       throw new StateError(`${this.storage.name} has no generation ${number}; the last one is ${last}.`);
     }
+    return this.fileOf(number);
+  }
+
+  private async fileOf(number: number): Promise<RecordFile> {
     const found = await readRecord(this.storage, recordPath(number));
     if (found.number !== number) {
       throw new StateError(
@@ -168,9 +172,10 @@ export class GenerationStore {
 
   /** The records of all committed generations, oldest first, as their files have them; none that are damaged. */
   async files(): Promise<Map<number, RecordFile>> {
+    const last = await this.last();
     const found = new Map<number, RecordFile>();
     for (const number of [...(await this.numbers('json'))].sort((a, b) => a - b)) {
-      const file = await this.readableFile(number);
+      const file = number <= last && (await this.quietly(() => this.fileOf(number)));
       if (file) found.set(number, file);
     }
     return found;
