@@ -18,6 +18,8 @@ _PARTS = frozenset(
         IDENTITY,
         "HEAD",
         "generations",
+        "blocks",
+        "ledger",
         "scores",
         "progress.safetensors",
         "accepted.json",
