@@ -2,6 +2,7 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { UNRECORDED } from '../src/contract/recordSchema.js';
 import { STATE } from '../src/contract/thresholds.js';
@@ -239,6 +240,81 @@ describe('a commit', () => {
       expect(blocksIn(emptied)).toEqual(await wanted(emptied));
     }
   });
+});
+
+interface Step {
+  /** Which of the stored generations it is learned from. */
+  readonly from: number;
+  /** Which of that one's tasks go. */
+  readonly gone: number;
+  /** Classes of the tasks that are new. */
+  readonly added: readonly number[];
+  /** Rows that the statistics have, and the sketch lacks. */
+  readonly rows: number;
+  readonly lacking: number;
+  /** Which file of a block is damaged before. */
+  readonly damaged: number;
+}
+
+/** Anything that can be known: with `tasks` of any numbers of classes, and rows that need not fit these. */
+function anything(tasks: readonly LearnedTask[], { rows, lacking }: Step): Map<string, StoredTensor> {
+  const table = (count: number, width: number): StoredTensor =>
+    float32(
+      [count, width],
+      Float32Array.from({ length: count * width }, (_, at) => at + width),
+    );
+  const heads = tasks.map(({ name, classes }): [string, StoredTensor] => [
+    `head/${name}/weight`,
+    table(classes.length, 3),
+  ]);
+  const sketch = lacking > rows ? [] : [['familiarity.oddness', table(rows - lacking, 2)] as const];
+  return new Map([...heads, ['statistics.means', table(rows, 5)], ...sketch, ['center/a', table(1, 2)]]);
+}
+
+/** Whether the other file of a block is what its name says. */
+function copyIsIntact({ files }: MemoryStorage, path: string): boolean {
+  const name = path.slice('blocks/'.length, -'.safetensors'.length);
+  const other = name.endsWith('.copy') ? name.slice(0, -'.copy'.length) : `${name}.copy`;
+  return name.startsWith(sha256(files.get(`blocks/${other}.safetensors`)!));
+}
+
+it('any generation is read as it was written, and only blocks that one needs are there', async () => {
+  const step: fc.Arbitrary<Step> = fc.record({
+    from: fc.nat(9),
+    gone: fc.nat(12),
+    added: fc.array(fc.integer({ min: 1, max: 5 }), { maxLength: 4 }),
+    rows: fc.nat(24),
+    lacking: fc.nat(3),
+    damaged: fc.nat(40),
+  });
+  const property = fc.asyncProperty(fc.array(step, { minLength: 2, maxLength: 10 }), async (steps) => {
+    closedAt(3);
+    const storage = new MemoryStorage();
+    const committed = new Map<number, { tasks: readonly LearnedTask[]; tensors: unknown }>();
+    for (const one of steps) {
+      const file = blocksIn(storage)[one.damaged];
+      if (file && copyIsIntact(storage, file)) storage.files.set(file, Uint8Array.of(1));
+      const state = await State.open(storage, BUNDLE, new Map(), 3);
+      const stored = (await storage.list('generations')).filter((name) => name.endsWith('.safetensors'));
+      const parents = [0, ...stored.map((name) => Number.parseInt(name, 10))].sort((a, b) => b - a);
+      const { number, tasks: before } = await state.load(parents[one.from % parents.length]!);
+      const added = one.added.map((count, at) => ({
+        ...taskOf(steps.indexOf(one) * 10 + at),
+        classes: Array.from({ length: count }, (_, c) => `${at} ${c}`),
+      }));
+      const tasks = [...before.filter((_, at) => at !== one.gone), ...added];
+      const tensors = anything(tasks, one);
+      const made = await state.locked(() => state.commit(number, tasks, tensors));
+      committed.set(made.number, { tasks, tensors });
+      expect(blocksIn(storage)).toEqual(await wanted(storage));
+      for (const name of await storage.list('generations')) {
+        if (!name.endsWith('.safetensors')) continue;
+        const read = await (await State.open(storage, BUNDLE, new Map())).load(Number.parseInt(name, 10));
+        expect({ tasks: read.tasks, tensors: read.tensors }).toEqual(committed.get(read.number));
+      }
+    }
+  });
+  await fc.assert(property, { numRuns: 60, seed: 7 });
 });
 
 describe('a damaged block', () => {
