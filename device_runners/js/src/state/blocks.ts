@@ -129,11 +129,7 @@ export class BlockFiles {
   /** Blocks by their names, with their tasks. Throws StateError where one is missing or damaged, twice. */
   async find(names: readonly string[]): Promise<KnownBlock[]> {
     const found: KnownBlock[] = [];
-    for (const name of names) {
-      const known = this.known.get(name) ?? (await this.parsed(name));
-      this.known.set(name, known);
-      found.push(known);
-    }
+    for (const name of names) found.push(this.known.get(name) ?? this.parsed(name, await this.read(name)));
     return found;
   }
 
@@ -147,7 +143,12 @@ export class BlockFiles {
     where: string,
   ): Promise<Map<string, StoredTensor>> {
     const parts: Part[] = [];
-    for (const name of names) parts.push({ where: this.files.where(name), tensors: await this.read(name) });
+    for (const name of names) {
+      const tensors = await this.read(name);
+      // Its tasks are asked for next.
+      if (!this.known.has(name)) this.parsed(name, tensors);
+      parts.push({ where: this.files.where(name), tensors });
+    }
     const tensors = new Map(parts.flatMap((part) => [...part.tensors]));
     tensors.delete(TASKS);
     for (const [key, tensor] of own) tensors.set(key, tensor);
@@ -165,8 +166,7 @@ export class BlockFiles {
     return this.files.keep(wanted);
   }
 
-  private async parsed(name: string): Promise<KnownBlock> {
-    const content = await this.read(name);
+  private parsed(name: string, content: Tensors): KnownBlock {
     const where = this.files.where(name);
     const found = content.get(TASKS);
     const listed = found?.dtype === 'uint8' ? found.data : new Uint8Array();
@@ -178,7 +178,9 @@ export class BlockFiles {
     }
     const tasks = tasksFrom(raw, where);
     const rows = Math.max(0, ...rowCounts(content));
-    return { block: { name, tasks: tasks.length, rows }, tasks, listed };
+    const known = { block: { name, tasks: tasks.length, rows }, tasks, listed };
+    this.known.set(name, known);
+    return known;
   }
 
   private async read(name: string): Promise<Map<string, StoredTensor>> {

@@ -115,10 +115,13 @@ export class GenerationStore {
    * block is damaged, NewerStateError where only a newer csk-sdk may read it.
    */
   async record(number: number): Promise<GenerationRecord> {
-    const { blocks: names = [], ...file } = await this.file(number);
+    return this.withBlocks(await this.file(number));
+  }
+
+  private async withBlocks({ blocks: names = [], ...file }: RecordFile): Promise<GenerationRecord> {
     const found = await this.blocks.find(names).catch(async (error) => {
       // Without tensors, a generation has no use for them.
-      const stored = (await this.storage.size(tensorsPath(number))) === file.size;
+      const stored = (await this.storage.size(tensorsPath(file.number))) === file.size;
       if (stored || !(error instanceof StateError)) throw error;
       return [];
     });
@@ -150,7 +153,7 @@ export class GenerationStore {
    * Throws StateError, naming the file, when it is unknown, pruned, truncated or otherwise damaged.
    */
   async read(number: number): Promise<{ record: GenerationRecord; tensors: Map<string, StoredTensor> }> {
-    const record = await this.record(number);
+    const record = await this.file(number);
     const where = `${this.storage.name}/${tensorsPath(number)}`;
     const file = await this.storage.read(tensorsPath(number));
     if (!file) throw new StateError(`${where} is missing (old generations are pruned).`);
@@ -166,8 +169,8 @@ export class GenerationStore {
     } catch (error) {
       throw new StateError(`${where} cannot be read (${reasonOf(error)}).`, { cause: error });
     }
-    const names = (record.blocks ?? []).map(({ name }) => name);
-    return { record, tensors: await this.blocks.joined(names, own, where) };
+    const tensors = await this.blocks.joined(record.blocks ?? [], own, where);
+    return { record: await this.withBlocks(record), tensors };
   }
 
   /** The records of all committed generations, oldest first, as their files have them; none that are damaged. */
