@@ -180,6 +180,9 @@ describe('a commit', () => {
       expect(tensors.get('statistics.means')!.shape).toEqual([4, F]);
     }
     expect((await listed(storage, 12)).slice(0, 5)).toEqual(await listed(storage, 11));
+    // Of what lies in blocks, a generation's own file has nothing, not even tensors without rows.
+    const { tensors } = decode(storage.files.get('generations/000012.safetensors')!);
+    expect([...tensors.keys()]).toEqual(['center/a']);
     // What went has no tensors, and so no use for blocks.
     for (let number = 1; number <= 10; number++) expect(await listed(storage, number)).toEqual([]);
   });
