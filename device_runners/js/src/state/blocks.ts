@@ -13,7 +13,7 @@ import { dumps, type Json, parseJson } from '../formats/json.js';
 import { decode, encode } from '../formats/safetensors.js';
 import { bytesOf, type StoredTensor, sizeOf, type Tensors, uint8 } from '../formats/tensors.js';
 import { NamedFiles } from './named.js';
-import { type LearnedTask, taskJson, tasksFrom } from './record.js';
+import { type Block, type Extent, type LearnedTask, taskJson, tasksFrom } from './record.js';
 import type { Storage } from './storage.js';
 import type { Needs } from './versions.js';
 
@@ -24,17 +24,6 @@ export const NEEDS: Needs = { reader: 2, writer: 2 };
 const TASKS = 'tasks';
 // A row for each class, and those of old classes stay as they are when others are learned.
 const ROWS: ReadonlySet<string> = new Set(['statistics.means', 'familiarity.margins', 'familiarity.oddness']);
-
-/** How many of a generation's tasks, and of its rows, lie in a block. */
-export interface Extent {
-  readonly tasks: number;
-  readonly rows: number;
-}
-
-/** A block by its name, and what of a generation lies in it. */
-export interface Block extends Extent {
-  readonly name: string;
-}
 
 /** A block whose tasks are read; they are `listed` as its file has them. */
 export interface KnownBlock {

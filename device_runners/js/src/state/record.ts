@@ -6,7 +6,6 @@ import { sha256, textOf, utf8 } from '../formats/bytes.js';
 import { dumps, isObject, type Json, jsonOf, parseJson, plain } from '../formats/json.js';
 import { violation } from '../formats/schema.js';
 import type { Tensors } from '../formats/tensors.js';
-import type { Block } from './blocks.js';
 import type { Storage } from './storage.js';
 import { FIRST, type Needs, needsOf, needsRecord, requireReader } from './versions.js';
 
@@ -32,6 +31,17 @@ export interface Generation {
   readonly created: string;
   /** Classes of the base that are not to be counted. */
   readonly hidden: readonly string[];
+}
+
+/** How many of a generation's tasks, and of its rows, lie in a block. */
+export interface Extent {
+  readonly tasks: number;
+  readonly rows: number;
+}
+
+/** A block by its name, and what of a generation lies in it. */
+export interface Block extends Extent {
+  readonly name: string;
 }
 
 /** A generation without its tensors; `sha256` and `size` are those of the tensors' file. */
