@@ -1,7 +1,7 @@
 """Blocks: tasks that lie further back, with their heads and rows, in files that later commits need not write again.
 
     blocks/SHA256.safetensors       some tasks' records and heads, and rows of the tensors that have one for each class
-    blocks/SHA256.copy.safetensors  the same bytes once more: many generations share a block
+    blocks/SHA256.copy.safetensors  the same bytes once more, as soon as a second generation shares the block
 
 A generation's record lists its blocks, oldest first. Its tasks are those of its blocks and then its own; a tensor of
 rows is made of the parts in its blocks and then the one in its own file; everything else is in its own file

@@ -1,4 +1,4 @@
-"""A folder of files that never change, each named by the sha256 of its bytes, once or as a file and its copy.
+"""A folder of files that never change, each named by the sha256 of its bytes; those that are kept again have a copy.
 
 Generations list those that they need, and a commit writes only new ones. One that no stored generation lists is
 removed.
@@ -29,7 +29,9 @@ ENDING = ".safetensors"
 
 
 class ContentFiles:
-    """The files of `folder`; a name has one of each of `endings`, and says what `kind` of thing it is.
+    """The files of `folder`; a name says what `kind` of thing it is.
+
+    It has a file with the first of `endings`, and those with the others once it was kept a second time.
 
     Locking is the business of `State`.
     """
@@ -42,13 +44,19 @@ class ContentFiles:
         self._seen: dict[Path, tuple[int, ...] | None] = {}
 
     def put(self, data: bytes) -> str:
-        """Keep `data`; the name that it has now. Written is what is not there, or not intact. Raises StorageError."""
+        """Keep `data`; the name that it has now. Raises StorageError.
+
+        What is there and intact is not written again; where that is the first file, the others follow.
+        """
         name = hashlib.sha256(data).hexdigest()
         for path in self.paths(name):
-            if not self._was_intact(path) and not self._can_be_read(path, name):
-                make_folder(self.folder)
-                replace_file(path, data)
-                self._seen[path] = file_identity(path)
+            if self._was_intact(path) or self._can_be_read(path, name):
+                continue
+            make_folder(self.folder)
+            replace_file(path, data)
+            self._seen[path] = file_identity(path)
+            if path == self.path(name):
+                break
         return name
 
     def sound(self, name: str, again: bool = True) -> Path | None:

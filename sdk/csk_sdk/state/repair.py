@@ -18,6 +18,7 @@ may succeed. Neither is a record that only a newer csk-sdk may read.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -190,8 +191,9 @@ class StateCheck:
 
         def check(name: str) -> Checked:
             nonlocal intact
-            lost = [path for path in blocks.paths(name) if not blocks.is_sound(path, name)]
-            if not lost:
+            first, copy = blocks.paths(name)
+            lost = [path for path in (first, copy) if not blocks.is_sound(path, name)]
+            if not lost or (lost == [copy] and listed[name] == 1 and not exists(copy)):
                 intact += 1
                 return Finding("blocks", INTACT), None
             shown, damage = f"blocks/{name[:8]}…", f"{lost[0]} is missing or damaged"
@@ -200,10 +202,8 @@ class StateCheck:
                 return Finding(shown, DAMAGED, f"{damage}."), again
             return Finding(shown, DAMAGED, f"{damage}, and so is its copy."), _removal(*lost)
 
-        checked = [
-            self._sure(f"blocks/{name[:8]}…", partial(check, name))
-            for name in sorted(self._listed_blocks()[0])
-        ]
+        listed = self._listed_blocks()[0]
+        checked = [self._sure(f"blocks/{name[:8]}…", partial(check, name)) for name in sorted(listed)]
         yield from (one for one in checked if one[0].status != INTACT)
         if intact:
             yield Finding("blocks", INTACT, plural(intact, "block")), None
@@ -211,14 +211,14 @@ class StateCheck:
     def _unlisted_blocks(self) -> Iterator[Checked]:
         """Those that no generation lists, where it is certain which do."""
         listed, certain = self._listed_blocks()
-        names = sorted(self.store.blocks.names() - listed) if certain else []
+        names = sorted(self.store.blocks.names() - listed.keys()) if certain else []
         if names:
             paths = [path for name in names for path in self.store.blocks.paths(name)]
             yield Finding("blocks", LEFTOVER, "Of a commit that never ended."), _removal(*paths)
 
-    def _listed_blocks(self) -> tuple[set[str], bool]:
-        """The blocks of all generations that have tensors, and whether all their records could be read."""
-        listed: set[str] = set()
+    def _listed_blocks(self) -> tuple[Counter[str], bool]:
+        """How many of the generations that have tensors list each block, and whether all records could be read."""
+        listed: Counter[str] = Counter()
         numbers = {number for number in self.store.numbers_of("safetensors") if number <= self.store.last()}
         read = 0
         for number in numbers:

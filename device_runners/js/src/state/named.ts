@@ -8,7 +8,10 @@ const NAMED = /^([0-9a-f]{64})(?:\.copy)?\.safetensors$/;
 const FIRST = ['.safetensors'];
 const TWICE = [...FIRST, '.copy.safetensors'];
 
-/** Such a folder of a state; where it is `twice`, each file has a copy. Locking is the business of `State`. */
+/**
+ * Such a folder of a state; where it is `twice`, a file that is kept a second time has a copy. Locking is the business of
+ * `State`.
+ */
 export class NamedFiles {
   private readonly endings: readonly string[];
   // Of which it is known that they are what their names say.
@@ -22,15 +25,20 @@ export class NamedFiles {
     this.endings = twice ? TWICE : FIRST;
   }
 
-  /** Keep `data`; the name that it has now. Nothing is written where it is kept already. Throws StorageError. */
+  /**
+   * Keep `data`; the name that it has now. What is there and intact is not written again; where that is the first file, the
+   * copy follows. Throws StorageError.
+   */
   async write(data: Uint8Array): Promise<string> {
     const name = await sha256OfMany(data);
     for (const path of this.paths(name)) {
       if (this.seen.has(path) && (await this.storage.size(path)) === data.length) continue;
       // What the disk does not give back any more is written again.
       const kept = await this.intact(path, name).catch(orStateError);
-      if (!kept || kept instanceof StateError) await this.storage.replace(path, data);
+      const lost = !kept || kept instanceof StateError;
+      if (lost) await this.storage.replace(path, data);
       this.seen.add(path);
+      if (lost && path === this.paths(name)[0]) break;
     }
     return name;
   }
