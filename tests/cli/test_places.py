@@ -284,7 +284,9 @@ def test_any_onnx_model_may_be_replaced(learned: Path, tmp_path: Path) -> None:
         learner.export(tmp_path / "0.npy")
 
 
-@pytest.mark.parametrize("there", ["", ".gitkeep", "lost+found/", "lock", "kernels-x/", ".csk-tmp"])
+@pytest.mark.parametrize(
+    "there", ["", ".gitkeep", "lost+found/", "lock", "kernels-x/", "blocks/", "ledger/", ".csk-tmp"]
+)
 def test_an_empty_folder_becomes_a_state(run: Any, workspace: Path, tmp_path: Path, there: str) -> None:
     """What systems, and a run that was killed, leave in a folder is in nobody's way."""
     folder = tmp_path / "new"

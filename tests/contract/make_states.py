@@ -34,7 +34,13 @@ TASK = {
 GOOD: dict[str, Any] = {
     "record": {
         **{"number": 2, "parent": 0, "created": "2026-01-01T00:00:00+00:00", "tasks": [TASK, TASK]},
-        **{"sha256": "0" * 64, "size": 4096, "min_writer": 1, "colour": "of a newer one"},
+        **{
+            "sha256": "0" * 64,
+            "size": 4096,
+            "min_writer": 1,
+            "blocks": ["0" * 64],
+            "colour": "of a newer one",
+        },
     },
     "progress": {
         **{"task": "birds", "fingerprint": "0" * 64, "generation": 1, "config": TrainingConfig().to_json()},

@@ -12,7 +12,8 @@ has onnxruntime-training and the builder; without, the bundle for that backend i
     NAME/bundle                                  a tiny bundle
     NAME/python, NAME/javascript                 a state that has learned 01 and 02 on it; of `ledger`, one that then
                                                  forgot a class of the base, which is hidden, and one of 02; of
-                                                 `fleet`, one that then got 03 from another device
+                                                 `fleet`, one that then got 03 from another device; of `blocks`,
+                                                 each task lies in a block
     NAME/python.json, NAME/javascript.json       what its writer predicted of the probe: classes, and probabilities
 """
 
@@ -38,6 +39,7 @@ from PIL import Image
 
 from csk_artifacts_builder import BuildOptions, build_artifacts
 from csk_sdk import Learner, Progress, Task, fleet
+from csk_sdk.state import blocks
 from csk_sdk.state.tensorfile import packed
 
 BASE, TASKS = "abc", {"01": "de", "02": "fg", "03": "hi"}
@@ -54,10 +56,13 @@ PICTURES = {
     "multi-label": (networks.RESNET, {"features": "layers", "loss": "binary-cross-entropy"}),
     "ledger": (networks.RESNET, {"features": "layers", "base_data": None}),
     "fleet": (networks.RESNET, {"features": "layers"}),
+    "blocks": (networks.RESNET, {"features": "layers"}),
     "ort-training": (networks.RESNET, {"features": "last", "backend": "both", "head_capacity": 4}),
 }
 TABULAR, INTERRUPTED, ORT_TRAINING, SIGNALS = "multi-label", "exact", "ort-training", "signals"
 LEDGER, FORGOTTEN, FLEET = "ledger", ("a", "g"), "fleet"
+# Of the last a block has so few classes, so that the state is small.
+BLOCKS, BLOCK_CLASSES = "blocks", 2
 COUNT, PROBE = 20, 4
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -166,6 +171,8 @@ def signal_task(sets: dict[str, NDArray[Any]], name: str) -> Task:
 
 def learn(folder: Path, tasks: dict[str, Task], probe: NDArray[Any]) -> None:
     """Two tasks by Python, and in one state the beginning of a third; what it then predicts of the probe."""
+    if folder.name == BLOCKS:
+        blocks.BLOCK_CLASSES = BLOCK_CLASSES
     learner = Learner.open(folder / "bundle", folder / "python", {**SETTINGS, "checkpoint_seconds": 0.0})
     for name in ("01", "02"):
         learner.learn(tasks[name])

@@ -62,7 +62,7 @@ def told(state: Path) -> dict[str, Any]:
 
 def test_all_kinds_of_both_writers_are_there() -> None:
     kinds = {(state.parent.name, state.name) for state in STATES}
-    both = {"exact", "int8", "wide", "ledger", "ort-training"}
+    both = {"exact", "int8", "wide", "ledger", "blocks", "ort-training"}
     assert kinds >= {(kind, writer) for kind in both for writer in ("python", "javascript")}
     assert kinds >= {("signals", "python"), ("multi-label", "python")}
 
@@ -71,8 +71,13 @@ def test_each_schema_is_there() -> None:
     """Whoever raises one adds what it writes: make_deployed.py."""
     bundles = {_json(state.parent / "bundle" / "manifest.json")["schema_version"] for state in STATES}
     states = {_json(state / "state.json")["schema_version"] for state in STATES}
+    records = {
+        _json(path).get("min_reader", 1) for state in STATES for path in state.glob("generations/*.json")
+    }
     assert SCHEMA_VERSION in bundles
-    assert states == set(range(1, STATE_SCHEMA_VERSION + 1))
+    # What takes a later one is said by the records that take it.
+    assert states == {1}
+    assert records == set(range(1, STATE_SCHEMA_VERSION + 1))
 
 
 def test_every_field_of_a_record_is_there() -> None:
@@ -81,9 +86,12 @@ def test_every_field_of_a_record_is_there() -> None:
     tasks = {name for record in records for task in record["tasks"] for name in task}
     assert tasks == {one.name for one in fields(LearnedTask)} - {"more"}
     of_record = {name for record in records for name in record} - {"min_reader", "min_writer"}
-    assert of_record == {one.name for one in fields(GenerationRecord)} - {"more", "needs", "stored"} | {
-        "check"
-    }
+    assert of_record == {one.name for one in fields(GenerationRecord)} - {
+        "more",
+        "needs",
+        "stored",
+        "blocked",
+    } | {"check"}
 
 
 def _json(path: Path) -> dict[str, Any]:

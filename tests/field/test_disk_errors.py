@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from csk_sdk.state import blocks
 from field.failing_disk import WRITING, Disk
 from field.field_device import Device
 from field.simulated_disk import read_tree
@@ -31,10 +32,20 @@ def failing(device: Device, *how: Any) -> Iterator[Disk]:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    ("code", "block_classes"),
+    [(errno.ENOSPC, 128), (errno.EROFS, 128), (errno.EIO, 128), (errno.ENOSPC, 2), (errno.EIO, 2)],
+    ids=["ENOSPC", "EROFS", "EIO", "ENOSPC with blocks", "EIO with blocks"],
+)
 def test_every_call_of_train_may_fail(
-    device: Device, capsys: pytest.CaptureFixture[str], code: int, for_good: bool
+    device: Device,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: int,
+    block_classes: int,
+    for_good: bool,
 ) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_CLASSES", block_classes)
     assert device.train().status == 0
     before = read_tree(device.disk)
     with failing(device, 10_000, code, for_good) as whole:

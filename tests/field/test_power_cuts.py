@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from csk_sdk.errors import CskError
-from csk_sdk.state import atomic, lock
+from csk_sdk.state import atomic, blocks, lock
 from field.field_device import Device
 from field.simulated_disk import TEMPORARY, Names, Recorder, Sync, Tree, crash_states, final_tree, read_tree
 
@@ -53,10 +53,15 @@ def survives(device: Device, tree: Tree, at_least: int, at_most: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learned", [0, 1])
+@pytest.mark.parametrize(("learned", "block_classes"), [(0, 128), (1, 128), (0, 2), (1, 2)])
 def test_every_disk_that_a_power_cut_during_train_can_leave(
-    device: Device, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], learned: int
+    device: Device,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    learned: int,
+    block_classes: int,
 ) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_CLASSES", block_classes)
     for _ in range(learned):
         assert device.train().status == 0
     with recorded(device, monkeypatch) as recorder:

@@ -137,17 +137,17 @@ def test_a_generation_pruned_while_it_is_read_is_read_again_newer(
 ) -> None:
     commit(tmp_path, "A")
     reader = state_at(tmp_path)
-    verify = reader._store.verify
+    opened = reader._store.opened
     waiting = ["AB", "ABC", "ABCD"]
 
-    def verify_late(number: int) -> object:
+    def opened_late(number: int) -> object:
         # Between reading HEAD and reading the tensors, the writer commits twice, and prunes.
         for names in waiting:
             commit(tmp_path, names)
         waiting.clear()
-        return verify(number)
+        return opened(number)
 
-    monkeypatch.setattr(reader._store, "verify", verify_late)
+    monkeypatch.setattr(reader._store, "opened", opened_late)
     generation = reader.load()
     assert generation.number == 4
     assert generation.tensors["t"].tolist() == [4.0, 4.0]

@@ -13,7 +13,7 @@ import pytest
 from csk_sdk import StorageError, fleet
 from csk_sdk.learning.learn_run import Progress
 from csk_sdk.state import atomic
-from csk_sdk.state.generation import commit_bytes
+from csk_sdk.state.room import commit_bytes
 from learner.used_device import Device, refused
 from small_disk import mounted
 

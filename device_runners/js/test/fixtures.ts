@@ -55,7 +55,7 @@ export async function memoryBundle(): Promise<MemoryBundle> {
 /** A state that lies in a folder, in memory. */
 export async function stateIn(path: string): Promise<MemoryStorage> {
   const [from, to] = [new FolderStorage(path), new MemoryStorage()];
-  for (const folder of ['', 'generations', 'ledger', 'scores']) {
+  for (const folder of ['', 'generations', 'blocks', 'ledger', 'scores']) {
     for (const file of await from.list(folder)) {
       const place = folder ? `${folder}/${file}` : file;
       const content = await from.read(place).catch(() => undefined);

@@ -142,10 +142,10 @@ print(json.dumps([verify(*sys.argv[1:]).ok, record.more, [task.more for task in 
 
   it('is predicted from and exported, and never written to, below min_writer', async () => {
     const expected = await (await opened()).predict(await deployedProbe(FOLDER));
-    await handOver(storage, { min_writer: 2 });
+    await handOver(storage, { min_writer: 3 });
     const before = bytesIn(state);
     const learner = await opened();
-    const sentence = `${state} was written by a newer csk-sdk, and writing to it takes one that knows schema 2 of states (csk-sdk 0.1.0 knows 1): update csk-sdk on this device; until then it predicts and exports.`;
+    const sentence = `${state} was written by a newer csk-sdk, and writing to it takes one that knows schema 3 of states (csk-sdk 0.1.0 knows 2): update csk-sdk on this device; until then it predicts and exports.`;
     const task = await deployedTask(FOLDER, '03');
     await expect(learner.learn(task)).rejects.toThrow(sentence);
     await expect(learner.rollback('01')).rejects.toThrow(sentence);
@@ -169,7 +169,7 @@ print(json.dumps([verify(*sys.argv[1:]).ok, record.more, [task.more for task in 
     const failed = await opened().catch((error: unknown) => error);
     expect(failed).toBeInstanceOf(StateError);
     expect((failed as Error).message).toBe(
-      `${state}/${NEWEST} was written by a newer csk-sdk, and reading it takes one that knows schema 3 of states (csk-sdk 0.1.0 knows 1): update csk-sdk on this device.`,
+      `${state}/${NEWEST} was written by a newer csk-sdk, and reading it takes one that knows schema 3 of states (csk-sdk 0.1.0 knows 2): update csk-sdk on this device.`,
     );
     expect(bytesIn(state)).toEqual(before);
   });

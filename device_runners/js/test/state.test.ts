@@ -9,6 +9,7 @@ import { float32, type StoredTensor } from '../src/formats/tensors.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { type LearnedTask, seal } from '../src/state/record.js';
 import { State } from '../src/state/state.js';
+import { DyingStorage } from './storing.js';
 
 const BUNDLE = 'b'.repeat(64);
 const base = tensors(0);
@@ -33,32 +34,6 @@ async function commit(storage: MemoryStorage, count: number, keep?: number): Pro
     });
   }
   return state;
-}
-
-/** As a storage whose process dies at its `left`-th change. */
-class DyingStorage extends MemoryStorage {
-  constructor(
-    files: ReadonlyMap<string, Uint8Array>,
-    public left: number,
-  ) {
-    super();
-    for (const [path, content] of files) this.files.set(path, content);
-  }
-
-  override async replace(path: string, data: Uint8Array): Promise<void> {
-    this.change();
-    await super.replace(path, data);
-  }
-
-  override async remove(path: string): Promise<boolean> {
-    this.change();
-    return super.remove(path);
-  }
-
-  private change(): void {
-    this.left -= 1;
-    if (this.left < 0) throw new Error('killed');
-  }
 }
 
 describe('a state', () => {
@@ -202,9 +177,9 @@ describe('a state', () => {
     await expect(State.open(storage, 'c'.repeat(64), base)).rejects.toThrow(
       /belongs to another bundle .*bbbbbbbb…/,
     );
-    storage.files.set('state.json', seal({ schema_version: 2, bundle_id: BUNDLE }));
+    storage.files.set('state.json', seal({ schema_version: 3, bundle_id: BUNDLE }));
     await expect(State.open(storage, BUNDLE, base)).rejects.toThrow(
-      /by a newer csk-sdk, and reading it takes one that knows schema 2 of states .* knows 1\): update/,
+      /by a newer csk-sdk, and reading it takes one that knows schema 3 of states .* knows 2\): update/,
     );
     storage.files.delete('state.json');
     await expect(State.open(storage, BUNDLE, base)).rejects.toThrow(/nobody knows which bundle/);

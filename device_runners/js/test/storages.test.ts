@@ -8,7 +8,7 @@ import { describe, expect, it } from 'vitest';
 import { IndexedDbStorage } from '../src/browser/indexedDbStorage.js';
 import { reasonOf, StateError, StateLockedError, StorageError } from '../src/errors.js';
 import { utf8 } from '../src/formats/bytes.js';
-import { type FileSystem, VersionedStorage } from '../src/native/versionedStorage.js';
+import { VersionedStorage } from '../src/native/versionedStorage.js';
 import { storageError } from '../src/node/failures.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
 import { copyState } from '../src/state/copy.js';
@@ -16,37 +16,7 @@ import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { State } from '../src/state/state.js';
 import type { Storage } from '../src/state/storage.js';
 import { python, temporaryFolder } from './fixtures.js';
-
-/** A file system that loses the end of what was written last when the battery is empty. */
-class PhoneFiles implements FileSystem {
-  files = new Map<string, Uint8Array>();
-
-  async list(folder: string): Promise<{ name: string; size: number }[]> {
-    const prefix = `${folder}/`;
-    const own = [...this.files].filter(([path]) => path.startsWith(prefix));
-    const named = own.map(([path, data]) => ({ name: path.slice(prefix.length), size: data.length }));
-    return named.filter(({ name }) => !name.includes('/'));
-  }
-
-  async read(path: string): Promise<Uint8Array> {
-    return this.files.get(path)!.slice();
-  }
-
-  async write(path: string, data: Uint8Array): Promise<void> {
-    if (this.files.has(path)) throw new Error(`${path} exists`);
-    this.files.set(path, data.slice());
-  }
-
-  async rename(from: string, to: string): Promise<void> {
-    if (this.files.has(to)) throw new Error(`${to} exists`);
-    this.files.set(to, this.files.get(from)!);
-    this.files.delete(from);
-  }
-
-  async remove(path: string): Promise<void> {
-    if (!this.files.delete(path)) throw new Error(`${path} does not exist`);
-  }
-}
+import { PhoneFiles } from './storing.js';
 
 let opened = 0;
 const places: Record<string, () => Promise<Storage>> = {

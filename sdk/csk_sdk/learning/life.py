@@ -32,7 +32,7 @@ from csk_sdk.network.profiles import in_profile
 from csk_sdk.runtime.peak_memory import peak_rss_bytes
 from csk_sdk.state import Generation, LearnedTask, State
 from csk_sdk.state.atomic import require_room
-from csk_sdk.state.generation import commit_bytes
+from csk_sdk.state.room import commit_bytes
 
 
 @dataclass(frozen=True)

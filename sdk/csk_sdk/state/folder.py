@@ -4,6 +4,7 @@
     HEAD                            the current generation, and the last number ever committed
     generations/000001.safetensors  the tensors of a generation; pruned when old
     generations/000001.json         its record: parent, tasks, checksum of the tensors; kept as history
+    blocks/SHA256.safetensors       tasks that lie further back, of many generations; with a copy of each
     ledger/SHA256.safetensors       what a class of a task contributed; removed when no stored generation lists it
     scores/000001.json              accuracies measured with that generation
     progress.safetensors            checkpoint of the task being learned
@@ -19,13 +20,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from csk_sdk.contract.sentences import said
 from csk_sdk.errors import ConfigError, StateError, StateLockedError
-from csk_sdk.formats.stored_tensors import StoredTensors
+from csk_sdk.formats.stored_tensors import InFiles, StoredTensors
 from csk_sdk.state.atomic import (
     UnreadableError,
     clear_temporaries,
@@ -40,15 +41,17 @@ from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.outlines import RecordLink
 from csk_sdk.state.progress import read_progress, write_progress
-from csk_sdk.state.pruning import forget_generations, prune, prune_ledger
+from csk_sdk.state.pruning import forget_blocks, forget_generations, prune, prune_shared
 from csk_sdk.state.sealing import seal, unseal
 from csk_sdk.state.store import BASE, GenerationStore
-from csk_sdk.state.tensorfile import encode
-from csk_sdk.state.versions import WRITTEN, Needs, NewerStateError
+from csk_sdk.state.tensorfile import check_dtypes, encode
+from csk_sdk.state.versions import WITH_BLOCKS, WRITTEN, Needs, NewerStateError
 
 # A temporary file this old (seconds) was left by a process that died.
 _ABANDONED = 3600.0
 
+
+Checked = TypeVar("Checked")
 
 # The bundle's checkpoint, or what reads it: then it is in memory only while generation 0 is in use.
 Base = Mapping[str, np.ndarray] | Callable[[], Mapping[str, np.ndarray]]
@@ -142,7 +145,7 @@ class State:
         try:
             yield generation
         finally:
-            if isinstance(generation.tensors, StoredTensors):
+            if isinstance(generation.tensors, InFiles):
                 generation.tensors.close()
 
     def _load(self, number: int, resident: bool = True) -> Generation:
@@ -151,8 +154,7 @@ class State:
             if resident or not isinstance(base, StoredTensors):
                 base = {name: _read_only(tensor) for name, tensor in base.items()}
             return Generation(0, None, (), base)
-        record = self._verify(number)
-        stored = self._store.open_tensors(number)
+        record, stored = self._checked(number, self._store.opened)
         tensors = stored.resident() if resident else stored
         return Generation(number, record.parent, record.tasks, tensors, record.created, record.hidden)
 
@@ -176,29 +178,35 @@ class State:
         StorageError when it cannot be written: the current generation is then still the one before
         (only a failing fsync of the folder, after the rename of HEAD, leaves the new one current).
         """
-        data = encode(tensors)
+        check_dtypes(tensors)
         self._prepare_to_write()
         _, last = self._read_head()
         before = self._store.record(parent) if parent != 0 else None
         self._store.clear_debris()
         created = datetime.now(UTC).isoformat(timespec="seconds")
         written = {id(task) for task in before.tasks} if before else set()
+        known = tuple(task if id(task) in written else task.as_written() for task in tasks)
+        divided = self._store.blocks.divide(known, tensors, before.blocks if before else ())
+        data = encode(divided.rest)
+        needs = WITH_BLOCKS if divided.names else WRITTEN
         record = GenerationRecord(
             last + 1,
             parent,
             created,
-            tuple(task if id(task) in written else task.as_written() for task in tasks),
+            known,
             hashlib.sha256(data).hexdigest(),
             len(data),
             hidden=tuple((before.hidden if before else ()) if hidden is None else hidden),
             purged=tuple(purged),
-            needs=WRITTEN.both(before.needs if before else Needs()),
+            blocks=divided.names,
+            blocked=divided.tasks,
+            needs=needs.both(before.needs if before else Needs()),
             more=before.more if before else {},
         )
         self._store.write(record, data)
         self._purge()
         prune(self._store, self._keep, always={record.number, parent})
-        prune_ledger(self._store, self._ledger)
+        prune_shared(self._store, self._ledger)
         return Generation(record.number, parent, record.tasks, dict(tensors), created, record.hidden)
 
     def keep_contribution(self, tensors: Mapping[str, np.ndarray]) -> str:
@@ -234,6 +242,7 @@ class State:
         record = self._store.readable(head) if head else None
         if record is not None and record.purged:
             forget_generations(self._store, record.purged, self._scores)
+            forget_blocks(self._store)
 
     def rollback(self, number: int) -> None:
         """Make `number` the current generation; later ones stay stored until they are pruned.
@@ -243,7 +252,7 @@ class State:
         """
         self._prepare_to_write()
         if number != 0:
-            self._verify(number)
+            self._checked(number, self._store.verify)
         self._store.write_head(number, self._store.last())
 
     def history(self) -> list[RecordLink]:
@@ -373,9 +382,10 @@ class State:
         except StateError as error:
             raise StateError(f"{error} {self._store.way_back()}") from error
 
-    def _verify(self, number: int) -> GenerationRecord:
+    def _checked(self, number: int, check: Callable[[int], Checked]) -> Checked:
+        """What `check` gives of a generation; where it is damaged, the error says what leads back."""
         try:
-            return self._store.verify(number)
+            return check(number)
         except NewerStateError:
             raise
         except StateError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,11 @@ import numpy as np
 
 from csk_sdk.errors import StateError
 from csk_sdk.formats.schema import load_schema, violation
-from csk_sdk.formats.stored_tensors import StoredTensors
-from csk_sdk.method.contributions import DIRECTIONS, MIXTURES
 from csk_sdk.state.atomic import ordinary_size
 from csk_sdk.state.outlines import Outline
 from csk_sdk.state.sealing import Texts, json_texts, seal_texts, unseal
 from csk_sdk.state.settings import Settings
 from csk_sdk.state.versions import WRITTEN, Needs, read_needs
-
-# Of one task, beside the names of its classes.
-_RECORD_BYTES = 4096
-# Of a contribution's file, beside its numbers.
-_CONTRIBUTION_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -90,6 +83,10 @@ class LearnedTask:
         return cls(**known, more=more)
 
 
+Behind = Callable[[Sequence[str], bool], tuple[LearnedTask, ...]]
+"""The tasks of blocks, for a generation whose tensors are there, or are not (`BlockFiles.tasks_behind`)."""
+
+
 @dataclass(frozen=True)
 class Generation:
     """Everything learned up to one commit.
@@ -113,7 +110,8 @@ class GenerationRecord:
     """The record of a committed generation: a Generation without its tensors.
 
     `sha256` and `size` (bytes) are those of the tensors file; `stored` tells whether that file is still
-    there with that size (old ones are pruned). `purged` are the numbers of generations that went when this one was
+    there with that size (old ones are pruned). `blocks` are the names of the blocks that hold the first `blocked` of
+    the tasks, with what belongs to them. `purged` are the numbers of generations that went when this one was
     committed, since they held what was to be forgotten. `needs` says who may read and write it, and `more` are fields
     of a newer csk-sdk, which the generations learned from this one carry on.
     """
@@ -126,6 +124,8 @@ class GenerationRecord:
     size: int
     hidden: tuple[str, ...] = ()
     purged: tuple[int, ...] = ()
+    blocks: tuple[str, ...] = ()
+    blocked: int = 0
     stored: bool = True
     needs: Needs = WRITTEN
     more: dict[str, Any] = field(default_factory=dict)
@@ -135,44 +135,51 @@ class GenerationRecord:
         """The name of the task learned last."""
         return self.tasks[-1].name if self.tasks else ""
 
+    @property
+    def own(self) -> tuple[LearnedTask, ...]:
+        """The tasks that lie in no block."""
+        return self.tasks[self.blocked :]
+
     def to_bytes(self) -> bytes:
         """The record as sealed JSON."""
         texts = {name: json_texts(value) for name, value in self._said().items()}
-        return seal_texts(texts, {"tasks": (task.texts for task in self.tasks)})
+        return seal_texts(texts, {"tasks": (task.texts for task in self.own)})
 
     def outline(self) -> Outline:
         """What reading it would give."""
-        files: frozenset[str] = frozenset().union(*(task.files for task in self.tasks))
-        last = self.tasks[-1].texts[0] if len(self.tasks) > 1 else b""
+        own = self.own
+        files: frozenset[str] = frozenset().union(*(task.files for task in own))
+        last = own[-1].texts[0] if own and (len(own) > 1 or self.blocks) else b""
         said = {name: json.loads(json_texts(value)[0]) for name, value in self._said().items()}
-        return Outline(said, len(self.tasks), self.task, last, files)
+        return Outline(said, len(own), own[-1].name if own else "", last, files)
 
     def _said(self) -> dict[str, Any]:
         """All but the tasks."""
         own = {name: value for name, value in _flat(self, _RECORD_FIELDS).items() if name != "tasks"}
         return {**own, **self.needs.to_json()}
 
-    @classmethod
-    def read(cls, path: Path, tensors: Path) -> GenerationRecord:
-        """Read the record `path` of the tensors file `tensors`.
+    def without_tasks(self) -> GenerationRecord:
+        """It, as it is once what it told of tasks is to be forgotten."""
+        return replace(self, tasks=(), hidden=(), blocks=(), blocked=0)
 
-        Raises StateError, naming the file, when it is missing or damaged; NewerStateError where only a newer csk-sdk
-        may read it.
+    @classmethod
+    def read(cls, path: Path, tensors: Path, behind: Behind = lambda names, stored: ()) -> GenerationRecord:
+        """Read the record `path` of the tensors file `tensors`; `behind` gives the tasks of blocks.
+
+        Raises StateError, naming the file, when it, or a block, is missing or damaged; NewerStateError where only a
+        newer csk-sdk may read it. Of blocks that are gone with the tensors, it has no tasks.
         """
         raw = unseal(path)
         needs = read_needs(raw, path)
         if (wrong := violation(raw, load_schema("record"))) is not None:
             raise StateError(f"{path}: {wrong}.")
-        # JavaScript writes records with spaces, so that their settings were parsed one by one.
-        configs: dict[str, Settings] = {}
-        for task in raw["tasks"]:
-            if not isinstance(config := task["config"], Settings):
-                task["config"] = configs.setdefault(repr(config), Settings(config))
-        tasks = tuple(LearnedTask.from_json(task) for task in raw["tasks"])
+        own = tasks_of(raw["tasks"])
         stored = ordinary_size(tensors) == raw["size"]
         known, more = _divided(raw, _RECORD_NAMES)
         more = {name: value for name, value in more.items() if name not in Needs.NAMES}
-        known |= {"tasks": tasks, **{name: tuple(known.get(name, ())) for name in ("hidden", "purged")}}
+        known |= {name: tuple(known.get(name, ())) for name in ("hidden", "purged", "blocks")}
+        blocked = behind(known["blocks"], stored)
+        known |= {"tasks": (*blocked, *own), "blocked": len(blocked)}
         record = cls(**known, stored=stored, needs=needs, more=more)
         if not 0 <= record.parent < record.number:
             # A parent that is no older would lead the way back in a circle.
@@ -180,36 +187,28 @@ class GenerationRecord:
         return record
 
 
+def tasks_of(raw: Iterable[dict[str, Any]]) -> tuple[LearnedTask, ...]:
+    """Tasks of JSON that fulfils the schema of records. Their settings are one object where they are the same."""
+    # As text: a block's, and those of a record that JavaScript wrote with spaces, were parsed one by one.
+    configs: dict[str, Settings] = {}
+    found = []
+    for task in raw:
+        if not isinstance(config := task["config"], Settings):
+            task = {**task, "config": configs.setdefault(repr(config), Settings(config))}
+        found.append(LearnedTask.from_json(task))
+    return tuple(found)
+
+
 # Fields that the first states did not have.
 LATER = frozenset(
-    {"contributions", "carried", "temperature", "expected", "shared", "fleet", "hidden", "purged"}
+    {"contributions", "carried", "temperature", "expected", "shared", "fleet", "hidden", "purged", "blocks"}
 )
 _TASK_FIELDS = tuple(one.name for one in fields(LearnedTask) if one.name != "more")
 _RECORD_FIELDS = tuple(
-    one.name for one in fields(GenerationRecord) if one.name not in ("stored", "needs", "more")
+    one.name for one in fields(GenerationRecord) if one.name not in ("blocked", "stored", "needs", "more")
 )
 # A record may have a thousand tasks, each with as many fields to be looked up.
 _TASK_NAMES, _RECORD_NAMES = frozenset(_TASK_FIELDS), frozenset(_RECORD_FIELDS)
-
-
-def commit_bytes(
-    parent: Generation, classes: Sequence[str], features: int, images: int | None, trained: bool
-) -> int:
-    """How many bytes the generation after `parent` will take, about: with a head, and means, of these classes more.
-
-    And with what they contribute, of so many `images` (None: of many); twice where centers are `trained`.
-    """
-    held = parent.tensors
-    size = held.nbytes if isinstance(held, StoredTensors) else sum(one.nbytes for one in held.values())
-    rows = len(classes) * (DIRECTIONS + MIXTURES)
-    rows = len(classes) + (rows if images is None else min(rows, images))
-    contributed = 4 * features * rows + len(classes) * _CONTRIBUTION_BYTES
-    if trained:
-        contributed *= 2
-        size += 0 if "ledger.map" in held else 4 * features**2
-    # A head and a mean for each class, in float32; contributions; a record, with the names; HEAD.
-    size += 4 * len(classes) * (2 * features + 1) + contributed
-    return size + sum(map(len, classes)) + _RECORD_BYTES
 
 
 def _flat(record: Any, names: tuple[str, ...]) -> dict[str, Any]:

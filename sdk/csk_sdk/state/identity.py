@@ -10,7 +10,7 @@ from csk_sdk.state.atomic import UnreadableError, exists, make_folder, names_in,
 from csk_sdk.state.field import FIELD, FIELD_LOCK
 from csk_sdk.state.sealing import seal, unseal
 from csk_sdk.state.store import IDENTITY, GenerationStore
-from csk_sdk.state.versions import STATE_SCHEMA_VERSION, Needs
+from csk_sdk.state.versions import WRITTEN, Needs
 
 # What may be there before state.json is: a lock, what bundles were accepted, and what is left of a state.
 _PARTS = frozenset(
@@ -18,6 +18,8 @@ _PARTS = frozenset(
         IDENTITY,
         "HEAD",
         "generations",
+        "blocks",
+        "ledger",
         "scores",
         "progress.safetensors",
         "accepted.json",
@@ -36,7 +38,8 @@ _NOBODYS = frozenset({"lost+found", "system volume information", "thumbs.db", "d
 def write_identity(store: GenerationStore, bundle_id: str) -> None:
     """Make the folder a state of this bundle, durably. Raises StorageError when it cannot be written."""
     make_folder(store.folder)
-    content = {"schema_version": STATE_SCHEMA_VERSION, "bundle_id": bundle_id}
+    # The records say where they take more.
+    content = {"schema_version": WRITTEN.reader, "bundle_id": bundle_id}
     replace_file(store.folder / IDENTITY, seal(content))
 
 

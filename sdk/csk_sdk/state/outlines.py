@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,12 +34,16 @@ class Listed(Protocol):
     def texts(self) -> Texts: ...  # noqa: D102
 
 
+Behind = Callable[[Sequence[str], bool], Sequence[Listed]]
+"""The tasks of blocks, for a generation whose tensors are there, or are not (`BlockFiles.tasks_behind`)."""
+
+
 @dataclass(frozen=True)
 class RecordLink:
-    """Of a record: `number`, `parent`, when it was `created`, and how many `tasks` it lists, `task` being the last one.
+    """Of a record: `number`, `parent`, when it was `created`, and how many `tasks` it has, `task` being the last one.
 
-    `files` are those of all its tasks in `ledger/`, and `stored` tells whether its tensors are there. Reading that much
-    leaves the tasks alone, which may be hundreds.
+    `files` are those of the tasks that it lists itself in `ledger/`, `blocks` hold the others, and `stored` tells
+    whether its tensors are there. Reading that much leaves the tasks alone, which may be hundreds.
     """
 
     number: int
@@ -48,11 +52,15 @@ class RecordLink:
     tasks: int
     task: str
     files: frozenset[str]
+    blocks: tuple[str, ...]
     stored: bool
 
     @classmethod
-    def of(cls, outline: Outline, path: Path, tensors: Path) -> RecordLink:
-        """Of the outline of the record `path` of the tensors file `tensors`. Raises StateError where it is none."""
+    def of(cls, outline: Outline, path: Path, tensors: Path, behind: Behind) -> RecordLink:
+        """Of the outline of the record `path` of the tensors file `tensors`; `behind` gives the tasks of blocks.
+
+        Raises StateError where it is none, or a block is lost.
+        """
         said = outline.said
         read_needs(said, path)
         parent, number = said.get("parent"), said.get("number")
@@ -62,12 +70,15 @@ class RecordLink:
             raise StateError(f"{path} lacks or misnames a field ('tasks').")
         stored = ordinary_size(tensors) == said.get("size")
         created = str(said.get("created", ""))
-        return cls(number, parent, created, outline.tasks, outline.task, outline.files, stored)
+        blocked = behind(outline.blocks, stored)
+        task = blocked[-1].name if blocked and not outline.tasks else outline.task
+        tasks = len(blocked) + outline.tasks
+        return cls(number, parent, created, tasks, task, outline.files, outline.blocks, stored)
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a record has `said`, but for its tasks: of those, how many, the `last` one, and their `files` in the ledger.
+    """What a record has `said`, but for the tasks it lists: how many, the `last` one, and their `files` in the ledger.
 
     `tasks` is None where it has no list of them. `task` is the last one's name, and `last` its JSON, where there are
     others that can be left out: as values it would take some times as much memory, of each record that is known.
@@ -89,13 +100,25 @@ class Outline:
         last = tasks[-1] if tasks else None
         name = last.get("name") if isinstance(last, dict) else None
         shown = name if isinstance(name, str) else ""
-        return cls(said, len(tasks), shown, json_texts(last)[0] if len(tasks) > 1 else b"", _files(tasks))
+        others = len(tasks) > 1 or said.get("blocks")
+        return cls(said, len(tasks), shown, json_texts(last)[0] if tasks and others else b"", _files(tasks))
 
-    def shortened(self) -> dict[str, Any] | None:
-        """The record's JSON with nothing but the last of its tasks; None where that is no other one, or none at all."""
-        if not self.last:
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The blocks that hold the tasks before those that it lists."""
+        blocks = self.said.get("blocks")
+        return tuple(one for one in blocks if isinstance(one, str)) if isinstance(blocks, list) else ()
+
+    def shortened(self, blocked: Sequence[Listed]) -> dict[str, Any] | None:
+        """The record's JSON with nothing but the last of its tasks, which may be the last of those in its blocks.
+
+        None where it has nothing else, or cannot be read so.
+        """
+        if not (self.last or self.blocks):
             return None
-        raw = {**self.said, "tasks": [json.loads(self.last)]}
+        last = [self.last] if self.last else [task.texts[0] for task in blocked[-1:]]
+        said = {name: value for name, value in self.said.items() if name != "blocks"}
+        raw = {**said, "tasks": [json.loads(one) for one in last]}
         return raw if violation(raw, load_schema("record")) is None else None
 
 
@@ -167,7 +190,7 @@ def _outline_by(tasks: Sequence[Listed], path: Path) -> Outline | None:
     texts = {name: json_texts(value) for name, value in said.items()}
     if check != check_of_texts(texts, {"tasks": (task.texts for task in listed)}):
         return None
-    last = listed[-1].texts[0] if len(listed) > 1 else b""
+    last = listed[-1].texts[0] if len(listed) > 1 or said.get("blocks") else b""
     files: frozenset[str] = frozenset().union(*(task.files for task in listed))
     return Outline(said, len(listed), listed[-1].name, last, files)
 

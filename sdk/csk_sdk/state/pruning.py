@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from csk_sdk.contract.sentences import said
@@ -39,22 +38,34 @@ def forget_generations(store: GenerationStore, numbers: Sequence[int], scores: P
             if not remove_file(path):
                 raise StorageError(said("not_removed", path=str(path)))
         record = store.readable(number)
-        if record is not None and (record.tasks or record.hidden):
-            store.write_record(replace(record, tasks=(), hidden=()))
+        if record is not None and (record.tasks or record.hidden or record.blocks):
+            store.write_record(record.without_tasks())
         elif record is None and exists(store.record_path(number)):
             # Unreadable, and so of no use; its names must go, too.
             remove_file(store.record_path(number))
 
 
-def prune_ledger(store: GenerationStore, ledger: LedgerFiles) -> None:
-    """Remove the contributions that no generation with tensors lists.
+def forget_blocks(store: GenerationStore) -> None:
+    """Remove the blocks that no generation with tensors lists: some may hold what is to be forgotten.
+
+    Raises StorageError where one cannot be removed, UnreadableError where the disk leaves open which they are.
+    """
+    links = [_link(store, number) for number in store.numbers_of("safetensors")]
+    for path in store.blocks.keep(name for link in links if link for name in link.blocks):
+        raise StorageError(said("not_removed", path=str(path)))
+
+
+def prune_shared(store: GenerationStore, ledger: LedgerFiles) -> None:
+    """Remove the contributions and blocks that no generation with tensors lists.
 
     Where one of them cannot be read, all stay: they may be what can be rescued.
     """
-    with suppress(UnreadableError):
-        links = [_link(store, number) for number in store.numbers_of("safetensors")]
-        if all(links):
-            ledger.keep(frozenset().union(*(link.files for link in links if link is not None)))
+    with suppress(StateError):
+        links = [store.link(number) for number in store.numbers_of("safetensors")]
+        blocks = {name for link in links for name in link.blocks}
+        own = frozenset().union(*(link.files for link in links))
+        ledger.keep(own.union(*(store.blocks.read(name).files for name in blocks)))
+        store.blocks.keep(blocks)
 
 
 def _prune(store: GenerationStore, keep: int, always: set[int]) -> None:
@@ -71,7 +82,7 @@ def _prune(store: GenerationStore, keep: int, always: set[int]) -> None:
     # The newest that have none; older ones were shortened when they were among these.
     for number in sorted(records - tensors)[-2 * keep - 2 :]:
         link = _link(store, number)
-        if link is not None and link.tasks > 1:
+        if link is not None and (link.tasks > 1 or link.blocks):
             # Not worth failing a commit that has succeeded: the next one does it.
             with suppress(StateError, StorageError):
                 store.shorten(number)

@@ -5,7 +5,8 @@ What is mended, each from what else is known:
     state.json          from the bundle id in HEAD
     HEAD                the newest intact generation becomes the current one; also where the current one is damaged
     a record            from the record of the generation learned next; its tensors, unverifiable, go
-    damaged tensors     removed: no checksum, no use; the record stays, as if pruned
+    a block             from its copy, and the copy from it
+    damaged tensors     removed: no checksum, no use; the record stays, as if pruned; also where a block is lost
     contributions       removed when damaged: what they told can be taken out in part only
     scores, progress    removed when damaged: they can be measured, or trained, again
     temporary files, generations of a crashed commit    removed
@@ -17,7 +18,9 @@ may succeed. Neither is a record that only a newer csk-sdk may read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -75,7 +78,7 @@ class StateCheck:
         self.store.needs().require_writer(self.folder)
 
     def run(self, repair: bool = False) -> Iterator[Finding]:
-        """Each part in turn: identity, generations, HEAD, scores, progress, leftovers.
+        """Each part in turn: identity, blocks, generations, HEAD, scores, progress, leftovers.
 
         Raises StateError when another bundle's state is to be repaired, or where only a newer csk-sdk may read what is
         current, or write what is to be repaired; StorageError when it cannot be written.
@@ -99,10 +102,12 @@ class StateCheck:
         if self.is_empty():
             return
         yield self._sure("state.json", self._identity)
+        yield from self._blocks()
         # HEAD last of these: where it has to point to is known once the damaged ones are.
         for number in sorted(self.store.numbers()):
             yield self._sure(f"generation {number}", partial(self._generation, number))
         yield self._sure("HEAD", self._head)
+        yield from self._unlisted_blocks()
         yield from self._contributions()
         yield from self._scores()
         yield from self._progress()
@@ -155,7 +160,7 @@ class StateCheck:
         except (UnreadableError, NewerStateError):
             raise
         except StateError as error:
-            return Finding(name, DAMAGED, str(error)), self._rebuild(number)
+            return Finding(name, DAMAGED, str(error)), self._without_blocks(number) or self._rebuild(number)
         name = f"{name}, {record.task}"
         if not exists(path):
             # Also where another process pruned it a moment ago.
@@ -164,24 +169,90 @@ class StateCheck:
             with open_file(path) as file:
                 same = hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
             if same:
-                self.store.read_tensors(number)
+                with closing(self.store.opened(number)[1]) as tensors:
+                    for one in tensors:
+                        tensors[one]
                 return Finding(name, INTACT, f"{record.size:,} bytes"), None
         except RefusedError as error:
             damage = f"{path}: {error.strerror}."
             return Finding(name, DAMAGED, damage), _removal(path, after="Its record stays.")
         except OSError as error:
             raise unreadable(path, error) from error
+        except UnreadableError:
+            raise
         except StateError as error:
-            return Finding(name, DAMAGED, str(error)), None
+            return Finding(name, DAMAGED, str(error)), self._without_blocks(number)
         damage = f"{path} is damaged: its checksum does not match."
         return Finding(name, DAMAGED, damage), _removal(path, after="Its record stays.")
+
+    def _blocks(self) -> Iterator[Checked]:
+        """Each of which a file is lost, and how many are intact."""
+        blocks, intact = self.store.blocks, 0
+
+        def check(name: str) -> Checked:
+            nonlocal intact
+            first, copy = blocks.paths(name)
+            lost = [path for path in (first, copy) if not blocks.is_sound(path, name)]
+            if not lost or (lost == [copy] and listed[name] == 1 and not exists(copy)):
+                intact += 1
+                return Finding("blocks", INTACT), None
+            shown, damage = f"blocks/{name[:8]}…", f"{lost[0]} is missing or damaged"
+            if len(lost) == 1:
+                again = partial(blocks.mend, name), "Written again from the other file of its name."
+                return Finding(shown, DAMAGED, f"{damage}."), again
+            return Finding(shown, DAMAGED, f"{damage}, and so is its copy."), _removal(*lost)
+
+        listed = self._listed_blocks()[0]
+        checked = [self._sure(f"blocks/{name[:8]}…", partial(check, name)) for name in sorted(listed)]
+        yield from (one for one in checked if one[0].status != INTACT)
+        if intact:
+            yield Finding("blocks", INTACT, plural(intact, "block")), None
+
+    def _unlisted_blocks(self) -> Iterator[Checked]:
+        """Those that no generation lists, where it is certain which do."""
+        listed, certain = self._listed_blocks()
+        names = sorted(self.store.blocks.names() - listed.keys()) if certain else []
+        if names:
+            paths = [path for name in names for path in self.store.blocks.paths(name)]
+            yield Finding("blocks", LEFTOVER, "Of a commit that never ended."), _removal(*paths)
+
+    def _listed_blocks(self) -> tuple[Counter[str], bool]:
+        """How many of the generations that have tensors list each block, and whether all records could be read."""
+        listed: Counter[str] = Counter()
+        numbers = {number for number in self.store.numbers_of("safetensors") if number <= self.store.last()}
+        read = 0
+        for number in numbers:
+            with suppress(StateError):
+                listed.update(self.store.blocks_of(number))
+                read += 1
+        return listed, read == len(numbers)
+
+    def _without_blocks(self, number: int) -> Mend | None:
+        """Leave of a generation what its record lists itself; None where no block of its is lost."""
+        try:
+            names = self.store.blocks_of(number)
+        except UnreadableError:
+            raise
+        except StateError:
+            return None
+        if not self._lacks(names):
+            return None
+
+        def drop() -> None:
+            _remove(self.store.tensors_path(number))
+            self.store.shorten(number)
+
+        return drop, "Its tensors were removed, and its record stays."
+
+    def _lacks(self, blocks: Sequence[str]) -> bool:
+        return any(self.store.blocks.sound(name) is None for name in blocks)
 
     def _rebuild(self, number: int) -> Mend | None:
         """Write a lost record again from that of the generation learned next; None where there is none."""
         records = self.store.records(certain=True)
-        child = next(
-            (record for record in records if record.parent == number and len(record.tasks) > 1), None
-        )
+        children = (record for record in records if record.parent == number and len(record.tasks) > 1)
+        # One without tensors may lack the tasks of its blocks.
+        child = next((record for record in children if not self._lacks(record.blocks)), None)
         if child is None:
             return None
         tasks = child.tasks[:-1]
@@ -190,7 +261,9 @@ class StateCheck:
         if not parents and before is not None:
             return None
         parent = max(parents, default=0)
-        record = replace(child, number=number, parent=parent, tasks=tasks, sha256="", size=0)
+        record = replace(
+            child, number=number, parent=parent, tasks=tasks, sha256="", size=0, blocks=(), blocked=0
+        )
 
         def write() -> None:
             self.store.write_record(record)
@@ -268,7 +341,7 @@ class StateCheck:
         return Finding(name, INTACT), None
 
     def _leftovers(self) -> Iterator[Checked]:
-        folders = (self.folder, self.store.generations, self.folder / "scores")
+        folders = (self.folder, self.store.generations, self.store.blocks.folder, self.folder / "scores")
         found = [folder / name for folder in folders for name in names_in(folder) if is_temporary(name)]
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""

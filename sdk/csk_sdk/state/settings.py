@@ -78,11 +78,16 @@ def _parse(first: str, others: Sequence[str]) -> tuple[Any, list[Settings]] | No
     return (raw, shared) if placed == [str(place) for place in range(len(shared))] else None
 
 
+def put_back(raw: Any, shared: Sequence[Settings]) -> None:
+    """Put the settings that `parse_shared` found back."""
+    for task, settings in zip(raw["tasks"] if shared else (), shared, strict=True):
+        task["config"] = settings
+
+
 def ordered_json(raw: Any, shared: Sequence[Settings]) -> Iterable[str]:
     """Put the settings that `parse_shared` found back. The parts of the JSON of all that, its names in order."""
     parts = json.dumps(raw, sort_keys=True).split(_ORDERED) if shared else []
-    for task, settings in zip(raw["tasks"] if shared else (), shared, strict=True):
-        task["config"] = settings
+    put_back(raw, shared)
     # Something else may have that name, too.
     if len(parts) != len(shared) + 1:
         return [json.dumps(raw, sort_keys=True)]

@@ -13,11 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from csk_sdk.errors import StateError
 from csk_sdk.formats.opening import RefusedError, open_file
-from csk_sdk.formats.stored_tensors import StoredTensors
+from csk_sdk.formats.stored_tensors import InFiles, StoredTensors
 from csk_sdk.state.atomic import (
     UnreadableError,
     clear_temporaries,
@@ -30,11 +28,11 @@ from csk_sdk.state.atomic import (
     replace_file,
     unreadable,
 )
+from csk_sdk.state.blocks import BlockFiles
 from csk_sdk.state.generation import GenerationRecord
 from csk_sdk.state.outlines import Outline, Outlines, RecordLink
 from csk_sdk.state.sealing import seal, unseal
-from csk_sdk.state.tensorfile import decode
-from csk_sdk.state.versions import Needs, NewerStateError
+from csk_sdk.state.versions import Needs, NewerStateError, read_needs
 
 BASE = "base"
 """The name under which `rollback --to` finds generation 0, the bundle's own checkpoint."""
@@ -55,6 +53,7 @@ class GenerationStore:
         self.head_path = folder / "HEAD"
         self.outlines = Outlines()
         self.generations = folder / "generations"
+        self.blocks = BlockFiles(folder)
         # A lesson asks for the current record half a dozen times, and it lists every task.
         self._last_read: tuple[int, tuple[Any, Any], GenerationRecord] | None = None
 
@@ -158,7 +157,7 @@ class GenerationStore:
         known = self._last_read
         if known is not None and known[:2] == (number, before) and None not in before:
             return known[2]
-        record = GenerationRecord.read(path, tensors)
+        record = GenerationRecord.read(path, tensors, self.blocks.tasks_behind)
         if record.number != number:
             raise StateError(f"{path} is the record of generation {record.number}.")
         self._last_read = number, before, record
@@ -167,10 +166,20 @@ class GenerationStore:
     def link(self, number: int) -> RecordLink:
         """Of a record, what leads on from it. Raises as `record` does."""
         path = self.record_path(number)
-        link = RecordLink.of(self.outlines.read(path), path, self.tensors_path(number))
+        outline = self.outlines.read(path)
+        link = RecordLink.of(outline, path, self.tensors_path(number), self.blocks.tasks_behind)
         if link.number != number:
             raise StateError(f"{path} is the record of generation {link.number}.")
         return link
+
+    def blocks_of(self, number: int) -> tuple[str, ...]:
+        """The blocks that a record lists, there or not. Raises StateError where it cannot be read."""
+        path = self.record_path(number)
+        outline = self.outlines.read(path)
+        read_needs(outline.said, path)
+        for name in outline.blocks:
+            self.blocks.paths(name)
+        return outline.blocks
 
     def records(self, certain: bool = False) -> list[GenerationRecord]:
         """All readable records of committed generations, oldest first.
@@ -186,11 +195,23 @@ class GenerationStore:
         ]
 
     def verify(self, number: int) -> GenerationRecord:
-        """Check record and tensors of a committed generation against their checksums.
+        """Check record, tensors and blocks of a committed generation against their checksums.
 
         Raises StateError, naming the file, when it is unknown, pruned, truncated or otherwise damaged; UnreadableError
         where the disk does not give it back.
         """
+        record = self._verify_own(number)
+        for name in record.blocks:
+            self.blocks.place(name)
+        return record
+
+    def opened(self, number: int) -> tuple[GenerationRecord, InFiles]:
+        """The record of a generation, and its tensors, left in their files; checked, and raising, as `verify`."""
+        record = self._verify_own(number)
+        return record, self.blocks.join(record.blocks, StoredTensors(self.tensors_path(number)))
+
+    def _verify_own(self, number: int) -> GenerationRecord:
+        """The same without its blocks."""
         record = self.record(number)
         path = self.tensors_path(number)
         try:
@@ -222,14 +243,6 @@ class GenerationStore:
                 raise
             return False
         return True
-
-    def read_tensors(self, number: int) -> dict[str, np.ndarray]:
-        """The tensors of a generation. Raises StateError when they cannot be read."""
-        return decode(self.tensors_path(number))[0]
-
-    def open_tensors(self, number: int) -> StoredTensors:
-        """The same, left in their file until they are asked for."""
-        return StoredTensors(self.tensors_path(number))
 
     def way(self, certain: bool = False) -> list[GenerationRecord]:
         """The records from the current generation back to 0, newest first, as far as damage allows.
@@ -264,7 +277,7 @@ class GenerationStore:
         self.write_head(record.number, record.number)
         # What was written is not read again, as long as its files are these.
         self.outlines.wrote(path, record.outline())
-        self.outlines.tasks = record.tasks
+        self.outlines.tasks = record.own
         self._last_read = record.number, (file_identity(path), file_identity(beside)), record
 
     def write_record(self, record: GenerationRecord) -> None:
@@ -273,7 +286,8 @@ class GenerationStore:
 
     def shorten(self, number: int) -> None:
         """Leave in the record of a generation the task learned last alone; nothing happens where it can't be read."""
-        raw = self.outlines.read(self.record_path(number)).shortened()
+        outline = self.outlines.read(self.record_path(number))
+        raw = outline.shortened(self.blocks.tasks_behind(outline.blocks, stored=False))
         if raw is not None:
             self._replace_record(number, seal(raw), Outline.of(raw))
 

@@ -28,9 +28,14 @@ def encode(tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = 
 
     Raises StateError when a tensor has another dtype.
     """
+    check_dtypes(tensors)
+    return packed(tensors, metadata)
+
+
+def check_dtypes(tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise StateError where a tensor has a dtype that is not in DTYPES."""
     for name, tensor in tensors.items():
         _check_dtype(name, tensor)
-    return packed(tensors, metadata)
 
 
 def packed(tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
@@ -57,8 +62,7 @@ def decode(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise StateError(f"{path} cannot be read ({error}).") from error
     except OSError as error:
         raise unreadable(path, error) from error
-    for name, tensor in tensors.items():
-        _check_dtype(name, tensor)
+    check_dtypes(tensors)
     return tensors, metadata
 
 

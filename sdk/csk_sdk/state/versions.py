@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from csk_sdk.errors import StateError
 from csk_sdk.version import __version__
 
-STATE_SCHEMA_VERSION = 1
+STATE_SCHEMA_VERSION = 2
 """The newest schema of states that this csk-sdk knows."""
 
 
@@ -65,8 +65,9 @@ class Needs:
             raise NewerStateError(_sentence(what, "writing to it", self.writer, rest))
 
 
-# What this csk-sdk writes needs no more than the first schema.
+# What this csk-sdk writes needs no more than the first schema, but for a record that lists blocks.
 WRITTEN = Needs()
+WITH_BLOCKS = Needs(2, 2)
 
 
 def _sentence(what: Path, doing: str, version: int, rest: str) -> str:

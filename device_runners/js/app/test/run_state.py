@@ -3,7 +3,7 @@
 run_state.py SAVED BUNDLE CLASSES OUT PICTURE...
 
 SAVED is unpacked; what it says of the images is printed. Then the classes in CLASSES, a folder of images each,
-are learned on top, and the state is packed into OUT.
+are learned on top, and the state is packed into OUT, in blocks as one of hundreds of classes would be.
 """
 
 import json
@@ -16,7 +16,9 @@ import numpy as np
 from PIL import Image
 
 from csk_sdk import Learner, Task, TrainingConfig
+from csk_sdk.state import blocks
 
+blocks.BLOCK_CLASSES = 2
 saved, bundle, classes, out, *paths = sys.argv[1:]
 with tempfile.TemporaryDirectory() as folder:
     state = Path(folder) / "state"

@@ -72,6 +72,8 @@ test('a saved state goes to Python, learns on there, and is opened on another ph
   const answer = JSON.parse(execFileSync(PYTHON, script, { encoding: 'utf8' }));
   rmSync(classes, { recursive: true });
   expect(answer.tasks).toEqual(['task-01']);
+  const blocks = Object.keys(unzipSync(readFileSync(more))).filter((path) => path.includes('/blocks/'));
+  expect(blocks.length).toBeGreaterThanOrEqual(2);
   const inBrowser = [];
   for (const file of unseen) inBrowser.push(await recognised(first, file));
   expect(answer.said).toEqual(inBrowser);

@@ -5,7 +5,7 @@ import type { Schema } from '../formats/schema.js';
 
 export const RECORD_SCHEMA = JSON.parse(`{
  "$schema": "https://json-schema.org/draft/2020-12/schema",
- "title": "the record of a generation of a csk-sdk state, schema 1; fields that are not known are carried on",
+ "title": "the record of a generation of a csk-sdk state, schemas 1 and 2; fields that are not known are carried on",
  "type": "object",
  "properties": {
   "number": {
@@ -166,6 +166,14 @@ export const RECORD_SCHEMA = JSON.parse(`{
     "type": "integer",
     "minimum": 1,
     "maximum": 9007199254740991
+   }
+  },
+  "blocks": {
+   "type": "array",
+   "items": {
+    "type": "string",
+    "description": "the sha256 of a block, 64 hexadecimal digits",
+    "pattern": "^[0-9a-f]{64}$"
    }
   }
  },

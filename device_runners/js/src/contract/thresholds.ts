@@ -275,3 +275,9 @@ export const LIMITS = {
   /** What every file system takes as a folder's name, since a task's name is that of its folder in the inbox. */
   nameBytes: 255,
 } as const;
+
+/** What state goes by. docs/decisions/0037-blocks.md. */
+export const STATE = {
+  /** Tasks that lie further back have a block of their own once so many classes are together: commits write less the smaller a block is, and openings read fewer files the larger. */
+  blockClasses: 128,
+} as const;

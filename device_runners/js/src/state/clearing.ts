@@ -1,6 +1,7 @@
 /** A place that held a state, as an empty one: nothing is known there from one write on. */
 
 import { StorageError } from '../errors.js';
+import { BLOCKS } from './blocks.js';
 import { IDENTITY } from './identity.js';
 import { LEDGER } from './ledger.js';
 import { PROGRESS } from './progress.js';
@@ -8,7 +9,7 @@ import { SAID } from './said.js';
 import type { Storage } from './storage.js';
 import { GENERATIONS, GenerationStore, HEAD } from './store.js';
 
-const FOLDERS = [GENERATIONS, LEDGER, 'scores'];
+const FOLDERS = [GENERATIONS, BLOCKS, LEDGER, 'scores'];
 
 /**
  * Remove what was learned with the bundle of this id; the lock is held by the caller. Which signed bundles were accepted

@@ -1,6 +1,7 @@
 /** A state from one place to another: from a browser or a phone into a folder that the Python SDK opens, and back. */
 
 import { StateError } from '../errors.js';
+import { BLOCKS } from './blocks.js';
 import { LEDGER } from './ledger.js';
 import { SAID } from './said.js';
 import type { Storage } from './storage.js';
@@ -21,7 +22,7 @@ export async function copyState(from: Storage, to: Storage): Promise<void> {
     requireWriter(await new GenerationStore(from, '').needs(), from.name);
     const below = async (folder: string): Promise<string[]> =>
       (await from.list(folder)).map((name) => `${folder}/${name}`);
-    const paths = [...(await below(LEDGER)), ...(await below(GENERATIONS))];
+    const paths = [...(await below(LEDGER)), ...(await below(BLOCKS)), ...(await below(GENERATIONS))];
     // The copy is the same device to its fleet, and may take back what this one has said.
     if ((await from.size(SAID)) !== undefined) paths.push(SAID);
     for (const path of [...paths, 'state.json', HEAD]) {

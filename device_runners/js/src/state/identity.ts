@@ -11,6 +11,8 @@ const PARTS = new Set([
   IDENTITY,
   'HEAD',
   'generations',
+  'blocks',
+  'ledger',
   'scores',
   'progress.safetensors',
   'accepted.json',

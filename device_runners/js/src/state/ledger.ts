@@ -5,33 +5,31 @@
  */
 
 import { reasonOf, StateError } from '../errors.js';
-import { sha256OfMany } from '../formats/bytes.js';
 import { decode, encode } from '../formats/safetensors.js';
 import type { StoredTensor, Tensors } from '../formats/tensors.js';
+import { isName, NamedFiles } from './named.js';
 import type { Storage } from './storage.js';
 
 export const LEDGER = 'ledger';
-const NAMED = /^([0-9a-f]{64})\.safetensors$/;
 
 /** `ledger/` of a state. Locking is the business of `State`. */
 export class LedgerFiles {
-  constructor(private readonly storage: Storage) {}
+  private readonly files: NamedFiles;
+
+  constructor(storage: Storage) {
+    this.files = new NamedFiles(storage, LEDGER);
+  }
 
   /** Keep `tensors`; the name that they have now. Throws StorageError. */
   async write(tensors: Tensors): Promise<string> {
-    const data = encode(tensors);
-    const name = await sha256OfMany(data);
-    if (!(await this.intact(name))) await this.storage.replace(pathOf(name), data);
-    return name;
+    return this.files.write(encode(tensors));
   }
 
   /** The tensors of this name. Throws StateError where they are missing or damaged. */
   async read(name: string): Promise<Map<string, StoredTensor>> {
-    if (!NAMED.test(`${name}.safetensors`)) {
-      throw new StateError(`'${name.slice(0, 80)}' names no contribution.`);
-    }
-    const where = `${this.storage.name}/${pathOf(name)}`;
-    const data = await this.intact(name);
+    if (!isName(name)) throw new StateError(`'${name.slice(0, 80)}' names no contribution.`);
+    const where = this.files.where(name);
+    const data = await this.files.read(name);
     if (!data) throw new StateError(`${where} is missing or damaged.`);
     try {
       return decode(data).tensors;
@@ -42,20 +40,6 @@ export class LedgerFiles {
 
   /** Remove all others, and what crashed commits left. Call it only with the lock held. */
   async keep(wanted: ReadonlySet<string>): Promise<void> {
-    await this.storage.clean?.(LEDGER);
-    for (const file of await this.storage.list(LEDGER)) {
-      const name = NAMED.exec(file)?.[1];
-      if (name && !wanted.has(name)) await this.storage.remove(pathOf(name));
-    }
+    await this.files.keep(wanted);
   }
-
-  /** The content of a file that is there, and what its name says. */
-  private async intact(name: string): Promise<Uint8Array | undefined> {
-    const data = await this.storage.read(pathOf(name));
-    return data && (await sha256OfMany(data)) === name ? data : undefined;
-  }
-}
-
-function pathOf(name: string): string {
-  return `${LEDGER}/${name}.safetensors`;
 }

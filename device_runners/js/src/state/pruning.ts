@@ -4,28 +4,25 @@ import { SENTENCES } from '../contract/sentences.js';
 import { StateError, StorageError } from '../errors.js';
 import { filled } from '../formats/sentences.js';
 import type { LedgerFiles } from './ledger.js';
-import { filesOf, type GenerationRecord } from './record.js';
+import { filesOf, type RecordFile } from './record.js';
 import { type GenerationStore, recordPath, tensorsPath } from './store.js';
 
 /**
  * Remove the tensors of all but `keep` generations, and those in `always`. Those on the way from the current one back
- * come first, newest first. What has no readable record is left alone: it may be all that can be rescued. A record
+ * come first, newest first. What has no record among `records` is left alone: it may be all that can be rescued. A record
  * without tensors keeps the task learned last.
  */
 export async function prune(
   store: GenerationStore,
+  records: Map<number, RecordFile>,
   keep: number,
   always: ReadonlySet<number>,
 ): Promise<void> {
-  const records = new Map<number, GenerationRecord>();
   const stored = new Set<number>();
-  for (const number of [...(await store.numbers('json'))].sort((a, b) => a - b)) {
-    const found = await store.readable(number);
-    if (!found) continue;
-    records.set(number, found);
+  for (const [number, found] of records) {
     const size = await store.storage.size(tensorsPath(number));
     if (size === found.size) stored.add(number);
-    else if (size === undefined) await shorten(store, found);
+    else if (size === undefined) await shorten(store, records, found);
   }
   const way = [(await store.readHead()).head];
   for (let at = records.get(way[0]!); at; at = records.get(at.parent)) way.push(at.parent);
@@ -33,7 +30,8 @@ export async function prune(
   const kept = new Set([...way, ...others].filter((number) => stored.has(number)).slice(0, keep));
   for (const number of stored) {
     if (always.has(number) || kept.has(number)) continue;
-    if (await store.storage.remove(tensorsPath(number))) await shorten(store, records.get(number)!);
+    if (!(await store.storage.remove(tensorsPath(number)))) continue;
+    await shorten(store, records, records.get(number)!);
   }
 }
 
@@ -43,18 +41,23 @@ export async function prune(
  */
 export async function forgetGenerations(store: GenerationStore, numbers: readonly number[]): Promise<void> {
   const { storage } = store;
+  const records = await store.files();
   for (const number of numbers) {
     for (const path of [tensorsPath(number), `scores/${String(number).padStart(6, '0')}.json`]) {
       if ((await storage.size(path)) === undefined || (await storage.remove(path))) continue;
       throw new StorageError(filled(SENTENCES.notRemoved, { path: `${storage.name}/${path}` }));
     }
-    const record = await store.readable(number);
+    const record = records.get(number);
     // Unreadable, and so of no use; its names must go, too.
     if (!record) await storage.remove(recordPath(number));
-    else if (record.tasks.length || record.hidden?.length) {
-      await store.writeRecord({ ...record, tasks: [], hidden: [] }, { forgets: true });
+    else if (record.tasks.length || record.hidden?.length || record.blocks?.length) {
+      const nothing = { ...record, tasks: [], hidden: [], blocks: [] };
+      records.set(number, nothing);
+      await store.writeRecord(nothing, { forgets: true });
     }
   }
+  const [left] = await store.blocks.keep(listedIn(records));
+  if (left) throw new StorageError(filled(SENTENCES.notRemoved, { path: `${storage.name}/${left}` }));
 }
 
 /**
@@ -76,10 +79,40 @@ export async function pruneLedger(store: GenerationStore, ledger: LedgerFiles): 
   }
 }
 
-async function shorten(store: GenerationStore, record: GenerationRecord): Promise<void> {
-  if (record.tasks.length < 2) return;
+/**
+ * Remove the blocks that none of the `records` lists. Where a generation with tensors is not among these, all stay: they may
+ * be what can be rescued.
+ */
+export async function pruneBlocks(
+  store: GenerationStore,
+  records: ReadonlyMap<number, RecordFile>,
+): Promise<void> {
+  for (const number of await store.numbers('safetensors')) if (!records.has(number)) return;
   try {
-    await store.writeRecord({ ...record, tasks: record.tasks.slice(-1) });
+    await store.blocks.keep(listedIn(records));
+  } catch (error) {
+    // Not worth failing a commit that has succeeded: the next one does it.
+    if (!(error instanceof StateError)) throw error;
+  }
+}
+
+function listedIn(records: ReadonlyMap<number, RecordFile>): Set<string> {
+  return new Set([...records.values()].flatMap(({ blocks = [] }) => blocks));
+}
+
+async function shorten(
+  store: GenerationStore,
+  records: Map<number, RecordFile>,
+  record: RecordFile,
+): Promise<void> {
+  if (record.tasks.length < 2 && !record.blocks?.length) return;
+  const found = record.tasks.length ? record : await store.readable(record.number);
+  // Where its blocks are lost, so is the task's name.
+  if (!found) return;
+  const short = { ...record, tasks: found.tasks.slice(-1), blocks: [] };
+  try {
+    await store.writeRecord(short);
+    records.set(record.number, short);
   } catch (error) {
     // Not worth failing a commit that has succeeded: the next one does it.
     if (!(error instanceof StorageError)) throw error;

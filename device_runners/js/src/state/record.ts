@@ -33,6 +33,17 @@ export interface Generation {
   readonly hidden: readonly string[];
 }
 
+/** How many of a generation's tasks, and of its rows, lie in a block. */
+export interface Extent {
+  readonly tasks: number;
+  readonly rows: number;
+}
+
+/** A block by its name, and what of a generation lies in it. */
+export interface Block extends Extent {
+  readonly name: string;
+}
+
 /** A generation without its tensors; `sha256` and `size` are those of the tensors' file. */
 export interface GenerationRecord {
   readonly number: number;
@@ -44,10 +55,17 @@ export interface GenerationRecord {
   readonly hidden?: readonly string[];
   /** Generations that went when this one was committed, since they held what was to be forgotten. */
   readonly purged?: readonly number[];
+  /** Where the first of its tasks lie, and rows of its tensors. */
+  readonly blocks?: readonly Block[];
   /** Who may read and write it; every csk-sdk where it is missing. */
   readonly needs?: Needs;
   /** Fields of a newer csk-sdk, which the generations learned from this one carry on. */
   readonly more?: { readonly [name: string]: Json };
+}
+
+/** A record as its file has it: `tasks` are those behind the ones in its blocks, which it names. */
+export interface RecordFile extends Omit<GenerationRecord, 'blocks'> {
+  readonly blocks?: readonly string[];
 }
 
 /** The name of the task learned last. */
@@ -89,7 +107,8 @@ function checkOf(values: { [key: string]: Json }): string {
 }
 
 const { properties: OF_RECORD } = RECORD_SCHEMA;
-const OF_TASK = OF_RECORD!.tasks!.items!.properties!;
+const TASKS = OF_RECORD!.tasks!;
+const OF_TASK = TASKS.items!.properties!;
 const TASK_FIELDS: ReadonlySet<string> = new Set(Object.keys(OF_TASK));
 const RECORD_FIELDS: ReadonlySet<string> = new Set(Object.keys(OF_RECORD!));
 
@@ -97,7 +116,7 @@ const RECORD_FIELDS: ReadonlySet<string> = new Set(Object.keys(OF_RECORD!));
  * Read a generation's record. Throws StateError, naming the file, when it is missing or damaged; NewerStateError where
  * only a newer csk-sdk may read it.
  */
-export async function readRecord(storage: Storage, path: string): Promise<GenerationRecord> {
+export async function readRecord(storage: Storage, path: string): Promise<RecordFile> {
   const raw = await unseal(storage, path);
   const needs = readNeeds(raw, `${storage.name}/${path}`);
   const values = plain(raw) as Record<string, unknown>;
@@ -109,10 +128,10 @@ export async function readRecord(storage: Storage, path: string): Promise<Genera
     // A parent that is no older would lead the way back in a circle.
     throw new StateError(`${where} says that generation ${own} was learned from ${parent}.`);
   }
-  const found = values as unknown as GenerationRecord;
+  const found = values as unknown as RecordFile;
   const tasks = (raw.tasks as { [key: string]: Json }[]).map(taskFrom);
-  const { created, sha256: sum, size, hidden = [], purged = [] } = found;
-  const known = { number: own, parent, created, tasks, sha256: sum, size, hidden, purged };
+  const { created, sha256: sum, size, hidden = [], purged = [], blocks = [] } = found;
+  const known = { number: own, parent, created, tasks, sha256: sum, size, hidden, purged, blocks };
   return { ...known, needs, ...moreOf(raw, RECORD_FIELDS) };
 }
 
@@ -134,6 +153,13 @@ function moreOf(
 ): { more?: { [key: string]: Json } } {
   const more = Object.entries(raw).filter(([key]) => !known.has(key));
   return more.length ? { more: Object.fromEntries(more) } : {};
+}
+
+/** A list of tasks as a record has it. Throws StateError, naming the file `where` it lies, for anything else. */
+export function tasksFrom(raw: Json, where: string): LearnedTask[] {
+  const wrong = violation(raw, TASKS, 'tasks');
+  if (wrong !== undefined) throw new StateError(`${where}: ${wrong}.`);
+  return (raw as { [key: string]: Json }[]).map(taskFrom);
 }
 
 function taskFrom(raw: { [key: string]: Json }): LearnedTask {
@@ -165,21 +191,35 @@ function isEmpty(value: unknown): boolean {
   return value === undefined || (typeof value === 'object' && value !== null && !Object.keys(value).length);
 }
 
-/** A record as its file's content. */
-export function recordBytes(found: GenerationRecord): Uint8Array {
+/** A task as a record has it. */
+export function taskJson(task: LearnedTask): Json {
   const named = Object.entries(TASK_NAMES) as [keyof RecordedTask, string][];
-  const tasks = found.tasks.map((task) => ({
-    ...task.more,
-    ...Object.fromEntries(
-      named.flatMap(([own, name]) => {
-        const value = task[own];
-        const said = value instanceof Map ? Object.fromEntries(value) : value;
-        return LATER.has(own) && isEmpty(said) ? [] : [[name, said] as const];
-      }),
-    ),
-  }));
-  const { number: own, parent, created, size, hidden, purged, more, needs = FIRST } = found;
-  const known = { number: own, parent, created, tasks, sha256: found.sha256, size };
-  const later = { ...(hidden?.length ? { hidden } : {}), ...(purged?.length ? { purged } : {}) };
-  return seal({ ...more, ...known, ...later, ...needsRecord(needs) });
+  const fields = named.flatMap(([own, name]) => {
+    const value = task[own];
+    const said = value instanceof Map ? Object.fromEntries(value) : value;
+    return LATER.has(own) && isEmpty(said) ? [] : [[name, said] as const];
+  });
+  return jsonOf({ ...task.more, ...Object.fromEntries(fields) });
+}
+
+/** A record as its file has it. */
+export function inFile({ tasks, blocks = [], ...record }: GenerationRecord): RecordFile {
+  const within = blocks.reduce((sum, block) => sum + block.tasks, 0);
+  return { ...record, tasks: tasks.slice(within), blocks: blocks.map(({ name }) => name) };
+}
+
+/** The content of a record's file. */
+export function recordBytes(found: RecordFile): Uint8Array {
+  const { number: own, parent, created, size, more, needs = FIRST } = found;
+  const known = {
+    number: own,
+    parent,
+    created,
+    tasks: found.tasks.map(taskJson),
+    sha256: found.sha256,
+    size,
+  };
+  const { hidden, purged, blocks } = found;
+  const later = Object.entries({ hidden, purged, blocks }).filter(([, value]) => value?.length);
+  return seal({ ...more, ...known, ...Object.fromEntries(later), ...needsRecord(needs) });
 }

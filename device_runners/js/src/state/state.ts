@@ -11,21 +11,15 @@ import { plain } from '../formats/json.js';
 import { encode } from '../formats/safetensors.js';
 import { filled } from '../formats/sentences.js';
 import type { StoredTensor, Tensors } from '../formats/tensors.js';
+import { NEEDS } from './blocks.js';
 import { IDENTITY, requireOwnFolder } from './identity.js';
 import { LedgerFiles } from './ledger.js';
 import { PROGRESS, readProgress, type SavedProgress, writeProgress } from './progress.js';
-import { forgetGenerations, prune, pruneLedger } from './pruning.js';
+import { forgetGenerations, prune, pruneBlocks, pruneLedger } from './pruning.js';
 import { type Generation, type GenerationRecord, type LearnedTask, seal, taskOf, unseal } from './record.js';
 import type { Storage, StorageLock } from './storage.js';
 import { BASE, GENERATIONS, GenerationStore, HEAD } from './store.js';
-import {
-  bothOf,
-  FIRST,
-  NewerStateError,
-  requireReader,
-  requireWriter,
-  STATE_SCHEMA_VERSION,
-} from './versions.js';
+import { bothOf, FIRST, NewerStateError, requireReader, requireWriter } from './versions.js';
 
 /**
  * A state, opened with the bundle that it belongs to. Reading needs no lock and creates nothing; writing needs
@@ -36,6 +30,8 @@ export class State {
   private readonly store: GenerationStore;
   private readonly ledger: LedgerFiles;
   private lock: StorageLock | undefined;
+  // The generation of which that is known to be done.
+  private purged = 0;
 
   private constructor(
     readonly storage: Storage,
@@ -118,11 +114,13 @@ export class State {
     tensors: Tensors,
     { hidden: asked, purged = [] }: { hidden?: readonly string[]; purged?: readonly number[] } = {},
   ): Promise<Generation> {
-    const data = encode(tensors);
     await this.prepareToWrite();
     const { last } = await this.readHead();
     const before = parent !== 0 ? await this.store.record(parent) : undefined;
     await this.store.clearDebris();
+    const named = (before?.blocks ?? []).map(({ name }) => name);
+    const { blocks, own } = await this.store.blocks.write(named, tasks, tensors);
+    const data = encode(own);
     const hidden = asked ?? before?.hidden ?? [];
     const created = new Date().toISOString().replace(/\.\d+Z$/, '+00:00');
     const record: GenerationRecord = {
@@ -134,13 +132,16 @@ export class State {
       size: data.length,
       hidden,
       purged,
-      needs: bothOf(before?.needs ?? FIRST, FIRST),
+      blocks,
+      needs: bothOf(before?.needs ?? FIRST, blocks.length ? NEEDS : FIRST),
       ...(before?.more ? { more: before.more } : {}),
     };
     await this.store.write(record, data);
     await this.purge();
-    await prune(this.store, this.keep, new Set([record.number, parent]));
+    const records = await this.store.files();
+    await prune(this.store, records, this.keep, new Set([record.number, parent]));
     await pruneLedger(this.store, this.ledger);
+    await pruneBlocks(this.store, records);
     return { number: record.number, parent, tasks, tensors, created, hidden };
   }
 
@@ -177,8 +178,10 @@ export class State {
   /** What the current generation was committed for to be forgotten, and may still be there, goes. */
   private async purge(): Promise<void> {
     const { head } = await this.readHead();
-    const purged = head ? (await this.store.readable(head))?.purged : undefined;
-    if (purged?.length) await forgetGenerations(this.store, purged);
+    if (head === this.purged) return;
+    const current = await this.store.readableFile(head);
+    if (current?.purged?.length) await forgetGenerations(this.store, current.purged);
+    if (current) this.purged = head;
   }
 
   /** Make `number` the current generation; 0 is the bundle's checkpoint. Also repairs a damaged or lost HEAD. */
@@ -247,7 +250,8 @@ export class State {
     this.checkLocked();
     await this.requireWritable();
     if (!(await this.checkIdentity())) {
-      const content = { schema_version: STATE_SCHEMA_VERSION, bundle_id: this.bundleId };
+      // The records say where they take more.
+      const content = { schema_version: FIRST.reader, bundle_id: this.bundleId };
       await this.storage.replace(IDENTITY, seal(content));
     }
     await this.store.begin();

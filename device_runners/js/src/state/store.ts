@@ -10,7 +10,17 @@ import { sha256OfMany } from '../formats/bytes.js';
 import { plain } from '../formats/json.js';
 import { decode } from '../formats/safetensors.js';
 import type { StoredTensor } from '../formats/tensors.js';
-import { type GenerationRecord, readRecord, recordBytes, seal, taskOf, unseal } from './record.js';
+import { BlockFiles } from './blocks.js';
+import {
+  type GenerationRecord,
+  inFile,
+  type RecordFile,
+  readRecord,
+  recordBytes,
+  seal,
+  taskOf,
+  unseal,
+} from './record.js';
 import type { Storage } from './storage.js';
 import { bothOf, FIRST, type Needs, NewerStateError, needsOf, requireWriter } from './versions.js';
 
@@ -28,10 +38,14 @@ export interface HeadNumbers {
 }
 
 export class GenerationStore {
+  readonly blocks: BlockFiles;
+
   constructor(
     readonly storage: Storage,
     private readonly bundleId: string,
-  ) {}
+  ) {
+    this.blocks = new BlockFiles(storage);
+  }
 
   /** Write the first HEAD where there is nothing yet, so that a lost one can be told from a first. */
   async begin(): Promise<void> {
@@ -97,14 +111,34 @@ export class GenerationStore {
   }
 
   /**
-   * The record of a committed generation. Throws StateError when it is unknown or damaged, NewerStateError where only a
-   * newer csk-sdk may read it.
+   * The record of a committed generation, with the tasks in its blocks. Throws StateError when it is unknown, or it or a
+   * block is damaged, NewerStateError where only a newer csk-sdk may read it.
    */
   async record(number: number): Promise<GenerationRecord> {
+    return this.withBlocks(await this.file(number));
+  }
+
+  private async withBlocks({ blocks: names = [], ...file }: RecordFile): Promise<GenerationRecord> {
+    const found = await this.blocks.find(names).catch(async (error) => {
+      // Without tensors, a generation has no use for them.
+      const stored = (await this.storage.size(tensorsPath(file.number))) === file.size;
+      if (stored || !(error instanceof StateError)) throw error;
+      return [];
+    });
+    const tasks = [...found.flatMap((one) => one.tasks), ...file.tasks];
+    return { ...file, tasks, blocks: found.map(({ block }) => block) };
+  }
+
+  /** The same as its file has it. */
+  private async file(number: number): Promise<RecordFile> {
     const last = await this.last();
     if (!(1 <= number && number <= last)) {
       throw new StateError(`${this.storage.name} has no generation ${number}; the last one is ${last}.`);
     }
+    return this.fileOf(number);
+  }
+
+  private async fileOf(number: number): Promise<RecordFile> {
     const found = await readRecord(this.storage, recordPath(number));
     if (found.number !== number) {
       throw new StateError(
@@ -119,7 +153,7 @@ export class GenerationStore {
    * Throws StateError, naming the file, when it is unknown, pruned, truncated or otherwise damaged.
    */
   async read(number: number): Promise<{ record: GenerationRecord; tensors: Map<string, StoredTensor> }> {
-    const record = await this.record(number);
+    const record = await this.file(number);
     const where = `${this.storage.name}/${tensorsPath(number)}`;
     const file = await this.storage.read(tensorsPath(number));
     if (!file) throw new StateError(`${where} is missing (old generations are pruned).`);
@@ -129,11 +163,30 @@ export class GenerationStore {
     if ((await sha256OfMany(file)) !== record.sha256) {
       throw new StateError(`${where} is damaged: its checksum does not match.`);
     }
+    let own: Map<string, StoredTensor>;
     try {
-      return { record, tensors: decode(file).tensors };
+      own = decode(file).tensors;
     } catch (error) {
       throw new StateError(`${where} cannot be read (${reasonOf(error)}).`, { cause: error });
     }
+    const tensors = await this.blocks.joined(record.blocks ?? [], own, where);
+    return { record: await this.withBlocks(record), tensors };
+  }
+
+  /** The records of all committed generations, oldest first, as their files have them; none that are damaged. */
+  async files(): Promise<Map<number, RecordFile>> {
+    const last = await this.last();
+    const found = new Map<number, RecordFile>();
+    for (const number of [...(await this.numbers('json'))].sort((a, b) => a - b)) {
+      const file = number <= last && (await this.quietly(() => this.fileOf(number)));
+      if (file) found.set(number, file);
+    }
+    return found;
+  }
+
+  /** One of these; undefined where it is unknown or damaged. */
+  async readableFile(number: number): Promise<RecordFile | undefined> {
+    return this.quietly(() => this.file(number));
   }
 
   /** The record of a generation; undefined where it is unknown or damaged. */
@@ -142,7 +195,7 @@ export class GenerationStore {
   }
 
   /** With `forgets`, nothing of what it said before is kept anywhere. */
-  async writeRecord(record: GenerationRecord, options: { forgets?: boolean } = {}): Promise<void> {
+  async writeRecord(record: RecordFile, options: { forgets?: boolean } = {}): Promise<void> {
     await this.storage.replace(recordPath(record.number), recordBytes(record), options);
   }
 
@@ -184,7 +237,7 @@ export class GenerationStore {
   /** Store a generation and make it the current one: tensors, then record, then HEAD. */
   async write(record: GenerationRecord, tensors: Uint8Array): Promise<void> {
     await this.storage.replace(tensorsPath(record.number), tensors);
-    await this.writeRecord(record);
+    await this.writeRecord(inFile(record));
     await this.writeHead(record.number, record.number);
   }
 

@@ -10,7 +10,7 @@ import { type Json, JsonNumber } from '../formats/json.js';
 import { VERSION } from '../version.js';
 
 /** The newest schema of states that this csk-sdk knows. */
-export const STATE_SCHEMA_VERSION = 1;
+export const STATE_SCHEMA_VERSION = 2;
 
 /** A newer csk-sdk wrote it. That is no damage: nothing is mended, and nothing rolled back. */
 export class NewerStateError extends StateError {}

@@ -8,8 +8,8 @@ import { PendingTask } from './pending.js';
 import type { Versions } from './version.js';
 
 // Everything of a state but the progress of an unfinished task, perhaps below the folder that was zipped.
-const FILE =
-  /(?:^|\/)(HEAD|state\.json|generations\/\d{6}\.(?:json|safetensors)|ledger\/[0-9a-f]{64}\.safetensors)$/;
+const NAMED = '(?:ledger/[0-9a-f]{64}|blocks/[0-9a-f]{64}(?:\\.copy)?)\\.safetensors';
+const FILE = new RegExp(`(?:^|/)(HEAD|state\\.json|generations/\\d{6}\\.(?:json|safetensors)|${NAMED})$`);
 // What this device has told its fleet.
 const SAID = 'fleet.json';
 const MOST_BYTES = 1 << 30;
