@@ -77,6 +77,7 @@ def parts(text: str) -> list[tuple[str, str]]:
 
 # Rows that are held by a test of their own, and not attacked yet.
 TESTED_ELSEWHERE = {
+    "after a block or its copy, before the tensors": "tests/field/test_power_cuts.py",
     "a contribution": "tests/learner/test_forgetting_classes.py",
     "field.json, where predictions are counted (state.md)": "tests/learner/test_field.py",
     **dict.fromkeys(
@@ -123,6 +124,7 @@ TESTED_ELSEWHERE = {
 }
 # Of these titles, all rows and paragraphs.
 TITLES_ELSEWHERE = {
+    "Blocks": "tests/sdk/test_blocks.py",
     "field.json": "tests/learner/test_field.py",
     "fleet.json": "tests/learner/test_fleet.py",
     "A state that is newer than its reader": "tests/deployed/test_newer.py",

@@ -69,9 +69,10 @@ def lives(
             assert verify(digits_bundle, state, repair=True).ok, what
             listed = list((state / "blocks").glob("*.safetensors"))
             assert bool(listed) == (block_classes < 100) or what == "learned 01", what
-            # Half of the files may be lost.
-            for path in sorted(listed)[::2] if what in ("learned 03", "merged") else ():
-                path.unlink()
+            # One file of each block that has a copy may be lost.
+            for path in (state / "blocks").glob("*.copy.safetensors"):
+                if what in ("learned 03", "merged"):
+                    path.with_name(path.name.replace(".copy", "")).unlink()
             found.append((what, knows(open_learner(digits_bundle, state, **SETTINGS), digits)))
         return found
 

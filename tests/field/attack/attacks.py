@@ -22,6 +22,7 @@ MODULES = (
     "places",
     "receivers",
     "revealed",
+    "shared",
     "threads",
     "users",
 )

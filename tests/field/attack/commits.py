@@ -41,7 +41,8 @@ def commit(state: object, name: str, value: float) -> int:
     "Going back is possible: keep generations of what the device knows now stay, however often it went back and "
     "learned again; the current one and its parent always do.",
     "keep generations keep their tensors",
-    "Disk space is keep + 1 generations at most, beside what a commit writes.",
+    "Disk space is keep + 1 generations at most, beside what a commit writes, and two files of each block that one of "
+    "them needs.",
     tries=600,
 )
 def going_back_is_possible(tries: Tries, ground: Ground, place: Path) -> None:

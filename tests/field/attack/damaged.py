@@ -78,7 +78,7 @@ def _aged(ground: Ground, place: Path) -> Path:
     "state.json",
     "HEAD, or the tensors of the current generation",
     "the record of an older generation",
-    "older tensors",
+    "older tensors, or both files of a block",
     "scores, the progress checkpoint",
     "temporary files, generations of a crashed commit",
     "csk-sdk verify reads every byte of bundle and state and lists what is intact.",
