@@ -5,7 +5,9 @@
 Writes `resnet18-base10.onnx` and `.json`. Each image is shown in one of four rotations, and the network learns to tell
 class and rotation together, which gives features that other classes can use, too (Lee et al. 2020, "Self-supervised
 label augmentation via input transformations"); the file has the logits of images as they are. Crops, mirrored images,
-SGD, one cosine, bfloat16 where the processor has it.
+SGD, one cosine, bfloat16 where the processor has it: about a minute and a half of one core an epoch. 30 of them are too
+few: right in 86.0 % of the base's test images, and then in 43.5 % of those of all 100 classes, with 500 images a class
+and a frozen backbone (ACC 76.9), where the small network, which is right in 91 %, comes to 46.3 % (79.4).
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True, help="whose base classes they are")
     parser.add_argument("--out", type=Path, default=Path("out/cold"))
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--rate", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
