@@ -1,6 +1,7 @@
 """doctor and demo."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,27 @@ def test_a_damaged_state_fails_and_names_the_way_back(run, learned):
     found = checks(run("doctor", "--workspace", learned, "--json"))
     assert found["State"]["status"] == "fail"
     assert "csk-sdk rollback --to 01-four-five" in found["State"]["detail"]
+
+
+def test_many_pruned_generations_are_one_row(run, learned):
+    state = learned / "state"
+    for tensors in sorted((state / "generations").glob("*.safetensors"))[:-1]:
+        tensors.unlink()
+    assert "generations 1" not in run("verify", "--workspace", learned).out
+    learner = Learner.open(learned / "bundle", state)
+    for number in range(4):
+        known = learner.state.load()
+        with learner.state.lock():
+            tasks = (*known.tasks, replace(known.tasks[-1], name=f"again {number}"))
+            learner.state.commit(known.number, tasks, known.tensors)
+    last = learner.state.head()
+    for number in range(1, last):
+        (state / f"generations/{number:06d}.safetensors").unlink(missing_ok=True)
+    printed = run("verify", "--workspace", learned).out.splitlines()
+    rows = [line.split() for line in printed if " pruned " in line]
+    assert [row[:5] for row in rows] == [["generations", "1", "to", str(last - 1), "pruned"]]
+    every = run("verify", "--workspace", learned, "--json").json["state"]
+    assert sum(one["status"] == "pruned" for one in every) == last - 1
 
 
 def test_a_held_lock_and_a_broken_task_are_warnings(run, learned):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from csk_sdk.workspace.folder import Workspace
 
 if TYPE_CHECKING:
     from csk_sdk.device.tuning import Measured
+    from csk_sdk.state.repair import Finding
     from csk_sdk.workspace.verification import Verification
 
 _FOUND = {
@@ -29,6 +31,8 @@ _FOUND = {
     "repaired": "yellow",
     "newer": "yellow",
 }
+# Pruned generations that are listed one by one.
+_FEW = 3
 _STYLES = {"ok": "green", "warn": "bold yellow", "fail": "bold red"}
 
 
@@ -125,8 +129,8 @@ def verify(
     for title, findings in ((f"Bundle {space.bundle}", found.bundle), (f"State {space.state}", found.state)):
         screen.say(title, style="bold")
         made = table("File", "Status", "Detail", left=3)
-        for one in findings:
-            made.add_row(one.name, Text(one.status, _FOUND[one.status]), one.detail)
+        for name, status, detail in _rows(findings):
+            made.add_row(name, Text(status, _FOUND[status]), detail)
         screen.show(made if findings else Text("nothing learned yet" if found.bundle else ""))
         screen.say()
     if not found.ok:
@@ -135,6 +139,18 @@ def verify(
         )
         raise typer.Exit(1)
     screen.say(f"Mended: {plural(found.repaired, 'finding')}." if found.repaired else _intact(found))
+
+
+def _rows(findings: Iterable[Finding]) -> Iterator[tuple[str, str, str]]:
+    """A row for each, but one for all pruned generations that follow each other: a device may have thousands."""
+    for pruned, group in groupby(findings, lambda one: one.status == "pruned"):
+        alike = list(group)
+        if pruned and len(alike) > _FEW:
+            first, last = (one.name.partition(",")[0].split()[-1] for one in (alike[0], alike[-1]))
+            said = "their records are intact, their tensors were removed"
+            yield f"generations {first} to {last}", "pruned", said
+        else:
+            yield from ((one.name, one.status, one.detail) for one in alike)
 
 
 def _intact(found: Verification) -> str:
