@@ -9,13 +9,11 @@ random weights. Crops and mirrored images, SGD, one cosine; a few epochs, which 
 from __future__ import annotations
 
 import argparse
-import math
 import shutil
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
@@ -24,6 +22,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.base_networks import accuracy, sgd, tensors, write
 from benchmarks.continual.data import Pictures, facts_of
 
 BATCH = 128
@@ -79,14 +78,9 @@ def other(classes: int) -> nn.Module:
 
 
 def train(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int, rate: float) -> None:
-    steps = epochs * (len(images) // BATCH)
-    optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    warm = max(1, steps // 10)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / warm, 0.5 * (1 + math.cos(math.pi * s / steps)))
-    )
+    optimizer, schedule = sgd(network, rate, epochs * (len(images) // BATCH))
     network.train()
-    begun, step = time.process_time(), 0
+    begun = time.process_time()
     for epoch in range(epochs):
         order, total = torch.randperm(len(images)), 0.0
         for start in range(0, len(images) - BATCH + 1, BATCH):
@@ -101,7 +95,7 @@ def train(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs
             loss.backward()
             optimizer.step()
             schedule.step()
-            total, step = total + loss.item(), step + 1
+            total += loss.item()
         print(
             f"epoch {epoch + 1}/{epochs}: loss {total * BATCH / len(images):.3f}, {time.process_time() - begun:.0f} s",
             flush=True,
@@ -123,16 +117,9 @@ def main() -> None:
     torch.manual_seed(0)
     facts = facts_of(options.model)
     pictures = Pictures(options.data, options.out)
-    classes = tuple(facts["classes"])
-    mean, std = (np.array(facts["normalize"][name], np.float32) for name in ("mean", "std"))
-
-    def tensors(split: str) -> tuple[torch.Tensor, torch.Tensor]:
-        found = pictures.split(split, classes)
-        x = (found.images.astype(np.float32) / 255 - mean) / std
-        return torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(found.labels)
-
-    images, labels = tensors("train")
-    tested = tensors("test")
+    classes = facts["classes"]
+    images, labels = tensors(pictures, "train", facts)
+    tested = tensors(pictures, "test", facts)
     further = Further(len(classes))
     stored = {
         one.name: numpy_helper.to_array(one).copy() for one in onnx.load(options.model).graph.initializer
@@ -153,26 +140,8 @@ def main() -> None:
         train(network, images, labels, options.epochs or epochs, rate)
         print(f"{name}: {accuracy(network, *tested):.1f} % of base test images", flush=True)
         path = options.out / f"{name}.onnx"
-        torch.onnx.export(
-            network.eval(),
-            (images[:1],),
-            path,
-            dynamo=False,
-            dynamic_axes={"image": {0: "N"}},
-            input_names=["image"],
-            output_names=["logits"],
-            opset_version=17,
-        )
+        write(network, images[:1], path)
         shutil.copy(options.model.with_suffix(".json"), path.with_suffix(".json"))
-
-
-def accuracy(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    network.eval()
-    with torch.no_grad():
-        found = torch.cat(
-            [network(images[start : start + 500]).argmax(1) for start in range(0, len(images), 500)]
-        )
-    return 100 * float((found == labels).float().mean())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.architectures import resnet
+from benchmarks.base_networks import accuracy, sgd, tensors, write
 from benchmarks.continual.data import Pictures, facts_of
 
 BATCH, MARGIN, ROTATIONS = 64, 4, 4
@@ -51,12 +51,7 @@ def augmented(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor,
 
 def train(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int, rate: float) -> None:
     """Print the mean loss of each epoch."""
-    steps = epochs * (len(images) // BATCH)
-    optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    warm = max(1, steps // 10)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / steps)))
-    )
+    optimizer, schedule = sgd(network, rate, epochs * (len(images) // BATCH))
     network.train()
     begun = time.process_time()
     for epoch in range(epochs):
@@ -76,20 +71,13 @@ def train(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs
         print(f"epoch {epoch + 1}/{epochs}: loss {np.mean(losses):.3f}, {spent:.0f} s", flush=True)
 
 
-def accuracy(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """In percent."""
-    with torch.no_grad():
-        found = torch.cat([network(part).argmax(1) for part in images.split(200)])
-    return 100 * float((found == labels).float().mean())
-
-
 def as_it_is(network: nn.Sequential) -> nn.Sequential:
     """With the logits of images that are not rotated alone."""
     head = network[-1]
     assert isinstance(head, nn.Linear)
     kept = nn.Linear(head.in_features, head.out_features // ROTATIONS)
     kept.load_state_dict({name: value[::ROTATIONS] for name, value in head.state_dict().items()})
-    return nn.Sequential(*network[:-1], kept).to(memory_format=torch.contiguous_format).eval()
+    return nn.Sequential(*network[:-1], kept).to(memory_format=torch.contiguous_format)
 
 
 def main() -> None:
@@ -108,30 +96,14 @@ def main() -> None:
     torch.manual_seed(0)
     facts = facts_of(options.model)
     pictures = Pictures(options.data, options.out)
-    mean, std = (np.array(facts["normalize"][name], np.float32) for name in ("mean", "std"))
-
-    def tensors(split: str) -> tuple[torch.Tensor, torch.Tensor]:
-        found = pictures.split(split, tuple(facts["classes"]))
-        x = (found.images.astype(np.float32) / 255 - mean) / std
-        return torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(found.labels)
-
     network = resnet(32, ROTATIONS * len(facts["classes"]), depths=[2, 2, 2, 2], bottleneck=False)
     network.to(memory_format=torch.channels_last)
-    images, labels = tensors("train")
+    images, labels = tensors(pictures, "train", facts)
     train(network, images, labels, options.epochs, options.rate)
     plain = as_it_is(network)
-    print(f"{accuracy(plain, *tensors('test')):.1f} % of base test images", flush=True)
+    print(f"{accuracy(plain, *tensors(pictures, 'test', facts)):.1f} % of base test images", flush=True)
     path = options.out / f"{NAME}.onnx"
-    torch.onnx.export(
-        plain,
-        (images[:1],),
-        path,
-        dynamo=False,
-        dynamic_axes={"image": {0: "N"}},
-        input_names=["image"],
-        output_names=["logits"],
-        opset_version=17,
-    )
+    write(plain, images[:1], path)
     stored = json.loads(options.model.with_suffix(".json").read_text())
     path.with_suffix(".json").write_text(json.dumps({**stored, "model": path.name}, indent=1) + "\n")
 
