@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from conftest import Digits, open_learner
 from csk_sdk import BundleError, Progress, StateError, TrainingConfig
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.formats.stored_tensors import StoredTensors, several
+from csk_sdk.formats.stored_tensors import JoinedTensors, StoredTensors, several
 from csk_sdk.learning.training import TaskTraining
 from csk_sdk.state import State
 from csk_sdk.state.tensorfile import packed
 from csk_sdk.workspace.folder import Workspace
+from sdk.stored_states import same
 
 TENSORS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -174,3 +175,30 @@ def test_neither_does_a_learner(digits_bundle: Path, digits: Digits, tmp_path: P
         learner.learn(digits.task(name, chosen, train=16, test=4), on_progress=look)
         assert alive == []
     assert [task.name for task in learner.tasks] == ["01", "02"]
+
+
+def test_several_files_are_read_as_one(tmp_path: Path) -> None:
+    parts: list[Mapping[str, NDArray[Any]]] = [
+        {"rows": np.arange(4.0).reshape(2, 2), "a": np.ones(2), "b": np.zeros(3), "hidden": np.ones(1)},
+        {"rows": np.arange(6.0).reshape(3, 2), "c": np.array(5.0), "hidden": np.ones(1)},
+        {"rows": np.arange(2.0).reshape(1, 2), "d": np.zeros((0, 4), np.float32)},
+    ]
+    for index, part in enumerate(parts):
+        (tmp_path / str(index)).write_bytes(packed(part))
+    *behind, last = [StoredTensors(tmp_path / str(index)) for index in range(3)]
+    joined = JoinedTensors(behind, last, "hidden")
+    assert set(joined) == {"rows", "a", "b", "c", "d"}
+    assert len(joined) == 5
+    expected = {**parts[0], **parts[1], **parts[2], "rows": np.concatenate([one["rows"] for one in parts])}
+    del expected["hidden"]
+    assert same({name: joined[name] for name in joined}, dict(expected))
+    assert same(several(joined, ["d", "rows", "a"]), {name: expected[name] for name in ("a", "d", "rows")})
+    with pytest.raises(KeyError):
+        several(joined, ["hidden"])
+    assert same(joined.resident(), dict(expected))
+    with pytest.raises((StateError, ValueError)):
+        joined["rows"]
+    (tmp_path / "2").write_bytes(packed({"rows": np.ones((1, 3))}))
+    *behind, last = [StoredTensors(tmp_path / str(index)) for index in range(3)]
+    with pytest.raises(StateError, match="tensor 'rows' does not fit those in other files"):
+        JoinedTensors(behind, last, "hidden")["rows"]

@@ -4,7 +4,7 @@
     HEAD                            the current generation, and the last number ever committed
     generations/000001.safetensors  the tensors of a generation; pruned when old
     generations/000001.json         its record: parent, tasks, checksum of the tensors; kept as history
-    blocks/SHA256.safetensors       tasks that lie further back, of many generations; with a copy of each
+    blocks/SHA256.safetensors       tasks that lie further back, with a copy of each that generations share
     ledger/SHA256.safetensors       what a class of a task contributed; removed when no stored generation lists it
     scores/000001.json              accuracies measured with that generation
     progress.safetensors            checkpoint of the task being learned

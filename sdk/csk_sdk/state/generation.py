@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from csk_sdk.errors import StateError
 from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.state.atomic import ordinary_size
-from csk_sdk.state.outlines import Outline
+from csk_sdk.state.outlines import Behind, Outline
 from csk_sdk.state.sealing import Texts, json_texts, seal_texts, unseal
 from csk_sdk.state.settings import Settings
 from csk_sdk.state.versions import WRITTEN, Needs, read_needs
@@ -81,10 +81,6 @@ class LearnedTask:
         for name in ("classes", "notes", "shared"):
             known[name] = tuple(known.get(name, ()))
         return cls(**known, more=more)
-
-
-Behind = Callable[[Sequence[str], bool], tuple[LearnedTask, ...]]
-"""The tasks of blocks, for a generation whose tensors are there, or are not (`BlockFiles.tasks_behind`)."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +159,9 @@ class GenerationRecord:
         return replace(self, tasks=(), hidden=(), blocks=(), blocked=0)
 
     @classmethod
-    def read(cls, path: Path, tensors: Path, behind: Behind = lambda names, stored: ()) -> GenerationRecord:
+    def read(
+        cls, path: Path, tensors: Path, behind: Behind[LearnedTask] = lambda names, stored: ()
+    ) -> GenerationRecord:
         """Read the record `path` of the tensors file `tensors`; `behind` gives the tasks of blocks.
 
         Raises StateError, naming the file, when it, or a block, is missing or damaged; NewerStateError where only a

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from csk_sdk.errors import StateError
 from csk_sdk.formats.opening import LARGEST_TEXT, read_file
@@ -34,7 +34,8 @@ class Listed(Protocol):
     def texts(self) -> Texts: ...  # noqa: D102
 
 
-Behind = Callable[[Sequence[str], bool], Sequence[Listed]]
+Task = TypeVar("Task")
+Behind = Callable[[Sequence[str], bool], tuple[Task, ...]]
 """The tasks of blocks, for a generation whose tensors are there, or are not (`BlockFiles.tasks_behind`)."""
 
 
@@ -56,7 +57,7 @@ class RecordLink:
     stored: bool
 
     @classmethod
-    def of(cls, outline: Outline, path: Path, tensors: Path, behind: Behind) -> RecordLink:
+    def of(cls, outline: Outline, path: Path, tensors: Path, behind: Behind[Listed]) -> RecordLink:
         """Of the outline of the record `path` of the tensors file `tensors`; `behind` gives the tasks of blocks.
 
         Raises StateError where it is none, or a block is lost.

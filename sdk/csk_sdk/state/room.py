@@ -27,7 +27,7 @@ def commit_bytes(
     size = held.nbytes if isinstance(held, InFiles) else sum(one.nbytes for one in held.values())
     behind = held.bytes_behind if isinstance(held, JoinedTensors) else 0
     if _known(parent) + len(classes) >= blocks.BLOCK_CLASSES:
-        # What goes into a block now is written twice, and each block that changes.
+        # Twice, since copies may come with it: a block has one from the second commit on that lists it.
         size = 2 * (size if trained else size - behind)
     rows = len(classes) * (DIRECTIONS + MIXTURES)
     rows = len(classes) + (rows if images is None else min(rows, images))

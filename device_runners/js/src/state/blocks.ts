@@ -2,8 +2,8 @@
  * The files of tasks that lie further back, `blocks/SHA256.safetensors`: never changed, and named by what is in them.
  *
  * A commit writes what changed, so what a generation has in common with the one before lies in files that both list: the
- * records of these tasks, their heads, and rows of what has one for each class. Many generations share a block, so each is
- * there twice. docs/decisions/0037-blocks.md.
+ * records of these tasks, their heads, and rows of what has one for each class. Many generations share a block, which is
+ * there twice then. docs/decisions/0037-blocks.md.
  */
 
 import { STATE } from '../contract/thresholds.js';
@@ -15,11 +15,8 @@ import { bytesOf, type StoredTensor, sizeOf, type Tensors, uint8 } from '../form
 import { NamedFiles } from './named.js';
 import { type Block, type Extent, type LearnedTask, taskJson, tasksFrom } from './record.js';
 import type { Storage } from './storage.js';
-import type { Needs } from './versions.js';
 
 export const BLOCKS = 'blocks';
-/** What reading a record with blocks takes. */
-export const NEEDS: Needs = { reader: 2, writer: 2 };
 
 const TASKS = 'tasks';
 // A row for each class, and those of old classes stay as they are when others are learned.

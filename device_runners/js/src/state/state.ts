@@ -11,7 +11,6 @@ import { plain } from '../formats/json.js';
 import { encode } from '../formats/safetensors.js';
 import { filled } from '../formats/sentences.js';
 import type { StoredTensor, Tensors } from '../formats/tensors.js';
-import { NEEDS } from './blocks.js';
 import { IDENTITY, requireOwnFolder } from './identity.js';
 import { LedgerFiles } from './ledger.js';
 import { PROGRESS, readProgress, type SavedProgress, writeProgress } from './progress.js';
@@ -19,7 +18,7 @@ import { forgetGenerations, prune, pruneBlocks, pruneLedger } from './pruning.js
 import { type Generation, type GenerationRecord, type LearnedTask, seal, taskOf, unseal } from './record.js';
 import type { Storage, StorageLock } from './storage.js';
 import { BASE, GENERATIONS, GenerationStore, HEAD } from './store.js';
-import { bothOf, FIRST, NewerStateError, requireReader, requireWriter } from './versions.js';
+import { bothOf, FIRST, NewerStateError, requireReader, requireWriter, WITH_BLOCKS } from './versions.js';
 
 /**
  * A state, opened with the bundle that it belongs to. Reading needs no lock and creates nothing; writing needs
@@ -133,7 +132,7 @@ export class State {
       hidden,
       purged,
       blocks,
-      needs: bothOf(before?.needs ?? FIRST, blocks.length ? NEEDS : FIRST),
+      needs: bothOf(before?.needs ?? FIRST, blocks.length ? WITH_BLOCKS : FIRST),
       ...(before?.more ? { more: before.more } : {}),
     };
     await this.store.write(record, data);

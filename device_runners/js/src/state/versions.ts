@@ -23,6 +23,8 @@ export interface Needs {
 
 /** What every csk-sdk may read and write; what this one writes is. */
 export const FIRST: Needs = { reader: 1, writer: 1 };
+/** What a record that lists blocks needs. */
+export const WITH_BLOCKS: Needs = { reader: 2, writer: 2 };
 
 /** What sealed JSON says of itself; what is absent is 1. Throws RangeError where that is no version. */
 export function needsOf(raw: { readonly [key: string]: Json }): Needs {
