@@ -188,6 +188,28 @@ def test_the_readme_is_short_and_begins_with_python() -> None:
     assert text[: text.index("```python")].count("\n") < 40
 
 
+def test_the_readme_says_what_was_measured() -> None:
+    """Its numbers of whole runs are those of the pages that it names."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    results = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
+    steps = (REPOSITORY / "docs/benchmarks.md").read_text(encoding="utf-8")
+    (ratio,) = re.findall(
+        r"^\*\*ResNet-18, 32x32, batch 16\*\*.*?^\| torch eager, all weights \|(?:[^|]*\|){3} ([\d.]+) \|",
+        steps,
+        re.MULTILINE | re.DOTALL,
+    )
+    assert f"an int8 step is {float(ratio):.1f} times as fast as torch's full fine-tuning" in text
+    stream = results[results.index("## Ten tasks of five classes, 100 images a class") :]
+    for name, title in (
+        ("**csk-sdk**", "csk-sdk, defaults"),
+        ("csk-sdk, frozen backbone", "csk-sdk, frozen backbone"),
+        ("Adam-NSCL", "Adam-NSCL"),
+    ):
+        task, everything = re.findall(rf"^\| {title} \| ([\d.]+) ±", stream, re.MULTILINE)[:2]
+        (row,) = re.findall(rf"^\| {re.escape(name)} \| (.*) \|$", text, re.MULTILINE)
+        assert row.replace("*", "").split(" | ") == [f"{task} %", f"{everything} %"]
+
+
 @pytest.mark.slow
 def test_embedding(tmp_path: Path, digits_bundle: Path, digits: Digits) -> None:
     (tmp_path / "bundle").symlink_to(digits_bundle)
