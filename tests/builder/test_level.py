@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx_text import in_float64, model
+from PIL import Image
 
 from conftest import NAMES, REPOSITORY, Digits, open_learner
 from csk_artifacts_builder import BuildOptions, build_artifacts, try_model
@@ -308,6 +310,35 @@ def test_a_network_of_too_large_activations_lives(
     inputs = bundle.preprocessing(pictures)
     (logits,) = run_all(open_graph(str(tmp_path / "updated.onnx"), PREPARED), inputs, PREPARED)
     assert [learner.classes[place] for place in logits.argmax(axis=1)] == list(told.labels)
+
+
+def test_powers_are_the_files_whatever_the_base_images(grown: Path, base_data: Path, tmp_path: Path) -> None:
+    """A device that is upgraded to the same network, built on other images, keeps its features."""
+    dark = tmp_path / "dark"
+    for path in base_data.glob("*/*.png"):
+        (dark / path.parent.name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(Image.open(path)) // 8).save(dark / path.parent.name / path.name)
+    for number, images in enumerate((base_data, dark)):
+        options = BuildOptions(classes=NAMES[:4], base_data=images, flip=False)
+        build_artifacts(grown, tmp_path / str(number), options)
+    first, second = ((tmp_path / str(number) / "weights.safetensors").read_bytes() for number in (0, 1))
+    assert first == second
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e-37, 1e-38])
+def test_the_smallest_numbers_of_a_kernel_grow_with_the_others(size: float, tmp_path: Path) -> None:
+    proto = network(["no bias", "no bias", "no bias"], [0, 0, 0])
+    for tensor in proto.graph.initializer:
+        if tensor.name in ("k0", "k1", "k2"):
+            factor = {"k0": 2.0**50, "k1": 2.0**68, "k2": size}[tensor.name]
+            array = numpy_helper.to_array(tensor) * factor
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
+    images = np.abs(RNG.normal(size=(2, 4, 8, 8))).astype(np.float32)
+    source = prepared(proto, tmp_path)
+    even = leveled(source, images)
+    assert even is not source
+    exact = scores(source.model, images)
+    assert np.abs(scores(even.model, images) - exact).max() <= 1e-6 * np.abs(exact).max()
 
 
 def test_a_trial_says_the_same_sentence(grown: Path) -> None:

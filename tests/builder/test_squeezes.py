@@ -70,12 +70,20 @@ def compared(proto: onnx.ModelProto, folder: Path, batch: int) -> SourceModel:
             "1",
             "float[3] y",
         ),
+        *(
+            (
+                f"p = GlobalAveragePool(t) \n f = Flatten(p) \n {GEMM.replace('y', 'l')} \n {end}",
+                "1",
+                "float[3] y",
+            )
+            for end in ("y = Squeeze(l, zero)", "s = Squeeze(l, zero) \n y = Softmax<axis=0>(s)")
+        ),
         (f"{POOL} \n {PRODUCT.format('l')} \n y = Unsqueeze(l, zero)", "1", None),
         (f"{POOL} \n i = Reshape(f, flat) \n y = Gemm<transB=1>(i, h, hb)", "1", None),
     ],
     ids=[
         *("dynamic", "two", "one", "one-softmax", "one-log-softmax", "maps", "maps-two", "maps-one"),
-        *("scores-two", "scores-one", "put-back", "put-back-by-its-size"),
+        *("scores-two", "scores-one", "batch", "batch-softmax", "put-back", "put-back-by-its-size"),
     ],
 )
 def test_a_squeeze_without_axes(tmp_path: Path, tail: str, batch: str, output: str | None) -> None:

@@ -27,6 +27,6 @@ def beyond_half(source: SourceModel, cut: Cut, images: NDArray[np.float32]) -> s
     if not largest > LARGEST:
         return ""
     return (
-        f"what the layers in front of the first trained one compute reaches {largest:.1e}, beyond float16, in which it "
-        "would be kept between epochs: nothing is, whatever --prefix-cache says."
+        f"what the layers in front of the first trained one compute reaches {largest:.1e}, near or beyond float16, in "
+        "which it would be kept between epochs: nothing is, whatever --prefix-cache says."
     )

@@ -23,8 +23,9 @@ _SQUARED = float(np.sqrt(np.finfo(np.float32).max))
 def leveled(source: SourceModel, images: NDArray[np.float32]) -> SourceModel:
     """The source with its activations within float16 for these images, where powers of two bring them there.
 
-    The very source where none of them lies beyond, where it is quantised, and where nothing runs, which is said when it
-    is compared with its file.
+    With the same images a file gets the same powers, so that a bundle that is built anew has the same features. The
+    very source where none of them lies beyond, where it is quantised, and where nothing runs, which is said when it is
+    compared with its file.
     """
     if source.quantised is not None:
         return source
@@ -37,9 +38,13 @@ def leveled(source: SourceModel, images: NDArray[np.float32]) -> SourceModel:
     if not smaller:
         return source
     most = max(largest[name] for name in smaller if name in largest)
-    beyond = "float16 and squares in float32 hold" if most > _SQUARED else "float16 holds"
+    beyond = (
+        "more than float16 and squares in float32 hold"
+        if most > _SQUARED
+        else "near or beyond what float16 holds"
+    )
     said = (
-        f"activations of {source.path.name} reach {most:.1e}, more than {beyond}: layers give them divided by powers "
+        f"activations of {source.path.name} reach {most:.1e}, {beyond}: layers give them divided by powers "
         "of two, which the classifier multiplies by again, so the scores are the same numbers."
     )
     return replace(source, model=model, notes=(*source.notes, said))

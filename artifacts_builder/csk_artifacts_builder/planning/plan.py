@@ -117,7 +117,8 @@ def plan_build(model: Path, options: BuildOptions) -> Plan:
     # Before anything is measured: options that do not fit the model are refused here.
     source, described = _described(plain, possible, options)
     split = _base_split(options, described) if options.base_data else None
-    even = leveled(plain, _shown(plain, described, split))
+    # Not on base images: others would give other powers, and a device that is upgraded other features.
+    even = leveled(plain, noise_for(plain, (COMPARED_PICTURES, *described.input.shape)))
     if even is not plain:
         source, described = _described(even, possible, options)
     budget = None

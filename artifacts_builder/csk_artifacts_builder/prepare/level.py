@@ -51,12 +51,16 @@ def level(model: ir.Model, largest: Mapping[str, float]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Change:
-    """A constant of a node that is multiplied by `2^shift`, so that `value` has its exponent."""
+    """A constant of a node that is multiplied by `2^shift`, so that `value` has its exponent.
+
+    Of what is added or compared with, numbers up to the smallest normal one stand for 0, as a pool's padding writes it.
+    """
 
     node: ir.Node
     place: int
     shift: int
     value: ir.Value
+    nothing: float = _TINY
 
     @property
     def _constant(self) -> NDArray[np.float32]:
@@ -67,8 +71,7 @@ class _Change:
     @property
     def _scaled(self) -> NDArray[np.float32]:
         array = self._constant
-        # Zeros that a pool's padding writes as the smallest number there is.
-        kept = np.abs(array) <= _TINY
+        kept = np.abs(array) <= self.nothing
         with np.errstate(over="ignore", under="ignore"):
             return np.where(kept, array, np.ldexp(array, self.shift)).astype(array.dtype)
 
@@ -77,7 +80,7 @@ class _Change:
         """Whether float32 holds all that matters of it, without denormal numbers, which some CPUs round to 0."""
         finite = np.isfinite(self._constant)
         size, scaled = np.abs(self._constant[finite]), np.abs(self._scaled[finite])
-        lost = (scaled < _TINY) & (size > max(_TINY, _NEGLIGIBLE * size.max(initial=0.0)))
+        lost = (scaled < _TINY) & (size > max(self.nothing, _NEGLIGIBLE * size.max(initial=0.0)))
         return bool(np.isfinite(scaled).all()) and not lost.any()
 
     def write(self, emit: Emitter) -> None:
@@ -105,7 +108,7 @@ def _changes(node: ir.Node, exponents: Mapping[ir.Value, int]) -> Iterator[_Chan
         a = exponents.get(x, 0)
         shift = b - a if node.op_type == "Div" else a - b
         if shift:
-            yield _Change(node, place, shift, y if b else x)
+            yield _Change(node, place, shift, y if b else x, nothing=0.0)
         places: Sequence[int] = range(2, len(node.inputs))
     elif is_homogeneous(node):
         places = range(len(node.inputs)) if node.op_type in ADDED else MOVED.get(node.op_type, ())

@@ -1,7 +1,7 @@
-"""Squeeze without axes, which leaves out every axis of 1, as Squeeze of the axes beside the batch.
+"""Squeeze that may leave out the batch, as Squeeze of the axes beside it; without axes it leaves out every axis of 1.
 
-`pool(x).squeeze()` of a batch of one leaves out the batch, too: then what follows must be ops that compute the same for
-a batch of vectors as for one vector, and their axes move by one.
+`pool(x).squeeze()` of a batch of one leaves out the batch, too, and `scores.squeeze(0)` nothing else: then what follows
+must be ops that compute the same for a batch of vectors as for one vector, and their axes move by one.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def _write_first(model: ir.Model) -> bool:
 
 
 def _axes(node: ir.Node, image: ir.Value) -> list[int] | None:
-    """The axes of 1 beside the batch that a Squeeze leaves out; None where they are not known, or it says its axes."""
-    if node.op_type != "Squeeze" or "axes" in node.attributes or any(node.inputs[1:]):
+    """The axes beside the batch that a Squeeze leaves out; None where they are not known, or it says others alone."""
+    if node.op_type != "Squeeze":
         return None
     x = node.inputs[0]
     if x is None or x.dtype != ir.DataType.FLOAT or x.shape is None or image.shape is None:
@@ -65,7 +65,12 @@ def _axes(node: ir.Node, image: ir.Value) -> list[int] | None:
     sizes = list(x.shape)
     if len(sizes) < 2 or sizes[0] != image.shape[0] or not all(isinstance(size, int) for size in sizes[1:]):
         return None
-    return [axis for axis, size in enumerate(sizes) if axis and size == 1]
+    given = constant_array(node.inputs[1]) if len(node.inputs) > 1 else attribute(node, "axes")
+    if given is None:
+        says_none = "axes" not in node.attributes and not any(node.inputs[1:])
+        return [axis for axis, size in enumerate(sizes) if axis and size == 1] if says_none else None
+    axes = {int(axis) % len(sizes) for axis in given}
+    return sorted(axes - {0}) if 0 in axes and sizes[0] == 1 else None
 
 
 def _behind(squeeze: ir.Node) -> list[ir.Node] | None:
