@@ -10,7 +10,7 @@ import pytest
 
 from cli.conftest import SETTINGS
 from conftest import NAMES, Digits
-from csk_sdk import Task
+from csk_sdk import StorageError, Task
 from csk_sdk.cli.rendering import Screen
 
 
@@ -62,6 +62,37 @@ def test_forget_says_what_it_did_and_what_remains(run: Callable[..., Any], space
     )
     done = run("forget", "six", *space)
     assert (done.status, done.err) == (1, "Error: No class 'six' is known. Known: zero, one, three, seven.\n")
+
+
+def test_verify_says_that_forgetting_was_interrupted_and_finishes_it(
+    run: Callable[..., Any], space: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("train", "--task", "all", *space).status == 0
+
+    def refused(*_: object) -> None:
+        raise StorageError("the disk")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("csk_sdk.state.forgetting.forget_shared", refused)
+        assert run("forget", "six", *space).status == 1
+    done = run("verify", *space)
+    assert done.status == 1
+    assert " ".join(done.out.split()).endswith("`csk-sdk verify --repair` mends what it can of a state.")
+    (found,) = (one for one in run("verify", "--json", *space).json["state"] if one["status"] == "damaged")
+    assert found["name"] == "forgetting"
+    assert found["detail"].startswith(
+        "Generation 3 was to remove what is forgotten, and something is left of 2: "
+    )
+    assert run("verify", "--repair", *space).out.endswith("Mended: 1 finding.\n")
+    assert not [
+        one for one in (tmp_path / "state").rglob("*") if one.is_file() and b"six" in one.read_bytes()
+    ]
+    next((tmp_path / "state/ledger").glob("*.safetensors")).unlink()
+    done = run("verify", *space)
+    assert done.status == 0
+    assert done.out.endswith(
+        "Everything is intact that is there; what is lost costs what is said beside it.\n"
+    )
 
 
 def test_evaluate_goes_on_behind_forget(

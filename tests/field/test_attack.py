@@ -79,13 +79,22 @@ def parts(text: str) -> list[tuple[str, str]]:
 TESTED_ELSEWHERE = {
     "after a block or its copy, before the tensors": "tests/field/test_power_cuts.py",
     "a contribution": "tests/learner/test_forgetting_classes.py",
+    "after HEAD, before all of what is forgotten is removed": "tests/sdk/test_forgetting_files.py",
+    "what was to be forgotten": "tests/sdk/test_forgetting_files.py",
+    "blocks and contributions that no stored generation lists": "tests/sdk/test_forgetting_files.py",
+    "a record that no other one tells, since nothing was learned from its generation": "tests/field/test_verify.py",
     "field.json, where predictions are counted (state.md)": "tests/learner/test_field.py",
     **dict.fromkeys(
         (
             "A forgotten class is never predicted again, by any head, until it is taught again.",
             (
                 "No file of the state holds its contribution or its name, in no kept generation: those that held it "
-                "are removed, and a crash in between is made up for before anything else is written."
+                "are removed, under whatever name and on whatever branch, and a crash in between is made up for "
+                "before anything else is written."
+            ),
+            (
+                "Forgetting costs nothing else: all other tasks are known as before, whatever moment it is killed at "
+                "and whatever a killed lesson had left. Which generations go is said."
             ),
             (
                 "Where no center was ever trained, everything but the second moments and the quantiles of "
@@ -93,7 +102,8 @@ TESTED_ELSEWHERE = {
             ),
             (
                 "What images of the forgotten still have a share in is said: second moments, centers, and, of what "
-                "was learned by a csk-sdk that kept no contributions, the spread that all classes share."
+                "was learned by a csk-sdk that kept no contributions, or whose contributions are lost, the spread that "
+                "all classes share; and the state of before an upgrade, to which upgrade --back leads."
             ),
             "Classes of the base are hidden, and the command says that they are not forgotten.",
         ),
@@ -125,6 +135,7 @@ TESTED_ELSEWHERE = {
 # Of these titles, all rows and paragraphs.
 TITLES_ELSEWHERE = {
     "Blocks": "tests/sdk/test_blocks.py",
+    "Forgetting": "tests/sdk/test_forgetting_files.py",
     "field.json": "tests/learner/test_field.py",
     "fleet.json": "tests/learner/test_fleet.py",
     "A state that is newer than its reader": "tests/deployed/test_newer.py",

@@ -229,6 +229,52 @@ def test_a_record_that_nothing_else_tells_is_not_invented(folder: Path) -> None:
     assert (folder / "state/generations/000003.safetensors").exists()
 
 
+@pytest.mark.parametrize("number", [3, 4], ids=["of a branch", "current"])
+def test_what_cannot_be_mended_has_a_way_out_that_is_said(folder: Path, number: int) -> None:
+    record = folder / f"state/generations/{number:06d}.json"
+    tensors_file = record.with_suffix(".safetensors")
+    flip(record)
+    found = check(folder, repair=True)
+    assert not found.ok
+    assert by_name(found)[f"generation {number}"][1].endswith(
+        f"No other generation tells what it said: restore it from a backup, or remove {record} and {tensors_file}; all "
+        "the others are as they are then."
+    )
+    others = {
+        name: data for name, data in tree(folder).items() if not name.startswith(f"generations/{number:06d}")
+    }
+    record.unlink()
+    tensors_file.unlink()
+    for repair in (False, True):
+        assert check(folder, repair).ok
+    assert tree(folder) == others
+    state = state_of(folder)
+    # Where the way leads from a record that is lost, nobody knows: the newest intact one is current then.
+    current = {3: 4, 4: 3}[number]
+    assert state.head() == current
+    assert [record.task for record in state.history()][-2:] == ["B", "A"]
+    with state.lock():
+        assert state.commit(current, [*state.load().tasks, learned("Z")], tensors(7)).number == 5
+    assert check(folder).ok
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_record_on_the_way_is_written_again_whatever_was_done_next(folder: Path, renamed: bool) -> None:
+    """Where the next generation has but one task, or none: then it tells no more than where the way goes on."""
+    shutil.rmtree(folder / "state")
+    state = state_of(folder)
+    one = LearnedTask("A", ("x", "b"), 1, 2, 0.1, 0.1, 1, {})
+    with state.lock():
+        state.commit(0, [learned("A")], tensors(1))
+        state.commit(1, [one] if renamed else [], tensors(2))
+        state.commit(2, [one, learned("B")], tensors(3))
+    flip(folder / "state/generations/000001.json")
+    assert not check(folder).ok
+    assert by_name(check(folder, repair=True))["generation 1"][0] == "repaired"
+    assert check(folder).ok
+    assert [record.number for record in state_of(folder).history()] == [3, 2, 1]
+
+
 def test_nothing_intact_is_left_but_the_bundle(folder: Path) -> None:
     for number in (2, 3, 4):
         flip(folder / f"state/generations/{number:06d}.safetensors")

@@ -13,7 +13,6 @@ import pytest
 
 from conftest import NAMES, Digits, open_learner
 from csk_sdk import Learner, StorageError, Task, TaskError, verify
-from csk_sdk.state import folder as state_folder
 from learner.knowing import accuracy
 
 HEADS = {"few_shot": 10**6}
@@ -195,7 +194,7 @@ def test_a_crash_in_the_middle_is_made_up_for(
         def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patched.setattr(state_folder, "forget_generations", killed)
+        patched.setattr("csk_sdk.state.forgetting.forget_generations", killed)
         with pytest.raises(KeyboardInterrupt):
             learner.forget("six", "seven")
     assert (learner.state.folder / "generations" / "000002.safetensors").exists()
@@ -206,11 +205,81 @@ def test_a_crash_in_the_middle_is_made_up_for(
         assert path.is_dir() or b"six" not in path.read_bytes(), path
 
 
+def test_what_a_killed_lesson_left_is_not_taken_for_a_generation(
+    device: Callable[..., Learner], digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is that of the next commit, which would remove itself."""
+    learner = device("state", *TASKS, **HEADS)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("csk_sdk.state.store.GenerationStore.write_head", killed)
+        with pytest.raises(KeyboardInterrupt):
+            learner.learn(digits.task("04", (1, 2)), replace=True)
+    again = open_learner(learner.bundle.folder, learner.state.folder, **HEADS)
+    assert again.forget("six").removed == 2
+    assert [one.name for one in again.tasks] == ["01", "02", "03"]
+    opened = open_learner(learner.bundle.folder, learner.state.folder, **HEADS)
+    assert opened.generation.number == again.generation.number == 4
+    assert verify(learner.bundle.folder, learner.state.folder).ok
+
+
+def files_of(learner: Learner) -> bytes:
+    return b"".join(path.read_bytes() for path in learner.state.folder.rglob("*") if path.is_file())
+
+
+def mean_of(learner: Learner, name: str) -> bytes:
+    tensors = learner.generation.tensors
+    classes = json.loads(tensors["statistics.classes"].tobytes())
+    return bytes(tensors["statistics.means"][classes.index(name)].tobytes())
+
+
+def changed(learner: Learner, how: str) -> tuple[str, ...]:
+    """A class renamed or merged, or on a branch that was left; and what it is to be forgotten by."""
+    if how in ("renamed", "renamed on a branch"):
+        learner.rename("six", "sechs")
+    elif how in ("merged", "merged on a branch"):
+        learner.merge("seven", "six")
+    else:
+        learner.merge("four", "six")
+    if "branch" in how:
+        # To the generation before it, which has the same tasks.
+        with learner.state.lock():
+            learner.state.rollback(3)
+    return {
+        "renamed": ("sechs",),
+        "merged": ("seven",),
+        "merged across tasks": ("four",),
+    }.get(how, ("six",))
+
+
+@pytest.mark.parametrize(
+    "how", ["renamed", "merged", "merged across tasks", "renamed on a branch", "merged on a branch"]
+)
+def test_no_generation_holds_it_under_another_name(device: Callable[..., Learner], how: str) -> None:
+    learner = device("state", *TASKS, **HEADS)
+    marks = [mean_of(learner, "six"), b"six", b"sechs"]
+    names = changed(learner, how)
+    learner = open_learner(learner.bundle.folder, learner.state.folder, **HEADS)
+    marks.append(mean_of(learner, names[0]))
+    assert all(mark in files_of(learner) for mark in (marks[0], marks[1], marks[3]))
+    report = learner.forget(*names)
+    assert report.classes == names
+    assert not [mark for mark in marks if mark in files_of(learner)]
+    assert verify(learner.bundle.folder, learner.state.folder).ok
+    # What never held it is there, and nothing else but the current generation.
+    stored = {path.name for path in (learner.state.folder / "generations").glob("*.safetensors")}
+    first = set() if how == "merged across tasks" else {"000001.safetensors"}
+    assert stored == {"000005.safetensors"} | first
+
+
 def test_what_cannot_be_removed_is_no_silence(
     device: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = device("state", "01", "02", **HEADS)
-    monkeypatch.setattr("csk_sdk.state.pruning.remove_file", lambda path: False)
+    monkeypatch.setattr("csk_sdk.state.forgetting.remove_file", lambda path: False)
     with pytest.raises(StorageError, match="holds what is to be forgotten, and could not be removed"):
         learner.forget("six")
 
@@ -335,8 +404,35 @@ def test_verify_reads_every_contribution(device: Callable[..., Learner]) -> None
     assert verify(*folder, repair=True).repaired == 1
     assert verify(*folder).ok
     assert not path.exists()
+    # It is lost, which is said, and the rest is intact.
+    found = verify(*folder)
+    assert [(one.name, one.status) for one in found.state if one.name.startswith("ledger")] == [
+        ("ledger", "intact"),
+        (f"ledger/{path.name[:8]}…", "lost"),
+    ]
+    detail = next(one.detail for one in found.state if one.status == "lost")
+    assert detail == (
+        f"{path} is missing. Until 'five' of task '01' is forgotten, all else is taken out in part only."
+    )
+    assert found.ok
     # What it told goes as far as it can.
     assert learner.forget("four").remains[-1].startswith("the spread that all classes share")
+    assert not learner.forget("five").remains
+
+
+def test_a_class_whose_contribution_is_lost_is_forgotten_whole(
+    device: Callable[..., Learner], digits: Digits
+) -> None:
+    """What is known is made anew of the others, and theirs are there."""
+    learner, never = device("state", "01", **HEADS), device("never", **HEADS)
+    learner.learn(digits.task("02", (6, 7, 8)))
+    never.learn(digits.task("01", (4, 5)))
+    (learner.state.folder / "ledger" / f"{learner.tasks[1].contributions['six']}.safetensors").unlink()
+    report = learner.forget(task="02")
+    assert [one for one in report.remains if "spread" in one] == []
+    for name in ("means", "counts", "scatter"):
+        ours, theirs = (one.generation.tensors[f"statistics.{name}"] for one in (learner, never))
+        assert ours.tobytes() == theirs.tobytes()
 
 
 # --- testing afterwards

@@ -286,6 +286,50 @@ def test_the_way_back(device: Callable[..., Learner], bundles: Bundles, digits: 
         upgrade_back(after.bundle.folder, after.state.folder)
 
 
+def test_forget_says_that_the_way_back_leads_to_what_it_forgot(
+    device: Callable[..., Learner], bundles: Bundles, digits: Digits
+) -> None:
+    learner = device(**HEADS)
+    assert not [one for one in learner.forget("four").remains if "upgrade" in one]
+    after, _ = upgraded(learner, bundles.build("batches", batch_size=8))
+    before = Places(after.bundle.folder, after.state.folder).before()
+    remains = after.forget("five").remains
+    assert remains[-1] == (
+        f"the state of before the last upgrade, {before[1]}, to which `csk-sdk upgrade --back` leads: remove it "
+        f"together with {before[0]}, and what it knows is gone, and so is the way back"
+    )
+    assert "five" in learner_at(before[1]), "the sentence is true"
+    for folder in before:
+        shutil.rmtree(folder)
+    assert not [one for one in after.forget("six").remains if "upgrade" in one]
+    with pytest.raises(StateError, match="There is no way back"):
+        upgrade_back(after.bundle.folder, after.state.folder)
+    assert "seven" in open_learner(after.bundle.folder, after.state.folder).classes
+
+
+def test_a_forgetting_that_was_interrupted_is_finished_before_an_upgrade(
+    device: Callable[..., Learner], bundles: Bundles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = device(**HEADS)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("csk_sdk.state.forgetting.forget_generations", killed)
+        with pytest.raises(KeyboardInterrupt):
+            learner.forget("four")
+    assert "four" in learner_at(learner.state.folder)
+    after, _ = upgraded(learner, bundles.build("batches", batch_size=8))
+    before = Places(after.bundle.folder, after.state.folder).before()[1]
+    assert "five" in learner_at(before)
+    assert "four" not in learner_at(before)
+
+
+def learner_at(state: Path) -> str:
+    return "".join(path.read_text() for path in state.glob("generations/*.json"))
+
+
 def test_tasks_that_came_over_together_have_one_generation(
     device: Callable[..., Learner], bundles: Bundles, digits: Digits
 ) -> None:

@@ -25,6 +25,7 @@ from sdk.block_states import (
     names_of,
     tensors_of,
 )
+from sdk.interrupted import Interrupted
 from sdk.stored_states import flip, same, state_at
 
 
@@ -214,7 +215,7 @@ def test_a_crash_before_the_blocks_are_removed_is_made_up_for(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, state.lock():
-        patch.setattr("csk_sdk.state.folder.forget_blocks", killed)
+        patch.setattr("csk_sdk.state.forgetting.forget_shared", killed)
         with pytest.raises(KeyboardInterrupt):
             state.commit(5, [], tensors_of([]), purged=range(1, 6))
     assert block_files(state)
@@ -237,7 +238,7 @@ def test_a_commit_interrupted_anywhere_is_all_or_nothing(
         shutil.copytree(tmp_path / "before", place)
         left = [calls]
         with monkeypatch.context() as patch:
-            patch.setattr(atomic, "os", _Interrupted(os, left))
+            patch.setattr(atomic, "os", Interrupted(os, left))
             with suppress(KeyboardInterrupt):
                 learn(state_at(place, keep=2), 6, 6)
         found = state_at(place, keep=2)
@@ -254,23 +255,3 @@ def test_a_commit_interrupted_anywhere_is_all_or_nothing(
         if left[0] > 0:
             break
     assert 20 < last < 199
-
-
-class _Interrupted:
-    """`os` in which a call that changes the disk is the last."""
-
-    def __init__(self, real: Any, left: list[int]) -> None:
-        self._real, self._left = real, left
-
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(self._real, name)
-        if name not in ("replace", "unlink", "write", "fsync", "mkdir"):
-            return real
-
-        def call(*arguments: Any, **more: Any) -> Any:
-            self._left[0] -= 1
-            if self._left[0] <= 0:
-                raise KeyboardInterrupt
-            return real(*arguments, **more)
-
-        return call

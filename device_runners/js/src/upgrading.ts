@@ -28,8 +28,9 @@ export interface UpgradeOptions {
 }
 
 /**
- * Carry over what was learned on `from` to `to`, whose state then opens with its bundle. Nothing of `from` is changed, so that
- * `upgradeBack` can take it back. The new state counts once this has ended; before, its place holds no generation, and the same
+ * Carry over what was learned on `from` to `to`, whose state then opens with its bundle. Nothing of `from` is changed, but that
+ * a forgetting that was interrupted is finished, so that `upgradeBack` can take it back: what is forgotten in the new state it
+ * still knows, until the caller empties it. The new state counts once this has ended; before, its place holds no generation, and the same
  * call begins anew.
  *
  * Throws BundleError where the new bundle was not built to be upgraded to from the other, StateError where the place is not
@@ -47,6 +48,8 @@ export async function upgrade({ from, to, trust, keep }: UpgradeOptions): Promis
     if ((await into.head()) !== 0) {
       throw new StateError(`${to.storage.name} holds a state already: upgrade into an empty place.`);
     }
+    // From now on nothing is written there.
+    await state.finishForgetting();
     const seen = await from.storage.read(ACCEPTED);
     if (seen) await to.storage.replace(ACCEPTED, seen);
     if ((await state.head()) === 0) return { generation: 0, tasks: [], merged: [], lost: [], notes: [] };

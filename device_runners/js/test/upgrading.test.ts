@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { BundleError, StateError, StateLockedError } from '../src/errors.js';
+import { textOf } from '../src/formats/bytes.js';
 import { fleet } from '../src/index.js';
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
@@ -37,6 +38,22 @@ async function upgraded(kind: string, storage: Storage = new MemoryStorage()) {
   const open = async (place: typeof from | typeof to) => Learner.open({ runtime, ...place });
   return { report, old: await open(from), learner: await open(to) };
 }
+
+it('finishes a forgetting that was interrupted, since nothing is written to the old place any more', async () => {
+  const storage = await copied('sites', 'state');
+  const { remove } = storage;
+  const from = { bundle: bundleOf('sites', 'from'), storage };
+  const holding = (): string[] =>
+    [...storage.files].filter(([, data]) => textOf(data).includes('"four"')).map(([path]) => path);
+  storage.remove = async () => false;
+  const learner = await Learner.open({ runtime, ...from });
+  await expect(learner.forget({ classes: ['four'] })).rejects.toThrow('holds what is to be forgotten');
+  storage.remove = remove;
+  expect(holding()).not.toEqual([]);
+  const to = { bundle: bundleOf('sites', 'to'), storage: new MemoryStorage() };
+  expect((await upgrade({ from, to })).tasks).not.toEqual([]);
+  expect(holding()).toEqual([]);
+});
 
 describe.each(['sites', 'narrower', 'wider'])('to a bundle of %s', (kind) => {
   it('carries over what Python does', async () => {

@@ -30,6 +30,7 @@ _FOUND = {
     "damaged": "bold red",
     "repaired": "yellow",
     "newer": "yellow",
+    "lost": "yellow",
 }
 # Pruned generations that are listed one by one.
 _FEW = 3
@@ -107,8 +108,9 @@ def verify(
     """Check every byte of bundle and state, and repair a state.
 
     It changes nothing without --repair. With it, a damaged HEAD points to the newest intact generation again, a lost
-    record or state.json is written again from what else is known, and what is damaged or left over and of no use is
-    removed; an intact generation never is. Exits 1 while anything is damaged.
+    record or state.json is written again from what else is known, a forgetting that was interrupted is finished, and
+    what is damaged or left over and of no use is removed; an intact generation never is. Exits 1 while anything is
+    damaged.
 
     \b
     Example:  csk-sdk verify --repair
@@ -156,6 +158,8 @@ def _rows(findings: Iterable[Finding]) -> Iterator[tuple[str, str, str]]:
 def _intact(found: Verification) -> str:
     if any(one.status == "newer" for one in found.state):
         return "Everything is intact that this csk-sdk may read; a newer one can tell of the rest."
+    if any(one.status == "lost" for one in found.state):
+        return "Everything is intact that is there; what is lost costs what is said beside it."
     return "Everything is intact."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from csk_sdk.method.unknown import Familiarity, replace_sketch
 from csk_sdk.network.ledger import digest_of_centers, renamed_statistics
 from csk_sdk.network.predicting import task_names
 from csk_sdk.state import BASE, Generation, LearnedTask, State
+from csk_sdk.state.atomic import exists
+from csk_sdk.state.handover import Places
 
 # The logit of a class of the base that is hidden: never the largest, and still a number.
 _NEVER = -1e12
@@ -56,6 +59,8 @@ def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | 
 
     Raises TaskError for a class or a task that is not known.
     """
+    # Who asks again, since it was interrupted, is told that the class is not known; then it is gone, too.
+    state.finish_forgetting()
     generation = state.load()
     base = bundle.manifest.classes
     hidden = tuple(name for name in base if name in names and name not in generation.hidden)
@@ -103,7 +108,10 @@ def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | 
         remains = (*remains, said("remains_sketch"))
     if _in_fleet(changed, kept, tasks):
         remains = (*remains, said("remains_fleet"))
-    purged = state.numbers_with({one.name: set(one.classes) - set(kept.get(one.name, ())) for one in changed})
+    if changed and (before := _before_upgrade(bundle, state)) is not None:
+        remains = (*remains, said("remains_before", bundle=str(before[0]), state=str(before[1])))
+    unchanged = [one for one in generation.tasks if kept.get(one.name) == one.classes]
+    purged = state.numbers_with(changed, unchanged, {*lost, *names})
     committed = state.commit(generation.number, tasks, tensors, hidden=all_hidden, purged=purged)
     state.clear_progress()
     return Forgotten(
@@ -273,6 +281,12 @@ def _remains(
     if hidden:
         found.append(said("remains_base"))
     return tuple(found)
+
+
+def _before_upgrade(bundle: Bundle, state: State) -> tuple[Path, Path] | None:
+    """Bundle and state of before the last upgrade, where they are there: the way back leads to them."""
+    before = Places(bundle.folder, state.folder).before()
+    return before if exists(before[1]) else None
 
 
 def _named(task: LearnedTask, old: str, new: str) -> LearnedTask:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,13 +35,14 @@ from csk_sdk.state.atomic import (
     remove_file,
     replace_file,
 )
+from csk_sdk.state.forgetting import finish_forgetting
 from csk_sdk.state.generation import Generation, GenerationRecord, LearnedTask
 from csk_sdk.state.identity import check_identity, write_identity
 from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.lock import StateLock
 from csk_sdk.state.outlines import RecordLink
 from csk_sdk.state.progress import read_progress, write_progress
-from csk_sdk.state.pruning import forget_blocks, forget_generations, prune, prune_shared
+from csk_sdk.state.pruning import prune, prune_shared
 from csk_sdk.state.sealing import seal, unseal
 from csk_sdk.state.store import BASE, GenerationStore
 from csk_sdk.state.tensorfile import check_dtypes, encode
@@ -77,6 +78,8 @@ class State:
         self._scores = folder / "scores"
         self._progress = folder / "progress.safetensors"
         self._asked = 0
+        # When, and for which generation, that was last done.
+        self._purged = (0, 0)
 
     @classmethod
     def open(cls, folder: Path | str, bundle_id: str, base: Base, *, keep: int = 8) -> State:
@@ -180,6 +183,8 @@ class State:
         """
         check_dtypes(tensors)
         self._prepare_to_write()
+        # Behind a new generation nobody would know any more what is to go.
+        self._purge(certain=True)
         _, last = self._read_head()
         before = self._store.record(parent) if parent != 0 else None
         self._store.clear_debris()
@@ -221,28 +226,59 @@ class State:
         """What `keep_contribution` kept. Raises StateError where it is missing or damaged."""
         return self._ledger.read(name)
 
-    def numbers_with(self, classes: Mapping[str, Collection[str]]) -> list[int]:
-        """The committed generations that know one of these classes of a task, by the task's name.
+    def numbers_with(
+        self, changed: Iterable[LearnedTask], kept: Iterable[LearnedTask], names: Collection[str]
+    ) -> list[int]:
+        """The committed generations that hold what is to be forgotten: of the tasks `changed`, or of classes `names`.
 
-        Those whose records cannot be read, and may, are among them.
+        One that has the lesson of such a task holds what is forgotten of it, whatever it is called there: renaming and
+        merging keep it, and forgetting leaves no generation that has it. The same is true of a lesson, unless its task
+        is among those `kept`, that taught one of `names` in any generation. Those whose records are damaged may hold
+        it, and are among them.
+
+        Raises UnreadableError where the disk does not give a record back.
         """
-        found = []
-        for number in sorted(self._store.numbers()):
-            record = self._store.readable(number)
-            if record is None or any(
-                classes.get(task.name) and not set(classes[task.name]).isdisjoint(task.classes)
-                for task in record.tasks
-            ):
-                found.append(number)
-        return found
 
-    def _purge(self) -> None:
-        """What the current generation was committed for to be forgotten, and may still be there, goes."""
-        head = self._read_head()[0]
-        record = self._store.readable(head) if head else None
-        if record is not None and record.purged:
-            forget_generations(self._store, record.purged, self._scores)
-            forget_blocks(self._store)
+        def named(task: LearnedTask) -> bool:
+            return not set(names).isdisjoint(task.classes)
+
+        last = self._store.last()
+        told: dict[int, list[tuple[object, bool]] | None] = {}
+        for number in sorted(number for number in self._store.numbers() if number <= last):
+            record = self._store.readable(number, certain=True)
+            told[number] = None if record is None else [(one.lesson, named(one)) for one in record.tasks]
+        lessons = {lesson for tasks in told.values() for lesson, has_name in tasks or () if has_name}
+        gone = (lessons - {task.lesson for task in kept}) | {task.lesson for task in changed}
+        return [
+            number
+            for number, tasks in told.items()
+            if tasks is None or any(has_name or lesson in gone for lesson, has_name in tasks)
+        ]
+
+    def finish_forgetting(self) -> None:
+        """Remove what a commit that forgets was interrupted before it removed. Everything that writes does so first.
+
+        Raises StateError when not locked, UnreadableError where the disk leaves open what is to go; StorageError when
+        something cannot be removed.
+        """
+        self._check_locked()
+        self._purge(certain=True)
+
+    def _purge(self, certain: bool = False) -> None:
+        """What the current generation was committed for to be forgotten, and may still be there, goes.
+
+        Of a damaged HEAD, nobody knows what that is; a rollback mends it. With `certain`, raises UnreadableError where
+        the disk does not give the current record back.
+        """
+        try:
+            head = self._store.read_head()[0]
+        except StateError:
+            return
+        done = self._lock.times, head
+        if self._purged != done and (record := self._store.readable(head, certain) if head else None):
+            finish_forgetting(self._store, self._ledger, record)
+            # Nobody else writes meanwhile.
+            self._purged = done
 
     def rollback(self, number: int) -> None:
         """Make `number` the current generation; later ones stay stored until they are pruned.
@@ -403,9 +439,7 @@ class State:
             self._asked = self._lock.times
         self._claim()
         self._store.begin()
-        with suppress(StateError):
-            # Of a damaged HEAD, nobody knows what was to go; a rollback mends it.
-            self._purge()
+        self._purge()
 
     def _claim(self) -> None:
         if not check_identity(self._store, self.bundle_id):

@@ -58,6 +58,12 @@ class LearnedTask:
         """The files in `ledger/` that the task needs."""
         return {name for names in (self.contributions, self.carried) for name in names.values() if name}
 
+    @property
+    def lesson(self) -> tuple[str | float | None, ...]:
+        """What tells its lesson from others, also of its name: it stays whatever the classes are called later."""
+        took = self.epochs, self.images, self.seconds, self.loss, self.peak_rss_bytes
+        return self.name, self.fleet, *took
+
     def to_json(self) -> dict[str, Any]:
         """The task as a record has it."""
         return _flat(self, _TASK_FIELDS)

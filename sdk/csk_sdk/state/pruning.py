@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
-from csk_sdk.contract.sentences import said
 from csk_sdk.errors import StateError, StorageError
-from csk_sdk.state.atomic import UnreadableError, exists, remove_file
+from csk_sdk.state.atomic import UnreadableError, remove_file
 from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.outlines import RecordLink
 from csk_sdk.state.store import GenerationStore
@@ -28,40 +25,13 @@ def prune(store: GenerationStore, keep: int, always: set[int]) -> None:
         _prune(store, keep, always)
 
 
-def forget_generations(store: GenerationStore, numbers: Sequence[int], scores: Path) -> None:
-    """Remove all of these generations but that they were there: tensors, scores, and what their records tell of tasks.
-
-    Raises StorageError where one cannot be removed: what is to be forgotten must not stay unnoticed.
-    """
-    for number in numbers:
-        for path in (store.tensors_path(number), scores / f"{number:06d}.json"):
-            if not remove_file(path):
-                raise StorageError(said("not_removed", path=str(path)))
-        record = store.readable(number)
-        if record is not None and (record.tasks or record.hidden or record.blocks):
-            store.write_record(record.without_tasks())
-        elif record is None and exists(store.record_path(number)):
-            # Unreadable, and so of no use; its names must go, too.
-            remove_file(store.record_path(number))
-
-
-def forget_blocks(store: GenerationStore) -> None:
-    """Remove the blocks that no generation with tensors lists: some may hold what is to be forgotten.
-
-    Raises StorageError where one cannot be removed, UnreadableError where the disk leaves open which they are.
-    """
-    links = [_link(store, number) for number in store.numbers_of("safetensors")]
-    for path in store.blocks.keep(name for link in links if link for name in link.blocks):
-        raise StorageError(said("not_removed", path=str(path)))
-
-
 def prune_shared(store: GenerationStore, ledger: LedgerFiles) -> None:
     """Remove the contributions and blocks that no generation with tensors lists.
 
     Where one of them cannot be read, all stay: they may be what can be rescued.
     """
     with suppress(StateError):
-        links = [store.link(number) for number in store.numbers_of("safetensors")]
+        links = [store.link(number) for number in store.committed("safetensors")]
         blocks = {name for link in links for name in link.blocks}
         own = frozenset().union(*(link.files for link in links))
         ledger.keep(own.union(*(store.blocks.read(name).files for name in blocks)))
@@ -71,7 +41,7 @@ def prune_shared(store: GenerationStore, ledger: LedgerFiles) -> None:
 def _prune(store: GenerationStore, keep: int, always: set[int]) -> None:
     # Only what has tensors is read, and the way that leads there: with each task learned there is one record more.
     records, tensors = store.listed()
-    links = {number: _link(store, number) for number in tensors}
+    links = {number: link_of(store, number) for number in tensors}
     stored = {number for number, link in links.items() if link is not None and link.stored}
     way = _way_through(store, stored, links)
     others = sorted(stored.difference(way), reverse=True)
@@ -81,14 +51,14 @@ def _prune(store: GenerationStore, keep: int, always: set[int]) -> None:
             tensors.discard(number)
     # The newest that have none; older ones were shortened when they were among these.
     for number in sorted(records - tensors)[-2 * keep - 2 :]:
-        link = _link(store, number)
+        link = link_of(store, number)
         if link is not None and (link.tasks > 1 or link.blocks):
             # Not worth failing a commit that has succeeded: the next one does it.
             with suppress(StateError, StorageError):
                 store.shorten(number)
 
 
-def _link(store: GenerationStore, number: int) -> RecordLink | None:
+def link_of(store: GenerationStore, number: int) -> RecordLink | None:
     """Of a record that can be read, what leads on from it."""
     try:
         return store.link(number)
@@ -105,6 +75,6 @@ def _way_through(store: GenerationStore, wanted: set[int], links: dict[int, Reco
     while number and left:
         way.append(number)
         left.discard(number)
-        link = links.get(number) or _link(store, number)
+        link = links.get(number) or link_of(store, number)
         number = link.parent if link else 0
     return way

@@ -9,7 +9,8 @@ What is mended, each from what else is known:
     damaged tensors     removed: no checksum, no use; the record stays, as if pruned; also where a block is lost
     contributions       removed when damaged: what they told can be taken out in part only
     scores, progress    removed when damaged: they can be measured, or trained, again
-    temporary files, generations of a crashed commit    removed
+    what was to be forgotten                            removed, as whatever writes next would
+    temporary files, what a crashed commit left         removed
 
 A file that the disk does not give back is left as it is, and nothing is mended by what it might have said: the next try
 may succeed. Neither is a record that only a newer csk-sdk may read.
@@ -36,6 +37,8 @@ from csk_sdk.state.atomic import (
     remove_file,
     unreadable,
 )
+from csk_sdk.state.forgetting import finish_forgetting, unforgotten
+from csk_sdk.state.generation import GenerationRecord
 from csk_sdk.state.identity import check_identity, write_identity
 from csk_sdk.state.ledger import LedgerFiles
 from csk_sdk.state.progress import read_progress
@@ -44,15 +47,15 @@ from csk_sdk.state.store import IDENTITY, GenerationStore
 from csk_sdk.state.versions import NewerStateError
 
 INTACT, PRUNED, LEFTOVER, DAMAGED, REPAIRED = "intact", "pruned", "leftover", "damaged", "repaired"
-NEWER = "newer"
+NEWER, LOST = "newer", "lost"
 
 
 @dataclass(frozen=True)
 class Finding:
     """What one file, or one generation, is found to be.
 
-    `status` is INTACT, PRUNED (on purpose), LEFTOVER (of a process that died, in nobody's way), DAMAGED, REPAIRED or
-    NEWER (only a newer csk-sdk may read it).
+    `status` is INTACT, PRUNED (on purpose), LEFTOVER (of a process that died, in nobody's way), DAMAGED, REPAIRED,
+    NEWER (only a newer csk-sdk may read it) or LOST (gone for good, which costs what the detail says, and no more).
     """
 
     name: str
@@ -78,7 +81,7 @@ class StateCheck:
         self.store.needs().require_writer(self.folder)
 
     def run(self, repair: bool = False) -> Iterator[Finding]:
-        """Each part in turn: identity, blocks, generations, HEAD, scores, progress, leftovers.
+        """Each part in turn: identity, blocks, generations, HEAD, the ledger, scores, progress, leftovers.
 
         Raises StateError when another bundle's state is to be repaired, or where only a newer csk-sdk may read what is
         current, or write what is to be repaired; StorageError when it cannot be written.
@@ -107,6 +110,7 @@ class StateCheck:
         for number in sorted(self.store.numbers()):
             yield self._sure(f"generation {number}", partial(self._generation, number))
         yield self._sure("HEAD", self._head)
+        yield from self._forgetting()
         yield from self._unlisted_blocks()
         yield from self._contributions()
         yield from self._scores()
@@ -160,7 +164,8 @@ class StateCheck:
         except (UnreadableError, NewerStateError):
             raise
         except StateError as error:
-            return Finding(name, DAMAGED, str(error)), self._without_blocks(number) or self._rebuild(number)
+            mend = self._without_blocks(number) or self._rebuild(number)
+            return Finding(name, DAMAGED, str(error) if mend else self._by_hand(number, error)), mend
         name = f"{name}, {record.task}"
         if not exists(path):
             # Also where another process pruned it a moment ago.
@@ -219,7 +224,7 @@ class StateCheck:
     def _listed_blocks(self) -> tuple[Counter[str], bool]:
         """How many of the generations that have tensors list each block, and whether all records could be read."""
         listed: Counter[str] = Counter()
-        numbers = {number for number in self.store.numbers_of("safetensors") if number <= self.store.last()}
+        numbers = self.store.committed("safetensors")
         read = 0
         for number in numbers:
             with suppress(StateError):
@@ -250,26 +255,62 @@ class StateCheck:
     def _rebuild(self, number: int) -> Mend | None:
         """Write a lost record again from that of the generation learned next; None where there is none."""
         records = self.store.records(certain=True)
-        children = (record for record in records if record.parent == number and len(record.tasks) > 1)
-        # One without tensors may lack the tasks of its blocks.
-        child = next((record for record in children if not self._lacks(record.blocks)), None)
-        if child is None:
+        children = [record for record in records if record.parent == number]
+        if not children:
             return None
-        tasks = child.tasks[:-1]
+        # One without tensors may lack the tasks of its blocks.
+        child = next((one for one in children if one.tasks and not self._lacks(one.blocks)), None)
+        tasks = child.tasks[:-1] if child else ()
         before = tasks[-2].name if len(tasks) > 1 else None
         parents = [record.number for record in records if record.task == before and record.number < number]
-        if not parents and before is not None:
-            return None
         parent = max(parents, default=0)
-        record = replace(
-            child, number=number, parent=parent, tasks=tasks, sha256="", size=0, blocks=(), blocked=0
-        )
+        record = replace(child or children[0], number=number, parent=parent, tasks=tasks, sha256="", size=0)
+        record = replace(record, purged=(), blocks=(), blocked=0)
 
         def write() -> None:
             self.store.write_record(record)
             _remove(self.store.tensors_path(number))
 
         return write, "Its record was written again; its tensors cannot be trusted without their checksum."
+
+    def _by_hand(self, number: int, error: StateError) -> str:
+        """What to say of a record that nothing tells again: no other generation was learned from this one."""
+        paths = [
+            path for path in (self.store.record_path(number), self.store.tensors_path(number)) if exists(path)
+        ]
+        return (
+            f"{error} No other generation tells what it said: restore it from a backup, or remove "
+            f"{' and '.join(map(str, paths))}; all the others are as they are then."
+        )
+
+    def _forgetting(self) -> Iterator[Checked]:
+        """What the current generation was committed for to be forgotten, where that was interrupted."""
+
+        def check() -> Checked:
+            record = self._current(certain=True)
+            if record is None or not (left := unforgotten(self.store, record)):
+                return Finding("forgetting", INTACT), None
+            numbers = ", ".join(map(str, left))
+            detail = (
+                f"Generation {record.number} was to remove what is forgotten, and something is left of {numbers}: that "
+                "was interrupted, or another process is at it. Whatever is written next finishes it."
+            )
+            mend = partial(finish_forgetting, self.store, LedgerFiles(self.folder), record)
+            return Finding("forgetting", DAMAGED, detail), (mend, "Removed.")
+
+        found = self._sure("forgetting", check)
+        if found[0].status != INTACT:
+            yield found
+
+    def _current(self, certain: bool = False) -> GenerationRecord | None:
+        """The current record, None where HEAD or it is damaged; `certain` as in `readable`."""
+        try:
+            head = self.store.read_head()[0]
+        except UnreadableError:
+            raise
+        except StateError:
+            return None
+        return self.store.readable(head, certain) if head else None
 
     def _head(self) -> Checked:
         try:
@@ -291,9 +332,11 @@ class StateCheck:
         return Finding("HEAD", DAMAGED, problem), (mend, f"Generation {number} is now current: {known}.")
 
     def _contributions(self) -> Iterator[Checked]:
-        """Each damaged one, and how many are as their names say."""
+        """Each that is damaged, lost or of no use, and how many are as their names say."""
         ledger = LedgerFiles(self.folder)
-        names, intact = sorted(ledger.names()), 0
+        names, listed, certain = sorted(ledger.names()), *self._listed_contributions()
+        unlisted = [name for name in names if certain and name not in listed]
+        intact = 0
         after = "What it told can be taken out in part only."
 
         def check(name: str) -> Checked:
@@ -304,10 +347,36 @@ class StateCheck:
             damage = f"{ledger.path(name)} is damaged: its checksum does not match."
             return Finding(f"ledger/{name[:8]}…", DAMAGED, damage), _removal(ledger.path(name), after=after)
 
-        checked = [self._sure(f"ledger/{name[:8]}…", partial(check, name)) for name in names]
+        kept = [name for name in names if name not in unlisted]
+        checked = [self._sure(f"ledger/{name[:8]}…", partial(check, name)) for name in kept]
         yield from (one for one in checked if one[0].status != INTACT)
         if intact:
             yield Finding("ledger", INTACT, plural(intact, "contribution")), None
+        for name in sorted(listed.keys() - set(names)):
+            detail = f"{ledger.path(name)} is missing. {listed[name]}"
+            yield Finding(f"ledger/{name[:8]}…", LOST, detail), None
+        if unlisted:
+            removal = _removal(*(ledger.path(name) for name in unlisted))
+            yield Finding("ledger", LEFTOVER, "Of a commit that never ended."), removal
+
+    def _listed_contributions(self) -> tuple[dict[str, str], bool]:
+        """Those that generations with tensors list, and what it costs where one is lost; whether these are all."""
+        with suppress(StateError):
+            current = self._current()
+            going = current.purged if current else ()
+            stored = self.store.committed("safetensors")
+            # Those that are to go may have lost theirs already.
+            records = [self.store.readable(number) for number in stored if number not in going]
+            files = {file for record in records if record for task in record.tasks for file in task.files}
+            listed = dict.fromkeys(files, "Nothing that is known now needs it.")
+            for task in current.tasks if current else ():
+                listed |= dict.fromkeys(task.contributions.values(), "An upgrade and a fleet do without it.")
+                for name, file in {**task.contributions, **task.carried}.items():
+                    cost = f"Until '{name}' of task '{task.name}' is forgotten, all else is taken out in part only."
+                    listed[file] = cost
+            listed.pop("", None)
+            return listed, None not in records and not set(stored).intersection(going)
+        return {}, False
 
     def _scores(self) -> Iterator[Checked]:
         folder = self.folder / "scores"

@@ -187,12 +187,7 @@ class GenerationStore:
         With `certain`, raises UnreadableError where the disk does not give one back. Damaged ones are left out, and
         those that only a newer csk-sdk may read.
         """
-        last = self.last()
-        return [
-            record
-            for number in sorted(self.numbers_of("json"))
-            if number <= last and (record := self.readable(number, certain))
-        ]
+        return [record for number in self.committed("json") if (record := self.readable(number, certain))]
 
     def verify(self, number: int) -> GenerationRecord:
         """Check record, tensors and blocks of a committed generation against their checksums.
@@ -359,6 +354,11 @@ class GenerationStore:
         """The numbers that have a file of this kind, "json" or "safetensors"."""
         records, tensors = self.listed()
         return records if suffix == "json" else tensors
+
+    def committed(self, suffix: str) -> list[int]:
+        """Those of them that were ever committed, in order: others are debris."""
+        last = self.last()
+        return sorted(number for number in self.numbers_of(suffix) if number <= last)
 
     def listed(self) -> tuple[set[int], set[int]]:
         """The numbers that have a record, and those that have tensors."""

@@ -191,6 +191,8 @@ class Upgrade:
                 commit(self.places, self.new.id)
             return UpgradeReport(0, (), (), (), ())
         with in_memory(), state.lock(), handing_over(self.places):
+            # Once it lies beside, nothing is written to it any more.
+            state.finish_forgetting()
             target, into = self.places.next()
             on_step("Copying the bundle")
             copy_bundle(self.new.folder, target)

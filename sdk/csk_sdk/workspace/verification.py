@@ -25,7 +25,7 @@ class Verification:
     """What was found, part by part: of the `bundle`, and of the `state`. Immutable.
 
     A finding has the `name` of a file or a generation, a `detail`, and a `status`: "intact", "pruned", "leftover",
-    "damaged", "repaired" or "newer".
+    "damaged", "repaired", "newer" or "lost".
     """
 
     bundle: tuple[Finding, ...]

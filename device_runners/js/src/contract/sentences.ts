@@ -72,6 +72,8 @@ export const SENTENCES = {
   remainsSketch:
     'how clearly, and how far from all, images of classes learned later lay: quantiles, measured when the forgotten were known',
   remainsBase: 'the bundle, which is signed as it is: classes of the base are hidden, and not forgotten',
+  remainsBefore:
+    'the state of before the last upgrade, {state}, to which `csk-sdk upgrade --back` leads: remove it together with {bundle}, and what it knows is gone, and so is the way back',
   remainsFleet:
     "what the fleet knows, in which this device's images count until a file is applied that was merged without them",
   fleetName: "a device cannot be called '{name}': give another name.",

@@ -45,12 +45,14 @@ export async function forget(
   names: readonly string[],
   task?: string,
 ): Promise<Forgotten> {
+  // Who asks again, since it was interrupted, is told that the class is not known; then it is gone, too.
+  await state.finishForgetting();
   const generation = await state.load();
   const base = bundle.manifest.classes;
   requireKnown(generation, bundle, names, task);
   const hidden = base.filter((name) => names.includes(name) && !generation.hidden.includes(name));
-  const left = generation.tasks.flatMap((one) => (one.name === task ? [] : (less(one, names) ?? [])));
-  const tasks = unshared(withoutOrphans(left, generation.tasks, base));
+  const shortened = generation.tasks.flatMap((one) => (one.name === task ? [] : (less(one, names) ?? [])));
+  const tasks = unshared(withoutOrphans(shortened, generation.tasks, base));
   const kept = new Map(tasks.map((one) => [one.name, one.classes]));
   const changed = generation.tasks.filter((one) => kept.get(one.name)?.length !== one.classes.length);
   const known = new Set([...[...kept.values()].flat(), ...base]);
@@ -76,7 +78,8 @@ export async function forget(
     ...(sketch && changed.length && tasks.length && later ? [SENTENCES.remainsSketch] : []),
     ...(inFleet(changed, kept, tasks) ? [SENTENCES.remainsFleet] : []),
   ];
-  const purged = await state.numbersWith(whatWent(changed, kept));
+  const unchanged = generation.tasks.filter((one) => !changed.includes(one));
+  const purged = await state.numbersWith(changed, unchanged, [...lost, ...names]);
   const committed = await state.commit(generation.number, tasks, tensors, { hidden: allHidden, purged });
   await state.clearProgress();
   const named = (there: boolean): string[] =>
@@ -209,13 +212,6 @@ function inFleet(changed: readonly LearnedTask[], kept: TaskClasses, tasks: read
   return changed.some(({ name, shared }) =>
     shared.some((one) => known.has(one) && !kept.get(name)?.includes(one)),
   );
-}
-
-/** By task that changed, the classes that it had and has no more. */
-function whatWent(changed: readonly LearnedTask[], kept: TaskClasses): Map<string, Set<string>> {
-  const went = ({ name, classes }: LearnedTask): Set<string> =>
-    new Set(classes.filter((one) => !kept.get(name)?.includes(one)));
-  return new Map(changed.map((one) => [one.name, went(one)]));
 }
 
 /** The heads of changed tasks for the classes that they have now: without those that are gone, and made anew. */

@@ -58,6 +58,16 @@ export class FolderStorage implements Storage {
     }
   }
 
+  async settle(folder: string): Promise<void> {
+    const path = join(this.name, folder);
+    if (!(await this.ask(folder, () => stat(path)))) return;
+    try {
+      await syncFolder(path);
+    } catch (error) {
+      throw storageError(error, `remove files in ${path}`);
+    }
+  }
+
   async lock(): Promise<StorageLock> {
     await makeFolder(this.name);
     return lockFolder(this.name);

@@ -38,8 +38,11 @@ export class LedgerFiles {
     }
   }
 
-  /** Remove all others, and what crashed commits left. Call it only with the lock held. */
-  async keep(wanted: ReadonlySet<string>): Promise<void> {
-    await this.files.keep(wanted);
+  /**
+   * Remove all others, and what crashed commits left; the paths of those that could not be removed. Call it only with the
+   * lock held.
+   */
+  async keep(wanted: ReadonlySet<string>): Promise<string[]> {
+    return this.files.keep(wanted);
   }
 }

@@ -1,11 +1,9 @@
 /** Which generations keep their tensors, and which only their record; what nobody needs any more goes. */
 
-import { SENTENCES } from '../contract/sentences.js';
 import { StateError, StorageError } from '../errors.js';
-import { filled } from '../formats/sentences.js';
 import type { LedgerFiles } from './ledger.js';
 import { filesOf, type RecordFile } from './record.js';
-import { type GenerationStore, recordPath, tensorsPath } from './store.js';
+import { type GenerationStore, tensorsPath } from './store.js';
 
 /**
  * Remove the tensors of all but `keep` generations, and those in `always`. Those on the way from the current one back
@@ -36,47 +34,31 @@ export async function prune(
 }
 
 /**
- * Remove all of these generations but that they were there: tensors, scores, and what their records tell of tasks.
- * Throws StorageError where one cannot be removed: what is to be forgotten must not stay unnoticed.
- */
-export async function forgetGenerations(store: GenerationStore, numbers: readonly number[]): Promise<void> {
-  const { storage } = store;
-  const records = await store.files();
-  for (const number of numbers) {
-    for (const path of [tensorsPath(number), `scores/${String(number).padStart(6, '0')}.json`]) {
-      if ((await storage.size(path)) === undefined || (await storage.remove(path))) continue;
-      throw new StorageError(filled(SENTENCES.notRemoved, { path: `${storage.name}/${path}` }));
-    }
-    const record = records.get(number);
-    // Unreadable, and so of no use; its names must go, too.
-    if (!record) await storage.remove(recordPath(number));
-    else if (record.tasks.length || record.hidden?.length || record.blocks?.length) {
-      const nothing = { ...record, tasks: [], hidden: [], blocks: [] };
-      records.set(number, nothing);
-      await store.writeRecord(nothing, { forgets: true });
-    }
-  }
-  const [left] = await store.blocks.keep(listedIn(records));
-  if (left) throw new StorageError(filled(SENTENCES.notRemoved, { path: `${storage.name}/${left}` }));
-}
-
-/**
  * Remove the contributions that no generation with tensors lists. Where one of these cannot be read, all stay: they may be
  * what can be rescued.
  */
 export async function pruneLedger(store: GenerationStore, ledger: LedgerFiles): Promise<void> {
-  const wanted = new Set<string>();
-  for (const number of await store.numbers('safetensors')) {
-    const record = await store.readable(number);
-    if (!record) return;
-    for (const name of record.tasks.flatMap(filesOf)) wanted.add(name);
-  }
+  const numbers = await store.committed('safetensors');
+  for (const number of numbers) if (!(await store.readable(number))) return;
   try {
-    await ledger.keep(wanted);
+    await ledger.keep(await contributionsOf(store, numbers));
   } catch (error) {
     // Not worth failing a commit that has succeeded: the next one does it.
     if (!(error instanceof StateError)) throw error;
   }
+}
+
+/** The contributions that these generations list, as far as they can be read. */
+export async function contributionsOf(
+  store: GenerationStore,
+  numbers: readonly number[],
+): Promise<Set<string>> {
+  const wanted = new Set<string>();
+  for (const number of numbers) {
+    const record = await store.readable(number);
+    for (const name of record?.tasks.flatMap(filesOf) ?? []) wanted.add(name);
+  }
+  return wanted;
 }
 
 /**
@@ -87,7 +69,7 @@ export async function pruneBlocks(
   store: GenerationStore,
   records: ReadonlyMap<number, RecordFile>,
 ): Promise<void> {
-  for (const number of await store.numbers('safetensors')) if (!records.has(number)) return;
+  for (const number of await store.committed('safetensors')) if (!records.has(number)) return;
   try {
     await store.blocks.keep(listedIn(records));
   } catch (error) {
@@ -96,7 +78,8 @@ export async function pruneBlocks(
   }
 }
 
-function listedIn(records: ReadonlyMap<number, RecordFile>): Set<string> {
+/** The blocks that these records list. */
+export function listedIn(records: ReadonlyMap<number, RecordFile>): Set<string> {
   return new Set([...records.values()].flatMap(({ blocks = [] }) => blocks));
 }
 

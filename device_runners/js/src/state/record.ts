@@ -73,6 +73,12 @@ export function taskOf(found: GenerationRecord): string {
   return found.tasks.at(-1)?.name ?? '';
 }
 
+/** What tells a task's lesson from others, also of its name: it stays whatever the classes are called later. */
+export function lessonOf(task: LearnedTask): string {
+  const { name, fleet = '', epochs, images, seconds, loss, peakRssBytes } = task;
+  return JSON.stringify([name, fleet, epochs, images, seconds, loss, peakRssBytes]);
+}
+
 /** The files in `ledger/` that a task needs. */
 export function filesOf({ contributions, carried }: LearnedTask): string[] {
   return [...contributions.values(), ...carried.values()].filter(Boolean);

@@ -11,11 +11,20 @@ import { plain } from '../formats/json.js';
 import { encode } from '../formats/safetensors.js';
 import { filled } from '../formats/sentences.js';
 import type { StoredTensor, Tensors } from '../formats/tensors.js';
+import { finishForgetting } from './forgetting.js';
 import { IDENTITY, requireOwnFolder } from './identity.js';
 import { LedgerFiles } from './ledger.js';
 import { PROGRESS, readProgress, type SavedProgress, writeProgress } from './progress.js';
-import { forgetGenerations, prune, pruneBlocks, pruneLedger } from './pruning.js';
-import { type Generation, type GenerationRecord, type LearnedTask, seal, taskOf, unseal } from './record.js';
+import { prune, pruneBlocks, pruneLedger } from './pruning.js';
+import {
+  type Generation,
+  type GenerationRecord,
+  type LearnedTask,
+  lessonOf,
+  seal,
+  taskOf,
+  unseal,
+} from './record.js';
 import type { Storage, StorageLock } from './storage.js';
 import { BASE, GENERATIONS, GenerationStore, HEAD } from './store.js';
 import { bothOf, FIRST, NewerStateError, requireReader, requireWriter, WITH_BLOCKS } from './versions.js';
@@ -63,6 +72,7 @@ export class State {
   async locked<T>(work: () => Promise<T>): Promise<T> {
     const lock = await this.storage.lock();
     this.lock = lock;
+    this.purged = 0;
     try {
       return await work();
     } finally {
@@ -156,31 +166,64 @@ export class State {
   }
 
   /**
-   * The committed generations that know one of these classes of a task, by the task's name. Those whose records cannot be
-   * read, and may, are among them.
+   * The committed generations that hold what is to be forgotten: of the tasks `changed`, or of classes `names`. One that has
+   * the lesson of such a task holds what is forgotten of it, whatever it is called there: renaming and merging keep it, and
+   * forgetting leaves no generation that has it. The same is true of a lesson, unless its task is among those `kept`, that
+   * taught one of `names` in any generation. Those whose records are damaged may hold it, and are among them. Throws
+   * StateError where the storage does not give a record back.
    */
-  async numbersWith(classes: ReadonlyMap<string, ReadonlySet<string>>): Promise<number[]> {
-    const both = [...(await this.store.numbers('json')), ...(await this.store.numbers('safetensors'))];
-    const last = await this.store.last();
-    const found: number[] = [];
-    for (const number of [...new Set(both)].sort((a, b) => a - b)) {
-      if (number > last) continue;
-      const record = await this.store.readable(number);
-      const knows = record?.tasks.some((task) =>
-        task.classes.some((one) => classes.get(task.name)?.has(one)),
+  async numbersWith(
+    changed: readonly LearnedTask[],
+    kept: readonly LearnedTask[],
+    names: readonly string[],
+  ): Promise<number[]> {
+    const named = ({ classes }: LearnedTask): boolean => classes.some((one) => names.includes(one));
+    const numbers = [...(await this.store.committed('json')), ...(await this.store.committed('safetensors'))];
+    const told = new Map<number, readonly { lesson: string; named: boolean }[] | undefined>();
+    for (const number of [...new Set(numbers)].sort((a, b) => a - b)) {
+      const record = await this.store.certainly(number);
+      told.set(
+        number,
+        record?.tasks.map((one) => ({ lesson: lessonOf(one), named: named(one) })),
       );
-      if (!record || knows) found.push(number);
     }
-    return found;
+    const gone = new Set(
+      [...told.values()].flatMap((tasks) => tasks ?? []).flatMap((one) => (one.named ? one.lesson : [])),
+    );
+    for (const one of kept) gone.delete(lessonOf(one));
+    for (const one of changed) gone.add(lessonOf(one));
+    return [...told].flatMap(([number, tasks]) =>
+      !tasks || tasks.some((one) => one.named || gone.has(one.lesson)) ? number : [],
+    );
   }
 
-  /** What the current generation was committed for to be forgotten, and may still be there, goes. */
+  /**
+   * Remove what a commit that forgets was interrupted before it removed. Everything that writes does so first. Throws
+   * StorageError where something cannot be removed.
+   */
+  async finishForgetting(): Promise<void> {
+    this.checkLocked();
+    await this.purge();
+  }
+
+  /**
+   * What the current generation was committed for to be forgotten, and may still be there, goes. Of a damaged HEAD, nobody
+   * knows what that is; a rollback mends it.
+   */
   private async purge(): Promise<void> {
-    const { head } = await this.readHead();
+    const head = await this.store.readHead().then(
+      (numbers) => numbers.head,
+      (error) => {
+        if (!(error instanceof StateError)) throw error;
+        return 0;
+      },
+    );
     if (head === this.purged) return;
-    const current = await this.store.readableFile(head);
-    if (current?.purged?.length) await forgetGenerations(this.store, current.purged);
-    if (current) this.purged = head;
+    const record = await this.store.readableFile(head);
+    if (!record) return;
+    await finishForgetting(this.store, this.ledger, record);
+    // Nobody else writes meanwhile.
+    this.purged = head;
   }
 
   /** Make `number` the current generation; 0 is the bundle's checkpoint. Also repairs a damaged or lost HEAD. */
@@ -206,7 +249,10 @@ export class State {
       ? `Generation ${numbers[0]} of task '${task}' is pruned or damaged.`
       : (carriedTogether(task, [...way, ...others]) ??
         `${this.storage.name} has no generation of task '${task}'.`);
-    const names = [...way.reverse(), ...others.reverse()].map(taskOf).filter(Boolean);
+    const names: string[] = [];
+    for (const record of [...way.reverse(), ...others.reverse()]) {
+      if (taskOf(record) && (await this.store.isStored(record))) names.push(taskOf(record));
+    }
     throw new StateError(`${problem} Known: ${[...new Set([BASE, ...names])].join(', ')}.`);
   }
 
@@ -254,12 +300,7 @@ export class State {
       await this.storage.replace(IDENTITY, seal(content));
     }
     await this.store.begin();
-    try {
-      await this.purge();
-    } catch (error) {
-      // Of a damaged HEAD, nobody knows what was to go; a rollback mends it.
-      if (!(error instanceof StateError)) throw error;
-    }
+    await this.purge();
   }
 
   /** Whether there is a state yet. Throws StateError when it is not this bundle's. */

@@ -26,6 +26,8 @@ export interface Storage {
   replace(path: string, data: Uint8Array, options?: { durable?: boolean; forgets?: boolean }): Promise<void>;
   /** Remove a file if possible; true when it is gone. Failing is not an error: it only takes space. */
   remove(path: string): Promise<boolean>;
+  /** Where files were removed from a folder, they stay so, whatever a power cut does to what is changed next. */
+  settle?(folder: string): Promise<void>;
   /** The names of the files in a folder ("" for the top); none where there is no such folder. */
   list(folder: string): Promise<string[]>;
   /** Become the only writer. Throws StateLockedError at once where somebody else is. */

@@ -121,8 +121,7 @@ export class GenerationStore {
   private async withBlocks({ blocks: names = [], ...file }: RecordFile): Promise<GenerationRecord> {
     const found = await this.blocks.find(names).catch(async (error) => {
       // Without tensors, a generation has no use for them.
-      const stored = (await this.storage.size(tensorsPath(file.number))) === file.size;
-      if (stored || !(error instanceof StateError)) throw error;
+      if ((await this.isStored(file)) || !(error instanceof StateError)) throw error;
       return [];
     });
     const tasks = [...found.flatMap((one) => one.tasks), ...file.tasks];
@@ -175,10 +174,9 @@ export class GenerationStore {
 
   /** The records of all committed generations, oldest first, as their files have them; none that are damaged. */
   async files(): Promise<Map<number, RecordFile>> {
-    const last = await this.last();
     const found = new Map<number, RecordFile>();
-    for (const number of [...(await this.numbers('json'))].sort((a, b) => a - b)) {
-      const file = number <= last && (await this.quietly(() => this.fileOf(number)));
+    for (const number of await this.committed('json')) {
+      const file = await this.quietly(() => this.fileOf(number));
       if (file) found.set(number, file);
     }
     return found;
@@ -192,6 +190,17 @@ export class GenerationStore {
   /** The record of a generation; undefined where it is unknown or damaged. */
   async readable(number: number): Promise<GenerationRecord | undefined> {
     return this.quietly(() => this.record(number));
+  }
+
+  /** The same. Throws StateError where the storage does not give back what is there. */
+  async certainly(number: number): Promise<GenerationRecord | undefined> {
+    await this.storage.read(recordPath(number));
+    return this.readable(number);
+  }
+
+  /** Whether the tensors of a generation are there, whole. */
+  async isStored({ number, size }: Pick<RecordFile, 'number' | 'size'>): Promise<boolean> {
+    return (await this.storage.size(tensorsPath(number))) === size;
   }
 
   /** With `forgets`, nothing of what it said before is kept anywhere. */
@@ -281,6 +290,12 @@ export class GenerationStore {
   async numbers(suffix: 'json' | 'safetensors'): Promise<Set<number>> {
     const matches = (await this.storage.list(GENERATIONS)).map((name) => NUMBERED.exec(name));
     return new Set(matches.filter((match) => match?.[2] === suffix).map((match) => Number(match![1])));
+  }
+
+  /** Those of them that were ever committed, in order: others are debris. */
+  async committed(suffix: 'json' | 'safetensors'): Promise<number[]> {
+    const last = await this.last();
+    return [...(await this.numbers(suffix))].filter((number) => number <= last).sort((a, b) => a - b);
   }
 
   private async quietly<T>(read: () => Promise<T>): Promise<T | undefined> {
