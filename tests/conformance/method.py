@@ -22,26 +22,60 @@ def head(features: NDArray, labels: NDArray, classes: int, decay: float = 0.01) 
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     kept = deviation > 1e-6 * deviation.max()
     scale = np.where(kept, deviation, np.inf)
-    x = np.hstack([(x - mean) / scale, np.ones((len(x), 1))])
-    pull = np.tile(np.append(np.full(features.shape[1], decay), 0.0), classes)
+    weight, bias = _minimum((x - mean) / scale, labels, classes, decay)
+    return weight / scale, bias - weight / scale @ mean
+
+
+def known_head(
+    features: NDArray, labels: NDArray, classes: int, known: tuple[NDArray, NDArray, NDArray]
+) -> tuple[NDArray, NDArray]:
+    """Two thirds of the minimum where what is `known`, gram, sums and counts, spreads by the identity; and a third of `head`.
+
+    Decayed by 0.1 there. The root of what is known is by eigenvalues: any other turns features only.
+    """
+    shrunk, _, alive = _shrunk(*known)
+    values, vectors = np.linalg.eigh(shrunk[np.ix_(alive, alive)])
+    root = vectors / np.sqrt(values)
+    mean = features.mean(axis=0, dtype=np.float64)
+    narrow, bias = _minimum((features - mean)[:, alive] @ root, labels, classes, 0.1)
+    weight = np.zeros((classes, features.shape[1]))
+    weight[:, alive] = narrow @ root.T
+    own = head(features, labels, classes)
+    return (2 * weight + own[0]) / 3, (2 * (bias - weight @ mean) + own[1]) / 3
+
+
+def _minimum(x: NDArray, labels: NDArray, classes: int, decay: float) -> tuple[NDArray, NDArray]:
+    pull = np.tile(np.append(np.full(x.shape[1], decay), 0.0), classes)
+    x = np.hstack([x, np.ones((len(x), 1))])
     weight = np.zeros(classes * x.shape[1])
-    one_hot = np.eye(classes)[labels]
+    one_hot, first = np.eye(classes)[labels], 0.0
+
+    def value(weight: NDArray) -> float:
+        logits = x @ weight.reshape(classes, -1).T
+        told = np.sum(logits * one_hot, axis=1) - np.logaddexp.reduce(logits, axis=1)
+        return float(np.sum(pull * weight**2) / 2 - told.mean())
+
     for _ in range(100):
         logits = x @ weight.reshape(classes, -1).T
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
         slope = ((p - one_hot).T @ x / len(x)).ravel() + pull * weight
-        if np.abs(slope).max() < 1e-14:
+        # As far as numbers of this size tell.
+        first = first or np.abs(slope).max()
+        if np.abs(slope).max() < 1e-12 * first:
             break
         spread = np.einsum("nc,cd->ncd", p, np.eye(classes)) - np.einsum("nc,nd->ncd", p, p)
         curvature = np.einsum("ncd,ni,nj->cidj", spread, x, x).reshape(len(weight), -1) / len(x)
         # All biases may rise together: the shortest step does not use that.
-        weight -= np.linalg.pinv(curvature + np.diag(pull)) @ slope
+        step = np.linalg.pinv(curvature + np.diag(pull)) @ slope
+        # Far from the minimum a whole step may lead away from it.
+        while value(weight - step) > value(weight) + 1e-12:
+            step /= 2
+        weight -= step
     else:
         raise ValueError("the head did not converge")
     table = weight.reshape(classes, -1)
-    raw = table[:, :-1] / scale
-    return raw, table[:, -1] - raw @ mean
+    return table[:, :-1], table[:, -1]
 
 
 def sensitivity(gradients: Sequence[NDArray]) -> NDArray:
@@ -157,19 +191,27 @@ def discriminant(
 ) -> tuple[NDArray, NDArray]:
     """Linear discriminant analysis with equal priors from sums over features, the noise of means half made up for."""
     means = sums / counts[:, None]
-    within = gram - np.einsum("c,cf,cg->fg", counts, means, means)
-    freedom = counts.sum() - len(counts)
-    # An inverse Wishart prior worth so many images without correlation.
-    uncorrelated = prior * np.diag(np.diag(within)) / freedom
-    shrunk = (within + uncorrelated) / (freedom + prior)
-    # A unit that is always zero says nothing.
-    alive = np.diag(shrunk) > 0
+    shrunk, within, alive = _shrunk(gram, sums, counts, prior)
     inverse = np.linalg.inv(shrunk[np.ix_(alive, alive)])
     weight = np.zeros_like(means)
     weight[:, alive] = means[:, alive] @ inverse
     # How much further everything lies from a mean of one image than from the true mean.
-    excess = np.trace(inverse @ (within / freedom)[np.ix_(alive, alive)])
+    excess = np.trace(inverse @ within[np.ix_(alive, alive)])
     return weight, -0.5 * np.sum(weight * means, axis=1) + 0.25 * excess / counts
+
+
+def _shrunk(
+    gram: NDArray, sums: NDArray, counts: NDArray, prior: float = 100.0
+) -> tuple[NDArray, NDArray, NDArray]:
+    """The covariance within classes, shrunk and as it is, and which features have any."""
+    means = sums / counts[:, None]
+    within = gram - np.einsum("c,cf,cg->fg", counts, means, means)
+    freedom = counts.sum() - len(counts)
+    # An inverse Wishart prior worth so many images without correlation.
+    uncorrelated = prior * np.diag(np.diag(within)) / freedom
+    # A unit that is always the same says nothing, and of sums over it rounding is left.
+    alive = np.diag(within) > 1e-20 * np.diag(gram).max()
+    return (within + uncorrelated) / (freedom + prior), within / freedom, alive
 
 
 def sketch(features: NDArray, labels: NDArray, classes: int, prior: float = 100.0) -> tuple[NDArray, NDArray]:

@@ -68,6 +68,12 @@ def head(settings: Settings, given: Tensors, world: World) -> Tensors:
     return {"weight": weight, "bias": bias}
 
 
+def known_head(settings: Settings, given: Tensors, world: World) -> Tensors:
+    known = given["gram"], given["sums"], given["counts"]
+    weight, bias = method.known_head(given["features"], given["labels"], settings["classes"], known)
+    return {"weight": weight, "bias": bias}
+
+
 def select(settings: Settings, given: Tensors, world: World) -> Tensors:
     values = method.sensitivity([given[f"gradient/{i}"] for i in range(settings["batches"])])
     chosen = method.selected(values, settings["channel_ratio"], settings["tied"])
@@ -337,7 +343,6 @@ def _consolidated(settings: Settings, given: Tensors, world: World, centers: Ten
     sample, twice = (after, labels)
     if settings["flip"]:
         sample, twice = np.concatenate([after, mirrored]), np.concatenate([labels, labels])
-    weight, bias = method.head(sample, twice, len(names))
     forward, backward = method.drift(before, after), method.drift(after, before)
     old = known["head/base/weight"].astype(np.float64) @ backward, known["head/base/bias"].astype(np.float64)
     one_hot = np.eye(len(names))[labels]
@@ -345,6 +350,7 @@ def _consolidated(settings: Settings, given: Tensors, world: World, centers: Ten
     gram = forward @ known_gram @ forward.T + after.T @ after
     sums = np.vstack([known_sums @ forward.T, one_hot.T @ after])
     counts = np.concatenate([known["statistics.counts"], one_hot.sum(axis=0)])
+    weight, bias = method.known_head(sample, twice, len(names), (gram, sums, counts))
     means = sums / counts[:, None]
     temperature = known["statistics.temperature"]
     everything = tuple(part / temperature for part in method.discriminant(gram, sums, counts))
@@ -399,6 +405,7 @@ KINDS: dict[str, Callable[[Settings, Tensors, World], Tensors]] = {
     "preprocess": preprocess,
     "augment": augment,
     "head": head,
+    "known_head": known_head,
     "select": select,
     "project": project,
     "optimizer": optimizer,

@@ -24,9 +24,9 @@ from csk_sdk.device.choice import in_chosen_precision
 from csk_sdk.learning.training import HEAD_BIAS, HEAD_WEIGHT, TaskTraining
 from csk_sdk.method.calibration import calibrated
 from csk_sdk.method.drift import DriftEstimate
-from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.heads import ClassStatistics, Shrunk, lda_head
 from csk_sdk.method.left_out import JudgedImages
-from csk_sdk.method.logistic import logistic_head
+from csk_sdk.method.logistic import known_head, logistic_head
 from csk_sdk.method.optimizers import cosine, optimizer_of, warm_up_steps
 from csk_sdk.method.projection import basis, project, restrict
 from csk_sdk.method.selection import Sensitivity, select_channels
@@ -63,6 +63,17 @@ def _augment(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
 
 def _head(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     weight, bias = logistic_head(given["features"], given["labels"], settings["classes"])
+    return {"weight": weight, "bias": bias}
+
+
+def _known_head(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    known = ClassStatistics(
+        tuple(map(str, range(len(given["counts"])))), given["gram"], given["sums"], given["counts"]
+    )
+    shrunk = Shrunk.of(known, PRIOR_PICTURES)
+    assert shrunk is not None
+    own = logistic_head(given["features"], given["labels"], settings["classes"])
+    weight, bias = known_head(own, given["features"], given["labels"], shrunk)
     return {"weight": weight, "bias": bias}
 
 
@@ -126,7 +137,7 @@ def _unknown(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
     names = [str(index) for index in range(settings["classes"])]
     features, labels = given["features"], given["labels"]
     statistics = ClassStatistics.empty(features.shape[1]).add(features, labels, names)
-    images = JudgedImages.of(statistics, features, labels, names, PRIOR_PICTURES)
+    images = JudgedImages.of(statistics, features, labels, names, Shrunk.of(statistics, PRIOR_PICTURES))
     assert images is not None
     sketch = measured(None, statistics, images)
     found = distance(statistics, sketch, lda_head(statistics, PRIOR_PICTURES))
@@ -306,6 +317,7 @@ KINDS: dict[str, Kind] = {
     "preprocess": _preprocess,
     "augment": _augment,
     "head": _head,
+    "known_head": _known_head,
     "select": _select,
     "project": _project,
     "optimizer": _optimizer,

@@ -12,9 +12,9 @@ import { consolidate } from '../src/learning/consolidation.js';
 import { TaskTraining } from '../src/learning/training.js';
 import { calibrated } from '../src/method/calibration.js';
 import { DriftEstimate } from '../src/method/drift.js';
-import { ClassStatistics, ldaHead } from '../src/method/heads.js';
+import { ClassStatistics, ldaHead, shrunkCovariance } from '../src/method/heads.js';
 import { JudgedImages } from '../src/method/leftOut.js';
-import { logisticHead } from '../src/method/logistic.js';
+import { knownHead, logisticHead } from '../src/method/logistic.js';
 import { timesTransposed, transposed } from '../src/method/matrix.js';
 import { cosine, optimizerOf, warmUpSteps } from '../src/method/optimizers.js';
 import { basisOf, project, restrict } from '../src/method/projection.js';
@@ -66,6 +66,15 @@ async function head(given: Given): Promise<Results> {
   const classes = given.settings.classes as number;
   const f = tensor(given, 'features').shape[1]!;
   const found = logisticHead(floats(given, 'features'), f, numbers(given, 'labels'), classes);
+  return headResults(found.weight, found.bias, f);
+}
+
+async function known_head(given: Given): Promise<Results> {
+  const classes = given.settings.classes as number;
+  const f = tensor(given, 'features').shape[1]!;
+  const [features, labels] = [floats(given, 'features'), numbers(given, 'labels')];
+  const shrunk = shrunkCovariance(statisticsOf(given, f), PRIOR_IMAGES)!;
+  const found = knownHead(logisticHead(features, f, labels, classes), features, labels, shrunk);
   return headResults(found.weight, found.bias, f);
 }
 
@@ -142,11 +151,14 @@ async function drift(given: Given): Promise<Results> {
 
 async function discriminant(given: Given): Promise<Results> {
   const f = tensor(given, 'gram').shape[0]!;
+  const found = ldaHead(statisticsOf(given, f, given.settings.temperature as number), PRIOR_IMAGES);
+  return headResults(found.weight, found.bias, f);
+}
+
+function statisticsOf(given: Given, f: number, temperature?: number): ClassStatistics {
   const [gram, sums, counts] = ['gram', 'sums', 'counts'].map((name) => doubles(given, name));
   const names = Array.from(counts!, (_, i) => String(i));
-  const temperature = given.settings.temperature as number;
-  const found = ldaHead(new ClassStatistics(f, names, gram!, sums!, counts!, temperature), PRIOR_IMAGES);
-  return headResults(found.weight, found.bias, f);
+  return new ClassStatistics(f, names, gram!, sums!, counts!, temperature);
 }
 
 async function calibration(given: Given): Promise<Results> {
@@ -162,7 +174,13 @@ async function unknown(given: Given): Promise<Results> {
   const names = Array.from({ length: given.settings.classes as number }, (_, i) => String(i));
   const [features, labels] = [floats(given, 'features'), numbers(given, 'labels')];
   const statistics = ClassStatistics.empty(f).add(features, labels, names);
-  const images = JudgedImages.of(statistics, features, labels, names, PRIOR_IMAGES)!;
+  const images = JudgedImages.of(
+    statistics,
+    features,
+    labels,
+    names,
+    shrunkCovariance(statistics, PRIOR_IMAGES),
+  )!;
   const sketch = measured(undefined, statistics, images)!;
   const found = distanceFrom(statistics, sketch, ldaHead(statistics, PRIOR_IMAGES))!;
   const shape = [names.length, sketch.margins.length / names.length];
@@ -393,6 +411,7 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   preprocess,
   augment,
   head,
+  known_head,
   select,
   project: projection,
   optimizer,

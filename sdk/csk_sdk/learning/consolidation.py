@@ -24,7 +24,7 @@ from csk_sdk.method.contributions import Contribution, ContributionSum, Lesson
 from csk_sdk.method.decisions import Judgement, judge
 from csk_sdk.method.drift import Drift, DriftEstimate
 from csk_sdk.method.forgetting import estimated_forgetting
-from csk_sdk.method.heads import STATISTICS, ClassStatistics, HeadArrays, images_counted
+from csk_sdk.method.heads import STATISTICS, ClassStatistics, HeadArrays, Shrunk, images_counted
 from csk_sdk.method.known_classes import known_among
 from csk_sdk.method.left_out import JudgedImages
 from csk_sdk.method.mirroring import mirrored_by_the_network, mirrored_like, spread_over
@@ -198,13 +198,16 @@ class Consolidation:
             if seen.contributions:
                 lesson = self._lesson(seen.contributions, self._temperature(seen.sample))
             carried = self._follow(seen.drift, tensors, lesson)
-        judgement = (
-            self._judged(tensors, seen.sample, seen.own) if lesson is not None and lesson.classes else None
-        )
+        judgement, head = None, seen.head
+        if lesson is not None and lesson.classes:
+            known = ClassStatistics.from_tensors(tensors)
+            shrunk = Shrunk.of(known, PRIOR_PICTURES)
+            judgement = self._judged(tensors, known, shrunk, seen)
+            head = self.bundle.objective.known_head(head, *seen.sample.arrays(), shrunk)
         # Whoever asks for classes that are apart knows what older tasks lose.
         forgetting = {} if self.apart else self.forgetting(tensors, seen.drift)
         refit(tensors, self.refitted)
-        tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = seen.head
+        tensors[f"head/{name}/weight"], tensors[f"head/{name}/bias"] = head
         require_converged({key: value for key, value in tensors.items() if value is not seen.kept.get(key)})
         return Consolidated(
             tensors,
@@ -398,14 +401,15 @@ class Consolidation:
                 break
         return seen
 
-    def _judged(self, tensors: Tensors, sample: FeatureSample, parts: int) -> Judgement | None:
-        """What is to be expected of decisions, and a sketch of how close the task's images are to what is known now.
+    def _judged(
+        self, tensors: Tensors, known: ClassStatistics, shrunk: Shrunk | None, seen: Seen
+    ) -> Judgement | None:
+        """What is to be expected of decisions, and a sketch of how close the task's images are to what is `known` now.
 
-        By the first `parts` of the sample.
+        By the images themselves, and not mirrored.
         """
-        features, labels, classes = self._counted(*sample.arrays(parts))
-        known = ClassStatistics.from_tensors(tensors)
-        images = JudgedImages.of(known, features, labels, classes, PRIOR_PICTURES)
+        features, labels, classes = self._counted(*seen.sample.arrays(seen.own))
+        images = JudgedImages.of(known, features, labels, classes, shrunk)
         if images is None:
             return None
         sketch = measured(Familiarity.from_tensors(self.tensors), known, images)

@@ -238,15 +238,14 @@ class TaskTraining:
                 without, forgetting=done.forgetting, heads_only=done.heads_only, judgement=judgement
             )
         done = consolidation.contributed(done, seen, batches)
-        self.weight, self.bias = seen.head
+        self.weight, self.bias = (done.tensors[f"head/{name}/{part}"] for part in ("weight", "bias"))
         return replace(done, loss=self._loss(seen)) if self._frozen else done
 
     def _loss(self, seen: Seen) -> float:
         """That of the head on the task's images, in the units that steps would have had it in."""
         features, labels = seen.sample.arrays(seen.own)
-        weight, bias = seen.head
         scaled = self._targets.scaled
-        return self._objective.head_loss(scaled(features @ weight.T + bias), scaled(labels))
+        return self._objective.head_loss(scaled(features @ self.weight.T + self.bias), scaled(labels))
 
     def gain(self, batches: Batches, held_out: NDArray[np.bool_], done: float) -> Gain:
         """What the steps so far, the share `done` of all, have gained on those of `batches` that are `held_out`.

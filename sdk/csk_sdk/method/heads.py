@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, StateError, TaskError
-from csk_sdk.method.symmetric import inverse_of
+from csk_sdk.method.symmetric import root_of_inverse
 from csk_sdk.method.thin import THIN, ThinInverse, thin_rows
 
 Float64 = NDArray[np.float64]
@@ -422,10 +422,14 @@ def lda_head(
 class Shrunk:
     """The inverse of the covariance within classes as `lda_head` shrinks it, `S = (1 - a) Sw + a diag(Sw)`.
 
-    `solve` multiplies rows `(n, f)` with it; `noise` is that of means, `t = tr(S^-1 Sw)`; `shrinkage` is the share `a`.
+    `solve` multiplies rows `(n, f)` with it; `whiten` with a root of it, `S^-1 = root @ root.T`, so that what is left of
+    `S` is the identity, and `unwhiten` rows of weights of such features with `root.T`, to weights of the features
+    themselves. `noise` is that of means, `t = tr(S^-1 Sw)`; `shrinkage` is the share `a`.
     """
 
     solve: Callable[[Float64], Float64]
+    whiten: Callable[[Float64], Float64]
+    unwhiten: Callable[[Float64], Float64]
     noise: float
     shrinkage: float
 
@@ -443,14 +447,20 @@ class Shrunk:
         rows = thin_rows(within, floor) if few else None
         if rows is not None:
             thin = ThinInverse(rows, ridge, 1.0 - shrinkage)
-            return cls(thin, thin.noise, shrinkage)
+            return cls(thin, thin.whiten, thin.unwhiten, thin.noise, shrinkage)
         within *= 1.0 - shrinkage
         # With few samples only the ridge makes it regular.
         np.einsum("ii->i", within)[:] += ridge
-        inverse = inverse_of(within)
+        root, inverse = root_of_inverse(within)
         # By `Sw = (S - ridge) / (1 - a)`, so that no second matrix is needed.
         noise = float(np.sum(1.0 - ridge * np.diag(inverse))) / (1.0 - shrinkage)
-        return cls(lambda rows: np.asarray(rows @ inverse), noise, shrinkage)
+        return cls(
+            lambda rows: np.asarray(rows @ inverse),
+            lambda rows: np.asarray(rows @ root),
+            lambda rows: np.asarray(rows @ root.T),
+            noise,
+            shrinkage,
+        )
 
 
 def _rows(statistics: ClassStatistics, classes: Sequence[str] | None) -> NDArray[np.int64]:

@@ -15,13 +15,24 @@ def inverse_of(matrix: Float64) -> Float64:
 
     Where rounding leaves it not positive definite, by LU. Raises LinAlgError where it is singular.
     """
+    return root_of_inverse(matrix)[1]
+
+
+def root_of_inverse(matrix: Float64) -> tuple[Float64, Float64]:
+    """A root `(n, n)` of the inverse of a symmetric matrix, `root @ root.T`, and the inverse.
+
+    Where rounding leaves it not positive definite, the inverse is by LU, and its root by eigenvalues, of which none is
+    taken for negative. Raises LinAlgError where it is singular.
+    """
     try:
         lower = np.linalg.cholesky(matrix).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
-        return np.asarray(np.linalg.inv(matrix), np.float64)
+        inverse = np.asarray(np.linalg.inv(matrix), np.float64)
+        values, vectors = np.linalg.eigh((inverse + inverse.T) / 2.0)
+        return vectors * np.sqrt(np.maximum(values, 0.0)), inverse
     rows = inverse_of_lower(lower)
     # One factor with itself is half of a product.
-    return np.asarray(rows.T @ rows)
+    return rows.T, np.asarray(rows.T @ rows)
 
 
 def inverse_of_lower(lower: Float64) -> Float64:

@@ -6,6 +6,8 @@ where that of the whole matrix takes the cube of the features.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,13 +50,33 @@ class ThinInverse:
         wide = np.sqrt(share) * rows * self._narrow
         kernel = wide @ wide.T
         np.einsum("ii->i", kernel)[:] += 1.0
+        lower = np.linalg.cholesky(kernel)
         # The inverse is that of the ridge, less `within.T @ within`, from both sides times `narrow`.
-        self._within = np.linalg.solve(np.linalg.cholesky(kernel), wide)
+        self._within = np.linalg.solve(lower, wide)
+        # The identity less `within.T @ within` is `root @ root.T` with the root `1 - within.T @ (lower + 1)^-1 @ wide`
+        # (Andrews, "A square root formulation of the Kalman covariance equations", 1968).
+        self._lower, self._wide = lower, wide
 
     @property
     def noise(self) -> float:
         """The trace of the inverse times `rows.T @ rows`."""
         return float(np.vdot(self._within, self._within)) / self._share
+
+    @cached_property
+    def _rest(self) -> Float64:
+        return np.asarray(np.linalg.solve(self._lower + np.eye(len(self._lower)), self._wide))
+
+    def whiten(self, rows: Float64) -> Float64:
+        """`rows` `(m, f)` times a root of it, `root @ root.T`."""
+        found = rows * self._narrow
+        found -= (found @ self._within.T) @ self._rest
+        return found
+
+    def unwhiten(self, rows: Float64) -> Float64:
+        """`rows` `(m, f)` times that root, transposed."""
+        found = rows - (rows @ self._rest.T) @ self._within
+        found *= self._narrow
+        return found
 
     def __call__(self, rows: Float64) -> Float64:
         """`rows` `(m, f)` times it."""

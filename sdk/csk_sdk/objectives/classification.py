@@ -16,9 +16,9 @@ from csk_sdk.data.tasks import Split
 from csk_sdk.errors import TaskError
 from csk_sdk.formats.given import array_of
 from csk_sdk.formats.wording import plural
-from csk_sdk.method.heads import ClassStatistics, lda_head
+from csk_sdk.method.heads import ClassStatistics, Shrunk, lda_head
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
-from csk_sdk.method.logistic import cross_entropy, logistic_head
+from csk_sdk.method.logistic import cross_entropy, known_head, logistic_head
 from csk_sdk.objectives.objective import (
     CLASSES,
     HeadArrays,
@@ -130,6 +130,12 @@ class Classification(Objective):
         if len(names) < 2:
             return np.zeros((1, features.shape[1]), np.float32), np.zeros(1, np.float32)
         return logistic_head(features, labels, len(names))
+
+    def known_head(
+        self, head: HeadArrays, features: NDArray[np.float32], labels: Labels, shrunk: Shrunk | None
+    ) -> HeadArrays:
+        """The mean of it and of one in the metric of what is known."""
+        return head if shrunk is None or len(head[1]) < 2 else known_head(head, features, labels, shrunk)
 
     def head_loss(self, logits: NDArray[np.float32], labels: Labels) -> float:
         """Mean cross-entropy."""

@@ -19,7 +19,7 @@ from csk_sdk.contract.manifest import LABEL
 from csk_sdk.data.labels import Labels
 from csk_sdk.data.tasks import Split, Task
 from csk_sdk.errors import ConfigError, TaskError
-from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.heads import ClassStatistics, Shrunk
 from csk_sdk.method.label_check import LabelEvidence
 
 Tensors = dict[str, NDArray[Any]]
@@ -154,6 +154,15 @@ class Objective(ABC):
     @abstractmethod
     def fit_head(self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]) -> HeadArrays:
         """The best head for features `(n, f)` float32 as they are: weight `(names, f)`, bias `(names,)`."""
+
+    def known_head(
+        self, head: HeadArrays, features: NDArray[np.float32], labels: Labels, shrunk: Shrunk | None
+    ) -> HeadArrays:
+        """What `fit_head` found of these features and labels, and what is known of all classes beside.
+
+        `shrunk` is the covariance within all known classes, the task's among them; None where it shows no spread.
+        """
+        return head
 
     @abstractmethod
     def head_loss(self, logits: NDArray[np.float32], labels: Labels) -> float:

@@ -220,6 +220,10 @@ export const DRIFT = {
 export const HEAD = {
   /** Of a task's own head, on standardised features. */
   weightDecay: 0.01,
+  /** Of the fit in the metric of what is known, on features whose covariance within classes is the identity. */
+  knownDecay: 0.1,
+  /** Of a task's own head, what of it is that fit: so much of its logits. */
+  knownShare: 0.6666666666666666,
   /** The fit ends where the gradient's norm has fallen to this share of its first value. */
   tolerance: 0.0001,
   /** Steps of the fit, at most. */

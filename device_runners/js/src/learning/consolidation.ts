@@ -7,10 +7,10 @@ import { type Contribution, type ContributionSum, Lesson } from '../method/contr
 import { type Judgement, judge, judgedApart } from '../method/decisions.js';
 import { type Drift, DriftEstimate } from '../method/drift.js';
 import { estimatedForgetting } from '../method/forgetting.js';
-import type { ClassStatistics } from '../method/heads.js';
+import { type ClassStatistics, type ShrunkCovariance, shrunkCovariance } from '../method/heads.js';
 import { JudgedImages } from '../method/leftOut.js';
 import { WholeMap } from '../method/linearMap.js';
-import { crossEntropy, type HeadArrays, logisticHead } from '../method/logistic.js';
+import { crossEntropy, type HeadArrays, knownHead, logisticHead } from '../method/logistic.js';
 import { identity, rowsAt } from '../method/matrix.js';
 import { mirroredByTheNetwork, mirroredLike, othersOf, spreadOver } from '../method/mirroring.js';
 import { addToCenters, leak, project } from '../method/projection.js';
@@ -120,14 +120,14 @@ async function see(training: TaskTraining, batches: Batches, looked?: Look): Pro
   const own = sample.count;
   if (augmentationOf(config, bundle.manifest).flip) await addMirrored(training, tensors, batches, sample);
   const { features, labels } = sample.arrays();
-  training.head = logisticHead(features, f, labels, classes.length);
+  const head = logisticHead(features, f, labels, classes.length);
   for (const [key, moment] of moments) {
     const known = require32(old, key);
     const sum = known.data.map((value, at) => value + moment[at]!);
     tensors.set(key, float32(known.shape, sum));
   }
   const taught = { features: features.subarray(0, own * f), labels: labels.subarray(0, own) };
-  return { tensors, leaks, contributions: totalsOf(training, sums), sample, drift, taught };
+  return { tensors, leaks, contributions: totalsOf(training, sums), sample, drift, taught, head };
 }
 
 /**
@@ -149,7 +149,11 @@ function settle(
     ? lessonOf(training, contributions, temperatureOf(training, sample, apart), apart)
     : undefined;
   const { known, carried } = follow(training, tensors, lesson, drift);
-  const judgement = lesson && judged(training, tensors, known, countedOf(training, taught, apart));
+  const shrunk = lesson && shrunkCovariance(known, PRIOR_IMAGES);
+  const judgement = lesson && judged(training, tensors, known, shrunk, countedOf(training, taught, apart));
+  const told = sample.arrays();
+  training.head =
+    shrunk && classes.length > 1 ? knownHead(seen.head, told.features, told.labels, shrunk) : seen.head;
   // Whoever asks for classes that are apart knows what older tasks lose.
   const forgetting =
     drift && !apart.length ? forgettingOf(training, tensors, drift) : new Map<string, number>();
@@ -169,9 +173,10 @@ function judged(
   training: TaskTraining,
   tensors: Map<string, StoredTensor>,
   known: ClassStatistics,
+  shrunk: ShrunkCovariance | undefined,
   { features, labels, classes }: Taught,
 ): Judgement | undefined {
-  const images = JudgedImages.of(known, features, labels, classes, PRIOR_IMAGES);
+  const images = JudgedImages.of(known, features, labels, classes, shrunk);
   if (!images) return undefined;
   const sketch = measured(Familiarity.from(training.tensors), known, images);
   for (const [key, tensor] of sketch?.tensors() ?? []) tensors.set(key, tensor);
@@ -188,6 +193,8 @@ interface Seen extends Pick<Look, 'sample' | 'drift'> {
   readonly contributions: ReadonlyMap<string, Contribution>;
   /** Features of the images themselves, and not mirrored. */
   readonly taught: Omit<Taught, 'classes'>;
+  /** Of the task's images alone. */
+  readonly head: HeadArrays;
 }
 
 /** What one pass over the task tells. */

@@ -331,9 +331,16 @@ export function ldaHead(
   return { weight: new Float32Array(weight.map((value) => value / temperature)), bias };
 }
 
+/** A system with a symmetric matrix, decomposed; all take and give `(m, n)`. See `SymmetricSystem`. */
+interface Decomposed {
+  solveRows(rows: Float64Array, m: number): Float64Array;
+  whitenRows(rows: Float64Array, m: number): Float64Array;
+  unwhitenRows(rows: Float64Array, m: number): Float64Array;
+}
+
 /** A covariance within classes, decomposed; `noise` is `tr(S^-1 Sw)`, and `shrinkage` the share `a`. */
 export interface ShrunkCovariance {
-  readonly system: { solveRows(rows: Float64Array, m: number): Float64Array };
+  readonly system: Decomposed;
   readonly noise: number;
   readonly shrinkage: number;
 }

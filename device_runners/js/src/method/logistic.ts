@@ -1,6 +1,7 @@
 /** A task's own head, fitted exactly: multinomial logistic regression on features (docs/decisions/0005-heads.md). */
 
 import { HEAD } from '../contract/thresholds.js';
+import type { ShrunkCovariance } from './heads.js';
 import { add, difference, dot, norm, timesTransposed, transposed } from './matrix.js';
 
 /** `logits = features @ weight.T + bias`: weight `(classes, f)`, bias `(classes,)`. */
@@ -23,11 +24,55 @@ export function logisticHead(
   labels: ArrayLike<number>,
   classes: number,
 ): HeadArrays {
+  const { x, mean, scale } = standardized(features, labels.length, f);
+  const fitted = multinomial(x, f, labels, classes, HEAD.weightDecay);
+  return onRawFeatures(fitted, classes, mean, (weight) => weight.map((value, at) => value / scale[at % f]!));
+}
+
+/**
+ * A mean of two heads over the same classes: `head`, of `logisticHead`, and one in the metric of what is known: logistic
+ * regression on features `(n, f)` under which the covariance within all known classes, `shrunk`, is the identity.
+ *
+ * A decay of single features knows nothing of how they go together, which the images of one task are too few to tell; the
+ * discriminant knows, and hardly looks at where the task's classes meet. The logits' mean errs less than either
+ * (docs/decisions/0005). `labels` `(n,)` into the head's classes.
+ */
+export function knownHead(
+  head: HeadArrays,
+  features: Float32Array,
+  labels: ArrayLike<number>,
+  { system }: ShrunkCovariance,
+): HeadArrays {
+  const classes = head.bias.length;
+  const n = labels.length;
+  const f = features.length / n;
+  const mean = meanOf(features, n, f);
+  const rows = Float64Array.from(features, (value, at) => value - mean[at % f]!);
+  const white = system.whitenRows(rows, n);
+  const x = new Float64Array(n * (f + 1));
+  for (let i = 0; i < n; i++) {
+    x.set(white.subarray(i * f, (i + 1) * f), i * (f + 1));
+    x[i * (f + 1) + f] = 1;
+  }
+  const fitted = multinomial(x, f, labels, classes, HEAD.knownDecay);
+  const known = onRawFeatures(fitted, classes, mean, (weight) => system.unwhitenRows(weight, classes));
+  const mixed = (own: Float32Array, other: Float32Array): Float32Array =>
+    own.map((value, at) => value + HEAD.knownShare * (other[at]! - value));
+  return { weight: mixed(head.weight, known.weight), bias: mixed(head.bias, known.bias) };
+}
+
+/** The weights `(classes, f + 1)` of features `x` `(n, f + 1)` that end with ones, whose weights are not decayed. */
+function multinomial(
+  x: Float64Array,
+  f: number,
+  labels: ArrayLike<number>,
+  classes: number,
+  weightDecay: number,
+): Float64Array {
   const n = labels.length;
   const p = f + 1;
-  const { x, mean, scale } = standardized(features, n, f);
   const columns = transposed(x, n, p);
-  const decay = (at: number): number => (at % p === f ? 0 : HEAD.weightDecay);
+  const decay = (at: number): number => (at % p === f ? 0 : weightDecay);
   const gradient = (point: Float64Array): Float64Array => {
     const logits = timesTransposed(x, point, n, classes, p);
     softmaxRows(logits, classes);
@@ -62,7 +107,7 @@ export function logisticHead(
     weight = moved;
     slope = following;
   }
-  return onRawFeatures(weight, classes, mean, scale);
+  return weight;
 }
 
 /** The inverse of a Hessian, as the last steps and the changes of the gradient along them tell. */
@@ -147,9 +192,8 @@ export function standardized(
   n: number,
   f: number,
 ): { x: Float64Array; mean: Float64Array; scale: Float64Array } {
-  const mean = new Float64Array(f);
+  const mean = meanOf(features, n, f);
   const scale = new Float64Array(f);
-  for (let i = 0; i < n; i++) for (let j = 0; j < f; j++) mean[j] = mean[j]! + features[i * f + j]! / n;
   for (let i = 0; i < n; i++) {
     for (let j = 0; j < f; j++) scale[j] = scale[j]! + (features[i * f + j]! - mean[j]!) ** 2 / n;
   }
@@ -168,23 +212,29 @@ export function standardized(
   return { x, mean, scale };
 }
 
+/** `(f,)`. */
+function meanOf(features: Float32Array, n: number, f: number): Float64Array {
+  const mean = new Float64Array(f);
+  for (let i = 0; i < n; i++) for (let j = 0; j < f; j++) mean[j] = mean[j]! + features[i * f + j]! / n;
+  return mean;
+}
+
+/** On the features themselves, what was `fitted` `(classes, f + 1)` on others, less their `mean`; `back` leads there. */
 function onRawFeatures(
   fitted: Float64Array,
   classes: number,
   mean: Float64Array,
-  scale: Float64Array,
+  back: (weight: Float64Array) => Float64Array,
 ): HeadArrays {
   const f = mean.length;
-  const weight = new Float32Array(classes * f);
+  const own = new Float64Array(classes * f);
+  for (let c = 0; c < classes; c++) own.set(fitted.subarray(c * (f + 1), c * (f + 1) + f), c * f);
+  const weight = back(own);
   const bias = new Float32Array(classes);
   for (let c = 0; c < classes; c++) {
     let offset = fitted[c * (f + 1) + f]!;
-    for (let j = 0; j < f; j++) {
-      const raw = fitted[c * (f + 1) + j]! / scale[j]!;
-      weight[c * f + j] = raw;
-      offset -= raw * mean[j]!;
-    }
+    for (let j = 0; j < f; j++) offset -= weight[c * f + j]! * mean[j]!;
     bias[c] = offset;
   }
-  return { weight, bias };
+  return { weight: new Float32Array(weight), bias };
 }

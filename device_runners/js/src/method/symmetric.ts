@@ -7,7 +7,7 @@
  */
 
 import { Matrix, solve } from 'ml-matrix';
-import { identity, timesTransposed, transposed } from './matrix.js';
+import { eigenSymmetric, identity, timesTransposed, transposed } from './matrix.js';
 
 /** Columns of a block: few enough that its triangle stays in the cache, and enough that products are most of the work. */
 const BLOCK = 48;
@@ -47,15 +47,20 @@ export class SymmetricSystem {
 
   /** For each row `b` of `rows` `(m, n)` the `x` with `a x = b`: `(m, n)`. */
   solveRows(rows: Float64Array, m: number): Float64Array {
-    const { a, lower, upper, n } = this;
-    if (!lower || !upper) {
-      const right = Matrix.from1DArray(m, n, rows).transpose();
-      return Float64Array.from(
-        solve(Matrix.from1DArray(n, n, a), right)
-          .transpose()
-          .to1DArray(),
-      );
-    }
+    const { a, lower, n } = this;
+    if (lower) return this.unwhitenRows(this.whitenRows(rows, m), m);
+    const right = Matrix.from1DArray(m, n, rows).transpose();
+    return Float64Array.from(
+      solve(Matrix.from1DArray(n, n, a), right)
+        .transpose()
+        .to1DArray(),
+    );
+  }
+
+  /** `rows` `(m, n)` times a root of the inverse, `root root^T`: under it, what `a` is the covariance of has the identity. */
+  whitenRows(rows: Float64Array, m: number): Float64Array {
+    const { lower, n } = this;
+    if (!lower) return timesTransposed(rows, transposed(this.root(), n, n), m, n, n);
     const found = rows.slice();
     for (let start = 0; start < n; start += BLOCK) {
       const end = Math.min(start + BLOCK, n);
@@ -65,6 +70,14 @@ export class SymmetricSystem {
         for (let i = start; i < end; i++) substitute(lower, n, i, start, i, found, four);
       }
     }
+    return found;
+  }
+
+  /** `rows` `(m, n)` times that root, transposed: weights of whitened features as those of the features themselves. */
+  unwhitenRows(rows: Float64Array, m: number): Float64Array {
+    const { upper, n } = this;
+    if (!upper) return timesTransposed(rows, this.root(), m, n, n);
+    const found = rows.slice();
     for (let end = n; end > 0; end -= Math.min(BLOCK, end)) {
       const start = Math.max(end - BLOCK, 0);
       subtractProduct(found, m, upper, n, start, end, end, n);
@@ -74,6 +87,20 @@ export class SymmetricSystem {
       }
     }
     return found;
+  }
+
+  /** Where there is no Cholesky factor: by eigenvalues, of which none is taken for negative. */
+  private root(): Float64Array {
+    const { a, n } = this;
+    const { values, vectors } = eigenSymmetric(a, n);
+    return transposed(
+      vectors.map((value, at) => {
+        const own = values[Math.floor(at / n)]!;
+        return own > 0 ? value / Math.sqrt(own) : 0;
+      }),
+      n,
+      n,
+    );
   }
 
   /** The diagonal of the inverse: sums of squares over the columns of the inverse of the Cholesky factor. */

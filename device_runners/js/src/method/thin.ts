@@ -81,6 +81,11 @@ export class ThinSystem {
   /** `(n, f)`: the inverse is that of the ridge, less `within^T within`, from both sides times `narrow`. */
   private readonly within: Float64Array;
   private readonly columns: Float64Array;
+  /**
+   * `(n, f)`: the identity less `within^T within` is `root root^T` with the root `1 - within^T rest` (Andrews, "A square root
+   * formulation of the Kalman covariance equations", 1968).
+   */
+  private readonly rest: () => Float64Array;
 
   constructor(
     private readonly thin: Rows,
@@ -95,13 +100,15 @@ export class ThinSystem {
     for (let i = 0; i < n; i++) kernel[i * n + i] = kernel[i * n + i]! + 1;
     // Not definite where a number is not finite, as then nothing is that follows.
     const lower = choleskyFactor(kernel, n) ?? kernel.fill(Number.NaN);
-    for (let i = 0; i < n; i++) {
-      const own = within.subarray(i * f, (i + 1) * f);
-      for (let k = 0; k < i; k++) subtractRow(own, within, k * f, lower[i * n + k]!);
-      for (let j = 0; j < f; j++) own[j] = own[j]! / lower[i * n + i]!;
-    }
+    const wide = within.slice();
+    solveLower(lower, within, n, f, 0);
     this.within = within;
     this.columns = transposed(within, n, f);
+    let found: Float64Array | undefined;
+    this.rest = () => {
+      found ??= solveLower(lower, wide, n, f, 1);
+      return found;
+    };
   }
 
   /** The trace of the inverse times `rows^T rows`. */
@@ -109,6 +116,25 @@ export class ThinSystem {
     let sum = 0;
     for (const value of this.within) sum += value * value;
     return sum / this.share;
+  }
+
+  /** `rows` `(m, f)` times a root of the inverse, `root root^T`. */
+  whitenRows(rows: Float64Array, m: number): Float64Array {
+    const { narrow, within } = this;
+    const { n, f } = this.thin;
+    const found = rows.map((value, at) => value * narrow[at % f]!);
+    const seen = timesTransposed(found, within, m, n, f);
+    const less = timesTransposed(seen, transposed(this.rest(), n, f), m, f, n);
+    return found.map((value, at) => value - less[at]!);
+  }
+
+  /** `rows` `(m, f)` times that root, transposed. */
+  unwhitenRows(rows: Float64Array, m: number): Float64Array {
+    const { narrow, columns } = this;
+    const { n, f } = this.thin;
+    const seen = timesTransposed(rows, this.rest(), m, n, f);
+    const less = timesTransposed(seen, columns, m, f, n);
+    return rows.map((value, at) => (value - less[at]!) * narrow[at % f]!);
   }
 
   /** For each row `b` of `rows` `(m, f)` the `x` that this makes `b` of: `(m, f)`. */
@@ -121,6 +147,17 @@ export class ThinSystem {
     for (let at = 0; at < found.length; at++) found[at] = (found[at]! - less[at]!) * narrow[at % f]!;
     return found;
   }
+}
+
+/** In place, `x` `(n, f)` by the inverse of the triangle `lower` `(n, n)` with `more` on its diagonal. */
+function solveLower(lower: Float64Array, x: Float64Array, n: number, f: number, more: number): Float64Array {
+  for (let i = 0; i < n; i++) {
+    const own = x.subarray(i * f, (i + 1) * f);
+    for (let k = 0; k < i; k++) subtractRow(own, x, k * f, lower[i * n + k]!);
+    const by = lower[i * n + i]! + more;
+    for (let j = 0; j < f; j++) own[j] = own[j]! / by;
+  }
+  return x;
 }
 
 /**
