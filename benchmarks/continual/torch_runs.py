@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from csk_sdk.errors import TaskError
-from csk_sdk.method.heads import ClassStatistics, lda_head
-from csk_sdk.method.logistic import logistic_head
+from csk_sdk.method.heads import ClassStatistics, Shrunk, lda_head
+from csk_sdk.method.logistic import known_head, logistic_head
 from csk_sdk.method.optimizers import cosine
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.runtime.peak_memory import peak_rss_bytes
@@ -114,11 +114,6 @@ def learn(life: Life, task: TaskData, batches: Batches, epochs: int) -> None:
     method.finish(task)
     life.own_heads[task.name] = tuple(tensor.detach().clone() for tensor in method.heads[task.name])
     after, labels = batches.features(network, task.train)
-    if not method.stream.domains:
-        mirrored, _ = batches.features(network, task.train, flip=True)
-        method.heads[task.name] = fitted(
-            torch.cat([after, mirrored]), torch.cat([labels, labels]), len(task.classes)
-        )
     learned = ClassStatistics.empty(network.width).add(after.numpy(), labels.numpy(), task.classes)
     drift = method.followed(after) if isinstance(method, Centers) else None
     if drift is not None:
@@ -128,6 +123,11 @@ def learn(life: Life, task: TaskData, batches: Batches, epochs: int) -> None:
             if name != task.name:
                 method.heads[name] = torch.from_numpy(map_.head(weight.detach().numpy())), bias
     life.statistics = life.statistics.merge(learned)
+    if not method.stream.domains:
+        mirrored, _ = batches.features(network, task.train, flip=True)
+        sample = torch.cat([after, mirrored]), torch.cat([labels, labels])
+        shrunk = Shrunk.of(life.statistics, PRIOR_PICTURES)
+        method.heads[task.name] = fitted(*sample, len(task.classes), shrunk)
     method.end_task(task)
 
 
@@ -149,9 +149,13 @@ def train(method: Method, task: TaskData, batches: Batches, epochs: int) -> None
         tensor.requires_grad_(False)
 
 
-def fitted(features: torch.Tensor, labels: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """csk-sdk's exact head of a task."""
+def fitted(
+    features: torch.Tensor, labels: torch.Tensor, classes: int, known: Shrunk | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """csk-sdk's exact head of a task; beside what is known, its last."""
     weight, bias = logistic_head(features.numpy(), labels.numpy(), classes)
+    if known is not None:
+        weight, bias = known_head((weight, bias), features.numpy(), labels.numpy(), known)
     return torch.from_numpy(weight), torch.from_numpy(bias)
 
 

@@ -177,7 +177,7 @@ def _heads(rng: np.random.Generator) -> Iterator[Case]:
 
 
 def _known_heads(rng: np.random.Generator) -> Iterator[Case]:
-    """Features that go together, in different units; one never fires, and the task's classes are the last of those known."""
+    """Features that go together, in different units, of which one never fires; the last two classes are the task's."""
     for name, images, features, known in (("known-head", 50, 9, 3), ("known-head-few", 11, 48, 1)):
         labels = np.arange(images) % (known + 2)
         seen = 1 + rng.normal(size=(images, features)) + rng.normal(size=(known + 2, features))[labels]

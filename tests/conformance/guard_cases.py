@@ -110,12 +110,8 @@ def _novelty(name: str, images: int, scale: float, seed: int, attempt: int) -> R
 
 
 def _mirroring(seed: int, attempt: int) -> Row:
-    rng = np.random.default_rng((seed, attempt))
-    own = rng.normal(size=(11, 3))
-    mirrored = own[:4] + 0.1 * rng.normal(size=(4, 3))
-    about = "of eleven images four are mirrored, and the others change as these did; how many of 1 to 2,000"
-    images = np.array([1, 99, 100, 101, 400, 401, 402, 500, 2000])
-    inputs = {"own": _float32(own), "mirrored": _float32(mirrored), "images": images}
+    about = "how many of 1 to 2,000 images are mirrored, and which"
+    inputs = {"images": np.array([1, 7, 99, 100, 101, 130, 187, 199, 200, 201, 2000])}
     return "mirroring", "mirroring", about, {}, inputs
 
 

@@ -258,23 +258,15 @@ def stopping(settings: Settings, given: Tensors, world: Any) -> Tensors:
 
 def mirroring(settings: Settings, given: Tensors, world: Any) -> Tensors:
     """Image by image."""
-    own, mirrored = given["own"].astype(np.float64), given["mirrored"].astype(np.float64)
-    # The first of each of as many stretches, which are as long as can be alike.
-    first = [
-        next(i for i in range(len(own)) if (i + 1) * len(mirrored) > k * len(own))
-        for k in range(len(mirrored))
-    ]
-    rest = []
-    for number, i in enumerate(one for one in range(len(own)) if one not in first):
-        like = number % len(first)
-        rest.append(own[i] + mirrored[like] - own[first[like]])
-    least, share = threshold("mirroring", "least_images"), Fraction(1, int(threshold("mirroring", "one_in")))
-    # As few as are no less than that share of all, than so many, or than all there are.
-    counts = [
-        next(count for count in range(n + 1) if count == n or (count >= least and count >= share * n))
-        for n in given["images"].tolist()
-    ]
-    return {"counts": np.array(counts), "rest": np.array(rest)}
+    enough = int(threshold("mirroring", "enough"))
+    counts, chosen = [], []
+    for images in given["images"].tolist():
+        # As many as bring them to enough, and no image twice.
+        count = len(range(images, enough)[:images])
+        counts.append(count)
+        # The first of each of as many stretches, which are as long as can be alike.
+        chosen += [next(i for i in range(images) if (i + 1) * count > k * images) for k in range(count)]
+    return {"counts": np.array(counts), "chosen": np.array(chosen)}
 
 
 KINDS = {

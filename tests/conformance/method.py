@@ -29,7 +29,7 @@ def head(features: NDArray, labels: NDArray, classes: int, decay: float = 0.01) 
 def known_head(
     features: NDArray, labels: NDArray, classes: int, known: tuple[NDArray, NDArray, NDArray]
 ) -> tuple[NDArray, NDArray]:
-    """Two thirds of the minimum where what is `known`, gram, sums and counts, spreads by the identity; and a third of `head`.
+    """A third of `head`, two thirds of the minimum where what is `known` (gram, sums, counts) spreads by the identity.
 
     Decayed by 0.1 there. The root of what is known is by eigenvalues: any other turns features only.
     """

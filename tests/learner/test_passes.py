@@ -11,8 +11,10 @@ from conftest import Digits, build_digits_bundle, open_learner
 from csk_sdk import Task
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.learning import consolidation, training
-from csk_sdk.method.logistic import logistic_head
+from csk_sdk.method.heads import ClassStatistics, Shrunk
+from csk_sdk.method.logistic import known_head, logistic_head
 from csk_sdk.network.knowledge import FeatureExtractor, Tensors
+from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 SETTINGS = {"few_shot": 0, "epochs": 1, "threads": 1, "max_forgetting": 100.0}
 
@@ -53,15 +55,16 @@ def test_features_as_they_were_are_kept_where_they_are_few_and_looked_at_again_w
         assert np.array_equal(tensor, again[name]), name
 
 
-def test_of_many_images_a_quarter_is_mirrored_and_the_others_change_as_these(
-    base_data: Path, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("count", "turned"), [(10, 40), (35, 60), (55, 0)])
+def test_of_few_images_a_head_sees_some_mirrored_too(
+    count: int, turned: int, base_data: Path, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task's own head is that of all images, and all of them mirrored, of which the network saw a part."""
+    """Two hundred in all, and none where they are more; beside what is known of the base, and of the task itself."""
     bundle = build_digits_bundle(tmp_path / "bundle", base_data=base_data, flip=True)
     opened = Bundle.open(bundle)
     everything = FeatureExtractor(opened, opened.checkpoint(), 1)
-    images, labels = digits.arrays((4, 5, 6, 7), 0, 110)
-    assert len(images) == 440
+    images, labels = digits.arrays((4, 5, 6, 7), 0, count)
+    assert len(images) == 4 * count
     mirrored: list[int] = []
 
     class Counted(FeatureExtractor):
@@ -72,16 +75,16 @@ def test_of_many_images_a_quarter_is_mirrored_and_the_others_change_as_these(
     monkeypatch.setattr(consolidation, "FeatureExtractor", Counted)
     learner = open_learner(bundle, tmp_path / "state", few_shot=10**6)
     learner.learn(Task.from_arrays("01", images, labels, ["four", "five", "six", "seven"]))
-    assert sum(mirrored) == 110
+    assert sum(mirrored) == turned
 
     order = np.random.default_rng(0).permutation(len(images))
-    own, turned = (everything(opened.preprocessing(some[order])) for some in (images, images[:, :, ::-1]))
-    chosen = range(0, 440, 4)
-    others = [i for i in range(440) if i % 4]
-    guessed = [own[i] + turned[chosen[k % 110]] - own[chosen[k % 110]] for k, i in enumerate(others)]
-    sample = np.concatenate([own, turned[chosen], guessed])
+    own, other = (everything(opened.preprocessing(some[order])) for some in (images, images[:, :, ::-1]))
+    chosen = [k * len(images) // turned for k in range(turned)]
     shown = labels[order]
-    weight, bias = logistic_head(sample, np.concatenate([shown, shown[chosen], shown[others]]), 4)
+    sample, answers = np.concatenate([own, other[chosen]]), np.concatenate([shown, shown[chosen]])
     found = learner.generation.tensors
+    shrunk = Shrunk.of(ClassStatistics.from_tensors(found), PRIOR_PICTURES)
+    assert shrunk is not None
+    weight, bias = known_head(logistic_head(sample, answers, 4), sample, answers, shrunk)
     np.testing.assert_allclose(found["head/01/weight"], weight, atol=1e-3 * np.abs(weight).max())
     np.testing.assert_allclose(found["head/01/bias"], bias, atol=1e-3 * np.abs(bias).max())

@@ -22,7 +22,7 @@ from csk_sdk.method.gain import Judged, gain_of
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.known_classes import with_known_classes
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
-from csk_sdk.method.mirroring import mirrored_by_the_network, mirrored_like
+from csk_sdk.method.mirroring import mirrored_beside, spread_over
 from csk_sdk.method.novelty import novelty
 from csk_sdk.objectives import objective_of
 from csk_sdk.objectives.classification import PRIOR_PICTURES
@@ -61,8 +61,10 @@ def _novelty(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
 
 
 def _mirroring(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
-    counts = [mirrored_by_the_network(images) for images in given["images"].tolist()]
-    return {"counts": np.array(counts), "rest": mirrored_like(given["own"], given["mirrored"])}
+    images = given["images"].tolist()
+    counts = [mirrored_beside(one) for one in images]
+    chosen = [spread_over(one, count) for one, count in zip(images, counts, strict=True)]
+    return {"counts": np.array(counts), "chosen": np.concatenate(chosen)}
 
 
 class _Replayed:

@@ -91,6 +91,9 @@ describe('symmetric systems', () => {
       expectClose(solveSymmetric(a, columns, n, m), transposed(system.solveRows(rows, m), m, n));
     }
     const inverse = system.solveRows(identity(n), n);
+    const root = system.whitenRows(identity(n), n);
+    expectClose(product(root, root, n, n, n), inverse);
+    expectClose(system.unwhitenRows(identity(n), n), transposed(root, n, n));
     expectClose(
       system.inverseDiagonal(),
       inverse.filter((_, at) => at % (n + 1) === 0),
@@ -111,6 +114,13 @@ describe('symmetric systems', () => {
     const system = new SymmetricSystem(a, 3);
     expectClose(product(system.solveRows(rows, 2), a, 2, 3, 3), rows);
     expectClose(system.inverseDiagonal(), Float64Array.from([-1 / 3, -1 / 3, 1]));
+    // Eigenvalues 3, 1 and -1: of the last, nothing is in the root.
+    const root = system.whitenRows(identity(3), 3);
+    expectClose(
+      product(root, root, 3, 3, 3),
+      Float64Array.from([1, 1, 0, 1, 1, 0, 0, 0, 6].map((v) => v / 6)),
+    );
+    expectClose(system.unwhitenRows(identity(3), 3), transposed(root, 3, 3));
   });
 });
 

@@ -82,8 +82,16 @@ describe.each([4, 9, 24])('a covariance of %i images', (images) => {
     expect(off(system.solveRows(identity(F), F), expected, F)).toBeLessThan(1e-8);
     const within = statistics.scatter.map((value) => value / freedomOf(statistics.counts));
     const trace = expected.reduce((sum, value, at) => sum + value * within[at]!, 0);
-    expect(noise / trace - 1).toBeCloseTo(0, 8);
+    expect(noise() / trace - 1).toBeCloseTo(0, 8);
     expect(shrinkage).toBeCloseTo(prior / (images - 3 + prior), 12);
+  });
+
+  it('has a root of that inverse', () => {
+    const { system } = shrunkCovariance(statistics, 100)!;
+    const whole = new SymmetricSystem(loaded(statistics, 100), F);
+    const root = system.whitenRows(identity(F), F);
+    expect(off(timesTransposed(root, root, F, F, F), whole.solveRows(identity(F), F), F)).toBeLessThan(1e-8);
+    expect(off(system.unwhitenRows(identity(F), F), transposed(root, F, F), F)).toBeLessThan(1e-8);
   });
 
   it("has the whole one's Cholesky factor", () => {

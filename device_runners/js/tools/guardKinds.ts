@@ -11,7 +11,7 @@ import { ClassStatistics } from '../src/method/heads.js';
 import { classEvidence, isRefuted } from '../src/method/labelCheck.js';
 import { WholeMap } from '../src/method/linearMap.js';
 import type { HeadArrays } from '../src/method/logistic.js';
-import { mirroredByTheNetwork, mirroredLike } from '../src/method/mirroring.js';
+import { mirroredBeside, spreadOver } from '../src/method/mirroring.js';
 import { novelty } from '../src/method/novelty.js';
 import { PRIOR_IMAGES } from '../src/network/predicting.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
@@ -53,12 +53,12 @@ async function distance(given: Given): Promise<Results> {
 }
 
 async function mirroring(given: Given): Promise<Results> {
-  const f = tensor(given, 'own').shape[1]!;
-  const rest = mirroredLike(floats(given, 'own'), floats(given, 'mirrored'), f);
-  const counts = Array.from(numbers(given, 'images'), mirroredByTheNetwork);
+  const images = numbers(given, 'images');
+  const counts = Array.from(images, mirroredBeside);
+  const chosen = counts.flatMap((count, at) => spreadOver(images[at]!, count));
   return new Map([
     ['counts', result([counts.length], counts)],
-    ['rest', result([rest.length / f, f], rest)],
+    ['chosen', result([chosen.length], chosen)],
   ]);
 }
 

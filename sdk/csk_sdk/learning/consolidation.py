@@ -27,7 +27,7 @@ from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.heads import STATISTICS, ClassStatistics, HeadArrays, Shrunk, images_counted
 from csk_sdk.method.known_classes import known_among
 from csk_sdk.method.left_out import JudgedImages
-from csk_sdk.method.mirroring import mirrored_by_the_network, mirrored_like, spread_over
+from csk_sdk.method.mirroring import mirrored_beside, spread_over
 from csk_sdk.method.projection import add_to_centers, leak, project
 from csk_sdk.method.unknown import Familiarity, measured
 from csk_sdk.network.finite import require_converged, require_learnable_features
@@ -167,12 +167,12 @@ class Consolidation:
         return Seen(tensors, kept, leaks, moved, contributions, sample, own, head, scale, before)
 
     def _add_mirrored(self, tensors: Tensors, mirrored: Iterable[Batch], sample: FeatureSample) -> None:
-        """To a sample of images as they are, the same mirrored: some by the network, the others as these changed."""
-        features, labels = sample.arrays()
-        wanted = min(mirrored_by_the_network(len(features)), sample.room)
+        """To a sample of few images as they are, some of the same mirrored."""
+        _, labels = sample.arrays()
+        wanted = min(mirrored_beside(len(labels)), sample.room)
         if not wanted:
             return
-        chosen = spread_over(len(features), wanted)
+        chosen = spread_over(len(labels), wanted)
         extractor = FeatureExtractor(self.bundle, tensors, self.config.threads, release=True)
         seen, start = [], 0
         for images, _ in self._parts(mirrored):
@@ -183,9 +183,7 @@ class Consolidation:
             if start > chosen[-1]:
                 break
         del extractor
-        changed = np.concatenate(seen)
-        sample.add(changed, labels[chosen])
-        sample.add(mirrored_like(features, changed), np.delete(labels, chosen, axis=0))
+        sample.add(np.concatenate(seen), labels[chosen])
 
     def settle(self, name: str, seen: Seen) -> Consolidated:
         """The tensors of the next generation, from what was seen: the images are not looked at again."""
@@ -203,7 +201,8 @@ class Consolidation:
             known = ClassStatistics.from_tensors(tensors)
             shrunk = Shrunk.of(known, PRIOR_PICTURES)
             judgement = self._judged(tensors, known, shrunk, seen)
-            head = self.bundle.objective.known_head(head, *seen.sample.arrays(), shrunk)
+            within = shrunk if carried is not None else self._beside_base(seen)
+            head = self.bundle.objective.known_head(head, *seen.sample.arrays(), within)
         # Whoever asks for classes that are apart knows what older tasks lose.
         forgetting = {} if self.apart else self.forgetting(tensors, seen.drift)
         refit(tensors, self.refitted)
@@ -400,6 +399,20 @@ class Consolidation:
             if room <= 0:
                 break
         return seen
+
+    def _beside_base(self, seen: Seen) -> Shrunk | None:
+        """The covariance within the base's classes and the task's own, of which no other task is part.
+
+        So a task's head is the same whatever was learned before it, where no center has moved, and forgotten after.
+        """
+        stored = self.bundle.stored_checkpoint()
+        try:
+            base = ClassStatistics.from_tensors(stored)
+        finally:
+            stored.close()
+        # Known classes in a new look are no more images of the base's.
+        own = {f"\0{name}": one for name, one in seen.contributions.items()}
+        return Shrunk.of(Lesson(tuple(own), own).after(base), PRIOR_PICTURES)
 
     def _judged(
         self, tensors: Tensors, known: ClassStatistics, shrunk: Shrunk | None, seen: Seen

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, StateError, TaskError
-from csk_sdk.method.symmetric import root_of_inverse
+from csk_sdk.method.symmetric import Inverse
 from csk_sdk.method.thin import THIN, ThinInverse, thin_rows
 
 Float64 = NDArray[np.float64]
@@ -422,16 +422,30 @@ def lda_head(
 class Shrunk:
     """The inverse of the covariance within classes as `lda_head` shrinks it, `S = (1 - a) Sw + a diag(Sw)`.
 
-    `solve` multiplies rows `(n, f)` with it; `whiten` with a root of it, `S^-1 = root @ root.T`, so that what is left of
-    `S` is the identity, and `unwhiten` rows of weights of such features with `root.T`, to weights of the features
+    `solve` multiplies rows `(n, f)` with it; `whiten` with a root of it, `S^-1 = root @ root.T`, so that what is left
+    of `S` is the identity, and `unwhiten` rows of weights of such features with `root.T`, to weights of the features
     themselves. `noise` is that of means, `t = tr(S^-1 Sw)`; `shrinkage` is the share `a`.
     """
 
-    solve: Callable[[Float64], Float64]
     whiten: Callable[[Float64], Float64]
     unwhiten: Callable[[Float64], Float64]
-    noise: float
     shrinkage: float
+    # How to solve, and the noise: nothing of it is computed before it is asked for.
+    _inverse: Callable[[], tuple[Callable[[Float64], Float64], float]]
+
+    @cached_property
+    def _solved(self) -> tuple[Callable[[Float64], Float64], float]:
+        return self._inverse()
+
+    @property
+    def solve(self) -> Callable[[Float64], Float64]:
+        """Multiplies rows `(n, f)` with the inverse."""
+        return self._solved[0]
+
+    @property
+    def noise(self) -> float:
+        """`tr(S^-1 Sw)`."""
+        return self._solved[1]
 
     @classmethod
     def of(cls, statistics: ClassStatistics, prior_pictures: float) -> Shrunk | None:
@@ -447,19 +461,21 @@ class Shrunk:
         rows = thin_rows(within, floor) if few else None
         if rows is not None:
             thin = ThinInverse(rows, ridge, 1.0 - shrinkage)
-            return cls(thin, thin.whiten, thin.unwhiten, thin.noise, shrinkage)
+            return cls(thin.whiten, thin.unwhiten, shrinkage, lambda: (thin, thin.noise))
         within *= 1.0 - shrinkage
         # With few samples only the ridge makes it regular.
         np.einsum("ii->i", within)[:] += ridge
-        root, inverse = root_of_inverse(within)
-        # By `Sw = (S - ridge) / (1 - a)`, so that no second matrix is needed.
-        noise = float(np.sum(1.0 - ridge * np.diag(inverse))) / (1.0 - shrinkage)
+        inverse = Inverse(within)
+        root = inverse.root
+
+        def solved() -> tuple[Callable[[Float64], Float64], float]:
+            whole = inverse.whole
+            # By `Sw = (S - ridge) / (1 - a)`, so that no second matrix is needed.
+            noise = float(np.sum(1.0 - ridge * np.diag(whole))) / (1.0 - shrinkage)
+            return lambda rows: np.asarray(rows @ whole), noise
+
         return cls(
-            lambda rows: np.asarray(rows @ inverse),
-            lambda rows: np.asarray(rows @ root),
-            lambda rows: np.asarray(rows @ root.T),
-            noise,
-            shrinkage,
+            lambda rows: np.asarray(rows @ root), lambda rows: np.asarray(rows @ root.T), shrinkage, solved
         )
 
 

@@ -153,7 +153,7 @@ def _raw(
     mean: NDArray[np.float64],
     back: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> HeadArrays:
-    """On the features themselves, what was `fitted` `(classes, f + 1)` on others, less their `mean`; `back` leads there."""
+    """Of features, what was `fitted` `(classes, f + 1)` on others, less their `mean`; `back` leads weights there."""
     raw = back(fitted[:, :-1])
     return raw.astype(np.float32), (fitted[:, -1] - raw @ mean).astype(np.float32)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,29 +12,32 @@ Float64 = NDArray[np.float64]
 _AT_ONCE = 64
 
 
+class Inverse:
+    """The inverse `(n, n)` of a symmetric matrix, and a `root` of it, `root @ root.T`.
+
+    Where rounding leaves the matrix not positive definite, by LU, and the root by eigenvalues, of which none is taken
+    for negative. Raises LinAlgError where it is singular.
+    """
+
+    def __init__(self, matrix: Float64) -> None:
+        try:
+            lower = np.linalg.cholesky(matrix).astype(np.float64, copy=False)
+        except np.linalg.LinAlgError:
+            self.whole = np.asarray(np.linalg.inv(matrix), np.float64)
+            values, vectors = np.linalg.eigh((self.whole + self.whole.T) / 2.0)
+            self.root: Float64 = vectors * np.sqrt(np.maximum(values, 0.0))
+            return
+        self.root = inverse_of_lower(lower).T
+
+    @cached_property
+    def whole(self) -> Float64:
+        """The inverse itself: where there is a factor, one product of it with itself, which is half of one."""
+        return np.asarray(self.root @ self.root.T)
+
+
 def inverse_of(matrix: Float64) -> Float64:
-    """The inverse `(n, n)` of a symmetric matrix, a new array.
-
-    Where rounding leaves it not positive definite, by LU. Raises LinAlgError where it is singular.
-    """
-    return root_of_inverse(matrix)[1]
-
-
-def root_of_inverse(matrix: Float64) -> tuple[Float64, Float64]:
-    """A root `(n, n)` of the inverse of a symmetric matrix, `root @ root.T`, and the inverse.
-
-    Where rounding leaves it not positive definite, the inverse is by LU, and its root by eigenvalues, of which none is
-    taken for negative. Raises LinAlgError where it is singular.
-    """
-    try:
-        lower = np.linalg.cholesky(matrix).astype(np.float64, copy=False)
-    except np.linalg.LinAlgError:
-        inverse = np.asarray(np.linalg.inv(matrix), np.float64)
-        values, vectors = np.linalg.eigh((inverse + inverse.T) / 2.0)
-        return vectors * np.sqrt(np.maximum(values, 0.0)), inverse
-    rows = inverse_of_lower(lower)
-    # One factor with itself is half of a product.
-    return rows.T, np.asarray(rows.T @ rows)
+    """The inverse `(n, n)` of a symmetric matrix, a new array; see `Inverse`."""
+    return Inverse(matrix).whole
 
 
 def inverse_of_lower(lower: Float64) -> Float64:

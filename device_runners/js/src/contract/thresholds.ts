@@ -242,10 +242,8 @@ export const HEAD = {
 
 /** What mirroring goes by. docs/decisions/0005-heads.md. */
 export const MIRRORING = {
-  /** Of a task, so many at least are mirrored themselves for its own head: what that changes in others is told by these. */
-  leastImages: 100,
-  /** And one in so many of all. */
-  oneIn: 4,
+  /** Up to so many a task's images are looked at mirrored, too, for its own head. */
+  enough: 200,
 } as const;
 
 /** What warm up goes by. docs/decisions/0023-the-head-that-training-starts-from.md. */

@@ -7,12 +7,12 @@ import { type Contribution, type ContributionSum, Lesson } from '../method/contr
 import { type Judgement, judge, judgedApart } from '../method/decisions.js';
 import { type Drift, DriftEstimate } from '../method/drift.js';
 import { estimatedForgetting } from '../method/forgetting.js';
-import { type ClassStatistics, type ShrunkCovariance, shrunkCovariance } from '../method/heads.js';
+import { ClassStatistics, type ShrunkCovariance, shrunkCovariance } from '../method/heads.js';
 import { JudgedImages } from '../method/leftOut.js';
 import { WholeMap } from '../method/linearMap.js';
 import { crossEntropy, type HeadArrays, knownHead, logisticHead } from '../method/logistic.js';
 import { identity, rowsAt } from '../method/matrix.js';
-import { mirroredByTheNetwork, mirroredLike, othersOf, spreadOver } from '../method/mirroring.js';
+import { mirroredBeside, spreadOver } from '../method/mirroring.js';
 import { addToCenters, leak, project } from '../method/projection.js';
 import { Random } from '../method/random.js';
 import { Familiarity, measured } from '../method/unknown.js';
@@ -151,9 +151,10 @@ function settle(
   const { known, carried } = follow(training, tensors, lesson, drift);
   const shrunk = lesson && shrunkCovariance(known, PRIOR_IMAGES);
   const judgement = lesson && judged(training, tensors, known, shrunk, countedOf(training, taught, apart));
+  const within = lesson && (carried ? shrunk : besideBase(training, contributions));
   const told = sample.arrays();
   training.head =
-    shrunk && classes.length > 1 ? knownHead(seen.head, told.features, told.labels, shrunk) : seen.head;
+    within && classes.length > 1 ? knownHead(seen.head, told.features, told.labels, within) : seen.head;
   // Whoever asks for classes that are apart knows what older tasks lose.
   const forgetting =
     drift && !apart.length ? forgettingOf(training, tensors, drift) : new Map<string, number>();
@@ -166,6 +167,20 @@ function settle(
   }
   const loss = (): number => crossEntropy(taught.features, taught.labels, training.head);
   return { tensors, leaks, forgetting, headsOnly: false, judgement, apart, lesson, carried, loss };
+}
+
+/**
+ * The covariance within the base's classes and the task's own, of which no other task is part: so a task's head is the same
+ * whatever was learned before it, where no center has moved, and forgotten after.
+ */
+function besideBase(
+  { bundle }: TaskTraining,
+  contributions: ReadonlyMap<string, Contribution>,
+): ShrunkCovariance | undefined {
+  // Known classes in a new look are no more images of the base's.
+  const own = new Map([...contributions].map(([name, one]) => [`\0${name}`, one]));
+  const base = ClassStatistics.from(bundle.checkpoint, bundle.manifest.head.features);
+  return shrunkCovariance(new Lesson([...own.keys()], own).after(base), PRIOR_IMAGES);
 }
 
 /** What is to be expected of decisions, and into `tensors` a sketch of how close the images are to what is `known` now. */
@@ -343,7 +358,7 @@ async function featuresBefore(training: TaskTraining, batches: Batches): Promise
   return kept;
 }
 
-/** To a sample of images as they are, the same mirrored: some by the network, the others as these changed. */
+/** To a sample of few images as they are, some of the same mirrored. */
 async function addMirrored(
   training: TaskTraining,
   tensors: Map<string, StoredTensor>,
@@ -352,9 +367,9 @@ async function addMirrored(
 ): Promise<void> {
   const { input, head } = training.bundle.manifest;
   const [f, width] = [head.features, input.size.at(-1)!];
-  const own = sample.arrays();
-  const images = own.labels.length;
-  const chosen = spreadOver(images, Math.min(mirroredByTheNetwork(images), sample.room));
+  const { labels } = sample.arrays();
+  const images = labels.length;
+  const chosen = spreadOver(images, Math.min(mirroredBeside(images), sample.room));
   if (chosen.length === 0) return;
   const changed = new Float32Array(chosen.length * f);
   const extractor = await FeatureExtractor.open(training.bundle, tensors, training.opening);
@@ -374,7 +389,8 @@ async function addMirrored(
   } finally {
     await extractor.close();
   }
-  const labelsAt = (rows: readonly number[]) => Int32Array.from(rows, (at) => own.labels[at]!);
-  sample.add(changed, labelsAt(chosen));
-  sample.add(mirroredLike(own.features, changed, f), labelsAt(othersOf(images, chosen)));
+  sample.add(
+    changed,
+    Int32Array.from(chosen, (at) => labels[at]!),
+  );
 }

@@ -47,7 +47,7 @@ export class Space {
     if (!lower) return undefined;
     const used = shareUsed(shrunk, freedomOf(statistics.counts));
     const root = transposed(lower, f, f).map((value) => (1 - used) * value);
-    return new Space(root, shrunk.noise * (1 - used) ** 2);
+    return new Space(root, shrunk.noise() * (1 - used) ** 2);
   }
 
   /** Where means `(n, f)` lie. */

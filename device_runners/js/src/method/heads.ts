@@ -320,7 +320,7 @@ export function ldaHead(
   } else {
     weight = shrunk.system.solveRows(means, count);
   }
-  const noise = shrunk?.noise ?? 0;
+  const noise = shrunk?.noise() ?? 0;
   const temperature = statistics.temperature ?? 1;
   const bias = new Float32Array(count);
   for (let c = 0; c < count; c++) {
@@ -341,7 +341,7 @@ interface Decomposed {
 /** A covariance within classes, decomposed; `noise` is `tr(S^-1 Sw)`, and `shrinkage` the share `a`. */
 export interface ShrunkCovariance {
   readonly system: Decomposed;
-  readonly noise: number;
+  readonly noise: () => number;
   readonly shrinkage: number;
 }
 
@@ -360,14 +360,25 @@ export function shrunkCovariance(
   const thin = priorPictures > 0 ? thinCovariance(statistics) : undefined;
   if (thin) {
     const system = new ThinSystem(thin, ridge, 1 - shrinkage);
-    return { system, noise: system.noise(), shrinkage };
+    return { system, shrinkage, noise: onceOf(() => system.noise()) };
   }
   const loaded = covarianceWithin(statistics);
   for (let at = 0; at < loaded.length; at++) loaded[at] = (1 - shrinkage) * loaded[at]!;
   for (let j = 0; j < f; j++) loaded[j * f + j] = loaded[j * f + j]! + ridge[j]!;
   const system = new SymmetricSystem(loaded, f);
-  // Of Sw = (S - ridge) / (1 - a).
-  const inverse = system.inverseDiagonal();
-  const noise = ridge.reduce((sum, value, j) => sum + 1 - value * inverse[j]!, 0) / (1 - shrinkage);
-  return { system, noise, shrinkage };
+  const noise = onceOf(() => {
+    // Of Sw = (S - ridge) / (1 - a).
+    const inverse = system.inverseDiagonal();
+    return ridge.reduce((sum, value, j) => sum + 1 - value * inverse[j]!, 0) / (1 - shrinkage);
+  });
+  return { system, shrinkage, noise };
+}
+
+/** What computes a number when it is first asked for, and then knows it. */
+function onceOf(compute: () => number): () => number {
+  let found: number | undefined;
+  return () => {
+    found ??= compute();
+    return found;
+  };
 }

@@ -89,7 +89,7 @@ function distanceIn(
   if (!shrunk) return undefined;
   const f = known.features;
   const used = shareUsed(shrunk, freedomOf(known.counts));
-  const expected = shrunk.noise / (1 - used) ** 2;
+  const expected = shrunk.noise() / (1 - used) ** 2;
   return (images, name) => {
     const row = known.classes.indexOf(name);
     const apart = new Float64Array(images.length * f);
@@ -104,5 +104,5 @@ function distanceIn(
 
 /** `g`, the share of the covariance's degrees of freedom that the discriminant uses. */
 export function shareUsed({ noise, shrinkage }: Omit<ShrunkCovariance, 'system'>, freedom: number): number {
-  return Math.min(((1 - shrinkage) * noise) / freedom, KNOWN_CLASSES.mostUsed);
+  return Math.min(((1 - shrinkage) * noise()) / freedom, KNOWN_CLASSES.mostUsed);
 }

@@ -90,7 +90,7 @@ export class LeftOut {
 
   /** What of the noise of its mean a class is given back: a quarter of `tr(S^-1 Sw) / n_c`. */
   given(c: number): number {
-    return this.shrunk.noise / (4 * this.statistics.counts[c]!);
+    return this.shrunk.noise() / (4 * this.statistics.counts[c]!);
   }
 }
 

@@ -1,7 +1,6 @@
 /** A task's own head, fitted exactly: multinomial logistic regression on features (docs/decisions/0005-heads.md). */
 
 import { HEAD } from '../contract/thresholds.js';
-import type { ShrunkCovariance } from './heads.js';
 import { add, difference, dot, norm, timesTransposed, transposed } from './matrix.js';
 
 /** `logits = features @ weight.T + bias`: weight `(classes, f)`, bias `(classes,)`. */
@@ -29,6 +28,12 @@ export function logisticHead(
   return onRawFeatures(fitted, classes, mean, (weight) => weight.map((value, at) => value / scale[at % f]!));
 }
 
+/** A covariance, decomposed; all is `(m, f)`. See `SymmetricSystem`. */
+interface Whitening {
+  whitenRows(rows: Float64Array, m: number): Float64Array;
+  unwhitenRows(rows: Float64Array, m: number): Float64Array;
+}
+
 /**
  * A mean of two heads over the same classes: `head`, of `logisticHead`, and one in the metric of what is known: logistic
  * regression on features `(n, f)` under which the covariance within all known classes, `shrunk`, is the identity.
@@ -41,7 +46,7 @@ export function knownHead(
   head: HeadArrays,
   features: Float32Array,
   labels: ArrayLike<number>,
-  { system }: ShrunkCovariance,
+  { system }: { readonly system: Whitening },
 ): HeadArrays {
   const classes = head.bias.length;
   const n = labels.length;
