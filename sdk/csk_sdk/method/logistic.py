@@ -21,7 +21,7 @@ DECAY, TOLERANCE = number("head", "weight_decay"), number("head", "tolerance")
 KNOWN_DECAY, KNOWN_SHARE = number("head", "known_decay"), number("head", "known_share")
 ITERATIONS = integer("head", "iterations")
 # So many images are whitened at once: in float64 their features take twice the room.
-_AT_ONCE = 256
+_AT_ONCE = integer("unknown", "images_at_once")
 LEAST_DEVIATION = number("head", "least_deviation")
 MEMORY, OVERSHOOT = integer("head", "memory"), number("head", "overshoot")
 
