@@ -10,7 +10,7 @@ from digit_products import digit_products
 from sklearn.metrics import roc_auc_score
 
 from csk_sdk.errors import StateError
-from csk_sdk.method.heads import ClassStatistics, Shrunk, lda_head
+from csk_sdk.method.heads import ClassStatistics, lda_head
 from csk_sdk.method.left_out import JudgedImages, LeftOut
 from csk_sdk.method.unknown import QUANTILES, Distance, Familiarity, Spread, distance, margins_of, measured
 
@@ -24,7 +24,7 @@ def digits():
 
 
 def sketched(known, statistics, x, labels, classes):
-    images = JudgedImages.of(statistics, x, labels, classes, Shrunk.of(statistics, PRIOR))
+    images = JudgedImages.of(statistics, x, labels, classes, PRIOR)
     return known if images is None else measured(known, statistics, images)
 
 

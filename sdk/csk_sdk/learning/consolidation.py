@@ -196,13 +196,12 @@ class Consolidation:
             if seen.contributions:
                 lesson = self._lesson(seen.contributions, self._temperature(seen.sample))
             carried = self._follow(seen.drift, tensors, lesson)
-        judgement, head = None, seen.head
-        if lesson is not None and lesson.classes:
-            known = ClassStatistics.from_tensors(tensors)
-            shrunk = Shrunk.of(known, PRIOR_PICTURES)
-            judgement = self._judged(tensors, known, shrunk, seen)
-            within = shrunk if carried is not None else self._beside_base(seen)
-            head = self.bundle.objective.known_head(head, *seen.sample.arrays(), within)
+        judgement = (
+            self._judged(tensors, seen.sample, seen.own) if lesson is not None and lesson.classes else None
+        )
+        head = seen.head
+        if lesson is not None and not self.bundle.objective.tabular:
+            head = self._own_head(tensors, seen, moved=carried is not None)
         # Whoever asks for classes that are apart knows what older tasks lose.
         forgetting = {} if self.apart else self.forgetting(tensors, seen.drift)
         refit(tensors, self.refitted)
@@ -400,29 +399,35 @@ class Consolidation:
                 break
         return seen
 
-    def _beside_base(self, seen: Seen) -> Shrunk | None:
-        """The covariance within the base's classes and the task's own, of which no other task is part.
+    def _own_head(self, tensors: Tensors, seen: Seen, *, moved: bool) -> HeadArrays:
+        """The task's, beside what is known: of the base and of the task itself.
 
-        So a task's head is the same whatever was learned before it, where no center has moved, and forgotten after.
+        So it is the same whatever was learned before it, and forgotten after. Where a center has `moved`, the network
+        holds something of each task anyway, and it is all that is known.
         """
+        known = ClassStatistics.from_tensors(tensors) if moved else self._beside_base(seen.contributions)
+        shrunk = Shrunk.of(known, PRIOR_PICTURES)
+        del known
+        return self.bundle.objective.known_head(seen.head, *seen.sample.arrays(), shrunk)
+
+    def _beside_base(self, contributions: Mapping[str, Contribution]) -> ClassStatistics:
         stored = self.bundle.stored_checkpoint()
         try:
             base = ClassStatistics.from_tensors(stored)
         finally:
             stored.close()
         # Known classes in a new look are no more images of the base's.
-        own = {f"\0{name}": one for name, one in seen.contributions.items()}
-        return Shrunk.of(Lesson(tuple(own), own).after(base), PRIOR_PICTURES)
+        own = {f"\0{name}": one for name, one in contributions.items()}
+        return Lesson(tuple(own), own).after(base)
 
-    def _judged(
-        self, tensors: Tensors, known: ClassStatistics, shrunk: Shrunk | None, seen: Seen
-    ) -> Judgement | None:
-        """What is to be expected of decisions, and a sketch of how close the task's images are to what is `known` now.
+    def _judged(self, tensors: Tensors, sample: FeatureSample, parts: int) -> Judgement | None:
+        """What is to be expected of decisions, and a sketch of how close the task's images are to what is known now.
 
-        By the images themselves, and not mirrored.
+        By the first `parts` of the sample.
         """
-        features, labels, classes = self._counted(*seen.sample.arrays(seen.own))
-        images = JudgedImages.of(known, features, labels, classes, shrunk)
+        features, labels, classes = self._counted(*sample.arrays(parts))
+        known = ClassStatistics.from_tensors(tensors)
+        images = JudgedImages.of(known, features, labels, classes, PRIOR_PICTURES)
         if images is None:
             return None
         sketch = measured(Familiarity.from_tensors(self.tensors), known, images)

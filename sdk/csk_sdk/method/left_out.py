@@ -42,11 +42,8 @@ class LeftOut:
     def of(cls, statistics: ClassStatistics, prior_pictures: float) -> LeftOut | None:
         """None where there is no spread within classes."""
         shrunk = Shrunk.of(statistics, prior_pictures)
-        return None if shrunk is None else cls.by(statistics, shrunk)
-
-    @classmethod
-    def by(cls, statistics: ClassStatistics, shrunk: Shrunk) -> LeftOut:
-        """That of statistics whose covariance was shrunk already."""
+        if shrunk is None:
+            return None
         counts = statistics.counts
         means = statistics.means
         part = (1.0 - shrunk.shrinkage) / statistics.freedom
@@ -117,16 +114,17 @@ class JudgedImages:
         features: NDArray[np.float32],
         labels: NDArray[np.int64],
         classes: Sequence[str],
-        shrunk: Shrunk | None,
+        prior_pictures: float,
     ) -> JudgedImages | None:
         """Of features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted there.
 
-        `shrunk` is their `Shrunk`. None where nothing can be decided between.
+        None where nothing can be decided between.
         """
-        decided = len(statistics.classes) >= 2 and bool((statistics.counts > 0).all())
-        if not classes or not decided or shrunk is None:
+        if not classes or len(statistics.classes) < 2 or not (statistics.counts > 0).all():
             return None
-        discriminant = LeftOut.by(statistics, shrunk)
+        discriminant = LeftOut.of(statistics, prior_pictures)
+        if discriminant is None:
+            return None
         place = {name: row for row, name in enumerate(statistics.classes)}
         rows = np.array([place[name] for name in classes], np.int64)[labels]
         others = statistics.counts[rows] > 1.0

@@ -1,5 +1,6 @@
 /** After the last step: what was learned becomes part of the network, and the data part of what is protected. */
 
+import type { Bundle } from '../bundle/bundle.js';
 import { augmentationOf, followsDrift } from '../config.js';
 import { mirrored } from '../data/augment.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
@@ -7,7 +8,7 @@ import { type Contribution, type ContributionSum, Lesson } from '../method/contr
 import { type Judgement, judge, judgedApart } from '../method/decisions.js';
 import { type Drift, DriftEstimate } from '../method/drift.js';
 import { estimatedForgetting } from '../method/forgetting.js';
-import { ClassStatistics, type ShrunkCovariance, shrunkCovariance } from '../method/heads.js';
+import { ClassStatistics, shrunkCovariance } from '../method/heads.js';
 import { JudgedImages } from '../method/leftOut.js';
 import { WholeMap } from '../method/linearMap.js';
 import { crossEntropy, type HeadArrays, knownHead, logisticHead } from '../method/logistic.js';
@@ -149,12 +150,8 @@ function settle(
     ? lessonOf(training, contributions, temperatureOf(training, sample, apart), apart)
     : undefined;
   const { known, carried } = follow(training, tensors, lesson, drift);
-  const shrunk = lesson && shrunkCovariance(known, PRIOR_IMAGES);
-  const judgement = lesson && judged(training, tensors, known, shrunk, countedOf(training, taught, apart));
-  const within = lesson && (carried ? shrunk : besideBase(training, contributions));
-  const told = sample.arrays();
-  training.head =
-    within && classes.length > 1 ? knownHead(seen.head, told.features, told.labels, within) : seen.head;
+  const judgement = lesson && judged(training, tensors, known, countedOf(training, taught, apart));
+  if (lesson) training.head = ownHead(training, seen, carried && known);
   // Whoever asks for classes that are apart knows what older tasks lose.
   const forgetting =
     drift && !apart.length ? forgettingOf(training, tensors, drift) : new Map<string, number>();
@@ -170,17 +167,25 @@ function settle(
 }
 
 /**
- * The covariance within the base's classes and the task's own, of which no other task is part: so a task's head is the same
- * whatever was learned before it, where no center has moved, and forgotten after.
+ * The task's own head beside what is known: of the base and of the task itself. So it is the same whatever was learned before it,
+ * and forgotten after. Where a center has moved, the network holds something of each task anyway, and it is `all` that is known.
  */
-function besideBase(
-  { bundle }: TaskTraining,
-  contributions: ReadonlyMap<string, Contribution>,
-): ShrunkCovariance | undefined {
+function ownHead(
+  { bundle, classes }: TaskTraining,
+  { head, sample, contributions }: Seen,
+  all: ClassStatistics | undefined,
+): HeadArrays {
+  if (classes.length < 2) return head;
+  const { features, labels } = sample.arrays();
+  const shrunk = shrunkCovariance(all ?? besideBase(bundle, contributions), PRIOR_IMAGES);
+  return shrunk ? knownHead(head, features, labels, shrunk) : head;
+}
+
+function besideBase(bundle: Bundle, contributions: ReadonlyMap<string, Contribution>): ClassStatistics {
   // Known classes in a new look are no more images of the base's.
   const own = new Map([...contributions].map(([name, one]) => [`\0${name}`, one]));
   const base = ClassStatistics.from(bundle.checkpoint, bundle.manifest.head.features);
-  return shrunkCovariance(new Lesson([...own.keys()], own).after(base), PRIOR_IMAGES);
+  return new Lesson([...own.keys()], own).after(base);
 }
 
 /** What is to be expected of decisions, and into `tensors` a sketch of how close the images are to what is `known` now. */
@@ -188,10 +193,9 @@ function judged(
   training: TaskTraining,
   tensors: Map<string, StoredTensor>,
   known: ClassStatistics,
-  shrunk: ShrunkCovariance | undefined,
   { features, labels, classes }: Taught,
 ): Judgement | undefined {
-  const images = JudgedImages.of(known, features, labels, classes, shrunk);
+  const images = JudgedImages.of(known, features, labels, classes, PRIOR_IMAGES);
   if (!images) return undefined;
   const sketch = measured(Familiarity.from(training.tensors), known, images);
   for (const [key, tensor] of sketch?.tensors() ?? []) tensors.set(key, tensor);

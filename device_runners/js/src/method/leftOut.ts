@@ -8,7 +8,7 @@
 
 import { UNKNOWN } from '../contract/thresholds.js';
 import { freedomOf, meansOf } from './covariance.js';
-import { type ClassStatistics, decides, type ShrunkCovariance } from './heads.js';
+import { type ClassStatistics, decides, type ShrunkCovariance, shrunkCovariance } from './heads.js';
 import { rowProducts, rowsAt, timesTransposed } from './matrix.js';
 
 /** So many images are judged at once: their rows are float64, and as long as the features. */
@@ -22,14 +22,19 @@ export class LeftOut {
   readonly ahead: Float64Array;
   private readonly squares: Float64Array;
 
-  /** `shrunk` is the `shrunkCovariance` of the statistics. */
-  constructor(
+  private constructor(
     private readonly statistics: ClassStatistics,
     private readonly shrunk: ShrunkCovariance,
   ) {
     this.means = meansOf(statistics);
     this.ahead = shrunk.system.solveRows(this.means, statistics.classes.length);
     this.squares = rowProducts(this.ahead, this.means, statistics.features);
+  }
+
+  /** Undefined where there is no spread within classes. */
+  static of(statistics: ClassStatistics, priorPictures: number): LeftOut | undefined {
+    const shrunk = shrunkCovariance(statistics, priorPictures);
+    return shrunk && new LeftOut(statistics, shrunk);
   }
 
   /** The logits `(rows.length, among.length)` at the means of classes, for the classes `among`. */
@@ -109,18 +114,19 @@ export class JudgedImages {
   ) {}
 
   /**
-   * Of features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted there;
-   * `shrunk` is their `shrunkCovariance`. Undefined where nothing can be decided between.
+   * Of features `(n, f)` and labels `(n,)` into `classes`, which are part of `statistics`, all counted there. Undefined where
+   * nothing can be decided between.
    */
   static of(
     statistics: ClassStatistics,
     features: Float32Array,
     labels: ArrayLike<number>,
     classes: readonly string[],
-    shrunk: ShrunkCovariance | undefined,
+    priorPictures: number,
   ): JudgedImages | undefined {
-    if (!classes.length || !decides(statistics) || !shrunk) return undefined;
-    const discriminant = new LeftOut(statistics, shrunk);
+    if (!classes.length || !decides(statistics)) return undefined;
+    const discriminant = LeftOut.of(statistics, priorPictures);
+    if (!discriminant) return undefined;
     const { features: f, counts } = statistics;
     const place = classes.map((name) => statistics.classes.indexOf(name));
     const told = Array.from(labels, (_, i) => i).filter((i) => counts[place[labels[i]!]!]! > 1);
