@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import Shrunk
+from csk_sdk.method.left_out import AT_ONCE
 
 Float32 = NDArray[np.float32]
 HeadArrays = tuple[Float32, Float32]
 DECAY, TOLERANCE = number("head", "weight_decay"), number("head", "tolerance")
 KNOWN_DECAY, KNOWN_SHARE = number("head", "known_decay"), number("head", "known_share")
 ITERATIONS = integer("head", "iterations")
-# So many images are whitened at once: in float64 their features take twice the room.
-_AT_ONCE = integer("unknown", "images_at_once")
 LEAST_DEVIATION = number("head", "least_deviation")
 MEMORY, OVERSHOOT = integer("head", "memory"), number("head", "overshoot")
 
@@ -63,8 +62,9 @@ def known_head(
     """
     mean = features.mean(axis=0, dtype=np.float64)
     x = np.ones((len(features), features.shape[1] + 1), np.float32)
-    for start in range(0, len(x), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
+    # In float64 features take twice the room.
+    for start in range(0, len(x), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
         x[part, :-1] = shrunk.whiten(features[part] - mean)
     fitted = _multinomial(x, labels, len(head[1]), KNOWN_DECAY, TOLERANCE, ITERATIONS)
     weight, bias = _raw(fitted, mean, shrunk.unwhiten)
