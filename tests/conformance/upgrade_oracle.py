@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from guard_oracle import threshold
 from numpy.typing import NDArray
 
 Tensors = dict[str, NDArray]
@@ -71,7 +72,14 @@ def carried_head(settings: Mapping[str, Any], given: Tensors, world: Any) -> Ten
     new = ((old @ forward.T + offset)[:, None] + noise).reshape(-1, after)
     weight, bias = (given[key].astype(np.float64) for key in ("weight", "bias"))
     logits = np.repeat(old @ weight.T + bias, len(noise), axis=0)
-    found = np.linalg.lstsq(np.column_stack([new, np.ones(len(new))]), logits, rcond=None)[0]
+    around = (np.repeat(means, 2 * before, axis=0) @ forward.T + offset)[:, None]
+    variance_within = np.mean((new.reshape(len(old), -1, after) - around) ** 2, axis=(0, 1))
+    # What the map's images do not show, as images of its own kind: a feature off by so much that no logit follows.
+    unseen = threshold("upgrade", "unseen") if mapped else 0.0
+    shaken = np.column_stack([np.diag(np.sqrt(len(new) * unseen * variance_within)), np.zeros(after)])
+    seen = np.column_stack([new, np.ones(len(new))])
+    wanted = np.concatenate([logits, np.zeros((after, logits.shape[1]))])
+    found = np.linalg.lstsq(np.concatenate([seen, shaken]), wanted, rcond=None)[0]
     behind = (new @ given["backward"].T.astype(np.float64) + given["back_offset"]) @ weight.T + bias
     lost = logits - behind
 

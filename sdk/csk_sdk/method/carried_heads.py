@@ -19,6 +19,7 @@ from csk_sdk.method.symmetric import inverse_of
 
 Float64 = NDArray[np.float64]
 TELLS, PRIOR_IMAGES = number("upgrade", "tells"), number("upgrade", "prior_images")
+UNSEEN = number("upgrade", "unseen")
 
 
 class CarriedHeads:
@@ -26,7 +27,8 @@ class CarriedHeads:
 
     `S` is the covariance within classes, shrunk as if `PRIOR_IMAGES` more had shown no correlation, `A` the way to the
     new features, `U` the covariance of what it leaves, and `D` the deviations `(k, f_old)` of `k` means, over the root
-    of `k`: old features vary as `C = S + D'D`, and new ones as `A C A' + U`.
+    of `k`: old features vary as `C = S + D'D`, and new ones as `A C A' + U`. The base's images, which a map is fitted to,
+    do not show all that it leaves of other classes: a hundredth of each new feature's variance is in `U` besides.
     """
 
     def __init__(self, way: FeatureMap, statistics: ClassStatistics) -> None:
@@ -41,7 +43,10 @@ class CarriedHeads:
         varied = way.through(self._cross.T)
         self._left = way.unexplained.reshape(-1, len(varied)).astype(np.float64)
         varied += self._left.T @ self._left
-        np.einsum("ii->i", varied)[:] += statistics.rounding
+        own = np.einsum("ii->i", varied)
+        own += statistics.rounding
+        if not way.exact:
+            own *= 1.0 + UNSEEN
         self._inverse = inverse_of(varied)
 
     def told(self, weight: NDArray[np.float32], classes: Sequence[str], exclusive: bool = True) -> float:

@@ -112,6 +112,8 @@ export const UPGRADE = {
   tells: 0.97,
   /** Of so many more images without any correlation the covariance is then made. */
   priorImages: 10,
+  /** Where new features are told by a map, this share of each one's variance is taken for noise besides: the base's images do not show all that the map leaves of other classes. */
+  unseen: 0.01,
 } as const;
 
 /** What contributions goes by. docs/decisions/0030-ledger.md. */

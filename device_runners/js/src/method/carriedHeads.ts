@@ -26,7 +26,9 @@ interface Apart {
 /**
  * By `statistics` over the old features: images lie around their class's mean, each class being as likely. `S` is the covariance
  * within classes, shrunk as if some more images had shown no correlation, `A` the way to the new features, `U` the covariance of
- * what it leaves, and `D` what lies between the classes: old features vary as `C = S + D'D`, and new ones as `A C A' + U`.
+ * what it leaves, and `D` what lies between the classes: old features vary as `C = S + D'D`, and new ones as `A C A' + U`. The
+ * base's images, which a map is fitted to, do not show all that it leaves of other classes: a hundredth of each new feature's
+ * variance is in `U` besides.
  */
 export class CarriedHeads {
   private readonly within: Float64Array;
@@ -51,7 +53,10 @@ export class CarriedHeads {
     this.left = way.left();
     add(varied, this.left);
     const rounding = roundingOf(statistics);
-    for (let j = 0; j < after; j++) varied[j * after + j] = varied[j * after + j]! + rounding;
+    const unseen = way.exact ? 0 : UPGRADE.unseen;
+    for (let j = 0; j < after; j++) {
+      varied[j * after + j] = (1 + unseen) * (varied[j * after + j]! + rounding);
+    }
     this.system = new SymmetricSystem(varied, after);
   }
 
