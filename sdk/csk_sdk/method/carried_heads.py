@@ -27,8 +27,8 @@ class CarriedHeads:
 
     `S` is the covariance within classes, shrunk as if `PRIOR_IMAGES` more had shown no correlation, `A` the way to the
     new features, `U` the covariance of what it leaves, and `D` the deviations `(k, f_old)` of `k` means, over the root
-    of `k`: old features vary as `C = S + D'D`, and new ones as `A C A' + U`. The base's images, which a map is fitted to,
-    do not show all that it leaves of other classes: a hundredth of each new feature's variance is in `U` besides.
+    of `k`: old features vary as `C = S + D'D`, and new ones as `A C A' + U`. The base's images, which a map is fitted
+    to, do not show all that it leaves of other classes: a hundredth of each new feature's variance is in `U` besides.
     """
 
     def __init__(self, way: FeatureMap, statistics: ClassStatistics) -> None:
