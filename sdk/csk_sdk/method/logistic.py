@@ -55,8 +55,8 @@ def known_head(
 ) -> HeadArrays:
     """A mean of two heads over the same classes: `head`, of `logistic_head`, and one in the metric of what is known.
 
-    That one is `logistic_head` on features `(n, f)` float32 under which the covariance within all known classes,
-    `shrunk`, is the identity. A decay of single features knows nothing of how they go together, which the images of one
+    That one is `logistic_head` on features `(n, f)` float32 under which the covariance within known classes, `shrunk`,
+    is the identity. A decay of single features knows nothing of how they go together, which the images of one
     task are too few to tell; the discriminant knows, and hardly looks at where the task's classes meet. The logits'
     mean errs less than either (docs/decisions/0005). `labels` `(n,)` into the head's classes. Raises nothing.
     """

@@ -158,9 +158,9 @@ class Objective(ABC):
     def known_head(
         self, head: HeadArrays, features: NDArray[np.float32], labels: Labels, shrunk: Shrunk | None
     ) -> HeadArrays:
-        """What `fit_head` found of these features and labels, and what is known of all classes beside.
+        """What `fit_head` found of these features and labels, and what is known beside.
 
-        `shrunk` is the covariance within all known classes, the task's among them; None where it shows no spread.
+        `shrunk` is the covariance within known classes, the task's among them; None where it shows no spread.
         """
         return head
 

@@ -9,7 +9,7 @@ import { StateError, TaskError } from '../errors.js';
 import { textOf, utf8 } from '../formats/bytes.js';
 import { float32, float64, type StoredTensor, type Tensors, uint8 } from '../formats/tensors.js';
 import { betweenClasses, covarianceWithin, freedomOf, roundingOf, variancesWithin } from './covariance.js';
-import type { HeadArrays } from './logistic.js';
+import type { HeadArrays, Whitening } from './logistic.js';
 import { add, difference, timesTransposed, trace, transposed } from './matrix.js';
 import { SymmetricSystem } from './symmetric.js';
 import { ThinSystem, thinCovariance } from './thin.js';
@@ -331,16 +331,9 @@ export function ldaHead(
   return { weight: new Float32Array(weight.map((value) => value / temperature)), bias };
 }
 
-/** A system with a symmetric matrix, decomposed; all take and give `(m, n)`. See `SymmetricSystem`. */
-interface Decomposed {
-  solveRows(rows: Float64Array, m: number): Float64Array;
-  whitenRows(rows: Float64Array, m: number): Float64Array;
-  unwhitenRows(rows: Float64Array, m: number): Float64Array;
-}
-
 /** A covariance within classes, decomposed; `noise` is `tr(S^-1 Sw)`, and `shrinkage` the share `a`. */
 export interface ShrunkCovariance {
-  readonly system: Decomposed;
+  readonly system: Whitening & { solveRows(rows: Float64Array, m: number): Float64Array };
   readonly noise: () => number;
   readonly shrinkage: number;
 }

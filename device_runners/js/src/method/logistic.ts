@@ -29,14 +29,14 @@ export function logisticHead(
 }
 
 /** A covariance, decomposed; all is `(m, f)`. See `SymmetricSystem`. */
-interface Whitening {
+export interface Whitening {
   whitenRows(rows: Float64Array, m: number): Float64Array;
   unwhitenRows(rows: Float64Array, m: number): Float64Array;
 }
 
 /**
  * A mean of two heads over the same classes: `head`, of `logisticHead`, and one in the metric of what is known: logistic
- * regression on features `(n, f)` under which the covariance within all known classes, `shrunk`, is the identity.
+ * regression on features `(n, f)` under which the covariance within known classes, `shrunk`, is the identity.
  *
  * A decay of single features knows nothing of how they go together, which the images of one task are too few to tell; the
  * discriminant knows, and hardly looks at where the task's classes meet. The logits' mean errs less than either
