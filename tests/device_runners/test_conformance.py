@@ -133,7 +133,7 @@ FAULTS = {
     "no shrinkage": (
         "platforms.cases.PRIOR_PICTURES",
         0.0,
-        {"discriminant", "calibration", "unknown"},
+        {"discriminant", "known_head", "calibration", "unknown"},
     ),
     "no drift": ("csk_sdk.method.drift.DriftEstimate.fit", _no_drift, {"drift", "task"}),
     "a moment too many": (
