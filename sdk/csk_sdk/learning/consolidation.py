@@ -6,6 +6,7 @@ docs/method.md#consolidation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -282,13 +283,11 @@ class Consolidation:
 
         Led back to the untouched network's features; None where nobody knows the way.
         """
-        stored = self.bundle.stored_checkpoint()
         try:
-            matrix = map_of(tensors, stored)
+            with closing(self.bundle.stored_checkpoint()) as stored:
+                matrix = map_of(tensors, stored)
         except UnledgeredError:
             return None
-        finally:
-            stored.close()
         if not seen.contributions:
             return None
         one = next(iter(seen.contributions.values()))
@@ -305,19 +304,13 @@ class Consolidation:
 
     @property
     def _has_temperature(self) -> bool:
-        stored = self.bundle.stored_checkpoint()
-        try:
+        with closing(self.bundle.stored_checkpoint()) as stored:
             return "statistics.temperature" in stored
-        finally:
-            stored.close()
 
     def _untouched(self, batches: Batches, before: FeatureSample | None) -> list[ContributionSum]:
         """What the bundle's own network sees in the task: the same as `before` where no task has moved it yet."""
-        stored = self.bundle.stored_checkpoint()
-        try:
+        with closing(self.bundle.stored_checkpoint()) as stored:
             centers = {key: stored[key] for key in stored if key.startswith("center/")}
-        finally:
-            stored.close()
         sums = self._sums()
         if before is not None and np.array_equal(digest_of_centers(self.tensors), digest_of_centers(centers)):
             for features, labels in before.pairs:
@@ -346,14 +339,12 @@ class Consolidation:
         old = old if seen is None else seen.after(old)
         old.replace_in(tensors)
         del old
-        stored = self.bundle.stored_checkpoint()
         try:
-            matrix = map_of(self.tensors, stored)
+            with closing(self.bundle.stored_checkpoint()) as stored:
+                matrix = map_of(self.tensors, stored)
         except UnledgeredError:
             # Its map ends where someone went on who knows of none.
             return Lesson(self.classes, {}) if seen is not None else None
-        finally:
-            stored.close()
         if matrix is None and not self._moved:
             return None
         if drift is not None and followed:
@@ -411,11 +402,8 @@ class Consolidation:
         return self.bundle.objective.known_head(seen.head, *seen.sample.arrays(), shrunk)
 
     def _beside_base(self, contributions: Mapping[str, Contribution]) -> ClassStatistics:
-        stored = self.bundle.stored_checkpoint()
-        try:
+        with closing(self.bundle.stored_checkpoint()) as stored:
             base = ClassStatistics.from_tensors(stored)
-        finally:
-            stored.close()
         # Known classes in a new look are no more images of the base's.
         own = {f"\0{name}": one for name, one in contributions.items()}
         return Lesson(tuple(own), own).after(base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -269,11 +270,8 @@ def _remains(
     if changed and any_left:
         if bundle.manifest.sites:
             found.append(said("remains_moments"))
-        stored = bundle.stored_checkpoint()
-        try:
+        with closing(bundle.stored_checkpoint()) as stored:
             moved = not np.array_equal(digest_of_centers(tensors), digest_of_centers(stored))
-        finally:
-            stored.close()
         if moved:
             found.append(said("remains_centers"))
     if not exact:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -73,12 +74,9 @@ def statistics_of(
     """
     if bundle.objective.tabular:
         raise UnledgeredError("images of a table are of no class")
-    untouched = bundle.stored_checkpoint()
-    try:
+    with closing(bundle.stored_checkpoint()) as untouched:
         matrix = map_of(generation.tensors, untouched)
         base = ClassStatistics.from_tensors(untouched)
-    finally:
-        untouched.close()
     hidden = tuple(hidden)
     base = base.without(hidden) if hidden else base
     lessons = (_lesson(task, matrix is not None, base.features, read) for task in tasks)

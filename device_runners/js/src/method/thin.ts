@@ -81,11 +81,10 @@ export class ThinSystem {
   /** `(n, f)`: the inverse is that of the ridge, less `within^T within`, from both sides times `narrow`. */
   private readonly within: Float64Array;
   private readonly columns: Float64Array;
-  /**
-   * `(n, f)`: the identity less `within^T within` is `root root^T` with the root `1 - within^T rest` (Andrews, "A square root
-   * formulation of the Kalman covariance equations", 1968).
-   */
-  private readonly rest: () => Float64Array;
+  /** Cholesky's factor of the kernel, `(n, n)`, and what is in front of `within`, `(n, f)`. */
+  private readonly lower: Float64Array;
+  private readonly wide: Float64Array;
+  private found: Float64Array | undefined;
 
   constructor(
     private readonly thin: Rows,
@@ -100,15 +99,20 @@ export class ThinSystem {
     for (let i = 0; i < n; i++) kernel[i * n + i] = kernel[i * n + i]! + 1;
     // Not definite where a number is not finite, as then nothing is that follows.
     const lower = choleskyFactor(kernel, n) ?? kernel.fill(Number.NaN);
-    const wide = within.slice();
-    solveLower(lower, within, n, f, 0);
-    this.within = within;
+    this.lower = lower;
+    this.wide = within.slice();
+    this.within = solveLower(lower, within, n, f, 0);
     this.columns = transposed(within, n, f);
-    let found: Float64Array | undefined;
-    this.rest = () => {
-      found ??= solveLower(lower, wide, n, f, 1);
-      return found;
-    };
+  }
+
+  /**
+   * `(n, f)`: the identity less `within^T within` is `root root^T` with the root `1 - within^T rest` (Andrews, "A square root
+   * formulation of the Kalman covariance equations", 1968).
+   */
+  private rest(): Float64Array {
+    const { n, f } = this.thin;
+    this.found ??= solveLower(this.lower, this.wide.slice(), n, f, 1);
+    return this.found;
   }
 
   /** The trace of the inverse times `rows^T rows`. */
