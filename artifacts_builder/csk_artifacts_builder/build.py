@@ -10,7 +10,9 @@ import onnx_ir as ir
 
 from csk_artifacts_builder.bundle_writer import BundleDraft, large_weights
 from csk_artifacts_builder.describe import pixels_said, unprotected, warnings_about
+from csk_artifacts_builder.graphs.domain import plain_statistics
 from csk_artifacts_builder.int8.calibrate import Agreement
+from csk_artifacts_builder.measure.base_channels import measure_channels
 from csk_artifacts_builder.measure.base_knowledge import measure_base
 from csk_artifacts_builder.measure.feature_map import bundle_to_upgrade, measure_upgrade
 from csk_artifacts_builder.measure.verify import same_logits
@@ -22,6 +24,7 @@ from csk_artifacts_builder.prepare.source_file import require_writable
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.bundle.signing import private_key
 from csk_sdk.contract.manifest import (
+    DOMAIN_CHANNELS,
     EXPORT_TEMPLATE,
     INT8,
     ORT_FOLDER,
@@ -109,6 +112,9 @@ def _build(
         del weights  # from here on they are read from the file
         with draft.scratch(source.model) as prepared:
             inexact = same_logits(source, prepared, head.activation, real)
+        if split is not None and manifest.domain_channels:
+            with draft.scratch(plain_statistics(source.model, where)) as graph:
+                draft.write_tensors(DOMAIN_CHANNELS, measure_channels(graph, split, manifest))
         if ORT_TRAINING in manifest.backends:
             with draft.writing():
                 unchecked = write_ort_artifacts(

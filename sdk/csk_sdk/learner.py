@@ -21,11 +21,13 @@ from csk_sdk.data.tasks import Task
 from csk_sdk.device.choice import in_chosen_precision
 from csk_sdk.errors import BundleError, ConfigError, CskError, StateError, StorageError, TaskError
 from csk_sdk.formats.given import flag_of, optional_path, path_of, text_of, texts_of
+from csk_sdk.learning.adapting import Adapted, adapt, forget_domain
 from csk_sdk.learning.forgetting import Forgotten, forget, merge, rename
 from csk_sdk.learning.learn_run import LearnRun, OnProgress
 from csk_sdk.learning.life import LearnReport
 from csk_sdk.learning.stream import TaskStream
 from csk_sdk.network.counting import Counter
+from csk_sdk.network.domains import domain_names
 from csk_sdk.network.evaluation import Evaluation, Scores, require_scenario, score_tasks
 from csk_sdk.network.export import export_model
 from csk_sdk.network.predicting import LinearHead, Predictor, require_new_task
@@ -392,6 +394,36 @@ class Learner:
         target = path_of(path, "The exported model's path", StorageError)
         with in_memory():
             export_model(self.bundle, predictor.generation, predictor.head(task), target, doubt, precision)
+
+    def adapt(self, name: str, images: NDArray[Any] | Sequence[Any], *, replace: bool = False) -> Adapted:
+        """Learn the domain `name`: what another camera, light or weather makes of images. It takes no labels.
+
+        `images` are at least 32, as `predict` takes them, of known things, a fair mix of their classes, and all of this
+        domain. From then on each image is told to be of one of the domains or of none, and seen as the base's images
+        are (adaptive batch normalisation): what is known is recognised in it, and what is learned from it is known
+        everywhere. The backbone is not trained any more. Of up to 512 images, no pixel is kept. `replace` takes the
+        place of a domain of this name. Commits a generation.
+
+        Raises TaskError for images that are too few, look like what is known already, or come no nearer to it, and for
+        a name that is known or cannot be used; BundleError where the bundle was built without base data;
+        StateLockedError and StorageError as `learn` does.
+        """
+        text_of(name, "name", TaskError)
+        with in_memory(), self._changing():
+            return adapt(
+                self.bundle, self.state, name, images, self.config.threads, flag_of(replace, "replace")
+            )
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The names of the domains that are known, in alphabetical order. Raises StateError as `generation` does."""
+        return domain_names(self.generation.tensors)
+
+    def forget_domain(self, name: str) -> Generation:
+        """Take back the domain `name`: its images are seen as all others are. Raises TaskError where it is not known."""
+        text_of(name, "name", TaskError)
+        with self._changing():
+            return forget_domain(self.state, name)
 
     def forget(self, *classes: str, task: str | None = None) -> Forgotten:
         """Forget classes, or a task: what it contributed, its head, and every older generation that holds it.

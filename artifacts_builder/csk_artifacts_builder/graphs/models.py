@@ -29,7 +29,7 @@ HALF_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass
-class _Working:
+class Working:
     """A private copy of the prepared graph, opened up at the head and at every site."""
 
     model: ir.Model
@@ -46,7 +46,7 @@ def training_model(
 
     `loss` is one of `losses.LOSSES`; what else that loss can be told has a default.
     """
-    work = _open(prepared, sites, where)
+    work = open_up(prepared, sites, where)
     emit, features = work.emit, work.split.features
     weight, bias = _head_inputs(emit, head)
     logits = _logits(emit, features, weight, bias)
@@ -66,7 +66,7 @@ def training_model(
 
 def eval_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: str) -> ir.Model:
     """In: image, head, per site delta and indices; out: logits, features."""
-    work = _open(prepared, sites, where)
+    work = open_up(prepared, sites, where)
     weight, bias = _head_inputs(work.emit, head)
     logits = _logits(work.emit, work.split.features, weight, bias)
     work.emit.output(logits, LOGITS, ["N", "classes"])
@@ -79,7 +79,7 @@ def memory_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: s
 
     Features are here too, so that one pass over the data gives all that consolidation needs.
     """
-    work = _open(prepared, sites, where)
+    work = open_up(prepared, sites, where)
     work.emit.output(work.split.features, FEATURES, ["N", head.features])
     for site in sites:
         moment = second_moment(work.emit, site_node(work.model, site), site)
@@ -95,7 +95,7 @@ def kernel_model(prepared: ir.Model, sites: Sequence[Site], head: Head, where: s
     site's kernel is the input called `site.weight`, and its gradient `(c_out, c_in / groups, *kernel)` the output
     called `site.gradient`.
     """
-    work = _open(prepared, (), where)
+    work = open_up(prepared, (), where)
     emit, features = work.emit, work.split.features
     weight, bias = _head_inputs(emit, head)
     kernels = [_kernel_input(emit, site) for site in sites]
@@ -189,7 +189,8 @@ def _end(emit: Emitter, scores: ir.Value, name: str, interface: Interface) -> No
             emit.output(value, output.name, output.shape).dtype = output.dtype
 
 
-def _open(prepared: ir.Model, sites: Sequence[Site], where: str) -> _Working:
+def open_up(prepared: ir.Model, sites: Sequence[Site], where: str) -> Working:
+    """A private copy of the prepared graph without its classifier, a center branch beside each site."""
     model = prepared.clone()
     emit = Emitter(model.graph)
     split = split_head(model, where)
@@ -201,7 +202,7 @@ def _open(prepared: ir.Model, sites: Sequence[Site], where: str) -> _Working:
         indices = emit.input(site.indices, ir.DataType.INT64, [f"{site.name}.k"])
         segments.append(add_center_branch(emit, site_node(model, site), site, delta, indices))
         deltas.append(delta)
-    return _Working(model, emit, split, segments, deltas)
+    return Working(model, emit, split, segments, deltas)
 
 
 def _head_inputs(emit: Emitter, head: Head) -> tuple[ir.Value, ir.Value]:

@@ -17,6 +17,7 @@ from csk_artifacts_builder.bundle_writer import large_weights
 from csk_artifacts_builder.describe import describe
 from csk_artifacts_builder.graphs.binary import as_two_classes
 from csk_artifacts_builder.graphs.choice import choose_sites
+from csk_artifacts_builder.graphs.domain import domain_channels, domain_model, domain_statistics
 from csk_artifacts_builder.graphs.head import SplitHead, split_head
 from csk_artifacts_builder.graphs.layer_features import with_features
 from csk_artifacts_builder.graphs.losses import require_loss
@@ -48,6 +49,9 @@ from csk_artifacts_builder.prepare.model import SourceModel, prepare
 from csk_artifacts_builder.sites import find_sites, left_out
 from csk_sdk.bundle.folder import center_of
 from csk_sdk.contract.manifest import (
+    CROSS_ENTROPY,
+    DOMAIN_MODEL,
+    DOMAIN_STATISTICS,
     EVAL_MODEL,
     EXACT,
     EXPORT_TEMPLATE,
@@ -171,6 +175,10 @@ def _planned(
     if cut is not None and (told := beyond_half(source, cut, _shown(source, chosen, split))):
         source, cut = replace(source, notes=(*source.notes, told)), None
     models, mixed, probe = _in_all_forms(models, source, cut, chosen, split, checkpoint)
+    channels = 0
+    if split is not None and chosen.loss == CROSS_ENTROPY:
+        channels = domain_channels(source.model, source.path.name)
+        models |= _domain_graphs(source, chosen)
     manifest = replace(
         chosen,
         **_memory(models, chosen),
@@ -180,6 +188,7 @@ def _planned(
         precisions=(INT8, EXACT) if mixed is not None else (EXACT,),
         in_float=_in_order(source, mixed.calibration.in_float) if mixed is not None else (),
         probe=probe,
+        domain_channels=channels,
     )
     return Plan(source, head, own_features, manifest, models, checkpoint, split, mixed)
 
@@ -336,6 +345,19 @@ def _graphs(source: SourceModel, chosen: Manifest) -> dict[str, ir.Model]:
     models[EXPORT_TEMPLATE] = export_template(source.model, head, where, source.interface, chosen.loss)
     for name, model in models.items():
         standard_ops_only(name, model)
+    return models
+
+
+def _domain_graphs(source: SourceModel, chosen: Manifest) -> dict[str, ir.Model]:
+    """What images of another domain are seen through, in float32 in any bundle."""
+    where = source.path.name
+    models = {
+        DOMAIN_MODEL: domain_model(source.model, chosen.head, where),
+        DOMAIN_STATISTICS: domain_statistics(source.model, where),
+    }
+    for name, model in models.items():
+        standard_ops_only(name, model)
+        write_conv_shapes(model)
     return models
 
 

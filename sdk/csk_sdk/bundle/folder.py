@@ -18,6 +18,8 @@ from csk_sdk.bundle.manifest_checks import check_manifest
 from csk_sdk.bundle.signing import check_signature
 from csk_sdk.contract.manifest import (
     CHECKPOINT,
+    DOMAIN_MODEL,
+    DOMAIN_STATISTICS,
     EVAL_MODEL,
     INT8,
     MANIFEST,
@@ -153,6 +155,9 @@ class Bundle:
 
     def graph_file(self, name: str) -> str:
         """The file of one of the bundle's graphs, such as "eval_model.onnx", in the form of this view of the bundle."""
+        if name in (DOMAIN_MODEL, DOMAIN_STATISTICS):
+            # Of whole images, and in float32 in any bundle.
+            return name
         if self.from_prefix:
             name = _SUFFIXES[name]
         return exact_twin(name) if self.precision != self.manifest.precision else name

@@ -10,8 +10,16 @@ from dataclasses import dataclass
 
 from csk_sdk.bundle.onnx_file import End
 from csk_sdk.contract.manifest import (
+    CHANNEL_MEAN,
+    CHANNEL_VARIANCE,
     CLASS_MASK,
     CROSS_ENTROPY,
+    DOMAIN_DEVIATION,
+    DOMAIN_MEAN,
+    DOMAIN_MODEL,
+    DOMAIN_SCALE,
+    DOMAIN_SHIFT,
+    DOMAIN_STATISTICS,
     EVAL_MODEL,
     LABEL,
     LABEL_SMOOTHING,
@@ -55,6 +63,13 @@ def interface(manifest: Manifest, name: str) -> tuple[Ends, Ends] | None:
     if plain == PREFIX_MODEL:
         return inputs, {"prefix": prefix}
     features, sites = (_FREE, manifest.head.features), manifest.sites
+    channels = Wanted((FLOAT,), (manifest.domain_channels,))
+    if plain == DOMAIN_MODEL:
+        inputs |= {DOMAIN_SCALE: channels, DOMAIN_SHIFT: channels}
+        return inputs, {"features": Wanted((FLOAT,), features)}
+    if plain == DOMAIN_STATISTICS:
+        inputs |= {DOMAIN_MEAN: channels, DOMAIN_DEVIATION: channels}
+        return inputs, {CHANNEL_MEAN: channels, CHANNEL_VARIANCE: channels}
     for site in sites:
         inputs[site.delta] = Wanted((FLOAT,), (site.rows, _FREE))
         inputs[site.indices] = Wanted((INT64,), (_FREE,))
@@ -79,7 +94,16 @@ def interface(manifest: Manifest, name: str) -> tuple[Ends, Ends] | None:
     return inputs, {"loss": Wanted((FLOAT,), ()), "logits": logits, **heads, **gradients}
 
 
-_GRAPHS = (TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL, PREFIX_MODEL, TRAINING_SUFFIX, MEMORY_SUFFIX)
+_GRAPHS = (
+    TRAINING_MODEL,
+    EVAL_MODEL,
+    MEMORY_MODEL,
+    PREFIX_MODEL,
+    TRAINING_SUFFIX,
+    MEMORY_SUFFIX,
+    DOMAIN_MODEL,
+    DOMAIN_STATISTICS,
+)
 
 
 def misfit(wanted: Mapping[str, Wanted], found: Mapping[str, End], kind: str) -> str | None:

@@ -11,7 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from csk_sdk.contract.manifest import (
+    CHANNEL_MEAN,
+    CHANNEL_VARIANCE,
     CHECKPOINT,
+    DOMAIN_CHANNELS,
+    DOMAIN_DEVIATION,
+    DOMAIN_MEAN,
+    DOMAIN_MODEL,
+    DOMAIN_SCALE,
+    DOMAIN_SHIFT,
+    DOMAIN_STATISTICS,
     EVAL_MODEL,
     EXPORT_TEMPLATE,
     MANIFEST,
@@ -71,13 +80,16 @@ def graph_files(manifest: Manifest) -> list[str]:
         graphs += [PREFIX_MODEL, TRAINING_SUFFIX, MEMORY_SUFFIX]
     if any(precision != manifest.precision for precision in manifest.precisions):
         graphs += [exact_twin(name) for name in graphs]
+    if manifest.domain_channels:
+        graphs += [DOMAIN_MODEL, DOMAIN_STATISTICS]
     return graphs
 
 
 def required_files(manifest: Manifest) -> list[str]:
     """The files that are read of a bundle with this manifest."""
     templates = [EXPORT_TEMPLATE, *([QUANTISED_TEMPLATE] if manifest.quantised else [])]
-    return [*graph_files(manifest), *templates, WEIGHTS, CHECKPOINT]
+    domains = [DOMAIN_CHANNELS] if manifest.domain_channels else []
+    return [*graph_files(manifest), *templates, WEIGHTS, CHECKPOINT, *domains]
 
 
 def _sizes(manifest: Manifest) -> Iterator[str]:
@@ -132,6 +144,8 @@ def _names(manifest: Manifest) -> Iterator[str]:
     """Sites, their kernels, and what goes into and comes out of the graphs: nothing may take another's place."""
     head, sites = manifest.head, manifest.sites
     ends = ["image", "label", "label_smoothing", "class_mask", "loss", "logits", "features", "prefix"]
+    if manifest.domain_channels:
+        ends += [DOMAIN_SCALE, DOMAIN_SHIFT, DOMAIN_MEAN, DOMAIN_DEVIATION, CHANNEL_MEAN, CHANNEL_VARIANCE]
     ends += [head.weight, head.bias, head.weight_gradient, head.bias_gradient]
     for site in sites:
         ends += [site.delta, site.indices, site.gradient, site.moment]

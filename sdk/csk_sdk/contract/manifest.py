@@ -30,6 +30,10 @@ MEMORY_MODEL = "memory_model.onnx"
 PREFIX_MODEL = "prefix_model.onnx"
 TRAINING_SUFFIX = "training_suffix.onnx"
 MEMORY_SUFFIX = "memory_suffix.onnx"
+# What a domain's images are seen through, and what is measured of them; how base images are.
+DOMAIN_MODEL = "domain_model.onnx"
+DOMAIN_STATISTICS = "domain_statistics.onnx"
+DOMAIN_CHANNELS = "domain_channels.safetensors"
 EXPORT_TEMPLATE = "export_template.onnx"
 QUANTISED_TEMPLATE = "export_template_int8.onnx"
 WEIGHTS = "weights.safetensors"
@@ -61,6 +65,11 @@ MSE = "mse"
 LABEL = "label"
 LABEL_SMOOTHING = "label_smoothing"
 CLASS_MASK = "class_mask"
+
+# Inputs and outputs of a domain's graphs, of all channels of all convolutions.
+DOMAIN_SCALE, DOMAIN_SHIFT = "domain_scale", "domain_shift"
+DOMAIN_MEAN, DOMAIN_DEVIATION = "domain_mean", "domain_deviation"
+CHANNEL_MEAN, CHANNEL_VARIANCE = "channel_mean", "channel_variance"
 
 
 @dataclass(frozen=True)
@@ -261,7 +270,8 @@ class Manifest:
     `candidates` are all convolutions that could be trained, in graph order, `choice` says why the sites are
     those that they are, and `left_out` are all other convolutions. `upgrade` says from which bundle what a device
     knows can be carried over, None where from none. `quantised` are the layers of the int8 export template, of a bundle
-    that was built from a quantised model; else there are none.
+    that was built from a quantised model; else there are none. `domain_channels` is how many channels all convolutions
+    have together, where the bundle has graphs for domains (docs/domains.md); else 0.
     """
 
     model: str
@@ -296,6 +306,7 @@ class Manifest:
     step_memory: dict[str, int] = field(default_factory=dict)
     memory_budget: int | None = None
     upgrade: UpgradeFrom | None = None
+    domain_channels: int = 0
     files: dict[str, FileEntry] = field(default_factory=dict)
     producer: str = ""
     schema_version: int = SCHEMA_VERSION

@@ -13,6 +13,7 @@ from csk_sdk.contract.sentences import said
 from csk_sdk.formats.wording import plural, rounded
 from csk_sdk.method.gain import Gain
 from csk_sdk.method.projection import is_frozen
+from csk_sdk.network.domains import domain_names
 from csk_sdk.objectives import Objective
 
 # Why a task has heads only, by the setting that decides it; "" where its centers were trained.
@@ -23,6 +24,8 @@ ASKED, NO_GAIN = "train", "no-gain"
 ONE_CLASS = "one-class"
 # Nor is this one: since an upgrade no site may be trained.
 ALL_FROZEN = "frozen"
+# Nor this: domains are known, and of the network as it is.
+DOMAINS = "domains"
 
 
 def is_few_shot(
@@ -44,20 +47,27 @@ def all_frozen(sites: Sequence[Site], tensors: Mapping[str, NDArray[Any]]) -> bo
     return bool(sites) and all(is_frozen(tensors[f"moment/{site.name}"]) for site in sites)
 
 
+def why_fixed(sites: Sequence[Site], tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Why a generation with these `tensors` has no center that may be trained, "" where one may be."""
+    if all_frozen(sites, tensors):
+        return ALL_FROZEN
+    return DOMAINS if domain_names(tensors) else ""
+
+
 def heads_because(
     examples: int,
     classes: Sequence[str],
     objective: Objective,
     config: TrainingConfig,
     epochs: int = 1,
-    frozen: bool = False,
+    fixed: str = "",
 ) -> str:
     """Why a task is to have heads only, before anything is seen of its images; "" where its centers may be trained.
 
-    `frozen` is whether an upgrade left no site that may be.
+    `fixed` is why none may be trained whatever the task, as `why_fixed` says it.
     """
-    if frozen:
-        return ALL_FROZEN
+    if fixed:
+        return fixed
     if len(classes) < 2 and not objective.tabular:
         return ONE_CLASS
     if config.train == HEADS:
@@ -75,6 +85,8 @@ def heads_notes(why: str, examples: int, classes: Sequence[str], noun: str) -> t
             "all trainable layers are frozen since this device was upgraded: the classes have heads on the network as "
             "it is.",
         )
+    if why == DOMAINS:
+        return (said("heads_domains"),)
     if why == FEW_SHOT:
         return (said("few_shot", each=plural(f"{examples / len(classes):.3g}", noun)),)
     return ()

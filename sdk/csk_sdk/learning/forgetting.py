@@ -20,6 +20,7 @@ from csk_sdk.method.contributions import Contribution
 from csk_sdk.method.decisions import expected_of
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.unknown import Familiarity, replace_sketch
+from csk_sdk.network.domains import domain_tensors
 from csk_sdk.network.ledger import digest_of_centers, renamed_statistics
 from csk_sdk.network.predicting import task_names
 from csk_sdk.state import BASE, Generation, LearnedTask, State
@@ -87,7 +88,7 @@ def forget(bundle: Bundle, state: State, names: Sequence[str] = (), task: str | 
     statistics, exact = without(bundle, state, generation, tasks, all_hidden, (*lost, *hidden))
     if changed and not tasks:
         # Nothing learned is left, so nothing that learning has moved need stay.
-        tensors: Tensors = bundle.checkpoint()
+        tensors: Tensors = {**bundle.checkpoint(), **domain_tensors(generation.tensors)}
         statistics = ClassStatistics.from_tensors(tensors)
         statistics = statistics.without(all_hidden) if all_hidden else statistics
         exact = True

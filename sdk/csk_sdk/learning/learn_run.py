@@ -23,7 +23,7 @@ from csk_sdk.errors import DivergedError
 from csk_sdk.formats.schema import load_schema, violation
 from csk_sdk.formats.wording import plural
 from csk_sdk.learning.consolidation import Batches
-from csk_sdk.learning.few_shot import NO_GAIN, heads_because, undecided_note
+from csk_sdk.learning.few_shot import DOMAINS, NO_GAIN, heads_because, undecided_note
 from csk_sdk.learning.life import LearnReport, TaskLife, Trained
 from csk_sdk.learning.memory_budget import Plan, plan_for
 from csk_sdk.learning.prefix_cache import OFF, PrefixCache, choose_place
@@ -88,14 +88,14 @@ class LearnRun:
             task = without_broken(task, bundle.preprocessing)
         assert task.train is not None
         bundle.objective.require(task)
-        life.config = replace(
-            life.config, prefix_cache=choose_place(config, bundle, len(task.train), backend)
-        )
+        # Of a domain, whole images are seen again, from their pixels on.
+        place = OFF if life.fixed == DOMAINS else choose_place(config, bundle, len(task.train), backend)
+        life.config = replace(life.config, prefix_cache=place)
         self._task, self._split, self._config = task, task.train, life.config
         self._report = on_progress
         # Why only heads are fitted, or ""; and what held-out images said of training, once they were asked.
         self._heads_because = heads_because(
-            len(task.train), task.classes, bundle.objective, config, config.epochs, life.frozen
+            len(task.train), task.classes, bundle.objective, config, config.epochs, life.fixed
         )
         self._gain: Gain | None = None
         plan = plan_for(bundle.manifest, config, backend, len(task.train))

@@ -18,7 +18,7 @@ from csk_sdk.contract.sentences import said
 from csk_sdk.errors import TaskError
 from csk_sdk.learning.acceptance import alone, require_agreement, require_learnable, warnings_about, worst_of
 from csk_sdk.learning.consolidation import Batches
-from csk_sdk.learning.few_shot import MAX_FORGETTING, all_frozen, gain_note, heads_notes
+from csk_sdk.learning.few_shot import MAX_FORGETTING, gain_note, heads_notes, why_fixed
 from csk_sdk.learning.memory_budget import Plan, require_budget
 from csk_sdk.learning.revision import replacing
 from csk_sdk.learning.stopping import EPOCHS
@@ -53,7 +53,8 @@ class LearnReport:
     - `heads_only`: whether the backbone stayed frozen, and `heads_only_because` of which setting: "max-forgetting"
       where the trained centers were dropped for that, "few-shot" where the images were too few to train on, "train"
       where it was asked for, "no-gain" where training would not have paid, "one-class" where a decision has nothing to
-      train on, "frozen" where an upgrade left no layer that may be trained, else "". But for the first, `epochs` is
+      train on, "frozen" where an upgrade left no layer that may be trained, "domains" where domains are known, which
+      are of the network as it is, else "". But for the first, `epochs` is
       then 0, and `loss` that of the head
     - `gain`: where it was left to be decided (`train = auto`), what held-out images said; else empty. How many
       `images`, shares of 0 to 1 that heads name right on the network as it was (`heads`) and on the one in training
@@ -157,8 +158,9 @@ class TaskLife:
         if replaces:
             generation, self._refitted = replacing(bundle, state, generation, classes)
         self.state, self.generation = state, generation
-        # Since an upgrade (learning/carrying.py) there may be nothing that may be trained.
-        self.frozen = not bundle.objective.tabular and all_frozen(bundle.manifest.sites, generation.tensors)
+        # Since an upgrade (learning/carrying.py), or where domains are known, there may be nothing that may be trained.
+        tabular = bundle.objective.tabular
+        self.fixed = "" if tabular else why_fixed(bundle.manifest.sites, generation.tensors)
         self.name, self.classes = name, tuple(classes)
         self.config = replace(config, precision=bundle.precision)
         self.backend = backend

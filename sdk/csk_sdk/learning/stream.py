@@ -288,7 +288,7 @@ class TaskStream:
     def _why_heads(self) -> str:
         """Why only heads are to be fitted, by the images that have come; "" where centers may be trained."""
         return self._heads_because or heads_because(
-            self._seen, self._classes, self._objective, self._config, frozen=self._life.frozen
+            self._seen, self._classes, self._objective, self._config, fixed=self._life.fixed
         )
 
     def _remember(self, pixels: Pixels, labels: Labels) -> None:

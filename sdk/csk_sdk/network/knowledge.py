@@ -16,6 +16,8 @@ from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
 from csk_sdk.method.heads import STATISTICS
 from csk_sdk.method.unknown import FAMILIARITY
+from csk_sdk.network.domains import PREFIX as DOMAIN_PREFIX
+from csk_sdk.network.domains import Domains
 from csk_sdk.network.ledger import LEDGER
 from csk_sdk.runtime.peak_memory import available_bytes
 
@@ -62,11 +64,13 @@ class FeatureExtractor:
         if not bundle.from_prefix:
             self._feeds[head.weight] = np.zeros((1, head.features), np.float32)
             self._feeds[head.bias] = np.zeros(1, np.float32)
+        self._domains = Domains.of(bundle, tensors, threads, release)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features of one batch."""
+        """Features of one batch; of an image of a domain, as that shows it."""
         feeds = {"image": images, **self._feeds}
-        return self._graph.run(feeds, ["features"], self._release)["features"]
+        features = self._graph.run(feeds, ["features"], self._release)["features"]
+        return features if self._domains is None else self._domains(images, features)
 
 
 class FeatureSample:
@@ -134,6 +138,7 @@ def measure_knowledge(
     sites = bundle.manifest.sites
     feeds = neutral_deltas(sites)
     moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}
+    domains = Domains.of(bundle, tensors, threads, release=True)
     for images, labels in batches:
         seen = []
         for start in range(0, len(images), _AT_ONCE):
@@ -142,13 +147,15 @@ def measure_knowledge(
             for site in sites:
                 moments[site.name] += outputs.pop(site.moment)
             seen.append(outputs.pop("features").copy())
-        on_features(np.concatenate(seen), labels)
+        features = np.concatenate(seen)
+        on_features(features if domains is None else domains(images, features), labels)
     return {f"moment/{name}": moment for name, moment in moments.items()}
 
 
 def known_tensors(tensors: Iterable[str], sites: Sequence[Site]) -> set[str]:
     """Which of these names mean something to this csk-sdk. Others are a newer one's, and are carried on untouched."""
-    own = {f"{kind}/{site.name}" for kind in ("center", "moment") for site in sites}
+    own = {key for key in tensors if key.startswith(DOMAIN_PREFIX)}
+    own |= {f"{kind}/{site.name}" for kind in ("center", "moment") for site in sites}
     own |= (
         {f"statistics.{name}" for name in STATISTICS}
         | {f"familiarity.{name}" for name in FAMILIARITY}

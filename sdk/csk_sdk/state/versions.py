@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from csk_sdk.errors import StateError
 from csk_sdk.version import __version__
 
-STATE_SCHEMA_VERSION = 2
+STATE_SCHEMA_VERSION = 3
 """The newest schema of states that this csk-sdk knows."""
 
 
@@ -65,9 +65,11 @@ class Needs:
             raise NewerStateError(_sentence(what, "writing to it", self.writer, rest))
 
 
-# What this csk-sdk writes needs no more than the first schema, but for a record that lists blocks.
+# What this csk-sdk writes needs no more than the first schema, but for a record that lists blocks, and for a generation
+# that knows domains: who does not see through these sees other features.
 WRITTEN = Needs()
 WITH_BLOCKS = Needs(2, 2)
+WITH_DOMAINS = Needs(3, 3)
 
 
 def _sentence(what: Path, doing: str, version: int, rest: str) -> str:

@@ -619,6 +619,11 @@ export const MANIFEST_SCHEMA = JSON.parse(`{
    ],
    "additionalProperties": false
   },
+  "domain_channels": {
+   "type": "integer",
+   "minimum": 0,
+   "maximum": 1048576
+  },
   "files": {
    "type": "object",
    "maxProperties": 65536,

@@ -280,6 +280,20 @@ export const LIMITS = {
   nameBytes: 255,
 } as const;
 
+/** What domains goes by. docs/decisions/0038-domains.md. */
+export const DOMAINS = {
+  /** Of fewer, means and deviations of channels say more of the images than of their domain. */
+  leastImages: 32,
+  /** More make the statistics of a domain no better: of 64 images they were as good as of 500. */
+  mostImages: 512,
+  /** What a channel's deviation is multiplied by at most: one that says nothing in a domain would be noise made loud. */
+  mostScale: 8,
+  /** How far apart the images of a domain and those that are known must lie, along the direction that tells them best: nearer, one image in six would be seen through the wrong domain. */
+  told: 2,
+  /** Each image is held against all of them, and goes through the network once more for one of them. */
+  most: 16,
+} as const;
+
 /** What state goes by. docs/decisions/0037-blocks.md. */
 export const STATE = {
   /** Tasks that lie further back have a block of their own once so many classes are together: commits write less the smaller a block is, and openings read fewer files the larger. */

@@ -1,0 +1,33 @@
+"""Mean and deviation of every convolution's channels over the base images: what a domain's are brought to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.contract.manifest import CHANNEL_MEAN, CHANNEL_VARIANCE, Manifest
+from csk_sdk.contract.thresholds import integer
+from csk_sdk.data.pixel_cache import PixelCache
+from csk_sdk.data.preprocess_signals import preprocessing_of
+from csk_sdk.data.tasks import Split
+from csk_sdk.method.domains import ChannelSum
+from csk_sdk.runtime.sessions import Graph
+
+_MOST_IMAGES = integer("domains", "most_images")
+
+
+def measure_channels(statistics: Path, split: Split, manifest: Manifest) -> dict[str, NDArray[Any]]:
+    """`mean` and `deviation` `(channels,)` float32, by the graph `statistics` (`plain_statistics`).
+
+    Of images that are spread over the split.
+    """
+    chosen = np.linspace(0, len(split) - 1, min(len(split), _MOST_IMAGES)).astype(np.int64)
+    graph, total, preprocessing = Graph(statistics), ChannelSum(), preprocessing_of(manifest)
+    pixels = PixelCache(split, preprocessing, 0)
+    for images, _ in pixels.batches(manifest.batch_size, chosen):
+        found = graph.run({"image": preprocessing.normalize(images)}, release=True)
+        total.add(found[CHANNEL_MEAN], found[CHANNEL_VARIANCE], len(images))
+    return {"mean": total.mean.astype(np.float32), "deviation": total.deviation.astype(np.float32)}

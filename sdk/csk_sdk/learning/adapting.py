@@ -1,0 +1,191 @@
+"""A domain learned from images without labels: `Learner.adapt`. All under the state's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csk_sdk.bundle.folder import Bundle
+from csk_sdk.contract.manifest import (
+    CHANNEL_MEAN,
+    CHANNEL_VARIANCE,
+    DOMAIN_CHANNELS,
+    DOMAIN_DEVIATION,
+    DOMAIN_MEAN,
+    DOMAIN_STATISTICS,
+)
+from csk_sdk.contract.sentences import said
+from csk_sdk.contract.thresholds import integer
+from csk_sdk.errors import BundleError, TaskError
+from csk_sdk.formats.names import is_plain
+from csk_sdk.formats.stored_tensors import StoredTensors
+from csk_sdk.formats.wording import plural
+from csk_sdk.method.domains import TOLD, ChannelSum, affine, telling
+from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.network.domains import (
+    DIRECTION,
+    OFFSET,
+    PREFIX,
+    SCALE,
+    SHIFT,
+    Domains,
+    domain_names,
+    domain_tensors,
+)
+from csk_sdk.network.finite import require_answers
+from csk_sdk.network.knowledge import FeatureExtractor
+from csk_sdk.network.predicting import class_distance, class_head
+from csk_sdk.objectives.classification import PRIOR_PICTURES
+from csk_sdk.state import Generation, State
+
+LEAST_IMAGES, MOST_IMAGES = integer("domains", "least_images"), integer("domains", "most_images")
+_MOST_DOMAINS = integer("domains", "most")
+_LONGEST_NAME = integer("limits", "name_bytes")
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What `Learner.adapt` did. Immutable.
+
+    - `domain`: its name; `generation`: the number of the generation that was committed
+    - `images`: how many its statistics are of
+    - `apart`: how many deviations lie between its images and what is known, along the direction that tells them best
+    - `told`: the share of its images that are told to be of it, 0 to 1
+    - `distance`, `distance_before`: the median distance of its images from all that is known (`Prediction.distance`),
+      seen as the domain shows them, and without; None where nothing was measured of how far known ones reach
+    """
+
+    domain: str
+    generation: int
+    images: int
+    apart: float
+    told: float
+    distance: float | None
+    distance_before: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `adapt --json`."""
+        return asdict(self)
+
+
+def adapt(
+    bundle: Bundle,
+    state: State,
+    name: str,
+    images: NDArray[Any] | Sequence[Any],
+    threads: int = 0,
+    replace: bool = False,
+) -> Adapted:
+    """Learn the domain `name` from images without labels, and commit a generation.
+
+    Raises TaskError for a name that cannot be used, images that are too few, look like what is known or come no nearer
+    to it, BundleError where the bundle has no graphs for domains.
+    """
+    generation = state.load()
+    _require_possible(bundle, generation, name, replace)
+    pixels = bundle.preprocessing.stack(images)
+    noun = bundle.manifest.input.noun
+    if len(pixels) < LEAST_IMAGES:
+        raise TaskError(
+            said("domain_few", name=name, images=plural(len(pixels), noun), least=str(LEAST_IMAGES))
+        )
+    chosen = np.linspace(0, len(pixels) - 1, min(len(pixels), MOST_IMAGES)).astype(np.int64)
+    others = {key: value for key, value in generation.tensors.items() if not key.startswith(PREFIX)}
+    kept = domain_tensors(generation.tensors)
+    for key in domain_tensors(kept, name):
+        del kept[key]
+
+    def batches() -> Iterator[NDArray[np.float32]]:
+        size = bundle.manifest.batch_size
+        for start in range(0, len(chosen), size):
+            yield bundle.preprocessing.normalize(pixels[chosen[start : start + size]])
+
+    features = _features(bundle, others, batches(), threads)
+    tensors, apart = _domain(bundle, others, name, batches(), features, threads)
+    domain = Domains(bundle, {**others, **tensors}, threads, release=True)
+    seen = np.concatenate([domain.through(0, batch) for batch in batches()])
+    before, after = _distances(bundle, generation, (features, seen))
+    if before is not None and after is not None and not after < before:
+        raise TaskError(said("domain_no_nearer", name=name, images=plural(len(chosen), noun)))
+    told = float((domain.told(features) == 0).mean())
+    committed = state.commit(generation.number, generation.tasks, {**others, **kept, **tensors})
+    state.clear_progress()
+    return Adapted(name, committed.number, len(chosen), apart, told, after, before)
+
+
+def forget_domain(state: State, name: str) -> Generation:
+    """Take back a domain. Commits a generation; raises TaskError for one that is not known."""
+    generation = state.load()
+    gone = domain_tensors(generation.tensors, name)
+    if not gone:
+        known = ", ".join(domain_names(generation.tensors)) or "none"
+        raise TaskError(said("domain_unknown", name=name, known=known))
+    left = {key: value for key, value in generation.tensors.items() if key not in gone}
+    committed = state.commit(generation.number, generation.tasks, left)
+    state.clear_progress()
+    return committed
+
+
+def _require_possible(bundle: Bundle, generation: Generation, name: str, replace: bool) -> None:
+    if not bundle.manifest.domain_channels:
+        raise BundleError(said("domain_no_graphs", bundle=str(bundle.folder)))
+    if not is_plain(name) or "/" in name or "\\" in name or len(name.encode()) > _LONGEST_NAME:
+        raise TaskError(said("domain_name", name=repr(name[:40])))
+    known = domain_names(generation.tensors)
+    if name in known and not replace:
+        raise TaskError(said("domain_known", name=name))
+    if name not in known and len(known) >= _MOST_DOMAINS:
+        raise TaskError(said("domain_many", name=name, known=str(len(known))))
+
+
+def _features(
+    bundle: Bundle, tensors: dict[str, NDArray[Any]], batches: Iterator[NDArray[np.float32]], threads: int
+) -> NDArray[np.float32]:
+    extractor = FeatureExtractor(bundle, tensors, threads, release=True)
+    found: list[NDArray[np.float32]] = []
+    for batch in batches:
+        found.append(extractor(batch))
+        require_answers(found[-1], bundle.manifest.input.noun, sum(map(len, found[:-1])))
+    return np.concatenate(found)
+
+
+def _domain(
+    bundle: Bundle,
+    tensors: dict[str, NDArray[Any]],
+    name: str,
+    batches: Iterator[NDArray[np.float32]],
+    features: NDArray[np.float32],
+    threads: int,
+) -> tuple[dict[str, NDArray[Any]], float]:
+    """The domain's tensors, and how far it is apart."""
+    told = telling(ClassStatistics.from_tensors(tensors), features, PRIOR_PICTURES)
+    if told is None:
+        raise TaskError(said("domain_nothing_known", name=name))
+    if told.apart < TOLD:
+        images = plural(len(features), bundle.manifest.input.noun)
+        raise TaskError(said("domain_alike", name=name, images=images))
+    with closing(StoredTensors(bundle.path(DOMAIN_CHANNELS), BundleError)) as stored:
+        mean, deviation = stored["mean"], stored["deviation"]
+    graph, total = bundle.graph(DOMAIN_STATISTICS, tensors, threads), ChannelSum()
+    for batch in batches:
+        found = graph.run({"image": batch, DOMAIN_MEAN: mean, DOMAIN_DEVIATION: deviation}, release=True)
+        total.add(found[CHANNEL_MEAN], found[CHANNEL_VARIANCE], len(batch))
+    scale, shift = affine(total, mean, deviation)
+    parts = {SCALE: scale, SHIFT: shift, DIRECTION: told.direction}
+    parts[OFFSET] = np.array([told.offset], np.float32)
+    return {f"{PREFIX}{name}/{part}": array for part, array in parts.items()}, told.apart
+
+
+def _distances(
+    bundle: Bundle, generation: Generation, of: Sequence[NDArray[np.float32]]
+) -> tuple[float | None, ...]:
+    """Median distances of features from all that is known; None where it was never measured how far that reaches."""
+    distance = class_distance(generation, class_head(generation, bundle.manifest))
+    if distance is None:
+        return (None,) * len(of)
+    return tuple(float(np.median(distance.of(features))) for features in of)
