@@ -57,25 +57,26 @@ def test_the_rule(pictures: int, loss: str, few_shot: int, epochs: int, expected
 
 
 @pytest.mark.parametrize(
-    ("classes", "pictures", "train", "loss", "frozen", "expected"),
+    ("classes", "pictures", "train", "loss", "fixed", "expected"),
     [
-        ("ab", 59, "centers", "cross-entropy", False, "few-shot"),
-        ("ab", 59, "auto", "cross-entropy", False, "few-shot"),
-        ("ab", 60, "centers", "cross-entropy", False, ""),
-        ("ab", 60, "auto", "cross-entropy", False, ""),
-        ("ab", 60, "heads", "cross-entropy", False, "train"),
-        ("ab", 59, "heads", "cross-entropy", False, "train"),
-        ("a", 60, "centers", "cross-entropy", False, "one-class"),
-        ("a", 60, "heads", "cross-entropy", False, "one-class"),
-        ("ab", 60, "centers", "cross-entropy", True, "frozen"),
-        ("a", 1, "centers", "mse", False, ""),
-        ("a", 1, "heads", "mse", False, "train"),
-        ("ab", 59, "heads", "binary-cross-entropy", False, "train"),
+        ("ab", 59, "centers", "cross-entropy", "", "few-shot"),
+        ("ab", 59, "auto", "cross-entropy", "", "few-shot"),
+        ("ab", 60, "centers", "cross-entropy", "", ""),
+        ("ab", 60, "auto", "cross-entropy", "", ""),
+        ("ab", 60, "heads", "cross-entropy", "", "train"),
+        ("ab", 59, "heads", "cross-entropy", "", "train"),
+        ("a", 60, "centers", "cross-entropy", "", "one-class"),
+        ("a", 60, "heads", "cross-entropy", "", "one-class"),
+        ("ab", 60, "centers", "cross-entropy", "frozen", "frozen"),
+        ("ab", 60, "centers", "cross-entropy", "domains", "domains"),
+        ("a", 1, "centers", "mse", "", ""),
+        ("a", 1, "heads", "mse", "", "train"),
+        ("ab", 59, "heads", "binary-cross-entropy", "", "train"),
     ],
 )
-def test_reasons(classes: str, pictures: int, train: str, loss: str, frozen: bool, expected: str) -> None:
+def test_reasons(classes: str, pictures: int, train: str, loss: str, fixed: str, expected: str) -> None:
     config = TrainingConfig(train=train)
-    assert heads_because(pictures, classes, OBJECTIVES[loss], config, 1, frozen) == expected
+    assert heads_because(pictures, classes, OBJECTIVES[loss], config, 1, fixed) == expected
 
 
 def test_a_negative_number_is_refused() -> None:

@@ -142,12 +142,12 @@ def test_two_bundles_opened_on_a_fresh_folder_are_told_apart_at_the_first_write(
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     learned(tmp_path, "A")
-    (tmp_path / "state.json").write_text(seal({"schema_version": 3, "bundle_id": BUNDLE}).decode())
+    (tmp_path / "state.json").write_text(seal({"schema_version": 4, "bundle_id": BUNDLE}).decode())
     with pytest.raises(StateError) as caught:
         state_at(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} was written by a newer csk-sdk, and reading it takes one that knows schema 3 of states (csk-sdk "
-        f"{__version__} knows 2): update csk-sdk on this device."
+        f"{tmp_path} was written by a newer csk-sdk, and reading it takes one that knows schema 4 of states (csk-sdk "
+        f"{__version__} knows 3): update csk-sdk on this device."
     )
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "inspecting",
     "train": "learning",
     "watch": "watching",
+    "adapt": "adapting",
     "pause": "watching",
     "resume": "watching",
     "status": "telling",

@@ -44,8 +44,11 @@ def tasks(
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, tasks, trust)
     require_named(tasks, space.inbox)
-    found = space.survey(space.learner())
+    learner = space.learner()
+    found = space.survey(learner)
     screen.json([asdict(status) for status in found])
+    if learner.domains:
+        screen.say(f"Domains: {', '.join(learner.domains)}.")
     if not found:
         screen.say(f"No tasks: {space.tasks} is empty. A task is a folder NAME/train/<class>/ or a NAME.npz.")
         return

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from csk_sdk.cli.accuracies import confusions_table, errors_table, matrix_table, summary_line, title
+from csk_sdk.cli.given_files import files_at
 from csk_sdk.cli.options import (
     HERE,
     AsJson,
@@ -23,7 +24,8 @@ from csk_sdk.cli.options import (
 )
 from csk_sdk.cli.predictions import counted, described, predictions_table
 from csk_sdk.cli.rendering import Screen, size
-from csk_sdk.data.files import READ, SUFFIXES, open_files
+from csk_sdk.contract.sentences import said
+from csk_sdk.data.files import open_files
 from csk_sdk.data.source import Source, require_bright
 from csk_sdk.errors import ConfigError, TaskError
 from csk_sdk.formats.wording import rounded
@@ -156,7 +158,7 @@ def predict(
     """
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, trust=trust).on(provider)
-    files = [inner for path in files for inner in _files_at(path)]
+    files = [inner for path in files for inner in files_at(path)]
     source = open_files(files, bit_depth=space.bit_depth)
     found = _predictions(space.learner(), source, files, task, top, reject)
     screen.json(found)
@@ -184,39 +186,6 @@ def _predictions(
             raise error.named(source.name(batch[error.index])) from None
         found += described(prediction, [str(paths[index]) for index in batch], top, loss)
     return found
-
-
-def _files_at(path: Path) -> list[Path]:
-    """A file as it is; of a folder the images and signals in it, by name. Raises ConfigError where it has none."""
-    if not path.is_dir():
-        return [path]
-    found = _read_in(path)
-    if not found:
-        raise ConfigError(f"{path} holds no image and no signal ({READ}).{_below(path)}")
-    return found
-
-
-def _read_in(folder: Path) -> list[Path]:
-    """The images and signals that lie directly in a folder, by name."""
-    return sorted(
-        one
-        for one in folder.iterdir()
-        if one.suffix.lower() in SUFFIXES and one.name[0] != "." and not one.is_dir()
-    )
-
-
-def _below(folder: Path) -> str:
-    """What there is to predict in a folder's own folders, such as those of classes."""
-    inner = sorted(one for one in folder.iterdir() if one.name[0] != "." and one.is_dir())
-    counts = {one.name: len(files) for one in inner if (files := _read_in(one))}
-    if not counts:
-        return ""
-    count, first = sum(counts.values()), folder / next(iter(counts))
-    lie = "1 lies" if count == 1 else f"{count} lie"
-    if len(counts) == 1:
-        return f" {lie} in its folder {first.name}: give {first}."
-    named = ", ".join(list(counts)[:3]) + (", ..." if len(counts) > 3 else "")
-    return f" {lie} in its folders ({named}): give one or more of them, such as {first}."
 
 
 def export(
@@ -272,3 +241,5 @@ def export(
         f"Wrote {out}: {counted(classes, learner.bundle.manifest)}, generation {learner.generation.number}, "
         f"{size(out.stat().st_size)}."
     )
+    if learner.domains:
+        screen.warn(said("export_domains", domains=", ".join(learner.domains)))

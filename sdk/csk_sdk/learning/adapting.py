@@ -20,13 +20,14 @@ from csk_sdk.contract.manifest import (
     DOMAIN_STATISTICS,
 )
 from csk_sdk.contract.sentences import said
-from csk_sdk.contract.thresholds import integer
+from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.errors import BundleError, TaskError
 from csk_sdk.formats.names import is_plain
 from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.formats.wording import plural
 from csk_sdk.method.domains import TOLD, ChannelSum, affine, telling
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.unknown import REJECT, Distance
 from csk_sdk.network.domains import (
     DIRECTION,
     OFFSET,
@@ -44,6 +45,7 @@ from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.state import Generation, State
 
 LEAST_IMAGES, MOST_IMAGES = integer("domains", "least_images"), integer("domains", "most_images")
+UNLIKE = number("domains", "unlike")
 _MOST_DOMAINS = integer("domains", "most")
 _LONGEST_NAME = integer("limits", "name_bytes")
 
@@ -56,8 +58,10 @@ class Adapted:
     - `images`: how many its statistics are of
     - `apart`: how many deviations lie between its images and what is known, along the direction that tells them best
     - `told`: the share of its images that are told to be of it, 0 to 1
+    - `unknown`: the share of them that is still unlike all that is known, 0 to 1; None as `distance`
     - `distance`, `distance_before`: the median distance of its images from all that is known (`Prediction.distance`),
       seen as the domain shows them, and without; None where nothing was measured of how far known ones reach
+    - `warnings`: sentences for its user
     """
 
     domain: str
@@ -65,8 +69,10 @@ class Adapted:
     images: int
     apart: float
     told: float
+    unknown: float | None
     distance: float | None
     distance_before: float | None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `adapt --json`."""
@@ -109,13 +115,17 @@ def adapt(
     tensors, apart = _domain(bundle, others, name, batches(), features, threads)
     domain = Domains(bundle, {**others, **tensors}, threads, release=True)
     seen = np.concatenate([domain.through(0, batch) for batch in batches()])
-    before, after = _distances(bundle, generation, (features, seen))
+    distance = class_distance(generation, class_head(generation, bundle.manifest))
+    before, after, unknown = _nearer(distance, features, seen)
     if before is not None and after is not None and not after < before:
         raise TaskError(said("domain_no_nearer", name=name, images=plural(len(chosen), noun)))
     told = float((domain.told(features) == 0).mean())
     committed = state.commit(generation.number, generation.tasks, {**others, **kept, **tensors})
     state.clear_progress()
-    return Adapted(name, committed.number, len(chosen), apart, told, after, before)
+    warnings: tuple[str, ...] = ()
+    if unknown is not None and unknown > UNLIKE:
+        warnings = (said("domain_unlike", unknown=f"{100 * unknown:.0f}", noun=noun),)
+    return Adapted(name, committed.number, len(chosen), apart, told, unknown, after, before, warnings)
 
 
 def forget_domain(state: State, name: str) -> Generation:
@@ -181,11 +191,12 @@ def _domain(
     return {f"{PREFIX}{name}/{part}": array for part, array in parts.items()}, told.apart
 
 
-def _distances(
-    bundle: Bundle, generation: Generation, of: Sequence[NDArray[np.float32]]
-) -> tuple[float | None, ...]:
-    """Median distances of features from all that is known; None where it was never measured how far that reaches."""
-    distance = class_distance(generation, class_head(generation, bundle.manifest))
+def _nearer(
+    distance: Distance | None, before: NDArray[np.float32], after: NDArray[np.float32]
+) -> tuple[float | None, float | None, float | None]:
+    """Median distances of features before and after, and the share that is still unknown; None where not measured."""
     if distance is None:
-        return (None,) * len(of)
-    return tuple(float(np.median(distance.of(features))) for features in of)
+        return None, None, None
+    now = distance.of(after)
+    unknown = float((now > distance.limit(REJECT)).mean())
+    return float(np.median(distance.of(before))), float(np.median(now)), unknown
