@@ -22,7 +22,6 @@ from onnx_text import in_float64
 from small_network import Network
 
 from csk_artifacts_builder.graphs.domain import (
-    MOST_SCALE,
     domain_channels,
     domain_model,
     domain_statistics,
@@ -41,7 +40,7 @@ from csk_sdk.contract.manifest import (
     DOMAIN_SHIFT,
     Head,
 )
-from csk_sdk.method.domains import ChannelSum, affine
+from csk_sdk.method.domains import MOST_SCALE, ChannelSum, affine
 
 Arrays = dict[str, NDArray]
 IMAGES = 24

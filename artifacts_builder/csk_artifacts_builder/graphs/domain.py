@@ -22,11 +22,8 @@ from csk_sdk.contract.manifest import (
     DOMAIN_SHIFT,
     Head,
 )
-from csk_sdk.contract.thresholds import number
+from csk_sdk.method.domains import LEAST_DEVIATION, MOST_SCALE
 
-# What a channel's deviation is multiplied by at most: of one that says nothing in a domain, noise would be made.
-MOST_SCALE = number("domains", "most_scale")
-_TINY = 1e-12
 # What one convolution's output becomes, of it and of its channels' part of the graph's inputs.
 _Change = Callable[[ir.Value, Sequence[ir.Value]], ir.Value]
 
@@ -66,7 +63,7 @@ def domain_statistics(prepared: ir.Model, where: str) -> ir.Model:
         means.append(mean)
         variances.append(variance)
         wanted_mean, wanted_deviation = parts
-        deviation = emit.op("Add", emit.op("Sqrt", variance), emit.scalar(_TINY))
+        deviation = emit.op("Add", emit.op("Sqrt", variance), emit.scalar(LEAST_DEVIATION))
         scale = emit.op("Min", emit.op("Div", wanted_deviation, deviation), emit.scalar(MOST_SCALE))
         return emit.op("Add", emit.op("Mul", around, scale), wanted_mean)
 

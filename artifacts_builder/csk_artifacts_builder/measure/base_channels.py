@@ -9,14 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.contract.manifest import CHANNEL_MEAN, CHANNEL_VARIANCE, Manifest
-from csk_sdk.contract.thresholds import integer
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split
-from csk_sdk.method.domains import ChannelSum
+from csk_sdk.method.domains import MOST_IMAGES, ChannelSum
 from csk_sdk.runtime.sessions import Graph
-
-_MOST_IMAGES = integer("domains", "most_images")
 
 
 def measure_channels(statistics: Path, split: Split, manifest: Manifest) -> dict[str, NDArray[Any]]:
@@ -24,7 +21,7 @@ def measure_channels(statistics: Path, split: Split, manifest: Manifest) -> dict
 
     Of images that are spread over the split.
     """
-    chosen = np.linspace(0, len(split) - 1, min(len(split), _MOST_IMAGES)).astype(np.int64)
+    chosen = np.linspace(0, len(split) - 1, min(len(split), MOST_IMAGES)).astype(np.int64)
     graph, total, preprocessing = Graph(statistics), ChannelSum(), preprocessing_of(manifest)
     pixels = PixelCache(split, preprocessing, 0)
     for images, _ in pixels.batches(manifest.batch_size, chosen):

@@ -14,7 +14,8 @@ from csk_sdk.cli.rendering import Screen
 from csk_sdk.data.files import open_files
 from csk_sdk.errors import ConfigError
 from csk_sdk.formats.wording import plural
-from csk_sdk.learning.adapting import MOST_IMAGES, Adapted
+from csk_sdk.learning.adapting import Adapted
+from csk_sdk.method.domains import MOST_IMAGES
 from csk_sdk.workspace.folder import Workspace
 
 

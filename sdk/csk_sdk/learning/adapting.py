@@ -20,12 +20,19 @@ from csk_sdk.contract.manifest import (
     DOMAIN_STATISTICS,
 )
 from csk_sdk.contract.sentences import said
-from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.errors import BundleError, TaskError
-from csk_sdk.formats.names import is_plain
 from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.formats.wording import plural
-from csk_sdk.method.domains import TOLD, ChannelSum, affine, telling
+from csk_sdk.method.domains import (
+    LEAST_IMAGES,
+    MOST_DOMAINS,
+    MOST_IMAGES,
+    TOLD,
+    UNLIKE,
+    ChannelSum,
+    affine,
+    telling,
+)
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.unknown import REJECT, Distance
 from csk_sdk.network.domains import (
@@ -40,14 +47,9 @@ from csk_sdk.network.domains import (
 )
 from csk_sdk.network.finite import require_answers
 from csk_sdk.network.knowledge import FeatureExtractor
-from csk_sdk.network.predicting import class_distance, class_head
+from csk_sdk.network.predicting import class_distance, class_head, is_folder_name
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.state import Generation, State
-
-LEAST_IMAGES, MOST_IMAGES = integer("domains", "least_images"), integer("domains", "most_images")
-UNLIKE = number("domains", "unlike")
-_MOST_DOMAINS = integer("domains", "most")
-_LONGEST_NAME = integer("limits", "name_bytes")
 
 
 @dataclass(frozen=True)
@@ -144,12 +146,12 @@ def forget_domain(state: State, name: str) -> Generation:
 def _require_possible(bundle: Bundle, generation: Generation, name: str, replace: bool) -> None:
     if not bundle.manifest.domain_channels:
         raise BundleError(said("domain_no_graphs", bundle=str(bundle.folder)))
-    if not is_plain(name) or "/" in name or "\\" in name or len(name.encode()) > _LONGEST_NAME:
+    if not is_folder_name(name):
         raise TaskError(said("domain_name", name=repr(name[:40])))
     known = domain_names(generation.tensors)
     if name in known and not replace:
         raise TaskError(said("domain_known", name=name))
-    if name not in known and len(known) >= _MOST_DOMAINS:
+    if name not in known and len(known) >= MOST_DOMAINS:
         raise TaskError(said("domain_many", name=name, known=str(len(known))))
 
 

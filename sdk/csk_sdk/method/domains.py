@@ -13,12 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csk_sdk.contract.thresholds import number
+from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import ClassStatistics, Shrunk
 
 Float64 = NDArray[np.float64]
-MOST_SCALE, TOLD = number("domains", "most_scale"), number("domains", "told")
-_TINY = 1e-12
+LEAST_IMAGES, MOST_IMAGES = integer("domains", "least_images"), integer("domains", "most_images")
+MOST_SCALE, LEAST_DEVIATION = number("domains", "most_scale"), number("domains", "least_deviation")
+TOLD, UNLIKE, MOST_DOMAINS = (
+    number("domains", "told"),
+    number("domains", "unlike"),
+    integer("domains", "most"),
+)
 
 
 class ChannelSum:
@@ -52,7 +57,7 @@ def affine(
     domain: ChannelSum, mean: NDArray[np.float32], deviation: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scale and shift `(channels,)` that bring a domain's channels to `mean` and `deviation`."""
-    scale = np.minimum(deviation / (domain.deviation + _TINY), MOST_SCALE)
+    scale = np.minimum(deviation / (domain.deviation + LEAST_DEVIATION), MOST_SCALE)
     shift = mean - domain.mean * scale
     return scale.astype(np.float32), shift.astype(np.float32)
 

@@ -34,7 +34,8 @@ from csk_sdk.state import BASE, Generation
 
 # Images that go through the network at once: an application may hand over a thousand.
 _CHUNK = 64
-_LONGEST_NAME = integer("limits", "name_bytes")
+LONGEST_FOLDER = integer("limits", "name_bytes")
+"""Bytes of the name of a task or a domain at most."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,11 @@ class Predictor:
             return extractor
 
 
+def is_folder_name(name: str) -> bool:
+    """Whether a name can be that of a folder, and part of a tensor's name: of a task, or of a domain."""
+    return is_plain(name) and "/" not in name and "\\" not in name and len(name.encode()) <= LONGEST_FOLDER
+
+
 def require_new_task(
     generation: Generation, base_classes: Sequence[str], name: str, classes: Sequence[str] = ()
 ) -> None:
@@ -185,10 +191,10 @@ def require_new_task(
             f"A task cannot be called '{BASE}': that is the name of what the source model knew already. Give "
             "the new data another name."
         )
-    if not is_plain(name) or "/" in name or "\\" in name or len(name.encode()) > _LONGEST_NAME:
+    if not is_folder_name(name):
         raise TaskError(
             f"A task cannot be called {name[:40]!r}: its name must be valid as a folder's name, without "
-            f"slashes, backslashes and control characters, and at most {_LONGEST_NAME} bytes. Rename it."
+            f"slashes, backslashes and control characters, and at most {LONGEST_FOLDER} bytes. Rename it."
         )
     if name in task_names(generation, base_classes):
         raise TaskError(

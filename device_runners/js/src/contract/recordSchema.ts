@@ -245,4 +245,7 @@ export const TASK_NAMES: { readonly [Name in keyof RecordedTask]: string } = {
 };
 
 /** What a task of an older csk-sdk is taken to say where it says nothing. */
-export const UNRECORDED: Pick<RecordedTask, 'protected' | 'notes' | 'contributions' | 'carried' | 'expected' | 'shared'> = { protected: {}, notes: [], contributions: {}, carried: {}, expected: {}, shared: [] };
+export const UNRECORDED: Pick<
+  RecordedTask,
+  'protected' | 'notes' | 'contributions' | 'carried' | 'expected' | 'shared'
+> = { protected: {}, notes: [], contributions: {}, carried: {}, expected: {}, shared: [] };

@@ -97,40 +97,166 @@ export interface Setting {
 }
 
 export const SETTINGS: { readonly [Name in keyof TrainingConfig]: Setting } = {
-  epochs: { record: 'epochs', type: 'integer', optional: false, rule: 'a whole number, 1 or more', minimum: 1 },
-  patience: { record: 'patience', type: 'integer', optional: false, rule: 'a whole number, 0 or more', minimum: 0 },
-  seconds: { record: 'seconds', type: 'number', optional: true, rule: 'above 0, and finite', exclusiveMinimum: 0 },
-  flops: { record: 'flops', type: 'number', optional: true, rule: 'above 0, and finite', exclusiveMinimum: 0 },
-  batchSize: { record: 'batch_size', type: 'integer', optional: true, rule: 'a whole number, 1 or more', minimum: 1 },
-  channelRatio: { record: 'channel_ratio', type: 'number', optional: true, rule: 'above 0 and at most 1', exclusiveMinimum: 0, maximum: 1 },
-  energy: { record: 'energy', type: 'number', optional: false, rule: 'between 0 and 1', minimum: 0, maximum: 1 },
+  epochs: {
+    record: 'epochs',
+    type: 'integer',
+    optional: false,
+    rule: 'a whole number, 1 or more',
+    minimum: 1,
+  },
+  patience: {
+    record: 'patience',
+    type: 'integer',
+    optional: false,
+    rule: 'a whole number, 0 or more',
+    minimum: 0,
+  },
+  seconds: {
+    record: 'seconds',
+    type: 'number',
+    optional: true,
+    rule: 'above 0, and finite',
+    exclusiveMinimum: 0,
+  },
+  flops: {
+    record: 'flops',
+    type: 'number',
+    optional: true,
+    rule: 'above 0, and finite',
+    exclusiveMinimum: 0,
+  },
+  batchSize: {
+    record: 'batch_size',
+    type: 'integer',
+    optional: true,
+    rule: 'a whole number, 1 or more',
+    minimum: 1,
+  },
+  channelRatio: {
+    record: 'channel_ratio',
+    type: 'number',
+    optional: true,
+    rule: 'above 0 and at most 1',
+    exclusiveMinimum: 0,
+    maximum: 1,
+  },
+  energy: {
+    record: 'energy',
+    type: 'number',
+    optional: false,
+    rule: 'between 0 and 1',
+    minimum: 0,
+    maximum: 1,
+  },
   followDrift: { record: 'follow_drift', type: 'boolean', optional: true, rule: 'true or false' },
-  optimizer: { record: 'optimizer', type: 'string', optional: false, rule: 'sgd, adamw or lion', choices: ['sgd', 'adamw', 'lion'] },
-  learningRate: { record: 'learning_rate', type: 'number', optional: false, rule: '0 or more, and finite', minimum: 0 },
-  headLearningRate: { record: 'head_learning_rate', type: 'number', optional: false, rule: '0 or more, and finite', minimum: 0 },
-  momentum: { record: 'momentum', type: 'number', optional: false, rule: 'at least 0 and below 1', minimum: 0, exclusiveMaximum: 1 },
-  weightDecay: { record: 'weight_decay', type: 'number', optional: false, rule: '0 or more, and finite', minimum: 0 },
+  optimizer: {
+    record: 'optimizer',
+    type: 'string',
+    optional: false,
+    rule: 'sgd, adamw or lion',
+    choices: ['sgd', 'adamw', 'lion'],
+  },
+  learningRate: {
+    record: 'learning_rate',
+    type: 'number',
+    optional: false,
+    rule: '0 or more, and finite',
+    minimum: 0,
+  },
+  headLearningRate: {
+    record: 'head_learning_rate',
+    type: 'number',
+    optional: false,
+    rule: '0 or more, and finite',
+    minimum: 0,
+  },
+  momentum: {
+    record: 'momentum',
+    type: 'number',
+    optional: false,
+    rule: 'at least 0 and below 1',
+    minimum: 0,
+    exclusiveMaximum: 1,
+  },
+  weightDecay: {
+    record: 'weight_decay',
+    type: 'number',
+    optional: false,
+    rule: '0 or more, and finite',
+    minimum: 0,
+  },
   flip: { record: 'flip', type: 'boolean', optional: true, rule: 'true or false' },
   shift: { record: 'shift', type: 'integer', optional: true, rule: 'a whole number, 0 or more', minimum: 0 },
   seed: { record: 'seed', type: 'integer', optional: false, rule: 'a whole number, 0 or more', minimum: 0 },
-  threads: { record: 'threads', type: 'integer', optional: false, rule: 'a whole number, 0 or more', minimum: 0 },
-  sensitivityBatches: { record: 'sensitivity_batches', type: 'integer', optional: false, rule: 'a whole number, 1 or more', minimum: 1 },
+  threads: {
+    record: 'threads',
+    type: 'integer',
+    optional: false,
+    rule: 'a whole number, 0 or more',
+    minimum: 0,
+  },
+  sensitivityBatches: {
+    record: 'sensitivity_batches',
+    type: 'integer',
+    optional: false,
+    rule: 'a whole number, 1 or more',
+    minimum: 1,
+  },
   classStatistics: { record: 'class_statistics', type: 'boolean', optional: false, rule: 'true or false' },
   labelCheck: { record: 'label_check', type: 'boolean', optional: false, rule: 'true or false' },
-  maxForgetting: { record: 'max_forgetting', type: 'number', optional: false, rule: 'between 0 and 100', minimum: 0, maximum: 100 },
-  onForgetting: { record: 'on_forgetting', type: 'string', optional: false, rule: 'heads-only or refuse', choices: ['heads-only', 'refuse'] },
-  fewShot: { record: 'few_shot', type: 'integer', optional: false, rule: 'a whole number, 0 or more', minimum: 0 },
-  train: { record: 'train', type: 'string', optional: false, rule: 'auto, heads or centers', choices: ['auto', 'heads', 'centers'] },
-  checkpointSeconds: { record: 'checkpoint_seconds', type: 'number', optional: false, rule: '0 or more, and finite', minimum: 0 },
+  maxForgetting: {
+    record: 'max_forgetting',
+    type: 'number',
+    optional: false,
+    rule: 'between 0 and 100',
+    minimum: 0,
+    maximum: 100,
+  },
+  onForgetting: {
+    record: 'on_forgetting',
+    type: 'string',
+    optional: false,
+    rule: 'heads-only or refuse',
+    choices: ['heads-only', 'refuse'],
+  },
+  fewShot: {
+    record: 'few_shot',
+    type: 'integer',
+    optional: false,
+    rule: 'a whole number, 0 or more',
+    minimum: 0,
+  },
+  train: {
+    record: 'train',
+    type: 'string',
+    optional: false,
+    rule: 'auto, heads or centers',
+    choices: ['auto', 'heads', 'centers'],
+  },
+  checkpointSeconds: {
+    record: 'checkpoint_seconds',
+    type: 'number',
+    optional: false,
+    rule: '0 or more, and finite',
+    minimum: 0,
+  },
 };
 
 /** What the Python SDK has and this runner refuses: why, and its default, which a record states. */
 export const REFUSED: Readonly<Record<string, { why: string; record: string; default: number }>> = {
-  labelSmoothing: { why: 'labelSmoothing is set, and JavaScript builds of ONNX Runtime cannot override the input that it needs: leave it out, or learn with the Python SDK.', record: 'label_smoothing', default: 0 },
+  labelSmoothing: {
+    why: 'labelSmoothing is set, and JavaScript builds of ONNX Runtime cannot override the input that it needs: leave it out, or learn with the Python SDK.',
+    record: 'label_smoothing',
+    default: 0,
+  },
 };
 
 /** What each optimizer comes with. */
-export const OPTIMIZER_CONSTANTS = { sgd: {}, adamw: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }, lion: { beta1: 0.9, beta2: 0.99 } } as const;
+export const OPTIMIZER_CONSTANTS = {
+  sgd: {},
+  adamw: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+  lion: { beta1: 0.9, beta2: 0.99 },
+} as const;
 
 /** The sentence about a value that is not allowed. */
 export const SENTENCE = '{name} is {value}; it must be {rule}.';

@@ -288,6 +288,8 @@ export const DOMAINS = {
   mostImages: 512,
   /** What a channel's deviation is multiplied by at most: one that says nothing in a domain would be noise made loud. */
   mostScale: 8,
+  /** Under the deviation of a channel that says the same of all images, so that nothing is divided by zero. */
+  leastDeviation: 1e-12,
   /** How far apart the images of a domain and those that are known must lie, along the direction that tells them best: nearer, one image in six would be seen through the wrong domain. */
   told: 2,
   /** Where a larger share of a domain's images is still unlike all that is known once it was learned, its user is asked of what they are: of known things it was up to 0.3, of one class alone or of other things at least 0.8. */
