@@ -26,6 +26,7 @@ export {
 export type { ApplyOptions, ExportOptions, FleetApplied, FleetExport } from './fleet/index.js';
 export * as fleet from './fleet/index.js';
 export { Learner, type LearnerOptions } from './learner.js';
+export type { Adapted } from './learning/adapting.js';
 export type { Upgraded } from './learning/carrying.js';
 export type { HeadsOnlyBecause } from './learning/fewShot.js';
 export type { Forgotten } from './learning/forgetting.js';

@@ -10,11 +10,13 @@ import { type Picture, Preprocessing } from './data/pictures.js';
 import type { Task } from './data/task.js';
 import { inRightPrecision } from './device/int8Sums.js';
 import { TaskError } from './errors.js';
+import { type Adapted, adapt, forgetDomain } from './learning/adapting.js';
 import { type Forgotten, forget, merge, rename } from './learning/forgetting.js';
 import { LearnRun } from './learning/learnRun.js';
 import type { LearnOptions, LearnReport } from './learning/report.js';
+import { domainNames } from './network/domains.js';
 import { exportModel } from './network/export.js';
-import { type Opening, openingOf } from './network/features.js';
+import { type Opening, openingOf } from './network/feeds.js';
 import { type LinearHead, type Prediction, Predictor } from './network/predicting.js';
 import type { Runtime } from './runtime/sessions.js';
 import type { Generation, LearnedTask } from './state/record.js';
@@ -186,6 +188,39 @@ export class Learner {
     const doubt = options.reject === undefined ? undefined : predictor.doubt(options.reject);
     const head = predictor.head(options.task);
     return exportModel(this.bundle, predictor.generation, head, doubt, options.precision);
+  }
+
+  /**
+   * Learn the domain `name`: what another camera, light or weather makes of images. It takes no labels.
+   *
+   * `pictures` are at least 32, as `predict` takes them, of known things, a fair mix of their classes, and all of this domain.
+   * From then on each image is told to be of one of the domains or of none, and seen as the base's images are (adaptive batch
+   * normalisation): what is known is recognised in it, and what is learned from it is known everywhere. The backbone is not
+   * trained any more. Of up to 512 images, no pixel is kept. `replace` takes the place of a domain of this name. Commits a
+   * generation.
+   *
+   * Throws TaskError for images that are too few, look like what is known already, or come no nearer to it, and for a name that
+   * is known or cannot be used; BundleError where the bundle was built without base data; StateLockedError and StorageError
+   * as `learn` does.
+   */
+  async adapt(
+    name: string,
+    pictures: readonly Picture[],
+    { replace = false }: { replace?: boolean } = {},
+  ): Promise<Adapted> {
+    const { bundle, preprocessing, state } = this;
+    const opening = this.opening(this.config.threads);
+    return this.changing(() => adapt(bundle, preprocessing, state, name, pictures, opening, replace));
+  }
+
+  /** The names of the domains that are known, in alphabetical order. */
+  get domains(): readonly string[] {
+    return domainNames(this.generation.tensors);
+  }
+
+  /** Take back the domain `name`: its images are seen as all others are. Throws TaskError where it is not known. */
+  async forgetDomain(name: string): Promise<Generation> {
+    return this.changing(() => forgetDomain(this.state, name));
   }
 
   /**

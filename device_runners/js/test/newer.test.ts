@@ -142,10 +142,10 @@ print(json.dumps([verify(*sys.argv[1:]).ok, record.more, [task.more for task in 
 
   it('is predicted from and exported, and never written to, below min_writer', async () => {
     const expected = await (await opened()).predict(await deployedProbe(FOLDER));
-    await handOver(storage, { min_writer: 3 });
+    await handOver(storage, { min_writer: 4 });
     const before = bytesIn(state);
     const learner = await opened();
-    const sentence = `${state} was written by a newer csk-sdk, and writing to it takes one that knows schema 3 of states (csk-sdk 0.1.0 knows 2): update csk-sdk on this device; until then it predicts and exports.`;
+    const sentence = `${state} was written by a newer csk-sdk, and writing to it takes one that knows schema 4 of states (csk-sdk 0.1.0 knows 3): update csk-sdk on this device; until then it predicts and exports.`;
     const task = await deployedTask(FOLDER, '03');
     await expect(learner.learn(task)).rejects.toThrow(sentence);
     await expect(learner.rollback('01')).rejects.toThrow(sentence);
@@ -164,30 +164,30 @@ print(json.dumps([verify(*sys.argv[1:]).ok, record.more, [task.more for task in 
   });
 
   it('says what it needs below min_reader, and nothing of damage or of going back', async () => {
-    await handOver(storage, { min_reader: 3, min_writer: 2 });
+    await handOver(storage, { min_reader: 4, min_writer: 3 });
     const before = bytesIn(state);
     const failed = await opened().catch((error: unknown) => error);
     expect(failed).toBeInstanceOf(StateError);
     expect((failed as Error).message).toBe(
-      `${state}/${NEWEST} was written by a newer csk-sdk, and reading it takes one that knows schema 3 of states (csk-sdk 0.1.0 knows 2): update csk-sdk on this device.`,
+      `${state}/${NEWEST} was written by a newer csk-sdk, and reading it takes one that knows schema 4 of states (csk-sdk 0.1.0 knows 3): update csk-sdk on this device.`,
     );
     expect(bytesIn(state)).toEqual(before);
   });
 
   it("stays the newer one's after a rollback, and where HEAD is damaged", async () => {
-    await handOver(storage, { min_reader: 3 });
+    await handOver(storage, { min_reader: 4 });
     await storage.replace('HEAD', seal({ ...(await unseal(storage, 'HEAD')), head: 1 }));
     const learner = await opened();
     expect(learner.tasks.map(({ name }) => name)).toEqual(['01']);
     await expect(learner.learn(await deployedTask(FOLDER, '03'))).rejects.toThrow(
-      'takes one that knows schema 3',
+      'takes one that knows schema 4',
     );
     await learner.close();
     await storage.replace('HEAD', utf8('{'));
-    await expect(opened()).rejects.toThrow(/HEAD cannot be read .* takes one that knows schema 3/);
+    await expect(opened()).rejects.toThrow(/HEAD cannot be read .* takes one that knows schema 4/);
     await expect(opened()).rejects.not.toThrow(/rollback/);
     rmSync(join(state, 'HEAD'));
-    await expect(opened()).rejects.toThrow(/HEAD is missing .* takes one that knows schema 3/);
+    await expect(opened()).rejects.toThrow(/HEAD is missing .* takes one that knows schema 4/);
   });
 
   it.each(['2', 0.5, true, 0, null])('is damaged where min_reader is %s', async (version) => {

@@ -177,9 +177,9 @@ describe('a state', () => {
     await expect(State.open(storage, 'c'.repeat(64), base)).rejects.toThrow(
       /belongs to another bundle .*bbbbbbbb…/,
     );
-    storage.files.set('state.json', seal({ schema_version: 3, bundle_id: BUNDLE }));
+    storage.files.set('state.json', seal({ schema_version: 4, bundle_id: BUNDLE }));
     await expect(State.open(storage, BUNDLE, base)).rejects.toThrow(
-      /by a newer csk-sdk, and reading it takes one that knows schema 3 of states .* knows 2\): update/,
+      /by a newer csk-sdk, and reading it takes one that knows schema 4 of states .* knows 3\): update/,
     );
     storage.files.delete('state.json');
     await expect(State.open(storage, BUNDLE, base)).rejects.toThrow(/nobody knows which bundle/);

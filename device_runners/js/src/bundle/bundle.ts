@@ -19,6 +19,9 @@ import {
   CHECKPOINT,
   CROSS_ENTROPY,
   centerOf,
+  DOMAIN_CHANNELS,
+  DOMAIN_MODEL,
+  DOMAIN_STATISTICS,
   exactTwin,
   MANIFEST,
   type Manifest,
@@ -33,6 +36,12 @@ import { onWebGpu, withPadsApart } from './padsApart.js';
 import { SIGNATURE, SIGNATURE_BYTES, TrustedKey } from './signing.js';
 import { withSmallMaps } from './smallMaps.js';
 import type { BundleSource } from './source.js';
+
+/** Mean and deviation of every convolution's channels over the base images, `(channels,)`. */
+export interface DomainChannels {
+  readonly mean: Float32Array;
+  readonly deviation: Float32Array;
+}
 
 /** Training artifacts, read-only. Open them with `Bundle.open`. */
 export class Bundle {
@@ -133,9 +142,29 @@ export class Bundle {
     return float32(site.shape, kernel.data);
   }
 
+  /** The file of one of the bundle's graphs, such as "eval_model.onnx", in the form of this view of the bundle. */
+  private graphFile(name: string): string {
+    // In float32 in any bundle.
+    if (name === DOMAIN_MODEL || name === DOMAIN_STATISTICS) return name;
+    return this.precision === this.manifest.precision ? name : exactTwin(name);
+  }
+
+  /** How base images are: mean and deviation of all channels. Only where the bundle has graphs for domains. */
+  domainChannels(): DomainChannels {
+    const tensors = tensorsOf(this.file(DOMAIN_CHANNELS), `${this.name}/${DOMAIN_CHANNELS}`);
+    const { domain_channels: count } = this.manifest;
+    const [mean, deviation] = ['mean', 'deviation'].map((name) => float32Of(tensors, name)?.data);
+    if (mean?.length !== count || deviation?.length !== count) {
+      throw new BundleError(
+        `${this.name}/${DOMAIN_CHANNELS} does not hold mean and deviation of ${count} channels. Copy the bundle again.`,
+      );
+    }
+    return { mean, deviation };
+  }
+
   /** Open one of the bundle's graphs as a generation sees it, in the form of this view of the bundle. */
   async graph(name: string, tensors: Tensors, runtime: Runtime, settings: SessionSettings): Promise<Graph> {
-    const file = this.precision === this.manifest.precision ? name : exactTwin(name);
+    const file = this.graphFile(name);
     const sites = new Map(this.manifest.sites.map((site) => [site.weight, site]));
     const data = this.file(WEIGHTS);
     const small = withSmallMaps(this.file(file));

@@ -7,8 +7,16 @@
 import { byCodePoint } from '../formats/json.js';
 import { quoted } from '../formats/schema.js';
 import {
+  CHANNEL_MEAN,
+  CHANNEL_VARIANCE,
   CROSS_ENTROPY,
   channelsOf,
+  DOMAIN_DEVIATION,
+  DOMAIN_MEAN,
+  DOMAIN_MODEL,
+  DOMAIN_SCALE,
+  DOMAIN_SHIFT,
+  DOMAIN_STATISTICS,
   EVAL_MODEL,
   exactTwin,
   type Manifest,
@@ -37,7 +45,10 @@ interface Wanted {
 }
 
 type Ends = Map<string, Wanted>;
-const GRAPHS = [TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL, PREFIX_MODEL, TRAINING_SUFFIX, MEMORY_SUFFIX];
+const GRAPHS = [
+  ...[TRAINING_MODEL, EVAL_MODEL, MEMORY_MODEL, PREFIX_MODEL, TRAINING_SUFFIX, MEMORY_SUFFIX],
+  ...[DOMAIN_MODEL, DOMAIN_STATISTICS],
+];
 
 /** Inputs and outputs of the graph file `name`; undefined for a file that is no graph that is run. */
 export function interfaceOf(manifest: Manifest, name: string): { inputs: Ends; outputs: Ends } | undefined {
@@ -52,6 +63,15 @@ export function interfaceOf(manifest: Manifest, name: string): { inputs: Ends; o
   ]);
   if (plain === PREFIX_MODEL) return { inputs, outputs: new Map([['prefix', prefix]]) };
   const features = one(FLOAT, FREE, head.features);
+  const channels = one(FLOAT, manifest.domain_channels);
+  if (plain === DOMAIN_MODEL) {
+    inputs.set(DOMAIN_SCALE, channels).set(DOMAIN_SHIFT, channels);
+    return { inputs, outputs: new Map([['features', features]]) };
+  }
+  if (plain === DOMAIN_STATISTICS) {
+    inputs.set(DOMAIN_MEAN, channels).set(DOMAIN_DEVIATION, channels);
+    return { inputs, outputs: new Map([CHANNEL_MEAN, CHANNEL_VARIANCE].map((name) => [name, channels])) };
+  }
   for (const site of sites) {
     inputs.set(site.delta, one(FLOAT, rowsOf(site), FREE)).set(site.indices, one(INT64, FREE));
   }

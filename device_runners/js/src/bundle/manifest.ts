@@ -16,6 +16,10 @@ export const MEMORY_MODEL = 'memory_model.onnx';
 export const PREFIX_MODEL = 'prefix_model.onnx';
 export const TRAINING_SUFFIX = 'training_suffix.onnx';
 export const MEMORY_SUFFIX = 'memory_suffix.onnx';
+// What a domain's images are seen through, and what is measured of them; how base images are.
+export const DOMAIN_MODEL = 'domain_model.onnx';
+export const DOMAIN_STATISTICS = 'domain_statistics.onnx';
+export const DOMAIN_CHANNELS = 'domain_channels.safetensors';
 export const EXPORT_TEMPLATE = 'export_template.onnx';
 export const QUANTISED_TEMPLATE = 'export_template_int8.onnx';
 export const WEIGHTS = 'weights.safetensors';
@@ -26,6 +30,14 @@ export const PORTABLE = 'portable';
 export const CROSS_ENTROPY = 'cross-entropy';
 export const EXACT = 'exact';
 export const INT8 = 'int8';
+
+// Inputs and outputs of a domain's graphs, of all channels of all convolutions.
+export const DOMAIN_SCALE = 'domain_scale';
+export const DOMAIN_SHIFT = 'domain_shift';
+export const DOMAIN_MEAN = 'domain_mean';
+export const DOMAIN_DEVIATION = 'domain_deviation';
+export const CHANNEL_MEAN = 'channel_mean';
+export const CHANNEL_VARIANCE = 'channel_variance';
 
 /**
  * One convolution whose kernel center is trainable. `delta` and `indices` are inputs of the graphs, `gradient` is an
@@ -157,6 +169,8 @@ export interface Manifest {
   readonly quantised: readonly QuantisedLayer[];
   /** From which bundle a device may carry over what it learned: docs/decisions/0032-upgrade.md. */
   readonly upgrade?: UpgradeSpec | null;
+  /** How many channels all convolutions have together, where the bundle has graphs for domains; else 0. */
+  readonly domain_channels: number;
   readonly files: Readonly<Record<string, FileEntry>>;
 }
 
@@ -224,6 +238,7 @@ function withDefaults(found: Manifest): Manifest {
       prefix: [],
       precisions: [],
       counter: 0,
+      domain_channels: 0,
     },
     ...found,
     head: { ...head, ...found.head },

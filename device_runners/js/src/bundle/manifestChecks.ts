@@ -12,7 +12,16 @@ import { isPlain } from '../formats/names.js';
 import { quoted } from '../formats/schema.js';
 import { plural } from '../formats/sentences.js';
 import {
+  CHANNEL_MEAN,
+  CHANNEL_VARIANCE,
   CHECKPOINT,
+  DOMAIN_CHANNELS,
+  DOMAIN_DEVIATION,
+  DOMAIN_MEAN,
+  DOMAIN_MODEL,
+  DOMAIN_SCALE,
+  DOMAIN_SHIFT,
+  DOMAIN_STATISTICS,
   EVAL_MODEL,
   EXPORT_TEMPLATE,
   exactTwin,
@@ -66,12 +75,14 @@ function graphFiles(manifest: Manifest): string[] {
     ...(manifest.prefix.length ? [PREFIX_MODEL, TRAINING_SUFFIX, MEMORY_SUFFIX] : []),
   ];
   const twins = manifest.precisions.some((precision) => precision !== manifest.precision);
-  return twins ? [...graphs, ...graphs.map(exactTwin)] : graphs;
+  const domains = manifest.domain_channels ? [DOMAIN_MODEL, DOMAIN_STATISTICS] : [];
+  return [...graphs, ...(twins ? graphs.map(exactTwin) : []), ...domains];
 }
 
 function requiredFiles(manifest: Manifest): string[] {
   const templates = [EXPORT_TEMPLATE, ...(manifest.quantised.length ? [QUANTISED_TEMPLATE] : [])];
-  return [...graphFiles(manifest), ...templates, WEIGHTS, CHECKPOINT];
+  const domains = manifest.domain_channels ? [DOMAIN_CHANNELS] : [];
+  return [...graphFiles(manifest), ...templates, WEIGHTS, CHECKPOINT, ...domains];
 }
 
 function* sizes(manifest: Manifest): Generator<string> {
@@ -122,10 +133,16 @@ function* classes(manifest: Manifest): Generator<string> {
   }
 }
 
+const OF_DOMAINS = [
+  ...[DOMAIN_SCALE, DOMAIN_SHIFT, DOMAIN_MEAN, DOMAIN_DEVIATION],
+  ...[CHANNEL_MEAN, CHANNEL_VARIANCE],
+];
+
 /** Sites, their kernels, and what goes into and comes out of the graphs: nothing may take another's place. */
-function* names({ head, sites }: Manifest): Generator<string> {
+function* names({ head, sites, domain_channels }: Manifest): Generator<string> {
   const ends = [
     ...['image', 'label', 'label_smoothing', 'class_mask', 'loss', 'logits', 'features', 'prefix'],
+    ...(domain_channels ? OF_DOMAINS : []),
     ...[head.weight, head.bias, head.weight_gradient, head.bias_gradient],
     ...sites.flatMap((site) => [site.delta, site.indices, site.gradient, site.moment]),
   ];

@@ -11,7 +11,7 @@ import { reasonOf } from '../errors.js';
 import { float32, int64 } from '../formats/tensors.js';
 import { Random } from '../method/random.js';
 import { channelCount } from '../method/selection.js';
-import { imageFeed, openingOf } from '../network/features.js';
+import { imageFeed, openingOf } from '../network/feeds.js';
 import type { Feed, Runtime } from '../runtime/sessions.js';
 import { inRightPrecision } from './int8Sums.js';
 import { madeUpImages } from './probe.js';

@@ -10,7 +10,7 @@ import type { Bundle } from '../bundle/bundle.js';
 import { EXACT, INT8, TRAINING_MODEL } from '../bundle/manifest.js';
 import { BundleError } from '../errors.js';
 import { float32 } from '../formats/tensors.js';
-import type { Opening } from '../network/features.js';
+import type { Opening } from '../network/feeds.js';
 import { Graph, type Runtime, type SessionSettings } from '../runtime/sessions.js';
 
 /** How int8 sums come out: right as they are, right when wide ones are asked for, or wrong in any way. */

@@ -3,14 +3,23 @@
 import { DEFAULTS, type TrainingConfig } from '../config.js';
 import { SENTENCES } from '../contract/sentences.js';
 import { filled, general, grouped, plural, rounded } from '../formats/sentences.js';
+import type { Tensors } from '../formats/tensors.js';
 import { type Gain, isClear, pays } from '../method/gain.js';
+import { domainNames } from '../network/domains.js';
 
 /**
  * Why a task has heads only, by the setting that decides it ("train" where it was asked for them), "no-gain" where it was left
- * to be decided and training would not have paid, or "one-class": a decision among one class has no loss to train on. ""
- * where its centers were trained.
+ * to be decided and training would not have paid, "one-class": a decision among one class has no loss to train on, or
+ * "domains": some are known, and of the network as it is. "" where its centers were trained.
  */
-export type HeadsOnlyBecause = '' | 'few-shot' | 'max-forgetting' | 'train' | 'no-gain' | 'one-class';
+export type HeadsOnlyBecause =
+  | ''
+  | 'few-shot'
+  | 'max-forgetting'
+  | 'train'
+  | 'no-gain'
+  | 'one-class'
+  | 'domains';
 
 /**
  * Whether `count` images of so many classes are fewer for each, on average, than `fewShot`, or are all of one class.
@@ -25,12 +34,22 @@ export function isFewShot(
   return classes.length < 2 || count * Math.max(1, epochs / DEFAULTS.epochs) < fewShot * classes.length;
 }
 
-/** Why a task is to have heads only, before anything is seen of its images; "" where its centers may be trained. */
+/** Why a generation with these `tensors` has no center that may be trained; "" where one may be. */
+export function whyFixed(tensors: Tensors): HeadsOnlyBecause {
+  return domainNames(tensors).length ? 'domains' : '';
+}
+
+/**
+ * Why a task is to have heads only, before anything is seen of its images; "" where its centers may be trained. `fixed` is
+ * why none may be whatever the task, as `whyFixed` says it.
+ */
 export function headsBecause(
   count: number,
   classes: readonly string[],
   config: TrainingConfig,
+  fixed: HeadsOnlyBecause = '',
 ): HeadsOnlyBecause {
+  if (fixed) return fixed;
   if (classes.length < 2) return 'one-class';
   if (config.train === 'heads') return 'train';
   return isFewShot(count, classes, config) ? 'few-shot' : '';
@@ -38,6 +57,7 @@ export function headsBecause(
 
 /** The sentence about a task of `count` images that has heads only, as was known before. */
 export function headsNotes(why: HeadsOnlyBecause, count: number, classes: readonly string[]): string[] {
+  if (why === 'domains') return [SENTENCES.headsDomains];
   if (why !== 'few-shot') return [];
   const each = Number((count / classes.length).toPrecision(3));
   return [filled(SENTENCES.fewShot, { each: plural(String(each), 'image') })];

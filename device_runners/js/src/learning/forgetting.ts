@@ -11,6 +11,7 @@ import { Contribution } from '../method/contributions.js';
 import { shareOf } from '../method/decisions.js';
 import { ClassStatistics } from '../method/heads.js';
 import { Familiarity, replaceSketch } from '../method/unknown.js';
+import { domainTensors } from '../network/domains.js';
 import { renamedStatistics, sameCenters } from '../network/ledger.js';
 import type { Generation, LearnedTask } from '../state/record.js';
 import type { State } from '../state/state.js';
@@ -63,7 +64,7 @@ export async function forget(
   let tensors = new Map(generation.tensors);
   if (changed.length && !tasks.length) {
     // Nothing learned is left, so nothing that learning has moved need stay.
-    tensors = new Map(bundle.checkpoint);
+    tensors = new Map([...bundle.checkpoint, ...domainTensors(generation.tensors)]);
     statistics = ClassStatistics.from(tensors, bundle.manifest.head.features).without(allHidden);
     exact = true;
   }

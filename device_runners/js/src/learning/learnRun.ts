@@ -18,7 +18,8 @@ import { type Gain, pays, untold } from '../method/gain.js';
 import { ClassStatistics } from '../method/heads.js';
 import { cosine, warmUpSteps } from '../method/optimizers.js';
 import { Random } from '../method/random.js';
-import type { Batch, Opening } from '../network/features.js';
+import type { Batch } from '../network/features.js';
+import type { Opening } from '../network/feeds.js';
 import { peakRssBytes } from '../runtime/peakMemory.js';
 import type { Generation, LearnedTask } from '../state/record.js';
 import type { State } from '../state/state.js';
@@ -32,7 +33,14 @@ import {
   worstOf,
 } from './acceptance.js';
 import { type Consolidated, consolidate, headsOnly, type Look } from './consolidation.js';
-import { gainNote, type HeadsOnlyBecause, headsBecause, headsNotes, undecidedNote } from './fewShot.js';
+import {
+  gainNote,
+  type HeadsOnlyBecause,
+  headsBecause,
+  headsNotes,
+  undecidedNote,
+  whyFixed,
+} from './fewShot.js';
 import { gainSoFar } from './gaining.js';
 import {
   expectedOf,
@@ -120,7 +128,7 @@ export class LearnRun {
     this.batchSize = config.batchSize ?? bundle.manifest.batch_size;
     this.perEpoch = Math.ceil(this.pixels.count / this.batchSize);
     this.stopping = new Stopping(config, bundle.manifest, this.perEpoch, this.batchSize);
-    this.because = headsBecause(this.pixels.count, task.classes, config);
+    this.because = headsBecause(this.pixels.count, task.classes, config, whyFixed(generation.tensors));
     const old = taskClasses(generation, bundle);
     for (const name of refitted.keys()) old.delete(name);
     this.training = new TaskTraining(

@@ -35,7 +35,8 @@ export interface Expected {
  * `forgetting` is how many percentage points of accuracy the trained centers were estimated to cost the old task that loses most.
  * `headsOnlyBecause` is the setting for which the network stayed as it was: "max-forgetting" where that was too much,
  * "few-shot" where the images were too few to train on, "train" where it was asked for, "no-gain" where training would not
- * have paid, "one-class" where a decision has nothing to train on, else ""; but for the first, `epochs` is then 0, and `loss`
+ * have paid, "one-class" where a decision has nothing to train on, "domains" where some are known, which are of the network
+ * as it is, else ""; but for the first, `epochs` is then 0, and `loss`
  * that of the head. `gain` is what held-out images said where it was left to be decided (`train: 'auto'`), and `choice` the
  * same as a sentence, else "". `known` are the classes that were known before, and updated, `replaced` those
  * of which nothing that was learned before counts any more. `stopped` is what ended training. `warnings` are sentences

@@ -14,14 +14,8 @@ import { novelty } from '../method/novelty.js';
 import { type Optimizer, optimizerOf } from '../method/optimizers.js';
 import { type Basis, basisOf, project, restrict } from '../method/projection.js';
 import { Sensitivity, selectChannels } from '../method/selection.js';
-import {
-  type Batch,
-  type Batches,
-  FeatureExtractor,
-  FeatureSample,
-  imageFeed,
-  type Opening,
-} from '../network/features.js';
+import { type Batch, type Batches, FeatureExtractor, FeatureSample } from '../network/features.js';
+import { imageFeed, type Opening } from '../network/feeds.js';
 import { requireConverged, requireLearnableFeatures } from '../network/finite.js';
 import { PRIOR_IMAGES } from '../network/predicting.js';
 import type { Feed, Graph } from '../runtime/sessions.js';

@@ -3,7 +3,8 @@
 import type { Bundle } from '../bundle/bundle.js';
 import type { DivergedError } from '../errors.js';
 import type { Tensors } from '../formats/tensors.js';
-import { FeatureExtractor, type Opening } from '../network/features.js';
+import { FeatureExtractor } from '../network/features.js';
+import type { Opening } from '../network/feeds.js';
 import { unlearnable } from '../network/finite.js';
 
 /** Numbers of images, and these as the graphs take them. */

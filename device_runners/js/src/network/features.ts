@@ -1,12 +1,14 @@
 /** A generation's network up to the head, and what one pass over data tells. */
 
 import type { Bundle } from '../bundle/bundle.js';
-import { EVAL_MODEL, MEMORY_MODEL, rowsOf, type Site } from '../bundle/manifest.js';
+import { EVAL_MODEL, MEMORY_MODEL, type Site } from '../bundle/manifest.js';
 import { HEAD } from '../contract/thresholds.js';
-import { float32, int64, sizeOf, type Tensors } from '../formats/tensors.js';
+import { float32, type Tensors } from '../formats/tensors.js';
 import { STATISTICS } from '../method/heads.js';
 import { FAMILIARITY } from '../method/unknown.js';
-import type { Feed, Feeds, Graph, Runtime, SessionSettings } from '../runtime/sessions.js';
+import type { Feeds, Graph } from '../runtime/sessions.js';
+import { Domains, PREFIX } from './domains.js';
+import { imageFeed, neutralDeltas, type Opening } from './feeds.js';
 import { LEDGER } from './ledger.js';
 
 export const SAMPLE_BYTES = HEAD.sampleBytes;
@@ -20,35 +22,20 @@ export interface Batch {
 /** Batches that can be gone through again. */
 export type Batches = () => Iterable<Batch>;
 
-/** How sessions are opened: the runtime, and its settings. */
-export interface Opening {
-  readonly runtime: Runtime;
-  readonly settings: SessionSettings;
-}
-
-/** How an application wants its sessions opened. */
-export function openingOf(
-  { runtime, sessionOptions }: { readonly runtime: Runtime; readonly sessionOptions?: object },
-  threads: number,
-): Opening {
-  return { runtime, settings: { threads, ...(sessionOptions ? { options: sessionOptions } : {}) } };
-}
-
 /** Images `(n, c, h, w)` -> features `(n, f)`. Close it when it is no longer needed. */
 export class FeatureExtractor {
   private constructor(
     private readonly bundle: Bundle,
     private readonly graph: Graph,
+    private readonly domains: Domains | undefined,
   ) {}
 
-  static async open(
-    bundle: Bundle,
-    tensors: Tensors,
-    { runtime, settings }: Opening,
-  ): Promise<FeatureExtractor> {
-    return new FeatureExtractor(bundle, await bundle.graph(EVAL_MODEL, tensors, runtime, settings));
+  static async open(bundle: Bundle, tensors: Tensors, opening: Opening): Promise<FeatureExtractor> {
+    const graph = await bundle.graph(EVAL_MODEL, tensors, opening.runtime, opening.settings);
+    return new FeatureExtractor(bundle, graph, Domains.of(bundle, tensors, opening));
   }
 
+  /** Of a domain's images, features as that shows them. */
   async features(images: Float32Array): Promise<Float32Array> {
     const { head, sites } = this.bundle.manifest;
     const feeds: Feeds = {
@@ -57,28 +44,14 @@ export class FeatureExtractor {
       [head.weight]: float32([1, head.features]),
       [head.bias]: float32([1]),
     };
-    return (await this.graph.run(feeds, ['features'])).features;
+    const { features } = await this.graph.run(feeds, ['features']);
+    return this.domains ? this.domains.seen(images, features) : features;
   }
 
   async close(): Promise<void> {
+    await this.domains?.close();
     await this.graph.close();
   }
-}
-
-/** Images as the graphs take them. */
-export function imageFeed(bundle: Bundle, images: Float32Array): Feed {
-  const { channels, size } = bundle.manifest.input;
-  const shape = [channels, ...size];
-  return float32([images.length / sizeOf(shape), ...shape], images);
-}
-
-/** Graph inputs that change nothing: one channel, a delta of zero. */
-export function neutralDeltas(sites: readonly Site[]): Record<string, Feed> {
-  const feeds = sites.flatMap((site): [string, Feed][] => [
-    [site.indices, int64([0])],
-    [site.delta, float32([rowsOf(site), 1])],
-  ]);
-  return Object.fromEntries(feeds);
 }
 
 /** Features to fit a task's head on, as many as fit into a fixed memory. */
@@ -141,11 +114,12 @@ export async function measureKnowledge(
   bundle: Bundle,
   tensors: Tensors,
   batches: Iterable<Batch>,
-  { runtime, settings }: Opening,
+  opening: Opening,
   onFeatures: (features: Float32Array, labels: Int32Array) => void,
 ): Promise<Map<string, Float64Array>> {
   const { sites } = bundle.manifest;
-  const graph = await bundle.graph(MEMORY_MODEL, tensors, runtime, settings);
+  const graph = await bundle.graph(MEMORY_MODEL, tensors, opening.runtime, opening.settings);
+  const domains = Domains.of(bundle, tensors, opening);
   const moments = new Map(
     sites.map((site) => [`moment/${site.name}`, new Float64Array(site.groups * site.shape[1]! ** 2)]),
   );
@@ -158,9 +132,11 @@ export async function measureKnowledge(
         const part = outputs[site.moment]!;
         for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + part[i]!;
       }
-      onFeatures(outputs.features!, labels);
+      const features = outputs.features!;
+      onFeatures(domains ? await domains.seen(images, features) : features, labels);
     }
   } finally {
+    await domains?.close();
     await graph.close();
   }
   return moments;
@@ -172,5 +148,6 @@ export function isKnown(name: string, sites: readonly Site[]): boolean {
   if (STATISTICS.some((one) => name === `statistics.${one}`)) return true;
   if (LEDGER.some((one) => name === one)) return true;
   if (FAMILIARITY.some((one) => name === `familiarity.${one}`)) return true;
+  if (name.startsWith(PREFIX)) return true;
   return sites.some((site) => name === `center/${site.name}` || name === `moment/${site.name}`);
 }

@@ -11,7 +11,8 @@ import { argmax } from '../method/matrix.js';
 import { type Distance, distanceFrom, distancesOf, Familiarity, limitOf, REJECT } from '../method/unknown.js';
 import type { Generation } from '../state/record.js';
 import { BASE } from '../state/store.js';
-import { FeatureExtractor, type Opening } from './features.js';
+import { FeatureExtractor } from './features.js';
+import type { Opening } from './feeds.js';
 import { requireAnswers, requireUsableHead } from './finite.js';
 
 export const PRIOR_IMAGES = DISCRIMINANT.priorImages;
@@ -228,7 +229,7 @@ function taskHead(generation: Generation, bundle: Bundle, task: string): LinearH
  * classes cannot be weighed against the new ones, and are left out. Where a task was learned without class statistics,
  * all heads decide together.
  */
-function classHead(generation: Generation, bundle: Bundle): LinearHead {
+export function classHead(generation: Generation, bundle: Bundle): LinearHead {
   const { features } = bundle.manifest.head;
   const heads = taskNames(generation, bundle).map((name) =>
     counted(taskHead(generation, bundle, name), generation, name),
@@ -267,7 +268,7 @@ function counted(head: LinearHead, { tasks }: Generation, task: string): LinearH
  * The distance from everything known, of which `head` is the head; undefined where nothing was measured, or a task was
  * learned without class statistics: nothing is known of how far its classes reach.
  */
-function classDistance(generation: Generation, head: LinearHead): Distance | undefined {
+export function classDistance(generation: Generation, head: LinearHead): Distance | undefined {
   const sketch = Familiarity.from(generation.tensors);
   if (!sketch) return undefined;
   const { classes } = head;

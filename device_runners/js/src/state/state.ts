@@ -27,7 +27,18 @@ import {
 } from './record.js';
 import type { Storage, StorageLock } from './storage.js';
 import { BASE, GENERATIONS, GenerationStore, HEAD } from './store.js';
-import { bothOf, FIRST, NewerStateError, requireReader, requireWriter, WITH_BLOCKS } from './versions.js';
+import {
+  bothOf,
+  FIRST,
+  NewerStateError,
+  requireReader,
+  requireWriter,
+  WITH_BLOCKS,
+  WITH_DOMAINS,
+} from './versions.js';
+
+/** What tensors of domains begin with (network/domains.ts). */
+const DOMAIN = 'domain/';
 
 /**
  * A state, opened with the bundle that it belongs to. Reading needs no lock and creates nothing; writing needs
@@ -142,7 +153,10 @@ export class State {
       hidden,
       purged,
       blocks,
-      needs: bothOf(before?.needs ?? FIRST, blocks.length ? WITH_BLOCKS : FIRST),
+      needs: [
+        ...(blocks.length ? [WITH_BLOCKS] : []),
+        ...([...tensors.keys()].some((name) => name.startsWith(DOMAIN)) ? [WITH_DOMAINS] : []),
+      ].reduce(bothOf, before?.needs ?? FIRST),
       ...(before?.more ? { more: before.more } : {}),
     };
     await this.store.write(record, data);

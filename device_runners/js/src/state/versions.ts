@@ -10,7 +10,7 @@ import { type Json, JsonNumber } from '../formats/json.js';
 import { VERSION } from '../version.js';
 
 /** The newest schema of states that this csk-sdk knows. */
-export const STATE_SCHEMA_VERSION = 2;
+export const STATE_SCHEMA_VERSION = 3;
 
 /** A newer csk-sdk wrote it. That is no damage: nothing is mended, and nothing rolled back. */
 export class NewerStateError extends StateError {}
@@ -25,6 +25,8 @@ export interface Needs {
 export const FIRST: Needs = { reader: 1, writer: 1 };
 /** What a record that lists blocks needs. */
 export const WITH_BLOCKS: Needs = { reader: 2, writer: 2 };
+/** What a generation that knows domains needs: who does not see through these sees other features. */
+export const WITH_DOMAINS: Needs = { reader: 3, writer: 3 };
 
 /** What sealed JSON says of itself; what is absent is 1. Throws RangeError where that is no version. */
 export function needsOf(raw: { readonly [key: string]: Json }): Needs {
