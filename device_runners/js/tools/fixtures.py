@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "builder"))
 import numpy as np
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from domains import write_domains
 from fleet_fixtures import write_fleet
 from guards import write_guards
 from not_finite import fragile_bundle
@@ -44,7 +45,7 @@ def main(out: Path) -> None:
     computes NaN for white images, and `quantised/` a bundle of a quantised model, a state of it, and what Python
     exports in int8. `upgraded/`: a bundle and a state that was carried over to it,
     of which some sites are frozen, with what is predicted of the test images. `upgrades/`: what is to be carried over
-    to other bundles, and what Python made of it. `fleet/`: fleet_fixtures.py says what.
+    to other bundles, and what Python made of it. `fleet/` and `domains/`: fleet_fixtures.py and domains.py say what.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -62,6 +63,7 @@ def main(out: Path) -> None:
         write_upgraded(out, base, data)
         write_upgrades(out, base, data, tasks / first)
         write_fleet(out / "fleet", out / "bundle", tasks, data, SETTINGS)
+        write_domains(out / "domains", out / "bundle", data, SETTINGS)
         predicted = learner.predict(data.test_images[..., None]).labels
     right = predicted == np.array(digits.NAMES)[data.test_labels]
     pictures = {

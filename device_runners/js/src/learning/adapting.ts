@@ -14,12 +14,12 @@ import type { Picture, Preprocessing } from '../data/pictures.js';
 import { BundleError, TaskError } from '../errors.js';
 import { concatenate, utf8 } from '../formats/bytes.js';
 import { isPlain } from '../formats/names.js';
-import { filled, listed, plural } from '../formats/sentences.js';
+import { filled, listed, percent, plural } from '../formats/sentences.js';
 import { float32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { median } from '../method/consensus.js';
 import { affine, ChannelSum, type Telling, telling } from '../method/domains.js';
 import { ClassStatistics } from '../method/heads.js';
-import { distancesOf } from '../method/unknown.js';
+import { distancesOf, limitOf, REJECT } from '../method/unknown.js';
 import { Domains, domainNames, domainTensors, PREFIX } from '../network/domains.js';
 import { FeatureExtractor } from '../network/features.js';
 import { imageFeed, type Opening } from '../network/feeds.js';
@@ -31,9 +31,10 @@ import type { State } from '../state/state.js';
 /**
  * What `Learner.adapt` did. `domain` is its name, and `generation` the number of the one that was committed; `images` is how
  * many its statistics are of. `apart` is how many deviations lie between its images and what is known, along the direction
- * that tells them best, and `told` the share of its images, 0 to 1, that are told to be of it. `distance` and
- * `distanceBefore` are the median distance of its images from all that is known (`Prediction.distance`), seen as the domain
- * shows them, and without; undefined where nothing was measured of how far known ones reach.
+ * that tells them best, and `told` the share of its images, 0 to 1, that are told to be of it. `unknown` is the share of them
+ * that is still unlike all that is known, `distance` and `distanceBefore` the median distance of its images from all that is
+ * known (`Prediction.distance`), seen as the domain shows them, and without; undefined where nothing was measured of how far
+ * known ones reach. `warnings` are sentences for its user.
  */
 export interface Adapted {
   readonly domain: string;
@@ -41,9 +42,13 @@ export interface Adapted {
   readonly images: number;
   readonly apart: number;
   readonly told: number;
+  readonly unknown: number | undefined;
   readonly distance: number | undefined;
   readonly distanceBefore: number | undefined;
+  readonly warnings: readonly string[];
 }
+
+const NOTHING_MEASURED = { unknown: undefined, distance: undefined, distanceBefore: undefined };
 
 /** Images of a domain in batches `(n, c, h, w)`, to be gone through again. */
 type Seen = () => Iterable<Float32Array>;
@@ -80,23 +85,18 @@ export async function adapt(
   } finally {
     await domain.close();
   }
-  const distanceBefore = distanceOf(bundle, generation, features);
-  const distance = distanceOf(bundle, generation, together(seen));
-  if (distanceBefore !== undefined && distance !== undefined && !(distance < distanceBefore)) {
+  const nearer = nearerBy(bundle, generation, features, together(seen));
+  if (nearer && !(nearer.distance < nearer.distanceBefore)) {
     throw new TaskError(filled(SENTENCES.domainNoNearer, { name, images: plural(images, 'image') }));
   }
   const share = domain.told(features).filter((number) => number === 0).length / images;
   const next = new Map([...others, ...kept, ...tensors]);
   const { number } = await state.commit(generation.number, generation.tasks, next);
   await state.clearProgress();
+  const { unknown, distance, distanceBefore } = nearer ?? NOTHING_MEASURED;
   return {
-    domain: name,
-    generation: number,
-    images,
-    apart: told.apart,
-    told: share,
-    distance,
-    distanceBefore,
+    ...{ domain: name, generation: number, images, apart: told.apart, told: share },
+    ...{ unknown, distance, distanceBefore, warnings: warningsOf(unknown) },
   };
 }
 
@@ -232,10 +232,30 @@ async function measured(
   );
 }
 
-/** The median distance of features from all that is known; undefined where it was never measured how far that reaches. */
-function distanceOf(bundle: Bundle, generation: Generation, features: Float32Array): number | undefined {
-  const distance = classDistance(generation, classHead(generation, bundle));
-  return distance && median([...distancesOf(distance, features)]);
+/**
+ * Median distances of features before and after, and the share that is still unknown; undefined where it was never measured
+ * how far what is known reaches.
+ */
+function nearerBy(
+  bundle: Bundle,
+  generation: Generation,
+  before: Float32Array,
+  after: Float32Array,
+): { distanceBefore: number; distance: number; unknown: number } | undefined {
+  const found = classDistance(generation, classHead(generation, bundle));
+  if (!found) return undefined;
+  const now = distancesOf(found, after);
+  const limit = limitOf(found, REJECT);
+  return {
+    distanceBefore: median([...distancesOf(found, before)]),
+    distance: median([...now]),
+    unknown: now.filter((one) => one > limit).length / now.length,
+  };
+}
+
+function warningsOf(unknown: number | undefined): string[] {
+  if (unknown === undefined || unknown <= DOMAINS.unlike) return [];
+  return [filled(SENTENCES.domainUnlike, { unknown: percent(unknown), noun: 'image' })];
 }
 
 function together(parts: readonly Float32Array[]): Float32Array {
