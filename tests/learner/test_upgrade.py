@@ -437,3 +437,22 @@ def test_an_interrupted_exchange_is_finished_by_the_next_opening(
     assert not Places(bundle, state).journal.exists()
     assert json.loads((bundle / "manifest.json").read_text())["batch_size"] == 8
     assert len(open_learner(bundle, state).tasks) == 2
+
+
+def test_domains_are_of_the_network_that_they_were_learned_on(
+    bundles: Bundles, tmp_path: Path, digits: Digits
+) -> None:
+    """Also where it stays what it was: whoever adapts again is sure of what was measured."""
+    shutil.copytree(bundles.old, tmp_path / "bundle")
+    learner = open_learner(tmp_path / "bundle", tmp_path / "state", **HEADS)
+    images = digits.arrays((0, 1, 2, 3), 0, 40)[0] // 8 + 60
+    learner.adapt("faint", images)
+    same = bundles.build("batches", batch_size=8)
+    assert not Upgrade.open(learner.bundle.folder, learner.state.folder, same).plan().exact
+    after, report = upgraded(learner, same)
+    assert report.notes == (
+        "What was learned of the domains faint is left behind, since it is of the old network: adapt to them again.",
+    )
+    assert after.domains == ()
+    after.adapt("faint", images)
+    assert after.domains == ("faint",)

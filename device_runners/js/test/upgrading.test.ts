@@ -12,6 +12,7 @@ import { FolderStorage } from '../src/node/folderStorage.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import type { Storage } from '../src/state/storage.js';
 import { upgrade, upgradeBack } from '../src/upgrading.js';
+import { only } from '../tools/digits.js';
 import {
   BUNDLE,
   digits,
@@ -84,6 +85,27 @@ describe.each(['sites', 'narrower', 'wider'])('to a bundle of %s', (kind) => {
     expect([...forgotten.classes].sort()).toEqual(['five', 'four']);
     for (const one of [old, learner, theirs]) await one.close();
   });
+});
+
+it('leaves domains behind, which are of the old network, and says so', async () => {
+  const from = { bundle: bundleOf('sites', 'from'), storage: await copied('sites', 'state') };
+  const to = { bundle: bundleOf('sites', 'to'), storage: new MemoryStorage() };
+  const { train } = await digits();
+  const shown = only(train, [0, 1, 2, 3]).pictures.slice(0, 64);
+  const faint = shown.map((one) => ({
+    ...one,
+    data: Uint8Array.from(one.data, (value) => (value >> 3) + 60),
+  }));
+  const old = await Learner.open({ runtime, ...from });
+  await old.adapt('faint', faint);
+  const { notes } = await upgrade({ from, to });
+  expect(notes.at(-1)).toBe(
+    'What was learned of the domains faint is left behind, since it is of the old network: adapt to them again.',
+  );
+  const learner = await Learner.open({ runtime, ...to });
+  expect([learner.domains, old.domains]).toEqual([[], ['faint']]);
+  await learner.adapt('faint', faint);
+  expect(learner.domains).toEqual(['faint']);
 });
 
 it('carries what an older csk-sdk learned over by the spread that all classes share, as Python does', async () => {

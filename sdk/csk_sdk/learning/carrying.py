@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import UPGRADE, UpgradeFrom
+from csk_sdk.contract.sentences import said
 from csk_sdk.errors import BundleError, StateError
 from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.formats.wording import plural
@@ -25,6 +26,7 @@ from csk_sdk.method.feature_map import FeatureMap
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.projection import frozen_moment
 from csk_sdk.method.unknown import Familiarity, replace_sketch
+from csk_sdk.network.domains import domain_names
 from csk_sdk.network.ledger import (
     MAP,
     MAPPED,
@@ -46,7 +48,7 @@ class Carried:
     `tasks` were carried, the heads of `anew` fitted anew, and of those of `untold` nobody knows what they lost.
     `frozen` are sites that are not to be trained any more, `approximate` says whether anything is not what it was,
     `behind` whether that is what training had moved. `merged` are learned classes that the new base knows by itself,
-    `lost` those of the old base that it does not know.
+    `lost` those of the old base that it does not know. `domains` were left behind.
     """
 
     tasks: tuple[str, ...]
@@ -57,27 +59,31 @@ class Carried:
     untold: tuple[str, ...] = field(default=())
     merged: tuple[str, ...] = field(default=())
     lost: tuple[str, ...] = field(default=())
+    domains: tuple[str, ...] = field(default=())
 
     def notes(self, new: Bundle) -> tuple[str, ...]:
         """Sentences about what is not as it was, on the bundle `new`."""
+        left = (said("carried_domains", domains=", ".join(self.domains)),) if self.domains else ()
+        return (*self._of_tasks(new), *left)
+
+    def _of_tasks(self, new: Bundle) -> Iterator[str]:
         about, features = new.manifest.upgrade, new.manifest.head.features
         if about is None or not self.tasks:
-            return ()
-        said = [*self._features(about, features)]
+            return
+        yield from self._features(about, features)
         if self.behind and about.kept:
-            said.append(
+            yield (
                 "What training had moved in the old network is left behind: the new bundle has other features, or "
                 "trains other layers."
             )
         if self.frozen:
             sites = ", ".join(self.frozen[:4]) + (", ..." if len(self.frozen) > 4 else "")
-            said.append(
+            yield (
                 f"{len(self.frozen)} of {len(new.manifest.sites)} trainable layers stay frozen from now on, since "
                 f"nobody knows what the carried tasks need of them: {sites}."
             )
         if self.lost:
-            said.append(f"The new base does not know {', '.join(self.lost)}.")
-        return tuple(said)
+            yield f"The new base does not know {', '.join(self.lost)}."
 
     def _features(self, about: UpgradeFrom, features: int) -> Iterator[str]:
         """Of features that are new, and of those that are gone."""
@@ -135,6 +141,8 @@ def carry(
 
 def stays_as_it_was(old: Bundle, generation: Generation, new: Bundle) -> bool:
     """Whether all that `generation` of `old` knows goes over to `new` unchanged."""
+    if domain_names(generation.tensors):
+        return False
     before = old.checkpoint()
     same = open_map(old.id, old.manifest.head.features, new).same
     return same and _moved(old, before, generation) <= _twins(before, new, new.checkpoint())
@@ -197,6 +205,7 @@ class _Carrying:
             tuple(self._untold),
             tuple(sorted(learned.intersection(base) - before)),
             tuple(sorted(before.difference(base, learned, generation.hidden))),
+            domain_names(generation.tensors),
         )
 
     # What each task contributed

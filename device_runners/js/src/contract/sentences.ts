@@ -72,6 +72,8 @@ export const SENTENCES = {
   oneClassCounted: 'learn it with class statistics ({setting})',
   oneClassBeside:
     'put its other classes beside it, learn a task of several classes first, or build the bundle with --base-data',
+  carriedDomains:
+    'What was learned of the domains {domains} is left behind, since it is of the old network: adapt to them again.',
   carriedTogether:
     "'{task}' was carried over by an upgrade, together with {others}, in one generation: there is none that ends with it. {back} takes the upgrade back, and {rollback} leads to what it brought.",
   forgetWhat: 'Name classes to forget, or a task.',

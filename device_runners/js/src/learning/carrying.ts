@@ -2,10 +2,11 @@
 
 import type { Bundle } from '../bundle/bundle.js';
 import { UPGRADE } from '../bundle/manifest.js';
+import { SENTENCES } from '../contract/sentences.js';
 import { BundleError, reasonOf, StateError } from '../errors.js';
 import { sha256, utf8 } from '../formats/bytes.js';
 import { decode } from '../formats/safetensors.js';
-import { listed, percent, plural } from '../formats/sentences.js';
+import { filled, listed, percent, plural } from '../formats/sentences.js';
 import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { CarriedHeads, TELLS } from '../method/carriedHeads.js';
 import { Contribution, DIRECTIONS, MIXTURES } from '../method/contributions.js';
@@ -16,6 +17,7 @@ import { headBehind } from '../method/matrix.js';
 import { frozenMoment } from '../method/projection.js';
 import { Random } from '../method/random.js';
 import { Familiarity, replaceSketch } from '../method/unknown.js';
+import { domainNames } from '../network/domains.js';
 import { digestOfCenters, MAP, MAPPED, mapOf, statisticsOf, UnledgeredError } from '../network/ledger.js';
 import type { Generation, LearnedTask } from '../state/record.js';
 import type { State } from '../state/state.js';
@@ -134,7 +136,7 @@ class Carrying {
       tasks: tasks.map(({ name }) => name),
       merged: [...learned].filter((name) => base.includes(name) && !old.includes(name)).sort(),
       lost: gone,
-      notes: tasks.length ? this.notes(tasks.length, frozen, gone) : [],
+      notes: [...(tasks.length ? this.notes(tasks.length, frozen, gone) : []), ...leftBehind(generation)],
     };
   }
 
@@ -368,6 +370,12 @@ class Carrying {
       this.tensors.set(MAPPED, digestOfCenters(this.tensors));
     }
   }
+}
+
+/** What is said of domains: each is of the network that it was learned on. */
+function leftBehind({ tensors }: Generation): string[] {
+  const domains = domainNames(tensors);
+  return domains.length ? [filled(SENTENCES.carriedDomains, { domains: domains.join(', ') })] : [];
 }
 
 function sameNumbers(one: StoredTensor | undefined, other: StoredTensor | undefined): boolean {
