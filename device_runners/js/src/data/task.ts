@@ -1,10 +1,9 @@
 /** A task: images of some classes, to be learned together. */
 
 import type { Bundle } from '../bundle/bundle.js';
-import { LIMITS } from '../contract/thresholds.js';
 import { TaskError } from '../errors.js';
-import { Sha256, utf8 } from '../formats/bytes.js';
-import { firstTwin, isPlain, LONGEST } from '../formats/names.js';
+import { Sha256 } from '../formats/bytes.js';
+import { firstTwin, isFolderName, isPlain, LONGEST, LONGEST_FOLDER } from '../formats/names.js';
 import { plural } from '../formats/sentences.js';
 import type { Generation } from '../state/record.js';
 import { BASE } from '../state/store.js';
@@ -90,10 +89,10 @@ export function requireNewTask(
         'Give the new data another name.',
     );
   }
-  if (!isPlain(name) || /[/\\]/.test(name) || utf8(name).length > LIMITS.nameBytes) {
+  if (!isFolderName(name)) {
     throw new TaskError(
       `A task cannot be called '${name.slice(0, 40)}': its name must be valid as a folder's name, without slashes, ` +
-        `backslashes and control characters, and at most ${LIMITS.nameBytes} bytes. Rename it.`,
+        `backslashes and control characters, and at most ${LONGEST_FOLDER} bytes. Rename it.`,
     );
   }
   if (taskNames(generation, bundle).includes(name)) {

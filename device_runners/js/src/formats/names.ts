@@ -1,13 +1,24 @@
 /** Names that come from outside: of tasks and of classes, in any script. */
 
+import { LIMITS } from '../contract/thresholds.js';
+import { utf8 } from './bytes.js';
+
 /** Characters of a class's name at most: every state keeps all of them. */
 export const LONGEST = 1024;
+
+/** Bytes of the name of a task or a domain at most. */
+export const LONGEST_FOLDER = LIMITS.nameBytes;
 
 /** Whether a name is not blank or overlong, has no control character, and can be written as UTF-8. */
 export function isPlain(name: string): boolean {
   const points = Array.from(name, (one) => one.codePointAt(0)!);
   // As Python's str.strip: not what String.trim takes for blank.
   return /\P{White_Space}/u.test(name) && points.length <= LONGEST && !points.some(isControlOrSurrogate);
+}
+
+/** Whether a plain name can be that of a folder, and part of a tensor's name: of a task, or of a domain. */
+export function isFolderName(name: string): boolean {
+  return isPlain(name) && !/[/\\]/.test(name) && utf8(name).length <= LONGEST_FOLDER;
 }
 
 function isControlOrSurrogate(point: number): boolean {

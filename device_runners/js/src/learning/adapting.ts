@@ -9,11 +9,11 @@ import {
   DOMAIN_STATISTICS,
 } from '../bundle/manifest.js';
 import { SENTENCES } from '../contract/sentences.js';
-import { DOMAINS, LIMITS } from '../contract/thresholds.js';
+import { DOMAINS } from '../contract/thresholds.js';
 import type { Picture, Preprocessing } from '../data/pictures.js';
 import { BundleError, TaskError } from '../errors.js';
-import { concatenate, utf8 } from '../formats/bytes.js';
-import { isPlain } from '../formats/names.js';
+import { concatenate } from '../formats/bytes.js';
+import { isFolderName } from '../formats/names.js';
 import { filled, listed, percent, plural } from '../formats/sentences.js';
 import { float32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { median } from '../method/consensus.js';
@@ -118,7 +118,7 @@ function requirePossible(bundle: Bundle, generation: Generation, name: string, r
   if (!bundle.manifest.domain_channels) {
     throw new BundleError(filled(SENTENCES.domainNoGraphs, { bundle: bundle.name }));
   }
-  if (!isPlain(name) || /[/\\]/.test(name) || utf8(name).length > LIMITS.nameBytes) {
+  if (!isFolderName(name)) {
     // A control character is shown, and not written.
     const shown = JSON.stringify(name.slice(0, 40)).slice(1, -1);
     throw new TaskError(filled(SENTENCES.domainName, { name: `'${shown}'` }));
