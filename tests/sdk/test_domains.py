@@ -105,3 +105,19 @@ def test_nothing_is_told_where_nothing_is_known() -> None:
 def test_an_image_is_of_the_domain_that_is_likeliest() -> None:
     scores = np.array([[-1.0, -2.0], [0.5, 2.0], [3.0, 2.0], [0.0, -1.0]], np.float32)
     assert domain_of(scores).tolist() == [-1, 1, 0, -1]
+
+
+@pytest.mark.parametrize("known_share", [0.0, 0.005], ids=["none", "hardly any"])
+def test_a_feature_that_known_images_do_not_show_tells_not_alone(known_share: float) -> None:
+    """Half of the domain's images show it, and the others are told by all that is else."""
+    x, _ = known(400)
+    x[:, 5] = np.where(RNG.random(400) < known_share, 0.1, 0.0)
+    statistics = ClassStatistics.empty(12).add(x, np.arange(400) % 3, ("a", "b", "c"))
+    images, _ = known(200)
+    images += (4.0 * np.std(x, axis=0)).astype(np.float32)
+    images[:, 5] = np.where(np.arange(200) % 2, 1.0, 0.0)
+    told = telling(statistics, images, PRIOR)
+    assert told is not None
+    scores = images @ told.direction - told.offset
+    assert np.mean(scores[::2] > 0.0) > 0.9
+    assert np.mean(x @ told.direction - told.offset > 0.0) < 0.1

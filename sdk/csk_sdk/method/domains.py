@@ -24,6 +24,7 @@ TOLD, UNLIKE, MOST_DOMAINS = (
     number("domains", "unlike"),
     integer("domains", "most"),
 )
+LEAST_VARIANCE = number("domains", "least_variance")
 
 
 class ChannelSum:
@@ -79,14 +80,14 @@ def telling(known: ClassStatistics, features: NDArray[np.float32], prior_images:
     """What tells images with `features` `(n, f)` from all that is known; None where their spread is not known.
 
     Both have the covariance of all images together that are known (Fisher's discriminant), shrunk as the one within
-    classes is. The mean of few images lies off by chance in each of many directions, which looks like a distance; what
-    is to be expected of that is taken off.
+    classes is, and of each feature half its variance among the images at least. The mean of few images lies off by
+    chance in each of many directions, which looks like a distance; what is to be expected of that is taken off.
     """
     count = float(known.counts.sum())
     if not count > 0:
         return None
     together = ClassStatistics(("",), known.gram, known.sums.sum(axis=0)[None], np.array([count]))
-    shrunk = Shrunk.of(together, prior_images)
+    shrunk = Shrunk.of(_as_wide(together, features), prior_images)
     if shrunk is None:
         return None
     mean = together.sums[0] / count
@@ -99,6 +100,20 @@ def telling(known: ClassStatistics, features: NDArray[np.float32], prior_images:
     along *= gap / squared
     offset = float(along @ mean) + 0.5 * gap * gap / squared
     return Telling(along.astype(np.float32), offset, float(gap / np.sqrt(squared)))
+
+
+def _as_wide(together: ClassStatistics, features: NDArray[np.float32]) -> ClassStatistics:
+    """With no variance far below that of `features` `(n, f)`.
+
+    A feature that no known image shows, or hardly any, would else tell alone: images of the domain without it would be
+    taken for known ones.
+    """
+    own = together.variances()
+    if own.mean() <= together.rounding:
+        return together
+    more = np.maximum(LEAST_VARIANCE * features.astype(np.float64).var(axis=0) - own, 0.0)
+    gram = together.gram + np.diag(together.freedom * more)
+    return ClassStatistics(together.classes, gram, together.sums, together.counts)
 
 
 def domain_of(scores: NDArray[np.float32]) -> NDArray[np.int64]:

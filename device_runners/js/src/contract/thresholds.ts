@@ -292,6 +292,8 @@ export const DOMAINS = {
   leastDeviation: 1e-12,
   /** How far apart the images of a domain and those that are known must lie, along the direction that tells them best: nearer, one image in six would be seen through the wrong domain. */
   told: 2,
+  /** What a feature's variance among what is known is taken for at least, in its variances among a domain's images: one that known images hardly show would else tell alone. Of 32 images it is hardly ever off by so much. */
+  leastVariance: 0.5,
   /** Where a larger share of a domain's images is still unlike all that is known once it was learned, its user is asked of what they are: of known things it was up to 0.3, of one class alone or of other things at least 0.8. */
   unlike: 0.5,
   /** Each image is held against all of them, and goes through the network once more for one of them. */

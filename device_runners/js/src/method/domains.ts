@@ -8,6 +8,7 @@
  */
 
 import { DOMAINS } from '../contract/thresholds.js';
+import { freedomOf, roundingOf, variancesWithin } from './covariance.js';
 import { ClassStatistics, shrunkCovariance } from './heads.js';
 import { dot } from './matrix.js';
 
@@ -75,8 +76,8 @@ export interface Telling {
  * What tells images with `features` `(n, f)` from all that is known; undefined where their spread is not known.
  *
  * Both have the covariance of all images together that are known (Fisher's discriminant), shrunk as the one within classes
- * is. The mean of few images lies off by chance in each of many directions, which looks like a distance; what is to be
- * expected of that is taken off.
+ * is, and of each feature half its variance among the images at least. The mean of few images lies off by chance in each of
+ * many directions, which looks like a distance; what is to be expected of that is taken off.
  */
 export function telling(
   known: ClassStatistics,
@@ -88,7 +89,7 @@ export function telling(
   if (!(count > 0)) return undefined;
   const sums = rowsTogether(known.sums, f);
   const together = new ClassStatistics(f, [''], known.gram, sums, Float64Array.of(count));
-  const shrunk = shrunkCovariance(together, priorImages);
+  const shrunk = shrunkCovariance(asWide(together, features), priorImages);
   if (!shrunk) return undefined;
   const images = features.length / f;
   const mean = sums.map((sum) => sum / count);
@@ -102,10 +103,36 @@ export function telling(
   return { direction: Float32Array.from(direction), offset, apart: gap / Math.sqrt(squared) };
 }
 
+/**
+ * With no variance far below that of `features` `(n, f)`. A feature that no known image shows, or hardly any, would else tell
+ * alone: images of the domain without it would be taken for known ones.
+ */
+function asWide(together: ClassStatistics, features: Float32Array): ClassStatistics {
+  const f = together.features;
+  const own = variancesWithin(together);
+  if (own.reduce((sum, one) => sum + one, 0) / f <= roundingOf(together)) return together;
+  const gram = together.gram.slice();
+  const freedom = freedomOf(together.counts);
+  for (const [j, one] of variancesOf(features, f).entries()) {
+    const more = Math.max(DOMAINS.leastVariance * one - own[j]!, 0);
+    gram[j * f + j] = gram[j * f + j]! + freedom * more;
+  }
+  return new ClassStatistics(f, together.classes, gram, together.sums, together.counts);
+}
+
 /** Of one image's scores by domain, by `Telling`, the number of its domain; -1 for none. */
 export function domainOf(scores: readonly number[]): number {
   const best = Math.max(...scores);
   return best > 0 ? scores.indexOf(best) : -1;
+}
+
+/** The variance of each column of rows `(n, f)`. */
+function variancesOf(rows: Float32Array, f: number): Float64Array {
+  const n = rows.length / f;
+  const mean = rowsTogether(rows, f).map((sum) => sum / n);
+  const squares = new Float64Array(f);
+  for (const [at, value] of rows.entries()) squares[at % f] = squares[at % f]! + (value - mean[at % f]!) ** 2;
+  return squares.map((sum) => sum / n);
 }
 
 /** The sum of rows `(n, f)`. */
