@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from decision_cases import draws as decisions
+from domain_cases import draws as domains
 from fleet_cases import draws as fleets
 from guard_cases import draws as guards
 from ledger_cases import draws as ledgers
@@ -18,6 +19,10 @@ from oracle import KINDS, World
 from upgrade_cases import draws as upgrades
 
 from csk_sdk.contract.manifest import (
+    DOMAIN_DEVIATION,
+    DOMAIN_MEAN,
+    DOMAIN_SCALE,
+    DOMAIN_SHIFT,
     EXACT,
     EXPORT_TEMPLATE,
     INT8,
@@ -89,7 +94,7 @@ def drawn(folder: Path) -> Iterator[Draw]:
         # Of a dozen draws these are in the middle: now and then a network this small loses a direction in int8.
         yield partial(_step, folder, name, 300 + 2 * number)
     yield from _every_graph(folder)
-    for guard in (*guards(), *ledgers(), *decisions(), *upgrades(), *fleets()):
+    for guard in (*guards(), *ledgers(), *decisions(), *upgrades(), *fleets(), *domains()):
         yield partial(_guard, guard)
     sgd = {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.0, "energy": 0.8}
     adamw = {"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.01, "energy": 0.5}
@@ -97,6 +102,7 @@ def drawn(folder: Path) -> Iterator[Draw]:
     yield partial(_steps, folder, "groups", adamw, 410)
     yield partial(_task, folder, "plain", sgd, True, 500)
     yield partial(_task, folder, "mobile", {**adamw, "energy": 0.6}, False, 510)
+    yield partial(_domain, 520)
 
 
 def _guard(draw: Callable[[int], Any], attempt: int) -> Case:
@@ -306,6 +312,15 @@ def _point(world: World, rng: np.random.Generator) -> Tensors:
         "weight": _float32(weight + 0.1 * rng.normal(size=weight.shape)),
         "bias": _float32(bias + 0.1 * rng.normal(size=bias.shape)),
     }
+    channels = world.manifest.domain_channels
+    if channels:
+        for name, low in (
+            (DOMAIN_SCALE, 0.5),
+            (DOMAIN_SHIFT, -0.5),
+            (DOMAIN_MEAN, -0.5),
+            (DOMAIN_DEVIATION, 0.5),
+        ):
+            found[name] = _float32(rng.uniform(low, low + 1.0, channels))
     for site in world.manifest.sites:
         count = max(1, site.channels // 2)
         found[f"selected/{site.name}"] = np.sort(rng.choice(site.channels, count, replace=False))
@@ -411,6 +426,23 @@ def _task(folder: Path, bundle: str, settings: dict[str, Any], flip: bool, seed:
     all_settings |= {"flip": flip, "shift": shift}
     about = f"a whole task with {settings['optimizer']}: channels, losses, the next generation, predictions"
     return Case(f"task-{bundle}-{settings['optimizer']}", "task", about, all_settings, inputs, bundle)
+
+
+def _domain(seed: int, attempt: int) -> Case:
+    """The base's images through haze, and some of both."""
+    rng = np.random.default_rng((seed, attempt))
+    base, labels = templates(0, 3), rng.permutation(np.arange(42) % 3)
+
+    def hazy(pictures: NDArray) -> NDArray:
+        return (pictures // 4 + 120).astype(np.uint8)
+
+    tested = samples(rng, base, np.arange(8) % 3)
+    tested[::2] = hazy(tested[::2])
+    inputs = {"pictures": hazy(samples(rng, base, labels)), "tested": tested}
+    about = (
+        "a domain learned from images without labels, and what is then seen in some of it and some of none"
+    )
+    return Case("domain", "domain", about, {}, inputs, "weather")
 
 
 def measure_of(case: Case, name: str) -> tuple[str, float]:

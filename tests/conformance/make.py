@@ -44,6 +44,7 @@ NETWORKS = {
     "groups": (networks.GROUPS, "all", LAYERS),
     "mobile": (networks.MOBILENET, "all", LAYERS),
     "tail": (networks.RESNET, "from:second", LAST),
+    "weather": (networks.RESNET, "all", LAYERS),
 }
 INT8 = ("plain", "mobile", "tail")
 # Linear algebra of another machine rounds differently; so much is nobody's error.

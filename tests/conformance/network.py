@@ -37,7 +37,7 @@ class SourceNetwork:
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        proto = in_float64(onnx.load(path))
+        proto = self._prepared(in_float64(onnx.load(path)))
         nodes = list(proto.graph.node)
         self.sites = manifest.sites
         self._head = manifest.head
@@ -54,6 +54,10 @@ class SourceNetwork:
         self._source = {name: value.copy() for name, value in self._weights.items()}
         self._means = self._seen_last(self._head.features - self._source[self._head.source_weight].shape[1])
         self._scales = {site.name: _batch_norm_scale(nodes, self._source, site.weight) for site in self.sites}
+
+    def _prepared(self, proto: onnx.ModelProto) -> onnx.ModelProto:
+        """What is run: the model as it is."""
+        return proto
 
     def _seen_last(self, width: int) -> list[str]:
         """Tensors that the last sites read, of `width` channels in all, first to last."""
@@ -109,6 +113,59 @@ class SourceNetwork:
     def _values(self, images: NDArray) -> dict[str, NDArray]:
         feeds = {self.image: images.astype(np.float64)}
         return {**feeds, **dict(zip(self._names, self._evaluator.run(None, feeds), strict=True))}
+
+
+class ChangedNetwork(SourceNetwork):
+    """The source network with `y * scale + shift` in the place of what each convolution, and its batch norm, gives.
+
+    Channels are those of all convolutions, one after the other in the graph's order.
+    """
+
+    def _prepared(self, proto: onnx.ModelProto) -> onnx.ModelProto:
+        graph, counts = proto.graph, []
+        kernels = {one.name: tuple(one.dims) for one in graph.initializer}
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+        self._convolved: list[str] = []
+        for node in [one for one in nodes if one.op_type == "Conv"]:
+            y, kernel, name = _behind(nodes, node), kernels[node.input[1]], f"changed.{len(counts)}"
+            for reader in nodes:
+                reader.input[:] = [name if one == y else one for one in reader.input]
+            place = 1 + next(at for at, one in enumerate(nodes) if y in one.output)
+            nodes[place:place] = [
+                onnx.helper.make_node("Mul", [y, f"{name}.scale"], [f"{name}.scaled"]),
+                onnx.helper.make_node("Add", [f"{name}.scaled", f"{name}.shift"], [name]),
+            ]
+            shape = [1, kernel[0], *[1] * (len(kernel) - 2)]
+            for what, value in (("scale", 1.0), ("shift", 0.0)):
+                graph.initializer.append(
+                    onnx.numpy_helper.from_array(np.full(shape, value), f"{name}.{what}")
+                )
+            self._convolved.append(y)
+            counts.append(kernel[0])
+        del graph.node[:]
+        graph.node.extend(nodes)
+        ends = np.cumsum(counts)
+        self.channels = int(ends[-1])
+        self.parts = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        return proto
+
+    def change(self, scale: NDArray, shift: NDArray) -> None:
+        """From now on, `(channels,)` each."""
+        for number, part in enumerate(self.parts):
+            for what, values in (("scale", scale), ("shift", shift)):
+                name = f"changed.{number}.{what}"
+                self._weights[name] = values[part].reshape(self._weights[name].shape)
+
+    def convolved(self, images: NDArray) -> list[NDArray]:
+        """What each convolution gives, before it is changed."""
+        feeds = {self.image: images.astype(np.float64)}
+        return self._evaluator.run(self._convolved, feeds)
+
+
+def _behind(nodes: list[onnx.NodeProto], conv: onnx.NodeProto) -> str:
+    """What a convolution gives, or the batch norm that reads it."""
+    norms = [one for one in nodes if one.op_type == "BatchNormalization" and one.input[0] == conv.output[0]]
+    return str(norms[0].output[0] if norms else conv.output[0])
 
 
 def changed(sites: tuple[Site, ...], centers: Arrays, deltas: Arrays, selected: Arrays) -> dict[str, NDArray]:

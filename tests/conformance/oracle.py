@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import decision_oracle
+import domain_oracle
 import fleet_oracle
 import guard_oracle
 import ledger_oracle
@@ -36,6 +37,14 @@ class World:
         self.manifest = Manifest.from_json((bundle / MANIFEST).read_text(), str(bundle))
         self.source = SourceNetwork(bundle.with_suffix(".onnx"), self.manifest)
         self.checkpoint = _read_checkpoint(bundle / "checkpoint.safetensors")
+
+    def read(self, name: str) -> Tensors:
+        """The tensors of a file of the bundle."""
+        return _read_checkpoint(self.bundle / name)
+
+    def known(self) -> tuple[NDArray, NDArray, NDArray]:
+        """Class statistics of the base: the sum of `x x^T`, that of `x` per class, and counts."""
+        return *_sums_of(self.checkpoint), self.checkpoint["statistics.counts"]
 
     def normalized(self, pictures: NDArray) -> NDArray:
         """`(x / 255 - mean) / std`, channels first."""
@@ -418,6 +427,7 @@ KINDS: dict[str, Callable[[Settings, Tensors, World], Tensors]] = {
     **decision_oracle.KINDS,
     **upgrade_oracle.KINDS,
     **fleet_oracle.KINDS,
+    **domain_oracle.KINDS,
     "graphs": graphs,
     "step": step,
     "steps": steps,

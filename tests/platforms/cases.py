@@ -37,6 +37,7 @@ from csk_sdk.objectives.classification import PRIOR_PICTURES
 from csk_sdk.runtime.sessions import ON_CPU
 from csk_sdk.state import Generation, LearnedTask
 from platforms.decisions import DECISIONS
+from platforms.domains import DOMAINS
 from platforms.fleets import FLEETS
 from platforms.graphs import graphs
 from platforms.guards import GUARDS
@@ -330,6 +331,7 @@ KINDS: dict[str, Kind] = {
     **FLEETS,
     **DECISIONS,
     **UPGRADES,
+    **DOMAINS,
     "graphs": graphs,
     "step": _step,
     "steps": _steps,

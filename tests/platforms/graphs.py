@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import (
+    DOMAIN_DEVIATION,
+    DOMAIN_MEAN,
+    DOMAIN_MODEL,
+    DOMAIN_SCALE,
+    DOMAIN_SHIFT,
+    DOMAIN_STATISTICS,
     EVAL_MODEL,
     EXPORT_TEMPLATE,
     LABEL,
@@ -35,12 +41,18 @@ _THREADS = 1
 # The suffixes, and the graphs whose place they take where prefix features stand for images.
 _WHOLE = {TRAINING_SUFFIX: TRAINING_MODEL, MEMORY_SUFFIX: MEMORY_MODEL}
 _SITES, _HEAD, _LABEL = "sites", "head", "label"
+# Of all channels, by their own names.
+_OF_CHANNELS = {
+    DOMAIN_MODEL: (DOMAIN_SCALE, DOMAIN_SHIFT),
+    DOMAIN_STATISTICS: (DOMAIN_MEAN, DOMAIN_DEVIATION),
+}
 # What each graph reads beside its images.
 _READS = {
     TRAINING_MODEL: (_SITES, _HEAD, _LABEL),
     EVAL_MODEL: (_SITES, _HEAD),
     MEMORY_MODEL: (_SITES,),
     PREFIX_MODEL: (),
+    **_OF_CHANNELS,
 }
 
 
@@ -73,7 +85,7 @@ def feeds_of(manifest: Manifest, name: str, given: Tensors) -> Tensors:
         feeds |= {manifest.head.weight: given["weight"], manifest.head.bias: given["bias"]}
     if _LABEL in reads:
         feeds[LABEL] = given["labels"]
-    return feeds
+    return feeds | {of_all: given[of_all] for of_all in _OF_CHANNELS.get(name, ())}
 
 
 def _of_bundle(opened: Bundle, name: str, given: Tensors) -> Tensors:

@@ -1,7 +1,19 @@
 /** The kind `graphs` of the conformance cases: each graph of a bundle, and all that it gives. */
 
 import { Bundle } from '../src/bundle/bundle.js';
-import { EVAL_MODEL, EXPORT_TEMPLATE, MEMORY_MODEL, rowsOf, TRAINING_MODEL } from '../src/bundle/manifest.js';
+import {
+  DOMAIN_DEVIATION,
+  DOMAIN_MEAN,
+  DOMAIN_MODEL,
+  DOMAIN_SCALE,
+  DOMAIN_SHIFT,
+  DOMAIN_STATISTICS,
+  EVAL_MODEL,
+  EXPORT_TEMPLATE,
+  MEMORY_MODEL,
+  rowsOf,
+  TRAINING_MODEL,
+} from '../src/bundle/manifest.js';
 import { inRightPrecision } from '../src/device/int8Sums.js';
 import { float32, int64 } from '../src/formats/tensors.js';
 import { exportModel } from '../src/network/export.js';
@@ -35,6 +47,8 @@ export async function graphs(given: Given): Promise<Results> {
     [EVAL_MODEL]: { image: images, ...moved, ...head },
     [MEMORY_MODEL]: { image: images, ...moved },
     [EXPORT_TEMPLATE]: { [wanted.input ?? '']: images },
+    [DOMAIN_MODEL]: { image: images, ...ofChannels(own, [DOMAIN_SCALE, DOMAIN_SHIFT]) },
+    [DOMAIN_STATISTICS]: { image: images, ...ofChannels(own, [DOMAIN_MEAN, DOMAIN_DEVIATION]) },
   };
   const found: Results = new Map();
   for (const name of wanted.graphs) {
@@ -54,6 +68,14 @@ export async function graphs(given: Given): Promise<Results> {
     }
   }
   return found;
+}
+
+/** What a case of a bundle with domains has of these inputs. */
+function ofChannels(given: Given, names: readonly string[]): Record<string, Feed> {
+  const there = names.filter((name) => given.inputs.has(name));
+  return Object.fromEntries(
+    there.map((name) => [name, float32(tensor(given, name).shape, floats(given, name))]),
+  );
 }
 
 /** The case's bundle, its int8 graphs opened as this CPU adds them up right. */

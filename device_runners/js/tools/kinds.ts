@@ -25,6 +25,7 @@ import type { Opening } from '../src/network/feeds.js';
 import { PRIOR_IMAGES, Predictor } from '../src/network/predicting.js';
 import type { Feed } from '../src/runtime/sessions.js';
 import { DECISIONS } from './decisionKinds.js';
+import { DOMAINS } from './domainKinds.js';
 import { FLEETS } from './fleetKinds.js';
 import { doubles, floats, type Given, numbers, type Results, result, tensor } from './given.js';
 import { graphs } from './graphs.js';
@@ -418,6 +419,7 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   ...LEDGER,
   ...DECISIONS,
   ...UPGRADES,
+  ...DOMAINS,
   ...FLEETS,
   graphs,
   step,
