@@ -12,8 +12,6 @@ import { freedomOf, roundingOf, variancesWithin } from './covariance.js';
 import { ClassStatistics, shrunkCovariance } from './heads.js';
 import { dot } from './matrix.js';
 
-const TINY = 1e-12;
-
 /** Mean and deviation of channels over all images, from those of batches. */
 export class ChannelSum {
   private images = 0;
@@ -55,7 +53,9 @@ export interface ChannelAffine {
 /** What brings a domain's channels to `mean` and `deviation`, all `(channels,)`. */
 export function affine(domain: ChannelSum, mean: Float32Array, deviation: Float32Array): ChannelAffine {
   const own = { mean: domain.mean, deviation: domain.deviation };
-  const scale = own.deviation.map((one, c) => Math.min(deviation[c]! / (one + TINY), DOMAINS.mostScale));
+  const scale = own.deviation.map((one, c) =>
+    Math.min(deviation[c]! / (one + DOMAINS.leastDeviation), DOMAINS.mostScale),
+  );
   const shift = scale.map((factor, c) => mean[c]! - own.mean[c]! * factor);
   return { scale: Float32Array.from(scale), shift: Float32Array.from(shift) };
 }
