@@ -117,6 +117,9 @@ def misfits(manifest: Any) -> Iterator[Edit]:
     first = sites[0]
     for name in ("../x", "a/../b", "/etc/x", "C:\\x", "..\\x", "a\0b", "", "a//b", "./a", "a/", "ort/x", "ü"):
         yield {"path": ["files", name], "value": {"sha256": "0" * 64, "size": 1}}
+    # Of what it then asks for, nothing is there.
+    for channels in (-1, 22, 1 << 21):
+        yield {"path": ["domain_channels"], "value": channels}
     for name in files:
         yield {"path": ["files", name]}
     for name in kernels:

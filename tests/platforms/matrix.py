@@ -128,7 +128,7 @@ def _named(graph: str, gradient: bool) -> str:
 
 def _order(row: Row) -> tuple[object, ...]:
     graph, precision, against = row
-    return against == _FORMULAS, graph.startswith(("five", "a whole")), graph, precision, against
+    return against == _FORMULAS, graph in _SEVERAL.values(), graph, precision, against
 
 
 def _cells(texts: Sequence[str]) -> str:
