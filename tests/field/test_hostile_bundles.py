@@ -534,3 +534,24 @@ def test_a_limit_that_is_not_reached_changes_nothing(
             (learner.learn(digits.task("01", (4, 5), 8)).loss, list(learner.predict(digits.of(4, 0, 9))[0]))
         )
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("mean", "sentence"),
+    [
+        (None, r"tensor 'mean' is missing, and the manifest asks for \(22,\)"),
+        (np.zeros(21, np.float32), r"tensor 'mean' has shape \(21,\), and the manifest asks for \(22,\)"),
+        (np.zeros(22), "tensor 'mean' is missing"),
+        (np.full(22, np.inf, np.float32), "tensor 'mean' holds numbers that are not finite"),
+    ],
+    ids=["missing", "short", "of another type", "infinite"],
+)
+def test_channels_of_another_network(tmp_path: Path, mean: Any, sentence: str) -> None:
+    good = Path(__file__).parents[1] / "conformance" / "vectors" / "bundles" / "weather"
+    folder = Path(shutil.copytree(good, tmp_path / "bundle"))
+    bundle = Hostile(folder, json.loads((folder / MANIFEST).read_text()))
+    tensors = {"deviation": np.ones(22, np.float32)} | ({} if mean is None else {"mean": mean})
+    (bundle / "domain_channels.safetensors").write_bytes(packed(tensors))
+    bundle.finish()
+    with pytest.raises(BundleError, match=sentence):
+        Bundle.open(folder).domain_channels()

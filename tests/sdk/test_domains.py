@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from csk_sdk import StateError
+from csk_sdk.bundle.folder import Bundle
 from csk_sdk.method.domains import MOST_SCALE, TOLD, ChannelSum, affine, domain_of, telling
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.network.domains import PARTS, Domains
 
 PRIOR = 100.0
 RNG = np.random.default_rng(5)
@@ -121,3 +126,19 @@ def test_a_feature_that_known_images_do_not_show_tells_not_alone(known_share: fl
     scores = images @ told.direction - told.offset
     assert np.mean(scores[::2] > 0.0) > 0.9
     assert np.mean(x @ told.direction - told.offset > 0.0) < 0.1
+
+
+@pytest.mark.parametrize("change", [None, np.zeros(3, np.float32)], ids=["missing", "of another size"])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_domain_of_another_network_is_refused(part: str, change: np.ndarray | None) -> None:
+    bundle = Bundle.open(Path(__file__).parents[1] / "conformance" / "vectors" / "bundles" / "weather")
+    sizes = (22, 22, bundle.manifest.head.features, 1)
+    tensors = {f"domain/x/{one}": np.zeros(size, np.float32) for one, size in zip(PARTS, sizes, strict=True)}
+    assert Domains(bundle, tensors).names == ("x",)
+    del tensors[f"domain/x/{part}"]
+    if change is not None:
+        tensors[f"domain/x/{part}"] = change
+    with pytest.raises(
+        StateError, match=r"^Domain 'x' does not fit its network: roll back to an earlier task\.$"
+    ):
+        Domains(bundle, tensors)

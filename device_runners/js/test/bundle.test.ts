@@ -6,6 +6,8 @@ import { BundleError } from '../src/errors.js';
 import { concatenate, sha256, textOf, utf8 } from '../src/formats/bytes.js';
 import { dumps, type Json, parseJson } from '../src/formats/json.js';
 import { delimited } from '../src/formats/protobuf.js';
+import { encode } from '../src/formats/safetensors.js';
+import { float32, float64, type StoredTensor } from '../src/formats/tensors.js';
 import { bundleFiles, memoryBundle } from './fixtures.js';
 
 /** The bundle with another manifest, sealed as a builder would. */
@@ -48,6 +50,35 @@ describe('opening a bundle', () => {
       );
     },
   );
+
+  it.each([
+    ['missing', undefined, "tensor 'mean' is missing, and the manifest asks for [336]"],
+    ['short', float32([2]), "tensor 'mean' has shape [2], and the manifest asks for [336]"],
+    ['of another type', float64([336]), "tensor 'mean' is missing"],
+    [
+      'infinite',
+      float32([336], new Float32Array(336).fill(Infinity)),
+      "tensor 'mean' holds numbers that are not finite",
+    ],
+  ])('refuses channels of another network: %s', async (_, mean, sentence) => {
+    const channels = encode(
+      new Map<string, StoredTensor>([
+        ['deviation', float32([336])],
+        ...(mean ? [['mean', mean] as const] : []),
+      ]),
+    );
+    const name = 'domain_channels.safetensors';
+    const source = await withManifest((manifest) => {
+      const entry = (manifest.files as { [key: string]: Json })[name] as { [key: string]: Json };
+      entry.size = parseJson(String(channels.length));
+      entry.sha256 = sha256(channels);
+    });
+    const files = (await bundleFiles())
+      .set('manifest.json', (await source.read('manifest.json'))!)
+      .set(name, channels);
+    const bundle = await Bundle.open(new MemoryBundle(files, 'bundle'));
+    expect(() => bundle.domainChannels()).toThrow(`bundle/${name}: ${sentence}`);
+  });
 
   it('refuses a checkpoint with numbers of a type that no state has', async () => {
     const files = await bundleFiles();

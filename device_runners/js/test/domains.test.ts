@@ -4,10 +4,13 @@ import { cpSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { BundleError, TaskError } from '../src/errors.js';
+import { float32 } from '../src/formats/tensors.js';
 import { Learner } from '../src/learner.js';
 import { Random } from '../src/method/random.js';
+import { Domains } from '../src/network/domains.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
+import type { Runtime } from '../src/runtime/sessions.js';
 import { MemoryStorage } from '../src/state/memoryStorage.js';
 import { unseal } from '../src/state/record.js';
 import type { Storage } from '../src/state/storage.js';
@@ -23,7 +26,7 @@ import {
   temporaryFolder,
 } from './fixtures.js';
 
-const DOMAINS = join(FIXTURES, 'domains');
+const WRITTEN = join(FIXTURES, 'domains');
 const BASE = [0, 1, 2, 3];
 // As tools/domains.py.
 const [SHOWN, TAUGHT] = [560, 80];
@@ -182,6 +185,50 @@ describe('a domain', () => {
     expect(learner.domains).toHaveLength(16);
   });
 
+  it.each(['scale', 'shift', 'direction', 'offset'])(
+    'is refused with a %s of another network',
+    async (part) => {
+      await learner.adapt('faint', await shown(faint, 64));
+      const { tensors } = learner.generation;
+      const opening = { runtime, settings: { threads: 1 } };
+      const changed = new Map(tensors).set(`domain/faint/${part}`, float32([3]));
+      for (const other of [
+        changed,
+        new Map([...tensors].filter(([key]) => key !== `domain/faint/${part}`)),
+      ]) {
+        expect(() => new Domains(learner.bundle, other, opening)).toThrow(
+          "Domain 'faint' does not fit its network: roll back to an earlier task.",
+        );
+      }
+    },
+  );
+
+  it('holds no session once it is closed', async () => {
+    let open = 0;
+    const create = async (model: Uint8Array, options?: object) => {
+      const session = await runtime.InferenceSession.create(model, options);
+      open += 1;
+      return {
+        run: (...args: Parameters<typeof session.run>) => session.run(...args),
+        release: async () => {
+          open -= 1;
+          await session.release();
+        },
+      };
+    };
+    const counting = { Tensor: runtime.Tensor, InferenceSession: { create } } as unknown as Runtime;
+    const bundle = new FolderBundle(BUNDLE);
+    const own = await Learner.open({ runtime: counting, bundle, storage: new MemoryStorage() });
+    await own.adapt('faint', await shown(faint, 64));
+    expect(open).toBe(0);
+    await own.predict(await shown(plain, 8));
+    expect(open).toBe(1);
+    await own.predict(await shown(faint, 8));
+    expect(open).toBe(2);
+    await own.close();
+    expect(open).toBe(0);
+  });
+
   it('needs a bundle with graphs for it, and something that is known', async () => {
     const bundle = new FolderBundle(join(FIXTURES, 'fragile', 'bundle'));
     const bare = await Learner.open({ runtime, bundle, storage: new MemoryStorage() });
@@ -194,7 +241,7 @@ describe('a domain', () => {
 });
 
 describe('a state with a domain', () => {
-  const told = JSON.parse(readFileSync(join(DOMAINS, 'told.json'), 'utf8')) as {
+  const told = JSON.parse(readFileSync(join(WRITTEN, 'told.json'), 'utf8')) as {
     readonly adapted: Record<string, number>;
     readonly because: string;
     readonly warnings: string[];
@@ -209,7 +256,7 @@ describe('a state with a domain', () => {
 
   it('that Python wrote says the same here, and is learned on', async () => {
     const state = join(temporaryFolder(), 'state');
-    cpSync(join(DOMAINS, 'state'), state, { recursive: true });
+    cpSync(join(WRITTEN, 'state'), state, { recursive: true });
     const learner = await opened(new FolderStorage(state));
     expect(learner.domains).toEqual(['faint']);
     const { test } = await digits();
@@ -235,7 +282,7 @@ describe('a state with a domain', () => {
     expect(report.distanceBefore).toBeCloseTo(python.distance_before!, 3);
     const learned = await learner.learn(seen(await digitsTask('01-four-five', TAUGHT), faint));
     expect([learned.headsOnlyBecause, learned.warnings]).toEqual([told.because, told.warnings]);
-    const theirs = await opened(new FolderStorage(join(DOMAINS, 'state')));
+    const theirs = await opened(new FolderStorage(join(WRITTEN, 'state')));
     const domain = ({ generation }: Learner) =>
       new Map([...generation.tensors].filter(([key]) => key.startsWith('domain/')));
     expect(domain(learner).size).toBe(4);

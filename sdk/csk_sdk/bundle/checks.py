@@ -102,6 +102,15 @@ def check_checkpoint(manifest: Manifest, tensors: Mapping[str, Any], where: Path
     for site in manifest.sites:
         wanted[f"center/{site.name}"] = tuple(site.shape[:2])
         wanted[f"moment/{site.name}"] = (site.groups, site.shape[1], site.shape[1])
+    _check_tensors(wanted, tensors, where)
+
+
+def check_channels(manifest: Manifest, tensors: Mapping[str, Any], where: Path) -> None:
+    """Raise BundleError unless mean and deviation of the manifest's channels are there, and finite."""
+    _check_tensors(dict.fromkeys(("mean", "deviation"), (manifest.domain_channels,)), tensors, where)
+
+
+def _check_tensors(wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Any], where: Path) -> None:
     for name, shape in wanted.items():
         found = np.shape(tensors[name]) if name in tensors else None
         if found != shape:

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from csk_sdk.bundle.checks import check_checkpoint, check_file, read_manifest
+from csk_sdk.bundle.checks import check_channels, check_checkpoint, check_file, read_manifest
 from csk_sdk.bundle.manifest_checks import check_manifest
 from csk_sdk.bundle.signing import check_signature
 from csk_sdk.contract.manifest import (
     CHECKPOINT,
+    DOMAIN_CHANNELS,
     DOMAIN_MODEL,
     DOMAIN_STATISTICS,
     EVAL_MODEL,
@@ -152,6 +153,16 @@ class Bundle:
         for name, kernel in kernels.items():
             kernel[center_of(sites[name])] = tensors[f"center/{sites[name].name}"]
         return kernels
+
+    def domain_channels(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """How base images are: mean and deviation `(channels,)` of what all convolutions give of them.
+
+        Only of a bundle with graphs for domains. Raises BundleError where the file is damaged, or another network's.
+        """
+        stored = self._read(DOMAIN_CHANNELS)
+        tensors = {name: array for name, array in stored.items() if array.dtype == np.float32}
+        check_channels(self.manifest, tensors, self.path(DOMAIN_CHANNELS))
+        return tensors["mean"], tensors["deviation"]
 
     def graph_file(self, name: str) -> str:
         """The file of one of the bundle's graphs, such as "eval_model.onnx", in the form of this view of the bundle."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,14 +13,12 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import (
     CHANNEL_MEAN,
     CHANNEL_VARIANCE,
-    DOMAIN_CHANNELS,
     DOMAIN_DEVIATION,
     DOMAIN_MEAN,
     DOMAIN_STATISTICS,
 )
 from csk_sdk.contract.sentences import said
 from csk_sdk.errors import BundleError, TaskError
-from csk_sdk.formats.stored_tensors import StoredTensors
 from csk_sdk.formats.wording import plural
 from csk_sdk.method.domains import (
     LEAST_IMAGES,
@@ -181,8 +178,7 @@ def _domain(
     if told.apart < TOLD:
         images = plural(len(features), bundle.manifest.input.noun)
         raise TaskError(said("domain_alike", name=name, images=images))
-    with closing(StoredTensors(bundle.path(DOMAIN_CHANNELS), BundleError)) as stored:
-        mean, deviation = stored["mean"], stored["deviation"]
+    mean, deviation = bundle.domain_channels()
     graph, total = bundle.graph(DOMAIN_STATISTICS, tensors, threads), ChannelSum()
     for batch in batches:
         found = graph.run({"image": batch, DOMAIN_MEAN: mean, DOMAIN_DEVIATION: deviation}, release=True)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.contract.manifest import DOMAIN_MODEL, DOMAIN_SCALE, DOMAIN_SHIFT
+from csk_sdk.errors import StateError
 from csk_sdk.method.domains import domain_of
 from csk_sdk.runtime.sessions import Graph
 
@@ -36,6 +37,14 @@ def domain_tensors(tensors: Mapping[str, NDArray[Any]], name: str | None = None)
     return {key: tensors[key] for key in tensors if key.startswith(start)}
 
 
+def _require_fitting(bundle: Bundle, tensors: Mapping[str, NDArray[Any]], name: str) -> None:
+    channels, features = (bundle.manifest.domain_channels,), (bundle.manifest.head.features,)
+    for part, shape in zip(PARTS, (channels, channels, features, (1,)), strict=True):
+        found = tensors.get(f"{PREFIX}{name}/{part}")
+        if found is None or found.shape != shape:
+            raise StateError(f"Domain '{name}' does not fit its network: roll back to an earlier task.")
+
+
 class Domains:
     """A generation's domains, for who computes features. Thread-safe: threads share one opened graph.
 
@@ -47,6 +56,8 @@ class Domains:
     ) -> None:
         self._bundle, self._tensors, self._threads, self._release = bundle, tensors, threads, release
         self.names = domain_names(tensors)
+        for name in self.names:
+            _require_fitting(bundle, tensors, name)
         parts = {
             part: [np.asarray(tensors[f"{PREFIX}{name}/{part}"], np.float32) for name in self.names]
             for part in PARTS

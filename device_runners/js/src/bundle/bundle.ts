@@ -14,7 +14,7 @@ import {
   type Tensors,
 } from '../formats/tensors.js';
 import { Graph, type Runtime, type SessionSettings } from '../runtime/sessions.js';
-import { checkCheckpoint, checkFile } from './checks.js';
+import { checkChannels, checkCheckpoint, checkFile } from './checks.js';
 import {
   CHECKPOINT,
   CROSS_ENTROPY,
@@ -151,15 +151,12 @@ export class Bundle {
 
   /** How base images are: mean and deviation of all channels. Only where the bundle has graphs for domains. */
   domainChannels(): DomainChannels {
-    const tensors = tensorsOf(this.file(DOMAIN_CHANNELS), `${this.name}/${DOMAIN_CHANNELS}`);
-    const { domain_channels: count } = this.manifest;
-    const [mean, deviation] = ['mean', 'deviation'].map((name) => float32Of(tensors, name)?.data);
-    if (mean?.length !== count || deviation?.length !== count) {
-      throw new BundleError(
-        `${this.name}/${DOMAIN_CHANNELS} does not hold mean and deviation of ${count} channels. Copy the bundle again.`,
-      );
-    }
-    return { mean, deviation };
+    const where = `${this.name}/${DOMAIN_CHANNELS}`;
+    const stored = [...tensorsOf(this.file(DOMAIN_CHANNELS), where)];
+    const tensors = new Map(stored.filter(([, { dtype }]) => dtype === 'float32'));
+    checkChannels(this.manifest, tensors, where);
+    const [mean, deviation] = ['mean', 'deviation'].map((name) => require32(tensors, name).data);
+    return { mean: mean!, deviation: deviation! };
   }
 
   /** Open one of the bundle's graphs as a generation sees it, in the form of this view of the bundle. */

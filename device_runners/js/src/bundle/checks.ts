@@ -118,6 +118,19 @@ export function checkCheckpoint(manifest: Manifest, tensors: Tensors, where: str
     wanted.push([`center/${name}`, [shape[0]!, shape[1]!]]);
     wanted.push([`moment/${name}`, [groups, shape[1]!, shape[1]!]]);
   }
+  checkTensors(wanted, tensors, where);
+}
+
+/** Throw BundleError unless mean and deviation of the manifest's channels are there, and finite. */
+export function checkChannels({ domain_channels }: Manifest, tensors: Tensors, where: string): void {
+  checkTensors(
+    ['mean', 'deviation'].map((name) => [name, [domain_channels]]),
+    tensors,
+    where,
+  );
+}
+
+function checkTensors(wanted: readonly [string, number[]][], tensors: Tensors, where: string): void {
   for (const [name, shape] of wanted) {
     const found = tensors.get(name);
     if (found?.shape.join() !== shape.join()) {

@@ -7,8 +7,9 @@
 
 import type { Bundle } from '../bundle/bundle.js';
 import { DOMAIN_MODEL, DOMAIN_SCALE, DOMAIN_SHIFT } from '../bundle/manifest.js';
+import { StateError } from '../errors.js';
 import { byCodePoint } from '../formats/json.js';
-import { float32, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
+import { float32, float32Of, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { domainOf } from '../method/domains.js';
 import { rowsAt } from '../method/matrix.js';
 import type { Graph } from '../runtime/sessions.js';
@@ -53,9 +54,16 @@ export class Domains {
   ) {
     this.names = domainNames(tensors);
     this.domains = this.names.map((name) => {
-      const part = (one: string): Float32Array => require32(tensors, `${PREFIX}${name}/${one}`).data;
-      const [scale, shift, direction] = [part('scale'), part('shift'), part('direction')];
-      return { scale, shift, direction, offset: part('offset')[0]! };
+      const { domain_channels: channels, head } = bundle.manifest;
+      const part = (one: string, length: number): Float32Array => {
+        const found = float32Of(tensors, `${PREFIX}${name}/${one}`)?.data;
+        if (found?.length !== length) {
+          throw new StateError(`Domain '${name}' does not fit its network: roll back to an earlier task.`);
+        }
+        return found;
+      };
+      const [scale, shift] = [part('scale', channels), part('shift', channels)];
+      return { scale, shift, direction: part('direction', head.features), offset: part('offset', 1)[0]! };
     });
   }
 
