@@ -8,12 +8,14 @@ Run it once for each change of a schema of bundle or state, with the code that m
 made again, since later code would not write the same. `--kinds exact` is enough where all kinds change alike. PYTHON
 has onnxruntime-training and the builder; without, the bundle for that backend is left out: docs/state.md.
 
-    pictures.safetensors, signals.safetensors   NAME/images and NAME/labels of the tasks 01, 02 and 03; and "probe"
+    pictures.safetensors, signals.safetensors   NAME/images and NAME/labels of the tasks 01, 02 and 03; "probe"; and
+                                                 where there are `domains` "hazy/images", of which the probe has some
     NAME/bundle                                  a tiny bundle
     NAME/python, NAME/javascript                 a state that has learned 01 and 02 on it; of `ledger`, one that then
                                                  forgot a class of the base, which is hidden, and one of 02; of
                                                  `fleet`, one that then got 03 from another device; of `blocks`,
-                                                 each task lies in a block
+                                                 each task lies in a block; of `domains`, one that adapted to the
+                                                 hazy ones after 01
     NAME/python.json, NAME/javascript.json       what its writer predicted of the probe: classes, and probabilities
 """
 
@@ -57,12 +59,14 @@ PICTURES = {
     "ledger": (networks.RESNET, {"features": "layers", "base_data": None}),
     "fleet": (networks.RESNET, {"features": "layers"}),
     "blocks": (networks.RESNET, {"features": "layers"}),
+    "domains": (networks.RESNET, {"features": "layers"}),
     "ort-training": (networks.RESNET, {"features": "last", "backend": "both", "head_capacity": 4}),
 }
 TABULAR, INTERRUPTED, ORT_TRAINING, SIGNALS = "multi-label", "exact", "ort-training", "signals"
 LEDGER, FORGOTTEN, FLEET = "ledger", ("a", "g"), "fleet"
 # Of the last a block has so few classes, so that the state is small.
 BLOCKS, BLOCK_CLASSES = "blocks", 2
+DOMAINS, DOMAIN = "domains", "hazy"
 COUNT, PROBE = 20, 4
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -70,6 +74,9 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 def main(out: Path, kinds: Sequence[str], node: Path, ort_training: Path | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     sets, signals = drawn_pictures(), drawn_signals()
+    if DOMAINS in kinds:
+        sets[f"{DOMAIN}/images"] = hazy(sets["base/images"])
+        sets["probe"][::2] = hazy(sets["probe"][::2])
     (out / "pictures.safetensors").write_bytes(packed(sets))
     (out / "signals.safetensors").write_bytes(packed(signals))
     for kind in kinds:
@@ -83,7 +90,8 @@ def main(out: Path, kinds: Sequence[str], node: Path, ort_training: Path | None)
             subprocess.run([ort_training, __file__, out, "--only-bundle", kind], check=True)
         else:
             continue
-        learn(out / kind, {one: picture_task(out / kind, sets, one) for one in TASKS}, sets["probe"])
+        tasks = {one: picture_task(out / kind, sets, one) for one in TASKS}
+        learn(out / kind, tasks, sets["probe"], sets[f"{DOMAIN}/images"] if kind == DOMAINS else None)
     told = subprocess.run(["node", node, out], check=True, capture_output=True, text=True)
     print(told.stdout, end="")
 
@@ -95,6 +103,11 @@ def drawn_pictures() -> dict[str, NDArray[Any]]:
     return _sets(
         lambda labels: np.clip(base[labels] + rng.normal(0, 12, base[labels].shape), 0, 255), np.uint8
     )
+
+
+def hazy(pictures: NDArray[Any]) -> NDArray[Any]:
+    """As another camera has them."""
+    return np.asarray(pictures // 4 + 120, np.uint8)
 
 
 def drawn_signals() -> dict[str, NDArray[Any]]:
@@ -169,13 +182,17 @@ def signal_task(sets: dict[str, NDArray[Any]], name: str) -> Task:
     return Task.from_signals(name, sets[f"{name}/images"], sets[f"{name}/labels"], list(TASKS[name]))
 
 
-def learn(folder: Path, tasks: dict[str, Task], probe: NDArray[Any]) -> None:
+def learn(
+    folder: Path, tasks: dict[str, Task], probe: NDArray[Any], domain: NDArray[Any] | None = None
+) -> None:
     """Two tasks by Python, and in one state the beginning of a third; what it then predicts of the probe."""
     if folder.name == BLOCKS:
         blocks.BLOCK_CLASSES = BLOCK_CLASSES
     learner = Learner.open(folder / "bundle", folder / "python", {**SETTINGS, "checkpoint_seconds": 0.0})
     for name in ("01", "02"):
         learner.learn(tasks[name])
+        if domain is not None and name == "01":
+            learner.adapt(DOMAIN, domain)
     if folder.name == INTERRUPTED:
         learner.score([Task("01", tasks["01"].classes, None, tasks["01"].train)])
 

@@ -62,7 +62,7 @@ def told(state: Path) -> dict[str, Any]:
 
 def test_all_kinds_of_both_writers_are_there() -> None:
     kinds = {(state.parent.name, state.name) for state in STATES}
-    both = {"exact", "int8", "wide", "ledger", "blocks", "ort-training"}
+    both = {"exact", "int8", "wide", "ledger", "blocks", "domains", "ort-training"}
     assert kinds >= {(kind, writer) for kind in both for writer in ("python", "javascript")}
     assert kinds >= {("signals", "python"), ("multi-label", "python")}
 

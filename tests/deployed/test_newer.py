@@ -21,9 +21,9 @@ from csk_sdk.version import __version__
 from csk_sdk.workspace.verification import verify
 
 EXACT = next(Path(__file__).parent.glob("*/exact"))
-WRITER = f"and writing to it takes one that knows schema 3 of states (csk-sdk {__version__} knows 2): update csk-sdk"
+WRITER = f"and writing to it takes one that knows schema 4 of states (csk-sdk {__version__} knows 3): update csk-sdk"
 READER = (
-    f"and reading it takes one that knows schema 4 of states (csk-sdk {__version__} knows 2): update csk-sdk"
+    f"and reading it takes one that knows schema 5 of states (csk-sdk {__version__} knows 3): update csk-sdk"
 )
 WRITING = (
     ["train"],
@@ -169,7 +169,7 @@ def test_a_progress_checkpoint_carries_them(space: Path) -> None:
 
 @pytest.mark.parametrize("arguments", WRITING, ids=" ".join)
 def test_below_min_writer_nothing_is_written(space: Path, arguments: list[str]) -> None:
-    hand_over(space / "state", min_writer=3)
+    hand_over(space / "state", min_writer=4)
     before = bytes_in(space)
     done = command(space, *arguments)
     assert done.status == 1
@@ -184,7 +184,7 @@ def test_below_min_writer_everything_else_goes_on(space: Path, name: str) -> Non
     shutil.rmtree(space / "state")
     shutil.copytree(EXACT / "python", space / "state")
     (space / "state" / "ledger.bin").write_bytes(b"a newer csk-sdk's")
-    hand_over(space / "state", min_writer=3)
+    hand_over(space / "state", min_writer=4)
     before = bytes_in(space)
     done = command(space, name, *READING[name])
     assert (done.status, done.err) == (0, "")
@@ -197,7 +197,7 @@ def test_below_min_writer_everything_else_goes_on(space: Path, name: str) -> Non
     "arguments", [*WRITING, *([name, *given] for name, given in READING.items())], ids=" ".join
 )
 def test_below_min_reader_it_says_what_it_needs(space: Path, arguments: list[str]) -> None:
-    hand_over(space / "state", min_reader=4, min_writer=3)
+    hand_over(space / "state", min_reader=5, min_writer=4)
     before = bytes_in(space)
     done = command(space, *arguments)
     said = " ".join(done.err.split())
@@ -209,7 +209,7 @@ def test_below_min_reader_it_says_what_it_needs(space: Path, arguments: list[str
     assert bytes_in(space) == before
 
 
-@pytest.mark.parametrize(("needs", "check"), [({"min_writer": 3}, "Learning"), ({"min_reader": 4}, "State")])
+@pytest.mark.parametrize(("needs", "check"), [({"min_writer": 4}, "Learning"), ({"min_reader": 5}, "State")])
 def test_doctor_says_it_and_writes_nothing_there(space: Path, needs: dict[str, int], check: str) -> None:
     hand_over(space / "state", **needs)
     before = bytes_in(space / "state")
@@ -223,28 +223,28 @@ def test_doctor_says_it_and_writes_nothing_there(space: Path, needs: dict[str, i
 
 
 def test_python_refuses_before_it_looks_at_the_task(space: Path) -> None:
-    hand_over(space / "state", min_writer=3)
+    hand_over(space / "state", min_writer=4)
     learner, before = opened(space), bytes_in(space)
     for write in (
         lambda: learner.learn("no such task"),
         lambda: learner.stream("03", ["h"]),
         lambda: learner.rollback("01"),
     ):
-        with pytest.raises(StateError, match="takes one that knows schema 3"):
+        with pytest.raises(StateError, match="takes one that knows schema 4"):
             write()
     assert bytes_in(space) == before
-    with learner.state.lock(), pytest.raises(StateError, match="takes one that knows schema 3"):
+    with learner.state.lock(), pytest.raises(StateError, match="takes one that knows schema 4"):
         learner.state.save_progress({}, {})
 
 
 def test_it_counts_after_a_rollback_by_the_newer_one(space: Path) -> None:
     """The newer one's ledger knows of all of its generations."""
-    hand_over(space / "state", min_reader=4, min_writer=3)
+    hand_over(space / "state", min_reader=5, min_writer=4)
     rewrite(space / "state" / "HEAD", {**unseal(space / "state" / "HEAD"), "head": 1})
     learner = opened(space)
     assert [one.name for one in learner.tasks] == ["01"]
     assert len(learner.predict(_probe()).labels) == len(_probe())
-    with pytest.raises(StateError, match="takes one that knows schema 4"):
+    with pytest.raises(StateError, match="takes one that knows schema 5"):
         learner.learn(task())
     found = command(space, "verify", "--json")
     assert found.status == 0
@@ -257,7 +257,7 @@ def test_it_counts_after_a_rollback_by_the_newer_one(space: Path) -> None:
 
 
 def test_damage_to_a_newer_state_is_no_reason_to_roll_back(space: Path) -> None:
-    hand_over(space / "state", min_writer=3)
+    hand_over(space / "state", min_writer=4)
     (space / "state" / "HEAD").write_bytes(b"{")
     done = command(space, "predict", "{outside}/picture.png")
     assert done.status == 1
@@ -277,7 +277,7 @@ def test_another_schema_of_the_whole_state_is_said_in_the_same_sentence(
     space: Path, arguments: list[str]
 ) -> None:
     path = space / "state" / "state.json"
-    rewrite(path, {**unseal(path), "schema_version": 4})
+    rewrite(path, {**unseal(path), "schema_version": 5})
     before = bytes_in(space)
     done = command(space, *arguments)
     assert done.status == 1

@@ -42,7 +42,7 @@ function opened(day: string, kind: string, writer: string): Promise<Learner> {
 describe('what was deployed', () => {
   it('is there, of all kinds and both writers', () => {
     const kinds = states.map(([, kind, writer]) => `${kind} ${writer}`);
-    for (const kind of ['exact', 'int8', 'wide', 'ledger', 'blocks', 'ort-training'])
+    for (const kind of ['exact', 'int8', 'wide', 'ledger', 'blocks', 'domains', 'ort-training'])
       expect(kinds).toEqual(expect.arrayContaining([`${kind} python`, `${kind} javascript`]));
   });
 

@@ -11,7 +11,7 @@ import { BundleError } from '../src/errors.js';
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import { FolderStorage } from '../src/node/folderStorage.js';
-import { DEPLOYED_SETTINGS, deployedProbe, deployedTask } from './deployedTasks.js';
+import { DEPLOYED_SETTINGS, deployedDomain, deployedProbe, deployedTask } from './deployedTasks.js';
 import { runtime } from './onNode.js';
 
 const folder = process.argv[2]!;
@@ -29,7 +29,10 @@ for (const name of (await readdir(folder)).sort()) {
       storage: new FolderStorage(state),
       config: DEPLOYED_SETTINGS,
     });
-    for (const task of ['01', '02']) await learner.learn(await deployedTask(folder, task));
+    for (const task of ['01', '02']) {
+      await learner.learn(await deployedTask(folder, task));
+      if (name === 'domains' && task === '01') await learner.adapt('hazy', await deployedDomain(folder));
+    }
     if (name === 'ledger') await learner.forget({ classes: ['a', 'g'] });
     const { classes, probabilities } = await learner.predict(await deployedProbe(folder));
     await learner.close();

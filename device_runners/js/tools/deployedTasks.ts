@@ -28,6 +28,11 @@ export async function deployedProbe(folder: string): Promise<Picture[]> {
   return picturesIn(await tensorsIn(folder), 'probe');
 }
 
+/** Images of the base's classes as another camera has them, of the kind `domains`. */
+export async function deployedDomain(folder: string): Promise<Picture[]> {
+  return picturesIn(await tensorsIn(folder), 'hazy/images');
+}
+
 async function tensorsIn(folder: string): Promise<Tensors> {
   return decode(await readFile(join(folder, 'pictures.safetensors'))).tensors;
 }
