@@ -202,3 +202,17 @@ def test_a_state_with_domains_asks_for_who_sees_through_them(learner: Learner, d
     learner.adapt("faint", faint(mixed(digits)))
     record = learner.state.records()[-1]
     assert (record.needs.reader, record.needs.writer) == (3, 3)
+
+
+def test_what_is_kept_for_a_fleet_is_seen_through_the_domain(
+    learner: Learner, digits_bundle: Path, digits: Digits, tmp_path: Path
+) -> None:
+    """Of the untouched network, also where centers have moved; without, it lies four deviations off."""
+    learner.learn(digits.task("01", (4, 5)), {"train": "centers", "few_shot": 0})
+    learner.adapt("faint", faint(mixed(digits, (*BASE, 4, 5))))
+    images, labels = digits.arrays((6, 7), 0, 40)
+    learner.learn(Task.from_arrays("02", faint(images), labels, ["six", "seven"]))
+    untouched = open_learner(digits_bundle, tmp_path / "untouched").features(images[labels == 0])
+    kept = learner.state.contribution(learner.tasks[-1].contributions["six"])["mean"]
+    off = (kept - untouched.mean(axis=0)) / (untouched.std(axis=0) + 1e-3 * untouched.std())
+    assert np.sqrt(np.mean(off**2)) < 1.0

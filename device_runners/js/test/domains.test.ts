@@ -130,6 +130,28 @@ describe('a domain', () => {
     expect(learner.domains).toEqual([]);
   });
 
+  it('is seen through in what is kept for a fleet, also where the network was trained', async () => {
+    await learner.learn(await digitsTask('01-four-five'), { train: 'centers' });
+    await learner.adapt('faint', await shown(faint));
+    const task = await digitsTask('02-six-seven');
+    await learner.learn(seen(task, faint));
+    const untouched = await opened();
+    const pictures = task.pictures.filter((_, i) => task.labels[i] === 0);
+    const features = await untouched.features(pictures);
+    const f = learner.bundle.manifest.head.features;
+    const column = (j: number) => pictures.map((_, i) => features[i * f + j]!);
+    const file = learner.tasks.at(-1)!.contributions.get('six')!;
+    const mean = (await learner.state.contribution(file)).get('mean')!.data as Float32Array;
+    const off = Array.from(mean, (value, j) => {
+      const values = column(j);
+      const own = values.reduce((sum, one) => sum + one, 0) / values.length;
+      const spread = Math.sqrt(values.reduce((sum, one) => sum + (one - own) ** 2, 0) / values.length);
+      return spread > 1e-3 ? ((value - own) / spread) ** 2 : 0;
+    });
+    // As the network itself sees the domain's images, they lie more than four deviations off.
+    expect(Math.sqrt(off.reduce((sum, one) => sum + one, 0) / f)).toBeLessThan(1);
+  });
+
   it('takes the place of one of its name where that is said', async () => {
     await learner.adapt('camera', await shown(faint));
     await expect(learner.adapt('camera', await shown(dark))).rejects.toThrow(

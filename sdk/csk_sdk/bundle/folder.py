@@ -155,7 +155,7 @@ class Bundle:
         return kernels
 
     def domain_channels(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """How base images are: mean and deviation `(channels,)` of what all convolutions give of them.
+        """How base images are: mean and deviation `(channels,)` float32 of what all convolutions give of them.
 
         Only of a bundle with graphs for domains. Raises BundleError where the file is damaged, or another network's.
         """

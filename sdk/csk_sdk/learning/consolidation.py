@@ -31,6 +31,7 @@ from csk_sdk.method.left_out import JudgedImages
 from csk_sdk.method.mirroring import mirrored_beside, spread_over
 from csk_sdk.method.projection import add_to_centers, leak, project
 from csk_sdk.method.unknown import Familiarity, measured
+from csk_sdk.network.domains import domain_tensors
 from csk_sdk.network.finite import require_converged, require_learnable_features
 from csk_sdk.network.knowledge import (
     Batch,
@@ -308,7 +309,10 @@ class Consolidation:
             return "statistics.temperature" in stored
 
     def _untouched(self, batches: Batches, before: FeatureSample | None) -> list[ContributionSum]:
-        """What the bundle's own network sees in the task: the same as `before` where no task has moved it yet."""
+        """What the bundle's own network sees in the task: the same as `before` where no task has moved it yet.
+
+        Images of a domain as that shows them, which is near: it was measured on the network as it is now.
+        """
         with closing(self.bundle.stored_checkpoint()) as stored:
             centers = {key: stored[key] for key in stored if key.startswith("center/")}
         sums = self._sums()
@@ -316,7 +320,8 @@ class Consolidation:
             for features, labels in before.pairs:
                 _count(sums, features, labels)
             return sums
-        extractor = FeatureExtractor(self.bundle, centers, self.config.threads, release=True)
+        own = {**centers, **domain_tensors(self.tensors)}
+        extractor = FeatureExtractor(self.bundle, own, self.config.threads, release=True)
         for images, labels in self._parts(batches()):
             features = extractor(images)
             require_learnable_features(features, self.bundle.manifest.input.noun)

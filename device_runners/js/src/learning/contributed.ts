@@ -4,6 +4,7 @@ import { calibrated } from '../method/calibration.js';
 import { type Contribution, ContributionSum, Lesson } from '../method/contributions.js';
 import { ClassStatistics } from '../method/heads.js';
 import { rowsAt } from '../method/matrix.js';
+import { domainTensors } from '../network/domains.js';
 import { type Batches, FeatureExtractor, type FeatureSample } from '../network/features.js';
 import { requireLearnableFeatures } from '../network/finite.js';
 import { sameCenters } from '../network/ledger.js';
@@ -85,7 +86,10 @@ export function temperatureOf(
   return calibrated(empty, features, labels, classes, PRIOR_IMAGES).temperature;
 }
 
-/** The same as the bundle's own network sees the task. */
+/**
+ * The same as the bundle's own network sees the task; images of a domain as that shows them, which is near: it was measured on
+ * the network as it is now.
+ */
 export async function untouched(
   training: TaskTraining,
   batches: Batches,
@@ -100,7 +104,8 @@ export async function untouched(
     }
     return totalsOf(training, sums);
   }
-  const extractor = await FeatureExtractor.open(bundle, bundle.checkpoint, opening);
+  const own = new Map([...bundle.checkpoint, ...domainTensors(training.tensors)]);
+  const extractor = await FeatureExtractor.open(bundle, own, opening);
   try {
     for (const { images, labels } of batches()) {
       const features = await extractor.features(images);
