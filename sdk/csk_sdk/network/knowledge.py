@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def require_room(features: int) -> None:
 class FeatureExtractor:
     """A generation's network up to the head: images `(n, c, h, w)` float32 -> features `(n, f)` float32.
 
-    `release` is that of `Graph.run`: for one that other graphs follow.
+    With `release`, for one that other graphs follow, features are copies, and `close` gives all its memory back.
     """
 
     def __init__(
@@ -65,8 +66,12 @@ class FeatureExtractor:
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features of one batch."""
-        feeds = {"image": images, **self._feeds}
-        return self._graph.run(feeds, ["features"], self._release)["features"]
+        found = self._graph.run({"image": images, **self._feeds}, ["features"])["features"]
+        return found.copy() if self._release else found
+
+    def close(self) -> None:
+        """The end of it."""
+        self._graph.close()
 
 
 class FeatureSample:
@@ -134,15 +139,15 @@ def measure_knowledge(
     sites = bundle.manifest.sites
     feeds = neutral_deltas(sites)
     moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}
-    for images, labels in batches:
-        seen = []
-        for start in range(0, len(images), _AT_ONCE):
-            part = images[start : start + _AT_ONCE]
-            outputs = graph.run({"image": part, **feeds}, release=True, copy=False)
-            for site in sites:
-                moments[site.name] += outputs.pop(site.moment)
-            seen.append(outputs.pop("features").copy())
-        on_features(np.concatenate(seen), labels)
+    with closing(graph):
+        for images, labels in batches:
+            seen = []
+            for start in range(0, len(images), _AT_ONCE):
+                outputs = graph.run({"image": images[start : start + _AT_ONCE], **feeds})
+                for site in sites:
+                    moments[site.name] += outputs.pop(site.moment)
+                seen.append(outputs.pop("features").copy())
+            on_features(np.concatenate(seen), labels)
     return {f"moment/{name}": moment for name, moment in moments.items()}
 
 
