@@ -154,6 +154,7 @@ def undo(measure: str) -> None:
     else:
         run = runtime.Graph.run
         runtime.Graph.run = lambda self, feeds, outputs=None, release=False: run(self, feeds, outputs)  # type: ignore[method-assign]
+        runtime.Graph.close = lambda self: None  # type: ignore[method-assign]
 
 
 def fresh(*arguments: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from csk_sdk.method.heads import ClassStatistics, Shrunk
 from csk_sdk.method.logistic import KNOWN_DECAY, KNOWN_SHARE, known_head, logistic_head
-from csk_sdk.method.symmetric import Inverse
+from csk_sdk.method.symmetric import root_of
 
 PRIOR = 100.0
 
@@ -57,8 +57,8 @@ def test_of_what_rounding_left_indefinite_the_root_is_that_of_its_positive_part(
     rng = np.random.default_rng(0)
     turned = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     values = np.array([4.0, 2.0, 1.0, 0.5, 0.1, -1e-6])
-    found = Inverse((turned * values) @ turned.T)
-    root, inverse = found.root, found.whole
+    found = root_of((turned * values) @ turned.T)
+    root, inverse = found.whiten(np.eye(6)), found.solve(np.eye(6))
     np.testing.assert_allclose(inverse, (turned / values) @ turned.T, rtol=1e-6)
     kept = turned[:, :5]
     np.testing.assert_allclose(root @ root.T, (kept / values[:5]) @ kept.T, atol=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ def measure_channels(statistics: Path, split: Split, manifest: Manifest) -> dict
     Of images that are spread over the split.
     """
     chosen = np.linspace(0, len(split) - 1, min(len(split), MOST_IMAGES)).astype(np.int64)
-    graph, total, preprocessing = Graph(statistics), ChannelSum(), preprocessing_of(manifest)
+    total, preprocessing = ChannelSum(), preprocessing_of(manifest)
     pixels = PixelCache(split, preprocessing, 0)
-    for images, _ in pixels.batches(manifest.batch_size, chosen):
-        found = graph.run({"image": preprocessing.normalize(images)}, release=True)
-        total.add(found[CHANNEL_MEAN], found[CHANNEL_VARIANCE], len(images))
+    with closing(Graph(statistics)) as graph:
+        for images, _ in pixels.batches(manifest.batch_size, chosen):
+            found = graph.run({"image": preprocessing.normalize(images)})
+            total.add(found[CHANNEL_MEAN], found[CHANNEL_VARIANCE], len(images))
     return {"mean": total.mean.astype(np.float32), "deviation": total.deviation.astype(np.float32)}

@@ -42,6 +42,16 @@ _LEVELS = 4
 
 def kind_of(folder: Path) -> str | None:
     """What a folder is to csk-sdk, or None; looks at names only."""
+    kind = _by_files(folder)
+    if kind is not None:
+        return kind
+    if _is_task(folder):
+        return TASK
+    return INBOX if any(_is_task(child) for child in _folders(folder)) else None
+
+
+def _by_files(folder: Path) -> str | None:
+    """The same of what names of its own files say: of images, folders in it would have to be looked at."""
     if os.path.lexists(folder / "manifest.json"):
         return BUNDLE
     if os.path.lexists(folder / "state.json") or (
@@ -50,9 +60,7 @@ def kind_of(folder: Path) -> str | None:
         return STATE
     if os.path.lexists(folder / "csk.toml") or os.path.lexists(folder / "bundle" / "manifest.json"):
         return WORKSPACE
-    if _is_task(folder):
-        return TASK
-    return INBOX if any(_is_task(child) for child in _folders(folder)) else None
+    return None
 
 
 def mistaken(folder: Path, wanted: str) -> str | None:
@@ -123,14 +131,15 @@ def would_be_lost(path: Path, what: str, is_one: Callable[[BinaryIO], bool]) -> 
 def _near(here: Path, kind: str | None, wanted: str) -> Path | None:
     """What is of the wanted kind around a folder: in front of it, below it, or in the same workspace."""
     above = list(islice(here.parents, _LEVELS))
+    around = kind_of if wanted in (TASK, INBOX) else _by_files
     for parent in above:
-        if kind_of(parent) == wanted:
+        if around(parent) == wanted:
             return parent
     if wanted in _PARTS:
         for place in (here, *above):
-            if kind_of(place) == WORKSPACE and (place == here or kind is not None):
+            if _by_files(place) == WORKSPACE and (place == here or kind is not None):
                 return place / _PARTS[wanted]
-    return next((child for child in _folders(here) if kind_of(child) == wanted), None)
+    return next((child for child in _folders(here) if around(child) == wanted), None)
 
 
 def _is_task(folder: Path) -> bool:

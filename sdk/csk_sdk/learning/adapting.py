@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -112,13 +113,13 @@ def adapt(
 
     features = _features(bundle, others, batches(), threads)
     tensors, apart = _domain(bundle, others, name, batches(), features, threads)
-    domain = Domains(bundle, {**others, **tensors}, threads, release=True)
-    seen = np.concatenate([domain.through(0, batch) for batch in batches()])
+    with closing(Domains(bundle, {**others, **tensors}, threads)) as domain:
+        seen = np.concatenate([domain.through(0, batch) for batch in batches()])
+        told = float((domain.told(features) == 0).mean())
     distance = class_distance(generation, class_head(generation, bundle.manifest))
     before, after, unknown = _nearer(distance, features, seen)
     if before is not None and after is not None and not after < before:
         raise TaskError(said("domain_no_nearer", name=name, images=plural(len(chosen), noun)))
-    told = float((domain.told(features) == 0).mean())
     committed = state.commit(generation.number, generation.tasks, {**others, **kept, **tensors})
     state.clear_progress()
     warnings: tuple[str, ...] = ()
@@ -155,11 +156,11 @@ def _require_possible(bundle: Bundle, generation: Generation, name: str, replace
 def _features(
     bundle: Bundle, tensors: dict[str, NDArray[Any]], batches: Iterator[NDArray[np.float32]], threads: int
 ) -> NDArray[np.float32]:
-    extractor = FeatureExtractor(bundle, tensors, threads, release=True)
     found: list[NDArray[np.float32]] = []
-    for batch in batches:
-        found.append(extractor(batch))
-        require_answers(found[-1], bundle.manifest.input.noun, sum(map(len, found[:-1])))
+    with closing(FeatureExtractor(bundle, tensors, threads, release=True)) as extractor:
+        for batch in batches:
+            found.append(extractor(batch))
+            require_answers(found[-1], bundle.manifest.input.noun, sum(map(len, found[:-1])))
     return np.concatenate(found)
 
 
@@ -179,10 +180,11 @@ def _domain(
         images = plural(len(features), bundle.manifest.input.noun)
         raise TaskError(said("domain_alike", name=name, images=images))
     mean, deviation = bundle.domain_channels()
-    graph, total = bundle.graph(DOMAIN_STATISTICS, tensors, threads), ChannelSum()
-    for batch in batches:
-        found = graph.run({"image": batch, DOMAIN_MEAN: mean, DOMAIN_DEVIATION: deviation}, release=True)
-        total.add(found[CHANNEL_MEAN], found[CHANNEL_VARIANCE], len(batch))
+    total = ChannelSum()
+    with closing(bundle.graph(DOMAIN_STATISTICS, tensors, threads)) as graph:
+        for batch in batches:
+            found = graph.run({"image": batch, DOMAIN_MEAN: mean, DOMAIN_DEVIATION: deviation})
+            total.add(found[CHANNEL_MEAN], found[CHANNEL_VARIANCE], len(batch))
     scale, shift = affine(total, mean, deviation)
     parts = {SCALE: scale, SHIFT: shift, DIRECTION: told.direction}
     parts[OFFSET] = np.array([told.offset], np.float32)

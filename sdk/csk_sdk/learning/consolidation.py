@@ -17,7 +17,7 @@ from csk_sdk.backends.micro import pieces
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.labels import Labels
-from csk_sdk.formats.stored_tensors import several
+from csk_sdk.formats.stored_tensors import InFiles, several
 from csk_sdk.learning.memory_budget import Plan
 from csk_sdk.learning.revision import refit
 from csk_sdk.method.calibration import calibrated
@@ -175,16 +175,15 @@ class Consolidation:
         if not wanted:
             return
         chosen = spread_over(len(labels), wanted)
-        extractor = FeatureExtractor(self.bundle, tensors, self.config.threads, release=True)
         seen, start = [], 0
-        for images, _ in self._parts(mirrored):
-            rows = chosen[(start <= chosen) & (chosen < start + len(images))] - start
-            if len(rows):
-                seen.append(extractor(images[rows]))
-            start += len(images)
-            if start > chosen[-1]:
-                break
-        del extractor
+        with self._extractor(tensors) as extractor:
+            for images, _ in self._parts(mirrored):
+                rows = chosen[(start <= chosen) & (chosen < start + len(images))] - start
+                if len(rows):
+                    seen.append(extractor(images[rows]))
+                start += len(images)
+                if start > chosen[-1]:
+                    break
         sample.add(np.concatenate(seen), labels[chosen])
 
     def settle(self, name: str, seen: Seen) -> Consolidated:
@@ -320,13 +319,15 @@ class Consolidation:
             for features, labels in before.pairs:
                 _count(sums, features, labels)
             return sums
-        own = {**centers, **domain_tensors(self.tensors)}
-        extractor = FeatureExtractor(self.bundle, own, self.config.threads, release=True)
-        for images, labels in self._parts(batches()):
-            features = extractor(images)
-            require_learnable_features(features, self.bundle.manifest.input.noun)
-            _count(sums, features, labels)
+        with self._extractor({**centers, **domain_tensors(self.tensors)}) as extractor:
+            for images, labels in self._parts(batches()):
+                features = extractor(images)
+                require_learnable_features(features, self.bundle.manifest.input.noun)
+                _count(sums, features, labels)
         return sums
+
+    def _extractor(self, tensors: Mapping[str, NDArray[Any]]) -> closing[FeatureExtractor]:
+        return closing(FeatureExtractor(self.bundle, tensors, self.config.threads, release=True))
 
     def _follow(self, drift: Drift | None, tensors: Tensors, seen: Lesson | None) -> Lesson | None:
         """Carry old heads and statistics over to the features as they are now, and add what was learned.
@@ -352,11 +353,15 @@ class Consolidation:
             return Lesson(self.classes, {}) if seen is not None else None
         if matrix is None and not self._moved:
             return None
-        if drift is not None and followed:
-            matrix = drift.forward if matrix is None else drift.behind(matrix)
-        elif matrix is None:
+        now = digest_of_centers(tensors)
+        if matrix is None and drift is not None and followed:
+            tensors[MAP], tensors[MAPPED] = drift.forward.astype(np.float32), now
+            return None if seen is None else seen.led(drift.undone)
+        if matrix is None:
             matrix = np.eye(self.bundle.manifest.head.features)
-        tensors[MAP], tensors[MAPPED] = matrix.astype(np.float32), digest_of_centers(tensors)
+        elif drift is not None and followed:
+            matrix = drift.behind(matrix)
+        tensors[MAP], tensors[MAPPED] = matrix.astype(np.float32), now
         return None if seen is None else seen.led_back(matrix)
 
     def forgetting(self, tensors: Tensors, drift: Drift | None) -> dict[str, float]:
@@ -376,6 +381,8 @@ class Consolidation:
             heads(tensors),
             drift,
             rng,
+            # Read from a file, the statistics are nobody else's.
+            isinstance(self.tensors, InFiles),
         )
 
     def _features_before(self, batches: Batches, kept: FeatureSample | None) -> list[NDArray[np.float32]]:
@@ -384,15 +391,15 @@ class Consolidation:
             return []
         if kept is not None:
             return kept.parts
-        extractor = FeatureExtractor(self.bundle, self.tensors, self.config.threads, release=True)
         seen: list[NDArray[np.float32]] = []
         room = self.plan.profile.sample_bytes
-        for images, _ in self._parts(batches()):
-            seen.append(extractor(images))
-            require_learnable_features(seen[-1], self.bundle.manifest.input.noun)
-            room -= seen[-1].nbytes
-            if room <= 0:
-                break
+        with self._extractor(self.tensors) as extractor:
+            for images, _ in self._parts(batches()):
+                seen.append(extractor(images))
+                require_learnable_features(seen[-1], self.bundle.manifest.input.noun)
+                room -= seen[-1].nbytes
+                if room <= 0:
+                    break
         return seen
 
     def _own_head(self, tensors: Tensors, seen: Seen, *, moved: bool) -> HeadArrays:
@@ -402,7 +409,7 @@ class Consolidation:
         holds something of each task anyway, and it is all that is known.
         """
         known = ClassStatistics.from_tensors(tensors) if moved else self._beside_base(seen.contributions)
-        shrunk = Shrunk.of(known, PRIOR_PICTURES)
+        shrunk = Shrunk.of(known, PRIOR_PICTURES, spent=not moved)
         del known
         return self.bundle.objective.known_head(seen.head, *seen.sample.arrays(), shrunk)
 

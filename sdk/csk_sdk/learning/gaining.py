@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -44,12 +45,12 @@ def gain_so_far(
 
 def _seen(task: Consolidation, centers: Mapping[str, NDArray[Any]], batches: Batches) -> _Seen:
     """Features and labels of all images, as the network with these centers sees them."""
-    extractor = FeatureExtractor(task.bundle, centers, task.config.threads, release=True)
     seen = []
-    for images, labels in pieces(batches(), task.plan.micro_batch):
-        features = extractor(images)
-        require_converged({"features": features})
-        seen.append((features, labels))
+    with closing(FeatureExtractor(task.bundle, centers, task.config.threads, release=True)) as extractor:
+        for images, labels in pieces(batches(), task.plan.micro_batch):
+            features = extractor(images)
+            require_converged({"features": features})
+            seen.append((features, labels))
     return seen
 
 

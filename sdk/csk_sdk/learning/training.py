@@ -6,6 +6,7 @@ No file is written and no image is read here. `Learner` and `TaskStream` feed ba
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -137,17 +138,17 @@ class TaskTraining:
 
     def _start_head(self, batches: Batches) -> None:
         """The head at its optimum for a sample of the features as they are."""
-        extractor = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
         sample = FeatureSample(self._bundle.manifest.head.features, self._plan.profile.sample_bytes)
         seen = []
         wanted = min(_IMAGES_PER_FEATURE * self._bundle.manifest.head.features, sample.room)
         all_of = _AllOf(batches)
-        for images, labels in self._parts(self._sample(all_of, wanted)):
-            features = extractor(images)
-            require_learnable_features(features, self._bundle.manifest.input.noun)
-            sample.add(features, labels)
-            seen.append(labels)
-        del extractor
+        opened = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
+        with closing(opened) as extractor:
+            for images, labels in self._parts(self._sample(all_of, wanted)):
+                features = extractor(images)
+                require_learnable_features(features, self._bundle.manifest.input.noun)
+                sample.add(features, labels)
+                seen.append(labels)
         if all_of.taken and not sample.full and sample.nbytes <= _BEFORE_BYTES:
             self._before = batches, sample
         features, labels = sample.arrays()

@@ -7,7 +7,7 @@ its spread is a few rows. docs/decisions/0030-ledger.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import StateError
 from csk_sdk.method.heads import ClassStatistics, Scatter
 from csk_sdk.method.known_classes import times_counted
+from csk_sdk.method.symmetric import add_products
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -166,7 +167,7 @@ class Lesson:
         times = times_counted({name: one.count for name, one in self.contributions.items()}, known)
         scatter = np.zeros((known.features, known.features))
         sums, counts = np.zeros((len(self.classes), known.features)), np.zeros(len(self.classes))
-        # Of many rows at once: each sum adds a matrix of features by features.
+        # Of many rows at once: each sum goes over a matrix of features by features.
         waiting: list[Float64] = []
         for row, name in enumerate(self.classes):
             one = self.contributions.get(name)
@@ -175,17 +176,21 @@ class Lesson:
                 sums[row] = counts[row] * one.mean.astype(np.float64)
                 waiting.append(np.sqrt(times.get(name, 1.0)) * one.factor.astype(np.float64))
             if waiting and (sum(map(len, waiting)) >= _AT_ONCE or row + 1 == len(self.classes)):
-                rows = np.vstack(waiting)
+                add_products(scatter, np.vstack(waiting))
                 waiting = []
-                scatter += rows.T @ rows
-        return known.merge(ClassStatistics(self.classes, Scatter(scatter), sums, counts, self.temperature))
+        own = ClassStatistics(self.classes, Scatter(scatter), sums, counts, self.temperature)
+        return known.merge(own, spent=True)
 
     def led_back(self, matrix: Float64) -> Lesson:
         """As features gave it of which these are the images under `matrix`."""
+        return self.led(lambda rows: np.asarray(np.linalg.solve(matrix, rows.T).T, np.float64))
+
+    def led(self, way: Callable[[Float64], Float64]) -> Lesson:
+        """As features would give it that `way` makes of these, `(n, f)`."""
         if not self.contributions:
             return self
         parts = [part for one in self.contributions.values() for part in (one.mean[None], one.factor)]
-        rows = np.linalg.solve(matrix, np.vstack(parts).T.astype(np.float64)).T
+        rows = way(np.vstack(parts).astype(np.float64))
         ends = np.cumsum([len(part) for part in parts])[:-1]
         led = iter(part.astype(np.float32) for part in np.split(rows, ends))
         found = {

@@ -287,7 +287,13 @@ class _MadeUp:
         # What is given back is a quarter of `t / n`.
         noise = 4.0 * discriminant.given
         used = min(float((noise * statistics.counts).max() / statistics.freedom), _MOST_USED)
-        self._spread = WIDTH / (1.0 - used) * spread_of(statistics)
+        spread = spread_of(statistics)
+        spread *= WIDTH / (1.0 - used)
+        # What is drawn meets the weights: white, where that makes fewer products.
+        if discriminant.whiten is None or len(statistics.classes) <= len(spread):
+            self._spread, self._weights = spread, discriminant.weights()
+        else:
+            self._spread, self._weights = discriminant.whiten(spread), discriminant.means
         known = frozenset(base)
         learned = np.array([name not in known for name in statistics.classes])
         self._closer = np.where(learned, noise / (1.0 - used), 0.0)
@@ -301,7 +307,7 @@ class _MadeUp:
         if not len(others):
             return 0.0
         rows = old[np.resize(self._rng.permutation(len(old)), _MADE_UP)]
-        there, place = np.unique(rows, return_inverse=True)
+        there, place = _distinct(rows)
         # What is drawn goes to the logits at once: features would be as many as the draws, and classes are fewer.
         own_draws, other_draws = self._draws(there), self._draws(others)
         own_at_mean = self._discriminant.at_own_mean - self._closer
@@ -331,10 +337,10 @@ class _MadeUp:
 
     def _logits(self, rows: NDArray[np.int64], normals: Float64, among: Rows = ALL) -> Float64:
         """Those `(n, len(among))` of an image of each class in `rows`, by its `normals` `(n, f)`."""
-        there, place = np.unique(rows, return_inverse=True)
+        there, place = _distinct(rows)
         logits = self._discriminant.at_means(there, among)[place]
         if len(normals) < logits.shape[1]:
-            logits += (normals @ self._spread) @ self._discriminant.ahead[among].T
+            logits += (normals @ self._spread) @ self._weights[among].T
         else:
             logits += normals @ self._draws(among).T
         logits -= np.where(rows[:, None] == np.arange(len(self._closer))[among], self._closer[among], 0.0)
@@ -342,4 +348,10 @@ class _MadeUp:
 
     def _draws(self, among: Rows) -> Float64:
         """What normals add to the logits of these classes, `(len(among), f)`."""
-        return np.asarray(self._discriminant.ahead[among] @ self._spread.T)
+        return np.asarray(self._weights[among] @ self._spread.T)
+
+
+def _distinct(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which there are, in order, and where each of them is among these."""
+    counts = np.bincount(rows)
+    return np.flatnonzero(counts), (np.cumsum(counts > 0) - 1)[rows]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.symmetric import inverse_of
 
 Float64 = NDArray[np.float64]
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -37,74 +38,145 @@ class DriftEstimate:
         """Least squares with `ridge * trace / f` on the distance from the identity."""
         turned = [(after, before) for before, after in self._pairs]
         if sum(len(before) for before, _ in self._pairs) < self._features:
-            forward, unexplained, thin = _by_images(self._pairs, self._features, ridge, _MOVEMENTS)
-            backward, _, _ = _by_images(turned, self._features, ridge)
-            return Drift(forward, backward, unexplained, thin)
-        forward, unexplained = _towards_identity(self._pairs, self._features, ridge, _MOVEMENTS)
-        backward, _ = _towards_identity(turned, self._features, ridge)
-        return Drift(forward, backward, unexplained)
+            thin, unexplained = _by_images(self._pairs, self._features, ridge, _MOVEMENTS)
+            return Drift(thin, _by_images(turned, self._features, ridge)[0], unexplained)
+        whole, unexplained = _towards_identity(self._pairs, self._features, ridge, _MOVEMENTS)
+        return Drift(whole, _towards_identity(turned, self._features, ridge)[0], unexplained)
+
+
+@dataclass(frozen=True, eq=False)
+class ThinMap:
+    """The identity and `left.T @ right`, both `(n, f)`: a map that was seen on fewer images than features.
+
+    `right` are these images, float32 as they were given: made float64 where they are multiplied.
+    """
+
+    left: Float64
+    right: tuple[NDArray[np.float32], ...]
+
+    def whole(self) -> Float64:
+        """`(f, f)`."""
+        found = self._before(self._images())
+        np.einsum("ii->i", found)[:] += 1.0
+        return found
+
+    def rows(self, x: Float64) -> Float64:
+        """`x @ map.T`, of features `(m, f)`."""
+        return np.asarray(x + (x @ self._images().T) @ self.left)
+
+    def weights(self, weight: Float64) -> Float64:
+        """`weight @ map`, of weights `(m, f)`."""
+        return np.asarray(weight + (weight @ self.left.T) @ self._images())
+
+    def undone(self, rows: Float64) -> Float64:
+        """What `rows` makes these rows `(m, f)` of: a system of images by images (Woodbury, 1950)."""
+        right = self._images()
+        within = self.left @ right.T
+        np.einsum("ii->i", within)[:] += 1.0
+        return np.asarray(rows - np.linalg.solve(within.T, right @ rows.T).T @ self.left)
+
+    def behind(self, matrix: Float64) -> Float64:
+        """`map @ matrix`, `(f, f)`."""
+        found = self._before(self._images() @ matrix)
+        found += matrix
+        return found
+
+    def around(self, matrix: Float64) -> Float64:
+        """`map @ matrix @ map.T`, of a symmetric one."""
+        right = self._images()
+        seen = right @ matrix
+        # G + L^T S + (L^T S)^T + L^T (S R^T) L, half of the last on either side, so that it is one product.
+        seen += 0.5 * (seen @ right.T) @ self.left
+        once = self._before(seen)
+        del right, seen
+        found = once + once.T
+        del once
+        found += matrix
+        return found
+
+    def _before(self, right: Float64) -> Float64:
+        return np.asarray(self.left.T @ right)
+
+    def _images(self) -> Float64:
+        return np.concatenate(self.right).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Drift:
     """`after = before @ forward.T` and `before = after @ backward.T`, each `(f, f)` float64, to first order.
 
+    `ahead` and `back` are these maps as they were found; the matrices are made where they are asked for.
     `unexplained` `(n, f)` float64 is what a linear map leaves of the movement of the first few hundred images, each
     seen by the map of all others: of fewer images than features, a map that has seen them explains almost everything.
     """
 
-    forward: Float64
-    backward: Float64
+    ahead: Float64 | ThinMap
+    back: Float64 | ThinMap
     unexplained: Float64
-    # `forward` is the identity and `left.T @ right`, both `(n, f)`, where it was seen on fewer images than features.
-    _thin: tuple[Float64, Float64] | None = None
+
+    @property
+    def forward(self) -> Float64:
+        """From the features before to those after, `(f, f)`."""
+        return self.ahead.whole() if isinstance(self.ahead, ThinMap) else self.ahead
+
+    @property
+    def backward(self) -> Float64:
+        """From the features after to those before, `(f, f)`."""
+        return self.back.whole() if isinstance(self.back, ThinMap) else self.back
 
     def head(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
         """A head's weight `(n, f)` for the features after, giving the logits that it gave before."""
-        return (weight.astype(np.float64) @ self.backward).astype(np.float32)
+        return _weights(weight.astype(np.float64), self.back).astype(np.float32)
+
+    def led_back(self, weight: NDArray[np.float32]) -> Float64:
+        """A head's weight `(n, f)` for the features before, giving the logits that `weight` gives of those after."""
+        return _weights(weight.astype(np.float64), self.ahead)
 
     def statistics(self, statistics: ClassStatistics) -> ClassStatistics:
         """Class statistics as the features after would have given them; counts stay."""
-        return statistics.mapped(self._around, statistics.sums @ self.forward.T)
+        ahead = self.ahead
+        if isinstance(ahead, ThinMap):
+            return statistics.mapped(ahead.around, ahead.rows(statistics.sums))
+        return statistics.mapped(lambda matrix: ahead @ matrix @ ahead.T, statistics.sums @ ahead.T)
+
+    def undone(self, rows: Float64) -> Float64:
+        """The features before `(n, f)` of which these are those after."""
+        if isinstance(self.ahead, ThinMap):
+            return self.ahead.undone(rows)
+        return np.asarray(np.linalg.solve(self.ahead, rows.T).T)
 
     def behind(self, matrix: Float64) -> Float64:
         """`forward @ matrix`, `(f, f)`."""
-        if self._thin is None:
-            return np.asarray(self.forward @ matrix)
-        left, right = self._thin
-        return np.asarray(matrix + left.T @ (right @ matrix))
-
-    def _around(self, matrix: Float64) -> Float64:
-        """`forward @ matrix @ forward.T`, of a symmetric one."""
-        if self._thin is None:
-            return np.asarray(self.forward @ matrix @ self.forward.T)
-        left, right = self._thin
-        seen = right @ matrix
-        # G + L^T S + (L^T S)^T + L^T (S R^T) L, half of the last on either side, so that it is one product.
-        once = left.T @ (seen + 0.5 * (seen @ right.T) @ left)
-        return np.asarray(matrix + (once + once.T))
+        if isinstance(self.ahead, ThinMap):
+            return self.ahead.behind(matrix)
+        return np.asarray(self.ahead @ matrix)
 
 
-def _by_images(
-    pairs: Sequence[Pair], features: int, ridge: float, kept: int = 0
-) -> tuple[Float64, Float64, tuple[Float64, Float64]]:
-    """`_towards_identity` of `n` images, fewer than features, and `left` and `right` of the map.
+def _weights(weight: Float64, through: Float64 | ThinMap) -> Float64:
+    """`weight @ map`, of weights `(m, f)`."""
+    return through.weights(weight) if isinstance(through, ThinMap) else np.asarray(weight @ through)
+
+
+def _by_images(pairs: Sequence[Pair], features: int, ridge: float, kept: int = 0) -> tuple[ThinMap, Float64]:
+    """`_towards_identity` of `n` images, fewer than features.
 
     With sources `X` and differences `D`, both `(n, f)`, `M - I` is `D^T X (X^T X + a)^-1 = D^T (X X^T + a)^-1 X`: a
     system of `n` in the place of `f`.
     """
     sources, targets = _first(pairs, features, features)
-    kernel = sources @ sources.T
-    pull = ridge * float(np.trace(kernel)) / features or 1.0
+    products = sources @ sources.T
+    pull = ridge * float(np.trace(products)) / features or 1.0
+    kernel = products.copy()
     np.einsum("ii->i", kernel)[:] += pull
-    inverse = np.linalg.inv(kernel)
-    left = inverse @ (targets - sources)
-    change = left.T @ sources
-    np.einsum("ii->i", change)[:] += 1.0
+    inverse = inverse_of(kernel)
+    targets -= sources
+    left = inverse @ targets
+    found = ThinMap(left, tuple(source for source, _ in pairs))
     # 1 less the image's leverage, as the residuals of ridge regression left out one by one.
     rest = pull * np.diag(inverse)[:kept]
-    unexplained = (targets[:kept] - sources[:kept] @ change.T) / rest[:, None]
-    return change, unexplained, (left, sources)
+    unexplained = targets[:kept] - products[:kept] @ left
+    unexplained /= rest[:, None]
+    return found, unexplained
 
 
 def _towards_identity(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.drift import Drift
 from csk_sdk.method.heads import ClassStatistics, HeadArrays
+from csk_sdk.method.symmetric import Factor
 
 WIDTH = number("forgetting", "width")
 _SAMPLES, _AT_ONCE = integer("forgetting", "samples"), integer("forgetting", "at_once")
@@ -29,11 +30,12 @@ def estimated_forgetting(
     after: Mapping[str, HeadArrays],
     drift: Drift,
     rng: np.random.Generator,
+    spent: bool = False,
 ) -> dict[str, float]:
     """By old task, the percentage points of accuracy that it is about to lose; below 0 where it gains.
 
     `statistics` are those before the task, `classes` and heads are by old task. Tasks of which a class has no
-    statistics are left out.
+    statistics are left out. `spent` as in `ClassStatistics.covariance`.
     """
     counts = dict(zip(statistics.classes, statistics.counts, strict=True))
     known = {
@@ -43,7 +45,7 @@ def estimated_forgetting(
     }
     if not known:
         return {}
-    spread = spread_of(statistics)
+    spread = spread_of(statistics, spent)
     row = {name: index for index, name in enumerate(statistics.classes)}
     lost = {}
     for task, names in known.items():
@@ -52,7 +54,7 @@ def estimated_forgetting(
         labels = np.resize(rng.permutation(len(names)), _SAMPLES)
         # What is drawn goes to the scores of both heads at once: features would be as many as the draws.
         (weight, bias), (new_weight, new_bias) = before[task], after[task]
-        both = np.concatenate([weight.T.astype(np.float64), drift.forward.T @ new_weight.T], axis=1)
+        both = np.concatenate([weight.T.astype(np.float64), drift.led_back(new_weight).T], axis=1)
         biases = np.concatenate([bias, new_bias])
         at_means, draws, unexplained = means @ both, WIDTH * (spread @ both), drift.unexplained @ new_weight.T
         fewer = 0
@@ -66,17 +68,21 @@ def estimated_forgetting(
     return lost
 
 
-def spread_of(statistics: ClassStatistics) -> NDArray[np.float64]:
-    """`(f, f)`: standard normal rows times it have the covariance within classes, by Cholesky's factor of it."""
-    covariance = statistics.covariance()
+def spread_of(statistics: ClassStatistics, spent: bool = False) -> NDArray[np.float64]:
+    """`(f, f)`: standard normal rows times it have the covariance within classes, by Cholesky's factor of it.
+
+    `spent` as in `ClassStatistics.covariance`.
+    """
+    rounding = statistics.rounding
+    covariance = statistics.covariance(spent)
     own = np.einsum("ii->i", covariance)
     # Of fewer images than features, or a feature that never fires, it is singular. A millionth more of each feature's
     # own variance is nothing to see; where rounding has left more to mend, ten times that.
-    more = _MORE * np.maximum(own, 0.0) + statistics.rounding
+    more = _MORE * np.maximum(own, 0.0) + rounding
     for _ in range(_ATTEMPTS):
         own += more
         try:
-            return np.linalg.cholesky(covariance).T.astype(np.float64, copy=False)
+            return Factor(covariance).lower.T
         except np.linalg.LinAlgError:
             more *= 10.0
     return np.diag(np.sqrt(own))

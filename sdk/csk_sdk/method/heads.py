@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import ConfigError, StateError, TaskError
-from csk_sdk.method.symmetric import Inverse
+from csk_sdk.method.symmetric import add_products, root_of
 from csk_sdk.method.thin import THIN, ThinInverse, thin_rows
 
 Float64 = NDArray[np.float64]
@@ -128,10 +128,11 @@ class ClassStatistics:
         counts = np.bincount(labels, minlength=len(classes)).astype(np.float64)
         return self.merge(ClassStatistics(tuple(classes), exact.T @ exact, sums, counts))
 
-    def merge(self, other: ClassStatistics) -> ClassStatistics:
+    def merge(self, other: ClassStatistics, spent: bool = False) -> ClassStatistics:
         """The statistics of both: classes of the same name are summed, those new in `other` come last.
 
-        The temperature that was measured first stays.
+        The temperature that was measured first stays. An `other` that is `spent` is not looked at again: its matrix, of
+        features by features, becomes that of both.
         """
         if other.features != self.features:
             raise StateError(
@@ -147,7 +148,7 @@ class ClassStatistics:
         counts[rows] += other.counts
         totals = self._totals_with(other, rows, before[rows], counts[rows])
         temperature = other.temperature if self.temperature is None else self.temperature
-        return ClassStatistics(classes, self._matrix_with(other, rows), totals, counts, temperature)
+        return ClassStatistics(classes, self._matrix_with(other, rows, spent), totals, counts, temperature)
 
     def _totals_with(
         self, other: ClassStatistics, rows: NDArray[np.int64], before: Float64, after: Float64
@@ -164,18 +165,20 @@ class ClassStatistics:
         found[rows] = sums / np.where(after > 0, after, 1.0)[:, None]
         return Means(found)
 
-    def _matrix_with(self, other: ClassStatistics, rows: NDArray[np.int64]) -> Float64 | Scatter:
+    def _matrix_with(self, other: ClassStatistics, rows: NDArray[np.int64], spent: bool) -> Float64 | Scatter:
         """That of both, `rows` being the place of each of the other's classes in these and the new ones."""
         if not isinstance(self.matrix, Scatter) and not isinstance(other.matrix, Scatter):
             return self.matrix + other.matrix
-        scatter = self.scatter() + other.scatter()
+        theirs = other.scatter()
+        scatter = np.add(self.scatter(), theirs, out=theirs if spent else None)
         there = np.flatnonzero(rows < len(self.classes))
         n, m = self.counts[rows[there]], other.counts[there]
         both = (n > 0) & (m > 0)
         there, n, m = there[both], n[both, None], m[both, None]
-        # Of a class in both, what lies between its two means.
-        apart = np.sqrt(n * m / (n + m)) * (self.means_of(rows[there]) - other.means_of(there))
-        scatter += apart.T @ apart
+        if len(there):
+            # Of a class in both, what lies between its two means.
+            apart = np.sqrt(n * m / (n + m)) * (self.means_of(rows[there]) - other.means_of(there))
+            add_products(scatter, apart)
         return Scatter(scatter)
 
     def scaled(self, factor: float) -> ClassStatistics:
@@ -261,10 +264,14 @@ class ClassStatistics:
         """What rounding of these sums may make a variance off by; above 0, so that it makes a matrix regular."""
         return max(_ROUNDING * self.energy / self.freedom, float(np.finfo(np.float64).tiny))
 
-    def covariance(self) -> Float64:
-        """The covariance within classes, `(f, f)`: the scatter over the degrees of freedom, a new array."""
+    def covariance(self, spent: bool = False) -> Float64:
+        """The covariance within classes, `(f, f)`: the scatter over the degrees of freedom, a new array.
+
+        Of statistics that are `spent`, whose spread is not looked at again, it is written into their own matrix.
+        """
         if isinstance(self.matrix, Scatter):
-            return np.asarray(self.matrix.around / self.freedom)
+            around = self.matrix.around
+            return np.asarray(np.divide(around, self.freedom, out=around if spent else None))
         covariance = self.scatter()
         covariance /= self.freedom
         return covariance
@@ -427,31 +434,23 @@ class Shrunk:
     themselves. `noise` is that of means, `t = tr(S^-1 Sw)`; `shrinkage` is the share `a`.
     """
 
+    solve: Callable[[Float64], Float64]
     whiten: Callable[[Float64], Float64]
     unwhiten: Callable[[Float64], Float64]
     shrinkage: float
-    # How to solve, and the noise: nothing of it is computed before it is asked for.
-    _inverse: Callable[[], tuple[Callable[[Float64], Float64], float]]
+    # Not computed before it is asked for: it takes about as long as the factor.
+    _noise: Callable[[], float]
 
     @cached_property
-    def _solved(self) -> tuple[Callable[[Float64], Float64], float]:
-        return self._inverse()
-
-    @property
-    def solve(self) -> Callable[[Float64], Float64]:
-        """Multiplies rows `(n, f)` with the inverse."""
-        return self._solved[0]
-
-    @property
     def noise(self) -> float:
         """`tr(S^-1 Sw)`."""
-        return self._solved[1]
+        return self._noise()
 
     @classmethod
-    def of(cls, statistics: ClassStatistics, prior_pictures: float) -> Shrunk | None:
-        """None where the data show no spread within classes beyond rounding."""
-        freedom, within = statistics.freedom, statistics.covariance()
-        floor = statistics.rounding
+    def of(cls, statistics: ClassStatistics, prior_pictures: float, spent: bool = False) -> Shrunk | None:
+        """None where the data show no spread within classes beyond rounding. `spent` as in `covariance`."""
+        freedom, floor = statistics.freedom, statistics.rounding
+        within = statistics.covariance(spent)
         if float(np.trace(within)) / statistics.features <= floor:
             return None
         shrinkage = prior_pictures / (freedom + prior_pictures)
@@ -461,21 +460,18 @@ class Shrunk:
         rows = thin_rows(within, floor) if few else None
         if rows is not None:
             thin = ThinInverse(rows, ridge, 1.0 - shrinkage)
-            return cls(thin.whiten, thin.unwhiten, shrinkage, lambda: (thin, thin.noise))
+            return cls(thin, thin.whiten, thin.unwhiten, shrinkage, lambda: thin.noise)
         within *= 1.0 - shrinkage
         # With few samples only the ridge makes it regular.
         np.einsum("ii->i", within)[:] += ridge
-        inverse = Inverse(within)
-        root = inverse.root
-
-        def solved() -> tuple[Callable[[Float64], Float64], float]:
-            whole = inverse.whole
-            # By `Sw = (S - ridge) / (1 - a)`, so that no second matrix is needed.
-            noise = float(np.sum(1.0 - ridge * np.diag(whole))) / (1.0 - shrinkage)
-            return lambda rows: np.asarray(rows @ whole), noise
-
+        root = root_of(within)
+        # By `Sw = (S - ridge) / (1 - a)`, so that no second matrix is needed.
         return cls(
-            lambda rows: np.asarray(rows @ root), lambda rows: np.asarray(rows @ root.T), shrinkage, solved
+            root.solve,
+            root.whiten,
+            root.unwhiten,
+            shrinkage,
+            lambda: float(np.sum(1.0 - ridge * root.diagonal())) / (1.0 - shrinkage),
         )
 
 

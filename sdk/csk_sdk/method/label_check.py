@@ -9,6 +9,7 @@ docs/decisions/0015-label-check.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.logistic import standardized
+from csk_sdk.method.symmetric import inverse_of, root_of
 
 Float64 = NDArray[np.float64]
 
@@ -96,29 +98,57 @@ def held_out_scores(
     features `(n, f)`, targets `(n, columns)`, weights `(n,)` of the images in the fit, folds `(n,)` numbers. The
     scaling of the features is that of all images; it knows no label.
     """
-    x = standardized(features)[0].astype(np.float64)
+    design = standardized(features)[0].astype(np.float64)
     root = np.sqrt(weights / weights.mean())[:, None]
-    design = root * x
-    ridge = RIDGE * float(np.sum(design**2)) / len(design)
+    design *= root
+    ridge = RIDGE * float(np.vdot(design, design)) / len(design)
     if len(design) <= design.shape[1]:
         kernel = design @ design.T
-        smoother = np.linalg.solve(kernel + ridge * np.eye(len(kernel)), kernel)
+        del design
+        residual = _left_out_of_kernel(kernel, ridge, root * targets, folds)
     else:
-        gram = design.T @ design + ridge * np.eye(design.shape[1])
-        smoother = design @ np.linalg.solve(gram, design.T)
-    residual = root * targets - smoother @ (root * targets)
-    for fold in range(int(folds.max()) + 1):
-        block = np.flatnonzero(folds == fold)
-        out = np.eye(len(block)) - smoother[np.ix_(block, block)]
-        residual[block] = np.linalg.solve(out, residual[block])
+        residual = _left_out(design, ridge, root * targets, folds)
     held_out: Float64 = targets - residual / root
     return held_out
+
+
+def _left_out_of_kernel(kernel: Float64, ridge: float, targets: Float64, folds: NDArray[np.int64]) -> Float64:
+    """`_left_out` by the products of the images with one another, which are fewer than features, and written into.
+
+    With `G = (K + ridge)^-1`, `I - H = ridge G`.
+    """
+    np.einsum("ii->i", kernel)[:] += ridge
+    inverse = inverse_of(kernel)
+    residual = inverse @ targets
+    for block in _blocks(folds):
+        residual[block] = np.linalg.solve(inverse[np.ix_(block, block)], residual[block])
+    return np.asarray(residual)
+
+
+def _left_out(design: Float64, ridge: float, targets: Float64, folds: NDArray[np.int64]) -> Float64:
+    """What a fit of the other folds leaves of each image's targets, `(n, columns)`: designs `(n, f)`.
+
+    `H = X (X^T X + ridge)^-1 X^T`, of which only the folds' blocks are made.
+    """
+
+    gram = design.T @ design
+    np.einsum("ii->i", gram)[:] += ridge
+    white = root_of(gram).whiten(design)
+    residual = targets - white @ (white.T @ targets)
+    for block in _blocks(folds):
+        out = np.eye(len(block)) - white[block] @ white[block].T
+        residual[block] = np.linalg.solve(out, residual[block])
+    return np.asarray(residual)
+
+
+def _blocks(folds: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    return (np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1))
 
 
 def _folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """The images of each class in turn to folds 0, 1, ..., `(n,)`."""
     folds = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
+    for label in np.flatnonzero(np.bincount(labels)):
         own = np.flatnonzero(labels == label)
         folds[own] = np.arange(len(own)) % FOLDS
     return folds

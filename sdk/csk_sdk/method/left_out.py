@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,17 @@ class LeftOut:
 
     Without `x`, its class's mean is `mu - r / (n_c - 1)`, `r = x - mu`, and the scatter less by
     `n_c / (n_c - 1) r r^T`: of rank one, so that the inverse follows (Sherman and Morrison, 1950). How much is shrunk,
-    the diagonal towards which, and the noise that is given back stay.
+    the diagonal towards which, and the noise that is given back stay. All of it on features that are whitened, for
+    which the covariance is the identity: a product with a root of the inverse for each image and mean, and no more.
     """
 
+    # Of whitened features.
     means: Float64
     counts: Float64
-    # Rows `(n, f)` by the inverse.
-    solve: Callable[[Float64], Float64]
+    # What makes features `(n, f)` white; None where all that is asked for are the weights.
+    whiten: Callable[[Float64], Float64] | None
+    # The weights `(C, f)`, of features themselves; made where they are asked for.
+    weights: Callable[[], Float64]
     # What of an image's own scatter is in the covariance, but for `n_c / (n_c - 1)`; and by class what is given back.
     part: float
     given: Float64
@@ -45,13 +49,21 @@ class LeftOut:
         if shrunk is None:
             return None
         counts = statistics.counts
-        means = statistics.means
+        means = shrunk.whiten(statistics.means)
         part = (1.0 - shrunk.shrinkage) / statistics.freedom
-        return cls(means, counts, shrunk.solve, part, shrunk.noise / (4.0 * counts))
+        given = shrunk.noise / (4.0 * counts)
+        return cls(means, counts, shrunk.whiten, partial(shrunk.unwhiten, means), part, given)
+
+    def judged(self) -> LeftOut:
+        """The same, to judge no more images: without the root, where it is larger than the weights."""
+        if len(self.means) > self.means.shape[1]:
+            return self
+        weights = self.weights()
+        return replace(self, whiten=None, weights=lambda: weights)
 
     def at_means(self, rows: NDArray[np.int64], among: Rows = ALL) -> Float64:
         """The logits `(len(rows), len(among))` at the means of classes."""
-        logits: Float64 = self.means[rows] @ self.ahead[among].T
+        logits: Float64 = self.means[rows] @ self.means[among].T
         logits += (self.given - 0.5 * self._squares)[among]
         return logits
 
@@ -61,34 +73,32 @@ class LeftOut:
         return np.asarray(self.given + 0.5 * self._squares)
 
     @cached_property
-    def ahead(self) -> Float64:
-        """The weights `(C, f)`."""
-        return self.solve(self.means)
-
-    @cached_property
     def _squares(self) -> Float64:
-        squares: Float64 = np.einsum("cf,cf->c", self.ahead, self.means)
+        squares: Float64 = np.einsum("cf,cf->c", self.means, self.means)
         return squares
 
-    def logits(self, x: Float64, own: NDArray[np.int64]) -> Float64:
+    def logits(self, features: Float64, own: NDArray[np.int64]) -> Float64:
         """Those `(n, C)` of images `(n, f)` of classes `own` `(n,)`, of more than one image each, without itself."""
-        ahead = self.ahead
-        n = self.counts[own]
-        r = x - self.means[own]
-        a = self.solve(r)
+        assert self.whiten is not None
+        x = self.whiten(features)
+        logits: Float64 = x @ self.means.T
+        rows, n = np.arange(len(x)), self.counts[own]
+        # With x, its own mean, and what lies between them.
+        at_own, r = logits[rows, own], x
+        r -= self.means[own]
+        square, with_means = np.einsum("nf,nf->n", r, r), r @ self.means.T
+        with_own, own_squares = with_means[rows, own], self._squares[own]
+        with_x = square + with_own
         part = self.part * n / (n - 1.0)
         # 1 less the image's own share of what is known around it.
-        left = np.maximum(1.0 - part * np.einsum("nf,nf->n", a, r), _LEAST_LEFT)
-        gain = part / left
-        with_x, with_means = np.einsum("nf,nf->n", a, x), a @ self.means.T
-        logits: Float64 = x @ ahead.T + (gain * with_x)[:, None] * with_means + self.given
+        gain = part / np.maximum(1.0 - part * square, _LEAST_LEFT)
+        logits += (gain * with_x)[:, None] * with_means + self.given
         logits -= 0.5 * (self._squares + gain[:, None] * with_means**2)
-        mean = self.means[own] - r / (n - 1.0)[:, None]
-        b = ahead[own] - a / (n - 1.0)[:, None]
-        with_mean = np.einsum("nf,nf->n", a, mean)
-        square = np.einsum("nf,nf->n", b, mean) + gain * with_mean**2
-        product = np.einsum("nf,nf->n", b, x) + gain * with_x * with_mean
-        logits[np.arange(len(x)), own] = product - 0.5 * square + self.given[own]
+        # Of its own class, by the mean without it.
+        with_mean = with_own - square / (n - 1.0)
+        squares = own_squares - (with_own + with_mean) / (n - 1.0) + gain * with_mean**2
+        product = at_own - with_x / (n - 1.0) + gain * with_x * with_mean
+        logits[rows, own] = product - 0.5 * squares + self.given[own]
         return logits
 
 
@@ -133,4 +143,4 @@ class JudgedImages:
         for start in range(0, len(rows), AT_ONCE):
             part = slice(start, start + AT_ONCE)
             logits[part] = discriminant.logits(features[part].astype(np.float64), rows[part])
-        return cls(discriminant, features, labels, rows, logits)
+        return cls(discriminant.judged(), features, labels, rows, logits)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.method.heads import ClassStatistics
-from csk_sdk.method.symmetric import inverse_of_lower
+from csk_sdk.method.symmetric import Factor
 
 UNFAMILIAR = number("novelty", "unfamiliar")
 _SHRINKAGE, _LEAST_VARIANCE = number("novelty", "shrinkage"), number("novelty", "least_variance")
@@ -35,16 +35,15 @@ def novelty(known: ClassStatistics, features: NDArray[np.float32]) -> float | No
     within *= 1.0 - _SHRINKAGE
     within.flat[:: known.features + 1] += _SHRINKAGE * spread + _LEAST_VARIANCE * spread.mean()
     try:
-        lower = np.linalg.cholesky(within).astype(np.float64, copy=False)
+        # To features that are spread alike and apart.
+        root = Factor(within)
     except np.linalg.LinAlgError:  # regular but for rounding
         return None
-    # To features that are spread alike and apart: a triangle solved for each class takes twice a product's time.
-    whiten = inverse_of_lower(lower).T
-    images = features.astype(np.float64) @ whiten
+    images = root.whiten(features.astype(np.float64))
     nearest = np.full(len(features), np.inf)
     rows = np.flatnonzero(known.counts > 0)
     for start in range(0, len(rows), _AT_ONCE):
-        means = known.means_of(rows[start : start + _AT_ONCE]) @ whiten
+        means = root.whiten(known.means_of(rows[start : start + _AT_ONCE]))
         far = np.einsum("cf,cf->c", means, means) - 2.0 * images @ means.T
         np.minimum(nearest, far.min(axis=1), out=nearest)
     nearest += np.einsum("nf,nf->n", images, images)

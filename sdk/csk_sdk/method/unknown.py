@@ -34,6 +34,8 @@ QUANTILES = integer("unknown", "quantiles")
 STEEPNESS, LEAST_MARGIN = number("unknown", "steepness"), number("unknown", "least_margin")
 MOST_SQUARED = number("unknown", "most_squared")
 _USUAL_SHARE, _LEAST_VARIANCE = number("unknown", "usual_share"), number("unknown", "least_variance")
+# Numbers of an array for which the C library, since a graph was opened, does not go to the system.
+_SMALL = (128 << 10) // 8 - 64
 # As tensors of a state, each behind `familiarity.`.
 FAMILIARITY = ("classes", "margins", "oddness")
 
@@ -214,7 +216,7 @@ def distance(statistics: ClassStatistics, sketch: Familiarity | None, head: Head
     mean, variance = spread.mean, spread.variance
     starts = range(0, len(odd), AT_ONCE)
     odd *= np.concatenate([spread.typical(slice(start, start + AT_ONCE)) for start in starts])[:, None]
-    usual = float(np.quantile(odd, _USUAL_SHARE))
+    usual = float(quantiles(odd.ravel(), np.array([_USUAL_SHARE]))[0])
     weight -= weight.mean(axis=0)
     return Distance(
         weight.astype(np.float32),
@@ -262,10 +264,12 @@ def measured(
         return known
     spread = Spread.of(statistics)
     margins, oddness = margins_of(images.logits), np.empty(len(rows))
-    for start in range(0, len(rows), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
+    # Of so few that the C library need not ask the system for each array anew.
+    few = max(1, _SMALL // len(spread.mean))
+    for start in range(0, len(rows), few):
+        part = slice(start, start + few)
         oddness[part] = spread.left_out(images.features[part].astype(np.float64), rows[part])
-    there = np.unique(rows)
+    there = np.flatnonzero(np.bincount(rows))
     at_means = dict(zip(there, margins_of(images.discriminant.at_means(there)), strict=True))
     typical = dict(zip(there, spread.typical(there), strict=True))
     seen = [row for row in there if at_means[row] > 0.0]
@@ -282,7 +286,21 @@ def measured(
 
 def _quantiles(ratios: Float64) -> NDArray[np.float32]:
     levels = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    return np.maximum(np.quantile(ratios, levels), LEAST_MARGIN).astype(np.float32)
+    return np.maximum(quantiles(ratios, levels), LEAST_MARGIN).astype(np.float32)
+
+
+def quantiles(values: Float64, levels: Float64) -> Float64:
+    """Those of `values` `(n,)` at `levels` from 0 to 1, linear in between: to the bit NumPy's.
+
+    NumPy's own imports a package for arrays with gaps, which takes longer than a lesson's statistics.
+    """
+    ordered, places = np.sort(values), levels * (len(values) - 1)
+    below = places.astype(np.int64)
+    share = places - below
+    low, high = ordered[below], ordered[np.minimum(below + 1, len(values) - 1)]
+    # From the nearer end, so that it is hit exactly.
+    found: Float64 = np.where(share < 0.5, low + (high - low) * share, high - (high - low) * (1.0 - share))
+    return found
 
 
 def _penalty(oddness: NDArray[Any], usual: float) -> NDArray[Any]:

@@ -51,10 +51,8 @@ class Domains:
     The graph is opened with the first image that is of a domain: where none is, it costs a product with a vector.
     """
 
-    def __init__(
-        self, bundle: Bundle, tensors: Mapping[str, NDArray[Any]], threads: int = 0, release: bool = False
-    ) -> None:
-        self._bundle, self._tensors, self._threads, self._release = bundle, tensors, threads, release
+    def __init__(self, bundle: Bundle, tensors: Mapping[str, NDArray[Any]], threads: int = 0) -> None:
+        self._bundle, self._tensors, self._threads = bundle, tensors, threads
         self.names = domain_names(tensors)
         for name in self.names:
             _require_fitting(bundle, tensors, name)
@@ -68,19 +66,14 @@ class Domains:
         self._graph: Graph | None = None
         self._opening = Lock()
 
-    @classmethod
-    def of(
-        cls, bundle: Bundle, tensors: Mapping[str, NDArray[Any]], threads: int = 0, release: bool = False
-    ) -> Domains | None:
-        """None where the generation has none."""
-        return cls(bundle, tensors, threads, release) if domain_names(tensors) else None
-
     def told(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
         """Of features `(n, f)` without any domain: the number in `names` of each image's, -1 for none."""
         return domain_of(features @ self._directions.T - self._offsets)
 
     def __call__(self, images: NDArray[Any], features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features `(n, f)` of images `(n, c, ...)`, of which `features` are those without any domain."""
+        if not self.names:
+            return features
         told = self.told(features)
         if (told < 0).all():
             return features
@@ -96,8 +89,12 @@ class Domains:
         graph = self._opened()
         fed = {DOMAIN_SCALE: self._scales[index], DOMAIN_SHIFT: self._shifts[index]}
         parts = [images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)]
-        found = [graph.run({"image": part, **fed}, release=self._release)["features"] for part in parts]
-        return np.concatenate(found)
+        return np.concatenate([graph.run({"image": part, **fed})["features"] for part in parts])
+
+    def close(self) -> None:
+        """The end of it: its memory goes back to the system."""
+        if self._graph is not None:
+            self._graph.close()
 
     def _opened(self) -> Graph:
         with self._opening:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def require_room(features: int) -> None:
 class FeatureExtractor:
     """A generation's network up to the head: images `(n, c, h, w)` float32 -> features `(n, f)` float32.
 
-    `release` is that of `Graph.run`: for one that other graphs follow.
+    With `release`, for one that other graphs follow, features are copies, and `close` gives all its memory back.
     """
 
     def __init__(
@@ -64,13 +65,18 @@ class FeatureExtractor:
         if not bundle.from_prefix:
             self._feeds[head.weight] = np.zeros((1, head.features), np.float32)
             self._feeds[head.bias] = np.zeros(1, np.float32)
-        self._domains = Domains.of(bundle, tensors, threads, release)
+        self._domains = Domains(bundle, tensors, threads)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features of one batch; of an image of a domain, as that shows it."""
-        feeds = {"image": images, **self._feeds}
-        features = self._graph.run(feeds, ["features"], self._release)["features"]
-        return features if self._domains is None else self._domains(images, features)
+        found = self._graph.run({"image": images, **self._feeds}, ["features"])["features"]
+        seen = self._domains(images, found)
+        return seen.copy() if self._release and seen is found else seen
+
+    def close(self) -> None:
+        """The end of it."""
+        self._graph.close()
+        self._domains.close()
 
 
 class FeatureSample:
@@ -138,17 +144,15 @@ def measure_knowledge(
     sites = bundle.manifest.sites
     feeds = neutral_deltas(sites)
     moments = {site.name: np.zeros((site.groups, site.shape[1], site.shape[1])) for site in sites}
-    domains = Domains.of(bundle, tensors, threads, release=True)
-    for images, labels in batches:
-        seen = []
-        for start in range(0, len(images), _AT_ONCE):
-            part = images[start : start + _AT_ONCE]
-            outputs = graph.run({"image": part, **feeds}, release=True, copy=False)
-            for site in sites:
-                moments[site.name] += outputs.pop(site.moment)
-            seen.append(outputs.pop("features").copy())
-        features = np.concatenate(seen)
-        on_features(features if domains is None else domains(images, features), labels)
+    with closing(graph), closing(Domains(bundle, tensors, threads)) as domains:
+        for images, labels in batches:
+            seen = []
+            for start in range(0, len(images), _AT_ONCE):
+                outputs = graph.run({"image": images[start : start + _AT_ONCE], **feeds})
+                for site in sites:
+                    moments[site.name] += outputs.pop(site.moment)
+                seen.append(outputs.pop("features").copy())
+            on_features(domains(images, np.concatenate(seen)), labels)
     return {f"moment/{name}": moment for name, moment in moments.items()}
 
 

@@ -19,21 +19,27 @@ _M_MMAP_THRESHOLD = -3
 _THRESHOLD_BYTES = 128 << 10
 
 
+def give_back() -> None:
+    """Give what is left of dropped small blocks back to the system: a graph that is closed leaves megabytes."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
 @contextmanager
 def returning_memory() -> Iterator[None]:
     """Within the block, large blocks go back to the system when they are dropped; before and behind it, small ones too.
 
     On other C libraries than glibc, which do not hoard, nothing is done.
     """
+    give_back()  # what an earlier graph has left
     libc = _glibc()
     if libc is not None:
-        libc.malloc_trim(0)  # what an earlier graph has left
         libc.mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
     try:
         yield
     finally:
-        if libc is not None:
-            libc.malloc_trim(0)
+        give_back()
 
 
 @cache

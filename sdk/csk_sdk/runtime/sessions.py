@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from csk_sdk.errors import BundleError, CskError, RuntimeMissingError
 from csk_sdk.runtime import int8_sums, telemetry
-from csk_sdk.runtime.allocator import returning_memory
+from csk_sdk.runtime.allocator import give_back, returning_memory
 from csk_sdk.runtime.reasons import reason_of
 
 _INFERENCE = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
@@ -209,13 +209,12 @@ class Graph:
         feeds: Mapping[str, NDArray[Any]],
         outputs: Sequence[str] | None = None,
         release: bool = False,
-        copy: bool = True,
     ) -> dict[str, NDArray[Any]]:
         """Run the graph once; all outputs by default.
 
         `release` gives working memory back to the system afterwards: the runtime would keep it even when this
         graph is closed, in pieces that fit no other graph. Copies are returned then, because the runtime's own arrays
-        hold the whole arena that they lie in, longer than this session lives; without `copy`, who asks drops them.
+        hold the whole arena that they lie in, longer than this session lives. For one run; behind many, `close`.
         Raises BundleError for whatever the runtime raises: a graph is data from outside.
         """
         names = list(outputs) if outputs is not None else self.outputs
@@ -227,7 +226,13 @@ class Graph:
             raise
         except Exception as error:
             raise self._failed("run", error) from None
-        return {name: array.copy() for name, array in returned.items()} if copy else returned
+        return {name: array.copy() for name, array in returned.items()}
+
+    def close(self) -> None:
+        """Give all its memory back to the system; it runs no more. Arrays that it returned, and no copies of them, hold
+        its arena as long as they live."""
+        self._session = None
+        give_back()
 
     def _run_options(self, release: bool) -> Any:
         options = load_onnxruntime().RunOptions()
