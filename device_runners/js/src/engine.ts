@@ -129,13 +129,15 @@ function isNoKey(error: unknown): boolean {
 }
 
 /**
- * What a module of WebAssembly that imports nothing exports; undefined where the engine has no WebAssembly, or none of the module's
+ * What opens a module of WebAssembly that imports nothing, and gives what it exports; undefined where the engine has no WebAssembly, or none of the module's
  * kind, or is told to compile none (as by a page's Content-Security-Policy).
  */
-export function compiled(module: Uint8Array): object | undefined {
+export function compiled(module: Uint8Array): (() => object) | undefined {
   const { WebAssembly } = globals;
   try {
-    return WebAssembly && new WebAssembly.Instance(new WebAssembly.Module(module)).exports;
+    if (!WebAssembly) return undefined;
+    const made = new WebAssembly.Module(module);
+    return () => new WebAssembly.Instance(made).exports;
   } catch {
     return undefined;
   }

@@ -7,7 +7,7 @@ import { type Block, FastTiles, PlainTiles, type Tiles } from '../src/method/til
 import { type TilesModule, tilesModule } from '../src/method/wasmTiles.js';
 
 const ENGINES = [
-  ['WebAssembly', (): Tiles => new FastTiles(compiled(tilesModule()) as TilesModule)],
+  ['WebAssembly', (): Tiles => new FastTiles(compiled(tilesModule()) as () => TilesModule)],
   ['JavaScript', (): Tiles => new PlainTiles()],
 ] as const;
 
@@ -73,6 +73,9 @@ describe.each(ENGINES)('tiles in %s', (_, open) => {
     for (const count of [1, 8191, 8192, 300_000, 10]) {
       expect(tiles.memory(count).length).toBeGreaterThanOrEqual(count);
     }
+    expect(tiles.memory(1).buffer.byteLength).toBeGreaterThanOrEqual(8 * 300_000);
+    tiles.release();
+    expect(tiles.memory(1).buffer.byteLength).toBeLessThanOrEqual(1 << 16);
   });
 });
 

@@ -18,6 +18,7 @@ import { type Gain, pays, untold } from '../method/gain.js';
 import { ClassStatistics } from '../method/heads.js';
 import { cosine, warmUpSteps } from '../method/optimizers.js';
 import { Random } from '../method/random.js';
+import { tiles } from '../method/tiles.js';
 import type { Batch, Opening } from '../network/features.js';
 import { peakRssBytes } from '../runtime/peakMemory.js';
 import type { Generation, LearnedTask } from '../state/record.js';
@@ -143,6 +144,7 @@ export class LearnRun {
       throw error instanceof DivergedError ? await this.naming(error) : error;
     } finally {
       await this.training.close();
+      tiles().release();
     }
   }
 

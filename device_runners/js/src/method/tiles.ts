@@ -19,6 +19,8 @@ export interface Block {
 export interface Tiles {
   /** At least so many numbers, and what is in them is anything. */
   memory(count: number): Float64Array;
+  /** Give the memory back, until there is more to compute. */
+  release(): void;
   /** `out = a b^T`, `(m, n)`. */
   times(out: Block, a: Block, b: Block, m: number, n: number, k: number): void;
   /** `out = from - a b^T`, `(m, n)`. */
@@ -34,7 +36,19 @@ const AT_ONCE = 1 << 20;
 
 /** In WebAssembly. */
 export class FastTiles implements Tiles {
-  constructor(private readonly module: TilesModule) {}
+  private opened: TilesModule | undefined;
+
+  constructor(private readonly open: () => TilesModule) {}
+
+  private get module(): TilesModule {
+    this.opened ??= this.open();
+    return this.opened;
+  }
+
+  /** WebAssembly's memory only grows: so it goes with what holds it. */
+  release(): void {
+    this.opened = undefined;
+  }
 
   memory(count: number): Float64Array {
     const { memory } = this.module;
@@ -62,10 +76,11 @@ export class FastTiles implements Tiles {
     k: number,
   ): void {
     const place = ({ at }: Block, row: number, stride: number): number => BYTES * (at + 1 + row * stride);
+    const { module } = this;
     // Engines compile what is called anew better than what goes on.
     const rows = Math.max(ROWS, ROWS * Math.floor(AT_ONCE / (ROWS * n * Math.max(k, 1))));
     for (let row = 0; row < m; row += rows) {
-      this.module.tiles(
+      module.tiles(
         place(a, row, a.stride),
         BYTES * a.stride,
         place(b, 0, 0),
@@ -89,6 +104,10 @@ export class PlainTiles implements Tiles {
   memory(count: number): Float64Array {
     if (this.numbers.length < count) this.numbers = new Float64Array(count);
     return this.numbers;
+  }
+
+  release(): void {
+    this.numbers = new Float64Array(0);
   }
 
   times(out: Block, a: Block, b: Block, m: number, n: number, k: number): void {
@@ -211,8 +230,8 @@ let chosen: Tiles | undefined;
 /** The one that this engine is best at. */
 export function tiles(): Tiles {
   if (!chosen) {
-    const found = compiled(tilesModule());
-    chosen = found ? new FastTiles(found as TilesModule) : new PlainTiles();
+    const open = compiled(tilesModule());
+    chosen = open ? new FastTiles(open as () => TilesModule) : new PlainTiles();
   }
   return chosen;
 }
