@@ -3,10 +3,13 @@
     python benchmarks/lesson_times.py --data DIR --model cifar100-base50.onnx --torch PYTHON --before CHECKOUT \
         --sizes 5x20 5x100 --rounds 3 --out docs/results/lesson-times.json --write docs/lesson-times.md
 
-`--sizes` are classes and training images a class. Every way learns the same images of CIFAR-100 in the same round, on
-one thread, and is tested on the same test images. `--before` is a checkout of an earlier commit, whose own builder
-makes its bundle. `--torch` is a Python with torch and csk-sdk's extra `benchmarks`. What `--out` has of other sizes is
-kept. Linux only: the peak of memory is begun anew.
+`--sizes` are classes and training images a class; of `5x20@224` the images are scaled up for the network of
+`--model-224`, which benchmarks/lesson_network.py makes. Every way learns the same images of CIFAR-100 in the same
+round, on one thread, and is tested on the same test images. `--before` is a checkout of an earlier commit, whose own
+builder makes its bundle. `--torch` is a Python with torch and csk-sdk's extra `benchmarks`, `--ort-training` one with
+its extra `ort-training-test` (the two never share an environment), and `--node` a Node, for which `npm run build:tools`
+was run in device_runners/js. A way whose program is not given has no row, nor one that `--ways` leaves out. What
+`--out` has of other sizes is kept. Linux only: the peak of memory is begun anew.
 """
 
 from __future__ import annotations
@@ -28,16 +31,15 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-# How many tasks a protocol of benchmarks/continual cuts the classes into, by classes a task.
-PROTOCOLS = {5: "10x5", 10: "5x10"}
 FROZEN = {"few_shot": 10**6}
 TRAINED = {"few_shot": 0}
-NOW, BEFORE, TORCH = "now", "before", "torch"
+NOW, BEFORE, TORCH, ORT_TRAINING, NODE, WASM = "now", "before", "torch", "ort-training", "node", "wasm"
+INT8 = {"precision": "int8"}
 
 
 @dataclass(frozen=True)
 class Way:
-    """A row of the tables: `by` is the build that learns, `method` one of benchmarks/continual for torch."""
+    """A row of the tables: `by` is the build or runtime that learns, `method` one of benchmarks/continual for torch."""
 
     title: str
     by: str
@@ -52,9 +54,19 @@ WAYS = {
     "auto": Way("csk-sdk, train = auto", NOW, settings={**TRAINED, "train": "auto"}),
     "centers": Way("csk-sdk, centers", NOW, settings=TRAINED),
     "centers-before": Way("centers, the build before", BEFORE, settings=TRAINED),
-    "int8": Way("csk-sdk, centers, int8", NOW, build={"precision": "int8"}, settings=TRAINED),
-    "int8-before": Way(
-        "centers, int8, the build before", BEFORE, build={"precision": "int8"}, settings=TRAINED
+    "int8": Way("csk-sdk, centers, int8", NOW, build=INT8, settings=TRAINED),
+    "int8-before": Way("centers, int8, the build before", BEFORE, build=INT8, settings=TRAINED),
+    "node-heads": Way("csk-sdk in Node, heads", NODE, settings=FROZEN),
+    "node-centers": Way("csk-sdk in Node, centers", NODE, settings=TRAINED),
+    "node-int8": Way("csk-sdk in Node, centers, int8", NODE, build=INT8, settings=TRAINED),
+    "wasm-heads": Way("csk-sdk in WebAssembly, heads", WASM, settings=FROZEN),
+    "wasm-centers": Way("csk-sdk in WebAssembly, centers", WASM, settings=TRAINED),
+    "wasm-int8": Way("csk-sdk in WebAssembly, centers, int8", WASM, build=INT8, settings=TRAINED),
+    "ort-training": Way(
+        "onnxruntime-training, the centers of csk-sdk",
+        ORT_TRAINING,
+        build={"backend": "ort-training"},
+        settings=TRAINED,
     ),
     "torch-heads": Way("torch, head only", TORCH, "head-only"),
     "torch-fecam": Way("torch, FeCAM", TORCH, "fecam"),
@@ -64,9 +76,11 @@ WAYS = {
 BASES = {
     "heads": ("heads-before", "torch-heads"),
     "auto": ("centers", "centers-before"),
-    "centers": ("centers-before", "torch-full"),
-    "int8": ("int8-before", "torch-full"),
+    "centers": ("centers-before", "torch-full", "ort-training"),
+    "int8": ("int8-before", "torch-full", "ort-training"),
+    **{f"{where}-{way}": (way,) for where in (NODE, WASM) for way in ("heads", "centers", "int8")},
 }
+PARTS = ("front", "steps", "behind")
 
 
 def main() -> None:
@@ -90,11 +104,11 @@ def main() -> None:
 def _measured(options: argparse.Namespace, size: str) -> dict[str, list[dict[str, float]]]:
     """By way, what each round gave."""
     rows: dict[str, list[dict[str, float]]] = {}
-    ways = [
-        name
-        for name, way in WAYS.items()
-        if (way.by != TORCH or options.torch) and (way.by != BEFORE or options.before)
-    ]
+    given = {
+        NOW: True, BEFORE: options.before, TORCH: options.torch, ORT_TRAINING: options.ort_training,
+        NODE: options.node, WASM: options.node,
+    }  # fmt: skip
+    ways = [name for name in WAYS if name in options.ways and given[WAYS[name].by]]
     for number in range(options.rounds):
         # Not always the same one behind the same other.
         for name in ways[number % len(ways) :] + ways[: number % len(ways)]:
@@ -113,10 +127,12 @@ def _in_a_process(options: argparse.Namespace, name: str, size: str, number: int
         **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
         "PYTHONPATH": os.pathsep.join(str(one) for one in packages),
     }
+    python = {TORCH: options.torch, ORT_TRAINING: options.ort_training}.get(way.by) or sys.executable
     command = [
-        options.torch if way.by == TORCH else sys.executable, str(Path(__file__).resolve()), "--one", name,
-        *("--data", options.data, "--model", options.model, "--cache", options.cache),
+        python, str(Path(__file__).resolve()), "--one", name, "--data", options.data, "--cache", options.cache,
+        *("--model", options.model_224 if size.endswith("@224") else options.model),
         *("--sizes", size, "--rounds", number, "--out", options.place / "one.json"),
+        *(("--node", options.node) if options.node else ()),
     ]  # fmt: skip
     subprocess.run(
         [str(part) for part in command],
@@ -132,16 +148,24 @@ def _in_a_process(options: argparse.Namespace, name: str, size: str, number: int
 def _one(options: argparse.Namespace) -> None:
     """One lesson, in this process."""
     way, (size,), number = WAYS[options.one], options.sizes, options.rounds
-    classes, images = (int(one) for one in size.split("x"))
     # Another build's modules stand in front of this folder's.
     sys.path.remove(str(ROOT))
     sys.path.append(str(ROOT))
-    from benchmarks.continual.data import Pictures, cut, facts_of
+    from benchmarks.lesson_data import Size, lesson_of
 
-    facts = facts_of(options.model)
-    stream = cut(f"{PROTOCOLS[classes]}@{images}", Pictures(options.data, options.cache), facts, number)
-    learn = _by_torch if way.by == TORCH else _by_product
-    options.out.write_text(json.dumps(learn(way, stream, stream.tasks[number], options, facts)))
+    stream, task, facts = lesson_of(Size.of(size), number, options.model, options.data, options.cache)
+    learn = {TORCH: _by_torch, NODE: _by_javascript, WASM: _by_javascript}.get(way.by, _by_product)
+    options.out.write_text(json.dumps(learn(way, stream, task, options, facts)))
+
+
+def _by_javascript(
+    way: Way, stream: Any, task: Any, options: argparse.Namespace, _: dict[str, Any]
+) -> dict[str, float]:
+    from benchmarks.continual.product import bundle
+    from benchmarks.lesson_javascript import learned
+
+    built = bundle(options.model, options.data, options.cache, way.build)
+    return learned(options.node, way.by, built, way.settings, stream, task)
 
 
 def _by_product(way: Way, stream: Any, task: Any, options: argparse.Namespace, _: Any) -> dict[str, float]:
@@ -151,11 +175,18 @@ def _by_product(way: Way, stream: Any, task: Any, options: argparse.Namespace, _
 
     built = bundle(options.model, options.data, options.cache, way.build)
     given = Task.from_arrays(task.name, task.train.images, task.train.labels, list(task.classes))
+    backend = way.build.get("backend", "auto")
     used = _Used()
+    begun: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as state:
-        learner = Learner.open(built, Path(state), TrainingConfig(threads=1, **way.settings))
-        learner.learn(given)
+        learner = Learner.open(built, Path(state), TrainingConfig(threads=1, **way.settings), backend=backend)
+        learner.learn(
+            given, on_progress=lambda progress: begun.setdefault(progress.phase, used.so_far()["cpu"])
+        )
         row = used.so_far()
+        behind = begun["consolidate"]
+        front = begun.get("train", behind)
+        row |= {"front": front, "steps": behind - front, "behind": row["cpu"] - behind}
 
         def right(one: Any, name: str | None, every: int = 1) -> float:
             images, labels = one.test.images[::every], one.test.labels[::every]
@@ -186,7 +217,8 @@ def _by_torch(
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = Network(options.model, METHODS[way.method].layers)
-    batches = Batches(facts["normalize"], 0)
+    side = task.train.images.shape[1]
+    batches = Batches(facts["normalize"], 0, side // 16)
     known = torch_runs._base_statistics(network, stream, batches, options.cache)
     stream = replace(stream, tasks=(task,))
     method = METHODS[way.method](network, stream, batches, 0, _rate(way.method))
@@ -234,7 +266,10 @@ def page(found: dict[str, Any]) -> str:
             for name, of in rows.items()
         }
         rounds = len(next(iter(rows.values())))
-        parts.append(f"## {classes} classes of {images} images\n\nMedians of {rounds} lessons.\n")
+        count, _, side = images.partition("@")
+        scaled = SCALED.format(side=side) if side else ""
+        parts.append(f"## {classes} classes of {count} images{scaled and f' of {side}x{side}'}\n")
+        parts.append(f"{scaled}Medians of {rounds} lessons.\n")
         parts.append(
             "| | CPU, s | by the clock, s | peak, MiB | task-incremental, % | class-incremental, % | base, % |\n"
             "|---|---|---|---|---|---|---|"
@@ -251,10 +286,36 @@ def page(found: dict[str, Any]) -> str:
                     pairs = zip(rows[name], rows[other], strict=True)
                     ratio = statistics.median(mine["cpu"] / theirs["cpu"] for mine, theirs in pairs)
                     parts.append(f"| {WAYS[name].title} | {WAYS[other].title} | {ratio:.2f} |")
+        parts += _parts(rows)
         parts.append("")
     return "\n".join(parts)
 
 
+def _parts(rows: dict[str, list[dict[str, float]]]) -> list[str]:
+    """Where the CPU time of a lesson goes, and behind the steps over that of Python, round by round."""
+    told = {name: of for name, of in rows.items() if all(part in row for row in of for part in PARTS)}
+    if not told:
+        return []
+    lines = [
+        "\nCPU seconds in front of the steps, of them, and behind them:\n",
+        "| | in front | steps | behind | behind, of Python's |\n|---|---|---|---|---|",
+    ]
+    for name, of in told.items():
+        where, _, way = name.partition("-")
+        python = told.get(way) if where in (NODE, WASM) else None
+        ratio = ""
+        if python:
+            pairs = zip(of, python, strict=True)
+            ratio = f"{statistics.median(mine['behind'] / theirs['behind'] for mine, theirs in pairs):.2f}"
+        seconds = (f"{statistics.median(row[part] for row in of):.2f}" for part in PARTS)
+        lines.append(f"| {WAYS[name].title} | {' | '.join(seconds)} | {ratio} |")
+    return lines
+
+
+SCALED = (
+    "ResNet-18 with random weights, and CIFAR's images scaled up to {side}x{side}: what is said of time and memory\n"
+    "holds for any weights, accuracies say nothing. The base's statistics are of 20 images a class. "
+)
 SHOWN = (("cpu", 2), ("wall", 2), ("peak", 0), ("task", 1), ("all", 1), ("base", 1))
 HEAD = """# What a whole lesson costs
 
@@ -268,6 +329,9 @@ behind the other; class- and task-incremental accuracy are of the lesson's class
 *The build before* is commit 36b1ee1 of 2026-11-28 with its own bundle. In torch, methods are those of
 [the streams](results.md), on the network's last features, with heads fitted as csk-sdk's, and without guards; nothing
 of them is written to the disk. *Base* is over a fifth of its test images, in torch over all.
+onnxruntime-training is csk-sdk's backend of that name, which trains all centers of a site and uses a quarter, in an
+environment of its own. WebAssembly runs in Node, whose engine is Chromium's, since a page cannot ask for CPU time. In
+both, compiling JavaScript counts, which whoever learns again has behind them ([a second task](javascript.md#a-task)).
 
 {machine}; the machine did other work, too, so that ratios say more than seconds.
 
@@ -286,6 +350,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--torch", help="a Python with torch; without, no row of torch")
+    parser.add_argument("--ort-training", help="a Python with onnxruntime-training; without, no row of it")
+    parser.add_argument("--node", help="Node; without, no row of JavaScript")
+    parser.add_argument("--model-224", type=Path, help="for sizes with @224")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), metavar="WAY")
     parser.add_argument("--before", type=Path, help="a checkout of an earlier commit; without, no row of it")
     parser.add_argument("--sizes", nargs="*", default=["5x20", "5x100"])
     parser.add_argument("--rounds", type=int, default=3, help="lessons, of other classes each")
@@ -293,7 +361,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "docs/results/lesson-times.json")
     parser.add_argument("--write", type=Path)
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if any(size.endswith("@224") for size in options.sizes) and not (options.one or options.model_224):
+        parser.error("sizes with @224 need --model-224: benchmarks/lesson_network.py makes one")
+    return options
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ class Node:
 
 
 class Network(nn.Module):
-    """The graph up to the features, node by node; knows Conv, Relu, Add and the mean over the map.
+    """The graph up to the features, node by node; knows Conv, Relu, Add, MaxPool and the mean over the map.
 
     `convolutions` are named by their weight's initializer, as the sites of a bundle are; each has a bias. `head` is the
     source model's own, `(classes, f)` and `(classes,)`. With `layers`, features are as csk-sdk's builder makes them by
@@ -115,6 +115,9 @@ class Network(nn.Module):
             return given[0] + given[1]
         if node.op == "Flatten":
             return given[0].flatten(1)
+        if node.op == "MaxPool":
+            size, steps, pads = (node.attributes[name] for name in ("kernel_shape", "strides", "pads"))
+            return F.max_pool2d(given[0], tuple(size), tuple(steps), tuple(pads[:2]))
         return given[0].mean(dim=(2, 3), keepdim=bool(node.attributes.get("keepdims", 1)))
 
     def _read(self, node: ir.Node) -> Node:
@@ -126,7 +129,7 @@ class Network(nn.Module):
             name = str(node.inputs[1].name).removesuffix(".weight")
             self.convolutions[name] = _convolution(node, attributes)
             return Node("Conv", names, output, attributes, name)
-        if node.op_type not in ("Relu", "Add", "Flatten", "ReduceMean", "GlobalAveragePool"):
+        if node.op_type not in ("Relu", "Add", "Flatten", "MaxPool", "ReduceMean", "GlobalAveragePool"):
             raise ValueError(
                 f"the benchmark's network has op '{node.op_type}', which network.py does not know yet."
             )

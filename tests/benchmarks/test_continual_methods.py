@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from benchmarks.continual.data import Stream
+from onnx import helper
 from small_stream import NORMALIZE, small_model, small_stream
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install csk-sdk[benchmarks]")
@@ -49,8 +51,11 @@ def started(name: str, model: Path, stream: Stream, rate: float = 0.01) -> torch
     return torch_runs.Life(method, statistics, {"base": network.head})
 
 
-def test_the_network_is_the_onnx_graph(model: Path) -> None:
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_network_is_the_onnx_graph(model: Path, pooled: bool) -> None:
     ort = pytest.importorskip("onnxruntime")
+    if pooled:
+        pool_behind_first(model)
     x = np.random.default_rng(2).normal(size=(5, 3, 8, 8)).astype(np.float32)
     expected = ort.InferenceSession(str(model)).run(None, {"image": x})[0]
     network = Network(model)
@@ -59,6 +64,21 @@ def test_the_network_is_the_onnx_graph(model: Path) -> None:
     with torch.no_grad():
         found = network(torch.from_numpy(x)) @ weight.T + bias
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def pool_behind_first(model: Path) -> None:
+    """A max pool of 3x3 by twos behind the first ReLU, as in networks for large images."""
+    proto = onnx.load(model)
+    nodes = list(proto.graph.node)
+    place = next(at for at, node in enumerate(nodes) if node.op_type == "Relu")
+    seen = nodes[place].output[0]
+    for node in nodes[place + 1 :]:
+        node.input[:] = ["pooled" if name == seen else name for name in node.input]
+    pool = helper.make_node(
+        "MaxPool", [seen], ["pooled"], "pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
+    )
+    proto.graph.node.insert(place + 1, pool)
+    onnx.save(proto, model)
 
 
 def test_patches_are_what_the_convolution_multiplies(model: Path) -> None:

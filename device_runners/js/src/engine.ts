@@ -34,6 +34,10 @@ interface Globals {
   readonly MessageChannel?: new () => Ports;
   readonly setTimeout?: (run: () => void) => unknown;
   readonly crypto?: { readonly subtle?: Subtle; getRandomValues?(bytes: Uint8Array): unknown };
+  readonly WebAssembly?: {
+    readonly Module: new (bytes: Uint8Array) => object;
+    readonly Instance: new (module: object) => { readonly exports: object };
+  };
 }
 
 const globals = globalThis as Globals;
@@ -122,6 +126,21 @@ export async function ed25519Signer(pkcs8: Uint8Array): Promise<Signer | null | 
 
 function isNoKey(error: unknown): boolean {
   return (error as { name?: unknown } | undefined)?.name === 'DataError';
+}
+
+/**
+ * What opens a module of WebAssembly that imports nothing, and gives what it exports; undefined where the engine has no WebAssembly, or none of the module's
+ * kind, or is told to compile none (as by a page's Content-Security-Policy).
+ */
+export function compiled(module: Uint8Array): (() => object) | undefined {
+  const { WebAssembly } = globals;
+  try {
+    if (!WebAssembly) return undefined;
+    const made = new WebAssembly.Module(module);
+    return () => new WebAssembly.Instance(made).exports;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Bytes that no other device draws. Nothing may depend on nobody guessing them: an engine may have its own numbers only. */

@@ -24,7 +24,7 @@ function seen(n: number): {
   after: Rows;
   drift: (skip?: number) => ReturnType<DriftEstimate['fit']>;
 } {
-  const random = new Random(n);
+  const random = new Random(n, 1);
   const drawn = () => Float32Array.from({ length: n * F }, () => random.normal());
   const before = rows(drawn(), F);
   const noise = drawn();

@@ -1,7 +1,7 @@
 /**
- * `npm run task-times -- [CLASSESxIMAGESxEPOCHS] BUNDLE...`: what a task, of 5x100x2 unless told otherwise, takes in front of
- * its steps, in an epoch of them, and behind them, on one thread, in Python, on onnxruntime-node and on the WebAssembly of
- * onnxruntime-web.
+ * `npm run task-times -- [CLASSESxIMAGESxEPOCHS] [heads] BUNDLE...`: what a task, of 5x100x2 unless told otherwise, takes in
+ * front of its steps, in an epoch of them, and behind them, on one thread, in Python, on onnxruntime-node and on the
+ * WebAssembly of onnxruntime-web. With `heads`, there are no steps.
  *
  * Each side learns a task that is not counted, and then one that is, in a new state, in turn for some rounds. Printed
  * are medians of CPU time. A page cannot ask for CPU time, so the WebAssembly runs in Node, whose engine is Chromium's.
@@ -24,6 +24,7 @@ const SIZE = /^(\d+)x(\d+)x(\d+)$/;
 const [CLASSES, PICTURES, EPOCHS] = process.argv
   .flatMap((one) => SIZE.exec(one)?.slice(1, 4).map(Number) ?? [])
   .concat(5, 100, 2) as [number, number, number];
+const TRAIN = process.argv.includes('heads') ? 'heads' : 'centers';
 // A class is a mosaic of so many colours in each direction, with noise of so many levels.
 const TILES = 4;
 const NOISE = 40;
@@ -34,7 +35,7 @@ const PARTS = ['in front of the steps', 'an epoch of steps', 'behind them'] as c
 type Times = readonly number[];
 
 async function inJavaScript(bundle: string, ort: Runtime): Promise<Times> {
-  const config = { threads: 1, epochs: EPOCHS, patience: 0 };
+  const config = { threads: 1, epochs: EPOCHS, patience: 0, train: TRAIN } as const;
   const learner = await Learner.open({
     runtime: ort,
     bundle: new FolderBundle(bundle),
@@ -51,7 +52,7 @@ async function inJavaScript(bundle: string, ort: Runtime): Promise<Times> {
   });
   const end = cpuTime();
   await learner.close();
-  const { train, consolidate } = begun as { train: number; consolidate: number };
+  const { consolidate, train = consolidate } = begun as { consolidate: number; train?: number };
   return [train - start, (consolidate - train) / EPOCHS, end - consolidate].map((ms) => ms / 1000);
 }
 
@@ -86,11 +87,11 @@ function mosaics(learner: Learner, task: number) {
 
 console.log(`| bundle | features | ${CLASSES} x ${PICTURES} images | Python | Node | wasm |`);
 console.log('|---|---|---|---|---|---|');
-const given = process.argv.slice(2).filter((one) => !SIZE.test(one));
+const given = process.argv.slice(2).filter((one) => !SIZE.test(one) && one !== 'heads');
 for (const bundle of (given.length ? given : [resolve(FIXTURES, 'bundle')]).map((one) => resolve(one))) {
   const python = new PythonScript('task_times.py', bundle);
   const sides: readonly (() => Promise<Times>)[] = [
-    async () => (await python.ask(`${CLASSES} ${PICTURES} ${EPOCHS}`)) as number[],
+    async () => (await python.ask(`${CLASSES} ${PICTURES} ${EPOCHS} ${TRAIN}`)) as number[],
     () => inJavaScript(bundle, runtime),
     () => inJavaScript(bundle, web),
   ];

@@ -2,8 +2,9 @@
 
 python tools/task_times.py BUNDLE
 
-Each line of standard input is a number of classes, of images a class, and of epochs; each line of output a JSON list
-of the CPU seconds in front of the steps, of an epoch of them, and behind them, of the second of two tasks.
+Each line of standard input is a number of classes, of images a class, and of epochs, and what is trained; each line of
+output a JSON list of the CPU seconds in front of the steps, of an epoch of them, and behind them, of the second of two
+tasks.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ NOISE = 40
 def main(folder: str) -> None:
     """Two tasks in a new state for each line, the second one timed."""
     for line in sys.stdin:
-        classes, pictures, epochs = (int(number) for number in line.split())
+        *numbers, train = line.split()
+        classes, pictures, epochs = (int(number) for number in numbers)
         with tempfile.TemporaryDirectory() as state:
-            config = TrainingConfig(threads=1, epochs=epochs, patience=0, prefix_cache="off")
+            config = TrainingConfig(threads=1, epochs=epochs, patience=0, prefix_cache="off", train=train)
             learner = Learner.open(folder, state, config)
             shape = learner.bundle.manifest.input.shape
             first, second = (mosaics(shape, task, classes, pictures) for task in range(2))
@@ -44,7 +46,8 @@ def times(learner: Learner, task: Task, epochs: int) -> tuple[float, float, floa
     start = time.process_time()
     learner.learn(task, on_progress=note)
     end = time.process_time()
-    train, consolidate = begun["train"], begun["consolidate"]
+    consolidate = begun["consolidate"]
+    train = begun.get("train", consolidate)
     return train - start, (consolidate - train) / epochs, end - consolidate
 
 

@@ -18,6 +18,7 @@ import { type Gain, pays, untold } from '../method/gain.js';
 import { ClassStatistics } from '../method/heads.js';
 import { cosine, warmUpSteps } from '../method/optimizers.js';
 import { Random } from '../method/random.js';
+import { tiles } from '../method/tiles.js';
 import type { Batch } from '../network/features.js';
 import type { Opening } from '../network/feeds.js';
 import { peakRssBytes } from '../runtime/peakMemory.js';
@@ -151,6 +152,7 @@ export class LearnRun {
       throw error instanceof DivergedError ? await this.naming(error) : error;
     } finally {
       await this.training.close();
+      tiles().release();
     }
   }
 

@@ -12,7 +12,7 @@ import { float32, float64, type StoredTensor, type Tensors } from '../formats/te
 import { ClassStatistics } from './heads.js';
 import { timesCounted } from './knownClasses.js';
 import type { LinearMap } from './linearMap.js';
-import { add, columnSquares, eigenSymmetric, timesTransposed, transposed } from './matrix.js';
+import { columnSquares, eigenSymmetric, scaled, timesTransposed, transposed } from './matrix.js';
 import { Random } from './random.js';
 
 /** Of the spread of a class in one task: directions that are kept as they are, and mixtures of what these leave. */
@@ -174,12 +174,7 @@ export class ContributionSum {
     if (!this.waits) return;
     const f = this.features;
     const count = this.waits;
-    const rows = new Float64Array(count * f);
-    let at = 0;
-    for (const part of this.waiting) {
-      rows.set(part, at);
-      at += part.length;
-    }
+    const rows = joined(this.waiting);
     this.waiting = [];
     this.waits = 0;
     const means = new Float64Array(f);
@@ -261,24 +256,21 @@ export class Lesson {
     const f = known.features;
     const images = new Map([...this.contributions].map(([name, { count }]) => [name, count]));
     const times = timesCounted(images, known);
-    const scatter = new Float64Array(f * f);
-    const product = new Float64Array(f * f);
     const sums = new Float64Array(this.classes.length * f);
     const counts = new Float64Array(this.classes.length);
+    const factors: Float64Array[] = [];
     for (const [row, name] of this.classes.entries()) {
       const one = this.contributions.get(name);
       if (!one) continue;
       const factor = times.get(name) ?? 1;
       counts[row] = factor * one.count;
-      one.mean.forEach((mean, j) => {
-        sums[row * f + j] = counts[row]! * mean;
-      });
-      // With as few matrices of features by features at once as can be.
-      const n = one.factor.length / f;
-      const columns = transposed(one.factor, n, f);
-      for (let at = 0; at < columns.length; at++) columns[at] = Math.sqrt(factor) * columns[at]!;
-      add(scatter, timesTransposed(columns, columns, f, f, n, product));
+      for (let j = 0; j < f; j++) sums[row * f + j] = counts[row]! * one.mean[j]!;
+      factors.push(scaled(new Float64Array(one.factor), Math.sqrt(factor)));
     }
+    const rows = joined(factors);
+    const n = rows.length / f;
+    const columns = transposed(rows, n, f);
+    const scatter = timesTransposed(columns, columns, f, f, n);
     return known.merge(new ClassStatistics(f, this.classes, { scatter }, sums, counts, this.temperature));
   }
 
@@ -286,15 +278,9 @@ export class Lesson {
   ledBack(maps: readonly LinearMap[]): Lesson {
     const f = [...this.contributions.values()][0]?.mean.length ?? 1;
     const parts = [...this.contributions.values()].flatMap((one) => [one.mean, one.factor]);
-    const rows = new Float64Array(parts.reduce((sum, part) => sum + part.length, 0));
+    let led = joined(parts);
+    for (const map of [...maps].reverse()) led = map.ledBack(led, led.length / f);
     let at = 0;
-    for (const part of parts) {
-      rows.set(part, at);
-      at += part.length;
-    }
-    let led: Float64Array = rows;
-    for (const map of [...maps].reverse()) led = map.ledBack(led, rows.length / f);
-    at = 0;
     const next = (part: Float32Array): Float32Array =>
       new Float32Array(led.subarray(at, (at += part.length)));
     const found = [...this.contributions].map(
@@ -302,6 +288,16 @@ export class Lesson {
     );
     return new Lesson(this.classes, new Map(found), this.temperature);
   }
+}
+
+function joined(parts: readonly (Float32Array | Float64Array)[]): Float64Array {
+  const rows = new Float64Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    rows.set(part, at);
+    at += part.length;
+  }
+  return rows;
 }
 
 /** What a device knows that had only these lessons, in this order, after `base`: to the bit what it has stored. */

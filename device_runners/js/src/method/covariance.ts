@@ -1,7 +1,7 @@
 /** What class statistics say of where features were: around their classes' means, with one covariance. */
 
 import { COVARIANCE } from '../contract/thresholds.js';
-import { timesTransposed, trace, transposed } from './matrix.js';
+import { scaled, timesTransposed, trace, transposed } from './matrix.js';
 
 const ROUNDING = COVARIANCE.roundings * Number.EPSILON;
 const TINY = 2.2250738585072014e-308;
@@ -37,12 +37,12 @@ export function freedomOf(counts: Float64Array): number {
   return Math.max(counts.reduce((sum, count) => sum + count, 0) - seen, 1);
 }
 
-/** The covariance within classes, `(f, f)`, a new one: the scatter over the degrees of freedom. */
-export function covarianceWithin({ counts, scatter }: Pick<ClassSums, 'counts' | 'scatter'>): Float64Array {
-  const found = scatter.slice();
-  const freedom = freedomOf(counts);
-  for (let at = 0; at < found.length; at++) found[at] = found[at]! / freedom;
-  return found;
+/** A `share` of the covariance within classes, `(f, f)`, a new one: the scatter over the degrees of freedom. */
+export function covarianceWithin(
+  { counts, scatter }: Pick<ClassSums, 'counts' | 'scatter'>,
+  share = 1,
+): Float64Array {
+  return scaled(scatter, share / freedomOf(counts));
 }
 
 /** Its diagonal, `(f,)`. */

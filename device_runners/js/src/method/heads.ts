@@ -355,8 +355,7 @@ export function shrunkCovariance(
     const system = new ThinSystem(thin, ridge, 1 - shrinkage);
     return { system, shrinkage, noise: onceOf(() => system.noise()) };
   }
-  const loaded = covarianceWithin(statistics);
-  for (let at = 0; at < loaded.length; at++) loaded[at] = (1 - shrinkage) * loaded[at]!;
+  const loaded = covarianceWithin(statistics, 1 - shrinkage);
   for (let j = 0; j < f; j++) loaded[j * f + j] = loaded[j * f + j]! + ridge[j]!;
   const system = new SymmetricSystem(loaded, f);
   const noise = onceOf(() => {

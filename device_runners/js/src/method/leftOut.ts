@@ -21,6 +21,9 @@ export class LeftOut {
   /** `(C, f)`: each mean by the inverse. */
   readonly ahead: Float64Array;
   private readonly squares: Float64Array;
+  /** The whitened means `(C, f)`, and the products of these `(C, C)`. */
+  private white: Float64Array | undefined;
+  private between: Float64Array | undefined;
 
   private constructor(
     private readonly statistics: ClassStatistics,
@@ -54,41 +57,47 @@ export class LeftOut {
     return this.given(c) + 0.5 * this.squares[c]!;
   }
 
-  /** The logits `(n, C)` of images `x` `(n, f)` of classes `own`, of more than one image each, without itself. */
+  /**
+   * The logits `(n, C)` of images `x` `(n, f)` of classes `own`, of more than one image each, without itself. All are products by
+   * the inverse, and so of whitened rows: of `r` and of the means, since `x` is the sum of its own mean and `r`.
+   */
   logits(x: Float64Array, own: readonly number[]): Float64Array {
     const { features: f, counts, classes } = this.statistics;
-    const { means, ahead } = this;
+    const { means, squares } = this;
     const count = classes.length;
     const n = own.length;
-    const r = x.map((value, at) => value - means[own[Math.floor(at / f)]! * f + (at % f)]!);
-    const a = this.shrunk.system.solveRows(r, n);
-    const withX = rowProducts(a, x, f);
-    const withR = rowProducts(a, r, f);
-    const withMeans = timesTransposed(a, means, n, count, f);
-    const logits = timesTransposed(x, ahead, n, count, f);
+    const r = x.slice();
+    for (const [i, c] of own.entries()) {
+      for (let j = 0; j < f; j++) r[i * f + j] = r[i * f + j]! - means[c * f + j]!;
+    }
+    const white = this.shrunk.system.whitenRows(r, n);
+    this.white ??= this.shrunk.system.whitenRows(means, count);
+    const withR = rowProducts(white, white, f);
+    // Of r, and of the means with each other.
+    const withMeans = timesTransposed(white, this.white, n, count, f);
+    this.between ??= timesTransposed(this.white, this.white, count, count, f);
+    const logits = new Float64Array(n * count);
     const part = (1 - this.shrunk.shrinkage) / freedomOf(counts);
     for (let i = 0; i < n; i++) {
       const c = own[i]!;
       const others = counts[c]! - 1;
       const share = (part * counts[c]!) / others;
+      const square = withR[i]!;
       // 1 less the image's own share of what is known around it.
-      const gain = share / Math.max(1 - share * withR[i]!, UNKNOWN.leastLeft);
+      const gain = share / Math.max(1 - share * square, UNKNOWN.leastLeft);
+      const withOwn = withMeans[i * count + c]!;
+      const withX = square + withOwn;
       for (let k = 0; k < count; k++) {
         const at = i * count + k;
-        const square = this.squares[k]! + gain * withMeans[at]! ** 2;
-        logits[at] = logits[at]! + gain * withX[i]! * withMeans[at]! - 0.5 * square + this.given(k);
+        const withMean = withMeans[at]!;
+        const near = withMean + this.between[c * count + k]! + gain * withX * withMean;
+        logits[at] = near - 0.5 * (squares[k]! + gain * withMean ** 2) + this.given(k);
       }
-      let [product, square, withMean] = [0, 0, 0];
-      for (let j = 0; j < f; j++) {
-        const mean = means[c * f + j]! - r[i * f + j]! / others;
-        const b = ahead[c * f + j]! - a[i * f + j]! / others;
-        withMean += a[i * f + j]! * mean;
-        product += b * x[i * f + j]!;
-        square += b * mean;
-      }
-      product += gain * withX[i]! * withMean;
-      square += gain * withMean ** 2;
-      logits[i * count + c] = product - 0.5 * square + this.given(c);
+      // Its own class's mean is without it, too.
+      const withMean = withOwn - square / others;
+      const near = withOwn + this.between[c * count + c]! - withX / others + gain * withX * withMean;
+      const norm = this.between[c * count + c]! - (2 * withOwn) / others + square / others ** 2;
+      logits[i * count + c] = near - 0.5 * (norm + gain * withMean ** 2) + this.given(c);
     }
     return logits;
   }

@@ -52,7 +52,7 @@ export class WholeMap implements LinearMap {
    */
   private nearly(rows: Float64Array, m: number): Float64Array | undefined {
     const { matrix, f } = this;
-    const most = mostRows(f);
+    const most = 1 + Math.floor(mostRows(f) / 2);
     const { left, right, n } = crosses(matrix, f, NEAR, most);
     if (n === most || m > most) return undefined;
     const [columns, across] = [left, right].map((some) => transposed(some.subarray(0, n * f), n, f));

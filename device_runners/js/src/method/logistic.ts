@@ -52,7 +52,8 @@ export function knownHead(
   const n = labels.length;
   const f = features.length / n;
   const mean = meanOf(features, n, f);
-  const rows = Float64Array.from(features, (value, at) => value - mean[at % f]!);
+  const rows = new Float64Array(features);
+  for (let i = 0; i < n; i++) for (let j = 0; j < f; j++) rows[i * f + j] = rows[i * f + j]! - mean[j]!;
   const white = system.whitenRows(rows, n);
   const x = new Float64Array(n * (f + 1));
   for (let i = 0; i < n; i++) {

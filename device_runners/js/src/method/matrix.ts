@@ -1,19 +1,23 @@
 /**
  * Products of matrices as flat, row-major Float64Arrays, and the eigendecomposition, which ml-matrix does.
  *
- * One kernel does all products. It takes arrays of one element type only, so that the engine compiles it once; float32
- * data are copied into a buffer first, which costs little beside the product.
+ * Large products are taken to the tiles of WebAssembly. What else does them takes arrays of one element type only, so that the
+ * engine compiles it once; float32 data are copied into a buffer first, which costs little beside the product.
  */
 
 import { EigenvalueDecomposition, Matrix } from 'ml-matrix';
+import { type Block, DEPTH, FastTiles, ROWS, rowsFrom, tile, tiles } from './tiles.js';
 
+/** So many multiplications take longer than copying what they are of. */
+const WORTH_COPYING = 1 << 14;
+/** Of a block of rows in the memory: few enough to stay in the cache, and a bound for what is taken of long ones. */
+const MOST_ROWS = 192;
+const MOST_NUMBERS = 1 << 18;
 /** Rows and columns that are turned at once. */
 const SQUARE = 32;
 
 /**
- * `a b^T`: `a` `(m, k)`, `b` `(n, k)`, into `out` `(m, n)`. Four rows of each at a time, so that every number that is loaded
- * is used four times. Where a fourth row is missing, the last one comes again, and the same number is written twice. Of
- * `a a^T` half is computed.
+ * `a b^T`: `a` `(m, k)`, `b` `(n, k)`, into `out` `(m, n)`. Of `a a^T` half is computed.
  */
 export function timesTransposed(
   a: Float64Array,
@@ -23,92 +27,84 @@ export function timesTransposed(
   k: number,
   out: Float64Array = new Float64Array(m * n),
 ): Float64Array {
-  const symmetric = a === b;
-  for (let i = 0; i < m; i += 4) {
-    const [i1, i2, i3] = [Math.min(i + 1, m - 1), Math.min(i + 2, m - 1), Math.min(i + 3, m - 1)];
-    for (let j = symmetric ? i : 0; j < n; j += 4) {
-      const [j1, j2, j3] = [Math.min(j + 1, n - 1), Math.min(j + 2, n - 1), Math.min(j + 3, n - 1)];
-      tile(a, b, n, k, out, i, i1, i2, i3, j, j1, j2, j3);
-    }
-  }
-  if (symmetric) mirror(out, n);
+  const found = tiles();
+  if (m * n * k >= WORTH_COPYING && found instanceof FastTiles) byTiles(found, a, b, m, n, k, out);
+  else plainly(a, b, m, n, k, out);
+  if (a === b) mirror(out, n);
   return out;
 }
 
-/** The products of rows `i` to `i3` of `a` and `j` to `j3` of `b`, both `k` long, into `out`, whose rows are `n` long. */
-function tile(
+/** By blocks of rows that fit into the memory of `found`; of `a a^T`, no block below the diagonal. */
+function byTiles(
+  found: FastTiles,
   a: Float64Array,
   b: Float64Array,
+  m: number,
   n: number,
   k: number,
   out: Float64Array,
-  i: number,
-  i1: number,
-  i2: number,
-  i3: number,
-  j: number,
-  j1: number,
-  j2: number,
-  j3: number,
 ): void {
-  let s00 = 0;
-  let s01 = 0;
-  let s02 = 0;
-  let s03 = 0;
-  let s10 = 0;
-  let s11 = 0;
-  let s12 = 0;
-  let s13 = 0;
-  let s20 = 0;
-  let s21 = 0;
-  let s22 = 0;
-  let s23 = 0;
-  let s30 = 0;
-  let s31 = 0;
-  let s32 = 0;
-  let s33 = 0;
-  for (let l = 0; l < k; l++) {
-    const y0 = b[j * k + l]!;
-    const y1 = b[j1 * k + l]!;
-    const y2 = b[j2 * k + l]!;
-    const y3 = b[j3 * k + l]!;
-    let x = a[i * k + l]!;
-    s00 += x * y0;
-    s01 += x * y1;
-    s02 += x * y2;
-    s03 += x * y3;
-    x = a[i1 * k + l]!;
-    s10 += x * y0;
-    s11 += x * y1;
-    s12 += x * y2;
-    s13 += x * y3;
-    x = a[i2 * k + l]!;
-    s20 += x * y0;
-    s21 += x * y1;
-    s22 += x * y2;
-    s23 += x * y3;
-    x = a[i3 * k + l]!;
-    s30 += x * y0;
-    s31 += x * y1;
-    s32 += x * y2;
-    s33 += x * y3;
+  const depth = upTo(k, DEPTH);
+  const most = upTo(Math.min(MOST_ROWS, Math.ceil(MOST_NUMBERS / depth)), ROWS);
+  const [rows, columns] = [Math.min(most, upTo(m, ROWS)), Math.min(most, upTo(n, ROWS))];
+  const left = { at: 0, stride: depth };
+  const right = { at: rows * depth, stride: depth };
+  const to = { at: (rows + columns) * depth, stride: columns };
+  const numbers = found.memory(to.at + rows * columns);
+  for (let i = 0; i < m; i += rows) {
+    const some = Math.min(rows, m - i);
+    put(numbers, left, a, i, some, k);
+    for (let j = a === b ? i : 0; j < n; j += columns) {
+      const others = Math.min(columns, n - j);
+      put(numbers, right, b, j, others, k);
+      found.times(to, left, right, upTo(some, ROWS), upTo(others, ROWS), depth);
+      for (let row = 0; row < some; row++) {
+        const start = to.at + row * columns;
+        out.set(numbers.subarray(start, start + others), (i + row) * n + j);
+      }
+    }
   }
-  out[i * n + j] = s00;
-  out[i * n + j1] = s01;
-  out[i * n + j2] = s02;
-  out[i * n + j3] = s03;
-  out[i1 * n + j] = s10;
-  out[i1 * n + j1] = s11;
-  out[i1 * n + j2] = s12;
-  out[i1 * n + j3] = s13;
-  out[i2 * n + j] = s20;
-  out[i2 * n + j1] = s21;
-  out[i2 * n + j2] = s22;
-  out[i2 * n + j3] = s23;
-  out[i3 * n + j] = s30;
-  out[i3 * n + j1] = s31;
-  out[i3 * n + j2] = s32;
-  out[i3 * n + j3] = s33;
+}
+
+/** Rows `first` to `first + count` of `from` `(..., k)` into a block of at least as long ones, whose ends are 0. */
+function put(
+  numbers: Float64Array,
+  { at, stride }: Block,
+  from: Float64Array,
+  first: number,
+  count: number,
+  k: number,
+): void {
+  if (k === stride) {
+    numbers.set(from.subarray(first * k, (first + count) * k), at);
+    return;
+  }
+  for (let row = 0; row < count; row++) {
+    const start = at + row * stride;
+    numbers.set(from.subarray((first + row) * k, (first + row + 1) * k), start);
+    numbers.fill(0, start + k, start + stride);
+  }
+}
+
+/** The least multiple of `step` from `count` on. */
+export function upTo(count: number, step: number): number {
+  return step * Math.ceil(count / step);
+}
+
+/** Four rows of each at a time. */
+function plainly(a: Float64Array, b: Float64Array, m: number, n: number, k: number, out: Float64Array): void {
+  const sums = new Float64Array(16);
+  for (let i = 0; i < m; i += 4) {
+    const of = rowsFrom(0, i, m, k);
+    const rows = Math.min(4, m - i);
+    for (let j = a === b ? i : 0; j < n; j += 4) {
+      tile(a, of, b, rowsFrom(0, j, n, k), k, sums);
+      const columns = Math.min(4, n - j);
+      for (let r = 0; r < rows; r++) {
+        for (let c = 0; c < columns; c++) out[(i + r) * n + j + c] = sums[4 * r + c]!;
+      }
+    }
+  }
 }
 
 /** What is above the diagonal of `a` `(n, n)` below it, too. By squares, of which both sides are in the cache. */
@@ -165,6 +161,13 @@ export function dot(a: Float64Array, b: Float64Array): number {
 /** `to + factor other`, in place. */
 export function add(to: Float64Array, other: Float64Array, factor = 1): void {
   for (let at = 0; at < to.length; at++) to[at] = to[at]! + factor * other[at]!;
+}
+
+/** `factor a`, a new one. */
+export function scaled(a: Float64Array, factor: number): Float64Array {
+  const out = new Float64Array(a.length);
+  for (let at = 0; at < a.length; at++) out[at] = factor * a[at]!;
+  return out;
 }
 
 /** From `to` subtract `factor` times what is in `rows` from `start` on. */

@@ -28,9 +28,9 @@ export function novelty(known: ClassStatistics, features: Float32Array): number 
   const all = new Float64Array((n + count) * f);
   all.set(features);
   all.set(means, n * f);
-  const white = new SymmetricSystem(within, f).solveRows(all, n + count);
-  const own = rowProducts(all, white, f);
-  const across = timesTransposed(all.subarray(0, n * f), white.subarray(n * f), n, count, f);
+  const white = new SymmetricSystem(within, f).whitenRows(all, n + count);
+  const own = rowProducts(white, white, f);
+  const across = timesTransposed(white.subarray(0, n * f), white.subarray(n * f), n, count, f);
   let sum = 0;
   for (let i = 0; i < n; i++) {
     let nearest = Number.POSITIVE_INFINITY;

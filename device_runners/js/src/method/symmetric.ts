@@ -7,10 +7,24 @@
  */
 
 import { Matrix, solve } from 'ml-matrix';
-import { eigenSymmetric, identity, timesTransposed, transposed } from './matrix.js';
+import {
+  add,
+  difference,
+  eigenSymmetric,
+  identity,
+  norm,
+  timesTransposed,
+  transposed,
+  upTo,
+} from './matrix.js';
+import { type Block, ROWS, tiles } from './tiles.js';
 
-/** Columns of a block: few enough that its triangle stays in the cache, and enough that products are most of the work. */
-const BLOCK = 48;
+/** Columns of a block: few enough that what is not a product of large matrices is little, and a multiple of what tiles take. */
+const BLOCK = 24;
+/** What a solution may leave of what it is to make, as a share. */
+const LEFT = 1e-12;
+/** Rows that are solved at once, whole blocks of them. */
+const AT_ONCE = 8 * BLOCK;
 
 /** `x` `(n, m)` with `a x = b`, for an `a` `(n, n)` as `SymmetricSystem` takes and `b` `(n, m)`. */
 export function solveSymmetric(a: Float64Array, b: Float64Array, n: number, m: number): Float64Array {
@@ -18,31 +32,40 @@ export function solveSymmetric(a: Float64Array, b: Float64Array, n: number, m: n
 }
 
 /**
- * For each row `b` of `rows` `(m, n)` the `x` with `a x = b`, for any regular `a` `(n, n)`: `(m, n)`. By its normal equations,
- * and once more for what these leave, which is as exact as LU unless `a` is next to singular, and takes less than half of its time.
+ * For each row `b` of `rows` `(m, n)` the `x` with `a x = b`, for any regular `a` `(n, n)`: `(m, n)`. By two triangles, as maps
+ * near the identity are solved as they stand; where too much is left of the rows, by the normal equations.
  */
 export function solvedRows(a: Float64Array, rows: Float64Array, m: number, n: number): Float64Array {
+  const both = triangles(a, n);
+  if (!both) return byNormalEquations(a, rows, m, n);
+  const found = byRows(rows, m, n, (solved, count) => {
+    solved.forward(both.lower, count, 0);
+    solved.backward(both.upper, count);
+  });
+  const left = difference(rows, timesTransposed(found, a, m, n, n));
+  return norm(left) <= LEFT * norm(rows) ? found : byNormalEquations(a, rows, m, n);
+}
+
+/** And once more for what they leave, which is as exact as LU unless `a` is next to singular. */
+function byNormalEquations(a: Float64Array, rows: Float64Array, m: number, n: number): Float64Array {
   const columns = transposed(a, n, n);
   const system = new SymmetricSystem(timesTransposed(columns, columns, n, n, n), n);
   const solved = (right: Float64Array): Float64Array =>
     system.solveRows(timesTransposed(right, columns, m, n, n), m);
   const found = solved(rows);
-  const reached = timesTransposed(found, a, m, n, n);
-  const more = solved(rows.map((value, at) => value - reached[at]!));
-  return found.map((value, at) => value + more[at]!);
+  add(found, solved(difference(rows, timesTransposed(found, a, m, n, n))));
+  return found;
 }
 
 /** A symmetric, positive definite `a` `(n, n)`, decomposed once; where rounding made it indefinite, by LU. */
 export class SymmetricSystem {
   private readonly lower: Float64Array | undefined;
-  private readonly upper: Float64Array | undefined;
 
   constructor(
     private readonly a: Float64Array,
     private readonly n: number,
   ) {
     this.lower = choleskyFactor(a, n);
-    this.upper = this.lower && transposed(this.lower, n, n);
   }
 
   /** For each row `b` of `rows` `(m, n)` the `x` with `a x = b`: `(m, n)`. */
@@ -61,32 +84,14 @@ export class SymmetricSystem {
   whitenRows(rows: Float64Array, m: number): Float64Array {
     const { lower, n } = this;
     if (!lower) return timesTransposed(rows, transposed(this.root(), n, n), m, n, n);
-    const found = rows.slice();
-    for (let start = 0; start < n; start += BLOCK) {
-      const end = Math.min(start + BLOCK, n);
-      subtractProduct(found, m, lower, n, start, end, 0, start);
-      for (let row = 0; row < m; row += 4) {
-        const four = fourRows(row, m, n);
-        for (let i = start; i < end; i++) substitute(lower, n, i, start, i, found, four);
-      }
-    }
-    return found;
+    return byRows(rows, m, n, (solved, count) => solved.forward(lower, count, 0));
   }
 
   /** `rows` `(m, n)` times that root, transposed: weights of whitened features as those of the features themselves. */
   unwhitenRows(rows: Float64Array, m: number): Float64Array {
-    const { upper, n } = this;
-    if (!upper) return timesTransposed(rows, this.root(), m, n, n);
-    const found = rows.slice();
-    for (let end = n; end > 0; end -= Math.min(BLOCK, end)) {
-      const start = Math.max(end - BLOCK, 0);
-      subtractProduct(found, m, upper, n, start, end, end, n);
-      for (let row = 0; row < m; row += 4) {
-        const four = fourRows(row, m, n);
-        for (let i = end - 1; i >= start; i--) substitute(upper, n, i, i + 1, end, found, four);
-      }
-    }
-    return found;
+    const { lower, n } = this;
+    if (!lower) return timesTransposed(rows, this.root(), m, n, n);
+    return byRows(rows, m, n, (solved, count) => solved.backward(lower, count));
   }
 
   /** Where there is no Cholesky factor: by eigenvalues, of which none is taken for negative. */
@@ -111,17 +116,132 @@ export class SymmetricSystem {
       const inverse = this.solveRows(identity(n), n);
       return found.map((_, j) => inverse[j * n + j]!);
     }
-    const columns = new Float64Array(4 * n);
-    const four = fourRows(0, 4, n);
-    for (let start = 0; start < n; start += 4) {
-      columns.fill(0);
-      for (let row = 0; row < Math.min(4, n - start); row++) columns[row * n + start + row] = 1;
-      for (let i = start; i < n; i++) substitute(lower, n, i, start, i, columns, four);
-      for (let row = 0; row < Math.min(4, n - start); row++) {
-        for (let i = start; i < n; i++) found[start + row] = found[start + row]! + columns[row * n + i]! ** 2;
-      }
+    const solved = new Solved(n);
+    for (let first = 0; first < n; first += AT_ONCE) {
+      const count = Math.min(AT_ONCE, n - first);
+      // Rows of the identity, and in front of their ones all stays 0.
+      solved.unit(first, count);
+      solved.forward(lower, count, first);
+      for (let row = 0; row < count; row++) found[first + row] = solved.square(row, first);
     }
     return found;
+  }
+}
+
+/** `rows` `(m, n)`, as many at once as the memory has room for, as `how` leaves them. */
+function byRows(
+  rows: Float64Array,
+  m: number,
+  n: number,
+  how: (solved: Solved, count: number) => void,
+): Float64Array {
+  const found = new Float64Array(m * n);
+  const solved = new Solved(n);
+  for (let first = 0; first < m; first += AT_ONCE) {
+    const count = Math.min(AT_ONCE, m - first);
+    solved.put(rows.subarray(first * n, (first + count) * n), count);
+    how(solved, count);
+    solved.take(found.subarray(first * n, (first + count) * n), count);
+  }
+  return found;
+}
+
+/**
+ * Some rows `(m, n)` in the memory, solved in place. Block by block: what other blocks make of one is a product of matrices, and
+ * within it they are multiplied by the inverse of the triangle on the diagonal.
+ */
+class Solved {
+  private readonly width: number;
+  private readonly rows: Block;
+  /** Of the triangle, the rows of one block; the inverse of what of them is on the diagonal; and what is being solved. */
+  private readonly panel: Block;
+  private readonly corner: Block;
+  private readonly rest: Block;
+  private readonly numbers: Float64Array;
+
+  constructor(private readonly n: number) {
+    this.width = upTo(n, BLOCK);
+    this.rows = { at: 0, stride: this.width };
+    this.panel = { at: AT_ONCE * this.width, stride: this.width };
+    this.corner = { at: this.panel.at + BLOCK * this.width, stride: BLOCK };
+    this.rest = { at: this.corner.at + BLOCK * BLOCK, stride: BLOCK };
+    this.numbers = tiles().memory(this.rest.at + AT_ONCE * BLOCK);
+  }
+
+  put(rows: Float64Array, count: number): void {
+    const { n, numbers, width } = this;
+    for (let row = 0; row < count; row++) {
+      numbers.set(rows.subarray(row * n, (row + 1) * n), row * width);
+      numbers.fill(0, row * width + n, (row + 1) * width);
+    }
+  }
+
+  /** `count` rows of the identity from row `first` on. */
+  unit(first: number, count: number): void {
+    const { numbers, width } = this;
+    numbers.fill(0, 0, AT_ONCE * width);
+    for (let row = 0; row < count; row++) numbers[row * width + first + row] = 1;
+  }
+
+  take(into: Float64Array, count: number): void {
+    const { n, numbers, width } = this;
+    for (let row = 0; row < count; row++) into.set(numbers.subarray(row * width, row * width + n), row * n);
+  }
+
+  /** The sum of squares of a row from a column on. */
+  square(row: number, first: number): number {
+    const { numbers, width, n } = this;
+    let sum = 0;
+    for (let at = row * width + first; at < row * width + n; at++) sum += numbers[at]! ** 2;
+    return sum;
+  }
+
+  /** `x` with `x lower^T` what the rows were, of rows that are 0 in front of the column `first`, of a block. */
+  forward(lower: Float64Array, count: number, first: number): void {
+    const { n, width, numbers, panel, corner } = this;
+    for (let start = first; start < width; start += BLOCK) {
+      const end = Math.min(start + BLOCK, n);
+      numbers.fill(0, panel.at, corner.at);
+      for (let row = start; row < end; row++) {
+        const to = panel.at + (row - start) * width;
+        numbers.set(lower.subarray(row * n + first, row * n + start), to);
+      }
+      const inverse = inverseOfCorner(lower, n, start, end);
+      numbers.set(inverse, corner.at);
+      this.solve(count, start, first, start - first);
+    }
+  }
+
+  /** `x` with `x lower` what the rows were. */
+  backward(lower: Float64Array, count: number): void {
+    const { n, width, numbers, panel, corner } = this;
+    for (let start = width - BLOCK; start >= 0; start -= BLOCK) {
+      const end = Math.min(start + BLOCK, n);
+      const behind = width - start - BLOCK;
+      numbers.fill(0, panel.at, corner.at);
+      for (let row = end; row < n; row++) {
+        const from = row * n;
+        for (let column = start; column < end; column++) {
+          numbers[panel.at + (column - start) * width + row - end] = lower[from + column]!;
+        }
+      }
+      const inverse = inverseOfCorner(lower, n, start, end);
+      for (let i = 0; i < BLOCK; i++) {
+        for (let j = 0; j < BLOCK; j++) numbers[corner.at + i * BLOCK + j] = inverse[j * BLOCK + i]!;
+      }
+      this.solve(count, start, start + BLOCK, behind);
+    }
+  }
+
+  /** The block from column `start` on, less the product of `depth` columns from `first` on with the panel, times the corner. */
+  private solve(count: number, start: number, first: number, depth: number): void {
+    const { rows, panel, corner, rest } = this;
+    const found = tiles();
+    const m = upTo(count, ROWS);
+    const from = { at: rows.at + start, stride: rows.stride };
+    const a = { at: rows.at + first, stride: rows.stride };
+    found.subtract(rest, from, a, panel, m, BLOCK, depth);
+    found.times(from, rest, corner, m, BLOCK, BLOCK);
   }
 }
 
@@ -130,116 +250,161 @@ export class SymmetricSystem {
  * its transpose); undefined where it is not positive definite.
  */
 export function choleskyFactor(a: Float64Array, n: number): Float64Array | undefined {
-  const lower = new Float64Array(n * n);
-  for (let i = 0; i < n; i++) {
-    for (let j = 0; j <= i; j++) lower[i * n + j] = (a[i * n + j]! + a[j * n + i]!) / 2;
-  }
-  for (let start = 0; start < n; start += BLOCK) {
-    const end = Math.min(start + BLOCK, n);
-    const below = lower.subarray(start * n);
-    subtractProduct(below, n - start, lower, n, start, end, 0, start);
-    if (!factorBlock(lower, n, start, end)) return undefined;
-    for (let row = end; row < n; row += 4) {
-      const four = fourRows(row, n, n);
-      for (let i = start; i < end; i++) substitute(lower, n, i, start, i, lower, four);
+  const width = upTo(n, BLOCK);
+  const found = tiles();
+  const rest = { at: width * width, stride: BLOCK };
+  const corner = { at: rest.at + width * BLOCK, stride: BLOCK };
+  const numbers = found.memory(corner.at + BLOCK * BLOCK);
+  putSymmetric(numbers, a, n, width);
+  for (let start = 0; start < width; start += BLOCK) {
+    const row = { at: start * width, stride: width };
+    const from = { at: row.at + start, stride: width };
+    found.subtract(rest, from, row, row, width - start, BLOCK, start);
+    const own = numbers.subarray(rest.at, rest.at + BLOCK * BLOCK);
+    if (!factorCorner(own)) return undefined;
+    for (let i = 0; i < BLOCK; i++) {
+      numbers.set(own.subarray(i * BLOCK, (i + 1) * BLOCK), from.at + i * width);
     }
+    numbers.set(inverseOfCorner(own, BLOCK, 0, BLOCK), corner.at);
+    const below = { at: from.at + BLOCK * width, stride: width };
+    const left = { at: rest.at + BLOCK * BLOCK, stride: BLOCK };
+    if (start + BLOCK < width) found.times(below, left, corner, width - start - BLOCK, BLOCK, BLOCK);
   }
-  // The products went over the diagonal.
-  for (let i = 0; i < n; i++) lower.fill(0, i * n + i + 1, (i + 1) * n);
-  return lower;
+  return triangleOf(numbers, { at: 0, stride: width }, n);
 }
 
-/** The block on the diagonal from `start` to `end`, of which what lies before is subtracted; false where it is not definite. */
-function factorBlock(lower: Float64Array, n: number, start: number, end: number): boolean {
-  for (let row = start; row < end; row++) {
-    for (let column = start; column <= row; column++) {
-      let rest = lower[row * n + column]!;
-      for (let k = start; k < column; k++) rest -= lower[row * n + k]! * lower[column * n + k]!;
-      if (column < row) lower[row * n + column] = rest / lower[column * n + column]!;
-      else if (rest > 0) lower[row * n + row] = Math.sqrt(rest);
+/**
+ * `lower` with ones on its diagonal and the transpose of an `upper` one, both lower triangular `(n, n)`, whose product is `a`
+ * `(n, n)`; undefined where a number to divide by is 0. No rows are exchanged, so that whoever solves by it has to look at what is left.
+ */
+function triangles(a: Float64Array, n: number): { lower: Float64Array; upper: Float64Array } | undefined {
+  const width = upTo(n, BLOCK);
+  const found = tiles();
+  const [lower, upper] = [
+    { at: 0, stride: width },
+    { at: width * width, stride: width },
+  ];
+  const rest = { at: 2 * width * width, stride: BLOCK };
+  const corner = { at: rest.at + width * BLOCK, stride: BLOCK };
+  const numbers = found.memory(corner.at + BLOCK * BLOCK);
+  putWhole(numbers, lower, a, n, width);
+  putWhole(numbers, upper, transposed(a, n, n), n, width);
+  /** Of a triangle, the block of columns from `start` on without what the columns before make of it, from row `first` on. */
+  const remaining = (of: Block, other: Block, start: number, first: number): void => {
+    const from = { at: of.at + first * width + start, stride: width };
+    const before = { at: of.at + first * width, stride: width };
+    const others = { at: other.at + start * width, stride: width };
+    found.subtract(rest, from, before, others, width - first, BLOCK, start);
+  };
+  /** Into its rows below those of the block: what remains, of which the first is in `row` of `rest`, by the other's corner. */
+  const below = (of: Block, start: number, row: number, inverse: Float64Array): void => {
+    const [first, left] = [start + BLOCK, { at: rest.at + row * BLOCK, stride: BLOCK }];
+    numbers.set(inverse, corner.at);
+    const into = { at: of.at + first * width + start, stride: width };
+    found.times(into, left, corner, width - first, BLOCK, BLOCK);
+  };
+  for (let start = 0; start < width; start += BLOCK) {
+    remaining(lower, upper, start, start);
+    const own = cornerTriangles(numbers.subarray(rest.at, rest.at + BLOCK * BLOCK));
+    if (!own) return undefined;
+    for (const [of, part] of [
+      [lower, own.lower],
+      [upper, own.upper],
+    ] as const) {
+      for (let i = 0; i < BLOCK; i++) {
+        const to = of.at + (start + i) * width + start;
+        numbers.set(part.subarray(i * BLOCK, (i + 1) * BLOCK), to);
+      }
+    }
+    if (start + BLOCK === width) continue;
+    below(lower, start, BLOCK, inverseOfCorner(own.upper, BLOCK, 0, BLOCK));
+    remaining(upper, lower, start, start + BLOCK);
+    below(upper, start, 0, inverseOfCorner(own.lower, BLOCK, 0, BLOCK));
+  }
+  return { lower: triangleOf(numbers, lower, n), upper: triangleOf(numbers, upper, n) };
+}
+
+/** Of `a` `(BLOCK, BLOCK)` both, as `triangles` has them. */
+function cornerTriangles(a: Float64Array): { lower: Float64Array; upper: Float64Array } | undefined {
+  const [lower, upper] = [identity(BLOCK), new Float64Array(BLOCK * BLOCK)];
+  for (let i = 0; i < BLOCK; i++) {
+    for (let j = 0; j < BLOCK; j++) {
+      let rest = a[i * BLOCK + j]!;
+      for (let k = 0; k < Math.min(i, j); k++) rest -= lower[i * BLOCK + k]! * upper[j * BLOCK + k]!;
+      if (j < i) lower[i * BLOCK + j] = rest / upper[j * BLOCK + j]!;
+      else upper[j * BLOCK + i] = rest;
+    }
+    if (!upper[i * BLOCK + i]) return undefined;
+  }
+  return { lower, upper };
+}
+
+/** `a` `(n, n)`, and behind it the identity, into a block `(width, width)`. */
+function putWhole(numbers: Float64Array, block: Block, a: Float64Array, n: number, width: number): void {
+  for (let i = 0; i < width; i++) {
+    const to = block.at + i * width;
+    if (i < n) numbers.set(a.subarray(i * n, (i + 1) * n), to);
+    numbers.fill(0, i < n ? to + n : to, to + width);
+    if (i >= n) numbers[to + i] = 1;
+  }
+}
+
+/** What is in a block up to its diagonal, `(n, n)`. */
+function triangleOf(numbers: Float64Array, { at, stride }: Block, n: number): Float64Array {
+  const found = new Float64Array(n * n);
+  for (let i = 0; i < n; i++) found.set(numbers.subarray(at + i * stride, at + i * stride + i + 1), i * n);
+  return found;
+}
+
+/** The lower half of the mean of `a` `(n, n)` with its transpose, and behind it of the identity, into the memory `(width, width)`. */
+function putSymmetric(numbers: Float64Array, a: Float64Array, n: number, width: number): void {
+  for (let top = 0; top < n; top += BLOCK) {
+    const bottom = Math.min(top + BLOCK, n);
+    for (let left = 0; left <= top; left += BLOCK) {
+      for (let i = top; i < bottom; i++) {
+        const right = Math.min(left + BLOCK, i + 1);
+        for (let j = left; j < right; j++) numbers[i * width + j] = (a[i * n + j]! + a[j * n + i]!) / 2;
+      }
+    }
+  }
+  for (let i = n; i < width; i++) {
+    numbers.fill(0, i * width, (i + 1) * width);
+    numbers[i * width + i] = 1;
+  }
+}
+
+/** Cholesky's factor of `own` `(BLOCK, BLOCK)`, of which the lower half counts, in its place; false where it is not definite. */
+function factorCorner(own: Float64Array): boolean {
+  for (let row = 0; row < BLOCK; row++) {
+    for (let column = 0; column <= row; column++) {
+      let rest = own[row * BLOCK + column]!;
+      for (let k = 0; k < column; k++) rest -= own[row * BLOCK + k]! * own[column * BLOCK + k]!;
+      if (column < row) own[row * BLOCK + column] = rest / own[column * BLOCK + column]!;
+      else if (rest > 0) own[row * BLOCK + row] = Math.sqrt(rest);
       else return false;
     }
+    own.fill(0, row * BLOCK + row + 1, (row + 1) * BLOCK);
   }
   return true;
 }
 
-/**
- * From columns `start` to `end` of `x` `(m, n)`, subtract its columns `first` to `last` times those of rows `start` to `end`
- * of the `triangle` `(n, n)`.
- */
-function subtractProduct(
-  x: Float64Array,
-  m: number,
-  triangle: Float64Array,
-  n: number,
-  start: number,
-  end: number,
-  first: number,
-  last: number,
-): void {
-  const [depth, width] = [last - first, end - start];
-  if (!depth) return;
-  const rows = columnsOf(triangle.subarray(start * n), width, n, first, last);
-  // Some rows at a time, so that what is copied stays small.
-  for (let at = 0; at < m; at += BLOCK) {
-    const count = Math.min(BLOCK, m - at);
-    const part = columnsOf(x.subarray(at * n), count, n, first, last);
-    const product = timesTransposed(part, rows, count, width, depth);
-    for (let i = 0; i < count; i++) {
-      const to = (at + i) * n + start;
-      for (let j = 0; j < width; j++) x[to + j] = x[to + j]! - product[i * width + j]!;
+/** The inverse `(BLOCK, BLOCK)` of the triangle on the diagonal of `lower` `(n, n)` from `start` to `end`, behind it the identity. */
+function inverseOfCorner(lower: Float64Array, n: number, start: number, end: number): Float64Array {
+  const inverse = new Float64Array(BLOCK * BLOCK);
+  const size = end - start;
+  for (let i = 0; i < BLOCK; i++) {
+    if (i >= size) {
+      inverse[i * BLOCK + i] = 1;
+      continue;
+    }
+    const row = (start + i) * n + start;
+    const own = lower[row + i]!;
+    inverse[i * BLOCK + i] = 1 / own;
+    for (let j = 0; j < i; j++) {
+      let sum = 0;
+      for (let k = j; k < i; k++) sum += lower[row + k]! * inverse[k * BLOCK + j]!;
+      inverse[i * BLOCK + j] = -sum / own;
     }
   }
-}
-
-/** Columns `first` to `last` of the first `m` rows of `x`, which are `n` long, copied. */
-function columnsOf(x: Float64Array, m: number, n: number, first: number, last: number): Float64Array {
-  const found = new Float64Array(m * (last - first));
-  for (let i = 0; i < m; i++) found.set(x.subarray(i * n + first, i * n + last), i * (last - first));
-  return found;
-}
-
-type Four = readonly [number, number, number, number];
-
-/** Where `row` and the three after it begin, of `m` rows of `n`; instead of one that is missing, the last. */
-function fourRows(row: number, m: number, n: number): Four {
-  const start = (one: number): number => Math.min(one, m - 1) * n;
-  return [start(row), start(row + 1), start(row + 2), start(row + 3)];
-}
-
-/**
- * Number `i` of four rows of `x`: what is left of it without the part of the `triangle` `(n, n)` from column `start` to
- * `end`, over its diagonal. In place, and the same row may come twice.
- */
-function substitute(
-  triangle: Float64Array,
-  n: number,
-  i: number,
-  start: number,
-  end: number,
-  x: Float64Array,
-  four: Four,
-): void {
-  const [a, b, c, d] = four;
-  let inA = 0;
-  let inB = 0;
-  let inC = 0;
-  let inD = 0;
-  const row = i * n;
-  for (let j = start; j < end; j++) {
-    const factor = triangle[row + j]!;
-    inA += factor * x[a + j]!;
-    inB += factor * x[b + j]!;
-    inC += factor * x[c + j]!;
-    inD += factor * x[d + j]!;
-  }
-  const own = triangle[row + i]!;
-  const foundA = (x[a + i]! - inA) / own;
-  const foundB = (x[b + i]! - inB) / own;
-  const foundC = (x[c + i]! - inC) / own;
-  const foundD = (x[d + i]! - inD) / own;
-  x[a + i] = foundA;
-  x[b + i] = foundB;
-  x[c + i] = foundC;
-  x[d + i] = foundD;
+  return inverse;
 }
