@@ -337,9 +337,8 @@ both, compiling JavaScript counts, which whoever learns again has behind them ([
 
 Aimed at, for five classes of 100 images: heads at most 0.35 of the build before and 1.3 of torch's head only, centers
 at most 0.55, int8 at most 0.5. Of a lesson of heads six tenths are a pass over its images; the rest is what a lesson
-does for known classes, and says of the new ones. A lesson that trains is mostly its steps. Memory is higher than before
-by what is kept of images that are looked at once, and by matrices of more features. A task-incremental accuracy here
-is of 500 test images.
+does for known classes, and says of the new ones. A lesson that trains is mostly its steps. A task-incremental accuracy
+here is of 500 test images.
 """
 
 
