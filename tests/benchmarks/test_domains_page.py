@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+import sys
 
 import numpy as np
+
+from conftest import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY))
+
 from benchmarks.domains import page
 
-ROOT = Path(__file__).parents[2]
-RESULTS = json.loads((ROOT / "docs/results/domains.json").read_text())
+RESULTS = json.loads((REPOSITORY / "docs/results/domains.json").read_text(encoding="utf-8"))
 
 
 def test_the_page_is_written_from_the_results() -> None:
-    text = (ROOT / "docs/domains.md").read_text()
+    text = (REPOSITORY / "docs/domains.md").read_text(encoding="utf-8")
     assert page(text, RESULTS) == text
 
 
 def test_the_readme_says_what_was_measured() -> None:
     said = re.search(
-        r"low contrast (\d+\.\d) % are right instead of (\d+\.\d)", (ROOT / "README.md").read_text()
+        r"low contrast (\d+\.\d) % are right instead of (\d+\.\d)",
+        (REPOSITORY / "README.md").read_text(encoding="utf-8"),
     )
     assert said is not None
     shown = ("gaussian noise", "gaussian blur", "contrast")
