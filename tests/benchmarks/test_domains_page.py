@@ -23,10 +23,8 @@ def test_the_page_is_written_from_the_results() -> None:
 
 
 def test_the_readme_says_what_was_measured() -> None:
-    said = re.search(
-        r"low contrast (\d+\.\d) % are right instead of (\d+\.\d)",
-        (REPOSITORY / "README.md").read_text(encoding="utf-8"),
-    )
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    said = re.search(r"low contrast (\d+\.\d) % are right instead of (\d+\.\d)", readme)
     assert said is not None
     shown = ("gaussian noise", "gaussian blur", "contrast")
     for count, number in (("100", said[1]), ("0", said[2])):
