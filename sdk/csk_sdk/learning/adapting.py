@@ -79,6 +79,33 @@ class Adapted:
         return asdict(self)
 
 
+class _Unlabelled:
+    """What a domain is learned from: images spread over those that were given, batch by batch as the graphs take them.
+
+    Raises TaskError where they are too few.
+    """
+
+    def __init__(self, bundle: Bundle, images: NDArray[Any] | Sequence[Any], name: str) -> None:
+        self._bundle, self.noun = bundle, bundle.manifest.input.noun
+        pixels = bundle.preprocessing.stack(images)
+        if len(pixels) < LEAST_IMAGES:
+            few = plural(len(pixels), self.noun)
+            raise TaskError(said("domain_few", name=name, images=few, least=str(LEAST_IMAGES)))
+        chosen = np.linspace(0, len(pixels) - 1, min(len(pixels), MOST_IMAGES)).astype(np.int64)
+        self._pixels = pixels[chosen]
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        size = self._bundle.manifest.batch_size
+        for start in range(0, len(self), size):
+            yield self._bundle.preprocessing.normalize(self._pixels[start : start + size])
+
+    def __str__(self) -> str:
+        return plural(len(self), self.noun)
+
+
 def adapt(
     bundle: Bundle,
     state: State,
@@ -94,38 +121,24 @@ def adapt(
     """
     generation = state.load()
     _require_possible(bundle, generation, name, replace)
-    pixels = bundle.preprocessing.stack(images)
-    noun = bundle.manifest.input.noun
-    if len(pixels) < LEAST_IMAGES:
-        raise TaskError(
-            said("domain_few", name=name, images=plural(len(pixels), noun), least=str(LEAST_IMAGES))
-        )
-    chosen = np.linspace(0, len(pixels) - 1, min(len(pixels), MOST_IMAGES)).astype(np.int64)
+    given = _Unlabelled(bundle, images, name)
     others = {key: value for key, value in generation.tensors.items() if not key.startswith(PREFIX)}
-    kept = domain_tensors(generation.tensors)
-    for key in domain_tensors(kept, name):
-        del kept[key]
-
-    def batches() -> Iterator[NDArray[np.float32]]:
-        size = bundle.manifest.batch_size
-        for start in range(0, len(chosen), size):
-            yield bundle.preprocessing.normalize(pixels[chosen[start : start + size]])
-
-    features = _features(bundle, others, batches(), threads)
-    tensors, apart = _domain(bundle, others, name, batches(), features, threads)
+    features = _features(bundle, others, given, threads)
+    tensors, apart = _domain(bundle, others, name, given, features, threads)
     with closing(Domains(bundle, {**others, **tensors}, threads)) as domain:
-        seen = np.concatenate([domain.through(0, batch) for batch in batches()])
+        seen = np.concatenate([domain.through(0, batch) for batch in given])
         told = float((domain.told(features) == 0).mean())
     distance = class_distance(generation, class_head(generation, bundle.manifest))
     before, after, unknown = _nearer(distance, features, seen)
     if before is not None and after is not None and not after < before:
-        raise TaskError(said("domain_no_nearer", name=name, images=plural(len(chosen), noun)))
-    committed = state.commit(generation.number, generation.tasks, {**others, **kept, **tensors})
+        raise TaskError(said("domain_no_nearer", name=name, images=str(given)))
+    # One of the same name has the same keys.
+    committed = state.commit(generation.number, generation.tasks, {**generation.tensors, **tensors})
     state.clear_progress()
     warnings: tuple[str, ...] = ()
     if unknown is not None and unknown > UNLIKE:
-        warnings = (said("domain_unlike", unknown=f"{100 * unknown:.0f}", noun=noun),)
-    return Adapted(name, committed.number, len(chosen), apart, told, unknown, after, before, warnings)
+        warnings = (said("domain_unlike", unknown=f"{100 * unknown:.0f}", noun=given.noun),)
+    return Adapted(name, committed.number, len(given), apart, told, unknown, after, before, warnings)
 
 
 def forget_domain(state: State, name: str) -> Generation:
@@ -154,13 +167,13 @@ def _require_possible(bundle: Bundle, generation: Generation, name: str, replace
 
 
 def _features(
-    bundle: Bundle, tensors: dict[str, NDArray[Any]], batches: Iterator[NDArray[np.float32]], threads: int
+    bundle: Bundle, tensors: dict[str, NDArray[Any]], images: _Unlabelled, threads: int
 ) -> NDArray[np.float32]:
     found: list[NDArray[np.float32]] = []
     with closing(FeatureExtractor(bundle, tensors, threads, release=True)) as extractor:
-        for batch in batches:
+        for batch in images:
             found.append(extractor(batch))
-            require_answers(found[-1], bundle.manifest.input.noun, sum(map(len, found[:-1])))
+            require_answers(found[-1], images.noun, sum(map(len, found[:-1])))
     return np.concatenate(found)
 
 
@@ -168,7 +181,7 @@ def _domain(
     bundle: Bundle,
     tensors: dict[str, NDArray[Any]],
     name: str,
-    batches: Iterator[NDArray[np.float32]],
+    images: _Unlabelled,
     features: NDArray[np.float32],
     threads: int,
 ) -> tuple[dict[str, NDArray[Any]], float]:
@@ -177,12 +190,11 @@ def _domain(
     if told is None:
         raise TaskError(said("domain_nothing_known", name=name))
     if told.apart < TOLD:
-        images = plural(len(features), bundle.manifest.input.noun)
-        raise TaskError(said("domain_alike", name=name, images=images))
+        raise TaskError(said("domain_alike", name=name, images=str(images)))
     mean, deviation = bundle.domain_channels()
     total = ChannelSum()
     with closing(bundle.graph(DOMAIN_STATISTICS, tensors, threads)) as graph:
-        for batch in batches:
+        for batch in images:
             found = graph.run({"image": batch, DOMAIN_MEAN: mean, DOMAIN_DEVIATION: deviation})
             total.add(found[CHANNEL_MEAN], found[CHANNEL_VARIANCE], len(batch))
     scale, shift = affine(total, mean, deviation)
