@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from benchmarks.continual.data import Split, Stream, TaskData
-from safetensors.numpy import save_file
+
+from csk_sdk.state.tensorfile import packed
 
 RUNNER = Path(__file__).resolve().parents[1] / "device_runners" / "js"
 _TOOL = RUNNER / "out" / "build" / "tools" / "lesson.js"
@@ -40,7 +41,7 @@ def _write(folder: Path, bundle: Path, settings: Mapping[str, Any], stream: Stre
     for name, split in splits.items():
         tensors[f"{name}/images"] = np.ascontiguousarray(split.images)
         tensors[f"{name}/labels"] = np.ascontiguousarray(split.labels)
-    save_file(tensors, folder / "lesson.safetensors")
+    (folder / "lesson.safetensors").write_bytes(packed(tensors))
     lesson = {
         "bundle": str(bundle), "name": task.name, "classes": list(task.classes),
         "base": list(stream.base.classes), "settings": dict(settings),

@@ -98,7 +98,8 @@ def run(
             used = time.process_time()
             if row.adapts:
                 learner.adapt(task.name, task.train.images)
-            report = learner.learn(tasks[task.name])
+            # Behind noise, most images of some classes look like others: here it is known that they are none.
+            report = learner.learn(tasks[task.name], replace=False if stream.domains else None)
             cpu_seconds.append(round(time.process_time() - used, 2))
             seconds.append(round(report.seconds, 2))
             epochs_trained.append(report.epochs)

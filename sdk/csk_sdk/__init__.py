@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         UnsupportedOpError,
     )
     from csk_sdk.learner import Learner
+    from csk_sdk.learning.adapting import Adapted
     from csk_sdk.learning.forgetting import Forgotten
     from csk_sdk.learning.learn_run import Progress
     from csk_sdk.learning.life import LearnReport
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from csk_sdk.workspace.verification import Verification, verify
 
 __all__ = [
+    "Adapted",
     "Bundle",
     "BundleError",
     "ConfigError",
@@ -81,6 +83,7 @@ __all__ = [
 
 # The module of each, imported with the first use of one of its names: nobody waits for what they do not use.
 _MODULES = {
+    "Adapted": "learning.adapting",
     "Bundle": "bundle.folder",
     "BundleError": "errors",
     "ConfigError": "errors",

@@ -23,6 +23,7 @@ OPTIONS = {
         --optimizer --energy --channel-ratio --label-smoothing --class-statistics --no-class-statistics --label-check
         --no-label-check --max-forgetting --on-forgetting --threads --backend --no-evaluate
         --precision --prefix-cache --prefix-views --replace --add --json""",
+    "adapt": "NAME [FILE]... --replace --remove --json",
     "watch": "--settle --poll --once --nice --when --threads --tasks --json",
     "pause": "--workspace --tasks",
     "resume": "--workspace --tasks",

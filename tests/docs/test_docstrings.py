@@ -32,6 +32,7 @@ CANNOT_FAIL = {
     "Bundle.session",
     "Evaluation.to_json",
     "ExportReport.to_json",
+    "Adapted.to_json",
     "Forgotten.to_json",
     "Inspection.to_json",
     "LearnReport.to_json",

@@ -110,6 +110,21 @@ def calls(device: Device) -> dict[str, Call]:
         finally:
             device.learner().rollback("01")
 
+    def adapt(name: Any, images: Any, replace: Any) -> None:
+        try:
+            learner.adapt(name, images, replace=replace)
+        finally:
+            for known in learner.domains:
+                learner.forget_domain(known)
+
+    def forget_domain(name: Any) -> None:
+        learner.adapt("haze", haze)
+        try:
+            learner.forget_domain(name)
+        finally:
+            adapt("haze", haze, True)
+
+    haze = (device.digits.arrays((0, 1, 2, 3), 0, 20)[0] * 0.12 + 60).astype(np.uint8)
     stop_marker = object()
     return {
         "Bundle.open": (Bundle.open, {"folder": bundle, "trust": None}),
@@ -136,6 +151,8 @@ def calls(device: Device) -> dict[str, Call]:
             learner.stream,
             {"name": "03", "classes": ["a", "b"], "config": None, "replace": None},
         ),
+        "Learner.adapt": (adapt, {"name": "haze", "images": haze, "replace": False}),
+        "Learner.forget_domain": (forget_domain, {"name": "haze"}),
         "Learner.forget": (forget, {"name": "four", "task": None}),
         "Learner.rename": (learner.rename, {"old": "four", "new": "four"}),
         "Learner.merge": (learner.merge, {"into": "four", "other": "four"}),
@@ -263,6 +280,7 @@ def test_no_public_function_is_left_out(device: Device) -> None:
         "Bundle.checkpoint",
         "Bundle.stored_checkpoint",
         "Bundle.weights",
+        "Bundle.domain_channels",
         "Bundle.folded_kernels",
         "Bundle.graph",
         "Bundle.graph_file",
@@ -271,6 +289,7 @@ def test_no_public_function_is_left_out(device: Device) -> None:
         "Bundle.path",
         "Bundle.verify_file",
         "Evaluation.to_json",
+        "Adapted.to_json",
         "Forgotten.to_json",
         "Inbox.names",
         "Inbox.paths",

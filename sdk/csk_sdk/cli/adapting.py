@@ -37,9 +37,9 @@ def adapt(
     trust: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Get used to another camera, light or weather, from images without labels.
+    """Get used to another camera, light or weather.
 
-    At least 32 images of known things, a fair mix of their classes. From then on each image is told to be of such a
+    From 32 images or more without labels, of known things, a fair mix of their classes. From then on each image is told to be of such a
     domain or not, and what is known is recognised in it. The backbone is not trained any more.
 
     \b
