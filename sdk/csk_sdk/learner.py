@@ -398,11 +398,11 @@ class Learner:
     def adapt(self, name: str, images: NDArray[Any] | Sequence[Any], *, replace: bool = False) -> Adapted:
         """Learn the domain `name`: what another camera, light or weather makes of images. It takes no labels.
 
-        `images` are at least 32, uint8 RGB `(n, h, w, c)` or as `predict` takes them otherwise: of known things, a fair
-        mix of their classes, and all of this domain. From then on each image is told to be of one of the domains or of
-        none, and seen as the base's images are (adaptive batch normalisation, arXiv 1603.04779): what is known is
-        recognised in it, and what is learned from it is known everywhere. The backbone is not trained any more.
-        `replace` takes the place of a domain of this name. No pixel is kept. Commits a generation.
+        `images` are at least 32, uint8 RGB `(n, h, w, c)` or as `predict` takes them otherwise: of classes that the
+        base knows, a fair mix of them, and all of this domain. From then on each image is told to be of one of the
+        domains or of none, and seen as the base's images are (adaptive batch normalisation, arXiv 1603.04779): what is
+        known is recognised in it. The backbone is not trained any more. No pixel is kept. Commits a generation.
+        `replace` takes the place of a domain of this name.
 
         Raises TaskError for images that are too few, look like what is known already, or come no nearer to it, and for
         a name that is known or cannot be used; BundleError where the bundle was built without base data;

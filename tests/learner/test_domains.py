@@ -113,6 +113,14 @@ def test_images_of_no_domain_are_seen_to_the_bit_as_before(learner: Learner, dig
     assert np.abs(learner.features(faint(images)) - shown).max() > 0.1
 
 
+def test_a_second_domain_of_the_same_look_is_refused(learner: Learner, digits: Digits) -> None:
+    images = faint(mixed(digits))
+    learner.adapt("faint", images[::2])
+    with pytest.raises(TaskError, match="are no nearer to what is known than they are seen now"):
+        learner.adapt("again", images[1::2])
+    assert learner.domains == ("faint",)
+
+
 def test_a_domain_is_replaced_when_that_is_said(learner: Learner, digits: Digits) -> None:
     learner.adapt("camera", faint(mixed(digits)))
     with pytest.raises(TaskError, match=r"^Domain 'camera' is known already\. Replace it with"):
@@ -159,10 +167,10 @@ def refused(digits: Digits) -> dict[str, tuple[str, Pixels, str]]:
         "few": (
             "faint",
             faint(images[:31]),
-            "31 images are too few to learn domain 'faint' from, and at least 32",
+            "Domain 'faint' was given 31 images, and takes at least 32",
         ),
         "alike": ("same", images, "look like those that are known already"),
-        "noise": ("noise", noise, "are no nearer to what is known than before"),
+        "noise": ("noise", noise, "are no nearer to what is known than they are seen now"),
         "a path for a name": ("a/b", faint(images), "A domain cannot be called 'a/b'"),
         "a name of nothing": ("", faint(images), "A domain cannot be called ''"),
     }

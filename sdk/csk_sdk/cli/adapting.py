@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from csk_sdk.cli.given_files import files_at
+from csk_sdk.cli.given_files import images_below
 from csk_sdk.cli.options import HERE, AsJson, BundleDir, StateDir, TrustKey, WorkspaceDir
 from csk_sdk.cli.rendering import Screen
 from csk_sdk.data.files import open_files
@@ -39,14 +39,14 @@ def adapt(
 ) -> None:
     """Get used to another camera, light or weather.
 
-    From 32 images or more without labels, of known things, a fair mix of their classes. From then on each image is told to be of such a
-    domain or not, and what is known is recognised in it. The backbone is not trained any more.
+    From 32 images or more without labels, of classes that the base knows, a fair mix of them. From then on each image
+    is told to be of such a domain or not, and what is known is recognised in it. The backbone is not trained any more.
 
     \b
     Example:  csk-sdk adapt night night-images
     """
     if bool(files) == remove or (remove and replace):
-        raise ConfigError("Give images of the domain, or take it back with --remove.")
+        raise ConfigError("Give images of the domain, or take it back with --remove: one of both.")
     screen = Screen(as_json)
     space = Workspace.open(workspace, bundle, state, trust=trust)
     learner = space.learner()
@@ -55,7 +55,7 @@ def adapt(
         screen.json({"domain": name, "generation": generation.number, "removed": True})
         screen.say(f"Domain {name} is taken back. Generation {generation.number} is current.")
         return
-    given = [inner for path in files or () for inner in files_at(path)]
+    given = [inner for path in files or () for inner in images_below(path)]
     source = open_files(given, bit_depth=space.bit_depth)
     fit = learner.bundle.preprocessing.to_size
     # More are not looked at: of many, some that are spread over them.

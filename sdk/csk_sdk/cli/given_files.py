@@ -18,6 +18,14 @@ def files_at(path: Path) -> list[Path]:
     return found
 
 
+def images_below(path: Path) -> list[Path]:
+    """The same without labels: of a folder of folders, such as a task's classes, what is in all of these."""
+    if not path.is_dir() or _read_in(path):
+        return files_at(path)
+    folders = sorted(one for one in path.iterdir() if one.name[0] != "." and one.is_dir())
+    return [inner for one in folders for inner in _read_in(one)] or files_at(path)
+
+
 def _read_in(folder: Path) -> list[Path]:
     """The images and signals that lie directly in a folder, by name."""
     return sorted(

@@ -25,6 +25,7 @@ from csk_sdk.method.domains import (
     LEAST_IMAGES,
     MOST_DOMAINS,
     MOST_IMAGES,
+    NEARER,
     TOLD,
     UNLIKE,
     ChannelSum,
@@ -60,7 +61,8 @@ class Adapted:
     - `told`: the share of its images that are told to be of it, 0 to 1
     - `unknown`: the share of them that is still unlike all that is known, 0 to 1; None as `distance`
     - `distance`, `distance_before`: the median distance of its images from all that is known (`Prediction.distance`),
-      seen as the domain shows them, and without; None where nothing was measured of how far known ones reach
+      seen as the domain shows them, and as they were seen before; None where nothing was measured of how far known
+      ones reach
     - `warnings`: sentences for its user
     """
 
@@ -123,17 +125,18 @@ def adapt(
     _require_possible(bundle, generation, name, replace)
     given = _Unlabelled(bundle, images, name)
     others = {key: value for key, value in generation.tensors.items() if not key.startswith(PREFIX)}
+    kept = {key: value for key, value in generation.tensors.items() if not key.startswith(f"{PREFIX}{name}/")}
     features = _features(bundle, others, given, threads)
+    now = features if len(kept) == len(others) else _features(bundle, kept, given, threads)
     tensors, apart = _domain(bundle, others, name, given, features, threads)
     with closing(Domains(bundle, {**others, **tensors}, threads)) as domain:
         seen = np.concatenate([domain.through(0, batch) for batch in given])
         told = float((domain.told(features) == 0).mean())
     distance = class_distance(generation, class_head(generation, bundle.manifest))
-    before, after, unknown = _nearer(distance, features, seen)
-    if before is not None and after is not None and not after < before:
+    before, after, unknown = _nearer(distance, now, seen)
+    if before is not None and after is not None and not after < NEARER * before:
         raise TaskError(said("domain_no_nearer", name=name, images=str(given)))
-    # One of the same name has the same keys.
-    committed = state.commit(generation.number, generation.tasks, {**generation.tensors, **tensors})
+    committed = state.commit(generation.number, generation.tasks, {**kept, **tensors})
     state.clear_progress()
     warnings: tuple[str, ...] = ()
     if unknown is not None and unknown > UNLIKE:

@@ -19,11 +19,8 @@ from csk_sdk.method.heads import ClassStatistics, Shrunk
 Float64 = NDArray[np.float64]
 LEAST_IMAGES, MOST_IMAGES = integer("domains", "least_images"), integer("domains", "most_images")
 MOST_SCALE, LEAST_DEVIATION = number("domains", "most_scale"), number("domains", "least_deviation")
-TOLD, UNLIKE, MOST_DOMAINS = (
-    number("domains", "told"),
-    number("domains", "unlike"),
-    integer("domains", "most"),
-)
+TOLD, NEARER, UNLIKE = number("domains", "told"), number("domains", "nearer"), number("domains", "unlike")
+MOST_DOMAINS = integer("domains", "most")
 LEAST_VARIANCE = number("domains", "least_variance")
 
 

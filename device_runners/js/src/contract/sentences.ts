@@ -36,15 +36,15 @@ export const SENTENCES = {
   domainMany:
     "Domain '{name}' would be one more than the {known} that a device can know: take one back first.",
   domainFew:
-    "{images} are too few to learn domain '{name}' from, and at least {least} are needed: of fewer, means say more of the images than of how they were taken.",
+    "Domain '{name}' was given {images}, and takes at least {least}: of fewer, means say more of the images than of how they were taken.",
   domainNothingKnown:
     "Nothing is known here that images of domain '{name}' could be told from: build the bundle with base data, or learn a task with class statistics first.",
   domainAlike:
     "{images} for domain '{name}' look like those that are known already, and cannot be told from them: there is nothing to adapt to. Nothing was committed.",
   domainUnlike:
-    '{unknown} % of these {noun}s are unlike all that is known, also as the domain shows them: it is right for {noun}s of known things, a fair mix of their classes. Where these were others, take the domain back.',
+    '{unknown} % of these {noun}s are unlike all that is known, also as the domain shows them: it is right for {noun}s of classes that the base knows, a fair mix of them. Where these were others, take the domain back.',
   domainNoNearer:
-    "Seen as domain '{name}' would show them, {images} are no nearer to what is known than before: take images of known things, a fair mix of their classes, all of one domain. Nothing was committed.",
+    "Seen as domain '{name}' would show them, {images} are no nearer to what is known than they are seen now: take images of classes that the base knows, a fair mix of them, in one look that is not known yet. Nothing was committed.",
   fewShot:
     '{each} a class: too few for training to gain much. The backbone stays frozen, and the classes have heads on it. More epochs, or fewShot: 0, train all the same.',
   headsPay:

@@ -33,7 +33,7 @@ import type { State } from '../state/state.js';
  * many its statistics are of. `apart` is how many deviations lie between its images and what is known, along the direction
  * that tells them best, and `told` the share of its images, 0 to 1, that are told to be of it. `unknown` is the share of them
  * that is still unlike all that is known, `distance` and `distanceBefore` the median distance of its images from all that is
- * known (`Prediction.distance`), seen as the domain shows them, and without; undefined where nothing was measured of how far
+ * known (`Prediction.distance`), seen as the domain shows them, and as they were seen before; undefined where nothing was measured of how far
  * known ones reach. `warnings` are sentences for its user.
  */
 export interface Adapted {
@@ -75,7 +75,9 @@ export async function adapt(
   const own = domainTensors(generation.tensors, name);
   const others = new Map([...generation.tensors].filter(([key]) => !all.has(key)));
   const kept = [...all].filter(([key]) => !own.has(key));
+  const before = new Map([...others, ...kept]);
   const features = await featuresOf(bundle, others, batches, opening);
+  const now = kept.length ? await featuresOf(bundle, before, batches, opening) : features;
   const told = toldBy(bundle, others, features, name, images);
   const tensors = await measured(bundle, others, name, batches, told, opening);
   const domain = new Domains(bundle, new Map([...others, ...tensors]), opening);
@@ -85,12 +87,12 @@ export async function adapt(
   } finally {
     await domain.close();
   }
-  const nearer = nearerBy(bundle, generation, features, together(seen));
-  if (nearer && !(nearer.distance < nearer.distanceBefore)) {
+  const nearer = nearerBy(bundle, generation, now, together(seen));
+  if (nearer && !(nearer.distance < DOMAINS.nearer * nearer.distanceBefore)) {
     throw new TaskError(filled(SENTENCES.domainNoNearer, { name, images: plural(images, 'image') }));
   }
   const share = domain.told(features).filter((number) => number === 0).length / images;
-  const next = new Map([...others, ...kept, ...tensors]);
+  const next = new Map([...before, ...tensors]);
   const { number } = await state.commit(generation.number, generation.tasks, next);
   await state.clearProgress();
   const { unknown, distance, distanceBefore } = nearer ?? NOTHING_MEASURED;
@@ -159,7 +161,7 @@ function batchesOf(
   return { images, batches };
 }
 
-/** Features `(n, f)` without any domain. Throws TaskError for the first image of which they are not finite. */
+/** Features `(n, f)`, seen through the domains in `tensors`. Throws TaskError for the first image of which they are not finite. */
 async function featuresOf(
   bundle: Bundle,
   tensors: Tensors,
