@@ -187,7 +187,12 @@ describe('a domain', () => {
       "Domain 'faint' was given 31 images, and takes at least 32",
     ],
     ['what looks as usual', 'same', () => shown(plain), 'look like those that are known already'],
-    ['what comes no nearer', 'noise', async () => noise, 'are no nearer to what is known than they are seen now'],
+    [
+      'what comes no nearer',
+      'noise',
+      async () => noise,
+      'are no nearer to what is known than they are seen now',
+    ],
     ['a path for a name', 'a/b', () => shown(faint), "A domain cannot be called 'a/b'"],
     ['a name of nothing', '', () => shown(faint), "A domain cannot be called ''"],
     ['a name on two lines', 'a\nb', () => shown(faint), "A domain cannot be called 'a\\nb'"],
