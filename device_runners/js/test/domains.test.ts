@@ -4,7 +4,7 @@ import { cpSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { BundleError, TaskError } from '../src/errors.js';
-import { float32 } from '../src/formats/tensors.js';
+import { float32, type StoredTensor } from '../src/formats/tensors.js';
 import { Learner } from '../src/learner.js';
 import { Random } from '../src/method/random.js';
 import { Domains } from '../src/network/domains.js';
@@ -203,8 +203,28 @@ describe('a domain', () => {
     expect([learner.domains, learner.generation.number]).toEqual([[], 0]);
   });
 
+  it('is refused where another shows the same look', async () => {
+    const pictures = await shown(faint);
+    await learner.adapt('faint', pictures);
+    await expect(learner.adapt('again', pictures)).rejects.toThrow(
+      'are no nearer to what is known than they are seen now',
+    );
+    expect(learner.domains).toEqual(['faint']);
+  });
+
   it('is one of 16 at most', async () => {
-    for (let i = 0; i < 16; i++) await learner.adapt(`${i}`, await shown(faint, 32));
+    const storage = new MemoryStorage();
+    learner = await opened(storage);
+    await learner.adapt('0', await shown(faint));
+    const { number, tasks, tensors } = learner.generation;
+    const copies = Array.from({ length: 16 }, (_, i) =>
+      [...tensors].map(([key, tensor]): [string, StoredTensor] => [
+        key.replace('domain/0/', `domain/${i}/`),
+        tensor,
+      ]),
+    );
+    await learner.state.locked(() => learner.state.commit(number, tasks, new Map(copies.flat())));
+    learner = await opened(storage);
     await expect(learner.adapt('more', await shown(dark))).rejects.toThrow(
       "Domain 'more' would be one more than the 16 that a device can know: take one back first.",
     );
