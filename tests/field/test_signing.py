@@ -145,6 +145,7 @@ def every_command(workspace: Path) -> list[list[str | Path]]:
         ["watch", "--once", "--nice", "0"],
         ["status"],
         ["inspect", workspace / "bundle"],
+        ["adapt", "night", "--remove"],
         ["forget", "zero"],
         ["rename", "zero", "one"],
         ["merge", "zero", "one"],
