@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from conftest import NAMES, Digits, build_digits_bundle, open_learner
 from csk_sdk import BundleError, Learner, Task, TaskError
+from csk_sdk.method.projection import frozen_moment
 from csk_sdk.network.domains import domain_tensors
 
 Pixels = NDArray[np.uint8]
@@ -129,6 +130,27 @@ def test_a_domain_is_replaced_when_that_is_said(learner: Learner, digits: Digits
     assert learner.domains == ("camera",)
     assert right(learner, digits, dark) > 0.97
     assert right(learner, digits, faint) < 0.7
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_where_all_is_frozen_too_whole_images_are_seen(
+    digits: Digits, tmp_path: Path, base_data: Path, place: str
+) -> None:
+    """Since an upgrade no site may be trained, and a domain is known since: no prefix features stand for images."""
+    bundle = build_digits_bundle(tmp_path / "bundle", base_data=base_data, trainable="from:/stage2/first/conv/Conv")
+    learner = open_learner(bundle, tmp_path / "state", prefix_cache=place)
+    assert learner.bundle.manifest.prefix
+    learner.adapt("faint", faint(mixed(digits)))
+    frozen = {
+        f"moment/{site.name}": frozen_moment(site.groups, site.shape[1])
+        for site in learner.bundle.manifest.sites
+    }
+    with learner.state.lock():
+        learner.state.commit(1, (), {**learner.generation.tensors, **frozen})
+    images, labels = digits.arrays((4, 5), 0, 40)
+    report = learner.learn(Task.from_arrays("01", faint(images), labels, ["four", "five"]))
+    assert report.heads_only_because == "domains"
+    assert right(learner, digits, faint, (*BASE, 4, 5)) > 0.9
 
 
 def test_rolling_back_goes_by_tasks(learner: Learner, digits: Digits) -> None:

@@ -49,9 +49,9 @@ def all_frozen(sites: Sequence[Site], tensors: Mapping[str, NDArray[Any]]) -> bo
 
 def why_fixed(sites: Sequence[Site], tensors: Mapping[str, NDArray[Any]]) -> str:
     """Why a generation with these `tensors` has no center that may be trained, "" where one may be."""
-    if all_frozen(sites, tensors):
-        return ALL_FROZEN
-    return DOMAINS if domain_names(tensors) else ""
+    if domain_names(tensors):
+        return DOMAINS
+    return ALL_FROZEN if all_frozen(sites, tensors) else ""
 
 
 def heads_because(
