@@ -13,7 +13,7 @@ from csk_sdk.contract.manifest import CHANNEL_MEAN, CHANNEL_VARIANCE, Manifest
 from csk_sdk.data.pixel_cache import PixelCache
 from csk_sdk.data.preprocess_signals import preprocessing_of
 from csk_sdk.data.tasks import Split
-from csk_sdk.method.domains import MOST_IMAGES, ChannelSum
+from csk_sdk.method.domains import ChannelSum, looked_at
 from csk_sdk.runtime.sessions import Graph
 
 
@@ -22,11 +22,10 @@ def measure_channels(statistics: Path, split: Split, manifest: Manifest) -> dict
 
     Of images that are spread over the split.
     """
-    chosen = np.linspace(0, len(split) - 1, min(len(split), MOST_IMAGES)).astype(np.int64)
     total, preprocessing = ChannelSum(), preprocessing_of(manifest)
     pixels = PixelCache(split, preprocessing, 0)
     with closing(Graph(statistics)) as graph:
-        for images, _ in pixels.batches(manifest.batch_size, chosen):
+        for images, _ in pixels.batches(manifest.batch_size, looked_at(len(split))):
             found = graph.run({"image": preprocessing.normalize(images)})
             total.add(found[CHANNEL_MEAN], found[CHANNEL_VARIANCE], len(images))
     return {"mean": total.mean.astype(np.float32), "deviation": total.deviation.astype(np.float32)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from csk_sdk.cli.given_files import images_below
@@ -15,7 +14,7 @@ from csk_sdk.data.files import open_files
 from csk_sdk.errors import ConfigError
 from csk_sdk.formats.wording import plural
 from csk_sdk.learning.adapting import Adapted
-from csk_sdk.method.domains import MOST_IMAGES
+from csk_sdk.method.domains import looked_at
 from csk_sdk.workspace.folder import Workspace
 
 
@@ -58,9 +57,8 @@ def adapt(
     given = [inner for path in files or () for inner in images_below(path)]
     source = open_files(given, bit_depth=space.bit_depth)
     fit = learner.bundle.preprocessing.to_size
-    # More are not looked at: of many, some that are spread over them.
-    chosen = np.linspace(0, len(given) - 1, min(len(given), MOST_IMAGES)).astype(int)
-    images = [fit(source.read(index), source.name(index)) for index in chosen]
+    # What would not be looked at need not be read.
+    images = [fit(source.read(index), source.name(index)) for index in looked_at(len(given)).tolist()]
     done = learner.adapt(name, images, replace=replace)
     screen.json(done.to_json())
     _tell(screen, done, learner.bundle.manifest.input.noun)

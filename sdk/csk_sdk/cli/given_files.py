@@ -22,8 +22,7 @@ def images_below(path: Path) -> list[Path]:
     """The same without labels: of a folder of folders, such as a task's classes, what is in all of these."""
     if not path.is_dir() or _read_in(path):
         return files_at(path)
-    folders = sorted(one for one in path.iterdir() if one.name[0] != "." and one.is_dir())
-    return [inner for one in folders for inner in _read_in(one)] or files_at(path)
+    return [inner for one in _folders_in(path) for inner in _read_in(one)] or files_at(path)
 
 
 def _read_in(folder: Path) -> list[Path]:
@@ -35,10 +34,13 @@ def _read_in(folder: Path) -> list[Path]:
     )
 
 
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.iterdir() if one.name[0] != "." and one.is_dir())
+
+
 def _below(folder: Path) -> str:
     """What there is to predict in a folder's own folders, such as those of classes."""
-    inner = sorted(one for one in folder.iterdir() if one.name[0] != "." and one.is_dir())
-    counts = {one.name: len(files) for one in inner if (files := _read_in(one))}
+    counts = {one.name: len(files) for one in _folders_in(folder) if (files := _read_in(one))}
     if not counts:
         return ""
     count, first = sum(counts.values()), folder / next(iter(counts))

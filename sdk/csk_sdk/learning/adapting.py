@@ -24,12 +24,12 @@ from csk_sdk.formats.wording import plural
 from csk_sdk.method.domains import (
     LEAST_IMAGES,
     MOST_DOMAINS,
-    MOST_IMAGES,
     NEARER,
     TOLD,
     UNLIKE,
     ChannelSum,
     affine,
+    looked_at,
     telling,
 )
 from csk_sdk.method.heads import ClassStatistics
@@ -93,8 +93,7 @@ class _Unlabelled:
         if len(pixels) < LEAST_IMAGES:
             few = plural(len(pixels), self.noun)
             raise TaskError(said("domain_few", name=name, images=few, least=str(LEAST_IMAGES)))
-        chosen = np.linspace(0, len(pixels) - 1, min(len(pixels), MOST_IMAGES)).astype(np.int64)
-        self._pixels = pixels[chosen]
+        self._pixels = pixels[looked_at(len(pixels))]
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -103,6 +102,15 @@ class _Unlabelled:
         size = self._bundle.manifest.batch_size
         for start in range(0, len(self), size):
             yield self._bundle.preprocessing.normalize(self._pixels[start : start + size])
+
+    def beside(
+        self, features: NDArray[np.float32]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """The batches, each with its part of what is known of all images."""
+        start = 0
+        for batch in self:
+            yield batch, features[start : start + len(batch)]
+            start += len(batch)
 
     def __str__(self) -> str:
         return plural(len(self), self.noun)
@@ -127,8 +135,9 @@ def adapt(
     others = {key: value for key, value in generation.tensors.items() if not key.startswith(PREFIX)}
     kept = {key: value for key, value in generation.tensors.items() if not key.startswith(f"{PREFIX}{name}/")}
     features = _features(bundle, others, given, threads)
-    now = features if len(kept) == len(others) else _features(bundle, kept, given, threads)
     tensors, apart = _domain(bundle, others, name, given, features, threads)
+    with closing(Domains(bundle, kept, threads)) as known:
+        now = np.concatenate([known(batch, part) for batch, part in given.beside(features)])
     with closing(Domains(bundle, {**others, **tensors}, threads)) as domain:
         seen = np.concatenate([domain.through(0, batch) for batch in given])
         told = float((domain.told(features) == 0).mean())

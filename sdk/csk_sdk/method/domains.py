@@ -24,6 +24,11 @@ MOST_DOMAINS = integer("domains", "most")
 LEAST_VARIANCE = number("domains", "least_variance")
 
 
+def looked_at(images: int) -> NDArray[np.int64]:
+    """Which of so many images a domain is measured on: all, or as many as count, spread over them."""
+    return np.linspace(0, images - 1, min(images, MOST_IMAGES)).astype(np.int64)
+
+
 class ChannelSum:
     """Mean and deviation of channels over all images, from those of batches."""
 

@@ -18,8 +18,9 @@ from csk_sdk.contract.manifest import DOMAIN_MODEL, DOMAIN_SCALE, DOMAIN_SHIFT
 from csk_sdk.errors import StateError
 from csk_sdk.method.domains import domain_of
 from csk_sdk.runtime.sessions import Graph
+from csk_sdk.state.versions import DOMAIN
 
-PREFIX = "domain/"
+PREFIX = DOMAIN
 PARTS = SCALE, SHIFT, DIRECTION, OFFSET = "scale", "shift", "direction", "offset"
 Tensors = dict[str, NDArray[Any]]
 # As many as go through the other graphs at once where only features are asked for.

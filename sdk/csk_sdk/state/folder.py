@@ -46,12 +46,10 @@ from csk_sdk.state.pruning import prune, prune_shared
 from csk_sdk.state.sealing import seal, unseal
 from csk_sdk.state.store import BASE, GenerationStore
 from csk_sdk.state.tensorfile import check_dtypes, encode
-from csk_sdk.state.versions import WITH_BLOCKS, WITH_DOMAINS, WRITTEN, Needs, NewerStateError
+from csk_sdk.state.versions import DOMAIN, WITH_BLOCKS, WITH_DOMAINS, WRITTEN, Needs, NewerStateError
 
 # A temporary file this old (seconds) was left by a process that died.
 _ABANDONED = 3600.0
-# What tensors of domains begin with (csk_sdk.network.domains).
-_DOMAIN = "domain/"
 
 
 Checked = TypeVar("Checked")
@@ -196,7 +194,7 @@ class State:
         divided = self._store.blocks.divide(known, tensors, before.blocks if before else ())
         data = encode(divided.rest)
         needs = WITH_BLOCKS if divided.names else WRITTEN
-        if any(name.startswith(_DOMAIN) for name in tensors):
+        if any(name.startswith(DOMAIN) for name in tensors):
             needs = needs.both(WITH_DOMAINS)
         record = GenerationRecord(
             last + 1,

@@ -70,6 +70,8 @@ class Needs:
 WRITTEN = Needs()
 WITH_BLOCKS = Needs(2, 2)
 WITH_DOMAINS = Needs(3, 3)
+# What names of tensors of domains begin with.
+DOMAIN = "domain/"
 
 
 def _sentence(what: Path, doing: str, version: int, rest: str) -> str:

@@ -77,7 +77,7 @@ export async function adapt(
   const kept = [...all].filter(([key]) => !own.has(key));
   const before = new Map([...others, ...kept]);
   const features = await featuresOf(bundle, others, batches, opening);
-  const now = kept.length ? await featuresOf(bundle, before, batches, opening) : features;
+  const now = await seenThrough(bundle, before, batches, features, opening);
   const told = toldBy(bundle, others, features, name, images);
   const tensors = await measured(bundle, others, name, batches, told, opening);
   const domain = new Domains(bundle, new Map([...others, ...tensors]), opening);
@@ -161,7 +161,31 @@ function batchesOf(
   return { images, batches };
 }
 
-/** Features `(n, f)`, seen through the domains in `tensors`. Throws TaskError for the first image of which they are not finite. */
+/** Of features without any domain those that the domains in `tensors` show. */
+async function seenThrough(
+  bundle: Bundle,
+  tensors: Tensors,
+  batches: Seen,
+  features: Float32Array,
+  opening: Opening,
+): Promise<Float32Array> {
+  const known = Domains.of(bundle, tensors, opening);
+  if (!known) return features;
+  const found: Float32Array[] = [];
+  let start = 0;
+  try {
+    for (const batch of batches()) {
+      const end = start + bundle.manifest.batch_size * bundle.manifest.head.features;
+      found.push(await known.seen(batch, features.subarray(start, end)));
+      start = end;
+    }
+  } finally {
+    await known.close();
+  }
+  return together(found);
+}
+
+/** Features `(n, f)` without any domain. Throws TaskError for the first image of which they are not finite. */
 async function featuresOf(
   bundle: Bundle,
   tensors: Tensors,

@@ -16,15 +16,33 @@ export interface Block {
  * Takes blocks of `m` and `n` rows, multiples of `ROWS`, of `k` numbers, a multiple of `DEPTH`. `out` is no block that is read.
  * There is one memory, so that what is in it is over when somebody else computes.
  */
-export interface Tiles {
+export abstract class Tiles {
   /** At least so many numbers, and what is in them is anything. */
-  memory(count: number): Float64Array;
+  abstract memory(count: number): Float64Array;
+
   /** Give the memory back, until there is more to compute. */
-  release(): void;
+  abstract release(): void;
+
   /** `out = a b^T`, `(m, n)`. */
-  times(out: Block, a: Block, b: Block, m: number, n: number, k: number): void;
+  times(out: Block, a: Block, b: Block, m: number, n: number, k: number): void {
+    this.run(out, undefined, a, b, m, n, k);
+  }
+
   /** `out = from - a b^T`, `(m, n)`. */
-  subtract(out: Block, from: Block, a: Block, b: Block, m: number, n: number, k: number): void;
+  subtract(out: Block, from: Block, a: Block, b: Block, m: number, n: number, k: number): void {
+    this.run(out, from, a, b, m, n, k);
+  }
+
+  /** Either of them. */
+  protected abstract run(
+    out: Block,
+    from: Block | undefined,
+    a: Block,
+    b: Block,
+    m: number,
+    n: number,
+    k: number,
+  ): void;
 }
 
 export { DEPTH, ROWS };
@@ -35,10 +53,12 @@ const PAGE = 65536;
 const AT_ONCE = 1 << 20;
 
 /** In WebAssembly. */
-export class FastTiles implements Tiles {
+export class FastTiles extends Tiles {
   private opened: TilesModule | undefined;
 
-  constructor(private readonly open: () => TilesModule) {}
+  constructor(private readonly open: () => TilesModule) {
+    super();
+  }
 
   private get module(): TilesModule {
     this.opened ??= this.open();
@@ -58,15 +78,7 @@ export class FastTiles implements Tiles {
     return new Float64Array(memory.buffer, BYTES, count);
   }
 
-  times(out: Block, a: Block, b: Block, m: number, n: number, k: number): void {
-    this.run(out, undefined, a, b, m, n, k);
-  }
-
-  subtract(out: Block, from: Block, a: Block, b: Block, m: number, n: number, k: number): void {
-    this.run(out, from, a, b, m, n, k);
-  }
-
-  private run(
+  protected run(
     out: Block,
     from: Block | undefined,
     a: Block,
@@ -98,7 +110,7 @@ export class FastTiles implements Tiles {
 }
 
 /** In JavaScript. */
-export class PlainTiles implements Tiles {
+export class PlainTiles extends Tiles {
   private numbers = new Float64Array(0);
 
   memory(count: number): Float64Array {
@@ -110,15 +122,7 @@ export class PlainTiles implements Tiles {
     this.numbers = new Float64Array(0);
   }
 
-  times(out: Block, a: Block, b: Block, m: number, n: number, k: number): void {
-    this.run(out, undefined, a, b, m, n, k);
-  }
-
-  subtract(out: Block, from: Block, a: Block, b: Block, m: number, n: number, k: number): void {
-    this.run(out, from, a, b, m, n, k);
-  }
-
-  private run(
+  protected run(
     out: Block,
     from: Block | undefined,
     a: Block,
