@@ -137,7 +137,9 @@ def test_where_all_is_frozen_too_whole_images_are_seen(
     digits: Digits, tmp_path: Path, base_data: Path, place: str
 ) -> None:
     """Since an upgrade no site may be trained, and a domain is known since: no prefix features stand for images."""
-    bundle = build_digits_bundle(tmp_path / "bundle", base_data=base_data, trainable="from:/stage2/first/conv/Conv")
+    bundle = build_digits_bundle(
+        tmp_path / "bundle", base_data=base_data, trainable="from:/stage2/first/conv/Conv"
+    )
     learner = open_learner(bundle, tmp_path / "state", prefix_cache=place)
     assert learner.bundle.manifest.prefix
     learner.adapt("faint", faint(mixed(digits)))

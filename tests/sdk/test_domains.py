@@ -9,7 +9,7 @@ import pytest
 
 from csk_sdk import StateError
 from csk_sdk.bundle.folder import Bundle
-from csk_sdk.method.domains import MOST_SCALE, TOLD, ChannelSum, affine, domain_of, telling
+from csk_sdk.method.domains import MOST_SCALE, TOLD, ChannelSum, affine, brings_nothing, domain_of, telling
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.network.domains import PARTS, Domains
 
@@ -142,3 +142,25 @@ def test_a_domain_of_another_network_is_refused(part: str, change: np.ndarray | 
         StateError, match=r"^Domain 'x' does not fit its network: roll back to an earlier task\.$"
     ):
         Domains(bundle, tensors)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "unknown", "another", "expected"),
+    [
+        # Night, and JPEG of a low quality: 5 % right before and 37 after, 22 and 31.
+        (1.71, 1.84, 0.20, False, False),
+        (2.05, 2.09, 0.27, False, False),
+        # One class: with little contrast, and as it always looks.
+        (1.00, 1.05, 0.47, False, True),
+        (1.00, 1.54, 0.48, False, True),
+        # Other things in a poor look come nearer, and are asked about.
+        (1.00, 0.23, 0.68, False, False),
+        # A look that is known already, and one near to it that gains.
+        (1.00, 1.00, 0.05, True, True),
+        (1.00, 0.95, 0.05, True, False),
+    ],
+)
+def test_a_domain_of_one_class_or_of_a_known_look_brings_nothing(
+    before: float, after: float, unknown: float, another: bool, expected: bool
+) -> None:
+    assert brings_nothing(before, after, unknown, another) is expected

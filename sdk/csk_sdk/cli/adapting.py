@@ -68,10 +68,7 @@ def _tell(screen: Screen, done: Adapted, noun: str) -> None:
     told = f"{100 * done.told:.0f} % of them are told to be of it"
     screen.say(f"Domain {done.domain} is known, of {plural(done.images, noun)}: {told}.")
     screen.say(f"Generation {done.generation} is current.")
-    if done.distance is not None and done.distance_before is not None:
-        screen.say(
-            f"Seen so, they lie {done.distance:.2f} from what is known, half of them nearer; before it was "
-            f"{done.distance_before:.2f}."
-        )
+    if done.unknown is not None:
+        screen.say(f"Seen so, {100 * done.unknown:.0f} % of them are unlike all that is known.")
     for warning in done.warnings:
         screen.warn(warning)

@@ -24,11 +24,11 @@ from csk_sdk.formats.wording import plural
 from csk_sdk.method.domains import (
     LEAST_IMAGES,
     MOST_DOMAINS,
-    NEARER,
     TOLD,
     UNLIKE,
     ChannelSum,
     affine,
+    brings_nothing,
     looked_at,
     telling,
 )
@@ -138,13 +138,15 @@ def adapt(
     tensors, apart = _domain(bundle, others, name, given, features, threads)
     with closing(Domains(bundle, kept, threads)) as known:
         now = np.concatenate([known(batch, part) for batch, part in given.beside(features)])
+        another = bool(known.names) and float((known.told(features) >= 0).mean()) > 0.5
     with closing(Domains(bundle, {**others, **tensors}, threads)) as domain:
         seen = np.concatenate([domain.through(0, batch) for batch in given])
         told = float((domain.told(features) == 0).mean())
     distance = class_distance(generation, class_head(generation, bundle.manifest))
-    before, after, unknown = _nearer(distance, now, seen)
-    if before is not None and after is not None and not after < NEARER * before:
+    measured = None if distance is None else _nearer(distance, now, seen)
+    if measured is not None and brings_nothing(*measured, another):
         raise TaskError(said("domain_no_nearer", name=name, images=str(given)))
+    before, after, unknown = measured or (None, None, None)
     committed = state.commit(generation.number, generation.tasks, {**kept, **tensors})
     state.clear_progress()
     warnings: tuple[str, ...] = ()
@@ -216,11 +218,9 @@ def _domain(
 
 
 def _nearer(
-    distance: Distance | None, before: NDArray[np.float32], after: NDArray[np.float32]
-) -> tuple[float | None, float | None, float | None]:
-    """Median distances of features before and after, and the share that is still unknown; None where not measured."""
-    if distance is None:
-        return None, None, None
+    distance: Distance, before: NDArray[np.float32], after: NDArray[np.float32]
+) -> tuple[float, float, float]:
+    """Median distances of features before and after, and the share that is still unknown."""
     now = distance.of(after)
     unknown = float((now > distance.limit(REJECT)).mean())
     return float(np.median(distance.of(before))), float(np.median(now)), unknown

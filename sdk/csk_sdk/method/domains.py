@@ -20,7 +20,7 @@ Float64 = NDArray[np.float64]
 LEAST_IMAGES, MOST_IMAGES = integer("domains", "least_images"), integer("domains", "most_images")
 MOST_SCALE, LEAST_DEVIATION = number("domains", "most_scale"), number("domains", "least_deviation")
 TOLD, NEARER, UNLIKE = number("domains", "told"), number("domains", "nearer"), number("domains", "unlike")
-MOST_DOMAINS = integer("domains", "most")
+STRANGE, MOST_DOMAINS = number("domains", "strange"), integer("domains", "most")
 LEAST_VARIANCE = number("domains", "least_variance")
 
 
@@ -123,3 +123,14 @@ def domain_of(scores: NDArray[np.float32]) -> NDArray[np.int64]:
     best = scores.argmax(axis=1)
     found: NDArray[np.int64] = np.where(scores.max(axis=1) > 0.0, best, -1)
     return found
+
+
+def brings_nothing(before: float, after: float, unknown: float, another: bool) -> bool:
+    """Whether a domain is to be refused, by the median distances of its images from all that is known.
+
+    As they are seen now, and as it shows them; `unknown` is the share that is unlike all that is known then, and
+    `another` whether most of them are told to be of a domain that is known already. Images that a poor look makes alike
+    lie near to something, so that their distance tells little alone.
+    """
+    strange = not after < before and unknown > STRANGE
+    return strange or (another and not after < NEARER * before)

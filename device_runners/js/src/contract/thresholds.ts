@@ -294,8 +294,10 @@ export const DOMAINS = {
   told: 2,
   /** What a feature's variance among what is known is taken for at least, in its variances among a domain's images: one that known images hardly show would else tell alone. Of 32 images it is hardly ever off by so much. */
   leastVariance: 0.5,
-  /** A domain must bring its images at least so much nearer to what is known, in times their distance as they are seen now: a second one of the same look does not. */
+  /** Where most of a domain's images are told to be of another already, it must bring them at least so much nearer to what is known, in times their distance as they are seen now: a second one of the same look does not. */
   nearer: 0.98,
+  /** A domain that brings its images no nearer to what is known, and leaves a larger share of them unlike all of it, is of one class or of other things: of one class it was at least 0.43, and in looks of all classes, where it helped, at most 0.27. */
+  strange: 0.35,
   /** Where a larger share of a domain's images is still unlike all that is known once it was learned, its user is asked of what they are: of known things it was up to 0.3, of one class alone or of other things at least 0.8. */
   unlike: 0.5,
   /** Each image is held against all of them, and goes through the network once more for one of them. */

@@ -17,7 +17,7 @@ import { isFolderName } from '../formats/names.js';
 import { filled, listed, percent, plural } from '../formats/sentences.js';
 import { float32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { median } from '../method/consensus.js';
-import { affine, ChannelSum, type Telling, telling } from '../method/domains.js';
+import { affine, bringsNothing, ChannelSum, type Telling, telling } from '../method/domains.js';
 import { ClassStatistics } from '../method/heads.js';
 import { distancesOf, limitOf, REJECT } from '../method/unknown.js';
 import { Domains, domainNames, domainTensors, PREFIX } from '../network/domains.js';
@@ -77,7 +77,7 @@ export async function adapt(
   const kept = [...all].filter(([key]) => !own.has(key));
   const before = new Map([...others, ...kept]);
   const features = await featuresOf(bundle, others, batches, opening);
-  const now = await seenThrough(bundle, before, batches, features, opening);
+  const { now, another } = await seenThrough(bundle, before, batches, features, opening);
   const told = toldBy(bundle, others, features, name, images);
   const tensors = await measured(bundle, others, name, batches, told, opening);
   const domain = new Domains(bundle, new Map([...others, ...tensors]), opening);
@@ -88,7 +88,7 @@ export async function adapt(
     await domain.close();
   }
   const nearer = nearerBy(bundle, generation, now, together(seen));
-  if (nearer && !(nearer.distance < DOMAINS.nearer * nearer.distanceBefore)) {
+  if (nearer && bringsNothing(nearer.distanceBefore, nearer.distance, nearer.unknown, another)) {
     throw new TaskError(filled(SENTENCES.domainNoNearer, { name, images: plural(images, 'image') }));
   }
   const share = domain.told(features).filter((number) => number === 0).length / images;
@@ -161,16 +161,16 @@ function batchesOf(
   return { images, batches };
 }
 
-/** Of features without any domain those that the domains in `tensors` show. */
+/** Of features without any domain those that the domains in `tensors` show; and whether most are of `another` of these. */
 async function seenThrough(
   bundle: Bundle,
   tensors: Tensors,
   batches: Seen,
   features: Float32Array,
   opening: Opening,
-): Promise<Float32Array> {
+): Promise<{ now: Float32Array; another: boolean }> {
   const known = Domains.of(bundle, tensors, opening);
-  if (!known) return features;
+  if (!known) return { now: features, another: false };
   const found: Float32Array[] = [];
   let start = 0;
   try {
@@ -182,7 +182,8 @@ async function seenThrough(
   } finally {
     await known.close();
   }
-  return together(found);
+  const told = known.told(features);
+  return { now: together(found), another: told.filter((one) => one >= 0).length > told.length / 2 };
 }
 
 /** Features `(n, f)` without any domain. Throws TaskError for the first image of which they are not finite. */

@@ -141,3 +141,14 @@ function rowsTogether(rows: Float32Array | Float64Array, f: number): Float64Arra
   for (const [at, value] of rows.entries()) sum[at % f] = sum[at % f]! + value;
   return sum;
 }
+
+/**
+ * Whether a domain is to be refused, by the median distances of its images from all that is known: as they are seen now, and as
+ * it shows them. `unknown` is the share that is unlike all that is known then, and `another` whether most of them are told to be
+ * of a domain that is known already. Images that a poor look makes alike lie near to something, so that their distance tells
+ * little alone.
+ */
+export function bringsNothing(before: number, after: number, unknown: number, another: boolean): boolean {
+  const strange = !(after < before) && unknown > DOMAINS.strange;
+  return strange || (another && !(after < DOMAINS.nearer * before));
+}
