@@ -108,10 +108,11 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory, base_data: Path) -> 
 def open_learner(bundle: Path, state: Path, **settings: Any) -> Learner:
     """A learner on one thread, where results are the same to the bit.
 
-    Shifts, a learning rate of its own, nothing is too much to forget, and no images are too few to train on: what
-    the tests say shall not hang on the defaults of the day.
+    Shifts, a learning rate of its own, nothing is too much to forget, no images are too few to train on, and steps go
+    over all of them: what the tests say shall not hang on the defaults of the day.
     """
     fixed = {"threads": 1, "shift": 1, "learning_rate": 0.05, "max_forgetting": 100.0, "few_shot": 0}
+    fixed["gradient_share"] = 1.0
     return Learner.open(bundle, state, TrainingConfig(**{**fixed, **settings}))
 
 

@@ -50,6 +50,7 @@ PRODUCT = {
     "ours-int8-prefix": Row(
         "csk-sdk, int8, prefix features on disk", {"precision": INT8}, {"prefix_cache": "disk"}
     ),
+    "ours-all-images": Row("csk-sdk, steps over all images", settings={"gradient_share": 1.0}),
     "ours-all-channels": Row("csk-sdk, all channels", settings={"channel_ratio": 1.0}),
     "ours-no-projection": Row("csk-sdk, no projection", settings={"energy": 0.0, "max_forgetting": 100.0}),
     "ours-plain": Row(

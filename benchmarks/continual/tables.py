@@ -11,8 +11,8 @@ TASK, CLASS = "task, our head", "class, our head"
 TASK_OWN, CLASS_OWN = "task, own head", "class, own head"
 # The order of rows; whatever else there is comes last.
 ORDER = (
-    "ours", "ours-int8", "ours-prefix", "ours-int8-prefix", "ours-all-channels", "ours-no-projection", "ours-plain",
-    "ours-heads", "ours-centers", "ours-auto",
+    "ours", "ours-int8", "ours-all-images", "ours-prefix", "ours-int8-prefix", "ours-all-channels",
+    "ours-no-projection", "ours-plain", "ours-heads", "ours-centers", "ours-auto",
     "ours-wide", "ours-wide-heads", "ours-last", "ours-last-heads", "finetune", "finetune-layers",
     "finetune-gentle", "one-softmax", "last-stage", "last-stage-gentle", "head-only", "bias-only", "sparse-update",
     "ewc", "lwf", "gpm", "adam-nscl", "replay", "fecam", "fetril", "joint", "joint-layers", "joint-everything",
@@ -35,7 +35,7 @@ ABLATIONS, TRIED = "csko-torch", "tried"
 # Counted on the same method in torch: the operations are the product's. int8 has as many of them as float32.
 COUNTED_AS = {
     "ours": "csko-torch", "ours-int8": "csko-torch", "ours-prefix": "csko-torch", "ours-int8-prefix": "csko-torch",
-    "ours-all-channels": "csko-torch-all-channels",
+    "ours-all-images": "csko-torch", "ours-all-channels": "csko-torch-all-channels",
     "ours-no-projection": "csko-torch-no-projection", "ours-plain": "csko-torch-plain", "ours-heads": "head-only",
     "ours-last": "csko-torch", "ours-last-heads": "head-only",
 }  # fmt: skip

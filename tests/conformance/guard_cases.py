@@ -22,6 +22,13 @@ LABELS = {
     "alone": ("no class of two images: nothing can be told", (1, 1, 1), 3, 1.0),
     "many": ("more images than are asked", (530, 560), 2, 0.1),
 }
+# By name: what for, the share, and how many images at least.
+SHARES = {
+    "most": ("the images that nine tenths of the gradient come from", 0.9, 4),
+    "least": ("so small a share that it is the least number, and two of the same gradient", 0.02, 5),
+    "all": ("all images, those without a gradient, too", 1.0, 4),
+    "none": ("a head that is certain of everything: the least number, the first ones", 0.9, 4),
+}
 FEATURES = 3
 
 
@@ -34,6 +41,8 @@ def draws() -> Iterator[Callable[[int], Row]]:
         (("near", 90, 1.0), ("far", 90, 2.5), ("unknown", 59, 1.0))
     ):
         yield partial(_novelty, name, images, scale, 820 + number)
+    for number, name in enumerate(SHARES):
+        yield partial(_gradient_share, name, 880 + number)
     yield partial(_forgetting, 840)
     for number, (name, images, classes) in enumerate(
         (("often", 300, ["b", "d", "a"]), ("some", 30, ["a", "b"]), ("none", 30, ["d", "e"]))
@@ -107,6 +116,22 @@ def _novelty(name: str, images: int, scale: float, seed: int, attempt: int) -> R
         "unknown": "too few images to judge others",
     }[name]
     return f"novelty-{name}", "novelty", about, {}, {**known, "features": _float32(x)}
+
+
+def _gradient_share(name: str, seed: int, attempt: int) -> Row:
+    about, share, least = SHARES[name]
+    rng = np.random.default_rng((seed, attempt))
+    images, classes = 40, 3
+    labels = np.arange(images) % classes
+    weight = rng.normal(size=(classes, FEATURES))
+    x = rng.normal(size=(images, FEATURES)) + 2.0 * weight[labels]
+    x[7] = x[1]
+    if name == "none":
+        # So far out that every other probability is none.
+        x, weight = 1e3 * np.eye(classes)[labels], np.eye(classes)
+    given = {"features": _float32(x), "labels": labels, "weight": _float32(weight)}
+    given["bias"] = _float32(np.zeros(classes) if name == "none" else rng.normal(size=classes))
+    return f"gradient-share-{name}", "gradient_share", about, {"share": share, "least": least}, given
 
 
 def _mirroring(seed: int, attempt: int) -> Row:

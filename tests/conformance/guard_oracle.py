@@ -125,6 +125,32 @@ def novelty(settings: Settings, given: Tensors, world: Any) -> Tensors:
     }
 
 
+def gradient_share(settings: Settings, given: Tensors, world: Any) -> Tensors:
+    """Each image's derivatives by complex steps (csk-sdk: probabilities less labels); images taken one by one."""
+    logits = given["features"].astype(np.float64) @ given["weight"].T.astype(np.float64) + given["bias"]
+    tiny = 1e-30
+
+    def loss(z: NDArray, label: int) -> Any:
+        shifted = z - z.real.max()
+        return np.log(np.exp(shifted).sum()) - shifted[label]
+
+    norms = []
+    for z, label in zip(logits, given["labels"].tolist(), strict=True):
+        steps = 1j * tiny * np.eye(len(z))
+        norms.append(float(np.sqrt(sum((loss(z + step, label).imag / tiny) ** 2 for step in steps))))
+    left = list(range(len(norms)))
+    wanted, taken = settings["share"] * sum(norms), [0.0]
+    chosen: list[int] = []
+    while left and (taken[-1] < wanted or len(chosen) < settings["least"] or settings["share"] >= 1):
+        best = max(left, key=lambda image: (norms[image], -image))
+        left.remove(best)
+        chosen.append(best)
+        taken.append(taken[-1] + norms[best])
+    if settings["share"] < 1 and wanted:
+        _clear(np.array(taken[1:]) - wanted, "where the share is reached")
+    return {"norms": np.array(norms), "chosen": np.array(sorted(chosen))}
+
+
 def forgetting(settings: Settings, given: Tensors, world: Any) -> Tensors:
     """Each made-up feature asked one by one, from the numbers that the case gives."""
     size, width = len(given["gram"]), threshold("forgetting", "width")
@@ -273,6 +299,7 @@ KINDS = {
     "label_check": label_check,
     "label_verdict": label_verdict,
     "novelty": novelty,
+    "gradient_share": gradient_share,
     "forgetting": forgetting,
     "known_classes": known_classes,
     "few_shot": few_shot,

@@ -36,7 +36,7 @@ ALLOWED = {
         "covariance.TINY",
         "projection.RANK_TOLERANCE",
         "symmetric.BLOCK",
-        *("symmetric._AT_ONCE", "novelty._AT_ONCE", "unknown._SMALL"),
+        *("symmetric._AT_ONCE", "novelty._AT_ONCE", "drift._AT_ONCE", "unknown._SMALL"),
         *("symmetric.AT_ONCE", "symmetric.LEFT"),
         *("matrix.SQUARE", "matrix.WORTH_COPYING", "matrix.MOST_ROWS", "matrix.MOST_NUMBERS"),
         *("linearMap.NEAR", "linearMap.EXACT", "linearMap.ROUNDS"),

@@ -77,10 +77,10 @@ def test_the_goldens_are_current():
     parts = (
         "augment discriminant drift head project-groups optimizer-adamw-0.05 select-10-0.25 preprocess-resize "
         "optimizer-lion-0.05 label-check-wide label-verdict novelty-far forgetting known-classes-some few-shot "
-        "stopping-recovers telling-narrow channel-affine domain"
+        "stopping-recovers gradient-share-most telling-narrow channel-affine domain"
     )
     ran = verify(*parts.split(), "step-mobile", "step-plain-int8")
-    assert (ran.returncode, ran.stdout) == (0, "21 cases, 0 differences\n")
+    assert (ran.returncode, ran.stdout) == (0, "22 cases, 0 differences\n")
 
 
 @pytest.mark.slow

@@ -26,7 +26,14 @@ def open_learner(bundle: Path, state: Path, **settings: Any) -> Learner:
         bundle,
         state,
         TrainingConfig(
-            **{"threads": 1, "learning_rate": 0.05, "few_shot": 0, "max_forgetting": 100.0, **settings}
+            **{
+                "threads": 1,
+                "learning_rate": 0.05,
+                "few_shot": 0,
+                "max_forgetting": 100.0,
+                "gradient_share": 1.0,
+                **settings,
+            }
         ),
     )
 

@@ -20,6 +20,7 @@ from csk_sdk.method.drift import Drift
 from csk_sdk.method.forgetting import estimated_forgetting
 from csk_sdk.method.gain import Judged, gain_of
 from csk_sdk.method.heads import ClassStatistics
+from csk_sdk.method.importance import carrying, gradient_norms
 from csk_sdk.method.known_classes import with_known_classes
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
 from csk_sdk.method.mirroring import mirrored_beside, spread_over
@@ -47,6 +48,13 @@ def _label_verdict(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
 
 def _statistics(given: Tensors, names: tuple[str, ...]) -> ClassStatistics:
     return ClassStatistics(names, given["gram"], given["sums"], given["counts"])
+
+
+def _gradient_share(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
+    logits = given["features"] @ given["weight"].T + given["bias"]
+    residuals = objective_of(CROSS_ENTROPY).residuals(logits, given["labels"], TrainingConfig())
+    norms = gradient_norms(residuals)
+    return {"norms": norms, "chosen": carrying(norms, settings["share"], settings["least"])}
 
 
 def _novelty(settings: Settings, given: Tensors, bundle: Path) -> Tensors:
@@ -168,6 +176,7 @@ GUARDS: dict[str, Callable[[Settings, Tensors, Path], Tensors]] = {
     "label_check": _label_check,
     "label_verdict": _label_verdict,
     "novelty": _novelty,
+    "gradient_share": _gradient_share,
     "forgetting": _forgetting,
     "known_classes": _known_classes,
     "few_shot": _few_shot,

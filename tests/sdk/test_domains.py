@@ -18,10 +18,12 @@ RNG = np.random.default_rng(5)
 
 
 def known(count: int, features: int = 12, classes: int = 3) -> tuple[np.ndarray, ClassStatistics]:
-    mixing = RNG.normal(size=(features, features))
+    rng = np.random.default_rng(5)
+    # Correlated, and no direction so narrow that a little shrinkage is much there.
+    mixing = np.eye(features) + rng.normal(size=(features, features)) / (2 * np.sqrt(features))
     labels = np.arange(count) % classes
     x = (
-        RNG.normal(size=(count, features)) @ mixing + 3 * RNG.normal(size=(classes, features))[labels]
+        rng.normal(size=(count, features)) @ mixing + 3 * rng.normal(size=(classes, features))[labels]
     ).astype(np.float32)
     names = tuple(f"c{index}" for index in range(classes))
     return x, ClassStatistics.empty(features).add(x, labels, names)

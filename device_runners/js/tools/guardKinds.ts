@@ -8,6 +8,7 @@ import { Stopping } from '../src/learning/stopping.js';
 import { type Draws, estimatedForgetting } from '../src/method/forgetting.js';
 import { gainOf, isClear, judgedBy, pays } from '../src/method/gain.js';
 import { ClassStatistics } from '../src/method/heads.js';
+import { carrying, gradientNorms } from '../src/method/importance.js';
 import { classEvidence, isRefuted } from '../src/method/labelCheck.js';
 import { WholeMap } from '../src/method/linearMap.js';
 import type { HeadArrays } from '../src/method/logistic.js';
@@ -50,6 +51,20 @@ async function distance(given: Given): Promise<Results> {
   const score = novelty(statistics(given, names), floats(given, 'features'));
   const warned = warningsAbout(score, { forgetting: new Map(), headsOnly: false, apart: [] }, DEFAULTS);
   return one({ told: Number(score !== undefined), score: score ?? 0, unfamiliar: warned.length });
+}
+
+async function gradientShare(given: Given): Promise<Results> {
+  const [weight, bias] = ['weight', 'bias'].map((name) => floats(given, name));
+  const norms = gradientNorms(floats(given, 'features'), Int32Array.from(numbers(given, 'labels')), {
+    weight: weight!,
+    bias: bias!,
+  });
+  const { share, least } = given.settings as Record<string, number>;
+  const chosen = carrying(norms, share!, least);
+  return new Map([
+    ['norms', result([norms.length], norms)],
+    ['chosen', result([chosen.length], chosen)],
+  ]);
 }
 
 async function mirroring(given: Given): Promise<Results> {
@@ -187,6 +202,7 @@ export const GUARDS: Readonly<Record<string, (given: Given) => Promise<Results>>
   label_check: labelCheck,
   label_verdict: labelVerdict,
   novelty: distance,
+  gradient_share: gradientShare,
   forgetting,
   known_classes: knownClasses,
   few_shot: fewShot,

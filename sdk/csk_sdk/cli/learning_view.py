@@ -77,8 +77,10 @@ class LearningView:
 
 def learned(report: LearnReport) -> str:
     """What is said of a learned task, in a sentence."""
+    fewer = 0 < report.stepped < report.images
+    steps = f"steps over {report.stepped} of {report.images}, " if fewer else ""
     return (
-        f"Learned {report.task} in {duration(report.seconds)}: generation {report.generation}, loss "
+        f"Learned {report.task} in {duration(report.seconds)}: generation {report.generation}, {steps}loss "
         f"{rounded(report.loss, '.3f')}, peak memory {_of_budget(report)}."
     )
 

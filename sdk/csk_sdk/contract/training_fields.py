@@ -89,7 +89,12 @@ class TrainingFields:
     """
 
     sensitivity_batches: int = 32
-    """On how many batches the channels are selected. A whole number, 1 or more."""
+    """On at most how many batches the channels are selected. A whole number, 1 or more."""
+
+    gradient_share: float = 0.9
+    """Take steps over those images only that together send back this share of the gradient when training
+    begins; 1 is all. Streams use all. Above 0 and at most 1.
+    """
 
     class_statistics: bool = True
     """Keep sums over the features of each class; without, decisions over all classes fall back on the

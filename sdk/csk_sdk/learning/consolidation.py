@@ -84,7 +84,7 @@ class Seen:
     `tensors` are those of the next generation so far, of which `kept` are as they were. `drift` is how features have
     moved, `contributions` what the task's classes contribute. `own` is how many parts of the `sample` are of the images
     themselves and not mirrored, `head` the task's own; an image stands for `scale`. `before` are all images' features
-    as they were, where they were kept.
+    as they were, where they were kept, and `below` what they contributed then, where it was counted.
     """
 
     tensors: Tensors
@@ -97,6 +97,7 @@ class Seen:
     head: HeadArrays
     scale: float
     before: FeatureSample | None
+    below: list[ContributionSum] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,7 @@ class Consolidation:
             project(delta, self.bases[name], self.scratch[name])
             leaks[name] = leak(delta, self.bases[name])
         tensors |= self.moved_centers()
-        were = self._features_before(batches, before)
+        were, below = self._features_before(batches, before)
         # The same network has seen the same images already, where no center has moved.
         measured = measured if measured is not None and not self._moved else self.measure(tensors, batches)
         moments, sums, sample = measured.moments, measured.sums, measured.sample
@@ -166,7 +167,7 @@ class Consolidation:
             drift.add(old[: len(new)], new)
         contributions = self._totals(sums, scale)
         moved = drift.fit() if were else None
-        return Seen(tensors, kept, leaks, moved, contributions, sample, own, head, scale, before)
+        return Seen(tensors, kept, leaks, moved, contributions, sample, own, head, scale, before, below)
 
     def _add_mirrored(self, tensors: Tensors, mirrored: Iterable[Batch], sample: FeatureSample) -> None:
         """To a sample of few images as they are, some of the same mirrored."""
@@ -235,7 +236,8 @@ class Consolidation:
         """The same, with what the task contributes under the bundle's untouched network, where that is another."""
         if done.carried is None or done.lesson is None:
             return done
-        below = self._totals(self._untouched(batches, seen.before), seen.scale)
+        sums = seen.below or self._untouched(batches, seen.before)
+        below = self._totals(sums, seen.scale)
         return replace(done, lesson=self._lesson(below, done.lesson.temperature))
 
     def measure(self, tensors: Mapping[str, NDArray[Any]], batches: Batches) -> Measured:
@@ -312,10 +314,8 @@ class Consolidation:
 
         Images of a domain as that shows them, which is near: it was measured on the network as it is now.
         """
-        with closing(self.bundle.stored_checkpoint()) as stored:
-            centers = {key: stored[key] for key in stored if key.startswith("center/")}
-        sums = self._sums()
-        if before is not None and np.array_equal(digest_of_centers(self.tensors), digest_of_centers(centers)):
+        sums, centers = self._sums(), self._own_centers()
+        if before is not None and self._was_untouched(centers):
             for features, labels in before.pairs:
                 _count(sums, features, labels)
             return sums
@@ -325,6 +325,15 @@ class Consolidation:
                 require_learnable_features(features, self.bundle.manifest.input.noun)
                 _count(sums, features, labels)
         return sums
+
+    def _own_centers(self) -> dict[str, NDArray[Any]]:
+        """Those that the bundle came with."""
+        with closing(self.bundle.stored_checkpoint()) as stored:
+            return {key: stored[key] for key in stored if key.startswith("center/")}
+
+    def _was_untouched(self, centers: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether no task had moved any of these until now."""
+        return np.array_equal(digest_of_centers(self.tensors), digest_of_centers(centers))
 
     def _extractor(self, tensors: Mapping[str, NDArray[Any]]) -> closing[FeatureExtractor]:
         return closing(FeatureExtractor(self.bundle, tensors, self.config.threads, release=True))
@@ -385,22 +394,32 @@ class Consolidation:
             isinstance(self.tensors, InFiles),
         )
 
-    def _features_before(self, batches: Batches, kept: FeatureSample | None) -> list[NDArray[np.float32]]:
-        """The task's features as the network was before, batch by batch, as many as fit; none if not needed."""
+    def _features_before(
+        self, batches: Batches, kept: FeatureSample | None
+    ) -> tuple[list[NDArray[np.float32]], list[ContributionSum] | None]:
+        """The task's features as the network was before, batch by batch, as many as fit; none if not needed.
+
+        And what all of them contribute, where that was the bundle's own network: it need not be asked again then.
+        """
         if not self._moved:
-            return []
+            return [], None
         if kept is not None:
-            return kept.parts
+            return kept.parts, None
         seen: list[NDArray[np.float32]] = []
+        wanted = not self.bundle.objective.tabular and self._was_untouched(self._own_centers())
+        sums = self._sums() if wanted else []
         room = self.plan.profile.sample_bytes
         with self._extractor(self.tensors) as extractor:
-            for images, _ in self._parts(batches()):
-                seen.append(extractor(images))
-                require_learnable_features(seen[-1], self.bundle.manifest.input.noun)
-                room -= seen[-1].nbytes
-                if room <= 0:
+            for images, labels in self._parts(batches()):
+                features = extractor(images)
+                require_learnable_features(features, self.bundle.manifest.input.noun)
+                _count(sums, features, labels)
+                if room > 0:
+                    seen.append(features)
+                    room -= features.nbytes
+                elif not sums:
                     break
-        return seen
+        return seen, sums or None
 
     def _own_head(self, tensors: Tensors, seen: Seen, *, moved: bool) -> HeadArrays:
         """The task's, beside what is known: of the base and of the task itself.

@@ -30,6 +30,7 @@ from csk_sdk.learning.prefix_cache import OFF, PrefixCache, choose_place
 from csk_sdk.learning.stopping import EPOCHS, Stopping
 from csk_sdk.learning.unlearnable import Numbered, naming
 from csk_sdk.method.gain import Gain
+from csk_sdk.method.importance import carrying
 from csk_sdk.method.optimizers import cosine, warm_up_steps
 from csk_sdk.network.knowledge import Batch, Tensors
 from csk_sdk.network.profiles import FAST, PROFILES
@@ -37,6 +38,8 @@ from csk_sdk.state import Generation, State
 from csk_sdk.version import __version__
 
 _MOST_HELD_OUT = integer("gain", "most_images")
+# In a progress checkpoint: over which images the steps go, `(n,)` uint8.
+_STEPPED = "stepped"
 # Settings of no consequence for the result.
 _NO_MATTER = ("checkpoint_seconds", "spinning", "time_limit")
 
@@ -102,15 +105,34 @@ class LearnRun:
         self._pixels = PixelCache(task.train, bundle.preprocessing, plan.pixel_bytes)
         self._batch_size = config.batch_size or bundle.manifest.batch_size
         self._flip, self._shift = augmentation(config, bundle.manifest)
-        self._per_epoch = -(-len(task.train) // self._batch_size)
-        self._stopping = Stopping(config, bundle.manifest, self._per_epoch, self._batch_size)
-        self._steps = self._stopping.steps
+        # All images, until it is known what each has to teach.
+        self._step_over(np.ones(len(task.train), np.bool_))
         self._order = -1, np.empty(0, np.int64)
         # The images of the step that is being taken.
         self._stepping: NDArray[np.int64] | None = None
         # Tensors and facts of a newer csk-sdk in the progress checkpoint that this run goes on from.
         self._foreign: tuple[Tensors, dict[str, Any]] = {}, {}
         self._follow(plan)
+
+    def _step_over(self, images: NDArray[np.bool_]) -> None:
+        """Let the steps go over these, `(n,)`."""
+        self._stepped = images
+        self._per_epoch = -(-int(images.sum()) // self._batch_size)
+        self._stopping = Stopping(self._config, self._life.bundle.manifest, self._per_epoch, self._batch_size)
+        self._steps = self._stopping.steps
+
+    def _worth_steps(self) -> NDArray[np.bool_]:
+        """The images that most of the gradient comes from."""
+        norms, order = self._training.norms, self._plain_order()
+        found, share = np.ones(len(order), np.bool_), self._config.gradient_share
+        if share == 1.0:
+            return found
+        if len(norms) < len(order):
+            more = self._training.norms_of(self._plain_batches(order[len(norms) :]))
+            norms = np.concatenate([norms, more])
+        found[...] = False
+        found[order[carrying(norms, share, self._batch_size)]] = True
+        return found
 
     def _follow(self, plan: Plan) -> None:
         """Learn as planned."""
@@ -154,7 +176,13 @@ class LearnRun:
         if first == 0:
             if not self._heads_because:
                 self._report(Progress("select"))
-            self._life.warm_up(self._plain_batches, bool(self._heads_because))
+            self._life.warm_up(
+                self._plain_batches,
+                bool(self._heads_because),
+                lambda rows: self._plain_batches(self._plain_order()[rows]),
+            )
+            if not self._heads_because:
+                self._step_over(self._worth_steps())
         steps = 0
         if not self._heads_because:
             loss, steps = self._train(first, loss, identity, begun)
@@ -171,6 +199,7 @@ class LearnRun:
             gain=self._gain,
             asked=len(self._split),
             choice=self._undecided(steps),
+            stepped=int(self._stepped.sum()),
         )
         mirrored = self._mirrored_batches if self._prefix else None
         report = self._life.commit(self._plain_batches, trained, mirrored)
@@ -215,10 +244,14 @@ class LearnRun:
                 meta |= {"plateau": self._stopping.memory}
                 meta |= {"gain": asdict(self._gain)} if self._gain else {}
                 tensors, more = self._foreign
-                self._life.state.save_progress({**tensors, **self._training.progress()}, {**more, **meta})
+                self._life.state.save_progress({**tensors, **self._progress()}, {**more, **meta})
                 saved = time.monotonic()
         self._stepping = None
         return loss / seen, done
+
+    def _progress(self) -> Tensors:
+        """The tensors of a progress checkpoint."""
+        return {**self._training.progress(), _STEPPED: self._stepped.astype(np.uint8)}
 
     @property
     def _probe(self) -> int:
@@ -238,8 +271,10 @@ class LearnRun:
         return self._gain.pays(self._config.max_forgetting)
 
     def _gained(self) -> Gain:
-        """Of at most so many images that were trained on, and so many that were not."""
-        order, seen = self._shuffled(0), self._probe * self._batch_size
+        """Of at most so many images up to the last one that was stepped on, and so many behind it."""
+        order = self._shuffled(0)
+        last = self._steps_of(0)[self._probe * self._batch_size - 1]
+        seen = 1 + int(np.flatnonzero(order == last)[0])
         fitted, held_out = order[:seen][-_MOST_HELD_OUT:], order[seen:][:_MOST_HELD_OUT]
         asked = np.concatenate([fitted, held_out])
         batches: Batches = self._plain_batches
@@ -264,7 +299,7 @@ class LearnRun:
 
     def _seen(self, steps: int) -> int:
         """Images seen in the epoch of the last of so many steps."""
-        return min(((steps - 1) % self._per_epoch + 1) * self._batch_size, len(self._split))
+        return min(((steps - 1) % self._per_epoch + 1) * self._batch_size, int(self._stepped.sum()))
 
     def _restore(self, identity: dict[str, Any]) -> tuple[int, float, float]:
         """Step to go on from, its running loss, and the seconds spent before; zeros for a fresh start."""
@@ -287,9 +322,11 @@ class LearnRun:
             # Today's process has a little more or less memory: to the bit, the run goes on as it was begun.
             self._follow(plan)
         self._training.resume(tensors)
+        if _STEPPED in tensors:
+            self._step_over(tensors[_STEPPED].astype(np.bool_))
         self._stopping.resume(meta["plateau"])
         self._gain = Gain(**meta["gain"]) if "gain" in meta else None
-        known = self._training.progress()
+        known = self._progress()
         self._foreign = (
             {key: value for key, value in tensors.items() if key not in known},
             {key: value for key, value in meta.items() if key not in schema["properties"]},
@@ -314,13 +351,18 @@ class LearnRun:
     def _training_batch(self, epoch: int, position: int) -> Batch:
         """Shuffled by (seed, epoch) and augmented by (seed, epoch, position), so that any step can be redone."""
         seed = self._config.seed
-        index = self._shuffled(epoch)[position * self._batch_size : (position + 1) * self._batch_size]
+        index = self._steps_of(epoch)[position * self._batch_size : (position + 1) * self._batch_size]
         self._stepping = index
         if self._prefix is not None:
             return self._prefix.training(index, epoch), self._split.labels[index]
         rng = np.random.default_rng((seed, epoch, position))
         pixels = augment(self._pixels.batch(index), rng, self._flip, self._shift)
         return self._life.bundle.preprocessing.normalize(pixels), self._split.labels[index]
+
+    def _steps_of(self, epoch: int) -> NDArray[np.int64]:
+        """The images that an epoch's steps go over, in its order."""
+        order = self._shuffled(epoch)
+        return order[self._stepped[order]]
 
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:
         """All images in the order of an epoch."""

@@ -22,7 +22,7 @@ from csk_sdk.learning.few_shot import MAX_FORGETTING, gain_note, heads_notes, wh
 from csk_sdk.learning.memory_budget import Plan, require_budget
 from csk_sdk.learning.revision import replacing
 from csk_sdk.learning.stopping import EPOCHS
-from csk_sdk.learning.training import TaskTraining
+from csk_sdk.learning.training import SomeBatches, TaskTraining
 from csk_sdk.method.contributions import Lesson
 from csk_sdk.method.decisions import Judgement, Recognised, Twin
 from csk_sdk.method.gain import Gain
@@ -41,6 +41,8 @@ class LearnReport:
 
     - `task`, `classes`, `images`: its name, its classes, and how many images or signals it was learned from
     - `epochs`, `loss`: how many were trained, and the mean loss of the last one
+    - `stepped`: over how many of the images steps went, those that most of the gradient comes from (`gradient_share`);
+      0 without a step
     - `seconds`: of wall-clock time, in this run
     - `peak_rss_bytes`: the whole process's resident memory at its peak, as `memory_budget` is
     - `generation`: the number of the generation that was committed
@@ -101,6 +103,7 @@ class LearnReport:
     twins: dict[str, dict[str, Any]] = field(default_factory=dict)
     gain: dict[str, Any] = field(default_factory=dict)
     choice: str = ""
+    stepped: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `train --json`."""
@@ -114,7 +117,8 @@ class Trained:
     `heads_because` says why there were none, or none that count; else it is "". `scale` is how many images each one
     that is consolidated on stands for, `begun` when it all began (`time.monotonic()`), `notes` what a user should know
     besides, `gain` what held-out images said of training, of `asked` in all, and `choice` what to say where they
-    were not asked, by whether the centers were dropped in the end.
+    were not asked, by whether the centers were dropped in the end. `stepped` is how many of the images steps went
+    over.
     """
 
     images: int
@@ -128,6 +132,7 @@ class Trained:
     gain: Gain | None = None
     asked: int = 0
     choice: Callable[[bool], str] | None = None
+    stepped: int = 0
 
 
 class TaskLife:
@@ -201,12 +206,12 @@ class TaskLife:
         )
         require_room(self.state.folder, size, f"learning {self.name}")
 
-    def warm_up(self, batches: Batches, heads_only: bool) -> None:
-        """Warm up, and be sure that there is something to learn."""
+    def warm_up(self, batches: Batches, heads_only: bool, some: SomeBatches | None = None) -> None:
+        """Warm up, as `TaskTraining.warm_up` does, and be sure that there is something to learn."""
         if heads_only:
             self.training.heads_only(batches)
         else:
-            self.training.warm_up(batches)
+            self.training.warm_up(batches, some)
         noun = self.bundle.manifest.input.noun
         require_learnable(self.training.evidence, self.config, self.name, noun)
         if self._replaces is None:
@@ -284,6 +289,7 @@ class TaskLife:
             memory_budget=self.plan.budget,
             profile=self.plan.profile.name,
             micro_batch=self.plan.micro_batch,
+            stepped=0 if trained.heads_because else trained.stepped,
         )
 
     def _kept(self, lesson: Lesson | None, apart: Sequence[str]) -> dict[str, str]:

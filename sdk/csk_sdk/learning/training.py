@@ -5,9 +5,10 @@ No file is written and no image is read here. `Learner` and `TaskStream` feed ba
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from csk_sdk.backends.micro import pieces
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.manifest import PORTABLE, Site
-from csk_sdk.contract.thresholds import integer
+from csk_sdk.contract.thresholds import integer, number
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import DivergedError
 from csk_sdk.learning.acceptance import forgets_too_much, twins_to_part
@@ -27,6 +28,7 @@ from csk_sdk.learning.gaining import gain_so_far
 from csk_sdk.learning.memory_budget import WHOLE, Plan
 from csk_sdk.method.gain import Gain
 from csk_sdk.method.heads import ClassStatistics, images_counted
+from csk_sdk.method.importance import carrying, gradient_norms
 from csk_sdk.method.known_classes import contradicted, known_among
 from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.novelty import novelty
@@ -41,7 +43,10 @@ HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
 _IMAGES_PER_FEATURE = integer("warm_up", "images_per_feature")
 _BEFORE_BYTES = integer("head", "before_bytes")
 _NOVELTY_IMAGES = integer("novelty", "most_images")
+_SELECTION_SHARE = number("importance", "selection_share")
 _Kept = TypeVar("_Kept")
+# Batches of those images that are named by where they come in the batches that a task is warmed up on.
+SomeBatches = Callable[[NDArray[np.int64]], Iterator[Batch]]
 
 
 class TaskTraining:
@@ -55,8 +60,9 @@ class TaskTraining:
 
     Per site: `selected` `(k,)` int64 channels, `deltas` `(rows, k)` float32 center changes on them, `bases`
     `(k, r)` float32 protected directions. `weight` `(n_classes, f)` and `bias` are the task's own head. `evidence` is
-    what the labels say about the images, `novelty` how far these are from all that is known, once warmed up. Of
-    `plan`, the micro-batches and the sample's size count here; the bundle is already as its profile opens it.
+    what the labels say about the images, `novelty` how far these are from all that is known, and `norms` `(m,)` float64
+    those of the gradients that the first `m` images send back from the head's outputs, once warmed up. Of `plan`, the
+    micro-batches and the sample's size count here; the bundle is already as its profile opens it.
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class TaskTraining:
         self.bias = np.zeros(0, np.float32)
         self.evidence: LabelEvidence | None = None
         self.novelty: float | None = None
+        self.norms: NDArray[np.float64] = np.empty(0, np.float64)
         self._scratch: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         self._optimizer = _optimizer(config)
         self._step: TrainingStep | None = None
@@ -103,18 +110,20 @@ class TaskTraining:
         # Features of all images before a center moves, where they take little memory: the drift begins with them.
         self._before: tuple[Batches, FeatureSample] | None = None
 
-    def warm_up(self, batches: Batches) -> None:
+    def warm_up(self, batches: Batches, some: SomeBatches | None = None) -> None:
         """Fit the head, rank the channels on the task's data, select them, and span what is protected.
 
         The head starts at its optimum for the features as they are, so that the gradients say what the features
-        lack. The first `sensitivity_batches` of `batches` are read for the channels; four images for each feature, or
-        all, for the head.
+        lack. Four images for each feature are read for the head, or all. For the channels up to `sensitivity_batches`
+        of those images that half of the gradient comes from, where `some` gives batches of them; else the first of
+        `batches`.
         """
         self._start_head(batches)
+        ranked = self._sample(batches) if some is None else self._worth(some)
         sensitivities = {site.name: Sensitivity(site.channels) for site in self.sites}
         every = {site.name: np.arange(site.channels) for site in self.sites}
         unchanged = {site.name: np.zeros((site.rows, site.channels), np.float32) for site in self.sites}
-        for batch in self._sample(batches):
+        for batch in ranked:
             gradients = self._run(batch, every, unchanged).centers
             for site in self.sites:
                 # Taken out, so that no gradient is in memory during the next run.
@@ -155,6 +164,26 @@ class TaskTraining:
         self._check(features, labels, np.concatenate(seen))
         head = self._objective.fit_head(features, self._targets.scaled(labels), self.classes)
         self.weight, self.bias = self._targets.start(head)
+        self.norms = self._norms(features, labels)
+
+    def norms_of(self, batches: Iterable[Batch]) -> NDArray[np.float64]:
+        """As `norms` has them, of the images of these batches: with the head that training starts from."""
+        # Two graphs at once would be the peak of memory.
+        self._step = None
+        opened = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
+        with closing(opened) as extractor:
+            found = [self._norms(extractor(images), labels) for images, labels in self._parts(batches)]
+        return np.concatenate(found)
+
+    def _norms(self, features: NDArray[np.float32], labels: Labels) -> NDArray[np.float64]:
+        logits, scaled = features @ self.weight.T + self.bias, self._targets.scaled(labels)
+        return gradient_norms(self._objective.residuals(logits, scaled, self._config))
+
+    def _worth(self, some: SomeBatches) -> Iterator[Batch]:
+        """Of the images that the head was fitted on, those that the channels are ranked by."""
+        least = self._config.batch_size or self._bundle.manifest.batch_size
+        batches = some(carrying(self.norms, _SELECTION_SHARE, least))
+        return islice(batches, self._config.sensitivity_batches)
 
     def _check(self, features: NDArray[np.float32], labels: Labels, seen: Labels) -> None:
         """What the images say of their labels, and of what is known; `seen` are those of all that were looked at."""

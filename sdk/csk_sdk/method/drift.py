@@ -8,7 +8,7 @@ al., ECCV 2024, arXiv 2407.08536); here in closed form, by ridge regression towa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from csk_sdk.method.symmetric import inverse_of
 Float64 = NDArray[np.float64]
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 RIDGE, _MOVEMENTS = number("drift", "ridge"), integer("drift", "movements")
+# Images in one product.
+_AT_ONCE = 256
 
 
 class DriftEstimate:
@@ -190,7 +192,7 @@ def _towards_identity(
     # As few matrices of features by features as can be: they are the peak of learning on a small network.
     energy, right = np.zeros((features, features)), np.zeros((features + len(sources), features))
     moved, right[features:] = right[:features], sources
-    for source, target in pairs:
+    for source, target in _together(pairs):
         x = source.astype(np.float64)
         energy += x.T @ x
         moved += (target - x).T @ x
@@ -202,6 +204,23 @@ def _towards_identity(
     # By the matrix inversion lemma, as the residuals of ridge regression left out one by one.
     share = np.einsum("nf,nf->n", sources, solved[features:])
     return change, (targets - sources @ change.T) / (1.0 - share)[:, None]
+
+
+def _together(pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """The same in fewer and longer parts: a product of a few rows takes the time of writing the matrix."""
+    kept: list[Pair] = []
+    for pair in pairs:
+        kept.append(pair)
+        if sum(len(source) for source, _ in kept) >= _AT_ONCE:
+            yield _joined(kept)
+            kept = []
+    if kept:
+        yield _joined(kept)
+
+
+def _joined(pairs: Sequence[Pair]) -> Pair:
+    sources, targets = zip(*pairs, strict=True)
+    return np.concatenate(sources), np.concatenate(targets)
 
 
 def _first(pairs: Sequence[Pair], features: int, count: int) -> tuple[Float64, Float64]:

@@ -141,6 +141,17 @@ class Classification(Objective):
         """Mean cross-entropy."""
         return cross_entropy(logits, labels)
 
+    def residuals(
+        self, logits: NDArray[np.float32], labels: Labels, config: TrainingConfig
+    ) -> NDArray[np.float64]:
+        """Probabilities less what they should be."""
+        exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+        found: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+        smoothing = config.label_smoothing
+        found -= smoothing / found.shape[1]
+        found[np.arange(len(labels)), labels] -= 1.0 - smoothing
+        return found
+
     def evidence(
         self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]
     ) -> LabelEvidence | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csk_sdk.config import TrainingConfig
 from csk_sdk.contract.manifest import BINARY_CROSS_ENTROPY
 from csk_sdk.data.labels import Labels
 from csk_sdk.errors import TaskError
@@ -50,6 +51,13 @@ class MultiLabel(TableObjective):
         """Mean binary cross-entropy."""
         logits = logits.astype(np.float64)
         return float(np.mean(np.logaddexp(0.0, logits) - labels * logits))
+
+    def residuals(
+        self, logits: NDArray[np.float32], labels: Labels, config: TrainingConfig
+    ) -> NDArray[np.float64]:
+        """Each probability less what it should be."""
+        found: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -logits.astype(np.float64))) - labels
+        return found
 
     def evidence(
         self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]

@@ -168,6 +168,12 @@ class Objective(ABC):
     def head_loss(self, logits: NDArray[np.float32], labels: Labels) -> float:
         """The mean loss, as training has it, of a head that says `logits` `(n, names)` in the units of `labels`."""
 
+    @abstractmethod
+    def residuals(
+        self, logits: NDArray[np.float32], labels: Labels, config: TrainingConfig
+    ) -> NDArray[np.float64]:
+        """The gradient `(n, names)` of each image's loss by its `logits`, up to a factor that all images share."""
+
     def evidence(
         self, features: NDArray[np.float32], labels: Labels, names: Sequence[str]
     ) -> LabelEvidence | None:

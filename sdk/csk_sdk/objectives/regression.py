@@ -79,6 +79,13 @@ class Regression(TableObjective):
         """Mean squared error."""
         return float(np.mean(np.square(logits.astype(np.float64) - labels)))
 
+    def residuals(
+        self, logits: NDArray[np.float32], labels: Labels, config: TrainingConfig
+    ) -> NDArray[np.float64]:
+        """Values less what they should be."""
+        found: NDArray[np.float64] = logits.astype(np.float64) - labels
+        return found
+
     def predict(self, logits: NDArray[np.float32], names: tuple[str, ...]) -> Prediction:
         """The values themselves."""
         return Prediction(logits.astype(np.float32), np.empty((len(logits), 0), np.float32), names)

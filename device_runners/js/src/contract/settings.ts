@@ -36,8 +36,10 @@ export interface TrainingConfig {
   readonly seed: number;
   /** Compute threads; 0 is one per core, in JavaScript the runtime's own choice. A whole number, 0 or more. */
   readonly threads: number;
-  /** On how many batches the channels are selected. A whole number, 1 or more. */
+  /** On at most how many batches the channels are selected. A whole number, 1 or more. */
   readonly sensitivityBatches: number;
+  /** Take steps over those images only that together send back this share of the gradient when training begins; 1 is all. Streams use all. Above 0 and at most 1. */
+  readonly gradientShare: number;
   /** Keep sums over the features of each class; without, decisions over all classes fall back on the tasks' own heads. */
   readonly classStatistics: boolean;
   /** Refuse a task whose labels say nothing about its images. */
@@ -74,6 +76,7 @@ export const DEFAULTS: TrainingConfig = {
   seed: 0,
   threads: 0,
   sensitivityBatches: 32,
+  gradientShare: 0.9,
   classStatistics: true,
   labelCheck: true,
   maxForgetting: 3,
@@ -201,6 +204,14 @@ export const SETTINGS: { readonly [Name in keyof TrainingConfig]: Setting } = {
     optional: false,
     rule: 'a whole number, 1 or more',
     minimum: 1,
+  },
+  gradientShare: {
+    record: 'gradient_share',
+    type: 'number',
+    optional: false,
+    rule: 'above 0 and at most 1',
+    exclusiveMinimum: 0,
+    maximum: 1,
   },
   classStatistics: { record: 'class_statistics', type: 'boolean', optional: false, rule: 'true or false' },
   labelCheck: { record: 'label_check', type: 'boolean', optional: false, rule: 'true or false' },

@@ -248,6 +248,12 @@ export const MIRRORING = {
   enough: 200,
 } as const;
 
+/** What importance goes by. docs/decisions/0039-gradient-share.md. */
+export const IMPORTANCE = {
+  /** Channels are ranked by the images that this share of the gradient comes from: squares of gradients are nearly all theirs. */
+  selectionShare: 0.5,
+} as const;
+
 /** What warm up goes by. docs/decisions/0023-the-head-that-training-starts-from.md. */
 export const WARM_UP = {
   /** A head that is fitted on fewer images than features tells them apart by accidents, and training follows these. */

@@ -11,11 +11,12 @@ import { now } from '../engine.js';
 import { DivergedError } from '../errors.js';
 import { dumps, type Json } from '../formats/json.js';
 import { violation } from '../formats/schema.js';
-import type { Tensors } from '../formats/tensors.js';
+import { type StoredTensor, type Tensors, uint8 } from '../formats/tensors.js';
 import type { Lesson } from '../method/contributions.js';
 import { recognised } from '../method/decisions.js';
 import { type Gain, pays, untold } from '../method/gain.js';
 import { ClassStatistics } from '../method/heads.js';
+import { carrying } from '../method/importance.js';
 import { cosine, warmUpSteps } from '../method/optimizers.js';
 import { Random } from '../method/random.js';
 import { tiles } from '../method/tiles.js';
@@ -56,6 +57,9 @@ import { Stopping } from './stopping.js';
 import { TaskTraining } from './training.js';
 import { type Numbered, naming } from './unlearnable.js';
 
+/** In a progress checkpoint: over which images the steps go, `(n,)` uint8. */
+const STEPPED = 'stepped';
+
 interface Resumed {
   readonly step: number;
   readonly loss: number;
@@ -72,8 +76,12 @@ interface Ground {
 export class LearnRun {
   private readonly pixels: TaskPixels;
   private readonly batchSize: number;
-  private readonly perEpoch: number;
-  private readonly stopping: Stopping;
+  /** Over which images the steps go, 0 or 1 each: all, until it is known what each has to teach. */
+  private stepped!: Uint8Array;
+  /** How many they are. */
+  private counted!: number;
+  private perEpoch!: number;
+  private stopping!: Stopping;
   /** Why only heads are fitted, or "". */
   private because: HeadsOnlyBecause;
   /** What held-out images said of training, once they were asked. */
@@ -127,8 +135,7 @@ export class LearnRun {
     this.report('check');
     this.pixels = new TaskPixels(task, preprocessing);
     this.batchSize = config.batchSize ?? bundle.manifest.batch_size;
-    this.perEpoch = Math.ceil(this.pixels.count / this.batchSize);
-    this.stopping = new Stopping(config, bundle.manifest, this.perEpoch, this.batchSize);
+    this.stepOver(new Uint8Array(this.pixels.count).fill(1));
     this.because = headsBecause(this.pixels.count, task.classes, config, whyFixed(generation.tensors));
     const old = taskClasses(generation, bundle);
     for (const name of refitted.keys()) old.delete(name);
@@ -142,6 +149,28 @@ export class LearnRun {
       refitted,
       recognised(generation.tasks.map((one) => one.expected)),
     );
+  }
+
+  private stepOver(images: Uint8Array): void {
+    this.stepped = images;
+    this.counted = images.reduce((sum, one) => sum + one, 0);
+    this.perEpoch = Math.ceil(this.counted / this.batchSize);
+    this.stopping = new Stopping(this.config, this.bundle.manifest, this.perEpoch, this.batchSize);
+  }
+
+  /** The images that most of the gradient comes from. */
+  private async worthSteps(): Promise<Uint8Array> {
+    const share = this.config.gradientShare;
+    const order = this.plainOrder();
+    if (share === 1) return new Uint8Array(order.length).fill(1);
+    let { norms } = this.training;
+    const rest = order.subarray(norms.length);
+    if (rest.length) {
+      norms = Float64Array.from([...norms, ...(await this.training.normsOf(this.plainBatches(rest)))]);
+    }
+    const found = new Uint8Array(order.length);
+    for (const row of carrying(norms, share, this.batchSize)) found[order[row]!] = 1;
+    return found;
   }
 
   /** Learn and commit. */
@@ -231,6 +260,7 @@ export class LearnRun {
         classes,
         images,
         epochs,
+        stepped: this.because ? 0 : this.counted,
         loss,
         seconds,
         generation,
@@ -259,7 +289,11 @@ export class LearnRun {
       this.looked = await headsOnly(training, this.batches);
     } else {
       this.report('select');
-      await training.warmUp(this.batches);
+      const order = this.plainOrder();
+      await training.warmUp(this.batches, (rows) =>
+        this.plainBatches(Int32Array.from(rows, (row) => order[row]!)),
+      );
+      this.stepOver(await this.worthSteps());
     }
     requireLearnable(training.evidence, config, task.name);
     if (options.replace === undefined) {
@@ -311,7 +345,7 @@ export class LearnRun {
       if (!over && (due || signal?.aborted)) {
         const asked = this.gain ? { gain: this.gain } : {};
         const own = { step: done, loss, seconds: this.seconds(), plateau: stopping.memory, ...asked };
-        const tensors = new Map([...this.foreign.tensors, ...this.training.progress()]);
+        const tensors = new Map([...this.foreign.tensors, ...this.progress()]);
         await this.state.saveProgress(tensors, { ...this.foreign.meta, ...identity, ...own });
         saved = now();
       }
@@ -320,6 +354,11 @@ export class LearnRun {
     }
     this.stepping = undefined;
     return { loss: loss / this.seen(done), steps: done };
+  }
+
+  /** The tensors of a progress checkpoint. */
+  private progress(): Map<string, StoredTensor> {
+    return this.training.progress().set(STEPPED, uint8(this.stepped));
   }
 
   /**
@@ -337,10 +376,10 @@ export class LearnRun {
     return pays(this.gain, this.config.maxForgetting);
   }
 
-  /** Of at most so many images that were trained on, and so many that were not. */
+  /** Of at most so many images up to the last one that was stepped on, and so many behind it. */
   private gained(): Promise<Gain> {
     const order = this.shuffled(0);
-    const seen = this.probe * this.batchSize;
+    const seen = 1 + order.indexOf(this.stepsOf(0)[this.probe * this.batchSize - 1]!);
     const some = order.slice(Math.max(0, seen - GAIN.mostImages), seen + GAIN.mostImages);
     const held = new Set(order.slice(seen, seen + GAIN.mostImages));
     // In the order in which the warm-up has seen them: what it has kept need not be looked at again.
@@ -362,7 +401,7 @@ export class LearnRun {
 
   /** Images seen in the epoch of the last of so many steps. */
   private seen(steps: number): number {
-    return Math.min((((steps - 1) % this.perEpoch) + 1) * this.batchSize, this.pixels.count);
+    return Math.min((((steps - 1) % this.perEpoch) + 1) * this.batchSize, this.counted);
   }
 
   /** Where to go on from; step 0 for a fresh start. */
@@ -378,7 +417,9 @@ export class LearnRun {
     // Another run's stays until this one has something better to keep in its place.
     if (!same || violation(found.spelled, PROGRESS_SCHEMA) !== undefined) return fresh;
     this.training.resume(found.tensors);
-    const known = this.training.progress();
+    const stepped = found.tensors.get(STEPPED)?.data;
+    if (stepped instanceof Uint8Array) this.stepOver(stepped);
+    const known = this.progress();
     const facts = Object.entries(found.spelled).filter(
       ([key]) => !Object.hasOwn(PROGRESS_SCHEMA.properties!, key),
     );
@@ -413,12 +454,17 @@ export class LearnRun {
   /** Shuffled by (seed, epoch) and augmented by (seed, epoch, position), so that any step can be redone. */
   private trainingBatch(epoch: number, position: number): Batch {
     const { seed } = this.config;
-    const index = this.shuffled(epoch).subarray(position * this.batchSize, (position + 1) * this.batchSize);
+    const index = this.stepsOf(epoch).subarray(position * this.batchSize, (position + 1) * this.batchSize);
     this.stepping = index;
     const { pixels, labels } = this.pixels.batch(index);
     const { flip, shift } = augmentationOf(this.config, this.bundle.manifest);
     const moves = randomMoves(pixels.count, new Random(seed, epoch, position), flip, shift);
     return { images: this.preprocessing.normalize(moved(pixels, moves, this.preprocessing)), labels };
+  }
+
+  /** The images that an epoch's steps go over, in its order. */
+  private stepsOf(epoch: number): Int32Array {
+    return this.shuffled(epoch).filter((image) => this.stepped[image]);
   }
 
   /** All images in the order of an epoch. */

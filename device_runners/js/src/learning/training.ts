@@ -3,10 +3,11 @@
 import type { Bundle } from '../bundle/bundle.js';
 import { channelsOf, rowsOf, type Site, TRAINING_MODEL } from '../bundle/manifest.js';
 import type { TrainingConfig } from '../config.js';
-import { HEAD, NOVELTY, WARM_UP } from '../contract/thresholds.js';
+import { HEAD, IMPORTANCE, NOVELTY, WARM_UP } from '../contract/thresholds.js';
 import { type Contradiction, DivergedError } from '../errors.js';
 import { float32, int64, require32, type StoredTensor, type Tensors } from '../formats/tensors.js';
 import { ClassStatistics } from '../method/heads.js';
+import { carrying, gradientNorms } from '../method/importance.js';
 import { contradicted, knownAmong } from '../method/knownClasses.js';
 import { classEvidence, type LabelEvidence } from '../method/labelCheck.js';
 import { type HeadArrays, logisticHead } from '../method/logistic.js';
@@ -22,6 +23,9 @@ import type { Feed, Graph } from '../runtime/sessions.js';
 
 export const HEAD_WEIGHT = 'head.weight';
 export const HEAD_BIAS = 'head.bias';
+
+/** Batches of those images that are named by where they come in the batches that a task is warmed up on. */
+export type SomeBatches = (rows: readonly number[]) => Iterable<Batch>;
 
 /** Mean loss of a batch, and its gradients: per site by name `(rows, k)`, and of the head. */
 interface StepResult {
@@ -53,6 +57,8 @@ export class TaskTraining {
   evidence: LabelEvidence | undefined;
   /** How far the images are from all that is known; undefined before the warm-up, or where too little is known. */
   novelty: number | undefined;
+  /** Norms `(m,)` of the gradients that the first images send back from the head's outputs; none before the warm-up. */
+  norms: Float64Array = new Float64Array(0);
   private readonly optimizer: Optimizer;
   private graph: Graph | undefined;
   /** Features of all images before a center moves, where they take little memory: the drift begins with them. */
@@ -109,14 +115,17 @@ export class TaskTraining {
   /**
    * Fit the head, rank the channels on the task's data, select them, and span what is protected.
    *
-   * The head starts at its optimum for the features as they are, so that the gradients say what the features lack. The
-   * first `sensitivityBatches` of `batches` are read for the channels; four images for each feature, or all, for the
-   * head; and more until every class was seen.
+   * The head starts at its optimum for the features as they are, so that the gradients say what the features lack. Four
+   * images for each feature are read for the head, or all, and more until every class was seen. For the channels up to
+   * `sensitivityBatches` of those images that half of the gradient comes from, where `some` gives batches of them; else the
+   * first of `batches`.
    */
-  async warmUp(batches: Batches): Promise<void> {
+  async warmUp(batches: Batches, some?: SomeBatches): Promise<void> {
     const { manifest } = this.bundle;
     await this.startHead(batches);
-    const sensitivities = await this.sensitivities(batches);
+    const least = this.config.batchSize ?? manifest.batch_size;
+    const ranked = some?.(carrying(this.norms, IMPORTANCE.selectionShare, least));
+    const sensitivities = await this.sensitivities(ranked ?? batches());
     const ratio = this.config.channelRatio ?? manifest.channel_ratio;
     for (const site of manifest.sites) {
       const selected = selectChannels(sensitivities.get(site.name)!.values, ratio);
@@ -144,6 +153,22 @@ export class TaskTraining {
     const { features, labels } = sample.arrays();
     this.check(features, labels);
     this.head = logisticHead(features, f, labels, this.classes.length);
+    this.norms = gradientNorms(features, labels, this.head);
+  }
+
+  /** The same as `norms` of the images of these batches: with the head and the features that training starts from. */
+  async normsOf(batches: Iterable<Batch>): Promise<Float64Array> {
+    await this.close();
+    const found: number[] = [];
+    const extractor = await FeatureExtractor.open(this.bundle, this.tensors, this.opening);
+    try {
+      for (const { images, labels } of batches) {
+        found.push(...gradientNorms(await extractor.features(images), labels, this.head));
+      }
+    } finally {
+      await extractor.close();
+    }
+    return Float64Array.from(found);
   }
 
   /** What features `(n, f)` of images and their labels say of the labels, and of what is known. */
@@ -162,7 +187,7 @@ export class TaskTraining {
     return this.before?.batches === batches ? this.before.sample : undefined;
   }
 
-  private async sensitivities(batches: Batches): Promise<Map<string, Sensitivity>> {
+  private async sensitivities(batches: Iterable<Batch>): Promise<Map<string, Sensitivity>> {
     const { sites } = this.bundle.manifest;
     const found = new Map(sites.map((site) => [site.name, new Sensitivity(channelsOf(site))]));
     const every = sites.map((site) => ({
@@ -170,9 +195,12 @@ export class TaskTraining {
       selected: Array.from({ length: channelsOf(site) }, (_, i) => i),
       delta: new Float32Array(rowsOf(site) * channelsOf(site)),
     }));
-    for (const batch of this.sample(batches)) {
+    let count = 0;
+    for (const batch of batches) {
       const { centers } = await this.run(batch, every);
       for (const [name, sensitivity] of found) sensitivity.add(centers.get(name)!);
+      count += 1;
+      if (count >= this.config.sensitivityBatches) break;
     }
     return found;
   }
@@ -284,7 +312,7 @@ export class TaskTraining {
   }
 
   /** The first `sensitivityBatches` batches, and more until they are `least` images, and each class was seen. */
-  private *sample(batches: Batches, least = 0): Generator<Batch> {
+  private *sample(batches: Batches, least: number): Generator<Batch> {
     const seen = new Set<number>();
     let count = 0;
     let pictures = 0;
