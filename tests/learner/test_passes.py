@@ -49,7 +49,8 @@ def test_features_as_they_were_are_kept_where_they_are_few_and_looked_at_again_w
     assert passes == [first, first + 1]
     monkeypatch.setattr(training, "_BEFORE_BYTES", 0)
     again, passes = learned(digits_bundle, tmp_path / "again", tasks, monkeypatch)
-    assert passes == [first + 2, first + 2]
+    # Of a first task, what it contributes is counted in the pass over the features as they were.
+    assert passes == [first + 1, first + 2]
     assert kept.keys() == again.keys()
     for name, tensor in kept.items():
         assert np.array_equal(tensor, again[name]), name

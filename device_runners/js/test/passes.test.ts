@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { HEAD } from '../src/contract/thresholds.js';
 import { Learner } from '../src/learner.js';
 import { FolderBundle } from '../src/node/folderBundle.js';
 import type { Runtime, RuntimeSession } from '../src/runtime/sessions.js';
@@ -66,6 +67,13 @@ test('heads are learned with one look at each image', async () => {
 
 test('with trained centers there is one look before and one after, and one for what a moved network cannot tell', async () => {
   expect(await looks({ fewShot: 0 })).toEqual([2, 3]);
+});
+
+test('features that are not kept are looked at again, and what a first task contributes is counted then', async () => {
+  const { beforeBytes } = HEAD;
+  Object.assign(HEAD, { beforeBytes: 0 });
+  expect(await looks({ fewShot: 0 })).toEqual([3, 4]);
+  Object.assign(HEAD, { beforeBytes });
 });
 
 test('for mirrored images there is one look more, and where they are many, none', async () => {

@@ -26,7 +26,7 @@ import {
   SAMPLE_BYTES,
 } from '../network/features.js';
 import { requireConverged, requireLearnableFeatures } from '../network/finite.js';
-import { mapOf, mapTensors, UnledgeredError } from '../network/ledger.js';
+import { mapOf, mapTensors, sameCenters, UnledgeredError } from '../network/ledger.js';
 import { PRIOR_IMAGES } from '../network/predicting.js';
 import { forgetsTooMuch, twinsToPart } from './acceptance.js';
 import {
@@ -95,7 +95,7 @@ export async function consolidate(
     done = { ...without, forgetting, headsOnly, judgement: judgedApart(judgement, apart, without.judgement) };
   }
   if (!done.carried || !done.lesson) return done;
-  const below = await untouched(training, batches);
+  const below = seen.below ?? (await untouched(training, batches));
   return { ...done, lesson: lessonOf(training, below, done.lesson.temperature, apart) };
 }
 
@@ -117,7 +117,7 @@ async function see(training: TaskTraining, batches: Batches, looked?: Look): Pro
   const { features: f } = bundle.manifest.head;
   const tensors = new Map(old);
   const leaks = foldDeltas(training, tensors);
-  const { moments, sums, sample, drift } = looked ?? (await look(training, tensors, batches));
+  const { moments, sums, below, sample, drift } = looked ?? (await look(training, tensors, batches));
   const own = sample.count;
   if (augmentationOf(config, bundle.manifest).flip) await addMirrored(training, tensors, batches, sample);
   const { features, labels } = sample.arrays();
@@ -128,7 +128,11 @@ async function see(training: TaskTraining, batches: Batches, looked?: Look): Pro
     tensors.set(key, float32(known.shape, sum));
   }
   const taught = { features: features.subarray(0, own * f), labels: labels.subarray(0, own) };
-  return { tensors, leaks, contributions: totalsOf(training, sums), sample, drift, taught, head };
+  return {
+    ...{ tensors, leaks, sample, drift, taught, head },
+    contributions: totalsOf(training, sums),
+    below: below && totalsOf(training, below),
+  };
 }
 
 /**
@@ -210,6 +214,8 @@ interface Seen extends Pick<Look, 'sample' | 'drift'> {
   readonly tensors: Tensors;
   readonly leaks: ReadonlyMap<string, number>;
   readonly contributions: ReadonlyMap<string, Contribution>;
+  /** The same under the bundle's own network, where that was looked at anyway. */
+  readonly below: ReadonlyMap<string, Contribution> | undefined;
   /** Features of the images themselves, and not mirrored. */
   readonly taught: Omit<Taught, 'classes'>;
   /** Of the task's images alone. */
@@ -221,6 +227,8 @@ export interface Look {
   readonly moments: ReadonlyMap<string, Float64Array>;
   /** Of each class what its images contribute; none where nothing is to be kept of classes. */
   readonly sums: readonly ContributionSum[];
+  /** The same under the bundle's own network, where no task had moved it yet and its features were not kept. */
+  readonly below: readonly ContributionSum[] | undefined;
   readonly sample: FeatureSample;
   /** How the features moved; undefined where no center did. */
   readonly drift: Drift | undefined;
@@ -229,7 +237,8 @@ export interface Look {
 async function look(training: TaskTraining, tensors: Tensors, batches: Batches): Promise<Look> {
   const { bundle, opening, moved } = training;
   const { features: f } = bundle.manifest.head;
-  const before = (moved ? await featuresBefore(training, batches) : []).values();
+  const { were, below } = moved ? await featuresBefore(training, batches) : { were: [], below: undefined };
+  const before = were.values();
   const sample = new FeatureSample(f);
   const sums = sumsOf(training);
   const drift = new DriftEstimate(f);
@@ -242,7 +251,7 @@ async function look(training: TaskTraining, tensors: Tensors, batches: Batches):
     const earlier = before.next().value as Float32Array | undefined;
     if (earlier) drift.add(earlier, features);
   });
-  return { moments, sums, sample, drift: moved ? drift.fit() : undefined };
+  return { moments, sums, below, sample, drift: moved ? drift.fit() : undefined };
 }
 
 /**
@@ -341,25 +350,35 @@ export function movedCenters(training: TaskTraining): Map<string, StoredTensor> 
   return centers;
 }
 
-/** The task's features as the network was before, batch by batch, as many as fit. */
-async function featuresBefore(training: TaskTraining, batches: Batches): Promise<Float32Array[]> {
-  const were = training.keptOf(batches);
-  if (were) return were.pairs().map(({ features }) => features);
-  const extractor = await FeatureExtractor.open(training.bundle, training.tensors, training.opening);
-  const kept: Float32Array[] = [];
+/**
+ * The task's features as the network was before, batch by batch, as many as fit. And what all of them contribute, where that was
+ * the bundle's own network: it need not be asked again then.
+ */
+async function featuresBefore(
+  training: TaskTraining,
+  batches: Batches,
+): Promise<{ were: Float32Array[]; below: readonly ContributionSum[] | undefined }> {
+  const { bundle, tensors, opening } = training;
+  const kept = training.keptOf(batches);
+  if (kept) return { were: kept.pairs().map(({ features }) => features), below: undefined };
+  const sums = sameCenters(tensors, bundle.checkpoint) ? sumsOf(training) : [];
+  const extractor = await FeatureExtractor.open(bundle, tensors, opening);
+  const were: Float32Array[] = [];
   let room = SAMPLE_BYTES;
   try {
-    for (const { images } of batches()) {
+    for (const { images, labels } of batches()) {
       const features = await extractor.features(images);
       requireLearnableFeatures(features);
-      kept.push(features);
-      room -= features.byteLength;
-      if (room <= 0) break;
+      count(sums, features, labels, bundle.manifest.head.features);
+      if (room > 0) {
+        were.push(features);
+        room -= features.byteLength;
+      } else if (!sums.length) break;
     }
   } finally {
     await extractor.close();
   }
-  return kept;
+  return { were, below: sums.length ? sums : undefined };
 }
 
 /** To a sample of few images as they are, some of the same mirrored. */
