@@ -322,8 +322,10 @@ class LearnRun:
             # Today's process has a little more or less memory: to the bit, the run goes on as it was begun.
             self._follow(plan)
         self._training.resume(tensors)
-        if _STEPPED in tensors:
-            self._step_over(tensors[_STEPPED].astype(np.bool_))
+        stepped = tensors.get(_STEPPED)
+        # A build that knew of no such choice stepped over all.
+        if stepped is not None and stepped.shape == self._stepped.shape and stepped.any():
+            self._step_over(stepped.astype(np.bool_))
         self._stopping.resume(meta["plateau"])
         self._gain = Gain(**meta["gain"]) if "gain" in meta else None
         known = self._progress()

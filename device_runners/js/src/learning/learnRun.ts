@@ -418,7 +418,10 @@ export class LearnRun {
     if (!same || violation(found.spelled, PROGRESS_SCHEMA) !== undefined) return fresh;
     this.training.resume(found.tensors);
     const stepped = found.tensors.get(STEPPED)?.data;
-    if (stepped instanceof Uint8Array) this.stepOver(stepped);
+    // A build that knew of no such choice stepped over all.
+    if (stepped instanceof Uint8Array && stepped.length === this.pixels.count && stepped.includes(1)) {
+      this.stepOver(stepped);
+    }
     const known = this.progress();
     const facts = Object.entries(found.spelled).filter(
       ([key]) => !Object.hasOwn(PROGRESS_SCHEMA.properties!, key),
