@@ -60,7 +60,14 @@ def test_a_zero_has_no_sign(value: float, form: str, expected: str) -> None:
 
 def test_nor_has_it_where_it_is_said() -> None:
     report: Any = SimpleNamespace(
-        task="01", seconds=1.0, generation=1, loss=TINY, memory_budget=None, peak_rss_bytes=1
+        task="01",
+        seconds=1.0,
+        generation=1,
+        loss=TINY,
+        memory_budget=None,
+        peak_rss_bytes=1,
+        images=1,
+        stepped=1,
     )
     gain = Gain(1, 0.5, 0.5, TINY, -1.0, done=0.2)
     said = [learned(report), gain_note(gain, 5, "image", 1.0), change(TINY), percentage(TINY)]

@@ -133,10 +133,18 @@ def _saved(inputs: Sequence[ir.Value | None], backward: set[ir.Value]) -> Iterat
 
 def _source(value: ir.Value) -> ir.Value:
     producer = value.producer()
-    while producer is not None and producer.op_type in _MOVES and producer.inputs[0] is not None:
+    while producer is not None and producer.inputs[0] is not None and _hands_on(producer):
         value = producer.inputs[0]
         producer = value.producer()
     return value
+
+
+def _hands_on(node: ir.Node) -> bool:
+    """Whether it is made again of what it read; truth values become numbers where they are multiplied with."""
+    x = node.inputs[0]
+    return node.op_type in _MOVES or (
+        node.op_type == "Cast" and x is not None and x.dtype == ir.DataType.BOOL
+    )
 
 
 def _flops(node: ir.Node) -> int:
