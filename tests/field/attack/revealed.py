@@ -43,7 +43,7 @@ def no_picture_in_a_state(tries: Tries, ground: Ground, place: Path) -> None:
                 kept.append(path.read_bytes())
 
         with tries.one("a task"):
-            learner.learn(task, quick(learner, checkpoint_seconds=0.0), on_progress=keep)
+            learner.learn(task, quick(learner, checkpoint_seconds=0.0, gradient_share=1.0), on_progress=keep)
             assert kept
             kept += [path.read_bytes() for path in (place / "state").rglob("*") if path.is_file()]
             features = np.asarray(learner.features(images[..., None]), np.float32)
