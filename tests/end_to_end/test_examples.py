@@ -65,6 +65,7 @@ def test_demo_shows_forgetting_and_its_absence(tmp_path: Path) -> None:
         )
         <= -4.0
     )
+    assert without["classes"]["bwt"] - ours["classes"]["bwt"] <= -5.0
     # Ten classes, three tasks of two: all were tested, none twice.
     assert ours["classes"]["tasks"] == ["base", "01-four-five", "02-six-seven", "03-eight-nine"]
     assert ours["classes"]["accuracy"] > 90.0

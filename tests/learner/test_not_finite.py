@@ -125,10 +125,17 @@ def test_a_picture_that_only_the_last_pass_sees_costs_nothing(
 @pytest.mark.parametrize("loss", ["cross-entropy"])
 @pytest.mark.parametrize("prefix_cache", ["off", "memory"])
 @pytest.mark.parametrize("at", [5, 197])
-def test_a_picture_that_a_step_sees_first_is_named(learned: Learner, at: int, prefix_cache: str) -> None:
-    """Not taken for a rate that is too high: the loss of its step is NaN."""
+@pytest.mark.parametrize("gradient_share", [0.5, 1.0])
+def test_a_picture_that_a_step_sees_first_is_named(
+    learned: Learner, gradient_share: float, at: int, prefix_cache: str
+) -> None:
+    """Not taken for a rate that is too high: the loss of its step is NaN; or so is what it would teach."""
     task = task_of(with_white(at, 200), name="02")
-    config = replace(learned.config, sensitivity_batches=1, batch_size=2, epochs=2, prefix_cache=prefix_cache)
+    config = replace(
+        learned.config,
+        **{"sensitivity_batches": 1, "batch_size": 2, "epochs": 2, "prefix_cache": prefix_cache},
+        gradient_share=gradient_share,
+    )
     with pytest.raises(TaskError, match=LEARNING.format(which=rf"Task '02': images\[{at}\]")):
         learned.learn(task, config)
 

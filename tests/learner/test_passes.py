@@ -13,6 +13,7 @@ from csk_sdk.bundle.folder import Bundle
 from csk_sdk.learning import consolidation, training
 from csk_sdk.method.heads import ClassStatistics, Shrunk
 from csk_sdk.method.logistic import known_head, logistic_head
+from csk_sdk.network import knowledge
 from csk_sdk.network.knowledge import FeatureExtractor, Tensors
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
@@ -30,7 +31,7 @@ def learned(
             super().__init__(*given, **named)  # type: ignore[arg-type]
             passes[-1] += 1
 
-    for module in (consolidation, training):
+    for module in (consolidation, knowledge):
         monkeypatch.setattr(module, "FeatureExtractor", Counted)
     learner = open_learner(bundle, state)
     for task in tasks:

@@ -5,7 +5,7 @@ docs/method.md#consolidation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -38,6 +38,7 @@ from csk_sdk.network.knowledge import (
     FeatureExtractor,
     FeatureSample,
     Tensors,
+    learnable_features,
     measure_knowledge,
 )
 from csk_sdk.network.ledger import MAP, MAPPED, UnledgeredError, digest_of_centers, map_of
@@ -319,10 +320,8 @@ class Consolidation:
             for features, labels in before.pairs:
                 _count(sums, features, labels)
             return sums
-        with self._extractor({**centers, **domain_tensors(self.tensors)}) as extractor:
-            for images, labels in self._parts(batches()):
-                features = extractor(images)
-                require_learnable_features(features, self.bundle.manifest.input.noun)
+        with self._features({**centers, **domain_tensors(self.tensors)}, batches) as seen:
+            for features, labels in seen:
                 _count(sums, features, labels)
         return sums
 
@@ -334,6 +333,13 @@ class Consolidation:
     def _was_untouched(self, centers: Mapping[str, NDArray[Any]]) -> bool:
         """Whether no task had moved any of these until now."""
         return np.array_equal(digest_of_centers(self.tensors), digest_of_centers(centers))
+
+    def _features(
+        self, tensors: Mapping[str, NDArray[Any]], batches: Batches
+    ) -> closing[Generator[tuple[NDArray[np.float32], Labels]]]:
+        """Features of the task as these see it, and labels; closed where not all of them are asked for."""
+        found = learnable_features(self.bundle, tensors, self._parts(batches()), self.config.threads)
+        return closing(found)
 
     def _extractor(self, tensors: Mapping[str, NDArray[Any]]) -> closing[FeatureExtractor]:
         return closing(FeatureExtractor(self.bundle, tensors, self.config.threads, release=True))
@@ -409,10 +415,8 @@ class Consolidation:
         wanted = not self.bundle.objective.tabular and self._was_untouched(self._own_centers())
         sums = self._sums() if wanted else []
         room = self.plan.profile.sample_bytes
-        with self._extractor(self.tensors) as extractor:
-            for images, labels in self._parts(batches()):
-                features = extractor(images)
-                require_learnable_features(features, self.bundle.manifest.input.noun)
+        with self._features(self.tensors, batches) as found:
+            for features, labels in found:
                 _count(sums, features, labels)
                 if room > 0:
                     seen.append(features)

@@ -27,6 +27,7 @@ from csk_sdk.learning.few_shot import DOMAINS, NO_GAIN, heads_because, undecided
 from csk_sdk.learning.life import LearnReport, TaskLife, Trained
 from csk_sdk.learning.memory_budget import Plan, plan_for
 from csk_sdk.learning.prefix_cache import OFF, PrefixCache, choose_place
+from csk_sdk.learning.step_order import StepOrder
 from csk_sdk.learning.stopping import EPOCHS, Stopping
 from csk_sdk.learning.unlearnable import Numbered, naming
 from csk_sdk.method.gain import Gain
@@ -106,8 +107,8 @@ class LearnRun:
         self._batch_size = config.batch_size or bundle.manifest.batch_size
         self._flip, self._shift = augmentation(config, bundle.manifest)
         # All images, until it is known what each has to teach.
-        self._step_over(np.ones(len(task.train), np.bool_))
-        self._order = -1, np.empty(0, np.int64)
+        self._order = StepOrder(len(task.train), self._batch_size, config.seed)
+        self._count_steps()
         # The images of the step that is being taken.
         self._stepping: NDArray[np.int64] | None = None
         # Tensors and facts of a newer csk-sdk in the progress checkpoint that this run goes on from.
@@ -116,23 +117,26 @@ class LearnRun:
 
     def _step_over(self, images: NDArray[np.bool_]) -> None:
         """Let the steps go over these, `(n,)`."""
-        self._stepped = images
-        self._per_epoch = -(-int(images.sum()) // self._batch_size)
-        self._stopping = Stopping(self._config, self._life.bundle.manifest, self._per_epoch, self._batch_size)
+        self._order.over(images)
+        self._count_steps()
+
+    def _count_steps(self) -> None:
+        manifest = self._life.bundle.manifest
+        self._stopping = Stopping(self._config, manifest, self._order.per_epoch, self._batch_size)
         self._steps = self._stopping.steps
 
-    def _worth_steps(self) -> NDArray[np.bool_]:
-        """The images that most of the gradient comes from."""
-        norms, order = self._training.norms, self._plain_order()
-        found, share = np.ones(len(order), np.bool_), self._config.gradient_share
+    def _choose_images(self) -> None:
+        """Let the steps go over the images that most of the gradient comes from."""
+        share = self._config.gradient_share
         if share == 1.0:
-            return found
+            return
+        norms, order = self._training.norms, self._order.plain()
         if len(norms) < len(order):
             more = self._training.norms_of(self._plain_batches(order[len(norms) :]))
             norms = np.concatenate([norms, more])
-        found[...] = False
-        found[order[carrying(norms, share, self._batch_size)]] = True
-        return found
+        images = np.zeros(len(order), np.bool_)
+        images[order[carrying(norms, share, self._batch_size)]] = True
+        self._step_over(images)
 
     def _follow(self, plan: Plan) -> None:
         """Learn as planned."""
@@ -179,14 +183,14 @@ class LearnRun:
             self._life.warm_up(
                 self._plain_batches,
                 bool(self._heads_because),
-                lambda rows: self._plain_batches(self._plain_order()[rows]),
+                lambda rows: self._plain_batches(self._order.plain()[rows]),
             )
             if not self._heads_because:
-                self._step_over(self._worth_steps())
+                self._choose_images()
         steps = 0
         if not self._heads_because:
             loss, steps = self._train(first, loss, identity, begun)
-        epochs = -(-steps // self._per_epoch)
+        epochs = -(-steps // self._order.per_epoch)
         self._report(Progress("consolidate", steps, steps, epochs, epochs, loss))
         trained = Trained(
             images=len(self._split),
@@ -199,7 +203,7 @@ class LearnRun:
             gain=self._gain,
             asked=len(self._split),
             choice=self._undecided(steps),
-            stepped=int(self._stepped.sum()),
+            stepped=self._order.count,
         )
         mirrored = self._mirrored_batches if self._prefix else None
         report = self._life.commit(self._plain_batches, trained, mirrored)
@@ -222,19 +226,19 @@ class LearnRun:
         """
         config = self._config
         saved = time.monotonic()
-        warmup = warm_up_steps(self._per_epoch)
-        done, seen = first, self._seen(first)
+        warmup = warm_up_steps(self._order.per_epoch)
+        done, seen = first, self._order.seen(first)
         for step in range(first, self._steps):
             if step == self._probe and not self._pays():
                 self._heads_because = NO_GAIN
                 self._training.stay_frozen()
                 return 0.0, 0
-            epoch, position = divmod(step, self._per_epoch)
+            epoch, position = divmod(step, self._order.per_epoch)
             loss = 0.0 if position == 0 else loss
             batch = self._training_batch(epoch, position)
             loss += self._training.step(batch, cosine(step, self._steps, warmup)) * len(batch[1])
             done = step + 1
-            seen = self._seen(done)
+            seen = self._order.seen(done)
             self._report(Progress("train", done, self._steps, epoch + 1, config.epochs, loss / seen))
             if self._stopping.over(done, time.monotonic() - begun, loss / seen):
                 break
@@ -251,7 +255,7 @@ class LearnRun:
 
     def _progress(self) -> Tensors:
         """The tensors of a progress checkpoint."""
-        return {**self._training.progress(), _STEPPED: self._stepped.astype(np.uint8)}
+        return {**self._training.progress(), _STEPPED: self._order.chosen.astype(np.uint8)}
 
     @property
     def _probe(self) -> int:
@@ -261,7 +265,7 @@ class LearnRun:
         """
         if self._config.train != AUTO or self._life.bundle.objective.tabular:
             return -1
-        return min(self._per_epoch, self._steps) // 2
+        return min(self._order.per_epoch, self._steps) // 2
 
     def _pays(self) -> bool:
         """Whether the first steps are worth going on, by images that they have not seen."""
@@ -272,22 +276,22 @@ class LearnRun:
 
     def _gained(self) -> Gain:
         """Of at most so many images up to the last one that was stepped on, and so many behind it."""
-        order = self._shuffled(0)
-        last = self._steps_of(0)[self._probe * self._batch_size - 1]
+        order = self._order.epoch(0)
+        last = self._order.step(0, self._probe - 1)[-1]
         seen = 1 + int(np.flatnonzero(order == last)[0])
         fitted, held_out = order[:seen][-_MOST_HELD_OUT:], order[seen:][:_MOST_HELD_OUT]
         asked = np.concatenate([fitted, held_out])
         batches: Batches = self._plain_batches
         if len(asked) == len(self._split):
             # In the order in which the warm-up has seen them: what it has kept need not be looked at again.
-            asked = self._plain_order()
+            asked = self._order.plain()
         else:
             batches = partial(self._plain_batches, asked)
         return self._training.gain(batches, np.isin(asked, held_out), self._share(self._probe))
 
     def _share(self, done: int) -> float:
         """What the first so many steps are of all, by their learning rates."""
-        warmup = warm_up_steps(self._per_epoch)
+        warmup = warm_up_steps(self._order.per_epoch)
         rates = [cosine(step, self._steps, warmup) for step in range(self._steps)]
         return sum(rates[:done]) / sum(rates)
 
@@ -296,10 +300,6 @@ class LearnRun:
         if self._heads_because or self._probe < done or self._config.seconds is None:
             return None
         return partial(undecided_note, done, self._steps, self._config.seconds)
-
-    def _seen(self, steps: int) -> int:
-        """Images seen in the epoch of the last of so many steps."""
-        return min(((steps - 1) % self._per_epoch + 1) * self._batch_size, int(self._stepped.sum()))
 
     def _restore(self, identity: dict[str, Any]) -> tuple[int, float, float]:
         """Step to go on from, its running loss, and the seconds spent before; zeros for a fresh start."""
@@ -324,7 +324,7 @@ class LearnRun:
         self._training.resume(tensors)
         stepped = tensors.get(_STEPPED)
         # A build that knew of no such choice stepped over all.
-        if stepped is not None and stepped.shape == self._stepped.shape and stepped.any():
+        if stepped is not None and stepped.shape == self._order.chosen.shape and stepped.any():
             self._step_over(stepped.astype(np.bool_))
         self._stopping.resume(meta["plateau"])
         self._gain = Gain(**meta["gain"]) if "gain" in meta else None
@@ -353,7 +353,7 @@ class LearnRun:
     def _training_batch(self, epoch: int, position: int) -> Batch:
         """Shuffled by (seed, epoch) and augmented by (seed, epoch, position), so that any step can be redone."""
         seed = self._config.seed
-        index = self._steps_of(epoch)[position * self._batch_size : (position + 1) * self._batch_size]
+        index = self._order.step(epoch, position)
         self._stepping = index
         if self._prefix is not None:
             return self._prefix.training(index, epoch), self._split.labels[index]
@@ -361,23 +361,9 @@ class LearnRun:
         pixels = augment(self._pixels.batch(index), rng, self._flip, self._shift)
         return self._life.bundle.preprocessing.normalize(pixels), self._split.labels[index]
 
-    def _steps_of(self, epoch: int) -> NDArray[np.int64]:
-        """The images that an epoch's steps go over, in its order."""
-        order = self._shuffled(epoch)
-        return order[self._stepped[order]]
-
-    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
-        """All images in the order of an epoch."""
-        if self._order[0] != epoch:
-            self._order = (
-                epoch,
-                np.random.default_rng((self._config.seed, epoch)).permutation(len(self._split)),
-            )
-        return self._order[1]
-
     def _plain_batches(self, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
         """The images of `order`, without augmentation; where it is None, the whole split, shuffled by the seed."""
-        order = self._plain_order() if order is None else order
+        order = self._order.plain() if order is None else order
         if self._prefix is not None:
             yield from self._prefix.plain(self._batch_size, order)
             return
@@ -386,10 +372,7 @@ class LearnRun:
 
     def _mirrored_batches(self) -> Iterator[Batch]:
         assert self._prefix is not None
-        return self._prefix.mirrored(self._batch_size, self._plain_order())
-
-    def _plain_order(self) -> NDArray[np.int64]:
-        return np.random.default_rng(self._config.seed).permutation(len(self._split))
+        return self._prefix.mirrored(self._batch_size, self._order.plain())
 
 
 def _with_defaults(meta: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ No file is written and no image is read here. `Learner` and `TaskStream` feed ba
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -35,8 +34,8 @@ from csk_sdk.method.novelty import novelty
 from csk_sdk.method.optimizers import Optimizer, optimizer_of
 from csk_sdk.method.projection import basis, project, restrict, shared_scratch
 from csk_sdk.method.selection import Sensitivity, select_channels
-from csk_sdk.network.finite import require_converged, require_learnable_features
-from csk_sdk.network.knowledge import Batch, FeatureExtractor, FeatureSample, Tensors, require_room
+from csk_sdk.network.finite import require_converged
+from csk_sdk.network.knowledge import Batch, FeatureSample, Tensors, learnable_features, require_room
 from csk_sdk.objectives.classification import PRIOR_PICTURES
 
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
@@ -151,13 +150,9 @@ class TaskTraining:
         seen = []
         wanted = min(_IMAGES_PER_FEATURE * self._bundle.manifest.head.features, sample.room)
         all_of = _AllOf(batches)
-        opened = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
-        with closing(opened) as extractor:
-            for images, labels in self._parts(self._sample(all_of, wanted)):
-                features = extractor(images)
-                require_learnable_features(features, self._bundle.manifest.input.noun)
-                sample.add(features, labels)
-                seen.append(labels)
+        for features, labels in self._features(self._sample(all_of, wanted)):
+            sample.add(features, labels)
+            seen.append(labels)
         if all_of.taken and not sample.full and sample.nbytes <= _BEFORE_BYTES:
             self._before = batches, sample
         features, labels = sample.arrays()
@@ -170,10 +165,11 @@ class TaskTraining:
         """As `norms` has them, of the images of these batches: with the head that training starts from."""
         # Two graphs at once would be the peak of memory.
         self._step = None
-        opened = FeatureExtractor(self._bundle, self._tensors, self._config.threads, release=True)
-        with closing(opened) as extractor:
-            found = [self._norms(extractor(images), labels) for images, labels in self._parts(batches)]
-        return np.concatenate(found)
+        return np.concatenate([self._norms(*seen) for seen in self._features(batches)])
+
+    def _features(self, batches: Iterable[Batch]) -> Iterator[tuple[NDArray[np.float32], Labels]]:
+        """Features as they were before a center moved, and labels."""
+        return learnable_features(self._bundle, self._tensors, self._parts(batches), self._config.threads)
 
     def _norms(self, features: NDArray[np.float32], labels: Labels) -> NDArray[np.float64]:
         logits, scaled = features @ self.weight.T + self.bias, self._targets.scaled(labels)

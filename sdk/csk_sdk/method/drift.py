@@ -229,5 +229,5 @@ def _first(pairs: Sequence[Pair], features: int, count: int) -> tuple[Float64, F
     for source, target in pairs:
         room = count - sum(len(part) for part, _ in taken)
         taken.append((source[:room], target[:room]))
-    sources, targets = (np.concatenate(side).astype(np.float64) for side in zip(*taken, strict=True))
-    return sources, targets
+    sources, targets = _joined(taken)
+    return sources.astype(np.float64), targets.astype(np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -19,6 +19,7 @@ from csk_sdk.method.heads import STATISTICS
 from csk_sdk.method.unknown import FAMILIARITY
 from csk_sdk.network.domains import PREFIX as DOMAIN_PREFIX
 from csk_sdk.network.domains import Domains
+from csk_sdk.network.finite import require_learnable_features
 from csk_sdk.network.ledger import LEDGER
 from csk_sdk.runtime.peak_memory import available_bytes
 
@@ -77,6 +78,20 @@ class FeatureExtractor:
         """The end of it."""
         self._graph.close()
         self._domains.close()
+
+
+def learnable_features(
+    bundle: Bundle, tensors: Mapping[str, NDArray[Any]], batches: Iterable[Batch], threads: int = 0
+) -> Generator[tuple[NDArray[np.float32], Labels]]:
+    """Each batch's features `(n, f)` and labels, as the network in `tensors` sees them.
+
+    Raises DivergedError where some are not finite. The graph is open until the last batch, or `close`.
+    """
+    with closing(FeatureExtractor(bundle, tensors, threads, release=True)) as extractor:
+        for images, labels in batches:
+            features = extractor(images)
+            require_learnable_features(features, bundle.manifest.input.noun)
+            yield features, labels
 
 
 class FeatureSample:

@@ -19,6 +19,7 @@ import { Random } from '../method/random.js';
 import { Familiarity, measured } from '../method/unknown.js';
 import {
   type Batches,
+  eachFeatures,
   FeatureExtractor,
   FeatureSample,
   isKnown,
@@ -362,22 +363,15 @@ async function featuresBefore(
   const kept = training.keptOf(batches);
   if (kept) return { were: kept.pairs().map(({ features }) => features), below: undefined };
   const sums = sameCenters(tensors, bundle.checkpoint) ? sumsOf(training) : [];
-  const extractor = await FeatureExtractor.open(bundle, tensors, opening);
   const were: Float32Array[] = [];
   let room = SAMPLE_BYTES;
-  try {
-    for (const { images, labels } of batches()) {
-      const features = await extractor.features(images);
-      requireLearnableFeatures(features);
-      count(sums, features, labels, bundle.manifest.head.features);
-      if (room > 0) {
-        were.push(features);
-        room -= features.byteLength;
-      } else if (!sums.length) break;
-    }
-  } finally {
-    await extractor.close();
-  }
+  await eachFeatures(bundle, tensors, opening, batches(), (features, labels) => {
+    count(sums, features, labels, bundle.manifest.head.features);
+    if (room <= 0) return sums.length ? undefined : 'enough';
+    were.push(features);
+    room -= features.byteLength;
+    return undefined;
+  });
   return { were, below: sums.length ? sums : undefined };
 }
 

@@ -5,8 +5,7 @@ import { type Contribution, ContributionSum, Lesson } from '../method/contributi
 import { ClassStatistics } from '../method/heads.js';
 import { rowsAt } from '../method/matrix.js';
 import { domainTensors } from '../network/domains.js';
-import { type Batches, FeatureExtractor, type FeatureSample } from '../network/features.js';
-import { requireLearnableFeatures } from '../network/finite.js';
+import { type Batches, eachFeatures, type FeatureSample } from '../network/features.js';
 import { sameCenters } from '../network/ledger.js';
 import { PRIOR_IMAGES } from '../network/predicting.js';
 import type { TaskTraining } from './training.js';
@@ -105,15 +104,8 @@ export async function untouched(
     return totalsOf(training, sums);
   }
   const own = new Map([...bundle.checkpoint, ...domainTensors(training.tensors)]);
-  const extractor = await FeatureExtractor.open(bundle, own, opening);
-  try {
-    for (const { images, labels } of batches()) {
-      const features = await extractor.features(images);
-      requireLearnableFeatures(features);
-      count(sums, features, labels, bundle.manifest.head.features);
-    }
-  } finally {
-    await extractor.close();
-  }
+  await eachFeatures(bundle, own, opening, batches(), (features, labels): undefined => {
+    count(sums, features, labels, bundle.manifest.head.features);
+  });
   return totalsOf(training, sums);
 }

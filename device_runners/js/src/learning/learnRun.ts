@@ -53,6 +53,7 @@ import {
   type StopSignal,
 } from './report.js';
 import { replacing, type TaskClasses } from './revision.js';
+import { StepOrder } from './stepOrder.js';
 import { Stopping } from './stopping.js';
 import { TaskTraining } from './training.js';
 import { type Numbered, naming } from './unlearnable.js';
@@ -76,12 +77,9 @@ interface Ground {
 export class LearnRun {
   private readonly pixels: TaskPixels;
   private readonly batchSize: number;
-  /** Over which images the steps go, 0 or 1 each: all, until it is known what each has to teach. */
-  private stepped!: Uint8Array;
-  /** How many they are. */
-  private counted!: number;
-  private perEpoch!: number;
-  private stopping!: Stopping;
+  /** All images, until it is known what each has to teach. */
+  private readonly order: StepOrder;
+  private stopping: Stopping;
   /** Why only heads are fitted, or "". */
   private because: HeadsOnlyBecause;
   /** What held-out images said of training, once they were asked. */
@@ -91,7 +89,6 @@ export class LearnRun {
   private readonly batches = (): Generator<Batch> => this.plainBatches();
   /** What was seen of them, where no center moves. */
   private looked: Look | undefined;
-  private order: { epoch: number; index: Int32Array } | undefined;
   /** The images of the step that is being taken. */
   private stepping: Int32Array | undefined;
   private begun = 0;
@@ -135,7 +132,8 @@ export class LearnRun {
     this.report('check');
     this.pixels = new TaskPixels(task, preprocessing);
     this.batchSize = config.batchSize ?? bundle.manifest.batch_size;
-    this.stepOver(new Uint8Array(this.pixels.count).fill(1));
+    this.order = new StepOrder(this.pixels.count, this.batchSize, config.seed);
+    this.stopping = this.stoppingOf();
     this.because = headsBecause(this.pixels.count, task.classes, config, whyFixed(generation.tensors));
     const old = taskClasses(generation, bundle);
     for (const name of refitted.keys()) old.delete(name);
@@ -152,17 +150,19 @@ export class LearnRun {
   }
 
   private stepOver(images: Uint8Array): void {
-    this.stepped = images;
-    this.counted = images.reduce((sum, one) => sum + one, 0);
-    this.perEpoch = Math.ceil(this.counted / this.batchSize);
-    this.stopping = new Stopping(this.config, this.bundle.manifest, this.perEpoch, this.batchSize);
+    this.order.over(images);
+    this.stopping = this.stoppingOf();
   }
 
-  /** The images that most of the gradient comes from. */
-  private async worthSteps(): Promise<Uint8Array> {
+  private stoppingOf(): Stopping {
+    return new Stopping(this.config, this.bundle.manifest, this.order.perEpoch, this.batchSize);
+  }
+
+  /** Let the steps go over the images that most of the gradient comes from. */
+  private async chooseImages(): Promise<void> {
     const share = this.config.gradientShare;
-    const order = this.plainOrder();
-    if (share === 1) return new Uint8Array(order.length).fill(1);
+    if (share === 1) return;
+    const order = this.order.plain();
     let { norms } = this.training;
     const rest = order.subarray(norms.length);
     if (rest.length) {
@@ -170,7 +170,7 @@ export class LearnRun {
     }
     const found = new Uint8Array(order.length);
     for (const row of carrying(norms, share, this.batchSize)) found[order[row]!] = 1;
-    return found;
+    this.stepOver(found);
   }
 
   /** Learn and commit. */
@@ -207,7 +207,7 @@ export class LearnRun {
     this.begun = now() - 1000 * resumed.seconds;
     if (resumed.step === 0) await this.warmUp();
     const trained = this.because ? { loss: 0, steps: 0 } : await this.train(resumed, identity);
-    const epochs = Math.ceil(trained.steps / this.perEpoch);
+    const epochs = Math.ceil(trained.steps / this.order.perEpoch);
     this.taken = trained.steps;
     this.report('consolidate', trained.steps, trained.loss);
     const result = await consolidate(training, task.name, this.batches, this.looked);
@@ -260,7 +260,7 @@ export class LearnRun {
         classes,
         images,
         epochs,
-        stepped: this.because ? 0 : this.counted,
+        stepped: this.because ? 0 : this.order.count,
         loss,
         seconds,
         generation,
@@ -289,11 +289,11 @@ export class LearnRun {
       this.looked = await headsOnly(training, this.batches);
     } else {
       this.report('select');
-      const order = this.plainOrder();
+      const order = this.order.plain();
       await training.warmUp(this.batches, (rows) =>
         this.plainBatches(Int32Array.from(rows, (row) => order[row]!)),
       );
-      this.stepOver(await this.worthSteps());
+      await this.chooseImages();
     }
     requireLearnable(training.evidence, config, task.name);
     if (options.replace === undefined) {
@@ -321,7 +321,8 @@ export class LearnRun {
    * and step, not on resuming (but for a budget of seconds).
    */
   private async train(resumed: Resumed, identity: object): Promise<{ loss: number; steps: number }> {
-    const { config, perEpoch, stopping } = this;
+    const { config, stopping } = this;
+    const { perEpoch } = this.order;
     const { signal } = this.options;
     const { steps } = stopping;
     const warmup = warmUpSteps(perEpoch);
@@ -339,8 +340,8 @@ export class LearnRun {
       const batch = this.trainingBatch(epoch, position);
       loss += (await this.training.step(batch, cosine(done, steps, warmup))) * batch.labels.length;
       done += 1;
-      this.report('train', done, loss / this.seen(done));
-      const over = stopping.over(done, this.seconds(), loss / this.seen(done));
+      this.report('train', done, loss / this.order.seen(done));
+      const over = stopping.over(done, this.seconds(), loss / this.order.seen(done));
       const due = now() - saved >= 1000 * config.checkpointSeconds;
       if (!over && (due || signal?.aborted)) {
         const asked = this.gain ? { gain: this.gain } : {};
@@ -353,12 +354,12 @@ export class LearnRun {
       if (over) break;
     }
     this.stepping = undefined;
-    return { loss: loss / this.seen(done), steps: done };
+    return { loss: loss / this.order.seen(done), steps: done };
   }
 
   /** The tensors of a progress checkpoint. */
   private progress(): Map<string, StoredTensor> {
-    return this.training.progress().set(STEPPED, uint8(this.stepped));
+    return this.training.progress().set(STEPPED, uint8(this.order.chosen));
   }
 
   /**
@@ -366,7 +367,9 @@ export class LearnRun {
    * images are held out; less where there are fewer steps.
    */
   private get probe(): number {
-    return this.config.train === 'auto' ? Math.floor(Math.min(this.perEpoch, this.stopping.steps) / 2) : -1;
+    return this.config.train === 'auto'
+      ? Math.floor(Math.min(this.order.perEpoch, this.stopping.steps) / 2)
+      : -1;
   }
 
   /** Whether the first steps are worth going on, by images that they have not seen. */
@@ -378,13 +381,14 @@ export class LearnRun {
 
   /** Of at most so many images up to the last one that was stepped on, and so many behind it. */
   private gained(): Promise<Gain> {
-    const order = this.shuffled(0);
-    const seen = 1 + order.indexOf(this.stepsOf(0)[this.probe * this.batchSize - 1]!);
+    const order = this.order.epoch(0);
+    const last = this.order.step(0, this.probe - 1);
+    const seen = 1 + order.indexOf(last[last.length - 1]!);
     const some = order.slice(Math.max(0, seen - GAIN.mostImages), seen + GAIN.mostImages);
     const held = new Set(order.slice(seen, seen + GAIN.mostImages));
     // In the order in which the warm-up has seen them: what it has kept need not be looked at again.
     const all = some.length === this.pixels.count;
-    const asked = all ? this.plainOrder() : some;
+    const asked = all ? this.order.plain() : some;
     const heldOut = Array.from(asked, (image) => held.has(image));
     const batches = all ? this.batches : () => this.plainBatches(asked);
     return gainSoFar(this.training, batches, heldOut, this.share(this.probe));
@@ -393,15 +397,10 @@ export class LearnRun {
   /** What the first so many steps are of all, by their learning rates. */
   private share(done: number): number {
     const { steps } = this.stopping;
-    const warmup = warmUpSteps(this.perEpoch);
+    const warmup = warmUpSteps(this.order.perEpoch);
     const rates = Array.from({ length: steps }, (_, step) => cosine(step, steps, warmup));
     const sum = (some: readonly number[]): number => some.reduce((total, rate) => total + rate, 0);
     return sum(rates.slice(0, done)) / sum(rates);
-  }
-
-  /** Images seen in the epoch of the last of so many steps. */
-  private seen(steps: number): number {
-    return Math.min((((steps - 1) % this.perEpoch) + 1) * this.batchSize, this.counted);
   }
 
   /** Where to go on from; step 0 for a fresh start. */
@@ -457,7 +456,7 @@ export class LearnRun {
   /** Shuffled by (seed, epoch) and augmented by (seed, epoch, position), so that any step can be redone. */
   private trainingBatch(epoch: number, position: number): Batch {
     const { seed } = this.config;
-    const index = this.stepsOf(epoch).subarray(position * this.batchSize, (position + 1) * this.batchSize);
+    const index = this.order.step(epoch, position);
     this.stepping = index;
     const { pixels, labels } = this.pixels.batch(index);
     const { flip, shift } = augmentationOf(this.config, this.bundle.manifest);
@@ -465,25 +464,8 @@ export class LearnRun {
     return { images: this.preprocessing.normalize(moved(pixels, moves, this.preprocessing)), labels };
   }
 
-  /** The images that an epoch's steps go over, in its order. */
-  private stepsOf(epoch: number): Int32Array {
-    return this.shuffled(epoch).filter((image) => this.stepped[image]);
-  }
-
-  /** All images in the order of an epoch. */
-  private shuffled(epoch: number): Int32Array {
-    if (this.order?.epoch !== epoch) {
-      this.order = { epoch, index: new Random(this.config.seed, epoch).permutation(this.pixels.count) };
-    }
-    return this.order.index;
-  }
-
-  private plainOrder(): Int32Array {
-    return new Random(this.config.seed).permutation(this.pixels.count);
-  }
-
   /** The images of `order` once, without augmentation: the whole task, shuffled by the seed, where nothing is named. */
-  private *plainBatches(order = this.plainOrder()): Generator<Batch> {
+  private *plainBatches(order = this.order.plain()): Generator<Batch> {
     for (let start = 0; start < order.length; start += this.batchSize) {
       throwIfAborted(this.options.signal);
       const { pixels, labels } = this.pixels.batch(order.subarray(start, start + this.batchSize));
@@ -493,7 +475,7 @@ export class LearnRun {
 
   private report(phase: Progress['phase'], step = 0, loss = Number.NaN): void {
     const epochs = this.config.epochs;
-    const epoch = phase === 'train' || phase === 'consolidate' ? Math.ceil(step / this.perEpoch) : 0;
+    const epoch = phase === 'train' || phase === 'consolidate' ? Math.ceil(step / this.order.perEpoch) : 0;
     this.options.onProgress?.({ phase, step, steps: this.stopping?.steps ?? 0, epoch, epochs, loss });
   }
 

@@ -15,9 +15,9 @@ import { novelty } from '../method/novelty.js';
 import { type Optimizer, optimizerOf } from '../method/optimizers.js';
 import { type Basis, basisOf, project, restrict } from '../method/projection.js';
 import { Sensitivity, selectChannels } from '../method/selection.js';
-import { type Batch, type Batches, FeatureExtractor, FeatureSample } from '../network/features.js';
+import { type Batch, type Batches, eachFeatures, FeatureSample } from '../network/features.js';
 import { imageFeed, type Opening } from '../network/feeds.js';
-import { requireConverged, requireLearnableFeatures } from '../network/finite.js';
+import { requireConverged } from '../network/finite.js';
 import { PRIOR_IMAGES } from '../network/predicting.js';
 import type { Feed, Graph } from '../runtime/sessions.js';
 
@@ -139,16 +139,8 @@ export class TaskTraining {
     const sample = new FeatureSample(f);
     const wanted = Math.min(WARM_UP.imagesPerFeature * f, sample.room);
     const all = new AllOf(batches);
-    const extractor = await FeatureExtractor.open(this.bundle, this.tensors, this.opening);
-    try {
-      for (const { images, labels } of this.sample(() => all.taking(), wanted)) {
-        const features = await extractor.features(images);
-        requireLearnableFeatures(features);
-        sample.add(features, labels);
-      }
-    } finally {
-      await extractor.close();
-    }
+    const taken = this.sample(() => all.taking(), wanted);
+    await eachFeatures(this.bundle, this.tensors, this.opening, taken, (...seen) => void sample.add(...seen));
     if (all.taken && !sample.full && sample.byteLength <= HEAD.beforeBytes) this.before = { batches, sample };
     const { features, labels } = sample.arrays();
     this.check(features, labels);
@@ -160,14 +152,10 @@ export class TaskTraining {
   async normsOf(batches: Iterable<Batch>): Promise<Float64Array> {
     await this.close();
     const found: number[] = [];
-    const extractor = await FeatureExtractor.open(this.bundle, this.tensors, this.opening);
-    try {
-      for (const { images, labels } of batches) {
-        found.push(...gradientNorms(await extractor.features(images), labels, this.head));
-      }
-    } finally {
-      await extractor.close();
-    }
+    const add = (features: Float32Array, labels: Int32Array): undefined => {
+      found.push(...gradientNorms(features, labels, this.head));
+    };
+    await eachFeatures(this.bundle, this.tensors, this.opening, batches, add);
     return Float64Array.from(found);
   }
 

@@ -9,6 +9,7 @@ import { FAMILIARITY } from '../method/unknown.js';
 import type { Feeds, Graph } from '../runtime/sessions.js';
 import { Domains, PREFIX } from './domains.js';
 import { imageFeed, neutralDeltas, type Opening } from './feeds.js';
+import { requireLearnableFeatures } from './finite.js';
 import { LEDGER } from './ledger.js';
 
 export const SAMPLE_BYTES = HEAD.sampleBytes;
@@ -51,6 +52,29 @@ export class FeatureExtractor {
   async close(): Promise<void> {
     await this.domains?.close();
     await this.graph.close();
+  }
+}
+
+/**
+ * Give `onFeatures` each batch's features `(n, f)`, as the network in `tensors` sees them, and its labels, until it says that it
+ * has enough. Throws DivergedError where some are not finite.
+ */
+export async function eachFeatures(
+  bundle: Bundle,
+  tensors: Tensors,
+  opening: Opening,
+  batches: Iterable<Batch>,
+  onFeatures: (features: Float32Array, labels: Int32Array) => 'enough' | undefined,
+): Promise<void> {
+  const extractor = await FeatureExtractor.open(bundle, tensors, opening);
+  try {
+    for (const { images, labels } of batches) {
+      const features = await extractor.features(images);
+      requireLearnableFeatures(features);
+      if (onFeatures(features, labels)) break;
+    }
+  } finally {
+    await extractor.close();
   }
 }
 
