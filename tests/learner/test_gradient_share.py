@@ -176,3 +176,42 @@ def test_whether_it_pays_is_asked_of_images_that_no_step_went_over(
     assert not held_out & trained
     assert trained <= others
     assert len(held_out | others) == IMAGES
+
+
+@pytest.mark.parametrize("stepped", [np.zeros(IMAGES, np.uint8), np.ones(IMAGES - 1, np.uint8)])
+def test_a_checkpoint_that_no_step_can_go_on_from_is_not_gone_on_from(
+    opened: Callable[..., Learner], task: Task, stepped: NDArray[np.uint8]
+) -> None:
+    interrupt(opened("state", **DEFAULT), task, 3)
+    learner = opened("state", **DEFAULT)
+    found = learner.state.load_progress()
+    assert found is not None
+    with learner.state.lock():
+        learner.state.save_progress({**found[0], "stepped": stepped}, found[1])
+    assert learner.learn(task).resumed_at_step == 0
+
+
+def test_of_one_batch_that_is_worth_a_step_another_is_held_out(
+    opened: Callable[..., Learner], task: Task
+) -> None:
+    report = opened("state", **PLAIN, gradient_share=1e-9, train="auto").learn(task)
+    assert report.gain["images"] > 0
+    assert opened("centers", **PLAIN, gradient_share=1e-9).learn(task).stepped == 2 * BATCH
+
+
+def test_a_budget_for_one_step_is_one_step_s_images(
+    opened: Callable[..., Learner], task: Task, digits: Digits
+) -> None:
+    learner = opened("state", **DEFAULT)
+    flops = 1.5 * learner.bundle.manifest.costs["step_centers"] * BATCH
+    report = learner.learn(task, learner.config.with_overrides(flops=flops))
+    assert (report.stopped, report.stepped, report.images) == ("flops", BATCH, IMAGES)
+    images, labels = digits.arrays((6, 7), 0, 40)
+    order = np.random.default_rng(0).permutation(IMAGES)
+    config = learner.config.with_overrides(flops=flops, sensitivity_batches=1)
+    with learner.stream("02", ["six", "seven"], config) as stream:
+        for start in range(0, IMAGES, BATCH):
+            rows = order[start : start + BATCH]
+            stream.observe(images[rows], labels[rows])
+    assert stream.report is not None
+    assert (stream.report.stopped, stream.report.stepped, stream.report.images) == ("flops", BATCH, IMAGES)

@@ -3,7 +3,7 @@
 import { expect, test } from 'vitest';
 import type { Task } from '../src/data/task.js';
 import type { Json } from '../src/formats/json.js';
-import type { Tensors } from '../src/formats/tensors.js';
+import { type Tensors, uint8 } from '../src/formats/tensors.js';
 import type { Learner } from '../src/learner.js';
 import type { Progress } from '../src/learning/report.js';
 import { carrying } from '../src/method/importance.js';
@@ -82,6 +82,30 @@ test('a checkpoint of before goes over all images', async () => {
   await writeProgress(storage, rest, { ...spelled, config: before });
   const report = await (await device([], DEFAULT, storage)).learn(await given());
   expect(report).toMatchObject({ resumedAtStep: 2, stepped: IMAGES });
+});
+
+test('a checkpoint that no step can go on from is not gone on from', async () => {
+  for (const stepped of [new Uint8Array(IMAGES), new Uint8Array(IMAGES - 1).fill(1)]) {
+    const storage = new MemoryStorage();
+    await stopAt(2, DEFAULT, storage);
+    const { tensors, spelled } = (await readProgress(storage))!;
+    await writeProgress(storage, new Map([...tensors, ['stepped', uint8(stepped)]]), spelled);
+    expect((await (await device([], DEFAULT, storage)).learn(await given())).resumedAtStep).toBe(0);
+  }
+});
+
+test('of one batch that is worth a step another is held out', async () => {
+  const auto = await device([], { ...DEFAULT, gradientShare: 1e-9, train: 'auto' });
+  expect((await auto.learn(await given())).gain!.images).toBeGreaterThan(0);
+  const centers = await device([], { ...DEFAULT, gradientShare: 1e-9 });
+  expect((await centers.learn(await given())).stepped).toBe(2 * BATCH);
+});
+
+test("a budget for one step is one step's images", async () => {
+  const { manifest } = (await device()).bundle;
+  const flops = 1.5 * manifest.costs.step_centers! * BATCH;
+  const report = await (await device([], { ...DEFAULT, flops })).learn(await given());
+  expect(report).toMatchObject({ stopped: 'flops', stepped: BATCH, images: IMAGES });
 });
 
 test('of equals the first, as many as are asked for at least', () => {

@@ -93,7 +93,7 @@ class TrainingFields:
 
     gradient_share: float = 0.9
     """Take steps over those images only that together send back this share of the gradient when training
-    begins; 1 is all. Streams use all. Above 0 and at most 1.
+    begins, two batches at least; 1 is all. Streams use all. Above 0 and at most 1.
     """
 
     class_statistics: bool = True

@@ -135,7 +135,8 @@ class LearnRun:
             more = self._training.norms_of(self._plain_batches(order[len(norms) :]))
             norms = np.concatenate([norms, more])
         images = np.zeros(len(order), np.bool_)
-        images[order[carrying(norms, share, self._batch_size)]] = True
+        # Two batches at least, where there are as many: of one alone, none could be held out.
+        images[order[carrying(norms, share, 2 * self._batch_size)]] = True
         self._step_over(images)
 
     def _follow(self, plan: Plan) -> None:
@@ -203,7 +204,7 @@ class LearnRun:
             gain=self._gain,
             asked=len(self._split),
             choice=self._undecided(steps),
-            stepped=self._order.count,
+            stepped=min(self._order.count, steps * self._batch_size),
         )
         mirrored = self._mirrored_batches if self._prefix else None
         report = self._life.commit(self._plain_batches, trained, mirrored)
@@ -310,8 +311,10 @@ class LearnRun:
         if any(meta.get(key) != value for key, value in identity.items()):
             # Another run's; it stays until this one has something better to keep in its place.
             return 0, 0.0, 0.0
-        schema = load_schema("progress")
+        schema, stepped = load_schema("progress"), tensors.get(_STEPPED)
         if violation(meta, schema) is not None:
+            return 0, 0.0, 0.0
+        if stepped is not None and not (stepped.shape == self._order.chosen.shape and stepped.any()):
             return 0, 0.0, 0.0
         plan = replace(
             self._life.plan,
@@ -322,9 +325,8 @@ class LearnRun:
             # Today's process has a little more or less memory: to the bit, the run goes on as it was begun.
             self._follow(plan)
         self._training.resume(tensors)
-        stepped = tensors.get(_STEPPED)
         # A build that knew of no such choice stepped over all.
-        if stepped is not None and stepped.shape == self._order.chosen.shape and stepped.any():
+        if stepped is not None:
             self._step_over(stepped.astype(np.bool_))
         self._stopping.resume(meta["plateau"])
         self._gain = Gain(**meta["gain"]) if "gain" in meta else None

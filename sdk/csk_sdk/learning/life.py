@@ -40,7 +40,7 @@ class LearnReport:
     """What learning one task took. Immutable.
 
     - `task`, `classes`, `images`: its name, its classes, and how many images or signals it was learned from
-    - `epochs`, `loss`: how many were trained, and the mean loss of the last one
+    - `epochs`, `loss`: how many were trained, and the mean loss of the last one, over the images that it stepped on
     - `stepped`: over how many of the images steps went, those that most of the gradient comes from (`gradient_share`);
       0 without a step
     - `seconds`: of wall-clock time, in this run

@@ -71,7 +71,8 @@ class StreamStopping:
         self._seconds, self._epochs = config.seconds, config.epochs
         self._plateau = Plateau(config.patience)
         self._config, self._manifest = config, manifest
-        self._pictures, self._done, self._summed = 0, 0, 0.0
+        # Images stepped on so far, each as often as it was fed.
+        self.pictures, self._done, self._summed = 0, 0, 0.0
         self.epochs = 0
         self.over = False
         self.reason = EPOCHS
@@ -82,15 +83,15 @@ class StreamStopping:
         """Whether a step of so many images may be taken. Raises ConfigError where not even a first one may."""
         flops = self._config.flops
         if not self.over and flops is not None:
-            if not self._pictures:
+            if not self.pictures:
                 step_flops(self._config, self._manifest, pictures)
-            if (self._pictures + pictures) * self._manifest.costs["step_centers"] > flops:
+            if (self.pictures + pictures) * self._manifest.costs["step_centers"] > flops:
                 self._end(FLOPS)
         return not self.over
 
     def took(self, pictures: int, loss: float, seconds: float) -> None:
         """A step of so many images, with this loss; learning has taken so many seconds by now."""
-        self._pictures += pictures
+        self.pictures += pictures
         self._done += pictures
         self._summed += loss * pictures
         if self._seconds is not None and seconds >= self._seconds:

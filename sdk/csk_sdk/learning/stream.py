@@ -346,7 +346,7 @@ class TaskStream:
         elif self._training is None:
             self._begin()
         trained = Trained(
-            stepped=self._seen,
+            stepped=self._stopping.pictures,
             images=self._seen,
             epochs=0 if self._heads_because else max(1, self._stopping.epochs),
             loss=self._loss,

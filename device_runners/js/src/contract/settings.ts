@@ -38,7 +38,7 @@ export interface TrainingConfig {
   readonly threads: number;
   /** On at most how many batches the channels are selected. A whole number, 1 or more. */
   readonly sensitivityBatches: number;
-  /** Take steps over those images only that together send back this share of the gradient when training begins; 1 is all. Streams use all. Above 0 and at most 1. */
+  /** Take steps over those images only that together send back this share of the gradient when training begins, two batches at least; 1 is all. Streams use all. Above 0 and at most 1. */
   readonly gradientShare: number;
   /** Keep sums over the features of each class; without, decisions over all classes fall back on the tasks' own heads. */
   readonly classStatistics: boolean;

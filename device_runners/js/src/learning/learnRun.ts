@@ -169,7 +169,8 @@ export class LearnRun {
       norms = Float64Array.from([...norms, ...(await this.training.normsOf(this.plainBatches(rest)))]);
     }
     const found = new Uint8Array(order.length);
-    for (const row of carrying(norms, share, this.batchSize)) found[order[row]!] = 1;
+    // Two batches at least, where there are as many: of one alone, none could be held out.
+    for (const row of carrying(norms, share, 2 * this.batchSize)) found[order[row]!] = 1;
     this.stepOver(found);
   }
 
@@ -260,7 +261,7 @@ export class LearnRun {
         classes,
         images,
         epochs,
-        stepped: this.because ? 0 : this.order.count,
+        stepped: this.because ? 0 : Math.min(this.order.count, this.taken * this.batchSize),
         loss,
         seconds,
         generation,
@@ -415,12 +416,13 @@ export class LearnRun {
     const same = Object.entries(identity).every(([key, value]) => sorted(said[key]) === sorted(value));
     // Another run's stays until this one has something better to keep in its place.
     if (!same || violation(found.spelled, PROGRESS_SCHEMA) !== undefined) return fresh;
-    this.training.resume(found.tensors);
     const stepped = found.tensors.get(STEPPED)?.data;
+    const chosen =
+      stepped instanceof Uint8Array && stepped.length === this.pixels.count ? stepped : undefined;
+    if (stepped && !chosen?.includes(1)) return fresh;
+    this.training.resume(found.tensors);
     // A build that knew of no such choice stepped over all.
-    if (stepped instanceof Uint8Array && stepped.length === this.pixels.count && stepped.includes(1)) {
-      this.stepOver(stepped);
-    }
+    if (chosen) this.stepOver(chosen);
     const known = this.progress();
     const facts = Object.entries(found.spelled).filter(
       ([key]) => !Object.hasOwn(PROGRESS_SCHEMA.properties!, key),

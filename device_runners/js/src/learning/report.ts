@@ -30,7 +30,7 @@ export interface Expected {
 
 /**
  * What learning one task took. `stepped` is over how many of the images steps went, those that most of the gradient comes from
- * (`gradientShare`); 0 without a step. `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how
+ * (`gradientShare`); 0 without a step. `loss` is over them. `leak` is the largest `||dC B|| / ||dC||` of any site. `protected` says for each site how
  * many of the selected channels' directions the projection kept for older knowledge, as "r/k".
  *
  * `forgetting` is how many percentage points of accuracy the trained centers were estimated to cost the old task that loses most.
