@@ -33,12 +33,13 @@ class Emitter:
     @contextmanager
     def behind(self, node: ir.Node | None) -> Iterator[None]:
         """Within the block, add nodes in order right behind `node`; None leaves the place as it is."""
-        previous = self._behind
-        self._behind = node or previous
+        previous = self._before, self._behind
+        if node is not None:
+            self._before, self._behind = None, node
         try:
             yield
         finally:
-            self._behind = previous
+            self._before, self._behind = previous
 
     @contextmanager
     def before(self, node: ir.Node) -> Iterator[None]:

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from csk_sdk.errors import ConfigError, StateError
 from csk_sdk.method.optimizers import SGD, AdamW
 from csk_sdk.method.projection import (
+    Projector,
     add_to_centers,
     basis,
     frozen_moment,
     is_frozen,
     leak,
     project,
+    projectors,
     restrict,
-    scratch_for,
-    shared_scratch,
 )
 
 
@@ -28,6 +28,11 @@ def rng() -> np.random.Generator:
 def inputs(rng: np.random.Generator, samples: int, channels: int) -> np.ndarray:
     """Correlated, positive inputs, as behind a ReLU."""
     return np.maximum(rng.normal(size=(samples, channels)) @ rng.normal(size=(channels, channels)), 0)
+
+
+def orthonormal(rng, k, r):
+    """Any `r` directions of `k`, float32."""
+    return np.linalg.qr(rng.normal(size=(k, k)))[0][:, :r].astype(np.float32)
 
 
 @st.composite
@@ -150,7 +155,7 @@ def test_projection_matches_the_formula_and_is_idempotent(rows, k, energy, seed)
     project(step, directions)
     np.testing.assert_allclose(step, expected, atol=2e-6)
     again = step.copy()
-    project(again, directions, scratch_for(rows, directions))
+    Projector.of(rows, directions).project(again)
     np.testing.assert_allclose(again, step, atol=1e-6)
 
 
@@ -181,14 +186,14 @@ def test_after_200_steps_nothing_has_leaked_along_the_basis(rng, optimizer, ener
     directions = basis(restrict(past.transpose(0, 2, 1) @ past, selected), energy)
     delta = np.zeros((rows, 40), np.float32)
     update = np.empty_like(delta)
-    scratch = scratch_for(rows, directions)
+    projector = Projector.of(rows, directions)
     name = f"{energy}/{groups}"
     for _ in range(200):
         # Gradients are made of inputs like the past ones: the hard case, most of each step lies along B.
         x = inputs(rng, 16, channels)[:, selected]
         gradient = (rng.normal(size=(16, rows)).T @ x).astype(np.float32)
         optimizer.step(name, gradient, update, parameter=delta)
-        project(update, directions, scratch)
+        projector.project(update)
         delta -= update
     assert np.linalg.norm(delta) > 0.01
     assert leak(delta, directions) <= 1e-5
@@ -211,36 +216,52 @@ def test_projected_change_leaves_the_output_for_past_data_unchanged(rng):
     assert np.abs(outputs).max() < 1e-5
 
 
-def test_a_step_with_scratch_allocates_nothing(rng):
-    directions = basis(np.diag(np.arange(1.0, 129.0)), 0.9)
+@pytest.mark.parametrize("protected", [20, 100])
+def test_a_step_allocates_nothing(rng, protected):
+    projector = Projector.of(256, orthonormal(rng, 128, protected))
     step = rng.normal(size=(256, 128)).astype(np.float32)
-    scratch = scratch_for(256, directions)
-    project(step, directions, scratch)
+    projector.project(step)
     tracemalloc.start()
-    project(step, directions, scratch)
+    projector.project(step)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < step.nbytes / 10
 
 
-def test_sites_that_share_scratch_are_projected_to_the_same_bits(rng):
+@pytest.mark.parametrize("protected", [0, 1, 15, 16, 17, 31, 32])
+def test_the_work_is_done_on_the_side_of_fewer_directions(rng, protected):
+    directions = orthonormal(rng, 32, protected)
+    projector = Projector.of(9, directions)
+    assert projector.along.shape == (9, min(protected, 32 - protected))
+    step = rng.normal(size=(9, 32)).astype(np.float32)
+    exact = directions.astype(np.float64)
+    expected = step.astype(np.float64) @ (np.eye(32) - exact @ exact.T)
+    projector.project(step)
+    np.testing.assert_allclose(step, expected, atol=2e-6)
+    projector.project(step)
+    np.testing.assert_allclose(step, expected, atol=2e-6)
+    if 0 < protected < 32:
+        assert leak(step, directions) < 1e-6
+
+
+def test_sites_that_share_buffers_are_projected_to_the_same_bits(rng):
     bases = {
-        "wide": basis(np.diag(np.arange(1.0, 65.0)), 0.5),
-        "tall": basis(np.diag(np.arange(1.0, 17.0)), 0.9),
+        "wide": orthonormal(rng, 64, 30),
+        "tall": orthonormal(rng, 16, 12),
+        "outside": orthonormal(rng, 24, 8),
         "free": np.zeros((8, 0), np.float32),
     }
-    rows = {"wide": 32, "tall": 256, "free": 16}
-    shared = shared_scratch(rows, bases)
-    for name in ("wide", "tall", "free", "wide"):
+    rows = {"wide": 32, "tall": 256, "outside": 40, "free": 16}
+    shared = projectors(rows, bases)
+    for name in ("wide", "tall", "free", "outside", "wide"):
         step = rng.normal(size=(rows[name], len(bases[name]))).astype(np.float32)
         alone = step.copy()
-        project(alone, bases[name], scratch_for(rows[name], bases[name]))
-        project(step, bases[name], shared[name])
+        Projector.of(rows[name], bases[name]).project(alone)
+        shared[name].project(step)
         assert np.array_equal(step, alone)
-    along, correction = shared["wide"]
-    assert np.shares_memory(along, shared["tall"][0])
-    assert np.shares_memory(correction, shared["tall"][1])
-    assert not np.shares_memory(along, correction)
+    assert np.shares_memory(shared["wide"].along, shared["tall"].along)
+    assert np.shares_memory(shared["wide"].product, shared["outside"].product)
+    assert not np.shares_memory(shared["wide"].along, shared["wide"].product)
 
 
 # --- add_to_centers

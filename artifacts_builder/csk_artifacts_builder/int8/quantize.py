@@ -174,8 +174,25 @@ class _Quantizer:
 
     def _round(self, x: ir.Value, span: Range) -> _Rounded:
         scale, zero = scale_and_zero(self._emit, span)
+        total = _sum_behind(x)
+        if total is not None and all(term in self._rounded for term in total.inputs):
+            return self._round_sum(x, scale, zero)
         self._rounded[x] = _Rounded(self._emit.op("QuantizeLinear", x, scale, zero), scale, zero)
         return self._rounded[x]
+
+    def _round_sum(self, x: ir.Value, scale: ir.Value, zero: ir.Value) -> _Rounded:
+        """Let all that reads the sum `x` read what is rounded of it: then the runtime adds u8 to u8, in one go."""
+        readers = list(x.uses())
+        producer = x.producer()
+        assert producer is not None
+        with self._emit.behind(producer):
+            made = _Rounded(self._emit.op("QuantizeLinear", x, scale, zero), scale, zero)
+            back = self._emit.op("DequantizeLinear", made.value, scale, zero)
+        back.shape, back.dtype = x.shape, ir.DataType.FLOAT
+        for user, position in readers:
+            user.replace_input_with(position, back)
+        self._rounded[x] = self._rounded[back] = made
+        return made
 
     def _round_gradient(self, g: ir.Value) -> _Rounded:
         emit = self._emit
@@ -265,6 +282,17 @@ def _ends_in_relu(y: ir.Value) -> tuple[ir.Value, float]:
         if low is not None and float(low) == 0.0 and (high is not None or open_above):
             return node.outputs[0], np.inf if high is None else float(high)
     return y, np.inf
+
+
+def _sum_behind(x: ir.Value) -> ir.Node | None:
+    """The Add of two tensors that `x` is, or the Relu of, if nothing else reads it on the way."""
+    node = x.producer()
+    if node is not None and node.op_type == "Relu":
+        x = _input(node, 0)
+        if len(list(x.uses())) != 1 or x.is_graph_output():
+            return None
+        node = x.producer()
+    return node if node is not None and node.op_type == "Add" else None
 
 
 def _moved(kernel: ir.Value) -> tuple[ir.Value, list[ir.Node]]:

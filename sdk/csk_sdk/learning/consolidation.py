@@ -29,7 +29,7 @@ from csk_sdk.method.heads import STATISTICS, ClassStatistics, HeadArrays, Shrunk
 from csk_sdk.method.known_classes import known_among
 from csk_sdk.method.left_out import JudgedImages
 from csk_sdk.method.mirroring import mirrored_beside, spread_over
-from csk_sdk.method.projection import add_to_centers, leak, project
+from csk_sdk.method.projection import Projector, add_to_centers, leak
 from csk_sdk.method.unknown import Familiarity, measured
 from csk_sdk.network.domains import domain_tensors
 from csk_sdk.network.finite import require_converged, require_learnable_features
@@ -105,8 +105,8 @@ class Seen:
 class Consolidation:
     """From a generation's `tensors` to the next one's, by what the steps on one task left.
 
-    `selected`, `deltas`, `bases` and `scratch` are those of `TaskTraining`, by site; `old_classes` the classes of each
-    older task, and `refitted` those of each whose head is made anew of what is known then; `recognised` is how often
+    `selected`, `deltas`, `bases` and `projectors` are those of `TaskTraining`, by site; `old_classes` the classes of
+    each older task, and `refitted` those of each whose head is made anew of what is known then; `recognised` is how often
     learned classes were right (`method.decisions.Recognised`). Classes that are `apart` have a place in the task's own
     head, and none in what is known.
     """
@@ -120,7 +120,7 @@ class Consolidation:
     selected: Mapping[str, NDArray[np.int64]]
     deltas: Mapping[str, NDArray[np.float32]]
     bases: Mapping[str, NDArray[np.float32]]
-    scratch: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    projectors: Mapping[str, Projector]
     refitted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     recognised: Mapping[str, float] = field(default_factory=dict)
     apart: tuple[str, ...] = ()
@@ -146,7 +146,7 @@ class Consolidation:
         leaks = {}
         for name, delta in self.deltas.items():
             # Once more, on the sum of all steps: what rounding left along the basis goes too.
-            project(delta, self.bases[name], self.scratch[name])
+            self.projectors[name].project(delta)
             leaks[name] = leak(delta, self.bases[name])
         tensors |= self.moved_centers()
         were, below = self._features_before(batches, before)

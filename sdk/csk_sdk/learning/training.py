@@ -32,7 +32,7 @@ from csk_sdk.method.known_classes import contradicted, known_among
 from csk_sdk.method.label_check import LabelEvidence
 from csk_sdk.method.novelty import novelty
 from csk_sdk.method.optimizers import Optimizer, optimizer_of
-from csk_sdk.method.projection import basis, project, restrict, shared_scratch
+from csk_sdk.method.projection import Projector, basis, projectors, restrict
 from csk_sdk.method.selection import Sensitivity, select_channels
 from csk_sdk.network.finite import require_converged
 from csk_sdk.network.knowledge import Batch, FeatureSample, Tensors, learnable_features, require_room
@@ -99,7 +99,7 @@ class TaskTraining:
         self.evidence: LabelEvidence | None = None
         self.novelty: float | None = None
         self.norms: NDArray[np.float64] = np.empty(0, np.float64)
-        self._scratch: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._projectors: dict[str, Projector] = {}
         self._optimizer = _optimizer(config)
         self._step: TrainingStep | None = None
         # What was seen of images before it was known that no center would move.
@@ -131,7 +131,7 @@ class TaskTraining:
         for site in self.sites:
             chosen = select_channels(sensitivities[site.name].values, ratio)
             self._select(site, chosen, np.zeros((site.rows, len(chosen)), np.float32))
-        self._share_scratch()
+        self._make_projectors()
 
     def heads_only(self, batches: Batches) -> None:
         """Instead of warming up and stepping, where no center will move: the evidence and the novelty in the images.
@@ -216,7 +216,7 @@ class TaskTraining:
             # The gradient becomes the update, in its own memory, and is dropped as soon as it is used.
             update = result.centers.pop(name)
             optimizer.step(name, update, update, delta)
-            project(update, self.bases[name], self._scratch[name])
+            self._projectors[name].project(update)
             delta -= update
         optimizer.learning_rate = self._config.head_learning_rate * schedule
         for name, parameter, gradient in (
@@ -286,12 +286,12 @@ class TaskTraining:
         """Drop all that was trained: the task is consolidated as one that no step was taken for."""
         self._frozen = True
         self._step = self._before = None
-        self.selected, self.deltas, self.bases, self._scratch = {}, {}, {}, {}
+        self.selected, self.deltas, self.bases, self._projectors = {}, {}, {}, {}
 
     def _consolidation(self) -> Consolidation:
         return Consolidation(
             self._bundle, self._tensors, self.classes, self._config, self._plan, self._old_classes, self.selected,
-            self.deltas, self.bases, self._scratch, self._refitted, self._recognised,
+            self.deltas, self.bases, self._projectors, self._refitted, self._recognised,
         )  # fmt: skip
 
     def drop_centers(self) -> None:
@@ -323,7 +323,7 @@ class TaskTraining:
         self.weight, self.bias = saved[HEAD_WEIGHT].copy(), saved[HEAD_BIAS].copy()
         for site in self.sites:
             self._select(site, saved[f"selected/{site.name}"], saved[f"delta/{site.name}"].copy())
-        self._share_scratch()
+        self._make_projectors()
         self._targets.load(_below("targets/", saved))
         self._optimizer.load(_below("optimizer/", saved))
 
@@ -332,8 +332,8 @@ class TaskTraining:
         self.selected[name], self.deltas[name] = chosen, delta
         self.bases[name] = basis(restrict(self._tensors[f"moment/{name}"], chosen), self._config.energy)
 
-    def _share_scratch(self) -> None:
-        self._scratch = shared_scratch({site.name: site.rows for site in self.sites}, self.bases)
+    def _make_projectors(self) -> None:
+        self._projectors = projectors({site.name: site.rows for site in self.sites}, self.bases)
 
     def _run(
         self,

@@ -12,6 +12,7 @@ belongs to input channel `selected[i]`, feeding the output channels of that chan
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -81,46 +82,69 @@ def basis(moment: Float64, energy: float) -> Float32:
     return np.ascontiguousarray(vectors[:, :rank], dtype=np.float32)
 
 
-def scratch_for(rows: int, basis: Float32) -> tuple[Float32, Float32]:
-    """Buffers for `project`: `(rows, r)` and `(rows, k)` float32, to be allocated once per task and site."""
-    k, r = basis.shape
-    return np.empty((rows, r), np.float32), np.empty((rows, k), np.float32)
+@dataclass(frozen=True)
+class Projector:
+    """Removes from steps `(rows, k)` what lies along a basis `B` `(k, r)`: `U <- U - (U B) B^T`.
+
+    Where more directions are protected than free, the same from the other side, `U <- (U F) F^T`, is less work.
+    Float32 leaves a residue of about 1e-7 of the *unprojected* step along the basis; applied once more, to the
+    accumulated delta, it removes that too. Its buffers are allocated once, so it is not for two threads at a time.
+    """
+
+    directions: Float32
+    outside: bool
+    along: Float32
+    product: Float32
+
+    @classmethod
+    def of(cls, rows: int, basis: Float32) -> Projector:
+        """For steps of so many rows, with buffers of its own."""
+        return projectors({"": rows}, {"": basis})[""]
+
+    def project(self, step: Float32) -> None:
+        """Project `step` `(rows, k)` float32 in place; nothing is allocated."""
+        if not self.directions.size:
+            # Nothing is protected; or every direction, and what a product would leave is rounding.
+            if not self.outside:
+                step.fill(0.0)
+            return
+        np.matmul(step, self.directions, out=self.along)
+        if self.outside:
+            np.matmul(self.along, self.directions.T, out=self.product)
+            np.subtract(step, self.product, out=step)
+        else:
+            np.matmul(self.along, self.directions.T, out=step)
 
 
-def shared_scratch(
-    rows: Mapping[str, int], bases: Mapping[str, Float32]
-) -> dict[str, tuple[Float32, Float32]]:
-    """`scratch_for` each of several bases, by name, all in the same memory: for sites that are projected in turn."""
-    largest = [0, 0]
-    shapes = {}
-    for name, basis in bases.items():
-        k, r = basis.shape
-        shapes[name] = (rows[name], r), (rows[name], k)
-        largest = [max(largest[0], rows[name] * r), max(largest[1], rows[name] * k)]
-    along, correction = (np.empty(size, np.float32) for size in largest)
+def projectors(rows: Mapping[str, int], bases: Mapping[str, Float32]) -> dict[str, Projector]:
+    """One for each of several bases, by name, with buffers in the same memory: for sites that are projected in turn."""
+    sides = {name: _smaller_side(basis) for name, basis in bases.items()}
+    shapes = {
+        name: ((rows[name], side.shape[1]), (rows[name], len(side)) if outside else (0, 0))
+        for name, (side, outside) in sides.items()
+    }
+    along, product = (
+        np.empty(max((a[position][0] * a[position][1] for a in shapes.values()), default=0), np.float32)
+        for position in (0, 1)
+    )
     return {
-        name: (along[: a[0] * a[1]].reshape(a), correction[: c[0] * c[1]].reshape(c))
-        for name, (a, c) in shapes.items()
+        name: Projector(*sides[name], along[: a[0] * a[1]].reshape(a), product[: p[0] * p[1]].reshape(p))
+        for name, (a, p) in shapes.items()
     }
 
 
-def project(step: Float32, basis: Float32, scratch: tuple[Float32, Float32] | None = None) -> None:
-    """Remove from `step` `(rows, k)`, in place, what lies along `basis` `(k, r)`: `U <- U - (U B) B^T`.
-
-    With `scratch` (from `scratch_for`) nothing is allocated. Float32 leaves a residue of about 1e-7 of the
-    *unprojected* step along the basis; applied once more, to the accumulated delta, it removes that too.
-    """
+def _smaller_side(basis: Float32) -> tuple[Float32, bool]:
+    """The basis itself and True, or the directions `(k, k - r)` that it leaves free and False, whichever are fewer."""
     k, r = basis.shape
-    if r == 0:
-        return
-    if r == k:
-        # Every direction is taken: what a product would leave is rounding, all of it along the basis.
-        step.fill(0.0)
-        return
-    along, correction = scratch if scratch is not None else scratch_for(len(step), basis)
-    np.matmul(step, basis, out=along)
-    np.matmul(along, basis.T, out=correction)
-    np.subtract(step, correction, out=step)
+    if 2 * r <= k:
+        return basis, True
+    complete, _ = np.linalg.qr(basis.astype(np.float64), mode="complete")
+    return np.ascontiguousarray(complete[:, r:], dtype=np.float32), False
+
+
+def project(step: Float32, basis: Float32) -> None:
+    """Project `step` `(rows, k)` float32 in place, once: `Projector`."""
+    Projector.of(len(step), basis).project(step)
 
 
 def leak(delta: Float32, basis: Float32) -> float:
