@@ -1,7 +1,7 @@
 """The input gradient of a convolution, and of its center branch.
 
 Stride 1: a convolution with the flipped, transposed kernel. Equal strides: one exact-size convolution for each
-phase, interleaved by DepthToSpace. Everything else: ConvTranspose. The kernels are constants, so the runtime
+place in a square of pixels, interleaved. Everything else: ConvTranspose. The kernels are constants, so the runtime
 flips and transposes them once, when it opens the model.
 """
 
@@ -117,66 +117,87 @@ def _unit_stride(emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry) 
 def _by_phases(
     emit: Emitter, g: ir.Value, weight: ir.Value, shape: Geometry, through_center: ir.Value | None
 ) -> ir.Value:
-    """Input pixels in padded coordinates `stride * m + r` see only the taps `r, r + stride, ...` of the kernel.
+    """Of every `stride` pixels along an axis, the q-th see only the taps `r, r + stride, ...` of the kernel.
 
-    So each phase r is a small convolution of g, exact in size, and the phases are interleaved.
+    With `r = (q + pad) % stride`. So the pixels of each place in such squares are a small convolution of g, and the
+    places are interleaved.
     """
-    stride = shape.stride[0]
-    covered = [
-        -(-(i + b + e) // stride)
-        for i, b, e in zip(shape.in_size, shape.pads[:2], shape.pads[2:], strict=True)
-    ]
-    end = [m - o for m, o in zip(covered, shape.out_size, strict=True)]
+    stride, begins = shape.stride[0], shape.pads[:2]
+    squares = [-(-size // stride) for size in shape.in_size]
     swapped = swap_channels(emit, weight, shape)
-    center_phase = tuple((k // 2) % stride for k in shape.kernel)
-    phases: list[ir.Value] = []
-    for phase in product(range(stride), repeat=2):
-        taps = [max(0, -(-(k - r) // stride)) for k, r in zip(shape.kernel, phase, strict=True)]
+    places: list[ir.Value | None] = []
+    for place_in_square in product(range(stride), repeat=2):
+        firsts, taps, before, after = [], [], [], []
+        for axis, q in enumerate(place_in_square):
+            skipped, first = divmod(q + begins[axis], stride)
+            firsts.append(first)
+            taps.append(max(0, -(-(shape.kernel[axis] - first) // stride)))
+            before.append(taps[-1] - 1 - skipped)
+            after.append(skipped + squares[axis] - shape.out_size[axis])
         if 0 in taps:
+            places.append(None)
             continue
         kernel = swapped
         if stride > 1:
             kernel = emit.op(
                 "Slice",
                 swapped,
-                emit.ints(*phase),
+                emit.ints(*firsts),
                 emit.ints(*shape.kernel),
                 emit.ints(2, 3),
                 emit.ints(stride, stride),
             )
         if max(taps) > 1:
             kernel = _flip(emit, kernel, 2)
-        pads = [t - 1 for t in taps] + end
-        dx = emit.op("Conv", g, kernel, pads=pads, group=shape.groups, kernel_shape=taps)
-        if through_center is not None and phase == center_phase:
-            lag = [(k // 2) // stride for k in shape.kernel]
-            dx = emit.op("Add", dx, place(emit, through_center, shape.out_size, covered, lag))
-        phases.append(dx)
-    joined = _with_empty_phases(emit, phases, shape)
-    full = emit.op("DepthToSpace", joined, blocksize=stride, mode="DCR")
-    sizes = [m * stride for m in covered]
-    return place(emit, full, sizes, shape.in_size, [-p for p in shape.pads[:2]])
+        # Gradients that only padding has seen are cut.
+        cut = [max(0, -b) for b in before]
+        rest = [o - c - max(0, -a) for o, c, a in zip(shape.out_size, cut, after, strict=True)]
+        seen = place(emit, g, shape.out_size, rest, [-c for c in cut])
+        pads = [max(0, p) for p in (*before, *after)]
+        dx = emit.op("Conv", seen, kernel, pads=pads, group=shape.groups, kernel_shape=taps)
+        if through_center is not None and place_in_square == tuple(o % stride for o in shape.offset):
+            lag = [o // stride for o in shape.offset]
+            dx = emit.op("Add", dx, place(emit, through_center, shape.out_size, squares, lag))
+        places.append(dx)
+    full = _interleaved(emit, places, squares, shape)
+    return place(emit, full, [m * stride for m in squares], shape.in_size, [0, 0])
 
 
-def _with_empty_phases(emit: Emitter, phases: list[ir.Value], shape: Geometry) -> ir.Value:
-    """All `stride^2` phases along the channel axis; those that no tap reaches are zeros.
+def _interleaved(
+    emit: Emitter, places: Sequence[ir.Value | None], squares: Sequence[int], shape: Geometry
+) -> ir.Value:
+    """The places `(N, c_in, *squares)` of each square of pixels side by side; zeros where there is None.
 
-    Kernels smaller than the stride reach the first rows and columns of phases only, so a kernel of size 1 leaves
-    exactly the first; other sizes are filled one by one.
+    Channels last, where an int8 convolution leaves them, each pixel is one piece of memory: DepthToSpace moves
+    number by number, and takes eight times as long.
     """
-    stride = shape.stride[0]
-    present = [
-        all(k > r for k, r in zip(shape.kernel, phase, strict=True))
-        for phase in product(range(stride), repeat=2)
+    stride, (height, width), channels = shape.stride[0], squares, shape.channels
+    apart = emit.ints(0, height, 1, width, 1, channels)
+    pieces = [
+        None if one is None else emit.op("Reshape", emit.op("Transpose", one, perm=[0, 2, 3, 1]), apart)
+        for one in places
     ]
-    if all(present):
-        return emit.op("Concat", *phases, axis=1)
-    if present[0] and not any(present[1:]):
-        missing = shape.channels * (stride * stride - 1)
-        return emit.op("Pad", phases[0], emit.ints(0, 0, 0, 0, 0, missing, 0, 0))
-    zeros = emit.op("Mul", phases[0], emit.scalar(0.0))
-    rest = iter(phases)
-    return emit.op("Concat", *(next(rest) if there else zeros for there in present), axis=1)
+    lines = [_beside(emit, pieces[row * stride :][:stride], axis=4) for row in range(stride)]
+    full = _beside(emit, lines, axis=2)
+    assert full is not None
+    joined = emit.op("Reshape", full, emit.ints(0, height * stride, width * stride, channels))
+    return emit.op("Transpose", joined, perm=[0, 3, 1, 2])
+
+
+def _beside(emit: Emitter, pieces: Sequence[ir.Value | None], axis: int) -> ir.Value | None:
+    """Pieces of size 1 along one of six axes, joined along it; zeros where there is None, None where all are."""
+    given = [position for position, piece in enumerate(pieces) if piece is not None]
+    if not given:
+        return None
+    first, last = given[0], given[-1]
+    inner = pieces[first : last + 1]
+    zeros = emit.op("Mul", inner[0], emit.scalar(0.0)) if None in inner else None
+    joined = emit.op("Concat", *(piece or zeros for piece in inner), axis=axis) if inner[1:] else inner[0]
+    if len(inner) == len(pieces):
+        return joined
+    pads = [0] * 12
+    pads[axis], pads[6 + axis] = first, len(pieces) - 1 - last
+    return emit.op("Pad", joined, emit.ints(*pads))
 
 
 def _transposed(

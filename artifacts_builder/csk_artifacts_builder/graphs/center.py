@@ -142,9 +142,11 @@ def _through_center(
         kernel = emit.op("Unsqueeze", dense_center(emit, site, delta, indices), spatial)
         return emit.op("Conv", g, swap_channels(emit, kernel, shape), group=site.groups)
     # The selected channels, and one of zeros that stands for all others.
-    rows = emit.op("Transpose", emit.op("Pad", delta, emit.ints(0, 0, 0, 1)), perm=[1, 0])
-    selected = emit.op("Conv", g, emit.op("Unsqueeze", rows, spatial), kernel_shape=[1] * shape.rank)
-    return _spread(emit, selected, site, indices)
+    padded = emit.op("Concat", delta, emit.constant(np.zeros((site.rows, 1)), np.float32, "zeros"), axis=1)
+    selected = emit.op("Gemm", padded, _channels_first(emit, g, site), transA=1)
+    every = _spread(emit, selected, site, indices, axis=0)
+    apart = emit.op("Reshape", every, emit.ints(site.channels, -1, *site.output_size))
+    return emit.op("Transpose", apart, perm=[1, 0, *range(2, 2 + shape.rank)])
 
 
 def _is_depthwise(site: Site) -> bool:
@@ -162,13 +164,18 @@ def _scaled(emit: Emitter, picked: ir.Value, site: Site, delta: ir.Value, indice
     return _spread(emit, padded, site, indices)
 
 
-def _spread(emit: Emitter, selected: ir.Value, site: Site, indices: ir.Value) -> ir.Value:
-    """Selected channels `(n, k + 1, *size)` at their places, and the last one everywhere else: `(n, c, *size)`."""
+def _spread(emit: Emitter, selected: ir.Value, site: Site, indices: ir.Value, axis: int = 1) -> ir.Value:
+    """The k selected channels along `axis` at their places among all c, and a last one everywhere else.
+
+    `selected` has size k + 1 along `axis`, the result size c.
+    """
     count = emit.op("Shape", indices)
     zero, one = (emit.constant(number, np.int64, "number") for number in (0, 1))
     numbers = emit.op("Range", zero, emit.op("Squeeze", count), one)
-    others = emit.op("Expand", count, emit.ints(site.channels))
-    return emit.op("Gather", selected, emit.op("ScatterElements", others, indices, numbers, axis=0), axis=1)
+    others = emit.constant([-1] * site.channels, np.int64, "others")
+    return emit.op(
+        "Gather", selected, emit.op("ScatterElements", others, indices, numbers, axis=0), axis=axis
+    )
 
 
 def _delta_gradient(emit: Emitter, g: ir.Value, seen: ir.Value, site: Site, indices: ir.Value) -> ir.Value:
