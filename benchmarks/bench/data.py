@@ -1,4 +1,4 @@
-"""The batch that every method of a case trains on, and the base images of the bundles: noise."""
+"""The batch that every method of a case trains on: noise; and how images are normalized."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from bench.cases import CLASSES, LARGEST_BATCH, Case
 
-IMAGES = "images.npy"
+IMAGES, BASE = "images.npy", "base"
+MEAN, STD = 0.5, 0.25
 
 
 def write(case: Case, folder: Path) -> None:

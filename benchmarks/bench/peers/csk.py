@@ -33,34 +33,26 @@ from csk_sdk.runtime.sessions import installed_runtimes, load_onnxruntime
 from csk_sdk.version import __version__
 
 load_onnxruntime()
-BASE_PICTURES = 16
 WARM_UP_BATCHES = 2
 
 
 def prepare(case: Case, folder: Path) -> None:
-    """Bundles of both precisions on noisy base images, and the sites for the other peers.
+    """Bundles of both precisions on base images of digits, and the sites for the other peers.
 
     Heads see the network's last features, as the other peers' do, except in one bundle that is as built by default.
     """
-    from PIL import Image
-
     from csk_artifacts_builder import BuildOptions, build_artifacts
 
     if (folder / "sites.json").exists():
         return
-    rng = np.random.default_rng(1)
-    for index in range(BASE_PICTURES):
-        path = folder / "base" / str(index % CLASSES) / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(256, size=(case.size, case.size, 3), dtype=np.uint8)).save(path)
     for name, precision, features in (
         (EXACT, "exact", "last"),
         (INT8, "int8", "last"),
         (LAYERS, "int8", "layers"),
     ):
         options = BuildOptions(
-            base_data=folder / "base", precision=precision, channel_ratio=CHANNEL_RATIO,
-            mean=(0.5,) * 3, std=(0.25,) * 3, features=features, overwrite=True,
+            base_data=folder / data.BASE, precision=precision, channel_ratio=CHANNEL_RATIO,
+            mean=(data.MEAN,) * 3, std=(data.STD,) * 3, features=features, overwrite=True,
         )  # fmt: skip
         build_artifacts(folder / "model.onnx", folder / name, options)
     sites = [{"weight": site.weight} for site in Bundle.open(folder / "exact").manifest.sites]

@@ -30,11 +30,14 @@ torch.optim.SGD([nn.Parameter(torch.zeros(1))], LEARNING_RATE).zero_grad()
 
 
 def prepare(case: Case, folder: Path) -> None:
-    """The network with random weights, for torch and as ONNX, and the data."""
+    """The network, trained for a little while, for torch and as ONNX, and the data."""
+    from bench import trained
+
     if (folder / data.IMAGES).exists():
         return
     torch.manual_seed(0)
-    network = settle(NETWORKS[case.network](case.size, CLASSES), case.size)
+    network = trained.train(settle(NETWORKS[case.network](case.size, CLASSES), case.size), case.size)
+    trained.write_base(folder / data.BASE, case.size)
     torch.save(network.state_dict(), folder / "weights.pt")
     torch.onnx.export(
         network, (torch.randn(1, 3, case.size, case.size),), folder / "model.onnx", dynamo=False,

@@ -106,9 +106,9 @@ class Consolidation:
     """From a generation's `tensors` to the next one's, by what the steps on one task left.
 
     `selected`, `deltas`, `bases` and `projectors` are those of `TaskTraining`, by site; `old_classes` the classes of
-    each older task, and `refitted` those of each whose head is made anew of what is known then; `recognised` is how often
-    learned classes were right (`method.decisions.Recognised`). Classes that are `apart` have a place in the task's own
-    head, and none in what is known.
+    each older task, and `refitted` those of each whose head is made anew of what is known then; `recognised` is how
+    often learned classes were right (`method.decisions.Recognised`). Classes that are `apart` have a place in the
+    task's own head, and none in what is known.
     """
 
     bundle: Bundle
