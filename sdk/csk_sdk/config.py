@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from csk_sdk.contract.manifest import Manifest
 from csk_sdk.contract.settings import SETTINGS
 from csk_sdk.contract.training_fields import TrainingFields
@@ -24,13 +26,17 @@ class TrainingConfig(TrainingFields):
 
     Each setting with its default and its bounds is a field of `TrainingFields`, and a row of docs/settings.md; both are
     made of csk_sdk/contract/settings.json. The defaults were chosen by measurement
-    (docs/decisions/0004-training-defaults.md). None stands for what only the bundle or the device can say.
+    (docs/decisions/0004-training-defaults.md). None stands for what only the bundle or the device can say, and NumPy's
+    scalars are the plain numbers that they hold.
     Raises ConfigError for a value of a wrong type, or out of its bounds.
     """
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
-            problem = setting.problem(getattr(self, name))
+            value = getattr(self, name)
+            if isinstance(value, np.generic):
+                object.__setattr__(self, name, value := value.item())
+            problem = setting.problem(value)
             if problem:
                 raise ConfigError(problem)
 

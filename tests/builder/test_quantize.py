@@ -304,6 +304,48 @@ def test_a_relu_that_is_not_the_only_reader_stays_a_relu() -> None:
     assert relative(run(graph, feeds)["y"], run(proto, feeds)["y"]) < 0.02
 
 
+SUM = """(float[N,3,8,8] x, float[C,4] weight) => (float[N,C] y) {
+    [one] a = Conv <pads=[1,1,1,1]> (x, one_w)
+    ra = Relu(a)
+    [two] b = Conv <pads=[1,1,1,1]> (ra, two_w)
+    s = Add(b, SKIPPED)
+    r = Relu(s)
+    [three] c = Conv <pads=[1,1,1,1]> (r, three_w)
+    t = Add(c, r)
+    m = GlobalAveragePool(t)
+    f = Flatten(m)
+    y = Gemm <transB=1> (f, weight)
+}"""
+
+
+@pytest.mark.parametrize(("skipped", "in_integers"), [("ra", True), ("float", False)])
+def test_a_sum_of_what_is_in_integers_is_one_too(skipped: str, in_integers: bool, tmp_path: Path) -> None:
+    """The runtime adds u8 to u8, and all that reads the sum reads what was rounded of it."""
+    rng = np.random.default_rng(0)
+    kernels = {name: rng.normal(size=(4, 4, 3, 3)) / 6 for name in ("two_w", "three_w")}
+    text = SUM.replace("SKIPPED", "ra" if skipped == "ra" else "e")
+    if skipped == "float":
+        text = text.replace("s = Add", "e = Neg(ra)\n    s = Add")
+    proto = model(text, one_w=rng.normal(size=(4, 3, 3, 3)) / 5, **kernels)
+    inputs = {"one": Range(-4, 4), "two": Range(0, 4), "three": Range(0, 8)}
+    outputs = {name: Range(-5, 5) for name in inputs}
+    graph = ir.from_proto(proto)
+    quantize(graph, Calibration(inputs, outputs, {}), "weight")
+    total = [node for node in graph.graph if node.op_type == "Add"][-1]
+    producers = [value.producer() for value in total.inputs if value is not None]
+    read = Counter(node.op_type for node in producers if node is not None)
+    assert read == ({"DequantizeLinear": 2} if in_integers else {"DequantizeLinear": 1, "Relu": 1})
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    open_session(ir.to_proto(graph).SerializeToString(), options)
+    made = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    assert made["QLinearAdd"] == int(in_integers)
+    x = rng.normal(size=(2, 3, 8, 8)).astype(np.float32)
+    feeds = {"x": x, "weight": np.eye(4, dtype=np.float32)}
+    assert relative(run(graph, feeds)["y"], run(proto, feeds)["y"]) < 0.03
+
+
 def test_signals_stay_in_integers_as_pictures_do() -> None:
     text = """(float[N,3,16] x, float[C,6] weight) => (float[N,C] y) {
         [one] a = Conv <pads=[2,2]> (x, one_w, one_b)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from make_settings import said, values
 
@@ -57,6 +58,17 @@ def test_a_config_has_the_setting_and_says_the_sentence(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         TrainingConfig(**{name: []})
     assert str(caught.value) == SENTENCE.format(name=name, value="[]", rule=one.rule)
+
+
+def test_numpys_scalars_are_plain_numbers() -> None:
+    given = {"learning_rate": np.float32(0.5), "epochs": np.int64(3), "flip": np.bool_(True)}
+    config = TrainingConfig(**given)
+    plain = {name: getattr(config, name) for name in given}
+    assert plain == {"learning_rate": 0.5, "epochs": 3, "flip": True}
+    assert [type(value) for value in plain.values()] == [float, int, bool]
+    assert json.loads(json.dumps(config.to_json()))["epochs"] == 3
+    with pytest.raises(ConfigError, match="learning_rate is -0.5; it must be"):
+        TrainingConfig(learning_rate=np.float32(-0.5))
 
 
 def test_the_fields_are_the_settings() -> None:
