@@ -67,7 +67,7 @@ def test_numpys_scalars_are_plain_numbers() -> None:
     assert plain == {"learning_rate": 0.5, "epochs": 3, "flip": True}
     assert [type(value) for value in plain.values()] == [float, int, bool]
     assert json.loads(json.dumps(config.to_json()))["epochs"] == 3
-    with pytest.raises(ConfigError, match="learning_rate is -0.5; it must be"):
+    with pytest.raises(ConfigError, match=r"learning_rate is -0\.5; it must be"):
         TrainingConfig(learning_rate=np.float32(-0.5))
 
 
