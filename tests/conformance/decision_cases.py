@@ -52,7 +52,14 @@ LESSONS = {
         dict.fromkeys("abcghijklmnopqrstuvwxyz", 20),
         {"d": (20, "d"), "e": (20, "b"), "f": (20, "f")},
     ),
+    "wide": (
+        "half as many classes as features: numbers are drawn for the logits of all classes, and not for features",
+        {"a": 60, "b": 50, "c": 40},
+        {"d": (30, "c"), "e": (9, "e")},
+    ),
 }
+# Features of an image, where they are others.
+WIDE = {"wide": 10}
 # Of these, the images of two classes are one and the same image.
 SAME = {"same": ("d", "e")}
 # How often learned classes were right when they were learned.
@@ -69,11 +76,12 @@ def draws() -> Iterator[Callable[[int], Row]]:
 def _judgement(name: str, seed: int, attempt: int) -> Row:
     about, before, task = LESSONS[name]
     rng = np.random.default_rng((seed, attempt))
-    place = {one: APART * rng.normal(size=FEATURES) for one in sorted({*"abcdef", *before})}
-    mixing = np.random.default_rng(FEATURES).normal(size=(FEATURES, FEATURES))
+    features = WIDE.get(name, FEATURES)
+    place = {one: APART * rng.normal(size=features) for one in sorted({*"abcdef", *before})}
+    mixing = np.random.default_rng(features).normal(size=(features, features))
 
     def images(of: str, count: int) -> NDArray:
-        return (place[of] + rng.normal(size=(count, FEATURES)) @ mixing).astype(np.float32)
+        return (place[of] + rng.normal(size=(count, features)) @ mixing).astype(np.float32)
 
     old = {one: images(one, count) for one, count in before.items()}
     new = [images(of, count) for count, of in task.values()]
@@ -94,7 +102,7 @@ def _judgement(name: str, seed: int, attempt: int) -> Row:
         "counts": np.array([float(len(x)) for x in whole]),
         "features": np.concatenate(new),
         "labels": np.repeat(np.arange(len(task)), [count for count, _ in task.values()]),
-        "normals": rng.normal(size=(drawn, FEATURES)).astype(np.float32),
+        "normals": rng.normal(size=(drawn, len(names) if name in WIDE else features)).astype(np.float32),
         "permutation": rng.permutation(len(before)),
     }
     settings: dict[str, Any] = {

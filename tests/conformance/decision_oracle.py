@@ -32,9 +32,9 @@ class _Known:
             np.finfo(np.float64).tiny,
         )
         self.ridge = np.diag(self.share * np.diag(self.within) + self.floor)
-        self.noise = float(np.trace(solve(self._shrunk(self.within), self.within)))
+        self.noise = float(np.trace(solve(self.shrunk(self.within), self.within)))
 
-    def _shrunk(self, within: NDArray) -> NDArray:
+    def shrunk(self, within: NDArray) -> NDArray:
         return (1.0 - self.share) * within + self.ridge
 
     def logits(self, x: NDArray, left_out: int | None = None) -> NDArray:
@@ -44,7 +44,7 @@ class _Known:
             n, apart = self.counts[left_out], x - self.means[left_out]
             means[left_out] -= apart / (n - 1.0)
             within = (self.scatter - n / (n - 1.0) * np.outer(apart, apart)) / self.freedom
-        ahead = solve(self._shrunk(within), means.T).T
+        ahead = solve(self.shrunk(within), means.T).T
         found: NDArray = ahead @ x - 0.5 * np.sum(ahead * means, axis=1) + self.noise / (4.0 * self.counts)
         return found
 
@@ -55,16 +55,22 @@ class _MadeUp:
     def __init__(self, known: _Known, settings: Settings, given: Tensors) -> None:
         self._known, self._normals = known, list(given["normals"].astype(np.float64))
         variances = threshold("forgetting", "more_variance") * np.diag(known.within) + known.floor
-        spread = cholesky(known.within + np.diag(variances), lower=False)
+        around = known.within + np.diag(variances)
         used = min(known.noise / known.freedom, threshold("twins", "most_used"))
-        self._spread = threshold("forgetting", "width") / (1.0 - used) * spread
+        width = threshold("forgetting", "width") / (1.0 - used)
+        ahead = solve(known.shrunk(known.within), known.means.T).T
+        if 2 * len(ahead) <= len(around):
+            # Of few classes, what is drawn are the logits themselves.
+            self._added = width * cholesky(ahead @ around @ ahead.T, lower=True).T
+        else:
+            self._added = width * cholesky(around, lower=False) @ ahead.T
         self._closer = [
             0.0 if name in settings["base"] else known.noise / known.counts[row] / (1.0 - used)
             for row, name in enumerate(settings["all"])
         ]
 
     def logits(self, row: int) -> NDArray:
-        found = self._known.logits(self._known.means[row] + self._normals.pop(0) @ self._spread)
+        found = self._known.logits(self._known.means[row]) + self._normals.pop(0) @ self._added
         found[row] -= self._closer[row]
         return found
 

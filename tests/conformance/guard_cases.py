@@ -43,7 +43,8 @@ def draws() -> Iterator[Callable[[int], Row]]:
         yield partial(_novelty, name, images, scale, 820 + number)
     for number, name in enumerate(SHARES):
         yield partial(_gradient_share, name, 880 + number)
-    yield partial(_forgetting, 840)
+    yield partial(_forgetting, "forgetting", [["a", "b"], ["c", "d", "b"]], FEATURES, 840)
+    yield partial(_forgetting, "forgetting-wide", [["b", "a"]], 8, 841)
     for number, (name, images, classes) in enumerate(
         (("often", 300, ["b", "d", "a"]), ("some", 30, ["a", "b"]), ("none", 30, ["d", "e"]))
     ):
@@ -140,13 +141,16 @@ def _mirroring(seed: int, attempt: int) -> Row:
     return "mirroring", "mirroring", about, {}, inputs
 
 
-def _forgetting(seed: int, attempt: int) -> Row:
-    """Two old tasks that share a class; the head of the first is bent, and all features move."""
+def _forgetting(name: str, tasks: list[list[str]], features: int, seed: int, attempt: int) -> Row:
+    """Old tasks, two of which share a class; the head of the first is bent, and all features move.
+
+    Of few features, numbers are drawn for these; else for what the two heads of a task say of its classes.
+    """
     rng = np.random.default_rng((seed, attempt))
-    classes, tasks = ["a", "b", "c", "d"], [["a", "b"], ["c", "d", "b"]]
-    given = _statistics(rng, 200, len(classes), FEATURES)
-    given["forward"] = np.eye(FEATURES) + 0.2 * rng.normal(size=(FEATURES, FEATURES))
-    given["unexplained"] = 0.2 * rng.normal(size=(40, FEATURES))
+    classes = ["a", "b", "c", "d"]
+    given = _statistics(rng, 200, len(classes), features)
+    given["forward"] = np.eye(features) + 0.2 * rng.normal(size=(features, features))
+    given["unexplained"] = 0.2 * rng.normal(size=(40, features))
     samples = threshold("forgetting", "samples")
     for task, names in enumerate(tasks):
         rows = [classes.index(name) for name in names]
@@ -156,10 +160,14 @@ def _forgetting(seed: int, attempt: int) -> Row:
             given[f"{when}/{task}/weight"] = _float32(one)
             given[f"{when}/{task}/bias"] = _float32(-0.5 * (weight**2).sum(axis=1))
         given[f"permutation/{task}"] = rng.permutation(len(names))
-        given[f"normals/{task}"] = _float32(rng.normal(size=(samples, FEATURES)))
+        given[f"normals/{task}"] = _float32(rng.normal(size=(samples, min(features, 2 * len(names)))))
         given[f"movements/{task}"] = rng.integers(40, size=samples).astype(np.uint8)
     about = "what two old tasks lose, with the numbers that are drawn given"
-    return "forgetting", "forgetting", about, {"classes": classes, "tasks": tasks}, given
+    if features > FEATURES:
+        about = (
+            "and of an old task whose classes, in both its heads, are few beside features: as many are drawn"
+        )
+    return name, "forgetting", about, {"classes": classes, "tasks": tasks}, given
 
 
 def _known_classes(name: str, images: int, classes: list[str], seed: int, attempt: int) -> Row:

@@ -162,25 +162,31 @@ def forgetting(settings: Settings, given: Tensors, world: Any) -> Tensors:
         np.finfo(np.float64).tiny,
     )  # fmt: skip
     regular = within + np.diag(threshold("forgetting", "more_variance") * variances + rounding)
-    spread = cholesky(regular, lower=False)
     lost = []
     for task, names in enumerate(settings["tasks"]):
         fewer, margins = 0, []
+        both = np.concatenate(
+            [given[f"before/{task}/weight"], given[f"after/{task}/weight"] @ given["forward"]]
+        ).astype(np.float64)
+        if 2 * len(both) <= size:
+            # Of few scores, what is drawn are these themselves.
+            added = cholesky(both @ regular @ both.T, lower=True).T
+        else:
+            added = cholesky(regular, lower=False) @ both.T
         for sample, normal in enumerate(given[f"normals/{task}"]):
             own = int(given[f"permutation/{task}"][sample % len(names)])
             around = means[settings["classes"].index(names[own])]
-            before = around + width * normal.astype(np.float64) @ spread
-            after = given["forward"] @ before + given["unexplained"][given[f"movements/{task}"][sample]]
+            drawn = np.split(width * normal.astype(np.float64) @ added, 2)
+            moved = given["forward"] @ around + given["unexplained"][given[f"movements/{task}"][sample]]
             answers = []
-            for when, features in (("before", before), ("after", after)):
+            for when, features, more in (("before", around, drawn[0]), ("after", moved, drawn[1])):
                 weight, bias = given[f"{when}/{task}/weight"], given[f"{when}/{task}/bias"]
-                logits = weight.astype(np.float64) @ features + bias
+                logits = weight.astype(np.float64) @ features + bias + more
                 margins.append(_margins(logits[None])[0])
                 answers.append(int(logits.argmax() == own))
             fewer += answers[0] - answers[1]
         _clear(np.array(margins), "an answer")
         lost.append(100.0 * fewer / len(given[f"normals/{task}"]))
-    assert size == len(spread)
     return {"lost": np.array(lost)}
 
 

@@ -12,7 +12,7 @@ from conftest import NAMES, Digits, open_learner
 from csk_sdk import Learner, TaskError
 from csk_sdk.learning.acceptance import worst_of
 from csk_sdk.method.drift import DriftEstimate
-from csk_sdk.method.forgetting import WIDTH, estimated_forgetting, spread_of
+from csk_sdk.method.forgetting import WIDTH, Spread, estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics, lda_head
 
 CLASSES = ("a", "b", "c", "d")
@@ -83,8 +83,18 @@ def test_made_up_features_spread_as_the_statistics_say(pictures: int, offset: fl
     exact = x.astype(np.float64)
     within = np.concatenate([exact[labels == one] - exact[labels == one].mean(axis=0) for one in (0, 1)])
     truth = within.T @ within / (pictures - 2)
-    spread = spread_of(statistics)
-    np.testing.assert_allclose(spread.T @ spread, truth, rtol=0, atol=1e-5 * np.trace(truth) / f)
+    spread = Spread(statistics)
+    np.testing.assert_allclose(
+        spread.factor @ spread.factor.T, truth, rtol=0, atol=1e-5 * np.trace(truth) / f
+    )
+    # Scores of few heads are drawn themselves, of many by the features; of the same head, they are the same.
+    for count in (5, 7):
+        weights = rng.normal(size=(count, f)) / np.trace(truth) ** 0.5
+        weights[1] = weights[0]
+        draws = spread.of(weights)
+        assert draws.shape == (count, 5 if count == 5 else f)
+        np.testing.assert_allclose(draws @ draws.T, weights @ truth @ weights.T, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(draws[0], draws[1], rtol=0, atol=1e-5)
 
 
 # A device that forgets

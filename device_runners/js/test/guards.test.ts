@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { decode } from '../src/formats/safetensors.js';
 import { DriftEstimate } from '../src/method/drift.js';
-import { type Draws, estimatedForgetting, pointsLost, spreadOf } from '../src/method/forgetting.js';
+import { type Draws, estimatedForgetting, pointsLost, Spread } from '../src/method/forgetting.js';
 import { ClassStatistics } from '../src/method/heads.js';
 import { knownAmong } from '../src/method/knownClasses.js';
 import { classEvidence, isRefuted, type LabelEvidence } from '../src/method/labelCheck.js';
@@ -122,7 +122,7 @@ describe('the estimate of forgetting', () => {
   }
 
   it('spreads made-up features as Python does', () => {
-    const lower = spreadOf(known).times(identity(f), f);
+    const lower = new Spread(known).times(identity(f), f);
     expect(deviation(transposed(lower, f, f), doubles('forgetting/spread'))).toBeLessThan(1e-9);
   });
 
@@ -147,7 +147,7 @@ describe('the estimate of forgetting', () => {
         }),
       );
       const old = { means, before: head('before', task), after: head('after', task) };
-      const found = pointsLost(old, spreadOf(known), { forward, unexplained }, replayed);
+      const found = pointsLost(old, new Spread(known), { forward, unexplained }, replayed);
       expect(found).toBeCloseTo(expected, 9);
     }
     expect(replayed.left).toBe(0);

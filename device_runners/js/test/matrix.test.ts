@@ -1,7 +1,7 @@
 /** Products and systems against sums written out, at every size around the four rows that are computed at a time. */
 
 import { describe, expect, it } from 'vitest';
-import { spreadOf } from '../src/method/forgetting.js';
+import { Spread } from '../src/method/forgetting.js';
 import { ClassStatistics } from '../src/method/heads.js';
 import {
   argmax,
@@ -152,7 +152,7 @@ describe('made-up features', () => {
     const within = Float64Array.from(x, (value, at) => value - means[labels[Math.floor(at / f)]!]![at % f]!);
     const columns = transposed(within, pictures, f);
     const covariance = product(columns, columns, f, f, pictures).map((value) => value / (pictures - 2));
-    const spread = spreadOf(known).times(identity(f), f);
+    const spread = new Spread(known).times(identity(f), f);
     expectClose(product(spread, spread, f, f, f), covariance, 1e-5);
   });
 });

@@ -2,7 +2,7 @@
 
 import { describe, expect, it, vi } from 'vitest';
 import { freedomOf, roundingOf } from '../src/method/covariance.js';
-import { spreadOf } from '../src/method/forgetting.js';
+import { Spread } from '../src/method/forgetting.js';
 import { ClassStatistics, ldaHead, shrunkCovariance } from '../src/method/heads.js';
 import { type LinearMap, ThinMap, WholeMap } from '../src/method/linearMap.js';
 import { identity, timesTransposed, transposed } from '../src/method/matrix.js';
@@ -104,7 +104,7 @@ describe.each([4, 9, 24])('a covariance of %i images', (images) => {
       return at % (F + 1) ? within : within + more;
     });
     const lower = choleskyFactor(whole, F)!;
-    const found = spreadOf(statistics).times(identity(F), F);
+    const found = new Spread(statistics).times(identity(F), F);
     expect(off(transposed(found, F, F), transposed(lower, F, F), F)).toBeLessThan(1e-7);
     expect(found.every((value, at) => at % F <= Math.floor(at / F) || value === 0)).toBe(true);
   });

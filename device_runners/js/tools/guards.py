@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from csk_sdk import CskError, Learner, Task, TrainingConfig
 from csk_sdk.demo import digits
-from csk_sdk.method import forgetting as forgetting_module
 from csk_sdk.method.drift import DriftEstimate
-from csk_sdk.method.forgetting import estimated_forgetting
+from csk_sdk.method.forgetting import Spread, estimated_forgetting
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.known_classes import known_among, with_known_classes
 from csk_sdk.method.label_check import LabelEvidence, class_evidence
@@ -211,7 +210,7 @@ def _forgetting(tensors: Tensors) -> dict[str, Any]:
     _keep(tensors, "forgetting/statistics", statistics)
     tensors["forgetting/forward"] = map_.forward
     tensors["forgetting/unexplained"] = map_.unexplained
-    tensors["forgetting/spread"] = forgetting_module.spread_of(statistics)
+    tensors["forgetting/spread"] = Spread(statistics).factor.T
     tensors["forgetting/permutations"] = np.concatenate(draws.permutations)
     tensors["forgetting/normals"] = np.concatenate(draws.normals)
     tensors["forgetting/movements"] = np.concatenate(draws.movements)

@@ -17,7 +17,7 @@ from csk_sdk.backends.micro import pieces
 from csk_sdk.bundle.folder import Bundle
 from csk_sdk.config import TrainingConfig, augmentation
 from csk_sdk.data.labels import Labels
-from csk_sdk.formats.stored_tensors import InFiles, several
+from csk_sdk.formats.stored_tensors import several
 from csk_sdk.learning.memory_budget import Plan
 from csk_sdk.learning.revision import refit
 from csk_sdk.method.calibration import calibrated
@@ -396,8 +396,6 @@ class Consolidation:
             heads(tensors),
             drift,
             rng,
-            # Read from a file, the statistics are nobody else's.
-            isinstance(self.tensors, InFiles),
         )
 
     def _features_before(

@@ -18,7 +18,7 @@ from csk_sdk.contract.thresholds import integer
 from csk_sdk.errors import StateError
 from csk_sdk.method.heads import ClassStatistics, Scatter
 from csk_sdk.method.known_classes import times_counted
-from csk_sdk.method.symmetric import add_products
+from csk_sdk.method.symmetric import add_below, mirror
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -176,8 +176,9 @@ class Lesson:
                 sums[row] = counts[row] * one.mean.astype(np.float64)
                 waiting.append(np.sqrt(times.get(name, 1.0)) * one.factor.astype(np.float64))
             if waiting and (sum(map(len, waiting)) >= _AT_ONCE or row + 1 == len(self.classes)):
-                add_products(scatter, np.vstack(waiting))
+                add_below(scatter, np.vstack(waiting))
                 waiting = []
+        mirror(scatter)
         own = ClassStatistics(self.classes, Scatter(scatter), sums, counts, self.temperature)
         return known.merge(own, spent=True)
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csk_sdk.contract.thresholds import integer, number
-from csk_sdk.method.forgetting import WIDTH, spread_of
+from csk_sdk.method.forgetting import WIDTH, Spread
 from csk_sdk.method.heads import ClassStatistics
 from csk_sdk.method.left_out import ALL, AT_ONCE, JudgedImages, LeftOut, Rows
 
@@ -287,13 +287,12 @@ class _MadeUp:
         # What is given back is a quarter of `t / n`.
         noise = 4.0 * discriminant.given
         used = min(float((noise * statistics.counts).max() / statistics.freedom), _MOST_USED)
-        spread = spread_of(statistics)
-        spread *= WIDTH / (1.0 - used)
+        spread, wide = Spread(statistics), WIDTH / (1.0 - used)
         # What is drawn meets the weights: white, where that makes fewer products.
-        if discriminant.whiten is None or len(statistics.classes) <= len(spread):
-            self._spread, self._weights = spread, discriminant.weights()
+        if discriminant.whiten is None or len(statistics.classes) <= statistics.features:
+            self._draws = wide * spread.of(discriminant.weights())
         else:
-            self._spread, self._weights = discriminant.whiten(spread), discriminant.means
+            self._draws = wide * (discriminant.means @ discriminant.whiten(spread.factor.T).T)
         known = frozenset(base)
         learned = np.array([name not in known for name in statistics.classes])
         self._closer = np.where(learned, noise / (1.0 - used), 0.0)
@@ -308,8 +307,7 @@ class _MadeUp:
             return 0.0
         rows = old[np.resize(self._rng.permutation(len(old)), _MADE_UP)]
         there, place = _distinct(rows)
-        # What is drawn goes to the logits at once: features would be as many as the draws, and classes are fewer.
-        own_draws, other_draws = self._draws(there), self._draws(others)
+        own_draws, other_draws = self._draws[there], self._draws[others]
         own_at_mean = self._discriminant.at_own_mean - self._closer
         doubtful: list[NDArray[np.int64]] = []
         drawn: list[Float64] = []
@@ -328,27 +326,20 @@ class _MadeUp:
         return float(np.count_nonzero(logits.argmax(axis=1) == asked)) / len(rows)
 
     def normals(self, count: int) -> Float64:
-        """What makes images differ from their class's mean, `(count, f)`."""
-        return self._rng.normal(size=(count, len(self._spread)))
+        """What makes images' logits differ from those at their class's mean, `(count, k)`."""
+        return self._rng.normal(size=(count, self._draws.shape[1]))
 
     def of_class(self, row: int, normals: Float64, among: Rows = ALL) -> Float64:
         """The logits of images of class `row` for the classes `among`, `(len(normals), len(among))`."""
         return self._logits(np.full(len(normals), row), normals, among)
 
     def _logits(self, rows: NDArray[np.int64], normals: Float64, among: Rows = ALL) -> Float64:
-        """Those `(n, len(among))` of an image of each class in `rows`, by its `normals` `(n, f)`."""
+        """Those `(n, len(among))` of an image of each class in `rows`, by its `normals` `(n, k)`."""
         there, place = _distinct(rows)
         logits = self._discriminant.at_means(there, among)[place]
-        if len(normals) < logits.shape[1]:
-            logits += (normals @ self._spread) @ self._weights[among].T
-        else:
-            logits += normals @ self._draws(among).T
+        logits += normals @ self._draws[among].T
         logits -= np.where(rows[:, None] == np.arange(len(self._closer))[among], self._closer[among], 0.0)
         return logits
-
-    def _draws(self, among: Rows) -> Float64:
-        """What normals add to the logits of these classes, `(len(among), f)`."""
-        return np.asarray(self._weights[among] @ self._spread.T)
 
 
 def _distinct(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -150,10 +150,21 @@ def inverse_of(matrix: Float64) -> Float64:
 
 def add_products(matrix: Float64, rows: Float64) -> None:
     """Add `rows.T @ rows` `(n, n)` to a symmetric matrix, of which no more than a block of rows is made beside it."""
+    add_below(matrix, rows)
+    mirror(matrix)
+
+
+def add_below(matrix: Float64, rows: Float64) -> None:
+    """The same, where what is above the diagonal is still to be made: by `mirror`, behind the last rows."""
     for start in range(0, len(matrix), _AT_ONCE):
         end = start + _AT_ONCE
         matrix[start:end, :end] += rows[:, start:end].T @ rows[:, :end]
-        matrix[:start, start:end] = matrix[start:end, :start].T
+
+
+def mirror(matrix: Float64) -> None:
+    """Make what is above the diagonal `(n, n)` of what is below it."""
+    for start in range(0, len(matrix), _AT_ONCE):
+        matrix[:start, start : start + _AT_ONCE] = matrix[start : start + _AT_ONCE, :start].T
 
 
 def _restore(matrix: Float64, blocks: list[Float64]) -> None:

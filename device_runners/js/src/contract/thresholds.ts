@@ -88,6 +88,8 @@ export const FORGETTING = {
   atOnce: 250,
   /** What is added to each feature's own variance, as a share of it, so that the covariance is regular. */
   moreVariance: 1e-6,
+  /** What is added to the variance of each score that is drawn, as a share of it: so little that two that are one stay so. */
+  moreOfScores: 1e-12,
   /** How often ten times more is tried where that does not do. */
   attempts: 6,
 } as const;

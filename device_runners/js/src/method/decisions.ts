@@ -10,10 +10,10 @@ import { TWINS } from '../contract/thresholds.js';
 import type { Twin } from '../errors.js';
 import { isObject, type Json, plain } from '../formats/json.js';
 import { freedomOf } from './covariance.js';
-import { type Draws, type Spread, spreadOf, WIDTH } from './forgetting.js';
+import { type Draws, Spread, WIDTH } from './forgetting.js';
 import type { ClassStatistics } from './heads.js';
 import type { JudgedImages, LeftOut } from './leftOut.js';
-import { argmax, dot, rowsAt, timesTransposed } from './matrix.js';
+import { argmax, dot, rowsAt, scaled, timesTransposed } from './matrix.js';
 
 /**
  * How often a class of the task will be recognised, shares of 0 to 1: in the decision over all classes, and among the
@@ -202,8 +202,9 @@ function rivalOf(
 
 /** Images of old classes that look as others of theirs would, to the discriminant. */
 class MadeUp {
-  private readonly spread: Spread;
-  private readonly width: number;
+  /** What normal numbers `(k,)` add to the logits of all classes: `(C, k)`. */
+  private readonly draws: Float64Array;
+  private readonly k: number;
   private readonly closer: Float64Array;
 
   constructor(
@@ -217,22 +218,23 @@ class MadeUp {
     const noise = counts.map((_, c) => 4 * discriminant.given(c));
     const most = noise.reduce((largest, one, c) => Math.max(largest, one * counts[c]!), 0);
     const used = Math.min(most / freedomOf(counts), TWINS.mostUsed);
-    this.spread = spreadOf(statistics);
-    this.width = WIDTH / (1 - used);
+    const { draws, k } = new Spread(statistics).of(discriminant.ahead, classes.length);
+    this.draws = scaled(draws, WIDTH / (1 - used));
+    this.k = k;
     const known = new Set(base);
     this.closer = noise.map((one, c) => (known.has(classes[c]!) ? 0 : one / (1 - used)));
   }
 
-  /** What makes images differ from their class's mean, `(count, f)`. */
+  /** What makes images' logits differ from those at their class's mean, `(count, k)`. */
   normals(count: number): Float64Array {
-    const found = new Float64Array(count * this.statistics.features);
+    const found = new Float64Array(count * this.k);
     for (let at = 0; at < found.length; at++) found[at] = this.random.normal();
     return found;
   }
 
   /** The logits of images of class `row`, one for each row of `normals`, for the classes `among`. */
   ofClass(row: number, normals: Float64Array, among: readonly number[]): Float64Array[] {
-    return this.logits(Array<number>(normals.length / this.statistics.features).fill(row), normals, among);
+    return this.logits(Array<number>(normals.length / this.k).fill(row), normals, among);
   }
 
   /**
@@ -243,12 +245,11 @@ class MadeUp {
     const among = new Set(old);
     const others = [...this.statistics.classes.keys()].filter((c) => !among.has(c));
     if (!others.length) return 0;
-    const { features: f } = this.statistics;
     const order = this.random.permutation(old.length);
     const rows = Array.from({ length: TWINS.madeUp }, (_, i) => old[order[i % old.length]!]!);
     const there = [...new Set(rows)];
     const place = new Map(there.map((row, at) => [row, at]));
-    const [ownDraws, otherDraws] = [this.draws(there), this.draws(others)];
+    const [ownDraws, otherDraws] = [this.drawsOf(there), this.drawsOf(others)];
     const atMeans = this.discriminant.atMeans(there, others);
     const [doubtful, theirs]: [number[], Float64Array[]] = [[], []];
     for (const row of rows) {
@@ -260,8 +261,8 @@ class MadeUp {
       doubtful.push(row);
       theirs.push(normals);
     }
-    const normals = new Float64Array(doubtful.length * f);
-    for (const [at, one] of theirs.entries()) normals.set(one, at * f);
+    const normals = new Float64Array(doubtful.length * this.k);
+    for (const [at, one] of theirs.entries()) normals.set(one, at * this.k);
     const right = this.logits(doubtful, normals, old).filter((one, i) => old[argmax(one)] === doubtful[i]);
     return right.length / rows.length;
   }
@@ -269,12 +270,11 @@ class MadeUp {
   /** Those for the classes `among` of an image of each class in `rows`, by its `normals`. */
   private logits(rows: readonly number[], normals: Float64Array, among: readonly number[]): Float64Array[] {
     if (!rows.length) return [];
-    const { features: f } = this.statistics;
     const count = among.length;
     const there = [...new Set(rows)];
     const place = new Map(there.map((row, at) => [row, at]));
     const atMeans = this.discriminant.atMeans(there, among);
-    const logits = timesTransposed(normals, this.draws(among), rows.length, count, f);
+    const logits = timesTransposed(normals, this.drawsOf(among), rows.length, count, this.k);
     return rows.map((row, i) => {
       const own = logits.subarray(i * count, (i + 1) * count);
       const mean = place.get(row)! * count;
@@ -285,11 +285,9 @@ class MadeUp {
     });
   }
 
-  /** What normals add to the logits of these classes, `(among.length, f)`: features would be as many as the draws. */
-  private draws(among: readonly number[]): Float64Array {
-    const { features: f } = this.statistics;
-    const draws = this.spread.times(rowsAt(this.discriminant.ahead, among, f), among.length);
-    return draws.map((value) => this.width * value);
+  /** What normals add to the logits of these classes, `(among.length, k)`. */
+  private drawsOf(among: readonly number[]): Float64Array {
+    return rowsAt(this.draws, among, this.k);
   }
 }
 

@@ -8,11 +8,11 @@
  */
 
 import { FORGETTING } from '../contract/thresholds.js';
-import { covarianceWithin, roundingOf, variancesWithin } from './covariance.js';
+import { covarianceWithin, freedomOf, roundingOf, variancesWithin } from './covariance.js';
 import type { Drift } from './drift.js';
 import type { ClassStatistics } from './heads.js';
 import type { HeadArrays } from './logistic.js';
-import { argmax, timesTransposed, transposed } from './matrix.js';
+import { argmax, scaled, timesTransposed, transposed } from './matrix.js';
 import { choleskyFactor } from './symmetric.js';
 import { thinCovariance, timesFactor } from './thin.js';
 
@@ -52,47 +52,93 @@ export function estimatedForgetting(
   for (const [task, names] of classes) {
     const means = meansOf(statistics, names);
     if (!means) continue;
-    spread ??= spreadOf(statistics);
+    spread ??= new Spread(statistics);
     const old = { means, before: before.get(task)!, after: after.get(task)! };
     lost.set(task, pointsLost(old, spread, drift, random));
   }
   return lost;
 }
 
-/** What makes the covariance within classes of standard normal numbers: a lower triangular matrix `(f, f)`. */
-export interface Spread {
-  /** `rows` `(m, f)` times it: `(m, f)`. */
-  times(rows: Float64Array, m: number): Float64Array;
+/** Of scores, what standard normal numbers `(k,)` are multiplied with to be spread as they are: `draws` `(m, k)`. */
+export interface Scores {
+  readonly draws: Float64Array;
+  readonly k: number;
 }
 
-/** Cholesky's factor of the covariance within classes. */
-export function spreadOf(statistics: ClassStatistics): Spread {
-  const f = statistics.features;
-  const own = variancesWithin(statistics);
-  // Of fewer images than features, or a feature that never fires, it is singular. A millionth more of each feature's
-  // own variance is nothing to see; where rounding has left more to mend, ten times that.
-  const floor = roundingOf(statistics);
-  const more = own.map((value) => FORGETTING.moreVariance * Math.max(value, 0) + floor);
-  const thin = thinCovariance(statistics);
-  if (thin) return { times: (rows, m) => timesFactor(thin, more, rows, m) };
-  const covariance = covarianceWithin(statistics);
-  for (let attempt = 0; attempt < FORGETTING.attempts; attempt++) {
-    for (let j = 0; j < f; j++) covariance[j * f + j] = covariance[j * f + j]! + more[j]! * 10 ** attempt;
-    const factor = choleskyFactor(covariance, f);
-    if (!factor) continue;
-    const upper = transposed(factor, f, f);
-    return { times: (rows, m) => timesTransposed(rows, upper, m, f, f) };
+/** How features are spread within classes, to be drawn as a head's scores see them. */
+export class Spread {
+  /** What is added to each feature's own variance. */
+  private readonly more: Float64Array;
+  private found: ((rows: Float64Array, m: number) => Float64Array) | undefined;
+
+  constructor(private readonly statistics: ClassStatistics) {
+    // Of fewer images than features, or a feature that never fires, their covariance is singular. A millionth more of
+    // each feature's own variance is nothing to see.
+    const floor = roundingOf(statistics);
+    const own = variancesWithin(statistics);
+    this.more = own.map((value) => FORGETTING.moreVariance * Math.max(value, 0) + floor);
   }
-  const deviation = own.map((_, j) => Math.sqrt(covariance[j * f + j]!));
-  return { times: (rows) => rows.map((value, at) => value * deviation[at % f]!) };
+
+  /**
+   * Of the scores that `weights` `(m, f)` give. Of few weights by the scores' own covariance: so many numbers are drawn, and
+   * the features' has no factor made.
+   */
+  of(weights: Float64Array, m: number): Scores {
+    const { more, statistics } = this;
+    const { features: f, scatter, counts } = statistics;
+    if (2 * m > f) return { draws: this.times(weights, m), k: f };
+    const freedom = freedomOf(counts);
+    const seen = timesTransposed(weights, scatter, m, f, f);
+    for (let at = 0; at < seen.length; at++) {
+      seen[at] = seen[at]! / freedom + weights[at]! * more[at % f]!;
+    }
+    const covariance = timesTransposed(seen, weights, m, m, f);
+    const own = Float64Array.from({ length: m }, (_, c) => FORGETTING.moreOfScores * covariance[c * m + c]!);
+    const factor = factorOf(covariance, own, m);
+    return { draws: factor ?? diagonal(covariance, m), k: m };
+  }
+
+  /** `rows` `(m, f)` times Cholesky's factor of the features' covariance: `(m, f)`. */
+  times(rows: Float64Array, m: number): Float64Array {
+    this.found ??= this.ofFeatures();
+    return this.found(rows, m);
+  }
+
+  private ofFeatures(): (rows: Float64Array, m: number) => Float64Array {
+    const { more, statistics } = this;
+    const f = statistics.features;
+    const thin = thinCovariance(statistics);
+    if (thin) return (rows, m) => timesFactor(thin, more, rows, m);
+    const covariance = covarianceWithin(statistics);
+    const factor = factorOf(covariance, more, f);
+    const upper = transposed(factor ?? diagonal(covariance, f), f, f);
+    return (rows, m) => timesTransposed(rows, upper, m, f, f);
+  }
+}
+
+/**
+ * Cholesky's lower factor of a `covariance` `(n, n)`, to whose diagonal `more` is added; ten times that where rounding has
+ * left more to mend.
+ */
+function factorOf(covariance: Float64Array, more: Float64Array, n: number): Float64Array | undefined {
+  for (let attempt = 0; attempt < FORGETTING.attempts; attempt++) {
+    for (let j = 0; j < n; j++) covariance[j * n + j] = covariance[j * n + j]! + more[j]! * 10 ** attempt;
+    const factor = choleskyFactor(covariance, n);
+    if (factor) return factor;
+  }
+  return undefined;
+}
+
+/** The roots of its diagonal, with nothing beside it. */
+function diagonal(covariance: Float64Array, n: number): Float64Array {
+  return covariance.map((value, at) => (at % (n + 1) ? 0 : Math.sqrt(value)));
 }
 
 /**
  * Points of accuracy that one old task loses where its features, around their `means` by `spread`, move by `forward`
  * and by a row of `unexplained`.
  *
- * Only logits are looked at, so the matrices are multiplied with the heads first: a made-up image then costs as much as
- * its classes have features, not their square.
+ * Only logits are looked at, so the matrices are multiplied with the heads first.
  */
 export function pointsLost(
   { means, before, after }: OldTask,
@@ -106,30 +152,28 @@ export function pointsLost(
   const old = Float64Array.from(before.weight);
   const now = Float64Array.from(after.weight);
   // The head after, of the features before.
-  const ahead = forward.ahead(now, classes);
-  const asked = [
-    { head: old, bias: before.bias },
-    { head: ahead, bias: after.bias },
-  ].map(({ head, bias }) => ({
-    around: withBias(timesTransposed(means, head, classes, classes, f), bias),
-    wide: spread.times(head, classes).map((value) => WIDTH * value),
-  }));
+  const both = new Float64Array(2 * classes * f);
+  both.set(old);
+  both.set(forward.ahead(now, classes), classes * f);
+  const biases = new Float32Array([...before.bias, ...after.bias]);
+  const around = withBias(timesTransposed(means, both, classes, 2 * classes, f), biases);
+  const { draws, k } = spread.of(both, 2 * classes);
+  const wide = scaled(draws, WIDTH);
   const further = timesTransposed(unexplained, now, movements, classes, f);
   const order = random.permutation(classes);
   const [was, is] = [new Float64Array(classes), new Float64Array(classes)];
-  const normals = new Float64Array(FORGETTING.atOnce * f);
+  const normals = new Float64Array(FORGETTING.atOnce * k);
   let fewer = 0;
   for (let start = 0; start < FORGETTING.samples; start += FORGETTING.atOnce) {
     for (let at = 0; at < normals.length; at++) normals[at] = random.normal();
-    const [here, there] = asked.map(({ wide }) =>
-      timesTransposed(normals, wide, FORGETTING.atOnce, classes, f),
-    );
+    const drawn = timesTransposed(normals, wide, FORGETTING.atOnce, 2 * classes, k);
     for (let i = 0; i < FORGETTING.atOnce; i++) {
       const own = order[(start + i) % classes]!;
       const movement = random.integer(0, movements - 1) * classes;
       for (let c = 0; c < classes; c++) {
-        was[c] = asked[0]!.around[own * classes + c]! + here![i * classes + c]!;
-        is[c] = asked[1]!.around[own * classes + c]! + there![i * classes + c]! + further[movement + c]!;
+        const [from, at] = [2 * own * classes + c, 2 * i * classes + c];
+        was[c] = around[from]! + drawn[at]!;
+        is[c] = around[from + classes]! + drawn[at + classes]! + further[movement + c]!;
       }
       fewer += Number(argmax(was) === own) - Number(argmax(is) === own);
     }
