@@ -90,7 +90,7 @@ export function judge(
   classes: readonly string[],
   known: readonly string[],
   base: readonly string[],
-  random: Pick<Draws, 'permutation' | 'normal'>,
+  random: Pick<Draws, 'permutation' | 'normals'>,
   right: ReadonlyMap<string, number> = new Map(),
 ): Judgement {
   const { classes: all } = statistics;
@@ -210,7 +210,7 @@ class MadeUp {
     private readonly statistics: ClassStatistics,
     private readonly discriminant: LeftOut,
     base: readonly string[],
-    private readonly random: Pick<Draws, 'permutation' | 'normal'>,
+    private readonly random: Pick<Draws, 'permutation' | 'normals'>,
   ) {
     const { counts, classes } = statistics;
     // What is given back is a quarter of `t / n`.
@@ -225,9 +225,7 @@ class MadeUp {
 
   /** What makes images differ from their class's mean, `(count, f)`. */
   normals(count: number): Float64Array {
-    const found = new Float64Array(count * this.statistics.features);
-    for (let at = 0; at < found.length; at++) found[at] = this.random.normal();
-    return found;
+    return this.random.normals(count * this.statistics.features);
   }
 
   /** The logits of images of class `row`, one for each row of `normals`, for the classes `among`. */

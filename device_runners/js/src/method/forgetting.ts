@@ -22,7 +22,7 @@ export const WIDTH = FORGETTING.width;
 /** Where random numbers come from: `data/random.ts`, or a test that replays another generator's. */
 export interface Draws {
   permutation(count: number): ArrayLike<number>;
-  normal(): number;
+  normals(count: number): Float64Array;
   integer(least: number, most: number): number;
 }
 
@@ -107,29 +107,29 @@ export function pointsLost(
   const now = Float64Array.from(after.weight);
   // The head after, of the features before.
   const ahead = forward.ahead(now, classes);
-  const asked = [
+  const around = [
     { head: old, bias: before.bias },
     { head: ahead, bias: after.bias },
-  ].map(({ head, bias }) => ({
-    around: withBias(timesTransposed(means, head, classes, classes, f), bias),
-    wide: spread.times(head, classes).map((value) => WIDTH * value),
-  }));
+  ].map(({ head, bias }) => withBias(timesTransposed(means, head, classes, classes, f), bias));
+  // Both heads are asked of the same features.
+  const both = new Float64Array(2 * classes * f);
+  both.set(old);
+  both.set(ahead, old.length);
+  const wide = spread.times(both, 2 * classes).map((value) => WIDTH * value);
   const further = timesTransposed(unexplained, now, movements, classes, f);
   const order = random.permutation(classes);
   const [was, is] = [new Float64Array(classes), new Float64Array(classes)];
-  const normals = new Float64Array(FORGETTING.atOnce * f);
   let fewer = 0;
   for (let start = 0; start < FORGETTING.samples; start += FORGETTING.atOnce) {
-    for (let at = 0; at < normals.length; at++) normals[at] = random.normal();
-    const [here, there] = asked.map(({ wide }) =>
-      timesTransposed(normals, wide, FORGETTING.atOnce, classes, f),
-    );
+    const normals = random.normals(FORGETTING.atOnce * f);
+    const moved = timesTransposed(normals, wide, FORGETTING.atOnce, 2 * classes, f);
     for (let i = 0; i < FORGETTING.atOnce; i++) {
       const own = order[(start + i) % classes]!;
       const movement = random.integer(0, movements - 1) * classes;
       for (let c = 0; c < classes; c++) {
-        was[c] = asked[0]!.around[own * classes + c]! + here![i * classes + c]!;
-        is[c] = asked[1]!.around[own * classes + c]! + there![i * classes + c]! + further[movement + c]!;
+        const [here, there] = [2 * i * classes + c, (2 * i + 1) * classes + c];
+        was[c] = around[0]![own * classes + c]! + moved[here]!;
+        is[c] = around[1]![own * classes + c]! + moved[there]! + further[movement + c]!;
       }
       fewer += Number(argmax(was) === own) - Number(argmax(is) === own);
     }

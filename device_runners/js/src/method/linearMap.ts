@@ -15,6 +15,8 @@ const ROUNDS = 4;
 export interface LinearMap {
   /** `M`, `(f, f)`. */
   readonly matrix: Float64Array;
+  /** How many directions it may move features along. */
+  readonly rank: number;
   /** `rows M^T`, `(m, f)`: where rows `(m, f)` are led. */
   led(rows: Float64Array, m: number): Float64Array;
   /** `rows M`, `(m, f)`: what in front of the map is as `rows` are behind it. */
@@ -33,6 +35,10 @@ export class WholeMap implements LinearMap {
     readonly matrix: Float64Array,
     private readonly f: number,
   ) {}
+
+  get rank(): number {
+    return this.f;
+  }
 
   led(rows: Float64Array, m: number): Float64Array {
     return timesTransposed(rows, this.matrix, m, this.f, this.f);
@@ -53,10 +59,10 @@ export class WholeMap implements LinearMap {
   private nearly(rows: Float64Array, m: number): Float64Array | undefined {
     const { matrix, f } = this;
     const most = 1 + Math.floor(mostRows(f) / 2);
+    if (m > most) return undefined;
     const { left, right, n } = crosses(matrix, f, NEAR, most);
-    if (n === most || m > most) return undefined;
-    const [columns, across] = [left, right].map((some) => transposed(some.subarray(0, n * f), n, f));
-    const near = new ThinMap(columns!, across!, n, f);
+    if (n === most) return undefined;
+    const near = new ThinMap(transposed(left.subarray(0, n * f), n, f), right.subarray(0, n * f), n, f);
     const enough = EXACT * norm(rows);
     const found = near.ledBack(rows, m);
     for (let round = 0; round < ROUNDS; round++) {
@@ -76,20 +82,24 @@ export class WholeMap implements LinearMap {
   }
 }
 
-/** The identity and `left right^T`, both `(f, n)`: all is products of `f` by `f` by `n`, or less. */
+/** The identity and `left rightRows`, `(f, n)` and `(n, f)`: all is products of `f` by `f` by `n`, or less. */
 export class ThinMap implements LinearMap {
   private readonly leftRows: Float64Array;
-  private readonly rightRows: Float64Array;
+  private readonly right: Float64Array;
   private whole: Float64Array | undefined;
 
   constructor(
     private readonly left: Float64Array,
-    private readonly right: Float64Array,
+    private readonly rightRows: Float64Array,
     private readonly n: number,
     private readonly f: number,
   ) {
     this.leftRows = transposed(left, f, n);
-    this.rightRows = transposed(right, f, n);
+    this.right = transposed(rightRows, n, f);
+  }
+
+  get rank(): number {
+    return this.n;
   }
 
   get matrix(): Float64Array {

@@ -183,12 +183,11 @@ export function difference(a: Float64Array, b: Float64Array): Float64Array {
 
 /** By row, the product of `a`'s and `b`'s, both `(n, f)`: `(n,)`. */
 export function rowProducts(a: Float64Array, b: Float64Array, f: number): Float64Array {
-  const out = new Float64Array(a.length / f);
-  for (let at = 0; at < a.length; at++) {
-    const row = Math.floor(at / f);
-    out[row] = out[row]! + a[at]! * b[at]!;
-  }
-  return out;
+  return Float64Array.from({ length: a.length / f }, (_, row) => {
+    let sum = 0;
+    for (let at = row * f; at < (row + 1) * f; at++) sum += a[at]! * b[at]!;
+    return sum;
+  });
 }
 
 /** Those rows of `features` `(n, f)`, copied. */
@@ -208,7 +207,9 @@ export function rowsAt(
 /** The sum of squares in each column of `rows` `(n, f)`: `(f,)`. */
 export function columnSquares(rows: Float64Array, f: number): Float64Array {
   const out = new Float64Array(f);
-  for (let at = 0; at < rows.length; at++) out[at % f] = out[at % f]! + rows[at]! * rows[at]!;
+  for (let row = 0; row < rows.length; row += f) {
+    for (let j = 0; j < f; j++) out[j] = out[j]! + rows[row + j]! * rows[row + j]!;
+  }
   return out;
 }
 

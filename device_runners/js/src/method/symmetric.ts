@@ -17,12 +17,15 @@ import {
   transposed,
   upTo,
 } from './matrix.js';
+import { Random } from './random.js';
 import { type Block, ROWS, tiles } from './tiles.js';
 
 /** Columns of a block: few enough that what is not a product of large matrices is little, and a multiple of what tiles take. */
 const BLOCK = 24;
 /** What a solution may leave of what it is to make, as a share. */
 const LEFT = 1e-12;
+/** Of more rows that are solved, what is left is looked at in so many sums of them. */
+const LOOKED_AT = 16;
 /** Rows that are solved at once, whole blocks of them. */
 const AT_ONCE = 8 * BLOCK;
 
@@ -42,8 +45,17 @@ export function solvedRows(a: Float64Array, rows: Float64Array, m: number, n: nu
     solved.forward(both.lower, count, 0);
     solved.backward(both.upper, count);
   });
-  const left = difference(rows, timesTransposed(found, a, m, n, n));
-  return norm(left) <= LEFT * norm(rows) ? found : byNormalEquations(a, rows, m, n);
+  const [asked, answered] = [rows, found].map((all) => fewOf(all, m, n));
+  const left = difference(asked!, timesTransposed(answered!, a, asked!.length / n, n, n));
+  return norm(left) <= LEFT * norm(asked!) ? found : byNormalEquations(a, rows, m, n);
+}
+
+/** `rows` `(m, n)`, or of many of them sums with random signs: what is left of a row is left of these, but for its sign. */
+function fewOf(rows: Float64Array, m: number, n: number): Float64Array {
+  if (m <= LOOKED_AT) return rows;
+  const random = new Random(m);
+  const signs = Float64Array.from({ length: LOOKED_AT * m }, () => (random.bits() >>> 31 ? 1 : -1));
+  return timesTransposed(signs, transposed(rows, m, n), LOOKED_AT, n, m);
 }
 
 /** And once more for what they leave, which is as exact as LU unless `a` is next to singular. */

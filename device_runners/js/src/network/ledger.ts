@@ -50,13 +50,18 @@ export function sameCenters(one: Tensors, other: Tensors): boolean {
   return String(digestOfCenters(one).data) === String(digestOfCenters(other).data);
 }
 
+/** Whether nothing leads from the untouched network's features to those of `tensors`: they are the same. */
+export function isUntouched(tensors: Tensors, untouched: Tensors): boolean {
+  return !float32Of(tensors, MAP) && sameCenters(tensors, untouched);
+}
+
 /**
  * What leads from the untouched network's features to those of `tensors`, `(f, f)`; undefined where no center moved. Throws
  * UnledgeredError where a csk-sdk that knows no such map has trained centers.
  */
 export function mapOf(tensors: Tensors, untouched: Tensors): Float64Array | undefined {
+  if (isUntouched(tensors, untouched)) return undefined;
   const map = float32Of(tensors, MAP);
-  if (!map && sameCenters(tensors, untouched)) return undefined;
   if (!map || String(tensors.get(MAPPED)?.data) !== String(digestOfCenters(tensors).data)) {
     throw new UnledgeredError('a csk-sdk that keeps no contributions has trained the network');
   }
