@@ -129,12 +129,21 @@ function byImages(pairs: readonly Pair[], f: number, n: number, ridge: number): 
   const pull = (ridge * trace(kernel, n)) / f || 1;
   for (let i = 0; i < n; i++) kernel[i * n + i] = kernel[i * n + i]! + pull;
   const system = new SymmetricSystem(kernel, n);
-  const left = system.solveRows(transposed(d, n, f), f);
+  let made: Float64Array | undefined;
+  // Whoever leads a few rows only needs no more of it than these.
+  const left = {
+    get matrix(): Float64Array {
+      made ??= system.solveRows(transposed(d, n, f), f);
+      return made;
+    },
+    byRows: (rows: Float64Array, m: number): Float64Array =>
+      system.solveRows(timesTransposed(rows, d, m, n, f), m),
+  };
   // The map leaves `a (X X^T + a)^-1 D`, and that of all others `1 - h` times as much, where `1 - h` is `a` times the inverse's
   // own number: `a` is in both.
   const leftByOthers = (): Float64Array => {
     const rest = system.inverseDiagonal();
-    const rows = transposed(left, f, n).subarray(0, DRIFT.movements * f);
+    const rows = transposed(left.matrix, f, n).subarray(0, DRIFT.movements * f);
     return rows.map((value, place) => value / rest[Math.floor(place / f)]!);
   };
   return { map: new ThinMap(left, x, n, f), leftByOthers };

@@ -26,8 +26,9 @@ const BLOCK = 24;
 const LEFT = 1e-12;
 /** Of more rows that are solved, what is left is looked at in so many sums of them. */
 const LOOKED_AT = 16;
-/** Rows that are solved at once, whole blocks of them. */
-const AT_ONCE = 8 * BLOCK;
+/** Rows that are solved at once, whole blocks of them; and of the identity fewer, so that more of what is 0 is left out. */
+const AT_ONCE = 42 * BLOCK;
+const UNITS_AT_ONCE = 8 * BLOCK;
 
 /** `x` `(n, m)` with `a x = b`, for an `a` `(n, n)` as `SymmetricSystem` takes and `b` `(n, m)`. */
 export function solveSymmetric(a: Float64Array, b: Float64Array, n: number, m: number): Float64Array {
@@ -128,9 +129,9 @@ export class SymmetricSystem {
       const inverse = this.solveRows(identity(n), n);
       return found.map((_, j) => inverse[j * n + j]!);
     }
-    const solved = new Solved(n);
-    for (let first = 0; first < n; first += AT_ONCE) {
-      const count = Math.min(AT_ONCE, n - first);
+    const solved = new Solved(n, UNITS_AT_ONCE);
+    for (let first = 0; first < n; first += UNITS_AT_ONCE) {
+      const count = Math.min(UNITS_AT_ONCE, n - first);
       // Rows of the identity, and in front of their ones all stays 0.
       solved.unit(first, count);
       solved.forward(lower, count, first);
@@ -148,7 +149,7 @@ function byRows(
   how: (solved: Solved, count: number) => void,
 ): Float64Array {
   const found = new Float64Array(m * n);
-  const solved = new Solved(n);
+  const solved = new Solved(n, Math.min(AT_ONCE, upTo(m, ROWS)));
   for (let first = 0; first < m; first += AT_ONCE) {
     const count = Math.min(AT_ONCE, m - first);
     solved.put(rows.subarray(first * n, (first + count) * n), count);
@@ -171,13 +172,17 @@ class Solved {
   private readonly rest: Block;
   private readonly numbers: Float64Array;
 
-  constructor(private readonly n: number) {
+  /** With room for `most` rows. */
+  constructor(
+    private readonly n: number,
+    private readonly most: number,
+  ) {
     this.width = upTo(n, BLOCK);
     this.rows = { at: 0, stride: this.width };
-    this.panel = { at: AT_ONCE * this.width, stride: this.width };
+    this.panel = { at: most * this.width, stride: this.width };
     this.corner = { at: this.panel.at + BLOCK * this.width, stride: BLOCK };
     this.rest = { at: this.corner.at + BLOCK * BLOCK, stride: BLOCK };
-    this.numbers = tiles().memory(this.rest.at + AT_ONCE * BLOCK);
+    this.numbers = tiles().memory(this.rest.at + most * BLOCK);
   }
 
   put(rows: Float64Array, count: number): void {
@@ -190,8 +195,8 @@ class Solved {
 
   /** `count` rows of the identity from row `first` on. */
   unit(first: number, count: number): void {
-    const { numbers, width } = this;
-    numbers.fill(0, 0, AT_ONCE * width);
+    const { most, numbers, width } = this;
+    numbers.fill(0, 0, most * width);
     for (let row = 0; row < count; row++) numbers[row * width + first + row] = 1;
   }
 
