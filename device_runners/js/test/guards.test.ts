@@ -199,6 +199,14 @@ it('normal numbers are standard normal', () => {
   }
 });
 
+it('normal numbers are the same one by one and many at once', () => {
+  const [one, many] = [new Random(4), new Random(4)];
+  for (const count of [1, 7, 20_000]) {
+    expect(many.normals(count)).toEqual(Float64Array.from({ length: count }, () => one.normal()));
+    expect(many.bits()).toBe(one.bits());
+  }
+});
+
 /** What NumPy's generator drew, in its order. */
 class Replayed implements Draws {
   private readonly permutations = numbers('forgetting/permutations');
