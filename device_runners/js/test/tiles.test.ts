@@ -178,13 +178,16 @@ describe.each(['WebAssembly', 'JavaScript'])('in %s', (engine) => {
     );
     turned[0] = 0;
     for (const a of [near, turned]) {
-      const right = drawn(7 * n, n);
-      expect(offProduct(right, solvedRows(a, right, 7, n), a, 7, n, n)).toBeLessThan(1e-10);
-      const known = drawn(7 * n, n + 1);
-      const found = solvedRows(a, timesTransposed(known, a, 7, n, n), 7, n);
-      found.forEach((value, place) => {
-        expect(Math.abs(value - known[place]!)).toBeLessThan(1e-8);
-      });
+      // Of many rows, sums are looked at.
+      for (const m of [7, 40]) {
+        const right = drawn(m * n, n);
+        expect(offProduct(right, solvedRows(a, right, m, n), a, m, n, n)).toBeLessThan(1e-10);
+        const known = drawn(m * n, n + 1);
+        const found = solvedRows(a, timesTransposed(known, a, m, n, n), m, n);
+        found.forEach((value, place) => {
+          expect(Math.abs(value - known[place]!)).toBeLessThan(1e-8);
+        });
+      }
     }
   });
 
